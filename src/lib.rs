@@ -1,0 +1,24 @@
+//! Mapsmith keeps HAProxy gateways routing right.
+//!
+//! ```text
+//! source ──snapshot──> desire ──desired──> plan(desired, observed) ──steps──> apply ──> HAProxy
+//!   ^                    ^                        ^                                       │
+//! cron tick, reload,   guard                      └────────────── observe <───────────────┘
+//! file watch: "look again"                            status ──> API, CLI, metrics
+//! ```
+//!
+//! `model`, `desire`, `guard`, `plan` and the codec and replies of `haproxy` are pure: no I/O, no clock.
+//! `source`, `haproxy::client`, `reconcile` and `http` are the edges. `app` wires them. ARCHITECTURE.md says more.
+
+pub mod app;
+pub mod cli;
+pub mod desire;
+pub mod guard;
+pub mod haproxy;
+pub mod http;
+pub mod model;
+pub mod plan;
+pub mod reconcile;
+pub mod settings;
+pub mod source;
+pub mod telemetry;

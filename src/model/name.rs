@@ -1,0 +1,187 @@
+//! What may stand as a key (a node) or a value (a master) in a HAProxy map.
+//!
+//! HAProxy itself takes almost anything and fails late: a key without a value swallows the next payload line, a line
+//! break splits an entry in two, `#` starts a comment in a map file but not in a payload. Nothing that breaks these
+//! rules may reach a command, so every entry passes here first.
+
+use serde::{Deserialize, Serialize};
+
+/// The longest key or value, in bytes: what the shipped stick table (`type string len 255`) and a DNS name can carry.
+pub const MAX_BYTES: usize = 255;
+
+/// Why an entry is left out of the map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Illegal {
+    /// The key is an empty text.
+    #[error("the node's name is empty")]
+    EmptyKey,
+    /// The key holds white space, which ends a key in HAProxy.
+    #[error("the node's name holds white space")]
+    KeyWhiteSpace,
+    /// The key holds a control character.
+    #[error("the node's name holds a control character")]
+    KeyControl,
+    /// The key is longer than [`MAX_BYTES`].
+    #[error("the node's name is longer than 255 bytes")]
+    KeyTooLong,
+    /// The key begins with `#` (a comment in a map file), or has `<<` at an end (a payload mark on a command line: 2.6 looks for
+    /// it at the line's end and waits for a payload, later versions at the beginning of the last word).
+    #[error("the node's name begins with `#` or has `<<` at an end, which HAProxy reads as a comment or a payload mark")]
+    KeyMark,
+    /// The registry knows the node but names no master for it.
+    #[error("the registry names no master for the node (null)")]
+    NoMaster,
+    /// The value is an empty text, which would swallow the next entry.
+    #[error("the master's name is empty")]
+    EmptyValue,
+    /// The value holds white space.
+    #[error("the master's name holds white space")]
+    ValueWhiteSpace,
+    /// The value holds a control character.
+    #[error("the master's name holds a control character")]
+    ValueControl,
+    /// The value is longer than [`MAX_BYTES`].
+    #[error("the master's name is longer than 255 bytes")]
+    ValueTooLong,
+    /// The value begins with `#` or has `<<` at an end.
+    #[error("the master's name begins with `#` or has `<<` at an end, which HAProxy reads as a comment or a payload mark")]
+    ValueMark,
+    /// The key or the value is a number, a list or an object where a text must stand.
+    #[error("the node or its master is no text")]
+    NotText,
+    /// The row lacks the field that names the node.
+    #[error("the row has no field for the node")]
+    NoNode,
+    /// The answer names the node more than once with different masters; see `Snapshot` for which one is kept.
+    #[error("the answer names the node twice with different masters")]
+    Conflict,
+}
+
+impl Illegal {
+    /// The reason as a metric label and in JSON: the variant in snake case.
+    pub fn label(self) -> &'static str {
+        match self {
+            Illegal::EmptyKey => "empty_key",
+            Illegal::KeyWhiteSpace => "key_white_space",
+            Illegal::KeyControl => "key_control",
+            Illegal::KeyTooLong => "key_too_long",
+            Illegal::KeyMark => "key_mark",
+            Illegal::NoMaster => "no_master",
+            Illegal::EmptyValue => "empty_value",
+            Illegal::ValueWhiteSpace => "value_white_space",
+            Illegal::ValueControl => "value_control",
+            Illegal::ValueTooLong => "value_too_long",
+            Illegal::ValueMark => "value_mark",
+            Illegal::NotText => "not_text",
+            Illegal::NoNode => "no_node",
+            Illegal::Conflict => "conflict",
+        }
+    }
+}
+
+enum Fault {
+    Empty,
+    WhiteSpace,
+    Control,
+    TooLong,
+    Mark,
+}
+
+fn fault(word: &str) -> Option<Fault> {
+    if word.is_empty() {
+        return Some(Fault::Empty);
+    }
+    if word.len() > MAX_BYTES {
+        return Some(Fault::TooLong);
+    }
+    if word.starts_with('#') || word.starts_with("<<") || word.ends_with("<<") {
+        return Some(Fault::Mark);
+    }
+    // Registry names are ASCII almost always; the slow walk over characters is for the rest.
+    if word.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    word.chars().find_map(|character| {
+        if character.is_whitespace() {
+            Some(Fault::WhiteSpace)
+        } else if character.is_control() {
+            Some(Fault::Control)
+        } else {
+            None
+        }
+    })
+}
+
+/// Whether `key` may be a map key.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_key(key: &str) -> Result<(), Illegal> {
+    match fault(key) {
+        None => Ok(()),
+        Some(Fault::Empty) => Err(Illegal::EmptyKey),
+        Some(Fault::WhiteSpace) => Err(Illegal::KeyWhiteSpace),
+        Some(Fault::Control) => Err(Illegal::KeyControl),
+        Some(Fault::TooLong) => Err(Illegal::KeyTooLong),
+        Some(Fault::Mark) => Err(Illegal::KeyMark),
+    }
+}
+
+/// Whether `value` may be a map value.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_value(value: &str) -> Result<(), Illegal> {
+    match fault(value) {
+        None => Ok(()),
+        Some(Fault::Empty) => Err(Illegal::EmptyValue),
+        Some(Fault::WhiteSpace) => Err(Illegal::ValueWhiteSpace),
+        Some(Fault::Control) => Err(Illegal::ValueControl),
+        Some(Fault::TooLong) => Err(Illegal::ValueTooLong),
+        Some(Fault::Mark) => Err(Illegal::ValueMark),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_haproxy_takes_are_legal() {
+        let longest = "n".repeat(MAX_BYTES);
+        for name in ["node1.example.com", "a;b", r"a\b", "\"q\"", "knöten.example", "a#b", "a<<b", &longest] {
+            assert_eq!(check_key(name), Ok(()), "{name:?} as a key");
+            assert_eq!(check_value(name), Ok(()), "{name:?} as a value");
+        }
+    }
+
+    #[test]
+    fn names_that_would_corrupt_a_map_are_refused_with_their_reason() {
+        let too_long = "n".repeat(MAX_BYTES + 1);
+        for (name, key, value) in [
+            ("", Illegal::EmptyKey, Illegal::EmptyValue),
+            (" ", Illegal::KeyWhiteSpace, Illegal::ValueWhiteSpace),
+            ("a b", Illegal::KeyWhiteSpace, Illegal::ValueWhiteSpace),
+            ("a\nb", Illegal::KeyWhiteSpace, Illegal::ValueWhiteSpace),
+            ("a\u{a0}b", Illegal::KeyWhiteSpace, Illegal::ValueWhiteSpace),
+            ("a\0b", Illegal::KeyControl, Illegal::ValueControl),
+            ("a\u{7f}", Illegal::KeyControl, Illegal::ValueControl),
+            ("#a", Illegal::KeyMark, Illegal::ValueMark),
+            ("<<", Illegal::KeyMark, Illegal::ValueMark),
+            ("a<<", Illegal::KeyMark, Illegal::ValueMark),
+            (&too_long, Illegal::KeyTooLong, Illegal::ValueTooLong),
+        ] {
+            assert_eq!(check_key(name), Err(key), "{name:?} as a key");
+            assert_eq!(check_value(name), Err(value), "{name:?} as a value");
+        }
+    }
+
+    #[test]
+    fn a_reason_has_one_name_in_metrics_and_json() {
+        for reason in [Illegal::EmptyKey, Illegal::NoMaster, Illegal::ValueTooLong, Illegal::Conflict] {
+            let json = serde_json::to_string(&reason).unwrap();
+            assert_eq!(json.trim_matches('"'), reason.label());
+        }
+    }
+}

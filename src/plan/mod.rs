@@ -1,0 +1,14 @@
+//! Desired and observed state -> the steps between them. Pure: no I/O, no clock.
+//!
+//! The plan leaves whoever applies it no meaningful choice.
+
+pub mod cost;
+pub mod deviation;
+pub mod diff;
+pub mod map;
+pub mod replay;
+
+pub use cost::{CostModel, HaproxyVersion};
+pub use deviation::{Deviation, ReadBack};
+pub use diff::Diff;
+pub use map::{Edit, MapPlan, plan_map};
