@@ -1,0 +1,340 @@
+//! Talks to a stats socket: one connection a command line, every wait bounded. Decides nothing.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_util::either::Either;
+
+use super::codec::{self, Listing, Payloads};
+use super::command::{self, MapName};
+use super::reply::{self, Glance, ReplyError};
+use crate::model::{EntryMap, RuntimeAddress};
+use crate::settings;
+
+/// The most that a reply which is held whole may have, in bytes: a listing of thousands of maps fits.
+const MAX_REPLY: usize = 8 * 1024 * 1024;
+/// A stream's buffer, in bytes; replies come in pieces of HAProxy's buffer size.
+const READ_BUFFER: usize = 64 * 1024;
+/// A whole listing may take this many times the bound on one silence.
+const LISTING_BOUNDS: u32 = 20;
+/// The most characters of a command that an error carries.
+const SHOWN_COMMAND: usize = 100;
+
+/// Why a command did not succeed. Every variant names the socket and the command.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The socket can't be opened.
+    #[error("{address}: can't connect: {source}{}", hint(source))]
+    Connect {
+        /// The socket.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error(
+        "{address}: {command:?}: the connection broke: {source} (HAProxy stopped, or the command is too big for its tune.bufsize)"
+    )]
+    Broken {
+        /// The socket.
+        address: String,
+        /// The command, cut.
+        command: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// HAProxy accepts and does not answer.
+    #[error("{address}: {command:?}: no answer within {waited:?}; the process may be stopped or stuck")]
+    Silent {
+        /// The socket.
+        address: String,
+        /// The command, cut.
+        command: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// HAProxy answered, and the answer is no success.
+    #[error("{address}: {command:?}: {error}")]
+    Reply {
+        /// The socket.
+        address: String,
+        /// The command, cut.
+        command: String,
+        /// What came.
+        error: ReplyError,
+    },
+}
+
+impl RuntimeError {
+    /// What HAProxy answered, if it answered.
+    pub fn reply(&self) -> Option<&ReplyError> {
+        match self {
+            Self::Reply { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => " (is HAProxy running, and does its `stats socket` have this path?)",
+        io::ErrorKind::ConnectionRefused => " (nothing listens there: is HAProxy running?)",
+        io::ErrorKind::PermissionDenied => " (the socket's user, group and mode must let Mapsmith in)",
+        _ => "",
+    }
+}
+
+type Connection = Either<UnixStream, TcpStream>;
+
+/// A stats socket.
+#[derive(Debug, Clone)]
+pub struct RuntimeClient {
+    address: RuntimeAddress,
+    bound: Duration,
+}
+
+impl RuntimeClient {
+    /// `bound` is the longest silence that is waited for.
+    pub fn new(address: RuntimeAddress, bound: Duration) -> Self {
+        Self { address, bound }
+    }
+
+    async fn connect(&self) -> Result<Connection, RuntimeError> {
+        let connect = async {
+            match &self.address {
+                RuntimeAddress::Unix(path) => UnixStream::connect(path).await.map(Either::Left),
+                RuntimeAddress::Tcp(address) => {
+                    let stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(Either::Right(stream))
+                }
+            }
+        };
+        match timeout(self.bound, connect).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(source)) => Err(RuntimeError::Connect { address: self.address.to_string(), source }),
+            Err(_) => Err(self.silent(b"connect")),
+        }
+    }
+
+    fn silent(&self, command: &[u8]) -> RuntimeError {
+        RuntimeError::Silent { address: self.address.to_string(), command: shown(command), waited: self.bound }
+    }
+
+    fn broken(&self, command: &[u8], source: io::Error) -> RuntimeError {
+        RuntimeError::Broken { address: self.address.to_string(), command: shown(command), source }
+    }
+
+    fn refused(&self, command: &[u8], error: ReplyError) -> RuntimeError {
+        RuntimeError::Reply { address: self.address.to_string(), command: shown(command), error }
+    }
+
+    async fn send(&self, connection: &mut Connection, command: &[u8]) -> Result<(), RuntimeError> {
+        match timeout(self.bound, connection.write_all(command)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(self.broken(command, source)),
+            Err(_) => Err(self.silent(command)),
+        }
+    }
+
+    /// Reads to the end of the stream; `take` gets the bytes as they come.
+    async fn receive(
+        &self,
+        mut connection: Connection,
+        command: &[u8],
+        mut take: impl FnMut(&[u8]) -> Result<(), ReplyError>,
+    ) -> Result<(), RuntimeError> {
+        let mut buffer = vec![0; READ_BUFFER];
+        loop {
+            match timeout(self.bound, connection.read(&mut buffer)).await {
+                Ok(Ok(0)) => return Ok(()),
+                Ok(Ok(length)) => take(&buffer[..length]).map_err(|error| self.refused(command, error))?,
+                Ok(Err(source)) => return Err(self.broken(command, source)),
+                Err(_) => return Err(self.silent(command)),
+            }
+        }
+    }
+
+    /// Sends one line or payload command over an open connection and returns its whole answer.
+    async fn exchange(&self, mut connection: Connection, command: &[u8]) -> Result<Vec<u8>, RuntimeError> {
+        self.send(&mut connection, command).await?;
+        let mut answer = Vec::new();
+        let receive = self.receive(connection, command, |bytes| {
+            if answer.len() + bytes.len() > MAX_REPLY {
+                return Err(ReplyError::Unexpected { text: format!("more than {MAX_REPLY} bytes") });
+            }
+            answer.extend_from_slice(bytes);
+            Ok(())
+        });
+        // Bounded as a whole too: a byte now and then is no answer.
+        timeout(self.bound, receive).await.unwrap_or_else(|_| Err(self.silent(command)))?;
+        Ok(answer)
+    }
+
+    /// Sends one command line, its end included, and returns the whole answer.
+    ///
+    /// # Errors
+    /// When the socket can't be reached or stays silent.
+    pub async fn call(&self, line: &str) -> Result<Vec<u8>, RuntimeError> {
+        let connection = self.connect().await?;
+        self.exchange(connection, line.as_bytes()).await
+    }
+
+    /// Sends a line of one command and judges its reply.
+    async fn judge<T>(&self, line: &str, judge: impl FnOnce(&[u8]) -> Result<T, ReplyError>) -> Result<T, RuntimeError> {
+        let answer = self.call(line).await?;
+        codec::replies(&answer, 1).and_then(|replies| judge(replies[0])).map_err(|error| self.refused(line.as_bytes(), error))
+    }
+}
+
+fn shown(command: &[u8]) -> String {
+    let line = command.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    String::from_utf8_lossy(&line[..line.len().min(SHOWN_COMMAND)]).into_owned()
+}
+
+/// One map behind a stats socket.
+#[derive(Debug, Clone)]
+pub struct MapClient {
+    client: RuntimeClient,
+    map: MapName,
+    max_payload: usize,
+}
+
+impl MapClient {
+    /// A map of the instance in the settings.
+    pub fn of(instance: &settings::Instance, map: &MapName) -> Self {
+        Self::new(RuntimeClient::new(instance.runtime.clone(), instance.timeout), map.clone(), instance.max_payload)
+    }
+
+    /// `max_payload` bounds a payload command and a command line, in bytes.
+    pub fn new(client: RuntimeClient, map: MapName, max_payload: usize) -> Self {
+        Self { client, map, max_payload }
+    }
+
+    /// The map.
+    pub fn map(&self) -> &MapName {
+        &self.map
+    }
+
+    /// Looks at the process, the socket's level and the map's counters.
+    ///
+    /// # Errors
+    /// When the socket can't be reached, stays silent or answers something else.
+    pub async fn glance(&self) -> Result<Glance, RuntimeError> {
+        let answer = self.client.call(command::GLANCE).await?;
+        reply::glance(&answer, self.map.as_str()).map_err(|error| self.client.refused(command::GLANCE.as_bytes(), error))
+    }
+
+    /// The names of all backends and servers.
+    ///
+    /// # Errors
+    /// As every command: not reached, silent, refused.
+    pub async fn backends_and_servers(&self) -> Result<BTreeSet<String>, RuntimeError> {
+        self.client.judge(command::BACKENDS_AND_SERVERS, reply::backends_and_servers).await
+    }
+
+    /// Opens a new version.
+    ///
+    /// # Errors
+    /// As every command: not reached, silent, refused.
+    pub async fn prepare(&self) -> Result<u64, RuntimeError> {
+        self.client.judge(&self.map.prepare(), command::prepared).await
+    }
+
+    /// Adds every entry to a version. The next connection is opened while HAProxy works on the payload before it.
+    ///
+    /// # Errors
+    /// As every command; payloads before the failing one stay in the version.
+    pub async fn stage(&self, version: u64, entries: &EntryMap) -> Result<(), RuntimeError> {
+        let header = self.map.stage_header(version);
+        let mut payloads = Payloads::new(&header, entries.iter(), self.max_payload);
+        let (mut payload, mut next) = (Vec::with_capacity(self.max_payload), Vec::with_capacity(self.max_payload));
+        let mut more = payloads.next_into(&mut payload);
+        let mut connection = if more { Some(self.client.connect().await?) } else { None };
+        while let Some(open) = connection.take() {
+            more = more && payloads.next_into(&mut next);
+            let following = async { if more { self.client.connect().await.map(Some) } else { Ok(None) } };
+            let (answer, following) = tokio::join!(self.client.exchange(open, &payload), following);
+            codec::replies(&answer?, 1)
+                .and_then(|replies| command::silent(replies[0]))
+                .map_err(|error| self.client.refused(&payload, error))?;
+            connection = following?;
+            std::mem::swap(&mut payload, &mut next);
+        }
+        Ok(())
+    }
+
+    /// Lists a version, or the live map, entry by entry.
+    ///
+    /// # Errors
+    /// As every command; a listing that ends early is an error whatever was taken until then.
+    pub async fn list(&self, version: Option<u64>, mut entry: impl FnMut(&[u8], &[u8])) -> Result<(), RuntimeError> {
+        let line = self.map.show(version);
+        let mut connection = self.client.connect().await?;
+        self.client.send(&mut connection, line.as_bytes()).await?;
+        let mut listing = Listing::new();
+        let receive = self.client.receive(connection, line.as_bytes(), |bytes| listing.feed(bytes, &mut entry));
+        // Each read is bounded, and all of them together: a million entries take a second.
+        let whole = self.client.bound * LISTING_BOUNDS;
+        timeout(whole, receive).await.unwrap_or_else(|_| Err(self.client.silent(line.as_bytes())))?;
+        listing.finish().map_err(|error| self.client.refused(line.as_bytes(), error))
+    }
+
+    /// Makes a version the live map, at once for every request.
+    ///
+    /// # Errors
+    /// As every command; [`ReplyError::VersionOvertaken`] where another writer was later.
+    pub async fn commit(&self, version: u64) -> Result<(), RuntimeError> {
+        self.client.judge(&self.map.commit(version), command::silent).await
+    }
+
+    /// Drops a version that is not the live one.
+    ///
+    /// # Errors
+    /// As every command.
+    pub async fn clear(&self, version: u64) -> Result<(), RuntimeError> {
+        self.client.judge(&self.map.clear(version), command::silent).await
+    }
+
+    /// Runs single commands, at most `most` a line. Stops at the first that fails.
+    ///
+    /// # Errors
+    /// As every command; what stands before the failing line is done, and the rest of its line may be.
+    pub async fn run(&self, commands: impl Iterator<Item = String>, most: usize) -> Result<(), RuntimeError> {
+        for (line, count) in codec::Batches::new(commands, self.max_payload, most) {
+            let answer = self.client.call(&line).await?;
+            codec::replies(&answer, count)
+                .and_then(|replies| replies.into_iter().try_for_each(command::silent))
+                .map_err(|error| self.client.refused(line.as_bytes(), error))?;
+        }
+        Ok(())
+    }
+
+    /// Looks keys up as traffic does; `found` gets each key's position and value.
+    ///
+    /// # Errors
+    /// As every command.
+    pub async fn look_up<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k str>,
+        mut found: impl FnMut(usize, Option<&str>),
+    ) -> Result<(), RuntimeError> {
+        let mut position = 0;
+        for (line, count) in codec::Batches::new(keys.map(|key| self.map.get(key)), self.max_payload, usize::MAX) {
+            let answer = self.client.call(&line).await?;
+            let judge = |replies: Vec<&[u8]>| {
+                for reply in replies {
+                    found(position, command::looked_up(reply)?);
+                    position += 1;
+                }
+                Ok(())
+            };
+            codec::replies(&answer, count).and_then(judge).map_err(|error| self.client.refused(line.as_bytes(), error))?;
+        }
+        Ok(())
+    }
+}
