@@ -1,0 +1,299 @@
+//! Rows -> entries: names put into HAProxy's words, illegal rows left out with their reason, repeats settled.
+//!
+//! Built for a million rows: what a row costs is its key's bytes, an entry and, where rows carry one, a timestamp.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustc_hash::FxHashMap;
+
+use crate::model::entry_map::Repeated;
+use crate::model::{EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot, name};
+
+/// How a registry's names become HAProxy's.
+#[derive(Debug)]
+pub(super) struct Names {
+    lowercase: bool,
+    masters: FxHashMap<String, String>,
+}
+
+impl Names {
+    /// Nodes in lower case (ASCII) if `lowercase`; masters renamed by `masters`, others as they are.
+    pub(super) fn new(lowercase: bool, masters: &BTreeMap<String, String>) -> Self {
+        Self { lowercase, masters: masters.iter().map(|(registry, haproxy)| (registry.clone(), haproxy.clone())).collect() }
+    }
+
+    /// Whether every name stays as it is.
+    pub(super) fn keep_all(&self) -> bool {
+        !self.lowercase && self.masters.is_empty()
+    }
+
+    fn master<'a>(&'a self, registry: &'a str) -> &'a str {
+        if self.masters.is_empty() { registry } else { self.masters.get(registry).map_or(registry, String::as_str) }
+    }
+}
+
+/// A field of a row, as far as a map cares.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) enum Field<'a> {
+    /// The row has no such field.
+    #[default]
+    Absent,
+    /// `null`.
+    Null,
+    /// A text.
+    Text(Cow<'a, str>),
+    /// A number, truth value, list or object.
+    Other,
+}
+
+/// A node, its master, and when that was said.
+#[derive(Debug, Default)]
+pub(super) struct Row<'a> {
+    pub node: Field<'a>,
+    pub master: Field<'a>,
+    pub producer_timestamp: Field<'a>,
+}
+
+/// A moment before all others: rows that say none.
+const NEVER: i64 = i64::MIN;
+
+/// Takes rows in any order.
+#[derive(Debug)]
+pub(super) struct Collector {
+    names: Arc<Names>,
+    builder: EntryMapBuilder,
+    rejections: Rejections,
+    /// Milliseconds of each taken row's timestamp, in the order taken; shorter while rows carry none. Only repeats need
+    /// them, but which rows repeat shows at the end only, and 8 bytes a row for that while cost less than an index of keys.
+    moments: Vec<i64>,
+    lowered: String,
+    /// Nodes whose row names no legal master, where a delta asks for them.
+    withdrawn: Option<Vec<String>>,
+}
+
+/// What the rows came to.
+#[derive(Debug)]
+pub(super) struct Collected {
+    pub entries: EntryMap,
+    pub rejections: Rejections,
+    /// Nodes whose row names no legal master; empty unless asked for.
+    pub withdrawn: Vec<String>,
+}
+
+impl Collector {
+    /// For a whole answer.
+    pub(super) fn new(names: Arc<Names>) -> Self {
+        Self {
+            names,
+            builder: EntryMapBuilder::new(),
+            rejections: Rejections::default(),
+            moments: Vec::new(),
+            lowered: String::new(),
+            withdrawn: None,
+        }
+    }
+
+    /// For the rows that changed: a node that lost its master is noted beyond the bounded [`Rejections`].
+    pub(super) fn for_delta(names: Arc<Names>) -> Self {
+        Self { withdrawn: Some(Vec::new()), ..Self::new(names) }
+    }
+
+    /// Takes one row, or leaves it out with its reason.
+    pub(super) fn take(&mut self, row: &Row<'_>) {
+        let node = match &row.node {
+            Field::Text(node) => &**node,
+            Field::Absent | Field::Null => return self.rejections.push("(a row without a node)", Illegal::NoNode),
+            Field::Other => return self.rejections.push("(a row whose node is no text)", Illegal::NotText),
+        };
+        let node = if self.names.lowercase && node.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            self.lowered.clear();
+            self.lowered.push_str(node);
+            self.lowered.make_ascii_lowercase();
+            &self.lowered
+        } else {
+            node
+        };
+        let pushed = match &row.master {
+            Field::Text(master) => self.builder.push(node, self.names.master(master)),
+            Field::Absent | Field::Null => Err(Illegal::NoMaster),
+            Field::Other => Err(Illegal::NotText),
+        };
+        match pushed {
+            Ok(()) => self.note_moment(&row.producer_timestamp),
+            Err(reason) => {
+                self.rejections.push(node, reason);
+                if let Some(withdrawn) = &mut self.withdrawn
+                    && name::check_key(node).is_ok()
+                {
+                    withdrawn.push(node.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Notes something that stands where a row should, and is none.
+    pub(super) fn take_no_row(&mut self) {
+        self.rejections.push("(a row that is no object)", Illegal::NotText);
+    }
+
+    /// Notes an entry that was found illegal before it came here.
+    pub(super) fn reject(&mut self, node: &str, reason: Illegal) {
+        self.rejections.push(node, reason);
+    }
+
+    /// How many legal rows were taken, repeats included.
+    pub(super) fn taken(&self) -> usize {
+        self.builder.len()
+    }
+
+    /// Why a row was left out, if one was.
+    pub(super) fn a_rejection(&self) -> Option<Illegal> {
+        self.rejections.named.values().next().copied()
+    }
+
+    fn note_moment(&mut self, stamp: &Field<'_>) {
+        let Field::Text(stamp) = stamp else { return };
+        if let Ok(stamp) = stamp.parse::<Timestamp>() {
+            // Rows before this one may have carried none.
+            self.moments.resize(self.builder.len() - 1, NEVER);
+            self.moments.push(stamp.as_millisecond());
+        }
+    }
+
+    /// Sorts, and settles repeats: equal masters are one entry; of different ones the row with the newest timestamp stays, and
+    /// where none is newest the alphabetically first master, so that the order of an answer never makes a route flap. Takes CPU
+    /// time in proportion to the rows: not for an async task.
+    pub(super) fn finish(self) -> Collected {
+        let Self { builder, mut rejections, moments, withdrawn, .. } = self;
+        let entries = builder.finish_with(|repeated| {
+            if repeated.candidates.iter().any(|(_, master)| *master != repeated.candidates[0].1) {
+                rejections.push(repeated.key, Illegal::Conflict);
+            }
+            newest_then_first(&repeated, &moments)
+        });
+        Collected { entries, rejections, withdrawn: withdrawn.unwrap_or_default() }
+    }
+}
+
+fn newest_then_first(repeated: &Repeated<'_>, moments: &[i64]) -> usize {
+    let moment = |position: usize| moments.get(position).copied().unwrap_or(NEVER);
+    let ranked = repeated.candidates.iter().enumerate();
+    ranked.max_by(|(_, (a_at, a)), (_, (b_at, b))| moment(*a_at).cmp(&moment(*b_at)).then(b.cmp(a))).map_or(0, |(index, _)| index)
+}
+
+/// The collected content, as the very maps of `current` where they are equal.
+pub(super) fn share(collected: Collected, current: Option<&Snapshot>) -> (Arc<EntryMap>, Arc<Rejections>) {
+    let Collected { entries, rejections, .. } = collected;
+    let same_entries = current.map(|snapshot| &snapshot.entries).filter(|known| ***known == entries);
+    let same_rejections = current.map(|snapshot| &snapshot.rejections).filter(|known| ***known == rejections);
+    (same_entries.map_or_else(|| Arc::new(entries), Arc::clone), same_rejections.map_or_else(|| Arc::new(rejections), Arc::clone))
+}
+
+/// [`Collector::finish`] and [`share`] off the async threads.
+pub(super) async fn finish(collector: Collector, current: Option<Snapshot>) -> (Arc<EntryMap>, Arc<Rejections>) {
+    off_thread(move || share(collector.finish(), current.as_ref())).await
+}
+
+/// Runs what takes CPU time or blocks off the async threads. A panic goes on in the caller.
+pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down: nobody waits for this any more.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Field<'_> {
+        Field::Text(text.into())
+    }
+
+    fn collect(names: Names, rows: &[(&str, &str, Option<&str>)]) -> Collected {
+        let mut collector = Collector::new(Arc::new(names));
+        for (node, master, stamp) in rows {
+            let producer_timestamp = stamp.map_or(Field::Absent, text);
+            collector.take(&Row { node: text(node), master: text(master), producer_timestamp });
+        }
+        collector.finish()
+    }
+
+    fn plain() -> Names {
+        Names::new(true, &BTreeMap::new())
+    }
+
+    #[test]
+    fn nodes_are_lower_cased_and_masters_renamed() {
+        let masters = BTreeMap::from([("Puppet00".to_owned(), "master1".to_owned())]);
+        let rows = [("Node.É", "Puppet00", None), ("b", "Other", None)];
+        let collected = collect(Names::new(true, &masters), &rows);
+        assert_eq!(collected.entries.iter().collect::<Vec<_>>(), [("b", "Other"), ("node.É", "master1")]);
+        let collected = collect(Names::new(false, &masters), &rows);
+        assert_eq!(collected.entries.get("Node.É"), Some("master1"));
+    }
+
+    #[test]
+    fn a_node_named_twice_with_one_master_is_one_entry() {
+        let masters = BTreeMap::from([("old".to_owned(), "m1".to_owned())]);
+        let collected = collect(Names::new(true, &masters), &[("a", "m1", None), ("A", "old", None)]);
+        assert_eq!(collected.entries.iter().collect::<Vec<_>>(), [("a", "m1")]);
+        assert_eq!(collected.rejections, Rejections::default());
+    }
+
+    #[test]
+    fn of_two_masters_the_newest_row_counts_whatever_the_order() {
+        let (old, new) = ("2026-11-20T10:25:04.290Z", "2026-11-20T11:25:04.291+01:00");
+        for rows in [
+            [("z", "m0", None), ("a", "m1", Some(old)), ("a", "m2", Some(new))],
+            [("a", "m2", Some(new)), ("z", "m0", None), ("a", "m1", Some(old))],
+            [("a", "m2", Some(new)), ("a", "m1", None), ("z", "m0", None)],
+            [("a", "m1", Some("no time")), ("z", "m0", Some(old)), ("a", "m2", Some(new))],
+        ] {
+            let collected = collect(plain(), &rows);
+            assert_eq!(collected.entries.get("a"), Some("m2"), "{rows:?}");
+            assert_eq!(collected.rejections.counts[&Illegal::Conflict], 1);
+            assert_eq!(collected.rejections.named["a"], Illegal::Conflict);
+        }
+    }
+
+    #[test]
+    fn of_two_masters_without_a_newer_one_the_first_by_name_counts_whatever_the_order() {
+        let at = Some("2026-11-20T10:25:04.290Z");
+        for rows in
+            [[("a", "m2", None), ("a", "m1", None), ("a", "m3", None)], [("a", "m3", at), ("a", "m2", at), ("a", "m1", at)]]
+        {
+            assert_eq!(collect(plain(), &rows).entries.get("a"), Some("m1"), "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn a_delta_remembers_each_node_that_lost_its_master() {
+        let mut collector = Collector::for_delta(Arc::new(plain()));
+        for (node, master) in [("A", Field::Null), ("b", text("")), ("c d", Field::Null), ("e", text("m1"))] {
+            collector.take(&Row { node: text(node), master, ..Row::default() });
+        }
+        assert_eq!(collector.finish().withdrawn, ["a", "b"]);
+    }
+
+    #[test]
+    fn equal_content_is_held_once() {
+        let known = collect(plain(), &[("a", "m1", None), ("b c", "m1", None)]);
+        let snapshot = Snapshot {
+            entries: Arc::new(known.entries),
+            rejections: Arc::new(known.rejections),
+            answered_at: Timestamp::UNIX_EPOCH,
+        };
+        let (entries, rejections) = share(collect(plain(), &[("b c", "m1", None), ("a", "m1", None)]), Some(&snapshot));
+        assert!(Arc::ptr_eq(&entries, &snapshot.entries) && Arc::ptr_eq(&rejections, &snapshot.rejections));
+        let (entries, rejections) = share(collect(plain(), &[("a", "m2", None)]), Some(&snapshot));
+        assert_eq!((entries.get("a"), rejections.total()), (Some("m2"), 0));
+    }
+}

@@ -1,0 +1,277 @@
+//! A file: JSON like `http_json`'s, or a map file. Watched, and polled for what a watch can't see (network file systems).
+//!
+//! A writer should replace the file by a rename. One that writes in place is caught half-way at times: cut JSON is an error,
+//! and so is any file that changes while it is read. A map file that stays cut looks like a shorter map: the guard's case.
+
+use std::fs::{File, Metadata};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::collector::{self, Collected, Collector, Field, Names, Row, off_thread};
+use super::error::{Fault, SourceError};
+use super::http_json::shape;
+use super::json::{JsonReader, Shape};
+use super::{Polled, Source};
+use crate::model::status::PollKind;
+use crate::model::{Snapshot, map_file};
+use crate::settings;
+
+/// Between an event and the look at the file: a replacement raises several events.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// A file changed this recently may change again without its time of change showing it.
+const CLOCK_GRAIN: Duration = Duration::from_secs(1);
+
+/// What tells one content of a file from the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// What the last good poll read.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    stamp: Stamp,
+    /// Whether the stamp was old enough to show every later change.
+    settled: bool,
+}
+
+impl Known {
+    fn still_holds(&self, stamp: Stamp) -> bool {
+        self.settled && self.stamp == stamp
+    }
+}
+
+/// A file.
+pub(super) struct FileSource {
+    path: PathBuf,
+    reading: Reading,
+    timeout: Duration,
+    known: Option<Known>,
+    /// Raised by the watch.
+    events: Arc<Notify>,
+    /// An event that was seen and not looked into yet.
+    event_seen: bool,
+    watcher: Option<RecommendedWatcher>,
+}
+
+/// How the content is understood.
+#[derive(Debug, Clone)]
+struct Reading {
+    shape: Shape,
+    names: Arc<Names>,
+    max_bytes: u64,
+}
+
+impl FileSource {
+    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
+        let path = settings
+            .path
+            .clone()
+            .ok_or_else(|| SourceError { place: settings.name.clone(), fault: Fault::Setup("path is missing".to_owned()) })?;
+        let mut source = Self {
+            path,
+            reading: Reading { shape: shape(settings), names, max_bytes: settings.max_bytes },
+            timeout: settings.timeout,
+            known: None,
+            events: Arc::default(),
+            event_seen: false,
+            watcher: None,
+        };
+        if let Err(error) = source.watch() {
+            warn!(path = %source.path.display(), %error, "the file can't be watched, only polled");
+        }
+        Ok(source)
+    }
+
+    /// Watches the folder: a file replaced by a rename is another file, and a watch of the old one would see nothing.
+    fn watch(&mut self) -> notify::Result<()> {
+        let events = Arc::clone(&self.events);
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Our own reading raises events too. An error may mean that events were lost: better look.
+            let is_reading =
+                |kind: EventKind| kind.is_access() && kind != EventKind::Access(AccessKind::Close(AccessMode::Write));
+            if !event.is_ok_and(|event| is_reading(event.kind)) {
+                events.notify_one();
+            }
+        })?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        self.watcher = Some(watcher);
+        Ok(())
+    }
+
+    async fn poll_once(&mut self, current: Option<&Snapshot>) -> Result<Polled, Fault> {
+        if self.watcher.is_none() {
+            // Said at the start; the folder may be there by now.
+            let _ = self.watch();
+        }
+        let (path, reading) = (self.path.clone(), self.reading.clone());
+        let known = self.known.filter(|_| current.is_some());
+        let current = current.cloned();
+        let (known, polled) = off_thread(move || poll(&path, &reading, known, current.as_ref())).await?;
+        self.known = Some(known);
+        Ok(polled)
+    }
+}
+
+#[async_trait]
+impl Source for FileSource {
+    async fn poll(&mut self, current: Option<&Snapshot>, _now: Timestamp) -> Result<Polled, SourceError> {
+        let timeout = self.timeout;
+        let outcome = tokio::time::timeout(timeout, self.poll_once(current)).await;
+        outcome
+            .unwrap_or(Err(Fault::NoAnswer(timeout)))
+            .map_err(|fault| SourceError { place: self.path.display().to_string(), fault })
+    }
+
+    async fn changed(&mut self) {
+        loop {
+            if !self.event_seen {
+                self.events.notified().await;
+                self.event_seen = true;
+            }
+            tokio::time::sleep(DEBOUNCE).await;
+            self.event_seen = false;
+            let stamp = tokio::fs::metadata(&self.path).await.ok().map(|metadata| Stamp::of(&metadata));
+            let nothing_new = match (self.known, stamp) {
+                (Some(known), Some(stamp)) => known.still_holds(stamp),
+                (known, stamp) => known.is_none() && stamp.is_none(),
+            };
+            if !nothing_new {
+                return;
+            }
+        }
+    }
+}
+
+/// One look at the file; blocks.
+fn poll(path: &Path, reading: &Reading, known: Option<Known>, current: Option<&Snapshot>) -> Result<(Known, Polled), Fault> {
+    let cant = |error: std::io::Error| {
+        Fault::File(match error.kind() {
+            ErrorKind::NotFound => "there is no such file".to_owned(),
+            _ => format!("can't be read: {error}"),
+        })
+    };
+    let metadata = std::fs::metadata(path).map_err(cant)?;
+    if !metadata.is_file() {
+        return Err(Fault::File(if metadata.is_dir() { "is a folder" } else { "is no regular file" }.to_owned()));
+    }
+    if let (Some(known), Some(current)) = (known, current)
+        && known.still_holds(Stamp::of(&metadata))
+    {
+        let (entries, rejections) = (Arc::clone(&current.entries), Arc::clone(&current.rejections));
+        return Ok((known, Polled { kind: PollKind::Unchanged, entries, rejections, bytes: 0 }));
+    }
+    let mut file = File::open(path).map_err(cant)?;
+    let stamp = Stamp::of(&file.metadata().map_err(cant)?);
+    let content = reading.read(&mut file, cant);
+    if Stamp::of(&file.metadata().map_err(cant)?) != stamp {
+        return Err(Fault::File("was changed while it was read; replace it by a rename".to_owned()));
+    }
+    let (collected, bytes) = content?;
+    let (entries, rejections) = collector::share(collected, current);
+    let known = Known { stamp, settled: is_settled(stamp.modified, SystemTime::now()) };
+    Ok((known, Polled { kind: PollKind::Full, entries, rejections, bytes }))
+}
+
+fn is_settled((seconds, nanoseconds): (i64, i64), now: SystemTime) -> bool {
+    let age = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let grain = i128::try_from(CLOCK_GRAIN.as_nanos()).unwrap_or(i128::MAX);
+    let modified = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    i128::try_from(age.as_nanos()).is_ok_and(|now| now - modified > grain)
+}
+
+impl Reading {
+    /// Reads JSON chunk by chunk, and anything else as a map file, told apart by the first byte that is not blank.
+    fn read(&self, file: &mut File, cant: impl Fn(std::io::Error) -> Fault) -> Result<(Collected, u64), Fault> {
+        let mut chunk = vec![0; 64 * 1024];
+        let mut beginning = Vec::new();
+        loop {
+            let length = file.read(&mut chunk).map_err(&cant)?;
+            beginning.extend_from_slice(&chunk[..length]);
+            if length == 0 || beginning.len() as u64 > self.max_bytes || beginning.iter().any(|byte| !byte.is_ascii_whitespace())
+            {
+                break;
+            }
+        }
+        let first = beginning.iter().find(|byte| !byte.is_ascii_whitespace());
+        if matches!(first, Some(b'{' | b'[')) {
+            let mut reader = JsonReader::new(self.shape.clone(), Collector::new(Arc::clone(&self.names)), None);
+            reader.feed(&beginning)?;
+            loop {
+                if reader.bytes() > self.max_bytes {
+                    return Err(Fault::TooLarge(self.max_bytes));
+                }
+                match file.read(&mut chunk).map_err(&cant)? {
+                    0 => break,
+                    length => reader.feed(&chunk[..length])?,
+                }
+            }
+            let bytes = reader.bytes();
+            return Ok((reader.close()?.finish(), bytes));
+        }
+        let room = (self.max_bytes + 1).saturating_sub(beginning.len() as u64);
+        file.take(room).read_to_end(&mut beginning).map_err(&cant)?;
+        if beginning.len() as u64 > self.max_bytes {
+            return Err(Fault::TooLarge(self.max_bytes));
+        }
+        Ok((self.map_file(&beginning), beginning.len() as u64))
+    }
+
+    fn map_file(&self, text: &[u8]) -> Collected {
+        let file = map_file::parse(text);
+        let mut collector = Collector::new(Arc::clone(&self.names));
+        for (line, reason) in &file.rejected {
+            collector.reject(&format!("line {line}"), *reason);
+        }
+        if self.names.keep_all() {
+            return Collected { entries: file.entries, ..collector.finish() };
+        }
+        for (node, master) in file.entries.iter() {
+            collector.take(&Row { node: Field::Text(node.into()), master: Field::Text(master.into()), ..Row::default() });
+        }
+        collector.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_changed_a_moment_ago_is_read_again_even_if_it_looks_the_same() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        for (modified, settled) in
+            [((98, 999_999_999), true), ((99, 0), false), ((99, 500), false), ((200, 0), false), ((-5, 0), true)]
+        {
+            assert_eq!(is_settled(modified, now), settled, "{modified:?}");
+            let stamp = Stamp { device: 1, inode: 1, size: 1, modified };
+            assert_eq!(Known { stamp, settled }.still_holds(stamp), settled);
+            assert!(!Known { stamp, settled }.still_holds(Stamp { inode: 2, ..stamp }));
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What the HTTP sources share: one client, one bounded exchange, errors in plain words.
+//!
+//! HTTP/1.1 only: a source asks one thing at a time, and Jetty speaks nothing else here. No redirects: a registry that moves is
+//! for its operator to notice. No proxy, whatever the environment says: a gateway must not route by what a proxy kept.
+
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, HeaderName, HeaderValue, LOCATION};
+use reqwest::{Client, Method, Request, Response, Url};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::collector::Collector;
+use super::error::{Excerpt, Fault, SourceError};
+use super::json::JsonReader;
+use super::secret::Secret;
+use super::status;
+use super::tls::{TlsFiles, root_cause};
+use crate::settings::{self, SourceKind};
+
+/// How long a connection may take to open; a whole poll has `timeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// PuppetDB's Jetty closes idle connections after about 30 s: ours go first, so that few requests meet a dead one.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often a request goes out anew within one poll, see [`HttpClient::send`].
+const MOST_REPETITIONS: u32 = 5;
+
+/// A client for one URL.
+#[derive(Debug)]
+pub(super) struct HttpClient {
+    client: Client,
+    /// The URL as it is shown: a query might hold a token.
+    place: String,
+    tls: TlsFiles,
+    limit: Limit,
+    max_bytes: u64,
+    token_file: Option<PathBuf>,
+    /// When a connection was last left open for the next request.
+    kept_since: Option<Instant>,
+}
+
+/// The bound on a whole poll: connecting, waiting, reading and parsing.
+#[derive(Debug, Clone)]
+pub(super) struct Limit {
+    timeout: Duration,
+    /// Whether the answer's head has come: what tells a silent server from a slow one.
+    head_came: Arc<AtomicBool>,
+}
+
+impl Limit {
+    /// Runs `exchange` within the bound.
+    pub(super) async fn bound<T>(self, exchange: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        self.head_came.store(false, Ordering::Relaxed);
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) if self.head_came.load(Ordering::Relaxed) => Err(Fault::SlowAnswer(self.timeout)),
+            Err(_) => Err(Fault::NoAnswer(self.timeout)),
+        }
+    }
+}
+
+impl HttpClient {
+    /// A client that trusts and shows what the settings say. Connects to nothing yet.
+    pub(super) fn new(settings: &settings::Source, url: &Url) -> Result<Self, SourceError> {
+        let place = shown(url);
+        let tls = TlsFiles::new(settings);
+        let client = tls
+            .apply(Client::builder())
+            .and_then(|builder| {
+                builder
+                    .tls_backend_rustls()
+                    .http1_only()
+                    .no_proxy()
+                    .redirect(reqwest::redirect::Policy::none())
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+                    .user_agent(concat!("mapsmith/", env!("CARGO_PKG_VERSION")))
+                    .build()
+                    .map_err(|error| tls.unfit(&error))
+            })
+            .map_err(|fault| SourceError { place: place.clone(), fault })?;
+        Ok(Self {
+            client,
+            place,
+            tls,
+            limit: Limit { timeout: settings.timeout, head_came: Arc::default() },
+            max_bytes: settings.max_bytes,
+            token_file: settings.token_file.clone(),
+            kept_since: None,
+        })
+    }
+
+    /// An error of this client's URL.
+    pub(super) fn error(&self, fault: Fault) -> SourceError {
+        SourceError { place: self.place.clone(), fault }
+    }
+
+    /// The bound to run a poll in.
+    pub(super) fn limit(&self) -> Limit {
+        self.limit.clone()
+    }
+
+    /// The token as its file holds it now.
+    pub(super) async fn token(&self) -> Result<Option<Secret>, Fault> {
+        match &self.token_file {
+            Some(path) => Secret::read(path).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes a request; the token stands in `header` after `prefix`.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        token: Option<&Secret>,
+        (header, prefix): (HeaderName, &str),
+    ) -> Result<Request, Fault> {
+        let mut request = Request::new(method, url.clone());
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if let (Some(token), Some(path)) = (token, &self.token_file) {
+            request.headers_mut().insert(header, token.header(prefix, path)?);
+        }
+        Ok(request)
+    }
+
+    /// Sends a request that changes nothing at the server. Where a connection that was kept open turns out dead, it is sent once
+    /// more on a fresh one. Where a server ends a TLS connection before the request left, it is tried again a few times: under
+    /// TLS 1.3 the refusal of this client's certificate comes after the handshake, and the HTTP library keeps its words only if it
+    /// arrives once the request is on its way. Every other failure is the poller's to repeat.
+    pub(super) async fn send(&mut self, request: Request) -> Result<Response, Fault> {
+        let kept = self.kept_since.take().is_some_and(|since| since.elapsed() <= POOL_IDLE_TIMEOUT);
+        let secure = request.url().scheme() == "https";
+        let copy = request.try_clone();
+        let mut outcome = self.client.execute(request).await;
+        for attempt in 0..MOST_REPETITIONS {
+            let (Err(error), Some(request)) = (&outcome, copy.as_ref().and_then(Request::try_clone)) else { break };
+            let dead = kept && attempt == 0 && error.is_request() && !error.is_connect() && !error.is_timeout();
+            if !(dead || secure && never_sent(error)) {
+                break;
+            }
+            debug!(place = self.place, error = root_cause(error), "the connection was dead before it was used: asking again");
+            outcome = self.client.execute(request).await;
+        }
+        let response = outcome.map_err(|error| self.failure(&error, "before the answer"))?;
+        self.limit.head_came.store(true, Ordering::Relaxed);
+        Ok(response)
+    }
+
+    /// Parses the body as it comes. Gives the rows and the bytes after decompression.
+    pub(super) async fn read(&mut self, mut response: Response, mut reader: JsonReader) -> Result<(Collector, u64), Fault> {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error, "within the answer"))? {
+            if reader.bytes() + chunk.len() as u64 > self.max_bytes {
+                return Err(Fault::TooLarge(self.max_bytes));
+            }
+            reader.feed(&chunk)?;
+        }
+        self.kept_since = Some(Instant::now());
+        let bytes = reader.bytes();
+        Ok((reader.close()?, bytes))
+    }
+
+    /// Why an answer other than success was given: its status and the beginning of its text.
+    pub(super) async fn refusal(&self, response: Response, kind: SourceKind, token: Option<Secret>) -> Fault {
+        let status = response.status();
+        let mut location = Excerpt::new(token.clone());
+        location.push(response.headers().get(LOCATION).map_or(&b"an unnamed place"[..], HeaderValue::as_bytes));
+        let text = self.excerpt(response, token).await;
+        status::meaning(kind, status, &location, &text)
+    }
+
+    /// The beginning of a body. One that breaks off is better than none: the status has said what counts.
+    pub(super) async fn excerpt(&self, mut response: Response, token: Option<Secret>) -> Excerpt {
+        let mut text = Excerpt::new(token);
+        while let Ok(Some(chunk)) = response.chunk().await {
+            text.push(&chunk);
+            if text.is_full() {
+                break;
+            }
+        }
+        text
+    }
+
+    /// Reads a body that has nothing to say, so that its connection can serve again.
+    pub(super) async fn discard(&mut self, response: Response) {
+        if matches!(response.content_length(), None | Some(0)) && response.bytes().await.is_ok() {
+            self.kept_since = Some(Instant::now());
+        }
+    }
+
+    fn failure(&self, error: &reqwest::Error, during: &'static str) -> Fault {
+        let cause = root_cause(error);
+        if let Some(fault) = self.tls.classify(&cause) {
+            return fault;
+        }
+        if error.is_connect() {
+            let cause = if error.is_timeout() { format!("no connection within {CONNECT_TIMEOUT:?}") } else { cause };
+            Fault::Unreachable { cause }
+        } else if is_undecodable(error) {
+            Fault::Damaged(cause)
+        } else {
+            Fault::Disconnected { during, cause }
+        }
+    }
+}
+
+/// Whether the connection ended before any byte of the request was written.
+fn never_sent(error: &reqwest::Error) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_canceled)
+}
+
+/// Whether the bytes came but could not be decompressed. The client counts every failure within a body as one of decoding; the
+/// decompressor's own are bare I/O errors of these kinds, the connection's come wrapped by the HTTP library.
+fn is_undecodable(error: &reqwest::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| {
+        matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof)
+    })
+}
+
+/// A URL without query and fragment; one with a user is refused by the settings.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}

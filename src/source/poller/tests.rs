@@ -1,0 +1,267 @@
+//! The poller against a source whose every answer is given by hand, so that nothing depends on time.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::model::{EntryMap, Rejections};
+use crate::source::{Fault, PollRequests};
+
+const SOON: Backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(4) };
+const NEVER: Backoff = Backoff { first: Duration::from_secs(86_400), longest: Duration::from_secs(86_400) };
+
+type Answer = Result<Polled, Fault>;
+
+struct Scripted {
+    answers: mpsc::UnboundedReceiver<Answer>,
+    changes: mpsc::UnboundedReceiver<()>,
+    begun: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Source for Scripted {
+    async fn poll(&mut self, _: Option<&Snapshot>, _: Timestamp) -> Result<Polled, SourceError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        match self.answers.recv().await {
+            Some(answer) => answer.map_err(|fault| SourceError { place: "http://registry".to_owned(), fault }),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn changed(&mut self) {
+        if self.changes.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+struct Fixture {
+    requests: PollRequests,
+    answers: mpsc::UnboundedSender<Answer>,
+    changes: mpsc::UnboundedSender<()>,
+    begun: Arc<AtomicU64>,
+    state: watch::Receiver<SourceState>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Fixture {
+    fn start(backoff: Backoff) -> Self {
+        let (answers, answer_receiver) = mpsc::unbounded_channel();
+        let (changes, change_receiver) = mpsc::unbounded_channel();
+        let (requests, begun, shutdown) = (PollRequests::new(), Arc::new(AtomicU64::new(0)), CancellationToken::new());
+        let source = Scripted { answers: answer_receiver, changes: change_receiver, begun: Arc::clone(&begun) };
+        let (sender, state) = watch::channel(SourceState::before_first_poll("registry".to_owned(), "http_json".to_owned(), true));
+        let poller = Poller {
+            source: Box::new(source),
+            name: "registry".to_owned(),
+            requests: requests.subscribe(),
+            rounds: requests.clone(),
+            last_round: None,
+            state: sender,
+            backoff,
+            reported: BTreeSet::new(),
+        };
+        let end = shutdown.clone();
+        let task = tokio::spawn(async move {
+            end.run_until_cancelled(poller.run()).await;
+        });
+        Self { requests, answers, changes, begun, state, shutdown, task }
+    }
+
+    fn answer(&self, answer: Answer) {
+        self.answers.send(answer).unwrap();
+    }
+
+    async fn begun(&self, polls: u64) {
+        while self.begun.load(Ordering::SeqCst) < polls {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn state(&mut self, wanted: impl FnMut(&SourceState) -> bool) -> SourceState {
+        self.state.wait_for(wanted).await.unwrap().clone()
+    }
+}
+
+fn good(entries: &[(&str, &str)]) -> Polled {
+    Polled {
+        kind: PollKind::Full,
+        entries: Arc::new(entries.iter().copied().collect::<EntryMap>()),
+        rejections: Arc::default(),
+        bytes: 10,
+    }
+}
+
+fn polled(state: &SourceState) -> bool {
+    state.status.last_poll.is_some()
+}
+
+#[tokio::test]
+async fn requests_made_during_a_poll_become_one_poll_after_it() {
+    let mut fixture = Fixture::start(NEVER);
+    fixture.begun(1).await;
+    for number in 1..=3 {
+        assert_eq!(fixture.requests.request(), number);
+    }
+    fixture.answer(Ok(good(&[("a", "m1")])));
+    let state = fixture.state(polled).await;
+    assert_eq!(state.answered, 0, "the poll began before the requests: it may have seen an older state");
+    fixture.answer(Ok(good(&[("a", "m1")])));
+    assert_eq!(fixture.state(|state| state.answered > 0).await.answered, 3);
+    fixture.requests.request();
+    fixture.answer(Ok(good(&[("a", "m1")])));
+    fixture.state(|state| state.answered == 4).await;
+    assert_eq!(fixture.begun.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_failed_poll_keeps_the_last_good_answer_and_its_age() {
+    let mut fixture = Fixture::start(NEVER);
+    fixture.answer(Ok(good(&[("a", "m1")])));
+    let before = fixture.state(polled).await;
+    assert_eq!((before.status.entries, before.status.error.as_deref()), (Some(1), None));
+    fixture.requests.request();
+    fixture.answer(Err(Fault::TooLarge(7)));
+    let after = fixture.state(|state| state.answered == 1).await;
+    let (old, new) = (before.snapshot.unwrap(), after.snapshot.unwrap());
+    assert!(Arc::ptr_eq(&old.entries, &new.entries) && old.answered_at == new.answered_at);
+    assert_eq!(after.status.answered_at, before.status.answered_at);
+    assert_eq!(after.status.entries, Some(1));
+    assert_eq!(after.status.last_poll.unwrap().kind, None);
+    assert_eq!(
+        after.status.error.unwrap(),
+        "http://registry: the content is larger than max_bytes (7 bytes, after decompression)"
+    );
+}
+
+#[tokio::test]
+async fn a_source_that_fails_at_the_start_is_asked_again_without_a_request() {
+    let mut fixture = Fixture::start(SOON);
+    for _ in 0..5 {
+        fixture.answer(Err(Fault::Unreachable { cause: "Connection refused".to_owned() }));
+    }
+    fixture.answer(Ok(good(&[("a", "m1")])));
+    let state = fixture.state(|state| state.snapshot.is_some()).await;
+    assert_eq!((state.status.error, state.answered), (None, 0));
+    assert_eq!(fixture.begun.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test]
+async fn a_change_that_the_source_saw_itself_is_polled_at_once() {
+    let mut fixture = Fixture::start(NEVER);
+    fixture.answer(Ok(good(&[("a", "m1")])));
+    fixture.state(polled).await;
+    fixture.answer(Ok(good(&[("a", "m1"), ("b", "m1")])));
+    fixture.changes.send(()).unwrap();
+    fixture.state(|state| state.status.entries == Some(2)).await;
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_a_poll_that_hangs() {
+    let fixture = Fixture::start(NEVER);
+    fixture.begun(1).await;
+    fixture.shutdown.cancel();
+    fixture.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_poller_that_nobody_can_ask_any_more_rests() {
+    let Fixture { requests, answers, mut state, begun, shutdown, task, .. } = Fixture::start(NEVER);
+    drop(requests);
+    answers.send(Ok(good(&[]))).unwrap();
+    state.wait_for(polled).await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(begun.load(Ordering::SeqCst), 1);
+    shutdown.cancel();
+    task.await.unwrap();
+}
+
+#[test]
+fn the_pause_between_polls_of_a_failing_source_doubles_to_its_bound() {
+    for (failures, whole) in [(1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (40, 30), (u32::MAX, 30)] {
+        let pause = Backoff::STANDARD.pause(failures);
+        let whole = Duration::from_secs(whole);
+        assert!(pause >= whole / 2 && pause <= whole, "{failures}: {pause:?}");
+    }
+}
+
+/// Everything on this thread, where the recorder and the log of the test are.
+fn on_this_thread(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn a_reason_that_no_longer_rejects_anything_goes_to_zero_in_the_metrics() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        on_this_thread(async {
+            let mut fixture = Fixture::start(NEVER);
+            let mut rejections = Rejections::default();
+            rejections.push("b", Illegal::NoMaster);
+            fixture.answer(Ok(Polled { rejections: Arc::new(rejections), ..good(&[("a", "m1")]) }));
+            assert_eq!(fixture.state(polled).await.status.rejections.total(), 1);
+            let text = handle.render();
+            assert!(text.contains(r#"mapsmith_source_rejected_entries{source="registry",reason="no_master"} 1"#), "{text}");
+            assert!(text.contains(r#"mapsmith_source_entries{source="registry"} 1"#), "{text}");
+            assert!(text.contains(r#"mapsmith_source_answer_bytes{source="registry"} 10"#), "{text}");
+
+            fixture.requests.request();
+            fixture.answer(Ok(good(&[("a", "m1")])));
+            assert_eq!(fixture.state(|state| state.answered == 1).await.status.rejections.total(), 0);
+            let text = handle.render();
+            assert!(text.contains(r#"mapsmith_source_rejected_entries{source="registry",reason="no_master"} 0"#), "{text}");
+
+            fixture.requests.request();
+            fixture.answer(Err(Fault::TooLarge(7)));
+            fixture.state(|state| state.answered == 2).await;
+            let text = handle.render();
+            assert!(text.contains(r#"mapsmith_source_poll_failures_total{source="registry"} 1"#), "{text}");
+            assert!(text.contains(r#"kind="failed""#) && text.contains(r#"kind="full""#), "{text}");
+        });
+    });
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_lasting_failure_is_logged_once_and_its_end_once() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        on_this_thread(async {
+            let mut fixture = Fixture::start(SOON);
+            let refused = || Err(Fault::Unreachable { cause: "Connection refused".to_owned() });
+            for answer in [refused(), refused(), refused(), Err(Fault::TooLarge(7)), Ok(good(&[])), Ok(good(&[]))] {
+                fixture.answer(answer);
+            }
+            fixture.state(|state| state.snapshot.is_some()).await;
+            fixture.requests.request();
+            fixture.state(|state| state.answered == 1).await;
+        });
+    });
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for (part, times) in [("Connection refused", 1), ("max_bytes", 1), ("WARN", 2), ("answers again", 1), ("INFO", 1)] {
+        assert_eq!(text.matches(part).count(), times, "{part}:\n{text}");
+    }
+}

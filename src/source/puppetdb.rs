@@ -1,0 +1,175 @@
+//! PuppetDB: a PQL query for everything, and between full polls one for what changed.
+//!
+//! The query goes by POST, which takes queries of any length (GET is refused beyond about 12 KB) and changes nothing there.
+//!
+//! A delta alone is unsafe: a queued command shows up late with its old timestamp, deletions never show, and a master with a slow
+//! clock stays behind. So a delta reaches back by `overlap` beyond the server's own time of its last answer, a full
+//! poll follows after `full_poll`, and after anything that went wrong.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Body, Method, Response, StatusCode, Url};
+use tracing::warn;
+
+use super::collector::{self, Collector, Names, off_thread};
+use super::error::{Fault, SourceError};
+use super::http::HttpClient;
+use super::json::{JsonReader, Shape};
+use super::row::Fields;
+use super::secret::Secret;
+use super::{Polled, Source, delta, pql};
+use crate::model::Snapshot;
+use crate::model::status::PollKind;
+use crate::settings::{self, SourceKind};
+
+/// Each node's facts name the Puppet Server that sent them last: the master that owns the node.
+const DEFAULT_QUERY: &str = "factsets[certname, producer, producer_timestamp] {}";
+/// Puppet Enterprise's header for a token.
+const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-authentication");
+
+/// The query for what changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum DeltaQuery {
+    /// As the settings say.
+    Given(String),
+    /// Made of the query for everything.
+    Derived(String),
+    /// There is none: every poll is full.
+    None,
+}
+
+/// What the last answer left.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// The server's time of the last answer.
+    answered: Timestamp,
+    /// Our time of the last full poll.
+    full_poll: Timestamp,
+}
+
+/// A PuppetDB.
+#[derive(Debug)]
+pub(super) struct PuppetDb {
+    http: HttpClient,
+    url: Url,
+    query: String,
+    delta_query: DeltaQuery,
+    fields: Fields,
+    names: Arc<Names>,
+    full_poll: SignedDuration,
+    overlap: SignedDuration,
+    /// None before the first answer and after a failure: then the next poll is full.
+    known: Option<Known>,
+}
+
+impl PuppetDb {
+    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
+        let root = settings.url.as_deref().unwrap_or_default();
+        let url = Url::parse(&format!("{}/pdb/query/v4", root.trim_end_matches('/')))
+            .map_err(|error| SourceError { place: root.to_owned(), fault: Fault::Setup(format!("url: {error}")) })?;
+        let query = settings.query.clone().unwrap_or_else(|| DEFAULT_QUERY.to_owned());
+        let delta_query = match &settings.delta_query {
+            Some(given) => DeltaQuery::Given(given.clone()),
+            None => pql::derive_delta(&query).map_or(DeltaQuery::None, DeltaQuery::Derived),
+        };
+        let field = |given: &Option<String>, usual: &str| given.clone().unwrap_or_else(|| usual.to_owned());
+        Ok(Self {
+            http: HttpClient::new(settings, &url)?,
+            url,
+            query,
+            delta_query,
+            fields: Fields { node: field(&settings.node_field, "certname"), master: field(&settings.master_field, "producer") },
+            names,
+            full_poll: whole_seconds(settings.full_poll),
+            overlap: whole_seconds(settings.overlap),
+            known: None,
+        })
+    }
+
+    /// The delta query for now, if a delta will do.
+    fn delta_query(&self, known: Option<Known>, now: Timestamp) -> Option<(String, Known)> {
+        let (DeltaQuery::Given(query) | DeltaQuery::Derived(query)) = &self.delta_query else { return None };
+        let known = known?;
+        // A clock that was put back says nothing about how long ago the full poll was.
+        let due = now < known.full_poll || now.duration_since(known.full_poll) >= self.full_poll;
+        let since = known.answered.checked_sub(self.overlap).ok().filter(|_| !due)?;
+        Some((query.replace("{since}", &format!("{since:.3}")), known))
+    }
+
+    async fn poll_once(&mut self, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, Fault> {
+        let token = self.http.token().await?;
+        // Taken, and put back by success alone: whatever goes wrong, the next poll is full.
+        let known = self.known.take();
+        if let Some(current) = current
+            && let Some((query, known)) = self.delta_query(known, now)
+        {
+            let response = self.ask(&query, token.as_ref()).await?;
+            if response.status() == StatusCode::OK {
+                return self.read_delta(response, current, known, token, now).await;
+            }
+            let refusal = self.http.refusal(response, SourceKind::Puppetdb, token.clone()).await;
+            if !matches!((&refusal, &self.delta_query), (Fault::Status { status: 400, .. }, DeltaQuery::Derived(_))) {
+                return Err(refusal);
+            }
+            warn!(query, %refusal, "the query for what changed, made of the query for everything, was refused: all polls are full from now on");
+            self.delta_query = DeltaQuery::None;
+        }
+        let query = self.query.clone();
+        let response = self.ask(&query, token.as_ref()).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.http.refusal(response, SourceKind::Puppetdb, token).await);
+        }
+        let answered = server_time(response.headers()).unwrap_or(now);
+        let reader = JsonReader::new(Shape::List(self.fields.clone()), Collector::new(Arc::clone(&self.names)), token);
+        let (collector, bytes) = self.http.read(response, reader).await?;
+        let (entries, rejections) = collector::finish(collector, current.cloned()).await;
+        self.known = Some(Known { answered, full_poll: now });
+        Ok(Polled { kind: PollKind::Full, entries, rejections, bytes })
+    }
+
+    async fn read_delta(
+        &mut self,
+        response: Response,
+        current: &Snapshot,
+        known: Known,
+        token: Option<Secret>,
+        now: Timestamp,
+    ) -> Result<Polled, Fault> {
+        let answered = server_time(response.headers()).unwrap_or(now);
+        let reader = JsonReader::new(Shape::List(self.fields.clone()), Collector::for_delta(Arc::clone(&self.names)), token);
+        let (collector, bytes) = self.http.read(response, reader).await?;
+        let current = current.clone();
+        let (entries, rejections) = off_thread(move || delta::lay_over(&current, collector.finish())).await;
+        self.known = Some(Known { answered, ..known });
+        Ok(Polled { kind: PollKind::Delta, entries, rejections, bytes })
+    }
+
+    async fn ask(&mut self, query: &str, token: Option<&Secret>) -> Result<Response, Fault> {
+        let mut request = self.http.request(Method::POST, &self.url, token, (TOKEN_HEADER, ""))?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        *request.body_mut() = Some(Body::from(serde_json::json!({ "query": query }).to_string()));
+        self.http.send(request).await
+    }
+}
+
+#[async_trait]
+impl Source for PuppetDb {
+    async fn poll(&mut self, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, SourceError> {
+        let outcome = self.http.limit().bound(self.poll_once(current, now)).await;
+        outcome.map_err(|fault| self.http.error(fault))
+    }
+}
+
+/// The server's clock, from the answer's `Date` (RFC 9110, section 6.6.1): producers' clocks are not to be trusted.
+fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
+}
+
+/// Durations of settings are at most some years: what does not fit counts as the longest.
+fn whole_seconds(duration: std::time::Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}

@@ -1,0 +1,170 @@
+//! TLS: the client's CA, certificate and key from their files, and what a failed handshake means.
+
+use std::path::{Path, PathBuf};
+
+use reqwest::{Certificate, ClientBuilder, Identity};
+
+use super::error::Fault;
+use crate::settings;
+
+/// The files of a source's TLS settings, named in errors.
+#[derive(Debug, Clone)]
+pub(super) struct TlsFiles {
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    pub(super) fn new(settings: &settings::Source) -> Self {
+        Self { ca: settings.ca.clone(), cert: settings.cert.clone(), key: settings.key.clone() }
+    }
+
+    /// Reads the files. With `ca` only that CA is trusted: the system's say nothing about who may speak for a registry.
+    pub(super) fn apply(&self, mut client: ClientBuilder) -> Result<ClientBuilder, Fault> {
+        if let Some(ca) = &self.ca {
+            let certificates = Certificate::from_pem_bundle(&read("ca", ca)?)
+                .map_err(|error| Fault::Setup(format!("ca {}: {}", ca.display(), root_cause(&error))))?;
+            if certificates.is_empty() {
+                return Err(Fault::Setup(format!("ca {}: holds no certificate in PEM form", ca.display())));
+            }
+            client = client.tls_certs_only(certificates);
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            let mut pem = read("cert", cert)?;
+            require(&pem, "CERTIFICATE-----", || format!("cert {}: holds no certificate in PEM form", cert.display()))?;
+            let key_pem = read("key", key)?;
+            require(&key_pem, "PRIVATE KEY-----", || format!("key {}: holds no private key in PEM form", key.display()))?;
+            require_not(&key_pem, "ENCRYPTED", || format!("key {}: is encrypted; a daemon needs a plain key", key.display()))?;
+            pem.push(b'\n');
+            pem.extend(key_pem);
+            let identity = Identity::from_pem(&pem).map_err(|error| self.unfit(&error))?;
+            client = client.identity(identity);
+        }
+        Ok(client)
+    }
+
+    /// A certificate and a key that the TLS library will not take together.
+    pub(super) fn unfit(&self, error: &(dyn std::error::Error + 'static)) -> Fault {
+        let shown = |path: &Option<PathBuf>| path.as_ref().map_or("none".to_owned(), |path| path.display().to_string());
+        Fault::Setup(format!(
+            "cert {} and key {} (ca {}) can't be used: {}",
+            shown(&self.cert),
+            shown(&self.key),
+            shown(&self.ca),
+            root_cause(error)
+        ))
+    }
+
+    /// What the TLS library's words mean, if they are of TLS. They are told by their text: the HTTP client does not hand
+    /// out the library's own type. The tests with a real handshake would notice other words.
+    pub(super) fn classify(&self, cause: &str) -> Option<Fault> {
+        let cause = cause.to_owned();
+        if let Some(alert) = cause.strip_prefix("received fatal alert: ") {
+            // Java ends a handshake without a client certificate with BadCertificate (TLS 1.3) or HandshakeFailure (1.2).
+            let of_the_certificate = alert.contains("Certificate")
+                || ["UnknownCA", "AccessDenied", "HandshakeFailure", "DecryptError"].contains(&alert);
+            return Some(if of_the_certificate {
+                Fault::ClientCertificateRefused { alert: alert.to_owned(), cert: self.cert.clone() }
+            } else {
+                Fault::Tls { cause }
+            });
+        }
+        if let Some(why) = cause.strip_prefix("invalid peer certificate: ") {
+            return Some(if why.starts_with("certificate not valid for name") || why.starts_with("NotValidForName") {
+                Fault::ServerName { cause: why.to_owned() }
+            } else {
+                Fault::ServerUntrusted { cause: why.to_owned(), ca: self.ca.clone() }
+            });
+        }
+        let of_tls = ["received corrupt message", "peer is incompatible", "peer misbehaved", "received unexpected"];
+        of_tls.iter().any(|beginning| cause.starts_with(beginning)).then_some(Fault::Tls { cause })
+    }
+}
+
+/// The innermost error's words: the outer ones only say that a request failed.
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn read(setting: &str, path: &Path) -> Result<Vec<u8>, Fault> {
+    std::fs::read(path).map_err(|error| Fault::Setup(format!("{setting} {}: can't be read: {error}", path.display())))
+}
+
+fn holds(pem: &[u8], mark: &str) -> bool {
+    memchr::memmem::find(pem, mark.as_bytes()).is_some()
+}
+
+fn require(pem: &[u8], mark: &str, message: impl FnOnce() -> String) -> Result<(), Fault> {
+    if holds(pem, mark) { Ok(()) } else { Err(Fault::Setup(message())) }
+}
+
+fn require_not(pem: &[u8], mark: &str, message: impl FnOnce() -> String) -> Result<(), Fault> {
+    if holds(pem, mark) { Err(Fault::Setup(message())) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(folder: &Path) -> TlsFiles {
+        let file = |name: &str| Some(folder.join(name));
+        TlsFiles { ca: file("ca.pem"), cert: file("cert.pem"), key: file("cert.key") }
+    }
+
+    #[test]
+    fn the_tls_librarys_words_say_whose_certificate_is_at_fault() {
+        let files = files(Path::new("/tls"));
+        for (cause, parts) in [
+            ("received fatal alert: CertificateUnknown", &["refused this client's certificate /tls/cert.pem", "Puppet CA"][..]),
+            ("received fatal alert: BadCertificate", &["refused this client's certificate"]),
+            ("received fatal alert: UnknownCA", &["refused this client's certificate"]),
+            ("received fatal alert: ProtocolVersion", &["TLS failed", "ProtocolVersion"]),
+            ("invalid peer certificate: UnknownIssuer", &["not trusted", "UnknownIssuer", "/tls/ca.pem (ca)"]),
+            ("invalid peer certificate: certificate expired: x", &["not trusted", "expired"]),
+            ("invalid peer certificate: certificate not valid for name \"a\"", &["another name", "\"a\""]),
+            ("received corrupt message of type InvalidContentType", &["TLS failed", "speak TLS"]),
+        ] {
+            let message = files.classify(cause).unwrap().to_string();
+            for part in parts {
+                assert!(message.contains(part), "{part:?} is not in {message:?}");
+            }
+        }
+        let without = TlsFiles { ca: None, cert: None, key: None };
+        let message = without.classify("received fatal alert: CertificateRequired").unwrap().to_string();
+        assert!(message.contains("demands a client certificate; set cert and key"), "{message}");
+        assert_eq!(without.classify("Connection refused (os error 111)"), None);
+    }
+
+    #[test]
+    fn a_certificate_or_key_that_can_not_be_used_is_named_by_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["gateway".to_owned()]).unwrap();
+        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let other = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap().signing_key.serialize_pem();
+        let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
+        for (ca, cert, key, part) in [
+            (None, &*cert, &*key, "ca.pem: can't be read"),
+            (Some("no pem"), &cert, &key, "ca.pem: holds no certificate"),
+            (Some(&*cert), "", &key, "cert.pem: holds no certificate"),
+            (Some(&cert), &cert, &cert, "cert.key: holds no private key"),
+            (Some(&cert), &cert, &encrypted, "cert.key: is encrypted"),
+            (Some(&cert), &cert, &other, "can't be used"),
+        ] {
+            let _ = std::fs::remove_file(folder.path().join("ca.pem"));
+            for (name, text) in [("ca.pem", ca), ("cert.pem", Some(cert)), ("cert.key", Some(key))] {
+                if let Some(text) = text {
+                    std::fs::write(folder.path().join(name), text).unwrap();
+                }
+            }
+            let files = files(folder.path());
+            let build = |builder: ClientBuilder| builder.tls_backend_rustls().build().map_err(|error| files.unfit(&error));
+            let message = files.apply(ClientBuilder::new()).and_then(build).map(drop).unwrap_err().to_string();
+            assert!(message.contains(part), "{part:?} is not in {message:?}");
+        }
+    }
+}
