@@ -1,0 +1,198 @@
+//! Wiring: channels, tasks, signals. Decides nothing.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::haproxy::{MapClient, MapName};
+use crate::http;
+use crate::model::SourceState;
+use crate::reconcile::AskSources;
+use crate::reconcile::decide::{Decider, Decision};
+use crate::reconcile::instance::Instance;
+use crate::reconcile::map_file::MapFileKeeper;
+use crate::settings::Settings;
+use crate::source::schedule::PollRequests;
+use crate::source::{self, poller, schedule};
+
+mod control;
+
+use control::Gateway;
+
+/// How many approvals may wait for the decision at hand: one operator, one change; more callers simply wait.
+const APPROVALS_WAITING: usize = 4;
+/// How often the metrics' samples are folded.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// How long the steps in hand may take to end after a signal, before the program leaves all the same.
+const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting, or which of its tasks died.
+pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Result<()> {
+    let settings = Arc::new(settings);
+    let token = settings.api.token_file.as_deref().map(http::Token::read).transpose().map_err(anyhow::Error::msg)?;
+    let mut signals = Signals::catch()?;
+    // Before anything is touched: a second Mapsmith that was started by mistake ends here.
+    let listener = TcpListener::bind(settings.api.listen)
+        .await
+        .with_context(|| format!("api.listen: can't listen on {} (is another Mapsmith running?)", settings.api.listen))?;
+    let decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()))?;
+    let shutdown = CancellationToken::new();
+    let requests = PollRequests::new();
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+
+    let mut states = Vec::new();
+    for source in &settings.sources {
+        let registry = source::build(source, settings.map.lowercase)?;
+        let (sender, state) =
+            watch::channel(SourceState::before_first_poll(source.name.clone(), source.kind.to_string(), source.required));
+        states.push(state);
+        let (source, requests, shutdown) = (source.clone(), requests.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            poller::run(registry, &source, requests, sender, shutdown).await;
+            "a source's poller"
+        });
+    }
+
+    let (wanted_sender, wanted) = watch::channel(None);
+    let map_name = MapName::new(&settings.map.path.to_string_lossy());
+    let (mut reports, mut clients) = (Vec::new(), Vec::new());
+    for instance in &settings.instances {
+        let task = Instance::new(instance, &map_name, &settings.schedule, Some(ask_sources(&requests)));
+        let (sender, report) = watch::channel(task.report().clone());
+        reports.push(report);
+        clients.push(MapClient::of(instance, &map_name));
+        let (wanted, shutdown) = (wanted.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            task.run(wanted, sender, shutdown).await;
+            "an instance's task"
+        });
+    }
+
+    let (decision_sender, decision) = watch::channel(Decision::default());
+    let (approvals_sender, approvals) = mpsc::channel(APPROVALS_WAITING);
+    let gateway = Arc::new(Gateway {
+        sources: states.clone(),
+        decision,
+        instances: reports,
+        clients,
+        requests: requests.clone(),
+        approvals: approvals_sender,
+        metrics,
+        settings: Arc::clone(&settings),
+    });
+    // Samples of durations are kept until somebody asks for the metrics; folded now and then, they don't pile up.
+    let (handle, stop) = (gateway.metrics.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let fold = async {
+            loop {
+                sleep(METRICS_UPKEEP).await;
+                handle.run_upkeep();
+            }
+        };
+        stop.run_until_cancelled(fold).await;
+        "the metrics' upkeep"
+    });
+
+    let (file_check, stop) = (settings.schedule.observe, shutdown.clone());
+    tasks.spawn(async move {
+        decider.run(states, approvals, file_check, (decision_sender, wanted_sender), stop).await;
+        "the decision's task"
+    });
+
+    tracing::info!(address = %listener.local_addr()?, "API listening");
+    let (router, stop) = (http::router(gateway, token), shutdown.clone());
+    tasks.spawn(async move {
+        if let Err(error) = http::serve(listener, router, stop).await {
+            tracing::error!("the API ended: {error}");
+        }
+        "the API"
+    });
+
+    let (clock, stop, ticks) = (settings.schedule.clone(), shutdown.clone(), requests.clone());
+    tasks.spawn(async move {
+        if let Err(error) = schedule::run(&clock, ticks, stop).await {
+            tracing::error!("the schedule ended: {error}");
+        }
+        "the schedule"
+    });
+
+    let died = signals.wait_for_end(&requests, &mut tasks).await;
+    shutdown.cancel();
+    tokio::select! {
+        drained = timeout(SHUTDOWN_BOUND, async { while tasks.join_next().await.is_some() {} }) => if drained.is_err() {
+            bail!("some tasks did not end within {SHUTDOWN_BOUND:?} after the signal");
+        },
+        signal = signals.end() => bail!("a second {signal}: left without waiting for the step in hand"),
+    }
+    match died {
+        Some(task) => bail!("{task} ended unexpectedly"),
+        None => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+    }
+}
+
+fn ask_sources(requests: &PollRequests) -> AskSources {
+    let requests = requests.clone();
+    Box::new(move || requests.request())
+}
+
+/// The signals that the daemon answers, caught from the start on: before that each of them would end it at once.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT and names it.
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Waits for SIGTERM or SIGINT, passing SIGHUPs on as poll requests; or for a task that ends by itself, which none should.
+    async fn wait_for_end(&mut self, requests: &PollRequests, tasks: &mut JoinSet<&'static str>) -> Option<String> {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {
+                    tracing::info!("SIGTERM: finishing the step in hand");
+                    return None;
+                }
+                _ = self.interrupt.recv() => {
+                    tracing::info!("SIGINT: finishing the step in hand");
+                    return None;
+                }
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: polling every source now");
+                    requests.request();
+                }
+                Some(ended) = tasks.join_next() => return Some(match ended {
+                    Ok(task) => task.to_owned(),
+                    Err(error) => format!("a task ({error})"),
+                }),
+            }
+        }
+    }
+}

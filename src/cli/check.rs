@@ -1,0 +1,167 @@
+//! `mapsmith check`: every problem at once, changing nothing.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::local::{poll_all, shown};
+use super::output::{Colour, counted, paint};
+use super::{FAILED, Form, GOOD, print};
+use crate::desire::{self, SourceView};
+use crate::haproxy::{Level, MapClient, MapName};
+use crate::http::Token;
+use crate::model::SourceState;
+use crate::reconcile::map_file::MapFileKeeper;
+use crate::settings::{self, Settings};
+
+/// How many masters without a backend or server are named.
+const NAMED: usize = 10;
+
+#[derive(Debug, Serialize)]
+struct CheckReport {
+    good: bool,
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    good: bool,
+    detail: String,
+}
+
+fn finding(what: impl Into<String>, result: Result<String, String>) -> Finding {
+    let good = result.is_ok();
+    Finding { what: what.into(), good, detail: result.unwrap_or_else(|error| error) }
+}
+
+pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> {
+    let (sources, instances) = (counted(settings.sources.len(), "source"), counted(settings.instances.len(), "instance"));
+    let mut findings = vec![finding("settings", Ok(format!("{sources}, {instances}")))];
+    if let Some(path) = &settings.api.token_file {
+        findings.push(finding("api.token_file", Token::read(path).map(|_| "readable".to_owned())));
+    }
+    findings.push(check_map_file(&settings));
+    let states = poll_all(&settings).await;
+    findings.extend(states.iter().map(|state| check_source(&state.status.name, state)));
+
+    let views: Vec<_> = states
+        .iter()
+        .map(|state| SourceView { name: &state.status.name, required: state.status.required, snapshot: state.snapshot.as_ref() })
+        .collect();
+    // Without the sources the masters of the map in force are looked for: they should be there all the same.
+    let masters: BTreeSet<String> = match desire::merge(&views) {
+        Ok(map) => map.load().into_iter().map(|(master, _)| master.to_owned()).collect(),
+        Err(_) => {
+            let file = MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
+            file.entries.load().into_iter().map(|(master, _)| master.to_owned()).collect()
+        }
+    };
+    let map = MapName::new(&settings.map.path.to_string_lossy());
+    let instances = settings.instances.iter().map(|instance| check_instance(instance, &map, &masters));
+    findings.extend(join_all(instances).await.into_iter().flatten());
+
+    let report = CheckReport { good: findings.iter().all(|finding| finding.good), findings };
+    print(form, &report, text)?;
+    Ok(if report.good { GOOD } else { FAILED })
+}
+
+fn check_map_file(settings: &Settings) -> Finding {
+    let mut keeper = MapFileKeeper::new(settings.map.file());
+    let result = match (keeper.probe(), keeper.peek()) {
+        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+        (Ok(()), Ok(None)) => {
+            Err(format!("{} does not exist: HAProxy does not start without it; create it, empty", shown(keeper.path())))
+        }
+        (Ok(()), Ok(Some(file))) => match file.rejected.first() {
+            None => Ok(format!("{}: {} entries in force, can be replaced", shown(keeper.path()), file.entries.len())),
+            Some((line, reason)) => Err(format!(
+                "{}: {} lines are no entries and will be dropped at the first write; line {line}: {reason}",
+                shown(keeper.path()),
+                file.rejected.len()
+            )),
+        },
+    };
+    finding("map file", result)
+}
+
+fn check_source(name: &str, state: &SourceState) -> Finding {
+    let status = &state.status;
+    let result = match (&status.error, status.entries) {
+        (Some(error), _) => Err(error.clone()),
+        (None, entries) => {
+            let reasons: Vec<_> =
+                status.rejections.counts.iter().map(|(reason, count)| format!("{count} left out: {reason}")).collect();
+            let left_out = if reasons.is_empty() { String::new() } else { format!("; {}", reasons.join("; ")) };
+            Ok(format!("answers with {} entries{left_out}", entries.unwrap_or(0)))
+        }
+    };
+    finding(format!("source {name}"), result)
+}
+
+async fn check_instance(instance: &settings::Instance, map: &MapName, masters: &BTreeSet<String>) -> Vec<Finding> {
+    let what = |part: &str| format!("instance {}{part}", instance.name);
+    let client = MapClient::of(instance, map);
+    let glance = match client.glance().await {
+        Ok(glance) => glance,
+        Err(error) => return vec![finding(what(""), Err(error.to_string()))],
+    };
+    let mut findings =
+        vec![finding(what(""), Ok(format!("HAProxy {} answers, pid {}", glance.process.version, glance.process.pid)))];
+    let admin = match glance.level {
+        Level::Admin => Ok("admin".to_owned()),
+        _ => Err(format!(
+            "{} is not an admin socket: add `level admin` to its `stats socket` line in HAProxy's configuration",
+            instance.runtime
+        )),
+    };
+    let denied = admin.is_err();
+    findings.push(finding(what(", level"), admin));
+    findings.push(finding(
+        what(", map"),
+        match glance.map {
+            Some(counters) => Ok(format!("{} entries in memory", counters.entries)),
+            None if denied => Err("not shown to this level".to_owned()),
+            None => Err(format!(
+                "HAProxy's configuration uses no map of the name {}: it must name exactly this path in a map converter",
+                map.as_str()
+            )),
+        },
+    ));
+    findings.push(finding(
+        what(", masters"),
+        match client.backends_and_servers().await {
+            Err(error) => Err(error.to_string()),
+            Ok(names) => {
+                let missing: Vec<_> = masters.iter().filter(|master| !names.contains(*master)).map(String::as_str).collect();
+                let more = missing.len().saturating_sub(NAMED);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                match missing.len() {
+                    0 if masters.is_empty() => Ok("no source and no map file names one yet, so none was looked for".to_owned()),
+                    0 => Ok(format!("{} in the map, each a backend or server here", counted(masters.len(), "master"))),
+                    _ => Err(format!(
+                        "no backend or server is named {}{more}: add them to HAProxy, or map the registry's names by [source.masters]",
+                        missing[..missing.len().min(NAMED)].join(", ")
+                    )),
+                }
+            }
+        },
+    ));
+    findings
+}
+
+fn text(report: &CheckReport) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        let mark = if finding.good { paint(Colour::Green, "ok  ") } else { paint(Colour::Red, "FAIL") };
+        let _ = writeln!(text, "{mark}  {}: {}", finding.what, finding.detail);
+    }
+    let failures = report.findings.iter().filter(|finding| !finding.good).count();
+    let _ = match failures {
+        0 => writeln!(text, "all is well"),
+        count => writeln!(text, "{}", counted(count, "problem")),
+    };
+    text
+}

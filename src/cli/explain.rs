@@ -1,0 +1,71 @@
+//! `mapsmith explain NODE`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use reqwest::Method;
+
+use super::output::{Colour, ago, paint};
+use super::remote::{Connection, NOTHING};
+use super::status::held_text;
+use super::{FAILED, Form, GOOD, print};
+use crate::http::dto::ExplainReport;
+
+pub(super) async fn explain(connection: Connection, node: &str, form: Form) -> anyhow::Result<u8> {
+    let report: ExplainReport =
+        connection.ask(Method::GET, &["v1", "nodes", node], None, NOTHING, Duration::ZERO).await?.good()?;
+    print(form, &report, text)?;
+    Ok(if report.master.is_some() { GOOD } else { FAILED })
+}
+
+fn text(report: &ExplainReport) -> String {
+    let mut text = String::new();
+    let revision = report.revision.map_or("no revision yet".to_owned(), |revision| format!("revision {revision}"));
+    match &report.master {
+        Some(master) => {
+            let _ = writeln!(text, "node {} goes to {} ({revision})", report.node, paint(Colour::Green, master));
+        }
+        None => {
+            let none = paint(Colour::Red, "no route");
+            let _ = writeln!(text, "node {} has {none} ({revision}): what HAProxy does without one applies", report.node);
+        }
+    }
+    match &report.last_change {
+        Some(change) => {
+            let from = change.from.as_deref().unwrap_or("no route");
+            let to = change.to.as_deref().unwrap_or("no route");
+            let _ = writeln!(text, "  since revision {}, {}: {from} -> {to}", change.revision, ago(change.at));
+        }
+        None if report.master.is_some() => text.push_str("  no change of it is remembered since Mapsmith started\n"),
+        None => {}
+    }
+    text.push_str("sources\n");
+    for source in &report.sources {
+        let says = match (&source.master, source.left_out, source.answered_at) {
+            (Some(master), _, _) => master.clone(),
+            (None, Some(reason), _) => paint(Colour::Yellow, &format!("left out: {reason}")),
+            (None, None, Some(_)) => "does not know the node".to_owned(),
+            (None, None, None) => paint(Colour::Yellow, "has not answered yet"),
+        };
+        let answered = source.answered_at.map_or(String::new(), |at| format!(", answered {}", ago(at)));
+        let used = if source.used { " (counts)" } else { "" };
+        let _ = writeln!(text, "  {}: {says}{used}{answered}", source.name);
+    }
+    text.push_str("in memory right now\n");
+    for instance in &report.instances {
+        let holds = match (&instance.error, &instance.master) {
+            (Some(error), _) => paint(Colour::Red, error),
+            (None, Some(master)) if Some(master) == report.master.as_ref() => paint(Colour::Green, master),
+            (None, master) => {
+                let colour = if *master == report.master { Colour::Green } else { Colour::Red };
+                let differs = if *master == report.master { "" } else { ", which is not what it should hold" };
+                paint(colour, &format!("{}{differs}", master.as_deref().unwrap_or("no entry")))
+            }
+        };
+        let _ = writeln!(text, "  {}: {holds}", instance.name);
+    }
+    if let Some(held) = &report.held {
+        text.push_str(&held_text(held));
+    }
+    text
+}

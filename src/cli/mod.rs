@@ -1,0 +1,179 @@
+//! The command line: one file a verb. `run`, `check`, `plan` and `sync` work by themselves; the others ask a running
+//! Mapsmith through its API.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::http::LONGEST_WAIT;
+use crate::settings::Settings;
+use crate::telemetry;
+
+mod approve;
+mod check;
+mod explain;
+mod local;
+mod output;
+mod plan;
+mod reload;
+mod remote;
+mod status;
+mod sync;
+
+/// Done, all is well.
+const GOOD: u8 = 0;
+/// It failed.
+const FAILED: u8 = 1;
+/// The arguments or the settings are wrong.
+const USAGE: u8 = 2;
+/// `plan`: there are changes.
+const CHANGES: u8 = 3;
+/// The guard holds a change back.
+const HELD: u8 = 4;
+
+/// Keeps HAProxy gateways routing right: node -> master maps from PuppetDB and other registries, swapped in atomically.
+///
+/// Exit codes: 0 good, 1 failed, 2 wrong usage or settings, 3 (`plan` only) there are changes, 4 held by the guard.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Arguments {
+    /// The settings file (.toml, .yaml or .json), for run, check, plan and sync
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MAPSMITH_CONFIG",
+        default_value = "/etc/mapsmith/mapsmith.toml"
+    )]
+    config: PathBuf,
+    /// How data is printed
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    output: Form,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the daemon: poll, decide, keep every HAProxy in step, serve the API
+    Run,
+    /// Name every problem with settings, sources, sockets, map and file at once; changes nothing
+    Check,
+    /// Show what a sync would change: nodes added, moved, removed, each master's load; changes nothing
+    Plan {
+        /// Print every changed node instead of the first 20
+        #[arg(long)]
+        all: bool,
+    },
+    /// Poll, decide and bring every HAProxy in step once, without the daemon
+    Sync {
+        /// Let this held change through (the id that a held sync printed)
+        #[arg(long, value_name = "ID")]
+        approve: Option<String>,
+    },
+    /// Show sources, instances, revision and what is held
+    Status(remote::Connection),
+    /// Show why a node goes to its master: source, time, and what each HAProxy holds in memory right now
+    Explain {
+        /// The node's name, as in X-Node-Name
+        node: String,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
+    /// Poll every source now
+    Reload {
+        /// Wait until every HAProxy is in step, at most this long
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        wait: Option<Duration>,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
+    /// Let the change through that the guard holds back
+    Approve {
+        /// The id that status shows; without it, the change held right now. Nothing but exactly that change is let through
+        id: Option<String>,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= LONGEST_WAIT => Ok(duration),
+        _ => Err("write a duration like 30s or 2m, at most 10m".to_owned()),
+    }
+}
+
+/// Parses the arguments, does what they say, and returns the exit code.
+pub fn main() -> ExitCode {
+    let Arguments { config, output, verb } = Arguments::parse();
+    let daemon = matches!(verb, Verb::Run);
+    // The other verbs print all there is to say themselves; `RUST_LOG` shows what lies behind it.
+    telemetry::start_logging(if daemon { "info,tokio_cron_scheduler=warn" } else { "off" });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::from(error).context("the async runtime can't start")),
+    };
+    let code = runtime.block_on(async {
+        match verb {
+            Verb::Run => with_settings(&config, run).await,
+            Verb::Check => with_settings(&config, async |settings| check::check(settings, output).await).await,
+            Verb::Plan { all } => with_settings(&config, async |settings| plan::plan(settings, output, all).await).await,
+            Verb::Sync { approve } => with_settings(&config, async |settings| sync::sync(settings, output, approve).await).await,
+            Verb::Status(connection) => status::status(connection, output).await,
+            Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
+            Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
+            Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
+        }
+    });
+    // Blocking reads of a source that hangs must not keep the program.
+    runtime.shutdown_background();
+    match code {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    output::error_line(&format!("mapsmith: {error:#}"));
+    ExitCode::from(FAILED)
+}
+
+async fn run(settings: Settings) -> anyhow::Result<u8> {
+    let metrics = telemetry::start_metrics()?;
+    crate::app::run(settings, metrics).await?;
+    Ok(GOOD)
+}
+
+async fn with_settings(path: &std::path::Path, verb: impl AsyncFnOnce(Settings) -> anyhow::Result<u8>) -> anyhow::Result<u8> {
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    match Settings::load(path, variables) {
+        Ok(settings) => verb(settings).await,
+        Err(error) => {
+            output::error_line(&format!("mapsmith: {error}"));
+            Ok(USAGE)
+        }
+    }
+}
+
+/// Prints a report in the form asked for.
+fn print<T: Serialize>(form: Form, report: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+    match form {
+        Form::Json => output::line(&serde_json::to_string_pretty(report)?),
+        Form::Text => output::line(text(report).trim_end()),
+    }
+    Ok(())
+}

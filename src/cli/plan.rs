@@ -1,0 +1,169 @@
+//! `mapsmith plan`: what a sync would change, changing nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::bail;
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::local::{errors, poll_all};
+use super::output::{Colour, paint, table};
+use super::{CHANGES, FAILED, Form, GOOD, HELD, print};
+use crate::desire::{self, SourceView};
+use crate::guard;
+use crate::haproxy::{MapClient, MapName};
+use crate::model::EntryMap;
+use crate::model::revision::{ChangeCounts, RouteChange};
+use crate::plan::cost::HaproxyVersion;
+use crate::plan::map::Memory;
+use crate::plan::{CostModel, Diff, MapPlan, plan_map};
+use crate::reconcile::apply;
+use crate::reconcile::map_file::MapFileKeeper;
+use crate::settings::{self, Settings};
+
+/// How many changed nodes are printed unless all are asked for.
+const SHOWN: usize = 20;
+
+#[derive(Debug, Serialize)]
+struct PlanReport {
+    entries_before: usize,
+    entries_after: usize,
+    #[serde(flatten)]
+    counts: ChangeCounts,
+    changes: Vec<RouteChange>,
+    masters: Vec<Load>,
+    held: Option<String>,
+    errors: Vec<String>,
+    instances: Vec<InstancePlan>,
+}
+
+#[derive(Debug, Serialize)]
+struct Load {
+    master: String,
+    before: usize,
+    after: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct InstancePlan {
+    name: String,
+    /// In step, or how it would be brought there.
+    plan: String,
+    in_step: bool,
+    error: Option<String>,
+}
+
+pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::Result<u8> {
+    let states = poll_all(&settings).await;
+    let views: Vec<_> = states
+        .iter()
+        .map(|state| SourceView { name: &state.status.name, required: state.status.required, snapshot: state.snapshot.as_ref() })
+        .collect();
+    let errors = errors(&states);
+    let Ok(after) = desire::merge(&views) else {
+        bail!("there is nothing to plan with, for a required source gave no answer:\n  {}", errors.join("\n  "));
+    };
+    let found = MapFileKeeper::new(settings.map.file()).peek()?;
+    let in_force = found.as_ref().map(|file| file.entries.len());
+    let before = found.map(|file| file.entries).unwrap_or_default();
+    let diff = Diff::between(&before, &after);
+    let map = MapName::new(&settings.map.path.to_string_lossy());
+    let instances = join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after))).await;
+    let shown = if all || form == Form::Json { usize::MAX } else { SHOWN };
+    let report = PlanReport {
+        entries_before: before.len(),
+        entries_after: after.len(),
+        counts: diff.counts(),
+        changes: diff.changes(&before, &after).take(shown).collect(),
+        masters: loads(&before, &after),
+        held: guard::judge(&settings.guard, in_force, after.len(), diff.counts()).err(),
+        errors,
+        instances,
+    };
+    print(form, &report, text)?;
+    let to_do = !diff.is_empty() || in_force.is_none() || report.instances.iter().any(|instance| !instance.in_step);
+    let failed = !report.errors.is_empty() || report.instances.iter().any(|instance| instance.error.is_some());
+    Ok(match () {
+        () if report.held.is_some() => HELD,
+        () if failed => FAILED,
+        () if to_do => CHANGES,
+        () => GOOD,
+    })
+}
+
+fn loads(before: &EntryMap, after: &EntryMap) -> Vec<Load> {
+    let mut loads: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (master, nodes) in before.load() {
+        loads.entry(master).or_default().0 = nodes;
+    }
+    for (master, nodes) in after.load() {
+        loads.entry(master).or_default().1 = nodes;
+    }
+    loads.into_iter().map(|(master, (before, after))| Load { master: master.to_owned(), before, after }).collect()
+}
+
+async fn plan_instance(instance: &settings::Instance, map: &MapName, wanted: &EntryMap) -> InstancePlan {
+    let client = MapClient::of(instance, map);
+    let observed = async {
+        let glance = client.glance().await?;
+        let (deviation, entries) = apply::read_back(&client, None, wanted).await?;
+        anyhow::Ok((glance, deviation, entries))
+    };
+    let (plan, in_step, error) = match observed.await {
+        Err(error) => (String::new(), false, Some(error.to_string())),
+        Ok((glance, deviation, entries)) => {
+            let counted = glance.map.map_or(0, |counters| counters.entries as usize);
+            let version = glance.process.version.parse().unwrap_or(HaproxyVersion { major: 2, minor: 6 });
+            let memory = Memory { entries, staged_entries: counted.saturating_sub(entries), cost: CostModel::new(version) };
+            let counts = deviation.counts();
+            match plan_map(wanted, &deviation, &memory) {
+                MapPlan::InStep => ("in step".to_owned(), true, None),
+                MapPlan::Edit { reason, .. } => (format!("{counts}, by single commands: {reason}"), false, None),
+                MapPlan::Swap { reason } => (format!("{counts}, by a swap: {reason}"), false, None),
+            }
+        }
+    };
+    InstancePlan { name: instance.name.clone(), plan, in_step, error }
+}
+
+fn text(report: &PlanReport) -> String {
+    let mut text = format!("map: {} -> {} entries: {}\n", report.entries_before, report.entries_after, report.counts);
+    let none = || "no route".to_owned();
+    for change in &report.changes {
+        let colour = match (&change.from, &change.to) {
+            (None, _) => Colour::Green,
+            (_, None) => Colour::Red,
+            _ => Colour::Yellow,
+        };
+        let (from, to) = (change.from.clone().unwrap_or_else(none), change.to.clone().unwrap_or_else(none));
+        let _ = writeln!(text, "  {}", paint(colour, &format!("{}: {from} -> {to}", change.node)));
+    }
+    let more = report.counts.total().saturating_sub(report.changes.len());
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more (--all prints them)");
+    }
+    text.push_str("masters\n");
+    let mut rows = vec![vec!["master".to_owned(), "nodes before".to_owned(), "after".to_owned()]];
+    rows.extend(report.masters.iter().map(|load| vec![load.master.clone(), load.before.to_string(), load.after.to_string()]));
+    text.push_str(&table("  ", &rows));
+    text.push_str("instances\n");
+    for instance in &report.instances {
+        let outcome = match &instance.error {
+            Some(error) => paint(Colour::Red, error),
+            None => instance.plan.clone(),
+        };
+        let _ = writeln!(text, "  {}: {outcome}", instance.name);
+    }
+    for error in &report.errors {
+        let _ = writeln!(text, "{}", paint(Colour::Red, error));
+    }
+    let in_step = report.instances.iter().all(|instance| instance.in_step);
+    if in_step && report.counts.total() == 0 && report.errors.is_empty() {
+        text.push_str("nothing to do\n");
+    }
+    if let Some(reason) = &report.held {
+        let _ = writeln!(text, "{}: {reason}", paint(Colour::Red, "the guard would hold this back"));
+    }
+    text
+}

@@ -1,0 +1,68 @@
+//! `mapsmith reload`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use reqwest::Method;
+
+use super::output::{Colour, paint, steps};
+use super::remote::{Answer, Connection, NOTHING};
+use super::status::held_text;
+use super::{FAILED, Form, GOOD, HELD, print};
+use crate::http::dto::{ReloadOutcome, ReloadReport};
+
+pub(super) async fn reload(connection: Connection, wait: Option<Duration>, form: Form) -> anyhow::Result<u8> {
+    let text_of_wait = wait.map(|wait| humantime::format_duration(wait).to_string());
+    // The API takes the durations that it shows without blanks between the parts.
+    let text_of_wait = text_of_wait.map(|wait| wait.replace(' ', ""));
+    let query = text_of_wait.as_deref().map(|wait| ("wait", wait));
+    let answer = connection.ask(Method::POST, &["v1", "reload"], query, NOTHING, wait.unwrap_or_default()).await?;
+    let report: ReloadReport = match answer {
+        Answer::Problem(mut problem) => match problem.report.take() {
+            Some(report) => *report,
+            None => return Answer::<()>::Problem(problem).good().map(|()| FAILED),
+        },
+        answer => answer.good()?,
+    };
+    print(form, &report, text)?;
+    Ok(match report.outcome {
+        ReloadOutcome::Requested | ReloadOutcome::InStep => GOOD,
+        ReloadOutcome::Held => HELD,
+        ReloadOutcome::SourceFailed | ReloadOutcome::Behind => FAILED,
+    })
+}
+
+fn text(report: &ReloadReport) -> String {
+    let mut text = match report.outcome {
+        ReloadOutcome::Requested => {
+            return "every source is polled now; `mapsmith reload --wait 30s` would say how it ends".to_owned();
+        }
+        // The whole story of it comes last.
+        ReloadOutcome::Held => paint(Colour::Red, "held back by the guard"),
+        ReloadOutcome::InStep => paint(Colour::Green, &report.message),
+        ReloadOutcome::SourceFailed | ReloadOutcome::Behind => paint(Colour::Red, &report.message),
+    };
+    text.push('\n');
+    for source in &report.sources {
+        let took = source.poll.as_ref().map_or(String::new(), |poll| format!(" in {:.1} ms", poll.milliseconds));
+        let outcome = match &source.error {
+            Some(error) => paint(Colour::Red, error),
+            None => format!("answered{took}"),
+        };
+        let _ = writeln!(text, "  source {}: {outcome}", source.name);
+    }
+    if !report.steps.is_empty() {
+        let _ = writeln!(text, "  map: {}", steps(&report.steps));
+    }
+    for instance in &report.instances {
+        let _ = writeln!(text, "  instance {}: {}", instance.name, instance.state);
+        if let Some(apply) = &instance.apply {
+            let _ = writeln!(text, "    by {}: {}", apply.strategy.label(), steps(&apply.steps));
+        }
+    }
+    let _ = writeln!(text, "  in all {:.1} ms", report.milliseconds);
+    if let Some(held) = &report.held {
+        text.push_str(&held_text(held));
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! Asks a running Mapsmith through its API.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use reqwest::{Client, Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::http::dto::Problem;
+
+/// Where the running Mapsmith is.
+#[derive(Args)]
+pub(super) struct Connection {
+    /// The API of the running Mapsmith
+    #[arg(long, env = "MAPSMITH_URL", hide_env_values = true, default_value = "http://127.0.0.1:7070")]
+    url: String,
+    /// The API's token, where it asks for one; better given by the variable
+    #[arg(long, env = "MAPSMITH_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+/// How long an answer may take beyond what was asked to be waited for.
+const BOUND: Duration = Duration::from_secs(15);
+
+/// An answer: what was asked for, or the API's problem.
+pub(super) enum Answer<T> {
+    Good(T),
+    Problem(Problem),
+}
+
+impl<T> Answer<T> {
+    /// The answer, where a problem is a failure.
+    pub(super) fn good(self) -> anyhow::Result<T> {
+        match self {
+            Self::Good(answer) => Ok(answer),
+            Self::Problem(problem) if problem.status == StatusCode::UNAUTHORIZED => Err(anyhow!(
+                "the API asks for its token: give it by MAPSMITH_TOKEN or --token ({} {})",
+                problem.status,
+                problem.title
+            )),
+            Self::Problem(problem) => Err(anyhow!("{} ({} {})", problem.detail, problem.status, problem.title)),
+        }
+    }
+}
+
+impl Connection {
+    /// `segments` are the path's parts, escaped here.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: Option<(&str, &str)>,
+        body: Option<&impl Serialize>,
+        wait: Duration,
+    ) -> anyhow::Result<Answer<T>> {
+        let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("--url {:?} is no URL", self.url))?;
+        match url.path_segments_mut() {
+            Ok(mut path) => {
+                path.pop_if_empty().extend(segments);
+            }
+            Err(()) => bail!("--url {:?} is no base of a path", self.url),
+        }
+        if let Some((name, value)) = query {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        // The API is near; a proxy of the environment is not for it.
+        let client = Client::builder().no_proxy().timeout(wait + BOUND).build()?;
+        let mut request = client.request(method, url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.with_context(|| {
+            format!("no Mapsmith answers at {} (is `mapsmith run` running? set --url or MAPSMITH_URL)", self.url)
+        })?;
+        let status = response.status();
+        let body = response.bytes().await.context("the answer broke off")?;
+        if status.is_success() {
+            return Ok(Answer::Good(
+                serde_json::from_slice(&body).context("the answer is not what this version of the CLI expects")?,
+            ));
+        }
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Ok(Answer::Problem(problem)),
+            Err(_) => bail!("{} answered {status}, which is no answer of Mapsmith's{}", self.url, hint(status)),
+        }
+    }
+}
+
+fn hint(status: StatusCode) -> &'static str {
+    if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
+}
+
+/// No body.
+pub(super) const NOTHING: Option<&()> = None;

@@ -1,0 +1,195 @@
+//! What the API says and the CLI shows.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::revision::RevisionSummary;
+use crate::model::status::{ApplyReport, InstanceState, InstanceStatus, MapFileStatus, PollReport, SourceStatus, StepTiming};
+use crate::model::{HeldChange, Illegal};
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Mapsmith's version.
+    pub version: String,
+    /// The revision in force; none before the first.
+    pub revision: Option<u64>,
+    /// Entries of the map in force.
+    pub entries: usize,
+    /// Nodes of each master in the map in force, sorted by master.
+    pub masters: Vec<MasterLoad>,
+    /// What the latest revision changed; none if there was none since Mapsmith started.
+    pub last_change: Option<RevisionSummary>,
+    /// Required sources that have not answered yet: nothing is applied until they have.
+    pub waiting_for: Vec<String>,
+    /// The change that the guard holds back.
+    pub held: Option<HeldChange>,
+    /// The map file.
+    pub map_file: Option<MapFileStatus>,
+    /// The sources.
+    pub sources: Vec<SourceStatus>,
+    /// The instances.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// How many nodes a master has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterLoad {
+    /// The master, by HAProxy's name.
+    pub master: String,
+    /// Its nodes.
+    pub nodes: usize,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReloadOutcome {
+    /// The poll was asked for; nobody waited.
+    Requested,
+    /// Every instance holds the revision that the sources' answers led to.
+    InStep,
+    /// The guard holds the change back; nothing of it was applied.
+    Held,
+    /// A source gave no good answer: its last good one stays in force.
+    SourceFailed,
+    /// The time was over before every instance was in step.
+    Behind,
+}
+
+/// `POST /v1/reload`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// How it ended.
+    pub outcome: ReloadOutcome,
+    /// One sentence for a person.
+    pub message: String,
+    /// The revision in force.
+    pub revision: Option<u64>,
+    /// The revisions that came into force meanwhile, with what they changed; empty where nothing changed.
+    pub changes: Vec<RevisionSummary>,
+    /// The change that the guard holds back.
+    pub held: Option<HeldChange>,
+    /// How each source's poll went.
+    pub sources: Vec<ReloadSource>,
+    /// How long comparing and writing the map file took.
+    pub steps: Vec<StepTiming>,
+    /// Where each instance stands.
+    pub instances: Vec<ReloadInstance>,
+    /// All in all, in milliseconds.
+    pub milliseconds: f64,
+}
+
+/// A source in a [`ReloadReport`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadSource {
+    /// Its name.
+    pub name: String,
+    /// Its last poll.
+    pub poll: Option<PollReport>,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// An instance in a [`ReloadReport`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadInstance {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: InstanceState,
+    /// Whether it was seen to hold the revision since the reload was asked for.
+    pub verified: bool,
+    /// How the revision was brought to it, if it had to be.
+    pub apply: Option<ApplyReport>,
+}
+
+/// `GET /v1/nodes/{node}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExplainReport {
+    /// The node, as the map has it.
+    pub node: String,
+    /// Its master in the map in force.
+    pub master: Option<String>,
+    /// The revision in force.
+    pub revision: Option<u64>,
+    /// The latest change of the node that is remembered.
+    pub last_change: Option<ExplainChange>,
+    /// What each source says of the node, in order of priority.
+    pub sources: Vec<ExplainSource>,
+    /// What each instance holds in memory right now.
+    pub instances: Vec<ExplainInstance>,
+    /// The change that the guard holds back, if any: the map in force may be older than the sources' answers.
+    pub held: Option<HeldChange>,
+}
+
+/// The latest change of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainChange {
+    /// The revision that brought it.
+    pub revision: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The master before.
+    pub from: Option<String>,
+    /// The master since.
+    pub to: Option<String>,
+}
+
+/// What a source says of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainSource {
+    /// The source.
+    pub name: String,
+    /// The master it names, by HAProxy's name.
+    pub master: Option<String>,
+    /// Why the node was left out of its answer, if it was.
+    pub left_out: Option<Illegal>,
+    /// When it last answered; none where it never has.
+    pub answered_at: Option<Timestamp>,
+    /// Whether the map in force takes the node from this source.
+    pub used: bool,
+}
+
+/// What an instance holds of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainInstance {
+    /// The instance.
+    pub name: String,
+    /// The master in its memory.
+    pub master: Option<String>,
+    /// Why it can't be told, if so.
+    pub error: Option<String>,
+}
+
+/// `GET /readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether there is a desired map and at least one instance holds it.
+    pub ready: bool,
+    /// What is missing, one sentence each.
+    pub missing: Vec<String>,
+}
+
+/// `POST /v1/held/approve`: the body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveRequest {
+    /// The id of the held change.
+    pub id: String,
+}
+
+/// An error answer (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong and what to do.
+    pub detail: String,
+    /// A reload that did not end well, in full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<Box<ReloadReport>>,
+}

@@ -1,0 +1,66 @@
+//! Which HTTP status a failure has: decided here and nowhere else.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::dto::{Problem, ReloadOutcome, ReloadReport};
+
+/// Why a request gets no plain answer.
+#[derive(Debug)]
+pub enum ApiError {
+    /// The request is not understood.
+    BadRequest(String),
+    /// The token is missing or wrong.
+    Unauthorized,
+    /// A web page of another origin asks.
+    Forbidden,
+    /// No such path.
+    NotFound(String),
+    /// The path knows another method.
+    MethodNotAllowed,
+    /// The body is larger than any request of this API.
+    TooLarge,
+    /// The held change can't be approved.
+    NotApproved(String),
+    /// A reload did not end with every instance in step.
+    Reload(Box<ReloadReport>),
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, detail, report) = match self {
+            Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, detail, None),
+            Self::Unauthorized => {
+                (StatusCode::UNAUTHORIZED, "send the token of `api.token_file` as `Authorization: Bearer TOKEN`".to_owned(), None)
+            }
+            Self::Forbidden => {
+                (StatusCode::FORBIDDEN, "requests of web pages, or by another name than an address or localhost, are refused while no `api.token_file` is set".to_owned(), None)
+            }
+            Self::NotFound(path) => (StatusCode::NOT_FOUND, format!("{path} is no path of this API"), None),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "the path exists, but not with this method".to_owned(), None)
+            }
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any request here".to_owned(), None),
+            Self::NotApproved(detail) => (StatusCode::CONFLICT, detail, None),
+            Self::Reload(report) => {
+                let status = match report.outcome {
+                    ReloadOutcome::Requested => StatusCode::ACCEPTED,
+                    ReloadOutcome::InStep => StatusCode::OK,
+                    ReloadOutcome::Held => StatusCode::CONFLICT,
+                    ReloadOutcome::SourceFailed => StatusCode::BAD_GATEWAY,
+                    ReloadOutcome::Behind => StatusCode::GATEWAY_TIMEOUT,
+                };
+                (status, report.message.clone(), Some(report))
+            }
+        };
+        let title = status.canonical_reason().unwrap_or("error").to_owned();
+        let mut response = (status, Json(Problem { title, status: status.as_u16(), detail, report })).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,497 @@
+//! Settings: a TOML, YAML or JSON file, overlaid by `MAPSMITH__SECTION__KEY` variables, checked as a whole.
+//!
+//! Every problem is named at once, with its key, so that an operator mends a file in one go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use config::{Config, File, FileFormat};
+use reqwest::Url;
+use serde::{Deserialize, Deserializer};
+
+use crate::guard::Limits;
+use crate::model::{RuntimeAddress, name};
+
+/// Everything that Mapsmith is told.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// When to look.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// The HTTP API.
+    #[serde(default)]
+    pub api: Api,
+    /// The map that is kept.
+    pub map: Map,
+    /// What changes are held back.
+    #[serde(default)]
+    pub guard: Limits,
+    /// The registries, in the order of the file. [`Settings::load`] sorts them by priority.
+    #[serde(default, rename = "source")]
+    pub sources: Vec<Source>,
+    /// The HAProxy processes that are driven.
+    #[serde(default, rename = "instance")]
+    pub instances: Vec<Instance>,
+}
+
+/// `[schedule]`: when sources are polled and instances verified.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// When every source is polled: an interval, or a cron expression with seconds, in UTC.
+    pub poll: PollSchedule,
+    /// The most that a scheduled poll is put off at random, so that a fleet does not poll at once. A reload request never waits.
+    #[serde(deserialize_with = "duration")]
+    pub jitter: Duration,
+    /// Between two full read-backs of every instance's map.
+    #[serde(deserialize_with = "duration")]
+    pub verify: Duration,
+    /// Between two looks at each instance's process and map counters.
+    #[serde(deserialize_with = "duration")]
+    pub observe: Duration,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            poll: PollSchedule::Every(Duration::from_secs(60)),
+            jitter: Duration::from_secs(5),
+            verify: Duration::from_secs(60),
+            observe: Duration::from_secs(1),
+        }
+    }
+}
+
+/// When the sources are polled.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum PollSchedule {
+    /// At this interval.
+    Every(Duration),
+    /// By a cron expression with seconds: `0 * * * * *`.
+    Cron(String),
+}
+
+impl TryFrom<String> for PollSchedule {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.split_whitespace().count() < 5 {
+            return parse_duration(&text).map(Self::Every).map_err(|error| {
+                format!("{text:?} is neither a duration like \"60s\" nor a cron expression like \"0 * * * * *\": {error}")
+            });
+        }
+        tokio_cron_scheduler::Job::new_async(text.as_str(), |_, _| Box::pin(async {}))
+            .map_err(|error| format!("{text:?} is no cron expression with seconds (like \"0 * * * * *\"): {error}"))?;
+        Ok(Self::Cron(text))
+    }
+}
+
+/// `[api]`: where the HTTP API listens.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Address and port; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// A file with the bearer token that every `/v1` request must carry. Required where `listen` is not on loopback.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7070)), token_file: None }
+    }
+}
+
+/// `[map]`: the node -> master map.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Map {
+    /// The map as HAProxy's configuration names it.
+    pub path: PathBuf,
+    /// Where Mapsmith writes it, if that is another path than HAProxy's (a chroot, a mount).
+    pub file: Option<PathBuf>,
+    /// Whether node names are lower-cased (ASCII), as `lower` does it in HAProxy's configuration.
+    #[serde(default = "yes")]
+    pub lowercase: bool,
+}
+
+impl Map {
+    /// Where the map file is written.
+    pub fn file(&self) -> &Path {
+        self.file.as_deref().unwrap_or(&self.path)
+    }
+}
+
+/// `[[source]]`: a registry.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Its name, in status, logs and metrics.
+    pub name: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: SourceKind,
+    /// Of a node that several sources know, the one with the greater number counts; at equal numbers the one named first.
+    #[serde(default)]
+    pub priority: i32,
+    /// Whether nothing is applied until it has answered once.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// `puppetdb`: the server's root (`https://puppetdb:8081`); `http_json`: the document itself.
+    pub url: Option<String>,
+    /// `file`: the file.
+    pub path: Option<PathBuf>,
+    /// `puppetdb`: the PQL query; default the factsets' producer.
+    pub query: Option<String>,
+    /// `puppetdb`: the query for what changed since `{since}`. Derived from `query` for factsets and catalogs; without one every poll is full.
+    pub delta_query: Option<String>,
+    /// The field of a row that names the node.
+    pub node_field: Option<String>,
+    /// The field of a row that names its master.
+    pub master_field: Option<String>,
+    /// `puppetdb`: between full polls only what changed is asked for.
+    #[serde(default = "ten_minutes", deserialize_with = "duration")]
+    pub full_poll: Duration,
+    /// `puppetdb`: how far a delta reaches back beyond the last poll, for commands that PuppetDB stored late.
+    #[serde(default = "two_minutes", deserialize_with = "duration")]
+    pub overlap: Duration,
+    /// The bound on a whole poll, connecting and parsing included.
+    #[serde(default = "thirty_seconds", deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// The bound on an answer's size after decompression, in bytes.
+    #[serde(default = "half_a_gibibyte")]
+    pub max_bytes: u64,
+    /// TLS: the CA's certificates (PEM), instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// TLS: this client's certificate (PEM).
+    pub cert: Option<PathBuf>,
+    /// TLS: this client's key (PEM).
+    pub key: Option<PathBuf>,
+    /// A file with a token: `X-Authentication` for `puppetdb`, a bearer token for `http_json`. Read anew at each poll.
+    pub token_file: Option<PathBuf>,
+    /// The registry's name of a master -> HAProxy's name; a name that is not here is taken as it is.
+    #[serde(default)]
+    pub masters: BTreeMap<String, String>,
+}
+
+/// The kinds of sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// PuppetDB's query API.
+    Puppetdb,
+    /// A JSON document over HTTP.
+    HttpJson,
+    /// A JSON document or a map file on disk.
+    File,
+}
+
+impl fmt::Display for SourceKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Puppetdb => "puppetdb",
+            Self::HttpJson => "http_json",
+            Self::File => "file",
+        })
+    }
+}
+
+/// `[[instance]]`: a HAProxy process.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Its name, in status, logs and metrics.
+    pub name: String,
+    /// Its stats socket.
+    pub runtime: RuntimeAddress,
+    /// How long it may stay silent before it counts as unreachable.
+    #[serde(default = "five_seconds", deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// The largest payload command, in bytes. Must stay below HAProxy's `tune.bufsize` (16384 unless configured).
+    #[serde(default = "default_payload")]
+    pub max_payload: usize,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn two_minutes() -> Duration {
+    Duration::from_secs(120)
+}
+
+fn ten_minutes() -> Duration {
+    Duration::from_secs(600)
+}
+
+fn half_a_gibibyte() -> u64 {
+    512 * 1024 * 1024
+}
+
+/// 1 KiB below the default buffer: at exactly its size 2.6 hangs and aborts.
+fn default_payload() -> usize {
+    15 * 1024
+}
+
+/// Longer than any of these durations can mean; beyond it the clock's arithmetic would overflow.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= LONGEST => Ok(duration),
+        Ok(_) => Err("longer than a year".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text)
+        .map_err(|error| serde::de::Error::custom(format!("{text:?} is no duration like \"500ms\", \"60s\" or \"10m\": {error}")))
+}
+
+/// Why the settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file can't be read, or a value has the wrong form.
+    #[error("{path}: {message}")]
+    Unreadable {
+        /// The settings file.
+        path: String,
+        /// What is wrong, with the key.
+        message: String,
+    },
+    /// The values contradict each other or the rules: every problem, one a line.
+    #[error("{path}: {} problem(s) in the settings:\n  - {}", problems.len(), problems.join("\n  - "))]
+    Invalid {
+        /// The settings file.
+        path: String,
+        /// Each with its key.
+        problems: Vec<String>,
+    },
+}
+
+/// The prefix of the variables that overlay the file: `MAPSMITH__API__LISTEN`, `MAPSMITH__SOURCE__0__URL`.
+pub const VARIABLE_PREFIX: &str = "MAPSMITH__";
+
+impl Settings {
+    /// Reads and checks the settings. `variables` are the process's environment.
+    ///
+    /// # Errors
+    /// An unreadable file, or all the problems found.
+    pub fn load(path: &Path, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, SettingsError> {
+        let shown = path.display().to_string();
+        let unreadable = |message: String| SettingsError::Unreadable { path: shown.clone(), message };
+        let format = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("toml") => FileFormat::Toml,
+            Some("yaml" | "yml") => FileFormat::Yaml,
+            Some("json") => FileFormat::Json,
+            _ => return Err(unreadable("the file's name must end in .toml, .yaml, .yml or .json".to_owned())),
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(format!("can't be read: {error}")))?;
+        let mut builder = Config::builder().add_source(File::from_str(&text, format));
+        for (name, value) in variables {
+            let Some(key) = name.strip_prefix(VARIABLE_PREFIX) else { continue };
+            builder = builder
+                .set_override(variable_path(key), variable_value(&value))
+                .map_err(|error| unreadable(format!("{name}: {error}")))?;
+        }
+        let config = builder.build().map_err(|error| unreadable(error.to_string()))?;
+        let mut settings: Self = config.try_deserialize().map_err(|error| unreadable(error.to_string()))?;
+        let problems = settings.problems();
+        if !problems.is_empty() {
+            return Err(SettingsError::Invalid { path: shown, problems });
+        }
+        settings.sources.sort_by_key(|source| std::cmp::Reverse(source.priority));
+        let folder = path.parent().unwrap_or(Path::new("."));
+        settings.resolve(folder);
+        Ok(settings)
+    }
+
+    /// Relative paths are relative to the settings file, not to where the program was started.
+    fn resolve(&mut self, folder: &Path) {
+        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
+        self.api.token_file.iter_mut().for_each(resolve);
+        self.map.file.iter_mut().for_each(resolve);
+        for source in &mut self.sources {
+            [&mut source.path, &mut source.ca, &mut source.cert, &mut source.key, &mut source.token_file]
+                .into_iter()
+                .flatten()
+                .for_each(resolve);
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (key, value, least) in [
+            ("schedule.verify", self.schedule.verify, Duration::from_secs(1)),
+            ("schedule.observe", self.schedule.observe, Duration::from_millis(100)),
+        ] {
+            if value < least {
+                problems.push(format!("{key}: {value:?} is too short, at least {least:?}"));
+            }
+        }
+        if let PollSchedule::Every(interval) = self.schedule.poll
+            && (interval.is_zero() || interval.subsec_nanos() > 0)
+        {
+            problems.push(format!("schedule.poll: {interval:?} must be whole seconds, at least 1s"));
+        }
+        if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
+            problems.push(format!(
+                "api.listen: {} can be reached from other machines; set api.token_file, or listen on 127.0.0.1",
+                self.api.listen
+            ));
+        }
+        self.map_problems(&mut problems);
+        if self.sources.is_empty() {
+            problems.push("source: there is none; add a [[source]]".to_owned());
+        }
+        if self.instances.is_empty() {
+            problems.push("instance: there is none; add an [[instance]] with its runtime socket".to_owned());
+        }
+        names("source", self.sources.iter().map(|source| &source.name), &mut problems);
+        names("instance", self.instances.iter().map(|instance| &instance.name), &mut problems);
+        for (index, instance) in self.instances.iter().enumerate() {
+            if let Some(other) = self.instances[..index].iter().find(|other| other.runtime == instance.runtime) {
+                problems.push(format!(
+                    "instance[{index}] {:?}: has the socket of {:?}; each HAProxy is driven once",
+                    instance.name, other.name
+                ));
+            }
+        }
+        for (index, source) in self.sources.iter().enumerate() {
+            if source.path.as_deref() == Some(self.map.file()) {
+                problems.push(format!("source[{index}] {:?}: path is the map file, which Mapsmith writes itself", source.name));
+            }
+            source.problems(&format!("source[{index}] {:?}", source.name), &mut problems);
+        }
+        for (index, instance) in self.instances.iter().enumerate() {
+            if !(1024..=1024 * 1024).contains(&instance.max_payload) {
+                problems.push(format!("instance[{index}] {:?}: max_payload must be 1024 to 1048576 bytes", instance.name));
+            }
+            if instance.timeout.is_zero() {
+                problems.push(format!("instance[{index}] {:?}: timeout must not be 0", instance.name));
+            }
+        }
+        problems
+    }
+
+    fn map_problems(&self, problems: &mut Vec<String>) {
+        let text = self.map.path.to_str();
+        match text {
+            Some(text) if !text.is_empty() && !text.starts_with('#') && !text.starts_with('@') => {
+                if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+                    problems.push(format!("map.path: {text:?} holds white space or control characters"));
+                }
+            }
+            _ => problems.push("map.path: must be the map's path as HAProxy's configuration names it".to_owned()),
+        }
+        if !self.map.path.is_absolute() && self.map.file.is_none() {
+            problems.push(format!(
+                "map.path: {} is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it",
+                self.map.path.display()
+            ));
+        }
+    }
+}
+
+fn names<'a>(section: &str, names: impl Iterator<Item = &'a String>, problems: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if name::check_key(name).is_err() {
+            problems.push(format!("{section}: {name:?} is no name: 1 to 255 bytes without white space"));
+        }
+        if !seen.insert(name) {
+            problems.push(format!("{section}: there are two of the name {name:?}"));
+        }
+    }
+}
+
+impl Source {
+    fn problems(&self, place: &str, problems: &mut Vec<String>) {
+        let mut problem = |text: String| problems.push(format!("{place}: {text}"));
+        let over_http = self.kind != SourceKind::File;
+        match (&self.url, over_http) {
+            (Some(url), true) => match Url::parse(url) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") => {
+                    if !url.username().is_empty() || url.password().is_some() {
+                        problem("url: no user name or password in a URL; use token_file or cert and key".to_owned());
+                    }
+                }
+                Ok(_) => problem("url: must begin with http:// or https://".to_owned()),
+                Err(error) => problem(format!("url: {error}")),
+            },
+            (None, true) => problem("url is missing".to_owned()),
+            (Some(_), false) => problem(format!("url: a {} source has none", self.kind)),
+            (None, false) => {}
+        }
+        if over_http == self.path.is_some() {
+            problem(if over_http { format!("path: a {} source has none", self.kind) } else { "path is missing".to_owned() });
+        }
+        if self.kind != SourceKind::Puppetdb && (self.query.is_some() || self.delta_query.is_some()) {
+            problem("query, delta_query: only a puppetdb source has them".to_owned());
+        }
+        if self.delta_query.as_ref().is_some_and(|query| !query.contains("{since}")) {
+            problem("delta_query: must contain {since}, where the time is put".to_owned());
+        }
+        if self.kind != SourceKind::Puppetdb && self.node_field.is_some() != self.master_field.is_some() {
+            problem("node_field and master_field go together".to_owned());
+        }
+        if self.cert.is_some() != self.key.is_some() {
+            problem("cert and key go together".to_owned());
+        }
+        if !over_http && [&self.ca, &self.cert, &self.token_file].into_iter().any(Option::is_some) {
+            problem("ca, cert, key, token_file: a file source has none".to_owned());
+        }
+        if self.timeout.is_zero() || self.max_bytes == 0 {
+            problem("timeout and max_bytes must not be 0".to_owned());
+        }
+        for (registry, haproxy) in &self.masters {
+            if let Err(reason) = name::check_value(haproxy) {
+                problem(format!("masters.{registry:?}: {reason}"));
+            }
+        }
+    }
+}
+
+/// `SOURCE__0__URL` -> `source[0].url`, the form in which the configuration addresses an element of a list.
+fn variable_path(key: &str) -> String {
+    key.split("__").fold(String::new(), |path, part| {
+        if !path.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
+            format!("{path}[{part}]")
+        } else if path.is_empty() {
+            part.to_ascii_lowercase()
+        } else {
+            format!("{path}.{}", part.to_ascii_lowercase())
+        }
+    })
+}
+
+/// A variable is text; numbers and booleans are told apart so that they fit their keys.
+fn variable_value(text: &str) -> config::Value {
+    let kind = if let Ok(number) = i64::from_str(text) {
+        config::ValueKind::I64(number)
+    } else if let Ok(truth) = bool::from_str(text) {
+        config::ValueKind::Boolean(truth)
+    } else {
+        config::ValueKind::String(text.to_owned())
+    };
+    config::Value::new(None, kind)
+}
+
+#[cfg(test)]
+mod tests;
