@@ -1,0 +1,58 @@
+# Three images: `--target mapsmith` (also the default), `--target haproxy` with the gateway's configuration, and
+# `--target mocks` with the stand-ins for the demo. docker-compose.yml puts them together.
+#
+# Where rust images can't be had, put ready binaries (built for Debian 12 or an older glibc) into target/dist/ and build
+# with `--build-arg BINARIES=ready`. That choice between stages needs BuildKit, the builder of every current Docker.
+ARG BINARIES=build
+
+FROM rust:1-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --workspace \
+ && install -D --target-directory=/binaries target/release/mapsmith target/release/mocks
+
+FROM scratch AS ready
+COPY --chmod=755 target/dist/mapsmith target/dist/mocks /binaries/
+
+FROM ${BINARIES} AS binaries
+
+# What the images share. The ids are fixed because HAProxy and Mapsmith meet on shared volumes: the group `gateway` may
+# use the runtime API's socket, which HAProxy makes; the maps are Mapsmith's to write and HAProxy's only to read.
+FROM debian:bookworm-slim AS base
+RUN groupadd --system --gid 900 gateway \
+ && useradd --system --uid 901 --gid gateway --home-dir /nonexistent --shell /usr/sbin/nologin haproxy \
+ && useradd --system --uid 902 --gid gateway --home-dir /nonexistent --shell /usr/sbin/nologin mapsmith \
+ && useradd --system --uid 903 --user-group --home-dir /nonexistent --shell /usr/sbin/nologin mocks \
+ && install -d -m 750 -o haproxy  -g gateway /run/haproxy \
+ && install -d -m 755 -o mapsmith -g gateway /etc/haproxy/maps \
+ && install -d -m 700 -o mapsmith -g gateway /run/mapsmith
+COPY --chown=mapsmith:gateway --chmod=644 haproxy/maps/ /etc/haproxy/maps/
+COPY --chmod=755 docker/http-ok /usr/local/bin/http-ok
+
+FROM base AS mocks
+COPY --from=binaries /binaries/mocks /usr/local/bin/mocks
+USER mocks
+ENTRYPOINT ["mocks"]
+
+FROM base AS haproxy
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends haproxy \
+ && rm -rf /var/lib/apt/lists/*
+COPY --chmod=644 haproxy/haproxy.cfg /etc/haproxy/haproxy.cfg
+# Within a container loopback reaches nobody; what is published, and to whom, is said where it is run.
+ENV GATEWAY_BIND=:8080 STATS_BIND=:8081
+EXPOSE 8080 8081
+USER haproxy:gateway
+# Lets the requests under way finish.
+STOPSIGNAL SIGUSR1
+CMD ["haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
+
+FROM base AS mapsmith
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ca-certificates \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=binaries /binaries/mapsmith /usr/local/bin/mapsmith
+EXPOSE 7070
+USER mapsmith:gateway
+ENTRYPOINT ["mapsmith"]
+CMD ["run", "-c", "/etc/mapsmith/mapsmith.toml"]
