@@ -1,0 +1,437 @@
+//! What keeping a map costs, against a real HAProxy: `scripts/bench map [ENTRIES...]`.
+//!
+//! Every figure stands beside something measured in the same run: the same payloads sent by the simplest client that could
+//! work (the floor), a script that calls `socat` once an entry, a plain read of the same listing. No figure here is a test.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use mapsmith::haproxy::codec::Payloads;
+use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
+use mapsmith::model::{EntryMap, EntryMapBuilder, RuntimeAddress};
+use mapsmith::plan::map::Memory;
+use mapsmith::plan::{CostModel, Deviation, HaproxyVersion, MapPlan, plan_map};
+use mapsmith::reconcile::apply::{self, Timings};
+
+/// How often a figure is taken; the median is shown.
+const ROUNDS: usize = 7;
+/// How many entries the script is measured with; its time is scaled up.
+const SCRIPT_SAMPLE: usize = 200;
+/// The settings' default payload, in bytes.
+const PAYLOAD: usize = 15 * 1024;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> anyhow::Result<()> {
+    // `cargo bench` passes flags of its own harness.
+    let sizes: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let sizes = if sizes.is_empty() { vec![1_000, 100_000, 1_000_000] } else { sizes };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    println!("median of {ROUNDS} rounds; milliseconds; floor: the same payloads over one blocking connection each, no checks");
+    for binary in haproxies() {
+        for entries in &sizes {
+            let gateway = Gateway::start(&binary, *entries)?;
+            runtime.block_on(measure_map(&gateway, *entries))?;
+        }
+    }
+    for entries in &sizes {
+        measure_daemon(*entries)?;
+    }
+    Ok(())
+}
+
+/// The machine's own HAProxy and those that `scripts/setup` unpacked.
+fn haproxies() -> Vec<PathBuf> {
+    let folder = std::env::var_os("MAPSMITH_DEPS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps"), PathBuf::from);
+    let mut unpacked: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("usr/sbin/haproxy"))
+        .filter(|path| path.exists())
+        .collect();
+    unpacked.sort();
+    let own = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"].map(PathBuf::from).into_iter().find(|path| path.exists());
+    own.into_iter().chain(unpacked).collect()
+}
+
+/// A HAProxy with two threads and one map.
+struct Gateway {
+    process: Child,
+    folder: tempfile::TempDir,
+    version: String,
+}
+
+impl Gateway {
+    fn start(binary: &Path, entries: usize) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let root = folder.path();
+        let mut map = Vec::new();
+        mapsmith::model::map_file::print(&nodes(entries, 0), 0, &mut map)?;
+        fs::write(root.join("n.map"), map)?;
+        fs::write(
+            root.join("haproxy.cfg"),
+            format!(
+                "global\n  nbthread 2\n  stats socket {0}/admin.sock level admin\ndefaults\n  mode http\n  timeout client 5s\n  \
+                 timeout server 5s\n  timeout connect 5s\nfrontend gateway\n  bind unix@{0}/http.sock\n  \
+                 use_backend %[req.hdr(X-Node-Name),lower,map_str({0}/n.map,none)]\nbackend none\n",
+                root.display()
+            ),
+        )?;
+        let process = Command::new(binary)
+            .args(["-db", "-f"])
+            .arg(root.join("haproxy.cfg"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut gateway = Self { process, folder, version: String::new() };
+        let start = Instant::now();
+        while gateway.version.is_empty() {
+            anyhow::ensure!(start.elapsed() < PATIENCE, "{} does not answer", binary.display());
+            let info = gateway.call(b"show info\n").unwrap_or_default();
+            let info = String::from_utf8_lossy(&info);
+            let version = info.lines().find_map(|line| line.strip_prefix("Version: "));
+            gateway.version = version.unwrap_or_default().to_owned();
+        }
+        Ok(gateway)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
+    }
+
+    fn map(&self) -> String {
+        self.folder.path().join("n.map").display().to_string()
+    }
+
+    /// The simplest client: one connection, one command, read to the end.
+    fn call(&self, command: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        stream.write_all(command)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer)
+    }
+
+    fn client(&self) -> MapClient {
+        let client = RuntimeClient::new(RuntimeAddress::Unix(self.socket()), PATIENCE);
+        MapClient::new(client, MapName::new(&self.map()), PAYLOAD)
+    }
+
+    /// The processor time that the process has used.
+    fn processor(&self) -> Duration {
+        processor(self.process.id())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The processor time of a process, from the scheduler's accounts of its threads, in nanoseconds.
+fn processor(process: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let used = threads.filter_map(|thread| {
+        let account = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        account.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(used.sum())
+}
+
+/// `entries` nodes over ten masters; another `shift` sends every node to another master.
+fn nodes(entries: usize, shift: usize) -> EntryMap {
+    let mut builder = EntryMapBuilder::new();
+    let mut key = String::new();
+    for node in 0..entries {
+        key.clear();
+        let _ = write!(key, "node{node:07}.example.test");
+        builder.push(&key, &format!("puppet{:02}", (node + shift) % 10)).expect("a legal entry");
+    }
+    builder.finish()
+}
+
+/// `map` with its first `changes` nodes sent to another master.
+fn changed(map: &EntryMap, changes: usize) -> EntryMap {
+    let mut builder = EntryMapBuilder::new();
+    // Spread over the map: a list is walked to each of them.
+    let step = map.len() / changes;
+    for (at, (key, value)) in map.iter().enumerate() {
+        let moved = at % step == 0 && at / step < changes;
+        builder.push(key, if moved { "moved" } else { value }).expect("a legal entry");
+    }
+    builder.finish()
+}
+
+fn median(mut values: Vec<Duration>) -> f64 {
+    values.sort_unstable();
+    values[values.len() / 2].as_secs_f64() * 1000.0
+}
+
+async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
+    println!("\nHAProxy {}, {entries} entries", gateway.version);
+    let client = gateway.client();
+    let maps = [nodes(entries, 1), nodes(entries, 2)];
+    let (mut floor, mut ours, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        // Turn about, so that both meet the same machine.
+        floor.push(blast(gateway, &maps[0])?);
+        let start = Instant::now();
+        let mut timings = Timings::default();
+        apply::swap(&client, &maps[1], &mut timings).await?;
+        ours.push(start.elapsed());
+        if round == ROUNDS - 1 {
+            parts = timings.into_steps();
+        }
+    }
+    let (floor, ours) = (median(floor), median(ours));
+    let script = script(gateway, entries)?;
+    let parts: Vec<_> = parts.iter().map(|step| format!("{} {:.1}", step.step, step.milliseconds)).collect();
+    println!("  full swap, verified      {ours:>10.1}   {:.2} x floor   ({})", ours / floor, parts.join(", "));
+    println!("  floor                    {floor:>10.1}");
+    println!("  one socat an entry       {script:>10.0}   {:.0} x ours   ({SCRIPT_SAMPLE} entries, scaled)", script / ours);
+
+    let (mut plain, mut read) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        drop(gateway.call(format!("show map {}\n", gateway.map()).as_bytes())?);
+        plain.push(start.elapsed());
+        let start = Instant::now();
+        let (deviation, _) = apply::read_back(&client, None, &maps[1]).await?;
+        read.push(start.elapsed());
+        anyhow::ensure!(deviation.is_none(), "memory is not what was sent");
+    }
+    let (plain, read) = (median(plain), median(read));
+    println!("  read-back, compared      {read:>10.1}   {:.2} x a plain read ({plain:.1})", read / plain);
+
+    for changes in [1, 100, 10_000] {
+        if changes <= entries / 2 {
+            measure_delta(gateway, &client, &maps[1], changes).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The simplest client that could work: the same payloads, made beforehand; no check of any answer.
+fn blast(gateway: &Gateway, map: &EntryMap) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let answer = gateway.call(format!("prepare map {}\n", gateway.map()).as_bytes())?;
+    let prepared = start.elapsed();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let version = answer.trim().rsplit(' ').next().unwrap_or_default();
+    let header = format!("add map @{version} {} <<", gateway.map());
+    let (mut payloads, mut commands, mut payload) = (Payloads::new(&header, map.iter(), PAYLOAD), Vec::new(), Vec::new());
+    while payloads.next_into(&mut payload) {
+        commands.push(payload.clone());
+    }
+    let start = Instant::now();
+    for command in &commands {
+        gateway.call(command)?;
+    }
+    gateway.call(format!("commit map @{version} {}\n", gateway.map()).as_bytes())?;
+    Ok(prepared + start.elapsed())
+}
+
+/// As a shell script does it: one `socat` an entry. Milliseconds for the whole map, scaled from a sample.
+fn script(gateway: &Gateway, entries: usize) -> anyhow::Result<f64> {
+    let answer = gateway.call(format!("prepare map {}\n", gateway.map()).as_bytes())?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let version = answer.trim().rsplit(' ').next().unwrap_or_default();
+    let sample = SCRIPT_SAMPLE.min(entries);
+    let start = Instant::now();
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg("i=0; while [ $i -lt $1 ]; do echo \"add map @$2 $3 s$i m\" | socat stdio unix-connect:$4 >/dev/null || exit 1; i=$((i+1)); done")
+        .args(["sh", &sample.to_string(), version, &gateway.map()])
+        .arg(gateway.socket())
+        .status()?;
+    anyhow::ensure!(status.success(), "socat is missing: run scripts/setup");
+    Ok(start.elapsed().as_secs_f64() * 1000.0 * entries as f64 / sample as f64)
+}
+
+async fn measure_delta(gateway: &Gateway, client: &MapClient, held: &EntryMap, changes: usize) -> anyhow::Result<()> {
+    let other = changed(held, changes);
+    let version: HaproxyVersion = gateway.version.parse().map_err(anyhow::Error::msg)?;
+    let (mut took, mut processor, mut strategy) = (Vec::new(), Vec::new(), "");
+    for _ in 0..ROUNDS {
+        for (from, to) in [(held, &other), (&other, held)] {
+            // The script's sample left a version behind; what a delta meets in production is a clean map.
+            let memory = Memory { entries: held.len(), staged_entries: 0, cost: CostModel::new(version) };
+            let (start, before) = (Instant::now(), gateway.processor());
+            let mut timings = Timings::default();
+            match plan_map(to, &Deviation::between(from, to), &memory) {
+                MapPlan::Edit { edits, .. } => {
+                    strategy = "edits";
+                    apply::edit(client, &edits, usize::MAX, &mut timings).await?;
+                }
+                MapPlan::Swap { .. } => {
+                    strategy = "swap";
+                    apply::swap(client, to, &mut timings).await?;
+                }
+                MapPlan::InStep => anyhow::bail!("nothing to do, which can't be"),
+            }
+            took.push(start.elapsed());
+            processor.push(gateway.processor().saturating_sub(before));
+        }
+    }
+    println!(
+        "  {changes:>6} changes, verified  {:>10.2}   {:.2} of HAProxy's processor time, by {strategy}",
+        median(took),
+        median(processor)
+    );
+    Ok(())
+}
+
+/// The daemon itself: its memory after a few polls and swaps, and what an unchanged poll costs.
+fn measure_daemon(entries: usize) -> anyhow::Result<()> {
+    let binary = haproxies().into_iter().next_back().ok_or_else(|| anyhow::anyhow!("no HAProxy: run scripts/setup"))?;
+    let gateway = Gateway::start(&binary, 0)?;
+    let registry = Registry::start(entries)?;
+    let root = gateway.folder.path();
+    let settings = root.join("mapsmith.toml");
+    fs::write(
+        &settings,
+        format!(
+            "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[[source]]\nname = \"puppetdb\"\n\
+             type = \"puppetdb\"\nurl = \"{}\"\nfull_poll = \"1ms\"\n[[instance]]\nname = \"edge\"\nruntime = \"unix@{}\"\n",
+            gateway.map(),
+            registry.url,
+            gateway.socket().display()
+        ),
+    )?;
+    let mut daemon = Daemon(
+        Command::new(env!("CARGO_BIN_EXE_mapsmith"))
+            .arg("run")
+            .arg("-c")
+            .arg(&settings)
+            .stderr(Stdio::from(fs::File::create(root.join("log"))?))
+            .spawn()?,
+    );
+    let url = daemon.api(&root.join("log"))?;
+    // Two whole maps, turn about, so that the old and the new one are there at once, as in production.
+    let reload = |what: &str| -> anyhow::Result<()> {
+        let status = Command::new(env!("CARGO_BIN_EXE_mapsmith"))
+            .args(["reload", "--wait", "60s", "--url", &url])
+            .stdout(Stdio::null())
+            .status()?;
+        anyhow::ensure!(status.success(), "{what} did not end in step");
+        Ok(())
+    };
+    reload("the first map")?;
+    for _ in 0..4 {
+        registry.turn();
+        reload("a whole new map")?;
+    }
+    let peak = daemon.memory("VmHWM:")?;
+    let now = daemon.memory("VmRSS:")?;
+    let before = processor(daemon.0.id());
+    for _ in 0..ROUNDS {
+        reload("an unchanged poll")?;
+    }
+    let unchanged = (processor(daemon.0.id()) - before).as_secs_f64() * 1000.0 / ROUNDS as f64;
+    println!("\nmapsmith run, {entries} entries from a registry that answers {} bytes", registry.bytes());
+    println!("  peak memory after 5 whole new maps  {:>6.0} MB   ({:.0} MB now)", peak as f64 / 1024.0, now as f64 / 1024.0);
+    println!("  an unchanged full poll              {unchanged:>6.0} ms of processor time, transfer and parsing included");
+    Ok(())
+}
+
+struct Daemon(Child);
+
+impl Daemon {
+    fn api(&mut self, log: &Path) -> anyhow::Result<String> {
+        let start = Instant::now();
+        loop {
+            let text = fs::read_to_string(log)?;
+            let line = text.lines().find(|line| line.contains("API listening"));
+            if let Some(line) = line {
+                let line: serde_json::Value = serde_json::from_str(line)?;
+                return Ok(format!("http://{}", line["fields"]["address"].as_str().unwrap_or_default()));
+            }
+            anyhow::ensure!(self.0.try_wait()?.is_none() && start.elapsed() < PATIENCE, "mapsmith did not start:\n{text}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// A figure of `/proc/PID/status`, in KiB.
+    fn memory(&self, name: &str) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Answers every request with one of two whole answers, as PuppetDB would write them.
+struct Registry {
+    url: String,
+    answers: Arc<[Vec<u8>; 2]>,
+    turn: Arc<AtomicUsize>,
+}
+
+impl Registry {
+    fn start(entries: usize) -> anyhow::Result<Self> {
+        let answers = Arc::new([0, 1].map(|shift| {
+            let rows: Vec<_> = nodes(entries, shift)
+                .iter()
+                .map(|(node, master)| {
+                    format!("{{\"certname\":\"{node}\",\"producer\":\"{master}\",\"producer_timestamp\":\"2026-11-20T10:25:04.290Z\"}}")
+                })
+                .collect();
+            format!("[{}]", rows.join(",")).into_bytes()
+        }));
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (url, turn) = (format!("http://{}", listener.local_addr()?), Arc::new(AtomicUsize::new(0)));
+        let (served, at) = (Arc::clone(&answers), Arc::clone(&turn));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (served, at) = (Arc::clone(&served), Arc::clone(&at));
+                std::thread::spawn(move || {
+                    let body = &served[at.load(Ordering::SeqCst) % 2];
+                    answer(stream, body)
+                });
+            }
+        });
+        Ok(Self { url, answers, turn })
+    }
+
+    fn turn(&self) {
+        self.turn.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn bytes(&self) -> usize {
+        self.answers[0].len()
+    }
+}
+
+fn answer(mut stream: std::net::TcpStream, body: &[u8]) -> std::io::Result<()> {
+    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&buffer[..length]);
+    }
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body)
+}

@@ -1,0 +1,258 @@
+//! `status`, `explain`, `reload` and `approve`: the verbs that ask a running Mapsmith.
+
+use serde_json::{Value, json};
+
+use super::{ANSWER, Scene, complaint, text};
+use crate::support::mapsmith::Mapsmith;
+use crate::support::scene::{BOUND, borrowed, in_step, nodes, reload};
+
+/// The scene with a daemon that is in step.
+fn start() -> (Scene, Mapsmith) {
+    let scene = Scene::new();
+    let mapsmith = scene.config().start();
+    in_step(&mapsmith);
+    (scene, mapsmith)
+}
+
+/// The scene with a daemon whose guard holds a change back.
+fn held() -> (Scene, Mapsmith) {
+    let (scene, mapsmith) = start();
+    scene.registry.knows(&borrowed(&nodes(40, "master1")));
+    reload(&mapsmith);
+    scene.registry.knows(&borrowed(&nodes(10, "master1")));
+    let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
+    assert_eq!(status, 409, "{problem:#}");
+    (scene, mapsmith)
+}
+
+#[test]
+fn a_status_of_a_good_day() {
+    let (_scene, mapsmith) = start();
+    assert_text!(text(&mapsmith.cli(&["status"]), 0), @r#"
+    revision   1, 3 entries
+    changed    [AGE] ago by registry: 1 added, 1 moved, 1 removed
+    masters    master1 2, master2 1
+    map file   [GATEWAY]/node-master.map
+
+    sources
+      registry  http_json  3 entries  answered [AGE] ago  last poll full, [N] ms, 74 bytes
+      registry: 1 left out: the registry names no master for the node (null), as "delta"
+
+    instances
+      edge1  in step with revision 1 (HAProxy [VERSION], pid [PID])
+        last change [AGE] ago: revision 1 by [STRATEGY]: 1 added, 1 moved, 1 removed ([STEPS])
+    "#);
+}
+
+#[test]
+fn a_status_of_a_bad_night() {
+    let (scene, mapsmith) = start();
+    scene.registry.answers(500, "the database is down");
+    assert_eq!(mapsmith.post("/v1/reload?wait=30s").0, 502);
+    let Scene { mut gateway, registry: _registry } = scene;
+    gateway.kill();
+    mapsmith.wait_for("the loss of HAProxy is seen", BOUND, |mapsmith| {
+        (mapsmith.get("/v1/status").1["instances"][0]["state"] == "unreachable").then_some(())
+    });
+    let status = text(&mapsmith.cli(&["status"]), 1);
+    // The socket's file outlives the process or not, by version.
+    let status = status.replace("No such file or directory (os error 2)", "Connection refused (os error 111)");
+    let status = status.replace(
+        "(is HAProxy running, and does its `stats socket` have this path?)",
+        "(nothing listens there: is HAProxy running?)",
+    );
+    assert_text!(status, @r#"
+    revision   1, 3 entries
+    changed    [AGE] ago by registry: 1 added, 1 moved, 1 removed
+    masters    master1 2, master2 1
+    map file   [GATEWAY]/node-master.map
+
+    sources
+      registry  http_json  3 entries  answered [AGE] ago  last poll FAILED [AGE] ago after [N] ms
+      registry: http://127.0.0.1:[PORT]/nodes.json: failed (500): the database is down
+      registry: 1 left out: the registry names no master for the node (null), as "delta"
+
+    instances
+      edge1  unreachable since [TIME]: unix@[GATEWAY]/admin.sock: can't connect: Connection refused (os error 111) (nothing listens there: is HAProxy running?)
+        last seen as HAProxy [VERSION], pid [PID]
+        last change [AGE] ago: revision 1 by [STRATEGY]: 1 added, 1 moved, 1 removed ([STEPS])
+    "#);
+}
+
+#[test]
+fn a_status_while_a_required_source_is_waited_for() {
+    let scene = Scene::new();
+    scene.registry.answers(503, "PuppetDB is starting");
+    let mapsmith = scene.config().start();
+    assert_eq!(mapsmith.post("/v1/reload?wait=30s").0, 502);
+    mapsmith.wait_for("HAProxy is connected", BOUND, |mapsmith| {
+        (mapsmith.get("/v1/status").1["instances"][0]["state"] == "connected").then_some(())
+    });
+    assert_text!(text(&mapsmith.cli(&["status"]), 1), @"
+    revision   0 (the map file as it was found), 3 entries
+    masters    master1 3
+    map file   [GATEWAY]/node-master.map
+    WAITING for a first answer of registry: nothing is applied until then
+
+    sources
+      registry  http_json  no answer yet    last poll FAILED [AGE] ago after [N] ms
+      registry: http://127.0.0.1:[PORT]/nodes.json: is unavailable for now (503): PuppetDB is starting
+
+    instances
+      edge1  connected, no map wanted yet (HAProxy [VERSION], pid [PID])
+    ");
+}
+
+#[test]
+fn a_status_while_a_change_is_held() {
+    let (_scene, mapsmith) = held();
+    assert_text!(text(&mapsmith.cli(&["status"]), 4).replace(&id(&mapsmith), "[ID]"), @"
+    revision   2, 40 entries
+    changed    [AGE] ago by registry: 40 added, 0 moved, 3 removed
+    masters    master1 40
+    map file   [GATEWAY]/node-master.map
+    HELD BY THE GUARD: nothing of this change is applied
+      the change would remove 30 of the 40 entries in force (75.0%), guard.max_removed allows 20%
+      since [TIME] ([AGE] ago): 40 entries in force, 10 held: 0 added, 0 moved, 30 removed
+      let it through: mapsmith approve [ID]
+
+    sources
+      registry  http_json  10 entries  answered [AGE] ago  last poll full, [N] ms, 171 bytes
+
+    instances
+      edge1  in step with revision 2 (HAProxy [VERSION], pid [PID])
+        last change [AGE] ago: revision 2 by [STRATEGY]: 40 added, 0 moved, 3 removed ([STEPS])
+    ");
+}
+
+/// The held change's id.
+fn id(mapsmith: &Mapsmith) -> String {
+    mapsmith.get("/v1/held").1["id"].as_str().expect("something is held").to_owned()
+}
+
+#[test]
+fn a_node_is_explained() {
+    let (scene, mapsmith) = start();
+    assert_text!(text(&mapsmith.cli(&["explain", "BETA"]), 0), @"
+    node beta goes to master2 (revision 1)
+      since revision 1, [AGE] ago: master1 -> master2
+    sources
+      registry: master2 (counts), answered [AGE] ago
+    in memory right now
+      edge1: master2
+    ");
+    // In step since the start, and never changed since.
+    assert_text!(text(&mapsmith.cli(&["explain", "alpha"]), 0), @"
+    node alpha goes to master1 (revision 1)
+      no change of it is remembered since Mapsmith started
+    sources
+      registry: master1 (counts), answered [AGE] ago
+    in memory right now
+      edge1: master1
+    ");
+    assert_text!(text(&mapsmith.cli(&["explain", "delta"]), 1), @"
+    node delta has no route (revision 1): what HAProxy does without one applies
+    sources
+      registry: left out: the registry names no master for the node (null), answered [AGE] ago
+    in memory right now
+      edge1: no entry
+    ");
+    assert_text!(text(&mapsmith.cli(&["explain", "stranger"]), 1), @"
+    node stranger has no route (revision 1): what HAProxy does without one applies
+    sources
+      registry: does not know the node, answered [AGE] ago
+    in memory right now
+      edge1: no entry
+    ");
+    assert_text!(complaint(&mapsmith.cli(&["explain", "two words"]), 1), @r#"mapsmith: "two words" can be no node: the node's name holds white space (400 Bad Request)"#);
+    drop(scene);
+}
+
+#[test]
+fn a_node_of_an_odd_name_is_explained_as_well() {
+    let (scene, mapsmith) = start();
+    let odd = r#"a/b?c#d;e%20é"f\g"#;
+    scene.registry.knows(&[(odd, "master1")]);
+    reload(&mapsmith);
+    let text = text(&mapsmith.cli(&["explain", odd]), 0);
+    assert!(text.contains(&format!("node {odd} goes to master1")) && text.contains("  edge1: master1"), "{text}");
+}
+
+#[test]
+fn a_reload_says_how_it_ended() {
+    let (scene, mapsmith) = start();
+    assert_text!(text(&mapsmith.cli(&["reload", "--wait", "30s"]), 0), @"
+    nothing changed; 1 of 1 instances in step
+      source registry: answered in [N] ms
+      map: merge [N] ms, compare [N] ms
+      instance edge1: in step with revision 1
+      in all [N] ms
+    ");
+    scene.registry.knows(&[("alpha", "master2"), ("gamma", "master1"), ("new", "master1")]);
+    assert_text!(text(&mapsmith.cli(&["reload", "--wait", "1m 30s"]), 0), @"
+    revision 2: 1 added, 1 moved, 1 removed; 1 of 1 instances in step
+      source registry: answered in [N] ms
+      map: merge [N] ms, compare [N] ms, map file [N] ms
+      instance edge1: in step with revision 2
+        by [STRATEGY]: [STEPS]
+      in all [N] ms
+    ");
+    scene.registry.answers(200, "{\"alpha\": ");
+    assert_text!(text(&mapsmith.cli(&["reload", "--wait", "30s"]), 1), @"
+    source registry: http://127.0.0.1:[PORT]/nodes.json: the JSON text is cut off at line 1, column 11, after 10 bytes; the last good answer stays in force
+      source registry: http://127.0.0.1:[PORT]/nodes.json: the JSON text is cut off at line 1, column 11, after 10 bytes
+      map: merge [N] ms, compare [N] ms
+      instance edge1: in step with revision 2
+      in all [N] ms
+    ");
+    scene.registry.answers(200, ANSWER);
+    assert_text!(text(&mapsmith.cli(&["reload"]), 0), @"every source is polled now; `mapsmith reload --wait 30s` would say how it ends");
+}
+
+#[test]
+fn a_reload_that_is_held_says_what_to_look_at_and_approving_ends_it() {
+    let (_scene, mapsmith) = held();
+    let id = id(&mapsmith);
+    assert_text!(text(&mapsmith.cli(&["reload", "--wait", "30s"]), 4).replace(&id, "[ID]"), @"
+    held back by the guard
+      source registry: answered in [N] ms
+      map: merge [N] ms, compare [N] ms
+      instance edge1: in step with revision 2
+      in all [N] ms
+    HELD BY THE GUARD: nothing of this change is applied
+      the change would remove 30 of the 40 entries in force (75.0%), guard.max_removed allows 20%
+      since [TIME] ([AGE] ago): 40 entries in force, 10 held: 0 added, 0 moved, 30 removed
+      let it through: mapsmith approve [ID]
+    ");
+    assert_text!(complaint(&mapsmith.cli(&["approve", "0123456789abcdef"]), 1).replace(&id, "[ID]"), @"mapsmith: the change 0123456789abcdef is no longer the one held back, [ID] is; look at it before you approve it (409 Conflict)");
+    assert_text!(text(&mapsmith.cli(&["approve"]), 0), @"approved and in force: 0 added, 0 moved, 30 removed (it was held because the change would remove 30 of the 40 entries in force (75.0%), guard.max_removed allows 20%)");
+    assert_text!(text(&mapsmith.cli(&["approve"]), 0), @"nothing is held back");
+}
+
+#[test]
+fn a_daemon_that_does_not_run_is_told_as_that() {
+    let (_scene, mut mapsmith) = start();
+    mapsmith.kill();
+    for verb in [&["status"][..], &["explain", "alpha"], &["reload"], &["approve"]] {
+        let complaint = complaint(&mapsmith.cli(verb), 1);
+        assert!(complaint.contains("no Mapsmith answers at http://127.0.0.1:"), "{verb:?}: {complaint}");
+        assert!(complaint.contains("is `mapsmith run` running?"), "{verb:?}: {complaint}");
+    }
+}
+
+#[test]
+fn what_the_daemon_says_is_there_for_programs_too() {
+    let (_scene, mapsmith) = held();
+    let json = |arguments: &[&str], code| -> Value {
+        let text = text(&mapsmith.cli(&[arguments, &["--output", "json"]].concat()), code);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{text}"))
+    };
+    let status = json(&["status"], 4);
+    assert_eq!(status, mapsmith.get("/v1/status").1, "the CLI shows what the API says");
+    assert_eq!(json(&["explain", "n000"], 0)["master"], "master1");
+    let report = json(&["reload", "--wait", "30s"], 4);
+    assert_eq!((&report["outcome"], &report["held"]["id"]), (&json!("held"), &status["held"]["id"]));
+    assert_eq!(json(&["approve"], 0)["id"], status["held"]["id"]);
+    assert_eq!(json(&["approve"], 0), Value::Null, "nothing is held any more");
+    assert_eq!(json(&["reload"], 0)["outcome"], "requested");
+}

@@ -1,0 +1,76 @@
+//! Wrong arguments, wrong settings, and help.
+
+use std::fs;
+
+use super::{Scene, complaint, text};
+use crate::support::mapsmith::{Mapsmith, cli};
+
+const VERBS: [&str; 8] = ["run", "check", "plan", "sync", "status", "explain", "reload", "approve"];
+
+#[test]
+fn wrong_arguments_end_with_2_and_say_what_is_wrong() {
+    for (arguments, words) in [
+        (&["shuffle"][..], "unrecognized subcommand 'shuffle'"),
+        (&["explain"], "<NODE>"),
+        (&["plan", "--everything"], "--everything"),
+        (&["status", "--output", "yaml"], "possible values: text, json"),
+        (&["reload", "--wait", "soon"], "write a duration like 30s or 2m"),
+        (&[], "Usage: mapsmith"),
+    ] {
+        let complaint = complaint(&cli(arguments, None), 2);
+        assert!(complaint.contains(words), "{arguments:?}: {complaint}");
+    }
+}
+
+#[test]
+fn settings_that_can_not_be_used_end_with_2_and_name_every_problem() {
+    let bad = Mapsmith::config(
+        "[map]\npath = \"node-master.map\"\n[guard]\nmax_removed = \"20%\"\n\
+         [[source]]\nname = \"puppetdb\"\ntype = \"puppetdb\"\nurl = \"puppetdb:8081\"\ncert = \"gateway.pem\"\n\
+         [[source]]\nname = \"puppetdb\"\ntype = \"file\"\n",
+    );
+    for verb in ["run", "check", "plan", "sync"] {
+        let complaint = complaint(&bad.cli(&[verb]), 2);
+        if verb == "run" {
+            assert_text!(complaint, @r#"
+            mapsmith: [CONFIG]/mapsmith.toml: 6 problem(s) in the settings:
+              - map.path: node-master.map is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it
+              - instance: there is none; add an [[instance]] with its runtime socket
+              - source: there are two of the name "puppetdb"
+              - source[0] "puppetdb": url: must begin with http:// or https://
+              - source[0] "puppetdb": cert and key go together
+              - source[1] "puppetdb": path is missing
+            "#);
+        }
+        assert!(complaint.contains("problem(s) in the settings"), "{verb}: {complaint}");
+    }
+}
+
+#[test]
+fn a_settings_file_that_can_not_be_read_is_named() {
+    assert_text!(complaint(&cli(&["check", "-c", "/nonexistent/mapsmith.toml"], None), 2), @"mapsmith: /nonexistent/mapsmith.toml: can't be read: No such file or directory (os error 2)");
+    let misspelt = Mapsmith::config("[map]\npth = \"/etc/haproxy/maps/node-master.map\"\n");
+    assert_text!(complaint(&misspelt.cli(&["check"]), 2), @"mapsmith: [CONFIG]/mapsmith.toml: unknown field `pth`, expected one of `path`, `file`, `lowercase` for key `map`");
+}
+
+#[test]
+fn a_ca_that_is_no_certificate_is_named_before_anything_runs() {
+    let scene = Scene::new();
+    let config = Mapsmith::config(&format!("{}ca = \"ca.pem\"\n", scene.settings()));
+    fs::write(config.directory().join("ca.pem"), "not a certificate").unwrap();
+    let printed = text(&config.cli(&["check"]), 1);
+    assert!(printed.contains("ca.pem") && printed.contains("holds no certificate in PEM form"), "{printed}");
+    let complaint = complaint(&config.cli(&["run"]), 1);
+    assert!(complaint.contains("ca.pem") && complaint.contains("registry"), "{complaint}");
+}
+
+#[test]
+fn every_verb_has_help_of_its_own() {
+    for verb in VERBS {
+        let help = text(&cli(&[verb, "--help"], None), 0);
+        assert!(help.contains(&format!("Usage: mapsmith {verb}")), "{help}");
+    }
+    let help = text(&cli(&["--help"], None), 0);
+    assert!(VERBS.iter().all(|verb| help.contains(&format!("  {verb} "))), "{help}");
+    assert!(help.contains("Exit codes: 0 good, 1 failed, 2 wrong usage or settings, 3 (`plan` only)"), "{help}");
+}

@@ -1,0 +1,183 @@
+//! From a real PuppetDB to a real HAProxy: what a Puppet site sees when nodes move, leave, or never had a master.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::support::haproxy::Gateway;
+use crate::support::mapsmith::{Config, Mapsmith};
+use crate::support::master::Master;
+use crate::support::puppetdb::PuppetDb;
+use crate::support::scene::{
+    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_step, memory, newest, oldest_and_newest, printed, reload,
+};
+
+/// A `[[source]]` for the certnames that begin with `prefix`: every test has its own in the one PuppetDB.
+fn source(url: &str, prefix: &str, more: &str) -> String {
+    let query = format!("factsets[certname, producer, producer_timestamp] {{ certname ~ \"^{prefix}\" }}");
+    format!("[[source]]\nname = \"puppetdb\"\ntype = \"puppetdb\"\nurl = {url:?}\nquery = {query:?}\n{more}\n")
+}
+
+/// The client certificate of that name, and the CA in that file.
+fn tls(certificate: &str, ca: PathBuf) -> String {
+    let puppetdb = PuppetDb::shared();
+    let (cert, key) = (puppetdb.certificate(certificate), puppetdb.key(certificate));
+    format!("ca = {ca:?}\ncert = {cert:?}\nkey = {key:?}")
+}
+
+fn config(gateway: &Gateway, source: &str) -> Config {
+    Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(gateway)))
+}
+
+/// How PuppetDB was asked last: `full` or `delta`.
+fn last_poll(report: &Value) -> &str {
+    report["sources"][0]["poll"]["kind"].as_str().unwrap_or_else(|| panic!("no poll: {report:#}"))
+}
+
+#[test]
+fn a_node_whose_facts_come_through_another_master_is_routed_to_it_after_a_reload() {
+    let puppetdb = PuppetDb::shared();
+    for (number, binary) in oldest_and_newest().into_iter().enumerate() {
+        let prefix = format!("routed{number}-");
+        let (moving, staying) = (format!("{prefix}moving"), format!("{prefix}staying"));
+        puppetdb.replace_facts(&moving, "puppet00.example.test", true);
+        puppetdb.replace_facts(&staying, "puppet00.example.test", true);
+        let (first, second) = (Master::start("master1"), Master::start("master2"));
+        let gateway = Gateway::plan(binary).master("master1", first.address()).master("master2", second.address()).start();
+        let names = "[source.masters]\n\"puppet00.example.test\" = \"master1\"\n\"puppet01.example.test\" = \"master2\"";
+        let mapsmith = config(&gateway, &source(&puppetdb.url(), &prefix, names)).start();
+        in_step(&mapsmith);
+        assert_eq!(gateway.request(&moving), (200, "master1".to_owned()));
+
+        puppetdb.replace_facts(&moving, "puppet01.example.test", true);
+        let report = reload(&mapsmith);
+
+        assert_eq!(gateway.request(&moving), (200, "master2".to_owned()), "{report:#}");
+        assert_eq!(gateway.request(&staying), (200, "master1".to_owned()));
+        assert_eq!(report["outcome"], "in_step");
+        assert_eq!((&report["changes"][0]["moved"], &report["changes"][0]["added"]), (&json!(1), &json!(0)), "{report:#}");
+        let steps = report["instances"][0]["apply"]["steps"].as_array().expect("how long each step took");
+        assert!(!steps.is_empty() && steps.iter().all(|step| step["milliseconds"].is_number()), "{report:#}");
+    }
+}
+
+#[test]
+fn a_delta_poll_finds_a_moved_node_and_never_loses_one() {
+    let puppetdb = PuppetDb::shared();
+    puppetdb.replace_facts("delta-moving", "m1", true);
+    puppetdb.replace_facts("delta-leaving", "m1", true);
+    let gateway = Gateway::plan(newest()).start();
+    let mapsmith = config(&gateway, &source(&puppetdb.url(), "delta-", "full_poll = \"1h\"")).start();
+    in_step(&mapsmith);
+
+    puppetdb.replace_facts("delta-moving", "m2", true);
+    puppetdb.replace_facts("delta-new", "m2", true);
+    let report = reload(&mapsmith);
+    assert_eq!(last_poll(&report), "delta", "{report:#}");
+    assert_eq!(memory(&gateway), entries(&[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")]));
+
+    // What has left shows in a full answer only.
+    puppetdb.deactivate("delta-leaving");
+    let report = reload(&mapsmith);
+    assert_eq!(last_poll(&report), "delta", "{report:#}");
+    assert_eq!(memory(&gateway), entries(&[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")]));
+}
+
+#[test]
+fn a_full_poll_drops_a_deactivated_node() {
+    let puppetdb = PuppetDb::shared();
+    puppetdb.replace_facts("full-leaving", "m1", true);
+    puppetdb.replace_facts("full-staying", "m1", true);
+    let gateway = Gateway::plan(newest()).start();
+    let mapsmith = config(&gateway, &source(&puppetdb.url(), "full-", "full_poll = \"1s\"")).start();
+    in_step(&mapsmith);
+    assert_eq!(memory(&gateway), entries(&[("full-leaving", "m1"), ("full-staying", "m1")]));
+
+    puppetdb.deactivate("full-leaving");
+    mapsmith.wait_for("the deactivated node has no route any more", BOUND, |mapsmith| {
+        let report = reload(mapsmith);
+        let gone = memory(&gateway) == entries(&[("full-staying", "m1")]);
+        assert!(!gone || last_poll(&report) == "full", "{report:#}");
+        gone.then_some(())
+    });
+}
+
+#[test]
+fn a_node_that_no_master_has_reported_for_has_no_route_and_is_shown_as_left_out() {
+    let puppetdb = PuppetDb::shared();
+    puppetdb.replace_facts_of_no_producer("orphan-1");
+    puppetdb.replace_facts("orphan-2", "master1", true);
+    let master = Master::start("master1");
+    let gateway = Gateway::plan(newest()).master("master1", master.address()).start();
+    let mapsmith = config(&gateway, &source(&puppetdb.url(), "orphan-", "")).start();
+
+    let status = in_step(&mapsmith);
+    assert_eq!(gateway.request("orphan-2"), (200, "master1".to_owned()));
+    assert_eq!(gateway.request("orphan-1").0, 404);
+    let rejections = &status["sources"][0]["rejections"];
+    assert_eq!(rejections["counts"], json!({ "no_master": 1 }), "{status:#}");
+    assert_eq!(rejections["named"], json!({ "orphan-1": "no_master" }), "{status:#}");
+    let (_, explained) = mapsmith.get("/v1/nodes/orphan-1");
+    assert_eq!((&explained["master"], &explained["sources"][0]["left_out"]), (&Value::Null, &json!("no_master")));
+}
+
+#[test]
+fn a_certificate_of_the_puppet_ca_is_let_in() {
+    let puppetdb = PuppetDb::shared();
+    puppetdb.replace_facts("mutual-1", "m1", true);
+    let gateway = Gateway::plan(newest()).start();
+    let source = source(&puppetdb.tls_url(), "mutual-", &tls("gateway", puppetdb.ca()));
+    let mapsmith = config(&gateway, &source).start();
+    in_step(&mapsmith);
+    assert_eq!(memory(&gateway), entries(&[("mutual-1", "m1")]));
+
+    // And the next poll, over a connection that was kept.
+    puppetdb.replace_facts("mutual-1", "m2", true);
+    reload(&mapsmith);
+    assert_eq!(memory(&gateway), entries(&[("mutual-1", "m2")]));
+}
+
+/// What `check` says of the source, and what the running daemon does, with a certificate or CA that does not fit.
+fn refused(certificate: &str, ca: PathBuf) -> String {
+    let puppetdb = PuppetDb::shared();
+    let gateway = Gateway::plan(newest()).entry("kept", "m1").start();
+    let config = config(&gateway, &source(&puppetdb.tls_url(), "refused-", &tls(certificate, ca)));
+    let output = config.cli(&["check"]);
+    let (code, text) = printed(&output);
+    assert_eq!(code, 1, "{text}{}", complaints(&output));
+    let line =
+        text.lines().find(|line| line.starts_with("FAIL  source puppetdb:")).unwrap_or_else(|| panic!("{text}")).to_owned();
+
+    let mapsmith = config.start();
+    let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
+    assert_eq!(status, 502, "{problem:#}");
+    let error = problem["report"]["sources"][0]["error"].as_str().expect("why the source failed");
+    assert!(line.ends_with(error), "check says {line:?}, the daemon {error:?}");
+    assert_eq!(memory(&gateway), entries(&[("kept", "m1")]), "a source that never answered changes nothing");
+    line
+}
+
+#[test]
+fn a_foreign_client_certificate_is_refused_with_a_message_that_says_so() {
+    let line = refused("rogue", PuppetDb::shared().ca());
+    for part in ["the server refused this client's certificate", "rogue.pem (cert)", "signed by the CA that the server trusts"] {
+        assert!(line.contains(part), "{part:?} is not in {line:?}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_on_puppetdbs_allowlist_is_refused_with_a_message_that_names_the_allowlist() {
+    let line = refused("stranger", PuppetDb::shared().ca());
+    for part in ["access was refused (403)", "certificate-allowlist"] {
+        assert!(line.contains(part), "{part:?} is not in {line:?}");
+    }
+}
+
+#[test]
+fn a_ca_that_did_not_sign_puppetdbs_certificate_is_named() {
+    let wrong = PuppetDb::shared().certificate("rogue");
+    let line = refused("gateway", wrong);
+    for part in ["the server's certificate is not trusted", "rogue.pem (ca)"] {
+        assert!(line.contains(part), "{part:?} is not in {line:?}");
+    }
+}

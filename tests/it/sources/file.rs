@@ -1,0 +1,221 @@
+//! A file as a source: noticed when it changes, and never taken for what it is not.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mapsmith::model::status::PollKind;
+use mapsmith::model::{Illegal, SourceState};
+use mapsmith::source::{self, PollRequests, poller};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Registry, assert_says, entries, rejected};
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.0.path().join("nodes")
+    }
+
+    /// As a careful writer does it.
+    fn replace(&self, text: &str) {
+        let new = self.0.path().join("nodes.new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.file()).unwrap();
+    }
+
+    /// As if it had been written long ago, so that its time of change says all.
+    fn replace_old(&self, text: &str) {
+        let new = self.0.path().join("nodes.new");
+        fs::write(&new, text).unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        fs::File::options().write(true).open(&new).unwrap().set_modified(long_ago).unwrap();
+        fs::rename(new, self.file()).unwrap();
+    }
+
+    fn registry(&self, settings: Value) -> Registry {
+        let mut all = json!({"type": "file", "path": self.file()});
+        all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        Registry::new(all)
+    }
+}
+
+#[tokio::test]
+async fn an_object_a_list_or_a_map_file_is_a_map() {
+    for (text, settings) in [
+        ("\n {\"A\": \"m1\", \"b\": \"m2\", \"c\": null}", json!({})),
+        (r#"[{"n":"a","m":"m1"},{"n":"b","m":"m2"},{"n":"c","m":null}]"#, json!({"node_field": "n", "master_field": "m"})),
+        ("# nodes\nA m1\n\nb\tm2\nc\n", json!({})),
+    ] {
+        let folder = Folder::new();
+        folder.replace(text);
+        let mut settings = settings;
+        settings["masters"] = json!({"m2": "master2"});
+        let polled = folder.registry(settings).poll().await;
+        assert_eq!((polled.kind, entries(&polled)), (PollKind::Full, vec![("a", "m1"), ("b", "master2")]));
+        assert_eq!((polled.rejections.total(), polled.bytes), (1, text.len() as u64));
+    }
+}
+
+#[tokio::test]
+async fn illegal_lines_of_a_map_file_are_left_out_and_named() {
+    let folder = Folder::new();
+    folder.replace("a m1\nlonely\nb two words\na m2\n");
+    let polled = folder.registry(json!({})).poll().await;
+    assert_eq!(entries(&polled), [("a", "m1")]);
+    assert_eq!(rejected(&polled), [("line 2", Illegal::EmptyValue), ("line 3", Illegal::ValueWhiteSpace)]);
+}
+
+#[tokio::test]
+async fn an_untouched_file_is_not_read_again() {
+    let folder = Folder::new();
+    folder.replace_old("a m1\n");
+    let mut registry = folder.registry(json!({}));
+    let first = registry.poll().await;
+    let second = registry.poll().await;
+    assert_eq!((second.kind, second.bytes), (PollKind::Unchanged, 0));
+    assert!(Arc::ptr_eq(&first.entries, &second.entries));
+    registry.current = None;
+    assert_eq!(registry.poll().await.kind, PollKind::Full);
+    folder.replace_old("a m2\n");
+    assert_eq!(entries(&registry.poll().await), [("a", "m2")]);
+}
+
+#[tokio::test]
+async fn a_file_that_can_not_be_used_is_named_with_what_is_wrong() {
+    let folder = Folder::new();
+    let mut registry = folder.registry(json!({"max_bytes": 1000}));
+    let path = folder.file().display().to_string();
+    assert_says(&registry.failure().await, &[&path, "there is no such file"]);
+    fs::create_dir(folder.file()).unwrap();
+    assert_says(&registry.failure().await, &[&path, "is a folder"]);
+    fs::remove_dir(folder.file()).unwrap();
+    for (text, part) in [
+        ("{\"a\": \"m1\",\n \"b\"", "cut off at line 2, column 5"),
+        ("{\"a\": \"m1\",\n b}", "mistake at line 2, column 2"),
+        ("{\"a\": \"m1\"}\nmore", "something follows the end of the JSON text, at line 2, column 1"),
+        ("[{\"n\": \"a\"}]", "set node_field and master_field"),
+    ] {
+        folder.replace(text);
+        assert_says(&registry.failure().await, &[&path, part]);
+    }
+    for beginning in ["", "{", " "] {
+        folder.replace(&format!("{beginning}{}", "\"a\": \"b\",".repeat(1000)));
+        assert_says(&registry.failure().await, &[&path, "larger than max_bytes (1000 bytes"]);
+    }
+    folder.replace(&" ".repeat(2000));
+    assert_says(&registry.failure().await, &["larger than max_bytes"]);
+}
+
+#[tokio::test]
+async fn an_unreadable_file_is_an_error() {
+    let folder = Folder::new();
+    folder.replace("a m1\n");
+    fs::set_permissions(folder.file(), fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(folder.file()).is_ok() {
+        // Nothing is unreadable for a superuser.
+        return;
+    }
+    assert_says(&folder.registry(json!({})).failure().await, &["can't be read", "denied"]);
+}
+
+/// A poller that nobody asks anything: what it learns it learns by watching.
+struct Watched {
+    state: watch::Receiver<SourceState>,
+    shutdown: CancellationToken,
+}
+
+impl Watched {
+    fn start(path: &Path) -> Self {
+        let settings: mapsmith::settings::Source =
+            serde_json::from_value(json!({"name": "file", "type": "file", "path": path})).unwrap();
+        let source = source::build(&settings, true).unwrap();
+        let (sender, state) = watch::channel(SourceState::before_first_poll("file".to_owned(), "file".to_owned(), true));
+        let shutdown = CancellationToken::new();
+        let end = shutdown.clone();
+        tokio::spawn(async move {
+            let requests = PollRequests::new();
+            poller::run(source, &settings, requests, sender, end).await;
+        });
+        Self { state, shutdown }
+    }
+
+    async fn until(&mut self, wanted: impl FnMut(&SourceState) -> bool) -> SourceState {
+        let wait = self.state.wait_for(wanted);
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the change is noticed").unwrap().clone()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn master_of_a(state: &SourceState) -> Option<&str> {
+    state.snapshot.as_ref().and_then(|snapshot| snapshot.entries.get("a"))
+}
+
+#[tokio::test]
+async fn a_replaced_file_is_noticed_without_a_poll_being_due() {
+    let folder = Folder::new();
+    folder.replace("{\"a\": \"m1\"}");
+    let mut watched = Watched::start(&folder.file());
+    watched.until(|state| master_of_a(state) == Some("m1")).await;
+    for master in ["m2", "m3"] {
+        folder.replace(&format!("{{\"a\": \"{master}\"}}"));
+        watched.until(|state| master_of_a(state) == Some(master)).await;
+    }
+    fs::write(folder.file(), "{\"a\": \"in place\"}".replace(' ', "")).unwrap();
+    watched.until(|state| master_of_a(state) == Some("inplace")).await;
+}
+
+#[tokio::test]
+async fn a_file_behind_a_link_that_is_turned_is_noticed() {
+    // As Kubernetes replaces the files of a ConfigMap.
+    let folder = Folder::new();
+    for (version, master) in [("v1", "m1"), ("v2", "m2")] {
+        fs::create_dir(folder.0.path().join(version)).unwrap();
+        fs::write(folder.0.path().join(version).join("nodes"), format!("a {master}\n")).unwrap();
+    }
+    let link = |version: &str| {
+        let new = folder.0.path().join("data.new");
+        std::os::unix::fs::symlink(version, &new).unwrap();
+        fs::rename(new, folder.0.path().join("data")).unwrap();
+    };
+    link("v1");
+    std::os::unix::fs::symlink("data/nodes", folder.file()).unwrap();
+    let mut watched = Watched::start(&folder.file());
+    watched.until(|state| master_of_a(state) == Some("m1")).await;
+    link("v2");
+    watched.until(|state| master_of_a(state) == Some("m2")).await;
+}
+
+#[tokio::test]
+async fn a_truncated_or_lost_file_keeps_the_last_good_map() {
+    let folder = Folder::new();
+    folder.replace("{\"a\": \"m1\"}");
+    let mut watched = Watched::start(&folder.file());
+    let good = watched.until(|state| state.snapshot.is_some()).await;
+    folder.replace("{\"a\": \"m");
+    let failed = watched.until(|state| state.status.error.is_some()).await;
+    assert_says(failed.status.error.as_deref().unwrap(), &["cut off at line 1, column 9"]);
+    assert_eq!(master_of_a(&failed), Some("m1"));
+    assert_eq!(failed.status.answered_at, good.status.answered_at);
+    fs::remove_file(folder.file()).unwrap();
+    let lost = watched.until(|state| state.status.error.as_ref().is_some_and(|error| error.contains("no such file"))).await;
+    assert_eq!(master_of_a(&lost), Some("m1"));
+    folder.replace("{\"a\": \"m2\"}");
+    let healed = watched.until(|state| master_of_a(state) == Some("m2")).await;
+    assert_eq!(healed.status.error, None);
+}

@@ -1,0 +1,202 @@
+//! PuppetDB as a source: what is asked, when, and what its answers come to.
+
+use mapsmith::model::Illegal;
+use mapsmith::model::status::PollKind;
+use serde_json::{Value, json};
+use wiremock::matchers::{body_partial_json, header, method, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use super::{Registry, assert_says, entries, queries, rejected};
+
+const FULL: &str = "factsets[certname, producer, producer_timestamp] {}";
+
+fn row(certname: &str, producer: &str) -> Value {
+    json!({"certname": certname, "producer": producer, "producer_timestamp": "2026-11-20T11:00:00.000Z"})
+}
+
+fn answer(rows: Value) -> ResponseTemplate {
+    ResponseTemplate::new(200).insert_header("Date", "Fri, 20 Nov 2026 11:58:30 GMT").set_body_json(rows)
+}
+
+/// Gives these answers in order, each once.
+async fn in_order(server: &MockServer, answers: Vec<ResponseTemplate>) {
+    for answer in answers {
+        Mock::given(method("POST")).and(path("/pdb/query/v4")).respond_with(answer).up_to_n_times(1).mount(server).await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_belong_to_the_producer_of_their_facts() {
+    let server = MockServer::start().await;
+    in_order(&server, vec![answer(json!([row("Node1", "puppet00"), row("node2", "puppet01"), row("node3", "other")]))]).await;
+    let settings = json!({"masters": {"puppet00": "master1", "puppet01": "master2"}});
+    let polled = Registry::puppetdb(&format!("{}/", server.uri()), settings).poll().await;
+    assert_eq!(entries(&polled), [("node1", "master1"), ("node2", "master2"), ("node3", "other")]);
+    assert_eq!(polled.kind, PollKind::Full);
+    assert_eq!(queries(&server).await, [FULL]);
+    let request = &server.received_requests().await.unwrap()[0];
+    assert_eq!(request.headers["user-agent"], format!("mapsmith/{}", env!("CARGO_PKG_VERSION")));
+    assert_eq!(request.headers["content-type"], "application/json");
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_an_answer() {
+    let server = MockServer::start().await;
+    in_order(&server, vec![answer(json!([]))]).await;
+    let polled = Registry::puppetdb(&server.uri(), json!({})).poll().await;
+    assert_eq!((polled.kind, polled.entries.len(), polled.bytes), (PollKind::Full, 0, 2));
+}
+
+#[tokio::test]
+async fn a_node_without_a_master_is_left_out_and_the_rest_goes_on() {
+    let server = MockServer::start().await;
+    let unowned = json!({"certname": "node1", "producer": null, "producer_timestamp": null});
+    in_order(&server, vec![answer(json!([unowned, row("node2", "master1"), row("no de", "master1")]))]).await;
+    let polled = Registry::puppetdb(&server.uri(), json!({})).poll().await;
+    assert_eq!(entries(&polled), [("node2", "master1")]);
+    assert_eq!(rejected(&polled), [("no de", Illegal::KeyWhiteSpace), ("node1", Illegal::NoMaster)]);
+}
+
+#[tokio::test]
+async fn of_two_rows_of_a_node_the_newest_counts() {
+    let server = MockServer::start().await;
+    let newer = json!({"certname": "NODE1", "producer": "z", "producer_timestamp": "2026-11-20T11:00:00.001Z"});
+    in_order(&server, vec![answer(json!([row("node1", "a"), newer.clone()])), answer(json!([newer, row("node1", "a")]))]).await;
+    let mut registry = Registry::puppetdb(&server.uri(), json!({"full_poll": "1s"}));
+    for _ in 0..2 {
+        let polled = registry.poll().await;
+        assert_eq!(entries(&polled), [("node1", "z")]);
+        assert_eq!(rejected(&polled), [("node1", Illegal::Conflict)]);
+        registry.later(1);
+    }
+}
+
+#[tokio::test]
+async fn between_full_polls_only_what_changed_is_asked_for() {
+    let server = MockServer::start().await;
+    in_order(
+        &server,
+        vec![
+            answer(json!([row("a", "m1"), row("b", "m1"), row("c", "m1")])),
+            answer(json!([])),
+            ResponseTemplate::new(200)
+                .insert_header("Date", "Fri, 20 Nov 2026 12:01:00 GMT")
+                .set_body_json(json!([row("b", "m2"), row("d", "m1"), {"certname": "c", "producer": null}])),
+            answer(json!([row("a", "m1")])),
+            answer(json!([row("a", "m2")])),
+        ],
+    )
+    .await;
+    let mut registry = Registry::puppetdb(&server.uri(), json!({"full_poll": "4m", "overlap": "90s"}));
+    let full = registry.poll().await;
+    registry.later(60);
+    let unchanged = registry.poll().await;
+    assert_eq!((unchanged.kind, unchanged.bytes), (PollKind::Delta, 2));
+    assert!(std::sync::Arc::ptr_eq(&unchanged.entries, &full.entries));
+    registry.later(60);
+    let changed = registry.poll().await;
+    assert_eq!(entries(&changed), [("a", "m1"), ("b", "m2"), ("d", "m1")]);
+    assert_eq!(rejected(&changed), [("c", Illegal::NoMaster)]);
+    registry.later(119);
+    let same = registry.poll().await;
+    assert!(std::sync::Arc::ptr_eq(&same.entries, &changed.entries));
+    assert!(std::sync::Arc::ptr_eq(&same.rejections, &changed.rejections));
+    // Four minutes after the last full poll: nodes that are gone without a trace go now.
+    registry.later(1);
+    let full = registry.poll().await;
+    assert_eq!((full.kind, entries(&full)), (PollKind::Full, vec![("a", "m2")]));
+    let delta = |since: &str| format!("factsets[certname, producer, producer_timestamp] {{ producer_timestamp > \"{since}\" }}");
+    assert_eq!(
+        queries(&server).await,
+        [
+            FULL.to_owned(),
+            // The server's own time of its last answer, less the overlap.
+            delta("2026-11-20T11:57:00.000Z"),
+            delta("2026-11-20T11:57:00.000Z"),
+            delta("2026-11-20T11:59:30.000Z"),
+            FULL.to_owned()
+        ]
+    );
+}
+
+#[tokio::test]
+async fn after_a_failure_everything_is_asked_for_again() {
+    let server = MockServer::start().await;
+    let rows = || answer(json!([row("a", "m1")]));
+    in_order(&server, vec![rows(), ResponseTemplate::new(500).set_body_string("down"), rows(), rows()]).await;
+    let mut registry = Registry::puppetdb(&server.uri(), json!({}));
+    registry.poll().await;
+    assert_says(&registry.failure().await, &["failed (500)", "down"]);
+    assert_eq!(registry.poll().await.kind, PollKind::Full);
+    assert_eq!(registry.poll().await.kind, PollKind::Delta);
+}
+
+#[tokio::test]
+async fn a_query_of_ones_own_is_followed_by_its_own_delta_or_by_full_polls() {
+    let server = MockServer::start().await;
+    let row = json!([{"name": "a", "value": "m1"}]);
+    in_order(&server, vec![ResponseTemplate::new(200).set_body_json(row); 4]).await;
+    let query = "facts[name, value] { name = 'master' }";
+    let fields = json!({"query": query, "node_field": "name", "master_field": "value"});
+    let mut registry = Registry::puppetdb(&server.uri(), fields.clone());
+    for _ in 0..2 {
+        assert_eq!(registry.poll().await.kind, PollKind::Full);
+    }
+    let mut settings = fields;
+    settings["delta_query"] = json!("changed since '{since}'");
+    settings["overlap"] = json!("1m");
+    let mut registry = Registry::puppetdb(&server.uri(), settings);
+    // wiremock answers with the present time of day; a `Date` of our own stands in the other tests.
+    assert_eq!(registry.poll().await.kind, PollKind::Full);
+    assert_eq!(registry.poll().await.kind, PollKind::Delta);
+    let queries = queries(&server).await;
+    assert_eq!(queries[..3], [query, query, query]);
+    assert!(queries[3].starts_with("changed since '") && !queries[3].contains("{since}"), "{}", queries[3]);
+}
+
+#[tokio::test]
+async fn a_derived_delta_that_puppetdb_refuses_is_given_up() {
+    let server = MockServer::start().await;
+    let rows = || answer(json!([row("a", "m1")]));
+    in_order(&server, vec![rows(), ResponseTemplate::new(400).set_body_string("no such field"), rows(), rows()]).await;
+    let mut registry = Registry::puppetdb(&server.uri(), json!({}));
+    for _ in 0..3 {
+        assert_eq!(registry.poll().await.kind, PollKind::Full);
+    }
+    let queries = queries(&server).await;
+    assert_eq!([&queries[0], &queries[2], &queries[3]], [FULL; 3]);
+}
+
+#[tokio::test]
+async fn the_token_is_read_at_each_poll_and_never_shown() {
+    let server = MockServer::start().await;
+    for token in ["first-secret", "second-secret"] {
+        Mock::given(header("X-Authentication", token))
+            .respond_with(ResponseTemplate::new(401).set_body_string(format!("the token {token} has expired")))
+            .mount(&server)
+            .await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    let mut registry = Registry::puppetdb(&server.uri(), json!({"token_file": token_file}));
+    assert_says(&registry.failure().await, &["token_file", "token\"", "can't be read"]);
+    for token in ["first-secret", "second-secret"] {
+        std::fs::write(&token_file, format!("{token}\n")).unwrap();
+        let error = registry.try_poll().await.unwrap_err();
+        assert_says(&error.to_string(), &["access was refused (401)", "the token *** has expired"]);
+        assert!(!format!("{error:?} {error}").contains("secret"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_of_any_length_goes_through() {
+    let server = MockServer::start().await;
+    let nodes = (0..2000).map(|number| format!("'node{number}.example.test'")).collect::<Vec<_>>().join(", ");
+    let query = format!("factsets[certname, producer] {{ certname in [{nodes}] }}");
+    Mock::given(body_partial_json(json!({"query": query})))
+        .respond_with(answer(json!([row("a", "m1")])))
+        .expect(1)
+        .mount(&server)
+        .await;
+    Registry::puppetdb(&server.uri(), json!({"query": query})).poll().await;
+}

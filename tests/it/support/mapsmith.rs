@@ -1,0 +1,189 @@
+//! The program under test, as a user runs it: its own binary with a configuration file.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::{Ending, Process};
+use super::{eventually, http, poll};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_mapsmith");
+
+/// Longer than any start or end takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A configuration file in a folder of its own, which is there for other files too.
+pub struct Config {
+    directory: TempDir,
+}
+
+impl Config {
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("mapsmith.toml")
+    }
+
+    /// Runs a verb on this configuration (`-c` is added) to its end.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        let path = self.path();
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["-c", path.to_str().expect("a folder named in UTF-8")]);
+        cli(&arguments, None)
+    }
+
+    /// Starts `mapsmith run`; returns when its API listens.
+    pub fn start(self) -> Mapsmith {
+        let (process, address) = self.launch();
+        Mapsmith { process, config: self, address }
+    }
+
+    fn launch(&self) -> (Process, SocketAddr) {
+        let log = self.directory.path().join("mapsmith.log");
+        // A process before this one wrote to it too.
+        let old = fs::read_to_string(&log).map_or(0, |log| log.len());
+        let path = self.path();
+        let command = ["env", "-u", "RUST_LOG", BINARY, "run", "-c", path.to_str().expect("a folder named in UTF-8")];
+        let ending = Ending { remove: Some(self.directory.path().to_owned()), ..Ending::default() };
+        let mut process = Process::start(&command, &log, ending);
+        let address = eventually("mapsmith says that its API listens, or ends", PATIENCE, || {
+            let ended = process.exit_status();
+            let found = process.log().get(old..).and_then(api_address);
+            assert!(found.is_some() || ended.is_none(), "mapsmith ended: {ended:?}\n{}", process.log());
+            found
+        });
+        (process, address)
+    }
+}
+
+/// The running daemon, killed on drop.
+pub struct Mapsmith {
+    process: Process,
+    config: Config,
+    address: SocketAddr,
+}
+
+impl Mapsmith {
+    /// Writes a configuration: what a test gives, and an API on a free port unless it gives an `[api]` itself.
+    pub fn config(toml: &str) -> Config {
+        let directory = tempfile::Builder::new().prefix("mapsmith-").tempdir().expect("a temporary folder");
+        let config = Config { directory };
+        let api = if toml.contains("[api]") { "" } else { "\n[api]\nlisten = \"127.0.0.1:0\"\n" };
+        fs::write(config.path(), format!("{toml}{api}")).expect("the configuration can be written");
+        config
+    }
+
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The configuration that it runs on.
+    pub fn configuration(&self) -> &Config {
+        &self.config
+    }
+
+    /// The status, and the body: as it stands, in a string, where it isn't JSON.
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        self.request("GET", path)
+    }
+
+    pub fn post(&self, path: &str) -> (u16, Value) {
+        self.request("POST", path)
+    }
+
+    /// A connection to its API, for a request that outlasts a borrow of this.
+    pub fn connect(&self) -> http::Connection {
+        http::Connection::open(self.address).unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    }
+
+    /// Any request, with the answer as it came.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> http::Response {
+        http::request(self.address, method, path, headers, body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
+    }
+
+    fn request(&self, method: &str, path: &str) -> (u16, Value) {
+        let response = self.ask(method, path, &[], "");
+        let body = serde_json::from_str(&response.body).unwrap_or(Value::String(response.body));
+        (response.status, body)
+    }
+
+    /// [`eventually`], with the log in the panic.
+    pub fn wait_for<T>(&self, what: &str, bound: Duration, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+        poll(bound, || look(self)).unwrap_or_else(|| panic!("did not happen within {bound:?}: {what}\n{}", self.log()))
+    }
+
+    /// Asks it to end, and returns its exit code.
+    pub fn sigterm(&mut self) -> i32 {
+        self.process.signal("TERM");
+        self.process.wait(PATIENCE)
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same configuration; kills it first if it runs. Its log goes on.
+    pub fn restart(&mut self) {
+        self.kill();
+        (self.process, self.address) = self.config.launch();
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends it any signal, and waits for nothing.
+    pub fn signal(&mut self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits for its end; returns its exit code.
+    pub fn wait(&mut self) -> i32 {
+        self.process.wait(PATIENCE)
+    }
+
+    /// SIGHUP: look again.
+    pub fn hangup(&mut self) {
+        self.process.signal("HUP");
+    }
+
+    /// All that it has logged so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Runs a verb against its API to its end.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        cli(arguments, Some(&self.api_url()))
+    }
+}
+
+/// Runs the binary to its end; one that never ends is killed, and fails.
+pub fn cli(arguments: &[&str], url: Option<&str>) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120", BINARY]).args(arguments);
+    // A test's outcome must not hang on the environment of the person who runs it.
+    for name in ["RUST_LOG", "MAPSMITH_CONFIG", "MAPSMITH_URL", "MAPSMITH_TOKEN"] {
+        command.env_remove(name);
+    }
+    if let Some(url) = url {
+        command.env("MAPSMITH_URL", url);
+    }
+    command.output().expect("timeout starts")
+}
+
+/// The address in the log line that says that the API listens.
+fn api_address(log: &str) -> Option<SocketAddr> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let fields = lines.map(|line| line["fields"].clone()).find(|fields| fields["message"] == "API listening")?;
+    fields["address"].as_str()?.parse().ok()
+}

@@ -1,0 +1,282 @@
+//! A real PuppetDB with its PostgreSQL, one for all tests: it takes half a minute to start.
+//!
+//! Every test sees every test's nodes, so each takes certnames of its own and asks for those alone, as in
+//! `factsets[certname, producer] { certname ~ "^my-test-" }`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::process::{Ending, Process};
+use super::{eventually, free_port, http, program, run};
+
+/// A cold start on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// PuppetDB's heap is small and its compiler quick: it starts in half the time, and a test asks it little.
+const JAVA_OPTIONS: [&str; 5] =
+    ["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.security.egd=/dev/urandom"];
+
+/// The certificate authority of the tests and what it has signed. Puppet's own is like it.
+///
+/// `gateway` is on PuppetDB's allowlist; `stranger` is of the same authority and not on it; `rogue` is self-signed.
+const CERTIFICATES: &str = r#"
+set -e
+openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj '/CN=Puppet CA: test' -keyout ca.key -out ca.pem \
+  -addext basicConstraints=critical,CA:true -addext keyUsage=critical,keyCertSign,cRLSign
+for name in puppetdb gateway stranger; do
+  openssl req -newkey rsa:2048 -nodes -subj "/CN=$name" -keyout "$name.key" -out "$name.csr"
+  printf 'subjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' "$name" >"$name.ext"
+  openssl x509 -req -in "$name.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 3650 -extfile "$name.ext" -out "$name.pem"
+done
+openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=rogue -keyout rogue.key -out rogue.pem
+"#;
+
+/// The running pair. Both end, and their folders go, when the test process has ended, however that was.
+pub struct PuppetDb {
+    http: SocketAddr,
+    tls: SocketAddr,
+    directory: PathBuf,
+    /// The last producer timestamp given, in milliseconds: PuppetDB keeps the facts with the newest one.
+    last_timestamp: AtomicI64,
+    _postgres: Process,
+    _puppetdb: Process,
+}
+
+impl PuppetDb {
+    /// The one instance; the first caller starts it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<PuppetDb> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// Plain HTTP, which needs no certificate.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// TLS, where only the client certificate `gateway` may ask.
+    pub fn tls_url(&self) -> String {
+        format!("https://{}", self.tls)
+    }
+
+    /// The authority's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.directory.join("ssl/ca.pem")
+    }
+
+    /// The certificate of `gateway`, `stranger` or `rogue`.
+    pub fn certificate(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("ssl/{name}.pem"))
+    }
+
+    /// The key to [`Self::certificate`].
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("ssl/{name}.key"))
+    }
+
+    /// A Puppet Server (the producer) sends a node's facts. Waits until they are stored, or only until they are queued.
+    pub fn replace_facts(&self, certname: &str, producer: &str, wait: bool) {
+        self.send_facts(certname, Some(producer), wait);
+    }
+
+    /// A node's facts without a producer, as old Puppet Servers and imports leave them. Waits until they are stored.
+    pub fn replace_facts_of_no_producer(&self, certname: &str) {
+        self.send_facts(certname, None, true);
+    }
+
+    fn send_facts(&self, certname: &str, producer: Option<&str>, wait: bool) {
+        let facts = |timestamp: &str| {
+            json!({
+                "certname": certname,
+                "environment": "production",
+                "producer_timestamp": timestamp,
+                "producer": producer,
+                "values": {},
+            })
+        };
+        self.command("replace_facts", 5, certname, facts, wait);
+    }
+
+    /// Takes a node out of service, as `puppet node deactivate` does. Waits until it is.
+    pub fn deactivate(&self, certname: &str) {
+        let node = |timestamp: &str| json!({ "certname": certname, "producer_timestamp": timestamp });
+        self.command("deactivate_node", 3, certname, node, true);
+    }
+
+    fn command(&self, command: &str, version: u32, certname: &str, content: impl Fn(&str) -> Value, wait: bool) {
+        let timestamp = self.next_timestamp();
+        let wait = if wait { "&secondsToWaitForCompletion=30" } else { "" };
+        let path =
+            format!("/pdb/cmd/v1?command={command}&version={version}&certname={certname}&producer-timestamp={timestamp}{wait}");
+        let headers = [("Content-Type", "application/json"), ("Accept", "application/json")];
+        let body = content(&timestamp).to_string();
+        let response = http::request(self.http, "POST", &path, &headers, &body).expect("PuppetDB answers");
+        assert_eq!(response.status, 200, "{}", response.body);
+        let timed_out = response.body.contains("\"timed_out\":true") || response.body.contains("\"timed_out\" : true");
+        assert!(!timed_out, "PuppetDB did not carry out {command} in time: {}", response.body);
+    }
+
+    /// What PuppetDB answers to a query in its language, over plain HTTP.
+    pub fn query(&self, query: &str) -> Value {
+        let headers = [("Content-Type", "application/json")];
+        let body = json!({ "query": query }).to_string();
+        let response = http::request(self.http, "POST", "/pdb/query/v4", &headers, &body).expect("PuppetDB answers");
+        assert_eq!(response.status, 200, "{}", response.body);
+        serde_json::from_str(&response.body).expect("PuppetDB answers in JSON")
+    }
+
+    /// Now, but always later than the last one: two commands within a millisecond would tie.
+    fn next_timestamp(&self) -> String {
+        let now = Timestamp::now().as_millisecond();
+        let last = self.last_timestamp.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1)));
+        let next = now.max(last.expect("the update always gives one") + 1);
+        let next = Timestamp::from_millisecond(next).expect("a time of this age");
+        next.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    }
+
+    fn start() -> Self {
+        // Nobody drops a static: the supervising shells remove these.
+        let directory = shared_folder("mapsmith-puppetdb-");
+        let database = shared_folder("mapsmith-postgres-");
+        let (http_port, tls_port, database_port) = (free_port(), free_port(), free_port());
+        for folder in ["conf.d", "ssl", "var"] {
+            fs::create_dir(directory.join(folder)).expect("a folder");
+        }
+        let ssl = directory.join("ssl");
+        run("sh", &["-c", &format!("cd '{}' && {{ {CERTIFICATES} }} 2>&1", ssl.display())]);
+
+        let mut postgres = start_postgres(&database, database_port);
+        create_database(database_port, &mut postgres);
+        write_configuration(&directory, http_port, tls_port, database_port);
+
+        let temporary_files = format!("-Djava.io.tmpdir={}", directory.display());
+        let configuration = directory.join("conf.d");
+        let java = program("java");
+        let mut command = vec![java.to_str().expect("a path in UTF-8")];
+        command.extend(JAVA_OPTIONS);
+        command.extend([&temporary_files, "-cp", "/usr/share/puppetdb/puppetdb.jar", "clojure.main"]);
+        command.extend(["-m", "puppetlabs.puppetdb.core", "services", "--bootstrap-config", "/etc/puppetdb/bootstrap.cfg"]);
+        command.extend(["--config", configuration.to_str().expect("a path in UTF-8")]);
+        let ending = Ending { remove: Some(directory.clone()), ..Ending::default() };
+        let mut puppetdb = Process::start(&command, &directory.join("puppetdb.log"), ending);
+
+        let http = SocketAddr::from(([127, 0, 0, 1], http_port));
+        eventually("PuppetDB answers", PATIENCE, || {
+            assert!(puppetdb.exit_status().is_none(), "PuppetDB ended:\n{}", puppetdb.log());
+            let response = http::request(http, "GET", "/pdb/meta/v1/version", &[], "").ok()?;
+            (response.status == 200).then_some(())
+        });
+        Self {
+            http,
+            tls: SocketAddr::from(([127, 0, 0, 1], tls_port)),
+            directory,
+            last_timestamp: AtomicI64::new(0),
+            _postgres: postgres,
+            _puppetdb: puppetdb,
+        }
+    }
+}
+
+/// A folder that another user can enter and nobody drops.
+fn shared_folder(prefix: &str) -> PathBuf {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary folder").keep();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("our own folder");
+    folder
+}
+
+/// PostgreSQL refuses to run as root: there it runs as the user that its package made.
+fn start_postgres(directory: &Path, port: u16) -> Process {
+    let programs = postgres_programs();
+    let (initdb, server) = (programs.join("initdb"), programs.join("postgres"));
+    let (initdb, server) = (initdb.to_str().expect("a path in UTF-8"), server.to_str().expect("a path in UTF-8"));
+    let data = directory.join("data");
+    let data = data.to_str().expect("a path in UTF-8");
+    // Not runuser, which stays in between and keeps the signal that ends the server to itself.
+    let other_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"];
+    let user: &[&str] = if run("id", &["-u"]).trim() == "0" { &other_user } else { &["env"] };
+    if user[0] == "setpriv" {
+        run("install", &["-d", "-o", "postgres", "-g", "postgres", "-m", "700", data]);
+    }
+    let create = ["-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync"];
+    run(user[0], &[&user[1..], &[initdb], &create].concat());
+    let port = port.to_string();
+    let serve = ["-D", data, "-p", &port, "-h", "127.0.0.1", "-k", "", "-F", "-c", "full_page_writes=off"];
+    // SIGQUIT has it end its own children and give its shared memory back, which SIGKILL would not.
+    let ending = Ending { signal: "QUIT", remove: Some(directory.to_owned()) };
+    Process::start(&[user, &[server], &serve].concat(), &directory.join("postgres.log"), ending)
+}
+
+/// The newest PostgreSQL's folder of programs; Debian has one a version.
+fn postgres_programs() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter(|(_, folder)| folder.join("initdb").is_file())
+        .max()
+        .map(|(_, folder)| folder)
+        .expect("PostgreSQL is not installed: run scripts/setup")
+}
+
+fn create_database(port: u16, postgres: &mut Process) {
+    let psql = program("psql");
+    let port = port.to_string();
+    let connect = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-qtA", "-v", "ON_ERROR_STOP=1"];
+    eventually("PostgreSQL answers", PATIENCE, || {
+        assert!(postgres.exit_status().is_none(), "PostgreSQL ended:\n{}", postgres.log());
+        let ready = std::process::Command::new(&psql).args(connect).args(["-c", "select 1"]).output();
+        ready.expect("psql starts").status.success().then_some(())
+    });
+    let sql = [
+        "-c",
+        "create role puppetdb login password 'puppetdb'",
+        "-c",
+        "create database puppetdb owner puppetdb encoding 'UTF8' template template0",
+        "-c",
+        r"\connect puppetdb",
+        "-c",
+        "create extension pg_trgm",
+    ];
+    run(&psql, &[&connect[..], &sql].concat());
+}
+
+fn write_configuration(directory: &Path, http_port: u16, tls_port: u16, database_port: u16) {
+    let folder = directory.join("conf.d");
+    let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("a configuration file");
+    fs::write(directory.join("allowlist"), "gateway\n").expect("the allowlist");
+    let directory = directory.display();
+    write(
+        "config.ini",
+        format!(
+            "[global]\nvardir = {directory}/var\n\
+             [puppetdb]\ndisable-update-checking = true\ncertificate-allowlist = {directory}/allowlist\n\
+             [command-processing]\nthreads = 1\n\
+             [nrepl]\nenabled = false\n"
+        ),
+    );
+    write(
+        "database.ini",
+        format!("[database]\nsubname = //127.0.0.1:{database_port}/puppetdb\nusername = puppetdb\npassword = puppetdb\n"),
+    );
+    write(
+        "jetty.ini",
+        format!(
+            "[jetty]\nhost = 127.0.0.1\nport = {http_port}\nssl-host = 127.0.0.1\nssl-port = {tls_port}\n\
+             ssl-key = {directory}/ssl/puppetdb.key\nssl-cert = {directory}/ssl/puppetdb.pem\nssl-ca-cert = {directory}/ssl/ca.pem\n"
+        ),
+    );
+    // Guards PuppetDB's metrics only, which nobody here reads.
+    write(
+        "auth.conf",
+        "authorization: { version: 1, rules: [ { match-request: { path: \"/\", type: path }, deny: \"*\", sort-order: 1, \
+         name: \"nobody\" } ] }\n"
+            .to_owned(),
+    );
+}
