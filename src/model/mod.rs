@@ -7,6 +7,7 @@ pub mod entry_map;
 pub mod map_file;
 pub mod name;
 pub mod revision;
+pub mod server;
 pub mod snapshot;
 pub mod status;
 
@@ -14,4 +15,5 @@ pub use address::RuntimeAddress;
 pub use entry_map::{EntryMap, EntryMapBuilder};
 pub use name::Illegal;
 pub use revision::{HeldChange, Revision};
+pub use server::{DesiredBackend, DesiredServers, ObservedServers, Server};
 pub use snapshot::{Rejections, Snapshot, SourceState};
