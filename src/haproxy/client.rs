@@ -12,11 +12,14 @@ use tokio_util::either::Either;
 use super::codec::{self, Listing, Payloads};
 use super::command::{self, MapName};
 use super::reply::{self, Glance, ReplyError};
-use crate::model::{EntryMap, RuntimeAddress};
+use super::server_command::{self, Refusal, ServerCommand, ServerPath};
+use super::server_reply;
+use super::table::{self, Row, Rows, TableName, TableSize};
+use crate::model::{EntryMap, ObservedServers, RuntimeAddress};
 use crate::settings;
 
-/// The most that a reply which is held whole may have, in bytes: a listing of thousands of maps fits.
-const MAX_REPLY: usize = 8 * 1024 * 1024;
+/// The most that a reply which is held whole may have, in bytes: a listing of thousands of maps or of ten thousand servers fits.
+const MAX_REPLY: usize = 16 * 1024 * 1024;
 /// A stream's buffer, in bytes; replies come in pieces of HAProxy's buffer size.
 const READ_BUFFER: usize = 64 * 1024;
 /// A whole listing may take this many times the bound on one silence.
@@ -129,7 +132,7 @@ impl RuntimeClient {
         RuntimeError::Broken { address: self.address.to_string(), command: shown(command), source }
     }
 
-    fn refused(&self, command: &[u8], error: ReplyError) -> RuntimeError {
+    pub(super) fn refused(&self, command: &[u8], error: ReplyError) -> RuntimeError {
         RuntimeError::Reply { address: self.address.to_string(), command: shown(command), error }
     }
 
@@ -180,8 +183,12 @@ impl RuntimeClient {
     /// # Errors
     /// When the socket can't be reached or stays silent.
     pub async fn call(&self, line: &str) -> Result<Vec<u8>, RuntimeError> {
+        self.call_bytes(line.as_bytes()).await
+    }
+
+    async fn call_bytes(&self, line: &[u8]) -> Result<Vec<u8>, RuntimeError> {
         let connection = self.connect().await?;
-        self.exchange(connection, line.as_bytes()).await
+        self.exchange(connection, line).await
     }
 
     /// Sends a line of one command and judges its reply.
@@ -336,5 +343,125 @@ impl MapClient {
             codec::replies(&answer, count).and_then(judge).map_err(|error| self.client.refused(line.as_bytes(), error))?;
         }
         Ok(())
+    }
+}
+
+/// The backends and servers behind a stats socket.
+#[derive(Debug, Clone)]
+pub struct ServersClient {
+    client: RuntimeClient,
+    max_payload: usize,
+}
+
+impl ServersClient {
+    /// The servers of the instance in the settings.
+    pub fn of(instance: &settings::Instance) -> Self {
+        Self::new(RuntimeClient::new(instance.runtime.clone(), instance.timeout), instance.max_payload)
+    }
+
+    /// `max_payload` bounds a command line, in bytes.
+    pub fn new(client: RuntimeClient, max_payload: usize) -> Self {
+        Self { client, max_payload }
+    }
+
+    /// Looks at every backend and server, in one line. From 3.0 on a new address shows a moment after it was set.
+    ///
+    /// # Errors
+    /// As every command; also a row that can't be read, never a list without it.
+    pub async fn observe(&self) -> Result<ObservedServers, RuntimeError> {
+        let line = server_command::OBSERVE;
+        let answer = self.client.call(line).await?;
+        server_reply::observed(&answer).map_err(|error| self.client.refused(line.as_bytes(), error))
+    }
+
+    /// Runs commands in their order, as many a line as fit. The outcomes are in the same order; a refusal does not stop the rest.
+    ///
+    /// # Errors
+    /// When a line is not answered whole. The lines before it are done, and of it anything may be: look again.
+    pub async fn run(&self, commands: &[ServerCommand]) -> Result<Vec<Result<(), Refusal>>, RuntimeError> {
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for (line, part) in server_command::lines(commands, self.max_payload) {
+            let answer = self.client.call(&line).await?;
+            let judged = server_command::outcomes(&answer, part).map_err(|error| self.client.refused(line.as_bytes(), error))?;
+            outcomes.extend(judged);
+        }
+        Ok(outcomes)
+    }
+
+    /// Waits in HAProxy until a server in maintenance has no connection left, for at most `delay` (3.0 and later; before it is
+    /// [`Refusal::UnknownCommand`]). False when the delay ended first.
+    ///
+    /// # Errors
+    /// When HAProxy does not answer some time after `delay`.
+    pub async fn wait_removable(&self, at: &ServerPath, delay: Duration) -> Result<Result<bool, Refusal>, RuntimeError> {
+        let patient = RuntimeClient { bound: self.client.bound + delay, ..self.client.clone() };
+        patient.judge(&server_command::wait_removable(at, delay), |reply| Ok(server_command::removable(reply))).await
+    }
+}
+
+/// One stick table behind a stats socket.
+#[derive(Debug, Clone)]
+pub struct TableClient {
+    client: RuntimeClient,
+    table: TableName,
+    max_payload: usize,
+}
+
+impl TableClient {
+    /// A table of the instance in the settings.
+    pub fn of(instance: &settings::Instance, table: &TableName) -> Self {
+        Self::new(RuntimeClient::new(instance.runtime.clone(), instance.timeout), table.clone(), instance.max_payload)
+    }
+
+    /// `max_payload` bounds a command line, in bytes.
+    pub fn new(client: RuntimeClient, table: TableName, max_payload: usize) -> Self {
+        Self { client, table, max_payload }
+    }
+
+    /// Every stick table of the process.
+    ///
+    /// # Errors
+    /// As every command.
+    pub async fn tables(&self) -> Result<Vec<TableSize>, RuntimeError> {
+        self.client.judge(table::TABLES, table::tables).await
+    }
+
+    /// Lists the rows one by one as they come, so that a table of any size is read in little memory; returns its size.
+    ///
+    /// # Errors
+    /// As every command; a listing that ends early is an error whatever was taken until then.
+    pub async fn list(&self, mut each: impl FnMut(Row)) -> Result<TableSize, RuntimeError> {
+        let line = self.table.show();
+        let mut connection = self.client.connect().await?;
+        self.client.send(&mut connection, line.as_bytes()).await?;
+        let mut rows = Rows::new();
+        let receive = self.client.receive(connection, line.as_bytes(), |bytes| rows.feed(bytes, &mut each));
+        let whole = self.client.bound * LISTING_BOUNDS;
+        timeout(whole, receive).await.unwrap_or_else(|_| Err(self.client.silent(line.as_bytes())))?;
+        rows.finish().map_err(|error| self.client.refused(line.as_bytes(), error))
+    }
+
+    /// Forgets keys, as many a line as fit; one that is not there is forgotten too. Returns how many stay, because a request
+    /// holds them right now or because the key is empty.
+    ///
+    /// # Errors
+    /// As every command; keys of the lines before are forgotten.
+    pub async fn forget<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<usize, RuntimeError> {
+        let mut staying = 0;
+        let commands: Vec<Vec<u8>> = keys
+            .filter_map(|key| {
+                let command = self.table.forget(key);
+                staying += usize::from(command.is_none());
+                command
+            })
+            .collect();
+        for (line, count) in table::lines(&commands, self.max_payload) {
+            let answer = self.client.call_bytes(&line).await?;
+            let judge = |replies: Vec<&[u8]>| replies.into_iter().map(table::forgotten).collect::<Result<Vec<_>, _>>();
+            let forgotten = codec::replies(&answer, count).and_then(judge);
+            let forgotten = forgotten.map_err(|error| self.client.refused(&line, error))?;
+            staying += forgotten.into_iter().filter(|forgotten| !forgotten).count();
+        }
+        Ok(staying)
     }
 }

@@ -25,6 +25,11 @@ pub enum ReplyError {
     /// The map is not used in HAProxy's configuration.
     #[error("HAProxy does not know the map: its configuration must use exactly this path in a map converter")]
     UnknownMap,
+    /// There is no stick table of the name.
+    #[error(
+        "HAProxy has no stick table of this name: the `stick-table` line stands in the backend (or peers section) that names it"
+    )]
+    UnknownTable,
     /// The version was committed, dropped or overtaken: another writer was later.
     #[error("another writer committed a later version of the map")]
     VersionOvertaken,
@@ -36,6 +41,14 @@ pub enum ReplyError {
     Refused {
         /// Its words.
         text: String,
+    },
+    /// A row of a listing can't be read.
+    #[error("{row:?} can't be read: {why}")]
+    Unreadable {
+        /// The row, cut.
+        row: String,
+        /// The column, or what is wrong.
+        why: String,
     },
     /// Something came that the command can't have answered.
     #[error("unexpected answer {text:?}")]
@@ -76,6 +89,8 @@ impl ReplyError {
             Self::Denied
         } else if text.starts_with("Unknown map identifier") {
             Self::UnknownMap
+        } else if text.starts_with("No such table") {
+            Self::UnknownTable
         } else if text.starts_with("Version number out of range") {
             Self::VersionOvertaken
         } else if text.contains("too big for the buffer size") {

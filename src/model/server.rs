@@ -4,6 +4,7 @@
 
 use core::fmt;
 use core::net::IpAddr;
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,8 @@ pub struct DesiredBackend {
     pub slots: Option<String>,
     /// The `defaults` section that a missing backend is made from (3.4 and later); none leaves it missing.
     pub defaults: Option<String>,
+    /// How long a server that is to go may keep its sessions.
+    pub drain: Duration,
 }
 
 /// All declared backends as they should be.
@@ -91,7 +94,8 @@ pub struct DesiredServers {
 /// A backend as an instance has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedBackend {
-    /// The balance algorithm as `show stat` names it (`algo`); none where this socket's level hides it.
+    /// The balance algorithm as `show stat` names it (`algo`): `roundrobin`, `hdr`; none where this socket's level hides it. A
+    /// backend made at runtime is `unknown` where its `defaults` section names none.
     pub algorithm: Option<String>,
     /// By name.
     pub servers: BTreeMap<String, ObservedServer>,
@@ -109,7 +113,7 @@ impl AdminState {
     pub const MAINTENANCE: u32 = 0x01;
     /// Maintenance inherited from a tracked server.
     pub const INHERITED_MAINTENANCE: u32 = 0x02;
-    /// Maintenance by `disabled` in the configuration.
+    /// The configuration says `disabled`. Only a note: `enable server` ends the maintenance and leaves this bit.
     pub const CONFIGURED_MAINTENANCE: u32 = 0x04;
     /// Draining by the runtime API or the agent.
     pub const DRAIN: u32 = 0x08;
@@ -120,7 +124,7 @@ impl AdminState {
 
     /// Whether it takes no traffic at all, for whatever reason.
     pub fn in_maintenance(self) -> bool {
-        self.0 & (Self::MAINTENANCE | Self::INHERITED_MAINTENANCE | Self::CONFIGURED_MAINTENANCE | Self::UNRESOLVED) != 0
+        self.0 & (Self::MAINTENANCE | Self::INHERITED_MAINTENANCE | Self::UNRESOLVED) != 0
     }
 
     /// Whether it takes no new traffic but for persistence.
@@ -137,7 +141,8 @@ impl AdminState {
 /// A server as an instance has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedServer {
-    /// Its address; none where HAProxy has none (a free slot, an unresolved name).
+    /// Its address; none where HAProxy has none (a unix socket, an unresolved name). A free slot of a `server-template` has the
+    /// address that the template names, `0.0.0.0` or any other.
     pub address: Option<IpAddr>,
     /// Its port; 0 where it has none.
     pub port: u16,
