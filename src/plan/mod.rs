@@ -7,8 +7,10 @@ pub mod deviation;
 pub mod diff;
 pub mod map;
 pub mod replay;
+pub mod servers;
 
 pub use cost::{CostModel, HaproxyVersion};
 pub use deviation::{Deviation, ReadBack};
 pub use diff::Diff;
 pub use map::{Edit, MapPlan, plan_map};
+pub use servers::{ServerPlan, ServerStep, plan_servers};

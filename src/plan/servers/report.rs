@@ -1,0 +1,213 @@
+//! What a plan says beside its steps.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::ADDS_BACKENDS;
+use super::step::Refusal;
+use crate::plan::HaproxyVersion;
+
+/// A server that is being taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removing {
+    /// Where.
+    pub backend: String,
+    /// The server, or the slot.
+    pub server: String,
+    /// How far it is.
+    pub phase: Phase,
+    /// Its sessions when it was looked at.
+    pub sessions: u64,
+    /// The requests that waited for it.
+    pub queued: u64,
+    /// Since when it is known to be on its way out.
+    pub age: Duration,
+}
+
+impl fmt::Display for Removing {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, server, phase, sessions, queued, age } = self;
+        write!(out, "{backend}/{server}: {phase}; {sessions} sessions, {queued} queued, for {} s", age.as_secs())
+    }
+}
+
+/// How far a removal is: this look's step, or what is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It serves on, for no desired server of the backend is ready and running.
+    Waiting,
+    /// It serves on, for the map still routes nodes to it.
+    Routed,
+    /// It takes no new traffic, and its sessions may end by themselves.
+    Draining,
+    /// The bound is reached: its sessions are shut down.
+    ShuttingDown,
+    /// It is, or is being put, in maintenance.
+    Maintenance,
+    /// The server is deleted, the slot cleared.
+    Deleting,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Waiting => "waiting: no desired server of the backend is ready and running",
+            Self::Routed => "waiting: the map still routes nodes to it",
+            Self::Draining => "draining",
+            Self::ShuttingDown => "shutting its sessions down",
+            Self::Maintenance => "in maintenance",
+            Self::Deleting => "being deleted",
+        })
+    }
+}
+
+/// Something that no runtime command can bring about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeedsReload {
+    /// Where.
+    pub backend: String,
+    /// The server, by HAProxy's name where it has it; none for the whole backend.
+    pub server: Option<String>,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl fmt::Display for NeedsReload {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.server {
+            Some(server) => write!(out, "{}/{server}: {}", self.backend, self.cause),
+            None => write!(out, "{}: {}", self.backend, self.cause),
+        }
+    }
+}
+
+/// Why a reload is needed, and what to change before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The backend is not there and can't be made.
+    BackendAbsent {
+        /// The process's version.
+        version: HaproxyVersion,
+    },
+    /// A static algorithm takes neither servers nor weights at runtime.
+    StaticAlgorithm {
+        /// As `show stat` names it, where it is known.
+        algorithm: Option<String>,
+    },
+    /// An option of the server is not taken at runtime.
+    OptionNotTaken {
+        /// HAProxy's words.
+        text: String,
+    },
+    /// The server can't be added, and no slot is left for it.
+    NoFreeSlot {
+        /// The slots' prefix.
+        prefix: String,
+        /// Why it can't be added.
+        because: Box<Cause>,
+    },
+    /// Whether it is a backup can't be changed.
+    Backup {
+        /// As it should be.
+        wanted: bool,
+    },
+    /// `maxqueue` can't be changed.
+    Maxqueue {
+        /// As it should be.
+        wanted: u32,
+    },
+    /// A health check can't be added.
+    Check,
+    /// HAProxy resolves the server's name by itself.
+    ResolvedByName {
+        /// The name.
+        fqdn: String,
+    },
+    /// The server is to go, but the configuration refers to it (`use-server`, `track`, a name to resolve); it stays in maintenance.
+    Referenced,
+    /// HAProxy refused a command for another reason.
+    Refused {
+        /// Its words.
+        text: String,
+    },
+}
+
+impl Cause {
+    /// The cause in a refusal, with the backend's algorithm where it is known.
+    pub(super) fn of(refusal: &Refusal, algorithm: Option<&str>) -> Self {
+        match refusal {
+            Refusal::StaticAlgorithm => Self::StaticAlgorithm { algorithm: algorithm.map(str::to_owned) },
+            Refusal::OptionNotTaken { text } => Self::OptionNotTaken { text: text.clone() },
+            Refusal::Referenced => Self::Referenced,
+            other => Self::Refused { text: other.to_string() },
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BackendAbsent { version } if *version < ADDS_BACKENDS => {
+                write!(
+                    out,
+                    "the backend is missing and HAProxy {version} can't add one (3.4 and later can): write it into the configuration"
+                )
+            }
+            Self::BackendAbsent { .. } => {
+                write!(out, "the backend is missing: name the `defaults` to make it from, or write it into the configuration")
+            }
+            Self::StaticAlgorithm { algorithm } => {
+                let algorithm = algorithm.as_deref().unwrap_or("of this backend");
+                write!(out, "`balance {algorithm}` is static here: use roundrobin, leastconn, random or `hash-type consistent`")
+            }
+            Self::OptionNotTaken { text } => write!(out, "an option is not taken at runtime ({text}): write the server out"),
+            Self::NoFreeSlot { prefix, because } => {
+                write!(out, "{because}; and no slot of `server-template {prefix}` is free: give it more")
+            }
+            Self::Backup { wanted: true } => write!(out, "it is no `backup`, and should be one"),
+            Self::Backup { wanted: false } => write!(out, "it is a `backup`, and should be none"),
+            Self::Maxqueue { wanted } => write!(out, "`maxqueue` should be {wanted}, and can't be changed at runtime"),
+            Self::Check => write!(out, "it should have a `check`, and none is configured"),
+            Self::ResolvedByName { fqdn } => {
+                write!(out, "its address should be another, but HAProxy resolves {fqdn} by itself: write the address out")
+            }
+            Self::Referenced => write!(out, "it should go, but is still in the configuration, which refers to it"),
+            Self::Refused { text } => write!(out, "{text}"),
+        }
+    }
+}
+
+/// A desired server that somebody else keeps out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByHand {
+    /// Where.
+    pub backend: String,
+    /// The server, or the slot that serves it.
+    pub server: String,
+    /// In which way.
+    pub hand: Hand,
+}
+
+impl fmt::Display for ByHand {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}: {} by another hand", self.backend, self.server, self.hand)
+    }
+}
+
+/// What somebody did to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hand {
+    /// `disable server`, `set server state maint`, or `disabled` in the configuration.
+    Maintenance,
+    /// `set server state drain`, or an agent.
+    Drain,
+}
+
+impl fmt::Display for Hand {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Maintenance => "maintenance",
+            Self::Drain => "drain",
+        })
+    }
+}
