@@ -2,10 +2,14 @@
 //!
 //! Until every required source has spoken once there is no desired map: "nothing known" must never look like "nothing there".
 
+pub mod servers;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::model::{EntryMap, EntryMapBuilder, Snapshot};
+
+pub mod overrides;
 
 /// A source as the merge sees it.
 #[derive(Debug, Clone, Copy)]

@@ -82,14 +82,41 @@ impl Default for Limits {
     }
 }
 
-/// Whether a map with `entries` entries, which differs from the one in force (of `in_force` entries; none before the
+/// What is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The node map.
+    Map,
+    /// A backend's server list. Of `guard.min_entries`, a number of nodes, only this much holds for it: it must not be empty.
+    Servers,
+}
+
+impl Subject {
+    /// What it is called, and what it consists of.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Map => ("map", "entries"),
+            Self::Servers => ("server list", "servers"),
+        }
+    }
+}
+
+/// Whether a map or list with `entries` entries, which differs from the one in force (of `in_force` entries; none before the
 /// first) by `counts`, may be applied.
 ///
 /// # Errors
 /// Which limit it breaks, with the figures: one sentence for a person.
-pub fn judge(limits: &Limits, in_force: Option<usize>, entries: usize, counts: ChangeCounts) -> Result<(), String> {
-    if entries < limits.min_entries {
-        return Err(format!("the new map has {entries} entries, guard.min_entries asks for at least {}", limits.min_entries));
+pub fn judge(
+    subject: Subject,
+    limits: &Limits,
+    in_force: Option<usize>,
+    entries: usize,
+    counts: ChangeCounts,
+) -> Result<(), String> {
+    let (whole, parts) = subject.words();
+    let least = if subject == Subject::Map { limits.min_entries } else { limits.min_entries.min(1) };
+    if entries < least {
+        return Err(format!("the new {whole} has {entries} {parts}, guard.min_entries asks for at least {least}"));
     }
     let Some(in_force) = in_force else { return Ok(()) };
     for (what, setting, limit, count) in
@@ -103,7 +130,7 @@ pub fn judge(limits: &Limits, in_force: Option<usize>, entries: usize, counts: C
         if broken {
             let share = count as f64 * 100.0 / in_force.max(1) as f64;
             return Err(format!(
-                "the change would {what} {count} of the {in_force} entries in force ({share:.1}%), guard.{setting} allows {limit}"
+                "the change would {what} {count} of the {in_force} {parts} in force ({share:.1}%), guard.{setting} allows {limit}"
             ));
         }
     }
@@ -120,37 +147,52 @@ mod tests {
 
     #[test]
     fn an_empty_answer_is_held_even_at_the_first_start() {
-        let reason = judge(&Limits::default(), None, 0, counts(0, 0)).unwrap_err();
+        let reason = judge(Subject::Map, &Limits::default(), None, 0, counts(0, 0)).unwrap_err();
         assert!(reason.contains("0 entries") && reason.contains("guard.min_entries"), "{reason}");
-        assert!(judge(&Limits::default(), Some(10), 0, counts(0, 10)).is_err());
+        assert!(judge(Subject::Map, &Limits::default(), Some(10), 0, counts(0, 10)).is_err());
     }
 
     #[test]
     fn a_change_at_the_limit_passes_and_one_entry_more_is_held() {
         let limits = Limits::default();
-        assert_eq!(judge(&limits, Some(100), 80, counts(50, 20)), Ok(()));
+        assert_eq!(judge(Subject::Map, &limits, Some(100), 80, counts(50, 20)), Ok(()));
         assert_eq!(
-            judge(&limits, Some(100), 79, counts(0, 21)).unwrap_err(),
+            judge(Subject::Map, &limits, Some(100), 79, counts(0, 21)).unwrap_err(),
             "the change would remove 21 of the 100 entries in force (21.0%), guard.max_removed allows 20%"
         );
         assert_eq!(
-            judge(&limits, Some(100), 100, counts(51, 0)).unwrap_err(),
+            judge(Subject::Map, &limits, Some(100), 100, counts(51, 0)).unwrap_err(),
             "the change would move 51 of the 100 entries in force (51.0%), guard.max_moved allows 50%"
         );
     }
 
     #[test]
     fn small_maps_are_exempt_from_shares_but_not_from_numbers() {
-        assert_eq!(judge(&Limits::default(), Some(19), 1, counts(1, 18)), Ok(()));
-        assert!(judge(&Limits::default(), Some(20), 1, counts(1, 18)).is_err());
+        assert_eq!(judge(Subject::Map, &Limits::default(), Some(19), 1, counts(1, 18)), Ok(()));
+        assert!(judge(Subject::Map, &Limits::default(), Some(20), 1, counts(1, 18)).is_err());
         let limits = Limits { max_removed: Limit::Entries(5), ..Limits::default() };
-        assert!(judge(&limits, Some(19), 13, counts(0, 6)).is_err());
-        assert_eq!(judge(&limits, Some(1_000_000), 999_995, counts(0, 5)), Ok(()));
+        assert!(judge(Subject::Map, &limits, Some(19), 13, counts(0, 6)).is_err());
+        assert_eq!(judge(Subject::Map, &limits, Some(1_000_000), 999_995, counts(0, 5)), Ok(()));
     }
 
     #[test]
     fn the_first_map_ever_only_has_to_be_large_enough() {
-        assert_eq!(judge(&Limits::default(), None, 1, counts(0, 0)), Ok(()));
+        assert_eq!(judge(Subject::Map, &Limits::default(), None, 1, counts(0, 0)), Ok(()));
+    }
+
+    #[test]
+    fn a_server_list_is_judged_like_a_map_but_for_the_least_size() {
+        let limits = Limits { min_entries: 1000, ..Limits::default() };
+        assert_eq!(judge(Subject::Servers, &limits, None, 1, counts(0, 0)), Ok(()));
+        assert_eq!(
+            judge(Subject::Servers, &limits, Some(3), 0, counts(0, 3)).unwrap_err(),
+            "the new server list has 0 servers, guard.min_entries asks for at least 1"
+        );
+        assert_eq!(
+            judge(Subject::Servers, &limits, Some(20), 10, counts(0, 10)).unwrap_err(),
+            "the change would remove 10 of the 20 servers in force (50.0%), guard.max_removed allows 20%"
+        );
+        assert_eq!(judge(Subject::Servers, &limits, Some(19), 1, counts(0, 18)), Ok(()));
     }
 
     #[test]

@@ -14,7 +14,12 @@ use reqwest::Url;
 use serde::{Deserialize, Deserializer};
 
 use crate::guard::Limits;
-use crate::model::{RuntimeAddress, name};
+use crate::model::{RuntimeAddress, name, server};
+use crate::references::Actions;
+
+pub mod backend;
+
+pub use backend::{Backend, Damping, Listing};
 
 /// Everything that Mapsmith is told.
 #[derive(Debug, Clone, Deserialize)]
@@ -31,9 +36,26 @@ pub struct Settings {
     /// What changes are held back.
     #[serde(default)]
     pub guard: Limits,
-    /// The registries, in the order of the file. [`Settings::load`] sorts them by priority.
+    /// How fast server lists may change.
+    #[serde(default)]
+    pub damping: Damping,
+    /// What becomes of map entries whose master HAProxy does not have.
+    #[serde(default)]
+    pub references: Actions,
+    /// Where overrides are kept; without it there are none.
+    pub store: Option<Store>,
+    /// The registries, in the order of the file. [`Settings::load`] sorts them by priority, and takes those away that list servers.
     #[serde(default, rename = "source")]
     pub sources: Vec<Source>,
+    /// The sources that list servers, for some backend's `from`: [`Settings::load`] parts them from those of the node map.
+    #[serde(skip)]
+    pub list_sources: Vec<Source>,
+    /// The backends whose servers are kept.
+    #[serde(default, rename = "backend")]
+    pub backends: Vec<Backend>,
+    /// What redispatch learned.
+    #[serde(default)]
+    pub learned: Learned,
     /// The HAProxy processes that are driven.
     #[serde(default, rename = "instance")]
     pub instances: Vec<Instance>,
@@ -54,6 +76,9 @@ pub struct Schedule {
     /// Between two looks at each instance's process and map counters.
     #[serde(deserialize_with = "duration")]
     pub observe: Duration,
+    /// Between two looks at each instance's backends and servers, where nothing is being changed.
+    #[serde(deserialize_with = "duration")]
+    pub servers: Duration,
 }
 
 impl Default for Schedule {
@@ -63,6 +88,7 @@ impl Default for Schedule {
             jitter: Duration::from_secs(5),
             verify: Duration::from_secs(60),
             observe: Duration::from_secs(1),
+            servers: Duration::from_secs(5),
         }
     }
 }
@@ -127,6 +153,34 @@ impl Map {
         self.file.as_deref().unwrap_or(&self.path)
     }
 }
+
+/// `[store]`: where overrides outlive a restart.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// The SQLite file; made where there is none, in a folder that must be there.
+    pub path: PathBuf,
+}
+
+/// `[learned]`: the routes that HAProxy learned by asking another master in the same request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Learned {
+    /// The stick table in which HAProxy keeps them: the backend's name, or `PEERS/NAME` for one of a peers section. Without it nothing
+    /// is done.
+    pub table: Option<String>,
+    /// The most routes of an instance that are read and kept; the rest is counted.
+    pub max: usize,
+}
+
+impl Default for Learned {
+    fn default() -> Self {
+        Self { table: None, max: 10_000 }
+    }
+}
+
+/// The most that `learned.max` may be: what the shipped stick table holds.
+const MOST_LEARNED: usize = 100_000;
 
 /// `[[source]]`: a registry.
 #[derive(Debug, Clone, Deserialize)]
@@ -317,6 +371,9 @@ impl Settings {
             return Err(SettingsError::Invalid { path: shown, problems });
         }
         settings.sources.sort_by_key(|source| std::cmp::Reverse(source.priority));
+        let lists: BTreeSet<_> = backend::list_sources(&settings.backends).into_iter().map(str::to_owned).collect();
+        (settings.list_sources, settings.sources) =
+            std::mem::take(&mut settings.sources).into_iter().partition(|source| lists.contains(&source.name));
         let folder = path.parent().unwrap_or(Path::new("."));
         settings.resolve(folder);
         Ok(settings)
@@ -327,7 +384,8 @@ impl Settings {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         self.api.token_file.iter_mut().for_each(resolve);
         self.map.file.iter_mut().for_each(resolve);
-        for source in &mut self.sources {
+        self.store.iter_mut().map(|store| &mut store.path).for_each(resolve);
+        for source in self.sources.iter_mut().chain(&mut self.list_sources) {
             [&mut source.path, &mut source.ca, &mut source.cert, &mut source.key, &mut source.token_file]
                 .into_iter()
                 .flatten()
@@ -340,6 +398,7 @@ impl Settings {
         for (key, value, least) in [
             ("schedule.verify", self.schedule.verify, Duration::from_secs(1)),
             ("schedule.observe", self.schedule.observe, Duration::from_millis(100)),
+            ("schedule.servers", self.schedule.servers, Duration::from_millis(100)),
         ] {
             if value < least {
                 problems.push(format!("{key}: {value:?} is too short, at least {least:?}"));
@@ -357,8 +416,27 @@ impl Settings {
             ));
         }
         self.map_problems(&mut problems);
+        let lists = backend::list_sources(&self.backends);
+        if let Some(store) = &self.store {
+            if store.path.file_name().is_none() {
+                problems.push(format!("store.path: {:?} names no file", store.path));
+            }
+            if store.path == self.map.file() {
+                problems.push("store.path: is the map file, which Mapsmith writes itself".to_owned());
+            }
+        }
+        if let Some(table) = &self.learned.table
+            && !table.splitn(2, '/').all(server::is_legal_name)
+        {
+            problems.push(format!("learned.table: {table:?} can be no stick table; give the name of its backend, or PEERS/NAME"));
+        }
+        if !(1..=MOST_LEARNED).contains(&self.learned.max) {
+            problems.push(format!("learned.max: must be 1 to {MOST_LEARNED} routes"));
+        }
         if self.sources.is_empty() {
             problems.push("source: there is none; add a [[source]]".to_owned());
+        } else if self.sources.iter().all(|source| lists.contains(source.name.as_str())) {
+            problems.push("source: each lists servers for a backend; add a [[source]] for the node map".to_owned());
         }
         if self.instances.is_empty() {
             problems.push("instance: there is none; add an [[instance]] with its runtime socket".to_owned());
@@ -377,7 +455,21 @@ impl Settings {
             if source.path.as_deref() == Some(self.map.file()) {
                 problems.push(format!("source[{index}] {:?}: path is the map file, which Mapsmith writes itself", source.name));
             }
-            source.problems(&format!("source[{index}] {:?}", source.name), &mut problems);
+            if self.store.as_ref().is_some_and(|store| source.path.as_ref() == Some(&store.path)) {
+                problems.push(format!("source[{index}] {:?}: path is the store, a database", source.name));
+            }
+            let place = format!("source[{index}] {:?}", source.name);
+            source.problems(&place, &mut problems);
+            if lists.contains(source.name.as_str()) {
+                backend::list_source_problems(source, &place, &mut problems);
+            }
+        }
+        self.damping.problems(&mut problems);
+        for (index, backend) in self.backends.iter().enumerate() {
+            if self.backends[..index].iter().any(|other| other.name == backend.name) {
+                problems.push(format!("backend: there are two of the name {:?}", backend.name));
+            }
+            backend.problems(&format!("backend[{index}] {:?}", backend.name), &self.sources, &mut problems);
         }
         for (index, instance) in self.instances.iter().enumerate() {
             if !(1024..=1024 * 1024).contains(&instance.max_payload) {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The longest key or value, in bytes: what the shipped stick table (`type string len 255`) and a DNS name can carry.
 pub const MAX_BYTES: usize = 255;
 
-/// Why an entry is left out of the map.
+/// Why an entry is left out of the map, or a row out of a server list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum Illegal {
@@ -56,6 +56,24 @@ pub enum Illegal {
     /// The answer names the node more than once with different masters; see `Snapshot` for which one is kept.
     #[error("the answer names the node twice with different masters")]
     Conflict,
+    /// A row of a server list that is no object, lacks the address, or has a field of another type than it should have.
+    #[error("the row describes no server")]
+    ServerRow,
+    /// A server's name that HAProxy does not take.
+    #[error("the server's name is none that HAProxy takes")]
+    ServerName,
+    /// A server's address or port that is none.
+    #[error("the server's address is none")]
+    ServerAddress,
+    /// A weight out of its range.
+    #[error("the server's weight is not within 0 to 256")]
+    ServerWeight,
+    /// An option that a server can't be given at runtime.
+    #[error("the server has an option that HAProxy does not take at runtime")]
+    ServerOption,
+    /// Another server of the list has the name already.
+    #[error("the list names the server twice")]
+    ServerTwice,
 }
 
 impl Illegal {
@@ -76,6 +94,12 @@ impl Illegal {
             Illegal::NotText => "not_text",
             Illegal::NoNode => "no_node",
             Illegal::Conflict => "conflict",
+            Illegal::ServerRow => "server_row",
+            Illegal::ServerName => "server_name",
+            Illegal::ServerAddress => "server_address",
+            Illegal::ServerWeight => "server_weight",
+            Illegal::ServerOption => "server_option",
+            Illegal::ServerTwice => "server_twice",
         }
     }
 }
@@ -179,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_reason_has_one_name_in_metrics_and_json() {
-        for reason in [Illegal::EmptyKey, Illegal::NoMaster, Illegal::ValueTooLong, Illegal::Conflict] {
+        for reason in [Illegal::EmptyKey, Illegal::NoMaster, Illegal::ValueTooLong, Illegal::Conflict, Illegal::ServerTwice] {
             let json = serde_json::to_string(&reason).unwrap();
             assert_eq!(json.trim_matches('"'), reason.label());
         }

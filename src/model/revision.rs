@@ -115,17 +115,24 @@ impl RevisionLog {
 pub struct HeldChange {
     /// Names exactly this change: approving it lets nothing else through.
     pub id: String,
+    /// What it is of: [`HeldChange::MAP`], or `backend NAME` for that backend's server list.
+    pub of: String,
     /// Which limit it broke, with the figures.
     pub reason: String,
     /// Since when it has been held.
     pub since: Timestamp,
-    /// Entries of the map in force.
+    /// Entries of the map, or servers of the list, in force.
     pub entries_in_force: usize,
-    /// Entries that the held map has.
+    /// Entries or servers that the held one has.
     pub entries_held: usize,
     /// What it would change.
     #[serde(flatten)]
     pub counts: ChangeCounts,
+}
+
+impl HeldChange {
+    /// What a held change of the node map is of.
+    pub const MAP: &str = "map";
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a source said, and when.
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,11 +11,23 @@ use super::entry_map::EntryMap;
 use super::name::Illegal;
 use super::status::SourceStatus;
 
+/// What a source can say: the entries of the node map, or a list of servers.
+pub trait Content: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
+    /// How many entries or servers there are.
+    fn count(&self) -> usize;
+}
+
+impl Content for EntryMap {
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
 /// A source's whole answer in HAProxy's words: nodes lower-cased if the settings say so, masters renamed by `[source.masters]`.
 #[derive(Debug, Clone)]
-pub struct Snapshot {
+pub struct Snapshot<C = EntryMap> {
     /// The legal entries.
-    pub entries: Arc<EntryMap>,
+    pub entries: Arc<C>,
     /// What was left out of the answer.
     pub rejections: Arc<Rejections>,
     /// When the source last answered, be it only that nothing changed.
@@ -23,16 +36,16 @@ pub struct Snapshot {
 
 /// What a source's poller knows: its last good answer, how it stands, and which poll requests it has covered.
 #[derive(Debug, Clone)]
-pub struct SourceState {
+pub struct SourceState<C = EntryMap> {
     /// The last good answer; none before the first.
-    pub snapshot: Option<Snapshot>,
+    pub snapshot: Option<Snapshot<C>>,
     /// How the source stands.
     pub status: SourceStatus,
     /// The number of the last poll request that a finished poll, good or failed, covers.
     pub answered: u64,
 }
 
-impl SourceState {
+impl<C> SourceState<C> {
     /// A source that has not been polled yet.
     pub fn before_first_poll(name: String, kind: String, required: bool) -> Self {
         let status = SourceStatus {
@@ -82,7 +95,7 @@ impl Rejections {
 }
 
 /// A name that may hold anything, made fit for a log line: control characters escaped, at most 100 characters.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     name.chars()
         .take(100)
         .flat_map(|character| if character.is_control() { character.escape_default().collect() } else { vec![character] })

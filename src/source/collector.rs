@@ -9,8 +9,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustc_hash::FxHashMap;
 
+use super::format::Rows;
 use crate::model::entry_map::Repeated;
-use crate::model::{EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot, name};
+use crate::model::{Content, EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot, name};
 
 /// How a registry's names become HAProxy's.
 #[derive(Debug)]
@@ -184,17 +185,28 @@ fn newest_then_first(repeated: &Repeated<'_>, moments: &[i64]) -> usize {
     ranked.max_by(|(_, (a_at, a)), (_, (b_at, b))| moment(*a_at).cmp(&moment(*b_at)).then(b.cmp(a))).map_or(0, |(index, _)| index)
 }
 
-/// The collected content, as the very maps of `current` where they are equal.
-pub(super) fn share(collected: Collected, current: Option<&Snapshot>) -> (Arc<EntryMap>, Arc<Rejections>) {
-    let Collected { entries, rejections, .. } = collected;
+impl Rows for Collector {
+    type Content = EntryMap;
+
+    fn settle(self) -> (EntryMap, Rejections) {
+        let Collected { entries, rejections, .. } = self.finish();
+        (entries, rejections)
+    }
+}
+
+/// The content, as the very maps of `current` where they are equal.
+pub(super) fn share<C: Content>(
+    (entries, rejections): (C, Rejections),
+    current: Option<&Snapshot<C>>,
+) -> (Arc<C>, Arc<Rejections>) {
     let same_entries = current.map(|snapshot| &snapshot.entries).filter(|known| ***known == entries);
     let same_rejections = current.map(|snapshot| &snapshot.rejections).filter(|known| ***known == rejections);
     (same_entries.map_or_else(|| Arc::new(entries), Arc::clone), same_rejections.map_or_else(|| Arc::new(rejections), Arc::clone))
 }
 
-/// [`Collector::finish`] and [`share`] off the async threads.
-pub(super) async fn finish(collector: Collector, current: Option<Snapshot>) -> (Arc<EntryMap>, Arc<Rejections>) {
-    off_thread(move || share(collector.finish(), current.as_ref())).await
+/// [`Rows::settle`] and [`share`] off the async threads.
+pub(super) async fn settle<R: Rows>(rows: R, current: Option<Snapshot<R::Content>>) -> (Arc<R::Content>, Arc<Rejections>) {
+    off_thread(move || share(rows.settle(), current.as_ref())).await
 }
 
 /// Runs what takes CPU time or blocks off the async threads. A panic goes on in the caller.
@@ -291,9 +303,13 @@ mod tests {
             rejections: Arc::new(known.rejections),
             answered_at: Timestamp::UNIX_EPOCH,
         };
-        let (entries, rejections) = share(collect(plain(), &[("b c", "m1", None), ("a", "m1", None)]), Some(&snapshot));
+        let again = |rows: &[(&str, &str, Option<&str>)]| {
+            let collected = collect(plain(), rows);
+            share((collected.entries, collected.rejections), Some(&snapshot))
+        };
+        let (entries, rejections) = again(&[("b c", "m1", None), ("a", "m1", None)]);
         assert!(Arc::ptr_eq(&entries, &snapshot.entries) && Arc::ptr_eq(&rejections, &snapshot.rejections));
-        let (entries, rejections) = share(collect(plain(), &[("a", "m2", None)]), Some(&snapshot));
+        let (entries, rejections) = again(&[("a", "m2", None)]);
         assert_eq!((entries.get("a"), rejections.total()), (Some("m2"), 0));
     }
 }

@@ -17,13 +17,12 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::collector::{self, Collected, Collector, Field, Names, Row, off_thread};
+use super::collector::{self, off_thread};
 use super::error::{Fault, SourceError};
-use super::http_json::shape;
-use super::json::{JsonReader, Shape};
+use super::format::{Format, Reader, Rows};
 use super::{Polled, Source};
 use crate::model::status::PollKind;
-use crate::model::{Snapshot, map_file};
+use crate::model::{Rejections, Snapshot};
 use crate::settings;
 
 /// Between an event and the look at the file: a replacement raises several events.
@@ -66,9 +65,9 @@ impl Known {
 }
 
 /// A file.
-pub(super) struct FileSource {
+pub(super) struct FileSource<F> {
     path: PathBuf,
-    reading: Reading,
+    reading: Reading<F>,
     timeout: Duration,
     known: Option<Known>,
     /// Raised by the watch.
@@ -80,21 +79,20 @@ pub(super) struct FileSource {
 
 /// How the content is understood.
 #[derive(Debug, Clone)]
-struct Reading {
-    shape: Shape,
-    names: Arc<Names>,
+struct Reading<F> {
+    format: F,
     max_bytes: u64,
 }
 
-impl FileSource {
-    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
+impl<F: Format> FileSource<F> {
+    pub(super) fn new(settings: &settings::Source, format: F) -> Result<Self, SourceError> {
         let path = settings
             .path
             .clone()
             .ok_or_else(|| SourceError { place: settings.name.clone(), fault: Fault::Setup("path is missing".to_owned()) })?;
         let mut source = Self {
             path,
-            reading: Reading { shape: shape(settings), names, max_bytes: settings.max_bytes },
+            reading: Reading { format, max_bytes: settings.max_bytes },
             timeout: settings.timeout,
             known: None,
             events: Arc::default(),
@@ -124,7 +122,7 @@ impl FileSource {
         Ok(())
     }
 
-    async fn poll_once(&mut self, current: Option<&Snapshot>) -> Result<Polled, Fault> {
+    async fn poll_once(&mut self, current: Option<&Snapshot<F::Content>>) -> Result<Polled<F::Content>, Fault> {
         if self.watcher.is_none() {
             // Said at the start; the folder may be there by now.
             let _ = self.watch();
@@ -139,8 +137,8 @@ impl FileSource {
 }
 
 #[async_trait]
-impl Source for FileSource {
-    async fn poll(&mut self, current: Option<&Snapshot>, _now: Timestamp) -> Result<Polled, SourceError> {
+impl<F: Format> Source<F::Content> for FileSource<F> {
+    async fn poll(&mut self, current: Option<&Snapshot<F::Content>>, _now: Timestamp) -> Result<Polled<F::Content>, SourceError> {
         let timeout = self.timeout;
         let outcome = tokio::time::timeout(timeout, self.poll_once(current)).await;
         outcome
@@ -169,7 +167,12 @@ impl Source for FileSource {
 }
 
 /// One look at the file; blocks.
-fn poll(path: &Path, reading: &Reading, known: Option<Known>, current: Option<&Snapshot>) -> Result<(Known, Polled), Fault> {
+fn poll<F: Format>(
+    path: &Path,
+    reading: &Reading<F>,
+    known: Option<Known>,
+    current: Option<&Snapshot<F::Content>>,
+) -> Result<(Known, Polled<F::Content>), Fault> {
     let cant = |error: std::io::Error| {
         Fault::File(match error.kind() {
             ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -192,8 +195,8 @@ fn poll(path: &Path, reading: &Reading, known: Option<Known>, current: Option<&S
     if Stamp::of(&file.metadata().map_err(cant)?) != stamp {
         return Err(Fault::File("was changed while it was read; replace it by a rename".to_owned()));
     }
-    let (collected, bytes) = content?;
-    let (entries, rejections) = collector::share(collected, current);
+    let (content, bytes) = content?;
+    let (entries, rejections) = collector::share(content, current);
     let known = Known { stamp, settled: is_settled(stamp.modified, SystemTime::now()) };
     Ok((known, Polled { kind: PollKind::Full, entries, rejections, bytes }))
 }
@@ -205,9 +208,12 @@ fn is_settled((seconds, nanoseconds): (i64, i64), now: SystemTime) -> bool {
     i128::try_from(age.as_nanos()).is_ok_and(|now| now - modified > grain)
 }
 
-impl Reading {
-    /// Reads JSON chunk by chunk, and anything else as a map file, told apart by the first byte that is not blank.
-    fn read(&self, file: &mut File, cant: impl Fn(std::io::Error) -> Fault) -> Result<(Collected, u64), Fault> {
+/// A file's content and the bytes it was.
+type Content<F> = ((<F as Format>::Content, Rejections), u64);
+
+impl<F: Format> Reading<F> {
+    /// Reads JSON chunk by chunk, and anything else as the format's plain text, told apart by the first byte that is not blank.
+    fn read(&self, file: &mut File, cant: impl Fn(std::io::Error) -> Fault) -> Result<Content<F>, Fault> {
         let mut chunk = vec![0; 64 * 1024];
         let mut beginning = Vec::new();
         loop {
@@ -220,7 +226,7 @@ impl Reading {
         }
         let first = beginning.iter().find(|byte| !byte.is_ascii_whitespace());
         if matches!(first, Some(b'{' | b'[')) {
-            let mut reader = JsonReader::new(self.shape.clone(), Collector::new(Arc::clone(&self.names)), None);
+            let mut reader = self.format.reader(None);
             reader.feed(&beginning)?;
             loop {
                 if reader.bytes() > self.max_bytes {
@@ -232,29 +238,14 @@ impl Reading {
                 }
             }
             let bytes = reader.bytes();
-            return Ok((reader.close()?.finish(), bytes));
+            return Ok((reader.close()?.settle(), bytes));
         }
         let room = (self.max_bytes + 1).saturating_sub(beginning.len() as u64);
         file.take(room).read_to_end(&mut beginning).map_err(&cant)?;
         if beginning.len() as u64 > self.max_bytes {
             return Err(Fault::TooLarge(self.max_bytes));
         }
-        Ok((self.map_file(&beginning), beginning.len() as u64))
-    }
-
-    fn map_file(&self, text: &[u8]) -> Collected {
-        let file = map_file::parse(text);
-        let mut collector = Collector::new(Arc::clone(&self.names));
-        for (line, reason) in &file.rejected {
-            collector.reject(&format!("line {line}"), *reason);
-        }
-        if self.names.keep_all() {
-            return Collected { entries: file.entries, ..collector.finish() };
-        }
-        for (node, master) in file.entries.iter() {
-            collector.take(&Row { node: Field::Text(node.into()), master: Field::Text(master.into()), ..Row::default() });
-        }
-        collector.finish()
+        Ok((self.format.plain(&beginning)?, beginning.len() as u64))
     }
 }
 

@@ -14,9 +14,8 @@ use reqwest::{Client, Method, Request, Response, Url};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::collector::Collector;
 use super::error::{Excerpt, Fault, SourceError};
-use super::json::JsonReader;
+use super::format::Reader;
 use super::secret::Secret;
 use super::status;
 use super::tls::{TlsFiles, root_cause};
@@ -153,7 +152,7 @@ impl HttpClient {
     }
 
     /// Parses the body as it comes. Gives the rows and the bytes after decompression.
-    pub(super) async fn read(&mut self, mut response: Response, mut reader: JsonReader) -> Result<(Collector, u64), Fault> {
+    pub(super) async fn read<R: Reader>(&mut self, mut response: Response, mut reader: R) -> Result<(R::Rows, u64), Fault> {
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error, "within the answer"))? {
             if reader.bytes() + chunk.len() as u64 > self.max_bytes {
                 return Err(Fault::TooLarge(self.max_bytes));

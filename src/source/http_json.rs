@@ -1,4 +1,4 @@
-//! A JSON document over HTTP: the object `{"node": "master"}`, or a list of objects with named fields.
+//! A JSON document over HTTP: the object `{"node": "master"}`, a list of objects with named fields, or a list of servers.
 //!
 //! Asks conditionally (`ETag`, `Last-Modified`; RFC 9110, section 13), so that an unchanged document costs next to nothing.
 
@@ -11,11 +11,10 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode, Url};
 
-use super::collector::{self, Collector, Names};
+use super::collector;
 use super::error::{Fault, SourceError};
+use super::format::Format;
 use super::http::HttpClient;
-use super::json::{JsonReader, Shape};
-use super::row::Fields;
 use super::{Polled, Source};
 use crate::model::Snapshot;
 use crate::model::status::PollKind;
@@ -26,24 +25,23 @@ const CONDITIONS: [(HeaderName, HeaderName); 2] = [(ETAG, IF_NONE_MATCH), (LAST_
 
 /// A JSON document.
 #[derive(Debug)]
-pub(super) struct HttpJson {
+pub(super) struct HttpJson<F> {
     http: HttpClient,
     url: Url,
-    shape: Shape,
-    names: Arc<Names>,
+    format: F,
     /// What the last whole answer said of its version, as the headers that ask for another one.
     conditions: HeaderMap,
 }
 
-impl HttpJson {
-    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
+impl<F: Format> HttpJson<F> {
+    pub(super) fn new(settings: &settings::Source, format: F) -> Result<Self, SourceError> {
         let place = settings.url.as_deref().unwrap_or_default();
         let url = Url::parse(place)
             .map_err(|error| SourceError { place: place.to_owned(), fault: Fault::Setup(format!("url: {error}")) })?;
-        Ok(Self { http: HttpClient::new(settings, &url)?, url, shape: shape(settings), names, conditions: HeaderMap::new() })
+        Ok(Self { http: HttpClient::new(settings, &url)?, url, format, conditions: HeaderMap::new() })
     }
 
-    async fn poll_once(&mut self, current: Option<&Snapshot>) -> Result<Polled, Fault> {
+    async fn poll_once(&mut self, current: Option<&Snapshot<F::Content>>) -> Result<Polled<F::Content>, Fault> {
         let token = self.http.token().await?;
         let mut request = self.http.request(Method::GET, &self.url, token.as_ref(), (AUTHORIZATION, "Bearer "))?;
         // Without a snapshot "not modified" would leave us with nothing.
@@ -75,25 +73,17 @@ impl HttpJson {
         if headers.get(CONTENT_TYPE).is_some_and(is_problem) {
             return Err(Fault::ErrorObject(self.http.excerpt(response, token).await.to_string()));
         }
-        let reader = JsonReader::new(self.shape.clone(), Collector::new(Arc::clone(&self.names)), token);
-        let (collector, bytes) = self.http.read(response, reader).await?;
-        let (entries, rejections) = collector::finish(collector, current.cloned()).await;
+        let reader = self.format.reader(token);
+        let (rows, bytes) = self.http.read(response, reader).await?;
+        let (entries, rejections) = collector::settle(rows, current.cloned()).await;
         self.conditions = conditions;
         Ok(Polled { kind: PollKind::Full, entries, rejections, bytes })
     }
 }
 
-/// A list of objects where the settings name fields, else an object.
-pub(super) fn shape(settings: &settings::Source) -> Shape {
-    match (&settings.node_field, &settings.master_field) {
-        (Some(node), Some(master)) => Shape::List(Fields { node: node.clone(), master: master.clone() }),
-        _ => Shape::Object,
-    }
-}
-
 #[async_trait]
-impl Source for HttpJson {
-    async fn poll(&mut self, current: Option<&Snapshot>, _now: Timestamp) -> Result<Polled, SourceError> {
+impl<F: Format> Source<F::Content> for HttpJson<F> {
+    async fn poll(&mut self, current: Option<&Snapshot<F::Content>>, _now: Timestamp) -> Result<Polled<F::Content>, SourceError> {
         let outcome = self.http.limit().bound(self.poll_once(current)).await;
         outcome.map_err(|fault| self.http.error(fault))
     }

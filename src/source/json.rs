@@ -9,13 +9,14 @@ use serde::de::{DeserializeSeed, IgnoredAny};
 
 use super::collector::{Collector, Field, Row};
 use super::error::{Excerpt, Fault, Position};
+use super::format::Reader;
 use super::row::{FieldSeed, Fields, RowSeed};
 use super::secret::Secret;
 
 /// The largest row, in bytes: a node with all its facts is far smaller.
 const MAX_ROW_BYTES: usize = 16 * 1024 * 1024;
 /// Keys of an object that make it an error and no map.
-const ERROR_KEYS: [&str; 3] = ["error", "errors", "exception"];
+pub(super) const ERROR_KEYS: [&str; 3] = ["error", "errors", "exception"];
 
 /// What the answer should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,60 +93,6 @@ impl JsonReader {
             fields_seen: Vec::new(),
             excerpt: Excerpt::new(hidden),
         }
-    }
-
-    /// Bytes seen so far.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Takes the next bytes.
-    ///
-    /// # Errors
-    /// What makes the answer none, as soon as it shows.
-    pub(super) fn feed(&mut self, chunk: &[u8]) -> Result<(), Fault> {
-        self.bytes += chunk.len() as u64;
-        self.excerpt.push(chunk);
-        if let State::Refused(refusal) = self.state {
-            return if self.excerpt.is_full() { Err(self.refused(refusal)) } else { Ok(()) };
-        }
-        self.pending.extend_from_slice(chunk);
-        if self.pending.len() < self.next_look { Ok(()) } else { self.look(false) }
-    }
-
-    /// The answer has ended.
-    ///
-    /// # Errors
-    /// If it is not whole, or not what was expected.
-    pub(super) fn close(mut self) -> Result<Collector, Fault> {
-        if !matches!(self.state, State::Refused(_)) {
-            self.look(true)?;
-        }
-        match self.state {
-            State::Refused(refusal) => return Err(self.refused(refusal)),
-            State::End => {}
-            State::Start | State::First | State::Next => {
-                return Err(Fault::Truncated { position: self.position.after(&self.pending), bytes: self.bytes });
-            }
-        }
-        if let Shape::List(fields) = &self.shape
-            && self.rows > 0
-        {
-            for (seen, setting, field) in
-                [(self.node_seen, "node_field", &fields.node), (self.master_seen, "master_field", &fields.master)]
-            {
-                if !seen {
-                    return Err(Fault::NoField { setting, field: field.clone(), seen: self.fields_seen });
-                }
-            }
-        }
-        if self.shape == Shape::Object
-            && self.collector.taken() == 0
-            && let Some(reason) = self.collector.a_rejection()
-        {
-            return Err(Fault::NothingLegal { entries: self.rows, reason });
-        }
-        Ok(self.collector)
     }
 
     fn refused(&self, refusal: Refusal) -> Fault {
@@ -262,6 +209,55 @@ impl JsonReader {
         self.rows += 1;
         self.state = state;
         Ok(Step::Took(end))
+    }
+}
+
+impl Reader for JsonReader {
+    type Rows = Collector;
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+        self.bytes += chunk.len() as u64;
+        self.excerpt.push(chunk);
+        if let State::Refused(refusal) = self.state {
+            return if self.excerpt.is_full() { Err(self.refused(refusal)) } else { Ok(()) };
+        }
+        self.pending.extend_from_slice(chunk);
+        if self.pending.len() < self.next_look { Ok(()) } else { self.look(false) }
+    }
+
+    fn close(mut self) -> Result<Collector, Fault> {
+        if !matches!(self.state, State::Refused(_)) {
+            self.look(true)?;
+        }
+        match self.state {
+            State::Refused(refusal) => return Err(self.refused(refusal)),
+            State::End => {}
+            State::Start | State::First | State::Next => {
+                return Err(Fault::Truncated { position: self.position.after(&self.pending), bytes: self.bytes });
+            }
+        }
+        if let Shape::List(fields) = &self.shape
+            && self.rows > 0
+        {
+            for (seen, setting, field) in
+                [(self.node_seen, "node_field", &fields.node), (self.master_seen, "master_field", &fields.master)]
+            {
+                if !seen {
+                    return Err(Fault::NoField { setting, field: field.clone(), seen: self.fields_seen });
+                }
+            }
+        }
+        if self.shape == Shape::Object
+            && self.collector.taken() == 0
+            && let Some(reason) = self.collector.a_rejection()
+        {
+            return Err(Fault::NothingLegal { entries: self.rows, reason });
+        }
+        Ok(self.collector)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The registries: who says which master owns a node.
+//! The registries: who says which master owns a node, or which servers a backend has.
 //!
 //! A [`Source`] turns a registry's answer into legal entries in HAProxy's words. It never decides what the answer means
 //! for a gateway: an empty answer is an answer, and the guard's case. It never hands out part of an answer: what is cut
@@ -9,12 +9,15 @@
 //!                                      │                  │ bytes
 //!                                      v                  v
 //!                        SourceState (watch)    json ──rows──> collector ──> EntryMap, Rejections
+//!                                               server_list ──rows──────────> ServerList, Rejections
 //! ```
 
 mod collector;
 mod delta;
+pub mod early;
 mod error;
 mod file;
+mod format;
 mod http;
 mod http_json;
 mod json;
@@ -24,6 +27,7 @@ mod puppetdb;
 mod row;
 pub mod schedule;
 mod secret;
+mod server_list;
 mod status;
 mod tls;
 
@@ -31,37 +35,50 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use collector::Names;
+use format::MapFormat;
 use jiff::Timestamp;
+use server_list::ServerFormat;
 
+pub use early::EarlyLooks;
 pub use error::{Fault, SourceError};
 pub use schedule::{PollRequests, ScheduleError};
 
 use crate::model::status::PollKind;
-use crate::model::{EntryMap, Rejections, Snapshot};
+use crate::model::{Content, EntryMap, Rejections, ServerList, Snapshot};
 use crate::settings::{self, SourceKind};
 
 /// What a poll brought: always the whole content, however little of it crossed the wire.
 #[derive(Debug, Clone)]
-pub struct Polled {
+pub struct Polled<C = EntryMap> {
     /// How it was learnt.
     pub kind: PollKind,
     /// Every legal entry. The very map of the current snapshot where nothing changed, so that nothing is held twice.
-    pub entries: Arc<EntryMap>,
+    pub entries: Arc<C>,
     /// What was left out; likewise shared where nothing changed.
     pub rejections: Arc<Rejections>,
     /// Bytes of the answer's body after decompression; 0 where none was sent.
     pub bytes: u64,
 }
 
-/// A registry. Its task (see [`poller::run`]) is its only user.
+/// A registry that says who owns a node, or which servers there are. Its task (see [`poller::run`]) is its only user.
 #[async_trait]
-pub trait Source: Send + Sync {
+pub trait Source<C: Content = EntryMap>: Send + Sync {
     /// Asks the registry. `current` is the last good snapshot, which an answer "not modified" or a delta builds on; `now` is
     /// the clock. Bounded in time and size by the source's settings. Dropping the future abandons the poll.
     ///
     /// # Errors
     /// Anything but a whole, understood answer.
-    async fn poll(&mut self, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, SourceError>;
+    async fn poll(&mut self, current: Option<&Snapshot<C>>, now: Timestamp) -> Result<Polled<C>, SourceError>;
+
+    /// Asks for these nodes alone where the registry can be asked so, else for everything, as [`Source::poll`] does. `nodes` are
+    /// legal keys, as many as [`early`] asks for at once. A node that is not in the answer stays as it is in `current`: what is
+    /// gone shows in a full poll.
+    ///
+    /// # Errors
+    /// As [`Source::poll`]; the next poll is as good as without.
+    async fn look_up(&mut self, _nodes: &[String], current: &Snapshot<C>, now: Timestamp) -> Result<Polled<C>, SourceError> {
+        self.poll(Some(current), now).await
+    }
 
     /// Resolves when the source itself saw that there is something new (a file's watch); pends forever otherwise.
     /// Dropping the future loses nothing.
@@ -70,20 +87,38 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Makes the source that the settings describe. Certificates and keys are read here; a change of them takes a restart.
-/// Nothing is connected yet. `lowercase` is `[map] lowercase`.
+/// Makes the source of the node map that the settings describe. Certificates and keys are read here; a change of them takes a
+/// restart. Nothing is connected yet. `lowercase` is `[map] lowercase`.
 ///
 /// # Errors
 /// A certificate, key or URL that can't be used, with the source's name, the file and what is wrong with it.
 pub fn build(settings: &settings::Source, lowercase: bool) -> Result<Box<dyn Source>, SourceError> {
     let names = Arc::new(Names::new(lowercase, &settings.masters));
-    make(settings, names).map_err(|error| SourceError { place: format!("source {:?}, {}", settings.name, error.place), ..error })
+    let format = MapFormat::new(settings, Arc::clone(&names));
+    let source: Result<Box<dyn Source>, SourceError> = match settings.kind {
+        SourceKind::Puppetdb => puppetdb::PuppetDb::new(settings, names).map(|source| Box::new(source) as _),
+        SourceKind::HttpJson => http_json::HttpJson::new(settings, format).map(|source| Box::new(source) as _),
+        SourceKind::File => file::FileSource::new(settings, format).map(|source| Box::new(source) as _),
+    };
+    source.map_err(|error| named(settings, error))
 }
 
-fn make(settings: &settings::Source, names: Arc<Names>) -> Result<Box<dyn Source>, SourceError> {
-    Ok(match settings.kind {
-        SourceKind::Puppetdb => Box::new(puppetdb::PuppetDb::new(settings, names)?),
-        SourceKind::HttpJson => Box::new(http_json::HttpJson::new(settings, names)?),
-        SourceKind::File => Box::new(file::FileSource::new(settings, names)?),
-    })
+/// Makes the source that lists servers; otherwise like [`build`].
+///
+/// # Errors
+/// Those of [`build`], and a type of source that lists none.
+pub fn build_list(settings: &settings::Source) -> Result<Box<dyn Source<ServerList>>, SourceError> {
+    let source: Result<Box<dyn Source<ServerList>>, SourceError> = match settings.kind {
+        SourceKind::HttpJson => http_json::HttpJson::new(settings, ServerFormat).map(|source| Box::new(source) as _),
+        SourceKind::File => file::FileSource::new(settings, ServerFormat).map(|source| Box::new(source) as _),
+        SourceKind::Puppetdb => {
+            let fault = Fault::Setup("a puppetdb source lists no servers".to_owned());
+            Err(SourceError { place: "type".to_owned(), fault })
+        }
+    };
+    source.map_err(|error| named(settings, error))
+}
+
+fn named(settings: &settings::Source, error: SourceError) -> SourceError {
+    SourceError { place: format!("source {:?}, {}", settings.name, error.place), ..error }
 }

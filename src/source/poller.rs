@@ -1,5 +1,8 @@
 //! One task a source: polls when asked, when the source itself changed, and by itself while it fails.
 //!
+//! An early look (see [`super::early`]) brings single nodes up to date between two polls; it is no poll: it covers no request,
+//! and the source's age and condition stay as the last poll left them.
+//!
 //! A failed poll never touches the snapshot: the last good answer and its age stay.
 
 use std::collections::BTreeSet;
@@ -11,11 +14,12 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::early::{EarlyLooks, Pace};
 use super::{PollRequests, Polled, Source, SourceError};
 use crate::model::status::{PollKind, PollReport, milliseconds};
-use crate::model::{Illegal, Snapshot, SourceState};
+use crate::model::{Content, Illegal, Snapshot, SourceState};
 use crate::settings;
 use crate::telemetry::{SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION, SOURCE_REJECTED};
 
@@ -42,13 +46,14 @@ impl Backoff {
 const ROUND_SPACING: Duration = Duration::from_secs(1);
 
 /// Polls `source` until `shutdown`: once at the start, then whenever a request came that no started poll covers, so that
-/// requests made together, or during a poll, become one. `state` should begin as
+/// requests made together, or during a poll, become one. Between polls it looks early at the nodes of `looks`. `state` should begin as
 /// [`SourceState::before_first_poll`].
-pub async fn run(
-    source: Box<dyn Source>,
+pub async fn run<C: Content>(
+    source: Box<dyn Source<C>>,
     settings: &settings::Source,
     requests: PollRequests,
-    state: watch::Sender<SourceState>,
+    looks: &EarlyLooks,
+    state: watch::Sender<SourceState<C>>,
     shutdown: CancellationToken,
 ) {
     counter!(SOURCE_FAILURES, "source" => settings.name.clone()).increment(0);
@@ -58,6 +63,7 @@ pub async fn run(
         requests: requests.subscribe(),
         rounds: requests,
         last_round: None,
+        looks: looks.pace(),
         state,
         backoff: Backoff::STANDARD,
         reported: BTreeSet::new(),
@@ -66,20 +72,21 @@ pub async fn run(
     shutdown.run_until_cancelled(poller.run()).await;
 }
 
-struct Poller {
-    source: Box<dyn Source>,
+struct Poller<C: Content> {
+    source: Box<dyn Source<C>>,
     name: String,
     requests: watch::Receiver<u64>,
     /// Where a change that the source saw itself becomes a request to all.
     rounds: PollRequests,
     last_round: Option<Instant>,
-    state: watch::Sender<SourceState>,
+    looks: Pace,
+    state: watch::Sender<SourceState<C>>,
     backoff: Backoff,
     /// Reasons whose gauge was ever set: one that vanished goes to 0.
     reported: BTreeSet<Illegal>,
 }
 
-impl Poller {
+impl<C: Content> Poller<C> {
     async fn run(mut self) {
         let mut failures: u32 = 0;
         loop {
@@ -87,11 +94,46 @@ impl Poller {
             let covered = *self.requests.borrow_and_update();
             failures = if self.poll(covered).await { 0 } else { failures.saturating_add(1) };
             let retry = (failures > 0).then(|| self.backoff.pause(failures));
-            tokio::select! {
-                () = requested(&mut self.requests, covered) => {}
-                () = self.source.changed() => self.start_round().await,
-                () = pause(retry) => {}
+            loop {
+                tokio::select! {
+                    () = requested(&mut self.requests, covered) => break,
+                    () = self.source.changed() => {
+                        self.start_round().await;
+                        break;
+                    }
+                    () = pause(retry) => break,
+                    // A source that fails is left to its retries, which bring everything.
+                    nodes = self.looks.next(), if failures == 0 => self.look_early(&nodes).await,
+                }
             }
+        }
+    }
+
+    /// Asks for single nodes and publishes what is new of them.
+    async fn look_early(&mut self, nodes: &[String]) {
+        let Some(current) = self.state.borrow().snapshot.clone() else { return };
+        let began = Instant::now();
+        let outcome = self.source.look_up(nodes, &current, Timestamp::now()).await;
+        let took = began.elapsed();
+        self.looks.rest(Instant::now(), took);
+        histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => "look").record(took.as_secs_f64());
+        let Polled { entries, rejections, .. } = match outcome {
+            Ok(polled) => polled,
+            Err(error) => {
+                // Not the source's condition: the next poll tells that. The look is repeated by itself.
+                debug!(source = self.name, %error, nodes = nodes.len(), "an early look failed");
+                return;
+            }
+        };
+        let news = !Arc::ptr_eq(&entries, &current.entries) || !Arc::ptr_eq(&rejections, &current.rejections);
+        debug!(source = self.name, nodes = nodes.len(), news, "looked early at nodes with a learned route");
+        if news {
+            gauge!(SOURCE_ENTRIES, "source" => self.name.clone()).set(entries.count() as f64);
+            self.state.send_modify(|state| {
+                state.status.rejections = (*rejections).clone();
+                state.status.entries = Some(entries.count());
+                state.snapshot = Some(Snapshot { entries, rejections, answered_at: current.answered_at });
+            });
         }
     }
 
@@ -119,7 +161,7 @@ impl Poller {
         good
     }
 
-    fn measure(&mut self, outcome: &Result<Polled, SourceError>, took: Duration) {
+    fn measure(&mut self, outcome: &Result<Polled<C>, SourceError>, took: Duration) {
         let kind = match outcome {
             Ok(polled) => match polled.kind {
                 PollKind::Full => "full",
@@ -136,7 +178,7 @@ impl Poller {
         if polled.kind != PollKind::Unchanged {
             gauge!(SOURCE_ANSWER_BYTES, "source" => self.name.clone()).set(polled.bytes as f64);
         }
-        gauge!(SOURCE_ENTRIES, "source" => self.name.clone()).set(polled.entries.len() as f64);
+        gauge!(SOURCE_ENTRIES, "source" => self.name.clone()).set(polled.entries.count() as f64);
         self.reported.extend(polled.rejections.counts.keys());
         for reason in &self.reported {
             let count = polled.rejections.counts.get(reason).copied().unwrap_or(0);
@@ -145,14 +187,14 @@ impl Poller {
     }
 
     /// One line a change of condition: a source that fails for an hour says so once.
-    fn log(&self, outcome: &Result<Polled, SourceError>) {
+    fn log(&self, outcome: &Result<Polled<C>, SourceError>) {
         let state = self.state.borrow();
         match (outcome, &state.status.error) {
-            (Ok(polled), Some(_)) => info!(source = self.name, entries = polled.entries.len(), "the source answers again"),
+            (Ok(polled), Some(_)) => info!(source = self.name, entries = polled.entries.count(), "the source answers again"),
             (Ok(polled), None) if state.snapshot.is_none() => {
                 info!(
                     source = self.name,
-                    entries = polled.entries.len(),
+                    entries = polled.entries.count(),
                     rejected = polled.rejections.total(),
                     "the source answered"
                 );
@@ -171,7 +213,7 @@ impl Poller {
         }
     }
 
-    fn publish(&self, outcome: Result<Polled, SourceError>, covered: u64, took: Duration) {
+    fn publish(&self, outcome: Result<Polled<C>, SourceError>, covered: u64, took: Duration) {
         let now = Timestamp::now();
         self.state.send_modify(|state| {
             let mut report = PollReport { kind: None, at: now, milliseconds: milliseconds(took), bytes: 0 };
@@ -183,7 +225,7 @@ impl Poller {
                     if !known.is_some_and(|known| Arc::ptr_eq(known, &rejections)) {
                         state.status.rejections = (*rejections).clone();
                     }
-                    state.status.entries = Some(entries.len());
+                    state.status.entries = Some(entries.count());
                     state.status.answered_at = Some(now);
                     state.status.error = None;
                     state.snapshot = Some(Snapshot { entries, rejections, answered_at: now });

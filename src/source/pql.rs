@@ -4,6 +4,8 @@
 
 /// Entities that carry `producer_timestamp` and one row a node.
 const DERIVABLE: [&str; 2] = ["factsets", "catalogs"];
+/// Entities that carry `certname`, with one row a node for what names its master.
+const NARROWABLE: [&str; 5] = ["factsets", "catalogs", "nodes", "facts", "inventory"];
 /// Words that end the condition: paging and grouping can't be combined with a further condition.
 const CLAUSES: [&str; 4] = ["order", "limit", "offset", "group"];
 
@@ -11,21 +13,45 @@ const CLAUSES: [&str; 4] = ["order", "limit", "offset", "group"];
 ///
 /// None where the query is of another form: then only its author can say what "changed" means.
 pub(super) fn derive_delta(query: &str) -> Option<String> {
-    let (head, rest) = query.split_once('{')?;
-    let condition = rest.trim_end().strip_suffix('}')?.trim();
-    let (entity, fields) = head.split_once('[')?;
-    let fields = fields.trim_end().strip_suffix(']')?;
-    // A function among the fields (`count()`) makes rows of many nodes.
-    if !DERIVABLE.contains(&entity.trim()) || fields.contains(['(', '[', ']', '"', '\'']) || !is_one_condition(condition) {
-        return None;
+    let query = Query::parse(query)?;
+    DERIVABLE.contains(&query.entity).then(|| query.and("producer_timestamp > \"{since}\""))
+}
+
+/// `entity[fields] { condition }` -> `entity[fields] { (condition) and certname in ["a", "b"] }`.
+///
+/// None where the query is of another form, or no node's name can be written: a certname needs no escapes.
+pub(super) fn narrow(query: &str, nodes: &[String]) -> Option<String> {
+    let query = Query::parse(query)?;
+    let names: Vec<_> = nodes.iter().filter(|node| !node.contains(['"', '\'', '\\'])).map(|node| format!("\"{node}\"")).collect();
+    let narrowed = NARROWABLE.contains(&query.entity) && !names.is_empty();
+    narrowed.then(|| query.and(&format!("certname in [{}]", names.join(", "))))
+}
+
+/// `entity[fields] { condition }`.
+struct Query<'a> {
+    /// The entity with its fields.
+    head: &'a str,
+    entity: &'a str,
+    condition: &'a str,
+}
+
+impl<'a> Query<'a> {
+    /// None where it is of another form, or its rows are not one node's each.
+    fn parse(query: &'a str) -> Option<Self> {
+        let (head, rest) = query.split_once('{')?;
+        let condition = rest.trim_end().strip_suffix('}')?.trim();
+        let (entity, fields) = head.split_once('[')?;
+        let fields = fields.trim_end().strip_suffix(']')?;
+        // A function among the fields (`count()`) makes rows of many nodes.
+        let plain = !fields.contains(['(', '[', ']', '"', '\'']) && is_one_condition(condition);
+        plain.then(|| Self { head: head.trim(), entity: entity.trim(), condition })
     }
-    let changed = "producer_timestamp > \"{since}\"";
-    let head = head.trim();
-    Some(if condition.is_empty() {
-        format!("{head} {{ {changed} }}")
-    } else {
-        format!("{head} {{ ({condition}) and {changed} }}")
-    })
+
+    /// With a further condition.
+    fn and(&self, more: &str) -> String {
+        let Self { head, condition, .. } = self;
+        if condition.is_empty() { format!("{head} {{ {more} }}") } else { format!("{head} {{ ({condition}) and {more} }}") }
+    }
 }
 
 /// Whether the text is a condition and nothing else: brackets paired, no paging clause outside of them.
@@ -106,5 +132,23 @@ mod tests {
         ] {
             assert_eq!(derive_delta(query), None, "{query}");
         }
+    }
+
+    #[test]
+    fn a_query_for_all_nodes_is_narrowed_to_some_of_them() {
+        let nodes = ["a.example.test", "b\"] or certname ~ [\"", "c"].map(str::to_owned);
+        for (query, narrowed) in [
+            ("factsets[certname, producer] {}", r#"factsets[certname, producer] { certname in ["a.example.test", "c"] }"#),
+            (
+                "facts[certname, value] { name = 'master' }",
+                r#"facts[certname, value] { (name = 'master') and certname in ["a.example.test", "c"] }"#,
+            ),
+        ] {
+            assert_eq!(narrow(query, &nodes).as_deref(), Some(narrowed));
+        }
+        for query in ["factsets[certname, count()] {}", "factsets[certname] { limit 5 }", "resources[certname] {}"] {
+            assert_eq!(narrow(query, &nodes), None, "{query}");
+        }
+        assert_eq!(narrow("factsets[certname, producer] {}", &nodes[1..2]), None, "no name is left to ask for");
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct PuppetDb {
     overlap: SignedDuration,
     /// None before the first answer and after a failure: then the next poll is full.
     known: Option<Known>,
+    /// Whether single nodes can be asked for, as far as is known.
+    narrows: bool,
 }
 
 impl PuppetDb {
@@ -76,12 +78,14 @@ impl PuppetDb {
             None => pql::derive_delta(&query).map_or(DeltaQuery::None, DeltaQuery::Derived),
         };
         let field = |given: &Option<String>, usual: &str| given.clone().unwrap_or_else(|| usual.to_owned());
+        let fields = Fields { node: field(&settings.node_field, "certname"), master: field(&settings.master_field, "producer") };
         Ok(Self {
             http: HttpClient::new(settings, &url)?,
             url,
             query,
             delta_query,
-            fields: Fields { node: field(&settings.node_field, "certname"), master: field(&settings.master_field, "producer") },
+            narrows: fields.node == "certname",
+            fields,
             names,
             full_poll: whole_seconds(settings.full_poll),
             overlap: whole_seconds(settings.overlap),
@@ -125,9 +129,27 @@ impl PuppetDb {
         let answered = server_time(response.headers()).unwrap_or(now);
         let reader = JsonReader::new(Shape::List(self.fields.clone()), Collector::new(Arc::clone(&self.names)), token);
         let (collector, bytes) = self.http.read(response, reader).await?;
-        let (entries, rejections) = collector::finish(collector, current.cloned()).await;
+        let (entries, rejections) = collector::settle(collector, current.cloned()).await;
         self.known = Some(Known { answered, full_poll: now });
         Ok(Polled { kind: PollKind::Full, entries, rejections, bytes })
+    }
+
+    /// Asks for these nodes alone; what the next delta reaches back to stays as it is.
+    async fn look_up_once(&mut self, nodes: &[String], current: &Snapshot, now: Timestamp) -> Result<Polled, Fault> {
+        let query = if self.narrows { pql::narrow(&self.query, nodes) } else { None };
+        let Some(query) = query else { return self.poll_once(Some(current), now).await };
+        let token = self.http.token().await?;
+        let response = self.ask(&query, token.as_ref()).await?;
+        if response.status() == StatusCode::OK {
+            return self.read_changes(response, current, token).await;
+        }
+        let refusal = self.http.refusal(response, SourceKind::Puppetdb, token).await;
+        if !matches!(refusal, Fault::Status { status: 400, .. }) {
+            return Err(refusal);
+        }
+        warn!(query, %refusal, "the query for single nodes, made of the query for everything, was refused: early looks ask for everything from now on");
+        self.narrows = false;
+        self.poll_once(Some(current), now).await
     }
 
     async fn read_delta(
@@ -139,11 +161,17 @@ impl PuppetDb {
         now: Timestamp,
     ) -> Result<Polled, Fault> {
         let answered = server_time(response.headers()).unwrap_or(now);
+        let polled = self.read_changes(response, current, token).await?;
+        self.known = Some(Known { answered, ..known });
+        Ok(polled)
+    }
+
+    /// Lays the rows of an answer over what is known.
+    async fn read_changes(&mut self, response: Response, current: &Snapshot, token: Option<Secret>) -> Result<Polled, Fault> {
         let reader = JsonReader::new(Shape::List(self.fields.clone()), Collector::for_delta(Arc::clone(&self.names)), token);
         let (collector, bytes) = self.http.read(response, reader).await?;
         let current = current.clone();
         let (entries, rejections) = off_thread(move || delta::lay_over(&current, collector.finish())).await;
-        self.known = Some(Known { answered, ..known });
         Ok(Polled { kind: PollKind::Delta, entries, rejections, bytes })
     }
 
@@ -159,6 +187,11 @@ impl PuppetDb {
 impl Source for PuppetDb {
     async fn poll(&mut self, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, SourceError> {
         let outcome = self.http.limit().bound(self.poll_once(current, now)).await;
+        outcome.map_err(|fault| self.http.error(fault))
+    }
+
+    async fn look_up(&mut self, nodes: &[String], current: &Snapshot, now: Timestamp) -> Result<Polled, SourceError> {
+        let outcome = self.http.limit().bound(self.look_up_once(nodes, current, now)).await;
         outcome.map_err(|fault| self.http.error(fault))
     }
 }

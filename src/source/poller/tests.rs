@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::model::{EntryMap, Rejections};
+use crate::model::{EntryMap, LearnedRoute, Rejections};
 use crate::source::{Fault, PollRequests};
 
 const SOON: Backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(4) };
@@ -21,6 +21,7 @@ struct Scripted {
     answers: mpsc::UnboundedReceiver<Answer>,
     changes: mpsc::UnboundedReceiver<()>,
     begun: Arc<AtomicU64>,
+    looked_up: mpsc::UnboundedSender<Vec<String>>,
 }
 
 #[async_trait]
@@ -33,6 +34,11 @@ impl Source for Scripted {
         }
     }
 
+    async fn look_up(&mut self, nodes: &[String], current: &Snapshot, now: Timestamp) -> Result<Polled, SourceError> {
+        self.looked_up.send(nodes.to_vec()).unwrap();
+        self.poll(Some(current), now).await
+    }
+
     async fn changed(&mut self) {
         if self.changes.recv().await.is_none() {
             std::future::pending().await
@@ -42,6 +48,8 @@ impl Source for Scripted {
 
 struct Fixture {
     requests: PollRequests,
+    looks: EarlyLooks,
+    looked_up: mpsc::UnboundedReceiver<Vec<String>>,
     answers: mpsc::UnboundedSender<Answer>,
     changes: mpsc::UnboundedSender<()>,
     begun: Arc<AtomicU64>,
@@ -55,7 +63,9 @@ impl Fixture {
         let (answers, answer_receiver) = mpsc::unbounded_channel();
         let (changes, change_receiver) = mpsc::unbounded_channel();
         let (requests, begun, shutdown) = (PollRequests::new(), Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let source = Scripted { answers: answer_receiver, changes: change_receiver, begun: Arc::clone(&begun) };
+        let (look, looked_up) = mpsc::unbounded_channel();
+        let source = Scripted { answers: answer_receiver, changes: change_receiver, begun: Arc::clone(&begun), looked_up: look };
+        let looks = EarlyLooks::new();
         let (sender, state) = watch::channel(SourceState::before_first_poll("registry".to_owned(), "http_json".to_owned(), true));
         let poller = Poller {
             source: Box::new(source),
@@ -63,6 +73,7 @@ impl Fixture {
             requests: requests.subscribe(),
             rounds: requests.clone(),
             last_round: None,
+            looks: looks.pace(),
             state: sender,
             backoff,
             reported: BTreeSet::new(),
@@ -71,7 +82,7 @@ impl Fixture {
         let task = tokio::spawn(async move {
             end.run_until_cancelled(poller.run()).await;
         });
-        Self { requests, answers, changes, begun, state, shutdown, task }
+        Self { requests, looks, looked_up, answers, changes, begun, state, shutdown, task }
     }
 
     fn answer(&self, answer: Answer) {
@@ -160,6 +171,43 @@ async fn a_change_that_the_source_saw_itself_is_polled_at_once() {
     fixture.answer(Ok(good(&[("a", "m1"), ("b", "m1")])));
     fixture.changes.send(()).unwrap();
     fixture.state(|state| state.status.entries == Some(2)).await;
+}
+
+fn learned(node: &str, master: &str) -> Arc<[LearnedRoute]> {
+    let now = Timestamp::UNIX_EPOCH;
+    Arc::new([LearnedRoute { node: node.to_owned(), master: master.to_owned(), since: now, expires: now }])
+}
+
+#[tokio::test]
+async fn an_early_look_brings_news_and_counts_as_no_poll() {
+    let mut fixture = Fixture::start(NEVER);
+    // Before the first answer there is nothing to lay a look's answer over.
+    fixture.looks.dispute("edge1", &learned("a", "m2"));
+    fixture.answer(Ok(good(&[("a", "m1")])));
+    let polled = fixture.state(polled).await;
+    assert_eq!(fixture.looked_up.recv().await.unwrap(), ["a"]);
+    let request = fixture.requests.request();
+    fixture.answer(Ok(good(&[("a", "m2")])));
+    let looked = fixture.state(|state| state.snapshot.as_ref().unwrap().entries.get("a") == Some("m2")).await;
+    assert_eq!(looked.answered, 0, "a reload that waits for every source must not take a look for an answer");
+    assert_eq!(looked.status.last_poll, polled.status.last_poll);
+    assert_eq!(looked.status.answered_at, polled.status.answered_at);
+    fixture.answer(Ok(good(&[("a", "m2")])));
+    fixture.state(|state| state.answered == request).await;
+}
+
+#[tokio::test]
+async fn an_early_look_that_fails_changes_nothing_and_is_repeated() {
+    let mut fixture = Fixture::start(NEVER);
+    fixture.answer(Ok(good(&[("a", "m1")])));
+    fixture.state(polled).await;
+    fixture.looks.dispute("edge1", &learned("a", "m2"));
+    fixture.answer(Err(Fault::TooLarge(7)));
+    fixture.answer(Ok(good(&[("a", "m2")])));
+    let state = fixture.state(|state| state.snapshot.as_ref().unwrap().entries.get("a") == Some("m2")).await;
+    assert_eq!(state.status.error, None);
+    assert_eq!(fixture.looked_up.recv().await.unwrap(), ["a"]);
+    assert_eq!(fixture.looked_up.recv().await.unwrap(), ["a"]);
 }
 
 #[tokio::test]

@@ -1,0 +1,498 @@
+//! Server lists -> the servers that backends should have: resolve, guard, damp, number. The only place where a desired list is made.
+//!
+//! A backend whose list is not known yet, or was never accepted, is absent from what is desired, and so is not touched.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use jiff::{SignedDuration, Timestamp};
+use metrics::{counter, gauge};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::decide::{Approval, ApprovalError, Decision};
+use super::resolve::{Lookup, Resolver};
+use crate::damp::Damper;
+use crate::desire::servers::{self, Resolved};
+use crate::guard::{self, Limits, Subject};
+use crate::model::server::{Manage, ServerOptions};
+use crate::model::server_list::{Host, LeftOut};
+use crate::model::status::{BackendStatus, LeavingServer};
+use crate::model::{DesiredBackend, DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState};
+use crate::settings::{Backend, Listing, Settings};
+use crate::telemetry::{BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_LEFT_OUT, BACKEND_SERVERS, GUARD_HOLDS};
+
+/// The most names that a backend remembers as once desired; the oldest are forgotten. Far more than leave within the time that a drain
+/// takes.
+const FORMER_NAMES: usize = 1000;
+/// How long a name that has no address yet is left alone: a gateway may well start before its resolver does.
+const RESOLVE_RETRY: Duration = Duration::from_secs(10);
+/// The most left-out rows that one change of them writes to the log.
+const LOGGED_ROWS: usize = 10;
+
+/// What was decided last.
+#[derive(Debug, Clone, Default)]
+pub struct ServerDecision {
+    /// The highest poll request whose answers, of the node map and of every server list, are taken into account.
+    pub considered: u64,
+    /// Every declared backend, in the order of the settings.
+    pub backends: Vec<BackendStatus>,
+}
+
+impl ServerDecision {
+    /// The changes that the guard holds back.
+    pub fn held(&self) -> impl Iterator<Item = &HeldChange> {
+        self.backends.iter().filter_map(|backend| backend.held.as_ref())
+    }
+}
+
+/// One backend's list on its way to be desired.
+#[derive(Debug)]
+struct BackendList {
+    settings: Backend,
+    /// The written-out list, where there is one.
+    declared: Arc<ServerList>,
+    options: ServerOptions,
+    damper: Damper<Server>,
+    held: Option<HeldChange>,
+    /// The id of a list that was let through and is not all in force yet.
+    approved: Option<String>,
+    former: VecDeque<String>,
+    waiting_for: Option<String>,
+    left_out: Vec<LeftOut>,
+    stale: Vec<LeftOut>,
+    /// The masters' list, with the map it was made of.
+    mapped: Option<(Arc<EntryMap>, Arc<ServerList>)>,
+}
+
+/// Makes the desired servers.
+pub struct ServerDecider {
+    limits: Limits,
+    /// The names of the sources that list servers, in the order of their states.
+    sources: Vec<String>,
+    producers: BTreeMap<String, String>,
+    backends: Vec<BackendList>,
+    resolver: Resolver,
+    /// The round of polls that the host names were looked up in.
+    resolved_in: Option<u64>,
+    /// [`RESOLVE_RETRY`].
+    resolve_retry: Duration,
+    considered: u64,
+    desired: Option<Arc<DesiredServers>>,
+}
+
+/// Every backend's list as it is known now, in the order of the backends.
+type Lists = Vec<Option<Arc<ServerList>>>;
+
+impl ServerDecider {
+    /// Knows no list yet but those that are written out.
+    pub fn new(settings: &Settings, lookup: Box<dyn Lookup>) -> Self {
+        let backends = settings.backends.iter().map(|backend| BackendList::new(backend, settings)).collect();
+        Self {
+            limits: settings.guard.clone(),
+            sources: settings.list_sources.iter().map(|source| source.name.clone()).collect(),
+            producers: servers::producers(settings.sources.iter().map(|source| &source.masters)),
+            backends,
+            resolver: Resolver::new(lookup),
+            resolved_in: None,
+            resolve_retry: RESOLVE_RETRY,
+            considered: 0,
+            desired: None,
+        }
+    }
+
+    /// What is known of every backend's list. `states` are those of the sources that list servers, in the settings' order.
+    pub fn lists(&mut self, states: &[SourceState<ServerList>], decision: &Decision) -> Lists {
+        let answered = states.iter().map(|state| state.answered);
+        self.considered = answered.chain([decision.considered]).min().unwrap_or_default();
+        // A map that was only found in the file may be older than anything.
+        let map = decision.in_force.as_ref().filter(|_| decision.active).map(|revision| &revision.entries);
+        let (sources, producers) = (&self.sources, &self.producers);
+        self.backends
+            .iter_mut()
+            .map(|backend| {
+                let (list, waiting_for) = match backend.settings.listing() {
+                    Listing::Servers(_) => (Some(Arc::clone(&backend.declared)), "the settings".to_owned()),
+                    Listing::From(name) => {
+                        let state = sources.iter().position(|source| source == name).and_then(|index| states.get(index));
+                        let snapshot = state.and_then(|state| state.snapshot.as_ref());
+                        (snapshot.map(|snapshot| Arc::clone(&snapshot.entries)), format!("a first answer of source {name}"))
+                    }
+                    Listing::Masters(template) => {
+                        let template = template.to_owned();
+                        (map.map(|map| backend.masters(map, &template, producers)), "a first node map".to_owned())
+                    }
+                };
+                backend.waiting_for = list.is_none().then_some(waiting_for);
+                list
+            })
+            .collect()
+    }
+
+    /// Looks host names up where it is time: once a round of polls, and names that are new.
+    pub async fn resolve(&mut self, lists: &Lists) {
+        let listed = lists.iter().flatten().flat_map(|list| &list.servers);
+        let hosts: BTreeSet<String> = listed
+            .filter_map(|server| match &server.host {
+                Host::Name(name) => Some(name.clone()),
+                Host::Address(_) => None,
+            })
+            .collect();
+        if self.resolved_in != Some(self.considered) || !self.resolver.has_tried(&hosts) {
+            self.resolved_in = Some(self.considered);
+            self.resolver.refresh(hosts).await;
+        }
+    }
+
+    /// Decides what every backend should have at `now`, a time of one steady clock.
+    pub fn decide(&mut self, lists: &Lists, now: Duration) {
+        let mut changed = false;
+        for (backend, list) in self.backends.iter_mut().zip(lists) {
+            if let Some(list) = list {
+                let resolved = backend.resolve(list, &self.resolver);
+                backend.consider(resolved, &self.limits, now);
+            }
+            changed |= backend.step(now);
+        }
+        if changed {
+            let number = self.desired.as_ref().map_or(0, |desired| desired.number) + 1;
+            let backends = self.backends.iter().filter_map(|backend| Some((backend.settings.name.clone(), backend.desired()?)));
+            self.desired = Some(Arc::new(DesiredServers { number, backends: backends.collect() }));
+        }
+        self.backends.iter().for_each(BackendList::record);
+    }
+
+    /// What backends should have; none before the first list was accepted.
+    pub fn desired(&self) -> Option<Arc<DesiredServers>> {
+        self.desired.clone()
+    }
+
+    /// What was decided last; `now` is the time of that decision.
+    pub fn decision(&self, now: Duration) -> ServerDecision {
+        let clock = Timestamp::now();
+        let at = |due: Duration| {
+            SignedDuration::try_from(due.saturating_sub(now)).ok().and_then(|left| clock.checked_add(left).ok()).unwrap_or(clock)
+        };
+        ServerDecision {
+            considered: self.considered,
+            backends: self.backends.iter().map(|backend| backend.status(&at)).collect(),
+        }
+    }
+
+    /// When something is due although nobody says anything new.
+    pub fn next_look(&self) -> Option<Duration> {
+        self.backends.iter().filter_map(|backend| backend.damper.next_step()).min()
+    }
+
+    /// Lets one held change through at the next decision.
+    ///
+    /// # Errors
+    /// When no such change is held.
+    pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
+        let held: Vec<_> = self.backends.iter().filter_map(|backend| backend.held.as_ref()).map(|held| held.id.clone()).collect();
+        let backend = self.backends.iter_mut().find(|backend| backend.held.as_ref().is_some_and(|held| held.id == id));
+        match backend.and_then(|backend| Some((backend.held.clone()?, backend))) {
+            Some((change, backend)) => {
+                backend.approved = Some(id.to_owned());
+                Ok(change)
+            }
+            None if held.is_empty() => Err(ApprovalError::NothingHeld),
+            None => Err(ApprovalError::Another { asked: id.to_owned(), held: held.join(", ") }),
+        }
+    }
+
+    /// Whether a change that was approved is on its way: its list may have changed just then.
+    fn outcome_of_approval(&self, approved: HeldChange) -> Result<HeldChange, ApprovalError> {
+        let backend = self.backends.iter().find(|backend| of(&backend.settings.name) == approved.of);
+        match backend.and_then(|backend| backend.held.as_ref()) {
+            Some(held) => Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() }),
+            None => Ok(approved),
+        }
+    }
+
+    /// Decides whenever a list or the map has something new, an approval comes, or a wait is over; until shutdown.
+    pub async fn run(
+        mut self,
+        mut sources: Vec<watch::Receiver<SourceState<ServerList>>>,
+        mut map: watch::Receiver<Decision>,
+        mut approvals: mpsc::Receiver<Approval>,
+        outputs: (watch::Sender<ServerDecision>, watch::Sender<Option<Arc<DesiredServers>>>),
+        shutdown: CancellationToken,
+    ) {
+        let clock = Instant::now();
+        let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
+        loop {
+            let states: Vec<_> = sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
+            let decision = map.borrow_and_update().clone();
+            let lists = self.lists(&states, &decision);
+            if shutdown.run_until_cancelled(self.resolve(&lists)).await.is_none() {
+                return;
+            }
+            let now = clock.elapsed();
+            self.decide(&lists, now);
+            outputs.1.send_if_modified(|desired| {
+                let changed =
+                    desired.as_ref().map(|desired| desired.number) != self.desired.as_ref().map(|desired| desired.number);
+                if changed {
+                    desired.clone_from(&self.desired);
+                }
+                changed
+            });
+            outputs.0.send_replace(self.decision(now));
+            if let Some((held, sender)) = answer.take() {
+                // Whoever asked may have gone; the change is on its way all the same.
+                let _ = sender.send(self.outcome_of_approval(held));
+            }
+            let retry = self.resolver.lacks_addresses().then(|| now + self.resolve_retry);
+            let next_look = [self.next_look(), retry].into_iter().flatten().min();
+            'quiet: loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    // A poller that ended leaves its last state; only the shutdown ends pollers.
+                    good = any_changed(&mut sources) => if good { break 'quiet } else { return },
+                    changed = map.changed() => if changed.is_err() { return } else { break 'quiet },
+                    Some(approval) = approvals.recv() => {
+                        let Approval { id, answer: sender } = approval;
+                        match self.approve(&id) {
+                            Ok(held) => {
+                                answer = Some((held, sender));
+                                break 'quiet;
+                            }
+                            Err(error) => { let _ = sender.send(Err(error)); }
+                        }
+                    }
+                    () = sleep_until(clock + next_look.unwrap_or_default()), if next_look.is_some() => {
+                        if retry.is_some_and(|retry| clock.elapsed() >= retry) {
+                            self.resolved_in = None;
+                        }
+                        break 'quiet;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Resolves when one of the sources has something new; false once one is gone. Without any it never does.
+async fn any_changed(sources: &mut [watch::Receiver<SourceState<ServerList>>]) -> bool {
+    if sources.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(sources.iter_mut().map(|source| Box::pin(source.changed()))).await.0.is_ok()
+}
+
+/// What a held change of this backend's list is of.
+fn of(backend: &str) -> String {
+    format!("backend {backend}")
+}
+
+/// Names exactly this list of this backend.
+fn id_of(backend: &str, servers: &BTreeMap<String, Server>) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (backend, format!("{servers:?}")).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+impl BackendList {
+    fn new(backend: &Backend, settings: &Settings) -> Self {
+        // There from the start: a counter that begins at 1 has no rise that an alert could see.
+        for kind in ["added", "moved", "removed"] {
+            counter!(BACKEND_CHANGES, "backend" => backend.name.clone(), "kind" => kind).increment(0);
+        }
+        Self {
+            declared: Arc::new(backend.declared()),
+            options: backend.default_options(),
+            damper: Damper::new(settings.damping.pace()),
+            settings: backend.clone(),
+            held: None,
+            approved: None,
+            former: VecDeque::new(),
+            waiting_for: None,
+            left_out: Vec::new(),
+            stale: Vec::new(),
+            mapped: None,
+        }
+    }
+
+    /// The masters of the map as a list; made once a map.
+    fn masters(&mut self, map: &Arc<EntryMap>, template: &str, producers: &BTreeMap<String, String>) -> Arc<ServerList> {
+        match &self.mapped {
+            Some((known, list)) if Arc::ptr_eq(known, map) => Arc::clone(list),
+            _ => {
+                let masters = map.load();
+                let list = servers::masters_list(template, masters.iter().map(|(master, _)| *master), producers);
+                let list = Arc::new(list);
+                self.mapped = Some((Arc::clone(map), Arc::clone(&list)));
+                list
+            }
+        }
+    }
+
+    /// The list with its addresses. Notes what is left out of it.
+    fn resolve(&mut self, list: &ServerList, resolver: &Resolver) -> BTreeMap<String, Server> {
+        let Resolved { mut servers, left_out: unresolved } = servers::resolve(list, &self.options, |host| resolver.address(host));
+        let left_out: Vec<_> = list.left_out.iter().cloned().chain(unresolved).collect();
+        let news: Vec<_> = left_out.iter().filter(|row| !self.left_out.contains(row)).collect();
+        for row in news.iter().take(LOGGED_ROWS) {
+            tracing::warn!(backend = self.settings.name, place = row.place, "left out of the server list: {}", row.reason);
+        }
+        if news.len() > LOGGED_ROWS {
+            tracing::warn!(backend = self.settings.name, "and {} more; the status names them", news.len() - LOGGED_ROWS);
+        }
+        // A row that went wrong is no word that its server is gone.
+        for name in left_out.iter().filter_map(|row| row.name.as_ref()) {
+            if let Some(known) = self.damper.in_force().and_then(|in_force| in_force.get(name)) {
+                servers.entry(name.clone()).or_insert_with(|| known.clone());
+            }
+        }
+        self.left_out = left_out;
+        self.stale = list
+            .servers
+            .iter()
+            .filter_map(|server| match &server.host {
+                Host::Name(host) => Some((server, host, resolver.stale(host)?)),
+                Host::Address(_) => None,
+            })
+            .map(|(server, host, error)| LeftOut {
+                place: format!("server {:?}", server.name),
+                name: Some(server.name.clone()),
+                reason: format!("{host} does not resolve: {error}"),
+            })
+            .collect();
+        servers
+    }
+
+    /// Hands the list on to the damper, unless the guard holds it back.
+    fn consider(&mut self, listed: BTreeMap<String, Server>, limits: &Limits, now: Duration) {
+        let nothing = BTreeMap::new();
+        let in_force = self.damper.in_force();
+        let counts = servers::counts(in_force.unwrap_or(&nothing), &listed);
+        let sizes = (in_force.map(BTreeMap::len), listed.len());
+        let confirmed = in_force == Some(&listed);
+        let id = id_of(&self.settings.name, &listed);
+        if self.approved.as_ref() != Some(&id) {
+            // An approval was of one list; it must not let that one through some other day.
+            self.approved = None;
+        }
+        if let (Err(reason), false, None) =
+            (guard::judge(Subject::Servers, limits, sizes.0, sizes.1, counts), confirmed, &self.approved)
+        {
+            self.hold(HeldChange {
+                id,
+                of: of(&self.settings.name),
+                reason,
+                since: Timestamp::now(),
+                entries_in_force: sizes.0.unwrap_or(0),
+                entries_held: sizes.1,
+                counts,
+            });
+            return;
+        }
+        if let Some(held) = self.held.take() {
+            let approved = self.approved.is_some();
+            tracing::info!(backend = self.settings.name, id = held.id, approved, "no change of the server list is held any more");
+        }
+        if confirmed {
+            self.approved = None;
+        }
+        self.damper.list(listed, now);
+    }
+
+    fn hold(&mut self, mut held: HeldChange) {
+        let name = &self.settings.name;
+        match &self.held {
+            // What is held may be a little different at each poll, and is one hold all the same.
+            Some(before) => {
+                held.since = before.since;
+                if before.id != held.id {
+                    tracing::info!(
+                        backend = name,
+                        id = held.id,
+                        "the held change is another one now: {} ({})",
+                        held.reason,
+                        held.counts
+                    );
+                }
+            }
+            None => {
+                counter!(GUARD_HOLDS).increment(1);
+                tracing::warn!(
+                    backend = name,
+                    id = held.id,
+                    "held back by the guard: {}; the last good server list stays in force ({}); `mapsmith approve` lets it through",
+                    held.reason,
+                    held.counts
+                );
+            }
+        }
+        self.held = Some(held);
+    }
+
+    /// Brings into force what is due. Whether the servers that the backend should have are others now.
+    fn step(&mut self, now: Duration) -> bool {
+        let before = self.damper.in_force().cloned();
+        if !self.damper.step(now) {
+            return false;
+        }
+        let nothing = BTreeMap::new();
+        let (old, new) = (before.as_ref().unwrap_or(&nothing), self.damper.in_force().unwrap_or(&nothing));
+        let counts = servers::counts(old, new);
+        tracing::info!(backend = self.settings.name, servers = new.len(), "new server list: {counts}");
+        for (kind, count) in [("added", counts.added), ("moved", counts.moved), ("removed", counts.removed)] {
+            counter!(BACKEND_CHANGES, "backend" => self.settings.name.clone(), "kind" => kind).increment(count as u64);
+        }
+        self.former.retain(|name| !new.contains_key(name));
+        self.former.extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
+        let forgotten = self.former.len().saturating_sub(FORMER_NAMES);
+        self.former.drain(..forgotten);
+        true
+    }
+
+    fn desired(&self) -> Option<DesiredBackend> {
+        Some(DesiredBackend {
+            servers: self.damper.in_force()?.clone(),
+            former: self.former.iter().cloned().collect(),
+            // While a row is left out, a server that is not listed may well be that row's.
+            manage: if self.left_out.is_empty() { self.settings.manage } else { Manage::Own },
+            slots: self.settings.slots.clone(),
+            defaults: self.settings.defaults.clone(),
+            drain: self.settings.drain,
+        })
+    }
+
+    fn status(&self, at: &impl Fn(Duration) -> Timestamp) -> BackendStatus {
+        let leaving = self.damper.leaving().map(|(name, due)| LeavingServer { name: name.to_owned(), due: due.map(at) });
+        BackendStatus {
+            name: self.settings.name.clone(),
+            from: match self.settings.listing() {
+                Listing::Servers(_) => "settings".to_owned(),
+                Listing::From(source) => format!("source {source}"),
+                Listing::Masters(_) => "node map".to_owned(),
+            },
+            servers: self.damper.in_force().map(|servers| servers.values().cloned().collect()),
+            waiting_for: self.waiting_for.clone(),
+            left_out: self.left_out.clone(),
+            stale: self.stale.clone(),
+            held: self.held.clone(),
+            change_due: self.damper.change_due().map(at),
+            leaving: leaving.collect(),
+        }
+    }
+
+    fn record(&self) {
+        let name = || self.settings.name.clone();
+        gauge!(BACKEND_LEFT_OUT, "backend" => name()).set(self.left_out.len() as f64);
+        gauge!(BACKEND_LEAVING, "backend" => name()).set(self.damper.leaving().count() as f64);
+        gauge!(BACKEND_HELD, "backend" => name()).set(f64::from(u8::from(self.held.is_some())));
+        if let Some(servers) = self.damper.in_force() {
+            gauge!(BACKEND_SERVERS, "backend" => name()).set(servers.len() as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+//! Lists on their way to be desired: what is waited for, held, damped, remembered; with a clock and a resolver of the test's own.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::model::server::Manage;
+use crate::model::server_list::{RawServer, Repeats, ServerListBuilder};
+use crate::model::{Revision, Snapshot};
+
+#[derive(Clone, Default)]
+struct Names(Arc<Mutex<HashMap<String, IpAddr>>>);
+
+#[async_trait]
+impl Lookup for Names {
+    async fn look_up(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let address = self.0.lock().unwrap().get(host).copied();
+        address.map(|address| vec![address]).ok_or_else(|| io::Error::other("no such name"))
+    }
+}
+
+const SETTINGS: &str = r#"
+[map]
+path = "/etc/haproxy/maps/node-master.map"
+[[source]]
+name = "puppetdb"
+type = "puppetdb"
+url = "http://127.0.0.1:8080"
+[source.masters]
+"puppet00.example" = "m1"
+[[source]]
+name = "consul"
+type = "http_json"
+url = "http://127.0.0.1:8500/servers.json"
+[[instance]]
+name = "edge1"
+runtime = "unix@/run/haproxy/admin.sock"
+[damping]
+debounce = "1s"
+max_delay = "5s"
+hold = "30s"
+[[backend]]
+name = "listed"
+from = "consul"
+manage = "all"
+drain = "7s"
+"#;
+
+const WRITTEN: &str = "[[backend]]\nname = \"written\"\nservers = [ { name = \"w1\", address = \"10.0.0.1:1\" }, \
+                       { name = \"w2\", address = \"nowhere\" } ]\noptions = [\"check\"]\n";
+const MAPPED: &str = "[[backend]]\nname = \"mapped\"\nmasters = \"{producer}:8140\"\n";
+
+fn settings(more: &str) -> Settings {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mapsmith.toml");
+    std::fs::write(&path, format!("{SETTINGS}{more}")).unwrap();
+    Settings::load(&path, []).unwrap()
+}
+
+struct Scene {
+    decider: ServerDecider,
+    names: Names,
+    list: Option<ServerList>,
+    map: Decision,
+    round: u64,
+}
+
+impl Scene {
+    fn start(more: &str) -> Self {
+        let names = Names::default();
+        let decider = ServerDecider::new(&settings(more), Box::new(names.clone()));
+        Self { decider, names, list: None, map: Decision::default(), round: 0 }
+    }
+
+    /// The registry lists so many servers from now on.
+    fn lists(&mut self, servers: std::ops::Range<u8>) {
+        self.says(&servers.map(|number| (format!("s{number:02}"), format!("10.0.1.{number}:8140"))).collect::<Vec<_>>());
+    }
+
+    fn says(&mut self, servers: &[(String, String)]) {
+        let mut builder = ServerListBuilder::default();
+        for (name, address) in servers {
+            let raw = RawServer { name: Some(name.clone()), address: address.clone(), ..RawServer::default() };
+            builder.push("row", raw);
+        }
+        self.list = Some(builder.finish(Repeats::LowestAddress).0);
+    }
+
+    fn map(&mut self, active: bool, entries: &[(&str, &str)]) {
+        let entries = Arc::new(entries.iter().copied().collect());
+        self.map.in_force = Some(Arc::new(Revision { number: 1, at: Timestamp::UNIX_EPOCH, entries }));
+        self.map.active = active;
+    }
+
+    /// A round of polls, and the decision on it at that second.
+    async fn decide(&mut self, second: u64) {
+        self.round += 1;
+        self.look(second).await;
+    }
+
+    /// A decision without a new round.
+    async fn look(&mut self, second: u64) {
+        let mut state = SourceState::before_first_poll("consul".to_owned(), "http_json".to_owned(), true);
+        state.snapshot = self.list.clone().map(|list| Snapshot {
+            entries: Arc::new(list),
+            rejections: Arc::default(),
+            answered_at: Timestamp::UNIX_EPOCH,
+        });
+        state.answered = self.round;
+        self.map.considered = self.round;
+        let lists = self.decider.lists(&[state], &self.map);
+        self.decider.resolve(&lists).await;
+        self.decider.decide(&lists, Duration::from_secs(second));
+    }
+
+    fn desired(&self, backend: &str) -> Option<DesiredBackend> {
+        self.decider.desired()?.backends.get(backend).cloned()
+    }
+
+    fn servers(&self, backend: &str) -> Vec<String> {
+        let desired = self.desired(backend).unwrap_or_default();
+        desired.servers.values().map(|server| format!("{} {}", server.name, server.address)).collect()
+    }
+
+    fn status(&self, backend: &str) -> BackendStatus {
+        let decision = self.decider.decision(Duration::ZERO);
+        decision.backends.into_iter().find(|status| status.name == backend).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_backend_whose_list_is_not_known_is_absent_and_the_others_go_on() {
+    let mut scene = Scene::start(&format!("{WRITTEN}{MAPPED}"));
+    scene.map(false, &[("n1", "m1")]);
+    scene.decide(0).await;
+    assert_eq!(scene.decider.desired(), None, "nothing was quiet long enough yet");
+    assert_eq!(scene.decider.next_look(), Some(Duration::from_secs(1)));
+    scene.decide(1).await;
+    let desired = scene.decider.desired().unwrap();
+    assert_eq!((desired.number, desired.backends.keys().map(String::as_str).collect::<Vec<_>>()), (1, vec!["written"]));
+    assert!(desired.backends["written"].servers["w1"].options.check);
+    assert_eq!(scene.status("written").left_out[0].place, "servers[1] \"w2\"");
+    assert_eq!(scene.status("listed").waiting_for.as_deref(), Some("a first answer of source consul"));
+    assert_eq!(scene.status("mapped").waiting_for.as_deref(), Some("a first node map"), "a map found in the file is not enough");
+
+    scene.lists(1..3);
+    scene.names.0.lock().unwrap().insert("puppet00.example".to_owned(), IpAddr::from([10, 0, 0, 9]));
+    scene.map(true, &[("n1", "m1"), ("n2", "m1")]);
+    scene.decide(2).await;
+    scene.look(3).await;
+    assert_eq!(scene.servers("listed"), ["s01 10.0.1.1:8140", "s02 10.0.1.2:8140"]);
+    assert_eq!(scene.servers("mapped"), ["m1 10.0.0.9:8140"]);
+    let listed = scene.desired("listed").unwrap();
+    assert_eq!((listed.manage, listed.drain), (Manage::All, Duration::from_secs(7)));
+}
+
+#[tokio::test]
+async fn an_empty_list_is_held_also_as_the_first_one() {
+    let mut scene = Scene::start("");
+    scene.lists(0..0);
+    scene.decide(0).await;
+    scene.decide(100).await;
+    assert_eq!(scene.decider.desired(), None);
+    let held = scene.status("listed").held.unwrap();
+    assert_eq!((&*held.of, held.entries_in_force, held.entries_held), ("backend listed", 0, 0));
+    assert!(held.reason.contains("the new server list has 0 servers"), "{}", held.reason);
+    scene.lists(1..4);
+    scene.decide(200).await;
+    scene.look(201).await;
+    assert_eq!((scene.servers("listed").len(), scene.status("listed").held), (3, None));
+    scene.lists(0..0);
+    scene.decide(300).await;
+    scene.decide(900).await;
+    assert_eq!(scene.servers("listed").len(), 3, "the last good list stays in force");
+    assert_eq!(scene.status("listed").held.unwrap().counts.removed, 3);
+}
+
+#[tokio::test]
+async fn a_halved_list_is_held_and_goes_share_by_share_once_it_is_approved() {
+    let mut scene = Scene::start("");
+    scene.lists(0..40);
+    scene.decide(0).await;
+    scene.look(1).await;
+    scene.lists(0..20);
+    scene.decide(10).await;
+    let held = scene.status("listed").held.unwrap();
+    assert!(held.reason.contains("remove 20 of the 40 servers in force (50.0%)"), "{}", held.reason);
+    scene.look(500).await;
+    assert_eq!(scene.servers("listed").len(), 40);
+
+    assert_eq!(
+        scene.decider.approve("0123456789abcdef"),
+        Err(ApprovalError::Another { asked: "0123456789abcdef".to_owned(), held: held.id.clone() })
+    );
+    assert_eq!(scene.decider.approve(&held.id).as_ref(), Ok(&held));
+    scene.look(501).await;
+    assert_eq!(scene.decider.outcome_of_approval(held.clone()).as_ref(), Ok(&held));
+    assert_eq!(scene.status("listed").leaving.len(), 20);
+    // A fifth of 40, of 32 and of 26 at once; the approval lasts until all of it is in force, and no longer.
+    for (second, left) in [(530, 40), (531, 32), (560, 32), (561, 26), (591, 21), (621, 20)] {
+        scene.decide(second).await;
+        assert_eq!(scene.servers("listed").len(), left, "at {second} s");
+        assert_eq!(scene.status("listed").held, None, "at {second} s");
+    }
+    assert_eq!(scene.desired("listed").unwrap().former.len(), 20);
+    scene.decide(622).await;
+    scene.lists(0..40);
+    scene.decide(623).await;
+    scene.look(624).await;
+    let listed = scene.desired("listed").unwrap();
+    assert_eq!((listed.servers.len(), listed.former.len()), (40, 0), "what is back is former no more");
+    scene.lists(0..20);
+    scene.decide(700).await;
+    assert_eq!(scene.status("listed").held.map(|held| held.id), Some(held.id), "the approval was used up");
+}
+
+#[tokio::test]
+async fn a_registry_that_flaps_each_second_changes_nothing() {
+    let mut scene = Scene::start("");
+    scene.lists(0..4);
+    scene.decide(0).await;
+    scene.look(1).await;
+    let before = scene.decider.desired();
+    for second in 2..300 {
+        scene.lists(if second % 2 == 0 { 0..3 } else { 0..4 });
+        scene.decide(second).await;
+        assert_eq!(scene.decider.desired(), before, "at {second} s");
+    }
+}
+
+#[tokio::test]
+async fn a_new_address_is_a_change_of_the_server_and_no_removal() {
+    let mut scene = Scene::start("");
+    scene.lists(0..4);
+    scene.decide(0).await;
+    scene.look(1).await;
+    scene.says(
+        &[("s00", "10.0.2.9:1"), ("s01", "10.0.1.1:8140"), ("s02", "10.0.1.2:8140"), ("s03", "10.0.1.3:8140")]
+            .map(|(name, address)| (name.to_owned(), address.to_owned())),
+    );
+    scene.decide(2).await;
+    scene.look(3).await;
+    assert_eq!(scene.servers("listed")[0], "s00 10.0.2.9:1");
+    let desired = scene.decider.desired().unwrap();
+    assert_eq!((desired.number, desired.backends["listed"].former.len()), (2, 0));
+    scene.decide(4).await;
+    assert_eq!(scene.decider.desired().unwrap().number, 2, "nothing new, no new number");
+}
+
+#[tokio::test]
+async fn names_are_looked_up_at_each_round_and_one_that_fails_keeps_its_address() {
+    let mut scene = Scene::start(MAPPED);
+    let name = |address: u8| ("puppet00.example".to_owned(), IpAddr::from([10, 0, 0, address]));
+    scene.map(true, &[("n1", "m1"), ("n2", "m2.example")]);
+    scene.names.0.lock().unwrap().extend([name(1)]);
+    scene.decide(0).await;
+    scene.look(1).await;
+    assert_eq!(scene.servers("mapped"), ["m1 10.0.0.1:8140"]);
+    let left_out = scene.status("mapped").left_out;
+    assert!(left_out.len() == 1 && left_out[0].reason.contains("m2.example never resolved"), "{left_out:?}");
+
+    scene.names.0.lock().unwrap().extend([name(2)]);
+    scene.look(10).await;
+    scene.look(12).await;
+    assert_eq!(scene.servers("mapped"), ["m1 10.0.0.1:8140"], "no round, no lookup");
+    scene.decide(13).await;
+    scene.look(14).await;
+    assert_eq!(scene.servers("mapped"), ["m1 10.0.0.2:8140"]);
+
+    scene.names.0.lock().unwrap().clear();
+    scene.decide(20).await;
+    scene.decide(200).await;
+    assert_eq!(scene.servers("mapped"), ["m1 10.0.0.2:8140"]);
+    assert!(scene.status("mapped").stale[0].reason.contains("no such name"));
+}
+
+#[tokio::test]
+async fn what_a_backend_remembers_of_former_servers_is_bounded() {
+    let mut scene = Scene::start("");
+    scene.decider.limits.small = usize::MAX;
+    for round in 0..400u64 {
+        // Ten servers with new names each time, and time enough for the old ones to go.
+        let names = (0..10).map(|number| (format!("r{round}s{number}"), format!("10.0.0.{number}:1"))).collect::<Vec<_>>();
+        scene.says(&names);
+        for second in 0..10 {
+            scene.decide(round * 1000 + second * 100).await;
+        }
+    }
+    assert_eq!(scene.desired("listed").unwrap().former.len(), FORMER_NAMES);
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_looked_up_again_before_the_next_round() {
+    let written = "[[backend]]\nname = \"late\"\nservers = [ { name = \"w1\", address = \"late.example:1\" }, \
+                   { name = \"w2\", address = \"10.0.0.1:1\" } ]\n";
+    let names = Names::default();
+    let mut settings = settings(written);
+    settings.damping.debounce = Duration::ZERO;
+    let mut decider = ServerDecider::new(&settings, Box::new(names.clone()));
+    decider.resolve_retry = Duration::from_millis(1);
+    let (_map, map) = watch::channel(Decision::default());
+    let (_approvals, approvals) = mpsc::channel(1);
+    let (decisions, _decision) = watch::channel(ServerDecision::default());
+    let (sender, mut desired) = watch::channel(None);
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(decider.run(Vec::new(), map, approvals, (decisions, sender), shutdown.clone()));
+    let mut has = async |count: usize| {
+        let is_there = |desired: &Option<Arc<DesiredServers>>| {
+            desired.as_ref().is_some_and(|desired| desired.backends["late"].servers.len() == count)
+        };
+        let wait = tokio::time::timeout(Duration::from_secs(60), desired.wait_for(is_there));
+        wait.await.unwrap_or_else(|_| panic!("the backend never had {count} servers")).expect("the task lives");
+    };
+    has(1).await;
+    names.0.lock().unwrap().insert("late.example".to_owned(), IpAddr::from([10, 0, 0, 2]));
+    has(2).await;
+    shutdown.cancel();
+    task.await.expect("it ends well");
+}

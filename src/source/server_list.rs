@@ -1,0 +1,221 @@
+//! A list of servers: `[{"name": ..., "address": ..., "port": ..., "weight": ..., "backup": ..., "options": [...]}]`.
+//!
+//! Such lists are small (some hundred rows), so the text is kept until it has ended and then parsed at once.
+
+use serde_json::{Map, Value};
+
+use super::error::{Excerpt, Fault, Position};
+use super::format::{Format, Reader, Rows};
+use super::json::ERROR_KEYS;
+use super::secret::Secret;
+use crate::model::server_list::{RawServer, Repeats, ServerList, ServerListBuilder};
+use crate::model::{Illegal, Rejections};
+
+/// The largest list, in bytes, whatever `max_bytes` says: it is held in memory as text and as values.
+const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Server lists.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ServerFormat;
+
+impl Format for ServerFormat {
+    type Content = ServerList;
+    type Rows = Vec<Value>;
+    type Reader = ServerReader;
+
+    fn reader(&self, hidden: Option<Secret>) -> ServerReader {
+        ServerReader { text: Vec::new(), hidden }
+    }
+
+    fn plain(&self, text: &[u8]) -> Result<(ServerList, Rejections), Fault> {
+        let mut reader = self.reader(None);
+        reader.feed(text)?;
+        Ok(reader.close()?.settle())
+    }
+}
+
+/// Keeps the text until it has ended.
+#[derive(Debug)]
+pub(super) struct ServerReader {
+    text: Vec<u8>,
+    hidden: Option<Secret>,
+}
+
+impl ServerReader {
+    fn excerpt(&self) -> String {
+        let mut excerpt = Excerpt::new(self.hidden.clone());
+        excerpt.push(&self.text);
+        excerpt.to_string()
+    }
+}
+
+impl Reader for ServerReader {
+    type Rows = Vec<Value>;
+
+    fn bytes(&self) -> u64 {
+        self.text.len() as u64
+    }
+
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+        if self.bytes() + chunk.len() as u64 > MAX_LIST_BYTES {
+            return Err(Fault::TooLarge(MAX_LIST_BYTES));
+        }
+        self.text.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn close(self) -> Result<Vec<Value>, Fault> {
+        let first = self.text.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first.is_some_and(|byte| !matches!(byte, b'[' | b'{')) {
+            return Err(Fault::NotJson(self.excerpt()));
+        }
+        match serde_json::from_slice::<Value>(&self.text) {
+            Ok(Value::Array(rows)) => Ok(rows),
+            Ok(Value::Object(object)) if ERROR_KEYS.iter().any(|key| object.contains_key(*key)) => {
+                Err(Fault::ErrorObject(self.excerpt()))
+            }
+            Ok(_) => Err(Fault::WrongShape { expected: "a list of servers was expected", text: self.excerpt() }),
+            Err(error) if error.is_eof() => {
+                Err(Fault::Truncated { position: Position::START.after(&self.text), bytes: self.bytes() })
+            }
+            Err(error) => {
+                let position = Position { line: error.line(), column: error.column() };
+                let message = error.to_string();
+                let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message).to_owned();
+                Err(Fault::Syntax { position, message })
+            }
+        }
+    }
+}
+
+impl Rows for Vec<Value> {
+    type Content = ServerList;
+
+    fn settle(self) -> (ServerList, Rejections) {
+        let mut builder = ServerListBuilder::default();
+        for (index, row) in self.into_iter().enumerate() {
+            let place = format!("row {}", index + 1);
+            match row {
+                Value::Object(row) => {
+                    let place = match row.get("name").and_then(Value::as_str) {
+                        Some(name) => format!("{place} {name:?}"),
+                        None => place,
+                    };
+                    match raw_server(&row) {
+                        Ok(raw) => builder.push(&place, raw),
+                        Err(detail) => builder.reject(&place, Illegal::ServerRow, detail),
+                    }
+                }
+                _ => builder.reject(&place, Illegal::ServerRow, "the row is no object".to_owned()),
+            }
+        }
+        builder.finish(Repeats::LowestAddress)
+    }
+}
+
+/// A row's fields; registries write numbers and truth values as text, too. Other fields are the registry's own business.
+fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
+    let field = |name: &str| row.get(name).filter(|value| !value.is_null());
+    let text = |name: &str| match field(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(format!("{name} is no text")),
+    };
+    let number = |name: &str| match field(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => text.trim().parse().map(Some).map_err(|_| format!("{name} is no whole number")),
+        Some(value) => value.as_i64().map(Some).ok_or_else(|| format!("{name} is no whole number")),
+    };
+    let backup = match field("backup") {
+        None => false,
+        Some(Value::Bool(backup)) => *backup,
+        Some(Value::String(text)) if text == "true" => true,
+        Some(Value::String(text)) if text == "false" => false,
+        Some(_) => return Err("backup is neither true nor false".to_owned()),
+    };
+    let options = match field("options") {
+        None => None,
+        Some(Value::Array(options)) => {
+            let words: Option<Vec<_>> = options.iter().map(|option| option.as_str().map(str::to_owned)).collect();
+            Some(words.ok_or("options holds something that is no text")?)
+        }
+        Some(_) => return Err("options is no list of texts".to_owned()),
+    };
+    let address = text("address")?.ok_or("the row has no address")?;
+    Ok(RawServer { name: text("name")?, address, port: number("port")?, weight: number("weight")?, backup, options })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::server_list::Host;
+
+    fn read(text: &str) -> Result<(ServerList, Rejections), Fault> {
+        let mut reader = ServerFormat.reader(None);
+        for chunk in text.as_bytes().chunks(7) {
+            reader.feed(chunk)?;
+        }
+        Ok(reader.close()?.settle())
+    }
+
+    #[test]
+    fn rows_are_taken_with_numbers_as_numbers_or_as_text() {
+        let (list, rejections) = read(
+            r#"[
+                {"address": "10.0.0.2", "port": "8140", "weight": "7", "backup": "true", "datacenter": {"a": 1}},
+                {"name": "m1", "address": "10.0.0.1:8140", "weight": 100, "backup": false, "options": ["check", "maxconn 10"]},
+                {"name": null, "address": "Puppet00.example", "port": 8140, "options": null}
+            ]"#,
+        )
+        .unwrap();
+        assert_eq!(rejections.total(), 0, "{:?}", list.left_out);
+        let servers: Vec<_> = list.servers.iter().map(|server| (&*server.name, server.weight, server.backup)).collect();
+        assert_eq!(servers, [("10.0.0.2:8140", Some(7), true), ("m1", Some(100), false), ("puppet00.example:8140", None, false)]);
+        assert_eq!(list.servers[2].host, Host::Name("puppet00.example".to_owned()));
+        assert_eq!(list.servers[1].options.as_ref().unwrap().maxconn, Some(10));
+    }
+
+    #[test]
+    fn rows_that_are_no_servers_are_left_out_by_place() {
+        let (list, rejections) = read(
+            r#"[1, {"name": "a"}, {"name": "b", "address": 7}, {"name": "c", "address": "10.0.0.1", "port": 1.5},
+                {"address": "10.0.0.1:1", "backup": "maybe"}, {"address": "10.0.0.1:1", "options": "check"},
+                {"address": "10.0.0.1:1", "options": [1]}, {"name": "good", "address": "10.0.0.1:1"},
+                {"name": "d\u001b[31m", "address": "nowhere:"}]"#,
+        )
+        .unwrap();
+        assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["good"]);
+        assert_eq!((rejections.counts[&Illegal::ServerRow], rejections.counts[&Illegal::ServerAddress]), (7, 1));
+        assert_eq!((&*list.left_out[1].place, &*list.left_out[1].reason), ("row 2 \"a\"", "the row has no address"));
+        assert!(list.left_out.iter().all(|left_out| !left_out.place.contains('\u{1b}')), "{:?}", list.left_out);
+    }
+
+    #[test]
+    fn an_empty_list_is_an_answer() {
+        assert_eq!(read(" [ ] \n").unwrap().0, ServerList::default());
+    }
+
+    #[test]
+    fn what_is_no_whole_list_is_a_fault() {
+        for (text, part) in [
+            ("", "cut off"),
+            ("[{\"address\": \"10.0.0.1", "cut off at line 1"),
+            ("[{}]\n[", "mistake at line 2, column 1: trailing characters"),
+            ("<html><title>Gone</title>", "no JSON text: Gone"),
+            ("{\"error\": \"down\"}", "error object"),
+            ("{\"servers\": []}", "a list of servers was expected"),
+            ("[{,}]", "mistake at line 1"),
+        ] {
+            let fault = read(text).unwrap_err().to_string();
+            assert!(fault.contains(part), "{text:?}: {fault}");
+        }
+    }
+
+    #[test]
+    fn a_list_beyond_all_measure_is_refused_as_it_arrives() {
+        let mut reader = ServerFormat.reader(None);
+        let chunk = vec![b' '; 1024 * 1024];
+        let fault = (0..=16).find_map(|_| reader.feed(&chunk).err());
+        assert_eq!(fault, Some(Fault::TooLarge(MAX_LIST_BYTES)));
+    }
+}
