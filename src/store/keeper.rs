@@ -1,0 +1,238 @@
+//! The overrides as the running program has them: every change goes to the store first, then to whoever follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Fault, Store, StoreError};
+use crate::model::{OverrideChange, Overrides};
+
+/// The longest sleep until a pin's end: the clock may be set meanwhile.
+const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(30);
+
+/// Keeps the overrides, and ends pins whose time is over.
+#[derive(Clone)]
+pub struct Keeper {
+    store: Arc<dyn Store>,
+    latest: watch::Sender<Arc<Overrides>>,
+}
+
+impl Keeper {
+    /// Takes what the store holds. The second value still has the pins whose time ran out while Mapsmith did not run: they are
+    /// in the map file.
+    ///
+    /// # Errors
+    /// Why the store can't be used.
+    pub async fn open(store: impl Store) -> Result<(Self, Arc<Overrides>), StoreError> {
+        let now = Timestamp::now();
+        let stored = Arc::new(store.load().await?);
+        if stored.pins().any(|pin| pin.is_over(now)) {
+            store.change(OverrideChange::Expire { now }).await?;
+        }
+        for pin in stored.pins() {
+            let until = pin.until.map(tracing::field::display);
+            tracing::info!(node = pin.node, master = pin.master, until, "a pin of the store is in force");
+        }
+        for drained in stored.drained() {
+            tracing::info!(master = drained.master, to = drained.to, "a drain of the store is in force");
+        }
+        let latest = watch::Sender::new(Arc::new(stored.at(now)));
+        Ok((Self { store: Arc::new(store), latest }, stored))
+    }
+
+    /// The overrides in force.
+    pub fn latest(&self) -> Arc<Overrides> {
+        Arc::clone(&self.latest.borrow())
+    }
+
+    /// Follows them.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Overrides>> {
+        self.latest.subscribe()
+    }
+
+    /// Makes a change: in the store, then in force. All overrides after it; none where there was nothing to end.
+    ///
+    /// # Errors
+    /// Why the store did not take it; it is not in force then.
+    pub async fn change(&self, change: OverrideChange) -> Result<Option<Arc<Overrides>>, StoreError> {
+        let keeper = self.clone();
+        // On a task of its own: whoever asked may go away between the store and the rest.
+        let task = tokio::spawn(async move {
+            let Some(after) = keeper.store.change(change.clone()).await? else { return Ok(None) };
+            log(&change);
+            Ok(Some(keeper.publish(after)))
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(error) => {
+                Err(StoreError { path: self.store.place(), fault: Fault::Other(format!("the change broke off: {error}")) })
+            }
+        }
+    }
+
+    /// Puts overrides in force, unless later ones are already. Those of the change itself.
+    fn publish(&self, after: Overrides) -> Arc<Overrides> {
+        let after = Arc::new(after.at(Timestamp::now()));
+        self.latest.send_if_modified(|latest| {
+            let newer = after.number() >= latest.number() && after != *latest;
+            if newer {
+                *latest = Arc::clone(&after);
+            }
+            newer
+        });
+        after
+    }
+
+    /// Ends pins at their time, until shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut latest = self.subscribe();
+        loop {
+            let now = Timestamp::now();
+            let overrides = Arc::clone(&latest.borrow_and_update());
+            let rest = match overrides.next_end() {
+                Some(end) if end <= now => {
+                    self.expire(&overrides, now).await;
+                    continue;
+                }
+                Some(end) => {
+                    Duration::try_from(end.duration_since(now)).map_or(Duration::ZERO, |rest| rest.min(LOOK_AT_THE_CLOCK))
+                }
+                None => LOOK_AT_THE_CLOCK,
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(rest) => {}
+                // The sender is ours, so this is a change and never an end.
+                _ = latest.changed() => {}
+            }
+        }
+    }
+
+    /// Ends the pins that are over. A store that fails keeps none of them in force: what it still holds goes with the next that
+    /// ends, or at the next start.
+    async fn expire(&self, overrides: &Overrides, now: Timestamp) {
+        self.publish(overrides.clone());
+        for pin in overrides.pins().filter(|pin| pin.is_over(now)) {
+            tracing::info!(node = pin.node, master = pin.master, "the pin's time is over");
+        }
+        if let Err(error) = self.change(OverrideChange::Expire { now }).await {
+            tracing::error!("a pin whose time is over stays in the store for now: {error}");
+        }
+    }
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Keeper").field("latest", &self.latest()).finish_non_exhaustive()
+    }
+}
+
+/// Who ordered what, for whoever asks later why a node went elsewhere.
+fn log(change: &OverrideChange) {
+    match change {
+        OverrideChange::Pin(pin) => {
+            let until = pin.until.map(tracing::field::display);
+            tracing::info!(node = pin.node, master = pin.master, until, "an operator pinned a node");
+        }
+        OverrideChange::Unpin { node } => tracing::info!(node, "an operator ended a node's pin"),
+        OverrideChange::Drain(drained) => {
+            let to = drained.to.as_deref().unwrap_or("the other masters");
+            tracing::info!(master = drained.master, to, "an operator drained a master");
+        }
+        OverrideChange::Undrain { master } => tracing::info!(master, "an operator gave a master its nodes back"),
+        OverrideChange::Expire { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use async_trait::async_trait;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::model::Pin;
+
+    /// A store in memory that fails when told to.
+    #[derive(Default)]
+    struct Memory {
+        kept: Mutex<Overrides>,
+        fails: AtomicBool,
+    }
+
+    #[async_trait]
+    impl Store for Arc<Memory> {
+        fn place(&self) -> String {
+            "memory".to_owned()
+        }
+
+        async fn load(&self) -> Result<Overrides, StoreError> {
+            Ok(self.kept.lock().unwrap().clone())
+        }
+
+        async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(StoreError { path: self.place(), fault: Fault::Full("no room".to_owned()) });
+            }
+            let mut kept = self.kept.lock().unwrap();
+            let left = match &change {
+                OverrideChange::Expire { now } => kept.at(*now),
+                _ => kept.clone(),
+            };
+            let mut after = Overrides::numbered(kept.number() + 1);
+            for pin in left.pins() {
+                after.add_pin(pin.clone()).unwrap();
+            }
+            if let OverrideChange::Pin(pin) = change {
+                after.add_pin(pin).unwrap();
+            }
+            *kept = after.clone();
+            Ok(Some(after))
+        }
+    }
+
+    fn pin(node: &str, until: Option<Timestamp>) -> OverrideChange {
+        OverrideChange::Pin(Pin { node: node.to_owned(), master: "m1".to_owned(), since: Timestamp::UNIX_EPOCH, until })
+    }
+
+    #[tokio::test]
+    async fn a_change_that_the_store_refuses_is_not_in_force() {
+        let memory = Arc::new(Memory::default());
+        let (keeper, _) = Keeper::open(Arc::clone(&memory)).await.unwrap();
+        let followed = keeper.subscribe();
+        memory.fails.store(true, Ordering::SeqCst);
+        assert!(keeper.change(pin("a", None)).await.is_err());
+        assert!(keeper.latest().is_empty() && !followed.has_changed().unwrap());
+        memory.fails.store(false, Ordering::SeqCst);
+        keeper.change(pin("a", None)).await.unwrap();
+        assert!(keeper.latest().pin("a").is_some() && followed.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_keeps_no_pin_in_force_beyond_its_end() {
+        let memory = Arc::new(Memory::default());
+        let (keeper, _) = Keeper::open(Arc::clone(&memory)).await.unwrap();
+        let soon = Timestamp::now().checked_add(jiff::SignedDuration::from_millis(200)).unwrap();
+        keeper.change(pin("short", Some(soon))).await.unwrap();
+        keeper.change(pin("long", None)).await.unwrap();
+        memory.fails.store(true, Ordering::SeqCst);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(keeper.clone().run(stop.clone()));
+        let mut followed = keeper.subscribe();
+        let over = followed.wait_for(|overrides| overrides.pin("short").is_none() && overrides.pin("long").is_some());
+        timeout(Duration::from_secs(60), over).await.expect("the pin ends").unwrap();
+        stop.cancel();
+        task.await.unwrap();
+        memory.fails.store(false, Ordering::SeqCst);
+        assert_eq!(memory.kept.lock().unwrap().pins().len(), 2, "the store could not forget it");
+        let (again, stored) = Keeper::open(Arc::clone(&memory)).await.unwrap();
+        assert_eq!((again.latest().pins().len(), stored.pins().len()), (1, 2), "what was in the map file is told at a start");
+        assert_eq!(memory.kept.lock().unwrap().pins().len(), 1, "now it could");
+    }
+}

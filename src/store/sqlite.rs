@@ -1,0 +1,259 @@
+//! Overrides in a SQLite file: WAL, one writer, a schema by `PRAGMA user_version`.
+//!
+//! Every value goes in as a parameter and comes out through the rules of [`Overrides`]. The file is made for its owner alone, and
+//! SQLite gives the files beside it (`-wal`, `-shm`) the same mode.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+
+use super::{Fault, Store, StoreError};
+use crate::model::{DrainedMaster, Illegal, OverrideChange, Overrides, Pin};
+
+/// Stands in the file's header (`PRAGMA application_id`): "MapS".
+const APPLICATION_ID: i64 = 0x4d61_7053;
+
+/// Statement by statement what leads from an empty file to the latest schema; `user_version` says how many were run. Times are
+/// milliseconds since 1970. Never change one that was released.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
+    INSERT INTO state (id, number) VALUES (1, 0);
+    CREATE TABLE pins (node TEXT PRIMARY KEY, master TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER) STRICT;
+    CREATE TABLE drained (master TEXT PRIMARY KEY, target TEXT, since INTEGER NOT NULL) STRICT;
+"];
+
+/// How long another program's lock is waited for: a backup holds it for moments.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// A [`Store`] in a file.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    path: PathBuf,
+    connection: Arc<Mutex<Connection>>,
+}
+
+/// A failure before it has its path.
+enum Failure {
+    Fault(Fault),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl Failure {
+    fn at(self, path: &Path) -> StoreError {
+        let fault = match self {
+            Self::Fault(fault) => fault,
+            Self::Sqlite(error) => {
+                let told = error.to_string();
+                match error.sqlite_error_code() {
+                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
+                        Fault::Locked(told)
+                    }
+                    Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Fault::ReadOnly(told),
+                    Some(ErrorCode::DiskFull) => Fault::Full(told),
+                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Fault::Damaged(told),
+                    Some(ErrorCode::CannotOpen) => Fault::NotOpened(told),
+                    _ => Fault::Other(told),
+                }
+            }
+        };
+        StoreError { path: path.display().to_string(), fault }
+    }
+}
+
+impl SqliteStore {
+    /// Opens the file, makes it where there is none, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// Why it can't be used; a file that is not ours, or of a later version, is left as it is.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = blocking(path, open).await?;
+        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// What the file holds, for a program that is not the daemon and changes nothing; no overrides where there is no file.
+    ///
+    /// # Errors
+    /// Why it can't be read.
+    pub async fn peek(path: &Path) -> Result<Overrides, StoreError> {
+        blocking(path, peek).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn load(&self) -> Result<Overrides, StoreError> {
+        let connection = Arc::clone(&self.connection);
+        blocking(&self.path, move |_| read(&connection.lock().unwrap_or_else(PoisonError::into_inner))).await
+    }
+
+    async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
+        let connection = Arc::clone(&self.connection);
+        blocking(&self.path, move |_| write(&mut connection.lock().unwrap_or_else(PoisonError::into_inner), &change)).await
+    }
+}
+
+/// SQLite blocks; this keeps it off the async threads.
+async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce(&Path) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, StoreError> {
+    let path = path.to_owned();
+    let inside = path.clone();
+    match tokio::task::spawn_blocking(move || work(&inside)).await {
+        Ok(result) => result.map_err(|failure| failure.at(&path)),
+        Err(error) => Err(Failure::Fault(Fault::Other(format!("the thread of the store died: {error}"))).at(&path)),
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Fault::NoFolder(folder.display().to_string()).into());
+    }
+    // SQLite would make it for everyone to read.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Fault::NotOpened(error.to_string()).into()),
+        _ => {}
+    }
+    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY)?;
+    let version = schema(&connection)?;
+    // An override that was answered for must outlive a power cut: with WAL that takes FULL.
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    check(&connection)?;
+    migrate(&mut connection, version)?;
+    Ok(connection)
+}
+
+fn peek(path: &Path) -> Result<Overrides, Failure> {
+    if !path.try_exists().map_err(|error| Fault::NotOpened(error.to_string()))? {
+        return Ok(Overrides::default());
+    }
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY)?;
+    match schema(&connection)? {
+        // Made by a daemon that got no further.
+        0 => Ok(Overrides::default()),
+        _ => read(&connection),
+    }
+}
+
+/// The schema of the file, which must be ours or empty.
+fn schema(connection: &Connection) -> Result<i64, Failure> {
+    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let known = MIGRATIONS.len() as i64;
+    match (application, version) {
+        (0, 0) if tables == 0 => Ok(0),
+        (APPLICATION_ID, version) if version > known => Err(Fault::Newer { found: version, known }.into()),
+        (APPLICATION_ID, version @ 1..) => Ok(version),
+        _ => Err(Fault::Foreign.into()),
+    }
+}
+
+/// A file is damaged in places that a mere look would miss.
+fn check(connection: &Connection) -> Result<(), Failure> {
+    let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict).into()) }
+}
+
+fn migrate(connection: &mut Connection, version: i64) -> Result<(), Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (step, statements) in (1i64..).zip(MIGRATIONS).skip_while(|(step, _)| *step <= version) {
+        transaction.execute_batch(statements)?;
+        transaction.pragma_update(None, "user_version", step)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    // Also where there was nothing to do: a file that can't be written is known at once, not at the first override.
+    Ok(transaction.commit()?)
+}
+
+fn read(connection: &Connection) -> Result<Overrides, Failure> {
+    // One transaction, so that a change does not come between the tables.
+    rows(&*connection.unchecked_transaction()?)
+}
+
+fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
+    let illegal = |name: String| move |reason: Illegal| Fault::Illegal { name, reason };
+    let number: i64 = transaction.query_row("SELECT number FROM state", [], |row| row.get(0))?;
+    let mut overrides = Overrides::numbered(number.unsigned_abs());
+    let mut pins = transaction.prepare("SELECT node, master, since, until FROM pins")?;
+    let mut rows = pins.query([])?;
+    while let Some(row) = rows.next()? {
+        let (since, until) = (time(row.get(2)?)?, row.get::<_, Option<i64>>(3)?.map(time).transpose()?);
+        let pin = Pin { node: row.get(0)?, master: row.get(1)?, since, until };
+        let name = pin.node.clone();
+        overrides.add_pin(pin).map_err(illegal(name))?;
+    }
+    let mut drained = transaction.prepare("SELECT master, target, since FROM drained")?;
+    let mut rows = drained.query([])?;
+    while let Some(row) = rows.next()? {
+        let drained = DrainedMaster { master: row.get(0)?, to: row.get(1)?, since: time(row.get(2)?)? };
+        let name = drained.master.clone();
+        overrides.add_drain(drained).map_err(illegal(name))?;
+    }
+    Ok(overrides)
+}
+
+fn time(milliseconds: i64) -> Result<Timestamp, Fault> {
+    Timestamp::from_millisecond(milliseconds)
+        .map_err(|error| Fault::Damaged(format!("{milliseconds} is no time in milliseconds: {error}")))
+}
+
+fn write(connection: &mut Connection, change: &OverrideChange) -> Result<Option<Overrides>, Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if make(&transaction, change)? == 0 {
+        return Ok(None);
+    }
+    transaction.execute("UPDATE state SET number = number + 1", [])?;
+    let after = rows(&transaction)?;
+    transaction.commit()?;
+    Ok(Some(after))
+}
+
+/// How many rows changed.
+fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Result<usize> {
+    match change {
+        OverrideChange::Pin(pin) => transaction.execute(
+            "INSERT OR REPLACE INTO pins (node, master, since, until) VALUES (?1, ?2, ?3, ?4)",
+            params![pin.node, pin.master, pin.since.as_millisecond(), pin.until.map(|until| until.as_millisecond())],
+        ),
+        OverrideChange::Unpin { node } => transaction.execute("DELETE FROM pins WHERE node = ?1", [node]),
+        OverrideChange::Drain(drained) => transaction.execute(
+            "INSERT OR REPLACE INTO drained (master, target, since) VALUES (?1, ?2, ?3)",
+            params![drained.master, drained.to, drained.since.as_millisecond()],
+        ),
+        OverrideChange::Undrain { master } => transaction.execute("DELETE FROM drained WHERE master = ?1", [master]),
+        OverrideChange::Expire { now } => {
+            transaction.execute("DELETE FROM pins WHERE until IS NOT NULL AND until <= ?1", [now.as_millisecond()])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
