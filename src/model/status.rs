@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::address::RuntimeAddress;
-use super::revision::ChangeCounts;
+use super::learned::LearnedStatus;
+use super::revision::{ChangeCounts, HeldChange};
+use super::server::Server;
+use super::server_list::LeftOut;
 use super::snapshot::Rejections;
 
 /// One timed part of a poll or an apply.
@@ -227,6 +230,97 @@ pub struct InstanceStatus {
     pub drift_healed: BTreeMap<DriftKind, u64>,
     /// The last change brought to it.
     pub last_apply: Option<ApplyReport>,
+    /// Its declared backends; none before they were first seen, and where none is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub servers: Option<ServersStatus>,
+    /// Its stick table of learned routes; none without `[learned]`, and until its map was first in step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedStatus>,
+}
+
+/// Where an instance's server lists stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ServersState {
+    /// Every declared backend is as it should be.
+    InStep,
+    /// Steps are left: servers drain, or wait for routes to leave them.
+    Working,
+    /// What is left can't be done at runtime; see [`ServersStatus::needs_reload`].
+    NeedsReload,
+    /// The lists could not be seen or changed.
+    Failed {
+        /// Why.
+        error: String,
+    },
+}
+
+impl fmt::Display for ServersState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InStep => write!(out, "servers in step"),
+            Self::Working => write!(out, "servers are being changed"),
+            Self::NeedsReload => write!(out, "servers need a reload of HAProxy"),
+            Self::Failed { error } => write!(out, "servers: {error}"),
+        }
+    }
+}
+
+/// The most steps, causes and servers of one kind that a status lists.
+pub const LISTED_SERVERS: usize = 100;
+
+/// The declared backends of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServersStatus {
+    /// Where they stand.
+    #[serde(flatten)]
+    pub state: ServersState,
+    /// When they were last looked at.
+    pub looked_at: Timestamp,
+    /// What only a reload of HAProxy can bring, and why: one sentence each.
+    pub needs_reload: Vec<String>,
+    /// Servers on their way out, and how far each is: one sentence each.
+    pub removing: Vec<String>,
+    /// Servers that somebody else put into maintenance or drain; they stay as they are.
+    pub by_hand: Vec<String>,
+    /// Servers of declared backends that are not Mapsmith's.
+    pub foreign: usize,
+    /// The latest steps, oldest first.
+    pub last_steps: Vec<String>,
+    /// How many steps were carried out since Mapsmith started.
+    pub steps: u64,
+}
+
+/// A declared backend: which servers it should have, and what stands between its list and that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its servers come from: `settings` (written out), `node map` (its masters), or `source NAME`.
+    pub from: String,
+    /// The servers it should have, by name; none before its list was known and accepted, and until then it is not touched.
+    pub servers: Option<Vec<Server>>,
+    /// What has not spoken yet, if its list is not known for that.
+    pub waiting_for: Option<String>,
+    /// What of the list is left out.
+    pub left_out: Vec<LeftOut>,
+    /// Host names that do not resolve right now, and keep their last address.
+    pub stale: Vec<LeftOut>,
+    /// The change that the guard holds back.
+    pub held: Option<HeldChange>,
+    /// When the changes that wait for the list to be quiet come into force at the latest, as things stand.
+    pub change_due: Option<Timestamp>,
+    /// Servers that are no longer listed and stay for a while.
+    pub leaving: Vec<LeavingServer>,
+}
+
+/// A server that is no longer listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeavingServer {
+    /// Its name.
+    pub name: String,
+    /// The earliest time it may go; none where it stays because it is the last one.
+    pub due: Option<Timestamp>,
 }
 
 /// The map file on disk.

@@ -1,4 +1,11 @@
-//! Snapshots -> revisions: merge, guard, number, map file, then the instances. The only place where a revision is made.
+//! Snapshots and overrides -> revisions: merge, guard, overrides, number, map file, then the instances. The only place where a
+//! revision is made.
+//!
+//! The guard judges what the sources say, never what an operator ordered: an answer is compared with the last one that was
+//! accepted, both without overrides, and the overrides are put over whichever of the two counts. So an override comes into force
+//! while an answer is held, no override is held, and none hides from the guard what a source lost. Only the first answer after
+//! a start has no such answer before it: it is compared with the map file, with and without the overrides of the store. Until it
+//! is accepted, overrides wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,18 +19,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::Wanted;
 use super::map_file::{Check, MapFileError, MapFileKeeper};
-use crate::desire::{self, SourceView};
+use crate::desire::{self, SourceView, overrides as desired_overrides};
 use crate::guard::{self, Limits};
 use crate::model::revision::{RevisionLog, RevisionSummary};
 use crate::model::status::{DriftKind, MapFileStatus, StepTiming};
-use crate::model::{EntryMap, HeldChange, Revision, SourceState};
+use crate::model::{EntryMap, HeldChange, Overrides, Revision, SourceState};
 use crate::plan::Diff;
-use crate::telemetry::{DRIFT_HEALED, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, REVISION};
+use crate::references::{Actions, Dangling, Targets};
+use crate::telemetry::{
+    DRAINED_MASTERS, DRIFT_HEALED, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, PINS, REFERENCES_DANGLING,
+    REVISION,
+};
 
 /// How long a round of polls that was asked for at once may take before the answers that are there count by themselves.
 const ROUND_BOUND: Duration = Duration::from_secs(5);
 /// Between two tries to write a map file that can't be written.
 const FILE_RETRY: Duration = Duration::from_secs(5);
+/// The cause of a revision that overrides led to, beside the sources' names.
+pub const BY_OVERRIDE: &str = "override";
+
+/// The cause of a revision that nothing but a change of what the map may point to led to.
+pub const BY_REFERENCES: &str = "references";
 
 /// What was decided last.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +56,12 @@ pub struct Decision {
     pub waiting_for: Vec<String>,
     /// The change that the guard holds back.
     pub held: Option<HeldChange>,
+    /// The overrides that this decision took into account.
+    pub overrides: Arc<Overrides>,
+    /// Drained masters that keep their nodes, because no other master is left.
+    pub stuck: Vec<String>,
+    /// Entries of the map that point nowhere in some instance, before any was left out.
+    pub dangling: Arc<Dangling>,
     /// The map file.
     pub file: Option<MapFileStatus>,
     /// The latest revisions.
@@ -76,6 +98,30 @@ pub enum ApprovalError {
     NotWritten(String),
 }
 
+/// What the decisions are made of.
+#[derive(Debug)]
+pub struct Inputs {
+    /// What each source said, in order of priority.
+    pub sources: Vec<watch::Receiver<SourceState>>,
+    /// What an operator ordered.
+    pub overrides: watch::Receiver<Arc<Overrides>>,
+    /// What the map may point to, an instance each; none before it was looked at.
+    pub targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
+    /// Held changes that are to be let through.
+    pub approvals: mpsc::Receiver<Approval>,
+}
+
+/// What the sources said and the guard let through, or the last that it did.
+struct Said {
+    map: Arc<EntryMap>,
+    /// Whether the guard let what the sources say now through; false where this is an older answer.
+    passed: bool,
+    /// Whether it differs from the last that was let through.
+    is_new: bool,
+    /// The way there from the map in force, where it is known: without overrides the guard has asked for it.
+    change: Option<Diff>,
+}
+
 /// Makes the revisions.
 #[derive(Debug)]
 pub struct Decider {
@@ -87,14 +133,23 @@ pub struct Decider {
     approved: Option<String>,
     /// The sources' maps as they were when the revision in force was made, to tell which of them led to the next one.
     made_of: Vec<Option<Arc<EntryMap>>>,
+    /// What the sources said when the guard last let it through: the map in force without overrides.
+    accepted: Option<Arc<EntryMap>>,
+    /// The overrides in the map in force.
+    overrides: Arc<Overrides>,
+    /// What becomes of entries that point nowhere.
+    actions: Actions,
+    /// What the map may point to, in each instance that has been looked at.
+    targets: Vec<Arc<Targets>>,
 }
 
 impl Decider {
-    /// Reads the map file: what is in it is the map in force until the sources have spoken.
+    /// Reads the map file: what is in it is the map in force until the sources have spoken. `overrides` are those in it, as far
+    /// as the store tells.
     ///
     /// # Errors
     /// When the file is there and can't be read.
-    pub fn start(limits: Limits, mut keeper: MapFileKeeper) -> Result<Self, MapFileError> {
+    pub fn start(limits: Limits, mut keeper: MapFileKeeper, overrides: Arc<Overrides>) -> Result<Self, MapFileError> {
         let path = keeper.path().display().to_string();
         let found = keeper.load()?;
         let mut file = MapFileStatus { path, revision: None, error: None, healed: 0 };
@@ -118,10 +173,32 @@ impl Decider {
         for kind in ["added", "moved", "removed"] {
             counter!(MAP_CHANGES, "kind" => kind).increment(0);
         }
-        let decision = Decision { in_force, file: Some(file.clone()), ..Decision::default() };
-        let decider = Self { limits, keeper, decision, file, log: RevisionLog::default(), approved: None, made_of: Vec::new() };
+        let decision = Decision { in_force, file: Some(file.clone()), overrides: Arc::clone(&overrides), ..Decision::default() };
+        let decider = Self {
+            limits,
+            keeper,
+            decision,
+            file,
+            log: RevisionLog::default(),
+            approved: None,
+            made_of: Vec::new(),
+            accepted: None,
+            overrides,
+            actions: Actions::default(),
+            targets: Vec::new(),
+        };
         decider.record();
         Ok(decider)
+    }
+
+    /// What becomes of entries that point nowhere; without this they are kept.
+    pub fn with_actions(self, actions: Actions) -> Self {
+        Self { actions, ..self }
+    }
+
+    /// What the map may point to, in each instance that has been looked at; for the next decision.
+    pub fn see(&mut self, targets: Vec<Arc<Targets>>) {
+        self.targets = targets;
     }
 
     /// What was decided last.
@@ -150,17 +227,17 @@ impl Decider {
     /// Whether a change that was approved came into force at the decision that followed: a source may have said something
     /// else just then.
     fn outcome_of_approval(&self, approved: HeldChange) -> Result<HeldChange, ApprovalError> {
-        let in_force = self.decision.in_force.as_ref().map(|revision| id_of(&revision.entries));
+        let accepted = self.accepted.as_deref().map(id_of);
         match (&self.file.error, &self.decision.held) {
             (Some(error), _) => Err(ApprovalError::NotWritten(error.clone())),
             (None, Some(held)) => Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() }),
-            (None, None) if in_force.as_ref() == Some(&approved.id) => Ok(approved),
+            (None, None) if accepted.as_ref() == Some(&approved.id) => Ok(approved),
             (None, None) => Err(ApprovalError::NothingHeld),
         }
     }
 
-    /// Looks at what every source said and decides what is wanted.
-    pub async fn decide(&mut self, sources: &[SourceState]) {
+    /// Looks at what every source said and an operator ordered, and decides what is wanted.
+    pub async fn decide(&mut self, sources: &[SourceState], overrides: Arc<Overrides>) {
         let mut steps = Vec::new();
         let start = Instant::now();
         let views: Vec<_> = sources
@@ -175,12 +252,13 @@ impl Decider {
             .collect();
         self.decision.considered = sources.iter().map(|state| state.answered).min().unwrap_or(0);
         self.decision.look += 1;
+        self.decision.overrides = Arc::clone(&overrides);
         match desire::merge(&views) {
             Err(waiting) => self.decision.waiting_for = waiting,
             Ok(candidate) => {
                 self.decision.waiting_for.clear();
                 steps.push(StepTiming::new("merge", start.elapsed()));
-                self.consider(candidate, sources, &mut steps).await;
+                self.consider(candidate, overrides, sources, &mut steps).await;
             }
         }
         self.decision.steps = steps;
@@ -189,69 +267,167 @@ impl Decider {
         self.record();
     }
 
-    async fn consider(&mut self, candidate: Arc<EntryMap>, sources: &[SourceState], steps: &mut Vec<StepTiming>) {
+    async fn consider(
+        &mut self,
+        candidate: Arc<EntryMap>,
+        overrides: Arc<Overrides>,
+        sources: &[SourceState],
+        steps: &mut Vec<StepTiming>,
+    ) {
         let start = Instant::now();
-        let nothing = Arc::new(EntryMap::default());
-        let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
-        let before = in_force.as_ref().unwrap_or(&nothing);
-        let diff = if Arc::ptr_eq(before, &candidate) { Diff::default() } else { Diff::between(before, &candidate) };
+        let judged = self.judge(candidate);
         steps.push(StepTiming::new("compare", start.elapsed()));
-        let counts = diff.counts();
+        let said = match judged {
+            Ok(said) => said,
+            Err(held) => {
+                self.hold(*held);
+                // At the first start this leaves every HAProxy as it is: a map file that nothing confirms is no reason to
+                // change a memory that works, and no ground for overrides.
+                let Some(accepted) = self.accepted.clone() else { return };
+                Said { map: accepted, passed: false, is_new: false, change: None }
+            }
+        };
+        self.bring(said, overrides, sources, steps).await;
+    }
+
+    /// What the sources said, where the guard lets it through.
+    fn judge(&self, candidate: Arc<EntryMap>) -> Result<Said, Box<HeldChange>> {
+        let in_force = self.decision.in_force.as_ref().map(|revision| &revision.entries);
+        let before = self.accepted.as_ref().or(in_force);
+        let nothing = Arc::default();
+        let (mut after, mut diff) = (Arc::clone(&candidate), between(before.unwrap_or(&nothing), &candidate));
+        // Before an answer was accepted, there is only the file to compare with, and that has the overrides in it, unless they were
+        // ordered too late for it. Whatever is nearer to the file shows what the sources changed.
+        if self.accepted.is_none() && !self.overrides.is_empty() {
+            let overridden = desired_overrides::apply(&candidate, &self.overrides).entries;
+            let other = between(before.unwrap_or(&nothing), &overridden);
+            if other.counts().total() < diff.counts().total() {
+                (after, diff) = (overridden, other);
+            }
+        }
         // An answer that agrees with the map file is judged too until something was in force once: where both are empty,
         // they would empty every memory.
-        let confirmed = diff.is_empty() && self.decision.active;
-        let judged = guard::judge(&self.limits, in_force.as_ref().map(|map| map.len()), candidate.len(), counts);
-        if let (Err(reason), false) = (judged, confirmed) {
+        if let (true, Some(accepted)) = (diff.is_empty(), &self.accepted) {
+            return Ok(Said { map: Arc::clone(accepted), passed: true, is_new: false, change: None });
+        }
+        let counts = diff.counts();
+        // Of the candidate's own entries: pins do not make up for what the sources lost.
+        if let Err(reason) = guard::judge(guard::Subject::Map, &self.limits, before.map(|map| map.len()), candidate.len(), counts)
+        {
             let id = id_of(&candidate);
             if self.approved.as_ref() != Some(&id) {
-                // At the first start this leaves every HAProxy as it is: a map file that nothing confirms is no reason to
-                // change a memory that works.
+                let (entries_in_force, entries_held) = (before.map_or(0, |map| map.len()), after.len());
+                return Err(Box::new(HeldChange {
+                    id,
+                    of: HeldChange::MAP.to_owned(),
+                    reason,
+                    since: Timestamp::now(),
+                    entries_in_force,
+                    entries_held,
+                    counts,
+                }));
+            }
+        }
+        let from_in_force = match (before, in_force) {
+            (Some(before), Some(in_force)) => Arc::ptr_eq(before, in_force),
+            (before, in_force) => before.is_none() && in_force.is_none(),
+        };
+        let is_new = !diff.is_empty() || before.is_none();
+        let change = (from_in_force && Arc::ptr_eq(&after, &candidate)).then_some(diff);
+        Ok(Said { map: candidate, passed: true, is_new, change })
+    }
+
+    /// Puts the overrides over what the sources said, and brings the result into force.
+    async fn bring(&mut self, said: Said, overrides: Arc<Overrides>, sources: &[SourceState], steps: &mut Vec<StepTiming>) {
+        let start = Instant::now();
+        let nothing = Arc::default();
+        let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
+        let before = in_force.as_ref().unwrap_or(&nothing);
+        let ordered = overrides != self.overrides;
+        let same_base = self.accepted.as_ref().is_some_and(|accepted| Arc::ptr_eq(accepted, &said.map));
+        let (desired, diff) = if same_base && !ordered && !self.actions.matter() {
+            self.decision.dangling = Arc::new(Dangling::of(before, &self.targets));
+            (Arc::clone(before), Diff::default())
+        } else {
+            let overridden = desired_overrides::apply(&said.map, &overrides);
+            self.decision.stuck = overridden.stuck;
+            let dangling = Dangling::of(&overridden.entries, &self.targets);
+            let kept = dangling.leave_out(&overridden.entries, self.actions).map(Arc::new);
+            let desired = kept.unwrap_or(overridden.entries);
+            let known = said.change.filter(|_| Arc::ptr_eq(&desired, &said.map));
+            let diff = known.unwrap_or_else(|| between(before, &desired));
+            let id = id_of(&said.map);
+            if said.passed
+                && self.approved.as_ref() != Some(&id)
+                && let Some(reason) = dangling.held(self.actions, before)
+            {
+                self.decision.dangling = Arc::new(dangling);
                 self.hold(HeldChange {
                     id,
+                    of: HeldChange::MAP.to_owned(),
                     reason,
                     since: Timestamp::now(),
                     entries_in_force: before.len(),
-                    entries_held: candidate.len(),
-                    counts,
+                    entries_held: desired.len(),
+                    counts: diff.counts(),
                 });
-                if let (Some(_), Some(wanted)) = (&self.file.error, self.wanted()) {
-                    self.write(wanted.revision).await;
-                }
                 return;
             }
+            self.decision.dangling = Arc::new(dangling);
+            (desired, diff)
+        };
+        if said.passed {
+            self.release();
         }
-        if let Some(in_force) = &self.decision.in_force
+        if !overrides.is_empty() {
+            steps.push(StepTiming::new("overrides", start.elapsed()));
+        }
+        if let Some(revision) = &self.decision.in_force
             && diff.is_empty()
         {
             if self.file.error.is_some() {
-                self.write(Arc::clone(in_force)).await;
+                self.write(Arc::clone(revision)).await;
             }
-            self.release();
-            self.approved = None;
-            self.decision.active = true;
-            return;
+            // One copy of two equal maps is enough.
+            self.accepted = Some(if Arc::ptr_eq(&desired, &said.map) { Arc::clone(before) } else { said.map });
+        } else {
+            let number = self.decision.in_force.as_ref().map_or(0, |revision| revision.number) + 1;
+            let revision = Arc::new(Revision { number, at: Timestamp::now(), entries: desired });
+            let start = Instant::now();
+            let written = self.write(Arc::clone(&revision)).await;
+            steps.push(StepTiming::new("map file", start.elapsed()));
+            if !written {
+                // What is not in the file must not be in memory: a restart would bring the older map back.
+                return;
+            }
+            let mut causes = Vec::new();
+            if said.is_new {
+                let maps: Vec<_> =
+                    sources.iter().map(|state| state.snapshot.as_ref().map(|snapshot| Arc::clone(&snapshot.entries))).collect();
+                causes = changed_sources(sources, &maps, &self.made_of);
+                self.made_of = maps;
+            }
+            if ordered {
+                causes.push(BY_OVERRIDE.to_owned());
+            }
+            if causes.is_empty() {
+                causes.push(BY_REFERENCES.to_owned());
+            }
+            self.log_revision(&revision, before, &diff, causes);
+            self.decision.in_force = Some(revision);
+            self.accepted = Some(said.map);
         }
-        self.release();
-        let number = self.decision.in_force.as_ref().map_or(0, |revision| revision.number) + 1;
-        let revision = Arc::new(Revision { number, at: Timestamp::now(), entries: candidate });
-        let start = Instant::now();
-        let written = self.write(Arc::clone(&revision)).await;
-        steps.push(StepTiming::new("map file", start.elapsed()));
-        if !written {
-            // What is not in the file must not be in memory: a restart would bring the older map back.
-            return;
-        }
-        let maps: Vec<_> =
-            sources.iter().map(|state| state.snapshot.as_ref().map(|snapshot| Arc::clone(&snapshot.entries))).collect();
-        let summary = RevisionSummary {
-            number,
-            at: revision.at,
-            sources: changed_sources(sources, &maps, &self.made_of),
-            entries: revision.entries.len(),
-            counts,
-        };
+        self.overrides = overrides;
+        self.decision.active = true;
+        self.approved = None;
+    }
+
+    fn log_revision(&mut self, revision: &Revision, before: &EntryMap, diff: &Diff, sources: Vec<String>) {
+        let counts = diff.counts();
+        let summary =
+            RevisionSummary { number: revision.number, at: revision.at, sources, entries: revision.entries.len(), counts };
         tracing::info!(
-            revision = number,
+            revision = summary.number,
             entries = summary.entries,
             sources = summary.sources.join(","),
             "new revision: {counts}"
@@ -261,10 +437,6 @@ impl Decider {
         }
         self.log
             .push(summary, diff.changes(before, &revision.entries).take(crate::model::revision::REMEMBERED_CHANGES).collect());
-        self.made_of = maps;
-        self.decision.in_force = Some(revision);
-        self.decision.active = true;
-        self.approved = None;
     }
 
     fn hold(&mut self, mut held: HeldChange) {
@@ -358,21 +530,26 @@ impl Decider {
     fn record(&self) {
         gauge!(GUARD_HELD).set(f64::from(u8::from(self.decision.held.is_some())));
         gauge!(MAP_FILE_FAILED).set(f64::from(u8::from(self.file.error.is_some())));
+        gauge!(PINS).set(self.decision.overrides.pins().len() as f64);
+        let (unknown, not_ready) = self.decision.dangling.entries();
+        gauge!(REFERENCES_DANGLING, "kind" => "unknown").set(unknown as f64);
+        gauge!(REFERENCES_DANGLING, "kind" => "not_ready").set(not_ready as f64);
+        gauge!(DRAINED_MASTERS).set(self.decision.overrides.drained().len() as f64);
         if let Some(revision) = &self.decision.in_force {
             gauge!(REVISION).set(revision.number as f64);
             gauge!(MAP_ENTRIES).set(revision.entries.len() as f64);
         }
     }
 
-    /// Decides whenever a source has something new, an approval comes, or the map file needs care; until shutdown.
+    /// Decides whenever a source has something new, an operator ordered something, or the map file needs care; until shutdown.
     pub async fn run(
         mut self,
-        mut sources: Vec<watch::Receiver<SourceState>>,
-        mut approvals: mpsc::Receiver<Approval>,
+        inputs: Inputs,
         file_check: Duration,
         outputs: (watch::Sender<Decision>, watch::Sender<Option<Wanted>>),
         shutdown: CancellationToken,
     ) {
+        let Inputs { mut sources, mut overrides, mut targets, mut approvals } = inputs;
         let publish = |decider: &Self| {
             outputs.0.send_replace(decider.decision.clone());
             outputs.1.send_replace(decider.wanted());
@@ -380,19 +557,36 @@ impl Decider {
         let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
+        if self.actions.matter() {
+            first_looks(&mut targets, &shutdown).await;
+        }
         loop {
-            whole_round(&mut sources, &shutdown).await;
+            let whole = tokio::select! {
+                biased;
+                // On the answers as they were: an operator does not wait for a registry.
+                Ok(()) = overrides.changed() => false,
+                () = whole_round(&mut sources, &shutdown) => true,
+            };
             if shutdown.is_cancelled() {
                 // Half a round is no ground for a revision that nobody would put right.
                 return;
             }
-            let states: Vec<_> = sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
-            self.decide(&states).await;
+            if whole {
+                states = sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
+            }
+            let ordered = Arc::clone(&overrides.borrow_and_update());
+            self.see(targets.iter_mut().filter_map(|target| target.borrow_and_update().clone()).collect());
+            self.decide(&states, ordered).await;
             publish(&self);
             if let Some((held, sender)) = answer.take() {
                 let result = self.outcome_of_approval(held);
                 // Whoever asked may have gone; the change is in force all the same.
                 let _ = sender.send(result);
+            }
+            if !whole {
+                // The round in hand goes on.
+                continue;
             }
             'quiet: loop {
                 let news = select_all(sources.iter_mut().map(|source| Box::pin(source.changed())));
@@ -400,6 +594,10 @@ impl Decider {
                     () = shutdown.cancelled() => return,
                     // A poller that ended leaves its last state; only the shutdown ends pollers.
                     (changed, _, _) = news => if changed.is_err() { return } else { break 'quiet },
+                    Ok(()) = overrides.changed() => {
+                        overrides.mark_changed();
+                        break 'quiet;
+                    }
                     Some(approval) = approvals.recv() => {
                         let Approval { id, answer: sender } = approval;
                         match self.approve(&id) {
@@ -410,6 +608,7 @@ impl Decider {
                             Err(error) => { let _ = sender.send(Err(error)); }
                         }
                     }
+                    () = any_changed(&mut targets) => break 'quiet,
                     () = sleep(FILE_RETRY), if self.file.error.is_some() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
                         publish(&self);
@@ -418,6 +617,37 @@ impl Decider {
             }
         }
     }
+}
+
+/// Waits until every instance has been looked at once, within a bound: one that can't be reached must not hold the map up.
+async fn first_looks(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], shutdown: &CancellationToken) {
+    let whole = async {
+        for target in targets {
+            // An instance's task that ended leaves what it saw last.
+            let _ = target.wait_for(Option::is_some).await;
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = sleep(ROUND_BOUND) => {}
+        () = whole => {}
+    }
+}
+
+/// Resolves when another look at an instance's backends and servers found others.
+async fn any_changed(targets: &mut [watch::Receiver<Option<Arc<Targets>>>]) {
+    let alive = targets.iter_mut().filter(|target| target.has_changed().is_ok());
+    let changes: Vec<_> = alive.map(|target| Box::pin(target.changed())).collect();
+    if changes.is_empty() {
+        return std::future::pending().await;
+    }
+    if select_all(changes).await.0.is_err() {
+        std::future::pending().await
+    }
+}
+
+fn between(old: &Arc<EntryMap>, new: &Arc<EntryMap>) -> Diff {
+    if Arc::ptr_eq(old, new) { Diff::default() } else { Diff::between(old, new) }
 }
 
 /// Names exactly this map.

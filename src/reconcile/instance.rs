@@ -13,10 +13,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{self, ApplyError, Timings};
+use super::learned::LearnedTable;
+use super::servers::ServerKeeper;
 use super::{AskSources, Wanted};
 use crate::haproxy::{Glance, Level, MapClient, MapCounters, MapName, ReplyError, RuntimeError};
-use crate::model::Revision;
 use crate::model::status::{ApplyReport, DriftKind, InstanceState, InstanceStatus, ProcessInfo, Strategy};
+use crate::model::{LearnedRoute, Revision};
 use crate::plan::cost::EditCounts;
 use crate::plan::map::Memory;
 use crate::plan::{CostModel, Deviation, Edit, HaproxyVersion, MapPlan, plan_map};
@@ -43,6 +45,13 @@ const BACKOFF_MOST: Duration = Duration::from_secs(10);
 /// has the old one's pid, so the pid alone does not tell.
 const START_TOLERANCE: Duration = Duration::from_secs(2);
 
+async fn lists_changed(servers: &mut Option<ServerKeeper>) {
+    match servers {
+        Some(servers) => servers.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What an instance's task publishes.
 #[derive(Debug, Clone)]
 pub struct InstanceReport {
@@ -50,6 +59,16 @@ pub struct InstanceReport {
     pub status: InstanceStatus,
     /// The last [`Wanted::look`] that the instance was in step with.
     pub looked: u64,
+    /// The routes it learned that the map does not have, sorted by node.
+    pub learned: Arc<[LearnedRoute]>,
+}
+
+impl InstanceReport {
+    /// The route that was learned for this node.
+    pub fn learned_of(&self, node: &str) -> Option<&LearnedRoute> {
+        let found = self.learned.binary_search_by(|route| route.node.as_str().cmp(node)).ok()?;
+        self.learned.get(found)
+    }
 }
 
 /// Why an instance is not in step.
@@ -128,17 +147,21 @@ pub struct Instance {
     /// When a bad state was last logged.
     last_logged: Option<Instant>,
     ask_sources: Option<AskSources>,
+    servers: Option<ServerKeeper>,
+    learned: Option<LearnedTable>,
     /// The poll request that must be decided on before a change by another hand is undone.
     asked: Option<(u64, Instant)>,
 }
 
 impl Instance {
-    /// From its settings; touches nothing yet. Without `ask_sources` a change by another hand is undone at once.
+    /// From its settings; touches nothing yet. Without `ask_sources` a change by another hand is undone at once. Without `servers`
+    /// the backends are left alone.
     pub fn new(
         instance: &settings::Instance,
         map: &MapName,
         schedule: &settings::Schedule,
         ask_sources: Option<AskSources>,
+        servers: Option<ServerKeeper>,
     ) -> Self {
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(APPLY_FAILURES, "haproxy" => instance.name.clone()).increment(0);
@@ -155,13 +178,16 @@ impl Instance {
             verified_at: None,
             drift_healed: Default::default(),
             last_apply: None,
+            servers: None,
+            learned: None,
         };
         Self {
+            servers,
             client,
             timeout: instance.timeout,
             verify: schedule.verify,
             observe: schedule.observe,
-            report: InstanceReport { status, looked: 0 },
+            report: InstanceReport { status, looked: 0, learned: Arc::new([]) },
             process: None,
             cost: None,
             verified: None,
@@ -172,8 +198,14 @@ impl Instance {
             last_swap: None,
             last_logged: None,
             ask_sources,
+            learned: None,
             asked: None,
         }
+    }
+
+    /// Has it keep the stick table of learned routes too.
+    pub fn with_learned(self, learned: Option<LearnedTable>) -> Self {
+        Self { learned, ..self }
     }
 
     /// What it last published.
@@ -212,6 +244,7 @@ impl Instance {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 changed = news => if changed.is_err() { break },
+                () = lists_changed(&mut self.servers), if !failing => {}
                 () = sleep(wait) => {}
             }
         }
@@ -228,7 +261,15 @@ impl Instance {
             self.report.looked = wanted.look;
         }
         self.publish(state, wanted);
+        self.look_at_learned().await;
         result.is_ok()
+    }
+
+    /// Only a map that was seen to be in memory can agree with what was learned.
+    async fn look_at_learned(&mut self) {
+        let (Some(learned), Some(verified)) = (&mut self.learned, &self.verified) else { return };
+        self.report.learned = learned.look(&verified.revision.entries, Timestamp::now()).await;
+        self.report.status.learned = Some(learned.status().clone());
     }
 
     fn failed_state(&mut self, failure: &Failure, wanted: Option<&Wanted>) -> InstanceState {
@@ -281,10 +322,27 @@ impl Instance {
         }
     }
 
+    /// The order is what keeps requests from failing: servers that become ready, the map, servers that leave.
     async fn reconcile(&mut self, wanted: Option<&Wanted>) -> Result<InstanceState, Failure> {
         let glance = self.client.glance().await.map_err(Failure::Look)?;
-        let (counters, cost) = self.observe_process(&glance)?;
-        let Some(wanted) = wanted else { return Ok(InstanceState::Connected) };
+        let (counters, cost, version) = self.observe_process(&glance)?;
+        if let Some(servers) = &mut self.servers {
+            servers.make_ready(version, wanted.map(|wanted| &wanted.revision)).await;
+        }
+        let state = match wanted {
+            Some(wanted) => self.reconcile_map(wanted, counters, cost).await,
+            None => Ok(InstanceState::Connected),
+        };
+        if let Some(servers) = &mut self.servers {
+            if let (Some(wanted), Ok(InstanceState::InStep { .. })) = (wanted, &state) {
+                servers.take_away(version, &wanted.revision).await;
+            }
+            self.report.status.servers = servers.status().cloned();
+        }
+        state
+    }
+
+    async fn reconcile_map(&mut self, wanted: &Wanted, counters: MapCounters, cost: CostModel) -> Result<InstanceState, Failure> {
         let revision = &wanted.revision;
         self.observe_counters(counters);
 
@@ -319,7 +377,9 @@ impl Instance {
         {
             // Then look anew: what was seen before the pause may be past.
             sleep_until(last + SWAP_SPACING).await;
-            return Box::pin(self.reconcile(Some(wanted))).await;
+            let glance = self.client.glance().await?;
+            let (counters, cost, _) = self.observe_process(&glance)?;
+            return Box::pin(self.reconcile_map(wanted, counters, cost)).await;
         }
         if plan != MapPlan::InStep {
             counters = self.apply(&plan, revision, &deviation, &memory, counters).await?;
@@ -337,7 +397,7 @@ impl Instance {
     }
 
     /// Takes in which process answers; a new one has a memory of its own.
-    fn observe_process(&mut self, glance: &Glance) -> Result<(MapCounters, CostModel), Failure> {
+    fn observe_process(&mut self, glance: &Glance) -> Result<(MapCounters, CostModel, HaproxyVersion), Failure> {
         let process = &glance.process;
         let version: HaproxyVersion = process.version.parse().map_err(Failure::Version)?;
         let started = Instant::now().checked_sub(Duration::from_secs(process.uptime_seconds));
@@ -354,6 +414,7 @@ impl Instance {
             self.verified = None;
             self.staged = None;
             self.suspicion = Some(DriftKind::Restarted);
+            self.servers.iter_mut().for_each(ServerKeeper::forget);
         }
         let known = self.cost.filter(|_| self.process.as_ref().is_some_and(|(before, _)| before.version == process.version));
         let cost = *self.cost.insert(known.unwrap_or_else(|| CostModel::new(version)));
@@ -366,7 +427,7 @@ impl Instance {
         }
         let counters = glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
         self.report.status.entries_in_memory = Some(counters.entries);
-        Ok((counters, cost))
+        Ok((counters, cost, version))
     }
 
     /// Forgets what is held where the map's counters moved or its time has come.

@@ -1,16 +1,21 @@
 //! Observe -> plan -> apply -> publish: the only writer to HAProxy and to the map file.
 //!
-//! `decide` turns snapshots into revisions and writes each to the map file; `instance` brings one HAProxy to the wanted
+//! `decide` turns snapshots into revisions and writes each to the map file; `decide_servers` turns lists into the servers that backends
+//! should have; `instance` brings one HAProxy to the wanted
 //! revision, a task each, so that a slow instance delays no other.
 
 use std::sync::Arc;
 
-use crate::model::Revision;
+use crate::model::{LearnedRoute, Revision};
 
 pub mod apply;
 pub mod decide;
+pub mod decide_servers;
 pub mod instance;
+pub mod learned;
 pub mod map_file;
+pub mod resolve;
+pub mod servers;
 
 /// What every instance should hold.
 #[derive(Debug, Clone)]
@@ -25,3 +30,6 @@ pub struct Wanted {
 
 /// Asks every source to look again and gives the request's number, which [`Wanted::considered`] reaches in time.
 pub type AskSources = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// Told all the routes that an instance has learned and the map does not have: the sources look early at their nodes.
+pub type LookEarly = Box<dyn Fn(&Arc<[LearnedRoute]>) + Send + Sync>;

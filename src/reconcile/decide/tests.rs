@@ -4,24 +4,47 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::Snapshot;
 use crate::model::status::PollReport;
+use crate::model::{DrainedMaster, Pin, Snapshot};
 
 struct Scene {
     folder: tempfile::TempDir,
     decider: Decider,
     requests: u64,
+    /// What an operator has ordered by now.
+    overrides: Arc<Overrides>,
 }
 
 impl Scene {
     /// A first start; `file` is the map file found there, if any.
     fn start(file: Option<&str>) -> Self {
+        Self::start_with(file, Overrides::default())
+    }
+
+    /// A start with what the store holds.
+    fn start_with(file: Option<&str>, overrides: Overrides) -> Self {
+        let overrides = Arc::new(overrides);
         let folder = tempfile::tempdir().unwrap();
         if let Some(text) = file {
             fs::write(folder.path().join("n.map"), text).unwrap();
         }
-        let decider = Decider::start(Limits::default(), MapFileKeeper::new(&folder.path().join("n.map"))).unwrap();
-        Self { folder, decider, requests: 0 }
+        let decider = Decider::start(Limits::default(), MapFileKeeper::new(&folder.path().join("n.map")), overrides.clone());
+        Self { folder, decider: decider.unwrap(), requests: 0, overrides }
+    }
+
+    /// A restart on the same files.
+    fn restart(&mut self) {
+        let keeper = MapFileKeeper::new(&self.path());
+        self.decider = Decider::start(Limits::default(), keeper, Arc::clone(&self.overrides)).unwrap();
+    }
+
+    fn order(&mut self, pins: &[(&str, &str)], drained: &[(&str, Option<&str>)]) {
+        self.overrides = Arc::new(overrides(pins, drained));
+    }
+
+    /// The causes of the latest revision.
+    fn causes(&self) -> Vec<String> {
+        self.decider.decision().log.last().expect("a revision").sources.clone()
     }
 
     fn path(&self) -> PathBuf {
@@ -51,7 +74,7 @@ impl Scene {
                 state
             })
             .collect();
-        self.decider.decide(&states).await;
+        self.decider.decide(&states, Arc::clone(&self.overrides)).await;
     }
 
     async fn one(&mut self, map: EntryMap) {
@@ -65,6 +88,20 @@ impl Scene {
     fn wanted(&self) -> Option<(u64, usize)> {
         self.decider.wanted().map(|wanted| (wanted.revision.number, wanted.revision.entries.len()))
     }
+}
+
+/// These pins and drained masters.
+fn overrides(pins: &[(&str, &str)], drained: &[(&str, Option<&str>)]) -> Overrides {
+    let mut overrides = Overrides::default();
+    for (node, master) in pins {
+        let (node, master) = ((*node).to_owned(), (*master).to_owned());
+        overrides.add_pin(Pin { node, master, since: Timestamp::UNIX_EPOCH, until: None }).unwrap();
+    }
+    for (master, to) in drained {
+        let (master, to) = ((*master).to_owned(), to.map(str::to_owned));
+        overrides.add_drain(DrainedMaster { master, to, since: Timestamp::UNIX_EPOCH }).unwrap();
+    }
+    overrides
 }
 
 /// `count` nodes, all on `master`.
@@ -227,8 +264,7 @@ async fn revision_numbers_go_on_after_a_restart() {
     let mut scene = Scene::start(None);
     scene.one(nodes(2, "m1")).await;
     scene.one(nodes(2, "m2")).await;
-    let again = Decider::start(Limits::default(), MapFileKeeper::new(&scene.path())).unwrap();
-    scene.decider = again;
+    scene.restart();
     scene.one(nodes(3, "m2")).await;
     assert_eq!(scene.wanted(), Some((3, 3)));
 }
@@ -241,12 +277,12 @@ async fn an_optional_source_that_is_still_being_asked_at_a_restart_takes_no_rout
     main.snapshot =
         Some(Snapshot { entries: Arc::new(nodes(2, "m1")), rejections: Arc::default(), answered_at: Timestamp::UNIX_EPOCH });
     main.status.last_poll = Some(PollReport { kind: None, at: Timestamp::UNIX_EPOCH, milliseconds: 0.0, bytes: 0 });
-    scene.decider.decide(&[pins.clone(), main.clone()]).await;
+    scene.decider.decide(&[pins.clone(), main.clone()], Arc::default()).await;
     assert_eq!((scene.wanted(), scene.file()), (None, vec!["n000 pinned".to_owned(), "n001 m1".to_owned()]));
     assert_eq!(scene.decider.decision().waiting_for, ["pins"]);
     // It failed: then it is optional.
     pins.status.last_poll = main.status.last_poll.clone();
-    scene.decider.decide(&[pins, main]).await;
+    scene.decider.decide(&[pins, main], Arc::default()).await;
     assert_eq!((scene.wanted(), scene.file()), (Some((1, 2)), vec!["n000 m1".to_owned(), "n001 m1".to_owned()]));
 }
 
@@ -269,4 +305,198 @@ async fn a_hold_that_is_over_is_not_shown_while_the_file_can_not_be_written() {
 fn the_id_of_a_change_is_the_same_in_every_run_so_that_a_later_sync_can_approve_it() {
     assert_eq!(id_of(&nodes(3, "m1")), id_of(&nodes(3, "m1")));
     assert_eq!(id_of(&nodes(1, "m1")), "2aee0c4199ecb79c");
+}
+
+#[tokio::test]
+async fn a_pin_is_a_revision_of_its_own_and_goes_without_a_trace() {
+    let mut scene = Scene::start(None);
+    scene.one(nodes(2, "m1")).await;
+    scene.order(&[("n001", "m9"), ("new", "m2")], &[]);
+    scene.one(nodes(2, "m1")).await;
+    assert_eq!(scene.wanted(), Some((2, 3)));
+    assert_eq!(
+        (scene.file(), scene.causes()),
+        (vec!["n000 m1".into(), "n001 m9".into(), "new m2".into()], vec!["override".into()])
+    );
+    scene.one(nodes(2, "m1")).await;
+    assert_eq!(scene.wanted(), Some((2, 3)), "the same again is no change");
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!((scene.wanted(), scene.causes()), (Some((3, 4)), vec!["puppetdb".to_owned()]), "the sources go on beside it");
+    scene.order(&[], &[]);
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file()), (Some((4, 3)), vec!["n000 m1".into(), "n001 m1".into(), "n002 m1".into()]));
+}
+
+#[tokio::test]
+async fn the_guard_does_not_hold_what_an_operator_ordered() {
+    let mut scene = Scene::start(None);
+    let two_masters: EntryMap = nodes(100, "m1").iter().chain([("spare", "m2")]).collect();
+    scene.one(two_masters.clone()).await;
+    scene.order(&[], &[("m1", None)]);
+    scene.one(two_masters.clone()).await;
+    assert!(scene.decider.decision().held.is_none());
+    assert_eq!((scene.wanted(), scene.decider.decision().log.last().unwrap().counts.moved), (Some((2, 101)), 100));
+    scene.order(&[], &[]);
+    scene.one(two_masters.clone()).await;
+    assert_eq!(scene.decider.decision().in_force.as_ref().unwrap().entries.as_ref(), &two_masters, "exactly the former map");
+}
+
+#[tokio::test]
+async fn an_override_comes_into_force_while_an_answer_is_held_and_approving_it_keeps_the_override() {
+    let mut scene = Scene::start(None);
+    scene.one(nodes(100, "m1")).await;
+    scene.one(nodes(10, "m1")).await;
+    let id = scene.held().id.clone();
+    scene.order(&[("n050", "m2")], &[]);
+    scene.one(nodes(10, "m1")).await;
+    assert_eq!((scene.wanted(), scene.held().id.as_str(), scene.held().counts.removed), (Some((2, 100)), id.as_str(), 90));
+    assert_eq!((scene.causes(), scene.file()[50].as_str()), (vec!["override".to_owned()], "n050 m2"));
+    let approved = scene.decider.approve(&id).unwrap();
+    scene.one(nodes(10, "m1")).await;
+    assert_eq!(scene.decider.outcome_of_approval(approved.clone()), Ok(approved));
+    assert_eq!((scene.wanted(), scene.file()[10].as_str()), (Some((3, 11)), "n050 m2"), "the pin outlives its node");
+    assert_eq!(scene.causes(), ["puppetdb"]);
+}
+
+#[tokio::test]
+async fn an_override_hides_no_loss_from_the_guard() {
+    let mut scene = Scene::start(None);
+    scene.one(nodes(2, "m1")).await;
+    scene.order(&[("n000", "m9"), ("n001", "m9")], &[]);
+    scene.one(nodes(2, "m1")).await;
+    // Every node of the map is pinned, so nothing would change now. At the pins' end everything would.
+    scene.one(EntryMap::default()).await;
+    assert!(scene.held().reason.contains("min_entries"), "{}", scene.held().reason);
+    scene.order(&[], &[]);
+    scene.one(EntryMap::default()).await;
+    assert_eq!((scene.wanted(), scene.file()), (Some((3, 2)), vec!["n000 m1".to_owned(), "n001 m1".to_owned()]));
+}
+
+#[tokio::test]
+async fn at_a_restart_the_overrides_of_the_store_count_as_in_force() {
+    let two_masters = |count| -> EntryMap { nodes(count, "m1").iter().chain([("spare", "m2")]).collect() };
+    let mut scene = Scene::start(None);
+    scene.one(two_masters(100)).await;
+    scene.order(&[("n000", "m9")], &[("m1", Some("m2"))]);
+    scene.one(two_masters(100)).await;
+    let before = (scene.wanted(), scene.file());
+    scene.restart();
+    assert_eq!(scene.wanted(), None, "nothing before the sources have spoken");
+    scene.one(two_masters(100)).await;
+    assert!(scene.decider.decision().held.is_none());
+    assert_eq!((scene.wanted(), scene.file()), before);
+    // And one that ended while Mapsmith did not run is no change of the sources' either.
+    scene.restart();
+    scene.order(&[], &[]);
+    scene.one(two_masters(100)).await;
+    assert!(scene.decider.decision().held.is_none());
+    assert_eq!((scene.wanted().map(|wanted| wanted.0), scene.causes()), (Some(3), vec!["override".to_owned()]));
+}
+
+#[tokio::test]
+async fn an_override_waits_while_the_first_answer_after_a_start_is_held() {
+    let mut scene = Scene::start(None);
+    scene.one(nodes(100, "m1")).await;
+    scene.restart();
+    scene.one(nodes(10, "m1")).await;
+    let id = scene.held().id.clone();
+    scene.order(&[("n001", "m2")], &[]);
+    scene.one(nodes(10, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file().len(), scene.held().id.as_str()), (None, 100, id.as_str()));
+    scene.decider.approve(&id).unwrap();
+    scene.one(nodes(10, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file()[1].as_str()), (Some((2, 10)), "n001 m2"));
+}
+
+#[tokio::test]
+async fn an_override_that_can_not_be_written_to_the_file_comes_into_force_when_it_can() {
+    let mut scene = Scene::start(None);
+    scene.one(nodes(2, "m1")).await;
+    let folder = scene.folder.path().to_owned();
+    let away = folder.with_extension("moved");
+    fs::rename(&folder, &away).unwrap();
+    scene.order(&[("n000", "m2")], &[]);
+    scene.one(nodes(2, "m1")).await;
+    assert!(scene.decider.decision().file.as_ref().unwrap().error.is_some());
+    assert_eq!(scene.wanted(), Some((1, 2)));
+    fs::rename(&away, &folder).unwrap();
+    scene.one(nodes(2, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file()), (Some((2, 2)), vec!["n000 m2".to_owned(), "n001 m1".to_owned()]));
+    assert_eq!(scene.causes(), ["override"]);
+}
+
+#[tokio::test]
+async fn drained_masters_that_keep_their_nodes_are_told_for_as_long_as_they_do() {
+    let mut scene = Scene::start(None);
+    scene.order(&[], &[("m1", None)]);
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!((scene.wanted(), scene.decider.decision().stuck.as_slice()), (Some((1, 3)), &["m1".to_owned()][..]));
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!(scene.decider.decision().stuck, ["m1"]);
+    scene.one(nodes(3, "m1").iter().chain([("x", "m2")]).collect()).await;
+    assert!(scene.decider.decision().stuck.is_empty());
+    assert_eq!(scene.file(), ["n000 m2", "n001 m2", "n002 m2", "x m2"]);
+}
+
+#[tokio::test]
+async fn an_override_that_was_stored_but_never_came_into_the_file_is_not_held_at_the_next_start() {
+    let two_masters: EntryMap = nodes(100, "m1").iter().chain([("spare", "m2")]).collect();
+    let mut scene = Scene::start(None);
+    scene.one(two_masters.clone()).await;
+    // Ordered, and killed before the file was written.
+    scene.order(&[], &[("m1", None)]);
+    scene.restart();
+    scene.one(two_masters.clone()).await;
+    assert!(scene.decider.decision().held.is_none());
+    assert_eq!(scene.decider.decision().in_force.as_ref().unwrap().entries.load(), [("m2", 101)]);
+    // What the sources lost is held all the same.
+    scene.restart();
+    scene.one(nodes(10, "m2")).await;
+    assert_eq!((scene.held().counts.removed, scene.wanted()), (91, None));
+}
+
+#[tokio::test]
+async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = MapFileKeeper::new(&folder.path().join("n.map"));
+    let decider = Decider::start(Limits::default(), keeper, Arc::default()).unwrap();
+    let state = |name: &str, answered, map: EntryMap| {
+        let mut state = SourceState::before_first_poll(name.to_owned(), "file".to_owned(), true);
+        (state.answered, state.status.last_poll) =
+            (answered, Some(PollReport { kind: None, at: Timestamp::UNIX_EPOCH, milliseconds: 0.0, bytes: 0 }));
+        state.snapshot =
+            Some(Snapshot { entries: Arc::new(map), rejections: Arc::default(), answered_at: Timestamp::UNIX_EPOCH });
+        state
+    };
+    let (quick, first) = watch::channel(state("quick", 0, nodes(3, "m1")));
+    let (_slow, second) = watch::channel(state("slow", 0, EntryMap::default()));
+    let (orders, ordered) = watch::channel(Arc::<Overrides>::default());
+    let (_approvals, approvals) = mpsc::channel(1);
+    let (decisions, mut decision) = watch::channel(Decision::default());
+    let (stop, hour) = (CancellationToken::new(), Duration::from_secs(3600));
+    let outputs = (decisions, watch::channel(None).0);
+    let task = tokio::spawn(decider.run(
+        Inputs { sources: vec![first, second], overrides: ordered, targets: Vec::new(), approvals },
+        hour,
+        outputs,
+        stop.clone(),
+    ));
+    let revision = |decision: &Decision| {
+        decision
+            .in_force
+            .as_ref()
+            .map(|revision| revision.entries.iter().map(|(node, master)| format!("{node} {master}")).collect::<Vec<_>>())
+    };
+    decision.wait_for(|decision| decision.active).await.unwrap();
+
+    // One source has answered the next round, the other takes its time.
+    quick.send_replace(state("quick", 1, nodes(3, "m2")));
+    orders.send_replace(Arc::new(overrides(&[("n000", "m9")], &[])));
+    let at_once = decision.wait_for(|decision| !decision.overrides.is_empty()).await.unwrap().clone();
+    assert_eq!(
+        (at_once.considered, revision(&at_once).unwrap()),
+        (0, vec!["n000 m9".into(), "n001 m1".into(), "n002 m1".into()])
+    );
+    stop.cancel();
+    task.await.unwrap();
 }

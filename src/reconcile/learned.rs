@@ -1,0 +1,276 @@
+//! Learned routes: reads an instance's stick table, shows what it has, and forgets what is settled.
+//!
+//! HAProxy looks into this table before the map, so a route stays only as long as the registries don't know it: it goes once the
+//! map in this instance's memory has the same master, or once a newer answer says something else. It is never the
+//! map's business: whatever fails here, the map is kept all the same.
+//!
+//! Between peers (`peers` on the stick table) a forgotten route does not travel, but every use of one does. So each instance is
+//! cleared by itself, and again until none comes back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use metrics::{counter, gauge};
+use rustc_hash::FxHashMap;
+
+use super::LookEarly;
+use crate::haproxy::table::Row;
+use crate::haproxy::{IllegalName, RuntimeError, TableClient, TableName};
+use crate::model::learned::{LearnedStatus, Settled};
+use crate::model::{EntryMap, LearnedRoute, name};
+use crate::settings;
+use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_LEFT_OUT, LEARNED_OLDEST_AGE, LEARNED_ROUTES};
+
+/// After a reading the table is left alone for so many times what it took: a huge table must not become HAProxy's main work.
+const REST_FACTOR: u32 = 10;
+/// The longest rest.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// A route as it was first seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    master: String,
+    since: Timestamp,
+    /// What the map had for the node then: only another answer than that is a newer one.
+    mapped: Option<String>,
+    /// Why HAProxy was told to forget it, if it was. It may still be there after that: a request held it, or a peer brought it back.
+    settled: Option<Settled>,
+}
+
+impl Known {
+    /// Whether the route is settled, now that the map has `mapped` for the node.
+    fn settled_by(&self, mapped: Option<&str>) -> Option<Settled> {
+        if mapped == Some(self.master.as_str()) {
+            Some(Settled::Agreed)
+        } else if mapped != self.mapped.as_deref() {
+            Some(Settled::Contradicted)
+        } else {
+            None
+        }
+    }
+}
+
+/// What one reading of the table brought.
+#[derive(Debug, Default)]
+struct Rows {
+    /// Node, master and for how long HAProxy keeps it, of every row that can be a route.
+    routes: Vec<(String, String, Duration)>,
+    /// Rows that can be none.
+    odd: u64,
+    /// Rows beyond the bound.
+    unread: u64,
+}
+
+/// An instance's stick table of learned routes.
+pub struct LearnedTable {
+    client: TableClient,
+    instance: String,
+    max: usize,
+    known: FxHashMap<String, Known>,
+    routes: Arc<[LearnedRoute]>,
+    rests_until: Instant,
+    status: LearnedStatus,
+    look_early: LookEarly,
+}
+
+impl LearnedTable {
+    /// From the settings; none where they name no table. Touches nothing yet.
+    ///
+    /// # Errors
+    /// A name that can be no table's.
+    pub fn of(
+        instance: &settings::Instance,
+        learned: &settings::Learned,
+        look_early: LookEarly,
+    ) -> Result<Option<Self>, IllegalName> {
+        let Some(table) = &learned.table else { return Ok(None) };
+        let client = TableClient::of(instance, &TableName::new(table)?);
+        // There from the start: a counter that begins at 1 has no rise that an alert could see.
+        for reason in Settled::ALL {
+            counter!(LEARNED_FORGOTTEN, "haproxy" => instance.name.clone(), "reason" => reason.label()).increment(0);
+        }
+        Ok(Some(Self {
+            client,
+            instance: instance.name.clone(),
+            max: learned.max,
+            known: FxHashMap::default(),
+            routes: Arc::new([]),
+            rests_until: Instant::now(),
+            status: LearnedStatus {
+                table: table.clone(),
+                routes: 0,
+                since: None,
+                odd: 0,
+                unread: 0,
+                forgotten: Default::default(),
+                error: None,
+            },
+            look_early,
+        }))
+    }
+
+    /// At a glance, as of the last look.
+    pub fn status(&self) -> &LearnedStatus {
+        &self.status
+    }
+
+    /// Reads the table, forgets what is settled by `map`, which this instance was seen to hold, and gives what stays, sorted by
+    /// node. Where the table can't be read or changed the status says why; what was seen before stays then.
+    pub async fn look(&mut self, map: &EntryMap, now: Timestamp) -> Arc<[LearnedRoute]> {
+        if Instant::now() < self.rests_until {
+            return Arc::clone(&self.routes);
+        }
+        let began = Instant::now();
+        let error = self.read_and_forget(map, now).await.err().map(|error| error.to_string());
+        self.rests_until = Instant::now() + (began.elapsed() * REST_FACTOR).min(LONGEST_REST);
+        let (instance, table) = (&self.instance, &self.status.table);
+        match (&error, &self.status.error) {
+            (Some(error), before) if before.as_ref() != Some(error) => {
+                tracing::warn!(instance, table, "learned routes can't be kept, the map is: {error}");
+            }
+            (None, Some(_)) => tracing::info!(instance, table, "learned routes are kept again"),
+            _ => {}
+        }
+        self.status.error = error;
+        self.record(now);
+        (self.look_early)(&self.routes);
+        Arc::clone(&self.routes)
+    }
+
+    async fn read_and_forget(&mut self, map: &EntryMap, now: Timestamp) -> Result<(), RuntimeError> {
+        let rows = self.read().await?;
+        self.status.odd = rows.odd;
+        self.status.unread = rows.unread;
+        let settled = self.take(rows.routes, map, now);
+        self.client.forget(settled.iter().map(String::as_bytes)).await?;
+        Ok(())
+    }
+
+    /// Keys are whatever clients sent: only a legal node can be a route.
+    async fn read(&self) -> Result<Rows, RuntimeError> {
+        let mut rows = Rows::default();
+        let each = |row: Row| {
+            let node = String::from_utf8(row.key).ok().filter(|node| name::check_key(node).is_ok());
+            match (node, row.server) {
+                (Some(_), Some(_)) if rows.routes.len() == self.max => rows.unread += 1,
+                (Some(node), Some(master)) => rows.routes.push((node, master, row.expires_in)),
+                _ => rows.odd += 1,
+            }
+        };
+        self.client.list(each).await?;
+        Ok(rows)
+    }
+
+    /// Notes what is new and what is gone, and gives the nodes whose route is settled.
+    fn take(&mut self, rows: Vec<(String, String, Duration)>, map: &EntryMap, now: Timestamp) -> Vec<String> {
+        let mut before = std::mem::take(&mut self.known);
+        let (mut routes, mut settled) = (Vec::new(), Vec::new());
+        for (node, master, expires_in) in rows {
+            let mapped = map.get(&node);
+            // Another master than before is another route: what the map says now is older than it.
+            let mut known = before.remove(&node).filter(|known| known.master == master).unwrap_or_else(|| Known {
+                master: master.clone(),
+                since: now,
+                mapped: mapped.map(str::to_owned),
+                settled: None,
+            });
+            known.settled = known.settled_by(mapped);
+            if known.settled.is_some() {
+                settled.push(node.clone());
+            } else {
+                let expires = now.checked_add(expires_in).unwrap_or(Timestamp::MAX);
+                routes.push(LearnedRoute { node: node.clone(), master, since: known.since, expires });
+            }
+            self.known.insert(node, known);
+        }
+        routes.sort_by(|a, b| a.node.cmp(&b.node));
+        self.routes = routes.into();
+        for (node, known) in before {
+            let Some(reason) = known.settled else { continue };
+            *self.status.forgotten.entry(reason).or_default() += 1;
+            counter!(LEARNED_FORGOTTEN, "haproxy" => self.instance.clone(), "reason" => reason.label()).increment(1);
+            tracing::debug!(instance = self.instance, node, reason = reason.label(), "learned route forgotten");
+        }
+        settled
+    }
+
+    fn record(&mut self, now: Timestamp) {
+        let status = &mut self.status;
+        status.routes = self.routes.len();
+        status.since = self.routes.iter().map(|route| route.since).min();
+        let age = status.since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
+        gauge!(LEARNED_ROUTES, "haproxy" => self.instance.clone()).set(status.routes as f64);
+        gauge!(LEARNED_OLDEST_AGE, "haproxy" => self.instance.clone()).set(age);
+        gauge!(LEARNED_LEFT_OUT, "haproxy" => self.instance.clone()).set((status.odd + status.unread) as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_settled_by_agreement_or_by_a_newer_answer_alone() {
+        let known = |mapped: Option<&str>| Known {
+            master: "m2".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+            mapped: mapped.map(str::to_owned),
+            settled: None,
+        };
+        for (before, now, settled) in [
+            (Some("m1"), Some("m2"), Some(Settled::Agreed)),
+            (Some("m1"), Some("m1"), None),
+            (Some("m1"), Some("m3"), Some(Settled::Contradicted)),
+            (Some("m1"), None, Some(Settled::Contradicted)),
+            (None, None, None),
+            (None, Some("m2"), Some(Settled::Agreed)),
+            (None, Some("m1"), Some(Settled::Contradicted)),
+            // Learned although the map had it: a leftover.
+            (Some("m2"), Some("m2"), Some(Settled::Agreed)),
+        ] {
+            assert_eq!(known(before).settled_by(now), settled, "{before:?} -> {now:?}");
+        }
+    }
+
+    fn table(max: usize) -> LearnedTable {
+        let instance = serde_json::from_value(serde_json::json!({"name": "edge1", "runtime": "unix@/nonexistent"})).unwrap();
+        let settings = settings::Learned { table: Some("puppet".to_owned()), max };
+        LearnedTable::of(&instance, &settings, Box::new(|_| {})).unwrap().unwrap()
+    }
+
+    fn read(table: &mut LearnedTable, rows: &[(&str, &str)], map: &[(&str, &str)], second: i64) -> Vec<String> {
+        let rows =
+            rows.iter().map(|(node, master)| ((*node).to_owned(), (*master).to_owned(), Duration::from_secs(600))).collect();
+        table.take(rows, &map.iter().copied().collect(), Timestamp::from_second(second).unwrap())
+    }
+
+    fn shown(table: &LearnedTable) -> Vec<(&str, &str, i64)> {
+        table.routes.iter().map(|route| (route.node.as_str(), route.master.as_str(), route.since.as_second())).collect()
+    }
+
+    #[test]
+    fn a_route_is_known_since_it_was_first_seen_and_counts_as_forgotten_once_it_is_gone() {
+        let mut table = table(10);
+        let map = [("a", "m1"), ("b", "m1")];
+        assert!(read(&mut table, &[("b", "m2"), ("a", "m2")], &map, 1).is_empty());
+        assert!(read(&mut table, &[("b", "m3"), ("a", "m2")], &map, 2).is_empty());
+        assert_eq!(shown(&table), [("a", "m2", 1), ("b", "m3", 2)]);
+        let map = [("a", "m2"), ("b", "m2")];
+        assert_eq!(read(&mut table, &[("a", "m2"), ("b", "m3")], &map, 3), ["a", "b"]);
+        assert!(table.routes.is_empty() && table.status.forgotten.is_empty());
+        // A request held the one, or a peer brought it back: the verdict stays.
+        assert_eq!(read(&mut table, &[("b", "m3")], &map, 4), ["b"]);
+        assert_eq!(table.status.forgotten, [(Settled::Agreed, 1)].into());
+        assert!(read(&mut table, &[], &map, 5).is_empty());
+        assert_eq!(table.status.forgotten, [(Settled::Agreed, 1), (Settled::Contradicted, 1)].into());
+    }
+
+    #[test]
+    fn a_route_that_expired_was_not_forgotten_by_us() {
+        let mut table = table(10);
+        read(&mut table, &[("a", "m2")], &[("a", "m1")], 1);
+        read(&mut table, &[], &[("a", "m1")], 2);
+        assert!(table.routes.is_empty() && table.status.forgotten.is_empty());
+    }
+}

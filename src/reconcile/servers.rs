@@ -1,0 +1,399 @@
+//! The server lists of one HAProxy: observe -> plan -> apply, in two halves round its map.
+//!
+//! Servers become ready before routes point to them, and leave only once no route does. Nothing is believed: after steps were
+//! sent, the next plan is made of what HAProxy shows then.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use metrics::{counter, gauge};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::haproxy::server_command::{self, BackendName, IllegalName, ServerCommand, ServerPath, ServerState};
+use crate::haproxy::{RuntimeError, ServersClient};
+use crate::model::server::ServerAddress;
+use crate::model::status::{LISTED_SERVERS, ServersState, ServersStatus};
+use crate::model::{DesiredServers, ObservedServers, Revision};
+use crate::plan::HaproxyVersion;
+use crate::plan::servers::{Memory, Refusal, ServerPlan, ServerStep, plan_servers};
+use crate::references::Targets;
+use crate::settings;
+use crate::telemetry::{SERVER_REFUSALS, SERVER_STEPS, SERVERS_BY_HAND, SERVERS_IN_STEP, SERVERS_NEED_RELOAD, SERVERS_REMOVING};
+
+/// How often one half of a cycle plans anew at most: an idle server's removal takes four looks, and the map should not wait long.
+const ROUNDS: usize = 5;
+
+/// What an instance's task keeps of its server lists.
+pub struct ServerKeeper {
+    name: String,
+    client: ServersClient,
+    desired: watch::Receiver<Option<Arc<DesiredServers>>>,
+    targets: watch::Sender<Option<Arc<Targets>>>,
+    /// Between two looks where nothing is to do.
+    every: Duration,
+    memory: Option<Memory>,
+    told_time: Instant,
+    next_look: Instant,
+    /// The number of the desired lists that were last looked into, whatever came of it.
+    seen: Option<u64>,
+    /// What was left to do at the last look; none where no backend is declared.
+    plan: Option<ServerPlan>,
+    /// The masters that the map wanted last routes nodes to.
+    routed: Option<(u64, Arc<BTreeSet<String>>)>,
+    status: Option<ServersStatus>,
+    steps: u64,
+    last_steps: Vec<String>,
+}
+
+impl ServerKeeper {
+    /// Touches nothing yet. `every` is the time between two looks while nothing changes; `targets` gets what maps may point to.
+    pub fn new(
+        instance: &settings::Instance,
+        desired: watch::Receiver<Option<Arc<DesiredServers>>>,
+        targets: watch::Sender<Option<Arc<Targets>>>,
+        every: Duration,
+    ) -> Self {
+        let (name, client) = (instance.name.clone(), ServersClient::of(instance));
+        // There from the start: a counter that begins at 1 has no rise that an alert could see.
+        counter!(SERVER_STEPS, "haproxy" => name.clone()).increment(0);
+        counter!(SERVER_REFUSALS, "haproxy" => name.clone()).increment(0);
+        let now = Instant::now();
+        Self {
+            name,
+            client,
+            desired,
+            targets,
+            every,
+            memory: None,
+            told_time: now,
+            next_look: now,
+            seen: None,
+            plan: None,
+            routed: None,
+            status: None,
+            steps: 0,
+            last_steps: Vec::new(),
+        }
+    }
+
+    /// Another process answers: what was done to the old one is no longer true.
+    pub fn forget(&mut self) {
+        self.memory = None;
+        self.next_look = Instant::now();
+    }
+
+    /// What is known of the lists; none before they were first seen, and where no backend is declared.
+    pub fn status(&self) -> Option<&ServersStatus> {
+        self.status.as_ref()
+    }
+
+    /// Resolves when other lists are desired. Dropping the future loses nothing.
+    pub async fn changed(&mut self) {
+        let seen = self.seen;
+        let news = self.desired.wait_for(|desired| desired.as_ref().map(|desired| desired.number) != seen);
+        if news.await.is_err() {
+            // Whoever decides has ended; the shutdown follows.
+            std::future::pending().await
+        }
+    }
+
+    /// The first half: what makes servers exist and ready. Must come before the map. A failure is in the status; the map's own
+    /// commands will show whether HAProxy is there at all.
+    pub async fn make_ready(&mut self, version: HaproxyVersion, wanted: Option<&Arc<Revision>>) {
+        let outcome = self.try_make_ready(version, wanted).await;
+        self.conclude(outcome);
+    }
+
+    /// The second half: what takes servers away. `wanted` is the map that HAProxy was seen to hold.
+    pub async fn take_away(&mut self, version: HaproxyVersion, wanted: &Arc<Revision>) {
+        let outcome = self.try_take_away(version, wanted).await;
+        self.conclude(outcome);
+    }
+
+    fn is_due(&self) -> bool {
+        let desired = self.desired.borrow().as_ref().map(|desired| desired.number);
+        Instant::now() >= self.next_look || self.seen != desired
+    }
+
+    async fn try_make_ready(&mut self, version: HaproxyVersion, wanted: Option<&Arc<Revision>>) -> Result<(), RuntimeError> {
+        if !self.is_due() {
+            return Ok(());
+        }
+        let mut sent = Vec::new();
+        for _ in 0..ROUNDS {
+            let Some(plan) = self.look(version, wanted).await? else { return Ok(()) };
+            if plan.before.is_empty() || plan.before == sent {
+                return Ok(());
+            }
+            self.send(&plan.before).await?;
+            sent = plan.before;
+        }
+        Ok(())
+    }
+
+    async fn try_take_away(&mut self, version: HaproxyVersion, wanted: &Arc<Revision>) -> Result<(), RuntimeError> {
+        let Some(plan) = &self.plan else { return Ok(()) };
+        let mut steps = plan.after.clone();
+        for _ in 0..ROUNDS {
+            if steps.is_empty() {
+                return Ok(());
+            }
+            self.send(&steps).await?;
+            let Some(plan) = self.look(version, Some(wanted)).await? else { return Ok(()) };
+            if plan.after == steps {
+                return Ok(());
+            }
+            steps = plan.after;
+        }
+        Ok(())
+    }
+
+    /// Observes and plans. None where nothing is declared.
+    async fn look(
+        &mut self,
+        version: HaproxyVersion,
+        wanted: Option<&Arc<Revision>>,
+    ) -> Result<Option<ServerPlan>, RuntimeError> {
+        let desired = self.desired.borrow_and_update().clone();
+        self.seen = desired.as_ref().map(|desired| desired.number);
+        self.next_look = Instant::now() + self.every;
+        let observed = self.client.observe().await?;
+        let targets = Targets::of(&observed);
+        self.targets.send_if_modified(|known| {
+            let is_new = known.as_deref() != Some(&targets);
+            if is_new {
+                *known = Some(Arc::new(targets));
+            }
+            is_new
+        });
+        let Some(desired) = desired else {
+            self.plan = None;
+            return Ok(None);
+        };
+        let mut plan = self.plan(&desired, &observed, version);
+        if !plan.removing.is_empty()
+            && let Some(wanted) = wanted
+            && self.routed.as_ref().is_none_or(|(revision, _)| *revision != wanted.number)
+        {
+            let masters = wanted.entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
+            self.routed = Some((wanted.number, Arc::new(masters)));
+            plan = self.plan(&desired, &observed, version);
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.planned(&plan, &observed);
+        }
+        self.plan = Some(plan.clone());
+        Ok(Some(plan))
+    }
+
+    fn plan(&mut self, desired: &DesiredServers, observed: &ObservedServers, version: HaproxyVersion) -> ServerPlan {
+        let now = Instant::now();
+        let memory = self.memory.get_or_insert_with(|| Memory::new(version));
+        memory.advance(now.duration_since(self.told_time));
+        self.told_time = now;
+        if let Some((_, routed)) = &self.routed {
+            memory.routed = Arc::clone(routed);
+        }
+        plan_servers(desired, observed, memory)
+    }
+
+    /// Sends steps and takes their answers in.
+    async fn send(&mut self, steps: &[ServerStep]) -> Result<(), RuntimeError> {
+        let Some(memory) = &mut self.memory else { return Ok(()) };
+        let addresses: Vec<_> = steps.iter().filter_map(slot_address).collect();
+        if !addresses.is_empty() {
+            // From 3.0 on HAProxy changes an address a moment after its answer: a slot must not be ready before.
+            self.client.run(&addresses).await?;
+            self.client.observe().await?;
+        }
+        let mut commands = Vec::new();
+        let mut sizes = Vec::new();
+        for step in steps {
+            memory.sending(step);
+            let start = commands.len();
+            match commands_of(step) {
+                Ok(more) => commands.extend(more),
+                Err(illegal) => memory.answered(step, Err(Refusal::Other { text: illegal.to_string() })),
+            }
+            sizes.push(commands.len() - start);
+        }
+        let answers = self.client.run(&commands).await?;
+        let mut answers = answers.into_iter();
+        let mut done = 0;
+        let mut idle = Vec::new();
+        for (step, size) in steps.iter().zip(sizes) {
+            if size == 0 {
+                continue;
+            }
+            let mut parts: Vec<_> = answers.by_ref().take(size).collect();
+            if matches!(step, ServerStep::TakeSlot { .. }) && size > 2 {
+                // Whoever serves counts more than its weight: a refused weight or maxconn does not keep the slot out.
+                parts.drain(1..size - 1);
+            }
+            match parts.into_iter().collect::<Result<(), _>>() {
+                Ok(()) => {
+                    done += 1;
+                    tracing::debug!(instance = self.name, "{step}");
+                    self.last_steps.push(step.to_string());
+                    memory.answered(step, Ok(()));
+                }
+                Err(refusal) => {
+                    if matches!((&refusal, step), (server_command::Refusal::ConnectionsLeft, ServerStep::Delete { .. })) {
+                        idle.push(step);
+                    }
+                    counter!(SERVER_REFUSALS, "haproxy" => self.name.clone()).increment(1);
+                    tracing::warn!(instance = self.name, "{step}: {refusal}");
+                    memory.answered(step, Err(refused(refusal)));
+                }
+            }
+        }
+        self.steps += done;
+        counter!(SERVER_STEPS, "haproxy" => self.name.clone()).increment(done);
+        let surplus = self.last_steps.len().saturating_sub(LISTED_SERVERS);
+        self.last_steps.drain(..surplus);
+        if done > 0 {
+            tracing::info!(instance = self.name, steps = done, "server lists changed");
+        }
+        // A connection that fell idle after the maintenance began keeps a server from being deleted for many seconds on 2.6; entering
+        // maintenance once more closes it.
+        let states = [ServerState::Drain, ServerState::Maintenance];
+        let again = idle.iter().filter_map(|step| ServerPath::new(step.backend(), step.server()?).ok());
+        let again: Vec<_> = again.flat_map(|at| states.map(|state| ServerCommand::SetState { at: at.clone(), state })).collect();
+        self.client.run(&again).await?;
+        Ok(())
+    }
+}
+
+impl ServerKeeper {
+    /// Takes the outcome of one half into status and metrics.
+    fn conclude(&mut self, outcome: Result<(), RuntimeError>) {
+        let Some(plan) = self.plan.clone() else {
+            self.status = None;
+            return;
+        };
+        let state = match outcome {
+            Err(error) => ServersState::Failed { error: error.to_string() },
+            Ok(()) if !plan.has_no_steps() || !plan.removing.is_empty() => ServersState::Working,
+            Ok(()) if !plan.needs_reload.is_empty() => ServersState::NeedsReload,
+            Ok(()) => ServersState::InStep,
+        };
+        if matches!(state, ServersState::Working | ServersState::Failed { .. }) {
+            // The next cycle looks again: a drain ends when its last session does.
+            self.next_look = Instant::now();
+        }
+        let status = ServersStatus {
+            state,
+            looked_at: Timestamp::now(),
+            needs_reload: listed(&plan.needs_reload),
+            removing: listed(&plan.removing),
+            by_hand: listed(&plan.by_hand),
+            foreign: plan.foreign,
+            last_steps: self.last_steps.clone(),
+            steps: self.steps,
+        };
+        let gauges = [
+            (SERVERS_IN_STEP, f64::from(u8::from(status.state == ServersState::InStep))),
+            (SERVERS_NEED_RELOAD, plan.needs_reload.len() as f64),
+            (SERVERS_REMOVING, plan.removing.len() as f64),
+            (SERVERS_BY_HAND, plan.by_hand.len() as f64),
+        ];
+        for (name, value) in gauges {
+            gauge!(name, "haproxy" => self.name.clone()).set(value);
+        }
+        self.log(&status);
+        self.status = Some(status);
+    }
+
+    /// One line a change of condition.
+    fn log(&self, status: &ServersStatus) {
+        let before = self.status.as_ref();
+        let is_same = before.is_some_and(|before| std::mem::discriminant(&before.state) == std::mem::discriminant(&status.state));
+        if !is_same {
+            match &status.state {
+                ServersState::InStep | ServersState::Working => tracing::info!(instance = self.name, "{}", status.state),
+                ServersState::Failed { .. } => tracing::warn!(instance = self.name, "{}", status.state),
+                ServersState::NeedsReload => {}
+            }
+        }
+        let known =
+            |text: &String, list: fn(&ServersStatus) -> &Vec<String>| before.is_some_and(|before| list(before).contains(text));
+        for cause in status.needs_reload.iter().filter(|text| !known(text, |status| &status.needs_reload)) {
+            tracing::warn!(instance = self.name, "needs a reload of HAProxy: {cause}");
+        }
+        for server in status.by_hand.iter().filter(|text| !known(text, |status| &status.by_hand)) {
+            tracing::info!(instance = self.name, "left as it is: {server}");
+        }
+    }
+}
+
+fn listed(what: &[impl ToString]) -> Vec<String> {
+    what.iter().take(LISTED_SERVERS).map(ToString::to_string).collect()
+}
+
+/// The address alone of a slot that is taken.
+fn slot_address(step: &ServerStep) -> Option<ServerCommand> {
+    let ServerStep::TakeSlot { backend, slot, server } = step else { return None };
+    Some(ServerCommand::SetAddress { at: ServerPath::new(backend, slot).ok()?, address: server.address })
+}
+
+/// A step as commands.
+fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName> {
+    let backend = step.backend();
+    let Some(server) = step.server() else {
+        let ServerStep::AddBackend { backend, defaults } = step else { return Ok(Vec::new()) };
+        return Ok(vec![ServerCommand::AddBackend {
+            backend: BackendName::new(backend)?,
+            defaults: BackendName::new(defaults)?,
+        }]);
+    };
+    let at = ServerPath::new(backend, server)?;
+    let state = |state| ServerCommand::SetState { at: at.clone(), state };
+    Ok(match step {
+        ServerStep::AddBackend { .. } => Vec::new(),
+        ServerStep::Add { server, .. } => vec![ServerCommand::Add { at, server: Box::new(server.clone()) }],
+        ServerStep::Finish { .. } => vec![ServerCommand::EnableHealth { at: at.clone() }, state(ServerState::Ready)],
+        ServerStep::SetAddress { address, .. } => vec![ServerCommand::SetAddress { at, address: *address }],
+        ServerStep::SetWeight { weight, .. } => vec![ServerCommand::SetWeight { at, weight: *weight }],
+        ServerStep::SetMaxconn { maxconn, .. } => vec![ServerCommand::SetMaxconn { at, maxconn: Some(*maxconn) }],
+        ServerStep::Ready { .. } => vec![state(ServerState::Ready)],
+        ServerStep::TakeSlot { server, .. } => {
+            let mut commands = vec![ServerCommand::SetAddress { at: at.clone(), address: server.address }];
+            commands.extend(server.weight.map(|weight| ServerCommand::SetWeight { at: at.clone(), weight }));
+            let maxconn = server.options.maxconn;
+            commands.extend(maxconn.map(|_| ServerCommand::SetMaxconn { at: at.clone(), maxconn }));
+            commands.push(state(ServerState::Ready));
+            commands
+        }
+        ServerStep::Drain { .. } => vec![state(ServerState::Drain)],
+        ServerStep::ShutdownSessions { .. } => vec![ServerCommand::ShutdownSessions { at }],
+        ServerStep::Maintain { .. } => vec![state(ServerState::Maintenance)],
+        ServerStep::Delete { .. } => vec![ServerCommand::Delete { at }],
+        ServerStep::ClearSlot { .. } => {
+            let nowhere = ServerAddress { ip: core::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
+            vec![ServerCommand::SetAddress { at, address: nowhere }]
+        }
+    })
+}
+
+/// HAProxy's refusal in the plan's words.
+fn refused(refusal: server_command::Refusal) -> Refusal {
+    use server_command::Refusal as Reply;
+    match refusal {
+        Reply::NoSuchBackend => Refusal::NoSuchBackend,
+        Reply::NoSuchServer => Refusal::NoSuchServer,
+        Reply::NameTaken => Refusal::NameTaken,
+        Reply::NotInMaintenance => Refusal::NotInMaintenance,
+        Reply::ConnectionsLeft => Refusal::ConnectionsOpen,
+        Reply::StaticAlgorithm => Refusal::StaticAlgorithm,
+        Reply::OptionNotTaken { text } => Refusal::OptionNotTaken { text },
+        Reply::Referenced => Refusal::Referenced,
+        other @ (Reply::Denied
+        | Reply::Defaults { .. }
+        | Reply::NoAddress { .. }
+        | Reply::UnknownCommand
+        | Reply::Other { .. }) => Refusal::Other { text: other.to_string() },
+    }
+}

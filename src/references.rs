@@ -1,0 +1,217 @@
+//! Entries that point nowhere: masters that an instance has no backend or server for, or none that is ready. Pure.
+//!
+//! HAProxy takes any value into a map and finds out at the request. Here it is known before the commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::server::ObservedServers;
+use crate::model::{EntryMap, EntryMapBuilder};
+
+/// What becomes of entries that point nowhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// They stay in the map: HAProxy's configuration says what happens to their requests.
+    #[default]
+    Keep,
+    /// They are left out, so that the configuration's default applies.
+    LeaveOut,
+    /// The whole change is held back until they point somewhere, or until it is approved.
+    Hold,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Keep => "kept",
+            Self::LeaveOut => "left out",
+            Self::Hold => "held back",
+        })
+    }
+}
+
+/// `[references]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Actions {
+    /// Entries whose master is no existing backend or server.
+    pub unknown: Action,
+    /// Entries whose master exists and is not ready.
+    pub not_ready: Action,
+}
+
+impl Actions {
+    /// Whether anything depends on what the instances have.
+    pub fn matter(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// The names that a map's values may point to in one instance, and whether what they name is ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Targets(BTreeMap<String, bool>);
+
+impl Targets {
+    /// Every backend and server of an instance. A backend is ready while a server of it is, or where it has none: it answers by
+    /// itself then. A name that stands for several is ready while one of them is.
+    pub fn of(observed: &ObservedServers) -> Self {
+        let mut targets = Self::default();
+        for (name, backend) in observed {
+            let mut serves = backend.servers.is_empty();
+            for (server, seen) in &backend.servers {
+                let ready = seen.admin.ready() && seen.running;
+                serves |= ready;
+                targets.add(server, ready);
+            }
+            targets.add(name, serves);
+        }
+        targets
+    }
+
+    fn add(&mut self, name: &str, ready: bool) {
+        match self.0.get_mut(name) {
+            Some(known) => *known |= ready,
+            None => {
+                self.0.insert(name.to_owned(), ready);
+            }
+        }
+    }
+}
+
+impl<'a> FromIterator<(&'a str, bool)> for Targets {
+    fn from_iter<I: IntoIterator<Item = (&'a str, bool)>>(names: I) -> Self {
+        let mut targets = Self::default();
+        for (name, ready) in names {
+            targets.add(name, ready);
+        }
+        targets
+    }
+}
+
+/// The masters of a map that point nowhere in at least one instance, with how many nodes each has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dangling {
+    /// No backend or server has the name.
+    pub unknown: BTreeMap<String, usize>,
+    /// What has the name is not ready.
+    pub not_ready: BTreeMap<String, usize>,
+}
+
+impl Dangling {
+    /// Looks every master of the map up in every instance that has been looked at; without any, nothing is known to dangle.
+    pub fn of(entries: &EntryMap, instances: &[Arc<Targets>]) -> Self {
+        let mut dangling = Self::default();
+        if instances.is_empty() {
+            return dangling;
+        }
+        for (master, nodes) in entries.load() {
+            let states: Vec<_> = instances.iter().map(|targets| targets.0.get(master)).collect();
+            if states.contains(&None) {
+                dangling.unknown.insert(master.to_owned(), nodes);
+            } else if states.contains(&Some(&false)) {
+                dangling.not_ready.insert(master.to_owned(), nodes);
+            }
+        }
+        dangling
+    }
+
+    /// How many entries have an unknown master, and how many one that is not ready.
+    pub fn entries(&self) -> (usize, usize) {
+        (self.unknown.values().sum(), self.not_ready.values().sum())
+    }
+
+    /// The masters that an action is for.
+    fn masters(&self, actions: Actions, action: Action) -> BTreeSet<&str> {
+        let mut masters = BTreeSet::new();
+        for (what, chosen) in [(&self.unknown, actions.unknown), (&self.not_ready, actions.not_ready)] {
+            if chosen == action {
+                masters.extend(what.keys().map(String::as_str));
+            }
+        }
+        masters
+    }
+
+    /// Why the change from the map in force is held back, if the actions say so: one sentence for a person. A master that nodes
+    /// are routed to already is no news.
+    pub fn held(&self, actions: Actions, in_force: &EntryMap) -> Option<String> {
+        let mut masters = self.masters(actions, Action::Hold);
+        if masters.is_empty() {
+            return None;
+        }
+        for (master, _) in in_force.load() {
+            masters.remove(master);
+        }
+        if masters.is_empty() {
+            return None;
+        }
+        let nodes = |master: &&str| self.unknown.get(*master).or_else(|| self.not_ready.get(*master)).copied().unwrap_or(0);
+        let entries: usize = masters.iter().map(nodes).sum();
+        let shown: Vec<_> = masters.iter().take(SHOWN).copied().collect();
+        let more = if masters.len() > SHOWN { ", ..." } else { "" };
+        Some(format!(
+            "{entries} entries point to masters that an instance has no ready backend or server for: {}{more} (see [references])",
+            shown.join(", ")
+        ))
+    }
+
+    /// The map without the entries that the actions leave out; none where all stay.
+    pub fn leave_out(&self, entries: &EntryMap, actions: Actions) -> Option<EntryMap> {
+        let masters = self.masters(actions, Action::LeaveOut);
+        if masters.is_empty() {
+            return None;
+        }
+        let mut kept = EntryMapBuilder::new();
+        for (node, master) in entries.iter().filter(|(_, master)| !masters.contains(master)) {
+            kept.push(node, master).expect("entries of a map are legal, and a part of a map fits into one");
+        }
+        Some(kept.finish())
+    }
+}
+
+/// The most masters that a sentence names.
+const SHOWN: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map() -> EntryMap {
+        [("a", "m1"), ("b", "m2"), ("c", "m2"), ("d", "m3")].into_iter().collect()
+    }
+
+    #[test]
+    fn a_master_that_one_instance_lacks_is_unknown_and_one_that_is_down_somewhere_is_not_ready() {
+        let one: Targets = [("m1", true), ("m2", false), ("m3", true)].into_iter().collect();
+        let two: Targets = [("m1", true), ("m2", true)].into_iter().collect();
+        let dangling = Dangling::of(&map(), &[Arc::new(one), Arc::new(two)]);
+        assert_eq!(dangling.unknown, BTreeMap::from([("m3".to_owned(), 1)]));
+        assert_eq!(dangling.not_ready, BTreeMap::from([("m2".to_owned(), 2)]));
+        assert_eq!(dangling.entries(), (1, 2));
+        assert_eq!(Dangling::of(&map(), &[]), Dangling::default(), "nothing was looked at");
+    }
+
+    #[test]
+    fn each_action_is_for_its_own_kind() {
+        let one: Targets = [("m1", true), ("m2", false)].into_iter().collect();
+        let dangling = Dangling::of(&map(), &[Arc::new(one)]);
+        let actions = Actions { unknown: Action::LeaveOut, not_ready: Action::Keep };
+        let kept = dangling.leave_out(&map(), actions).unwrap();
+        assert_eq!(kept.iter().collect::<Vec<_>>(), [("a", "m1"), ("b", "m2"), ("c", "m2")]);
+        assert_eq!(dangling.held(actions, &EntryMap::default()), None);
+        let actions = Actions { unknown: Action::Keep, not_ready: Action::Hold };
+        assert_eq!(dangling.leave_out(&map(), actions), None);
+        let reason = dangling.held(actions, &EntryMap::default()).unwrap();
+        assert!(reason.starts_with("2 entries") && reason.contains("m2") && !reason.contains("m3"), "{reason}");
+        assert_eq!(dangling.held(actions, &map()), None, "the nodes are routed there already");
+    }
+
+    #[test]
+    fn a_name_that_stands_for_several_is_ready_while_one_of_them_is() {
+        let targets: Targets = [("m1", false), ("m1", true), ("m1", false)].into_iter().collect();
+        assert!(targets.0["m1"]);
+    }
+}
