@@ -8,10 +8,11 @@
 //! ```
 //!
 //! `model`, `desire`, `guard`, `plan` and the codec and replies of `haproxy` are pure: no I/O, no clock.
-//! `source`, `haproxy::client`, `reconcile` and `http` are the edges. `app` wires them. ARCHITECTURE.md says more.
+//! `source`, `store`, `haproxy::client`, `reconcile` and `http` are the edges. `app` wires them. ARCHITECTURE.md says more.
 
 pub mod app;
 pub mod cli;
+pub mod damp;
 pub mod desire;
 pub mod guard;
 pub mod haproxy;
@@ -19,6 +20,8 @@ pub mod http;
 pub mod model;
 pub mod plan;
 pub mod reconcile;
+pub mod references;
 pub mod settings;
 pub mod source;
+pub mod store;
 pub mod telemetry;

@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Gauge, by `source`: seconds since the source last gave a good answer; absent before the first.
 pub const SOURCE_ANSWER_AGE: &str = "mapsmith_source_answer_age_seconds";
-/// Histogram, by `source` and `kind` (`full`, `delta`, `unchanged`, `failed`): how long polls take.
+/// Histogram, by `source` and `kind` (`full`, `delta`, `unchanged`, `failed`; `look` for early looks at single nodes): how long polls
+/// take.
 pub const SOURCE_POLL_DURATION: &str = "mapsmith_source_poll_duration_seconds";
 /// Gauge, by `source`: bytes of the last answer after decompression.
 pub const SOURCE_ANSWER_BYTES: &str = "mapsmith_source_answer_bytes";
@@ -27,10 +28,14 @@ pub const MAP_ENTRIES: &str = "mapsmith_map_entries";
 pub const MAP_CHANGES: &str = "mapsmith_map_changes_total";
 /// Gauge: the number of the desired revision.
 pub const REVISION: &str = "mapsmith_revision";
-/// Counter: changes that the guard held back, each counted once.
+/// Counter: changes, of the map or a server list, that the guard held back, each counted once.
 pub const GUARD_HOLDS: &str = "mapsmith_guard_holds_total";
-/// Gauge: 1 while a change is held back.
+/// Gauge: 1 while a change of the map is held back.
 pub const GUARD_HELD: &str = "mapsmith_guard_held";
+/// Gauge: nodes that an operator pinned.
+pub const PINS: &str = "mapsmith_pins";
+/// Gauge: masters that an operator drained.
+pub const DRAINED_MASTERS: &str = "mapsmith_drained_masters";
 /// Gauge: 1 while the map file can't be written.
 pub const MAP_FILE_FAILED: &str = "mapsmith_map_file_failed";
 /// Gauge, by `haproxy`: the revision that the instance should hold.
@@ -47,6 +52,38 @@ pub const APPLY_DURATION: &str = "mapsmith_apply_duration_seconds";
 pub const APPLY_FAILURES: &str = "mapsmith_apply_failures_total";
 /// Counter, by `haproxy` and `kind`: what was found to differ and put right. The map file counts as `file`.
 pub const DRIFT_HEALED: &str = "mapsmith_drift_healed_total";
+/// Counter, by `haproxy`: steps on server lists that were carried out.
+pub const SERVER_STEPS: &str = "mapsmith_server_steps_total";
+/// Counter, by `haproxy`: steps on server lists that HAProxy refused.
+pub const SERVER_REFUSALS: &str = "mapsmith_server_refusals_total";
+/// Gauge, by `haproxy`: 1 while every declared backend is as it should be.
+pub const SERVERS_IN_STEP: &str = "mapsmith_servers_in_step";
+/// Gauge, by `haproxy`: what of the declared backends only a reload of HAProxy can bring.
+pub const SERVERS_NEED_RELOAD: &str = "mapsmith_servers_need_reload";
+/// Gauge, by `haproxy`: servers on their way out.
+pub const SERVERS_REMOVING: &str = "mapsmith_servers_removing";
+/// Gauge, by `haproxy`: desired servers that somebody else put into maintenance or drain.
+pub const SERVERS_BY_HAND: &str = "mapsmith_servers_by_hand";
+/// Gauge, by `kind` (`unknown`, `not_ready`): entries whose master is no backend or server of an instance, or none that is ready.
+pub const REFERENCES_DANGLING: &str = "mapsmith_references_dangling_entries";
+/// Gauge, by `backend`: servers that the backend should have; absent before its list is known.
+pub const BACKEND_SERVERS: &str = "mapsmith_backend_servers";
+/// Gauge, by `backend`: rows of its list that are left out.
+pub const BACKEND_LEFT_OUT: &str = "mapsmith_backend_left_out_servers";
+/// Gauge, by `backend`: servers that are no longer listed and stay for a while.
+pub const BACKEND_LEAVING: &str = "mapsmith_backend_leaving_servers";
+/// Gauge, by `backend`: 1 while the guard holds a change of its server list back. [`GUARD_HELD`] is the map's.
+pub const BACKEND_HELD: &str = "mapsmith_backend_held";
+/// Counter, by `backend` and `kind` (`added`, `moved`, `removed`): servers changed by its list.
+pub const BACKEND_CHANGES: &str = "mapsmith_backend_changes_total";
+/// Gauge, by `haproxy`: learned routes that the map does not have, as far as they are read.
+pub const LEARNED_ROUTES: &str = "mapsmith_learned_routes";
+/// Gauge, by `haproxy`: how long the oldest of them has been known; 0 without any.
+pub const LEARNED_OLDEST_AGE: &str = "mapsmith_learned_oldest_age_seconds";
+/// Gauge, by `haproxy`: rows of the stick table that are not kept: keys that are no node, and those beyond the bound.
+pub const LEARNED_LEFT_OUT: &str = "mapsmith_learned_left_out";
+/// Counter, by `haproxy` and `reason` (`agreed`, `contradicted`): learned routes taken out of the stick table.
+pub const LEARNED_FORGOTTEN: &str = "mapsmith_learned_forgotten_total";
 
 /// Logs to standard error: for people on a terminal, as JSON lines otherwise. `RUST_LOG` sets the level, else `level` counts.
 pub fn start_logging(level: &str) {
@@ -82,7 +119,9 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(MAP_CHANGES, "Keys changed by revisions, by kind");
     describe_gauge!(REVISION, "Number of the desired revision");
     describe_counter!(GUARD_HOLDS, "Changes that the guard held back");
-    describe_gauge!(GUARD_HELD, "1 while a change is held back by the guard");
+    describe_gauge!(GUARD_HELD, "1 while a change of the map is held back by the guard");
+    describe_gauge!(PINS, "Nodes that an operator pinned to a master");
+    describe_gauge!(DRAINED_MASTERS, "Masters that an operator drained");
     describe_gauge!(MAP_FILE_FAILED, "1 while the map file can't be written");
     describe_gauge!(INSTANCE_REVISION_WANTED, "Revision that the instance should hold");
     describe_gauge!(INSTANCE_REVISION_HELD, "Revision that the instance was last seen to hold");
@@ -91,5 +130,21 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_histogram!(APPLY_DURATION, "How long changes of an instance take, by strategy");
     describe_counter!(APPLY_FAILURES, "Changes of an instance that failed");
     describe_counter!(DRIFT_HEALED, "What was found to differ and put right, by kind");
+    describe_counter!(SERVER_STEPS, "Steps on server lists that were carried out");
+    describe_counter!(SERVER_REFUSALS, "Steps on server lists that HAProxy refused");
+    describe_gauge!(SERVERS_IN_STEP, "1 while every declared backend is as it should be");
+    describe_gauge!(SERVERS_NEED_RELOAD, "What of the declared backends only a reload of HAProxy can bring");
+    describe_gauge!(SERVERS_REMOVING, "Servers on their way out");
+    describe_gauge!(SERVERS_BY_HAND, "Desired servers that somebody else put into maintenance or drain");
+    describe_gauge!(REFERENCES_DANGLING, "Entries whose master is unknown to an instance, or not ready, by kind");
+    describe_gauge!(BACKEND_SERVERS, "Servers that the backend should have");
+    describe_gauge!(BACKEND_LEFT_OUT, "Rows of the backend's server list that are left out");
+    describe_gauge!(BACKEND_LEAVING, "Servers that are no longer listed and stay for a while");
+    describe_gauge!(BACKEND_HELD, "1 while a change of the backend's server list is held back by the guard");
+    describe_counter!(BACKEND_CHANGES, "Servers changed by the backend's list, by kind");
+    describe_gauge!(LEARNED_ROUTES, "Learned routes that the map does not have");
+    describe_gauge!(LEARNED_OLDEST_AGE, "Seconds since the oldest of the learned routes was first seen");
+    describe_gauge!(LEARNED_LEFT_OUT, "Rows of the stick table of learned routes that are not kept");
+    describe_counter!(LEARNED_FORGOTTEN, "Learned routes that were forgotten, by reason");
     Ok(handle)
 }

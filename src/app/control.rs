@@ -15,16 +15,19 @@ use crate::desire::{self, SourceView};
 use crate::haproxy::MapClient;
 use crate::http::Control;
 use crate::http::dto::{
-    ExplainChange, ExplainInstance, ExplainReport, ExplainSource, MasterLoad, Readiness, ReloadInstance, ReloadOutcome,
-    ReloadReport, ReloadSource, StatusReport,
+    ExplainChange, ExplainInstance, ExplainReport, ExplainSource, LearnedReport, MasterLoad, Readiness, ReferencesReport,
+    ReloadInstance, ReloadOutcome, ReloadReport, ReloadSource, StatusReport,
 };
+use crate::http::error::ApiError;
 use crate::model::revision::RevisionSummary;
-use crate::model::status::{InstanceState, milliseconds};
-use crate::model::{HeldChange, SourceState};
+use crate::model::status::{InstanceState, SourceStatus, milliseconds};
+use crate::model::{DesiredServers, HeldChange, OverrideChange, Overrides, Pin, ServerList, SourceState};
 use crate::reconcile::decide::{Approval, Decision};
+use crate::reconcile::decide_servers::ServerDecision;
 use crate::reconcile::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
+use crate::store::Keeper;
 use crate::telemetry::SOURCE_ANSWER_AGE;
 
 /// How long `explain` waits for one instance: a person is watching.
@@ -33,11 +36,18 @@ const EXPLAIN_BOUND: Duration = Duration::from_secs(2);
 /// The running program, as the API sees it.
 pub(super) struct Gateway {
     pub sources: Vec<watch::Receiver<SourceState>>,
+    /// The sources that list servers.
+    pub lists: Vec<watch::Receiver<SourceState<ServerList>>>,
     pub decision: watch::Receiver<Decision>,
+    pub server_decision: watch::Receiver<ServerDecision>,
+    pub desired_servers: watch::Receiver<Option<Arc<DesiredServers>>>,
     pub instances: Vec<watch::Receiver<InstanceReport>>,
     pub clients: Vec<MapClient>,
     pub requests: PollRequests,
     pub approvals: mpsc::Sender<Approval>,
+    pub server_approvals: mpsc::Sender<Approval>,
+    /// None without a store.
+    pub overrides: Option<Keeper>,
     pub metrics: PrometheusHandle,
     pub settings: Arc<Settings>,
 }
@@ -45,6 +55,19 @@ pub(super) struct Gateway {
 impl Gateway {
     fn states(&self) -> Vec<SourceState> {
         self.sources.iter().map(|source| source.borrow().clone()).collect()
+    }
+
+    /// How every source stands, those of the node map first, with the last request that each has answered.
+    fn source_statuses(&self) -> Vec<(SourceStatus, u64)> {
+        let lists = self.lists.iter().map(|list| {
+            let state = list.borrow();
+            (state.status.clone(), state.answered)
+        });
+        self.states().into_iter().map(|state| (state.status, state.answered)).chain(lists).collect()
+    }
+
+    fn all_held(&self, decision: &Decision) -> Vec<HeldChange> {
+        decision.held.iter().chain(self.server_decision.borrow().held()).cloned().collect()
     }
 
     fn instance_reports(&self) -> Vec<InstanceReport> {
@@ -55,10 +78,11 @@ impl Gateway {
         let decision = self.decision.borrow().clone();
         let revision = decision.in_force.as_ref().map(|revision| revision.number);
         let sources = self
-            .states()
+            .source_statuses()
             .into_iter()
-            .map(|state| ReloadSource { name: state.status.name, poll: state.status.last_poll, error: state.status.error })
+            .map(|(status, _)| ReloadSource { name: status.name, poll: status.last_poll, error: status.error })
             .collect();
+        let held = self.all_held(&decision);
         let instances = self
             .instance_reports()
             .into_iter()
@@ -74,7 +98,7 @@ impl Gateway {
             message,
             revision,
             changes: decision.log.since(before),
-            held: decision.held,
+            held,
             sources,
             steps: decision.steps,
             instances,
@@ -82,10 +106,30 @@ impl Gateway {
         }
     }
 
-    /// Waits until every source has been polled for `request` and the answers are decided on.
-    async fn considered(&self, request: u64, deadline: Instant) -> Option<Decision> {
+    /// The node, as the map has it.
+    fn as_in_map(&self, node: &str) -> String {
+        if self.settings.map.lowercase { node.to_ascii_lowercase() } else { node.to_owned() }
+    }
+
+    /// Whether a decision has arrived everywhere; `behind` are the instances where it has not.
+    fn arrival(&self, decision: &Decision, behind: &[String], before: u64, wait: Duration) -> (ReloadOutcome, String) {
+        let count = self.instances.len();
+        if let Some(error) = decision.file.as_ref().and_then(|file| file.error.as_ref()) {
+            (ReloadOutcome::Behind, format!("the map file can't be written: {error}"))
+        } else if !decision.active {
+            (ReloadOutcome::SourceFailed, format!("still waiting for: {}", decision.waiting_for.join(", ")))
+        } else if !behind.is_empty() {
+            (ReloadOutcome::Behind, format!("not in step within {wait:?}: {}", behind.join(", ")))
+        } else {
+            let changes = changes_in_words(&decision.log.since(before));
+            (ReloadOutcome::InStep, format!("{changes}; {count} of {count} instances in step"))
+        }
+    }
+
+    /// Waits for a decision.
+    async fn decided(&self, deadline: Instant, reached: impl FnMut(&Decision) -> bool) -> Option<Decision> {
         let mut decision = self.decision.clone();
-        let wait = decision.wait_for(|decision| decision.considered >= request);
+        let wait = decision.wait_for(reached);
         Some(timeout_at(deadline, wait).await.ok()?.ok()?.clone())
     }
 
@@ -98,6 +142,32 @@ impl Gateway {
             (!in_time).then(|| instance.borrow().status.name.clone())
         });
         join_all(waits).await.into_iter().flatten().collect()
+    }
+}
+
+/// What was ordered, for a person, with a warning where no node has the master that gets nodes: it may be a slip of the pen.
+fn told(change: &OverrideChange, decision: &Decision) -> String {
+    let unknown = |master: &str| {
+        let in_force = decision.in_force.as_ref();
+        let drained = decision.overrides.drain(master).is_some();
+        let known = drained
+            || in_force.is_some_and(|revision| revision.entries.load().binary_search_by_key(&master, |load| load.0).is_ok());
+        if known { "" } else { " (no node goes there so far: is it a backend or server of HAProxy?)" }
+    };
+    match change {
+        OverrideChange::Pin(Pin { node, master, until, .. }) => {
+            let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
+            format!("node {node} is pinned to {master}{until}{}", unknown(master))
+        }
+        OverrideChange::Unpin { node } => format!("node {node} is pinned no more"),
+        OverrideChange::Drain(drained) => match &drained.to {
+            Some(to) => format!("master {} is drained to {to}{}", drained.master, unknown(to)),
+            None => {
+                format!("master {} is drained to the others{}", drained.master, unknown(&drained.master))
+            }
+        },
+        OverrideChange::Undrain { master } => format!("master {master} is drained no more"),
+        OverrideChange::Expire { .. } => "pins whose time is over have ended".to_owned(),
     }
 }
 
@@ -122,16 +192,27 @@ impl Control for Gateway {
             entries: decision.in_force.as_ref().map_or(0, |revision| revision.entries.len()),
             masters: decision.in_force.as_ref().map(|revision| load(&revision.entries)).unwrap_or_default(),
             last_change: decision.log.last().cloned(),
+            held: self.all_held(&decision),
             waiting_for: decision.waiting_for,
-            held: decision.held,
+            pins: decision.overrides.pins().len(),
+            drained: decision.overrides.drained().cloned().collect(),
+            stuck: decision.stuck,
+            references: ReferencesReport {
+                dangling: (*decision.dangling).clone(),
+                unknown_are: self.settings.references.unknown,
+                not_ready_are: self.settings.references.not_ready,
+            },
             map_file: decision.file,
-            sources: self.states().into_iter().map(|state| state.status).collect(),
+            sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
+            servers_number: self.desired_servers.borrow().as_ref().map(|desired| desired.number),
+            backends: self.server_decision.borrow().backends.clone(),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
     }
 
-    fn held(&self) -> Option<HeldChange> {
-        self.decision.borrow().held.clone()
+    fn held(&self) -> Vec<HeldChange> {
+        let decision = self.decision.borrow().clone();
+        self.all_held(&decision)
     }
 
     fn readiness(&self) -> Readiness {
@@ -158,47 +239,50 @@ impl Control for Gateway {
             return self.reload_report(ReloadOutcome::Requested, message, before, start);
         };
         let deadline = start + wait;
-        let Some(decision) = self.considered(request, deadline).await else {
-            let slow: Vec<_> =
-                self.states().into_iter().filter(|state| state.answered < request).map(|state| state.status.name).collect();
+        // Every source has been polled since, and the answers are decided on.
+        let decided = async {
+            let decision = self.decided(deadline, |decision| decision.considered >= request).await?;
+            let mut lists = self.server_decision.clone();
+            timeout_at(deadline, lists.wait_for(|lists| lists.considered >= request)).await.ok()?.ok()?;
+            Some(decision)
+        };
+        let Some(decision) = decided.await else {
+            let slow: Vec<_> = self
+                .source_statuses()
+                .into_iter()
+                .filter(|(_, answered)| *answered < request)
+                .map(|(status, _)| status.name)
+                .collect();
             let message = format!("no answer within {wait:?} from: {}", slow.join(", "));
             return self.reload_report(ReloadOutcome::SourceFailed, message, before, start);
         };
         let behind = if decision.active { self.verified(decision.look, deadline).await } else { Vec::new() };
         // An optional source's failure is no failure of the reload; the report tells of it all the same.
         let failed: Vec<_> = self
-            .states()
+            .source_statuses()
             .into_iter()
-            .filter(|state| state.status.required)
-            .filter_map(|state| state.status.error.map(|error| format!("source {}: {error}", state.status.name)))
+            .filter(|(status, _)| status.required)
+            .filter_map(|(status, _)| status.error.map(|error| format!("source {}: {error}", status.name)))
             .collect();
-        let file = decision.file.as_ref().and_then(|file| file.error.clone());
-        let (outcome, message) = if let Some(held) = &decision.held {
-            (ReloadOutcome::Held, format!("held back by the guard: {} (id {})", held.reason, held.id))
+        let held = self.all_held(&decision);
+        let (outcome, message) = if !held.is_empty() {
+            let of = |held: &HeldChange| if held.of == HeldChange::MAP { String::new() } else { format!("{}: ", held.of) };
+            let held: Vec<_> = held.iter().map(|held| format!("{}{} (id {})", of(held), held.reason, held.id)).collect();
+            (ReloadOutcome::Held, format!("held back by the guard: {}", held.join("; ")))
         } else if !failed.is_empty() {
             let meanwhile = match decision.active {
                 true => "the last good answer stays in force",
                 false => "nothing is applied until every required source has answered",
             };
             (ReloadOutcome::SourceFailed, format!("{}; {meanwhile}", failed.join("; ")))
-        } else if let Some(error) = file {
-            (ReloadOutcome::Behind, format!("the map file can't be written: {error}"))
-        } else if !decision.active {
-            (ReloadOutcome::SourceFailed, format!("still waiting for: {}", decision.waiting_for.join(", ")))
-        } else if !behind.is_empty() {
-            (ReloadOutcome::Behind, format!("not in step within {wait:?}: {}", behind.join(", ")))
         } else {
-            let count = self.instances.len();
-            (
-                ReloadOutcome::InStep,
-                format!("{}; {count} of {count} instances in step", changes_in_words(&decision.log.since(before))),
-            )
+            self.arrival(&decision, &behind, before, wait)
         };
         self.reload_report(outcome, message, before, start)
     }
 
     async fn explain(&self, node: &str) -> ExplainReport {
-        let node = if self.settings.map.lowercase { node.to_ascii_lowercase() } else { node.to_owned() };
+        let node = self.as_in_map(node);
         let decision = self.decision.borrow().clone();
         let states = self.states();
         let views: Vec<_> = states
@@ -209,7 +293,10 @@ impl Control for Gateway {
                 snapshot: state.snapshot.as_ref(),
             })
             .collect();
-        let origin = desire::origin(&views, &node).map(|source| source.name.to_owned());
+        let origin = desire::origin(&views, &node);
+        let said = origin.and_then(|source| source.snapshot?.entries.get(&node));
+        let pin = decision.overrides.pin(&node).cloned();
+        let drained = said.filter(|_| pin.is_none()).and_then(|master| decision.overrides.drain(master)).cloned();
         let sources = views
             .iter()
             .map(|view| ExplainSource {
@@ -217,11 +304,13 @@ impl Control for Gateway {
                 master: view.snapshot.and_then(|snapshot| snapshot.entries.get(&node).map(str::to_owned)),
                 left_out: view.snapshot.and_then(|snapshot| snapshot.rejections.reason(&node)),
                 answered_at: view.snapshot.map(|snapshot| snapshot.answered_at),
-                used: origin.as_deref() == Some(view.name),
+                used: origin.is_some_and(|origin| origin.name == view.name),
             })
             .collect();
         let key = node.as_str();
-        let lookups = self.clients.iter().zip(&self.settings.instances).map(|(client, instance)| async move {
+        let instances = self.clients.iter().zip(&self.settings.instances).zip(&self.instances);
+        let lookups = instances.map(|((client, instance), report)| async move {
+            let learned = report.borrow().learned_of(key).cloned();
             let mut master = None;
             let look_up = client.look_up(std::iter::once(key), |_, found| master = found.map(str::to_owned));
             let error = match timeout(EXPLAIN_BOUND, look_up).await {
@@ -229,9 +318,21 @@ impl Control for Gateway {
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some(format!("no answer within {EXPLAIN_BOUND:?}")),
             };
-            ExplainInstance { name: instance.name.clone(), master, error }
+            ExplainInstance { name: instance.name.clone(), master, error, learned }
+        });
+        let master = pin.as_ref().map(|pin| pin.master.as_str()).or(said);
+        let reference = master.and_then(|master| {
+            let (why, action) = if decision.dangling.unknown.contains_key(master) {
+                ("an instance has no backend or server of the name", self.settings.references.unknown)
+            } else if decision.dangling.not_ready.contains_key(master) {
+                ("it is not ready in an instance", self.settings.references.not_ready)
+            } else {
+                return None;
+            };
+            Some(format!("{master}: {why}; such entries are {action} ([references])"))
         });
         ExplainReport {
+            reference,
             master: decision.in_force.as_ref().and_then(|revision| revision.entries.get(&node).map(str::to_owned)),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {
@@ -240,6 +341,8 @@ impl Control for Gateway {
                 from: change.from.clone(),
                 to: change.to.clone(),
             }),
+            pin,
+            drained,
             sources,
             instances: join_all(lookups).await,
             held: decision.held,
@@ -247,19 +350,84 @@ impl Control for Gateway {
         }
     }
 
+    fn overrides(&self) -> Result<Arc<Overrides>, ApiError> {
+        self.overrides.as_ref().map(Keeper::latest).ok_or(ApiError::NoStore)
+    }
+
+    fn pin(&self, node: &str) -> Result<Pin, ApiError> {
+        let node = self.as_in_map(node);
+        let overrides = Control::overrides(self)?;
+        overrides.pin(&node).cloned().ok_or_else(|| ApiError::NoOverride(format!("node {node} has no pin")))
+    }
+
+    async fn change_override(&self, mut change: OverrideChange, wait: Option<Duration>) -> Result<ReloadReport, ApiError> {
+        let keeper = self.overrides.as_ref().ok_or(ApiError::NoStore)?;
+        let start = Instant::now();
+        match &mut change {
+            OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node } => *node = self.as_in_map(node),
+            _ => {}
+        }
+        let decision = self.decision.borrow().clone();
+        let before = decision.in_force.as_ref().map_or(0, |revision| revision.number);
+        let told = told(&change, &decision);
+        let nothing_to_end = match &change {
+            OverrideChange::Undrain { master } => format!("master {master} is not drained"),
+            OverrideChange::Unpin { node } => format!("node {node} has no pin"),
+            _ => "nothing changed".to_owned(),
+        };
+        let changed = keeper.change(change).await.map_err(|error| ApiError::Store(error.to_string()))?;
+        let number = changed.ok_or(ApiError::NoOverride(nothing_to_end))?.number();
+        let Some(wait) = wait else {
+            let message = format!("{told}; it is stored, and every instance gets it now");
+            return Ok(self.reload_report(ReloadOutcome::Requested, message, before, start));
+        };
+        let deadline = start + wait;
+        let Some(decision) = self.decided(deadline, |decision| decision.overrides.number() >= number).await else {
+            let message = format!("{told}; it is stored, and not in force within {wait:?}");
+            return Ok(self.reload_report(ReloadOutcome::Behind, message, before, start));
+        };
+        let behind = if decision.active { self.verified(decision.look, deadline).await } else { Vec::new() };
+        let (outcome, message) = match &decision.held {
+            Some(held) if !decision.active => {
+                let later = "it is stored, and comes into force with the first answer of the sources that is let through";
+                (ReloadOutcome::Held, format!("{later}; held back by the guard: {} (id {})", held.reason, held.id))
+            }
+            _ => self.arrival(&decision, &behind, before, wait),
+        };
+        let stuck = match decision.stuck.as_slice() {
+            [] => String::new(),
+            stuck => format!("; no other master is left, so these keep their nodes: {}", stuck.join(", ")),
+        };
+        Ok(self.reload_report(outcome, format!("{told}{stuck}; {message}"), before, start))
+    }
+
+    fn learned(&self) -> Vec<LearnedReport> {
+        let report = |report: InstanceReport| {
+            let status = report.status.learned?;
+            Some(LearnedReport { instance: report.status.name, status, routes: report.learned.to_vec() })
+        };
+        self.instance_reports().into_iter().filter_map(report).collect()
+    }
+
     async fn approve(&self, id: &str) -> Result<HeldChange, String> {
         let (answer, result) = oneshot::channel();
         let gone = || "Mapsmith is shutting down".to_owned();
-        self.approvals.send(Approval { id: id.to_owned(), answer }).await.map_err(|_| gone())?;
+        // To the task that holds it; where none does, to one that holds another and says so.
+        let of_a_list = {
+            let lists = self.server_decision.borrow();
+            lists.held().any(|held| held.id == id) || lists.held().next().is_some() && self.decision.borrow().held.is_none()
+        };
+        let approvals = if of_a_list { &self.server_approvals } else { &self.approvals };
+        approvals.send(Approval { id: id.to_owned(), answer }).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?.map_err(|error| error.to_string())
     }
 
     fn metrics(&self) -> String {
         // An age grows by itself, so it is taken when it is asked for.
-        for state in self.states() {
-            if let Some(at) = state.status.answered_at {
+        for (status, _) in self.source_statuses() {
+            if let Some(at) = status.answered_at {
                 let age = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
-                gauge!(SOURCE_ANSWER_AGE, "source" => state.status.name).set(age);
+                gauge!(SOURCE_ANSWER_AGE, "source" => status.name).set(age);
             }
         }
         self.metrics.render()

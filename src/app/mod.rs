@@ -14,13 +14,18 @@ use tokio_util::sync::CancellationToken;
 use crate::haproxy::{MapClient, MapName};
 use crate::http;
 use crate::model::SourceState;
-use crate::reconcile::AskSources;
-use crate::reconcile::decide::{Decider, Decision};
+use crate::reconcile::decide::{Decider, Decision, Inputs};
+use crate::reconcile::decide_servers::{ServerDecider, ServerDecision};
 use crate::reconcile::instance::Instance;
+use crate::reconcile::learned::LearnedTable;
 use crate::reconcile::map_file::MapFileKeeper;
+use crate::reconcile::resolve::SystemLookup;
+use crate::reconcile::servers::ServerKeeper;
+use crate::reconcile::{AskSources, LookEarly};
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
-use crate::source::{self, poller, schedule};
+use crate::source::{self, EarlyLooks, poller, schedule};
+use crate::store::{Keeper, SqliteStore};
 
 mod control;
 
@@ -45,10 +50,29 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
     let listener = TcpListener::bind(settings.api.listen)
         .await
         .with_context(|| format!("api.listen: can't listen on {} (is another Mapsmith running?)", settings.api.listen))?;
-    let decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()))?;
+    // A store that can't be read keeps the daemon from starting: without its overrides nodes would go back to where an operator took
+    // them from.
+    let (keeper, stored) = match &settings.store {
+        Some(store) => {
+            Keeper::open(SqliteStore::open(&store.path).await?).await.map(|(keeper, stored)| (Some(keeper), stored))?
+        }
+        None => (None, Arc::default()),
+    };
+    let decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()), stored)?
+        .with_actions(settings.references);
     let shutdown = CancellationToken::new();
-    let requests = PollRequests::new();
+    let (requests, looks) = (PollRequests::new(), EarlyLooks::new());
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
+
+    // Without a store the overrides stay as they are, none.
+    let overrides = keeper.as_ref().map_or_else(|| watch::channel(Arc::default()).1, Keeper::subscribe);
+    if let Some(keeper) = keeper.clone() {
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            keeper.run(stop).await;
+            "the keeper of overrides"
+        });
+    }
 
     let mut states = Vec::new();
     for source in &settings.sources {
@@ -56,18 +80,37 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
         let (sender, state) =
             watch::channel(SourceState::before_first_poll(source.name.clone(), source.kind.to_string(), source.required));
         states.push(state);
+        let (source, requests, looks, shutdown) = (source.clone(), requests.clone(), looks.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            poller::run(registry, &source, requests, &looks, sender, shutdown).await;
+            "a source's poller"
+        });
+    }
+
+    let mut lists = Vec::new();
+    for source in &settings.list_sources {
+        let registry = source::build_list(source)?;
+        let (sender, state) =
+            watch::channel(SourceState::before_first_poll(source.name.clone(), source.kind.to_string(), source.required));
+        lists.push(state);
         let (source, requests, shutdown) = (source.clone(), requests.clone(), shutdown.clone());
         tasks.spawn(async move {
-            poller::run(registry, &source, requests, sender, shutdown).await;
+            // What HAProxy learns is about nodes.
+            poller::run(registry, &source, requests, &EarlyLooks::new(), sender, shutdown).await;
             "a source's poller"
         });
     }
 
     let (wanted_sender, wanted) = watch::channel(None);
+    let (desired_servers_sender, desired_servers) = watch::channel(None);
     let map_name = MapName::new(&settings.map.path.to_string_lossy());
-    let (mut reports, mut clients) = (Vec::new(), Vec::new());
+    let (mut reports, mut clients, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for instance in &settings.instances {
-        let task = Instance::new(instance, &map_name, &settings.schedule, Some(ask_sources(&requests)));
+        let (targets_sender, seen) = watch::channel(None);
+        targets.push(seen);
+        let servers = ServerKeeper::new(instance, desired_servers.clone(), targets_sender, settings.schedule.servers);
+        let task = Instance::new(instance, &map_name, &settings.schedule, Some(ask_sources(&requests)), Some(servers))
+            .with_learned(LearnedTable::of(instance, &settings.learned, look_early(&looks, &instance.name))?);
         let (sender, report) = watch::channel(task.report().clone());
         reports.push(report);
         clients.push(MapClient::of(instance, &map_name));
@@ -80,13 +123,21 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
 
     let (decision_sender, decision) = watch::channel(Decision::default());
     let (approvals_sender, approvals) = mpsc::channel(APPROVALS_WAITING);
+    let (server_decision_sender, server_decision) = watch::channel(ServerDecision::default());
+    let (server_approvals_sender, server_approvals) = mpsc::channel(APPROVALS_WAITING);
+    let (server_decider, map_decision) = (ServerDecider::new(&settings, Box::new(SystemLookup)), decision.clone());
     let gateway = Arc::new(Gateway {
         sources: states.clone(),
+        lists: lists.clone(),
         decision,
+        server_decision,
+        desired_servers,
         instances: reports,
         clients,
         requests: requests.clone(),
         approvals: approvals_sender,
+        server_approvals: server_approvals_sender,
+        overrides: keeper,
         metrics,
         settings: Arc::clone(&settings),
     });
@@ -103,10 +154,17 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
         "the metrics' upkeep"
     });
 
+    let inputs = Inputs { sources: states, overrides, targets, approvals };
     let (file_check, stop) = (settings.schedule.observe, shutdown.clone());
     tasks.spawn(async move {
-        decider.run(states, approvals, file_check, (decision_sender, wanted_sender), stop).await;
+        decider.run(inputs, file_check, (decision_sender, wanted_sender), stop).await;
         "the decision's task"
+    });
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        let outputs = (server_decision_sender, desired_servers_sender);
+        server_decider.run(lists, map_decision, server_approvals, outputs, stop).await;
+        "the server lists' task"
     });
 
     tracing::info!(address = %listener.local_addr()?, "API listening");
@@ -146,6 +204,11 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
 fn ask_sources(requests: &PollRequests) -> AskSources {
     let requests = requests.clone();
     Box::new(move || requests.request())
+}
+
+fn look_early(looks: &EarlyLooks, instance: &str) -> LookEarly {
+    let (looks, instance) = (looks.clone(), instance.to_owned());
+    Box::new(move |routes| looks.dispute(&instance, routes))
 }
 
 /// The signals that the daemon answers, caught from the start on: before that each of them would end it at once.

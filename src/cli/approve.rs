@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use reqwest::Method;
 
 use super::remote::{Connection, NOTHING};
@@ -13,10 +14,14 @@ pub(super) async fn approve(connection: Connection, id: Option<String>, form: Fo
     let id = match id {
         Some(id) => id,
         None => {
-            let held: Option<HeldChange> =
+            let mut held: Vec<HeldChange> =
                 connection.ask(Method::GET, &["v1", "held"], None, NOTHING, Duration::ZERO).await?.good()?;
-            let Some(held) = held else {
-                print(form, &held, |_| "nothing is held back".to_owned())?;
+            if held.len() > 1 {
+                let changes: Vec<_> = held.iter().map(|held| format!("{} ({})", held.id, held.of)).collect();
+                bail!("several changes are held back; name the one to let through: {}", changes.join(", "));
+            }
+            let Some(held) = held.pop() else {
+                print(form, &None::<HeldChange>, |_| "nothing is held back".to_owned())?;
                 return Ok(GOOD);
             };
             held.id
@@ -27,7 +32,11 @@ pub(super) async fn approve(connection: Connection, id: Option<String>, form: Fo
     let approved: HeldChange =
         connection.ask(Method::POST, &["v1", "held", "approve"], None, Some(&request), Duration::ZERO).await?.good()?;
     print(form, &approved, |approved| {
-        format!("approved and in force: {} (it was held because {})", approved.counts, approved.reason)
+        let outcome = match approved.of.as_str() {
+            HeldChange::MAP => "approved and in force".to_owned(),
+            of => format!("approved for {of}, and in force as fast as damping lets it"),
+        };
+        format!("{outcome}: {} (it was held because {})", approved.counts, approved.reason)
     })?;
     Ok(GOOD)
 }

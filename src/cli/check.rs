@@ -2,18 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::local::{poll_all, shown};
+use super::local::{overrides, poll_all, poll_lists, shown};
 use super::output::{Colour, counted, paint};
 use super::{FAILED, Form, GOOD, print};
 use crate::desire::{self, SourceView};
 use crate::haproxy::{Level, MapClient, MapName};
 use crate::http::Token;
-use crate::model::SourceState;
+use crate::model::status::{BackendStatus, SourceStatus};
+use crate::model::{EntryMap, Overrides, Revision, ServerList, SourceState};
+use crate::reconcile::decide::Decision;
+use crate::reconcile::decide_servers::ServerDecider;
 use crate::reconcile::map_file::MapFileKeeper;
+use crate::reconcile::resolve::SystemLookup;
 use crate::settings::{self, Settings};
 
 /// How many masters without a backend or server are named.
@@ -38,27 +45,37 @@ fn finding(what: impl Into<String>, result: Result<String, String>) -> Finding {
 }
 
 pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> {
-    let (sources, instances) = (counted(settings.sources.len(), "source"), counted(settings.instances.len(), "instance"));
-    let mut findings = vec![finding("settings", Ok(format!("{sources}, {instances}")))];
+    let sources = counted(settings.sources.len() + settings.list_sources.len(), "source");
+    let backends = match settings.backends.len() {
+        0 => String::new(),
+        count => format!(", {}", counted(count, "backend")),
+    };
+    let instances = counted(settings.instances.len(), "instance");
+    let mut findings = vec![finding("settings", Ok(format!("{sources}{backends}, {instances}")))];
     if let Some(path) = &settings.api.token_file {
         findings.push(finding("api.token_file", Token::read(path).map(|_| "readable".to_owned())));
     }
     findings.push(check_map_file(&settings));
-    let states = poll_all(&settings).await;
-    findings.extend(states.iter().map(|state| check_source(&state.status.name, state)));
+    if settings.store.is_some() {
+        let count =
+            |overrides: Overrides| format!("{}, {} drained", counted(overrides.pins().len(), "pin"), overrides.drained().len());
+        findings.push(finding("store", overrides(&settings).await.map(count).map_err(|error| error.to_string())));
+    }
+    let (states, lists) = tokio::join!(poll_all(&settings), poll_lists(&settings));
+    findings.extend(states.iter().map(|state| check_source(&state.status)));
+    findings.extend(lists.iter().map(|state| check_source(&state.status)));
 
     let views: Vec<_> = states
         .iter()
         .map(|state| SourceView { name: &state.status.name, required: state.status.required, snapshot: state.snapshot.as_ref() })
         .collect();
     // Without the sources the masters of the map in force are looked for: they should be there all the same.
-    let masters: BTreeSet<String> = match desire::merge(&views) {
-        Ok(map) => map.load().into_iter().map(|(master, _)| master.to_owned()).collect(),
-        Err(_) => {
-            let file = MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
-            file.entries.load().into_iter().map(|(master, _)| master.to_owned()).collect()
-        }
-    };
+    let entries = desire::merge(&views).unwrap_or_else(|_| {
+        let file = MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
+        Arc::new(file.entries)
+    });
+    let masters: BTreeSet<String> = entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
+    findings.extend(check_backends(&settings, &lists, entries).await);
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let instances = settings.instances.iter().map(|instance| check_instance(instance, &map, &masters));
     findings.extend(join_all(instances).await.into_iter().flatten());
@@ -87,8 +104,7 @@ fn check_map_file(settings: &Settings) -> Finding {
     finding("map file", result)
 }
 
-fn check_source(name: &str, state: &SourceState) -> Finding {
-    let status = &state.status;
+fn check_source(status: &SourceStatus) -> Finding {
     let result = match (&status.error, status.entries) {
         (Some(error), _) => Err(error.clone()),
         (None, entries) => {
@@ -98,7 +114,36 @@ fn check_source(name: &str, state: &SourceState) -> Finding {
             Ok(format!("answers with {} entries{left_out}", entries.unwrap_or(0)))
         }
     };
-    finding(format!("source {name}"), result)
+    finding(format!("source {}", status.name), result)
+}
+
+/// What the daemon would make of the server lists, with every row that it would leave out.
+async fn check_backends(settings: &Settings, lists: &[SourceState<ServerList>], entries: Arc<EntryMap>) -> Vec<Finding> {
+    let in_force = Arc::new(Revision { number: 0, at: Timestamp::now(), entries });
+    let active = !in_force.entries.is_empty();
+    let map = Decision { in_force: Some(in_force), active, ..Decision::default() };
+    let mut decider = ServerDecider::new(settings, Box::new(SystemLookup));
+    let lists = decider.lists(lists, &map);
+    decider.resolve(&lists).await;
+    // Once to take the lists in, and once when they have waited for quiet.
+    let quiet = settings.damping.max_delay;
+    decider.decide(&lists, Duration::ZERO);
+    decider.decide(&lists, quiet);
+    decider.decision(quiet).backends.iter().map(check_backend).collect()
+}
+
+fn check_backend(backend: &BackendStatus) -> Finding {
+    let servers = counted(backend.servers.as_ref().map_or(0, Vec::len), "server");
+    let rows: Vec<_> = backend.left_out.iter().take(NAMED).map(|row| format!("{}: {}", row.place, row.reason)).collect();
+    let more = backend.left_out.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let result = match (&backend.waiting_for, &backend.held) {
+        (Some(waiting_for), _) => Err(format!("its servers are not known without {waiting_for}")),
+        _ if !rows.is_empty() => Err(format!("{servers} from {}, left out are {}{more}", backend.from, rows.join("; "))),
+        (None, Some(held)) => Err(format!("the guard would hold its list back: {}", held.reason)),
+        (None, None) => Ok(format!("{servers} from {}", backend.from)),
+    };
+    finding(format!("backend {}", backend.name), result)
 }
 
 async fn check_instance(instance: &settings::Instance, map: &MapName, masters: &BTreeSet<String>) -> Vec<Finding> {

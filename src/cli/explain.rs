@@ -7,7 +7,7 @@ use reqwest::Method;
 
 use super::output::{Colour, ago, paint};
 use super::remote::{Connection, NOTHING};
-use super::status::held_text;
+use super::status::{held_text, to_text};
 use super::{FAILED, Form, GOOD, print};
 use crate::http::dto::ExplainReport;
 
@@ -39,6 +39,18 @@ fn text(report: &ExplainReport) -> String {
         None if report.master.is_some() => text.push_str("  no change of it is remembered since Mapsmith started\n"),
         None => {}
     }
+    if let Some(pin) = &report.pin {
+        let until = pin.until.map_or("until it is unpinned".to_owned(), |until| format!("until {until:.0}"));
+        let what = paint(Colour::Yellow, &format!("pinned to {}", pin.master));
+        let _ = writeln!(text, "  {what} by an operator {}, {until}", ago(pin.since));
+    }
+    if let Some(drained) = &report.drained {
+        let what = paint(Colour::Yellow, &format!("{} is drained {}", drained.master, to_text(drained)));
+        let _ = writeln!(text, "  {what} by an operator {}, until it is undrained", ago(drained.since));
+    }
+    if let Some(reference) = &report.reference {
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, reference));
+    }
     text.push_str("sources\n");
     for source in &report.sources {
         let says = match (&source.master, source.left_out, source.answered_at) {
@@ -48,7 +60,11 @@ fn text(report: &ExplainReport) -> String {
             (None, None, None) => paint(Colour::Yellow, "has not answered yet"),
         };
         let answered = source.answered_at.map_or(String::new(), |at| format!(", answered {}", ago(at)));
-        let used = if source.used { " (counts)" } else { "" };
+        let used = match source.used {
+            true if report.pin.is_some() || report.drained.is_some() => " (would count without the override)",
+            true => " (counts)",
+            false => "",
+        };
         let _ = writeln!(text, "  {}: {says}{used}{answered}", source.name);
     }
     text.push_str("in memory right now\n");
@@ -63,6 +79,10 @@ fn text(report: &ExplainReport) -> String {
             }
         };
         let _ = writeln!(text, "  {}: {holds}", instance.name);
+        if let Some(learned) = &instance.learned {
+            let master = paint(Colour::Yellow, &learned.master);
+            let _ = writeln!(text, "    learned: {master}, first seen {}; it counts until the map agrees", ago(learned.since));
+        }
     }
     if let Some(held) = &report.held {
         text.push_str(&held_text(held));

@@ -1,4 +1,4 @@
-//! What `check`, `plan` and `sync` share: one poll of every source.
+//! What `check`, `plan` and `sync` share: one poll of every source, and the overrides of the store.
 
 use std::path::Path;
 use std::time::Instant;
@@ -7,33 +7,50 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use crate::model::status::{PollReport, milliseconds};
-use crate::model::{Snapshot, SourceState};
-use crate::settings::Settings;
-use crate::source;
+use crate::model::{Content, Overrides, ServerList, Snapshot, SourceState};
+use crate::settings::{self, Settings};
+use crate::source::{self, Source, SourceError};
+use crate::store::{SqliteStore, StoreError};
 
-/// Polls every source once, side by side. A source that can't be built or polled has its error in its status.
+/// Polls every source of the node map once, side by side. A source that can't be built or polled has its error in its status.
 pub(super) async fn poll_all(settings: &Settings) -> Vec<SourceState> {
-    let polls = settings.sources.iter().map(|source| async {
-        let mut state = SourceState::before_first_poll(source.name.clone(), source.kind.to_string(), source.required);
-        let start = Instant::now();
-        let polled = async { source::build(source, settings.map.lowercase)?.poll(None, Timestamp::now()).await };
-        let mut report = PollReport { kind: None, at: Timestamp::now(), milliseconds: 0.0, bytes: 0 };
-        match polled.await {
-            Ok(polled) => {
-                (report.kind, report.bytes) = (Some(polled.kind), polled.bytes);
-                state.status.entries = Some(polled.entries.len());
-                state.status.rejections = (*polled.rejections).clone();
-                state.status.answered_at = Some(Timestamp::now());
-                state.snapshot =
-                    Some(Snapshot { entries: polled.entries, rejections: polled.rejections, answered_at: Timestamp::now() });
-            }
-            Err(error) => state.status.error = Some(error.to_string()),
-        }
-        report.milliseconds = milliseconds(start.elapsed());
-        state.status.last_poll = Some(report);
-        state
-    });
+    let polls = settings.sources.iter().map(|source| poll(source, source::build(source, settings.map.lowercase)));
     join_all(polls).await
+}
+
+/// The same for every source that lists servers.
+pub(super) async fn poll_lists(settings: &Settings) -> Vec<SourceState<ServerList>> {
+    join_all(settings.list_sources.iter().map(|source| poll(source, source::build_list(source)))).await
+}
+
+async fn poll<C: Content>(settings: &settings::Source, built: Result<Box<dyn Source<C>>, SourceError>) -> SourceState<C> {
+    let mut state = SourceState::before_first_poll(settings.name.clone(), settings.kind.to_string(), settings.required);
+    let start = Instant::now();
+    let polled = async { built?.poll(None, Timestamp::now()).await };
+    let mut report = PollReport { kind: None, at: Timestamp::now(), milliseconds: 0.0, bytes: 0 };
+    match polled.await {
+        Ok(polled) => {
+            (report.kind, report.bytes) = (Some(polled.kind), polled.bytes);
+            state.status.entries = Some(polled.entries.count());
+            state.status.rejections = (*polled.rejections).clone();
+            state.status.answered_at = Some(Timestamp::now());
+            state.snapshot =
+                Some(Snapshot { entries: polled.entries, rejections: polled.rejections, answered_at: Timestamp::now() });
+        }
+        Err(error) => state.status.error = Some(error.to_string()),
+    }
+    report.milliseconds = milliseconds(start.elapsed());
+    state.status.last_poll = Some(report);
+    state
+}
+
+/// The overrides in the store, pins whose time is over included; none where the settings name no store. Without them these verbs
+/// would take pinned nodes back.
+pub(super) async fn overrides(settings: &Settings) -> Result<Overrides, StoreError> {
+    match &settings.store {
+        Some(store) => SqliteStore::peek(&store.path).await,
+        None => Ok(Overrides::default()),
+    }
 }
 
 /// The errors of the sources that gave no answer, a line each.

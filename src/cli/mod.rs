@@ -17,6 +17,7 @@ mod check;
 mod explain;
 mod local;
 mod output;
+mod overrides;
 mod plan;
 mod reload;
 mod remote;
@@ -101,6 +102,45 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+    /// Send a node to a master whatever the sources say, known to them or not
+    Pin {
+        /// The node's name, as in X-Node-Name
+        node: String,
+        /// The master, by HAProxy's name
+        master: String,
+        /// End the pin by itself after this time; without it, `unpin` does
+        #[arg(long = "for", value_name = "DURATION", value_parser = length)]
+        length: Option<String>,
+        #[command(flatten)]
+        order: overrides::Order,
+    },
+    /// End a node's pin: it goes where the sources say
+    Unpin {
+        /// The node's name, as in X-Node-Name
+        node: String,
+        #[command(flatten)]
+        order: overrides::Order,
+    },
+    /// Send a master's nodes to the other masters; those that are pinned to it stay
+    Drain {
+        /// The master, by HAProxy's name
+        master: String,
+        /// Send all of them to this master
+        #[arg(long, value_name = "MASTER", conflicts_with = "spread")]
+        to: Option<String>,
+        /// Spread them evenly over the others, each always to the same one; the default
+        #[arg(long)]
+        spread: bool,
+        #[command(flatten)]
+        order: overrides::Order,
+    },
+    /// Give a drained master its nodes back
+    Undrain {
+        /// The master, by HAProxy's name
+        master: String,
+        #[command(flatten)]
+        order: overrides::Order,
+    },
     /// Let the change through that the guard holds back
     Approve {
         /// The id that status shows; without it, the change held right now. Nothing but exactly that change is let through
@@ -108,6 +148,14 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+}
+
+/// How long a pin lasts; the API sets the bound.
+fn length(text: &str) -> Result<String, String> {
+    match humantime::parse_duration(text) {
+        Ok(length) if !length.is_zero() => Ok(text.to_owned()),
+        _ => Err("write a duration like 30m or 2h".to_owned()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -136,6 +184,10 @@ pub fn main() -> ExitCode {
             Verb::Status(connection) => status::status(connection, output).await,
             Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
             Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
+            Verb::Pin { node, master, length, order } => overrides::pin(order, &node, master, length, output).await,
+            Verb::Unpin { node, order } => overrides::unpin(order, &node, output).await,
+            Verb::Drain { master, to, spread: _, order } => overrides::drain(order, &master, to, output).await,
+            Verb::Undrain { master, order } => overrides::undrain(order, &master, output).await,
             Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
         }
     });

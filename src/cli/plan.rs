@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use anyhow::bail;
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::local::{errors, poll_all};
+use super::local::{errors, overrides, poll_all};
 use super::output::{Colour, paint, table};
 use super::{CHANGES, FAILED, Form, GOOD, HELD, print};
 use crate::desire::{self, SourceView};
@@ -61,9 +62,10 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
         .map(|state| SourceView { name: &state.status.name, required: state.status.required, snapshot: state.snapshot.as_ref() })
         .collect();
     let errors = errors(&states);
-    let Ok(after) = desire::merge(&views) else {
+    let Ok(merged) = desire::merge(&views) else {
         bail!("there is nothing to plan with, for a required source gave no answer:\n  {}", errors.join("\n  "));
     };
+    let after = desire::overrides::apply(&merged, &overrides(&settings).await?.at(Timestamp::now())).entries;
     let found = MapFileKeeper::new(settings.map.file()).peek()?;
     let in_force = found.as_ref().map(|file| file.entries.len());
     let before = found.map(|file| file.entries).unwrap_or_default();
@@ -77,7 +79,7 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
         counts: diff.counts(),
         changes: diff.changes(&before, &after).take(shown).collect(),
         masters: loads(&before, &after),
-        held: guard::judge(&settings.guard, in_force, after.len(), diff.counts()).err(),
+        held: guard::judge(guard::Subject::Map, &settings.guard, in_force, merged.len(), diff.counts()).err(),
         errors,
         instances,
     };

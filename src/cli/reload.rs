@@ -9,27 +9,35 @@ use super::output::{Colour, paint, steps};
 use super::remote::{Answer, Connection, NOTHING};
 use super::status::held_text;
 use super::{FAILED, Form, GOOD, HELD, print};
-use crate::http::dto::{ReloadOutcome, ReloadReport};
+use crate::http::dto::{Problem, ReloadOutcome, ReloadReport};
 
 pub(super) async fn reload(connection: Connection, wait: Option<Duration>, form: Form) -> anyhow::Result<u8> {
-    let text_of_wait = wait.map(|wait| humantime::format_duration(wait).to_string());
-    // The API takes the durations that it shows without blanks between the parts.
-    let text_of_wait = text_of_wait.map(|wait| wait.replace(' ', ""));
+    let text_of_wait = wait.map(query_of);
     let query = text_of_wait.as_deref().map(|wait| ("wait", wait));
-    let answer = connection.ask(Method::POST, &["v1", "reload"], query, NOTHING, wait.unwrap_or_default()).await?;
-    let report: ReloadReport = match answer {
-        Answer::Problem(mut problem) => match problem.report.take() {
-            Some(report) => *report,
-            None => return Answer::<()>::Problem(problem).good().map(|()| FAILED),
-        },
-        answer => answer.good()?,
-    };
+    let report = report_of(connection.ask(Method::POST, &["v1", "reload"], query, NOTHING, wait.unwrap_or_default()).await?)?;
     print(form, &report, text)?;
-    Ok(match report.outcome {
+    Ok(exit_code(report.outcome))
+}
+
+/// A wait as the API takes it: without blanks between the parts.
+pub(super) fn query_of(wait: Duration) -> String {
+    humantime::format_duration(wait).to_string().replace(' ', "")
+}
+
+/// The report of an answer, be it a good one or the problem's.
+pub(super) fn report_of(answer: Answer<ReloadReport>) -> anyhow::Result<ReloadReport> {
+    match answer {
+        Answer::Problem(Problem { report: Some(report), .. }) => Ok(*report),
+        answer => answer.good(),
+    }
+}
+
+pub(super) fn exit_code(outcome: ReloadOutcome) -> u8 {
+    match outcome {
         ReloadOutcome::Requested | ReloadOutcome::InStep => GOOD,
         ReloadOutcome::Held => HELD,
         ReloadOutcome::SourceFailed | ReloadOutcome::Behind => FAILED,
-    })
+    }
 }
 
 fn text(report: &ReloadReport) -> String {
@@ -61,8 +69,6 @@ fn text(report: &ReloadReport) -> String {
         }
     }
     let _ = writeln!(text, "  in all {:.1} ms", report.milliseconds);
-    if let Some(held) = &report.held {
-        text.push_str(&held_text(held));
-    }
+    report.held.iter().for_each(|held| text.push_str(&held_text(held)));
     text
 }

@@ -3,14 +3,16 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::Method;
 
-use super::output::{Colour, ago, paint, steps, table};
+use super::output::{Colour, ago, counted, paint, steps, table};
 use super::remote::{Connection, NOTHING};
 use super::{FAILED, Form, GOOD, HELD, print};
-use crate::http::dto::StatusReport;
-use crate::model::HeldChange;
-use crate::model::status::{InstanceState, PollKind, SourceStatus};
+use crate::http::dto::{ReferencesReport, StatusReport};
+use crate::model::learned::LearnedStatus;
+use crate::model::status::{BackendStatus, InstanceState, PollKind, ServersState, ServersStatus, SourceStatus};
+use crate::model::{DrainedMaster, HeldChange};
 
 pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result<u8> {
     let report: StatusReport = connection.ask(Method::GET, &["v1", "status"], None, NOTHING, Duration::ZERO).await?.good()?;
@@ -18,7 +20,7 @@ pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result
     let in_step = report.instances.iter().all(|instance| matches!(instance.state, InstanceState::InStep { .. }));
     let sources = report.sources.iter().all(|source| source.error.is_none() || !source.required);
     let file = report.map_file.as_ref().is_none_or(|file| file.error.is_none());
-    Ok(if report.held.is_some() {
+    Ok(if !report.held.is_empty() {
         HELD
     } else if in_step && sources && file {
         GOOD
@@ -44,6 +46,13 @@ fn text(report: &StatusReport) -> String {
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         let _ = writeln!(text, "masters    {}{more}", load.join(", "));
     }
+    if report.pins > 0 {
+        let _ = writeln!(text, "pinned     {}", counted(report.pins, "node"));
+    }
+    if !report.drained.is_empty() {
+        let drained: Vec<_> = report.drained.iter().map(|drained| drain_text(drained, &report.stuck)).collect();
+        let _ = writeln!(text, "drained    {}", paint(Colour::Yellow, &drained.join(", ")));
+    }
     if let Some(file) = &report.map_file {
         let state = match &file.error {
             Some(error) => paint(Colour::Red, error),
@@ -56,9 +65,8 @@ fn text(report: &StatusReport) -> String {
         let waiting = format!("WAITING for a first answer of {}: nothing is applied until then", report.waiting_for.join(", "));
         let _ = writeln!(text, "{}", paint(Colour::Yellow, &waiting));
     }
-    if let Some(held) = &report.held {
-        text.push_str(&held_text(held));
-    }
+    report.held.iter().for_each(|held| text.push_str(&held_text(held)));
+    text.push_str(&references_text(&report.references));
     text.push_str("\nsources\n");
     text.push_str(&table("  ", &report.sources.iter().map(source_row).collect::<Vec<_>>()));
     for source in &report.sources {
@@ -71,6 +79,10 @@ fn text(report: &StatusReport) -> String {
             let note = format!("{}: {count} left out: {reason}{}", source.name, example.unwrap_or_default());
             let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
         }
+    }
+    if !report.backends.is_empty() {
+        text.push_str("\nbackends\n");
+        report.backends.iter().for_each(|backend| text.push_str(&backend_text(backend)));
     }
     text.push_str("\ninstances\n");
     for instance in &report.instances {
@@ -99,12 +111,107 @@ fn text(report: &StatusReport) -> String {
                 steps(&apply.steps)
             );
         }
+        if let Some(servers) = &instance.servers {
+            text.push_str(&servers_text(servers));
+        }
+        if let Some(learned) = &instance.learned {
+            text.push_str(&learned_text(learned));
+        }
         let drift: Vec<_> = instance.drift_healed.iter().map(|(kind, count)| format!("{} {count}", kind.label())).collect();
         if !drift.is_empty() {
             let _ = writeln!(text, "    drift healed: {}", drift.join(", "));
         }
     }
     text
+}
+
+/// Nothing to tell while every entry points somewhere.
+fn references_text(references: &ReferencesReport) -> String {
+    let mut text = String::new();
+    let ReferencesReport { dangling, unknown_are, not_ready_are } = references;
+    for (masters, what, action) in [
+        (&dangling.unknown, "a master that an instance does not have", unknown_are),
+        (&dangling.not_ready, "a master that is not ready in an instance", not_ready_are),
+    ] {
+        if masters.is_empty() {
+            continue;
+        }
+        let shown: Vec<_> = masters.iter().take(5).map(|(master, nodes)| format!("{master} ({nodes})")).collect();
+        let more = if masters.len() > shown.len() { ", ..." } else { "" };
+        let nodes = counted(masters.values().sum(), "node");
+        let note = format!("{nodes} with {what}, {action}: {}{more}", shown.join(", "));
+        let _ = writeln!(text, "references {}", paint(Colour::Yellow, &note));
+    }
+    text
+}
+
+fn servers_text(servers: &ServersStatus) -> String {
+    let colour = match servers.state {
+        ServersState::InStep => Colour::Green,
+        ServersState::Working | ServersState::NeedsReload => Colour::Yellow,
+        ServersState::Failed { .. } => Colour::Red,
+    };
+    let mut text = format!("    {}\n", paint(colour, &servers.state.to_string()));
+    for line in servers.needs_reload.iter().chain(&servers.removing).chain(&servers.by_hand) {
+        let _ = writeln!(text, "      {line}");
+    }
+    text
+}
+
+fn backend_text(backend: &BackendStatus) -> String {
+    let servers = match (&backend.servers, &backend.waiting_for) {
+        (Some(servers), _) => format!("{} from {}", counted(servers.len(), "server"), backend.from),
+        (None, Some(waiting_for)) => paint(Colour::Yellow, &format!("not touched: waiting for {waiting_for}")),
+        (None, None) => paint(Colour::Yellow, "not touched: no list is in force yet"),
+    };
+    let mut text = format!("  {}  {servers}\n", backend.name);
+    for row in &backend.left_out {
+        let _ = writeln!(text, "    {}", paint(Colour::Yellow, &format!("left out: {}: {}", row.place, row.reason)));
+    }
+    for row in &backend.stale {
+        let note = format!("keeps its last address: {}: {}", row.place, row.reason);
+        let _ = writeln!(text, "    {}", paint(Colour::Yellow, &note));
+    }
+    if let Some(due) = backend.change_due {
+        let _ = writeln!(text, "    a change waits for the list to be quiet, until {} at the latest", time(due));
+    }
+    for server in &backend.leaving {
+        let until = server.due.map_or("as the last one".to_owned(), |due| format!("until {}", time(due)));
+        let _ = writeln!(text, "    {} is no longer listed and stays {until}", server.name);
+    }
+    if let Some(held) = &backend.held {
+        let _ = writeln!(text, "    {}", paint(Colour::Red, &format!("a change is held: {}", held.id)));
+    }
+    text
+}
+
+/// Nothing to tell while nothing is learned.
+fn learned_text(learned: &LearnedStatus) -> String {
+    let mut text = String::new();
+    if learned.routes > 0 || learned.unread > 0 {
+        let since = learned.since.map_or(String::new(), |since| format!(", the oldest first seen {}", ago(since)));
+        let unread = if learned.unread > 0 { format!(", and {} more that were not read", learned.unread) } else { String::new() };
+        let _ = writeln!(text, "    learned routes: {}{unread}{since}", learned.routes);
+    }
+    if let Some(error) = &learned.error {
+        let _ = writeln!(text, "    learned routes: {}", paint(Colour::Red, error));
+    }
+    text
+}
+
+fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// `m1 (to the others)`.
+fn drain_text(drained: &DrainedMaster, stuck: &[String]) -> String {
+    let to = if stuck.contains(&drained.master) { "keeps its nodes, for no other master is left" } else { &to_text(drained) };
+    format!("{} ({to})", drained.master)
+}
+
+/// Where a drained master's nodes go.
+pub(super) fn to_text(drained: &DrainedMaster) -> String {
+    format!("to {}", drained.to.as_deref().unwrap_or("the others"))
 }
 
 fn source_row(source: &SourceStatus) -> Vec<String> {
@@ -124,11 +231,15 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
 
 /// A held change for people.
 pub(super) fn held_text(held: &HeldChange) -> String {
+    let (of, parts) = match held.of.as_str() {
+        HeldChange::MAP => (String::new(), "entries"),
+        of => (format!(" of {of}"), "servers"),
+    };
     format!(
-        "{}\n  {}\n  since {} ({}): {} entries in force, {} held: {}\n  let it through: mapsmith approve {}\n",
-        paint(Colour::Red, "HELD BY THE GUARD: nothing of this change is applied"),
+        "{}\n  {}\n  since {} ({}): {} {parts} in force, {} held: {}\n  let it through: mapsmith approve {}\n",
+        paint(Colour::Red, &format!("HELD BY THE GUARD: nothing of this change{of} is applied")),
         held.reason,
-        held.since.strftime("%Y-%m-%d %H:%M:%SZ"),
+        time(held.since),
         ago(held.since),
         held.entries_in_force,
         held.entries_held,

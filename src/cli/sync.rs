@@ -1,11 +1,13 @@
 //! `mapsmith sync`: one round of the daemon's work.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::local::{errors, poll_all};
+use super::local::{errors, overrides, poll_all};
 use super::output::{Colour, paint, steps};
 use super::status::held_text;
 use super::{FAILED, Form, GOOD, HELD, print};
@@ -31,13 +33,15 @@ struct SyncReport {
 }
 
 pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>) -> anyhow::Result<u8> {
-    let mut decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()))?;
+    let stored = Arc::new(overrides(&settings).await?);
+    let overrides = Arc::new(stored.at(Timestamp::now()));
+    let mut decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()), stored)?;
     let states = poll_all(&settings).await;
-    decider.decide(&states).await;
+    decider.decide(&states, Arc::clone(&overrides)).await;
     let mut errors = errors(&states);
     if let Some(id) = approve {
         match decider.approve(&id) {
-            Ok(_) => decider.decide(&states).await,
+            Ok(_) => decider.decide(&states, overrides).await,
             // What the guard lets through by itself is in the map file already: the instances must have it too.
             Err(error) => errors.push(format!("--approve {id}: {error}")),
         }
@@ -54,7 +58,7 @@ pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>
     if let Some(wanted) = decider.wanted() {
         let map = MapName::new(&settings.map.path.to_string_lossy());
         let cycles = settings.instances.iter().map(|instance| {
-            let mut task = Instance::new(instance, &map, &settings.schedule, None);
+            let mut task = Instance::new(instance, &map, &settings.schedule, None, None);
             let wanted = &wanted;
             async move {
                 for _ in 0..TRIES {

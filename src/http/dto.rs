@@ -3,9 +3,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::model::learned::LearnedStatus;
 use crate::model::revision::RevisionSummary;
-use crate::model::status::{ApplyReport, InstanceState, InstanceStatus, MapFileStatus, PollReport, SourceStatus, StepTiming};
-use crate::model::{HeldChange, Illegal};
+use crate::model::status::{
+    ApplyReport, BackendStatus, InstanceState, InstanceStatus, MapFileStatus, PollReport, SourceStatus, StepTiming,
+};
+use crate::model::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin};
+use crate::references::{Action, Dangling};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,14 +26,38 @@ pub struct StatusReport {
     pub last_change: Option<RevisionSummary>,
     /// Required sources that have not answered yet: nothing is applied until they have.
     pub waiting_for: Vec<String>,
-    /// The change that the guard holds back.
-    pub held: Option<HeldChange>,
+    /// The changes that the guard holds back, the map's first.
+    pub held: Vec<HeldChange>,
+    /// How many nodes are pinned.
+    pub pins: usize,
+    /// The masters that are drained.
+    pub drained: Vec<DrainedMaster>,
+    /// Those of them that keep their nodes, because no other master is left.
+    pub stuck: Vec<String>,
+    /// Entries of the map that point nowhere in some instance.
+    pub references: ReferencesReport,
     /// The map file.
     pub map_file: Option<MapFileStatus>,
     /// The sources.
     pub sources: Vec<SourceStatus>,
+    /// The number of the desired server lists, which grows with every change of one; none before the first was accepted.
+    pub servers_number: Option<u64>,
+    /// The declared backends.
+    pub backends: Vec<BackendStatus>,
     /// The instances.
     pub instances: Vec<InstanceStatus>,
+}
+
+/// Entries whose master an instance does not have, or that is not ready there: by master, how many nodes have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferencesReport {
+    /// Which they are.
+    #[serde(flatten)]
+    pub dangling: Dangling,
+    /// What becomes of those with an unknown master.
+    pub unknown_are: Action,
+    /// What becomes of those whose master is not ready.
+    pub not_ready_are: Action,
 }
 
 /// How many nodes a master has.
@@ -41,11 +69,11 @@ pub struct MasterLoad {
     pub nodes: usize,
 }
 
-/// How a reload ended.
+/// How a reload, or a change of the overrides, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReloadOutcome {
-    /// The poll was asked for; nobody waited.
+    /// The poll was asked for, or the override is stored; nobody waited.
     Requested,
     /// Every instance holds the revision that the sources' answers led to.
     InStep,
@@ -57,7 +85,7 @@ pub enum ReloadOutcome {
     Behind,
 }
 
-/// `POST /v1/reload`.
+/// `POST /v1/reload`, and every change of the overrides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReloadReport {
     /// How it ended.
@@ -68,8 +96,8 @@ pub struct ReloadReport {
     pub revision: Option<u64>,
     /// The revisions that came into force meanwhile, with what they changed; empty where nothing changed.
     pub changes: Vec<RevisionSummary>,
-    /// The change that the guard holds back.
-    pub held: Option<HeldChange>,
+    /// The changes that the guard holds back, the map's first.
+    pub held: Vec<HeldChange>,
     /// How each source's poll went.
     pub sources: Vec<ReloadSource>,
     /// How long comparing and writing the map file took.
@@ -116,11 +144,18 @@ pub struct ExplainReport {
     pub revision: Option<u64>,
     /// The latest change of the node that is remembered.
     pub last_change: Option<ExplainChange>,
+    /// The node's pin: it counts more than the sources.
+    pub pin: Option<Pin>,
+    /// The drain of the master that the sources name, where the node has no pin.
+    pub drained: Option<DrainedMaster>,
+    /// Why the node's master is no target in some instance, and what became of the entry; none where all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// What each source says of the node, in order of priority.
     pub sources: Vec<ExplainSource>,
     /// What each instance holds in memory right now.
     pub instances: Vec<ExplainInstance>,
-    /// The change that the guard holds back, if any: the map in force may be older than the sources' answers.
+    /// The change of the map that the guard holds back, if any: the map in force may be older than the sources' answers.
     pub held: Option<HeldChange>,
 }
 
@@ -148,7 +183,7 @@ pub struct ExplainSource {
     pub left_out: Option<Illegal>,
     /// When it last answered; none where it never has.
     pub answered_at: Option<Timestamp>,
-    /// Whether the map in force takes the node from this source.
+    /// Whether this source's answer counts for the node, before overrides.
     pub used: bool,
 }
 
@@ -161,6 +196,22 @@ pub struct ExplainInstance {
     pub master: Option<String>,
     /// Why it can't be told, if so.
     pub error: Option<String>,
+    /// The route that it learned for the node, which counts before the one in its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedRoute>,
+}
+
+/// An instance in `GET /v1/learned`: the routes that it learned and the map does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnedReport {
+    /// The instance.
+    pub instance: String,
+    /// Its stick table at a glance.
+    #[serde(flatten)]
+    pub status: LearnedStatus,
+    /// The routes, sorted by node; at most `learned.max`.
+    #[serde(rename = "nodes")]
+    pub routes: Vec<LearnedRoute>,
 }
 
 /// `GET /readyz`.
@@ -180,6 +231,37 @@ pub struct ApproveRequest {
     pub id: String,
 }
 
+/// `GET /v1/overrides`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverridesReport {
+    /// Grows with every change.
+    pub number: u64,
+    /// The pins, sorted by node.
+    pub pins: Vec<Pin>,
+    /// The drained masters, sorted by name.
+    pub drained: Vec<DrainedMaster>,
+}
+
+/// `PUT /v1/overrides/{node}`: the body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinRequest {
+    /// The master, by HAProxy's name.
+    pub master: String,
+    /// For how long, like `2h`, a year at most; without it until the pin is taken away.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+}
+
+/// `POST /v1/masters/{master}/drain`: the body, which may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// The master that gets all the nodes; without it they are spread over the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
 /// An error answer (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
@@ -189,7 +271,7 @@ pub struct Problem {
     pub status: u16,
     /// What went wrong and what to do.
     pub detail: String,
-    /// A reload that did not end well, in full.
+    /// A reload or an override that did not end well, in full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<ReloadReport>>,
 }

@@ -23,7 +23,13 @@ pub enum ApiError {
     TooLarge,
     /// The held change can't be approved.
     NotApproved(String),
-    /// A reload did not end with every instance in step.
+    /// There is no such override to show or to end.
+    NoOverride(String),
+    /// The settings name no store.
+    NoStore,
+    /// The store did not take the change.
+    Store(String),
+    /// A reload or an override did not end with every instance in step.
     Reload(Box<ReloadReport>),
 }
 
@@ -43,6 +49,11 @@ impl IntoResponse for ApiError {
             }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any request here".to_owned(), None),
             Self::NotApproved(detail) => (StatusCode::CONFLICT, detail, None),
+            Self::NoOverride(detail) => (StatusCode::NOT_FOUND, detail, None),
+            Self::NoStore => {
+                (StatusCode::CONFLICT, "overrides need a store that keeps them: set `path` in `[store]` (like /var/lib/mapsmith/mapsmith.db) and restart Mapsmith".to_owned(), None)
+            }
+            Self::Store(detail) => (StatusCode::INTERNAL_SERVER_ERROR, detail, None),
             Self::Reload(report) => {
                 let status = match report.outcome {
                     ReloadOutcome::Requested => StatusCode::ACCEPTED,

@@ -1,6 +1,7 @@
 //! One function a route: take the request apart, ask [`Control`], answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -8,18 +9,27 @@ use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::dto::{ApproveRequest, ExplainReport, ReloadOutcome, StatusReport};
+use super::dto::{
+    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, PinRequest, ReloadOutcome, ReloadReport,
+    StatusReport,
+};
 use super::error::ApiError;
 use super::{Control, LONGEST_WAIT};
-use crate::model::{HeldChange, name};
+use crate::model::{DrainedMaster, HeldChange, OverrideChange, Pin, name};
 
 type Shared = State<Arc<dyn Control>>;
+type Wait = Result<Query<WaitQuery>, QueryRejection>;
+type Name = Result<Path<String>, PathRejection>;
+
+/// The longest time that a pin may be given: beyond it nobody remembers why.
+const LONGEST_PIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReloadQuery {
+pub(super) struct WaitQuery {
     wait: Option<String>,
 }
 
@@ -27,18 +37,23 @@ pub(super) async fn status(State(control): Shared) -> Json<StatusReport> {
     Json(control.status())
 }
 
-pub(super) async fn reload(
-    State(control): Shared,
-    query: Result<Query<ReloadQuery>, QueryRejection>,
-) -> Result<Response, ApiError> {
+pub(super) async fn reload(State(control): Shared, query: Wait) -> Result<Response, ApiError> {
+    let wait = wait(query)?;
+    answer(control.reload(wait).await)
+}
+
+/// How long the answer may be waited for, where the request says so.
+fn wait(query: Wait) -> Result<Option<Duration>, ApiError> {
     let Query(query) =
         query.map_err(|error| ApiError::BadRequest(format!("{}; the only parameter is wait", error.body_text())))?;
-    let wait = match query.wait.as_deref().map(humantime::parse_duration) {
-        None => None,
-        Some(Ok(wait)) if !wait.is_zero() && wait <= LONGEST_WAIT => Some(wait),
-        Some(_) => return Err(ApiError::BadRequest("wait must be a duration up to 10m, like 30s".to_owned())),
-    };
-    let report = control.reload(wait).await;
+    match query.wait.as_deref().map(humantime::parse_duration) {
+        None => Ok(None),
+        Some(Ok(wait)) if !wait.is_zero() && wait <= LONGEST_WAIT => Ok(Some(wait)),
+        Some(_) => Err(ApiError::BadRequest("wait must be a duration up to 10m, like 30s".to_owned())),
+    }
+}
+
+fn answer(report: ReloadReport) -> Result<Response, ApiError> {
     match report.outcome {
         ReloadOutcome::InStep => Ok(Json(report).into_response()),
         ReloadOutcome::Requested => Ok((StatusCode::ACCEPTED, Json(report)).into_response()),
@@ -46,27 +61,115 @@ pub(super) async fn reload(
     }
 }
 
-pub(super) async fn explain(
-    State(control): Shared,
-    node: Result<Path<String>, PathRejection>,
-) -> Result<Json<ExplainReport>, ApiError> {
-    let Path(node) = node.map_err(|error| ApiError::BadRequest(error.body_text()))?;
-    name::check_key(&node).map_err(|reason| ApiError::BadRequest(format!("{node:?} can be no node: {reason}")))?;
-    Ok(Json(control.explain(&node).await))
+pub(super) async fn explain(State(control): Shared, node: Name) -> Result<Json<ExplainReport>, ApiError> {
+    Ok(Json(control.explain(&legal_node(node)?).await))
 }
 
-pub(super) async fn held(State(control): Shared) -> Json<Option<HeldChange>> {
+fn legal_node(node: Name) -> Result<String, ApiError> {
+    let Path(node) = node.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+    name::check_key(&node).map_err(|reason| ApiError::BadRequest(format!("{node:?} can be no node: {reason}")))?;
+    Ok(node)
+}
+
+fn legal_master(master: String) -> Result<String, ApiError> {
+    match name::check_value(&master) {
+        Ok(()) => Ok(master),
+        Err(reason) => Err(ApiError::BadRequest(format!("{master:?} can be no master: {reason}"))),
+    }
+}
+
+pub(super) async fn learned(State(control): Shared) -> Json<Vec<LearnedReport>> {
+    Json(control.learned())
+}
+
+pub(super) async fn held(State(control): Shared) -> Json<Vec<HeldChange>> {
     Json(control.held())
 }
 
 pub(super) async fn approve(State(control): Shared, body: Result<Bytes, BytesRejection>) -> Result<Json<HeldChange>, ApiError> {
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
-        _ => ApiError::BadRequest(error.body_text()),
-    })?;
-    let request: ApproveRequest = serde_json::from_slice(&body)
+    let request: ApproveRequest = serde_json::from_slice(&whole(body)?)
         .map_err(|error| ApiError::BadRequest(format!("send {{\"id\": \"...\"}} with the id of the held change: {error}")))?;
     control.approve(&request.id).await.map(Json).map_err(ApiError::NotApproved)
+}
+
+fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
+        _ => ApiError::BadRequest(error.body_text()),
+    })
+}
+
+pub(super) async fn overrides(State(control): Shared) -> Result<Json<OverridesReport>, ApiError> {
+    let overrides = control.overrides()?;
+    Ok(Json(OverridesReport {
+        number: overrides.number(),
+        pins: overrides.pins().cloned().collect(),
+        drained: overrides.drained().cloned().collect(),
+    }))
+}
+
+pub(super) async fn pin(State(control): Shared, node: Name) -> Result<Json<Pin>, ApiError> {
+    control.pin(&legal_node(node)?).map(Json)
+}
+
+pub(super) async fn set_pin(
+    State(control): Shared,
+    node: Name,
+    query: Wait,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let (node, wait) = (legal_node(node)?, wait(query)?);
+    let request: PinRequest = serde_json::from_slice(&whole(body)?).map_err(|error| {
+        ApiError::BadRequest(format!("send {{\"master\": \"...\"}}, with \"for\": \"2h\" for a pin that ends by itself: {error}"))
+    })?;
+    let master = legal_master(request.master)?;
+    let since = Timestamp::now();
+    let until = request.duration.as_deref().map(|duration| end(since, duration)).transpose()?;
+    answer(control.change_override(OverrideChange::Pin(Pin { node, master, since, until }), wait).await?)
+}
+
+/// When a pin of this length ends.
+fn end(since: Timestamp, duration: &str) -> Result<Timestamp, ApiError> {
+    let length = humantime::parse_duration(duration).ok().filter(|length| !length.is_zero() && *length <= LONGEST_PIN);
+    length
+        .and_then(|length| SignedDuration::try_from(length).ok())
+        .and_then(|length| since.checked_add(length).ok())
+        .ok_or_else(|| ApiError::BadRequest(format!("{duration:?} is no duration like 30m or 2h, a year at most")))
+}
+
+pub(super) async fn unpin(State(control): Shared, node: Name, query: Wait) -> Result<Response, ApiError> {
+    let (node, wait) = (legal_node(node)?, wait(query)?);
+    answer(control.change_override(OverrideChange::Unpin { node }, wait).await?)
+}
+
+pub(super) async fn drain(
+    State(control): Shared,
+    master: Name,
+    query: Wait,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+    let (master, wait, body) = (legal_master(master)?, wait(query)?, whole(body)?);
+    let request = match body.is_empty() {
+        true => DrainRequest::default(),
+        false => serde_json::from_slice(&body).map_err(|error| {
+            ApiError::BadRequest(format!(
+                "send {{\"to\": \"...\"}} with the master that gets the nodes, or nothing to spread them: {error}"
+            ))
+        })?,
+    };
+    let to = request.to.map(legal_master).transpose()?;
+    if to.as_ref() == Some(&master) {
+        return Err(ApiError::BadRequest(format!("{master} can't be drained to itself; name another master")));
+    }
+    let drained = DrainedMaster { master, to, since: Timestamp::now() };
+    answer(control.change_override(OverrideChange::Drain(drained), wait).await?)
+}
+
+pub(super) async fn undrain(State(control): Shared, master: Name, query: Wait) -> Result<Response, ApiError> {
+    let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+    let (master, wait) = (legal_master(master)?, wait(query)?);
+    answer(control.change_override(OverrideChange::Undrain { master }, wait).await?)
 }
 
 pub(super) async fn metrics(State(control): Shared) -> Response {

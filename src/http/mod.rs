@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::HeldChange;
+use crate::model::{HeldChange, OverrideChange, Overrides, Pin};
 
 mod access;
 pub mod dto;
@@ -17,9 +17,10 @@ pub mod error;
 mod handlers;
 
 pub use access::Token;
-use dto::{ExplainReport, Readiness, ReloadReport, StatusReport};
+use dto::{ExplainReport, LearnedReport, Readiness, ReloadReport, StatusReport};
+use error::ApiError;
 
-/// The longest that a reload may be waited for.
+/// The longest that a reload or an override may be waited for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// What the API needs of the running program; `app` implements it.
@@ -27,19 +28,37 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
 pub trait Control: Send + Sync + 'static {
     /// Everything at a glance.
     fn status(&self) -> StatusReport;
-    /// The change that the guard holds back.
-    fn held(&self) -> Option<HeldChange>;
+    /// The changes that the guard holds back, the map's first.
+    fn held(&self) -> Vec<HeldChange>;
     /// Whether a desired map exists and at least one instance holds it.
     fn readiness(&self) -> Readiness;
     /// Polls every source now; with `wait` answers when every instance holds the result, or when the time is over.
     async fn reload(&self, wait: Option<Duration>) -> ReloadReport;
     /// Why a node goes where it goes. `node` is a legal key.
     async fn explain(&self, node: &str) -> ExplainReport;
+    /// The learned routes of each instance whose stick table was read; none without `[learned]`.
+    fn learned(&self) -> Vec<LearnedReport>;
     /// Lets exactly this held change through.
     ///
     /// # Errors
     /// Why not, for a person.
     async fn approve(&self, id: &str) -> Result<HeldChange, String>;
+    /// The overrides in force.
+    ///
+    /// # Errors
+    /// [`ApiError::NoStore`].
+    fn overrides(&self) -> Result<Arc<Overrides>, ApiError>;
+    /// A node's pin. `node` is a legal key.
+    ///
+    /// # Errors
+    /// [`ApiError::NoStore`], or [`ApiError::NoOverride`] where it has none.
+    fn pin(&self, node: &str) -> Result<Pin, ApiError>;
+    /// Stores a change of the overrides and puts it in force; with `wait` answers when every instance holds the result, or when the
+    /// time is over. The names in it are legal.
+    ///
+    /// # Errors
+    /// There is no store, it did not take the change, or there is nothing to end.
+    async fn change_override(&self, change: OverrideChange, wait: Option<Duration>) -> Result<ReloadReport, ApiError>;
     /// The metrics in Prometheus's text format.
     fn metrics(&self) -> String;
 }
@@ -50,8 +69,12 @@ pub fn router(control: Arc<dyn Control>, token: Option<Token>) -> Router {
         .route("/status", get(handlers::status))
         .route("/reload", post(handlers::reload))
         .route("/nodes/{node}", get(handlers::explain))
+        .route("/learned", get(handlers::learned))
         .route("/held", get(handlers::held))
         .route("/held/approve", post(handlers::approve))
+        .route("/overrides", get(handlers::overrides))
+        .route("/overrides/{node}", get(handlers::pin).put(handlers::set_pin).delete(handlers::unpin))
+        .route("/masters/{master}/drain", post(handlers::drain).delete(handlers::undrain))
         .layer(axum::middleware::from_fn_with_state(token.map(Arc::new), access::admit));
     Router::new()
         .nest("/v1", v1)

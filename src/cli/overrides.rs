@@ -1,0 +1,67 @@
+//! `mapsmith pin`, `unpin`, `drain` and `undrain`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::Method;
+use serde::Serialize;
+
+use super::output::{Colour, paint};
+use super::reload::{exit_code, query_of, report_of};
+use super::remote::{Connection, NOTHING};
+use super::{Form, print};
+use crate::http::dto::{DrainRequest, PinRequest, ReloadOutcome, ReloadReport};
+
+/// What the four verbs share.
+#[derive(Args)]
+pub(super) struct Order {
+    /// Wait until every HAProxy is in step, at most this long; 0s does not wait
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "30s")]
+    wait: Duration,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub(super) async fn pin(order: Order, node: &str, master: String, duration: Option<String>, form: Form) -> anyhow::Result<u8> {
+    order.send(Method::PUT, &["v1", "overrides", node], Some(&PinRequest { master, duration }), form).await
+}
+
+pub(super) async fn unpin(order: Order, node: &str, form: Form) -> anyhow::Result<u8> {
+    order.send(Method::DELETE, &["v1", "overrides", node], NOTHING, form).await
+}
+
+pub(super) async fn drain(order: Order, master: &str, to: Option<String>, form: Form) -> anyhow::Result<u8> {
+    order.send(Method::POST, &["v1", "masters", master, "drain"], Some(&DrainRequest { to }), form).await
+}
+
+pub(super) async fn undrain(order: Order, master: &str, form: Form) -> anyhow::Result<u8> {
+    order.send(Method::DELETE, &["v1", "masters", master, "drain"], NOTHING, form).await
+}
+
+impl Order {
+    async fn send(self, method: Method, path: &[&str], body: Option<&impl Serialize>, form: Form) -> anyhow::Result<u8> {
+        let wait = (!self.wait.is_zero()).then_some(self.wait);
+        let query = wait.map(query_of);
+        let query = query.as_deref().map(|wait| ("wait", wait));
+        let report = report_of(self.connection.ask(method, path, query, body, self.wait).await?)?;
+        print(form, &report, text)?;
+        Ok(exit_code(report.outcome))
+    }
+}
+
+fn text(report: &ReloadReport) -> String {
+    let colour = match report.outcome {
+        ReloadOutcome::InStep => Colour::Green,
+        ReloadOutcome::Requested => Colour::Yellow,
+        ReloadOutcome::Held | ReloadOutcome::SourceFailed | ReloadOutcome::Behind => Colour::Red,
+    };
+    let mut text = paint(colour, &report.message);
+    text.push('\n');
+    if report.outcome == ReloadOutcome::Behind {
+        for instance in report.instances.iter().filter(|instance| !instance.verified) {
+            let _ = writeln!(text, "  instance {}: {}", instance.name, instance.state);
+        }
+    }
+    text
+}
