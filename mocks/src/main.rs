@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use axum::http::StatusCode;
 use clap::{Parser, Subcommand};
 use reqwest::Url;
 
@@ -54,6 +55,9 @@ enum Verb {
         /// The certname PuppetDB sees as the facts' producer [default: the name]
         #[arg(long, value_name = "CERT")]
         certname: Option<String>,
+        /// The status that says "not my node": 404, or 421 for gateways of HAProxy 3.2 and later
+        #[arg(long, value_name = "STATUS", default_value = "404", value_parser = misdirected)]
+        misdirected: StatusCode,
     },
     /// Register nodes with a master and exit, trying for a while where it cannot be done yet
     Register {
@@ -71,6 +75,13 @@ enum Verb {
     },
 }
 
+fn misdirected(text: &str) -> Result<StatusCode, String> {
+    [StatusCode::NOT_FOUND, StatusCode::MISDIRECTED_REQUEST]
+        .into_iter()
+        .find(|status| status.as_str() == text)
+        .ok_or_else(|| "it is 404 or 421".to_owned())
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Arguments::parse().verb).await {
@@ -85,9 +96,9 @@ async fn main() -> ExitCode {
 async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Puppetdb { listen } => server::serve(listen, puppetdb::router()).await,
-        Verb::Master { name, listen, puppetdb, certname } => {
+        Verb::Master { name, listen, puppetdb, certname, misdirected } => {
             let certname = certname.unwrap_or_else(|| name.clone());
-            let master = master::Master::new(name, certname, &puppetdb)?;
+            let master = master::Master::new(name, certname, &puppetdb, misdirected)?;
             server::serve(listen, master::router(master)).await
         }
         Verb::Register { master, nodes } => register(&master, &nodes).await,
