@@ -3,17 +3,19 @@
 //! Every figure stands beside something measured in the same run: the same payloads sent by the simplest client that could
 //! work (the floor), a script that calls `socat` once an entry, a plain read of the same listing. No figure here is a test.
 
+mod common;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::{Daemon, Gateway, PATIENCE, haproxies, processor};
 use mapsmith::haproxy::codec::Payloads;
 use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
 use mapsmith::model::{EntryMap, EntryMapBuilder, RuntimeAddress};
@@ -27,7 +29,6 @@ const ROUNDS: usize = 7;
 const SCRIPT_SAMPLE: usize = 200;
 /// The settings' default payload, in bytes.
 const PAYLOAD: usize = 15 * 1024;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> anyhow::Result<()> {
     // `cargo bench` passes flags of its own harness.
@@ -37,7 +38,7 @@ fn main() -> anyhow::Result<()> {
     println!("median of {ROUNDS} rounds; milliseconds; floor: the same payloads over one blocking connection each, no checks");
     for binary in haproxies() {
         for entries in &sizes {
-            let gateway = Gateway::start(&binary, *entries)?;
+            let gateway = gateway(&binary, *entries)?;
             runtime.block_on(measure_map(&gateway, *entries))?;
         }
     }
@@ -47,106 +48,28 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The machine's own HAProxy and those that `scripts/setup` unpacked.
-fn haproxies() -> Vec<PathBuf> {
-    let folder = std::env::var_os("MAPSMITH_DEPS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps"), PathBuf::from);
-    let mut unpacked: Vec<_> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join("usr/sbin/haproxy"))
-        .filter(|path| path.exists())
-        .collect();
-    unpacked.sort();
-    let own = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"].map(PathBuf::from).into_iter().find(|path| path.exists());
-    own.into_iter().chain(unpacked).collect()
-}
-
-/// A HAProxy with two threads and one map.
-struct Gateway {
-    process: Child,
-    folder: tempfile::TempDir,
-    version: String,
-}
-
-impl Gateway {
-    fn start(binary: &Path, entries: usize) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let root = folder.path();
+/// A HAProxy with one map of so many entries.
+fn gateway(binary: &Path, entries: usize) -> anyhow::Result<Gateway> {
+    let prepare = |root: &Path| {
         let mut map = Vec::new();
         mapsmith::model::map_file::print(&nodes(entries, 0), 0, &mut map)?;
-        fs::write(root.join("n.map"), map)?;
-        fs::write(
-            root.join("haproxy.cfg"),
-            format!(
-                "global\n  nbthread 2\n  stats socket {0}/admin.sock level admin\ndefaults\n  mode http\n  timeout client 5s\n  \
-                 timeout server 5s\n  timeout connect 5s\nfrontend gateway\n  bind unix@{0}/http.sock\n  \
-                 use_backend %[req.hdr(X-Node-Name),lower,map_str({0}/n.map,none)]\nbackend none\n",
-                root.display()
-            ),
-        )?;
-        let process = Command::new(binary)
-            .args(["-db", "-f"])
-            .arg(root.join("haproxy.cfg"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut gateway = Self { process, folder, version: String::new() };
-        let start = Instant::now();
-        while gateway.version.is_empty() {
-            anyhow::ensure!(start.elapsed() < PATIENCE, "{} does not answer", binary.display());
-            let info = gateway.call(b"show info\n").unwrap_or_default();
-            let info = String::from_utf8_lossy(&info);
-            let version = info.lines().find_map(|line| line.strip_prefix("Version: "));
-            gateway.version = version.unwrap_or_default().to_owned();
-        }
-        Ok(gateway)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("admin.sock")
-    }
-
-    fn map(&self) -> String {
-        self.folder.path().join("n.map").display().to_string()
-    }
-
-    /// The simplest client: one connection, one command, read to the end.
-    fn call(&self, command: &[u8]) -> std::io::Result<Vec<u8>> {
-        let mut stream = UnixStream::connect(self.socket())?;
-        stream.write_all(command)?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(answer)
-    }
-
-    fn client(&self) -> MapClient {
-        let client = RuntimeClient::new(RuntimeAddress::Unix(self.socket()), PATIENCE);
-        MapClient::new(client, MapName::new(&self.map()), PAYLOAD)
-    }
-
-    /// The processor time that the process has used.
-    fn processor(&self) -> Duration {
-        processor(self.process.id())
-    }
+        fs::write(root.join("n.map"), map)
+    };
+    Gateway::start(binary, prepare, |root| {
+        format!(
+            "frontend gateway\n  bind unix@{root}/http.sock\n  \
+             use_backend %[req.hdr(X-Node-Name),lower,map_str({root}/n.map,none)]\nbackend none\n"
+        )
+    })
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn map_of(gateway: &Gateway) -> String {
+    gateway.folder.path().join("n.map").display().to_string()
 }
 
-/// The processor time of a process, from the scheduler's accounts of its threads, in nanoseconds.
-fn processor(process: u32) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    let used = threads.filter_map(|thread| {
-        let account = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        account.split(' ').next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(used.sum())
+fn client(gateway: &Gateway) -> MapClient {
+    let client = RuntimeClient::new(RuntimeAddress::Unix(gateway.socket()), PATIENCE);
+    MapClient::new(client, MapName::new(&map_of(gateway)), PAYLOAD)
 }
 
 /// `entries` nodes over ten masters; another `shift` sends every node to another master.
@@ -173,6 +96,7 @@ fn changed(map: &EntryMap, changes: usize) -> EntryMap {
     builder.finish()
 }
 
+/// In milliseconds.
 fn median(mut values: Vec<Duration>) -> f64 {
     values.sort_unstable();
     values[values.len() / 2].as_secs_f64() * 1000.0
@@ -180,7 +104,7 @@ fn median(mut values: Vec<Duration>) -> f64 {
 
 async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
     println!("\nHAProxy {}, {entries} entries", gateway.version);
-    let client = gateway.client();
+    let client = client(gateway);
     let maps = [nodes(entries, 1), nodes(entries, 2)];
     let (mut floor, mut ours, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -204,7 +128,7 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
     let (mut plain, mut read) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        drop(gateway.call(format!("show map {}\n", gateway.map()).as_bytes())?);
+        drop(gateway.call(format!("show map {}\n", map_of(gateway)).as_bytes())?);
         plain.push(start.elapsed());
         let start = Instant::now();
         let (deviation, _) = apply::read_back(&client, None, &maps[1]).await?;
@@ -225,11 +149,11 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
 /// The simplest client that could work: the same payloads, made beforehand; no check of any answer.
 fn blast(gateway: &Gateway, map: &EntryMap) -> anyhow::Result<Duration> {
     let start = Instant::now();
-    let answer = gateway.call(format!("prepare map {}\n", gateway.map()).as_bytes())?;
+    let answer = gateway.call(format!("prepare map {}\n", map_of(gateway)).as_bytes())?;
     let prepared = start.elapsed();
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let version = answer.trim().rsplit(' ').next().unwrap_or_default();
-    let header = format!("add map @{version} {} <<", gateway.map());
+    let header = format!("add map @{version} {} <<", map_of(gateway));
     let (mut payloads, mut commands, mut payload) = (Payloads::new(&header, map.iter(), PAYLOAD), Vec::new(), Vec::new());
     while payloads.next_into(&mut payload) {
         commands.push(payload.clone());
@@ -238,13 +162,13 @@ fn blast(gateway: &Gateway, map: &EntryMap) -> anyhow::Result<Duration> {
     for command in &commands {
         gateway.call(command)?;
     }
-    gateway.call(format!("commit map @{version} {}\n", gateway.map()).as_bytes())?;
+    gateway.call(format!("commit map @{version} {}\n", map_of(gateway)).as_bytes())?;
     Ok(prepared + start.elapsed())
 }
 
 /// As a shell script does it: one `socat` an entry. Milliseconds for the whole map, scaled from a sample.
 fn script(gateway: &Gateway, entries: usize) -> anyhow::Result<f64> {
-    let answer = gateway.call(format!("prepare map {}\n", gateway.map()).as_bytes())?;
+    let answer = gateway.call(format!("prepare map {}\n", map_of(gateway)).as_bytes())?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let version = answer.trim().rsplit(' ').next().unwrap_or_default();
     let sample = SCRIPT_SAMPLE.min(entries);
@@ -252,7 +176,7 @@ fn script(gateway: &Gateway, entries: usize) -> anyhow::Result<f64> {
     let status = Command::new("sh")
         .arg("-c")
         .arg("i=0; while [ $i -lt $1 ]; do echo \"add map @$2 $3 s$i m\" | socat stdio unix-connect:$4 >/dev/null || exit 1; i=$((i+1)); done")
-        .args(["sh", &sample.to_string(), version, &gateway.map()])
+        .args(["sh", &sample.to_string(), version, &map_of(gateway)])
         .arg(gateway.socket())
         .status()?;
     anyhow::ensure!(status.success(), "socat is missing: run scripts/setup");
@@ -295,7 +219,7 @@ async fn measure_delta(gateway: &Gateway, client: &MapClient, held: &EntryMap, c
 /// The daemon itself: its memory after a few polls and swaps, and what an unchanged poll costs.
 fn measure_daemon(entries: usize) -> anyhow::Result<()> {
     let binary = haproxies().into_iter().next_back().ok_or_else(|| anyhow::anyhow!("no HAProxy: run scripts/setup"))?;
-    let gateway = Gateway::start(&binary, 0)?;
+    let gateway = gateway(&binary, 0)?;
     let registry = Registry::start(entries)?;
     let root = gateway.folder.path();
     let settings = root.join("mapsmith.toml");
@@ -304,7 +228,7 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
         format!(
             "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[[source]]\nname = \"puppetdb\"\n\
              type = \"puppetdb\"\nurl = \"{}\"\nfull_poll = \"1ms\"\n[[instance]]\nname = \"edge\"\nruntime = \"unix@{}\"\n",
-            gateway.map(),
+            map_of(&gateway),
             registry.url,
             gateway.socket().display()
         ),
@@ -343,38 +267,6 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
     println!("  peak memory after 5 whole new maps  {:>6.0} MB   ({:.0} MB now)", peak as f64 / 1024.0, now as f64 / 1024.0);
     println!("  an unchanged full poll              {unchanged:>6.0} ms of processor time, transfer and parsing included");
     Ok(())
-}
-
-struct Daemon(Child);
-
-impl Daemon {
-    fn api(&mut self, log: &Path) -> anyhow::Result<String> {
-        let start = Instant::now();
-        loop {
-            let text = fs::read_to_string(log)?;
-            let line = text.lines().find(|line| line.contains("API listening"));
-            if let Some(line) = line {
-                let line: serde_json::Value = serde_json::from_str(line)?;
-                return Ok(format!("http://{}", line["fields"]["address"].as_str().unwrap_or_default()));
-            }
-            anyhow::ensure!(self.0.try_wait()?.is_none() && start.elapsed() < PATIENCE, "mapsmith did not start:\n{text}");
-            std::thread::yield_now();
-        }
-    }
-
-    /// A figure of `/proc/PID/status`, in KiB.
-    fn memory(&self, name: &str) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Answers every request with one of two whole answers, as PuppetDB would write them.

@@ -53,6 +53,11 @@ fn with_a_token_only_who_has_it_is_let_in_and_probes_need_none() {
         ("GET", "/v1/nodes/node1"),
         ("GET", "/v1/held"),
         ("POST", "/v1/held/approve"),
+        ("GET", "/v1/overrides"),
+        ("PUT", "/v1/overrides/node1"),
+        ("DELETE", "/v1/overrides/node1"),
+        ("POST", "/v1/masters/m1/drain"),
+        ("DELETE", "/v1/masters/m1/drain"),
     ] {
         let wrong =
             ["Bearer s3cret-of-the-ap", "Bearer s3cret-of-the-apI", "Basic s3cret-of-the-api", "s3cret-of-the-api", "Bearer "];
@@ -129,6 +134,8 @@ fn every_no_is_a_problem_in_json() {
         ("DELETE", "/v1/nodes/node1"),
         ("PUT", "/v1/held"),
         ("GET", "/v1/held/approve"),
+        ("POST", "/v1/overrides"),
+        ("GET", "/v1/masters/m1/drain"),
         ("POST", "/metrics"),
         ("POST", "/readyz"),
     ] {

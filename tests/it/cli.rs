@@ -17,6 +17,7 @@ macro_rules! assert_text {
 }
 
 mod local;
+mod overrides;
 mod remote;
 mod usage;
 

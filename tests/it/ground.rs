@@ -3,4 +3,6 @@
 
 mod haproxy;
 mod puppetdb;
+mod server_lists;
 mod servers;
+mod tables;

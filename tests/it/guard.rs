@@ -63,8 +63,8 @@ impl Scene {
     /// Has the registry say something that the guard holds, and gives the held change.
     fn held(&self) -> Value {
         self.refused_reload(409);
-        let held = self.mapsmith.get("/v1/held").1;
-        assert!(held["id"].is_string(), "nothing is held: {held}");
+        let held = self.mapsmith.get("/v1/held").1[0].clone();
+        assert!(held["id"].is_string() && held["of"] == "map", "nothing is held: {held}");
         held
     }
 }
@@ -135,13 +135,13 @@ fn an_upheaval_is_held_back_with_reason_and_figures_in_status_log_and_metrics() 
             scene.registry.knows(&borrowed(&upheaval));
             let problem = scene.refused_reload(409);
             assert_eq!(scene.kept(), before, "{what} changed something");
-            let held = scene.mapsmith.get("/v1/status").1["held"].clone();
+            let held = scene.mapsmith.get("/v1/status").1["held"][0].clone();
             for text in [&held["reason"], &problem["detail"]] {
                 let text = text.as_str().unwrap_or_default();
                 assert!(words.iter().all(|word| text.contains(word)), "{what}: {text}");
             }
             assert_eq!((&held["entries_in_force"], &held["entries_held"]), (&json!(NODES), &json!(upheaval.len())), "{held:#}");
-            assert_eq!(scene.mapsmith.get("/v1/held").1, held);
+            assert_eq!(scene.mapsmith.get("/v1/held").1, json!([held]));
             let log = scene.mapsmith.log();
             assert!(log.lines().any(|line| line.contains("held back by the guard") && line.contains(words[0])), "{what}: {log}");
             assert_eq!(metric(&scene.mapsmith, "mapsmith_guard_held"), Some(1.0), "{what}");
@@ -180,7 +180,7 @@ fn approving_lets_exactly_the_held_change_through() {
         assert_eq!(map_file(&scene.gateway), nodes(10, "m1"));
         let report = reload(&scene.mapsmith);
         assert_eq!(memory(&scene.gateway), nodes(10, "m1"), "{report:#}");
-        assert_eq!(scene.mapsmith.get("/v1/held").1, Value::Null);
+        assert_eq!(scene.mapsmith.get("/v1/held").1, json!([]));
         assert_eq!(metric(&scene.mapsmith, "mapsmith_guard_held"), Some(0.0));
 
         // The approval is used up: the next upheaval is held again.
@@ -208,7 +208,7 @@ fn an_approval_of_a_change_that_is_no_longer_the_held_one_is_refused_and_changes
     assert_eq!(output.status.code(), Some(1));
     assert!(complaints(&output).contains("is no longer the one held back"), "{}", complaints(&output));
     assert_eq!(scene.kept(), before);
-    assert_eq!(scene.mapsmith.get("/v1/held").1["id"], json!(now), "the other change is held as before");
+    assert_eq!(scene.mapsmith.get("/v1/held").1[0]["id"], json!(now), "the other change is held as before");
 
     // An approval that was refused leaves nothing behind: the change it named is held when it comes back.
     scene.registry.knows(&borrowed(&nodes(10, "m1")));
@@ -233,8 +233,8 @@ fn a_held_change_that_goes_by_itself_is_released() {
     scene.held();
     scene.registry.knows(&borrowed(&nodes(NODES + 1, "m1")));
     let report = reload(&scene.mapsmith);
-    assert_eq!((&report["held"], &report["changes"][0]["added"]), (&Value::Null, &json!(1)), "{report:#}");
-    assert_eq!(scene.mapsmith.get("/v1/status").1["held"], Value::Null);
+    assert_eq!((&report["held"], &report["changes"][0]["added"]), (&json!([]), &json!(1)), "{report:#}");
+    assert_eq!(scene.mapsmith.get("/v1/status").1["held"], json!([]));
     assert_eq!(metric(&scene.mapsmith, "mapsmith_guard_held"), Some(0.0));
     assert_eq!(memory(&scene.gateway), nodes(NODES + 1, "m1"));
 }
@@ -252,7 +252,7 @@ fn at_the_first_start_the_map_file_in_place_counts_as_the_map_in_force() {
     let registry = Registry::start(&borrowed(&nodes(3, "m1")));
     let mapsmith = config(&gateway, &registry, "").start();
     let held = mapsmith.wait_for("the first answer is held", BOUND, |mapsmith| {
-        let held = mapsmith.get("/v1/held").1;
+        let held = mapsmith.get("/v1/held").1[0].clone();
         held["id"].is_string().then_some(held)
     });
     assert!(held["reason"].as_str().is_some_and(|reason| reason.contains("remove 37 of the 40 entries in force")), "{held:#}");
@@ -272,7 +272,7 @@ fn a_first_start_with_an_empty_map_file_is_not_held() {
         let registry = Registry::start(&borrowed(&nodes(NODES, "m1")));
         let mapsmith = config(&gateway, &registry, "").start();
         let status = in_step(&mapsmith);
-        assert_eq!((&status["held"], &status["revision"]), (&Value::Null, &json!(1)), "{text:?}: {status:#}");
+        assert_eq!((&status["held"], &status["revision"]), (&json!([]), &json!(1)), "{text:?}: {status:#}");
         assert_eq!(memory(&gateway), nodes(NODES, "m1"), "{text:?}");
     }
 }
@@ -284,7 +284,8 @@ fn an_empty_map_file_and_an_empty_answer_do_not_empty_a_gateway_that_works() {
     fs::write(gateway.map_path(), "").unwrap();
     let registry = Registry::start(&[]);
     let mapsmith = config(&gateway, &registry, "").start();
-    mapsmith.wait_for("the empty answer is held", BOUND, |mapsmith| mapsmith.get("/v1/held").1["id"].is_string().then_some(()));
+    mapsmith
+        .wait_for("the empty answer is held", BOUND, |mapsmith| mapsmith.get("/v1/held").1[0]["id"].is_string().then_some(()));
     assert_eq!(mapsmith.post("/v1/reload?wait=30s").0, 409);
     assert_eq!(memory(&gateway), nodes(NODES, "m1"));
 }

@@ -113,7 +113,7 @@ fn counters_are_there_from_the_start_so_that_their_first_rise_is_seen() {
     let settings = format!("{ON_REQUEST}{}{}", gateway_settings(&gateway), source_settings("registry", &registry.url()));
     let mapsmith = Mapsmith::config(&settings).start();
     // Held at once, for it is empty: so nothing else has happened.
-    mapsmith.wait_for("the answer is judged", BOUND, |mapsmith| mapsmith.get("/v1/held").1["id"].is_string().then_some(()));
+    mapsmith.wait_for("the answer is judged", BOUND, |mapsmith| mapsmith.get("/v1/held").1[0]["id"].is_string().then_some(()));
     let mut counters = vec![
         (telemetry::SOURCE_FAILURES, "source=\"registry\"".to_owned()),
         (telemetry::APPLY_FAILURES, "haproxy=\"edge1\"".to_owned()),

@@ -4,6 +4,7 @@ mod faults;
 mod file;
 mod http_json;
 mod puppetdb;
+mod server_list;
 mod tls;
 
 use std::sync::Arc;

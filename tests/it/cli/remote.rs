@@ -127,7 +127,7 @@ fn a_status_while_a_change_is_held() {
 
 /// The held change's id.
 fn id(mapsmith: &Mapsmith) -> String {
-    mapsmith.get("/v1/held").1["id"].as_str().expect("something is held").to_owned()
+    mapsmith.get("/v1/held").1[0]["id"].as_str().expect("something is held").to_owned()
 }
 
 #[test]
@@ -251,8 +251,8 @@ fn what_the_daemon_says_is_there_for_programs_too() {
     assert_eq!(status, mapsmith.get("/v1/status").1, "the CLI shows what the API says");
     assert_eq!(json(&["explain", "n000"], 0)["master"], "master1");
     let report = json(&["reload", "--wait", "30s"], 4);
-    assert_eq!((&report["outcome"], &report["held"]["id"]), (&json!("held"), &status["held"]["id"]));
-    assert_eq!(json(&["approve"], 0)["id"], status["held"]["id"]);
+    assert_eq!((&report["outcome"], &report["held"][0]["id"]), (&json!("held"), &status["held"][0]["id"]));
+    assert_eq!(json(&["approve"], 0)["id"], status["held"][0]["id"]);
     assert_eq!(json(&["approve"], 0), Value::Null, "nothing is held any more");
     assert_eq!(json(&["reload"], 0)["outcome"], "requested");
 }

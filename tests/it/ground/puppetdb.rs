@@ -69,3 +69,18 @@ fn ask(puppetdb: &PuppetDb, url: &str, certificate: Option<&str>) -> Answer {
     let status = printed.lines().last().unwrap_or_default().to_owned();
     Answer { status, printed: printed + &String::from_utf8_lossy(&output.stderr) }
 }
+
+#[test]
+fn hundreds_of_certnames_are_asked_for_in_one_query() {
+    let puppetdb = PuppetDb::shared();
+    puppetdb.replace_facts("asked-for-1", "puppet00", true);
+    puppetdb.replace_facts("asked-for-2", "puppet00", true);
+    let names: Vec<_> = (1..=500).map(|number| format!("\"asked-for-{number}\"")).collect();
+    for condition in ["", "(certname ~ \"^asked-for-\") and "] {
+        let query = format!("factsets[certname, producer] {{ {condition}certname in [{}] }}", names.join(", "));
+        let mut rows: Vec<_> =
+            puppetdb.query(&query).as_array().expect("rows").iter().map(|row| row["certname"].to_string()).collect();
+        rows.sort();
+        assert_eq!(rows, ["\"asked-for-1\"", "\"asked-for-2\""], "{condition}");
+    }
+}

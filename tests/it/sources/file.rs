@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use mapsmith::model::status::PollKind;
 use mapsmith::model::{Illegal, SourceState};
-use mapsmith::source::{self, PollRequests, poller};
+use mapsmith::source::{self, EarlyLooks, PollRequests, poller};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -145,7 +145,7 @@ impl Watched {
         let end = shutdown.clone();
         tokio::spawn(async move {
             let requests = PollRequests::new();
-            poller::run(source, &settings, requests, sender, end).await;
+            poller::run(source, &settings, requests, &EarlyLooks::new(), sender, end).await;
         });
         Self { state, shutdown }
     }

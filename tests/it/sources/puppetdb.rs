@@ -200,3 +200,77 @@ async fn a_query_of_any_length_goes_through() {
         .await;
     Registry::puppetdb(&server.uri(), json!({"query": query})).poll().await;
 }
+
+/// What a look at these nodes brings; it becomes the current snapshot, as in the poller.
+async fn look(registry: &mut Registry, nodes: &[&str]) -> mapsmith::source::Polled {
+    let nodes: Vec<_> = nodes.iter().map(|node| (*node).to_owned()).collect();
+    let current = registry.current.clone().expect("polled before");
+    let polled = registry.source.look_up(&nodes, &current, registry.now).await.unwrap_or_else(|error| panic!("{error}"));
+    let (entries, rejections) = (polled.entries.clone(), polled.rejections.clone());
+    registry.current = Some(mapsmith::model::Snapshot { entries, rejections, answered_at: current.answered_at });
+    polled
+}
+
+#[tokio::test]
+async fn single_nodes_are_asked_for_alone_and_one_that_is_not_answered_stays() {
+    let server = MockServer::start().await;
+    in_order(
+        &server,
+        vec![
+            answer(json!([row("a", "m1"), row("b", "m1"), row("c", "m1")])),
+            ResponseTemplate::new(200)
+                .insert_header("Date", "Fri, 20 Nov 2026 12:30:00 GMT")
+                .set_body_json(json!([row("a", "m2"), {"certname": "b", "producer": null}])),
+            answer(json!([])),
+        ],
+    )
+    .await;
+    let mut registry = Registry::puppetdb(&server.uri(), json!({"full_poll": "4m", "overlap": "90s"}));
+    registry.poll().await;
+    let looked = look(&mut registry, &["a", "b", "c"]).await;
+    assert_eq!(entries(&looked), [("a", "m2"), ("c", "m1")]);
+    assert_eq!(rejected(&looked), [("b", Illegal::NoMaster)]);
+    // The next delta reaches back to the last poll: a look says nothing of the other nodes.
+    registry.later(60);
+    assert_eq!(registry.poll().await.kind, PollKind::Delta);
+    assert_eq!(
+        queries(&server).await[1..],
+        [
+            r#"factsets[certname, producer, producer_timestamp] { certname in ["a", "b", "c"] }"#,
+            "factsets[certname, producer, producer_timestamp] { producer_timestamp > \"2026-11-20T11:57:00.000Z\" }"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn where_single_nodes_can_not_be_asked_for_a_look_is_a_poll() {
+    let server = MockServer::start().await;
+    let rows = json!([{"name": "a", "value": "m1", "certname": "a", "producer": "m1"}]);
+    let good = || ResponseTemplate::new(200).set_body_json(rows.clone());
+    // A query whose rows name the node in another field; then one that PuppetDB refuses to narrow, twice looked up.
+    in_order(&server, vec![good(), good(), good(), ResponseTemplate::new(400).set_body_string("no"), good(), good()]).await;
+    let query = "facts[name, value] { certname = 'registry' }";
+    let mut registry = Registry::puppetdb(&server.uri(), json!({"query": query, "node_field": "name", "master_field": "value"}));
+    registry.poll().await;
+    assert_eq!(look(&mut registry, &["a"]).await.kind, PollKind::Full);
+    let mut registry = Registry::puppetdb(&server.uri(), json!({"query": "nodes[certname, producer] { }"}));
+    registry.poll().await;
+    for _ in 0..2 {
+        assert_eq!(look(&mut registry, &["a"]).await.kind, PollKind::Full);
+    }
+    let all = "nodes[certname, producer] { }";
+    assert_eq!(queries(&server).await, [query, query, all, r#"nodes[certname, producer] { certname in ["a"] }"#, all, all]);
+}
+
+#[tokio::test]
+async fn a_look_that_fails_does_not_cost_a_full_poll() {
+    let server = MockServer::start().await;
+    let rows = || answer(json!([row("a", "m1")]));
+    in_order(&server, vec![rows(), ResponseTemplate::new(500).set_body_string("down"), rows()]).await;
+    let mut registry = Registry::puppetdb(&server.uri(), json!({}));
+    registry.poll().await;
+    let current = registry.current.clone().unwrap();
+    let error = registry.source.look_up(&["a".to_owned()], &current, registry.now).await.unwrap_err();
+    assert_says(&error.to_string(), &["failed (500)", "down"]);
+    assert_eq!(registry.poll().await.kind, PollKind::Delta);
+}

@@ -76,6 +76,16 @@ pub struct Plan {
     user_socket: bool,
     tcp_socket: bool,
     master_worker: bool,
+    more: String,
+    redispatch: Option<Redispatch>,
+}
+
+/// What a [`Plan::redispatch`] is to be.
+#[derive(Clone)]
+struct Redispatch {
+    retry_on: &'static str,
+    /// The local peer's name, then every peer's name and port, this one's included.
+    peers: Option<(String, Vec<(String, u16)>)>,
 }
 
 impl Plan {
@@ -135,6 +145,32 @@ impl Plan {
     /// A master process that replaces its worker on SIGUSR2, as Debian's service runs it.
     pub fn master_worker(mut self) -> Self {
         self.master_worker = true;
+        self
+    }
+
+    /// One backend `puppet` that has every master as a server: a master that answers 404 is followed by another one in the same
+    /// request, and who answered 200 is learned in the stick table `puppet`.
+    pub fn redispatch(mut self) -> Self {
+        self.redispatch = Some(Redispatch { retry_on: "conn-failure 404", peers: None });
+        self
+    }
+
+    /// A master that does not own the node answers 421 instead, which HAProxy knows from 3.2 on.
+    pub fn misdirected_is_421(mut self) -> Self {
+        self.redispatch.as_mut().expect("planned with redispatch").retry_on = "conn-failure 421";
+        self
+    }
+
+    /// The stick table is shared with these gateways, each a name and a port; `local` is this one's name.
+    pub fn peers(mut self, local: &str, peers: &[(&str, u16)]) -> Self {
+        let peers = peers.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect();
+        self.redispatch.as_mut().expect("planned with redispatch").peers = Some((local.to_owned(), peers));
+        self
+    }
+
+    /// Sections at the end of the configuration, as they stand. A backend of theirs serves the nodes that the map gives it.
+    pub fn more(mut self, sections: &str) -> Self {
+        self.more.push_str(sections);
         self
     }
 
@@ -204,6 +240,8 @@ impl Gateway {
             user_socket: false,
             tcp_socket: false,
             master_worker: false,
+            more: String::new(),
+            redispatch: None,
         }
     }
 
@@ -310,6 +348,17 @@ impl Gateway {
         self.process().signal_group("CONT");
     }
 
+    /// The stick table of learned routes as HAProxy lists it: each key, and the server.
+    pub fn learned(&self) -> Vec<(String, String)> {
+        let listing = self.command("show table puppet");
+        let field = |line: &str, name: &str| {
+            let (_, rest) = line.split_once(name)?;
+            rest.split(' ').next().map(str::to_owned)
+        };
+        let row = |line: &str| Some((field(line, ": key=")?, field(line, " server_key=")?));
+        listing.lines().skip(1).filter_map(row).collect()
+    }
+
     /// A request for a node through the gateway: the status, and the body, which is the master's name.
     pub fn request(&self, node: &str) -> (u16, String) {
         let response = http::request(self.http_address(), "GET", "/", &[("X-Node-Name", node)], "")
@@ -354,8 +403,14 @@ impl Gateway {
         if plan.tcp_socket {
             text += &format!("    stats socket ipv4@127.0.0.1:{runtime_port} level admin\n");
         }
+        if let Some((local, _)) = plan.redispatch.as_ref().and_then(|redispatch| redispatch.peers.as_ref()) {
+            text += &format!("    localpeer {local}\n");
+        }
         text += "defaults\n    mode http\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n";
         text += &format!("frontend gateway\n    bind 127.0.0.1:{http_port}\n");
+        if let Some(redispatch) = &plan.redispatch {
+            return text + &render_redispatch(redispatch, map, &plan.masters);
+        }
         if plan.map_is_used {
             text += &format!("    use_backend %[req.hdr(X-Node-Name),lower,map_str({map},default)]\n");
         }
@@ -364,8 +419,46 @@ impl Gateway {
         for (name, address) in &plan.masters {
             text += &format!("backend {name}\n    server {name} {address}\n");
         }
-        text
+        text + &plan.more
     }
+}
+
+/// The shape of one backend for all masters, from the frontend's rules on.
+///
+/// A retry avoids only the server tried last, and the turn of the others is shared with the traffic beside it: each try finds the
+/// owner among three masters with a chance of one half at worst, so that 28 miss it once in a hundred million searches.
+fn render_redispatch(redispatch: &Redispatch, map: &str, masters: &BTreeMap<String, SocketAddr>) -> String {
+    let mut text = format!(
+        "    http-request set-var(txn.node) req.hdr(X-Node-Name),lower
+    http-request return status 400 content-type text/plain string \"name the node in X-Node-Name\" unless {{ var(txn.node) -m len gt 0 }}
+    http-request set-var(txn.master) var(txn.node),map_str({map})
+    default_backend puppet
+backend puppet
+    balance roundrobin
+    option redispatch 1
+    retries 28
+    retry-on {}
+    http-error status 503 content-type text/plain string \"no master answers\"
+    acl learned var(txn.node),in_table(puppet)
+    acl as_mapped srv_name,strcmp(txn.master) eq 0
+    use-server %[var(txn.master)] if {{ var(txn.master) -m found }} !learned
+    stick match var(txn.node)
+    stick store-response var(txn.node) if {{ status 200:299 }} !as_mapped
+    stick store-response var(txn.node) if {{ status 200:299 }} learned\n",
+        redispatch.retry_on
+    );
+    let shared = if redispatch.peers.is_some() { " peers gateways" } else { "" };
+    text += &format!("    stick-table type string len 255 size 100k expire 10m{shared}\n");
+    for (name, address) in masters {
+        text += &format!("    server {name} {address}\n");
+    }
+    if let Some((_, peers)) = &redispatch.peers {
+        text += "peers gateways\n";
+        for (name, port) in peers {
+            text += &format!("    peer {name} 127.0.0.1:{port}\n");
+        }
+    }
+    text
 }
 
 /// Runs a command on a connection of its own and returns the whole reply, to its last byte.

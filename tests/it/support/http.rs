@@ -15,6 +15,7 @@ pub struct Response {
     pub status: u16,
     /// The media type with its parameters; empty where there is none.
     pub content_type: String,
+    pub retry_after: Option<String>,
     pub body: String,
     /// Whether the connection can carry another request.
     pub reusable: bool,
@@ -53,7 +54,7 @@ impl Connection {
             .and_then(|code| code.parse().ok())
             .ok_or_else(|| malformed(&status_line))?;
         let (mut length, mut chunked, mut reusable) = (None, false, true);
-        let mut content_type = String::new();
+        let (mut content_type, mut retry_after) = (String::new(), None);
         loop {
             let line = self.line()?.to_ascii_lowercase();
             if line.is_empty() {
@@ -65,6 +66,7 @@ impl Connection {
                 ("transfer-encoding", value) => chunked = value == "chunked",
                 ("connection", "close") => reusable = false,
                 ("content-type", value) => content_type = value.to_owned(),
+                ("retry-after", value) => retry_after = Some(value.to_owned()),
                 _ => {}
             }
         }
@@ -85,7 +87,7 @@ impl Connection {
             reusable = false;
             self.stream.read_to_end(&mut body)?;
         }
-        Ok(Response { status, content_type, body: String::from_utf8_lossy(&body).into_owned(), reusable })
+        Ok(Response { status, content_type, retry_after, body: String::from_utf8_lossy(&body).into_owned(), reusable })
     }
 
     fn line(&mut self) -> io::Result<String> {

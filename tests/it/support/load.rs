@@ -73,7 +73,7 @@ fn ask(gateway: SocketAddr, nodes: &[String], thread: usize, ending: &AtomicBool
 
 /// A kept connection may be closed by the gateway just as the request leaves, which is nobody's fault: HTTP has a client then
 /// ask again on a fresh one (RFC 9110, 9.2.2). A fresh connection's failure is an answer that never came.
-fn ask_once(gateway: SocketAddr, node: &str, connection: &mut Option<Connection>) -> Answer {
+pub fn ask_once(gateway: SocketAddr, node: &str, connection: &mut Option<Connection>) -> Answer {
     let headers = [("X-Node-Name", node)];
     let kept =
         connection.take().and_then(|mut kept| kept.request("GET", "/", &headers, "").ok().map(|response| (kept, response)));

@@ -1,10 +1,12 @@
-//! Masters: HTTP servers in the test's own process that answer with their name.
+//! Masters: HTTP servers in the test's own process that answer with their name, to everybody or for their own nodes alone.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+
+use super::owners::Owners;
 
 /// A master that answers every request with 200 and its name, until it is dropped; then its connections are cut.
 pub struct Master {
@@ -17,13 +19,22 @@ pub struct Master {
 
 impl Master {
     pub fn start(name: &str) -> Self {
+        Self::listen(name, None)
+    }
+
+    /// Answers 200 for the nodes that are its own and refuses all others.
+    pub fn owning(name: &str, owners: &Owners) -> Self {
+        Self::listen(name, Some(owners.clone()))
+    }
+
+    fn listen(name: &str, owners: Option<Owners>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound address");
         let ended = Arc::new(AtomicBool::new(false));
         let connections = Arc::new(Mutex::new(Vec::new()));
         let accepting = thread::spawn({
             let (name, ended, connections) = (name.to_owned(), ended.clone(), connections.clone());
-            move || accept(&listener, &name, &ended, &connections)
+            move || accept(&listener, &name, owners.as_ref(), &ended, &connections)
         });
         Self { name: name.to_owned(), address, ended, connections, accepting: Some(accepting) }
     }
@@ -51,7 +62,7 @@ impl Drop for Master {
     }
 }
 
-fn accept(listener: &TcpListener, name: &str, ended: &AtomicBool, connections: &Mutex<Vec<TcpStream>>) {
+fn accept(listener: &TcpListener, name: &str, owners: Option<&Owners>, ended: &AtomicBool, connections: &Mutex<Vec<TcpStream>>) {
     for stream in listener.incoming() {
         if ended.load(Ordering::SeqCst) {
             return;
@@ -60,37 +71,44 @@ fn accept(listener: &TcpListener, name: &str, ended: &AtomicBool, connections: &
         if let Ok(other_end) = stream.try_clone() {
             connections.lock().expect("no thread panics with it").push(other_end);
         }
-        let name = name.to_owned();
+        let (name, owners) = (name.to_owned(), owners.cloned());
         // It ends with its connection; how a client leaves is the client's affair.
-        thread::spawn(move || serve(stream, &name));
+        thread::spawn(move || serve(stream, &name, owners.as_ref()));
     }
 }
 
-fn serve(mut stream: TcpStream, name: &str) -> io::Result<()> {
+fn serve(mut stream: TcpStream, name: &str, owners: Option<&Owners>) -> io::Result<()> {
     let mut requests = BufReader::new(stream.try_clone()?);
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{name}", name.len());
-    while read_request(&mut requests)? {
+    while let Some(node) = read_request(&mut requests)? {
+        let status = owners.map_or("200 OK", |owners| owners.status(name, &node));
+        // In one piece: the parts of a `write!` would wait for each other's acknowledgement.
+        let length = name.len();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{name}");
         stream.write_all(answer.as_bytes())?;
     }
     Ok(())
 }
 
-/// Reads a request and drops it; false when the client has left.
-fn read_request(requests: &mut BufReader<TcpStream>) -> io::Result<bool> {
+/// Reads a request and drops all but its node; none when the client has left.
+fn read_request(requests: &mut BufReader<TcpStream>) -> io::Result<Option<String>> {
     let mut length = 0;
+    let mut node = String::new();
     loop {
-        let mut line = String::new();
-        if requests.read_line(&mut line)? == 0 {
-            return Ok(false);
+        let mut line = Vec::new();
+        if requests.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
         }
-        let line = line.trim_end().to_ascii_lowercase();
+        // A header may hold any bytes.
+        let line = String::from_utf8_lossy(&line).trim_end().to_ascii_lowercase();
         if line.is_empty() {
             break;
         }
         if let Some(value) = line.strip_prefix("content-length:") {
             length = value.trim().parse().unwrap_or(0);
+        } else if let Some(value) = line.strip_prefix("x-node-name:") {
+            node = value.trim().to_owned();
         }
     }
     io::copy(&mut requests.by_ref().take(length), &mut io::sink())?;
-    Ok(true)
+    Ok(Some(node))
 }

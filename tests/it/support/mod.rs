@@ -9,10 +9,14 @@ pub mod http;
 pub mod load;
 pub mod mapsmith;
 pub mod master;
+pub mod owner;
+pub mod owners;
+pub mod pool;
 pub mod process;
 pub mod puppetdb;
 pub mod registry;
 pub mod scene;
+pub mod shipped;
 pub mod site;
 
 use std::hash::{BuildHasher, RandomState};

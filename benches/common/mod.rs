@@ -1,0 +1,137 @@
+//! What the benchmarks stand on: HAProxys and a daemon of their own, and figures of processes.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a program may take to start.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The machine's own HAProxy and those that `scripts/setup` unpacked.
+pub fn haproxies() -> Vec<PathBuf> {
+    let folder = std::env::var_os("MAPSMITH_DEPS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps"), PathBuf::from);
+    let mut unpacked: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("usr/sbin/haproxy"))
+        .filter(|path| path.exists())
+        .collect();
+    unpacked.sort();
+    let own = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"].map(PathBuf::from).into_iter().find(|path| path.exists());
+    own.into_iter().chain(unpacked).collect()
+}
+
+/// A HAProxy with two threads.
+pub struct Gateway {
+    process: Child,
+    pub folder: tempfile::TempDir,
+    pub version: String,
+}
+
+impl Gateway {
+    /// With the sections that `sections` makes of its folder, and what `prepare` puts there beforehand.
+    pub fn start(
+        binary: &Path,
+        prepare: impl FnOnce(&Path) -> std::io::Result<()>,
+        sections: impl FnOnce(&str) -> String,
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let root = folder.path();
+        prepare(root)?;
+        let path = root.display().to_string();
+        let global = format!("global\n  nbthread 2\n  stats socket {path}/admin.sock level admin\n");
+        let defaults = "defaults\n  mode http\n  timeout client 5s\n  timeout server 5s\n  timeout connect 5s\n";
+        fs::write(root.join("haproxy.cfg"), global + defaults + &sections(&path))?;
+        let process = Command::new(binary)
+            .args(["-db", "-f"])
+            .arg(root.join("haproxy.cfg"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut gateway = Self { process, folder, version: String::new() };
+        let start = Instant::now();
+        while gateway.version.is_empty() {
+            anyhow::ensure!(start.elapsed() < PATIENCE, "{} does not answer", binary.display());
+            let info = gateway.call(b"show info\n").unwrap_or_default();
+            let info = String::from_utf8_lossy(&info);
+            let version = info.lines().find_map(|line| line.strip_prefix("Version: "));
+            gateway.version = version.unwrap_or_default().to_owned();
+        }
+        Ok(gateway)
+    }
+
+    /// The admin socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
+    }
+
+    /// The simplest client: one connection, one command, read to the end.
+    pub fn call(&self, command: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        stream.write_all(command)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// The processor time that the process has used.
+    pub fn processor(&self) -> Duration {
+        processor(self.process.id())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The processor time of a process, from the scheduler's accounts of its threads, in nanoseconds.
+pub fn processor(process: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let used = threads.filter_map(|thread| {
+        let account = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        account.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(used.sum())
+}
+
+/// A running `mapsmith run`.
+pub struct Daemon(pub Child);
+
+impl Daemon {
+    /// Where its API listens, once it says so.
+    pub fn api(&mut self, log: &Path) -> anyhow::Result<String> {
+        let start = Instant::now();
+        loop {
+            let text = fs::read_to_string(log)?;
+            let line = text.lines().find(|line| line.contains("API listening"));
+            if let Some(line) = line {
+                let line: serde_json::Value = serde_json::from_str(line)?;
+                return Ok(format!("http://{}", line["fields"]["address"].as_str().unwrap_or_default()));
+            }
+            anyhow::ensure!(self.0.try_wait()?.is_none() && start.elapsed() < PATIENCE, "mapsmith did not start:\n{text}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// A figure of `/proc/PID/status`, in KiB.
+    pub fn memory(&self, name: &str) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,432 @@
+//! Pins and drained masters: they come into force at once, whatever the guard holds, and outlive every restart.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::haproxy::Gateway;
+use crate::support::mapsmith::{Config, Mapsmith};
+use crate::support::registry::Registry;
+use crate::support::scene::{
+    BOUND, ON_REQUEST, borrowed, complaints, entries, gateway_settings, in_step, map_file, memory, metric, newest, nodes,
+    oldest_and_newest, printed, reload, source_settings,
+};
+
+const STORE: &str = "[store]\npath = \"mapsmith.db\"\n";
+
+fn config(gateway: &Gateway, registry: &Registry, store: &str) -> Config {
+    let source = source_settings("registry", &registry.url());
+    Mapsmith::config(&format!("{ON_REQUEST}{}{source}{store}", gateway_settings(gateway)))
+}
+
+/// A gateway in step with a registry, and a Mapsmith with a store.
+struct Scene {
+    gateway: Gateway,
+    registry: Registry,
+    mapsmith: Mapsmith,
+}
+
+impl Scene {
+    fn start(nodes: &[(String, String)]) -> Self {
+        Self::start_on(newest(), nodes)
+    }
+
+    fn start_on(binary: &crate::support::haproxy::Binary, nodes: &[(String, String)]) -> Self {
+        let gateway = Gateway::plan(binary).start();
+        let registry = Registry::start(&borrowed(nodes));
+        let mapsmith = config(&gateway, &registry, STORE).start();
+        in_step(&mapsmith);
+        Self { gateway, registry, mapsmith }
+    }
+
+    /// An answer of the API, and its status.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let response = self.mapsmith.ask(method, path, &[], body);
+        (response.status, serde_json::from_str(&response.body).unwrap_or(Value::String(response.body)))
+    }
+
+    /// Orders something, which must arrive; gives the report's message.
+    fn order(&self, method: &str, path: &str, body: Value) -> String {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, report) = self.ask(method, &format!("/v1/{path}?wait=60s"), &body);
+        assert_eq!((status, &report["outcome"]), (200, &json!("in_step")), "{report:#}\n{}", self.mapsmith.log());
+        report["message"].as_str().expect("a message").to_owned()
+    }
+
+    fn refused(&self, method: &str, path: &str, body: &str, expected: u16) -> String {
+        let response = self.mapsmith.ask(method, path, &[], body);
+        let what = format!("{method} {path} {body}: {}", response.body);
+        assert_eq!((response.status, response.content_type.as_str()), (expected, "application/problem+json"), "{what}");
+        let problem: Value = serde_json::from_str(&response.body).unwrap_or_else(|error| panic!("{what}: {error}"));
+        problem["detail"].as_str().expect("a detail").to_owned()
+    }
+
+    fn database(&self) -> PathBuf {
+        self.mapsmith.configuration().directory().join("mapsmith.db")
+    }
+
+    /// What the registry says, with some nodes elsewhere: in memory and in the file.
+    fn holds(&self, expected: &[(String, String)]) {
+        assert_eq!(memory(&self.gateway), expected, "{}", self.mapsmith.log());
+        assert_eq!(map_file(&self.gateway), expected);
+    }
+}
+
+/// The nodes, with some of them on other masters, and more.
+fn with(nodes: &[(String, String)], moved: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut all: BTreeMap<_, _> = nodes.iter().cloned().collect();
+    all.extend(moved.iter().map(|(node, master)| ((*node).to_owned(), (*master).to_owned())));
+    all.into_iter().collect()
+}
+
+/// So many nodes in turn of the masters.
+fn fleet(count: usize, masters: &[&str]) -> Vec<(String, String)> {
+    (0..count).map(|node| (format!("n{node:03}"), masters[node % masters.len()].to_owned())).collect()
+}
+
+#[test]
+fn a_pin_routes_a_node_at_once_and_unpinning_brings_it_back() {
+    for binary in oldest_and_newest() {
+        let said = fleet(6, &["m1", "m2"]);
+        let scene = Scene::start_on(binary, &said);
+        let told = scene.order("PUT", "overrides/N000", json!({"master": "m2"}));
+        assert_eq!(told, "node n000 is pinned to m2; revision 2: 0 added, 1 moved, 0 removed; 1 of 1 instances in step");
+        scene.holds(&with(&said, &[("n000", "m2")]));
+
+        let explained = scene.mapsmith.get("/v1/nodes/n000").1;
+        assert_eq!((&explained["master"], &explained["pin"]["master"]), (&json!("m2"), &json!("m2")), "{explained:#}");
+        assert_eq!((&explained["pin"]["until"], &explained["sources"][0]["master"]), (&Value::Null, &json!("m1")));
+        assert_eq!(scene.mapsmith.get("/v1/overrides/N000").1, explained["pin"]);
+        let status = scene.mapsmith.get("/v1/status").1;
+        assert_eq!((&status["pins"], &status["last_change"]["sources"]), (&json!(1), &json!(["override"])), "{status:#}");
+        assert_eq!(metric(&scene.mapsmith, "mapsmith_pins"), Some(1.0));
+
+        // The registry goes on beside it, and knows nothing of the pin.
+        scene.registry.knows(&borrowed(&with(&said, &[("n000", "m3"), ("n005", "m1")])));
+        assert_eq!(reload(&scene.mapsmith)["changes"][0]["moved"], 1);
+        scene.holds(&with(&said, &[("n000", "m2"), ("n005", "m1")]));
+
+        let told = scene.order("DELETE", "overrides/n000", Value::Null);
+        assert!(told.starts_with("node n000 is pinned no more; revision 4: 0 added, 1 moved, 0 removed"), "{told}");
+        scene.holds(&with(&said, &[("n000", "m3"), ("n005", "m1")]));
+        assert_eq!(scene.refused("DELETE", "/v1/overrides/n000", "", 404), "node n000 has no pin");
+        assert_eq!(scene.refused("GET", "/v1/overrides/n000", "", 404), "node n000 has no pin");
+        assert_eq!(metric(&scene.mapsmith, "mapsmith_pins"), Some(0.0));
+    }
+}
+
+#[test]
+fn a_node_that_no_source_knows_can_be_pinned_and_a_master_that_no_node_has_is_told() {
+    let said = nodes(3, "m1");
+    let scene = Scene::start(&said);
+    let told = scene.order("PUT", "overrides/new", json!({"master": "spare"}));
+    assert!(told.starts_with("node new is pinned to spare (no node goes there so far: is it a backend or server of HAProxy?);"));
+    scene.holds(&with(&said, &[("new", "spare")]));
+    let told = scene.order("PUT", "overrides/new", json!({"master": "m1"}));
+    assert!(told.starts_with("node new is pinned to m1; revision 3: 0 added, 1 moved"), "{told}");
+    scene.order("DELETE", "overrides/new", Value::Null);
+    scene.holds(&said);
+}
+
+#[test]
+fn a_pin_ends_by_itself() {
+    let said = nodes(3, "m1");
+    let scene = Scene::start(&said);
+    scene.order("PUT", "overrides/n002", json!({"master": "m2", "for": "1h"}));
+    let pin = scene.mapsmith.get("/v1/overrides/n002").1;
+    let time = |name: &str| pin[name].as_str().and_then(|time| time.parse::<Timestamp>().ok()).unwrap_or_else(|| panic!("{pin}"));
+    assert_eq!(time("until").duration_since(time("since")).as_secs(), 3600);
+
+    scene.order("PUT", "overrides/n001", json!({"master": "m2", "for": "1s"}));
+    scene.mapsmith.wait_for("the pin is over", BOUND, |mapsmith| {
+        let gone = mapsmith.get("/v1/overrides/n001").0 == 404;
+        (gone && memory(&scene.gateway) == with(&said, &[("n002", "m2")])).then_some(())
+    });
+    assert!(scene.mapsmith.log().contains("the pin's time is over"), "{}", scene.mapsmith.log());
+    eventually("the store forgets it too", BOUND, || {
+        let database = Connection::open(scene.database()).expect("the store");
+        let left: i64 = database.query_row("SELECT count(*) FROM pins", [], |row| row.get(0)).expect("a count");
+        (left == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_drained_masters_nodes_are_spread_over_the_others_and_undraining_restores_the_map_exactly() {
+    for binary in oldest_and_newest() {
+        let said = fleet(90, &["m1", "m2", "m3"]);
+        let scene = Scene::start_on(binary, &said);
+        scene.order("PUT", "overrides/n000", json!({"master": "m1"}));
+        let told = scene.order("POST", "masters/m1/drain", Value::Null);
+        assert!(told.starts_with("master m1 is drained to the others; revision 2: 0 added, 29 moved"), "{told}");
+        let held = memory(&scene.gateway);
+        let mut got = BTreeMap::new();
+        for ((node, master), (_, before)) in held.iter().zip(&said) {
+            match before.as_str() {
+                "m1" if node == "n000" => assert_eq!(master, "m1", "a pin stays"),
+                "m1" => *got.entry(master.as_str()).or_insert(0) += 1,
+                _ => assert_eq!(master, before, "{node} has nothing to do with m1"),
+            }
+        }
+        // Which node goes where never changes, so neither does this.
+        assert!(got.len() == 2 && got["m2"] >= 10 && got["m3"] >= 10, "{got:?}");
+        let explained = scene.mapsmith.get("/v1/nodes/n003").1;
+        assert_eq!(
+            (&explained["drained"]["master"], &explained["sources"][0]["master"]),
+            (&json!("m1"), &json!("m1")),
+            "{explained:#}"
+        );
+        assert_eq!(scene.mapsmith.get("/v1/status").1["drained"][0]["master"], "m1");
+        assert_eq!(metric(&scene.mapsmith, "mapsmith_drained_masters"), Some(1.0));
+
+        let told = scene.order("POST", "masters/m1/drain", json!({"to": "m2"}));
+        assert!(told.starts_with("master m1 is drained to m2; revision 3: "), "{told}");
+        let moved: Vec<_> = said.iter().map(|(node, master)| (node.clone(), master.replace("m1", "m2"))).collect();
+        scene.holds(&with(&moved, &[("n000", "m1")]));
+
+        scene.order("DELETE", "masters/m1/drain", Value::Null);
+        scene.order("DELETE", "overrides/n000", Value::Null);
+        scene.holds(&said);
+        assert_eq!(scene.refused("DELETE", "/v1/masters/m1/drain", "", 404), "master m1 is not drained");
+    }
+}
+
+#[test]
+fn the_guard_does_not_hold_a_drain_of_nearly_everything() {
+    let said = with(&nodes(60, "m1"), &[("other", "m2")]);
+    let scene = Scene::start(&said);
+    let told = scene.order("POST", "masters/m1/drain", Value::Null);
+    assert!(told.contains("60 moved"), "{told}");
+    // Nor what an answer that changes nothing says of it.
+    reload(&scene.mapsmith);
+    assert_eq!(scene.mapsmith.get("/v1/held").1, json!([]));
+    scene.order("DELETE", "masters/m1/drain", Value::Null);
+    scene.holds(&said);
+}
+
+#[test]
+fn where_no_other_master_is_left_the_nodes_stay_and_it_is_told() {
+    let said = nodes(3, "m1");
+    let scene = Scene::start(&said);
+    let told = scene.order("POST", "masters/m1/drain", Value::Null);
+    assert!(told.contains("no other master is left, so these keep their nodes: m1; nothing changed"), "{told}");
+    scene.holds(&said);
+    assert_eq!(scene.mapsmith.get("/v1/status").1["stuck"], json!(["m1"]));
+}
+
+#[test]
+fn a_held_answer_stays_held_while_a_pin_comes_into_force() {
+    let said = nodes(40, "m1");
+    let scene = Scene::start(&said);
+    scene.registry.knows(&borrowed(&said[..10]));
+    assert_eq!(scene.mapsmith.post("/v1/reload?wait=60s").0, 409);
+    let id = scene.mapsmith.get("/v1/held").1[0]["id"].as_str().expect("something is held").to_owned();
+    scene.order("PUT", "overrides/n030", json!({"master": "m2"}));
+    scene.holds(&with(&said, &[("n030", "m2")]));
+    assert_eq!(scene.mapsmith.get("/v1/held").1[0]["id"], json!(id), "it is the same change as before");
+    let (code, text) = printed(&scene.mapsmith.cli(&["approve", &id]));
+    assert_eq!(code, 0, "{text}");
+    scene.mapsmith.wait_for("what was held is in force, with the pin", BOUND, |_| {
+        (memory(&scene.gateway) == with(&said[..10], &[("n030", "m2")])).then_some(())
+    });
+}
+
+#[test]
+fn overrides_outlive_a_killed_mapsmith_and_a_killed_haproxy() {
+    let said = fleet(60, &["m1", "m2", "m3"]);
+    let mut scene = Scene::start(&said);
+    scene.order("PUT", "overrides/n000", json!({"master": "m9", "for": "1h"}));
+    scene.order("POST", "masters/m2/drain", Value::Null);
+    let (held, kept) = (memory(&scene.gateway), scene.mapsmith.get("/v1/overrides").1);
+    assert_eq!((&kept["pins"][0]["node"], &kept["drained"][0]["master"]), (&json!("n000"), &json!("m2")), "{kept:#}");
+
+    scene.mapsmith.kill();
+    scene.gateway.kill();
+    scene.gateway.restart();
+    assert_eq!(memory(&scene.gateway), held, "HAProxy has it from its file");
+    scene.mapsmith.restart();
+    let status = in_step(&scene.mapsmith);
+    assert_eq!((&status["revision"], &status["held"], &status["pins"]), (&json!(3), &json!([]), &json!(1)), "{status:#}");
+    scene.holds(&held);
+    assert_eq!(scene.mapsmith.get("/v1/overrides").1, kept);
+    assert!(scene.mapsmith.log().contains("a pin of the store is in force"));
+
+    scene.order("DELETE", "overrides/n000", Value::Null);
+    scene.order("DELETE", "masters/m2/drain", Value::Null);
+    scene.holds(&said);
+}
+
+#[test]
+fn a_pin_whose_time_runs_out_while_mapsmith_does_not_run_is_over_at_the_start() {
+    let said = nodes(3, "m1");
+    let mut scene = Scene::start(&said);
+    scene.order("PUT", "overrides/n001", json!({"master": "m2", "for": "1h"}));
+    scene.mapsmith.kill();
+    let database = Connection::open(scene.database()).expect("the store");
+    database.execute("UPDATE pins SET until = since + 1", []).expect("a pin of a moment");
+    drop(database);
+    scene.mapsmith.restart();
+    in_step(&scene.mapsmith);
+    scene.holds(&said);
+    assert_eq!(scene.mapsmith.get("/v1/overrides").1["pins"], json!([]));
+}
+
+#[test]
+fn plan_and_sync_take_no_pinned_node_back() {
+    let said = nodes(3, "m1");
+    let mut scene = Scene::start(&said);
+    scene.order("PUT", "overrides/n001", json!({"master": "m2"}));
+    scene.mapsmith.kill();
+    let (code, text) = printed(&scene.mapsmith.configuration().cli(&["plan"]));
+    assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+    scene.registry.knows(&borrowed(&with(&said, &[("n002", "m3")])));
+    let (code, text) = printed(&scene.mapsmith.configuration().cli(&["sync"]));
+    assert_eq!(code, 0, "{text}");
+    scene.holds(&with(&said, &[("n001", "m2"), ("n002", "m3")]));
+    let (_, text) = printed(&scene.mapsmith.configuration().cli(&["check"]));
+    assert!(text.contains("store: 1 pin, 0 drained"), "{text}");
+}
+
+#[test]
+fn an_override_waits_until_the_sources_have_spoken() {
+    let gateway = Gateway::plan(newest()).entry("n000", "m1").start();
+    let registry = Registry::start(&[]);
+    registry.answers(503, "PuppetDB is starting");
+    let mapsmith = config(&gateway, &registry, STORE).start();
+    let scene = Scene { gateway, registry, mapsmith };
+    let told = scene.refused("PUT", "/v1/overrides/n000?wait=60s", r#"{"master": "m2"}"#, 502);
+    assert_eq!(
+        told,
+        "node n000 is pinned to m2 (no node goes there so far: is it a backend or server of HAProxy?); still waiting for: registry"
+    );
+    scene.holds(&entries(&[("n000", "m1")]));
+    scene.registry.knows(&[("n000", "m1"), ("n001", "m1")]);
+    reload(&scene.mapsmith);
+    scene.holds(&entries(&[("n000", "m2"), ("n001", "m1")]));
+}
+
+#[test]
+fn an_override_waits_while_the_first_answer_after_a_restart_is_held() {
+    let said = nodes(40, "m1");
+    let mut scene = Scene::start(&said);
+    scene.mapsmith.kill();
+    scene.registry.knows(&borrowed(&said[..10]));
+    scene.mapsmith.restart();
+    scene
+        .mapsmith
+        .wait_for("the answer is held", BOUND, |mapsmith| mapsmith.get("/v1/held").1[0]["id"].is_string().then_some(()));
+    let told = scene.refused("PUT", "/v1/overrides/n001?wait=60s", r#"{"master": "m2"}"#, 409);
+    assert!(told.contains("it is stored, and comes into force with the first answer"), "{told}");
+    scene.holds(&said);
+    scene.registry.knows(&borrowed(&said));
+    reload(&scene.mapsmith);
+    scene.holds(&with(&said, &[("n001", "m2")]));
+}
+
+#[test]
+fn without_a_store_overrides_are_refused_with_what_to_do() {
+    let gateway = Gateway::plan(newest()).start();
+    let registry = Registry::start(&[("n000", "m1")]);
+    let mapsmith = config(&gateway, &registry, "").start();
+    in_step(&mapsmith);
+    let scene = Scene { gateway, registry, mapsmith };
+    for (method, path, body) in [
+        ("GET", "/v1/overrides", ""),
+        ("GET", "/v1/overrides/n000", ""),
+        ("PUT", "/v1/overrides/n000", r#"{"master": "m2"}"#),
+        ("DELETE", "/v1/overrides/n000", ""),
+        ("POST", "/v1/masters/m1/drain", ""),
+        ("DELETE", "/v1/masters/m1/drain", ""),
+    ] {
+        let told = scene.refused(method, path, body, 409);
+        assert!(told.contains("set `path` in `[store]`"), "{told}");
+    }
+    let output = scene.mapsmith.cli(&["pin", "n000", "m2"]);
+    assert!(output.status.code() == Some(1) && complaints(&output).contains("[store]"), "{}", complaints(&output));
+    scene.holds(&entries(&[("n000", "m1")]));
+}
+
+#[test]
+fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
+    let scene = Scene::start(&nodes(1, "m1"));
+    for (method, path, body, part) in [
+        ("PUT", "overrides/a%20b", r#"{"master": "m2"}"#, "can be no node"),
+        ("PUT", "overrides/n", r#"{"master": "m 2"}"#, "can be no master"),
+        ("PUT", "overrides/n", r#"{"master": ""}"#, "can be no master"),
+        ("PUT", "overrides/n", r#"{"master": "m2\nclear map"}"#, "can be no master"),
+        ("PUT", "overrides/n", "", "send {\"master\""),
+        ("PUT", "overrides/n", r#"{"master": "m2", "force": true}"#, "force"),
+        ("PUT", "overrides/n", r#"{"master": "m2", "for": "soon"}"#, "is no duration"),
+        ("PUT", "overrides/n", r#"{"master": "m2", "for": "0s"}"#, "is no duration"),
+        ("PUT", "overrides/n", r#"{"master": "m2", "for": "400days"}"#, "a year at most"),
+        ("PUT", "overrides/n?wait=never", r#"{"master": "m2"}"#, "wait must be"),
+        ("POST", "masters/m%3B1%0A/drain", "", "can be no master"),
+        ("POST", "masters/m1/drain", r#"{"to": "m1"}"#, "to itself"),
+        ("POST", "masters/m1/drain", r##"{"to": "#m2"}"##, "can be no master"),
+        ("POST", "masters/m1/drain", "[", "send {\"to\""),
+    ] {
+        let told = scene.refused(method, &format!("/v1/{path}"), body, 400);
+        assert!(told.contains(part), "{method} {path} {body}: {part:?} is not in {told}");
+    }
+    let page = [("Origin", "https://evil.example")];
+    assert_eq!(scene.mapsmith.ask("PUT", "/v1/overrides/n", &page, r#"{"master": "m2"}"#).status, 403);
+    assert_eq!(scene.mapsmith.ask("POST", "/v1/masters/m1/drain", &page, "").status, 403);
+    assert_eq!(scene.mapsmith.get("/v1/overrides").1, json!({"number": 0, "pins": [], "drained": []}));
+}
+
+#[test]
+fn a_store_that_can_not_be_used_keeps_the_daemon_from_starting_and_says_why() {
+    let gateway = Gateway::plan(newest()).entry("n000", "m9").start();
+    let registry = Registry::start(&[("n000", "m1")]);
+    let config = config(&gateway, &registry, STORE);
+    let path = config.directory().join("mapsmith.db");
+    let refused = |part: &str| {
+        let output = config.cli(&["run"]);
+        let told = complaints(&output);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(&format!("store.path {}: ", path.display())) && told.contains(part), "{part:?} is not in {told}");
+        assert_eq!(memory(&gateway), entries(&[("n000", "m9")]), "nothing was touched");
+        let (code, text) = printed(&config.cli(&["check"]));
+        assert!(code == 1 && text.contains("FAIL  store: "), "{text}");
+    };
+    fs::write(&path, "no database at all ".repeat(500)).expect("a file");
+    refused("is damaged or no SQLite database");
+    fs::remove_file(&path).expect("it is there");
+
+    Connection::open(&path).and_then(|theirs| theirs.execute_batch("CREATE TABLE theirs (x)")).expect("a database");
+    refused("not one of Mapsmith's");
+    fs::remove_file(&path).expect("it is there");
+
+    fs::create_dir(&path).expect("a folder in its place");
+    refused("can't be opened");
+    fs::remove_dir(&path).expect("it is there");
+
+    let mut mapsmith = config.start();
+    in_step(&mapsmith);
+    mapsmith.kill();
+    let database = Connection::open(&path).expect("the store");
+    database.pragma_update(None, "user_version", 99).expect("a later version's store");
+    drop(database);
+    let output = mapsmith.configuration().cli(&["run"]);
+    let told = complaints(&output);
+    assert!(output.status.code() == Some(1) && told.contains("was written by a later Mapsmith (schema 99"), "{told}");
+}
+
+#[test]
+fn an_override_that_the_store_does_not_take_is_not_in_force() {
+    let said = nodes(3, "m1");
+    let scene = Scene::start(&said);
+    let other = Connection::open(scene.database()).expect("the store");
+    other.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    let told = scene.refused("PUT", "/v1/overrides/n001?wait=60s", r#"{"master": "m2"}"#, 500);
+    assert!(told.contains("mapsmith.db") && told.contains("is locked by another program"), "{told}");
+    scene.holds(&said);
+    assert_eq!(scene.mapsmith.get("/v1/overrides").1["pins"], json!([]));
+    other.execute_batch("ROLLBACK").expect("the lock's end");
+    scene.order("PUT", "overrides/n001", json!({"master": "m2"}));
+    scene.holds(&with(&said, &[("n001", "m2")]));
+}

@@ -1,0 +1,112 @@
+//! Entries that point nowhere: known before the commit, and kept, left out or held as the settings say.
+
+use serde_json::json;
+
+use crate::support::haproxy::{Gateway, Plan};
+use crate::support::mapsmith::Mapsmith;
+use crate::support::master::Master;
+use crate::support::registry::Registry;
+use crate::support::scene::{
+    BOUND, entries, gateway_settings, in_step, memory, metric, oldest_and_newest, printed, reload, source_settings,
+};
+
+const SCHEDULE: &str = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"100ms\"\n";
+
+/// A registry whose `n2` has a master that HAProxy does not have.
+fn registry() -> Registry {
+    Registry::start(&[("n1", "master1"), ("n2", "gone")])
+}
+
+fn start(gateway: &Gateway, registry: &Registry, references: &str) -> Mapsmith {
+    let source = source_settings("registry", &registry.url());
+    Mapsmith::config(&format!("{SCHEDULE}{references}{}{source}", gateway_settings(gateway))).start()
+}
+
+fn with_master(plan: Plan, master: &Master) -> Plan {
+    plan.master(master.name(), master.address())
+}
+
+#[test]
+fn an_entry_without_a_backend_is_kept_counted_and_shown() {
+    for binary in oldest_and_newest() {
+        let (master, registry) = (Master::start("master1"), registry());
+        let gateway = with_master(Gateway::plan(binary), &master).start();
+        let mapsmith = start(&gateway, &registry, "");
+        in_step(&mapsmith);
+        let status = mapsmith.wait_for("the dangling entry is shown", BOUND, |mapsmith| {
+            let status = mapsmith.get("/v1/status").1;
+            (status["references"]["unknown"] == json!({ "gone": 1 })).then_some(status)
+        });
+        assert_eq!(status["references"]["unknown_are"], "keep");
+        assert_eq!(memory(&gateway), entries(&[("n1", "master1"), ("n2", "gone")]));
+        assert_eq!(metric(&mapsmith, "mapsmith_references_dangling_entries{kind=\"unknown\"}"), Some(1.0));
+        let (code, text) = printed(&mapsmith.cli(&["explain", "n2"]));
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains("gone: an instance has no backend or server of the name; such entries are kept"), "{text}");
+    }
+}
+
+#[test]
+fn an_entry_that_is_left_out_never_gets_into_memory_and_comes_back_with_its_backend() {
+    for binary in oldest_and_newest() {
+        let (master, registry) = (Master::start("master1"), registry());
+        let mut gateway = with_master(Gateway::plan(binary), &master).start();
+        let mapsmith = start(&gateway, &registry, "[references]\nunknown = \"leave_out\"\n");
+        in_step(&mapsmith);
+        assert_eq!(memory(&gateway), entries(&[("n1", "master1")]));
+        assert_eq!(gateway.request("n2").0, 404, "the default applies");
+        assert_eq!(mapsmith.get("/v1/status").1["revision"], 1, "it never was in a revision");
+
+        let late = Master::start("gone");
+        gateway.restart_as(|plan| with_master(plan, &late));
+        mapsmith.wait_for("the entry comes back with its backend", BOUND, |_| {
+            (memory(&gateway) == entries(&[("n1", "master1"), ("n2", "gone")])).then_some(())
+        });
+        assert_eq!(gateway.request("n2"), (200, "gone".to_owned()));
+    }
+}
+
+#[test]
+fn a_revision_with_an_entry_that_points_nowhere_is_held_until_it_is_approved() {
+    for binary in oldest_and_newest() {
+        let (master, registry) = (Master::start("master1"), registry());
+        registry.knows(&[("n1", "master1")]);
+        let gateway = with_master(Gateway::plan(binary), &master).start();
+        let mapsmith = start(&gateway, &registry, "[references]\nunknown = \"hold\"\n");
+        in_step(&mapsmith);
+        registry.knows(&[("n1", "master1"), ("n2", "gone")]);
+        let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
+        assert_eq!(status, 409, "{problem:#}");
+        let held = mapsmith.get("/v1/held").1[0].clone();
+        assert!(held["reason"].as_str().is_some_and(|reason| reason.contains("gone")), "{held:#}");
+        assert_eq!(memory(&gateway), entries(&[("n1", "master1")]));
+
+        let (code, text) = printed(&mapsmith.cli(&["approve", held["id"].as_str().expect("an id")]));
+        assert_eq!(code, 0, "{text}");
+        let both = entries(&[("n1", "master1"), ("n2", "gone")]);
+        mapsmith.wait_for("the approved map is in memory", BOUND, |_| (memory(&gateway) == both).then_some(()));
+        // A further change that brings no new such master passes.
+        registry.knows(&[("n1", "master1"), ("n2", "gone"), ("n3", "master1")]);
+        reload(&mapsmith);
+        assert_eq!(memory(&gateway).len(), 3);
+    }
+}
+
+#[test]
+fn entries_of_a_master_that_is_not_ready_are_told_from_those_of_an_unknown_one() {
+    for binary in oldest_and_newest() {
+        let (one, two) = (Master::start("master1"), Master::start("master2"));
+        let registry = Registry::start(&[("n1", "master1"), ("n2", "master2")]);
+        let gateway = with_master(with_master(Gateway::plan(binary), &one), &two).start();
+        let mapsmith = start(&gateway, &registry, "[references]\nnot_ready = \"leave_out\"\n");
+        in_step(&mapsmith);
+        gateway.command("disable server master2/master2");
+        mapsmith.wait_for("the entries of the disabled master are left out", BOUND, |mapsmith| {
+            let references = mapsmith.get("/v1/status").1["references"].clone();
+            let left_out = memory(&gateway) == entries(&[("n1", "master1")]);
+            (left_out && references["not_ready"] == json!({ "master2": 1 })).then_some(())
+        });
+        gateway.command("enable server master2/master2");
+        mapsmith.wait_for("they come back with it", BOUND, |_| (memory(&gateway).len() == 2).then_some(()));
+    }
+}

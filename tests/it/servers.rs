@@ -1,0 +1,476 @@
+//! The backends' server lists: what a registry lists is what HAProxy has, without a reload and without a failed request.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+
+use crate::support::admin_proxy::AdminProxy;
+use crate::support::haproxy::{Binary, Gateway, installed};
+use crate::support::load::{Answer, Load};
+use crate::support::mapsmith::Mapsmith;
+use crate::support::master::Master;
+use crate::support::pool::{BACKEND, Pool, instance, ready, servers, settles, with_backend};
+use crate::support::scene::{BOUND, metric, newest, oldest_and_newest, version_3_0};
+
+const ROUND_ROBIN: &str = "    balance roundrobin\n";
+
+/// A gateway that sends its only node to a backend without servers.
+fn empty_backend(binary: &Binary) -> Gateway {
+    with_backend(Gateway::plan(binary).entry("node1", BACKEND), ROUND_ROBIN).start()
+}
+
+fn masters(names: &[&str]) -> Vec<Master> {
+    names.iter().map(|name| Master::start(name)).collect()
+}
+
+/// The masters as a registry lists them.
+fn listed(masters: &[Master]) -> Vec<(&str, SocketAddr)> {
+    masters.iter().map(|master| (master.name(), master.address())).collect()
+}
+
+/// Who answers the node, in as many requests as there are servers.
+fn answering(gateway: &Gateway, requests: usize) -> Vec<String> {
+    let mut names: Vec<_> = (0..requests)
+        .map(|_| {
+            let (status, name) = gateway.request("node1");
+            assert_eq!(status, 200, "{name}");
+            name
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[test]
+fn an_empty_backend_gets_the_servers_that_the_registry_lists_and_a_second_pass_sends_nothing() {
+    for binary in installed() {
+        let masters = masters(&["m1", "m2", "m3"]);
+        let gateway = empty_backend(binary);
+        let proxy = AdminProxy::start(&gateway.runtime_address());
+        let pool = Pool::start(&listed(&masters));
+        let mapsmith = pool.config(&gateway, &proxy.address(), "options = [\"check\", \"maxconn 50\"]", "").start();
+        settles(&gateway, &mapsmith, &listed(&masters));
+        assert_eq!(answering(&gateway, 9), ["m1", "m2", "m3"]);
+
+        let before = proxy.commands().len();
+        let steps = metric(&mapsmith, "mapsmith_server_steps_total{haproxy=\"edge1\"}");
+        assert!(steps.is_some_and(|steps| steps >= 3.0), "{steps:?}");
+        mapsmith.wait_for("three more looks at the servers", BOUND, |_| {
+            let looks =
+                proxy.commands()[before..].iter().filter(|command| command.line.starts_with("show servers state")).count();
+            (looks >= 3).then_some(())
+        });
+        let sent = proxy.commands()[before..].to_vec();
+        assert!(sent.iter().all(|command| command.line.starts_with("show ")), "{sent:?}");
+        assert_eq!(metric(&mapsmith, "mapsmith_server_steps_total{haproxy=\"edge1\"}"), steps);
+    }
+}
+
+#[test]
+fn what_can_be_changed_in_place_is_changed_in_place() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["old", "new"]);
+        let gateway = empty_backend(binary);
+        let proxy = AdminProxy::start(&gateway.runtime_address());
+        let pool = Pool::start(&[("s1", masters[0].address())]);
+        let mapsmith = pool.config(&gateway, &proxy.address(), "", "").start();
+        settles(&gateway, &mapsmith, &[("s1", masters[0].address())]);
+        assert_eq!(answering(&gateway, 2), ["old"]);
+
+        let before = proxy.commands().len();
+        pool.lists(&[("s1", masters[1].address())]);
+        settles(&gateway, &mapsmith, &[("s1", masters[1].address())]);
+        assert_eq!(answering(&gateway, 2), ["new"]);
+        let address = masters[1].address();
+        let text = format!(
+            r#"[{{ "name": "s1", "address": "{}", "port": {}, "weight": 7, "options": ["maxconn 9"] }}]"#,
+            address.ip(),
+            address.port()
+        );
+        pool.writes(&text);
+        mapsmith.wait_for("weight and maxconn follow", BOUND, |_| {
+            let state = gateway.command(&format!("show stat {BACKEND} 4 -1;show servers state {BACKEND}"));
+            (state.contains(",s1,") && stat(&gateway, "s1", "weight") == "7" && stat(&gateway, "s1", "slim") == "9").then_some(())
+        });
+        let sent = proxy.commands()[before..].to_vec();
+        let gone = sent.iter().find(|command| command.line.contains("del server") || command.line.contains("add server"));
+        assert_eq!(gone, None, "the same server with a new address is a change");
+    }
+}
+
+/// A column of `show stat` for one of the backend's servers.
+fn stat(gateway: &Gateway, server: &str, column: &str) -> String {
+    let table = gateway.command(&format!("show stat {BACKEND} 4 -1"));
+    let mut lines = table.lines();
+    let columns: Vec<_> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
+    let at = columns.iter().position(|name| *name == column).unwrap_or_else(|| panic!("no {column}: {table}"));
+    let row = lines.find(|line| line.split(',').nth(1) == Some(server));
+    row.and_then(|row| row.split(',').nth(at)).unwrap_or_default().to_owned()
+}
+
+/// Every answer under way was 200.
+fn assert_none_failed(answers: &[Answer]) {
+    let failed: Vec<_> = answers.iter().filter(|answer| answer.status != 200).take(5).collect();
+    assert!(failed.is_empty(), "of {} answers these failed, among others: {failed:?}", answers.len());
+    assert!(!answers.is_empty(), "the load did not run");
+}
+
+/// The load takes what processor time there is, so one of these tests runs at a time.
+static ROLLING: Mutex<()> = Mutex::new(());
+
+/// Twenty servers, each replaced by one at a new address while requests come in all the time.
+fn rolling_replacement(version: (u32, u32), keep_names: bool) {
+    let Some(binary) = installed().iter().find(|binary| binary.version == version) else {
+        println!("HAProxy {version:?} is not installed here");
+        return;
+    };
+    let _alone = ROLLING.lock().unwrap_or_else(PoisonError::into_inner);
+    const SERVERS: usize = 20;
+    let names: Vec<String> = (0..SERVERS).map(|number| format!("s{number}")).collect();
+    let mut running: Vec<Master> = (0..SERVERS).map(|_| Master::start("old")).collect();
+    let gateway = empty_backend(binary);
+    let list = |running: &[Master]| -> Vec<(String, SocketAddr)> {
+        let name = |at: usize| if keep_names { names[at].clone() } else { running[at].address().to_string() };
+        running.iter().enumerate().map(|(at, master)| (name(at), master.address())).collect()
+    };
+    // Where names are not kept the registry gives none, and they follow the addresses.
+    let given = |list: &[(String, SocketAddr)]| -> Vec<(String, SocketAddr)> {
+        list.iter().map(|(name, address)| (if keep_names { name.clone() } else { String::new() }, *address)).collect()
+    };
+    let pool = Pool::start(&[]);
+    let write = |running: &[Master]| {
+        let given = given(&list(running));
+        pool.lists(&given.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>());
+    };
+    write(&running);
+    let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "options = [\"check\"]\ndrain = \"30s\"", "").start();
+    let settled = |running: &[Master]| {
+        let wanted = list(running);
+        settles(&gateway, &mapsmith, &wanted.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>());
+    };
+    settled(&running);
+    let pid = gateway.pid();
+    let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
+    let mut retired = Vec::new();
+    for at in 0..SERVERS {
+        let old = std::mem::replace(&mut running[at], Master::start("new"));
+        write(&running);
+        // The file's watch alone starts a poll a second at most.
+        assert_eq!(mapsmith.post("/v1/reload").0, 202);
+        settled(&running);
+        if keep_names {
+            // Its address is no server's any more; requests that were under way on it go on to their end.
+            retired.push(old);
+        } else {
+            // The server is gone from HAProxy, so nothing can be under way on it.
+            drop(old);
+        }
+    }
+    let before = load.answered();
+    mapsmith.wait_for("the load goes on", BOUND, |_| (load.answered() > before + 100).then_some(()));
+    let answers = load.stop();
+    assert_none_failed(&answers);
+    assert!(answers.iter().any(|answer| answer.master == "old") && answers.iter().any(|answer| answer.master == "new"));
+    assert_eq!(answering(&gateway, SERVERS), ["new"]);
+    assert_eq!(gateway.pid(), pid, "no reload");
+    println!("{version:?}: {} answers, none failed", answers.len());
+}
+
+#[test]
+fn twenty_servers_move_to_new_addresses_without_a_failed_request_on_2_6() {
+    rolling_replacement((2, 6), true);
+}
+
+#[test]
+fn twenty_servers_move_to_new_addresses_without_a_failed_request_on_3_0() {
+    rolling_replacement((3, 0), true);
+}
+
+#[test]
+fn twenty_servers_move_to_new_addresses_without_a_failed_request_on_3_2() {
+    rolling_replacement((3, 2), true);
+}
+
+#[test]
+fn twenty_servers_are_replaced_by_others_without_a_failed_request_on_2_6() {
+    rolling_replacement((2, 6), false);
+}
+
+#[test]
+fn twenty_servers_are_replaced_by_others_without_a_failed_request_on_3_0() {
+    rolling_replacement((3, 0), false);
+}
+
+#[test]
+fn twenty_servers_are_replaced_by_others_without_a_failed_request_on_3_2() {
+    rolling_replacement((3, 2), false);
+}
+
+#[test]
+fn a_server_that_an_operator_disabled_stays_so_and_is_shown() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["m1", "m2"]);
+        let gateway = empty_backend(binary);
+        let pool = Pool::start(&listed(&masters));
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "options = [\"check\"]", "").start();
+        settles(&gateway, &mapsmith, &listed(&masters));
+
+        gateway.command(&format!("disable server {BACKEND}/m1"));
+        mapsmith.wait_for("Mapsmith shows who was disabled by hand", BOUND, |mapsmith| {
+            let by_hand = instance(mapsmith)["servers"]["by_hand"].to_string();
+            (by_hand.contains("m1") && by_hand.contains("maintenance")).then_some(())
+        });
+        // A change of the list goes on around it, a restart of Mapsmith too.
+        let more = [listed(&masters), vec![("m3", masters[1].address())]].concat();
+        pool.lists(&more);
+        mapsmith.wait_for("the new server is ready", BOUND, |_| ready(&gateway).contains_key("m3").then_some(()));
+        assert_eq!(servers(&gateway)["m1"].1, 1, "still in maintenance");
+        drop(mapsmith);
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "options = [\"check\"]", "").start();
+        mapsmith.wait_for("a fresh Mapsmith shows it too", BOUND, |mapsmith| {
+            instance(mapsmith)["servers"]["by_hand"].to_string().contains("m1").then_some(())
+        });
+        assert_eq!(servers(&gateway)["m1"].1, 1, "still in maintenance");
+
+        gateway.command(&format!("enable server {BACKEND}/m1"));
+        settles(&gateway, &mapsmith, &more);
+    }
+}
+
+/// A server that takes a request and answers it when told to.
+struct Slow {
+    address: SocketAddr,
+    answer: mpsc::Sender<()>,
+    taken: mpsc::Receiver<()>,
+}
+
+impl Slow {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (answer, wait) = mpsc::channel();
+        let (took, taken) = mpsc::channel();
+        thread::spawn(move || {
+            // A health check connects and leaves; a request has a first line.
+            for stream in listener.incoming() {
+                let mut stream: TcpStream = stream.unwrap();
+                let mut first = [0; 1];
+                if stream.read(&mut first).unwrap_or(0) == 0 {
+                    continue;
+                }
+                took.send(()).unwrap();
+                if wait.recv().is_err() {
+                    return;
+                }
+                // The client may be gone by now, which is what one of the tests is about.
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow");
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        Self { address, answer, taken }
+    }
+}
+
+/// A gateway with a slow server that has a request under way, and one that answers at once.
+fn under_way(binary: &Binary, drain: &str) -> (Gateway, Pool, Mapsmith, Slow, Master, thread::JoinHandle<(u16, String)>) {
+    let slow = Slow::start();
+    let quick = Master::start("quick");
+    let gateway = empty_backend(binary);
+    let pool = Pool::start(&[("slow", slow.address)]);
+    let mapsmith = pool.config(&gateway, &gateway.runtime_address(), &format!("drain = {drain:?}"), "").start();
+    settles(&gateway, &mapsmith, &[("slow", slow.address)]);
+    let http = gateway.http_address();
+    let request = thread::spawn(move || {
+        let answer = crate::support::http::request(http, "GET", "/", &[("X-Node-Name", "node1")], "");
+        answer.map_or((0, String::new()), |answer| (answer.status, answer.body))
+    });
+    slow.taken.recv().expect("the request arrives");
+    (gateway, pool, mapsmith, slow, quick, request)
+}
+
+#[test]
+fn a_removed_server_finishes_what_it_has_under_way_before_it_goes() {
+    for binary in oldest_and_newest() {
+        let (gateway, pool, mapsmith, slow, quick, request) = under_way(binary, "10m");
+        pool.lists(&[("quick", quick.address())]);
+        mapsmith.wait_for("the server drains, with its session told", BOUND, |mapsmith| {
+            let removing = instance(mapsmith)["servers"]["removing"].to_string();
+            (removing.contains("slow") && removing.contains('1')).then_some(())
+        });
+        assert_eq!(answering(&gateway, 4), ["quick"], "new requests go elsewhere");
+        assert!(servers(&gateway).contains_key("slow"), "it waits for its request");
+        assert!(!request.is_finished());
+        slow.answer.send(()).unwrap();
+        assert_eq!(request.join().unwrap(), (200, "slow".to_owned()));
+        settles(&gateway, &mapsmith, &[("quick", quick.address())]);
+    }
+}
+
+#[test]
+fn a_removed_server_goes_when_the_bound_is_over_though_a_request_is_under_way() {
+    for binary in oldest_and_newest() {
+        let (gateway, pool, mapsmith, _slow, quick, request) = under_way(binary, "1s");
+        pool.lists(&[("quick", quick.address())]);
+        settles(&gateway, &mapsmith, &[("quick", quick.address())]);
+        let (status, _) = request.join().unwrap();
+        assert_ne!(status, 200, "its session was shut");
+    }
+}
+
+#[test]
+fn a_server_that_comes_back_while_it_drains_is_ready_again() {
+    for binary in oldest_and_newest() {
+        let (gateway, pool, mapsmith, slow, quick, request) = under_way(binary, "10m");
+        let both = [("quick", quick.address()), ("slow", slow.address)];
+        pool.lists(&both[..1]);
+        mapsmith.wait_for("it drains", BOUND, |_| (servers(&gateway).get("slow")?.1 != 0).then_some(()));
+        pool.lists(&both);
+        settles(&gateway, &mapsmith, &both);
+        slow.answer.send(()).unwrap();
+        assert_eq!(request.join().unwrap(), (200, "slow".to_owned()));
+    }
+}
+
+#[test]
+fn a_static_algorithm_needs_a_reload_and_says_so_and_the_map_goes_on() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["m1"]);
+        let gateway = with_backend(Gateway::plan(binary), "    balance static-rr\n").start();
+        let pool = Pool::start(&listed(&masters));
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
+        let status = mapsmith.wait_for("a reload is needed", BOUND, |mapsmith| {
+            let status = instance(mapsmith);
+            (status["servers"]["state"] == "needs_reload" && status["state"] == "in_step").then_some(status)
+        });
+        let cause = status["servers"]["needs_reload"].to_string();
+        assert!(cause.contains("app") && cause.contains("m1") && cause.contains("static-rr"), "{cause}");
+        assert_eq!(gateway.memory_map(), [("node1".to_owned(), BACKEND.to_owned())]);
+    }
+}
+
+#[test]
+fn free_slots_of_a_template_serve_where_no_server_can_be_added() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["m1", "m2", "m3"]);
+        let lines = "    balance source\n    server-template slot 1-3 127.0.0.1:1 disabled\n";
+        let gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), lines).start();
+        let pool = Pool::start(&listed(&masters[..2]));
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "slots = \"slot\"", "").start();
+        let addresses = |masters: &[Master]| -> Vec<String> {
+            let mut addresses: Vec<_> = masters.iter().map(|master| master.address().to_string()).collect();
+            addresses.sort();
+            addresses
+        };
+        let served = |wanted: &[Master]| {
+            mapsmith.wait_for("the slots serve", BOUND, |mapsmith| {
+                let mut seen: Vec<_> = ready(&gateway).into_values().collect();
+                seen.sort();
+                (seen == addresses(wanted) && instance(mapsmith)["servers"]["state"] == "in_step").then_some(())
+            });
+        };
+        served(&masters[..2]);
+        assert_eq!(gateway.request("node1").0, 200);
+        let before = ready(&gateway);
+        pool.lists(&listed(&masters));
+        served(&masters);
+        assert!(before.iter().all(|slot| ready(&gateway).get(slot.0) == Some(slot.1)), "nobody changed slots");
+        pool.lists(&listed(&masters[1..]));
+        served(&masters[1..]);
+    }
+}
+
+#[test]
+fn a_missing_backend_is_made_where_haproxy_can_and_named_where_it_cannot() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["m1"]);
+        let defaults =
+            "defaults masters\n    mode http\n    balance roundrobin\n    timeout connect 5s\n    timeout server 60s\n";
+        let gateway = Gateway::plan(binary).entry("node1", BACKEND).more(defaults).start();
+        let pool = Pool::start(&listed(&masters));
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "defaults = \"masters\"", "").start();
+        if binary.version >= (3, 4) {
+            settles(&gateway, &mapsmith, &listed(&masters));
+            assert_eq!(gateway.request("node1"), (200, "m1".to_owned()));
+        } else {
+            let status = mapsmith.wait_for("a reload is needed", BOUND, |mapsmith| {
+                let status = instance(mapsmith);
+                (status["servers"]["state"] == "needs_reload").then_some(status)
+            });
+            let cause = status["servers"]["needs_reload"].to_string();
+            assert!(cause.contains("app") && cause.contains("3.4"), "{cause}");
+        }
+    }
+}
+
+#[test]
+fn a_haproxy_that_restarts_in_the_middle_of_any_step_gets_the_servers_all_the_same() {
+    // A prefix of the command at which HAProxy is killed and started again, and what is listed before and after.
+    for (prefix, before, after) in
+        [("add server", 1, 3), ("set server", 3, 2), ("del server", 3, 1), ("show servers state", 2, 3)]
+    {
+        for killed_first in [true, false] {
+            let masters = masters(&["m1", "m2", "m3"]);
+            let mut gateway = empty_backend(version_3_0());
+            let proxy = AdminProxy::start(&gateway.runtime_address());
+            let pool = Pool::start(&listed(&masters[..before]));
+            let mapsmith = pool.config(&gateway, &proxy.address(), "options = [\"check\"]", "").start();
+            settles(&gateway, &mapsmith, &listed(&masters[..before]));
+            proxy.hold(prefix, 1);
+            pool.lists(&listed(&masters[..after]));
+            proxy.wait_held();
+            if killed_first {
+                gateway.restart();
+                proxy.forward();
+            } else {
+                // Carried out, and then the process goes with all that it was told at runtime.
+                proxy.forward();
+                gateway.restart();
+            }
+            settles(&gateway, &mapsmith, &listed(&masters[..after]));
+            assert_eq!(gateway.request("node1").0, 200, "{prefix}");
+        }
+    }
+}
+
+#[test]
+fn a_reply_cut_short_is_looked_into_and_nothing_is_done_twice() {
+    for prefix in ["add server", "set server", "del server", "show servers state"] {
+        let masters = masters(&["m1", "m2", "m3"]);
+        let gateway = empty_backend(newest());
+        let proxy = AdminProxy::start(&gateway.runtime_address());
+        let pool = Pool::start(&listed(&masters[..1]));
+        let mapsmith = pool.config(&gateway, &proxy.address(), "", "").start();
+        settles(&gateway, &mapsmith, &listed(&masters[..1]));
+        proxy.cut(prefix, 1, 3);
+        pool.lists(&listed(&masters));
+        settles(&gateway, &mapsmith, &listed(&masters));
+        pool.lists(&listed(&masters[1..]));
+        settles(&gateway, &mapsmith, &listed(&masters[1..]));
+        assert_eq!(proxy.shortened(), 1, "{prefix}");
+        assert_eq!(gateway.request("node1").0, 200);
+    }
+}
+
+#[test]
+fn only_what_is_declared_and_owned_is_touched() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["m1", "stranger", "m3"]);
+        let stranger = format!("{ROUND_ROBIN}    server stranger {}\n", masters[1].address());
+        let other = format!("backend other\n    server m3 {}\n", masters[2].address());
+        let gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), &stranger).more(&other).start();
+        let pool = Pool::start(&listed(&masters[..1]));
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
+        mapsmith.wait_for("ours is there, and the stranger is counted", BOUND, |mapsmith| {
+            let status = instance(mapsmith);
+            (ready(&gateway).contains_key("m1") && status["servers"]["foreign"] == 1).then_some(())
+        });
+        assert!(ready(&gateway).contains_key("stranger"));
+        drop(mapsmith);
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "manage = \"all\"", "").start();
+        settles(&gateway, &mapsmith, &listed(&masters[..1]));
+        assert!(gateway.command("show servers state other").contains(" m3 "), "another backend is nobody's business");
+    }
+}
