@@ -18,7 +18,7 @@ use crate::model::server::ServerAddress;
 use crate::model::status::{LISTED_SERVERS, ServersState, ServersStatus};
 use crate::model::{DesiredServers, ObservedServers, Revision};
 use crate::plan::HaproxyVersion;
-use crate::plan::servers::{Memory, Refusal, ServerPlan, ServerStep, plan_servers};
+use crate::plan::servers::{Memory, Phase, Refusal, Removing, ServerPlan, ServerStep, plan_servers};
 use crate::references::Targets;
 use crate::settings;
 use crate::telemetry::{SERVER_REFUSALS, SERVER_STEPS, SERVERS_BY_HAND, SERVERS_IN_STEP, SERVERS_NEED_RELOAD, SERVERS_REMOVING};
@@ -103,25 +103,33 @@ impl ServerKeeper {
     /// The first half: what makes servers exist and ready. Must come before the map. A failure is in the status; the map's own
     /// commands will show whether HAProxy is there at all.
     pub async fn make_ready(&mut self, version: HaproxyVersion, wanted: Option<&Arc<Revision>>) {
-        let outcome = self.try_make_ready(version, wanted).await;
-        self.conclude(outcome);
+        if self.is_due(wanted) {
+            let outcome = self.try_make_ready(version, wanted).await;
+            if outcome.is_err() {
+                // What was planned is of a state that may be past.
+                self.plan.iter_mut().for_each(|plan| plan.after.clear());
+            }
+            self.conclude(outcome);
+        }
     }
 
     /// The second half: what takes servers away. `wanted` is the map that HAProxy was seen to hold.
     pub async fn take_away(&mut self, version: HaproxyVersion, wanted: &Arc<Revision>) {
-        let outcome = self.try_take_away(version, wanted).await;
-        self.conclude(outcome);
+        if self.plan.as_ref().is_some_and(|plan| !plan.after.is_empty()) {
+            let outcome = self.try_take_away(version, wanted).await;
+            self.conclude(outcome);
+        }
     }
 
-    fn is_due(&self) -> bool {
+    fn is_due(&self, wanted: Option<&Arc<Revision>>) -> bool {
         let desired = self.desired.borrow().as_ref().map(|desired| desired.number);
-        Instant::now() >= self.next_look || self.seen != desired
+        // A server may wait for another map to route its nodes elsewhere.
+        let routed = self.routed.as_ref().map(|(revision, _)| *revision);
+        let other_map = routed.is_some() && routed != wanted.map(|wanted| wanted.number);
+        Instant::now() >= self.next_look || self.seen != desired || other_map
     }
 
     async fn try_make_ready(&mut self, version: HaproxyVersion, wanted: Option<&Arc<Revision>>) -> Result<(), RuntimeError> {
-        if !self.is_due() {
-            return Ok(());
-        }
         let mut sent = Vec::new();
         for _ in 0..ROUNDS {
             let Some(plan) = self.look(version, wanted).await? else { return Ok(()) };
@@ -174,13 +182,15 @@ impl ServerKeeper {
             return Ok(None);
         };
         let mut plan = self.plan(&desired, &observed, version);
-        if !plan.removing.is_empty()
-            && let Some(wanted) = wanted
-            && self.routed.as_ref().is_none_or(|(revision, _)| *revision != wanted.number)
-        {
-            let masters = wanted.entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
-            self.routed = Some((wanted.number, Arc::new(masters)));
-            plan = self.plan(&desired, &observed, version);
+        // What the map routes to is of interest only while something is to go.
+        match wanted.filter(|_| !plan.removing.is_empty()) {
+            Some(wanted) if self.routed.as_ref().is_none_or(|(revision, _)| *revision != wanted.number) => {
+                let masters = wanted.entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
+                self.routed = Some((wanted.number, Arc::new(masters)));
+                plan = self.plan(&desired, &observed, version);
+            }
+            Some(_) => {}
+            None => self.routed = None,
         }
         if let Some(memory) = &mut self.memory {
             memory.planned(&plan, &observed);
@@ -194,9 +204,7 @@ impl ServerKeeper {
         let memory = self.memory.get_or_insert_with(|| Memory::new(version));
         memory.advance(now.duration_since(self.told_time));
         self.told_time = now;
-        if let Some((_, routed)) = &self.routed {
-            memory.routed = Arc::clone(routed);
-        }
+        memory.routed = self.routed.as_ref().map_or_else(Arc::default, |(_, routed)| Arc::clone(routed));
         plan_servers(desired, observed, memory)
     }
 
@@ -280,7 +288,9 @@ impl ServerKeeper {
             Ok(()) if !plan.needs_reload.is_empty() => ServersState::NeedsReload,
             Ok(()) => ServersState::InStep,
         };
-        if matches!(state, ServersState::Working | ServersState::Failed { .. }) {
+        let waits = |removing: &Removing| matches!(removing.phase, Phase::Waiting | Phase::Routed);
+        let moving = !plan.has_no_steps() || !plan.removing.iter().all(waits);
+        if moving || matches!(state, ServersState::Failed { .. }) {
             // The next cycle looks again: a drain ends when its last session does.
             self.next_look = Instant::now();
         }
