@@ -335,6 +335,26 @@ fn a_server_that_comes_back_while_it_drains_is_ready_again() {
 }
 
 #[test]
+fn a_server_that_the_map_routes_nodes_to_stays_until_they_have_gone_elsewhere() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["m1", "m2"]);
+        let gateway = empty_backend(binary);
+        let pool = Pool::start(&listed(&masters));
+        pool.routes("node1", "m1");
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
+        settles(&gateway, &mapsmith, &listed(&masters));
+        pool.lists(&listed(&masters[1..]));
+        mapsmith.wait_for("it is known why the server stays", BOUND, |mapsmith| {
+            let removing = instance(mapsmith)["servers"]["removing"].to_string();
+            (removing.contains("app/m1") && removing.contains("the map still routes nodes to it")).then_some(())
+        });
+        assert!(ready(&gateway).contains_key("m1"), "it serves on");
+        pool.routes("node1", "m2");
+        settles(&gateway, &mapsmith, &listed(&masters[1..]));
+    }
+}
+
+#[test]
 fn a_static_algorithm_needs_a_reload_and_says_so_and_the_map_goes_on() {
     for binary in oldest_and_newest() {
         let masters = masters(&["m1"]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,7 +28,7 @@ impl Pool {
     /// A registry that lists these servers.
     pub fn start(servers: &[(&str, SocketAddr)]) -> Self {
         let pool = Self { folder: tempfile::Builder::new().prefix("mapsmith-pool-").tempdir().expect("a temporary folder") };
-        fs::write(pool.nodes(), json!({ "node1": BACKEND }).to_string()).expect("the nodes can be written");
+        pool.routes("node1", BACKEND);
         pool.lists(servers);
         pool
     }
@@ -39,6 +39,11 @@ impl Pool {
 
     fn servers(&self) -> PathBuf {
         self.folder.path().join("servers.json")
+    }
+
+    /// From now on its only node has this master.
+    pub fn routes(&self, node: &str, master: &str) {
+        replace(&self.nodes(), &json!({ node: master }).to_string());
     }
 
     /// From now on it lists these; an empty name leaves the name out.
@@ -55,9 +60,7 @@ impl Pool {
 
     /// From now on its file holds this, whatever it is.
     pub fn writes(&self, text: &str) {
-        let fresh = self.folder.path().join("servers.json.new");
-        fs::write(&fresh, text).expect("the list can be written");
-        fs::rename(&fresh, self.servers()).expect("the list can be put in place");
+        replace(&self.servers(), text);
     }
 
     /// A Mapsmith that drives one HAProxy behind this socket; `backend` is more of the `[[backend]]`, `more` of the file's beginning.
@@ -71,6 +74,13 @@ impl Pool {
             file_source_settings("servers", &self.servers()),
         ))
     }
+}
+
+/// Nobody reads half of it.
+fn replace(path: &Path, text: &str) {
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, text).expect("the file can be written");
+    fs::rename(&fresh, path).expect("the file can be put in place");
 }
 
 /// A gateway whose backend balances so and has these lines.
