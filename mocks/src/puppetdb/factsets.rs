@@ -73,7 +73,7 @@ impl Factsets {
 
 fn holds(condition: &Condition, certname: &str, factset: &Factset) -> bool {
     match condition {
-        Condition::Certname(wanted) => certname == wanted,
+        Condition::Certname(wanted) => wanted.contains(certname),
         Condition::NewerThan(time) => factset.producer_timestamp > *time,
     }
 }

@@ -238,6 +238,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_query_for_some_nodes_finds_those_that_are_there() {
+        let url = start().await;
+        for (node, producer) in [("n1", "puppet00"), ("n2", "puppet01"), ("n3", "puppet01")] {
+            submit_facts(&url, node, "2026-11-20T10:00:00Z", producer).await;
+        }
+        let text = r#"factsets[certname, producer] { certname in ["n3", "n1", "n4"] }"#;
+        let wanted = r#"[{"certname":"n1","producer":"puppet00"},{"certname":"n3","producer":"puppet01"}]"#;
+        assert_eq!(query(&url, text).await, (StatusCode::OK, wanted.into()));
+    }
+
+    #[tokio::test]
     async fn a_query_it_does_not_know_is_refused_with_plain_text() {
         let url = start().await;
         let (status, text) = query(&url, "nodes[certname] {}").await;

@@ -3,9 +3,12 @@
 //! ```text
 //! factsets[FIELD, ...] { [CONDITION [and CONDITION ...]] [order by producer_timestamp] }
 //! FIELD     = certname | producer | producer_timestamp
-//! CONDITION = certname = "NODE" | producer_timestamp > "TIME"
+//! CONDITION = certname = "NODE" | certname in ["NODE", ...] | producer_timestamp > "TIME"
 //! ```
+//! Parentheses may stand around conditions: with `and` alone they change nothing.
 //! Everything else is refused, in PuppetDB's words where it has some.
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
@@ -40,8 +43,8 @@ impl Field {
 /// What a factset must fulfil to be in the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// It is this node's.
-    Certname(String),
+    /// It is one of these nodes'.
+    Certname(BTreeSet<String>),
     /// It was produced after this time.
     NewerThan(Timestamp),
 }
@@ -94,10 +97,7 @@ pub fn parse(query: &str) -> Result<FactsetQuery, QueryError> {
     reader.expect("{")?;
     let mut conditions = Vec::new();
     if !reader.sees("}") && !reader.sees("order") {
-        conditions.push(reader.condition()?);
-        while reader.takes("and") {
-            conditions.push(reader.condition()?);
-        }
+        reader.conditions(&mut conditions)?;
     }
     let oldest_first = reader.takes("order");
     if oldest_first {
@@ -169,12 +169,31 @@ impl<'query> Reader<'query> {
         Ok(fields)
     }
 
+    /// Conditions that must all hold, so that it is enough to count the parentheses.
+    fn conditions(&mut self, conditions: &mut Vec<Condition>) -> Result<(), QueryError> {
+        let mut open = 0_usize;
+        loop {
+            while self.takes("(") {
+                open += 1;
+            }
+            conditions.push(self.condition()?);
+            while open > 0 && self.takes(")") {
+                open -= 1;
+            }
+            if !self.takes("and") {
+                break;
+            }
+        }
+        if open == 0 { Ok(()) } else { Err(self.wrong(")")) }
+    }
+
     fn condition(&mut self) -> Result<Condition, QueryError> {
         let name = self.word("a condition")?;
         match Field::named(name) {
+            Some(Field::Certname) if self.takes("in") => Ok(Condition::Certname(self.texts()?)),
             Some(Field::Certname) => {
                 self.expect("=")?;
-                Ok(Condition::Certname(self.text()?.into()))
+                Ok(Condition::Certname(BTreeSet::from([self.text()?.into()])))
             }
             Some(Field::ProducerTimestamp) => {
                 self.expect(">")?;
@@ -183,6 +202,17 @@ impl<'query> Reader<'query> {
             }
             Some(Field::Producer) | None => Err(QueryError::NotQueryable(name.into())),
         }
+    }
+
+    /// Texts in brackets.
+    fn texts(&mut self) -> Result<BTreeSet<String>, QueryError> {
+        self.expect("[")?;
+        let mut texts = BTreeSet::from([self.text()?.into()]);
+        while self.takes(",") {
+            texts.insert(self.text()?.into());
+        }
+        self.expect("]")?;
+        Ok(texts)
     }
 
     /// A text in double or single quotes. Certnames and times hold neither, so no escape is known.
@@ -244,9 +274,21 @@ mod tests {
             parse(&format!(
                 "factsets[producer] {{ certname = 'n1'\n and producer_timestamp > \"{time}\" order by producer_timestamp }}"
             )),
-            query(&[Producer], &[Condition::Certname("n1".into()), newer], true)
+            query(&[Producer], &[Condition::Certname(BTreeSet::from(["n1".into()])), newer.clone()], true)
         );
         assert_eq!(parse("factsets [certname] { order by producer_timestamp } "), query(&[Certname], &[], true));
+        // What a learned route makes it ask: the usual query, narrowed to some nodes.
+        let nodes = Condition::Certname(BTreeSet::from(["a.example.test".into(), "c".into()]));
+        assert_eq!(
+            parse("factsets[certname, producer] { certname in [\"a.example.test\", \"c\"] }"),
+            query(&[Certname, Producer], std::slice::from_ref(&nodes), false)
+        );
+        assert_eq!(
+            parse(&format!(
+                "factsets[certname] {{ ((producer_timestamp > \"{time}\")) and certname in ['c', 'a.example.test'] }}"
+            )),
+            query(&[Certname], &[newer, nodes], false)
+        );
     }
 
     #[test]
@@ -273,6 +315,12 @@ mod tests {
             "factsets[certname] { producer_timestamp > \"yesterday\" }",
             "factsets[certname] { certname = \"n",
             "factsets[certname] { certname = \"a\" or certname = \"b\" }",
+            "factsets[certname] { (certname = \"a\" }",
+            "factsets[certname] { certname = \"a\") }",
+            "factsets[certname] { certname in [] }",
+            "factsets[certname] { certname in [\"a\" \"b\"] }",
+            "factsets[certname] { certname in [\"a\", }",
+            "factsets[certname] { certname in \"a\" }",
             "factsets[certname] {} extra",
             "factsets[certname] { certname = ü }",
         ] {
