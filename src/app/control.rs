@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,7 +16,7 @@ use crate::haproxy::MapClient;
 use crate::http::Control;
 use crate::http::dto::{
     ExplainChange, ExplainInstance, ExplainReport, ExplainSource, LearnedReport, MasterLoad, Readiness, ReferencesReport,
-    ReloadInstance, ReloadOutcome, ReloadReport, ReloadSource, StatusReport,
+    ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource, StatusReport,
 };
 use crate::http::error::ApiError;
 use crate::model::revision::RevisionSummary;
@@ -70,6 +70,11 @@ impl Gateway {
         decision.held.iter().chain(self.server_decision.borrow().held()).cloned().collect()
     }
 
+    /// The number of the desired server lists.
+    fn servers_number(&self) -> Option<u64> {
+        self.desired_servers.borrow().as_ref().map(|desired| desired.number)
+    }
+
     fn instance_reports(&self) -> Vec<InstanceReport> {
         self.instances.iter().map(|instance| instance.borrow().clone()).collect()
     }
@@ -83,10 +88,16 @@ impl Gateway {
             .map(|(status, _)| ReloadSource { name: status.name, poll: status.last_poll, error: status.error })
             .collect();
         let held = self.all_held(&decision);
+        let desired = self.servers_number();
         let instances = self
             .instance_reports()
             .into_iter()
             .map(|report| ReloadInstance {
+                servers: report.status.servers.as_ref().map(|servers| ReloadServers {
+                    verified: servers.needs_reload.is_empty() && report.servers_held >= desired,
+                    state: servers.state.clone(),
+                    needs_reload: servers.needs_reload.clone(),
+                }),
                 verified: report.looked >= decision.look && matches!(report.status.state, InstanceState::InStep { .. }),
                 apply: report.status.last_apply.filter(|apply| apply.revision > before),
                 name: report.status.name,
@@ -131,6 +142,44 @@ impl Gateway {
         let mut decision = self.decision.clone();
         let wait = decision.wait_for(reached);
         Some(timeout_at(deadline, wait).await.ok()?.ok()?.clone())
+    }
+
+    /// Waits until the changes of server lists that come into force before the deadline have done so: the others wait for quiet.
+    async fn quiet(&self, deadline: Instant, request: u64) -> Option<()> {
+        let mut lists = self.server_decision.clone();
+        timeout_at(deadline, lists.wait_for(|lists| lists.considered >= request)).await.ok()?.ok()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let latest = SignedDuration::try_from(left).ok().and_then(|left| Timestamp::now().checked_add(left).ok());
+        let waits = |lists: &ServerDecision| {
+            let due = lists.backends.iter().filter_map(|backend| backend.change_due).min();
+            due.is_some_and(|due| latest.is_some_and(|latest| due < latest))
+        };
+        // A list that is never quiet is no reason to say nothing of the rest.
+        let _ = timeout_at(deadline, lists.wait_for(|lists| !waits(lists))).await;
+        Some(())
+    }
+
+    /// Waits until every instance but those that are `behind` anyway holds the servers that are desired, as far as it can without
+    /// a reload of HAProxy. Those that do not or can't, each with the reason.
+    async fn servers_behind(&self, behind: &[String], deadline: Instant) -> Vec<String> {
+        let Some(number) = self.servers_number() else { return Vec::new() };
+        let is_behind = |instance: &&watch::Receiver<InstanceReport>| behind.contains(&instance.borrow().status.name);
+        let waits = self.instances.iter().filter(|instance| !is_behind(instance)).map(|instance| async move {
+            let mut report = instance.clone();
+            let held = report.wait_for(|report| report.servers_held.is_some_and(|held| held >= number));
+            let in_time = timeout_at(deadline, held).await.is_ok_and(|result| result.is_ok());
+            let status = instance.borrow().status.clone();
+            let servers = status.servers?;
+            match servers.needs_reload.as_slice() {
+                [] if in_time => None,
+                [] => Some(format!("{} ({})", status.name, servers.state)),
+                [first, rest @ ..] => {
+                    let more = if rest.is_empty() { String::new() } else { format!("; and {} more", rest.len()) };
+                    Some(format!("{} (servers need a reload of HAProxy: {first}{more})", status.name))
+                }
+            }
+        });
+        join_all(waits).await.into_iter().flatten().collect()
     }
 
     /// Waits until every instance has looked again and holds the decision's revision. The names of those that do not.
@@ -204,7 +253,7 @@ impl Control for Gateway {
             },
             map_file: decision.file,
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
-            servers_number: self.desired_servers.borrow().as_ref().map(|desired| desired.number),
+            servers_number: self.servers_number(),
             backends: self.server_decision.borrow().backends.clone(),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
@@ -242,8 +291,7 @@ impl Control for Gateway {
         // Every source has been polled since, and the answers are decided on.
         let decided = async {
             let decision = self.decided(deadline, |decision| decision.considered >= request).await?;
-            let mut lists = self.server_decision.clone();
-            timeout_at(deadline, lists.wait_for(|lists| lists.considered >= request)).await.ok()?.ok()?;
+            self.quiet(deadline, request).await?;
             Some(decision)
         };
         let Some(decision) = decided.await else {
@@ -256,7 +304,10 @@ impl Control for Gateway {
             let message = format!("no answer within {wait:?} from: {}", slow.join(", "));
             return self.reload_report(ReloadOutcome::SourceFailed, message, before, start);
         };
-        let behind = if decision.active { self.verified(decision.look, deadline).await } else { Vec::new() };
+        let mut behind = if decision.active { self.verified(decision.look, deadline).await } else { Vec::new() };
+        if decision.active {
+            behind.extend(self.servers_behind(&behind, deadline).await);
+        }
         // An optional source's failure is no failure of the reload; the report tells of it all the same.
         let failed: Vec<_> = self
             .source_statuses()

@@ -67,6 +67,10 @@ fn text(report: &ReloadReport) -> String {
         if let Some(apply) = &instance.apply {
             let _ = writeln!(text, "    by {}: {}", apply.strategy.label(), steps(&apply.steps));
         }
+        if let Some(servers) = &instance.servers {
+            let _ = writeln!(text, "    {}", servers.state);
+            servers.needs_reload.iter().for_each(|cause| text.push_str(&format!("    {cause}\n")));
+        }
     }
     let _ = writeln!(text, "  in all {:.1} ms", report.milliseconds);
     report.held.iter().for_each(|held| text.push_str(&held_text(held)));

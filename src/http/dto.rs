@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::learned::LearnedStatus;
 use crate::model::revision::RevisionSummary;
 use crate::model::status::{
-    ApplyReport, BackendStatus, InstanceState, InstanceStatus, MapFileStatus, PollReport, SourceStatus, StepTiming,
+    ApplyReport, BackendStatus, InstanceState, InstanceStatus, MapFileStatus, PollReport, ServersState, SourceStatus, StepTiming,
 };
 use crate::model::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin};
 use crate::references::{Action, Dangling};
@@ -75,7 +75,7 @@ pub struct MasterLoad {
 pub enum ReloadOutcome {
     /// The poll was asked for, or the override is stored; nobody waited.
     Requested,
-    /// Every instance holds the revision that the sources' answers led to.
+    /// Every instance holds the revision and the servers that the sources' answers led to.
     InStep,
     /// The guard holds the change back; nothing of it was applied.
     Held,
@@ -129,8 +129,23 @@ pub struct ReloadInstance {
     pub state: InstanceState,
     /// Whether it was seen to hold the revision since the reload was asked for.
     pub verified: bool,
+    /// Where its server lists stand; none where no backend is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub servers: Option<ReloadServers>,
     /// How the revision was brought to it, if it had to be.
     pub apply: Option<ApplyReport>,
+}
+
+/// An instance's server lists in a [`ReloadReport`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadServers {
+    /// Where they stand.
+    #[serde(flatten)]
+    pub state: ServersState,
+    /// Whether every server that is to be there was seen to be; those that are to go may still drain.
+    pub verified: bool,
+    /// What only a reload of HAProxy can bring, and why: one sentence each.
+    pub needs_reload: Vec<String>,
 }
 
 /// `GET /v1/nodes/{node}`.

@@ -150,18 +150,20 @@ impl ServerDecider {
 
     /// Decides what every backend should have at `now`, a time of one steady clock.
     pub fn decide(&mut self, lists: &Lists, now: Duration) {
-        let mut changed = false;
         for (backend, list) in self.backends.iter_mut().zip(lists) {
             if let Some(list) = list {
                 let resolved = backend.resolve(list, &self.resolver);
                 backend.consider(resolved, &self.limits, now);
             }
-            changed |= backend.step(now);
+            backend.step(now);
         }
-        if changed {
-            let number = self.desired.as_ref().map_or(0, |desired| desired.number) + 1;
-            let backends = self.backends.iter().filter_map(|backend| Some((backend.settings.name.clone(), backend.desired()?)));
-            self.desired = Some(Arc::new(DesiredServers { number, backends: backends.collect() }));
+        let backends = self.backends.iter().filter_map(|backend| Some((backend.settings.name.clone(), backend.desired()?)));
+        let backends: BTreeMap<_, _> = backends.collect();
+        // Also where the servers are the same: whose the others are changes with what is left out.
+        let before = self.desired.as_ref();
+        if before.map_or(!backends.is_empty(), |before| before.backends != backends) {
+            let number = before.map_or(0, |before| before.number) + 1;
+            self.desired = Some(Arc::new(DesiredServers { number, backends }));
         }
         self.backends.iter().for_each(BackendList::record);
     }
@@ -432,11 +434,11 @@ impl BackendList {
         self.held = Some(held);
     }
 
-    /// Brings into force what is due. Whether the servers that the backend should have are others now.
-    fn step(&mut self, now: Duration) -> bool {
+    /// Brings into force what is due.
+    fn step(&mut self, now: Duration) {
         let before = self.damper.in_force().cloned();
         if !self.damper.step(now) {
-            return false;
+            return;
         }
         let nothing = BTreeMap::new();
         let (old, new) = (before.as_ref().unwrap_or(&nothing), self.damper.in_force().unwrap_or(&nothing));
@@ -449,7 +451,6 @@ impl BackendList {
         self.former.extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
         let forgotten = self.former.len().saturating_sub(FORMER_NAMES);
         self.former.drain(..forgotten);
-        true
     }
 
     fn desired(&self) -> Option<DesiredBackend> {

@@ -59,6 +59,8 @@ pub struct InstanceReport {
     pub status: InstanceStatus,
     /// The last [`Wanted::look`] that the instance was in step with.
     pub looked: u64,
+    /// The number of the desired server lists that it holds, see [`ServerKeeper::held`].
+    pub servers_held: Option<u64>,
     /// The routes it learned that the map does not have, sorted by node.
     pub learned: Arc<[LearnedRoute]>,
 }
@@ -187,7 +189,7 @@ impl Instance {
             timeout: instance.timeout,
             verify: schedule.verify,
             observe: schedule.observe,
-            report: InstanceReport { status, looked: 0, learned: Arc::new([]) },
+            report: InstanceReport { status, looked: 0, servers_held: None, learned: Arc::new([]) },
             process: None,
             cost: None,
             verified: None,
@@ -324,8 +326,17 @@ impl Instance {
 
     /// The order is what keeps requests from failing: servers that become ready, the map, servers that leave.
     async fn reconcile(&mut self, wanted: Option<&Wanted>) -> Result<InstanceState, Failure> {
-        let glance = self.client.glance().await.map_err(Failure::Look)?;
-        let (counters, cost, version) = self.observe_process(&glance)?;
+        let glance = self.client.glance().await.map_err(Failure::Look);
+        let (counters, cost, version) = match glance.and_then(|glance| self.observe_process(&glance)) {
+            Ok(seen) => seen,
+            Err(failure) => {
+                if let Some(servers) = &mut self.servers {
+                    servers.lost(failure.to_string());
+                    self.report_servers();
+                }
+                return Err(failure);
+            }
+        };
         if let Some(servers) = &mut self.servers {
             servers.make_ready(version, wanted.map(|wanted| &wanted.revision)).await;
         }
@@ -337,9 +348,16 @@ impl Instance {
             if let (Some(wanted), Ok(InstanceState::InStep { .. })) = (wanted, &state) {
                 servers.take_away(version, &wanted.revision).await;
             }
-            self.report.status.servers = servers.status().cloned();
         }
+        self.report_servers();
         state
+    }
+
+    fn report_servers(&mut self) {
+        if let Some(servers) = &self.servers {
+            self.report.status.servers = servers.status().cloned();
+            self.report.servers_held = servers.held();
+        }
     }
 
     async fn reconcile_map(&mut self, wanted: &Wanted, counters: MapCounters, cost: CostModel) -> Result<InstanceState, Failure> {

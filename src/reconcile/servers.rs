@@ -44,6 +44,8 @@ pub struct ServerKeeper {
     /// The masters that the map wanted last routes nodes to.
     routed: Option<(u64, Arc<BTreeSet<String>>)>,
     status: Option<ServersStatus>,
+    /// The number of the desired lists whose servers were all seen to be there, as far as that can be done at runtime.
+    held: Option<u64>,
     steps: u64,
     last_steps: Vec<String>,
 }
@@ -74,6 +76,7 @@ impl ServerKeeper {
             plan: None,
             routed: None,
             status: None,
+            held: None,
             steps: 0,
             last_steps: Vec::new(),
         }
@@ -88,6 +91,17 @@ impl ServerKeeper {
     /// What is known of the lists; none before they were first seen, and where no backend is declared.
     pub fn status(&self) -> Option<&ServersStatus> {
         self.status.as_ref()
+    }
+
+    /// The number of the desired lists that the instance is known to hold: every server that is to be there is, but for those that
+    /// only a reload of HAProxy can bring. Servers that are to go may still drain. None while that is not known.
+    pub fn held(&self) -> Option<u64> {
+        self.held
+    }
+
+    /// HAProxy could not be looked at, so nothing is known of its lists.
+    pub fn lost(&mut self, error: String) {
+        self.fail(error);
     }
 
     /// Resolves when other lists are desired. Dropping the future loses nothing.
@@ -204,6 +218,7 @@ impl ServerKeeper {
         let memory = self.memory.get_or_insert_with(|| Memory::new(version));
         memory.advance(now.duration_since(self.told_time));
         self.told_time = now;
+        memory.desired(desired);
         memory.routed = self.routed.as_ref().map_or_else(Arc::default, |(_, routed)| Arc::clone(routed));
         plan_servers(desired, observed, memory)
     }
@@ -253,7 +268,12 @@ impl ServerKeeper {
                         idle.push(step);
                     }
                     counter!(SERVER_REFUSALS, "haproxy" => self.name.clone()).increment(1);
-                    tracing::warn!(instance = self.name, "{step}: {refusal}");
+                    if refusal == server_command::Refusal::ConnectionsLeft {
+                        // Comes again at each look until the last one is closed; the status shows it.
+                        tracing::debug!(instance = self.name, "{step}: {refusal}");
+                    } else {
+                        tracing::warn!(instance = self.name, "{step}: {refusal}");
+                    }
                     memory.answered(step, Err(refused(refusal)));
                 }
             }
@@ -278,16 +298,39 @@ impl ServerKeeper {
 impl ServerKeeper {
     /// Takes the outcome of one half into status and metrics.
     fn conclude(&mut self, outcome: Result<(), RuntimeError>) {
+        if let Err(error) = outcome {
+            self.fail(error.to_string());
+            return;
+        }
         let Some(plan) = self.plan.clone() else {
             self.status = None;
+            self.held = None;
             return;
         };
-        let state = match outcome {
-            Err(error) => ServersState::Failed { error: error.to_string() },
-            Ok(()) if !plan.has_no_steps() || !plan.removing.is_empty() => ServersState::Working,
-            Ok(()) if !plan.needs_reload.is_empty() => ServersState::NeedsReload,
-            Ok(()) => ServersState::InStep,
+        self.held = self.seen.filter(|_| plan.before.is_empty());
+        let state = if !plan.has_no_steps() || !plan.removing.is_empty() {
+            ServersState::Working
+        } else if !plan.needs_reload.is_empty() {
+            ServersState::NeedsReload
+        } else {
+            ServersState::InStep
         };
+        self.publish(state, &plan);
+    }
+
+    /// The lists could not be seen or changed. What was seen before is shown on.
+    fn fail(&mut self, error: String) {
+        self.held = None;
+        if self.plan.is_none() && self.desired.borrow().is_none() {
+            // Nothing is declared, or not known yet.
+            self.status = None;
+            return;
+        }
+        let plan = self.plan.clone().unwrap_or_default();
+        self.publish(ServersState::Failed { error }, &plan);
+    }
+
+    fn publish(&mut self, state: ServersState, plan: &ServerPlan) {
         let waits = |removing: &Removing| matches!(removing.phase, Phase::Waiting | Phase::Routed);
         let moving = !plan.has_no_steps() || !plan.removing.iter().all(waits);
         if moving || matches!(state, ServersState::Failed { .. }) {
@@ -350,7 +393,10 @@ fn slot_address(step: &ServerStep) -> Option<ServerCommand> {
 }
 
 /// A step as commands.
-fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName> {
+///
+/// # Errors
+/// When a name can't stand in a command.
+pub fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName> {
     let backend = step.backend();
     let Some(server) = step.server() else {
         let ServerStep::AddBackend { backend, defaults } = step else { return Ok(Vec::new()) };
@@ -389,7 +435,7 @@ fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName> {
 }
 
 /// HAProxy's refusal in the plan's words.
-fn refused(refusal: server_command::Refusal) -> Refusal {
+pub fn refused(refusal: server_command::Refusal) -> Refusal {
     use server_command::Refusal as Reply;
     match refusal {
         Reply::NoSuchBackend => Refusal::NoSuchBackend,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::ServerPlan;
 use super::report::Phase;
 use super::step::{Refusal, ServerStep};
-use crate::model::server::{AdminState, ObservedServers};
+use crate::model::server::{AdminState, DesiredServers, ObservedServers};
 use crate::plan::HaproxyVersion;
 
 /// A backend and a server of it.
@@ -42,6 +42,8 @@ pub struct Memory {
     refused: BTreeMap<Place, Vec<(ServerStep, Refusal)>>,
     refusals: usize,
     static_backends: BTreeSet<String>,
+    /// The servers that we deleted: one that is there again was added by somebody else.
+    deleted: BTreeSet<Place>,
 }
 
 impl Memory {
@@ -54,6 +56,7 @@ impl Memory {
             refused: BTreeMap::new(),
             refusals: 0,
             static_backends: BTreeSet::new(),
+            deleted: BTreeSet::new(),
         }
     }
 
@@ -62,6 +65,13 @@ impl Memory {
         for mark in self.marks.values_mut() {
             mark.age = mark.age.saturating_add(by);
         }
+    }
+
+    /// These are desired from now on. To be called before each plan.
+    pub fn desired(&mut self, desired: &DesiredServers) {
+        let is_former =
+            |(backend, server): &Place| desired.backends.get(backend).is_some_and(|backend| backend.former.contains(server));
+        self.deleted.retain(is_former);
     }
 
     /// A plan was made from what was observed: the drain bound of each removal runs from the first plan that drains it, and
@@ -92,8 +102,11 @@ impl Memory {
     /// A step was answered. A refusal that would come again is kept, so that the step is not sent again.
     pub fn answered(&mut self, step: &ServerStep, answer: Result<(), Refusal>) {
         let place = (step.backend().to_owned(), step.server().unwrap_or_default().to_owned());
+        if let (ServerStep::Delete { .. }, Ok(())) = (step, &answer) {
+            self.deleted.insert(place.clone());
+        }
         match (step, answer) {
-            (_, Err(refusal)) if refusal.is_lasting() => {
+            (_, Err(refusal)) if refusal.is_lasting() || is_taken(step, &refusal) => {
                 if refusal == Refusal::StaticAlgorithm && matches!(step, ServerStep::Add { .. }) {
                     self.static_backends.insert(step.backend().to_owned());
                 }
@@ -129,10 +142,20 @@ impl Memory {
         self.refused.get(&place)?.iter().find(|(refused, _)| refused == step).map(|(_, refusal)| refusal)
     }
 
+    /// Whether we deleted a server of this name, so that one that is there now is another's.
+    pub(super) fn has_deleted(&self, backend: &str, server: &str) -> bool {
+        self.deleted.contains(&(backend.to_owned(), server.to_owned()))
+    }
+
     /// Whether the backend refused a server because its algorithm is static: it will refuse them all.
     pub(super) fn is_static(&self, backend: &str) -> bool {
         self.static_backends.contains(backend)
     }
+}
+
+/// A backend whose name is taken and that is still not seen: a frontend has the name, or the backend is `disabled`.
+fn is_taken(step: &ServerStep, refusal: &Refusal) -> bool {
+    matches!((step, refusal), (ServerStep::AddBackend { .. }, Refusal::NameTaken))
 }
 
 /// Whether the runtime API, by whatever hand, keeps the server out.

@@ -139,7 +139,10 @@ fn plan_backend(backend: &mut Backend<'_>) {
         }
         if slots.contains(name) {
             backend.remove(name, server, true, may_drain);
-        } else if wanted.manage == Manage::All || wanted.former.contains(name) {
+        } else if wanted.manage == Manage::All || wanted.former.contains(name) && !backend.memory.has_deleted(backend.name, name)
+        {
+            // A former server that is there again after it was deleted is somebody else's: a second Mapsmith that still lists it
+            // would bring it back each time.
             backend.remove(name, server, false, may_drain);
         } else {
             backend.plan.foreign += 1;

@@ -104,6 +104,7 @@ impl Process {
             ServerStep::Delete { backend, server } => self.delete(backend, server),
             ServerStep::ClearSlot { .. } => self.change(step, |slot| {
                 slot.address = None;
+                slot.port = 0;
                 Ok(())
             }),
         }
