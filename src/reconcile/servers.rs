@@ -32,6 +32,8 @@ pub struct ServerKeeper {
     client: ServersClient,
     desired: watch::Receiver<Option<Arc<DesiredServers>>>,
     targets: watch::Sender<Option<Arc<Targets>>>,
+    /// What the map may point to, as last seen and not told yet.
+    last_targets: Option<Targets>,
     /// Between two looks where nothing is to do.
     every: Duration,
     memory: Option<Memory>,
@@ -68,6 +70,7 @@ impl ServerKeeper {
             client,
             desired,
             targets,
+            last_targets: None,
             every,
             memory: None,
             told_time: now,
@@ -183,14 +186,7 @@ impl ServerKeeper {
         self.seen = desired.as_ref().map(|desired| desired.number);
         self.next_look = Instant::now() + self.every;
         let observed = self.client.observe().await?;
-        let targets = Targets::of(&observed);
-        self.targets.send_if_modified(|known| {
-            let is_new = known.as_deref() != Some(&targets);
-            if is_new {
-                *known = Some(Arc::new(targets));
-            }
-            is_new
-        });
+        self.last_targets = Some(Targets::of(&observed));
         let Some(desired) = desired else {
             self.plan = None;
             return Ok(None);
@@ -296,12 +292,26 @@ impl ServerKeeper {
 }
 
 impl ServerKeeper {
+    /// Tells what the map may point to: once a half is over, for in the middle of one a server that a restarted HAProxy lost is
+    /// about to come back, and its nodes must keep their entries.
+    fn tell_targets(&mut self) {
+        let Some(targets) = self.last_targets.take() else { return };
+        self.targets.send_if_modified(|known| {
+            let is_new = known.as_deref() != Some(&targets);
+            if is_new {
+                *known = Some(Arc::new(targets));
+            }
+            is_new
+        });
+    }
+
     /// Takes the outcome of one half into status and metrics.
     fn conclude(&mut self, outcome: Result<(), RuntimeError>) {
         if let Err(error) = outcome {
             self.fail(error.to_string());
             return;
         }
+        self.tell_targets();
         let Some(plan) = self.plan.clone() else {
             self.status = None;
             self.held = None;
