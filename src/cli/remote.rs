@@ -56,6 +56,10 @@ impl Connection {
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
         let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("--url {:?} is no URL", self.url))?;
+        // A URL can't name these: its path would lead elsewhere.
+        if let Some(odd) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
+            bail!("{odd:?} can be no node and no master");
+        }
         match url.path_segments_mut() {
             Ok(mut path) => {
                 path.pop_if_empty().extend(segments);
