@@ -49,6 +49,11 @@ impl Actions {
     pub fn matter(self) -> bool {
         self != Self::default()
     }
+
+    /// Whether any change may be held back for where it points to.
+    pub fn hold(self) -> bool {
+        [self.unknown, self.not_ready].contains(&Action::Hold)
+    }
 }
 
 /// The names that a map's values may point to in one instance, and whether what they name is ready.
@@ -135,16 +140,20 @@ impl Dangling {
         masters
     }
 
-    /// Why the change from the map in force is held back, if the actions say so: one sentence for a person. A master that nodes
-    /// are routed to already is no news.
-    pub fn held(&self, actions: Actions, in_force: &EntryMap) -> Option<String> {
+    /// The masters whose entries are held back, if the actions say so. A master that nodes are routed to already is no news.
+    pub fn held_masters(&self, actions: Actions, in_force: &EntryMap) -> BTreeSet<&str> {
         let mut masters = self.masters(actions, Action::Hold);
-        if masters.is_empty() {
-            return None;
+        if !masters.is_empty() {
+            for (master, _) in in_force.load() {
+                masters.remove(master);
+            }
         }
-        for (master, _) in in_force.load() {
-            masters.remove(master);
-        }
+        masters
+    }
+
+    /// Why a change from the map in force is held back, if the actions say so: one sentence for a person.
+    pub fn held(&self, actions: Actions, in_force: &EntryMap) -> Option<String> {
+        let masters = self.held_masters(actions, in_force);
         if masters.is_empty() {
             return None;
         }
@@ -156,6 +165,22 @@ impl Dangling {
             "{entries} entries point to masters that an instance has no ready backend or server for: {}{more} (see [references])",
             shown.join(", ")
         ))
+    }
+
+    /// The map with the entries of masters that are held back as `in_force` has them; none where no entry is held back.
+    pub fn hold_back(&self, entries: &EntryMap, actions: Actions, in_force: &EntryMap) -> Option<EntryMap> {
+        let masters = self.held_masters(actions, in_force);
+        if masters.is_empty() {
+            return None;
+        }
+        let mut kept = EntryMapBuilder::new();
+        for (node, master) in entries.iter() {
+            let held = masters.contains(master);
+            if let Some(master) = if held { in_force.get(node) } else { Some(master) } {
+                kept.push(node, master).expect("entries of maps are legal, and a part of a map fits into one");
+            }
+        }
+        Some(kept.finish())
     }
 
     /// The map without the entries that the actions leave out; none where all stay.

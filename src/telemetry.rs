@@ -82,7 +82,7 @@ pub const LEARNED_ROUTES: &str = "mapsmith_learned_routes";
 pub const LEARNED_OLDEST_AGE: &str = "mapsmith_learned_oldest_age_seconds";
 /// Gauge, by `haproxy`: rows of the stick table that are not kept: keys that are no node, and those beyond the bound.
 pub const LEARNED_LEFT_OUT: &str = "mapsmith_learned_left_out";
-/// Counter, by `haproxy` and `reason` (`agreed`, `contradicted`): learned routes taken out of the stick table.
+/// Counter, by `haproxy` and `reason` (`agreed`, `contradicted`, `overridden`): learned routes taken out of the stick table.
 pub const LEARNED_FORGOTTEN: &str = "mapsmith_learned_forgotten_total";
 
 /// Logs to standard error: for people on a terminal, as JSON lines otherwise. `RUST_LOG` sets the level, else `level` counts.

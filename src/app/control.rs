@@ -220,6 +220,16 @@ fn told(change: &OverrideChange, decision: &Decision) -> String {
     }
 }
 
+/// Whether an order is held for where it points to.
+fn waits(change: &OverrideChange, decision: &Decision) -> bool {
+    match (change, &decision.in_force) {
+        (OverrideChange::Pin(pin), Some(revision)) => {
+            revision.entries.get(&pin.node) != Some(&pin.master) && decision.kept_from.contains(&pin.master)
+        }
+        _ => !decision.kept_from.is_empty(),
+    }
+}
+
 fn changes_in_words(changes: &[RevisionSummary]) -> String {
     match changes {
         [] => "nothing changed".to_owned(),
@@ -371,8 +381,14 @@ impl Control for Gateway {
             };
             ExplainInstance { name: instance.name.clone(), master, error, learned }
         });
-        let master = pin.as_ref().map(|pin| pin.master.as_str()).or(said);
-        let reference = master.and_then(|master| {
+        let in_force = decision.in_force.as_ref().and_then(|revision| revision.entries.get(&node));
+        // Where a drained master's nodes go is the sources' answer no more.
+        let ordered = match (&pin, &drained) {
+            (Some(pin), _) => Some(pin.master.as_str()),
+            (None, Some(drained)) => drained.to.as_deref().filter(|to| decision.overrides.drain(to).is_none()).or(in_force),
+            (None, None) => said,
+        };
+        let reference = ordered.and_then(|master| {
             let (why, action) = if decision.dangling.unknown.contains_key(master) {
                 ("an instance has no backend or server of the name", self.settings.references.unknown)
             } else if decision.dangling.not_ready.contains_key(master) {
@@ -384,7 +400,7 @@ impl Control for Gateway {
         });
         ExplainReport {
             reference,
-            master: decision.in_force.as_ref().and_then(|revision| revision.entries.get(&node).map(str::to_owned)),
+            master: in_force.map(str::to_owned),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {
                 revision: revision.number,
@@ -426,7 +442,7 @@ impl Control for Gateway {
             OverrideChange::Unpin { node } => format!("node {node} has no pin"),
             _ => "nothing changed".to_owned(),
         };
-        let changed = keeper.change(change).await.map_err(|error| ApiError::Store(error.to_string()))?;
+        let changed = keeper.change(change.clone()).await.map_err(|error| ApiError::Store(error.to_string()))?;
         let number = changed.ok_or(ApiError::NoOverride(nothing_to_end))?.number();
         let Some(wait) = wait else {
             let message = format!("{told}; it is stored, and every instance gets it now");
@@ -442,6 +458,9 @@ impl Control for Gateway {
             Some(held) if !decision.active => {
                 let later = "it is stored, and comes into force with the first answer of the sources that is let through";
                 (ReloadOutcome::Held, format!("{later}; held back by the guard: {} (id {})", held.reason, held.id))
+            }
+            Some(held) if waits(&change, &decision) => {
+                (ReloadOutcome::Held, format!("it is stored, and held back: {} (id {})", held.reason, held.id))
             }
             _ => self.arrival(&decision, &behind, before, wait),
         };

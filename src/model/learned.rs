@@ -27,17 +27,20 @@ pub enum Settled {
     Agreed,
     /// The map has had another answer for the node since the route was first seen, and it is not the learned master.
     Contradicted,
+    /// An operator pinned the node to another master, or drained the learned one.
+    Overridden,
 }
 
 impl Settled {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Agreed, Self::Contradicted];
+    pub const ALL: [Self; 3] = [Self::Agreed, Self::Contradicted, Self::Overridden];
 
     /// The reason as a metric label and in JSON.
     pub fn label(self) -> &'static str {
         match self {
             Self::Agreed => "agreed",
             Self::Contradicted => "contradicted",
+            Self::Overridden => "overridden",
         }
     }
 }

@@ -6,6 +6,9 @@
 //! while an answer is held, no override is held, and none hides from the guard what a source lost. Only the first answer after
 //! a start has no such answer before it: it is compared with the map file, with and without the overrides of the store. Until it
 //! is accepted, overrides wait.
+//!
+//! Entries that point nowhere may be held too (`[references]`). The sources' answer then waits as a whole; an override waits alone: its
+//! nodes stay where they are, and the others come into force.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +38,9 @@ use crate::telemetry::{
 const ROUND_BOUND: Duration = Duration::from_secs(5);
 /// Between two tries to write a map file that can't be written.
 const FILE_RETRY: Duration = Duration::from_secs(5);
+/// The least time between two decisions that only what the map may point to led to: health checks of many instances flap all the
+/// time, and each decision may be a revision.
+const TARGETS_REST: Duration = Duration::from_secs(1);
 /// The cause of a revision that overrides led to, beside the sources' names.
 pub const BY_OVERRIDE: &str = "override";
 
@@ -62,6 +68,8 @@ pub struct Decision {
     pub stuck: Vec<String>,
     /// Entries of the map that point nowhere in some instance, before any was left out.
     pub dangling: Arc<Dangling>,
+    /// Masters that an override gives nodes, and that don't get them while they point nowhere.
+    pub kept_from: Vec<String>,
     /// The map file.
     pub file: Option<MapFileStatus>,
     /// The latest revisions.
@@ -118,6 +126,8 @@ struct Said {
     passed: bool,
     /// Whether it differs from the last that was let through.
     is_new: bool,
+    /// Whether it took an approval.
+    approved: bool,
     /// The way there from the map in force, where it is known: without overrides the guard has asked for it.
     change: Option<Diff>,
 }
@@ -131,6 +141,8 @@ pub struct Decider {
     file: MapFileStatus,
     log: RevisionLog,
     approved: Option<String>,
+    /// The change that came into force by an approval at the last decision.
+    let_through: Option<String>,
     /// The sources' maps as they were when the revision in force was made, to tell which of them led to the next one.
     made_of: Vec<Option<Arc<EntryMap>>>,
     /// What the sources said when the guard last let it through: the map in force without overrides.
@@ -141,6 +153,8 @@ pub struct Decider {
     actions: Actions,
     /// What the map may point to, in each instance that has been looked at.
     targets: Vec<Arc<Targets>>,
+    /// The same, as it was when the map in force was last compared with it.
+    checked: Vec<Arc<Targets>>,
 }
 
 impl Decider {
@@ -181,11 +195,13 @@ impl Decider {
             file,
             log: RevisionLog::default(),
             approved: None,
+            let_through: None,
             made_of: Vec::new(),
             accepted: None,
             overrides,
             actions: Actions::default(),
             targets: Vec::new(),
+            checked: Vec::new(),
         };
         decider.record();
         Ok(decider)
@@ -209,7 +225,8 @@ impl Decider {
     /// What the instances should hold; none until a first answer of the sources was accepted.
     pub fn wanted(&self) -> Option<Wanted> {
         let revision = self.decision.in_force.clone().filter(|_| self.decision.active)?;
-        Some(Wanted { revision, look: self.decision.look, considered: self.decision.considered })
+        let overrides = Arc::clone(&self.overrides);
+        Some(Wanted { revision, look: self.decision.look, considered: self.decision.considered, overrides })
     }
 
     /// Lets one held change through at the next decision.
@@ -227,11 +244,10 @@ impl Decider {
     /// Whether a change that was approved came into force at the decision that followed: a source may have said something
     /// else just then.
     fn outcome_of_approval(&self, approved: HeldChange) -> Result<HeldChange, ApprovalError> {
-        let accepted = self.accepted.as_deref().map(id_of);
         match (&self.file.error, &self.decision.held) {
             (Some(error), _) => Err(ApprovalError::NotWritten(error.clone())),
+            (None, _) if self.let_through.as_ref() == Some(&approved.id) => Ok(approved),
             (None, Some(held)) => Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() }),
-            (None, None) if accepted.as_ref() == Some(&approved.id) => Ok(approved),
             (None, None) => Err(ApprovalError::NothingHeld),
         }
     }
@@ -250,8 +266,9 @@ impl Decider {
                 snapshot: state.snapshot.as_ref(),
             })
             .collect();
+        let before = self.marks();
+        self.let_through = None;
         self.decision.considered = sources.iter().map(|state| state.answered).min().unwrap_or(0);
-        self.decision.look += 1;
         self.decision.overrides = Arc::clone(&overrides);
         match desire::merge(&views) {
             Err(waiting) => self.decision.waiting_for = waiting,
@@ -261,10 +278,21 @@ impl Decider {
                 self.consider(candidate, overrides, sources, &mut steps).await;
             }
         }
+        // What an instance's own servers do is no reason for all of them to look again: with a hundred whose health checks flap
+        // none would rest.
+        if self.decision.look == 0 || self.marks() != before {
+            self.decision.look += 1;
+        }
         self.decision.steps = steps;
         self.decision.file = Some(self.file.clone());
         self.decision.log = Arc::new(self.log.clone());
         self.record();
+    }
+
+    /// What someone may wait for every instance to have seen.
+    fn marks(&self) -> (u64, u64, Option<u64>, bool) {
+        let revision = self.decision.in_force.as_ref().map(|revision| revision.number);
+        (self.decision.considered, self.decision.overrides.number(), revision, self.decision.active)
     }
 
     async fn consider(
@@ -275,19 +303,33 @@ impl Decider {
         steps: &mut Vec<StepTiming>,
     ) {
         let start = Instant::now();
-        let judged = self.judge(candidate);
+        let judged = self.judge(Arc::clone(&candidate));
         steps.push(StepTiming::new("compare", start.elapsed()));
         let said = match judged {
             Ok(said) => said,
-            Err(held) => {
+            Err(mut held) => {
+                // Who approves it is told all that comes with it.
+                if let Some(reason) = self.points_nowhere(&candidate, &overrides) {
+                    held.reason = format!("{}; {reason}", held.reason);
+                }
                 self.hold(*held);
                 // At the first start this leaves every HAProxy as it is: a map file that nothing confirms is no reason to
                 // change a memory that works, and no ground for overrides.
                 let Some(accepted) = self.accepted.clone() else { return };
-                Said { map: accepted, passed: false, is_new: false, change: None }
+                Said { map: accepted, passed: false, is_new: false, approved: false, change: None }
             }
         };
         self.bring(said, overrides, sources, steps).await;
+    }
+
+    /// Why this map with these overrides would be held for where it points to, if it would.
+    fn points_nowhere(&self, map: &Arc<EntryMap>, overrides: &Overrides) -> Option<String> {
+        if !self.actions.hold() {
+            return None;
+        }
+        let overridden = desired_overrides::apply(map, overrides).entries;
+        let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries)).unwrap_or_default();
+        Dangling::of(&overridden, &self.targets).held(self.actions, &in_force)
     }
 
     /// What the sources said, where the guard lets it through.
@@ -308,8 +350,9 @@ impl Decider {
         // An answer that agrees with the map file is judged too until something was in force once: where both are empty,
         // they would empty every memory.
         if let (true, Some(accepted)) = (diff.is_empty(), &self.accepted) {
-            return Ok(Said { map: Arc::clone(accepted), passed: true, is_new: false, change: None });
+            return Ok(Said { map: Arc::clone(accepted), passed: true, is_new: false, approved: false, change: None });
         }
+        let mut approved = false;
         let counts = diff.counts();
         // Of the candidate's own entries: pins do not make up for what the sources lost.
         if let Err(reason) = guard::judge(guard::Subject::Map, &self.limits, before.map(|map| map.len()), candidate.len(), counts)
@@ -327,6 +370,7 @@ impl Decider {
                     counts,
                 }));
             }
+            approved = true;
         }
         let from_in_force = match (before, in_force) {
             (Some(before), Some(in_force)) => Arc::ptr_eq(before, in_force),
@@ -334,51 +378,65 @@ impl Decider {
         };
         let is_new = !diff.is_empty() || before.is_none();
         let change = (from_in_force && Arc::ptr_eq(&after, &candidate)).then_some(diff);
-        Ok(Said { map: candidate, passed: true, is_new, change })
+        Ok(Said { map: candidate, passed: true, is_new, approved, change })
     }
 
     /// Puts the overrides over what the sources said, and brings the result into force.
-    async fn bring(&mut self, said: Said, overrides: Arc<Overrides>, sources: &[SourceState], steps: &mut Vec<StepTiming>) {
+    async fn bring(&mut self, mut said: Said, overrides: Arc<Overrides>, sources: &[SourceState], steps: &mut Vec<StepTiming>) {
         let start = Instant::now();
         let nothing = Arc::default();
         let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
         let before = in_force.as_ref().unwrap_or(&nothing);
         let ordered = overrides != self.overrides;
         let same_base = self.accepted.as_ref().is_some_and(|accepted| Arc::ptr_eq(accepted, &said.map));
-        let (desired, diff) = if same_base && !ordered && !self.actions.matter() {
-            self.decision.dangling = Arc::new(Dangling::of(before, &self.targets));
+        let settled = self.decision.held.is_none() && same(&self.targets, &self.checked);
+        let (desired, diff) = if same_base && !ordered && (settled || !self.actions.matter()) {
+            if !settled {
+                self.decision.dangling = Arc::new(Dangling::of(before, &self.targets));
+            }
             (Arc::clone(before), Diff::default())
         } else {
-            let overridden = desired_overrides::apply(&said.map, &overrides);
-            self.decision.stuck = overridden.stuck;
-            let dangling = Dangling::of(&overridden.entries, &self.targets);
-            let kept = dangling.leave_out(&overridden.entries, self.actions).map(Arc::new);
-            let desired = kept.unwrap_or(overridden.entries);
-            let known = said.change.filter(|_| Arc::ptr_eq(&desired, &said.map));
-            let diff = known.unwrap_or_else(|| between(before, &desired));
-            let id = id_of(&said.map);
-            if said.passed
-                && self.approved.as_ref() != Some(&id)
-                && let Some(reason) = dangling.held(self.actions, before)
-            {
-                self.decision.dangling = Arc::new(dangling);
+            let mut overridden = desired_overrides::apply(&said.map, &overrides);
+            let mut dangling = Dangling::of(&overridden.entries, &self.targets);
+            let held = said.passed.then(|| dangling.held(self.actions, before)).flatten();
+            let id = if held.is_some() { id_of(&overridden.entries) } else { String::new() };
+            said.approved |= held.is_some() && self.approved.as_ref() == Some(&id);
+            self.decision.dangling = Arc::new(dangling.clone());
+            if let Some(reason) = held.filter(|_| !said.approved) {
                 self.hold(HeldChange {
                     id,
                     of: HeldChange::MAP.to_owned(),
                     reason,
                     since: Timestamp::now(),
                     entries_in_force: before.len(),
-                    entries_held: desired.len(),
-                    counts: diff.counts(),
+                    entries_held: overridden.entries.len(),
+                    counts: between(before, &overridden.entries).counts(),
                 });
-                return;
+                let Some(accepted) = self.accepted.clone() else { return };
+                overridden = desired_overrides::apply(&accepted, &overrides);
+                dangling = Dangling::of(&overridden.entries, &self.targets);
+                said = Said { map: accepted, passed: false, is_new: false, approved: false, change: None };
             }
-            self.decision.dangling = Arc::new(dangling);
+            let mut desired = Arc::clone(&overridden.entries);
+            self.decision.kept_from.clear();
+            if !said.approved
+                && let Some(kept) = dangling.hold_back(&desired, self.actions, before)
+            {
+                self.decision.kept_from = dangling.held_masters(self.actions, before).into_iter().map(str::to_owned).collect();
+                desired = Arc::new(kept);
+            }
+            if let Some(kept) = dangling.leave_out(&desired, self.actions) {
+                desired = Arc::new(kept);
+            }
+            self.decision.stuck = overridden.stuck;
+            let known = said.change.take().filter(|_| Arc::ptr_eq(&desired, &said.map));
+            let diff = known.unwrap_or_else(|| between(before, &desired));
             (desired, diff)
         };
         if said.passed {
             self.release();
         }
+        let said_approved = said.approved;
         if !overrides.is_empty() {
             steps.push(StepTiming::new("overrides", start.elapsed()));
         }
@@ -418,8 +476,9 @@ impl Decider {
             self.accepted = Some(said.map);
         }
         self.overrides = overrides;
+        self.checked.clone_from(&self.targets);
         self.decision.active = true;
-        self.approved = None;
+        self.let_through = self.approved.take().filter(|_| said_approved);
     }
 
     fn log_revision(&mut self, revision: &Revision, before: &EntryMap, diff: &Diff, sources: Vec<String>) {
@@ -555,6 +614,7 @@ impl Decider {
             outputs.1.send_replace(decider.wanted());
         };
         let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
+        let mut rested = Instant::now();
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
@@ -608,7 +668,10 @@ impl Decider {
                             Err(error) => { let _ = sender.send(Err(error)); }
                         }
                     }
-                    () = any_changed(&mut targets) => break 'quiet,
+                    () = any_changed(&mut targets, rested) => {
+                        rested = Instant::now() + TARGETS_REST;
+                        break 'quiet;
+                    }
                     () = sleep(FILE_RETRY), if self.file.error.is_some() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
                         publish(&self);
@@ -634,8 +697,9 @@ async fn first_looks(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], shut
     }
 }
 
-/// Resolves when another look at an instance's backends and servers found others.
-async fn any_changed(targets: &mut [watch::Receiver<Option<Arc<Targets>>>]) {
+/// Resolves when another look at an instance's backends and servers found others, not before `rested`.
+async fn any_changed(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], rested: Instant) {
+    sleep(rested.saturating_duration_since(Instant::now())).await;
     let alive = targets.iter_mut().filter(|target| target.has_changed().is_ok());
     let changes: Vec<_> = alive.map(|target| Box::pin(target.changed())).collect();
     if changes.is_empty() {
@@ -644,6 +708,11 @@ async fn any_changed(targets: &mut [watch::Receiver<Option<Arc<Targets>>>]) {
     if select_all(changes).await.0.is_err() {
         std::future::pending().await
     }
+}
+
+/// Whether these are the very looks that those were.
+fn same(one: &[Arc<Targets>], other: &[Arc<Targets>]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 fn between(old: &Arc<EntryMap>, new: &Arc<EntryMap>) -> Diff {

@@ -263,14 +263,14 @@ impl Instance {
             self.report.looked = wanted.look;
         }
         self.publish(state, wanted);
-        self.look_at_learned().await;
+        self.look_at_learned(wanted).await;
         result.is_ok()
     }
 
     /// Only a map that was seen to be in memory can agree with what was learned.
-    async fn look_at_learned(&mut self) {
-        let (Some(learned), Some(verified)) = (&mut self.learned, &self.verified) else { return };
-        self.report.learned = learned.look(&verified.revision.entries, Timestamp::now()).await;
+    async fn look_at_learned(&mut self, wanted: Option<&Wanted>) {
+        let (Some(learned), Some(verified), Some(wanted)) = (&mut self.learned, &self.verified, wanted) else { return };
+        self.report.learned = learned.look(&verified.revision.entries, &wanted.overrides, Timestamp::now()).await;
         self.report.status.learned = Some(learned.status().clone());
     }
 

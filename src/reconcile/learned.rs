@@ -1,7 +1,8 @@
 //! Learned routes: reads an instance's stick table, shows what it has, and forgets what is settled.
 //!
 //! HAProxy looks into this table before the map, so a route stays only as long as the registries don't know it: it goes once the
-//! map in this instance's memory has the same master, or once a newer answer says something else. It is never the
+//! map in this instance's memory has the same master, or once a newer answer says something else. An operator's order counts more
+//! than what was learned: a route past a node's pin, or to a drained master, is forgotten each time it is seen. It is never the
 //! map's business: whatever fails here, the map is kept all the same.
 //!
 //! Between peers (`peers` on the stick table) a forgotten route does not travel, but every use of one does. So each instance is
@@ -18,7 +19,7 @@ use super::LookEarly;
 use crate::haproxy::table::Row;
 use crate::haproxy::{IllegalName, RuntimeError, TableClient, TableName};
 use crate::model::learned::{LearnedStatus, Settled};
-use crate::model::{EntryMap, LearnedRoute, name};
+use crate::model::{EntryMap, LearnedRoute, Overrides, name};
 use crate::settings;
 use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_LEFT_OUT, LEARNED_OLDEST_AGE, LEARNED_ROUTES};
 
@@ -39,8 +40,12 @@ struct Known {
 }
 
 impl Known {
-    /// Whether the route is settled, now that the map has `mapped` for the node.
-    fn settled_by(&self, mapped: Option<&str>) -> Option<Settled> {
+    /// Whether the route is settled, now that the map has `mapped` for the node, with these overrides in it.
+    fn settled_by(&self, mapped: Option<&str>, node: &str, overrides: &Overrides) -> Option<Settled> {
+        let master = self.master.as_str();
+        if mapped != Some(master) && (overrides.pin(node).is_some() || overrides.drain(master).is_some()) {
+            return Some(Settled::Overridden);
+        }
         if mapped == Some(self.master.as_str()) {
             Some(Settled::Agreed)
         } else if mapped != self.mapped.as_deref() {
@@ -117,12 +122,13 @@ impl LearnedTable {
 
     /// Reads the table, forgets what is settled by `map`, which this instance was seen to hold, and gives what stays, sorted by
     /// node. Where the table can't be read or changed the status says why; what was seen before stays then.
-    pub async fn look(&mut self, map: &EntryMap, now: Timestamp) -> Arc<[LearnedRoute]> {
+    /// `overrides` are those in the map.
+    pub async fn look(&mut self, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Arc<[LearnedRoute]> {
         if Instant::now() < self.rests_until {
             return Arc::clone(&self.routes);
         }
         let began = Instant::now();
-        let error = self.read_and_forget(map, now).await.err().map(|error| error.to_string());
+        let error = self.read_and_forget(map, overrides, now).await.err().map(|error| error.to_string());
         self.rests_until = Instant::now() + (began.elapsed() * REST_FACTOR).min(LONGEST_REST);
         let (instance, table) = (&self.instance, &self.status.table);
         match (&error, &self.status.error) {
@@ -138,11 +144,11 @@ impl LearnedTable {
         Arc::clone(&self.routes)
     }
 
-    async fn read_and_forget(&mut self, map: &EntryMap, now: Timestamp) -> Result<(), RuntimeError> {
+    async fn read_and_forget(&mut self, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Result<(), RuntimeError> {
         let rows = self.read().await?;
         self.status.odd = rows.odd;
         self.status.unread = rows.unread;
-        let settled = self.take(rows.routes, map, now);
+        let settled = self.take(rows.routes, map, overrides, now);
         self.client.forget(settled.iter().map(String::as_bytes)).await?;
         Ok(())
     }
@@ -163,7 +169,13 @@ impl LearnedTable {
     }
 
     /// Notes what is new and what is gone, and gives the nodes whose route is settled.
-    fn take(&mut self, rows: Vec<(String, String, Duration)>, map: &EntryMap, now: Timestamp) -> Vec<String> {
+    fn take(
+        &mut self,
+        rows: Vec<(String, String, Duration)>,
+        map: &EntryMap,
+        overrides: &Overrides,
+        now: Timestamp,
+    ) -> Vec<String> {
         let mut before = std::mem::take(&mut self.known);
         let (mut routes, mut settled) = (Vec::new(), Vec::new());
         for (node, master, expires_in) in rows {
@@ -175,7 +187,7 @@ impl LearnedTable {
                 mapped: mapped.map(str::to_owned),
                 settled: None,
             });
-            known.settled = known.settled_by(mapped);
+            known.settled = known.settled_by(mapped, &node, overrides);
             if known.settled.is_some() {
                 settled.push(node.clone());
             } else {
@@ -229,7 +241,38 @@ mod tests {
             // Learned although the map had it: a leftover.
             (Some("m2"), Some("m2"), Some(Settled::Agreed)),
         ] {
-            assert_eq!(known(before).settled_by(now), settled, "{before:?} -> {now:?}");
+            assert_eq!(known(before).settled_by(now, "n", &Overrides::default()), settled, "{before:?} -> {now:?}");
+        }
+    }
+
+    #[test]
+    fn an_operators_order_counts_more_than_what_was_learned() {
+        let mut overrides = Overrides::default();
+        let pin = |node: &str, master: &str| crate::model::Pin {
+            node: node.to_owned(),
+            master: master.to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+            until: None,
+        };
+        overrides.add_pin(pin("pinned", "m1")).unwrap();
+        overrides.add_pin(pin("kept", "m2")).unwrap();
+        let drained = crate::model::DrainedMaster { master: "m2".to_owned(), to: None, since: Timestamp::UNIX_EPOCH };
+        overrides.add_drain(drained).unwrap();
+        for (node, learned, mapped, settled) in [
+            ("pinned", "m3", "m1", Some(Settled::Overridden)),
+            ("pinned", "m1", "m1", Some(Settled::Agreed)),
+            ("other", "m2", "m1", Some(Settled::Overridden)),
+            // Pinned to the drained master.
+            ("kept", "m2", "m2", Some(Settled::Agreed)),
+            ("other", "m3", "m1", None),
+        ] {
+            let known = Known {
+                master: learned.to_owned(),
+                since: Timestamp::UNIX_EPOCH,
+                mapped: Some(mapped.to_owned()),
+                settled: None,
+            };
+            assert_eq!(known.settled_by(Some(mapped), node, &overrides), settled, "{node} {learned} {mapped}");
         }
     }
 
@@ -242,7 +285,7 @@ mod tests {
     fn read(table: &mut LearnedTable, rows: &[(&str, &str)], map: &[(&str, &str)], second: i64) -> Vec<String> {
         let rows =
             rows.iter().map(|(node, master)| ((*node).to_owned(), (*master).to_owned(), Duration::from_secs(600))).collect();
-        table.take(rows, &map.iter().copied().collect(), Timestamp::from_second(second).unwrap())
+        table.take(rows, &map.iter().copied().collect(), &Overrides::default(), Timestamp::from_second(second).unwrap())
     }
 
     fn shown(table: &LearnedTable) -> Vec<(&str, &str, i64)> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{LearnedRoute, Revision};
+use crate::model::{LearnedRoute, Overrides, Revision};
 
 pub mod apply;
 pub mod decide;
@@ -26,6 +26,8 @@ pub struct Wanted {
     pub look: u64,
     /// The highest poll request that the decision takes into account.
     pub considered: u64,
+    /// The overrides in the revision.
+    pub overrides: Arc<Overrides>,
 }
 
 /// Asks every source to look again and gives the request's number, which [`Wanted::considered`] reaches in time.

@@ -441,3 +441,42 @@ fn where_every_haproxy_is_new_enough_421_says_what_is_meant_and_a_true_404_is_th
         assert_eq!(gateway.request("nobody's").0, 421);
     }
 }
+
+#[test]
+fn what_was_learned_undoes_neither_a_drain_nor_a_pin() {
+    for binary in oldest_and_newest() {
+        // Every master answers for every node that it is asked for, until it is told otherwise.
+        let owners = Owners::new(&[("n1", "master2"), ("n2", "master2")]);
+        let masters = masters(&owners);
+        let gateway = plan(binary, &masters).start();
+        let registry = Registry::start(&[("n1", "master1"), ("n2", "master1")]);
+        let text = settings(&gateway, &source_settings("registry", &registry.url())) + "[store]\npath = \"mapsmith.db\"\n";
+        let mapsmith = Mapsmith::config(&text).start();
+        in_step(&mapsmith);
+        asks(&gateway, &owners, "n1", "master2", 1..=28);
+        asks(&gateway, &owners, "n2", "master2", 1..=28);
+        shows(&mapsmith, &[("n1", "master2"), ("n2", "master2")]);
+
+        // The map has no node of it, and stays; what leads there is what was learned.
+        owners.moves("n1", "master1");
+        let (code, text) = printed(&mapsmith.cli(&["drain", "master2"]));
+        assert_eq!(code, 0, "{text}");
+        forgets(&mapsmith, &gateway);
+        has_forgotten(&mapsmith, &json!({"overridden": 2}));
+        asks(&gateway, &owners, "n1", "master1", 0..=0);
+
+        // Its owner is the drained master all the same: the request is answered, and nothing of it stays.
+        asks(&gateway, &owners, "n2", "master2", 1..=28);
+        forgets(&mapsmith, &gateway);
+        let asked = registry.asked();
+        let (code, text) = printed(&mapsmith.cli(&["undrain", "master2"]));
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(registry.asked(), asked, "no registry is asked for what an operator ordered");
+
+        let (code, text) = printed(&mapsmith.cli(&["pin", "n2", "master3"]));
+        assert_eq!(code, 0, "{text}");
+        asks(&gateway, &owners, "n2", "master2", 1..=28);
+        forgets(&mapsmith, &gateway);
+        assert_eq!(report(&mapsmith)["nodes"], json!([]));
+    }
+}

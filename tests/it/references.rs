@@ -7,7 +7,7 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, entries, gateway_settings, in_step, memory, metric, oldest_and_newest, printed, reload, source_settings,
+    BOUND, entries, gateway_settings, in_step, memory, metric, newest, oldest_and_newest, printed, reload, source_settings,
 };
 
 const SCHEDULE: &str = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"100ms\"\n";
@@ -108,5 +108,69 @@ fn entries_of_a_master_that_is_not_ready_are_told_from_those_of_an_unknown_one()
         });
         gateway.command("enable server master2/master2");
         mapsmith.wait_for("they come back with it", BOUND, |_| (memory(&gateway).len() == 2).then_some(()));
+    }
+}
+
+#[test]
+fn an_override_to_a_master_that_haproxy_does_not_have_is_told_as_held_and_can_be_approved() {
+    let (one, two) = (Master::start("master1"), Master::start("master2"));
+    let registry = Registry::start(&[("n1", "master1"), ("n2", "master1")]);
+    let gateway = with_master(with_master(Gateway::plan(newest()), &one), &two).start();
+    let mapsmith = start(&gateway, &registry, "[references]\nunknown = \"hold\"\n[store]\npath = \"mapsmith.db\"\n");
+    in_step(&mapsmith);
+    let (code, text) = printed(&mapsmith.cli(&["pin", "n1", "gone"]));
+    assert!(code == 4 && text.contains("node n1 is pinned to gone") && text.contains("it is stored, and held back"), "{text}");
+    assert_eq!(memory(&gateway), entries(&[("n1", "master1"), ("n2", "master1")]), "the node stays where it was");
+    // Others are not kept waiting by it.
+    let (code, text) = printed(&mapsmith.cli(&["pin", "n2", "master2"]));
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(memory(&gateway), entries(&[("n1", "master1"), ("n2", "master2")]));
+    let (code, text) = printed(&mapsmith.cli(&["explain", "n1"]));
+    assert!(code == 0 && text.contains("such entries are held back"), "{text}");
+
+    let (code, text) = printed(&mapsmith.cli(&["approve"]));
+    assert_eq!(code, 0, "{text}");
+    mapsmith.wait_for("the approved pin is in memory", BOUND, |_| {
+        (memory(&gateway) == entries(&[("n1", "gone"), ("n2", "master2")])).then_some(())
+    });
+    let (code, text) = printed(&mapsmith.cli(&["unpin", "n1"]));
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(mapsmith.get("/v1/held").1, json!([]));
+}
+
+#[test]
+fn servers_that_a_restarted_haproxy_gets_back_take_no_entry_away_meanwhile() {
+    for binary in oldest_and_newest() {
+        let (one, two) = (Master::start("master1"), Master::start("master2"));
+        let registry = Registry::start(&[("n1", "master1"), ("n2", "master2")]);
+        let plan = with_master(Gateway::plan(binary), &one);
+        let mut gateway = plan.more("backend app\n    balance roundrobin\n").start();
+        let backend = format!(
+            "[[backend]]\nname = \"app\"\nservers = [{{ name = \"master2\", address = {:?} }}]\n",
+            two.address().to_string()
+        );
+        let references = "[references]\nunknown = \"leave_out\"\nnot_ready = \"leave_out\"\n";
+        let damping = "[damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold = \"0s\"\n";
+        let mapsmith = start(&gateway, &registry, &format!("{references}{damping}{backend}"));
+        let both = entries(&[("n1", "master1"), ("n2", "master2")]);
+        mapsmith.wait_for("the added server's node is routed", BOUND, |_| (memory(&gateway) == both).then_some(()));
+        let revision = mapsmith.get("/v1/status").1["revision"].clone();
+        let pid = |mapsmith: &Mapsmith| mapsmith.get("/v1/status").1["instances"][0]["process"]["pid"].clone();
+        // Later than the rest after the last change of what the map may point to.
+        mapsmith.wait_for("the gateway has run for a while", BOUND, |_| {
+            let info = gateway.command("show info");
+            let uptime: u64 = info.lines().find_map(|line| line.strip_prefix("Uptime_sec: "))?.parse().ok()?;
+            (uptime >= 3).then_some(())
+        });
+        let before = pid(&mapsmith);
+        gateway.restart();
+        mapsmith.wait_for("the server is back", BOUND, |mapsmith| {
+            let servers = mapsmith.get("/v1/status").1["instances"][0]["servers"]["state"].clone();
+            let there = gateway.command("show servers state app").contains("master2");
+            (pid(mapsmith) != before && servers == "in_step" && there).then_some(())
+        });
+        reload(&mapsmith);
+        assert_eq!(mapsmith.get("/v1/status").1["revision"], revision, "{}", mapsmith.log());
+        assert_eq!(memory(&gateway), both);
     }
 }
