@@ -103,19 +103,26 @@ impl<C: Content> Poller<C> {
                     }
                     () = pause(retry) => break,
                     // A source that fails is left to its retries, which bring everything.
-                    nodes = self.looks.next(), if failures == 0 => self.look_early(&nodes).await,
+                    nodes = self.looks.next(), if failures == 0 => self.look_early(&nodes, covered).await,
                 }
             }
         }
     }
 
-    /// Asks for single nodes and publishes what is new of them.
-    async fn look_early(&mut self, nodes: &[String]) {
+    /// Asks for single nodes and publishes what is new of them. A poll that is asked for meanwhile brings them too, and does not wait
+    /// for a slow look.
+    async fn look_early(&mut self, nodes: &[String], covered: u64) {
         let Some(current) = self.state.borrow().snapshot.clone() else { return };
         let began = Instant::now();
-        let outcome = self.source.look_up(nodes, &current, Timestamp::now()).await;
+        let mut requests = self.requests.clone();
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.source.look_up(nodes, &current, Timestamp::now()) => Some(outcome),
+            () = requested(&mut requests, covered) => None,
+        };
         let took = began.elapsed();
         self.looks.rest(Instant::now(), took);
+        let Some(outcome) = outcome else { return };
         histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => "look").record(took.as_secs_f64());
         let Polled { entries, rejections, .. } = match outcome {
             Ok(polled) => polled,

@@ -211,6 +211,21 @@ async fn an_early_look_that_fails_changes_nothing_and_is_repeated() {
 }
 
 #[tokio::test]
+async fn a_poll_that_is_asked_for_does_not_wait_for_a_look_that_hangs() {
+    let mut fixture = Fixture::start(NEVER);
+    fixture.answer(Ok(good(&[("a", "m1")])));
+    fixture.state(polled).await;
+    fixture.looks.dispute("edge1", &learned("a", "m2"));
+    assert_eq!(fixture.looked_up.recv().await.unwrap(), ["a"]);
+    fixture.begun(2).await;
+    let request = fixture.requests.request();
+    tokio::time::timeout(Duration::from_secs(60), fixture.begun(3)).await.expect("the poll begins");
+    fixture.answer(Ok(good(&[("a", "m2")])));
+    let state = fixture.state(|state| state.answered >= request).await;
+    assert_eq!(state.snapshot.unwrap().entries.get("a"), Some("m2"));
+}
+
+#[tokio::test]
 async fn the_end_does_not_wait_for_a_poll_that_hangs() {
     let fixture = Fixture::start(NEVER);
     fixture.begun(1).await;

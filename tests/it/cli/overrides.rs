@@ -120,3 +120,11 @@ fn a_wrong_use_is_told_before_anything_is_asked() {
         complaint(&crate::support::mapsmith::cli(arguments, None), 2);
     }
 }
+
+#[test]
+fn a_name_that_a_path_would_swallow_is_refused_in_words() {
+    for arguments in [&["pin", ".", "master1"][..], &["unpin", ".."], &["drain", ""], &["undrain", ".."], &["explain", "."]] {
+        let told = complaint(&crate::support::mapsmith::cli(arguments, None), 1);
+        assert!(told.contains("can be no node and no master"), "{arguments:?}: {told}");
+    }
+}
