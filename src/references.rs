@@ -173,14 +173,10 @@ impl Dangling {
         if masters.is_empty() {
             return None;
         }
-        let mut kept = EntryMapBuilder::new();
-        for (node, master) in entries.iter() {
-            let held = masters.contains(master);
-            if let Some(master) = if held { in_force.get(node) } else { Some(master) } {
-                kept.push(node, master).expect("entries of maps are legal, and a part of a map fits into one");
-            }
-        }
-        Some(kept.finish())
+        Some(part(entries.iter().filter_map(|(node, master)| {
+            let to = if masters.contains(master) { in_force.get(node) } else { Some(master) };
+            to.map(|master| (node, master))
+        })))
     }
 
     /// The map without the entries that the actions leave out; none where all stay.
@@ -189,16 +185,21 @@ impl Dangling {
         if masters.is_empty() {
             return None;
         }
-        let mut kept = EntryMapBuilder::new();
-        for (node, master) in entries.iter().filter(|(_, master)| !masters.contains(master)) {
-            kept.push(node, master).expect("entries of a map are legal, and a part of a map fits into one");
-        }
-        Some(kept.finish())
+        Some(part(entries.iter().filter(|(_, master)| !masters.contains(master))))
     }
 }
 
 /// The most masters that a sentence names.
 const SHOWN: usize = 5;
+
+/// A map of entries that are sorted and come from maps.
+fn part<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> EntryMap {
+    let mut kept = EntryMapBuilder::new();
+    for (node, master) in entries {
+        kept.push(node, master).expect("entries of a map are legal, and a part of a map fits into one");
+    }
+    kept.finish()
+}
 
 #[cfg(test)]
 mod tests {
