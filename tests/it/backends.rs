@@ -31,7 +31,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let scene = Self {
-            gateway: Gateway::plan(newest()).start(),
+            gateway: Gateway::plan(newest()).more("backend puppet\n    balance roundrobin\n").start(),
             nodes: Registry::start(&[("n1", "m1")]),
             servers: Registry::start(&[]),
         };

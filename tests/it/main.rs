@@ -21,6 +21,7 @@ mod overrides;
 mod puppetdb;
 mod references;
 mod schedule;
+mod server_model;
 mod servers;
 mod sources;
 mod support;

@@ -10,7 +10,7 @@ use crate::support::haproxy::{Binary, Gateway, installed};
 use crate::support::load::{Answer, Load};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
-use crate::support::pool::{BACKEND, Pool, instance, ready, servers, settles, with_backend};
+use crate::support::pool::{BACKEND, Pool, instance, list, ready, servers, settles, with_backend};
 use crate::support::scene::{BOUND, metric, newest, oldest_and_newest, version_3_0};
 
 const ROUND_ROBIN: &str = "    balance roundrobin\n";
@@ -493,4 +493,245 @@ fn only_what_is_declared_and_owned_is_touched() {
         settles(&gateway, &mapsmith, &listed(&masters[..1]));
         assert!(gateway.command("show servers state other").contains(" m3 "), "another backend is nobody's business");
     }
+}
+
+/// A schedule without polls of its own, and damping as a test wants it.
+fn damped(damping: &str) -> String {
+    format!(
+        "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"200ms\"\n\
+         [damping]\nmax_removed = \"100%\"\nmax_delay = \"10s\"\n{damping}"
+    )
+}
+
+/// The commands that change something, from the `from`th on.
+fn changes(proxy: &AdminProxy, from: usize) -> Vec<String> {
+    let commands = proxy.commands()[from..].to_vec();
+    commands.into_iter().map(|command| command.line).filter(|line| !line.starts_with("show ")).collect()
+}
+
+/// Waits until Mapsmith has looked at the servers so many times more.
+fn looks_on(proxy: &AdminProxy, mapsmith: &Mapsmith, times: usize) {
+    let looks = || proxy.commands().iter().filter(|command| command.line.starts_with("show servers state")).count();
+    let before = looks();
+    mapsmith.wait_for("more looks at the servers", BOUND, |_| (looks() >= before + times).then_some(()));
+}
+
+#[test]
+fn a_reload_is_answered_once_the_servers_are_in_haproxy() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["m1", "m2", "m3"]);
+        let gateway = empty_backend(binary);
+        let pool = Pool::start(&listed(&masters[..1]));
+        // A change waits for quiet first.
+        let quiet = damped("debounce = \"500ms\"\nhold = \"0s\"\n");
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", &quiet).start();
+        settles(&gateway, &mapsmith, &listed(&masters[..1]));
+        for count in [3, 2, 3] {
+            pool.lists(&listed(&masters[..count]));
+            let (status, report) = mapsmith.post("/v1/reload?wait=30s");
+            assert_eq!(status, 200, "{report:#}");
+            let there = ready(&gateway);
+            assert!(list(&listed(&masters[..count])).iter().all(|server| there.get(server.0) == Some(server.1)), "{there:?}");
+            assert_eq!(report["instances"][0]["servers"]["verified"], true, "{report:#}");
+        }
+    }
+}
+
+#[test]
+fn a_reload_does_not_wait_for_a_server_to_drain() {
+    let (gateway, pool, mapsmith, slow, quick, request) = under_way(newest(), "10m");
+    pool.lists(&[("quick", quick.address())]);
+    let (status, report) = mapsmith.post("/v1/reload?wait=30s");
+    assert_eq!(status, 200, "{report:#}");
+    assert!(ready(&gateway).contains_key("quick") && !request.is_finished());
+    slow.answer.send(()).unwrap();
+    assert_eq!(request.join().unwrap().0, 200);
+}
+
+#[test]
+fn a_reload_says_which_instance_lacks_its_servers_and_why() {
+    let masters = masters(&["m1", "m2"]);
+    let gateway = with_backend(Gateway::plan(newest()).entry("node1", BACKEND), "    balance static-rr\n").start();
+    let pool = Pool::start(&listed(&masters[..1]));
+    let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
+    let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
+    let detail = problem["detail"].to_string();
+    assert!(status == 504 && detail.contains("edge1") && detail.contains("static-rr"), "{problem:#}");
+
+    // And one whose commands are not answered.
+    let gateway = empty_backend(newest());
+    let proxy = AdminProxy::start(&gateway.runtime_address());
+    let pool = Pool::start(&listed(&masters[..1]));
+    let mapsmith = pool.config(&gateway, &proxy.address(), "", "").start();
+    settles(&gateway, &mapsmith, &listed(&masters[..1]));
+    proxy.hold("add server", 1);
+    pool.lists(&listed(&masters));
+    let (status, problem) = mapsmith.post("/v1/reload?wait=1s");
+    assert!(status == 504 && problem["detail"].to_string().contains("edge1"), "{problem:#}");
+    proxy.wait_held();
+    proxy.forward();
+    settles(&gateway, &mapsmith, &listed(&masters));
+    assert_eq!(mapsmith.post("/v1/reload?wait=30s").0, 200);
+}
+
+#[test]
+fn servers_that_cannot_be_seen_from_the_first_look_on_are_told_and_asked_for_no_more_often_than_the_map() {
+    let masters = masters(&["m1"]);
+    let gateway = empty_backend(newest());
+    let proxy = AdminProxy::start(&gateway.runtime_address());
+    for _ in 0..30 {
+        proxy.cut("show servers state", 1, 20);
+    }
+    let pool = Pool::start(&listed(&masters));
+    let mapsmith = pool.config(&gateway, &proxy.address(), "", "").start();
+    let status = mapsmith.wait_for("the failure shows", BOUND, |mapsmith| {
+        let status = instance(mapsmith);
+        (status["servers"]["state"] == "failed" && status["state"] == "in_step").then_some(status)
+    });
+    assert!(status["servers"]["error"].as_str().is_some_and(|error| !error.is_empty()), "{status:#}");
+    settles(&gateway, &mapsmith, &listed(&masters));
+    let commands = proxy.commands();
+    let count = |prefix: &str| commands.iter().filter(|command| command.line.starts_with(prefix)).count();
+    // A failed look ends the cycle's look at the servers, and each cycle begins with a glance.
+    let (looks, glances) = (count("show servers state"), count("show info"));
+    assert!(looks <= glances + 10, "{looks} looks in {glances} cycles");
+}
+
+#[test]
+fn a_registry_that_is_empty_or_halved_or_flaps_does_not_make_haproxy_flap() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["m1", "m2", "m3", "m4"]);
+        let gateway = empty_backend(binary);
+        let proxy = AdminProxy::start(&gateway.runtime_address());
+        let pool = Pool::start(&listed(&masters));
+        let calm = damped("debounce = \"1s\"\nhold = \"1h\"\n");
+        let mapsmith = pool.config(&gateway, &proxy.address(), "options = [\"check\"]", &calm).start();
+        settles(&gateway, &mapsmith, &listed(&masters));
+        let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
+        let before = proxy.commands().len();
+        // Half of it gone and back, each second: a reload waits for the quiet second.
+        for turn in 0..6 {
+            let half = if turn % 2 == 0 { &masters[..2] } else { &masters[..] };
+            pool.lists(&listed(half));
+            let (status, report) = mapsmith.post("/v1/reload?wait=30s");
+            assert_eq!(status, 200, "{report:#}");
+        }
+        pool.lists(&[]);
+        let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
+        assert_eq!(status, 409, "{problem:#}");
+        pool.lists(&listed(&masters[..2]));
+        assert_eq!(mapsmith.post("/v1/reload?wait=30s").0, 200);
+        looks_on(&proxy, &mapsmith, 3);
+        assert_eq!(changes(&proxy, before), Vec::<String>::new(), "HAProxy was told of it");
+        assert_eq!(ready(&gateway), list(&listed(&masters)));
+        assert_none_failed(&load.stop());
+    }
+}
+
+#[test]
+fn a_registry_that_flaps_without_any_hold_fails_no_request() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["m1", "m2", "m3", "m4"]);
+        let gateway = empty_backend(binary);
+        let pool = Pool::start(&listed(&masters));
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "drain = \"30s\"", "").start();
+        settles(&gateway, &mapsmith, &listed(&masters));
+        let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
+        for turn in 0..8 {
+            let some = &masters[turn % 2 * 2..][..2];
+            pool.lists(&listed(some));
+            assert_eq!(mapsmith.post("/v1/reload?wait=30s").0, 200);
+        }
+        pool.lists(&listed(&masters));
+        settles(&gateway, &mapsmith, &listed(&masters));
+        assert_none_failed(&load.stop());
+    }
+}
+
+#[test]
+fn a_mapsmith_killed_between_the_steps_of_a_change_goes_on_with_it() {
+    for binary in oldest_and_newest() {
+        // Before HAProxy has the command, and after; of an addition, and of each step of a removal.
+        for (prefix, nth, before, after) in [("add server", 1, 1, 3), ("set server", 2, 3, 1), ("del server", 1, 3, 1)] {
+            for arrives in [true, false] {
+                let masters = masters(&["m1", "m2", "m3"]);
+                let gateway = empty_backend(binary);
+                let proxy = AdminProxy::start(&gateway.runtime_address());
+                let pool = Pool::start(&listed(&masters[..before]));
+                let mut mapsmith = pool.config(&gateway, &proxy.address(), "manage = \"all\"", "").start();
+                settles(&gateway, &mapsmith, &listed(&masters[..before]));
+                proxy.hold(prefix, nth);
+                pool.lists(&listed(&masters[..after]));
+                proxy.wait_held();
+                mapsmith.kill();
+                if arrives {
+                    proxy.forward()
+                } else {
+                    proxy.lose()
+                }
+                mapsmith.restart();
+                settles(&gateway, &mapsmith, &listed(&masters[..after]));
+                assert_eq!(gateway.request("node1").0, 200, "{prefix}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_haproxy_reloaded_while_a_server_drains_gets_the_same_list_again() {
+    for binary in oldest_and_newest() {
+        let slow = Slow::start();
+        let quick = Master::start("quick");
+        let lines = format!("{ROUND_ROBIN}    server slow {}\n", slow.address);
+        let mut gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), &lines).master_worker().start();
+        let pool = Pool::start(&[("slow", slow.address)]);
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "drain = \"10m\"", "").start();
+        settles(&gateway, &mapsmith, &[("slow", slow.address)]);
+        let http = gateway.http_address();
+        let request = thread::spawn(move || {
+            let answer = crate::support::http::request(http, "GET", "/", &[("X-Node-Name", "node1")], "");
+            answer.map_or((0, String::new()), |answer| (answer.status, answer.body))
+        });
+        slow.taken.recv().expect("the request arrives");
+        pool.lists(&[("quick", quick.address())]);
+        mapsmith.wait_for("it drains", BOUND, |_| (servers(&gateway).get("slow")?.1 != 0).then_some(()));
+        gateway.reload();
+        // The new worker has the configuration's server, ready, and no session on it.
+        settles(&gateway, &mapsmith, &[("quick", quick.address())]);
+        assert_eq!(answering(&gateway, 3), ["quick"]);
+        slow.answer.send(()).unwrap();
+        assert_eq!(request.join().unwrap(), (200, "slow".to_owned()), "the old worker ends what it has");
+    }
+}
+
+#[test]
+fn two_mapsmiths_that_have_heard_different_lists_do_not_fight_over_a_server() {
+    let masters = masters(&["m1", "m2"]);
+    let gateway = empty_backend(newest());
+    let pools = [Pool::start(&listed(&masters)), Pool::start(&listed(&masters))];
+    let proxies = [AdminProxy::start(&gateway.runtime_address()), AdminProxy::start(&gateway.runtime_address())];
+    let first = pools[0].config(&gateway, &proxies[0].address(), "", "").start();
+    settles(&gateway, &first, &listed(&masters));
+    let second = pools[1].config(&gateway, &proxies[1].address(), "", "").start();
+    settles(&gateway, &second, &listed(&masters));
+    let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
+
+    // Only the first has heard that it goes; it is deleted, and the second brings it back, once.
+    pools[0].lists(&listed(&masters[..1]));
+    let deletions = || {
+        let all = proxies.iter().flat_map(|proxy| proxy.commands());
+        all.filter(|command| command.line.starts_with("del server")).count()
+    };
+    first.wait_for("the second has brought it back", BOUND, |_| {
+        (deletions() > 0 && ready(&gateway).contains_key("m2")).then_some(())
+    });
+    let before = deletions();
+    looks_on(&proxies[0], &first, 10);
+    looks_on(&proxies[1], &second, 10);
+    assert_eq!(deletions(), before, "{}", first.log());
+    // The second hears it too.
+    pools[1].lists(&listed(&masters[..1]));
+    settles(&gateway, &second, &listed(&masters[..1]));
+    settles(&gateway, &first, &listed(&masters[..1]));
+    assert_none_failed(&load.stop());
 }
