@@ -275,7 +275,7 @@ pub struct ServersStatus {
     /// Where they stand.
     #[serde(flatten)]
     pub state: ServersState,
-    /// When they were last looked at.
+    /// When they were last seen; Mapsmith's start where they never were.
     pub looked_at: Timestamp,
     /// What only a reload of HAProxy can bring, and why: one sentence each.
     pub needs_reload: Vec<String>,

@@ -39,6 +39,7 @@ pub struct ServerKeeper {
     memory: Option<Memory>,
     told_time: Instant,
     next_look: Instant,
+    looked_at: Timestamp,
     /// The number of the desired lists that were last looked into, whatever came of it.
     seen: Option<u64>,
     /// What was left to do at the last look; none where no backend is declared.
@@ -75,6 +76,7 @@ impl ServerKeeper {
             memory: None,
             told_time: now,
             next_look: now,
+            looked_at: Timestamp::now(),
             seen: None,
             plan: None,
             routed: None,
@@ -122,16 +124,16 @@ impl ServerKeeper {
     pub async fn make_ready(&mut self, version: HaproxyVersion, wanted: Option<&Arc<Revision>>) {
         if self.is_due(wanted) {
             let outcome = self.try_make_ready(version, wanted).await;
-            if outcome.is_err() {
-                // What was planned is of a state that may be past.
-                self.plan.iter_mut().for_each(|plan| plan.after.clear());
-            }
             self.conclude(outcome);
         }
     }
 
     /// The second half: what takes servers away. `wanted` is the map that HAProxy was seen to hold.
     pub async fn take_away(&mut self, version: HaproxyVersion, wanted: &Arc<Revision>) {
+        if self.status.as_ref().is_some_and(|status| matches!(status.state, ServersState::Failed { .. })) {
+            // The first half failed: the plan is of an earlier look, and the map may route to its servers again by now.
+            return;
+        }
         if self.plan.as_ref().is_some_and(|plan| !plan.after.is_empty()) {
             let outcome = self.try_take_away(version, wanted).await;
             self.conclude(outcome);
@@ -186,6 +188,7 @@ impl ServerKeeper {
         self.seen = desired.as_ref().map(|desired| desired.number);
         self.next_look = Instant::now() + self.every;
         let observed = self.client.observe().await?;
+        self.looked_at = Timestamp::now();
         self.last_targets = Some(Targets::of(&observed));
         let Some(desired) = desired else {
             self.plan = None;
@@ -349,7 +352,7 @@ impl ServerKeeper {
         }
         let status = ServersStatus {
             state,
-            looked_at: Timestamp::now(),
+            looked_at: self.looked_at,
             needs_reload: listed(&plan.needs_reload),
             removing: listed(&plan.removing),
             by_hand: listed(&plan.by_hand),

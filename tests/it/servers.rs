@@ -595,6 +595,7 @@ fn servers_that_cannot_be_seen_from_the_first_look_on_are_told_and_asked_for_no_
     // A failed look ends the cycle's look at the servers, and each cycle begins with a glance.
     let (looks, glances) = (count("show servers state"), count("show info"));
     assert!(looks <= glances + 10, "{looks} looks in {glances} cycles");
+    assert_eq!(mapsmith.log().matches("the answer was cut").count(), 1, "one line for one condition: {}", mapsmith.log());
 }
 
 #[test]

@@ -685,3 +685,36 @@ fn muppet_cases_have_their_intended_results() {
     let plan = scene.look(&desired(former(wanted([server("a", 1), server("b", 2)]), &["c"])));
     assert_eq!((words(&plan.before), words(&plan.after)), (vec!["b/b is ready again".to_owned()], vec!["delete b/c".to_owned()]));
 }
+
+#[test]
+fn a_former_server_that_somebody_brings_back_after_it_was_deleted_is_left_alone_until_it_was_desired_again() {
+    let mut scene = Scene::new(OLD, [server("a", 1), server("b", 2)]);
+    let gone = desired(former(wanted([server("a", 1)]), &["b"]));
+    let mut look = |scene: &mut Scene, desired: &DesiredServers| {
+        scene.memory.desired(desired);
+        scene.look(desired)
+    };
+    (0..5).for_each(|_| drop(look(&mut scene, &gone)));
+    assert!(!scene.backend().servers.contains_key("b"));
+    let again = ServerStep::Add { backend: "b".to_owned(), server: server("b", 2) };
+    scene.process.apply(&again).unwrap();
+    let plan = look(&mut scene, &gone);
+    assert!(plan.has_no_steps() && plan.foreign == 1, "{plan:?}");
+    look(&mut scene, &desired(wanted([server("a", 1), server("b", 2)])));
+    (0..5).for_each(|_| drop(look(&mut scene, &gone)));
+    assert!(!scene.backend().servers.contains_key("b"), "it was ours again");
+}
+
+#[test]
+fn a_backend_that_cannot_be_made_because_its_name_is_taken_is_tried_once_and_named() {
+    let mut scene = Scene::new(NEW, []);
+    let mut backend = wanted([server("a", 1)]);
+    backend.defaults = Some("d".to_owned());
+    let desired = DesiredServers { number: 1, backends: [("taken".to_owned(), backend)].into() };
+    let plan = scene.plan(&desired);
+    assert!(!plan.has_no_steps());
+    scene.memory.answered(&plan.before[0], Err(Refusal::NameTaken));
+    let plan = scene.plan(&desired);
+    assert!(plan.has_no_steps(), "{plan:?}");
+    assert_eq!(causes(&plan), ["taken: the name is taken"]);
+}
