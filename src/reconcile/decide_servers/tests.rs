@@ -321,3 +321,19 @@ async fn a_name_without_an_address_is_looked_up_again_before_the_next_round() {
     shutdown.cancel();
     task.await.expect("it ends well");
 }
+
+#[tokio::test]
+async fn servers_that_nobody_lists_are_left_alone_only_while_a_row_is_left_out() {
+    let mut scene = Scene::start("");
+    let row = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+    scene.says(&[row("a", "10.0.1.1:1"), row("b", "nowhere:1")]);
+    scene.decide(0).await;
+    scene.decide(2).await;
+    let before = scene.decider.desired().unwrap().number;
+    assert_eq!(scene.desired("listed").unwrap().manage, Manage::Own);
+    scene.says(&[row("a", "10.0.1.1:1")]);
+    scene.decide(3).await;
+    let after = scene.desired("listed").unwrap();
+    assert_eq!((after.manage, after.servers.len()), (Manage::All, 1), "the list itself is the same");
+    assert!(scene.decider.desired().unwrap().number > before);
+}
