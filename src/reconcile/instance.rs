@@ -344,10 +344,8 @@ impl Instance {
             Some(wanted) => self.reconcile_map(wanted, counters, cost).await,
             None => Ok(InstanceState::Connected),
         };
-        if let Some(servers) = &mut self.servers {
-            if let (Some(wanted), Ok(InstanceState::InStep { .. })) = (wanted, &state) {
-                servers.take_away(version, &wanted.revision).await;
-            }
+        if let (Some(servers), Some(wanted), Ok(InstanceState::InStep { .. })) = (&mut self.servers, wanted, &state) {
+            servers.take_away(version, &wanted.revision).await;
         }
         self.report_servers();
         state

@@ -690,7 +690,7 @@ fn muppet_cases_have_their_intended_results() {
 fn a_former_server_that_somebody_brings_back_after_it_was_deleted_is_left_alone_until_it_was_desired_again() {
     let mut scene = Scene::new(OLD, [server("a", 1), server("b", 2)]);
     let gone = desired(former(wanted([server("a", 1)]), &["b"]));
-    let mut look = |scene: &mut Scene, desired: &DesiredServers| {
+    let look = |scene: &mut Scene, desired: &DesiredServers| {
         scene.memory.desired(desired);
         scene.look(desired)
     };
