@@ -25,7 +25,7 @@ RUN groupadd --system --gid 900 gateway \
  && useradd --system --uid 903 --user-group --home-dir /nonexistent --shell /usr/sbin/nologin mocks \
  && install -d -m 750 -o haproxy  -g gateway /run/haproxy \
  && install -d -m 755 -o mapsmith -g gateway /etc/haproxy/maps \
- && install -d -m 700 -o mapsmith -g gateway /run/mapsmith
+ && install -d -m 700 -o mapsmith -g gateway /run/mapsmith /var/lib/mapsmith
 COPY --chown=mapsmith:gateway --chmod=644 haproxy/maps/ /etc/haproxy/maps/
 COPY --chmod=755 docker/http-ok /usr/local/bin/http-ok
 
