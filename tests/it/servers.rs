@@ -100,6 +100,20 @@ fn what_can_be_changed_in_place_is_changed_in_place() {
     }
 }
 
+#[test]
+fn a_server_that_the_configuration_gives_by_name_follows_its_list() {
+    for binary in oldest_and_newest() {
+        let masters = masters(&["old", "new"]);
+        let by_name = format!("    server s1 localhost:{}\n", masters[0].address().port());
+        let gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), &by_name).start();
+        assert_eq!(gateway.request("node1"), (200, "old".to_owned()));
+        let pool = Pool::start(&[("s1", masters[1].address())]);
+        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
+        settles(&gateway, &mapsmith, &[("s1", masters[1].address())]);
+        assert_eq!(gateway.request("node1"), (200, "new".to_owned()));
+    }
+}
+
 /// A column of `show stat` for one of the backend's servers.
 fn stat(gateway: &Gateway, server: &str, column: &str) -> String {
     let table = gateway.command(&format!("show stat {BACKEND} 4 -1"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::ServerPlan;
 use super::report::Phase;
 use super::step::{Refusal, ServerStep};
-use crate::model::server::{AdminState, DesiredServers, ObservedServers};
+use crate::model::server::{AdminState, DesiredServers, ObservedServers, ServerAddress};
 use crate::plan::HaproxyVersion;
 
 /// A backend and a server of it.
@@ -44,6 +44,7 @@ pub struct Memory {
     static_backends: BTreeSet<String>,
     /// The servers that we deleted: one that is there again was added by somebody else.
     deleted: BTreeSet<Place>,
+    moved: BTreeMap<Place, ServerAddress>,
 }
 
 impl Memory {
@@ -57,6 +58,7 @@ impl Memory {
             refusals: 0,
             static_backends: BTreeSet::new(),
             deleted: BTreeSet::new(),
+            moved: BTreeMap::new(),
         }
     }
 
@@ -82,6 +84,11 @@ impl Memory {
             server.is_some_and(|server| is_out(server.admin))
         };
         self.marks.retain(|place, _| is_out(place));
+        let has_name = |place: &Place| {
+            let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
+            server.is_some_and(|server| server.fqdn.is_some())
+        };
+        self.moved.retain(|place, _| has_name(place));
         for removing in plan.removing.iter().filter(|removing| !matches!(removing.phase, Phase::Waiting | Phase::Routed)) {
             self.marks.entry((removing.backend.clone(), removing.server.clone())).or_default();
         }
@@ -117,6 +124,9 @@ impl Memory {
                 self.refusals += 1;
                 self.refused.entry(place).or_default().push((step.clone(), refusal));
             }
+            (ServerStep::SetAddress { address, .. }, Ok(())) => {
+                self.moved.insert(place, *address);
+            }
             (
                 ServerStep::Ready { .. }
                 | ServerStep::Finish { .. }
@@ -134,6 +144,11 @@ impl Memory {
     /// What was done to a server.
     pub(super) fn mark(&self, backend: &str, server: &str) -> Mark {
         self.marks.get(&(backend.to_owned(), server.to_owned())).copied().unwrap_or_default()
+    }
+
+    /// The address that a server given by name took last.
+    pub(super) fn moved_to(&self, backend: &str, server: &str) -> Option<ServerAddress> {
+        self.moved.get(&(backend.to_owned(), server.to_owned())).copied()
     }
 
     /// Why exactly this step was refused before.

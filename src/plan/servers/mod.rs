@@ -157,10 +157,12 @@ impl Backend<'_> {
         // A person's hand keeps the server out, no more: where it is and what it weighs stays right for the day it comes back.
         if !is_at(seen, wanted.address) {
             match &seen.fqdn {
-                // HAProxy would undo it at the next answer of its resolver, and a server whose name has not been resolved
-                // takes no address at all (2.6 even calls it ready then).
-                Some(fqdn) => self.report(home, Cause::ResolvedByName { fqdn: fqdn.clone() }),
-                None => self.change(ServerStep::SetAddress {
+                // A server whose name has not been resolved takes no address at all (2.6 even calls it ready then). Any other does,
+                // but where it has `resolvers`, which is not shown, HAProxy undoes it at their next answer: so it is tried once.
+                Some(fqdn) if seen.address.is_none() || self.memory.moved_to(self.name, home) == Some(wanted.address) => {
+                    self.report(home, Cause::ResolvedByName { fqdn: fqdn.clone() });
+                }
+                _ => self.change(ServerStep::SetAddress {
                     backend: backend.clone(),
                     server: server.clone(),
                     address: wanted.address,
