@@ -18,7 +18,7 @@ pub enum Action {
     /// They stay in the map: HAProxy's configuration says what happens to their requests.
     #[default]
     Keep,
-    /// They are left out, so that the configuration's default applies.
+    /// They are left out where no instance can serve them, so that the configuration's default applies. Never all of them.
     LeaveOut,
     /// The whole change is held back until they point somewhere, or until it is approved.
     Hold,
@@ -28,7 +28,7 @@ impl fmt::Display for Action {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Keep => "kept",
-            Self::LeaveOut => "left out",
+            Self::LeaveOut => "left out where no instance can serve them",
             Self::Hold => "held back",
         })
     }
@@ -104,6 +104,9 @@ pub struct Dangling {
     pub unknown: BTreeMap<String, usize>,
     /// What has the name is not ready.
     pub not_ready: BTreeMap<String, usize>,
+    /// Those of both that no instance is better off with: one gateway in trouble takes no entry from the others.
+    #[serde(skip)]
+    nowhere: BTreeSet<String>,
 }
 
 impl Dangling {
@@ -115,10 +118,17 @@ impl Dangling {
         }
         for (master, nodes) in entries.load() {
             let states: Vec<_> = instances.iter().map(|targets| targets.0.get(master)).collect();
-            if states.contains(&None) {
+            let nowhere = if states.contains(&None) {
                 dangling.unknown.insert(master.to_owned(), nodes);
+                states.iter().all(Option::is_none)
             } else if states.contains(&Some(&false)) {
                 dangling.not_ready.insert(master.to_owned(), nodes);
+                !states.contains(&Some(&true))
+            } else {
+                false
+            };
+            if nowhere {
+                dangling.nowhere.insert(master.to_owned());
             }
         }
         dangling
@@ -179,13 +189,15 @@ impl Dangling {
         })))
     }
 
-    /// The map without the entries that the actions leave out; none where all stay.
+    /// The map without the entries that the actions leave out; none where all stay. A map is never emptied: where every master
+    /// seems to be gone, it is the gateways that are in trouble.
     pub fn leave_out(&self, entries: &EntryMap, actions: Actions) -> Option<EntryMap> {
-        let masters = self.masters(actions, Action::LeaveOut);
+        let mut masters = self.masters(actions, Action::LeaveOut);
+        masters.retain(|master| self.nowhere.contains(*master));
         if masters.is_empty() {
             return None;
         }
-        Some(part(entries.iter().filter(|(_, master)| !masters.contains(master))))
+        Some(part(entries.iter().filter(|(_, master)| !masters.contains(master)))).filter(|kept| !kept.is_empty())
     }
 }
 
@@ -233,6 +245,18 @@ mod tests {
         let reason = dangling.held(actions, &EntryMap::default()).unwrap();
         assert!(reason.starts_with("2 entries") && reason.contains("m2") && !reason.contains("m3"), "{reason}");
         assert_eq!(dangling.held(actions, &map()), None, "the nodes are routed there already");
+    }
+
+    #[test]
+    fn one_gateway_in_trouble_takes_no_entry_from_the_others_and_no_map_is_emptied() {
+        let well: Targets = [("m1", true), ("m2", true)].into_iter().collect();
+        let ill: Targets = [("m1", false), ("m2", false)].into_iter().collect();
+        let actions = Actions { unknown: Action::LeaveOut, not_ready: Action::LeaveOut };
+        let both = Dangling::of(&map(), &[Arc::new(well), Arc::new(ill.clone())]);
+        assert_eq!(both.entries(), (1, 3), "all of them are shown");
+        let kept = both.leave_out(&map(), actions).unwrap();
+        assert_eq!(kept.iter().collect::<Vec<_>>(), [("a", "m1"), ("b", "m2"), ("c", "m2")], "only m3 is nowhere");
+        assert_eq!(Dangling::of(&map(), &[Arc::new(ill)]).leave_out(&map(), actions), None, "nothing would be left");
     }
 
     #[test]

@@ -26,6 +26,11 @@ use crate::telemetry::{SERVER_REFUSALS, SERVER_STEPS, SERVERS_BY_HAND, SERVERS_I
 /// How often one half of a cycle plans anew at most: an idle server's removal takes four looks, and the map should not wait long.
 const ROUNDS: usize = 5;
 
+/// The first version that has `wait srv-removable`.
+const WAITS: HaproxyVersion = HaproxyVersion { major: 3, minor: 0 };
+/// How long HAProxy is waited for in it.
+const REMOVABLE_WAIT: Duration = Duration::from_millis(500);
+
 /// What an instance's task keeps of its server lists.
 pub struct ServerKeeper {
     name: String,
@@ -285,7 +290,14 @@ impl ServerKeeper {
             tracing::info!(instance = self.name, steps = done, "server lists changed");
         }
         // A connection that fell idle after the maintenance began keeps a server from being deleted for many seconds on 2.6; entering
-        // maintenance once more closes it.
+        // maintenance once more closes it. From 3.0 on HAProxy itself says when the server can go; one at a time, for it blocks.
+        if memory.version >= WAITS
+            && let Some(at) = idle.first().and_then(|step| ServerPath::new(step.backend(), step.server()?).ok())
+        {
+            let removable = self.client.wait_removable(&at, REMOVABLE_WAIT).await?;
+            tracing::debug!(instance = self.name, "{at} can be removed: {removable:?}");
+            return Ok(());
+        }
         let states = [ServerState::Drain, ServerState::Maintenance];
         let again = idle.iter().filter_map(|step| ServerPath::new(step.backend(), step.server()?).ok());
         let again: Vec<_> = again.flat_map(|at| states.map(|state| ServerCommand::SetState { at: at.clone(), state })).collect();
