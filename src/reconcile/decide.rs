@@ -11,14 +11,11 @@
 //! nodes stay where they are, and the others come into force.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures_util::future::select_all;
 use jiff::Timestamp;
 use metrics::{counter, gauge};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 use super::Wanted;
 use super::map_file::{Check, MapFileError, MapFileKeeper};
@@ -34,16 +31,12 @@ use crate::telemetry::{
     REVISION,
 };
 
-/// How long a round of polls that was asked for at once may take before the answers that are there count by themselves.
-const ROUND_BOUND: Duration = Duration::from_secs(5);
-/// Between two tries to write a map file that can't be written.
-const FILE_RETRY: Duration = Duration::from_secs(5);
-/// The least time between two decisions that only what the map may point to led to: health checks of many instances flap all the
-/// time, and each decision may be a revision.
-const TARGETS_REST: Duration = Duration::from_secs(1);
+mod run;
+
+pub use run::Inputs;
+
 /// The cause of a revision that overrides led to, beside the sources' names.
 pub const BY_OVERRIDE: &str = "override";
-
 /// The cause of a revision that nothing but a change of what the map may point to led to.
 pub const BY_REFERENCES: &str = "references";
 
@@ -104,19 +97,6 @@ pub enum ApprovalError {
     /// It was approved, but the map file can't be written.
     #[error("approved, but not in force yet: {0}")]
     NotWritten(String),
-}
-
-/// What the decisions are made of.
-#[derive(Debug)]
-pub struct Inputs {
-    /// What each source said, in order of priority.
-    pub sources: Vec<watch::Receiver<SourceState>>,
-    /// What an operator ordered.
-    pub overrides: watch::Receiver<Arc<Overrides>>,
-    /// What the map may point to, an instance each; none before it was looked at.
-    pub targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
-    /// Held changes that are to be let through.
-    pub approvals: mpsc::Receiver<Approval>,
 }
 
 /// What the sources said and the guard let through, or the last that it did.
@@ -599,115 +579,6 @@ impl Decider {
             gauge!(MAP_ENTRIES).set(revision.entries.len() as f64);
         }
     }
-
-    /// Decides whenever a source has something new, an operator ordered something, or the map file needs care; until shutdown.
-    pub async fn run(
-        mut self,
-        inputs: Inputs,
-        file_check: Duration,
-        outputs: (watch::Sender<Decision>, watch::Sender<Option<Wanted>>),
-        shutdown: CancellationToken,
-    ) {
-        let Inputs { mut sources, mut overrides, mut targets, mut approvals } = inputs;
-        let publish = |decider: &Self| {
-            outputs.0.send_replace(decider.decision.clone());
-            outputs.1.send_replace(decider.wanted());
-        };
-        let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
-        let mut rested = Instant::now();
-        let mut file_checks = interval(file_check);
-        file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
-        if self.actions.matter() {
-            first_looks(&mut targets, &shutdown).await;
-        }
-        loop {
-            let whole = tokio::select! {
-                biased;
-                // On the answers as they were: an operator does not wait for a registry.
-                Ok(()) = overrides.changed() => false,
-                () = whole_round(&mut sources, &shutdown) => true,
-            };
-            if shutdown.is_cancelled() {
-                // Half a round is no ground for a revision that nobody would put right.
-                return;
-            }
-            if whole {
-                states = sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
-            }
-            let ordered = Arc::clone(&overrides.borrow_and_update());
-            self.see(targets.iter_mut().filter_map(|target| target.borrow_and_update().clone()).collect());
-            self.decide(&states, ordered).await;
-            publish(&self);
-            if let Some((held, sender)) = answer.take() {
-                let result = self.outcome_of_approval(held);
-                // Whoever asked may have gone; the change is in force all the same.
-                let _ = sender.send(result);
-            }
-            if !whole {
-                // The round in hand goes on.
-                continue;
-            }
-            'quiet: loop {
-                let news = select_all(sources.iter_mut().map(|source| Box::pin(source.changed())));
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    // A poller that ended leaves its last state; only the shutdown ends pollers.
-                    (changed, _, _) = news => if changed.is_err() { return } else { break 'quiet },
-                    Ok(()) = overrides.changed() => {
-                        overrides.mark_changed();
-                        break 'quiet;
-                    }
-                    Some(approval) = approvals.recv() => {
-                        let Approval { id, answer: sender } = approval;
-                        match self.approve(&id) {
-                            Ok(held) => {
-                                answer = Some((held, sender));
-                                break 'quiet;
-                            }
-                            Err(error) => { let _ = sender.send(Err(error)); }
-                        }
-                    }
-                    () = any_changed(&mut targets, rested) => {
-                        rested = Instant::now() + TARGETS_REST;
-                        break 'quiet;
-                    }
-                    () = sleep(FILE_RETRY), if self.file.error.is_some() => break 'quiet,
-                    _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
-                        publish(&self);
-                    },
-                }
-            }
-        }
-    }
-}
-
-/// Waits until every instance has been looked at once, within a bound: one that can't be reached must not hold the map up.
-async fn first_looks(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], shutdown: &CancellationToken) {
-    let whole = async {
-        for target in targets {
-            // An instance's task that ended leaves what it saw last.
-            let _ = target.wait_for(Option::is_some).await;
-        }
-    };
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = sleep(ROUND_BOUND) => {}
-        () = whole => {}
-    }
-}
-
-/// Resolves when another look at an instance's backends and servers found others, not before `rested`.
-async fn any_changed(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], rested: Instant) {
-    sleep(rested.saturating_duration_since(Instant::now())).await;
-    let alive = targets.iter_mut().filter(|target| target.has_changed().is_ok());
-    let changes: Vec<_> = alive.map(|target| Box::pin(target.changed())).collect();
-    if changes.is_empty() {
-        return std::future::pending().await;
-    }
-    if select_all(changes).await.0.is_err() {
-        std::future::pending().await
-    }
 }
 
 /// Whether these are the very looks that those were.
@@ -722,28 +593,6 @@ fn between(old: &Arc<EntryMap>, new: &Arc<EntryMap>) -> Diff {
 /// Names exactly this map.
 fn id_of(map: &EntryMap) -> String {
     format!("{:016x}", map.digest())
-}
-
-/// Waits until every source has answered the latest round of polls that one of them has answered, within bounds: a node that
-/// moves from one registry to another must not vanish in between.
-async fn whole_round(sources: &mut [watch::Receiver<SourceState>], shutdown: &CancellationToken) {
-    let whole = async {
-        loop {
-            let answered: Vec<_> = sources.iter_mut().map(|source| source.borrow_and_update().answered).collect();
-            if answered.iter().min() == answered.iter().max() {
-                return;
-            }
-            let (changed, _, _) = select_all(sources.iter_mut().map(|source| Box::pin(source.changed()))).await;
-            if changed.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = sleep(ROUND_BOUND) => {}
-        () = whole => {}
-    }
 }
 
 /// The sources whose map is another one than when the revision in force was made.

@@ -2,6 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::model::status::PollReport;
