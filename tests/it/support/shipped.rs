@@ -169,11 +169,12 @@ impl Shipped {
 
     /// Waits until so many requests wait in this backend, whether for one server or for any.
     pub fn wait_for_queue(&self, backend: &str, length: usize) {
-        self.wait_for(&format!("{length} requests wait in {backend}"), || {
-            let servers = ["BACKEND", "master1", "master2", "master3"];
-            let queued: usize = servers.iter().map(|server| self.number(backend, server, "qcur")).sum();
-            (queued == length).then_some(())
-        });
+        self.wait_for(&format!("{length} requests wait in {backend}"), || (self.queue(backend) == length).then_some(()));
+    }
+
+    /// How many requests wait in this backend, whether for one server or for any.
+    pub fn queue(&self, backend: &str) -> usize {
+        ["BACKEND", "master1", "master2", "master3"].iter().map(|server| self.number(backend, server, "qcur")).sum()
     }
 
     /// [`eventually`], with the log in the panic.
