@@ -71,9 +71,11 @@ impl Memory {
 
     /// These are desired from now on. To be called before each plan.
     pub fn desired(&mut self, desired: &DesiredServers) {
-        let is_former =
-            |(backend, server): &Place| desired.backends.get(backend).is_some_and(|backend| backend.former.contains(server));
-        self.deleted.retain(is_former);
+        // One that is listed again is ours again, whoever adds it.
+        self.deleted.retain(|(backend, server)| {
+            let backend = desired.backends.get(backend);
+            backend.is_some_and(|backend| backend.former.contains(server) && !backend.servers.contains_key(server))
+        });
     }
 
     /// A plan was made from what was observed: the drain bound of each removal runs from the first plan that drains it, and

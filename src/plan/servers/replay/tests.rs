@@ -269,6 +269,7 @@ impl World {
 
     /// One look, of which `reach` steps get through, with every law that holds at each step.
     fn look(&mut self, reach: usize) -> Result<ServerPlan, TestCaseError> {
+        self.memory.desired(&self.desired);
         let plan = plan_servers(&self.desired, &self.process.servers, &self.memory);
         self.memory.planned(&plan, &self.process.servers);
         self.memory.advance(LOOK);
