@@ -1,0 +1,425 @@
+//! Whether anything grows: `scripts/bench long [MINUTES]`.
+//!
+//! A registry of 100,000 nodes in which 50 a second move, polled each second; a HAProxy in master-worker mode that is reloaded
+//! each minute; 2,000 requests a second through it, by clients that know which masters ever had a node. The registry is a
+//! stand-in, the masters are a second HAProxy that answers with their names.
+
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
+mod common;
+#[path = "common/load.rs"]
+mod load;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use common::{Daemon, Gateway as Plain, PATIENCE, haproxies};
+use load::{Load, Question, Tally};
+use serde_json::Value;
+
+const MINUTES: u64 = 60;
+const NODES: usize = 100_000;
+const MASTERS: u8 = 8;
+/// A second.
+const MOVES: u32 = 50;
+/// A second.
+const REQUESTS: u32 = 2_000;
+const CONNECTIONS: u32 = 32;
+const MINUTE: Duration = Duration::from_secs(60);
+/// How many failures and wrong answers are printed of a minute.
+const SHOWN: usize = 5;
+
+fn main() -> anyhow::Result<()> {
+    let minutes = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(MINUTES);
+    let binary = haproxies().into_iter().next_back().context("no HAProxy: run scripts/setup")?;
+    let truth = Arc::new(Truth::new());
+    let masters = Masters::start(&binary)?;
+    let gateway = Gateway::start(&binary, &masters, &truth)?;
+    let mut daemon = start_daemon(&gateway, &masters, &registry(&truth)?)?;
+    let url = daemon.api(&gateway.file("log"))?;
+    in_step(&url)?;
+
+    println!(
+        "{} (newest there is), {NODES} nodes over {MASTERS} masters, {MOVES} moves and {REQUESTS} requests a second, a reload each \
+         minute, {minutes} minutes",
+        gateway.version()?
+    );
+    println!("memory in MB; latency in ms from the moment a request was due");
+    println!(
+        "minute  requests  failed  wrong     p50     p99   p99.9 |  mapsmith     fds | workers  of each  revision  moves so far"
+    );
+    let load = Load::start(&gateway.file("http.sock"), REQUESTS, CONNECTIONS, truth.clone());
+    let (start, mut moved) = (Instant::now(), 0);
+    let (mut first, mut last) = (None, Figures::default());
+    let (mut failed, mut wrong, mut requests) = (0, 0, 0);
+    for minute in 1..=minutes {
+        let end = MINUTE * minute as u32;
+        while start.elapsed() < end {
+            let due = u64::from(MOVES) * start.elapsed().as_millis() as u64 / 1000;
+            (moved..due).for_each(|_| truth.moves());
+            moved = due;
+            thread::sleep(Duration::from_millis(20));
+        }
+        let mut tally = load.take();
+        last = figures(&gateway, &daemon, &url)?;
+        print_minute(minute, &mut tally, &last, moved);
+        (failed, wrong, requests) = (failed + tally.failed.len(), wrong + tally.wrong.len(), requests + tally.latencies.len());
+        first.get_or_insert(last);
+        gateway.reload()?;
+    }
+    drop(load);
+    gateway.settle()?;
+    let first = first.unwrap_or_default();
+    println!("\n{requests} requests: {failed} failed, {wrong} answered by a master that never had the node; {moved} moves");
+    println!(
+        "mapsmith's memory {:.1} MB after a minute, {:.1} MB at the end; peak {:.1} MB",
+        first.memory,
+        last.memory,
+        mb(daemon.memory("VmHWM:")?)
+    );
+    println!("its file descriptors {} after a minute, {} at the end", first.descriptors, last.descriptors);
+    println!("workers {} after a minute, {} at the end", first.workers, last.workers);
+    let differences = differences(&gateway, &url, &truth)?;
+    println!("at quiet the map in memory differs from the registry in {differences} of {NODES} entries");
+    anyhow::ensure!(failed + wrong + differences == 0, "something is wrong");
+    Ok(())
+}
+
+/// Which master has each node, and which ever had it.
+struct Truth {
+    owners: Vec<AtomicU8>,
+    ever: Vec<AtomicU8>,
+    /// A generator's state (splitmix64): the run is the same each time.
+    random: AtomicU64,
+}
+
+impl Truth {
+    fn new() -> Self {
+        let owner = |node: usize| (node % usize::from(MASTERS)) as u8;
+        Self {
+            owners: (0..NODES).map(|node| AtomicU8::new(owner(node))).collect(),
+            ever: (0..NODES).map(|node| AtomicU8::new(1 << owner(node))).collect(),
+            random: AtomicU64::new(1),
+        }
+    }
+
+    fn moves(&self) {
+        let random = scatter(self.random.fetch_add(1, Ordering::SeqCst));
+        let node = random as usize % NODES;
+        let to = (self.owners[node].load(Ordering::SeqCst) + 1 + (random >> 40) as u8 % (MASTERS - 1)) % MASTERS;
+        // First, so that no answer of it can be early.
+        self.ever[node].fetch_or(1 << to, Ordering::SeqCst);
+        self.owners[node].store(to, Ordering::SeqCst);
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (String, String)> {
+        self.owners.iter().enumerate().map(|(node, owner)| (name(node), master(owner.load(Ordering::SeqCst))))
+    }
+}
+
+impl Question for Truth {
+    fn node(&self, number: u64) -> String {
+        name(scatter(number) as usize % NODES)
+    }
+
+    fn judge(&self, number: u64, answer: &str) -> Option<String> {
+        let node = scatter(number) as usize % NODES;
+        let ever = self.ever[node].load(Ordering::SeqCst);
+        let may = (0..MASTERS).any(|number| ever & 1 << number != 0 && master(number) == answer);
+        (!may).then(|| format!("{}: {answer:?}", name(node)))
+    }
+}
+
+/// Splitmix64's last steps: numbers without a pattern from numbers in a row.
+fn scatter(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+fn name(node: usize) -> String {
+    format!("node{node:06}.example.test")
+}
+
+fn master(number: u8) -> String {
+    format!("puppet{number}")
+}
+
+/// A HAProxy that answers for every master with its name.
+struct Masters {
+    _process: Plain,
+    ports: Vec<u16>,
+}
+
+impl Masters {
+    fn start(binary: &Path) -> anyhow::Result<Self> {
+        let listeners = (0..MASTERS).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+        let ports = listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<std::io::Result<Vec<_>>>()?;
+        drop(listeners);
+        let sections = |_: &str| {
+            let mut text = String::new();
+            for (number, port) in (0..MASTERS).zip(&ports) {
+                let name = master(number);
+                let _ = writeln!(
+                    text,
+                    "frontend {name}\n  bind 127.0.0.1:{port}\n  http-request return status 200 content-type text/plain string {name}"
+                );
+            }
+            text
+        };
+        Ok(Self { _process: Plain::start(binary, |_| Ok(()), sections)?, ports })
+    }
+}
+
+/// The HAProxy under test: a master process and its workers, which end on drop.
+struct Gateway {
+    process: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Gateway {
+    fn start(binary: &Path, masters: &Masters, truth: &Truth) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let root = folder.path().display().to_string();
+        let map: String = truth.entries().map(|(node, master)| format!("{node} {master}\n")).collect();
+        fs::write(folder.path().join("n.map"), map)?;
+        let mut config = format!(
+            "global\n  nbthread 2\n  hard-stop-after 20s\n  stats socket {root}/admin.sock level admin\ndefaults\n  mode http\n  \
+             timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend gateway\n  bind unix@{root}/http.sock\n  \
+             use_backend %[req.hdr(X-Node-Name),lower,map_str({root}/n.map,none)]\nbackend none\n"
+        );
+        for (number, port) in (0..MASTERS).zip(&masters.ports) {
+            let name = master(number);
+            let _ = writeln!(config, "backend {name}\n  balance roundrobin\n  server {name} 127.0.0.1:{port}");
+        }
+        fs::write(folder.path().join("haproxy.cfg"), config)?;
+        let log = fs::File::create(folder.path().join("haproxy.log"))?;
+        let process = Command::new(binary)
+            .args(["-W", "-f"])
+            .arg(folder.path().join("haproxy.cfg"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log))
+            .spawn()?;
+        let gateway = Self { process, folder };
+        gateway.answers()?;
+        Ok(gateway)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn call(&self, command: &str) -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(self.file("admin.sock"))?;
+        stream.write_all(format!("{command}\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    fn answers(&self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while !self.call("show info").is_ok_and(|answer| answer.contains("Version")) {
+            anyhow::ensure!(start.elapsed() < PATIENCE, "the gateway does not answer");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn version(&self) -> anyhow::Result<String> {
+        let info = self.call("show info")?;
+        let version = info.lines().find_map(|line| line.strip_prefix("Version: ")).unwrap_or_default();
+        Ok(format!("HAProxy {version}"))
+    }
+
+    fn reload(&self) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-USR2", &self.process.id().to_string()]).status()?;
+        anyhow::ensure!(status.success(), "the gateway's master process is gone");
+        Ok(())
+    }
+
+    fn workers(&self) -> Vec<String> {
+        let master = self.process.id();
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        children.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Waits until the workers of former configurations are gone.
+    fn settle(&self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while self.workers().len() > 1 {
+            anyhow::ensure!(start.elapsed() < PATIENCE, "old workers stay: {:?}", self.workers());
+            thread::sleep(Duration::from_millis(100));
+        }
+        self.answers()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // The master process takes its workers with it.
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let _ = self.process.wait();
+    }
+}
+
+/// Answers every request with the present owners; its address.
+fn registry(truth: &Arc<Truth>) -> anyhow::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}/nodes.json", listener.local_addr()?);
+    let truth = truth.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let truth = truth.clone();
+            thread::spawn(move || answer(stream, &truth));
+        }
+    });
+    Ok(url)
+}
+
+fn answer(mut stream: TcpStream, truth: &Truth) -> std::io::Result<()> {
+    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&buffer[..length]);
+    }
+    let mut body = String::with_capacity(NODES * 40);
+    for (node, master) in truth.entries() {
+        let _ = write!(body, "{}\"{node}\":\"{master}\"", if body.is_empty() { '{' } else { ',' });
+    }
+    body.push('}');
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body.as_bytes())
+}
+
+fn start_daemon(gateway: &Gateway, masters: &Masters, registry: &str) -> anyhow::Result<Daemon> {
+    let root = gateway.folder.path().display().to_string();
+    let mut settings = format!(
+        "[schedule]\npoll = \"1s\"\n[api]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"{root}/store.db\"\n[map]\npath = \"{root}/n.map\"\n\
+         [[source]]\nname = \"registry\"\ntype = \"http_json\"\nurl = \"{registry}\"\n\
+         [[instance]]\nname = \"edge\"\nruntime = \"unix@{root}/admin.sock\"\n"
+    );
+    for (number, port) in (0..MASTERS).zip(&masters.ports) {
+        let name = master(number);
+        let _ = writeln!(
+            settings,
+            "[[backend]]\nname = \"{name}\"\nservers = [{{ name = \"{name}\", address = \"127.0.0.1:{port}\" }}]"
+        );
+    }
+    fs::write(gateway.file("mapsmith.toml"), settings)?;
+    let process = Command::new(env!("CARGO_BIN_EXE_mapsmith"))
+        .args(["run", "-c"])
+        .arg(gateway.file("mapsmith.toml"))
+        .stderr(Stdio::from(fs::File::create(gateway.file("log"))?))
+        .spawn()?;
+    Ok(Daemon(process))
+}
+
+fn status(url: &str) -> anyhow::Result<Value> {
+    let address = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(format!("GET /v1/status HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    serde_json::from_str(body).with_context(|| body.to_owned())
+}
+
+fn in_step(url: &str) -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        let status = status(url)?;
+        if status["instances"][0]["state"] == "in_step" {
+            return Ok(());
+        }
+        anyhow::ensure!(start.elapsed() < PATIENCE, "not in step: {status:#}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Figures {
+    /// The daemon's resident memory, in MB.
+    memory: f64,
+    descriptors: usize,
+    workers: usize,
+    /// The resident memory of each worker on average, in MB.
+    worker: f64,
+    revision: u64,
+}
+
+fn mb(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
+fn figures(gateway: &Gateway, daemon: &Daemon, url: &str) -> anyhow::Result<Figures> {
+    let workers = gateway.workers();
+    let resident = |process: &String| {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    let all: u64 = workers.iter().filter_map(resident).sum();
+    Ok(Figures {
+        memory: mb(daemon.memory("VmRSS:")?),
+        descriptors: fs::read_dir(format!("/proc/{}/fd", daemon.0.id()))?.count(),
+        workers: workers.len(),
+        worker: mb(all) / workers.len().max(1) as f64,
+        revision: status(url)?["revision"].as_u64().unwrap_or_default(),
+    })
+}
+
+fn print_minute(minute: u64, tally: &mut Tally, figures: &Figures, moved: u64) {
+    let ms = |micros: u32| f64::from(micros) / 1000.0;
+    println!(
+        "{minute:>6} {:>9} {:>7} {:>6} {:>7.2} {:>7.2} {:>7.2} | {:>9.1} {:>7} | {:>7} {:>8.1} {:>9} {moved:>13}",
+        tally.latencies.len(),
+        tally.failed.len(),
+        tally.wrong.len(),
+        ms(tally.permille(500)),
+        ms(tally.permille(990)),
+        ms(tally.permille(999)),
+        figures.memory,
+        figures.descriptors,
+        figures.workers,
+        figures.worker,
+        figures.revision,
+    );
+    for line in tally.failed.iter().chain(&tally.wrong).take(SHOWN) {
+        println!("        {line}");
+    }
+}
+
+/// Once nothing moves any more: in how many entries HAProxy's memory and the registry differ.
+fn differences(gateway: &Gateway, url: &str, truth: &Truth) -> anyhow::Result<usize> {
+    let wanted: std::collections::BTreeMap<_, _> = truth.entries().collect();
+    let start = Instant::now();
+    loop {
+        in_step(url)?;
+        let listing = gateway.call(&format!("show map {}", gateway.file("n.map").display()))?;
+        let rows = listing.lines().filter_map(|line| line.split(' ').skip(1).collect::<Vec<_>>().try_into().ok());
+        let held: Vec<[&str; 2]> = rows.collect();
+        let right = held.iter().filter(|[node, master]| wanted.get(*node).is_some_and(|wanted| wanted == master)).count();
+        let differences = held.len().abs_diff(right) + wanted.len().abs_diff(right);
+        if differences == 0 || start.elapsed() > Duration::from_secs(20) {
+            return Ok(differences);
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
