@@ -1,4 +1,9 @@
 //! What the benchmarks stand on: HAProxys and a daemon of their own, and figures of processes.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
+pub mod open_loop;
+pub mod site;
+pub mod world;
 
 use std::fs;
 use std::io::{Read, Write};
