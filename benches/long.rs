@@ -4,15 +4,12 @@
 //! each minute; 2,000 requests a second through it, by clients that know which masters ever had a node. The registry is a
 //! stand-in, the masters are a second HAProxy that answers with their names.
 
-#[allow(dead_code, reason = "each benchmark uses a part of it")]
 mod common;
-#[path = "common/load.rs"]
-mod load;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,8 +19,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use common::{Daemon, Gateway as Plain, PATIENCE, haproxies};
-use load::{Load, Question, Tally};
+use common::open_loop::{Load, Outcome, Requests};
+use common::site::wait_for;
+use common::{Daemon, Gateway as Plain, haproxies};
 use serde_json::Value;
 
 const MINUTES: u64 = 60;
@@ -35,8 +33,6 @@ const MOVES: u32 = 50;
 const REQUESTS: u32 = 2_000;
 const CONNECTIONS: u32 = 32;
 const MINUTE: Duration = Duration::from_secs(60);
-/// How many failures and wrong answers are printed of a minute.
-const SHOWN: usize = 5;
 
 fn main() -> anyhow::Result<()> {
     let minutes = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(MINUTES);
@@ -57,29 +53,38 @@ fn main() -> anyhow::Result<()> {
     println!(
         "minute  requests  failed  wrong     p50     p99   p99.9 |  mapsmith     fds | workers  of each  revision  moves so far"
     );
-    let load = Load::start(&gateway.file("http.sock"), REQUESTS, CONNECTIONS, truth.clone());
-    let (start, mut moved) = (Instant::now(), 0);
+    let mut moved = 0;
     let (mut first, mut last) = (None, Figures::default());
     let (mut failed, mut wrong, mut requests) = (0, 0, 0);
     for minute in 1..=minutes {
-        let end = MINUTE * minute as u32;
-        while start.elapsed() < end {
-            let due = u64::from(MOVES) * start.elapsed().as_millis() as u64 / 1000;
-            (moved..due).for_each(|_| truth.moves());
-            moved = due;
-            thread::sleep(Duration::from_millis(20));
-        }
-        let mut tally = load.take();
+        let questions = Questions { truth: &truth, first: minute * u64::from(REQUESTS) * MINUTE.as_secs() };
+        let load = Load { address: gateway.address, rate: REQUESTS, connections: CONNECTIONS, requests: questions };
+        let outcome = thread::scope(|scope| {
+            let load = scope.spawn(|| load.run(Duration::ZERO, MINUTE));
+            let (start, already, mut reload) = (Instant::now(), moved, Some(MINUTE / 2));
+            while !load.is_finished() {
+                let due = already + u64::from(MOVES) * start.elapsed().as_millis() as u64 / 1000;
+                (moved..due).for_each(|_| truth.moves());
+                moved = due;
+                if reload.take_if(|at| start.elapsed() > *at).is_some() {
+                    gateway.reload()?;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            load.join().map_err(|_| anyhow::anyhow!("a client broke"))
+        })?;
         last = figures(&gateway, &daemon, &url)?;
-        print_minute(minute, &mut tally, &last, moved);
-        (failed, wrong, requests) = (failed + tally.failed.len(), wrong + tally.wrong.len(), requests + tally.latencies.len());
+        print_minute(minute, &outcome, &last, moved);
+        failed += outcome.failed;
+        wrong += outcome.wrong;
+        requests += outcome.answered();
         first.get_or_insert(last);
-        gateway.reload()?;
     }
-    drop(load);
     gateway.settle()?;
     let first = first.unwrap_or_default();
-    println!("\n{requests} requests: {failed} failed, {wrong} answered by a master that never had the node; {moved} moves");
+    println!(
+        "\n{requests} requests answered, {wrong} of them not by a master that has or had the node; {failed} not answered; {moved} moves"
+    );
     println!(
         "mapsmith's memory {:.1} MB after a minute, {:.1} MB at the end; peak {:.1} MB",
         first.memory,
@@ -90,7 +95,7 @@ fn main() -> anyhow::Result<()> {
     println!("workers {} after a minute, {} at the end", first.workers, last.workers);
     let differences = differences(&gateway, &url, &truth)?;
     println!("at quiet the map in memory differs from the registry in {differences} of {NODES} entries");
-    anyhow::ensure!(failed + wrong + differences == 0, "something is wrong");
+    anyhow::ensure!(failed + wrong + differences as u64 == 0, "something is wrong");
     Ok(())
 }
 
@@ -126,16 +131,27 @@ impl Truth {
     }
 }
 
-impl Question for Truth {
-    fn node(&self, number: u64) -> String {
-        name(scatter(number) as usize % NODES)
+/// What is asked in a minute, beginning with the request of this number.
+struct Questions<'a> {
+    truth: &'a Truth,
+    first: u64,
+}
+
+impl Questions<'_> {
+    fn node(&self, number: u64) -> usize {
+        scatter(self.first + number) as usize % NODES
+    }
+}
+
+impl Requests for Questions<'_> {
+    fn write(&self, number: u64, request: &mut Vec<u8>) {
+        let node = name(self.node(number));
+        request.extend_from_slice(format!("GET / HTTP/1.1\r\nHost: gateway\r\nX-Node-Name: {node}\r\n\r\n").as_bytes());
     }
 
-    fn judge(&self, number: u64, answer: &str) -> Option<String> {
-        let node = scatter(number) as usize % NODES;
-        let ever = self.ever[node].load(Ordering::SeqCst);
-        let may = (0..MASTERS).any(|number| ever & 1 << number != 0 && master(number) == answer);
-        (!may).then(|| format!("{}: {answer:?}", name(node)))
+    fn right(&self, number: u64, status: u16, body: &[u8]) -> bool {
+        let ever = self.truth.ever[self.node(number)].load(Ordering::SeqCst);
+        status == 200 && (0..MASTERS).any(|owner| ever & 1 << owner != 0 && master(owner).as_bytes() == body)
     }
 }
 
@@ -185,17 +201,19 @@ impl Masters {
 struct Gateway {
     process: Child,
     folder: tempfile::TempDir,
+    address: SocketAddr,
 }
 
 impl Gateway {
     fn start(binary: &Path, masters: &Masters, truth: &Truth) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let root = folder.path().display().to_string();
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let map: String = truth.entries().map(|(node, master)| format!("{node} {master}\n")).collect();
         fs::write(folder.path().join("n.map"), map)?;
         let mut config = format!(
             "global\n  nbthread 2\n  hard-stop-after 20s\n  stats socket {root}/admin.sock level admin\ndefaults\n  mode http\n  \
-             timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend gateway\n  bind unix@{root}/http.sock\n  \
+             timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend gateway\n  bind {address}\n  \
              use_backend %[req.hdr(X-Node-Name),lower,map_str({root}/n.map,none)]\nbackend none\n"
         );
         for (number, port) in (0..MASTERS).zip(&masters.ports) {
@@ -210,7 +228,7 @@ impl Gateway {
             .stdout(Stdio::null())
             .stderr(Stdio::from(log))
             .spawn()?;
-        let gateway = Self { process, folder };
+        let gateway = Self { process, folder, address };
         gateway.answers()?;
         Ok(gateway)
     }
@@ -228,12 +246,7 @@ impl Gateway {
     }
 
     fn answers(&self) -> anyhow::Result<()> {
-        let start = Instant::now();
-        while !self.call("show info").is_ok_and(|answer| answer.contains("Version")) {
-            anyhow::ensure!(start.elapsed() < PATIENCE, "the gateway does not answer");
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
+        wait_for("the gateway's answer", || self.call("show info").ok()?.contains("Version").then_some(()))
     }
 
     fn version(&self) -> anyhow::Result<String> {
@@ -256,11 +269,7 @@ impl Gateway {
 
     /// Waits until the workers of former configurations are gone.
     fn settle(&self) -> anyhow::Result<()> {
-        let start = Instant::now();
-        while self.workers().len() > 1 {
-            anyhow::ensure!(start.elapsed() < PATIENCE, "old workers stay: {:?}", self.workers());
-            thread::sleep(Duration::from_millis(100));
-        }
+        wait_for("the end of the old workers", || (self.workers().len() == 1).then_some(()))?;
         self.answers()
     }
 }
@@ -342,15 +351,7 @@ fn status(url: &str) -> anyhow::Result<Value> {
 }
 
 fn in_step(url: &str) -> anyhow::Result<()> {
-    let start = Instant::now();
-    loop {
-        let status = status(url)?;
-        if status["instances"][0]["state"] == "in_step" {
-            return Ok(());
-        }
-        anyhow::ensure!(start.elapsed() < PATIENCE, "not in step: {status:#}");
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_for("being in step", || (status(url).ok()?["instances"][0]["state"] == "in_step").then_some(()))
 }
 
 #[derive(Clone, Copy, Default)]
@@ -385,25 +386,22 @@ fn figures(gateway: &Gateway, daemon: &Daemon, url: &str) -> anyhow::Result<Figu
     })
 }
 
-fn print_minute(minute: u64, tally: &mut Tally, figures: &Figures, moved: u64) {
-    let ms = |micros: u32| f64::from(micros) / 1000.0;
+fn print_minute(minute: u64, outcome: &Outcome, figures: &Figures, moved: u64) {
+    let ms = |part: f64| outcome.quantile(part).as_secs_f64() * 1000.0;
     println!(
         "{minute:>6} {:>9} {:>7} {:>6} {:>7.2} {:>7.2} {:>7.2} | {:>9.1} {:>7} | {:>7} {:>8.1} {:>9} {moved:>13}",
-        tally.latencies.len(),
-        tally.failed.len(),
-        tally.wrong.len(),
-        ms(tally.permille(500)),
-        ms(tally.permille(990)),
-        ms(tally.permille(999)),
+        outcome.answered(),
+        outcome.failed,
+        outcome.wrong,
+        ms(0.5),
+        ms(0.99),
+        ms(0.999),
         figures.memory,
         figures.descriptors,
         figures.workers,
         figures.worker,
         figures.revision,
     );
-    for line in tally.failed.iter().chain(&tally.wrong).take(SHOWN) {
-        println!("        {line}");
-    }
 }
 
 /// Once nothing moves any more: in how many entries HAProxy's memory and the registry differ.
