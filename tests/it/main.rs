@@ -7,6 +7,7 @@ mod backends;
 mod cli;
 mod crash;
 mod drift;
+mod faults;
 mod gateway;
 mod ground;
 mod guard;

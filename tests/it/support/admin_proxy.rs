@@ -1,7 +1,8 @@
 //! A proxy in front of an admin socket, so that a test acts at an exact command: it holds one command while the test kills,
-//! reloads or interferes, or cuts a reply at a byte.
+//! reloads or interferes, or cuts a reply at a byte. In bad [`Weather`] it does such things by itself, as a seed has it.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,6 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
+
+use super::random::Random;
 
 /// Longer than Mapsmith takes to reach any command.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,6 +35,39 @@ enum Verdict {
     Cut(usize),
     /// It waits for the test's verdict.
     Hold,
+    /// Only so many of its bytes arrive, then both connections close.
+    Break(usize),
+    /// It arrives late.
+    Late(Duration),
+    /// It arrives, and nothing comes back for so long; then the connection closes.
+    Silent(Duration),
+}
+
+/// What a bad line does to commands, drawn from a seed.
+#[derive(Debug)]
+pub struct Weather {
+    random: Random,
+    /// How many in a hundred commands suffer.
+    percent: usize,
+}
+
+impl Weather {
+    pub fn new(seed: u64, percent: usize) -> Self {
+        Self { random: Random::new(seed), percent }
+    }
+
+    fn verdict(&mut self, command: &Command) -> Verdict {
+        if !self.random.chance(self.percent) {
+            return Verdict::Forward;
+        }
+        match self.random.below(16) {
+            0..4 => Verdict::Lose,
+            4..8 => Verdict::Cut(self.random.below(400)),
+            8..11 => Verdict::Break(self.random.below(command.bytes)),
+            11..15 => Verdict::Late(Duration::from_millis(self.random.below(400) as u64)),
+            _ => Verdict::Silent(Duration::from_secs(3)),
+        }
+    }
 }
 
 /// A verdict on the `nth` next command (1 is the next one) whose first line begins with `prefix`.
@@ -48,6 +84,9 @@ struct State {
     rules: VecDeque<Rule>,
     /// Replies that were longer than their cut.
     shortened: usize,
+    weather: Option<Weather>,
+    /// How many commands suffered from it.
+    suffered: usize,
     held: Option<Command>,
     verdict: Option<Verdict>,
     ended: bool,
@@ -78,6 +117,12 @@ impl Shared {
                 verdict = rule.verdict;
                 state.rules.pop_front();
             }
+        }
+        if verdict == Verdict::Forward
+            && let Some(weather) = &mut state.weather
+        {
+            verdict = weather.verdict(&command);
+            state.suffered += usize::from(verdict != Verdict::Forward);
         }
         self.changed.notify_all();
         if verdict != Verdict::Hold {
@@ -137,6 +182,38 @@ impl AdminProxy {
 
     fn add_rule(&self, prefix: &str, nth: usize, verdict: Verdict) {
         self.shared.state().rules.push_back(Rule { prefix: prefix.to_owned(), nth, verdict });
+    }
+
+    /// Forgets what was to be held or cut, and loses what is held.
+    pub fn clear(&self) {
+        let mut state = self.shared.state();
+        state.rules.clear();
+        if state.held.is_some() {
+            state.verdict = Some(Verdict::Lose);
+        }
+        self.shared.changed.notify_all();
+    }
+
+    /// The command that is held now.
+    pub fn held(&self) -> Option<Command> {
+        self.shared.state().held.clone()
+    }
+
+    /// Bad weather from now on, or none.
+    pub fn weather(&self, weather: Option<Weather>) {
+        self.shared.state().weather = weather;
+    }
+
+    /// How many commands suffered from the weather so far.
+    pub fn suffered(&self) -> usize {
+        self.shared.state().suffered
+    }
+
+    /// Takes its socket away, so that nobody can connect, or puts it back.
+    pub fn absent(&self, absent: bool) {
+        let (there, away) = (self.socket(), self.directory.path().join("away.sock"));
+        let (from, to) = if absent { (&there, &away) } else { (&away, &there) };
+        fs::rename(from, to).expect("the socket can be moved");
     }
 
     /// How many replies a cut has shortened.
@@ -214,18 +291,26 @@ fn serve(mut client: UnixStream, shared: &Shared) -> io::Result<()> {
         return Ok(());
     }
     let line = String::from_utf8_lossy(command.split(|byte| *byte == b'\n').next().unwrap_or_default()).into_owned();
-    let limit = match shared.judge(Command { line, bytes: command.len() }) {
+    let (mut arrives, mut limit, mut silence) = (command.len(), u64::MAX, Duration::ZERO);
+    match shared.judge(Command { line, bytes: command.len() }) {
         Verdict::Lose | Verdict::Hold => return Ok(()),
-        Verdict::Forward => u64::MAX,
-        Verdict::Cut(bytes) => bytes as u64,
-    };
+        Verdict::Forward => {}
+        Verdict::Cut(bytes) => limit = bytes as u64,
+        Verdict::Break(bytes) => (arrives, limit) = (bytes, 0),
+        Verdict::Late(time) => thread::sleep(time),
+        Verdict::Silent(time) => (limit, silence) = (0, time),
+    }
     let mut relay = |mut upstream: Box<dyn ReadWrite>| {
-        upstream.write_all(&command)?;
+        upstream.write_all(&command[..arrives])?;
+        if arrives < command.len() {
+            return Ok(());
+        }
         io::copy(&mut Read::take(&mut upstream, limit), &mut client)?;
         // Read to its end, so that a cut reply's command was carried out before the client knows of the cut.
         if io::copy(&mut upstream, &mut io::sink())? > 0 {
             shared.state().shortened += 1;
         }
+        thread::sleep(silence);
         Ok(())
     };
     match shared.upstream.split_once('@') {

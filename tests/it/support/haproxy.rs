@@ -112,6 +112,12 @@ impl Plan {
         self
     }
 
+    /// The map file is at this place, where it must be already.
+    pub fn map_at(mut self, path: &Path) -> Self {
+        self.map = Some(path.to_str().expect("a path in UTF-8").to_owned());
+        self
+    }
+
     /// The admin socket is of this level instead.
     pub fn level(mut self, level: &'static str) -> Self {
         self.level = level;

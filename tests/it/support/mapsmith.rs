@@ -1,6 +1,7 @@
 //! The program under test, as a user runs it: its own binary with a configuration file.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A configuration file in a folder of its own, which is there for other files too.
 pub struct Config {
     directory: TempDir,
+    /// `NAME=value`.
+    environment: Vec<String>,
 }
 
 impl Config {
@@ -39,6 +42,12 @@ impl Config {
         cli(&arguments, None)
     }
 
+    /// Sets a variable of the daemon's environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push(format!("{name}={value}"));
+        self
+    }
+
     /// Starts `mapsmith run`; returns when its API listens.
     pub fn start(self) -> Mapsmith {
         let (process, address) = self.launch();
@@ -50,7 +59,9 @@ impl Config {
         // A process before this one wrote to it too.
         let old = fs::read_to_string(&log).map_or(0, |log| log.len());
         let path = self.path();
-        let command = ["env", "-u", "RUST_LOG", BINARY, "run", "-c", path.to_str().expect("a folder named in UTF-8")];
+        let mut command = vec!["env", "-u", "RUST_LOG"];
+        command.extend(self.environment.iter().map(String::as_str));
+        command.extend([BINARY, "run", "-c", path.to_str().expect("a folder named in UTF-8")]);
         let ending = Ending { remove: Some(self.directory.path().to_owned()), ..Ending::default() };
         let mut process = Process::start(&command, &log, ending);
         let address = eventually("mapsmith says that its API listens, or ends", PATIENCE, || {
@@ -74,7 +85,7 @@ impl Mapsmith {
     /// Writes a configuration: what a test gives, and an API on a free port unless it gives an `[api]` itself.
     pub fn config(toml: &str) -> Config {
         let directory = tempfile::Builder::new().prefix("mapsmith-").tempdir().expect("a temporary folder");
-        let config = Config { directory };
+        let config = Config { directory, environment: Vec::new() };
         let api = if toml.contains("[api]") { "" } else { "\n[api]\nlisten = \"127.0.0.1:0\"\n" };
         fs::write(config.path(), format!("{toml}{api}")).expect("the configuration can be written");
         config
@@ -109,6 +120,11 @@ impl Mapsmith {
             .unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
     }
 
+    /// A request to a daemon that may be gone.
+    pub fn try_ask(&self, method: &str, path: &str) -> io::Result<http::Response> {
+        http::request(self.address, method, path, &[], "")
+    }
+
     fn request(&self, method: &str, path: &str) -> (u16, Value) {
         let response = self.ask(method, path, &[], "");
         let body = serde_json::from_str(&response.body).unwrap_or(Value::String(response.body));
@@ -139,6 +155,11 @@ impl Mapsmith {
 
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Whether it runs no more.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.exit_status().is_some()
     }
 
     /// Sends it any signal, and waits for nothing.

@@ -14,6 +14,7 @@ pub mod owners;
 pub mod pool;
 pub mod process;
 pub mod puppetdb;
+pub mod random;
 pub mod registry;
 pub mod scene;
 pub mod shipped;
@@ -77,7 +78,8 @@ pub fn program(name: &str) -> PathBuf {
     find_program(name).unwrap_or_else(|| panic!("{name} is not installed: run scripts/setup"))
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
+/// Where a program is, if it is installed.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     // Servers are in the system folders, which an ordinary user's PATH leaves out.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())

@@ -62,12 +62,12 @@ impl Owners {
     }
 
     /// How many owners a node has had.
-    fn moments(&self, node: &str) -> usize {
+    pub fn moments(&self, node: &str) -> usize {
         self.nodes().get(node).map_or(0, Vec::len)
     }
 
     /// The owners from a moment of [`Self::moments`] on.
-    fn since(&self, node: &str, moment: usize) -> Vec<String> {
+    pub fn since(&self, node: &str, moment: usize) -> Vec<String> {
         let nodes = self.nodes();
         let owners = nodes.get(node).map_or(&[][..], Vec::as_slice);
         owners[moment.saturating_sub(1).min(owners.len())..].to_vec()

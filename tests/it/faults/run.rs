@@ -1,0 +1,432 @@
+//! A run: the schedule's faults, one after the other, against the running whole.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::laws::Excuse;
+use super::registry::Reply;
+use super::schedule::{Bad, Fault, Schedule, Step};
+use super::site::{Journal, Outcome, Photograph, Whole, with_pins};
+use crate::support::admin_proxy::Weather;
+use crate::support::process::{Ending, Process};
+use crate::support::random::Random;
+use crate::support::{find_program, poll, run};
+
+/// How long a moment is waited for that may not come: a change takes another way than the one that was to be broken.
+const MOMENT: Duration = Duration::from_secs(5);
+
+/// Of the log of a run that fails.
+const LOG_LINES: usize = 150;
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Figures {
+    pub requests: usize,
+    pub faults: BTreeMap<String, usize>,
+    pub took: Duration,
+}
+
+/// Runs a seed's schedule.
+///
+/// # Errors
+/// All there is to say about the law that was broken.
+pub fn run_seed(seed: u64) -> Result<Figures, String> {
+    let began = Instant::now();
+    let schedule = Schedule::of(seed);
+    let journal = Journal::new();
+    let mut figures = Figures::default();
+    let mut log = String::new();
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let mut whole = Whole::start(seed, &schedule, &journal);
+        // Caught here, where Mapsmith's log is still there.
+        let outcome = catch_unwind(AssertUnwindSafe(|| take_steps(&mut whole, &schedule, &mut figures)));
+        figures.requests = whole.laws.requests();
+        let mut broken = whole.laws.all_broken();
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => broken.push(error),
+            Err(panic) => broken.push(words(&*panic)),
+        }
+        if !broken.is_empty() {
+            log = whole.mapsmith.log();
+        }
+        broken
+    }));
+    let broken = ended.unwrap_or_else(|panic| vec![words(&*panic)]);
+    figures.took = began.elapsed();
+    if broken.is_empty() {
+        return Ok(figures);
+    }
+    let lines: Vec<_> = log.lines().collect();
+    let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+    Err(format!(
+        "seed {seed}: {}\n\nwhat happened when:\n{}\nMapsmith's log, its last {LOG_LINES} lines:\n{last}\n\nreplay: scripts/faults --seed {seed}\n",
+        broken.join("\n"),
+        journal.text()
+    ))
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+fn take_steps(whole: &mut Whole, schedule: &Schedule, figures: &mut Figures) -> Outcome {
+    let mut rested = true;
+    for (number, step) in schedule.steps.iter().enumerate() {
+        whole.journal.note(&format!("step {number}: {:?}", step.fault));
+        let mut random = Random::new(step.seed);
+        if rested && whole.site.pins && random.chance(50) {
+            whole.order(&mut random, false)?;
+            if random.chance(25) {
+                whole.journal.note("  killed right after");
+                whole.mapsmith.restart();
+            }
+            if step.fault.needs_rest() {
+                whole.settle()?;
+            }
+        }
+        if take(whole, step, &mut random)? {
+            *figures.faults.entry(step.fault.kind()).or_default() += 1;
+        } else {
+            whole.journal.note("  left out: it can't be done here");
+        }
+        whole.publish();
+        rested = step.settles;
+        if rested {
+            whole.settle()?;
+        }
+        let broken = whole.laws.all_broken();
+        if !broken.is_empty() {
+            return Err(format!("at step {number}"));
+        }
+    }
+    whole.ask_for_all()
+}
+
+fn milliseconds(time: u64) {
+    thread::sleep(Duration::from_millis(time));
+}
+
+/// Nodes move, and the registries say so.
+fn moves(whole: &mut Whole, random: &mut Random) {
+    whole.changes(random);
+    whole.publish();
+}
+
+/// The fault, with the moves around it. False where this machine can't show it.
+fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, String> {
+    match &step.fault {
+        Fault::None => {
+            moves(whole, random);
+            whole.nudge();
+        }
+        Fault::GatewayKilled { instance, down } => whole.restart_gateway(*instance, |whole| {
+            moves(whole, random);
+            whole.nudge();
+            milliseconds(*down);
+        }),
+        Fault::GatewayStopped { instance, time } => {
+            moves(whole, random);
+            whole.nudge();
+            milliseconds(random.below(150) as u64);
+            whole.gateways[*instance].stop_process();
+            moves(whole, random);
+            milliseconds(*time);
+            whole.gateways[*instance].continue_process();
+        }
+        Fault::GatewayReloaded { instance } => {
+            moves(whole, random);
+            whole.nudge();
+            milliseconds(random.below(300) as u64);
+            whole.laws.excused(*instance, Excuse::Down);
+            whole.gateways[*instance].reload();
+            whole.laws.closed(*instance, Excuse::Down);
+        }
+        Fault::GatewayAged { instance, back, mapsmith } => {
+            if !mapsmith {
+                whole.mapsmith.kill();
+            }
+            let file = whole.older_file(*back).to_vec();
+            whole.laws.excused(*instance, Excuse::Old);
+            whole.restart_gateway(*instance, |whole| {
+                whole.laws.replace_file(&whole.map_path(), &file).expect("the map's folder can be written");
+            });
+            if !mapsmith {
+                whole.mapsmith.restart();
+            }
+        }
+        Fault::MapsmithEnded { down } => {
+            moves(whole, random);
+            whole.nudge();
+            milliseconds(random.below(200) as u64);
+            let code = whole.mapsmith.sigterm();
+            if code != 0 {
+                return Err(format!("Mapsmith ended with {code} on SIGTERM"));
+            }
+            moves(whole, random);
+            milliseconds(*down);
+            whole.mapsmith.restart();
+        }
+        Fault::MapsmithKilledAtCommand { instance, command, nth, arrives } => {
+            let proxy = &whole.proxies[*instance];
+            if command.contains("map @") || command.ends_with("e map") || *command == "commit map" {
+                stage_elsewhere(whole, *instance);
+            }
+            proxy.hold(command, *nth);
+            moves(whole, random);
+            whole.nudge();
+            let proxy = &whole.proxies[*instance];
+            let held = poll(MOMENT, || proxy.held());
+            let line = held.as_ref().map_or("no such command came", |held| held.line.get(..60).unwrap_or(&held.line));
+            whole.journal.note(&format!("  killed at {line:?}"));
+            whole.mapsmith.kill();
+            if held.is_some() && *arrives {
+                whole.proxies[*instance].forward();
+            }
+            whole.proxies[*instance].clear();
+            whole.mapsmith.restart();
+        }
+        Fault::MapsmithKilledAtCall { call, nth } => return killed_at_call(whole, random, call, *nth),
+        Fault::MapsmithKilledInFile { bytes } => {
+            run("prlimit", &["--pid", &whole.mapsmith.id().to_string(), &format!("--fsize={bytes}")]);
+            moves(whole, random);
+            whole.nudge_if_alive();
+            let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
+            whole.journal.note(if killed { "  it wrote beyond" } else { "  it wrote less" });
+            whole.mapsmith.restart();
+        }
+        Fault::RegistryBad { source, bad, restart } => registry_bad(whole, random, *source, *bad, *restart)?,
+        Fault::RegistrySlow { source, time } => {
+            whole.changes(random);
+            whole.publish();
+            let body = Value::Object(whole.document(*source)).to_string();
+            whole.registries.answers(&document(*source), Reply::Slow(body, Duration::from_millis(*time)));
+            whole.nudge();
+            milliseconds(*time);
+        }
+        Fault::RegistryOdd { source } => {
+            whole.changes(random);
+            whole.publish();
+            let mut rows = whole.document(*source);
+            for odd in ["two words", "#comment", "<<", "line\nbreak", "", "a;b\\ c", "\u{1}"] {
+                rows.insert(odd.to_owned(), "m1".into());
+            }
+            rows.insert("of-two-words.example.test".to_owned(), "m1 m2".into());
+            rows.insert("of-two-lines.example.test".to_owned(), "m1\nm2".into());
+            whole.registries.answers(&document(*source), Reply::Whole(200, Value::Object(rows).to_string()));
+            whole.nudge();
+            whole.settles_on(&whole.expected()).map_err(|error| format!("among odd rows: {error}"))?;
+        }
+        Fault::RegistryOld { back } => return registry_old(whole, random, *back),
+        Fault::ServerListBad { bad } => {
+            let before = whole.photograph()?;
+            whole.registries.answers("servers", bad_reply(*bad, &json!([{ "address": "127.0.0.1" }])));
+            whole.nudge();
+            told_bad(whole, &before, "servers", whole.site.sources, *bad)?;
+        }
+        Fault::Sockets { instance, percent, time, seed } => {
+            let proxy = &whole.proxies[*instance];
+            let before = proxy.suffered();
+            proxy.weather(Some(Weather::new(*seed, *percent)));
+            moves(whole, random);
+            whole.nudge();
+            milliseconds(*time);
+            let proxy = &whole.proxies[*instance];
+            proxy.weather(None);
+            whole.journal.note(&format!("  {} commands suffered", proxy.suffered() - before));
+        }
+        Fault::SocketAbsent { instance, time } => {
+            whole.proxies[*instance].absent(true);
+            moves(whole, random);
+            whole.nudge();
+            milliseconds(*time);
+            whole.proxies[*instance].absent(false);
+        }
+        Fault::MapDiskFull { killed } | Fault::MapDiskReadOnly { killed } => {
+            if !whole.map_volume.is_own() {
+                return Ok(false);
+            }
+            let full = matches!(step.fault, Fault::MapDiskFull { .. });
+            map_disk(whole, random, full, *killed)?;
+        }
+        Fault::StoreDiskFull => {
+            if !whole.store_volume.is_own() {
+                return Ok(false);
+            }
+            whole.store_volume.fill();
+            let ordered = (0..3).try_for_each(|_| whole.order(random, true));
+            whole.store_volume.clear();
+            ordered?;
+            if random.chance(50) {
+                whole.journal.note("  killed right after");
+                whole.mapsmith.restart();
+            }
+        }
+        Fault::Clock { seconds } => {
+            if !whole.step_clock(*seconds) {
+                return Ok(false);
+            }
+            moves(whole, random);
+            whole.nudge();
+        }
+    }
+    Ok(true)
+}
+
+fn document(source: usize) -> String {
+    format!("nodes{source}")
+}
+
+/// Another tool stages an entry, so that what follows is a swap whatever it costs.
+fn stage_elsewhere(whole: &Whole, instance: usize) {
+    let gateway = &whole.gateways[instance];
+    let map = gateway.map_path();
+    let reply = gateway.command(&format!("prepare map {map}"));
+    if let Some((_, version)) = reply.trim_end().rsplit_once(' ') {
+        gateway.command(&format!("add map @{version} {map} staged-by-another-tool m1"));
+    }
+}
+
+fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize) -> Result<bool, String> {
+    let Some(strace) = find_program("strace") else { return Ok(false) };
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let log = folder.path().join("strace.log");
+    // Of one thing there are several calls, not all of them on every machine.
+    let calls = if call == "rename" { "?rename,?renameat,?renameat2".to_owned() } else { call.to_owned() };
+    let (filter, inject) = (format!("trace={calls}"), format!("inject={calls}:signal=SIGKILL:when={nth}"));
+    let (id, strace) = (whole.mapsmith.id().to_string(), strace.display().to_string());
+    let command = [&strace, "-f", "-p", &id, "-o", "/dev/null", "-e", &filter, "-e", &inject];
+    let mut tracer = Process::start(&command, &log, Ending { signal: "TERM", remove: None });
+    let attached =
+        poll(MOMENT, || tracer.exit_status().is_some().then_some(false).or(tracer.log().contains("attached").then_some(true)));
+    if attached != Some(true) {
+        static NOTE: Once = Once::new();
+        NOTE.call_once(|| println!("strace can't attach here ({}): kills at system calls are left out", tracer.log().trim()));
+        return Ok(false);
+    }
+    moves(whole, random);
+    whole.nudge_if_alive();
+    let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
+    whole.journal.note(if killed { "  killed there" } else { "  no such call came: killed now" });
+    whole.mapsmith.restart();
+    Ok(true)
+}
+
+fn bad_reply(bad: Bad, right: &Value) -> Reply {
+    let empty = if right.is_array() { json!([]) } else { json!({}) };
+    let other = if right.is_array() { json!({ "a": "b" }) } else { json!([right]) };
+    let text = right.to_string();
+    match bad {
+        Bad::Broken => Reply::Whole(500, "{\"error\": \"out of memory\"}".to_owned()),
+        Bad::Page => Reply::Whole(200, "<html><body>Sign in</body></html>".to_owned()),
+        Bad::Shape => Reply::Whole(200, other.to_string()),
+        Bad::Empty => Reply::Whole(200, empty.to_string()),
+        Bad::Part => {
+            let third = |rows: &serde_json::Map<String, Value>| {
+                let kept = rows.iter().enumerate().filter(|(number, _)| number % 3 == 0);
+                Value::Object(kept.map(|(_, (node, master))| (node.clone(), master.clone())).collect())
+            };
+            Reply::Whole(200, right.as_object().map_or(empty, third).to_string())
+        }
+        Bad::HalfText => Reply::Whole(200, text[..text.len() / 2].to_owned()),
+        Bad::CutOff => {
+            let half = text.len() / 2;
+            Reply::Cut(text, half)
+        }
+        Bad::Hangs => Reply::Hang,
+        Bad::Closes => Reply::Close,
+    }
+}
+
+/// Waits until Mapsmith tells of a source's bad answer and has asked twice more, and sees that nothing changes meanwhile.
+fn told_bad(whole: &Whole, before: &Photograph, document: &str, source: usize, bad: Bad) -> Outcome {
+    let (mut nudged, mut asked_when_told) = (0, None);
+    whole.stays(before, &format!("{document} answered badly ({bad:?})"), |whole| {
+        let status = whole.status();
+        let told = match bad {
+            Bad::Empty | Bad::Part => {
+                !status["held"].is_null()
+                    || status["backends"].as_array().into_iter().flatten().any(|backend| !backend["held"].is_null())
+            }
+            _ => !status["sources"][source]["error"].is_null(),
+        };
+        let asked = whole.registries.asked(document);
+        let first = match asked_when_told {
+            Some(first) => first,
+            None if told => *asked_when_told.insert(asked),
+            None => return false,
+        };
+        if asked - first >= nudged && nudged < 2 {
+            nudged += 1;
+            whole.nudge();
+        }
+        told && asked - first >= 2
+    })
+}
+
+fn registry_bad(whole: &mut Whole, random: &mut Random, source: usize, bad: Bad, restart: bool) -> Outcome {
+    let before = whole.photograph()?;
+    let right = Value::Object(whole.document(source));
+    whole.registries.answers(&document(source), bad_reply(bad, &right));
+    whole.nudge();
+    told_bad(whole, &before, &document(source), source, bad)?;
+    if restart {
+        whole.journal.note("  restarted meanwhile");
+        whole.mapsmith.restart();
+        told_bad(whole, &before, &document(source), source, bad)?;
+    }
+    whole.changes(random);
+    Ok(())
+}
+
+fn registry_old(whole: &mut Whole, random: &mut Random, back: usize) -> Result<bool, String> {
+    let Some((older, held)) = whole.older_registry(back) else {
+        moves(whole, random);
+        return Ok(true);
+    };
+    whole.journal.note(if held { "  the guard must hold it" } else { "  the guard lets it pass" });
+    let before = whole.photograph()?;
+    (0..whole.gateways.len()).for_each(|gateway| whole.laws.excused(gateway, Excuse::Old));
+    whole.publish_map(&older);
+    whole.nudge();
+    if held {
+        let told = |whole: &Whole| !whole.status()["held"].is_null();
+        whole.stays(&before, "the registry is back with old data", told)?;
+    } else {
+        whole.settles_on(&with_pins(&older, &whole.pins)).map_err(|error| format!("old data: {error}"))?;
+    }
+    whole.changes(random);
+    Ok(true)
+}
+
+fn map_disk(whole: &mut Whole, random: &mut Random, full: bool, killed: Option<usize>) -> Outcome {
+    let before = whole.photograph()?;
+    if full {
+        whole.map_volume.fill()
+    } else {
+        whole.map_volume.read_only(true)
+    }
+    moves(whole, random);
+    whole.nudge();
+    let told = |whole: &Whole| !whole.status()["map_file"]["error"].is_null();
+    let mut outcome = whole.stays(&before, "the map file can't be written", told);
+    if let Some(instance) = killed
+        && outcome.is_ok()
+    {
+        whole.journal.note("  HAProxy is killed meanwhile");
+        whole.restart_gateway(instance, |_| ());
+        outcome = whole.stays(&before, "the map file can't be written, and HAProxy is restarted", told);
+    }
+    if full {
+        whole.map_volume.clear()
+    } else {
+        whole.map_volume.read_only(false)
+    }
+    outcome
+}

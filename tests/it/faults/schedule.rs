@@ -1,0 +1,311 @@
+//! What a seed decides: the site, and the faults with the moves of nodes between them. Nothing here looks at anything else.
+
+use crate::support::random::Random;
+
+/// How requests find their master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// One backend a master, chosen by the map alone: what the map says is what a client gets.
+    Map,
+    /// One backend of all masters: a master that is not the owner is followed by another in the same request.
+    Redispatch,
+}
+
+/// When sources are polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polling {
+    EverySecond,
+    Cron,
+    OnRequest,
+}
+
+/// The site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Of the installed HAProxies, counted round.
+    pub haproxy: usize,
+    pub instances: usize,
+    pub nodes: usize,
+    pub sources: usize,
+    pub routing: Routing,
+    pub polling: Polling,
+    /// Gateways have a master process, and can be reloaded.
+    pub master_worker: bool,
+    /// A backend whose servers a source lists is one of the masters.
+    pub servers: bool,
+    /// There is a store, and nodes are pinned.
+    pub pins: bool,
+}
+
+/// A registry's bad answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// Status 500.
+    Broken,
+    /// A page where data should be.
+    Page,
+    /// A list where an object should be.
+    Shape,
+    /// `{}`.
+    Empty,
+    /// Every third node, in a valid document.
+    Part,
+    /// A body that ends in the middle, its length right.
+    HalfText,
+    /// A connection that ends in the middle of the body.
+    CutOff,
+    /// No answer.
+    Hangs,
+    /// The connection closes before the answer.
+    Closes,
+}
+
+impl Bad {
+    const ALL: [Self; 9] =
+        [Self::Broken, Self::Page, Self::Shape, Self::Empty, Self::Part, Self::HalfText, Self::CutOff, Self::Hangs, Self::Closes];
+}
+
+/// Where Mapsmith is killed on its way through a change: at a system call, which is not carried out.
+pub const CALLS: [(&str, usize); 5] = [("fchmod", 1), ("fsync", 1), ("rename", 1), ("fsync", 2), ("connect", 1)];
+
+/// The commands at which it is killed: a place in each part of a change, and of a look.
+const COMMANDS: [(&str, usize); 10] = [
+    ("prepare map", 1),
+    ("add map @", 1),
+    ("add map @", 3),
+    ("show map @", 1),
+    ("commit map", 1),
+    ("set map", 1),
+    ("show map", 1),
+    ("show info", 1),
+    ("add server", 1),
+    ("set server", 1),
+];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Only nodes move.
+    None,
+    GatewayKilled {
+        instance: usize,
+        down: u64,
+    },
+    /// SIGSTOP, and SIGCONT after so many milliseconds.
+    GatewayStopped {
+        instance: usize,
+        time: u64,
+    },
+    GatewayReloaded {
+        instance: usize,
+    },
+    /// Killed, and started with the map file as it was so many settled states ago, while Mapsmith runs or not.
+    GatewayAged {
+        instance: usize,
+        back: usize,
+        mapsmith: bool,
+    },
+    /// SIGTERM, and started again after so many milliseconds.
+    MapsmithEnded {
+        down: u64,
+    },
+    /// SIGKILL while a command is on its way, which then arrives or does not.
+    MapsmithKilledAtCommand {
+        instance: usize,
+        command: &'static str,
+        nth: usize,
+        arrives: bool,
+    },
+    /// Killed at the `nth` such system call from now on.
+    MapsmithKilledAtCall {
+        call: &'static str,
+        nth: usize,
+    },
+    /// Killed by the system as it writes beyond so many bytes of a file.
+    MapsmithKilledInFile {
+        bytes: u64,
+    },
+    RegistryBad {
+        source: usize,
+        bad: Bad,
+        restart: bool,
+    },
+    /// The right answer, over so many milliseconds.
+    RegistrySlow {
+        source: usize,
+        time: u64,
+    },
+    /// The right answer, among rows that no map may have.
+    RegistryOdd {
+        source: usize,
+    },
+    /// What was right so many settled states ago, then right again.
+    RegistryOld {
+        back: usize,
+    },
+    ServerListBad {
+        bad: Bad,
+    },
+    /// So many in a hundred commands are lost, cut, broken, late or unanswered.
+    Sockets {
+        instance: usize,
+        percent: usize,
+        time: u64,
+        seed: u64,
+    },
+    /// Nobody can connect.
+    SocketAbsent {
+        instance: usize,
+        time: u64,
+    },
+    MapDiskFull {
+        killed: Option<usize>,
+    },
+    MapDiskReadOnly {
+        killed: Option<usize>,
+    },
+    StoreDiskFull,
+    /// The clock steps to so many seconds from the right time.
+    Clock {
+        seconds: i64,
+    },
+}
+
+impl Fault {
+    /// Its kind, for the figures.
+    pub fn kind(&self) -> String {
+        let text = format!("{self:?}");
+        text.split([' ', '{']).next().unwrap_or_default().to_owned()
+    }
+
+    /// It begins and is judged with everything in step.
+    pub fn needs_rest(&self) -> bool {
+        matches!(
+            self,
+            Self::RegistryBad { .. }
+                | Self::RegistryOld { .. }
+                | Self::ServerListBad { .. }
+                | Self::MapDiskFull { .. }
+                | Self::MapDiskReadOnly { .. }
+                | Self::StoreDiskFull
+        )
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub fault: Fault,
+    /// What the moves of this step are drawn from.
+    pub seed: u64,
+    /// Everything must be in step again before the next one.
+    pub settles: bool,
+}
+
+/// All that a seed decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    pub site: Site,
+    pub steps: Vec<Step>,
+}
+
+impl Schedule {
+    pub fn of(seed: u64) -> Self {
+        let mut random = Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(1));
+        let routing = if random.chance(25) { Routing::Redispatch } else { Routing::Map };
+        let site = Site {
+            haproxy: random.below(4),
+            instances: random.between(1, 2),
+            nodes: *random.pick(&[10, 25, 60, 150, 400, 1000, 2000]),
+            sources: random.between(1, 2),
+            routing,
+            polling: *random.pick(&[Polling::EverySecond, Polling::EverySecond, Polling::Cron, Polling::OnRequest]),
+            master_worker: random.chance(50),
+            servers: random.chance(50) && routing == Routing::Map,
+            pins: random.chance(50),
+        };
+        let count = random.between(8, 12);
+        let mut steps: Vec<_> = (0..count).map(|_| step(&site, &mut random)).collect();
+        // Two steps may pile up, not more: what moved in between must stay within what the guard lets pass.
+        for at in 1..steps.len() {
+            if !steps[at - 1].settles || steps.get(at + 1).is_none_or(|next| next.fault.needs_rest()) {
+                steps[at].settles = true;
+            }
+        }
+        if steps[1].fault.needs_rest() {
+            steps[0].settles = true;
+        }
+        Self { site, steps }
+    }
+}
+
+fn step(site: &Site, random: &mut Random) -> Step {
+    let fault = fault(site, random);
+    // A server that goes while it is being drained and Mapsmith restarts is a case of its own (README, "Limits"): it settles.
+    Step { fault, seed: random.next(), settles: random.chance(60) }
+}
+
+fn fault(site: &Site, random: &mut Random) -> Fault {
+    let instance = random.below(site.instances);
+    let source = random.below(site.sources);
+    match random.below(100) {
+        0..3 => Fault::None,
+        3..10 => Fault::GatewayKilled { instance, down: random.below(500) as u64 },
+        10..16 => Fault::GatewayStopped { instance, time: random.between(100, 2500) as u64 },
+        16..22 if site.master_worker => Fault::GatewayReloaded { instance },
+        16..22 => Fault::GatewayKilled { instance, down: 0 },
+        22..28 => Fault::GatewayAged { instance, back: random.between(1, 3), mapsmith: random.chance(50) },
+        28..33 => Fault::MapsmithEnded { down: random.below(500) as u64 },
+        33..44 => {
+            let (command, nth) = *random.pick(&COMMANDS);
+            Fault::MapsmithKilledAtCommand { instance, command, nth, arrives: random.chance(50) }
+        }
+        44..51 => {
+            let (call, nth) = *random.pick(&CALLS);
+            Fault::MapsmithKilledAtCall { call, nth }
+        }
+        51..54 => Fault::MapsmithKilledInFile { bytes: random.below(site.nodes * 12) as u64 },
+        54..67 => Fault::RegistryBad { source, bad: *random.pick(&Bad::ALL), restart: random.chance(30) },
+        67..69 => Fault::RegistrySlow { source, time: random.between(100, 900) as u64 },
+        69..71 => Fault::RegistryOdd { source },
+        71..75 => Fault::RegistryOld { back: random.between(1, 3) },
+        75..77 if site.servers => Fault::ServerListBad { bad: *random.pick(&Bad::ALL) },
+        75..86 => Fault::Sockets {
+            instance,
+            percent: *random.pick(&[5, 20, 50]),
+            time: random.between(300, 2500) as u64,
+            seed: random.next(),
+        },
+        86..88 => Fault::SocketAbsent { instance, time: random.between(100, 1500) as u64 },
+        88..91 => Fault::MapDiskFull { killed: random.chance(40).then_some(instance) },
+        91..94 => Fault::MapDiskReadOnly { killed: random.chance(40).then_some(instance) },
+        94..97 if site.pins => Fault::StoreDiskFull,
+        _ => Fault::Clock { seconds: *random.pick(&[-172_800, -3600, -5, 5, 60, 3600, 172_800, 31_536_000]) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_says_it_all_and_another_one_says_something_else() {
+        assert_eq!(Schedule::of(7), Schedule::of(7));
+        assert_ne!(Schedule::of(7), Schedule::of(8));
+    }
+
+    #[test]
+    fn no_more_than_two_steps_pile_up_and_what_is_judged_at_rest_begins_at_rest() {
+        let mut kinds = BTreeSet::new();
+        for seed in 0..500 {
+            let steps = Schedule::of(seed).steps;
+            assert!(steps.last().is_some_and(|step| step.settles), "seed {seed}");
+            for pair in steps.windows(2) {
+                assert!(pair[0].settles || pair[1].settles, "seed {seed}: {pair:?}");
+                assert!(pair[0].settles || !pair[1].fault.needs_rest(), "seed {seed}: {pair:?}");
+            }
+            kinds.extend(steps.iter().map(|step| step.fault.kind()));
+        }
+        assert_eq!(kinds.len(), 20, "every kind of fault comes up: {kinds:?}");
+    }
+}
