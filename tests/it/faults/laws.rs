@@ -108,14 +108,6 @@ impl Laws {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something that must not be was seen.
-    pub fn broken(&self, what: String) {
-        let mut state = self.state();
-        if state.broken.len() < MOST {
-            state.broken.push(what);
-        }
-    }
-
     /// All that was seen so far.
     pub fn all_broken(&self) -> Vec<String> {
         self.state().broken.clone()

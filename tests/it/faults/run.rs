@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::laws::Excuse;
 use super::registry::Reply;
 use super::schedule::{Bad, Fault, Schedule, Step};
-use super::site::{Journal, Outcome, Photograph, Whole, with_pins};
+use super::site::{Journal, Outcome, Photograph, Whole, is_held, with_pins};
 use crate::support::admin_proxy::Weather;
 use crate::support::process::{Ending, Process};
 use crate::support::random::Random;
@@ -350,10 +350,7 @@ fn told_bad(whole: &Whole, before: &Photograph, document: &str, source: usize, b
     whole.stays(before, &format!("{document} answered badly ({bad:?})"), |whole| {
         let status = whole.status();
         let told = match bad {
-            Bad::Empty | Bad::Part => {
-                !status["held"].is_null()
-                    || status["backends"].as_array().into_iter().flatten().any(|backend| !backend["held"].is_null())
-            }
+            Bad::Empty | Bad::Part => is_held(&status),
             _ => !status["sources"][source]["error"].is_null(),
         };
         let asked = whole.registries.asked(document);
@@ -396,7 +393,7 @@ fn registry_old(whole: &mut Whole, random: &mut Random, back: usize) -> Result<b
     whole.publish_map(&older);
     whole.nudge();
     if held {
-        let told = |whole: &Whole| !whole.status()["held"].is_null();
+        let told = |whole: &Whole| is_held(&whole.status());
         whole.stays(&before, "the registry is back with old data", told)?;
     } else {
         whole.settles_on(&with_pins(&older, &whole.pins)).map_err(|error| format!("old data: {error}"))?;
