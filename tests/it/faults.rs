@@ -53,6 +53,10 @@ fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_step() {
                                 figures.requests,
                                 figures.took.as_secs_f64()
                             );
+                            // Whoever asks for one seed wants to see what it does.
+                            if seeds.len() == 1 {
+                                println!("{}", figures.journal);
+                            }
                             requests.fetch_add(figures.requests, Ordering::Relaxed);
                             let mut faults = faults.lock().expect("nobody panics with it");
                             figures.faults.into_iter().for_each(|(kind, count)| *faults.entry(kind).or_default() += count);

@@ -53,21 +53,18 @@ impl Watchers {
         let ending = Arc::new(AtomicBool::new(false));
         let watched = Arc::new(watched);
         let mut threads = Vec::new();
-        let mut start = |body: Box<dyn Fn(&Watched, &AtomicBool) + Send>| {
-            let (watched, ending) = (watched.clone(), ending.clone());
-            threads.push(thread::spawn(move || body(&watched, &ending)));
-        };
+        let shared = || (watched.clone(), ending.clone());
         for gateway in 0..watched.gateways.len() {
             for client in 0..CLIENTS_A_GATEWAY {
-                start(Box::new(move |watched, ending| request(watched, gateway, client, ending)));
+                let (watched, ending) = shared();
+                threads.push(thread::spawn(move || request(&watched, gateway, client, &ending)));
             }
-            start(Box::new(move |watched, ending| read_memory(watched, gateway, ending)));
+            let (watched, ending) = shared();
+            threads.push(thread::spawn(move || read_memory(&watched, gateway, &ending)));
         }
-        start(Box::new(|watched, ending| {
-            while !ending.load(Ordering::Relaxed) {
-                watched.laws.look_at_file(&watched.map);
-                thread::sleep(BETWEEN_FILES);
-            }
+        threads.push(thread::spawn({
+            let (watched, ending) = shared();
+            move || read_file(&watched, &ending)
         }));
         Self { ending, threads }
     }
@@ -104,6 +101,13 @@ fn request(watched: &Watched, gateway: usize, client: usize, ending: &AtomicBool
         let owners = owners.since(node, moment);
         laws.judge(&Judged { gateway, from, to, answer: &answer, owners: &owners, known });
         thread::sleep(BETWEEN_REQUESTS);
+    }
+}
+
+fn read_file(watched: &Watched, ending: &AtomicBool) {
+    while !ending.load(Ordering::Relaxed) {
+        watched.laws.look_at_file(&watched.map);
+        thread::sleep(BETWEEN_FILES);
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Figures {
     pub requests: usize,
     pub faults: BTreeMap<String, usize>,
     pub took: Duration,
+    /// What happened when.
+    pub journal: String,
 }
 
 /// Runs a seed's schedule.
@@ -59,6 +61,7 @@ pub fn run_seed(seed: u64) -> Result<Figures, String> {
     }));
     let broken = ended.unwrap_or_else(|panic| vec![words(&*panic)]);
     figures.took = began.elapsed();
+    figures.journal = journal.text();
     if broken.is_empty() {
         return Ok(figures);
     }
@@ -67,7 +70,7 @@ pub fn run_seed(seed: u64) -> Result<Figures, String> {
     Err(format!(
         "seed {seed}: {}\n\nwhat happened when:\n{}\nMapsmith's log, its last {LOG_LINES} lines:\n{last}\n\nreplay: scripts/faults --seed {seed}\n",
         broken.join("\n"),
-        journal.text()
+        figures.journal
     ))
 }
 
@@ -403,7 +406,7 @@ fn registry_old(whole: &mut Whole, random: &mut Random, back: usize) -> Result<b
 }
 
 fn map_disk(whole: &mut Whole, random: &mut Random, full: bool, killed: Option<usize>) -> Outcome {
-    let before = whole.photograph()?;
+    let before = whole.photograph()?.without_servers();
     if full {
         whole.map_volume.fill()
     } else {

@@ -65,8 +65,11 @@ impl Bad {
         [Self::Broken, Self::Page, Self::Shape, Self::Empty, Self::Part, Self::HalfText, Self::CutOff, Self::Hangs, Self::Closes];
 }
 
-/// Where Mapsmith is killed on its way through a change: at a system call, which is not carried out.
-pub const CALLS: [(&str, usize); 5] = [("fchmod", 1), ("fsync", 1), ("rename", 1), ("fsync", 2), ("connect", 1)];
+/// Where Mapsmith is killed while it writes the map file: at a system call, which is not carried out.
+const CALLS: [(&str, usize); 4] = [("fchmod", 1), ("fsync", 1), ("rename", 1), ("fsync", 2)];
+
+/// Where else: each command to HAProxy begins with this one, so that the number of calls says which step it is.
+const EACH_STEP: &str = "connect";
 
 /// The commands at which it is killed: a place in each part of a change, and of a look.
 const COMMANDS: [(&str, usize); 10] = [
@@ -259,7 +262,8 @@ fn fault(site: &Site, random: &mut Random) -> Fault {
             Fault::MapsmithKilledAtCommand { instance, command, nth, arrives: random.chance(50) }
         }
         44..51 => {
-            let (call, nth) = *random.pick(&CALLS);
+            let each = (EACH_STEP, random.between(1, 12));
+            let (call, nth) = if random.chance(40) { each } else { *random.pick(&CALLS) };
             Fault::MapsmithKilledAtCall { call, nth }
         }
         51..54 => Fault::MapsmithKilledInFile { bytes: random.below(site.nodes * 12) as u64 },
