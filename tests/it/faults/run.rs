@@ -306,9 +306,12 @@ fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize
     let (id, strace) = (whole.mapsmith.id().to_string(), strace.display().to_string());
     let command = [&strace, "-f", "-p", &id, "-o", "/dev/null", "-e", &filter, "-e", &inject];
     let mut tracer = Process::start(&command, &log, Ending { signal: "TERM", remove: None });
-    let attached =
-        poll(MOMENT, || tracer.exit_status().is_some().then_some(false).or(tracer.log().contains("attached").then_some(true)));
-    if attached != Some(true) {
+    // Mapsmith may be killed, and the tracer be gone with it, before this sees it.
+    let attached = poll(MOMENT, || match tracer.log().contains("attached") {
+        true => Some(true),
+        false => tracer.exit_status().is_some().then_some(false),
+    });
+    if attached != Some(true) && !whole.mapsmith.has_ended() {
         static NOTE: Once = Once::new();
         NOTE.call_once(|| println!("strace can't attach here ({}): kills at system calls are left out", tracer.log().trim()));
         return Ok(false);
