@@ -49,9 +49,10 @@ fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_step() {
                         Ok(figures) => {
                             let count: usize = figures.faults.values().sum();
                             println!(
-                                "seed {seed}: {count} faults, {} requests, {:.1} s",
+                                "seed {seed}: {count} faults, {} requests, {:.1} s, in step {:.1} s after a fault at the latest",
                                 figures.requests,
-                                figures.took.as_secs_f64()
+                                figures.took.as_secs_f64(),
+                                figures.longest.as_secs_f64()
                             );
                             // Whoever asks for one seed wants to see what it does.
                             if seeds.len() == 1 {

@@ -29,6 +29,8 @@ pub struct Figures {
     pub requests: usize,
     pub faults: BTreeMap<String, usize>,
     pub took: Duration,
+    /// The longest time from the end of a fault until everything was in step again.
+    pub longest: Duration,
     /// What happened when.
     pub journal: String,
 }
@@ -48,6 +50,7 @@ pub fn run_seed(seed: u64) -> Result<Figures, String> {
         // Caught here, where Mapsmith's log is still there.
         let outcome = catch_unwind(AssertUnwindSafe(|| take_steps(&mut whole, &schedule, &mut figures)));
         figures.requests = whole.laws.requests();
+        figures.longest = whole.longest;
         let mut broken = whole.laws.all_broken();
         match outcome {
             Ok(Ok(())) => {}
@@ -82,7 +85,8 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 fn take_steps(whole: &mut Whole, schedule: &Schedule, figures: &mut Figures) -> Outcome {
     let mut rested = true;
     for (number, step) in schedule.steps.iter().enumerate() {
-        whole.journal.note(&format!("step {number}: {:?}", step.fault));
+        let besides = step.weather.map_or(String::new(), |percent| format!(", and {percent} % of all commands suffer"));
+        whole.journal.note(&format!("step {number}: {:?}{besides}", step.fault));
         let mut random = Random::new(step.seed);
         if rested && whole.site.pins && random.chance(50) {
             whole.order(&mut random, false)?;
@@ -94,10 +98,18 @@ fn take_steps(whole: &mut Whole, schedule: &Schedule, figures: &mut Figures) -> 
                 whole.settle()?;
             }
         }
-        if take(whole, step, &mut random)? {
+        for (number, proxy) in whole.proxies.iter().enumerate() {
+            proxy.weather(step.weather.map(|percent| Weather::new(step.seed ^ number as u64, percent)));
+        }
+        let taken = take(whole, step, &mut random)?;
+        whole.proxies.iter().for_each(|proxy| proxy.weather(None));
+        if taken {
             *figures.faults.entry(step.fault.kind()).or_default() += 1;
         } else {
             whole.journal.note("  left out: it can't be done here");
+        }
+        if step.weather.is_some() {
+            *figures.faults.entry("bad sockets besides".to_owned()).or_default() += 1;
         }
         whole.publish();
         rested = step.settles;

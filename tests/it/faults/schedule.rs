@@ -201,6 +201,8 @@ pub struct Step {
     pub seed: u64,
     /// Everything must be in step again before the next one.
     pub settles: bool,
+    /// Every socket is bad besides, while the fault lasts: this many in a hundred commands suffer.
+    pub weather: Option<usize>,
 }
 
 /// All that a seed decides.
@@ -242,8 +244,12 @@ impl Schedule {
 
 fn step(site: &Site, random: &mut Random) -> Step {
     let fault = fault(site, random);
-    // A server that goes while it is being drained and Mapsmith restarts is a case of its own (README, "Limits"): it settles.
-    Step { fault, seed: random.next(), settles: random.chance(60) }
+    let (seed, settles) = (random.next(), random.chance(60));
+    // Of its own chance; and not where everything must be in step before the fault is over.
+    let mut own = Random::new(!seed);
+    let waits = matches!(fault, Fault::RegistryOdd { .. } | Fault::RegistryOld { .. } | Fault::Sockets { .. });
+    let weather = (!waits && own.chance(25)).then(|| own.between(3, 25));
+    Step { fault, seed, settles, weather }
 }
 
 fn fault(site: &Site, random: &mut Random) -> Fault {

@@ -96,6 +96,8 @@ pub struct Whole {
     servers: BTreeMap<String, usize>,
     names_given: usize,
     rests: Vec<Rest>,
+    /// The longest that it took to come to rest.
+    pub longest: Duration,
 }
 
 impl Whole {
@@ -165,6 +167,7 @@ impl Whole {
             pins: BTreeMap::new(),
             servers,
             rests: Vec::new(),
+            longest: Duration::ZERO,
         };
         if let Err(error) = whole.settle() {
             panic!("at the start: {error}\n{}", whole.mapsmith.log());
@@ -363,8 +366,10 @@ impl Whole {
     /// # Errors
     /// What is still not as it should be when the bound is over.
     pub fn settle(&mut self) -> Outcome {
+        let began = Instant::now();
         self.nudge();
         self.settles_on(&self.expected())?;
+        self.longest = self.longest.max(began.elapsed());
         self.laws.look_at_file(&self.map_path());
         self.laws.rest();
         for gateway in 0..self.gateways.len() {
