@@ -18,7 +18,10 @@ use crate::support::random::Random;
 use crate::support::{find_program, poll, run};
 
 /// How long a moment is waited for that may not come: a change takes another way than the one that was to be broken.
-const MOMENT: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_secs(3);
+
+/// Longer than a tracer takes to attach.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Of the log of a run that fails.
 const LOG_LINES: usize = 150;
@@ -319,7 +322,7 @@ fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize
     let command = [&strace, "-f", "-p", &id, "-o", "/dev/null", "-e", &filter, "-e", &inject];
     let mut tracer = Process::start(&command, &log, Ending { signal: "TERM", remove: None });
     // Mapsmith may be killed, and the tracer be gone with it, before this sees it.
-    let attached = poll(MOMENT, || match tracer.log().contains("attached") {
+    let attached = poll(PATIENCE, || match tracer.log().contains("attached") {
         true => Some(true),
         false => tracer.exit_status().is_some().then_some(false),
     });
