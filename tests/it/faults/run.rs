@@ -140,9 +140,29 @@ fn moves(whole: &mut Whole, random: &mut Random) {
 /// The fault, with the moves around it. False where this machine can't show it.
 fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, String> {
     match &step.fault {
-        Fault::None => {
+        Fault::PowerCut => {
             moves(whole, random);
             whole.nudge();
+            milliseconds(random.below(300) as u64);
+            let all = 0..whole.gateways.len();
+            whole.mapsmith.kill();
+            for gateway in all.clone() {
+                whole.laws.excused(gateway, Excuse::Down);
+                whole.gateways[gateway].kill();
+            }
+            moves(whole, random);
+            // Either may be there first.
+            let mapsmith_first = random.chance(50);
+            if mapsmith_first {
+                whole.mapsmith.restart();
+            }
+            for gateway in all {
+                whole.gateways[gateway].restart();
+                whole.laws.closed(gateway, Excuse::Down);
+            }
+            if !mapsmith_first {
+                whole.mapsmith.restart();
+            }
         }
         Fault::GatewayKilled { instance, down } => whole.restart_gateway(*instance, |whole| {
             moves(whole, random);
@@ -440,6 +460,11 @@ fn map_disk(whole: &mut Whole, random: &mut Random, full: bool, killed: Option<u
         whole.journal.note("  HAProxy is killed meanwhile");
         whole.restart_gateway(instance, |_| ());
         outcome = whole.stays(&before, "the map file can't be written, and HAProxy is restarted", told);
+    }
+    if outcome.is_ok() && random.chance(40) {
+        whole.journal.note("  Mapsmith is killed meanwhile");
+        whole.mapsmith.restart();
+        outcome = whole.stays(&before, "the map file can't be written, and Mapsmith is restarted", told);
     }
     if full {
         whole.map_volume.clear()

@@ -87,8 +87,8 @@ const COMMANDS: [(&str, usize); 10] = [
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Only nodes move.
-    None,
+    /// Every HAProxy and Mapsmith are killed, and started again.
+    PowerCut,
     GatewayKilled {
         instance: usize,
         down: u64,
@@ -256,7 +256,7 @@ fn fault(site: &Site, random: &mut Random) -> Fault {
     let instance = random.below(site.instances);
     let source = random.below(site.sources);
     match random.below(100) {
-        0..3 => Fault::None,
+        0..3 => Fault::PowerCut,
         3..10 => Fault::GatewayKilled { instance, down: random.below(500) as u64 },
         10..16 => Fault::GatewayStopped { instance, time: random.between(100, 2500) as u64 },
         16..22 if site.master_worker => Fault::GatewayReloaded { instance },

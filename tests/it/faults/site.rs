@@ -403,6 +403,11 @@ impl Whole {
         let not_null = |value: &Value, what: &str| if value.is_null() { Ok(()) } else { Err(format!("{what}: {value}")) };
         let (file_revision, file) = self.file()?;
         differs("the map file", &file, expected)?;
+        let beside = fs::read_dir(self.map_volume.path()).map_err(|error| error.to_string())?.flatten();
+        let beside: Vec<_> = beside.map(|file| file.file_name()).filter(|name| name != "node-master.map").collect();
+        if !beside.is_empty() {
+            return Err(format!("{beside:?} are left beside the map file"));
+        }
         for gateway in 0..self.gateways.len() {
             let memory = self.memory(gateway).ok_or_else(|| format!("gateway {gateway} does not answer"))?;
             differs(&format!("the memory of gateway {gateway}"), &memory, expected)?;
