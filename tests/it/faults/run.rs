@@ -95,7 +95,7 @@ fn take_steps(whole: &mut Whole, schedule: &Schedule, figures: &mut Figures) -> 
             whole.order(&mut random, false)?;
             if random.chance(25) {
                 whole.journal.note("  killed right after");
-                whole.mapsmith.restart();
+                whole.restart_mapsmith();
             }
             if step.fault.needs_rest() {
                 whole.settle()?;
@@ -154,14 +154,14 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             // Either may be there first.
             let mapsmith_first = random.chance(50);
             if mapsmith_first {
-                whole.mapsmith.restart();
+                whole.restart_mapsmith();
             }
             for gateway in all {
                 whole.gateways[gateway].restart();
                 whole.laws.closed(gateway, Excuse::Down);
             }
             if !mapsmith_first {
-                whole.mapsmith.restart();
+                whole.restart_mapsmith();
             }
         }
         Fault::GatewayKilled { instance, down } => whole.restart_gateway(*instance, |whole| {
@@ -196,7 +196,7 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
                 whole.laws.replace_file(&whole.map_path(), &file).expect("the map's folder can be written");
             });
             if !mapsmith {
-                whole.mapsmith.restart();
+                whole.restart_mapsmith();
             }
         }
         Fault::MapsmithEnded { down } => {
@@ -209,7 +209,7 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             }
             moves(whole, random);
             milliseconds(*down);
-            whole.mapsmith.restart();
+            whole.restart_mapsmith();
         }
         Fault::MapsmithKilledAtCommand { instance, command, nth, arrives } => {
             let proxy = &whole.proxies[*instance];
@@ -228,7 +228,7 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
                 whole.proxies[*instance].forward();
             }
             whole.proxies[*instance].clear();
-            whole.mapsmith.restart();
+            whole.restart_mapsmith();
         }
         Fault::MapsmithKilledAtCall { call, nth } => return killed_at_call(whole, random, call, *nth),
         Fault::MapsmithKilledInFile { bytes } => {
@@ -237,7 +237,7 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             whole.nudge_if_alive();
             let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
             whole.journal.note(if killed { "  it wrote beyond" } else { "  it wrote less" });
-            whole.mapsmith.restart();
+            whole.restart_mapsmith();
         }
         Fault::RegistryBad { source, bad, restart } => registry_bad(whole, random, *source, *bad, *restart)?,
         Fault::RegistrySlow { source, time } => {
@@ -303,7 +303,7 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             ordered?;
             if random.chance(50) {
                 whole.journal.note("  killed right after");
-                whole.mapsmith.restart();
+                whole.restart_mapsmith();
             }
         }
         Fault::Clock { seconds } => {
@@ -355,7 +355,7 @@ fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize
     whole.nudge_if_alive();
     let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
     whole.journal.note(if killed { "  killed there" } else { "  no such call came: killed now" });
-    whole.mapsmith.restart();
+    whole.restart_mapsmith();
     Ok(true)
 }
 
@@ -416,7 +416,7 @@ fn registry_bad(whole: &mut Whole, random: &mut Random, source: usize, bad: Bad,
     told_bad(whole, &before, &document(source), source, bad)?;
     if restart {
         whole.journal.note("  restarted meanwhile");
-        whole.mapsmith.restart();
+        whole.restart_mapsmith();
         told_bad(whole, &before, &document(source), source, bad)?;
     }
     whole.changes(random);
@@ -463,7 +463,7 @@ fn map_disk(whole: &mut Whole, random: &mut Random, full: bool, killed: Option<u
     }
     if outcome.is_ok() && random.chance(40) {
         whole.journal.note("  Mapsmith is killed meanwhile");
-        whole.mapsmith.restart();
+        whole.restart_mapsmith();
         outcome = whole.stays(&before, "the map file can't be written, and Mapsmith is restarted", told);
     }
     if full {

@@ -345,6 +345,13 @@ impl Whole {
         true
     }
 
+    /// Kills it if it runs, and starts it again.
+    pub fn restart_mapsmith(&mut self) {
+        let before = self.mapsmith.id();
+        self.mapsmith.restart();
+        forget_fake_time(before);
+    }
+
     pub fn status(&self) -> Value {
         self.mapsmith.get("/v1/status").1
     }
@@ -497,6 +504,21 @@ impl Whole {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        self.mapsmith.kill();
+        forget_fake_time(self.mapsmith.id());
+    }
+}
+
+/// libfaketime's shared memory stays behind where its process is killed, and would keep a later one of the same number from starting.
+fn forget_fake_time(process: u32) {
+    for name in [format!("faketime_shm_{process}"), format!("sem.faketime_sem_{process}")] {
+        // Where nothing was left there is nothing to do.
+        let _ = fs::remove_file(Path::new("/dev/shm").join(name));
     }
 }
 
