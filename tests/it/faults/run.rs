@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::laws::Excuse;
 use super::registry::Reply;
@@ -230,7 +231,7 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             whole.proxies[*instance].clear();
             whole.restart_mapsmith();
         }
-        Fault::MapsmithKilledAtCall { call, nth } => return killed_at_call(whole, random, call, *nth),
+        Fault::MapsmithKilledAtCall { call, nth } => return Ok(killed_at_call(whole, random, call, *nth)),
         Fault::MapsmithKilledInFile { bytes } => {
             run("prlimit", &["--pid", &whole.mapsmith.id().to_string(), &format!("--fsize={bytes}")]);
             moves(whole, random);
@@ -293,6 +294,7 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             let full = matches!(step.fault, Fault::MapDiskFull { .. });
             map_disk(whole, random, full, *killed)?;
         }
+        Fault::MapDiskBroken { call, which } => return map_disk_broken(whole, random, call, which),
         Fault::StoreDiskFull => {
             if !whole.store_volume.is_own() {
                 return Ok(false);
@@ -331,14 +333,15 @@ fn stage_elsewhere(whole: &Whole, instance: usize) {
     }
 }
 
-fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize) -> Result<bool, String> {
-    let Some(strace) = find_program("strace") else { return Ok(false) };
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+/// Has `strace` do something at such calls of Mapsmith; none where it can't.
+fn tracer(whole: &mut Whole, call: &str, what: &str) -> Option<(Process, TempDir)> {
+    let strace = find_program("strace")?.display().to_string();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let log = folder.path().join("strace.log");
     // Of one thing there are several calls, not all of them on every machine.
-    let calls = if call == "rename" { "?rename,?renameat,?renameat2".to_owned() } else { call.to_owned() };
-    let (filter, inject) = (format!("trace={calls}"), format!("inject={calls}:signal=SIGKILL:when={nth}"));
-    let (id, strace) = (whole.mapsmith.id().to_string(), strace.display().to_string());
+    let calls = if call == "rename" { "?rename,?renameat,?renameat2" } else { call };
+    let (filter, inject) = (format!("trace={calls}"), format!("inject={calls}:{what}"));
+    let id = whole.mapsmith.id().to_string();
     let command = [&strace, "-f", "-p", &id, "-o", "/dev/null", "-e", &filter, "-e", &inject];
     let mut tracer = Process::start(&command, &log, Ending { signal: "TERM", remove: None });
     // Mapsmith may be killed, and the tracer be gone with it, before this sees it.
@@ -348,14 +351,37 @@ fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize
     });
     if attached != Some(true) && !whole.mapsmith.has_ended() {
         static NOTE: Once = Once::new();
-        NOTE.call_once(|| println!("strace can't attach here ({}): kills at system calls are left out", tracer.log().trim()));
-        return Ok(false);
+        NOTE.call_once(|| println!("strace can't attach here ({}): system calls don't fail here", tracer.log().trim()));
+        return None;
     }
+    Some((tracer, folder))
+}
+
+fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize) -> bool {
+    let Some(_tracer) = tracer(whole, call, &format!("signal=SIGKILL:when={nth}")) else { return false };
     moves(whole, random);
     whole.nudge_if_alive();
     let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
     whole.journal.note(if killed { "  killed there" } else { "  no such call came: killed now" });
     whole.restart_mapsmith();
+    true
+}
+
+/// Memory stays as it is: of a file that could not be made to last nothing may come into force. The file itself may be replaced already.
+fn map_disk_broken(whole: &mut Whole, random: &mut Random, call: &str, which: &str) -> Result<bool, String> {
+    let before = whole.photograph()?.memory_alone();
+    let Some(tracer) = tracer(whole, call, &format!("error=EIO:when={which}")) else { return Ok(false) };
+    moves(whole, random);
+    whole.nudge();
+    let told = |whole: &Whole| !whole.status()["map_file"]["error"].is_null();
+    whole.stays(&before, "the map file can't be made to last", told)?;
+    // In between the registry may take it back, or say something else.
+    if random.chance(50) {
+        moves(whole, random);
+        whole.nudge();
+        milliseconds(random.below(1500) as u64);
+    }
+    drop(tracer);
     Ok(true)
 }
 

@@ -68,6 +68,9 @@ impl Bad {
 /// Where Mapsmith is killed while it writes the map file: at a system call, which is not carried out.
 const CALLS: [(&str, usize); 4] = [("fchmod", 1), ("fsync", 1), ("rename", 1), ("fsync", 2)];
 
+/// What a broken disk fails at: the replacement's sync and the folder's, which are the first and the second of a write, and the rename.
+const BROKEN: [(&str, &str); 4] = [("fsync", "1+2"), ("fsync", "2+2"), ("fsync", "2+2"), ("rename", "1+")];
+
 /// Where else: each command to HAProxy begins with this one, so that the number of calls says which step it is.
 const EACH_STEP: &str = "connect";
 
@@ -166,6 +169,11 @@ pub enum Fault {
     MapDiskReadOnly {
         killed: Option<usize>,
     },
+    /// Such a system call of Mapsmith fails, as `strace` counts them, as with a disk that breaks.
+    MapDiskBroken {
+        call: &'static str,
+        which: &'static str,
+    },
     StoreDiskFull,
     /// The clock steps to so many seconds from the right time.
     Clock {
@@ -189,6 +197,7 @@ impl Fault {
                 | Self::ServerListBad { .. }
                 | Self::MapDiskFull { .. }
                 | Self::MapDiskReadOnly { .. }
+                | Self::MapDiskBroken { .. }
                 | Self::StoreDiskFull
         )
     }
@@ -286,7 +295,11 @@ fn fault(site: &Site, random: &mut Random) -> Fault {
         },
         86..88 => Fault::SocketAbsent { instance, time: random.between(100, 1500) as u64 },
         88..91 => Fault::MapDiskFull { killed: random.chance(40).then_some(instance) },
-        91..94 => Fault::MapDiskReadOnly { killed: random.chance(40).then_some(instance) },
+        91..93 => Fault::MapDiskReadOnly { killed: random.chance(40).then_some(instance) },
+        93..94 => {
+            let (call, which) = *random.pick(&BROKEN);
+            Fault::MapDiskBroken { call, which }
+        }
         94..97 if site.pins => Fault::StoreDiskFull,
         _ => Fault::Clock { seconds: *random.pick(&[-172_800, -3600, -5, 5, 60, 3600, 172_800, 31_536_000]) },
     }
@@ -316,6 +329,6 @@ mod tests {
             }
             kinds.extend(steps.iter().map(|step| step.fault.kind()));
         }
-        assert_eq!(kinds.len(), 20, "every kind of fault comes up: {kinds:?}");
+        assert_eq!(kinds.len(), 21, "every kind of fault comes up: {kinds:?}");
     }
 }
