@@ -119,6 +119,8 @@ pub struct Decider {
     keeper: MapFileKeeper,
     decision: Decision,
     file: MapFileStatus,
+    /// What the file says though it is not in force: it was put in place, and could not be made to last.
+    ahead: Option<Arc<Revision>>,
     log: RevisionLog,
     approved: Option<String>,
     /// The change that came into force by an approval at the last decision.
@@ -173,6 +175,7 @@ impl Decider {
             keeper,
             decision,
             file,
+            ahead: None,
             log: RevisionLog::default(),
             approved: None,
             let_through: None,
@@ -424,13 +427,16 @@ impl Decider {
             && diff.is_empty()
         {
             if self.file.error.is_some() {
-                self.write(Arc::clone(revision)).await;
+                // Over a file that is ahead it goes as a change of its own: a number never goes back.
+                let again = if self.ahead.is_some() { self.numbered(Arc::clone(before)) } else { Arc::clone(revision) };
+                if self.write(Arc::clone(&again)).await {
+                    self.decision.in_force = Some(again);
+                }
             }
             // One copy of two equal maps is enough.
             self.accepted = Some(if Arc::ptr_eq(&desired, &said.map) { Arc::clone(before) } else { said.map });
         } else {
-            let number = self.decision.in_force.as_ref().map_or(0, |revision| revision.number) + 1;
-            let revision = Arc::new(Revision { number, at: Timestamp::now(), entries: desired });
+            let revision = self.numbered(desired);
             let start = Instant::now();
             let written = self.write(Arc::clone(&revision)).await;
             steps.push(StepTiming::new("map file", start.elapsed()));
@@ -509,23 +515,40 @@ impl Decider {
         }
     }
 
+    /// The next revision; the one that is in the file already, where it has these entries.
+    fn numbered(&self, entries: Arc<EntryMap>) -> Arc<Revision> {
+        match &self.ahead {
+            Some(ahead) if ahead.entries == entries => Arc::clone(ahead),
+            ahead => {
+                let latest = ahead.as_ref().or(self.decision.in_force.as_ref());
+                let number = latest.map_or(0, |revision| revision.number) + 1;
+                Arc::new(Revision { number, at: Timestamp::now(), entries })
+            }
+        }
+    }
+
     /// Writes a revision to the map file; says whether it is there now.
     async fn write(&mut self, revision: Arc<Revision>) -> bool {
         let mut keeper = self.keeper.clone();
         let number = revision.number;
+        let written = Arc::clone(&revision);
         let task = tokio::task::spawn_blocking(move || {
-            let result = keeper.write(&revision);
+            let result = keeper.write(&written);
             (keeper, result)
         });
         let result = match task.await {
             Ok((keeper, result)) => {
                 self.keeper = keeper;
+                if result.as_ref().is_err_and(|error| error.replaced) {
+                    self.ahead = Some(revision);
+                }
                 result.map_err(|error| error.to_string())
             }
             Err(error) => Err(format!("the writer of the map file died: {error}")),
         };
         match result {
             Ok(()) => {
+                self.ahead = None;
                 self.file.revision = Some(number);
                 if self.file.error.take().is_some() {
                     tracing::info!(path = self.file.path, "the map file can be written again");

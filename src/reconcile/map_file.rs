@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use crate::model::map_file::{self, MapFile};
 use crate::model::{EntryMap, Revision};
 
-/// Why the map file can't be read or written. The file in place is untouched.
+/// Why the map file can't be read or written. The file in place is untouched, unless it was `replaced`.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {what}: {cause}{}", path.display(), hint(what, cause))]
 pub struct MapFileError {
@@ -22,6 +22,8 @@ pub struct MapFileError {
     pub what: &'static str,
     /// What the system says.
     pub cause: io::Error,
+    /// The new file is in place, though a crash of the machine may bring the old one back.
+    pub replaced: bool,
 }
 
 /// What could not be done when the file could not be read.
@@ -68,12 +70,20 @@ pub enum Check {
 pub struct MapFileKeeper {
     path: PathBuf,
     stamp: Option<Stamp>,
+    /// As with a disk that breaks.
+    #[cfg(test)]
+    pub(super) folder_fails: bool,
 }
 
 impl MapFileKeeper {
     /// For the file at `path`; touches nothing yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), stamp: None }
+        Self {
+            path: path.to_owned(),
+            stamp: None,
+            #[cfg(test)]
+            folder_fails: false,
+        }
     }
 
     /// The file.
@@ -82,7 +92,7 @@ impl MapFileKeeper {
     }
 
     fn error(&self, what: &'static str, cause: io::Error) -> MapFileError {
-        MapFileError { path: self.path.clone(), what, cause }
+        MapFileError { path: self.path.clone(), what, cause, replaced: false }
     }
 
     /// Reads the file; none where there is none. Also clears away what a killed Mapsmith left half-written.
@@ -134,17 +144,15 @@ impl MapFileKeeper {
     /// Replaces the file by one with the revision's entries. Owner, group and mode stay those of the file in place.
     ///
     /// # Errors
-    /// When any step fails; the file in place stays as it was.
+    /// When any step fails; the file in place stays as it was, but for an error that says `replaced`.
     pub fn write(&mut self, revision: &Revision) -> Result<(), MapFileError> {
         // A symbolic link stays one: its target is replaced.
         let target = self.target();
         let temporary = temporary_path(&target);
         let written = self.write_temporary(&target, &temporary, revision).and_then(|(_lock, stamp)| {
             fs::rename(&temporary, &target).map_err(|error| self.error("can't be replaced", error))?;
-            let folder = target.parent().unwrap_or(Path::new("/"));
-            File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(|error| self.error("its folder can't be synced", error))?;
+            self.sync_folder(&target)
+                .map_err(|error| MapFileError { replaced: true, ..self.error("its folder can't be synced", error) })?;
             Ok(stamp)
         });
         match written {
@@ -158,6 +166,15 @@ impl MapFileKeeper {
                 Err(error)
             }
         }
+    }
+
+    /// Makes a rename last.
+    fn sync_folder(&self, target: &Path) -> io::Result<()> {
+        #[cfg(test)]
+        if self.folder_fails {
+            return Err(io::Error::other("the disk breaks"));
+        }
+        File::open(target.parent().unwrap_or(Path::new("/")))?.sync_all()
     }
 
     /// The file itself where the path is a symbolic link.

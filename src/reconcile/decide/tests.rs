@@ -62,6 +62,12 @@ impl Scene {
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     }
 
+    /// The number in the map file's first line.
+    fn file_number(&self) -> u64 {
+        let text = fs::read_to_string(self.path()).unwrap();
+        text.lines().next().unwrap().rsplit_once(' ').unwrap().1.parse().unwrap()
+    }
+
     /// What the sources say now; `None` has not answered yet.
     async fn answer(&mut self, sources: &[(&str, bool, Option<EntryMap>)]) {
         self.requests += 1;
@@ -251,6 +257,31 @@ async fn a_map_that_can_not_be_written_to_the_file_is_not_wanted_by_any_instance
     scene.one(nodes(3, "m1")).await;
     assert_eq!(scene.wanted(), Some((2, 3)));
     assert_eq!(scene.decider.decision().file.as_ref().unwrap().error, None);
+}
+
+#[tokio::test]
+async fn a_number_that_the_file_had_is_never_given_to_another_map() {
+    let mut scene = Scene::start(None);
+    scene.one(nodes(2, "m1")).await;
+    scene.decider.keeper.folder_fails = true;
+    // In place, but a crash of the machine may undo it: nobody may want it.
+    for _ in 0..2 {
+        scene.one(nodes(3, "m1")).await;
+        assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((1, 2)), 2, 3));
+    }
+    let error = scene.decider.decision().file.as_ref().unwrap().error.clone().unwrap();
+    assert!(error.contains("n.map: its folder can't be synced"), "{error}");
+    scene.one(nodes(4, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((1, 2)), 3, 4));
+    // The source takes it back.
+    scene.one(nodes(2, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((1, 2)), 4, 2));
+    scene.decider.keeper.folder_fails = false;
+    scene.one(nodes(2, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((4, 2)), 4, 2));
+    assert_eq!(scene.decider.decision().file.as_ref().unwrap().error, None);
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((5, 3)), 5, 3));
 }
 
 #[tokio::test]
