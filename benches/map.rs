@@ -4,21 +4,19 @@
 //! work (the floor), a script that calls `socat` once an entry, a plain read of the same listing. No figure here is a test.
 
 mod common;
+#[path = "common/maps.rs"]
+mod maps;
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Daemon, Gateway, PATIENCE, haproxies, processor};
+use maps::{PAYLOAD, Registry, changed, median, nodes};
 use mapsmith::haproxy::codec::Payloads;
 use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
-use mapsmith::model::{EntryMap, EntryMapBuilder, RuntimeAddress};
+use mapsmith::model::{EntryMap, RuntimeAddress};
 use mapsmith::plan::map::Memory;
 use mapsmith::plan::{CostModel, Deviation, HaproxyVersion, MapPlan, plan_map};
 use mapsmith::reconcile::apply::{self, Timings};
@@ -27,8 +25,6 @@ use mapsmith::reconcile::apply::{self, Timings};
 const ROUNDS: usize = 7;
 /// How many entries the script is measured with; its time is scaled up.
 const SCRIPT_SAMPLE: usize = 200;
-/// The settings' default payload, in bytes.
-const PAYLOAD: usize = 15 * 1024;
 
 fn main() -> anyhow::Result<()> {
     // `cargo bench` passes flags of its own harness.
@@ -70,36 +66,6 @@ fn map_of(gateway: &Gateway) -> String {
 fn client(gateway: &Gateway) -> MapClient {
     let client = RuntimeClient::new(RuntimeAddress::Unix(gateway.socket()), PATIENCE);
     MapClient::new(client, MapName::new(&map_of(gateway)), PAYLOAD)
-}
-
-/// `entries` nodes over ten masters; another `shift` sends every node to another master.
-fn nodes(entries: usize, shift: usize) -> EntryMap {
-    let mut builder = EntryMapBuilder::new();
-    let mut key = String::new();
-    for node in 0..entries {
-        key.clear();
-        let _ = write!(key, "node{node:07}.example.test");
-        builder.push(&key, &format!("puppet{:02}", (node + shift) % 10)).expect("a legal entry");
-    }
-    builder.finish()
-}
-
-/// `map` with its first `changes` nodes sent to another master.
-fn changed(map: &EntryMap, changes: usize) -> EntryMap {
-    let mut builder = EntryMapBuilder::new();
-    // Spread over the map: a list is walked to each of them.
-    let step = map.len() / changes;
-    for (at, (key, value)) in map.iter().enumerate() {
-        let moved = at % step == 0 && at / step < changes;
-        builder.push(key, if moved { "moved" } else { value }).expect("a legal entry");
-    }
-    builder.finish()
-}
-
-/// In milliseconds.
-fn median(mut values: Vec<Duration>) -> f64 {
-    values.sort_unstable();
-    values[values.len() / 2].as_secs_f64() * 1000.0
 }
 
 async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
@@ -220,7 +186,7 @@ async fn measure_delta(gateway: &Gateway, client: &MapClient, held: &EntryMap, c
 fn measure_daemon(entries: usize) -> anyhow::Result<()> {
     let binary = haproxies().into_iter().next_back().ok_or_else(|| anyhow::anyhow!("no HAProxy: run scripts/setup"))?;
     let gateway = gateway(&binary, 0)?;
-    let registry = Registry::start(entries)?;
+    let registry = Registry::start(&[nodes(entries, 0), nodes(entries, 1)])?;
     let root = gateway.folder.path();
     let settings = root.join("mapsmith.toml");
     fs::write(
@@ -252,8 +218,8 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
         Ok(())
     };
     reload("the first map")?;
-    for _ in 0..4 {
-        registry.turn();
+    for turn in 1..5 {
+        registry.says(turn % 2);
         reload("a whole new map")?;
     }
     let peak = daemon.memory("VmHWM:")?;
@@ -267,63 +233,4 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
     println!("  peak memory after 5 whole new maps  {:>6.0} MB   ({:.0} MB now)", peak as f64 / 1024.0, now as f64 / 1024.0);
     println!("  an unchanged full poll              {unchanged:>6.0} ms of processor time, transfer and parsing included");
     Ok(())
-}
-
-/// Answers every request with one of two whole answers, as PuppetDB would write them.
-struct Registry {
-    url: String,
-    answers: Arc<[Vec<u8>; 2]>,
-    turn: Arc<AtomicUsize>,
-}
-
-impl Registry {
-    fn start(entries: usize) -> anyhow::Result<Self> {
-        let answers = Arc::new([0, 1].map(|shift| {
-            let rows: Vec<_> = nodes(entries, shift)
-                .iter()
-                .map(|(node, master)| {
-                    format!("{{\"certname\":\"{node}\",\"producer\":\"{master}\",\"producer_timestamp\":\"2026-11-20T10:25:04.290Z\"}}")
-                })
-                .collect();
-            format!("[{}]", rows.join(",")).into_bytes()
-        }));
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let (url, turn) = (format!("http://{}", listener.local_addr()?), Arc::new(AtomicUsize::new(0)));
-        let (served, at) = (Arc::clone(&answers), Arc::clone(&turn));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (served, at) = (Arc::clone(&served), Arc::clone(&at));
-                std::thread::spawn(move || {
-                    let body = &served[at.load(Ordering::SeqCst) % 2];
-                    answer(stream, body)
-                });
-            }
-        });
-        Ok(Self { url, answers, turn })
-    }
-
-    fn turn(&self) {
-        self.turn.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn bytes(&self) -> usize {
-        self.answers[0].len()
-    }
-}
-
-fn answer(mut stream: std::net::TcpStream, body: &[u8]) -> std::io::Result<()> {
-    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        let length = stream.read(&mut buffer)?;
-        if length == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&buffer[..length]);
-    }
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body)
 }
