@@ -11,6 +11,7 @@ mod maps;
 #[path = "common/stand_in.rs"]
 mod stand_in;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -80,11 +81,11 @@ impl Fleet {
         let map = map.display().to_string();
         let sections = |root: &str| {
             format!(
-                "global\n  nbthread 1\nfrontend gateway\n  bind unix@{root}/http.sock\n  \
+                "frontend gateway\n  bind unix@{root}/http.sock\n  \
                  use_backend %[req.hdr(X-Node-Name),lower,map_str({map},none)]\nbackend none\n"
             )
         };
-        let gateways: Vec<_> = (0..count).map(|_| Gateway::start(binary, |_| Ok(()), sections)).collect::<Result<_, _>>()?;
+        let gateways: Vec<_> = (0..count).map(|_| Gateway::start(binary, 1, |_| Ok(()), sections)).collect::<Result<_, _>>()?;
         let sockets = gateways.iter().map(Gateway::socket).collect();
         Ok(Self { map, sockets, gateways, _stand_ins: None, folder })
     }
@@ -167,6 +168,8 @@ struct Sample {
     spread: Vec<Duration>,
     own: Vec<Duration>,
     haproxy: Vec<Duration>,
+    /// How many instances came there by which strategy, over all samples.
+    strategies: BTreeMap<String, usize>,
 }
 
 impl Driven {
@@ -211,12 +214,12 @@ impl Driven {
 
     fn in_step(&self) -> anyhow::Result<Value> {
         let report = self.reload("?wait=60s")?;
-        anyhow::ensure!(report["outcome"] == "in_step", "not in step: {report:#}\n{}", fs::read_to_string(&self.log)?);
+        anyhow::ensure!(report["outcome"] == "in_step", "not in step: {}", report["message"]);
         Ok(report)
     }
 
     /// Has the sources asked, and takes the time until every instance is in step.
-    fn take(&self, fleet: &Fleet, strategy: &str, sample: &mut Sample) -> anyhow::Result<()> {
+    fn take(&self, fleet: &Fleet, sample: &mut Sample) -> anyhow::Result<()> {
         let (own, haproxy, start) = (self.processor(), fleet.processor(), Instant::now());
         let report = self.in_step()?;
         sample.whole.push(start.elapsed());
@@ -224,9 +227,10 @@ impl Driven {
         sample.haproxy.push(fleet.processor() - haproxy);
         let revision = report["revision"].as_u64().context("no revision")?;
         let arrivals = self.arrivals(revision)?;
-        anyhow::ensure!(arrivals.len() == fleet.sockets.len(), "{} have it: {report:#}", arrivals.len());
-        let other = arrivals.iter().find(|(_, by)| by != strategy);
-        anyhow::ensure!(other.is_none(), "an instance came there by {other:?}: {report:#}");
+        anyhow::ensure!(arrivals.len() == fleet.sockets.len(), "{} have revision {revision}", arrivals.len());
+        for (_, strategy) in &arrivals {
+            *sample.strategies.entry(strategy.clone()).or_default() += 1;
+        }
         sample.spread.extend(arrivals.iter().map(|(took, _)| *took).max());
         Ok(())
     }
@@ -376,14 +380,14 @@ fn drive(fleets: &[Fleet; 2], registry: &Registry, floor: Option<Floor>) -> anyh
 
     let [mut edits, mut swaps] = [[Sample::default(), Sample::default()], [Sample::default(), Sample::default()]];
     let descriptors = with_descriptors(&driven[1], || {
-        for (other, strategy, samples) in [(1, "edits", &mut edits), (2, "swap", &mut swaps)] {
+        for (other, samples) in [(1, &mut edits), (2, &mut swaps)] {
             for round in 0..ROUNDS {
                 for map in [other, 0] {
                     std::thread::sleep(REST);
                     registry.says(map);
                     // Turn about, so that neither always meets the busier machine.
                     for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
-                        driven[at].take(&fleets[at], strategy, &mut samples[at])?;
+                        driven[at].take(&fleets[at], &mut samples[at])?;
                     }
                 }
             }
@@ -392,8 +396,8 @@ fn drive(fleets: &[Fleet; 2], registry: &Registry, floor: Option<Floor>) -> anyh
     })?;
     let instances = fleets[1].sockets.len();
     let (edits_floor, swap_floor) = floor.map(|floor| (floor.edits, floor.swap)).unzip();
-    print(&format!("{CHANGES} changes, by single commands"), instances, edits, edits_floor);
-    print("every node moved, by a swap", instances, swaps, swap_floor);
+    print(&format!("{CHANGES} changes"), instances, edits, edits_floor);
+    print("every node moved", instances, swaps, swap_floor);
     println!("  idle, a second");
     row("Mapsmith's processor time", idle[0][0], idle[1][0]);
     row(THEIRS, idle[0][1], idle[1][1]);
@@ -451,7 +455,7 @@ fn row(what: &str, one: f64, all: f64) {
 
 fn print(what: &str, instances: usize, samples: [Sample; 2], floor: Option<[Vec<Duration>; 2]>) {
     let [one, all] = samples;
-    println!("  {what:<44} {:>9} {instances:>9}", 1);
+    println!("  {what:<44} {:>9} {instances:>9}        by {:?}, {:?}", 1, one.strategies, all.strategies);
     row("from the change to all in step", median(one.whole), median(all.whole));
     row("of it from the revision to all in step", median(one.spread), median(all.spread));
     if let Some([one, all]) = floor {

@@ -51,7 +51,7 @@ fn gateway(binary: &Path, entries: usize) -> anyhow::Result<Gateway> {
         mapsmith::model::map_file::print(&nodes(entries, 0), 0, &mut map)?;
         fs::write(root.join("n.map"), map)
     };
-    Gateway::start(binary, prepare, |root| {
+    Gateway::start(binary, 2, prepare, |root| {
         format!(
             "frontend gateway\n  bind unix@{root}/http.sock\n  \
              use_backend %[req.hdr(X-Node-Name),lower,map_str({root}/n.map,none)]\nbackend none\n"

@@ -37,10 +37,10 @@ fn main() -> anyhow::Result<()> {
             }
             text
         };
-        let gateway = Gateway::start(&binary, |root| fs::write(root.join("n.map"), "x none\n"), sections)?;
+        let gateway = Gateway::start(&binary, 2, |root| fs::write(root.join("n.map"), "x none\n"), sections)?;
         let floor = floor(&gateway, backends)?;
         drop(gateway);
-        let gateway = Gateway::start(&binary, |root| fs::write(root.join("n.map"), "x none\n"), sections)?;
+        let gateway = Gateway::start(&binary, 2, |root| fs::write(root.join("n.map"), "x none\n"), sections)?;
         measure(&gateway, backends, floor)?;
     }
     Ok(())

@@ -31,7 +31,7 @@ pub fn haproxies() -> Vec<PathBuf> {
     own.into_iter().chain(unpacked).collect()
 }
 
-/// A HAProxy with two threads.
+/// A HAProxy.
 pub struct Gateway {
     process: Child,
     pub folder: tempfile::TempDir,
@@ -39,9 +39,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// With the sections that `sections` makes of its folder, and what `prepare` puts there beforehand.
+    /// With so many threads, the sections that `sections` makes of its folder, and what `prepare` puts there beforehand.
     pub fn start(
         binary: &Path,
+        threads: usize,
         prepare: impl FnOnce(&Path) -> std::io::Result<()>,
         sections: impl FnOnce(&str) -> String,
     ) -> anyhow::Result<Self> {
@@ -49,7 +50,7 @@ impl Gateway {
         let root = folder.path();
         prepare(root)?;
         let path = root.display().to_string();
-        let global = format!("global\n  nbthread 2\n  stats socket {path}/admin.sock level admin\n");
+        let global = format!("global\n  nbthread {threads}\n  stats socket {path}/admin.sock level admin\n");
         let defaults = "defaults\n  mode http\n  timeout client 5s\n  timeout server 5s\n  timeout connect 5s\n";
         fs::write(root.join("haproxy.cfg"), global + defaults + &sections(&path))?;
         let process = Command::new(binary)
