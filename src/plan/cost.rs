@@ -45,6 +45,8 @@ impl fmt::Display for HaproxyVersion {
     }
 }
 
+/// The lines round single commands, however few: one that sends them, one that looks them up.
+const EDITS: f64 = 0.3e-3;
 /// One command in a batch of many.
 const EDIT: f64 = 8e-6;
 /// What `set map` and `del map` add for each entry of a list-based map: 12 ns where it fits the processor's cache (100,000
@@ -61,8 +63,9 @@ const WEIGHT: f64 = 0.3;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CostModel {
     list_based: bool,
-    edit_scale: f64,
-    swap_scale: f64,
+    /// By how much each way takes longer than on the machine of the constants; none before it was measured.
+    edit_scale: Option<f64>,
+    swap_scale: Option<f64>,
 }
 
 /// A number of single commands, by what they cost.
@@ -77,46 +80,50 @@ pub struct EditCounts {
 impl CostModel {
     /// The measured defaults for a version.
     pub fn new(version: HaproxyVersion) -> Self {
-        Self { list_based: version < HaproxyVersion::TREE, edit_scale: 1.0, swap_scale: 1.0 }
+        Self { list_based: version < HaproxyVersion::TREE, edit_scale: None, swap_scale: None }
     }
 
     fn plain_edits(&self, entries: usize, edits: EditCounts) -> f64 {
         let walk = if self.list_based { WALK_PER_ENTRY * entries as f64 } else { 0.0 };
-        EDIT * (edits.adding + edits.walking) as f64 + walk * edits.walking as f64
+        EDITS + EDIT * (edits.adding + edits.walking) as f64 + walk * edits.walking as f64
     }
 
     fn plain_swap(entries: usize) -> f64 {
         SWAP + SWAP_PER_ENTRY * entries as f64
     }
 
+    /// A way that was never gone is as slow as the other: what makes one slow is mostly the machine, and would make a swap look
+    /// cheap just then.
+    fn scale(own: Option<f64>, other: Option<f64>) -> f64 {
+        own.or(other).unwrap_or(1.0)
+    }
+
     /// The time of single commands on a map with `entries` entries in memory.
     pub fn edits(&self, entries: usize, edits: EditCounts) -> Duration {
-        Duration::from_secs_f64(self.edit_scale * self.plain_edits(entries, edits))
+        Duration::from_secs_f64(Self::scale(self.edit_scale, self.swap_scale) * self.plain_edits(entries, edits))
     }
 
     /// The time of a swap to a map of `entries` entries.
     pub fn swap(&self, entries: usize) -> Duration {
-        Duration::from_secs_f64(self.swap_scale * Self::plain_swap(entries))
+        Duration::from_secs_f64(Self::scale(self.swap_scale, self.edit_scale) * Self::plain_swap(entries))
     }
 
     /// Learns from single commands that took `took`.
     pub fn observe_edits(&mut self, entries: usize, edits: EditCounts, took: Duration) {
         let plain = self.plain_edits(entries, edits);
-        learn(&mut self.edit_scale, took, plain);
+        self.edit_scale = Some(learned(Self::scale(self.edit_scale, self.swap_scale), took, plain));
     }
 
     /// Learns from a swap that took `took`.
     pub fn observe_swap(&mut self, entries: usize, took: Duration) {
-        learn(&mut self.swap_scale, took, Self::plain_swap(entries));
+        self.swap_scale = Some(learned(Self::scale(self.swap_scale, self.edit_scale), took, Self::plain_swap(entries)));
     }
 }
 
 /// One stalled reply must not decide for hours: a measurement is bounded, and later ones soon outweigh it.
-fn learn(scale: &mut f64, took: Duration, plain: f64) {
-    if plain > 0.0 {
-        let measured = (took.as_secs_f64() / plain).clamp(0.02, 50.0);
-        *scale += WEIGHT * (measured - *scale);
-    }
+fn learned(scale: f64, took: Duration, plain: f64) -> f64 {
+    let measured = (took.as_secs_f64() / plain).clamp(0.02, 50.0);
+    scale + WEIGHT * (measured - scale)
 }
 
 #[cfg(test)]
@@ -131,6 +138,32 @@ mod tests {
         for wrong in ["", "3", "x.y", "HAProxy"] {
             assert!(wrong.parse::<HaproxyVersion>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_slow_moment_of_single_commands_makes_no_swap_look_cheap() {
+        let (changes, entries) = (EditCounts { adding: 0, walking: 100 }, 10_000);
+        let mut cost = CostModel::new(HaproxyVersion { major: 3, minor: 4 });
+        assert!(cost.edits(entries, changes) < cost.swap(entries));
+        for _ in 0..5 {
+            cost.observe_edits(entries, changes, Duration::from_millis(50));
+            assert!(cost.edits(entries, changes) < cost.swap(entries), "{cost:?}");
+        }
+        cost.observe_swap(entries, Duration::from_millis(5));
+        let measured = cost.swap(entries);
+        cost.observe_edits(entries, changes, Duration::from_millis(500));
+        assert_eq!(cost.swap(entries), measured, "what was measured counts");
+    }
+
+    #[test]
+    fn a_change_now_and_then_does_not_make_many_look_dear() {
+        let (few, many) = (EditCounts { adding: 0, walking: 1 }, EditCounts { adding: 0, walking: 100 });
+        let mut cost = CostModel::new(HaproxyVersion { major: 3, minor: 4 });
+        cost.observe_swap(10_000, cost.swap(10_000));
+        for _ in 0..20 {
+            cost.observe_edits(10_000, few, Duration::from_micros(500));
+        }
+        assert!(cost.edits(10_000, many) < cost.swap(10_000), "{cost:?}");
     }
 
     #[test]

@@ -600,7 +600,8 @@ impl Instance {
 
     /// How many single commands HAProxy surely answers in time: a list of a million entries is walked for each.
     fn edits_a_line(&self, memory: &Memory) -> usize {
-        let one = memory.cost.edits(memory.entries, EditCounts { adding: 0, walking: 1 });
+        let cost = |walking| memory.cost.edits(memory.entries, EditCounts { adding: 0, walking });
+        let one = cost(1).saturating_sub(cost(0));
         let most = self.timeout.as_secs_f64() / 4.0 / one.as_secs_f64().max(1e-9);
         (most as usize).max(1)
     }
