@@ -1,4 +1,4 @@
-//! What many instances cost beside one: `scripts/bench fleet [INSTANCES [ENTRIES...]]`.
+//! What many instances cost beside one: `scripts/bench fleet [stand-ins] [INSTANCES [ENTRIES...]]`.
 //!
 //! One daemon drives a single HAProxy, another drives all the rest; both meet the same changes, turn about. Where the HAProxys share
 //! the machine with Mapsmith, most of the time is theirs. So the floor stands beside it: the same payloads from a plain blocking
@@ -55,8 +55,9 @@ fn main() -> anyhow::Result<()> {
     for binary in haproxies() {
         check_stand_ins(&binary)?;
     }
+    let only_stand_ins = std::env::args().any(|argument| argument == "stand-ins");
     for entries in sizes {
-        measure(instances, *entries)?;
+        measure(instances, *entries, only_stand_ins)?;
     }
     Ok(())
 }
@@ -181,7 +182,12 @@ impl Driven {
             fleet.map, registry.url
         );
         for (at, socket) in fleet.sockets.iter().enumerate() {
-            let _ = writeln!(settings, "[[instance]]\nname = \"edge{at}\"\nruntime = \"unix@{}\"", socket.display());
+            // With a hundred HAProxys on a few processors each of them is slow.
+            let _ = writeln!(
+                settings,
+                "[[instance]]\nname = \"edge{at}\"\nruntime = \"unix@{}\"\ntimeout = \"60s\"",
+                socket.display()
+            );
         }
         fs::write(root.join("mapsmith.toml"), settings)?;
         let log = root.join("log");
@@ -213,8 +219,8 @@ impl Driven {
     }
 
     fn in_step(&self) -> anyhow::Result<Value> {
-        let report = self.reload("?wait=60s")?;
-        anyhow::ensure!(report["outcome"] == "in_step", "not in step: {}", report["message"]);
+        let report = self.reload("?wait=5m")?;
+        anyhow::ensure!(report["outcome"] == "in_step", "not in step: {} {}", report["message"], report["detail"]);
         Ok(report)
     }
 
@@ -338,28 +344,32 @@ impl Floor {
     }
 }
 
-fn measure(instances: usize, entries: usize) -> anyhow::Result<()> {
+fn measure(instances: usize, entries: usize, only_stand_ins: bool) -> anyhow::Result<()> {
     let binary = haproxies().into_iter().next_back().ok_or_else(|| anyhow::anyhow!("no HAProxy: run scripts/setup"))?;
     let maps = [nodes(entries, 0), changed(&nodes(entries, 0), CHANGES), nodes(entries, 1)];
     let registry = Registry::start(&maps)?;
+    if !only_stand_ins {
+        measure_haproxys(&binary, instances, &maps, &registry)?;
+    }
+    println!("\nstand-ins for HAProxys, {entries} entries");
+    let stand_ins = |count| Fleet::stand_in(Fleet::start(&binary, 1, &maps[0])?, count);
+    registry.says(0);
+    drive(&[stand_ins(1)?, stand_ins(instances)?], &registry, None)
+}
+
+fn measure_haproxys(binary: &Path, instances: usize, maps: &[EntryMap; 3], registry: &Registry) -> anyhow::Result<()> {
     let start = Instant::now();
-    let fleets = [Fleet::start(&binary, 1, &maps[0])?, Fleet::start(&binary, instances, &maps[0])?];
+    let fleets = [Fleet::start(binary, 1, &maps[0])?, Fleet::start(binary, instances, &maps[0])?];
     let version = fleets[1].gateways[0].version.clone();
-    println!("\nHAProxy {version}, {entries} entries from a registry that answers {} bytes", registry.bytes());
+    println!("\nHAProxy {version}, {} entries from a registry that answers {} bytes", maps[0].len(), registry.bytes());
     println!(
         "  {} processes with one thread each started in {:.1} s, with {:.1} s of processor time",
         instances + 1,
         start.elapsed().as_secs_f64(),
         fleets.iter().map(Fleet::processor).sum::<Duration>().as_secs_f64()
     );
-    let floor = Floor::measure(&fleets, &maps)?;
-    drive(&fleets, &registry, Some(floor))?;
-    drop(fleets);
-
-    println!("\nstand-ins for HAProxy {version}, {entries} entries");
-    let stand_ins = |count| Fleet::stand_in(Fleet::start(&binary, 1, &maps[0])?, count);
-    registry.says(0);
-    drive(&[stand_ins(1)?, stand_ins(instances)?], &registry, None)
+    let floor = Floor::measure(&fleets, maps)?;
+    drive(&fleets, registry, Some(floor))
 }
 
 fn drive(fleets: &[Fleet; 2], registry: &Registry, floor: Option<Floor>) -> anyhow::Result<()> {
@@ -431,7 +441,7 @@ fn hung(driven: &Driven, fleet: &Fleet, registry: &Registry) -> anyhow::Result<(
     let info = String::from_utf8_lossy(&fleet.gateways[0].call(b"show info\n")?).into_owned();
     let process = info.lines().find_map(|line| line.strip_prefix("Pid: ")).context("no pid")?;
     let signal = |name: &str| Command::new("kill").args([name, process]).status();
-    let revision = driven.reload("?wait=60s")?["revision"].as_u64().context("no revision")? + 1;
+    let revision = driven.reload("?wait=5m")?["revision"].as_u64().context("no revision")? + 1;
     signal("-STOP")?;
     registry.says(1);
     driven.reload("")?;
