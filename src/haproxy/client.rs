@@ -20,6 +20,8 @@ use crate::settings;
 
 /// The most that a reply which is held whole may have, in bytes: a listing of thousands of maps or of ten thousand servers fits.
 const MAX_REPLY: usize = 16 * 1024 * 1024;
+/// Room for an answer, in bytes, before it is known to be longer: a swap has hundreds of one line's end each.
+const SHORT_ANSWER: usize = 4 * 1024;
 /// A stream's buffer, in bytes; replies come in pieces of HAProxy's buffer size.
 const READ_BUFFER: usize = 64 * 1024;
 /// A whole listing may take this many times the bound on one silence.
@@ -144,6 +146,15 @@ impl RuntimeClient {
         }
     }
 
+    /// Reads what is there next behind what `buffer` holds; 0 at the end of the stream.
+    async fn read(&self, connection: &mut Connection, command: &[u8], buffer: &mut Vec<u8>) -> Result<usize, RuntimeError> {
+        match timeout(self.bound, connection.read_buf(buffer)).await {
+            Ok(Ok(length)) => Ok(length),
+            Ok(Err(source)) => Err(self.broken(command, source)),
+            Err(_) => Err(self.silent(command)),
+        }
+    }
+
     /// Reads to the end of the stream; `take` gets the bytes as they come.
     async fn receive(
         &self,
@@ -151,28 +162,27 @@ impl RuntimeClient {
         command: &[u8],
         mut take: impl FnMut(&[u8]) -> Result<(), ReplyError>,
     ) -> Result<(), RuntimeError> {
-        let mut buffer = vec![0; READ_BUFFER];
-        loop {
-            match timeout(self.bound, connection.read(&mut buffer)).await {
-                Ok(Ok(0)) => return Ok(()),
-                Ok(Ok(length)) => take(&buffer[..length]).map_err(|error| self.refused(command, error))?,
-                Ok(Err(source)) => return Err(self.broken(command, source)),
-                Err(_) => return Err(self.silent(command)),
-            }
+        let mut buffer = Vec::with_capacity(READ_BUFFER);
+        while self.read(&mut connection, command, &mut buffer).await? > 0 {
+            take(&buffer).map_err(|error| self.refused(command, error))?;
+            buffer.clear();
         }
+        Ok(())
     }
 
     /// Sends one line or payload command over an open connection and returns its whole answer.
     async fn exchange(&self, mut connection: Connection, command: &[u8]) -> Result<Vec<u8>, RuntimeError> {
         self.send(&mut connection, command).await?;
-        let mut answer = Vec::new();
-        let receive = self.receive(connection, command, |bytes| {
-            if answer.len() + bytes.len() > MAX_REPLY {
-                return Err(ReplyError::Unexpected { text: format!("more than {MAX_REPLY} bytes") });
+        let mut answer = Vec::with_capacity(SHORT_ANSWER);
+        let receive = async {
+            while self.read(&mut connection, command, &mut answer).await? > 0 {
+                if answer.len() > MAX_REPLY {
+                    let text = format!("more than {MAX_REPLY} bytes");
+                    return Err(self.refused(command, ReplyError::Unexpected { text }));
+                }
             }
-            answer.extend_from_slice(bytes);
             Ok(())
-        });
+        };
         // Bounded as a whole too: a byte now and then is no answer.
         timeout(self.bound, receive).await.unwrap_or_else(|_| Err(self.silent(command)))?;
         Ok(answer)

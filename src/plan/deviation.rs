@@ -28,7 +28,12 @@ pub struct Deviation {
 impl Deviation {
     /// From a map that memory is known to hold to the wanted one.
     pub fn between(held: &EntryMap, wanted: &EntryMap) -> Self {
-        let Diff { added, moved, removed } = Diff::between(held, wanted);
+        Self::of(Diff::between(held, wanted), held)
+    }
+
+    /// The same, from the difference that lies between the two.
+    pub fn of(diff: Diff, held: &EntryMap) -> Self {
+        let Diff { added, moved, removed } = diff;
         Self {
             missing: added,
             wrong: moved.into_iter().map(|(_, wanted)| wanted).collect(),

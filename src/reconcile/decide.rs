@@ -17,14 +17,14 @@ use jiff::Timestamp;
 use metrics::{counter, gauge};
 use tokio::sync::oneshot;
 
-use super::Wanted;
 use super::map_file::{Check, MapFileError, MapFileKeeper};
+use super::{Change, Wanted};
 use crate::desire::{self, SourceView, overrides as desired_overrides};
 use crate::guard::{self, Limits};
 use crate::model::revision::{RevisionLog, RevisionSummary};
 use crate::model::status::{DriftKind, MapFileStatus, StepTiming};
 use crate::model::{EntryMap, HeldChange, Overrides, Revision, SourceState};
-use crate::plan::Diff;
+use crate::plan::{Deviation, Diff};
 use crate::references::{Actions, Dangling, Targets};
 use crate::telemetry::{
     DRAINED_MASTERS, DRIFT_HEALED, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, PINS, REFERENCES_DANGLING,
@@ -131,6 +131,8 @@ pub struct Decider {
     accepted: Option<Arc<EntryMap>>,
     /// The overrides in the map in force.
     overrides: Arc<Overrides>,
+    /// What the revision in force changed.
+    change: Option<Change>,
     /// What becomes of entries that point nowhere.
     actions: Actions,
     /// What the map may point to, in each instance that has been looked at.
@@ -182,6 +184,7 @@ impl Decider {
             made_of: Vec::new(),
             accepted: None,
             overrides,
+            change: None,
             actions: Actions::default(),
             targets: Vec::new(),
             checked: Vec::new(),
@@ -209,7 +212,8 @@ impl Decider {
     pub fn wanted(&self) -> Option<Wanted> {
         let revision = self.decision.in_force.clone().filter(|_| self.decision.active)?;
         let overrides = Arc::clone(&self.overrides);
-        Some(Wanted { revision, look: self.decision.look, considered: self.decision.considered, overrides })
+        let change = self.change.clone();
+        Some(Wanted { revision, look: self.decision.look, considered: self.decision.considered, overrides, change })
     }
 
     /// Lets one held change through at the next decision.
@@ -458,6 +462,8 @@ impl Decider {
                 causes.push(BY_REFERENCES.to_owned());
             }
             self.log_revision(&revision, before, &diff, causes);
+            let from = self.decision.in_force.as_ref().map(|revision| revision.number);
+            self.change = from.map(|from| Change { from, deviation: Arc::new(Deviation::of(diff, before)) });
             self.decision.in_force = Some(revision);
             self.accepted = Some(said.map);
         }

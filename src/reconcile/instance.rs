@@ -45,6 +45,14 @@ const BACKOFF_MOST: Duration = Duration::from_secs(10);
 /// has the old one's pid, so the pid alone does not tell.
 const START_TOLERANCE: Duration = Duration::from_secs(2);
 
+/// From a revision that memory is known to hold to the wanted one.
+fn deviation_from(held: &Revision, wanted: &Wanted) -> Arc<Deviation> {
+    match &wanted.change {
+        Some(change) if change.from == held.number => Arc::clone(&change.deviation),
+        _ => Arc::new(Deviation::between(&held.entries, &wanted.revision.entries)),
+    }
+}
+
 async fn lists_changed(servers: &mut Option<ServerKeeper>) {
     match servers {
         Some(servers) => servers.changed().await,
@@ -364,11 +372,12 @@ impl Instance {
 
         let mut read = false;
         let (deviation, live_entries) = match &self.verified {
-            Some(verified) if verified.revision.number == revision.number => (Deviation::default(), verified.live_entries),
-            Some(verified) => (Deviation::between(&verified.revision.entries, &revision.entries), verified.live_entries),
+            Some(verified) if verified.revision.number == revision.number => (Arc::default(), verified.live_entries),
+            Some(verified) => (deviation_from(&verified.revision, wanted), verified.live_entries),
             None => {
                 read = true;
-                apply::read_back(&self.client, None, &revision.entries).await?
+                let (deviation, live_entries) = apply::read_back(&self.client, None, &revision.entries).await?;
+                (Arc::new(deviation), live_entries)
             }
         };
         // HAProxy counts the entries of all versions together, and some twice where a map is used with several match types;

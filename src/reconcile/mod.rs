@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::model::{LearnedRoute, Overrides, Revision};
+use crate::plan::Deviation;
 
 pub mod apply;
 pub mod decide;
@@ -28,6 +29,17 @@ pub struct Wanted {
     pub considered: u64,
     /// The overrides in the revision.
     pub overrides: Arc<Overrides>,
+    /// What the revision changed; none where there was no map before it, or it came from the map file.
+    pub change: Option<Change>,
+}
+
+/// What a revision changed: found once, not by each of a hundred instances.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The revision before it.
+    pub from: u64,
+    /// What must change in the memory of an instance that holds that one.
+    pub deviation: Arc<Deviation>,
 }
 
 /// Asks every source to look again and gives the request's number, which [`Wanted::considered`] reaches in time.

@@ -134,6 +134,23 @@ async fn the_first_answer_is_revision_1_and_in_the_file_before_any_instance_want
 }
 
 #[tokio::test]
+async fn what_a_revision_changed_is_found_once_for_all_instances() {
+    let mut scene = Scene::start(Some("n000 m1\nn001 m1\nn002 m1\n"));
+    scene.one(nodes(3, "m1")).await;
+    assert!(scene.decider.wanted().unwrap().change.is_none(), "nothing changed so far");
+    let held = scene.decider.wanted().unwrap().revision;
+    scene.one([("n000", "m1"), ("n001", "m2"), ("n003", "m2")].into_iter().collect()).await;
+    for _ in 0..2 {
+        let wanted = scene.decider.wanted().unwrap();
+        let change = wanted.change.expect("a revision that changed something");
+        assert_eq!(change.from, held.number);
+        assert_eq!(*change.deviation, Deviation::between(&held.entries, &wanted.revision.entries));
+        // An unchanged answer leaves it as it is.
+        scene.one([("n000", "m1"), ("n001", "m2"), ("n003", "m2")].into_iter().collect()).await;
+    }
+}
+
+#[tokio::test]
 async fn an_unchanged_answer_makes_no_revision_and_leaves_the_file_alone() {
     let mut scene = Scene::start(None);
     scene.one(nodes(2, "m1")).await;
