@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use common::haproxies;
 use common::open_loop::{Load, Outcome, Requests};
 use common::site::{Blast, MASTERS, Masters, PAYLOAD, Site, node, nodes};
+use common::{PATIENCE, haproxies};
 use mapsmith::haproxy::MapClient;
 use mapsmith::model::EntryMap;
 use mapsmith::plan::map::Memory;
@@ -244,7 +244,8 @@ async fn apply_planned(
     let memory = Memory { entries: ENTRIES, staged_entries: 0, cost: CostModel::new(version) };
     match plan_map(to, &Deviation::between(from, to), &memory) {
         MapPlan::Edit { edits, .. } => {
-            apply::edit(client, &edits, usize::MAX, &mut Timings::default()).await?;
+            let most = memory.cost.edits_a_line(ENTRIES, PATIENCE);
+            apply::edit(client, &edits, most, &mut Timings::default()).await?;
             Ok("edits")
         }
         _ => {

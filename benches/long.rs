@@ -193,7 +193,7 @@ impl Masters {
             }
             text
         };
-        Ok(Self { _process: Plain::start(binary, |_| Ok(()), sections)?, ports })
+        Ok(Self { _process: Plain::start(binary, 2, |_| Ok(()), sections)?, ports })
     }
 }
 

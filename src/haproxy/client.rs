@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -11,6 +11,7 @@ use tokio_util::either::Either;
 
 use super::codec::{self, Listing, Payloads};
 use super::command::{self, MapName};
+use super::pace::Pace;
 use super::reply::{self, Glance, ReplyError};
 use super::server_command::{self, Refusal, ServerCommand, ServerPath};
 use super::server_reply;
@@ -208,6 +209,19 @@ impl RuntimeClient {
     }
 }
 
+/// Leaves HAProxy to its requests after a part that took so long; for how long.
+async fn rest(pace: &mut Pace, took: Duration) -> Duration {
+    let due = pace.worked(took);
+    if due.is_zero() {
+        return due;
+    }
+    let start = Instant::now();
+    tokio::time::sleep(due).await;
+    let rested = start.elapsed();
+    pace.rested(rested);
+    rested
+}
+
 fn shown(command: &[u8]) -> String {
     let line = command.split(|byte| *byte == b'\n').next().unwrap_or_default();
     String::from_utf8_lossy(&line[..line.len().min(SHOWN_COMMAND)]).into_owned()
@@ -262,27 +276,34 @@ impl MapClient {
         self.client.judge(&self.map.prepare(), command::prepared).await
     }
 
-    /// Adds every entry to a version. The next connection is opened while HAProxy works on the payload before it.
+    /// Adds every entry to a version, with rests between the payloads; how long it rested in all. The next connection is opened
+    /// while HAProxy works on the payload before it.
     ///
     /// # Errors
     /// As every command; payloads before the failing one stay in the version.
-    pub async fn stage(&self, version: u64, entries: &EntryMap) -> Result<(), RuntimeError> {
+    pub async fn stage(&self, version: u64, entries: &EntryMap) -> Result<Duration, RuntimeError> {
         let header = self.map.stage_header(version);
         let mut payloads = Payloads::new(&header, entries.iter(), self.max_payload);
         let (mut payload, mut next) = (Vec::with_capacity(self.max_payload), Vec::with_capacity(self.max_payload));
         let mut more = payloads.next_into(&mut payload);
         let mut connection = if more { Some(self.client.connect().await?) } else { None };
+        let (mut pace, mut rested) = (Pace::default(), Duration::ZERO);
         while let Some(open) = connection.take() {
             more = more && payloads.next_into(&mut next);
+            let sent = Instant::now();
             let following = async { if more { self.client.connect().await.map(Some) } else { Ok(None) } };
             let (answer, following) = tokio::join!(self.client.exchange(open, &payload), following);
+            let took = sent.elapsed();
             codec::replies(&answer?, 1)
                 .and_then(|replies| command::silent(replies[0]))
                 .map_err(|error| self.client.refused(&payload, error))?;
             connection = following?;
             std::mem::swap(&mut payload, &mut next);
+            if more {
+                rested += rest(&mut pace, took).await;
+            }
         }
-        Ok(())
+        Ok(rested)
     }
 
     /// Lists a version, or the live map, entry by entry.
@@ -317,18 +338,28 @@ impl MapClient {
         self.client.judge(&self.map.clear(version), command::silent).await
     }
 
-    /// Runs single commands, at most `most` a line. Stops at the first that fails.
+    /// Runs single commands, at most `most` a line, with rests between the lines; how long it rested in all. Stops at the first
+    /// that fails.
     ///
     /// # Errors
     /// As every command; what stands before the failing line is done, and the rest of its line may be.
-    pub async fn run(&self, commands: impl Iterator<Item = String>, most: usize) -> Result<(), RuntimeError> {
-        for (line, count) in codec::Batches::new(commands, self.max_payload, most) {
+    pub async fn run(&self, commands: impl Iterator<Item = String>, most: usize) -> Result<Duration, RuntimeError> {
+        let mut lines = codec::Batches::new(commands, self.max_payload, most);
+        let (mut pace, mut rested) = (Pace::default(), Duration::ZERO);
+        let mut following = lines.next();
+        while let Some((line, count)) = following {
+            let sent = Instant::now();
             let answer = self.client.call(&line).await?;
+            let took = sent.elapsed();
             codec::replies(&answer, count)
                 .and_then(|replies| replies.into_iter().try_for_each(command::silent))
                 .map_err(|error| self.client.refused(line.as_bytes(), error))?;
+            following = lines.next();
+            if following.is_some() {
+                rested += rest(&mut pace, took).await;
+            }
         }
-        Ok(())
+        Ok(rested)
     }
 
     /// Looks keys up as traffic does; `found` gets each key's position and value.

@@ -45,7 +45,8 @@ impl fmt::Display for HaproxyVersion {
     }
 }
 
-/// The lines round single commands, however few: one that sends them, one that looks them up.
+/// The lines round single commands, however few: one that sends them, one that looks them up. Without it one change alone would
+/// teach that each of many takes as long.
 const EDITS: f64 = 0.3e-3;
 /// One command in a batch of many.
 const EDIT: f64 = 8e-6;
@@ -56,6 +57,8 @@ const WALK_PER_ENTRY: f64 = 40e-9;
 const SWAP_PER_ENTRY: f64 = 1.1e-6;
 /// The commands round a swap.
 const SWAP: f64 = 0.5e-3;
+/// How long HAProxy may work on a line of single commands.
+const LONGEST_LINE: Duration = Duration::from_millis(1);
 /// How much the latest measurement counts against all earlier ones.
 const WEIGHT: f64 = 0.3;
 
@@ -84,8 +87,11 @@ impl CostModel {
     }
 
     fn plain_edits(&self, entries: usize, edits: EditCounts) -> f64 {
-        let walk = if self.list_based { WALK_PER_ENTRY * entries as f64 } else { 0.0 };
-        EDITS + EDIT * (edits.adding + edits.walking) as f64 + walk * edits.walking as f64
+        EDITS + EDIT * edits.adding as f64 + self.plain_walk(entries) * edits.walking as f64
+    }
+
+    fn plain_walk(&self, entries: usize) -> f64 {
+        EDIT + if self.list_based { WALK_PER_ENTRY * entries as f64 } else { 0.0 }
     }
 
     fn plain_swap(entries: usize) -> f64 {
@@ -101,6 +107,14 @@ impl CostModel {
     /// The time of single commands on a map with `entries` entries in memory.
     pub fn edits(&self, entries: usize, edits: EditCounts) -> Duration {
         Duration::from_secs_f64(Self::scale(self.edit_scale, self.swap_scale) * self.plain_edits(entries, edits))
+    }
+
+    /// How many single commands a line may hold, at least one: HAProxy works on a line in one go, on a thread that serves no request
+    /// meanwhile, and before 2.9 walks a list for each command. A line must surely be answered within `timeout`, too.
+    pub fn edits_a_line(&self, entries: usize, timeout: Duration) -> usize {
+        let longest = LONGEST_LINE.min(timeout / 4).as_secs_f64();
+        let one = Self::scale(self.edit_scale, self.swap_scale) * self.plain_walk(entries);
+        ((longest / one) as usize).max(1)
     }
 
     /// The time of a swap to a map of `entries` entries.
@@ -164,6 +178,14 @@ mod tests {
             cost.observe_edits(10_000, few, Duration::from_micros(500));
         }
         assert!(cost.edits(10_000, many) < cost.swap(10_000), "{cost:?}");
+    }
+
+    #[test]
+    fn a_line_of_commands_holds_few_that_walk_and_many_that_do_not() {
+        let line =
+            |minor, entries| CostModel::new(HaproxyVersion { major: 2, minor }).edits_a_line(entries, Duration::from_secs(5));
+        assert_eq!((line(6, 1_000_000), line(6, 100_000), line(9, 1_000_000)), (1, 1, 125));
+        assert!(line(6, 100) > 50);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Carries a map plan out: stage, verify, commit; or single commands and their verification.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::haproxy::{MapClient, RuntimeError};
 use crate::model::EntryMap;
@@ -41,6 +41,7 @@ pub enum ApplyError {
 #[derive(Debug, Default)]
 pub struct Timings {
     steps: Vec<StepTiming>,
+    rested: Duration,
 }
 
 impl Timings {
@@ -50,6 +51,11 @@ impl Timings {
         let result = work.await;
         self.steps.push(StepTiming::new(name, start.elapsed()));
         result
+    }
+
+    /// How long HAProxy was left alone in between, which is part of the steps' durations and none of the change's cost.
+    pub fn rested(&self) -> Duration {
+        self.rested
     }
 
     /// All steps so far.
@@ -93,7 +99,8 @@ async fn drop_uncommitted(client: &MapClient, version: u64) -> Result<(), Runtim
 }
 
 async fn fill(client: &MapClient, version: u64, wanted: &EntryMap, timings: &mut Timings) -> Result<(), ApplyError> {
-    timings.step("stage", client.stage(version, wanted)).await?;
+    let rested = timings.step("stage", client.stage(version, wanted)).await?;
+    timings.rested += rested;
     let (deviation, _) = timings.step("verify", read_back(client, Some(version), wanted)).await?;
     if !deviation.is_none() {
         return Err(ApplyError::StagedDiffers { version, counts: deviation.counts(), duplicates: deviation.duplicates });
@@ -112,7 +119,8 @@ pub async fn edit(client: &MapClient, edits: &[Edit], most: usize, timings: &mut
         Edit::Set { key, value } => map.set(key, value),
         Edit::Remove { key } => map.remove(key),
     });
-    timings.step("edit", client.run(commands, most)).await?;
+    let rested = timings.step("edit", client.run(commands, most)).await?;
+    timings.rested += rested;
     let mut differing = None;
     let look_up = client.look_up(edits.iter().map(Edit::key), |position, found| {
         let edit = &edits[position];

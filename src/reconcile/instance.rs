@@ -581,9 +581,10 @@ impl Instance {
             MapPlan::Edit { edits, .. } => {
                 let adding = edits.iter().filter(|edit| matches!(edit, Edit::Add { .. })).count();
                 let counts = EditCounts { adding, walking: edits.len() - adding };
-                let result = apply::edit(&self.client, edits, self.edits_a_line(memory), timings).await;
+                let result =
+                    apply::edit(&self.client, edits, memory.cost.edits_a_line(memory.entries, self.timeout), timings).await;
                 // A failure may raise the price, as a line that was not answered in time does; it never lowers it.
-                let took = start.elapsed();
+                let took = start.elapsed().saturating_sub(timings.rested());
                 if result.is_ok() || took > memory.cost.edits(memory.entries, counts) {
                     self.cost.iter_mut().for_each(|cost| cost.observe_edits(memory.entries, counts, took));
                 }
@@ -595,7 +596,7 @@ impl Instance {
             }
             _ => {
                 let result = apply::swap(&self.client, &revision.entries, timings).await;
-                let took = start.elapsed();
+                let took = start.elapsed().saturating_sub(timings.rested());
                 if result.is_ok() || took > memory.cost.swap(revision.entries.len()) {
                     self.cost.iter_mut().for_each(|cost| cost.observe_swap(revision.entries.len(), took));
                 }
@@ -605,14 +606,6 @@ impl Instance {
         };
         let glance = timings.step("confirm", self.client.glance()).await?;
         self.confirm(&glance, expected)
-    }
-
-    /// How many single commands HAProxy surely answers in time: a list of a million entries is walked for each.
-    fn edits_a_line(&self, memory: &Memory) -> usize {
-        let cost = |walking| memory.cost.edits(memory.entries, EditCounts { adding: 0, walking });
-        let one = cost(1).saturating_sub(cost(0));
-        let most = self.timeout.as_secs_f64() / 4.0 / one.as_secs_f64().max(1e-9);
-        (most as usize).max(1)
     }
 
     /// Whether the counters are what the change must have left; another writer or process shows here at once. An expected count

@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "damp.rs",
     "haproxy/codec.rs",
     "haproxy/command.rs",
+    "haproxy/pace.rs",
     "haproxy/reply.rs",
     "haproxy/server_command.rs",
     "haproxy/server_reply.rs",
