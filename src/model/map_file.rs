@@ -55,8 +55,12 @@ pub fn parse(text: &[u8]) -> MapFile {
 }
 
 fn parse_line(line: &[u8]) -> Result<Option<(&str, &str)>, Illegal> {
+    // HAProxy takes `#` for a comment in a line's first column only: behind a blank it begins a key.
+    if line.first() == Some(&b'#') {
+        return Ok(None);
+    }
     let line = str::from_utf8(line).map_err(|_| Illegal::NotText)?.trim_matches([' ', '\t', '\r']);
-    if line.is_empty() || line.starts_with('#') {
+    if line.is_empty() {
         return Ok(None);
     }
     let (key, value) = line.split_once([' ', '\t']).ok_or(Illegal::EmptyValue)?;
@@ -94,6 +98,14 @@ mod tests {
         assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("node1", "master1"), ("node2", "master2")]);
         assert_eq!(file.rejected, [(6, Illegal::EmptyValue), (7, Illegal::ValueWhiteSpace)]);
         assert_eq!((file.revision, file.repeated, file.is_exact()), (None, 1, false));
+    }
+
+    /// As `show map` has it on 2.6, 3.0, 3.2 and 3.4.
+    #[test]
+    fn a_comment_begins_in_the_first_column_and_may_hold_any_bytes() {
+        let file = parse(b"#a m1\n # b m2\n\t#c m3\n# caf\xe9\nd m4\n");
+        assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("d", "m4")]);
+        assert_eq!(file.rejected, [(2, Illegal::KeyMark), (3, Illegal::KeyMark)]);
     }
 
     #[test]
