@@ -339,6 +339,19 @@ pub enum SettingsError {
     },
 }
 
+fn unreadable(path: &Path, message: String) -> SettingsError {
+    SettingsError::Unreadable { path: path.display().to_string(), message }
+}
+
+fn format(path: &Path) -> Result<FileFormat, SettingsError> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("toml") => Ok(FileFormat::Toml),
+        Some("yaml" | "yml") => Ok(FileFormat::Yaml),
+        Some("json") => Ok(FileFormat::Json),
+        _ => Err(unreadable(path, "the file's name must end in .toml, .yaml, .yml or .json".to_owned())),
+    }
+}
+
 /// The prefix of the variables that overlay the file: `MAPSMITH__API__LISTEN`, `MAPSMITH__SOURCE__0__URL`.
 pub const VARIABLE_PREFIX: &str = "MAPSMITH__";
 
@@ -348,16 +361,24 @@ impl Settings {
     /// # Errors
     /// An unreadable file, or all the problems found.
     pub fn load(path: &Path, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, SettingsError> {
-        let shown = path.display().to_string();
-        let unreadable = |message: String| SettingsError::Unreadable { path: shown.clone(), message };
-        let format = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("toml") => FileFormat::Toml,
-            Some("yaml" | "yml") => FileFormat::Yaml,
-            Some("json") => FileFormat::Json,
-            _ => return Err(unreadable("the file's name must end in .toml, .yaml, .yml or .json".to_owned())),
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(format!("can't be read: {error}")))?;
-        let mut builder = Config::builder().add_source(File::from_str(&text, format));
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|error| unreadable(path, format!("can't be read: {error}")))?;
+        Self::of_text(path, &text, variables)
+    }
+
+    /// Like [`Settings::load`], of a text instead of the file at `path`: its ending says what the text is, and its folder is what
+    /// relative paths are relative to.
+    ///
+    /// # Errors
+    /// Those of [`Settings::load`], but for a file that can't be read.
+    pub fn of_text(
+        path: &Path,
+        text: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, SettingsError> {
+        let unreadable = |message: String| unreadable(path, message);
+        let format = format(path)?;
+        let mut builder = Config::builder().add_source(File::from_str(text, format));
         for (name, value) in variables {
             let Some(key) = name.strip_prefix(VARIABLE_PREFIX) else { continue };
             builder = builder
@@ -368,7 +389,7 @@ impl Settings {
         let mut settings: Self = config.try_deserialize().map_err(|error| unreadable(error.to_string()))?;
         let problems = settings.problems();
         if !problems.is_empty() {
-            return Err(SettingsError::Invalid { path: shown, problems });
+            return Err(SettingsError::Invalid { path: path.display().to_string(), problems });
         }
         settings.sources.sort_by_key(|source| std::cmp::Reverse(source.priority));
         let lists: BTreeSet<_> = backend::list_sources(&settings.backends).into_iter().map(str::to_owned).collect();
@@ -488,6 +509,10 @@ impl Settings {
             Some(text) if !text.is_empty() && !text.starts_with('#') && !text.starts_with('@') => {
                 if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
                     problems.push(format!("map.path: {text:?} holds white space or control characters"));
+                }
+                if text.starts_with("<<") || text.ends_with("<<") {
+                    problems
+                        .push(format!("map.path: {text:?} has `<<` at an end, which HAProxy's commands read as a payload mark"));
                 }
             }
             _ => problems.push("map.path: must be the map's path as HAProxy's configuration names it".to_owned()),

@@ -147,6 +147,16 @@ fn settings_that_would_fight_themselves_are_refused() {
     }
 }
 
+/// After `show map PATH` 2.6 waits for a payload where the path ends with the mark, 3.4 where it begins with it.
+#[test]
+fn a_map_whose_name_no_command_can_carry_is_refused() {
+    for path in ["<</node-master.map", "/etc/haproxy/maps/<<"] {
+        let text = SMALL.replace("[map]\n", "[map]\nfile = \"n.map\"\n").replace("/etc/haproxy/maps/node-master.map", path);
+        let message = load(&text, &[]).unwrap_err();
+        assert!(message.contains("map.path") && message.contains("payload mark"), "{message}");
+    }
+}
+
 #[test]
 fn a_time_that_no_clock_can_hold_is_refused_and_not_a_crash() {
     for key in ["poll", "verify", "observe", "jitter"] {

@@ -34,9 +34,10 @@ mod tls;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use collector::Names;
-use format::MapFormat;
+use collector::{Collector, Names};
+use format::{Format, MapFormat, Reader, Rows};
 use jiff::Timestamp;
+use json::{JsonReader, Shape};
 use server_list::ServerFormat;
 
 pub use early::EarlyLooks;
@@ -117,6 +118,39 @@ pub fn build_list(settings: &settings::Source) -> Result<Box<dyn Source<ServerLi
         }
     };
     source.map_err(|error| named(settings, error))
+}
+
+/// Reads a JSON answer, in whatever chunks it comes, as a source of these settings reads the body of a full poll.
+///
+/// # Errors
+/// If it is not whole, or no map.
+pub fn read_map<'c>(
+    settings: &settings::Source,
+    lowercase: bool,
+    chunks: impl IntoIterator<Item = &'c [u8]>,
+) -> Result<(EntryMap, Rejections), Fault> {
+    let names = Arc::new(Names::new(lowercase, &settings.masters));
+    let reader = match settings.kind {
+        SourceKind::Puppetdb => JsonReader::new(Shape::List(puppetdb::fields(settings)), Collector::new(names), None),
+        SourceKind::HttpJson | SourceKind::File => MapFormat::new(settings, names).reader(None),
+    };
+    read(reader, chunks)
+}
+
+/// Reads a JSON answer, in whatever chunks it comes, as a source that lists servers does.
+///
+/// # Errors
+/// If it is not whole, or no list.
+pub fn read_list<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Result<(ServerList, Rejections), Fault> {
+    read(ServerFormat.reader(None), chunks)
+}
+
+fn read<'c, R: Reader<Rows: Rows>>(
+    mut reader: R,
+    chunks: impl IntoIterator<Item = &'c [u8]>,
+) -> Result<(<R::Rows as Rows>::Content, Rejections), Fault> {
+    chunks.into_iter().try_for_each(|chunk| reader.feed(chunk))?;
+    Ok(reader.close()?.settle())
 }
 
 fn named(settings: &settings::Source, error: SourceError) -> SourceError {

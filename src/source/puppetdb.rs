@@ -77,8 +77,7 @@ impl PuppetDb {
             Some(given) => DeltaQuery::Given(given.clone()),
             None => pql::derive_delta(&query).map_or(DeltaQuery::None, DeltaQuery::Derived),
         };
-        let field = |given: &Option<String>, usual: &str| given.clone().unwrap_or_else(|| usual.to_owned());
-        let fields = Fields { node: field(&settings.node_field, "certname"), master: field(&settings.master_field, "producer") };
+        let fields = fields(settings);
         Ok(Self {
             http: HttpClient::new(settings, &url)?,
             url,
@@ -194,6 +193,12 @@ impl Source for PuppetDb {
         let outcome = self.http.limit().bound(self.look_up_once(nodes, current, now)).await;
         outcome.map_err(|fault| self.http.error(fault))
     }
+}
+
+/// The fields of a row, as the settings name them or as the default query does.
+pub(super) fn fields(settings: &settings::Source) -> Fields {
+    let field = |given: &Option<String>, usual: &str| given.clone().unwrap_or_else(|| usual.to_owned());
+    Fields { node: field(&settings.node_field, "certname"), master: field(&settings.master_field, "producer") }
 }
 
 /// The server's clock, from the answer's `Date` (RFC 9110, section 6.6.1): producers' clocks are not to be trusted.
