@@ -121,9 +121,12 @@ impl Visitor<'_> for KeySeed<'_> {
     fn visit_str<E>(self, name: &str) -> Result<Key, E> {
         if let Some(seen) = self.seen
             && seen.len() < REMEMBERED_FIELDS
-            && !seen.iter().any(|known| known == name)
         {
-            seen.push(name.escape_default().take(100).collect());
+            let shown: String = name.escape_default().take(100).collect();
+            // A row that came in pieces is read more than once.
+            if !seen.contains(&shown) {
+                seen.push(shown);
+            }
         }
         Ok(if name == self.fields.node {
             Key::Node
