@@ -59,10 +59,12 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, &str)>, Illegal> {
     if line.first() == Some(&b'#') {
         return Ok(None);
     }
-    let line = str::from_utf8(line).map_err(|_| Illegal::NotText)?.trim_matches([' ', '\t', '\r']);
-    if line.is_empty() {
+    let line = str::from_utf8(line).map_err(|_| Illegal::NotText)?.trim_start_matches([' ', '\t']);
+    // A line ends for HAProxy with a carriage return, wherever that stands.
+    if line.is_empty() || line.starts_with('\r') {
         return Ok(None);
     }
+    let line = line.trim_end_matches([' ', '\t', '\r']);
     let (key, value) = line.split_once([' ', '\t']).ok_or(Illegal::EmptyValue)?;
     Ok(Some((key, value.trim_start_matches([' ', '\t']))))
 }
@@ -106,6 +108,13 @@ mod tests {
         let file = parse(b"#a m1\n # b m2\n\t#c m3\n# caf\xe9\nd m4\n");
         assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("d", "m4")]);
         assert_eq!(file.rejected, [(2, Illegal::KeyMark), (3, Illegal::KeyMark)]);
+    }
+
+    #[test]
+    fn a_line_that_begins_with_a_carriage_return_is_none() {
+        let file = parse(b" \ra m1\n\r\nb m2 \r\n");
+        assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("b", "m2")]);
+        assert!(file.is_exact());
     }
 
     #[test]
