@@ -8,6 +8,7 @@ mod cli;
 mod crash;
 mod drift;
 mod faults;
+mod fuzz;
 mod gateway;
 mod ground;
 mod guard;
