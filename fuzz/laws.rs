@@ -316,21 +316,14 @@ fn map_file_in_haproxy(text: &[u8]) -> Vec<(&[u8], &[u8])> {
         }
         let (key, rest) = rest.split_at(until(rest, b" \t\r"));
         let value = &rest[rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()..];
-        let value = value[..until(value, b"\r")].trim_suffix_blanks();
-        entries.push((key, value));
+        entries.push((key, without_blanks_at_its_end(&value[..until(value, b"\r")])));
     }
     entries
 }
 
-trait TrimSuffixBlanks {
-    fn trim_suffix_blanks(&self) -> &Self;
-}
-
-impl TrimSuffixBlanks for [u8] {
-    fn trim_suffix_blanks(&self) -> &Self {
-        let end = self.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
-        &self[..end]
-    }
+fn without_blanks_at_its_end(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
+    &text[..end]
 }
 
 // ---- Settings.

@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use config::{Config, File, FileFormat};
+use config::{Config, ConfigError, File, FileFormat};
 use reqwest::Url;
 use serde::{Deserialize, Deserializer};
 
@@ -112,8 +113,9 @@ impl TryFrom<String> for PollSchedule {
                 format!("{text:?} is neither a duration like \"60s\" nor a cron expression like \"0 * * * * *\": {error}")
             });
         }
-        tokio_cron_scheduler::Job::new_async(text.as_str(), |_, _| Box::pin(async {}))
-            .map_err(|error| format!("{text:?} is no cron expression with seconds (like \"0 * * * * *\"): {error}"))?;
+        tokio_cron_scheduler::Job::new_async(text.as_str(), |_, _| Box::pin(async {})).map_err(|_| {
+            format!("{text:?} is no cron expression of six fields, seconds first, like \"0 * * * * *\" for each minute")
+        })?;
         Ok(Self::Cron(text))
     }
 }
@@ -123,6 +125,7 @@ impl TryFrom<String> for PollSchedule {
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
     /// Address and port; port 0 lets the system choose.
+    #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
     /// A file with the bearer token that every `/v1` request must carry. Required where `listen` is not on loopback.
     pub token_file: Option<PathBuf>,
@@ -318,6 +321,13 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         .map_err(|error| serde::de::Error::custom(format!("{text:?} is no duration like \"500ms\", \"60s\" or \"10m\": {error}")))
 }
 
+fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong =
+        |_| serde::de::Error::custom(format!("{text:?} is no address with a port like \"127.0.0.1:7070\"; a host name is none"));
+    text.parse().map_err(wrong)
+}
+
 /// Why the settings can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -362,7 +372,10 @@ impl Settings {
     /// An unreadable file, or all the problems found.
     pub fn load(path: &Path, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| unreadable(path, format!("can't be read: {error}")))?;
+        let text = text.map_err(|error| {
+            let hint = if error.kind() == ErrorKind::NotFound { "; -c FILE or MAPSMITH_CONFIG names another one" } else { "" };
+            unreadable(path, format!("can't be read: {error}{hint}"))
+        })?;
         Self::of_text(path, &text, variables)
     }
 
@@ -379,14 +392,16 @@ impl Settings {
         let unreadable = |message: String| unreadable(path, message);
         let format = format(path)?;
         let mut builder = Config::builder().add_source(File::from_str(text, format));
+        let mut overlaid = Vec::new();
         for (name, value) in variables {
             let Some(key) = name.strip_prefix(VARIABLE_PREFIX) else { continue };
             builder = builder
                 .set_override(variable_path(key), variable_value(&value))
                 .map_err(|error| unreadable(format!("{name}: {error}")))?;
+            overlaid.push(name);
         }
         let config = builder.build().map_err(|error| unreadable(error.to_string()))?;
-        let mut settings: Self = config.try_deserialize().map_err(|error| unreadable(error.to_string()))?;
+        let mut settings: Self = config.try_deserialize().map_err(|error| unreadable(told(&error, &overlaid)))?;
         let problems = settings.problems();
         if !problems.is_empty() {
             return Err(SettingsError::Invalid { path: path.display().to_string(), problems });
@@ -550,7 +565,7 @@ impl Source {
                     }
                 }
                 Ok(_) => problem("url: must begin with http:// or https://".to_owned()),
-                Err(error) => problem(format!("url: {error}")),
+                Err(error) => problem(format!("url: {url:?} is no URL like https://puppetdb.example.com:8081: {error}")),
             },
             (None, true) => problem("url is missing".to_owned()),
             (Some(_), false) => problem(format!("url: a {} source has none", self.kind)),
@@ -583,6 +598,32 @@ impl Source {
             }
         }
     }
+}
+
+/// The values that a key may have, by the name of the type that the library knows only.
+const CHOICES: [(&str, &str); 3] =
+    [("SourceKind", "puppetdb, http_json or file"), ("Action", "keep, leave_out or hold"), ("Manage", "own or all")];
+
+/// What is wrong with a value, its key first; `overlaid` are the variables that may have brought it. The library says the key last, and
+/// of a word that is no choice it does not say which ones there are.
+fn told(error: &ConfigError, overlaid: &[String]) -> String {
+    let text = error.to_string();
+    let missing = text.strip_prefix("missing configuration field \"").and_then(|rest| rest.strip_suffix('"'));
+    let (key, problem) = match (missing, text.strip_suffix('`').and_then(|rest| rest.rsplit_once(" for key `"))) {
+        (Some(key), _) => (key, "is missing".to_owned()),
+        (None, Some((problem, key))) => (key, problem.to_owned()),
+        (None, None) => ("", text.clone()),
+    };
+    let choice = problem.strip_prefix("enum ").and_then(|rest| rest.split_once(" does not have variant constructor "));
+    let problem = match choice.and_then(|(kind, word)| Some((word, CHOICES.iter().find(|(name, _)| *name == kind)?))) {
+        Some((word, (_, choices))) => format!("{word:?} is none of {choices}"),
+        None => problem,
+    };
+    // The library leaves the dot out after an index: `source[0]type`.
+    let key = key.replace(']', "].").replace("].[", "][").replace("..", ".");
+    let place = if key.is_empty() { String::new() } else { format!("{}: ", key.trim_end_matches('.')) };
+    let overlay = if overlaid.is_empty() { String::new() } else { format!(" (the file is overlaid by {})", overlaid.join(", ")) };
+    format!("{place}{problem}{overlay}")
 }
 
 /// `SOURCE__0__URL` -> `source[0].url`, the form in which the configuration addresses an element of a list.

@@ -1,8 +1,9 @@
 //! Wiring: channels, tasks, signals. Decides nothing.
 
+use std::io;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -47,9 +48,15 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
     let token = settings.api.token_file.as_deref().map(http::Token::read).transpose().map_err(anyhow::Error::msg)?;
     let mut signals = Signals::catch()?;
     // Before anything is touched: a second Mapsmith that was started by mistake ends here.
-    let listener = TcpListener::bind(settings.api.listen)
-        .await
-        .with_context(|| format!("api.listen: can't listen on {} (is another Mapsmith running?)", settings.api.listen))?;
+    let listener = TcpListener::bind(settings.api.listen).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => " (is another Mapsmith running?)",
+            io::ErrorKind::AddrNotAvailable => " (no interface of this machine has the address)",
+            io::ErrorKind::PermissionDenied => " (ports below 1024 are for root)",
+            _ => "",
+        };
+        anyhow!("api.listen: can't listen on {}: {error}{hint}", settings.api.listen)
+    })?;
     // A store that can't be read keeps the daemon from starting: without its overrides nodes would go back to where an operator took
     // them from.
     let (keeper, stored) = match &settings.store {

@@ -53,7 +53,8 @@ pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> 
     let instances = counted(settings.instances.len(), "instance");
     let mut findings = vec![finding("settings", Ok(format!("{sources}{backends}, {instances}")))];
     if let Some(path) = &settings.api.token_file {
-        findings.push(finding("api.token_file", Token::read(path).map(|_| "readable".to_owned())));
+        let read = Token::read(path).map(|_| "readable".to_owned());
+        findings.push(finding("api.token_file", read.map_err(|error| error.trim_start_matches("api.token_file ").to_owned())));
     }
     findings.push(check_map_file(&settings));
     if settings.store.is_some() {
@@ -95,9 +96,9 @@ fn check_map_file(settings: &Settings) -> Finding {
         (Ok(()), Ok(Some(file))) => match file.rejected.first() {
             None => Ok(format!("{}: {} entries in force, can be replaced", shown(keeper.path()), file.entries.len())),
             Some((line, reason)) => Err(format!(
-                "{}: {} lines are no entries and will be dropped at the first write; line {line}: {reason}",
+                "{}: what is no entry will be dropped at the first write: {}, the first is line {line}: {reason}",
                 shown(keeper.path()),
-                file.rejected.len()
+                counted(file.rejected.len(), "line")
             )),
         },
     };

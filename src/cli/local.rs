@@ -37,7 +37,12 @@ async fn poll<C: Content>(settings: &settings::Source, built: Result<Box<dyn Sou
             state.snapshot =
                 Some(Snapshot { entries: polled.entries, rejections: polled.rejections, answered_at: Timestamp::now() });
         }
-        Err(error) => state.status.error = Some(error.to_string()),
+        // What can't be built is named with its source, which the reports name before it.
+        Err(error) => {
+            let text = error.to_string();
+            let text = text.strip_prefix(&format!("source {:?}, ", settings.name)).unwrap_or(&text);
+            state.status.error = Some(text.to_owned());
+        }
     }
     report.milliseconds = milliseconds(start.elapsed());
     state.status.last_poll = Some(report);

@@ -55,7 +55,8 @@ impl Connection {
         body: Option<&impl Serialize>,
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
-        let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("--url {:?} is no URL", self.url))?;
+        let mut url = reqwest::Url::parse(&self.url)
+            .with_context(|| format!("--url {:?} is no URL like http://127.0.0.1:7070", self.url))?;
         // A URL can't name these: its path would lead elsewhere.
         if let Some(odd) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
             bail!("{odd:?} can be no node and no master");
@@ -84,9 +85,12 @@ impl Connection {
         let status = response.status();
         let body = response.bytes().await.context("the answer broke off")?;
         if status.is_success() {
-            return Ok(Answer::Good(
-                serde_json::from_slice(&body).context("the answer is not what this version of the CLI expects")?,
-            ));
+            return Ok(Answer::Good(serde_json::from_slice(&body).with_context(|| {
+                format!(
+                    "what {} answers is not what this version of the CLI expects (is it a Mapsmith, and of this version?)",
+                    self.url
+                )
+            })?));
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Ok(Answer::Problem(problem)),

@@ -19,6 +19,12 @@ pub enum ReplyError {
         /// Its last characters.
         got: String,
     },
+    /// Something else than HAProxy's runtime API answers.
+    #[error("what answers is not HAProxy's runtime API ({got:?}): name the address of a `stats socket`")]
+    NotHaproxy {
+        /// How its answer begins.
+        got: String,
+    },
     /// The socket's level does not allow the command.
     #[error("permission denied: the socket needs `level admin` in HAProxy's configuration")]
     Denied,
@@ -58,6 +64,8 @@ pub enum ReplyError {
     },
 }
 
+/// The most bytes shown of an answer that is not HAProxy's.
+const SHOWN_OF_OTHERS: usize = 60;
 /// The most characters of an answer that an error carries.
 const SHOWN: usize = 200;
 
@@ -139,7 +147,12 @@ pub struct Glance {
 /// # Errors
 /// A cut answer, or one that lacks the version, the pid or the uptime.
 pub fn glance(answer: &[u8], map: &str) -> Result<Glance, ReplyError> {
-    let replies = codec::replies(answer, 3)?;
+    let replies = codec::replies(answer, 3).map_err(|error| match error {
+        ReplyError::Cut { .. } | ReplyError::Unexpected { .. } if !begins_like_info(answer) => {
+            ReplyError::NotHaproxy { got: shown(&answer[..answer.len().min(SHOWN_OF_OTHERS)]) }
+        }
+        error => error,
+    })?;
     let info = String::from_utf8_lossy(replies[0]);
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let process = || {
@@ -156,6 +169,12 @@ pub fn glance(answer: &[u8], map: &str) -> Result<Glance, ReplyError> {
     };
     let process = process().ok_or_else(|| ReplyError::of_text(replies[0]))?;
     Ok(Glance { process, level, map: counters(replies[2], map) })
+}
+
+/// Whether an answer begins as `show info` does on every version, as far as it goes, or is a line of HAProxy's own to say no.
+fn begins_like_info(answer: &[u8]) -> bool {
+    let begins = |beginning: &[u8]| beginning.starts_with(&answer[..answer.len().min(beginning.len())]);
+    begins(b"Name: ") || begins(b"Version: ") || begins(b"Unknown command")
 }
 
 /// The names of all backends and servers in the answer to [`super::command::BACKENDS_AND_SERVERS`].
@@ -228,6 +247,16 @@ mod tests {
         assert_eq!(backends_and_servers(reply).unwrap().into_iter().collect::<Vec<_>>(), ["m1", "m2", "m3", "masters"]);
         assert!(backends_and_servers(b"# pxname,svname,qcur,\nmasters\n").is_err(), "a row we can't read is no empty list");
         assert!(backends_and_servers(b"").is_err());
+    }
+
+    #[test]
+    fn a_server_that_is_not_haproxy_is_told_from_an_answer_that_was_cut() {
+        let other = glance(b"HTTP/1.0 400 Bad request\r\n\r\n<html>", "/m").unwrap_err();
+        assert!(matches!(other, ReplyError::NotHaproxy { .. }), "{other}");
+        for cut in ["N", "Name: HAPr", "Name: HAProxy\nVersion: 3.0\n\n"] {
+            assert!(matches!(glance(cut.as_bytes(), "/m"), Err(ReplyError::Cut { .. } | ReplyError::Refused { .. })), "{cut}");
+        }
+        assert_eq!(glance(b"", "/m"), Err(ReplyError::Nothing));
     }
 
     #[test]

@@ -158,6 +158,45 @@ fn a_map_whose_name_no_command_can_carry_is_refused() {
 }
 
 #[test]
+fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
+    let with = |more: &str| format!("{SMALL}{more}");
+    let source = |more: &str| SMALL.replace("type = \"puppetdb\"", more);
+    let backend = "[[backend]]\nname = \"a\"\nservers = []\n";
+    for (text, told) in [
+        (String::new(), "map: is missing"),
+        (source(""), "source[0].type: is missing"),
+        (source("type = \"pupetdb\""), "source[0].type: \"pupetdb\" is none of puppetdb, http_json or file"),
+        (with("[references]\nunknown = \"drop\""), "references.unknown: \"drop\" is none of keep, leave_out or hold"),
+        (with(backend) + "manage = \"some\"", "backend[0].manage: \"some\" is none of own or all"),
+        (with("[schedule]\nverify = \"60\""), "schedule.verify: \"60\" is no duration like \"500ms\""),
+        (
+            with("[schedule]\npoll = \"* * * * *\""),
+            "schedule.poll: \"* * * * *\" is no cron expression of six fields, seconds first",
+        ),
+        (
+            with("[api]\nlisten = \"localhost:7070\""),
+            "api.listen: \"localhost:7070\" is no address with a port like \"127.0.0.1:7070\"",
+        ),
+        (with("max_payload = -5"), "instance[0].max_payload: invalid type"),
+        (with("[guard]\nmax_removed = \"120%\""), "guard.max_removed: \"120%\" is no limit: write a share like"),
+        (source("type = \"puppetdb\"\nnmae = 1"), "source[0]: unknown field `nmae`, expected one of `name`"),
+        (
+            SMALL.replace("http://127.0.0.1:8080", "puppetdb"),
+            "url: \"puppetdb\" is no URL like https://puppetdb.example.com:8081",
+        ),
+        (SMALL.replace("unix@", ""), "instance[0].runtime: \"/run/haproxy/admin.sock\" is no runtime address; write"),
+    ] {
+        let message = load(&text, &[]).unwrap_err();
+        assert!(message.contains(told), "{told:?} is not in: {message}");
+    }
+    for (name, told) in [("MAPSMITH__SCHEDULE__VERIFY", "schedule.verify: \"soon\""), ("MAPSMITH__SOURCE__7__URL", "source[1]: ")]
+    {
+        let message = load(SMALL, &[(name, "soon")]).unwrap_err();
+        assert!(message.contains(told) && message.contains(name), "{message}");
+    }
+}
+
+#[test]
 fn a_time_that_no_clock_can_hold_is_refused_and_not_a_crash() {
     for key in ["poll", "verify", "observe", "jitter"] {
         let text = format!("{SMALL}\n[schedule]\n{key} = \"18446744073709551615s\"");

@@ -13,8 +13,7 @@ use crate::model::Illegal;
 pub struct SourceError {
     /// The URL (without its query) or the path that was asked.
     pub place: String,
-    /// What is wrong.
-    #[source]
+    /// What is wrong. (No `source` of the error: it stands in its text.)
     pub fault: Fault,
 }
 
@@ -38,7 +37,13 @@ pub enum Fault {
         /// The system's words.
         cause: String,
     },
-    /// The server's certificate does not lead to a CA that is trusted, or is out of date.
+    /// The server's certificate is not valid yet or not any more, by this machine's clock.
+    #[error("the server's certificate is out of date ({cause}); renew it on the server, or set this machine's clock right")]
+    ServerOutdated {
+        /// The TLS library's words.
+        cause: String,
+    },
+    /// The server's certificate does not lead to a CA that is trusted.
     #[error("the server's certificate is not trusted ({cause}); {}", trusted_by(ca.as_ref()))]
     ServerUntrusted {
         /// The TLS library's words.
@@ -92,7 +97,7 @@ pub enum Fault {
     #[error("the content is larger than max_bytes ({0} bytes, after decompression)")]
     TooLarge(u64),
     /// The text ends before it is complete, be it with a status of success.
-    #[error("the JSON text is cut off at {position}, after {bytes} bytes")]
+    #[error("{}the JSON text is cut off at {position}, after {bytes} bytes", if *bytes == 0 { "the answer is empty: " } else { "" })]
     Truncated {
         /// Where it ends.
         position: Position,
@@ -281,6 +286,13 @@ mod tests {
         let long = shown(&"word ".repeat(2000));
         assert_eq!(long.chars().count(), EXCERPT_CHARACTERS + 1);
         assert!(long.ends_with('…'));
+    }
+
+    #[test]
+    fn a_failure_is_told_once_with_its_place() {
+        let fault = Fault::Setup("ca /ca.pem: can't be read".to_owned());
+        let error = anyhow::Error::from(SourceError { place: "source \"a\"".to_owned(), fault });
+        assert_eq!(format!("{error:#}"), "source \"a\": ca /ca.pem: can't be read");
     }
 
     #[test]

@@ -71,8 +71,11 @@ impl TlsFiles {
             });
         }
         if let Some(why) = cause.strip_prefix("invalid peer certificate: ") {
-            return Some(if why.starts_with("certificate not valid for name") || why.starts_with("NotValidForName") {
+            let begins = |beginnings: [&str; 2]| beginnings.iter().any(|beginning| why.starts_with(beginning));
+            return Some(if begins(["certificate not valid for name", "NotValidForName"]) {
                 Fault::ServerName { cause: why.to_owned() }
+            } else if begins(["certificate expired", "certificate not valid yet"]) {
+                Fault::ServerOutdated { cause: why.to_owned() }
             } else {
                 Fault::ServerUntrusted { cause: why.to_owned(), ca: self.ca.clone() }
             });
@@ -125,7 +128,8 @@ mod tests {
             ("received fatal alert: UnknownCA", &["refused this client's certificate"]),
             ("received fatal alert: ProtocolVersion", &["TLS failed", "ProtocolVersion"]),
             ("invalid peer certificate: UnknownIssuer", &["not trusted", "UnknownIssuer", "/tls/ca.pem (ca)"]),
-            ("invalid peer certificate: certificate expired: x", &["not trusted", "expired"]),
+            ("invalid peer certificate: certificate expired: x", &["out of date", "expired", "clock"]),
+            ("invalid peer certificate: certificate not valid yet: x", &["out of date", "not valid yet"]),
             ("invalid peer certificate: certificate not valid for name \"a\"", &["another name", "\"a\""]),
             ("received corrupt message of type InvalidContentType", &["TLS failed", "speak TLS"]),
         ] {

@@ -45,6 +45,9 @@ pub enum Fault {
     /// The folder is not there.
     #[error("there is no folder {0}; create it, and let the user that Mapsmith runs as write there")]
     NoFolder(String),
+    /// The path is a folder.
+    #[error("is a folder; name a file in it")]
+    Folder,
     /// The file can't be made or opened.
     #[error("can't be opened: {0}; the user that Mapsmith runs as must be able to write the file and its folder")]
     NotOpened(String),

@@ -128,11 +128,18 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn open(path: &Path) -> Result<Connection, Failure> {
+/// What can be said of a path before it is opened.
+fn fit(path: &Path) -> Result<(), Fault> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        return Err(Fault::NoFolder(folder.display().to_string()).into());
+    match (folder.is_dir(), path.is_dir()) {
+        (false, _) => Err(Fault::NoFolder(folder.display().to_string())),
+        (true, true) => Err(Fault::Folder),
+        (true, false) => Ok(()),
     }
+}
+
+fn open(path: &Path) -> Result<Connection, Failure> {
+    fit(path)?;
     // SQLite would make it for everyone to read.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Fault::NotOpened(error.to_string()).into()),
@@ -150,6 +157,7 @@ fn open(path: &Path) -> Result<Connection, Failure> {
 }
 
 fn peek(path: &Path) -> Result<Overrides, Failure> {
+    fit(path)?;
     if !path.try_exists().map_err(|error| Fault::NotOpened(error.to_string()))? {
         return Ok(Overrides::default());
     }

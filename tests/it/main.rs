@@ -16,6 +16,7 @@ mod instances;
 mod large;
 mod learned;
 mod merge;
+mod messages;
 mod metrics;
 mod model;
 mod names;

@@ -97,7 +97,10 @@ async fn a_look_without_a_file_finds_nothing_and_makes_none() {
     let path = folder.path().join("m.db");
     assert!(SqliteStore::peek(&path).await.unwrap().is_empty());
     assert!(!path.exists());
-    assert!(SqliteStore::peek(&folder.path().join("gone/m.db")).await.unwrap().is_empty());
+    // What keeps the daemon from starting is no empty store.
+    let gone = SqliteStore::peek(&folder.path().join("gone/m.db")).await.unwrap_err().fault;
+    assert_eq!(gone, Fault::NoFolder(folder.path().join("gone").display().to_string()));
+    assert_eq!(SqliteStore::peek(folder.path()).await.unwrap_err().fault, Fault::Folder);
     fs::write(&path, "").unwrap();
     assert!(SqliteStore::peek(&path).await.unwrap().is_empty(), "as a daemon that was killed at once leaves it");
     SqliteStore::open(&path).await.unwrap();

@@ -48,9 +48,9 @@ fn settings_that_can_not_be_used_end_with_2_and_name_every_problem() {
 
 #[test]
 fn a_settings_file_that_can_not_be_read_is_named() {
-    assert_text!(complaint(&cli(&["check", "-c", "/nonexistent/mapsmith.toml"], None), 2), @"mapsmith: /nonexistent/mapsmith.toml: can't be read: No such file or directory (os error 2)");
+    assert_text!(complaint(&cli(&["check", "-c", "/nonexistent/mapsmith.toml"], None), 2), @"mapsmith: /nonexistent/mapsmith.toml: can't be read: No such file or directory (os error 2); -c FILE or MAPSMITH_CONFIG names another one");
     let misspelt = Mapsmith::config("[map]\npth = \"/etc/haproxy/maps/node-master.map\"\n");
-    assert_text!(complaint(&misspelt.cli(&["check"]), 2), @"mapsmith: [CONFIG]/mapsmith.toml: unknown field `pth`, expected one of `path`, `file`, `lowercase` for key `map`");
+    assert_text!(complaint(&misspelt.cli(&["check"]), 2), @"mapsmith: [CONFIG]/mapsmith.toml: map: unknown field `pth`, expected one of `path`, `file`, `lowercase`");
 }
 
 #[test]
