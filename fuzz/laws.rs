@@ -22,8 +22,11 @@ use mapsmith::source::{self, Fault};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
+/// What must hold of any bytes; panics where it does not.
+pub type Law = fn(&[u8]);
+
 /// The targets by name. Each has a file in `targets/` and a folder in `seeds/`.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Law); 7] = [
     ("answers", answers),
     ("map_file", map_file),
     ("map_replies", map_replies),
