@@ -534,8 +534,8 @@ impl Settings {
         }
         if !self.map.path.is_absolute() && self.map.file.is_none() {
             problems.push(format!(
-                "map.path: {} is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it",
-                self.map.path.display()
+                "map.path: {:?} is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it",
+                self.map.path
             ));
         }
     }

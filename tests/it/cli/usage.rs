@@ -34,7 +34,7 @@ fn settings_that_can_not_be_used_end_with_2_and_name_every_problem() {
         if verb == "run" {
             assert_text!(complaint, @r#"
             mapsmith: [CONFIG]/mapsmith.toml: 6 problem(s) in the settings:
-              - map.path: node-master.map is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it
+              - map.path: "node-master.map" is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it
               - instance: there is none; add an [[instance]] with its runtime socket
               - source: there are two of the name "puppetdb"
               - source[0] "puppetdb": url: must begin with http:// or https://
