@@ -72,7 +72,7 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
     println!("\nHAProxy {}, {entries} entries", gateway.version);
     let client = client(gateway);
     let maps = [nodes(entries, 1), nodes(entries, 2)];
-    let (mut floor, mut ours, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut floor, mut ours, mut rested, mut parts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         // Turn about, so that both meet the same machine.
         floor.push(blast(gateway, &maps[0])?);
@@ -80,6 +80,7 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
         let mut timings = Timings::default();
         apply::swap(&client, &maps[1], &mut timings).await?;
         ours.push(start.elapsed());
+        rested.push(timings.rested());
         if round == ROUNDS - 1 {
             parts = timings.into_steps();
         }
@@ -88,6 +89,7 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
     let script = script(gateway, entries)?;
     let parts: Vec<_> = parts.iter().map(|step| format!("{} {:.1}", step.step, step.milliseconds)).collect();
     println!("  full swap, verified      {ours:>10.1}   {:.2} x floor   ({})", ours / floor, parts.join(", "));
+    println!("    of which it rested     {:>10.1}", median(rested));
     println!("  floor                    {floor:>10.1}");
     println!("  one socat an entry       {script:>10.0}   {:.0} x ours   ({SCRIPT_SAMPLE} entries, scaled)", script / ours);
 
@@ -162,7 +164,7 @@ async fn measure_delta(gateway: &Gateway, client: &MapClient, held: &EntryMap, c
             match plan_map(to, &Deviation::between(from, to), &memory) {
                 MapPlan::Edit { edits, .. } => {
                     strategy = "edits";
-                    apply::edit(client, &edits, usize::MAX, &mut timings).await?;
+                    apply::edit(client, &edits, memory.cost.edits_a_line(held.len(), PATIENCE), &mut timings).await?;
                 }
                 MapPlan::Swap { .. } => {
                     strategy = "swap";

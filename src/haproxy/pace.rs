@@ -13,21 +13,29 @@ const LONGEST_REST: Duration = Duration::from_millis(2);
 /// Shorter rests are saved up: timers count whole milliseconds.
 const SHORTEST_REST: Duration = Duration::from_millis(1);
 
+/// The most that a rest which lasted longer than it was to counts for what comes after it.
+const MOST_CREDIT: Duration = Duration::from_millis(10);
+
 /// The rests of one change.
 #[derive(Debug, Default)]
 pub struct Pace {
     owed: Duration,
+    credit: Duration,
 }
 
 impl Pace {
     /// A part took so long, from its sending to its answer. The rest that is due now, zero where it is not worth a timer yet.
     pub fn worked(&mut self, took: Duration) -> Duration {
-        self.owed += (took * REST_FACTOR).min(LONGEST_REST);
+        let earned = (took * REST_FACTOR).min(LONGEST_REST);
+        let paid = earned.min(self.credit);
+        self.credit -= paid;
+        self.owed += earned - paid;
         if self.owed < SHORTEST_REST { Duration::ZERO } else { self.owed }
     }
 
-    /// It rested for so long, which may be longer than it was to.
+    /// It rested for so long. On a busy machine that is much longer than it was to, and must not make the change take for ever.
     pub fn rested(&mut self, rest: Duration) {
+        self.credit = (self.credit + rest.saturating_sub(self.owed)).min(MOST_CREDIT);
         self.owed = self.owed.saturating_sub(rest);
     }
 }
@@ -44,8 +52,22 @@ mod tests {
         assert_eq!([pace.worked(QUICK), pace.worked(QUICK)], [Duration::ZERO; 2]);
         let rest = pace.worked(QUICK);
         assert_eq!(rest, Duration::from_micros(1200));
-        pace.rested(rest + QUICK);
+        pace.rested(rest);
         assert_eq!(pace.worked(QUICK), Duration::ZERO, "a rest is taken once");
+    }
+
+    #[test]
+    fn a_rest_that_lasted_too_long_counts_for_the_next_parts() {
+        let mut pace = Pace::default();
+        let rest = pace.worked(Duration::from_millis(1));
+        pace.rested(rest + 2 * REST_FACTOR * QUICK);
+        for part in 0..4 {
+            assert_eq!(pace.worked(QUICK), Duration::ZERO, "{part}");
+        }
+        assert_eq!(pace.worked(3 * QUICK), Duration::from_micros(2000));
+        pace.rested(Duration::from_secs(1));
+        let unpaid = (0..1000).find(|_| !pace.worked(QUICK).is_zero());
+        assert_eq!(unpaid, Some(27), "ten milliseconds are 25 parts, and three more are saved up");
     }
 
     #[test]

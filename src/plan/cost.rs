@@ -58,7 +58,7 @@ const SWAP_PER_ENTRY: f64 = 1.1e-6;
 /// The commands round a swap.
 const SWAP: f64 = 0.5e-3;
 /// How long HAProxy may work on a line of single commands.
-const LONGEST_LINE: Duration = Duration::from_millis(1);
+const LONGEST_LINE: Duration = Duration::from_millis(2);
 /// How much the latest measurement counts against all earlier ones.
 const WEIGHT: f64 = 0.3;
 
@@ -112,9 +112,11 @@ impl CostModel {
     /// How many single commands a line may hold, at least one: HAProxy works on a line in one go, on a thread that serves no request
     /// meanwhile, and before 2.9 walks a list for each command. A line must surely be answered within `timeout`, too.
     pub fn edits_a_line(&self, entries: usize, timeout: Duration) -> usize {
-        let longest = LONGEST_LINE.min(timeout / 4).as_secs_f64();
-        let one = Self::scale(self.edit_scale, self.swap_scale) * self.plain_walk(entries);
-        ((longest / one) as usize).max(1)
+        let command = self.plain_walk(entries);
+        // Not by what replies took: on a busy machine shorter lines would take longer yet.
+        let held = LONGEST_LINE.as_secs_f64() / command;
+        let in_time = timeout.as_secs_f64() / 4.0 / (Self::scale(self.edit_scale, self.swap_scale) * command);
+        (held.min(in_time) as usize).max(1)
     }
 
     /// The time of a swap to a map of `entries` entries.
@@ -184,8 +186,8 @@ mod tests {
     fn a_line_of_commands_holds_few_that_walk_and_many_that_do_not() {
         let line =
             |minor, entries| CostModel::new(HaproxyVersion { major: 2, minor }).edits_a_line(entries, Duration::from_secs(5));
-        assert_eq!((line(6, 1_000_000), line(6, 100_000), line(9, 1_000_000)), (1, 1, 125));
-        assert!(line(6, 100) > 50);
+        assert_eq!((line(6, 1_000_000), line(6, 100_000), line(9, 1_000_000)), (1, 1, 250));
+        assert!(line(6, 100) > 100);
     }
 
     #[test]
