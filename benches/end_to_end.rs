@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use common::open_loop::Connection;
+use common::open_loop::{Connection, exchange};
 use common::site::{MASTERS, Site, node, nodes, wait_for};
 use common::world::{Owners, Registry};
 use common::{Daemon, PATIENCE, haproxies};
@@ -53,7 +53,7 @@ struct Scene {
     site: Site,
     api: String,
     _daemon: Daemon,
-    client: Connection,
+    client: Option<Connection>,
     entries: usize,
     /// How many nodes were moved: each one once.
     moved: usize,
@@ -85,8 +85,7 @@ impl Scene {
         );
         let api = daemon.api(&root.join("log"))?;
         wait_for("the first map", || (call(&api, "GET", "/readyz").ok()?.0 == 200).then_some(()))?;
-        let client = Connection::open(site.address)?;
-        Ok(Self { registry, owners, site, api, _daemon: daemon, client, entries, moved: 0 })
+        Ok(Self { registry, owners, site, api, _daemon: daemon, client: None, entries, moved: 0 })
     }
 
     /// The next node that is moved, and to which master.
@@ -100,7 +99,7 @@ impl Scene {
     /// The master that answers for a node.
     fn ask(&mut self, number: usize) -> anyhow::Result<Vec<u8>> {
         let request = format!("GET / HTTP/1.1\r\nHost: gateway\r\nX-Node-Name: {}\r\n\r\n", node(number));
-        let (status, body) = self.client.exchange(request.as_bytes())?;
+        let (status, body) = exchange(&mut self.client, self.site.address, request.as_bytes(), &mut 0)?;
         anyhow::ensure!(status == 200, "{status}: {}", String::from_utf8_lossy(&body));
         Ok(body)
     }

@@ -117,7 +117,9 @@ impl<R: Requests> Load<R> {
 
 /// A kept connection may be closed by the server just as a request leaves, which is nobody's fault: HTTP has a client then ask
 /// again on a fresh one (RFC 9110, 9.2.2). What a fresh connection does not answer has failed.
-fn exchange(
+///
+/// `reconnected` counts how often that was so.
+pub fn exchange(
     kept: &mut Option<Connection>,
     address: SocketAddr,
     request: &[u8],
