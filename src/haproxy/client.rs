@@ -276,18 +276,18 @@ impl MapClient {
         self.client.judge(&self.map.prepare(), command::prepared).await
     }
 
-    /// Adds every entry to a version, with rests between the payloads; how long it rested in all. The next connection is opened
+    /// Adds every entry to a version, with rests between the payloads, which are added to `rested`. The next connection is opened
     /// while HAProxy works on the payload before it.
     ///
     /// # Errors
     /// As every command; payloads before the failing one stay in the version.
-    pub async fn stage(&self, version: u64, entries: &EntryMap) -> Result<Duration, RuntimeError> {
+    pub async fn stage(&self, version: u64, entries: &EntryMap, rested: &mut Duration) -> Result<(), RuntimeError> {
         let header = self.map.stage_header(version);
         let mut payloads = Payloads::new(&header, entries.iter(), self.max_payload);
         let (mut payload, mut next) = (Vec::with_capacity(self.max_payload), Vec::with_capacity(self.max_payload));
         let mut more = payloads.next_into(&mut payload);
         let mut connection = if more { Some(self.client.connect().await?) } else { None };
-        let (mut pace, mut rested) = (Pace::default(), Duration::ZERO);
+        let mut pace = Pace::default();
         while let Some(open) = connection.take() {
             more = more && payloads.next_into(&mut next);
             let sent = Instant::now();
@@ -300,10 +300,10 @@ impl MapClient {
             connection = following?;
             std::mem::swap(&mut payload, &mut next);
             if more {
-                rested += rest(&mut pace, took).await;
+                *rested += rest(&mut pace, took).await;
             }
         }
-        Ok(rested)
+        Ok(())
     }
 
     /// Lists a version, or the live map, entry by entry.
@@ -338,14 +338,19 @@ impl MapClient {
         self.client.judge(&self.map.clear(version), command::silent).await
     }
 
-    /// Runs single commands, at most `most` a line, with rests between the lines; how long it rested in all. Stops at the first
+    /// Runs single commands, at most `most` a line, with rests between the lines, which are added to `rested`. Stops at the first
     /// that fails.
     ///
     /// # Errors
     /// As every command; what stands before the failing line is done, and the rest of its line may be.
-    pub async fn run(&self, commands: impl Iterator<Item = String>, most: usize) -> Result<Duration, RuntimeError> {
+    pub async fn run(
+        &self,
+        commands: impl Iterator<Item = String>,
+        most: usize,
+        rested: &mut Duration,
+    ) -> Result<(), RuntimeError> {
         let mut lines = codec::Batches::new(commands, self.max_payload, most);
-        let (mut pace, mut rested) = (Pace::default(), Duration::ZERO);
+        let mut pace = Pace::default();
         let mut following = lines.next();
         while let Some((line, count)) = following {
             let sent = Instant::now();
@@ -356,10 +361,10 @@ impl MapClient {
                 .map_err(|error| self.client.refused(line.as_bytes(), error))?;
             following = lines.next();
             if following.is_some() {
-                rested += rest(&mut pace, took).await;
+                *rested += rest(&mut pace, took).await;
             }
         }
-        Ok(rested)
+        Ok(())
     }
 
     /// Looks keys up as traffic does; `found` gets each key's position and value.

@@ -109,14 +109,17 @@ impl CostModel {
         Duration::from_secs_f64(Self::scale(self.edit_scale, self.swap_scale) * self.plain_edits(entries, edits))
     }
 
-    /// How many single commands a line may hold, at least one: HAProxy works on a line in one go, on a thread that serves no request
-    /// meanwhile, and before 2.9 walks a list for each command. A line must surely be answered within `timeout`, too.
-    pub fn edits_a_line(&self, entries: usize, timeout: Duration) -> usize {
-        let command = self.plain_walk(entries);
-        // Not by what replies took: on a busy machine shorter lines would take longer yet.
-        let held = LONGEST_LINE.as_secs_f64() / command;
-        let in_time = timeout.as_secs_f64() / 4.0 / (Self::scale(self.edit_scale, self.swap_scale) * command);
-        (held.min(in_time) as usize).max(1)
+    /// How many single commands of one kind a line may hold, at least one: HAProxy works on a line in one go, on a thread that serves
+    /// no request meanwhile, and before 2.9 walks a list for some. A line must surely be answered within `timeout`, too.
+    pub fn edits_a_line(&self, entries: usize, timeout: Duration) -> EditCounts {
+        let scale = Self::scale(self.edit_scale, self.swap_scale);
+        let most = |command: f64| {
+            // Not by what replies took: on a busy machine shorter lines would take longer yet.
+            let held = LONGEST_LINE.as_secs_f64() / command;
+            let in_time = timeout.as_secs_f64() / 4.0 / (scale * command);
+            (held.min(in_time) as usize).max(1)
+        };
+        EditCounts { adding: most(EDIT), walking: most(self.plain_walk(entries)) }
     }
 
     /// The time of a swap to a map of `entries` entries.
@@ -184,10 +187,24 @@ mod tests {
 
     #[test]
     fn a_line_of_commands_holds_few_that_walk_and_many_that_do_not() {
-        let line =
-            |minor, entries| CostModel::new(HaproxyVersion { major: 2, minor }).edits_a_line(entries, Duration::from_secs(5));
-        assert_eq!((line(6, 1_000_000), line(6, 100_000), line(9, 1_000_000)), (1, 1, 250));
-        assert!(line(6, 100) > 100);
+        let line = |minor, entries| {
+            let line = CostModel::new(HaproxyVersion { major: 2, minor }).edits_a_line(entries, Duration::from_secs(5));
+            (line.adding, line.walking)
+        };
+        assert_eq!((line(6, 1_000_000), line(6, 100_000), line(9, 1_000_000)), ((250, 1), (250, 1), (250, 250)));
+        assert!(line(6, 100).1 > 100);
+    }
+
+    #[test]
+    fn a_slow_machine_makes_no_line_shorter_than_its_answer_needs() {
+        let mut cost = CostModel::new(HaproxyVersion { major: 3, minor: 4 });
+        let counts = EditCounts { adding: 0, walking: 1_000 };
+        let before = cost.edits_a_line(100_000, Duration::from_secs(5));
+        for _ in 0..20 {
+            cost.observe_edits(100_000, counts, Duration::from_millis(500));
+        }
+        assert_eq!(cost.edits_a_line(100_000, Duration::from_secs(5)), before);
+        assert!(cost.edits_a_line(100_000, Duration::from_millis(10)).walking < before.walking, "it must be answered in time");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::haproxy::{MapClient, RuntimeError};
 use crate::model::EntryMap;
 use crate::model::revision::ChangeCounts;
 use crate::model::status::StepTiming;
-use crate::plan::{Deviation, Edit, ReadBack};
+use crate::plan::{Deviation, Edit, EditCounts, ReadBack};
 
 /// Why a change was not brought to its end. The live map is as it was, or, where single commands failed, partly changed
 /// towards the wanted map; a full read-back follows either way.
@@ -99,8 +99,10 @@ async fn drop_uncommitted(client: &MapClient, version: u64) -> Result<(), Runtim
 }
 
 async fn fill(client: &MapClient, version: u64, wanted: &EntryMap, timings: &mut Timings) -> Result<(), ApplyError> {
-    let rested = timings.step("stage", client.stage(version, wanted)).await?;
+    let mut rested = Duration::ZERO;
+    let staged = timings.step("stage", client.stage(version, wanted, &mut rested)).await;
     timings.rested += rested;
+    staged?;
     let (deviation, _) = timings.step("verify", read_back(client, Some(version), wanted)).await?;
     if !deviation.is_none() {
         return Err(ApplyError::StagedDiffers { version, counts: deviation.counts(), duplicates: deviation.duplicates });
@@ -108,19 +110,26 @@ async fn fill(client: &MapClient, version: u64, wanted: &EntryMap, timings: &mut
     Ok(())
 }
 
-/// Runs single commands on the live map, at most `most` a line, and looks every touched key up as traffic does.
+/// Runs single commands on the live map, at most `most` of a kind a line, and looks every touched key up as traffic does.
 ///
 /// # Errors
 /// When a command fails or a key answers something else.
-pub async fn edit(client: &MapClient, edits: &[Edit], most: usize, timings: &mut Timings) -> Result<(), ApplyError> {
+pub async fn edit(client: &MapClient, edits: &[Edit], most: EditCounts, timings: &mut Timings) -> Result<(), ApplyError> {
     let map = client.map();
-    let commands = edits.iter().map(|edit| match edit {
+    let command = |edit: &Edit| match edit {
         Edit::Add { key, value } => map.add(key, value),
         Edit::Set { key, value } => map.set(key, value),
         Edit::Remove { key } => map.remove(key),
-    });
-    let rested = timings.step("edit", client.run(commands, most)).await?;
+    };
+    let (adding, walking): (Vec<_>, Vec<_>) = edits.iter().partition(|edit| matches!(edit, Edit::Add { .. }));
+    let mut rested = Duration::ZERO;
+    let run = async {
+        client.run(adding.into_iter().map(command), most.adding, &mut rested).await?;
+        client.run(walking.into_iter().map(command), most.walking, &mut rested).await
+    };
+    let done = timings.step("edit", run).await;
     timings.rested += rested;
+    done?;
     let mut differing = None;
     let look_up = client.look_up(edits.iter().map(Edit::key), |position, found| {
         let edit = &edits[position];

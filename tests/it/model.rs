@@ -7,12 +7,14 @@ use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
 use mapsmith::model::EntryMap;
 use mapsmith::plan::map::Memory;
 use mapsmith::plan::replay::{Entry, replay};
-use mapsmith::plan::{CostModel, HaproxyVersion, MapPlan, ReadBack, plan_map};
+use mapsmith::plan::{CostModel, EditCounts, HaproxyVersion, MapPlan, ReadBack, plan_map};
 use mapsmith::reconcile::apply::{self, Timings};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::haproxy::{Gateway, installed};
+
+const UNBOUNDED: EditCounts = EditCounts { adding: usize::MAX, walking: usize::MAX };
 
 /// Few letters, so that a memory and a wanted map share keys; and what command lines, payloads and listings could trip over.
 fn key() -> impl Strategy<Value = String> {
@@ -74,7 +76,7 @@ impl Process {
         let result = self.runtime.block_on(async {
             match plan {
                 MapPlan::InStep => Ok(()),
-                MapPlan::Edit { edits, .. } => apply::edit(&self.client, edits, usize::MAX, &mut timings).await,
+                MapPlan::Edit { edits, .. } => apply::edit(&self.client, edits, UNBOUNDED, &mut timings).await,
                 MapPlan::Swap { .. } => apply::swap(&self.client, wanted, &mut timings).await.map(|_| ()),
             }
         });
