@@ -105,8 +105,14 @@ impl Process {
     fn send(&mut self, name: &str, target: &str) {
         // Only the shell knows the process's id to be still its own.
         assert!(self.exit_status().is_none(), "the process has ended already\n{}", self.log());
-        let sent = Command::new("sh").args(["-c", "kill -s \"$1\" -- \"$2\"", "kill", name, target]).status();
-        assert!(sent.expect("sh starts").success(), "cannot send {name} to {target}\n{}", self.log());
+        assert!(self.try_send(name, target), "cannot send {name} to {target}\n{}", self.log());
+    }
+
+    /// False where there is none any more.
+    fn try_send(&self, name: &str, target: &str) -> bool {
+        let sent =
+            Command::new("sh").args(["-c", "kill -s \"$1\" -- \"$2\"", "kill", name, target]).stderr(Stdio::null()).status();
+        sent.expect("sh starts").success()
     }
 
     /// How it ended, if it has; 128 and the signal's number when a signal ended it.
@@ -125,7 +131,8 @@ impl Process {
     /// Ends it and its children with SIGKILL, and waits until they are gone.
     pub fn kill(&mut self) {
         if self.exit_status().is_none() {
-            self.signal_group("KILL");
+            // It may end by itself, or by another's hand, at this very moment.
+            self.try_send("KILL", &format!("-{}", self.id));
             self.wait(Duration::from_secs(30));
         }
     }
