@@ -70,20 +70,14 @@ pub enum Check {
 pub struct MapFileKeeper {
     path: PathBuf,
     stamp: Option<Stamp>,
-    /// As with a disk that breaks.
-    #[cfg(test)]
-    pub(super) folder_fails: bool,
+    /// Makes a rename in this folder last. Of its own, so that a test can have it fail as on a disk that breaks.
+    pub(super) sync_folder: fn(&Path) -> io::Result<()>,
 }
 
 impl MapFileKeeper {
     /// For the file at `path`; touches nothing yet.
     pub fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            stamp: None,
-            #[cfg(test)]
-            folder_fails: false,
-        }
+        Self { path: path.to_owned(), stamp: None, sync_folder: |folder| File::open(folder)?.sync_all() }
     }
 
     /// The file.
@@ -151,7 +145,7 @@ impl MapFileKeeper {
         let temporary = temporary_path(&target);
         let written = self.write_temporary(&target, &temporary, revision).and_then(|(_lock, stamp)| {
             fs::rename(&temporary, &target).map_err(|error| self.error("can't be replaced", error))?;
-            self.sync_folder(&target)
+            (self.sync_folder)(target.parent().unwrap_or(Path::new("/")))
                 .map_err(|error| MapFileError { replaced: true, ..self.error("its folder can't be synced", error) })?;
             Ok(stamp)
         });
@@ -166,15 +160,6 @@ impl MapFileKeeper {
                 Err(error)
             }
         }
-    }
-
-    /// Makes a rename last.
-    fn sync_folder(&self, target: &Path) -> io::Result<()> {
-        #[cfg(test)]
-        if self.folder_fails {
-            return Err(io::Error::other("the disk breaks"));
-        }
-        File::open(target.parent().unwrap_or(Path::new("/")))?.sync_all()
     }
 
     /// The file itself where the path is a symbolic link.

@@ -280,7 +280,8 @@ async fn a_map_that_can_not_be_written_to_the_file_is_not_wanted_by_any_instance
 async fn a_number_that_the_file_had_is_never_given_to_another_map() {
     let mut scene = Scene::start(None);
     scene.one(nodes(2, "m1")).await;
-    scene.decider.keeper.folder_fails = true;
+    let works = scene.decider.keeper.sync_folder;
+    scene.decider.keeper.sync_folder = |_| Err(std::io::Error::other("the disk breaks"));
     // In place, but a crash of the machine may undo it: nobody may want it.
     for _ in 0..2 {
         scene.one(nodes(3, "m1")).await;
@@ -293,7 +294,7 @@ async fn a_number_that_the_file_had_is_never_given_to_another_map() {
     // The source takes it back.
     scene.one(nodes(2, "m1")).await;
     assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((1, 2)), 4, 2));
-    scene.decider.keeper.folder_fails = false;
+    scene.decider.keeper.sync_folder = works;
     scene.one(nodes(2, "m1")).await;
     assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((4, 2)), 4, 2));
     assert_eq!(scene.decider.decision().file.as_ref().unwrap().error, None);
