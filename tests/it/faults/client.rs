@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -40,47 +40,70 @@ pub struct Watched {
 /// They run until they are dropped.
 pub struct Watchers {
     ending: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    watchers: Vec<Watcher>,
+}
+
+struct Watcher {
+    name: String,
+    /// How often it saw what it watches.
+    looks: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
 }
 
 impl Watchers {
     /// Nobody watches.
     pub fn none() -> Self {
-        Self { ending: Arc::default(), threads: Vec::new() }
+        Self { ending: Arc::default(), watchers: Vec::new() }
     }
 
     pub fn start(watched: Watched) -> Self {
-        let ending = Arc::new(AtomicBool::new(false));
         let watched = Arc::new(watched);
-        let mut threads = Vec::new();
-        let shared = || (watched.clone(), ending.clone());
+        let mut all = Self::none();
         for gateway in 0..watched.gateways.len() {
             for client in 0..CLIENTS_A_GATEWAY {
-                let (watched, ending) = shared();
-                threads.push(thread::spawn(move || request(&watched, gateway, client, &ending)));
+                all.add(&watched, format!("client {client} of gateway {gateway}"), move |watched, ending, looks| {
+                    request(watched, gateway, client, ending, looks);
+                });
             }
-            let (watched, ending) = shared();
-            threads.push(thread::spawn(move || read_memory(&watched, gateway, &ending)));
+            all.add(&watched, format!("the reader of gateway {gateway}'s memory"), move |watched, ending, looks| {
+                read_memory(watched, gateway, ending, looks);
+            });
         }
-        threads.push(thread::spawn({
-            let (watched, ending) = shared();
-            move || read_file(&watched, &ending)
-        }));
-        Self { ending, threads }
+        all.add(&watched, "the reader of the map file".to_owned(), read_file);
+        all
+    }
+
+    fn add(
+        &mut self,
+        watched: &Arc<Watched>,
+        name: String,
+        watch: impl FnOnce(&Watched, &AtomicBool, &AtomicUsize) + Send + 'static,
+    ) {
+        let looks = Arc::<AtomicUsize>::default();
+        let (watched, ending, counted) = (Arc::clone(watched), Arc::clone(&self.ending), Arc::clone(&looks));
+        let thread = thread::spawn(move || watch(&watched, &ending, &counted));
+        self.watchers.push(Watcher { name, looks, thread });
+    }
+
+    /// Those that see nothing, or no more: what they did not see could not break a law.
+    pub fn blind(&self) -> Vec<String> {
+        let blind =
+            self.watchers.iter().filter(|watcher| watcher.thread.is_finished() || watcher.looks.load(Ordering::Relaxed) == 0);
+        blind.map(|watcher| format!("{} ended early, or saw nothing at all", watcher.name)).collect()
     }
 }
 
 impl Drop for Watchers {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Relaxed);
-        for watcher in self.threads.drain(..) {
-            // A watcher that panicked has said so itself.
-            let _ = watcher.join();
+        for watcher in self.watchers.drain(..) {
+            // One that panicked is told by `blind`.
+            let _ = watcher.thread.join();
         }
     }
 }
 
-fn request(watched: &Watched, gateway: usize, client: usize, ending: &AtomicBool) {
+fn request(watched: &Watched, gateway: usize, client: usize, ending: &AtomicBool, looks: &AtomicUsize) {
     let Watched { laws, owners, known, .. } = watched;
     let mut random = Random::new(watched.seed ^ (gateway * CLIENTS_A_GATEWAY + client) as u64);
     let mut connection = None;
@@ -100,21 +123,24 @@ fn request(watched: &Watched, gateway: usize, client: usize, ending: &AtomicBool
         let known = known.read().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(node);
         let owners = owners.since(node, moment);
         laws.judge(&Judged { gateway, from, to, answer: &answer, owners: &owners, known });
+        looks.fetch_add(1, Ordering::Relaxed);
         thread::sleep(BETWEEN_REQUESTS);
     }
 }
 
-fn read_file(watched: &Watched, ending: &AtomicBool) {
+fn read_file(watched: &Watched, ending: &AtomicBool, looks: &AtomicUsize) {
     while !ending.load(Ordering::Relaxed) {
         watched.laws.look_at_file(&watched.map);
+        looks.fetch_add(1, Ordering::Relaxed);
         thread::sleep(BETWEEN_FILES);
     }
 }
 
-fn read_memory(watched: &Watched, gateway: usize, ending: &AtomicBool) {
+fn read_memory(watched: &Watched, gateway: usize, ending: &AtomicBool, looks: &AtomicUsize) {
     while !ending.load(Ordering::Relaxed) {
         if let Some(entries) = memory_of(&watched.gateways[gateway].1, &watched.map.display().to_string()) {
             watched.laws.memory_is(gateway, &entries, &watched.map);
+            looks.fetch_add(1, Ordering::Relaxed);
         }
         thread::sleep(BETWEEN_MEMORIES);
     }

@@ -56,6 +56,7 @@ pub fn run_seed(seed: u64) -> Result<Figures, String> {
         figures.requests = whole.laws.requests();
         figures.longest = whole.longest;
         let mut broken = whole.laws.all_broken();
+        broken.extend(whole.watchers.blind());
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(error)) => broken.push(error),

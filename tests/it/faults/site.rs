@@ -76,7 +76,7 @@ pub struct Whole {
     pub mapsmith: Mapsmith,
     pub proxies: Vec<AdminProxy>,
     pub gateways: Vec<Gateway>,
-    _watchers: Watchers,
+    pub watchers: Watchers,
     pub registries: Registries,
     masters: Vec<Master>,
     /// The masters behind the backend with a server list, the one that its configuration names first.
@@ -147,7 +147,7 @@ impl Whole {
         let laws = Arc::new(Laws::new(site.routing));
         let known = Known::default();
         let mut whole = Self {
-            _watchers: Watchers::none(),
+            watchers: Watchers::none(),
             names_given: site.nodes,
             site,
             mapsmith,
@@ -172,7 +172,7 @@ impl Whole {
         if let Err(error) = whole.settle() {
             panic!("at the start: {error}\n{}", whole.mapsmith.log());
         }
-        whole._watchers = Watchers::start(Watched {
+        whole.watchers = Watchers::start(Watched {
             routing: whole.site.routing,
             seed,
             laws: whole.laws.clone(),
