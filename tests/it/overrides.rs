@@ -402,7 +402,7 @@ fn a_store_that_can_not_be_used_keeps_the_daemon_from_starting_and_says_why() {
     fs::remove_file(&path).expect("it is there");
 
     fs::create_dir(&path).expect("a folder in its place");
-    refused("can't be opened");
+    refused("is a folder; name a file in it");
     fs::remove_dir(&path).expect("it is there");
 
     let mut mapsmith = config.start();
