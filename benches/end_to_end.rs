@@ -10,7 +10,6 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,13 +75,7 @@ impl Scene {
                 site.socket().display()
             ),
         )?;
-        let mut daemon = Daemon(
-            Command::new(env!("CARGO_BIN_EXE_mapsmith"))
-                .args(["run", "-c"])
-                .arg(root.join("mapsmith.toml"))
-                .stderr(Stdio::from(fs::File::create(root.join("log"))?))
-                .spawn()?,
-        );
+        let mut daemon = Daemon::start(root)?;
         let api = daemon.api(&root.join("log"))?;
         wait_for("the first map", || (call(&api, "GET", "/readyz").ok()?.0 == 200).then_some(()))?;
         Ok(Self { registry, owners, site, api, _daemon: daemon, client: None, entries, moved: 0 })

@@ -6,8 +6,6 @@
 //! HAProxy's byte by byte, and which cost next to nothing: there Mapsmith's own share shows.
 
 mod common;
-#[path = "common/maps.rs"]
-mod maps;
 #[path = "common/stand_in.rs"]
 mod stand_in;
 
@@ -18,15 +16,15 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use common::maps::{PAYLOAD, Registry, changed, median, nodes};
 use common::{Daemon, Gateway, PATIENCE, haproxies, processor};
 use jiff::Timestamp;
-use maps::{PAYLOAD, Registry, changed, median, nodes};
 use mapsmith::haproxy::MapName;
 use mapsmith::haproxy::codec::{Batches, Payloads};
 use mapsmith::model::EntryMap;
@@ -191,13 +189,7 @@ impl Driven {
         }
         fs::write(root.join("mapsmith.toml"), settings)?;
         let log = root.join("log");
-        let mut daemon = Daemon(
-            Command::new(env!("CARGO_BIN_EXE_mapsmith"))
-                .args(["run", "-c"])
-                .arg(root.join("mapsmith.toml"))
-                .stderr(Stdio::from(fs::File::create(&log)?))
-                .spawn()?,
-        );
+        let mut daemon = Daemon::start(root)?;
         let url = daemon.api(&log)?;
         Ok(Self { daemon, url, log })
     }

@@ -21,8 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use common::open_loop::{Load, Outcome, Requests};
 use common::site::wait_for;
-use common::{Daemon, Gateway as Plain, haproxies};
-use serde_json::Value;
+use common::{Daemon, Gateway as Plain, haproxies, maps, status};
 
 const MINUTES: u64 = 60;
 const NODES: usize = 100_000;
@@ -296,25 +295,13 @@ fn registry(truth: &Arc<Truth>) -> anyhow::Result<String> {
     Ok(url)
 }
 
-fn answer(mut stream: TcpStream, truth: &Truth) -> std::io::Result<()> {
-    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        let length = stream.read(&mut buffer)?;
-        if length == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&buffer[..length]);
-    }
+fn answer(stream: TcpStream, truth: &Truth) -> std::io::Result<()> {
     let mut body = String::with_capacity(NODES * 40);
     for (node, master) in truth.entries() {
         let _ = write!(body, "{}\"{node}\":\"{master}\"", if body.is_empty() { '{' } else { ',' });
     }
     body.push('}');
-    let length = body.len();
-    let head =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body.as_bytes())
+    maps::answer(stream, body.as_bytes())
 }
 
 fn start_daemon(gateway: &Gateway, masters: &Masters, registry: &str) -> anyhow::Result<Daemon> {
@@ -332,22 +319,7 @@ fn start_daemon(gateway: &Gateway, masters: &Masters, registry: &str) -> anyhow:
         );
     }
     fs::write(gateway.file("mapsmith.toml"), settings)?;
-    let process = Command::new(env!("CARGO_BIN_EXE_mapsmith"))
-        .args(["run", "-c"])
-        .arg(gateway.file("mapsmith.toml"))
-        .stderr(Stdio::from(fs::File::create(gateway.file("log"))?))
-        .spawn()?;
-    Ok(Daemon(process))
-}
-
-fn status(url: &str) -> anyhow::Result<Value> {
-    let address = url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address)?;
-    stream.write_all(format!("GET /v1/status HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-    serde_json::from_str(body).with_context(|| body.to_owned())
+    Ok(Daemon::start(gateway.folder.path())?)
 }
 
 fn in_step(url: &str) -> anyhow::Result<()> {

@@ -4,16 +4,14 @@
 //! work (the floor), a script that calls `socat` once an entry, a plain read of the same listing. No figure here is a test.
 
 mod common;
-#[path = "common/maps.rs"]
-mod maps;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::maps::{PAYLOAD, Registry, changed, median, nodes};
 use common::{Daemon, Gateway, PATIENCE, haproxies, processor};
-use maps::{PAYLOAD, Registry, changed, median, nodes};
 use mapsmith::haproxy::codec::Payloads;
 use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
 use mapsmith::model::{EntryMap, RuntimeAddress};
@@ -201,14 +199,7 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
             gateway.socket().display()
         ),
     )?;
-    let mut daemon = Daemon(
-        Command::new(env!("CARGO_BIN_EXE_mapsmith"))
-            .arg("run")
-            .arg("-c")
-            .arg(&settings)
-            .stderr(Stdio::from(fs::File::create(root.join("log"))?))
-            .spawn()?,
-    );
+    let mut daemon = Daemon::start(root)?;
     let url = daemon.api(&root.join("log"))?;
     // Two whole maps, turn about, so that the old and the new one are there at once, as in production.
     let reload = |what: &str| -> anyhow::Result<()> {

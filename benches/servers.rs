@@ -7,14 +7,9 @@ mod common;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use common::{Daemon, Gateway, PATIENCE, haproxies, processor};
-use serde_json::Value;
+use common::{Daemon, Gateway, PATIENCE, haproxies, processor, status};
 
 const BACKENDS: usize = 500;
 const SERVERS: usize = 4;
@@ -95,13 +90,7 @@ fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Resul
     fs::write(root.join("mapsmith.toml"), settings)?;
     let before = gateway.processor();
     let start = Instant::now();
-    let mut daemon = Daemon(
-        Command::new(env!("CARGO_BIN_EXE_mapsmith"))
-            .args(["run", "-c"])
-            .arg(root.join("mapsmith.toml"))
-            .stderr(Stdio::from(fs::File::create(root.join("log"))?))
-            .spawn()?,
-    );
+    let mut daemon = Daemon::start(root)?;
     let url = daemon.api(&root.join("log"))?;
     let servers = loop {
         let servers = status(&url)?["instances"][0]["servers"].clone();
@@ -150,15 +139,4 @@ fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Resul
     );
     println!("  the daemon's peak memory           {:>8.1} MB", daemon.memory("VmHWM:")? as f64 / 1024.0);
     Ok(())
-}
-
-/// By hand: `mapsmith status` is a process more, and fails while something is not in step.
-fn status(url: &str) -> anyhow::Result<Value> {
-    let address = url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address)?;
-    stream.write_all(format!("GET /v1/status HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-    serde_json::from_str(body).with_context(|| body.to_owned())
 }

@@ -80,7 +80,8 @@ impl Registry {
     }
 }
 
-fn answer(mut stream: std::net::TcpStream, body: &[u8]) -> std::io::Result<()> {
+/// Reads a request and answers it with this body.
+pub fn answer(mut stream: std::net::TcpStream, body: &[u8]) -> std::io::Result<()> {
     let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         let length = stream.read(&mut buffer)?;

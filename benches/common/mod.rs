@@ -1,16 +1,20 @@
 //! What the benchmarks stand on: HAProxys and a daemon of their own, and figures of processes.
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
+pub mod maps;
 pub mod open_loop;
 pub mod site;
 pub mod world;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
 
 /// How long a program may take to start.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -112,6 +116,13 @@ pub fn processor(process: u32) -> Duration {
 pub struct Daemon(pub Child);
 
 impl Daemon {
+    /// On the `mapsmith.toml` in a folder; its log goes to `log` there.
+    pub fn start(folder: &Path) -> std::io::Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mapsmith"));
+        command.args(["run", "-c"]).arg(folder.join("mapsmith.toml"));
+        command.stderr(Stdio::from(fs::File::create(folder.join("log"))?)).spawn().map(Self)
+    }
+
     /// Where its API listens, once it says so.
     pub fn api(&mut self, log: &Path) -> anyhow::Result<String> {
         let start = Instant::now();
@@ -133,6 +144,18 @@ impl Daemon {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
+}
+
+/// What a daemon with this API says of itself. By hand: `mapsmith status` is a process more, and fails while something is not in
+/// step.
+pub fn status(url: &str) -> anyhow::Result<serde_json::Value> {
+    let address = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(format!("GET /v1/status HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    serde_json::from_str(body).with_context(|| body.to_owned())
 }
 
 impl Drop for Daemon {
