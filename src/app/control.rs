@@ -127,6 +127,8 @@ impl Gateway {
         let count = self.instances.len();
         if let Some(error) = decision.file.as_ref().and_then(|file| file.error.as_ref()) {
             (ReloadOutcome::Behind, format!("the map file can't be written: {error}"))
+        } else if let Some(writer) = &decision.read_only {
+            (ReloadOutcome::Behind, read_only(writer))
         } else if !decision.active {
             (ReloadOutcome::SourceFailed, format!("still waiting for: {}", decision.waiting_for.join(", ")))
         } else if !behind.is_empty() {
@@ -194,6 +196,12 @@ impl Gateway {
     }
 }
 
+fn read_only(writer: &str) -> String {
+    format!(
+        "this Mapsmith changes nothing, for another one writes the map file ({writer}); stop one of the two, or use `run --take-over`"
+    )
+}
+
 /// What was ordered, for a person, with a warning where no node has the master that gets nodes: it may be a slip of the pen.
 fn told(change: &OverrideChange, decision: &Decision) -> String {
     let unknown = |master: &str| {
@@ -253,6 +261,7 @@ impl Control for Gateway {
             last_change: decision.log.last().cloned(),
             held: self.all_held(&decision),
             waiting_for: decision.waiting_for,
+            read_only: decision.read_only,
             pins: decision.overrides.pins().len(),
             drained: decision.overrides.drained().cloned().collect(),
             stuck: decision.stuck,
@@ -277,13 +286,17 @@ impl Control for Gateway {
     fn readiness(&self) -> Readiness {
         let decision = self.decision.borrow();
         let mut missing: Vec<String> =
-            decision.waiting_for.iter().map(|name| format!("source {name} has not answered yet")).collect();
-        if !decision.active && missing.is_empty() {
-            missing.push("there is no desired map yet".to_owned());
+            decision.waiting_for.iter().map(|name| format!("source {name} has not answered since the start")).collect();
+        match &decision.read_only {
+            Some(writer) => missing.push(read_only(writer)),
+            None if !decision.active && missing.is_empty() => missing.push("there is no desired map yet".to_owned()),
+            None => {}
         }
+        let file = decision.file.as_ref().and_then(|file| file.error.as_ref());
+        missing.extend(file.map(|error| format!("no change can come into force: {error}")));
         let reports = self.instance_reports();
         let in_step = |report: &&InstanceReport| matches!(report.status.state, InstanceState::InStep { .. });
-        let ready = decision.active && reports.iter().any(|report| in_step(&report));
+        let ready = decision.active && file.is_none() && reports.iter().any(|report| in_step(&report));
         let behind = reports.iter().filter(|report| !in_step(report));
         missing.extend(behind.map(|report| format!("instance {}: {}", report.status.name, report.status.state)));
         Readiness { ready, missing }

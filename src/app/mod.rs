@@ -39,11 +39,11 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in hand may take to end after a signal, before the program leaves all the same.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where another Mapsmith does so.
 ///
 /// # Errors
 /// What keeps it from starting, or which of its tasks died.
-pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let token = settings.api.token_file.as_deref().map(http::Token::read).transpose().map_err(anyhow::Error::msg)?;
     let mut signals = Signals::catch()?;
@@ -65,8 +65,9 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
         }
         None => (None, Arc::default()),
     };
-    let decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()), stored)?
-        .with_actions(settings.references);
+    let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
+    let decider = Decider::start(settings.guard.clone(), map_file, stored).await?.with_actions(settings.references);
+    let decider = if take_over { decider.take_over() } else { decider };
     let shutdown = CancellationToken::new();
     let (requests, looks) = (PollRequests::new(), EarlyLooks::new());
     let mut tasks: JoinSet<&'static str> = JoinSet::new();

@@ -24,8 +24,11 @@ pub struct StatusReport {
     pub masters: Vec<MasterLoad>,
     /// What the latest revision changed; none if there was none since Mapsmith started.
     pub last_change: Option<RevisionSummary>,
-    /// Required sources that have not answered yet: nothing is applied until they have.
+    /// Required sources that have not answered since the start: until they have, the map file's map stays in force, or nothing is
+    /// applied where there is none.
     pub waiting_for: Vec<String>,
+    /// The Mapsmith that writes the map file instead of this one, which changes nothing then.
+    pub read_only: Option<String>,
     /// The changes that the guard holds back, the map's first.
     pub held: Vec<HeldChange>,
     /// How many nodes are pinned.

@@ -53,6 +53,8 @@ impl Decider {
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
+        // The map file is the last good map: nothing is waited for to keep it in force.
+        publish(&self);
         if self.actions.matter() {
             first_looks(&mut targets, &shutdown).await;
         }
@@ -110,6 +112,8 @@ impl Decider {
                     () = sleep(FILE_RETRY), if self.file.error.is_some() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
                         publish(&self);
+                        // Where another Mapsmith has ended, its file is only the beginning.
+                        break 'quiet;
                     },
                 }
             }
