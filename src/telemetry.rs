@@ -38,6 +38,8 @@ pub const PINS: &str = "mapsmith_pins";
 pub const DRAINED_MASTERS: &str = "mapsmith_drained_masters";
 /// Gauge: 1 while the map file can't be written.
 pub const MAP_FILE_FAILED: &str = "mapsmith_map_file_failed";
+/// Gauge, by `task`: seconds since the task last began something or said that it waits for work.
+pub const TASK_HEARTBEAT_AGE: &str = "mapsmith_task_heartbeat_age_seconds";
 /// Gauge: 1 while another Mapsmith writes the map file, and this one changes nothing.
 pub const READ_ONLY: &str = "mapsmith_read_only";
 /// Gauge, by `haproxy`: the revision that the instance should hold.
@@ -125,6 +127,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(PINS, "Nodes that an operator pinned to a master");
     describe_gauge!(DRAINED_MASTERS, "Masters that an operator drained");
     describe_gauge!(MAP_FILE_FAILED, "1 while the map file can't be written");
+    describe_gauge!(TASK_HEARTBEAT_AGE, "Seconds since the task last began something or said that it waits for work");
     describe_gauge!(READ_ONLY, "1 while another Mapsmith writes the map file, and this one changes nothing");
     describe_gauge!(INSTANCE_REVISION_WANTED, "Revision that the instance should hold");
     describe_gauge!(INSTANCE_REVISION_HELD, "Revision that the instance was last seen to hold");

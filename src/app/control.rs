@@ -11,8 +11,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::DECIDER;
 use crate::desire::{self, SourceView};
 use crate::haproxy::MapClient;
+use crate::heartbeat::Heartbeats;
 use crate::http::Control;
 use crate::http::dto::{
     ExplainChange, ExplainInstance, ExplainReport, ExplainSource, LearnedReport, MasterLoad, Readiness, ReferencesReport,
@@ -28,10 +30,13 @@ use crate::reconcile::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
 use crate::store::Keeper;
-use crate::telemetry::SOURCE_ANSWER_AGE;
+use crate::telemetry::{SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
 
 /// How long `explain` waits for one instance: a person is watching.
 const EXPLAIN_BOUND: Duration = Duration::from_secs(2);
+
+/// How long the task that decides may give no sign of life before the process counts as ill: many times its longest work.
+const DECIDES_WITHIN: Duration = Duration::from_secs(60);
 
 /// The running program, as the API sees it.
 pub(super) struct Gateway {
@@ -50,6 +55,7 @@ pub(super) struct Gateway {
     pub overrides: Option<Keeper>,
     pub metrics: PrometheusHandle,
     pub settings: Arc<Settings>,
+    pub heartbeats: Heartbeats,
 }
 
 impl Gateway {
@@ -283,6 +289,12 @@ impl Control for Gateway {
         self.all_held(&decision)
     }
 
+    fn stands_still(&self) -> Option<String> {
+        let ages = self.heartbeats.ages();
+        let (task, age) = ages.iter().find(|(task, age)| task == DECIDER && *age > DECIDES_WITHIN)?;
+        Some(format!("the task {task:?} has not moved for {} s; restart Mapsmith", age.as_secs()))
+    }
+
     fn readiness(&self) -> Readiness {
         let decision = self.decision.borrow();
         let mut missing: Vec<String> =
@@ -512,6 +524,9 @@ impl Control for Gateway {
                 let age = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
                 gauge!(SOURCE_ANSWER_AGE, "source" => status.name).set(age);
             }
+        }
+        for (task, age) in self.heartbeats.ages() {
+            gauge!(TASK_HEARTBEAT_AGE, "task" => task).set(age.as_secs_f64());
         }
         self.metrics.render()
     }

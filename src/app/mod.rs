@@ -13,9 +13,10 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::haproxy::{MapClient, MapName};
+use crate::heartbeat::Heartbeats;
 use crate::http;
 use crate::model::SourceState;
-use crate::reconcile::decide::{Decider, Decision, Inputs};
+use crate::reconcile::decide::{Decider, Inputs};
 use crate::reconcile::decide_servers::{ServerDecider, ServerDecision};
 use crate::reconcile::instance::Instance;
 use crate::reconcile::learned::LearnedTable;
@@ -34,6 +35,8 @@ use control::Gateway;
 
 /// How many approvals may wait for the decision at hand: one operator, one change; more callers simply wait.
 const APPROVALS_WAITING: usize = 4;
+/// The task without which nothing is decided, by its name in the metrics.
+const DECIDER: &str = "decide";
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in hand may take to end after a signal, before the program leaves all the same.
@@ -70,6 +73,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let decider = if take_over { decider.take_over() } else { decider };
     let shutdown = CancellationToken::new();
     let (requests, looks) = (PollRequests::new(), EarlyLooks::new());
+    let heartbeats = Heartbeats::default();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
     // Without a store the overrides stay as they are, none.
@@ -129,7 +133,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         });
     }
 
-    let (decision_sender, decision) = watch::channel(Decision::default());
+    let (decision_sender, decision) = watch::channel(decider.decision().clone());
     let (approvals_sender, approvals) = mpsc::channel(APPROVALS_WAITING);
     let (server_decision_sender, server_decision) = watch::channel(ServerDecision::default());
     let (server_approvals_sender, server_approvals) = mpsc::channel(APPROVALS_WAITING);
@@ -148,6 +152,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         overrides: keeper,
         metrics,
         settings: Arc::clone(&settings),
+        heartbeats: heartbeats.clone(),
     });
     // Samples of durations are kept until somebody asks for the metrics; folded now and then, they don't pile up.
     let (handle, stop) = (gateway.metrics.clone(), shutdown.clone());
@@ -162,10 +167,11 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         "the metrics' upkeep"
     });
 
+    let heartbeat = heartbeats.of(DECIDER);
     let inputs = Inputs { sources: states, overrides, targets, approvals };
     let (file_check, stop) = (settings.schedule.observe, shutdown.clone());
     tasks.spawn(async move {
-        decider.run(inputs, file_check, (decision_sender, wanted_sender), stop).await;
+        decider.run(inputs, file_check, (decision_sender, wanted_sender), heartbeat, stop).await;
         "the decision's task"
     });
     let stop = shutdown.clone();

@@ -16,13 +16,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http", &["model", "references"]),
     // Leaves that the edges may use.
     ("telemetry", &[]),
+    ("heartbeat", &[]),
     ("settings", &["model", "guard", "damp", "references"]),
     // The edges. Of `haproxy` only the client is one: see PURE.
     ("haproxy", &["model", "settings"]),
-    ("source", &["model", "settings", "telemetry"]),
-    ("store", &["model"]),
-    ("reconcile", &["model", "plan", "desire", "guard", "damp", "references", "haproxy", "settings", "telemetry"]),
-    ("app", &["model", "desire", "haproxy", "http", "reconcile", "settings", "source", "store", "telemetry"]),
+    ("source", &["heartbeat", "model", "settings", "telemetry"]),
+    ("store", &["heartbeat", "model"]),
+    ("reconcile", &["heartbeat", "model", "plan", "desire", "guard", "damp", "references", "haproxy", "settings", "telemetry"]),
+    ("app", &["model", "desire", "haproxy", "heartbeat", "http", "reconcile", "settings", "source", "store", "telemetry"]),
 ];
 
 /// The command line stands over all of them.

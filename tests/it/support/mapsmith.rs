@@ -23,6 +23,8 @@ pub struct Config {
     directory: TempDir,
     /// `NAME=value`.
     environment: Vec<String>,
+    /// Of `mapsmith run`.
+    arguments: Vec<String>,
 }
 
 impl Config {
@@ -48,6 +50,12 @@ impl Config {
         self
     }
 
+    /// Gives `mapsmith run` an argument.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
     /// Starts `mapsmith run`; returns when its API listens.
     pub fn start(self) -> Mapsmith {
         let (process, address) = self.launch();
@@ -62,6 +70,7 @@ impl Config {
         let mut command = vec!["env", "-u", "RUST_LOG"];
         command.extend(self.environment.iter().map(String::as_str));
         command.extend([BINARY, "run", "-c", path.to_str().expect("a folder named in UTF-8")]);
+        command.extend(self.arguments.iter().map(String::as_str));
         let ending = Ending { remove: Some(self.directory.path().to_owned()), ..Ending::default() };
         let mut process = Process::start(&command, &log, ending);
         let address = eventually("mapsmith says that its API listens, or ends", PATIENCE, || {
@@ -85,7 +94,7 @@ impl Mapsmith {
     /// Writes a configuration: what a test gives, and an API on a free port unless it gives an `[api]` itself.
     pub fn config(toml: &str) -> Config {
         let directory = tempfile::Builder::new().prefix("mapsmith-").tempdir().expect("a temporary folder");
-        let config = Config { directory, environment: Vec::new() };
+        let config = Config { directory, environment: Vec::new(), arguments: Vec::new() };
         let api = if toml.contains("[api]") { "" } else { "\n[api]\nlisten = \"127.0.0.1:0\"\n" };
         fs::write(config.path(), format!("{toml}{api}")).expect("the configuration can be written");
         config
