@@ -89,6 +89,11 @@ pub const LEARNED_LEFT_OUT: &str = "mapsmith_learned_left_out";
 /// Counter, by `haproxy` and `reason` (`agreed`, `contradicted`, `overridden`): learned routes taken out of the stick table.
 pub const LEARNED_FORGOTTEN: &str = "mapsmith_learned_forgotten_total";
 
+/// Gauge: connections of the API right now.
+pub const API_CONNECTIONS: &str = "mapsmith_api_connections";
+/// Counter: connections of the API that were answered 503 because there were too many.
+pub const API_CONNECTIONS_REFUSED: &str = "mapsmith_api_connections_refused_total";
+
 /// Logs to standard error: for people on a terminal, as JSON lines otherwise. `RUST_LOG` sets the level, else `level` counts.
 pub fn start_logging(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
@@ -152,5 +157,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(LEARNED_OLDEST_AGE, "Seconds since the oldest of the learned routes was first seen");
     describe_gauge!(LEARNED_LEFT_OUT, "Rows of the stick table of learned routes that are not kept");
     describe_counter!(LEARNED_FORGOTTEN, "Learned routes that were forgotten, by reason");
+    describe_gauge!(API_CONNECTIONS, "Connections of the API right now");
+    describe_counter!(API_CONNECTIONS_REFUSED, "Connections of the API that were refused because there were too many");
     Ok(handle)
 }

@@ -30,6 +30,7 @@ use crate::source::{self, EarlyLooks, poller, schedule};
 use crate::store::{Keeper, SqliteStore};
 
 mod control;
+mod descriptors;
 
 use control::Gateway;
 
@@ -50,6 +51,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let settings = Arc::new(settings);
     let token = settings.api.token_file.as_deref().map(http::Token::read).transpose().map_err(anyhow::Error::msg)?;
     let mut signals = Signals::catch()?;
+    let most_connections = http::connections_within(descriptors::raise_limit());
     // Before anything is touched: a second Mapsmith that was started by mistake ends here.
     let listener = TcpListener::bind(settings.api.listen).await.map_err(|error| {
         let hint = match error.kind() {
@@ -184,9 +186,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     tracing::info!(address = %listener.local_addr()?, "API listening");
     let (router, stop) = (http::router(gateway, token), shutdown.clone());
     tasks.spawn(async move {
-        if let Err(error) = http::serve(listener, router, stop).await {
-            tracing::error!("the API ended: {error}");
-        }
+        http::serve(listener, router, most_connections, stop).await;
         "the API"
     });
 

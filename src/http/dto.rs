@@ -84,8 +84,12 @@ pub enum ReloadOutcome {
     Held,
     /// A source gave no good answer: its last good one stays in force.
     SourceFailed,
-    /// The time was over before every instance was in step.
+    /// The change is accepted, but the time was over before every instance was in step.
     Behind,
+    /// The map file can't be written, so no instance gets the change.
+    FileFailed,
+    /// Another Mapsmith writes the map file, so this one changes nothing.
+    ReadOnly,
 }
 
 /// `POST /v1/reload`, and every change of the overrides.
@@ -116,9 +120,11 @@ pub struct ReloadReport {
 pub struct ReloadSource {
     /// Its name.
     pub name: String,
-    /// Its last poll.
+    /// Whether a poll that began after the reload was asked for has ended.
+    pub answered: bool,
+    /// Its last poll that ended.
     pub poll: Option<PollReport>,
-    /// Why it failed, if it did.
+    /// Why that one failed, if it did.
     pub error: Option<String>,
 }
 

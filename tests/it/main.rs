@@ -5,6 +5,7 @@ mod api;
 mod architecture;
 mod backends;
 mod cli;
+mod connections;
 mod crash;
 mod drift;
 mod faults;

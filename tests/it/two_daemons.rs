@@ -35,12 +35,12 @@ fn a_second_daemon_on_a_map_file_changes_nothing_and_says_whose_it_is() {
     let response = first.ask("PUT", "/v1/overrides/n001?wait=30s", &[], "{\"master\": \"m1b\"}");
     assert_eq!(response.status, 200, "{}", response.body);
     let response = second.ask("PUT", "/v1/overrides/n002?wait=5s", &[], "{\"master\": \"m1c\"}");
-    assert!(response.status == 504 && response.body.contains(&told), "{} {}", response.status, response.body);
+    assert!(response.status == 409 && response.body.contains(&told), "{} {}", response.status, response.body);
     let mut pinned = known.clone();
     pinned[1].1 = "m1b".to_owned();
     gateway.command(&format!("set map {} n001 m9", gateway.map_path()));
     first.wait_for("the drift is corrected", BOUND, |_| (memory(&gateway) == pinned).then_some(()));
-    assert_eq!(second.post("/v1/reload?wait=10s").0, 504);
+    assert_eq!(second.post("/v1/reload?wait=10s").0, 409);
     assert_eq!((memory(&gateway), map_file(&gateway)), (pinned.clone(), pinned.clone()));
 
     // The first one ends: the second goes on from what it left, with its own pin.
@@ -69,7 +69,7 @@ fn a_daemon_that_takes_over_makes_the_other_one_read_only() {
     });
     registry.knows(&borrowed(&nodes(41, "m1")));
     assert_eq!(second.post("/v1/reload?wait=30s").0, 200, "{}", second.log());
-    assert_eq!(first.post("/v1/reload?wait=10s").0, 504);
+    assert_eq!(first.post("/v1/reload?wait=10s").0, 409);
     assert_eq!((memory(&gateway), map_file(&gateway)), (nodes(41, "m1"), nodes(41, "m1")));
     // One round by hand would be a third writer.
     let (code, text) = printed(&first.configuration().cli(&["sync"]));
