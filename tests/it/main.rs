@@ -23,6 +23,7 @@ mod names;
 mod overrides;
 mod puppetdb;
 mod references;
+mod rows;
 mod schedule;
 mod server_model;
 mod servers;

@@ -56,6 +56,7 @@ impl Decider {
         if self.actions.matter() {
             first_looks(&mut targets, &shutdown).await;
         }
+        let _ = shutdown.run_until_cancelled(self.screens.first_looks()).await;
         loop {
             let whole = tokio::select! {
                 biased;
@@ -107,7 +108,8 @@ impl Decider {
                         rested = Instant::now() + TARGETS_REST;
                         break 'quiet;
                     }
-                    () = sleep(FILE_RETRY), if self.file.error.is_some() => break 'quiet,
+                    () = self.screens.changed() => break 'quiet,
+                    () = sleep(FILE_RETRY), if self.file.error.is_some() || self.screens.waiting() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
                         publish(&self);
                     },
