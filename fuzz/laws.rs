@@ -94,7 +94,7 @@ fn plain_replies(answer: &[u8], commands: usize) -> Option<Vec<&[u8]>> {
     let (mut replies, mut start, mut line) = (Vec::new(), 0, 0);
     for (at, _) in answer.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
         if at == line {
-            replies.push(&answer[start..at]);
+            replies.push(codec::without_severity(&answer[start..at]));
             start = at + 1;
         }
         line = at + 1;

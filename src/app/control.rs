@@ -282,6 +282,7 @@ impl Control for Gateway {
                 unknown_are: self.settings.references.unknown,
                 not_ready_are: self.settings.references.not_ready,
             },
+            rejected: (*decision.rejected).clone(),
             map_file: decision.file,
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
             servers_number: self.servers_number(),
@@ -444,6 +445,7 @@ impl Control for Gateway {
         });
         ExplainReport {
             reference,
+            rejected: decision.rejected.of_node(&node).cloned(),
             master: in_force.map(str::to_owned),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {

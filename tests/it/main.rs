@@ -25,6 +25,7 @@ mod outage;
 mod overrides;
 mod puppetdb;
 mod references;
+mod rows;
 mod schedule;
 mod server_model;
 mod servers;
