@@ -24,6 +24,7 @@ mod overrides;
 mod puppetdb;
 mod references;
 mod schedule;
+mod seeds;
 mod server_model;
 mod servers;
 mod sources;
