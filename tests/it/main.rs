@@ -12,6 +12,7 @@ mod fuzz;
 mod gateway;
 mod ground;
 mod guard;
+mod images;
 mod instances;
 mod large;
 mod learned;
