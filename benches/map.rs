@@ -46,7 +46,12 @@ fn main() -> anyhow::Result<()> {
 fn gateway(binary: &Path, entries: usize) -> anyhow::Result<Gateway> {
     let prepare = |root: &Path| {
         let mut map = Vec::new();
-        mapsmith::model::map_file::print(&nodes(entries, 0), 0, &mut map)?;
+        mapsmith::model::map_file::print(
+            &nodes(entries, 0),
+            &mapsmith::model::map_file::Header { revision: 0, writer: None },
+            [],
+            &mut map,
+        )?;
         fs::write(root.join("n.map"), map)
     };
     Gateway::start(binary, 2, prepare, |root| {

@@ -22,7 +22,7 @@ pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result
     let file = report.map_file.as_ref().is_none_or(|file| file.error.is_none());
     Ok(if !report.held.is_empty() {
         HELD
-    } else if in_step && sources && file {
+    } else if in_step && sources && file && report.read_only.is_none() {
         GOOD
     } else {
         FAILED
@@ -61,8 +61,20 @@ fn text(report: &StatusReport) -> String {
         };
         let _ = writeln!(text, "map file   {state}");
     }
+    if let Some(writer) = &report.read_only {
+        let note = format!("READ-ONLY: another Mapsmith writes the map file ({writer}), so this one changes nothing");
+        let _ = writeln!(
+            text,
+            "{}\n  stop one of the two, or start this one with `mapsmith run --take-over`",
+            paint(Colour::Red, &note)
+        );
+    }
     if !report.waiting_for.is_empty() {
-        let waiting = format!("WAITING for a first answer of {}: nothing is applied until then", report.waiting_for.join(", "));
+        let meanwhile = match report.revision {
+            Some(1..) => "the map file's map stays in force",
+            _ => "nothing is applied until then",
+        };
+        let waiting = format!("WAITING for an answer of {}: {meanwhile}", report.waiting_for.join(", "));
         let _ = writeln!(text, "{}", paint(Colour::Yellow, &waiting));
     }
     report.held.iter().for_each(|held| text.push_str(&held_text(held)));

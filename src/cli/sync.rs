@@ -35,7 +35,8 @@ struct SyncReport {
 pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>) -> anyhow::Result<u8> {
     let stored = Arc::new(overrides(&settings).await?);
     let overrides = Arc::new(stored.at(Timestamp::now()));
-    let mut decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()), stored)?;
+    let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
+    let mut decider = Decider::start(settings.guard.clone(), map_file, stored).await?;
     let states = poll_all(&settings).await;
     decider.decide(&states, Arc::clone(&overrides)).await;
     let mut errors = errors(&states);
@@ -48,6 +49,10 @@ pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>
     }
     let decision = decider.decision().clone();
     errors.extend(decision.file.as_ref().and_then(|file| file.error.clone()));
+    if let Some(writer) = &decision.read_only {
+        errors
+            .push(format!("the map file is another Mapsmith's ({writer}): use `mapsmith reload` or `approve`, or stop it first"));
+    }
     let mut report = SyncReport {
         revision: decision.in_force.as_ref().map(|revision| revision.number),
         change: decision.log.last().cloned(),

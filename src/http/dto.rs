@@ -24,8 +24,11 @@ pub struct StatusReport {
     pub masters: Vec<MasterLoad>,
     /// What the latest revision changed; none if there was none since Mapsmith started.
     pub last_change: Option<RevisionSummary>,
-    /// Required sources that have not answered yet: nothing is applied until they have.
+    /// Required sources that have not answered since the start: until they have, the map file's map stays in force, or nothing is
+    /// applied where there is none.
     pub waiting_for: Vec<String>,
+    /// The Mapsmith that writes the map file instead of this one, which changes nothing then.
+    pub read_only: Option<String>,
     /// The changes that the guard holds back, the map's first.
     pub held: Vec<HeldChange>,
     /// How many nodes are pinned.
@@ -81,8 +84,12 @@ pub enum ReloadOutcome {
     Held,
     /// A source gave no good answer: its last good one stays in force.
     SourceFailed,
-    /// The time was over before every instance was in step.
+    /// The change is accepted, but the time was over before every instance was in step.
     Behind,
+    /// The map file can't be written, so no instance gets the change.
+    FileFailed,
+    /// Another Mapsmith writes the map file, so this one changes nothing.
+    ReadOnly,
 }
 
 /// `POST /v1/reload`, and every change of the overrides.
@@ -113,9 +120,11 @@ pub struct ReloadReport {
 pub struct ReloadSource {
     /// Its name.
     pub name: String,
-    /// Its last poll.
+    /// Whether a poll that began after the reload was asked for has ended.
+    pub answered: bool,
+    /// Its last poll that ended.
     pub poll: Option<PollReport>,
-    /// Why it failed, if it did.
+    /// Why that one failed, if it did.
     pub error: Option<String>,
 }
 

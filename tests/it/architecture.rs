@@ -13,16 +13,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("guard", &["model"]),
     ("damp", &["guard"]),
     ("references", &["model"]),
-    ("http", &["model", "references"]),
+    ("http", &["model", "references", "telemetry"]),
     // Leaves that the edges may use.
     ("telemetry", &[]),
+    ("heartbeat", &[]),
     ("settings", &["model", "guard", "damp", "references"]),
     // The edges. Of `haproxy` only the client is one: see PURE.
     ("haproxy", &["model", "settings"]),
-    ("source", &["model", "settings", "telemetry"]),
-    ("store", &["model"]),
-    ("reconcile", &["model", "plan", "desire", "guard", "damp", "references", "haproxy", "settings", "telemetry"]),
-    ("app", &["model", "desire", "haproxy", "http", "reconcile", "settings", "source", "store", "telemetry"]),
+    ("source", &["heartbeat", "model", "settings", "telemetry"]),
+    ("store", &["heartbeat", "model"]),
+    ("reconcile", &["heartbeat", "model", "plan", "desire", "guard", "damp", "references", "haproxy", "settings", "telemetry"]),
+    ("app", &["model", "desire", "haproxy", "heartbeat", "http", "reconcile", "settings", "source", "store", "telemetry"]),
 ];
 
 /// The command line stands over all of them.
