@@ -230,7 +230,8 @@ impl Decider {
         tracing::info!(path = self.file.path, revision = number, entries = entries.len(), "the map file is the map in force");
         // One copy of two equal maps is enough.
         self.accepted = said.map(|said| if said == *entries { Arc::clone(&entries) } else { Arc::new(said) });
-        self.unsaved = !written;
+        // It names another writer: a Mapsmith that starts beside this one would take it for a file that nobody keeps.
+        self.unsaved = true;
         self.file.revision = Some(number);
         self.decision.in_force = Some(Arc::new(Revision { number, at: Timestamp::now(), entries }));
         self.decision.active = self.accepted.is_some();
