@@ -178,7 +178,8 @@ fn servers_text(servers: &ServersStatus) -> String {
         ServersState::Failed { .. } => Colour::Red,
     };
     let mut text = format!("    {}\n", paint(colour, &servers.state.to_string()));
-    for line in servers.needs_reload.iter().chain(&servers.removing).chain(&servers.by_hand) {
+    let (waiting, kept) = (servers.removing.iter().chain(&servers.checking), servers.by_hand.iter().chain(&servers.by_agent));
+    for line in servers.needs_reload.iter().chain(waiting).chain(kept) {
         let _ = writeln!(text, "      {line}");
     }
     text

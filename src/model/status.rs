@@ -295,6 +295,12 @@ pub struct ServersStatus {
     pub removing: Vec<String>,
     /// Servers that somebody else put into maintenance or drain; they stay as they are.
     pub by_hand: Vec<String>,
+    /// Servers that were made ready and whose health check has yet to pass: one sentence each.
+    #[serde(default)]
+    pub checking: Vec<String>,
+    /// Servers whose weight is their agent's, and not the listed one: one sentence each.
+    #[serde(default)]
+    pub by_agent: Vec<String>,
     /// Servers of declared backends that are not Mapsmith's.
     pub foreign: usize,
     /// The latest steps, oldest first.

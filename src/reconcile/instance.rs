@@ -423,6 +423,11 @@ impl Instance {
                 "another writer changed the map in memory; the sources are asked again before it is put right".to_owned();
             return Ok(InstanceState::Behind { wanted: revision.number, reason });
         }
+        if plan != MapPlan::InStep
+            && let Some(reason) = self.unchecked_master(revision, &deviation)
+        {
+            return Ok(InstanceState::Behind { wanted: revision.number, reason });
+        }
         if let (MapPlan::Swap { .. }, Some(last)) = (&plan, self.last_swap)
             && last.elapsed() < SWAP_SPACING
         {
@@ -450,6 +455,13 @@ impl Instance {
         self.report.status.entries_in_memory = Some(counters.count(live_entries).unwrap_or(live_entries as u64));
         self.verified = Some(Verified { revision: Arc::clone(revision), counters, live_entries });
         Ok(InstanceState::InStep { revision: revision.number })
+    }
+
+    /// Why the map has to wait: it would send nodes to a server that was just made ready and whose check has yet to pass.
+    fn unchecked_master(&self, revision: &Revision, deviation: &Deviation) -> Option<String> {
+        let to = deviation.missing.iter().chain(&deviation.wrong).map(|at| revision.entries.value(*at as usize));
+        let master = self.servers.as_ref()?.awaits_check(to)?;
+        Some(format!("no node is sent to {master} before its health check has passed"))
     }
 
     /// Takes in which process answers; a new one has a memory of its own.
