@@ -210,7 +210,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
 
 fn ask_sources(requests: &PollRequests) -> AskSources {
     let requests = requests.clone();
-    Box::new(move || requests.request())
+    // Of what another writer knows already this one must miss nothing.
+    Box::new(move || requests.request_everything())
 }
 
 fn look_early(looks: &EarlyLooks, instance: &str) -> LookEarly {
@@ -256,7 +257,7 @@ impl Signals {
                 }
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: polling every source now");
-                    requests.request();
+                    requests.request_everything();
                 }
                 Some(ended) = tasks.join_next() => return Some(match ended {
                     Ok(task) => task.to_owned(),
