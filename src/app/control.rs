@@ -325,7 +325,7 @@ impl Control for Gateway {
     async fn reload(&self, wait: Option<Duration>) -> ReloadReport {
         let start = Instant::now();
         let before = self.decision.borrow().in_force.as_ref().map_or(0, |revision| revision.number);
-        let request = self.requests.request();
+        let request = self.requests.request_everything();
         let report = |outcome, message| self.reload_report(outcome, message, before, request, start);
         let Some(wait) = wait else {
             let message = "every source is polled now; add ?wait=30s to be told the outcome".to_owned();

@@ -221,7 +221,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
 
 fn ask_sources(requests: &PollRequests) -> AskSources {
     let requests = requests.clone();
-    Box::new(move || requests.request())
+    // Of what another writer knows already this one must miss nothing.
+    Box::new(move || requests.request_everything())
 }
 
 fn look_early(looks: &EarlyLooks, instance: &str) -> LookEarly {
@@ -267,7 +268,7 @@ impl Signals {
                 }
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: polling every source now");
-                    requests.request();
+                    requests.request_everything();
                 }
                 Some(ended) = tasks.join_next() => return Some(match ended {
                     Ok(task) => task.to_owned(),

@@ -114,7 +114,8 @@ fn check_source(status: &SourceStatus) -> Finding {
             let reasons: Vec<_> =
                 status.rejections.counts.iter().map(|(reason, count)| format!("{count} left out: {reason}")).collect();
             let left_out = if reasons.is_empty() { String::new() } else { format!("; {}", reasons.join("; ")) };
-            Ok(format!("answers with {} entries{left_out}", entries.unwrap_or(0)))
+            let warning = status.warning.as_ref().map_or(String::new(), |warning| format!("; {warning}"));
+            Ok(format!("answers with {} entries{left_out}{warning}", entries.unwrap_or(0)))
         }
     };
     finding(format!("source {}", status.name), result)

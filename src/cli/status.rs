@@ -86,6 +86,9 @@ fn text(report: &StatusReport) -> String {
         if let Some(error) = &source.error {
             let _ = writeln!(text, "  {} {}", paint(Colour::Red, &format!("{}:", source.name)), error);
         }
+        if let Some(warning) = &source.warning {
+            let _ = writeln!(text, "  {}", paint(Colour::Yellow, &format!("{}: {warning}", source.name)));
+        }
         for (reason, count) in &source.rejections.counts {
             let example =
                 source.rejections.named.iter().find(|(_, found)| *found == reason).map(|(node, _)| format!(", as {node:?}"));
@@ -253,7 +256,8 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
         };
         format!("last poll {kind}, {:.0} ms, {} bytes", poll.milliseconds, poll.bytes)
     });
-    vec![source.name.clone(), source.kind.clone(), entries, answered, poll]
+    let watch = source.watch.map_or(String::new(), |watch| watch.to_string());
+    vec![source.name.clone(), source.kind.clone(), entries, answered, poll, watch]
 }
 
 /// A held change for people.

@@ -47,6 +47,25 @@ pub enum PollKind {
     Unchanged,
 }
 
+/// Whether a source notices changes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watch {
+    /// A change is noticed at once.
+    Watched,
+    /// A change is noticed at the next poll.
+    PolledOnly,
+}
+
+impl fmt::Display for Watch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Watched => "watched",
+            Self::PolledOnly => "polled only",
+        })
+    }
+}
+
 /// A source as the poller sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
@@ -65,6 +84,12 @@ pub struct SourceStatus {
     pub answered_at: Option<Timestamp>,
     /// Why the last poll failed, if it did: the last good answer stays in force meanwhile.
     pub error: Option<String>,
+    /// What is wrong although it answers, and what that costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+    /// Whether it notices changes by itself; none where it has no way to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
     /// How the last poll went; none before the first one ended.
     pub last_poll: Option<PollReport>,
 }

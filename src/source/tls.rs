@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use reqwest::{Certificate, ClientBuilder, Identity};
 
 use super::error::Fault;
+use super::without_mark;
 use crate::settings;
 
 /// The files of a source's TLS settings, named in errors.
@@ -95,7 +96,9 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn read(setting: &str, path: &Path) -> Result<Vec<u8>, Fault> {
-    std::fs::read(path).map_err(|error| Fault::Setup(format!("{setting} {}: can't be read: {error}", path.display())))
+    let text =
+        std::fs::read(path).map_err(|error| Fault::Setup(format!("{setting} {}: can't be read: {error}", path.display())))?;
+    Ok(without_mark(&text).to_vec())
 }
 
 fn holds(pem: &[u8], mark: &str) -> bool {
