@@ -70,6 +70,11 @@ impl<T: Clone + PartialEq> Damper<T> {
         Self { pace, listed: None, in_force: None, last_seen: BTreeMap::new(), burst: None, window: None }
     }
 
+    /// A damper that goes on from the list that was last in force: what is listed next is a change of it.
+    pub fn resume(pace: Pace, in_force: BTreeMap<String, T>) -> Self {
+        Self { listed: Some(in_force.clone()), in_force: Some(in_force), ..Self::new(pace) }
+    }
+
     /// Takes what is listed from `now` on. What was listed before counts as seen until now.
     pub fn list(&mut self, listed: BTreeMap<String, T>, now: Duration) {
         if self.listed.as_ref() == Some(&listed) {
@@ -125,6 +130,11 @@ impl<T: Clone + PartialEq> Damper<T> {
         let spared = usize::from(self.listed.as_ref().is_none_or(BTreeMap::is_empty));
         let most = window.left.min(self.last_seen.len().saturating_sub(spared));
         due.into_iter().take(most).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How fast the list may change.
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// The list in force; none before the first.

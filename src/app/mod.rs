@@ -1,5 +1,6 @@
 //! Wiring: channels, tasks, signals. Decides nothing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -24,10 +25,10 @@ use crate::reconcile::map_file::MapFileKeeper;
 use crate::reconcile::resolve::SystemLookup;
 use crate::reconcile::servers::ServerKeeper;
 use crate::reconcile::{AskSources, LookEarly, rows};
-use crate::settings::Settings;
+use crate::settings::{Listing, Settings};
 use crate::source::schedule::PollRequests;
 use crate::source::{self, EarlyLooks, poller, schedule};
-use crate::store::{Keeper, SqliteStore};
+use crate::store::{Keeper, SqliteStore, keep_lists};
 
 mod control;
 mod descriptors;
@@ -64,10 +65,12 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     })?;
     // A store that can't be read keeps the daemon from starting: without its overrides nodes would go back to where an operator took
     // them from.
-    let (keeper, stored) = match &settings.store {
-        Some(store) => {
-            Keeper::open(SqliteStore::open(&store.path).await?).await.map(|(keeper, stored)| (Some(keeper), stored))?
-        }
+    let store = match &settings.store {
+        Some(store) => Some(SqliteStore::open(&store.path).await?),
+        None => None,
+    };
+    let (keeper, stored) = match store.clone() {
+        Some(store) => Keeper::open(store).await.map(|(keeper, stored)| (Some(keeper), stored))?,
         None => (None, Arc::default()),
     };
     let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
@@ -142,7 +145,16 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let (approvals_sender, approvals) = mpsc::channel(APPROVALS_WAITING);
     let (server_decision_sender, server_decision) = watch::channel(ServerDecision::default());
     let (server_approvals_sender, server_approvals) = mpsc::channel(APPROVALS_WAITING);
-    let (server_decider, map_decision) = (ServerDecider::new(&settings, Box::new(SystemLookup)), decision.clone());
+    let (mut server_decider, map_decision) = (ServerDecider::new(&settings, Box::new(SystemLookup)), decision.clone());
+    if let Some(store) = store {
+        let lists = store.last_good_lists().await?;
+        server_decider = server_decider.resume(&lists);
+        let (origins, desired, stop) = (stored_lists(&settings), desired_servers.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            keep_lists(store, origins, lists, desired, stop).await;
+            "the keeper of server lists"
+        });
+    }
     let gateway = Arc::new(Gateway {
         sources: states.clone(),
         lists: lists.clone(),
@@ -217,6 +229,12 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
             Ok(())
         }
     }
+}
+
+/// Where the lists come from that are stored, by backend. What is written out is in the settings.
+fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
+    let found = settings.backends.iter().filter(|backend| !matches!(backend.listing(), Listing::Servers(_)));
+    found.map(|backend| (backend.name.clone(), backend.origin())).collect()
 }
 
 fn ask_sources(requests: &PollRequests) -> AskSources {

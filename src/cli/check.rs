@@ -128,7 +128,7 @@ async fn check_backends(settings: &Settings, lists: &[SourceState<ServerList>], 
     let map = Decision { in_force: Some(in_force), active, ..Decision::default() };
     let mut decider = ServerDecider::new(settings, Box::new(SystemLookup));
     let lists = decider.lists(lists, &map);
-    decider.resolve(&lists).await;
+    decider.resolve(&lists, Duration::ZERO).await;
     // Once to take the lists in, and once when they have waited for quiet.
     let quiet = settings.damping.max_delay;
     decider.decide(&lists, Duration::ZERO);

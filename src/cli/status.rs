@@ -190,7 +190,11 @@ fn servers_text(servers: &ServersStatus) -> String {
 
 fn backend_text(backend: &BackendStatus) -> String {
     let servers = match (&backend.servers, &backend.waiting_for) {
-        (Some(servers), _) => format!("{} from {}", counted(servers.len(), "server"), backend.from),
+        (Some(servers), None) => format!("{} from {}", counted(servers.len(), "server"), backend.from),
+        (Some(servers), Some(waiting_for)) => {
+            let servers = counted(servers.len(), "server");
+            paint(Colour::Yellow, &format!("{servers} as last stored from {}: waiting for {waiting_for}", backend.from))
+        }
         (None, Some(waiting_for)) => paint(Colour::Yellow, &format!("not touched: waiting for {waiting_for}")),
         (None, None) => paint(Colour::Yellow, "not touched: no list is in force yet"),
     };

@@ -54,6 +54,15 @@ pub struct Server {
     pub options: ServerOptions,
 }
 
+/// A backend's servers as they were last in force, kept for a start while whoever lists them is silent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastGoodList {
+    /// Where the list came from, as the status names it: another origin's list is another list.
+    pub origin: String,
+    /// By name.
+    pub servers: BTreeMap<String, Server>,
+}
+
 /// How much of a declared backend is Mapsmith's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -276,6 +276,14 @@ impl ServerOptions {
         Ok(parsed)
     }
 
+    /// The options as [`ServerOptions::parse`] reads them.
+    pub fn words(&self) -> Vec<String> {
+        let check = self.check.then(|| "check".to_owned());
+        let maxconn = self.maxconn.map(|number| format!("maxconn {number}"));
+        let maxqueue = self.maxqueue.map(|number| format!("maxqueue {number}"));
+        [check, maxconn, maxqueue].into_iter().flatten().chain(self.other.iter().cloned()).collect()
+    }
+
     /// The oldest HAProxy that was seen to take all of them, and the option that asks for it.
     pub fn oldest_version(&self) -> (Version, Option<&str>) {
         let names = self.other.iter().filter_map(|option| option.split(' ').next());
@@ -415,6 +423,7 @@ mod tests {
         fn no_text_makes_the_reader_panic_and_what_it_takes_is_clean(option in ".{0,40}", name in proptest::sample::select(TAKEN)) {
             for text in [option.clone(), format!("{} {option}", name.0)] {
                 if let Ok(options) = parse(&[&text]) {
+                    prop_assert_eq!(ServerOptions::parse(&options.words()), Ok(options.clone()));
                     for option in options.other {
                         prop_assert!(option.chars().all(|character| !character.is_control() && !";\\\"'#".contains(character)), "{:?}", option);
                         prop_assert!(!option.contains("  "));

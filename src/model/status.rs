@@ -341,9 +341,10 @@ pub struct BackendStatus {
     pub name: String,
     /// Where its servers come from: `settings` (written out), `node map` (its masters), or `source NAME`.
     pub from: String,
-    /// The servers it should have, by name; none before its list was known and accepted, and until then it is not touched.
+    /// The servers it should have, by name; none before its list was known and accepted, and until then it is not touched. While
+    /// something is waited for, those that were in force before Mapsmith's start, where a store has them.
     pub servers: Option<Vec<Server>>,
-    /// What has not spoken yet, if its list is not known for that.
+    /// What has not spoken since Mapsmith's start, if its list is not known for that.
     pub waiting_for: Option<String>,
     /// What of the list is left out.
     pub left_out: Vec<LeftOut>,

@@ -1,6 +1,7 @@
 //! Server lists -> the servers that backends should have: resolve, guard, damp, number. The only place where a desired list is made.
 //!
-//! A backend whose list is not known yet, or was never accepted, is absent from what is desired, and so is not touched.
+//! A backend whose list is not known yet, or was never accepted, is absent from what is desired, and so is not touched. A list that was
+//! in force before a restart is the last good one after it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -19,7 +20,7 @@ use super::resolve::{Lookup, Resolver};
 use crate::damp::Damper;
 use crate::desire::servers::{self, Resolved};
 use crate::guard::{self, Limits, Subject};
-use crate::model::server::{Manage, ServerOptions};
+use crate::model::server::{LastGoodList, Manage, ServerOptions};
 use crate::model::server_list::{Host, LeftOut};
 use crate::model::status::{BackendStatus, LeavingServer};
 use crate::model::{DesiredBackend, DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState};
@@ -97,12 +98,25 @@ impl ServerDecider {
             sources: settings.list_sources.iter().map(|source| source.name.clone()).collect(),
             producers: servers::producers(settings.sources.iter().map(|source| &source.masters)),
             backends,
-            resolver: Resolver::new(lookup),
+            resolver: Resolver::new(lookup, settings.damping.hold),
             resolved_in: None,
             resolve_retry: RESOLVE_RETRY,
             considered: 0,
             desired: None,
         }
+    }
+
+    /// Goes on from the lists that were last in force: each is the last good one until its origin lists servers again, and what it lists
+    /// then is judged as a change of it.
+    pub fn resume(mut self, stored: &BTreeMap<String, LastGoodList>) -> Self {
+        for backend in &mut self.backends {
+            let list = stored.get(&backend.settings.name).filter(|list| list.origin == backend.settings.origin());
+            if let Some(list) = list {
+                backend.resume(list.servers.clone());
+            }
+        }
+        self.number();
+        self
     }
 
     /// What is known of every backend's list. `states` are those of the sources that list servers, in the settings' order.
@@ -115,26 +129,26 @@ impl ServerDecider {
         self.backends
             .iter_mut()
             .map(|backend| {
-                let (list, waiting_for) = match backend.settings.listing() {
-                    Listing::Servers(_) => (Some(Arc::clone(&backend.declared)), "the settings".to_owned()),
+                let list = match backend.settings.listing() {
+                    Listing::Servers(_) => Some(Arc::clone(&backend.declared)),
                     Listing::From(name) => {
                         let state = sources.iter().position(|source| source == name).and_then(|index| states.get(index));
                         let snapshot = state.and_then(|state| state.snapshot.as_ref());
-                        (snapshot.map(|snapshot| Arc::clone(&snapshot.entries)), format!("a first answer of source {name}"))
+                        snapshot.map(|snapshot| Arc::clone(&snapshot.entries))
                     }
                     Listing::Masters(template) => {
                         let template = template.to_owned();
-                        (map.map(|map| backend.masters(map, &template, producers)), "a first node map".to_owned())
+                        map.map(|map| backend.masters(map, &template, producers))
                     }
                 };
-                backend.waiting_for = list.is_none().then_some(waiting_for);
+                backend.waiting_for = list.is_none().then(|| backend.first_answer());
                 list
             })
             .collect()
     }
 
-    /// Looks host names up where it is time: once a round of polls, and names that are new.
-    pub async fn resolve(&mut self, lists: &Lists) {
+    /// Looks host names up where it is time: once a round of polls, and names that are new. `now` is a time of one steady clock.
+    pub async fn resolve(&mut self, lists: &Lists, now: Duration) {
         let listed = lists.iter().flatten().flat_map(|list| &list.servers);
         let hosts: BTreeSet<String> = listed
             .filter_map(|server| match &server.host {
@@ -144,7 +158,7 @@ impl ServerDecider {
             .collect();
         if self.resolved_in != Some(self.considered) || !self.resolver.has_tried(&hosts) {
             self.resolved_in = Some(self.considered);
-            self.resolver.refresh(hosts).await;
+            self.resolver.refresh(hosts, now).await;
         }
     }
 
@@ -157,6 +171,12 @@ impl ServerDecider {
             }
             backend.step(now);
         }
+        self.number();
+        self.backends.iter().for_each(BackendList::record);
+    }
+
+    /// Gives what is desired a new number where it is not what it was.
+    fn number(&mut self) {
         let backends = self.backends.iter().filter_map(|backend| Some((backend.settings.name.clone(), backend.desired()?)));
         let backends: BTreeMap<_, _> = backends.collect();
         // Also where the servers are the same: whose the others are changes with what is left out.
@@ -165,7 +185,6 @@ impl ServerDecider {
             let number = before.map_or(0, |before| before.number) + 1;
             self.desired = Some(Arc::new(DesiredServers { number, backends }));
         }
-        self.backends.iter().for_each(BackendList::record);
     }
 
     /// What backends should have; none before the first list was accepted.
@@ -226,12 +245,15 @@ impl ServerDecider {
         shutdown: CancellationToken,
     ) {
         let clock = Instant::now();
+        // What was in force before a restart is so from the first second on, however long a first lookup takes.
+        outputs.1.send_replace(self.desired());
+        outputs.0.send_replace(self.decision(Duration::ZERO));
         let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
         loop {
             let states: Vec<_> = sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
             let decision = map.borrow_and_update().clone();
             let lists = self.lists(&states, &decision);
-            if shutdown.run_until_cancelled(self.resolve(&lists)).await.is_none() {
+            if shutdown.run_until_cancelled(self.resolve(&lists, clock.elapsed())).await.is_none() {
                 return;
             }
             let now = clock.elapsed();
@@ -318,6 +340,27 @@ impl BackendList {
             left_out: Vec::new(),
             stale: Vec::new(),
             mapped: None,
+        }
+    }
+
+    /// Takes the list that was last in force.
+    fn resume(&mut self, servers: BTreeMap<String, Server>) {
+        tracing::info!(
+            backend = self.settings.name,
+            servers = servers.len(),
+            "the stored server list is in force until {} lists servers",
+            self.settings.origin()
+        );
+        self.waiting_for = Some(self.first_answer());
+        self.damper = Damper::resume(self.damper.pace(), servers);
+    }
+
+    /// What is waited for while the list is not known.
+    fn first_answer(&self) -> String {
+        match self.settings.listing() {
+            Listing::Servers(_) => "the settings".to_owned(),
+            Listing::From(name) => format!("a first answer of source {name}"),
+            Listing::Masters(_) => "a first node map".to_owned(),
         }
     }
 
@@ -458,8 +501,8 @@ impl BackendList {
         Some(DesiredBackend {
             servers: self.damper.in_force()?.clone(),
             former: self.former.iter().cloned().collect(),
-            // While a row is left out, a server that is not listed may well be that row's.
-            manage: if self.left_out.is_empty() { self.settings.manage } else { Manage::Own },
+            // While a row is left out, or nothing is listed since the start, a server that is not in force may well be listed.
+            manage: if self.left_out.is_empty() && self.waiting_for.is_none() { self.settings.manage } else { Manage::Own },
             slots: self.settings.slots.clone(),
             defaults: self.settings.defaults.clone(),
             drain: self.settings.drain,
@@ -470,11 +513,7 @@ impl BackendList {
         let leaving = self.damper.leaving().map(|(name, due)| LeavingServer { name: name.to_owned(), due: due.map(at) });
         BackendStatus {
             name: self.settings.name.clone(),
-            from: match self.settings.listing() {
-                Listing::Servers(_) => "settings".to_owned(),
-                Listing::From(source) => format!("source {source}"),
-                Listing::Masters(_) => "node map".to_owned(),
-            },
+            from: self.settings.origin(),
             servers: self.damper.in_force().map(|servers| servers.values().cloned().collect()),
             waiting_for: self.waiting_for.clone(),
             left_out: self.left_out.clone(),

@@ -78,6 +78,15 @@ impl Backend {
         }
     }
 
+    /// Where its servers come from, for a person: `settings` (written out), `node map` (its masters), or `source NAME`.
+    pub fn origin(&self) -> String {
+        match self.listing() {
+            Listing::Servers(_) => "settings".to_owned(),
+            Listing::From(source) => format!("source {source}"),
+            Listing::Masters(_) => "node map".to_owned(),
+        }
+    }
+
     /// The options of servers that bring none. (Checked with the settings: they are taken.)
     pub fn default_options(&self) -> ServerOptions {
         ServerOptions::parse(&self.options).unwrap_or_default()

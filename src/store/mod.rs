@@ -1,13 +1,15 @@
-//! Where overrides outlive a restart. A change is in the store before anything acts on it.
+//! Where overrides outlive a restart, and server lists. A change of an override is in the store before anything acts on it.
 
 use async_trait::async_trait;
 
 use crate::model::{Illegal, OverrideChange, Overrides};
 
 pub mod keeper;
+pub mod lists;
 pub mod sqlite;
 
 pub use keeper::Keeper;
+pub use lists::keep_lists;
 pub use sqlite::SqliteStore;
 
 /// Keeps overrides.
@@ -54,6 +56,9 @@ pub enum Fault {
     /// It may be read but not written.
     #[error("can't be written ({0}); let the user that Mapsmith runs as write the file and its folder")]
     ReadOnly(String),
+    /// Another daemon serves it.
+    #[error("is in use by another Mapsmith ({0}); a store serves one daemon: end that one, or name another file")]
+    InUse(String),
     /// Another program holds it.
     #[error("is locked by another program ({0}); find it with `fuser`, end it, and try again")]
     Locked(String),

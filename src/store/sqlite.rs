@@ -1,8 +1,9 @@
-//! Overrides in a SQLite file: WAL, one writer, a schema by `PRAGMA user_version`.
+//! Overrides and server lists in a SQLite file: WAL, one writer, a schema by `PRAGMA user_version`.
 //!
 //! Every value goes in as a parameter and comes out through the rules of [`Overrides`]. The file is made for its owner alone, and
 //! SQLite gives the files beside it (`-wal`, `-shm`) the same mode.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,20 +15,28 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
+use self::lock::Lock;
 use super::{Fault, Store, StoreError};
+use crate::model::server::LastGoodList;
 use crate::model::{DrainedMaster, Illegal, OverrideChange, Overrides, Pin};
+
+mod lists;
+mod lock;
 
 /// Stands in the file's header (`PRAGMA application_id`): "MapS".
 const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says how many were run. Times are
 /// milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
     CREATE TABLE pins (node TEXT PRIMARY KEY, master TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER) STRICT;
     CREATE TABLE drained (master TEXT PRIMARY KEY, target TEXT, since INTEGER NOT NULL) STRICT;
-"];
+",
+    "CREATE TABLE server_lists (backend TEXT PRIMARY KEY, origin TEXT NOT NULL, servers TEXT NOT NULL) STRICT;",
+];
 
 /// How long another program's lock is waited for: a backup holds it for moments.
 const BUSY: Duration = Duration::from_secs(2);
@@ -37,6 +46,7 @@ const BUSY: Duration = Duration::from_secs(2);
 pub struct SqliteStore {
     path: PathBuf,
     connection: Arc<Mutex<Connection>>,
+    _lock: Arc<Lock>,
 }
 
 /// A failure before it has its path.
@@ -80,13 +90,31 @@ impl Failure {
 }
 
 impl SqliteStore {
-    /// Opens the file, makes it where there is none, and brings its schema up to date.
+    /// Opens the file, makes it where there is none, and brings its schema up to date. It is this process's until the store is
+    /// dropped.
     ///
     /// # Errors
     /// Why it can't be used; a file that is not ours, or of a later version, is left as it is.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let connection = blocking(path, open).await?;
-        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })
+        let (lock, connection) = blocking(path, open).await?;
+        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)), _lock: Arc::new(lock) })
+    }
+
+    /// Every backend's list that was last in force and can be used.
+    ///
+    /// # Errors
+    /// Why they can't be read.
+    pub async fn last_good_lists(&self) -> Result<BTreeMap<String, LastGoodList>, StoreError> {
+        self.with(|connection| lists::read(connection)).await
+    }
+
+    /// Keeps a backend's list for good in place of the one before; without a list forgets it.
+    ///
+    /// # Errors
+    /// Why it can't be kept; nothing changed then.
+    pub async fn keep_list(&self, backend: &str, list: Option<LastGoodList>) -> Result<(), StoreError> {
+        let backend = backend.to_owned();
+        self.with(move |connection| lists::write(connection, &backend, list.as_ref())).await
     }
 
     /// What the file holds, for a program that is not the daemon and changes nothing; no overrides where there is no file.
@@ -95,6 +123,14 @@ impl SqliteStore {
     /// Why it can't be read.
     pub async fn peek(path: &Path) -> Result<Overrides, StoreError> {
         blocking(path, peek).await
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let connection = Arc::clone(&self.connection);
+        blocking(&self.path, move |_| work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 }
 
@@ -105,13 +141,11 @@ impl Store for SqliteStore {
     }
 
     async fn load(&self) -> Result<Overrides, StoreError> {
-        let connection = Arc::clone(&self.connection);
-        blocking(&self.path, move |_| read(&connection.lock().unwrap_or_else(PoisonError::into_inner))).await
+        self.with(|connection| read(connection)).await
     }
 
     async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
-        let connection = Arc::clone(&self.connection);
-        blocking(&self.path, move |_| write(&mut connection.lock().unwrap_or_else(PoisonError::into_inner), &change)).await
+        self.with(move |connection| write(connection, &change)).await
     }
 }
 
@@ -138,8 +172,9 @@ fn fit(path: &Path) -> Result<(), Fault> {
     }
 }
 
-fn open(path: &Path) -> Result<Connection, Failure> {
+fn open(path: &Path) -> Result<(Lock, Connection), Failure> {
     fit(path)?;
+    let lock = Lock::take(path)?;
     // SQLite would make it for everyone to read.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Fault::NotOpened(error.to_string()).into()),
@@ -153,7 +188,7 @@ fn open(path: &Path) -> Result<Connection, Failure> {
     connection.pragma_update(None, "synchronous", "full")?;
     check(&connection)?;
     migrate(&mut connection, version)?;
-    Ok(connection)
+    Ok((lock, connection))
 }
 
 fn peek(path: &Path) -> Result<Overrides, Failure> {

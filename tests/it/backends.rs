@@ -371,3 +371,52 @@ fn a_check_names_what_is_wrong_with_the_lists_of_sources() {
     scene.servers.answers(500, "down");
     assert!(check().contains("not known without a first answer of source consul"), "{}", check());
 }
+
+/// The servers of the backend in HAProxy's memory.
+fn in_haproxy(gateway: &Gateway) -> Vec<String> {
+    let state = gateway.command("show servers state puppet");
+    let rows = state.lines().filter(|line| line.split(' ').nth(1) == Some("puppet"));
+    let mut names: Vec<_> = rows.filter_map(|row| row.split(' ').nth(3)).map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_list_outlives_a_restart_while_its_registry_is_silent() {
+    let silences: [fn(&Registry); 3] = [
+        |registry| registry.answers(503, "starting"),
+        Registry::hangs,
+        |registry| registry.answers(200, "<html><title>Gateway Timeout</title></html>"),
+    ];
+    for (number, silence) in silences.into_iter().enumerate() {
+        let mut scene = Scene::new();
+        let mut mapsmith = scene.config(&format!("{QUICK}{LISTED}[store]\npath = \"mapsmith.db\"\n")).start();
+        in_step(&mapsmith);
+        let database = mapsmith.configuration().directory().join("mapsmith.db");
+        mapsmith.wait_for("the list is stored", BOUND, |_| {
+            let store = rusqlite::Connection::open(&database).ok()?;
+            let stored = store.query_row("SELECT servers FROM server_lists", [], |row| row.get::<_, String>(0)).ok()?;
+            stored.contains("s02").then_some(())
+        });
+        silence(&scene.servers);
+        mapsmith.kill();
+        // HAProxy loses what was added at runtime.
+        scene.gateway.restart();
+        mapsmith.restart();
+        mapsmith.wait_for("HAProxy has the servers again", BOUND, |_| (in_haproxy(&scene.gateway).len() == 3).then_some(()));
+        in_step(&mapsmith);
+        assert_eq!(servers(&mapsmith), ["s00 10.0.0.1 8140", "s01 10.0.0.2 8140", "s02 10.0.0.3 8140"]);
+        assert_eq!(backend(&mapsmith)["waiting_for"], "a first answer of source consul");
+        let (_, text) = printed(&mapsmith.cli(&["status"]));
+        let told = "puppet  3 servers as last stored from source consul: waiting for a first answer of source consul\n";
+        assert!(text.contains(told), "{number}: {text}");
+
+        // The first answer is a change of it.
+        scene.servers.answers(200, &list(2).to_string());
+        mapsmith.wait_for("what is listed no more is removed", BOUND, |mapsmith| {
+            mapsmith.post("/v1/reload?wait=10s");
+            (in_haproxy(&scene.gateway) == ["s00", "s01"]).then_some(())
+        });
+        assert_eq!(backend(&mapsmith)["waiting_for"], Value::Null);
+    }
+}

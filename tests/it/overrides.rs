@@ -416,6 +416,28 @@ fn a_store_that_can_not_be_used_keeps_the_daemon_from_starting_and_says_why() {
 }
 
 #[test]
+fn a_store_serves_one_daemon_and_another_is_told_which_process_has_it() {
+    let mut scene = Scene::start(&nodes(1, "m1"));
+    scene.order("PUT", "overrides/n000", json!({"master": "m2"}));
+    let other = Gateway::plan(newest()).entry("n000", "m9").start();
+    let store = format!("[store]\npath = {:?}\n", scene.database());
+    let second = config(&other, &scene.registry, &store);
+    let output = second.cli(&["run"]);
+    let told = complaints(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains(&format!("is in use by another Mapsmith (process {})", scene.mapsmith.id())), "{told}");
+    assert_eq!(memory(&other), entries(&[("n000", "m9")]), "nothing was touched");
+    let (_, text) = printed(&second.cli(&["check"]));
+    assert!(text.contains("ok    store: 1 pin, 0 drained"), "who only looks may: {text}");
+
+    // Nothing that a killed daemon leaves keeps the next one out.
+    scene.mapsmith.kill();
+    let second = second.start();
+    in_step(&second);
+    assert_eq!(memory(&other), entries(&[("n000", "m2")]));
+}
+
+#[test]
 fn an_override_that_the_store_does_not_take_is_not_in_force() {
     let said = nodes(3, "m1");
     let scene = Scene::start(&said);

@@ -76,6 +76,21 @@ impl Scene {
         Self { decider, names, list: None, map: Decision::default(), round: 0 }
     }
 
+    /// After a restart with a store that has these lists.
+    fn resume(more: &str, lists: &[(&str, &str, std::ops::Range<u8>)]) -> Self {
+        let mut before = Self::start("");
+        let list = |(backend, origin, servers): &(&str, &str, std::ops::Range<u8>)| {
+            before.lists(servers.clone());
+            let options = ServerOptions::default();
+            let servers = servers::resolve(before.list.as_ref().unwrap(), &options, |_| Err("no names here")).servers;
+            ((*backend).to_owned(), LastGoodList { origin: (*origin).to_owned(), servers })
+        };
+        let lists = lists.iter().map(list).collect();
+        let mut scene = Self::start(more);
+        scene.decider = scene.decider.resume(&lists);
+        scene
+    }
+
     /// The registry lists so many servers from now on.
     fn lists(&mut self, servers: std::ops::Range<u8>) {
         self.says(&servers.map(|number| (format!("s{number:02}"), format!("10.0.1.{number}:8140"))).collect::<Vec<_>>());
@@ -113,8 +128,9 @@ impl Scene {
         state.answered = self.round;
         self.map.considered = self.round;
         let lists = self.decider.lists(&[state], &self.map);
-        self.decider.resolve(&lists).await;
-        self.decider.decide(&lists, Duration::from_secs(second));
+        let now = Duration::from_secs(second);
+        self.decider.resolve(&lists, now).await;
+        self.decider.decide(&lists, now);
     }
 
     fn desired(&self, backend: &str) -> Option<DesiredBackend> {
@@ -336,4 +352,48 @@ async fn servers_that_nobody_lists_are_left_alone_only_while_a_row_is_left_out()
     let after = scene.desired("listed").unwrap();
     assert_eq!((after.manage, after.servers.len()), (Manage::All, 1), "the list itself is the same");
     assert!(scene.decider.desired().unwrap().number > before);
+}
+
+#[tokio::test]
+async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
+    let mut scene = Scene::resume(MAPPED, &[("listed", "source consul", 0..40), ("mapped", "node map", 0..2)]);
+    assert_eq!((scene.servers("listed").len(), scene.servers("mapped").len()), (40, 2), "before anything was asked");
+    let number = scene.decider.desired().unwrap().number;
+    for second in [0, 1, 10_000] {
+        scene.decide(second).await;
+        let listed = scene.desired("listed").unwrap();
+        assert_eq!((listed.servers.len(), listed.manage), (40, Manage::Own), "nobody has said yet whose the others are");
+        assert_eq!(scene.status("listed").waiting_for.as_deref(), Some("a first answer of source consul"));
+        assert_eq!(scene.status("mapped").waiting_for.as_deref(), Some("a first node map"));
+    }
+    assert_eq!(scene.decider.desired().unwrap().number, number, "nothing changed");
+
+    // What is listed then is a change of it: judged by the guard, and slowed down.
+    scene.lists(0..10);
+    scene.decide(10_010).await;
+    scene.decide(20_000).await;
+    assert_eq!((scene.servers("listed").len(), scene.status("listed").waiting_for), (40, None));
+    let held = scene.status("listed").held.unwrap();
+    assert!(held.reason.contains("remove 30 of the 40 servers in force"), "{}", held.reason);
+    scene.lists(1..40);
+    scene.decide(20_010).await;
+    scene.look(20_011).await;
+    assert_eq!((scene.status("listed").held, scene.status("listed").leaving.len()), (None, 1));
+    scene.look(20_041).await;
+    let listed = scene.desired("listed").unwrap();
+    assert_eq!((listed.servers.len(), listed.manage), (39, Manage::All));
+    assert!(listed.former.contains("s00"), "it is Mapsmith's to remove, although it left the list after the restart");
+}
+
+#[tokio::test]
+async fn the_list_of_another_origin_or_of_a_backend_that_is_written_out_by_now_is_not_taken() {
+    for (backend, origin) in
+        [("listed", "source zookeeper"), ("listed", "node map"), ("written", "source consul"), ("gone", "node map")]
+    {
+        let mut scene = Scene::resume(WRITTEN, &[(backend, origin, 0..3)]);
+        assert_eq!(scene.decider.desired(), None, "{backend} from {origin}");
+        scene.decide(0).await;
+        scene.decide(100).await;
+        assert_eq!((scene.servers("listed").len(), scene.servers("written").len()), (0, 1), "{backend} from {origin}");
+    }
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::model::Server;
+use crate::model::server::{ServerAddress, ServerOptions};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -149,8 +151,8 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
     drop(SqliteStore::open(&newer).await.unwrap());
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let told = fault(&newer).await;
-    assert_eq!(told, Fault::Newer { found: 7, known: 1 });
-    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 1)"), "{told}");
+    assert_eq!(told, Fault::Newer { found: 7, known: 2 });
+    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 2)"), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
 
@@ -163,9 +165,11 @@ async fn a_locked_file_is_told_and_nothing_is_changed() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let error = store.change(pin("n", "m", None)).await.unwrap_err();
     assert!(matches!(error.fault, Fault::Locked(_)), "{error}");
-    assert!(matches!(fault(&path).await, Fault::Locked(_)));
     assert!(store.load().await.unwrap().is_empty(), "who only reads is not kept waiting");
+    drop(store);
+    assert!(matches!(fault(&path).await, Fault::Locked(_)));
     other.execute_batch("ROLLBACK").unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
     assert_eq!(listed(&store.change(pin("n", "m", None)).await.unwrap().unwrap()), ["n=m"]);
 }
 
@@ -178,4 +182,121 @@ async fn a_name_that_another_program_wrote_never_gets_to_haproxy() {
     other.execute("INSERT INTO pins (node, master, since) VALUES (?1, 'm1', 0)", ["n; clear map"]).unwrap();
     let error = store.load().await.unwrap_err();
     assert_eq!(error.fault, Fault::Illegal { name: "n; clear map".to_owned(), reason: Illegal::KeyWhiteSpace });
+}
+
+#[tokio::test]
+async fn a_store_that_is_open_is_told_with_its_process_and_may_be_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.change(pin("n", "m", None)).await.unwrap();
+    let told = fault(&path).await;
+    assert_eq!(told, Fault::InUse(format!("process {}", std::process::id())));
+    assert!(told.to_string().starts_with("is in use by another Mapsmith (process "), "{told}");
+    assert_eq!(listed(&SqliteStore::peek(&path).await.unwrap()), ["n=m"]);
+    let clone = store.clone();
+    drop(store);
+    assert!(matches!(fault(&path).await, Fault::InUse(_)), "a part of the daemon has it still");
+    drop(clone);
+    assert_eq!(listed(&SqliteStore::open(&path).await.unwrap().load().await.unwrap()), ["n=m"]);
+}
+
+#[tokio::test]
+async fn a_lock_file_that_an_ended_process_left_keeps_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.db");
+    for left in ["", "1", "4194305", "this is no number"] {
+        fs::write(folder.path().join("m.db.lock"), left).unwrap();
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(fault(&path).await, Fault::InUse(format!("process {}", std::process::id())), "{left:?}");
+        drop(store);
+    }
+}
+
+fn list(origin: &str, rows: &[(&str, &str, &[&str])]) -> LastGoodList {
+    let server = |(name, address, options): &(&str, &str, &[&str])| {
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+        Server {
+            name: (*name).to_owned(),
+            address: ServerAddress { ip: address.ip(), port: address.port() },
+            weight: Some(7),
+            backup: options.is_empty(),
+            options: ServerOptions::parse(&options).unwrap(),
+        }
+    };
+    let servers = rows.iter().map(|row| (row.0.to_owned(), server(row))).collect();
+    LastGoodList { origin: origin.to_owned(), servers }
+}
+
+#[tokio::test]
+async fn a_server_list_is_there_after_a_restart_just_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let rows: &[(&str, &str, &[&str])] = &[
+        ("s1", "10.0.0.1:8140", &["check", "maxconn 5", "maxqueue 6", "inter 2s", "source 10.0.0.1 usesrc clientip"]),
+        ("s2:x", "[fe80::1]:65535", &[]),
+    ];
+    let (puppet, app) = (list("source consul", rows), list("node map", &rows[..1]));
+    assert_eq!(store.last_good_lists().await.unwrap(), BTreeMap::new());
+    store.keep_list("puppet", Some(list("source older", &[]))).await.unwrap();
+    store.keep_list("puppet", Some(puppet.clone())).await.unwrap();
+    store.keep_list("app", Some(app.clone())).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path).await.unwrap();
+    let kept = BTreeMap::from([("puppet".to_owned(), puppet), ("app".to_owned(), app)]);
+    assert_eq!(store.last_good_lists().await.unwrap(), kept);
+    store.keep_list("puppet", None).await.unwrap();
+    assert_eq!(store.last_good_lists().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_list_that_another_program_wrote_never_gets_to_haproxy_and_the_others_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.keep_list("good", Some(list("node map", &[("s1", "10.0.0.1:1", &[])]))).await.unwrap();
+    let other = Connection::open(&path).unwrap();
+    let row = |name: &str, address: &str, weight: &str, option: &str| {
+        format!("[{{\"name\":{name:?},\"address\":{address:?},\"weight\":{weight},\"backup\":false,\"options\":[{option:?}]}}]")
+    };
+    for text in [
+        row("s1; shutdown", "10.0.0.1:1", "1", "check"),
+        row("s1", "10.0.0.1:1\ndel server a/b", "1", "check"),
+        row("s1", "evil.example:1", "1", "check"),
+        row("s1", "0.0.0.0:1", "1", "check"),
+        row("s1", "10.0.0.1:0", "1", "check"),
+        row("s1", "10.0.0.1:1", "257", "check"),
+        row("s1", "10.0.0.1:1", "1", "check; shutdown sessions"),
+        row("s1", "10.0.0.1:1", "1", "init-addr none"),
+        "[".to_owned(),
+        "{}".to_owned(),
+        "[7]".to_owned(),
+        String::new(),
+    ] {
+        other.execute("INSERT OR REPLACE INTO server_lists VALUES ('bad', 'node map', ?1)", [&text]).unwrap();
+        let lists = store.last_good_lists().await.unwrap();
+        assert_eq!(lists.keys().collect::<Vec<_>>(), ["good"], "{text}");
+    }
+    let fine = row("s1", "10.0.0.1:1", "1", "check");
+    other.execute("INSERT OR REPLACE INTO server_lists VALUES ('bad', 'node map', ?1)", [fine]).unwrap();
+    assert_eq!(store.last_good_lists().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_schema_keeps_its_overrides() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(MIGRATIONS[0]).unwrap();
+    old.execute("INSERT INTO pins (node, master, since) VALUES ('n', 'm', 0)", []).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+    drop(old);
+    assert_eq!(listed(&SqliteStore::peek(&path).await.unwrap()), ["n=m"]);
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(listed(&store.load().await.unwrap()), ["n=m"]);
+    store.keep_list("puppet", Some(list("node map", &[]))).await.unwrap();
+    assert_eq!(store.last_good_lists().await.unwrap().len(), 1);
 }

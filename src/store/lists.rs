@@ -1,0 +1,74 @@
+//! Keeps each backend's list in the store as it comes into force, so that a restart while its registry is silent begins with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::SqliteStore;
+use crate::model::DesiredServers;
+use crate::model::server::LastGoodList;
+
+/// How long a store that failed is left alone.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Follows the desired servers until shutdown. `origins` says where each backend's list comes from, for those whose list is kept;
+/// `stored` is what the store has. A store that fails keeps nothing else from going on.
+pub async fn keep_lists(
+    store: SqliteStore,
+    origins: BTreeMap<String, String>,
+    mut stored: BTreeMap<String, LastGoodList>,
+    mut desired: watch::Receiver<Option<Arc<DesiredServers>>>,
+    shutdown: CancellationToken,
+) {
+    let mut failing = false;
+    loop {
+        let latest = desired.borrow_and_update().clone();
+        match write(&store, &origins, &mut stored, latest.as_deref()).await {
+            Ok(()) if std::mem::replace(&mut failing, false) => tracing::info!("server lists can be stored again"),
+            Ok(()) => {}
+            Err(error) if !std::mem::replace(&mut failing, true) => {
+                tracing::error!("server lists can't be stored, so a restart would begin with older ones: {error}");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            biased;
+            Ok(()) = desired.changed() => {}
+            () = shutdown.cancelled() => return,
+            () = sleep(RETRY), if failing => {}
+        }
+    }
+}
+
+/// Writes what differs from what is stored.
+async fn write(
+    store: &SqliteStore,
+    origins: &BTreeMap<String, String>,
+    stored: &mut BTreeMap<String, LastGoodList>,
+    desired: Option<&DesiredServers>,
+) -> Result<(), super::StoreError> {
+    // A list that comes from elsewhere by now, or a backend that is declared no more: it must not come back one day.
+    let outdated: Vec<_> = stored
+        .iter()
+        .filter(|(backend, list)| origins.get(*backend) != Some(&list.origin))
+        .map(|(backend, _)| backend.clone())
+        .collect();
+    for backend in outdated {
+        store.keep_list(&backend, None).await?;
+        stored.remove(&backend);
+    }
+    for (backend, origin) in origins {
+        let Some(desired) = desired.and_then(|desired| desired.backends.get(backend)) else { continue };
+        if stored.get(backend).is_some_and(|list| list.servers == desired.servers) {
+            continue;
+        }
+        let list = LastGoodList { origin: origin.clone(), servers: desired.servers.clone() };
+        store.keep_list(backend, Some(list.clone())).await?;
+        stored.insert(backend.clone(), list);
+    }
+    Ok(())
+}
