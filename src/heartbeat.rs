@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// How often a task that waits for work says that it is there.
-pub const EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_secs(1);
 
 /// The tasks of one daemon, by name.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct Heartbeats {
 
 /// One task's signs of life.
 #[derive(Debug, Clone)]
-pub struct Heartbeat {
+struct Heartbeat {
     start: Instant,
     /// Milliseconds from `start` to the last one.
     last: Arc<AtomicU64>,
@@ -37,13 +37,18 @@ impl Default for Heartbeats {
 
 impl Heartbeats {
     /// A task's own, which begins to age now.
-    pub fn of(&self, task: impl Into<String>) -> Heartbeat {
+    fn of(&self, task: String) -> Heartbeat {
         let heartbeat = Heartbeat { start: self.start, last: Arc::default() };
         heartbeat.beat();
         // Nothing panics while it holds the lock.
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.insert(task.into(), heartbeat.clone());
+        tasks.insert(task, heartbeat.clone());
         heartbeat
+    }
+
+    /// Does a task's work, in which [`beat`], [`waiting`] and [`tick`] are its signs of life.
+    pub fn watch<W: Future>(&self, task: String, work: W) -> impl Future<Output = W::Output> + use<W> {
+        OWN.scope(self.of(task), work)
     }
 
     /// How long ago each task gave its last sign of life.
@@ -54,34 +59,44 @@ impl Heartbeats {
 }
 
 impl Heartbeat {
-    /// One that nobody looks at, for a task that is tried alone.
-    pub fn unwatched() -> Self {
-        Heartbeats::default().of("")
-    }
-
-    /// The task moves.
-    pub fn beat(&self) {
+    fn beat(&self) {
         self.last.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     /// How long ago that was, to the millisecond.
-    pub fn age(&self) -> Duration {
+    fn age(&self) -> Duration {
         self.start.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
     }
+}
 
-    /// Waits for work. Dropping the future drops what it waits for.
-    pub async fn waiting<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            self.beat();
-            tokio::select! {
-                biased;
-                result = &mut work => {
-                    self.beat();
-                    return result;
-                }
-                () = sleep(EVERY) => {}
+tokio::task_local! {
+    /// The heartbeat of the task that runs, where it has one.
+    static OWN: Heartbeat;
+}
+
+/// The task that runs moves. One that nobody watches says it to nobody.
+pub fn beat() {
+    let _ = OWN.try_with(Heartbeat::beat);
+}
+
+/// Resolves once it is time for the next sign of life, and gives it: for a loop that waits for several things.
+pub async fn tick() {
+    sleep(EVERY).await;
+    beat();
+}
+
+/// Waits for work. Dropping the future drops what it waits for.
+pub async fn waiting<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        beat();
+        tokio::select! {
+            biased;
+            result = &mut work => {
+                beat();
+                return result;
             }
+            () = tick() => {}
         }
     }
 }
@@ -93,8 +108,8 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_is_stuck_in_its_work_ages_and_one_that_waits_for_work_does_not() {
         let heartbeats = Heartbeats::default();
-        let (stuck, waits) = (heartbeats.of("stuck"), heartbeats.of("waits"));
-        let task = tokio::spawn(async move { waits.waiting(std::future::pending::<()>()).await });
+        let stuck = heartbeats.of("stuck".to_owned());
+        let task = tokio::spawn(heartbeats.watch("waits".to_owned(), waiting(std::future::pending::<()>())));
         let age = |task: &str| heartbeats.ages().into_iter().find(|(name, _)| name == task).expect("it has one").1;
         // The ages of both at one moment, until the one that waits has said again that it is there.
         let began = stuck.age();

@@ -14,7 +14,7 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::haproxy::{MapClient, MapName};
-use crate::heartbeat::Heartbeats;
+use crate::heartbeat::{self, Heartbeats};
 use crate::http;
 use crate::model::SourceState;
 use crate::reconcile::decide::{Decider, Inputs};
@@ -38,7 +38,7 @@ use control::Gateway;
 /// How many approvals may wait for the decision at hand: one operator, one change; more callers simply wait.
 const APPROVALS_WAITING: usize = 4;
 /// The task without which nothing is decided, by its name in the metrics.
-const DECIDER: &str = "decide";
+const DECIDER: &str = "map";
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in hand may take to end after a signal, before the program leaves all the same.
@@ -78,17 +78,13 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let decider = if take_over { decider.take_over() } else { decider };
     let shutdown = CancellationToken::new();
     let (requests, looks) = (PollRequests::new(), EarlyLooks::new());
-    let heartbeats = Heartbeats::default();
-    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    let mut tasks = Tasks::default();
 
     // Without a store the overrides stay as they are, none.
     let overrides = keeper.as_ref().map_or_else(|| watch::channel(Arc::default()).1, Keeper::subscribe);
     if let Some(keeper) = keeper.clone() {
         let stop = shutdown.clone();
-        tasks.spawn(async move {
-            keeper.run(stop).await;
-            "the keeper of overrides"
-        });
+        tasks.start("overrides", keeper.run(stop));
     }
 
     let mut states = Vec::new();
@@ -98,9 +94,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
             watch::channel(SourceState::before_first_poll(source.name.clone(), source.kind.to_string(), source.required));
         states.push(state);
         let (source, requests, looks, shutdown) = (source.clone(), requests.clone(), looks.clone(), shutdown.clone());
-        tasks.spawn(async move {
+        tasks.start(format!("source {}", source.name), async move {
             poller::run(registry, &source, requests, &looks, sender, shutdown).await;
-            "a source's poller"
         });
     }
 
@@ -111,10 +106,9 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
             watch::channel(SourceState::before_first_poll(source.name.clone(), source.kind.to_string(), source.required));
         lists.push(state);
         let (source, requests, shutdown) = (source.clone(), requests.clone(), shutdown.clone());
-        tasks.spawn(async move {
+        tasks.start(format!("source {}", source.name), async move {
             // What HAProxy learns is about nodes.
             poller::run(registry, &source, requests, &EarlyLooks::new(), sender, shutdown).await;
-            "a source's poller"
         });
     }
 
@@ -135,10 +129,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         reports.push(report);
         clients.push(MapClient::of(instance, &map_name));
         let (wanted, shutdown) = (wanted.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            task.run(wanted, sender, shutdown).await;
-            "an instance's task"
-        });
+        tasks.start(format!("instance {}", instance.name), task.run(wanted, sender, shutdown));
     }
 
     let (decision_sender, decision) = watch::channel(decider.decision().clone());
@@ -150,10 +141,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         let lists = store.last_good_lists().await?;
         server_decider = server_decider.resume(&lists);
         let (origins, desired, stop) = (stored_lists(&settings), desired_servers.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            keep_lists(store, origins, lists, desired, stop).await;
-            "the keeper of server lists"
-        });
+        tasks.start("server lists in the store", keep_lists(store, origins, lists, desired, stop));
     }
     let gateway = Arc::new(Gateway {
         sources: states.clone(),
@@ -169,65 +157,70 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         overrides: keeper,
         metrics,
         settings: Arc::clone(&settings),
-        heartbeats: heartbeats.clone(),
+        heartbeats: tasks.heartbeats.clone(),
     });
     // Samples of durations are kept until somebody asks for the metrics; folded now and then, they don't pile up.
     let (handle, stop) = (gateway.metrics.clone(), shutdown.clone());
-    tasks.spawn(async move {
+    tasks.start("metrics", async move {
         let fold = async {
             loop {
-                sleep(METRICS_UPKEEP).await;
+                heartbeat::waiting(sleep(METRICS_UPKEEP)).await;
                 handle.run_upkeep();
             }
         };
         stop.run_until_cancelled(fold).await;
-        "the metrics' upkeep"
     });
 
-    let heartbeat = heartbeats.of(DECIDER);
     let decider = decider.with_screens(screens);
     let inputs = Inputs { sources: states, overrides, targets, approvals };
     let (file_check, stop) = (settings.schedule.observe, shutdown.clone());
-    tasks.spawn(async move {
-        decider.run(inputs, file_check, (decision_sender, wanted_sender), heartbeat, stop).await;
-        "the decision's task"
-    });
-    let stop = shutdown.clone();
-    tasks.spawn(async move {
-        let outputs = (server_decision_sender, desired_servers_sender);
-        server_decider.run(lists, map_decision, server_approvals, outputs, stop).await;
-        "the server lists' task"
-    });
+    tasks.start(DECIDER, decider.run(inputs, file_check, (decision_sender, wanted_sender), stop));
+    let (outputs, stop) = ((server_decision_sender, desired_servers_sender), shutdown.clone());
+    tasks.start("server lists", server_decider.run(lists, map_decision, server_approvals, outputs, stop));
 
     tracing::info!(address = %listener.local_addr()?, "API listening");
     let (router, stop) = (http::router(gateway, token), shutdown.clone());
-    tasks.spawn(async move {
-        http::serve(listener, router, most_connections, stop).await;
-        "the API"
-    });
+    tasks.start("API", http::serve(listener, router, most_connections, stop));
 
     let (clock, stop, ticks) = (settings.schedule.clone(), shutdown.clone(), requests.clone());
-    tasks.spawn(async move {
+    tasks.start("schedule", async move {
         if let Err(error) = schedule::run(&clock, ticks, stop).await {
             tracing::error!("the schedule ended: {error}");
         }
-        "the schedule"
     });
 
-    let died = signals.wait_for_end(&requests, &mut tasks).await;
+    let died = signals.wait_for_end(&requests, &mut tasks.running).await;
     shutdown.cancel();
     tokio::select! {
-        drained = timeout(SHUTDOWN_BOUND, async { while tasks.join_next().await.is_some() {} }) => if drained.is_err() {
+        drained = timeout(SHUTDOWN_BOUND, async { while tasks.running.join_next().await.is_some() {} }) => if drained.is_err() {
             bail!("some tasks did not end within {SHUTDOWN_BOUND:?} after the signal");
         },
         signal = signals.end() => bail!("a second {signal}: left without waiting for the step in hand"),
     }
     match died {
-        Some(task) => bail!("{task} ended unexpectedly"),
+        Some(task) => bail!("the task {task:?} ended unexpectedly"),
         None => {
             tracing::info!("stopped");
             Ok(())
         }
+    }
+}
+
+/// What the daemon does side by side.
+#[derive(Default)]
+struct Tasks {
+    heartbeats: Heartbeats,
+    running: JoinSet<String>,
+}
+
+impl Tasks {
+    fn start(&mut self, name: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
+        let name = name.into();
+        let work = self.heartbeats.watch(name.clone(), work);
+        self.running.spawn(async move {
+            work.await;
+            name
+        });
     }
 }
 
@@ -273,7 +266,7 @@ impl Signals {
     }
 
     /// Waits for SIGTERM or SIGINT, passing SIGHUPs on as poll requests; or for a task that ends by itself, which none should.
-    async fn wait_for_end(&mut self, requests: &PollRequests, tasks: &mut JoinSet<&'static str>) -> Option<String> {
+    async fn wait_for_end(&mut self, requests: &PollRequests, tasks: &mut JoinSet<String>) -> Option<String> {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {
@@ -289,8 +282,8 @@ impl Signals {
                     requests.request_everything();
                 }
                 Some(ended) = tasks.join_next() => return Some(match ended {
-                    Ok(task) => task.to_owned(),
-                    Err(error) => format!("a task ({error})"),
+                    Ok(task) => task,
+                    Err(error) => error.to_string(),
                 }),
             }
         }

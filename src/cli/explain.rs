@@ -61,6 +61,9 @@ fn text(report: &ExplainReport) -> String {
             (Some(master), _, _) => master.clone(),
             (None, Some(reason), _) => paint(Colour::Yellow, &format!("left out: {reason}")),
             (None, None, Some(_)) => "does not know the node".to_owned(),
+            (None, None, None) if report.master.is_some() => {
+                paint(Colour::Yellow, "has not answered since the start; the map file's map stays in force")
+            }
             (None, None, None) => paint(Colour::Yellow, "has not answered yet"),
         };
         let answered = source.answered_at.map_or(String::new(), |at| format!(", answered {}", ago(at)));

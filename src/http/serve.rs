@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::heartbeat;
 use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED};
 
 /// The most connections at once, however many descriptors there may be.
@@ -52,6 +53,7 @@ pub async fn serve(listener: TcpListener, router: Router, most: usize, shutdown:
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => continue,
+            () = heartbeat::tick() => continue,
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -20,6 +20,7 @@ use super::resolve::{Lookup, Resolver};
 use crate::damp::Damper;
 use crate::desire::servers::{self, Resolved};
 use crate::guard::{self, Limits, Subject};
+use crate::heartbeat;
 use crate::model::server::{LastGoodList, Manage, ServerOptions};
 use crate::model::server_list::{Host, LeftOut};
 use crate::model::status::{BackendStatus, LeavingServer};
@@ -250,6 +251,7 @@ impl ServerDecider {
         outputs.0.send_replace(self.decision(Duration::ZERO));
         let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
         loop {
+            heartbeat::beat();
             let states: Vec<_> = sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
             let decision = map.borrow_and_update().clone();
             let lists = self.lists(&states, &decision);
@@ -279,6 +281,7 @@ impl ServerDecider {
                     () = shutdown.cancelled() => return,
                     // A poller that ended leaves its last state; only the shutdown ends pollers.
                     good = any_changed(&mut sources) => if good { break 'quiet } else { return },
+                    () = heartbeat::tick() => {}
                     changed = map.changed() => if changed.is_err() { return } else { break 'quiet },
                     Some(approval) = approvals.recv() => {
                         let Approval { id, answer: sender } = approval;

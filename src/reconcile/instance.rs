@@ -18,6 +18,7 @@ use super::rows::{InstanceRows, RefusedRow};
 use super::servers::ServerKeeper;
 use super::{AskSources, Wanted};
 use crate::haproxy::{Glance, Level, MapClient, MapCounters, MapName, ReplyError, RuntimeError};
+use crate::heartbeat;
 use crate::model::status::{ApplyReport, DriftKind, InstanceState, InstanceStatus, ProcessInfo, Strategy};
 use crate::model::{LearnedRoute, Revision};
 use crate::plan::cost::EditCounts;
@@ -267,13 +268,18 @@ impl Instance {
                 let look = wanted.as_ref().map(|wanted| wanted.look);
                 number != tried || (!failing && look != seen)
             });
-            let question = tokio::select! {
-                () = shutdown.cancelled() => None,
-                changed = news => if changed.is_err() { break } else { None },
-                question = rows::question(&mut self.rows) => Some(question),
-                () = lists_changed(&mut self.servers), if !failing => None,
-                () = sleep(wait) => None,
-            };
+            let (rows, servers) = (&mut self.rows, &mut self.servers);
+            let woken = heartbeat::waiting(async {
+                tokio::select! {
+                    () = shutdown.cancelled() => Some(None),
+                    changed = news => changed.is_ok().then_some(None),
+                    question = rows::question(rows) => Some(Some(question)),
+                    () = lists_changed(servers), if !failing => Some(None),
+                    () = sleep(wait) => Some(None),
+                }
+            });
+            // Whoever decides has ended; the shutdown follows.
+            let Some(question) = woken.await else { break };
             if let Some(question) = question {
                 self.answer(question).await;
             }

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use super::early::{EarlyLooks, Pace};
 use super::schedule::Requested;
 use super::{Extent, Notes, PollRequests, Polled, Source, SourceError};
+use crate::heartbeat;
 use crate::model::status::{PollKind, PollReport, milliseconds};
 use crate::model::{Content, Illegal, Snapshot, SourceState};
 use crate::settings;
@@ -133,7 +134,9 @@ impl<C: Content> Poller<C> {
 
     async fn run(mut self, mut source: Box<dyn Source<C>>) {
         loop {
+            heartbeat::beat();
             source = self.poll(source).await;
+            heartbeat::beat();
             let retry = (self.failures > 0).then(|| {
                 let pause = Instant::now() + self.pacing.pause(self.failures);
                 self.rests_until.map_or(pause, |rest| rest.max(pause))
@@ -156,6 +159,7 @@ impl<C: Content> Poller<C> {
                         break;
                     }
                     () = pause(retry) => break,
+                    () = heartbeat::tick() => {}
                     // A source that fails is left to its retries, which bring everything.
                     nodes = self.looks.next(), if self.failures == 0 => self.look_early(source.as_mut(), &nodes).await,
                 }

@@ -8,6 +8,7 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::heartbeat;
 use crate::settings::{self, PollSchedule};
 
 /// What was asked for so far.
@@ -95,7 +96,7 @@ pub async fn run(
     let failed = |error| ScheduleError { schedule: schedule.poll.clone(), error };
     loop {
         let mut ticker = Ticker::start(&schedule.poll).await.map_err(failed)?;
-        let ended = shutdown.run_until_cancelled(ticker.run(schedule, &requests)).await;
+        let ended = shutdown.run_until_cancelled(heartbeat::waiting(ticker.run(schedule, &requests))).await;
         // Its own task looks at a flag every 500 ms and ends.
         ticker.scheduler.shutdown().await.map_err(failed)?;
         match ended {

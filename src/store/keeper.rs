@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fault, Store, StoreError};
+use crate::heartbeat;
 use crate::model::{OverrideChange, Overrides};
 
 /// The longest sleep until a pin's end: the clock may be set meanwhile.
@@ -106,6 +107,7 @@ impl Keeper {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep(rest) => {}
+                () = heartbeat::tick() => {}
                 // The sender is ours, so this is a change and never an end.
                 _ = latest.changed() => {}
             }

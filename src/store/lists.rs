@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::SqliteStore;
+use crate::heartbeat;
 use crate::model::DesiredServers;
 use crate::model::server::LastGoodList;
 
@@ -37,7 +38,7 @@ pub async fn keep_lists(
         }
         tokio::select! {
             biased;
-            Ok(()) = desired.changed() => {}
+            Ok(()) = heartbeat::waiting(desired.changed()) => {}
             () = shutdown.cancelled() => return,
             () = sleep(RETRY), if failing => {}
         }

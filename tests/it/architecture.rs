@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("guard", &["model"]),
     ("damp", &["guard"]),
     ("references", &["model"]),
-    ("http", &["model", "references", "telemetry"]),
+    ("http", &["heartbeat", "model", "references", "telemetry"]),
     // Leaves that the edges may use.
     ("telemetry", &[]),
     ("heartbeat", &[]),

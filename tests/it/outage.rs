@@ -61,6 +61,9 @@ fn a_restart_during_an_outage_keeps_every_route_right() {
                 let status = mapsmith.get("/v1/status").1;
                 (status["waiting_for"] == json!(["registry"]) || status["held"][0]["id"].is_string()).then_some(())
             });
+            let (_, text) = printed(&mapsmith.cli(&["explain", "n007"]));
+            let said = text.contains("has not answered since the start; the map file's map stays in force");
+            assert!(text.contains("node n007 goes to m1") && (said || text.contains("HELD BY THE GUARD")), "{outage}: {text}");
             let (code, text) = printed(&mapsmith.cli(&["status"]));
             let said = text.contains("WAITING for an answer of registry: the map file's map stays in force");
             assert!(code != 0 && (said || text.contains("HELD BY THE GUARD")), "{outage}: {code}\n{text}");

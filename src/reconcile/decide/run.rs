@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::Wanted;
 use super::{Approval, ApprovalError, Decider, Decision};
-use crate::heartbeat::{self, Heartbeat};
+use crate::heartbeat;
 use crate::model::{HeldChange, Overrides, SourceState};
 use crate::references::Targets;
 
@@ -42,7 +42,6 @@ impl Decider {
         inputs: Inputs,
         file_check: Duration,
         outputs: (watch::Sender<Decision>, watch::Sender<Option<Wanted>>),
-        heartbeat: Heartbeat,
         shutdown: CancellationToken,
     ) {
         let Inputs { mut sources, mut overrides, mut targets, mut approvals } = inputs;
@@ -62,7 +61,7 @@ impl Decider {
         }
         let _ = shutdown.run_until_cancelled(self.screens.first_looks()).await;
         loop {
-            heartbeat.beat();
+            heartbeat::beat();
             let whole = tokio::select! {
                 biased;
                 // On the answers as they were: an operator does not wait for a registry.
@@ -91,7 +90,6 @@ impl Decider {
             }
             let retry = Instant::now() + FILE_RETRY;
             'quiet: loop {
-                heartbeat.beat();
                 let news = select_all(sources.iter_mut().map(|source| Box::pin(source.changed())));
                 tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -115,7 +113,7 @@ impl Decider {
                         rested = Instant::now() + TARGETS_REST;
                         break 'quiet;
                     }
-                    () = sleep(heartbeat::EVERY) => {}
+                    () = heartbeat::tick() => {}
                     () = self.screens.changed() => break 'quiet,
                     () = sleep_until(retry), if self.file.error.is_some() || self.screens.waiting() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {

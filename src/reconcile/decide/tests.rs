@@ -697,7 +697,6 @@ async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one
         Inputs { sources: vec![first, second], overrides: ordered, targets: Vec::new(), approvals },
         hour,
         outputs,
-        crate::heartbeat::Heartbeat::unwatched(),
         stop.clone(),
     ));
     let revision = |decision: &Decision| {
