@@ -11,8 +11,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::DECIDER;
 use crate::desire::{self, SourceView};
 use crate::haproxy::MapClient;
+use crate::heartbeat::Heartbeats;
 use crate::http::Control;
 use crate::http::dto::{
     ExplainChange, ExplainInstance, ExplainReport, ExplainSource, LearnedReport, MasterLoad, Readiness, ReferencesReport,
@@ -28,10 +30,13 @@ use crate::reconcile::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
 use crate::store::Keeper;
-use crate::telemetry::SOURCE_ANSWER_AGE;
+use crate::telemetry::{SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
 
 /// How long `explain` waits for one instance: a person is watching.
 const EXPLAIN_BOUND: Duration = Duration::from_secs(2);
+
+/// How long the task that decides may give no sign of life before the process counts as ill: many times its longest work.
+const DECIDES_WITHIN: Duration = Duration::from_secs(60);
 
 /// The running program, as the API sees it.
 pub(super) struct Gateway {
@@ -50,6 +55,7 @@ pub(super) struct Gateway {
     pub overrides: Option<Keeper>,
     pub metrics: PrometheusHandle,
     pub settings: Arc<Settings>,
+    pub heartbeats: Heartbeats,
 }
 
 impl Gateway {
@@ -133,6 +139,8 @@ impl Gateway {
         let count = self.instances.len();
         if let Some(error) = decision.file.as_ref().and_then(|file| file.error.as_ref()) {
             (ReloadOutcome::FileFailed, format!("the map file can't be written: {error}"))
+        } else if let Some(writer) = &decision.read_only {
+            (ReloadOutcome::ReadOnly, read_only(writer))
         } else if !decision.active {
             (ReloadOutcome::SourceFailed, format!("still waiting for: {}", decision.waiting_for.join(", ")))
         } else if !behind.is_empty() {
@@ -200,6 +208,12 @@ impl Gateway {
     }
 }
 
+fn read_only(writer: &str) -> String {
+    format!(
+        "this Mapsmith changes nothing, for another one writes the map file ({writer}); stop one of the two, or use `run --take-over`"
+    )
+}
+
 /// What was ordered, for a person, with a warning where no node has the master that gets nodes: it may be a slip of the pen.
 fn told(change: &OverrideChange, decision: &Decision) -> String {
     let unknown = |master: &str| {
@@ -259,6 +273,7 @@ impl Control for Gateway {
             last_change: decision.log.last().cloned(),
             held: self.all_held(&decision),
             waiting_for: decision.waiting_for,
+            read_only: decision.read_only,
             pins: decision.overrides.pins().len(),
             drained: decision.overrides.drained().cloned().collect(),
             stuck: decision.stuck,
@@ -267,6 +282,7 @@ impl Control for Gateway {
                 unknown_are: self.settings.references.unknown,
                 not_ready_are: self.settings.references.not_ready,
             },
+            rejected: (*decision.rejected).clone(),
             map_file: decision.file,
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
             servers_number: self.servers_number(),
@@ -280,16 +296,26 @@ impl Control for Gateway {
         self.all_held(&decision)
     }
 
+    fn stands_still(&self) -> Option<String> {
+        let ages = self.heartbeats.ages();
+        let (task, age) = ages.iter().find(|(task, age)| task == DECIDER && *age > DECIDES_WITHIN)?;
+        Some(format!("the task {task:?} has not moved for {} s; restart Mapsmith", age.as_secs()))
+    }
+
     fn readiness(&self) -> Readiness {
         let decision = self.decision.borrow();
         let mut missing: Vec<String> =
-            decision.waiting_for.iter().map(|name| format!("source {name} has not answered yet")).collect();
-        if !decision.active && missing.is_empty() {
-            missing.push("there is no desired map yet".to_owned());
+            decision.waiting_for.iter().map(|name| format!("source {name} has not answered since the start")).collect();
+        match &decision.read_only {
+            Some(_) => missing.push("another Mapsmith writes the map file, so this one changes nothing".to_owned()),
+            None if !decision.active && missing.is_empty() => missing.push("there is no desired map yet".to_owned()),
+            None => {}
         }
+        let file = decision.file.as_ref().and_then(|file| file.error.as_ref());
+        missing.extend(file.map(|_| "the map file can't be written, so no change can come into force".to_owned()));
         let reports = self.instance_reports();
         let in_step = |report: &&InstanceReport| matches!(report.status.state, InstanceState::InStep { .. });
-        let ready = decision.active && reports.iter().any(|report| in_step(&report));
+        let ready = decision.active && file.is_none() && reports.iter().any(|report| in_step(&report));
         let behind = reports.iter().filter(|report| !in_step(report));
         // Whoever asks need not have shown a token, so no path and no error: those are in `/v1/status`.
         missing.extend(behind.map(|report| format!("instance {}: {}", report.status.name, report.status.state.in_brief())));
@@ -419,6 +445,7 @@ impl Control for Gateway {
         });
         ExplainReport {
             reference,
+            rejected: decision.rejected.of_node(&node).cloned(),
             master: in_force.map(str::to_owned),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {
@@ -517,6 +544,9 @@ impl Control for Gateway {
                 let age = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
                 gauge!(SOURCE_ANSWER_AGE, "source" => status.name).set(age);
             }
+        }
+        for (task, age) in self.heartbeats.ages() {
+            gauge!(TASK_HEARTBEAT_AGE, "task" => task).set(age.as_secs_f64());
         }
         self.metrics.render()
     }

@@ -36,7 +36,7 @@ pub(super) fn exit_code(outcome: ReloadOutcome) -> u8 {
     match outcome {
         ReloadOutcome::Requested | ReloadOutcome::InStep => GOOD,
         ReloadOutcome::Held => HELD,
-        ReloadOutcome::SourceFailed | ReloadOutcome::Behind | ReloadOutcome::FileFailed => FAILED,
+        _ => FAILED,
     }
 }
 
@@ -48,7 +48,7 @@ fn text(report: &ReloadReport) -> String {
         // The whole story of it comes last.
         ReloadOutcome::Held => paint(Colour::Red, "held back by the guard"),
         ReloadOutcome::InStep => paint(Colour::Green, &report.message),
-        ReloadOutcome::SourceFailed | ReloadOutcome::Behind | ReloadOutcome::FileFailed => paint(Colour::Red, &report.message),
+        _ => paint(Colour::Red, &report.message),
     };
     text.push('\n');
     for source in &report.sources {

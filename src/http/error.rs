@@ -42,7 +42,7 @@ pub(super) fn status_of(outcome: ReloadOutcome) -> StatusCode {
     match outcome {
         ReloadOutcome::InStep => StatusCode::OK,
         ReloadOutcome::Requested | ReloadOutcome::Behind => StatusCode::ACCEPTED,
-        ReloadOutcome::Held => StatusCode::CONFLICT,
+        ReloadOutcome::Held | ReloadOutcome::ReadOnly => StatusCode::CONFLICT,
         ReloadOutcome::SourceFailed => StatusCode::BAD_GATEWAY,
         ReloadOutcome::FileFailed => StatusCode::INTERNAL_SERVER_ERROR,
     }

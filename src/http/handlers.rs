@@ -155,8 +155,11 @@ pub(super) async fn metrics(State(control): Shared) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], control.metrics()).into_response()
 }
 
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+pub(super) async fn healthz(State(control): Shared) -> (StatusCode, String) {
+    match control.stands_still() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
+    }
 }
 
 pub(super) async fn readyz(State(control): Shared) -> Response {

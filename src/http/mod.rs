@@ -33,6 +33,8 @@ pub trait Control: Send + Sync + 'static {
     fn status(&self) -> StatusReport;
     /// The changes that the guard holds back, the map's first.
     fn held(&self) -> Vec<HeldChange>;
+    /// Which task stands still, if one does without which nothing is decided.
+    fn stands_still(&self) -> Option<String>;
     /// Whether a desired map exists and at least one instance holds it.
     fn readiness(&self) -> Readiness;
     /// Polls every source now; with `wait` answers when every instance holds the result, or when the time is over.

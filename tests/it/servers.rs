@@ -101,6 +101,23 @@ fn what_can_be_changed_in_place_is_changed_in_place() {
 }
 
 #[test]
+fn servers_come_and_go_behind_a_socket_with_severity_output() {
+    for binary in installed() {
+        for level in ["admin severity-output number", "admin severity-output string"] {
+            let masters = masters(&["m1", "m2"]);
+            let gateway = with_backend(Gateway::plan(binary).level(level).entry("node1", BACKEND), ROUND_ROBIN).start();
+            let pool = Pool::start(&listed(&masters));
+            let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
+            settles(&gateway, &mapsmith, &listed(&masters));
+            let moved = [("m1", masters[1].address())];
+            pool.lists(&moved);
+            settles(&gateway, &mapsmith, &moved);
+            assert_eq!(metric(&mapsmith, "mapsmith_server_refusals_total{haproxy=\"edge1\"}"), Some(0.0), "{}", mapsmith.log());
+        }
+    }
+}
+
+#[test]
 fn a_server_that_the_configuration_gives_by_name_follows_its_list() {
     for binary in oldest_and_newest() {
         let masters = masters(&["old", "new"]);

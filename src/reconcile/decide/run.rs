@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::super::Wanted;
 use super::{Approval, ApprovalError, Decider, Decision};
+use crate::heartbeat::{self, Heartbeat};
 use crate::model::{HeldChange, Overrides, SourceState};
 use crate::references::Targets;
 
@@ -41,6 +42,7 @@ impl Decider {
         inputs: Inputs,
         file_check: Duration,
         outputs: (watch::Sender<Decision>, watch::Sender<Option<Wanted>>),
+        heartbeat: Heartbeat,
         shutdown: CancellationToken,
     ) {
         let Inputs { mut sources, mut overrides, mut targets, mut approvals } = inputs;
@@ -53,10 +55,14 @@ impl Decider {
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
+        // The map file is the last good map: nothing is waited for to keep it in force.
+        publish(&self);
         if self.actions.matter() {
             first_looks(&mut targets, &shutdown).await;
         }
+        let _ = shutdown.run_until_cancelled(self.screens.first_looks()).await;
         loop {
+            heartbeat.beat();
             let whole = tokio::select! {
                 biased;
                 // On the answers as they were: an operator does not wait for a registry.
@@ -83,7 +89,9 @@ impl Decider {
                 // The round in hand goes on.
                 continue;
             }
+            let retry = Instant::now() + FILE_RETRY;
             'quiet: loop {
+                heartbeat.beat();
                 let news = select_all(sources.iter_mut().map(|source| Box::pin(source.changed())));
                 tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -107,9 +115,13 @@ impl Decider {
                         rested = Instant::now() + TARGETS_REST;
                         break 'quiet;
                     }
-                    () = sleep(FILE_RETRY), if self.file.error.is_some() => break 'quiet,
+                    () = sleep(heartbeat::EVERY) => {}
+                    () = self.screens.changed() => break 'quiet,
+                    () = sleep_until(retry), if self.file.error.is_some() || self.screens.waiting() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
                         publish(&self);
+                        // Where another Mapsmith has ended, its file is only the beginning.
+                        break 'quiet;
                     },
                 }
             }

@@ -92,7 +92,7 @@ fn a_status_while_a_required_source_is_waited_for() {
     revision   0 (the map file as it was found), 3 entries
     masters    master1 3
     map file   [GATEWAY]/node-master.map
-    WAITING for a first answer of registry: nothing is applied until then
+    WAITING for an answer of registry: nothing is applied until then
 
     sources
       registry  http_json  no answer yet    last poll FAILED [AGE] ago after [N] ms
