@@ -64,7 +64,9 @@ pub enum RuntimeError {
         source: io::Error,
     },
     /// HAProxy accepts and does not answer.
-    #[error("{address}: {command:?}: no answer within {waited:?}; the process may be stopped or stuck")]
+    #[error(
+        "{address}: {command:?}: no answer within {waited:?}; the process may be stopped or stuck, or other programs hold every connection that its `stats maxconn` allows (10 unless set)"
+    )]
     Silent {
         /// The socket.
         address: String,

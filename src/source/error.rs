@@ -57,6 +57,14 @@ pub enum Fault {
         /// The TLS library's words.
         cause: String,
     },
+    /// The server's certificate is of a kind that is not taken any more, or never was.
+    #[error("the server's certificate {reason} ({cause})")]
+    ServerUnfit {
+        /// Why, and what to do.
+        reason: &'static str,
+        /// The TLS library's words.
+        cause: String,
+    },
     /// The server ended the handshake because of this client's certificate, or for want of one.
     #[error("{} ({alert})", refused_certificate(cert.as_ref()))]
     ClientCertificateRefused {
@@ -191,8 +199,14 @@ impl fmt::Display for Position {
 
 fn trusted_by(ca: Option<&PathBuf>) -> String {
     match ca {
-        Some(ca) => format!("only the CA in {} (ca) is trusted", ca.display()),
-        None => "set ca to the CA's certificate (for PuppetDB: the Puppet CA's)".to_owned(),
+        Some(ca) => format!(
+            "only the CA in {} (ca) is trusted: name the CA that signed it there, or the certificate itself if it is self-signed",
+            ca.display()
+        ),
+        None => {
+            "set ca to the CA's certificate (for PuppetDB: the Puppet CA's), or to the certificate itself if it is self-signed"
+                .to_owned()
+        }
     }
 }
 
