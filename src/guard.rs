@@ -20,29 +20,46 @@ pub enum Limit {
     Entries(usize),
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum LimitText {
-    Text(String),
-    Number(usize),
-}
-
 impl TryFrom<LimitText> for Limit {
     type Error = String;
 
     fn try_from(text: LimitText) -> Result<Self, String> {
         match text {
-            LimitText::Text(text) => text.parse(),
             LimitText::Number(entries) => Ok(Self::Entries(entries)),
+            LimitText::Share(share) if (0.0..=1.0).contains(&share) => {
+                // Rounded, for 0.07 * 100 is a little more than 7.
+                let percent = (share * 100.0 * 1e6).round() / 1e6;
+                Err(format!("{share} may be a share or a number; write \"{percent}%\" for this share of the entries in force"))
+            }
+            LimitText::Share(number) => Err(wrong_limit(&number.to_string())),
+            LimitText::Text(text) => match text.trim().parse::<usize>() {
+                Ok(number) => Err(format!(
+                    "{text:?} may be a share or a number; write \"{number}%\" for a share, or {number} without quotes for a number of entries"
+                )),
+                Err(_) => text.parse(),
+            },
         }
     }
+}
+
+/// What may stand in the settings where a limit is expected.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "write a share like \"20%\" (0% to 100%) or a number of entries like 500")]
+enum LimitText {
+    Number(usize),
+    Share(f64),
+    Text(String),
+}
+
+fn wrong_limit(text: &str) -> String {
+    format!("{text:?} is no limit: write a share like \"20%\" (0% to 100%) or a number of entries like 500")
 }
 
 impl FromStr for Limit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no limit: write a share like \"20%\" (0% to 100%) or a number of entries like 500");
+        let wrong = || wrong_limit(text);
         match text.strip_suffix('%') {
             Some(percent) => match percent.trim().parse::<f64>() {
                 Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self::Percent(percent)),
@@ -128,13 +145,24 @@ pub fn judge(
             Limit::Percent(percent) => count as f64 > in_force as f64 * percent / 100.0,
         };
         if broken {
-            let share = count as f64 * 100.0 / in_force.max(1) as f64;
+            let share = share(count, in_force, limit);
             return Err(format!(
-                "the change would {what} {count} of the {in_force} {parts} in force ({share:.1}%), guard.{setting} allows {limit}"
+                "the change would {what} {count} of the {in_force} {parts} in force ({share}%), guard.{setting} allows {limit}"
             ));
         }
     }
     Ok(())
+}
+
+/// Which per cent the part is of the whole, with as many digits as tell it from the limit that it is over.
+fn share(count: usize, in_force: usize, limit: Limit) -> String {
+    let share = count as f64 * 100.0 / in_force.max(1) as f64;
+    let shown = |digits: usize| format!("{share:.digits$}");
+    let told = |text: &String| match limit {
+        Limit::Percent(most) => text.parse().is_ok_and(|shown: f64| shown > most),
+        Limit::Entries(_) => true,
+    };
+    (1..=12).map(shown).find(told).unwrap_or_else(|| shown(1))
 }
 
 #[cfg(test)]
@@ -164,6 +192,23 @@ mod tests {
             judge(Subject::Map, &limits, Some(100), 100, counts(51, 0)).unwrap_err(),
             "the change would move 51 of the 100 entries in force (51.0%), guard.max_moved allows 50%"
         );
+    }
+
+    #[test]
+    fn the_figures_of_a_broken_limit_are_never_equal() {
+        let limits = |percent| Limits { max_removed: Limit::Percent(percent), ..Limits::default() };
+        for (percent, removed, in_force, told) in [
+            (50.0, 50_001, 100_000, "(50.001%), guard.max_removed allows 50%"),
+            (50.0, 500_001, 1_000_000, "(50.0001%), guard.max_removed allows 50%"),
+            (12.5, 126, 1_000, "(12.6%), guard.max_removed allows 12.5%"),
+            (33.3, 1, 3, "(33.33%), guard.max_removed allows 33.3%"),
+            (20.0, 21, 100, "(21.0%), guard.max_removed allows 20%"),
+            (0.0, 1, 1_000_000, "(0.0001%), guard.max_removed allows 0%"),
+        ] {
+            let limits = Limits { small: 0, ..limits(percent) };
+            let reason = judge(Subject::Map, &limits, Some(in_force), in_force - removed, counts(0, removed)).unwrap_err();
+            assert!(reason.ends_with(told), "{reason}");
+        }
     }
 
     #[test]

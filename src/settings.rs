@@ -1,26 +1,37 @@
 //! Settings: a TOML, YAML or JSON file, overlaid by `MAPSMITH__SECTION__KEY` variables, checked as a whole.
 //!
-//! Every problem is named at once, with its key, so that an operator mends a file in one go.
+//! Every problem is named at once, with its line and key, so that an operator mends a file in one go. `text` reads, `tree` makes
+//! these types of what was read and tells all that has no sense, and [`Settings`] tells what contradicts itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use config::{Config, ConfigError, File};
 use reqwest::Url;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::guard::Limits;
 use crate::model::{RuntimeAddress, name, server};
 use crate::references::Actions;
 
 pub mod backend;
+mod schedule;
+mod text;
+mod tree;
+mod units;
 
 pub use backend::{Backend, Damping, Listing};
+pub use schedule::{PollSchedule, Schedule};
+pub use text::VARIABLE_PREFIX;
+pub use tree::{Place, Problem};
+
+use text::Format;
+use tree::Reading;
+use units::{duration, listen, size};
 
 /// Everything that Mapsmith is told.
 #[derive(Debug, Clone, Deserialize)]
@@ -75,64 +86,6 @@ pub struct Site {
 
 /// The longest `site.name`, in characters.
 const MOST_SITE_NAME: usize = 64;
-
-/// `[schedule]`: when sources are polled and instances verified.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Schedule {
-    /// When every source is polled: an interval, or a cron expression with seconds, in UTC.
-    pub poll: PollSchedule,
-    /// The most that a scheduled poll is put off at random, so that a fleet does not poll at once. A reload request never waits.
-    #[serde(deserialize_with = "duration")]
-    pub jitter: Duration,
-    /// Between two full read-backs of every instance's map.
-    #[serde(deserialize_with = "duration")]
-    pub verify: Duration,
-    /// Between two looks at each instance's process and map counters.
-    #[serde(deserialize_with = "duration")]
-    pub observe: Duration,
-    /// Between two looks at each instance's backends and servers, where nothing is being changed.
-    #[serde(deserialize_with = "duration")]
-    pub servers: Duration,
-}
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Self {
-            poll: PollSchedule::Every(Duration::from_secs(60)),
-            jitter: Duration::from_secs(5),
-            verify: Duration::from_secs(60),
-            observe: Duration::from_secs(1),
-            servers: Duration::from_secs(5),
-        }
-    }
-}
-
-/// When the sources are polled.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum PollSchedule {
-    /// At this interval.
-    Every(Duration),
-    /// By a cron expression with seconds: `0 * * * * *`.
-    Cron(String),
-}
-
-impl TryFrom<String> for PollSchedule {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.split_whitespace().count() < 5 {
-            return parse_duration(&text).map(Self::Every).map_err(|error| {
-                format!("{text:?} is neither a duration like \"60s\" nor a cron expression like \"0 * * * * *\": {error}")
-            });
-        }
-        tokio_cron_scheduler::Job::new_async(text.as_str(), |_, _| Box::pin(async {})).map_err(|_| {
-            format!("{text:?} is no cron expression of six fields, seconds first, like \"0 * * * * *\" for each minute")
-        })?;
-        Ok(Self::Cron(text))
-    }
-}
 
 /// `[api]`: where the HTTP API listens.
 #[derive(Debug, Clone, Deserialize)]
@@ -240,7 +193,7 @@ pub struct Source {
     #[serde(default = "thirty_seconds", deserialize_with = "duration")]
     pub timeout: Duration,
     /// The bound on an answer's size after decompression, in bytes.
-    #[serde(default = "half_a_gibibyte")]
+    #[serde(default = "half_a_gibibyte", deserialize_with = "size")]
     pub max_bytes: u64,
     /// TLS: the CA's certificates (PEM), instead of the system's.
     pub ca: Option<PathBuf>,
@@ -299,7 +252,7 @@ pub struct Instance {
     #[serde(default = "five_seconds", deserialize_with = "duration")]
     pub timeout: Duration,
     /// The largest payload command, in bytes. Must stay below HAProxy's `tune.bufsize` (16384 unless configured).
-    #[serde(default = "default_payload")]
+    #[serde(default = "default_payload", deserialize_with = "size")]
     pub max_payload: usize,
 }
 
@@ -332,48 +285,24 @@ fn default_payload() -> usize {
     15 * 1024
 }
 
-/// Longer than any of these durations can mean; beyond it the clock's arithmetic would overflow.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration <= LONGEST => Ok(duration),
-        Ok(_) => Err("longer than a year".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text)
-        .map_err(|error| serde::de::Error::custom(format!("{text:?} is no duration like \"500ms\", \"60s\" or \"10m\": {error}")))
-}
-
-fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let wrong =
-        |_| serde::de::Error::custom(format!("{text:?} is no address with a port like \"127.0.0.1:7070\"; a host name is none"));
-    text.parse().map_err(wrong)
-}
-
 /// Why the settings can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The file can't be read, or a value has the wrong form.
+    /// The file can't be read, or breaks the grammar of its format.
     #[error("{path}: {message}")]
     Unreadable {
         /// The settings file.
         path: String,
-        /// What is wrong, with the key.
+        /// What is wrong.
         message: String,
     },
-    /// The values contradict each other or the rules: every problem, one a line.
-    #[error("{path}: {} problem(s) in the settings:\n  - {}", problems.len(), problems.join("\n  - "))]
+    /// Values that have no sense, or contradict each other or the rules: every problem, one a line.
+    #[error("{path}: {} problem(s) in the settings:{}", problems.len(), problems.iter().map(|problem| format!("\n  - {problem}")).collect::<String>())]
     Invalid {
         /// The settings file.
         path: String,
-        /// Each with its key.
-        problems: Vec<String>,
+        /// In the order of the file.
+        problems: Vec<Problem>,
     },
 }
 
@@ -381,30 +310,38 @@ fn unreadable(path: &Path, message: String) -> SettingsError {
     SettingsError::Unreadable { path: path.display().to_string(), message }
 }
 
-fn format(path: &Path) -> Result<config::FileFormat, SettingsError> {
+fn text_of(path: &Path) -> Result<String, SettingsError> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::NotFound => "; -c FILE or MAPSMITH_CONFIG names another one",
+            ErrorKind::PermissionDenied => "; let the user read it who runs this",
+            _ => "",
+        };
+        unreadable(path, format!("can't be read: {error}{hint}"))
+    })
+}
+
+fn format(path: &Path) -> Result<Format, SettingsError> {
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => Ok(config::FileFormat::Toml),
-        Some("yaml" | "yml") => Ok(config::FileFormat::Yaml),
-        Some("json") => Ok(config::FileFormat::Json),
+        Some("toml") => Ok(Format::Toml),
+        Some("yaml" | "yml") => Ok(Format::Yaml),
+        Some("json") => Ok(Format::Json),
         _ => Err(unreadable(path, "the file's name must end in .toml, .yaml, .yml or .json".to_owned())),
     }
 }
 
-/// The prefix of the variables that overlay the file: `MAPSMITH__API__LISTEN`, `MAPSMITH__SOURCE__0__URL`.
-pub const VARIABLE_PREFIX: &str = "MAPSMITH__";
+/// The part of a path up to the element of a list, or the section: what contradicts itself does so within one.
+fn section(key: &str) -> &str {
+    key.find(']').map(|end| &key[..=end]).or_else(|| key.split('.').next()).unwrap_or(key)
+}
 
 impl Settings {
     /// Reads and checks the settings. `variables` are the process's environment.
     ///
     /// # Errors
     /// An unreadable file, or all the problems found.
-    pub fn load(path: &Path, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, SettingsError> {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| {
-            let hint = if error.kind() == ErrorKind::NotFound { "; -c FILE or MAPSMITH_CONFIG names another one" } else { "" };
-            unreadable(path, format!("can't be read: {error}{hint}"))
-        })?;
-        Self::of_text(path, &text, variables)
+    pub fn load(path: &Path, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, SettingsError> {
+        Self::of_text(path, &text_of(path)?, variables)
     }
 
     /// Like [`Settings::load`], of a text instead of the file at `path`: its ending says what the text is, and its folder is what
@@ -415,27 +352,26 @@ impl Settings {
     pub fn of_text(
         path: &Path,
         text: &str,
-        variables: impl IntoIterator<Item = (String, String)>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        let unreadable = |message: String| unreadable(path, message);
-        let format = format(path)?;
-        // Some editors put a byte order mark there.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut builder = Config::builder().add_source(File::from_str(text, format));
-        let mut overlaid = Vec::new();
-        for (name, value) in variables {
-            let Some(key) = name.strip_prefix(VARIABLE_PREFIX) else { continue };
-            builder = builder
-                .set_override(variable_path(key), variable_value(&value))
-                .map_err(|error| unreadable(format!("{name}: {error}")))?;
-            overlaid.push(name);
+        let mut tree = text::parse(format(path)?, text).map_err(|error| unreadable(path, error))?;
+        let mut problems = text::overlay(&mut tree, variables);
+        let Reading { value: settings, problems: nonsense, doubtful, whole } = tree::read::<Self>(&tree);
+        problems.extend(nonsense);
+        // Without an element of a list the others have other numbers, and may seem to miss it.
+        if let Some(settings) = settings.as_ref().filter(|_| whole) {
+            // What was left out as wrong is not missing, and what it would contradict is not known.
+            let known = |problem: &String| !doubtful.iter().any(|key| problem.starts_with(section(key)));
+            let place = |text: String| Problem { place: tree.place_of(&text).cloned(), text };
+            problems.extend(settings.problems().into_iter().filter(known).map(place));
         }
-        let config = builder.build().map_err(|error| unreadable(error.to_string()))?;
-        let mut settings: Self = config.try_deserialize().map_err(|error| unreadable(told(&error, &overlaid)))?;
-        let problems = settings.problems();
-        if !problems.is_empty() {
-            return Err(SettingsError::Invalid { path: path.display().to_string(), problems });
-        }
+        let mut settings = match settings {
+            Some(settings) if problems.is_empty() => settings,
+            _ => {
+                problems.sort_by(|a, b| a.place.cmp(&b.place));
+                return Err(SettingsError::Invalid { path: path.display().to_string(), problems });
+            }
+        };
         settings.sources.sort_by_key(|source| std::cmp::Reverse(source.priority));
         let lists: BTreeSet<_> = backend::list_sources(&settings.backends).into_iter().map(str::to_owned).collect();
         (settings.list_sources, settings.sources) =
@@ -443,6 +379,32 @@ impl Settings {
         let folder = path.parent().unwrap_or(Path::new("."));
         settings.resolve(folder);
         Ok(settings)
+    }
+
+    /// `[api]` alone, whatever else stands in the file: for those who ask a running Mapsmith.
+    ///
+    /// # Errors
+    /// Those of [`Settings::load`], about `[api]` only.
+    pub fn load_api(path: &Path, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Api, SettingsError> {
+        /// The other sections are not for the one who asks.
+        #[derive(Deserialize)]
+        struct Only {
+            #[serde(default)]
+            api: Api,
+        }
+        let mut tree = text::parse(format(path)?, &text_of(path)?).map_err(|error| unreadable(path, error))?;
+        let mut problems = text::overlay(&mut tree, variables);
+        problems.retain(|problem| section(&problem.text).starts_with("api"));
+        let reading = tree::read::<Only>(&tree);
+        problems.extend(reading.problems);
+        match reading.value {
+            Some(Only { mut api }) if problems.is_empty() => {
+                let folder = path.parent().unwrap_or(Path::new("."));
+                api.token_file.iter_mut().for_each(|path| *path = folder.join(&*path));
+                Ok(api)
+            }
+            _ => Err(SettingsError::Invalid { path: path.display().to_string(), problems }),
+        }
     }
 
     /// Relative paths are relative to the settings file, not to where the program was started.
@@ -645,61 +607,6 @@ impl Source {
             }
         }
     }
-}
-
-/// The values that a key may have, by the name of the type that the library knows only.
-const CHOICES: [(&str, &str); 4] = [
-    ("SourceKind", "puppetdb, http_json or file"),
-    ("FileFormat", "json or map"),
-    ("Action", "keep, leave_out or hold"),
-    ("Manage", "own or all"),
-];
-
-/// What is wrong with a value, its key first; `overlaid` are the variables that may have brought it. The library says the key last, and
-/// of a word that is no choice it does not say which ones there are.
-fn told(error: &ConfigError, overlaid: &[String]) -> String {
-    let text = error.to_string();
-    let missing = text.strip_prefix("missing configuration field \"").and_then(|rest| rest.strip_suffix('"'));
-    let (key, problem) = match (missing, text.strip_suffix('`').and_then(|rest| rest.rsplit_once(" for key `"))) {
-        (Some(key), _) => (key, "is missing".to_owned()),
-        (None, Some((problem, key))) => (key, problem.to_owned()),
-        (None, None) => ("", text.clone()),
-    };
-    let choice = problem.strip_prefix("enum ").and_then(|rest| rest.split_once(" does not have variant constructor "));
-    let problem = match choice.and_then(|(kind, word)| Some((word, CHOICES.iter().find(|(name, _)| *name == kind)?))) {
-        Some((word, (_, choices))) => format!("{word:?} is none of {choices}"),
-        None => problem,
-    };
-    // The library leaves the dot out after an index: `source[0]type`.
-    let key = key.replace(']', "].").replace("].[", "][").replace("..", ".");
-    let place = if key.is_empty() { String::new() } else { format!("{}: ", key.trim_end_matches('.')) };
-    let overlay = if overlaid.is_empty() { String::new() } else { format!(" (the file is overlaid by {})", overlaid.join(", ")) };
-    format!("{place}{problem}{overlay}")
-}
-
-/// `SOURCE__0__URL` -> `source[0].url`, the form in which the configuration addresses an element of a list.
-fn variable_path(key: &str) -> String {
-    key.split("__").fold(String::new(), |path, part| {
-        if !path.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
-            format!("{path}[{part}]")
-        } else if path.is_empty() {
-            part.to_ascii_lowercase()
-        } else {
-            format!("{path}.{}", part.to_ascii_lowercase())
-        }
-    })
-}
-
-/// A variable is text; numbers and booleans are told apart so that they fit their keys.
-fn variable_value(text: &str) -> config::Value {
-    let kind = if let Ok(number) = i64::from_str(text) {
-        config::ValueKind::I64(number)
-    } else if let Ok(truth) = bool::from_str(text) {
-        config::ValueKind::Boolean(truth)
-    } else {
-        config::ValueKind::String(text.to_owned())
-    };
-    config::Value::new(None, kind)
 }
 
 #[cfg(test)]

@@ -215,8 +215,7 @@ async fn run(settings: Settings, take_over: bool) -> anyhow::Result<u8> {
 }
 
 async fn with_settings(path: &std::path::Path, verb: impl AsyncFnOnce(Settings) -> anyhow::Result<u8>) -> anyhow::Result<u8> {
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    match Settings::load(path, variables) {
+    match Settings::load(path, std::env::vars_os()) {
         Ok(settings) => verb(settings).await,
         Err(error) => {
             output::error_line(&format!("mapsmith: {error}"));

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{FileFormat, Source, SourceKind, duration, thirty_seconds};
+use super::units::duration;
+use super::{FileFormat, Source, SourceKind, thirty_seconds};
 use crate::damp::Pace;
 use crate::guard::Limit;
 use crate::model::server::{Manage, ServerOptions, is_legal_name};

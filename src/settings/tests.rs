@@ -1,8 +1,11 @@
 //! Settings as people write them, and what they are told where they err.
 
+use std::ffi::OsString;
+
+use super::units::parse_size;
 use super::*;
 
-const SMALL: &str = r#"
+pub(super) const SMALL: &str = r#"
 [map]
 path = "/etc/haproxy/maps/node-master.map"
 [[source]]
@@ -14,11 +17,15 @@ name = "edge1"
 runtime = "unix@/run/haproxy/admin.sock"
 "#;
 
-fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+pub(super) fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+    load_as("toml", text, variables)
+}
+
+pub(super) fn load_as(ending: &str, text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("mapsmith.toml");
+    let path = folder.path().join(format!("mapsmith.{ending}"));
     std::fs::write(&path, text).unwrap();
-    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     Settings::load(&path, variables).map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
 }
 
@@ -205,9 +212,9 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
             with("[api]\nlisten = \"localhost:7070\""),
             "api.listen: \"localhost:7070\" is no address with a port like \"127.0.0.1:7070\"",
         ),
-        (with("max_payload = -5"), "instance[0].max_payload: invalid type"),
+        (with("max_payload = -5"), "instance[0].max_payload: \"-5\" is no size in bytes like 15360 or \"512MiB\""),
         (with("[guard]\nmax_removed = \"120%\""), "guard.max_removed: \"120%\" is no limit: write a share like"),
-        (source("type = \"puppetdb\"\nnmae = 1"), "source[0]: unknown field `nmae`, expected one of `name`"),
+        (source("type = \"puppetdb\"\nnmae = 1"), "source[0].nmae: there is no such key; did you mean name?"),
         (
             SMALL.replace("http://127.0.0.1:8080", "puppetdb"),
             "url: \"puppetdb\" is no URL like https://puppetdb.example.com:8081",
@@ -217,8 +224,10 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         let message = load(&text, &[]).unwrap_err();
         assert!(message.contains(told), "{told:?} is not in: {message}");
     }
-    for (name, told) in [("MAPSMITH__SCHEDULE__VERIFY", "schedule.verify: \"soon\""), ("MAPSMITH__SOURCE__7__URL", "source[1]: ")]
-    {
+    for (name, told) in [
+        ("MAPSMITH__SCHEDULE__VERIFY", "schedule.verify: \"soon\""),
+        ("MAPSMITH__SOURCE__7__URL", "source[7].url: there are 1 of them"),
+    ] {
         let message = load(SMALL, &[(name, "soon")]).unwrap_err();
         assert!(message.contains(told) && message.contains(name), "{message}");
     }
@@ -355,4 +364,93 @@ fn learned_routes_need_a_table_that_can_be_one_and_a_bound() {
         let problem = load(SMALL, &[(key, value)]).unwrap_err();
         assert!(problem.contains(told), "{problem}");
     }
+}
+
+#[test]
+fn what_contradicts_itself_is_told_beside_what_is_misspelt_and_with_its_line() {
+    let text = r#"[api]
+listen = "0.0.0.0:7070"
+[map]
+path = "relative.map"
+[guard]
+hold = 1
+[[source]]
+name = "f"
+type = "file"
+url = "http://127.0.0.1"
+[[source]]
+name = "g"
+type = "http_json"
+uri = "http://127.0.0.1"
+"#;
+    assert_eq!(
+        load(text, &[]).unwrap_err(),
+        r#"FILE: 7 problem(s) in the settings:
+  - instance: there is none; add an [[instance]] with its runtime socket
+  - line 2: api.listen: 0.0.0.0:7070 can be reached from other machines; set api.token_file, or listen on 127.0.0.1
+  - line 4: map.path: "relative.map" is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it
+  - line 6: guard.hold: there is no such key; there are max_removed, max_moved, min_entries, small
+  - line 7: source[0] "f": path is missing
+  - line 10: source[0] "f": url: a file source has none
+  - line 14: source[1].uri: there is no such key; did you mean url?"#
+    );
+}
+
+#[test]
+fn what_a_person_means_is_taken_or_is_told_how_to_be_written() {
+    let single = SMALL.replace("[[source]]", "[source]").replace("[[instance]]", "[instance]");
+    let settings = load(&format!("{single}max_payload = \"8KiB\""), &[("MAPSMITH__SOURCE__0__MAX_BYTES", "512MiB")]).unwrap();
+    assert_eq!((settings.sources.len(), &*settings.sources[0].name), (1, "puppetdb"));
+    assert_eq!((settings.sources[0].max_bytes, settings.instances[0].max_payload), (512 * 1024 * 1024, 8 * 1024));
+    let twice = load(&format!("{single}[instance]\nname = \"edge2\"\nruntime = \"unix@/b\""), &[]).unwrap_err();
+    assert!(twice.contains("TOML parse error at line 11") && twice.contains("in double brackets: [[source]]"), "{twice}");
+    for (size, bytes) in [("1000", 1000), ("20 MB", 20_000_000), ("2g", 2 << 30), ("7B", 7)] {
+        assert_eq!(parse_size(size), Some(bytes), "{size}");
+    }
+    for wrong in ["", "MiB", "-1", "1.5GiB", "99999999999GiB", "many"] {
+        assert_eq!(parse_size(wrong), None, "{wrong}");
+    }
+    for (value, told) in [
+        ("0.2", "0.2 may be a share or a number; write \"20%\""),
+        ("0.07", "write \"7%\""),
+        ("\"20\"", "\"20\" may be a share or a number; write \"20%\" for a share, or 20 without quotes for a number"),
+        ("20.5", "\"20.5\" is no limit"),
+        ("-1", "is no limit: write a share"),
+        ("true", "write a share like \"20%\""),
+        ("[20]", "write a share like \"20%\""),
+    ] {
+        let message = load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap_err();
+        assert!(message.contains("line 12: guard.max_removed: ") && message.contains(told), "{value}: {message}");
+    }
+    for (value, limit) in [("20", crate::guard::Limit::Entries(20)), ("\"20 %\"", crate::guard::Limit::Percent(20.0))] {
+        assert_eq!(load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap().guard.max_removed, limit);
+    }
+    let message = load(&format!("{SMALL}[schedule]\npoll = 60\nverify = \"90\""), &[]).unwrap_err();
+    assert!(message.contains("write \"60s\" for seconds") && message.contains("write \"90s\" for seconds"), "{message}");
+}
+
+#[test]
+fn a_schedule_that_never_comes_is_refused() {
+    for poll in ["0 0 0 31 2 *", "0 0 0 30 2 *", "0 0 0 31 4,6,9,11 *", "0 0 0 1 1 * 2020"] {
+        let message = load(&format!("{SMALL}[schedule]\npoll = {poll:?}"), &[]).unwrap_err();
+        assert!(message.contains(&format!("line 12: schedule.poll: {poll:?} never comes")), "{message}");
+    }
+    for poll in ["0 0 0 29 2 *", "0 0 0 31 * *", "0 0 0 1 1 * 2999"] {
+        load(&format!("{SMALL}[schedule]\npoll = {poll:?}"), &[]).unwrap();
+    }
+}
+
+#[test]
+fn who_asks_the_daemon_needs_no_more_of_the_settings_than_the_api() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mapsmith.toml");
+    std::fs::write(&path, "[api]\nlisten = \"127.0.0.1:9\"\ntoken_file = \"token\"\n[map]\npaht = 3\n").unwrap();
+    let api = Settings::load_api(&path, []).unwrap();
+    assert_eq!((api.listen.port(), api.token_file), (9, Some(folder.path().join("token"))));
+    let variables = [("MAPSMITH__API__LISTEN", "127.0.0.1:8"), ("MAPSMITH__SOURCE__7__URL", "x")]
+        .map(|(name, value)| (name.into(), value.into()));
+    assert_eq!(Settings::load_api(&path, variables).unwrap().listen.port(), 8);
+    std::fs::write(&path, "[api]\nlisten = \"localhost\"\n").unwrap();
+    let message = Settings::load_api(&path, []).unwrap_err().to_string();
+    assert!(message.contains("line 2: api.listen: \"localhost\" is no address with a port"), "{message}");
 }

@@ -85,6 +85,8 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// machine, has jumped over a tick. So the monotonic clock stands guard: a tick that does not come is made up for, and the
 /// scheduler is started anew.
 ///
+/// A schedule that has run out, its last year being over, is told once; from then on polls are made on request only.
+///
 /// # Errors
 /// If the scheduler can't be started.
 pub async fn run(
@@ -93,7 +95,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ScheduleError> {
     let failed = |error| ScheduleError { schedule: schedule.poll.clone(), error };
-    loop {
+    while schedule.poll.comes() {
         let mut ticker = Ticker::start(&schedule.poll).await.map_err(failed)?;
         let ended = shutdown.run_until_cancelled(ticker.run(schedule, &requests)).await;
         // Its own task looks at a flag every 500 ms and ends.
@@ -102,9 +104,16 @@ pub async fn run(
             None => return Ok(()),
             Some(outcome) => outcome.map_err(failed)?,
         }
-        warn!("the poll schedule missed its tick (was the clock set, or the machine paused?): polling now, scheduling anew");
-        requests.request();
+        if schedule.poll.comes() {
+            warn!("the poll schedule missed its tick (was the clock set, or the machine paused?): polling now, scheduling anew");
+            requests.request();
+        }
     }
+    warn!(
+        "the poll schedule has run out: sources are polled on request only from now on; set schedule.poll and restart Mapsmith"
+    );
+    shutdown.cancelled().await;
+    Ok(())
 }
 
 struct Ticker {
@@ -129,7 +138,7 @@ impl Ticker {
         Ok(Self { scheduler, ticks })
     }
 
-    /// Ends when a tick was missed.
+    /// Ends when a tick was missed, or when there is none to come: the scheduler drops its job then.
     async fn run(&mut self, schedule: &settings::Schedule, requests: &PollRequests) -> Result<(), JobSchedulerError> {
         loop {
             let until_next = self.until_next(&schedule.poll).await?;
@@ -155,7 +164,7 @@ impl Ticker {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // A cron expression whose day never comes: nothing to wait for, and nothing missed.
+        // It has run out: nothing to wait for, and nothing missed.
         Ok(NEVER)
     }
 }

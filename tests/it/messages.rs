@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const TELLING: usize = 10;
 
 /// Messages in the libraries' own words.
-const LIBRARIES: [&str; 3] = ["TOML parse error", "invalid type: ", "unknown field "];
+const LIBRARIES: [&str; 1] = ["TOML parse error"];
 
 /// What joins the parts of a message that stand apart in the source.
 const JOINTS: [char; 6] = [' ', ':', ';', ',', '(', '`'];

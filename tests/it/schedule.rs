@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::haproxy::Gateway;
@@ -43,6 +44,26 @@ fn a_hangup_polls_at_once() {
     registry.knows(&[("a", "m2")]);
     mapsmith.hangup();
     mapsmith.wait_for("SIGHUP moves the node", BOUND, |_| (memory(&gateway) == entries(&[("a", "m2")])).then_some(()));
+}
+
+#[test]
+fn a_schedule_that_has_run_out_is_told_once_and_polls_on_request_only() {
+    let gateway = Gateway::plan(newest()).start();
+    let registry = Registry::start(&[("a", "m1")]);
+    // A single second, soon, with its year.
+    let tick = Timestamp::now() + SignedDuration::from_secs(5);
+    let poll = tick.strftime("%-S %-M %-H %-d %-m * %Y");
+    let mut mapsmith = start(&gateway, &registry, &format!("[schedule]\npoll = \"{poll}\"\njitter = \"0s\"\n"));
+    in_step(&mapsmith);
+    let has_run_out = |mapsmith: &Mapsmith| mapsmith.log().matches("the poll schedule has run out").count();
+    mapsmith.wait_for("the schedule has run out", BOUND, |mapsmith| (has_run_out(mapsmith) > 0).then_some(()));
+    registry.knows(&[("a", "m2")]);
+    reload(&mapsmith);
+    assert_eq!(memory(&gateway), entries(&[("a", "m2")]));
+    assert_eq!(mapsmith.sigterm(), 0, "{}", mapsmith.log());
+    // At the start, at its only tick, and when asked.
+    assert!(registry.asked() <= 3, "it was asked {} times\n{}", registry.asked(), mapsmith.log());
+    assert_eq!((has_run_out(&mapsmith), mapsmith.log().matches("missed its tick").count()), (1, 0), "{}", mapsmith.log());
 }
 
 #[test]

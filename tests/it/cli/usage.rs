@@ -34,12 +34,12 @@ fn settings_that_can_not_be_used_end_with_2_and_name_every_problem() {
         if verb == "run" {
             assert_text!(complaint, @r#"
             mapsmith: [CONFIG]/mapsmith.toml: 6 problem(s) in the settings:
-              - map.path: "node-master.map" is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it
               - instance: there is none; add an [[instance]] with its runtime socket
-              - source: there are two of the name "puppetdb"
-              - source[0] "puppetdb": url: must begin with http:// or https://
-              - source[0] "puppetdb": cert and key go together
-              - source[1] "puppetdb": path is missing
+              - line 2: map.path: "node-master.map" is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it
+              - line 5: source: there are two of the name "puppetdb"
+              - line 8: source[0] "puppetdb": url: must begin with http:// or https://
+              - line 9: source[0] "puppetdb": cert and key go together
+              - line 10: source[1] "puppetdb": path is missing
             "#);
         }
         assert!(complaint.contains("problem(s) in the settings"), "{verb}: {complaint}");
@@ -50,7 +50,10 @@ fn settings_that_can_not_be_used_end_with_2_and_name_every_problem() {
 fn a_settings_file_that_can_not_be_read_is_named() {
     assert_text!(complaint(&cli(&["check", "-c", "/nonexistent/mapsmith.toml"], None), 2), @"mapsmith: /nonexistent/mapsmith.toml: can't be read: No such file or directory (os error 2); -c FILE or MAPSMITH_CONFIG names another one");
     let misspelt = Mapsmith::config("[map]\npth = \"/etc/haproxy/maps/node-master.map\"\n");
-    assert_text!(complaint(&misspelt.cli(&["check"]), 2), @"mapsmith: [CONFIG]/mapsmith.toml: map: unknown field `pth`, expected one of `path`, `file`, `lowercase`");
+    assert_text!(complaint(&misspelt.cli(&["check"]), 2), @"
+    mapsmith: [CONFIG]/mapsmith.toml: 1 problem(s) in the settings:
+      - line 2: map.pth: there is no such key; did you mean path?
+    ");
 }
 
 #[test]

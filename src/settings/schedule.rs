@@ -1,0 +1,85 @@
+//! `[schedule]`: when things are looked at.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::units::{duration, parse_duration};
+
+/// `[schedule]`: when sources are polled and instances verified.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// When every source is polled: an interval, or a cron expression with seconds, in UTC.
+    pub poll: PollSchedule,
+    /// The most that a scheduled poll is put off at random, so that a fleet does not poll at once. A reload request never waits.
+    #[serde(deserialize_with = "duration")]
+    pub jitter: Duration,
+    /// Between two full read-backs of every instance's map.
+    #[serde(deserialize_with = "duration")]
+    pub verify: Duration,
+    /// Between two looks at each instance's process and map counters.
+    #[serde(deserialize_with = "duration")]
+    pub observe: Duration,
+    /// Between two looks at each instance's backends and servers, where nothing is being changed.
+    #[serde(deserialize_with = "duration")]
+    pub servers: Duration,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            poll: PollSchedule::Every(Duration::from_secs(60)),
+            jitter: Duration::from_secs(5),
+            verify: Duration::from_secs(60),
+            observe: Duration::from_secs(1),
+            servers: Duration::from_secs(5),
+        }
+    }
+}
+
+/// When the sources are polled.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum PollSchedule {
+    /// At this interval.
+    Every(Duration),
+    /// By a cron expression with seconds: `0 * * * * *`.
+    Cron(String),
+}
+
+impl TryFrom<String> for PollSchedule {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.split_whitespace().count() < 5 {
+            return parse_duration(&text).map(Self::Every).map_err(|error| {
+                format!("{text:?} is neither a duration like \"60s\" nor a cron expression like \"0 * * * * *\": {error}")
+            });
+        }
+        match comes(&text) {
+            None => {
+                Err(format!("{text:?} is no cron expression of six fields, seconds first, like \"0 * * * * *\" for each minute"))
+            }
+            Some(false) => Err(format!("{text:?} never comes: no such day or year lies ahead")),
+            Some(true) => Ok(Self::Cron(text)),
+        }
+    }
+}
+
+impl PollSchedule {
+    /// Whether it has a tick from now on: a cron expression that names a year runs out.
+    pub fn comes(&self) -> bool {
+        match self {
+            Self::Every(_) => true,
+            Self::Cron(expression) => comes(expression) == Some(true),
+        }
+    }
+}
+
+/// Whether a cron expression has a tick from now on; none for what is no cron expression.
+fn comes(expression: &str) -> Option<bool> {
+    let mut job = tokio_cron_scheduler::Job::new(expression, |_, _| {}).ok()?;
+    // The scheduler's sign for no tick at all.
+    job.job_data().ok().map(|data| data.next_tick != 0)
+}
