@@ -77,6 +77,11 @@ impl Targets {
         targets
     }
 
+    /// Whether the backend or server of this name is ready; none where there is none.
+    pub fn ready(&self, name: &str) -> Option<bool> {
+        self.0.get(name).copied()
+    }
+
     fn add(&mut self, name: &str, ready: bool) {
         match self.0.get_mut(name) {
             Some(known) => *known |= ready,

@@ -248,7 +248,8 @@ fn look_early(looks: &EarlyLooks, instance: &str) -> LookEarly {
     Box::new(move |routes| looks.dispute(&instance, routes))
 }
 
-/// The signals that the daemon answers, caught from the start on: before that each of them would end it at once.
+/// The signals that the daemon answers. Before they are caught here SIGTERM and SIGINT end it at once, and SIGHUP does nothing (see
+/// `cli`).
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

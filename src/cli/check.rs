@@ -13,16 +13,17 @@ use super::local::{overrides, poll_all, poll_lists, shown};
 use super::output::{Colour, counted, paint};
 use super::{FAILED, Form, GOOD, print};
 use crate::desire::{self, SourceView};
-use crate::haproxy::{Level, MapClient, MapCounters, MapKind, MapName};
+use crate::haproxy::{Level, MapClient, MapCounters, MapKind, MapName, ServersClient};
 use crate::http::Token;
 use crate::model::status::{BackendStatus, SourceStatus};
-use crate::model::{EntryMap, Overrides, Revision, ServerList, SourceState};
+use crate::model::{EntryMap, ObservedServers, Overrides, Revision, ServerList, SourceState};
 use crate::reconcile::apply::read_back;
 use crate::reconcile::decide::Decision;
 use crate::reconcile::decide_servers::ServerDecider;
 use crate::reconcile::map_file::MapFileKeeper;
 use crate::reconcile::resolve::SystemLookup;
-use crate::settings::{self, Settings};
+use crate::references::Targets;
+use crate::settings::{self, Backend, Settings};
 
 /// How many masters without a backend or server are named.
 const NAMED: usize = 10;
@@ -80,7 +81,8 @@ pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> 
     findings.extend(check_backends(&settings, &lists, entries).await);
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let file = MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
-    let instances = settings.instances.iter().map(|instance| check_instance(instance, &map, &masters, &file.entries));
+    let expected = Expected { masters: &masters, in_file: &file.entries, backends: &settings.backends };
+    let instances = settings.instances.iter().map(|instance| check_instance(instance, &map, &expected));
     findings.extend(join_all(instances).await.into_iter().flatten());
 
     let report = CheckReport { good: findings.iter().all(|finding| finding.good), findings };
@@ -174,12 +176,14 @@ async fn check_map(client: &MapClient, counters: MapCounters, in_file: &EntryMap
     }
 }
 
-async fn check_instance(
-    instance: &settings::Instance,
-    map: &MapName,
-    masters: &BTreeSet<String>,
-    in_file: &EntryMap,
-) -> Vec<Finding> {
+/// What an instance is held against.
+struct Expected<'a> {
+    masters: &'a BTreeSet<String>,
+    in_file: &'a EntryMap,
+    backends: &'a [Backend],
+}
+
+async fn check_instance(instance: &settings::Instance, map: &MapName, expected: &Expected<'_>) -> Vec<Finding> {
     let what = |part: &str| format!("instance {}{part}", instance.name);
     let client = MapClient::of(instance, map);
     let glance = match client.glance().await {
@@ -200,7 +204,7 @@ async fn check_instance(
     findings.push(finding(
         what(", map"),
         match glance.map {
-            Some(counters) => check_map(&client, counters, in_file).await,
+            Some(counters) => check_map(&client, counters, expected.in_file).await,
             None if denied => Err("not shown to this level".to_owned()),
             None => Err(format!(
                 "HAProxy's configuration uses no map of the name {}: it must name exactly this path in a map converter",
@@ -208,26 +212,62 @@ async fn check_instance(
             )),
         },
     ));
-    findings.push(finding(
-        what(", masters"),
-        match client.backends_and_servers().await {
-            Err(error) => Err(error.to_string()),
-            Ok(names) => {
-                let missing: Vec<_> = masters.iter().filter(|master| !names.contains(*master)).map(String::as_str).collect();
-                let more = missing.len().saturating_sub(NAMED);
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                match missing.len() {
-                    0 if masters.is_empty() => Ok("no source and no map file names one yet, so none was looked for".to_owned()),
-                    0 => Ok(format!("{} in the map, each a backend or server here", counted(masters.len(), "master"))),
-                    _ => Err(format!(
-                        "no backend or server is named {}{more}: add them to HAProxy, or map the registry's names by [source.masters]",
-                        missing[..missing.len().min(NAMED)].join(", ")
-                    )),
-                }
+    match ServersClient::of(instance).observe().await {
+        Err(error) => findings.push(finding(what(", masters"), Err(error.to_string()))),
+        Ok(observed) => {
+            findings.push(finding(what(", masters"), check_masters(&observed, expected.masters)));
+            if let Err(down) = check_declared(&observed, expected.backends) {
+                findings.push(finding(what(", backends"), Err(down)));
             }
-        },
-    ));
+        }
+    }
     findings
+}
+
+/// Whether each master of the map is a backend or server that takes requests.
+fn check_masters(observed: &ObservedServers, masters: &BTreeSet<String>) -> Result<String, String> {
+    let targets = Targets::of(observed);
+    let of_state = |state| masters.iter().map(String::as_str).filter(|master| targets.ready(master) == state).collect::<Vec<_>>();
+    let (missing, down) = (of_state(None), of_state(Some(false)));
+    let mut problems = Vec::new();
+    if !missing.is_empty() {
+        problems.push(format!(
+            "no backend or server is named {}: add them to HAProxy, or map the registry's names by [source.masters]",
+            named(&missing)
+        ));
+    }
+    if !down.is_empty() {
+        problems.push(format!(
+            "{} of {} can't take requests (down, drained or in maintenance; HAProxy's `show stat` says which): {}",
+            down.len(),
+            counted(masters.len(), "master"),
+            named(&down)
+        ));
+    }
+    match problems.is_empty() {
+        true if masters.is_empty() => Ok("no source and no map file names one yet, so none was looked for".to_owned()),
+        true => Ok(format!("{} in the map, each a backend or server here, and ready", counted(masters.len(), "master"))),
+        false => Err(problems.join("; ")),
+    }
+}
+
+/// Whether a declared backend has servers and all that should serve are down by their checks. Servers that are to come are no
+/// problem, nor those that somebody took out.
+fn check_declared(observed: &ObservedServers, backends: &[Backend]) -> Result<(), String> {
+    let down = |backend: &&Backend| {
+        let servers = observed.get(&backend.name).into_iter().flat_map(|seen| seen.servers.values());
+        let meant: Vec<bool> = servers.filter(|server| server.admin.ready()).map(|server| server.running).collect();
+        !meant.is_empty() && !meant.contains(&true)
+    };
+    let down: Vec<_> = backends.iter().filter(down).map(|backend| backend.name.as_str()).collect();
+    if down.is_empty() { Ok(()) } else { Err(format!("every server is down by its health check in {}", named(&down))) }
+}
+
+/// The first few names, and how many more there are.
+fn named(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
 }
 
 fn text(report: &CheckReport) -> String {

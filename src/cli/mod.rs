@@ -1,12 +1,13 @@
 //! The command line: one file a verb. `run`, `check`, `plan` and `sync` work by themselves; the others ask a running
 //! Mapsmith through its API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::http::LONGEST_WAIT;
 use crate::settings::Settings;
@@ -15,6 +16,7 @@ use crate::telemetry;
 mod approve;
 mod check;
 mod explain;
+mod failure;
 mod local;
 mod output;
 mod overrides;
@@ -34,6 +36,11 @@ const USAGE: u8 = 2;
 const CHANGES: u8 = 3;
 /// The guard holds a change back.
 const HELD: u8 = 4;
+/// SIGHUP ended it, as a shell shows that.
+const HUNG_UP: u8 = 128 + 1;
+
+/// The settings file where none is named.
+const DEFAULT_CONFIG: &str = "/etc/mapsmith/mapsmith.toml";
 
 /// Keeps HAProxy gateways routing right: node -> master maps from PuppetDB and other registries, swapped in atomically.
 ///
@@ -41,16 +48,10 @@ const HELD: u8 = 4;
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
 struct Arguments {
-    /// The settings file (.toml, .yaml or .json), for run, check, plan and sync
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "MAPSMITH_CONFIG",
-        default_value = "/etc/mapsmith/mapsmith.toml"
-    )]
-    config: PathBuf,
+    /// The settings file (.toml, .yaml or .json); without it /etc/mapsmith/mapsmith.toml. The verbs that ask a running Mapsmith take
+    /// its address and token from it
+    #[arg(short, long, global = true, value_name = "FILE", env = "MAPSMITH_CONFIG")]
+    config: Option<PathBuf>,
     /// How data is printed
     #[arg(long, global = true, value_name = "FORM", default_value = "text")]
     output: Form,
@@ -169,43 +170,72 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+impl Verb {
+    /// Where the running Mapsmith is, of a verb that asks one.
+    fn connection(&mut self) -> Option<&mut remote::Connection> {
+        match self {
+            Self::Run { .. } | Self::Check | Self::Plan { .. } | Self::Sync { .. } => None,
+            Self::Status(connection)
+            | Self::Explain { connection, .. }
+            | Self::Reload { connection, .. }
+            | Self::Approve { connection, .. } => Some(connection),
+            Self::Pin { order, .. } | Self::Unpin { order, .. } | Self::Drain { order, .. } | Self::Undrain { order, .. } => {
+                Some(&mut order.connection)
+            }
+        }
+    }
+}
+
 /// Parses the arguments, does what they say, and returns the exit code.
 pub fn main() -> ExitCode {
-    let Arguments { config, output, verb } = Arguments::parse();
-    let daemon = matches!(verb, Verb::Run { .. });
-    // The other verbs print all there is to say themselves; `RUST_LOG` shows what lies behind it.
-    telemetry::start_logging(if daemon { "info,tokio_cron_scheduler=warn" } else { "off" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&anyhow::Error::from(error).context("the async runtime can't start")),
+        Err(error) => return failure::print(Form::Text, &anyhow::Error::from(error).context("the async runtime can't start")),
     };
-    let code = runtime.block_on(async {
-        match verb {
-            Verb::Run { take_over } => with_settings(&config, async |settings| run(settings, take_over).await).await,
-            Verb::Check => with_settings(&config, async |settings| check::check(settings, output).await).await,
-            Verb::Plan { all } => with_settings(&config, async |settings| plan::plan(settings, output, all).await).await,
-            Verb::Sync { approve } => with_settings(&config, async |settings| sync::sync(settings, output, approve).await).await,
-            Verb::Status(connection) => status::status(connection, output).await,
-            Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
-            Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
-            Verb::Pin { node, master, length, order } => overrides::pin(order, &node, master, length, output).await,
-            Verb::Unpin { node, order } => overrides::unpin(order, &node, output).await,
-            Verb::Drain { master, to, spread: _, order } => overrides::drain(order, &master, to, output).await,
-            Verb::Undrain { master, order } => overrides::undrain(order, &master, output).await,
-            Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
+    // Before anything else: until it is caught a SIGHUP ends the program, and a service manager may send one right after the start.
+    // The daemon takes them from `app` on, and one before that asks for no more than the polls that it begins with.
+    let hangup = runtime.block_on(async { signal(SignalKind::hangup()) });
+    let Arguments { config, output, verb } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return failure::usage(&error),
+    };
+    // The other verbs print all there is to say themselves; `RUST_LOG` shows what lies behind it.
+    let daemon = matches!(verb, Verb::Run { .. });
+    telemetry::start_logging(if daemon { "info,tokio_cron_scheduler=warn" } else { "off" });
+    let outcome = runtime.block_on(async {
+        let mut hangup = hangup?;
+        tokio::select! {
+            outcome = carry_out(verb, config.as_deref(), output) => outcome,
+            // The daemon has a use for it.
+            _ = hangup.recv(), if !daemon => Ok(HUNG_UP),
         }
     });
     // Blocking reads of a source that hangs must not keep the program.
     runtime.shutdown_background();
-    match code {
+    match outcome {
         Ok(code) => ExitCode::from(code),
-        Err(error) => failed(&error),
+        Err(error) => failure::print(output, &error),
     }
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
-    output::error_line(&format!("mapsmith: {error:#}"));
-    ExitCode::from(FAILED)
+async fn carry_out(mut verb: Verb, config: Option<&Path>, output: Form) -> anyhow::Result<u8> {
+    if let Some(connection) = verb.connection() {
+        connection.find(config)?;
+    }
+    match verb {
+        Verb::Run { take_over } => run(load(config)?, take_over).await,
+        Verb::Check => check::check(load(config)?, output).await,
+        Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
+        Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
+        Verb::Status(connection) => status::status(connection, output).await,
+        Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
+        Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
+        Verb::Pin { node, master, length, order } => overrides::pin(order, &node, master, length, output).await,
+        Verb::Unpin { node, order } => overrides::unpin(order, &node, output).await,
+        Verb::Drain { master, to, spread: _, order } => overrides::drain(order, &master, to, output).await,
+        Verb::Undrain { master, order } => overrides::undrain(order, &master, output).await,
+        Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
+    }
 }
 
 async fn run(settings: Settings, take_over: bool) -> anyhow::Result<u8> {
@@ -214,14 +244,8 @@ async fn run(settings: Settings, take_over: bool) -> anyhow::Result<u8> {
     Ok(GOOD)
 }
 
-async fn with_settings(path: &std::path::Path, verb: impl AsyncFnOnce(Settings) -> anyhow::Result<u8>) -> anyhow::Result<u8> {
-    match Settings::load(path, std::env::vars_os()) {
-        Ok(settings) => verb(settings).await,
-        Err(error) => {
-            output::error_line(&format!("mapsmith: {error}"));
-            Ok(USAGE)
-        }
-    }
+fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
+    Ok(Settings::load(config.unwrap_or(Path::new(DEFAULT_CONFIG)), std::env::vars_os())?)
 }
 
 /// Prints a report in the form asked for.
@@ -230,5 +254,4 @@ fn print<T: Serialize>(form: Form, report: &T, text: impl FnOnce(&T) -> String) 
         Form::Json => output::line(&serde_json::to_string_pretty(report)?),
         Form::Text => output::line(text(report).trim_end()),
     }
-    Ok(())
 }

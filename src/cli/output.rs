@@ -1,9 +1,10 @@
 //! Words, tables and colours for people.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::time::Duration;
 
+use anyhow::Context;
 use jiff::Timestamp;
 
 use crate::model::status::StepTiming;
@@ -29,9 +30,21 @@ pub(super) fn paint(colour: Colour, text: &str) -> String {
     format!("\u{1b}[{code}m{text}\u{1b}[0m")
 }
 
-/// Prints a line to standard output. A reader that has gone (`| head`) is no error.
-pub(super) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// Prints a line to standard output.
+///
+/// # Errors
+/// Where it can't be written, but for a reader that has gone (`| head`): it has what it wanted.
+pub(super) fn line(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    written(writeln!(out, "{text}").and_then(|()| out.flush()))
+}
+
+/// What became of printing to standard output.
+pub(super) fn written(outcome: io::Result<()>) -> anyhow::Result<()> {
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output can't be written"),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a line to standard error; where that is closed or full there is nobody to tell.

@@ -20,7 +20,7 @@ pub(super) struct Order {
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "30s")]
     wait: Duration,
     #[command(flatten)]
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 pub(super) async fn pin(order: Order, node: &str, master: String, duration: Option<String>, form: Form) -> anyhow::Result<u8> {

@@ -1,5 +1,7 @@
 //! Asks a running Mapsmith through its API.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -8,18 +10,24 @@ use reqwest::{Client, Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::DEFAULT_CONFIG;
+use crate::http::Token;
 use crate::http::dto::Problem;
+use crate::settings::{Api, Settings};
 
 /// Where the running Mapsmith is.
 #[derive(Args)]
 pub(super) struct Connection {
-    /// The API of the running Mapsmith
-    #[arg(long, env = "MAPSMITH_URL", hide_env_values = true, default_value = "http://127.0.0.1:7070")]
-    url: String,
-    /// The API's token, where it asks for one; better given by the variable
+    /// The API of the running Mapsmith, instead of the one that the settings file names; without either http://127.0.0.1:7070
+    #[arg(long, env = "MAPSMITH_URL", hide_env_values = true)]
+    url: Option<String>,
+    /// The API's token, instead of the one that the settings file names; better given by the variable
     #[arg(long, env = "MAPSMITH_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
+
+/// Where the API is unless anything says otherwise.
+const DEFAULT_URL: &str = "http://127.0.0.1:7070";
 
 /// How long an answer may take beyond what was asked to be waited for.
 const BOUND: Duration = Duration::from_secs(15);
@@ -36,7 +44,7 @@ impl<T> Answer<T> {
         match self {
             Self::Good(answer) => Ok(answer),
             Self::Problem(problem) if problem.status == StatusCode::UNAUTHORIZED => Err(anyhow!(
-                "the API asks for its token: give it by MAPSMITH_TOKEN or --token ({} {})",
+                "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the settings with its api.token_file by -c ({} {})",
                 problem.status,
                 problem.title
             )),
@@ -46,6 +54,30 @@ impl<T> Answer<T> {
 }
 
 impl Connection {
+    /// Takes address and token from the settings, unless the address is given otherwise: a token is for the API that it belongs to.
+    /// A settings file that nobody named need not be there, nor readable to the one who asks.
+    pub(super) fn find(&mut self, config: Option<&Path>) -> anyhow::Result<()> {
+        if self.url.is_some() {
+            return Ok(());
+        }
+        let api = match Settings::load_api(config.unwrap_or(Path::new(DEFAULT_CONFIG)), std::env::vars_os()) {
+            Ok(api) => api,
+            Err(_) if config.is_none() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        self.url = Some(url_of(&api)?);
+        if let (None, Some(path)) = (&self.token, &api.token_file) {
+            let token = Token::read(path)
+                .map_err(|error| anyhow!("{error}; ask as a user who may read it, or give the token by MAPSMITH_TOKEN"))?;
+            self.token = Some(token.reveal().to_owned());
+        }
+        Ok(())
+    }
+
+    fn url(&self) -> &str {
+        self.url.as_deref().unwrap_or(DEFAULT_URL)
+    }
+
     /// `segments` are the path's parts, escaped here.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
@@ -55,8 +87,8 @@ impl Connection {
         body: Option<&impl Serialize>,
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
-        let mut url = reqwest::Url::parse(&self.url)
-            .with_context(|| format!("--url {:?} is no URL like http://127.0.0.1:7070", self.url))?;
+        let mut url = reqwest::Url::parse(self.url())
+            .with_context(|| format!("--url {:?} is no URL like http://127.0.0.1:7070", self.url()))?;
         // A URL can't name these: its path would lead elsewhere.
         if let Some(odd) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
             bail!("{odd:?} can be no node and no master");
@@ -65,7 +97,7 @@ impl Connection {
             Ok(mut path) => {
                 path.pop_if_empty().extend(segments);
             }
-            Err(()) => bail!("--url {:?} is no base of a path", self.url),
+            Err(()) => bail!("--url {:?} is no base of a path", self.url()),
         }
         if let Some((name, value)) = query {
             url.query_pairs_mut().append_pair(name, value);
@@ -80,7 +112,10 @@ impl Connection {
             request = request.json(body);
         }
         let response = request.send().await.with_context(|| {
-            format!("no Mapsmith answers at {} (is `mapsmith run` running? set --url or MAPSMITH_URL)", self.url)
+            format!(
+                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings by -c, or its API by --url or MAPSMITH_URL)",
+                self.url()
+            )
         })?;
         let status = response.status();
         let body = response.bytes().await.context("the answer broke off")?;
@@ -88,15 +123,29 @@ impl Connection {
             return Ok(Answer::Good(serde_json::from_slice(&body).with_context(|| {
                 format!(
                     "what {} answers is not what this version of the CLI expects (is it a Mapsmith, and of this version?)",
-                    self.url
+                    self.url()
                 )
             })?));
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Ok(Answer::Problem(problem)),
-            Err(_) => bail!("{} answered {status}, which is no answer of Mapsmith's{}", self.url, hint(status)),
+            Err(_) => bail!("{} answered {status}, which is no answer of Mapsmith's{}", self.url(), hint(status)),
         }
     }
+}
+
+/// Where to ask an API that listens there: "every address" is none to connect to.
+fn url_of(api: &Api) -> anyhow::Result<String> {
+    let mut listen = api.listen;
+    if listen.port() == 0 {
+        bail!("api.listen: {listen} leaves the port to the system, so it is not known; give the API's address by --url");
+    }
+    match listen.ip() {
+        IpAddr::V4(address) if address.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(address) if address.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(format!("http://{listen}"))
 }
 
 fn hint(status: StatusCode) -> &'static str {

@@ -32,6 +32,11 @@ impl Token {
         }
     }
 
+    /// The token itself, for one who has to send it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// Compares in a time that does not tell how much of the token is right.
     fn is(&self, given: &str) -> bool {
         let (ours, given) = (self.0.as_bytes(), given.as_bytes());

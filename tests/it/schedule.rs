@@ -1,5 +1,7 @@
 //! When Mapsmith looks: by interval, by cron, when it is asked, and what a request for it is answered.
 
+use std::fs;
+use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
@@ -7,12 +9,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::haproxy::Gateway;
-use crate::support::mapsmith::Mapsmith;
+use crate::support::mapsmith::{BINARY, Mapsmith};
+use crate::support::process::{Ending, Process};
 use crate::support::registry::Registry;
 use crate::support::scene::{
     BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_step, instance_settings, memory, newest, oldest_and_newest,
     reload, source_settings,
 };
+use crate::support::{eventually, run};
 
 fn start(gateway: &Gateway, registry: &Registry, schedule: &str) -> Mapsmith {
     let source = source_settings("registry", &registry.url());
@@ -44,6 +48,31 @@ fn a_hangup_polls_at_once() {
     registry.knows(&[("a", "m2")]);
     mapsmith.hangup();
     mapsmith.wait_for("SIGHUP moves the node", BOUND, |_| (memory(&gateway) == entries(&[("a", "m2")])).then_some(()));
+}
+
+/// The program is held where it reads its settings, as on a slow disk, by a pipe in place of the file.
+#[test]
+fn a_hangup_before_the_settings_are_read_does_not_end_the_daemon() {
+    let gateway = Gateway::plan(newest()).start();
+    let registry = Registry::start(&[("a", "m1")]);
+    let source = source_settings("registry", &registry.url());
+    let config = Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(&gateway)));
+    let text = fs::read_to_string(config.path()).expect("the settings");
+    fs::remove_file(config.path()).expect("the settings can be replaced");
+    run("mkfifo", &[config.path().to_str().expect("a path in UTF-8")]);
+    let log = config.directory().join("early.log");
+    let path = config.path();
+    let command = [BINARY, "run", "-c", path.to_str().expect("a path in UTF-8")];
+    let mut daemon = Process::start(&command, &log, Ending::default());
+    // This returns when the program has opened the other end.
+    let mut settings = fs::File::options().write(true).open(&path).expect("the pipe");
+    daemon.signal("HUP");
+    settings.write_all(text.as_bytes()).expect("the program reads");
+    drop(settings);
+    eventually("it has started", BOUND, || {
+        assert!(daemon.exit_status().is_none(), "the signal ended it: {}", daemon.log());
+        daemon.log().contains("API listening").then_some(())
+    });
 }
 
 #[test]

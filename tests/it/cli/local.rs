@@ -1,14 +1,19 @@
 //! `check`, `plan` and `sync`: the verbs that work without a daemon.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 
 use super::{ANSWER, Scene, complaint, masters, text};
+use crate::support::eventually;
 use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{
-    ON_REQUEST, borrowed, entries, instance_settings, map_file, memory, nodes, oldest_and_newest, source_settings, version_3_0,
+    BOUND, ON_REQUEST, borrowed, complaints, entries, instance_settings, map_file, memory, nodes, oldest_and_newest,
+    source_settings, version_3_0,
 };
 
 #[test]
@@ -23,7 +28,7 @@ fn a_good_setup_is_all_ok() {
     ok    instance edge1: HAProxy [VERSION] answers, pid [PID]
     ok    instance edge1, level: admin
     ok    instance edge1, map: 3 entries in memory
-    ok    instance edge1, masters: 2 masters in the map, each a backend or server here
+    ok    instance edge1, masters: 2 masters in the map, each a backend or server here, and ready
     all is well
     ");
     assert!(scene.traces() == before, "check left something behind");
@@ -272,4 +277,96 @@ fn what_is_printed_for_people_is_there_for_programs_too() {
     assert_eq!(plan["masters"][0], json!({ "master": "master1", "before": 3, "after": 2 }), "{plan:#}");
     let sync = json(&["sync"], 0);
     assert_eq!((&sync["revision"], &sync["instances"][0]["state"]), (&json!(1), &json!("in_step")), "{sync:#}");
+}
+
+/// Port 1 is nobody's: its health checks fail.
+#[test]
+fn masters_and_servers_that_are_down_are_no_good_setup() {
+    for binary in oldest_and_newest() {
+        let plan = Gateway::plan(binary).entry("alpha", "good").master("good", ([127, 0, 0, 1], 9).into()).more(
+            "backend dead\n    server d1 127.0.0.1:1 check inter 100ms fall 1\n    server d2 127.0.0.1:1 check inter 100ms fall 1\n\
+             backend resting\n    server r1 127.0.0.1:1 disabled\nbackend alive\n    server a1 127.0.0.1:1\n    server a2 127.0.0.1:1 check inter 100ms fall 1\n",
+        );
+        let scene = Scene { gateway: plan.start(), ..Scene::new() };
+        scene.registry.knows(&[("alpha", "good"), ("beta", "dead"), ("gamma", "resting"), ("delta", "a1")]);
+        eventually("the health checks have failed", BOUND, || {
+            let down = scene.gateway.command("show stat").lines().filter(|line| line.contains(",DOWN")).count();
+            // Three servers, and the backend of two of them.
+            (down >= 4).then_some(())
+        });
+        let declared = "[[backend]]\nname = \"dead\"\nservers = []\n[[backend]]\nname = \"resting\"\nservers = []\n[[backend]]\nname = \"alive\"\nservers = []\n";
+        let printed = text(&Mapsmith::config(&format!("{}{declared}", scene.settings())).cli(&["check"]), 1);
+        for told in [
+            "FAIL  instance edge1, masters: 2 of 4 masters can't take requests (down, drained or in maintenance; HAProxy's `show stat` says which): dead, resting",
+            "FAIL  instance edge1, backends: every server is down by its health check in dead\n",
+        ] {
+            assert!(printed.contains(told), "{told}\n{printed}");
+        }
+        assert!(!printed.contains("all is well"), "{printed}");
+    }
+}
+
+#[test]
+fn a_socket_whose_connections_are_all_taken_is_told_as_that() {
+    let scene = Scene::new();
+    let socket = scene.gateway.runtime_address();
+    let path = socket.strip_prefix("unix@").expect("a unix socket").to_owned();
+    // As many as `stats maxconn` allows unless set, each with a session that HAProxy waits in.
+    let held: Vec<_> = (0..10)
+        .map(|_| {
+            let mut held = UnixStream::connect(&path).expect("there is room");
+            held.write_all(b"prompt\nset timeout cli 60\n").expect("it is read");
+            let mut prompt = [0; 2];
+            held.read_exact(&mut prompt).expect("HAProxy answers");
+            held
+        })
+        .collect();
+    let printed = text(&scene.config().cli(&["check"]), 1);
+    drop(held);
+    assert!(
+        printed.contains("other programs hold every connection that its `stats maxconn` allows (10 unless set)"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn what_can_not_be_printed_is_a_failure() {
+    let scene = Scene::new();
+    let config = scene.config();
+    for arguments in
+        [&["check"][..], &["check", "--output", "json"], &["plan"], &["--help"], &["--version"], &["check", "--help"]]
+    {
+        let output = config.cli_into(arguments, "/dev/full");
+        let complaint = complaints(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {complaint}");
+        assert!(complaint.contains("standard output can't be written: No space left on device"), "{arguments:?}: {complaint}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_ours_has_one_hint_and_the_right_one() {
+    let scene = Scene::new();
+    let map = scene.gateway.map_path();
+    let Ok(metadata) = fs::metadata(map) else { panic!("the map file is there") };
+    if std::os::unix::fs::chown(map, Some(metadata.uid() + 1), None).is_err() {
+        eprintln!("only root can give a file away: not tested here");
+        return;
+    }
+    // Without the right to give files away, as the daemon runs.
+    let config = scene.config();
+    let output = config.cli_as(&["setpriv", "--bounding-set=-chown"], &["check"]);
+    let printed = text(&output, 1);
+    assert!(
+        printed.contains("its owner and group can't be kept (give the file to Mapsmith's user): Operation not permitted"),
+        "{printed}"
+    );
+    assert!(!printed.contains("must be able to write the folder"), "{printed}");
+
+    fs::set_permissions(config.path(), fs::Permissions::from_mode(0o600)).expect("ours");
+    std::os::unix::fs::chown(config.path(), Some(metadata.uid() + 1), None).expect("root gives it away");
+    let refused = complaint(&config.cli_as(&["setpriv", "--bounding-set=-dac_override,-dac_read_search"], &["check"]), 2);
+    assert!(
+        refused.contains("mapsmith.toml: can't be read: Permission denied (os error 13); let the user read it who runs this"),
+        "{refused}"
+    );
 }

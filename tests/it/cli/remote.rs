@@ -1,9 +1,12 @@
 //! `status`, `explain`, `reload` and `approve`: the verbs that ask a running Mapsmith.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use super::{ANSWER, Scene, complaint, text};
-use crate::support::mapsmith::Mapsmith;
+use crate::support::free_port;
+use crate::support::mapsmith::{Mapsmith, cli};
 use crate::support::scene::{BOUND, borrowed, in_step, nodes, reload};
 
 /// The scene with a daemon that is in step.
@@ -272,4 +275,45 @@ fn what_the_daemon_says_is_there_for_programs_too() {
     assert_eq!(json(&["approve"], 0)["id"], status["held"][0]["id"]);
     assert_eq!(json(&["approve"], 0), Value::Null, "nothing is held any more");
     assert_eq!(json(&["reload"], 0)["outcome"], "requested");
+}
+
+#[test]
+fn who_names_the_settings_needs_neither_address_nor_token() {
+    let scene = Scene::new();
+    let port = free_port();
+    let api = format!("[api]\nlisten = \"0.0.0.0:{port}\"\ntoken_file = \"token\"\n");
+    let config = Mapsmith::config(&format!("{}{api}", scene.settings()));
+    fs::write(config.directory().join("token"), "s3cret\n").unwrap();
+    let mapsmith = config.start();
+    let config = mapsmith.configuration();
+    mapsmith.wait_for("it is in step", BOUND, |_| (config.cli(&["status"]).status.code() == Some(0)).then_some(()));
+    assert!(text(&config.cli(&["explain", "beta"]), 0).contains("node beta goes to master2"));
+    assert!(text(&config.cli(&["reload", "--wait", "30s"]), 0).contains("in step"));
+    // A mistake elsewhere in the file is not in the way of one who only asks.
+    let whole = fs::read_to_string(config.path()).unwrap();
+    fs::write(config.path(), whole.replace("[[instance]]", "[[instnace]]")).unwrap();
+    text(&config.cli(&["status"]), 0);
+    fs::write(config.path(), &whole).unwrap();
+
+    // The settings' token is for the settings' address alone.
+    let refused = complaint(&config.cli(&["status", "--url", &mapsmith.api_url().replace("0.0.0.0", "127.0.0.1")]), 1);
+    assert!(refused.contains("the API asks for its token: give it by MAPSMITH_TOKEN or --token"), "{refused}");
+    let wrong = complaint(&config.cli(&["status", "--token", "other"]), 1);
+    assert!(wrong.contains("the API asks for its token"), "{wrong}");
+    fs::remove_file(config.directory().join("token")).unwrap();
+    let unreadable = complaint(&config.cli(&["status"]), 1);
+    assert!(
+        unreadable.contains("token: No such file") && unreadable.contains("give the token by MAPSMITH_TOKEN"),
+        "{unreadable}"
+    );
+    text(&config.cli(&["status", "--token", "s3cret"]), 0);
+}
+
+#[test]
+fn settings_that_name_no_address_to_ask_are_told_as_that() {
+    let config = Mapsmith::config("");
+    let complaint = complaint(&config.cli(&["status"]), 1);
+    assert!(complaint.contains("api.listen: 127.0.0.1:0 leaves the port to the system"), "{complaint}");
+    let gone = super::complaint(&cli(&["status", "-c", "/nonexistent/m.toml"], None), 2);
+    assert!(gone.contains("/nonexistent/m.toml: can't be read"), "{gone}");
 }

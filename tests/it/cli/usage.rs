@@ -1,6 +1,9 @@
 //! Wrong arguments, wrong settings, and help.
 
 use std::fs;
+use std::process::Output;
+
+use serde_json::{Value, json};
 
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
@@ -54,6 +57,33 @@ fn a_settings_file_that_can_not_be_read_is_named() {
     mapsmith: [CONFIG]/mapsmith.toml: 1 problem(s) in the settings:
       - line 2: map.pth: there is no such key; did you mean path?
     ");
+}
+
+#[test]
+fn with_output_json_a_failure_is_json_too() {
+    let failure = |output: &Output, code: i32| -> Value {
+        let complaint = complaint(output, code);
+        serde_json::from_str(&complaint).unwrap_or_else(|error| panic!("{error}: {complaint}"))
+    };
+    let wrong = failure(&cli(&["shuffle", "--output", "json"], None), 2);
+    assert!(wrong["error"].as_str().is_some_and(|error| error.contains("unrecognized subcommand 'shuffle'")), "{wrong:#}");
+    let missing = failure(&cli(&["--output=json", "check", "-c", "/nonexistent/m.toml"], None), 2);
+    assert!(missing["error"].as_str().is_some_and(|error| error.contains("/nonexistent/m.toml: can't be read")), "{missing:#}");
+    let misspelt =
+        Mapsmith::config("[map]\npth = \"/n.map\"\nlowercase = \"perhaps\"\n").variable("MAPSMITH__GUARD__SMALL", "few");
+    let misspelt = failure(&misspelt.cli(&["plan", "--output", "json"]), 2);
+    assert_eq!(misspelt["exit_code"], 2);
+    assert_eq!(
+        misspelt["problems"],
+        json!([
+            { "line": 2, "variable": null, "problem": "map.pth: there is no such key; did you mean path?" },
+            { "line": 3, "variable": null, "problem": "map.lowercase: \"perhaps\" is neither true nor false" },
+            { "line": null, "variable": "MAPSMITH__GUARD__SMALL", "problem": "guard.small: \"few\" is no whole number from 0 on" },
+        ])
+    );
+    // Port 1 is nobody's.
+    let gone = failure(&cli(&["status", "--output", "json"], Some("http://127.0.0.1:1")), 1);
+    assert!(gone["error"].as_str().is_some_and(|error| error.contains("no Mapsmith answers at http://127.0.0.1:1")), "{gone:#}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use super::process::{Ending, Process};
 use super::{eventually, http, poll};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_mapsmith");
+/// The program.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_mapsmith");
 
 /// Longer than any start or end takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,13 +41,28 @@ impl Config {
 
     /// Runs a verb on this configuration (`-c` is added) to its end.
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        let path = self.path();
-        let mut arguments = arguments.to_vec();
-        arguments.extend(["-c", path.to_str().expect("a folder named in UTF-8")]);
-        cli(&arguments, None)
+        self.command(&[], arguments).output().expect("timeout starts")
     }
 
-    /// Sets a variable of the daemon's environment.
+    /// [`Config::cli`], with standard output going to this file.
+    pub fn cli_into(&self, arguments: &[&str], file: &str) -> Output {
+        let standard_output = fs::File::options().write(true).open(file).expect("the file can be written");
+        self.command(&[], arguments).stdout(standard_output).output().expect("timeout starts")
+    }
+
+    /// [`Config::cli`], run by another program: `setpriv`, with arguments.
+    pub fn cli_as(&self, runner: &[&str], arguments: &[&str]) -> Output {
+        self.command(runner, arguments).output().expect("timeout starts")
+    }
+
+    fn command(&self, runner: &[&str], arguments: &[&str]) -> Command {
+        let mut command = command(runner, arguments, None);
+        let variables = self.environment.iter().map(|variable| variable.split_once('=').expect("NAME=value"));
+        command.arg("-c").arg(self.path()).envs(variables);
+        command
+    }
+
+    /// Sets a variable of its environment.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push(format!("{name}={value}"));
         self
@@ -214,8 +230,13 @@ impl Mapsmith {
 
 /// Runs the binary to its end; one that never ends is killed, and fails.
 pub fn cli(arguments: &[&str], url: Option<&str>) -> Output {
+    command(&[], arguments, url).output().expect("timeout starts")
+}
+
+/// The binary with these arguments, run by `runner`, to be ended if it never ends.
+fn command(runner: &[&str], arguments: &[&str], url: Option<&str>) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "120", BINARY]).args(arguments);
+    command.args(["--kill-after=5", "120"]).args(runner).arg(BINARY).args(arguments);
     // A test's outcome must not hang on the environment of the person who runs it.
     for name in ["RUST_LOG", "MAPSMITH_CONFIG", "MAPSMITH_URL", "MAPSMITH_TOKEN"] {
         command.env_remove(name);
@@ -223,7 +244,7 @@ pub fn cli(arguments: &[&str], url: Option<&str>) -> Output {
     if let Some(url) = url {
         command.env("MAPSMITH_URL", url);
     }
-    command.output().expect("timeout starts")
+    command
 }
 
 /// The address in the log line that says that the API listens.
