@@ -31,6 +31,8 @@ pub(super) enum Format {
 /// # Errors
 /// A mistake in its grammar, in the parser's words, with line and column.
 pub(super) fn parse(format: Format, text: &str) -> Result<Node, String> {
+    // Some editors put a byte order mark there.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match format {
         Format::Toml => {
             let table = DeTable::parse(text).map_err(|error| {
