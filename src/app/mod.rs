@@ -66,7 +66,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
         None => (None, Arc::default()),
     };
     let decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()), stored)?
-        .with_actions(settings.references);
+        .with_actions(settings.references_in_force())
+        .with_hold(settings.damping.hold);
     let shutdown = CancellationToken::new();
     let (requests, looks) = (PollRequests::new(), EarlyLooks::new());
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
@@ -139,6 +140,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
         decision,
         server_decision,
         desired_servers,
+        targets: targets.clone(),
         instances: reports,
         clients,
         requests: requests.clone(),

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::local::{errors, overrides, poll_all};
+use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, steps};
 use super::status::held_text;
 use super::{FAILED, Form, GOOD, HELD, print};
@@ -18,6 +18,7 @@ use crate::model::status::{InstanceState, InstanceStatus};
 use crate::reconcile::decide::Decider;
 use crate::reconcile::instance::Instance;
 use crate::reconcile::map_file::MapFileKeeper;
+use crate::references::{Action, Actions};
 use crate::settings::Settings;
 
 /// How often an instance is tried: a commit overtaken by another writer is worth a second look.
@@ -35,8 +36,11 @@ struct SyncReport {
 pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>) -> anyhow::Result<u8> {
     let stored = Arc::new(overrides(&settings).await?);
     let overrides = Arc::new(stored.at(Timestamp::now()));
-    let mut decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()), stored)?;
-    let states = poll_all(&settings).await;
+    let actions = Actions { not_ready: Action::Keep, ..settings.references_in_force() };
+    let mut decider =
+        Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()), stored)?.with_actions(actions);
+    let (states, targets) = tokio::join!(poll_all(&settings), targets(&settings));
+    decider.see(targets);
     decider.decide(&states, Arc::clone(&overrides)).await;
     let mut errors = errors(&states);
     if let Some(id) = approve {

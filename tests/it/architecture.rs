@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("source", &["model", "settings", "telemetry"]),
     ("store", &["model"]),
     ("reconcile", &["model", "plan", "desire", "guard", "damp", "references", "haproxy", "settings", "telemetry"]),
-    ("app", &["model", "desire", "haproxy", "http", "reconcile", "settings", "source", "store", "telemetry"]),
+    ("app", &["model", "desire", "haproxy", "http", "reconcile", "references", "settings", "source", "store", "telemetry"]),
 ];
 
 /// The command line stands over all of them.
@@ -33,7 +33,7 @@ const PURE: &[&str] = &[
     "model/",
     "plan/",
     "desire",
-    "guard.rs",
+    "guard",
     "references.rs",
     "damp.rs",
     "haproxy/codec.rs",

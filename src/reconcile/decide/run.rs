@@ -53,7 +53,8 @@ impl Decider {
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
-        if self.actions.matter() {
+        let has_routes = self.decision.in_force.as_ref().is_some_and(|revision| !revision.entries.is_empty());
+        if self.actions.matter() || (self.actions.guard() && has_routes) {
             first_looks(&mut targets, &shutdown).await;
         }
         loop {
@@ -84,6 +85,7 @@ impl Decider {
                 continue;
             }
             'quiet: loop {
+                let release = self.next_release();
                 let news = select_all(sources.iter_mut().map(|source| Box::pin(source.changed())));
                 tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -107,6 +109,7 @@ impl Decider {
                         rested = Instant::now() + TARGETS_REST;
                         break 'quiet;
                     }
+                    () = sleep(release.unwrap_or_default()), if release.is_some() => break 'quiet,
                     () = sleep(FILE_RETRY), if self.file.error.is_some() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
                         publish(&self);
