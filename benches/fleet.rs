@@ -180,7 +180,7 @@ impl Driven {
     fn start(fleet: &Fleet, registry: &Registry) -> anyhow::Result<Self> {
         let root = fleet.folder.path();
         let mut settings = format!(
-            "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[[source]]\n\
+            "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n[[source]]\n\
              name = \"puppetdb\"\ntype = \"puppetdb\"\nurl = \"{}\"\nfull_poll = \"1ms\"\n",
             fleet.map, registry.url
         );

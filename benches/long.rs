@@ -308,6 +308,7 @@ fn start_daemon(gateway: &Gateway, masters: &Masters, registry: &str) -> anyhow:
     let root = gateway.folder.path().display().to_string();
     let mut settings = format!(
         "[schedule]\npoll = \"1s\"\n[api]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"{root}/store.db\"\n[map]\npath = \"{root}/n.map\"\n\
+         [guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n\
          [[source]]\nname = \"registry\"\ntype = \"http_json\"\nurl = \"{registry}\"\n\
          [[instance]]\nname = \"edge\"\nruntime = \"unix@{root}/admin.sock\"\n"
     );

@@ -197,7 +197,7 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
     fs::write(
         &settings,
         format!(
-            "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[[source]]\nname = \"puppetdb\"\n\
+            "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n[[source]]\nname = \"puppetdb\"\n\
              type = \"puppetdb\"\nurl = \"{}\"\nfull_poll = \"1ms\"\n[[instance]]\nname = \"edge\"\nruntime = \"unix@{}\"\n",
             map_of(&gateway),
             registry.url,

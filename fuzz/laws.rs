@@ -474,10 +474,11 @@ pub fn answers(text: &[u8]) {
         }
     }
     let list = whatever_the_pieces(text, |pieces| source::read_list(pieces.iter().copied()));
-    if let Ok((ServerList { servers, left_out }, rejections)) = list {
+    if let Ok((ServerList { servers, left_out, disputed }, rejections)) = list {
         assert!(value.as_ref().map_or_else(|error| !error.is_eof(), Value::is_array));
         assert!(servers.is_sorted_by(|one, next| one.name < next.name), "each name once, in order");
         assert!(left_out.len() as u64 <= rejections.total());
+        assert!(disputed.iter().all(|name| servers.iter().any(|server| server.name == *name)), "what is disputed is there");
         servers.iter().for_each(|server| added("b", server, &Default::default()));
     }
 }

@@ -48,23 +48,18 @@ pub fn merge(sources: &[SourceView<'_>]) -> Result<Arc<EntryMap>, Vec<String>> {
 /// Every entry of both maps; of a key in both, the upper one's.
 pub fn overlay(upper: &EntryMap, lower: &EntryMap) -> EntryMap {
     let mut merged = EntryMapBuilder::new();
-    let mut take = |(key, value): (&str, &str)| {
-        merged.push(key, value).expect("entries of a map are legal, and two maps fit into one");
-    };
-    let (mut upper, mut lower) = (upper.iter().peekable(), lower.iter().peekable());
+    let (mut at_upper, mut at_lower) = (0, 0);
     loop {
-        let order = match (upper.peek(), lower.peek()) {
-            (Some(a), Some(b)) => a.0.cmp(b.0),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => break,
+        let order = match (at_upper < upper.len(), at_lower < lower.len()) {
+            (true, true) => upper.key(at_upper).cmp(lower.key(at_lower)),
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+            (false, false) => break,
         };
-        if order == Ordering::Equal {
-            lower.next();
-        }
-        if let Some(entry) = if order == Ordering::Greater { lower.next() } else { upper.next() } {
-            take(entry);
-        }
+        let (map, at) = if order == Ordering::Greater { (lower, at_lower) } else { (upper, at_upper) };
+        merged.copy(map, at).expect("entries of a map are legal, and two maps fit into one");
+        at_upper += usize::from(order != Ordering::Greater);
+        at_lower += usize::from(order != Ordering::Less);
     }
     merged.finish()
 }

@@ -18,6 +18,8 @@ pub enum Action {
     /// They stay in the map: HAProxy's configuration says what happens to their requests.
     #[default]
     Keep,
+    /// They stay, but a change that makes their share grow beyond the guard's limit is held back.
+    Guard,
     /// They are left out where no instance can serve them, so that the configuration's default applies. Never all of them.
     LeaveOut,
     /// The whole change is held back until they point somewhere, or until it is approved.
@@ -27,7 +29,7 @@ pub enum Action {
 impl fmt::Display for Action {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::Keep => "kept",
+            Self::Keep | Self::Guard => "kept",
             Self::LeaveOut => "left out where no instance can serve them",
             Self::Hold => "held back",
         })
@@ -35,7 +37,7 @@ impl fmt::Display for Action {
 }
 
 /// `[references]`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Actions {
     /// Entries whose master is no existing backend or server.
@@ -44,10 +46,21 @@ pub struct Actions {
     pub not_ready: Action,
 }
 
+impl Default for Actions {
+    fn default() -> Self {
+        Self { unknown: Action::Guard, not_ready: Action::Keep }
+    }
+}
+
 impl Actions {
-    /// Whether anything depends on what the instances have.
+    /// Whether the map that the sources' answers lead to depends on what the instances have.
     pub fn matter(self) -> bool {
-        self != Self::default()
+        [self.unknown, self.not_ready].iter().any(|action| matches!(action, Action::LeaveOut | Action::Hold))
+    }
+
+    /// Whether a change is held back that makes too many entries point nowhere.
+    pub fn guard(self) -> bool {
+        [self.unknown, self.not_ready].contains(&Action::Guard)
     }
 
     /// Whether any change may be held back for where it points to.
@@ -80,6 +93,11 @@ impl Targets {
     /// Whether the backend or server of this name is ready; none where there is none.
     pub fn ready(&self, name: &str) -> Option<bool> {
         self.0.get(name).copied()
+    }
+
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     fn add(&mut self, name: &str, ready: bool) {
@@ -144,6 +162,26 @@ impl Dangling {
         (self.unknown.values().sum(), self.not_ready.values().sum())
     }
 
+    /// How many entries have a master that the guard watches.
+    pub fn guarded(&self, actions: Actions) -> usize {
+        let (unknown, not_ready) = self.entries();
+        [(unknown, actions.unknown), (not_ready, actions.not_ready)]
+            .into_iter()
+            .filter(|(_, action)| *action == Action::Guard)
+            .map(|(entries, _)| entries)
+            .sum()
+    }
+
+    /// The masters that the guard watches and that have more nodes than in an earlier map, as a sentence names them.
+    pub fn news(&self, before: &Self, actions: Actions) -> String {
+        let kinds = [(&self.unknown, &before.unknown, actions.unknown), (&self.not_ready, &before.not_ready, actions.not_ready)];
+        let watched = kinds.into_iter().filter(|(_, _, action)| *action == Action::Guard);
+        named(watched.flat_map(|(now, before, _)| {
+            let more = now.iter().filter(|(master, nodes)| before.get(*master).is_none_or(|before| before < *nodes));
+            more.map(|(master, _)| master.as_str())
+        }))
+    }
+
     /// The masters that an action is for.
     fn masters(&self, actions: Actions, action: Action) -> BTreeSet<&str> {
         let mut masters = BTreeSet::new();
@@ -174,11 +212,9 @@ impl Dangling {
         }
         let nodes = |master: &&str| self.unknown.get(*master).or_else(|| self.not_ready.get(*master)).copied().unwrap_or(0);
         let entries: usize = masters.iter().map(nodes).sum();
-        let shown: Vec<_> = masters.iter().take(SHOWN).copied().collect();
-        let more = if masters.len() > SHOWN { ", ..." } else { "" };
         Some(format!(
-            "{entries} entries point to masters that an instance has no ready backend or server for: {}{more} (see [references])",
-            shown.join(", ")
+            "{entries} entries point to masters that an instance has no ready backend or server for: {} (see [references])",
+            named(masters.iter().copied())
         ))
     }
 
@@ -208,6 +244,13 @@ impl Dangling {
 
 /// The most masters that a sentence names.
 const SHOWN: usize = 5;
+
+/// The first names of many.
+fn named<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
+    let shown: Vec<_> = names.by_ref().take(SHOWN).collect();
+    let more = if names.next().is_some() { ", ..." } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
 
 /// A map of entries that are sorted and come from maps.
 fn part<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> EntryMap {

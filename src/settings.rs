@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::guard::Limits;
 use crate::model::{RuntimeAddress, name, server};
-use crate::references::Actions;
+use crate::references::{Action, Actions};
 
 pub mod backend;
 mod schedule;
@@ -423,6 +423,16 @@ impl Settings {
         }
     }
 
+    /// What becomes of entries that point nowhere. Where Mapsmith makes a backend's servers of the map's masters, a new master's server
+    /// comes after the map that names it, so the guard would hold it for ever.
+    pub fn references_in_force(&self) -> Actions {
+        let made_of_map = self.backends.iter().any(|backend| matches!(backend.listing(), Listing::Masters(_)));
+        match self.references.unknown {
+            Action::Guard if made_of_map => Actions { unknown: Action::Keep, ..self.references },
+            _ => self.references,
+        }
+    }
+
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (key, value, least) in [
@@ -451,6 +461,14 @@ impl Settings {
             problems.push(format!("site.name: must have 1 to {MOST_SITE_NAME} characters, and no control characters"));
         }
         self.map_problems(&mut problems);
+        if let Some(most) = self.guard.max_entries
+            && most < self.guard.min_entries
+        {
+            problems.push(format!(
+                "guard.max_entries: {most} is below guard.min_entries, {}; no map could have both",
+                self.guard.min_entries
+            ));
+        }
         let lists = backend::list_sources(&self.backends);
         if let Some(store) = &self.store {
             if store.path.file_name().is_none() {

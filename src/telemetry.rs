@@ -34,6 +34,10 @@ pub const REVISION: &str = "mapsmith_revision";
 pub const GUARD_HOLDS: &str = "mapsmith_guard_holds_total";
 /// Gauge: 1 while a change of the map is held back.
 pub const GUARD_HELD: &str = "mapsmith_guard_held";
+/// Gauge: nodes that stay where they are because their master goes back and forth.
+pub const FLAPPING_NODES: &str = "mapsmith_flapping_nodes";
+/// Gauge: nodes that an answer names with different masters, none of them newer; each stays where it is.
+pub const CONFLICTING_NODES: &str = "mapsmith_conflicting_nodes";
 /// Gauge: nodes that an operator pinned.
 pub const PINS: &str = "mapsmith_pins";
 /// Gauge: masters that an operator drained.
@@ -132,6 +136,8 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(REVISION, "Number of the desired revision");
     describe_counter!(GUARD_HOLDS, "Changes that the guard held back");
     describe_gauge!(GUARD_HELD, "1 while a change of the map is held back by the guard");
+    describe_gauge!(FLAPPING_NODES, "Nodes that stay where they are because their master goes back and forth");
+    describe_gauge!(CONFLICTING_NODES, "Nodes that an answer names with different masters, none of them newer");
     describe_gauge!(PINS, "Nodes that an operator pinned to a master");
     describe_gauge!(DRAINED_MASTERS, "Masters that an operator drained");
     describe_gauge!(MAP_FILE_FAILED, "1 while the map file can't be written");

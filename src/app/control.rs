@@ -1,5 +1,6 @@
 //! What the API asks for, answered from the tasks' latest states.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::model::{DesiredServers, HeldChange, OverrideChange, Overrides, Pin, S
 use crate::reconcile::decide::{Approval, Decision};
 use crate::reconcile::decide_servers::ServerDecision;
 use crate::reconcile::instance::InstanceReport;
+use crate::references::Targets;
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
 use crate::store::Keeper;
@@ -46,6 +48,8 @@ pub(super) struct Gateway {
     pub decision: watch::Receiver<Decision>,
     pub server_decision: watch::Receiver<ServerDecision>,
     pub desired_servers: watch::Receiver<Option<Arc<DesiredServers>>>,
+    /// What a map may point to, an instance each; none before it was looked at.
+    pub targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
     pub instances: Vec<watch::Receiver<InstanceReport>>,
     pub clients: Vec<MapClient>,
     pub requests: PollRequests,
@@ -151,6 +155,31 @@ impl Gateway {
         }
     }
 
+    /// Whether every master that an order names is one: a backend or server of some instance, or a master that nodes are routed to. A
+    /// name that is none is a slip of the pen mostly, and would be a route to nothing.
+    fn known(&self, change: &OverrideChange, decision: &Decision) -> Result<(), ApiError> {
+        let named = match change {
+            OverrideChange::Pin(pin) => vec![&pin.master],
+            OverrideChange::Drain(drained) => [Some(&drained.master), drained.to.as_ref()].into_iter().flatten().collect(),
+            _ => return Ok(()),
+        };
+        let targets: Vec<_> = self.targets.iter().filter_map(|targets| targets.borrow().clone()).collect();
+        let lists = self.server_decision.borrow();
+        let listed = lists.backends.iter().flat_map(|backend| {
+            let servers = backend.servers.iter().flatten().map(|server| server.name.as_str());
+            servers.chain([backend.name.as_str()])
+        });
+        let routed = decision.in_force.as_ref().map(|revision| revision.entries.load()).unwrap_or_default();
+        let drained = decision.overrides.drained().map(|drained| drained.master.as_str());
+        let masters: BTreeSet<&str> = routed.iter().map(|(master, _)| *master).chain(drained).collect();
+        let known: BTreeSet<&str> =
+            targets.iter().flat_map(|targets| targets.names()).chain(listed).chain(masters.iter().copied()).collect();
+        match named.into_iter().find(|master| !known.contains(master.as_str())) {
+            None => Ok(()),
+            Some(master) => Err(ApiError::UnknownMaster(unknown(master, &known, &masters, targets.is_empty()))),
+        }
+    }
+
     /// Waits for a decision.
     async fn decided(&self, deadline: Instant, reached: impl FnMut(&Decision) -> bool) -> Option<Decision> {
         let mut decision = self.decision.clone();
@@ -212,6 +241,43 @@ fn read_only(writer: &str) -> String {
     format!(
         "this Mapsmith changes nothing, for another one writes the map file ({writer}); stop one of the two, or use `run --take-over`"
     )
+}
+
+/// The most names that a refused order lists.
+const LISTED_MASTERS: usize = 10;
+
+/// Why a name is refused, with the names that may have been meant.
+fn unknown(master: &str, known: &BTreeSet<&str>, masters: &BTreeSet<&str>, unseen: bool) -> String {
+    let why = match unseen {
+        true => "no HAProxy has been looked at yet, and no node is routed there",
+        false => "no HAProxy has a backend or server of the name, and no node is routed there",
+    };
+    let meant: Vec<_> = known.iter().filter(|name| name.eq_ignore_ascii_case(master)).copied().collect();
+    let hint = match (meant.as_slice(), masters.len()) {
+        ([], 0) => String::new(),
+        ([], count) => {
+            let shown: Vec<_> = masters.iter().take(LISTED_MASTERS).copied().collect();
+            let more = if count > LISTED_MASTERS { ", ..." } else { "" };
+            format!("; nodes are routed to: {}{more}", shown.join(", "))
+        }
+        (meant, _) => format!("; is it {}?", meant.join(" or ")),
+    };
+    format!("{master:?} is no known master: {why}{hint} (--force, or force=true, takes it all the same)")
+}
+
+/// Whether the source's answer is not clear about the node.
+fn is_disputed(source: &SourceView<'_>, node: &str) -> bool {
+    let entries = source.snapshot.map(|snapshot| &snapshot.entries);
+    entries.is_some_and(|entries| entries.find(node.as_bytes()).is_some_and(|at| entries.is_disputed(at)))
+}
+
+/// Why a node stays where it is although the sources say something else, if so.
+fn explain_kept(decision: &Decision, node: &str, disputed: bool) -> Option<String> {
+    if disputed {
+        return Some("its source names it with different masters, and none is newer: it stays where it is".to_owned());
+    }
+    let kept = decision.flapping.nodes.iter().find(|kept| kept.node == node)?;
+    Some(format!("it flaps: it stays with {} until the registry has named one master for a while", kept.master))
 }
 
 /// What was ordered, for a person, with a warning where no node has the master that gets nodes: it may be a slip of the pen.
@@ -277,9 +343,11 @@ impl Control for Gateway {
             pins: decision.overrides.pins().len(),
             drained: decision.overrides.drained().cloned().collect(),
             stuck: decision.stuck,
+            flapping: decision.flapping,
+            conflicts: decision.conflicts,
             references: ReferencesReport {
                 dangling: (*decision.dangling).clone(),
-                unknown_are: self.settings.references.unknown,
+                unknown_are: self.settings.references_in_force().unknown,
                 not_ready_are: self.settings.references.not_ready,
             },
             rejected: (*decision.rejected).clone(),
@@ -433,6 +501,7 @@ impl Control for Gateway {
             (None, Some(drained)) => drained.to.as_deref().filter(|to| decision.overrides.drain(to).is_none()).or(in_force),
             (None, None) => said,
         };
+        let kept = explain_kept(&decision, &node, origin.is_some_and(|origin| is_disputed(&origin, &node)));
         let reference = ordered.and_then(|master| {
             let (why, action) = if decision.dangling.unknown.contains_key(master) {
                 ("an instance has no backend or server of the name", self.settings.references.unknown)
@@ -446,6 +515,7 @@ impl Control for Gateway {
         ExplainReport {
             reference,
             rejected: decision.rejected.of_node(&node).cloned(),
+            kept,
             master: in_force.map(str::to_owned),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {
@@ -473,7 +543,12 @@ impl Control for Gateway {
         overrides.pin(&node).cloned().ok_or_else(|| ApiError::NoOverride(format!("node {node} has no pin")))
     }
 
-    async fn change_override(&self, mut change: OverrideChange, wait: Option<Duration>) -> Result<ReloadReport, ApiError> {
+    async fn change_override(
+        &self,
+        mut change: OverrideChange,
+        force: bool,
+        wait: Option<Duration>,
+    ) -> Result<ReloadReport, ApiError> {
         let keeper = self.overrides.as_ref().ok_or(ApiError::NoStore)?;
         let start = Instant::now();
         match &mut change {
@@ -482,6 +557,9 @@ impl Control for Gateway {
         }
         let decision = self.decision.borrow().clone();
         let before = decision.in_force.as_ref().map_or(0, |revision| revision.number);
+        if !force {
+            self.known(&change, &decision)?;
+        }
         let told = told(&change, &decision);
         let nothing_to_end = match &change {
             OverrideChange::Undrain { master } => format!("master {master} is not drained"),

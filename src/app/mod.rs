@@ -74,7 +74,10 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         None => (None, Arc::default()),
     };
     let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
-    let decider = Decider::start(settings.guard.clone(), map_file, stored).await?.with_actions(settings.references);
+    let decider = Decider::start(settings.guard.clone(), map_file, stored)
+        .await?
+        .with_actions(settings.references_in_force())
+        .with_hold(settings.damping.hold);
     let decider = if take_over { decider.take_over() } else { decider };
     let shutdown = CancellationToken::new();
     let (requests, looks) = (PollRequests::new(), EarlyLooks::new());
@@ -149,6 +152,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         decision,
         server_decision,
         desired_servers,
+        targets: targets.clone(),
         instances: reports,
         clients,
         requests: requests.clone(),

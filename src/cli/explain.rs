@@ -48,8 +48,8 @@ fn text(report: &ExplainReport) -> String {
         let what = paint(Colour::Yellow, &format!("{} is drained {}", drained.master, to_text(drained)));
         let _ = writeln!(text, "  {what} by an operator {}, until it is undrained", ago(drained.since));
     }
-    if let Some(reference) = &report.reference {
-        let _ = writeln!(text, "  {}", paint(Colour::Yellow, reference));
+    for note in report.reference.iter().chain(&report.kept) {
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, note));
     }
     if let Some(rejected) = &report.rejected {
         let stays = if report.master.is_some() { "; the entry in force stays" } else { "" };

@@ -1,13 +1,16 @@
 //! What `check`, `plan` and `sync` share: one poll of every source, and the overrides of the store.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
+use crate::haproxy::{MapClient, MapName};
 use crate::model::status::{PollReport, milliseconds};
 use crate::model::{Content, Overrides, ServerList, Snapshot, SourceState};
+use crate::references::Targets;
 use crate::settings::{self, Settings};
 use crate::source::{self, Extent, Source, SourceError};
 use crate::store::{SqliteStore, StoreError};
@@ -52,6 +55,17 @@ async fn poll<C: Content>(settings: &settings::Source, built: Result<Box<dyn Sou
     report.milliseconds = milliseconds(start.elapsed());
     state.status.last_poll = Some(report);
     state
+}
+
+/// What maps may point to, of each instance that answers. Only names: what is not ready is the daemon's to watch.
+pub(super) async fn targets(settings: &Settings) -> Vec<Arc<Targets>> {
+    let map = MapName::new(&settings.map.path.to_string_lossy());
+    let looks = settings.instances.iter().map(|instance| {
+        let client = MapClient::of(instance, &map);
+        async move { client.backends_and_servers().await.ok() }
+    });
+    let names = join_all(looks).await.into_iter().flatten();
+    names.map(|names| Arc::new(names.iter().map(|name| (name.as_str(), true)).collect())).collect()
 }
 
 /// The overrides in the store, pins whose time is over included; none where the settings name no store. Without them these verbs

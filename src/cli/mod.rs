@@ -117,6 +117,8 @@ enum Verb {
         #[arg(long = "for", value_name = "DURATION", value_parser = length)]
         length: Option<String>,
         #[command(flatten)]
+        force: overrides::Force,
+        #[command(flatten)]
         order: overrides::Order,
     },
     /// End a node's pin: it goes where the sources say
@@ -136,6 +138,8 @@ enum Verb {
         /// Spread them evenly over the others, each always to the same one; the default
         #[arg(long)]
         spread: bool,
+        #[command(flatten)]
+        force: overrides::Force,
         #[command(flatten)]
         order: overrides::Order,
     },
@@ -230,9 +234,9 @@ async fn carry_out(mut verb: Verb, config: Option<&Path>, output: Form) -> anyho
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
-        Verb::Pin { node, master, length, order } => overrides::pin(order, &node, master, length, output).await,
+        Verb::Pin { node, master, length, force, order } => overrides::pin((order, force), &node, master, length, output).await,
         Verb::Unpin { node, order } => overrides::unpin(order, &node, output).await,
-        Verb::Drain { master, to, spread: _, order } => overrides::drain(order, &master, to, output).await,
+        Verb::Drain { master, to, spread: _, force, order } => overrides::drain((order, force), &master, to, output).await,
         Verb::Undrain { master, order } => overrides::undrain(order, &master, output).await,
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
     }

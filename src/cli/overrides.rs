@@ -23,27 +23,47 @@ pub(super) struct Order {
     pub(super) connection: Connection,
 }
 
-pub(super) async fn pin(order: Order, node: &str, master: String, duration: Option<String>, form: Form) -> anyhow::Result<u8> {
-    order.send(Method::PUT, &["v1", "overrides", node], Some(&PinRequest { master, duration }), form).await
+/// A switch of the verbs that name a master.
+#[derive(Args)]
+pub(super) struct Force {
+    /// Take a master that no HAProxy and no node is known to have
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) async fn pin(
+    (order, force): (Order, Force),
+    node: &str,
+    master: String,
+    duration: Option<String>,
+    form: Form,
+) -> anyhow::Result<u8> {
+    order.send(Method::PUT, &["v1", "overrides", node], force, Some(&PinRequest { master, duration }), form).await
 }
 
 pub(super) async fn unpin(order: Order, node: &str, form: Form) -> anyhow::Result<u8> {
-    order.send(Method::DELETE, &["v1", "overrides", node], NOTHING, form).await
+    order.send(Method::DELETE, &["v1", "overrides", node], Force { force: false }, NOTHING, form).await
 }
 
-pub(super) async fn drain(order: Order, master: &str, to: Option<String>, form: Form) -> anyhow::Result<u8> {
-    order.send(Method::POST, &["v1", "masters", master, "drain"], Some(&DrainRequest { to }), form).await
+pub(super) async fn drain((order, force): (Order, Force), master: &str, to: Option<String>, form: Form) -> anyhow::Result<u8> {
+    order.send(Method::POST, &["v1", "masters", master, "drain"], force, Some(&DrainRequest { to }), form).await
 }
 
 pub(super) async fn undrain(order: Order, master: &str, form: Form) -> anyhow::Result<u8> {
-    order.send(Method::DELETE, &["v1", "masters", master, "drain"], NOTHING, form).await
+    order.send(Method::DELETE, &["v1", "masters", master, "drain"], Force { force: false }, NOTHING, form).await
 }
 
 impl Order {
-    async fn send(self, method: Method, path: &[&str], body: Option<&impl Serialize>, form: Form) -> anyhow::Result<u8> {
-        let wait = (!self.wait.is_zero()).then_some(self.wait);
-        let query = wait.map(query_of);
-        let query = query.as_deref().map(|wait| ("wait", wait));
+    async fn send(
+        self,
+        method: Method,
+        path: &[&str],
+        Force { force }: Force,
+        body: Option<&impl Serialize>,
+        form: Form,
+    ) -> anyhow::Result<u8> {
+        let wait = (!self.wait.is_zero()).then_some(self.wait).map(query_of);
+        let query = wait.as_deref().map(|wait| ("wait", wait)).into_iter().chain(force.then_some(("force", "true")));
         let report = report_of(self.connection.ask(method, path, query, body, self.wait).await?)?;
         print(form, &report, text)?;
         Ok(exit_code(report.outcome))

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::local::{errors, overrides, poll_all};
+use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, table};
 use super::{CHANGES, FAILED, Form, GOOD, HELD, print};
 use crate::desire::{self, SourceView};
@@ -20,6 +20,7 @@ use crate::plan::cost::HaproxyVersion;
 use crate::plan::map::Memory;
 use crate::plan::{CostModel, Diff, MapPlan, plan_map};
 use crate::reconcile::apply;
+use crate::reconcile::decide::judge_references;
 use crate::reconcile::map_file::MapFileKeeper;
 use crate::settings::{self, Settings};
 
@@ -65,21 +66,29 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
     let Ok(merged) = desire::merge(&views) else {
         bail!("there is nothing to plan with, for a required source gave no answer:\n  {}", errors.join("\n  "));
     };
-    let after = desire::overrides::apply(&merged, &overrides(&settings).await?.at(Timestamp::now())).entries;
     let found = MapFileKeeper::new(settings.map.file()).peek()?;
     let in_force = found.as_ref().map(|file| file.entries.len());
     let before = found.map(|file| file.entries).unwrap_or_default();
+    // As the daemon does it: where an answer is not clear, the master in force stays.
+    let kept = Diff::between(&before, &merged).keep(|at| merged.is_disputed(at));
+    let merged = Diff::settle(&kept, &before, &merged);
+    let after = desire::overrides::apply(&merged, &overrides(&settings).await?.at(Timestamp::now())).entries;
     let diff = Diff::between(&before, &after);
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let instances = join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after))).await;
     let shown = if all || form == Form::Json { usize::MAX } else { SHOWN };
+    let recent = guard::Recent::default();
+    let proposal = guard::Proposal { in_force, entries: merged.len(), counts: diff.counts(), recent };
+    let (actions, targets) = (settings.references_in_force(), targets(&settings).await);
+    let verdict = guard::judge(guard::Subject::Map, &settings.guard, &proposal)
+        .and_then(|()| judge_references(actions, &settings.guard, &targets, &before, &merged));
     let report = PlanReport {
         entries_before: before.len(),
         entries_after: after.len(),
         counts: diff.counts(),
         changes: diff.changes(&before, &after).take(shown).collect(),
         masters: loads(&before, &after),
-        held: guard::judge(guard::Subject::Map, &settings.guard, in_force, merged.len(), diff.counts()).err(),
+        held: verdict.err(),
         errors,
         instances,
     };

@@ -79,11 +79,11 @@ impl Connection {
     }
 
     /// `segments` are the path's parts, escaped here.
-    pub(super) async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<'q, T: DeserializeOwned>(
         &self,
         method: Method,
         segments: &[&str],
-        query: Option<(&str, &str)>,
+        query: impl IntoIterator<Item = (&'q str, &'q str)>,
         body: Option<&impl Serialize>,
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
@@ -99,7 +99,7 @@ impl Connection {
             }
             Err(()) => bail!("--url {:?} is no base of a path", self.url()),
         }
-        if let Some((name, value)) = query {
+        for (name, value) in query {
             url.query_pairs_mut().append_pair(name, value);
         }
         // The API is near; a proxy of the environment is not for it.

@@ -11,7 +11,7 @@ use super::remote::{Connection, NOTHING};
 use super::{FAILED, Form, GOOD, HELD, print};
 use crate::http::dto::{ReferencesReport, StatusReport};
 use crate::model::learned::LearnedStatus;
-use crate::model::status::{BackendStatus, InstanceState, PollKind, ServersState, ServersStatus, SourceStatus};
+use crate::model::status::{BackendStatus, InstanceState, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus};
 use crate::model::{DrainedMaster, HeldChange, RejectedRows};
 
 pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result<u8> {
@@ -78,6 +78,8 @@ fn text(report: &StatusReport) -> String {
         let _ = writeln!(text, "{}", paint(Colour::Yellow, &waiting));
     }
     report.held.iter().for_each(|held| text.push_str(&held_text(held)));
+    text.push_str(&kept_text("flapping  ", &report.flapping, "until the registry has named one master for a while"));
+    text.push_str(&kept_text("conflicts ", &report.conflicts, "for an answer names others too, and none is newer"));
     text.push_str(&references_text(&report.references));
     text.push_str(&rejected_text(&report.rejected));
     text.push_str("\nsources\n");
@@ -139,6 +141,18 @@ fn text(report: &StatusReport) -> String {
         }
     }
     text
+}
+
+/// Nothing to tell while no node is kept.
+fn kept_text(title: &str, kept: &KeptNodes, until: &str) -> String {
+    if kept.count == 0 {
+        return String::new();
+    }
+    let shown: Vec<_> = kept.nodes.iter().take(5).map(|kept| format!("{} ({})", kept.node, kept.master)).collect();
+    let more = if kept.count > shown.len() { ", ..." } else { "" };
+    let (nodes, stay) = (counted(kept.count, "node"), if kept.count == 1 { "stays" } else { "stay" });
+    let note = format!("{nodes} {stay} with the same master {until}: {}{more}", shown.join(", "));
+    format!("{title} {}\n", paint(Colour::Yellow, &note))
 }
 
 /// Nothing to tell while every entry points somewhere.

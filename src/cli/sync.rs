@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::local::{errors, overrides, poll_all};
+use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, steps};
 use super::status::{held_text, rejected_text};
 use super::{FAILED, Form, GOOD, HELD, print};
@@ -19,6 +19,7 @@ use crate::reconcile::decide::Decider;
 use crate::reconcile::instance::Instance;
 use crate::reconcile::map_file::MapFileKeeper;
 use crate::reconcile::rows;
+use crate::references::{Action, Actions};
 use crate::settings::Settings;
 
 /// How often an instance is tried: a commit overtaken by another writer is worth a second look.
@@ -49,8 +50,11 @@ pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>
         })
         .collect();
     let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
-    let mut decider = Decider::start(settings.guard.clone(), map_file, stored).await?.with_screens(screens);
-    let (states, _) = tokio::join!(poll_all(&settings), join_all(tasks.iter_mut().map(|task| task.cycle(None))));
+    let actions = Actions { not_ready: Action::Keep, ..settings.references_in_force() };
+    let mut decider = Decider::start(settings.guard.clone(), map_file, stored).await?.with_actions(actions).with_screens(screens);
+    let looks = join_all(tasks.iter_mut().map(|task| task.cycle(None)));
+    let (states, targets, _) = tokio::join!(poll_all(&settings), targets(&settings), looks);
+    decider.see(targets);
     let mut errors = errors(&states);
     let decide = async {
         decider.decide(&states, Arc::clone(&overrides)).await;

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::learned::LearnedStatus;
 use crate::model::revision::RevisionSummary;
 use crate::model::status::{
-    ApplyReport, BackendStatus, InstanceState, InstanceStatus, MapFileStatus, PollReport, ServersState, SourceStatus, StepTiming,
+    ApplyReport, BackendStatus, InstanceState, InstanceStatus, KeptNodes, MapFileStatus, PollReport, ServersState, SourceStatus,
+    StepTiming,
 };
 use crate::model::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin, RejectedRow, RejectedRows};
 use crate::references::{Action, Dangling};
@@ -37,6 +38,12 @@ pub struct StatusReport {
     pub drained: Vec<DrainedMaster>,
     /// Those of them that keep their nodes, because no other master is left.
     pub stuck: Vec<String>,
+    /// Nodes that stay where they are because their master goes back and forth.
+    #[serde(default)]
+    pub flapping: KeptNodes,
+    /// Nodes that an answer names with different masters, none of them newer: each stays where it is.
+    #[serde(default)]
+    pub conflicts: KeptNodes,
     /// Entries of the map that point nowhere in some instance.
     pub references: ReferencesReport,
     /// Entries that are not in the map because a HAProxy's map refuses them.
@@ -181,6 +188,9 @@ pub struct ExplainReport {
     /// Why what is ordered or named for the node is not in the map, where a HAProxy's map refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<RejectedRow>,
+    /// Why the node stays where it is although the sources say something else; none where it goes where they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
     /// What each source says of the node, in order of priority.
     pub sources: Vec<ExplainSource>,
     /// What each instance holds in memory right now.

@@ -28,6 +28,8 @@ pub enum ApiError {
     NotApproved(String),
     /// There is no such override to show or to end.
     NoOverride(String),
+    /// An order names a master that nobody knows.
+    UnknownMaster(String),
     /// The settings name no store.
     NoStore,
     /// The store did not take the change.
@@ -65,6 +67,7 @@ impl IntoResponse for ApiError {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any request here".to_owned(), None),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, format!("the request's body did not arrive within {BOUND:?}"), None),
             Self::NotApproved(detail) => (StatusCode::CONFLICT, detail, None),
+            Self::UnknownMaster(detail) => (StatusCode::CONFLICT, detail, None),
             Self::NoOverride(detail) => (StatusCode::NOT_FOUND, detail, None),
             Self::NoStore => {
                 (StatusCode::CONFLICT, "overrides need a store that keeps them: set `path` in `[store]` (like /var/lib/mapsmith/mapsmith.db) and restart Mapsmith".to_owned(), None)

@@ -32,6 +32,24 @@ pub(super) struct WaitQuery {
     wait: Option<String>,
 }
 
+type Order = Result<Query<OrderQuery>, QueryRejection>;
+
+/// What an order that names a master may be given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrderQuery {
+    wait: Option<String>,
+    #[serde(default)]
+    force: bool,
+}
+
+/// How long the answer may be waited for, and whether masters are taken that nobody knows.
+fn order(query: Order) -> Result<(Option<Duration>, bool), ApiError> {
+    let Query(query) =
+        query.map_err(|error| ApiError::BadRequest(format!("{}; the parameters are wait and force", error.body_text())))?;
+    Ok((wait_of(query.wait.as_deref())?, query.force))
+}
+
 pub(super) async fn status(State(control): Shared) -> Json<StatusReport> {
     Json(control.status())
 }
@@ -45,7 +63,11 @@ pub(super) async fn reload(State(control): Shared, query: Wait) -> Result<Respon
 fn wait(query: Wait) -> Result<Option<Duration>, ApiError> {
     let Query(query) =
         query.map_err(|error| ApiError::BadRequest(format!("{}; the only parameter is wait", error.body_text())))?;
-    match query.wait.as_deref().map(humantime::parse_duration) {
+    wait_of(query.wait.as_deref())
+}
+
+fn wait_of(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
+    match text.map(humantime::parse_duration) {
         None => Ok(None),
         Some(Ok(wait)) if !wait.is_zero() && wait <= LONGEST_WAIT => Ok(Some(wait)),
         Some(_) => Err(ApiError::BadRequest("wait must be a duration up to 10m, like 30s".to_owned())),
@@ -101,15 +123,15 @@ pub(super) async fn pin(State(control): Shared, node: Name) -> Result<Json<Pin>,
     control.pin(&legal_node(node)?).map(Json)
 }
 
-pub(super) async fn set_pin(State(control): Shared, node: Name, query: Wait, body: Bytes) -> Result<Response, ApiError> {
-    let (node, wait) = (legal_node(node)?, wait(query)?);
+pub(super) async fn set_pin(State(control): Shared, node: Name, query: Order, body: Bytes) -> Result<Response, ApiError> {
+    let (node, (wait, force)) = (legal_node(node)?, order(query)?);
     let request: PinRequest = serde_json::from_slice(&body).map_err(|error| {
         ApiError::BadRequest(format!("send {{\"master\": \"...\"}}, with \"for\": \"2h\" for a pin that ends by itself: {error}"))
     })?;
     let master = legal_master(request.master)?;
     let since = Timestamp::now();
     let until = request.duration.as_deref().map(|duration| end(since, duration)).transpose()?;
-    answer(control.change_override(OverrideChange::Pin(Pin { node, master, since, until }), wait).await?)
+    answer(control.change_override(OverrideChange::Pin(Pin { node, master, since, until }), force, wait).await?)
 }
 
 /// When a pin of this length ends.
@@ -123,12 +145,12 @@ fn end(since: Timestamp, duration: &str) -> Result<Timestamp, ApiError> {
 
 pub(super) async fn unpin(State(control): Shared, node: Name, query: Wait) -> Result<Response, ApiError> {
     let (node, wait) = (legal_node(node)?, wait(query)?);
-    answer(control.change_override(OverrideChange::Unpin { node }, wait).await?)
+    answer(control.change_override(OverrideChange::Unpin { node }, false, wait).await?)
 }
 
-pub(super) async fn drain(State(control): Shared, master: Name, query: Wait, body: Bytes) -> Result<Response, ApiError> {
+pub(super) async fn drain(State(control): Shared, master: Name, query: Order, body: Bytes) -> Result<Response, ApiError> {
     let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
-    let (master, wait) = (legal_master(master)?, wait(query)?);
+    let (master, (wait, force)) = (legal_master(master)?, order(query)?);
     let request = match body.is_empty() {
         true => DrainRequest::default(),
         false => serde_json::from_slice(&body).map_err(|error| {
@@ -142,13 +164,13 @@ pub(super) async fn drain(State(control): Shared, master: Name, query: Wait, bod
         return Err(ApiError::BadRequest(format!("{master} can't be drained to itself; name another master")));
     }
     let drained = DrainedMaster { master, to, since: Timestamp::now() };
-    answer(control.change_override(OverrideChange::Drain(drained), wait).await?)
+    answer(control.change_override(OverrideChange::Drain(drained), force, wait).await?)
 }
 
 pub(super) async fn undrain(State(control): Shared, master: Name, query: Wait) -> Result<Response, ApiError> {
     let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
     let (master, wait) = (legal_master(master)?, wait(query)?);
-    answer(control.change_override(OverrideChange::Undrain { master }, wait).await?)
+    answer(control.change_override(OverrideChange::Undrain { master }, false, wait).await?)
 }
 
 pub(super) async fn metrics(State(control): Shared) -> Response {

@@ -59,11 +59,16 @@ pub trait Control: Send + Sync + 'static {
     /// [`ApiError::NoStore`], or [`ApiError::NoOverride`] where it has none.
     fn pin(&self, node: &str) -> Result<Pin, ApiError>;
     /// Stores a change of the overrides and puts it in force; with `wait` answers when every instance holds the result, or when the
-    /// time is over. The names in it are legal.
+    /// time is over. The names in it are legal. With `force` masters are taken that nobody knows.
     ///
     /// # Errors
-    /// There is no store, it did not take the change, or there is nothing to end.
-    async fn change_override(&self, change: OverrideChange, wait: Option<Duration>) -> Result<ReloadReport, ApiError>;
+    /// There is no store, it did not take the change, a master is unknown, or there is nothing to end.
+    async fn change_override(
+        &self,
+        change: OverrideChange,
+        force: bool,
+        wait: Option<Duration>,
+    ) -> Result<ReloadReport, ApiError>;
     /// The metrics in Prometheus's text format.
     fn metrics(&self) -> String;
 }

@@ -14,6 +14,8 @@ struct Entry {
     start: u32,
     value: u32,
     length: u8,
+    /// The source named another value too, and nothing told which counts.
+    disputed: bool,
 }
 
 /// A sorted map of legal keys to legal values.
@@ -22,6 +24,7 @@ pub struct EntryMap {
     keys: String,
     entries: Vec<Entry>,
     values: Vec<Box<str>>,
+    disputed: usize,
 }
 
 impl EntryMap {
@@ -77,6 +80,40 @@ impl EntryMap {
         load
     }
 
+    /// Whether a source named another value for the key at a position too, and nothing told which counts.
+    ///
+    /// # Panics
+    /// When `index` is not below [`EntryMap::len`].
+    pub fn is_disputed(&self, index: usize) -> bool {
+        self.entries[index].disputed
+    }
+
+    /// How many keys are disputed.
+    pub fn disputed(&self) -> usize {
+        self.disputed
+    }
+
+    /// The same keys with other values at these positions of the sorted order, and none disputed any more. The values are those of some
+    /// map, and so legal.
+    ///
+    /// # Panics
+    /// When a position is not below [`EntryMap::len`].
+    pub fn settled<'a>(&self, changed: impl Iterator<Item = (usize, &'a str)>) -> Self {
+        let mut map = self.clone();
+        map.disputed = 0;
+        map.entries.iter_mut().for_each(|entry| entry.disputed = false);
+        let mut ids: FxHashMap<Box<str>, u32> = map.values.iter().zip(0u32..).map(|(value, id)| (value.clone(), id)).collect();
+        for (index, value) in changed {
+            let next = map.values.len() as u32;
+            let id = *ids.entry(value.into()).or_insert(next);
+            if id == next {
+                map.values.push(value.into());
+            }
+            map.entries[index].value = id;
+        }
+        map
+    }
+
     /// A number that differs for different contents, and is the same in every run of this program for equal ones.
     pub fn digest(&self) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
@@ -89,7 +126,11 @@ impl EntryMap {
 
 impl PartialEq for EntryMap {
     fn eq(&self, other: &Self) -> bool {
-        self.len() == other.len() && self.iter().eq(other.iter())
+        let flags = |map: &Self| map.entries.iter().map(|entry| entry.disputed).collect::<Vec<_>>();
+        self.len() == other.len()
+            && self.disputed == other.disputed
+            && self.iter().eq(other.iter())
+            && (self.disputed == 0 || flags(self) == flags(other))
     }
 }
 
@@ -116,8 +157,8 @@ impl EntryMapBuilder {
 
     /// Room for `entries` entries with `key_bytes` bytes of keys in all, so that a copy of a known map does not grow step by step.
     pub fn with_capacity(entries: usize, key_bytes: usize) -> Self {
-        let map = EntryMap { keys: String::with_capacity(key_bytes), entries: Vec::with_capacity(entries), values: Vec::new() };
-        Self { map, ..Self::default() }
+        let (keys, entries) = (String::with_capacity(key_bytes), Vec::with_capacity(entries));
+        Self { map: EntryMap { keys, entries, ..EntryMap::default() }, ..Self::default() }
     }
 
     /// How many entries were taken so far, repeated keys included.
@@ -144,7 +185,22 @@ impl EntryMapBuilder {
             self.out_of_order |= key_of(&self.map.keys, *last) >= key;
         }
         self.map.keys.push_str(key);
-        self.map.entries.push(Entry { start, value, length });
+        self.map.entries.push(Entry { start, value, length, disputed: false });
+        Ok(())
+    }
+
+    /// Takes the entry at a position of a map, disputed where it is so there.
+    ///
+    /// # Errors
+    /// As [`EntryMapBuilder::push`].
+    ///
+    /// # Panics
+    /// When `index` is not below the map's length.
+    pub fn copy(&mut self, map: &EntryMap, index: usize) -> Result<(), Illegal> {
+        self.push(map.key(index), map.value(index))?;
+        if let Some(last) = self.map.entries.last_mut() {
+            last.disputed = map.is_disputed(index);
+        }
         Ok(())
     }
 
@@ -160,8 +216,8 @@ impl EntryMapBuilder {
     }
 
     /// The sorted map. Where a key was taken more than once, `choose` gets its positions in the order taken, and says
-    /// which of them stays.
-    pub fn finish_with(self, mut choose: impl FnMut(Repeated<'_>) -> usize) -> EntryMap {
+    /// which of them stays, and whether that is disputed.
+    pub fn finish_with(self, mut choose: impl FnMut(Repeated<'_>) -> (usize, bool)) -> EntryMap {
         let Self { mut map, out_of_order, .. } = self;
         if out_of_order {
             let keys = &map.keys;
@@ -175,13 +231,14 @@ impl EntryMapBuilder {
                     repeated => {
                         let candidates: Vec<_> =
                             repeated.iter().map(|(at, entry)| (*at as usize, &*map.values[entry.value as usize])).collect();
-                        let chosen = choose(Repeated { key: key_of(keys, repeated[0].1), candidates: &candidates });
-                        repeated[chosen.min(repeated.len() - 1)].1
+                        let (chosen, disputed) = choose(Repeated { key: key_of(keys, repeated[0].1), candidates: &candidates });
+                        Entry { disputed, ..repeated[chosen.min(repeated.len() - 1)].1 }
                     }
                 };
                 map.entries.push(kept);
             }
         }
+        map.disputed = map.entries.iter().filter(|entry| entry.disputed).count();
         map.keys.shrink_to_fit();
         map.entries.shrink_to_fit();
         map
@@ -189,7 +246,7 @@ impl EntryMapBuilder {
 
     /// The sorted map; of a repeated key the first entry stays, as in a HAProxy lookup.
     pub fn finish(self) -> EntryMap {
-        self.finish_with(|_| 0)
+        self.finish_with(|_| (0, false))
     }
 }
 
@@ -255,10 +312,16 @@ mod tests {
                 repeated.key.to_owned(),
                 repeated.candidates.to_vec().iter().map(|(at, value)| (*at, value.to_string())).collect::<Vec<_>>(),
             ));
-            1
+            (1, true)
         });
         assert_eq!(map.get("b"), Some("m2"));
-        assert_eq!(map.len(), 2);
+        assert_eq!((map.len(), map.disputed(), map.is_disputed(0), map.is_disputed(1)), (2, 1, false, true));
+        let mut copy = EntryMapBuilder::new();
+        (0..2).for_each(|at| copy.copy(&map, at).unwrap());
+        assert_eq!(copy.finish(), map);
+        let settled = map.settled([(1, "m9")].into_iter());
+        assert_eq!((settled.get("a"), settled.get("b"), settled.disputed()), (Some("m1"), Some("m9"), 0));
+        assert_ne!(map.settled(std::iter::empty()), map, "an answer that is clear is another one");
         assert_eq!(seen, [("b".to_owned(), vec![(0, "m1".to_owned()), (2, "m2".to_owned())])]);
     }
 

@@ -2,7 +2,7 @@
 //! left out with its place and reason, and the rest goes on.
 
 use core::net::{IpAddr, Ipv6Addr};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,8 @@ pub struct ServerList {
     pub servers: Vec<ListedServer>,
     /// The rows that were left out, the first [`NAMED_REJECTIONS`] of them.
     pub left_out: Vec<LeftOut>,
+    /// Names that rows of the list give different servers, and nothing tells which counts: what is in force stays.
+    pub disputed: BTreeSet<String>,
 }
 
 impl Content for ServerList {
@@ -88,7 +90,7 @@ impl Content for ServerList {
 pub enum Repeats {
     /// The first: a person wrote the list, and the order with it.
     First,
-    /// The one of the lowest address: a registry's order must not make a server wander.
+    /// None where they differ: a registry's order must not make a server wander. The one of the lowest address stands for both.
     LowestAddress,
 }
 
@@ -131,18 +133,28 @@ impl ServerListBuilder {
             });
         }
         let mut servers: BTreeMap<String, ListedServer> = BTreeMap::new();
+        let mut disputed = BTreeSet::new();
         for (place, server) in rows {
             match servers.get(&server.name) {
                 None => {
                     servers.insert(server.name.clone(), server);
                 }
                 Some(first) => {
-                    let detail = format!("another server of the list has this name and counts, the one at {}", location(first));
+                    let detail = if repeats == Repeats::LowestAddress && *first != server {
+                        disputed.insert(server.name);
+                        format!(
+                            "another row gives this name to the server at {}: what is in force stays; remove one of them",
+                            location(first)
+                        )
+                    } else {
+                        format!("another server of the list has this name and counts, the one at {}", location(first))
+                    };
                     self.reject(&place, Illegal::ServerTwice, detail);
                 }
             }
         }
-        (ServerList { servers: servers.into_values().collect(), left_out: self.left_out }, self.rejections)
+        let list = ServerList { servers: servers.into_values().collect(), left_out: self.left_out, disputed };
+        (list, self.rejections)
     }
 }
 

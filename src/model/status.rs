@@ -379,3 +379,26 @@ pub struct MapFileStatus {
     /// How often a lost or changed file was put right since Mapsmith started.
     pub healed: u64,
 }
+
+/// The most nodes of one kind that a status names.
+pub const NAMED_NODES: usize = 100;
+
+/// Nodes that stay where they are although the sources say something else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptNodes {
+    /// How many.
+    pub count: usize,
+    /// The first [`NAMED_NODES`] of them, by name.
+    pub nodes: Vec<KeptNode>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptNode {
+    /// The node.
+    pub node: String,
+    /// The master that it stays with, before overrides.
+    pub master: String,
+    /// The master that the sources name.
+    pub said: String,
+}

@@ -1,6 +1,7 @@
 //! What lies between two maps: one sorted merge over both.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use crate::model::EntryMap;
 use crate::model::revision::{ChangeCounts, RouteChange};
@@ -55,18 +56,42 @@ impl Diff {
 
     /// The changes by name: moved nodes first, then added, then removed ones.
     pub fn changes<'a>(&'a self, old: &'a EntryMap, new: &'a EntryMap) -> impl Iterator<Item = RouteChange> + 'a {
-        let change = |node: &str, from: Option<&str>, to: Option<&str>| RouteChange {
+        self.routes(old, new).map(|(node, from, to)| RouteChange {
             node: node.to_owned(),
             from: from.map(str::to_owned),
             to: to.map(str::to_owned),
-        };
+        })
+    }
+
+    /// The same without copies: node, master before, master after.
+    pub fn routes<'a>(
+        &'a self,
+        old: &'a EntryMap,
+        new: &'a EntryMap,
+    ) -> impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)> {
         let moved = self
             .moved
             .iter()
-            .map(move |(from, to)| change(new.key(*to as usize), Some(old.value(*from as usize)), Some(new.value(*to as usize))));
-        let added = self.added.iter().map(move |at| change(new.key(*at as usize), None, Some(new.value(*at as usize))));
-        let removed = self.removed.iter().map(move |at| change(old.key(*at as usize), Some(old.value(*at as usize)), None));
+            .map(move |(from, to)| (new.key(*to as usize), Some(old.value(*from as usize)), Some(new.value(*to as usize))));
+        let added = self.added.iter().map(move |at| (new.key(*at as usize), None, Some(new.value(*at as usize))));
+        let removed = self.removed.iter().map(move |at| (old.key(*at as usize), Some(old.value(*at as usize)), None));
         moved.chain(added).chain(removed)
+    }
+
+    /// Takes the moves out of which `stays` says so, by their positions in the new map. Those moves; [`EntryMap::settled`] makes the
+    /// new map without them.
+    pub fn keep(&mut self, stays: impl Fn(usize) -> bool) -> Vec<(u32, u32)> {
+        let (kept, moved) = self.moved.iter().partition(|(_, to)| stays(*to as usize));
+        self.moved = moved;
+        kept
+    }
+
+    /// The new map of a comparison with the nodes that were [kept](Diff::keep) as the old one has them, and none disputed.
+    pub fn settle(kept: &[(u32, u32)], old: &EntryMap, new: &Arc<EntryMap>) -> Arc<EntryMap> {
+        if kept.is_empty() && new.disputed() == 0 {
+            return Arc::clone(new);
+        }
+        Arc::new(new.settled(kept.iter().map(|(from, to)| (*to as usize, old.value(*from as usize)))))
     }
 }
 
@@ -100,6 +125,19 @@ pub(crate) mod tests {
             prop_assert_eq!(replayed, new.clone());
             prop_assert_eq!(diff.is_empty(), old == new);
             prop_assert!(Diff::between(&new, &new).is_empty());
+        }
+
+        #[test]
+        fn nodes_that_are_kept_are_as_before_and_the_rest_as_it_is_said(old in any_map(), new in any_map(), stays in "[a-d]") {
+            let mut diff = Diff::between(&old, &new);
+            let kept = diff.keep(|at| new.key(at).starts_with(&stays));
+            let kept = Diff::settle(&kept, &old, &Arc::new(new.clone()));
+            let expected: EntryMap = new
+                .iter()
+                .map(|(node, master)| (node, old.get(node).filter(|_| node.starts_with(&stays)).unwrap_or(master)))
+                .collect();
+            prop_assert_eq!(&*kept, &expected);
+            prop_assert_eq!(diff, Diff::between(&old, &kept));
         }
     }
 }

@@ -15,7 +15,7 @@
 //! nodes stay where they are, and the others come into force.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use metrics::{counter, gauge};
@@ -25,23 +25,25 @@ use super::map_file::{self, Check, MapFileError, MapFileKeeper, WriteError};
 use super::rows::RowScreen;
 use super::{Change, Wanted};
 use crate::desire::{self, SourceView, overrides as desired_overrides};
-use crate::guard::{self, Limits};
+use crate::guard::{Flapping, Limits, Window};
 use crate::model::map_file::{MapFile, Writer};
 use crate::model::revision::{RevisionLog, RevisionSummary};
-use crate::model::status::{DriftKind, MapFileStatus, StepTiming};
+use crate::model::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
 use crate::model::{EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState};
 use crate::plan::{Deviation, Diff};
 use crate::references::{Actions, Dangling, Targets};
 use crate::telemetry::{
-    DRAINED_MASTERS, DRIFT_HEALED, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, MAP_REJECTED, PINS,
-    READ_ONLY, REFERENCES_DANGLING, REVISION,
+    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_HEALED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES,
+    MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
 };
 
 mod file;
+mod judge;
 mod run;
 mod screens;
 
 use file::MapFileAccess;
+pub use judge::judge_references;
 pub use run::Inputs;
 use screens::Screens;
 
@@ -78,6 +80,10 @@ pub struct Decision {
     pub kept_from: Vec<String>,
     /// Entries that a HAProxy's map refuses, and that are not in the map for that.
     pub rejected: Arc<RejectedRows>,
+    /// Nodes that stay where they are because they flap.
+    pub flapping: KeptNodes,
+    /// Nodes that an answer names with different masters, none of them newer: each stays where it is.
+    pub conflicts: KeptNodes,
     /// The map file.
     pub file: Option<MapFileStatus>,
     /// The latest revisions.
@@ -125,12 +131,14 @@ struct Said {
     approved: bool,
     /// The way there from the map in force, where it is known: without overrides the guard has asked for it.
     change: Option<Diff>,
+    /// What the guard remembers of it once it is in force; none where nothing is new.
+    passing: Option<judge::Passing>,
 }
 
 impl Said {
     /// What was let through before, once more.
     fn again(map: Arc<EntryMap>) -> Self {
-        Self { map, passed: false, is_new: false, approved: false, change: None }
+        Self { map, passed: false, is_new: false, approved: false, change: None, passing: None }
     }
 }
 
@@ -169,6 +177,12 @@ pub struct Decider {
     checked: Vec<Arc<Targets>>,
     /// What the instances' maps refuse.
     screens: Screens,
+    /// What the sources changed lately.
+    window: Window,
+    /// The nodes whose master goes back and forth.
+    flapping: Flapping,
+    /// The clock of both.
+    clock: Instant,
 }
 
 impl Decider {
@@ -190,6 +204,9 @@ impl Decider {
         }
         let decision = Decision { look: 1, overrides: Arc::clone(&overrides), ..Decision::default() };
         let mut decider = Self {
+            window: Window::new(limits.window),
+            flapping: Flapping::new(limits.window, Duration::ZERO),
+            clock: Instant::now(),
             limits,
             access,
             decision,
@@ -318,6 +335,11 @@ impl Decider {
 
     /// Looks at what every source said and an operator ordered, and decides what is wanted.
     pub async fn decide(&mut self, sources: &[SourceState], overrides: Arc<Overrides>) {
+        self.decide_at(sources, overrides, self.clock.elapsed()).await;
+    }
+
+    /// The same at a time since the start.
+    async fn decide_at(&mut self, sources: &[SourceState], overrides: Arc<Overrides>, now: Duration) {
         let mut steps = Vec::new();
         let start = Instant::now();
         let views: Vec<_> = sources
@@ -338,14 +360,14 @@ impl Decider {
             Err(waiting) => {
                 self.decision.waiting_for = waiting;
                 if let (None, Some(accepted)) = (&self.foreign, self.accepted.clone()) {
-                    self.bring(Said::again(accepted), overrides, sources, &mut steps).await;
+                    self.bring(Said::again(accepted), overrides, sources, &mut steps, now).await;
                 }
             }
             Ok(_) if self.foreign.is_some() => self.decision.waiting_for.clear(),
             Ok(candidate) => {
                 self.decision.waiting_for.clear();
                 steps.push(StepTiming::new("merge", start.elapsed()));
-                self.consider(candidate, overrides, sources, &mut steps).await;
+                self.consider(candidate, overrides, sources, &mut steps, now).await;
             }
         }
         // What an instance's own servers do is no reason for all of them to look again: with a hundred whose health checks flap
@@ -371,9 +393,10 @@ impl Decider {
         overrides: Arc<Overrides>,
         sources: &[SourceState],
         steps: &mut Vec<StepTiming>,
+        now: Duration,
     ) {
         let start = Instant::now();
-        let judged = self.judge(Arc::clone(&candidate));
+        let judged = self.judge(Arc::clone(&candidate), now);
         steps.push(StepTiming::new("compare", start.elapsed()));
         let said = match judged {
             Ok(said) => said,
@@ -389,7 +412,7 @@ impl Decider {
                 Said::again(accepted)
             }
         };
-        self.bring(said, overrides, sources, steps).await;
+        self.bring(said, overrides, sources, steps, now).await;
     }
 
     /// Why this map with these overrides would be held for where it points to, if it would.
@@ -402,57 +425,15 @@ impl Decider {
         Dangling::of(&overridden, &self.targets).held(self.actions, &in_force)
     }
 
-    /// What the sources said, where the guard lets it through.
-    fn judge(&self, candidate: Arc<EntryMap>) -> Result<Said, Box<HeldChange>> {
-        let in_force = self.decision.in_force.as_ref().map(|revision| &revision.entries);
-        let before = self.accepted.as_ref().or(in_force);
-        let nothing = Arc::default();
-        let (mut after, mut diff) = (Arc::clone(&candidate), between(before.unwrap_or(&nothing), &candidate));
-        // Before an answer was accepted, there is only the file to compare with, and that has the overrides in it, unless they were
-        // ordered too late for it. Whatever is nearer to the file shows what the sources changed.
-        if self.accepted.is_none() && !self.overrides.is_empty() {
-            let overridden = desired_overrides::apply(&candidate, &self.overrides).entries;
-            let other = between(before.unwrap_or(&nothing), &overridden);
-            if other.counts().total() < diff.counts().total() {
-                (after, diff) = (overridden, other);
-            }
-        }
-        // An answer that agrees with the map file is judged too until something was in force once: where both are empty,
-        // they would empty every memory.
-        if let (true, Some(accepted)) = (diff.is_empty(), &self.accepted) {
-            return Ok(Said { map: Arc::clone(accepted), passed: true, is_new: false, approved: false, change: None });
-        }
-        let mut approved = false;
-        let counts = diff.counts();
-        // Of the candidate's own entries: pins do not make up for what the sources lost.
-        if let Err(reason) = guard::judge(guard::Subject::Map, &self.limits, before.map(|map| map.len()), candidate.len(), counts)
-        {
-            let id = id_of(&candidate);
-            if self.approved.as_ref() != Some(&id) {
-                let (entries_in_force, entries_held) = (before.map_or(0, |map| map.len()), after.len());
-                return Err(Box::new(HeldChange {
-                    id,
-                    of: HeldChange::MAP.to_owned(),
-                    reason,
-                    since: Timestamp::now(),
-                    entries_in_force,
-                    entries_held,
-                    counts,
-                }));
-            }
-            approved = true;
-        }
-        let from_in_force = match (before, in_force) {
-            (Some(before), Some(in_force)) => Arc::ptr_eq(before, in_force),
-            (before, in_force) => before.is_none() && in_force.is_none(),
-        };
-        let is_new = !diff.is_empty() || before.is_none();
-        let change = (from_in_force && Arc::ptr_eq(&after, &candidate)).then_some(diff);
-        Ok(Said { map: candidate, passed: true, is_new, approved, change })
-    }
-
     /// Puts the overrides over what the sources said, and brings the result into force.
-    async fn bring(&mut self, mut said: Said, overrides: Arc<Overrides>, sources: &[SourceState], steps: &mut Vec<StepTiming>) {
+    async fn bring(
+        &mut self,
+        mut said: Said,
+        overrides: Arc<Overrides>,
+        sources: &[SourceState],
+        steps: &mut Vec<StepTiming>,
+        now: Duration,
+    ) {
         let start = Instant::now();
         let nothing = Arc::default();
         let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
@@ -527,6 +508,7 @@ impl Decider {
                     self.decision.in_force = Some(again);
                 }
             }
+            self.note_accepted(&said, now);
             // One copy of two equal maps is enough.
             self.accepted = Some(if Arc::ptr_eq(&desired, &said.map) { Arc::clone(before) } else { said.map });
         } else {
@@ -555,6 +537,7 @@ impl Decider {
             let from = self.decision.in_force.as_ref().map(|revision| revision.number);
             self.change = from.map(|from| Change { from, deviation: Arc::new(Deviation::of(diff, before)) });
             self.decision.in_force = Some(revision);
+            self.note_accepted(&said, now);
             self.accepted = Some(said.map);
         }
         self.overrides = overrides;
@@ -720,6 +703,8 @@ impl Decider {
         gauge!(REFERENCES_DANGLING, "kind" => "unknown").set(unknown as f64);
         gauge!(REFERENCES_DANGLING, "kind" => "not_ready").set(not_ready as f64);
         gauge!(MAP_REJECTED).set(self.decision.rejected.count as f64);
+        gauge!(FLAPPING_NODES).set(self.decision.flapping.count as f64);
+        gauge!(CONFLICTING_NODES).set(self.decision.conflicts.count as f64);
         gauge!(DRAINED_MASTERS).set(self.decision.overrides.drained().len() as f64);
         if let Some(revision) = &self.decision.in_force {
             gauge!(REVISION).set(revision.number as f64);

@@ -19,7 +19,7 @@ use super::decide::{Approval, ApprovalError, Decision};
 use super::resolve::{Lookup, Resolver};
 use crate::damp::Damper;
 use crate::desire::servers::{self, Resolved};
-use crate::guard::{self, Limits, Subject};
+use crate::guard::{self, Accepted, Limits, Proposal, Subject, Window};
 use crate::heartbeat;
 use crate::model::server::{LastGoodList, Manage, ServerOptions};
 use crate::model::server_list::{Host, LeftOut};
@@ -61,8 +61,12 @@ struct BackendList {
     options: ServerOptions,
     damper: Damper<Server>,
     held: Option<HeldChange>,
-    /// The id of a list that was let through and is not all in force yet.
+    /// The id of a list that is let through at the next decision.
     approved: Option<String>,
+    /// The last list that was let through; it may not be all in force yet.
+    accepted: Option<BTreeMap<String, Server>>,
+    /// What was let through lately.
+    window: Window,
     former: VecDeque<String>,
     waiting_for: Option<String>,
     left_out: Vec<LeftOut>,
@@ -338,6 +342,8 @@ impl BackendList {
             settings: backend.clone(),
             held: None,
             approved: None,
+            accepted: None,
+            window: Window::new(settings.guard.window),
             former: VecDeque::new(),
             waiting_for: None,
             left_out: Vec::new(),
@@ -398,6 +404,13 @@ impl BackendList {
                 servers.entry(name.clone()).or_insert_with(|| known.clone());
             }
         }
+        // Where rows contradict each other what is in force stays; where nothing is, neither row counts.
+        for name in &list.disputed {
+            match self.damper.in_force().and_then(|in_force| in_force.get(name)) {
+                Some(known) => servers.insert(name.clone(), known.clone()),
+                None => servers.remove(name),
+            };
+        }
         self.left_out = left_out;
         self.stale = list
             .servers
@@ -417,38 +430,50 @@ impl BackendList {
 
     /// Hands the list on to the damper, unless the guard holds it back.
     fn consider(&mut self, listed: BTreeMap<String, Server>, limits: &Limits, now: Duration) {
-        let nothing = BTreeMap::new();
-        let in_force = self.damper.in_force();
-        let counts = servers::counts(in_force.unwrap_or(&nothing), &listed);
-        let sizes = (in_force.map(BTreeMap::len), listed.len());
-        let confirmed = in_force == Some(&listed);
         let id = id_of(&self.settings.name, &listed);
-        if self.approved.as_ref() != Some(&id) {
-            // An approval was of one list; it must not let that one through some other day.
-            self.approved = None;
-        }
-        if let (Err(reason), false, None) =
-            (guard::judge(Subject::Servers, limits, sizes.0, sizes.1, counts), confirmed, &self.approved)
-        {
-            self.hold(HeldChange {
-                id,
-                of: of(&self.settings.name),
-                reason,
-                since: Timestamp::now(),
-                entries_in_force: sizes.0.unwrap_or(0),
-                entries_held: sizes.1,
-                counts,
-            });
-            return;
+        // An approval was of one list; it must not let that one through some other day.
+        let approved = self.approved.take().is_some_and(|approved| approved == id);
+        if self.accepted.as_ref() != Some(&listed) {
+            let passing = self.change_to(&listed, approved);
+            let in_force = self.damper.in_force();
+            let (in_force, confirmed) = (in_force.map(BTreeMap::len), in_force == Some(&listed));
+            let (entries, counts) = (listed.len(), passing.counts);
+            let recent = self.window.recent(passing.mark, now);
+            // What was let through is the measure: not all of it may be in force yet, nor all that went be gone.
+            let proposal = Proposal { in_force: in_force.map(|_| passing.before), entries, counts, recent };
+            if let (Err(reason), false, false) = (guard::judge(Subject::Servers, limits, &proposal), confirmed, approved) {
+                self.hold(HeldChange {
+                    id,
+                    of: of(&self.settings.name),
+                    reason,
+                    since: Timestamp::now(),
+                    entries_in_force: in_force.unwrap_or(0),
+                    entries_held: entries,
+                    counts,
+                });
+                return;
+            }
+            self.window.accept(&passing, now);
+            self.accepted = Some(listed.clone());
         }
         if let Some(held) = self.held.take() {
-            let approved = self.approved.is_some();
             tracing::info!(backend = self.settings.name, id = held.id, approved, "no change of the server list is held any more");
         }
-        if confirmed {
-            self.approved = None;
-        }
         self.damper.list(listed, now);
+    }
+
+    /// What this list changes of the last one that was let through.
+    fn change_to(&self, listed: &BTreeMap<String, Server>, approved: bool) -> Accepted {
+        let nothing = BTreeMap::new();
+        let before = self.accepted.as_ref().unwrap_or(&nothing);
+        let addresses = |servers: &BTreeMap<String, Server>| -> Vec<(String, String)> {
+            servers.iter().map(|(name, server)| (name.clone(), server.address.to_string())).collect()
+        };
+        let (old, new) = (addresses(before), addresses(listed));
+        let gone = old.iter().map(|(name, address)| (name.as_str(), Some(address.as_str()), None));
+        let come = new.iter().map(|(name, address)| (name.as_str(), None, Some(address.as_str())));
+        let mark = self.window.after(gone.chain(come));
+        Accepted { mark, before: before.len(), entries: listed.len(), counts: servers::counts(before, listed), approved }
     }
 
     fn hold(&mut self, mut held: HeldChange) {

@@ -179,7 +179,7 @@ pub struct Damping {
     /// The longest that a change waits for quiet.
     #[serde(deserialize_with = "duration")]
     pub max_delay: Duration,
-    /// How long a server that is no longer listed stays.
+    /// How long a server that is no longer listed stays; and how long a node that flaps must be still before it moves.
     #[serde(deserialize_with = "duration")]
     pub hold: Duration,
     /// How many of a backend's servers may go within one `hold`: a share, rounded down but at least one, or a number.

@@ -201,7 +201,7 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         (String::new(), "map: is missing"),
         (source(""), "source[0].type: is missing"),
         (source("type = \"pupetdb\""), "source[0].type: \"pupetdb\" is none of puppetdb, http_json or file"),
-        (with("[references]\nunknown = \"drop\""), "references.unknown: \"drop\" is none of keep, leave_out or hold"),
+        (with("[references]\nunknown = \"drop\""), "references.unknown: \"drop\" is none of guard, keep, leave_out or hold"),
         (with(backend) + "manage = \"some\"", "backend[0].manage: \"some\" is none of own or all"),
         (with("[schedule]\nverify = \"60\""), "schedule.verify: \"60\" is no duration like \"500ms\""),
         (
@@ -213,6 +213,8 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
             "api.listen: \"localhost:7070\" is no address with a port like \"127.0.0.1:7070\"",
         ),
         (with("max_payload = -5"), "instance[0].max_payload: \"-5\" is no size in bytes like 15360 or \"512MiB\""),
+        (with("[guard]\nmin_entries = 9\nmax_entries = 8"), "guard.max_entries: 8 is below guard.min_entries, 9"),
+        (with("[guard]\nwindow = \"often\""), "guard.window: \"often\" is no duration like"),
         (with("[guard]\nmax_removed = \"120%\""), "guard.max_removed: \"120%\" is no limit: write a share like"),
         (source("type = \"puppetdb\"\nnmae = 1"), "source[0].nmae: there is no such key; did you mean name?"),
         (

@@ -173,16 +173,19 @@ impl Collector {
         }
     }
 
-    /// Sorts, and settles repeats: equal masters are one entry; of different ones the row with the newest timestamp stays, and
-    /// where none is newest the alphabetically first master, so that the order of an answer never makes a route flap. Takes CPU
-    /// time in proportion to the rows: not for an async task.
+    /// Sorts, and settles repeats: equal masters are one entry; of different ones the row with the newest timestamp stays. Where none
+    /// is newest the entry is disputed: the master in force stays, and for a node without one it is the alphabetically first, so that
+    /// the order of an answer never makes a route flap. Takes CPU time in proportion to the rows: not for an async task.
     pub(super) fn finish(self) -> Collected {
         let Self { builder, mut rejections, moments, withdrawn, .. } = self;
         let entries = builder.finish_with(|repeated| {
             if repeated.candidates.iter().any(|(_, master)| *master != repeated.candidates[0].1) {
                 rejections.push(repeated.key, Illegal::Conflict);
             }
-            newest_then_first(&repeated, &moments)
+            let chosen = newest_then_first(&repeated, &moments);
+            let moment = |at: usize| moments.get(at).copied().unwrap_or(NEVER);
+            let (at, master) = repeated.candidates[chosen];
+            (chosen, repeated.candidates.iter().any(|(other, named)| *named != master && moment(*other) == moment(at)))
         });
         Collected { entries, rejections, withdrawn: withdrawn.unwrap_or_default() }
     }
@@ -279,19 +282,20 @@ mod tests {
             [("a", "m1", Some("no time")), ("z", "m0", Some(old)), ("a", "m2", Some(new))],
         ] {
             let collected = collect(plain(), &rows);
-            assert_eq!(collected.entries.get("a"), Some("m2"), "{rows:?}");
+            assert_eq!((collected.entries.get("a"), collected.entries.disputed()), (Some("m2"), 0), "{rows:?}");
             assert_eq!(collected.rejections.counts[&Illegal::Conflict], 1);
             assert_eq!(collected.rejections.named["a"], Illegal::Conflict);
         }
     }
 
     #[test]
-    fn of_two_masters_without_a_newer_one_the_first_by_name_counts_whatever_the_order() {
+    fn of_two_masters_without_a_newer_one_the_first_by_name_is_named_as_disputed_whatever_the_order() {
         let at = Some("2026-11-20T10:25:04.290Z");
         for rows in
             [[("a", "m2", None), ("a", "m1", None), ("a", "m3", None)], [("a", "m3", at), ("a", "m2", at), ("a", "m1", at)]]
         {
-            assert_eq!(collect(plain(), &rows).entries.get("a"), Some("m1"), "{rows:?}");
+            let entries = collect(plain(), &rows).entries;
+            assert_eq!((entries.get("a"), entries.disputed()), (Some("m1"), 1), "{rows:?}");
         }
     }
 

@@ -17,7 +17,11 @@ pub(super) fn lay_over(current: &Snapshot, changed: Collected) -> (Arc<EntryMap>
     let withdrawn: FxHashSet<&str> =
         changed.withdrawn.iter().map(String::as_str).filter(|node| changed.entries.get(node).is_none()).collect();
     let known = &current.entries;
-    let nothing_new = changed.entries.iter().all(|(node, master)| known.get(node) == Some(master))
+    let same = |new: usize, at: usize| {
+        changed.entries.value(new) == known.value(at) && changed.entries.is_disputed(new) == known.is_disputed(at)
+    };
+    let nothing_new = (0..changed.entries.len())
+        .all(|new| known.find(changed.entries.key(new).as_bytes()).is_some_and(|at| same(new, at)))
         && withdrawn.iter().all(|node| known.get(node).is_none());
     let entries = if nothing_new { Arc::clone(known) } else { Arc::new(merge(known, &changed.entries, &withdrawn)) };
     (entries, rejections)
@@ -26,21 +30,22 @@ pub(super) fn lay_over(current: &Snapshot, changed: Collected) -> (Arc<EntryMap>
 fn merge(known: &EntryMap, changed: &EntryMap, withdrawn: &FxHashSet<&str>) -> EntryMap {
     let key_bytes = known.iter().map(|(node, _)| node.len()).sum();
     let mut merged = EntryMapBuilder::with_capacity(known.len() + changed.len(), key_bytes);
-    let mut take = |(node, master): (&str, &str)| {
-        merged.push(node, master).expect("entries of a map are legal, and a map with its changes fits into one");
+    let mut take = |map: &EntryMap, at: usize| {
+        merged.copy(map, at).expect("entries of a map are legal, and a map with its changes fits into one");
     };
-    let mut changed = changed.iter().peekable();
-    for entry in known.iter() {
-        while let Some(new) = changed.next_if(|new| new.0 < entry.0) {
-            take(new);
+    let mut news = (0..changed.len()).peekable();
+    for at in 0..known.len() {
+        let node = known.key(at);
+        while let Some(new) = news.next_if(|new| changed.key(*new) < node) {
+            take(changed, new);
         }
-        match changed.next_if(|new| new.0 == entry.0) {
-            Some(new) => take(new),
-            None if withdrawn.contains(entry.0) => {}
-            None => take(entry),
+        match news.next_if(|new| changed.key(*new) == node) {
+            Some(new) => take(changed, new),
+            None if withdrawn.contains(node) => {}
+            None => take(known, at),
         }
     }
-    changed.for_each(take);
+    news.for_each(|new| take(changed, new));
     merged.finish()
 }
 

@@ -23,7 +23,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("source", &["heartbeat", "model", "settings", "telemetry"]),
     ("store", &["heartbeat", "model"]),
     ("reconcile", &["heartbeat", "model", "plan", "desire", "guard", "damp", "references", "haproxy", "settings", "telemetry"]),
-    ("app", &["model", "desire", "haproxy", "heartbeat", "http", "reconcile", "settings", "source", "store", "telemetry"]),
+    (
+        "app",
+        &[
+            "model",
+            "desire",
+            "haproxy",
+            "heartbeat",
+            "http",
+            "reconcile",
+            "references",
+            "settings",
+            "source",
+            "store",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// The command line stands over all of them.
@@ -34,7 +49,7 @@ const PURE: &[&str] = &[
     "model/",
     "plan/",
     "desire",
-    "guard.rs",
+    "guard",
     "references.rs",
     "damp.rs",
     "haproxy/codec.rs",

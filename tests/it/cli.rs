@@ -39,6 +39,12 @@ impl Scene {
         Self { gateway, registry }
     }
 
+    /// The same with an empty map, and a registry that knows a single node.
+    fn of_one_node() -> Self {
+        let registry = Registry::start(&[("n000", "master1")]);
+        Self { gateway: masters(Gateway::plan(version_3_0())).start(), registry }
+    }
+
     fn settings(&self) -> String {
         let source = source_settings("registry", &self.registry.url());
         format!("{ON_REQUEST}{}{source}", gateway_settings(&self.gateway))

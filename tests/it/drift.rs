@@ -16,7 +16,9 @@ use crate::support::site::{Nodes, Site, alternating, assert_no_leftovers};
 
 /// Looks at the counters all the time and reads back as often as this says.
 fn schedule(verify: &str) -> String {
-    format!("[schedule]\npoll = \"1h\"\nverify = {verify:?}\nobserve = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n")
+    format!(
+        "[schedule]\npoll = \"1h\"\nverify = {verify:?}\nobserve = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n"
+    )
 }
 
 fn healed(mapsmith: &Mapsmith, instance: usize) -> Value {

@@ -9,7 +9,7 @@ use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
 use crate::support::scene::{
     BOUND, ON_REQUEST, borrowed, complaints, entries, gateway_settings, in_step, map_file, memory, metric, newest, nodes,
-    oldest_and_newest, reload, source_settings,
+    oldest_and_newest, printed, reload, source_settings,
 };
 
 /// Enough that the guard's shares apply.
@@ -187,6 +187,144 @@ fn the_settings_limits_are_the_ones_that_hold() {
     let held = scene.held();
     assert!(held["reason"].as_str().is_some_and(|reason| reason.contains("guard.max_removed allows 2 entries")), "{held:#}");
     assert_eq!(memory(&scene.gateway), nodes(NODES - 2, "m2"));
+}
+
+#[test]
+fn a_registry_that_grows_beyond_measure_is_held_and_its_way_back_never_is() {
+    let scene = Scene::start(newest(), "[guard]\nfree = 100\n");
+    scene.registry.knows(&borrowed(&nodes(99, "m1")));
+    reload(&scene.mapsmith);
+    scene.registry.knows(&borrowed(&nodes(400, "m1")));
+    let held = scene.held();
+    let reason = held["reason"].as_str().expect("a reason");
+    assert!(reason.contains("add 301 to the 99 entries in force, 360 of 99 within 1h"), "{reason}");
+    let (code, text) = printed(&scene.mapsmith.cli(&["approve"]));
+    assert_eq!(code, 0, "{text}");
+    for back in [99, 40] {
+        scene.registry.knows(&borrowed(&nodes(back, "m1")));
+        reload(&scene.mapsmith);
+        assert_eq!(memory(&scene.gateway), nodes(back, "m1"));
+    }
+}
+
+#[test]
+fn more_entries_than_the_settings_allow_are_held_at_the_first_start_too() {
+    let gateway = Gateway::plan(newest()).start();
+    let registry = Registry::start(&borrowed(&nodes(NODES + 1, "m1")));
+    let mapsmith = config(&gateway, &registry, "[guard]\nmax_entries = 40\n").start();
+    let held = mapsmith.wait_for("the answer is held", BOUND, |mapsmith| {
+        let held = mapsmith.get("/v1/held").1[0].clone();
+        held["id"].is_string().then_some(held)
+    });
+    assert_eq!(held["reason"], "the new map has 41 entries, guard.max_entries allows 40");
+    assert_eq!(memory(&gateway), []);
+    registry.knows(&borrowed(&nodes(NODES, "m1")));
+    reload(&mapsmith);
+    assert_eq!(memory(&gateway), nodes(NODES, "m1"));
+}
+
+#[test]
+fn a_registry_that_loses_a_fifth_at_each_poll_is_held_at_the_second() {
+    let scene = Scene::start(newest(), "");
+    scene.registry.knows(&borrowed(&nodes(32, "m1")));
+    reload(&scene.mapsmith);
+    scene.registry.knows(&borrowed(&nodes(26, "m1")));
+    let held = scene.held();
+    let reason = held["reason"].as_str().expect("a reason");
+    assert!(reason.contains("remove 6 of the 32 entries in force, 14 of 40 within 1h (35.0%)"), "{reason}");
+    assert_eq!(memory(&scene.gateway), nodes(32, "m1"));
+    scene.registry.knows(&borrowed(&nodes(NODES, "m1")));
+    reload(&scene.mapsmith);
+    assert_eq!(memory(&scene.gateway), nodes(NODES, "m1"), "the way back is free");
+}
+
+#[test]
+fn a_map_of_which_no_key_is_left_is_held_at_any_size() {
+    for count in [1, 3] {
+        let gateway = gateway_with(count);
+        let other: Vec<_> = (0..count).map(|node| (format!("other{node}"), "m1".to_owned())).collect();
+        let registry = Registry::start(&borrowed(&other));
+        let mapsmith = config(&gateway, &registry, "").start();
+        let held = mapsmith.wait_for("the first answer is held", BOUND, |mapsmith| {
+            let held = mapsmith.get("/v1/held").1[0].clone();
+            held["id"].is_string().then_some(held)
+        });
+        let words = format!("replace every key of the {count} entries in force");
+        assert!(held["reason"].as_str().is_some_and(|reason| reason.contains(&words)), "{held:#}");
+        assert_eq!(memory(&gateway), nodes(count, "m1"));
+        registry.knows(&borrowed(&nodes(count, "m2")));
+        reload(&mapsmith);
+        assert_eq!(memory(&gateway), nodes(count, "m2"));
+    }
+}
+
+#[test]
+fn a_node_that_flaps_stays_where_it_is_until_it_has_been_still() {
+    let scene = Scene::start(newest(), "[damping]\nhold = \"3s\"\n");
+    let with = |master: &str| {
+        let mut nodes = nodes(NODES, "m1");
+        nodes[7].1 = master.to_owned();
+        nodes
+    };
+    for (said, expected) in [("m2", "m2"), ("m1", "m1"), ("m2", "m1"), ("m1", "m1"), ("m2", "m1")] {
+        scene.registry.knows(&borrowed(&with(said)));
+        reload(&scene.mapsmith);
+        assert_eq!(memory(&scene.gateway), with(expected), "{said}");
+    }
+    let status = scene.mapsmith.get("/v1/status").1;
+    let kept = json!({ "count": 1, "nodes": [{ "node": "n007", "master": "m1", "said": "m2" }] });
+    assert_eq!((&status["flapping"], &status["held"]), (&kept, &json!([])));
+    assert_eq!(metric(&scene.mapsmith, "mapsmith_flapping_nodes"), Some(1.0));
+    let (_, text) = printed(&scene.mapsmith.cli(&["status"]));
+    assert!(text.contains("flapping   1 node stays with the same master") && text.contains("n007 (m1)"), "{text}");
+    let (_, text) = printed(&scene.mapsmith.cli(&["explain", "n007"]));
+    assert!(text.contains("it flaps: it stays with m1"), "{text}");
+    assert_eq!(scene.mapsmith.log().matches("the node flaps").count(), 1, "{}", scene.mapsmith.log());
+    // Nobody polls again: it goes by itself.
+    scene
+        .mapsmith
+        .wait_for("the node goes where it is said to be", BOUND, |_| (memory(&scene.gateway) == with("m2")).then_some(()));
+    assert_eq!(metric(&scene.mapsmith, "mapsmith_flapping_nodes"), Some(0.0));
+}
+
+#[test]
+fn a_node_named_twice_stays_where_it_is_and_is_shown_after_a_restart_too() {
+    for binary in oldest_and_newest() {
+        let gateway = Gateway::plan(binary).start();
+        let registry = Registry::start(&[("node1", "master2"), ("node2", "master1")]);
+        let mut mapsmith = config(&gateway, &registry, "").start();
+        in_step(&mapsmith);
+        let before = entries(&[("node1", "master2"), ("node2", "master1")]);
+        let conflicts = json!({ "count": 1, "nodes": [{ "node": "node1", "master": "master2", "said": "master1" }] });
+        for body in [
+            r#"{"Node1": "master1", "node1": "master2", "node2": "master1"}"#,
+            r#"{"node1": "master2", "node2": "master1", "NODE1": "master1", "Node1": "master3"}"#,
+        ] {
+            registry.answers(200, body);
+            for _ in 0..2 {
+                reload(&mapsmith);
+                assert_eq!(memory(&gateway), before, "{body}");
+            }
+            assert_eq!(mapsmith.get("/v1/status").1["conflicts"], conflicts, "{body}");
+            mapsmith.kill();
+            mapsmith.restart();
+            in_step(&mapsmith);
+            reload(&mapsmith);
+            assert_eq!(memory(&gateway), before, "{body} after a restart");
+        }
+        assert_eq!(metric(&mapsmith, "mapsmith_conflicting_nodes"), Some(1.0));
+        let (_, text) = printed(&mapsmith.cli(&["status"]));
+        assert!(text.contains("conflicts  1 node stays with the same master") && text.contains("node1 (master2)"), "{text}");
+        let (_, text) = printed(&mapsmith.cli(&["explain", "node1"]));
+        assert!(text.contains("its source names it with different masters"), "{text}");
+        let (code, text) = printed(&mapsmith.configuration().cli(&["plan"]));
+        assert!(code == 0 && text.contains("nothing to do"), "{code}: {text}");
+
+        registry.knows(&[("Node1", "master1"), ("node2", "master1")]);
+        reload(&mapsmith);
+        assert_eq!(memory(&gateway), entries(&[("node1", "master1"), ("node2", "master1")]), "it is clear again");
+        assert_eq!(mapsmith.get("/v1/status").1["conflicts"]["count"], 0);
+    }
 }
 
 #[test]

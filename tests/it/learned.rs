@@ -31,7 +31,7 @@ fn plan(binary: &Binary, masters: &[Master]) -> Plan {
 
 /// Settings for a gateway and a registry, with `[learned]` and the guard out of the way: it has tests of its own.
 fn settings(gateway: &Gateway, sources: &str) -> String {
-    let guard = "[guard]\nmax_moved = \"100%\"\nmax_removed = \"100%\"\n";
+    let guard = "[guard]\nmax_moved = \"100%\"\nmax_removed = \"100%\"\n[damping]\nhold = \"0s\"\n";
     format!("{ON_REQUEST}{LEARNED}{guard}{}{sources}", gateway_settings(gateway))
 }
 
@@ -361,7 +361,8 @@ fn no_more_routes_are_kept_than_the_settings_allow() {
     let (_, text) = printed(&mapsmith.cli(&["status"]));
     assert!(text.contains("learned routes: 5, and 7 more that were not read"), "{text}");
     // Room for the next ones comes with those that are settled.
-    registry.knows(&borrowed(&owners.all()));
+    let known = [owners.all(), vec![("other".to_owned(), "master1".to_owned())]].concat();
+    registry.knows(&borrowed(&known));
     forgets(&mapsmith, &gateway);
 }
 

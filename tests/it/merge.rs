@@ -69,9 +69,9 @@ fn a_required_registry_that_never_answered_holds_everything_back() {
     assert_eq!(mapsmith.get("/v1/status").1["waiting_for"], json!(["silent"]));
     assert_eq!(mapsmith.get("/healthz").0, 200, "it lives: restarting it would help nobody");
 
-    silent.knows(&[("b", "m2")]);
+    silent.knows(&[("b", "m2"), ("kept", "m2")]);
     reload(&mapsmith);
-    assert_eq!(memory(&gateway), entries(&[("a", "m1"), ("b", "m2")]));
+    assert_eq!(memory(&gateway), entries(&[("a", "m1"), ("b", "m2"), ("kept", "m2")]));
     assert_eq!(mapsmith.get("/readyz").0, 200);
 }
 
@@ -127,8 +127,9 @@ fn a_file_is_watched_whatever_way_it_is_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nodes.json");
     fs::write(&path, r#"{"a": "m1"}"#).unwrap();
-    let settings = format!("{ON_REQUEST}{}{}", gateway_settings(&gateway), file_source_settings("file", &path));
-    let mapsmith = Mapsmith::config(&settings).start();
+    // A node that moves three times within the hour is no flapping one here.
+    let settings = format!("{ON_REQUEST}[damping]\nhold = \"0s\"\n{}", gateway_settings(&gateway));
+    let mapsmith = Mapsmith::config(&(settings + &file_source_settings("file", &path))).start();
     in_step(&mapsmith);
     assert_eq!(memory(&gateway), entries(&[("a", "m1")]));
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::support::eventually;
 use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::{Config, Mapsmith};
+use crate::support::master::Master;
 use crate::support::registry::Registry;
 use crate::support::scene::{
     BOUND, ON_REQUEST, borrowed, complaints, entries, gateway_settings, in_step, map_file, memory, metric, newest, nodes,
@@ -53,7 +54,9 @@ impl Scene {
     /// Orders something, which must arrive; gives the report's message.
     fn order(&self, method: &str, path: &str, body: Value) -> String {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let (status, report) = self.ask(method, &format!("/v1/{path}?wait=60s"), &body);
+        // The masters of these tests are only names: no HAProxy has them.
+        let force = if method == "DELETE" { "" } else { "&force=true" };
+        let (status, report) = self.ask(method, &format!("/v1/{path}?wait=60s{force}"), &body);
         assert_eq!((status, &report["outcome"]), (200, &json!("in_step")), "{report:#}\n{}", self.mapsmith.log());
         report["message"].as_str().expect("a message").to_owned()
     }
@@ -131,6 +134,63 @@ fn a_node_that_no_source_knows_can_be_pinned_and_a_master_that_no_node_has_is_to
     assert!(told.starts_with("node new is pinned to m1; revision 3: 0 added, 1 moved"), "{told}");
     scene.order("DELETE", "overrides/new", Value::Null);
     scene.holds(&said);
+}
+
+#[test]
+fn an_order_that_names_a_master_nobody_knows_is_refused_unless_it_is_forced() {
+    for binary in oldest_and_newest() {
+        let said = fleet(6, &["master1", "master2"]);
+        let (one, two, spare) = (Master::start("master1"), Master::start("master2"), Master::start("spare"));
+        let plan = [&one, &two, &spare]
+            .into_iter()
+            .fold(Gateway::plan(binary), |plan, master| plan.master(master.name(), master.address()));
+        let gateway = plan.start();
+        let registry = Registry::start(&borrowed(&said));
+        let mapsmith = config(&gateway, &registry, STORE).start();
+        in_step(&mapsmith);
+        let scene = Scene { gateway, registry, mapsmith };
+        for (order, name, hint) in [
+            (["pin", "n000", "Master2"].as_slice(), "Master2", "is it master2?"),
+            (&["pin", "n000", "mastre2"], "mastre2", "nodes are routed to: master1, master2"),
+            (&["drain", "master1", "--to", "mastre2"], "mastre2", "no HAProxy has a backend or server of the name"),
+            (&["drain", "mastre1"], "mastre1", "--force"),
+        ] {
+            let output = scene.mapsmith.cli(order);
+            let told = complaints(&output);
+            assert_eq!(output.status.code(), Some(1), "{order:?}: {told}");
+            assert!(told.contains(&format!("{name:?} is no known master")) && told.contains(hint), "{order:?}: {told}");
+        }
+        let told = scene.refused("POST", "/v1/masters/master1/drain?wait=60s", r#"{"to": "mastre2"}"#, 409);
+        assert!(told.contains("force=true"), "{told}");
+        assert_eq!(scene.mapsmith.get("/v1/overrides").1["number"], 0, "nothing was stored");
+        scene.holds(&said);
+
+        // A server of HAProxy that no node is routed to is known; so is what nodes are routed to and HAProxy does not have.
+        for (order, moved) in [
+            (["pin", "n000", "spare"].as_slice(), vec![("n000", "spare")]),
+            (&["pin", "n000", "nowhere", "--force"], vec![("n000", "nowhere")]),
+            (&["pin", "n001", "nowhere"], vec![("n000", "nowhere"), ("n001", "nowhere")]),
+            (&["unpin", "n000"], vec![("n001", "nowhere")]),
+        ] {
+            let (code, text) = printed(&scene.mapsmith.cli(order));
+            assert_eq!(code, 0, "{order:?}: {text}");
+            scene.holds(&with(&said, &moved));
+        }
+    }
+}
+
+#[test]
+fn before_any_haproxy_was_looked_at_only_masters_of_the_map_are_taken() {
+    let mut gateway = Gateway::plan(newest()).entry("n000", "m1").entry("n001", "m2").start();
+    gateway.kill();
+    let registry = Registry::start(&[("n000", "m1"), ("n001", "m2")]);
+    let mapsmith = config(&gateway, &registry, STORE).start();
+    mapsmith.wait_for("the map is known", BOUND, |mapsmith| (mapsmith.get("/v1/status").1["entries"] == 2).then_some(()));
+    let scene = Scene { gateway, registry, mapsmith };
+    let told = scene.refused("PUT", "/v1/overrides/n000", r#"{"master": "m3"}"#, 409);
+    assert!(told.contains("no HAProxy has been looked at yet"), "{told}");
+    let (status, answer) = scene.ask("PUT", "/v1/overrides/n000", r#"{"master": "m2"}"#);
+    assert_eq!(status, 202, "{answer:#}");
 }
 
 #[test]
@@ -298,7 +358,7 @@ fn an_override_waits_until_the_sources_have_spoken() {
     registry.answers(503, "PuppetDB is starting");
     let mapsmith = config(&gateway, &registry, STORE).start();
     let scene = Scene { gateway, registry, mapsmith };
-    let told = scene.refused("PUT", "/v1/overrides/n000?wait=60s", r#"{"master": "m2"}"#, 502);
+    let told = scene.refused("PUT", "/v1/overrides/n000?wait=60s&force=true", r#"{"master": "m2"}"#, 502);
     assert_eq!(
         told,
         "node n000 is pinned to m2 (no node goes there so far: is it a backend or server of HAProxy?); still waiting for: registry"
@@ -363,6 +423,8 @@ fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
         ("PUT", "overrides/n", r#"{"master": "m2", "for": "0s"}"#, "is no duration"),
         ("PUT", "overrides/n", r#"{"master": "m2", "for": "400days"}"#, "a year at most"),
         ("PUT", "overrides/n?wait=never", r#"{"master": "m2"}"#, "wait must be"),
+        ("PUT", "overrides/n?force=perhaps", r#"{"master": "m2"}"#, "wait and force"),
+        ("DELETE", "overrides/n?force=true", "", "the only parameter is wait"),
         ("POST", "masters/m%3B1%0A/drain", "", "can be no master"),
         ("POST", "masters/m1/drain", r#"{"to": "m1"}"#, "to itself"),
         ("POST", "masters/m1/drain", r##"{"to": "#m2"}"##, "can be no master"),
@@ -443,7 +505,7 @@ fn an_override_that_the_store_does_not_take_is_not_in_force() {
     let scene = Scene::start(&said);
     let other = Connection::open(scene.database()).expect("the store");
     other.execute_batch("BEGIN IMMEDIATE").expect("a lock");
-    let told = scene.refused("PUT", "/v1/overrides/n001?wait=60s", r#"{"master": "m2"}"#, 500);
+    let told = scene.refused("PUT", "/v1/overrides/n001?wait=60s&force=true", r#"{"master": "m2"}"#, 500);
     assert!(told.contains("mapsmith.db") && told.contains("is locked by another program"), "{told}");
     scene.holds(&said);
     assert_eq!(scene.mapsmith.get("/v1/overrides").1["pins"], json!([]));

@@ -7,7 +7,8 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, entries, gateway_settings, in_step, memory, metric, newest, oldest_and_newest, printed, reload, source_settings,
+    BOUND, borrowed, entries, gateway_settings, in_step, memory, metric, newest, oldest_and_newest, printed, reload,
+    source_settings,
 };
 
 const SCHEDULE: &str = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"100ms\"\n";
@@ -37,7 +38,7 @@ fn an_entry_without_a_backend_is_kept_counted_and_shown() {
             let status = mapsmith.get("/v1/status").1;
             (status["references"]["unknown"] == json!({ "gone": 1 })).then_some(status)
         });
-        assert_eq!(status["references"]["unknown_are"], "keep");
+        assert_eq!(status["references"]["unknown_are"], "guard");
         assert_eq!(memory(&gateway), entries(&[("n1", "master1"), ("n2", "gone")]));
         assert_eq!(metric(&mapsmith, "mapsmith_references_dangling_entries{kind=\"unknown\"}"), Some(1.0));
         let (code, text) = printed(&mapsmith.cli(&["explain", "n2"]));
@@ -93,6 +94,49 @@ fn a_revision_with_an_entry_that_points_nowhere_is_held_until_it_is_approved() {
 }
 
 #[test]
+fn a_registry_that_renames_half_the_masters_is_held_until_haproxy_has_them() {
+    for binary in oldest_and_newest() {
+        let (one, two) = (Master::start("master1"), Master::start("master2"));
+        let said = |second: &str, count: usize| -> Vec<(String, String)> {
+            let master = |node| if node % 2 == 0 { "master1" } else { second };
+            (0..count).map(|node| (format!("n{node:03}"), master(node).to_owned())).collect()
+        };
+        let registry = Registry::start(&borrowed(&said("master2", 40)));
+        let mut gateway = with_master(with_master(Gateway::plan(binary), &one), &two).start();
+        let mapsmith = start(&gateway, &registry, "[guard]\nmax_moved = \"100%\"\n");
+        in_step(&mapsmith);
+        // A single one is kept and shown.
+        let mut single = said("master2", 40);
+        single[0].1 = "gone".to_owned();
+        registry.knows(&borrowed(&single));
+        reload(&mapsmith);
+        assert_eq!(memory(&gateway), single);
+
+        registry.knows(&borrowed(&said("Master2.example", 40)));
+        let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
+        assert_eq!(status, 409, "{problem:#}");
+        let held = mapsmith.get("/v1/held").1[0].clone();
+        let reason = held["reason"].as_str().expect("a reason");
+        for words in ["lead 20 of 40 entries (50.0%)", "1 of 40 are led there now", "guard.max_removed", "Master2.example"] {
+            assert!(reason.contains(words), "{words:?} is not in {reason}");
+        }
+        assert_eq!(memory(&gateway), single, "every node is served as before");
+        let (code, text) = printed(&mapsmith.configuration().cli(&["plan"]));
+        assert!(code == 4 && text.contains("lead 20 of 40 entries"), "{code}: {text}");
+        let (code, text) = printed(&mapsmith.configuration().cli(&["sync"]));
+        assert!(code == 4 && text.contains("lead 20 of 40 entries"), "{code}: {text}");
+        assert_eq!(memory(&gateway), single);
+
+        let renamed = Master::start("Master2.example");
+        gateway.restart_as(|plan| with_master(plan, &renamed));
+        mapsmith.wait_for("the renamed master has its nodes", BOUND, |_| {
+            (memory(&gateway) == said("Master2.example", 40)).then_some(())
+        });
+        assert_eq!(mapsmith.get("/v1/held").1, json!([]));
+    }
+}
+
+#[test]
 fn entries_of_a_master_that_is_not_ready_are_told_from_those_of_an_unknown_one() {
     for binary in oldest_and_newest() {
         let (one, two) = (Master::start("master1"), Master::start("master2"));
@@ -118,7 +162,7 @@ fn an_override_to_a_master_that_haproxy_does_not_have_is_told_as_held_and_can_be
     let gateway = with_master(with_master(Gateway::plan(newest()), &one), &two).start();
     let mapsmith = start(&gateway, &registry, "[references]\nunknown = \"hold\"\n[store]\npath = \"mapsmith.db\"\n");
     in_step(&mapsmith);
-    let (code, text) = printed(&mapsmith.cli(&["pin", "n1", "gone"]));
+    let (code, text) = printed(&mapsmith.cli(&["pin", "n1", "gone", "--force"]));
     assert!(code == 4 && text.contains("node n1 is pinned to gone") && text.contains("it is stored, and held back"), "{text}");
     assert_eq!(memory(&gateway), entries(&[("n1", "master1"), ("n2", "master1")]), "the node stays where it was");
     // Others are not kept waiting by it.

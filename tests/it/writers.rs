@@ -9,8 +9,7 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{BOUND, borrowed, in_step, memory, oldest_and_newest, source_settings};
 use crate::support::site::{Counters, Site, alternating, counters, patient_instance};
 
-const EAGER: &str =
-    "[schedule]\npoll = \"1s\"\njitter = \"0s\"\nverify = \"1s\"\nobserve = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n";
+const EAGER: &str = "[schedule]\npoll = \"1s\"\njitter = \"0s\"\nverify = \"1s\"\nobserve = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n";
 
 /// The settings of another Mapsmith on the site's gateway, with a map file of its own.
 fn second(site: &Site, schedule: &str, proxy: &AdminProxy, folder: &TempDir) -> String {
@@ -28,7 +27,7 @@ fn a_mapsmith_that_has_not_polled_yet_does_not_undo_what_another_one_knows_alrea
         let other_proxy = AdminProxy::start(&site.gateway.runtime_address());
         let other_file = tempfile::tempdir().expect("a temporary folder");
         // Neither polls by itself; both look at the counters and read back all the time.
-        let schedule = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n";
+        let schedule = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n";
         let first = site.config_with(schedule).start();
         in_step(&first);
         let other = Mapsmith::config(&second(&site, schedule, &other_proxy, &other_file)).start();

@@ -56,7 +56,8 @@ impl Decider {
         let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
         // The map file is the last good map: nothing is waited for to keep it in force.
         publish(&self);
-        if self.actions.matter() {
+        let has_routes = self.decision.in_force.as_ref().is_some_and(|revision| !revision.entries.is_empty());
+        if self.actions.matter() || (self.actions.guard() && has_routes) {
             first_looks(&mut targets, &shutdown).await;
         }
         let _ = shutdown.run_until_cancelled(self.screens.first_looks()).await;
@@ -90,6 +91,7 @@ impl Decider {
             }
             let retry = Instant::now() + FILE_RETRY;
             'quiet: loop {
+                let release = self.next_release().map(|rest| Instant::now() + rest);
                 let news = select_all(sources.iter_mut().map(|source| Box::pin(source.changed())));
                 tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -115,6 +117,7 @@ impl Decider {
                     }
                     () = heartbeat::tick() => {}
                     () = self.screens.changed() => break 'quiet,
+                    () = sleep_until(release.unwrap_or(retry)), if release.is_some() => break 'quiet,
                     () = sleep_until(retry), if self.file.error.is_some() || self.screens.waiting() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
                         publish(&self);

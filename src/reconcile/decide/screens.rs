@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::guard::{self, Limits};
+use crate::guard::{self, Limits, Proposal, Recent};
 use crate::model::rejected_row::NAMED_ROWS;
 use crate::model::revision::ChangeCounts;
 use crate::model::{EntryMap, EntryMapBuilder, RejectedRow, RejectedRows};
@@ -149,7 +149,9 @@ impl Screens {
         let in_force =
             desired.iter().filter(|(node, master)| before.get(node) == Some(*master) && self.refused(node, master).is_some());
         let lost = ChangeCounts { removed: in_force.count(), ..ChangeCounts::default() };
-        if lost.removed > 0 && guard::judge(guard::Subject::Map, limits, Some(before.len()), kept.len(), lost).is_err() {
+        let recent = Recent { most: before.len(), ..Recent::default() };
+        let proposal = Proposal { in_force: Some(before.len()), entries: kept.len(), counts: lost, recent };
+        if lost.removed > 0 && guard::judge(guard::Subject::Map, limits, &proposal).is_err() {
             // One gateway's map of the wrong kind must not empty all others.
             kept = self.without(&desired, before, waiting, false);
         }

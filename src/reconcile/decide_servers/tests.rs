@@ -397,3 +397,52 @@ async fn the_list_of_another_origin_or_of_a_backend_that_is_written_out_by_now_i
         assert_eq!((scene.servers("listed").len(), scene.servers("written").len()), (0, 1), "{backend} from {origin}");
     }
 }
+
+#[tokio::test]
+async fn a_list_that_loses_a_little_at_a_time_is_held_like_one_that_loses_it_at_once() {
+    let mut scene = Scene::start("");
+    scene.lists(0..40);
+    scene.decide(0).await;
+    scene.look(1).await;
+    scene.lists(0..34);
+    scene.decide(100).await;
+    scene.look(200).await;
+    assert_eq!(scene.status("listed").held, None);
+    scene.lists(0..31);
+    scene.decide(1000).await;
+    let reason = scene.status("listed").held.expect("something is held").reason;
+    assert!(reason.contains("remove 3 of the 34 servers in force, 9 of 40 within 1h (22.5%)"), "{reason}");
+    scene.lists(0..40);
+    scene.decide(1100).await;
+    assert_eq!(scene.status("listed").held, None, "they are back");
+    scene.lists(0..33);
+    scene.decide(1200).await;
+    assert_eq!(scene.status("listed").held, None, "and none of them counts as gone");
+}
+
+#[tokio::test]
+async fn a_server_that_two_rows_name_stays_as_it_is_and_a_new_one_waits_until_one_row_is_gone() {
+    let mut scene = Scene::start("");
+    let row = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+    scene.says(&[row("a", "10.0.1.1:1"), row("b", "10.0.1.9:1")]);
+    scene.decide(0).await;
+    scene.look(1).await;
+    scene.says(&[
+        row("a", "10.0.1.1:1"),
+        row("b", "10.0.1.2:1"),
+        row("b", "10.0.1.9:1"),
+        row("c", "10.0.1.3:1"),
+        row("c", "10.0.1.4:1"),
+    ]);
+    for second in [10, 11, 200] {
+        scene.decide(second).await;
+        assert_eq!(scene.servers("listed"), ["a 10.0.1.1:1", "b 10.0.1.9:1"], "at {second} s");
+    }
+    let left_out = scene.status("listed").left_out;
+    let told = left_out.iter().filter(|row| row.reason.contains("what is in force stays; remove one of them")).count();
+    assert_eq!(told, 2, "{left_out:?}");
+    scene.says(&[row("a", "10.0.1.1:1"), row("b", "10.0.1.2:1"), row("c", "10.0.1.4:1"), row("c", "10.0.1.4:1")]);
+    scene.decide(300).await;
+    scene.look(301).await;
+    assert_eq!(scene.servers("listed"), ["a 10.0.1.1:1", "b 10.0.1.2:1", "c 10.0.1.4:1"], "equal rows are one");
+}

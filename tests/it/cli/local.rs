@@ -149,7 +149,7 @@ fn a_plan_shows_what_an_instance_alone_lacks() {
 
 #[test]
 fn a_plan_of_what_the_guard_would_hold_says_so_and_long_ones_are_cut() {
-    let scene = Scene::new();
+    let scene = Scene::of_one_node();
     scene.registry.knows(&borrowed(&nodes(40, "master1")));
     let config = scene.config();
     text(&config.cli(&["sync"]), 0);
@@ -191,13 +191,16 @@ fn a_plan_without_an_answer_fails_and_says_why() {
 #[test]
 fn a_sync_brings_everything_in_step_once() {
     for binary in oldest_and_newest() {
-        let scene = Scene { gateway: masters(Gateway::plan(binary)).entry("omega", "master1").start(), ..Scene::new() };
+        let scene = Scene {
+            gateway: masters(Gateway::plan(binary)).entry("alpha", "master1").entry("omega", "master1").start(),
+            ..Scene::new()
+        };
         let config = scene.config();
         let (first, second) = (config.cli(&["sync"]), config.cli(&["sync"]));
         insta::allow_duplicates! {
             assert_text!(text(&first, 0), @"
-            revision 1: 3 added, 0 moved, 1 removed, 3 entries
-            instance edge1: in step with revision 1; 3 added, 0 moved, 1 removed by [STRATEGY] ([STEPS])
+            revision 1: 2 added, 0 moved, 1 removed, 3 entries
+            instance edge1: in step with revision 1; 2 added, 0 moved, 1 removed by [STRATEGY] ([STEPS])
             ");
             assert_text!(text(&second, 0), @"
             revision 1: nothing changed
@@ -211,7 +214,7 @@ fn a_sync_brings_everything_in_step_once() {
 
 #[test]
 fn a_held_sync_touches_nothing_until_exactly_that_change_is_approved() {
-    let scene = Scene::new();
+    let scene = Scene::of_one_node();
     scene.registry.knows(&borrowed(&nodes(40, "master1")));
     let config = scene.config();
     text(&config.cli(&["sync"]), 0);

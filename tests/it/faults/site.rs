@@ -325,7 +325,7 @@ impl Whole {
         // It may be answered by the new one from here on.
         self.owners.moves(&node, &master);
         let body = json!({ "master": master }).to_string();
-        let answer = self.mapsmith.ask("PUT", &format!("/v1/overrides/{node}"), &[], &body);
+        let answer = self.mapsmith.ask("PUT", &format!("/v1/overrides/{node}?force=true"), &[], &body);
         self.journal.note(&format!("  pin {node} to {master}: {}", answer.status));
         if answer.status < 300 {
             self.pins.insert(node, master);
@@ -619,7 +619,7 @@ fn start_mapsmith(
     let mut text = format!(
         "[schedule]\npoll = \"{poll}\"\njitter = \"0s\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"200ms\"\n\
          [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold = \"0s\"\nmax_removed = \"100%\"\n\
-         [guard]\nsmall = 4\n[map]\npath = {map:?}\n"
+         [guard]\nsmall = 4\nwindow = \"0s\"\n[map]\npath = {map:?}\n"
     );
     let source = |name: &str| {
         let url = registries.url(name);

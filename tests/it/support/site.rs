@@ -21,7 +21,7 @@ pub fn alternating(count: usize, first: usize) -> Nodes {
 
 /// A poll at the start and when asked; no guard stands in a test's way.
 pub const CALM: &str = "[schedule]\npoll = \"1h\"\nverify = \"1h\"\nobserve = \"1s\"\n\
-                        [guard]\nmax_moved = \"100%\"\nmax_removed = \"100%\"\n";
+                        [guard]\nmax_moved = \"100%\"\nmax_removed = \"100%\"\n[damping]\nhold = \"0s\"\n";
 
 /// An `[[instance]]` that may be held for as long as a test takes, and gets many small payloads.
 pub fn patient_instance(name: &str, runtime: &str) -> String {

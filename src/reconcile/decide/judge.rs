@@ -1,0 +1,182 @@
+//! What of the sources' answer may come into force: nodes that stay where they are, then the guard.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Decider, Said, between, id_of};
+use crate::guard::{self, Accepted, Flapping, Limits, Proposal};
+use crate::model::revision::ChangeCounts;
+use crate::model::status::{KeptNode, KeptNodes, NAMED_NODES};
+use crate::model::{EntryMap, HeldChange};
+use crate::plan::Diff;
+use crate::references::{Actions, Dangling, Targets};
+
+/// The most nodes that one line of the log names.
+const LOGGED_NODES: usize = 10;
+
+/// A change of what the sources said last, on its way into force.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passing {
+    /// The mark of the map that it leads to.
+    mark: u64,
+    before: usize,
+    counts: ChangeCounts,
+}
+
+impl Decider {
+    /// Keeps nodes that flap where they are until they have been still for so long; without this none is kept.
+    pub fn with_hold(self, hold: Duration) -> Self {
+        let flapping = Flapping::new(self.limits.window, hold);
+        Self { flapping, ..self }
+    }
+
+    /// How long it is until a node that flaps may go where the sources name it, as things stand; none while none flaps.
+    pub(super) fn next_release(&self) -> Option<Duration> {
+        let now = self.clock.elapsed();
+        self.flapping.next_release(now).map(|due| due.saturating_sub(now))
+    }
+
+    /// What the sources said, where the guard lets it through.
+    pub(super) fn judge(&mut self, candidate: Arc<EntryMap>, now: Duration) -> Result<Said, Box<HeldChange>> {
+        let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
+        let before = self.accepted.clone().or_else(|| in_force.clone());
+        let base = before.clone().unwrap_or_default();
+        let mut diff = between(&base, &candidate);
+        let kept = self.keep(&base, &candidate, &mut diff, now);
+        // An answer that agrees with the map file is judged too until something was in force once: where both are empty,
+        // they would empty every memory.
+        if let (true, Some(accepted)) = (diff.is_empty(), &self.accepted) {
+            return Ok(Said {
+                map: Arc::clone(accepted),
+                passed: true,
+                is_new: false,
+                approved: false,
+                change: None,
+                passing: None,
+            });
+        }
+        let candidate = Diff::settle(&kept, &base, &candidate);
+        let mut approved = false;
+        let counts = diff.counts();
+        let mark = self.window.after(diff.routes(&base, &candidate));
+        let proposal = Proposal {
+            in_force: before.as_ref().map(|map| map.len()),
+            // Of the candidate's own entries: pins do not make up for what the sources lost.
+            entries: candidate.len(),
+            counts,
+            recent: self.window.recent(mark, now),
+        };
+        let verdict = guard::judge(guard::Subject::Map, &self.limits, &proposal).and_then(|()| match proposal.recent.is_return {
+            true => Ok(()),
+            false => judge_references(self.actions, &self.limits, &self.targets, &base, &candidate),
+        });
+        if let Err(reason) = verdict {
+            let id = id_of(&candidate);
+            if self.approved.as_ref() != Some(&id) {
+                return Err(Box::new(HeldChange {
+                    id,
+                    of: HeldChange::MAP.to_owned(),
+                    reason,
+                    since: Timestamp::now(),
+                    entries_in_force: base.len(),
+                    entries_held: candidate.len(),
+                    counts,
+                }));
+            }
+            approved = true;
+        }
+        let from_in_force = match (&before, &in_force) {
+            (Some(before), Some(in_force)) => Arc::ptr_eq(before, in_force),
+            (before, in_force) => before.is_none() && in_force.is_none(),
+        };
+        let is_new = !diff.is_empty() || before.is_none();
+        let change = from_in_force.then_some(diff);
+        let passing = Some(Passing { mark, before: base.len(), counts });
+        Ok(Said { map: candidate, passed: true, is_new, approved, change, passing })
+    }
+
+    /// Takes the moves out of the way that must not be made now: of nodes that flap, and of those that an answer is not clear about.
+    fn keep(&mut self, base: &EntryMap, candidate: &EntryMap, diff: &mut Diff, now: Duration) -> Vec<(u32, u32)> {
+        let node = |kept: &str, master: &str| KeptNode {
+            node: kept.to_owned(),
+            master: base.get(kept).unwrap_or(master).to_owned(),
+            said: master.to_owned(),
+        };
+        // A first answer after a start shows no move: the file may be old.
+        if self.accepted.is_some() {
+            let moved = diff.moved.iter().map(|(_, to)| (candidate.key(*to as usize), candidate.value(*to as usize)));
+            self.flapping.see(moved, |node| candidate.get(node), now);
+        }
+        let flaps = self.flapping.kept(now);
+        let nodes = flaps.iter().take(NAMED_NODES).map(|(name, said)| node(name, said)).collect();
+        let flapping = KeptNodes { count: flaps.len(), nodes };
+        for kept in news(&self.decision.flapping, &flapping) {
+            tracing::warn!(
+                node = kept.node,
+                master = kept.master,
+                said = kept.said,
+                "the node flaps, its master changed {} times within {:?}: it stays where it is until it has been still",
+                guard::flapping::CHANGES,
+                self.limits.window
+            );
+        }
+        self.decision.flapping = flapping;
+        let disputed = if candidate.disputed() == 0 { 0 } else { candidate.len() };
+        let disputed = (0..disputed).filter(|at| candidate.is_disputed(*at)).take(NAMED_NODES);
+        let nodes = disputed.map(|at| node(candidate.key(at), candidate.value(at))).collect();
+        let conflicts = KeptNodes { count: candidate.disputed(), nodes };
+        for kept in news(&self.decision.conflicts, &conflicts) {
+            tracing::warn!(
+                node = kept.node,
+                master = kept.master,
+                "an answer names the node with different masters, and none is newer: it stays where it is; remove one of the rows"
+            );
+        }
+        self.decision.conflicts = conflicts;
+        diff.keep(|at| {
+            let name = candidate.key(at);
+            candidate.is_disputed(at) || self.flapping.keeps(name, now)
+        })
+    }
+
+    /// Notes that the sources' answer is in force.
+    pub(super) fn note_accepted(&mut self, said: &Said, now: Duration) {
+        if let Some(Passing { mark, before, counts }) = said.passing {
+            let accepted = Accepted { mark, before, entries: said.map.len(), counts, approved: said.approved };
+            self.window.accept(&accepted, now);
+        }
+    }
+}
+
+/// Those that were not there before, as many as the log names.
+fn news<'a>(before: &KeptNodes, now: &'a KeptNodes) -> impl Iterator<Item = &'a KeptNode> {
+    let known: BTreeSet<_> = before.nodes.iter().map(|kept| kept.node.clone()).collect();
+    let bound = if now.count > before.count { LOGGED_NODES } else { 0 };
+    now.nodes.iter().filter(move |kept| !known.contains(&kept.node)).take(bound)
+}
+
+/// Whether a change of the map leads too many more of its entries to where an instance has nothing, as far as that is kept at all.
+///
+/// # Errors
+/// The figures and the masters: one sentence for a person.
+pub fn judge_references(
+    actions: Actions,
+    limits: &Limits,
+    targets: &[Arc<Targets>],
+    before: &EntryMap,
+    after: &EntryMap,
+) -> Result<(), String> {
+    if !actions.guard() || targets.is_empty() {
+        return Ok(());
+    }
+    let (before_it, after_it) = (Dangling::of(before, targets), Dangling::of(after, targets));
+    let counts = ((before_it.guarded(actions), before.len()), (after_it.guarded(actions), after.len()));
+    guard::judge_references(limits, counts.0, counts.1)
+        .map_err(|reason| format!("{reason}: {} (see [references])", after_it.news(&before_it, actions)))
+}
+
+#[cfg(test)]
+mod tests;
