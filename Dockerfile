@@ -1,20 +1,24 @@
 # Three images: `--target mapsmith` (also the default), `--target haproxy` with the gateway's configuration, and
 # `--target mocks` with the stand-ins for the demo. docker-compose.yml puts them together.
 #
-# Where rust images can't be had, put ready binaries (built for Debian 12 or an older glibc) into target/dist/ and build
+# The binaries in them have no debug information: `docker build --target debug --output FOLDER .` gives it, of the same build.
+#
+# Where rust images can't be had, have scripts/dist put binaries into target/dist/ (on Debian 12, or with an older glibc) and build
 # with `--build-arg BINARIES=ready`. That choice between stages needs BuildKit, the builder of every current Docker.
 ARG BINARIES=build
 
 FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --workspace \
- && install -D --target-directory=/binaries target/release/mapsmith target/release/mocks
+RUN scripts/dist && mv target/dist /binaries
 
 FROM scratch AS ready
-COPY --chmod=755 target/dist/mapsmith target/dist/mocks /binaries/
+COPY --chmod=755 target/dist/ /binaries/
 
 FROM ${BINARIES} AS binaries
+
+FROM scratch AS debug
+COPY --from=binaries /binaries/debug/ /
 
 # What the images share. The ids are fixed because HAProxy and Mapsmith meet on shared volumes: the group `gateway` may
 # use the runtime API's socket, which HAProxy makes; the maps are Mapsmith's to write and HAProxy's only to read.

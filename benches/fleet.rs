@@ -75,7 +75,12 @@ impl Fleet {
         let folder = tempfile::tempdir()?;
         let map = folder.path().join("n.map");
         let mut text = Vec::new();
-        mapsmith::model::map_file::print(entries, 0, &mut text)?;
+        mapsmith::model::map_file::print(
+            entries,
+            &mapsmith::model::map_file::Header { revision: 0, writer: None },
+            [],
+            &mut text,
+        )?;
         fs::write(&map, text)?;
         let map = map.display().to_string();
         let sections = |root: &str| {

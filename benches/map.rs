@@ -46,7 +46,12 @@ fn main() -> anyhow::Result<()> {
 fn gateway(binary: &Path, entries: usize) -> anyhow::Result<Gateway> {
     let prepare = |root: &Path| {
         let mut map = Vec::new();
-        mapsmith::model::map_file::print(&nodes(entries, 0), 0, &mut map)?;
+        mapsmith::model::map_file::print(
+            &nodes(entries, 0),
+            &mapsmith::model::map_file::Header { revision: 0, writer: None },
+            [],
+            &mut map,
+        )?;
         fs::write(root.join("n.map"), map)
     };
     Gateway::start(binary, 2, prepare, |root| {
@@ -97,7 +102,7 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
         drop(gateway.call(format!("show map {}\n", map_of(gateway)).as_bytes())?);
         plain.push(start.elapsed());
         let start = Instant::now();
-        let (deviation, _) = apply::read_back(&client, None, &maps[1]).await?;
+        let (deviation, _) = apply::read_back(&client, None, maps[1].len(), &maps[1]).await?;
         read.push(start.elapsed());
         anyhow::ensure!(deviation.is_none(), "memory is not what was sent");
     }

@@ -12,6 +12,7 @@ use mapsmith::haproxy::reply::ReplyError;
 use mapsmith::haproxy::server_command::{self, BackendName, ServerCommand, ServerPath, ServerState};
 use mapsmith::haproxy::table::{self, Row, Rows, TableName, TableSize};
 use mapsmith::haproxy::{MapName, codec, command, reply, server_reply};
+use mapsmith::model::map_file::{Header, MapFile};
 use mapsmith::model::name::{self, MAX_BYTES};
 use mapsmith::model::server::{Server, ServerAddress, ServerOptions};
 use mapsmith::model::server_list::{Host, ListedServer, RawServer, Repeats, ServerListBuilder};
@@ -93,7 +94,7 @@ fn plain_replies(answer: &[u8], commands: usize) -> Option<Vec<&[u8]>> {
     let (mut replies, mut start, mut line) = (Vec::new(), 0, 0);
     for (at, _) in answer.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
         if at == line {
-            replies.push(&answer[start..at]);
+            replies.push(codec::without_severity(&answer[start..at]));
             start = at + 1;
         }
         line = at + 1;
@@ -295,15 +296,30 @@ pub fn map_file(text: &[u8]) {
         harmless(value);
     }
     assert!(file.rejected.iter().map(|(line, _)| *line).is_sorted(), "{:?}", file.rejected);
-    round_trip(&file.entries, file.revision.unwrap_or(7));
+    harmless_said(&file);
+    round_trip(&file);
 }
 
-fn round_trip(entries: &EntryMap, revision: u64) {
+/// What the comments say goes to commands once a pin ends.
+fn harmless_said(file: &MapFile) {
+    assert!(file.header.is_some() || file.said.is_empty(), "comments of somebody else's file mean nothing");
+    for (node, master) in &file.said {
+        harmless(node);
+        master.iter().for_each(|master| harmless(master));
+    }
+}
+
+fn round_trip(file: &MapFile) {
+    let header = file.header.clone().unwrap_or(Header { revision: 7, writer: None });
+    let said = file.said_by_sources();
+    let differ = file.entries.iter().map(|(node, _)| node).chain(said.iter().map(|(node, _)| node));
+    let differ = differ.filter(|node| file.entries.get(node) != said.get(node)).map(|node| (node, said.get(node)));
     let mut text = Vec::new();
-    map_file::print(entries, revision, &mut text).expect("a vector takes everything");
+    map_file::print(&file.entries, &header, differ, &mut text).expect("a vector takes everything");
     let again = map_file::parse(&text);
-    assert!(again.is_exact() && again.revision == Some(revision) && again.entries == *entries);
-    assert_eq!(map_file_in_haproxy(&text).len(), entries.len());
+    assert!(again.is_exact() && again.revision() == Some(header.revision) && again.entries == file.entries);
+    assert_eq!(again.said_by_sources(), said);
+    assert_eq!(map_file_in_haproxy(&text).len(), file.entries.len());
 }
 
 /// HAProxy's `pat_ref_read_from_file_smp`: what it loads of a map file, in order. (It reads lines as C texts, which a zero byte ends.)
@@ -541,7 +557,7 @@ pub fn names(text: &[u8]) {
         harmless(key);
         harmless(value);
         commands(key, value);
-        round_trip(&builder.finish(), 1);
+        round_trip(&MapFile { entries: builder.finish(), ..MapFile::default() });
     }
     // A node that clients name so in their header, and the table that shows it.
     let row = Row { key: key.as_bytes().to_vec(), expires_in: Duration::from_millis(1), server_id: Some(1), server: None };

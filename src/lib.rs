@@ -16,6 +16,7 @@ pub mod damp;
 pub mod desire;
 pub mod guard;
 pub mod haproxy;
+pub mod heartbeat;
 pub mod http;
 pub mod model;
 pub mod plan;

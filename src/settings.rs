@@ -26,6 +26,9 @@ pub use backend::{Backend, Damping, Listing};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// What this gateway is called.
+    #[serde(default)]
+    pub site: Site,
     /// When to look.
     #[serde(default)]
     pub schedule: Schedule,
@@ -61,6 +64,17 @@ pub struct Settings {
     #[serde(default, rename = "instance")]
     pub instances: Vec<Instance>,
 }
+
+/// `[site]`: what this gateway is called.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Site {
+    /// Stands in the map file's second line, for whoever finds it.
+    pub name: Option<String>,
+}
+
+/// The longest `site.name`, in characters.
+const MOST_SITE_NAME: usize = 64;
 
 /// `[schedule]`: when sources are polled and instances verified.
 #[derive(Debug, Clone, Deserialize)]
@@ -460,6 +474,11 @@ impl Settings {
                 "api.listen: {} can be reached from other machines; set api.token_file, or listen on 127.0.0.1",
                 self.api.listen
             ));
+        }
+        if let Some(name) = &self.site.name
+            && (!(1..=MOST_SITE_NAME).contains(&name.chars().count()) || name.chars().any(char::is_control))
+        {
+            problems.push(format!("site.name: must have 1 to {MOST_SITE_NAME} characters, and no control characters"));
         }
         self.map_problems(&mut problems);
         if let Some(most) = self.guard.max_entries

@@ -24,6 +24,8 @@ pub const SOURCE_FAILURES: &str = "mapsmith_source_poll_failures_total";
 pub const SOURCE_REJECTED: &str = "mapsmith_source_rejected_entries";
 /// Gauge: entries of the desired map.
 pub const MAP_ENTRIES: &str = "mapsmith_map_entries";
+/// Gauge: entries that are not in the map because a HAProxy's map refuses them.
+pub const MAP_REJECTED: &str = "mapsmith_map_rejected_entries";
 /// Counter, by `kind` (`added`, `moved`, `removed`): keys changed by revisions.
 pub const MAP_CHANGES: &str = "mapsmith_map_changes_total";
 /// Gauge: the number of the desired revision.
@@ -42,6 +44,10 @@ pub const PINS: &str = "mapsmith_pins";
 pub const DRAINED_MASTERS: &str = "mapsmith_drained_masters";
 /// Gauge: 1 while the map file can't be written.
 pub const MAP_FILE_FAILED: &str = "mapsmith_map_file_failed";
+/// Gauge, by `task`: seconds since the task last began something or said that it waits for work.
+pub const TASK_HEARTBEAT_AGE: &str = "mapsmith_task_heartbeat_age_seconds";
+/// Gauge: 1 while another Mapsmith writes the map file, and this one changes nothing.
+pub const READ_ONLY: &str = "mapsmith_read_only";
 /// Gauge, by `haproxy`: the revision that the instance should hold.
 pub const INSTANCE_REVISION_WANTED: &str = "mapsmith_instance_revision_wanted";
 /// Gauge, by `haproxy`: the revision that the instance was last seen to hold.
@@ -89,6 +95,11 @@ pub const LEARNED_LEFT_OUT: &str = "mapsmith_learned_left_out";
 /// Counter, by `haproxy` and `reason` (`agreed`, `contradicted`, `overridden`): learned routes taken out of the stick table.
 pub const LEARNED_FORGOTTEN: &str = "mapsmith_learned_forgotten_total";
 
+/// Gauge: connections of the API right now.
+pub const API_CONNECTIONS: &str = "mapsmith_api_connections";
+/// Counter: connections of the API that were answered 503 because there were too many.
+pub const API_CONNECTIONS_REFUSED: &str = "mapsmith_api_connections_refused_total";
+
 /// Logs to standard error: for people on a terminal, as JSON lines otherwise. `RUST_LOG` sets the level, else `level` counts.
 pub fn start_logging(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
@@ -120,6 +131,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(SOURCE_FAILURES, "Polls that failed");
     describe_gauge!(SOURCE_REJECTED, "Entries of the last good answer that were left out, by reason");
     describe_gauge!(MAP_ENTRIES, "Entries of the desired map");
+    describe_gauge!(MAP_REJECTED, "Entries that are not in the map because a HAProxy's map refuses them");
     describe_counter!(MAP_CHANGES, "Keys changed by revisions, by kind");
     describe_gauge!(REVISION, "Number of the desired revision");
     describe_counter!(GUARD_HOLDS, "Changes that the guard held back");
@@ -129,6 +141,8 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(PINS, "Nodes that an operator pinned to a master");
     describe_gauge!(DRAINED_MASTERS, "Masters that an operator drained");
     describe_gauge!(MAP_FILE_FAILED, "1 while the map file can't be written");
+    describe_gauge!(TASK_HEARTBEAT_AGE, "Seconds since the task last began something or said that it waits for work");
+    describe_gauge!(READ_ONLY, "1 while another Mapsmith writes the map file, and this one changes nothing");
     describe_gauge!(INSTANCE_REVISION_WANTED, "Revision that the instance should hold");
     describe_gauge!(INSTANCE_REVISION_HELD, "Revision that the instance was last seen to hold");
     describe_gauge!(INSTANCE_IN_STEP, "1 while the instance holds the wanted revision");
@@ -152,5 +166,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(LEARNED_OLDEST_AGE, "Seconds since the oldest of the learned routes was first seen");
     describe_gauge!(LEARNED_LEFT_OUT, "Rows of the stick table of learned routes that are not kept");
     describe_counter!(LEARNED_FORGOTTEN, "Learned routes that were forgotten, by reason");
+    describe_gauge!(API_CONNECTIONS, "Connections of the API right now");
+    describe_counter!(API_CONNECTIONS_REFUSED, "Connections of the API that were refused because there were too many");
     Ok(handle)
 }

@@ -167,7 +167,7 @@ impl Drop for Site {
 
 fn write_map(path: &Path, map: &EntryMap) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    mapsmith::model::map_file::print(map, 0, &mut text)?;
+    mapsmith::model::map_file::print(map, &mapsmith::model::map_file::Header { revision: 0, writer: None }, [], &mut text)?;
     fs::write(path.with_extension("new"), text)?;
     Ok(fs::rename(path.with_extension("new"), path)?)
 }

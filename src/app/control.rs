@@ -12,8 +12,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::DECIDER;
 use crate::desire::{self, SourceView};
 use crate::haproxy::MapClient;
+use crate::heartbeat::Heartbeats;
 use crate::http::Control;
 use crate::http::dto::{
     ExplainChange, ExplainInstance, ExplainReport, ExplainSource, LearnedReport, MasterLoad, Readiness, ReferencesReport,
@@ -30,10 +32,13 @@ use crate::references::Targets;
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
 use crate::store::Keeper;
-use crate::telemetry::SOURCE_ANSWER_AGE;
+use crate::telemetry::{SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
 
 /// How long `explain` waits for one instance: a person is watching.
 const EXPLAIN_BOUND: Duration = Duration::from_secs(2);
+
+/// How long the task that decides may give no sign of life before the process counts as ill: many times its longest work.
+const DECIDES_WITHIN: Duration = Duration::from_secs(60);
 
 /// The running program, as the API sees it.
 pub(super) struct Gateway {
@@ -54,6 +59,7 @@ pub(super) struct Gateway {
     pub overrides: Option<Keeper>,
     pub metrics: PrometheusHandle,
     pub settings: Arc<Settings>,
+    pub heartbeats: Heartbeats,
 }
 
 impl Gateway {
@@ -83,13 +89,19 @@ impl Gateway {
         self.instances.iter().map(|instance| instance.borrow().clone()).collect()
     }
 
-    fn reload_report(&self, outcome: ReloadOutcome, message: String, before: u64, start: Instant) -> ReloadReport {
+    /// What is known now. `request` is the poll request that the sources are asked by; 0 where none was made.
+    fn reload_report(&self, outcome: ReloadOutcome, message: String, before: u64, request: u64, start: Instant) -> ReloadReport {
         let decision = self.decision.borrow().clone();
         let revision = decision.in_force.as_ref().map(|revision| revision.number);
         let sources = self
             .source_statuses()
             .into_iter()
-            .map(|(status, _)| ReloadSource { name: status.name, poll: status.last_poll, error: status.error })
+            .map(|(status, answered)| ReloadSource {
+                answered: answered >= request && status.last_poll.is_some(),
+                name: status.name,
+                poll: status.last_poll,
+                error: status.error,
+            })
             .collect();
         let held = self.all_held(&decision);
         let desired = self.servers_number();
@@ -130,7 +142,9 @@ impl Gateway {
     fn arrival(&self, decision: &Decision, behind: &[String], before: u64, wait: Duration) -> (ReloadOutcome, String) {
         let count = self.instances.len();
         if let Some(error) = decision.file.as_ref().and_then(|file| file.error.as_ref()) {
-            (ReloadOutcome::Behind, format!("the map file can't be written: {error}"))
+            (ReloadOutcome::FileFailed, format!("the map file can't be written: {error}"))
+        } else if let Some(writer) = &decision.read_only {
+            (ReloadOutcome::ReadOnly, read_only(writer))
         } else if !decision.active {
             (ReloadOutcome::SourceFailed, format!("still waiting for: {}", decision.waiting_for.join(", ")))
         } else if !behind.is_empty() {
@@ -260,6 +274,12 @@ fn explain_kept(decision: &Decision, node: &str, disputed: bool) -> Option<Strin
     Some(format!("it flaps: it stays with {} until the registry has named one master for a while", kept.master))
 }
 
+fn read_only(writer: &str) -> String {
+    format!(
+        "this Mapsmith changes nothing, for another one writes the map file ({writer}); stop one of the two, or use `run --take-over`"
+    )
+}
+
 /// What was ordered, for a person, with a warning where no node has the master that gets nodes: it may be a slip of the pen.
 fn told(change: &OverrideChange, decision: &Decision) -> String {
     let unknown = |master: &str| {
@@ -319,6 +339,7 @@ impl Control for Gateway {
             last_change: decision.log.last().cloned(),
             held: self.all_held(&decision),
             waiting_for: decision.waiting_for,
+            read_only: decision.read_only,
             pins: decision.overrides.pins().len(),
             drained: decision.overrides.drained().cloned().collect(),
             stuck: decision.stuck,
@@ -329,6 +350,7 @@ impl Control for Gateway {
                 unknown_are: self.settings.references_in_force().unknown,
                 not_ready_are: self.settings.references.not_ready,
             },
+            rejected: (*decision.rejected).clone(),
             map_file: decision.file,
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
             servers_number: self.servers_number(),
@@ -342,18 +364,29 @@ impl Control for Gateway {
         self.all_held(&decision)
     }
 
+    fn stands_still(&self) -> Option<String> {
+        let ages = self.heartbeats.ages();
+        let (task, age) = ages.iter().find(|(task, age)| task == DECIDER && *age > DECIDES_WITHIN)?;
+        Some(format!("the task {task:?} has not moved for {} s; restart Mapsmith", age.as_secs()))
+    }
+
     fn readiness(&self) -> Readiness {
         let decision = self.decision.borrow();
         let mut missing: Vec<String> =
-            decision.waiting_for.iter().map(|name| format!("source {name} has not answered yet")).collect();
-        if !decision.active && missing.is_empty() {
-            missing.push("there is no desired map yet".to_owned());
+            decision.waiting_for.iter().map(|name| format!("source {name} has not answered since the start")).collect();
+        match &decision.read_only {
+            Some(_) => missing.push("another Mapsmith writes the map file, so this one changes nothing".to_owned()),
+            None if !decision.active && missing.is_empty() => missing.push("there is no desired map yet".to_owned()),
+            None => {}
         }
+        let file = decision.file.as_ref().and_then(|file| file.error.as_ref());
+        missing.extend(file.map(|_| "the map file can't be written, so no change can come into force".to_owned()));
         let reports = self.instance_reports();
         let in_step = |report: &&InstanceReport| matches!(report.status.state, InstanceState::InStep { .. });
-        let ready = decision.active && reports.iter().any(|report| in_step(&report));
+        let ready = decision.active && file.is_none() && reports.iter().any(|report| in_step(&report));
         let behind = reports.iter().filter(|report| !in_step(report));
-        missing.extend(behind.map(|report| format!("instance {}: {}", report.status.name, report.status.state)));
+        // Whoever asks need not have shown a token, so no path and no error: those are in `/v1/status`.
+        missing.extend(behind.map(|report| format!("instance {}: {}", report.status.name, report.status.state.in_brief())));
         Readiness { ready, missing }
     }
 
@@ -361,9 +394,10 @@ impl Control for Gateway {
         let start = Instant::now();
         let before = self.decision.borrow().in_force.as_ref().map_or(0, |revision| revision.number);
         let request = self.requests.request();
+        let report = |outcome, message| self.reload_report(outcome, message, before, request, start);
         let Some(wait) = wait else {
             let message = "every source is polled now; add ?wait=30s to be told the outcome".to_owned();
-            return self.reload_report(ReloadOutcome::Requested, message, before, start);
+            return report(ReloadOutcome::Requested, message);
         };
         let deadline = start + wait;
         // Every source has been polled since, and the answers are decided on.
@@ -379,8 +413,14 @@ impl Control for Gateway {
                 .filter(|(_, answered)| *answered < request)
                 .map(|(status, _)| status.name)
                 .collect();
-            let message = format!("no answer within {wait:?} from: {}", slow.join(", "));
-            return self.reload_report(ReloadOutcome::SourceFailed, message, before, start);
+            return if slow.is_empty() {
+                report(
+                    ReloadOutcome::Behind,
+                    format!("every source was polled, but the answers are not evaluated within {wait:?}"),
+                )
+            } else {
+                report(ReloadOutcome::SourceFailed, format!("no answer within {wait:?} from: {}", slow.join(", ")))
+            };
         };
         let mut behind = if decision.active { self.verified(decision.look, deadline).await } else { Vec::new() };
         if decision.active {
@@ -393,21 +433,26 @@ impl Control for Gateway {
             .filter(|(status, _)| status.required)
             .filter_map(|(status, _)| status.error.map(|error| format!("source {}: {error}", status.name)))
             .collect();
+        let of = |held: &HeldChange| if held.of == HeldChange::MAP { String::new() } else { format!("{}: ", held.of) };
         let held = self.all_held(&decision);
-        let (outcome, message) = if !held.is_empty() {
-            let of = |held: &HeldChange| if held.of == HeldChange::MAP { String::new() } else { format!("{}: ", held.of) };
-            let held: Vec<_> = held.iter().map(|held| format!("{}{} (id {})", of(held), held.reason, held.id)).collect();
-            (ReloadOutcome::Held, format!("held back by the guard: {}", held.join("; ")))
-        } else if !failed.is_empty() {
-            let meanwhile = match decision.active {
-                true => "the last good answer stays in force",
-                false => "nothing is applied until every required source has answered",
-            };
-            (ReloadOutcome::SourceFailed, format!("{}; {meanwhile}", failed.join("; ")))
-        } else {
-            self.arrival(&decision, &behind, before, wait)
-        };
-        self.reload_report(outcome, message, before, start)
+        let held: Vec<_> = held.iter().map(|held| format!("{}{} (id {})", of(held), held.reason, held.id)).collect();
+        let held = (!held.is_empty()).then(|| format!("held back by the guard: {}", held.join("; ")));
+        // A failure first: what is held may have been held for days, and says nothing of this reload.
+        match (failed.is_empty(), held) {
+            (false, held) => {
+                let meanwhile = match decision.active {
+                    true => "the last good answer stays in force",
+                    false => "nothing is applied until every required source has answered",
+                };
+                let held = held.map_or(String::new(), |held| format!("; {held}"));
+                report(ReloadOutcome::SourceFailed, format!("{}; {meanwhile}{held}", failed.join("; ")))
+            }
+            (true, Some(held)) => report(ReloadOutcome::Held, held),
+            (true, None) => {
+                let (outcome, message) = self.arrival(&decision, &behind, before, wait);
+                report(outcome, message)
+            }
+        }
     }
 
     async fn explain(&self, node: &str) -> ExplainReport {
@@ -470,6 +515,7 @@ impl Control for Gateway {
         ExplainReport {
             reference,
             kept,
+            rejected: decision.rejected.of_node(&node).cloned(),
             master: in_force.map(str::to_owned),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {
@@ -522,14 +568,13 @@ impl Control for Gateway {
         };
         let changed = keeper.change(change.clone()).await.map_err(|error| ApiError::Store(error.to_string()))?;
         let number = changed.ok_or(ApiError::NoOverride(nothing_to_end))?.number();
+        let report = |outcome, message| Ok(self.reload_report(outcome, message, before, 0, start));
         let Some(wait) = wait else {
-            let message = format!("{told}; it is stored, and every instance gets it now");
-            return Ok(self.reload_report(ReloadOutcome::Requested, message, before, start));
+            return report(ReloadOutcome::Requested, format!("{told}; it is stored, and every instance gets it now"));
         };
         let deadline = start + wait;
         let Some(decision) = self.decided(deadline, |decision| decision.overrides.number() >= number).await else {
-            let message = format!("{told}; it is stored, and not in force within {wait:?}");
-            return Ok(self.reload_report(ReloadOutcome::Behind, message, before, start));
+            return report(ReloadOutcome::Behind, format!("{told}; it is stored, and not in force within {wait:?}"));
         };
         let behind = if decision.active { self.verified(decision.look, deadline).await } else { Vec::new() };
         let (outcome, message) = match &decision.held {
@@ -546,7 +591,7 @@ impl Control for Gateway {
             [] => String::new(),
             stuck => format!("; no other master is left, so these keep their nodes: {}", stuck.join(", ")),
         };
-        Ok(self.reload_report(outcome, format!("{told}{stuck}; {message}"), before, start))
+        report(outcome, format!("{told}{stuck}; {message}"))
     }
 
     fn learned(&self) -> Vec<LearnedReport> {
@@ -577,6 +622,9 @@ impl Control for Gateway {
                 let age = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
                 gauge!(SOURCE_ANSWER_AGE, "source" => status.name).set(age);
             }
+        }
+        for (task, age) in self.heartbeats.ages() {
+            gauge!(TASK_HEARTBEAT_AGE, "task" => task).set(age.as_secs_f64());
         }
         self.metrics.render()
     }

@@ -13,40 +13,45 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::haproxy::{MapClient, MapName};
+use crate::heartbeat::Heartbeats;
 use crate::http;
 use crate::model::SourceState;
-use crate::reconcile::decide::{Decider, Decision, Inputs};
+use crate::reconcile::decide::{Decider, Inputs};
 use crate::reconcile::decide_servers::{ServerDecider, ServerDecision};
 use crate::reconcile::instance::Instance;
 use crate::reconcile::learned::LearnedTable;
 use crate::reconcile::map_file::MapFileKeeper;
 use crate::reconcile::resolve::SystemLookup;
 use crate::reconcile::servers::ServerKeeper;
-use crate::reconcile::{AskSources, LookEarly};
+use crate::reconcile::{AskSources, LookEarly, rows};
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
 use crate::source::{self, EarlyLooks, poller, schedule};
 use crate::store::{Keeper, SqliteStore};
 
 mod control;
+mod descriptors;
 
 use control::Gateway;
 
 /// How many approvals may wait for the decision at hand: one operator, one change; more callers simply wait.
 const APPROVALS_WAITING: usize = 4;
+/// The task without which nothing is decided, by its name in the metrics.
+const DECIDER: &str = "decide";
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in hand may take to end after a signal, before the program leaves all the same.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where another Mapsmith does so.
 ///
 /// # Errors
 /// What keeps it from starting, or which of its tasks died.
-pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let token = settings.api.token_file.as_deref().map(http::Token::read).transpose().map_err(anyhow::Error::msg)?;
     let mut signals = Signals::catch()?;
+    let most_connections = http::connections_within(descriptors::raise_limit());
     // Before anything is touched: a second Mapsmith that was started by mistake ends here.
     let listener = TcpListener::bind(settings.api.listen).await.map_err(|error| {
         let hint = match error.kind() {
@@ -65,11 +70,15 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
         }
         None => (None, Arc::default()),
     };
-    let decider = Decider::start(settings.guard.clone(), MapFileKeeper::new(settings.map.file()), stored)?
+    let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
+    let decider = Decider::start(settings.guard.clone(), map_file, stored)
+        .await?
         .with_actions(settings.references_in_force())
         .with_hold(settings.damping.hold);
+    let decider = if take_over { decider.take_over() } else { decider };
     let shutdown = CancellationToken::new();
     let (requests, looks) = (PollRequests::new(), EarlyLooks::new());
+    let heartbeats = Heartbeats::default();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
     // Without a store the overrides stay as they are, none.
@@ -112,12 +121,15 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
     let (wanted_sender, wanted) = watch::channel(None);
     let (desired_servers_sender, desired_servers) = watch::channel(None);
     let map_name = MapName::new(&settings.map.path.to_string_lossy());
-    let (mut reports, mut clients, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reports, mut clients, mut targets, mut screens) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for instance in &settings.instances {
         let (targets_sender, seen) = watch::channel(None);
         targets.push(seen);
         let servers = ServerKeeper::new(instance, desired_servers.clone(), targets_sender, settings.schedule.servers);
+        let (screen, rows) = rows::channel(&instance.name);
+        screens.push(screen);
         let task = Instance::new(instance, &map_name, &settings.schedule, Some(ask_sources(&requests)), Some(servers))
+            .with_rows(rows)
             .with_learned(LearnedTable::of(instance, &settings.learned, look_early(&looks, &instance.name))?);
         let (sender, report) = watch::channel(task.report().clone());
         reports.push(report);
@@ -129,7 +141,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
         });
     }
 
-    let (decision_sender, decision) = watch::channel(Decision::default());
+    let (decision_sender, decision) = watch::channel(decider.decision().clone());
     let (approvals_sender, approvals) = mpsc::channel(APPROVALS_WAITING);
     let (server_decision_sender, server_decision) = watch::channel(ServerDecision::default());
     let (server_approvals_sender, server_approvals) = mpsc::channel(APPROVALS_WAITING);
@@ -149,6 +161,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
         overrides: keeper,
         metrics,
         settings: Arc::clone(&settings),
+        heartbeats: heartbeats.clone(),
     });
     // Samples of durations are kept until somebody asks for the metrics; folded now and then, they don't pile up.
     let (handle, stop) = (gateway.metrics.clone(), shutdown.clone());
@@ -163,10 +176,12 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
         "the metrics' upkeep"
     });
 
+    let heartbeat = heartbeats.of(DECIDER);
+    let decider = decider.with_screens(screens);
     let inputs = Inputs { sources: states, overrides, targets, approvals };
     let (file_check, stop) = (settings.schedule.observe, shutdown.clone());
     tasks.spawn(async move {
-        decider.run(inputs, file_check, (decision_sender, wanted_sender), stop).await;
+        decider.run(inputs, file_check, (decision_sender, wanted_sender), heartbeat, stop).await;
         "the decision's task"
     });
     let stop = shutdown.clone();
@@ -179,9 +194,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle) -> anyhow::Resul
     tracing::info!(address = %listener.local_addr()?, "API listening");
     let (router, stop) = (http::router(gateway, token), shutdown.clone());
     tasks.spawn(async move {
-        if let Err(error) = http::serve(listener, router, stop).await {
-            tracing::error!("the API ended: {error}");
-        }
+        http::serve(listener, router, most_connections, stop).await;
         "the API"
     });
 

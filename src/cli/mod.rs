@@ -70,7 +70,11 @@ enum Form {
 #[derive(Subcommand)]
 enum Verb {
     /// Run the daemon: poll, decide, keep every HAProxy in step, serve the API
-    Run,
+    Run {
+        /// Write the map file also where another Mapsmith does so; that one becomes read-only
+        #[arg(long)]
+        take_over: bool,
+    },
     /// Name every problem with settings, sources, sockets, map and file at once; changes nothing
     Check,
     /// Show what a sync would change: nodes added, moved, removed, each master's load; changes nothing
@@ -172,7 +176,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Parses the arguments, does what they say, and returns the exit code.
 pub fn main() -> ExitCode {
     let Arguments { config, output, verb } = Arguments::parse();
-    let daemon = matches!(verb, Verb::Run);
+    let daemon = matches!(verb, Verb::Run { .. });
     // The other verbs print all there is to say themselves; `RUST_LOG` shows what lies behind it.
     telemetry::start_logging(if daemon { "info,tokio_cron_scheduler=warn" } else { "off" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -181,7 +185,7 @@ pub fn main() -> ExitCode {
     };
     let code = runtime.block_on(async {
         match verb {
-            Verb::Run => with_settings(&config, run).await,
+            Verb::Run { take_over } => with_settings(&config, async |settings| run(settings, take_over).await).await,
             Verb::Check => with_settings(&config, async |settings| check::check(settings, output).await).await,
             Verb::Plan { all } => with_settings(&config, async |settings| plan::plan(settings, output, all).await).await,
             Verb::Sync { approve } => with_settings(&config, async |settings| sync::sync(settings, output, approve).await).await,
@@ -210,9 +214,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-async fn run(settings: Settings) -> anyhow::Result<u8> {
+async fn run(settings: Settings, take_over: bool) -> anyhow::Result<u8> {
     let metrics = telemetry::start_metrics()?;
-    crate::app::run(settings, metrics).await?;
+    crate::app::run(settings, metrics, take_over).await?;
     Ok(GOOD)
 }
 

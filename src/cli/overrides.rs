@@ -74,7 +74,7 @@ fn text(report: &ReloadReport) -> String {
     let colour = match report.outcome {
         ReloadOutcome::InStep => Colour::Green,
         ReloadOutcome::Requested => Colour::Yellow,
-        ReloadOutcome::Held | ReloadOutcome::SourceFailed | ReloadOutcome::Behind => Colour::Red,
+        _ => Colour::Red,
     };
     let mut text = paint(colour, &report.message);
     text.push('\n');

@@ -36,7 +36,7 @@ pub(super) fn exit_code(outcome: ReloadOutcome) -> u8 {
     match outcome {
         ReloadOutcome::Requested | ReloadOutcome::InStep => GOOD,
         ReloadOutcome::Held => HELD,
-        ReloadOutcome::SourceFailed | ReloadOutcome::Behind => FAILED,
+        _ => FAILED,
     }
 }
 
@@ -48,14 +48,15 @@ fn text(report: &ReloadReport) -> String {
         // The whole story of it comes last.
         ReloadOutcome::Held => paint(Colour::Red, "held back by the guard"),
         ReloadOutcome::InStep => paint(Colour::Green, &report.message),
-        ReloadOutcome::SourceFailed | ReloadOutcome::Behind => paint(Colour::Red, &report.message),
+        _ => paint(Colour::Red, &report.message),
     };
     text.push('\n');
     for source in &report.sources {
         let took = source.poll.as_ref().map_or(String::new(), |poll| format!(" in {:.1} ms", poll.milliseconds));
-        let outcome = match &source.error {
-            Some(error) => paint(Colour::Red, error),
-            None => format!("answered{took}"),
+        let outcome = match (&source.error, source.answered) {
+            (_, false) => paint(Colour::Red, "no answer yet"),
+            (Some(error), true) => paint(Colour::Red, error),
+            (None, true) => format!("answered{took}"),
         };
         let _ = writeln!(text, "  source {}: {outcome}", source.name);
     }

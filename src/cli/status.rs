@@ -12,7 +12,7 @@ use super::{FAILED, Form, GOOD, HELD, print};
 use crate::http::dto::{ReferencesReport, StatusReport};
 use crate::model::learned::LearnedStatus;
 use crate::model::status::{BackendStatus, InstanceState, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus};
-use crate::model::{DrainedMaster, HeldChange};
+use crate::model::{DrainedMaster, HeldChange, RejectedRows};
 
 pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result<u8> {
     let report: StatusReport = connection.ask(Method::GET, &["v1", "status"], None, NOTHING, Duration::ZERO).await?.good()?;
@@ -22,7 +22,7 @@ pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result
     let file = report.map_file.as_ref().is_none_or(|file| file.error.is_none());
     Ok(if !report.held.is_empty() {
         HELD
-    } else if in_step && sources && file {
+    } else if in_step && sources && file && report.read_only.is_none() {
         GOOD
     } else {
         FAILED
@@ -61,14 +61,27 @@ fn text(report: &StatusReport) -> String {
         };
         let _ = writeln!(text, "map file   {state}");
     }
+    if let Some(writer) = &report.read_only {
+        let note = format!("READ-ONLY: another Mapsmith writes the map file ({writer}), so this one changes nothing");
+        let _ = writeln!(
+            text,
+            "{}\n  stop one of the two, or start this one with `mapsmith run --take-over`",
+            paint(Colour::Red, &note)
+        );
+    }
     if !report.waiting_for.is_empty() {
-        let waiting = format!("WAITING for a first answer of {}: nothing is applied until then", report.waiting_for.join(", "));
+        let meanwhile = match report.revision {
+            Some(1..) => "the map file's map stays in force",
+            _ => "nothing is applied until then",
+        };
+        let waiting = format!("WAITING for an answer of {}: {meanwhile}", report.waiting_for.join(", "));
         let _ = writeln!(text, "{}", paint(Colour::Yellow, &waiting));
     }
     report.held.iter().for_each(|held| text.push_str(&held_text(held)));
     text.push_str(&kept_text("flapping  ", &report.flapping, "until the registry has named one master for a while"));
     text.push_str(&kept_text("conflicts ", &report.conflicts, "for an answer names others too, and none is newer"));
     text.push_str(&references_text(&report.references));
+    text.push_str(&rejected_text(&report.rejected));
     text.push_str("\nsources\n");
     text.push_str(&table("  ", &report.sources.iter().map(source_row).collect::<Vec<_>>()));
     for source in &report.sources {
@@ -155,6 +168,19 @@ fn references_text(references: &ReferencesReport) -> String {
         let nodes = counted(masters.values().sum(), "node");
         let note = format!("{nodes} with {what}, {action}: {}{more}", shown.join(", "));
         let _ = writeln!(text, "references {}", paint(Colour::Yellow, &note));
+    }
+    text
+}
+
+/// Nothing to tell while no HAProxy refuses an entry.
+pub(super) fn rejected_text(rejected: &RejectedRows) -> String {
+    let mut text = String::new();
+    for row in rejected.named.iter().take(5) {
+        let _ = writeln!(text, "rejected   {}", paint(Colour::Red, &row.to_string()));
+    }
+    let more = rejected.count.saturating_sub(5);
+    if more > 0 {
+        let _ = writeln!(text, "rejected   {}", paint(Colour::Red, &format!("{more} more, see GET /v1/status")));
     }
     text
 }

@@ -422,11 +422,12 @@ fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
     let mut rest = answer;
     let mut replies = Vec::with_capacity(commands.len());
     for command in commands {
-        let line = UNENDED.iter().find(|text| rest.starts_with(text.as_bytes()));
+        let plain = codec::without_severity(rest);
+        let line = UNENDED.iter().find(|text| plain.starts_with(text.as_bytes()));
         let end = match line {
             Some(line) if command.starts_with("add server ") || command.starts_with("del server ") => {
-                replies.push(&rest[..line.len()]);
-                line.len()
+                replies.push(&plain[..line.len()]);
+                rest.len() - plain.len() + line.len()
             }
             _ if rest.first() == Some(&b'\n') => {
                 replies.push(&rest[..0]);
@@ -434,7 +435,7 @@ fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
             }
             _ => {
                 let end = memchr::memmem::find(rest, b"\n\n")? + 1;
-                replies.push(&rest[..end]);
+                replies.push(codec::without_severity(&rest[..end]));
                 end + 1
             }
         };
@@ -573,6 +574,17 @@ mod tests {
         let ended = answer.replace("deleted.\n", "deleted.\n\n").replace("backend.\nNo", "backend.\n\nNo");
         let ended = ended.replace("No such server.\n", "No such server.\n\n");
         assert_eq!(answered(&commands, &ended).unwrap(), seen);
+        // Behind `severity-output`.
+        for answer in [answer, &ended] {
+            for severity in ["[3]: ", "[info]: "] {
+                let told = |text: &str| format!("{severity}{text}");
+                let answer = answer
+                    .replace("Server", &told("Server"))
+                    .replace("No such", &told("No such"))
+                    .replace("admin", &told("admin"));
+                assert_eq!(answered(&commands, &answer).unwrap(), seen, "{answer}");
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::model::status::{
     ApplyReport, BackendStatus, InstanceState, InstanceStatus, KeptNodes, MapFileStatus, PollReport, ServersState, SourceStatus,
     StepTiming,
 };
-use crate::model::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin};
+use crate::model::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin, RejectedRow, RejectedRows};
 use crate::references::{Action, Dangling};
 
 /// `GET /v1/status`.
@@ -25,8 +25,11 @@ pub struct StatusReport {
     pub masters: Vec<MasterLoad>,
     /// What the latest revision changed; none if there was none since Mapsmith started.
     pub last_change: Option<RevisionSummary>,
-    /// Required sources that have not answered yet: nothing is applied until they have.
+    /// Required sources that have not answered since the start: until they have, the map file's map stays in force, or nothing is
+    /// applied where there is none.
     pub waiting_for: Vec<String>,
+    /// The Mapsmith that writes the map file instead of this one, which changes nothing then.
+    pub read_only: Option<String>,
     /// The changes that the guard holds back, the map's first.
     pub held: Vec<HeldChange>,
     /// How many nodes are pinned.
@@ -43,6 +46,9 @@ pub struct StatusReport {
     pub conflicts: KeptNodes,
     /// Entries of the map that point nowhere in some instance.
     pub references: ReferencesReport,
+    /// Entries that are not in the map because a HAProxy's map refuses them.
+    #[serde(default)]
+    pub rejected: RejectedRows,
     /// The map file.
     pub map_file: Option<MapFileStatus>,
     /// The sources.
@@ -88,8 +94,12 @@ pub enum ReloadOutcome {
     Held,
     /// A source gave no good answer: its last good one stays in force.
     SourceFailed,
-    /// The time was over before every instance was in step.
+    /// The change is accepted, but the time was over before every instance was in step.
     Behind,
+    /// The map file can't be written, so no instance gets the change.
+    FileFailed,
+    /// Another Mapsmith writes the map file, so this one changes nothing.
+    ReadOnly,
 }
 
 /// `POST /v1/reload`, and every change of the overrides.
@@ -120,9 +130,11 @@ pub struct ReloadReport {
 pub struct ReloadSource {
     /// Its name.
     pub name: String,
-    /// Its last poll.
+    /// Whether a poll that began after the reload was asked for has ended.
+    pub answered: bool,
+    /// Its last poll that ended.
     pub poll: Option<PollReport>,
-    /// Why it failed, if it did.
+    /// Why that one failed, if it did.
     pub error: Option<String>,
 }
 
@@ -176,6 +188,9 @@ pub struct ExplainReport {
     /// Why the node stays where it is although the sources say something else; none where it goes where they say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+    /// Why what is ordered or named for the node is not in the map, where a HAProxy's map refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedRow>,
     /// What each source says of the node, in order of priority.
     pub sources: Vec<ExplainSource>,
     /// What each instance holds in memory right now.

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::body::BOUND;
 use super::dto::{Problem, ReloadOutcome, ReloadReport};
 
 /// Why a request gets no plain answer.
@@ -13,7 +14,7 @@ pub enum ApiError {
     BadRequest(String),
     /// The token is missing or wrong.
     Unauthorized,
-    /// A web page of another origin asks.
+    /// A web page of another site asks, or one that names this machine as none of its programs would.
     Forbidden,
     /// No such path.
     NotFound(String),
@@ -21,6 +22,8 @@ pub enum ApiError {
     MethodNotAllowed,
     /// The body is larger than any request of this API.
     TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
     /// The held change can't be approved.
     NotApproved(String),
     /// There is no such override to show or to end.
@@ -31,8 +34,20 @@ pub enum ApiError {
     NoStore,
     /// The store did not take the change.
     Store(String),
-    /// A reload or an override did not end with every instance in step.
+    /// A reload or an override was not accepted.
     Reload(Box<ReloadReport>),
+}
+
+/// The status of a reload or an override. What is accepted and on its way is no failure: a 5xx would have clients and proxies
+/// try again.
+pub(super) fn status_of(outcome: ReloadOutcome) -> StatusCode {
+    match outcome {
+        ReloadOutcome::InStep => StatusCode::OK,
+        ReloadOutcome::Requested | ReloadOutcome::Behind => StatusCode::ACCEPTED,
+        ReloadOutcome::Held | ReloadOutcome::ReadOnly => StatusCode::CONFLICT,
+        ReloadOutcome::SourceFailed => StatusCode::BAD_GATEWAY,
+        ReloadOutcome::FileFailed => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
 impl IntoResponse for ApiError {
@@ -43,13 +58,14 @@ impl IntoResponse for ApiError {
                 (StatusCode::UNAUTHORIZED, "send the token of `api.token_file` as `Authorization: Bearer TOKEN`".to_owned(), None)
             }
             Self::Forbidden => {
-                (StatusCode::FORBIDDEN, "requests of web pages, or by another name than an address or localhost, are refused while no `api.token_file` is set".to_owned(), None)
+                (StatusCode::FORBIDDEN, "requests of other web pages, or by another name than an address or localhost, are refused while no `api.token_file` is set".to_owned(), None)
             }
             Self::NotFound(path) => (StatusCode::NOT_FOUND, format!("{path} is no path of this API"), None),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "the path exists, but not with this method".to_owned(), None)
             }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any request here".to_owned(), None),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, format!("the request's body did not arrive within {BOUND:?}"), None),
             Self::NotApproved(detail) => (StatusCode::CONFLICT, detail, None),
             Self::UnknownMaster(detail) => (StatusCode::CONFLICT, detail, None),
             Self::NoOverride(detail) => (StatusCode::NOT_FOUND, detail, None),
@@ -58,14 +74,7 @@ impl IntoResponse for ApiError {
             }
             Self::Store(detail) => (StatusCode::INTERNAL_SERVER_ERROR, detail, None),
             Self::Reload(report) => {
-                let status = match report.outcome {
-                    ReloadOutcome::Requested => StatusCode::ACCEPTED,
-                    ReloadOutcome::InStep => StatusCode::OK,
-                    ReloadOutcome::Held => StatusCode::CONFLICT,
-                    ReloadOutcome::SourceFailed => StatusCode::BAD_GATEWAY,
-                    ReloadOutcome::Behind => StatusCode::GATEWAY_TIMEOUT,
-                };
-                (status, report.message.clone(), Some(report))
+                (status_of(report.outcome), report.message.clone(), Some(report))
             }
         };
         let title = status.canonical_reason().unwrap_or("error").to_owned();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -13,10 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::dto::{
-    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, PinRequest, ReloadOutcome, ReloadReport,
-    StatusReport,
+    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, PinRequest, ReloadReport, StatusReport,
 };
-use super::error::ApiError;
+use super::error::{ApiError, status_of};
 use super::{Control, LONGEST_WAIT};
 use crate::model::{DrainedMaster, HeldChange, OverrideChange, Pin, name};
 
@@ -76,11 +75,8 @@ fn wait_of(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
 }
 
 fn answer(report: ReloadReport) -> Result<Response, ApiError> {
-    match report.outcome {
-        ReloadOutcome::InStep => Ok(Json(report).into_response()),
-        ReloadOutcome::Requested => Ok((StatusCode::ACCEPTED, Json(report)).into_response()),
-        ReloadOutcome::Held | ReloadOutcome::SourceFailed | ReloadOutcome::Behind => Err(ApiError::Reload(Box::new(report))),
-    }
+    let status = status_of(report.outcome);
+    if status.is_success() { Ok((status, Json(report)).into_response()) } else { Err(ApiError::Reload(Box::new(report))) }
 }
 
 pub(super) async fn explain(State(control): Shared, node: Name) -> Result<Json<ExplainReport>, ApiError> {
@@ -108,17 +104,10 @@ pub(super) async fn held(State(control): Shared) -> Json<Vec<HeldChange>> {
     Json(control.held())
 }
 
-pub(super) async fn approve(State(control): Shared, body: Result<Bytes, BytesRejection>) -> Result<Json<HeldChange>, ApiError> {
-    let request: ApproveRequest = serde_json::from_slice(&whole(body)?)
+pub(super) async fn approve(State(control): Shared, body: Bytes) -> Result<Json<HeldChange>, ApiError> {
+    let request: ApproveRequest = serde_json::from_slice(&body)
         .map_err(|error| ApiError::BadRequest(format!("send {{\"id\": \"...\"}} with the id of the held change: {error}")))?;
     control.approve(&request.id).await.map(Json).map_err(ApiError::NotApproved)
-}
-
-fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
-    body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
-        _ => ApiError::BadRequest(error.body_text()),
-    })
 }
 
 pub(super) async fn overrides(State(control): Shared) -> Result<Json<OverridesReport>, ApiError> {
@@ -134,14 +123,9 @@ pub(super) async fn pin(State(control): Shared, node: Name) -> Result<Json<Pin>,
     control.pin(&legal_node(node)?).map(Json)
 }
 
-pub(super) async fn set_pin(
-    State(control): Shared,
-    node: Name,
-    query: Order,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
+pub(super) async fn set_pin(State(control): Shared, node: Name, query: Order, body: Bytes) -> Result<Response, ApiError> {
     let (node, (wait, force)) = (legal_node(node)?, order(query)?);
-    let request: PinRequest = serde_json::from_slice(&whole(body)?).map_err(|error| {
+    let request: PinRequest = serde_json::from_slice(&body).map_err(|error| {
         ApiError::BadRequest(format!("send {{\"master\": \"...\"}}, with \"for\": \"2h\" for a pin that ends by itself: {error}"))
     })?;
     let master = legal_master(request.master)?;
@@ -164,14 +148,9 @@ pub(super) async fn unpin(State(control): Shared, node: Name, query: Wait) -> Re
     answer(control.change_override(OverrideChange::Unpin { node }, false, wait).await?)
 }
 
-pub(super) async fn drain(
-    State(control): Shared,
-    master: Name,
-    query: Order,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
+pub(super) async fn drain(State(control): Shared, master: Name, query: Order, body: Bytes) -> Result<Response, ApiError> {
     let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
-    let (master, (wait, force), body) = (legal_master(master)?, order(query)?, whole(body)?);
+    let (master, (wait, force)) = (legal_master(master)?, order(query)?);
     let request = match body.is_empty() {
         true => DrainRequest::default(),
         false => serde_json::from_slice(&body).map_err(|error| {
@@ -198,8 +177,11 @@ pub(super) async fn metrics(State(control): Shared) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], control.metrics()).into_response()
 }
 
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+pub(super) async fn healthz(State(control): Shared) -> (StatusCode, String) {
+    match control.stands_still() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
+    }
 }
 
 pub(super) async fn readyz(State(control): Shared) -> Response {

@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::model::{HeldChange, OverrideChange, Overrides, Pin};
 
 mod access;
+mod body;
 pub mod dto;
 pub mod error;
 mod handlers;
+mod serve;
 
 pub use access::Token;
 use dto::{ExplainReport, LearnedReport, Readiness, ReloadReport, StatusReport};
 use error::ApiError;
+pub use serve::{connections_within, serve};
 
 /// The longest that a reload or an override may be waited for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -30,6 +33,8 @@ pub trait Control: Send + Sync + 'static {
     fn status(&self) -> StatusReport;
     /// The changes that the guard holds back, the map's first.
     fn held(&self) -> Vec<HeldChange>;
+    /// Which task stands still, if one does without which nothing is decided.
+    fn stands_still(&self) -> Option<String>;
     /// Whether a desired map exists and at least one instance holds it.
     fn readiness(&self) -> Readiness;
     /// Polls every source now; with `wait` answers when every instance holds the result, or when the time is over.
@@ -80,32 +85,19 @@ pub fn router(control: Arc<dyn Control>, token: Option<Token>) -> Router {
         .route("/overrides", get(handlers::overrides))
         .route("/overrides/{node}", get(handlers::pin).put(handlers::set_pin).delete(handlers::unpin))
         .route("/masters/{master}/drain", post(handlers::drain).delete(handlers::undrain))
-        .layer(axum::middleware::from_fn_with_state(token.map(Arc::new), access::admit));
+        .layer(from_fn(body::arrives))
+        .layer(DefaultBodyLimit::max(body::LARGEST));
+    // With a token it is what admits; a scraper may then use any name and needs none.
+    let open = Router::new().route("/metrics", get(handlers::metrics)).route("/readyz", get(handlers::readyz));
+    let (v1, open) = match token {
+        Some(token) => (v1.layer(from_fn_with_state(Arc::new(token), access::has_token)), open),
+        None => (v1.layer(from_fn(access::is_local)), open.layer(from_fn(access::is_local))),
+    };
     Router::new()
         .nest("/v1", v1)
-        .route("/metrics", get(handlers::metrics))
+        .merge(open)
         .route("/healthz", get(handlers::healthz))
-        .route("/readyz", get(handlers::readyz))
         .fallback(handlers::not_found)
         .method_not_allowed_fallback(handlers::method_not_allowed)
         .with_state(control)
-}
-
-/// How long requests under way may take to end at a shutdown: a client that never finishes its request must not keep the daemon.
-const LAST_REQUESTS: Duration = Duration::from_secs(2);
-
-/// Serves until shutdown; requests under way have a moment to end.
-///
-/// # Errors
-/// What the listener answers.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> std::io::Result<()> {
-    let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let bound = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(LAST_REQUESTS).await;
-    };
-    tokio::select! {
-        result = serving => result,
-        () = bound => Ok(()),
-    }
 }

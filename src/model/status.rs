@@ -116,6 +116,18 @@ pub enum InstanceState {
     },
 }
 
+impl InstanceState {
+    /// The state without its reason, which may hold paths and addresses.
+    pub fn in_brief(&self) -> String {
+        match self {
+            Self::Starting | Self::Connected | Self::InStep { .. } => self.to_string(),
+            Self::Behind { wanted, .. } => format!("behind revision {wanted}"),
+            Self::Unreachable { since, .. } => format!("unreachable since {since:.0}"),
+            Self::Refused { .. } => "refused".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for InstanceState {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

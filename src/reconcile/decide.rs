@@ -3,9 +3,13 @@
 //!
 //! The guard judges what the sources say, never what an operator ordered: an answer is compared with the last one that was
 //! accepted, both without overrides, and the overrides are put over whichever of the two counts. So an override comes into force
-//! while an answer is held, no override is held, and none hides from the guard what a source lost. Only the first answer after
-//! a start has no such answer before it: it is compared with the map file, with and without the overrides of the store. Until it
-//! is accepted, overrides wait.
+//! while an answer is held, no override is held, and none hides from the guard what a source lost.
+//!
+//! The map file is the last good map: a revision that Mapsmith wrote says in its comments what the sources had said, so a start knows
+//! both and goes on from there, whatever the sources say or don't. A file that it did not write (or none) is only compared with: no
+//! memory that works is changed for a file that nothing confirms, and until a first answer was accepted overrides wait.
+//!
+//! A file that another Mapsmith goes on writing is left to that one, and so is every HAProxy: two that fight are worse than either.
 //!
 //! Entries that point nowhere may be held too (`[references]`). The sources' answer then waits as a whole; an override waits alone: its
 //! nodes stay where they are, and the others come into force.
@@ -17,29 +21,35 @@ use jiff::Timestamp;
 use metrics::{counter, gauge};
 use tokio::sync::oneshot;
 
-use super::map_file::{Check, MapFileError, MapFileKeeper};
+use super::map_file::{self, Check, MapFileError, MapFileKeeper, WriteError};
+use super::rows::RowScreen;
 use super::{Change, Wanted};
 use crate::desire::{self, SourceView, overrides as desired_overrides};
 use crate::guard::{Flapping, Limits, Window};
+use crate::model::map_file::{MapFile, Writer};
 use crate::model::revision::{RevisionLog, RevisionSummary};
 use crate::model::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
-use crate::model::{EntryMap, HeldChange, Overrides, Revision, SourceState};
+use crate::model::{EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState};
 use crate::plan::{Deviation, Diff};
 use crate::references::{Actions, Dangling, Targets};
 use crate::telemetry::{
     CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_HEALED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES,
-    MAP_FILE_FAILED, PINS, REFERENCES_DANGLING, REVISION,
+    MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
 };
 
+mod file;
 mod judge;
 mod run;
+mod screens;
 
+use file::MapFileAccess;
 pub use judge::judge_references;
 pub use run::Inputs;
+use screens::Screens;
 
 /// The cause of a revision that overrides led to, beside the sources' names.
 pub const BY_OVERRIDE: &str = "override";
-/// The cause of a revision that nothing but a change of what the map may point to led to.
+/// The cause of a revision that nothing but a change of what the map may point to, or of what a HAProxy takes, led to.
 pub const BY_REFERENCES: &str = "references";
 
 /// What was decided last.
@@ -51,8 +61,11 @@ pub struct Decision {
     pub look: u64,
     /// The map in force: the desired revision, or before the sources have spoken the one found in the map file.
     pub in_force: Option<Arc<Revision>>,
-    /// Whether instances are brought to it: every required source has spoken, and what they said was accepted once.
+    /// Whether instances are brought to it: what the sources said was accepted once, before the start (then it is the map file's)
+    /// or since, and the map file is ours.
     pub active: bool,
+    /// The Mapsmith that writes the map file instead of this one, which changes nothing then.
+    pub read_only: Option<String>,
     /// The sources that are waited for.
     pub waiting_for: Vec<String>,
     /// The change that the guard holds back.
@@ -69,6 +82,8 @@ pub struct Decision {
     pub flapping: KeptNodes,
     /// Nodes that an answer names with different masters, none of them newer: each stays where it is.
     pub conflicts: KeptNodes,
+    /// Entries that a HAProxy's map refuses, and that are not in the map for that.
+    pub rejected: Arc<RejectedRows>,
     /// The map file.
     pub file: Option<MapFileStatus>,
     /// The latest revisions.
@@ -120,15 +135,26 @@ struct Said {
     passing: Option<judge::Passing>,
 }
 
+impl Said {
+    /// What was let through before, once more.
+    fn again(map: Arc<EntryMap>) -> Self {
+        Self { map, passed: false, is_new: false, approved: false, change: None, passing: None }
+    }
+}
+
 /// Makes the revisions.
 #[derive(Debug)]
 pub struct Decider {
     limits: Limits,
-    keeper: MapFileKeeper,
+    access: MapFileAccess,
     decision: Decision,
     file: MapFileStatus,
-    /// What the file says though it is not in force: it was put in place, and could not be made to last.
+    /// What the file says, or may say, though it is not in force: it was put in place, and could not be made to last.
     ahead: Option<Arc<Revision>>,
+    /// Whether the file lacks something that a start would have to know.
+    unsaved: bool,
+    /// The Mapsmith that writes the map file.
+    foreign: Option<Writer>,
     log: RevisionLog,
     approved: Option<String>,
     /// The change that came into force by an approval at the last decision.
@@ -139,6 +165,8 @@ pub struct Decider {
     accepted: Option<Arc<EntryMap>>,
     /// The overrides in the map in force.
     overrides: Arc<Overrides>,
+    /// Whether the map in force is known to be what the sources said with these overrides: a start knows only what the file says.
+    composed: bool,
     /// What the revision in force changed.
     change: Option<Change>,
     /// What becomes of entries that point nowhere.
@@ -153,66 +181,115 @@ pub struct Decider {
     flapping: Flapping,
     /// The clock of both.
     clock: Instant,
+    /// What the instances' maps refuse.
+    screens: Screens,
 }
 
 impl Decider {
-    /// Reads the map file: what is in it is the map in force until the sources have spoken. `overrides` are those in it, as far
-    /// as the store tells.
+    /// Reads the map file: what is in it is the map in force until the sources say something else. `overrides` are those in it, as
+    /// far as the store tells.
     ///
     /// # Errors
     /// When the file is there and can't be read.
-    pub fn start(limits: Limits, mut keeper: MapFileKeeper, overrides: Arc<Overrides>) -> Result<Self, MapFileError> {
-        let path = keeper.path().display().to_string();
-        let found = keeper.load()?;
-        let mut file = MapFileStatus { path, revision: None, error: None, healed: 0 };
-        let in_force = found.map(|found| {
-            for (line, reason) in found.rejected.iter().take(10) {
-                tracing::warn!(path = file.path, line, "a line of the map file is no entry: {reason}");
-            }
-            let number = found.revision.unwrap_or(0);
-            file.revision = Some(number);
-            tracing::info!(
-                path = file.path,
-                revision = number,
-                entries = found.entries.len(),
-                "the map file is the map in force"
-            );
-            Arc::new(Revision { number, at: Timestamp::now(), entries: Arc::new(found.entries) })
-        });
+    pub async fn start(limits: Limits, keeper: MapFileKeeper, overrides: Arc<Overrides>) -> Result<Self, MapFileError> {
+        let mut access = MapFileAccess::start(keeper)?;
+        let path = access.path().display().to_string();
+        let found = access.load().await?;
+        let file = MapFileStatus { path, revision: None, error: None, healed: 0 };
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(GUARD_HOLDS).increment(0);
         counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label()).increment(0);
         for kind in ["added", "moved", "removed"] {
             counter!(MAP_CHANGES, "kind" => kind).increment(0);
         }
-        let decision = Decision { in_force, file: Some(file.clone()), overrides: Arc::clone(&overrides), ..Decision::default() };
-        let decider = Self {
+        let decision = Decision { look: 1, overrides: Arc::clone(&overrides), ..Decision::default() };
+        let mut decider = Self {
             window: Window::new(limits.window),
             flapping: Flapping::new(limits.window, Duration::ZERO),
             clock: Instant::now(),
             limits,
-            keeper,
+            access,
             decision,
             file,
             ahead: None,
+            unsaved: true,
+            foreign: None,
             log: RevisionLog::default(),
             approved: None,
             let_through: None,
             made_of: Vec::new(),
             accepted: None,
             overrides,
+            composed: false,
             change: None,
             actions: Actions::default(),
             targets: Vec::new(),
             checked: Vec::new(),
+            screens: Screens::default(),
         };
+        decider.adopt(found);
         decider.record();
         Ok(decider)
+    }
+
+    /// Takes what the map file holds for the map in force, as at a start.
+    fn adopt(&mut self, found: Option<MapFile>) {
+        self.decision.read_only = None;
+        self.foreign = None;
+        let Some(found) = found else { return };
+        for (line, reason) in found.rejected.iter().take(10) {
+            tracing::warn!(path = self.file.path, line, "a line of the map file is no entry: {reason}");
+        }
+        let number = found.revision().unwrap_or(0);
+        let written = found.header.is_some();
+        let said = written.then(|| found.said_by_sources());
+        let entries = Arc::new(found.entries);
+        tracing::info!(path = self.file.path, revision = number, entries = entries.len(), "the map file is the map in force");
+        // One copy of two equal maps is enough.
+        self.accepted = said.map(|said| if said == *entries { Arc::clone(&entries) } else { Arc::new(said) });
+        // It names another writer: a Mapsmith that starts beside this one would take it for a file that nobody keeps.
+        self.unsaved = true;
+        self.file.revision = Some(number);
+        self.decision.in_force = Some(Arc::new(Revision { number, at: Timestamp::now(), entries }));
+        self.decision.active = self.accepted.is_some();
+        self.decision.file = Some(self.file.clone());
+        (self.ahead, self.change, self.composed) = (None, None, false);
+        if let Some(writer) = found.header.and_then(|header| header.writer).filter(map_file::is_running) {
+            self.leave_to(writer);
+        }
+    }
+
+    /// Another Mapsmith writes the map file: this one changes nothing.
+    fn leave_to(&mut self, writer: Writer) {
+        tracing::error!(
+            path = self.file.path,
+            "the map file is another Mapsmith's ({writer}), so this one changes nothing; stop one of the two, or start this one with \
+             `mapsmith run --take-over`"
+        );
+        self.decision.active = false;
+        self.decision.read_only = Some(writer.to_string());
+        self.foreign = Some(writer);
+    }
+
+    /// Writes the map file from now on, whoever wrote it before.
+    pub fn take_over(mut self) -> Self {
+        if let Some(writer) = self.foreign.take() {
+            tracing::warn!(path = self.file.path, "the map file is taken over from another Mapsmith ({writer})");
+        }
+        self.decision.read_only = None;
+        self.decision.active = self.accepted.is_some();
+        self.unsaved = true;
+        self
     }
 
     /// What becomes of entries that point nowhere; without this they are kept.
     pub fn with_actions(self, actions: Actions) -> Self {
         Self { actions, ..self }
+    }
+
+    /// Keeps rows out of the map that these instances' HAProxys refuse; without this none is asked.
+    pub fn with_screens(self, screens: Vec<RowScreen>) -> Self {
+        Self { screens: Screens::new(screens), ..self }
     }
 
     /// What the map may point to, in each instance that has been looked at; for the next decision.
@@ -225,7 +302,7 @@ impl Decider {
         &self.decision
     }
 
-    /// What the instances should hold; none until a first answer of the sources was accepted.
+    /// What the instances should hold; none until a first answer of the sources was accepted, and while another Mapsmith keeps them.
     pub fn wanted(&self) -> Option<Wanted> {
         let revision = self.decision.in_force.clone().filter(|_| self.decision.active)?;
         let overrides = Arc::clone(&self.overrides);
@@ -280,7 +357,13 @@ impl Decider {
         self.decision.considered = sources.iter().map(|state| state.answered).min().unwrap_or(0);
         self.decision.overrides = Arc::clone(&overrides);
         match desire::merge(&views) {
-            Err(waiting) => self.decision.waiting_for = waiting,
+            Err(waiting) => {
+                self.decision.waiting_for = waiting;
+                if let (None, Some(accepted)) = (&self.foreign, self.accepted.clone()) {
+                    self.bring(Said::again(accepted), overrides, sources, &mut steps, now).await;
+                }
+            }
+            Ok(_) if self.foreign.is_some() => self.decision.waiting_for.clear(),
             Ok(candidate) => {
                 self.decision.waiting_for.clear();
                 steps.push(StepTiming::new("merge", start.elapsed()));
@@ -289,7 +372,7 @@ impl Decider {
         }
         // What an instance's own servers do is no reason for all of them to look again: with a hundred whose health checks flap
         // none would rest.
-        if self.decision.look == 0 || self.marks() != before {
+        if self.marks() != before {
             self.decision.look += 1;
         }
         self.decision.steps = steps;
@@ -326,7 +409,7 @@ impl Decider {
                 // At the first start this leaves every HAProxy as it is: a map file that nothing confirms is no reason to
                 // change a memory that works, and no ground for overrides.
                 let Some(accepted) = self.accepted.clone() else { return };
-                Said { map: accepted, passed: false, is_new: false, approved: false, change: None, passing: None }
+                Said::again(accepted)
             }
         };
         self.bring(said, overrides, sources, steps, now).await;
@@ -358,7 +441,9 @@ impl Decider {
         let ordered = overrides != self.overrides;
         let same_base = self.accepted.as_ref().is_some_and(|accepted| Arc::ptr_eq(accepted, &said.map));
         let settled = self.decision.held.is_none() && same(&self.targets, &self.checked);
-        let (desired, diff) = if same_base && !ordered && (settled || !self.actions.matter()) {
+        let refusals = self.screens.take_in();
+        let as_before = self.composed && same_base && !ordered && !refusals;
+        let (desired, diff) = if as_before && (settled || !self.actions.matter()) {
             if !settled {
                 self.decision.dangling = Arc::new(Dangling::of(before, &self.targets));
             }
@@ -383,7 +468,7 @@ impl Decider {
                 let Some(accepted) = self.accepted.clone() else { return };
                 overridden = desired_overrides::apply(&accepted, &overrides);
                 dangling = Dangling::of(&overridden.entries, &self.targets);
-                said = Said { map: accepted, passed: false, is_new: false, approved: false, change: None, passing: None };
+                said = Said::again(accepted);
             }
             let mut desired = Arc::clone(&overridden.entries);
             self.decision.kept_from.clear();
@@ -399,7 +484,10 @@ impl Decider {
             self.decision.stuck = overridden.stuck;
             let known = said.change.take().filter(|_| Arc::ptr_eq(&desired, &said.map));
             let diff = known.unwrap_or_else(|| between(before, &desired));
-            (desired, diff)
+            let sifted = self.screens.sift(desired, before, diff, &self.limits).await;
+            self.reject(sifted.rejected);
+            let Some(sifted) = sifted.map else { return };
+            sifted
         };
         if said.passed {
             self.release();
@@ -411,10 +499,12 @@ impl Decider {
         if let Some(revision) = &self.decision.in_force
             && diff.is_empty()
         {
-            if self.file.error.is_some() {
+            // A file that says what the sources said before would bring that back after a restart.
+            self.unsaved |= said.is_new;
+            if self.file.error.is_some() || self.unsaved {
                 // Over a file that is ahead it goes as a change of its own: a number never goes back.
                 let again = if self.ahead.is_some() { self.numbered(Arc::clone(before)) } else { Arc::clone(revision) };
-                if self.write(Arc::clone(&again)).await {
+                if self.write(Arc::clone(&again), Arc::clone(&said.map)).await {
                     self.decision.in_force = Some(again);
                 }
             }
@@ -424,7 +514,7 @@ impl Decider {
         } else {
             let revision = self.numbered(desired);
             let start = Instant::now();
-            let written = self.write(Arc::clone(&revision)).await;
+            let written = self.write(Arc::clone(&revision), Arc::clone(&said.map)).await;
             steps.push(StepTiming::new("map file", start.elapsed()));
             if !written {
                 // What is not in the file must not be in memory: a restart would bring the older map back.
@@ -451,9 +541,24 @@ impl Decider {
             self.accepted = Some(said.map);
         }
         self.overrides = overrides;
+        self.composed = true;
         self.checked.clone_from(&self.targets);
-        self.decision.active = true;
+        self.decision.active = self.foreign.is_none();
         self.let_through = self.approved.take().filter(|_| said_approved);
+    }
+
+    /// Takes in what is rejected. One line for each change of it.
+    fn reject(&mut self, rejected: RejectedRows) {
+        if *self.decision.rejected == rejected {
+            return;
+        }
+        match rejected.named.first() {
+            Some(first) => {
+                tracing::warn!(entries = rejected.count, "entries are not in the map, HAProxy would not start from it: {first}")
+            }
+            None => tracing::info!("no entry is rejected by a HAProxy any more"),
+        }
+        self.decision.rejected = Arc::new(rejected);
     }
 
     fn log_revision(&mut self, revision: &Revision, before: &EntryMap, diff: &Diff, sources: Vec<String>) {
@@ -516,63 +621,74 @@ impl Decider {
         }
     }
 
-    /// Writes a revision to the map file; says whether it is there now.
-    async fn write(&mut self, revision: Arc<Revision>) -> bool {
-        let mut keeper = self.keeper.clone();
-        let number = revision.number;
-        let written = Arc::clone(&revision);
-        let task = tokio::task::spawn_blocking(move || {
-            let result = keeper.write(&written);
-            (keeper, result)
-        });
-        let result = match task.await {
-            Ok((keeper, result)) => {
-                self.keeper = keeper;
-                if result.as_ref().is_err_and(|error| error.replaced) {
-                    self.ahead = Some(revision);
-                }
-                result.map_err(|error| error.to_string())
-            }
-            Err(error) => Err(format!("the writer of the map file died: {error}")),
-        };
-        match result {
+    /// Writes a revision to the map file, with what the sources said; says whether it is there now.
+    async fn write(&mut self, revision: Arc<Revision>, said: Arc<EntryMap>) -> bool {
+        let error = match self.access.write(Arc::clone(&revision), said).await {
             Ok(()) => {
-                self.ahead = None;
-                self.file.revision = Some(number);
+                (self.ahead, self.unsaved) = (None, false);
+                self.file.revision = Some(revision.number);
                 if self.file.error.take().is_some() {
                     tracing::info!(path = self.file.path, "the map file can be written again");
                 }
-                true
+                return true;
             }
-            Err(error) => {
-                if self.file.error.as_ref() != Some(&error) {
-                    tracing::error!("{error}; no instance gets a map that is not in the file");
-                }
-                self.file.error = Some(error);
-                false
+            Err(WriteError::Foreign(writer)) => {
+                self.leave_to(writer);
+                return false;
             }
+            Err(WriteError::Failed(error)) => error,
+        };
+        if error.replaced {
+            self.ahead = Some(revision);
         }
+        self.file_failed(&error);
+        false
     }
 
-    /// Puts a lost or changed map file right. Whether anything about it changed.
+    fn file_failed(&mut self, error: &MapFileError) {
+        let error = error.to_string();
+        if self.file.error.as_ref() != Some(&error) {
+            tracing::error!("{error}; no instance gets a map that is not in the file");
+        }
+        self.file.error = Some(error);
+    }
+
+    /// Corrects a lost or changed map file. Whether anything about it changed.
     async fn check_file(&mut self) -> bool {
-        let Some(wanted) = self.wanted() else { return false };
-        let mut keeper = self.keeper.clone();
-        let entries = Arc::clone(&wanted.revision.entries);
-        let task = tokio::task::spawn_blocking(move || {
-            let check = keeper.check(&entries);
-            (keeper, check)
-        });
-        let Ok((keeper, check)) = task.await else { return false };
-        self.keeper = keeper;
-        if check == Check::Same {
-            return false;
+        if let Some(writer) = &self.foreign {
+            return map_file::is_gone(writer) && self.take_back().await;
         }
-        if self.write(Arc::clone(&wanted.revision)).await {
-            self.file.healed += 1;
-            counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label()).increment(1);
-            tracing::warn!(path = self.file.path, "the map file was lost or changed behind our back; healed");
+        let (Some(wanted), Some(said)) = (self.wanted(), self.accepted.clone()) else { return false };
+        match self.access.check(Arc::clone(&wanted.revision.entries)).await {
+            Check::Same => return false,
+            Check::Different => {
+                if self.write(wanted.revision, said).await {
+                    self.file.healed += 1;
+                    counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label()).increment(1);
+                    tracing::warn!(path = self.file.path, "map file missing or modified externally; rewritten");
+                }
+            }
+            Check::Foreign(writer) => self.leave_to(writer),
+            Check::Unusable(error) => self.file_failed(&error),
         }
+        self.decision.file = Some(self.file.clone());
+        self.record();
+        true
+    }
+
+    /// The Mapsmith that wrote the map file has ended on this host: what it left is the last good map.
+    async fn take_back(&mut self) -> bool {
+        match self.access.load().await {
+            Ok(found) => {
+                tracing::warn!(
+                    path = self.file.path,
+                    "the Mapsmith that wrote the map file has ended; this one goes on from there"
+                );
+                self.adopt(found);
+            }
+            Err(error) => self.file_failed(&error),
+        }
+        self.decision.look += 1;
         self.decision.file = Some(self.file.clone());
         self.record();
         true
@@ -581,12 +697,14 @@ impl Decider {
     fn record(&self) {
         gauge!(GUARD_HELD).set(f64::from(u8::from(self.decision.held.is_some())));
         gauge!(MAP_FILE_FAILED).set(f64::from(u8::from(self.file.error.is_some())));
+        gauge!(READ_ONLY).set(f64::from(u8::from(self.foreign.is_some())));
         gauge!(PINS).set(self.decision.overrides.pins().len() as f64);
         let (unknown, not_ready) = self.decision.dangling.entries();
         gauge!(REFERENCES_DANGLING, "kind" => "unknown").set(unknown as f64);
         gauge!(REFERENCES_DANGLING, "kind" => "not_ready").set(not_ready as f64);
         gauge!(FLAPPING_NODES).set(self.decision.flapping.count as f64);
         gauge!(CONFLICTING_NODES).set(self.decision.conflicts.count as f64);
+        gauge!(MAP_REJECTED).set(self.decision.rejected.count as f64);
         gauge!(DRAINED_MASTERS).set(self.decision.overrides.drained().len() as f64);
         if let Some(revision) = &self.decision.in_force {
             gauge!(REVISION).set(revision.number as f64);

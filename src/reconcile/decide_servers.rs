@@ -240,11 +240,12 @@ impl ServerDecider {
             }
             let now = clock.elapsed();
             self.decide(&lists, now);
+            // Whose map it is, theirs are the servers too.
+            let ours = self.desired.as_ref().filter(|_| decision.read_only.is_none());
             outputs.1.send_if_modified(|desired| {
-                let changed =
-                    desired.as_ref().map(|desired| desired.number) != self.desired.as_ref().map(|desired| desired.number);
+                let changed = desired.as_ref().map(|desired| desired.number) != ours.map(|desired| desired.number);
                 if changed {
-                    desired.clone_from(&self.desired);
+                    *desired = ours.cloned();
                 }
                 changed
             });

@@ -2,15 +2,23 @@
 //!
 //! Written whole or not at all (temporary file, fsync, rename, fsync of the folder), and always before the memory of any
 //! HAProxy, so that a crash or a restart at any moment loads the new map or the old one, never half, never an older one.
+//!
+//! Nothing but a regular file of a bounded size is read or replaced, and nothing is opened in a way that waits: a FIFO or a device
+//! at the path is an error like any other.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::model::map_file::{self, MapFile};
+use rustix::fs::OFlags;
+
+use crate::model::map_file::{self, Header, MapFile, Writer};
 use crate::model::{EntryMap, Revision};
+use crate::plan::Diff;
+
+mod attributes;
 
 /// Why the map file can't be read or written. The file in place is untouched, unless it was `replaced`.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +36,13 @@ pub struct MapFileError {
 
 /// What could not be done when the file could not be read.
 const READING: &str = "can't be read";
+/// What could not be done when the file could not be replaced.
+const REPLACING: &str = "can't be replaced";
+
+/// The largest map file that is read, in bytes: two million entries of the longest names.
+const MAX_BYTES: u64 = 1 << 30;
+/// More than the first two lines of a map file that Mapsmith wrote ever have, in bytes.
+const HEADER_BYTES: u64 = 4096;
 
 fn hint(what: &str, error: &io::Error) -> &'static str {
     match error.kind() {
@@ -57,19 +72,57 @@ impl Stamp {
 }
 
 /// How the file compares with what should be in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Check {
     /// It is the file that was written or read last, or another one with the same entries.
     Same,
     /// It is gone, or holds other entries.
     Different,
+    /// Another Mapsmith has written it since it was read or written here.
+    Foreign(Writer),
+    /// What is there is no file that could be read or replaced.
+    Unusable(MapFileError),
+}
+
+/// Why a revision is not in the map file.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Another Mapsmith has written the file since it was read or written here.
+    #[error("the map file is another Mapsmith's: {0}")]
+    Foreign(Writer),
+    /// A step failed.
+    #[error(transparent)]
+    Failed(#[from] MapFileError),
+}
+
+/// Who writes map files in this process.
+pub fn this_process(site: Option<&str>) -> Writer {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Writer { site: site.map(str::to_owned), host, pid: std::process::id() }
+}
+
+/// Whether the process that wrote a file is known to run. Of other hosts (and other containers) nothing is known.
+pub fn is_running(writer: &Writer) -> bool {
+    let here = this_process(None);
+    let name = || fs::read_to_string(format!("/proc/{}/comm", writer.pid)).unwrap_or_default();
+    writer.host == here.host && writer.pid != here.pid && name().trim_end() == env!("CARGO_PKG_NAME")
+}
+
+/// Whether the process that wrote a file is known to run no more.
+pub fn is_gone(writer: &Writer) -> bool {
+    writer.host == this_process(None).host && !is_running(writer)
 }
 
 /// Reads and writes one map file. Its calls block: run them off the async threads.
 #[derive(Debug, Clone)]
 pub struct MapFileKeeper {
     path: PathBuf,
+    /// The mark that this process leaves in the file.
+    writer: Writer,
     stamp: Option<Stamp>,
+    /// What the file said of itself when it was last read or written here: another mark, or another revision of the same, is the work
+    /// of a Mapsmith that runs.
+    header: Option<Header>,
     /// Makes a rename in this folder last. Of its own, so that a test can have it fail as on a disk that breaks.
     pub(super) sync_folder: fn(&Path) -> io::Result<()>,
 }
@@ -77,7 +130,14 @@ pub struct MapFileKeeper {
 impl MapFileKeeper {
     /// For the file at `path`; touches nothing yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), stamp: None, sync_folder: |folder| File::open(folder)?.sync_all() }
+        let sync_folder = |folder: &Path| File::open(folder)?.sync_all();
+        Self { path: path.to_owned(), writer: this_process(None), stamp: None, header: None, sync_folder }
+    }
+
+    /// Writes this site's name into the file, for whoever finds it.
+    pub fn with_site(mut self, site: Option<&str>) -> Self {
+        self.writer = this_process(site);
+        self
     }
 
     /// The file.
@@ -103,18 +163,44 @@ impl MapFileKeeper {
     /// # Errors
     /// When the file is there and can't be read.
     pub fn peek(&mut self) -> Result<Option<MapFile>, MapFileError> {
-        let metadata = match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|error| self.error(READING, error))?,
-        };
-        if !metadata.is_file() {
-            return Err(self.error(READING, io::Error::other("it is no regular file")));
-        }
-        let text = fs::read(&self.path).map_err(|error| self.error(READING, error))?;
+        let Some((text, metadata)) = self.read(MAX_BYTES)? else { return Ok(None) };
         let file = map_file::parse(&text);
         // A file of which HAProxy would load more than these entries is written anew at the next check.
         self.stamp = file.is_exact().then(|| Stamp::of(&metadata));
+        self.header.clone_from(&file.header);
         Ok(Some(file))
+    }
+
+    /// The file's text, up to `most` bytes of it where that is less than [`MAX_BYTES`]; none where there is no file.
+    fn read(&self, most: u64) -> Result<Option<(Vec<u8>, Metadata)>, MapFileError> {
+        let wrap = |error| self.error(READING, error);
+        let nonblocking = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&self.path);
+        let file = match nonblocking {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(wrap)?,
+        };
+        let metadata = file.metadata().map_err(wrap)?;
+        self.must_be_regular(READING, &metadata)?;
+        if most == MAX_BYTES && metadata.len() > most {
+            let text = format!("it has {} bytes, more than {most}; put the map file back, or an empty one", metadata.len());
+            return Err(self.error(READING, io::Error::other(text)));
+        }
+        let mut text = Vec::with_capacity(metadata.len().min(most) as usize);
+        file.take(most).read_to_end(&mut text).map_err(wrap)?;
+        Ok(Some((text, metadata)))
+    }
+
+    fn must_be_regular(&self, what: &'static str, metadata: &Metadata) -> Result<(), MapFileError> {
+        match metadata.is_file() {
+            true => Ok(()),
+            false => Err(self.error(what, io::Error::other("it is not a regular file; move it away, or correct map.path"))),
+        }
+    }
+
+    /// Who has written the file since it was read or written here, if it was another Mapsmith.
+    fn foreign(&self, header: Option<Header>) -> Option<Writer> {
+        let writer = header.as_ref()?.writer.clone()?;
+        (writer != self.writer && header != self.header).then_some(writer)
     }
 
     /// Compares the file on disk with the entries that should be in it. Reads it only if it is not the file that we know.
@@ -124,40 +210,60 @@ impl MapFileKeeper {
         if self.stamp == Some(stamp) {
             return Check::Same;
         }
-        // Another Mapsmith on the same host may have written the same map: no reason to write it back and forth.
-        let same = fs::read(&self.path).is_ok_and(|text| {
-            let file = map_file::parse(&text);
-            file.is_exact() && file.entries == *wanted
-        });
+        if let Err(error) = self.must_be_regular(REPLACING, &metadata) {
+            return Check::Unusable(error);
+        }
+        // One that can't be read may be replaced all the same.
+        let Ok(Some((text, _))) = self.read(MAX_BYTES) else { return Check::Different };
+        let file = map_file::parse(&text);
+        if let Some(writer) = self.foreign(file.header.clone()) {
+            return Check::Foreign(writer);
+        }
+        let same = file.is_exact() && file.entries == *wanted;
         if same {
             self.stamp = Some(stamp);
         }
         if same { Check::Same } else { Check::Different }
     }
 
-    /// Replaces the file by one with the revision's entries. Owner, group and mode stay those of the file in place.
+    /// Whether another Mapsmith has written the file since it was read or written here.
+    fn must_be_ours(&self) -> Result<(), WriteError> {
+        let stamp = fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata));
+        if stamp.is_none() || stamp == self.stamp {
+            return Ok(());
+        }
+        // What can't be read bears no mark.
+        let text = self.read(HEADER_BYTES).ok().flatten().map(|(text, _)| text).unwrap_or_default();
+        self.foreign(map_file::parse_header(&text)).map_or(Ok(()), |writer| Err(WriteError::Foreign(writer)))
+    }
+
+    /// Replaces the file by one with the revision's entries, and with what the sources `said` where that differs. Owner, group,
+    /// mode and extended attributes stay those of the file in place.
     ///
     /// # Errors
-    /// When any step fails; the file in place stays as it was, but for an error that says `replaced`.
-    pub fn write(&mut self, revision: &Revision) -> Result<(), MapFileError> {
+    /// When another Mapsmith writes the file, or any step fails; the file in place stays as it was, but for an error that says
+    /// `replaced`.
+    pub fn write(&mut self, revision: &Revision, said: &EntryMap) -> Result<(), WriteError> {
+        self.must_be_ours()?;
         // A symbolic link stays one: its target is replaced.
         let target = self.target();
         let temporary = temporary_path(&target);
-        let written = self.write_temporary(&target, &temporary, revision).and_then(|(_lock, stamp)| {
-            fs::rename(&temporary, &target).map_err(|error| self.error("can't be replaced", error))?;
+        let header = Header { revision: revision.number, writer: Some(self.writer.clone()) };
+        let written = self.write_temporary(&target, &temporary, &header, revision, said).and_then(|(_lock, stamp)| {
+            fs::rename(&temporary, &target).map_err(|error| self.error(REPLACING, error))?;
             (self.sync_folder)(target.parent().unwrap_or(Path::new("/")))
                 .map_err(|error| MapFileError { replaced: true, ..self.error("its folder can't be synced", error) })?;
             Ok(stamp)
         });
         match written {
             Ok(stamp) => {
-                self.stamp = Some(stamp);
+                (self.stamp, self.header) = (Some(stamp), Some(header));
                 Ok(())
             }
             Err(error) => {
                 // Nothing to do about a failure here: the error that led to it is the one to tell.
                 let _ = fs::remove_file(&temporary);
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -173,6 +279,7 @@ impl MapFileKeeper {
     fn create_temporary(&self, target: &Path, temporary: &Path) -> Result<File, MapFileError> {
         let wrap = |what| move |error| self.error(what, error);
         let in_place = fs::metadata(target).ok();
+        in_place.iter().try_for_each(|metadata| self.must_be_regular(REPLACING, metadata))?;
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -192,13 +299,28 @@ impl MapFileKeeper {
             }
         }
         file.set_permissions(fs::Permissions::from_mode(mode)).map_err(wrap("its mode can't be kept"))?;
+        // After the mode, which is a part of an access control list.
+        attributes::copy(target, &file).map_err(wrap("its extended attributes can't be kept"))?;
         Ok(file)
     }
 
-    fn write_temporary(&self, target: &Path, temporary: &Path, revision: &Revision) -> Result<(File, Stamp), MapFileError> {
+    fn write_temporary(
+        &self,
+        target: &Path,
+        temporary: &Path,
+        header: &Header,
+        revision: &Revision,
+        said: &EntryMap,
+    ) -> Result<(File, Stamp), MapFileError> {
         let wrap = |what| move |error| self.error(what, error);
         let mut out = BufWriter::with_capacity(1 << 16, self.create_temporary(target, temporary)?);
-        map_file::print(&revision.entries, revision.number, &mut out).map_err(wrap("its replacement can't be written"))?;
+        let entries = &*revision.entries;
+        // Without overrides both are one map.
+        let differences = if std::ptr::eq(entries, said) { Diff::default() } else { Diff::between(entries, said) };
+        let changed = differences.moved.iter().map(|(_, at)| at).chain(&differences.added).map(|at| *at as usize);
+        let changed = changed.map(|at| (said.key(at), Some(said.value(at))));
+        let unknown = differences.removed.iter().map(|at| (entries.key(*at as usize), None));
+        map_file::print(entries, header, changed.chain(unknown), &mut out).map_err(wrap("its replacement can't be written"))?;
         let file = out.into_inner().map_err(|error| self.error("its replacement can't be written", error.into_error()))?;
         file.sync_all().map_err(wrap("its replacement can't be synced"))?;
         let stamp = Stamp::of(&file.metadata().map_err(wrap("its replacement can't be read"))?);
@@ -259,6 +381,12 @@ mod tests {
         Revision { number, at: Timestamp::UNIX_EPOCH, entries: Arc::new(entries.iter().copied().collect()) }
     }
 
+    /// Writes a revision of what the sources said.
+    fn write(keeper: &mut MapFileKeeper, number: u64, entries: &[(&str, &str)]) -> Result<(), WriteError> {
+        let revision = revision(number, entries);
+        keeper.write(&revision, &revision.entries)
+    }
+
     fn files(folder: &Path) -> Vec<String> {
         let mut names: Vec<_> =
             fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
@@ -271,9 +399,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut keeper = MapFileKeeper::new(&folder.path().join("n.map"));
         assert!(keeper.load().unwrap().is_none());
-        keeper.write(&revision(7, &[("a", "m1")])).unwrap();
+        write(&mut keeper, 7, &[("a", "m1")]).unwrap();
         let file = keeper.load().unwrap().unwrap();
-        assert_eq!((file.revision, file.entries.get("a")), (Some(7), Some("m1")));
+        assert_eq!((file.revision(), file.entries.get("a")), (Some(7), Some("m1")));
         assert_eq!(files(folder.path()), ["n.map"]);
     }
 
@@ -284,7 +412,7 @@ mod tests {
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let root = std::os::unix::fs::chown(&path, Some(1), Some(1)).is_ok();
-        MapFileKeeper::new(&path).write(&revision(1, &[("a", "m1")])).unwrap();
+        write(&mut MapFileKeeper::new(&path), 1, &[("a", "m1")]).unwrap();
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o7777, 0o640);
         if root {
@@ -298,7 +426,7 @@ mod tests {
         let (real, link) = (folder.path().join("real.map"), folder.path().join("link.map"));
         fs::write(&real, "").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        MapFileKeeper::new(&link).write(&revision(1, &[("a", "m1")])).unwrap();
+        write(&mut MapFileKeeper::new(&link), 1, &[("a", "m1")]).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(fs::read_to_string(&real).unwrap().ends_with("a m1\n"));
     }
@@ -309,21 +437,21 @@ mod tests {
         let path = folder.path().join("n.map");
         let mut keeper = MapFileKeeper::new(&path);
         let wanted = revision(1, &[("a", "m1")]);
-        keeper.write(&wanted).unwrap();
-        assert_eq!(keeper.check(&wanted.entries), Check::Same);
+        keeper.write(&wanted, &wanted.entries).unwrap();
+        assert!(matches!(keeper.check(&wanted.entries), Check::Same));
         fs::write(&path, "a  m1\n").unwrap();
-        assert_eq!(keeper.check(&wanted.entries), Check::Same);
+        assert!(matches!(keeper.check(&wanted.entries), Check::Same));
         fs::write(&path, "a m2\n").unwrap();
-        assert_eq!(keeper.check(&wanted.entries), Check::Different);
+        assert!(matches!(keeper.check(&wanted.entries), Check::Different));
         fs::remove_file(&path).unwrap();
-        assert_eq!(keeper.check(&wanted.entries), Check::Different);
+        assert!(matches!(keeper.check(&wanted.entries), Check::Different));
     }
 
     #[test]
     fn a_failed_write_names_the_file_and_leaves_it_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("absent").join("n.map");
-        let message = MapFileKeeper::new(&path).write(&revision(1, &[("a", "m1")])).unwrap_err().to_string();
+        let message = write(&mut MapFileKeeper::new(&path), 1, &[("a", "m1")]).unwrap_err().to_string();
         assert!(message.contains("absent/n.map") && message.contains("the folder must exist"), "{message}");
     }
 
@@ -350,13 +478,92 @@ mod tests {
             fs::write(&path, text).unwrap();
             let mut keeper = MapFileKeeper::new(&path);
             assert_eq!(keeper.load().unwrap().unwrap().entries, *wanted.entries, "{text:?}");
-            assert_eq!(keeper.check(&wanted.entries), Check::Different, "{text:?}");
+            assert!(matches!(keeper.check(&wanted.entries), Check::Different), "{text:?}");
         }
     }
 
     #[test]
-    fn what_is_no_regular_file_is_never_replaced() {
-        let message = MapFileKeeper::new(Path::new("/dev/null")).load().unwrap_err().to_string();
-        assert!(message.contains("no regular file"), "{message}");
+    fn what_is_not_a_regular_file_is_never_replaced_and_never_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("n.map");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        for path in [fifo.as_path(), folder.path(), Path::new("/dev/null")] {
+            let mut keeper = MapFileKeeper::new(path);
+            let kind = fs::metadata(path).unwrap().file_type();
+            let wanted = revision(1, &[("a", "m1")]);
+            assert!(matches!(keeper.check(&wanted.entries), Check::Unusable(_)), "{path:?}");
+            for message in
+                [keeper.peek().unwrap_err().to_string(), keeper.write(&wanted, &wanted.entries).unwrap_err().to_string()]
+            {
+                assert!(message.contains("not a regular file"), "{message}");
+            }
+            assert_eq!(fs::metadata(path).unwrap().file_type(), kind, "{path:?} is what it was");
+        }
+        assert_eq!(files(folder.path()), ["n.map"]);
+    }
+
+    #[test]
+    fn a_file_of_absurd_size_is_an_error_that_costs_no_memory_and_can_be_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n.map");
+        File::create(&path).unwrap().set_len(8 << 30).unwrap();
+        let mut keeper = MapFileKeeper::new(&path);
+        let message = keeper.peek().unwrap_err().to_string();
+        assert!(message.contains("8589934592 bytes, more than 1073741824"), "{message}");
+        let wanted = revision(1, &[("a", "m1")]);
+        assert!(matches!(keeper.check(&wanted.entries), Check::Different));
+        write(&mut keeper, 1, &[("a", "m1")]).unwrap();
+        assert!(matches!(keeper.check(&wanted.entries), Check::Same));
+    }
+
+    #[test]
+    fn extended_attributes_and_access_control_lists_of_the_file_in_place_are_kept() {
+        use rustix::fs::{XattrFlags, getxattr, setxattr};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n.map");
+        fs::write(&path, "").unwrap();
+        // Version 2: owner rw, user 65534 r, group -, mask r, others -.
+        let entry = |tag: u16, mode: u16, id: u32| [&tag.to_le_bytes()[..], &mode.to_le_bytes(), &id.to_le_bytes()].concat();
+        let none = u32::MAX;
+        let list = [entry(1, 6, none), entry(2, 4, 65534), entry(4, 0, none), entry(16, 4, none), entry(32, 0, none)].concat();
+        let list = [&2u32.to_le_bytes()[..], &list].concat();
+        let wanted: Vec<(&str, &[u8])> = [("user.origin", &b"site"[..]), ("system.posix_acl_access", &list)]
+            .into_iter()
+            .filter(|(name, value)| match setxattr(&path, *name, value, XattrFlags::empty()) {
+                Ok(()) => true,
+                Err(rustix::io::Errno::OPNOTSUPP) => false,
+                Err(error) => panic!("{name}: {error}"),
+            })
+            .collect();
+        write(&mut MapFileKeeper::new(&path), 1, &[("a", "m1")]).unwrap();
+        for (name, value) in wanted {
+            let mut found = [0; 256];
+            let length = getxattr(&path, name, &mut found).unwrap_or_else(|error| panic!("{name} is lost: {error}"));
+            assert_eq!(&found[..length], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_mapsmith_goes_on_writing_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n.map");
+        let mut other = MapFileKeeper::new(&path);
+        other.writer = Writer { site: Some("fra".to_owned()), host: "gw2".to_owned(), pid: 7 };
+        write(&mut other, 1, &[("a", "m1")]).unwrap();
+        // A start after the other one has ended: its file is the last good map, and taken over with the first write.
+        let mut ours = MapFileKeeper::new(&path);
+        ours.load().unwrap();
+        write(&mut ours, 2, &[("a", "m2")]).unwrap();
+        // The other one runs after all, and finds that it is ours now.
+        let entries = revision(2, &[("a", "m3")]).entries;
+        assert!(matches!(other.check(&entries), Check::Foreign(writer) if writer == ours.writer));
+        let error = write(&mut other, 2, &[("a", "m3")]).unwrap_err();
+        assert!(matches!(&error, WriteError::Foreign(writer) if *writer == ours.writer), "{error}");
+        assert!(fs::read_to_string(&path).unwrap().ends_with("a m2\n"));
+        // Told to take it over, it reads the file again first.
+        other.load().unwrap();
+        write(&mut other, 3, &[("a", "m3")]).unwrap();
+        let error = write(&mut ours, 3, &[("a", "m1")]).unwrap_err().to_string();
+        assert!(error.contains("pid 7 on gw2 (site fra)"), "{error}");
     }
 }

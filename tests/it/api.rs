@@ -84,13 +84,35 @@ fn with_a_token_only_who_has_it_is_let_in_and_probes_need_none() {
 fn without_a_token_no_web_page_may_ask() {
     let (_gateway, registry, mapsmith) = start();
     let asked = registry.asked();
-    for (method, path) in [("GET", "/v1/status"), ("POST", "/v1/reload"), ("POST", "/v1/held/approve")] {
-        for origin in ["https://evil.example", "null", "http://127.0.0.1:7070"] {
-            problem(&mapsmith, method, path, &[("Origin", origin)], 403);
+    // What a browser tells of a page of another site, or of one on another port of this machine; the last one is an `<img>` in a page
+    // whose own name was made to point to this machine.
+    let strangers = [
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Origin", "http://127.0.0.1:1"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+        ("Referer", "https://evil.example/page"),
+        ("Host", "evil.example"),
+    ];
+    let paths =
+        [("GET", "/v1/status"), ("POST", "/v1/reload"), ("POST", "/v1/held/approve"), ("GET", "/metrics"), ("GET", "/readyz")];
+    for (method, path) in paths {
+        for header in strangers {
+            let detail = problem(&mapsmith, method, path, &[header], 403)["detail"].to_string();
+            assert!(!detail.contains("/var/") && !detail.contains("edge1"), "{detail}");
         }
     }
     assert_eq!(registry.asked(), asked, "nothing was set off");
-    assert_eq!(mapsmith.get("/v1/status").0, 200);
+    // A page that came from this very address may ask and change.
+    let origin = mapsmith.api_url();
+    let page = format!("{origin}/page");
+    let own = [("Origin", origin.as_str()), ("Referer", page.as_str()), ("Sec-Fetch-Site", "same-origin")];
+    for (method, path, expected) in [("GET", "/v1/status", 200), ("POST", "/v1/reload", 202), ("GET", "/metrics", 200)] {
+        assert_eq!(mapsmith.ask(method, path, &own, "").status, expected, "{method} {path}");
+        assert_eq!(mapsmith.ask(method, path, &[], "").status, expected, "{method} {path}");
+    }
+    assert_eq!(mapsmith.ask("GET", "/healthz", &[("Host", "any.example")], "").status, 200, "it tells nothing");
 }
 
 #[test]
@@ -122,6 +144,31 @@ fn an_empty_token_file_keeps_the_daemon_from_starting() {
 }
 
 #[test]
+fn who_has_no_token_learns_that_an_instance_is_in_trouble_and_no_path_or_address() {
+    let gateway = Gateway::plan(newest()).start();
+    let registry = Registry::start(&[("node1", "m1")]);
+    let gone = instance_settings("gone", "unix@/nonexistent/secret/admin.sock") + &instance_settings("off", "tcp@127.0.0.1:1");
+    let config = config(&gateway, &registry, &format!("{gone}[api]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"token\"\n"));
+    fs::write(config.directory().join("token"), "s3cret\n").unwrap();
+    let mapsmith = config.start();
+    mapsmith.wait_for("both are known to be in trouble", BOUND, |mapsmith| {
+        let (status, readiness) = mapsmith.get("/readyz");
+        let missing = readiness["missing"].to_string();
+        (status == 200 && missing.matches("unreachable since").count() == 2).then_some(())
+    });
+    // A scraper may name the machine as it likes where a token guards the rest.
+    for path in ["/readyz", "/metrics"] {
+        let response = mapsmith.ask("GET", path, &[("Host", "gateway1.example:7070")], "");
+        assert_eq!(response.status, 200, "{}", response.body);
+        for told in ["/nonexistent", "admin.sock", "127.0.0.1"] {
+            assert!(!response.body.contains(told), "{path} tells {told}: {}", response.body);
+        }
+    }
+    let given = [("Authorization", "Bearer s3cret")];
+    assert!(mapsmith.ask("GET", "/v1/status", &given, "").body.contains("/nonexistent/secret/admin.sock"));
+}
+
+#[test]
 fn every_no_is_a_problem_in_json() {
     let (_gateway, _registry, mapsmith) = start();
     for path in ["/", "/v1", "/v1/", "/v1/nope", "/v1/nodes", "/v1/nodes/", "/nope", "/v1/nodes/a/b"] {
@@ -144,7 +191,7 @@ fn every_no_is_a_problem_in_json() {
     for name in ["a%20b", "%23comment", "%3C%3Cmark", "a%0Ab", "%ff", "%C2%A0", &"n".repeat(256)] {
         problem(&mapsmith, "GET", &format!("/v1/nodes/{name}"), &[], 400);
     }
-    let large = mapsmith.ask("POST", "/v1/held/approve", &[], &" ".repeat(3 * 1024 * 1024));
+    let large = mapsmith.ask("POST", "/v1/held/approve", &[], &" ".repeat(64 * 1024 + 1));
     assert_eq!((large.status, large.content_type.as_str()), (413, "application/problem+json"), "{}", large.body);
 }
 

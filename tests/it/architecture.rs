@@ -13,16 +13,32 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("guard", &["model"]),
     ("damp", &["guard"]),
     ("references", &["model"]),
-    ("http", &["model", "references"]),
+    ("http", &["model", "references", "telemetry"]),
     // Leaves that the edges may use.
     ("telemetry", &[]),
+    ("heartbeat", &[]),
     ("settings", &["model", "guard", "damp", "references"]),
     // The edges. Of `haproxy` only the client is one: see PURE.
     ("haproxy", &["model", "settings"]),
-    ("source", &["model", "settings", "telemetry"]),
-    ("store", &["model"]),
-    ("reconcile", &["model", "plan", "desire", "guard", "damp", "references", "haproxy", "settings", "telemetry"]),
-    ("app", &["model", "desire", "haproxy", "http", "reconcile", "references", "settings", "source", "store", "telemetry"]),
+    ("source", &["heartbeat", "model", "settings", "telemetry"]),
+    ("store", &["heartbeat", "model"]),
+    ("reconcile", &["heartbeat", "model", "plan", "desire", "guard", "damp", "references", "haproxy", "settings", "telemetry"]),
+    (
+        "app",
+        &[
+            "model",
+            "desire",
+            "haproxy",
+            "heartbeat",
+            "http",
+            "reconcile",
+            "references",
+            "settings",
+            "source",
+            "store",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// The command line stands over all of them.
@@ -70,6 +86,7 @@ const IMPURE: [&str; 17] = [
 const PANICS: &[(&str, &str)] = &[
     ("desire.rs", ".expect(\"entries of a map are legal, and two maps fit into one\")"),
     ("desire/overrides.rs", ".expect(\"entries of a map and overrides are legal, and fit into one map\")"),
+    ("reconcile/decide/screens.rs", ".expect(\"entries of a map are legal, and a part of a map fits into one\")"),
     ("references.rs", ".expect(\"entries of a map are legal, and a part of a map fits into one\")"),
     ("source/delta.rs", ".expect(\"entries of a map are legal, and a map with its changes fits into one\")"),
     ("reconcile/instance.rs", "unreachable!(\"nothing is applied where nothing is to do\")"),

@@ -39,7 +39,7 @@ fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_step() {
     };
     let jobs = number("MAPSMITH_FAULT_JOBS").unwrap_or(2);
     let began = Instant::now();
-    let (next, requests) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (next, ended, requests) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let (faults, failed) = (Mutex::new(BTreeMap::<String, usize>::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..jobs {
@@ -49,7 +49,9 @@ fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_step() {
                         Ok(figures) => {
                             let count: usize = figures.faults.values().sum();
                             println!(
-                                "seed {seed}: {count} faults, {} requests, {:.1} s, in step {:.1} s after a fault at the latest",
+                                "[{}/{}] seed {seed}: {count} faults, {} requests, {:.1} s, in step {:.1} s after a fault at the latest",
+                                ended.fetch_add(1, Ordering::Relaxed) + 1,
+                                seeds.len(),
                                 figures.requests,
                                 figures.took.as_secs_f64(),
                                 figures.longest.as_secs_f64()
@@ -63,7 +65,7 @@ fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_step() {
                             figures.faults.into_iter().for_each(|(kind, count)| *faults.entry(kind).or_default() += count);
                         }
                         Err(report) => {
-                            println!("FAILED {report}");
+                            println!("[{}/{}] FAILED {report}", ended.fetch_add(1, Ordering::Relaxed) + 1, seeds.len());
                             failed.lock().expect("nobody panics with it").push(*seed);
                         }
                     }

@@ -69,6 +69,28 @@ impl Scene {
     }
 }
 
+#[test]
+fn a_change_that_is_held_does_not_hide_that_the_source_fails_since() {
+    let scene = Scene::start(newest(), "");
+    scene.registry.knows(&[]);
+    let id = scene.held()["id"].as_str().expect("an id").to_owned();
+    for (status, body, words) in [(500, "down", "failed (500)"), (200, "<html>", "no JSON")] {
+        scene.registry.answers(status, body);
+        let problem = scene.refused_reload(502);
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(words) && detail.contains(&id), "{detail}");
+        assert_eq!((&problem["report"]["outcome"], &problem["report"]["held"][0]["id"]), (&json!("source_failed"), &json!(id)));
+        let output = scene.mapsmith.cli(&["reload", "--wait", "30s"]);
+        assert_eq!(output.status.code(), Some(1), "{}", complaints(&output));
+    }
+    scene.registry.knows(&[]);
+    assert_eq!(
+        scene.refused_reload(409)["report"]["held"][0]["id"],
+        json!(id),
+        "the source answers again, and it is held as before"
+    );
+}
+
 /// An answer that is no map at all, by what is wrong with it and what the error must say.
 const NO_MAPS: [(&str, &str, &str); 5] = [
     ("an empty list in place of an object", "[]", "an object {\"node\": \"master\"} was expected"),

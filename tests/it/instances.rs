@@ -61,6 +61,33 @@ fn a_gateway_that_does_not_know_the_map_is_refused_until_it_is_reconfigured() {
     }
 }
 
+#[test]
+fn a_socket_with_severity_output_is_driven_like_any_other() {
+    for binary in installed() {
+        for level in ["admin severity-output number", "admin severity-output string"] {
+            let maps = [alternating(30, 0), alternating(30, 1)];
+            let site = Site::planned(binary, &maps[0], |plan| plan.level(level));
+            let config = site.config_with(CALM);
+            let check = printed(&config.cli(&["check"]));
+            assert!(check.1.contains("level: admin"), "HAProxy {:?}, {level}: {}", binary.version, check.1);
+            let mapsmith = config.start();
+            site.converges(&mapsmith, &maps[0]);
+            // By single commands, and by a swap.
+            let moved = [&maps[1][..1], &maps[0][1..]].concat();
+            site.registry.knows(&borrowed(&moved));
+            assert_eq!(mapsmith.post("/v1/reload?wait=30s").0, 200, "{}", mapsmith.log());
+            site.converges(&mapsmith, &moved);
+            site.change(&mapsmith, &maps[1]);
+            site.converges(&mapsmith, &maps[1]);
+        }
+    }
+    for level in ["user severity-output number", "operator severity-output string"] {
+        let site = Site::planned(&installed()[0], &alternating(3, 0), |plan| plan.level(level));
+        let mapsmith = site.config_with(CALM).start();
+        is_refused(&mapsmith, &["level admin", level.split(' ').next().expect("a word")]);
+    }
+}
+
 /// `[[instance]]` with a time after which it counts as hung.
 fn bounded_instance(name: &str, runtime: &str, timeout: &str) -> String {
     format!("[[instance]]\nname = {name:?}\nruntime = {runtime:?}\ntimeout = {timeout:?}\n")
@@ -136,13 +163,12 @@ fn a_hung_gateway_is_told_as_unreachable_since_a_time_that_stays() {
         in_step_with(&mapsmith, 1, 1);
         edges.second.stop_process();
         edges.registry.knows(&borrowed(&maps[1]));
-        let (status, problem) = mapsmith.post("/v1/reload?wait=3s");
-        assert_eq!(status, 504, "{problem:#}");
-        let report = &problem["report"];
-        let detail = problem["detail"].as_str().unwrap_or_default();
+        let (status, report) = mapsmith.post("/v1/reload?wait=3s");
+        assert_eq!((status, &report["outcome"]), (202, &"behind".into()), "{report:#}");
+        let message = report["message"].as_str().unwrap_or_default();
         assert!(
-            ["edge2", "silent", "absent"].iter().all(|name| detail.contains(name)) && !detail.contains("edge1"),
-            "{problem:#}"
+            ["edge2", "silent", "absent"].iter().all(|name| message.contains(name)) && !message.contains("edge1"),
+            "{report:#}"
         );
         assert_eq!(report["instances"][0]["verified"], true, "{report:#}");
         assert_eq!(report["instances"][0]["apply"]["revision"], 2, "{report:#}");
@@ -157,7 +183,7 @@ fn a_hung_gateway_is_told_as_unreachable_since_a_time_that_stays() {
             .map(|number| mapsmith.wait_for("it is unreachable", BOUND, |mapsmith| unreachable(mapsmith, number)).0)
             .collect();
         // Tried again and again, it stays unreachable since that time.
-        assert_eq!(mapsmith.post("/v1/reload?wait=3s").0, 504);
+        assert_eq!(mapsmith.post("/v1/reload?wait=3s").0, 202);
         for (number, since) in (1..4).zip(&since) {
             assert_eq!(unreachable(&mapsmith, number).map(|(since, _)| since).as_ref(), Some(since), "{}", mapsmith.log());
         }

@@ -11,6 +11,7 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
 use crate::support::owners::{Census, Owners};
 use crate::support::puppetdb::PuppetDb;
+use crate::support::random::{self, Random};
 use crate::support::registry::Registry;
 use crate::support::scene::{
     BOUND, ON_REQUEST, borrowed, gateway_settings, in_step, instance_settings, metric, newest, oldest_and_newest, printed,
@@ -229,10 +230,10 @@ fn a_moved_node_is_always_answered_while_the_registry_lags_and_nothing_learned_i
 
         // What the registry will know, and when.
         let mut news = std::collections::VecDeque::new();
-        let (start, mut moves) = (Instant::now(), 0);
+        let (start, mut moves, mut random) = (Instant::now(), 0, Random::new(random::seed()));
         while start.elapsed() < moving || !news.is_empty() {
             if start.elapsed() < moving {
-                let (node, master) = (fastrand::usize(..names.len()), fastrand::usize(..masters.len()));
+                let (node, master) = (random.below(names.len()), random.below(masters.len()));
                 owners.moves(&names[node], masters[master].name());
                 news.push_back((Instant::now() + lag, owners.all()));
                 moves += 1;

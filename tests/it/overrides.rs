@@ -370,7 +370,7 @@ fn an_override_waits_until_the_sources_have_spoken() {
 }
 
 #[test]
-fn an_override_waits_while_the_first_answer_after_a_restart_is_held() {
+fn an_override_comes_into_force_while_the_first_answer_after_a_restart_is_held() {
     let said = nodes(40, "m1");
     let mut scene = Scene::start(&said);
     scene.mapsmith.kill();
@@ -379,9 +379,8 @@ fn an_override_waits_while_the_first_answer_after_a_restart_is_held() {
     scene
         .mapsmith
         .wait_for("the answer is held", BOUND, |mapsmith| mapsmith.get("/v1/held").1[0]["id"].is_string().then_some(()));
-    let told = scene.refused("PUT", "/v1/overrides/n001?wait=60s&force=true", r#"{"master": "m2"}"#, 409);
-    assert!(told.contains("it is stored, and comes into force with the first answer"), "{told}");
-    scene.holds(&said);
+    scene.order("PUT", "overrides/n001", json!({"master": "m2"}));
+    scene.holds(&with(&said, &[("n001", "m2")]));
     scene.registry.knows(&borrowed(&said));
     reload(&scene.mapsmith);
     scene.holds(&with(&said, &[("n001", "m2")]));

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::super::Wanted;
 use super::{Approval, ApprovalError, Decider, Decision};
+use crate::heartbeat::{self, Heartbeat};
 use crate::model::{HeldChange, Overrides, SourceState};
 use crate::references::Targets;
 
@@ -41,6 +42,7 @@ impl Decider {
         inputs: Inputs,
         file_check: Duration,
         outputs: (watch::Sender<Decision>, watch::Sender<Option<Wanted>>),
+        heartbeat: Heartbeat,
         shutdown: CancellationToken,
     ) {
         let Inputs { mut sources, mut overrides, mut targets, mut approvals } = inputs;
@@ -53,11 +55,15 @@ impl Decider {
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
+        // The map file is the last good map: nothing is waited for to keep it in force.
+        publish(&self);
         let has_routes = self.decision.in_force.as_ref().is_some_and(|revision| !revision.entries.is_empty());
         if self.actions.matter() || (self.actions.guard() && has_routes) {
             first_looks(&mut targets, &shutdown).await;
         }
+        let _ = shutdown.run_until_cancelled(self.screens.first_looks()).await;
         loop {
+            heartbeat.beat();
             let whole = tokio::select! {
                 biased;
                 // On the answers as they were: an operator does not wait for a registry.
@@ -84,8 +90,10 @@ impl Decider {
                 // The round in hand goes on.
                 continue;
             }
+            let retry = Instant::now() + FILE_RETRY;
             'quiet: loop {
                 let release = self.next_release();
+                heartbeat.beat();
                 let news = select_all(sources.iter_mut().map(|source| Box::pin(source.changed())));
                 tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -110,9 +118,13 @@ impl Decider {
                         break 'quiet;
                     }
                     () = sleep(release.unwrap_or_default()), if release.is_some() => break 'quiet,
-                    () = sleep(FILE_RETRY), if self.file.error.is_some() => break 'quiet,
+                    () = sleep(heartbeat::EVERY) => {}
+                    () = self.screens.changed() => break 'quiet,
+                    () = sleep_until(retry), if self.file.error.is_some() || self.screens.waiting() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
                         publish(&self);
+                        // Where another Mapsmith has ended, its file is only the beginning.
+                        break 'quiet;
                     },
                 }
             }

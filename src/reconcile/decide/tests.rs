@@ -1,7 +1,10 @@
 //! Decisions over a real map file: what comes into force, what is held, what a failed write leaves.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -22,25 +25,39 @@ struct Scene {
 
 impl Scene {
     /// A first start; `file` is the map file found there, if any.
-    fn start(file: Option<&str>) -> Self {
-        Self::start_with(file, Overrides::default())
+    async fn start(file: Option<&str>) -> Self {
+        Self::start_with(file, Overrides::default()).await
     }
 
     /// A start with what the store holds.
-    fn start_with(file: Option<&str>, overrides: Overrides) -> Self {
+    async fn start_with(file: Option<&str>, overrides: Overrides) -> Self {
         let overrides = Arc::new(overrides);
         let folder = tempfile::tempdir().unwrap();
         if let Some(text) = file {
             fs::write(folder.path().join("n.map"), text).unwrap();
         }
         let decider = Decider::start(Limits::default(), MapFileKeeper::new(&folder.path().join("n.map")), overrides.clone());
-        Self { folder, decider: decider.unwrap(), requests: 0, overrides }
+        Self { folder, decider: decider.await.unwrap(), requests: 0, overrides }
+    }
+
+    /// A first start on a folder where this makes a rename last.
+    async fn start_syncing(sync_folder: fn(&Path) -> io::Result<()>) -> Self {
+        let mut scene = Self::start(None).await;
+        let mut keeper = MapFileKeeper::new(&scene.path());
+        keeper.sync_folder = sync_folder;
+        scene.decider = Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
+        scene
+    }
+
+    /// Why the map file can't be written.
+    fn file_error(&self) -> Option<String> {
+        self.decider.decision().file.as_ref().unwrap().error.clone()
     }
 
     /// A restart on the same files.
-    fn restart(&mut self) {
+    async fn restart(&mut self) {
         let keeper = MapFileKeeper::new(&self.path());
-        self.decider = Decider::start(Limits::default(), keeper, Arc::clone(&self.overrides)).unwrap();
+        self.decider = Decider::start(Limits::default(), keeper, Arc::clone(&self.overrides)).await.unwrap();
     }
 
     fn order(&mut self, pins: &[(&str, &str)], drained: &[(&str, Option<&str>)]) {
@@ -123,7 +140,7 @@ fn nodes(count: usize, master: &str) -> EntryMap {
 
 #[tokio::test]
 async fn the_first_answer_is_revision_1_and_in_the_file_before_any_instance_wants_it() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     assert_eq!(scene.wanted(), None);
     scene.one(nodes(2, "m1")).await;
     assert_eq!(scene.wanted(), Some((1, 2)));
@@ -135,7 +152,7 @@ async fn the_first_answer_is_revision_1_and_in_the_file_before_any_instance_want
 
 #[tokio::test]
 async fn what_a_revision_changed_is_found_once_for_all_instances() {
-    let mut scene = Scene::start(Some("n000 m1\nn001 m1\nn002 m1\n"));
+    let mut scene = Scene::start(Some("n000 m1\nn001 m1\nn002 m1\n")).await;
     scene.one(nodes(3, "m1")).await;
     assert!(scene.decider.wanted().unwrap().change.is_none(), "nothing changed so far");
     let held = scene.decider.wanted().unwrap().revision;
@@ -152,7 +169,7 @@ async fn what_a_revision_changed_is_found_once_for_all_instances() {
 
 #[tokio::test]
 async fn an_unchanged_answer_makes_no_revision_and_leaves_the_file_alone() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(2, "m1")).await;
     let before = fs::metadata(scene.path()).unwrap().modified().unwrap();
     scene.one(nodes(2, "m1")).await;
@@ -163,7 +180,7 @@ async fn an_unchanged_answer_makes_no_revision_and_leaves_the_file_alone() {
 
 #[tokio::test]
 async fn nothing_is_wanted_until_every_required_source_has_spoken() {
-    let mut scene = Scene::start(Some("n000 m1\n"));
+    let mut scene = Scene::start(Some("n000 m1\n")).await;
     scene.answer(&[("one", true, Some(nodes(3, "m1"))), ("two", true, None)]).await;
     assert_eq!(scene.wanted(), None);
     assert_eq!(scene.decider.decision().waiting_for, ["two"]);
@@ -176,7 +193,7 @@ async fn nothing_is_wanted_until_every_required_source_has_spoken() {
 #[tokio::test]
 async fn a_file_found_at_the_first_start_is_the_map_in_force() {
     let text: String = nodes(30, "m1").iter().map(|(key, value)| format!("{key} {value}\n")).collect();
-    let mut scene = Scene::start(Some(&text));
+    let mut scene = Scene::start(Some(&text)).await;
     scene.one(nodes(3, "m1")).await;
     assert_eq!((scene.held().entries_in_force, scene.held().counts.removed), (30, 27));
     assert_eq!(scene.wanted(), None, "nothing was accepted yet, so every HAProxy is left alone");
@@ -188,7 +205,7 @@ async fn a_file_found_at_the_first_start_is_the_map_in_force() {
 
 #[tokio::test]
 async fn an_empty_answer_is_held_and_the_last_good_map_stays() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(2, "m1")).await;
     scene.one(EntryMap::default()).await;
     assert!(scene.held().reason.contains("min_entries"), "{}", scene.held().reason);
@@ -198,7 +215,7 @@ async fn an_empty_answer_is_held_and_the_last_good_map_stays() {
 
 #[tokio::test]
 async fn an_approval_lets_exactly_that_change_through() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(100, "m1")).await;
     scene.one(nodes(10, "m1")).await;
     let id = scene.held().id.clone();
@@ -218,7 +235,7 @@ async fn an_approval_lets_exactly_that_change_through() {
 
 #[tokio::test]
 async fn an_empty_file_and_an_empty_answer_agree_and_are_held_all_the_same() {
-    let mut scene = Scene::start(Some("# nothing yet\n"));
+    let mut scene = Scene::start(Some("# nothing yet\n")).await;
     scene.one(EntryMap::default()).await;
     assert_eq!(scene.wanted(), None, "they would empty every memory");
     let id = scene.held().id.clone();
@@ -232,7 +249,7 @@ async fn an_empty_file_and_an_empty_answer_agree_and_are_held_all_the_same() {
 
 #[tokio::test]
 async fn an_approval_that_came_too_late_is_told_and_never_used_later() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(100, "m1")).await;
     scene.one(nodes(10, "m1")).await;
     let approved = scene.decider.approve(&scene.held().id.clone()).unwrap();
@@ -248,7 +265,7 @@ async fn an_approval_that_came_too_late_is_told_and_never_used_later() {
 
 #[tokio::test]
 async fn a_held_change_keeps_its_time_and_goes_when_the_registry_recovers() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(100, "m1")).await;
     scene.one(nodes(10, "m1")).await;
     let since = scene.held().since;
@@ -261,7 +278,7 @@ async fn a_held_change_keeps_its_time_and_goes_when_the_registry_recovers() {
 
 #[tokio::test]
 async fn a_map_that_can_not_be_written_to_the_file_is_not_wanted_by_any_instance() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(2, "m1")).await;
     let folder = scene.folder.path().to_owned();
     let away = folder.with_extension("away");
@@ -278,10 +295,14 @@ async fn a_map_that_can_not_be_written_to_the_file_is_not_wanted_by_any_instance
 
 #[tokio::test]
 async fn a_number_that_the_file_had_is_never_given_to_another_map() {
-    let mut scene = Scene::start(None);
+    static BREAKS: AtomicBool = AtomicBool::new(false);
+    let mut scene = Scene::start_syncing(|_| match BREAKS.load(Ordering::SeqCst) {
+        true => Err(io::Error::other("the disk breaks")),
+        false => Ok(()),
+    })
+    .await;
     scene.one(nodes(2, "m1")).await;
-    let works = scene.decider.keeper.sync_folder;
-    scene.decider.keeper.sync_folder = |_| Err(std::io::Error::other("the disk breaks"));
+    BREAKS.store(true, Ordering::SeqCst);
     // In place, but a crash of the machine may undo it: nobody may want it.
     for _ in 0..2 {
         scene.one(nodes(3, "m1")).await;
@@ -294,7 +315,7 @@ async fn a_number_that_the_file_had_is_never_given_to_another_map() {
     // The source takes it back.
     scene.one(nodes(2, "m1")).await;
     assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((1, 2)), 4, 2));
-    scene.decider.keeper.sync_folder = works;
+    BREAKS.store(false, Ordering::SeqCst);
     scene.one(nodes(2, "m1")).await;
     assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((4, 2)), 4, 2));
     assert_eq!(scene.decider.decision().file.as_ref().unwrap().error, None);
@@ -304,7 +325,7 @@ async fn a_number_that_the_file_had_is_never_given_to_another_map() {
 
 #[tokio::test]
 async fn a_lost_map_file_is_written_again_and_counted() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(2, "m1")).await;
     assert!(!scene.decider.check_file().await);
     fs::remove_file(scene.path()).unwrap();
@@ -315,17 +336,17 @@ async fn a_lost_map_file_is_written_again_and_counted() {
 
 #[tokio::test]
 async fn revision_numbers_go_on_after_a_restart() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(2, "m1")).await;
     scene.one(nodes(2, "m2")).await;
-    scene.restart();
+    scene.restart().await;
     scene.one(nodes(3, "m2")).await;
     assert_eq!(scene.wanted(), Some((3, 3)));
 }
 
 #[tokio::test]
 async fn an_optional_source_that_is_still_being_asked_at_a_restart_takes_no_route_away() {
-    let mut scene = Scene::start(Some("n000 pinned\nn001 m1\n"));
+    let mut scene = Scene::start(Some("n000 pinned\nn001 m1\n")).await;
     let mut pins = SourceState::before_first_poll("pins".to_owned(), "http_json".to_owned(), false);
     let mut main = SourceState::before_first_poll("puppetdb".to_owned(), "puppetdb".to_owned(), true);
     main.snapshot =
@@ -342,7 +363,7 @@ async fn an_optional_source_that_is_still_being_asked_at_a_restart_takes_no_rout
 
 #[tokio::test]
 async fn a_hold_that_is_over_is_not_shown_while_the_file_can_not_be_written() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(100, "m1")).await;
     scene.one(nodes(10, "m1")).await;
     scene.held();
@@ -363,7 +384,7 @@ fn the_id_of_a_change_is_the_same_in_every_run_so_that_a_later_sync_can_approve_
 
 #[tokio::test]
 async fn a_pin_is_a_revision_of_its_own_and_goes_without_a_trace() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(2, "m1")).await;
     scene.order(&[("n001", "m9"), ("new", "m2")], &[]);
     scene.one(nodes(2, "m1")).await;
@@ -383,7 +404,7 @@ async fn a_pin_is_a_revision_of_its_own_and_goes_without_a_trace() {
 
 #[tokio::test]
 async fn the_guard_does_not_hold_what_an_operator_ordered() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     let two_masters: EntryMap = nodes(100, "m1").iter().chain([("spare", "m2")]).collect();
     scene.one(two_masters.clone()).await;
     scene.order(&[], &[("m1", None)]);
@@ -397,7 +418,7 @@ async fn the_guard_does_not_hold_what_an_operator_ordered() {
 
 #[tokio::test]
 async fn an_override_comes_into_force_while_an_answer_is_held_and_approving_it_keeps_the_override() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(100, "m1")).await;
     scene.one(nodes(10, "m1")).await;
     let id = scene.held().id.clone();
@@ -414,7 +435,7 @@ async fn an_override_comes_into_force_while_an_answer_is_held_and_approving_it_k
 
 #[tokio::test]
 async fn an_override_hides_no_loss_from_the_guard() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(2, "m1")).await;
     scene.order(&[("n000", "m9"), ("n001", "m9")], &[]);
     scene.one(nodes(2, "m1")).await;
@@ -429,18 +450,18 @@ async fn an_override_hides_no_loss_from_the_guard() {
 #[tokio::test]
 async fn at_a_restart_the_overrides_of_the_store_count_as_in_force() {
     let two_masters = |count| -> EntryMap { nodes(count, "m1").iter().chain([("spare", "m2")]).collect() };
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(two_masters(100)).await;
     scene.order(&[("n000", "m9")], &[("m1", Some("m2"))]);
     scene.one(two_masters(100)).await;
     let before = (scene.wanted(), scene.file());
-    scene.restart();
-    assert_eq!(scene.wanted(), None, "nothing before the sources have spoken");
+    scene.restart().await;
+    assert_eq!((scene.wanted(), scene.file()), before, "the file says it all");
     scene.one(two_masters(100)).await;
     assert!(scene.decider.decision().held.is_none());
     assert_eq!((scene.wanted(), scene.file()), before);
     // And one that ended while Mapsmith did not run is no change of the sources' either.
-    scene.restart();
+    scene.restart().await;
     scene.order(&[], &[]);
     scene.one(two_masters(100)).await;
     assert!(scene.decider.decision().held.is_none());
@@ -448,23 +469,166 @@ async fn at_a_restart_the_overrides_of_the_store_count_as_in_force() {
 }
 
 #[tokio::test]
-async fn an_override_waits_while_the_first_answer_after_a_start_is_held() {
-    let mut scene = Scene::start(None);
-    scene.one(nodes(100, "m1")).await;
-    scene.restart();
-    scene.one(nodes(10, "m1")).await;
-    let id = scene.held().id.clone();
-    scene.order(&[("n001", "m2")], &[]);
-    scene.one(nodes(10, "m1")).await;
-    assert_eq!((scene.wanted(), scene.file().len(), scene.held().id.as_str()), (None, 100, id.as_str()));
-    scene.decider.approve(&id).unwrap();
-    scene.one(nodes(10, "m1")).await;
-    assert_eq!((scene.wanted(), scene.file()[1].as_str()), (Some((2, 10)), "n001 m2"));
+async fn a_restart_during_an_outage_goes_on_with_the_last_good_map() {
+    let silent: &[(&str, bool, Option<EntryMap>)] = &[("puppetdb", true, None)];
+    let empty: &[(&str, bool, Option<EntryMap>)] = &[("puppetdb", true, Some(EntryMap::default()))];
+    for outage in [silent, empty] {
+        let mut scene = Scene::start(None).await;
+        scene.one(nodes(200, "m1")).await;
+        scene.restart().await;
+        assert_eq!(scene.wanted(), Some((1, 200)), "from the first moment on");
+        scene.answer(outage).await;
+        assert_eq!(scene.wanted(), Some((1, 200)));
+        let decision = scene.decider.decision();
+        assert!(!decision.waiting_for.is_empty() || decision.held.is_some(), "what is missing is said");
+        // A lost file is written again, and what an operator orders comes into force.
+        fs::remove_file(scene.path()).unwrap();
+        assert!(scene.decider.check_file().await);
+        assert_eq!(scene.file().len(), 200);
+        scene.order(&[("n001", "m2")], &[]);
+        scene.answer(outage).await;
+        assert_eq!((scene.wanted(), scene.file()[1].as_str()), (Some((2, 200)), "n001 m2"));
+        assert_eq!(scene.causes(), ["override"]);
+        // The end of the outage is no change beyond the override's.
+        scene.one(nodes(200, "m1")).await;
+        assert_eq!((scene.wanted(), scene.decider.decision().held.as_ref()), (Some((2, 200)), None));
+        assert!(scene.decider.decision().waiting_for.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn overrides_that_end_after_a_restart_during_an_outage_bring_back_what_the_sources_had_said() {
+    let said: EntryMap = [("a", "m1"), ("b", "m1"), ("c", "m2")].into_iter().collect();
+    let mut scene = Scene::start(None).await;
+    scene.order(&[("a", "m3"), ("new", "m3")], &[("m2", Some("m1"))]);
+    scene.one(said.clone()).await;
+    assert_eq!(scene.file(), ["a m3", "b m1", "c m1", "new m3"]);
+    // The registry goes on under the overrides.
+    let moved: EntryMap = [("a", "m4"), ("b", "m1"), ("c", "m2")].into_iter().collect();
+    scene.one(moved.clone()).await;
+    scene.restart().await;
+    scene.order(&[], &[("m2", Some("m1"))]);
+    scene.answer(&[("puppetdb", true, None)]).await;
+    assert_eq!(scene.file(), ["a m4", "b m1", "c m1"]);
+    // Ended while Mapsmith did not run.
+    scene.order(&[], &[]);
+    scene.restart().await;
+    scene.answer(&[("puppetdb", true, None)]).await;
+    assert_eq!(scene.file(), ["a m4", "b m1", "c m2"]);
+    let before = scene.wanted();
+    scene.one(moved).await;
+    assert_eq!(scene.wanted(), before, "the sources had said just that");
+}
+
+#[tokio::test]
+async fn a_file_that_mapsmith_did_not_write_changes_no_memory_before_an_answer_confirms_it() {
+    let mut scene = Scene::start(Some("n000 m1\nn001 m1\n")).await;
+    scene.order(&[("n000", "m2")], &[]);
+    scene.answer(&[("puppetdb", true, None)]).await;
+    assert_eq!((scene.wanted(), scene.file()), (None, vec!["n000 m1".to_owned(), "n001 m1".to_owned()]));
+    scene.order(&[], &[]);
+    scene.one(nodes(2, "m1")).await;
+    assert_eq!(scene.wanted(), Some((0, 2)));
+    scene.restart().await;
+    assert_eq!(scene.wanted(), Some((0, 2)), "now it is the last good map");
+}
+
+#[tokio::test]
+async fn a_map_file_that_became_a_fifo_is_an_error_and_ends_with_it() {
+    let mut scene = Scene::start(None).await;
+    scene.one(nodes(2, "m1")).await;
+    fs::remove_file(scene.path()).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, scene.path(), mode).unwrap();
+    assert!(scene.decider.check_file().await);
+    assert!(scene.file_error().unwrap().contains("not a regular file"), "{:?}", scene.file_error());
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!(scene.wanted(), Some((1, 2)), "what is not in the file comes into no memory");
+    assert!(scene.file_error().unwrap().contains("not a regular file"), "{:?}", scene.file_error());
+    fs::remove_file(scene.path()).unwrap();
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file().len(), scene.file_error()), (Some((2, 3)), 3, None));
+}
+
+#[tokio::test]
+async fn a_file_system_that_hangs_is_an_error_within_seconds_and_no_write_overtakes_another() {
+    static HANGS: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+    let mut scene = Scene::start_syncing(|_| {
+        let hangs = HANGS.0.lock().unwrap();
+        drop(HANGS.1.wait_while(hangs, |hangs| *hangs).unwrap());
+        Ok(())
+    })
+    .await;
+    scene.one(nodes(2, "m1")).await;
+    *HANGS.0.lock().unwrap() = true;
+    let bound = std::mem::replace(&mut scene.decider.access.bound, Duration::from_millis(10));
+    scene.one(nodes(3, "m1")).await;
+    assert!(scene.file_error().unwrap().contains("no answer within 10ms"), "{:?}", scene.file_error());
+    scene.one(nodes(4, "m1")).await;
+    assert!(scene.file_error().unwrap().contains("still gives no answer"), "{:?}", scene.file_error());
+    assert_eq!(scene.wanted(), Some((1, 2)));
+    *HANGS.0.lock().unwrap() = false;
+    HANGS.1.notify_all();
+    scene.decider.access.bound = bound;
+    while scene.file_error().is_some() {
+        scene.one(nodes(4, "m1")).await;
+    }
+    assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((3, 4)), 3, 4), "2 was another map's number");
+}
+
+#[tokio::test]
+async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_told_to() {
+    let mut scene = Scene::start(None).await;
+    scene.one(nodes(2, "m1")).await;
+    let other = |number: u64| {
+        let header = format!("# Written by Mapsmith: changes by hand are overwritten. Revision {number}");
+        format!("{header}\n# Writer: pid 7 on elsewhere.example.com (site fra)\nn000 m7\nn001 m1\n")
+    };
+    fs::write(scene.path(), other(2)).unwrap();
+    // Found at a look at the file, or at a write.
+    scene.decider.check_file().await;
+    let read_only = |scene: &Scene| scene.decider.decision().read_only.clone();
+    assert_eq!(read_only(&scene).unwrap(), "pid 7 on elsewhere.example.com (site fra)");
+    assert_eq!(scene.wanted(), None);
+    scene.one(nodes(3, "m1")).await;
+    scene.order(&[("n000", "m9")], &[]);
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!((scene.wanted(), scene.file()), (None, vec!["n000 m7".to_owned(), "n001 m1".to_owned()]));
+    // A start finds a file that stands still: its writer has ended.
+    scene.restart().await;
+    assert_eq!((read_only(&scene), scene.wanted()), (None, Some((2, 2))));
+    fs::write(scene.path(), other(3)).unwrap();
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!(scene.wanted(), None, "it has not: the file moves");
+    assert!(read_only(&scene).is_some());
+    // Told to take over, it goes on from there.
+    let keeper = MapFileKeeper::new(&scene.path());
+    scene.decider = Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap().take_over();
+    scene.answer(&[("puppetdb", true, None)]).await;
+    assert!(fs::read_to_string(scene.path()).unwrap().contains(&format!("pid {} on", std::process::id())));
+    scene.one(nodes(3, "m1")).await;
+    assert_eq!((read_only(&scene), scene.wanted(), scene.file()[0].as_str()), (None, Some((5, 3)), "n000 m9"));
+}
+
+#[tokio::test]
+async fn the_map_file_names_its_writer_from_the_first_decision_after_a_start() {
+    let here = map_file::this_process(None);
+    let gone = Writer { pid: u32::MAX, ..here.clone() };
+    for writer in [format!("# Writer: {gone}\n"), String::new()] {
+        let text = format!("# Written by Mapsmith: changes by hand are overwritten. Revision 4\n{writer}n000 m1\nn001 m1\n");
+        let mut scene = Scene::start(Some(&text)).await;
+        // The sources say nothing yet, and what the file says is in force.
+        scene.answer(&[("puppetdb", true, None)]).await;
+        assert_eq!(scene.wanted(), Some((4, 2)));
+        let written = fs::read_to_string(scene.path()).unwrap();
+        assert!(written.contains(&format!("# Writer: {here}\n")), "a second Mapsmith would take it for its own: {written}");
+        assert_eq!((scene.file_number(), scene.file()), (4, vec!["n000 m1".to_owned(), "n001 m1".to_owned()]));
+    }
 }
 
 #[tokio::test]
 async fn an_override_that_can_not_be_written_to_the_file_comes_into_force_when_it_can() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(nodes(2, "m1")).await;
     let folder = scene.folder.path().to_owned();
     let away = folder.with_extension("moved");
@@ -481,7 +645,7 @@ async fn an_override_that_can_not_be_written_to_the_file_comes_into_force_when_i
 
 #[tokio::test]
 async fn drained_masters_that_keep_their_nodes_are_told_for_as_long_as_they_do() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.order(&[], &[("m1", None)]);
     scene.one(nodes(3, "m1")).await;
     assert_eq!((scene.wanted(), scene.decider.decision().stuck.as_slice()), (Some((1, 3)), &["m1".to_owned()][..]));
@@ -495,25 +659,25 @@ async fn drained_masters_that_keep_their_nodes_are_told_for_as_long_as_they_do()
 #[tokio::test]
 async fn an_override_that_was_stored_but_never_came_into_the_file_is_not_held_at_the_next_start() {
     let two_masters: EntryMap = nodes(100, "m1").iter().chain([("spare", "m2")]).collect();
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.one(two_masters.clone()).await;
     // Ordered, and killed before the file was written.
     scene.order(&[], &[("m1", None)]);
-    scene.restart();
+    scene.restart().await;
     scene.one(two_masters.clone()).await;
     assert!(scene.decider.decision().held.is_none());
     assert_eq!(scene.decider.decision().in_force.as_ref().unwrap().entries.load(), [("m2", 101)]);
     // What the sources lost is held all the same.
-    scene.restart();
+    scene.restart().await;
     scene.one(nodes(10, "m2")).await;
-    assert_eq!((scene.held().counts.removed, scene.wanted()), (91, None));
+    assert_eq!((scene.held().counts.removed, scene.wanted()), (91, Some((2, 101))));
 }
 
 #[tokio::test]
 async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one_in() {
     let folder = tempfile::tempdir().unwrap();
     let keeper = MapFileKeeper::new(&folder.path().join("n.map"));
-    let decider = Decider::start(Limits::default(), keeper, Arc::default()).unwrap();
+    let decider = Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
     let state = |name: &str, answered, map: EntryMap| {
         let mut state = SourceState::before_first_poll(name.to_owned(), "file".to_owned(), true);
         (state.answered, state.status.last_poll) =
@@ -533,6 +697,7 @@ async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one
         Inputs { sources: vec![first, second], overrides: ordered, targets: Vec::new(), approvals },
         hour,
         outputs,
+        crate::heartbeat::Heartbeat::unwatched(),
         stop.clone(),
     ));
     let revision = |decision: &Decision| {
@@ -557,7 +722,7 @@ async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one
 
 /// A scene whose instance has these masters, where entries that point nowhere are held.
 async fn holding(masters: &[(&str, bool)], map: EntryMap) -> Scene {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.decider = scene.decider.with_actions(Actions { unknown: Action::Hold, not_ready: Action::Keep });
     scene.decider.see(vec![Arc::new(masters.iter().copied().collect())]);
     scene.one(map).await;
@@ -616,7 +781,7 @@ async fn who_approves_what_the_guard_holds_is_told_of_entries_that_point_nowhere
 
 #[tokio::test]
 async fn what_was_left_out_is_not_let_in_while_it_is_there_and_not_ready() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.decider = scene.decider.with_actions(Actions { unknown: Action::LeaveOut, not_ready: Action::Hold });
     let said: EntryMap = [("a", "m1"), ("b", "m2")].into_iter().collect();
     for (masters, file) in [
@@ -633,7 +798,7 @@ async fn what_was_left_out_is_not_let_in_while_it_is_there_and_not_ready() {
 
 #[tokio::test]
 async fn servers_that_flap_make_no_instance_look_again_unless_the_map_changes() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     let map: EntryMap = [("a", "m1"), ("b", "m2")].into_iter().collect();
     scene.one(map).await;
     let mut state = SourceState::before_first_poll("puppetdb".to_owned(), "file".to_owned(), true);

@@ -218,7 +218,8 @@ fn a_held_sync_touches_nothing_until_exactly_that_change_is_approved() {
     let output = config.cli(&["sync"]);
     let held = text(&output, 4);
     assert_text!(held, @"
-    revision 1 stays in the map file; no instance was touched
+    revision 1: nothing changed
+    instance edge1: in step with revision 1; already in memory
     HELD BY THE GUARD: nothing of this change is applied
       the change would remove 30 of the 40 entries in force (75.0%), guard.max_removed allows 20%
       since [TIME] ([AGE] ago): 40 entries in force, 10 held: 0 added, 0 moved, 30 removed

@@ -95,7 +95,7 @@ fn a_status_while_a_required_source_is_waited_for() {
     revision   0 (the map file as it was found), 3 entries
     masters    master1 3
     map file   [GATEWAY]/node-master.map
-    WAITING for a first answer of registry: nothing is applied until then
+    WAITING for an answer of registry: nothing is applied until then
 
     sources
       registry  http_json  no answer yet    last poll FAILED [AGE] ago after [N] ms
@@ -104,6 +104,17 @@ fn a_status_while_a_required_source_is_waited_for() {
     instances
       edge1  connected, no map wanted yet (HAProxy [VERSION], pid [PID])
     ");
+}
+
+#[test]
+fn a_reload_names_the_source_that_does_not_answer_in_time_and_calls_it_answered_nowhere() {
+    let (scene, mapsmith) = start();
+    scene.registry.hangs();
+    let output = text(&mapsmith.cli(&["reload", "--wait", "1s"]), 1);
+    assert!(output.starts_with("no answer within 1s from: registry\n"), "{output}");
+    assert!(output.contains("  source registry: no answer yet\n") && !output.contains("answered"), "{output}");
+    let (status, problem) = mapsmith.post("/v1/reload?wait=1s");
+    assert_eq!((status, &problem["report"]["sources"][0]["answered"]), (502, &json!(false)), "{problem:#}");
 }
 
 #[test]

@@ -23,6 +23,10 @@ pub struct Config {
     directory: TempDir,
     /// `NAME=value`.
     environment: Vec<String>,
+    /// Of `mapsmith run`.
+    arguments: Vec<String>,
+    /// The soft and the hard limit of open files, like `64:256`; none leaves the test's own.
+    open_files: Option<String>,
 }
 
 impl Config {
@@ -48,6 +52,18 @@ impl Config {
         self
     }
 
+    /// Gives `mapsmith run` an argument.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Sets the soft and the hard limit of the files that the daemon may have open.
+    pub fn open_files(mut self, soft: usize, hard: usize) -> Self {
+        self.open_files = Some(format!("{soft}:{hard}"));
+        self
+    }
+
     /// Starts `mapsmith run`; returns when its API listens.
     pub fn start(self) -> Mapsmith {
         let (process, address) = self.launch();
@@ -61,7 +77,10 @@ impl Config {
         let path = self.path();
         let mut command = vec!["env", "-u", "RUST_LOG"];
         command.extend(self.environment.iter().map(String::as_str));
+        let limit = self.open_files.as_ref().map(|limit| format!("--nofile={limit}"));
+        command.extend(limit.iter().flat_map(|limit| ["prlimit", limit]));
         command.extend([BINARY, "run", "-c", path.to_str().expect("a folder named in UTF-8")]);
+        command.extend(self.arguments.iter().map(String::as_str));
         let ending = Ending { remove: Some(self.directory.path().to_owned()), ..Ending::default() };
         let mut process = Process::start(&command, &log, ending);
         let address = eventually("mapsmith says that its API listens, or ends", PATIENCE, || {
@@ -85,7 +104,7 @@ impl Mapsmith {
     /// Writes a configuration: what a test gives, and an API on a free port unless it gives an `[api]` itself.
     pub fn config(toml: &str) -> Config {
         let directory = tempfile::Builder::new().prefix("mapsmith-").tempdir().expect("a temporary folder");
-        let config = Config { directory, environment: Vec::new() };
+        let config = Config { directory, environment: Vec::new(), arguments: Vec::new(), open_files: None };
         let api = if toml.contains("[api]") { "" } else { "\n[api]\nlisten = \"127.0.0.1:0\"\n" };
         fs::write(config.path(), format!("{toml}{api}")).expect("the configuration can be written");
         config
@@ -151,6 +170,11 @@ impl Mapsmith {
     pub fn restart(&mut self) {
         self.kill();
         (self.process, self.address) = self.config.launch();
+    }
+
+    /// Where its API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn id(&self) -> u32 {

@@ -35,3 +35,14 @@ impl Random {
         &from[self.below(from.len())]
     }
 }
+
+/// The seed of this run of the tests: property tests draw from it by themselves, every other test by this.
+///
+/// # Panics
+/// Where Cargo did not set it.
+pub fn seed() -> u64 {
+    let value = std::env::var("PROPTEST_RNG_SEED").unwrap_or_default();
+    value
+        .parse()
+        .unwrap_or_else(|_| panic!("PROPTEST_RNG_SEED is {value:?}, no number: .cargo/config.toml sets it where Cargo runs"))
+}

@@ -99,8 +99,8 @@ pub fn reload(mapsmith: &Mapsmith) -> Value {
 /// `mapsmith_source_entries{source="registry"}`.
 pub fn metric(mapsmith: &Mapsmith, series: &str) -> Option<f64> {
     let (_, text) = mapsmith.get("/metrics");
-    let text = text.as_str().expect("the exposition is no JSON").to_owned();
-    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    // An error of the API is JSON.
+    text.as_str()?.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// What a program printed on standard output, and its exit code.

@@ -13,14 +13,14 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(file: Option<&EntryMap>) -> Self {
+    async fn start(file: Option<&EntryMap>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n.map");
         if let Some(entries) = file {
             let text: String = entries.iter().map(|(node, master)| format!("{node} {master}\n")).collect();
             std::fs::write(&path, text).unwrap();
         }
-        let decider = Decider::start(Limits::default(), MapFileKeeper::new(&path), Arc::default()).unwrap().with_hold(HOLD);
+        let decider = Decider::start(Limits::default(), MapFileKeeper::new(&path), Arc::default()).await.unwrap().with_hold(HOLD);
         Self { _folder: folder, decider }
     }
 
@@ -50,7 +50,7 @@ fn nodes(numbers: std::ops::Range<usize>) -> EntryMap {
 
 #[tokio::test]
 async fn a_map_that_grows_beyond_measure_is_held_and_the_way_back_never() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     assert!(!scene.says(0, &nodes(0..200)).await);
     assert!(scene.says(60, &nodes(0..30_200)).await);
     assert!(scene.reason().contains("add 30000 to the 200 entries in force") && scene.reason().contains("guard.max_added"));
@@ -64,7 +64,7 @@ async fn a_map_that_grows_beyond_measure_is_held_and_the_way_back_never() {
 
 #[tokio::test]
 async fn what_was_in_force_an_hour_ago_is_no_way_back_any_more() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.says(0, &nodes(0..200)).await;
     assert!(!scene.says(60, &nodes(0..9_000)).await, "small maps may grow");
     assert!(scene.says(60 + 3600, &nodes(0..200)).await);
@@ -73,7 +73,7 @@ async fn what_was_in_force_an_hour_ago_is_no_way_back_any_more() {
 
 #[tokio::test]
 async fn a_fifth_less_at_each_poll_is_held_at_the_second_poll_until_the_first_is_an_hour_old() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.says(0, &nodes(0..200)).await;
     assert!(!scene.says(60, &nodes(0..160)).await);
     assert!(scene.says(120, &nodes(0..128)).await);
@@ -88,7 +88,7 @@ async fn a_fifth_less_at_each_poll_is_held_at_the_second_poll_until_the_first_is
 
 #[tokio::test]
 async fn the_same_few_nodes_that_go_and_come_back_never_add_up() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.says(0, &nodes(0..200)).await;
     for minute in 1..50 {
         assert!(!scene.says(60 * minute, &nodes(0..if minute % 2 == 0 { 200 } else { 165 })).await, "minute {minute}");
@@ -98,7 +98,7 @@ async fn the_same_few_nodes_that_go_and_come_back_never_add_up() {
 #[tokio::test]
 async fn a_map_of_other_keys_is_held_at_any_size_after_a_restart_too() {
     for size in [1, 3, 19, 40] {
-        let mut scene = Scene::start(Some(&nodes(0..size)));
+        let mut scene = Scene::start(Some(&nodes(0..size))).await;
         for second in [0, 60] {
             assert!(scene.says(second, &nodes(100..100 + 2 * size)).await);
             assert!(scene.reason().contains("replace every key"), "{}", scene.reason());
@@ -111,7 +111,7 @@ async fn a_map_of_other_keys_is_held_at_any_size_after_a_restart_too() {
 
 #[tokio::test]
 async fn a_change_that_leads_too_many_entries_nowhere_is_held_until_there_is_something() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     scene.decider.limits.max_moved = "100%".parse().unwrap();
     let targets = |masters: &[&str]| vec![Arc::new(masters.iter().map(|master| (*master, true)).collect())];
     scene.decider.see(targets(&["m1"]));
@@ -138,7 +138,7 @@ async fn a_change_that_leads_too_many_entries_nowhere_is_held_until_there_is_som
 
 #[tokio::test]
 async fn a_disputed_node_stays_where_it_is_and_a_new_one_is_routed_all_the_same() {
-    let mut scene = Scene::start(Some(&[("a", "m2"), ("b", "m1")].into_iter().collect()));
+    let mut scene = Scene::start(Some(&[("a", "m2"), ("b", "m1")].into_iter().collect())).await;
     let disputed = |nodes: &[&str]| {
         let mut builder = EntryMapBuilder::new();
         for (node, master) in [("a", "m1"), ("a", "m2"), ("b", "m1"), ("c", "m2"), ("c", "m1")] {
@@ -170,7 +170,7 @@ fn dispute_all(map: &EntryMap) -> EntryMap {
 
 #[tokio::test]
 async fn a_node_that_flaps_stays_where_it_is_while_the_others_move_and_goes_when_it_has_been_still() {
-    let mut scene = Scene::start(None);
+    let mut scene = Scene::start(None).await;
     let with = |flapping: &'static str, other: &'static str| -> EntryMap {
         nodes(0..30).iter().chain([("flaps", flapping), ("other", other)]).collect()
     };

@@ -1,0 +1,109 @@
+//! Signs of life: whether each of the daemon's tasks still moves.
+//!
+//! A task that waits for something that never ends looks like one with nothing to do. So each task says that it is there whenever it
+//! begins something, and every second while it waits for work; one that is stuck in its work says nothing.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+/// How often a task that waits for work says that it is there.
+pub const EVERY: Duration = Duration::from_secs(1);
+
+/// The tasks of one daemon, by name.
+#[derive(Debug, Clone)]
+pub struct Heartbeats {
+    start: Instant,
+    tasks: Arc<Mutex<BTreeMap<String, Heartbeat>>>,
+}
+
+/// One task's signs of life.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    start: Instant,
+    /// Milliseconds from `start` to the last one.
+    last: Arc<AtomicU64>,
+}
+
+impl Default for Heartbeats {
+    fn default() -> Self {
+        Self { start: Instant::now(), tasks: Arc::default() }
+    }
+}
+
+impl Heartbeats {
+    /// A task's own, which begins to age now.
+    pub fn of(&self, task: impl Into<String>) -> Heartbeat {
+        let heartbeat = Heartbeat { start: self.start, last: Arc::default() };
+        heartbeat.beat();
+        // Nothing panics while it holds the lock.
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.insert(task.into(), heartbeat.clone());
+        heartbeat
+    }
+
+    /// How long ago each task gave its last sign of life.
+    pub fn ages(&self) -> Vec<(String, Duration)> {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.iter().map(|(task, heartbeat)| (task.clone(), heartbeat.age())).collect()
+    }
+}
+
+impl Heartbeat {
+    /// One that nobody looks at, for a task that is tried alone.
+    pub fn unwatched() -> Self {
+        Heartbeats::default().of("")
+    }
+
+    /// The task moves.
+    pub fn beat(&self) {
+        self.last.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long ago that was, to the millisecond.
+    pub fn age(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+    }
+
+    /// Waits for work. Dropping the future drops what it waits for.
+    pub async fn waiting<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            self.beat();
+            tokio::select! {
+                biased;
+                result = &mut work => {
+                    self.beat();
+                    return result;
+                }
+                () = sleep(EVERY) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_is_stuck_in_its_work_ages_and_one_that_waits_for_work_does_not() {
+        let heartbeats = Heartbeats::default();
+        let (stuck, waits) = (heartbeats.of("stuck"), heartbeats.of("waits"));
+        let task = tokio::spawn(async move { waits.waiting(std::future::pending::<()>()).await });
+        let age = |task: &str| heartbeats.ages().into_iter().find(|(name, _)| name == task).expect("it has one").1;
+        // The ages of both at one moment, until the one that waits has said again that it is there.
+        let began = stuck.age();
+        while age("stuck") < began + EVERY + EVERY / 2 || age("waits") >= EVERY {
+            tokio::task::yield_now().await;
+        }
+        assert!(age("stuck") > age("waits"));
+        stuck.beat();
+        assert!(age("stuck") < EVERY);
+        task.abort();
+    }
+}
