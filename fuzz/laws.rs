@@ -298,6 +298,14 @@ pub fn map_file(text: &[u8]) {
     assert!(file.rejected.iter().map(|(line, _)| *line).is_sorted(), "{:?}", file.rejected);
     harmless_said(&file);
     round_trip(&file);
+    // As a source it is the same map or none at all.
+    let source = SOURCES.iter().find(|source| source.name == "file").expect("one of these sources");
+    let answer = whatever_the_pieces(text, |pieces| source::read_map(source, false, pieces.iter().copied()));
+    entries_are_harmless(&answer);
+    if let Ok((entries, _)) = answer {
+        let plain = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        assert_eq!(entries, map_file::parse(plain).entries);
+    }
 }
 
 /// What the comments say goes to commands once a pin ends.
@@ -443,6 +451,10 @@ static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
         name = "object"
         type = "http_json"
         url = "http://localhost"
+        [[source]]
+        name = "file"
+        type = "file"
+        path = "nodes.map"
     "#;
     Settings::of_text(Path::new("/mapsmith.toml"), text, []).expect("these settings are right").sources
 });
@@ -454,7 +466,7 @@ pub fn answers(text: &[u8]) {
     let value = serde_json::from_slice::<Value>(plain);
     // A control character within a text costs a row at most.
     let harmless: Vec<_> = plain.iter().map(|byte| if *byte < 0x20 { b' ' } else { *byte }).collect();
-    for source in SOURCES.iter() {
+    for source in SOURCES.iter().filter(|source| source.name != "file") {
         let fields = match source.name.as_str() {
             "puppetdb" => Some(("certname", "producer")),
             "list" => Some(("node", "master")),

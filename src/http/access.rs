@@ -26,7 +26,8 @@ impl Token {
     /// When the file can't be read or is empty.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("api.token_file {}: {error}", path.display()))?;
-        match text.trim() {
+        // Some editors put a byte order mark there.
+        match text.trim_start_matches('\u{feff}').trim() {
             "" => Err(format!("api.token_file {}: the file is empty", path.display())),
             token => Ok(Self(token.to_owned())),
         }

@@ -26,6 +26,9 @@ struct Way {
     folders: BTreeMap<PathBuf, (u64, u64)>,
     /// What is looked up in them: folders, links, and the file.
     entries: BTreeSet<PathBuf>,
+    /// The folders that hold a link, and the last one: a change of what the file is shows there. In the others only what removes a folder
+    /// below, which shows there, too.
+    telling: BTreeSet<PathBuf>,
 }
 
 impl Way {
@@ -34,7 +37,7 @@ impl Way {
         let mut way = Self::default();
         let mut left: Vec<OsString> = Vec::new();
         push(&mut left, &std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-        let (mut at, mut links) = (PathBuf::from("/"), 0);
+        let (mut at, mut last, mut links) = (PathBuf::from("/"), PathBuf::from("/"), 0);
         while let Some(name) = left.pop() {
             if name == "/" {
                 at = PathBuf::from("/");
@@ -48,8 +51,10 @@ impl Way {
             way.folders.insert(at.clone(), (folder.dev(), folder.ino()));
             let entry = at.join(name);
             way.entries.insert(entry.clone());
+            last.clone_from(&at);
             match std::fs::read_link(&entry) {
                 Ok(target) => {
+                    way.telling.insert(at.clone());
                     links += 1;
                     if links > MOST_LINKS {
                         break;
@@ -60,6 +65,7 @@ impl Way {
                 Err(_) => at = entry,
             }
         }
+        way.telling.insert(last);
         way
     }
 }
@@ -105,7 +111,7 @@ impl FileWatch {
     /// Watches what is on the way now. Blocks.
     ///
     /// # Errors
-    /// Why something can't be watched; changes there show at the next poll only.
+    /// Why a folder can't be watched whose changes show nowhere else but at the next poll.
     pub(super) fn arm(&mut self) -> Result<(), String> {
         let way = Way::to(&self.path);
         if self.covers(&way) {
@@ -123,7 +129,9 @@ impl FileWatch {
         let mut watcher = watcher.map_err(|error| error.to_string())?;
         let mut gap = None;
         for folder in way.folders.keys() {
-            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive)
+                && way.telling.contains(folder)
+            {
                 gap = Some(format!("{}: {error}", folder.display()));
             }
         }
@@ -159,22 +167,25 @@ mod tests {
         symlink("releases/7", root.join("current")).unwrap();
         symlink(root.join("shared/nodes.map"), root.join("releases/7/data/nodes.map")).unwrap();
         symlink("loop", root.join("loop")).unwrap();
-        for (path, folders, missing) in [
+        for (path, folders, telling, entry) in [
             (
                 "current/data/nodes.map",
                 &["", "releases", "releases/7", "releases/7/data", "shared"][..],
-                Some("shared/nodes.map"),
+                &["", "releases/7/data", "shared"][..],
+                "shared/nodes.map",
             ),
-            ("current/../6/nodes.map", &["", "releases"], Some("releases/6")),
-            ("./gone/nodes.map", &[""], Some("gone")),
-            ("loop", &[""], Some("loop")),
+            ("current/../6/nodes.map", &["", "releases"], &["", "releases"], "releases/6"),
+            ("./gone/nodes.map", &[""], &[""], "gone"),
+            ("loop", &[""], &[""], "loop"),
         ] {
             let way = Way::to(&root.join(path));
             let below: Vec<_> = way.folders.keys().filter(|path| path.starts_with(&root)).cloned().collect();
             let expected: Vec<_> =
                 folders.iter().map(|name| root.join(name)).map(|path| path.components().collect()).collect::<Vec<PathBuf>>();
             assert_eq!(below, expected, "{path}");
-            assert!(missing.is_none_or(|name| way.entries.contains(&root.join(name))), "{path}: {:?}", way.entries);
+            let telling: BTreeSet<PathBuf> = telling.iter().map(|name| root.join(name).components().collect()).collect();
+            assert_eq!(way.telling, telling, "{path}");
+            assert!(way.entries.contains(&root.join(entry)), "{path}: {:?}", way.entries);
             assert!(way.folders.contains_key(Path::new("/")), "{path}");
         }
     }
