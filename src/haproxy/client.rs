@@ -539,22 +539,37 @@ impl TableClient {
         self.client.judge(table::TABLES, table::tables).await
     }
 
-    /// Lists the rows one by one as they come, so that a table of any size is read in little memory; returns its size.
+    /// Lists the rows one by one as they come, about `most` of them: the rest is not read, so that a table of any size costs no more.
+    /// Returns the table's size, and how many rows it has beyond those that were listed.
     ///
     /// # Errors
-    /// As every command; a listing that ends early is an error whatever was taken until then, and so is one that does not end.
-    pub async fn list(&self, mut each: impl FnMut(Row)) -> Result<TableSize, RuntimeError> {
+    /// As every command; a listing that ends early is an error whatever was taken until then.
+    pub async fn list(&self, most: usize, mut each: impl FnMut(Row)) -> Result<(TableSize, u64), RuntimeError> {
         let line = self.table.show();
-        let mut rows = Rows::new();
-        // A table may be of any size up to the bound.
-        let mut bound = RowBound::new(MOST_ROWS);
-        let whole = bound;
-        let take = |bytes: &[u8]| {
-            rows.feed(bytes, &mut each)?;
-            bound.take(bytes)
+        let line = line.as_bytes();
+        let mut connection = self.client.connect().await?;
+        self.client.send(&mut connection, line).await?;
+        let (mut rows, mut buffer) = (Rows::new(), Vec::with_capacity(READ_BUFFER));
+        let refused = |error| self.client.refused(line, error);
+        let whole = RowBound::new(most).time(self.client.bound);
+        let receive = async {
+            while self.client.read(&mut connection, line, &mut buffer).await? > 0 {
+                rows.feed(&buffer, &mut each).map_err(refused)?;
+                buffer.clear();
+                if rows.count() >= most as u64
+                    && let Some(head) = rows.head()
+                {
+                    // The end of the listing may be here too; either way so many are left.
+                    return Ok(Some((head.clone(), head.used.saturating_sub(rows.count()))));
+                }
+            }
+            Ok(None)
         };
-        self.client.receive_rows(line.as_bytes(), whole, take).await?;
-        rows.finish().map_err(|error| self.client.refused(line.as_bytes(), error))
+        let endless = || RuntimeError::Endless { address: self.client.address.to_string(), command: shown(line), waited: whole };
+        match timeout(whole, receive).await.unwrap_or_else(|_| Err(endless()))? {
+            Some(left) => Ok(left),
+            None => rows.finish().map(|size| (size, 0)).map_err(refused),
+        }
     }
 
     /// Forgets keys, as many a line as fit; one that is not there is forgotten too. Returns how many stay, because a request

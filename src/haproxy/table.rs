@@ -115,6 +115,7 @@ pub struct Row {
 pub struct Rows {
     carry: Vec<u8>,
     head: Option<TableSize>,
+    rows: u64,
     ended: bool,
 }
 
@@ -122,6 +123,16 @@ impl Rows {
     /// Nothing read yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// How many rows were read so far.
+    pub fn count(&self) -> u64 {
+        self.rows
+    }
+
+    /// The table's size, once the head was read.
+    pub fn head(&self) -> Option<&TableSize> {
+        self.head.as_ref()
     }
 
     /// Takes the next bytes; calls `each` with every whole row.
@@ -154,6 +165,7 @@ impl Rows {
         } else if line.is_empty() {
             self.ended = true;
         } else {
+            self.rows += 1;
             each(row(line).ok_or_else(|| unreadable(line))?);
         }
         Ok(())

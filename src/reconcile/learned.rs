@@ -25,13 +25,19 @@ use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_LEFT_OUT, LEARNED_OLDEST_AGE, 
 
 /// After a reading the table is left alone for so many times what it took: a huge table must not become HAProxy's main work.
 const REST_FACTOR: u32 = 10;
-/// The longest rest.
+/// The longest such rest.
 const LONGEST_REST: Duration = Duration::from_secs(10);
+/// And for so long for each row that was read, whatever that took: nor must it become ours. Two seconds at the default bound.
+const REST_A_ROW: Duration = Duration::from_micros(100);
+/// So many rows are read for each route that may be kept: keys come from clients' headers, and those that are no node must not hide
+/// the others.
+const ROWS_A_ROUTE: usize = 2;
 
 /// A route as it was first seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
-    master: String,
+    /// One copy a master and reading, however many nodes have it.
+    master: Arc<str>,
     since: Timestamp,
     /// What the map had for the node then: only another answer than that is a newer one.
     mapped: Option<String>,
@@ -42,11 +48,11 @@ struct Known {
 impl Known {
     /// Whether the route is settled, now that the map has `mapped` for the node, with these overrides in it.
     fn settled_by(&self, mapped: Option<&str>, node: &str, overrides: &Overrides) -> Option<Settled> {
-        let master = self.master.as_str();
+        let master = &*self.master;
         if mapped != Some(master) && (overrides.pin(node).is_some() || overrides.drain(master).is_some()) {
             return Some(Settled::Overridden);
         }
-        if mapped == Some(self.master.as_str()) {
+        if mapped == Some(master) {
             Some(Settled::Agreed)
         } else if mapped != self.mapped.as_deref() {
             Some(Settled::Contradicted)
@@ -56,11 +62,13 @@ impl Known {
     }
 }
 
+/// A row that can be a route: node, master and for how long HAProxy keeps it.
+type RouteRow = (String, Arc<str>, Duration);
+
 /// What one reading of the table brought.
 #[derive(Debug, Default)]
 struct Rows {
-    /// Node, master and for how long HAProxy keeps it, of every row that can be a route.
-    routes: Vec<(String, String, Duration)>,
+    routes: Vec<RouteRow>,
     /// Rows that can be none.
     odd: u64,
     /// Rows beyond the bound.
@@ -75,6 +83,8 @@ pub struct LearnedTable {
     known: FxHashMap<String, Known>,
     routes: Arc<[LearnedRoute]>,
     rests_until: Instant,
+    /// Rows that were read at the last look.
+    rows: u32,
     status: LearnedStatus,
     look_early: LookEarly,
 }
@@ -102,6 +112,7 @@ impl LearnedTable {
             known: FxHashMap::default(),
             routes: Arc::new([]),
             rests_until: Instant::now(),
+            rows: 0,
             status: LearnedStatus {
                 table: table.clone(),
                 routes: 0,
@@ -129,7 +140,8 @@ impl LearnedTable {
         }
         let began = Instant::now();
         let error = self.read_and_forget(map, overrides, now).await.err().map(|error| error.to_string());
-        self.rests_until = Instant::now() + (began.elapsed() * REST_FACTOR).min(LONGEST_REST);
+        let rest = (began.elapsed() * REST_FACTOR).min(LONGEST_REST).max(REST_A_ROW * self.rows);
+        self.rests_until = Instant::now() + rest;
         let (instance, table) = (&self.instance, &self.status.table);
         match (&error, &self.status.error) {
             (Some(error), before) if before.as_ref() != Some(error) => {
@@ -146,6 +158,7 @@ impl LearnedTable {
 
     async fn read_and_forget(&mut self, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Result<(), RuntimeError> {
         let rows = self.read().await?;
+        self.rows = u32::try_from(rows.routes.len() as u64 + rows.odd).unwrap_or(u32::MAX);
         self.status.odd = rows.odd;
         self.status.unread = rows.unread;
         let settled = self.take(rows.routes, map, overrides, now);
@@ -156,33 +169,33 @@ impl LearnedTable {
     /// Keys are whatever clients sent: only a legal node can be a route.
     async fn read(&self) -> Result<Rows, RuntimeError> {
         let mut rows = Rows::default();
+        let mut masters: FxHashMap<String, Arc<str>> = FxHashMap::default();
         let each = |row: Row| {
             let node = String::from_utf8(row.key).ok().filter(|node| name::check_key(node).is_ok());
             match (node, row.server) {
                 (Some(_), Some(_)) if rows.routes.len() == self.max => rows.unread += 1,
-                (Some(node), Some(master)) => rows.routes.push((node, master, row.expires_in)),
+                (Some(node), Some(master)) => {
+                    let master = masters.entry(master).or_insert_with_key(|master| master.as_str().into());
+                    rows.routes.push((node, Arc::clone(master), row.expires_in));
+                }
                 _ => rows.odd += 1,
             }
         };
-        self.client.list(each).await?;
+        let (_, unread) = self.client.list(self.max.saturating_mul(ROWS_A_ROUTE), each).await?;
+        rows.unread += unread;
         Ok(rows)
     }
 
     /// Notes what is new and what is gone, and gives the nodes whose route is settled.
-    fn take(
-        &mut self,
-        rows: Vec<(String, String, Duration)>,
-        map: &EntryMap,
-        overrides: &Overrides,
-        now: Timestamp,
-    ) -> Vec<String> {
+    fn take(&mut self, rows: Vec<RouteRow>, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Vec<String> {
         let mut before = std::mem::take(&mut self.known);
+        self.known.reserve(rows.len());
         let (mut routes, mut settled) = (Vec::new(), Vec::new());
         for (node, master, expires_in) in rows {
             let mapped = map.get(&node);
             // Another master than before is another route: what the map says now is older than it.
             let mut known = before.remove(&node).filter(|known| known.master == master).unwrap_or_else(|| Known {
-                master: master.clone(),
+                master: Arc::clone(&master),
                 since: now,
                 mapped: mapped.map(str::to_owned),
                 settled: None,
@@ -192,7 +205,7 @@ impl LearnedTable {
                 settled.push(node.clone());
             } else {
                 let expires = now.checked_add(expires_in).unwrap_or(Timestamp::MAX);
-                routes.push(LearnedRoute { node: node.clone(), master, since: known.since, expires });
+                routes.push(LearnedRoute { node: node.clone(), master: master.to_string(), since: known.since, expires });
             }
             self.known.insert(node, known);
         }
@@ -225,7 +238,7 @@ mod tests {
     #[test]
     fn a_route_is_settled_by_agreement_or_by_a_newer_answer_alone() {
         let known = |mapped: Option<&str>| Known {
-            master: "m2".to_owned(),
+            master: "m2".into(),
             since: Timestamp::UNIX_EPOCH,
             mapped: mapped.map(str::to_owned),
             settled: None,
@@ -266,12 +279,8 @@ mod tests {
             ("kept", "m2", "m2", Some(Settled::Agreed)),
             ("other", "m3", "m1", None),
         ] {
-            let known = Known {
-                master: learned.to_owned(),
-                since: Timestamp::UNIX_EPOCH,
-                mapped: Some(mapped.to_owned()),
-                settled: None,
-            };
+            let known =
+                Known { master: learned.into(), since: Timestamp::UNIX_EPOCH, mapped: Some(mapped.to_owned()), settled: None };
             assert_eq!(known.settled_by(Some(mapped), node, &overrides), settled, "{node} {learned} {mapped}");
         }
     }
@@ -283,8 +292,7 @@ mod tests {
     }
 
     fn read(table: &mut LearnedTable, rows: &[(&str, &str)], map: &[(&str, &str)], second: i64) -> Vec<String> {
-        let rows =
-            rows.iter().map(|(node, master)| ((*node).to_owned(), (*master).to_owned(), Duration::from_secs(600))).collect();
+        let rows = rows.iter().map(|(node, master)| ((*node).to_owned(), (*master).into(), Duration::from_secs(600))).collect();
         table.take(rows, &map.iter().copied().collect(), &Overrides::default(), Timestamp::from_second(second).unwrap())
     }
 

@@ -107,11 +107,11 @@ impl InstanceRows {
         self.tell(|facts| facts.answers = true);
     }
 
-    /// A look failed.
+    /// A look failed. Of a map that takes any row nobody is asked, so there it is no news whether the process answers.
     pub fn failed(&self, unreachable: bool) {
         self.tell(|facts| {
             facts.tried = true;
-            facts.answers &= !unreachable;
+            facts.answers &= !unreachable || facts.restricted.is_none();
         });
     }
 

@@ -168,7 +168,7 @@ impl Memory {
     }
 
     /// Whether we have the server wait for its check to pass, and that may still come.
-    pub(super) fn awaits_check(&self, backend: &str, server: &str, seen: &ObservedServer) -> bool {
+    pub(super) fn waits_for_its_check(&self, backend: &str, server: &str, seen: &ObservedServer) -> bool {
         let place = (backend.to_owned(), server.to_owned());
         let young = self.checking.get(&place).is_some_and(|age| *age < LONGEST_CHECK);
         young && seen.admin.ready() && !seen.running && !seen.check_failed

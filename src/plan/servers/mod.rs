@@ -137,7 +137,7 @@ fn plan_backend(backend: &mut Backend<'_>) {
     }
     let usable = homes.values().any(|server| server.admin.ready() && server.running);
     for (home, server) in &homes {
-        if backend.memory.awaits_check(backend.name, home, server) {
+        if backend.memory.waits_for_its_check(backend.name, home, server) {
             let (server, alone) = ((*home).to_owned(), !usable);
             backend.plan.checking.push(AwaitsCheck { backend: backend.name.to_owned(), server, alone });
         }

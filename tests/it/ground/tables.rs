@@ -46,7 +46,7 @@ impl Table {
 
     fn list(&self) -> (TableSize, Vec<Row>) {
         let mut rows = Vec::new();
-        let size = self.runtime.block_on(self.client.list(|row| rows.push(row))).expect("a table");
+        let size = self.runtime.block_on(self.client.list(usize::MAX, |row| rows.push(row))).expect("a table").0;
         rows.sort_by(|a, b| a.key.cmp(&b.key));
         (size, rows)
     }
@@ -107,6 +107,27 @@ fn learned_routes_are_listed_and_forgotten_whatever_clients_sent() {
         assert_eq!(table.keys(), left);
         assert_eq!(table.forget(&keys), 0, "forgetting what is forgotten is no error");
         assert!(table.keys().is_empty());
+    }
+}
+
+#[test]
+fn of_a_large_table_little_more_is_read_than_is_asked_for() {
+    const ROWS: u64 = 10_000;
+    for binary in installed() {
+        let master = Master::start("master2");
+        let gateway = Gateway::plan(binary).more(&redispatching(&master)).start();
+        for first in (0..ROWS).step_by(500) {
+            let rows: Vec<_> = (first..first + 500).map(|row| format!("set table puppet key k{row}")).collect();
+            gateway.command(&rows.join(";"));
+        }
+        let table = Table::of(&gateway, "puppet");
+        for (most, at_most) in [(1000, 5000), (usize::MAX, ROWS)] {
+            let mut read = 0;
+            let (size, left) = table.runtime.block_on(table.client.list(most, |_| read += 1)).expect("a table");
+            assert_eq!((size.used, read + left), (ROWS, ROWS), "HAProxy {:?}", binary.version);
+            assert!((1000..=at_most).contains(&read), "HAProxy {:?}: {read} rows for {most}", binary.version);
+            assert_eq!(left == 0, most == usize::MAX);
+        }
     }
 }
 
@@ -175,7 +196,7 @@ fn all_tables_are_listed_and_one_that_is_not_there_is_told() {
         let seen: Vec<_> =
             tables.iter().map(|table| (table.name.as_str(), table.kind.as_str(), table.size, table.used)).collect();
         assert_eq!(seen, [("held", "string", 10, 0), ("other", "ip", 10, 0), ("puppet", "string", 102_400, 0)]);
-        let error = table.runtime.block_on(table.client.list(|_| ())).unwrap_err().to_string();
+        let error = table.runtime.block_on(table.client.list(usize::MAX, |_| ())).unwrap_err().to_string();
         assert!(error.contains("has no stick table"), "{error}");
         let error = table.runtime.block_on(table.client.forget([b"a".as_slice()].into_iter())).unwrap_err().to_string();
         assert!(error.contains("has no stick table"), "{error}");
