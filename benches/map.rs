@@ -102,7 +102,7 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
         drop(gateway.call(format!("show map {}\n", map_of(gateway)).as_bytes())?);
         plain.push(start.elapsed());
         let start = Instant::now();
-        let (deviation, _) = apply::read_back(&client, None, &maps[1]).await?;
+        let (deviation, _) = apply::read_back(&client, None, maps[1].len(), &maps[1]).await?;
         read.push(start.elapsed());
         anyhow::ensure!(deviation.is_none(), "memory is not what was sent");
     }

@@ -94,7 +94,7 @@ fn plain_replies(answer: &[u8], commands: usize) -> Option<Vec<&[u8]>> {
     let (mut replies, mut start, mut line) = (Vec::new(), 0, 0);
     for (at, _) in answer.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
         if at == line {
-            replies.push(&answer[start..at]);
+            replies.push(codec::without_severity(&answer[start..at]));
             start = at + 1;
         }
         line = at + 1;
@@ -441,7 +441,11 @@ static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
 
 /// A JSON answer: PuppetDB's rows, a list of objects, an object, a list of servers.
 pub fn answers(text: &[u8]) {
-    let value = serde_json::from_slice::<Value>(text);
+    // A byte order mark is skipped.
+    let plain = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let value = serde_json::from_slice::<Value>(plain);
+    // A control character within a text costs a row at most.
+    let harmless: Vec<_> = plain.iter().map(|byte| if *byte < 0x20 { b' ' } else { *byte }).collect();
     for source in SOURCES.iter() {
         let fields = match source.name.as_str() {
             "puppetdb" => Some(("certname", "producer")),
@@ -451,10 +455,10 @@ pub fn answers(text: &[u8]) {
         let answer = whatever_the_pieces(text, |pieces| source::read_map(source, true, pieces.iter().copied()));
         entries_are_harmless(&answer);
         if answer.is_ok() {
-            assert!(serde_json::from_slice::<IgnoredAny>(text).is_ok(), "what is no JSON text was taken");
+            assert!(serde_json::from_slice::<IgnoredAny>(&harmless).is_ok(), "what is no JSON text was taken");
         }
         let Ok(value) = &value else { continue };
-        match (&answer, plain_rows(text, value, fields)) {
+        match (&answer, plain_rows(plain, value, fields)) {
             (Ok((entries, rejections)), Some(rows)) => compare(entries, rejections, &rows, source),
             (Ok(_), None) => panic!("an answer of another shape was taken: {value}"),
             (Err(Fault::NoField { .. } | Fault::NothingLegal { .. } | Fault::ErrorObject(_)), Some(_)) | (Err(_), None) => {}
@@ -463,7 +467,7 @@ pub fn answers(text: &[u8]) {
     }
     let list = whatever_the_pieces(text, |pieces| source::read_list(pieces.iter().copied()));
     if let Ok((ServerList { servers, left_out }, rejections)) = list {
-        assert!(value.as_ref().is_ok_and(Value::is_array));
+        assert!(value.as_ref().map_or_else(|error| !error.is_eof(), Value::is_array));
         assert!(servers.is_sorted_by(|one, next| one.name < next.name), "each name once, in order");
         assert!(left_out.len() as u64 <= rejections.total());
         servers.iter().for_each(|server| added("b", server, &Default::default()));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use config::{Config, ConfigError, File, FileFormat};
+use config::{Config, ConfigError, File};
 use reqwest::Url;
 use serde::{Deserialize, Deserializer};
 
@@ -222,14 +222,18 @@ pub struct Source {
     pub query: Option<String>,
     /// `puppetdb`: the query for what changed since `{since}`. Derived from `query` for factsets and catalogs; without one every poll is full.
     pub delta_query: Option<String>,
+    /// `file`: what it holds; by default JSON where its name ends in `.json`, else a map file.
+    pub format: Option<FileFormat>,
     /// The field of a row that names the node.
     pub node_field: Option<String>,
     /// The field of a row that names its master.
     pub master_field: Option<String>,
-    /// `puppetdb`: between full polls only what changed is asked for.
+    /// How long a delta (`puppetdb`), "not modified" (`http_json`) and an untouched file (`file`) are trusted before everything is read
+    /// again.
     #[serde(default = "ten_minutes", deserialize_with = "duration")]
     pub full_poll: Duration,
-    /// `puppetdb`: how far a delta reaches back beyond the last poll, for commands that PuppetDB stored late.
+    /// `puppetdb`: how far a delta reaches back beyond the newest time that a producer gave, for commands that PuppetDB stored late and
+    /// clocks that differ.
     #[serde(default = "two_minutes", deserialize_with = "duration")]
     pub overlap: Duration,
     /// The bound on a whole poll, connecting and parsing included.
@@ -271,6 +275,16 @@ impl fmt::Display for SourceKind {
             Self::File => "file",
         })
     }
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// JSON, like `http_json`'s.
+    Json,
+    /// A map file: node and master, a line each.
+    Map,
 }
 
 /// `[[instance]]`: a HAProxy process.
@@ -367,11 +381,11 @@ fn unreadable(path: &Path, message: String) -> SettingsError {
     SettingsError::Unreadable { path: path.display().to_string(), message }
 }
 
-fn format(path: &Path) -> Result<FileFormat, SettingsError> {
+fn format(path: &Path) -> Result<config::FileFormat, SettingsError> {
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => Ok(FileFormat::Toml),
-        Some("yaml" | "yml") => Ok(FileFormat::Yaml),
-        Some("json") => Ok(FileFormat::Json),
+        Some("toml") => Ok(config::FileFormat::Toml),
+        Some("yaml" | "yml") => Ok(config::FileFormat::Yaml),
+        Some("json") => Ok(config::FileFormat::Json),
         _ => Err(unreadable(path, "the file's name must end in .toml, .yaml, .yml or .json".to_owned())),
     }
 }
@@ -405,6 +419,8 @@ impl Settings {
     ) -> Result<Self, SettingsError> {
         let unreadable = |message: String| unreadable(path, message);
         let format = format(path)?;
+        // Some editors put a byte order mark there.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut builder = Config::builder().add_source(File::from_str(text, format));
         let mut overlaid = Vec::new();
         for (name, value) in variables {
@@ -573,6 +589,15 @@ fn names<'a>(section: &str, names: impl Iterator<Item = &'a String>, problems: &
 }
 
 impl Source {
+    /// What the file holds: nothing is guessed from its text.
+    pub fn file_format(&self) -> FileFormat {
+        let of_name = || match self.path.as_deref().and_then(Path::extension) {
+            Some(ending) if ending.eq_ignore_ascii_case("json") => FileFormat::Json,
+            _ => FileFormat::Map,
+        };
+        self.format.unwrap_or_else(of_name)
+    }
+
     fn problems(&self, place: &str, problems: &mut Vec<String>) {
         let mut problem = |text: String| problems.push(format!("{place}: {text}"));
         let over_http = self.kind != SourceKind::File;
@@ -605,6 +630,9 @@ impl Source {
         if self.cert.is_some() != self.key.is_some() {
             problem("cert and key go together".to_owned());
         }
+        if over_http && self.format.is_some() {
+            problem(format!("format: a {} source has none", self.kind));
+        }
         if !over_http && [&self.ca, &self.cert, &self.token_file].into_iter().any(Option::is_some) {
             problem("ca, cert, key, token_file: a file source has none".to_owned());
         }
@@ -620,8 +648,12 @@ impl Source {
 }
 
 /// The values that a key may have, by the name of the type that the library knows only.
-const CHOICES: [(&str, &str); 3] =
-    [("SourceKind", "puppetdb, http_json or file"), ("Action", "keep, leave_out or hold"), ("Manage", "own or all")];
+const CHOICES: [(&str, &str); 4] = [
+    ("SourceKind", "puppetdb, http_json or file"),
+    ("FileFormat", "json or map"),
+    ("Action", "keep, leave_out or hold"),
+    ("Manage", "own or all"),
+];
 
 /// What is wrong with a value, its key first; `overlaid` are the variables that may have brought it. The library says the key last, and
 /// of a word that is no choice it does not say which ones there are.

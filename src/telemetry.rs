@@ -24,6 +24,8 @@ pub const SOURCE_FAILURES: &str = "mapsmith_source_poll_failures_total";
 pub const SOURCE_REJECTED: &str = "mapsmith_source_rejected_entries";
 /// Gauge: entries of the desired map.
 pub const MAP_ENTRIES: &str = "mapsmith_map_entries";
+/// Gauge: entries that are not in the map because a HAProxy's map refuses them.
+pub const MAP_REJECTED: &str = "mapsmith_map_rejected_entries";
 /// Counter, by `kind` (`added`, `moved`, `removed`): keys changed by revisions.
 pub const MAP_CHANGES: &str = "mapsmith_map_changes_total";
 /// Gauge: the number of the desired revision.
@@ -125,6 +127,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(SOURCE_FAILURES, "Polls that failed");
     describe_gauge!(SOURCE_REJECTED, "Entries of the last good answer that were left out, by reason");
     describe_gauge!(MAP_ENTRIES, "Entries of the desired map");
+    describe_gauge!(MAP_REJECTED, "Entries that are not in the map because a HAProxy's map refuses them");
     describe_counter!(MAP_CHANGES, "Keys changed by revisions, by kind");
     describe_gauge!(REVISION, "Number of the desired revision");
     describe_counter!(GUARD_HOLDS, "Changes that the guard held back");

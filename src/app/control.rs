@@ -282,6 +282,7 @@ impl Control for Gateway {
                 unknown_are: self.settings.references.unknown,
                 not_ready_are: self.settings.references.not_ready,
             },
+            rejected: (*decision.rejected).clone(),
             map_file: decision.file,
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
             servers_number: self.servers_number(),
@@ -324,7 +325,7 @@ impl Control for Gateway {
     async fn reload(&self, wait: Option<Duration>) -> ReloadReport {
         let start = Instant::now();
         let before = self.decision.borrow().in_force.as_ref().map_or(0, |revision| revision.number);
-        let request = self.requests.request();
+        let request = self.requests.request_everything();
         let report = |outcome, message| self.reload_report(outcome, message, before, request, start);
         let Some(wait) = wait else {
             let message = "every source is polled now; add ?wait=30s to be told the outcome".to_owned();
@@ -444,6 +445,7 @@ impl Control for Gateway {
         });
         ExplainReport {
             reference,
+            rejected: decision.rejected.of_node(&node).cloned(),
             master: in_force.map(str::to_owned),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {

@@ -23,7 +23,7 @@ use crate::reconcile::learned::LearnedTable;
 use crate::reconcile::map_file::MapFileKeeper;
 use crate::reconcile::resolve::SystemLookup;
 use crate::reconcile::servers::ServerKeeper;
-use crate::reconcile::{AskSources, LookEarly};
+use crate::reconcile::{AskSources, LookEarly, rows};
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
 use crate::source::{self, EarlyLooks, poller, schedule};
@@ -118,12 +118,15 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let (wanted_sender, wanted) = watch::channel(None);
     let (desired_servers_sender, desired_servers) = watch::channel(None);
     let map_name = MapName::new(&settings.map.path.to_string_lossy());
-    let (mut reports, mut clients, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reports, mut clients, mut targets, mut screens) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for instance in &settings.instances {
         let (targets_sender, seen) = watch::channel(None);
         targets.push(seen);
         let servers = ServerKeeper::new(instance, desired_servers.clone(), targets_sender, settings.schedule.servers);
+        let (screen, rows) = rows::channel(&instance.name);
+        screens.push(screen);
         let task = Instance::new(instance, &map_name, &settings.schedule, Some(ask_sources(&requests)), Some(servers))
+            .with_rows(rows)
             .with_learned(LearnedTable::of(instance, &settings.learned, look_early(&looks, &instance.name))?);
         let (sender, report) = watch::channel(task.report().clone());
         reports.push(report);
@@ -170,6 +173,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     });
 
     let heartbeat = heartbeats.of(DECIDER);
+    let decider = decider.with_screens(screens);
     let inputs = Inputs { sources: states, overrides, targets, approvals };
     let (file_check, stop) = (settings.schedule.observe, shutdown.clone());
     tasks.spawn(async move {
@@ -217,7 +221,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
 
 fn ask_sources(requests: &PollRequests) -> AskSources {
     let requests = requests.clone();
-    Box::new(move || requests.request())
+    // Of what another writer knows already this one must miss nothing.
+    Box::new(move || requests.request_everything())
 }
 
 fn look_early(looks: &EarlyLooks, instance: &str) -> LookEarly {
@@ -263,7 +268,7 @@ impl Signals {
                 }
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: polling every source now");
-                    requests.request();
+                    requests.request_everything();
                 }
                 Some(ended) = tasks.join_next() => return Some(match ended {
                     Ok(task) => task.to_owned(),

@@ -13,10 +13,11 @@ use super::local::{overrides, poll_all, poll_lists, shown};
 use super::output::{Colour, counted, paint};
 use super::{FAILED, Form, GOOD, print};
 use crate::desire::{self, SourceView};
-use crate::haproxy::{Level, MapClient, MapName};
+use crate::haproxy::{Level, MapClient, MapCounters, MapKind, MapName};
 use crate::http::Token;
 use crate::model::status::{BackendStatus, SourceStatus};
 use crate::model::{EntryMap, Overrides, Revision, ServerList, SourceState};
+use crate::reconcile::apply::read_back;
 use crate::reconcile::decide::Decision;
 use crate::reconcile::decide_servers::ServerDecider;
 use crate::reconcile::map_file::MapFileKeeper;
@@ -78,7 +79,8 @@ pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> 
     let masters: BTreeSet<String> = entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
     findings.extend(check_backends(&settings, &lists, entries).await);
     let map = MapName::new(&settings.map.path.to_string_lossy());
-    let instances = settings.instances.iter().map(|instance| check_instance(instance, &map, &masters));
+    let file = MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
+    let instances = settings.instances.iter().map(|instance| check_instance(instance, &map, &masters, &file.entries));
     findings.extend(join_all(instances).await.into_iter().flatten());
 
     let report = CheckReport { good: findings.iter().all(|finding| finding.good), findings };
@@ -112,7 +114,8 @@ fn check_source(status: &SourceStatus) -> Finding {
             let reasons: Vec<_> =
                 status.rejections.counts.iter().map(|(reason, count)| format!("{count} left out: {reason}")).collect();
             let left_out = if reasons.is_empty() { String::new() } else { format!("; {}", reasons.join("; ")) };
-            Ok(format!("answers with {} entries{left_out}", entries.unwrap_or(0)))
+            let warning = status.warning.as_ref().map_or(String::new(), |warning| format!("; {warning}"));
+            Ok(format!("answers with {} entries{left_out}{warning}", entries.unwrap_or(0)))
         }
     };
     finding(format!("source {}", status.name), result)
@@ -147,7 +150,36 @@ fn check_backend(backend: &BackendStatus) -> Finding {
     finding(format!("backend {}", backend.name), result)
 }
 
-async fn check_instance(instance: &settings::Instance, map: &MapName, masters: &BTreeSet<String>) -> Vec<Finding> {
+/// How many entries memory has; and where the map takes some entries only, whether it has all of the file's: what it lacks is
+/// mostly what keeps HAProxy from starting.
+async fn check_map(client: &MapClient, counters: MapCounters, in_file: &EntryMap) -> Result<String, String> {
+    let kind = client.kind().await.map_err(|error| error.to_string())?;
+    let restricted = match kind {
+        Some(MapKind::Restricted { by }) => by,
+        Some(MapKind::Any) | None => String::new(),
+    };
+    if let (true, Some(entries)) = (restricted.is_empty(), counters.count(0)) {
+        return Ok(format!("{entries} entries in memory"));
+    }
+    let (deviation, entries) = read_back(client, None, usize::MAX, in_file).await.map_err(|error| error.to_string())?;
+    match deviation.missing.first().filter(|_| !restricted.is_empty()) {
+        None => Ok(format!("{entries} entries in memory")),
+        Some(first) => Err(format!(
+            "memory lacks {} of the map file, the first is `{} {}`; this map takes some entries only ({restricted}), and HAProxy does \
+             not start from a file with another one",
+            counted(deviation.missing.len(), "line"),
+            in_file.key(*first as usize),
+            in_file.value(*first as usize)
+        )),
+    }
+}
+
+async fn check_instance(
+    instance: &settings::Instance,
+    map: &MapName,
+    masters: &BTreeSet<String>,
+    in_file: &EntryMap,
+) -> Vec<Finding> {
     let what = |part: &str| format!("instance {}{part}", instance.name);
     let client = MapClient::of(instance, map);
     let glance = match client.glance().await {
@@ -168,7 +200,7 @@ async fn check_instance(instance: &settings::Instance, map: &MapName, masters: &
     findings.push(finding(
         what(", map"),
         match glance.map {
-            Some(counters) => Ok(format!("{} entries in memory", counters.entries)),
+            Some(counters) => check_map(&client, counters, in_file).await,
             None if denied => Err("not shown to this level".to_owned()),
             None => Err(format!(
                 "HAProxy's configuration uses no map of the name {}: it must name exactly this path in a map converter",

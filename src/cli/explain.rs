@@ -51,6 +51,10 @@ fn text(report: &ExplainReport) -> String {
     if let Some(reference) = &report.reference {
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, reference));
     }
+    if let Some(rejected) = &report.rejected {
+        let stays = if report.master.is_some() { "; the entry in force stays" } else { "" };
+        let _ = writeln!(text, "  {}", paint(Colour::Red, &format!("rejected: {rejected}{stays}")));
+    }
     text.push_str("sources\n");
     for source in &report.sources {
         let says = match (&source.master, source.left_out, source.answered_at) {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::model::status::{PollReport, milliseconds};
 use crate::model::{Content, Overrides, ServerList, Snapshot, SourceState};
 use crate::settings::{self, Settings};
-use crate::source::{self, Source, SourceError};
+use crate::source::{self, Extent, Source, SourceError};
 use crate::store::{SqliteStore, StoreError};
 
 /// Polls every source of the node map once, side by side. A source that can't be built or polled has its error in its status.
@@ -26,10 +26,15 @@ pub(super) async fn poll_lists(settings: &Settings) -> Vec<SourceState<ServerLis
 async fn poll<C: Content>(settings: &settings::Source, built: Result<Box<dyn Source<C>>, SourceError>) -> SourceState<C> {
     let mut state = SourceState::before_first_poll(settings.name.clone(), settings.kind.to_string(), settings.required);
     let start = Instant::now();
-    let polled = async { built?.poll(None, Timestamp::now()).await };
+    let polled = async {
+        let mut source = built?;
+        let polled = source.poll(Extent::Everything, None, Timestamp::now()).await?;
+        Ok::<_, SourceError>((polled, source.notes()))
+    };
     let mut report = PollReport { kind: None, at: Timestamp::now(), milliseconds: 0.0, bytes: 0 };
     match polled.await {
-        Ok(polled) => {
+        Ok((polled, notes)) => {
+            (state.status.watch, state.status.warning) = (notes.watch, notes.warning);
             (report.kind, report.bytes) = (Some(polled.kind), polled.bytes);
             state.status.entries = Some(polled.entries.count());
             state.status.rejections = (*polled.rejections).clone();

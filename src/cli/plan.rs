@@ -109,13 +109,13 @@ async fn plan_instance(instance: &settings::Instance, map: &MapName, wanted: &En
     let client = MapClient::of(instance, map);
     let observed = async {
         let glance = client.glance().await?;
-        let (deviation, entries) = apply::read_back(&client, None, wanted).await?;
+        let (deviation, entries) = apply::read_back(&client, None, usize::MAX, wanted).await?;
         anyhow::Ok((glance, deviation, entries))
     };
     let (plan, in_step, error) = match observed.await {
         Err(error) => (String::new(), false, Some(error.to_string())),
         Ok((glance, deviation, entries)) => {
-            let counted = glance.map.map_or(0, |counters| counters.entries as usize);
+            let counted = glance.map.and_then(|counters| counters.count(entries)).map_or(0, |counted| counted as usize);
             let version = glance.process.version.parse().unwrap_or(HaproxyVersion { major: 2, minor: 6 });
             let memory = Memory { entries, staged_entries: counted.saturating_sub(entries), cost: CostModel::new(version) };
             let counts = deviation.counts();

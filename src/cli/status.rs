@@ -12,7 +12,7 @@ use super::{FAILED, Form, GOOD, HELD, print};
 use crate::http::dto::{ReferencesReport, StatusReport};
 use crate::model::learned::LearnedStatus;
 use crate::model::status::{BackendStatus, InstanceState, PollKind, ServersState, ServersStatus, SourceStatus};
-use crate::model::{DrainedMaster, HeldChange};
+use crate::model::{DrainedMaster, HeldChange, RejectedRows};
 
 pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result<u8> {
     let report: StatusReport = connection.ask(Method::GET, &["v1", "status"], None, NOTHING, Duration::ZERO).await?.good()?;
@@ -79,11 +79,15 @@ fn text(report: &StatusReport) -> String {
     }
     report.held.iter().for_each(|held| text.push_str(&held_text(held)));
     text.push_str(&references_text(&report.references));
+    text.push_str(&rejected_text(&report.rejected));
     text.push_str("\nsources\n");
     text.push_str(&table("  ", &report.sources.iter().map(source_row).collect::<Vec<_>>()));
     for source in &report.sources {
         if let Some(error) = &source.error {
             let _ = writeln!(text, "  {} {}", paint(Colour::Red, &format!("{}:", source.name)), error);
+        }
+        if let Some(warning) = &source.warning {
+            let _ = writeln!(text, "  {}", paint(Colour::Yellow, &format!("{}: {warning}", source.name)));
         }
         for (reason, count) in &source.rejections.counts {
             let example =
@@ -157,6 +161,19 @@ fn references_text(references: &ReferencesReport) -> String {
     text
 }
 
+/// Nothing to tell while no HAProxy refuses an entry.
+pub(super) fn rejected_text(rejected: &RejectedRows) -> String {
+    let mut text = String::new();
+    for row in rejected.named.iter().take(5) {
+        let _ = writeln!(text, "rejected   {}", paint(Colour::Red, &row.to_string()));
+    }
+    let more = rejected.count.saturating_sub(5);
+    if more > 0 {
+        let _ = writeln!(text, "rejected   {}", paint(Colour::Red, &format!("{more} more, see GET /v1/status")));
+    }
+    text
+}
+
 fn servers_text(servers: &ServersStatus) -> String {
     let colour = match servers.state {
         ServersState::InStep => Colour::Green,
@@ -164,7 +181,8 @@ fn servers_text(servers: &ServersStatus) -> String {
         ServersState::Failed { .. } => Colour::Red,
     };
     let mut text = format!("    {}\n", paint(colour, &servers.state.to_string()));
-    for line in servers.needs_reload.iter().chain(&servers.removing).chain(&servers.by_hand) {
+    let (waiting, kept) = (servers.removing.iter().chain(&servers.checking), servers.by_hand.iter().chain(&servers.by_agent));
+    for line in servers.needs_reload.iter().chain(waiting).chain(kept) {
         let _ = writeln!(text, "      {line}");
     }
     text
@@ -238,7 +256,8 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
         };
         format!("last poll {kind}, {:.0} ms, {} bytes", poll.milliseconds, poll.bytes)
     });
-    vec![source.name.clone(), source.kind.clone(), entries, answered, poll]
+    let watch = source.watch.map_or(String::new(), |watch| watch.to_string());
+    vec![source.name.clone(), source.kind.clone(), entries, answered, poll, watch]
 }
 
 /// A held change for people.

@@ -9,15 +9,16 @@ use serde::Serialize;
 
 use super::local::{errors, overrides, poll_all};
 use super::output::{Colour, paint, steps};
-use super::status::held_text;
+use super::status::{held_text, rejected_text};
 use super::{FAILED, Form, GOOD, HELD, print};
 use crate::haproxy::MapName;
-use crate::model::HeldChange;
 use crate::model::revision::RevisionSummary;
 use crate::model::status::{InstanceState, InstanceStatus};
+use crate::model::{HeldChange, RejectedRows};
 use crate::reconcile::decide::Decider;
 use crate::reconcile::instance::Instance;
 use crate::reconcile::map_file::MapFileKeeper;
+use crate::reconcile::rows;
 use crate::settings::Settings;
 
 /// How often an instance is tried: a commit overtaken by another writer is worth a second look.
@@ -29,23 +30,41 @@ struct SyncReport {
     change: Option<RevisionSummary>,
     held: Option<HeldChange>,
     errors: Vec<String>,
+    rejected: RejectedRows,
     instances: Vec<InstanceStatus>,
 }
 
 pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>) -> anyhow::Result<u8> {
     let stored = Arc::new(overrides(&settings).await?);
     let overrides = Arc::new(stored.at(Timestamp::now()));
+    let map = MapName::new(&settings.map.path.to_string_lossy());
+    let mut screens = Vec::new();
+    let mut tasks: Vec<_> = settings
+        .instances
+        .iter()
+        .map(|instance| {
+            let (screen, rows) = rows::channel(&instance.name);
+            screens.push(screen);
+            Instance::new(instance, &map, &settings.schedule, None, None).with_rows(rows)
+        })
+        .collect();
     let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
-    let mut decider = Decider::start(settings.guard.clone(), map_file, stored).await?;
-    let states = poll_all(&settings).await;
-    decider.decide(&states, Arc::clone(&overrides)).await;
+    let mut decider = Decider::start(settings.guard.clone(), map_file, stored).await?.with_screens(screens);
+    let (states, _) = tokio::join!(poll_all(&settings), join_all(tasks.iter_mut().map(|task| task.cycle(None))));
     let mut errors = errors(&states);
-    if let Some(id) = approve {
-        match decider.approve(&id) {
-            Ok(_) => decider.decide(&states, overrides).await,
-            // What the guard lets through by itself is in the map file already: the instances must have it too.
-            Err(error) => errors.push(format!("--approve {id}: {error}")),
+    let decide = async {
+        decider.decide(&states, Arc::clone(&overrides)).await;
+        if let Some(id) = approve {
+            match decider.approve(&id) {
+                Ok(_) => decider.decide(&states, overrides).await,
+                // What the guard lets through by itself is in the map file already: the instances must have it too.
+                Err(error) => errors.push(format!("--approve {id}: {error}")),
+            }
         }
+    };
+    tokio::select! {
+        () = decide => {}
+        _ = join_all(tasks.iter_mut().map(Instance::answer_questions)) => {}
     }
     let decision = decider.decision().clone();
     errors.extend(decision.file.as_ref().and_then(|file| file.error.clone()));
@@ -57,13 +76,12 @@ pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>
         revision: decision.in_force.as_ref().map(|revision| revision.number),
         change: decision.log.last().cloned(),
         held: decision.held,
+        rejected: (*decision.rejected).clone(),
         errors,
         instances: Vec::new(),
     };
     if let Some(wanted) = decider.wanted() {
-        let map = MapName::new(&settings.map.path.to_string_lossy());
-        let cycles = settings.instances.iter().map(|instance| {
-            let mut task = Instance::new(instance, &map, &settings.schedule, None, None);
+        let cycles = tasks.into_iter().map(|mut task| {
             let wanted = &wanted;
             async move {
                 for _ in 0..TRIES {
@@ -104,6 +122,7 @@ fn text(report: &SyncReport) -> String {
     for error in &report.errors {
         let _ = writeln!(text, "{}", paint(Colour::Red, error));
     }
+    text.push_str(&rejected_text(&report.rejected));
     for instance in &report.instances {
         let good = matches!(instance.state, InstanceState::InStep { .. });
         let state = paint(if good { Colour::Green } else { Colour::Red }, &instance.state.to_string());

@@ -19,14 +19,24 @@ use super::table::{self, Row, Rows, TableName, TableSize};
 use crate::model::{EntryMap, ObservedServers, RuntimeAddress};
 use crate::settings;
 
+mod screen;
+
 /// The most that a reply which is held whole may have, in bytes: a listing of thousands of maps or of ten thousand servers fits.
 const MAX_REPLY: usize = 16 * 1024 * 1024;
 /// Room for an answer, in bytes, before it is known to be longer: a swap has hundreds of one line's end each.
 const SHORT_ANSWER: usize = 4 * 1024;
 /// A stream's buffer, in bytes; replies come in pieces of HAProxy's buffer size.
 const READ_BUFFER: usize = 64 * 1024;
-/// A whole listing may take this many times the bound on one silence.
-const LISTING_BOUNDS: u32 = 20;
+/// A whole listing may take so many times the bound on one silence, and beyond that so long for each row that it may have.
+const LISTING_BOUNDS: u32 = 2;
+/// See [`LISTING_BOUNDS`]: a million rows over 10 Mbit/s.
+const A_ROW: Duration = Duration::from_micros(50);
+/// More rows than these get no more time.
+const TIMED_ROWS: u32 = 1_000_000;
+/// Rows that a listing may have beyond those that are expected: other writers add some too.
+const MORE_ROWS: usize = 100_000;
+/// The most rows of any listing: 16 times the largest map that Mapsmith is made for.
+const MOST_ROWS: usize = 16_000_000;
 /// The most characters of a command that an error carries.
 const SHOWN_COMMAND: usize = 100;
 
@@ -54,13 +64,25 @@ pub enum RuntimeError {
         source: io::Error,
     },
     /// HAProxy accepts and does not answer.
-    #[error("{address}: {command:?}: no answer within {waited:?}; the process may be stopped or stuck")]
+    #[error(
+        "{address}: {command:?}: no answer within {waited:?}; the process may be stopped or stuck, or other programs hold every connection that its `stats maxconn` allows (10 unless set)"
+    )]
     Silent {
         /// The socket.
         address: String,
         /// The command, cut.
         command: String,
         /// How long was waited.
+        waited: Duration,
+    },
+    /// An answer comes and comes.
+    #[error("{address}: {command:?}: the answer has no end after {waited:?}; is this HAProxy's own `stats socket`?")]
+    Endless {
+        /// The socket.
+        address: String,
+        /// The command, cut.
+        command: String,
+        /// How long it was read.
         waited: Duration,
     },
     /// HAProxy answered, and the answer is no success.
@@ -171,6 +193,21 @@ impl RuntimeClient {
         Ok(())
     }
 
+    /// Sends a line and reads a listing to its end; `take` gets the bytes as they come. Each read is bounded, and all of them
+    /// together.
+    async fn receive_rows(
+        &self,
+        line: &[u8],
+        rows: RowBound,
+        take: impl FnMut(&[u8]) -> Result<(), ReplyError>,
+    ) -> Result<(), RuntimeError> {
+        let mut connection = self.connect().await?;
+        self.send(&mut connection, line).await?;
+        let whole = rows.time(self.bound);
+        let endless = || RuntimeError::Endless { address: self.address.to_string(), command: shown(line), waited: whole };
+        timeout(whole, self.receive(connection, line, take)).await.unwrap_or_else(|_| Err(endless()))
+    }
+
     /// Sends one line or payload command over an open connection and returns its whole answer.
     async fn exchange(&self, mut connection: Connection, command: &[u8]) -> Result<Vec<u8>, RuntimeError> {
         self.send(&mut connection, command).await?;
@@ -206,6 +243,31 @@ impl RuntimeClient {
     async fn judge<T>(&self, line: &str, judge: impl FnOnce(&[u8]) -> Result<T, ReplyError>) -> Result<T, RuntimeError> {
         let answer = self.call(line).await?;
         codec::replies(&answer, 1).and_then(|replies| judge(replies[0])).map_err(|error| self.refused(line.as_bytes(), error))
+    }
+}
+
+/// How many rows a listing may have, so that one without an end ends.
+#[derive(Debug, Clone, Copy)]
+struct RowBound {
+    most: usize,
+    left: usize,
+}
+
+impl RowBound {
+    fn new(expected: usize) -> Self {
+        let most = expected.saturating_add(MORE_ROWS).min(MOST_ROWS);
+        Self { most, left: most }
+    }
+
+    /// How long the whole listing may take, where so long may pass without a byte.
+    fn time(self, silence: Duration) -> Duration {
+        silence * LISTING_BOUNDS + A_ROW * u32::try_from(self.most).unwrap_or(TIMED_ROWS).min(TIMED_ROWS)
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
+        let rows = memchr::memchr_iter(b'\n', bytes).count();
+        self.left = self.left.checked_sub(rows).ok_or(ReplyError::TooLong { rows: self.most })?;
+        Ok(())
     }
 }
 
@@ -306,19 +368,24 @@ impl MapClient {
         Ok(())
     }
 
-    /// Lists a version, or the live map, entry by entry.
+    /// Lists a version, or the live map, entry by entry. About `expected` entries are expected.
     ///
     /// # Errors
-    /// As every command; a listing that ends early is an error whatever was taken until then.
-    pub async fn list(&self, version: Option<u64>, mut entry: impl FnMut(&[u8], &[u8])) -> Result<(), RuntimeError> {
+    /// As every command; a listing that ends early is an error whatever was taken until then, and so is one that does not end.
+    pub async fn list(
+        &self,
+        version: Option<u64>,
+        expected: usize,
+        mut entry: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), RuntimeError> {
         let line = self.map.show(version);
-        let mut connection = self.client.connect().await?;
-        self.client.send(&mut connection, line.as_bytes()).await?;
-        let mut listing = Listing::new();
-        let receive = self.client.receive(connection, line.as_bytes(), |bytes| listing.feed(bytes, &mut entry));
-        // Each read is bounded, and all of them together: a million entries take a second.
-        let whole = self.client.bound * LISTING_BOUNDS;
-        timeout(whole, receive).await.unwrap_or_else(|_| Err(self.client.silent(line.as_bytes())))?;
+        let (mut listing, mut rows) = (Listing::new(), RowBound::new(expected));
+        let bound = rows;
+        let take = |bytes: &[u8]| {
+            listing.feed(bytes, &mut entry)?;
+            rows.take(bytes)
+        };
+        self.client.receive_rows(line.as_bytes(), bound, take).await?;
         listing.finish().map_err(|error| self.client.refused(line.as_bytes(), error))
     }
 
@@ -475,15 +542,18 @@ impl TableClient {
     /// Lists the rows one by one as they come, so that a table of any size is read in little memory; returns its size.
     ///
     /// # Errors
-    /// As every command; a listing that ends early is an error whatever was taken until then.
+    /// As every command; a listing that ends early is an error whatever was taken until then, and so is one that does not end.
     pub async fn list(&self, mut each: impl FnMut(Row)) -> Result<TableSize, RuntimeError> {
         let line = self.table.show();
-        let mut connection = self.client.connect().await?;
-        self.client.send(&mut connection, line.as_bytes()).await?;
         let mut rows = Rows::new();
-        let receive = self.client.receive(connection, line.as_bytes(), |bytes| rows.feed(bytes, &mut each));
-        let whole = self.client.bound * LISTING_BOUNDS;
-        timeout(whole, receive).await.unwrap_or_else(|_| Err(self.client.silent(line.as_bytes())))?;
+        // A table may be of any size up to the bound.
+        let mut bound = RowBound::new(MOST_ROWS);
+        let whole = bound;
+        let take = |bytes: &[u8]| {
+            rows.feed(bytes, &mut each)?;
+            bound.take(bytes)
+        };
+        self.client.receive_rows(line.as_bytes(), whole, take).await?;
         rows.finish().map_err(|error| self.client.refused(line.as_bytes(), error))
     }
 

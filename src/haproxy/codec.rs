@@ -64,12 +64,18 @@ pub struct Payloads<'h, I: Iterator> {
     header: &'h str,
     entries: std::iter::Peekable<I>,
     limit: usize,
+    taken: usize,
 }
 
 impl<'h, 'e, I: Iterator<Item = (&'e str, &'e str)>> Payloads<'h, I> {
     /// `header` is the command with its `<<`, without the line's end. Entries are legal keys and values (`model::name`).
     pub fn new(header: &'h str, entries: I, limit: usize) -> Self {
-        Self { header, entries: entries.peekable(), limit }
+        Self { header, entries: entries.peekable(), limit, taken: 0 }
+    }
+
+    /// How many entries stand in the payloads so far.
+    pub fn taken(&self) -> usize {
+        self.taken
     }
 
     /// Writes the next payload command over `buffer`; false when no entry is left. An entry that is larger than the
@@ -92,14 +98,28 @@ impl<'h, 'e, I: Iterator<Item = (&'e str, &'e str)>> Payloads<'h, I> {
             buffer.extend_from_slice(value.as_bytes());
             buffer.push(b'\n');
             self.entries.next();
+            self.taken += 1;
         }
         buffer.push(b'\n');
         true
     }
 }
 
+/// HAProxy's names of severities, as `severity-output string` writes them; `number` writes a digit.
+const SEVERITIES: [&[u8]; 8] = [b"emerg", b"alert", b"crit", b"err", b"warning", b"notice", b"info", b"debug"];
+
+/// A message without the severity that stands before it where the socket has `severity-output`: `[3]: ` or `[err]: `. Listings
+/// have none.
+pub fn without_severity(text: &[u8]) -> &[u8] {
+    let Some(rest) = text.strip_prefix(b"[") else { return text };
+    let Some(end) = memchr::memchr(b']', rest) else { return text };
+    let severity = &rest[..end];
+    let known = matches!(severity, [b'0'..=b'7']) || SEVERITIES.contains(&severity);
+    if known { rest[end..].strip_prefix(b"]: ").unwrap_or(text) } else { text }
+}
+
 /// Splits the answer to a line of `commands` commands into one text a command. Each text keeps the ends of its lines and lacks the
-/// empty line that ends it; a silent success is an empty text.
+/// empty line that ends it, and a severity before it; a silent success is an empty text.
 ///
 /// # Errors
 /// When the answer is shorter (cut) or longer than the commands explain.
@@ -112,7 +132,7 @@ pub fn replies(answer: &[u8], commands: usize) -> Result<Vec<&[u8]>, ReplyError>
         } else {
             memchr::memmem::find(rest, b"\n\n").ok_or_else(|| ReplyError::cut(answer))? + 1
         };
-        replies.push(&rest[..end]);
+        replies.push(without_severity(&rest[..end]));
         rest = &rest[end + 1..];
     }
     if rest.is_empty() { Ok(replies) } else { Err(ReplyError::unexpected(rest)) }
@@ -234,6 +254,22 @@ mod tests {
         assert!(replies(b"", 1).is_err(), "an empty answer is no success");
     }
 
+    /// As 2.6 to 3.4 answer behind `severity-output number` and `string`.
+    #[test]
+    fn a_severity_before_a_message_is_no_part_of_it() {
+        for severity in ["[3]: ", "[6]: ", "[err]: ", "[warning]: ", "[info]: "] {
+            let answer = format!("{severity}New version created: 6\n\n\n{severity}admin\n\n");
+            let seen = replies(answer.as_bytes(), 3).unwrap();
+            assert_eq!(seen, [b"New version created: 6\n".as_slice(), b"", b"admin\n"], "{severity}");
+            let error =
+                list(format!("{severity}Unknown map identifier. Please use #<id> or <file>.\n\n").as_bytes(), 9).unwrap_err();
+            assert_eq!(error, ReplyError::UnknownMap, "{severity}");
+        }
+        for other in ["[", "[3", "[8]: x", "[3]:x", "[error]: x", "[]: x", "x [3]: y"] {
+            assert_eq!(without_severity(other.as_bytes()), other.as_bytes());
+        }
+    }
+
     #[test]
     fn a_refusal_is_told_from_a_listing() {
         let error = list(b"Unknown map identifier. Please use #<id> or <file>.\n\n", 1000).unwrap_err();
@@ -286,11 +322,13 @@ mod tests {
         ) {
             let mut payloads = Payloads::new("add map @1 F <<", entries.iter().map(|(key, value)| (key.as_str(), value.as_str())), limit);
             let (mut buffer, mut sent) = (Vec::new(), Vec::new());
+            prop_assert_eq!(payloads.taken(), 0);
             while payloads.next_into(&mut buffer) {
                 prop_assert!(buffer.len() <= limit);
                 let text = str::from_utf8(&buffer).unwrap();
                 let lines = text.strip_prefix("add map @1 F <<\n").unwrap().strip_suffix("\n\n").unwrap();
                 sent.extend(lines.lines().map(|line| line.split_once(' ').map(|(key, value)| (key.to_owned(), value.to_owned())).unwrap()));
+                prop_assert_eq!(payloads.taken(), sent.len());
             }
             prop_assert_eq!(sent, entries);
         }

@@ -31,6 +31,16 @@ impl MapName {
         format!("add map @{version} {} <<", self.escaped)
     }
 
+    /// Adds one entry to a version, without the line's end.
+    pub fn stage(&self, version: u64, key: &str, value: &str) -> String {
+        format!("add map @{version} {} {} {}", self.escaped, escape(key), escape(value))
+    }
+
+    /// Removes one entry, of whatever version, by the reference that a listing shows before it; without the line's end.
+    pub fn remove_reference(&self, reference: &str) -> String {
+        format!("del map {} #{reference}", self.escaped)
+    }
+
     /// Lists a version, or the live map.
     pub fn show(&self, version: Option<u64>) -> String {
         match version {
@@ -119,9 +129,77 @@ pub fn looked_up(reply: &[u8]) -> Result<Option<&str>, ReplyError> {
     answer().ok_or_else(|| ReplyError::of_text(reply))
 }
 
+/// What a map takes as keys and values, as its converter has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MapKind {
+    /// Any: `map_str`, and what matches parts of a text.
+    Any,
+    /// Only some, as `map_ip`, `map_reg` or `map_str_int` do: HAProxy does not start from a file with another row.
+    Restricted {
+        /// What HAProxy says it is: `type=ip`, or its words for a value.
+        by: String,
+    },
+}
+
+/// Match types that take any key.
+const ANY_KEY: [&str; 6] = ["str", "beg", "sub", "dir", "dom", "end"];
+
+/// Tells a map's kind from a `get map` reply. None where the key is not there: then nothing tells what its values are.
+///
+/// # Errors
+/// The refusal, or a text that is no lookup's answer.
+pub fn map_kind(reply: &[u8]) -> Result<Option<MapKind>, ReplyError> {
+    let text = str::from_utf8(reply).map_err(|_| ReplyError::of_text(reply))?;
+    let mut values = Vec::new();
+    // A file that is used by several converters answers a line for each.
+    for line in text.lines() {
+        let matched = line.strip_prefix("type=").and_then(|rest| rest.split(',').next());
+        let matched = matched.ok_or_else(|| ReplyError::of_text(reply))?;
+        if !ANY_KEY.contains(&matched) {
+            return Ok(Some(MapKind::Restricted { by: format!("type={matched}") }));
+        }
+        let value = line.rsplit_once("\", type=\"").and_then(|(_, kind)| kind.strip_suffix('"'));
+        values.push(value.filter(|_| line.contains(", found=yes")));
+    }
+    if let Some(kind) = values.iter().flatten().find(|kind| **kind != "str") {
+        return Ok(Some(MapKind::Restricted { by: format!("values of type={kind}") }));
+    }
+    if values.is_empty() {
+        return Err(ReplyError::of_text(reply));
+    }
+    Ok(values.iter().all(Option::is_some).then_some(MapKind::Any))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As 2.6, 3.0, 3.2 and 3.4 answer.
+    #[test]
+    fn a_lookup_tells_which_keys_and_values_a_map_takes() {
+        let found = |key: &str, value: &str| {
+            format!("type={key}, case=sensitive, found=yes, idx=tree, key=\"a\", value=\"5\", type=\"{value}\"\n")
+        };
+        let lacking = |key: &str| format!("type={key}, case=sensitive, found=no\n");
+        let by = |by: &str| Some(MapKind::Restricted { by: by.to_owned() });
+        for (reply, kind) in [
+            (found("str", "str"), Some(MapKind::Any)),
+            (found("beg", "str") + &found("str", "str"), Some(MapKind::Any)),
+            (lacking("str"), None),
+            (found("str", "str") + &lacking("dom"), None),
+            (found("str", "sint"), by("values of type=sint")),
+            (found("str", "str") + &lacking("ip"), by("type=ip")),
+            (lacking("ip"), by("type=ip")),
+            (lacking("reg"), by("type=reg")),
+            (lacking("regm"), by("type=regm")),
+            (lacking("int"), by("type=int")),
+        ] {
+            assert_eq!(map_kind(reply.as_bytes()).unwrap(), kind, "{reply}");
+        }
+        for wrong in ["", "Unknown map identifier. Please use #<id> or <file>.\n"] {
+            assert!(map_kind(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn names_are_escaped_on_command_lines() {

@@ -14,7 +14,7 @@ pub mod server_reply;
 pub mod table;
 
 pub use client::{MapClient, RuntimeClient, RuntimeError, ServersClient, TableClient};
-pub use command::MapName;
+pub use command::{MapKind, MapName};
 pub use reply::{Glance, Level, MapCounters, ReplyError};
 pub use server_command::{BackendName, IllegalName, Refusal, ServerCommand, ServerPath, ServerState};
 pub use table::{TableName, TableSize};

@@ -39,6 +39,12 @@ pub enum ReplyError {
     /// The version was committed, dropped or overtaken: another writer was later.
     #[error("another writer committed a later version of the map")]
     VersionOvertaken,
+    /// A listing has more rows than there can be.
+    #[error("the answer has no end: more than {rows} rows came; is this HAProxy's own `stats socket`?")]
+    TooLong {
+        /// How many rows were read.
+        rows: usize,
+    },
     /// The command is larger than HAProxy's buffer.
     #[error("HAProxy says that the command is too big: lower the instance's max_payload, or raise tune.bufsize")]
     TooBig,
@@ -92,7 +98,7 @@ impl ReplyError {
 
     /// What a text in place of a success says.
     pub fn of_text(text: &[u8]) -> Self {
-        let text = shown(text);
+        let text = shown(codec::without_severity(text));
         if text.starts_with("Permission denied") {
             Self::Denied
         } else if text.starts_with("Unknown map identifier") {
@@ -127,8 +133,17 @@ pub struct MapCounters {
     pub live_version: u64,
     /// The version that was prepared last.
     pub last_prepared: u64,
-    /// Entries of all versions together.
+    /// Entries of all versions together, less one for each row that the map ever refused: see [`MapCounters::count`].
     pub entries: u64,
+}
+
+impl MapCounters {
+    /// The entries of all versions together, where the counter can be true: HAProxy (2.6 to 3.4) counts a refused row down though it
+    /// never counted it up, below zero even. `live` entries are known to be in the live map.
+    pub fn count(self, live: usize) -> Option<u64> {
+        let below_zero = self.entries > i64::MAX as u64;
+        (!below_zero && self.entries >= live as u64).then_some(self.entries)
+    }
 }
 
 /// One look at an instance: which process it is, what the socket may do, how the map's counters stand.
@@ -239,6 +254,15 @@ mod tests {
         let denied = "Version: 3.4.7\nPid: 1\nUptime_sec: 1\n\nuser\n\nPermission denied\n\n";
         let seen = glance(denied.as_bytes(), "/m/n.map").unwrap();
         assert_eq!((seen.level, seen.map), (Level::User, None));
+    }
+
+    #[test]
+    fn a_counter_that_cannot_be_true_is_no_count() {
+        let counters = |entries| MapCounters { live_version: 1, last_prepared: 1, entries };
+        assert_eq!(counters(5).count(5), Some(5));
+        assert_eq!(counters(7).count(5), Some(7), "two are staged");
+        assert_eq!(counters(4).count(5), None);
+        assert_eq!(counters(18_446_744_073_709_551_613).count(0), None, "it went below zero");
     }
 
     #[test]

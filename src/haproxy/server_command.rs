@@ -67,6 +67,9 @@ impl fmt::Display for ServerPath {
 pub enum ServerState {
     /// In rotation, as far as its checks allow.
     Ready,
+    /// The same, for a server with a running check that comes out of maintenance: down until its check has passed. HAProxy would
+    /// take it for up until a check fails.
+    ReadyOnceChecked,
     /// Takes no new traffic but for persistence; what it has goes on.
     Drain,
     /// Takes none; requests in flight go on, and its checks stop. Entering it closes the idle connections. Before 3.0 one that
@@ -84,8 +87,9 @@ pub enum ServerCommand {
         /// The `defaults` section it is made from: named, and with a `mode`.
         defaults: BackendName,
     },
-    /// Adds a server and puts it into rotation: `add server`, `enable health` and `enable agent` where it has such checks, and
-    /// `enable server`, in one line, so that no look of ours falls in between. Should another writer have added a server of that
+    /// Adds a server and puts it into rotation: `add server`, `enable health` and `enable agent` where it has such checks,
+    /// `enable server`, and with a check `set server health down`, so that it takes requests once that has passed (before `enable
+    /// server` it has no effect). In one line, so that neither a look nor a request falls in between. Should another writer have added a server of that
     /// name since the last look, the refusal is reported and that one is enabled.
     Add {
         /// Where.
@@ -297,6 +301,9 @@ impl ServerCommand {
                     parts.push((format!("enable agent {at}"), Success::Silent));
                 }
                 parts.push((format!("enable server {at}"), Success::Silent));
+                if server.options.check {
+                    parts.push((health_down(at), Success::Silent));
+                }
                 parts
             }
             Self::SetAddress { at, address } => {
@@ -307,12 +314,16 @@ impl ServerCommand {
                 one(format!("set maxconn server {at} {}", maxconn.unwrap_or_default()), Success::Silent)
             }
             Self::SetState { at, state } => {
-                let state = match state {
-                    ServerState::Ready => "ready",
+                let word = match state {
+                    ServerState::Ready | ServerState::ReadyOnceChecked => "ready",
                     ServerState::Drain => "drain",
                     ServerState::Maintenance => "maint",
                 };
-                one(format!("set server {at} state {state}"), Success::Silent)
+                let mut parts = one(format!("set server {at} state {word}"), Success::Silent);
+                if *state == ServerState::ReadyOnceChecked {
+                    parts.push((health_down(at), Success::Silent));
+                }
+                parts
             }
             Self::EnableHealth { at } => one(format!("enable health {at}"), Success::Silent),
             Self::ShutdownSessions { at } => one(format!("shutdown sessions server {at}"), Success::Silent),
@@ -329,6 +340,10 @@ impl fmt::Display for ServerCommand {
         }
         Ok(())
     }
+}
+
+fn health_down(at: &ServerPath) -> String {
+    format!("set server {at} health down")
 }
 
 fn added(at: &ServerPath, server: &Server) -> String {
@@ -422,11 +437,12 @@ fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
     let mut rest = answer;
     let mut replies = Vec::with_capacity(commands.len());
     for command in commands {
-        let line = UNENDED.iter().find(|text| rest.starts_with(text.as_bytes()));
+        let plain = codec::without_severity(rest);
+        let line = UNENDED.iter().find(|text| plain.starts_with(text.as_bytes()));
         let end = match line {
             Some(line) if command.starts_with("add server ") || command.starts_with("del server ") => {
-                replies.push(&rest[..line.len()]);
-                line.len()
+                replies.push(&plain[..line.len()]);
+                rest.len() - plain.len() + line.len()
             }
             _ if rest.first() == Some(&b'\n') => {
                 replies.push(&rest[..0]);
@@ -434,7 +450,7 @@ fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
             }
             _ => {
                 let end = memchr::memmem::find(rest, b"\n\n")? + 1;
-                replies.push(&rest[..end]);
+                replies.push(codec::without_severity(&rest[..end]));
                 end + 1
             }
         };
@@ -502,7 +518,8 @@ mod tests {
     fn a_server_is_added_and_put_into_rotation_in_one_line() {
         assert_eq!(
             add(&["check", "maxconn 10", "maxqueue 5", "inter 2s"]).to_string(),
-            "add server b/n1 [::1]:8140 check weight 7 backup maxconn 10 maxqueue 5 inter 2s;enable health b/n1;enable server b/n1"
+            "add server b/n1 [::1]:8140 check weight 7 backup maxconn 10 maxqueue 5 inter 2s;enable health b/n1;enable server b/n1;\
+             set server b/n1 health down"
         );
         assert_eq!(add(&[]).to_string(), "add server b/n1 [::1]:8140 weight 7 backup;enable server b/n1");
         let agent = add(&["agent-check", "agent-port 7"]).to_string();
@@ -520,6 +537,10 @@ mod tests {
             (ServerCommand::SetState { at: at("n1"), state: ServerState::Maintenance }, "set server b/n1 state maint"),
             (ServerCommand::SetState { at: at("n1"), state: ServerState::Drain }, "set server b/n1 state drain"),
             (ready(), "set server b/n1 state ready"),
+            (
+                ServerCommand::SetState { at: at("n1"), state: ServerState::ReadyOnceChecked },
+                "set server b/n1 state ready;set server b/n1 health down",
+            ),
             (ServerCommand::EnableHealth { at: at("n1") }, "enable health b/n1"),
             (ServerCommand::ShutdownSessions { at: at("n1") }, "shutdown sessions server b/n1"),
             (delete(), "del server b/n1"),
@@ -556,7 +577,7 @@ mod tests {
         }
         let refused = answered(&set, "Invalid addr 'zz'\n\nadmin\n\n").unwrap();
         assert_eq!(refused, [Err(Refusal::Other { text: "Invalid addr 'zz'".to_owned() })]);
-        let made = answered(&[add(&["check"])], "New server registered.\n\n\n\nadmin\n\n");
+        let made = answered(&[add(&["check"])], "New server registered.\n\n\n\n\nadmin\n\n");
         assert_eq!(made, Ok(vec![Ok(())]));
         assert_eq!(answered(&[delete()], "Server deleted.\n\nadmin\n\n"), Ok(vec![Ok(())]));
         let left_over = "Server deleted.\nServer deleted.\n\nadmin\n\n";
@@ -573,6 +594,17 @@ mod tests {
         let ended = answer.replace("deleted.\n", "deleted.\n\n").replace("backend.\nNo", "backend.\n\nNo");
         let ended = ended.replace("No such server.\n", "No such server.\n\n");
         assert_eq!(answered(&commands, &ended).unwrap(), seen);
+        // Behind `severity-output`.
+        for answer in [answer, &ended] {
+            for severity in ["[3]: ", "[info]: "] {
+                let told = |text: &str| format!("{severity}{text}");
+                let answer = answer
+                    .replace("Server", &told("Server"))
+                    .replace("No such", &told("No such"))
+                    .replace("admin", &told("admin"));
+                assert_eq!(answered(&commands, &answer).unwrap(), seen, "{answer}");
+            }
+        }
     }
 
     #[test]
@@ -623,10 +655,10 @@ mod tests {
         match (command, refused) {
             (ServerCommand::Delete { .. }, false) => "Server deleted.\n",
             (ServerCommand::Delete { .. }, true) => "Only servers in maintenance mode can be deleted.\n",
-            (ServerCommand::Add { server, .. }, false) if server.options.check => "New server registered.\n\n\n\n",
+            (ServerCommand::Add { server, .. }, false) if server.options.check => "New server registered.\n\n\n\n\n",
             (ServerCommand::Add { .. }, false) => "New server registered.\n\n\n",
             (ServerCommand::Add { server, .. }, true) if server.options.check => {
-                "No such backend.\nNo such backend.\n\nNo such backend.\n\n"
+                "No such backend.\nNo such backend.\n\nNo such backend.\n\nNo such backend.\n\n"
             }
             (ServerCommand::Add { .. }, true) => "No such backend.\nNo such backend.\n\n",
             (_, false) => "\n",

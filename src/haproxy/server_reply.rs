@@ -15,11 +15,13 @@ use crate::model::server::{AdminState, ObservedServer};
 const CHECK_CONFIGURED: u32 = 0x02;
 /// `srv_check_state`: it is enabled (HAProxy's `CHK_ST_ENABLED`).
 const CHECK_ENABLED: u32 = 0x04;
+/// `srv_check_result`: the last check failed (HAProxy's `CHK_RES_FAILED`).
+const CHECK_FAILED: u32 = 2;
 /// The format of `show servers state` that all supported versions have, named by its first line.
 const STATE_FORMAT: &str = "1";
 
 /// What is read of `show servers state`, by its columns' names.
-const STATE_COLUMNS: [&str; 9] = [
+const STATE_COLUMNS: [&str; 11] = [
     "be_name",
     "srv_name",
     "srv_addr",
@@ -29,6 +31,8 @@ const STATE_COLUMNS: [&str; 9] = [
     "srv_op_state",
     "srv_admin_state",
     "srv_check_state",
+    "srv_check_result",
+    "srv_agent_state",
 ];
 /// What is read of `show stat`, by its columns' names.
 const STATISTICS_COLUMNS: [&str; 11] =
@@ -100,7 +104,8 @@ fn state(row: &str, width: usize, columns: [usize; STATE_COLUMNS.len()]) -> Resu
     if fields.len() != width {
         return Err("its columns are not those of its head");
     }
-    let [backend, server, address, port, fqdn, weight, operational, admin, check] = columns.map(|column| fields[column]);
+    let [backend, server, address, port, fqdn, weight, operational, admin, check, result, agent] =
+        columns.map(|column| fields[column]);
     if backend.is_empty() || server.is_empty() {
         return Err("no name");
     }
@@ -110,6 +115,8 @@ fn state(row: &str, width: usize, columns: [usize; STATE_COLUMNS.len()]) -> Resu
         address => Some(address.parse::<IpAddr>().map_err(|_| "srv_addr")?),
     };
     let check: u32 = number(check).ok_or("srv_check_state")?;
+    let result: u32 = number(result).ok_or("srv_check_result")?;
+    let agent: u32 = number(agent).ok_or("srv_agent_state")?;
     let seen = ObservedServer {
         address,
         port: number(port).ok_or("srv_port")?,
@@ -125,6 +132,8 @@ fn state(row: &str, width: usize, columns: [usize; STATE_COLUMNS.len()]) -> Resu
         status: String::new(),
         check_configured: check & CHECK_CONFIGURED != 0,
         check_enabled: check & CHECK_ENABLED != 0,
+        check_failed: result == CHECK_FAILED,
+        agent_enabled: agent & CHECK_ENABLED != 0,
         backup: false,
         maxconn: None,
         maxqueue: None,
@@ -253,10 +262,14 @@ mod tests {
         assert_eq!((first.weight, first.maxconn, first.maxqueue), (7, Some(10), Some(5)));
         assert_eq!((first.sessions, first.queued, first.sessions_total), (2, 1, 99));
         assert_eq!((first.status.as_str(), first.running, first.backup), ("UP 1/3", false, false));
-        assert!(first.check_configured && first.check_enabled && first.admin.ready());
+        assert!(first.check_configured && first.check_enabled && first.check_failed && first.admin.ready());
+        assert!(
+            !first.agent_enabled
+                && look(&ANSWER.replace("0 8 2 0 6 0 0", "0 8 2 0 6 22 0")).unwrap()["b"].servers["s1"].agent_enabled
+        );
         let second = &servers["s:2"];
         assert_eq!((second.address, second.maxconn, second.maxqueue), (Some("2001:db8::1".parse().unwrap()), None, None));
-        assert!(second.backup && second.running && !second.check_configured);
+        assert!(second.backup && second.running && !second.check_configured && !second.check_failed);
         let named = &servers["fq1"];
         assert_eq!((named.address, named.fqdn.as_deref()), (None, Some("nosuch.example.test")));
         assert_eq!((named.status.as_str(), named.admin), ("MAINT (resolution)", AdminState(AdminState::UNRESOLVED)));

@@ -8,7 +8,7 @@ use crate::model::revision::RevisionSummary;
 use crate::model::status::{
     ApplyReport, BackendStatus, InstanceState, InstanceStatus, MapFileStatus, PollReport, ServersState, SourceStatus, StepTiming,
 };
-use crate::model::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin};
+use crate::model::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin, RejectedRow, RejectedRows};
 use crate::references::{Action, Dangling};
 
 /// `GET /v1/status`.
@@ -39,6 +39,9 @@ pub struct StatusReport {
     pub stuck: Vec<String>,
     /// Entries of the map that point nowhere in some instance.
     pub references: ReferencesReport,
+    /// Entries that are not in the map because a HAProxy's map refuses them.
+    #[serde(default)]
+    pub rejected: RejectedRows,
     /// The map file.
     pub map_file: Option<MapFileStatus>,
     /// The sources.
@@ -175,6 +178,9 @@ pub struct ExplainReport {
     /// Why the node's master is no target in some instance, and what became of the entry; none where all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// Why what is ordered or named for the node is not in the map, where a HAProxy's map refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedRow>,
     /// What each source says of the node, in order of priority.
     pub sources: Vec<ExplainSource>,
     /// What each instance holds in memory right now.

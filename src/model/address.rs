@@ -6,6 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// The longest path of a unix socket, in bytes: Linux has room for 108 with the zero at its end.
+const LONGEST_PATH: usize = 107;
+
 /// A `stats socket` of HAProxy: `unix@/path` or `tcp@host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -24,6 +27,12 @@ impl FromStr for RuntimeAddress {
         if let Some(path) = text.strip_prefix("unix@") {
             if !path.starts_with('/') {
                 return Err(format!("{text:?}: the socket's path must be absolute; {help}"));
+            }
+            if path.len() > LONGEST_PATH {
+                let length = path.len();
+                return Err(format!(
+                    "the socket's path has {length} bytes, and no socket's path may have more than {LONGEST_PATH}; shorten it"
+                ));
             }
             return Ok(Self::Unix(path.into()));
         }
@@ -69,6 +78,16 @@ mod tests {
     fn addresses_are_written_as_haproxy_writes_them() {
         for text in ["unix@/run/haproxy/admin.sock", "tcp@127.0.0.1:9999", "tcp@[::1]:9999", "tcp@gateway.example:1"] {
             assert_eq!(text.parse::<RuntimeAddress>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_socket_path_that_no_socket_can_have_is_refused() {
+        let path = |length: usize| format!("unix@/{}", "s".repeat(length - 1));
+        assert!(path(107).parse::<RuntimeAddress>().is_ok());
+        for length in [108, 109, 4096] {
+            let message = path(length).parse::<RuntimeAddress>().unwrap_err();
+            assert!(message.contains(&format!("has {length} bytes")) && message.contains("more than 107"), "{message}");
         }
     }
 

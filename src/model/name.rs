@@ -4,6 +4,8 @@
 //! break splits an entry in two, `#` starts a comment in a map file but not in a payload. Nothing that breaks these
 //! rules may reach a command, so every entry passes here first.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 /// The longest key or value, in bytes: what the shipped stick table (`type string len 255`) and a DNS name can carry.
@@ -19,8 +21,8 @@ pub enum Illegal {
     /// The key holds white space, which ends a key in HAProxy.
     #[error("the node's name holds white space")]
     KeyWhiteSpace,
-    /// The key holds a control character.
-    #[error("the node's name holds a control character")]
+    /// The key holds a control character, or another that can't be seen.
+    #[error("the node's name holds a control or invisible character")]
     KeyControl,
     /// The key is longer than [`MAX_BYTES`].
     #[error("the node's name is longer than 255 bytes")]
@@ -38,8 +40,8 @@ pub enum Illegal {
     /// The value holds white space.
     #[error("the master's name holds white space")]
     ValueWhiteSpace,
-    /// The value holds a control character.
-    #[error("the master's name holds a control character")]
+    /// The value holds a control character, or another that can't be seen.
+    #[error("the master's name holds a control or invisible character")]
     ValueControl,
     /// The value is longer than [`MAX_BYTES`].
     #[error("the master's name is longer than 255 bytes")]
@@ -129,12 +131,37 @@ fn fault(word: &str) -> Option<Fault> {
     word.chars().find_map(|character| {
         if character.is_whitespace() {
             Some(Fault::WhiteSpace)
-        } else if character.is_control() {
+        } else if is_invisible(character) {
             Some(Fault::Control)
         } else {
             None
         }
     })
+}
+
+/// What leaves no mark on a screen, or changes what is around it (Unicode's format characters and those that it has ignored by default), and
+/// the sign for bytes that were none: two names that look alike must be one, and no name may turn a line of a log round.
+const INVISIBLE: [RangeInclusive<char>; 15] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{fff0}'..='\u{fffd}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// Whether the character can't be seen, or makes others be seen wrongly: a control character, or one of Unicode's invisible ones.
+pub fn is_invisible(character: char) -> bool {
+    character.is_control() || INVISIBLE.iter().any(|range| range.contains(&character))
 }
 
 /// Whether `key` may be a map key.
@@ -191,6 +218,12 @@ mod tests {
             ("a\u{a0}b", Illegal::KeyWhiteSpace, Illegal::ValueWhiteSpace),
             ("a\0b", Illegal::KeyControl, Illegal::ValueControl),
             ("a\u{7f}", Illegal::KeyControl, Illegal::ValueControl),
+            ("a\u{200b}b", Illegal::KeyControl, Illegal::ValueControl),
+            ("\u{202e}a", Illegal::KeyControl, Illegal::ValueControl),
+            ("\u{feff}a", Illegal::KeyControl, Illegal::ValueControl),
+            ("a\u{ad}", Illegal::KeyControl, Illegal::ValueControl),
+            ("a\u{fffd}", Illegal::KeyControl, Illegal::ValueControl),
+            ("a\u{e0061}", Illegal::KeyControl, Illegal::ValueControl),
             ("#a", Illegal::KeyMark, Illegal::ValueMark),
             ("<<", Illegal::KeyMark, Illegal::ValueMark),
             ("a<<", Illegal::KeyMark, Illegal::ValueMark),

@@ -160,6 +160,10 @@ pub struct ObservedServer {
     pub check_configured: bool,
     /// Whether the health check is enabled: `add server` leaves it configured and not enabled.
     pub check_enabled: bool,
+    /// Whether the last health check failed.
+    pub check_failed: bool,
+    /// Whether an agent check is enabled: the agent may set the weight, and does so again at each of its answers.
+    pub agent_enabled: bool,
     /// Whether it is a backup.
     pub backup: bool,
     /// `maxconn`; none without a limit.

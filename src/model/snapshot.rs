@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::entry_map::EntryMap;
-use super::name::Illegal;
+use super::name::{self, Illegal};
 use super::status::SourceStatus;
 
 /// What a source can say: the entries of the node map, or a list of servers.
@@ -56,6 +56,8 @@ impl<C> SourceState<C> {
             rejections: Rejections::default(),
             answered_at: None,
             error: None,
+            warning: None,
+            watch: None,
             last_poll: None,
         };
         Self { snapshot: None, status, answered: 0 }
@@ -94,11 +96,11 @@ impl Rejections {
     }
 }
 
-/// A name that may hold anything, made fit for a log line: control characters escaped, at most 100 characters.
+/// A name that may hold anything, made fit for a log line: control and invisible characters escaped, at most 100 characters.
 pub(super) fn shown(name: &str) -> String {
     name.chars()
         .take(100)
-        .flat_map(|character| if character.is_control() { character.escape_default().collect() } else { vec![character] })
+        .flat_map(|character| if name::is_invisible(character) { character.escape_default().collect() } else { vec![character] })
         .collect()
 }
 

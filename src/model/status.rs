@@ -47,6 +47,25 @@ pub enum PollKind {
     Unchanged,
 }
 
+/// Whether a source notices changes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watch {
+    /// A change is noticed at once.
+    Watched,
+    /// A change is noticed at the next poll.
+    PolledOnly,
+}
+
+impl fmt::Display for Watch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Watched => "watched",
+            Self::PolledOnly => "polled only",
+        })
+    }
+}
+
 /// A source as the poller sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
@@ -65,6 +84,12 @@ pub struct SourceStatus {
     pub answered_at: Option<Timestamp>,
     /// Why the last poll failed, if it did: the last good answer stays in force meanwhile.
     pub error: Option<String>,
+    /// What is wrong although it answers, and what that costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+    /// Whether it notices changes by itself; none where it has no way to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
     /// How the last poll went; none before the first one ended.
     pub last_poll: Option<PollReport>,
 }
@@ -295,6 +320,12 @@ pub struct ServersStatus {
     pub removing: Vec<String>,
     /// Servers that somebody else put into maintenance or drain; they stay as they are.
     pub by_hand: Vec<String>,
+    /// Servers that were made ready and whose health check has yet to pass: one sentence each.
+    #[serde(default)]
+    pub checking: Vec<String>,
+    /// Servers whose weight is their agent's, and not the listed one: one sentence each.
+    #[serde(default)]
+    pub by_agent: Vec<String>,
     /// Servers of declared backends that are not Mapsmith's.
     pub foreign: usize,
     /// The latest steps, oldest first.

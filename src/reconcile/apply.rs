@@ -64,13 +64,19 @@ impl Timings {
     }
 }
 
-/// Reads a version, or the live map, and compares it with `wanted`: the deviation and the number of entries read.
+/// Reads a version, or the live map, and compares it with `wanted`: the deviation and the number of entries read. Of about
+/// `expected` entries, or as many as are wanted.
 ///
 /// # Errors
 /// When the listing can't be had whole.
-pub async fn read_back(client: &MapClient, version: Option<u64>, wanted: &EntryMap) -> Result<(Deviation, usize), RuntimeError> {
+pub async fn read_back(
+    client: &MapClient,
+    version: Option<u64>,
+    expected: usize,
+    wanted: &EntryMap,
+) -> Result<(Deviation, usize), RuntimeError> {
     let mut read_back = ReadBack::new(wanted);
-    client.list(version, |key, value| read_back.entry(key, value)).await?;
+    client.list(version, expected.max(wanted.len()), |key, value| read_back.entry(key, value)).await?;
     let entries = read_back.entries();
     Ok((read_back.finish(), entries))
 }
@@ -103,7 +109,7 @@ async fn fill(client: &MapClient, version: u64, wanted: &EntryMap, timings: &mut
     let staged = timings.step("stage", client.stage(version, wanted, &mut rested)).await;
     timings.rested += rested;
     staged?;
-    let (deviation, _) = timings.step("verify", read_back(client, Some(version), wanted)).await?;
+    let (deviation, _) = timings.step("verify", read_back(client, Some(version), 0, wanted)).await?;
     if !deviation.is_none() {
         return Err(ApplyError::StagedDiffers { version, counts: deviation.counts(), duplicates: deviation.duplicates });
     }

@@ -22,29 +22,32 @@ use metrics::{counter, gauge};
 use tokio::sync::oneshot;
 
 use super::map_file::{self, Check, MapFileError, MapFileKeeper, WriteError};
+use super::rows::RowScreen;
 use super::{Change, Wanted};
 use crate::desire::{self, SourceView, overrides as desired_overrides};
 use crate::guard::{self, Limits};
 use crate::model::map_file::{MapFile, Writer};
 use crate::model::revision::{RevisionLog, RevisionSummary};
 use crate::model::status::{DriftKind, MapFileStatus, StepTiming};
-use crate::model::{EntryMap, HeldChange, Overrides, Revision, SourceState};
+use crate::model::{EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState};
 use crate::plan::{Deviation, Diff};
 use crate::references::{Actions, Dangling, Targets};
 use crate::telemetry::{
-    DRAINED_MASTERS, DRIFT_HEALED, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, PINS, READ_ONLY,
-    REFERENCES_DANGLING, REVISION,
+    DRAINED_MASTERS, DRIFT_HEALED, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, MAP_REJECTED, PINS,
+    READ_ONLY, REFERENCES_DANGLING, REVISION,
 };
 
 mod file;
 mod run;
+mod screens;
 
 use file::MapFileAccess;
 pub use run::Inputs;
+use screens::Screens;
 
 /// The cause of a revision that overrides led to, beside the sources' names.
 pub const BY_OVERRIDE: &str = "override";
-/// The cause of a revision that nothing but a change of what the map may point to led to.
+/// The cause of a revision that nothing but a change of what the map may point to, or of what a HAProxy takes, led to.
 pub const BY_REFERENCES: &str = "references";
 
 /// What was decided last.
@@ -73,6 +76,8 @@ pub struct Decision {
     pub dangling: Arc<Dangling>,
     /// Masters that an override gives nodes, and that don't get them while they point nowhere.
     pub kept_from: Vec<String>,
+    /// Entries that a HAProxy's map refuses, and that are not in the map for that.
+    pub rejected: Arc<RejectedRows>,
     /// The map file.
     pub file: Option<MapFileStatus>,
     /// The latest revisions.
@@ -162,6 +167,8 @@ pub struct Decider {
     targets: Vec<Arc<Targets>>,
     /// The same, as it was when the map in force was last compared with it.
     checked: Vec<Arc<Targets>>,
+    /// What the instances' maps refuse.
+    screens: Screens,
 }
 
 impl Decider {
@@ -201,6 +208,7 @@ impl Decider {
             actions: Actions::default(),
             targets: Vec::new(),
             checked: Vec::new(),
+            screens: Screens::default(),
         };
         decider.adopt(found);
         decider.record();
@@ -260,6 +268,11 @@ impl Decider {
     /// What becomes of entries that point nowhere; without this they are kept.
     pub fn with_actions(self, actions: Actions) -> Self {
         Self { actions, ..self }
+    }
+
+    /// Keeps rows out of the map that these instances' HAProxys refuse; without this none is asked.
+    pub fn with_screens(self, screens: Vec<RowScreen>) -> Self {
+        Self { screens: Screens::new(screens), ..self }
     }
 
     /// What the map may point to, in each instance that has been looked at; for the next decision.
@@ -447,7 +460,9 @@ impl Decider {
         let ordered = overrides != self.overrides;
         let same_base = self.accepted.as_ref().is_some_and(|accepted| Arc::ptr_eq(accepted, &said.map));
         let settled = self.decision.held.is_none() && same(&self.targets, &self.checked);
-        let (desired, diff) = if self.composed && same_base && !ordered && (settled || !self.actions.matter()) {
+        let refusals = self.screens.take_in();
+        let as_before = self.composed && same_base && !ordered && !refusals;
+        let (desired, diff) = if as_before && (settled || !self.actions.matter()) {
             if !settled {
                 self.decision.dangling = Arc::new(Dangling::of(before, &self.targets));
             }
@@ -488,7 +503,10 @@ impl Decider {
             self.decision.stuck = overridden.stuck;
             let known = said.change.take().filter(|_| Arc::ptr_eq(&desired, &said.map));
             let diff = known.unwrap_or_else(|| between(before, &desired));
-            (desired, diff)
+            let sifted = self.screens.sift(desired, before, diff, &self.limits).await;
+            self.reject(sifted.rejected);
+            let Some(sifted) = sifted.map else { return };
+            sifted
         };
         if said.passed {
             self.release();
@@ -544,6 +562,20 @@ impl Decider {
         self.checked.clone_from(&self.targets);
         self.decision.active = self.foreign.is_none();
         self.let_through = self.approved.take().filter(|_| said_approved);
+    }
+
+    /// Takes in what is rejected. One line for each change of it.
+    fn reject(&mut self, rejected: RejectedRows) {
+        if *self.decision.rejected == rejected {
+            return;
+        }
+        match rejected.named.first() {
+            Some(first) => {
+                tracing::warn!(entries = rejected.count, "entries are not in the map, HAProxy would not start from it: {first}")
+            }
+            None => tracing::info!("no entry is rejected by a HAProxy any more"),
+        }
+        self.decision.rejected = Arc::new(rejected);
     }
 
     fn log_revision(&mut self, revision: &Revision, before: &EntryMap, diff: &Diff, sources: Vec<String>) {
@@ -687,6 +719,7 @@ impl Decider {
         let (unknown, not_ready) = self.decision.dangling.entries();
         gauge!(REFERENCES_DANGLING, "kind" => "unknown").set(unknown as f64);
         gauge!(REFERENCES_DANGLING, "kind" => "not_ready").set(not_ready as f64);
+        gauge!(MAP_REJECTED).set(self.decision.rejected.count as f64);
         gauge!(DRAINED_MASTERS).set(self.decision.overrides.drained().len() as f64);
         if let Some(revision) = &self.decision.in_force {
             gauge!(REVISION).set(revision.number as f64);

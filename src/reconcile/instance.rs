@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::{self, ApplyError, Timings};
 use super::learned::LearnedTable;
+use super::rows::{InstanceRows, RefusedRow};
 use super::servers::ServerKeeper;
 use super::{AskSources, Wanted};
 use crate::haproxy::{Glance, Level, MapClient, MapCounters, MapName, ReplyError, RuntimeError};
@@ -26,6 +27,8 @@ use crate::settings;
 use crate::telemetry::{
     APPLY_DURATION, APPLY_FAILURES, DRIFT_HEALED, INSTANCE_IN_STEP, INSTANCE_REVISION_HELD, INSTANCE_REVISION_WANTED, INSTANCE_UP,
 };
+
+mod rows;
 
 /// How often staged entries must look the same before they count as abandoned: another Mapsmith may be about to commit them.
 const ABANDONED_LOOKS: u32 = 10;
@@ -100,6 +103,12 @@ enum Failure {
     Version(String),
     #[error("right after the change {0}; looking again")]
     NotConfirmed(String),
+    #[error("HAProxy refuses {}, the first is {first}; it is taken out of the map file", counted(*rows))]
+    Rows { rows: usize, first: RefusedRow },
+}
+
+fn counted(rows: usize) -> String {
+    if rows == 1 { "1 entry of the map".to_owned() } else { format!("{rows} entries of the map") }
 }
 
 impl Failure {
@@ -116,7 +125,7 @@ impl Failure {
                 matches!(error.reply(), Some(ReplyError::Denied | ReplyError::UnknownMap | ReplyError::TooBig))
             }
             Self::Level(_) | Self::UnknownMap(_) | Self::Version(_) => true,
-            Self::Apply(_) | Self::NotConfirmed(_) => false,
+            Self::Apply(_) | Self::NotConfirmed(_) | Self::Rows { .. } => false,
         }
     }
 }
@@ -159,6 +168,7 @@ pub struct Instance {
     ask_sources: Option<AskSources>,
     servers: Option<ServerKeeper>,
     learned: Option<LearnedTable>,
+    rows: Option<InstanceRows>,
     /// The poll request that must be decided on before a change by another hand is undone.
     asked: Option<(u64, Instant)>,
 }
@@ -209,8 +219,14 @@ impl Instance {
             last_logged: None,
             ask_sources,
             learned: None,
+            rows: None,
             asked: None,
         }
+    }
+
+    /// Has it tell which rows its map refuses.
+    pub fn with_rows(self, rows: InstanceRows) -> Self {
+        Self { rows: Some(rows), ..self }
     }
 
     /// Has it keep the stick table of learned routes too.
@@ -246,16 +262,20 @@ impl Instance {
             // A failing instance waits its time out whatever the sources say, unless there is another map for it.
             let failing = wait != self.observe;
             let tried = target.map(|target| target.revision.number);
-            let news = wanted.wait_for(|wanted| {
+            let news = wanted.wait_for(move |wanted| {
                 let number = wanted.as_ref().map(|wanted| wanted.revision.number);
                 let look = wanted.as_ref().map(|wanted| wanted.look);
                 number != tried || (!failing && look != seen)
             });
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                changed = news => if changed.is_err() { break },
-                () = lists_changed(&mut self.servers), if !failing => {}
-                () = sleep(wait) => {}
+            let question = tokio::select! {
+                () = shutdown.cancelled() => None,
+                changed = news => if changed.is_err() { break } else { None },
+                question = rows::question(&mut self.rows) => Some(question),
+                () = lists_changed(&mut self.servers), if !failing => None,
+                () = sleep(wait) => None,
+            };
+            if let Some(question) = question {
+                self.answer(question).await;
             }
         }
     }
@@ -288,6 +308,9 @@ impl Instance {
         if failure.unreachable() {
             // What happens to the map meanwhile is a change of its own.
             self.asked = None;
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.failed(failure.unreachable());
         }
         match wanted {
             _ if failure.unreachable() => {
@@ -345,6 +368,7 @@ impl Instance {
                 return Err(failure);
             }
         };
+        let counters = self.learn_rows(counters).await?;
         if let Some(servers) = &mut self.servers {
             servers.make_ready(version, wanted.map(|wanted| &wanted.revision)).await;
         }
@@ -376,14 +400,16 @@ impl Instance {
             Some(verified) => (deviation_from(&verified.revision, wanted), verified.live_entries),
             None => {
                 read = true;
-                let (deviation, live_entries) = apply::read_back(&self.client, None, &revision.entries).await?;
+                let expected = counters.count(0).map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
+                let (deviation, live_entries) = apply::read_back(&self.client, None, expected, &revision.entries).await?;
                 (Arc::new(deviation), live_entries)
             }
         };
         // HAProxy counts the entries of all versions together, and some twice where a map is used with several match types;
         // only a version beyond the live one can hold staged entries.
         let staged = counters.last_prepared > counters.live_version;
-        let staged_entries = if staged { (counters.entries as usize).saturating_sub(live_entries) } else { 0 };
+        let counted = counters.count(live_entries).filter(|_| staged);
+        let staged_entries = counted.map_or(0, |counted| (counted as usize).saturating_sub(live_entries));
         let memory = Memory { entries: live_entries, staged_entries, cost };
         let mut drift = self.drift(revision, &deviation);
         let (mut plan, mut counters) = (plan_map(&revision.entries, &deviation, &memory), counters);
@@ -397,6 +423,11 @@ impl Instance {
                 "another writer changed the map in memory; the sources are asked again before it is put right".to_owned();
             return Ok(InstanceState::Behind { wanted: revision.number, reason });
         }
+        if plan != MapPlan::InStep
+            && let Some(reason) = self.unchecked_master(revision, &deviation)
+        {
+            return Ok(InstanceState::Behind { wanted: revision.number, reason });
+        }
         if let (MapPlan::Swap { .. }, Some(last)) = (&plan, self.last_swap)
             && last.elapsed() < SWAP_SPACING
         {
@@ -407,7 +438,10 @@ impl Instance {
             return Box::pin(self.reconcile_map(wanted, counters, cost)).await;
         }
         if plan != MapPlan::InStep {
-            counters = self.apply(&plan, revision, &deviation, &memory, counters).await?;
+            counters = match self.apply(&plan, revision, &deviation, &memory, counters).await {
+                Ok(counters) => counters,
+                Err(failure) => return Err(self.refused_rows(failure, revision, &deviation).await),
+            };
         }
         if read {
             self.report.status.verified_at = Some(Timestamp::now());
@@ -417,8 +451,17 @@ impl Instance {
         self.suspicion = None;
         self.asked = None;
         self.last_revision = Some(revision.number);
-        self.verified = Some(Verified { revision: Arc::clone(revision), counters, live_entries: revision.entries.len() });
+        let live_entries = revision.entries.len();
+        self.report.status.entries_in_memory = Some(counters.count(live_entries).unwrap_or(live_entries as u64));
+        self.verified = Some(Verified { revision: Arc::clone(revision), counters, live_entries });
         Ok(InstanceState::InStep { revision: revision.number })
+    }
+
+    /// Why the map has to wait: it would send nodes to a server that was just made ready and whose check has yet to pass.
+    fn unchecked_master(&self, revision: &Revision, deviation: &Deviation) -> Option<String> {
+        let to = deviation.missing.iter().chain(&deviation.wrong).map(|at| revision.entries.value(*at as usize));
+        let master = self.servers.as_ref()?.awaits_check(to)?;
+        Some(format!("no node is sent to {master} before its health check has passed"))
     }
 
     /// Takes in which process answers; a new one has a memory of its own.
@@ -440,6 +483,7 @@ impl Instance {
             self.staged = None;
             self.suspicion = Some(DriftKind::Restarted);
             self.servers.iter_mut().for_each(ServerKeeper::forget);
+            self.rows.iter_mut().for_each(InstanceRows::forget);
         }
         let known = self.cost.filter(|_| self.process.as_ref().is_some_and(|(before, _)| before.version == process.version));
         let cost = *self.cost.insert(known.unwrap_or_else(|| CostModel::new(version)));
@@ -451,7 +495,11 @@ impl Instance {
             Level::User => return Err(Failure::Level("user")),
         }
         let counters = glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
-        self.report.status.entries_in_memory = Some(counters.entries);
+        // Where the counter can't be true, what was read back last counts.
+        let live_entries = self.verified.as_ref().map_or(0, |verified| verified.live_entries);
+        if let Some(count) = counters.count(live_entries) {
+            self.report.status.entries_in_memory = Some(count);
+        }
         Ok((counters, cost, version))
     }
 
@@ -563,7 +611,6 @@ impl Instance {
             counts,
             steps: timings.into_steps(),
         });
-        self.report.status.entries_in_memory = Some(counters.entries);
         self.staged = None;
         Ok(counters)
     }

@@ -36,6 +36,8 @@ pub struct MapFileError {
 
 /// What could not be done when the file could not be read.
 const READING: &str = "can't be read";
+/// What could not be done when the new file can't be given to the owner of the old one. It says what to do itself.
+const OWNING: &str = "its owner and group can't be kept (give the file to Mapsmith's user)";
 /// What could not be done when the file could not be replaced.
 const REPLACING: &str = "can't be replaced";
 
@@ -46,7 +48,7 @@ const HEADER_BYTES: u64 = 4096;
 
 fn hint(what: &str, error: &io::Error) -> &'static str {
     match error.kind() {
-        _ if what == READING => "",
+        _ if [READING, OWNING].contains(&what) => "",
         io::ErrorKind::PermissionDenied => " (Mapsmith replaces the file by a rename: its user must be able to write the folder)",
         io::ErrorKind::ResourceBusy => " (the file is a mount of its own: mount its folder instead)",
         io::ErrorKind::NotFound => " (the folder must exist)",
@@ -294,8 +296,7 @@ impl MapFileKeeper {
             let owner = (in_place.uid() != ours.uid()).then_some(in_place.uid());
             let group = (in_place.gid() != ours.gid()).then_some(in_place.gid());
             if owner.is_some() || group.is_some() {
-                fchown(&file, owner, group)
-                    .map_err(wrap("its owner and group can't be kept (give the file to Mapsmith's user)"))?;
+                fchown(&file, owner, group).map_err(wrap(OWNING))?;
             }
         }
         file.set_permissions(fs::Permissions::from_mode(mode)).map_err(wrap("its mode can't be kept"))?;

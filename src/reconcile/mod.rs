@@ -2,7 +2,7 @@
 //!
 //! `decide` turns snapshots into revisions and writes each to the map file; `decide_servers` turns lists into the servers that backends
 //! should have; `instance` brings one HAProxy to the wanted
-//! revision, a task each, so that a slow instance delays no other.
+//! revision, a task each, so that a slow instance delays no other; `rows` is what the two say about rows that a map refuses.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ pub mod instance;
 pub mod learned;
 pub mod map_file;
 pub mod resolve;
+pub mod rows;
 pub mod servers;
 
 /// What every instance should hold.

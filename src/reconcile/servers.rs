@@ -109,6 +109,16 @@ impl ServerKeeper {
         self.held
     }
 
+    /// The first of these masters that no node may be sent to yet, for it stands for a server that was just made ready and whose check
+    /// has yet to pass.
+    pub fn awaits_check<'m>(&self, masters: impl Iterator<Item = &'m str>) -> Option<&'m str> {
+        let checking = &self.plan.as_ref().filter(|plan| !plan.checking.is_empty())?.checking;
+        let waits =
+            |master: &str| checking.iter().any(|server| server.server == master || server.alone && server.backend == master);
+        let mut masters = masters;
+        masters.find(|master| waits(master))
+    }
+
     /// HAProxy could not be looked at, so nothing is known of its lists.
     pub fn lost(&mut self, error: String) {
         self.fail(error);
@@ -310,6 +320,10 @@ impl ServerKeeper {
     /// Tells what the map may point to: once a half is over, for in the middle of one a server that a restarted HAProxy lost is
     /// about to come back, and its nodes must keep their entries.
     fn tell_targets(&mut self) {
+        if self.plan.as_ref().is_some_and(|plan| !plan.checking.is_empty()) {
+            // Their checks are about to pass: their nodes must keep their entries.
+            return;
+        }
         let Some(targets) = self.last_targets.take() else { return };
         self.targets.send_if_modified(|known| {
             let is_new = known.as_deref() != Some(&targets);
@@ -332,8 +346,8 @@ impl ServerKeeper {
             self.held = None;
             return;
         };
-        self.held = self.seen.filter(|_| plan.before.is_empty());
-        let state = if !plan.has_no_steps() || !plan.removing.is_empty() {
+        self.held = self.seen.filter(|_| plan.before.is_empty() && plan.checking.is_empty());
+        let state = if !plan.has_no_steps() || !plan.removing.is_empty() || !plan.checking.is_empty() {
             ServersState::Working
         } else if !plan.needs_reload.is_empty() {
             ServersState::NeedsReload
@@ -357,7 +371,7 @@ impl ServerKeeper {
 
     fn publish(&mut self, state: ServersState, plan: &ServerPlan) {
         let waits = |removing: &Removing| matches!(removing.phase, Phase::Waiting | Phase::Routed);
-        let moving = !plan.has_no_steps() || !plan.removing.iter().all(waits);
+        let moving = !plan.has_no_steps() || !plan.checking.is_empty() || !plan.removing.iter().all(waits);
         if moving || matches!(state, ServersState::Failed { .. }) {
             // The next cycle looks again: a drain ends when its last session does.
             self.next_look = Instant::now();
@@ -368,6 +382,8 @@ impl ServerKeeper {
             needs_reload: listed(&plan.needs_reload),
             removing: listed(&plan.removing),
             by_hand: listed(&plan.by_hand),
+            checking: listed(&plan.checking),
+            by_agent: listed(&plan.by_agent),
             foreign: plan.foreign,
             last_steps: self.last_steps.clone(),
             steps: self.steps,
@@ -413,8 +429,12 @@ fn listed(what: &[impl ToString]) -> Vec<String> {
 
 /// The address alone of a slot that is taken.
 fn slot_address(step: &ServerStep) -> Option<ServerCommand> {
-    let ServerStep::TakeSlot { backend, slot, server } = step else { return None };
+    let ServerStep::TakeSlot { backend, slot, server, .. } = step else { return None };
     Some(ServerCommand::SetAddress { at: ServerPath::new(backend, slot).ok()?, address: server.address })
+}
+
+fn ready(once_checked: bool) -> ServerState {
+    if once_checked { ServerState::ReadyOnceChecked } else { ServerState::Ready }
 }
 
 /// A step as commands.
@@ -435,17 +455,19 @@ pub fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName>
     Ok(match step {
         ServerStep::AddBackend { .. } => Vec::new(),
         ServerStep::Add { server, .. } => vec![ServerCommand::Add { at, server: Box::new(server.clone()) }],
-        ServerStep::Finish { .. } => vec![ServerCommand::EnableHealth { at: at.clone() }, state(ServerState::Ready)],
+        ServerStep::Finish { .. } => {
+            vec![ServerCommand::EnableHealth { at: at.clone() }, state(ServerState::ReadyOnceChecked)]
+        }
         ServerStep::SetAddress { address, .. } => vec![ServerCommand::SetAddress { at, address: *address }],
         ServerStep::SetWeight { weight, .. } => vec![ServerCommand::SetWeight { at, weight: *weight }],
         ServerStep::SetMaxconn { maxconn, .. } => vec![ServerCommand::SetMaxconn { at, maxconn: Some(*maxconn) }],
-        ServerStep::Ready { .. } => vec![state(ServerState::Ready)],
-        ServerStep::TakeSlot { server, .. } => {
+        ServerStep::Ready { once_checked, .. } => vec![state(ready(*once_checked))],
+        ServerStep::TakeSlot { server, once_checked, .. } => {
             let mut commands = vec![ServerCommand::SetAddress { at: at.clone(), address: server.address }];
             commands.extend(server.weight.map(|weight| ServerCommand::SetWeight { at: at.clone(), weight }));
             let maxconn = server.options.maxconn;
             commands.extend(maxconn.map(|_| ServerCommand::SetMaxconn { at: at.clone(), maxconn }));
-            commands.push(state(ServerState::Ready));
+            commands.push(state(ready(*once_checked)));
             commands
         }
         ServerStep::Drain { .. } => vec![state(ServerState::Drain)],

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Source, SourceKind, duration, thirty_seconds};
+use super::{FileFormat, Source, SourceKind, duration, thirty_seconds};
 use crate::damp::Pace;
 use crate::guard::Limit;
 use crate::model::server::{Manage, ServerOptions, is_legal_name};
@@ -148,6 +148,9 @@ pub(super) fn list_source_problems(source: &Source, place: &str, problems: &mut 
         problems.push(format!(
             "{place}: node_field, master_field and masters are for the node map, but a backend takes its servers from this source"
         ));
+    }
+    if source.format == Some(FileFormat::Map) {
+        problems.push(format!("{place}: format: a list of servers is JSON"));
     }
 }
 

@@ -76,6 +76,34 @@ fn a_misspelt_key_or_a_wrong_value_is_named() {
 }
 
 #[test]
+fn a_byte_order_mark_before_the_settings_is_skipped() {
+    let settings = load(&format!("\u{feff}{SMALL}"), &[]).unwrap();
+    assert_eq!(settings.sources[0].name, "puppetdb");
+}
+
+#[test]
+fn a_files_format_goes_by_its_name_unless_it_is_set() {
+    for (path, format, expected) in [
+        ("nodes.json", "", FileFormat::Json),
+        ("nodes.JSON", "", FileFormat::Json),
+        ("nodes.map", "", FileFormat::Map),
+        ("nodes", "", FileFormat::Map),
+        ("nodes.json.bak", "", FileFormat::Map),
+        ("nodes", "format = \"json\"", FileFormat::Json),
+        ("nodes.json", "format = \"map\"", FileFormat::Map),
+    ] {
+        let text = format!("{SMALL}\n[[source]]\nname = \"f\"\ntype = \"file\"\npath = {path:?}\npriority = 1\n{format}\n");
+        assert_eq!(load(&text, &[]).unwrap().sources[0].file_format(), expected, "{path} {format}");
+    }
+    let puppetdb = SMALL.replace("type = \"puppetdb\"", "type = \"puppetdb\"\nformat = \"map\"");
+    let message = load(&puppetdb, &[]).unwrap_err();
+    assert!(message.contains("format: a puppetdb source has none"), "{message}");
+    let text = format!("{SMALL}\n[[source]]\nname = \"f\"\ntype = \"file\"\npath = \"f\"\nformat = \"yaml\"\n");
+    let message = load(&text, &[]).unwrap_err();
+    assert!(message.contains("\"yaml\" is none of json or map"), "{message}");
+}
+
+#[test]
 fn all_problems_are_named_at_once() {
     let message = load(
         r#"

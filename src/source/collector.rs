@@ -70,6 +70,8 @@ pub(super) struct Collector {
     /// Milliseconds of each taken row's timestamp, in the order taken; shorter while rows carry none. Only repeats need
     /// them, but which rows repeat shows at the end only, and 8 bytes a row for that while cost less than an index of keys.
     moments: Vec<i64>,
+    /// The newest timestamp of a taken row.
+    newest: Option<Timestamp>,
     lowered: String,
     /// Nodes whose row names no legal master, where a delta asks for them.
     withdrawn: Option<Vec<String>>,
@@ -92,6 +94,7 @@ impl Collector {
             builder: EntryMapBuilder::new(),
             rejections: Rejections::default(),
             moments: Vec::new(),
+            newest: None,
             lowered: String::new(),
             withdrawn: None,
         }
@@ -150,6 +153,11 @@ impl Collector {
         self.builder.len()
     }
 
+    /// The newest timestamp of a taken row; none where rows carry none.
+    pub(super) fn newest(&self) -> Option<Timestamp> {
+        self.newest
+    }
+
     /// Why a row was left out, if one was.
     pub(super) fn a_rejection(&self) -> Option<Illegal> {
         self.rejections.named.values().next().copied()
@@ -161,6 +169,7 @@ impl Collector {
             // Rows before this one may have carried none.
             self.moments.resize(self.builder.len() - 1, NEVER);
             self.moments.push(stamp.as_millisecond());
+            self.newest = self.newest.max(Some(stamp));
         }
     }
 

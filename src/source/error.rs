@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
-use crate::model::Illegal;
+use super::without_mark;
+use crate::model::{Illegal, name};
 
 /// A source that can't be set up, or a poll that brought no whole answer. The source's name stands beside it in status and logs.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,14 @@ pub enum Fault {
         /// The TLS library's words.
         cause: String,
     },
+    /// The server's certificate is of a kind that is not taken any more, or never was.
+    #[error("the server's certificate {reason} ({cause})")]
+    ServerUnfit {
+        /// Why, and what to do.
+        reason: &'static str,
+        /// The TLS library's words.
+        cause: String,
+    },
     /// The server ended the handshake because of this client's certificate, or for want of one.
     #[error("{} ({alert})", refused_certificate(cert.as_ref()))]
     ClientCertificateRefused {
@@ -92,6 +101,8 @@ pub enum Fault {
         status: u16,
         /// What it means here, with the server's own text.
         meaning: String,
+        /// How long the server asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// The answer is over `max_bytes`.
     #[error("the content is larger than max_bytes ({0} bytes, after decompression)")]
@@ -156,9 +167,22 @@ pub enum Fault {
     /// "Not modified" although no condition was sent.
     #[error("answered 304 (not modified) although nothing was asked conditionally")]
     NotModified,
+    /// Another text where a map file should be.
+    #[error("the file is no map file: {0}")]
+    NoMapFile(String),
     /// The file can't be read.
     #[error("{0}")]
     File(String),
+}
+
+impl Fault {
+    /// How long the server asks to be left alone, if it does.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// A place in a text, both from 1.
@@ -191,8 +215,14 @@ impl fmt::Display for Position {
 
 fn trusted_by(ca: Option<&PathBuf>) -> String {
     match ca {
-        Some(ca) => format!("only the CA in {} (ca) is trusted", ca.display()),
-        None => "set ca to the CA's certificate (for PuppetDB: the Puppet CA's)".to_owned(),
+        Some(ca) => format!(
+            "only the CA in {} (ca) is trusted: name the CA that signed it there, or the certificate itself if it is self-signed",
+            ca.display()
+        ),
+        None => {
+            "set ca to the CA's certificate (for PuppetDB: the Puppet CA's), or to the certificate itself if it is self-signed"
+                .to_owned()
+        }
     }
 }
 
@@ -242,7 +272,7 @@ impl Excerpt {
 
 impl fmt::Display for Excerpt {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = String::from_utf8_lossy(&self.beginning);
+        let text = String::from_utf8_lossy(without_mark(&self.beginning));
         let text = match &self.hidden {
             Some(secret) => secret.hide_in(&text),
             None => text.into_owned(),
@@ -254,7 +284,7 @@ impl fmt::Display for Excerpt {
             return out.write_str("(no text)");
         }
         for character in words.chars().take(EXCERPT_CHARACTERS) {
-            if character.is_control() {
+            if name::is_invisible(character) {
                 write!(out, "{}", character.escape_default())?;
             } else {
                 write!(out, "{character}")?;
@@ -280,7 +310,7 @@ mod tests {
     #[test]
     fn a_servers_text_is_one_bounded_line_without_control_characters() {
         assert_eq!(shown("PQL parse error\n\n  at\tline 1\n"), "PQL parse error at line 1");
-        assert_eq!(shown("a\u{1b}[31mb"), "a\\u{1b}[31mb");
+        assert_eq!(shown("\u{feff}a\u{1b}[31m\u{202e}b"), "a\\u{1b}[31m\\u{202e}b");
         assert_eq!(shown(" \n"), "(no text)");
         assert_eq!(shown("<html><head>\n<title>Error 404</title></head>"), "Error 404");
         let long = shown(&"word ".repeat(2000));

@@ -1,4 +1,4 @@
-//! A file: JSON like `http_json`'s, or a map file. Watched, and polled for what a watch can't see (network file systems).
+//! A file: JSON like `http_json`'s, or a map file, as the settings say. Watched, and polled for what a watch can't see (network file systems).
 //!
 //! A writer should replace the file by a rename. One that writes in place is caught half-way at times: cut JSON is an error,
 //! and so is any file that changes while it is read. A map file that stays cut looks like a shorter map: the guard's case.
@@ -11,17 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::collector::{self, off_thread};
 use super::error::{Fault, SourceError};
 use super::format::{Format, Reader, Rows};
-use super::{Polled, Source};
-use crate::model::status::PollKind;
+use super::watch::FileWatch;
+use super::{Extent, Notes, Polled, Source, is_due, signed};
+use crate::model::status::{PollKind, Watch};
 use crate::model::{Rejections, Snapshot};
 use crate::settings;
 
@@ -56,6 +55,8 @@ struct Known {
     stamp: Stamp,
     /// Whether the stamp was old enough to show every later change.
     settled: bool,
+    /// When it was read.
+    read: Timestamp,
 }
 
 impl Known {
@@ -69,12 +70,16 @@ pub(super) struct FileSource<F> {
     path: PathBuf,
     reading: Reading<F>,
     timeout: Duration,
+    full_poll: SignedDuration,
     known: Option<Known>,
     /// Raised by the watch.
     events: Arc<Notify>,
     /// An event that was seen and not looked into yet.
     event_seen: bool,
-    watcher: Option<RecommendedWatcher>,
+    /// None before the first poll, and while a poll has it.
+    watch: Option<FileWatch>,
+    /// Why not all of the way to the file is watched, if so.
+    gap: Option<String>,
 }
 
 /// How the content is understood.
@@ -90,57 +95,62 @@ impl<F: Format> FileSource<F> {
             .path
             .clone()
             .ok_or_else(|| SourceError { place: settings.name.clone(), fault: Fault::Setup("path is missing".to_owned()) })?;
-        let mut source = Self {
+        Ok(Self {
             path,
             reading: Reading { format, max_bytes: settings.max_bytes },
             timeout: settings.timeout,
+            full_poll: signed(settings.full_poll),
             known: None,
             events: Arc::default(),
             event_seen: false,
-            watcher: None,
-        };
-        if let Err(error) = source.watch() {
-            warn!(path = %source.path.display(), %error, "the file can't be watched, only polled");
-        }
-        Ok(source)
+            watch: None,
+            gap: None,
+        })
     }
 
-    /// Watches the folder: a file replaced by a rename is another file, and a watch of the old one would see nothing.
-    fn watch(&mut self) -> notify::Result<()> {
-        let events = Arc::clone(&self.events);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Our own reading raises events too. An error may mean that events were lost: better look.
-            let is_reading =
-                |kind: EventKind| kind.is_access() && kind != EventKind::Access(AccessKind::Close(AccessMode::Write));
-            if !event.is_ok_and(|event| is_reading(event.kind)) {
-                events.notify_one();
-            }
-        })?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        self.watcher = Some(watcher);
-        Ok(())
-    }
-
-    async fn poll_once(&mut self, current: Option<&Snapshot<F::Content>>) -> Result<Polled<F::Content>, Fault> {
-        if self.watcher.is_none() {
-            // Said at the start; the folder may be there by now.
-            let _ = self.watch();
-        }
+    async fn poll_once(
+        &mut self,
+        extent: Extent,
+        current: Option<&Snapshot<F::Content>>,
+        now: Timestamp,
+    ) -> Result<Polled<F::Content>, Fault> {
         let (path, reading) = (self.path.clone(), self.reading.clone());
-        let known = self.known.filter(|_| current.is_some());
+        let trusted = |known: &Known| extent == Extent::Changes && !is_due(self.full_poll, known.read, now);
+        let known = self.known.filter(|known| current.is_some() && trusted(known));
         let current = current.cloned();
-        let (known, polled) = off_thread(move || poll(&path, &reading, known, current.as_ref())).await?;
-        self.known = Some(known);
+        let mut watch = self.watch.take().unwrap_or_else(|| FileWatch::new(path.clone(), Arc::clone(&self.events)));
+        // Watched before it is read: what changes from then on raises an event.
+        let (armed, outcome, watch) =
+            off_thread(move || (watch.arm(), poll(&path, &reading, known, current.as_ref()), watch)).await;
+        self.watch = Some(watch);
+        self.note_gap(armed.err());
+        let (stamp, settled, polled) = outcome?;
+        let read = known.filter(|_| polled.kind == PollKind::Unchanged).map_or(now, |known| known.read);
+        self.known = Some(Known { stamp, settled, read });
         Ok(polled)
+    }
+
+    fn note_gap(&mut self, gap: Option<String>) {
+        let path = self.path.display();
+        match (&gap, &self.gap) {
+            (Some(error), None) => warn!(%path, error, "the file can't be watched, only polled"),
+            (None, Some(_)) => info!(%path, "the file is watched again"),
+            _ => {}
+        }
+        self.gap = gap;
     }
 }
 
 #[async_trait]
 impl<F: Format> Source<F::Content> for FileSource<F> {
-    async fn poll(&mut self, current: Option<&Snapshot<F::Content>>, _now: Timestamp) -> Result<Polled<F::Content>, SourceError> {
+    async fn poll(
+        &mut self,
+        extent: Extent,
+        current: Option<&Snapshot<F::Content>>,
+        now: Timestamp,
+    ) -> Result<Polled<F::Content>, SourceError> {
         let timeout = self.timeout;
-        let outcome = tokio::time::timeout(timeout, self.poll_once(current)).await;
+        let outcome = tokio::time::timeout(timeout, self.poll_once(extent, current, now)).await;
         outcome
             .unwrap_or(Err(Fault::NoAnswer(timeout)))
             .map_err(|fault| SourceError { place: self.path.display().to_string(), fault })
@@ -159,20 +169,29 @@ impl<F: Format> Source<F::Content> for FileSource<F> {
                 (Some(known), Some(stamp)) => known.still_holds(stamp),
                 (known, stamp) => known.is_none() && stamp.is_none(),
             };
-            if !nothing_new {
+            let outdated = match &self.watch {
+                Some(watch) => watch.is_outdated().await,
+                None => true,
+            };
+            if outdated || !nothing_new {
                 return;
             }
         }
     }
+
+    fn notes(&self) -> Notes {
+        let whole = self.watch.is_some() && self.gap.is_none();
+        Notes { watch: Some(if whole { Watch::Watched } else { Watch::PolledOnly }), warning: None }
+    }
 }
 
-/// One look at the file; blocks.
+/// One look at the file, with its stamp and whether that is settled; blocks.
 fn poll<F: Format>(
     path: &Path,
     reading: &Reading<F>,
     known: Option<Known>,
     current: Option<&Snapshot<F::Content>>,
-) -> Result<(Known, Polled<F::Content>), Fault> {
+) -> Result<(Stamp, bool, Polled<F::Content>), Fault> {
     let cant = |error: std::io::Error| {
         Fault::File(match error.kind() {
             ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -187,7 +206,7 @@ fn poll<F: Format>(
         && known.still_holds(Stamp::of(&metadata))
     {
         let (entries, rejections) = (Arc::clone(&current.entries), Arc::clone(&current.rejections));
-        return Ok((known, Polled { kind: PollKind::Unchanged, entries, rejections, bytes: 0 }));
+        return Ok((known.stamp, known.settled, Polled { kind: PollKind::Unchanged, entries, rejections, bytes: 0 }));
     }
     let mut file = File::open(path).map_err(cant)?;
     let stamp = Stamp::of(&file.metadata().map_err(cant)?);
@@ -197,8 +216,8 @@ fn poll<F: Format>(
     }
     let (content, bytes) = content?;
     let (entries, rejections) = collector::share(content, current);
-    let known = Known { stamp, settled: is_settled(stamp.modified, SystemTime::now()) };
-    Ok((known, Polled { kind: PollKind::Full, entries, rejections, bytes }))
+    let settled = is_settled(stamp.modified, SystemTime::now());
+    Ok((stamp, settled, Polled { kind: PollKind::Full, entries, rejections, bytes }))
 }
 
 fn is_settled((seconds, nanoseconds): (i64, i64), now: SystemTime) -> bool {
@@ -212,40 +231,20 @@ fn is_settled((seconds, nanoseconds): (i64, i64), now: SystemTime) -> bool {
 type Content<F> = ((<F as Format>::Content, Rejections), u64);
 
 impl<F: Format> Reading<F> {
-    /// Reads JSON chunk by chunk, and anything else as the format's plain text, told apart by the first byte that is not blank.
     fn read(&self, file: &mut File, cant: impl Fn(std::io::Error) -> Fault) -> Result<Content<F>, Fault> {
+        let mut reader = self.format.reader(None);
         let mut chunk = vec![0; 64 * 1024];
-        let mut beginning = Vec::new();
         loop {
-            let length = file.read(&mut chunk).map_err(&cant)?;
-            beginning.extend_from_slice(&chunk[..length]);
-            if length == 0 || beginning.len() as u64 > self.max_bytes || beginning.iter().any(|byte| !byte.is_ascii_whitespace())
-            {
-                break;
+            match file.read(&mut chunk).map_err(&cant)? {
+                0 => break,
+                length => reader.feed(&chunk[..length])?,
+            }
+            if reader.bytes() > self.max_bytes {
+                return Err(Fault::TooLarge(self.max_bytes));
             }
         }
-        let first = beginning.iter().find(|byte| !byte.is_ascii_whitespace());
-        if matches!(first, Some(b'{' | b'[')) {
-            let mut reader = self.format.reader(None);
-            reader.feed(&beginning)?;
-            loop {
-                if reader.bytes() > self.max_bytes {
-                    return Err(Fault::TooLarge(self.max_bytes));
-                }
-                match file.read(&mut chunk).map_err(&cant)? {
-                    0 => break,
-                    length => reader.feed(&chunk[..length])?,
-                }
-            }
-            let bytes = reader.bytes();
-            return Ok((reader.close()?.settle(), bytes));
-        }
-        let room = (self.max_bytes + 1).saturating_sub(beginning.len() as u64);
-        file.take(room).read_to_end(&mut beginning).map_err(&cant)?;
-        if beginning.len() as u64 > self.max_bytes {
-            return Err(Fault::TooLarge(self.max_bytes));
-        }
-        Ok((self.format.plain(&beginning)?, beginning.len() as u64))
+        let bytes = reader.bytes();
+        Ok((reader.close()?.settle(), bytes))
     }
 }
 
@@ -261,8 +260,9 @@ mod tests {
         {
             assert_eq!(is_settled(modified, now), settled, "{modified:?}");
             let stamp = Stamp { device: 1, inode: 1, size: 1, modified };
-            assert_eq!(Known { stamp, settled }.still_holds(stamp), settled);
-            assert!(!Known { stamp, settled }.still_holds(Stamp { inode: 2, ..stamp }));
+            let known = Known { stamp, settled, read: Timestamp::UNIX_EPOCH };
+            assert_eq!(known.still_holds(stamp), settled);
+            assert!(!known.still_holds(Stamp { inode: 2, ..stamp }));
         }
     }
 }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::collector::{Collector, Field, Names, Row};
+use super::collector::{Collector, Names};
 use super::error::Fault;
 use super::json::{JsonReader, Shape};
 use super::row::Fields;
 use super::secret::Secret;
-use crate::model::{Content, EntryMap, Rejections, map_file};
+use crate::model::{Content, EntryMap, Rejections};
 use crate::settings;
 
 /// What a source's answers are.
@@ -19,12 +19,6 @@ pub(super) trait Format: Clone + Send + Sync + 'static {
 
     /// A reader that has seen nothing. `hidden` never shows in an error.
     fn reader(&self, hidden: Option<Secret>) -> Self::Reader;
-
-    /// Understands the text of a file that does not begin like JSON.
-    ///
-    /// # Errors
-    /// If nothing but JSON is taken.
-    fn plain(&self, text: &[u8]) -> Result<(Self::Content, Rejections), Fault>;
 }
 
 /// Takes an answer as it arrives. Only a whole one gives rows.
@@ -80,21 +74,5 @@ impl Format for MapFormat {
 
     fn reader(&self, hidden: Option<Secret>) -> JsonReader {
         JsonReader::new(self.shape.clone(), Collector::new(Arc::clone(&self.names)), hidden)
-    }
-
-    /// A map file.
-    fn plain(&self, text: &[u8]) -> Result<(EntryMap, Rejections), Fault> {
-        let file = map_file::parse(text);
-        let mut collector = Collector::new(Arc::clone(&self.names));
-        for (line, reason) in &file.rejected {
-            collector.reject(&format!("line {line}"), *reason);
-        }
-        if self.names.keep_all() {
-            return Ok((file.entries, collector.settle().1));
-        }
-        for (node, master) in file.entries.iter() {
-            collector.take(&Row { node: Field::Text(node.into()), master: Field::Text(master.into()), ..Row::default() });
-        }
-        Ok(collector.settle())
     }
 }

@@ -3,17 +3,18 @@
 //! HTTP/1.1 only: a source asks one thing at a time, and Jetty speaks nothing else here. No redirects: a registry that moves is
 //! for its operator to notice. No proxy, whatever the environment says: a gateway must not route by what a proxy kept.
 
-use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, HeaderName, HeaderValue, LOCATION};
+use jiff::Timestamp;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, Method, Request, Response, Url};
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::body::{Body, Bounded};
 use super::error::{Excerpt, Fault, SourceError};
 use super::format::Reader;
 use super::secret::Secret;
@@ -30,7 +31,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_REPETITIONS: u32 = 5;
 
 /// A client for one URL.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct HttpClient {
     client: Client,
     /// The URL as it is shown: a query might hold a token.
@@ -94,6 +95,11 @@ impl HttpClient {
         })
     }
 
+    /// The same client for a request at the same time. It begins on a connection of its own: one that was kept open may be dead.
+    pub(super) fn beside(&self) -> Self {
+        Self { limit: Limit { timeout: self.limit.timeout, head_came: Arc::default() }, ..self.clone() }
+    }
+
     /// An error of this client's URL.
     pub(super) fn error(&self, fault: Fault) -> SourceError {
         SourceError { place: self.place.clone(), fault }
@@ -122,6 +128,7 @@ impl HttpClient {
     ) -> Result<Request, Fault> {
         let mut request = Request::new(method, url.clone());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         if let (Some(token), Some(path)) = (token, &self.token_file) {
             request.headers_mut().insert(header, token.header(prefix, path)?);
         }
@@ -152,14 +159,14 @@ impl HttpClient {
     }
 
     /// Parses the body as it comes. Gives the rows and the bytes after decompression.
-    pub(super) async fn read<R: Reader>(&mut self, mut response: Response, mut reader: R) -> Result<(R::Rows, u64), Fault> {
+    pub(super) async fn read<R: Reader>(&mut self, mut response: Response, reader: R) -> Result<(R::Rows, u64), Fault> {
+        let mut body = Body::new(response.headers(), Bounded::new(reader, self.max_bytes))?;
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error, "within the answer"))? {
-            if reader.bytes() + chunk.len() as u64 > self.max_bytes {
-                return Err(Fault::TooLarge(self.max_bytes));
-            }
-            reader.feed(&chunk)?;
+            body.feed(&chunk).map_err(|error| body.sink().why(&error))?;
         }
+        body.finish().map_err(|error| body.sink().why(&error))?;
         self.kept_since = Some(Instant::now());
+        let reader = body.into_sink()?.into_reader();
         let bytes = reader.bytes();
         Ok((reader.close()?, bytes))
     }
@@ -169,20 +176,21 @@ impl HttpClient {
         let status = response.status();
         let mut location = Excerpt::new(token.clone());
         location.push(response.headers().get(LOCATION).map_or(&b"an unnamed place"[..], HeaderValue::as_bytes));
+        let retry_after = status::retry_after(status, response.headers());
         let text = self.excerpt(response, token).await;
-        status::meaning(kind, status, &location, &text)
+        Fault::Status { status: status.as_u16(), meaning: status::meaning(kind, status, &location, &text), retry_after }
     }
 
     /// The beginning of a body. One that breaks off is better than none: the status has said what counts.
     pub(super) async fn excerpt(&self, mut response: Response, token: Option<Secret>) -> Excerpt {
-        let mut text = Excerpt::new(token);
+        let Ok(mut body) = Body::new(response.headers(), Excerpt::new(token.clone())) else { return Excerpt::new(token) };
         while let Ok(Some(chunk)) = response.chunk().await {
-            text.push(&chunk);
-            if text.is_full() {
+            if body.feed(&chunk).is_err() || body.sink().is_full() {
                 break;
             }
         }
-        text
+        let _ = body.finish();
+        std::mem::replace(body.sink(), Excerpt::new(token))
     }
 
     /// Reads a body that has nothing to say, so that its connection can serve again.
@@ -200,27 +208,22 @@ impl HttpClient {
         if error.is_connect() {
             let cause = if error.is_timeout() { format!("no connection within {CONNECT_TIMEOUT:?}") } else { cause };
             Fault::Unreachable { cause }
-        } else if is_undecodable(error) {
-            Fault::Damaged(cause)
         } else {
             Fault::Disconnected { during, cause }
         }
     }
 }
 
+/// A date among an answer's headers (RFC 9110, section 5.6.7).
+pub(super) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
+    let date = headers.get(name)?.to_str().ok()?;
+    jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
+}
+
 /// Whether the connection ended before any byte of the request was written.
 fn never_sent(error: &reqwest::Error) -> bool {
     let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     causes.filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_canceled)
-}
-
-/// Whether the bytes came but could not be decompressed. The client counts every failure within a body as one of decoding; the
-/// decompressor's own are bare I/O errors of these kinds, the connection's come wrapped by the HTTP library.
-fn is_undecodable(error: &reqwest::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| {
-        matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof)
-    })
 }
 
 /// A URL without query and fragment; one with a user is refused by the settings.

@@ -1,21 +1,22 @@
 //! A JSON document over HTTP: the object `{"node": "master"}`, a list of objects with named fields, or a list of servers.
 //!
-//! Asks conditionally (`ETag`, `Last-Modified`; RFC 9110, section 13), so that an unchanged document costs next to nothing.
+//! Asks conditionally (`ETag`, `Last-Modified`; RFC 9110, section 13), so that an unchanged document costs next to nothing. "Not
+//! modified" is trusted for `full_poll` at most, and never where somebody waits for the answer.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use reqwest::{Method, StatusCode, Url};
 
 use super::collector;
 use super::error::{Fault, SourceError};
 use super::format::Format;
-use super::http::HttpClient;
-use super::{Polled, Source};
+use super::http::{self, HttpClient};
+use super::{Extent, Polled, Source, is_due, signed};
 use crate::model::Snapshot;
 use crate::model::status::PollKind;
 use crate::settings::{self, SourceKind};
@@ -23,14 +24,20 @@ use crate::settings::{self, SourceKind};
 /// A header of an answer and the one that asks whether it still holds.
 const CONDITIONS: [(HeaderName, HeaderName); 2] = [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)];
 
+/// Two changes of a document this close together may bear one time: it is told in whole seconds.
+const GRAIN: SignedDuration = SignedDuration::from_secs(2);
+
 /// A JSON document.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct HttpJson<F> {
     http: HttpClient,
     url: Url,
     format: F,
     /// What the last whole answer said of its version, as the headers that ask for another one.
     conditions: HeaderMap,
+    full_poll: SignedDuration,
+    /// Our time of the last whole answer.
+    read: Option<Timestamp>,
 }
 
 impl<F: Format> HttpJson<F> {
@@ -38,14 +45,27 @@ impl<F: Format> HttpJson<F> {
         let place = settings.url.as_deref().unwrap_or_default();
         let url = Url::parse(place)
             .map_err(|error| SourceError { place: place.to_owned(), fault: Fault::Setup(format!("url: {error}")) })?;
-        Ok(Self { http: HttpClient::new(settings, &url)?, url, format, conditions: HeaderMap::new() })
+        Ok(Self {
+            http: HttpClient::new(settings, &url)?,
+            url,
+            format,
+            conditions: HeaderMap::new(),
+            full_poll: signed(settings.full_poll),
+            read: None,
+        })
     }
 
-    async fn poll_once(&mut self, current: Option<&Snapshot<F::Content>>) -> Result<Polled<F::Content>, Fault> {
+    async fn poll_once(
+        &mut self,
+        extent: Extent,
+        current: Option<&Snapshot<F::Content>>,
+        now: Timestamp,
+    ) -> Result<Polled<F::Content>, Fault> {
         let token = self.http.token().await?;
         let mut request = self.http.request(Method::GET, &self.url, token.as_ref(), (AUTHORIZATION, "Bearer "))?;
         // Without a snapshot "not modified" would leave us with nothing.
-        let conditional = current.is_some() && !self.conditions.is_empty();
+        let trusted = extent == Extent::Changes && self.read.is_some_and(|read| !is_due(self.full_poll, read, now));
+        let conditional = trusted && current.is_some() && !self.conditions.is_empty();
         if conditional {
             request.headers_mut().extend(self.conditions.clone());
         }
@@ -65,10 +85,7 @@ impl<F: Format> HttpJson<F> {
             _ => return Err(self.http.refusal(response, SourceKind::HttpJson, token).await),
         }
         let headers = response.headers();
-        let conditions = CONDITIONS
-            .iter()
-            .filter_map(|(answer, question)| headers.get(answer).map(|value| (question.clone(), value.clone())))
-            .collect();
+        let conditions = conditions(headers);
         let is_problem = |value: &HeaderValue| value.as_bytes().starts_with(b"application/problem+json");
         if headers.get(CONTENT_TYPE).is_some_and(is_problem) {
             return Err(Fault::ErrorObject(self.http.excerpt(response, token).await.to_string()));
@@ -77,14 +94,37 @@ impl<F: Format> HttpJson<F> {
         let (rows, bytes) = self.http.read(response, reader).await?;
         let (entries, rejections) = collector::settle(rows, current.cloned()).await;
         self.conditions = conditions;
+        self.read = Some(now);
         Ok(Polled { kind: PollKind::Full, entries, rejections, bytes })
     }
 }
 
+/// The headers that ask whether the answer with these still holds. None where the document was changed within the [`GRAIN`] before
+/// the answer: a change right after it would bear the same time, and so may the same `ETag` (nginx makes it of time and size).
+fn conditions(headers: &HeaderMap) -> HeaderMap {
+    if headers.contains_key(LAST_MODIFIED) {
+        let dates = http::date(headers, &LAST_MODIFIED).zip(http::date(headers, &DATE));
+        if dates.is_none_or(|(modified, answered)| answered.duration_since(modified) < GRAIN) {
+            return HeaderMap::new();
+        }
+    }
+    let kept = |(answer, question): &(HeaderName, HeaderName)| Some((question.clone(), headers.get(answer)?.clone()));
+    CONDITIONS.iter().filter_map(kept).collect()
+}
+
 #[async_trait]
 impl<F: Format> Source<F::Content> for HttpJson<F> {
-    async fn poll(&mut self, current: Option<&Snapshot<F::Content>>, _now: Timestamp) -> Result<Polled<F::Content>, SourceError> {
-        let outcome = self.http.limit().bound(self.poll_once(current)).await;
+    async fn poll(
+        &mut self,
+        extent: Extent,
+        current: Option<&Snapshot<F::Content>>,
+        now: Timestamp,
+    ) -> Result<Polled<F::Content>, SourceError> {
+        let outcome = self.http.limit().bound(self.poll_once(extent, current, now)).await;
         outcome.map_err(|fault| self.http.error(fault))
+    }
+
+    fn beside(&self) -> Option<Box<dyn Source<F::Content>>> {
+        Some(Box::new(Self { http: self.http.beside(), ..self.clone() }))
     }
 }

@@ -7,16 +7,20 @@
 
 use serde::de::{DeserializeSeed, IgnoredAny};
 
+use super::BYTE_ORDER_MARK;
 use super::collector::{Collector, Field, Row};
 use super::error::{Excerpt, Fault, Position};
 use super::format::Reader;
+use super::mend::mend;
 use super::row::{FieldSeed, Fields, RowSeed};
 use super::secret::Secret;
 
 /// The largest row, in bytes: a node with all its facts is far smaller.
 const MAX_ROW_BYTES: usize = 16 * 1024 * 1024;
-/// Keys of an object that make it an error and no map.
+/// Keys of an object that make it an error and no map, as a rule.
 pub(super) const ERROR_KEYS: [&str; 3] = ["error", "errors", "exception"];
+/// So many legal entries has no object that tells of an error.
+const LIKE_A_MAP: usize = 8;
 
 /// What the answer should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub(super) enum Shape {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Before everything, a byte order mark perhaps.
+    Mark,
     /// Before the opening bracket.
     Start,
     /// After it: a row, or the closing bracket.
@@ -45,7 +51,6 @@ enum State {
 enum Refusal {
     NotJson,
     WrongShape,
-    ErrorObject,
 }
 
 /// What one look at the bytes at hand came to.
@@ -73,6 +78,10 @@ pub(super) struct JsonReader {
     node_seen: bool,
     master_seen: bool,
     fields_seen: Vec<String>,
+    /// Of an object: whether it has one of the [`ERROR_KEYS`].
+    error_seen: bool,
+    /// Of an object: its legal entries under other keys.
+    entries: usize,
     excerpt: Excerpt,
 }
 
@@ -82,7 +91,7 @@ impl JsonReader {
         Self {
             shape,
             collector,
-            state: State::Start,
+            state: State::Mark,
             pending: Vec::new(),
             next_look: 0,
             position: Position::START,
@@ -91,6 +100,8 @@ impl JsonReader {
             node_seen: false,
             master_seen: false,
             fields_seen: Vec::new(),
+            error_seen: false,
+            entries: 0,
             excerpt: Excerpt::new(hidden),
         }
     }
@@ -99,7 +110,6 @@ impl JsonReader {
         let text = self.excerpt.to_string();
         match refusal {
             Refusal::NotJson => Fault::NotJson(text),
-            Refusal::ErrorObject => Fault::ErrorObject(text),
             Refusal::WrongShape => Fault::WrongShape {
                 expected: match self.shape {
                     Shape::List(_) => {
@@ -116,12 +126,14 @@ impl JsonReader {
 
     /// Parses as far as the bytes go. `last`: there will be no more.
     fn look(&mut self, last: bool) -> Result<(), Fault> {
-        let pending = std::mem::take(&mut self.pending);
+        let mut pending = std::mem::take(&mut self.pending);
         let mut done = 0;
         let outcome = loop {
             match self.step(&pending[done..], last) {
                 Ok(Step::Took(bytes)) => done += bytes,
                 Ok(Step::Incomplete) => break Ok(()),
+                // One row never fails the rest: where only its texts and numbers are wrong, it is read again without that.
+                Err(Mistake::Syntax { .. }) if mend(&mut pending[done..], last) => {}
                 Err(mistake) => break Err(self.fault(mistake, &pending, done)),
             }
         };
@@ -144,14 +156,23 @@ impl JsonReader {
 
     fn step(&mut self, text: &[u8], last: bool) -> Result<Step, Mistake> {
         let Some(first) = text.first().copied() else { return Ok(Step::Incomplete) };
+        if self.state == State::Mark {
+            if text.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(text) && !last {
+                return Ok(Step::Incomplete);
+            }
+            self.state = State::Start;
+            if text.starts_with(BYTE_ORDER_MARK) {
+                return Ok(Step::Took(BYTE_ORDER_MARK.len()));
+            }
+        }
         let blanks = blanks(text);
         if blanks > 0 {
             return Ok(Step::Took(blanks));
         }
         let (open, close) = if self.shape == Shape::Object { (b'{', b'}') } else { (b'[', b']') };
         match self.state {
-            State::Start if first == open => self.state = State::First,
-            State::Start => {
+            State::Mark | State::Start if first == open => self.state = State::First,
+            State::Mark | State::Start => {
                 self.state = State::Refused(if matches!(first, b'{' | b'[') { Refusal::WrongShape } else { Refusal::NotJson });
                 return Ok(Step::Took(text.len()));
             }
@@ -197,18 +218,25 @@ impl JsonReader {
             Some(b':') => {}
             Some(_) => return Err(Mistake::Syntax { offset: colon, message: "`:` was expected".to_owned() }),
         }
-        if let Field::Text(node) = &node
-            && ERROR_KEYS.contains(&&**node)
-        {
-            self.state = State::Refused(Refusal::ErrorObject);
-            return Ok(Step::Took(text.len()));
-        }
         let Some((master, end)) = parse(text, colon + 1, last, FieldSeed)? else { return Ok(Step::Incomplete) };
         let Some((end, state)) = delimiter(text, end, b'}', last)? else { return Ok(Step::Incomplete) };
+        let is_error = matches!(&node, Field::Text(node) if ERROR_KEYS.contains(&&**node));
+        let taken = self.collector.taken();
         self.collector.take(&Row { node, master, producer_timestamp: Field::Absent });
+        if is_error {
+            self.error_seen = true;
+        } else {
+            self.entries += self.collector.taken() - taken;
+        }
         self.rows += 1;
         self.state = state;
         Ok(Step::Took(end))
+    }
+
+    /// Whether the object tells of an error. A node may be named `error`, too: then there are other entries, and they are legal, or many.
+    fn is_error_object(&self) -> bool {
+        let like_a_map = self.entries >= LIKE_A_MAP || self.entries > 0 && self.collector.a_rejection().is_none();
+        self.error_seen && !like_a_map
     }
 }
 
@@ -236,7 +264,7 @@ impl Reader for JsonReader {
         match self.state {
             State::Refused(refusal) => return Err(self.refused(refusal)),
             State::End => {}
-            State::Start | State::First | State::Next => {
+            State::Mark | State::Start | State::First | State::Next => {
                 return Err(Fault::Truncated { position: self.position.after(&self.pending), bytes: self.bytes });
             }
         }
@@ -250,6 +278,9 @@ impl Reader for JsonReader {
                     return Err(Fault::NoField { setting, field: field.clone(), seen: self.fields_seen });
                 }
             }
+        }
+        if self.is_error_object() {
+            return Err(Fault::ErrorObject(self.excerpt.to_string()));
         }
         if self.shape == Shape::Object
             && self.collector.taken() == 0

@@ -9,9 +9,11 @@
 //!                                      │                  │ bytes
 //!                                      v                  v
 //!                        SourceState (watch)    json ──rows──> collector ──> EntryMap, Rejections
+//!                                               map_text ──lines─┘
 //!                                               server_list ──rows──────────> ServerList, Rejections
 //! ```
 
+mod body;
 mod collector;
 mod delta;
 pub mod early;
@@ -21,6 +23,8 @@ mod format;
 mod http;
 mod http_json;
 mod json;
+mod map_text;
+mod mend;
 pub mod poller;
 mod pql;
 mod puppetdb;
@@ -30,23 +34,25 @@ mod secret;
 mod server_list;
 mod status;
 mod tls;
+mod watch;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use collector::{Collector, Names};
 use format::{Format, MapFormat, Reader, Rows};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use json::{JsonReader, Shape};
+use map_text::MapText;
 use server_list::ServerFormat;
 
 pub use early::EarlyLooks;
 pub use error::{Fault, SourceError};
 pub use schedule::{PollRequests, ScheduleError};
 
-use crate::model::status::PollKind;
+use crate::model::status::{PollKind, Watch};
 use crate::model::{Content, EntryMap, Rejections, ServerList, Snapshot};
-use crate::settings::{self, SourceKind};
+use crate::settings::{self, FileFormat, SourceKind};
 
 /// What a poll brought: always the whole content, however little of it crossed the wire.
 #[derive(Debug, Clone)]
@@ -61,15 +67,33 @@ pub struct Polled<C = EntryMap> {
     pub bytes: u64,
 }
 
+/// How much a poll must bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What changed will do: a delta or "not modified" is an answer.
+    Changes,
+    /// Everything, whatever the registry or the file says of its own changes.
+    Everything,
+}
+
+/// What a source tells of itself beside its answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Whether it notices changes by itself; none where it has no way to.
+    pub watch: Option<Watch>,
+    /// What is wrong although it answers.
+    pub warning: Option<String>,
+}
+
 /// A registry that says who owns a node, or which servers there are. Its task (see [`poller::run`]) is its only user.
 #[async_trait]
 pub trait Source<C: Content = EntryMap>: Send + Sync {
-    /// Asks the registry. `current` is the last good snapshot, which an answer "not modified" or a delta builds on; `now` is
-    /// the clock. Bounded in time and size by the source's settings. Dropping the future abandons the poll.
+    /// Asks the registry. `current` is the last good snapshot, which an answer "not modified" or a delta builds on where `extent`
+    /// allows one; `now` is the clock. Bounded in time and size by the source's settings. Dropping the future abandons the poll.
     ///
     /// # Errors
     /// Anything but a whole, understood answer.
-    async fn poll(&mut self, current: Option<&Snapshot<C>>, now: Timestamp) -> Result<Polled<C>, SourceError>;
+    async fn poll(&mut self, extent: Extent, current: Option<&Snapshot<C>>, now: Timestamp) -> Result<Polled<C>, SourceError>;
 
     /// Asks for these nodes alone where the registry can be asked so, else for everything, as [`Source::poll`] does. `nodes` are
     /// legal keys, as many as [`early`] asks for at once. A node that is not in the answer stays as it is in `current`: what is
@@ -78,13 +102,23 @@ pub trait Source<C: Content = EntryMap>: Send + Sync {
     /// # Errors
     /// As [`Source::poll`]; the next poll is as good as without.
     async fn look_up(&mut self, _nodes: &[String], current: &Snapshot<C>, now: Timestamp) -> Result<Polled<C>, SourceError> {
-        self.poll(Some(current), now).await
+        self.poll(Extent::Changes, Some(current), now).await
     }
 
     /// Resolves when the source itself saw that there is something new (a file's watch); pends forever otherwise.
     /// Dropping the future loses nothing.
     async fn changed(&mut self) {
         std::future::pending().await
+    }
+
+    /// Another one that knows what this one knows, to be polled beside it; none where that would wait for the same thing.
+    fn beside(&self) -> Option<Box<dyn Source<C>>> {
+        None
+    }
+
+    /// How it stands, as of its last poll.
+    fn notes(&self) -> Notes {
+        Notes::default()
     }
 }
 
@@ -97,9 +131,12 @@ pub fn build(settings: &settings::Source, lowercase: bool) -> Result<Box<dyn Sou
     let names = Arc::new(Names::new(lowercase, &settings.masters));
     let format = MapFormat::new(settings, Arc::clone(&names));
     let source: Result<Box<dyn Source>, SourceError> = match settings.kind {
-        SourceKind::Puppetdb => puppetdb::PuppetDb::new(settings, names).map(|source| Box::new(source) as _),
+        SourceKind::Puppetdb => puppetdb::PuppetDb::new(settings, Arc::clone(&names)).map(|source| Box::new(source) as _),
         SourceKind::HttpJson => http_json::HttpJson::new(settings, format).map(|source| Box::new(source) as _),
-        SourceKind::File => file::FileSource::new(settings, format).map(|source| Box::new(source) as _),
+        SourceKind::File => match settings.file_format() {
+            FileFormat::Json => file::FileSource::new(settings, format).map(|source| Box::new(source) as _),
+            FileFormat::Map => file::FileSource::new(settings, MapText::new(names)).map(|source| Box::new(source) as _),
+        },
     };
     source.map_err(|error| named(settings, error))
 }
@@ -120,7 +157,7 @@ pub fn build_list(settings: &settings::Source) -> Result<Box<dyn Source<ServerLi
     source.map_err(|error| named(settings, error))
 }
 
-/// Reads a JSON answer, in whatever chunks it comes, as a source of these settings reads the body of a full poll.
+/// Reads an answer, in whatever chunks it comes, as a source of these settings reads a file or the body of a full poll.
 ///
 /// # Errors
 /// If it is not whole, or no map.
@@ -130,11 +167,13 @@ pub fn read_map<'c>(
     chunks: impl IntoIterator<Item = &'c [u8]>,
 ) -> Result<(EntryMap, Rejections), Fault> {
     let names = Arc::new(Names::new(lowercase, &settings.masters));
-    let reader = match settings.kind {
-        SourceKind::Puppetdb => JsonReader::new(Shape::List(puppetdb::fields(settings)), Collector::new(names), None),
-        SourceKind::HttpJson | SourceKind::File => MapFormat::new(settings, names).reader(None),
-    };
-    read(reader, chunks)
+    match (settings.kind, settings.file_format()) {
+        (SourceKind::Puppetdb, _) => {
+            read(JsonReader::new(Shape::List(puppetdb::fields(settings)), Collector::new(names), None), chunks)
+        }
+        (SourceKind::File, FileFormat::Map) => read(MapText::new(names).reader(None), chunks),
+        (SourceKind::HttpJson | SourceKind::File, _) => read(MapFormat::new(settings, names).reader(None), chunks),
+    }
 }
 
 /// Reads a JSON answer, in whatever chunks it comes, as a source that lists servers does.
@@ -151,6 +190,24 @@ fn read<'c, R: Reader<Rows: Rows>>(
 ) -> Result<(<R::Rows as Rows>::Content, Rejections), Fault> {
     chunks.into_iter().try_for_each(|chunk| reader.feed(chunk))?;
     Ok(reader.close()?.settle())
+}
+
+/// What some editors put before a text in UTF-8. It says nothing.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
+/// Whether everything must be asked for again, so long after it was asked for at `last`. A clock that was put back says nothing about
+/// how long ago that was.
+fn is_due(full_poll: SignedDuration, last: Timestamp, now: Timestamp) -> bool {
+    now < last || now.duration_since(last) >= full_poll
+}
+
+/// Durations of settings are at most a year: what does not fit counts as the longest.
+fn signed(duration: std::time::Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 fn named(settings: &settings::Source, error: SourceError) -> SourceError {

@@ -3,36 +3,51 @@
 //! An early look (see [`super::early`]) brings single nodes up to date between two polls; it is no poll: it covers no request,
 //! and the source's age and condition stay as the last poll left them.
 //!
+//! A poll is for changes, or for everything where somebody asked and waits for the answer.
+//!
 //! A failed poll never touches the snapshot: the last good answer and its age stay.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::early::{EarlyLooks, Pace};
-use super::{PollRequests, Polled, Source, SourceError};
+use super::schedule::Requested;
+use super::{Extent, Notes, PollRequests, Polled, Source, SourceError};
 use crate::model::status::{PollKind, PollReport, milliseconds};
 use crate::model::{Content, Illegal, Snapshot, SourceState};
 use crate::settings;
 use crate::telemetry::{SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION, SOURCE_REJECTED};
 
-/// How long a failing source is left alone between two polls of the poller's own.
+/// How much a source is asked.
 #[derive(Debug, Clone, Copy)]
-struct Backoff {
+struct Pacing {
+    /// The pause after a first failure.
     first: Duration,
+    /// The longest pause after a failure.
     longest: Duration,
+    /// The least time from one poll's beginning to the next one's.
+    spacing: Duration,
+    /// A poll counts as late once it has taken this long, and twice as long as the last good one.
+    late: Duration,
 }
 
-impl Backoff {
-    /// "PuppetDB was starting" heals within seconds; one that is down for long is not hammered.
-    const STANDARD: Self = Self { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
+impl Pacing {
+    /// "PuppetDB was starting" heals within seconds; one that is down for long is not hammered. Reloads in a loop are a few polls a second.
+    const STANDARD: Self = Self {
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(30),
+        spacing: Duration::from_millis(300),
+        late: Duration::from_secs(1),
+    };
 
     /// The pause after that many failures in a row: doubled each time, half of it at random, so that a fleet does not come back at
     /// once.
@@ -57,68 +72,178 @@ pub async fn run<C: Content>(
     shutdown: CancellationToken,
 ) {
     counter!(SOURCE_FAILURES, "source" => settings.name.clone()).increment(0);
-    let poller = Poller {
-        source,
-        name: settings.name.clone(),
-        requests: requests.subscribe(),
-        rounds: requests,
-        last_round: None,
-        looks: looks.pace(),
-        state,
-        backoff: Backoff::STANDARD,
-        reported: BTreeSet::new(),
-    };
+    let poller = Poller::new(settings.name.clone(), requests, looks, state, Pacing::STANDARD);
     // A poll that is under way when the end comes changes nothing anywhere: it is dropped.
-    shutdown.run_until_cancelled(poller.run()).await;
+    shutdown.run_until_cancelled(poller.run(source)).await;
 }
 
+/// A poll under way. It has the source meanwhile, and gives it back.
+struct Running<C: Content> {
+    /// The requests that it covers: read before it began.
+    covered: Requested,
+    extent: Extent,
+    began: Instant,
+    poll: BoxFuture<'static, (Box<dyn Source<C>>, Outcome<C>)>,
+}
+
+type Outcome<C> = Result<Polled<C>, SourceError>;
+
 struct Poller<C: Content> {
-    source: Box<dyn Source<C>>,
     name: String,
-    requests: watch::Receiver<u64>,
+    requests: watch::Receiver<Requested>,
     /// Where a change that the source saw itself becomes a request to all.
     rounds: PollRequests,
     last_round: Option<Instant>,
     looks: Pace,
     state: watch::Sender<SourceState<C>>,
-    backoff: Backoff,
+    pacing: Pacing,
+    /// The requests that are answered.
+    covered: Requested,
+    /// The request for everything that a good answer has covered.
+    brought: u64,
+    last_begun: Option<Instant>,
+    /// How long the last good poll took.
+    usual: Duration,
+    failures: u32,
+    /// Until when the registry asked to be left alone.
+    rests_until: Option<Instant>,
     /// Reasons whose gauge was ever set: one that vanished goes to 0.
     reported: BTreeSet<Illegal>,
 }
 
 impl<C: Content> Poller<C> {
-    async fn run(mut self) {
-        let mut failures: u32 = 0;
+    fn new(name: String, rounds: PollRequests, looks: &EarlyLooks, state: watch::Sender<SourceState<C>>, pacing: Pacing) -> Self {
+        Self {
+            name,
+            requests: rounds.subscribe(),
+            rounds,
+            last_round: None,
+            looks: looks.pace(),
+            state,
+            pacing,
+            covered: Requested::default(),
+            brought: 0,
+            last_begun: None,
+            usual: Duration::ZERO,
+            failures: 0,
+            rests_until: None,
+            reported: BTreeSet::new(),
+        }
+    }
+
+    async fn run(mut self, mut source: Box<dyn Source<C>>) {
         loop {
-            // Read before the poll starts: what is asked for from now on is for the next one.
-            let covered = *self.requests.borrow_and_update();
-            failures = if self.poll(covered).await { 0 } else { failures.saturating_add(1) };
-            let retry = (failures > 0).then(|| self.backoff.pause(failures));
+            source = self.poll(source).await;
+            let retry = (self.failures > 0).then(|| {
+                let pause = Instant::now() + self.pacing.pause(self.failures);
+                self.rests_until.map_or(pause, |rest| rest.max(pause))
+            });
             loop {
+                let mut requests = self.requests.clone();
                 tokio::select! {
-                    () = requested(&mut self.requests, covered) => break,
-                    () = self.source.changed() => {
+                    requested = requested(&mut requests, self.covered) => {
+                        let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
+                        if !rests || requested.everything > self.covered.latest {
+                            break;
+                        }
+                        // The registry asked for rest. The schedule can wait, and the other sources need not wait for this one: what
+                        // was answered last stands.
+                        self.covered = requested;
+                        self.state.send_modify(|state| state.answered = requested.latest);
+                    }
+                    () = source.changed() => {
                         self.start_round().await;
                         break;
                     }
                     () = pause(retry) => break,
                     // A source that fails is left to its retries, which bring everything.
-                    nodes = self.looks.next(), if failures == 0 => self.look_early(&nodes, covered).await,
+                    nodes = self.looks.next(), if self.failures == 0 => self.look_early(source.as_mut(), &nodes).await,
                 }
             }
         }
     }
 
+    /// Polls once. While that poll is late, by a network that was cut perhaps, somebody's request for everything is not left to wait for
+    /// its bound: another poll begins beside it, and the first to answer counts for the requests made before it began. Further requests
+    /// replace that other one in its turn; the first poll is never given up for them, so that a registry which is just slow is heard.
+    async fn poll(&mut self, source: Box<dyn Source<C>>) -> Box<dyn Source<C>> {
+        if let Some(last) = self.last_begun {
+            sleep_until(last + self.pacing.spacing).await;
+        }
+        let spare = source.beside();
+        let mut first = self.begin(source);
+        let mut second: Option<Running<C>> = None;
+        loop {
+            let latest = second.as_ref().unwrap_or(&first);
+            let (covered, late) = (latest.covered, latest.began + self.pacing.late.max(self.usual * 2));
+            let mut requests = self.requests.clone();
+            tokio::select! {
+                (source, outcome) = &mut first.poll => {
+                    self.conclude(&first, source.as_ref(), outcome);
+                    match second.take() {
+                        None => return source,
+                        Some(next) => first = next,
+                    }
+                }
+                (source, outcome) = answer_of(&mut second) => {
+                    if let Some(second) = &second {
+                        self.conclude(second, source.as_ref(), outcome);
+                    }
+                    return source;
+                }
+                () = everything_requested(&mut requests, covered, late), if spare.is_some() => {
+                    debug!(source = self.name, "the poll under way is late; another begins beside it");
+                    second = spare.as_ref().and_then(|spare| spare.beside()).map(|source| self.begin(source));
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, mut source: Box<dyn Source<C>>) -> Running<C> {
+        // Read before the poll starts: what is asked for from now on is for the next one.
+        let covered = *self.requests.borrow_and_update();
+        let extent = if covered.everything > self.brought { Extent::Everything } else { Extent::Changes };
+        let current = self.state.borrow().snapshot.clone();
+        let began = Instant::now();
+        self.last_begun = Some(began);
+        let poll = Box::pin(async move {
+            let outcome = source.poll(extent, current.as_ref(), Timestamp::now()).await;
+            (source, outcome)
+        });
+        Running { covered, extent, began, poll }
+    }
+
+    /// Tells everyone of a poll that has ended.
+    fn conclude(&mut self, running: &Running<C>, source: &dyn Source<C>, outcome: Outcome<C>) {
+        let took = running.began.elapsed();
+        self.covered = running.covered;
+        self.measure(&outcome, took);
+        self.log(&outcome);
+        match &outcome {
+            Ok(_) => {
+                (self.failures, self.rests_until, self.usual) = (0, None, took);
+                if running.extent == Extent::Everything {
+                    self.brought = running.covered.everything;
+                }
+            }
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                self.rests_until = error.fault.retry_after().map(|rest| Instant::now() + rest);
+            }
+        }
+        self.publish(outcome, source.notes(), took);
+    }
+
     /// Asks for single nodes and publishes what is new of them. A poll that is asked for meanwhile brings them too, and does not wait
     /// for a slow look.
-    async fn look_early(&mut self, nodes: &[String], covered: u64) {
+    async fn look_early(&mut self, source: &mut dyn Source<C>, nodes: &[String]) {
         let Some(current) = self.state.borrow().snapshot.clone() else { return };
         let began = Instant::now();
         let mut requests = self.requests.clone();
         let outcome = tokio::select! {
             biased;
-            outcome = self.source.look_up(nodes, &current, Timestamp::now()) => Some(outcome),
-            () = requested(&mut requests, covered) => None,
+            outcome = source.look_up(nodes, &current, Timestamp::now()) => Some(outcome),
+            _ = requested(&mut requests, self.covered) => None,
         };
         let took = began.elapsed();
         self.looks.rest(Instant::now(), took);
@@ -148,24 +273,10 @@ impl<C: Content> Poller<C> {
     /// not vanish in between. A file that changes all the time starts a round a second at most.
     async fn start_round(&mut self) {
         if let Some(last) = self.last_round {
-            tokio::time::sleep_until(last + ROUND_SPACING).await;
+            sleep_until(last + ROUND_SPACING).await;
         }
         self.last_round = Some(Instant::now());
         self.rounds.request();
-    }
-
-    /// One poll, told to everyone. Whether it was good.
-    async fn poll(&mut self, covered: u64) -> bool {
-        let current = self.state.borrow().snapshot.clone();
-        let began = Instant::now();
-        let outcome = self.source.poll(current.as_ref(), Timestamp::now()).await;
-        drop(current);
-        let took = began.elapsed();
-        self.measure(&outcome, took);
-        self.log(&outcome);
-        let good = outcome.is_ok();
-        self.publish(outcome, covered, took);
-        good
     }
 
     fn measure(&mut self, outcome: &Result<Polled<C>, SourceError>, took: Duration) {
@@ -220,8 +331,9 @@ impl<C: Content> Poller<C> {
         }
     }
 
-    fn publish(&self, outcome: Result<Polled<C>, SourceError>, covered: u64, took: Duration) {
+    fn publish(&self, outcome: Outcome<C>, notes: Notes, took: Duration) {
         let now = Timestamp::now();
+        self.log_warning(notes.warning.as_deref());
         self.state.send_modify(|state| {
             let mut report = PollReport { kind: None, at: now, milliseconds: milliseconds(took), bytes: 0 };
             match outcome {
@@ -239,22 +351,51 @@ impl<C: Content> Poller<C> {
                 }
                 Err(error) => state.status.error = Some(error.to_string()),
             }
+            (state.status.watch, state.status.warning) = (notes.watch, notes.warning);
             state.status.last_poll = Some(report);
-            state.answered = covered;
+            state.answered = self.covered.latest;
         });
+    }
+
+    /// One line a change here too.
+    fn log_warning(&self, warning: Option<&str>) {
+        let state = self.state.borrow();
+        match (warning, &state.status.warning) {
+            (Some(warning), None) => warn!(source = self.name, "{warning}"),
+            (None, Some(_)) => info!(source = self.name, "the source is as it should be again"),
+            _ => {}
+        }
     }
 }
 
 /// Resolves when a request beyond `covered` was made; never once nobody is left to make one.
-async fn requested(requests: &mut watch::Receiver<u64>, covered: u64) {
-    if requests.wait_for(|number| *number > covered).await.is_err() {
-        std::future::pending().await
+async fn requested(requests: &mut watch::Receiver<Requested>, covered: Requested) -> Requested {
+    let requested = requests.wait_for(|requested| requested.latest > covered.latest).await.map(|requested| *requested);
+    match requested {
+        Ok(requested) => requested,
+        Err(_) => std::future::pending().await,
     }
 }
 
-async fn pause(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
+/// Resolves when everything was asked for beyond `covered`, but not before `at`.
+async fn everything_requested(requests: &mut watch::Receiver<Requested>, covered: Requested, at: Instant) {
+    if requests.wait_for(|requested| requested.everything > covered.latest).await.is_err() {
+        std::future::pending().await
+    }
+    sleep_until(at).await;
+}
+
+/// What a poll beside another brings; never where there is none.
+async fn answer_of<C: Content>(running: &mut Option<Running<C>>) -> (Box<dyn Source<C>>, Outcome<C>) {
+    match running {
+        Some(running) => (&mut running.poll).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pause(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
         None => std::future::pending().await,
     }
 }

@@ -3,24 +3,28 @@
 //! The query goes by POST, which takes queries of any length (GET is refused beyond about 12 KB) and changes nothing there.
 //!
 //! A delta alone is unsafe: a queued command shows up late with its old timestamp, deletions never show, and a master with a slow
-//! clock stays behind. So a delta reaches back by `overlap` beyond the server's own time of its last answer, a full
-//! poll follows after `full_poll`, and after anything that went wrong.
+//! clock stays behind. So a delta reaches back by `overlap` beyond the newest timestamp that a producer gave (or beyond the server's own
+//! time of its last answer, if that is older); a full poll follows after `full_poll`, after anything that went wrong, and whenever
+//! somebody waits for the answer. While PuppetDB's clock and this machine's differ by more than `overlap`, all polls are full: which of
+//! them is wrong, and by how much the producers' differ, nobody knows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method, Response, StatusCode, Url};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::collector::{self, Collector, Names, off_thread};
 use super::error::{Fault, SourceError};
-use super::http::HttpClient;
+use super::http::{self, HttpClient};
 use super::json::{JsonReader, Shape};
 use super::row::Fields;
 use super::secret::Secret;
-use super::{Polled, Source, delta, pql};
+use super::{Extent, Notes, Polled, Source, delta, is_due, pql, signed};
 use crate::model::Snapshot;
 use crate::model::status::PollKind;
 use crate::settings::{self, SourceKind};
@@ -46,12 +50,17 @@ enum DeltaQuery {
 struct Known {
     /// The server's time of the last answer.
     answered: Timestamp,
+    /// The newest time at which a producer sent facts, by its own clock; none where rows don't carry it.
+    newest: Option<Timestamp>,
     /// Our time of the last full poll.
     full_poll: Timestamp,
 }
 
+/// Clocks that differ by no more than this are not told apart: a `Date` is in whole seconds and travels for a while.
+const LEAST_SKEW: SignedDuration = SignedDuration::from_secs(5);
+
 /// A PuppetDB.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PuppetDb {
     http: HttpClient,
     url: Url,
@@ -63,6 +72,8 @@ pub(super) struct PuppetDb {
     overlap: SignedDuration,
     /// None before the first answer and after a failure: then the next poll is full.
     known: Option<Known>,
+    /// By how much PuppetDB's clock was ahead of ours at its last answer.
+    ahead: SignedDuration,
     /// Whether single nodes can be asked for, as far as is known.
     narrows: bool,
 }
@@ -86,32 +97,50 @@ impl PuppetDb {
             narrows: fields.node == "certname",
             fields,
             names,
-            full_poll: whole_seconds(settings.full_poll),
-            overlap: whole_seconds(settings.overlap),
+            full_poll: signed(settings.full_poll),
+            overlap: signed(settings.overlap),
             known: None,
+            ahead: SignedDuration::ZERO,
         })
     }
 
     /// The delta query for now, if a delta will do.
     fn delta_query(&self, known: Option<Known>, now: Timestamp) -> Option<(String, Known)> {
         let (DeltaQuery::Given(query) | DeltaQuery::Derived(query)) = &self.delta_query else { return None };
-        let known = known?;
-        // A clock that was put back says nothing about how long ago the full poll was.
-        let due = now < known.full_poll || now.duration_since(known.full_poll) >= self.full_poll;
-        let since = known.answered.checked_sub(self.overlap).ok().filter(|_| !due)?;
+        let known = known.filter(|known| !self.clocks_differ() && !is_due(self.full_poll, known.full_poll, now))?;
+        let latest = known.newest.map_or(known.answered, |newest| newest.min(known.answered));
+        let since = latest.checked_sub(self.overlap).ok()?;
         Some((query.replace("{since}", &format!("{since:.3}")), known))
     }
 
-    async fn poll_once(&mut self, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, Fault> {
+    fn clocks_differ(&self) -> bool {
+        self.ahead.abs() > self.overlap.max(LEAST_SKEW)
+    }
+
+    /// The server's time of an answer whose head has just come, `took` after it was asked for at `now`. It gave that time somewhere in
+    /// between.
+    fn read_clock(&mut self, headers: &HeaderMap, now: Timestamp, took: Duration) -> Timestamp {
+        let Some(date) = http::date(headers, &DATE) else { return now };
+        let arrived = now.saturating_add(took).unwrap_or(now);
+        self.ahead = date.duration_since(date.clamp(now, arrived));
+        date
+    }
+
+    async fn poll_once(&mut self, extent: Extent, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, Fault> {
         let token = self.http.token().await?;
         // Taken, and put back by success alone: whatever goes wrong, the next poll is full.
         let known = self.known.take();
-        if let Some(current) = current
+        if extent == Extent::Changes
+            && let Some(current) = current
             && let Some((query, known)) = self.delta_query(known, now)
         {
+            let asked = Instant::now();
             let response = self.ask(&query, token.as_ref()).await?;
             if response.status() == StatusCode::OK {
-                return self.read_delta(response, current, known, token, now).await;
+                let answered = self.read_clock(response.headers(), now, asked.elapsed());
+                let (polled, newest) = self.read_changes(response, current, token).await?;
+                self.known = Some(Known { answered, newest: known.newest.max(newest), ..known });
+                return Ok(polled);
             }
             let refusal = self.http.refusal(response, SourceKind::Puppetdb, token.clone()).await;
             if !matches!((&refusal, &self.delta_query), (Fault::Status { status: 400, .. }, DeltaQuery::Derived(_))) {
@@ -121,26 +150,28 @@ impl PuppetDb {
             self.delta_query = DeltaQuery::None;
         }
         let query = self.query.clone();
+        let asked = Instant::now();
         let response = self.ask(&query, token.as_ref()).await?;
         if response.status() != StatusCode::OK {
             return Err(self.http.refusal(response, SourceKind::Puppetdb, token).await);
         }
-        let answered = server_time(response.headers()).unwrap_or(now);
+        let answered = self.read_clock(response.headers(), now, asked.elapsed());
         let reader = JsonReader::new(Shape::List(self.fields.clone()), Collector::new(Arc::clone(&self.names)), token);
         let (collector, bytes) = self.http.read(response, reader).await?;
+        let newest = collector.newest();
         let (entries, rejections) = collector::settle(collector, current.cloned()).await;
-        self.known = Some(Known { answered, full_poll: now });
+        self.known = Some(Known { answered, newest, full_poll: now });
         Ok(Polled { kind: PollKind::Full, entries, rejections, bytes })
     }
 
     /// Asks for these nodes alone; what the next delta reaches back to stays as it is.
     async fn look_up_once(&mut self, nodes: &[String], current: &Snapshot, now: Timestamp) -> Result<Polled, Fault> {
         let query = if self.narrows { pql::narrow(&self.query, nodes) } else { None };
-        let Some(query) = query else { return self.poll_once(Some(current), now).await };
+        let Some(query) = query else { return self.poll_once(Extent::Changes, Some(current), now).await };
         let token = self.http.token().await?;
         let response = self.ask(&query, token.as_ref()).await?;
         if response.status() == StatusCode::OK {
-            return self.read_changes(response, current, token).await;
+            return self.read_changes(response, current, token).await.map(|(polled, _)| polled);
         }
         let refusal = self.http.refusal(response, SourceKind::Puppetdb, token).await;
         if !matches!(refusal, Fault::Status { status: 400, .. }) {
@@ -148,30 +179,21 @@ impl PuppetDb {
         }
         warn!(query, %refusal, "the query for single nodes, made of the query for everything, was refused: early looks ask for everything from now on");
         self.narrows = false;
-        self.poll_once(Some(current), now).await
+        self.poll_once(Extent::Changes, Some(current), now).await
     }
 
-    async fn read_delta(
+    /// Lays the rows of an answer over what is known. With the newest timestamp among them.
+    async fn read_changes(
         &mut self,
         response: Response,
         current: &Snapshot,
-        known: Known,
         token: Option<Secret>,
-        now: Timestamp,
-    ) -> Result<Polled, Fault> {
-        let answered = server_time(response.headers()).unwrap_or(now);
-        let polled = self.read_changes(response, current, token).await?;
-        self.known = Some(Known { answered, ..known });
-        Ok(polled)
-    }
-
-    /// Lays the rows of an answer over what is known.
-    async fn read_changes(&mut self, response: Response, current: &Snapshot, token: Option<Secret>) -> Result<Polled, Fault> {
+    ) -> Result<(Polled, Option<Timestamp>), Fault> {
         let reader = JsonReader::new(Shape::List(self.fields.clone()), Collector::for_delta(Arc::clone(&self.names)), token);
         let (collector, bytes) = self.http.read(response, reader).await?;
-        let current = current.clone();
+        let (current, newest) = (current.clone(), collector.newest());
         let (entries, rejections) = off_thread(move || delta::lay_over(&current, collector.finish())).await;
-        Ok(Polled { kind: PollKind::Delta, entries, rejections, bytes })
+        Ok((Polled { kind: PollKind::Delta, entries, rejections, bytes }, newest))
     }
 
     async fn ask(&mut self, query: &str, token: Option<&Secret>) -> Result<Response, Fault> {
@@ -184,8 +206,8 @@ impl PuppetDb {
 
 #[async_trait]
 impl Source for PuppetDb {
-    async fn poll(&mut self, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, SourceError> {
-        let outcome = self.http.limit().bound(self.poll_once(current, now)).await;
+    async fn poll(&mut self, extent: Extent, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, SourceError> {
+        let outcome = self.http.limit().bound(self.poll_once(extent, current, now)).await;
         outcome.map_err(|fault| self.http.error(fault))
     }
 
@@ -193,21 +215,26 @@ impl Source for PuppetDb {
         let outcome = self.http.limit().bound(self.look_up_once(nodes, current, now)).await;
         outcome.map_err(|fault| self.http.error(fault))
     }
+
+    fn beside(&self) -> Option<Box<dyn Source>> {
+        Some(Box::new(Self { http: self.http.beside(), ..self.clone() }))
+    }
+
+    fn notes(&self) -> Notes {
+        let warning = self.clocks_differ().then(|| {
+            let way = if self.ahead.is_positive() { "ahead of" } else { "behind" };
+            let by = SignedDuration::from_secs((self.ahead.abs() + SignedDuration::from_millis(500)).as_secs());
+            let overlap = self.overlap;
+            format!(
+                "PuppetDB's clock is {by:#} {way} this machine's; all polls are full until they differ by less than overlap ({overlap:#}): set both by NTP"
+            )
+        });
+        Notes { warning, ..Notes::default() }
+    }
 }
 
 /// The fields of a row, as the settings name them or as the default query does.
 pub(super) fn fields(settings: &settings::Source) -> Fields {
     let field = |given: &Option<String>, usual: &str| given.clone().unwrap_or_else(|| usual.to_owned());
     Fields { node: field(&settings.node_field, "certname"), master: field(&settings.master_field, "producer") }
-}
-
-/// The server's clock, from the answer's `Date` (RFC 9110, section 6.6.1): producers' clocks are not to be trusted.
-fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
-    let date = headers.get(DATE)?.to_str().ok()?;
-    jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
-}
-
-/// Durations of settings are at most some years: what does not fit counts as the longest.
-fn whole_seconds(duration: std::time::Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }

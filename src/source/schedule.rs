@@ -10,10 +10,19 @@ use tracing::warn;
 
 use crate::settings::{self, PollSchedule};
 
+/// What was asked for so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requested {
+    /// The number of the latest request.
+    pub latest: u64,
+    /// The number of the latest request for everything.
+    pub everything: u64,
+}
+
 /// "Look again": a number that only grows. Ticks, reloads and signals raise it; every poller watches it.
 #[derive(Debug, Clone)]
 pub struct PollRequests {
-    latest: Arc<watch::Sender<u64>>,
+    requested: Arc<watch::Sender<Requested>>,
 }
 
 impl Default for PollRequests {
@@ -25,23 +34,34 @@ impl Default for PollRequests {
 impl PollRequests {
     /// No request yet: number 0, which every source's first poll covers.
     pub fn new() -> Self {
-        Self { latest: Arc::new(watch::Sender::new(0)) }
+        Self { requested: Arc::new(watch::Sender::new(Requested::default())) }
     }
 
-    /// Asks every source to look again. The number of this request: once a source's `answered` has reached it, that source has
-    /// been polled since.
+    /// Asks every source to look again, as cheaply as it can. The number of this request: once a source's `answered` has reached it,
+    /// that source has been polled since.
     pub fn request(&self) -> u64 {
+        self.raise(|_| {})
+    }
+
+    /// Asks every source for everything: what somebody waits for must not depend on what a cheaper poll can't see, like deletions. The
+    /// number is one as of [`PollRequests::request`].
+    pub fn request_everything(&self) -> u64 {
+        self.raise(|requested| requested.everything = requested.latest)
+    }
+
+    fn raise(&self, mark: impl FnOnce(&mut Requested)) -> u64 {
         let mut number = 0;
-        self.latest.send_modify(|latest| {
-            *latest += 1;
-            number = *latest;
+        self.requested.send_modify(|requested| {
+            requested.latest += 1;
+            number = requested.latest;
+            mark(requested);
         });
         number
     }
 
-    /// Follows the latest number.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.latest.subscribe()
+    /// Follows the requests.
+    pub fn subscribe(&self) -> watch::Receiver<Requested> {
+        self.requested.subscribe()
     }
 }
 
@@ -152,8 +172,9 @@ mod tests {
     fn a_request_is_numbered_and_seen_by_all() {
         let requests = PollRequests::new();
         let (one, two) = (requests.subscribe(), requests.clone().subscribe());
-        assert_eq!((requests.request(), requests.request()), (1, 2));
-        assert_eq!((*one.borrow(), *two.borrow()), (2, 2));
+        assert_eq!((requests.request(), requests.request_everything(), requests.request()), (1, 2, 3));
+        let requested = Requested { latest: 3, everything: 2 };
+        assert_eq!((*one.borrow(), *two.borrow()), (requested, requested));
     }
 
     #[tokio::test]
@@ -163,7 +184,7 @@ mod tests {
             let mut latest = requests.subscribe();
             let (schedule, end) = (every_second(poll), shutdown.clone());
             let task = tokio::spawn(async move { run(&schedule, requests, end).await });
-            latest.wait_for(|number| *number >= 2).await.unwrap();
+            latest.wait_for(|requested| requested.latest >= 2).await.unwrap();
             shutdown.cancel();
             task.await.unwrap().unwrap();
         }
@@ -175,6 +196,6 @@ mod tests {
         let schedule = every_second(PollSchedule::Every(Duration::from_secs(86_400)));
         shutdown.cancel();
         run(&schedule, requests.clone(), shutdown).await.unwrap();
-        assert_eq!(*requests.subscribe().borrow(), 0);
+        assert_eq!(*requests.subscribe().borrow(), Requested::default());
     }
 }

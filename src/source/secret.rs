@@ -16,7 +16,7 @@ impl Secret {
     pub(super) async fn read(path: &Path) -> Result<Self, Fault> {
         let fault = |cause: String| Fault::Token { path: path.to_owned(), cause };
         let text = tokio::fs::read_to_string(path).await.map_err(|error| fault(format!("can't be read: {error}")))?;
-        let token = text.trim();
+        let token = text.trim_start_matches('\u{feff}').trim();
         if token.is_empty() {
             return Err(fault("is empty".to_owned()));
         }
@@ -56,7 +56,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_is_trimmed_and_never_printed() {
-        let secret = read("  s3cret\n").await.unwrap();
+        let secret = read("\u{feff}  s3cret\n").await.unwrap();
         let header = secret.header("Bearer ", Path::new("token")).unwrap();
         assert_eq!(header.to_str().unwrap(), "Bearer s3cret");
         assert!(!format!("{secret:?} {header:?}").contains("s3cret"));

@@ -2,12 +2,14 @@
 //!
 //! Such lists are small (some hundred rows), so the text is kept until it has ended and then parsed at once.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::error::{Excerpt, Fault, Position};
 use super::format::{Format, Reader, Rows};
 use super::json::ERROR_KEYS;
+use super::mend::mend;
 use super::secret::Secret;
+use super::without_mark;
 use crate::model::server_list::{RawServer, Repeats, ServerList, ServerListBuilder};
 use crate::model::{Illegal, Rejections};
 
@@ -25,12 +27,6 @@ impl Format for ServerFormat {
 
     fn reader(&self, hidden: Option<Secret>) -> ServerReader {
         ServerReader { text: Vec::new(), hidden }
-    }
-
-    fn plain(&self, text: &[u8]) -> Result<(ServerList, Rejections), Fault> {
-        let mut reader = self.reader(None);
-        reader.feed(text)?;
-        Ok(reader.close()?.settle())
     }
 }
 
@@ -64,12 +60,16 @@ impl Reader for ServerReader {
         Ok(())
     }
 
-    fn close(self) -> Result<Vec<Value>, Fault> {
-        let first = self.text.iter().find(|byte| !byte.is_ascii_whitespace());
+    fn close(mut self) -> Result<Vec<Value>, Fault> {
+        let first = without_mark(&self.text).trim_ascii_start().first();
         if first.is_some_and(|byte| !matches!(byte, b'[' | b'{')) {
             return Err(Fault::NotJson(self.excerpt()));
         }
-        match serde_json::from_slice::<Value>(&self.text) {
+        let mut parsed = serde_json::from_slice::<Value>(without_mark(&self.text));
+        if parsed.as_ref().is_err_and(|error| !error.is_eof()) && mend(&mut self.text, true) {
+            parsed = serde_json::from_slice(without_mark(&self.text));
+        }
+        match parsed {
             Ok(Value::Array(rows)) => Ok(rows),
             Ok(Value::Object(object)) if ERROR_KEYS.iter().any(|key| object.contains_key(*key)) => {
                 Err(Fault::ErrorObject(self.excerpt()))
@@ -113,6 +113,13 @@ impl Rows for Vec<Value> {
     }
 }
 
+/// A whole number, also where it is written as a fraction: `80.0`.
+fn whole(number: &Number) -> Option<i64> {
+    // Up to 2^53 each whole number is one of these.
+    let exact = |number: &f64| number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
+    number.as_i64().or_else(|| number.as_f64().filter(exact).map(|number| number as i64))
+}
+
 /// A row's fields; registries write numbers and truth values as text, too. Other fields are the registry's own business.
 fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
     let field = |name: &str| row.get(name).filter(|value| !value.is_null());
@@ -123,8 +130,13 @@ fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
     };
     let number = |name: &str| match field(name) {
         None => Ok(None),
-        Some(Value::String(text)) => text.trim().parse().map(Some).map_err(|_| format!("{name} is no whole number")),
-        Some(value) => value.as_i64().map(Some).ok_or_else(|| format!("{name} is no whole number")),
+        Some(value) => {
+            let number = match value {
+                Value::String(text) => serde_json::from_str(text.trim()).ok(),
+                value => value.as_number().cloned(),
+            };
+            number.as_ref().and_then(whole).map(Some).ok_or_else(|| format!("{name} is no whole number"))
+        }
     };
     let backup = match field("backup") {
         None => false,
@@ -164,14 +176,23 @@ mod tests {
             r#"[
                 {"address": "10.0.0.2", "port": "8140", "weight": "7", "backup": "true", "datacenter": {"a": 1}},
                 {"name": "m1", "address": "10.0.0.1:8140", "weight": 100, "backup": false, "options": ["check", "maxconn 10"]},
-                {"name": null, "address": "Puppet00.example", "port": 8140, "options": null}
+                {"name": null, "address": "Puppet00.example", "port": 8140, "options": null},
+                {"name": "m2", "address": "10.0.0.3", "port": 80.0, "weight": "1e1"}
             ]"#,
         )
         .unwrap();
         assert_eq!(rejections.total(), 0, "{:?}", list.left_out);
         let servers: Vec<_> = list.servers.iter().map(|server| (&*server.name, server.weight, server.backup)).collect();
-        assert_eq!(servers, [("10.0.0.2:8140", Some(7), true), ("m1", Some(100), false), ("puppet00.example:8140", None, false)]);
-        assert_eq!(list.servers[2].host, Host::Name("puppet00.example".to_owned()));
+        assert_eq!(
+            servers,
+            [
+                ("10.0.0.2:8140", Some(7), true),
+                ("m1", Some(100), false),
+                ("m2", Some(10), false),
+                ("puppet00.example:8140", None, false)
+            ]
+        );
+        assert_eq!(list.servers[3].host, Host::Name("puppet00.example".to_owned()));
         assert_eq!(list.servers[1].options.as_ref().unwrap().maxconn, Some(10));
     }
 
@@ -188,6 +209,21 @@ mod tests {
         assert_eq!((rejections.counts[&Illegal::ServerRow], rejections.counts[&Illegal::ServerAddress]), (7, 1));
         assert_eq!((&*list.left_out[1].place, &*list.left_out[1].reason), ("row 2 \"a\"", "the row has no address"));
         assert!(list.left_out.iter().all(|left_out| !left_out.place.contains('\u{1b}')), "{:?}", list.left_out);
+    }
+
+    #[test]
+    fn a_row_that_holds_what_json_may_not_is_left_out_and_the_rest_is_taken() {
+        for row in [
+            r#"{"name": "a\ud800", "address": "10.0.0.1:1"}"#,
+            "{\"name\": \"a\u{1}\", \"address\": \"10.0.0.1:1\"}",
+            r#"{"name": "a", "address": "10.0.0.1:1", "weight": 1e999}"#,
+            r#"{"name": "a", "address": "10.0.0.1", "port": 80.5}"#,
+        ] {
+            let (list, rejections) =
+                read(&format!("\u{feff}[{row}, {{\"name\": \"good\", \"address\": \"10.0.0.2:1\"}}]")).unwrap();
+            assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["good"], "{row}");
+            assert_eq!(rejections.total(), 1, "{row}");
+        }
     }
 
     #[test]

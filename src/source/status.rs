@@ -1,15 +1,35 @@
 //! What an HTTP status other than success means for a source, and what to do. Pure.
 
-use reqwest::StatusCode;
+use std::time::Duration;
 
-use super::error::{Excerpt, Fault};
+use reqwest::StatusCode;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+
+use super::error::Excerpt;
+use super::http;
 use crate::settings::SourceKind;
 
-/// The fault behind a status. `text` is the body's beginning, `location` where a redirect leads.
-pub(super) fn meaning(kind: SourceKind, status: StatusCode, location: &Excerpt, text: &Excerpt) -> Fault {
+/// The longest that a registry is left alone because it asks for it: beyond that its answer is worth more than its rest.
+const LONGEST_REST: Duration = Duration::from_secs(600);
+
+/// How long the registry asks to be left alone (RFC 9110, section 10.2.3): seconds, or a date by its own clock.
+pub(super) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let rest = seconds.map(Duration::from_secs).or_else(|| {
+        let until = http::date(headers, &RETRY_AFTER)?.duration_since(http::date(headers, &DATE)?);
+        until.try_into().ok()
+    })?;
+    Some(rest.min(LONGEST_REST))
+}
+
+/// What a status means. `text` is the body's beginning, `location` where a redirect leads.
+pub(super) fn meaning(kind: SourceKind, status: StatusCode, location: &Excerpt, text: &Excerpt) -> String {
     let puppetdb = kind == SourceKind::Puppetdb;
     let number = status.as_u16();
-    let meaning = match number {
+    match number {
         400 if puppetdb => format!("the query was refused (400): {text}"),
         401 | 403 if puppetdb => format!(
             "access was refused ({number}): {text}; PuppetDB's certificate-allowlist must name this client's certificate (cert), or Puppet Enterprise needs a valid token (token_file)"
@@ -23,14 +43,40 @@ pub(super) fn meaning(kind: SourceKind, status: StatusCode, location: &Excerpt, 
         503 => format!("is unavailable for now (503): {text}"),
         500..600 if puppetdb => format!("failed ({number}), for want of its database perhaps: {text}"),
         500..600 => format!("failed ({number}): {text}"),
+        429 => format!("asks for fewer requests (429): {text}; poll more rarely (schedule.poll)"),
         _ => format!("answered with status {number}, which is not expected here: {text}"),
-    };
-    Fault::Status { status: number, meaning }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rest_that_a_registry_asks_for_is_read_as_seconds_or_a_date_and_bounded() {
+        let asked = |status: u16, retry_after: &'static str| {
+            let headers = [(DATE, "Fri, 20 Nov 2026 11:58:30 GMT"), (RETRY_AFTER, retry_after)];
+            let headers = headers.map(|(name, value)| (name, value.parse().unwrap())).into_iter().collect();
+            retry_after_of(status, &headers)
+        };
+        for (status, text, rest) in [
+            (503, "7", Some(7)),
+            (429, " 120 ", Some(120)),
+            (503, "Fri, 20 Nov 2026 12:00:00 GMT", Some(90)),
+            (503, "Fri, 20 Nov 2026 11:00:00 GMT", None),
+            (503, "86400", Some(600)),
+            (503, "-1", None),
+            (503, "soon", None),
+            (500, "7", None),
+            (301, "7", None),
+        ] {
+            assert_eq!(asked(status, text), rest.map(Duration::from_secs), "{status} {text}");
+        }
+    }
+
+    fn retry_after_of(status: u16, headers: &HeaderMap) -> Option<Duration> {
+        retry_after(StatusCode::from_u16(status).unwrap(), headers)
+    }
 
     #[test]
     fn a_status_says_what_to_do() {
@@ -51,10 +97,11 @@ mod tests {
             (SourceKind::HttpJson, 404, &["no such document", "url"]),
             (SourceKind::HttpJson, 400, &["status 400", "TEXT"]),
             (SourceKind::HttpJson, 503, &["unavailable"]),
+            (SourceKind::HttpJson, 429, &["fewer requests", "TEXT"]),
             (SourceKind::HttpJson, 204, &["status 204"]),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let message = meaning(kind, status, &excerpt("PLACE"), &excerpt("TEXT")).to_string();
+            let message = meaning(kind, status, &excerpt("PLACE"), &excerpt("TEXT"));
             for part in parts {
                 assert!(message.contains(part), "{part:?} is not in {message:?}");
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use reqwest::{Certificate, ClientBuilder, Identity};
 
 use super::error::Fault;
+use super::without_mark;
 use crate::settings;
 
 /// The files of a source's TLS settings, named in errors.
@@ -71,6 +72,11 @@ impl TlsFiles {
             });
         }
         if let Some(why) = cause.strip_prefix("invalid peer certificate: ") {
+            if let Some((_, reason)) = UNFIT.iter().find(|(words, _)| why.contains(words)) {
+                // Some of its words are lists of every algorithm there is.
+                let cause = why.split([' ', '{']).next().unwrap_or_default().to_owned();
+                return Some(Fault::ServerUnfit { reason, cause });
+            }
             let begins = |beginnings: [&str; 2]| beginnings.iter().any(|beginning| why.starts_with(beginning));
             return Some(if begins(["certificate not valid for name", "NotValidForName"]) {
                 Fault::ServerName { cause: why.to_owned() }
@@ -85,6 +91,23 @@ impl TlsFiles {
     }
 }
 
+/// What makes a server's certificate useless whoever signed it: the TLS library's word for it, then what it means and what to do.
+const UNFIT: [(&str, &str); 4] = [
+    (
+        "not valid for any names",
+        "has a common name (CN) only, which counts no more; have it issued with the url's host as a subjectAltName (for Puppet: dns_alt_names)",
+    ),
+    (
+        "UnsupportedSignatureAlgorithm",
+        "or its CA's is signed in a way that is not safe any more, by SHA-1 mostly; have it issued with SHA-256",
+    ),
+    (
+        "CaUsedAsEndEntity",
+        "is a CA's own, self-signed mostly; have the server use one that a CA signed for it (for PuppetDB: `puppetdb ssl-setup`), and set ca to that CA's",
+    ),
+    ("UnsupportedCertVersion", "is of X.509 version 1; have it issued as version 3, with the url's host as a subjectAltName"),
+];
+
 /// The innermost error's words: the outer ones only say that a request failed.
 pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
@@ -95,7 +118,9 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn read(setting: &str, path: &Path) -> Result<Vec<u8>, Fault> {
-    std::fs::read(path).map_err(|error| Fault::Setup(format!("{setting} {}: can't be read: {error}", path.display())))
+    let text =
+        std::fs::read(path).map_err(|error| Fault::Setup(format!("{setting} {}: can't be read: {error}", path.display())))?;
+    Ok(without_mark(&text).to_vec())
 }
 
 fn holds(pem: &[u8], mark: &str) -> bool {

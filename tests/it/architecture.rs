@@ -71,6 +71,7 @@ const IMPURE: [&str; 17] = [
 const PANICS: &[(&str, &str)] = &[
     ("desire.rs", ".expect(\"entries of a map are legal, and two maps fit into one\")"),
     ("desire/overrides.rs", ".expect(\"entries of a map and overrides are legal, and fit into one map\")"),
+    ("reconcile/decide/screens.rs", ".expect(\"entries of a map are legal, and a part of a map fits into one\")"),
     ("references.rs", ".expect(\"entries of a map are legal, and a part of a map fits into one\")"),
     ("source/delta.rs", ".expect(\"entries of a map are legal, and a map with its changes fits into one\")"),
     ("reconcile/instance.rs", "unreachable!(\"nothing is applied where nothing is to do\")"),

@@ -61,6 +61,33 @@ fn a_gateway_that_does_not_know_the_map_is_refused_until_it_is_reconfigured() {
     }
 }
 
+#[test]
+fn a_socket_with_severity_output_is_driven_like_any_other() {
+    for binary in installed() {
+        for level in ["admin severity-output number", "admin severity-output string"] {
+            let maps = [alternating(30, 0), alternating(30, 1)];
+            let site = Site::planned(binary, &maps[0], |plan| plan.level(level));
+            let config = site.config_with(CALM);
+            let check = printed(&config.cli(&["check"]));
+            assert!(check.1.contains("level: admin"), "HAProxy {:?}, {level}: {}", binary.version, check.1);
+            let mapsmith = config.start();
+            site.converges(&mapsmith, &maps[0]);
+            // By single commands, and by a swap.
+            let moved = [&maps[1][..1], &maps[0][1..]].concat();
+            site.registry.knows(&borrowed(&moved));
+            assert_eq!(mapsmith.post("/v1/reload?wait=30s").0, 200, "{}", mapsmith.log());
+            site.converges(&mapsmith, &moved);
+            site.change(&mapsmith, &maps[1]);
+            site.converges(&mapsmith, &maps[1]);
+        }
+    }
+    for level in ["user severity-output number", "operator severity-output string"] {
+        let site = Site::planned(&installed()[0], &alternating(3, 0), |plan| plan.level(level));
+        let mapsmith = site.config_with(CALM).start();
+        is_refused(&mapsmith, &["level admin", level.split(' ').next().expect("a word")]);
+    }
+}
+
 /// `[[instance]]` with a time after which it counts as hung.
 fn bounded_instance(name: &str, runtime: &str, timeout: &str) -> String {
     format!("[[instance]]\nname = {name:?}\nruntime = {runtime:?}\ntimeout = {timeout:?}\n")

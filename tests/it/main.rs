@@ -26,6 +26,7 @@ mod outage;
 mod overrides;
 mod puppetdb;
 mod references;
+mod rows;
 mod schedule;
 mod seeds;
 mod server_model;

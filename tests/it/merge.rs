@@ -9,8 +9,8 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, entries, file_source_settings, gateway_settings, in_step, memory, newest, oldest_and_newest, reload,
-    source_settings,
+    BOUND, ON_REQUEST, entries, file_source_settings, gateway_settings, in_step, memory, newest, oldest_and_newest, printed,
+    reload, source_settings,
 };
 
 #[test]
@@ -146,9 +146,49 @@ fn a_file_is_watched_whatever_way_it_is_changed() {
         mapsmith.get("/v1/status").1["sources"][0]["error"].is_string().then_some(())
     });
     assert_eq!(memory(&gateway), entries(&[("a", "m3"), ("b", "m3")]), "a lost file is no empty one");
-    fs::write(&path, "a m4\nb m4\n").unwrap();
-    arrives("a map file in its place", &[("a", "m4"), ("b", "m4")]);
-    assert_eq!(mapsmith.get("/v1/status").1["sources"][0]["error"], Value::Null);
+    fs::write(&path, r#"{"a": "m4", "b": "m4"}"#).unwrap();
+    arrives("a file in its place", &[("a", "m4"), ("b", "m4")]);
+    let source = &mapsmith.get("/v1/status").1["sources"][0];
+    assert_eq!((&source["error"], &source["watch"]), (&Value::Null, &json!("watched")), "{source:#}");
+    assert!(printed(&mapsmith.cli(&["status"])).1.contains("watched"));
+}
+
+#[test]
+fn junk_in_the_place_of_a_map_file_changes_no_route() {
+    let gateway = Gateway::plan(newest()).start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nodes.map");
+    fs::write(&path, "a m1\nb m2\n").unwrap();
+    let settings = format!("{ON_REQUEST}{}{}", gateway_settings(&gateway), file_source_settings("file", &path));
+    let mapsmith = Mapsmith::config(&settings).start();
+    in_step(&mapsmith);
+    for junk in ["\u{feff}{\"a\": \"m9\"}", "a: m9\nb: m9\n", "<html><body>Bad gateway</body></html>", "Not Found"] {
+        fs::write(&path, junk).unwrap();
+        let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
+        assert_eq!(status, 502, "{junk:?}: {problem:#}");
+        let error = problem["report"]["sources"][0]["error"].as_str().unwrap_or_else(|| panic!("{problem:#}"));
+        assert!(error.contains("the file is no map file"), "{error}");
+        assert_eq!(memory(&gateway), entries(&[("a", "m1"), ("b", "m2")]), "{junk:?}");
+    }
+    fs::write(&path, "\u{feff}a m3\n").unwrap();
+    reload(&mapsmith);
+    assert_eq!(memory(&gateway), entries(&[("a", "m3")]));
+}
+
+#[test]
+fn a_reload_does_not_wait_for_an_older_poll_that_hangs() {
+    let gateway = Gateway::plan(newest()).start();
+    let registry = Registry::start(&[("a", "m1")]);
+    let source = source_settings("registry", &registry.url()).replace("timeout = \"5s\"", "timeout = \"10m\"");
+    let mapsmith = Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(&gateway))).start();
+    in_step(&mapsmith);
+    registry.hangs();
+    let before = registry.asked();
+    assert_eq!(mapsmith.post("/v1/reload").0, 202);
+    mapsmith.wait_for("the poll that hangs", BOUND, |_| (registry.asked() > before).then_some(()));
+    registry.knows(&[("a", "m2")]);
+    let report = reload(&mapsmith);
+    assert_eq!(memory(&gateway), entries(&[("a", "m2")]), "{report:#}");
 }
 
 #[test]

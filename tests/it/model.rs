@@ -66,7 +66,7 @@ impl Process {
 
     fn memory(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
-        let list = self.client.list(None, |key, value| entries.push((key.to_vec(), value.to_vec())));
+        let list = self.client.list(None, 0, |key, value| entries.push((key.to_vec(), value.to_vec())));
         self.runtime.block_on(list).expect("the map is listed");
         entries
     }

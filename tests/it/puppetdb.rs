@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::support::haproxy::Gateway;
@@ -9,7 +10,7 @@ use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::master::Master;
 use crate::support::puppetdb::PuppetDb;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_step, memory, newest, oldest_and_newest, printed, reload,
+    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_step, memory, metric, newest, oldest_and_newest, printed, reload,
 };
 
 /// A `[[source]]` for the certnames that begin with `prefix`: every test has its own in the one PuppetDB.
@@ -28,6 +29,23 @@ fn tls(certificate: &str, ca: PathBuf) -> String {
 fn config(gateway: &Gateway, source: &str) -> Config {
     Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(gateway)))
 }
+
+/// Polled every second, so that most polls are deltas.
+fn scheduled(gateway: &Gateway, source: &str) -> Config {
+    let schedule = ON_REQUEST.replace("poll = \"1h\"", "poll = \"1s\"\njitter = \"0s\"");
+    Mapsmith::config(&format!("{schedule}{}{source}", gateway_settings(gateway)))
+}
+
+/// Waits until the gateway holds these entries, and for a delta poll after that.
+fn until(mapsmith: &Mapsmith, gateway: &Gateway, wanted: &[(&str, &str)]) {
+    mapsmith.wait_for("the map follows", BOUND, |_| (memory(gateway) == entries(wanted)).then_some(()));
+    let polls = |mapsmith: &Mapsmith| metric(mapsmith, DELTAS).unwrap_or_default();
+    let before = polls(mapsmith);
+    mapsmith.wait_for("a delta poll", BOUND, |mapsmith| (polls(mapsmith) > before).then_some(()));
+    assert_eq!(memory(gateway), entries(wanted));
+}
+
+const DELTAS: &str = r#"mapsmith_source_poll_duration_seconds_count{source="puppetdb",kind="delta"}"#;
 
 /// How PuppetDB was asked last: `full` or `delta`.
 fn last_poll(report: &Value) -> &str {
@@ -67,20 +85,48 @@ fn a_delta_poll_finds_a_moved_node_and_never_loses_one() {
     puppetdb.replace_facts("delta-moving", "m1", true);
     puppetdb.replace_facts("delta-leaving", "m1", true);
     let gateway = Gateway::plan(newest()).start();
-    let mapsmith = config(&gateway, &source(&puppetdb.url(), "delta-", "full_poll = \"1h\"")).start();
+    let mapsmith = scheduled(&gateway, &source(&puppetdb.url(), "delta-", "full_poll = \"1h\"")).start();
     in_step(&mapsmith);
 
     puppetdb.replace_facts("delta-moving", "m2", true);
     puppetdb.replace_facts("delta-new", "m2", true);
-    let report = reload(&mapsmith);
-    assert_eq!(last_poll(&report), "delta", "{report:#}");
-    assert_eq!(memory(&gateway), entries(&[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")]));
+    until(&mapsmith, &gateway, &[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")]);
 
     // What has left shows in a full answer only.
     puppetdb.deactivate("delta-leaving");
+    until(&mapsmith, &gateway, &[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")]);
+}
+
+#[test]
+fn a_reload_and_a_signal_drop_a_node_that_was_deactivated_or_purged() {
+    let puppetdb = PuppetDb::shared();
+    for certname in ["gone-deactivated", "gone-by-signal", "gone-staying"] {
+        puppetdb.replace_facts(certname, "m1", true);
+    }
+    let gateway = Gateway::plan(newest()).start();
+    let mut mapsmith = config(&gateway, &source(&puppetdb.url(), "gone-", "full_poll = \"1h\"")).start();
+    in_step(&mapsmith);
+    puppetdb.deactivate("gone-deactivated");
     let report = reload(&mapsmith);
-    assert_eq!(last_poll(&report), "delta", "{report:#}");
-    assert_eq!(memory(&gateway), entries(&[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")]));
+    assert_eq!((last_poll(&report), &report["changes"][0]["removed"]), ("full", &json!(1)), "{report:#}");
+    assert_eq!(memory(&gateway), entries(&[("gone-by-signal", "m1"), ("gone-staying", "m1")]));
+
+    puppetdb.deactivate("gone-by-signal");
+    mapsmith.signal("HUP");
+    mapsmith.wait_for("the node is gone", BOUND, |_| (memory(&gateway) == entries(&[("gone-staying", "m1")])).then_some(()));
+}
+
+#[test]
+fn a_move_is_found_by_deltas_though_the_masters_clocks_are_ten_minutes_behind_puppetdbs() {
+    let puppetdb = PuppetDb::shared();
+    let behind = SignedDuration::from_mins(-10);
+    puppetdb.replace_facts_by_clock("slow-moving", "m1", behind);
+    puppetdb.replace_facts_by_clock("slow-staying", "m1", behind);
+    let gateway = Gateway::plan(newest()).start();
+    let mapsmith = scheduled(&gateway, &source(&puppetdb.url(), "slow-", "full_poll = \"1h\"")).start();
+    in_step(&mapsmith);
+    puppetdb.replace_facts_by_clock("slow-moving", "m2", behind);
+    until(&mapsmith, &gateway, &[("slow-moving", "m2"), ("slow-staying", "m1")]);
 }
 
 #[test]
@@ -89,16 +135,13 @@ fn a_full_poll_drops_a_deactivated_node() {
     puppetdb.replace_facts("full-leaving", "m1", true);
     puppetdb.replace_facts("full-staying", "m1", true);
     let gateway = Gateway::plan(newest()).start();
-    let mapsmith = config(&gateway, &source(&puppetdb.url(), "full-", "full_poll = \"1s\"")).start();
+    let mapsmith = scheduled(&gateway, &source(&puppetdb.url(), "full-", "full_poll = \"1s\"")).start();
     in_step(&mapsmith);
     assert_eq!(memory(&gateway), entries(&[("full-leaving", "m1"), ("full-staying", "m1")]));
 
     puppetdb.deactivate("full-leaving");
-    mapsmith.wait_for("the deactivated node has no route any more", BOUND, |mapsmith| {
-        let report = reload(mapsmith);
-        let gone = memory(&gateway) == entries(&[("full-staying", "m1")]);
-        assert!(!gone || last_poll(&report) == "full", "{report:#}");
-        gone.then_some(())
+    mapsmith.wait_for("the deactivated node has no route any more", BOUND, |_| {
+        (memory(&gateway) == entries(&[("full-staying", "m1")])).then_some(())
     });
 }
 

@@ -59,7 +59,13 @@ fn desired(case: &Case, masters: &[SocketAddr]) -> DesiredServers {
         address: ServerAddress { ip: masters[*at].ip(), port: masters[*at].port() },
         weight: *weight,
         backup: *backup,
-        options: ServerOptions { check: *check, maxconn: *maxconn, ..ServerOptions::default() },
+        // Checked often, so that a case does not wait for it.
+        options: ServerOptions {
+            check: *check,
+            maxconn: *maxconn,
+            other: if *check { vec!["inter".to_owned(), "50ms".to_owned()] } else { Vec::new() },
+            ..ServerOptions::default()
+        },
     };
     let backends = ["dynamic", "slotted"].into_iter().zip(&case.lists).map(|(name, rows)| {
         let servers: BTreeMap<_, _> = rows.iter().map(|row| (row.0.to_owned(), server(row))).collect();
@@ -98,15 +104,20 @@ impl Scene {
     }
 
     /// From 3.0 on HAProxy changes an address a moment after its answer.
-    fn agree(&self, what: &str) {
-        let model = comparable(self.model.servers.clone());
+    fn agree(&mut self, what: &str) {
         let mut last = None;
         let agreed = crate::support::poll(BOUND, || {
             let seen = self.observe();
-            let same = seen == model;
+            // When a check passes is the process's own affair.
+            let is_up = |(backend, server): &(String, String)| seen[backend].servers.get(server).is_some_and(|seen| seen.running);
+            if !self.model.unchecked.is_empty() && self.model.unchecked.iter().all(is_up) {
+                self.model.pass_checks();
+            }
+            let same = seen == comparable(self.model.servers.clone());
             last = Some(seen);
-            same.then_some(())
+            (same && self.model.unchecked.is_empty()).then_some(())
         });
+        let model = &self.model.servers;
         assert!(agreed.is_some(), "{what}: the process has\n{:#?}\nand the model\n{model:#?}", last.unwrap_or_default());
     }
 
@@ -117,7 +128,7 @@ impl Scene {
         if let ServerStep::TakeSlot { .. } = step {
             // As the instance's task does it: ready only after the new address is in force.
             assert_eq!(self.run(&commands[..1]), Ok(()), "{step}");
-            let ServerStep::TakeSlot { backend, slot, server } = step else { unreachable!() };
+            let ServerStep::TakeSlot { backend, slot, server, .. } = step else { unreachable!() };
             eventually("the slot has its address", BOUND, || {
                 let seen = self.observe();
                 (seen[backend].servers[slot].port == server.address.port).then_some(())
@@ -144,7 +155,7 @@ impl Scene {
         let at = ServerPath::new(backend, server).expect("legal names");
         let (backend, server) = (backend.to_owned(), server.to_owned());
         let (state, step) = match state {
-            0 => (ServerState::Ready, ServerStep::Ready { backend, server }),
+            0 => (ServerState::Ready, ServerStep::Ready { backend, server, once_checked: false }),
             1 => (ServerState::Drain, ServerStep::Drain { backend, server }),
             _ => (ServerState::Maintenance, ServerStep::Maintain { backend, server }),
         };
@@ -181,6 +192,7 @@ fn comparable(mut servers: ObservedServers) -> ObservedServers {
     for server in servers.values_mut().flat_map(|backend| backend.servers.values_mut()) {
         server.status = String::new();
         server.sessions_total = 0;
+        server.check_failed = false;
         // What `0.0.0.0` is for the process is no address for the model.
         server.address = server.address.filter(|ip| !ip.is_unspecified());
     }

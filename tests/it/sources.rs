@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use mapsmith::model::{Illegal, Snapshot};
-use mapsmith::source::{self, Polled, Source, SourceError};
+use mapsmith::source::{self, Extent, Polled, Source, SourceError};
 use serde_json::{Value, json};
 use wiremock::MockServer;
 
@@ -46,7 +46,11 @@ impl Registry {
 
     /// Polls as the poller does: a good answer becomes the current snapshot.
     async fn try_poll(&mut self) -> Result<Polled, SourceError> {
-        let polled = self.source.poll(self.current.as_ref(), self.now).await?;
+        self.try_poll_for(Extent::Changes).await
+    }
+
+    async fn try_poll_for(&mut self, extent: Extent) -> Result<Polled, SourceError> {
+        let polled = self.source.poll(extent, self.current.as_ref(), self.now).await?;
         self.current = Some(Snapshot {
             entries: Arc::clone(&polled.entries),
             rejections: Arc::clone(&polled.rejections),
@@ -57,6 +61,11 @@ impl Registry {
 
     async fn poll(&mut self) -> Polled {
         self.try_poll().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As a reload does it.
+    async fn poll_everything(&mut self) -> Polled {
+        self.try_poll_for(Extent::Everything).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
     async fn failure(&mut self) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::ServerPlan;
 use super::report::Phase;
 use super::step::{Refusal, ServerStep};
-use crate::model::server::{AdminState, DesiredServers, ObservedServers, ServerAddress};
+use crate::model::server::{AdminState, DesiredServers, ObservedServer, ObservedServers, ServerAddress};
 use crate::plan::HaproxyVersion;
 
 /// A backend and a server of it.
@@ -17,6 +17,10 @@ type Place = (String, String);
 /// Beyond so many refusals all are forgotten, and each step is tried once more: a registry that makes up new names all the time
 /// must not fill the memory.
 const MAX_REFUSALS: usize = 10_000;
+
+/// A server that has neither passed nor failed its check after so long is waited for no more. (By HAProxy's own defaults it takes
+/// four seconds: two checks, two seconds apart.)
+const LONGEST_CHECK: Duration = Duration::from_secs(30);
 
 /// What was done to a server to take it away.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct Memory {
     /// The servers that we deleted: one that is there again was added by somebody else.
     deleted: BTreeSet<Place>,
     moved: BTreeMap<Place, ServerAddress>,
+    /// Servers that we have wait for their check to pass, and since when.
+    checking: BTreeMap<Place, Duration>,
 }
 
 impl Memory {
@@ -59,6 +65,7 @@ impl Memory {
             static_backends: BTreeSet::new(),
             deleted: BTreeSet::new(),
             moved: BTreeMap::new(),
+            checking: BTreeMap::new(),
         }
     }
 
@@ -66,6 +73,9 @@ impl Memory {
     pub fn advance(&mut self, by: Duration) {
         for mark in self.marks.values_mut() {
             mark.age = mark.age.saturating_add(by);
+        }
+        for age in self.checking.values_mut() {
+            *age = age.saturating_add(by);
         }
     }
 
@@ -91,6 +101,11 @@ impl Memory {
             server.is_some_and(|server| server.fqdn.is_some())
         };
         self.moved.retain(|place, _| has_name(place));
+        let waits = |place: &Place| {
+            let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
+            server.is_some_and(|server| server.admin.ready() && !server.running && !server.check_failed)
+        };
+        self.checking.retain(|place, age| waits(place) && *age < LONGEST_CHECK);
         for removing in plan.removing.iter().filter(|removing| !matches!(removing.phase, Phase::Waiting | Phase::Routed)) {
             self.marks.entry((removing.backend.clone(), removing.server.clone())).or_default();
         }
@@ -113,6 +128,10 @@ impl Memory {
         let place = (step.backend().to_owned(), step.server().unwrap_or_default().to_owned());
         if let (ServerStep::Delete { .. }, Ok(())) = (step, &answer) {
             self.deleted.insert(place.clone());
+        }
+        let waits = step.waits_for_check();
+        if waits && answer.is_ok() {
+            self.checking.insert(place.clone(), Duration::ZERO);
         }
         match (step, answer) {
             (_, Err(refusal)) if refusal.is_lasting() || is_taken(step, &refusal) => {
@@ -146,6 +165,13 @@ impl Memory {
     /// What was done to a server.
     pub(super) fn mark(&self, backend: &str, server: &str) -> Mark {
         self.marks.get(&(backend.to_owned(), server.to_owned())).copied().unwrap_or_default()
+    }
+
+    /// Whether we have the server wait for its check to pass, and that may still come.
+    pub(super) fn awaits_check(&self, backend: &str, server: &str, seen: &ObservedServer) -> bool {
+        let place = (backend.to_owned(), server.to_owned());
+        let young = self.checking.get(&place).is_some_and(|age| *age < LONGEST_CHECK);
+        young && seen.admin.ready() && !seen.running && !seen.check_failed
     }
 
     /// The address that a server given by name took last.

@@ -13,7 +13,7 @@ mod step;
 use std::collections::BTreeMap;
 
 pub use memory::{Mark, Memory};
-pub use report::{ByHand, Cause, Hand, NeedsReload, Phase, Removing};
+pub use report::{AwaitsCheck, ByAgent, ByHand, Cause, Hand, NeedsReload, Phase, Removing};
 pub use step::{Refusal, ServerStep};
 
 use self::memory::is_out;
@@ -45,6 +45,10 @@ pub struct ServerPlan {
     pub needs_reload: Vec<NeedsReload>,
     /// Desired servers that somebody else keeps out.
     pub by_hand: Vec<ByHand>,
+    /// Desired servers that we made ready, and whose check has yet to pass: no request goes there before.
+    pub checking: Vec<AwaitsCheck>,
+    /// Desired servers whose weight is their agent's.
+    pub by_agent: Vec<ByAgent>,
     /// How many servers of declared backends are not Mapsmith's.
     pub foreign: usize,
 }
@@ -132,6 +136,12 @@ fn plan_backend(backend: &mut Backend<'_>) {
         }
     }
     let usable = homes.values().any(|server| server.admin.ready() && server.running);
+    for (home, server) in &homes {
+        if backend.memory.awaits_check(backend.name, home, server) {
+            let (server, alone) = ((*home).to_owned(), !usable);
+            backend.plan.checking.push(AwaitsCheck { backend: backend.name.to_owned(), server, alone });
+        }
+    }
     let may_drain = usable || wanted.servers.is_empty();
     for (name, server) in &seen.servers {
         if homes.contains_key(name.as_str()) || slots.is_taken(name) {
@@ -170,7 +180,13 @@ impl Backend<'_> {
             }
         }
         if let Some(weight) = wanted.weight.filter(|weight| *weight != seen.weight) {
-            self.change(ServerStep::SetWeight { backend: backend.clone(), server: server.clone(), weight });
+            let (backend, server) = (backend.clone(), server.clone());
+            if seen.agent_enabled {
+                // It would set its own again at its next answer, and we ours.
+                self.plan.by_agent.push(ByAgent { backend, server, weight: seen.weight, listed: weight });
+            } else {
+                self.change(ServerStep::SetWeight { backend, server, weight });
+            }
         }
         if let Some(maxconn) = wanted.options.maxconn.filter(|maxconn| limit(Some(*maxconn)) != limit(seen.maxconn)) {
             self.change(ServerStep::SetMaxconn { backend: backend.clone(), server: server.clone(), maxconn });
@@ -182,7 +198,7 @@ impl Backend<'_> {
         } else if let Some(hand) = hand(seen, mark) {
             self.plan.by_hand.push(ByHand { backend, server, hand });
         } else if is_out(seen.admin) {
-            self.change(ServerStep::Ready { backend, server });
+            self.change(ServerStep::Ready { backend, server, once_checked: comes_back_unchecked(seen) });
         }
     }
 
@@ -307,6 +323,11 @@ fn is_at(server: &ObservedServer, address: ServerAddress) -> bool {
 /// (A person who disables the check and the server before its first session leaves the same.)
 fn is_unfinished(server: &ObservedServer) -> bool {
     server.admin.0 == AdminState::MAINTENANCE && server.check_configured && !server.check_enabled && server.sessions_total == 0
+}
+
+/// Whether a server with a running check is in maintenance: HAProxy takes it for up when it comes out, whatever is there.
+fn comes_back_unchecked(server: &ObservedServer) -> bool {
+    server.admin.0 & AdminState::MAINTENANCE != 0 && server.check_configured && server.check_enabled
 }
 
 /// Whether somebody other than us keeps a server out. `disabled` in the configuration is somebody.

@@ -27,6 +27,8 @@ pub struct Process {
     pub referenced: BTreeSet<(String, String)>,
     /// Options that `add server` does not take.
     pub untaken: BTreeSet<String>,
+    /// Servers that are down only until their first check since has passed, by backend and name.
+    pub unchecked: BTreeSet<(String, String)>,
 }
 
 impl Process {
@@ -39,6 +41,26 @@ impl Process {
             map_based: BTreeSet::new(),
             referenced: BTreeSet::new(),
             untaken: BTreeSet::new(),
+            unchecked: BTreeSet::new(),
+        }
+    }
+
+    /// The checks that servers wait for have passed.
+    pub fn pass_checks(&mut self) {
+        for (backend, server) in std::mem::take(&mut self.unchecked) {
+            let seen = self.servers.get_mut(&backend).and_then(|backend| backend.servers.get_mut(&server));
+            if let Some(seen) = seen.filter(|seen| !seen.admin.in_maintenance()) {
+                seen.running = true;
+            }
+        }
+    }
+
+    /// As `set server health down` leaves it.
+    fn wait_for_check(&mut self, backend: &str, server: &str) {
+        if let Some(seen) = self.servers.get_mut(backend).and_then(|backend| backend.servers.get_mut(server)) {
+            seen.running = false;
+            "DOWN".clone_into(&mut seen.status);
+            self.unchecked.insert((backend.to_owned(), server.to_owned()));
         }
     }
 
@@ -47,6 +69,15 @@ impl Process {
     /// # Errors
     /// When HAProxy would refuse it; nothing is changed then.
     pub fn apply(&mut self, step: &ServerStep) -> Result<(), Refusal> {
+        self.change_at_once(step)?;
+        let waits = step.waits_for_check();
+        if let Some(server) = step.server().filter(|_| waits) {
+            self.wait_for_check(step.backend(), server);
+        }
+        Ok(())
+    }
+
+    fn change_at_once(&mut self, step: &ServerStep) -> Result<(), Refusal> {
         match step {
             ServerStep::AddBackend { backend, defaults } => self.add_backend(backend, defaults),
             ServerStep::Add { backend, server } => self.add(backend, server),
@@ -174,7 +205,7 @@ impl Process {
     }
 }
 
-/// A server right after the line that adds it: ready, and up until its first check says otherwise.
+/// A server that was added, and whose check, if it has one, has passed.
 pub fn added(server: &Server) -> ObservedServer {
     ObservedServer {
         address: Some(server.address.ip),
@@ -186,6 +217,8 @@ pub fn added(server: &Server) -> ObservedServer {
         status: if server.options.check { "UP" } else { "no check" }.to_owned(),
         check_configured: server.options.check,
         check_enabled: server.options.check,
+        check_failed: false,
+        agent_enabled: false,
         backup: server.backup,
         maxconn: limit(server.options.maxconn),
         maxqueue: limit(server.options.maxqueue),

@@ -194,6 +194,43 @@ impl fmt::Display for ByHand {
     }
 }
 
+/// A desired server that was made ready and whose check has yet to pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwaitsCheck {
+    /// Where.
+    pub backend: String,
+    /// The server, or the slot that serves it.
+    pub server: String,
+    /// No other desired server of the backend is up: what is sent to the backend meanwhile has nowhere to go.
+    pub alone: bool,
+}
+
+impl fmt::Display for AwaitsCheck {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}: waiting for its health check to pass", self.backend, self.server)
+    }
+}
+
+/// A desired server whose weight its agent sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByAgent {
+    /// Where.
+    pub backend: String,
+    /// The server, or the slot that serves it.
+    pub server: String,
+    /// As its agent has it.
+    pub weight: u16,
+    /// As it is listed.
+    pub listed: u16,
+}
+
+impl fmt::Display for ByAgent {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, server, weight, listed } = self;
+        write!(out, "{backend}/{server}: weight {weight} by its agent, {listed} is listed")
+    }
+}
+
 /// What somebody did to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hand {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::memory::{Memory, is_out};
 use super::step::ServerStep;
-use super::{address_of, hand};
+use super::{address_of, comes_back_unchecked, hand};
 use crate::model::server::{AdminState, DesiredBackend, ObservedBackend, ObservedServer, Server, ServerAddress};
 
 /// The slots of one backend, and who is in them.
@@ -70,7 +70,8 @@ impl<'a> Slots<'a> {
 
     /// The step that makes a slot serve a server.
     pub(super) fn step(&self, slot: &str, server: &Server) -> ServerStep {
-        ServerStep::TakeSlot { backend: self.backend.to_owned(), slot: slot.to_owned(), server: server.clone() }
+        let once_checked = self.slots.get(slot).is_some_and(|seen| comes_back_unchecked(seen));
+        ServerStep::TakeSlot { backend: self.backend.to_owned(), slot: slot.to_owned(), server: server.clone(), once_checked }
     }
 
     /// A slot for a server that is nowhere: a free one, else one that serves nobody who is desired. Without the latter a list

@@ -14,14 +14,15 @@ pub enum ServerStep {
         /// The `defaults` section that it is made from.
         defaults: String,
     },
-    /// `add server`, `enable health` where it has a check, `enable server`: one line, so that it is ready or not there.
+    /// `add server`, `enable health` where it has a check, `enable server`: one line, so that it is ready or not there. With a check it
+    /// is down until that has passed.
     Add {
         /// Where.
         backend: String,
         /// The server.
         server: Server,
     },
-    /// `enable health; enable server` for an `add server` that was never finished.
+    /// `enable health; enable server` for an `add server` that was never finished; down until its check has passed.
     Finish {
         /// Where.
         backend: String,
@@ -61,6 +62,8 @@ pub enum ServerStep {
         backend: String,
         /// The server.
         server: String,
+        /// Down until its check has passed: it has one, and comes out of maintenance.
+        once_checked: bool,
     },
     /// A slot of a `server-template` serves `server` from now on: address, weight, maxconn, and only then ready. A refused
     /// weight is no refusal of the step: the slot serves, and the next look sees to its weight.
@@ -71,6 +74,8 @@ pub enum ServerStep {
         slot: String,
         /// The server.
         server: Server,
+        /// Down until its check has passed: it has one, and comes out of maintenance.
+        once_checked: bool,
     },
     /// `set server state drain`.
     Drain {
@@ -148,6 +153,18 @@ impl ServerStep {
     }
 }
 
+impl ServerStep {
+    /// Whether the server is down after it until its check has passed.
+    pub fn waits_for_check(&self) -> bool {
+        match self {
+            Self::Add { server, .. } => server.options.check,
+            Self::Finish { .. } => true,
+            Self::Ready { once_checked, .. } | Self::TakeSlot { once_checked, .. } => *once_checked,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for ServerStep {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -157,8 +174,8 @@ impl fmt::Display for ServerStep {
             Self::SetAddress { backend, server, address } => write!(out, "move {backend}/{server} to {address}"),
             Self::SetWeight { backend, server, weight } => write!(out, "weight {weight} for {backend}/{server}"),
             Self::SetMaxconn { backend, server, maxconn } => write!(out, "maxconn {maxconn} for {backend}/{server}"),
-            Self::Ready { backend, server } => write!(out, "{backend}/{server} is ready again"),
-            Self::TakeSlot { backend, slot, server } => {
+            Self::Ready { backend, server, .. } => write!(out, "{backend}/{server} is ready again"),
+            Self::TakeSlot { backend, slot, server, .. } => {
                 write!(out, "slot {backend}/{slot} serves {} at {}", server.name, server.address)
             }
             Self::Drain { backend, server } => write!(out, "drain {backend}/{server}"),

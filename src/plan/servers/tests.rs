@@ -80,7 +80,7 @@ impl Scene {
         let step = match admin {
             AdminState::MAINTENANCE => ServerStep::Maintain { backend, server },
             AdminState::DRAIN => ServerStep::Drain { backend, server },
-            _ => ServerStep::Ready { backend, server },
+            _ => ServerStep::Ready { backend, server, once_checked: false },
         };
         self.process.apply(&step).expect("a person's command is taken");
     }
@@ -89,8 +89,13 @@ impl Scene {
         plan_servers(desired, &self.process.servers, &self.memory)
     }
 
-    /// One look: plans and does it.
+    /// One look: plans and does it. Checks that were waited for have passed before it.
     fn look(&mut self, desired: &DesiredServers) -> ServerPlan {
+        self.process.pass_checks();
+        self.look_at_once(desired)
+    }
+
+    fn look_at_once(&mut self, desired: &DesiredServers) -> ServerPlan {
         let plan = self.plan(desired);
         self.memory.planned(&plan, &self.process.servers);
         for step in plan.before.iter().chain(&plan.after) {
@@ -127,6 +132,98 @@ fn a_missing_server_is_added_before_the_map_and_a_second_look_sends_nothing() {
     let desired = desired(wanted([server("a", 1), checked("c", 3)]));
     let plan = scene.look(&desired);
     assert_eq!((words(&plan.before), words(&plan.after)), (vec!["add b/c at 10.0.0.3:8140".to_owned()], vec![]));
+    assert_eq!(scene.look(&desired), ServerPlan::default());
+}
+
+#[test]
+fn a_new_server_is_waited_for_until_its_check_has_passed_or_failed_or_long_enough() {
+    let desired = desired(wanted([server("a", 1), checked("c", 3)]));
+    let checking = |scene: &Scene| scene.plan(&desired).checking.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let added = || {
+        let mut scene = Scene::new(OLD, [server("a", 1)]);
+        scene.look(&desired);
+        assert_eq!(checking(&scene), ["b/c: waiting for its health check to pass"]);
+        assert!(!scene.server("c").running && scene.plan(&desired).has_no_steps());
+        scene
+    };
+    let mut passed = added();
+    passed.process.pass_checks();
+    assert_eq!(checking(&passed), NOTHING);
+    let mut failed = added();
+    failed.server("c").check_failed = true;
+    assert_eq!(checking(&failed), NOTHING);
+    // And a failure that passes later is HAProxy's affair.
+    failed.look_at_once(&desired);
+    failed.server("c").check_failed = false;
+    assert_eq!(checking(&failed), NOTHING);
+    let mut silent = added();
+    for _ in 0..3 {
+        silent.look_at_once(&desired);
+    }
+    assert_eq!(checking(&silent), NOTHING, "it is waited for no more");
+}
+
+#[test]
+fn a_server_that_leaves_no_other_up_is_alone_while_it_waits_for_its_check() {
+    for (others, alone) in [(vec![], true), (vec![server("a", 1)], false)] {
+        let mut scene = Scene::new(OLD, others.clone());
+        let desired = desired(wanted(others.into_iter().chain([checked("c", 3)])));
+        scene.look(&desired);
+        assert_eq!(scene.plan(&desired).checking.iter().map(|server| server.alone).collect::<Vec<_>>(), [alone]);
+    }
+}
+
+#[test]
+fn what_comes_out_of_maintenance_with_a_check_is_down_until_that_has_passed() {
+    // Our own maintenance, when the server is listed again.
+    let mut scene = Scene::new(OLD, [server("a", 1), checked("c", 3)]);
+    let without = desired(former(wanted([server("a", 1)]), &["c"]));
+    scene.server("c").sessions = 1;
+    scene.look(&without);
+    scene.server("c").sessions = 0;
+    scene.look(&without);
+    assert!(scene.server("c").admin.in_maintenance());
+    let with = desired(wanted([server("a", 1), checked("c", 3)]));
+    scene.look(&with);
+    assert!(scene.server("c").admin.ready() && !scene.server("c").running);
+    scene.look(&with);
+    assert!(scene.server("c").running);
+    // A drain leaves the check running, so the server is known to be up.
+    scene.look(&without);
+    assert!(scene.server("c").admin.draining());
+    scene.look_at_once(&with);
+    assert!(scene.server("c").admin.ready() && scene.server("c").running);
+}
+
+#[test]
+fn a_free_slot_with_a_check_is_down_until_that_has_passed() {
+    let mut scene = Scene::new(OLD, []).slots(1).algorithm("static-rr");
+    scene.server("slot1").check_configured = true;
+    scene.server("slot1").check_enabled = true;
+    let mut backend = wanted([server("a", 1)]);
+    backend.slots = Some("slot".to_owned());
+    let desired = desired(backend);
+    scene.look(&desired);
+    assert!(scene.server("slot1").admin.ready() && !scene.server("slot1").running);
+    assert_eq!(scene.look(&desired).checking, []);
+    assert!(scene.server("slot1").running);
+}
+
+#[test]
+fn an_agents_weight_is_left_to_it_and_told() {
+    let mut scene = Scene::new(OLD, [server("a", 1)]);
+    let weighed = Server { weight: Some(100), ..server("a", 1) };
+    let desired = desired(wanted([weighed]));
+    scene.look(&desired);
+    assert_eq!(scene.server("a").weight, 100);
+    scene.server("a").agent_enabled = true;
+    for weight in [30, 70, 30] {
+        scene.server("a").weight = weight;
+        let plan = scene.look(&desired);
+        assert!(plan.has_no_steps(), "{plan:?}");
+        assert_eq!(plan.by_agent[0].to_string(), format!("b/a: weight {weight} by its agent, 100 is listed"));
+    }
+    scene.server("a").weight = 100;
     assert_eq!(scene.look(&desired), ServerPlan::default());
 }
 

@@ -60,6 +60,7 @@ impl Decider {
         if self.actions.matter() {
             first_looks(&mut targets, &shutdown).await;
         }
+        let _ = shutdown.run_until_cancelled(self.screens.first_looks()).await;
         loop {
             heartbeat.beat();
             let whole = tokio::select! {
@@ -115,7 +116,8 @@ impl Decider {
                         break 'quiet;
                     }
                     () = sleep(heartbeat::EVERY) => {}
-                    () = sleep_until(retry), if self.file.error.is_some() => break 'quiet,
+                    () = self.screens.changed() => break 'quiet,
+                    () = sleep_until(retry), if self.file.error.is_some() || self.screens.waiting() => break 'quiet,
                     _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
                         publish(&self);
                         // Where another Mapsmith has ended, its file is only the beginning.

@@ -18,12 +18,14 @@ use super::{Registry, assert_says, entries};
 /// Far more than any of these tests takes: a bound that is not the one under test.
 const LONG: &str = "60s";
 
-pub fn gzipped(body: &[u8]) -> ResponseTemplate {
+pub fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(body).unwrap();
-    ResponseTemplate::new(200)
-        .insert_header("Content-Encoding", "gzip")
-        .set_body_raw(encoder.finish().unwrap(), "application/json")
+    encoder.finish().unwrap()
+}
+
+pub fn gzipped(body: &[u8]) -> ResponseTemplate {
+    ResponseTemplate::new(200).insert_header("Content-Encoding", "gzip").set_body_raw(gzip(body), "application/json")
 }
 
 async fn failure_of(answer: ResponseTemplate) -> String {
@@ -106,6 +108,17 @@ async fn a_puppetdb_that_is_starting_answers_in_the_end() {
         assert_says(&registry.failure().await, &["is starting", "starting up"]);
     }
     assert_eq!(entries(&registry.poll().await), [("a", "m1")]);
+}
+
+#[tokio::test]
+async fn a_rest_that_a_registry_asks_for_is_noted() {
+    for (status, header, rest) in [(503, "7", Some(7)), (429, "90", Some(90)), (500, "7", None)] {
+        let server = MockServer::start().await;
+        let answer = ResponseTemplate::new(status).insert_header("Retry-After", header).set_body_string("busy");
+        Mock::given(any()).respond_with(answer).mount(&server).await;
+        let error = Registry::puppetdb(&server.uri(), json!({})).try_poll().await.unwrap_err();
+        assert_eq!(error.fault.retry_after(), rest.map(Duration::from_secs), "{error}");
+    }
 }
 
 #[tokio::test]

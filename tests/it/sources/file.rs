@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mapsmith::model::status::PollKind;
+use mapsmith::model::status::{PollKind, Watch};
 use mapsmith::model::{Illegal, SourceState};
 use mapsmith::source::{self, EarlyLooks, PollRequests, poller};
 use serde_json::{Value, json};
@@ -16,15 +16,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Registry, assert_says, entries, rejected};
 
-struct Folder(TempDir);
+struct Folder(TempDir, &'static str);
 
 impl Folder {
+    /// For a map file.
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self::of("nodes.map")
+    }
+
+    fn of(name: &'static str) -> Self {
+        Self(tempfile::tempdir().unwrap(), name)
     }
 
     fn file(&self) -> std::path::PathBuf {
-        self.0.path().join("nodes")
+        self.0.path().join(self.1)
     }
 
     /// As a careful writer does it.
@@ -52,12 +57,20 @@ impl Folder {
 
 #[tokio::test]
 async fn an_object_a_list_or_a_map_file_is_a_map() {
-    for (text, settings) in [
-        ("\n {\"A\": \"m1\", \"b\": \"m2\", \"c\": null}", json!({})),
-        (r#"[{"n":"a","m":"m1"},{"n":"b","m":"m2"},{"n":"c","m":null}]"#, json!({"node_field": "n", "master_field": "m"})),
-        ("# nodes\nA m1\n\nb\tm2\nc\n", json!({})),
+    for (name, text, settings) in [
+        ("nodes.json", "\n {\"A\": \"m1\", \"b\": \"m2\", \"c\": null}", json!({})),
+        (
+            "NODES.JSON",
+            r#"[{"n":"a","m":"m1"},{"n":"b","m":"m2"},{"n":"c","m":null}]"#,
+            json!({"node_field": "n", "master_field": "m"}),
+        ),
+        ("nodes", "{\"a\": \"m1\", \"b\": \"m2\", \"c\": 7}", json!({"format": "json"})),
+        ("nodes", "# nodes\nA m1\n\nb\tm2\nc\n", json!({})),
+        ("nodes.map", "\u{feff}a m1\nb m2\nc\n", json!({})),
+        ("nodes.json", "\u{feff}{\"a\": \"m1\", \"b\": \"m2\", \"c\": 7}", json!({})),
+        ("nodes.json", "a m1\nb m2\nc\n", json!({"format": "map"})),
     ] {
-        let folder = Folder::new();
+        let folder = Folder::of(name);
         folder.replace(text);
         let mut settings = settings;
         settings["masters"] = json!({"m2": "master2"});
@@ -65,6 +78,47 @@ async fn an_object_a_list_or_a_map_file_is_a_map() {
         assert_eq!((polled.kind, entries(&polled)), (PollKind::Full, vec![("a", "m1"), ("b", "master2")]));
         assert_eq!((polled.rejections.total(), polled.bytes), (1, text.len() as u64));
     }
+}
+
+#[tokio::test]
+async fn a_file_that_holds_something_else_is_refused_whole_and_the_last_good_map_stays() {
+    for (name, good, junk) in [
+        ("nodes.map", "a m1\nb m2\n", "{\"a\": \"m1\"}"),
+        ("nodes.map", "a m1\nb m2\n", "a: m1\nb: m2\n"),
+        ("nodes.map", "a m1\nb m2\n", "<!DOCTYPE html>\n<html><head><title>Gone</title></head></html>\n"),
+        ("nodes.map", "a m1\nb m2\n", "Not Found"),
+        ("nodes.map", "a m1\nb m2\n", "502 Bad Gateway\n"),
+        ("nodes", "a m1\nb m2\n", "\u{feff}{\"a\": \"m1\"}"),
+        ("nodes.json", "{\"a\": \"m1\"}", "a m1\nb m2\n"),
+        ("nodes.json", "{\"a\": \"m1\"}", "Not Found"),
+        ("nodes.json", "{\"a\": \"m1\"}", "<html>"),
+        ("nodes.json", "{\"a\": \"m1\"}", "---\na: m1\n"),
+    ] {
+        let folder = Folder::of(name);
+        folder.replace(good);
+        let mut registry = folder.registry(json!({}));
+        registry.poll().await;
+        folder.replace(junk);
+        let what = if name == "nodes.json" { "is no JSON text" } else { "the file is no map file" };
+        assert_says(&registry.failure().await, &[name, what]);
+        folder.replace(good);
+        assert_eq!(registry.poll().await.entries.get("a"), Some("m1"), "{junk:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_reads_a_file_again_that_looks_untouched_and_so_does_a_poll_after_full_poll() {
+    let folder = Folder::new();
+    folder.replace_old("a m1\n");
+    let mut registry = folder.registry(json!({"full_poll": "10m"}));
+    registry.poll().await;
+    assert_eq!(registry.poll().await.kind, PollKind::Unchanged);
+    assert_eq!(registry.poll_everything().await.kind, PollKind::Full);
+    registry.later(599);
+    assert_eq!(registry.poll().await.kind, PollKind::Unchanged);
+    registry.later(1);
+    assert_eq!(registry.poll().await.kind, PollKind::Full);
+    assert_eq!(registry.poll().await.kind, PollKind::Unchanged);
 }
 
 #[tokio::test]
@@ -93,7 +147,7 @@ async fn an_untouched_file_is_not_read_again() {
 
 #[tokio::test]
 async fn a_file_that_can_not_be_used_is_named_with_what_is_wrong() {
-    let folder = Folder::new();
+    let folder = Folder::of("nodes.json");
     let mut registry = folder.registry(json!({"max_bytes": 1000}));
     let path = folder.file().display().to_string();
     assert_says(&registry.failure().await, &[&path, "there is no such file"]);
@@ -115,6 +169,9 @@ async fn a_file_that_can_not_be_used_is_named_with_what_is_wrong() {
     }
     folder.replace(&" ".repeat(2000));
     assert_says(&registry.failure().await, &["larger than max_bytes"]);
+    let folder = Folder::new();
+    folder.replace(&"a m1\n".repeat(1000));
+    assert_says(&folder.registry(json!({"max_bytes": 1000})).failure().await, &["larger than max_bytes (1000 bytes"]);
 }
 
 #[tokio::test]
@@ -168,7 +225,7 @@ fn master_of_a(state: &SourceState) -> Option<&str> {
 
 #[tokio::test]
 async fn a_replaced_file_is_noticed_without_a_poll_being_due() {
-    let folder = Folder::new();
+    let folder = Folder::of("nodes.json");
     folder.replace("{\"a\": \"m1\"}");
     let mut watched = Watched::start(&folder.file());
     watched.until(|state| master_of_a(state) == Some("m1")).await;
@@ -186,7 +243,7 @@ async fn a_file_behind_a_link_that_is_turned_is_noticed() {
     let folder = Folder::new();
     for (version, master) in [("v1", "m1"), ("v2", "m2")] {
         fs::create_dir(folder.0.path().join(version)).unwrap();
-        fs::write(folder.0.path().join(version).join("nodes"), format!("a {master}\n")).unwrap();
+        fs::write(folder.0.path().join(version).join("nodes.map"), format!("a {master}\n")).unwrap();
     }
     let link = |version: &str| {
         let new = folder.0.path().join("data.new");
@@ -194,16 +251,74 @@ async fn a_file_behind_a_link_that_is_turned_is_noticed() {
         fs::rename(new, folder.0.path().join("data")).unwrap();
     };
     link("v1");
-    std::os::unix::fs::symlink("data/nodes", folder.file()).unwrap();
+    std::os::unix::fs::symlink("data/nodes.map", folder.file()).unwrap();
     let mut watched = Watched::start(&folder.file());
     watched.until(|state| master_of_a(state) == Some("m1")).await;
     link("v2");
     watched.until(|state| master_of_a(state) == Some("m2")).await;
 }
 
+/// Puts a link in the place of another, at once.
+fn turn(link: &Path, target: &str) {
+    let new = link.with_extension("new");
+    std::os::unix::fs::symlink(target, &new).unwrap();
+    fs::rename(new, link).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_is_watched_through_links_and_folders_that_are_turned_moved_and_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let write = |path: &str, master: &str| {
+        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs::write(root.join(path), format!("a {master}\n")).unwrap();
+    };
+    write("releases/1/data/nodes.map", "m1");
+    write("releases/2/data/nodes.map", "m2");
+    turn(&root.join("current"), "releases/1");
+    let mut watched = Watched::start(&root.join("current/data/nodes.map"));
+    let state = watched.until(|state| master_of_a(state) == Some("m1")).await;
+    assert_eq!(state.status.watch, Some(Watch::Watched));
+
+    turn(&root.join("current"), "releases/2");
+    watched.until(|state| master_of_a(state) == Some("m2")).await;
+    // The way is another now: what happens there must show, too.
+    write("releases/2/data/nodes.map", "m3");
+    watched.until(|state| master_of_a(state) == Some("m3")).await;
+
+    // The file becomes a link into another folder.
+    write("shared/all/nodes.map", "m4");
+    turn(&root.join("releases/2/data/nodes.map"), "../../../shared/all/nodes.map");
+    watched.until(|state| master_of_a(state) == Some("m4")).await;
+    write("shared/all/nodes.map", "m5");
+    watched.until(|state| master_of_a(state) == Some("m5")).await;
+
+    // Folders vanish and come back, the last one first, then one far above.
+    for (gone, master) in [("shared/all", "m6"), ("shared", "m7"), ("shared", "m8")] {
+        fs::remove_dir_all(root.join(gone)).unwrap();
+        let lost = watched.until(|state| state.status.error.is_some()).await;
+        assert_says(lost.status.error.as_deref().unwrap(), &["no such file"]);
+        assert_eq!(lost.status.watch, Some(Watch::Watched), "it is waited for");
+        write("shared/all/nodes.map", master);
+        watched.until(|state| master_of_a(state) == Some(master)).await;
+    }
+    let state = watched.until(|state| state.status.error.is_none()).await;
+    assert_eq!(state.status.watch, Some(Watch::Watched));
+}
+
+#[tokio::test]
+async fn a_file_that_nothing_watches_says_so() {
+    let folder = Folder::new();
+    folder.replace("a m1\n");
+    let mut registry = folder.registry(json!({}));
+    assert_eq!(registry.source.notes().watch, Some(Watch::PolledOnly), "before the first poll");
+    registry.poll().await;
+    assert_eq!(registry.source.notes().watch, Some(Watch::Watched));
+}
+
 #[tokio::test]
 async fn a_truncated_or_lost_file_keeps_the_last_good_map() {
-    let folder = Folder::new();
+    let folder = Folder::of("nodes.json");
     folder.replace("{\"a\": \"m1\"}");
     let mut watched = Watched::start(&folder.file());
     let good = watched.until(|state| state.snapshot.is_some()).await;

@@ -14,6 +14,10 @@ fn row(certname: &str, producer: &str) -> Value {
     json!({"certname": certname, "producer": producer, "producer_timestamp": "2026-11-20T11:00:00.000Z"})
 }
 
+fn at(certname: &str, producer: &str, time: &str) -> Value {
+    json!({"certname": certname, "producer": producer, "producer_timestamp": format!("2026-11-20T{time}")})
+}
+
 fn answer(rows: Value) -> ResponseTemplate {
     ResponseTemplate::new(200).insert_header("Date", "Fri, 20 Nov 2026 11:58:30 GMT").set_body_json(rows)
 }
@@ -79,15 +83,15 @@ async fn between_full_polls_only_what_changed_is_asked_for() {
         vec![
             answer(json!([row("a", "m1"), row("b", "m1"), row("c", "m1")])),
             answer(json!([])),
-            ResponseTemplate::new(200)
-                .insert_header("Date", "Fri, 20 Nov 2026 12:01:00 GMT")
-                .set_body_json(json!([row("b", "m2"), row("d", "m1"), {"certname": "c", "producer": null}])),
+            ResponseTemplate::new(200).insert_header("Date", "Fri, 20 Nov 2026 12:01:00 GMT").set_body_json(
+                json!([at("b", "m2", "12:00:57.000Z"), at("d", "m1", "12:09:00.000Z"), {"certname": "c", "producer": null}]),
+            ),
             answer(json!([row("a", "m1")])),
             answer(json!([row("a", "m2")])),
         ],
     )
     .await;
-    let mut registry = Registry::puppetdb(&server.uri(), json!({"full_poll": "4m", "overlap": "90s"}));
+    let mut registry = Registry::puppetdb(&server.uri(), json!({"full_poll": "4m", "overlap": "3m"}));
     let full = registry.poll().await;
     registry.later(60);
     let unchanged = registry.poll().await;
@@ -110,13 +114,63 @@ async fn between_full_polls_only_what_changed_is_asked_for() {
         queries(&server).await,
         [
             FULL.to_owned(),
-            // The server's own time of its last answer, less the overlap.
-            delta("2026-11-20T11:57:00.000Z"),
-            delta("2026-11-20T11:57:00.000Z"),
-            delta("2026-11-20T11:59:30.000Z"),
+            // The newest time that a producer gave, less the overlap; of one that is ahead the server's own time counts.
+            delta("2026-11-20T10:57:00.000Z"),
+            delta("2026-11-20T10:57:00.000Z"),
+            delta("2026-11-20T11:58:00.000Z"),
             FULL.to_owned()
         ]
     );
+}
+
+#[tokio::test]
+async fn a_reload_asks_for_everything_and_finds_what_is_gone() {
+    let server = MockServer::start().await;
+    let answers = [json!([row("a", "m1"), row("b", "m1")]), json!([row("a", "m1")]), json!([])];
+    in_order(&server, answers.map(answer).to_vec()).await;
+    let mut registry = Registry::puppetdb(&server.uri(), json!({}));
+    registry.poll().await;
+    let reloaded = registry.poll_everything().await;
+    assert_eq!((reloaded.kind, entries(&reloaded)), (PollKind::Full, vec![("a", "m1")]));
+    assert_eq!(registry.poll().await.kind, PollKind::Delta);
+    assert_eq!(queries(&server).await[..2], [FULL, FULL]);
+}
+
+/// Answered at a time of day that PuppetDB gives, to a question at 12:00:00 by this machine's clock.
+async fn answered_at(server: &MockServer, time: &str, rows: Value) {
+    let answer = ResponseTemplate::new(200).insert_header("Date", format!("Fri, 20 Nov 2026 {time} GMT")).set_body_json(rows);
+    Mock::given(method("POST")).respond_with(answer).up_to_n_times(1).mount(server).await;
+}
+
+#[tokio::test]
+async fn clocks_that_differ_by_more_than_overlap_are_shown_and_make_all_polls_full_until_they_agree() {
+    for (time, part) in [("12:10:00", "10m ahead of this machine's"), ("11:50:00", "10m behind this machine's")] {
+        let server = MockServer::start().await;
+        for time in [time, time, "12:01:00", "12:00:00"] {
+            answered_at(&server, time, json!([at("a", "m1", "11:59:00.000Z")])).await;
+        }
+        let mut registry = Registry::puppetdb(&server.uri(), json!({"overlap": "2m"}));
+        for _ in 0..2 {
+            assert_eq!(registry.poll().await.kind, PollKind::Full);
+            let warning = registry.source.notes().warning.expect("a warning");
+            assert_says(&warning, &["PuppetDB's clock is", part, "all polls are full", "overlap (2m)"]);
+        }
+        assert_eq!(registry.poll().await.kind, PollKind::Full);
+        assert_eq!(registry.source.notes().warning, None);
+        assert_eq!(registry.poll().await.kind, PollKind::Delta);
+    }
+}
+
+#[tokio::test]
+async fn one_row_from_the_future_does_not_blind_the_deltas() {
+    let server = MockServer::start().await;
+    let future = json!({"certname": "b", "producer": "m1", "producer_timestamp": "2099-01-01T00:00:00.000Z"});
+    answered_at(&server, "12:00:00", json!([at("a", "m1", "11:59:00.000Z"), future])).await;
+    answered_at(&server, "12:00:00", json!([])).await;
+    let mut registry = Registry::puppetdb(&server.uri(), json!({"overlap": "2m"}));
+    registry.poll().await;
+    assert_eq!(registry.poll().await.kind, PollKind::Delta);
+    assert!(queries(&server).await[1].contains("> \"2026-11-20T11:58:00.000Z\""));
 }
 
 #[tokio::test]
@@ -147,6 +201,7 @@ async fn a_query_of_ones_own_is_followed_by_its_own_delta_or_by_full_polls() {
     settings["overlap"] = json!("1m");
     let mut registry = Registry::puppetdb(&server.uri(), settings);
     // wiremock answers with the present time of day; a `Date` of our own stands in the other tests.
+    registry.now = jiff::Timestamp::now();
     assert_eq!(registry.poll().await.kind, PollKind::Full);
     assert_eq!(registry.poll().await.kind, PollKind::Delta);
     let queries = queries(&server).await;
@@ -237,7 +292,7 @@ async fn single_nodes_are_asked_for_alone_and_one_that_is_not_answered_stays() {
         queries(&server).await[1..],
         [
             r#"factsets[certname, producer, producer_timestamp] { certname in ["a", "b", "c"] }"#,
-            "factsets[certname, producer, producer_timestamp] { producer_timestamp > \"2026-11-20T11:57:00.000Z\" }"
+            "factsets[certname, producer, producer_timestamp] { producer_timestamp > \"2026-11-20T10:58:30.000Z\" }"
         ]
     );
 }

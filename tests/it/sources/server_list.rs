@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use mapsmith::model::status::PollKind;
 use mapsmith::model::{Illegal, ServerList, Snapshot};
-use mapsmith::source::{self, Polled, Source};
+use mapsmith::source::{self, Extent, Polled, Source};
 use serde_json::{Value, json};
 use wiremock::matchers::{header, method};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -20,7 +20,7 @@ fn source(settings: Value) -> Box<dyn Source<ServerList>> {
 }
 
 async fn poll(source: &mut Box<dyn Source<ServerList>>, current: Option<&Snapshot<ServerList>>) -> Polled<ServerList> {
-    source.poll(current, Timestamp::UNIX_EPOCH).await.unwrap_or_else(|error| panic!("{error}"))
+    source.poll(Extent::Changes, current, Timestamp::UNIX_EPOCH).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn snapshot(polled: &Polled<ServerList>) -> Snapshot<ServerList> {
@@ -60,10 +60,13 @@ async fn a_list_larger_than_allowed_or_without_an_answer_is_a_fault() {
     Mock::given(method("GET")).respond_with(ResponseTemplate::new(200).set_body_json(rows)).mount(&server).await;
     let url = format!("{}/servers", server.uri());
     let mut small = source(json!({"type": "http_json", "url": url, "max_bytes": 1000}));
-    assert_says(&small.poll(None, Timestamp::UNIX_EPOCH).await.unwrap_err().to_string(), &["larger than max_bytes (1000 bytes"]);
+    assert_says(
+        &small.poll(Extent::Changes, None, Timestamp::UNIX_EPOCH).await.unwrap_err().to_string(),
+        &["larger than max_bytes (1000 bytes"],
+    );
     let mut gone = source(json!({"type": "file", "path": "/nonexistent/servers.json"}));
     assert_says(
-        &gone.poll(None, Timestamp::UNIX_EPOCH).await.unwrap_err().to_string(),
+        &gone.poll(Extent::Changes, None, Timestamp::UNIX_EPOCH).await.unwrap_err().to_string(),
         &["/nonexistent/servers.json", "no such file"],
     );
 }
@@ -82,6 +85,9 @@ async fn a_file_is_a_list_of_json_and_nothing_else() {
         ("{\"a\": \"b\"}", "a list of servers was expected"),
     ] {
         fs::write(&path, text).unwrap();
-        assert_says(&file.poll(None, Timestamp::UNIX_EPOCH).await.unwrap_err().to_string(), &["servers.json", part]);
+        assert_says(
+            &file.poll(Extent::Changes, None, Timestamp::UNIX_EPOCH).await.unwrap_err().to_string(),
+            &["servers.json", part],
+        );
     }
 }

@@ -87,6 +87,10 @@ struct State {
     weather: Option<Weather>,
     /// How many commands suffered from it.
     suffered: usize,
+    /// Commands that begin so are answered by the proxy itself, without an end.
+    endless: Option<String>,
+    /// How many such answers the client has ended by leaving.
+    left: usize,
     held: Option<Command>,
     verdict: Option<Verdict>,
     ended: bool,
@@ -209,6 +213,16 @@ impl AdminProxy {
         self.shared.state().suffered
     }
 
+    /// From now on commands that begin so get rows without an end; none ends that.
+    pub fn endless(&self, prefix: Option<&str>) {
+        self.shared.state().endless = prefix.map(str::to_owned);
+    }
+
+    /// How many answers without an end the client has left.
+    pub fn left(&self) -> usize {
+        self.shared.state().left
+    }
+
     /// Takes its socket away, so that nobody can connect, or puts it back.
     pub fn absent(&self, absent: bool) {
         let (there, away) = (self.socket(), self.directory.path().join("away.sock"));
@@ -291,6 +305,12 @@ fn serve(mut client: UnixStream, shared: &Shared) -> io::Result<()> {
         return Ok(());
     }
     let line = String::from_utf8_lossy(command.split(|byte| *byte == b'\n').next().unwrap_or_default()).into_owned();
+    if shared.state().endless.as_ref().is_some_and(|prefix| line.starts_with(prefix)) {
+        let rows = "0x55d0 a-node-of-no-end a-master\n".repeat(1000);
+        while client.write_all(rows.as_bytes()).is_ok() {}
+        shared.state().left += 1;
+        return Ok(());
+    }
     let (mut arrives, mut limit, mut silence) = (command.len(), u64::MAX, Duration::ZERO);
     match shared.judge(Command { line, bytes: command.len() }) {
         Verdict::Lose | Verdict::Hold => return Ok(()),

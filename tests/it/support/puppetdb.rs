@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::process::{Ending, Process};
@@ -87,37 +87,35 @@ impl PuppetDb {
         self.send_facts(certname, Some(producer), wait);
     }
 
+    /// The same through a master whose clock differs by so much from the others'. Waits until they are stored.
+    pub fn replace_facts_by_clock(&self, certname: &str, producer: &str, ahead: SignedDuration) {
+        let timestamp = self.next_timestamp(ahead);
+        self.command("replace_facts", 5, certname, &timestamp, &facts(certname, Some(producer), &timestamp), true);
+    }
+
     /// A node's facts without a producer, as old Puppet Servers and imports leave them. Waits until they are stored.
     pub fn replace_facts_of_no_producer(&self, certname: &str) {
         self.send_facts(certname, None, true);
     }
 
     fn send_facts(&self, certname: &str, producer: Option<&str>, wait: bool) {
-        let facts = |timestamp: &str| {
-            json!({
-                "certname": certname,
-                "environment": "production",
-                "producer_timestamp": timestamp,
-                "producer": producer,
-                "values": {},
-            })
-        };
-        self.command("replace_facts", 5, certname, facts, wait);
+        let timestamp = self.next_timestamp(SignedDuration::ZERO);
+        self.command("replace_facts", 5, certname, &timestamp, &facts(certname, producer, &timestamp), wait);
     }
 
     /// Takes a node out of service, as `puppet node deactivate` does. Waits until it is.
     pub fn deactivate(&self, certname: &str) {
-        let node = |timestamp: &str| json!({ "certname": certname, "producer_timestamp": timestamp });
-        self.command("deactivate_node", 3, certname, node, true);
+        let timestamp = self.next_timestamp(SignedDuration::ZERO);
+        let node = json!({ "certname": certname, "producer_timestamp": timestamp });
+        self.command("deactivate_node", 3, certname, &timestamp, &node, true);
     }
 
-    fn command(&self, command: &str, version: u32, certname: &str, content: impl Fn(&str) -> Value, wait: bool) {
-        let timestamp = self.next_timestamp();
+    fn command(&self, command: &str, version: u32, certname: &str, timestamp: &str, content: &Value, wait: bool) {
         let wait = if wait { "&secondsToWaitForCompletion=30" } else { "" };
         let path =
             format!("/pdb/cmd/v1?command={command}&version={version}&certname={certname}&producer-timestamp={timestamp}{wait}");
         let headers = [("Content-Type", "application/json"), ("Accept", "application/json")];
-        let body = content(&timestamp).to_string();
+        let body = content.to_string();
         let response = http::request(self.http, "POST", &path, &headers, &body).expect("PuppetDB answers");
         assert_eq!(response.status, 200, "{}", response.body);
         let timed_out = response.body.contains("\"timed_out\":true") || response.body.contains("\"timed_out\" : true");
@@ -133,12 +131,12 @@ impl PuppetDb {
         serde_json::from_str(&response.body).expect("PuppetDB answers in JSON")
     }
 
-    /// Now, but always later than the last one: two commands within a millisecond would tie.
-    fn next_timestamp(&self) -> String {
+    /// Now by a clock that is so much ahead, but always later than the last one: two commands within a millisecond would tie.
+    fn next_timestamp(&self, ahead: SignedDuration) -> String {
         let now = Timestamp::now().as_millisecond();
         let last = self.last_timestamp.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1)));
         let next = now.max(last.expect("the update always gives one") + 1);
-        let next = Timestamp::from_millisecond(next).expect("a time of this age");
+        let next = Timestamp::from_millisecond(next).expect("a time of this age") + ahead;
         next.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
     }
 
@@ -183,6 +181,16 @@ impl PuppetDb {
             _puppetdb: puppetdb,
         }
     }
+}
+
+fn facts(certname: &str, producer: Option<&str>, timestamp: &str) -> Value {
+    json!({
+        "certname": certname,
+        "environment": "production",
+        "producer_timestamp": timestamp,
+        "producer": producer,
+        "values": {},
+    })
 }
 
 /// A folder that another user can enter and nobody drops.

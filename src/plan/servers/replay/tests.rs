@@ -124,6 +124,7 @@ prop_compose! {
             map_based: map_based.into_iter().map(str::to_owned).collect(),
             referenced: referenced.into_iter().map(|(backend, server)| (backend.to_owned(), server)).collect(),
             untaken: ["odd".to_owned()].into(),
+            unchecked: BTreeSet::new(),
         }
     }
 }
@@ -223,7 +224,7 @@ impl World {
                 let step = match state {
                     AdminState::MAINTENANCE => ServerStep::Maintain { backend, server },
                     AdminState::DRAIN => ServerStep::Drain { backend, server },
-                    _ => ServerStep::Ready { backend, server },
+                    _ => ServerStep::Ready { backend, server, once_checked: false },
                 };
                 self.process.apply(&step).expect("the server is there");
                 if state == 0 {
@@ -261,6 +262,7 @@ impl World {
     }
 
     fn rest(&mut self) {
+        self.process.pass_checks();
         for seen in self.servers() {
             seen.sessions = seen.sessions.saturating_sub(1);
             seen.queued = 0;

@@ -1,0 +1,201 @@
+//! A watch of everything that decides which file a path leads to: each folder on the way, links followed.
+//!
+//! A file replaced by a rename, a link that is turned (`current -> releases/7`), a folder that is removed and made again: each is a change
+//! of an entry in one of those folders. Which folders they are changes with them, so the watch is armed anew whenever they did; and
+//! always before the file is read, so that nothing falls in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+use super::collector::off_thread;
+
+/// The most links that are followed, as in Linux.
+const MOST_LINKS: usize = 40;
+
+/// The folders on the way to a file, and what matters of each.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Way {
+    /// Each folder by its path without links, with its device and inode: one that was made again is another.
+    folders: BTreeMap<PathBuf, (u64, u64)>,
+    /// What is looked up in them: folders, links, and the file.
+    entries: BTreeSet<PathBuf>,
+}
+
+impl Way {
+    /// The way as far as it goes now: what is missing is looked for in the folder where it should be.
+    fn to(path: &Path) -> Self {
+        let mut way = Self::default();
+        let mut left: Vec<OsString> = Vec::new();
+        push(&mut left, &std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        let (mut at, mut links) = (PathBuf::from("/"), 0);
+        while let Some(name) = left.pop() {
+            if name == "/" {
+                at = PathBuf::from("/");
+                continue;
+            }
+            if name == ".." {
+                at.pop();
+                continue;
+            }
+            let Ok(folder) = std::fs::metadata(&at) else { break };
+            way.folders.insert(at.clone(), (folder.dev(), folder.ino()));
+            let entry = at.join(name);
+            way.entries.insert(entry.clone());
+            match std::fs::read_link(&entry) {
+                Ok(target) => {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        break;
+                    }
+                    push(&mut left, &target);
+                }
+                // No link, or nothing at all, which shows at the next step.
+                Err(_) => at = entry,
+            }
+        }
+        way
+    }
+}
+
+/// Puts a path's parts on top of those that are left, the first one uppermost.
+fn push(left: &mut Vec<OsString>, path: &Path) {
+    let parts = path.components().filter(|part| !matches!(part, Component::CurDir | Component::Prefix(_)));
+    left.extend(parts.rev().map(|part| part.as_os_str().to_owned()));
+}
+
+/// A watch of a file.
+pub(super) struct FileWatch {
+    path: PathBuf,
+    /// Raised by a change of something on the way.
+    events: Arc<Notify>,
+    armed: Option<Armed>,
+}
+
+struct Armed {
+    way: Way,
+    /// Why not all of it is watched, if so.
+    gap: Option<String>,
+    _watcher: RecommendedWatcher,
+}
+
+impl FileWatch {
+    /// Watches nothing yet.
+    pub(super) fn new(path: PathBuf, events: Arc<Notify>) -> Self {
+        Self { path, events, armed: None }
+    }
+
+    /// Whether the folders that are watched are those on the way no more.
+    pub(super) async fn is_outdated(&self) -> bool {
+        let path = self.path.clone();
+        let way = off_thread(move || Way::to(&path)).await;
+        !self.covers(&way)
+    }
+
+    fn covers(&self, way: &Way) -> bool {
+        self.armed.as_ref().is_some_and(|armed| armed.gap.is_none() && armed.way == *way)
+    }
+
+    /// Watches what is on the way now. Blocks.
+    ///
+    /// # Errors
+    /// Why something can't be watched; changes there show at the next poll only.
+    pub(super) fn arm(&mut self) -> Result<(), String> {
+        let way = Way::to(&self.path);
+        if self.covers(&way) {
+            return Ok(());
+        }
+        // The old one first: there is a bound on how many a user may have.
+        self.armed = None;
+        let (events, entries) = (Arc::clone(&self.events), way.entries.clone());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // An error may mean that events were lost: better look.
+            if event.map_or(true, |event| matters(&event, &entries)) {
+                events.notify_one();
+            }
+        });
+        let mut watcher = watcher.map_err(|error| error.to_string())?;
+        let mut gap = None;
+        for folder in way.folders.keys() {
+            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+                gap = Some(format!("{}: {error}", folder.display()));
+            }
+        }
+        // What changed before its folder was watched has raised no event.
+        if Way::to(&self.path) != way {
+            self.events.notify_one();
+        }
+        let outcome = gap.clone().map_or(Ok(()), Err);
+        self.armed = Some(Armed { way, gap, _watcher: watcher });
+        outcome
+    }
+}
+
+/// Whether something on the way may have changed. Reading raises events too, and the folders hold other files.
+fn matters(event: &notify::Event, entries: &BTreeSet<PathBuf>) -> bool {
+    let is_reading = event.kind.is_access() && event.kind != EventKind::Access(AccessKind::Close(AccessMode::Write));
+    !is_reading && (event.need_rescan() || event.paths.iter().any(|path| entries.contains(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn each_folder_on_the_way_is_watched_links_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("releases/7/data")).unwrap();
+        fs::create_dir_all(root.join("shared")).unwrap();
+        symlink("releases/7", root.join("current")).unwrap();
+        symlink(root.join("shared/nodes.map"), root.join("releases/7/data/nodes.map")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        for (path, folders, missing) in [
+            (
+                "current/data/nodes.map",
+                &["", "releases", "releases/7", "releases/7/data", "shared"][..],
+                Some("shared/nodes.map"),
+            ),
+            ("current/../6/nodes.map", &["", "releases"], Some("releases/6")),
+            ("./gone/nodes.map", &[""], Some("gone")),
+            ("loop", &[""], Some("loop")),
+        ] {
+            let way = Way::to(&root.join(path));
+            let below: Vec<_> = way.folders.keys().filter(|path| path.starts_with(&root)).cloned().collect();
+            let expected: Vec<_> =
+                folders.iter().map(|name| root.join(name)).map(|path| path.components().collect()).collect::<Vec<PathBuf>>();
+            assert_eq!(below, expected, "{path}");
+            assert!(missing.is_none_or(|name| way.entries.contains(&root.join(name))), "{path}: {:?}", way.entries);
+            assert!(way.folders.contains_key(Path::new("/")), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_made_again_is_another_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data/nodes.map");
+        fs::create_dir(folder.path().join("data")).unwrap();
+        let mut watch = FileWatch::new(path.clone(), Arc::default());
+        assert!(watch.is_outdated().await);
+        watch.arm().unwrap();
+        assert!(!watch.is_outdated().await);
+        fs::write(&path, "a m1\n").unwrap();
+        assert!(!watch.is_outdated().await, "the file's own change is no other way");
+        // Kept, so that the new one can't get its inode.
+        fs::rename(folder.path().join("data"), folder.path().join("old")).unwrap();
+        assert!(watch.is_outdated().await);
+        fs::create_dir(folder.path().join("data")).unwrap();
+        assert!(watch.is_outdated().await);
+        watch.arm().unwrap();
+        assert!(!watch.is_outdated().await);
+    }
+}
