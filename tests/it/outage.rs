@@ -14,11 +14,14 @@ use crate::support::scene::{
     source_settings,
 };
 
+/// How an outage begins.
+type Begin = fn(&Registry);
+
 #[test]
 fn a_restart_during_an_outage_keeps_every_route_right() {
     for binary in oldest_and_newest() {
         // Held by the guard, failed, and silent.
-        let outages: [(&str, fn(&Registry)); 3] = [
+        let outages: [(&str, Begin); 3] = [
             ("an empty answer", |registry| registry.answers(200, "{}")),
             ("status 500", |registry| registry.answers(500, "down")),
             ("no answer", Registry::hangs),

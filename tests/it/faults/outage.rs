@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::laws::Excuse;
+use super::registry::{Reply, VERSIONS};
 use super::run::{bad_reply, document, told_bad};
 use super::schedule::{Bad, Routing};
 use super::site::{Outcome, Whole};
@@ -101,4 +102,26 @@ fn drained(whole: &Whole, random: &mut Random) -> Outcome {
     moves(&before);
     order("DELETE", "")?;
     corrected(whole, "the end of a drain")
+}
+
+/// The document changes within the second, or under the name, that its version has: whoever asks whether that version still holds is
+/// told so. A reload asks for the whole document.
+pub fn registry_lies(whole: &mut Whole, random: &mut Random, source: usize, version: usize) -> Outcome {
+    let version = VERSIONS[version];
+    let publish = |whole: &Whole| {
+        whole.publish();
+        let body = Value::Object(whole.document(source)).to_string();
+        whole.registries.answers(&document(source), Reply::Versioned(version, body));
+    };
+    whole.changes(random);
+    publish(whole);
+    // It may have this version of an earlier time still.
+    whole.mapsmith.post("/v1/reload");
+    whole.settles_on(&whole.expected())?;
+    whole.journal.note("  from here on its version does not change");
+    whole.changes(random);
+    publish(whole);
+    whole.mapsmith.post("/v1/reload");
+    let expected = whole.expected();
+    whole.settles_on(&expected).map_err(|error| format!("a reload is content with \"not modified\": {error}"))
 }

@@ -243,6 +243,7 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             whole.restart_mapsmith();
         }
         Fault::RestartInOutage { source, bad } => outage::restart_in_outage(whole, random, *source, *bad)?,
+        Fault::RegistryLies { source, version } => outage::registry_lies(whole, random, *source, *version)?,
         Fault::MapFileFifo => map_file::map_file_fifo(whole, random)?,
         Fault::MapDiskHung => return map_file::map_disk_hung(whole, random),
         Fault::HalfRequests { clients } => crowd::half_requests(whole, random, *clients)?,

@@ -184,6 +184,12 @@ pub enum Fault {
         source: usize,
         bad: Bad,
     },
+    /// The registry's document changes, and its version does not.
+    RegistryLies {
+        source: usize,
+        /// Of the registry's versions.
+        version: usize,
+    },
     /// Where the map file was is a FIFO.
     MapFileFifo,
     /// Every call that has to do with the map file or its folder waits, as on a mount whose server is gone.
@@ -217,6 +223,7 @@ impl Fault {
                 | Self::MapDiskBroken { .. }
                 | Self::StoreDiskFull
                 | Self::RestartInOutage { .. }
+                | Self::RegistryLies { .. }
                 | Self::MapFileFifo
                 | Self::MapDiskHung
                 | Self::HalfRequests { .. }
@@ -286,9 +293,10 @@ fn later_steps(seed: u64, site: &Site) -> Vec<Step> {
 fn later_fault(site: &Site, random: &mut Random) -> Fault {
     let source = random.below(site.sources);
     match random.below(100) {
-        0..35 => Fault::RestartInOutage { source, bad: *random.pick(&Bad::ALL) },
-        35..50 => Fault::MapFileFifo,
-        50..65 => Fault::MapDiskHung,
+        0..25 => Fault::RestartInOutage { source, bad: *random.pick(&Bad::ALL) },
+        25..40 => Fault::RegistryLies { source, version: random.below(2) },
+        40..52 => Fault::MapFileFifo,
+        52..65 => Fault::MapDiskHung,
         65..80 => Fault::HalfRequests { clients: 1010 },
         // Without a store the second one would not know of pins.
         _ => Fault::SecondMapsmith { takes_over: random.chance(50) && !site.pins },
@@ -373,6 +381,6 @@ mod tests {
             }
             kinds.extend(steps.iter().map(|step| step.fault.kind()));
         }
-        assert_eq!(kinds.len(), 26, "every kind of fault comes up: {kinds:?}");
+        assert_eq!(kinds.len(), 27, "every kind of fault comes up: {kinds:?}");
     }
 }
