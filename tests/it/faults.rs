@@ -5,8 +5,12 @@
 //! of them, `MAPSMITH_FAULT_JOBS` how many at a time: `scripts/faults` sets them.
 
 mod client;
+mod crowd;
+mod daemon;
 mod disk;
 mod laws;
+mod map_file;
+mod outage;
 mod registry;
 mod run;
 mod schedule;

@@ -22,7 +22,23 @@ pub enum Reply {
     Hang,
     /// The connection closes.
     Close,
+    /// The whole body under this version, and no body at all for whoever asks whether that one still holds.
+    Versioned(Version, String),
 }
+
+/// What a registry calls a version of its document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The header that names it, and the one that asks for it, in lower case.
+    pub headers: (&'static str, &'static str),
+    pub value: &'static str,
+}
+
+/// One that is a name, and one that is a time and can't tell two moments of a second apart.
+pub const VERSIONS: [Version; 2] = [
+    Version { headers: ("etag", "if-none-match"), value: "\"of-this-second\"" },
+    Version { headers: ("last-modified", "if-modified-since"), value: "Wed, 25 Nov 2026 10:00:00 GMT" },
+];
 
 #[derive(Default)]
 struct State {
@@ -102,10 +118,8 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut first = String::new();
     request.read_line(&mut first)?;
     let document = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut line = String::new();
-    while request.read_line(&mut line)? > 2 {
-        line.clear();
-    }
+    let mut headers = String::new();
+    while request.read_line(&mut headers)? > 2 {}
     let mut state = shared.state();
     *state.asked.entry(document.clone()).or_default() += 1;
     let (reply, changes) = (state.replies.get(&document).cloned(), state.changes);
@@ -137,5 +151,15 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             Ok(())
         }
         Reply::Close => Ok(()),
+        Reply::Versioned(Version { headers: (name, question), value }, body) => {
+            // So much later that the time of a change tells it from another one.
+            let version = format!("{name}: {value}\r\nDate: Wed, 25 Nov 2026 11:00:00 GMT\r\n");
+            let asked = format!("{question}: {value}");
+            if headers.lines().any(|header| header.eq_ignore_ascii_case(&asked)) {
+                return stream.write_all(format!("HTTP/1.1 304 Told\r\n{version}Connection: close\r\n\r\n").as_bytes());
+            }
+            let head = head(200, &body).replacen("\r\n", &format!("\r\n{version}"), 1);
+            stream.write_all((head + &body).as_bytes())
+        }
     }
 }

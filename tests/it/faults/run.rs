@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use super::laws::Excuse;
 use super::registry::Reply;
 use super::schedule::{Bad, Fault, Schedule, Step};
-use super::site::{Journal, Outcome, Photograph, Whole, is_held, with_pins};
+use super::site::{Journal, NODES, Outcome, Photograph, Whole, is_held, with_pins};
+use super::{crowd, map_file, outage};
 use crate::support::admin_proxy::Weather;
 use crate::support::process::{Ending, Process};
 use crate::support::random::Random;
@@ -129,12 +130,12 @@ fn take_steps(whole: &mut Whole, schedule: &Schedule, figures: &mut Figures) -> 
     whole.ask_for_all()
 }
 
-fn milliseconds(time: u64) {
+pub fn milliseconds(time: u64) {
     thread::sleep(Duration::from_millis(time));
 }
 
 /// Nodes move, and the registries say so.
-fn moves(whole: &mut Whole, random: &mut Random) {
+pub fn moves(whole: &mut Whole, random: &mut Random) {
     whole.changes(random);
     whole.publish();
 }
@@ -241,6 +242,12 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             whole.journal.note(if killed { "  it wrote beyond" } else { "  it wrote less" });
             whole.restart_mapsmith();
         }
+        Fault::RestartInOutage { source, bad } => outage::restart_in_outage(whole, random, *source, *bad)?,
+        Fault::RegistryLies { source, version } => outage::registry_lies(whole, random, *source, *version)?,
+        Fault::MapFileFifo => map_file::map_file_fifo(whole, random)?,
+        Fault::MapDiskHung => return map_file::map_disk_hung(whole, random),
+        Fault::HalfRequests { clients } => crowd::half_requests(whole, random, *clients)?,
+        Fault::SecondMapsmith { takes_over } => crowd::second_mapsmith(whole, random, *takes_over)?,
         Fault::RegistryBad { source, bad, restart } => registry_bad(whole, random, *source, *bad, *restart)?,
         Fault::RegistrySlow { source, time } => {
             whole.changes(random);
@@ -293,9 +300,9 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
                 return Ok(false);
             }
             let full = matches!(step.fault, Fault::MapDiskFull { .. });
-            map_disk(whole, random, full, *killed)?;
+            map_file::map_disk(whole, random, full, *killed)?;
         }
-        Fault::MapDiskBroken { call, which } => return map_disk_broken(whole, random, call, which),
+        Fault::MapDiskBroken { call, which } => return map_file::map_disk_broken(whole, random, call, which),
         Fault::StoreDiskFull => {
             if !whole.store_volume.is_own() {
                 return Ok(false);
@@ -320,8 +327,8 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
     Ok(true)
 }
 
-fn document(source: usize) -> String {
-    format!("nodes{source}")
+pub fn document(source: usize) -> String {
+    format!("{NODES}{source}")
 }
 
 /// Another tool stages an entry, so that what follows is a swap whatever it costs.
@@ -335,7 +342,8 @@ fn stage_elsewhere(whole: &Whole, instance: usize) {
 }
 
 /// Has `strace` do something at such calls of Mapsmith; none where it can't.
-fn tracer(whole: &mut Whole, call: &str, what: &str) -> Option<(Process, TempDir)> {
+/// Where there are `places`, only with calls that have to do with one of these files.
+pub fn tracer(whole: &mut Whole, call: &str, places: &[&str], what: &str) -> Option<(Process, TempDir)> {
     let strace = find_program("strace")?.display().to_string();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let log = folder.path().join("strace.log");
@@ -343,7 +351,8 @@ fn tracer(whole: &mut Whole, call: &str, what: &str) -> Option<(Process, TempDir
     let calls = if call == "rename" { "?rename,?renameat,?renameat2" } else { call };
     let (filter, inject) = (format!("trace={calls}"), format!("inject={calls}:{what}"));
     let id = whole.mapsmith.id().to_string();
-    let command = [&strace, "-f", "-p", &id, "-o", "/dev/null", "-e", &filter, "-e", &inject];
+    let mut command = vec![strace.as_str(), "-f", "-p", &id, "-o", "/dev/null", "-e", &filter, "-e", &inject];
+    places.iter().for_each(|place| command.extend(["-P", *place]));
     let mut tracer = Process::start(&command, &log, Ending { signal: "TERM", remove: None });
     // Mapsmith may be killed, and the tracer be gone with it, before this sees it.
     let attached = poll(PATIENCE, || match tracer.log().contains("attached") {
@@ -359,7 +368,7 @@ fn tracer(whole: &mut Whole, call: &str, what: &str) -> Option<(Process, TempDir
 }
 
 fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize) -> bool {
-    let Some(_tracer) = tracer(whole, call, &format!("signal=SIGKILL:when={nth}")) else { return false };
+    let Some(_tracer) = tracer(whole, call, &[], &format!("signal=SIGKILL:when={nth}")) else { return false };
     moves(whole, random);
     whole.nudge_if_alive();
     let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
@@ -368,25 +377,7 @@ fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize
     true
 }
 
-/// Memory stays as it is: of a file that could not be made to last nothing may come into force. The file itself may be replaced already.
-fn map_disk_broken(whole: &mut Whole, random: &mut Random, call: &str, which: &str) -> Result<bool, String> {
-    let before = whole.photograph()?.memory_alone();
-    let Some(tracer) = tracer(whole, call, &format!("error=EIO:when={which}")) else { return Ok(false) };
-    moves(whole, random);
-    whole.nudge();
-    let told = |whole: &Whole| !whole.status()["map_file"]["error"].is_null();
-    whole.stays(&before, "the map file can't be made to last", told)?;
-    // In between the registry may take it back, or say something else.
-    if random.chance(50) {
-        moves(whole, random);
-        whole.nudge();
-        milliseconds(random.below(1500) as u64);
-    }
-    drop(tracer);
-    Ok(true)
-}
-
-fn bad_reply(bad: Bad, right: &Value) -> Reply {
+pub fn bad_reply(bad: Bad, right: &Value) -> Reply {
     let empty = if right.is_array() { json!([]) } else { json!({}) };
     let other = if right.is_array() { json!({ "a": "b" }) } else { json!([right]) };
     let text = right.to_string();
@@ -413,7 +404,7 @@ fn bad_reply(bad: Bad, right: &Value) -> Reply {
 }
 
 /// Waits until Mapsmith tells of a source's bad answer and has asked twice more, and sees that nothing changes meanwhile.
-fn told_bad(whole: &Whole, before: &Photograph, document: &str, source: usize, bad: Bad) -> Outcome {
+pub fn told_bad(whole: &Whole, before: &Photograph, document: &str, source: usize, bad: Bad) -> Outcome {
     let (mut nudged, mut asked_when_told) = (0, None);
     whole.stays(before, &format!("{document} answered badly ({bad:?})"), |whole| {
         let status = whole.status();
@@ -468,35 +459,4 @@ fn registry_old(whole: &mut Whole, random: &mut Random, back: usize) -> Result<b
     }
     whole.changes(random);
     Ok(true)
-}
-
-fn map_disk(whole: &mut Whole, random: &mut Random, full: bool, killed: Option<usize>) -> Outcome {
-    let before = whole.photograph()?.without_servers();
-    if full {
-        whole.map_volume.fill()
-    } else {
-        whole.map_volume.read_only(true)
-    }
-    moves(whole, random);
-    whole.nudge();
-    let told = |whole: &Whole| !whole.status()["map_file"]["error"].is_null();
-    let mut outcome = whole.stays(&before, "the map file can't be written", told);
-    if let Some(instance) = killed
-        && outcome.is_ok()
-    {
-        whole.journal.note("  HAProxy is killed meanwhile");
-        whole.restart_gateway(instance, |_| ());
-        outcome = whole.stays(&before, "the map file can't be written, and HAProxy is restarted", told);
-    }
-    if outcome.is_ok() && random.chance(40) {
-        whole.journal.note("  Mapsmith is killed meanwhile");
-        whole.restart_mapsmith();
-        outcome = whole.stays(&before, "the map file can't be written, and Mapsmith is restarted", told);
-    }
-    if full {
-        whole.map_volume.clear()
-    } else {
-        whole.map_volume.read_only(false)
-    }
-    outcome
 }

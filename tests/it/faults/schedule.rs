@@ -179,6 +179,29 @@ pub enum Fault {
     Clock {
         seconds: i64,
     },
+    /// Mapsmith is killed and started while a registry answers badly; then others change maps and file, and orders are given.
+    RestartInOutage {
+        source: usize,
+        bad: Bad,
+    },
+    /// The registry's document changes, and its version does not.
+    RegistryLies {
+        source: usize,
+        /// Of the registry's versions.
+        version: usize,
+    },
+    /// Where the map file was is a FIFO.
+    MapFileFifo,
+    /// Every call that has to do with the map file or its folder waits, as on a mount whose server is gone.
+    MapDiskHung,
+    /// So many clients of the API send the beginning of a request, and wait.
+    HalfRequests {
+        clients: usize,
+    },
+    /// A second Mapsmith on the same HAProxies and map file: with other registries, or with the same ones and `--take-over`.
+    SecondMapsmith {
+        takes_over: bool,
+    },
 }
 
 impl Fault {
@@ -199,6 +222,12 @@ impl Fault {
                 | Self::MapDiskReadOnly { .. }
                 | Self::MapDiskBroken { .. }
                 | Self::StoreDiskFull
+                | Self::RestartInOutage { .. }
+                | Self::RegistryLies { .. }
+                | Self::MapFileFifo
+                | Self::MapDiskHung
+                | Self::HalfRequests { .. }
+                | Self::SecondMapsmith { .. }
         )
     }
 }
@@ -247,7 +276,30 @@ impl Schedule {
         if steps[1].fault.needs_rest() {
             steps[0].settles = true;
         }
+        steps.extend(later_steps(seed, &site));
         Self { site, steps }
+    }
+}
+
+/// Faults that the first schedules did not know: of a chance of their own and behind the others, so that these stayed what they were.
+fn later_steps(seed: u64, site: &Site) -> Vec<Step> {
+    let mut random = Random::new(!seed);
+    let count = random.between(2, 3);
+    (0..count)
+        .map(|_| Step { fault: later_fault(site, &mut random), seed: random.next(), settles: true, weather: None })
+        .collect()
+}
+
+fn later_fault(site: &Site, random: &mut Random) -> Fault {
+    let source = random.below(site.sources);
+    match random.below(100) {
+        0..25 => Fault::RestartInOutage { source, bad: *random.pick(&Bad::ALL) },
+        25..40 => Fault::RegistryLies { source, version: random.below(2) },
+        40..52 => Fault::MapFileFifo,
+        52..65 => Fault::MapDiskHung,
+        65..80 => Fault::HalfRequests { clients: 1010 },
+        // Without a store the second one would not know of pins.
+        _ => Fault::SecondMapsmith { takes_over: random.chance(50) && !site.pins },
     }
 }
 
@@ -329,6 +381,6 @@ mod tests {
             }
             kinds.extend(steps.iter().map(|step| step.fault.kind()));
         }
-        assert_eq!(kinds.len(), 21, "every kind of fault comes up: {kinds:?}");
+        assert_eq!(kinds.len(), 27, "every kind of fault comes up: {kinds:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::client::{Known, Watched, Watchers, memory_of};
+use super::daemon;
 use super::disk::Volume;
 use super::laws::{Excuse, Laws, MapFile, read_map};
 use super::registry::{Registries, Reply};
@@ -31,6 +32,9 @@ const BOUND: Duration = Duration::from_secs(60);
 
 /// How long something is watched that must not change.
 const WATCH: Duration = Duration::from_millis(20);
+
+/// What the documents that say the truth are called, before a source's number.
+pub const NODES: &str = "nodes";
 
 /// What went wrong, in words.
 pub type Outcome = Result<(), String>;
@@ -61,13 +65,6 @@ impl Journal {
 struct Rest {
     file: Vec<u8>,
     registry: BTreeMap<String, String>,
-}
-
-/// libfaketime, where it is installed.
-fn fake_time() -> Option<PathBuf> {
-    let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|folder| folder.path());
-    let mut files = folders.map(|folder| folder.join("faketime/libfaketime.so.1"));
-    files.find(|file| file.is_file())
 }
 
 /// The running whole. The order is that in which its parts end.
@@ -143,7 +140,8 @@ impl Whole {
         let servers: BTreeMap<_, _> = if site.servers { [("s0".to_owned(), 0)].into() } else { BTreeMap::new() };
         publish(&registries, &site, &registry, &servers, &server_masters);
 
-        let (mapsmith, clock) = start_mapsmith(&site, &map, &registries, &proxies, &store_volume);
+        let text = daemon::settings(&site, &map, &registries, NODES, &proxies, store_volume.path());
+        let (mapsmith, clock) = daemon::start(Mapsmith::config(&text));
         let laws = Arc::new(Laws::new(site.routing));
         let known = Known::default();
         let mut whole = Self {
@@ -193,7 +191,7 @@ impl Whole {
         with_pins(&self.registry, &self.pins)
     }
 
-    fn master_names(&self) -> Vec<String> {
+    pub fn master_names(&self) -> Vec<String> {
         let own = self.masters.iter().map(|master| master.name().to_owned());
         own.chain(self.server_masters.first().map(|master| master.name().to_owned())).collect()
     }
@@ -201,6 +199,12 @@ impl Whole {
     /// The registries say what is true.
     pub fn publish(&self) {
         publish(&self.registries, &self.site, &self.registry, &self.servers, &self.server_masters);
+    }
+
+    /// Makes the settings of a second Mapsmith for the same gateways and map file, with documents of its own and no store.
+    pub fn second_settings(&self, documents: &str) -> String {
+        let site = Site { pins: false, ..self.site.clone() };
+        daemon::settings(&site, &self.map_path(), &self.registries, documents, &self.proxies, self.store_volume.path())
     }
 
     /// What a registry says when it is right.
@@ -212,6 +216,13 @@ impl Whole {
     pub fn nudge(&self) {
         if self.site.polling == Polling::OnRequest {
             self.mapsmith.post("/v1/reload");
+        }
+    }
+
+    /// [`Self::nudge`] of a Mapsmith whose API may not answer.
+    pub fn nudge_by_signal(&mut self) {
+        if self.site.polling == Polling::OnRequest {
+            self.mapsmith.hangup();
         }
     }
 
@@ -336,6 +347,13 @@ impl Whole {
         if broken { Ok(()) } else { Err(format!("pin {node}: {} {}", answer.status, answer.body)) }
     }
 
+    /// What every map must say while one master is drained to another.
+    pub fn expected_with_drain(&self, from: &str, to: &str) -> Nodes {
+        let place = |master: &String| if master == from { to.to_owned() } else { master.clone() };
+        let registry = self.registry.iter().map(|(node, master)| (node.clone(), place(master))).collect();
+        with_pins(&registry, &self.pins)
+    }
+
     /// Steps Mapsmith's clock to so many seconds from the right time; false where that can't be done.
     pub fn step_clock(&self, seconds: i64) -> bool {
         let Some(clock) = &self.clock else { return false };
@@ -349,7 +367,7 @@ impl Whole {
     pub fn restart_mapsmith(&mut self) {
         let before = self.mapsmith.id();
         self.mapsmith.restart();
-        forget_fake_time(before);
+        daemon::forget_fake_time(before);
     }
 
     pub fn status(&self) -> Value {
@@ -405,19 +423,37 @@ impl Whole {
         settled.ok_or_else(|| format!("not at rest after {BOUND:?}: {short}"))
     }
 
+    /// Waits until file and memories say exactly this, whatever Mapsmith says of it.
+    ///
+    /// # Errors
+    /// As [`Self::settle`].
+    pub fn holds(&self, expected: &Nodes) -> Outcome {
+        let mut short = String::new();
+        let held = poll(BOUND, || self.is_held_by_all(expected).map_err(|reason| short = reason).ok());
+        held.map(drop).ok_or_else(|| format!("not so after {BOUND:?}: {short}"))
+    }
+
+    /// The file's revision, where file and memories say this.
+    fn is_held_by_all(&self, expected: &Nodes) -> Result<u64, String> {
+        let (revision, file) = self.file()?;
+        differs("the map file", &file, expected)?;
+        for gateway in 0..self.gateways.len() {
+            let memory = self.memory(gateway).ok_or_else(|| format!("gateway {gateway} does not answer"))?;
+            differs(&format!("the memory of gateway {gateway}"), &memory, expected)?;
+        }
+        Ok(revision)
+    }
+
     fn is_settled(&self, expected: &Nodes) -> Outcome {
         let status = self.status();
         let not_null = |value: &Value, what: &str| if value.is_null() { Ok(()) } else { Err(format!("{what}: {value}")) };
-        let (file_revision, file) = self.file()?;
-        differs("the map file", &file, expected)?;
+        let file_revision = self.is_held_by_all(expected)?;
         let beside = fs::read_dir(self.map_volume.path()).map_err(|error| error.to_string())?.flatten();
         let beside: Vec<_> = beside.map(|file| file.file_name()).filter(|name| name != "node-master.map").collect();
         if !beside.is_empty() {
             return Err(format!("{beside:?} are left beside the map file"));
         }
         for gateway in 0..self.gateways.len() {
-            let memory = self.memory(gateway).ok_or_else(|| format!("gateway {gateway} does not answer"))?;
-            differs(&format!("the memory of gateway {gateway}"), &memory, expected)?;
             let counted = counters(&self.gateways[gateway]).entries;
             if counted != expected.len() as u64 {
                 return Err(format!(
@@ -454,14 +490,15 @@ impl Whole {
 
     /// What is in memory, in the file and among the servers now.
     pub fn photograph(&self) -> Result<Photograph, String> {
-        let memories: Option<_> = (0..self.gateways.len()).map(|gateway| self.memory(gateway)).collect();
         let servers =
             self.gateways.iter().map(|gateway| if self.site.servers { pool::servers(gateway) } else { BTreeMap::new() });
-        Ok(Photograph {
-            memories: memories.ok_or("a gateway does not answer")?,
-            file: Some(self.file()?),
-            servers: servers.collect(),
-        })
+        Ok(Photograph { file: Some(self.file()?), servers: servers.collect(), ..self.photograph_memory()? })
+    }
+
+    /// The same of memory alone: the file may be ahead, or none that can be read.
+    pub fn photograph_memory(&self) -> Result<Photograph, String> {
+        let memories: Option<_> = (0..self.gateways.len()).map(|gateway| self.memory(gateway)).collect();
+        Ok(Photograph { memories: memories.ok_or("a gateway does not answer")?, file: None, servers: Vec::new() })
     }
 
     /// Waits until `told` is, and for as long as `more` says, and sees that nothing at all changes.
@@ -471,12 +508,9 @@ impl Whole {
     pub fn stays(&self, before: &Photograph, what: &str, mut told: impl FnMut(&Self) -> bool) -> Outcome {
         let began = Instant::now();
         loop {
-            let mut now = self.photograph()?;
+            let mut now = if before.file.is_none() { self.photograph_memory()? } else { self.photograph()? };
             if before.servers.is_empty() {
                 now = now.without_servers();
-            }
-            if before.file.is_none() {
-                now = now.memory_alone();
             }
             if now != *before {
                 return Err(format!("{what}: a part of it was applied: {}", before.difference(&now)));
@@ -517,15 +551,7 @@ impl Whole {
 impl Drop for Whole {
     fn drop(&mut self) {
         self.mapsmith.kill();
-        forget_fake_time(self.mapsmith.id());
-    }
-}
-
-/// libfaketime's shared memory stays behind where its process is killed, and would keep a later one of the same number from starting.
-fn forget_fake_time(process: u32) {
-    for name in [format!("faketime_shm_{process}"), format!("sem.faketime_sem_{process}")] {
-        // Where nothing was left there is nothing to do.
-        let _ = fs::remove_file(Path::new("/dev/shm").join(name));
+        daemon::forget_fake_time(self.mapsmith.id());
     }
 }
 
@@ -542,11 +568,6 @@ impl Photograph {
     /// What is compared where server lists go their own way.
     pub fn without_servers(self) -> Self {
         Self { servers: Vec::new(), ..self }
-    }
-
-    /// What is compared where the file may be ahead.
-    pub fn memory_alone(self) -> Self {
-        Self { servers: Vec::new(), file: None, ..self }
     }
 
     fn difference(&self, other: &Self) -> String {
@@ -593,7 +614,7 @@ fn publish(
 ) {
     for source in 0..site.sources {
         let document = Value::Object(document(site, registry, source)).to_string();
-        registries.answers(&format!("nodes{source}"), Reply::Whole(200, document));
+        registries.answers(&format!("{NODES}{source}"), Reply::Whole(200, document));
     }
     let row = |(name, master): (&String, &usize)| {
         let address: SocketAddr = masters[*master].address();
