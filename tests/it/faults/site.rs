@@ -624,60 +624,6 @@ fn publish(
     registries.answers("servers", Reply::Whole(200, Value::Array(list).to_string()));
 }
 
-/// The settings, and the file that steps its clock.
-fn start_mapsmith(
-    site: &Site,
-    map: &Path,
-    registries: &Registries,
-    proxies: &[AdminProxy],
-    store: &Volume,
-) -> (Mapsmith, Option<PathBuf>) {
-    let poll = match site.polling {
-        Polling::EverySecond => "1s",
-        Polling::Cron => "* * * * * *",
-        Polling::OnRequest => "1h",
-    };
-    let mut text = format!(
-        "[schedule]\npoll = \"{poll}\"\njitter = \"0s\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"200ms\"\n\
-         [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold = \"0s\"\nmax_removed = \"100%\"\n\
-         [guard]\nsmall = 4\nwindow = \"0s\"\n[map]\npath = {map:?}\n"
-    );
-    let source = |name: &str| {
-        let url = registries.url(name);
-        format!("[[source]]\nname = {name:?}\ntype = \"http_json\"\nurl = {url:?}\ntimeout = \"2s\"\n")
-    };
-    (0..site.sources).for_each(|number| text += &source(&format!("nodes{number}")));
-    if site.servers {
-        let backend = pool::BACKEND;
-        text += &source("servers");
-        text += &format!("[[backend]]\nname = {backend:?}\nfrom = \"servers\"\nmanage = \"all\"\ndrain = \"2s\"\n");
-    }
-    if site.pins {
-        text += &format!("[store]\npath = {:?}\n", store.path().join("mapsmith.db"));
-    }
-    if site.routing == Routing::Redispatch {
-        text += "[learned]\ntable = \"puppet\"\n";
-    }
-    for (number, proxy) in proxies.iter().enumerate() {
-        let runtime = proxy.address();
-        text += &format!("[[instance]]\nname = \"edge{number}\"\nruntime = {runtime:?}\ntimeout = \"2s\"\nmax_payload = 1024\n");
-    }
-    let mut config = Mapsmith::config(&text);
-    let mut clock = None;
-    if let Some(library) = fake_time() {
-        let file = config.directory().join("clock");
-        fs::write(&file, "+0\n").expect("the clock's file");
-        // The file's text is read at each look, and only the time of day steps: no machine's monotonic clock does.
-        config = config
-            .variable("LD_PRELOAD", &library.display().to_string())
-            .variable("FAKETIME_TIMESTAMP_FILE", &file.display().to_string())
-            .variable("FAKETIME_NO_CACHE", "1")
-            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        clock = Some(file);
-    }
-    (config.start(), clock)
-}
-
 /// Whether the guard holds anything.
 pub fn is_held(status: &Value) -> bool {
     status["held"].as_array().is_some_and(|held| !held.is_empty())
