@@ -8,6 +8,7 @@ mod client;
 mod crowd;
 mod daemon;
 mod disk;
+mod guard;
 mod laws;
 mod map_file;
 mod outage;

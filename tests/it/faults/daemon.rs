@@ -36,7 +36,7 @@ pub fn settings(
     let mut text = format!(
         "[schedule]\npoll = \"{poll}\"\njitter = \"0s\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"200ms\"\n\
          [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold = \"0s\"\nmax_removed = \"100%\"\n\
-         [guard]\nsmall = 4\n[map]\npath = {map:?}\n"
+         [guard]\nsmall = 4\nwindow = \"0s\"\n[map]\npath = {map:?}\n"
     );
     let source = |name: &str| {
         let url = registries.url(name);

@@ -13,7 +13,7 @@ use super::laws::Excuse;
 use super::registry::Reply;
 use super::schedule::{Bad, Fault, Schedule, Step};
 use super::site::{Journal, NODES, Outcome, Photograph, Whole, is_held, with_pins};
-use super::{crowd, map_file, outage};
+use super::{crowd, guard, map_file, outage};
 use crate::support::admin_proxy::Weather;
 use crate::support::process::{Ending, Process};
 use crate::support::random::Random;
@@ -243,6 +243,8 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             whole.restart_mapsmith();
         }
         Fault::RestartInOutage { source, bad } => outage::restart_in_outage(whole, random, *source, *bad)?,
+        Fault::RegistryCreeps => guard::registry_creeps(whole, random)?,
+        Fault::NodeFlaps => guard::node_flaps(whole, random)?,
         Fault::RegistryLies { source, version } => outage::registry_lies(whole, random, *source, *version)?,
         Fault::MapFileFifo => map_file::map_file_fifo(whole, random)?,
         Fault::MapDiskHung => return map_file::map_disk_hung(whole, random),

@@ -202,6 +202,10 @@ pub enum Fault {
     SecondMapsmith {
         takes_over: bool,
     },
+    /// A registry loses a few nodes at each poll.
+    RegistryCreeps,
+    /// A node goes back and forth.
+    NodeFlaps,
 }
 
 impl Fault {
@@ -228,6 +232,8 @@ impl Fault {
                 | Self::MapDiskHung
                 | Self::HalfRequests { .. }
                 | Self::SecondMapsmith { .. }
+                | Self::RegistryCreeps
+                | Self::NodeFlaps
         )
     }
 }
@@ -294,12 +300,14 @@ fn later_fault(site: &Site, random: &mut Random) -> Fault {
     let source = random.below(site.sources);
     match random.below(100) {
         0..25 => Fault::RestartInOutage { source, bad: *random.pick(&Bad::ALL) },
-        25..40 => Fault::RegistryLies { source, version: random.below(2) },
-        40..52 => Fault::MapFileFifo,
-        52..65 => Fault::MapDiskHung,
-        65..80 => Fault::HalfRequests { clients: 1010 },
+        25..38 => Fault::RegistryLies { source, version: random.below(2) },
+        38..48 => Fault::MapFileFifo,
+        48..58 => Fault::MapDiskHung,
+        58..68 => Fault::HalfRequests { clients: 1010 },
         // Without a store the second one would not know of pins.
-        _ => Fault::SecondMapsmith { takes_over: random.chance(50) && !site.pins },
+        68..80 => Fault::SecondMapsmith { takes_over: random.chance(50) && !site.pins },
+        80..90 => Fault::RegistryCreeps,
+        _ => Fault::NodeFlaps,
     }
 }
 
@@ -381,6 +389,6 @@ mod tests {
             }
             kinds.extend(steps.iter().map(|step| step.fault.kind()));
         }
-        assert_eq!(kinds.len(), 27, "every kind of fault comes up: {kinds:?}");
+        assert_eq!(kinds.len(), 29, "every kind of fault comes up: {kinds:?}");
     }
 }

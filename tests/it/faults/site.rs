@@ -201,6 +201,11 @@ impl Whole {
         publish(&self.registries, &self.site, &self.registry, &self.servers, &self.server_masters);
     }
 
+    /// What the registries say when they are right.
+    pub fn registry(&self) -> &BTreeMap<String, String> {
+        &self.registry
+    }
+
     /// Makes the settings of a second Mapsmith for the same gateways and map file, with documents of its own and no store.
     pub fn second_settings(&self, documents: &str) -> String {
         let site = Site { pins: false, ..self.site.clone() };
@@ -363,6 +368,12 @@ impl Whole {
         true
     }
 
+    /// Kills it, and starts it again with these settings (`MAPSMITH__SECTION__KEY=value`) beside its own, and no others.
+    pub fn restart_with(&mut self, settings: &[&str]) {
+        self.mapsmith.extra_variables(settings);
+        self.restart_mapsmith();
+    }
+
     /// Kills it if it runs, and starts it again.
     pub fn restart_mapsmith(&mut self) {
         let before = self.mapsmith.id();
@@ -431,6 +442,11 @@ impl Whole {
         let mut short = String::new();
         let held = poll(BOUND, || self.is_held_by_all(expected).map_err(|reason| short = reason).ok());
         held.map(drop).ok_or_else(|| format!("not so after {BOUND:?}: {short}"))
+    }
+
+    /// Whether every gateway has exactly these entries.
+    pub fn is_in_memory(&self, entries: &Nodes) -> bool {
+        (0..self.gateways.len()).all(|gateway| self.memory(gateway).as_ref() == Some(entries))
     }
 
     /// The file's revision, where file and memories say this.
@@ -589,7 +605,7 @@ fn node_name(number: usize) -> String {
 }
 
 /// The registry that knows a node.
-fn source_of(site: &Site, node: &str) -> usize {
+pub fn source_of(site: &Site, node: &str) -> usize {
     let number: usize = node.trim_start_matches('n').split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0);
     number % site.sources
 }

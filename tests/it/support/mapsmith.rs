@@ -24,6 +24,8 @@ pub struct Config {
     directory: TempDir,
     /// `NAME=value`.
     environment: Vec<String>,
+    /// The same, and set anew for a restart.
+    extra: Vec<String>,
     /// Of `mapsmith run`.
     arguments: Vec<String>,
     /// The soft and the hard limit of open files, like `64:256`; none leaves the test's own.
@@ -92,7 +94,7 @@ impl Config {
         let old = fs::read_to_string(&log).map_or(0, |log| log.len());
         let path = self.path();
         let mut command = vec!["env", "-u", "RUST_LOG"];
-        command.extend(self.environment.iter().map(String::as_str));
+        command.extend(self.environment.iter().chain(&self.extra).map(String::as_str));
         let limit = self.open_files.as_ref().map(|limit| format!("--nofile={limit}"));
         command.extend(limit.iter().flat_map(|limit| ["prlimit", limit]));
         command.extend([BINARY, "run", "-c", path.to_str().expect("a folder named in UTF-8")]);
@@ -120,7 +122,7 @@ impl Mapsmith {
     /// Writes a configuration: what a test gives, and an API on a free port unless it gives an `[api]` itself.
     pub fn config(toml: &str) -> Config {
         let directory = tempfile::Builder::new().prefix("mapsmith-").tempdir().expect("a temporary folder");
-        let config = Config { directory, environment: Vec::new(), arguments: Vec::new(), open_files: None };
+        let config = Config { directory, environment: Vec::new(), extra: Vec::new(), arguments: Vec::new(), open_files: None };
         let api = if toml.contains("[api]") { "" } else { "\n[api]\nlisten = \"127.0.0.1:0\"\n" };
         fs::write(config.path(), format!("{toml}{api}")).expect("the configuration can be written");
         config
@@ -191,6 +193,11 @@ impl Mapsmith {
     /// Where its API listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Sets variables of its environment, each `NAME=value`, and no others of those that this set before; for the next start.
+    pub fn extra_variables(&mut self, variables: &[&str]) {
+        self.config.extra = variables.iter().map(|variable| (*variable).to_owned()).collect();
     }
 
     pub fn id(&self) -> u32 {
