@@ -160,7 +160,8 @@ pub fn server_replies(answer: &[u8]) {
 /// As HAProxy shows these servers, in the columns that are read.
 fn printed(seen: &ObservedServers) -> String {
     let mut states =
-        "1\n# be_name srv_name srv_addr srv_port srv_fqdn srv_uweight srv_op_state srv_admin_state srv_check_state\n".to_owned();
+        "1\n# be_name srv_name srv_addr srv_port srv_fqdn srv_uweight srv_op_state srv_admin_state srv_check_state srv_check_result srv_agent_state\n"
+            .to_owned();
     let mut statistics = "# pxname,svname,type,status,bck,scur,slim,stot,qcur,qlimit,algo,\n".to_owned();
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let limit = |limit: Option<u32>| limit.map(|limit| limit.to_string()).unwrap_or_default();
@@ -169,7 +170,7 @@ fn printed(seen: &ObservedServers) -> String {
         statistics += &format!("{proxy},BACKEND,1,,,,,,,,{},\n", quoted(shown.algorithm.as_deref().unwrap_or_default()));
         for (name, server) in &shown.servers {
             states += &format!(
-                "{backend} {name} {} {} {} {} {} {} {}\n",
+                "{backend} {name} {} {} {} {} {} {} {} {} {}\n",
                 server.address.map_or_else(|| "-".to_owned(), |address| address.to_string()),
                 server.port,
                 server.fqdn.as_deref().unwrap_or("-"),
@@ -177,6 +178,8 @@ fn printed(seen: &ObservedServers) -> String {
                 if server.running { 2 } else { 0 },
                 server.admin.0,
                 if server.check_configured { 2 } else { 0 } + if server.check_enabled { 4 } else { 0 },
+                if server.check_failed { 2 } else { 0 },
+                if server.agent_enabled { 4 } else { 0 },
             );
             statistics += &format!(
                 "{proxy},{},2,{},{},{},{},{},{},{},,\n",
