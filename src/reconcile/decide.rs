@@ -271,6 +271,11 @@ impl Decider {
         self.foreign = Some(writer);
     }
 
+    /// For one round without the daemon: the file is written only where it has to say something else.
+    pub fn for_one_round(self) -> Self {
+        Self { unsaved: self.accepted.is_none(), ..self }
+    }
+
     /// Writes the map file from now on, whoever wrote it before.
     pub fn take_over(mut self) -> Self {
         if let Some(writer) = self.foreign.take() {
