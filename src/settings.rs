@@ -354,17 +354,15 @@ impl Settings {
         text: &str,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        // Some editors put a byte order mark there.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut tree = text::parse(format(path)?, text).map_err(|error| unreadable(path, error))?;
-        let mut problems = text::overlay(&mut tree, variables);
-        let Reading { value: settings, problems: nonsense, doubtful, whole } = tree::read::<Self>(&tree);
+        let mut values = text::parse(format(path)?, text).map_err(|error| unreadable(path, error))?;
+        let mut problems = text::overlay(&mut values, variables);
+        let Reading { value: settings, problems: nonsense, doubtful, whole } = tree::read::<Self>(&values);
         problems.extend(nonsense);
         // Without an element of a list the others have other numbers, and may seem to miss it.
         if let Some(settings) = settings.as_ref().filter(|_| whole) {
             // What was left out as wrong is not missing, and what it would contradict is not known.
             let known = |problem: &String| !doubtful.iter().any(|key| problem.starts_with(section(key)));
-            let place = |text: String| Problem { place: tree.place_of(&text).cloned(), text };
+            let place = |text: String| Problem { place: tree::place_of(&values, &text), text };
             problems.extend(settings.problems().into_iter().filter(known).map(place));
         }
         let mut settings = match settings {
@@ -394,10 +392,10 @@ impl Settings {
             #[serde(default)]
             api: Api,
         }
-        let mut tree = text::parse(format(path)?, &text_of(path)?).map_err(|error| unreadable(path, error))?;
-        let mut problems = text::overlay(&mut tree, variables);
+        let mut values = text::parse(format(path)?, &text_of(path)?).map_err(|error| unreadable(path, error))?;
+        let mut problems = text::overlay(&mut values, variables);
         problems.retain(|problem| section(&problem.text).starts_with("api"));
-        let reading = tree::read::<Only>(&tree);
+        let reading = tree::read::<Only>(&values);
         problems.extend(reading.problems);
         match reading.value {
             Some(Only { mut api }) if problems.is_empty() => {

@@ -1,19 +1,23 @@
 //! The texts that settings come in: TOML, YAML and JSON files, and the environment's variables over them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 
+use config::{ConfigError, Map, Source, Value, ValueKind};
 use serde_json::value::RawValue;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::scanner::{Marker, TScalarStyle};
 
-use super::tree::{Node, Place, Problem, Step, Value, written};
+use super::tree::{self, Place, Problem, Step, given, quoted, written};
 
 /// The most values that a file can have once its aliases are written out. A hundred backends of a hundred servers are half of it.
 const MOST_VALUES: usize = 100_000;
 /// How deep lists and tables may stand within each other. The settings need five.
 const DEEPEST: usize = 32;
+const TOO_DEEP: &str = "lists and tables stand more than 32 deep in each other";
 
 /// The prefix of the variables that overlay the file: `MAPSMITH__API__LISTEN`, `MAPSMITH__SOURCE__0__URL`.
 pub const VARIABLE_PREFIX: &str = "MAPSMITH__";
@@ -30,7 +34,7 @@ pub(super) enum Format {
 ///
 /// # Errors
 /// A mistake in its grammar, in the parser's words, with line and column.
-pub(super) fn parse(format: Format, text: &str) -> Result<Node, String> {
+pub(super) fn parse(format: Format, text: &str) -> Result<Value, String> {
     // Some editors put a byte order mark there.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match format {
@@ -46,16 +50,14 @@ pub(super) fn parse(format: Format, text: &str) -> Result<Node, String> {
                 format!("{}{hint}", error.to_string().trim_end())
             })?;
             let lines = Lines::of(text);
-            let entries = toml_entries(table.get_ref(), &lines);
-            Ok(Node::new(None, Value::Table(entries)))
+            Ok(toml_entries(table.get_ref(), &lines).into())
         }
         Format::Yaml => yaml(text),
         Format::Json => {
             // The whole grammar, and how deep it may go, before the text is taken apart.
             serde_json::from_str::<serde_json::Value>(text).map_err(|error| error.to_string())?;
             let raw = serde_json::from_str(text).map_err(|error| error.to_string())?;
-            let root = json(raw, text, &Lines::of(text)).map_err(|error| error.to_string())?;
-            Ok(Node::new(None, root.value))
+            json(raw, text, &Lines::of(text)).map_err(|error| error.to_string())
         }
     }
 }
@@ -69,81 +71,74 @@ impl Lines {
     }
 
     /// The line of a byte.
-    fn at(&self, byte: usize) -> Option<Place> {
-        Some(Place::Line(1 + self.0.partition_point(|begin| *begin <= byte)))
+    fn at(&self, byte: usize) -> Place {
+        Place::Line(1 + self.0.partition_point(|begin| *begin <= byte))
     }
 }
 
-fn scalar(text: impl Into<String>, quoted: bool) -> Value {
-    Value::Scalar { text: text.into(), quoted }
-}
-
-fn toml_entries(table: &DeTable<'_>, lines: &Lines) -> BTreeMap<String, Node> {
-    let node = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
-        let node = Node::new(lines.at(key.span().start), toml_value(value.get_ref(), lines));
-        (key.get_ref().clone().into_owned(), node)
+fn toml_entries(table: &DeTable<'_>, lines: &Lines) -> Map<String, Value> {
+    let entry = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+        (key.get_ref().clone().into_owned(), tree::moved(&lines.at(key.span().start), toml_value(value, lines)))
     };
-    table.iter().map(node).collect()
+    table.iter().map(entry).collect()
 }
 
-fn toml_value(value: &DeValue<'_>, lines: &Lines) -> Value {
-    match value {
-        DeValue::String(text) => scalar(&**text, true),
+fn toml_value(value: &Spanned<DeValue<'_>>, lines: &Lines) -> Value {
+    let place = lines.at(value.span().start);
+    match value.get_ref() {
+        DeValue::String(text) => quoted(&place, text.clone().into_owned()),
         // Hexadecimal and others are written out; what is too large for any key stays as it is.
-        DeValue::Integer(number) => scalar(
+        DeValue::Integer(number) => given(
+            &place,
             i128::from_str_radix(number.as_str(), number.radix()).map_or(number.as_str().to_owned(), |number| number.to_string()),
-            false,
         ),
-        DeValue::Float(number) => scalar(number.as_str(), false),
-        DeValue::Boolean(truth) => scalar(truth.to_string(), false),
-        DeValue::Datetime(time) => scalar(time.to_string(), false),
-        DeValue::Array(values) => Value::List(
-            values.iter().map(|value| Node::new(lines.at(value.span().start), toml_value(value.get_ref(), lines))).collect(),
-        ),
-        DeValue::Table(table) => Value::Table(toml_entries(table, lines)),
+        DeValue::Float(number) => given(&place, number.as_str()),
+        DeValue::Boolean(truth) => given(&place, truth.to_string()),
+        DeValue::Datetime(time) => given(&place, time.to_string()),
+        DeValue::Array(values) => given(&place, values.iter().map(|value| toml_value(value, lines)).collect::<Vec<_>>()),
+        DeValue::Table(table) => given(&place, toml_entries(table, lines)),
     }
 }
 
 /// A part of the text, at the place where it is borrowed from.
-fn json(raw: &RawValue, text: &str, lines: &Lines) -> serde_json::Result<Node> {
+fn json(raw: &RawValue, text: &str, lines: &Lines) -> serde_json::Result<Value> {
     let part = raw.get();
-    let value = match part.as_bytes().first() {
+    let place = lines.at((part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
+    Ok(match part.as_bytes().first() {
         Some(b'{') => {
             let entries: BTreeMap<String, &RawValue> = serde_json::from_str(part)?;
-            let node = |(key, raw)| Ok((key, json(raw, text, lines)?));
-            Value::Table(entries.into_iter().map(node).collect::<serde_json::Result<_>>()?)
+            let entry = |(key, raw)| Ok((key, json(raw, text, lines)?));
+            given(&place, entries.into_iter().map(entry).collect::<serde_json::Result<Map<_, _>>>()?)
         }
         Some(b'[') => {
             let values: Vec<&RawValue> = serde_json::from_str(part)?;
-            Value::List(values.into_iter().map(|raw| json(raw, text, lines)).collect::<serde_json::Result<_>>()?)
+            given(&place, values.into_iter().map(|raw| json(raw, text, lines)).collect::<serde_json::Result<Vec<_>>>()?)
         }
-        Some(b'"') => scalar(serde_json::from_str::<String>(part)?, true),
-        Some(b'n') => Value::Nothing,
-        _ => scalar(part, false),
-    };
-    let byte = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    Ok(Node::new(lines.at(byte), value))
+        Some(b'"') => quoted(&place, serde_json::from_str(part)?),
+        Some(b'n') => given(&place, ValueKind::Nil),
+        _ => given(&place, part),
+    })
 }
 
 /// A list or table of YAML that has not ended yet.
 struct Open {
     anchor: usize,
-    place: Option<Place>,
+    place: Place,
     /// The key whose value comes next, with its place.
-    key: Option<(String, Option<Place>)>,
-    value: Value,
+    key: Option<(String, Place)>,
+    kind: ValueKind,
 }
 
 /// Builds the tree from the parser's events: its own loader calls itself for each level and writes every alias out.
 struct Yaml {
     open: Vec<Open>,
-    anchors: HashMap<usize, Node>,
+    anchors: HashMap<usize, Value>,
     /// How many values there may still be.
     room: usize,
-    root: Option<Node>,
+    root: Option<Value>,
 }
 
-fn yaml(text: &str) -> Result<Node, String> {
+fn yaml(text: &str) -> Result<Value, String> {
     let mut parser = Parser::new_from_str(text);
     let mut yaml = Yaml { open: Vec::new(), anchors: HashMap::new(), room: MOST_VALUES, root: None };
     loop {
@@ -153,66 +148,70 @@ fn yaml(text: &str) -> Result<Node, String> {
         }
         yaml.take(event, at).map_err(|error| format!("line {}, column {}: {error}", at.line(), at.col() + 1))?;
     }
-    Ok(Node::new(None, yaml.root.map_or_else(|| Value::Table(BTreeMap::new()), |root| root.value)))
+    Ok(yaml.root.unwrap_or_else(|| Map::<String, Value>::new().into()))
 }
 
 impl Yaml {
     fn take(&mut self, event: Event, at: Marker) -> Result<(), String> {
-        let place = Some(Place::Line(at.line()));
+        let place = Place::Line(at.line());
         match event {
             Event::Scalar(text, style, anchor, _) => {
                 let plain = style == TScalarStyle::Plain;
                 // A key is text, whatever it looks like.
-                if let Some(Open { value: Value::Table(_), key: key @ None, .. }) = self.open.last_mut() {
+                if let Some(Open { kind: ValueKind::Table(_), key: key @ None, .. }) = self.open.last_mut() {
                     *key = Some((text, place));
                     return Ok(());
                 }
                 let nothing = plain && ["", "~", "null", "Null", "NULL"].contains(&text.as_str());
-                let value = if nothing { Value::Nothing } else { scalar(text, !plain) };
-                self.add(Node::new(place, value), anchor)
+                let value = match (nothing, plain) {
+                    (true, _) => given(&place, ValueKind::Nil),
+                    (false, true) => given(&place, text),
+                    (false, false) => quoted(&place, text),
+                };
+                self.add(value, anchor)
             }
-            Event::SequenceStart(anchor, _) => self.begin(Value::List(Vec::new()), anchor, place),
-            Event::MappingStart(anchor, _) => self.begin(Value::Table(BTreeMap::new()), anchor, place),
+            Event::SequenceStart(anchor, _) => self.begin(ValueKind::Array(Vec::new()), anchor, place),
+            Event::MappingStart(anchor, _) => self.begin(ValueKind::Table(Map::new()), anchor, place),
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Open { anchor, place, value, .. }) => self.add(Node::new(place, value), anchor),
+                Some(Open { anchor, place, kind, .. }) => self.add(given(&place, kind), anchor),
                 None => Ok(()),
             },
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).cloned().ok_or("an alias of what is no whole value")?;
-                self.add(node, 0)
+                let value = self.anchors.get(&anchor).cloned().ok_or("an alias of what is no whole value")?;
+                self.add(value, 0)
             }
             Event::DocumentStart if self.root.is_some() => Err("a second document begins; settings are one".to_owned()),
             Event::DocumentStart | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => Ok(()),
         }
     }
 
-    fn begin(&mut self, value: Value, anchor: usize, place: Option<Place>) -> Result<(), String> {
-        if let Some(Open { value: Value::Table(_), key: None, .. }) = self.open.last() {
+    fn begin(&mut self, kind: ValueKind, anchor: usize, place: Place) -> Result<(), String> {
+        if let Some(Open { kind: ValueKind::Table(_), key: None, .. }) = self.open.last() {
             return Err("a list or table can be no key".to_owned());
         }
         if self.open.len() == DEEPEST {
-            return Err(format!("lists and tables stand more than {DEEPEST} deep in each other"));
+            return Err(TOO_DEEP.to_owned());
         }
-        self.open.push(Open { anchor, place, key: None, value });
+        self.open.push(Open { anchor, place, key: None, kind });
         Ok(())
     }
 
     /// Puts a whole value where it belongs.
-    fn add(&mut self, node: Node, anchor: usize) -> Result<(), String> {
+    fn add(&mut self, value: Value, anchor: usize) -> Result<(), String> {
         let more = format!("these are more than {MOST_VALUES} values, with each alias counted as what it stands for");
-        self.room = self.room.checked_sub(node.count()).ok_or(more)?;
+        self.room = self.room.checked_sub(tree::count(&value)).ok_or(more)?;
         if anchor > 0 {
-            self.anchors.insert(anchor, node.clone());
+            self.anchors.insert(anchor, value.clone());
         }
         match self.open.last_mut() {
-            None => self.root = Some(node),
-            Some(Open { value: Value::List(nodes), .. }) => nodes.push(node),
-            Some(Open { value: Value::Table(nodes), key, .. }) => {
+            None => self.root = Some(value),
+            Some(Open { kind: ValueKind::Array(values), .. }) => values.push(value),
+            Some(Open { kind: ValueKind::Table(values), key, .. }) => {
                 let (key, place) = key.take().ok_or("an alias can be no key")?;
-                if nodes.contains_key(&key) {
+                if values.contains_key(&key) {
                     return Err(format!("the key {key:?} stands twice in one table"));
                 }
-                nodes.insert(key, Node::new(place, node.value));
+                values.insert(key, tree::moved(&place, value));
             }
             Some(_) => {}
         }
@@ -221,23 +220,24 @@ impl Yaml {
 }
 
 /// Lays the variables over the file. One that can't be laid over it is left out and told.
-pub(super) fn overlay(tree: &mut Node, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<Problem> {
+pub(super) fn overlay(file: &mut Value, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut given: BTreeMap<Vec<Step>, (String, OsString)> = BTreeMap::new();
+    let mut named: BTreeMap<Vec<Step>, (String, OsString)> = BTreeMap::new();
     for (name, value) in variables {
         let name = name.to_string_lossy();
         let Some(key) = name.strip_prefix(VARIABLE_PREFIX) else { continue };
-        given.insert(variable_path(key), (name.to_string(), value));
+        named.insert(variable_path(key), (name.to_string(), value));
     }
     // In the order of their paths, so that the elements of a list come one after another.
-    for (path, (name, value)) in given {
-        let place = Some(Place::Variable(name));
-        let laid = match value.into_string() {
-            Ok(text) => lay(tree, &path, &Node::new(place.clone(), scalar(text, false))),
-            Err(_) => Err("the value is no UTF-8 text".to_owned()),
-        };
+    for (path, (name, value)) in named {
+        let place = Place::Variable(name);
+        let text = value.into_string().map_err(|_| "the value is no UTF-8 text".to_owned());
+        let laid = text.and_then(|text| {
+            fit(file, &path)?;
+            Variable::new(&path, given(&place, text))?.collect_to(file).map_err(|error| error.to_string())
+        });
         if let Err(error) = laid {
-            problems.push(Problem { place, text: format!("{}: {error}", written(&path)) });
+            problems.push(Problem { place: Some(place), text: format!("{}: {error}", written(&path)) });
         }
     }
     problems
@@ -256,40 +256,69 @@ fn variable_path(key: &str) -> Vec<Step> {
     key.split("__").enumerate().map(step).collect()
 }
 
-fn lay(node: &mut Node, path: &[Step], value: &Node) -> Result<(), String> {
-    let Some((step, rest)) = path.split_first() else {
-        *node = value.clone();
-        return Ok(());
-    };
-    let place = || value.place.clone();
-    match step {
-        Step::Key(key) => {
-            if matches!(node.value, Value::Nothing) {
-                node.value = Value::Table(BTreeMap::new());
+/// Whether the path leads to a value of the file or a new one at the end of a list. `config` would put a table in the place of any
+/// value, and as many elements into a list as the number says.
+fn fit(file: &mut Value, path: &[Step]) -> Result<(), String> {
+    if path.len() > DEEPEST {
+        return Err(TOO_DEEP.to_owned());
+    }
+    let mut value = Some(file);
+    for step in path {
+        let mut there = value.filter(|value| value.kind != ValueKind::Nil);
+        value = match step {
+            Step::Key(key) => match there.map(|value| &mut value.kind) {
+                Some(ValueKind::Table(values)) => values.get_mut(key),
+                None => None,
+                Some(_) => return Err(format!("{key:?} can't be a key of it: it is no table")),
+            },
+            Step::Index(index) => {
+                // One value stands for a list of it.
+                if let Some(value) = &mut there
+                    && !matches!(value.kind, ValueKind::Array(_))
+                {
+                    value.kind = vec![value.clone()].into();
+                }
+                let values = match there.map(|value| &mut value.kind) {
+                    Some(ValueKind::Array(values)) => &mut values[..],
+                    _ => &mut [],
+                };
+                let count = values.len();
+                if *index > count {
+                    return Err(format!("there are {count} of them, so the next one has the number {count}, not {index}"));
+                }
+                values.get_mut(*index)
             }
-            let Value::Table(nodes) = &mut node.value else {
-                return Err(format!("{key:?} can't be a key of it: it is no table"));
-            };
-            lay(nodes.entry(key.clone()).or_insert_with(|| Node::new(place(), Value::Nothing)), rest, value)
+        };
+    }
+    Ok(())
+}
+
+/// One variable, for `config` to lay over what it has: it merges tables, and replaces everything else.
+#[derive(Debug, Clone)]
+struct Variable(Map<String, Value>);
+
+impl Variable {
+    /// Up to its last list the path is in `config`'s notation, which has no quotes for odd characters; none of our keys needs them.
+    /// Of the keys behind it, which may be names of masters, each is one in a table.
+    fn new(path: &[Step], text: Value) -> Result<Self, String> {
+        let last = path.iter().rposition(|step| matches!(step, Step::Index(_)));
+        let (list, keys) = path.split_at(1 + last.unwrap_or(0));
+        let list = written(list);
+        if list.contains('"') {
+            return Err("there is no such key".to_owned());
         }
-        Step::Index(index) => {
-            // One value stands for a list of it.
-            let mut nodes = match std::mem::replace(&mut node.value, Value::Nothing) {
-                Value::List(nodes) => nodes,
-                Value::Nothing => Vec::new(),
-                one => vec![Node::new(node.place.clone(), one)],
-            };
-            let count = nodes.len();
-            if *index == count {
-                nodes.push(Node::new(place(), Value::Nothing));
-            }
-            let laid = match nodes.get_mut(*index) {
-                Some(node) => lay(node, rest, value),
-                None => Err(format!("there are {count} of them, so the next one has the number {count}, not {index}")),
-            };
-            node.value = Value::List(nodes);
-            laid
-        }
+        let keys = keys.iter().filter_map(|step| if let Step::Key(key) = step { Some(key) } else { None });
+        Ok(Self(Map::from([(list, keys.rfold(text, |value, key| Map::from([(key.clone(), value)]).into()))])))
+    }
+}
+
+impl Source for Variable {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.0.clone())
     }
 }
 

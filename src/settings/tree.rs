@@ -1,10 +1,11 @@
 //! What the settings say, value by value and each with its place, before it is known whether that makes sense; and how it becomes
-//! a type. Every scalar is kept as the text that was written: what it means is for the key that it is given to, so that `007` is
-//! a name where a name is expected and a number where a number is.
+//! a type. The values are those of `config`, whose origin is the place. Every scalar is kept as the text that was written: what it
+//! means is for the key that it is given to, so that `007` is a name where a name is expected and a number where a number is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
+use config::{Value, ValueKind};
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
@@ -47,27 +48,51 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A value and where it was given.
-#[derive(Debug, Clone)]
-pub(super) struct Node {
-    /// None for the whole file.
-    pub(super) place: Option<Place>,
-    pub(super) value: Value,
-    /// It was told as a problem, and counts as not given.
-    wrong: bool,
+/// What the origin of a scalar that stood in quotes begins with: it is nothing but text.
+const QUOTED: &str = "quoted on ";
+
+/// A value that was given there.
+pub(super) fn given(place: &Place, kind: impl Into<ValueKind>) -> Value {
+    Value::new(Some(&place.to_string()), kind)
 }
 
-/// What was given.
-#[derive(Debug, Clone)]
-pub(super) enum Value {
-    /// `null`, or a key without a value in YAML.
-    Nothing,
-    /// Any scalar as it was written. Where it stood in quotes it is nothing but text.
-    Scalar { text: String, quoted: bool },
-    /// Values in their order.
-    List(Vec<Node>),
-    /// Values by their keys.
-    Table(BTreeMap<String, Node>),
+/// A text that stood there in quotes.
+pub(super) fn quoted(place: &Place, text: String) -> Value {
+    Value::new(Some(&format!("{QUOTED}{place}")), text)
+}
+
+/// The same value, which counts as given there.
+pub(super) fn moved(place: &Place, value: Value) -> Value {
+    let mark = if is_quoted(&value) { QUOTED } else { "" };
+    Value::new(Some(&format!("{mark}{place}")), value.kind)
+}
+
+fn is_quoted(value: &Value) -> bool {
+    value.origin().is_some_and(|origin| origin.starts_with(QUOTED))
+}
+
+/// Where a value was given.
+fn place(value: &Value) -> Option<Place> {
+    let Some(origin) = value.origin() else {
+        // `config` made it for what stands in it.
+        return children(value).filter_map(place).min();
+    };
+    let origin = origin.strip_prefix(QUOTED).unwrap_or(origin);
+    let line = origin.strip_prefix("line ").and_then(|line| line.parse().ok());
+    Some(line.map_or_else(|| Place::Variable(origin.to_owned()), Place::Line))
+}
+
+fn children(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
+    match &value.kind {
+        ValueKind::Array(values) => Box::new(values.iter()),
+        ValueKind::Table(values) => Box::new(values.values()),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// How many values there are, this one among them.
+pub(super) fn count(value: &Value) -> usize {
+    1 + children(value).map(count).sum::<usize>()
 }
 
 /// A step from a value to one within it.
@@ -96,77 +121,60 @@ pub(super) fn written(path: &[Step]) -> String {
     text
 }
 
-impl Node {
-    pub(super) fn new(place: Option<Place>, value: Value) -> Self {
-        Self { place, value, wrong: false }
+/// The value one step on. What is no list is a list of itself alone.
+fn child<'a>(value: &'a Value, step: &Step) -> Option<&'a Value> {
+    match (step, &value.kind) {
+        (Step::Key(key), ValueKind::Table(values)) => values.get(key),
+        (Step::Index(index), ValueKind::Array(values)) => values.get(*index),
+        (Step::Index(_), _) => Some(value),
+        (Step::Key(_), _) => None,
     }
+}
 
-    /// How many values there are, this one among them.
-    pub(super) fn count(&self) -> usize {
-        1 + match &self.value {
-            Value::Nothing | Value::Scalar { .. } => 0,
-            Value::List(nodes) => nodes.iter().map(Self::count).sum(),
-            Value::Table(nodes) => nodes.values().map(Self::count).sum(),
+/// Where the value at the end of the path stands, or what of the path there is.
+fn place_at(root: &Value, path: &[Step]) -> Option<Place> {
+    let steps = path.iter().scan(root, |value, step| {
+        *value = child(value, step)?;
+        Some(*value)
+    });
+    steps.last().and_then(place)
+}
+
+/// Where the key stands that the problem begins with: of `source[0] "a": url: ...` the url, if it was given.
+pub(super) fn place_of(root: &Value, problem: &str) -> Option<Place> {
+    let mut value = None;
+    for word in problem.split([':', ' ', '.', '[', ']', ',']) {
+        let step = word.parse().map_or_else(|_| Step::Key(word.to_owned()), Step::Index);
+        match child(value.unwrap_or(root), &step) {
+            Some(child) => value = Some(child),
+            // The name of what the index stands for, and what stands between two keys.
+            None if word.is_empty() || word.starts_with('"') => {}
+            None => break,
         }
     }
+    value.and_then(place)
+}
 
-    /// The value one step on. What is no list is a list of itself alone.
-    fn child(&self, step: &Step) -> Option<&Self> {
-        match (step, &self.value) {
-            (Step::Key(key), Value::Table(nodes)) => nodes.get(key),
-            (Step::Index(index), Value::List(nodes)) => nodes.get(*index),
-            (Step::Index(_), _) => Some(self),
-            (Step::Key(_), _) => None,
-        }
-    }
+/// Whether it was told as a problem, and counts as not given. Only such a value has neither an origin nor a content.
+fn is_left_out(value: &Value) -> bool {
+    *value == Value::default()
+}
 
-    fn child_mut(&mut self, step: &Step) -> Option<&mut Self> {
-        if matches!((step, &self.value), (Step::Index(_), Value::Nothing | Value::Scalar { .. } | Value::Table(_))) {
-            return Some(self);
+fn leave_out(root: &mut Value, path: &[Step]) {
+    let mut value = root;
+    for step in path {
+        if matches!(step, Step::Index(_)) && !matches!(value.kind, ValueKind::Array(_)) {
+            continue;
         }
-        match (step, &mut self.value) {
-            (Step::Key(key), Value::Table(nodes)) => nodes.get_mut(key),
-            (Step::Index(index), Value::List(nodes)) => nodes.get_mut(*index),
+        let child = match (step, &mut value.kind) {
+            (Step::Key(key), ValueKind::Table(values)) => values.get_mut(key),
+            (Step::Index(index), ValueKind::Array(values)) => values.get_mut(*index),
             _ => None,
-        }
+        };
+        let Some(child) = child else { return };
+        value = child;
     }
-
-    /// Where the value at the end of the path stands, or what of the path there is.
-    fn place_at(&self, path: &[Step]) -> Option<&Place> {
-        let mut node = self;
-        for step in path {
-            let Some(child) = node.child(step) else { break };
-            node = child;
-        }
-        node.place.as_ref()
-    }
-
-    /// Where the key stands that the problem begins with: of `source[0] "a": url: ...` the url, if it was given.
-    pub(super) fn place_of(&self, problem: &str) -> Option<&Place> {
-        let mut node = self;
-        for word in problem.split([':', ' ', '.', '[', ']', ',']) {
-            let child = match word.parse() {
-                Ok(index) => node.child(&Step::Index(index)),
-                Err(_) => node.child(&Step::Key(word.to_owned())),
-            };
-            match child {
-                Some(child) => node = child,
-                // The name of what the index stands for, and what stands between two keys.
-                None if word.is_empty() || word.starts_with('"') => {}
-                None => break,
-            }
-        }
-        node.place.as_ref()
-    }
-
-    fn leave_out(&mut self, path: &[Step]) {
-        let mut node = self;
-        for step in path {
-            let Some(child) = node.child_mut(step) else { return };
-            node = child;
-        }
-        node.wrong = true;
-    }
+    *value = Value::default();
 }
 
 /// What was made of a tree.
@@ -182,11 +190,11 @@ pub(super) struct Reading<T> {
 }
 
 /// Makes a `T` of the tree. Of what is wrong the first is told, left out, and it is tried again, until all of it is told.
-pub(super) fn read<T: for<'de> Deserialize<'de>>(tree: &Node) -> Reading<T> {
-    let mut tree = tree.clone();
+pub(super) fn read<T: for<'de> Deserialize<'de>>(given: &Value) -> Reading<T> {
+    let mut tree = given.clone();
     let mut reading = Reading { value: None, problems: Vec::new(), doubtful: BTreeSet::new(), whole: true };
     while reading.problems.len() < MOST_PROBLEMS {
-        let Wrong { mut path, what } = match T::deserialize(&tree) {
+        let Wrong { mut path, what } = match T::deserialize(Given(&tree)) {
             Ok(value) => {
                 reading.value = Some(value);
                 break;
@@ -195,7 +203,7 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(tree: &Node) -> Reading<T> {
         };
         path.reverse();
         let mut tell = |path: &[Step], text: &str| {
-            let place = tree.place_at(path).cloned();
+            let place = place_at(given, path);
             let key = if path.is_empty() { String::new() } else { format!("{}: ", written(path)) };
             reading.problems.push(Problem { place, text: format!("{key}{text}") });
         };
@@ -230,7 +238,7 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(tree: &Node) -> Reading<T> {
             break;
         }
         reading.whole &= !matches!(path[..], [Step::Key(_), Step::Index(_)]);
-        tree.leave_out(&path);
+        leave_out(&mut tree, &path);
     }
     reading.problems.sort();
     reading
@@ -299,15 +307,30 @@ impl de::Error for Wrong {
     }
 }
 
-impl Node {
+/// A value that becomes a type.
+#[derive(Clone, Copy)]
+struct Given<'de>(&'de Value);
+
+impl<'de> Given<'de> {
     /// The text of a scalar.
-    fn scalar(&self) -> Result<&str, Wrong> {
-        match &self.value {
-            Value::Scalar { text, .. } => Ok(text),
-            Value::Nothing => Err(Wrong::text("has no value")),
-            Value::List(_) => Err(Wrong::text("one value must stand here, not a list")),
-            Value::Table(_) => Err(Wrong::text("one value must stand here, not a table of keys")),
+    fn scalar(self) -> Result<&'de str, Wrong> {
+        match &self.0.kind {
+            ValueKind::String(text) => Ok(text),
+            ValueKind::Array(_) => Err(Wrong::text("one value must stand here, not a list")),
+            ValueKind::Table(_) => Err(Wrong::text("one value must stand here, not a table of keys")),
+            _ => Err(Wrong::text("has no value")),
         }
+    }
+
+    fn entries(self, fields: bool) -> Result<Entries<'de>, Wrong> {
+        let ValueKind::Table(values) = &self.0.kind else {
+            return Err(Wrong::text("a table of keys must stand here"));
+        };
+        let left_out = |value: &Value| is_left_out(value) || (fields && value.kind == ValueKind::Nil);
+        // `config` keeps them in no order, and each run shall tell the same.
+        let mut entries: Vec<_> = values.iter().filter(|(_, value)| !left_out(value)).collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        Ok(Entries { entries: entries.into_iter(), value: None })
     }
 }
 
@@ -321,15 +344,14 @@ macro_rules! numbers {
     };
 }
 
-impl<'de> Deserializer<'de> for &'de Node {
+impl<'de> Deserializer<'de> for Given<'de> {
     type Error = Wrong;
 
     /// Where the key takes values of several kinds, what is not quoted is of the kind that it looks like.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match &self.value {
-            Value::Nothing => visitor.visit_unit(),
-            Value::Scalar { text, quoted: true } => visitor.visit_str(text),
-            Value::Scalar { text, quoted: false } => {
+        match &self.0.kind {
+            ValueKind::String(text) if is_quoted(self.0) => visitor.visit_str(text),
+            ValueKind::String(text) => {
                 if let Ok(number) = text.parse() {
                     visitor.visit_u64(number)
                 } else if let Ok(number) = text.parse() {
@@ -342,8 +364,9 @@ impl<'de> Deserializer<'de> for &'de Node {
                     visitor.visit_str(text)
                 }
             }
-            Value::List(_) => self.deserialize_seq(visitor),
-            Value::Table(_) => self.deserialize_map(visitor),
+            ValueKind::Array(_) => self.deserialize_seq(visitor),
+            ValueKind::Table(_) => self.deserialize_map(visitor),
+            _ => visitor.visit_unit(),
         }
     }
 
@@ -378,8 +401,8 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self.value {
-            Value::Nothing => visitor.visit_none(),
+        match self.0.kind {
+            ValueKind::Nil => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -390,17 +413,15 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     /// One value stands for a list of it: who writes `[source]` for the only source means `[[source]]`.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match &self.value {
-            Value::List(nodes) => visitor.visit_seq(Elements(nodes.iter().enumerate())),
-            _ => visitor.visit_seq(Elements(std::slice::from_ref(self).iter().enumerate())),
-        }
+        let values = match &self.0.kind {
+            ValueKind::Array(values) => values,
+            _ => std::slice::from_ref(self.0),
+        };
+        visitor.visit_seq(Elements(values.iter().enumerate()))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match &self.value {
-            Value::Table(nodes) => visitor.visit_map(Entries { nodes: nodes.iter(), value: None, fields: false }),
-            _ => Err(Wrong::text("a table of keys must stand here")),
-        }
+        visitor.visit_map(self.entries(false)?)
     }
 
     /// A key without a value is one that is not there.
@@ -410,10 +431,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Wrong> {
-        match &self.value {
-            Value::Table(nodes) => visitor.visit_map(Entries { nodes: nodes.iter(), value: None, fields: true }),
-            _ => Err(Wrong::text("a table of keys must stand here")),
-        }
+        visitor.visit_map(self.entries(true)?)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -431,38 +449,34 @@ impl<'de> Deserializer<'de> for &'de Node {
 }
 
 /// A list's values, but for those that were told as wrong.
-struct Elements<'de>(std::iter::Enumerate<std::slice::Iter<'de, Node>>);
+struct Elements<'de>(std::iter::Enumerate<std::slice::Iter<'de, Value>>);
 
 impl<'de> SeqAccess<'de> for Elements<'de> {
     type Error = Wrong;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
-        let Some((index, node)) = self.0.find(|(_, node)| !node.wrong) else { return Ok(None) };
-        seed.deserialize(node).map(Some).map_err(|wrong| wrong.within(Step::Index(index)))
+        let Some((index, value)) = self.0.find(|(_, value)| !is_left_out(value)) else { return Ok(None) };
+        seed.deserialize(Given(value)).map(Some).map_err(|wrong| wrong.within(Step::Index(index)))
     }
 }
 
-/// A table's entries, but for those that were told as wrong.
+/// A table's entries, but for those that were told as wrong and, of a type's fields, those without a value.
 struct Entries<'de> {
-    nodes: std::collections::btree_map::Iter<'de, String, Node>,
-    value: Option<(&'de str, &'de Node)>,
-    /// Whether keys without a value are left out.
-    fields: bool,
+    entries: std::vec::IntoIter<(&'de String, &'de Value)>,
+    value: Option<(&'de String, &'de Value)>,
 }
 
 impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = Wrong;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
-        let fields = self.fields;
-        let left_out = |node: &Node| node.wrong || (fields && matches!(node.value, Value::Nothing));
-        let Some((key, node)) = self.nodes.find(|(_, node)| !left_out(node)) else { return Ok(None) };
-        self.value = Some((key, node));
+        self.value = self.entries.next();
+        let Some((key, _)) = self.value else { return Ok(None) };
         seed.deserialize(key.as_str().into_deserializer()).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
-        let Some((key, node)) = self.value.take() else { return Err(Wrong::text("a value without its key")) };
-        seed.deserialize(node).map_err(|wrong| wrong.within(Step::Key(key.to_owned())))
+        let Some((key, value)) = self.value.take() else { return Err(Wrong::text("a value without its key")) };
+        seed.deserialize(Given(value)).map_err(|wrong| wrong.within(Step::Key(key.to_owned())))
     }
 }

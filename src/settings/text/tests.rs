@@ -149,6 +149,7 @@ fn a_text_of_the_environment_stays_text_and_fits_numbers_too() {
         &[
             ("MAPSMITH__SOURCE__0__MASTERS__PUPPET00", "007"),
             ("MAPSMITH__SOURCE__0__MASTERS__PUPPET01", "true"),
+            ("MAPSMITH__SOURCE__0__MASTERS__PUPPET02.EXAMPLE.COM", "puppet02"),
             ("MAPSMITH__SOURCE__0__NAME", "1e3"),
             ("MAPSMITH__SOURCE__0__PRIORITY", "10"),
             ("MAPSMITH__GUARD__MAX_REMOVED", "20"),
@@ -162,6 +163,7 @@ fn a_text_of_the_environment_stays_text_and_fits_numbers_too() {
     let [first, second] = &settings.sources[..] else { panic!("the variables add a second source") };
     assert_eq!((&*first.name, first.priority, &*second.name), ("1e3", 10, "second"));
     assert_eq!((&*first.masters["puppet00"], &*first.masters["puppet01"]), ("007", "true"));
+    assert_eq!(first.masters["puppet02.example.com"], "puppet02");
     assert_eq!(settings.guard.max_removed, crate::guard::Limit::Entries(20));
 }
 
@@ -175,6 +177,13 @@ fn a_variable_that_can_not_be_laid_over_the_file_is_told_by_its_name() {
         ("MAPSMITH__MAP__PATH__X", "map.path.x: \"x\" can't be a key of it: it is no table"),
         ("MAPSMITH__MAP__PAHT", "map.paht: there is no such key; did you mean path?"),
         ("MAPSMITH__", "\"\": there is no such key"),
+        ("MAPSMITH__MAP.PATH", "\"map.path\": there is no such key"),
+        ("MAPSMITH__SOURCE[9999999999999]", "\"source[9999999999999]\": there is no such key"),
+        ("MAPSMITH__SOURCE__0__A.B[9999999999999]", "source[0].\"a.b[9999999999999]\": there is no such key"),
+        (
+            &*format!("MAPSMITH__MAP{}", "__X".repeat(40_000)),
+            &*format!("map{}: lists and tables stand more than 32 deep", ".x".repeat(40_000)),
+        ),
     ] {
         let message = load(SMALL, &[(name, "x")]).unwrap_err();
         assert!(message.contains(&format!("  - {name}: {told}")), "{told}\n{message}");
