@@ -422,6 +422,9 @@ impl Control for Gateway {
                 report(ReloadOutcome::SourceFailed, format!("no answer within {wait:?} from: {}", slow.join(", ")))
             };
         };
+        if let Some(writer) = &decision.read_only {
+            return report(ReloadOutcome::ReadOnly, read_only(writer));
+        }
         let mut behind = if decision.active { self.verified(decision.look, deadline).await } else { Vec::new() };
         if decision.active {
             behind.extend(self.servers_behind(&behind, deadline).await);

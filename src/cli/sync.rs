@@ -51,7 +51,11 @@ pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>
         .collect();
     let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
     let actions = Actions { not_ready: Action::Keep, ..settings.references_in_force() };
-    let mut decider = Decider::start(settings.guard.clone(), map_file, stored).await?.for_one_round().with_actions(actions).with_screens(screens);
+    let mut decider = Decider::start(settings.guard.clone(), map_file, stored)
+        .await?
+        .for_one_round()
+        .with_actions(actions)
+        .with_screens(screens);
     let looks = join_all(tasks.iter_mut().map(|task| task.cycle(None)));
     let (states, targets, _) = tokio::join!(poll_all(&settings), targets(&settings), looks);
     decider.see(targets);

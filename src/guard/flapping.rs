@@ -47,6 +47,11 @@ impl Flapping {
         Self { window, hold, nodes: FxHashMap::default() }
     }
 
+    /// No node has moved yet, once more.
+    pub fn forget(&mut self) {
+        self.nodes.clear();
+    }
+
     /// Takes what the sources say now. `moved` are the nodes that they route elsewhere than the map in force does, each with its master;
     /// `said` gives the master that they name for any node.
     pub fn see<'a>(

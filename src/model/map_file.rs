@@ -6,7 +6,7 @@
 //! what the sources said of each node whose entry is another one (a pin, a drained master, a reference to nothing):
 //! ```text
 //! # Written by Mapsmith: changes by hand are overwritten. Revision 7
-//! # Writer: pid 812 on gw1 (site edge-fra)
+//! # Writer: pid 812 on gw1 (site edge-fra) [418230 4026531836]
 //! #= node1 master1
 //! #- node2
 //! node1 master2
@@ -35,6 +35,9 @@ pub struct Writer {
     pub host: String,
     /// Its process there.
     pub pid: u32,
+    /// What tells that process from others of the same number: when it was started, and the namespace that numbered it; empty where the
+    /// system does not say.
+    pub key: String,
 }
 
 impl fmt::Display for Writer {
@@ -46,12 +49,14 @@ impl fmt::Display for Writer {
 
 impl Writer {
     fn parse(text: &str) -> Option<Self> {
-        let (pid, rest) = text.trim_end_matches('\r').strip_prefix("pid ")?.split_once(" on ")?;
+        let text = text.trim_end_matches('\r');
+        let (text, key) = text.strip_suffix(']').and_then(|text| text.rsplit_once(" [")).unwrap_or((text, ""));
+        let (pid, rest) = text.strip_prefix("pid ")?.split_once(" on ")?;
         let (host, site) = match rest.strip_suffix(')').and_then(|rest| rest.split_once(" (site ")) {
             Some((host, site)) => (host, Some(site.to_owned())),
             None => (rest, None),
         };
-        Some(Self { site, host: host.to_owned(), pid: pid.parse().ok()? })
+        Some(Self { site, host: host.to_owned(), pid: pid.parse().ok()?, key: key.to_owned() })
     }
 }
 
@@ -176,7 +181,7 @@ pub fn print<'a>(
 ) -> io::Result<()> {
     writeln!(out, "{HEADER}{}", header.revision)?;
     if let Some(writer) = &header.writer {
-        writeln!(out, "{WRITER}{writer}")?;
+        writeln!(out, "{WRITER}{writer} [{}]", writer.key)?;
     }
     for (node, master) in said {
         match master {
@@ -225,7 +230,10 @@ mod tests {
     #[test]
     fn the_first_lines_say_the_revision_and_who_wrote_it() {
         for site in [None, Some("edge (fra)".to_owned())] {
-            let header = Header { revision: 42, writer: Some(Writer { site, host: "gw1".to_owned(), pid: 812 }) };
+            let header = Header {
+                revision: 42,
+                writer: Some(Writer { site, host: "gw1".to_owned(), pid: 812, key: "418230 4026531836".to_owned() }),
+            };
             let mut text = Vec::new();
             print(&[("a", "m1")].into_iter().collect(), &header, [], &mut text).unwrap();
             assert_eq!(parse(&text).header, Some(header), "{}", String::from_utf8_lossy(&text));

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use metrics::{counter, gauge};
 use tokio::sync::oneshot;
 
-use super::map_file::{self, Check, MapFileError, MapFileKeeper, WriteError};
+use super::map_file::{Check, MapFileError, MapFileKeeper, WriteError, WriterState, state_of};
 use super::rows::RowScreen;
 use super::{Change, Wanted};
 use crate::desire::{self, SourceView, overrides as desired_overrides};
@@ -46,6 +46,9 @@ use file::MapFileAccess;
 pub use judge::judge_references;
 pub use run::Inputs;
 use screens::Screens;
+
+/// How long a map file that another Mapsmith wrote may be gone, or name nobody, before it counts as nobody's.
+const ABANDONED: Duration = Duration::from_secs(30);
 
 /// The cause of a revision that overrides led to, beside the sources' names.
 pub const BY_OVERRIDE: &str = "override";
@@ -155,6 +158,8 @@ pub struct Decider {
     unsaved: bool,
     /// The Mapsmith that writes the map file.
     foreign: Option<Writer>,
+    /// Since when its file is gone, or names nobody.
+    abandoned: Option<Instant>,
     log: RevisionLog,
     approved: Option<String>,
     /// The change that came into force by an approval at the last decision.
@@ -214,6 +219,7 @@ impl Decider {
             ahead: None,
             unsaved: true,
             foreign: None,
+            abandoned: None,
             log: RevisionLog::default(),
             approved: None,
             let_through: None,
@@ -234,8 +240,7 @@ impl Decider {
 
     /// Takes what the map file holds for the map in force, as at a start.
     fn adopt(&mut self, found: Option<MapFile>) {
-        self.decision.read_only = None;
-        self.foreign = None;
+        self.own();
         let Some(found) = found else { return };
         for (line, reason) in found.rejected.iter().take(10) {
             tracing::warn!(path = self.file.path, line, "a line of the map file is no entry: {reason}");
@@ -247,16 +252,33 @@ impl Decider {
         tracing::info!(path = self.file.path, revision = number, entries = entries.len(), "the map file is the map in force");
         // One copy of two equal maps is enough.
         self.accepted = said.map(|said| if said == *entries { Arc::clone(&entries) } else { Arc::new(said) });
-        // It names another writer: a Mapsmith that starts beside this one would take it for a file that nobody keeps.
-        self.unsaved = true;
         self.file.revision = Some(number);
         self.decision.in_force = Some(Arc::new(Revision { number, at: Timestamp::now(), entries }));
         self.decision.active = self.accepted.is_some();
         self.decision.file = Some(self.file.clone());
         (self.ahead, self.change, self.composed) = (None, None, false);
-        if let Some(writer) = found.header.and_then(|header| header.writer).filter(map_file::is_running) {
-            self.leave_to(writer);
+        // Of what came before that map nothing is known.
+        self.window = Window::new(self.limits.window);
+        self.flapping.forget();
+        self.made_of.clear();
+        if let Some(writer) = found.header.and_then(|header| header.writer) {
+            match state_of(&writer) {
+                WriterState::Running => self.leave_to(writer),
+                WriterState::Gone => {}
+                WriterState::Unknown => tracing::warn!(
+                    path = self.file.path,
+                    "the map file was written elsewhere ({writer}), and nothing shows whether that Mapsmith still runs: it is taken over"
+                ),
+            }
         }
+    }
+
+    /// The map file is this one's to write.
+    fn own(&mut self) {
+        (self.foreign, self.abandoned, self.decision.read_only) = (None, None, None);
+        self.file.error = None;
+        // Also that it is this one's.
+        self.unsaved = true;
     }
 
     /// Another Mapsmith writes the map file: this one changes nothing.
@@ -268,7 +290,9 @@ impl Decider {
         );
         self.decision.active = false;
         self.decision.read_only = Some(writer.to_string());
-        self.foreign = Some(writer);
+        (self.foreign, self.abandoned, self.file.error) = (Some(writer), None, None);
+        // What is held is the other one's to decide.
+        self.decision.held = None;
     }
 
     /// For one round without the daemon: the file is written only where it has to say something else.
@@ -281,9 +305,8 @@ impl Decider {
         if let Some(writer) = self.foreign.take() {
             tracing::warn!(path = self.file.path, "the map file is taken over from another Mapsmith ({writer})");
         }
-        self.decision.read_only = None;
+        self.own();
         self.decision.active = self.accepted.is_some();
-        self.unsaved = true;
         self
     }
 
@@ -491,7 +514,11 @@ impl Decider {
             let diff = known.unwrap_or_else(|| between(before, &desired));
             let sifted = self.screens.sift(desired, before, diff, &self.limits).await;
             self.reject(sifted.rejected);
-            let Some(sifted) = sifted.map else { return };
+            let Some(sifted) = sifted.map else {
+                // What the instances told is taken in, and not in the map yet.
+                self.composed = false;
+                return;
+            };
             sifted
         };
         if said.passed {
@@ -523,6 +550,7 @@ impl Decider {
             steps.push(StepTiming::new("map file", start.elapsed()));
             if !written {
                 // What is not in the file must not be in memory: a restart would bring the older map back.
+                self.composed = false;
                 return;
             }
             let mut causes = Vec::new();
@@ -660,8 +688,8 @@ impl Decider {
 
     /// Corrects a lost or changed map file. Whether anything about it changed.
     async fn check_file(&mut self) -> bool {
-        if let Some(writer) = &self.foreign {
-            return map_file::is_gone(writer) && self.take_back().await;
+        if self.foreign.is_some() {
+            return self.check_foreign_file().await;
         }
         let (Some(wanted), Some(said)) = (self.wanted(), self.accepted.clone()) else { return false };
         match self.access.check(Arc::clone(&wanted.revision.entries)).await {
@@ -681,15 +709,37 @@ impl Decider {
         true
     }
 
-    /// The Mapsmith that wrote the map file has ended on this host: what it left is the last good map.
+    /// Looks whether another Mapsmith still writes the map file. Whether anything about it changed.
+    async fn check_foreign_file(&mut self) -> bool {
+        let Ok(header) = self.access.header().await else { return false };
+        match header.and_then(|header| header.writer) {
+            Some(writer) if state_of(&writer) == WriterState::Gone => self.take_back().await,
+            Some(writer) => {
+                self.abandoned = None;
+                if self.foreign.as_ref() == Some(&writer) {
+                    return false;
+                }
+                self.leave_to(writer);
+                self.record();
+                true
+            }
+            // Whoever keeps a file writes it again within moments.
+            None => self.abandoned.get_or_insert_with(Instant::now).elapsed() > ABANDONED && self.take_back().await,
+        }
+    }
+
+    /// The Mapsmith that wrote the map file has ended: what it left is the last good map, unless that is older than ours.
     async fn take_back(&mut self) -> bool {
+        let ours = self.decision.in_force.as_ref().map_or(0, |revision| revision.number);
         match self.access.load().await {
             Ok(found) => {
                 tracing::warn!(
                     path = self.file.path,
                     "the Mapsmith that wrote the map file has ended; this one goes on from there"
                 );
-                self.adopt(found);
+                let later = found.filter(|found| found.revision().is_some_and(|number| number >= ours));
+                self.adopt(later);
+                self.decision.active = self.accepted.is_some() && self.foreign.is_none();
             }
             Err(error) => self.file_failed(&error),
         }

@@ -251,7 +251,9 @@ impl ServerDecider {
     ) {
         let clock = Instant::now();
         // What was in force before a restart is so from the first second on, however long a first lookup takes.
-        outputs.1.send_replace(self.desired());
+        if map.borrow().read_only.is_none() {
+            outputs.1.send_replace(self.desired());
+        }
         outputs.0.send_replace(self.decision(Duration::ZERO));
         let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
         loop {
@@ -361,6 +363,7 @@ impl BackendList {
             self.settings.origin()
         );
         self.waiting_for = Some(self.first_answer());
+        self.accepted = Some(servers.clone());
         self.damper = Damper::resume(self.damper.pace(), servers);
     }
 

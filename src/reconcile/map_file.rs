@@ -100,19 +100,55 @@ pub enum WriteError {
 /// Who writes map files in this process.
 pub fn this_process(site: Option<&str>) -> Writer {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Writer { site: site.map(str::to_owned), host, pid: std::process::id() }
+    let started = Process::of("self").map(|process| process.started);
+    let namespace = fs::read_link("/proc/self/ns/pid").ok();
+    // As `pid:[4026531836]`.
+    let namespace = namespace.as_ref().and_then(|link| link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']'));
+    let key = started.zip(namespace).map(|(started, namespace)| format!("{started} {namespace}")).unwrap_or_default();
+    Writer { site: site.map(str::to_owned), host, pid: std::process::id(), key }
 }
 
-/// Whether the process that wrote a file is known to run. Of other hosts (and other containers) nothing is known.
-pub fn is_running(writer: &Writer) -> bool {
+/// What the kernel says of a process.
+struct Process {
+    /// Nobody has asked for its exit code yet.
+    has_ended: bool,
+    /// In clock ticks since the machine was started.
+    started: u64,
+}
+
+impl Process {
+    /// See proc_pid_stat(5).
+    fn of(pid: &str) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, which may hold anything, stands in parentheses.
+        let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(Self { has_ended: matches!(*fields.first()?, "Z" | "X"), started: fields.get(19)?.parse().ok()? })
+    }
+}
+
+/// What is known of the Mapsmith that wrote a map file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriterState {
+    /// Its process runs, on this host.
+    Running,
+    /// It ran on this host, and does no more.
+    Gone,
+    /// It is on another host, or in another container: nothing can be seen of it.
+    Unknown,
+}
+
+/// Looks for the process of another Mapsmith.
+pub fn state_of(writer: &Writer) -> WriterState {
     let here = this_process(None);
-    let name = || fs::read_to_string(format!("/proc/{}/comm", writer.pid)).unwrap_or_default();
-    writer.host == here.host && writer.pid != here.pid && name().trim_end() == env!("CARGO_PKG_NAME")
-}
-
-/// Whether the process that wrote a file is known to run no more.
-pub fn is_gone(writer: &Writer) -> bool {
-    writer.host == this_process(None).host && !is_running(writer)
+    let namespace = |key: &str| key.split_once(' ').map(|(_, namespace)| namespace.to_owned());
+    if writer.host != here.host || namespace(&writer.key).is_none() || namespace(&writer.key) != namespace(&here.key) {
+        return WriterState::Unknown;
+    }
+    let started = writer.key.split_once(' ').and_then(|(started, _)| started.parse().ok());
+    match Process::of(&writer.pid.to_string()) {
+        Some(process) if !process.has_ended && Some(process.started) == started => WriterState::Running,
+        _ => WriterState::Gone,
+    }
 }
 
 /// Reads and writes one map file. Its calls block: run them off the async threads.
@@ -199,10 +235,20 @@ impl MapFileKeeper {
         }
     }
 
-    /// Who has written the file since it was read or written here, if it was another Mapsmith.
+    /// Who has written the file since it was read or written here, if it was another Mapsmith. An old copy that was put back, and
+    /// what one that has ended wrote, is no other's work: whoever works goes on from the latest revision.
     fn foreign(&self, header: Option<Header>) -> Option<Writer> {
-        let writer = header.as_ref()?.writer.clone()?;
-        (writer != self.writer && header != self.header).then_some(writer)
+        let header = header?;
+        let writer = header.writer.clone()?;
+        let known = self.header.as_ref();
+        let later = known.is_none_or(|known| header.revision >= known.revision);
+        let other = writer != self.writer && Some(&header) != known && later;
+        (other && state_of(&writer) != WriterState::Gone).then_some(writer)
+    }
+
+    /// What the file says of itself; none where it says nothing, or can't be read.
+    pub fn header(&self) -> Option<Header> {
+        map_file::parse_header(&self.read(HEADER_BYTES).ok()??.0)
     }
 
     /// Compares the file on disk with the entries that should be in it. Reads it only if it is not the file that we know.
@@ -234,9 +280,7 @@ impl MapFileKeeper {
         if stamp.is_none() || stamp == self.stamp {
             return Ok(());
         }
-        // What can't be read bears no mark.
-        let text = self.read(HEADER_BYTES).ok().flatten().map(|(text, _)| text).unwrap_or_default();
-        self.foreign(map_file::parse_header(&text)).map_or(Ok(()), |writer| Err(WriteError::Foreign(writer)))
+        self.foreign(self.header()).map_or(Ok(()), |writer| Err(WriteError::Foreign(writer)))
     }
 
     /// Replaces the file by one with the revision's entries, and with what the sources `said` where that differs. Owner, group,
@@ -549,7 +593,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n.map");
         let mut other = MapFileKeeper::new(&path);
-        other.writer = Writer { site: Some("fra".to_owned()), host: "gw2".to_owned(), pid: 7 };
+        other.writer = Writer { site: Some("fra".to_owned()), host: "gw2".to_owned(), pid: 7, key: String::new() };
         write(&mut other, 1, &[("a", "m1")]).unwrap();
         // A start after the other one has ended: its file is the last good map, and taken over with the first write.
         let mut ours = MapFileKeeper::new(&path);
@@ -561,6 +605,23 @@ mod tests {
         let error = write(&mut other, 2, &[("a", "m3")]).unwrap_err();
         assert!(matches!(&error, WriteError::Foreign(writer) if *writer == ours.writer), "{error}");
         assert!(fs::read_to_string(&path).unwrap().ends_with("a m2\n"));
+        // An old copy that somebody puts back is no work of the other one.
+        fs::write(
+            &path,
+            "# Written by Mapsmith: changes by hand are overwritten. Revision 1\n# Writer: pid 7 on gw2 (site fra) []\na m9\n",
+        )
+        .unwrap();
+        assert!(matches!(ours.check(&revision(2, &[("a", "m2")]).entries), Check::Different));
+        // Nor is what one wrote that has ended on this host.
+        let ended = Writer { pid: u32::MAX, ..this_process(None) };
+        assert_eq!((state_of(&ended), state_of(&other.writer)), (WriterState::Gone, WriterState::Unknown));
+        let text = format!(
+            "# Written by Mapsmith: changes by hand are overwritten. Revision 9\n# Writer: {ended} [{}]\na m9\n",
+            ended.key
+        );
+        fs::write(&path, text).unwrap();
+        assert!(matches!(ours.check(&revision(2, &[("a", "m2")]).entries), Check::Different));
+        write(&mut ours, 2, &[("a", "m2")]).unwrap();
         // Told to take it over, it reads the file again first.
         other.load().unwrap();
         write(&mut other, 3, &[("a", "m3")]).unwrap();

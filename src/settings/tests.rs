@@ -201,7 +201,7 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         (String::new(), "map: is missing"),
         (source(""), "source[0].type: is missing"),
         (source("type = \"pupetdb\""), "source[0].type: \"pupetdb\" is none of puppetdb, http_json or file"),
-        (with("[references]\nunknown = \"drop\""), "references.unknown: \"drop\" is none of guard, keep, leave_out or hold"),
+        (with("[references]\nunknown = \"drop\""), "references.unknown: \"drop\" is none of keep, guard, leave_out or hold"),
         (with(backend) + "manage = \"some\"", "backend[0].manage: \"some\" is none of own or all"),
         (with("[schedule]\nverify = \"60\""), "schedule.verify: \"60\" is no duration like \"500ms\""),
         (
@@ -391,7 +391,7 @@ uri = "http://127.0.0.1"
   - instance: there is none; add an [[instance]] with its runtime socket
   - line 2: api.listen: 0.0.0.0:7070 can be reached from other machines; set api.token_file, or listen on 127.0.0.1
   - line 4: map.path: "relative.map" is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it
-  - line 6: guard.hold: there is no such key; there are max_removed, max_moved, min_entries, small
+  - line 6: guard.hold: there is no such key; there are max_removed, max_moved, max_added, min_entries, max_entries, small, free, window
   - line 7: source[0] "f": path is missing
   - line 10: source[0] "f": url: a file source has none
   - line 14: source[1].uri: there is no such key; did you mean url?"#

@@ -51,7 +51,7 @@ fn a_restart_during_an_outage_keeps_every_route_right() {
             holds(&mapsmith, "a memory that was cleared is filled", &known);
             fs::remove_file(map).expect("the map file goes");
             holds(&mapsmith, "a lost map file is written again", &known);
-            let (code, report) = request(&mapsmith, "PUT", "/v1/overrides/n003?wait=30s", "{\"master\": \"m1b\"}");
+            let (code, report) = request(&mapsmith, "PUT", "/v1/overrides/n003?wait=30s&force=true", "{\"master\": \"m1b\"}");
             let mut pinned = known.clone();
             pinned[3].1 = "m1b".to_owned();
             holds(&mapsmith, "a pin comes into force", &pinned);

@@ -897,7 +897,11 @@ fn two_mapsmiths_that_have_heard_different_lists_do_not_fight_over_a_server() {
     let proxies = [AdminProxy::start(&gateway.runtime_address()), AdminProxy::start(&gateway.runtime_address())];
     let first = pools[0].config(&gateway, &proxies[0].address(), "", "").start();
     settles(&gateway, &first, &listed(&masters));
-    let second = pools[1].config(&gateway, &proxies[1].address(), "", "").start();
+    // Each has a map file of its own: of one file only one of them would be the keeper.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("node-master.map");
+    let second = pools[1].config(&gateway, &proxies[1].address(), "", "");
+    let second = second.variable("MAPSMITH__MAP__FILE", file.to_str().expect("a folder named in UTF-8")).start();
     settles(&gateway, &second, &listed(&masters));
     let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::super::map_file::{Check, MapFileError, MapFileKeeper, WriteError};
-use crate::model::map_file::MapFile;
+use crate::model::map_file::{Header, MapFile};
 use crate::model::{EntryMap, Revision};
 
 /// How long one operation may take: a million entries take a second on a slow disk.
@@ -21,6 +21,7 @@ const BOUND: Duration = Duration::from_secs(5);
 
 enum Job {
     Load(oneshot::Sender<Result<Option<MapFile>, MapFileError>>),
+    Header(oneshot::Sender<Option<Header>>),
     Check(Arc<EntryMap>, oneshot::Sender<Check>),
     Write(Arc<Revision>, Arc<EntryMap>, oneshot::Sender<Result<(), WriteError>>),
 }
@@ -51,6 +52,7 @@ impl MapFileAccess {
             for job in received {
                 match job {
                     Job::Load(answer) => reply(answer, keeper.load(), &done),
+                    Job::Header(answer) => reply(answer, keeper.header(), &done),
                     Job::Check(entries, answer) => reply(answer, keeper.check(&entries), &done),
                     Job::Write(revision, said, answer) => reply(answer, keeper.write(&revision, &said), &done),
                 }
@@ -70,6 +72,11 @@ impl MapFileAccess {
     /// See [`MapFileKeeper::load`].
     pub async fn load(&mut self) -> Result<Option<MapFile>, MapFileError> {
         self.ask(Job::Load).await?
+    }
+
+    /// See [`MapFileKeeper::header`].
+    pub async fn header(&mut self) -> Result<Option<Header>, MapFileError> {
+        self.ask(Job::Header).await
     }
 
     /// See [`MapFileKeeper::check`].

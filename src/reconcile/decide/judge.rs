@@ -118,9 +118,9 @@ impl Decider {
                 node = kept.node,
                 master = kept.master,
                 said = kept.said,
-                "the node flaps, its master changed {} times within {:?}: it stays where it is until it has been still",
+                "the node flaps, its master changed {} times within {}: it stays where it is until it has been still",
                 guard::flapping::CHANGES,
-                self.limits.window
+                humantime::format_duration(self.limits.window)
             );
         }
         self.decision.flapping = flapping;

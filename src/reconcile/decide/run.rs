@@ -119,7 +119,7 @@ impl Decider {
                     () = self.screens.changed() => break 'quiet,
                     () = sleep_until(release.unwrap_or(retry)), if release.is_some() => break 'quiet,
                     () = sleep_until(retry), if self.file.error.is_some() || self.screens.waiting() => break 'quiet,
-                    _ = file_checks.tick(), if self.file.error.is_none() => if self.check_file().await {
+                    _ = file_checks.tick(), if self.file.error.is_none() || self.foreign.is_some() => if self.check_file().await {
                         publish(&self);
                         // Where another Mapsmith has ended, its file is only the beginning.
                         break 'quiet;

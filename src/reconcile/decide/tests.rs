@@ -612,16 +612,16 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
 
 #[tokio::test]
 async fn the_map_file_names_its_writer_from_the_first_decision_after_a_start() {
-    let here = map_file::this_process(None);
+    let here = crate::reconcile::map_file::this_process(None);
     let gone = Writer { pid: u32::MAX, ..here.clone() };
-    for writer in [format!("# Writer: {gone}\n"), String::new()] {
+    for writer in [format!("# Writer: {gone} [{}]\n", gone.key), String::new()] {
         let text = format!("# Written by Mapsmith: changes by hand are overwritten. Revision 4\n{writer}n000 m1\nn001 m1\n");
         let mut scene = Scene::start(Some(&text)).await;
         // The sources say nothing yet, and what the file says is in force.
         scene.answer(&[("puppetdb", true, None)]).await;
         assert_eq!(scene.wanted(), Some((4, 2)));
         let written = fs::read_to_string(scene.path()).unwrap();
-        assert!(written.contains(&format!("# Writer: {here}\n")), "a second Mapsmith would take it for its own: {written}");
+        assert!(written.contains(&format!("# Writer: {here} [")), "a second Mapsmith would take it for its own: {written}");
         assert_eq!((scene.file_number(), scene.file()), (4, vec!["n000 m1".to_owned(), "n001 m1".to_owned()]));
     }
 }

@@ -227,7 +227,7 @@ async fn a_body_over_the_bound_is_refused_compressed_or_not() {
     Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_string(&*large)).up_to_n_times(2).mount(&server).await;
     // A few kilobytes that unfold to four megabytes.
     Mock::given(any()).respond_with(gzipped(large.as_bytes())).mount(&server).await;
-    let mut bounded = Registry::puppetdb(&server.uri(), json!({"max_bytes": 1_000_000}));
+    let mut bounded = Registry::puppetdb(&server.uri(), json!({"max_bytes": "1000000"}));
     let mut fitting = Registry::puppetdb(&server.uri(), json!({"max_bytes": large.len()}));
     for _ in 0..2 {
         assert_says(&bounded.failure().await, &["larger than max_bytes (1000000 bytes, after decompression)"]);

@@ -148,7 +148,7 @@ async fn an_untouched_file_is_not_read_again() {
 #[tokio::test]
 async fn a_file_that_can_not_be_used_is_named_with_what_is_wrong() {
     let folder = Folder::of("nodes.json");
-    let mut registry = folder.registry(json!({"max_bytes": 1000}));
+    let mut registry = folder.registry(json!({"max_bytes": "1000"}));
     let path = folder.file().display().to_string();
     assert_says(&registry.failure().await, &[&path, "there is no such file"]);
     fs::create_dir(folder.file()).unwrap();
@@ -171,7 +171,7 @@ async fn a_file_that_can_not_be_used_is_named_with_what_is_wrong() {
     assert_says(&registry.failure().await, &["larger than max_bytes"]);
     let folder = Folder::new();
     folder.replace(&"a m1\n".repeat(1000));
-    assert_says(&folder.registry(json!({"max_bytes": 1000})).failure().await, &["larger than max_bytes (1000 bytes"]);
+    assert_says(&folder.registry(json!({"max_bytes": "1000"})).failure().await, &["larger than max_bytes (1000 bytes"]);
 }
 
 #[tokio::test]

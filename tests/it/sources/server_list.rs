@@ -59,7 +59,7 @@ async fn a_list_larger_than_allowed_or_without_an_answer_is_a_fault() {
     let rows: Vec<_> = (1..200).map(|number| json!({"address": format!("10.0.0.{number}:1")})).collect();
     Mock::given(method("GET")).respond_with(ResponseTemplate::new(200).set_body_json(rows)).mount(&server).await;
     let url = format!("{}/servers", server.uri());
-    let mut small = source(json!({"type": "http_json", "url": url, "max_bytes": 1000}));
+    let mut small = source(json!({"type": "http_json", "url": url, "max_bytes": "1000"}));
     assert_says(
         &small.poll(Extent::Changes, None, Timestamp::UNIX_EPOCH).await.unwrap_err().to_string(),
         &["larger than max_bytes (1000 bytes"],
