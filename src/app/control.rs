@@ -281,24 +281,18 @@ fn explain_kept(decision: &Decision, node: &str, disputed: bool) -> Option<Strin
 }
 
 /// What was ordered, for a person, with a warning where no node has the master that gets nodes: it may be a slip of the pen.
-fn told(change: &OverrideChange, decision: &Decision) -> String {
-    let unknown = |master: &str| {
-        let in_force = decision.in_force.as_ref();
-        let drained = decision.overrides.drain(master).is_some();
-        let known = drained
-            || in_force.is_some_and(|revision| revision.entries.load().binary_search_by_key(&master, |load| load.0).is_ok());
-        if known { "" } else { " (no node goes there so far: is it a backend or server of HAProxy?)" }
-    };
+fn told(change: &OverrideChange, is_known: bool) -> String {
+    let unknown = if is_known { "" } else { " (by force: no HAProxy has a backend or server of the name)" };
     match change {
         OverrideChange::Pin(Pin { node, master, until, .. }) => {
             let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
-            format!("node {node} is pinned to {master}{until}{}", unknown(master))
+            format!("node {node} is pinned to {master}{until}{unknown}")
         }
         OverrideChange::Unpin { node } => format!("node {node} is pinned no more"),
         OverrideChange::Drain(drained) => match &drained.to {
-            Some(to) => format!("master {} is drained to {to}{}", drained.master, unknown(to)),
+            Some(to) => format!("master {} is drained to {to}{unknown}", drained.master),
             None => {
-                format!("master {} is drained to the others{}", drained.master, unknown(&drained.master))
+                format!("master {} is drained to the others{unknown}", drained.master)
             }
         },
         OverrideChange::Undrain { master } => format!("master {master} is drained no more"),
@@ -560,10 +554,11 @@ impl Control for Gateway {
         }
         let decision = self.decision.borrow().clone();
         let before = decision.in_force.as_ref().map_or(0, |revision| revision.number);
+        let known = self.known(&change, &decision);
+        let told = told(&change, known.is_ok());
         if !force {
-            self.known(&change, &decision)?;
+            known?;
         }
-        let told = told(&change, &decision);
         let nothing_to_end = match &change {
             OverrideChange::Undrain { master } => format!("master {master} is not drained"),
             OverrideChange::Unpin { node } => format!("node {node} has no pin"),

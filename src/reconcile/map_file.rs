@@ -131,7 +131,7 @@ impl Process {
 pub enum WriterState {
     /// Its process runs, on this host.
     Running,
-    /// It ran on this host, and does no more.
+    /// It ran on this host, and does no more; or it is this very process, earlier.
     Gone,
     /// It is on another host, or in another container: nothing can be seen of it.
     Unknown,
@@ -146,7 +146,7 @@ pub fn state_of(writer: &Writer) -> WriterState {
     }
     let started = writer.key.split_once(' ').and_then(|(started, _)| started.parse().ok());
     match Process::of(&writer.pid.to_string()) {
-        Some(process) if !process.has_ended && Some(process.started) == started => WriterState::Running,
+        Some(process) if !process.has_ended && Some(process.started) == started && writer.pid != here.pid => WriterState::Running,
         _ => WriterState::Gone,
     }
 }
@@ -597,6 +597,7 @@ mod tests {
         write(&mut other, 1, &[("a", "m1")]).unwrap();
         // A start after the other one has ended: its file is the last good map, and taken over with the first write.
         let mut ours = MapFileKeeper::new(&path);
+        ours.writer = Writer { site: None, host: "gw1".to_owned(), pid: 5, key: String::new() };
         ours.load().unwrap();
         write(&mut ours, 2, &[("a", "m2")]).unwrap();
         // The other one runs after all, and finds that it is ours now.

@@ -128,7 +128,7 @@ fn a_node_that_no_source_knows_can_be_pinned_and_a_master_that_no_node_has_is_to
     let said = nodes(3, "m1");
     let scene = Scene::start(&said);
     let told = scene.order("PUT", "overrides/new", json!({"master": "spare"}));
-    assert!(told.starts_with("node new is pinned to spare (no node goes there so far: is it a backend or server of HAProxy?);"));
+    assert!(told.starts_with("node new is pinned to spare (by force: no HAProxy has a backend or server of the name);"));
     scene.holds(&with(&said, &[("new", "spare")]));
     let told = scene.order("PUT", "overrides/new", json!({"master": "m1"}));
     assert!(told.starts_with("node new is pinned to m1; revision 3: 0 added, 1 moved"), "{told}");
@@ -361,7 +361,7 @@ fn an_override_waits_until_the_sources_have_spoken() {
     let told = scene.refused("PUT", "/v1/overrides/n000?wait=60s&force=true", r#"{"master": "m2"}"#, 502);
     assert_eq!(
         told,
-        "node n000 is pinned to m2 (no node goes there so far: is it a backend or server of HAProxy?); still waiting for: registry"
+        "node n000 is pinned to m2 (by force: no HAProxy has a backend or server of the name); still waiting for: registry"
     );
     scene.holds(&entries(&[("n000", "m1")]));
     scene.registry.knows(&[("n000", "m1"), ("n001", "m1")]);

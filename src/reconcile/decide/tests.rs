@@ -601,13 +601,19 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     scene.one(nodes(3, "m1")).await;
     assert_eq!(scene.wanted(), None, "it has not: the file moves");
     assert!(read_only(&scene).is_some());
+    // While its file is gone, or an old one stands there, nobody's work is undone; what comes next counts.
+    fs::remove_file(scene.path()).unwrap();
+    assert!(!scene.decider.check_file().await, "whoever keeps it writes it again within moments");
+    fs::write(scene.path(), other(4).replace("pid 7", "pid 8")).unwrap();
+    assert!(scene.decider.check_file().await);
+    assert!(read_only(&scene).unwrap().starts_with("pid 8 on"));
     // Told to take over, it goes on from there.
     let keeper = MapFileKeeper::new(&scene.path());
     scene.decider = Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap().take_over();
     scene.answer(&[("puppetdb", true, None)]).await;
     assert!(fs::read_to_string(scene.path()).unwrap().contains(&format!("pid {} on", std::process::id())));
     scene.one(nodes(3, "m1")).await;
-    assert_eq!((read_only(&scene), scene.wanted(), scene.file()[0].as_str()), (None, Some((5, 3)), "n000 m9"));
+    assert_eq!((read_only(&scene), scene.wanted(), scene.file()[0].as_str()), (None, Some((6, 3)), "n000 m9"));
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ fn a_pin_is_told_with_its_outcome_and_explained() {
     "#);
     assert_text!(text(&mapsmith.cli(&["unpin", "alpha"]), 0), @"node alpha is pinned no more; revision 3: 0 added, 1 moved, 0 removed; 1 of 1 instances in step");
     assert_text!(complaint(&mapsmith.cli(&["unpin", "alpha"]), 1), @"mapsmith: node alpha has no pin (404 Not Found)");
-    assert_text!(text(&mapsmith.cli(&["pin", "gamma", "master3", "--force", "--wait", "0s"]), 0), @"node gamma is pinned to master3 (no node goes there so far: is it a backend or server of HAProxy?); it is stored, and every instance gets it now");
+    assert_text!(text(&mapsmith.cli(&["pin", "gamma", "master3", "--force", "--wait", "0s"]), 0), @"node gamma is pinned to master3 (by force: no HAProxy has a backend or server of the name); it is stored, and every instance gets it now");
 }
 
 #[test]
