@@ -41,7 +41,7 @@ ENTRYPOINT ["mocks"]
 FROM base AS haproxy
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends haproxy \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --chmod=644 haproxy/haproxy.cfg /etc/haproxy/haproxy.cfg
 # Within a container loopback reaches nobody; what is published, and to whom, is said where it is run.
 ENV GATEWAY_BIND=:8080 STATS_BIND=:8081
@@ -54,7 +54,7 @@ CMD ["haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
 FROM base AS mapsmith
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=binaries /binaries/mapsmith /usr/local/bin/mapsmith
 EXPOSE 7070
 USER mapsmith:gateway

@@ -232,7 +232,8 @@ fn row(line: &[u8]) -> Option<Row> {
 
 /// A key up to the first space that is not escaped, as HAProxy's `dump_text` writes it; and what follows that space.
 fn unescape(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut key = Vec::new();
+    // One allocation for nearly all keys: few have a space of their own.
+    let mut key = Vec::with_capacity(memchr::memchr(b' ', text)?);
     let mut rest = text;
     loop {
         let (first, after) = rest.split_first()?;

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use metrics::{counter, gauge};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::LookEarly;
+use super::rest::{self, Rest};
 use crate::haproxy::table::Row;
 use crate::haproxy::{IllegalName, RuntimeError, TableClient, TableName};
 use crate::model::learned::{LearnedStatus, Settled};
@@ -23,12 +24,6 @@ use crate::model::{EntryMap, LearnedRoute, Overrides, name};
 use crate::settings;
 use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_LEFT_OUT, LEARNED_OLDEST_AGE, LEARNED_ROUTES};
 
-/// After a reading the table is left alone for so many times what it took: a huge table must not become HAProxy's main work.
-const REST_FACTOR: u32 = 10;
-/// The longest such rest.
-const LONGEST_REST: Duration = Duration::from_secs(10);
-/// And for so long for each row that was read, whatever that took: nor must it become ours. Two seconds at the default bound.
-const REST_A_ROW: Duration = Duration::from_micros(100);
 /// So many rows are read for each route that may be kept: keys come from clients' headers, and those that are no node must not hide
 /// the others.
 const ROWS_A_ROUTE: usize = 2;
@@ -40,9 +35,11 @@ struct Known {
     master: Arc<str>,
     since: Timestamp,
     /// What the map had for the node then: only another answer than that is a newer one.
-    mapped: Option<String>,
+    mapped: Option<Arc<str>>,
     /// Why HAProxy was told to forget it, if it was. It may still be there after that: a request held it, or a peer brought it back.
     settled: Option<Settled>,
+    /// The reading that saw it last.
+    reading: u64,
 }
 
 impl Known {
@@ -60,6 +57,16 @@ impl Known {
             None
         }
     }
+}
+
+/// The one copy of a name that `names` has.
+fn shared(names: &mut FxHashSet<Arc<str>>, name: &str) -> Arc<str> {
+    if let Some(known) = names.get(name) {
+        return Arc::clone(known);
+    }
+    let new: Arc<str> = name.into();
+    names.insert(Arc::clone(&new));
+    new
 }
 
 /// A row that can be a route: node, master and for how long HAProxy keeps it.
@@ -82,9 +89,9 @@ pub struct LearnedTable {
     max: usize,
     known: FxHashMap<String, Known>,
     routes: Arc<[LearnedRoute]>,
-    rests_until: Instant,
-    /// Rows that were read at the last look.
-    rows: u32,
+    rest: Rest,
+    /// How many readings there were.
+    readings: u64,
     status: LearnedStatus,
     look_early: LookEarly,
 }
@@ -111,8 +118,8 @@ impl LearnedTable {
             max: learned.max,
             known: FxHashMap::default(),
             routes: Arc::new([]),
-            rests_until: Instant::now(),
-            rows: 0,
+            rest: Rest::none(Instant::now()),
+            readings: 0,
             status: LearnedStatus {
                 table: table.clone(),
                 routes: 0,
@@ -135,13 +142,16 @@ impl LearnedTable {
     /// node. Where the table can't be read or changed the status says why; what was seen before stays then.
     /// `overrides` are those in the map.
     pub async fn look(&mut self, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Arc<[LearnedRoute]> {
-        if Instant::now() < self.rests_until {
-            return Arc::clone(&self.routes);
+        if self.rest.is_over(Instant::now()) {
+            let began = Instant::now();
+            let ((), worked) = rest::metered(self.look_now(map, overrides, now), rest::processor_time).await;
+            self.rest = Rest::after(Instant::now(), began.elapsed(), worked);
         }
-        let began = Instant::now();
+        Arc::clone(&self.routes)
+    }
+
+    async fn look_now(&mut self, map: &EntryMap, overrides: &Overrides, now: Timestamp) {
         let error = self.read_and_forget(map, overrides, now).await.err().map(|error| error.to_string());
-        let rest = (began.elapsed() * REST_FACTOR).min(LONGEST_REST).max(REST_A_ROW * self.rows);
-        self.rests_until = Instant::now() + rest;
         let (instance, table) = (&self.instance, &self.status.table);
         match (&error, &self.status.error) {
             (Some(error), before) if before.as_ref() != Some(error) => {
@@ -153,12 +163,10 @@ impl LearnedTable {
         self.status.error = error;
         self.record(now);
         (self.look_early)(&self.routes);
-        Arc::clone(&self.routes)
     }
 
     async fn read_and_forget(&mut self, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Result<(), RuntimeError> {
         let rows = self.read().await?;
-        self.rows = u32::try_from(rows.routes.len() as u64 + rows.odd).unwrap_or(u32::MAX);
         self.status.odd = rows.odd;
         self.status.unread = rows.unread;
         let settled = self.take(rows.routes, map, overrides, now);
@@ -169,14 +177,13 @@ impl LearnedTable {
     /// Keys are whatever clients sent: only a legal node can be a route.
     async fn read(&self) -> Result<Rows, RuntimeError> {
         let mut rows = Rows::default();
-        let mut masters: FxHashMap<String, Arc<str>> = FxHashMap::default();
+        let mut masters = FxHashSet::default();
         let each = |row: Row| {
             let node = String::from_utf8(row.key).ok().filter(|node| name::check_key(node).is_ok());
             match (node, row.server) {
                 (Some(_), Some(_)) if rows.routes.len() == self.max => rows.unread += 1,
                 (Some(node), Some(master)) => {
-                    let master = masters.entry(master).or_insert_with_key(|master| master.as_str().into());
-                    rows.routes.push((node, Arc::clone(master), row.expires_in));
+                    rows.routes.push((node, shared(&mut masters, &master), row.expires_in));
                 }
                 _ => rows.odd += 1,
             }
@@ -188,35 +195,49 @@ impl LearnedTable {
 
     /// Notes what is new and what is gone, and gives the nodes whose route is settled.
     fn take(&mut self, rows: Vec<RouteRow>, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Vec<String> {
-        let mut before = std::mem::take(&mut self.known);
-        self.known.reserve(rows.len());
-        let (mut routes, mut settled) = (Vec::new(), Vec::new());
+        self.readings += 1;
+        let reading = self.readings;
+        let mut masters = FxHashSet::default();
+        let (mut routes, mut settled) = (Vec::with_capacity(rows.len()), Vec::new());
         for (node, master, expires_in) in rows {
             let mapped = map.get(&node);
             // Another master than before is another route: what the map says now is older than it.
-            let mut known = before.remove(&node).filter(|known| known.master == master).unwrap_or_else(|| Known {
-                master: Arc::clone(&master),
-                since: now,
-                mapped: mapped.map(str::to_owned),
-                settled: None,
-            });
+            let known = match self.known.get_mut(&node).filter(|known| known.master == master) {
+                Some(known) => known,
+                None => self
+                    .known
+                    .entry(node.clone())
+                    .insert_entry(Known {
+                        master: Arc::clone(&master),
+                        since: now,
+                        mapped: mapped.map(|mapped| shared(&mut masters, mapped)),
+                        settled: None,
+                        reading,
+                    })
+                    .into_mut(),
+            };
+            known.reading = reading;
             known.settled = known.settled_by(mapped, &node, overrides);
             if known.settled.is_some() {
-                settled.push(node.clone());
+                settled.push(node);
             } else {
                 let expires = now.checked_add(expires_in).unwrap_or(Timestamp::MAX);
-                routes.push(LearnedRoute { node: node.clone(), master: master.to_string(), since: known.since, expires });
+                routes.push(LearnedRoute { node, master: master.to_string(), since: known.since, expires });
             }
-            self.known.insert(node, known);
         }
-        routes.sort_by(|a, b| a.node.cmp(&b.node));
+        routes.sort_unstable_by(|a, b| a.node.cmp(&b.node));
         self.routes = routes.into();
-        for (node, known) in before {
-            let Some(reason) = known.settled else { continue };
-            *self.status.forgotten.entry(reason).or_default() += 1;
-            counter!(LEARNED_FORGOTTEN, "haproxy" => self.instance.clone(), "reason" => reason.label()).increment(1);
-            tracing::debug!(instance = self.instance, node, reason = reason.label(), "learned route forgotten");
-        }
+        self.known.retain(|node, known| {
+            let seen = known.reading == reading;
+            if let Some(reason) = known.settled.filter(|_| !seen) {
+                *self.status.forgotten.entry(reason).or_default() += 1;
+                counter!(LEARNED_FORGOTTEN, "haproxy" => self.instance.clone(), "reason" => reason.label()).increment(1);
+                tracing::debug!(instance = self.instance, node, reason = reason.label(), "learned route forgotten");
+            }
+            seen
+        });
+        // What a flood of routes took is given back when it is over.
+        self.known.shrink_to(2 * self.known.len());
         settled
     }
 
@@ -240,8 +261,9 @@ mod tests {
         let known = |mapped: Option<&str>| Known {
             master: "m2".into(),
             since: Timestamp::UNIX_EPOCH,
-            mapped: mapped.map(str::to_owned),
+            mapped: mapped.map(Arc::from),
             settled: None,
+            reading: 0,
         };
         for (before, now, settled) in [
             (Some("m1"), Some("m2"), Some(Settled::Agreed)),
@@ -279,8 +301,13 @@ mod tests {
             ("kept", "m2", "m2", Some(Settled::Agreed)),
             ("other", "m3", "m1", None),
         ] {
-            let known =
-                Known { master: learned.into(), since: Timestamp::UNIX_EPOCH, mapped: Some(mapped.to_owned()), settled: None };
+            let known = Known {
+                master: learned.into(),
+                since: Timestamp::UNIX_EPOCH,
+                mapped: Some(mapped.into()),
+                settled: None,
+                reading: 0,
+            };
             assert_eq!(known.settled_by(Some(mapped), node, &overrides), settled, "{node} {learned} {mapped}");
         }
     }
@@ -323,5 +350,18 @@ mod tests {
         read(&mut table, &[("a", "m2")], &[("a", "m1")], 1);
         read(&mut table, &[], &[("a", "m1")], 2);
         assert!(table.routes.is_empty() && table.status.forgotten.is_empty());
+    }
+
+    #[test]
+    fn what_a_flood_of_routes_took_is_given_back_when_it_is_over() {
+        let mut table = table(100_000);
+        let names: Vec<_> = (0..50_000).map(|number| format!("n{number}")).collect();
+        let flood: Vec<_> = names.iter().map(|name| (name.as_str(), "m2")).collect();
+        read(&mut table, &flood, &[], 1);
+        assert_eq!((table.routes.len(), table.known.len()), (50_000, 50_000));
+        read(&mut table, &flood[..10], &[], 2);
+        assert_eq!(shown(&table).len(), 10);
+        assert!(table.known.capacity() < 100, "{} routes have room", table.known.capacity());
+        assert!(shown(&table).iter().all(|(_, _, since)| *since == 1), "those that stay are known since they were first seen");
     }
 }

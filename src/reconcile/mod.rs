@@ -16,6 +16,7 @@ pub mod instance;
 pub mod learned;
 pub mod map_file;
 pub mod resolve;
+mod rest;
 pub mod rows;
 pub mod servers;
 
