@@ -15,6 +15,7 @@ use crate::desire::{self, SourceView};
 use crate::guard;
 use crate::haproxy::{MapClient, MapName};
 use crate::model::EntryMap;
+use crate::model::map_file::MapFile;
 use crate::model::revision::{ChangeCounts, RouteChange};
 use crate::plan::cost::HaproxyVersion;
 use crate::plan::map::Memory;
@@ -67,21 +68,25 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
         bail!("there is nothing to plan with, for a required source gave no answer:\n  {}", errors.join("\n  "));
     };
     let found = MapFileKeeper::new(settings.map.file()).peek()?;
-    let in_force = found.as_ref().map(|file| file.entries.len());
+    let said = found.as_ref().map(MapFile::said_by_sources);
+    let in_force = said.as_ref().map(EntryMap::len);
+    let said = said.unwrap_or_default();
     let before = found.map(|file| file.entries).unwrap_or_default();
-    // As the daemon does it: where an answer is not clear, the master in force stays.
-    let kept = Diff::between(&before, &merged).keep(|at| merged.is_disputed(at));
-    let merged = Diff::settle(&kept, &before, &merged);
+    // As the daemon does it: where an answer is not clear, the master in force stays; and what the sources say is judged, not what pins
+    // and drains make of it.
+    let mut change = Diff::between(&said, &merged);
+    let kept = change.keep(|at| merged.is_disputed(at));
+    let merged = Diff::settle(&kept, &said, &merged);
     let after = desire::overrides::apply(&merged, &overrides(&settings).await?.at(Timestamp::now())).entries;
     let diff = Diff::between(&before, &after);
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let instances = join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after))).await;
     let shown = if all || form == Form::Json { usize::MAX } else { SHOWN };
     let recent = guard::Recent::default();
-    let proposal = guard::Proposal { in_force, entries: merged.len(), counts: diff.counts(), recent };
+    let proposal = guard::Proposal { in_force, entries: merged.len(), counts: change.counts(), recent };
     let (actions, targets) = (settings.references_in_force(), targets(&settings).await);
     let verdict = guard::judge(guard::Subject::Map, &settings.guard, &proposal)
-        .and_then(|()| judge_references(actions, &settings.guard, &targets, &before, &merged));
+        .and_then(|()| judge_references(actions, &settings.guard, &targets, &said, &merged));
     let report = PlanReport {
         entries_before: before.len(),
         entries_after: after.len(),

@@ -387,6 +387,19 @@ fn an_override_comes_into_force_while_the_first_answer_after_a_restart_is_held()
 }
 
 #[test]
+fn a_plan_holds_what_the_daemon_would_hold_though_pins_hide_some_of_it() {
+    let said = nodes(100, "m1");
+    let mut scene = Scene::start(&said);
+    for node in 75..85 {
+        scene.order("PUT", &format!("overrides/n{node:03}"), json!({"master": "m1"}));
+    }
+    scene.mapsmith.sigterm();
+    scene.registry.knows(&borrowed(&said[..75]));
+    let (code, text) = printed(&scene.mapsmith.configuration().cli(&["plan"]));
+    assert!(code == 4 && text.contains("remove 25 of the 100 entries in force"), "{code}\n{text}");
+}
+
+#[test]
 fn without_a_store_overrides_are_refused_with_what_to_do() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("n000", "m1")]);
