@@ -56,6 +56,8 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=binaries /binaries/mapsmith /usr/local/bin/mapsmith
+# Large tables go back to the system when they are dropped (as in systemd/mapsmith.service).
+ENV MALLOC_MMAP_THRESHOLD_=131072
 EXPOSE 7070
 USER mapsmith:gateway
 ENTRYPOINT ["mapsmith"]
