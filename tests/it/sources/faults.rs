@@ -228,7 +228,7 @@ async fn a_body_over_the_bound_is_refused_compressed_or_not() {
     // A few kilobytes that unfold to four megabytes.
     Mock::given(any()).respond_with(gzipped(large.as_bytes())).mount(&server).await;
     let mut bounded = Registry::puppetdb(&server.uri(), json!({"max_bytes": "1000000"}));
-    let mut fitting = Registry::puppetdb(&server.uri(), json!({"max_bytes": large.len()}));
+    let mut fitting = Registry::puppetdb(&server.uri(), json!({"max_bytes": large.len().to_string()}));
     for _ in 0..2 {
         assert_says(&bounded.failure().await, &["larger than max_bytes (1000000 bytes, after decompression)"]);
         assert_eq!(fitting.poll().await.bytes, large.len() as u64);
