@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 
 use super::owners::Owners;
@@ -13,7 +13,8 @@ pub struct Master {
     name: String,
     address: SocketAddr,
     ended: Arc<AtomicBool>,
-    connections: Arc<Mutex<Vec<TcpStream>>>,
+    /// Those that a thread still serves: one that is kept beyond that would keep its descriptor.
+    connections: Arc<Mutex<Vec<Weak<TcpStream>>>>,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -56,29 +57,38 @@ impl Drop for Master {
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }
-        for connection in self.connections.lock().expect("no thread panics with it").iter() {
+        for connection in self.connections.lock().expect("no thread panics with it").iter().filter_map(Weak::upgrade) {
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
 }
 
-fn accept(listener: &TcpListener, name: &str, owners: Option<&Owners>, ended: &AtomicBool, connections: &Mutex<Vec<TcpStream>>) {
+fn accept(
+    listener: &TcpListener,
+    name: &str,
+    owners: Option<&Owners>,
+    ended: &AtomicBool,
+    connections: &Mutex<Vec<Weak<TcpStream>>>,
+) {
     for stream in listener.incoming() {
         if ended.load(Ordering::SeqCst) {
             return;
         }
         let Ok(stream) = stream else { continue };
-        if let Ok(other_end) = stream.try_clone() {
-            connections.lock().expect("no thread panics with it").push(other_end);
+        let stream = Arc::new(stream);
+        {
+            let mut connections = connections.lock().expect("no thread panics with it");
+            connections.retain(|connection| connection.strong_count() > 0);
+            connections.push(Arc::downgrade(&stream));
         }
         let (name, owners) = (name.to_owned(), owners.cloned());
         // It ends with its connection; how a client leaves is the client's affair.
-        thread::spawn(move || serve(stream, &name, owners.as_ref()));
+        thread::spawn(move || serve(&stream, &name, owners.as_ref()));
     }
 }
 
-fn serve(mut stream: TcpStream, name: &str, owners: Option<&Owners>) -> io::Result<()> {
-    let mut requests = BufReader::new(stream.try_clone()?);
+fn serve(mut stream: &TcpStream, name: &str, owners: Option<&Owners>) -> io::Result<()> {
+    let mut requests = BufReader::new(stream);
     while let Some(node) = read_request(&mut requests)? {
         let status = owners.map_or("200 OK", |owners| owners.status(name, &node));
         // In one piece: the parts of a `write!` would wait for each other's acknowledgement.
@@ -90,7 +100,7 @@ fn serve(mut stream: TcpStream, name: &str, owners: Option<&Owners>) -> io::Resu
 }
 
 /// Reads a request and drops all but its node; none when the client has left.
-fn read_request(requests: &mut BufReader<TcpStream>) -> io::Result<Option<String>> {
+fn read_request(requests: &mut BufReader<&TcpStream>) -> io::Result<Option<String>> {
     let mut length = 0;
     let mut node = String::new();
     loop {
