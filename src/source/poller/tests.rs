@@ -306,6 +306,8 @@ fn a_lasting_failure_is_logged_once_and_its_end_once() {
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
+        // Another test that logs just now, on its thread, may have noted that nobody listens.
+        tracing::callsite::rebuild_interest_cache();
         on_this_thread(async {
             let mut fixture = Fixture::start(SOON);
             let refused = || Err(Fault::Unreachable { cause: "Connection refused".to_owned() });
