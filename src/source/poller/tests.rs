@@ -1,6 +1,6 @@
 //! The poller against a source whose every answer is given by hand, so that nothing depends on time.
 
-use std::sync::Mutex;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -287,12 +287,16 @@ fn a_reason_that_no_longer_rejects_anything_goes_to_zero_in_the_metrics() {
     });
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What this thread has logged.
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Log;
 
 impl std::io::Write for Log {
     fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(text)
+        LOG.with_borrow_mut(|log| log.write(text))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -302,24 +306,22 @@ impl std::io::Write for Log {
 
 #[test]
 fn a_lasting_failure_is_logged_once_and_its_end_once() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    tracing::subscriber::with_default(subscriber, || {
-        // Another test that logs just now, on its thread, may have noted that nobody listens.
+    // One subscriber for all threads: a subscriber of this thread alone would miss every line whose first use is in another test,
+    // because tracing asks the thread of the first use who listens, and keeps the answer for all.
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).finish();
+    tracing::subscriber::set_global_default(subscriber).expect("no other test sets one");
+    on_this_thread(async {
+        let mut fixture = Fixture::start(SOON);
         tracing::callsite::rebuild_interest_cache();
-        on_this_thread(async {
-            let mut fixture = Fixture::start(SOON);
-            let refused = || Err(Fault::Unreachable { cause: "Connection refused".to_owned() });
-            for answer in [refused(), refused(), refused(), Err(Fault::TooLarge(7)), Ok(good(&[])), Ok(good(&[]))] {
-                fixture.answer(answer);
-            }
-            fixture.state(|state| state.snapshot.is_some()).await;
-            fixture.requests.request();
-            fixture.state(|state| state.answered == 1).await;
-        });
+        let refused = || Err(Fault::Unreachable { cause: "Connection refused".to_owned() });
+        for answer in [refused(), refused(), refused(), Err(Fault::TooLarge(7)), Ok(good(&[])), Ok(good(&[]))] {
+            fixture.answer(answer);
+        }
+        fixture.state(|state| state.snapshot.is_some()).await;
+        fixture.requests.request();
+        fixture.state(|state| state.answered == 1).await;
     });
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = String::from_utf8(LOG.take()).unwrap();
     for (part, times) in [("Connection refused", 1), ("max_bytes", 1), ("WARN", 2), ("answers again", 1), ("INFO", 1)] {
         assert_eq!(text.matches(part).count(), times, "{part}:\n{text}");
     }
