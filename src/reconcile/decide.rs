@@ -188,6 +188,8 @@ pub struct Decider {
     flapping: Flapping,
     /// The clock of both.
     clock: Instant,
+    /// When the first node that the last decision kept for flapping may go, on that clock.
+    release: Option<Duration>,
 }
 
 impl Decider {
@@ -212,6 +214,7 @@ impl Decider {
             window: Window::new(limits.window),
             flapping: Flapping::new(limits.window, Duration::ZERO),
             clock: Instant::now(),
+            release: None,
             limits,
             access,
             decision,
@@ -381,7 +384,7 @@ impl Decider {
             })
             .collect();
         let before = self.marks();
-        self.let_through = None;
+        (self.let_through, self.release) = (None, None);
         self.decision.considered = sources.iter().map(|state| state.answered).min().unwrap_or(0);
         self.decision.overrides = Arc::clone(&overrides);
         match desire::merge(&views) {

@@ -33,12 +33,6 @@ impl Decider {
         Self { flapping, ..self }
     }
 
-    /// How long it is until a node that flaps may go where the sources name it, as things stand; none while none flaps.
-    pub(super) fn next_release(&self) -> Option<Duration> {
-        let now = self.clock.elapsed();
-        self.flapping.next_release(now).map(|due| due.saturating_sub(now))
-    }
-
     /// What the sources said, where the guard lets it through.
     pub(super) fn judge(&mut self, candidate: Arc<EntryMap>, now: Duration) -> Result<Said, Box<HeldChange>> {
         let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
@@ -124,6 +118,7 @@ impl Decider {
             );
         }
         self.decision.flapping = flapping;
+        self.release = self.flapping.next_release(now);
         let disputed = if candidate.disputed() == 0 { 0 } else { candidate.len() };
         let disputed = (0..disputed).filter(|at| candidate.is_disputed(*at)).take(NAMED_NODES);
         let nodes = disputed.map(|at| node(candidate.key(at), candidate.value(at))).collect();

@@ -1,11 +1,12 @@
 //! When decisions are made: the loop round [`Decider::decide`].
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select_all;
+use futures_util::future::{join, select_all};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::Wanted;
@@ -14,6 +15,8 @@ use crate::heartbeat;
 use crate::model::{HeldChange, Overrides, SourceState};
 use crate::references::Targets;
 
+/// How long the sources have at the start before the map file counts without them.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long a round of polls that was asked for at once may take before the answers that are there count by themselves.
 const ROUND_BOUND: Duration = Duration::from_secs(5);
 /// Between two tries to write a map file that can't be written.
@@ -53,14 +56,11 @@ impl Decider {
         let mut rested = Instant::now();
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
-        // The map file is the last good map: nothing is waited for to keep it in force.
-        publish(&self);
-        let has_routes = self.decision.in_force.as_ref().is_some_and(|revision| !revision.entries.is_empty());
-        if self.actions.matter() || (self.actions.guard() && has_routes) {
-            first_looks(&mut targets, &shutdown).await;
+        outputs.0.send_replace(self.decision.clone());
+        if shutdown.run_until_cancelled(self.begin(&mut sources, &mut targets, &outputs.1)).await.is_none() {
+            return;
         }
-        let _ = shutdown.run_until_cancelled(self.screens.first_looks()).await;
+        let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
         loop {
             heartbeat::beat();
             let whole = tokio::select! {
@@ -91,7 +91,7 @@ impl Decider {
             }
             let retry = Instant::now() + FILE_RETRY;
             'quiet: loop {
-                let release = self.next_release().map(|rest| Instant::now() + rest);
+                let release = self.release.map(|due| Instant::from_std(self.clock) + due);
                 let news = select_all(sources.iter_mut().map(|source| Box::pin(source.changed())));
                 tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -128,21 +128,53 @@ impl Decider {
             }
         }
     }
+
+    /// Waits for what the first decision should know, within bounds. The map file is the last good map, and after a second it is kept in
+    /// force whatever is still missing; not before, because answers that are on their way may be newer than a file that came from a
+    /// backup, and so may be what HAProxy holds.
+    async fn begin(
+        &mut self,
+        sources: &mut [watch::Receiver<SourceState>],
+        targets: &mut [watch::Receiver<Option<Arc<Targets>>>],
+        wanted: &watch::Sender<Option<Wanted>>,
+    ) {
+        let has_routes = self.decision.in_force.as_ref().is_some_and(|revision| !revision.entries.is_empty());
+        let looks_matter = self.actions.matter() || (self.actions.guard() && has_routes);
+        let last_good = self.wanted();
+        let answers = async {
+            let _ = timeout(FIRST_ANSWERS, first_answers(sources)).await;
+        };
+        let looks = async {
+            if looks_matter {
+                first_looks(targets).await;
+            }
+            self.screens.first_looks().await;
+        };
+        let mut whole = pin!(join(answers, looks));
+        if timeout(FIRST_ANSWERS, &mut whole).await.is_err() {
+            wanted.send_replace(last_good);
+            whole.await;
+        }
+    }
+}
+
+/// Waits until every source has answered or failed once.
+async fn first_answers(sources: &mut [watch::Receiver<SourceState>]) {
+    for source in sources {
+        // A poller that ended leaves its last state.
+        let _ = source.wait_for(|state| state.status.last_poll.is_some()).await;
+    }
 }
 
 /// Waits until every instance has been looked at once, within a bound: one that can't be reached must not hold the map up.
-async fn first_looks(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], shutdown: &CancellationToken) {
+async fn first_looks(targets: &mut [watch::Receiver<Option<Arc<Targets>>>]) {
     let whole = async {
         for target in targets {
             // An instance's task that ended leaves what it saw last.
             let _ = target.wait_for(Option::is_some).await;
         }
     };
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = sleep(ROUND_BOUND) => {}
-        () = whole => {}
-    }
+    let _ = timeout(ROUND_BOUND, whole).await;
 }
 
 /// Resolves when another look at an instance's backends and servers found others, not before `rested`.

@@ -188,10 +188,14 @@ async fn a_node_that_flaps_stays_where_it_is_while_the_others_move_and_goes_when
         );
         let flapping = &scene.decider.decision().flapping;
         assert_eq!(flapping.count, usize::from(second >= 180), "at {second} s");
+        // Due until the next decision, whatever else happens at that moment.
+        let due = (second >= 180).then(|| Duration::from_secs(second.min(300)) + HOLD);
+        assert_eq!(scene.decider.release, due, "at {second} s");
         if let [kept] = &flapping.nodes[..] {
             assert_eq!((&*kept.node, &*kept.master, &*kept.said), ("flaps", "m1", said));
         }
     }
     assert!(!scene.says(390, &with("m2", "m3")).await);
     assert_eq!((scene.in_force().get("flaps"), scene.decider.decision().flapping.count), (Some("m2"), 0));
+    assert_eq!(scene.decider.release, None);
 }
