@@ -498,7 +498,11 @@ impl Control for Gateway {
             (None, Some(drained)) => drained.to.as_deref().filter(|to| decision.overrides.drain(to).is_none()).or(in_force),
             (None, None) => said,
         };
-        let kept = explain_kept(&decision, &node, origin.is_some_and(|origin| is_disputed(&origin, &node)));
+        // What an operator ordered is not kept back by anything that the sources say.
+        let kept = match &pin {
+            Some(_) => None,
+            None => explain_kept(&decision, &node, origin.is_some_and(|origin| is_disputed(&origin, &node))),
+        };
         let reference = ordered.and_then(|master| {
             let (why, action) = if decision.dangling.unknown.contains_key(master) {
                 ("an instance has no backend or server of the name", self.settings.references.unknown)

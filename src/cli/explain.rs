@@ -69,7 +69,9 @@ fn text(report: &ExplainReport) -> String {
         let answered = source.answered_at.map_or(String::new(), |at| format!(", answered {}", ago(at)));
         let used = match source.used {
             true if report.pin.is_some() || report.drained.is_some() => " (would count without the override)",
-            true => " (counts)",
+            true if source.master == report.master => " (counts)",
+            true if report.held.is_some() => " (held back)",
+            true => " (not in force)",
             false => "",
         };
         let _ = writeln!(text, "  {}: {says}{used}{answered}", source.name);

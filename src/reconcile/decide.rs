@@ -111,7 +111,7 @@ pub enum ApprovalError {
     #[error("nothing is held back, so there is nothing to approve")]
     NothingHeld,
     /// Another change is held.
-    #[error("the change {asked} is no longer the one held back, {held} is; look at it before you approve it")]
+    #[error("the change {asked} is not the one held back, {held} is; look at it before you approve it")]
     Another {
         /// The id that was asked for.
         asked: String,
