@@ -183,8 +183,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     tasks.start("server lists", server_decider.run(lists, map_decision, server_approvals, outputs, stop));
 
     tracing::info!(address = %listener.local_addr()?, "API listening");
-    let (router, stop) = (http::router(gateway, token), shutdown.clone());
-    tasks.start("API", http::serve(listener, router, most_connections, stop));
+    let (spare, stop) = (http::spare_router(gateway.clone(), most_connections), shutdown.clone());
+    tasks.start("API", http::serve(listener, http::router(gateway, token), spare, most_connections, stop));
 
     let (clock, stop, ticks) = (settings.schedule.clone(), shutdown.clone(), requests.clone());
     tasks.start("schedule", async move {

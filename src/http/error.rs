@@ -24,6 +24,8 @@ pub enum ApiError {
     TooLarge,
     /// The body did not arrive in time.
     TooSlow,
+    /// The API serves this many connections, and all are in use.
+    Full(usize),
     /// The held change can't be approved.
     NotApproved(String),
     /// There is no such override to show or to end.
@@ -66,6 +68,9 @@ impl IntoResponse for ApiError {
             }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any request here".to_owned(), None),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, format!("the request's body did not arrive within {BOUND:?}"), None),
+            Self::Full(most) => {
+                (StatusCode::SERVICE_UNAVAILABLE, format!("the API serves {most} connections at once, and all are in use; try again in a moment"), None)
+            }
             Self::NotApproved(detail) => (StatusCode::CONFLICT, detail, None),
             Self::UnknownMaster(detail) => (StatusCode::CONFLICT, detail, None),
             Self::NoOverride(detail) => (StatusCode::NOT_FOUND, detail, None),
@@ -83,6 +88,9 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }

@@ -101,3 +101,8 @@ pub fn router(control: Arc<dyn Control>, token: Option<Token>) -> Router {
         .method_not_allowed_fallback(handlers::method_not_allowed)
         .with_state(control)
 }
+
+/// The routes where `most` connections are in use: whether the process lives is answered still, or a supervisor would restart it.
+pub fn spare_router(control: Arc<dyn Control>, most: usize) -> Router {
+    Router::new().route("/healthz", get(handlers::healthz)).fallback(async move || ApiError::Full(most)).with_state(control)
+}

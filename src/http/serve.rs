@@ -3,7 +3,7 @@
 //! A client that connects and says nothing needs no token. What it holds must not be missing elsewhere: a descriptor is needed to
 //! reach an instance and to write the map file.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED};
 const MOST_CONNECTIONS: usize = 256;
 /// How long a client may take until its request's head is there; also how long a connection may stay without a request.
 const HEAD_BOUND: Duration = Duration::from_secs(10);
+/// The same on a spare connection, which is closed after one answer.
+const SPARE_HEAD_BOUND: Duration = Duration::from_secs(1);
 /// How long a client may not take anything of its answer.
 const WRITE_BOUND: Duration = Duration::from_secs(30);
 /// The most bytes of a request's head.
@@ -40,13 +42,18 @@ pub fn connections_within(descriptors: usize) -> usize {
     (descriptors / 4).clamp(1, MOST_CONNECTIONS)
 }
 
-/// Serves at most `most` connections at once until shutdown; requests under way have a moment to end. Spare connections are
-/// answered 503.
-pub async fn serve(listener: TcpListener, router: Router, most: usize, shutdown: CancellationToken) {
+/// Serves `router` on at most `most` connections at once until shutdown; requests under way have a moment to end. An eighth more
+/// get one answer of `spare`, and what comes beyond that is closed.
+pub async fn serve(listener: TcpListener, router: Router, spare: Router, most: usize, shutdown: CancellationToken) {
     // There from the start: a counter that begins at 1 has no rise that an alert could see.
     counter!(API_CONNECTIONS_REFUSED).increment(0);
     gauge!(API_CONNECTIONS).set(0.0);
-    let slots = Arc::new(Semaphore::new(most));
+    let (slots, spare_slots) = (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new(most.div_ceil(8))));
+    let (mut serving, mut answering) = (http1::Builder::new(), http1::Builder::new());
+    for (builder, bound) in [(&mut serving, HEAD_BOUND), (&mut answering, SPARE_HEAD_BOUND)] {
+        builder.timer(TokioTimer::new()).header_read_timeout(bound).max_buf_size(HEAD_SIZE);
+    }
+    answering.keep_alive(false);
     let mut connections = JoinSet::new();
     let mut failing = false;
     loop {
@@ -59,12 +66,12 @@ pub async fn serve(listener: TcpListener, router: Router, most: usize, shutdown:
         match accepted {
             Ok((stream, _)) => {
                 failing = false;
-                match Arc::clone(&slots).try_acquire_owned() {
-                    Ok(slot) => drop(connections.spawn(connection(stream, router.clone(), slot, shutdown.clone()))),
-                    Err(_) => {
-                        counter!(API_CONNECTIONS_REFUSED).increment(1);
-                        // Whoever does not take the answer loses nothing but that.
-                        let _ = refuse(stream, most);
+                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                    connections.spawn(connection(stream, serving.clone(), router.clone(), slot, shutdown.clone()));
+                } else {
+                    counter!(API_CONNECTIONS_REFUSED).increment(1);
+                    if let Ok(slot) = Arc::clone(&spare_slots).try_acquire_owned() {
+                        connections.spawn(connection(stream, answering.clone(), spare.clone(), slot, shutdown.clone()));
                     }
                 }
             }
@@ -86,17 +93,17 @@ pub async fn serve(listener: TcpListener, router: Router, most: usize, shutdown:
 }
 
 /// One connection to its end.
-async fn connection(stream: TcpStream, router: Router, slot: OwnedSemaphorePermit, shutdown: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    http: http1::Builder,
+    router: Router,
+    slot: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+) {
     gauge!(API_CONNECTIONS).increment(1.0);
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(WRITE_BOUND));
-    let mut serving = std::pin::pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_BOUND)
-            .max_buf_size(HEAD_SIZE)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-    );
+    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = shutdown.cancelled() => {
@@ -109,23 +116,6 @@ async fn connection(stream: TcpStream, router: Router, slot: OwnedSemaphorePermi
     }
     gauge!(API_CONNECTIONS).decrement(1.0);
     drop(slot);
-}
-
-/// Says without waiting that there are too many connections.
-fn refuse(stream: TcpStream, most: usize) -> io::Result<()> {
-    let mut stream = stream.into_std()?;
-    // A request that is left unread would reset the connection, and the answer with it.
-    let _ = stream.read(&mut [0; HEAD_SIZE]);
-    let body = format!(
-        "{{\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"the API serves {most} connections at once, and all are in use; \
-         try again in a moment\"}}"
-    );
-    write!(
-        stream,
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
 }
 
 /// Whether accepting failed for a client that went away meanwhile.
