@@ -237,7 +237,7 @@ fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
 fn ask_sources(requests: &PollRequests) -> AskSources {
     let requests = requests.clone();
     // Of what another writer knows already this one must miss nothing.
-    Box::new(move || requests.request_everything())
+    Box::new(move || requests.request_everything_at_leisure())
 }
 
 fn look_early(looks: &EarlyLooks, instance: &str) -> LookEarly {

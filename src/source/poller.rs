@@ -146,7 +146,7 @@ impl<C: Content> Poller<C> {
                 tokio::select! {
                     requested = requested(&mut requests, self.covered) => {
                         let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
-                        if !rests || requested.everything > self.covered.latest {
+                        if !rests || requested.urgent > self.covered.latest {
                             break;
                         }
                         // The registry asked for rest. The schedule can wait, and the other sources need not wait for this one: what

@@ -18,6 +18,8 @@ pub struct Requested {
     pub latest: u64,
     /// The number of the latest request for everything.
     pub everything: u64,
+    /// The number of the latest request that somebody waits for: a registry that asked for rest is asked all the same.
+    pub urgent: u64,
 }
 
 /// "Look again": a number that only grows. Ticks, reloads and signals raise it; every poller watches it.
@@ -44,9 +46,14 @@ impl PollRequests {
         self.raise(|_| {})
     }
 
-    /// Asks every source for everything: what somebody waits for must not depend on what a cheaper poll can't see, like deletions. The
-    /// number is one as of [`PollRequests::request`].
+    /// Asks every source for everything, for somebody who waits: what they get must not depend on what a cheaper poll can't see, like
+    /// deletions. The number is one as of [`PollRequests::request`].
     pub fn request_everything(&self) -> u64 {
+        self.raise(|requested| (requested.everything, requested.urgent) = (requested.latest, requested.latest))
+    }
+
+    /// The same, where nobody waits: a registry that asked for rest has it.
+    pub fn request_everything_at_leisure(&self) -> u64 {
         self.raise(|requested| requested.everything = requested.latest)
     }
 
@@ -183,7 +190,8 @@ mod tests {
         let requests = PollRequests::new();
         let (one, two) = (requests.subscribe(), requests.clone().subscribe());
         assert_eq!((requests.request(), requests.request_everything(), requests.request()), (1, 2, 3));
-        let requested = Requested { latest: 3, everything: 2 };
+        assert_eq!(requests.request_everything_at_leisure(), 4);
+        let requested = Requested { latest: 4, everything: 4, urgent: 2 };
         assert_eq!((*one.borrow(), *two.borrow()), (requested, requested));
     }
 

@@ -479,15 +479,17 @@ async fn reloads_in_a_loop_are_a_few_polls_and_each_is_answered() {
 }
 
 #[tokio::test]
-async fn a_registry_that_asks_for_rest_is_left_alone_by_the_schedule_but_not_by_a_reload() {
+async fn a_registry_that_asks_for_rest_is_left_alone_but_for_a_reload() {
     let mut fixture = SteeredFixture::start(SOON);
     let busy = |rest| Err(Fault::Status { status: 503, meaning: "busy".to_owned(), retry_after: Some(rest) });
     fixture.answered(busy(DAY)).await;
     fixture.state(polled).await;
-    let tick = fixture.requests.request();
-    let state = fixture.state(|state| state.answered == tick).await;
-    assert!(state.status.error.is_some(), "the other sources need not wait for it: its failure stands");
-    assert!(fixture.polls.try_recv().is_err(), "nothing was asked");
+    for asks in [PollRequests::request, PollRequests::request_everything_at_leisure] {
+        let tick = asks(&fixture.requests);
+        let state = fixture.state(|state| state.answered == tick).await;
+        assert!(state.status.error.is_some(), "the other sources need not wait for it: its failure stands");
+        assert!(fixture.polls.try_recv().is_err(), "nothing was asked");
+    }
 
     let request = fixture.requests.request_everything();
     let (rest, began) = (Duration::from_millis(200), Instant::now());
