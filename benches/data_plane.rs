@@ -15,9 +15,9 @@ use common::open_loop::{Load, Outcome, Requests};
 use common::site::{Blast, MASTERS, Masters, PAYLOAD, Site, node, nodes};
 use common::{PATIENCE, haproxies};
 use mapsmith::haproxy::MapClient;
-use mapsmith::model::EntryMap;
-use mapsmith::plan::map::Memory;
-use mapsmith::plan::{CostModel, Deviation, HaproxyVersion, MapPlan, plan_map};
+use mapsmith_core::EntryMap;
+use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::{CostModel, Deviation, HaproxyVersion, MapPlan, plan_map};
 use mapsmith::reconcile::apply::{self, Timings};
 
 const ENTRIES: usize = 100_000;

@@ -27,7 +27,7 @@ use common::{Daemon, Gateway, PATIENCE, haproxies, processor};
 use jiff::Timestamp;
 use mapsmith::haproxy::MapName;
 use mapsmith::haproxy::codec::{Batches, Payloads};
-use mapsmith::model::EntryMap;
+use mapsmith_core::EntryMap;
 use serde_json::Value;
 use stand_in::StandIns;
 
@@ -75,9 +75,9 @@ impl Fleet {
         let folder = tempfile::tempdir()?;
         let map = folder.path().join("n.map");
         let mut text = Vec::new();
-        mapsmith::model::map_file::print(
+        mapsmith_core::map_file::print(
             entries,
-            &mapsmith::model::map_file::Header { revision: 0, writer: None },
+            &mapsmith_core::map_file::Header { revision: 0, writer: None },
             [],
             &mut text,
         )?;

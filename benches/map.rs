@@ -14,9 +14,9 @@ use common::maps::{PAYLOAD, Registry, changed, median, nodes};
 use common::{Daemon, Gateway, PATIENCE, haproxies, processor};
 use mapsmith::haproxy::codec::Payloads;
 use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
-use mapsmith::model::{EntryMap, RuntimeAddress};
-use mapsmith::plan::map::Memory;
-use mapsmith::plan::{CostModel, Deviation, HaproxyVersion, MapPlan, plan_map};
+use mapsmith_core::{EntryMap, RuntimeAddress};
+use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::{CostModel, Deviation, HaproxyVersion, MapPlan, plan_map};
 use mapsmith::reconcile::apply::{self, Timings};
 
 /// How often a figure is taken; the median is shown.
@@ -46,9 +46,9 @@ fn main() -> anyhow::Result<()> {
 fn gateway(binary: &Path, entries: usize) -> anyhow::Result<Gateway> {
     let prepare = |root: &Path| {
         let mut map = Vec::new();
-        mapsmith::model::map_file::print(
+        mapsmith_core::map_file::print(
             &nodes(entries, 0),
-            &mapsmith::model::map_file::Header { revision: 0, writer: None },
+            &mapsmith_core::map_file::Header { revision: 0, writer: None },
             [],
             &mut map,
         )?;

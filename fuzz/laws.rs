@@ -12,12 +12,12 @@ use mapsmith::haproxy::reply::ReplyError;
 use mapsmith::haproxy::server_command::{self, BackendName, ServerCommand, ServerPath, ServerState};
 use mapsmith::haproxy::table::{self, Row, Rows, TableName, TableSize};
 use mapsmith::haproxy::{MapName, codec, command, reply, server_reply};
-use mapsmith::model::map_file::{Header, MapFile};
-use mapsmith::model::name::{self, MAX_BYTES};
-use mapsmith::model::server::{Server, ServerAddress, ServerOptions};
-use mapsmith::model::server_list::{Host, ListedServer, RawServer, Repeats, ServerListBuilder};
-use mapsmith::model::{EntryMap, EntryMapBuilder, Illegal, ObservedServers, Rejections, ServerList, map_file};
-use mapsmith::plan::HaproxyVersion;
+use mapsmith_core::map_file::{Header, MapFile};
+use mapsmith_core::names::{self, MAX_BYTES};
+use mapsmith_core::server::{Server, ServerAddress, ServerOptions};
+use mapsmith_core::server::list::{Host, ListedServer, RawServer, Repeats, ServerListBuilder};
+use mapsmith_core::{EntryMap, EntryMapBuilder, Illegal, ObservedServers, Rejections, ServerList, map_file};
+use mapsmith_core::plan::HaproxyVersion;
 use mapsmith::settings::{Place, PollSchedule, Problem, Settings, SettingsError, Source};
 use mapsmith::source::{self, Fault};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -544,7 +544,7 @@ fn compare(entries: &EntryMap, rejections: &Rejections, rows: &Plain, source: &S
         if let (Some(node), Some(master)) = (node.as_str(), master.as_str()) {
             let master = source.masters.get(master).map_or(master, String::as_str);
             let node = node.to_ascii_lowercase();
-            if name::check_key(&node).is_ok() && name::check_value(master).is_ok() {
+            if names::check_key(&node).is_ok() && names::check_value(master).is_ok() {
                 legal.entry(node).or_default().push(master);
             }
         }
@@ -579,7 +579,7 @@ pub fn names(text: &[u8]) {
     let (key, value) = text.split_once('|').unwrap_or((text, text));
     let mut builder = EntryMapBuilder::new();
     let legal = builder.push(key, value).is_ok();
-    assert_eq!(legal, name::check_key(key).is_ok() && name::check_value(value).is_ok());
+    assert_eq!(legal, names::check_key(key).is_ok() && names::check_value(value).is_ok());
     if legal {
         harmless(key);
         harmless(value);

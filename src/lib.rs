@@ -12,16 +12,10 @@
 
 pub mod app;
 pub mod cli;
-pub mod damp;
-pub mod desire;
-pub mod guard;
 pub mod haproxy;
 pub mod heartbeat;
 pub mod http;
-pub mod model;
-pub mod plan;
 pub mod reconcile;
-pub mod references;
 pub mod settings;
 pub mod source;
 pub mod store;

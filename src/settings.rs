@@ -14,9 +14,9 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
-use crate::guard::Limits;
-use crate::model::{RuntimeAddress, name, server};
-use crate::references::{Action, Actions};
+use mapsmith_core::desired::guard::Limits;
+use mapsmith_core::{RuntimeAddress, names, server};
+use mapsmith_core::desired::references::{Action, Actions};
 
 pub mod backend;
 mod schedule;
@@ -559,7 +559,7 @@ impl Settings {
 fn names<'a>(section: &str, names: impl Iterator<Item = &'a String>, problems: &mut Vec<String>) {
     let mut seen = BTreeSet::new();
     for name in names {
-        if name::check_key(name).is_err() {
+        if names::check_key(name).is_err() {
             problems.push(format!("{section}: {name:?} is no name: 1 to 255 bytes without white space"));
         }
         if !seen.insert(name) {
@@ -620,7 +620,7 @@ impl Source {
             problem("timeout and max_bytes must not be 0".to_owned());
         }
         for (registry, haproxy) in &self.masters {
-            if let Err(reason) = name::check_value(haproxy) {
+            if let Err(reason) = names::check_value(haproxy) {
                 problem(format!("masters.{registry:?}: {reason}"));
             }
         }

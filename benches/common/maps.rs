@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mapsmith::model::{EntryMap, EntryMapBuilder};
+use mapsmith_core::{EntryMap, EntryMapBuilder};
 
 /// The settings' default payload, in bytes.
 pub const PAYLOAD: usize = 15 * 1024;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use mapsmith::haproxy::codec::Payloads;
 use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
-use mapsmith::model::{EntryMap, EntryMapBuilder, RuntimeAddress};
+use mapsmith_core::{EntryMap, EntryMapBuilder, RuntimeAddress};
 
 use super::PATIENCE;
 
@@ -167,7 +167,7 @@ impl Drop for Site {
 
 fn write_map(path: &Path, map: &EntryMap) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    mapsmith::model::map_file::print(map, &mapsmith::model::map_file::Header { revision: 0, writer: None }, [], &mut text)?;
+    mapsmith_core::map_file::print(map, &mapsmith_core::map_file::Header { revision: 0, writer: None }, [], &mut text)?;
     fs::write(path.with_extension("new"), text)?;
     Ok(fs::rename(path.with_extension("new"), path)?)
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::DECIDER;
-use crate::desire::{self, SourceView};
+use mapsmith_core::desired::{self, SourceView};
 use crate::haproxy::MapClient;
 use crate::heartbeat::Heartbeats;
 use crate::http::Control;
@@ -22,13 +22,13 @@ use crate::http::dto::{
     ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource, StatusReport,
 };
 use crate::http::error::ApiError;
-use crate::model::revision::RevisionSummary;
-use crate::model::status::{InstanceState, SourceStatus, milliseconds};
-use crate::model::{DesiredServers, HeldChange, OverrideChange, Overrides, Pin, ServerList, SourceState};
+use mapsmith_core::revision::RevisionSummary;
+use mapsmith_core::status::{InstanceState, SourceStatus, milliseconds};
+use mapsmith_core::{DesiredServers, HeldChange, OverrideChange, Overrides, Pin, ServerList, SourceState};
 use crate::reconcile::decide::{Approval, Decision};
 use crate::reconcile::decide_servers::ServerDecision;
 use crate::reconcile::instance::InstanceReport;
-use crate::references::Targets;
+use mapsmith_core::desired::references::Targets;
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
 use crate::store::Keeper;
@@ -322,7 +322,7 @@ fn changes_in_words(changes: &[RevisionSummary]) -> String {
 impl Control for Gateway {
     fn status(&self) -> StatusReport {
         let decision = self.decision.borrow().clone();
-        let load = |entries: &crate::model::EntryMap| -> Vec<MasterLoad> {
+        let load = |entries: &mapsmith_core::EntryMap| -> Vec<MasterLoad> {
             entries.load().into_iter().map(|(master, nodes)| MasterLoad { master: master.to_owned(), nodes }).collect()
         };
         StatusReport {
@@ -464,7 +464,7 @@ impl Control for Gateway {
                 snapshot: state.snapshot.as_ref(),
             })
             .collect();
-        let origin = desire::origin(&views, &node);
+        let origin = desired::origin(&views, &node);
         let said = origin.and_then(|source| source.snapshot?.entries.get(&node));
         let pin = decision.overrides.pin(&node).cloned();
         let drained = said.filter(|_| pin.is_none()).and_then(|master| decision.overrides.drain(master)).cloned();

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::haproxy::{MapClient, MapName};
 use crate::heartbeat::{self, Heartbeats};
 use crate::http;
-use crate::model::SourceState;
+use mapsmith_core::SourceState;
 use crate::reconcile::decide::{Decider, Inputs};
 use crate::reconcile::decide_servers::{ServerDecider, ServerDecision};
 use crate::reconcile::instance::Instance;

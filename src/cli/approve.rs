@@ -8,7 +8,7 @@ use reqwest::Method;
 use super::remote::{Connection, NOTHING};
 use super::{Form, GOOD, print};
 use crate::http::dto::ApproveRequest;
-use crate::model::HeldChange;
+use mapsmith_core::HeldChange;
 
 pub(super) async fn approve(connection: Connection, id: Option<String>, form: Form) -> anyhow::Result<u8> {
     let id = match id {

@@ -12,17 +12,17 @@ use serde::Serialize;
 use super::local::{overrides, poll_all, poll_lists, shown};
 use super::output::{Colour, counted, paint};
 use super::{FAILED, Form, GOOD, print};
-use crate::desire::{self, SourceView};
+use mapsmith_core::desired::{self, SourceView};
 use crate::haproxy::{Level, MapClient, MapCounters, MapKind, MapName, ServersClient};
 use crate::http::Token;
-use crate::model::status::{BackendStatus, SourceStatus};
-use crate::model::{EntryMap, ObservedServers, Overrides, Revision, ServerList, SourceState};
+use mapsmith_core::status::{BackendStatus, SourceStatus};
+use mapsmith_core::{EntryMap, ObservedServers, Overrides, Revision, ServerList, SourceState};
 use crate::reconcile::apply::read_back;
 use crate::reconcile::decide::Decision;
 use crate::reconcile::decide_servers::ServerDecider;
 use crate::reconcile::map_file::MapFileKeeper;
 use crate::reconcile::resolve::SystemLookup;
-use crate::references::Targets;
+use mapsmith_core::desired::references::Targets;
 use crate::settings::{self, Backend, Settings};
 
 /// How many masters without a backend or server are named.
@@ -73,7 +73,7 @@ pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> 
         .map(|state| SourceView { name: &state.status.name, required: state.status.required, snapshot: state.snapshot.as_ref() })
         .collect();
     // Without the sources the masters of the map in force are looked for: they should be there all the same.
-    let entries = desire::merge(&views).unwrap_or_else(|_| {
+    let entries = desired::merge(&views).unwrap_or_else(|_| {
         let file = MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
         Arc::new(file.entries)
     });

@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use crate::haproxy::{MapClient, MapName};
-use crate::model::status::{PollReport, milliseconds};
-use crate::model::{Content, Overrides, ServerList, Snapshot, SourceState};
-use crate::references::Targets;
+use mapsmith_core::status::{PollReport, milliseconds};
+use mapsmith_core::{Content, Overrides, ServerList, Snapshot, SourceState};
+use mapsmith_core::desired::references::Targets;
 use crate::settings::{self, Settings};
 use crate::source::{self, Extent, Source, SourceError};
 use crate::store::{SqliteStore, StoreError};

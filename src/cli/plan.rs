@@ -11,15 +11,15 @@ use serde::Serialize;
 use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, table};
 use super::{CHANGES, FAILED, Form, GOOD, HELD, print};
-use crate::desire::{self, SourceView};
-use crate::guard;
+use mapsmith_core::desired::{self, SourceView};
+use mapsmith_core::desired::guard;
 use crate::haproxy::{MapClient, MapName};
-use crate::model::EntryMap;
-use crate::model::map_file::MapFile;
-use crate::model::revision::{ChangeCounts, RouteChange};
-use crate::plan::cost::HaproxyVersion;
-use crate::plan::map::Memory;
-use crate::plan::{CostModel, Diff, MapPlan, plan_map};
+use mapsmith_core::EntryMap;
+use mapsmith_core::map_file::MapFile;
+use mapsmith_core::revision::{ChangeCounts, RouteChange};
+use mapsmith_core::plan::cost::HaproxyVersion;
+use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
 use crate::reconcile::apply;
 use crate::reconcile::decide::judge_references;
 use crate::reconcile::map_file::MapFileKeeper;
@@ -64,7 +64,7 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
         .map(|state| SourceView { name: &state.status.name, required: state.status.required, snapshot: state.snapshot.as_ref() })
         .collect();
     let errors = errors(&states);
-    let Ok(merged) = desire::merge(&views) else {
+    let Ok(merged) = desired::merge(&views) else {
         bail!("there is nothing to plan with, for a required source gave no answer:\n  {}", errors.join("\n  "));
     };
     let found = MapFileKeeper::new(settings.map.file()).peek()?;
@@ -77,7 +77,7 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
     let mut change = Diff::between(&said, &merged);
     let kept = change.keep(|at| merged.is_disputed(at));
     let merged = Diff::settle(&kept, &said, &merged);
-    let after = desire::overrides::apply(&merged, &overrides(&settings).await?.at(Timestamp::now())).entries;
+    let after = desired::overrides::apply(&merged, &overrides(&settings).await?.at(Timestamp::now())).entries;
     let diff = Diff::between(&before, &after);
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let instances = join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after))).await;

@@ -10,9 +10,9 @@ use super::output::{Colour, ago, counted, paint, steps, table};
 use super::remote::{Connection, NOTHING};
 use super::{FAILED, Form, GOOD, HELD, print};
 use crate::http::dto::{ReferencesReport, StatusReport};
-use crate::model::learned::LearnedStatus;
-use crate::model::status::{BackendStatus, InstanceState, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus};
-use crate::model::{DrainedMaster, HeldChange, RejectedRows};
+use mapsmith_core::learned::LearnedStatus;
+use mapsmith_core::status::{BackendStatus, InstanceState, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus};
+use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 
 pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result<u8> {
     let report: StatusReport = connection.ask(Method::GET, &["v1", "status"], None, NOTHING, Duration::ZERO).await?.good()?;

@@ -16,7 +16,7 @@ use super::reply::{self, Glance, ReplyError};
 use super::server_command::{self, Refusal, ServerCommand, ServerPath};
 use super::server_reply;
 use super::table::{self, Row, Rows, TableName, TableSize};
-use crate::model::{EntryMap, ObservedServers, RuntimeAddress};
+use mapsmith_core::{EntryMap, ObservedServers, RuntimeAddress};
 use crate::settings;
 
 mod screen;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::codec;
-use crate::model::status::ProcessInfo;
+use mapsmith_core::status::ProcessInfo;
 
 /// Why an answer is no success.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use super::codec;
 use super::reply::ReplyError;
-use crate::model::server::{Server, ServerAddress, is_legal_name};
+use mapsmith_core::server::{Server, ServerAddress, is_legal_name};
 
 /// The last command of each line: its answer shows that the line's answer is whole, whatever stands before it.
 pub const END: &str = "show cli level";
@@ -484,7 +484,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::server::ServerOptions;
+    use mapsmith_core::server::ServerOptions;
 
     fn at(server: &str) -> ServerPath {
         ServerPath::new("b", server).unwrap()

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::codec;
 use super::reply::ReplyError;
-use crate::model::ObservedServers;
-use crate::model::server::{AdminState, ObservedServer};
+use mapsmith_core::ObservedServers;
+use mapsmith_core::server::{AdminState, ObservedServer};
 
 /// `srv_check_state`: a check is configured (HAProxy's `CHK_ST_CONFIGURED`).
 const CHECK_CONFIGURED: u32 = 0x02;

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::reply::ReplyError;
 use super::server_command::IllegalName;
-use crate::model::server::is_legal_name;
+use mapsmith_core::server::is_legal_name;
 
 /// The longest row, in bytes: HAProxy's own buffer bounds a key, which may be four times as long when escaped.
 const LONGEST_ROW: usize = 128 * 1024;

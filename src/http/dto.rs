@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::learned::LearnedStatus;
-use crate::model::revision::RevisionSummary;
-use crate::model::status::{
+use mapsmith_core::learned::LearnedStatus;
+use mapsmith_core::revision::RevisionSummary;
+use mapsmith_core::status::{
     ApplyReport, BackendStatus, InstanceState, InstanceStatus, KeptNodes, MapFileStatus, PollReport, ServersState, SourceStatus,
     StepTiming,
 };
-use crate::model::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin, RejectedRow, RejectedRows};
-use crate::references::{Action, Dangling};
+use mapsmith_core::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin, RejectedRow, RejectedRows};
+use mapsmith_core::desired::references::{Action, Dangling};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use super::dto::{
 };
 use super::error::{ApiError, status_of};
 use super::{Control, LONGEST_WAIT};
-use crate::model::{DrainedMaster, HeldChange, OverrideChange, Pin, name};
+use mapsmith_core::{DrainedMaster, HeldChange, OverrideChange, Pin, names};
 
 type Shared = State<Arc<dyn Control>>;
 type Wait = Result<Query<WaitQuery>, QueryRejection>;
@@ -85,12 +85,12 @@ pub(super) async fn explain(State(control): Shared, node: Name) -> Result<Json<E
 
 fn legal_node(node: Name) -> Result<String, ApiError> {
     let Path(node) = node.map_err(|error| ApiError::BadRequest(error.body_text()))?;
-    name::check_key(&node).map_err(|reason| ApiError::BadRequest(format!("{node:?} can be no node: {reason}")))?;
+    names::check_key(&node).map_err(|reason| ApiError::BadRequest(format!("{node:?} can be no node: {reason}")))?;
     Ok(node)
 }
 
 fn legal_master(master: String) -> Result<String, ApiError> {
-    match name::check_value(&master) {
+    match names::check_value(&master) {
         Ok(()) => Ok(master),
         Err(reason) => Err(ApiError::BadRequest(format!("{master:?} can be no master: {reason}"))),
     }

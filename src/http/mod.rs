@@ -9,7 +9,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
-use crate::model::{HeldChange, OverrideChange, Overrides, Pin};
+use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin};
 
 mod access;
 mod body;

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::haproxy::{MapClient, RuntimeError};
-use crate::model::EntryMap;
-use crate::model::revision::ChangeCounts;
-use crate::model::status::StepTiming;
-use crate::plan::{Deviation, Edit, EditCounts, ReadBack};
+use mapsmith_core::EntryMap;
+use mapsmith_core::revision::ChangeCounts;
+use mapsmith_core::status::StepTiming;
+use mapsmith_core::plan::{Deviation, Edit, EditCounts, ReadBack};
 
 /// Why a change was not brought to its end. The live map is as it was, or, where single commands failed, partly changed
 /// towards the wanted map; a full read-back follows either way.

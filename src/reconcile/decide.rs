@@ -24,14 +24,14 @@ use tokio::sync::oneshot;
 use super::map_file::{Check, MapFileError, MapFileKeeper, WriteError, WriterState, state_of};
 use super::rows::RowScreen;
 use super::{Change, Wanted};
-use crate::desire::{self, SourceView, overrides as desired_overrides};
-use crate::guard::{Flapping, Limits, Window};
-use crate::model::map_file::{MapFile, Writer};
-use crate::model::revision::{RevisionLog, RevisionSummary};
-use crate::model::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
-use crate::model::{EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState};
-use crate::plan::{Deviation, Diff};
-use crate::references::{Actions, Dangling, Targets};
+use mapsmith_core::desired::{self, SourceView, overrides as desired_overrides};
+use mapsmith_core::desired::guard::{Flapping, Limits, Window};
+use mapsmith_core::map_file::{MapFile, Writer};
+use mapsmith_core::revision::{RevisionLog, RevisionSummary};
+use mapsmith_core::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
+use mapsmith_core::{EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState};
+use mapsmith_core::plan::{Deviation, Diff};
+use mapsmith_core::desired::references::{Actions, Dangling, Targets};
 use crate::telemetry::{
     CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_HEALED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES,
     MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
@@ -387,7 +387,7 @@ impl Decider {
         (self.let_through, self.release) = (None, None);
         self.decision.considered = sources.iter().map(|state| state.answered).min().unwrap_or(0);
         self.decision.overrides = Arc::clone(&overrides);
-        match desire::merge(&views) {
+        match desired::merge(&views) {
             Err(waiting) => {
                 self.decision.waiting_for = waiting;
                 if let (None, Some(accepted)) = (&self.foreign, self.accepted.clone()) {
@@ -611,7 +611,7 @@ impl Decider {
             counter!(MAP_CHANGES, "kind" => kind).increment(count as u64);
         }
         self.log
-            .push(summary, diff.changes(before, &revision.entries).take(crate::model::revision::REMEMBERED_CHANGES).collect());
+            .push(summary, diff.changes(before, &revision.entries).take(mapsmith_core::revision::REMEMBERED_CHANGES).collect());
     }
 
     fn hold(&mut self, mut held: HeldChange) {

@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::decide::{Approval, ApprovalError, Decision};
 use super::resolve::{Lookup, Resolver};
-use crate::damp::Damper;
-use crate::desire::servers::{self, Resolved};
-use crate::guard::{self, Accepted, Limits, Proposal, Subject, Window};
+use mapsmith_core::desired::damping::Damper;
+use mapsmith_core::desired::servers::{self, Resolved};
+use mapsmith_core::desired::guard::{self, Accepted, Limits, Proposal, Subject, Window};
 use crate::heartbeat;
-use crate::model::server::{LastGoodList, Manage, ServerOptions};
-use crate::model::server_list::{Host, LeftOut};
-use crate::model::status::{BackendStatus, LeavingServer};
-use crate::model::{DesiredBackend, DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState};
+use mapsmith_core::server::{LastGoodList, Manage, ServerOptions};
+use mapsmith_core::server::list::{Host, LeftOut};
+use mapsmith_core::status::{BackendStatus, LeavingServer};
+use mapsmith_core::{DesiredBackend, DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState};
 use crate::settings::{Backend, Listing, Settings};
 use crate::telemetry::{BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_LEFT_OUT, BACKEND_SERVERS, GUARD_HOLDS};
 

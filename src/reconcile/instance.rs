@@ -19,11 +19,11 @@ use super::servers::ServerKeeper;
 use super::{AskSources, Wanted};
 use crate::haproxy::{Glance, Level, MapClient, MapCounters, MapName, ReplyError, RuntimeError};
 use crate::heartbeat;
-use crate::model::status::{ApplyReport, DriftKind, InstanceState, InstanceStatus, ProcessInfo, Strategy};
-use crate::model::{LearnedRoute, Revision};
-use crate::plan::cost::EditCounts;
-use crate::plan::map::Memory;
-use crate::plan::{CostModel, Deviation, Edit, HaproxyVersion, MapPlan, plan_map};
+use mapsmith_core::status::{ApplyReport, DriftKind, InstanceState, InstanceStatus, ProcessInfo, Strategy};
+use mapsmith_core::{LearnedRoute, Revision};
+use mapsmith_core::plan::cost::EditCounts;
+use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::{CostModel, Deviation, Edit, HaproxyVersion, MapPlan, plan_map};
 use crate::settings;
 use crate::telemetry::{
     APPLY_DURATION, APPLY_FAILURES, DRIFT_HEALED, INSTANCE_IN_STEP, INSTANCE_REVISION_HELD, INSTANCE_REVISION_WANTED, INSTANCE_UP,

@@ -19,8 +19,8 @@ use super::LookEarly;
 use super::rest::{self, Rest};
 use crate::haproxy::table::Row;
 use crate::haproxy::{IllegalName, RuntimeError, TableClient, TableName};
-use crate::model::learned::{LearnedStatus, Settled};
-use crate::model::{EntryMap, LearnedRoute, Overrides, name};
+use mapsmith_core::learned::{LearnedStatus, Settled};
+use mapsmith_core::{EntryMap, LearnedRoute, Overrides, names};
 use crate::settings;
 use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_LEFT_OUT, LEARNED_OLDEST_AGE, LEARNED_ROUTES};
 
@@ -179,7 +179,7 @@ impl LearnedTable {
         let mut rows = Rows::default();
         let mut masters = FxHashSet::default();
         let each = |row: Row| {
-            let node = String::from_utf8(row.key).ok().filter(|node| name::check_key(node).is_ok());
+            let node = String::from_utf8(row.key).ok().filter(|node| names::check_key(node).is_ok());
             match (node, row.server) {
                 (Some(_), Some(_)) if rows.routes.len() == self.max => rows.unread += 1,
                 (Some(node), Some(master)) => {
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn an_operators_order_counts_more_than_what_was_learned() {
         let mut overrides = Overrides::default();
-        let pin = |node: &str, master: &str| crate::model::Pin {
+        let pin = |node: &str, master: &str| mapsmith_core::Pin {
             node: node.to_owned(),
             master: master.to_owned(),
             since: Timestamp::UNIX_EPOCH,
@@ -291,7 +291,7 @@ mod tests {
         };
         overrides.add_pin(pin("pinned", "m1")).unwrap();
         overrides.add_pin(pin("kept", "m2")).unwrap();
-        let drained = crate::model::DrainedMaster { master: "m2".to_owned(), to: None, since: Timestamp::UNIX_EPOCH };
+        let drained = mapsmith_core::DrainedMaster { master: "m2".to_owned(), to: None, since: Timestamp::UNIX_EPOCH };
         overrides.add_drain(drained).unwrap();
         for (node, learned, mapped, settled) in [
             ("pinned", "m3", "m1", Some(Settled::Overridden)),

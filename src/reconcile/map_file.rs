@@ -14,9 +14,9 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use crate::model::map_file::{self, Header, MapFile, Writer};
-use crate::model::{EntryMap, Revision};
-use crate::plan::Diff;
+use mapsmith_core::map_file::{self, Header, MapFile, Writer};
+use mapsmith_core::{EntryMap, Revision};
+use mapsmith_core::plan::Diff;
 
 mod attributes;
 

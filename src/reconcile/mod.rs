@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::model::{LearnedRoute, Overrides, Revision};
-use crate::plan::Deviation;
+use mapsmith_core::{LearnedRoute, Overrides, Revision};
+use mapsmith_core::plan::Deviation;
 
 pub mod apply;
 pub mod decide;

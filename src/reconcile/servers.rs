@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use crate::haproxy::server_command::{self, BackendName, IllegalName, ServerCommand, ServerPath, ServerState};
 use crate::haproxy::{RuntimeError, ServersClient};
-use crate::model::server::ServerAddress;
-use crate::model::status::{LISTED_SERVERS, ServersState, ServersStatus};
-use crate::model::{DesiredServers, ObservedServers, Revision};
-use crate::plan::HaproxyVersion;
-use crate::plan::servers::{Memory, Phase, Refusal, Removing, ServerPlan, ServerStep, plan_servers};
-use crate::references::Targets;
+use mapsmith_core::server::ServerAddress;
+use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
+use mapsmith_core::{DesiredServers, ObservedServers, Revision};
+use mapsmith_core::plan::HaproxyVersion;
+use mapsmith_core::plan::servers::{Memory, Phase, Refusal, Removing, ServerPlan, ServerStep, plan_servers};
+use mapsmith_core::desired::references::Targets;
 use crate::settings;
 use crate::telemetry::{SERVER_REFUSALS, SERVER_STEPS, SERVERS_BY_HAND, SERVERS_IN_STEP, SERVERS_NEED_RELOAD, SERVERS_REMOVING};
 

@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::units::duration;
 use super::{FileFormat, Source, SourceKind, thirty_seconds};
-use crate::damp::Pace;
-use crate::guard::Limit;
-use crate::model::server::{Manage, ServerOptions, is_legal_name};
-use crate::model::server_list::{RawServer, Repeats, ServerList, ServerListBuilder, parse_address};
+use mapsmith_core::desired::damping::Pace;
+use mapsmith_core::desired::guard::Limit;
+use mapsmith_core::server::{Manage, ServerOptions, is_legal_name};
+use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder, parse_address};
 
 /// `[[backend]]`: a backend of HAProxy whose servers are kept right. Exactly one of `servers`, `from` and `masters` says which
 /// servers these are; see [`Backend::listing`].

@@ -291,7 +291,7 @@ fn backends_take_their_servers_from_a_list_a_source_or_the_map() {
         (pace.debounce, pace.max_delay, pace.hold),
         (Duration::from_secs(1), Duration::from_secs(15), Duration::from_secs(90))
     );
-    use crate::references::{Action, Actions};
+    use mapsmith_core::desired::references::{Action, Actions};
     assert_eq!(settings.references, Actions { unknown: Action::LeaveOut, not_ready: Action::Hold });
 }
 
@@ -424,7 +424,7 @@ fn what_a_person_means_is_taken_or_is_told_how_to_be_written() {
         let message = load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap_err();
         assert!(message.contains("line 12: guard.max_removed: ") && message.contains(told), "{value}: {message}");
     }
-    for (value, limit) in [("20", crate::guard::Limit::Entries(20)), ("\"20 %\"", crate::guard::Limit::Percent(20.0))] {
+    for (value, limit) in [("20", mapsmith_core::desired::guard::Limit::Entries(20)), ("\"20 %\"", mapsmith_core::desired::guard::Limit::Percent(20.0))] {
         assert_eq!(load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap().guard.max_removed, limit);
     }
     let message = load(&format!("{SMALL}[schedule]\npoll = 60\nverify = \"90\""), &[]).unwrap_err();

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use rustc_hash::FxHashMap;
 
 use super::format::Rows;
-use crate::model::entry_map::Repeated;
-use crate::model::{Content, EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot, name};
+use mapsmith_core::node_map::Repeated;
+use mapsmith_core::{Content, EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot, names};
 
 /// How a registry's names become HAProxy's.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Collector {
             Err(reason) => {
                 self.rejections.push(node, reason);
                 if let Some(withdrawn) = &mut self.withdrawn
-                    && name::check_key(node).is_ok()
+                    && names::check_key(node).is_ok()
                 {
                     withdrawn.push(node.to_owned());
                 }

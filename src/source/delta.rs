@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use super::collector::Collected;
-use crate::model::snapshot::NAMED_REJECTIONS;
-use crate::model::{EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot};
+use mapsmith_core::snapshot::NAMED_REJECTIONS;
+use mapsmith_core::{EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot};
 
 /// The known content with the changed rows over it. A node whose changed row names no legal master is gone and rejected.
 /// Where the changed rows change nothing, the very maps of `current`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::secret::Secret;
 use super::without_mark;
-use crate::model::{Illegal, name};
+use mapsmith_core::{Illegal, names};
 
 /// A source that can't be set up, or a poll that brought no whole answer. The source's name stands beside it in status and logs.
 #[derive(Debug, thiserror::Error)]
@@ -284,7 +284,7 @@ impl fmt::Display for Excerpt {
             return out.write_str("(no text)");
         }
         for character in words.chars().take(EXCERPT_CHARACTERS) {
-            if name::is_invisible(character) {
+            if names::is_invisible(character) {
                 write!(out, "{}", character.escape_default())?;
             } else {
                 write!(out, "{character}")?;

@@ -20,8 +20,8 @@ use super::error::{Fault, SourceError};
 use super::format::{Format, Reader, Rows};
 use super::watch::FileWatch;
 use super::{Extent, Notes, Polled, Source, is_due, signed};
-use crate::model::status::{PollKind, Watch};
-use crate::model::{Rejections, Snapshot};
+use mapsmith_core::status::{PollKind, Watch};
+use mapsmith_core::{Rejections, Snapshot};
 use crate::settings;
 
 /// Between an event and the look at the file: a replacement raises several events.

@@ -8,7 +8,7 @@ use super::error::Fault;
 use super::json::{JsonReader, Shape};
 use super::row::Fields;
 use super::secret::Secret;
-use crate::model::{Content, EntryMap, Rejections};
+use mapsmith_core::{Content, EntryMap, Rejections};
 use crate::settings;
 
 /// What a source's answers are.

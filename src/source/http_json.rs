@@ -17,8 +17,8 @@ use super::error::{Fault, SourceError};
 use super::format::Format;
 use super::http::{self, HttpClient};
 use super::{Extent, Polled, Source, is_due, signed};
-use crate::model::Snapshot;
-use crate::model::status::PollKind;
+use mapsmith_core::Snapshot;
+use mapsmith_core::status::PollKind;
 use crate::settings::{self, SourceKind};
 
 /// A header of an answer and the one that asks whether it still holds.

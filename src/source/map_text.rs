@@ -12,8 +12,8 @@ use super::error::{Excerpt, Fault};
 use super::format::{Format, Reader, Rows};
 use super::secret::Secret;
 use super::without_mark;
-use crate::model::map_file::{self, MapFile};
-use crate::model::{EntryMap, Rejections};
+use mapsmith_core::map_file::{self, MapFile};
+use mapsmith_core::{EntryMap, Rejections};
 
 /// Lines that may be no entries in any file; beyond them a tenth.
 const FORGIVEN: usize = 2;

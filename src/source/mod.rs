@@ -50,8 +50,8 @@ pub use early::EarlyLooks;
 pub use error::{Fault, SourceError};
 pub use schedule::{PollRequests, ScheduleError};
 
-use crate::model::status::{PollKind, Watch};
-use crate::model::{Content, EntryMap, Rejections, ServerList, Snapshot};
+use mapsmith_core::status::{PollKind, Watch};
+use mapsmith_core::{Content, EntryMap, Rejections, ServerList, Snapshot};
 use crate::settings::{self, FileFormat, SourceKind};
 
 /// What a poll brought: always the whole content, however little of it crossed the wire.

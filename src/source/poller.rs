@@ -23,8 +23,8 @@ use super::early::{EarlyLooks, Pace};
 use super::schedule::Requested;
 use super::{Extent, Notes, PollRequests, Polled, Source, SourceError};
 use crate::heartbeat;
-use crate::model::status::{PollKind, PollReport, milliseconds};
-use crate::model::{Content, Illegal, Snapshot, SourceState};
+use mapsmith_core::status::{PollKind, PollReport, milliseconds};
+use mapsmith_core::{Content, Illegal, Snapshot, SourceState};
 use crate::settings;
 use crate::telemetry::{SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION, SOURCE_REJECTED};
 

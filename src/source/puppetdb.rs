@@ -25,8 +25,8 @@ use super::json::{JsonReader, Shape};
 use super::row::Fields;
 use super::secret::Secret;
 use super::{Extent, Notes, Polled, Source, delta, is_due, pql, signed};
-use crate::model::Snapshot;
-use crate::model::status::PollKind;
+use mapsmith_core::Snapshot;
+use mapsmith_core::status::PollKind;
 use crate::settings::{self, SourceKind};
 
 /// Each node's facts name the Puppet Server that sent them last: the master that owns the node.

@@ -10,8 +10,8 @@ use super::json::ERROR_KEYS;
 use super::mend::mend;
 use super::secret::Secret;
 use super::without_mark;
-use crate::model::server_list::{RawServer, Repeats, ServerList, ServerListBuilder};
-use crate::model::{Illegal, Rejections};
+use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder};
+use mapsmith_core::{Illegal, Rejections};
 
 /// The largest list, in bytes, whatever `max_bytes` says: it is held in memory as text and as values.
 const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
@@ -160,7 +160,7 @@ fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::server_list::Host;
+    use mapsmith_core::server::list::Host;
 
     fn read(text: &str) -> Result<(ServerList, Rejections), Fault> {
         let mut reader = ServerFormat.reader(None);

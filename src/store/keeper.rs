@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Fault, Store, StoreError};
 use crate::heartbeat;
-use crate::model::{OverrideChange, Overrides};
+use mapsmith_core::{OverrideChange, Overrides};
 
 /// The longest sleep until a pin's end: the clock may be set meanwhile.
 const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(30);
@@ -159,7 +159,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::model::Pin;
+    use mapsmith_core::Pin;
 
     /// A store in memory that fails when told to.
     #[derive(Default)]

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::SqliteStore;
 use crate::heartbeat;
-use crate::model::DesiredServers;
-use crate::model::server::LastGoodList;
+use mapsmith_core::DesiredServers;
+use mapsmith_core::server::LastGoodList;
 
 /// How long a store that failed is left alone.
 const RETRY: Duration = Duration::from_secs(30);

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::model::{Illegal, OverrideChange, Overrides};
+use mapsmith_core::{Illegal, OverrideChange, Overrides};
 
 pub mod keeper;
 pub mod lists;

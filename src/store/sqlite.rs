@@ -17,8 +17,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use self::lock::Lock;
 use super::{Fault, Store, StoreError};
-use crate::model::server::LastGoodList;
-use crate::model::{DrainedMaster, Illegal, OverrideChange, Overrides, Pin};
+use mapsmith_core::server::LastGoodList;
+use mapsmith_core::{DrainedMaster, Illegal, OverrideChange, Overrides, Pin};
 
 mod lists;
 mod lock;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
-use mapsmith::model::EntryMap;
-use mapsmith::plan::{Edit, EditCounts};
+use mapsmith_core::EntryMap;
+use mapsmith_core::plan::{Edit, EditCounts};
 use mapsmith::reconcile::apply::{self, Timings};
 
 use crate::support::admin_proxy::AdminProxy;

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use mapsmith::plan::HaproxyVersion;
+use mapsmith_core::plan::HaproxyVersion;
 use serde_json::Value;
 
 use crate::support::haproxy::{Binary, Gateway, installed};

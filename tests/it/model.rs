@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
-use mapsmith::model::EntryMap;
-use mapsmith::plan::map::Memory;
-use mapsmith::plan::replay::{Entry, replay};
-use mapsmith::plan::{CostModel, EditCounts, HaproxyVersion, MapPlan, ReadBack, plan_map};
+use mapsmith_core::EntryMap;
+use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::replay::{Entry, replay};
+use mapsmith_core::plan::{CostModel, EditCounts, HaproxyVersion, MapPlan, ReadBack, plan_map};
 use mapsmith::reconcile::apply::{self, Timings};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

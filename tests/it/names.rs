@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mapsmith::model::name::MAX_BYTES;
+use mapsmith_core::names::MAX_BYTES;
 use serde_json::{Value, json};
 
 use crate::support::haproxy::installed;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use mapsmith::haproxy::server_command::{ServerCommand, ServerPath, ServerState};
 use mapsmith::haproxy::{RuntimeClient, ServersClient};
-use mapsmith::model::server::{Manage, ServerAddress, ServerOptions};
-use mapsmith::model::{DesiredBackend, DesiredServers, ObservedServers, Server};
-use mapsmith::plan::HaproxyVersion;
-use mapsmith::plan::servers::replay::Process;
-use mapsmith::plan::servers::{Memory, Refusal, ServerStep, plan_servers};
+use mapsmith_core::server::{Manage, ServerAddress, ServerOptions};
+use mapsmith_core::{DesiredBackend, DesiredServers, ObservedServers, Server};
+use mapsmith_core::plan::HaproxyVersion;
+use mapsmith_core::plan::servers::replay::Process;
+use mapsmith_core::plan::servers::{Memory, Refusal, ServerStep, plan_servers};
 use mapsmith::reconcile::servers::{commands_of, refused};
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -10,7 +10,7 @@ mod tls;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mapsmith::model::{Illegal, Snapshot};
+use mapsmith_core::{Illegal, Snapshot};
 use mapsmith::source::{self, Extent, Polled, Source, SourceError};
 use serde_json::{Value, json};
 use wiremock::MockServer;

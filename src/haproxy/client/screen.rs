@@ -9,7 +9,7 @@ use super::super::command::{self, MapKind};
 use super::super::pace::Pace;
 use super::super::reply::ReplyError;
 use super::{MapClient, RuntimeError, rest};
-use crate::model::name;
+use mapsmith_core::names;
 
 /// A key and value that a map takes only if it takes any: neither an address nor a number.
 const ANY_ROW: &str = "mapsmith-probe";
@@ -60,7 +60,7 @@ impl MapClient {
             listing.feed(&buffer, take).map_err(|error| self.client.refused(line.as_bytes(), error))?;
             buffer.clear();
         }
-        Ok(first.and_then(|key| String::from_utf8(key).ok()).filter(|key| name::check_key(key).is_ok()))
+        Ok(first.and_then(|key| String::from_utf8(key).ok()).filter(|key| names::check_key(key).is_ok()))
     }
 
     /// Which of these rows HAProxy refuses, by position, each with its words. Nothing of it becomes the live map.

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::super::map_file::{Check, MapFileError, MapFileKeeper, WriteError};
-use crate::model::map_file::{Header, MapFile};
-use crate::model::{EntryMap, Revision};
+use mapsmith_core::map_file::{Header, MapFile};
+use mapsmith_core::{EntryMap, Revision};
 
 /// How long one operation may take: a million entries take a second on a slow disk.
 const BOUND: Duration = Duration::from_secs(5);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Decider, Said, between, id_of};
-use crate::guard::{self, Accepted, Flapping, Limits, Proposal};
-use crate::model::revision::ChangeCounts;
-use crate::model::status::{KeptNode, KeptNodes, NAMED_NODES};
-use crate::model::{EntryMap, HeldChange};
-use crate::plan::Diff;
-use crate::references::{Actions, Dangling, Targets};
+use mapsmith_core::desired::guard::{self, Accepted, Flapping, Limits, Proposal};
+use mapsmith_core::revision::ChangeCounts;
+use mapsmith_core::status::{KeptNode, KeptNodes, NAMED_NODES};
+use mapsmith_core::{EntryMap, HeldChange};
+use mapsmith_core::plan::Diff;
+use mapsmith_core::desired::references::{Actions, Dangling, Targets};
 
 /// The most nodes that one line of the log names.
 const LOGGED_NODES: usize = 10;

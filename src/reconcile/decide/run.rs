@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::super::Wanted;
 use super::{Approval, ApprovalError, Decider, Decision};
 use crate::heartbeat;
-use crate::model::{HeldChange, Overrides, SourceState};
-use crate::references::Targets;
+use mapsmith_core::{HeldChange, Overrides, SourceState};
+use mapsmith_core::desired::references::Targets;
 
 /// How long the sources have at the start before the map file counts without them.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);

@@ -12,11 +12,11 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::guard::{self, Limits, Proposal, Recent};
-use crate::model::rejected_row::NAMED_ROWS;
-use crate::model::revision::ChangeCounts;
-use crate::model::{EntryMap, EntryMapBuilder, RejectedRow, RejectedRows};
-use crate::plan::Diff;
+use mapsmith_core::desired::guard::{self, Limits, Proposal, Recent};
+use mapsmith_core::rejection::NAMED_ROWS;
+use mapsmith_core::revision::ChangeCounts;
+use mapsmith_core::{EntryMap, EntryMapBuilder, RejectedRow, RejectedRows};
+use mapsmith_core::plan::Diff;
 use crate::reconcile::rows::{RefusedRow, RowQuestion, RowScreen};
 
 /// How long the instances' first looks may take before the first decision.

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::model::status::PollReport;
-use crate::model::{DrainedMaster, Pin, Snapshot};
-use crate::references::Action;
+use mapsmith_core::status::PollReport;
+use mapsmith_core::{DrainedMaster, Pin, Snapshot};
+use mapsmith_core::desired::references::Action;
 
 struct Scene {
     folder: tempfile::TempDir,

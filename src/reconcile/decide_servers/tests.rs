@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
-use crate::model::server::Manage;
-use crate::model::server_list::{RawServer, Repeats, ServerListBuilder};
-use crate::model::{Revision, Snapshot};
+use mapsmith_core::server::Manage;
+use mapsmith_core::server::list::{RawServer, Repeats, ServerListBuilder};
+use mapsmith_core::{Revision, Snapshot};
 
 #[derive(Clone, Default)]
 struct Names(Arc<Mutex<HashMap<String, IpAddr>>>);

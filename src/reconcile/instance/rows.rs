@@ -2,8 +2,8 @@
 
 use super::{ApplyError, Failure, Instance};
 use crate::haproxy::{MapCounters, MapKind, ReplyError};
-use crate::model::Revision;
-use crate::plan::Deviation;
+use mapsmith_core::Revision;
+use mapsmith_core::plan::Deviation;
 use crate::reconcile::rows::{InstanceRows, RefusedRow, RowQuestion};
 
 /// The next question; never where nobody asks.

@@ -135,7 +135,7 @@ guard = {max_removed = "20%", max_moved = 0x1F4}
     let [toml, yaml, json] =
         [("toml", toml), ("yaml", yaml), ("json", json)].map(|(ending, text)| load_as(ending, text, &[]).unwrap());
     assert_eq!(toml.sources[0].masters["puppet00"], "007");
-    assert_eq!(toml.guard.max_moved, crate::guard::Limit::Entries(500));
+    assert_eq!(toml.guard.max_moved, mapsmith_core::desired::guard::Limit::Entries(500));
     assert_eq!((toml.sources[0].priority, toml.map.lowercase), (-3, false));
     for other in [yaml, json] {
         assert_eq!(format!("{other:?}"), format!("{toml:?}"));
@@ -164,7 +164,7 @@ fn a_text_of_the_environment_stays_text_and_fits_numbers_too() {
     assert_eq!((&*first.name, first.priority, &*second.name), ("1e3", 10, "second"));
     assert_eq!((&*first.masters["puppet00"], &*first.masters["puppet01"]), ("007", "true"));
     assert_eq!(first.masters["puppet02.example.com"], "puppet02");
-    assert_eq!(settings.guard.max_removed, crate::guard::Limit::Entries(20));
+    assert_eq!(settings.guard.max_removed, mapsmith_core::desired::guard::Limit::Entries(20));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::Illegal;
+use mapsmith_core::Illegal;
 use crate::source::collector::{Collected, Names};
 
 fn list() -> Shape {
@@ -277,7 +277,7 @@ proptest! {
         for row in &rows {
             let (Some(node), Some(master)) = (row["certname"].as_str(), row["producer"].as_str()) else { continue };
             let node = node.to_ascii_lowercase();
-            if crate::model::name::check_key(&node).is_ok() && crate::model::name::check_value(master).is_ok() {
+            if mapsmith_core::names::check_key(&node).is_ok() && mapsmith_core::names::check_value(master).is_ok() {
                 let known = expected.entry(node).or_insert_with(|| master.to_owned());
                 *known = known.clone().min(master.to_owned());
             }

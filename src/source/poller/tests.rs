@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::model::{EntryMap, LearnedRoute, Rejections};
+use mapsmith_core::{EntryMap, LearnedRoute, Rejections};
 use crate::source::{Fault, PollRequests};
 
 const DAY: Duration = Duration::from_secs(86_400);

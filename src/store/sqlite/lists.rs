@@ -8,8 +8,8 @@ use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use crate::model::server::{LastGoodList, Server, ServerAddress};
-use crate::model::server_list::{Host, RawServer, Repeats, ServerListBuilder};
+use mapsmith_core::server::{LastGoodList, Server, ServerAddress};
+use mapsmith_core::server::list::{Host, RawServer, Repeats, ServerListBuilder};
 
 /// A server of a list.
 #[derive(Serialize, Deserialize)]
@@ -84,7 +84,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Server>, String> {
     if let Some(row) = list.left_out.first() {
         return Err(format!("{}: {}", row.place, row.reason));
     }
-    let server = |listed: crate::model::server_list::ListedServer| match listed.host {
+    let server = |listed: mapsmith_core::server::list::ListedServer| match listed.host {
         Host::Address(ip) => Ok(Server {
             name: listed.name,
             address: ServerAddress { ip, port: listed.port },

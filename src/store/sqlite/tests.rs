@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::model::Server;
-use crate::model::server::{ServerAddress, ServerOptions};
+use mapsmith_core::Server;
+use mapsmith_core::server::{ServerAddress, ServerOptions};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()

@@ -9,8 +9,8 @@ use std::time::Duration;
 use mapsmith::haproxy::{
     BackendName, Refusal, RuntimeClient, RuntimeError, ServerCommand, ServerPath, ServerState, ServersClient,
 };
-use mapsmith::model::ObservedServers;
-use mapsmith::model::server::{AdminState, ObservedServer, Server, ServerAddress, ServerOptions};
+use mapsmith_core::ObservedServers;
+use mapsmith_core::server::{AdminState, ObservedServer, Server, ServerAddress, ServerOptions};
 
 use crate::support::eventually;
 use crate::support::haproxy::{Gateway, installed};

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mapsmith::model::status::{PollKind, Watch};
-use mapsmith::model::{Illegal, SourceState};
+use mapsmith_core::status::{PollKind, Watch};
+use mapsmith_core::{Illegal, SourceState};
 use mapsmith::source::{self, EarlyLooks, PollRequests, poller};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use mapsmith::model::Illegal;
-use mapsmith::model::status::PollKind;
+use mapsmith_core::Illegal;
+use mapsmith_core::status::PollKind;
 use serde_json::json;
 use wiremock::matchers::{header, header_exists, method, path};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};

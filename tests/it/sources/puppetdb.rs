@@ -1,7 +1,7 @@
 //! PuppetDB as a source: what is asked, when, and what its answers come to.
 
-use mapsmith::model::Illegal;
-use mapsmith::model::status::PollKind;
+use mapsmith_core::Illegal;
+use mapsmith_core::status::PollKind;
 use serde_json::{Value, json};
 use wiremock::matchers::{body_partial_json, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -262,7 +262,7 @@ async fn look(registry: &mut Registry, nodes: &[&str]) -> mapsmith::source::Poll
     let current = registry.current.clone().expect("polled before");
     let polled = registry.source.look_up(&nodes, &current, registry.now).await.unwrap_or_else(|error| panic!("{error}"));
     let (entries, rejections) = (polled.entries.clone(), polled.rejections.clone());
-    registry.current = Some(mapsmith::model::Snapshot { entries, rejections, answered_at: current.answered_at });
+    registry.current = Some(mapsmith_core::Snapshot { entries, rejections, answered_at: current.answered_at });
     polled
 }
 

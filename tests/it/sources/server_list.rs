@@ -4,8 +4,8 @@ use std::fs;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mapsmith::model::status::PollKind;
-use mapsmith::model::{Illegal, ServerList, Snapshot};
+use mapsmith_core::status::PollKind;
+use mapsmith_core::{Illegal, ServerList, Snapshot};
 use mapsmith::source::{self, Extent, Polled, Source};
 use serde_json::{Value, json};
 use wiremock::matchers::{header, method};

@@ -1,8 +1,8 @@
 //! What passes, what is held and what stays, over time; with a clock of the test's own.
 
 use super::*;
-use crate::guard::Limits;
-use crate::model::{EntryMapBuilder, Overrides, Snapshot, SourceState};
+use mapsmith_core::desired::guard::Limits;
+use mapsmith_core::{EntryMapBuilder, Overrides, Snapshot, SourceState};
 use crate::reconcile::map_file::MapFileKeeper;
 
 const HOLD: Duration = Duration::from_secs(90);

@@ -1,0 +1,154 @@
+//! Server lists -> the servers a backend should have. Pure: what host names resolve to is told by the caller.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+
+use crate::Server;
+use crate::revision::ChangeCounts;
+use crate::server::{ServerAddress, ServerOptions};
+use crate::server::list::{Host, LeftOut, RawServer, Repeats, ServerList, ServerListBuilder};
+
+/// HAProxy's name of a master -> the registry's, by the reverse of each `[source.masters]`, in order of priority: the first that knows
+/// the master counts, and within one source the alphabetically first registry name.
+pub fn producers<'a>(masters: impl Iterator<Item = &'a BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    let mut producers = BTreeMap::new();
+    for (registry, haproxy) in masters.flatten() {
+        producers.entry(haproxy.clone()).or_insert_with(|| registry.clone());
+    }
+    producers
+}
+
+/// The masters of the node map as a list, each at the address that `template` gives: `{producer}` is the registry's name of the master,
+/// `{master}` HAProxy's. A master that no server can be made of is left out.
+pub fn masters_list<'a>(
+    template: &str,
+    masters: impl Iterator<Item = &'a str>,
+    producers: &BTreeMap<String, String>,
+) -> ServerList {
+    let mut builder = ServerListBuilder::default();
+    for master in masters {
+        let producer = producers.get(master).map_or(master, String::as_str);
+        // Part by part, so that a name with a placeholder in it is taken as it is.
+        let address: Vec<_> = template.split("{producer}").map(|part| part.replace("{master}", master)).collect();
+        let raw = RawServer { name: Some(master.to_owned()), address: address.join(producer), ..RawServer::default() };
+        builder.push(&format!("master {master:?}"), raw);
+    }
+    builder.finish(Repeats::LowestAddress).0
+}
+
+/// What a list comes to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resolved {
+    /// The servers whose address is known, by name.
+    pub servers: BTreeMap<String, Server>,
+    /// Those whose host name never resolved.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// The servers of a list. `address` says what a host name resolves to, or why it is not known; servers without options of their own get
+/// `options`.
+pub fn resolve<'a>(
+    list: &'a ServerList,
+    options: &ServerOptions,
+    address: impl Fn(&'a str) -> Result<IpAddr, &'a str>,
+) -> Resolved {
+    let mut resolved = Resolved::default();
+    for listed in &list.servers {
+        let ip = match &listed.host {
+            Host::Address(ip) => *ip,
+            Host::Name(host) => match address(host) {
+                Ok(ip) => ip,
+                Err(error) => {
+                    let reason = format!("{host} never resolved: {error}");
+                    resolved.left_out.push(LeftOut {
+                        place: format!("server {:?}", listed.name),
+                        name: Some(listed.name.clone()),
+                        reason,
+                    });
+                    continue;
+                }
+            },
+        };
+        let server = Server {
+            name: listed.name.clone(),
+            address: ServerAddress { ip, port: listed.port },
+            weight: listed.weight,
+            backup: listed.backup,
+            options: listed.options.clone().unwrap_or_else(|| options.clone()),
+        };
+        resolved.servers.insert(listed.name.clone(), server);
+    }
+    resolved
+}
+
+/// What differs between two lists. A server with another address is moved; other differences of a server are not counted.
+pub fn counts(before: &BTreeMap<String, Server>, after: &BTreeMap<String, Server>) -> ChangeCounts {
+    let moved = |(name, server): &(&String, &Server)| before.get(*name).is_some_and(|old| old.address != server.address);
+    ChangeCounts {
+        added: after.keys().filter(|name| !before.contains_key(*name)).count(),
+        moved: after.iter().filter(moved).count(),
+        removed: before.keys().filter(|name| !after.contains_key(*name)).count(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(list: &ServerList) -> Vec<(&str, Host, u16)> {
+        list.servers.iter().map(|server| (server.name.as_str(), server.host.clone(), server.port)).collect()
+    }
+
+    #[test]
+    fn masters_stand_at_the_registrys_name_of_them() {
+        let first =
+            BTreeMap::from([("puppet00.example".to_owned(), "m1".to_owned()), ("old.example".to_owned(), "m1".to_owned())]);
+        let second = BTreeMap::from([("other.example".to_owned(), "m1".to_owned()), ("p2.example".to_owned(), "m2".to_owned())]);
+        let producers = producers([&first, &second].into_iter());
+        let list = masters_list("{producer}:8140", ["m1", "m2", "m3.example"].into_iter(), &producers);
+        let name = |name: &str| Host::Name(name.to_owned());
+        let expected =
+            [("m1", name("old.example"), 8140), ("m2", name("p2.example"), 8140), ("m3.example", name("m3.example"), 8140)];
+        assert_eq!(hosts(&list), expected);
+        let list = masters_list("{master}.{producer}:1", ["m2"].into_iter(), &producers);
+        assert_eq!(hosts(&list), [("m2", name("m2.p2.example"), 1)]);
+    }
+
+    #[test]
+    fn a_master_that_can_be_no_server_is_left_out() {
+        let list = masters_list("{producer}:8140", ["m1", "é", "{master}", "a/b"].into_iter(), &BTreeMap::new());
+        assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["m1"]);
+        let places: Vec<_> = list.left_out.iter().map(|left_out| &*left_out.place).collect();
+        assert_eq!(places, [r#"master "é""#, r#"master "{master}""#, r#"master "a/b""#]);
+    }
+
+    #[test]
+    fn a_name_that_never_resolved_leaves_its_server_out_and_the_rest_goes_on() {
+        let list = masters_list("{master}:1", ["a.example", "b.example", "10.0.0.1"].into_iter(), &BTreeMap::new());
+        let options = ServerOptions { check: true, ..ServerOptions::default() };
+        let resolved = resolve(&list, &options, |host| match host {
+            "a.example" => Ok(IpAddr::from([10, 0, 0, 7])),
+            _ => Err("no such name"),
+        });
+        let addresses: Vec<_> = resolved.servers.values().map(|server| server.address.to_string()).collect();
+        assert_eq!(addresses, ["10.0.0.1:1", "10.0.0.7:1"]);
+        assert!(resolved.servers.values().all(|server| server.options.check));
+        assert_eq!(resolved.left_out[0].reason, "b.example never resolved: no such name");
+    }
+
+    #[test]
+    fn another_address_is_a_move() {
+        let list = |text: &[(&str, u8)]| -> BTreeMap<String, Server> {
+            let server = |name: &str, last| Server {
+                name: name.to_owned(),
+                address: ServerAddress { ip: IpAddr::from([10, 0, 0, last]), port: 1 },
+                weight: None,
+                backup: false,
+                options: ServerOptions::default(),
+            };
+            text.iter().map(|(name, last)| ((*name).to_owned(), server(name, *last))).collect()
+        };
+        let counted = counts(&list(&[("a", 1), ("b", 1), ("c", 1)]), &list(&[("b", 1), ("c", 2), ("d", 1), ("e", 1)]));
+        assert_eq!(counted, ChangeCounts { added: 2, moved: 1, removed: 1 });
+    }
+}

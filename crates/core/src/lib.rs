@@ -1,0 +1,30 @@
+//! What Mapsmith decides: node maps, server lists, what an operator ordered, what the guard holds, and the steps that bring a HAProxy
+//! there.
+//!
+//! Pure: nothing here reads a clock, a file or a socket.
+
+pub mod address;
+pub mod desired;
+pub mod learned;
+pub mod map_file;
+pub mod names;
+pub mod node_map;
+pub mod overrides;
+pub mod plan;
+pub mod rejection;
+pub mod revision;
+pub mod server;
+pub mod snapshot;
+pub mod status;
+
+pub use address::RuntimeAddress;
+pub use learned::LearnedRoute;
+pub use names::Illegal;
+pub use node_map::{EntryMap, EntryMapBuilder};
+pub use overrides::{DrainedMaster, OverrideChange, Overrides, Pin};
+pub use rejection::{RejectedRow, RejectedRows};
+pub use revision::{HeldChange, Revision};
+pub use server::list::ServerList;
+pub use server::options::OptionError;
+pub use server::{DesiredBackend, DesiredServers, ObservedServers, Server};
+pub use snapshot::{Content, Rejections, Snapshot, SourceState};

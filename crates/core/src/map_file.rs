@@ -1,0 +1,280 @@
+//! The map file's text, as HAProxy reads it: `key value` a line, `#` comments, empty lines.
+//!
+//! HAProxy's configuration manual, section on `map` converters; what it does with odd lines was measured on 2.6 to 3.4.
+//!
+//! A file that Mapsmith wrote says more in its comments, so that a restart knows all that was known: the revision, who wrote it, and
+//! what the sources said of each node whose entry is another one (a pin, a drained master, a reference to nothing):
+//! ```text
+//! # Written by Mapsmith: changes by hand are overwritten. Revision 7
+//! # Writer: pid 812 on gw1 (site edge-fra) [418230 4026531836]
+//! #= node1 master1
+//! #- node2
+//! node1 master2
+//! node2 master2
+//! ```
+
+use std::fmt;
+use std::io::{self, Write};
+
+use crate::node_map::{EntryMap, EntryMapBuilder};
+use crate::names::{self, Illegal};
+
+const HEADER: &str = "# Written by Mapsmith: changes by hand are overwritten. Revision ";
+const WRITER: &str = "# Writer: ";
+/// Before a node and the master that the sources name for it, where its entry has another one.
+const SAID: &str = "#= ";
+/// Before a node that has an entry and that the sources do not know.
+const UNKNOWN: &str = "#- ";
+
+/// The Mapsmith that wrote a map file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer {
+    /// `site.name` in its settings.
+    pub site: Option<String>,
+    /// The host's name.
+    pub host: String,
+    /// Its process there.
+    pub pid: u32,
+    /// What tells that process from others of the same number: when it was started, and the namespace that numbered it; empty where the
+    /// system does not say.
+    pub key: String,
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "pid {} on {}", self.pid, self.host)?;
+        self.site.iter().try_for_each(|site| write!(out, " (site {site})"))
+    }
+}
+
+impl Writer {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim_end_matches('\r');
+        let (text, key) = text.strip_suffix(']').and_then(|text| text.rsplit_once(" [")).unwrap_or((text, ""));
+        let (pid, rest) = text.strip_prefix("pid ")?.split_once(" on ")?;
+        let (host, site) = match rest.strip_suffix(')').and_then(|rest| rest.split_once(" (site ")) {
+            Some((host, site)) => (host, Some(site.to_owned())),
+            None => (rest, None),
+        };
+        Some(Self { site, host: host.to_owned(), pid: pid.parse().ok()?, key: key.to_owned() })
+    }
+}
+
+/// What a map file that Mapsmith wrote says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The revision in it.
+    pub revision: u64,
+    /// Who wrote it; none where the line is missing.
+    pub writer: Option<Writer>,
+}
+
+/// What a map file holds.
+#[derive(Debug, Default)]
+pub struct MapFile {
+    /// The entries that are legal, the first of each key.
+    pub entries: EntryMap,
+    /// What Mapsmith noted in the file's first lines, if it wrote the file.
+    pub header: Option<Header>,
+    /// Nodes of which the sources said something else than the entry: the master that they name, or none where they don't know it.
+    pub said: Vec<(String, Option<String>)>,
+    /// Lines that are left out: line number (from 1) and why.
+    pub rejected: Vec<(usize, Illegal)>,
+    /// How many entries stand behind another one of the same key: HAProxy loads them all.
+    pub repeated: usize,
+}
+
+impl MapFile {
+    /// Whether HAProxy loads exactly these entries from it: no line was left out.
+    pub fn is_exact(&self) -> bool {
+        self.rejected.is_empty() && self.repeated == 0
+    }
+
+    /// The revision that Mapsmith noted in the file, if it wrote the file.
+    pub fn revision(&self) -> Option<u64> {
+        self.header.as_ref().map(|header| header.revision)
+    }
+
+    /// What the sources said when the file was written: the entries without overrides.
+    pub fn said_by_sources(&self) -> EntryMap {
+        let mut said = EntryMapBuilder::new();
+        // Legal as they were read, and the first of a key stays, so the entry that replaced it loses.
+        for (node, master) in &self.said {
+            let _ = master.as_ref().map(|master| said.push(node, master));
+        }
+        let mut unknown: Vec<_> =
+            self.said.iter().filter(|(_, master)| master.is_none()).map(|(node, _)| node.as_str()).collect();
+        unknown.sort_unstable();
+        for (node, master) in self.entries.iter().filter(|(node, _)| unknown.binary_search(node).is_err()) {
+            let _ = said.push(node, master);
+        }
+        said.finish()
+    }
+}
+
+/// Reads a map file's text. Never fails: a line that is no legal entry is named in `rejected`.
+pub fn parse(text: &[u8]) -> MapFile {
+    let mut builder = EntryMapBuilder::new();
+    let mut file = MapFile { header: parse_header(text), ..MapFile::default() };
+    let ours = file.header.is_some();
+    for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+        match parse_line(line) {
+            Ok(None) => file.said.extend(Some(line).filter(|_| ours).and_then(parse_said)),
+            Ok(Some((key, value))) => {
+                if let Err(reason) = builder.push(key, value) {
+                    file.rejected.push((number, reason));
+                }
+            }
+            Err(reason) => file.rejected.push((number, reason)),
+        }
+    }
+    let taken = builder.len();
+    file.entries = builder.finish();
+    file.repeated = taken - file.entries.len();
+    file
+}
+
+fn parse_line(line: &[u8]) -> Result<Option<(&str, &str)>, Illegal> {
+    // HAProxy takes `#` for a comment in a line's first column only: behind a blank it begins a key.
+    if line.first() == Some(&b'#') {
+        return Ok(None);
+    }
+    let line = str::from_utf8(line).map_err(|_| Illegal::NotText)?.trim_start_matches([' ', '\t']);
+    // A line ends for HAProxy with a carriage return, wherever that stands.
+    if line.is_empty() || line.starts_with('\r') {
+        return Ok(None);
+    }
+    let line = line.trim_end_matches([' ', '\t', '\r']);
+    let (key, value) = line.split_once([' ', '\t']).ok_or(Illegal::EmptyValue)?;
+    Ok(Some((key, value.trim_start_matches([' ', '\t']))))
+}
+
+/// Reads the first lines of a map file's text, which may be cut behind them; none where Mapsmith did not write it.
+pub fn parse_header(text: &[u8]) -> Option<Header> {
+    let mut lines = text.split(|byte| *byte == b'\n').map(|line| str::from_utf8(line).unwrap_or_default());
+    let revision = lines.next()?.strip_prefix(HEADER)?.trim_end_matches('\r').parse().ok()?;
+    let writer = lines.next().and_then(|line| line.strip_prefix(WRITER)).and_then(Writer::parse);
+    Some(Header { revision, writer })
+}
+
+/// A comment that says what the sources said of a node. A wrong one is a comment like any other.
+fn parse_said(line: &[u8]) -> Option<(String, Option<String>)> {
+    let line = str::from_utf8(line).ok()?.trim_end_matches('\r');
+    let (node, master) = match line.strip_prefix(SAID) {
+        Some(entry) => entry.split_once(' ').map(|(node, master)| (node, Some(master)))?,
+        None => (line.strip_prefix(UNKNOWN)?, None),
+    };
+    let legal = names::check_key(node).is_ok() && master.is_none_or(|master| names::check_value(master).is_ok());
+    legal.then(|| (node.to_owned(), master.map(str::to_owned)))
+}
+
+/// Writes a map file's text: comments with the revision, its writer and what the sources `said` of nodes whose entry is another one
+/// (no master where they don't know the node), then the entries sorted by key.
+///
+/// # Errors
+/// What `out` answers.
+pub fn print<'a>(
+    entries: &EntryMap,
+    header: &Header,
+    said: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    writeln!(out, "{HEADER}{}", header.revision)?;
+    if let Some(writer) = &header.writer {
+        writeln!(out, "{WRITER}{writer} [{}]", writer.key)?;
+    }
+    for (node, master) in said {
+        match master {
+            Some(master) => writeln!(out, "{SAID}{node} {master}")?,
+            None => writeln!(out, "{UNKNOWN}{node}")?,
+        }
+    }
+    for (key, value) in entries.iter() {
+        out.write_all(key.as_bytes())?;
+        out.write_all(b" ")?;
+        out.write_all(value.as_bytes())?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_hand_written_file_is_read_as_haproxy_reads_it() {
+        let file = parse(b"# nodes\n\n node1  master1\r\nnode2\tmaster2\nnode1 other\nlonely\nnode3 two words\n");
+        assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("node1", "master1"), ("node2", "master2")]);
+        assert_eq!(file.rejected, [(6, Illegal::EmptyValue), (7, Illegal::ValueWhiteSpace)]);
+        assert_eq!((file.revision(), file.repeated, file.is_exact()), (None, 1, false));
+    }
+
+    /// As `show map` has it on 2.6, 3.0, 3.2 and 3.4.
+    #[test]
+    fn a_comment_begins_in_the_first_column_and_may_hold_any_bytes() {
+        let file = parse(b"#a m1\n # b m2\n\t#c m3\n# caf\xe9\nd m4\n");
+        assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("d", "m4")]);
+        assert_eq!(file.rejected, [(2, Illegal::KeyMark), (3, Illegal::KeyMark)]);
+    }
+
+    #[test]
+    fn a_line_that_begins_with_a_carriage_return_is_none() {
+        let file = parse(b" \ra m1\n\r\nb m2 \r\n");
+        assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("b", "m2")]);
+        assert!(file.is_exact());
+    }
+
+    #[test]
+    fn the_first_lines_say_the_revision_and_who_wrote_it() {
+        for site in [None, Some("edge (fra)".to_owned())] {
+            let header = Header {
+                revision: 42,
+                writer: Some(Writer { site, host: "gw1".to_owned(), pid: 812, key: "418230 4026531836".to_owned() }),
+            };
+            let mut text = Vec::new();
+            print(&[("a", "m1")].into_iter().collect(), &header, [], &mut text).unwrap();
+            assert_eq!(parse(&text).header, Some(header), "{}", String::from_utf8_lossy(&text));
+        }
+        assert_eq!(parse(b"# my own map\na m1\n").header, None);
+        assert_eq!(parse(b"# Written by Mapsmith: changes by hand are overwritten. Revision x\na m1\n").header, None);
+    }
+
+    #[test]
+    fn what_the_sources_said_of_overridden_nodes_survives_in_comments() {
+        let text = b"# Written by Mapsmith: changes by hand are overwritten. Revision 7\n#= a m1\n#- b\n#= gone m3\n#= two words x\na m2\nb m2\nc m1\n";
+        let file = parse(text);
+        assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("a", "m2"), ("b", "m2"), ("c", "m1")]);
+        assert_eq!(file.said_by_sources().iter().collect::<Vec<_>>(), [("a", "m1"), ("c", "m1"), ("gone", "m3")]);
+        let by_hand = parse(b"#= a m1\na m2\n");
+        assert_eq!(by_hand.said_by_sources(), by_hand.entries, "comments of a file that Mapsmith did not write mean nothing");
+    }
+
+    proptest! {
+        #[test]
+        fn a_printed_map_parses_to_itself(
+            entries in proptest::collection::vec(("[!-~é]{1,12}", "[!-~]{1,8}"), 0..40),
+            other in proptest::collection::vec(("[!-~é]{1,12}", "[!-~]{1,8}"), 0..40),
+            revision: u64,
+        ) {
+            let map = |entries: &[(String, String)]| -> EntryMap { entries.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect() };
+            let (map, said) = (map(&entries), map(&[&entries[entries.len() / 2..], &other[..]].concat()));
+            let differ = map.iter().map(|(key, _)| key).chain(said.iter().map(|(key, _)| key));
+            let differ = differ.filter(|key| map.get(key) != said.get(key)).map(|key| (key, said.get(key)));
+            let mut text = Vec::new();
+            print(&map, &Header { revision, writer: None }, differ, &mut text).unwrap();
+            let file = parse(&text);
+            prop_assert!(file.is_exact());
+            prop_assert_eq!(file.revision(), Some(revision));
+            prop_assert_eq!(file.said_by_sources(), said);
+            prop_assert_eq!(file.entries, map);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            parse(&text);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What an instance's task remembers of server lists from one look to the next: HAProxy does not tell whose hand put a server
+//! into maintenance, nor what it refused before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ServerPlan;
+use super::report::Phase;
+use super::step::{Refusal, ServerStep};
+use crate::server::{AdminState, DesiredServers, ObservedServer, ObservedServers, ServerAddress};
+use crate::plan::HaproxyVersion;
+
+/// A backend and a server of it.
+type Place = (String, String);
+
+/// Beyond so many refusals all are forgotten, and each step is tried once more: a registry that makes up new names all the time
+/// must not fill the memory.
+const MAX_REFUSALS: usize = 10_000;
+
+/// A server that has neither passed nor failed its check after so long is waited for no more. (By HAProxy's own defaults it takes
+/// four seconds: two checks, two seconds apart.)
+const LONGEST_CHECK: Duration = Duration::from_secs(30);
+
+/// What was done to a server to take it away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// How long ago it was found draining or told to drain.
+    pub age: Duration,
+    /// We drained it.
+    pub drained: bool,
+    /// We put it into maintenance.
+    pub maintained: bool,
+    /// We shut its sessions down.
+    pub shut: bool,
+}
+
+/// Memory of one HAProxy process: a new one for a new process. Keeps no clock; [`Memory::advance`] tells it the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// The process's version.
+    pub version: HaproxyVersion,
+    /// The masters that the map routes nodes to: none of them is drained before its nodes have gone elsewhere.
+    pub routed: Arc<BTreeSet<String>>,
+    marks: BTreeMap<Place, Mark>,
+    refused: BTreeMap<Place, Vec<(ServerStep, Refusal)>>,
+    refusals: usize,
+    static_backends: BTreeSet<String>,
+    /// The servers that we deleted: one that is there again was added by somebody else.
+    deleted: BTreeSet<Place>,
+    moved: BTreeMap<Place, ServerAddress>,
+    /// Servers that we have wait for their check to pass, and since when.
+    checking: BTreeMap<Place, Duration>,
+}
+
+impl Memory {
+    /// Of a process that nothing was done to yet.
+    pub fn new(version: HaproxyVersion) -> Self {
+        Self {
+            version,
+            routed: Arc::default(),
+            marks: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            refusals: 0,
+            static_backends: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            moved: BTreeMap::new(),
+            checking: BTreeMap::new(),
+        }
+    }
+
+    /// Time passed since this was called last.
+    pub fn advance(&mut self, by: Duration) {
+        for mark in self.marks.values_mut() {
+            mark.age = mark.age.saturating_add(by);
+        }
+        for age in self.checking.values_mut() {
+            *age = age.saturating_add(by);
+        }
+    }
+
+    /// These are desired from now on. To be called before each plan.
+    pub fn desired(&mut self, desired: &DesiredServers) {
+        // One that is listed again is ours again, whoever adds it.
+        self.deleted.retain(|(backend, server)| {
+            let backend = desired.backends.get(backend);
+            backend.is_some_and(|backend| backend.former.contains(server) && !backend.servers.contains_key(server))
+        });
+    }
+
+    /// A plan was made from what was observed: the drain bound of each removal runs from the first plan that drains it, and
+    /// what is ready again or gone is forgotten. To be called once for each plan, before its steps.
+    pub fn planned(&mut self, plan: &ServerPlan, observed: &ObservedServers) {
+        let is_out = |place: &Place| {
+            let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
+            server.is_some_and(|server| is_out(server.admin))
+        };
+        self.marks.retain(|place, _| is_out(place));
+        let has_name = |place: &Place| {
+            let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
+            server.is_some_and(|server| server.fqdn.is_some())
+        };
+        self.moved.retain(|place, _| has_name(place));
+        let waits = |place: &Place| {
+            let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
+            server.is_some_and(|server| server.admin.ready() && !server.running && !server.check_failed)
+        };
+        self.checking.retain(|place, age| waits(place) && *age < LONGEST_CHECK);
+        for removing in plan.removing.iter().filter(|removing| !matches!(removing.phase, Phase::Waiting | Phase::Routed)) {
+            self.marks.entry((removing.backend.clone(), removing.server.clone())).or_default();
+        }
+    }
+
+    /// A step is about to be sent. Its answer may be lost, so what takes a server away counts as ours from here on.
+    pub fn sending(&mut self, step: &ServerStep) {
+        let Some(server) = step.server() else { return };
+        let mark = || (step.backend().to_owned(), server.to_owned());
+        match step {
+            ServerStep::Drain { .. } => self.marks.entry(mark()).or_default().drained = true,
+            ServerStep::Maintain { .. } => self.marks.entry(mark()).or_default().maintained = true,
+            ServerStep::ShutdownSessions { .. } => self.marks.entry(mark()).or_default().shut = true,
+            _ => {}
+        }
+    }
+
+    /// A step was answered. A refusal that would come again is kept, so that the step is not sent again.
+    pub fn answered(&mut self, step: &ServerStep, answer: Result<(), Refusal>) {
+        let place = (step.backend().to_owned(), step.server().unwrap_or_default().to_owned());
+        if let (ServerStep::Delete { .. }, Ok(())) = (step, &answer) {
+            self.deleted.insert(place.clone());
+        }
+        let waits = step.waits_for_check();
+        if waits && answer.is_ok() {
+            self.checking.insert(place.clone(), Duration::ZERO);
+        }
+        match (step, answer) {
+            (_, Err(refusal)) if refusal.is_lasting() || is_taken(step, &refusal) => {
+                if refusal == Refusal::StaticAlgorithm && matches!(step, ServerStep::Add { .. }) {
+                    self.static_backends.insert(step.backend().to_owned());
+                }
+                if self.refusals >= MAX_REFUSALS {
+                    self.refused.clear();
+                    self.refusals = 0;
+                }
+                self.refusals += 1;
+                self.refused.entry(place).or_default().push((step.clone(), refusal));
+            }
+            (ServerStep::SetAddress { address, .. }, Ok(())) => {
+                self.moved.insert(place, *address);
+            }
+            (
+                ServerStep::Ready { .. }
+                | ServerStep::Finish { .. }
+                | ServerStep::TakeSlot { .. }
+                | ServerStep::ClearSlot { .. }
+                | ServerStep::Delete { .. },
+                Ok(()),
+            ) => {
+                self.marks.remove(&place);
+            }
+            _ => {}
+        }
+    }
+
+    /// What was done to a server.
+    pub(super) fn mark(&self, backend: &str, server: &str) -> Mark {
+        self.marks.get(&(backend.to_owned(), server.to_owned())).copied().unwrap_or_default()
+    }
+
+    /// Whether we have the server wait for its check to pass, and that may still come.
+    pub(super) fn waits_for_its_check(&self, backend: &str, server: &str, seen: &ObservedServer) -> bool {
+        let place = (backend.to_owned(), server.to_owned());
+        let young = self.checking.get(&place).is_some_and(|age| *age < LONGEST_CHECK);
+        young && seen.admin.ready() && !seen.running && !seen.check_failed
+    }
+
+    /// The address that a server given by name took last.
+    pub(super) fn moved_to(&self, backend: &str, server: &str) -> Option<ServerAddress> {
+        self.moved.get(&(backend.to_owned(), server.to_owned())).copied()
+    }
+
+    /// Why exactly this step was refused before.
+    pub(super) fn refusal(&self, step: &ServerStep) -> Option<&Refusal> {
+        let place = (step.backend().to_owned(), step.server().unwrap_or_default().to_owned());
+        self.refused.get(&place)?.iter().find(|(refused, _)| refused == step).map(|(_, refusal)| refusal)
+    }
+
+    /// Whether we deleted a server of this name, so that one that is there now is another's.
+    pub(super) fn has_deleted(&self, backend: &str, server: &str) -> bool {
+        self.deleted.contains(&(backend.to_owned(), server.to_owned()))
+    }
+
+    /// Whether the backend refused a server because its algorithm is static: it will refuse them all.
+    pub(super) fn is_static(&self, backend: &str) -> bool {
+        self.static_backends.contains(backend)
+    }
+}
+
+/// A backend whose name is taken and that is still not seen: a frontend has the name, or the backend is `disabled`.
+fn is_taken(step: &ServerStep, refusal: &Refusal) -> bool {
+    matches!((step, refusal), (ServerStep::AddBackend { .. }, Refusal::NameTaken))
+}
+
+/// Whether the runtime API, by whatever hand, keeps the server out.
+pub(super) fn is_out(admin: AdminState) -> bool {
+    admin.0 & (AdminState::MAINTENANCE | AdminState::DRAIN) != 0
+}

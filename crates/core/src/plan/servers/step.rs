@@ -1,0 +1,237 @@
+//! One step on a server list, and why HAProxy may refuse it.
+
+use std::fmt;
+
+use crate::server::{Server, ServerAddress};
+
+/// One step: everything that applying it needs. `server` and `slot` are names as HAProxy has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerStep {
+    /// `add backend` and `publish backend` (3.4 and later).
+    AddBackend {
+        /// The new backend.
+        backend: String,
+        /// The `defaults` section that it is made from.
+        defaults: String,
+    },
+    /// `add server`, `enable health` where it has a check, `enable server`: one line, so that it is ready or not there. With a check it
+    /// is down until that has passed.
+    Add {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: Server,
+    },
+    /// `enable health; enable server` for an `add server` that was never finished; down until its check has passed.
+    Finish {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: String,
+    },
+    /// `set server addr`: sessions that are open go on, new ones go to the new address.
+    SetAddress {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: String,
+        /// Its new address and port.
+        address: ServerAddress,
+    },
+    /// `set server weight`.
+    SetWeight {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: String,
+        /// 0 to 256.
+        weight: u16,
+    },
+    /// `set maxconn server`.
+    SetMaxconn {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: String,
+        /// 0 is no limit.
+        maxconn: u32,
+    },
+    /// `set server state ready`: back from our own drain or maintenance.
+    Ready {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: String,
+        /// Down until its check has passed: it has one, and comes out of maintenance.
+        once_checked: bool,
+    },
+    /// A slot of a `server-template` serves `server` from now on: address, weight, maxconn, and only then ready. A refused
+    /// weight is no refusal of the step: the slot serves, and the next look sees to its weight.
+    TakeSlot {
+        /// Where.
+        backend: String,
+        /// The slot.
+        slot: String,
+        /// The server.
+        server: Server,
+        /// Down until its check has passed: it has one, and comes out of maintenance.
+        once_checked: bool,
+    },
+    /// `set server state drain`.
+    Drain {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: String,
+    },
+    /// `shutdown sessions server`: the bound is reached.
+    ShutdownSessions {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: String,
+    },
+    /// `set server state maint`.
+    Maintain {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: String,
+    },
+    /// `del server`.
+    Delete {
+        /// Where.
+        backend: String,
+        /// The server.
+        server: String,
+    },
+    /// `set server addr 0.0.0.0`: a slot that is done with, in maintenance, is told from one that a person put there.
+    ClearSlot {
+        /// Where.
+        backend: String,
+        /// The slot.
+        slot: String,
+    },
+}
+
+impl ServerStep {
+    /// The backend that it touches.
+    pub fn backend(&self) -> &str {
+        match self {
+            Self::AddBackend { backend, .. }
+            | Self::Add { backend, .. }
+            | Self::Finish { backend, .. }
+            | Self::SetAddress { backend, .. }
+            | Self::SetWeight { backend, .. }
+            | Self::SetMaxconn { backend, .. }
+            | Self::Ready { backend, .. }
+            | Self::TakeSlot { backend, .. }
+            | Self::Drain { backend, .. }
+            | Self::ShutdownSessions { backend, .. }
+            | Self::Maintain { backend, .. }
+            | Self::Delete { backend, .. }
+            | Self::ClearSlot { backend, .. } => backend,
+        }
+    }
+
+    /// The server that it touches, by the name that HAProxy has it under; none for a whole backend.
+    pub fn server(&self) -> Option<&str> {
+        match self {
+            Self::AddBackend { .. } => None,
+            Self::Add { server, .. } => Some(&server.name),
+            Self::TakeSlot { slot, .. } | Self::ClearSlot { slot, .. } => Some(slot),
+            Self::Finish { server, .. }
+            | Self::SetAddress { server, .. }
+            | Self::SetWeight { server, .. }
+            | Self::SetMaxconn { server, .. }
+            | Self::Ready { server, .. }
+            | Self::Drain { server, .. }
+            | Self::ShutdownSessions { server, .. }
+            | Self::Maintain { server, .. }
+            | Self::Delete { server, .. } => Some(server),
+        }
+    }
+}
+
+impl ServerStep {
+    /// Whether the server is down after it until its check has passed.
+    pub fn waits_for_check(&self) -> bool {
+        match self {
+            Self::Add { server, .. } => server.options.check,
+            Self::Finish { .. } => true,
+            Self::Ready { once_checked, .. } | Self::TakeSlot { once_checked, .. } => *once_checked,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for ServerStep {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddBackend { backend, defaults } => write!(out, "add backend {backend} from {defaults}"),
+            Self::Add { backend, server } => write!(out, "add {backend}/{} at {}", server.name, server.address),
+            Self::Finish { backend, server } => write!(out, "enable {backend}/{server}, which was added and never enabled"),
+            Self::SetAddress { backend, server, address } => write!(out, "move {backend}/{server} to {address}"),
+            Self::SetWeight { backend, server, weight } => write!(out, "weight {weight} for {backend}/{server}"),
+            Self::SetMaxconn { backend, server, maxconn } => write!(out, "maxconn {maxconn} for {backend}/{server}"),
+            Self::Ready { backend, server, .. } => write!(out, "{backend}/{server} is ready again"),
+            Self::TakeSlot { backend, slot, server, .. } => {
+                write!(out, "slot {backend}/{slot} serves {} at {}", server.name, server.address)
+            }
+            Self::Drain { backend, server } => write!(out, "drain {backend}/{server}"),
+            Self::ShutdownSessions { backend, server } => write!(out, "shut down the sessions of {backend}/{server}"),
+            Self::Maintain { backend, server } => write!(out, "{backend}/{server} into maintenance"),
+            Self::Delete { backend, server } => write!(out, "delete {backend}/{server}"),
+            Self::ClearSlot { backend, slot } => write!(out, "slot {backend}/{slot} is free"),
+        }
+    }
+}
+
+/// Why HAProxy did not do a step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The backend is not there.
+    #[error("no such backend")]
+    NoSuchBackend,
+    /// The server is not there.
+    #[error("no such server")]
+    NoSuchServer,
+    /// A backend or server of that name is there already.
+    #[error("the name is taken")]
+    NameTaken,
+    /// `del server` of a server that is not in maintenance.
+    #[error("the server is not in maintenance")]
+    NotInMaintenance,
+    /// `del server` of a server that has connections, if only idle ones.
+    #[error("the server has connections")]
+    ConnectionsOpen,
+    /// The backend's balance algorithm is static.
+    #[error("the balance algorithm is static")]
+    StaticAlgorithm,
+    /// `add server` with an option that this HAProxy does not take at runtime.
+    #[error("an option is not taken at runtime: {text}")]
+    OptionNotTaken {
+        /// HAProxy's words.
+        text: String,
+    },
+    /// `del server` of a server that the configuration refers to: `use-server`, `track`.
+    #[error("the configuration refers to the server")]
+    Referenced,
+    /// Anything else.
+    #[error("HAProxy refused: {text}")]
+    Other {
+        /// HAProxy's words.
+        text: String,
+    },
+}
+
+impl Refusal {
+    /// Whether the same step would be refused again for as long as the process lives. The others say that something changed
+    /// between the look and the step, which the next look sees.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::NoSuchBackend | Self::NoSuchServer | Self::NameTaken | Self::NotInMaintenance | Self::ConnectionsOpen => false,
+            Self::StaticAlgorithm | Self::OptionNotTaken { .. } | Self::Referenced | Self::Other { .. } => true,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Numbered desired maps, what each of them changed, and a change that the guard holds back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::node_map::EntryMap;
+
+/// A desired map with its number. Numbers only grow; the map file carries them across restarts.
+#[derive(Debug, Clone)]
+pub struct Revision {
+    /// Its number; 0 is a map that Mapsmith found at its first start and did not make.
+    pub number: u64,
+    /// When it came into force.
+    pub at: Timestamp,
+    /// The map.
+    pub entries: Arc<EntryMap>,
+}
+
+/// How many keys a revision changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeCounts {
+    /// Keys that were not in the map before.
+    pub added: usize,
+    /// Keys whose value changed.
+    pub moved: usize,
+    /// Keys that are gone.
+    pub removed: usize,
+}
+
+impl ChangeCounts {
+    /// All changed keys.
+    pub fn total(&self) -> usize {
+        self.added + self.moved + self.removed
+    }
+}
+
+impl std::fmt::Display for ChangeCounts {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} added, {} moved, {} removed", self.added, self.moved, self.removed)
+    }
+}
+
+/// One node's change of master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteChange {
+    /// The node.
+    pub node: String,
+    /// Its master before; none where the node is new.
+    pub from: Option<String>,
+    /// Its master since; none where the node is gone.
+    pub to: Option<String>,
+}
+
+/// What a revision changed, for `explain` and the status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionSummary {
+    /// The revision's number.
+    pub number: u64,
+    /// When it came into force.
+    pub at: Timestamp,
+    /// The sources whose new answers led to it.
+    pub sources: Vec<String>,
+    /// How many entries it has.
+    pub entries: usize,
+    /// How many keys it changed.
+    #[serde(flatten)]
+    pub counts: ChangeCounts,
+}
+
+/// The most changed nodes that are remembered by name for one revision.
+pub const REMEMBERED_CHANGES: usize = 1000;
+/// The most revisions that are remembered.
+pub const REMEMBERED_REVISIONS: usize = 100;
+
+/// The latest revisions with the nodes they moved, in memory, bounded.
+#[derive(Debug, Clone, Default)]
+pub struct RevisionLog {
+    revisions: VecDeque<(RevisionSummary, Arc<[RouteChange]>)>,
+}
+
+impl RevisionLog {
+    /// Remembers a revision; the oldest one is forgotten past [`REMEMBERED_REVISIONS`].
+    pub fn push(&mut self, summary: RevisionSummary, mut changes: Vec<RouteChange>) {
+        changes.truncate(REMEMBERED_CHANGES);
+        if self.revisions.len() == REMEMBERED_REVISIONS {
+            self.revisions.pop_front();
+        }
+        self.revisions.push_back((summary, changes.into()));
+    }
+
+    /// The latest revision.
+    pub fn last(&self) -> Option<&RevisionSummary> {
+        self.revisions.back().map(|(summary, _)| summary)
+    }
+
+    /// The remembered revisions after `number`, oldest first.
+    pub fn since(&self, number: u64) -> Vec<RevisionSummary> {
+        self.revisions.iter().map(|(summary, _)| summary).filter(|summary| summary.number > number).cloned().collect()
+    }
+
+    /// The latest remembered change of `node`.
+    pub fn last_change(&self, node: &str) -> Option<(&RevisionSummary, &RouteChange)> {
+        self.revisions
+            .iter()
+            .rev()
+            .find_map(|(summary, changes)| changes.iter().find(|change| change.node == node).map(|change| (summary, change)))
+    }
+}
+
+/// A change that the guard refused: nothing of it is applied until it is approved or the sources say something else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldChange {
+    /// Names exactly this change: approving it lets nothing else through.
+    pub id: String,
+    /// What it is of: [`HeldChange::MAP`], or `backend NAME` for that backend's server list.
+    pub of: String,
+    /// Which limit it broke, with the figures.
+    pub reason: String,
+    /// Since when it has been held.
+    pub since: Timestamp,
+    /// Entries of the map, or servers of the list, in force.
+    pub entries_in_force: usize,
+    /// Entries or servers that the held one has.
+    pub entries_held: usize,
+    /// What it would change.
+    #[serde(flatten)]
+    pub counts: ChangeCounts,
+}
+
+impl HeldChange {
+    /// What a held change of the node map is of.
+    pub const MAP: &str = "map";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_change_of_a_node_is_found_and_old_revisions_are_forgotten() {
+        let mut log = RevisionLog::default();
+        for number in 1..=REMEMBERED_REVISIONS as u64 + 1 {
+            let summary = RevisionSummary {
+                number,
+                at: Timestamp::UNIX_EPOCH,
+                sources: vec![],
+                entries: 1,
+                counts: ChangeCounts::default(),
+            };
+            let change = RouteChange { node: format!("n{}", number % 2), from: None, to: Some(format!("m{number}")) };
+            log.push(summary, vec![change]);
+        }
+        assert_eq!(log.revisions.len(), REMEMBERED_REVISIONS);
+        assert_eq!(log.last().unwrap().number, 101);
+        assert_eq!(log.since(99).iter().map(|revision| revision.number).collect::<Vec<_>>(), [100, 101]);
+        let (revision, change) = log.last_change("n0").unwrap();
+        assert_eq!((revision.number, change.to.as_deref()), (100, Some("m100")));
+        assert_eq!(log.last_change("other"), None);
+    }
+}

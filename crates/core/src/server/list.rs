@@ -1,0 +1,386 @@
+//! Server lists as a person writes them or a registry says them. Each row is checked by itself: what no server can be made of is
+//! left out with its place and reason, and the rest goes on.
+
+use core::net::{IpAddr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::Illegal;
+use super::{MAX_WEIGHT, ServerOptions, is_legal_name};
+use crate::snapshot::{Content, NAMED_REJECTIONS, Rejections, shown};
+
+/// The longest host name, in bytes (RFC 1035, section 2.3.4).
+const MAX_HOST: usize = 253;
+
+/// A row as it stands; nothing of it is checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RawServer {
+    /// The name; without one it is derived from address and port.
+    pub name: Option<String>,
+    /// An address or a host name, with or without a port.
+    pub address: String,
+    /// The port, unless the address has it.
+    pub port: Option<i64>,
+    /// The weight.
+    pub weight: Option<i64>,
+    /// Whether it serves only while no other server does.
+    pub backup: bool,
+    /// Options of its own.
+    pub options: Option<Vec<String>>,
+}
+
+/// Where a listed server is found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Host {
+    /// At this address.
+    Address(IpAddr),
+    /// At what this name resolves to; in lower case.
+    Name(String),
+}
+
+/// A checked row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedServer {
+    /// Its name, legal by [`is_legal_name`].
+    pub name: String,
+    /// Where it is found.
+    pub host: Host,
+    /// Its port, 1 to 65535.
+    pub port: u16,
+    /// Its weight, 0 to [`MAX_WEIGHT`].
+    pub weight: Option<u16>,
+    /// Whether it serves only while no other server does.
+    pub backup: bool,
+    /// Options of its own; none where the backend's count.
+    pub options: Option<ServerOptions>,
+}
+
+/// A row that no server is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Where it stands.
+    pub place: String,
+    /// The server that it names, where that name is legal: what is known of it stays in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What is wrong with it and what would be right.
+    pub reason: String,
+}
+
+/// A checked list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerList {
+    /// The servers, by name; each name once.
+    pub servers: Vec<ListedServer>,
+    /// The rows that were left out, the first [`NAMED_REJECTIONS`] of them.
+    pub left_out: Vec<LeftOut>,
+    /// Names that rows of the list give different servers, and nothing tells which counts: what is in force stays.
+    pub disputed: BTreeSet<String>,
+}
+
+impl Content for ServerList {
+    fn count(&self) -> usize {
+        self.servers.len()
+    }
+}
+
+/// Which of two servers of one name counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeats {
+    /// The first: a person wrote the list, and the order with it.
+    First,
+    /// None where they differ: a registry's order must not make a server wander. The one of the lowest address stands for both.
+    LowestAddress,
+}
+
+/// Takes the rows of a list.
+#[derive(Debug, Default)]
+pub struct ServerListBuilder {
+    rows: Vec<(String, ListedServer)>,
+    left_out: Vec<LeftOut>,
+    rejections: Rejections,
+}
+
+impl ServerListBuilder {
+    /// Takes one row, or leaves it out. `place` says where it stands.
+    pub fn push(&mut self, place: &str, raw: RawServer) {
+        let name = raw.name.clone().filter(|name| is_legal_name(name));
+        match check(raw) {
+            Ok(server) => self.rows.push((place.to_owned(), server)),
+            Err((reason, detail)) => self.leave_out(place, name, reason, detail),
+        }
+    }
+
+    /// Leaves a row out. `detail` says to a person what is wrong with it.
+    pub fn reject(&mut self, place: &str, reason: Illegal, detail: String) {
+        self.leave_out(place, None, reason, detail);
+    }
+
+    fn leave_out(&mut self, place: &str, name: Option<String>, reason: Illegal, detail: String) {
+        self.rejections.push(place, reason);
+        if self.left_out.len() < NAMED_REJECTIONS {
+            self.left_out.push(LeftOut { place: shown(place), name, reason: detail });
+        }
+    }
+
+    /// The list, and what was left out of it.
+    pub fn finish(mut self, repeats: Repeats) -> (ServerList, Rejections) {
+        let mut rows = core::mem::take(&mut self.rows);
+        if repeats == Repeats::LowestAddress {
+            rows.sort_by_cached_key(|(_, server)| {
+                (server.host.clone(), server.port, server.weight, server.backup, format!("{:?}", server.options))
+            });
+        }
+        let mut servers: BTreeMap<String, ListedServer> = BTreeMap::new();
+        let mut disputed = BTreeSet::new();
+        for (place, server) in rows {
+            match servers.get(&server.name) {
+                None => {
+                    servers.insert(server.name.clone(), server);
+                }
+                Some(first) => {
+                    let detail = if repeats == Repeats::LowestAddress && *first != server {
+                        disputed.insert(server.name);
+                        format!(
+                            "another row gives this name to the server at {}: what is in force stays; remove one of them",
+                            location(first)
+                        )
+                    } else {
+                        format!("another server of the list has this name and counts, the one at {}", location(first))
+                    };
+                    self.reject(&place, Illegal::ServerTwice, detail);
+                }
+            }
+        }
+        let list = ServerList { servers: servers.into_values().collect(), left_out: self.left_out, disputed };
+        (list, self.rejections)
+    }
+}
+
+/// `10.0.0.1:8140`, `[fe80::1]:8140`, `puppet00.example:8140`.
+fn location(server: &ListedServer) -> String {
+    match &server.host {
+        Host::Address(IpAddr::V6(address)) => format!("[{address}]:{}", server.port),
+        Host::Address(address) => format!("{address}:{}", server.port),
+        Host::Name(name) => format!("{name}:{}", server.port),
+    }
+}
+
+fn check(raw: RawServer) -> Result<ListedServer, (Illegal, String)> {
+    let (host, port) = parse_address(&raw.address, raw.port).map_err(|detail| (Illegal::ServerAddress, detail))?;
+    let name = raw.name.unwrap_or_else(|| match &host {
+        // Without brackets, which no name may hold: the port is what follows the last colon.
+        Host::Address(address) => format!("{address}:{port}"),
+        Host::Name(name) => format!("{name}:{port}"),
+    });
+    if !is_legal_name(&name) {
+        let detail = format!("{:?} can name no server: 1 to 255 letters, digits and . _ : -", shown(&name));
+        return Err((Illegal::ServerName, detail));
+    }
+    let weight = match raw.weight {
+        None => None,
+        Some(weight) => match u16::try_from(weight) {
+            Ok(weight) if weight <= MAX_WEIGHT => Some(weight),
+            _ => return Err((Illegal::ServerWeight, format!("the weight {weight} is not within 0 to {MAX_WEIGHT}"))),
+        },
+    };
+    let options = match &raw.options {
+        None => None,
+        Some(words) => Some(ServerOptions::parse(words).map_err(|error| (Illegal::ServerOption, error.to_string()))?),
+    };
+    Ok(ListedServer { name, host, port, weight, backup: raw.backup, options })
+}
+
+/// Takes `10.0.0.1`, `10.0.0.1:8140`, `fe80::1`, `[fe80::1]:8140`, `puppet00.example`, `puppet00.example:8140`; the port stands in
+/// one of the two places, or is the same in both.
+///
+/// # Errors
+/// What is wrong, for a person.
+pub fn parse_address(address: &str, port: Option<i64>) -> Result<(Host, u16), String> {
+    let none =
+        || format!("{:?} is no address: write it like 10.0.0.1:8140, [fe80::1]:8140 or puppet00.example:8140", shown(address));
+    let (host, own_port) = if let Some(rest) = address.strip_prefix('[') {
+        let (inner, rest) = rest.split_once(']').ok_or_else(none)?;
+        let host = Host::Address(IpAddr::V6(inner.parse::<Ipv6Addr>().map_err(|_| none())?));
+        match rest {
+            "" => (host, None),
+            rest => (host, Some(rest.strip_prefix(':').ok_or_else(none)?)),
+        }
+    } else if let Ok(address) = address.parse::<IpAddr>() {
+        (Host::Address(address), None)
+    } else {
+        let (host, own_port) = match address.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (address, None),
+        };
+        let host = match host.parse::<IpAddr>() {
+            Ok(address) => Host::Address(address),
+            Err(_) if is_host_name(host) => Host::Name(host.to_ascii_lowercase()),
+            Err(_) => return Err(none()),
+        };
+        (host, own_port)
+    };
+    if let Host::Address(address) = &host
+        && (address.is_unspecified() || address.is_multicast())
+    {
+        return Err(format!("no server can have the address {address}"));
+    }
+    let own_port = match own_port {
+        None => None,
+        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => Some(text.parse::<i64>().map_err(|_| none())?),
+        Some(_) => return Err(none()),
+    };
+    let port = match (own_port, port) {
+        (Some(own), Some(port)) if own != port => {
+            return Err(format!("the address has the port {own}, but port is {port}"));
+        }
+        (Some(port), _) | (None, Some(port)) => port,
+        (None, None) => return Err(format!("{:?} has no port", shown(address))),
+    };
+    match u16::try_from(port) {
+        Ok(port) if port > 0 => Ok((host, port)),
+        _ => Err(format!("the port {port} is not within 1 to 65535")),
+    }
+}
+
+/// Letters, digits, `-` and `_` between dots (RFC 1123, section 2.1). A name whose last part is a number is an address gone wrong.
+fn is_host_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let part_is_good = |part: &str| {
+        (1..=63).contains(&part.len())
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let last_is_a_number = name.rsplit('.').next().is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    name.len() <= MAX_HOST && name.split('.').all(part_is_good) && !last_is_a_number
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn raw(name: Option<&str>, address: &str) -> RawServer {
+        RawServer { name: name.map(str::to_owned), address: address.to_owned(), ..RawServer::default() }
+    }
+
+    /// Names and places, or places and reasons.
+    type Pairs = Vec<(String, String)>;
+
+    fn listed(rows: &[RawServer], repeats: Repeats) -> (Pairs, Pairs, Rejections) {
+        let mut builder = ServerListBuilder::default();
+        for (index, row) in rows.iter().enumerate() {
+            builder.push(&format!("row {index}"), row.clone());
+        }
+        let (list, rejections) = builder.finish(repeats);
+        let servers = list.servers.iter().map(|server| (server.name.clone(), location(server))).collect();
+        (servers, list.left_out.into_iter().map(|left_out| (left_out.place, left_out.reason)).collect(), rejections)
+    }
+
+    #[test]
+    fn addresses_are_read_in_every_usual_form() {
+        for (address, port, expected) in [
+            ("10.0.0.1:8140", None, "10.0.0.1:8140"),
+            ("10.0.0.1", Some(8140), "10.0.0.1:8140"),
+            ("10.0.0.1:8140", Some(8140), "10.0.0.1:8140"),
+            ("fe80::1", Some(1), "[fe80::1]:1"),
+            ("[FE80::0:1]:65535", None, "[fe80::1]:65535"),
+            ("Puppet00.Example:8140", None, "puppet00.example:8140"),
+            ("localhost", Some(80), "localhost:80"),
+            ("my_host.svc.", Some(80), "my_host.svc.:80"),
+        ] {
+            let (host, port) = parse_address(address, port).unwrap_or_else(|error| panic!("{address}: {error}"));
+            let server = ListedServer { name: "n".to_owned(), host, port, weight: None, backup: false, options: None };
+            assert_eq!(location(&server), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_from_one() {
+        for (address, port, part) in [
+            ("", Some(1), "is no address"),
+            ("10.0.0.300:1", None, "is no address"),
+            ("10.0.0.1;quit:1", None, "is no address"),
+            ("a b:1", None, "is no address"),
+            ("host:", None, "is no address"),
+            ("host:http", None, "is no address"),
+            ("host:+1", None, "is no address"),
+            ("[10.0.0.1]:1", None, "is no address"),
+            ("[::1", None, "is no address"),
+            ("-x.example:1", None, "is no address"),
+            ("0.0.0.0:1", None, "no server can have"),
+            ("ff02::1", Some(1), "no server can have"),
+            ("10.0.0.1", None, "has no port"),
+            ("fe80::1", None, "has no port"),
+            ("10.0.0.1:0", None, "not within 1 to 65535"),
+            ("10.0.0.1:65536", None, "not within 1 to 65535"),
+            ("10.0.0.1", Some(-1), "not within 1 to 65535"),
+            ("10.0.0.1:1", Some(2), "but port is 2"),
+        ] {
+            let error = parse_address(address, port).unwrap_err();
+            assert!(error.contains(part), "{address:?} {port:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_a_name_gets_a_stable_legal_one() {
+        let (servers, left_out, _) = listed(
+            &[raw(None, "10.0.0.1:8140"), raw(None, "[fe80:0::1]:8140"), raw(None, "Puppet00.example:8140")],
+            Repeats::LowestAddress,
+        );
+        let names: Vec<_> = servers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["10.0.0.1:8140", "fe80::1:8140", "puppet00.example:8140"]);
+        assert!(names.iter().all(|name| is_legal_name(name)) && left_out.is_empty());
+    }
+
+    #[test]
+    fn rows_that_are_none_are_left_out_by_place_and_the_rest_goes_on() {
+        let rows = [
+            raw(Some("a"), "10.0.0.1:1"),
+            raw(Some("b/c"), "10.0.0.2:1"),
+            raw(Some("d"), "nowhere:"),
+            RawServer { weight: Some(257), ..raw(Some("e"), "10.0.0.3:1") },
+            RawServer { options: Some(vec!["resolvers dns".to_owned()]), ..raw(Some("f"), "10.0.0.4:1") },
+            RawServer { weight: Some(0), options: Some(vec!["maxconn 5".to_owned()]), ..raw(Some("g"), "10.0.0.5:1") },
+        ];
+        let (servers, left_out, rejections) = listed(&rows, Repeats::First);
+        assert_eq!(servers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "g"]);
+        let places: Vec<_> = left_out.iter().map(|(place, _)| place.as_str()).collect();
+        assert_eq!(places, ["row 1", "row 2", "row 3", "row 4"]);
+        assert!(left_out[3].1.contains("resolvers"), "{left_out:?}");
+        for reason in [Illegal::ServerName, Illegal::ServerAddress, Illegal::ServerWeight, Illegal::ServerOption] {
+            assert_eq!(rejections.counts[&reason], 1, "{reason}");
+        }
+    }
+
+    #[test]
+    fn of_two_servers_of_one_name_a_written_list_keeps_the_first_and_a_registrys_the_lowest() {
+        let mut rows = [raw(Some("a"), "10.0.0.2:1"), raw(Some("a"), "10.0.0.1:1")];
+        let at = |rows: &[RawServer], repeats| listed(rows, repeats).0[0].1.clone();
+        assert_eq!(at(&rows, Repeats::First), "10.0.0.2:1");
+        assert_eq!(at(&rows, Repeats::LowestAddress), "10.0.0.1:1");
+        let (_, left_out, rejections) = listed(&rows, Repeats::LowestAddress);
+        assert!(left_out[0].0 == "row 0" && left_out[0].1.contains("10.0.0.1:1"), "{left_out:?}");
+        assert_eq!(rejections.counts[&Illegal::ServerTwice], 1);
+        rows.reverse();
+        assert_eq!(at(&rows, Repeats::LowestAddress), "10.0.0.1:1");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_rows_hold_the_list_is_legal(rows in proptest::collection::vec((".{0,12}", ".{0,20}", any::<Option<i64>>()), 0..8)) {
+            let mut builder = ServerListBuilder::default();
+            for (name, address, port) in &rows {
+                builder.push(name, RawServer { port: *port, ..raw(Some(name), address) });
+                builder.push(name, RawServer { port: *port, ..raw(None, address) });
+            }
+            let (list, rejections) = builder.finish(Repeats::LowestAddress);
+            prop_assert!(list.servers.iter().all(|server| is_legal_name(&server.name) && server.port > 0));
+            prop_assert!(list.servers.is_sorted_by(|a, b| a.name < b.name));
+            prop_assert_eq!(list.servers.len() as u64 + rejections.total(), rows.len() as u64 * 2);
+        }
+    }
+}

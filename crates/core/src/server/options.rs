@@ -1,0 +1,435 @@
+//! Which options a server may have that is made at runtime, and how each is written.
+//!
+//! HAProxy's `add server` takes most of what a `server` line takes, and says no to the rest only when it is asked. The tables
+//! here were measured on 2.6, 3.0, 3.2 and 3.4, so that a wrong option is reported by its place before any HAProxy sees it.
+
+use super::ServerOptions;
+
+/// The longest argument of an option, in bytes.
+const MAX_ARGUMENT: usize = 1024;
+
+/// A version of HAProxy: major, minor.
+pub type Version = (u32, u32);
+
+/// The oldest HAProxy with servers made at runtime that is supported.
+const OLDEST: Version = (2, 6);
+
+/// Why an option is none that a server made at runtime may have. Says what to do; the caller adds the place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// No word at all.
+    #[error("an empty option; remove it")]
+    Empty,
+    /// Characters that can't stand on HAProxy's command line.
+    #[error(
+        "{option:?}: quotes, backslashes, `;`, `#` and control characters can't be used; write one option with its arguments, as in \"inter 2s\""
+    )]
+    Illegal {
+        /// The option as given.
+        option: String,
+    },
+    /// What has a key of its own.
+    #[error("{option:?}: give it by its own key `{key}`, not as an option")]
+    OwnKey {
+        /// The option as given.
+        option: String,
+        /// The key.
+        key: &'static str,
+    },
+    /// An option of HAProxy that `add server` refuses, or that means nothing at runtime.
+    #[error(
+        "{option:?}: HAProxy does not take it for a server made at runtime{hint}; remove it, or write the server into HAProxy's configuration"
+    )]
+    NotAtRuntime {
+        /// The option's name.
+        option: String,
+        /// More about it, with a separator before it, or nothing.
+        hint: &'static str,
+    },
+    /// None that is known.
+    #[error("{option:?} is no server option that Mapsmith knows; see `server` in section 5.2 of HAProxy's configuration manual")]
+    Unknown {
+        /// The option's name.
+        option: String,
+    },
+    /// Too few or too many arguments, or one of the wrong kind.
+    #[error("{option:?}: write it as \"{form}\"{hint}")]
+    Arguments {
+        /// The option as given.
+        option: String,
+        /// How it is written.
+        form: String,
+        /// More about it, or nothing.
+        hint: &'static str,
+    },
+    /// Given more than once.
+    #[error("{option:?} is given twice; keep one")]
+    Twice {
+        /// The option's name.
+        option: String,
+    },
+}
+
+/// What stands after an option's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arguments {
+    None,
+    /// A whole number.
+    Number,
+    /// A number with an optional unit of time.
+    Time,
+    /// A port, 1 to 65535.
+    Port,
+    /// `none` or `required`.
+    Verify,
+    /// Any word.
+    Word,
+    /// A word, or a word, `usesrc` and a word.
+    Source,
+}
+
+use Arguments::{None as Bare, Number, Port, Source, Time, Verify, Word};
+
+/// What `add server` takes, with the oldest of the measured versions that does.
+const TAKEN: &[(&str, Arguments, Version)] = &[
+    ("addr", Word, OLDEST),
+    ("agent-addr", Word, OLDEST),
+    ("agent-check", Bare, OLDEST),
+    ("agent-inter", Time, OLDEST),
+    ("agent-port", Port, OLDEST),
+    ("agent-send", Word, OLDEST),
+    ("allow-0rtt", Bare, OLDEST),
+    ("alpn", Word, OLDEST),
+    ("ca-file", Word, OLDEST),
+    ("check", Bare, OLDEST),
+    ("check-alpn", Word, OLDEST),
+    ("check-pool-conn-name", Word, (3, 2)),
+    ("check-proto", Word, OLDEST),
+    ("check-reuse-pool", Bare, (3, 2)),
+    ("check-send-proxy", Bare, OLDEST),
+    ("check-sni", Word, OLDEST),
+    ("check-ssl", Bare, OLDEST),
+    ("check-via-socks4", Bare, OLDEST),
+    ("ciphers", Word, OLDEST),
+    ("ciphersuites", Word, OLDEST),
+    ("client-sigalgs", Word, (3, 0)),
+    ("cookie", Word, (3, 0)),
+    ("crl-file", Word, OLDEST),
+    ("crt", Word, OLDEST),
+    ("curves", Word, (3, 0)),
+    ("downinter", Time, OLDEST),
+    ("error-limit", Number, OLDEST),
+    ("fall", Number, OLDEST),
+    ("fastinter", Time, OLDEST),
+    ("force-tlsv10", Bare, OLDEST),
+    ("force-tlsv11", Bare, OLDEST),
+    ("force-tlsv12", Bare, OLDEST),
+    ("force-tlsv13", Bare, OLDEST),
+    ("guid", Word, (3, 0)),
+    ("hash-key", Word, (3, 0)),
+    ("healthcheck", Word, (3, 4)),
+    ("id", Number, OLDEST),
+    ("idle-ping", Time, (3, 2)),
+    ("init-state", Word, (3, 2)),
+    ("inter", Time, OLDEST),
+    ("maxconn", Number, OLDEST),
+    ("maxqueue", Number, OLDEST),
+    ("minconn", Number, OLDEST),
+    ("no-check-sni-auto", Bare, (3, 4)),
+    ("no-renegotiate", Bare, (3, 4)),
+    ("no-send-proxy", Bare, OLDEST),
+    ("no-send-proxy-v2", Bare, OLDEST),
+    ("no-sni-auto", Bare, (3, 4)),
+    ("no-ssl-reuse", Bare, OLDEST),
+    ("no-tfo", Bare, OLDEST),
+    ("no-tls-tickets", Bare, OLDEST),
+    ("no-tlsv10", Bare, OLDEST),
+    ("no-tlsv11", Bare, OLDEST),
+    ("no-tlsv12", Bare, OLDEST),
+    ("no-tlsv13", Bare, OLDEST),
+    ("observe", Word, OLDEST),
+    ("on-error", Word, OLDEST),
+    ("on-marked-down", Word, OLDEST),
+    ("on-marked-up", Word, OLDEST),
+    ("pool-conn-name", Word, (3, 0)),
+    ("pool-low-conn", Number, OLDEST),
+    ("pool-max-conn", Number, OLDEST),
+    ("pool-purge-delay", Time, OLDEST),
+    ("port", Port, OLDEST),
+    ("proto", Word, OLDEST),
+    ("proxy-v2-options", Word, OLDEST),
+    ("renegotiate", Bare, (3, 4)),
+    ("rise", Number, OLDEST),
+    ("send-proxy", Bare, OLDEST),
+    ("send-proxy-v2", Bare, OLDEST),
+    ("send-proxy-v2-ssl", Bare, OLDEST),
+    ("send-proxy-v2-ssl-cn", Bare, OLDEST),
+    ("sigalgs", Word, (3, 0)),
+    ("slowstart", Time, OLDEST),
+    ("sni", Word, OLDEST),
+    ("source", Source, OLDEST),
+    ("ssl", Bare, OLDEST),
+    ("ssl-max-ver", Word, OLDEST),
+    ("ssl-min-ver", Word, OLDEST),
+    ("strict-maxconn", Bare, (3, 2)),
+    ("tfo", Bare, OLDEST),
+    ("tls-tickets", Bare, OLDEST),
+    ("track", Word, OLDEST),
+    ("verify", Verify, OLDEST),
+    ("verifyhost", Word, OLDEST),
+    ("ws", Word, OLDEST),
+];
+
+/// Options of a `server` line that a server made at runtime can't have, each with more about it.
+const REFUSED: &[(&str, &str)] = &[
+    ("cc", ""),
+    ("disabled", ": it would stay out of rotation; leave it out of the list instead"),
+    ("enabled", ": Mapsmith enables every server that it adds"),
+    ("init-addr", ": Mapsmith gives it an address"),
+    ("ktls", ""),
+    ("log-bufsize", ""),
+    ("log-proto", ""),
+    ("max-reuse", ""),
+    ("namespace", ""),
+    ("no-agent-check", ": that is so without it"),
+    ("no-backup", ": that is so without it"),
+    ("no-check", ": that is so without it"),
+    ("no-check-ssl", ": that is so without it"),
+    ("no-ssl", ": that is so without it"),
+    ("non-stick", ""),
+    ("redir", ""),
+    ("resolve-net", ": Mapsmith resolves names"),
+    ("resolve-opts", ": Mapsmith resolves names"),
+    ("resolve-prefer", ": Mapsmith resolves names"),
+    ("resolvers", ": Mapsmith resolves names"),
+    ("sni-auto", ": that is so without it from 3.4 on"),
+    ("socks4", ""),
+    ("ssl-reuse", ": that is so without it"),
+    ("stick", ": that is so without it"),
+    ("tcp-md5sig", ""),
+    ("tcp-ut", ""),
+];
+
+/// What has a key of its own in Mapsmith's settings and in a source's answer.
+const OWN_KEYS: &[(&str, &str)] = &[("weight", "weight"), ("backup", "backup"), ("name", "name"), ("address", "address")];
+
+fn taken(name: &str) -> Option<&'static (&'static str, Arguments, Version)> {
+    TAKEN.iter().find(|(taken, ..)| *taken == name)
+}
+
+impl Arguments {
+    fn form(self, name: &str) -> String {
+        let argument = match self {
+            Self::None => return name.to_owned(),
+            Self::Number => "NUMBER",
+            Self::Time => "TIME",
+            Self::Port => "PORT",
+            Self::Verify => "none|required",
+            Self::Word => "VALUE",
+            Self::Source => "ADDRESS [usesrc ADDRESS]",
+        };
+        format!("{name} {argument}")
+    }
+
+    fn fit(self, arguments: &[&str]) -> bool {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match (self, arguments) {
+            (Self::None, []) | (Self::Word | Self::Source, [_]) => true,
+            // HAProxy reads an `int`.
+            (Self::Number, [number]) => digits(number) && number.parse::<i32>().is_ok(),
+            (Self::Port, [port]) => digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0),
+            (Self::Time, [time]) => {
+                let number = time.trim_end_matches(|unit: char| unit.is_ascii_lowercase());
+                digits(number)
+                    && number.parse::<i32>().is_ok()
+                    && matches!(&time[number.len()..], "" | "us" | "ms" | "s" | "m" | "h" | "d")
+            }
+            (Self::Verify, [verify]) => matches!(*verify, "none" | "required"),
+            (Self::Source, [_, "usesrc", _]) => true,
+            _ => false,
+        }
+    }
+}
+
+impl ServerOptions {
+    /// Reads options as the settings and the sources have them: each text is one option with its arguments, `"maxconn 1000"`.
+    ///
+    /// # Errors
+    /// The first that a server made at runtime can't have, in no version, and what to do about it.
+    pub fn parse(options: &[String]) -> Result<Self, OptionError> {
+        let mut parsed = Self::default();
+        let mut seen: Vec<&str> = Vec::with_capacity(options.len());
+        for option in options {
+            let (name, arguments) = split(option)?;
+            if seen.contains(&name) {
+                return Err(OptionError::Twice { option: name.to_owned() });
+            }
+            seen.push(name);
+            match (name, arguments.as_slice()) {
+                ("check", _) => parsed.check = true,
+                // 0 is "no limit" in both.
+                ("maxconn", [number]) => parsed.maxconn = number.parse().ok().filter(|number| *number > 0),
+                ("maxqueue", [number]) => parsed.maxqueue = number.parse().ok().filter(|number| *number > 0),
+                _ => parsed.other.push(std::iter::once(&name).chain(&arguments).copied().collect::<Vec<_>>().join(" ")),
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// The options as [`ServerOptions::parse`] reads them.
+    pub fn words(&self) -> Vec<String> {
+        let check = self.check.then(|| "check".to_owned());
+        let maxconn = self.maxconn.map(|number| format!("maxconn {number}"));
+        let maxqueue = self.maxqueue.map(|number| format!("maxqueue {number}"));
+        [check, maxconn, maxqueue].into_iter().flatten().chain(self.other.iter().cloned()).collect()
+    }
+
+    /// The oldest HAProxy that was seen to take all of them, and the option that asks for it.
+    pub fn oldest_version(&self) -> (Version, Option<&str>) {
+        let names = self.other.iter().filter_map(|option| option.split(' ').next());
+        let newer = names.filter_map(|name| Some((taken(name)?.2, name))).filter(|(version, _)| *version > OLDEST);
+        newer.max_by_key(|(version, _)| *version).map_or((OLDEST, None), |(version, name)| (version, Some(name)))
+    }
+
+    /// Whether an agent check is asked for, which `add server` leaves off as it does the health check.
+    pub fn agent_check(&self) -> bool {
+        self.other.iter().any(|option| option == "agent-check")
+    }
+}
+
+/// One option's name and arguments, checked.
+fn split(option: &str) -> Result<(&str, Vec<&str>), OptionError> {
+    let illegal =
+        |character: char| (character.is_control() && character != '\t') || matches!(character, ';' | '\\' | '"' | '\'' | '#');
+    if option.contains(illegal) || option.len() > MAX_ARGUMENT || option.contains("<<") {
+        let option = option.chars().take(80).collect();
+        return Err(OptionError::Illegal { option });
+    }
+    let mut words = option.split_ascii_whitespace();
+    let name = words.next().ok_or(OptionError::Empty)?;
+    let arguments: Vec<&str> = words.collect();
+    if let Some((_, key)) = OWN_KEYS.iter().find(|(own, _)| *own == name) {
+        return Err(OptionError::OwnKey { option: option.to_owned(), key });
+    }
+    if let Some((name, hint)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+        return Err(OptionError::NotAtRuntime { option: (*name).to_owned(), hint });
+    }
+    let Some((_, kind, _)) = taken(name) else {
+        return Err(OptionError::Unknown { option: name.to_owned() });
+    };
+    if !kind.fit(&arguments) {
+        let hint = if *kind == Bare { "; each option is a text of its own" } else { "" };
+        return Err(OptionError::Arguments { option: option.to_owned(), form: kind.form(name), hint });
+    }
+    Ok((name, arguments))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(options: &[&str]) -> Result<ServerOptions, OptionError> {
+        ServerOptions::parse(&options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
+    }
+
+    fn refusal(option: &str) -> String {
+        parse(&[option]).expect_err(option).to_string()
+    }
+
+    #[test]
+    fn options_are_written_as_in_haproxys_configuration() {
+        let options = parse(&[
+            "check",
+            "maxconn 1000",
+            "maxqueue 500",
+            "inter  2s",
+            "ssl",
+            "verify none",
+            "source 10.0.0.1 usesrc clientip",
+        ]);
+        let options = options.unwrap();
+        assert!(options.check && !options.agent_check());
+        assert_eq!((options.maxconn, options.maxqueue), (Some(1000), Some(500)));
+        assert_eq!(options.other, ["inter 2s", "ssl", "verify none", "source 10.0.0.1 usesrc clientip"]);
+        assert_eq!(parse(&[]).unwrap(), ServerOptions::default());
+        assert_eq!(parse(&["maxconn 0"]).unwrap().maxconn, None, "0 is no limit");
+        assert!(parse(&["agent-check", "agent-port 7"]).unwrap().agent_check());
+    }
+
+    #[test]
+    fn what_haproxy_does_not_take_at_runtime_is_refused_with_a_way_out() {
+        for option in ["resolvers dns", "init-addr none", "disabled", "enabled", "namespace x", "stick", "resolve-prefer ipv4"] {
+            assert!(refusal(option).contains("server made at runtime"), "{}", refusal(option));
+        }
+        for (option, key) in
+            [("weight 5", "`weight`"), ("backup", "`backup`"), ("name a", "`name`"), ("address ::1", "`address`")]
+        {
+            assert!(refusal(option).contains(key), "{}", refusal(option));
+        }
+        assert!(refusal("chekc").contains("\"chekc\" is no server option"));
+        assert!(refusal("").contains("empty"));
+        assert_eq!(parse(&["check", "inter 1s", "inter 2s"]), Err(OptionError::Twice { option: "inter".to_owned() }));
+    }
+
+    #[test]
+    fn an_option_has_the_arguments_that_it_has_in_haproxy() {
+        for (wrong, form) in [
+            ("check now", "\"check\""),
+            ("ssl verify none", "each option is a text of its own"),
+            ("maxconn", "\"maxconn NUMBER\""),
+            ("maxconn many", "NUMBER"),
+            ("maxconn 4294967296", "NUMBER"),
+            ("maxconn -1", "NUMBER"),
+            ("inter 2parsecs", "TIME"),
+            ("inter s", "TIME"),
+            ("port 0", "PORT"),
+            ("port 65536", "PORT"),
+            ("verify maybe", "none|required"),
+            ("source ::1 usesrc", "usesrc"),
+        ] {
+            assert!(refusal(wrong).contains(form), "{}", refusal(wrong));
+        }
+    }
+
+    #[test]
+    fn nothing_that_ends_a_command_or_starts_another_gets_through() {
+        for option in ["sni a;b", "sni a\nb", "sni a\\", "sni \"a\"", "sni 'a'", "sni a\0", "sni #a", "sni <<", "sni a\u{85}b"] {
+            assert!(matches!(parse(&[option]), Err(OptionError::Illegal { .. })), "{option:?}");
+        }
+    }
+
+    #[test]
+    fn options_of_newer_haproxys_say_which_one_they_need() {
+        assert_eq!(parse(&["check", "inter 2s"]).unwrap().oldest_version(), ((2, 6), None));
+        assert_eq!(parse(&["cookie m1"]).unwrap().oldest_version(), ((3, 0), Some("cookie")));
+        assert_eq!(parse(&["cookie m1", "strict-maxconn"]).unwrap().oldest_version(), ((3, 2), Some("strict-maxconn")));
+    }
+
+    #[test]
+    fn the_tables_name_each_option_once() {
+        let mut names: Vec<&str> = TAKEN.iter().map(|(name, ..)| *name).collect();
+        names.extend(REFUSED.iter().map(|(name, _)| *name));
+        names.extend(OWN_KEYS.iter().map(|(name, _)| *name));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic_and_what_it_takes_is_clean(option in ".{0,40}", name in proptest::sample::select(TAKEN)) {
+            for text in [option.clone(), format!("{} {option}", name.0)] {
+                if let Ok(options) = parse(&[&text]) {
+                    prop_assert_eq!(ServerOptions::parse(&options.words()), Ok(options.clone()));
+                    for option in options.other {
+                        prop_assert!(option.chars().all(|character| !character.is_control() && !";\\\"'#".contains(character)), "{:?}", option);
+                        prop_assert!(!option.contains("  "));
+                    }
+                }
+            }
+        }
+    }
+}

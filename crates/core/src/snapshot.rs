@@ -1,0 +1,131 @@
+//! What a source said, and when.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::node_map::EntryMap;
+use crate::names::{self, Illegal};
+use crate::status::SourceStatus;
+
+/// What a source can say: the entries of the node map, or a list of servers.
+pub trait Content: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
+    /// How many entries or servers there are.
+    fn count(&self) -> usize;
+}
+
+impl Content for EntryMap {
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
+/// A source's whole answer in HAProxy's words: nodes lower-cased if the settings say so, masters renamed by `[source.masters]`.
+#[derive(Debug, Clone)]
+pub struct Snapshot<C = EntryMap> {
+    /// The legal entries.
+    pub entries: Arc<C>,
+    /// What was left out of the answer.
+    pub rejections: Arc<Rejections>,
+    /// When the source last answered, be it only that nothing changed.
+    pub answered_at: Timestamp,
+}
+
+/// What a source's poller knows: its last good answer, how it stands, and which poll requests it has covered.
+#[derive(Debug, Clone)]
+pub struct SourceState<C = EntryMap> {
+    /// The last good answer; none before the first.
+    pub snapshot: Option<Snapshot<C>>,
+    /// How the source stands.
+    pub status: SourceStatus,
+    /// The number of the last poll request that a finished poll, good or failed, covers.
+    pub answered: u64,
+}
+
+impl<C> SourceState<C> {
+    /// A source that has not been polled yet.
+    pub fn before_first_poll(name: String, kind: String, required: bool) -> Self {
+        let status = SourceStatus {
+            name,
+            kind,
+            required,
+            entries: None,
+            rejections: Rejections::default(),
+            answered_at: None,
+            error: None,
+            warning: None,
+            watch: None,
+            last_poll: None,
+        };
+        Self { snapshot: None, status, answered: 0 }
+    }
+}
+
+/// The most entries that are kept by name among the rejected ones; the rest is only counted.
+pub const NAMED_REJECTIONS: usize = 1000;
+
+/// The entries of an answer that are no legal keys or values: each is left out, counted and shown; the rest goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejections {
+    /// How many entries were left out, by reason.
+    pub counts: BTreeMap<Illegal, u64>,
+    /// The first [`NAMED_REJECTIONS`] of them: node (cut to a readable length) and reason.
+    pub named: BTreeMap<String, Illegal>,
+}
+
+impl Rejections {
+    /// Notes one left-out entry. `node` may be any text the registry sent.
+    pub fn push(&mut self, node: &str, reason: Illegal) {
+        *self.counts.entry(reason).or_default() += 1;
+        if self.named.len() < NAMED_REJECTIONS {
+            self.named.entry(shown(node)).or_insert(reason);
+        }
+    }
+
+    /// How many entries were left out.
+    pub fn total(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// Why `node` was left out, if it is among the named ones.
+    pub fn reason(&self, node: &str) -> Option<Illegal> {
+        self.named.get(&shown(node)).copied()
+    }
+}
+
+/// A name that may hold anything, made fit for a log line: control and invisible characters escaped, at most 100 characters.
+pub(super) fn shown(name: &str) -> String {
+    name.chars()
+        .take(100)
+        .flat_map(|character| if names::is_invisible(character) { character.escape_default().collect() } else { vec![character] })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejections_are_counted_beyond_the_ones_that_are_named() {
+        let mut rejections = Rejections::default();
+        for number in 0..NAMED_REJECTIONS + 5 {
+            rejections.push(&format!("node {number}"), Illegal::KeyWhiteSpace);
+        }
+        rejections.push("n", Illegal::NoMaster);
+        assert_eq!(rejections.total(), 1006);
+        assert_eq!(rejections.counts[&Illegal::KeyWhiteSpace], 1005);
+        assert_eq!(rejections.named.len(), NAMED_REJECTIONS);
+        assert_eq!(rejections.reason("node 3"), Some(Illegal::KeyWhiteSpace));
+    }
+
+    #[test]
+    fn a_rejected_name_cannot_break_a_log_line() {
+        let mut rejections = Rejections::default();
+        rejections.push("a\n\u{1b}[31mb", Illegal::KeyWhiteSpace);
+        assert_eq!(rejections.named.keys().collect::<Vec<_>>(), ["a\\n\\u{1b}[31mb"]);
+        assert_eq!(rejections.reason("a\n\u{1b}[31mb"), Some(Illegal::KeyWhiteSpace));
+    }
+}

@@ -1,0 +1,404 @@
+//! What Mapsmith tells about its sources and instances. The API and the CLI show these as they are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::address::RuntimeAddress;
+use crate::learned::LearnedStatus;
+use crate::revision::{ChangeCounts, HeldChange};
+use crate::server::Server;
+use crate::server::list::LeftOut;
+use crate::snapshot::Rejections;
+
+/// One timed part of a poll or an apply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepTiming {
+    /// What was done: `prepare`, `stage`, `verify`, `commit`, ...
+    pub step: String,
+    /// How long it took, in milliseconds.
+    pub milliseconds: f64,
+}
+
+impl StepTiming {
+    /// A step and its duration, rounded to a microsecond.
+    pub fn new(step: impl Into<String>, took: Duration) -> Self {
+        Self { step: step.into(), milliseconds: milliseconds(took) }
+    }
+}
+
+/// A duration in milliseconds, rounded to a microsecond.
+pub fn milliseconds(took: Duration) -> f64 {
+    took.as_micros() as f64 / 1000.0
+}
+
+/// What a poll brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PollKind {
+    /// The whole content.
+    Full,
+    /// Only what changed since the last poll.
+    Delta,
+    /// The source said that nothing changed (304, or an untouched file).
+    Unchanged,
+}
+
+/// Whether a source notices changes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watch {
+    /// A change is noticed at once.
+    Watched,
+    /// A change is noticed at the next poll.
+    PolledOnly,
+}
+
+impl fmt::Display for Watch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Watched => "watched",
+            Self::PolledOnly => "polled only",
+        })
+    }
+}
+
+/// A source as the poller sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Its name in the settings.
+    pub name: String,
+    /// Its type: `puppetdb`, `http_json`, `file`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether nothing may happen before it has answered once.
+    pub required: bool,
+    /// Entries in its last good answer; none before the first.
+    pub entries: Option<usize>,
+    /// What was left out of that answer.
+    pub rejections: Rejections,
+    /// When it last gave a good answer.
+    pub answered_at: Option<Timestamp>,
+    /// Why the last poll failed, if it did: the last good answer stays in force meanwhile.
+    pub error: Option<String>,
+    /// What is wrong although it answers, and what that costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+    /// Whether it notices changes by itself; none where it has no way to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
+    /// How the last poll went; none before the first one ended.
+    pub last_poll: Option<PollReport>,
+}
+
+/// How one poll went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PollReport {
+    /// What it brought; none where it failed.
+    pub kind: Option<PollKind>,
+    /// When it ended.
+    pub at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub milliseconds: f64,
+    /// Bytes of the answer's body after decompression.
+    pub bytes: u64,
+}
+
+/// Where an instance stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Not reached yet since Mapsmith started.
+    Starting,
+    /// It answers; there is no desired map yet.
+    Connected,
+    /// Its memory was seen to hold this revision.
+    InStep {
+        /// The revision held.
+        revision: u64,
+    },
+    /// It answers but does not hold the wanted revision.
+    Behind {
+        /// The revision wanted.
+        wanted: u64,
+        /// Why.
+        reason: String,
+    },
+    /// It can't be reached, or accepts and never answers.
+    Unreachable {
+        /// Since when.
+        since: Timestamp,
+        /// The error.
+        error: String,
+    },
+    /// It answers but will not take our commands: the socket's level, or a map it does not know.
+    Refused {
+        /// What it refused and what to do.
+        reason: String,
+    },
+}
+
+impl InstanceState {
+    /// The state without its reason, which may hold paths and addresses.
+    pub fn in_brief(&self) -> String {
+        match self {
+            Self::Starting | Self::Connected | Self::InStep { .. } => self.to_string(),
+            Self::Behind { wanted, .. } => format!("behind revision {wanted}"),
+            Self::Unreachable { since, .. } => format!("unreachable since {since:.0}"),
+            Self::Refused { .. } => "refused".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for InstanceState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => write!(out, "starting"),
+            Self::Connected => write!(out, "connected, no map wanted yet"),
+            Self::InStep { revision } => write!(out, "in step with revision {revision}"),
+            Self::Behind { wanted, reason } => write!(out, "behind revision {wanted}: {reason}"),
+            Self::Unreachable { since, error } => write!(out, "unreachable since {since:.0}: {error}"),
+            Self::Refused { reason } => write!(out, "refused: {reason}"),
+        }
+    }
+}
+
+/// What was found to differ from what should have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriftKind {
+    /// HAProxy was restarted or reloaded and its memory was not the desired map.
+    Restarted,
+    /// The map in memory was changed behind our back.
+    MapChanged,
+    /// A key stood in memory more than once.
+    Duplicates,
+    /// Staged versions that nobody commits.
+    AbandonedVersions,
+    /// The map file was lost or changed behind our back.
+    MapFile,
+}
+
+impl DriftKind {
+    /// The kinds that an instance can show.
+    pub const OF_AN_INSTANCE: [Self; 4] = [Self::Restarted, Self::MapChanged, Self::Duplicates, Self::AbandonedVersions];
+
+    /// The kind as a metric label and in JSON.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Restarted => "restarted",
+            Self::MapChanged => "map_changed",
+            Self::Duplicates => "duplicates",
+            Self::AbandonedVersions => "abandoned_versions",
+            Self::MapFile => "map_file",
+        }
+    }
+}
+
+/// How a change was brought into HAProxy's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Single `add`, `set` and `del` commands, several a line.
+    Edits,
+    /// A whole new version: staged, verified, committed.
+    Swap,
+}
+
+impl Strategy {
+    /// The strategy as a metric label and in JSON.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Edits => "edits",
+            Self::Swap => "swap",
+        }
+    }
+}
+
+/// How the last change of an instance went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApplyReport {
+    /// The revision that it brought.
+    pub revision: u64,
+    /// When it was verified.
+    pub at: Timestamp,
+    /// How.
+    pub strategy: Strategy,
+    /// Why that way: the cost model's figures.
+    pub reason: String,
+    /// What it changed in this instance's memory.
+    #[serde(flatten)]
+    pub counts: ChangeCounts,
+    /// The steps with their durations, in order.
+    pub steps: Vec<StepTiming>,
+}
+
+/// The HAProxy process behind a socket, from `show info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Its version as it names it: `2.6.12-1+deb12u1`.
+    pub version: String,
+    /// The worker's process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+}
+
+/// An instance as its task sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Its name in the settings.
+    pub name: String,
+    /// Its socket.
+    pub runtime: RuntimeAddress,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: InstanceState,
+    /// The process that last answered.
+    pub process: Option<ProcessInfo>,
+    /// Entries in its memory when it last answered, all versions counted.
+    pub entries_in_memory: Option<u64>,
+    /// When its whole map was last read back and found right.
+    pub verified_at: Option<Timestamp>,
+    /// What was found to differ and healed since Mapsmith started.
+    pub drift_healed: BTreeMap<DriftKind, u64>,
+    /// The last change brought to it.
+    pub last_apply: Option<ApplyReport>,
+    /// Its declared backends; none before they were first seen, and where none is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub servers: Option<ServersStatus>,
+    /// Its stick table of learned routes; none without `[learned]`, and until its map was first in step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedStatus>,
+}
+
+/// Where an instance's server lists stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ServersState {
+    /// Every declared backend is as it should be.
+    InStep,
+    /// Steps are left: servers drain, or wait for routes to leave them.
+    Working,
+    /// What is left can't be done at runtime; see [`ServersStatus::needs_reload`].
+    NeedsReload,
+    /// The lists could not be seen or changed.
+    Failed {
+        /// Why.
+        error: String,
+    },
+}
+
+impl fmt::Display for ServersState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InStep => write!(out, "servers in step"),
+            Self::Working => write!(out, "servers are being changed"),
+            Self::NeedsReload => write!(out, "servers need a reload of HAProxy"),
+            Self::Failed { error } => write!(out, "servers: {error}"),
+        }
+    }
+}
+
+/// The most steps, causes and servers of one kind that a status lists.
+pub const LISTED_SERVERS: usize = 100;
+
+/// The declared backends of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServersStatus {
+    /// Where they stand.
+    #[serde(flatten)]
+    pub state: ServersState,
+    /// When they were last seen; Mapsmith's start where they never were.
+    pub looked_at: Timestamp,
+    /// What only a reload of HAProxy can bring, and why: one sentence each.
+    pub needs_reload: Vec<String>,
+    /// Servers on their way out, and how far each is: one sentence each.
+    pub removing: Vec<String>,
+    /// Servers that somebody else put into maintenance or drain; they stay as they are.
+    pub by_hand: Vec<String>,
+    /// Servers that were made ready and whose health check has yet to pass: one sentence each.
+    #[serde(default)]
+    pub checking: Vec<String>,
+    /// Servers whose weight is their agent's, and not the listed one: one sentence each.
+    #[serde(default)]
+    pub by_agent: Vec<String>,
+    /// Servers of declared backends that are not Mapsmith's.
+    pub foreign: usize,
+    /// The latest steps, oldest first.
+    pub last_steps: Vec<String>,
+    /// How many steps were carried out since Mapsmith started.
+    pub steps: u64,
+}
+
+/// A declared backend: which servers it should have, and what stands between its list and that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its servers come from: `settings` (written out), `node map` (its masters), or `source NAME`.
+    pub from: String,
+    /// The servers it should have, by name; none before its list was known and accepted, and until then it is not touched. While
+    /// something is waited for, those that were in force before Mapsmith's start, where a store has them.
+    pub servers: Option<Vec<Server>>,
+    /// What has not spoken since Mapsmith's start, if its list is not known for that.
+    pub waiting_for: Option<String>,
+    /// What of the list is left out.
+    pub left_out: Vec<LeftOut>,
+    /// Host names that do not resolve right now, and keep their last address.
+    pub stale: Vec<LeftOut>,
+    /// The change that the guard holds back.
+    pub held: Option<HeldChange>,
+    /// When the changes that wait for the list to be quiet come into force at the latest, as things stand.
+    pub change_due: Option<Timestamp>,
+    /// Servers that are no longer listed and stay for a while.
+    pub leaving: Vec<LeavingServer>,
+}
+
+/// A server that is no longer listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeavingServer {
+    /// Its name.
+    pub name: String,
+    /// The earliest time it may go; none where it stays because it is the last one.
+    pub due: Option<Timestamp>,
+}
+
+/// The map file on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MapFileStatus {
+    /// Its path.
+    pub path: String,
+    /// The revision that was last written or found right; none before.
+    pub revision: Option<u64>,
+    /// Why it can't be written, if so: no instance gets a revision that is not in the file.
+    pub error: Option<String>,
+    /// How often a lost or changed file was put right since Mapsmith started.
+    pub healed: u64,
+}
+
+/// The most nodes of one kind that a status names.
+pub const NAMED_NODES: usize = 100;
+
+/// Nodes that stay where they are although the sources say something else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptNodes {
+    /// How many.
+    pub count: usize,
+    /// The first [`NAMED_NODES`] of them, by name.
+    pub nodes: Vec<KeptNode>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptNode {
+    /// The node.
+    pub node: String,
+    /// The master that it stays with, before overrides.
+    pub master: String,
+    /// The master that the sources name.
+    pub said: String,
+}
