@@ -4,6 +4,8 @@
 //! of requests, see `common/open_loop.rs`. Meanwhile nothing happens, or once a second something does; the cases take turns, so
 //! that all of them meet the same machine. A percentile is the median of the rounds'.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+
 mod common;
 
 use std::path::Path;
@@ -14,11 +16,12 @@ use anyhow::Context as _;
 use common::open_loop::{Load, Outcome, Requests};
 use common::site::{Blast, MASTERS, Masters, PAYLOAD, Site, node, nodes};
 use common::{PATIENCE, haproxies};
-use mapsmith::haproxy::MapClient;
+use haproxy_runtime::HaproxyVersion;
+use haproxy_runtime::MapClient;
+use mapsmith::reconcile::apply::{self, Timings};
 use mapsmith_core::EntryMap;
 use mapsmith_core::plan::map::Memory;
-use mapsmith_core::plan::{CostModel, Deviation, HaproxyVersion, MapPlan, plan_map};
-use mapsmith::reconcile::apply::{self, Timings};
+use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};
 
 const ENTRIES: usize = 100_000;
 const CONNECTIONS: u32 = 32;

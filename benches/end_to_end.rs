@@ -4,6 +4,8 @@
 //! masters. A client asks for the moved node all the time; what counts is when the first right answer is there. Changes
 //! come at random moments and each moves one node.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+
 mod common;
 
 use std::fs;

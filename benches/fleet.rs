@@ -5,6 +5,8 @@
 //! client, one thread an instance, all at once. The same is measured again with stand-ins, whose answers were compared with a
 //! HAProxy's byte by byte, and which cost next to nothing: there Mapsmith's own share shows.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+
 mod common;
 #[path = "common/stand_in.rs"]
 mod stand_in;
@@ -24,9 +26,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use common::maps::{PAYLOAD, Registry, changed, median, nodes};
 use common::{Daemon, Gateway, PATIENCE, haproxies, processor};
+use haproxy_runtime::MapName;
+use haproxy_runtime::wire::{Batches, Payloads};
 use jiff::Timestamp;
-use mapsmith::haproxy::MapName;
-use mapsmith::haproxy::codec::{Batches, Payloads};
 use mapsmith_core::EntryMap;
 use serde_json::Value;
 use stand_in::StandIns;
@@ -75,12 +77,7 @@ impl Fleet {
         let folder = tempfile::tempdir()?;
         let map = folder.path().join("n.map");
         let mut text = Vec::new();
-        mapsmith_core::map_file::print(
-            entries,
-            &mapsmith_core::map_file::Header { revision: 0, writer: None },
-            [],
-            &mut text,
-        )?;
+        mapsmith_core::map_file::print(entries, &mapsmith_core::map_file::Header { revision: 0, writer: None }, [], &mut text)?;
         fs::write(&map, text)?;
         let map = map.display().to_string();
         let sections = |root: &str| {

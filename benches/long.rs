@@ -4,6 +4,8 @@
 //! each minute; 2,000 requests a second through it, by clients that know which masters ever had a node. The registry is a
 //! stand-in, the masters are a second HAProxy that answers with their names.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+
 mod common;
 
 use std::fmt::Write as _;

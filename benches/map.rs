@@ -3,6 +3,8 @@
 //! Every figure stands beside something measured in the same run: the same payloads sent by the simplest client that could
 //! work (the floor), a script that calls `socat` once an entry, a plain read of the same listing. No figure here is a test.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+
 mod common;
 
 use std::fs;
@@ -12,12 +14,14 @@ use std::time::{Duration, Instant};
 
 use common::maps::{PAYLOAD, Registry, changed, median, nodes};
 use common::{Daemon, Gateway, PATIENCE, haproxies, processor};
-use mapsmith::haproxy::codec::Payloads;
-use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
-use mapsmith_core::{EntryMap, RuntimeAddress};
-use mapsmith_core::plan::map::Memory;
-use mapsmith_core::plan::{CostModel, Deviation, HaproxyVersion, MapPlan, plan_map};
+use haproxy_runtime::HaproxyVersion;
+use haproxy_runtime::RuntimeAddress;
+use haproxy_runtime::wire::Payloads;
+use haproxy_runtime::{MapClient, MapName, RuntimeClient};
 use mapsmith::reconcile::apply::{self, Timings};
+use mapsmith_core::EntryMap;
+use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};
 
 /// How often a figure is taken; the median is shown.
 const ROUNDS: usize = 7;

@@ -3,6 +3,8 @@
 //! Backends without servers get four each; then a second pass must send nothing. The floor is the same commands, made
 //! beforehand and sent by the simplest client that could work, without a look before or after.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+
 mod common;
 
 use std::fmt::Write as _;

@@ -8,18 +8,18 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use mapsmith::haproxy::reply::ReplyError;
-use mapsmith::haproxy::server_command::{self, BackendName, ServerCommand, ServerPath, ServerState};
-use mapsmith::haproxy::table::{self, Row, Rows, TableName, TableSize};
-use mapsmith::haproxy::{MapName, codec, command, reply, server_reply};
-use mapsmith_core::map_file::{Header, MapFile};
-use mapsmith_core::names::{self, MAX_BYTES};
-use mapsmith_core::server::{Server, ServerAddress, ServerOptions};
-use mapsmith_core::server::list::{Host, ListedServer, RawServer, Repeats, ServerListBuilder};
-use mapsmith_core::{EntryMap, EntryMapBuilder, Illegal, ObservedServers, Rejections, ServerList, map_file};
-use mapsmith_core::plan::HaproxyVersion;
+use haproxy_runtime::HaproxyVersion;
+use haproxy_runtime::error::ReplyError;
+use haproxy_runtime::server::command::{self, BackendName, ServerCommand, ServerPath, ServerState};
+use haproxy_runtime::table::{self, Row, Rows, TableName, TableSize};
+use haproxy_runtime::{MapName, map, process, wire};
 use mapsmith::settings::{Place, PollSchedule, Problem, Settings, SettingsError, Source};
 use mapsmith::source::{self, Fault};
+use mapsmith_core::map_file::{Header, MapFile};
+use mapsmith_core::names::{self, MAX_BYTES};
+use mapsmith_core::server::list::{Host, ListedServer, RawServer, Repeats, ServerListBuilder};
+use mapsmith_core::server::{Server, ServerAddress, ServerOptions};
+use mapsmith_core::{EntryMap, EntryMapBuilder, Illegal, ObservedServers, Rejections, ServerList, map_file};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -67,26 +67,26 @@ fn whatever_the_pieces<T: PartialEq + std::fmt::Debug>(text: &[u8], read: impl F
 /// Replies about maps: framed, looked at, listed.
 pub fn map_replies(answer: &[u8]) {
     for commands in 0..5 {
-        let replies = codec::replies(answer, commands).ok();
+        let replies = wire::replies(answer, commands).ok();
         assert_eq!(replies, plain_replies(answer, commands), "the frames of {commands} commands");
         if replies.is_some() {
             for cut in cuts(answer) {
-                assert!(codec::replies(&answer[..cut], commands).is_err(), "cut at {cut} it is still whole");
+                assert!(wire::replies(&answer[..cut], commands).is_err(), "cut at {cut} it is still whole");
             }
         }
     }
     listing(answer);
-    if let Ok(glance) = reply::glance(answer, "/etc/haproxy/maps/node-master.map") {
+    if let Ok(glance) = process::glance(answer, "/etc/haproxy/maps/node-master.map") {
         let _ = glance.process.version.parse::<HaproxyVersion>();
     }
-    if let Ok(version) = command::prepared(answer) {
-        assert_eq!(command::prepared(format!("New version created: {version}\n").as_bytes()), Ok(version));
+    if let Ok(version) = map::prepared(answer) {
+        assert_eq!(map::prepared(format!("New version created: {version}\n").as_bytes()), Ok(version));
     }
-    if let Ok(Some(value)) = command::looked_up(answer) {
+    if let Ok(Some(value)) = map::looked_up(answer) {
         let again = format!("type=str, case=sensitive, found=yes, idx=tree, key=\"k\", value=\"{value}\", type=\"str\"\n");
-        assert_eq!(command::looked_up(again.as_bytes()), Ok(Some(value)));
+        assert_eq!(map::looked_up(again.as_bytes()), Ok(Some(value)));
     }
-    assert_eq!(command::silent(answer).is_ok(), answer.is_empty());
+    assert_eq!(map::silent(answer).is_ok(), answer.is_empty());
 }
 
 /// Line by line: a reply ends with its first empty line.
@@ -94,7 +94,7 @@ fn plain_replies(answer: &[u8], commands: usize) -> Option<Vec<&[u8]>> {
     let (mut replies, mut start, mut line) = (Vec::new(), 0, 0);
     for (at, _) in answer.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
         if at == line {
-            replies.push(codec::without_severity(&answer[start..at]));
+            replies.push(wire::without_severity(&answer[start..at]));
             start = at + 1;
         }
         line = at + 1;
@@ -107,7 +107,7 @@ type Listed = Result<Vec<(Vec<u8>, Vec<u8>)>, ReplyError>;
 fn listing(answer: &[u8]) {
     let read = |pieces: &[&[u8]]| -> Listed {
         let mut entries = Vec::new();
-        let mut listing = codec::Listing::new();
+        let mut listing = wire::Listing::new();
         for piece in pieces {
             listing.feed(piece, |key, value| entries.push((key.to_vec(), value.to_vec())))?;
         }
@@ -136,25 +136,25 @@ fn listing(answer: &[u8]) {
 
 /// Replies about servers: looked at, and judged as outcomes of commands.
 pub fn server_replies(answer: &[u8]) {
-    if let Ok(names) = reply::backends_and_servers(answer) {
+    if let Ok(names) = process::backends_and_servers(answer) {
         assert!(answer.starts_with(b"# pxname,svname,") && names.iter().all(|name| !name.contains([',', '\n'])));
     }
-    if let Ok(seen) = server_reply::observed(answer) {
+    if let Ok(seen) = haproxy_runtime::server::reply::observed(answer) {
         let again = printed(&seen);
-        assert_eq!(server_reply::observed(again.as_bytes()), Ok(seen), "{again}");
+        assert_eq!(haproxy_runtime::server::reply::observed(again.as_bytes()), Ok(seen), "{again}");
         for cut in cuts(answer) {
-            assert!(server_reply::observed(&answer[..cut]).is_err(), "cut at {cut} it is still whole");
+            assert!(haproxy_runtime::server::reply::observed(&answer[..cut]).is_err(), "cut at {cut} it is still whole");
         }
     }
     for commands in COMMANDS.iter() {
-        if let Ok(outcomes) = server_command::outcomes(answer, commands) {
+        if let Ok(outcomes) = command::outcomes(answer, commands) {
             assert_eq!(outcomes.len(), commands.len());
             for cut in cuts(answer) {
-                assert!(server_command::outcomes(&answer[..cut], commands).is_err(), "cut at {cut} {commands:?} are still whole");
+                assert!(command::outcomes(&answer[..cut], commands).is_err(), "cut at {cut} {commands:?} are still whole");
             }
         }
     }
-    let _ = server_command::removable(answer);
+    let _ = command::removable(answer);
 }
 
 /// As HAProxy shows these servers, in the columns that are read.
@@ -628,7 +628,7 @@ fn commands(key: &str, value: &str) {
             assert_eq!(words(command), expected);
         }
         let mut told = Vec::new();
-        for (line, count) in codec::Batches::new(commands.iter().cloned(), 300, 3) {
+        for (line, count) in wire::Batches::new(commands.iter().cloned(), 300, 3) {
             let read = haproxy_reads(line.as_bytes());
             assert!(read.len() == count && count <= 3 && (line.len() <= 300 || count == 1), "{line:?}");
             told.extend(read);
@@ -640,7 +640,7 @@ fn commands(key: &str, value: &str) {
         let header = map.stage_header(3);
         let mut payload = Vec::new();
         let mut entries = Vec::new();
-        let mut payloads = codec::Payloads::new(&header, [(key, value); 3].into_iter(), 1024);
+        let mut payloads = wire::Payloads::new(&header, [(key, value); 3].into_iter(), 1024);
         while payloads.next_into(&mut payload) {
             assert!(payload.len() <= 1024);
             let lines = payload.strip_prefix(format!("{header}\n").as_bytes()).and_then(|rest| rest.strip_suffix(b"\n\n"));
@@ -648,7 +648,7 @@ fn commands(key: &str, value: &str) {
         }
         assert_eq!(entries, vec![format!("{key} {value}").into_bytes(); 3]);
         let found = format!("type=str, case=sensitive, found=yes, idx=tree, key=\"{key}\", value=\"{value}\", type=\"str\"\n");
-        assert_eq!(command::looked_up(found.as_bytes()), Ok(Some(value)));
+        assert_eq!(map::looked_up(found.as_bytes()), Ok(Some(value)));
     }
 }
 

@@ -12,7 +12,6 @@
 
 pub mod app;
 pub mod cli;
-pub mod haproxy;
 pub mod heartbeat;
 pub mod http;
 pub mod reconcile;

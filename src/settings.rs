@@ -11,12 +11,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use haproxy_runtime::{MapClient, MapName, RuntimeAddress, RuntimeClient, ServersClient, TableClient, TableName};
+use mapsmith_core::desired::guard::Limits;
+use mapsmith_core::desired::references::{Action, Actions};
+use mapsmith_core::{names, server};
 use reqwest::Url;
 use serde::Deserialize;
-
-use mapsmith_core::desired::guard::Limits;
-use mapsmith_core::{RuntimeAddress, names, server};
-use mapsmith_core::desired::references::{Action, Actions};
 
 pub mod backend;
 mod schedule;
@@ -254,6 +254,27 @@ pub struct Instance {
     /// The largest payload command, in bytes. Must stay below HAProxy's `tune.bufsize` (16384 unless configured).
     #[serde(default = "default_payload", deserialize_with = "size")]
     pub max_payload: usize,
+}
+
+impl Instance {
+    fn client(&self) -> RuntimeClient {
+        RuntimeClient::new(self.runtime.clone(), self.timeout)
+    }
+
+    /// A client of one of its maps.
+    pub fn map_client(&self, map: &MapName) -> MapClient {
+        MapClient::new(self.client(), map.clone(), self.max_payload)
+    }
+
+    /// A client of its servers.
+    pub fn servers_client(&self) -> ServersClient {
+        ServersClient::new(self.client(), self.max_payload)
+    }
+
+    /// A client of one of its stick tables.
+    pub fn table_client(&self, table: TableName) -> TableClient {
+        TableClient::new(self.client(), table, self.max_payload)
+    }
 }
 
 fn yes() -> bool {

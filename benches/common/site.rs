@@ -11,9 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use mapsmith::haproxy::codec::Payloads;
-use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
-use mapsmith_core::{EntryMap, EntryMapBuilder, RuntimeAddress};
+use haproxy_runtime::RuntimeAddress;
+use haproxy_runtime::wire::Payloads;
+use haproxy_runtime::{MapClient, MapName, RuntimeClient};
+use mapsmith_core::{EntryMap, EntryMapBuilder};
 
 use super::PATIENCE;
 

@@ -1,5 +1,7 @@
 //! The binary as scripts and containers meet it: the line it prints, its exit codes, its end on a signal.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 

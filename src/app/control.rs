@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use haproxy_runtime::MapClient;
 use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::desired::references::Targets;
+use mapsmith_core::desired::{self, SourceView};
+use mapsmith_core::revision::RevisionSummary;
+use mapsmith_core::status::{InstanceState, SourceStatus, milliseconds};
+use mapsmith_core::{DesiredServers, HeldChange, OverrideChange, Overrides, Pin, ServerList, SourceState};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::DECIDER;
-use mapsmith_core::desired::{self, SourceView};
-use crate::haproxy::MapClient;
 use crate::heartbeat::Heartbeats;
 use crate::http::Control;
 use crate::http::dto::{
@@ -22,13 +26,9 @@ use crate::http::dto::{
     ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource, StatusReport,
 };
 use crate::http::error::ApiError;
-use mapsmith_core::revision::RevisionSummary;
-use mapsmith_core::status::{InstanceState, SourceStatus, milliseconds};
-use mapsmith_core::{DesiredServers, HeldChange, OverrideChange, Overrides, Pin, ServerList, SourceState};
 use crate::reconcile::decide::{Approval, Decision};
 use crate::reconcile::decide_servers::ServerDecision;
 use crate::reconcile::instance::InstanceReport;
-use mapsmith_core::desired::references::Targets;
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
 use crate::store::Keeper;

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
+use haproxy_runtime::MapName;
+use mapsmith_core::SourceState;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,10 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::haproxy::{MapClient, MapName};
 use crate::heartbeat::{self, Heartbeats};
 use crate::http;
-use mapsmith_core::SourceState;
 use crate::reconcile::decide::{Decider, Inputs};
 use crate::reconcile::decide_servers::{ServerDecider, ServerDecision};
 use crate::reconcile::instance::Instance;
@@ -130,7 +130,7 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
             .with_learned(LearnedTable::of(instance, &settings.learned, look_early(&looks, &instance.name))?);
         let (sender, report) = watch::channel(task.report().clone());
         reports.push(report);
-        clients.push(MapClient::of(instance, &map_name));
+        clients.push(instance.map_client(&map_name));
         let (wanted, shutdown) = (wanted.clone(), shutdown.clone());
         tasks.start(format!("instance {}", instance.name), task.run(wanted, sender, shutdown));
     }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use mapsmith_core::HeldChange;
 use reqwest::Method;
 
 use super::remote::{Connection, NOTHING};
 use super::{Form, GOOD, print};
 use crate::http::dto::ApproveRequest;
-use mapsmith_core::HeldChange;
 
 pub(super) async fn approve(connection: Connection, id: Option<String>, form: Form) -> anyhow::Result<u8> {
     let id = match id {

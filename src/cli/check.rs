@@ -6,23 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use haproxy_runtime::{Level, MapClient, MapCounters, MapKind, MapName};
 use jiff::Timestamp;
+use mapsmith_core::desired::references::Targets;
+use mapsmith_core::desired::{self, SourceView};
+use mapsmith_core::status::{BackendStatus, SourceStatus};
+use mapsmith_core::{EntryMap, ObservedServers, Overrides, Revision, ServerList, SourceState};
 use serde::Serialize;
 
 use super::local::{overrides, poll_all, poll_lists, shown};
 use super::output::{Colour, counted, paint};
 use super::{FAILED, Form, GOOD, print};
-use mapsmith_core::desired::{self, SourceView};
-use crate::haproxy::{Level, MapClient, MapCounters, MapKind, MapName, ServersClient};
 use crate::http::Token;
-use mapsmith_core::status::{BackendStatus, SourceStatus};
-use mapsmith_core::{EntryMap, ObservedServers, Overrides, Revision, ServerList, SourceState};
 use crate::reconcile::apply::read_back;
 use crate::reconcile::decide::Decision;
 use crate::reconcile::decide_servers::ServerDecider;
 use crate::reconcile::map_file::MapFileKeeper;
 use crate::reconcile::resolve::SystemLookup;
-use mapsmith_core::desired::references::Targets;
 use crate::settings::{self, Backend, Settings};
 
 /// How many masters without a backend or server are named.
@@ -185,7 +185,7 @@ struct Expected<'a> {
 
 async fn check_instance(instance: &settings::Instance, map: &MapName, expected: &Expected<'_>) -> Vec<Finding> {
     let what = |part: &str| format!("instance {}{part}", instance.name);
-    let client = MapClient::of(instance, map);
+    let client = instance.map_client(map);
     let glance = match client.glance().await {
         Ok(glance) => glance,
         Err(error) => return vec![finding(what(""), Err(error.to_string()))],
@@ -212,7 +212,7 @@ async fn check_instance(instance: &settings::Instance, map: &MapName, expected: 
             )),
         },
     ));
-    match ServersClient::of(instance).observe().await {
+    match instance.servers_client().observe().await {
         Err(error) => findings.push(finding(what(", masters"), Err(error.to_string()))),
         Ok(observed) => {
             findings.push(finding(what(", masters"), check_masters(&observed, expected.masters)));

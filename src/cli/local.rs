@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
+use haproxy_runtime::MapName;
 use jiff::Timestamp;
-
-use crate::haproxy::{MapClient, MapName};
+use mapsmith_core::desired::references::Targets;
 use mapsmith_core::status::{PollReport, milliseconds};
 use mapsmith_core::{Content, Overrides, ServerList, Snapshot, SourceState};
-use mapsmith_core::desired::references::Targets;
+
 use crate::settings::{self, Settings};
 use crate::source::{self, Extent, Source, SourceError};
 use crate::store::{SqliteStore, StoreError};
@@ -61,7 +61,7 @@ async fn poll<C: Content>(settings: &settings::Source, built: Result<Box<dyn Sou
 pub(super) async fn targets(settings: &Settings) -> Vec<Arc<Targets>> {
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let looks = settings.instances.iter().map(|instance| {
-        let client = MapClient::of(instance, &map);
+        let client = instance.map_client(&map);
         async move { client.backends_and_servers().await.ok() }
     });
     let names = join_all(looks).await.into_iter().flatten();

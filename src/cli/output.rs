@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-
 use mapsmith_core::status::StepTiming;
 
 /// What a text means, by colour. Colours appear on a terminal only, and not where `NO_COLOR` is set.

@@ -5,21 +5,20 @@ use std::fmt::Write as _;
 
 use anyhow::bail;
 use futures_util::future::join_all;
+use haproxy_runtime::{HaproxyVersion, MapName};
 use jiff::Timestamp;
+use mapsmith_core::EntryMap;
+use mapsmith_core::desired::guard;
+use mapsmith_core::desired::{self, SourceView};
+use mapsmith_core::map_file::MapFile;
+use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
+use mapsmith_core::revision::{ChangeCounts, RouteChange};
 use serde::Serialize;
 
 use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, table};
 use super::{CHANGES, FAILED, Form, GOOD, HELD, print};
-use mapsmith_core::desired::{self, SourceView};
-use mapsmith_core::desired::guard;
-use crate::haproxy::{MapClient, MapName};
-use mapsmith_core::EntryMap;
-use mapsmith_core::map_file::MapFile;
-use mapsmith_core::revision::{ChangeCounts, RouteChange};
-use mapsmith_core::plan::cost::HaproxyVersion;
-use mapsmith_core::plan::map::Memory;
-use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
 use crate::reconcile::apply;
 use crate::reconcile::decide::judge_references;
 use crate::reconcile::map_file::MapFileKeeper;
@@ -120,7 +119,7 @@ fn loads(before: &EntryMap, after: &EntryMap) -> Vec<Load> {
 }
 
 async fn plan_instance(instance: &settings::Instance, map: &MapName, wanted: &EntryMap) -> InstancePlan {
-    let client = MapClient::of(instance, map);
+    let client = instance.map_client(map);
     let observed = async {
         let glance = client.glance().await?;
         let (deviation, entries) = apply::read_back(&client, None, usize::MAX, wanted).await?;

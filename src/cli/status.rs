@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mapsmith_core::learned::LearnedStatus;
+use mapsmith_core::status::{BackendStatus, InstanceState, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus};
+use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use reqwest::Method;
 
 use super::output::{Colour, ago, counted, paint, steps, table};
 use super::remote::{Connection, NOTHING};
 use super::{FAILED, Form, GOOD, HELD, print};
 use crate::http::dto::{ReferencesReport, StatusReport};
-use mapsmith_core::learned::LearnedStatus;
-use mapsmith_core::status::{BackendStatus, InstanceState, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus};
-use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 
 pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result<u8> {
     let report: StatusReport = connection.ask(Method::GET, &["v1", "status"], None, NOTHING, Duration::ZERO).await?.good()?;

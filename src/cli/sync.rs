@@ -4,22 +4,22 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use haproxy_runtime::MapName;
 use jiff::Timestamp;
+use mapsmith_core::desired::references::{Action, Actions};
+use mapsmith_core::revision::RevisionSummary;
+use mapsmith_core::status::{InstanceState, InstanceStatus};
+use mapsmith_core::{HeldChange, RejectedRows};
 use serde::Serialize;
 
 use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, steps};
 use super::status::{held_text, rejected_text};
 use super::{FAILED, Form, GOOD, HELD, print};
-use crate::haproxy::MapName;
-use mapsmith_core::revision::RevisionSummary;
-use mapsmith_core::status::{InstanceState, InstanceStatus};
-use mapsmith_core::{HeldChange, RejectedRows};
 use crate::reconcile::decide::Decider;
 use crate::reconcile::instance::Instance;
 use crate::reconcile::map_file::MapFileKeeper;
 use crate::reconcile::rows;
-use mapsmith_core::desired::references::{Action, Actions};
 use crate::settings::Settings;
 
 /// How often an instance is tried: a commit overtaken by another writer is worth a second look.

@@ -1,8 +1,7 @@
 //! What the API says and the CLI shows.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
+use mapsmith_core::desired::references::{Action, Dangling};
 use mapsmith_core::learned::LearnedStatus;
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::{
@@ -10,7 +9,7 @@ use mapsmith_core::status::{
     StepTiming,
 };
 use mapsmith_core::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin, RejectedRow, RejectedRows};
-use mapsmith_core::desired::references::{Action, Dangling};
+use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

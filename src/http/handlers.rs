@@ -10,6 +10,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::{DrainedMaster, HeldChange, OverrideChange, Pin, names};
 use serde::Deserialize;
 
 use super::dto::{
@@ -17,7 +18,6 @@ use super::dto::{
 };
 use super::error::{ApiError, status_of};
 use super::{Control, LONGEST_WAIT};
-use mapsmith_core::{DrainedMaster, HeldChange, OverrideChange, Pin, names};
 
 type Shared = State<Arc<dyn Control>>;
 type Wait = Result<Query<WaitQuery>, QueryRejection>;

@@ -8,7 +8,6 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-
 use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin};
 
 mod access;

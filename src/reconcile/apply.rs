@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::haproxy::{MapClient, RuntimeError};
+use haproxy_runtime::{MapClient, RuntimeError};
 use mapsmith_core::EntryMap;
+use mapsmith_core::plan::{Deviation, Edit, EditCounts, ReadBack};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::StepTiming;
-use mapsmith_core::plan::{Deviation, Edit, EditCounts, ReadBack};
 
 /// Why a change was not brought to its end. The live map is as it was, or, where single commands failed, partly changed
 /// towards the wanted map; a full read-back follows either way.
@@ -106,7 +106,7 @@ async fn drop_uncommitted(client: &MapClient, version: u64) -> Result<(), Runtim
 
 async fn fill(client: &MapClient, version: u64, wanted: &EntryMap, timings: &mut Timings) -> Result<(), ApplyError> {
     let mut rested = Duration::ZERO;
-    let staged = timings.step("stage", client.stage(version, wanted, &mut rested)).await;
+    let staged = timings.step("stage", client.stage(version, wanted.iter(), &mut rested)).await;
     timings.rested += rested;
     staged?;
     let (deviation, _) = timings.step("verify", read_back(client, Some(version), 0, wanted)).await?;

@@ -18,20 +18,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use mapsmith_core::desired::guard::{Flapping, Limits, Window};
+use mapsmith_core::desired::references::{Actions, Dangling, Targets};
+use mapsmith_core::desired::{self, SourceView, overrides as desired_overrides};
+use mapsmith_core::map_file::{MapFile, Writer};
+use mapsmith_core::plan::{Deviation, Diff};
+use mapsmith_core::revision::{RevisionLog, RevisionSummary};
+use mapsmith_core::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
+use mapsmith_core::{EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState};
 use metrics::{counter, gauge};
 use tokio::sync::oneshot;
 
 use super::map_file::{Check, MapFileError, MapFileKeeper, WriteError, WriterState, state_of};
 use super::rows::RowScreen;
 use super::{Change, Wanted};
-use mapsmith_core::desired::{self, SourceView, overrides as desired_overrides};
-use mapsmith_core::desired::guard::{Flapping, Limits, Window};
-use mapsmith_core::map_file::{MapFile, Writer};
-use mapsmith_core::revision::{RevisionLog, RevisionSummary};
-use mapsmith_core::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
-use mapsmith_core::{EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState};
-use mapsmith_core::plan::{Deviation, Diff};
-use mapsmith_core::desired::references::{Actions, Dangling, Targets};
 use crate::telemetry::{
     CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_HEALED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES,
     MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,

@@ -10,6 +10,13 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::desired::damping::Damper;
+use mapsmith_core::desired::guard::{self, Accepted, Limits, Proposal, Subject, Window};
+use mapsmith_core::desired::servers::{self, Resolved};
+use mapsmith_core::server::list::{Host, LeftOut};
+use mapsmith_core::server::{LastGoodList, Manage, ServerOptions};
+use mapsmith_core::status::{BackendStatus, LeavingServer};
+use mapsmith_core::{DesiredBackend, DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState};
 use metrics::{counter, gauge};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -17,14 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::decide::{Approval, ApprovalError, Decision};
 use super::resolve::{Lookup, Resolver};
-use mapsmith_core::desired::damping::Damper;
-use mapsmith_core::desired::servers::{self, Resolved};
-use mapsmith_core::desired::guard::{self, Accepted, Limits, Proposal, Subject, Window};
 use crate::heartbeat;
-use mapsmith_core::server::{LastGoodList, Manage, ServerOptions};
-use mapsmith_core::server::list::{Host, LeftOut};
-use mapsmith_core::status::{BackendStatus, LeavingServer};
-use mapsmith_core::{DesiredBackend, DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState};
 use crate::settings::{Backend, Listing, Settings};
 use crate::telemetry::{BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_LEFT_OUT, BACKEND_SERVERS, GUARD_HOLDS};
 

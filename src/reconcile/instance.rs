@@ -6,7 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use haproxy_runtime::{Glance, HaproxyVersion, Level, MapClient, MapCounters, MapName, ProcessInfo, ReplyError, RuntimeError};
 use jiff::Timestamp;
+use mapsmith_core::plan::cost::EditCounts;
+use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::{CostModel, Deviation, Edit, MapPlan, plan_map};
+use mapsmith_core::status::{ApplyReport, DriftKind, InstanceState, InstanceStatus, Strategy};
+use mapsmith_core::{LearnedRoute, Revision};
 use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -17,13 +23,7 @@ use super::learned::LearnedTable;
 use super::rows::{InstanceRows, RefusedRow};
 use super::servers::ServerKeeper;
 use super::{AskSources, Wanted};
-use crate::haproxy::{Glance, Level, MapClient, MapCounters, MapName, ReplyError, RuntimeError};
 use crate::heartbeat;
-use mapsmith_core::status::{ApplyReport, DriftKind, InstanceState, InstanceStatus, ProcessInfo, Strategy};
-use mapsmith_core::{LearnedRoute, Revision};
-use mapsmith_core::plan::cost::EditCounts;
-use mapsmith_core::plan::map::Memory;
-use mapsmith_core::plan::{CostModel, Deviation, Edit, HaproxyVersion, MapPlan, plan_map};
 use crate::settings;
 use crate::telemetry::{
     APPLY_DURATION, APPLY_FAILURES, DRIFT_HEALED, INSTANCE_IN_STEP, INSTANCE_REVISION_HELD, INSTANCE_REVISION_WANTED, INSTANCE_UP,
@@ -189,7 +189,7 @@ impl Instance {
         for kind in DriftKind::OF_AN_INSTANCE {
             counter!(DRIFT_HEALED, "haproxy" => instance.name.clone(), "kind" => kind.label()).increment(0);
         }
-        let client = MapClient::of(instance, map);
+        let client = instance.map_client(map);
         let status = InstanceStatus {
             name: instance.name.clone(),
             runtime: instance.runtime.clone(),
@@ -579,7 +579,7 @@ impl Instance {
         let (strategy, reason) = match plan {
             MapPlan::Edit { reason, .. } => (Strategy::Edits, reason),
             MapPlan::Swap { reason } => (Strategy::Swap, reason),
-            MapPlan::InStep => unreachable!("nothing is applied where nothing is to do"),
+            MapPlan::InStep => return Ok(before),
         };
         let name = self.report.status.name.clone();
         let mut timings = Timings::default();

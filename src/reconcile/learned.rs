@@ -11,16 +11,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use haproxy_runtime::table::Row;
+use haproxy_runtime::{IllegalName, RuntimeError, TableClient, TableName};
 use jiff::Timestamp;
+use mapsmith_core::learned::{LearnedStatus, Settled};
+use mapsmith_core::{EntryMap, LearnedRoute, Overrides, names};
 use metrics::{counter, gauge};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::LookEarly;
 use super::rest::{self, Rest};
-use crate::haproxy::table::Row;
-use crate::haproxy::{IllegalName, RuntimeError, TableClient, TableName};
-use mapsmith_core::learned::{LearnedStatus, Settled};
-use mapsmith_core::{EntryMap, LearnedRoute, Overrides, names};
 use crate::settings;
 use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_LEFT_OUT, LEARNED_OLDEST_AGE, LEARNED_ROUTES};
 
@@ -107,7 +107,7 @@ impl LearnedTable {
         look_early: LookEarly,
     ) -> Result<Option<Self>, IllegalName> {
         let Some(table) = &learned.table else { return Ok(None) };
-        let client = TableClient::of(instance, &TableName::new(table)?);
+        let client = instance.table_client(TableName::new(table)?);
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         for reason in Settled::ALL {
             counter!(LEARNED_FORGOTTEN, "haproxy" => instance.name.clone(), "reason" => reason.label()).increment(0);

@@ -12,11 +12,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::OFlags;
-
 use mapsmith_core::map_file::{self, Header, MapFile, Writer};
-use mapsmith_core::{EntryMap, Revision};
 use mapsmith_core::plan::Diff;
+use mapsmith_core::{EntryMap, Revision};
+use rustix::fs::OFlags;
 
 mod attributes;
 

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use mapsmith_core::{LearnedRoute, Overrides, Revision};
 use mapsmith_core::plan::Deviation;
+use mapsmith_core::{LearnedRoute, Overrides, Revision};
 
 pub mod apply;
 pub mod decide;

@@ -7,19 +7,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use haproxy_runtime::HaproxyVersion;
+use haproxy_runtime::server::command::{self, BackendName, IllegalName, ServerCommand, ServerPath, ServerState};
+use haproxy_runtime::{RuntimeError, ServersClient};
 use jiff::Timestamp;
+use mapsmith_core::desired::references::Targets;
+use mapsmith_core::plan::servers::{Memory, Phase, Refusal, Removing, ServerPlan, ServerStep, plan_servers};
+use mapsmith_core::server::ServerAddress;
+use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
+use mapsmith_core::{DesiredServers, ObservedServers, Revision};
 use metrics::{counter, gauge};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::haproxy::server_command::{self, BackendName, IllegalName, ServerCommand, ServerPath, ServerState};
-use crate::haproxy::{RuntimeError, ServersClient};
-use mapsmith_core::server::ServerAddress;
-use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
-use mapsmith_core::{DesiredServers, ObservedServers, Revision};
-use mapsmith_core::plan::HaproxyVersion;
-use mapsmith_core::plan::servers::{Memory, Phase, Refusal, Removing, ServerPlan, ServerStep, plan_servers};
-use mapsmith_core::desired::references::Targets;
 use crate::settings;
 use crate::telemetry::{SERVER_REFUSALS, SERVER_STEPS, SERVERS_BY_HAND, SERVERS_IN_STEP, SERVERS_NEED_RELOAD, SERVERS_REMOVING};
 
@@ -66,7 +66,7 @@ impl ServerKeeper {
         targets: watch::Sender<Option<Arc<Targets>>>,
         every: Duration,
     ) -> Self {
-        let (name, client) = (instance.name.clone(), ServersClient::of(instance));
+        let (name, client) = (instance.name.clone(), instance.servers_client());
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(SERVER_STEPS, "haproxy" => name.clone()).increment(0);
         counter!(SERVER_REFUSALS, "haproxy" => name.clone()).increment(0);
@@ -278,11 +278,11 @@ impl ServerKeeper {
                     memory.answered(step, Ok(()));
                 }
                 Err(refusal) => {
-                    if matches!((&refusal, step), (server_command::Refusal::ConnectionsLeft, ServerStep::Delete { .. })) {
+                    if matches!((&refusal, step), (command::Refusal::ConnectionsLeft, ServerStep::Delete { .. })) {
                         idle.push(step);
                     }
                     counter!(SERVER_REFUSALS, "haproxy" => self.name.clone()).increment(1);
-                    if refusal == server_command::Refusal::ConnectionsLeft {
+                    if refusal == command::Refusal::ConnectionsLeft {
                         // Comes again at each look until the last one is closed; the status shows it.
                         tracing::debug!(instance = self.name, "{step}: {refusal}");
                     } else {
@@ -482,8 +482,8 @@ pub fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName>
 }
 
 /// HAProxy's refusal in the plan's words.
-pub fn refused(refusal: server_command::Refusal) -> Refusal {
-    use server_command::Refusal as Reply;
+pub fn refused(refusal: command::Refusal) -> Refusal {
+    use command::Refusal as Reply;
     match refusal {
         Reply::NoSuchBackend => Refusal::NoSuchBackend,
         Reply::NoSuchServer => Refusal::NoSuchServer,

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mapsmith_core::desired::damping::Pace;
+use mapsmith_core::desired::guard::Limit;
+use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder, parse_address};
+use mapsmith_core::server::{Manage, ServerOptions, is_legal_name};
 use serde::Deserialize;
 
 use super::units::duration;
 use super::{FileFormat, Source, SourceKind, thirty_seconds};
-use mapsmith_core::desired::damping::Pace;
-use mapsmith_core::desired::guard::Limit;
-use mapsmith_core::server::{Manage, ServerOptions, is_legal_name};
-use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder, parse_address};
 
 /// `[[backend]]`: a backend of HAProxy whose servers are kept right. Exactly one of `servers`, `from` and `masters` says which
 /// servers these are; see [`Backend::listing`].

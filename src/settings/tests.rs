@@ -424,7 +424,10 @@ fn what_a_person_means_is_taken_or_is_told_how_to_be_written() {
         let message = load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap_err();
         assert!(message.contains("line 12: guard.max_removed: ") && message.contains(told), "{value}: {message}");
     }
-    for (value, limit) in [("20", mapsmith_core::desired::guard::Limit::Entries(20)), ("\"20 %\"", mapsmith_core::desired::guard::Limit::Percent(20.0))] {
+    for (value, limit) in [
+        ("20", mapsmith_core::desired::guard::Limit::Entries(20)),
+        ("\"20 %\"", mapsmith_core::desired::guard::Limit::Percent(20.0)),
+    ] {
         assert_eq!(load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap().guard.max_removed, limit);
     }
     let message = load(&format!("{SMALL}[schedule]\npoll = 60\nverify = \"90\""), &[]).unwrap_err();

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use mapsmith_core::node_map::Repeated;
+use mapsmith_core::{Content, EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot, names};
 use rustc_hash::FxHashMap;
 
 use super::format::Rows;
-use mapsmith_core::node_map::Repeated;
-use mapsmith_core::{Content, EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot, names};
 
 /// How a registry's names become HAProxy's.
 #[derive(Debug)]

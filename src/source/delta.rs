@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use mapsmith_core::snapshot::NAMED_REJECTIONS;
+use mapsmith_core::{EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot};
 use rustc_hash::FxHashSet;
 
 use super::collector::Collected;
-use mapsmith_core::snapshot::NAMED_REJECTIONS;
-use mapsmith_core::{EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot};
 
 /// The known content with the changed rows over it. A node whose changed row names no legal master is gone and rejected.
 /// Where the changed rows change nothing, the very maps of `current`.
@@ -30,9 +30,7 @@ pub(super) fn lay_over(current: &Snapshot, changed: Collected) -> (Arc<EntryMap>
 fn merge(known: &EntryMap, changed: &EntryMap, withdrawn: &FxHashSet<&str>) -> EntryMap {
     let key_bytes = known.iter().map(|(node, _)| node.len()).sum();
     let mut merged = EntryMapBuilder::with_capacity(known.len() + changed.len(), key_bytes);
-    let mut take = |map: &EntryMap, at: usize| {
-        merged.copy(map, at).expect("entries of a map are legal, and a map with its changes fits into one");
-    };
+    let mut take = |map: &EntryMap, at: usize| merged.copy(map, at);
     let mut news = (0..changed.len()).peekable();
     for at in 0..known.len() {
         let node = known.key(at);

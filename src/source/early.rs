@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mapsmith_core::LearnedRoute;
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-
-use mapsmith_core::LearnedRoute;
 
 /// How long after each look the same route is looked up again, in seconds; the last one counts from there on.
 const PAUSES: [u64; 8] = [1, 2, 3, 5, 8, 13, 21, 30];

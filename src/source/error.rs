@@ -4,9 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mapsmith_core::{Illegal, names};
+
 use super::secret::Secret;
 use super::without_mark;
-use mapsmith_core::{Illegal, names};
 
 /// A source that can't be set up, or a poll that brought no whole answer. The source's name stands beside it in status and logs.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::status::{PollKind, Watch};
+use mapsmith_core::{Rejections, Snapshot};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -20,8 +22,6 @@ use super::error::{Fault, SourceError};
 use super::format::{Format, Reader, Rows};
 use super::watch::FileWatch;
 use super::{Extent, Notes, Polled, Source, is_due, signed};
-use mapsmith_core::status::{PollKind, Watch};
-use mapsmith_core::{Rejections, Snapshot};
 use crate::settings;
 
 /// Between an event and the look at the file: a replacement raises several events.

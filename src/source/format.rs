@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use mapsmith_core::{Content, EntryMap, Rejections};
+
 use super::collector::{Collector, Names};
 use super::error::Fault;
 use super::json::{JsonReader, Shape};
 use super::row::Fields;
 use super::secret::Secret;
-use mapsmith_core::{Content, EntryMap, Rejections};
 use crate::settings;
 
 /// What a source's answers are.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::Snapshot;
+use mapsmith_core::status::PollKind;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
@@ -17,8 +19,6 @@ use super::error::{Fault, SourceError};
 use super::format::Format;
 use super::http::{self, HttpClient};
 use super::{Extent, Polled, Source, is_due, signed};
-use mapsmith_core::Snapshot;
-use mapsmith_core::status::PollKind;
 use crate::settings::{self, SourceKind};
 
 /// A header of an answer and the one that asks whether it still holds.

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use mapsmith_core::map_file::{self, MapFile};
+use mapsmith_core::{EntryMap, Rejections};
 use reqwest::StatusCode;
 
 use super::collector::{Collector, Field, Names, Row};
@@ -12,8 +14,6 @@ use super::error::{Excerpt, Fault};
 use super::format::{Format, Reader, Rows};
 use super::secret::Secret;
 use super::without_mark;
-use mapsmith_core::map_file::{self, MapFile};
-use mapsmith_core::{EntryMap, Rejections};
 
 /// Lines that may be no entries in any file; beyond them a tenth.
 const FORGIVEN: usize = 2;

@@ -52,6 +52,7 @@ pub use schedule::{PollRequests, ScheduleError};
 
 use mapsmith_core::status::{PollKind, Watch};
 use mapsmith_core::{Content, EntryMap, Rejections, ServerList, Snapshot};
+
 use crate::settings::{self, FileFormat, SourceKind};
 
 /// What a poll brought: always the whole content, however little of it crossed the wire.

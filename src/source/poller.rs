@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use mapsmith_core::status::{PollKind, PollReport, milliseconds};
+use mapsmith_core::{Content, Illegal, Snapshot, SourceState};
 use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -23,8 +25,6 @@ use super::early::{EarlyLooks, Pace};
 use super::schedule::Requested;
 use super::{Extent, Notes, PollRequests, Polled, Source, SourceError};
 use crate::heartbeat;
-use mapsmith_core::status::{PollKind, PollReport, milliseconds};
-use mapsmith_core::{Content, Illegal, Snapshot, SourceState};
 use crate::settings;
 use crate::telemetry::{SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION, SOURCE_REJECTED};
 

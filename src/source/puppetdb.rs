@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::Snapshot;
+use mapsmith_core::status::PollKind;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method, Response, StatusCode, Url};
 use tokio::time::Instant;
@@ -25,8 +27,6 @@ use super::json::{JsonReader, Shape};
 use super::row::Fields;
 use super::secret::Secret;
 use super::{Extent, Notes, Polled, Source, delta, is_due, pql, signed};
-use mapsmith_core::Snapshot;
-use mapsmith_core::status::PollKind;
 use crate::settings::{self, SourceKind};
 
 /// Each node's facts name the Puppet Server that sent them last: the master that owns the node.

@@ -2,6 +2,8 @@
 //!
 //! Such lists are small (some hundred rows), so the text is kept until it has ended and then parsed at once.
 
+use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder};
+use mapsmith_core::{Illegal, Rejections};
 use serde_json::{Map, Number, Value};
 
 use super::error::{Excerpt, Fault, Position};
@@ -10,8 +12,6 @@ use super::json::ERROR_KEYS;
 use super::mend::mend;
 use super::secret::Secret;
 use super::without_mark;
-use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder};
-use mapsmith_core::{Illegal, Rejections};
 
 /// The largest list, in bytes, whatever `max_bytes` says: it is held in memory as text and as values.
 const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mapsmith_core::{OverrideChange, Overrides};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fault, Store, StoreError};
 use crate::heartbeat;
-use mapsmith_core::{OverrideChange, Overrides};
 
 /// The longest sleep until a pin's end: the clock may be set meanwhile.
 const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(30);

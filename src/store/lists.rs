@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mapsmith_core::DesiredServers;
+use mapsmith_core::server::LastGoodList;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::SqliteStore;
 use crate::heartbeat;
-use mapsmith_core::DesiredServers;
-use mapsmith_core::server::LastGoodList;
 
 /// How long a store that failed is left alone.
 const RETRY: Duration = Duration::from_secs(30);

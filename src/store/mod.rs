@@ -1,7 +1,6 @@
 //! Where overrides outlive a restart, and server lists. A change of an override is in the store before anything acts on it.
 
 use async_trait::async_trait;
-
 use mapsmith_core::{Illegal, OverrideChange, Overrides};
 
 pub mod keeper;

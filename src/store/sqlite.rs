@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use mapsmith_core::server::LastGoodList;
+use mapsmith_core::{DrainedMaster, Illegal, OverrideChange, Overrides, Pin};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use self::lock::Lock;
 use super::{Fault, Store, StoreError};
-use mapsmith_core::server::LastGoodList;
-use mapsmith_core::{DrainedMaster, Illegal, OverrideChange, Overrides, Pin};
 
 mod lists;
 mod lock;

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
+use haproxy_runtime::{MapClient, MapName, RuntimeClient};
+use mapsmith::reconcile::apply::{self, Timings};
 use mapsmith_core::EntryMap;
 use mapsmith_core::plan::{Edit, EditCounts};
-use mapsmith::reconcile::apply::{self, Timings};
 
 use crate::support::admin_proxy::AdminProxy;
 use crate::support::haproxy::{Gateway, installed};

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use mapsmith_core::plan::HaproxyVersion;
+use haproxy_runtime::HaproxyVersion;
 use serde_json::Value;
 
 use crate::support::haproxy::{Binary, Gateway, installed};

@@ -19,7 +19,8 @@ fn file(path: &str) -> String {
 
 /// Every text literal of the program, a file's after one another, as it prints: escapes undone, lines joined.
 fn literals() -> Vec<(PathBuf, Vec<String>)> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut folders =
+        vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), Path::new(env!("CARGO_MANIFEST_DIR")).join("crates")];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("src can be read") {
@@ -103,7 +104,7 @@ fn each_error_of_the_program_stands_in_the_table() {
     let table = file("docs/messages.md");
     let mut missing = Vec::new();
     let mut seen = 0;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/core/src");
     let files = literals();
     for (path, _) in &files {
         let text = fs::read_to_string(path).expect("a source file");

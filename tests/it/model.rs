@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use mapsmith::haproxy::{MapClient, MapName, RuntimeClient};
+use haproxy_runtime::HaproxyVersion;
+use haproxy_runtime::{MapClient, MapName, RuntimeClient};
+use mapsmith::reconcile::apply::{self, Timings};
 use mapsmith_core::EntryMap;
 use mapsmith_core::plan::map::Memory;
 use mapsmith_core::plan::replay::{Entry, replay};
-use mapsmith_core::plan::{CostModel, EditCounts, HaproxyVersion, MapPlan, ReadBack, plan_map};
-use mapsmith::reconcile::apply::{self, Timings};
+use mapsmith_core::plan::{CostModel, EditCounts, MapPlan, ReadBack, plan_map};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mapsmith::haproxy::server_command::{ServerCommand, ServerPath, ServerState};
-use mapsmith::haproxy::{RuntimeClient, ServersClient};
-use mapsmith_core::server::{Manage, ServerAddress, ServerOptions};
-use mapsmith_core::{DesiredBackend, DesiredServers, ObservedServers, Server};
-use mapsmith_core::plan::HaproxyVersion;
+use haproxy_runtime::HaproxyVersion;
+use haproxy_runtime::server::command::{ServerCommand, ServerPath, ServerState};
+use haproxy_runtime::{RuntimeClient, ServersClient};
+use mapsmith::reconcile::servers::{commands_of, refused};
 use mapsmith_core::plan::servers::replay::Process;
 use mapsmith_core::plan::servers::{Memory, Refusal, ServerStep, plan_servers};
-use mapsmith::reconcile::servers::{commands_of, refused};
+use mapsmith_core::server::{Manage, ServerAddress, ServerOptions};
+use mapsmith_core::{DesiredBackend, DesiredServers, ObservedServers, Server};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
@@ -128,7 +128,7 @@ impl Scene {
         if let ServerStep::TakeSlot { .. } = step {
             // As the instance's task does it: ready only after the new address is in force.
             assert_eq!(self.run(&commands[..1]), Ok(()), "{step}");
-            let ServerStep::TakeSlot { backend, slot, server, .. } = step else { unreachable!() };
+            let ServerStep::TakeSlot { backend, slot, server, .. } = step else { panic!("{step:?} takes no slot") };
             eventually("the slot has its address", BOUND, || {
                 let seen = self.observe();
                 (seen[backend].servers[slot].port == server.address.port).then_some(())

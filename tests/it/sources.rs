@@ -10,8 +10,8 @@ mod tls;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mapsmith_core::{Illegal, Snapshot};
 use mapsmith::source::{self, Extent, Polled, Source, SourceError};
+use mapsmith_core::{Illegal, Snapshot};
 use serde_json::{Value, json};
 use wiremock::MockServer;
 

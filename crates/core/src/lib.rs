@@ -3,7 +3,6 @@
 //!
 //! Pure: nothing here reads a clock, a file or a socket.
 
-pub mod address;
 pub mod desired;
 pub mod learned;
 pub mod map_file;
@@ -17,7 +16,6 @@ pub mod server;
 pub mod snapshot;
 pub mod status;
 
-pub use address::RuntimeAddress;
 pub use learned::LearnedRoute;
 pub use names::Illegal;
 pub use node_map::{EntryMap, EntryMapBuilder};
@@ -25,6 +23,5 @@ pub use overrides::{DrainedMaster, OverrideChange, Overrides, Pin};
 pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};
 pub use server::list::ServerList;
-pub use server::options::OptionError;
 pub use server::{DesiredBackend, DesiredServers, ObservedServers, Server};
 pub use snapshot::{Content, Rejections, Snapshot, SourceState};

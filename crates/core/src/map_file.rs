@@ -16,8 +16,8 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::node_map::{EntryMap, EntryMapBuilder};
 use crate::names::{self, Illegal};
+use crate::node_map::{EntryMap, EntryMapBuilder};
 
 const HEADER: &str = "# Written by Mapsmith: changes by hand are overwritten. Revision ";
 const WRITER: &str = "# Writer: ";

@@ -189,19 +189,24 @@ impl EntryMapBuilder {
         Ok(())
     }
 
-    /// Takes the entry at a position of a map, disputed where it is so there.
-    ///
-    /// # Errors
-    /// As [`EntryMapBuilder::push`].
+    /// Takes an entry that was checked before: of another map, or of an override.
     ///
     /// # Panics
-    /// When `index` is not below the map's length.
-    pub fn copy(&mut self, map: &EntryMap, index: usize) -> Result<(), Illegal> {
-        self.push(map.key(index), map.value(index))?;
+    /// When it breaks a rule all the same, or all keys together have more than 4 GiB, which the bound on a source's answer prevents.
+    #[expect(clippy::expect_used, reason = "the caller's entries were checked where they came in")]
+    pub fn push_checked(&mut self, key: &str, value: &str) {
+        self.push(key, value).expect("a checked entry");
+    }
+
+    /// Takes the entry at a position of a map, disputed where it is so there.
+    ///
+    /// # Panics
+    /// When `index` is not below the map's length; and as [`EntryMapBuilder::push_checked`].
+    pub fn copy(&mut self, map: &EntryMap, index: usize) {
+        self.push_checked(map.key(index), map.value(index));
         if let Some(last) = self.map.entries.last_mut() {
             last.disputed = map.is_disputed(index);
         }
-        Ok(())
     }
 
     fn value_id(&mut self, value: &str) -> Result<u32, Illegal> {
@@ -317,7 +322,7 @@ mod tests {
         assert_eq!(map.get("b"), Some("m2"));
         assert_eq!((map.len(), map.disputed(), map.is_disputed(0), map.is_disputed(1)), (2, 1, false, true));
         let mut copy = EntryMapBuilder::new();
-        (0..2).for_each(|at| copy.copy(&map, at).unwrap());
+        (0..2).for_each(|at| copy.copy(&map, at));
         assert_eq!(copy.finish(), map);
         let settled = map.settled([(1, "m9")].into_iter());
         assert_eq!((settled.get("a"), settled.get("b"), settled.disputed()), (Some("m1"), Some("m9"), 0));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::node_map::EntryMap;
 use crate::names::{self, Illegal};
+use crate::node_map::EntryMap;
 use crate::status::SourceStatus;
 
 /// What a source can say: the entries of the node map, or a list of servers.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use haproxy_runtime::{ProcessInfo, RuntimeAddress};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::address::RuntimeAddress;
 use crate::learned::LearnedStatus;
 use crate::revision::{ChangeCounts, HeldChange};
 use crate::server::Server;
@@ -234,17 +234,6 @@ pub struct ApplyReport {
     pub counts: ChangeCounts,
     /// The steps with their durations, in order.
     pub steps: Vec<StepTiming>,
-}
-
-/// The HAProxy process behind a socket, from `show info`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessInfo {
-    /// Its version as it names it: `2.6.12-1+deb12u1`.
-    pub version: String,
-    /// The worker's process id.
-    pub pid: u32,
-    /// Seconds since it started.
-    pub uptime_seconds: u64,
 }
 
 /// An instance as its task sees it.

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use mapsmith_core::map_file::{Header, MapFile};
+use mapsmith_core::{EntryMap, Revision};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::super::map_file::{Check, MapFileError, MapFileKeeper, WriteError};
-use mapsmith_core::map_file::{Header, MapFile};
-use mapsmith_core::{EntryMap, Revision};
 
 /// How long one operation may take: a million entries take a second on a slow disk.
 const BOUND: Duration = Duration::from_secs(5);

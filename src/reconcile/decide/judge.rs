@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-
-use super::{Decider, Said, between, id_of};
 use mapsmith_core::desired::guard::{self, Accepted, Flapping, Limits, Proposal};
+use mapsmith_core::desired::references::{Actions, Dangling, Targets};
+use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::{KeptNode, KeptNodes, NAMED_NODES};
 use mapsmith_core::{EntryMap, HeldChange};
-use mapsmith_core::plan::Diff;
-use mapsmith_core::desired::references::{Actions, Dangling, Targets};
+
+use super::{Decider, Said, between, id_of};
 
 /// The most nodes that one line of the log names.
 const LOGGED_NODES: usize = 10;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, select_all};
+use mapsmith_core::desired::references::Targets;
+use mapsmith_core::{HeldChange, Overrides, SourceState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -12,8 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::super::Wanted;
 use super::{Approval, ApprovalError, Decider, Decision};
 use crate::heartbeat;
-use mapsmith_core::{HeldChange, Overrides, SourceState};
-use mapsmith_core::desired::references::Targets;
 
 /// How long the sources have at the start before the map file counts without them.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);

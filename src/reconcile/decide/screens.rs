@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
+use mapsmith_core::desired::guard::{self, Limits, Proposal, Recent};
+use mapsmith_core::plan::Diff;
+use mapsmith_core::rejection::NAMED_ROWS;
+use mapsmith_core::revision::ChangeCounts;
+use mapsmith_core::{EntryMap, EntryMapBuilder, RejectedRow, RejectedRows};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use mapsmith_core::desired::guard::{self, Limits, Proposal, Recent};
-use mapsmith_core::rejection::NAMED_ROWS;
-use mapsmith_core::revision::ChangeCounts;
-use mapsmith_core::{EntryMap, EntryMapBuilder, RejectedRow, RejectedRows};
-use mapsmith_core::plan::Diff;
 use crate::reconcile::rows::{RefusedRow, RowQuestion, RowScreen};
 
 /// How long the instances' first looks may take before the first decision.
@@ -218,7 +218,7 @@ impl Screens {
             } else {
                 master
             };
-            kept.push(node, master).expect("entries of a map are legal, and a part of a map fits into one");
+            kept.push_checked(node, master);
         }
         kept.finish()
     }

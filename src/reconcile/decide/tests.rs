@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use mapsmith_core::desired::references::Action;
+use mapsmith_core::status::PollReport;
+use mapsmith_core::{DrainedMaster, Pin, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use mapsmith_core::status::PollReport;
-use mapsmith_core::{DrainedMaster, Pin, Snapshot};
-use mapsmith_core::desired::references::Action;
 
 struct Scene {
     folder: tempfile::TempDir,

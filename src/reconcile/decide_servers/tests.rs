@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-
-use super::*;
 use mapsmith_core::server::Manage;
 use mapsmith_core::server::list::{RawServer, Repeats, ServerListBuilder};
 use mapsmith_core::{Revision, Snapshot};
+
+use super::*;
 
 #[derive(Clone, Default)]
 struct Names(Arc<Mutex<HashMap<String, IpAddr>>>);

@@ -1,9 +1,10 @@
 //! The instance's part in keeping rows that its map refuses out of the map file. See [`crate::reconcile::rows`].
 
-use super::{ApplyError, Failure, Instance};
-use crate::haproxy::{MapCounters, MapKind, ReplyError};
+use haproxy_runtime::{MapCounters, MapKind, ReplyError};
 use mapsmith_core::Revision;
 use mapsmith_core::plan::Deviation;
+
+use super::{ApplyError, Failure, Instance};
 use crate::reconcile::rows::{InstanceRows, RefusedRow, RowQuestion};
 
 /// The next question; never where nobody asks.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mapsmith_core::Illegal;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use mapsmith_core::Illegal;
 use crate::source::collector::{Collected, Names};
 
 fn list() -> Shape {

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use mapsmith_core::{EntryMap, LearnedRoute, Rejections};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::*;
-use mapsmith_core::{EntryMap, LearnedRoute, Rejections};
 use crate::source::{Fault, PollRequests};
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use mapsmith_core::server::list::{Host, RawServer, Repeats, ServerListBuilder};
+use mapsmith_core::server::{LastGoodList, Server, ServerAddress};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use mapsmith_core::server::{LastGoodList, Server, ServerAddress};
-use mapsmith_core::server::list::{Host, RawServer, Repeats, ServerListBuilder};
 
 /// A server of a list.
 #[derive(Serialize, Deserialize)]

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::*;
 use mapsmith_core::Server;
 use mapsmith_core::server::{ServerAddress, ServerOptions};
+
+use super::*;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()

@@ -6,9 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use mapsmith::haproxy::{
-    BackendName, Refusal, RuntimeClient, RuntimeError, ServerCommand, ServerPath, ServerState, ServersClient,
-};
+use haproxy_runtime::{BackendName, Refusal, RuntimeClient, RuntimeError, ServerCommand, ServerPath, ServerState, ServersClient};
 use mapsmith_core::ObservedServers;
 use mapsmith_core::server::{AdminState, ObservedServer, Server, ServerAddress, ServerOptions};
 

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use mapsmith::haproxy::table::Row;
-use mapsmith::haproxy::{RuntimeClient, TableClient, TableName, TableSize};
+use haproxy_runtime::table::Row;
+use haproxy_runtime::{RuntimeClient, TableClient, TableName, TableSize};
 
 use crate::support::haproxy::{Gateway, installed};
 use crate::support::master::Master;

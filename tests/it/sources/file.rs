@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mapsmith::source::{self, EarlyLooks, PollRequests, poller};
 use mapsmith_core::status::{PollKind, Watch};
 use mapsmith_core::{Illegal, SourceState};
-use mapsmith::source::{self, EarlyLooks, PollRequests, poller};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;

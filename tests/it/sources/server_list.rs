@@ -4,9 +4,9 @@ use std::fs;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use mapsmith::source::{self, Extent, Polled, Source};
 use mapsmith_core::status::PollKind;
 use mapsmith_core::{Illegal, ServerList, Snapshot};
-use mapsmith::source::{self, Extent, Polled, Source};
 use serde_json::{Value, json};
 use wiremock::matchers::{header, method};
 use wiremock::{Mock, MockServer, ResponseTemplate};

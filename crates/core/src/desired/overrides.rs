@@ -42,9 +42,7 @@ pub fn apply(merged: &Arc<EntryMap>, overrides: &Overrides) -> Overridden {
     let targets: FxHashMap<&str, Target<'_>> =
         overrides.drained().map(|drained| (drained.master.as_str(), target(overrides, &drained.master))).collect();
     let mut builder = EntryMapBuilder::new();
-    let mut take = |node: &str, master: &str| {
-        builder.push(node, master).expect("entries of a map and overrides are legal, and fit into one map");
-    };
+    let mut take = |node: &str, master: &str| builder.push_checked(node, master);
     let mut pins = overrides.pins().peekable();
     for (node, master) in merged.iter() {
         while let Some(pin) = pins.next_if(|pin| pin.node.as_str() < node) {

@@ -256,7 +256,7 @@ fn named<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
 fn part<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> EntryMap {
     let mut kept = EntryMapBuilder::new();
     for (node, master) in entries {
-        kept.push(node, master).expect("entries of a map are legal, and a part of a map fits into one");
+        kept.push_checked(node, master);
     }
     kept.finish()
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::Server;
 use crate::revision::ChangeCounts;
-use crate::server::{ServerAddress, ServerOptions};
 use crate::server::list::{Host, LeftOut, RawServer, Repeats, ServerList, ServerListBuilder};
+use crate::server::{ServerAddress, ServerOptions};
 
 /// HAProxy's name of a master -> the registry's, by the reverse of each `[source.masters]`, in order of priority: the first that knows
 /// the master counts, and within one source the alphabetically first registry name.

@@ -3,48 +3,12 @@
 //! The constants were measured over a unix socket on 2.6.12, 3.0.11 and 3.4.7 with 1,000 to 1,000,000 entries; each instance
 //! scales them by what its own replies take, so a slower machine or a remote socket moves the border by itself.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-/// A HAProxy version, as far as behaviour depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HaproxyVersion {
-    /// 3 in 3.0.11.
-    pub major: u16,
-    /// 0 in 3.0.11.
-    pub minor: u16,
-}
+use haproxy_runtime::HaproxyVersion;
 
-impl HaproxyVersion {
-    /// From 2.9 on a map's entries stand in a tree, before in a list that `set map` and `del map` walk from its start.
-    const TREE: Self = Self { major: 2, minor: 9 };
-}
-
-impl FromStr for HaproxyVersion {
-    type Err = String;
-
-    /// Reads `2.6.12-1+deb12u1`, `3.4-dev5`, ...
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |part: Option<&str>| {
-            let part = part?;
-            let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-            part[..digits].parse().ok()
-        };
-        let mut parts = text.split('.');
-        match (number(parts.next()), number(parts.next())) {
-            (Some(major), Some(minor)) => Ok(Self { major, minor }),
-            _ => Err(format!("{text:?} is no HAProxy version")),
-        }
-    }
-}
-
-impl fmt::Display for HaproxyVersion {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}.{}", self.major, self.minor)
-    }
-}
-
+/// From 2.9 on a map's entries stand in a tree, before in a list that `set map` and `del map` walk from its start.
+const TREE: HaproxyVersion = HaproxyVersion { major: 2, minor: 9 };
 /// The lines round single commands, however few: one that sends them, one that looks them up. Without it one change alone would
 /// teach that each of many takes as long.
 const EDITS: f64 = 0.3e-3;
@@ -83,7 +47,7 @@ pub struct EditCounts {
 impl CostModel {
     /// The measured defaults for a version.
     pub fn new(version: HaproxyVersion) -> Self {
-        Self { list_based: version < HaproxyVersion::TREE, edit_scale: None, swap_scale: None }
+        Self { list_based: version < TREE, edit_scale: None, swap_scale: None }
     }
 
     fn plain_edits(&self, entries: usize, edits: EditCounts) -> f64 {
@@ -148,16 +112,6 @@ fn learned(scale: f64, took: Duration, plain: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_read_as_haproxy_prints_them() {
-        for (text, major, minor) in [("2.6.12-1+deb12u1", 2, 6), ("3.4-dev5-a1b2", 3, 4), ("3.0.11", 3, 0), ("2.9", 2, 9)] {
-            assert_eq!(text.parse(), Ok(HaproxyVersion { major, minor }), "{text}");
-        }
-        for wrong in ["", "3", "x.y", "HAProxy"] {
-            assert!(wrong.parse::<HaproxyVersion>().is_err(), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_slow_moment_of_single_commands_makes_no_swap_look_cheap() {

@@ -121,11 +121,11 @@ pub fn plan_map(wanted: &EntryMap, deviation: &Deviation, memory: &Memory) -> Ma
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::cost::HaproxyVersion;
     use super::super::deviation::ReadBack;
     use super::super::diff::tests::any_map;
     use super::super::replay::{Entry, replay};
     use super::*;
+    use haproxy_runtime::HaproxyVersion;
 
     const OLD: HaproxyVersion = HaproxyVersion { major: 2, minor: 6 };
     const NEW: HaproxyVersion = HaproxyVersion { major: 3, minor: 0 };

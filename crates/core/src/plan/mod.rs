@@ -9,7 +9,7 @@ pub mod map;
 pub mod replay;
 pub mod servers;
 
-pub use cost::{CostModel, EditCounts, HaproxyVersion};
+pub use cost::{CostModel, EditCounts};
 pub use deviation::{Deviation, ReadBack};
 pub use diff::Diff;
 pub use map::{Edit, MapPlan, plan_map};

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::Illegal;
 use super::{MAX_WEIGHT, ServerOptions, is_legal_name};
+use crate::names::Illegal;
 use crate::snapshot::{Content, NAMED_REJECTIONS, Rejections, shown};
 
 /// The longest host name, in bytes (RFC 1035, section 2.3.4).

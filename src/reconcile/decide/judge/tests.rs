@@ -1,8 +1,9 @@
 //! What passes, what is held and what stays, over time; with a clock of the test's own.
 
-use super::*;
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::{EntryMapBuilder, Overrides, Snapshot, SourceState};
+
+use super::*;
 use crate::reconcile::map_file::MapFileKeeper;
 
 const HOLD: Duration = Duration::from_secs(90);

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use haproxy_runtime::HaproxyVersion;
+
 use super::ServerPlan;
 use super::report::Phase;
 use super::step::{Refusal, ServerStep};
 use crate::server::{AdminState, DesiredServers, ObservedServer, ObservedServers, ServerAddress};
-use crate::plan::HaproxyVersion;
 
 /// A backend and a server of it.
 type Place = (String, String);

@@ -16,10 +16,11 @@ pub use memory::{Mark, Memory};
 pub use report::{AwaitsCheck, ByAgent, ByHand, Cause, Hand, NeedsReload, Phase, Removing};
 pub use step::{Refusal, ServerStep};
 
+use haproxy_runtime::HaproxyVersion;
+
 use self::memory::is_out;
 use self::replay::limit;
 use self::slots::Slots;
-use super::HaproxyVersion;
 use crate::server::{
     AdminState, DesiredBackend, DesiredServers, Manage, ObservedBackend, ObservedServer, ObservedServers, Server, ServerAddress,
 };

@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use haproxy_runtime::HaproxyVersion;
+
 use super::step::{Refusal, ServerStep};
 use super::{ADDS_BACKENDS, STATIC_ALGORITHM};
 use crate::server::{AdminState, ObservedBackend, ObservedServer, ObservedServers, Server, ServerAddress};
-use crate::plan::HaproxyVersion;
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use haproxy_runtime::HaproxyVersion;
+
 use super::ADDS_BACKENDS;
 use super::step::Refusal;
-use crate::plan::HaproxyVersion;
 
 /// A server that is being taken away.
 #[derive(Debug, Clone, PartialEq, Eq)]

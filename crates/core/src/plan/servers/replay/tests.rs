@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::server::{DesiredBackend, DesiredServers, Manage, ServerOptions};
 use crate::plan::servers::{Cause, Hand, Memory, Phase, ServerPlan, plan_servers};
+use crate::server::{DesiredBackend, DesiredServers, Manage, ServerOptions};
 
 const BOUND: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(1);

@@ -6,10 +6,9 @@ use core::str::FromStr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::codec;
-use super::reply::ReplyError;
-use mapsmith_core::ObservedServers;
-use mapsmith_core::server::{AdminState, ObservedServer};
+use super::{AdminState, ObservedServer, ObservedServers};
+use crate::error::ReplyError;
+use crate::wire;
 
 /// `srv_check_state`: a check is configured (HAProxy's `CHK_ST_CONFIGURED`).
 const CHECK_CONFIGURED: u32 = 0x02;
@@ -43,7 +42,7 @@ const STATISTICS_COLUMNS: [&str; 11] =
 /// # Errors
 /// A cut answer, a row that can't be read, a server in one list that the other lacks (look again).
 pub fn observed(answer: &[u8]) -> Result<ObservedServers, ReplyError> {
-    let replies = codec::replies(answer, 2)?;
+    let replies = wire::replies(answer, 2)?;
     let mut states = states(text(replies[0])?)?;
     let statistics = Csv::read(text(replies[1])?)?;
     let columns = statistics.columns(STATISTICS_COLUMNS)?;

@@ -2,118 +2,31 @@
 
 use std::collections::BTreeSet;
 
-use super::codec;
-use mapsmith_core::status::ProcessInfo;
+use serde::{Deserialize, Serialize};
 
-/// Why an answer is no success.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReplyError {
-    /// Nothing came: the process died, or it is 2.6 and the payload is larger than its buffer.
-    #[error(
-        "no answer at all: HAProxy stopped, or the command is too big for its tune.bufsize (lower the instance's max_payload)"
-    )]
-    Nothing,
-    /// The answer ended before it was whole.
-    #[error("the answer was cut after {got:?}")]
-    Cut {
-        /// Its last characters.
-        got: String,
-    },
-    /// Something else than HAProxy's runtime API answers.
-    #[error("what answers is not HAProxy's runtime API ({got:?}): name the address of a `stats socket`")]
-    NotHaproxy {
-        /// How its answer begins.
-        got: String,
-    },
-    /// The socket's level does not allow the command.
-    #[error("permission denied: the socket needs `level admin` in HAProxy's configuration")]
-    Denied,
-    /// The map is not used in HAProxy's configuration.
-    #[error("HAProxy does not know the map: its configuration must use exactly this path in a map converter")]
-    UnknownMap,
-    /// There is no stick table of the name.
-    #[error(
-        "HAProxy has no stick table of this name: the `stick-table` line stands in the backend (or peers section) that names it"
-    )]
-    UnknownTable,
-    /// The version was committed, dropped or overtaken: another writer was later.
-    #[error("another writer committed a later version of the map")]
-    VersionOvertaken,
-    /// A listing has more rows than there can be.
-    #[error("the answer has no end: more than {rows} rows came; is this HAProxy's own `stats socket`?")]
-    TooLong {
-        /// How many rows were read.
-        rows: usize,
-    },
-    /// The command is larger than HAProxy's buffer.
-    #[error("HAProxy says that the command is too big: lower the instance's max_payload, or raise tune.bufsize")]
-    TooBig,
-    /// HAProxy refused, with this text.
-    #[error("HAProxy answered {text:?}")]
-    Refused {
-        /// Its words.
-        text: String,
-    },
-    /// A row of a listing can't be read.
-    #[error("{row:?} can't be read: {why}")]
-    Unreadable {
-        /// The row, cut.
-        row: String,
-        /// The column, or what is wrong.
-        why: String,
-    },
-    /// Something came that the command can't have answered.
-    #[error("unexpected answer {text:?}")]
-    Unexpected {
-        /// What came.
-        text: String,
-    },
+use crate::error::{ReplyError, shown};
+use crate::map::{self, MapCounters};
+use crate::wire;
+
+/// Looks at the process, at this socket's level and at the counters of every map, in one line. See [`glance`].
+pub const GLANCE: &str = "show info;show cli level;show map\n";
+
+/// Every backend (2) and server (4) of every proxy (-1), as CSV. See [`backends_and_servers`].
+pub const BACKENDS_AND_SERVERS: &str = "show stat -1 6 -1\n";
+
+/// The HAProxy process behind a socket, from `show info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Its version as it names it: `2.6.12-1+deb12u1`.
+    pub version: String,
+    /// The worker's process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
 }
 
 /// The most bytes shown of an answer that is not HAProxy's.
 const SHOWN_OF_OTHERS: usize = 60;
-/// The most characters of an answer that an error carries.
-const SHOWN: usize = 200;
-
-fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).trim_end().to_owned()
-}
-
-impl ReplyError {
-    /// An answer that ended too early. A refusal of a whole line ends with one line's end instead of two, on every version.
-    pub fn cut(answer: &[u8]) -> Self {
-        if answer.is_empty() {
-            return Self::Nothing;
-        }
-        match Self::of_text(answer) {
-            error @ (Self::TooBig | Self::Denied) => error,
-            _ => Self::Cut { got: shown(&answer[answer.len().saturating_sub(SHOWN)..]) },
-        }
-    }
-
-    /// More than the command can have answered.
-    pub fn unexpected(answer: &[u8]) -> Self {
-        Self::Unexpected { text: shown(answer) }
-    }
-
-    /// What a text in place of a success says.
-    pub fn of_text(text: &[u8]) -> Self {
-        let text = shown(codec::without_severity(text));
-        if text.starts_with("Permission denied") {
-            Self::Denied
-        } else if text.starts_with("Unknown map identifier") {
-            Self::UnknownMap
-        } else if text.starts_with("No such table") {
-            Self::UnknownTable
-        } else if text.starts_with("Version number out of range") {
-            Self::VersionOvertaken
-        } else if text.contains("too big for the buffer size") {
-            Self::TooBig
-        } else {
-            Self::Refused { text }
-        }
-    }
-}
 
 /// What the socket may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,26 +37,6 @@ pub enum Level {
     Operator,
     /// `level user`, or a level that we don't know.
     User,
-}
-
-/// A map's counters in a `show map` listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MapCounters {
-    /// The live version; 0 since the process started, until the first commit.
-    pub live_version: u64,
-    /// The version that was prepared last.
-    pub last_prepared: u64,
-    /// Entries of all versions together, less one for each row that the map ever refused: see [`MapCounters::count`].
-    pub entries: u64,
-}
-
-impl MapCounters {
-    /// The entries of all versions together, where the counter can be true: HAProxy (2.6 to 3.4) counts a refused row down though it
-    /// never counted it up, below zero even. `live` entries are known to be in the live map.
-    pub fn count(self, live: usize) -> Option<u64> {
-        let below_zero = self.entries > i64::MAX as u64;
-        (!below_zero && self.entries >= live as u64).then_some(self.entries)
-    }
 }
 
 /// One look at an instance: which process it is, what the socket may do, how the map's counters stand.
@@ -157,12 +50,12 @@ pub struct Glance {
     pub map: Option<MapCounters>,
 }
 
-/// Reads the answer to [`super::command::GLANCE`].
+/// Reads the answer to [`GLANCE`].
 ///
 /// # Errors
 /// A cut answer, or one that lacks the version, the pid or the uptime.
 pub fn glance(answer: &[u8], map: &str) -> Result<Glance, ReplyError> {
-    let replies = codec::replies(answer, 3).map_err(|error| match error {
+    let replies = wire::replies(answer, 3).map_err(|error| match error {
         ReplyError::Cut { .. } | ReplyError::Unexpected { .. } if !begins_like_info(answer) => {
             ReplyError::NotHaproxy { got: shown(&answer[..answer.len().min(SHOWN_OF_OTHERS)]) }
         }
@@ -183,7 +76,7 @@ pub fn glance(answer: &[u8], map: &str) -> Result<Glance, ReplyError> {
         _ => Level::User,
     };
     let process = process().ok_or_else(|| ReplyError::of_text(replies[0]))?;
-    Ok(Glance { process, level, map: counters(replies[2], map) })
+    Ok(Glance { process, level, map: map::counters(replies[2], map) })
 }
 
 /// Whether an answer begins as `show info` does on every version, as far as it goes, or is a line of HAProxy's own to say no.
@@ -192,7 +85,7 @@ fn begins_like_info(answer: &[u8]) -> bool {
     begins(b"Name: ") || begins(b"Version: ") || begins(b"Unknown command")
 }
 
-/// The names of all backends and servers in the answer to [`super::command::BACKENDS_AND_SERVERS`].
+/// The names of all backends and servers in the answer to [`BACKENDS_AND_SERVERS`].
 ///
 /// # Errors
 /// When the answer is not the CSV that its head announces.
@@ -211,21 +104,6 @@ pub fn backends_and_servers(reply: &[u8]) -> Result<BTreeSet<String>, ReplyError
         names.insert(if server == "BACKEND" { proxy } else { server }.to_owned());
     }
     Ok(names)
-}
-
-/// The counters of one map in a `show map` listing: a line is `ID (FILE) description. curr_ver=A next_ver=B entry_cnt=C`.
-fn counters(listing: &[u8], map: &str) -> Option<MapCounters> {
-    let listing = String::from_utf8_lossy(listing);
-    let line = listing.lines().find_map(|line| line.split_once(" (")?.1.strip_prefix(map)?.strip_prefix(") "))?;
-    let number = |name: &str| {
-        let text = &line[line.rfind(name)? + name.len()..];
-        text.split(' ').next()?.parse().ok()
-    };
-    Some(MapCounters {
-        live_version: number(" curr_ver=")?,
-        last_prepared: number(" next_ver=")?,
-        entries: number(" entry_cnt=")?,
-    })
 }
 
 #[cfg(test)]
@@ -286,7 +164,7 @@ mod tests {
     #[test]
     fn a_refusal_of_the_whole_line_is_read_though_it_ends_early() {
         let text = b"The command line is too big for the buffer size. Please change tune.bufsize in the configuration.\n";
-        assert_eq!(codec::replies(text, 1), Err(ReplyError::TooBig));
+        assert_eq!(wire::replies(text, 1), Err(ReplyError::TooBig));
     }
 
     proptest! {
@@ -298,8 +176,8 @@ mod tests {
         #[test]
         fn no_bytes_make_the_parsers_panic(answer in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = glance(&answer, "/m/n.map");
-            let _ = super::super::command::looked_up(&answer);
-            let _ = super::super::command::prepared(&answer);
+            let _ = crate::map::looked_up(&answer);
+            let _ = crate::map::prepared(&answer);
         }
     }
 }

@@ -4,12 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::codec::{self, Batches, Listing, Payloads};
-use super::super::command::{self, MapKind};
-use super::super::pace::Pace;
-use super::super::reply::ReplyError;
-use super::{MapClient, RuntimeError, rest};
-use mapsmith_core::names;
+use super::MapKind;
+use super::client::MapClient;
+use crate::client::rest;
+use crate::error::ReplyError;
+use crate::error::RuntimeError;
+use crate::wire::pace::Pace;
+use crate::wire::{self, Batches, Listing, Payloads};
 
 /// A key and value that a map takes only if it takes any: neither an address nor a number.
 const ANY_ROW: &str = "mapsmith-probe";
@@ -29,7 +30,7 @@ impl MapClient {
     pub async fn kind(&self) -> Result<Option<MapKind>, RuntimeError> {
         let key = self.any_key().await?;
         let line = self.map.get(key.as_deref().unwrap_or(ANY_ROW)) + "\n";
-        self.client.judge(&line, command::map_kind).await
+        self.client.judge(&line, super::map_kind).await
     }
 
     /// [`MapClient::kind`], and where that can't be told by staging a row; `true` where it came to that.
@@ -60,7 +61,7 @@ impl MapClient {
             listing.feed(&buffer, take).map_err(|error| self.client.refused(line.as_bytes(), error))?;
             buffer.clear();
         }
-        Ok(first.and_then(|key| String::from_utf8(key).ok()).filter(|key| names::check_key(key).is_ok()))
+        Ok(first.and_then(|key| String::from_utf8(key).ok()).filter(|key| wire::is_word(key)))
     }
 
     /// Which of these rows HAProxy refuses, by position, each with its words. Nothing of it becomes the live map.
@@ -83,7 +84,7 @@ impl MapClient {
         while payloads.next_into(&mut payload) {
             let sent = Instant::now();
             let answer = self.client.call_bytes(&payload).await?;
-            match codec::replies(&answer, 1).and_then(|replies| command::silent(replies[0])) {
+            match wire::replies(&answer, 1).and_then(|replies| super::silent(replies[0])) {
                 Ok(()) => {}
                 Err(ReplyError::Refused { .. }) => {
                     self.screen_each(version, start, &rows[start..payloads.taken()], &mut refused).await?;
@@ -108,8 +109,8 @@ impl MapClient {
         for (line, count) in Batches::new(commands, self.max_payload, usize::MAX) {
             let answer = self.client.call(&line).await?;
             let wrap = |error| self.client.refused(line.as_bytes(), error);
-            for reply in codec::replies(&answer, count).map_err(wrap)? {
-                match command::silent(reply) {
+            for reply in wire::replies(&answer, count).map_err(wrap)? {
+                match super::silent(reply) {
                     Ok(()) => {}
                     Err(ReplyError::Refused { text }) => refused.push((position, text)),
                     Err(error) => return Err(wrap(error)),
@@ -123,7 +124,7 @@ impl MapClient {
     /// Drops the version, unless another process gave its number to the live map meanwhile. 3.4 clears none while a lower version, as
     /// the live map, has entries: there they are removed one by one.
     async fn drop_screened(&self, version: u64, rows: usize) -> Result<(), RuntimeError> {
-        let uncommitted = |map: super::reply::MapCounters| map.live_version < version && version <= map.last_prepared;
+        let uncommitted = |map: super::MapCounters| map.live_version < version && version <= map.last_prepared;
         if !self.glance().await?.map.is_some_and(uncommitted) {
             return Ok(());
         }

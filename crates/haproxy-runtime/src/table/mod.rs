@@ -5,9 +5,12 @@
 
 use core::time::Duration;
 
-use super::reply::ReplyError;
-use super::server_command::IllegalName;
-use mapsmith_core::server::is_legal_name;
+use crate::error::ReplyError;
+use crate::server::command::IllegalName;
+use crate::server::is_legal_name;
+
+#[cfg(feature = "client")]
+pub mod client;
 
 /// The longest row, in bytes: HAProxy's own buffer bounds a key, which may be four times as long when escaped.
 const LONGEST_ROW: usize = 128 * 1024;

@@ -6,15 +6,15 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::codec;
-use super::reply::ReplyError;
-use mapsmith_core::server::{Server, ServerAddress, is_legal_name};
+use super::{Server, ServerAddress, is_legal_name};
+use crate::error::ReplyError;
+use crate::wire;
 
 /// The last command of each line: its answer shows that the line's answer is whole, whatever stands before it.
 pub const END: &str = "show cli level";
 
 /// Both lists that a look at the servers is made of, in one line. Frontends are not asked for. See
-/// [`super::server_reply::observed`].
+/// [`super::reply::observed`].
 pub const OBSERVE: &str = "show servers state;show stat -1 6 -1\n";
 
 /// A name that can't stand in a command: nothing of it is sent.
@@ -368,7 +368,7 @@ fn added(at: &ServerPath, server: &Server) -> String {
         word(format_args!("maxqueue {maxqueue}"));
     }
     for option in &server.options.other {
-        word(format_args!("{}", codec::escape(option)));
+        word(format_args!("{}", wire::escape(option)));
     }
     line
 }
@@ -406,7 +406,7 @@ pub fn lines(commands: &[ServerCommand], limit: usize) -> impl Iterator<Item = (
 pub fn outcomes(answer: &[u8], commands: &[ServerCommand]) -> Result<Vec<Result<(), Refusal>>, ReplyError> {
     let parts: Vec<Vec<(String, Success)>> = commands.iter().map(ServerCommand::parts).collect();
     let texts: Vec<&str> = parts.iter().flatten().map(|(text, _)| text.as_str()).chain([END]).collect();
-    let replies = codec::replies(answer, texts.len()).or_else(|error| unended(answer, &texts).ok_or(error))?;
+    let replies = wire::replies(answer, texts.len()).or_else(|error| unended(answer, &texts).ok_or(error))?;
     let mut replies = replies.into_iter();
     let outcomes = parts.iter().map(|parts| {
         let judged = parts.iter().zip(replies.by_ref()).map(|((_, success), reply)| success.judge(reply));
@@ -431,13 +431,13 @@ const UNENDED: [&str; 7] = [
     "Backend must use a dynamic load balancing to support dynamic servers.\n",
 ];
 
-/// [`codec::replies`] for 2.6. Each reply without its empty line makes the count of ends smaller by one, and [`END`] has one
+/// [`wire::replies`] for 2.6. Each reply without its empty line makes the count of ends smaller by one, and [`END`] has one
 /// always: so an answer that fits one reading never fits the other.
 fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
     let mut rest = answer;
     let mut replies = Vec::with_capacity(commands.len());
     for command in commands {
-        let plain = codec::without_severity(rest);
+        let plain = wire::without_severity(rest);
         let line = UNENDED.iter().find(|text| plain.starts_with(text.as_bytes()));
         let end = match line {
             Some(line) if command.starts_with("add server ") || command.starts_with("del server ") => {
@@ -450,7 +450,7 @@ fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
             }
             _ => {
                 let end = memchr::memmem::find(rest, b"\n\n")? + 1;
-                replies.push(codec::without_severity(&rest[..end]));
+                replies.push(wire::without_severity(&rest[..end]));
                 end + 1
             }
         };
@@ -484,7 +484,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use mapsmith_core::server::ServerOptions;
+    use crate::server::ServerOptions;
 
     fn at(server: &str) -> ServerPath {
         ServerPath::new("b", server).unwrap()

@@ -1,7 +1,12 @@
 //! The commands as text, each beside the one parser that may judge its reply. Pure.
 
-use super::codec::escape;
-use super::reply::ReplyError;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "client")]
+mod screen;
+
+use crate::error::ReplyError;
+use crate::wire::escape;
 
 /// A map as HAProxy's configuration names it, escaped for command lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,11 +85,40 @@ impl MapName {
     }
 }
 
-/// Looks at the process, at this socket's level and at the counters of every map, in one line. See [`super::reply::glance`].
-pub const GLANCE: &str = "show info;show cli level;show map\n";
+/// A map's counters in a `show map` listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapCounters {
+    /// The live version; 0 since the process started, until the first commit.
+    pub live_version: u64,
+    /// The version that was prepared last.
+    pub last_prepared: u64,
+    /// Entries of all versions together, less one for each row that the map ever refused: see [`MapCounters::count`].
+    pub entries: u64,
+}
 
-/// Every backend (2) and server (4) of every proxy (-1), as CSV. See [`super::reply::backends_and_servers`].
-pub const BACKENDS_AND_SERVERS: &str = "show stat -1 6 -1\n";
+impl MapCounters {
+    /// The entries of all versions together, where the counter can be true: HAProxy (2.6 to 3.4) counts a refused row down though it
+    /// never counted it up, below zero even. `live` entries are known to be in the live map.
+    pub fn count(self, live: usize) -> Option<u64> {
+        let below_zero = self.entries > i64::MAX as u64;
+        (!below_zero && self.entries >= live as u64).then_some(self.entries)
+    }
+}
+
+/// The counters of one map in a `show map` listing: a line is `ID (FILE) description. curr_ver=A next_ver=B entry_cnt=C`.
+pub(crate) fn counters(listing: &[u8], map: &str) -> Option<MapCounters> {
+    let listing = String::from_utf8_lossy(listing);
+    let line = listing.lines().find_map(|line| line.split_once(" (")?.1.strip_prefix(map)?.strip_prefix(") "))?;
+    let number = |name: &str| {
+        let text = &line[line.rfind(name)? + name.len()..];
+        text.split(' ').next()?.parse().ok()
+    };
+    Some(MapCounters {
+        live_version: number(" curr_ver=")?,
+        last_prepared: number(" next_ver=")?,
+        entries: number(" entry_cnt=")?,
+    })
+}
 
 /// The version that `prepare map` opened.
 ///

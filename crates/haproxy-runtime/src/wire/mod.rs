@@ -1,8 +1,10 @@
 //! Frames: words on a command line, payloads within a size, replies of a batch, lines of a listing. Pure.
 
+pub mod pace;
+
 use std::borrow::Cow;
 
-use super::reply::ReplyError;
+use crate::error::ReplyError;
 
 /// Escapes a word for a command line: HAProxy takes the character after a backslash as it is.
 pub fn escape(word: &str) -> Cow<'_, str> {
@@ -17,6 +19,11 @@ pub fn escape(word: &str) -> Cow<'_, str> {
         escaped.push(character);
     }
     Cow::Owned(escaped)
+}
+
+/// Whether a text can stand on a command line as one word, once it is escaped.
+pub fn is_word(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|character: char| character.is_whitespace() || character.is_control())
 }
 
 /// Joins commands with `;` to lines of at most `limit` bytes, the line's end included, and at most `most` commands. A single

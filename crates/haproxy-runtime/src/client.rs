@@ -1,0 +1,215 @@
+//! Talks to a stats socket: one connection a command line, every wait bounded. Decides nothing.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_util::either::Either;
+
+use crate::address::RuntimeAddress;
+use crate::error::{ReplyError, RuntimeError};
+use crate::wire;
+use crate::wire::pace::Pace;
+
+/// The most that a reply which is held whole may have, in bytes: a listing of thousands of maps or of ten thousand servers fits.
+const MAX_REPLY: usize = 16 * 1024 * 1024;
+/// Room for an answer, in bytes, before it is known to be longer: a swap has hundreds of one line's end each.
+const SHORT_ANSWER: usize = 4 * 1024;
+/// A stream's buffer, in bytes; replies come in pieces of HAProxy's buffer size.
+pub(crate) const READ_BUFFER: usize = 64 * 1024;
+/// A whole listing may take so many times the bound on one silence, and beyond that so long for each row that it may have.
+const LISTING_BOUNDS: u32 = 2;
+/// See [`LISTING_BOUNDS`]: a million rows over 10 Mbit/s.
+const A_ROW: Duration = Duration::from_micros(50);
+/// More rows than these get no more time.
+const TIMED_ROWS: u32 = 1_000_000;
+/// Rows that a listing may have beyond those that are expected: other writers add some too.
+const MORE_ROWS: usize = 100_000;
+/// The most rows of any listing: 16 times the largest map that Mapsmith is made for.
+const MOST_ROWS: usize = 16_000_000;
+/// The most characters of a command that an error carries.
+const SHOWN_COMMAND: usize = 100;
+
+pub(crate) type Connection = Either<UnixStream, TcpStream>;
+
+/// A stats socket.
+#[derive(Debug, Clone)]
+pub struct RuntimeClient {
+    pub(crate) address: RuntimeAddress,
+    pub(crate) bound: Duration,
+}
+
+impl RuntimeClient {
+    /// `bound` is the longest silence that is waited for.
+    pub fn new(address: RuntimeAddress, bound: Duration) -> Self {
+        Self { address, bound }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Connection, RuntimeError> {
+        let connect = async {
+            match &self.address {
+                RuntimeAddress::Unix(path) => UnixStream::connect(path).await.map(Either::Left),
+                RuntimeAddress::Tcp(address) => {
+                    let stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(Either::Right(stream))
+                }
+            }
+        };
+        match timeout(self.bound, connect).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(source)) => Err(RuntimeError::Connect { address: self.address.to_string(), source }),
+            Err(_) => Err(self.silent(b"connect")),
+        }
+    }
+
+    pub(crate) fn silent(&self, command: &[u8]) -> RuntimeError {
+        RuntimeError::Silent { address: self.address.to_string(), command: shown(command), waited: self.bound }
+    }
+
+    fn broken(&self, command: &[u8], source: io::Error) -> RuntimeError {
+        RuntimeError::Broken { address: self.address.to_string(), command: shown(command), source }
+    }
+
+    pub(crate) fn refused(&self, command: &[u8], error: ReplyError) -> RuntimeError {
+        RuntimeError::Reply { address: self.address.to_string(), command: shown(command), error }
+    }
+
+    pub(crate) async fn send(&self, connection: &mut Connection, command: &[u8]) -> Result<(), RuntimeError> {
+        match timeout(self.bound, connection.write_all(command)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(self.broken(command, source)),
+            Err(_) => Err(self.silent(command)),
+        }
+    }
+
+    /// Reads what is there next behind what `buffer` holds; 0 at the end of the stream.
+    pub(crate) async fn read(
+        &self,
+        connection: &mut Connection,
+        command: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, RuntimeError> {
+        match timeout(self.bound, connection.read_buf(buffer)).await {
+            Ok(Ok(length)) => Ok(length),
+            Ok(Err(source)) => Err(self.broken(command, source)),
+            Err(_) => Err(self.silent(command)),
+        }
+    }
+
+    /// Reads to the end of the stream; `take` gets the bytes as they come.
+    pub(crate) async fn receive(
+        &self,
+        mut connection: Connection,
+        command: &[u8],
+        mut take: impl FnMut(&[u8]) -> Result<(), ReplyError>,
+    ) -> Result<(), RuntimeError> {
+        let mut buffer = Vec::with_capacity(READ_BUFFER);
+        while self.read(&mut connection, command, &mut buffer).await? > 0 {
+            take(&buffer).map_err(|error| self.refused(command, error))?;
+            buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Sends a line and reads a listing to its end; `take` gets the bytes as they come. Each read is bounded, and all of them
+    /// together.
+    pub(crate) async fn receive_rows(
+        &self,
+        line: &[u8],
+        rows: RowBound,
+        take: impl FnMut(&[u8]) -> Result<(), ReplyError>,
+    ) -> Result<(), RuntimeError> {
+        let mut connection = self.connect().await?;
+        self.send(&mut connection, line).await?;
+        let whole = rows.time(self.bound);
+        let endless = || RuntimeError::Endless { address: self.address.to_string(), command: shown(line), waited: whole };
+        timeout(whole, self.receive(connection, line, take)).await.unwrap_or_else(|_| Err(endless()))
+    }
+
+    /// Sends one line or payload command over an open connection and returns its whole answer.
+    pub(crate) async fn exchange(&self, mut connection: Connection, command: &[u8]) -> Result<Vec<u8>, RuntimeError> {
+        self.send(&mut connection, command).await?;
+        let mut answer = Vec::with_capacity(SHORT_ANSWER);
+        let receive = async {
+            while self.read(&mut connection, command, &mut answer).await? > 0 {
+                if answer.len() > MAX_REPLY {
+                    let text = format!("more than {MAX_REPLY} bytes");
+                    return Err(self.refused(command, ReplyError::Unexpected { text }));
+                }
+            }
+            Ok(())
+        };
+        // Bounded as a whole too: a byte now and then is no answer.
+        timeout(self.bound, receive).await.unwrap_or_else(|_| Err(self.silent(command)))?;
+        Ok(answer)
+    }
+
+    /// Sends one command line, its end included, and returns the whole answer.
+    ///
+    /// # Errors
+    /// When the socket can't be reached or stays silent.
+    pub async fn call(&self, line: &str) -> Result<Vec<u8>, RuntimeError> {
+        self.call_bytes(line.as_bytes()).await
+    }
+
+    pub(crate) async fn call_bytes(&self, line: &[u8]) -> Result<Vec<u8>, RuntimeError> {
+        let connection = self.connect().await?;
+        self.exchange(connection, line).await
+    }
+
+    /// Sends a line of one command and judges its reply.
+    pub(crate) async fn judge<T>(
+        &self,
+        line: &str,
+        judge: impl FnOnce(&[u8]) -> Result<T, ReplyError>,
+    ) -> Result<T, RuntimeError> {
+        let answer = self.call(line).await?;
+        wire::replies(&answer, 1).and_then(|replies| judge(replies[0])).map_err(|error| self.refused(line.as_bytes(), error))
+    }
+}
+
+/// How many rows a listing may have, so that one without an end ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowBound {
+    most: usize,
+    left: usize,
+}
+
+impl RowBound {
+    pub(crate) fn new(expected: usize) -> Self {
+        let most = expected.saturating_add(MORE_ROWS).min(MOST_ROWS);
+        Self { most, left: most }
+    }
+
+    /// How long the whole listing may take, where so long may pass without a byte.
+    pub(crate) fn time(self, silence: Duration) -> Duration {
+        silence * LISTING_BOUNDS + A_ROW * u32::try_from(self.most).unwrap_or(TIMED_ROWS).min(TIMED_ROWS)
+    }
+
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
+        let rows = memchr::memchr_iter(b'\n', bytes).count();
+        self.left = self.left.checked_sub(rows).ok_or(ReplyError::TooLong { rows: self.most })?;
+        Ok(())
+    }
+}
+
+/// Leaves HAProxy to its requests after a part that took so long; for how long.
+pub(crate) async fn rest(pace: &mut Pace, took: Duration) -> Duration {
+    let due = pace.worked(took);
+    if due.is_zero() {
+        return due;
+    }
+    let start = Instant::now();
+    tokio::time::sleep(due).await;
+    let rested = start.elapsed();
+    pace.rested(rested);
+    rested
+}
+
+pub(crate) fn shown(command: &[u8]) -> String {
+    let line = command.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    String::from_utf8_lossy(&line[..line.len().min(SHOWN_COMMAND)]).into_owned()
+}

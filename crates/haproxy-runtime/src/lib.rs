@@ -1,0 +1,33 @@
+//! A client of HAProxy's Runtime API: what is said over a stats socket, and what the answers mean.
+//!
+//! The clients ([`MapClient`], [`ServersClient`], [`TableClient`] over [`RuntimeClient`]) are the edge and decide nothing; without the
+//! feature `client` they are not there. Everything else is pure: commands as values or text, each beside the one parser that judges its
+//! replies. HAProxy's management guide, section "Unix Socket commands", names the commands; the replies' exact bytes were measured on
+//! 2.6 to 3.4 and are held by the tests.
+
+pub mod address;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod error;
+pub mod map;
+pub mod process;
+pub mod server;
+pub mod table;
+pub mod version;
+pub mod wire;
+
+pub use address::RuntimeAddress;
+#[cfg(feature = "client")]
+pub use client::RuntimeClient;
+pub use error::{ReplyError, RuntimeError};
+#[cfg(feature = "client")]
+pub use map::client::MapClient;
+pub use map::{MapCounters, MapKind, MapName};
+pub use process::{Glance, Level, ProcessInfo};
+#[cfg(feature = "client")]
+pub use server::client::ServersClient;
+pub use server::command::{BackendName, IllegalName, Refusal, ServerCommand, ServerPath, ServerState};
+#[cfg(feature = "client")]
+pub use table::client::TableClient;
+pub use table::{TableName, TableSize};
+pub use version::HaproxyVersion;

@@ -1,0 +1,181 @@
+//! One map behind a stats socket.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::{MapName, looked_up, prepared, silent};
+use crate::client::{RowBound, RuntimeClient, rest};
+use crate::error::RuntimeError;
+use crate::process::{self, Glance};
+use crate::wire::pace::Pace;
+use crate::wire::{self, Listing, Payloads};
+
+/// One map behind a stats socket.
+#[derive(Debug, Clone)]
+pub struct MapClient {
+    pub(crate) client: RuntimeClient,
+    pub(crate) map: MapName,
+    pub(crate) max_payload: usize,
+}
+
+impl MapClient {
+    /// `max_payload` bounds a payload command and a command line, in bytes.
+    pub fn new(client: RuntimeClient, map: MapName, max_payload: usize) -> Self {
+        Self { client, map, max_payload }
+    }
+
+    /// The map.
+    pub fn map(&self) -> &MapName {
+        &self.map
+    }
+
+    /// Looks at the process, the socket's level and the map's counters.
+    ///
+    /// # Errors
+    /// When the socket can't be reached, stays silent or answers something else.
+    pub async fn glance(&self) -> Result<Glance, RuntimeError> {
+        let answer = self.client.call(process::GLANCE).await?;
+        process::glance(&answer, self.map.as_str()).map_err(|error| self.client.refused(process::GLANCE.as_bytes(), error))
+    }
+
+    /// The names of all backends and servers.
+    ///
+    /// # Errors
+    /// As every command: not reached, silent, refused.
+    pub async fn backends_and_servers(&self) -> Result<BTreeSet<String>, RuntimeError> {
+        self.client.judge(process::BACKENDS_AND_SERVERS, process::backends_and_servers).await
+    }
+
+    /// Opens a new version.
+    ///
+    /// # Errors
+    /// As every command: not reached, silent, refused.
+    pub async fn prepare(&self) -> Result<u64, RuntimeError> {
+        self.client.judge(&self.map.prepare(), prepared).await
+    }
+
+    /// Adds every entry to a version, with rests between the payloads, which are added to `rested`. The next connection is opened
+    /// while HAProxy works on the payload before it.
+    ///
+    /// # Errors
+    /// As every command; payloads before the failing one stay in the version.
+    pub async fn stage<'e>(
+        &self,
+        version: u64,
+        entries: impl Iterator<Item = (&'e str, &'e str)>,
+        rested: &mut Duration,
+    ) -> Result<(), RuntimeError> {
+        let header = self.map.stage_header(version);
+        let mut payloads = Payloads::new(&header, entries, self.max_payload);
+        let (mut payload, mut next) = (Vec::with_capacity(self.max_payload), Vec::with_capacity(self.max_payload));
+        let mut more = payloads.next_into(&mut payload);
+        let mut connection = if more { Some(self.client.connect().await?) } else { None };
+        let mut pace = Pace::default();
+        while let Some(open) = connection.take() {
+            more = more && payloads.next_into(&mut next);
+            let sent = Instant::now();
+            let following = async { if more { self.client.connect().await.map(Some) } else { Ok(None) } };
+            let (answer, following) = tokio::join!(self.client.exchange(open, &payload), following);
+            let took = sent.elapsed();
+            wire::replies(&answer?, 1)
+                .and_then(|replies| silent(replies[0]))
+                .map_err(|error| self.client.refused(&payload, error))?;
+            connection = following?;
+            std::mem::swap(&mut payload, &mut next);
+            if more {
+                *rested += rest(&mut pace, took).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists a version, or the live map, entry by entry. About `expected` entries are expected.
+    ///
+    /// # Errors
+    /// As every command; a listing that ends early is an error whatever was taken until then, and so is one that does not end.
+    pub async fn list(
+        &self,
+        version: Option<u64>,
+        expected: usize,
+        mut entry: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), RuntimeError> {
+        let line = self.map.show(version);
+        let (mut listing, mut rows) = (Listing::new(), RowBound::new(expected));
+        let bound = rows;
+        let take = |bytes: &[u8]| {
+            listing.feed(bytes, &mut entry)?;
+            rows.take(bytes)
+        };
+        self.client.receive_rows(line.as_bytes(), bound, take).await?;
+        listing.finish().map_err(|error| self.client.refused(line.as_bytes(), error))
+    }
+
+    /// Makes a version the live map, at once for every request.
+    ///
+    /// # Errors
+    /// As every command; [`ReplyError::VersionOvertaken`] where another writer was later.
+    pub async fn commit(&self, version: u64) -> Result<(), RuntimeError> {
+        self.client.judge(&self.map.commit(version), silent).await
+    }
+
+    /// Drops a version that is not the live one.
+    ///
+    /// # Errors
+    /// As every command.
+    pub async fn clear(&self, version: u64) -> Result<(), RuntimeError> {
+        self.client.judge(&self.map.clear(version), silent).await
+    }
+
+    /// Runs single commands, at most `most` a line, with rests between the lines, which are added to `rested`. Stops at the first
+    /// that fails.
+    ///
+    /// # Errors
+    /// As every command; what stands before the failing line is done, and the rest of its line may be.
+    pub async fn run(
+        &self,
+        commands: impl Iterator<Item = String>,
+        most: usize,
+        rested: &mut Duration,
+    ) -> Result<(), RuntimeError> {
+        let mut lines = wire::Batches::new(commands, self.max_payload, most);
+        let mut pace = Pace::default();
+        let mut following = lines.next();
+        while let Some((line, count)) = following {
+            let sent = Instant::now();
+            let answer = self.client.call(&line).await?;
+            let took = sent.elapsed();
+            wire::replies(&answer, count)
+                .and_then(|replies| replies.into_iter().try_for_each(silent))
+                .map_err(|error| self.client.refused(line.as_bytes(), error))?;
+            following = lines.next();
+            if following.is_some() {
+                *rested += rest(&mut pace, took).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks keys up as traffic does; `found` gets each key's position and value.
+    ///
+    /// # Errors
+    /// As every command.
+    pub async fn look_up<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k str>,
+        mut found: impl FnMut(usize, Option<&str>),
+    ) -> Result<(), RuntimeError> {
+        let mut position = 0;
+        for (line, count) in wire::Batches::new(keys.map(|key| self.map.get(key)), self.max_payload, usize::MAX) {
+            let answer = self.client.call(&line).await?;
+            let judge = |replies: Vec<&[u8]>| {
+                for reply in replies {
+                    found(position, looked_up(reply)?);
+                    position += 1;
+                }
+                Ok(())
+            };
+            wire::replies(&answer, count).and_then(judge).map_err(|error| self.client.refused(line.as_bytes(), error))?;
+        }
+        Ok(())
+    }
+}
