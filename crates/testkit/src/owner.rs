@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{eventually, free_port};
+use crate::{eventually, free_port};
 
 /// Longer than any test holds a request.
 const PATIENCE: Duration = Duration::from_secs(60);

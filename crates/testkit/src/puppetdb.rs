@@ -14,8 +14,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::process::{Ending, Process};
-use super::{eventually, free_port, http, program, run};
+use crate::process::{Ending, Process};
+use crate::{eventually, free_port, http, program, run};
 
 /// A cold start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);

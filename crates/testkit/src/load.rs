@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::http::Connection;
+use crate::http::Connection;
 
 /// What came back for a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::haproxy::{Binary, ask};
-use super::http::{self, Response};
-use super::owner::Owner;
-use super::process::{Ending, Process};
-use super::{eventually, free_port, poll};
+use crate::haproxy::{Binary, ask};
+use crate::http::{self, Response};
+use crate::owner::Owner;
+use crate::process::{Ending, Process};
+use crate::{eventually, free_port, poll};
 
 /// Longer than any start, health check or answer takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ pub const BACKEND_PER_MASTER: &str = "backend-per-master.cfg";
 
 /// Where a shipped file is.
 pub fn path_of(shape: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("haproxy").join(shape)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../haproxy").join(shape)
 }
 
 /// What a [`Shipped`] is to be.

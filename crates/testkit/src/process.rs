@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::eventually;
+use crate::eventually;
 
 /// Arguments: log file, signal that ends the process, folder to remove afterwards (or nothing), command...
 /// The process gets a session of its own, so that its children are ended too, by the number of its group.

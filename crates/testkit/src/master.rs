@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 
-use super::owners::Owners;
+use crate::owners::Owners;
 
 /// A master that answers every request with 200 and its name, until it is dropped; then its connections are cut.
 pub struct Master {

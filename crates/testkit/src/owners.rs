@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::load::ask_once;
+use crate::load::ask_once;
 
 /// The owners, shared by the masters and the clients.
 #[derive(Clone)]

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::process::{Ending, Process};
-use super::{eventually, find_program, free_port, http, poll};
+use crate::process::{Ending, Process};
+use crate::{eventually, find_program, free_port, http, poll};
 
 /// Longer than any start, reload or reply takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ pub fn installed() -> &'static [Binary] {
         let own = own.filter(|own| own.version >= (2, 6)).expect("HAProxy 2.6 or later is not installed: run scripts/setup");
         let unpacked = match std::env::var_os("MAPSMITH_DEPS") {
             Some(folder) => PathBuf::from(folder),
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps"),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/deps"),
         };
         let mut binaries: Vec<Binary> = fs::read_dir(unpacked)
             .into_iter()

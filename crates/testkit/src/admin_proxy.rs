@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Longer than Mapsmith takes to reach any command.
 const PATIENCE: Duration = Duration::from_secs(60);
