@@ -79,17 +79,17 @@ pub fn beat() {
     let _ = OWN.try_with(Heartbeat::beat);
 }
 
-/// Resolves once it is time for the next sign of life, and gives it: for a loop that waits for several things.
-pub async fn tick() {
-    sleep(EVERY).await;
+/// Gives a sign of life, and resolves once it is time for the next one: for a loop that waits for several things. The sign is given
+/// at once, because a loop that is woken by something else more often never comes to the next one.
+pub fn tick() -> impl Future<Output = ()> {
     beat();
+    sleep(EVERY)
 }
 
 /// Waits for work. Dropping the future drops what it waits for.
 pub async fn waiting<T>(work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
-        beat();
         tokio::select! {
             biased;
             result = &mut work => {
@@ -110,13 +110,23 @@ mod tests {
         let heartbeats = Heartbeats::default();
         let stuck = heartbeats.of("stuck".to_owned());
         let task = tokio::spawn(heartbeats.watch("waits".to_owned(), waiting(std::future::pending::<()>())));
+        let wakes = async {
+            loop {
+                tokio::select! {
+                    () = tick() => {}
+                    () = sleep(EVERY / 10) => {}
+                }
+            }
+        };
+        let busy = tokio::spawn(heartbeats.watch("wakes for something else".to_owned(), wakes));
         let age = |task: &str| heartbeats.ages().into_iter().find(|(name, _)| name == task).expect("it has one").1;
         // The ages of both at one moment, until the one that waits has said again that it is there.
         let began = stuck.age();
         while age("stuck") < began + EVERY + EVERY / 2 || age("waits") >= EVERY {
             tokio::task::yield_now().await;
         }
-        assert!(age("stuck") > age("waits"));
+        assert!(age("stuck") > age("waits") && age("wakes for something else") < EVERY);
+        busy.abort();
         stuck.beat();
         assert!(age("stuck") < EVERY);
         task.abort();

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use haproxy_runtime::MapClient;
 use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::desired::overrides::DeadEnd;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::desired::{self, SourceView};
 use mapsmith_core::revision::RevisionSummary;
-use mapsmith_core::status::{InstanceState, SourceStatus, milliseconds};
+use mapsmith_core::status::{InstanceState, KeptNodes, SourceStatus, milliseconds};
 use mapsmith_core::{DesiredServers, HeldChange, OverrideChange, Overrides, Pin, ServerList, SourceState};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -151,7 +152,7 @@ impl Gateway {
             (ReloadOutcome::Behind, format!("not in step within {wait:?}: {}", behind.join(", ")))
         } else {
             let changes = changes_in_words(&decision.log.since(before));
-            (ReloadOutcome::InStep, format!("{changes}; {count} of {count} instances in step"))
+            (ReloadOutcome::InStep, format!("{changes}; {count} of {count} instances in step{}", kept_in_words(decision)))
         }
     }
 
@@ -178,6 +179,27 @@ impl Gateway {
             None => Ok(()),
             Some(master) => Err(ApiError::UnknownMaster(unknown(master, &known, &masters, targets.is_empty()))),
         }
+    }
+
+    /// Whether the nodes of a master that is to be drained have anywhere to go. Who drains one may be about to stop it.
+    fn has_a_way(&self, change: &OverrideChange, stored: &Overrides) -> Result<(), ApiError> {
+        let OverrideChange::Drain(drained) = change else { return Ok(()) };
+        let states = self.states();
+        let Ok(merged) = desired::merge(&views(&states)) else { return Ok(()) };
+        let mut after = stored.clone();
+        // A name that is not legal was refused before.
+        let _ = after.add_drain(drained.clone());
+        let why = match desired::overrides::dead_end(&merged, &after, &drained.master) {
+            None => return Ok(()),
+            Some(DeadEnd::Circle(way)) => {
+                format!("the drains run in a circle: {}; undrain one of them, or name another master with --to", way.join(" -> "))
+            }
+            Some(DeadEnd::NobodyLeft) => {
+                let master = &drained.master;
+                format!("no other master is left that the nodes of {master} could go to; name one with --to, or undrain another")
+            }
+        };
+        Err(ApiError::DeadEnd(format!("{why} (--force, or force=true, stores it all the same)")))
     }
 
     /// Waits for a decision.
@@ -265,6 +287,13 @@ fn unknown(master: &str, known: &BTreeSet<&str>, masters: &BTreeSet<&str>, unsee
     format!("{master:?} is no known master: {why}{hint} (--force, or force=true, takes it all the same)")
 }
 
+fn views(states: &[SourceState]) -> Vec<SourceView<'_>> {
+    states
+        .iter()
+        .map(|state| SourceView { name: &state.status.name, required: state.status.required, snapshot: state.snapshot.as_ref() })
+        .collect()
+}
+
 /// Whether the source's answer is not clear about the node.
 fn is_disputed(source: &SourceView<'_>, node: &str) -> bool {
     let entries = source.snapshot.map(|snapshot| &snapshot.entries);
@@ -316,6 +345,16 @@ fn changes_in_words(changes: &[RevisionSummary]) -> String {
         [one] => format!("revision {}: {}", one.number, one.counts),
         many => format!("{} revisions up to {}", many.len(), many[many.len() - 1].number),
     }
+}
+
+/// Which nodes stay where they are although the sources say something else: what is in force is not all that they said.
+fn kept_in_words(decision: &Decision) -> String {
+    let of = |kept: &KeptNodes, one: &str, many: &str| match (kept.count, kept.nodes.first()) {
+        (0, _) | (_, None) => String::new(),
+        (1, Some(node)) => format!("; node {} {one} and stays with {}", node.node, node.master),
+        (count, Some(_)) => format!("; {count} nodes {many} and stay where they are (see `mapsmith status`)"),
+    };
+    of(&decision.flapping, "flaps", "flap") + &of(&decision.conflicts, "is named twice", "are named twice")
 }
 
 #[async_trait]
@@ -434,6 +473,11 @@ impl Control for Gateway {
         let held = self.all_held(&decision);
         let held: Vec<_> = held.iter().map(|held| format!("{}{} (id {})", of(held), held.reason, held.id)).collect();
         let held = (!held.is_empty()).then(|| format!("held back by the guard: {}", held.join("; ")));
+        // Without the map file nothing comes into force, whatever is held.
+        if decision.file.as_ref().is_some_and(|file| file.error.is_some()) {
+            let (outcome, message) = self.arrival(&decision, &behind, before, wait);
+            return report(outcome, message);
+        }
         // A failure first: what is held may have been held for days, and says nothing of this reload.
         match (failed.is_empty(), held) {
             (false, held) => {
@@ -456,14 +500,7 @@ impl Control for Gateway {
         let node = self.as_in_map(node);
         let decision = self.decision.borrow().clone();
         let states = self.states();
-        let views: Vec<_> = states
-            .iter()
-            .map(|state| SourceView {
-                name: &state.status.name,
-                required: state.status.required,
-                snapshot: state.snapshot.as_ref(),
-            })
-            .collect();
+        let views = views(&states);
         let origin = desired::origin(&views, &node);
         let said = origin.and_then(|source| source.snapshot?.entries.get(&node));
         let pin = decision.overrides.pin(&node).cloned();
@@ -562,6 +599,7 @@ impl Control for Gateway {
         let told = told(&change, known.is_ok());
         if !force {
             known?;
+            self.has_a_way(&change, &keeper.latest())?;
         }
         let nothing_to_end = match &change {
             OverrideChange::Undrain { master } => format!("master {master} is not drained"),

@@ -2,32 +2,24 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
 use mapsmith_core::HeldChange;
 use reqwest::Method;
 
 use super::remote::{Connection, NOTHING};
-use super::{Form, GOOD, print};
+use super::status::held_text;
+use super::{Form, GOOD, HELD, print};
 use crate::http::dto::ApproveRequest;
 
+/// Lets the change with this id through; without one shows what is held, so that nobody lets a change through that they have not seen.
 pub(super) async fn approve(connection: Connection, id: Option<String>, form: Form) -> anyhow::Result<u8> {
-    let id = match id {
-        Some(id) => id,
-        None => {
-            let mut held: Vec<HeldChange> =
-                connection.ask(Method::GET, &["v1", "held"], None, NOTHING, Duration::ZERO).await?.good()?;
-            if held.len() > 1 {
-                let changes: Vec<_> = held.iter().map(|held| format!("{} ({})", held.id, held.of)).collect();
-                bail!("several changes are held back; name the one to let through: {}", changes.join(", "));
-            }
-            let Some(held) = held.pop() else {
-                print(form, &None::<HeldChange>, |_| "nothing is held back".to_owned())?;
-                return Ok(GOOD);
-            };
-            held.id
-        }
+    let Some(id) = id else {
+        let held: Vec<HeldChange> = connection.ask(Method::GET, &["v1", "held"], None, NOTHING, Duration::ZERO).await?.good()?;
+        print(form, &held, |held| match held.as_slice() {
+            [] => "nothing is held back".to_owned(),
+            held => held.iter().map(held_text).collect::<String>().trim_end().to_owned(),
+        })?;
+        return Ok(if held.is_empty() { GOOD } else { HELD });
     };
-    // By its id, so that a change that came up just now is not let through unseen.
     let request = ApproveRequest { id };
     let approved: HeldChange =
         connection.ask(Method::POST, &["v1", "held", "approve"], None, Some(&request), Duration::ZERO).await?.good()?;

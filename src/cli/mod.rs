@@ -152,7 +152,7 @@ enum Verb {
     },
     /// Let the change through that the guard holds back
     Approve {
-        /// The id that status shows; without it, the change held right now. Nothing but exactly that change is let through
+        /// The id that status shows: nothing but exactly that change is let through. Without it the held changes are shown
         id: Option<String>,
         #[command(flatten)]
         connection: remote::Connection,

@@ -32,6 +32,8 @@ pub enum ApiError {
     NoOverride(String),
     /// An order names a master that nobody knows.
     UnknownMaster(String),
+    /// The nodes of a master that is to be drained have nowhere to go.
+    DeadEnd(String),
     /// The settings name no store.
     NoStore,
     /// The store did not take the change.
@@ -73,6 +75,7 @@ impl IntoResponse for ApiError {
             }
             Self::NotApproved(detail) => (StatusCode::CONFLICT, detail, None),
             Self::UnknownMaster(detail) => (StatusCode::CONFLICT, detail, None),
+            Self::DeadEnd(detail) => (StatusCode::CONFLICT, detail, None),
             Self::NoOverride(detail) => (StatusCode::NOT_FOUND, detail, None),
             Self::NoStore => {
                 (StatusCode::CONFLICT, "overrides need a store that keeps them: set `path` in `[store]` (like /var/lib/mapsmith/mapsmith.db) and restart Mapsmith".to_owned(), None)

@@ -567,7 +567,9 @@ impl Decider {
                 causes.push(BY_OVERRIDE.to_owned());
             }
             if causes.is_empty() {
-                causes.push(BY_REFERENCES.to_owned());
+                // What came or went between the file and a start is an override.
+                let cause = if self.composed { BY_REFERENCES } else { BY_OVERRIDE };
+                causes.push(cause.to_owned());
             }
             self.log_revision(&revision, before, &diff, causes);
             let from = self.decision.in_force.as_ref().map(|revision| revision.number);
@@ -629,9 +631,10 @@ impl Decider {
                 counter!(GUARD_HOLDS).increment(1);
                 tracing::warn!(
                     id = held.id,
-                    "held back by the guard: {}; the last good map stays in force ({}); `mapsmith approve` lets it through",
+                    "held back by the guard: {}; the last good map stays in force ({}); `mapsmith approve {}` lets it through",
                     held.reason,
-                    held.counts
+                    held.counts,
+                    held.id
                 );
             }
         }

@@ -256,6 +256,7 @@ impl ServerDecider {
         }
         outputs.0.send_replace(self.decision(Duration::ZERO));
         let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
+        let mut retry: Option<Duration> = None;
         loop {
             heartbeat::beat();
             let states: Vec<_> = sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
@@ -280,7 +281,8 @@ impl ServerDecider {
                 // Whoever asked may have gone; the change is on its way all the same.
                 let _ = sender.send(self.outcome_of_approval(held));
             }
-            let retry = self.resolver.lacks_addresses().then(|| now + self.resolve_retry);
+            // From the first decision on that lacks one: those between, for what HAProxy does, put it off no further.
+            retry = self.resolver.lacks_addresses().then(|| retry.unwrap_or(now + self.resolve_retry));
             let next_look = [self.next_look(), retry].into_iter().flatten().min();
             'quiet: loop {
                 tokio::select! {
@@ -301,7 +303,7 @@ impl ServerDecider {
                     }
                     () = sleep_until(clock + next_look.unwrap_or_default()), if next_look.is_some() => {
                         if retry.is_some_and(|retry| clock.elapsed() >= retry) {
-                            self.resolved_in = None;
+                            (self.resolved_in, retry) = (None, None);
                         }
                         break 'quiet;
                     }

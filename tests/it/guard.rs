@@ -198,7 +198,7 @@ fn a_registry_that_grows_beyond_measure_is_held_and_its_way_back_never_is() {
     let held = scene.held();
     let reason = held["reason"].as_str().expect("a reason");
     assert!(reason.contains("add 301 to the 99 entries in force, 360 of 99 within 1h"), "{reason}");
-    let (code, text) = printed(&scene.mapsmith.cli(&["approve"]));
+    let (code, text) = printed(&scene.mapsmith.cli(&["approve", held["id"].as_str().expect("an id")]));
     assert_eq!(code, 0, "{text}");
     for back in [99, 40] {
         scene.registry.knows(&borrowed(&nodes(back, "m1")));

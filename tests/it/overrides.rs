@@ -269,9 +269,19 @@ fn the_guard_does_not_hold_a_drain_of_nearly_everything() {
 }
 
 #[test]
-fn where_no_other_master_is_left_the_nodes_stay_and_it_is_told() {
+fn a_drain_that_leads_nowhere_is_refused_unless_it_is_forced() {
     let said = nodes(3, "m1");
     let scene = Scene::start(&said);
+    let detail = scene.refused("POST", "/v1/masters/m1/drain", "", 409);
+    assert!(detail.contains("no other master is left that the nodes of m1 could go to; name one with --to"), "{detail}");
+    assert_eq!(scene.mapsmith.get("/v1/overrides").1["drained"], json!([]), "nothing is stored");
+    scene.order("POST", "masters/m1/drain", json!({"to": "m2"}));
+    scene.holds(&nodes(3, "m2"));
+    let detail = scene.refused("POST", "/v1/masters/m2/drain", r#"{"to": "m1"}"#, 409);
+    assert!(detail.contains("the drains run in a circle: m2 -> m1 -> m2"), "{detail}");
+    scene.holds(&nodes(3, "m2"));
+    scene.order("DELETE", "masters/m1/drain", Value::Null);
+
     let told = scene.order("POST", "masters/m1/drain", Value::Null);
     assert!(told.contains("no other master is left, so these keep their nodes: m1; nothing changed"), "{told}");
     scene.holds(&said);

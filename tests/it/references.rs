@@ -169,7 +169,8 @@ fn an_override_to_a_master_that_haproxy_does_not_have_is_told_as_held_and_can_be
     let (code, text) = printed(&mapsmith.cli(&["explain", "n1"]));
     assert!(code == 0 && text.contains("such entries are held back"), "{text}");
 
-    let (code, text) = printed(&mapsmith.cli(&["approve"]));
+    let held = mapsmith.get("/v1/held").1;
+    let (code, text) = printed(&mapsmith.cli(&["approve", held[0]["id"].as_str().expect("an id")]));
     assert_eq!(code, 0, "{text}");
     mapsmith.wait_for("the approved pin is in memory", BOUND, |_| {
         (memory(&gateway) == entries(&[("n1", "gone"), ("n2", "master2")])).then_some(())

@@ -3,6 +3,7 @@
 //! Everything here blocks, so that it can be called from plain tests and from async ones alike. Nothing waits by
 //! sleeping: see [`eventually`].
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+#![allow(missing_docs, reason = "only this workspace uses it, and most names say all")]
 
 pub mod admin_proxy;
 pub mod haproxy;

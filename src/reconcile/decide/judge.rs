@@ -100,7 +100,7 @@ impl Decider {
             said: master.to_owned(),
         };
         // A first answer after a start shows no move: the file may be old.
-        if self.accepted.is_some() {
+        if self.composed && self.accepted.is_some() {
             let moved = diff.moved.iter().map(|(_, to)| (candidate.key(*to as usize), candidate.value(*to as usize)));
             self.flapping.see(moved, |node| candidate.get(node), now);
         }

@@ -1,6 +1,5 @@
 //! When decisions are made: the loop round [`Decider::decide`].
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,13 +60,17 @@ impl Decider {
             return;
         }
         let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
+        // The first decision takes what is there.
+        let mut round = Some(Instant::now());
         loop {
             heartbeat::beat();
+            let bound = *round.get_or_insert_with(|| Instant::now() + ROUND_BOUND);
             let whole = tokio::select! {
                 biased;
-                // On the answers as they were: an operator does not wait for a registry.
+                // On the answers as they were: an operator does not wait for a registry. Nor does the registry wait for operators: the
+                // round ends when it would have.
                 Ok(()) = overrides.changed() => false,
-                () = whole_round(&mut sources, &shutdown) => true,
+                () = whole_round(&mut sources, bound, &shutdown) => true,
             };
             if shutdown.is_cancelled() {
                 // Half a round is no ground for a revision that nobody would put right.
@@ -89,6 +92,7 @@ impl Decider {
                 // The round in hand goes on.
                 continue;
             }
+            round = None;
             let retry = Instant::now() + FILE_RETRY;
             'quiet: loop {
                 let release = self.release.map(|due| Instant::from_std(self.clock) + due);
@@ -129,9 +133,9 @@ impl Decider {
         }
     }
 
-    /// Waits for what the first decision should know, within bounds. The map file is the last good map, and after a second it is kept in
-    /// force whatever is still missing; not before, because answers that are on their way may be newer than a file that came from a
-    /// backup, and so may be what HAProxy holds.
+    /// Waits for what the first decision should know, within bounds. The map file is the last good map, and where answers are missing
+    /// after a second it is kept in force without them; not before, because they may be newer than a file that came from a backup, and
+    /// so may be what HAProxy holds.
     async fn begin(
         &mut self,
         sources: &mut [watch::Receiver<SourceState>],
@@ -142,34 +146,33 @@ impl Decider {
         let looks_matter = self.actions.matter() || (self.actions.guard() && has_routes);
         let last_good = self.wanted();
         let answers = async {
-            let _ = timeout(FIRST_ANSWERS, first_answers(sources)).await;
+            if timeout(FIRST_ANSWERS, first_answers(sources)).await.is_err() {
+                wanted.send_replace(last_good);
+            }
         };
         let looks = async {
-            if looks_matter {
-                first_looks(targets).await;
-            }
             self.screens.first_looks().await;
+            if looks_matter {
+                first_looks(targets, self.screens.unreached()).await;
+            }
         };
-        let mut whole = pin!(join(answers, looks));
-        if timeout(FIRST_ANSWERS, &mut whole).await.is_err() {
-            wanted.send_replace(last_good);
-            whole.await;
-        }
+        join(answers, looks).await;
     }
 }
 
-/// Waits until every source has answered or failed once.
+/// Waits until every source has answered: one that failed may well answer a moment later.
 async fn first_answers(sources: &mut [watch::Receiver<SourceState>]) {
     for source in sources {
         // A poller that ended leaves its last state.
-        let _ = source.wait_for(|state| state.status.last_poll.is_some()).await;
+        let _ = source.wait_for(|state| state.snapshot.is_some()).await;
     }
 }
 
-/// Waits until every instance has been looked at once, within a bound: one that can't be reached must not hold the map up.
-async fn first_looks(targets: &mut [watch::Receiver<Option<Arc<Targets>>>]) {
+/// Waits until every instance but the unreached ones has been looked at once, within a bound.
+async fn first_looks(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], unreached: Vec<bool>) {
+    let unreached = unreached.into_iter().chain(std::iter::repeat(false));
     let whole = async {
-        for target in targets {
+        for (target, _) in targets.iter_mut().zip(unreached).filter(|(_, unreached)| !unreached) {
             // An instance's task that ended leaves what it saw last.
             let _ = target.wait_for(Option::is_some).await;
         }
@@ -190,9 +193,9 @@ async fn any_changed(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], rest
     }
 }
 
-/// Waits until every source has answered the latest round of polls that one of them has answered, within bounds: a node that
-/// moves from one registry to another must not vanish in between.
-async fn whole_round(sources: &mut [watch::Receiver<SourceState>], shutdown: &CancellationToken) {
+/// Waits until every source has answered the latest round of polls that one of them has answered, until `bound` at the latest: a node
+/// that moves from one registry to another must not vanish in between.
+async fn whole_round(sources: &mut [watch::Receiver<SourceState>], bound: Instant, shutdown: &CancellationToken) {
     let whole = async {
         loop {
             let answered: Vec<_> = sources.iter_mut().map(|source| source.borrow_and_update().answered).collect();
@@ -207,7 +210,7 @@ async fn whole_round(sources: &mut [watch::Receiver<SourceState>], shutdown: &Ca
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = sleep(ROUND_BOUND) => {}
+        () = sleep_until(bound) => {}
         () = whole => {}
     }
 }

@@ -78,6 +78,11 @@ impl Screens {
         let _ = timeout(FIRST_LOOKS, join_all(looks)).await;
     }
 
+    /// Whether each instance could not be reached so far.
+    pub(super) fn unreached(&self) -> Vec<bool> {
+        self.instances.iter().map(|instance| !instance.screen.facts.borrow().answers).collect()
+    }
+
     /// Resolves when an instance tells something else than before.
     pub(super) async fn changed(&mut self) {
         let alive = self.instances.iter_mut().filter(|instance| instance.screen.facts.has_changed().is_ok());

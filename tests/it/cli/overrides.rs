@@ -60,7 +60,8 @@ fn a_drain_is_told_with_its_outcome_and_explained() {
     in memory right now
       edge1: master2
     ");
-    assert_text!(text(&mapsmith.cli(&["drain", "master2", "--spread"]), 0), @"master master2 is drained to the others; no other master is left, so these keep their nodes: master1, master2; revision 3: 0 added, 2 moved, 0 removed; 1 of 1 instances in step");
+    assert_text!(complaint(&mapsmith.cli(&["drain", "master2", "--spread"]), 1), @"mapsmith: no other master is left that the nodes of master2 could go to; name one with --to, or undrain another (--force, or force=true, stores it all the same) (409 Conflict)");
+    assert_text!(text(&mapsmith.cli(&["drain", "master2", "--spread", "--force"]), 0), @"master master2 is drained to the others; no other master is left, so these keep their nodes: master1, master2; revision 3: 0 added, 2 moved, 0 removed; 1 of 1 instances in step");
     assert_text!(text(&mapsmith.cli(&["status"]), 0), @r#"
     revision   3, 3 entries
     changed    [AGE] ago by override: 0 added, 2 moved, 0 removed

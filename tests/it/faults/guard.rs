@@ -29,8 +29,11 @@ pub fn registry_creeps(whole: &mut Whole, random: &mut Random) -> Outcome {
     let (mut said, count) = (whole.registry().clone(), whole.registry().len());
     let mut in_force = with_pins(&said, &whole.pins);
     loop {
+        // Of one source each time: the losses of two are two answers, of which the guard may hold the second alone.
+        let source = random.below(whole.site.sources);
         for _ in 0..(count * LOSS_PERCENT / 100).max(1) {
-            let nodes: Vec<_> = said.keys().filter(|node| !whole.pins.contains_key(*node)).cloned().collect();
+            let is_in = |node: &&String| source_of(&whole.site, node) == source && !whole.pins.contains_key(*node);
+            let nodes: Vec<_> = said.keys().filter(is_in).cloned().collect();
             said.remove(random.pick(&nodes));
         }
         whole.publish_map(&said);

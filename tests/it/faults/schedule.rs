@@ -292,7 +292,7 @@ fn later_steps(seed: u64, site: &Site) -> Vec<Step> {
     let mut random = Random::new(!seed);
     let count = random.between(2, 3);
     (0..count)
-        .map(|_| Step { fault: later_fault(site, &mut random), seed: random.next(), settles: true, weather: None })
+        .map(|_| Step { fault: later_fault(site, &mut random), seed: random.next_u64(), settles: true, weather: None })
         .collect()
 }
 
@@ -313,7 +313,7 @@ fn later_fault(site: &Site, random: &mut Random) -> Fault {
 
 fn step(site: &Site, random: &mut Random) -> Step {
     let fault = fault(site, random);
-    let (seed, settles) = (random.next(), random.chance(60));
+    let (seed, settles) = (random.next_u64(), random.chance(60));
     // Of its own chance; and not where everything must be in step before the fault is over.
     let mut own = Random::new(!seed);
     let waits = matches!(fault, Fault::RegistryOdd { .. } | Fault::RegistryOld { .. } | Fault::Sockets { .. });
@@ -351,7 +351,7 @@ fn fault(site: &Site, random: &mut Random) -> Fault {
             instance,
             percent: *random.pick(&[5, 20, 50]),
             time: random.between(300, 2500) as u64,
-            seed: random.next(),
+            seed: random.next_u64(),
         },
         86..88 => Fault::SocketAbsent { instance, time: random.between(100, 1500) as u64 },
         88..91 => Fault::MapDiskFull { killed: random.chance(40).then_some(instance) },

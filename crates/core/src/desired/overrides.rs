@@ -64,6 +64,33 @@ pub fn apply(merged: &Arc<EntryMap>, overrides: &Overrides) -> Overridden {
     Overridden { entries: Arc::new(builder.finish()), stuck }
 }
 
+/// Why a master that is drained like this gives its nodes to nobody, if so: the drains run in a circle, each master named, or no master
+/// of the sources' map is left.
+pub fn dead_end(merged: &EntryMap, overrides: &Overrides, master: &str) -> Option<DeadEnd> {
+    let mut way = vec![master.to_owned()];
+    while let Some(drained) = overrides.drain(&way[way.len() - 1]) {
+        let Some(to) = &drained.to else {
+            let left = merged.load().into_iter().any(|(master, _)| overrides.drain(master).is_none());
+            return (!left).then_some(DeadEnd::NobodyLeft);
+        };
+        let closed = way.contains(to);
+        way.push(to.clone());
+        if closed {
+            return Some(DeadEnd::Circle(way));
+        }
+    }
+    None
+}
+
+/// See [`dead_end`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadEnd {
+    /// From a master back to it.
+    Circle(Vec<String>),
+    /// Every master is drained.
+    NobodyLeft,
+}
+
 /// Follows a drain to a master that is not drained itself.
 fn target<'a>(overrides: &'a Overrides, master: &str) -> Target<'a> {
     let mut next = overrides.drain(master);
@@ -119,6 +146,22 @@ mod tests {
 
     use super::*;
     use crate::{DrainedMaster, Pin};
+
+    #[test]
+    fn a_drain_that_gives_its_nodes_to_nobody_is_told() {
+        let map: EntryMap = [("a", "m1"), ("b", "m2")].into_iter().collect();
+        let of = |drained: &[(&str, Option<&str>)]| dead_end(&map, &overrides(&[], drained), "m1");
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("m1", None)]), None, "m2 is left");
+        assert_eq!(of(&[("m1", Some("m9"))]), None);
+        assert_eq!(of(&[("m1", Some("m2")), ("m2", Some("m3"))]), None, "a chain that ends");
+        assert_eq!(of(&[("m1", None), ("m2", None)]), Some(DeadEnd::NobodyLeft));
+        assert_eq!(of(&[("m1", Some("m2")), ("m2", None)]), Some(DeadEnd::NobodyLeft));
+        let circle = |way: &[&str]| Some(DeadEnd::Circle(way.iter().map(|master| (*master).to_owned()).collect()));
+        assert_eq!(of(&[("m1", Some("m1"))]), circle(&["m1", "m1"]));
+        assert_eq!(of(&[("m1", Some("m2")), ("m2", Some("m1"))]), circle(&["m1", "m2", "m1"]));
+        assert_eq!(of(&[("m1", Some("m2")), ("m2", Some("m3")), ("m3", Some("m2"))]), circle(&["m1", "m2", "m3", "m2"]));
+    }
 
     fn overrides(pins: &[(&str, &str)], drained: &[(&str, Option<&str>)]) -> Overrides {
         let mut overrides = Overrides::default();
