@@ -247,7 +247,7 @@ async fn apply_planned(
     let memory = Memory { entries: ENTRIES, staged_entries: 0, cost: CostModel::new(version) };
     match plan_map(to, &Deviation::between(from, to), &memory) {
         MapPlan::Edit { edits, .. } => {
-            let most = memory.cost.edits_a_line(ENTRIES, PATIENCE);
+            let most = memory.cost.edits_a_line(ENTRIES);
             apply::edit(client, &edits, most, &mut Timings::default()).await?;
             Ok("edits")
         }

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use haproxy_runtime::{Glance, HaproxyVersion, Level, MapClient, MapCounters, MapName, ProcessInfo, ReplyError, RuntimeError};
 use jiff::Timestamp;
-use mapsmith_core::plan::cost::EditCounts;
 use mapsmith_core::plan::map::Memory;
-use mapsmith_core::plan::{CostModel, Deviation, Edit, MapPlan, plan_map};
+use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};
 use mapsmith_core::status::{ApplyReport, DriftKind, InstanceState, InstanceStatus, Strategy};
 use mapsmith_core::{LearnedRoute, Revision};
 use metrics::{counter, gauge, histogram};
@@ -149,13 +148,11 @@ struct Staged {
 /// One HAProxy and what is known of it.
 pub struct Instance {
     client: MapClient,
-    timeout: Duration,
     verify: Duration,
     observe: Duration,
     report: InstanceReport,
     /// The process that answered last, and when it was started by its own account.
     process: Option<(ProcessInfo, Option<Instant>)>,
-    cost: Option<CostModel>,
     verified: Option<Verified>,
     /// The revision it was last in step with; outlives `verified`, so that a deviation from it is known for drift.
     last_revision: Option<u64>,
@@ -205,12 +202,10 @@ impl Instance {
         Self {
             servers,
             client,
-            timeout: instance.timeout,
             verify: schedule.verify,
             observe: schedule.observe,
             report: InstanceReport { status, looked: 0, servers_held: None, learned: Arc::new([]) },
             process: None,
-            cost: None,
             verified: None,
             last_revision: None,
             suspicion: None,
@@ -491,8 +486,7 @@ impl Instance {
             self.servers.iter_mut().for_each(ServerKeeper::forget);
             self.rows.iter_mut().for_each(InstanceRows::forget);
         }
-        let known = self.cost.filter(|_| self.process.as_ref().is_some_and(|(before, _)| before.version == process.version));
-        let cost = *self.cost.insert(known.unwrap_or_else(|| CostModel::new(version)));
+        let cost = CostModel::new(version);
         self.process = Some((process.clone(), started));
         self.report.status.process = Some(process.clone());
         match glance.level {
@@ -629,31 +623,16 @@ impl Instance {
         before: MapCounters,
         timings: &mut Timings,
     ) -> Result<MapCounters, Failure> {
-        let start = Instant::now();
         let expected = match plan {
             MapPlan::Edit { edits, .. } => {
-                let adding = edits.iter().filter(|edit| matches!(edit, Edit::Add { .. })).count();
-                let counts = EditCounts { adding, walking: edits.len() - adding };
-                let result =
-                    apply::edit(&self.client, edits, memory.cost.edits_a_line(memory.entries, self.timeout), timings).await;
-                // A failure may raise the price, as a line that was not answered in time does; it never lowers it.
-                let took = start.elapsed().saturating_sub(timings.rested());
-                if result.is_ok() || took > memory.cost.edits(memory.entries, counts) {
-                    self.cost.iter_mut().for_each(|cost| cost.observe_edits(memory.entries, counts, took));
-                }
-                result?;
+                apply::edit(&self.client, edits, memory.cost.edits_a_line(memory.entries), timings).await?;
                 // The planner edits only where nothing is staged, so the versions must not move, and the count moves by what
                 // was added and removed; where HAProxy counted entries twice before, it says nothing.
                 let exact = before.entries == memory.entries as u64;
                 MapCounters { entries: if exact { revision.entries.len() as u64 } else { 0 }, ..before }
             }
             _ => {
-                let result = apply::swap(&self.client, &revision.entries, timings).await;
-                let took = start.elapsed().saturating_sub(timings.rested());
-                if result.is_ok() || took > memory.cost.swap(revision.entries.len()) {
-                    self.cost.iter_mut().for_each(|cost| cost.observe_swap(revision.entries.len(), took));
-                }
-                let version = result?;
+                let version = apply::swap(&self.client, &revision.entries, timings).await?;
                 MapCounters { live_version: version, last_prepared: version, entries: 0 }
             }
         };
