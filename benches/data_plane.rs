@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use common::haproxies;
 use common::open_loop::{Load, Outcome, Requests};
 use common::site::{Blast, MASTERS, Masters, PAYLOAD, Site, node, nodes};
-use common::{PATIENCE, haproxies};
 use haproxy_runtime::HaproxyVersion;
 use haproxy_runtime::MapClient;
 use mapsmith::reconcile::apply::{self, Timings};

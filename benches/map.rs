@@ -171,7 +171,7 @@ async fn measure_delta(gateway: &Gateway, client: &MapClient, held: &EntryMap, c
             match plan_map(to, &Deviation::between(from, to), &memory) {
                 MapPlan::Edit { edits, .. } => {
                     strategy = "edits";
-                    apply::edit(client, &edits, memory.cost.edits_a_line(held.len(), PATIENCE), &mut timings).await?;
+                    apply::edit(client, &edits, memory.cost.edits_a_line(held.len()), &mut timings).await?;
                 }
                 MapPlan::Swap { .. } => {
                     strategy = "swap";

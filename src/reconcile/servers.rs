@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haproxy_runtime::HaproxyVersion;
-use haproxy_runtime::server::command::{self, BackendName, IllegalName, ServerCommand, ServerPath, ServerState};
-use haproxy_runtime::{RuntimeError, ServersClient};
+use haproxy_runtime::server::command::{BackendName, IllegalName, ServerCommand, ServerPath, ServerState};
+use haproxy_runtime::{Refusal, RuntimeError, ServersClient};
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
-use mapsmith_core::plan::servers::{Memory, Phase, Refusal, Removing, ServerPlan, ServerStep, plan_servers};
+use mapsmith_core::plan::servers::{Memory, Phase, Removing, ServerPlan, ServerStep, plan_servers};
 use mapsmith_core::server::ServerAddress;
 use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
 use mapsmith_core::{DesiredServers, ObservedServers, Revision};
@@ -278,17 +278,17 @@ impl ServerKeeper {
                     memory.answered(step, Ok(()));
                 }
                 Err(refusal) => {
-                    if matches!((&refusal, step), (command::Refusal::ConnectionsLeft, ServerStep::Delete { .. })) {
+                    if matches!((&refusal, step), (Refusal::ConnectionsLeft, ServerStep::Delete { .. })) {
                         idle.push(step);
                     }
                     counter!(SERVER_REFUSALS, "haproxy" => self.name.clone()).increment(1);
-                    if refusal == command::Refusal::ConnectionsLeft {
+                    if refusal == Refusal::ConnectionsLeft {
                         // Comes again at each look until the last one is closed; the status shows it.
                         tracing::debug!(instance = self.name, "{step}: {refusal}");
                     } else {
                         tracing::warn!(instance = self.name, "{step}: {refusal}");
                     }
-                    memory.answered(step, Err(refused(refusal)));
+                    memory.answered(step, Err(refusal));
                 }
             }
         }
@@ -479,24 +479,4 @@ pub fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName>
             vec![ServerCommand::SetAddress { at, address: nowhere }]
         }
     })
-}
-
-/// HAProxy's refusal in the plan's words.
-pub fn refused(refusal: command::Refusal) -> Refusal {
-    use command::Refusal as Reply;
-    match refusal {
-        Reply::NoSuchBackend => Refusal::NoSuchBackend,
-        Reply::NoSuchServer => Refusal::NoSuchServer,
-        Reply::NameTaken => Refusal::NameTaken,
-        Reply::NotInMaintenance => Refusal::NotInMaintenance,
-        Reply::ConnectionsLeft => Refusal::ConnectionsOpen,
-        Reply::StaticAlgorithm => Refusal::StaticAlgorithm,
-        Reply::OptionNotTaken { text } => Refusal::OptionNotTaken { text },
-        Reply::Referenced => Refusal::Referenced,
-        other @ (Reply::Denied
-        | Reply::Defaults { .. }
-        | Reply::NoAddress { .. }
-        | Reply::UnknownCommand
-        | Reply::Other { .. }) => Refusal::Other { text: other.to_string() },
-    }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use haproxy_runtime::HaproxyVersion;
 use haproxy_runtime::server::command::{ServerCommand, ServerPath, ServerState};
-use haproxy_runtime::{RuntimeClient, ServersClient};
-use mapsmith::reconcile::servers::{commands_of, refused};
+use haproxy_runtime::{Refusal, RuntimeClient, ServersClient};
+use mapsmith::reconcile::servers::commands_of;
 use mapsmith_core::plan::servers::replay::Process;
-use mapsmith_core::plan::servers::{Memory, Refusal, ServerStep, plan_servers};
+use mapsmith_core::plan::servers::{Memory, ServerStep, plan_servers};
 use mapsmith_core::server::{Manage, ServerAddress, ServerOptions};
 use mapsmith_core::{DesiredBackend, DesiredServers, ObservedServers, Server};
 use proptest::prelude::*;
@@ -100,7 +100,7 @@ impl Scene {
 
     fn run(&self, commands: &[ServerCommand]) -> Result<(), Refusal> {
         let outcomes = self.runtime.block_on(self.client.run(commands)).expect("the commands are answered");
-        outcomes.into_iter().collect::<Result<(), _>>().map_err(refused)
+        outcomes.into_iter().collect()
     }
 
     /// From 3.0 on HAProxy changes an address a moment after its answer.

@@ -220,6 +220,22 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether the same command would be refused again for as long as the process lives. The others say that something changed
+    /// between the look and the command, which the next look sees.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::NoSuchBackend | Self::NoSuchServer | Self::NameTaken | Self::NotInMaintenance | Self::ConnectionsLeft => false,
+            Self::Denied
+            | Self::StaticAlgorithm
+            | Self::OptionNotTaken { .. }
+            | Self::Defaults { .. }
+            | Self::Referenced
+            | Self::NoAddress { .. }
+            | Self::UnknownCommand
+            | Self::Other { .. } => true,
+        }
+    }
+
     /// What a text in place of a success says.
     fn of_text(reply: &[u8]) -> Self {
         let text = match ReplyError::of_text(reply) {

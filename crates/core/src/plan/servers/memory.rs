@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haproxy_runtime::HaproxyVersion;
+use haproxy_runtime::Refusal;
 
 use super::ServerPlan;
 use super::report::Phase;
-use super::step::{Refusal, ServerStep};
+use super::step::ServerStep;
 use crate::server::{AdminState, DesiredServers, ObservedServer, ObservedServers, ServerAddress};
 
 /// A backend and a server of it.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 pub use memory::{Mark, Memory};
 pub use report::{AwaitsCheck, ByAgent, ByHand, Cause, Hand, NeedsReload, Phase, Removing};
-pub use step::{Refusal, ServerStep};
+pub use step::ServerStep;
 
 use haproxy_runtime::HaproxyVersion;
 

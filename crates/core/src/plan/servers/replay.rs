@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use haproxy_runtime::HaproxyVersion;
+use haproxy_runtime::Refusal;
 
-use super::step::{Refusal, ServerStep};
+use super::step::ServerStep;
 use super::{ADDS_BACKENDS, STATIC_ALGORITHM};
 use crate::server::{AdminState, ObservedBackend, ObservedServer, ObservedServers, Server, ServerAddress};
 
@@ -159,13 +160,13 @@ impl Process {
 
     fn add_backend(&mut self, backend: &str, defaults: &str) -> Result<(), Refusal> {
         if self.version < ADDS_BACKENDS {
-            return Err(Refusal::Other { text: "Unknown command: 'add'".to_owned() });
+            return Err(Refusal::UnknownCommand);
         }
         if self.servers.contains_key(backend) {
             return Err(Refusal::NameTaken);
         }
         let Some(algorithm) = self.defaults.get(defaults) else {
-            return Err(Refusal::Other { text: format!("Cannot find default proxy '{defaults}'.") });
+            return Err(Refusal::Defaults { text: format!("Cannot find default proxy '{defaults}'.") });
         };
         let made = ObservedBackend { algorithm: Some(algorithm.clone()), servers: BTreeMap::new() };
         self.servers.insert(backend.to_owned(), made);
@@ -199,7 +200,7 @@ impl Process {
             return Err(Refusal::NotInMaintenance);
         }
         if seen.sessions > 0 || seen.queued > 0 {
-            return Err(Refusal::ConnectionsOpen);
+            return Err(Refusal::ConnectionsLeft);
         }
         servers.remove(server);
         Ok(())
@@ -237,7 +238,7 @@ pub(super) fn limit(limit: Option<u32>) -> Option<u32> {
 fn set_address(server: &mut ObservedServer, address: ServerAddress) -> Result<(), Refusal> {
     if server.address.is_none() && server.fqdn.is_some() {
         let text = "Update for the current server address family is only supported through configuration file.".to_owned();
-        return Err(Refusal::Other { text });
+        return Err(Refusal::NoAddress { text });
     }
     server.address = Some(address.ip);
     server.port = address.port;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use haproxy_runtime::HaproxyVersion;
+use haproxy_runtime::Refusal;
 
 use super::ADDS_BACKENDS;
-use super::step::Refusal;
 
 /// A server that is being taken away.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use haproxy_runtime::Refusal;
+
 use super::replay::{Process, added};
 use super::*;
 use crate::server::ServerOptions;
@@ -509,7 +511,7 @@ fn a_missing_backend_is_made_where_haproxy_can_and_named_where_it_cannot() {
     scene.look(&desired);
     let plan = scene.look(&desired);
     assert!(plan.has_no_steps(), "there are no such defaults");
-    assert_eq!(causes(&plan), ["b: HAProxy refused: Cannot find default proxy 'masters'."]);
+    assert_eq!(causes(&plan), ["b: the `defaults` section does not serve: Cannot find default proxy 'masters'."]);
 }
 
 #[test]
