@@ -148,7 +148,7 @@ impl Fleet {
     fn floor_of_edits(&self, from: &EntryMap, to: &EntryMap) -> anyhow::Result<Duration> {
         let map = MapName::new(&self.map);
         let moved = from.iter().zip(to.iter()).filter(|(from, to)| from != to).map(|(_, (key, value))| map.set(key, value));
-        let lines: Vec<_> = Batches::new(moved, PAYLOAD, usize::MAX).map(|(line, _)| line.into_bytes()).collect();
+        let lines: Vec<_> = Batches::new(moved, PAYLOAD, usize::MAX).map(|(line, _)| line).collect();
         self.blast(&lines)
     }
 }
@@ -264,30 +264,31 @@ fn check_stand_ins(binary: &Path) -> anyhow::Result<()> {
     let (gateway, socket, map) = (&fleet.gateways[0], fleet.folder.path().join("0.sock"), &fleet.map);
     let _stand_ins = StandIns::start(gateway, map, std::iter::once(socket.as_path()))?;
     let name = MapName::new(map);
-    let mut lines = Vec::new();
+    let mut lines: Vec<Vec<u8>> = Vec::new();
     for (version, to) in [(1, &maps[1]), (2, &maps[0])] {
         let keys = || to.iter().map(|(key, _)| key).step_by(100).chain(["nobody"]);
         let edits = Batches::new(keys().map(|key| name.set(key, "moved")), PAYLOAD, usize::MAX).map(|(line, _)| line);
         let look_ups: Vec<_> = Batches::new(keys().map(|key| name.get(key)), PAYLOAD, usize::MAX).map(|(line, _)| line).collect();
         lines.extend(edits);
         lines.extend(look_ups.clone());
-        lines.push(format!("show map {map}\n"));
-        lines.push(format!("prepare map {map}\n"));
+        lines.push(format!("show map {map}\n").into());
+        lines.push(format!("prepare map {map}\n").into());
         let header = name.stage_header(version);
         let (mut payloads, mut payload) = (Payloads::new(&header, to.iter(), PAYLOAD), Vec::new());
         while payloads.next_into(&mut payload) {
-            lines.push(String::from_utf8(payload.clone())?);
+            lines.push(payload.clone());
         }
-        lines.push("show map\n".to_owned());
-        lines.push(format!("show map @{version} {map}\n"));
-        lines.push(format!("commit map @{version} {map}\n"));
-        lines.push("show map\n".to_owned());
-        lines.push(format!("show map {map}\n"));
+        lines.push("show map\n".into());
+        lines.push(format!("show map @{version} {map}\n").into());
+        lines.push(format!("commit map @{version} {map}\n").into());
+        lines.push("show map\n".into());
+        lines.push(format!("show map {map}\n").into());
         lines.extend(look_ups);
     }
     for line in &lines {
-        let (theirs, ours) = (gateway.call(line.as_bytes())?, call(&socket, line.as_bytes())?);
+        let (theirs, ours) = (gateway.call(line)?, call(&socket, line)?);
         let (theirs, ours) = (without_addresses(&theirs), without_addresses(&ours));
+        let line = String::from_utf8_lossy(line);
         anyhow::ensure!(theirs == ours, "{line:?}: a HAProxy says {theirs:?}, a stand-in {ours:?}");
     }
     for line in ["show info;show cli level;show map\n", "show servers state;show stat -1 6 -1\n"] {

@@ -243,7 +243,7 @@ pub fn table_replies(answer: &[u8]) {
     let commands: Vec<_> = rows.iter().filter_map(|row| table.forget(&row.key)).collect();
     let keys: Vec<_> = rows.iter().map(|row| &*row.key).filter(|key| !key.is_empty() && !key.contains(&b'\n')).collect();
     assert_eq!(commands.len(), keys.len(), "only a key that no command can name is left alone");
-    let told: Vec<_> = table::lines(&commands, 1024)
+    let told: Vec<_> = wire::Batches::new(commands.iter(), 1024, usize::MAX)
         .flat_map(|(line, count)| {
             let commands = haproxy_reads(&line);
             assert_eq!(commands.len(), count);
@@ -629,7 +629,7 @@ fn commands(key: &str, value: &str) {
         }
         let mut told = Vec::new();
         for (line, count) in wire::Batches::new(commands.iter().cloned(), 300, 3) {
-            let read = haproxy_reads(line.as_bytes());
+            let read = haproxy_reads(&line);
             assert!(read.len() == count && count <= 3 && (line.len() <= 300 || count == 1), "{line:?}");
             told.extend(read);
         }

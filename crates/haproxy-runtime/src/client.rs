@@ -73,8 +73,8 @@ impl RuntimeClient {
         RuntimeError::Broken { address: self.address.to_string(), command: shown(command), source }
     }
 
-    pub(crate) fn refused(&self, command: &[u8], error: ReplyError) -> RuntimeError {
-        RuntimeError::Reply { address: self.address.to_string(), command: shown(command), error }
+    pub(crate) fn refused(&self, command: impl AsRef<[u8]>, error: ReplyError) -> RuntimeError {
+        RuntimeError::Reply { address: self.address.to_string(), command: shown(command.as_ref()), error }
     }
 
     pub(crate) async fn send(&self, connection: &mut Connection, command: &[u8]) -> Result<(), RuntimeError> {
@@ -151,13 +151,9 @@ impl RuntimeClient {
     ///
     /// # Errors
     /// When the socket can't be reached or stays silent.
-    pub async fn call(&self, line: &str) -> Result<Vec<u8>, RuntimeError> {
-        self.call_bytes(line.as_bytes()).await
-    }
-
-    pub(crate) async fn call_bytes(&self, line: &[u8]) -> Result<Vec<u8>, RuntimeError> {
+    pub async fn call(&self, line: impl AsRef<[u8]>) -> Result<Vec<u8>, RuntimeError> {
         let connection = self.connect().await?;
-        self.exchange(connection, line).await
+        self.exchange(connection, line.as_ref()).await
     }
 
     /// Sends a line of one command and judges its reply.
@@ -167,7 +163,7 @@ impl RuntimeClient {
         judge: impl FnOnce(&[u8]) -> Result<T, ReplyError>,
     ) -> Result<T, RuntimeError> {
         let answer = self.call(line).await?;
-        wire::replies(&answer, 1).and_then(|replies| judge(replies[0])).map_err(|error| self.refused(line.as_bytes(), error))
+        wire::replies(&answer, 1).and_then(|replies| judge(replies[0])).map_err(|error| self.refused(line, error))
     }
 }
 

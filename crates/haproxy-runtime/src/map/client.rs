@@ -107,7 +107,7 @@ impl MapClient {
             rows.take(bytes)
         };
         self.client.receive_rows(line.as_bytes(), bound, take).await?;
-        listing.finish().map_err(|error| self.client.refused(line.as_bytes(), error))
+        listing.finish().map_err(|error| self.client.refused(&line, error))
     }
 
     /// Makes a version the live map, at once for every request.
@@ -146,7 +146,7 @@ impl MapClient {
             let took = sent.elapsed();
             wire::replies(&answer, count)
                 .and_then(|replies| replies.into_iter().try_for_each(silent))
-                .map_err(|error| self.client.refused(line.as_bytes(), error))?;
+                .map_err(|error| self.client.refused(&line, error))?;
             following = lines.next();
             if following.is_some() {
                 *rested += rest(&mut pace, took).await;
@@ -174,7 +174,7 @@ impl MapClient {
                 }
                 Ok(())
             };
-            wire::replies(&answer, count).and_then(judge).map_err(|error| self.client.refused(line.as_bytes(), error))?;
+            wire::replies(&answer, count).and_then(judge).map_err(|error| self.client.refused(&line, error))?;
         }
         Ok(())
     }

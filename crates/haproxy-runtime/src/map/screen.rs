@@ -58,7 +58,7 @@ impl MapClient {
                     first = Some(key.to_vec());
                 }
             };
-            listing.feed(&buffer, take).map_err(|error| self.client.refused(line.as_bytes(), error))?;
+            listing.feed(&buffer, take).map_err(|error| self.client.refused(&line, error))?;
             buffer.clear();
         }
         Ok(first.and_then(|key| String::from_utf8(key).ok()).filter(|key| wire::is_word(key)))
@@ -83,7 +83,7 @@ impl MapClient {
         let mut start = 0;
         while payloads.next_into(&mut payload) {
             let sent = Instant::now();
-            let answer = self.client.call_bytes(&payload).await?;
+            let answer = self.client.call(&payload).await?;
             match wire::replies(&answer, 1).and_then(|replies| super::silent(replies[0])) {
                 Ok(()) => {}
                 Err(ReplyError::Refused { .. }) => {
@@ -108,7 +108,7 @@ impl MapClient {
         let mut position = start;
         for (line, count) in Batches::new(commands, self.max_payload, usize::MAX) {
             let answer = self.client.call(&line).await?;
-            let wrap = |error| self.client.refused(line.as_bytes(), error);
+            let wrap = |error| self.client.refused(&line, error);
             for reply in wire::replies(&answer, count).map_err(wrap)? {
                 match super::silent(reply) {
                     Ok(()) => {}

@@ -27,7 +27,7 @@ impl ServersClient {
     pub async fn observe(&self) -> Result<ObservedServers, RuntimeError> {
         let line = command::OBSERVE;
         let answer = self.client.call(line).await?;
-        reply::observed(&answer).map_err(|error| self.client.refused(line.as_bytes(), error))
+        reply::observed(&answer).map_err(|error| self.client.refused(line, error))
     }
 
     /// Runs commands in their order, as many a line as fit. The outcomes are in the same order; a refusal does not stop the rest.
@@ -38,7 +38,7 @@ impl ServersClient {
         let mut outcomes = Vec::with_capacity(commands.len());
         for (line, part) in command::lines(commands, self.max_payload) {
             let answer = self.client.call(&line).await?;
-            let judged = command::outcomes(&answer, part).map_err(|error| self.client.refused(line.as_bytes(), error))?;
+            let judged = command::outcomes(&answer, part).map_err(|error| self.client.refused(&line, error))?;
             outcomes.extend(judged);
         }
         Ok(outcomes)

@@ -391,25 +391,13 @@ fn added(at: &ServerPath, server: &Server) -> String {
 
 /// Commands joined to lines of at most `limit` bytes, the end included; a single longer one stands alone. Each line ends with
 /// [`END`], and comes with how many of the commands it holds.
-pub fn lines(commands: &[ServerCommand], limit: usize) -> impl Iterator<Item = (String, &[ServerCommand])> {
+pub fn lines(commands: &[ServerCommand], limit: usize) -> impl Iterator<Item = (Vec<u8>, &[ServerCommand])> {
     let mut rest = commands;
-    core::iter::from_fn(move || {
-        let mut line = String::new();
-        let mut count = 0;
-        for command in rest {
-            let text = command.to_string();
-            if count > 0 && line.len() + text.len() + 1 + END.len() + 1 > limit {
-                break;
-            }
-            line.push_str(&text);
-            line.push(';');
-            count += 1;
-        }
+    let lines = wire::Batches::new(commands.iter().map(ServerCommand::to_string), limit, usize::MAX).ending_with(END);
+    lines.map(move |(line, count)| {
         let (now, later) = rest.split_at(count);
         rest = later;
-        line.push_str(END);
-        line.push('\n');
-        (count > 0).then_some((line, now))
+        (line, now)
     })
 }
 
@@ -700,7 +688,7 @@ mod tests {
         fn lines_stay_within_the_bound_and_lose_nothing(commands in proptest::collection::vec(any_command(), 0..30), limit in 150usize..400) {
             let mut sent = Vec::new();
             for (line, part) in lines(&commands, limit) {
-                prop_assert!(line.len() <= limit && line.ends_with(";show cli level\n"), "{}", line);
+                prop_assert!(line.len() <= limit && line.ends_with(b";show cli level\n"), "{:?}", line);
                 sent.extend_from_slice(part);
             }
             prop_assert_eq!(sent, commands);

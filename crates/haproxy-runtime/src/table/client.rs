@@ -76,8 +76,8 @@ impl TableClient {
                 command
             })
             .collect();
-        for (line, count) in super::lines(&commands, self.max_payload) {
-            let answer = self.client.call_bytes(&line).await?;
+        for (line, count) in wire::Batches::new(commands.iter(), self.max_payload, usize::MAX) {
+            let answer = self.client.call(&line).await?;
             let judge = |replies: Vec<&[u8]>| replies.into_iter().map(super::forgotten).collect::<Result<Vec<_>, _>>();
             let forgotten = wire::replies(&answer, count).and_then(judge);
             let forgotten = forgotten.map_err(|error| self.client.refused(&line, error))?;

@@ -58,23 +58,6 @@ impl TableName {
     }
 }
 
-/// Commands joined to lines of at most `limit` bytes, the end included, each with how many it holds. A single longer one stands
-/// alone. [`codec::Batches`](super::codec::Batches) for keys that are no UTF-8.
-pub fn lines(commands: &[Vec<u8>], limit: usize) -> impl Iterator<Item = (Vec<u8>, usize)> {
-    let mut rest = commands.iter().peekable();
-    core::iter::from_fn(move || {
-        let mut line = rest.next()?.clone();
-        let mut count = 1;
-        while let Some(command) = rest.next_if(|command| line.len() + 1 + command.len() < limit) {
-            line.push(b';');
-            line.extend_from_slice(command);
-            count += 1;
-        }
-        line.push(b'\n');
-        Some((line, count))
-    })
-}
-
 /// Whether the key is not there any more: false while a request holds it.
 ///
 /// # Errors
@@ -373,19 +356,6 @@ mod tests {
             let _ = list(&bytes, chunk);
             let _ = list(&[HEAD.as_bytes(), b"0x1: key=", &bytes].concat(), chunk);
             let _ = tables(&bytes);
-        }
-
-        #[test]
-        fn lines_stay_within_the_bound_and_lose_nothing(commands in proptest::collection::vec("[a-z]{1,30}", 0..40), limit in 40usize..100) {
-            let commands: Vec<Vec<u8>> = commands.into_iter().map(String::into_bytes).collect();
-            let mut sent = Vec::new();
-            for (line, count) in lines(&commands, limit) {
-                prop_assert!(line.len() <= limit);
-                let parts: Vec<Vec<u8>> = line[..line.len() - 1].split(|byte| *byte == b';').map(<[u8]>::to_vec).collect();
-                prop_assert_eq!(parts.len(), count);
-                sent.extend(parts);
-            }
-            prop_assert_eq!(sent, commands);
         }
 
         #[test]

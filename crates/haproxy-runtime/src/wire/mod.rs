@@ -29,39 +29,50 @@ pub fn is_word(text: &str) -> bool {
 /// Joins commands with `;` to lines of at most `limit` bytes, the line's end included, and at most `most` commands. A single
 /// longer command stands alone.
 #[derive(Debug)]
-pub struct Batches<I> {
+pub struct Batches<I, C> {
     commands: I,
-    pending: Option<String>,
+    pending: Option<C>,
     limit: usize,
     most: usize,
+    last: &'static str,
 }
 
-impl<I: Iterator<Item = String>> Batches<I> {
+impl<C: AsRef<[u8]>, I: Iterator<Item = C>> Batches<I, C> {
     /// Over commands without a line's end.
     pub fn new(commands: I, limit: usize, most: usize) -> Self {
-        Self { commands, pending: None, limit, most }
+        Self { commands, pending: None, limit, most, last: "" }
+    }
+
+    /// Each line ends with this command, which is not counted.
+    pub fn ending_with(self, last: &'static str) -> Self {
+        Self { last, ..self }
     }
 }
 
-impl<I: Iterator<Item = String>> Iterator for Batches<I> {
+impl<C: AsRef<[u8]>, I: Iterator<Item = C>> Iterator for Batches<I, C> {
     /// A line with its end, and how many commands it holds.
-    type Item = (String, usize);
+    type Item = (Vec<u8>, usize);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut line = self.pending.take().or_else(|| self.commands.next())?;
+        let mut line = self.pending.take().or_else(|| self.commands.next())?.as_ref().to_vec();
+        let end = if self.last.is_empty() { 1 } else { self.last.len() + 2 };
         let mut count = 1;
         while count < self.most
             && let Some(command) = self.commands.next()
         {
-            if line.len() + 1 + command.len() + 1 > self.limit {
+            if line.len() + 1 + command.as_ref().len() + end > self.limit {
                 self.pending = Some(command);
                 break;
             }
-            line.push(';');
-            line.push_str(&command);
+            line.push(b';');
+            line.extend_from_slice(command.as_ref());
             count += 1;
         }
-        line.push('\n');
+        if !self.last.is_empty() {
+            line.push(b';');
+            line.extend_from_slice(self.last.as_bytes());
+        }
+        line.push(b'\n');
         Some((line, count))
     }
 }
@@ -346,6 +357,7 @@ mod tests {
             let mut sent = Vec::new();
             for (line, count) in &batches {
                 prop_assert!(line.len() <= limit && *count <= most);
+                let line = str::from_utf8(line).unwrap();
                 let parts: Vec<_> = line.trim_end().split(';').map(str::to_owned).collect();
                 prop_assert_eq!(parts.len(), *count);
                 sent.extend(parts);
