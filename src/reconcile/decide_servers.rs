@@ -4,7 +4,6 @@
 //! in force before a restart is the last good one after it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -326,13 +325,6 @@ fn of(backend: &str) -> String {
     format!("backend {backend}")
 }
 
-/// Names exactly this list of this backend.
-fn id_of(backend: &str, servers: &BTreeMap<String, Server>) -> String {
-    let mut hasher = std::hash::DefaultHasher::new();
-    (backend, format!("{servers:?}")).hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
-}
-
 impl BackendList {
     fn new(backend: &Backend, settings: &Settings) -> Self {
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
@@ -435,7 +427,7 @@ impl BackendList {
 
     /// Hands the list on to the damper, unless the guard holds it back.
     fn consider(&mut self, listed: BTreeMap<String, Server>, limits: &Limits, now: Duration) {
-        let id = id_of(&self.settings.name, &listed);
+        let id = servers::id_of(&self.settings.name, &listed);
         // An approval was of one list; it must not let that one through some other day.
         let approved = self.approved.take().is_some_and(|approved| approved == id);
         if self.accepted.as_ref() != Some(&listed) {

