@@ -249,7 +249,7 @@ mod tests {
     fn the_choice_is_the_same_in_every_version() {
         let merged = map(&[("web1.example.test", "m0"), ("web2.example.test", "m0"), ("a", "m1"), ("b", "m2"), ("c", "m3")]);
         let drained = apply(&merged, &overrides(&[], &[("m0", None)])).entries;
-        assert_eq!([drained.get("web1.example.test"), drained.get("web2.example.test")], [Some("m2"), Some("m3")]);
+        assert_eq!([drained.get("web1.example.test"), drained.get("web2.example.test")], [Some("m3"), Some("m2")]);
     }
 
     proptest! {
