@@ -669,13 +669,14 @@ fn added(backend: &str, server: &ListedServer, defaults: &ServerOptions) {
     let server = Server { name: server.name.clone(), address, weight: server.weight, backup: server.backup, options };
     let line = ServerCommand::Add { at, server: Box::new(server) }.to_string();
     let read = haproxy_reads(format!("{line}\n").as_bytes());
-    assert_eq!(read.len(), 2 + 2 * usize::from(check) + usize::from(agent), "{line:?}");
+    assert_eq!(read.len(), 2 + 3 * usize::from(check) + usize::from(agent), "{line:?}");
     assert_eq!(read[0][..4], [b"add".as_slice(), b"server", path.as_bytes(), address.to_string().as_bytes()]);
     assert!(read[0].ends_with(&others.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>()), "{line:?}");
-    let (enabling, down) = read[1..].split_at(read.len() - 1 - usize::from(check));
+    let (enabling, down) = read[1..].split_at(read.len() - 1 - 3 * usize::from(check));
     assert!(enabling.iter().all(|words| words[0] == b"enable" && words.len() == 3 && words[2] == path.as_bytes()), "{line:?}");
-    let health_down = [b"set".as_slice(), b"server", path.as_bytes(), b"health", b"down"];
-    assert!(down.iter().all(|words| *words == health_down), "{line:?}");
+    let set = |what: &'static [u8], to: &'static [u8]| [b"set".as_slice(), b"server", path.as_bytes(), what, to];
+    let entering = [set(b"state", b"drain"), set(b"health", b"down"), set(b"state", b"ready")];
+    assert!(down.iter().zip(&entering).all(|(words, entering)| words == entering), "{line:?}");
 }
 
 // ---- HAProxy's command line, read plainly.
