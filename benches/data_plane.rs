@@ -1,10 +1,17 @@
-//! What keeping the map costs the requests that pass meanwhile: `scripts/bench data-plane [--quick] [--all] ...`.
+//! What keeping the map costs the requests that pass meanwhile:
+//! `scripts/bench data-plane [--quick] [--all] ...`.
 //!
-//! A gateway as shipped (two threads) in front of stand-in masters (a second HAProxy that answers at once) carries a fixed rate
-//! of requests, see `common/open_loop.rs`. Meanwhile nothing happens, or once a second something does; the cases take turns, so
-//! that all of them meet the same machine. A percentile is the median of the rounds'.
+//! A gateway as shipped (two threads) in front of stand-in masters (a second HAProxy that answers
+//! at once) carries a fixed rate of requests, see `common/open_loop.rs`. Meanwhile nothing happens,
+//! or once a second something does; the cases take turns, so that all of them meet the same
+//! machine. A percentile is the median of the rounds'.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark ends where something fails"
+)]
 
 mod common;
 
@@ -43,7 +50,8 @@ enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 6] = [Self::Idle, Self::Swap, Self::Hundred, Self::Ten, Self::Blast, Self::Reload];
+    const ALL: [Self; 6] =
+        [Self::Idle, Self::Swap, Self::Hundred, Self::Ten, Self::Blast, Self::Reload];
 
     fn label(self) -> &'static str {
         match self {
@@ -67,7 +75,8 @@ struct Options {
 
 impl Options {
     fn read() -> anyhow::Result<Self> {
-        let mut options = Self { all: false, rate: 2_000, rounds: 5, round: Duration::from_secs(8) };
+        let mut options =
+            Self { all: false, rate: 2_000, rounds: 5, round: Duration::from_secs(8) };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut number = || -> anyhow::Result<u32> {
@@ -98,7 +107,8 @@ fn main() -> anyhow::Result<()> {
         binaries.drain(1..binaries.len() - 1);
     }
     println!(
-        "{} requests a second over {CONNECTIONS} connections; {ENTRIES} entries; {} rounds of {:?} each, turn about",
+        "{} requests a second over {CONNECTIONS} connections; {ENTRIES} entries; {} rounds of \
+            {:?} each, turn about",
         options.rate, options.rounds, options.round
     );
     println!("milliseconds; a request's from when it was due; the median of the rounds");
@@ -115,7 +125,9 @@ impl Requests for AnyNode {
     fn write(&self, number: u64, request: &mut Vec<u8>) {
         // A prime that is no divisor of ENTRIES: every node has its turn.
         let node = node((number * 7_919) as usize % ENTRIES);
-        request.extend_from_slice(format!("GET / HTTP/1.1\r\nHost: gateway\r\nX-Node-Name: {node}\r\n\r\n").as_bytes());
+        request.extend_from_slice(
+            format!("GET / HTTP/1.1\r\nHost: gateway\r\nX-Node-Name: {node}\r\n\r\n").as_bytes(),
+        );
     }
 
     fn right(&self, _number: u64, status: u16, body: &[u8]) -> bool {
@@ -150,7 +162,9 @@ impl Maps {
         // Spread over the map: a list is walked to each of them.
         let moved = |changes: usize| {
             let pairs = whole[0].iter().zip(whole[1].iter()).enumerate();
-            pairs.map(|(at, (from, to))| if at % (ENTRIES / changes) == 0 { to } else { from }).collect()
+            pairs
+                .map(|(at, (from, to))| if at % (ENTRIES / changes) == 0 { to } else { from })
+                .collect()
         };
         Self { hundred: moved(100), ten: moved(10), whole }
     }
@@ -173,16 +187,26 @@ fn median(mut values: Vec<Duration>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default().as_secs_f64() * 1000.0
 }
 
-fn measure(runtime: &tokio::runtime::Runtime, binary: &Path, options: &Options) -> anyhow::Result<()> {
+fn measure(
+    runtime: &tokio::runtime::Runtime,
+    binary: &Path,
+    options: &Options,
+) -> anyhow::Result<()> {
     let maps = Arc::new(Maps::new());
     let masters = Masters::start(binary)?;
     let site = Arc::new(Site::start(binary, &maps.whole[0], masters.addresses)?);
-    let load = Load { address: site.address, rate: options.rate, connections: CONNECTIONS, requests: AnyNode };
+    let load = Load {
+        address: site.address,
+        rate: options.rate,
+        connections: CONNECTIONS,
+        requests: AnyNode,
+    };
     let mut rounds = Case::ALL.map(|_| Rounds::default());
     for _ in 0..options.rounds {
         for (case, rounds) in Case::ALL.into_iter().zip(&mut rounds) {
             let until = Instant::now() + options.round;
-            let changing = runtime.spawn(keep_changing(case, Arc::clone(&site), Arc::clone(&maps), until));
+            let changing =
+                runtime.spawn(keep_changing(case, Arc::clone(&site), Arc::clone(&maps), until));
             rounds.outcomes.push(load.run(WARM_UP, options.round));
             rounds.changes.extend(runtime.block_on(changing)??);
             site.settle()?;
@@ -193,7 +217,12 @@ fn measure(runtime: &tokio::runtime::Runtime, binary: &Path, options: &Options) 
 }
 
 /// Changes the map once a second; how long each change took, and by what way.
-async fn keep_changing(case: Case, site: Arc<Site>, maps: Arc<Maps>, until: Instant) -> anyhow::Result<Vec<Change>> {
+async fn keep_changing(
+    case: Case,
+    site: Arc<Site>,
+    maps: Arc<Maps>,
+    until: Instant,
+) -> anyhow::Result<Vec<Change>> {
     let mut changes = Vec::new();
     let mut next = Instant::now();
     while case != Case::Idle && next < until {
@@ -205,8 +234,14 @@ async fn keep_changing(case: Case, site: Arc<Site>, maps: Arc<Maps>, until: Inst
     Ok(changes)
 }
 
-/// One change, from the first map to the second and back in turn; without what is made beforehand for the floor.
-async fn change(case: Case, site: &Arc<Site>, maps: &Arc<Maps>, turn: usize) -> anyhow::Result<Change> {
+/// One change, from the first map to the second and back in turn; without what is made beforehand
+/// for the floor.
+async fn change(
+    case: Case,
+    site: &Arc<Site>,
+    maps: &Arc<Maps>,
+    turn: usize,
+) -> anyhow::Result<Change> {
     let client = site.client(PAYLOAD);
     let map = &maps.whole[turn % 2];
     let mut start = Instant::now();
@@ -226,15 +261,16 @@ async fn change(case: Case, site: &Arc<Site>, maps: &Arc<Maps>, turn: usize) -> 
         }
         Case::Reload => {
             let (site, maps) = (Arc::clone(site), Arc::clone(maps));
-            tokio::task::spawn_blocking(move || site.rewrite_and_reload(&maps.whole[turn % 2])).await??;
+            tokio::task::spawn_blocking(move || site.rewrite_and_reload(&maps.whole[turn % 2]))
+                .await??;
             "reload"
         }
     };
     Ok(Change { took: start.elapsed(), way })
 }
 
-/// From one map to the other, or back, as an instance's task does it. What memory holds is near enough to the one or the other
-/// for the way that is taken: only the commands' number counts.
+/// From one map to the other, or back, as an instance's task does it. What memory holds is near
+/// enough to the one or the other for the way that is taken: only the commands' number counts.
 async fn apply_planned(
     site: &Site,
     client: &MapClient,
@@ -261,14 +297,16 @@ async fn apply_planned(
 fn print(version: &str, rounds: &[Rounds; Case::ALL.len()]) {
     println!("\nHAProxy {version}\n");
     println!(
-        "| once a second | way | changes | one took | p50 | p99 | p99.9 | p99 : idle | p99 : reload | not right | reconnected |"
+        "| once a second | way | changes | one took | p50 | p99 | p99.9 | p99 : idle | p99 : \
+            reload | not right | reconnected |"
     );
     println!("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     let p99 = |case: Case| rounds[case as usize].quantile(0.99);
     for case in Case::ALL {
         let rounds = &rounds[case as usize];
         println!(
-            "| {:<34} | {:<6} | {:>4} | {:>7.1} | {:>6.2} | {:>7.2} | {:>7.2} | {:>6.2} | {:>6.2} | {:>3} | {:>5} |",
+            "| {:<34} | {:<6} | {:>4} | {:>7.1} | {:>6.2} | {:>7.2} | {:>7.2} | {:>6.2} | {:>6.2} \
+                | {:>3} | {:>5} |",
             case.label(),
             rounds.changes.first().map_or("", |change| change.way),
             rounds.changes.len(),

@@ -1,10 +1,16 @@
-//! From a change in the registry to the first request that HAProxy routes by it: `scripts/bench end-to-end [--quick]`.
+//! From a change in the registry to the first request that HAProxy routes by it:
+//! `scripts/bench end-to-end [--quick]`.
 //!
-//! The daemon itself, a gateway as shipped, a stand-in registry (`http_json`: the whole document at every poll) and stand-in
-//! masters. A client asks for the moved node all the time; what counts is when the first right answer is there. Changes
-//! come at random moments and each moves one node.
+//! The daemon itself, a gateway as shipped, a stand-in registry (`http_json`: the whole document at
+//! every poll) and stand-in masters. A client asks for the moved node all the time; what counts is
+//! when the first right answer is there. Changes come at random moments and each moves one node.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark ends where something fails"
+)]
 
 mod common;
 
@@ -34,8 +40,14 @@ fn main() -> anyhow::Result<()> {
     anyhow::ensure!(!binaries.is_empty(), "no HAProxy: run scripts/setup");
     // The oldest and the newest, or the newest alone.
     binaries.drain(usize::from(!quick).min(binaries.len() - 1)..binaries.len() - 1);
-    println!("milliseconds from a change in the registry to the first right answer; asked every {ASK_EVERY:?}; 1 node a change");
-    println!("asked: until the registry was asked; then: from there to the right answer, the poll's own time included");
+    println!(
+        "milliseconds from a change in the registry to the first right answer; asked every \
+            {ASK_EVERY:?}; 1 node a change"
+    );
+    println!(
+        "asked: until the registry was asked; then: from there to the right answer, the poll's \
+            own time included"
+    );
     for binary in binaries {
         by_poll(&binary, changes)?;
         by_reload(&binary, ENTRIES, changes)?;
@@ -70,8 +82,11 @@ impl Scene {
         fs::write(
             root.join("mapsmith.toml"),
             format!(
-                "[schedule]\npoll = \"{poll}\"\njitter = \"0s\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[learned]\ntable = \"puppet\"\n[[source]]\n\
-                 name = \"registry\"\ntype = \"http_json\"\nurl = \"{}\"\n[[instance]]\nname = \"edge\"\nruntime = \"unix@{}\"\n",
+                "[schedule]\npoll = \"{poll}\"\njitter = \"0s\"\n[api]\nlisten \
+                    = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[learned]\ntable \
+                    = \"puppet\"\n[[source]]\n\
+                 name = \"registry\"\ntype = \"http_json\"\nurl = \"{}\"\n[[instance]]\nname \
+                 = \"edge\"\nruntime = \"unix@{}\"\n",
                 site.map(),
                 registry.url,
                 site.socket().display()
@@ -93,8 +108,10 @@ impl Scene {
 
     /// The master that answers for a node.
     fn ask(&mut self, number: usize) -> anyhow::Result<Vec<u8>> {
-        let request = format!("GET / HTTP/1.1\r\nHost: gateway\r\nX-Node-Name: {}\r\n\r\n", node(number));
-        let (status, body) = exchange(&mut self.client, self.site.address, request.as_bytes(), &mut 0)?;
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: gateway\r\nX-Node-Name: {}\r\n\r\n", node(number));
+        let (status, body) =
+            exchange(&mut self.client, self.site.address, request.as_bytes(), &mut 0)?;
         anyhow::ensure!(status == 200, "{status}: {}", String::from_utf8_lossy(&body));
         Ok(body)
     }
@@ -115,9 +132,13 @@ impl Scene {
     fn mean_poll(&self) -> anyhow::Result<f64> {
         let (_, text) = call(&self.api, "GET", "/metrics")?;
         let sample = |name: &str| {
-            let series = format!("mapsmith_source_poll_duration_seconds_{name}{{source=\"registry\",kind=\"full\"}} ");
+            let series = format!(
+                "mapsmith_source_poll_duration_seconds_{name}{{source=\"registry\",kind=\"full\"}} "
+            );
             let value = text.lines().find_map(|line| line.strip_prefix(&series));
-            value.and_then(|value| value.parse::<f64>().ok()).with_context(|| format!("no {series}"))
+            value
+                .and_then(|value| value.parse::<f64>().ok())
+                .with_context(|| format!("no {series}"))
         };
         Ok(sample("sum")? * 1000.0 / sample("count")?)
     }
@@ -133,11 +154,15 @@ impl Scene {
 fn call(api: &str, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let address: SocketAddr = api.trim_start_matches("http://").parse()?;
     let mut stream = TcpStream::connect(address)?;
-    stream.write_all(format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
+    stream.write_all(
+        format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n")
+            .as_bytes(),
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
+    let status =
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
     Ok((status, body.to_owned()))
 }
 
@@ -152,10 +177,20 @@ impl Times {
 
     fn row(mut self, what: &str) {
         self.0.sort_unstable_by(f64::total_cmp);
-        let at =
-            |part: f64| self.0.get(((part * self.0.len() as f64) as usize).min(self.0.len() - 1)).copied().unwrap_or_default();
+        let at = |part: f64| {
+            self.0
+                .get(((part * self.0.len() as f64) as usize).min(self.0.len() - 1))
+                .copied()
+                .unwrap_or_default()
+        };
         let mean = self.0.iter().sum::<f64>() / self.0.len() as f64;
-        println!("| {what:<58} | {:>7.1} | {:>7.1} | {:>7.1} | {:>7.1} |", at(0.5), at(0.99), at(1.0), mean);
+        println!(
+            "| {what:<58} | {:>7.1} | {:>7.1} | {:>7.1} | {:>7.1} |",
+            at(0.5),
+            at(0.99),
+            at(1.0),
+            mean
+        );
     }
 }
 
@@ -192,7 +227,8 @@ fn by_poll(binary: &Path, changes: usize) -> anyhow::Result<()> {
 
 fn by_reload(binary: &Path, entries: usize, changes: usize) -> anyhow::Result<()> {
     let mut scene = Scene::start(binary, entries, "1h")?;
-    let (mut whole, mut asked, mut own, mut rest) = (Times::default(), Times::default(), Times::default(), Times::default());
+    let (mut whole, mut asked, mut own, mut rest) =
+        (Times::default(), Times::default(), Times::default(), Times::default());
     for _ in 0..changes {
         pause(0.2, 0.5);
         let (number, master) = scene.next_move();
@@ -201,7 +237,8 @@ fn by_reload(binary: &Path, entries: usize, changes: usize) -> anyhow::Result<()
         let requested = Instant::now();
         let request = thread::spawn(move || call(&api, "POST", "/v1/reload"));
         let routed = scene.until_routed(number, master)?;
-        let (status, answer) = request.join().map_err(|_| anyhow::anyhow!("the request broke"))??;
+        let (status, answer) =
+            request.join().map_err(|_| anyhow::anyhow!("the request broke"))??;
         anyhow::ensure!(status == 202, "{status}: {answer}");
         let poll = Duration::from_secs_f64(scene.last_poll()? / 1000.0);
         whole.add(routed - requested);
@@ -220,7 +257,8 @@ fn by_reload(binary: &Path, entries: usize, changes: usize) -> anyhow::Result<()
 fn by_learned_route(binary: &Path, changes: usize) -> anyhow::Result<()> {
     let mut scene = Scene::start(binary, ENTRIES, "1h")?;
     scene.owners.be_strict();
-    let (mut plain, mut first, mut second, mut map) = (Times::default(), Times::default(), Times::default(), Times::default());
+    let (mut plain, mut first, mut second, mut map) =
+        (Times::default(), Times::default(), Times::default(), Times::default());
     for _ in 0..changes {
         // Looks and their rests are over, so that each move is met by a daemon that idles.
         pause(1.0, 2.0);
@@ -233,13 +271,18 @@ fn by_learned_route(binary: &Path, changes: usize) -> anyhow::Result<()> {
         let moved = Instant::now();
         let answered_by = scene.ask(number)?;
         first.add(moved.elapsed());
-        anyhow::ensure!(answered_by == MASTERS[master].as_bytes(), "the first answer is another master's");
+        anyhow::ensure!(
+            answered_by == MASTERS[master].as_bytes(),
+            "the first answer is another master's"
+        );
         let start = Instant::now();
         scene.ask(number)?;
         second.add(start.elapsed());
         let line = format!("get map {} {}", scene.site.map(), node(number));
         let value = format!("value=\"{}\"", MASTERS[master]);
-        wait_for("the map's following", || scene.site.call(&line).ok()?.contains(&value).then_some(()))?;
+        wait_for("the map's following", || {
+            scene.site.call(&line).ok()?.contains(&value).then_some(())
+        })?;
         map.add(moved.elapsed());
     }
     head(&scene.site, ENTRIES, "by learned route", changes);

@@ -1,11 +1,17 @@
 //! What many instances cost beside one: `scripts/bench fleet [stand-ins] [INSTANCES [ENTRIES...]]`.
 //!
-//! One daemon drives a single HAProxy, another drives all the rest; both meet the same changes, turn about. Where the HAProxys share
-//! the machine with Mapsmith, most of the time is theirs. So the floor stands beside it: the same payloads from a plain blocking
-//! client, one thread an instance, all at once. The same is measured again with stand-ins, whose answers were compared with a
-//! HAProxy's byte by byte, and which cost next to nothing: there Mapsmith's own share shows.
+//! One daemon drives a single HAProxy, another drives all the rest; both meet the same changes,
+//! turn about. Where the HAProxys share the machine with Mapsmith, most of the time is theirs. So
+//! the floor stands beside it: the same payloads from a plain blocking client, one thread an
+//! instance, all at once. The same is measured again with stand-ins, whose answers were compared
+//! with a HAProxy's byte by byte, and which cost next to nothing: there Mapsmith's own share shows.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark ends where something fails"
+)]
 
 mod common;
 #[path = "common/stand_in.rs"]
@@ -45,13 +51,17 @@ const REST: Duration = Duration::from_millis(1300);
 const IDLE: Duration = Duration::from_secs(20);
 
 fn main() -> anyhow::Result<()> {
-    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let numbers: Vec<usize> =
+        std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let (instances, sizes) = match numbers.as_slice() {
         [] => (INSTANCES, [10_000, 100_000].as_slice()),
         [instances] => (*instances, [10_000, 100_000].as_slice()),
         [instances, sizes @ ..] => (*instances, sizes),
     };
-    println!("one instance beside {instances}, in the same run; milliseconds, median of {} changes", 2 * ROUNDS);
+    println!(
+        "one instance beside {instances}, in the same run; milliseconds, median of {} changes",
+        2 * ROUNDS
+    );
     for binary in haproxies() {
         check_stand_ins(&binary)?;
     }
@@ -77,7 +87,12 @@ impl Fleet {
         let folder = tempfile::tempdir()?;
         let map = folder.path().join("n.map");
         let mut text = Vec::new();
-        mapsmith_core::map_file::print(entries, &mapsmith_core::map_file::Header { revision: 0, writer: None }, [], &mut text)?;
+        mapsmith_core::map_file::print(
+            entries,
+            &mapsmith_core::map_file::Header { revision: 0, writer: None },
+            [],
+            &mut text,
+        )?;
         fs::write(&map, text)?;
         let map = map.display().to_string();
         let sections = |root: &str| {
@@ -86,7 +101,9 @@ impl Fleet {
                  use_backend %[req.hdr(X-Node-Name),lower,map_str({map},none)]\nbackend none\n"
             )
         };
-        let gateways: Vec<_> = (0..count).map(|_| Gateway::start(binary, 1, |_| Ok(()), sections)).collect::<Result<_, _>>()?;
+        let gateways: Vec<_> = (0..count)
+            .map(|_| Gateway::start(binary, 1, |_| Ok(()), sections))
+            .collect::<Result<_, _>>()?;
         let sockets = gateways.iter().map(Gateway::socket).collect();
         Ok(Self { map, sockets, gateways, _stand_ins: None, folder })
     }
@@ -94,7 +111,8 @@ impl Fleet {
     /// So many stand-ins for an untouched fleet of one HAProxy, which is needed no more then.
     fn stand_in(of: Self, count: usize) -> anyhow::Result<Self> {
         let Self { map, mut gateways, folder, .. } = of;
-        let sockets: Vec<_> = (0..count).map(|at| folder.path().join(format!("{at}.sock"))).collect();
+        let sockets: Vec<_> =
+            (0..count).map(|at| folder.path().join(format!("{at}.sock"))).collect();
         let model = gateways.pop().context("no HAProxy to stand in for")?;
         let stand_ins = StandIns::start(&model, &map, sockets.iter().map(PathBuf::as_path))?;
         Ok(Self { map, sockets, gateways, _stand_ins: Some(stand_ins), folder })
@@ -108,7 +126,8 @@ impl Fleet {
         self.gateways.iter().map(Gateway::processor).sum()
     }
 
-    /// The same lines to every HAProxy at once, from a plain client with a thread for each; no check of any answer.
+    /// The same lines to every HAProxy at once, from a plain client with a thread for each; no
+    /// check of any answer.
     fn blast(&self, lines: &[Vec<u8>]) -> anyhow::Result<Duration> {
         let barrier = Barrier::new(self.gateways.len() + 1);
         std::thread::scope(|scope| {
@@ -116,7 +135,8 @@ impl Fleet {
                 barrier.wait();
                 lines.iter().try_for_each(|line| gateway.call(line).map(drop))
             };
-            let clients: Vec<_> = self.gateways.iter().map(|gateway| scope.spawn(move || send(gateway))).collect();
+            let clients: Vec<_> =
+                self.gateways.iter().map(|gateway| scope.spawn(move || send(gateway))).collect();
             barrier.wait();
             let start = Instant::now();
             for client in clients {
@@ -130,13 +150,21 @@ impl Fleet {
     fn floor_of_a_swap(&self, entries: &EntryMap) -> anyhow::Result<Duration> {
         let prepare = format!("prepare map {}\n", self.map);
         let start = Instant::now();
-        let answers: Vec<_> = self.gateways.iter().map(|gateway| gateway.call(prepare.as_bytes())).collect::<Result<_, _>>()?;
+        let answers: Vec<_> = self
+            .gateways
+            .iter()
+            .map(|gateway| gateway.call(prepare.as_bytes()))
+            .collect::<Result<_, _>>()?;
         let prepared = start.elapsed();
-        anyhow::ensure!(answers.iter().all(|answer| *answer == answers[0]), "the instances are at different versions");
+        anyhow::ensure!(
+            answers.iter().all(|answer| *answer == answers[0]),
+            "the instances are at different versions"
+        );
         let answer = String::from_utf8_lossy(&answers[0]);
         let version = answer.trim().rsplit(' ').next().unwrap_or_default();
         let header = format!("add map @{version} {} <<", self.map);
-        let (mut payloads, mut lines, mut payload) = (Payloads::new(&header, entries.iter(), PAYLOAD), Vec::new(), Vec::new());
+        let (mut payloads, mut lines, mut payload) =
+            (Payloads::new(&header, entries.iter(), PAYLOAD), Vec::new(), Vec::new());
         while payloads.next_into(&mut payload) {
             lines.push(payload.clone());
         }
@@ -147,8 +175,13 @@ impl Fleet {
     /// The single commands from `from` to `to`, which has the same nodes.
     fn floor_of_edits(&self, from: &EntryMap, to: &EntryMap) -> anyhow::Result<Duration> {
         let map = MapName::new(&self.map);
-        let moved = from.iter().zip(to.iter()).filter(|(from, to)| from != to).map(|(_, (key, value))| map.set(key, value));
-        let lines: Vec<_> = Batches::new(moved, PAYLOAD, usize::MAX).map(|(line, _)| line).collect();
+        let moved = from
+            .iter()
+            .zip(to.iter())
+            .filter(|(from, to)| from != to)
+            .map(|(_, (key, value))| map.set(key, value));
+        let lines: Vec<_> =
+            Batches::new(moved, PAYLOAD, usize::MAX).map(|(line, _)| line).collect();
         self.blast(&lines)
     }
 }
@@ -177,7 +210,8 @@ impl Driven {
     fn start(fleet: &Fleet, registry: &Registry) -> anyhow::Result<Self> {
         let root = fleet.folder.path();
         let mut settings = format!(
-            "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n[[source]]\n\
+            "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath \
+                = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n[[source]]\n\
              name = \"puppetdb\"\ntype = \"puppetdb\"\nurl = \"{}\"\nfull_poll = \"1ms\"\n",
             fleet.map, registry.url
         );
@@ -204,8 +238,12 @@ impl Driven {
     fn reload(&self, query: &str) -> anyhow::Result<Value> {
         let address = self.url.trim_start_matches("http://");
         let mut stream = TcpStream::connect(address)?;
-        stream
-            .write_all(format!("POST /v1/reload{query} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
+        stream.write_all(
+            format!(
+                "POST /v1/reload{query} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
+            )
+            .as_bytes(),
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
@@ -214,7 +252,12 @@ impl Driven {
 
     fn in_step(&self) -> anyhow::Result<Value> {
         let report = self.reload("?wait=5m")?;
-        anyhow::ensure!(report["outcome"] == "in_step", "not in step: {} {}", report["message"], report["detail"]);
+        anyhow::ensure!(
+            report["outcome"] == "in_step",
+            "not in step: {} {}",
+            report["message"],
+            report["detail"]
+        );
         Ok(report)
     }
 
@@ -227,7 +270,11 @@ impl Driven {
         sample.haproxy.push(fleet.processor() - haproxy);
         let revision = report["revision"].as_u64().context("no revision")?;
         let arrivals = self.arrivals(revision)?;
-        anyhow::ensure!(arrivals.len() == fleet.sockets.len(), "{} have revision {revision}", arrivals.len());
+        anyhow::ensure!(
+            arrivals.len() == fleet.sockets.len(),
+            "{} have revision {revision}",
+            arrivals.len()
+        );
         for (_, strategy) in &arrivals {
             *sample.strategies.entry(strategy.clone()).or_default() += 1;
         }
@@ -235,7 +282,8 @@ impl Driven {
         Ok(())
     }
 
-    /// When each instance had applied a revision, counted from when it was made, and by which strategy.
+    /// When each instance had applied a revision, counted from when it was made, and by which
+    /// strategy.
     fn arrivals(&self, revision: u64) -> anyhow::Result<Vec<(Duration, String)>> {
         let (mut made, mut arrivals) = (None, Vec::new());
         for line in fs::read_to_string(&self.log)?.lines() {
@@ -249,7 +297,9 @@ impl Driven {
             if message.starts_with("new revision") {
                 made = Some(at);
             } else if message == "map applied and verified" {
-                let took = Duration::try_from(at.duration_since(made.context("applied before it was made")?))?;
+                let took = Duration::try_from(
+                    at.duration_since(made.context("applied before it was made")?),
+                )?;
                 arrivals.push((took, fields["strategy"].as_str().unwrap_or_default().to_owned()));
             }
         }
@@ -257,18 +307,23 @@ impl Driven {
     }
 }
 
-/// The stand-ins' answers must be a HAProxy's, byte by byte, but for addresses in memory and the figures of the process.
+/// The stand-ins' answers must be a HAProxy's, byte by byte, but for addresses in memory and the
+/// figures of the process.
 fn check_stand_ins(binary: &Path) -> anyhow::Result<()> {
     let maps = [nodes(1000, 0), nodes(1000, 1)];
     let fleet = Fleet::start(binary, 1, &maps[0])?;
-    let (gateway, socket, map) = (&fleet.gateways[0], fleet.folder.path().join("0.sock"), &fleet.map);
+    let (gateway, socket, map) =
+        (&fleet.gateways[0], fleet.folder.path().join("0.sock"), &fleet.map);
     let _stand_ins = StandIns::start(gateway, map, std::iter::once(socket.as_path()))?;
     let name = MapName::new(map);
     let mut lines: Vec<Vec<u8>> = Vec::new();
     for (version, to) in [(1, &maps[1]), (2, &maps[0])] {
         let keys = || to.iter().map(|(key, _)| key).step_by(100).chain(["nobody"]);
-        let edits = Batches::new(keys().map(|key| name.set(key, "moved")), PAYLOAD, usize::MAX).map(|(line, _)| line);
-        let look_ups: Vec<_> = Batches::new(keys().map(|key| name.get(key)), PAYLOAD, usize::MAX).map(|(line, _)| line).collect();
+        let edits = Batches::new(keys().map(|key| name.set(key, "moved")), PAYLOAD, usize::MAX)
+            .map(|(line, _)| line);
+        let look_ups: Vec<_> = Batches::new(keys().map(|key| name.get(key)), PAYLOAD, usize::MAX)
+            .map(|(line, _)| line)
+            .collect();
         lines.extend(edits);
         lines.extend(look_ups.clone());
         lines.push(format!("show map {map}\n").into());
@@ -303,7 +358,9 @@ fn check_stand_ins(binary: &Path) -> anyhow::Result<()> {
 /// Without addresses in memory.
 fn without_addresses(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    text.split("0x").map(|part| part.trim_start_matches(|character: char| character.is_ascii_hexdigit())).collect()
+    text.split("0x")
+        .map(|part| part.trim_start_matches(|character: char| character.is_ascii_hexdigit()))
+        .collect()
 }
 
 fn without_figures(text: &[u8]) -> String {
@@ -340,7 +397,10 @@ impl Floor {
 }
 
 fn measure(instances: usize, entries: usize, only_stand_ins: bool) -> anyhow::Result<()> {
-    let binary = haproxies().into_iter().next_back().ok_or_else(|| anyhow::anyhow!("no HAProxy: run scripts/setup"))?;
+    let binary = haproxies()
+        .into_iter()
+        .next_back()
+        .ok_or_else(|| anyhow::anyhow!("no HAProxy: run scripts/setup"))?;
     let maps = [nodes(entries, 0), changed(&nodes(entries, 0), CHANGES), nodes(entries, 1)];
     let registry = Registry::start(&maps)?;
     if !only_stand_ins {
@@ -352,11 +412,20 @@ fn measure(instances: usize, entries: usize, only_stand_ins: bool) -> anyhow::Re
     drive(&[stand_ins(1)?, stand_ins(instances)?], &registry, None)
 }
 
-fn measure_haproxys(binary: &Path, instances: usize, maps: &[EntryMap; 3], registry: &Registry) -> anyhow::Result<()> {
+fn measure_haproxys(
+    binary: &Path,
+    instances: usize,
+    maps: &[EntryMap; 3],
+    registry: &Registry,
+) -> anyhow::Result<()> {
     let start = Instant::now();
     let fleets = [Fleet::start(binary, 1, &maps[0])?, Fleet::start(binary, instances, &maps[0])?];
     let version = fleets[1].gateways[0].version.clone();
-    println!("\nHAProxy {version}, {} entries from a registry that answers {} bytes", maps[0].len(), registry.bytes());
+    println!(
+        "\nHAProxy {version}, {} entries from a registry that answers {} bytes",
+        maps[0].len(),
+        registry.bytes()
+    );
     println!(
         "  {} processes with one thread each started in {:.1} s, with {:.1} s of processor time",
         instances + 1,
@@ -373,17 +442,32 @@ fn drive(fleets: &[Fleet; 2], registry: &Registry, floor: Option<Floor>) -> anyh
     for one in &driven {
         one.in_step()?;
     }
-    let (took, own) = (start.elapsed().as_secs_f64() * 1000.0, driven[1].processor().as_secs_f64() * 1000.0);
+    let (took, own) =
+        (start.elapsed().as_secs_f64() * 1000.0, driven[1].processor().as_secs_f64() * 1000.0);
     println!(
-        "  from the start of both daemons to all read back and in step {took:.0}, with {own:.0} of the second's processor time"
+        "  from the start of both daemons to all read back and in step {took:.0}, with {own:.0} \
+            of the second's processor time"
     );
-    let used = || driven.iter().zip(fleets).map(|(driven, fleet)| [driven.processor(), fleet.processor()]).collect::<Vec<_>>();
+    let used = || {
+        driven
+            .iter()
+            .zip(fleets)
+            .map(|(driven, fleet)| [driven.processor(), fleet.processor()])
+            .collect::<Vec<_>>()
+    };
     let before = used();
     std::thread::sleep(IDLE);
-    let a_second = |now: Duration, before: Duration| (now - before).as_secs_f64() * 1000.0 / IDLE.as_secs_f64();
-    let idle: Vec<_> = used().iter().zip(&before).map(|(now, before)| [0, 1].map(|at| a_second(now[at], before[at]))).collect();
+    let a_second = |now: Duration, before: Duration| {
+        (now - before).as_secs_f64() * 1000.0 / IDLE.as_secs_f64()
+    };
+    let idle: Vec<_> = used()
+        .iter()
+        .zip(&before)
+        .map(|(now, before)| [0, 1].map(|at| a_second(now[at], before[at])))
+        .collect();
 
-    let [mut edits, mut swaps] = [[Sample::default(), Sample::default()], [Sample::default(), Sample::default()]];
+    let [mut edits, mut swaps] =
+        [[Sample::default(), Sample::default()], [Sample::default(), Sample::default()]];
     let descriptors = with_descriptors(&driven[1], || {
         for (other, samples) in [(1, &mut edits), (2, &mut swaps)] {
             for round in 0..ROUNDS {
@@ -412,7 +496,10 @@ fn drive(fleets: &[Fleet; 2], registry: &Registry, floor: Option<Floor>) -> anyh
 }
 
 /// The most descriptors that the daemon has open meanwhile.
-fn with_descriptors(driven: &Driven, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<usize> {
+fn with_descriptors(
+    driven: &Driven,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<usize> {
     let over = AtomicBool::new(false);
     let folder = format!("/proc/{}/fd", driven.daemon.0.id());
     std::thread::scope(|scope| {
@@ -449,7 +536,10 @@ fn hung(driven: &Driven, fleet: &Fleet, registry: &Registry) -> anyhow::Result<(
         anyhow::ensure!(start.elapsed() < PATIENCE, "{} only have it", arrivals.len());
     };
     let took = arrivals.iter().map(|(took, _)| *took).max().unwrap_or_default();
-    println!("  {CHANGES} changes while one instance hangs: the others have them after {:.1}", took.as_secs_f64() * 1000.0);
+    println!(
+        "  {CHANGES} changes while one instance hangs: the others have them after {:.1}",
+        took.as_secs_f64() * 1000.0
+    );
     signal("-CONT")?;
     Ok(())
 }
@@ -460,7 +550,10 @@ fn row(what: &str, one: f64, all: f64) {
 
 fn print(what: &str, instances: usize, samples: [Sample; 2], floor: Option<[Vec<Duration>; 2]>) {
     let [one, all] = samples;
-    println!("  {what:<44} {:>9} {instances:>9}        by {:?}, {:?}", 1, one.strategies, all.strategies);
+    println!(
+        "  {what:<44} {:>9} {instances:>9}        by {:?}, {:?}",
+        1, one.strategies, all.strategies
+    );
     row("from the change to all in step", median(one.whole), median(all.whole));
     row("of it from the revision to all in step", median(one.spread), median(all.spread));
     if let Some([one, all]) = floor {

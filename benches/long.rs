@@ -1,10 +1,16 @@
 //! Whether anything grows: `scripts/bench long [MINUTES]`.
 //!
-//! A registry of 100,000 nodes in which 50 a second move, polled each second; a HAProxy in master-worker mode that is reloaded
-//! each minute; 2,000 requests a second through it, by clients that know which masters ever had a node. The registry is a
-//! stand-in, the masters are a second HAProxy that answers with their names.
+//! A registry of 100,000 nodes in which 50 a second move, polled each second; a HAProxy in
+//! master-worker mode that is reloaded each minute; 2,000 requests a second through it, by clients
+//! that know which masters ever had a node. The registry is a stand-in, the masters are a second
+//! HAProxy that answers with their names.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark ends where something fails"
+)]
 
 mod common;
 
@@ -36,7 +42,8 @@ const CONNECTIONS: u32 = 32;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn main() -> anyhow::Result<()> {
-    let minutes = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(MINUTES);
+    let minutes =
+        std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(MINUTES);
     let binary = haproxies().into_iter().next_back().context("no HAProxy: run scripts/setup")?;
     let truth = Arc::new(Truth::new());
     let masters = Masters::start(&binary)?;
@@ -46,20 +53,28 @@ fn main() -> anyhow::Result<()> {
     in_step(&url)?;
 
     println!(
-        "{} (newest there is), {NODES} nodes over {MASTERS} masters, {MOVES} moves and {REQUESTS} requests a second, a reload each \
+        "{} (newest there is), {NODES} nodes over {MASTERS} masters, {MOVES} moves and {REQUESTS} \
+            requests a second, a reload each \
          minute, {minutes} minutes",
         gateway.version()?
     );
     println!("memory in MB; latency in ms from the moment a request was due");
     println!(
-        "minute  requests  failed  wrong     p50     p99   p99.9 |  mapsmith     fds | workers  of each  revision  moves so far"
+        "minute  requests  failed  wrong     p50     p99   p99.9 |  mapsmith     fds | workers  \
+            of each  revision  moves so far"
     );
     let mut moved = 0;
     let (mut first, mut last) = (None, Figures::default());
     let (mut failed, mut wrong, mut requests) = (0, 0, 0);
     for minute in 1..=minutes {
-        let questions = Questions { truth: &truth, first: minute * u64::from(REQUESTS) * MINUTE.as_secs() };
-        let load = Load { address: gateway.address, rate: REQUESTS, connections: CONNECTIONS, requests: questions };
+        let questions =
+            Questions { truth: &truth, first: minute * u64::from(REQUESTS) * MINUTE.as_secs() };
+        let load = Load {
+            address: gateway.address,
+            rate: REQUESTS,
+            connections: CONNECTIONS,
+            requests: questions,
+        };
         let outcome = thread::scope(|scope| {
             let load = scope.spawn(|| load.run(Duration::ZERO, MINUTE));
             let (start, already, mut reload) = (Instant::now(), moved, Some(MINUTE / 2));
@@ -84,7 +99,8 @@ fn main() -> anyhow::Result<()> {
     gateway.settle()?;
     let first = first.unwrap_or_default();
     println!(
-        "\n{requests} requests answered, {wrong} of them not by a master that has or had the node; {failed} not answered; {moved} moves"
+        "\n{requests} requests answered, {wrong} of them not by a master that has or had the \
+            node; {failed} not answered; {moved} moves"
     );
     println!(
         "mapsmith's memory {:.1} MB after a minute, {:.1} MB at the end; peak {:.1} MB",
@@ -92,10 +108,15 @@ fn main() -> anyhow::Result<()> {
         last.memory,
         mb(daemon.memory("VmHWM:")?)
     );
-    println!("its file descriptors {} after a minute, {} at the end", first.descriptors, last.descriptors);
+    println!(
+        "its file descriptors {} after a minute, {} at the end",
+        first.descriptors, last.descriptors
+    );
     println!("workers {} after a minute, {} at the end", first.workers, last.workers);
     let differences = differences(&gateway, &url, &truth)?;
-    println!("at quiet the map in memory differs from the registry in {differences} of {NODES} entries");
+    println!(
+        "at quiet the map in memory differs from the registry in {differences} of {NODES} entries"
+    );
     anyhow::ensure!(failed + wrong + differences as u64 == 0, "something is wrong");
     Ok(())
 }
@@ -121,14 +142,19 @@ impl Truth {
     fn moves(&self) {
         let random = scatter(self.random.fetch_add(1, Ordering::SeqCst));
         let node = random as usize % NODES;
-        let to = (self.owners[node].load(Ordering::SeqCst) + 1 + (random >> 40) as u8 % (MASTERS - 1)) % MASTERS;
+        let to =
+            (self.owners[node].load(Ordering::SeqCst) + 1 + (random >> 40) as u8 % (MASTERS - 1))
+                % MASTERS;
         // First, so that no answer of it can be early.
         self.ever[node].fetch_or(1 << to, Ordering::SeqCst);
         self.owners[node].store(to, Ordering::SeqCst);
     }
 
     fn entries(&self) -> impl Iterator<Item = (String, String)> {
-        self.owners.iter().enumerate().map(|(node, owner)| (name(node), master(owner.load(Ordering::SeqCst))))
+        self.owners
+            .iter()
+            .enumerate()
+            .map(|(node, owner)| (name(node), master(owner.load(Ordering::SeqCst))))
     }
 }
 
@@ -147,12 +173,15 @@ impl Questions<'_> {
 impl Requests for Questions<'_> {
     fn write(&self, number: u64, request: &mut Vec<u8>) {
         let node = name(self.node(number));
-        request.extend_from_slice(format!("GET / HTTP/1.1\r\nHost: gateway\r\nX-Node-Name: {node}\r\n\r\n").as_bytes());
+        request.extend_from_slice(
+            format!("GET / HTTP/1.1\r\nHost: gateway\r\nX-Node-Name: {node}\r\n\r\n").as_bytes(),
+        );
     }
 
     fn right(&self, number: u64, status: u16, body: &[u8]) -> bool {
         let ever = self.truth.ever[self.node(number)].load(Ordering::SeqCst);
-        status == 200 && (0..MASTERS).any(|owner| ever & 1 << owner != 0 && master(owner).as_bytes() == body)
+        status == 200
+            && (0..MASTERS).any(|owner| ever & 1 << owner != 0 && master(owner).as_bytes() == body)
     }
 }
 
@@ -180,8 +209,13 @@ struct Masters {
 
 impl Masters {
     fn start(binary: &Path) -> anyhow::Result<Self> {
-        let listeners = (0..MASTERS).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
-        let ports = listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<std::io::Result<Vec<_>>>()?;
+        let listeners = (0..MASTERS)
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .collect::<Result<Vec<_>, _>>()?;
+        let ports = listeners
+            .iter()
+            .map(|listener| Ok(listener.local_addr()?.port()))
+            .collect::<std::io::Result<Vec<_>>>()?;
         drop(listeners);
         let sections = |_: &str| {
             let mut text = String::new();
@@ -189,7 +223,8 @@ impl Masters {
                 let name = master(number);
                 let _ = writeln!(
                     text,
-                    "frontend {name}\n  bind 127.0.0.1:{port}\n  http-request return status 200 content-type text/plain string {name}"
+                    "frontend {name}\n  bind 127.0.0.1:{port}\n  http-request return status 200 \
+                        content-type text/plain string {name}"
                 );
             }
             text
@@ -210,16 +245,22 @@ impl Gateway {
         let folder = tempfile::tempdir()?;
         let root = folder.path().display().to_string();
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let map: String = truth.entries().map(|(node, master)| format!("{node} {master}\n")).collect();
+        let map: String =
+            truth.entries().map(|(node, master)| format!("{node} {master}\n")).collect();
         fs::write(folder.path().join("n.map"), map)?;
         let mut config = format!(
-            "global\n  nbthread 2\n  hard-stop-after 20s\n  stats socket {root}/admin.sock level admin\ndefaults\n  mode http\n  \
-             timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend gateway\n  bind {address}\n  \
+            "global\n  nbthread 2\n  hard-stop-after 20s\n  stats socket {root}/admin.sock level \
+                admin\ndefaults\n  mode http\n  \
+             timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend gateway\n  \
+             bind {address}\n  \
              use_backend %[req.hdr(X-Node-Name),lower,map_str({root}/n.map,none)]\nbackend none\n"
         );
         for (number, port) in (0..MASTERS).zip(&masters.ports) {
             let name = master(number);
-            let _ = writeln!(config, "backend {name}\n  balance roundrobin\n  server {name} 127.0.0.1:{port}");
+            let _ = writeln!(
+                config,
+                "backend {name}\n  balance roundrobin\n  server {name} 127.0.0.1:{port}"
+            );
         }
         fs::write(folder.path().join("haproxy.cfg"), config)?;
         let log = fs::File::create(folder.path().join("haproxy.log"))?;
@@ -247,24 +288,29 @@ impl Gateway {
     }
 
     fn answers(&self) -> anyhow::Result<()> {
-        wait_for("the gateway's answer", || self.call("show info").ok()?.contains("Version").then_some(()))
+        wait_for("the gateway's answer", || {
+            self.call("show info").ok()?.contains("Version").then_some(())
+        })
     }
 
     fn version(&self) -> anyhow::Result<String> {
         let info = self.call("show info")?;
-        let version = info.lines().find_map(|line| line.strip_prefix("Version: ")).unwrap_or_default();
+        let version =
+            info.lines().find_map(|line| line.strip_prefix("Version: ")).unwrap_or_default();
         Ok(format!("HAProxy {version}"))
     }
 
     fn reload(&self) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-USR2", &self.process.id().to_string()]).status()?;
+        let status =
+            Command::new("kill").args(["-USR2", &self.process.id().to_string()]).status()?;
         anyhow::ensure!(status.success(), "the gateway's master process is gone");
         Ok(())
     }
 
     fn workers(&self) -> Vec<String> {
         let master = self.process.id();
-        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))
+            .unwrap_or_default();
         children.split_whitespace().map(str::to_owned).collect()
     }
 
@@ -309,7 +355,8 @@ fn answer(stream: TcpStream, truth: &Truth) -> std::io::Result<()> {
 fn start_daemon(gateway: &Gateway, masters: &Masters, registry: &str) -> anyhow::Result<Daemon> {
     let root = gateway.folder.path().display().to_string();
     let mut settings = format!(
-        "[schedule]\npoll = \"1s\"\n[api]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"{root}/store.db\"\n[map]\npath = \"{root}/n.map\"\n\
+        "[schedule]\npoll = \"1s\"\n[api]\nlisten = \"127.0.0.1:0\"\n[store]\npath \
+            = \"{root}/store.db\"\n[map]\npath = \"{root}/n.map\"\n\
          [guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n\
          [[source]]\nname = \"registry\"\ntype = \"http_json\"\nurl = \"{registry}\"\n\
          [[instance]]\nname = \"edge\"\nruntime = \"unix@{root}/admin.sock\"\n"
@@ -318,7 +365,8 @@ fn start_daemon(gateway: &Gateway, masters: &Masters, registry: &str) -> anyhow:
         let name = master(number);
         let _ = writeln!(
             settings,
-            "[[backend]]\nname = \"{name}\"\nservers = [{{ name = \"{name}\", address = \"127.0.0.1:{port}\" }}]"
+            "[[backend]]\nname = \"{name}\"\nservers = [{{ name = \"{name}\", address \
+                = \"127.0.0.1:{port}\" }}]"
         );
     }
     fs::write(gateway.file("mapsmith.toml"), settings)?;
@@ -326,7 +374,9 @@ fn start_daemon(gateway: &Gateway, masters: &Masters, registry: &str) -> anyhow:
 }
 
 fn in_step(url: &str) -> anyhow::Result<()> {
-    wait_for("being in step", || (status(url).ok()?["instances"][0]["state"] == "in_step").then_some(()))
+    wait_for("being in step", || {
+        (status(url).ok()?["instances"][0]["state"] == "in_step").then_some(())
+    })
 }
 
 #[derive(Clone, Copy, Default)]
@@ -364,7 +414,8 @@ fn figures(gateway: &Gateway, daemon: &Daemon, url: &str) -> anyhow::Result<Figu
 fn print_minute(minute: u64, outcome: &Outcome, figures: &Figures, moved: u64) {
     let ms = |part: f64| outcome.quantile(part).as_secs_f64() * 1000.0;
     println!(
-        "{minute:>6} {:>9} {:>7} {:>6} {:>7.2} {:>7.2} {:>7.2} | {:>9.1} {:>7} | {:>7} {:>8.1} {:>9} {moved:>13}",
+        "{minute:>6} {:>9} {:>7} {:>6} {:>7.2} {:>7.2} {:>7.2} | {:>9.1} {:>7} | {:>7} {:>8.1} \
+            {:>9} {moved:>13}",
         outcome.answered(),
         outcome.failed,
         outcome.wrong,
@@ -386,9 +437,14 @@ fn differences(gateway: &Gateway, url: &str, truth: &Truth) -> anyhow::Result<us
     loop {
         in_step(url)?;
         let listing = gateway.call(&format!("show map {}", gateway.file("n.map").display()))?;
-        let rows = listing.lines().filter_map(|line| line.split(' ').skip(1).collect::<Vec<_>>().try_into().ok());
+        let rows = listing
+            .lines()
+            .filter_map(|line| line.split(' ').skip(1).collect::<Vec<_>>().try_into().ok());
         let held: Vec<[&str; 2]> = rows.collect();
-        let right = held.iter().filter(|[node, master]| wanted.get(*node).is_some_and(|wanted| wanted == master)).count();
+        let right = held
+            .iter()
+            .filter(|[node, master]| wanted.get(*node).is_some_and(|wanted| wanted == master))
+            .count();
         let differences = held.len().abs_diff(right) + wanted.len().abs_diff(right);
         if differences == 0 || start.elapsed() > Duration::from_secs(20) {
             return Ok(differences);

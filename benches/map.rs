@@ -1,9 +1,15 @@
 //! What keeping a map costs, against a real HAProxy: `scripts/bench map [ENTRIES...]`.
 //!
-//! Every figure stands beside something measured in the same run: the same payloads sent by the simplest client that could
-//! work (the floor), a script that calls `socat` once an entry, a plain read of the same listing. No figure here is a test.
+//! Every figure stands beside something measured in the same run: the same payloads sent by the
+//! simplest client that could work (the floor), a script that calls `socat` once an entry, a plain
+//! read of the same listing. No figure here is a test.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark ends where something fails"
+)]
 
 mod common;
 
@@ -30,10 +36,14 @@ const SCRIPT_SAMPLE: usize = 200;
 
 fn main() -> anyhow::Result<()> {
     // `cargo bench` passes flags of its own harness.
-    let sizes: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let sizes: Vec<usize> =
+        std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if sizes.is_empty() { vec![1_000, 100_000, 1_000_000] } else { sizes };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    println!("median of {ROUNDS} rounds; milliseconds; floor: the same payloads over one blocking connection each, no checks");
+    println!(
+        "median of {ROUNDS} rounds; milliseconds; floor: the same payloads over one blocking \
+            connection each, no checks"
+    );
     for binary in haproxies() {
         for entries in &sizes {
             let gateway = gateway(&binary, *entries)?;
@@ -79,7 +89,8 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
     println!("\nHAProxy {}, {entries} entries", gateway.version);
     let client = client(gateway);
     let maps = [nodes(entries, 1), nodes(entries, 2)];
-    let (mut floor, mut ours, mut rested, mut parts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut floor, mut ours, mut rested, mut parts) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         // Turn about, so that both meet the same machine.
         floor.push(blast(gateway, &maps[0])?);
@@ -94,11 +105,20 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
     }
     let (floor, ours) = (median(floor), median(ours));
     let script = script(gateway, entries)?;
-    let parts: Vec<_> = parts.iter().map(|step| format!("{} {:.1}", step.step, step.milliseconds)).collect();
-    println!("  full swap, verified      {ours:>10.1}   {:.2} x floor   ({})", ours / floor, parts.join(", "));
+    let parts: Vec<_> =
+        parts.iter().map(|step| format!("{} {:.1}", step.step, step.milliseconds)).collect();
+    println!(
+        "  full swap, verified      {ours:>10.1}   {:.2} x floor   ({})",
+        ours / floor,
+        parts.join(", ")
+    );
     println!("    of which it rested     {:>10.1}", median(rested));
     println!("  floor                    {floor:>10.1}");
-    println!("  one socat an entry       {script:>10.0}   {:.0} x ours   ({SCRIPT_SAMPLE} entries, scaled)", script / ours);
+    println!(
+        "  one socat an entry       {script:>10.0}   {:.0} x ours   ({SCRIPT_SAMPLE} entries, \
+            scaled)",
+        script / ours
+    );
 
     let (mut plain, mut read) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -111,7 +131,10 @@ async fn measure_map(gateway: &Gateway, entries: usize) -> anyhow::Result<()> {
         anyhow::ensure!(deviation.is_none(), "memory is not what was sent");
     }
     let (plain, read) = (median(plain), median(read));
-    println!("  read-back, compared      {read:>10.1}   {:.2} x a plain read ({plain:.1})", read / plain);
+    println!(
+        "  read-back, compared      {read:>10.1}   {:.2} x a plain read ({plain:.1})",
+        read / plain
+    );
 
     for changes in [1, 100, 10_000] {
         if changes <= entries / 2 {
@@ -129,7 +152,8 @@ fn blast(gateway: &Gateway, map: &EntryMap) -> anyhow::Result<Duration> {
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let version = answer.trim().rsplit(' ').next().unwrap_or_default();
     let header = format!("add map @{version} {} <<", map_of(gateway));
-    let (mut payloads, mut commands, mut payload) = (Payloads::new(&header, map.iter(), PAYLOAD), Vec::new(), Vec::new());
+    let (mut payloads, mut commands, mut payload) =
+        (Payloads::new(&header, map.iter(), PAYLOAD), Vec::new(), Vec::new());
     while payloads.next_into(&mut payload) {
         commands.push(payload.clone());
     }
@@ -141,7 +165,8 @@ fn blast(gateway: &Gateway, map: &EntryMap) -> anyhow::Result<Duration> {
     Ok(prepared + start.elapsed())
 }
 
-/// As a shell script does it: one `socat` an entry. Milliseconds for the whole map, scaled from a sample.
+/// As a shell script does it: one `socat` an entry. Milliseconds for the whole map, scaled from a
+/// sample.
 fn script(gateway: &Gateway, entries: usize) -> anyhow::Result<f64> {
     let answer = gateway.call(format!("prepare map {}\n", map_of(gateway)).as_bytes())?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -150,7 +175,10 @@ fn script(gateway: &Gateway, entries: usize) -> anyhow::Result<f64> {
     let start = Instant::now();
     let status = Command::new("sh")
         .arg("-c")
-        .arg("i=0; while [ $i -lt $1 ]; do echo \"add map @$2 $3 s$i m\" | socat stdio unix-connect:$4 >/dev/null || exit 1; i=$((i+1)); done")
+        .arg(
+            "i=0; while [ $i -lt $1 ]; do echo \"add map @$2 $3 s$i m\" | socat stdio \
+            unix-connect:$4 >/dev/null || exit 1; i=$((i+1)); done",
+        )
         .args(["sh", &sample.to_string(), version, &map_of(gateway)])
         .arg(gateway.socket())
         .status()?;
@@ -158,20 +186,28 @@ fn script(gateway: &Gateway, entries: usize) -> anyhow::Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1000.0 * entries as f64 / sample as f64)
 }
 
-async fn measure_delta(gateway: &Gateway, client: &MapClient, held: &EntryMap, changes: usize) -> anyhow::Result<()> {
+async fn measure_delta(
+    gateway: &Gateway,
+    client: &MapClient,
+    held: &EntryMap,
+    changes: usize,
+) -> anyhow::Result<()> {
     let other = changed(held, changes);
     let version: HaproxyVersion = gateway.version.parse().map_err(anyhow::Error::msg)?;
     let (mut took, mut processor, mut strategy) = (Vec::new(), Vec::new(), "");
     for _ in 0..ROUNDS {
         for (from, to) in [(held, &other), (&other, held)] {
-            // The script's sample left a version behind; what a delta meets in production is a clean map.
-            let memory = Memory { entries: held.len(), staged_entries: 0, cost: CostModel::new(version) };
+            // The script's sample left a version behind; what a delta meets in production is a
+            // clean map.
+            let memory =
+                Memory { entries: held.len(), staged_entries: 0, cost: CostModel::new(version) };
             let (start, before) = (Instant::now(), gateway.processor());
             let mut timings = Timings::default();
             match plan_map(to, &Deviation::between(from, to), &memory) {
                 MapPlan::Edit { edits, .. } => {
                     strategy = "edits";
-                    apply::edit(client, &edits, memory.cost.edits_a_line(held.len()), &mut timings).await?;
+                    apply::edit(client, &edits, memory.cost.edits_a_line(held.len()), &mut timings)
+                        .await?;
                 }
                 MapPlan::Swap { .. } => {
                     strategy = "swap";
@@ -184,7 +220,8 @@ async fn measure_delta(gateway: &Gateway, client: &MapClient, held: &EntryMap, c
         }
     }
     println!(
-        "  {changes:>6} changes, verified  {:>10.2}   {:.2} of HAProxy's processor time, by {strategy}",
+        "  {changes:>6} changes, verified  {:>10.2}   {:.2} of HAProxy's processor time, by \
+            {strategy}",
         median(took),
         median(processor)
     );
@@ -193,7 +230,10 @@ async fn measure_delta(gateway: &Gateway, client: &MapClient, held: &EntryMap, c
 
 /// The daemon itself: its memory after a few polls and swaps, and what an unchanged poll costs.
 fn measure_daemon(entries: usize) -> anyhow::Result<()> {
-    let binary = haproxies().into_iter().next_back().ok_or_else(|| anyhow::anyhow!("no HAProxy: run scripts/setup"))?;
+    let binary = haproxies()
+        .into_iter()
+        .next_back()
+        .ok_or_else(|| anyhow::anyhow!("no HAProxy: run scripts/setup"))?;
     let gateway = gateway(&binary, 0)?;
     let registry = Registry::start(&[nodes(entries, 0), nodes(entries, 1)])?;
     let root = gateway.folder.path();
@@ -201,8 +241,11 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
     fs::write(
         &settings,
         format!(
-            "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n[[source]]\nname = \"puppetdb\"\n\
-             type = \"puppetdb\"\nurl = \"{}\"\nfull_poll = \"1ms\"\n[[instance]]\nname = \"edge\"\nruntime = \"unix@{}\"\n",
+            "[schedule]\npoll = \"1h\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath \
+                = \"{}\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold \
+                = \"0s\"\n[[source]]\nname = \"puppetdb\"\n\
+             type = \"puppetdb\"\nurl = \"{}\"\nfull_poll = \"1ms\"\n[[instance]]\nname \
+             = \"edge\"\nruntime = \"unix@{}\"\n",
             map_of(&gateway),
             registry.url,
             gateway.socket().display()
@@ -210,7 +253,8 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
     )?;
     let mut daemon = Daemon::start(root)?;
     let url = daemon.api(&root.join("log"))?;
-    // Two whole maps, turn about, so that the old and the new one are there at once, as in production.
+    // Two whole maps, turn about, so that the old and the new one are there at once, as in
+    // production.
     let reload = |what: &str| -> anyhow::Result<()> {
         let status = Command::new(env!("CARGO_BIN_EXE_mapsmith"))
             .args(["reload", "--wait", "60s", "--url", &url])
@@ -231,8 +275,18 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
         reload("an unchanged poll")?;
     }
     let unchanged = (processor(daemon.0.id()) - before).as_secs_f64() * 1000.0 / ROUNDS as f64;
-    println!("\nmapsmith run, {entries} entries from a registry that answers {} bytes", registry.bytes());
-    println!("  peak memory after 5 whole new maps  {:>6.0} MB   ({:.0} MB now)", peak as f64 / 1024.0, now as f64 / 1024.0);
-    println!("  an unchanged full poll              {unchanged:>6.0} ms of processor time, transfer and parsing included");
+    println!(
+        "\nmapsmith run, {entries} entries from a registry that answers {} bytes",
+        registry.bytes()
+    );
+    println!(
+        "  peak memory after 5 whole new maps  {:>6.0} MB   ({:.0} MB now)",
+        peak as f64 / 1024.0,
+        now as f64 / 1024.0
+    );
+    println!(
+        "  an unchanged full poll              {unchanged:>6.0} ms of processor time, transfer \
+            and parsing included"
+    );
     Ok(())
 }

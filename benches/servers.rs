@@ -1,9 +1,15 @@
 //! What keeping server lists costs, against a real HAProxy: `scripts/bench servers [BACKENDS]`.
 //!
-//! Backends without servers get four each; then a second pass must send nothing. The floor is the same commands, made
-//! beforehand and sent by the simplest client that could work, without a look before or after.
+//! Backends without servers get four each; then a second pass must send nothing. The floor is the
+//! same commands, made beforehand and sent by the simplest client that could work, without a look
+//! before or after.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark ends where something fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark ends where something fails"
+)]
 
 mod common;
 
@@ -19,25 +25,30 @@ const SERVERS: usize = 4;
 const LINE: usize = 15 * 1024;
 
 fn main() -> anyhow::Result<()> {
-    let backends = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(BACKENDS);
+    let backends =
+        std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(BACKENDS);
     println!("{backends} backends x {SERVERS} servers, from none to all ready; milliseconds");
     println!(
-        "floor: the same commands over blocking connections, no look before or after; Mapsmith without `damping.debounce` (1000)"
+        "floor: the same commands over blocking connections, no look before or after; Mapsmith \
+            without `damping.debounce` (1000)"
     );
     for binary in haproxies() {
         let sections = |root: &str| {
             let mut text = format!(
-                "frontend gateway\n  bind unix@{root}/http.sock\n  use_backend %[str(x),map_str({root}/n.map,none)]\nbackend none\n"
+                "frontend gateway\n  bind unix@{root}/http.sock\n  use_backend \
+                    %[str(x),map_str({root}/n.map,none)]\nbackend none\n"
             );
             for backend in 0..backends {
                 let _ = writeln!(text, "backend b{backend}\n  balance roundrobin");
             }
             text
         };
-        let gateway = Gateway::start(&binary, 2, |root| fs::write(root.join("n.map"), "x none\n"), sections)?;
+        let gateway =
+            Gateway::start(&binary, 2, |root| fs::write(root.join("n.map"), "x none\n"), sections)?;
         let floor = floor(&gateway, backends)?;
         drop(gateway);
-        let gateway = Gateway::start(&binary, 2, |root| fs::write(root.join("n.map"), "x none\n"), sections)?;
+        let gateway =
+            Gateway::start(&binary, 2, |root| fs::write(root.join("n.map"), "x none\n"), sections)?;
         measure(&gateway, backends, floor)?;
     }
     Ok(())
@@ -52,7 +63,10 @@ fn floor(gateway: &Gateway, backends: usize) -> anyhow::Result<Duration> {
     for backend in 0..backends {
         for server in 0..SERVERS {
             let at = format!("b{backend}/s{server}");
-            let command = format!("add server {at} {} weight 10;enable server {at}", address(backend, server));
+            let command = format!(
+                "add server {at} {} weight 10;enable server {at}",
+                address(backend, server)
+            );
             match lines.last_mut() {
                 Some(line) if line.len() + command.len() + 2 < LINE => {
                     if !line.is_empty() {
@@ -78,16 +92,27 @@ fn floor(gateway: &Gateway, backends: usize) -> anyhow::Result<Duration> {
 fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Result<()> {
     let root = gateway.folder.path();
     let mut settings = format!(
-        "[schedule]\npoll = \"1h\"\nservers = \"1s\"\n[damping]\ndebounce = \"0s\"\n[api]\nlisten = \"127.0.0.1:0\"\n[map]\npath = \"{0}/n.map\"\n[[source]]\nname = \"nodes\"\n\
-         type = \"file\"\npath = \"{0}/nodes.json\"\n[[instance]]\nname = \"edge\"\nruntime = \"unix@{0}/admin.sock\"\n",
+        "[schedule]\npoll = \"1h\"\nservers = \"1s\"\n[damping]\ndebounce = \"0s\"\n[api]\nlisten \
+            = \"127.0.0.1:0\"\n[map]\npath = \"{0}/n.map\"\n[[source]]\nname = \"nodes\"\n\
+         type = \"file\"\npath = \"{0}/nodes.json\"\n[[instance]]\nname = \"edge\"\nruntime \
+         = \"unix@{0}/admin.sock\"\n",
         root.display()
     );
     fs::write(root.join("nodes.json"), "{\"x\": \"none\"}")?;
     for backend in 0..backends {
         let servers: Vec<_> = (0..SERVERS)
-            .map(|server| format!("{{ name = \"s{server}\", address = \"{}\", weight = 10 }}", address(backend, server)))
+            .map(|server| {
+                format!(
+                    "{{ name = \"s{server}\", address = \"{}\", weight = 10 }}",
+                    address(backend, server)
+                )
+            })
             .collect();
-        let _ = writeln!(settings, "[[backend]]\nname = \"b{backend}\"\nservers = [{}]", servers.join(", "));
+        let _ = writeln!(
+            settings,
+            "[[backend]]\nname = \"b{backend}\"\nservers = [{}]",
+            servers.join(", ")
+        );
     }
     fs::write(root.join("mapsmith.toml"), settings)?;
     let before = gateway.processor();
@@ -118,7 +143,10 @@ fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Resul
             looks += 1;
             last = servers["looked_at"].clone();
         }
-        anyhow::ensure!(servers["steps"].as_u64() == Some(sent), "a second pass sent steps: {servers:#}");
+        anyhow::ensure!(
+            servers["steps"].as_u64() == Some(sent),
+            "a second pass sent steps: {servers:#}"
+        );
         anyhow::ensure!(began.elapsed() < PATIENCE, "no further look");
     }
     let per_look = |used: Duration| used.as_secs_f64() * 1000.0 / 5.0;
@@ -135,10 +163,14 @@ fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Resul
         own.as_secs_f64() * 1000.0
     );
     println!(
-        "  a second pass                      0 steps; {:.1} of HAProxy's and {:.1} of Mapsmith's processor time a look",
+        "  a second pass                      0 steps; {:.1} of HAProxy's and {:.1} of Mapsmith's \
+            processor time a look",
         per_look(gateway.processor() - haproxy_idle),
         per_look(processor(daemon.0.id()) - own_idle)
     );
-    println!("  the daemon's peak memory           {:>8.1} MB", daemon.memory("VmHWM:")? as f64 / 1024.0);
+    println!(
+        "  the daemon's peak memory           {:>8.1} MB",
+        daemon.memory("VmHWM:")? as f64 / 1024.0
+    );
     Ok(())
 }

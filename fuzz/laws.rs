@@ -1,7 +1,9 @@
-//! What must hold of any bytes from outside: one function a fuzz target, each of which panics where a law is broken.
+//! What must hold of any bytes from outside: one function a fuzz target, each of which panics where
+//! a law is broken.
 //!
-//! `scripts/fuzz` feeds them what libFuzzer finds; `tests/it/fuzz.rs` includes this file and feeds them the committed seeds, so
-//! that a finding stays mended. Where a thing can be told in a second way, slow and plain, the two are compared.
+//! `scripts/fuzz` feeds them what libFuzzer finds; `tests/it/fuzz.rs` includes this file and feeds
+//! them the committed seeds, so that a finding stays mended. Where a thing can be told in a second
+//! way, slow and plain, the two are compared.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +21,9 @@ use mapsmith_core::map_file::{Header, MapFile};
 use mapsmith_core::names::{self, MAX_BYTES};
 use mapsmith_core::server::list::{Host, ListedServer, RawServer, Repeats, ServerListBuilder};
 use mapsmith_core::server::{Server, ServerAddress, ServerOptions};
-use mapsmith_core::{EntryMap, EntryMapBuilder, Illegal, ObservedServers, Rejections, ServerList, map_file};
+use mapsmith_core::{
+    EntryMap, EntryMapBuilder, Illegal, ObservedServers, Rejections, ServerList, map_file,
+};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -53,11 +57,19 @@ fn chunkings(text: &[u8]) -> [Vec<&[u8]>; 4] {
 }
 
 /// One outcome for all ways to cut `text` into pieces.
-fn whatever_the_pieces<T: PartialEq + std::fmt::Debug>(text: &[u8], read: impl Fn(&[&[u8]]) -> T) -> T {
+fn whatever_the_pieces<T: PartialEq + std::fmt::Debug>(
+    text: &[u8],
+    read: impl Fn(&[&[u8]]) -> T,
+) -> T {
     let [whole, others @ ..] = chunkings(text);
     let outcome = read(&whole);
     for pieces in others {
-        assert_eq!(read(&pieces), outcome, "in pieces of {:?} bytes", pieces.iter().map(|piece| piece.len()).collect::<Vec<_>>());
+        assert_eq!(
+            read(&pieces),
+            outcome,
+            "in pieces of {:?} bytes",
+            pieces.iter().map(|piece| piece.len()).collect::<Vec<_>>()
+        );
     }
     outcome
 }
@@ -71,7 +83,10 @@ pub fn map_replies(answer: &[u8]) {
         assert_eq!(replies, plain_replies(answer, commands), "the frames of {commands} commands");
         if replies.is_some() {
             for cut in cuts(answer) {
-                assert!(wire::replies(&answer[..cut], commands).is_err(), "cut at {cut} it is still whole");
+                assert!(
+                    wire::replies(&answer[..cut], commands).is_err(),
+                    "cut at {cut} it is still whole"
+                );
             }
         }
     }
@@ -80,10 +95,16 @@ pub fn map_replies(answer: &[u8]) {
         let _ = glance.process.version.parse::<HaproxyVersion>();
     }
     if let Ok(version) = map::prepared(answer) {
-        assert_eq!(map::prepared(format!("New version created: {version}\n").as_bytes()), Ok(version));
+        assert_eq!(
+            map::prepared(format!("New version created: {version}\n").as_bytes()),
+            Ok(version)
+        );
     }
     if let Ok(Some(value)) = map::looked_up(answer) {
-        let again = format!("type=str, case=sensitive, found=yes, idx=tree, key=\"k\", value=\"{value}\", type=\"str\"\n");
+        let again = format!(
+            "type=str, case=sensitive, found=yes, idx=tree, key=\"k\", value=\"{value}\", \
+                type=\"str\"\n"
+        );
         assert_eq!(map::looked_up(again.as_bytes()), Ok(Some(value)));
     }
     assert_eq!(map::silent(answer).is_ok(), answer.is_empty());
@@ -114,8 +135,11 @@ fn listing(answer: &[u8]) {
         listing.finish().map(|()| entries)
     };
     let Ok(entries) = whatever_the_pieces(answer, read) else { return };
-    // What `show map` prints of them reads the same; an entry with a line break in it is beyond that.
-    if !answer.starts_with(b"\n") && entries.iter().all(|(key, _)| !key.is_empty() && !key.contains(&b' ')) {
+    // What `show map` prints of them reads the same; an entry with a line break in it is beyond
+    // that.
+    if !answer.starts_with(b"\n")
+        && entries.iter().all(|(key, _)| !key.is_empty() && !key.contains(&b' '))
+    {
         let mut again = Vec::new();
         for (key, value) in &entries {
             again.extend_from_slice(b"0x55d0 ");
@@ -137,20 +161,29 @@ fn listing(answer: &[u8]) {
 /// Replies about servers: looked at, and judged as outcomes of commands.
 pub fn server_replies(answer: &[u8]) {
     if let Ok(names) = process::backends_and_servers(answer) {
-        assert!(answer.starts_with(b"# pxname,svname,") && names.iter().all(|name| !name.contains([',', '\n'])));
+        assert!(
+            answer.starts_with(b"# pxname,svname,")
+                && names.iter().all(|name| !name.contains([',', '\n']))
+        );
     }
     if let Ok(seen) = haproxy_runtime::server::reply::observed(answer) {
         let again = printed(&seen);
         assert_eq!(haproxy_runtime::server::reply::observed(again.as_bytes()), Ok(seen), "{again}");
         for cut in cuts(answer) {
-            assert!(haproxy_runtime::server::reply::observed(&answer[..cut]).is_err(), "cut at {cut} it is still whole");
+            assert!(
+                haproxy_runtime::server::reply::observed(&answer[..cut]).is_err(),
+                "cut at {cut} it is still whole"
+            );
         }
     }
     for commands in COMMANDS.iter() {
         if let Ok(outcomes) = command::outcomes(answer, commands) {
             assert_eq!(outcomes.len(), commands.len());
             for cut in cuts(answer) {
-                assert!(command::outcomes(&answer[..cut], commands).is_err(), "cut at {cut} {commands:?} are still whole");
+                assert!(
+                    command::outcomes(&answer[..cut], commands).is_err(),
+                    "cut at {cut} {commands:?} are still whole"
+                );
             }
         }
     }
@@ -159,15 +192,19 @@ pub fn server_replies(answer: &[u8]) {
 
 /// As HAProxy shows these servers, in the columns that are read.
 fn printed(seen: &ObservedServers) -> String {
-    let mut states =
-        "1\n# be_name srv_name srv_addr srv_port srv_fqdn srv_uweight srv_op_state srv_admin_state srv_check_state srv_check_result srv_agent_state\n"
-            .to_owned();
-    let mut statistics = "# pxname,svname,type,status,bck,scur,slim,stot,qcur,qlimit,algo,\n".to_owned();
+    let mut states = "1\n# be_name srv_name srv_addr srv_port srv_fqdn srv_uweight srv_op_state \
+            srv_admin_state srv_check_state srv_check_result srv_agent_state\n"
+        .to_owned();
+    let mut statistics =
+        "# pxname,svname,type,status,bck,scur,slim,stot,qcur,qlimit,algo,\n".to_owned();
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let limit = |limit: Option<u32>| limit.map(|limit| limit.to_string()).unwrap_or_default();
     for (backend, shown) in seen {
         let proxy = quoted(backend);
-        statistics += &format!("{proxy},BACKEND,1,,,,,,,,{},\n", quoted(shown.algorithm.as_deref().unwrap_or_default()));
+        statistics += &format!(
+            "{proxy},BACKEND,1,,,,,,,,{},\n",
+            quoted(shown.algorithm.as_deref().unwrap_or_default())
+        );
         for (name, server) in &shown.servers {
             states += &format!(
                 "{backend} {name} {} {} {} {} {} {} {} {} {}\n",
@@ -177,7 +214,8 @@ fn printed(seen: &ObservedServers) -> String {
                 server.weight,
                 if server.running { 2 } else { 0 },
                 server.admin.0,
-                if server.check_configured { 2 } else { 0 } + if server.check_enabled { 4 } else { 0 },
+                if server.check_configured { 2 } else { 0 }
+                    + if server.check_enabled { 4 } else { 0 },
                 if server.check_failed { 2 } else { 0 },
                 if server.agent_enabled { 4 } else { 0 },
             );
@@ -202,13 +240,25 @@ static COMMANDS: LazyLock<[Vec<ServerCommand>; 5]> = LazyLock::new(|| {
     let at = || ServerPath::new("b", "s").expect("legal names");
     let backend = |name| BackendName::new(name).expect("a legal name");
     let address = ServerAddress { ip: [127, 0, 0, 1].into(), port: 8140 };
-    let mut server = Server { name: "s".to_owned(), address, weight: Some(7), backup: true, options: Default::default() };
+    let mut server = Server {
+        name: "s".to_owned(),
+        address,
+        weight: Some(7),
+        backup: true,
+        options: Default::default(),
+    };
     server.options.check = true;
     [
         vec![ServerCommand::Add { at: at(), server: Box::new(server) }],
-        vec![ServerCommand::SetState { at: at(), state: ServerState::Maintenance }, ServerCommand::Delete { at: at() }],
+        vec![
+            ServerCommand::SetState { at: at(), state: ServerState::Maintenance },
+            ServerCommand::Delete { at: at() },
+        ],
         vec![ServerCommand::AddBackend { backend: backend("b"), defaults: backend("d") }],
-        vec![ServerCommand::SetAddress { at: at(), address }, ServerCommand::SetWeight { at: at(), weight: 256 }],
+        vec![
+            ServerCommand::SetAddress { at: at(), address },
+            ServerCommand::SetWeight { at: at(), weight: 256 },
+        ],
         vec![],
     ]
 });
@@ -241,7 +291,11 @@ pub fn table_replies(answer: &[u8]) {
     assert_eq!(read(&[&again]), Ok((size, rows.clone())));
     let table = TableName::new("puppet").expect("a legal name");
     let commands: Vec<_> = rows.iter().filter_map(|row| table.forget(&row.key)).collect();
-    let keys: Vec<_> = rows.iter().map(|row| &*row.key).filter(|key| !key.is_empty() && !key.contains(&b'\n')).collect();
+    let keys: Vec<_> = rows
+        .iter()
+        .map(|row| &*row.key)
+        .filter(|key| !key.is_empty() && !key.contains(&b'\n'))
+        .collect();
     assert_eq!(commands.len(), keys.len(), "only a key that no command can name is left alone");
     let told: Vec<_> = wire::Batches::new(commands.iter(), 1024, usize::MAX)
         .flat_map(|(line, count)| {
@@ -277,7 +331,10 @@ fn table_row(row: &Row) -> Vec<u8> {
     }
     let server = row.server.as_deref().unwrap_or("-");
     let exp = row.expires_in.as_millis();
-    line.extend_from_slice(format!(" use=0 exp={exp} server_id={} server_key={server}\n", row.server_id.unwrap_or(0)).as_bytes());
+    line.extend_from_slice(
+        format!(" use=0 exp={exp} server_id={} server_key={server}\n", row.server_id.unwrap_or(0))
+            .as_bytes(),
+    );
     line
 }
 
@@ -290,11 +347,15 @@ pub fn map_file(text: &[u8]) {
     if file.is_exact() {
         let loaded: BTreeMap<&[u8], &[u8]> = as_haproxy.iter().copied().collect();
         assert_eq!(loaded.len(), as_haproxy.len(), "HAProxy loads a key twice");
-        let read: BTreeMap<&[u8], &[u8]> = file.entries.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect();
+        let read: BTreeMap<&[u8], &[u8]> =
+            file.entries.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect();
         assert_eq!(read, loaded, "HAProxy loads something else");
     }
     for (key, value) in file.entries.iter() {
-        assert!(as_haproxy.contains(&(key.as_bytes(), value.as_bytes())), "HAProxy loads no {key} {value}");
+        assert!(
+            as_haproxy.contains(&(key.as_bytes(), value.as_bytes())),
+            "HAProxy loads no {key} {value}"
+        );
         harmless(key);
         harmless(value);
     }
@@ -303,7 +364,8 @@ pub fn map_file(text: &[u8]) {
     round_trip(&file);
     // As a source it is the same map or none at all.
     let source = SOURCES.iter().find(|source| source.name == "file").expect("one of these sources");
-    let answer = whatever_the_pieces(text, |pieces| source::read_map(source, false, pieces.iter().copied()));
+    let answer =
+        whatever_the_pieces(text, |pieces| source::read_map(source, false, pieces.iter().copied()));
     entries_are_harmless(&answer);
     if let Ok((entries, _)) = answer {
         let plain = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -313,7 +375,10 @@ pub fn map_file(text: &[u8]) {
 
 /// What the comments say goes to commands once a pin ends.
 fn harmless_said(file: &MapFile) {
-    assert!(file.header.is_some() || file.said.is_empty(), "comments of somebody else's file mean nothing");
+    assert!(
+        file.header.is_some() || file.said.is_empty(),
+        "comments of somebody else's file mean nothing"
+    );
     for (node, master) in &file.said {
         harmless(node);
         master.iter().for_each(|master| harmless(master));
@@ -324,18 +389,27 @@ fn round_trip(file: &MapFile) {
     let header = file.header.clone().unwrap_or(Header { revision: 7, writer: None });
     let said = file.said_by_sources();
     let differ = file.entries.iter().map(|(node, _)| node).chain(said.iter().map(|(node, _)| node));
-    let differ = differ.filter(|node| file.entries.get(node) != said.get(node)).map(|node| (node, said.get(node)));
+    let differ = differ
+        .filter(|node| file.entries.get(node) != said.get(node))
+        .map(|node| (node, said.get(node)));
     let mut text = Vec::new();
     map_file::print(&file.entries, &header, differ, &mut text).expect("a vector takes everything");
     let again = map_file::parse(&text);
-    assert!(again.is_exact() && again.revision() == Some(header.revision) && again.entries == file.entries);
+    assert!(
+        again.is_exact()
+            && again.revision() == Some(header.revision)
+            && again.entries == file.entries
+    );
     assert_eq!(again.said_by_sources(), said);
     assert_eq!(map_file_in_haproxy(&text).len(), file.entries.len());
 }
 
-/// HAProxy's `pat_ref_read_from_file_smp`: what it loads of a map file, in order. (It reads lines as C texts, which a zero byte ends.)
+/// HAProxy's `pat_ref_read_from_file_smp`: what it loads of a map file, in order. (It reads lines
+/// as C texts, which a zero byte ends.)
 fn map_file_in_haproxy(text: &[u8]) -> Vec<(&[u8], &[u8])> {
-    let until = |text: &'_ [u8], ends: &[u8]| text.iter().position(|byte| ends.contains(byte)).unwrap_or(text.len());
+    let until = |text: &'_ [u8], ends: &[u8]| {
+        text.iter().position(|byte| ends.contains(byte)).unwrap_or(text.len())
+    };
     let mut entries = Vec::new();
     for line in text.split(|byte| *byte == b'\n') {
         let line = &line[..until(line, b"\0")];
@@ -352,7 +426,8 @@ fn map_file_in_haproxy(text: &[u8]) -> Vec<(&[u8], &[u8])> {
 }
 
 fn without_blanks_at_its_end(text: &[u8]) -> &[u8] {
-    let end = text.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
+    let end =
+        text.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
     &text[..end]
 }
 
@@ -374,9 +449,14 @@ pub fn settings(text: &[u8]) {
         Err(SettingsError::Invalid { problems, .. }) => {
             assert!(!problems.is_empty());
             for Problem { place, text: problem } in problems {
-                assert!(!matches!(place, Some(Place::Line(line)) if line == 0 || line > text.lines().count() + 1), "{place:?}");
+                assert!(
+                    !matches!(place, Some(Place::Line(line)) if line == 0 || line > text.lines().count() + 1),
+                    "{place:?}"
+                );
                 assert!(!problem.contains(|character: char| character.is_control()), "{problem:?}");
-                if problem.contains("there is no such key") || problem == "a table of keys must stand here" {
+                if problem.contains("there is no such key")
+                    || problem == "a table of keys must stand here"
+                {
                     continue;
                 }
                 let key = problem.split([':', ' ', '[']).next().unwrap_or_default();
@@ -393,14 +473,18 @@ pub fn settings(text: &[u8]) {
                     "instance",
                     "backend",
                 ];
-                assert!(known.contains(&key.split('.').next().unwrap_or_default()), "the key is not named: {problem}");
+                assert!(
+                    known.contains(&key.split('.').next().unwrap_or_default()),
+                    "the key is not named: {problem}"
+                );
             }
         }
         Ok(settings) => taken(&settings),
     }
 }
 
-/// Settings that were taken: what of them stands in a command can't be more than its word, and nothing is out of its bounds.
+/// Settings that were taken: what of them stands in a command can't be more than its word, and
+/// nothing is out of its bounds.
 fn taken(settings: &Settings) {
     let map = settings.map.path.to_str().expect("a map's path is UTF-8");
     assert_eq!(words(&MapName::new(map).set("k", "v")), ["set", "map", map, "k", "v"]);
@@ -415,7 +499,9 @@ fn taken(settings: &Settings) {
     assert!(!settings.sources.is_empty() && !settings.instances.is_empty());
     for instance in &settings.instances {
         assert_eq!(instance.runtime.to_string().parse(), Ok(instance.runtime.clone()));
-        assert!((1024..=1024 * 1024).contains(&instance.max_payload) && !instance.timeout.is_zero());
+        assert!(
+            (1024..=1024 * 1024).contains(&instance.max_payload) && !instance.timeout.is_zero()
+        );
         harmless(&instance.name);
     }
     for source in settings.sources.iter().chain(&settings.list_sources) {
@@ -459,7 +545,9 @@ static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
         type = "file"
         path = "nodes.map"
     "#;
-    Settings::of_text(Path::new("/mapsmith.toml"), text, []).expect("these settings are right").sources
+    Settings::of_text(Path::new("/mapsmith.toml"), text, [])
+        .expect("these settings are right")
+        .sources
 });
 
 /// A JSON answer: PuppetDB's rows, a list of objects, an object, a list of servers.
@@ -468,23 +556,33 @@ pub fn answers(text: &[u8]) {
     let plain = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let value = serde_json::from_slice::<Value>(plain);
     // A control character within a text costs a row at most.
-    let harmless: Vec<_> = plain.iter().map(|byte| if *byte < 0x20 { b' ' } else { *byte }).collect();
+    let harmless: Vec<_> =
+        plain.iter().map(|byte| if *byte < 0x20 { b' ' } else { *byte }).collect();
     for source in SOURCES.iter().filter(|source| source.name != "file") {
         let fields = match source.name.as_str() {
             "puppetdb" => Some(("certname", "producer")),
             "list" => Some(("node", "master")),
             _ => None,
         };
-        let answer = whatever_the_pieces(text, |pieces| source::read_map(source, true, pieces.iter().copied()));
+        let answer = whatever_the_pieces(text, |pieces| {
+            source::read_map(source, true, pieces.iter().copied())
+        });
         entries_are_harmless(&answer);
         if answer.is_ok() {
-            assert!(serde_json::from_slice::<IgnoredAny>(&harmless).is_ok(), "what is no JSON text was taken");
+            assert!(
+                serde_json::from_slice::<IgnoredAny>(&harmless).is_ok(),
+                "what is no JSON text was taken"
+            );
         }
         let Ok(value) = &value else { continue };
         match (&answer, plain_rows(plain, value, fields)) {
             (Ok((entries, rejections)), Some(rows)) => compare(entries, rejections, &rows, source),
             (Ok(_), None) => panic!("an answer of another shape was taken: {value}"),
-            (Err(Fault::NoField { .. } | Fault::NothingLegal { .. } | Fault::ErrorObject(_)), Some(_)) | (Err(_), None) => {}
+            (
+                Err(Fault::NoField { .. } | Fault::NothingLegal { .. } | Fault::ErrorObject(_)),
+                Some(_),
+            )
+            | (Err(_), None) => {}
             (Err(fault), Some(_)) => panic!("a whole answer was refused: {fault}"),
         }
     }
@@ -493,7 +591,10 @@ pub fn answers(text: &[u8]) {
         assert!(value.as_ref().map_or_else(|error| !error.is_eof(), Value::is_array));
         assert!(servers.is_sorted_by(|one, next| one.name < next.name), "each name once, in order");
         assert!(left_out.len() as u64 <= rejections.total());
-        assert!(disputed.iter().all(|name| servers.iter().any(|server| server.name == *name)), "what is disputed is there");
+        assert!(
+            disputed.iter().all(|name| servers.iter().any(|server| server.name == *name)),
+            "what is disputed is there"
+        );
         servers.iter().for_each(|server| added("b", server, &Default::default()));
     }
 }
@@ -537,7 +638,8 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-/// Every legal row whose node stands in the answer once is an entry, and no entry comes from nowhere.
+/// Every legal row whose node stands in the answer once is an entry, and no entry comes from
+/// nowhere.
 fn compare(entries: &EntryMap, rejections: &Rejections, rows: &Plain, source: &Source) {
     let mut legal: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (node, master) in rows {
@@ -549,7 +651,10 @@ fn compare(entries: &EntryMap, rejections: &Rejections, rows: &Plain, source: &S
             }
         }
     }
-    assert!(entries.iter().map(|(key, _)| key).eq(legal.keys().map(String::as_str)), "other nodes: {entries:?}, {legal:?}");
+    assert!(
+        entries.iter().map(|(key, _)| key).eq(legal.keys().map(String::as_str)),
+        "other nodes: {entries:?}, {legal:?}"
+    );
     for (node, master) in entries.iter() {
         assert!(legal[node].contains(&master), "{node} is at {master}");
     }
@@ -587,11 +692,19 @@ pub fn names(text: &[u8]) {
         round_trip(&MapFile { entries: builder.finish(), ..MapFile::default() });
     }
     // A node that clients name so in their header, and the table that shows it.
-    let row = Row { key: key.as_bytes().to_vec(), expires_in: Duration::from_millis(1), server_id: Some(1), server: None };
+    let row = Row {
+        key: key.as_bytes().to_vec(),
+        expires_in: Duration::from_millis(1),
+        server_id: Some(1),
+        server: None,
+    };
     let head = TableSize { name: "puppet".to_owned(), kind: "string".to_owned(), size: 1, used: 1 };
     table_replies(&[table_head(&head).as_bytes(), &table_row(&row), b"\n"].concat());
     if let Ok(path) = ServerPath::new(key, value) {
-        assert_eq!(words(&ServerCommand::Delete { at: path }.to_string()), ["del", "server", &format!("{key}/{value}")]);
+        assert_eq!(
+            words(&ServerCommand::Delete { at: path }.to_string()),
+            ["del", "server", &format!("{key}/{value}")]
+        );
     }
     if let Ok(table) = TableName::new(key) {
         assert_eq!(words(&table.show()), ["show", "table", key]);
@@ -600,20 +713,33 @@ pub fn names(text: &[u8]) {
     let mut options = value.split(',').map(str::to_owned);
     let address = options.next().unwrap_or_default();
     let mut list = ServerListBuilder::default();
-    list.push("row", RawServer { name: Some(key.to_owned()), address, options: Some(options.collect()), ..RawServer::default() });
+    list.push(
+        "row",
+        RawServer {
+            name: Some(key.to_owned()),
+            address,
+            options: Some(options.collect()),
+            ..RawServer::default()
+        },
+    );
     for server in &list.finish(Repeats::First).0.servers {
         added("b", server, &Default::default());
     }
 }
 
-/// What may stand in a map: one word, printable, of a length that a stick table and a DNS name can have.
+/// What may stand in a map: one word, printable, of a length that a stick table and a DNS name can
+/// have.
 fn harmless(word: &str) {
     assert!(!word.is_empty() && word.len() <= MAX_BYTES, "{word:?}");
-    assert!(!word.contains(|character: char| character.is_whitespace() || character.is_control()), "{word:?}");
+    assert!(
+        !word.contains(|character: char| character.is_whitespace() || character.is_control()),
+        "{word:?}"
+    );
     assert!(!word.starts_with('#') && !word.starts_with("<<") && !word.ends_with("<<"), "{word:?}");
 }
 
-/// Every command that names an entry is one command with exactly these words, alone, in a line of many, and as a payload.
+/// Every command that names an entry is one command with exactly these words, alone, in a line of
+/// many, and as a payload.
 fn commands(key: &str, value: &str) {
     for path in ["/etc/haproxy/maps/node-master.map", r"/m/a;b\c.map"] {
         let map = MapName::new(path);
@@ -630,7 +756,10 @@ fn commands(key: &str, value: &str) {
         let mut told = Vec::new();
         for (line, count) in wire::Batches::new(commands.iter().cloned(), 300, 3) {
             let read = haproxy_reads(&line);
-            assert!(read.len() == count && count <= 3 && (line.len() <= 300 || count == 1), "{line:?}");
+            assert!(
+                read.len() == count && count <= 3 && (line.len() <= 300 || count == 1),
+                "{line:?}"
+            );
             told.extend(read);
         }
         assert_eq!(told.len(), 4);
@@ -643,11 +772,21 @@ fn commands(key: &str, value: &str) {
         let mut payloads = wire::Payloads::new(&header, [(key, value); 3].into_iter(), 1024);
         while payloads.next_into(&mut payload) {
             assert!(payload.len() <= 1024);
-            let lines = payload.strip_prefix(format!("{header}\n").as_bytes()).and_then(|rest| rest.strip_suffix(b"\n\n"));
-            entries.extend(lines.expect("a header, lines and an empty line").split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+            let lines = payload
+                .strip_prefix(format!("{header}\n").as_bytes())
+                .and_then(|rest| rest.strip_suffix(b"\n\n"));
+            entries.extend(
+                lines
+                    .expect("a header, lines and an empty line")
+                    .split(|byte| *byte == b'\n')
+                    .map(<[u8]>::to_vec),
+            );
         }
         assert_eq!(entries, vec![format!("{key} {value}").into_bytes(); 3]);
-        let found = format!("type=str, case=sensitive, found=yes, idx=tree, key=\"{key}\", value=\"{value}\", type=\"str\"\n");
+        let found = format!(
+            "type=str, case=sensitive, found=yes, idx=tree, key=\"{key}\", value=\"{value}\", \
+                type=\"str\"\n"
+        );
         assert_eq!(map::looked_up(found.as_bytes()), Ok(Some(value)));
     }
 }
@@ -662,19 +801,39 @@ fn added(backend: &str, server: &ListedServer, defaults: &ServerOptions) {
     let options = server.options.clone().unwrap_or_else(|| defaults.clone());
     let agent = options.agent_check();
     let check = options.check;
-    let others: Vec<String> = options.other.iter().flat_map(|option| option.split(' ').map(str::to_owned)).collect();
+    let others: Vec<String> =
+        options.other.iter().flat_map(|option| option.split(' ').map(str::to_owned)).collect();
     let address = ServerAddress { ip, port: server.port };
     let at = ServerPath::new(backend, &server.name).expect("a listed server's name is legal");
     let path = at.to_string();
-    let server = Server { name: server.name.clone(), address, weight: server.weight, backup: server.backup, options };
+    let server = Server {
+        name: server.name.clone(),
+        address,
+        weight: server.weight,
+        backup: server.backup,
+        options,
+    };
     let line = ServerCommand::Add { at, server: Box::new(server) }.to_string();
     let read = haproxy_reads(format!("{line}\n").as_bytes());
     assert_eq!(read.len(), 2 + 3 * usize::from(check) + usize::from(agent), "{line:?}");
-    assert_eq!(read[0][..4], [b"add".as_slice(), b"server", path.as_bytes(), address.to_string().as_bytes()]);
-    assert!(read[0].ends_with(&others.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>()), "{line:?}");
+    assert_eq!(
+        read[0][..4],
+        [b"add".as_slice(), b"server", path.as_bytes(), address.to_string().as_bytes()]
+    );
+    assert!(
+        read[0].ends_with(&others.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>()),
+        "{line:?}"
+    );
     let (enabling, down) = read[1..].split_at(read.len() - 1 - 3 * usize::from(check));
-    assert!(enabling.iter().all(|words| words[0] == b"enable" && words.len() == 3 && words[2] == path.as_bytes()), "{line:?}");
-    let set = |what: &'static [u8], to: &'static [u8]| [b"set".as_slice(), b"server", path.as_bytes(), what, to];
+    assert!(
+        enabling
+            .iter()
+            .all(|words| words[0] == b"enable" && words.len() == 3 && words[2] == path.as_bytes()),
+        "{line:?}"
+    );
+    let set = |what: &'static [u8], to: &'static [u8]| {
+        [b"set".as_slice(), b"server", path.as_bytes(), what, to]
+    };
     let entering = [set(b"state", b"drain"), set(b"health", b"down"), set(b"state", b"ready")];
     assert!(down.iter().zip(&entering).all(|(words, entering)| words == entering), "{line:?}");
 }
@@ -683,15 +842,25 @@ fn added(backend: &str, server: &ListedServer, defaults: &ServerOptions) {
 
 /// The words of a line that must be one command.
 fn words(line: &str) -> Vec<String> {
-    let mut commands = haproxy_reads(format!("{}\n", line.strip_suffix('\n').unwrap_or(line)).as_bytes());
+    let mut commands =
+        haproxy_reads(format!("{}\n", line.strip_suffix('\n').unwrap_or(line)).as_bytes());
     assert_eq!(commands.len(), 1, "{line:?} is more than one command");
-    commands.remove(0).into_iter().map(|word| String::from_utf8(word).expect("a word of UTF-8")).collect()
+    commands
+        .remove(0)
+        .into_iter()
+        .map(|word| String::from_utf8(word).expect("a word of UTF-8"))
+        .collect()
 }
 
-/// A line as HAProxy's `cli_io_handler` and `cli_parse_request` read it: commands end at `;` and the line's end, words at blanks,
-/// and the character after a backslash counts as it is. A `<<` that begins a last word (2.6: ends a line) would wait for a payload.
+/// A line as HAProxy's `cli_io_handler` and `cli_parse_request` read it: commands end at `;` and
+/// the line's end, words at blanks, and the character after a backslash counts as it is. A `<<`
+/// that begins a last word (2.6: ends a line) would wait for a payload.
 fn haproxy_reads(line: &[u8]) -> Vec<Vec<Vec<u8>>> {
-    assert!(line.ends_with(b"\n") && !line[..line.len() - 1].contains(&b'\n'), "one line: {:?}", String::from_utf8_lossy(line));
+    assert!(
+        line.ends_with(b"\n") && !line[..line.len() - 1].contains(&b'\n'),
+        "one line: {:?}",
+        String::from_utf8_lossy(line)
+    );
     let mut commands = vec![vec![]];
     let mut word: Option<Vec<u8>> = None;
     let mut bytes = line[..line.len() - 1].iter();
@@ -700,7 +869,9 @@ fn haproxy_reads(line: &[u8]) -> Vec<Vec<Vec<u8>>> {
     while let Some(byte) = bytes.next() {
         match byte {
             b'\\' => {
-                let escaped = bytes.next().expect("a backslash before the line's end would take the end for a character");
+                let escaped = bytes
+                    .next()
+                    .expect("a backslash before the line's end would take the end for a character");
                 word.get_or_insert_default().push(*escaped);
                 raw.extend_from_slice(&[*byte, *escaped]);
                 continue;
@@ -721,7 +892,11 @@ fn haproxy_reads(line: &[u8]) -> Vec<Vec<Vec<u8>>> {
     raws.push(raw);
     for raw in raws {
         let last = raw.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-        assert!(!last.starts_with(b"<<") && !raw.ends_with(b"<<"), "{:?} waits for a payload", String::from_utf8_lossy(&raw));
+        assert!(
+            !last.starts_with(b"<<") && !raw.ends_with(b"<<"),
+            "{:?} waits for a payload",
+            String::from_utf8_lossy(&raw)
+        );
     }
     commands
 }

@@ -1,7 +1,8 @@
 //! Signs of life: whether each of the daemon's tasks still moves.
 //!
-//! A task that waits for something that never ends looks like one with nothing to do. So each task says that it is there whenever it
-//! begins something, and every second while it waits for work; one that is stuck in its work says nothing.
+//! A task that waits for something that never ends looks like one with nothing to do. So each task
+//! says that it is there whenever it begins something, and every second while it waits for work;
+//! one that is stuck in its work says nothing.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -47,7 +48,11 @@ impl Heartbeats {
     }
 
     /// Does a task's work, in which [`beat`], [`waiting`] and [`tick`] are its signs of life.
-    pub fn watch<W: Future>(&self, task: String, work: W) -> impl Future<Output = W::Output> + use<W> {
+    pub fn watch<W: Future>(
+        &self,
+        task: String,
+        work: W,
+    ) -> impl Future<Output = W::Output> + use<W> {
         OWN.scope(self.of(task), work)
     }
 
@@ -65,7 +70,9 @@ impl Heartbeat {
 
     /// How long ago that was, to the millisecond.
     fn age(&self) -> Duration {
-        self.start.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+        self.start
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
     }
 }
 
@@ -79,8 +86,9 @@ pub fn beat() {
     let _ = OWN.try_with(Heartbeat::beat);
 }
 
-/// Gives a sign of life, and resolves once it is time for the next one: for a loop that waits for several things. The sign is given
-/// at once, because a loop that is woken by something else more often never comes to the next one.
+/// Gives a sign of life, and resolves once it is time for the next one: for a loop that waits for
+/// several things. The sign is given at once, because a loop that is woken by something else more
+/// often never comes to the next one.
 pub fn tick() -> impl Future<Output = ()> {
     beat();
     sleep(EVERY)
@@ -109,7 +117,9 @@ mod tests {
     async fn a_task_that_is_stuck_in_its_work_ages_and_one_that_waits_for_work_does_not() {
         let heartbeats = Heartbeats::default();
         let stuck = heartbeats.of("stuck".to_owned());
-        let task = tokio::spawn(heartbeats.watch("waits".to_owned(), waiting(std::future::pending::<()>())));
+        let task = tokio::spawn(
+            heartbeats.watch("waits".to_owned(), waiting(std::future::pending::<()>())),
+        );
         let wakes = async {
             loop {
                 tokio::select! {
@@ -119,7 +129,9 @@ mod tests {
             }
         };
         let busy = tokio::spawn(heartbeats.watch("wakes for something else".to_owned(), wakes));
-        let age = |task: &str| heartbeats.ages().into_iter().find(|(name, _)| name == task).expect("it has one").1;
+        let age = |task: &str| {
+            heartbeats.ages().into_iter().find(|(name, _)| name == task).expect("it has one").1
+        };
         // The ages of both at one moment, until the one that waits has said again that it is there.
         let began = stuck.age();
         while age("stuck") < began + EVERY + EVERY / 2 || age("waits") >= EVERY {

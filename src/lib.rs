@@ -7,8 +7,9 @@
 //! file watch: "look again"                            status ──> API, CLI, metrics
 //! ```
 //!
-//! `model`, `desire`, `guard`, `plan` and the codec and replies of `haproxy` are pure: no I/O, no clock.
-//! `source`, `store`, `haproxy::client`, `reconcile` and `http` are the edges. `app` wires them. ARCHITECTURE.md says more.
+//! `model`, `desire`, `guard`, `plan` and the codec and replies of `haproxy` are pure: no I/O, no
+//! clock. `source`, `store`, `haproxy::client`, `reconcile` and `http` are the edges. `app` wires
+//! them. ARCHITECTURE.md says more.
 
 pub mod app;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! Logs and metrics: how they are set up, and the metrics' names.
 //!
-//! The names are constants because three things must agree on them: what records, what `/metrics` shows, and the alert rules.
+//! The names are constants because three things must agree on them: what records, what `/metrics`
+//! shows, and the alert rules.
 
 use std::io::IsTerminal;
 
@@ -11,8 +12,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Gauge, by `source`: seconds since the source last gave a good answer; absent before the first.
 pub const SOURCE_ANSWER_AGE: &str = "mapsmith_source_answer_age_seconds";
-/// Histogram, by `source` and `kind` (`full`, `delta`, `unchanged`, `failed`; `look` for early looks at single nodes): how long polls
-/// take.
+/// Histogram, by `source` and `kind` (`full`, `delta`, `unchanged`, `failed`; `look` for early
+/// looks at single nodes): how long polls take.
 pub const SOURCE_POLL_DURATION: &str = "mapsmith_source_poll_duration_seconds";
 /// Gauge, by `source`: bytes of the last answer after decompression.
 pub const SOURCE_ANSWER_BYTES: &str = "mapsmith_source_answer_bytes";
@@ -36,7 +37,8 @@ pub const GUARD_HOLDS: &str = "mapsmith_guard_holds_total";
 pub const GUARD_HELD: &str = "mapsmith_guard_held";
 /// Gauge: nodes that stay where they are because their master goes back and forth.
 pub const FLAPPING_NODES: &str = "mapsmith_flapping_nodes";
-/// Gauge: nodes that an answer names with different masters, none of them newer; each stays where it is.
+/// Gauge: nodes that an answer names with different masters, none of them newer; each stays where
+/// it is.
 pub const CONFLICTING_NODES: &str = "mapsmith_conflicting_nodes";
 /// Gauge: nodes that an operator pinned.
 pub const PINS: &str = "mapsmith_pins";
@@ -56,11 +58,13 @@ pub const INSTANCE_REVISION_HELD: &str = "mapsmith_instance_revision_held";
 pub const INSTANCE_IN_STEP: &str = "mapsmith_instance_in_step";
 /// Gauge, by `haproxy`: 1 while the instance answers.
 pub const INSTANCE_UP: &str = "mapsmith_instance_up";
-/// Histogram, by `haproxy` and `strategy` (`edits`, `swap`): how long changes take, verification included.
+/// Histogram, by `haproxy` and `strategy` (`edits`, `swap`): how long changes take, verification
+/// included.
 pub const APPLY_DURATION: &str = "mapsmith_apply_duration_seconds";
 /// Counter, by `haproxy`: changes that failed.
 pub const APPLY_FAILURES: &str = "mapsmith_apply_failures_total";
-/// Counter, by `haproxy` and `kind`: what was found to differ and put right. The map file counts as `file`.
+/// Counter, by `haproxy` and `kind`: what was found to differ and put right. The map file counts as
+/// `file`.
 pub const DRIFT_HEALED: &str = "mapsmith_drift_healed_total";
 /// Counter, by `haproxy`: steps on server lists that were carried out.
 pub const SERVER_STEPS: &str = "mapsmith_server_steps_total";
@@ -74,7 +78,8 @@ pub const SERVERS_NEED_RELOAD: &str = "mapsmith_servers_need_reload";
 pub const SERVERS_REMOVING: &str = "mapsmith_servers_removing";
 /// Gauge, by `haproxy`: desired servers that somebody else put into maintenance or drain.
 pub const SERVERS_BY_HAND: &str = "mapsmith_servers_by_hand";
-/// Gauge, by `kind` (`unknown`, `not_ready`): entries whose master is no backend or server of an instance, or none that is ready.
+/// Gauge, by `kind` (`unknown`, `not_ready`): entries whose master is no backend or server of an
+/// instance, or none that is ready.
 pub const REFERENCES_DANGLING: &str = "mapsmith_references_dangling_entries";
 /// Gauge, by `backend`: servers that the backend should have; absent before its list is known.
 pub const BACKEND_SERVERS: &str = "mapsmith_backend_servers";
@@ -82,7 +87,8 @@ pub const BACKEND_SERVERS: &str = "mapsmith_backend_servers";
 pub const BACKEND_LEFT_OUT: &str = "mapsmith_backend_left_out_servers";
 /// Gauge, by `backend`: servers that are no longer listed and stay for a while.
 pub const BACKEND_LEAVING: &str = "mapsmith_backend_leaving_servers";
-/// Gauge, by `backend`: 1 while the guard holds a change of its server list back. [`GUARD_HELD`] is the map's.
+/// Gauge, by `backend`: 1 while the guard holds a change of its server list back. [`GUARD_HELD`] is
+/// the map's.
 pub const BACKEND_HELD: &str = "mapsmith_backend_held";
 /// Counter, by `backend` and `kind` (`added`, `moved`, `removed`): servers changed by its list.
 pub const BACKEND_CHANGES: &str = "mapsmith_backend_changes_total";
@@ -90,9 +96,11 @@ pub const BACKEND_CHANGES: &str = "mapsmith_backend_changes_total";
 pub const LEARNED_ROUTES: &str = "mapsmith_learned_routes";
 /// Gauge, by `haproxy`: how long the oldest of them has been known; 0 without any.
 pub const LEARNED_OLDEST_AGE: &str = "mapsmith_learned_oldest_age_seconds";
-/// Gauge, by `haproxy`: rows of the stick table that are not kept: keys that are no node, and those beyond the bound.
+/// Gauge, by `haproxy`: rows of the stick table that are not kept: keys that are no node, and those
+/// beyond the bound.
 pub const LEARNED_LEFT_OUT: &str = "mapsmith_learned_left_out";
-/// Counter, by `haproxy` and `reason` (`agreed`, `contradicted`, `overridden`): learned routes taken out of the stick table.
+/// Counter, by `haproxy` and `reason` (`agreed`, `contradicted`, `overridden`): learned routes
+/// taken out of the stick table.
 pub const LEARNED_FORGOTTEN: &str = "mapsmith_learned_forgotten_total";
 
 /// Gauge: connections of the API right now.
@@ -100,11 +108,16 @@ pub const API_CONNECTIONS: &str = "mapsmith_api_connections";
 /// Counter: connections of the API that were answered 503 because there were too many.
 pub const API_CONNECTIONS_REFUSED: &str = "mapsmith_api_connections_refused_total";
 
-/// Logs to standard error: for people on a terminal, as JSON lines otherwise. `RUST_LOG` sets the level, else `level` counts.
+/// Logs to standard error: for people on a terminal, as JSON lines otherwise. `RUST_LOG` sets the
+/// level, else `level` counts.
 pub fn start_logging(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    // A log that can't be written (a full disk, a pipe whose reader died) must not end the gateway's daemon.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    // A log that can't be written (a full disk, a pipe whose reader died) must not end the
+    // gateway's daemon.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         log.with_target(false).init();
     } else {
@@ -129,20 +142,38 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(SOURCE_ANSWER_BYTES, "Bytes of the last answer after decompression");
     describe_gauge!(SOURCE_ENTRIES, "Entries of the last good answer");
     describe_counter!(SOURCE_FAILURES, "Polls that failed");
-    describe_gauge!(SOURCE_REJECTED, "Entries of the last good answer that were left out, by reason");
+    describe_gauge!(
+        SOURCE_REJECTED,
+        "Entries of the last good answer that were left out, by reason"
+    );
     describe_gauge!(MAP_ENTRIES, "Entries of the desired map");
-    describe_gauge!(MAP_REJECTED, "Entries that are not in the map because a HAProxy's map refuses them");
+    describe_gauge!(
+        MAP_REJECTED,
+        "Entries that are not in the map because a HAProxy's map refuses them"
+    );
     describe_counter!(MAP_CHANGES, "Keys changed by revisions, by kind");
     describe_gauge!(REVISION, "Number of the desired revision");
     describe_counter!(GUARD_HOLDS, "Changes that the guard held back");
     describe_gauge!(GUARD_HELD, "1 while a change of the map is held back by the guard");
-    describe_gauge!(FLAPPING_NODES, "Nodes that stay where they are because their master goes back and forth");
-    describe_gauge!(CONFLICTING_NODES, "Nodes that an answer names with different masters, none of them newer");
+    describe_gauge!(
+        FLAPPING_NODES,
+        "Nodes that stay where they are because their master goes back and forth"
+    );
+    describe_gauge!(
+        CONFLICTING_NODES,
+        "Nodes that an answer names with different masters, none of them newer"
+    );
     describe_gauge!(PINS, "Nodes that an operator pinned to a master");
     describe_gauge!(DRAINED_MASTERS, "Masters that an operator drained");
     describe_gauge!(MAP_FILE_FAILED, "1 while the map file can't be written");
-    describe_gauge!(TASK_HEARTBEAT_AGE, "Seconds since the task last began something or said that it waits for work");
-    describe_gauge!(READ_ONLY, "1 while another Mapsmith writes the map file, and this one changes nothing");
+    describe_gauge!(
+        TASK_HEARTBEAT_AGE,
+        "Seconds since the task last began something or said that it waits for work"
+    );
+    describe_gauge!(
+        READ_ONLY,
+        "1 while another Mapsmith writes the map file, and this one changes nothing"
+    );
     describe_gauge!(INSTANCE_REVISION_WANTED, "Revision that the instance should hold");
     describe_gauge!(INSTANCE_REVISION_HELD, "Revision that the instance was last seen to hold");
     describe_gauge!(INSTANCE_IN_STEP, "1 while the instance holds the wanted revision");
@@ -153,20 +184,41 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(SERVER_STEPS, "Steps on server lists that were carried out");
     describe_counter!(SERVER_REFUSALS, "Steps on server lists that HAProxy refused");
     describe_gauge!(SERVERS_IN_STEP, "1 while every declared backend is as it should be");
-    describe_gauge!(SERVERS_NEED_RELOAD, "What of the declared backends only a reload of HAProxy can bring");
+    describe_gauge!(
+        SERVERS_NEED_RELOAD,
+        "What of the declared backends only a reload of HAProxy can bring"
+    );
     describe_gauge!(SERVERS_REMOVING, "Servers on their way out");
-    describe_gauge!(SERVERS_BY_HAND, "Desired servers that somebody else put into maintenance or drain");
-    describe_gauge!(REFERENCES_DANGLING, "Entries whose master is unknown to an instance, or not ready, by kind");
+    describe_gauge!(
+        SERVERS_BY_HAND,
+        "Desired servers that somebody else put into maintenance or drain"
+    );
+    describe_gauge!(
+        REFERENCES_DANGLING,
+        "Entries whose master is unknown to an instance, or not ready, by kind"
+    );
     describe_gauge!(BACKEND_SERVERS, "Servers that the backend should have");
     describe_gauge!(BACKEND_LEFT_OUT, "Rows of the backend's server list that are left out");
     describe_gauge!(BACKEND_LEAVING, "Servers that are no longer listed and stay for a while");
-    describe_gauge!(BACKEND_HELD, "1 while a change of the backend's server list is held back by the guard");
+    describe_gauge!(
+        BACKEND_HELD,
+        "1 while a change of the backend's server list is held back by the guard"
+    );
     describe_counter!(BACKEND_CHANGES, "Servers changed by the backend's list, by kind");
     describe_gauge!(LEARNED_ROUTES, "Learned routes that the map does not have");
-    describe_gauge!(LEARNED_OLDEST_AGE, "Seconds since the oldest of the learned routes was first seen");
-    describe_gauge!(LEARNED_LEFT_OUT, "Rows of the stick table of learned routes that are not kept");
+    describe_gauge!(
+        LEARNED_OLDEST_AGE,
+        "Seconds since the oldest of the learned routes was first seen"
+    );
+    describe_gauge!(
+        LEARNED_LEFT_OUT,
+        "Rows of the stick table of learned routes that are not kept"
+    );
     describe_counter!(LEARNED_FORGOTTEN, "Learned routes that were forgotten, by reason");
     describe_gauge!(API_CONNECTIONS, "Connections of the API right now");
-    describe_counter!(API_CONNECTIONS_REFUSED, "Connections of the API that were refused because there were too many");
+    describe_counter!(
+        API_CONNECTIONS_REFUSED,
+        "Connections of the API that were refused because there were too many"
+    );
     Ok(handle)
 }

@@ -53,12 +53,17 @@ impl Registry {
     /// Says the first of these maps.
     pub fn start(maps: &[EntryMap]) -> anyhow::Result<Self> {
         let row = |(node, master): (&str, &str)| {
-            format!("{{\"certname\":\"{node}\",\"producer\":\"{master}\",\"producer_timestamp\":\"2026-11-20T10:25:04.290Z\"}}")
+            format!(
+                "{{\"certname\":\"{node}\",\"producer\":\"{master}\",\"producer_timestamp\":\"2026-11-20T10:25:04.290Z\"}}"
+            )
         };
-        let print = |map: &EntryMap| format!("[{}]", map.iter().map(row).collect::<Vec<_>>().join(",")).into_bytes();
+        let print = |map: &EntryMap| {
+            format!("[{}]", map.iter().map(row).collect::<Vec<_>>().join(",")).into_bytes()
+        };
         let answers: Arc<Vec<_>> = Arc::new(maps.iter().map(print).collect());
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let (url, says) = (format!("http://{}", listener.local_addr()?), Arc::new(AtomicUsize::new(0)));
+        let (url, says) =
+            (format!("http://{}", listener.local_addr()?), Arc::new(AtomicUsize::new(0)));
         let (served, at) = (Arc::clone(&answers), Arc::clone(&says));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -91,7 +96,8 @@ pub fn answer(mut stream: std::net::TcpStream, body: &[u8]) -> std::io::Result<(
         request.extend_from_slice(&buffer[..length]);
     }
     let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: \
+            close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes())?;

@@ -31,7 +31,10 @@ pub fn haproxies() -> Vec<PathBuf> {
         .filter(|path| path.exists())
         .collect();
     unpacked.sort();
-    let own = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"].map(PathBuf::from).into_iter().find(|path| path.exists());
+    let own = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.exists());
     own.into_iter().chain(unpacked).collect()
 }
 
@@ -43,7 +46,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// With so many threads, the sections that `sections` makes of its folder, and what `prepare` puts there beforehand.
+    /// With so many threads, the sections that `sections` makes of its folder, and what `prepare`
+    /// puts there beforehand.
     pub fn start(
         binary: &Path,
         threads: usize,
@@ -54,8 +58,10 @@ impl Gateway {
         let root = folder.path();
         prepare(root)?;
         let path = root.display().to_string();
-        let global = format!("global\n  nbthread {threads}\n  stats socket {path}/admin.sock level admin\n");
-        let defaults = "defaults\n  mode http\n  timeout client 5s\n  timeout server 5s\n  timeout connect 5s\n";
+        let global =
+            format!("global\n  nbthread {threads}\n  stats socket {path}/admin.sock level admin\n");
+        let defaults = "defaults\n  mode http\n  timeout client 5s\n  timeout server 5s\n  \
+            timeout connect 5s\n";
         fs::write(root.join("haproxy.cfg"), global + defaults + &sections(&path))?;
         let process = Command::new(binary)
             .args(["-db", "-f"])
@@ -131,9 +137,15 @@ impl Daemon {
             let line = text.lines().find(|line| line.contains("API listening"));
             if let Some(line) = line {
                 let line: serde_json::Value = serde_json::from_str(line)?;
-                return Ok(format!("http://{}", line["fields"]["address"].as_str().unwrap_or_default()));
+                return Ok(format!(
+                    "http://{}",
+                    line["fields"]["address"].as_str().unwrap_or_default()
+                ));
             }
-            anyhow::ensure!(self.0.try_wait()?.is_none() && start.elapsed() < PATIENCE, "mapsmith did not start:\n{text}");
+            anyhow::ensure!(
+                self.0.try_wait()?.is_none() && start.elapsed() < PATIENCE,
+                "mapsmith did not start:\n{text}"
+            );
             std::thread::yield_now();
         }
     }
@@ -146,8 +158,8 @@ impl Daemon {
     }
 }
 
-/// What a daemon with this API says of itself. By hand: `mapsmith status` is a process more, and fails while something is not in
-/// step.
+/// What a daemon with this API says of itself. By hand: `mapsmith status` is a process more, and
+/// fails while something is not in step.
 pub fn status(url: &str) -> anyhow::Result<serde_json::Value> {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address)?;

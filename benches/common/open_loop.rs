@@ -1,8 +1,9 @@
 //! An open-loop load client: requests are due at a fixed rate, whatever the answers take.
 //!
-//! A request's latency counts from the moment it was due, not from the moment it could be sent: one that waits behind a slow
-//! answer on its connection has waited (else a pause of the server would count once instead of for every request it delayed).
-//! Each connection is kept alive and has a thread of its own, blocking: an asynchronous runtime's timers are too coarse here.
+//! A request's latency counts from the moment it was due, not from the moment it could be sent: one
+//! that waits behind a slow answer on its connection has waited (else a pause of the server would
+//! count once instead of for every request it delayed). Each connection is kept alive and has a
+//! thread of its own, blocking: an asynchronous runtime's timers are too coarse here.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -69,15 +70,20 @@ impl Outcome {
 }
 
 impl<R: Requests> Load<R> {
-    /// Asks for so long, waits for the last answers, and tells of all requests that were due from `warm_up` on. Requests are numbered
-    /// from 0 in each call.
+    /// Asks for so long, waits for the last answers, and tells of all requests that were due from
+    /// `warm_up` on. Requests are numbered from 0 in each call.
     pub fn run(&self, warm_up: Duration, duration: Duration) -> Outcome {
         let start = Instant::now();
         let parts = thread::scope(|scope| {
             let threads: Vec<_> = (0..self.connections)
-                .map(|connection| scope.spawn(move || self.ask(u64::from(connection), start, warm_up, duration)))
+                .map(|connection| {
+                    scope.spawn(move || self.ask(u64::from(connection), start, warm_up, duration))
+                })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().expect("a client does not panic")).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("a client does not panic"))
+                .collect()
         });
         Outcome::merge(parts)
     }
@@ -98,7 +104,8 @@ impl<R: Requests> Load<R> {
             }
             request.clear();
             self.requests.write(number, &mut request);
-            let answer = exchange(&mut connection, self.address, &request, &mut outcome.reconnected);
+            let answer =
+                exchange(&mut connection, self.address, &request, &mut outcome.reconnected);
             if offset < warm_up {
                 continue;
             }
@@ -115,8 +122,9 @@ impl<R: Requests> Load<R> {
     }
 }
 
-/// A kept connection may be closed by the server just as a request leaves, which is nobody's fault: HTTP has a client then ask
-/// again on a fresh one (RFC 9110, 9.2.2). What a fresh connection does not answer has failed.
+/// A kept connection may be closed by the server just as a request leaves, which is nobody's fault:
+/// HTTP has a client then ask again on a fresh one (RFC 9110, 9.2.2). What a fresh connection does
+/// not answer has failed.
 ///
 /// `reconnected` counts how often that was so.
 pub fn exchange(
@@ -181,9 +189,12 @@ impl Connection {
         let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") else { return Ok(None) };
         let odd = || io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer with a length");
         let head = str::from_utf8(&self.buffer[..end]).map_err(|_| odd())?.to_ascii_lowercase();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(odd)?;
-        let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let length: usize = header("content-length:").and_then(|length| length.parse().ok()).ok_or_else(odd)?;
+        let status =
+            head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(odd)?;
+        let header =
+            |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let length: usize =
+            header("content-length:").and_then(|length| length.parse().ok()).ok_or_else(odd)?;
         let body = &self.buffer[end + 4..];
         if body.len() < length {
             return Ok(None);

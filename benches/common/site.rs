@@ -46,7 +46,9 @@ pub fn node(number: usize) -> String {
 pub fn nodes(entries: usize, shift: usize) -> EntryMap {
     let mut builder = EntryMapBuilder::new();
     for number in 0..entries {
-        builder.push(&node(number), MASTERS[(number + shift) % MASTERS.len()]).expect("a legal entry");
+        builder
+            .push(&node(number), MASTERS[(number + shift) % MASTERS.len()])
+            .expect("a legal entry");
     }
     builder.finish()
 }
@@ -66,7 +68,8 @@ fn ask(socket: &Path, command: &str) -> std::io::Result<String> {
 }
 
 fn field(info: &str, name: &str) -> Option<String> {
-    info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(": ")?.trim().to_owned()))
+    info.lines()
+        .find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(": ")?.trim().to_owned()))
 }
 
 /// The gateway: two threads, a master process, the shipped configuration.
@@ -84,31 +87,41 @@ impl Site {
         let folder = tempfile::tempdir()?;
         let root = folder.path();
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("haproxy/haproxy.cfg");
-        // Two threads on every machine; and old workers must go, however long a client keeps its connection.
+        // Two threads on every machine; and old workers must go, however long a client keeps its
+        // connection.
         fs::write(root.join("bench.cfg"), "global\n  nbthread 2\n  hard-stop-after 10s\n")?;
         let address = free_address()?;
         let log = fs::File::create(root.join("haproxy.log"))?;
         let mut command = Command::new(binary);
         command.arg("-W").arg("-S").arg(root.join("master.sock"));
         command.arg("-f").arg(root.join("bench.cfg")).arg("-f").arg(shipped);
-        command.env("GATEWAY_BIND", address.to_string()).env("STATS_BIND", free_address()?.to_string());
-        command.env("ADMIN_SOCKET", root.join("admin.sock")).env("NODE_MASTER_MAP", root.join("n.map"));
-        for (master, address) in ["MASTER1_ADDRESS", "MASTER2_ADDRESS", "MASTER3_ADDRESS"].iter().zip(masters) {
+        command
+            .env("GATEWAY_BIND", address.to_string())
+            .env("STATS_BIND", free_address()?.to_string());
+        command
+            .env("ADMIN_SOCKET", root.join("admin.sock"))
+            .env("NODE_MASTER_MAP", root.join("n.map"));
+        for (master, address) in
+            ["MASTER1_ADDRESS", "MASTER2_ADDRESS", "MASTER3_ADDRESS"].iter().zip(masters)
+        {
             command.env(master, address.to_string());
         }
         write_map(&root.join("n.map"), map)?;
         // It logs each request to its standard output.
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(log)).spawn()?;
+        let process =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(log)).spawn()?;
         let mut site = Self { process, version: String::new(), address, folder };
-        let log = |site: &Self| fs::read_to_string(site.folder.path().join("haproxy.log")).unwrap_or_default();
+        let log = |site: &Self| {
+            fs::read_to_string(site.folder.path().join("haproxy.log")).unwrap_or_default()
+        };
         let ready = wait_for("HAProxy's start", || site.ready());
         let info = ready.with_context(|| format!("{}:\n{}", binary.display(), log(&site)))?;
         site.version = field(&info, "Version").unwrap_or_default();
         Ok(site)
     }
 
-    /// What a worker says that answers and does not stop; and the master process is there too, which before that loses the signal
-    /// that would have it reload.
+    /// What a worker says that answers and does not stop; and the master process is there too,
+    /// which before that loses the signal that would have it reload.
     fn ready(&self) -> Option<String> {
         let master = ask(&self.folder.path().join("master.sock"), "show proc;quit").ok()?;
         let info = ask(&self.socket(), "show info").ok()?;
@@ -139,15 +152,18 @@ impl Site {
     /// The processes that it has beside its master.
     fn workers(&self) -> usize {
         let id = self.process.id();
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         children.split_whitespace().count()
     }
 
-    /// As a script does it: the whole file anew, a signal to the master process. Returns when the new worker answers.
+    /// As a script does it: the whole file anew, a signal to the master process. Returns when the
+    /// new worker answers.
     pub fn rewrite_and_reload(&self, map: &EntryMap) -> anyhow::Result<()> {
         let before = field(&self.ready().unwrap_or_default(), "Pid");
         write_map(&self.folder.path().join("n.map"), map)?;
-        let status = Command::new("kill").args(["-USR2", &self.process.id().to_string()]).status()?;
+        let status =
+            Command::new("kill").args(["-USR2", &self.process.id().to_string()]).status()?;
         anyhow::ensure!(status.success(), "HAProxy's master process is gone");
         wait_for("a reload", || (field(&self.ready()?, "Pid") != before).then_some(()))
     }
@@ -168,12 +184,18 @@ impl Drop for Site {
 
 fn write_map(path: &Path, map: &EntryMap) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    mapsmith_core::map_file::print(map, &mapsmith_core::map_file::Header { revision: 0, writer: None }, [], &mut text)?;
+    mapsmith_core::map_file::print(
+        map,
+        &mapsmith_core::map_file::Header { revision: 0, writer: None },
+        [],
+        &mut text,
+    )?;
     fs::write(path.with_extension("new"), text)?;
     Ok(fs::rename(path.with_extension("new"), path)?)
 }
 
-/// The simplest client that could work: a swap's payloads, made beforehand, one blocking connection each; no pause, no check.
+/// The simplest client that could work: a swap's payloads, made beforehand, one blocking connection
+/// each; no pause, no check.
 pub struct Blast {
     map: String,
     socket: PathBuf,
@@ -186,7 +208,8 @@ impl Blast {
         let answer = site.call(&format!("prepare map {}", site.map()))?;
         let version = answer.trim().rsplit(' ').next().unwrap_or_default().to_owned();
         let header = format!("add map @{version} {} <<", site.map());
-        let (mut payloads, mut commands, mut command) = (Payloads::new(&header, map.iter(), payload), Vec::new(), Vec::new());
+        let (mut payloads, mut commands, mut command) =
+            (Payloads::new(&header, map.iter(), payload), Vec::new(), Vec::new());
         while payloads.next_into(&mut command) {
             commands.push(command.clone());
         }
@@ -203,7 +226,8 @@ impl Blast {
     }
 }
 
-/// Stand-in masters in a HAProxy of their own, of one thread: each answers every request with its name.
+/// Stand-in masters in a HAProxy of their own, of one thread: each answers every request with its
+/// name.
 pub struct Masters {
     process: Child,
     _folder: tempfile::TempDir,
@@ -215,11 +239,14 @@ impl Masters {
         let folder = tempfile::tempdir()?;
         let addresses = [free_address()?, free_address()?, free_address()?];
         let mut text =
-            "global\n  nbthread 1\ndefaults\n  mode http\n  timeout client 1m\n  timeout http-keep-alive 1m\n".to_owned();
+            "global\n  nbthread 1\ndefaults\n  mode http\n  timeout client 1m\n  timeout \
+                http-keep-alive 1m\n"
+                .to_owned();
         for (master, address) in MASTERS.iter().zip(addresses) {
             let _ = writeln!(
                 text,
-                "frontend {master}\n  bind {address}\n  http-request return status 200 content-type text/plain string {master}"
+                "frontend {master}\n  bind {address}\n  http-request return status 200 \
+                    content-type text/plain string {master}"
             );
         }
         let configuration = folder.path().join("masters.cfg");

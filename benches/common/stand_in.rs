@@ -1,7 +1,9 @@
-//! Admin sockets without a HAProxy behind them: they keep a map as HAProxy does and cost next to nothing.
+//! Admin sockets without a HAProxy behind them: they keep a map as HAProxy does and cost next to
+//! nothing.
 //!
-//! They know what a daemon sends that moves nodes: the looks, a swap, `set map` and `get map`; anything else is refused. What they
-//! say of the process and its servers is what a HAProxy said. Maps are shared between all of them.
+//! They know what a daemon sends that moves nodes: the looks, a swap, `set map` and `get map`;
+//! anything else is refused. What they say of the process and its servers is what a HAProxy said.
+//! Maps are shared between all of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -24,15 +26,21 @@ pub struct StandIns {
 }
 
 impl StandIns {
-    /// One at each socket, holding the map that `model` holds, at version 0. The answers are those of `model`.
-    pub fn start<'a>(model: &Gateway, map: &str, sockets: impl Iterator<Item = &'a Path>) -> anyhow::Result<Self> {
+    /// One at each socket, holding the map that `model` holds, at version 0. The answers are those
+    /// of `model`.
+    pub fn start<'a>(
+        model: &Gateway,
+        map: &str,
+        sockets: impl Iterator<Item = &'a Path>,
+    ) -> anyhow::Result<Self> {
         let words = Arc::new(Words::record(model, map)?);
         let live = words.shared(plain(&model.call(format!("show map {map}\n").as_bytes())?));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let entered = runtime.enter();
         for (pid, socket) in (100_000..).zip(sockets) {
             let listener = UnixListener::bind(socket)?;
-            let (words, memory) = (Arc::clone(&words), Arc::new(Mutex::new(Memory::new(pid, Arc::clone(&live)))));
+            let (words, memory) =
+                (Arc::clone(&words), Arc::new(Mutex::new(Memory::new(pid, Arc::clone(&live)))));
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     let (words, memory) = (Arc::clone(&words), Arc::clone(&memory));
@@ -46,7 +54,11 @@ impl StandIns {
 }
 
 /// A line, or a payload command with its empty line; then the whole answer, as HAProxy does it.
-async fn serve(mut stream: UnixStream, words: Arc<Words>, memory: Arc<Mutex<Memory>>) -> std::io::Result<()> {
+async fn serve(
+    mut stream: UnixStream,
+    words: Arc<Words>,
+    memory: Arc<Mutex<Memory>>,
+) -> std::io::Result<()> {
     let (mut command, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
     loop {
         let length = stream.read(&mut buffer).await?;
@@ -72,7 +84,9 @@ async fn serve(mut stream: UnixStream, words: Arc<Words>, memory: Arc<Mutex<Memo
 
 /// The `key value` lines of a listing.
 fn plain(listing: &[u8]) -> Vec<u8> {
-    let lines = listing.split(|byte| *byte == b'\n').filter_map(|line| Some(&line[memchr::memchr(b' ', line)? + 1..]));
+    let lines = listing
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| Some(&line[memchr::memchr(b' ', line)? + 1..]));
     lines.flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
 }
 
@@ -103,7 +117,11 @@ impl Lines {
     }
 
     fn value(&self, key: &[u8]) -> Option<&Vec<u8>> {
-        self.values.get_or_init(|| self.entries().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()).get(key)
+        self.values
+            .get_or_init(|| {
+                self.entries().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+            })
+            .get(key)
     }
 }
 
@@ -121,7 +139,10 @@ impl Words {
     fn record(model: &Gateway, map: &str) -> anyhow::Result<Self> {
         let info = String::from_utf8(model.call(b"show info\n")?)?;
         let maps = String::from_utf8(model.call(b"show map\n")?)?;
-        let listed = maps.lines().find(|line| line.contains(&format!(" ({map}) "))).context("no such map")?;
+        let listed = maps
+            .lines()
+            .find(|line| line.contains(&format!(" ({map}) ")))
+            .context("no such map")?;
         let (listed, _) = listed.rsplit_once(" curr_ver=").context("no counters")?;
         Ok(Self {
             started: Instant::now(),
@@ -134,7 +155,8 @@ impl Words {
 
     /// The one copy of a map.
     fn shared(&self, plain: Vec<u8>) -> Arc<Lines> {
-        let mut known: MutexGuard<'_, Vec<Arc<Lines>>> = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known: MutexGuard<'_, Vec<Arc<Lines>>> =
+            self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lines) = known.iter().find(|lines| lines.plain == plain) {
             return Arc::clone(lines);
         }
@@ -175,11 +197,19 @@ struct Memory {
 
 impl Memory {
     fn new(pid: u32, live: Arc<Lines>) -> Self {
-        Self { pid, live, moved: HashMap::new(), live_version: 0, last_prepared: 0, staged: BTreeMap::new() }
+        Self {
+            pid,
+            live,
+            moved: HashMap::new(),
+            live_version: 0,
+            last_prepared: 0,
+            staged: BTreeMap::new(),
+        }
     }
 
     fn answer(&mut self, command: &[u8], words: &Words) -> Vec<Part> {
-        let (line, payload) = command.split_at(memchr::memchr(b'\n', command).unwrap_or(command.len()));
+        let (line, payload) =
+            command.split_at(memchr::memchr(b'\n', command).unwrap_or(command.len()));
         let text = String::from_utf8_lossy(line).into_owned();
         if text == "show servers state;show stat -1 6 -1" {
             return vec![Part::Text(words.servers.clone())];
@@ -194,14 +224,22 @@ impl Memory {
 
     /// One command; its answer without the empty line that ends it.
     fn one(&mut self, command: &[&str], payload: &[u8], words: &Words, parts: &mut Vec<Part>) {
-        let version = |word: &str| word.strip_prefix('@').and_then(|number| number.parse().ok()).unwrap_or(0);
+        let version =
+            |word: &str| word.strip_prefix('@').and_then(|number| number.parse().ok()).unwrap_or(0);
         let text = match command {
             ["show", "info"] => words.info(self.pid),
             ["show", "cli", "level"] => "admin\n".to_owned(),
             ["show", "map"] => {
-                let staged: usize = self.staged.values().map(|lines| memchr::memchr_iter(b'\n', lines).count()).sum();
+                let staged: usize = self
+                    .staged
+                    .values()
+                    .map(|lines| memchr::memchr_iter(b'\n', lines).count())
+                    .sum();
                 let entries = self.live.count + staged;
-                format!("{} curr_ver={} next_ver={} entry_cnt={entries}\n", words.listed, self.live_version, self.last_prepared)
+                format!(
+                    "{} curr_ver={} next_ver={} entry_cnt={entries}\n",
+                    words.listed, self.live_version, self.last_prepared
+                )
             }
             ["show", "map", at, _] => {
                 let staged = self.staged.get(&version(at)).cloned().unwrap_or_default();
@@ -237,13 +275,18 @@ impl Memory {
                 }
                 None => "entry not found.\n".to_owned(),
             },
-            ["get", "map", _, key] => match self.moved.get(key.as_bytes()).or_else(|| self.live.value(key.as_bytes())) {
-                Some(value) => {
-                    let value = String::from_utf8_lossy(value);
-                    format!("type=str, case=sensitive, found=yes, idx=tree, key=\"{key}\", value=\"{value}\", type=\"str\"\n")
+            ["get", "map", _, key] => {
+                match self.moved.get(key.as_bytes()).or_else(|| self.live.value(key.as_bytes())) {
+                    Some(value) => {
+                        let value = String::from_utf8_lossy(value);
+                        format!(
+                            "type=str, case=sensitive, found=yes, idx=tree, key=\"{key}\", \
+                                value=\"{value}\", type=\"str\"\n"
+                        )
+                    }
+                    None => "type=str, case=sensitive, found=no\n".to_owned(),
                 }
-                None => "type=str, case=sensitive, found=no\n".to_owned(),
-            },
+            }
             other => format!("A stand-in does not know {other:?}.\n"),
         };
         parts.push(Part::Text(text.into_bytes()));

@@ -16,7 +16,8 @@ fn first_owner(number: usize) -> usize {
     number % MASTERS.len()
 }
 
-/// A stand-in registry, `http_json`: it answers every request with the whole object `{"node": "master"}`, and knows no conditions.
+/// A stand-in registry, `http_json`: it answers every request with the whole object
+/// `{"node": "master"}`, and knows no conditions.
 pub struct Registry {
     pub url: String,
     known: Arc<Mutex<Known>>,
@@ -39,7 +40,8 @@ impl Registry {
         let entry = document.len() / entries;
         document.push('}');
         document.replace_range(..1, "{");
-        let known = Arc::new(Mutex::new(Known { document: Arc::new(document.into_bytes()), asked: None }));
+        let known =
+            Arc::new(Mutex::new(Known { document: Arc::new(document.into_bytes()), asked: None }));
         let served = Arc::clone(&known);
         let address = serve(move |_| {
             let mut known = served.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,7 +67,8 @@ impl Registry {
     }
 }
 
-/// Stand-in masters. They answer every node with their name, or, once they are strict, only their own nodes and 404 to the others.
+/// Stand-in masters. They answer every node with their name, or, once they are strict, only their
+/// own nodes and 404 to the others.
 pub struct Owners {
     pub addresses: [SocketAddr; 3],
     truth: Arc<Truth>,
@@ -96,7 +99,11 @@ impl Owners {
     }
 
     pub fn moves(&self, number: usize, master: usize) {
-        self.truth.moved.write().unwrap_or_else(PoisonError::into_inner).insert(node(number), master);
+        self.truth
+            .moved
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(node(number), master);
     }
 }
 
@@ -128,8 +135,11 @@ impl Body {
     }
 }
 
-/// Answers requests without a body, on kept connections, a thread each, for as long as the program runs.
-fn serve(answer: impl Fn(&str) -> (u16, Body) + Send + Sync + 'static) -> anyhow::Result<SocketAddr> {
+/// Answers requests without a body, on kept connections, a thread each, for as long as the program
+/// runs.
+fn serve(
+    answer: impl Fn(&str) -> (u16, Body) + Send + Sync + 'static,
+) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let answer = Arc::new(answer);
@@ -150,8 +160,11 @@ fn converse(mut stream: TcpStream, answer: &impl Fn(&str) -> (u16, Body)) -> io:
         while let Some(end) = memchr::memmem::find(&request, b"\r\n\r\n") {
             let (status, body) = answer(&String::from_utf8_lossy(&request[..end]));
             let length = body.bytes().len();
-            let mut head =
-                format!("HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+            let mut head = format!(
+                "HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: \
+                    {length}\r\n\r\n"
+            )
+            .into_bytes();
             if let Body::Text(text) = body {
                 head.extend_from_slice(text.as_bytes());
                 stream.write_all(&head)?;

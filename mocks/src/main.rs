@@ -1,7 +1,8 @@
-//! Stand-ins for Mapsmith's demo and compose stack: a PuppetDB and the Puppet masters that own the nodes.
+//! Stand-ins for Mapsmith's demo and compose stack: a PuppetDB and the Puppet masters that own the
+//! nodes.
 //!
-//! They speak the real endpoints as far as the demo needs them, keep everything in memory and authenticate nobody.
-//! They must never stand in for the real services anywhere else.
+//! They speak the real endpoints as far as the demo needs them, keep everything in memory and
+//! authenticate nobody. They must never stand in for the real services anywhere else.
 
 mod master;
 mod puppetdb;
@@ -68,7 +69,8 @@ enum Verb {
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<String>,
     },
-    /// Ask a URL once: exit code 0 when it answers with success, else 1 (for containers without curl)
+    /// Ask a URL once: exit code 0 when it answers with success, else 1 (for containers without
+    /// curl)
     Healthcheck {
         /// What to ask, such as http://127.0.0.1:8080/healthz
         url: Url,
@@ -115,11 +117,14 @@ async fn register(master: &Url, nodes: &[String]) -> anyhow::Result<()> {
             .map_err(|()| anyhow::anyhow!("{master} is no base address"))?
             .pop_if_empty()
             .extend(["nodes", node]);
-        // A master that is starting, or cannot reach PuppetDB yet, is asked again: a registration may be repeated.
+        // A master that is starting, or cannot reach PuppetDB yet, is asked again: a registration
+        // may be repeated.
         loop {
             let refusal = match client.put(url.clone()).send().await {
                 Ok(answer) if answer.status().is_success() => break,
-                Ok(answer) => format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()),
+                Ok(answer) => {
+                    format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default())
+                }
                 Err(error) => format!("{:#}", anyhow::Error::from(error)),
             };
             anyhow::ensure!(Instant::now() < give_up, "{url} refuses: {refusal}");
@@ -132,7 +137,8 @@ async fn register(master: &Url, nodes: &[String]) -> anyhow::Result<()> {
 
 async fn healthcheck(url: Url) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().timeout(HEALTHCHECK_TIMEOUT).build()?;
-    let answer = client.get(url.clone()).send().await.with_context(|| format!("{url} does not answer"))?;
+    let answer =
+        client.get(url.clone()).send().await.with_context(|| format!("{url} does not answer"))?;
     anyhow::ensure!(answer.status().is_success(), "{url} answered {}", answer.status());
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A stand-in Puppet master: it owns nodes, answers for them alone, and tells PuppetDB when a node is registered.
+//! A stand-in Puppet master: it owns nodes, answers for them alone, and tells PuppetDB when a node
+//! is registered.
 //!
 //! A node moves when it is registered with another master, and only then. No command is really run.
 
@@ -43,11 +44,18 @@ pub struct Master {
 }
 
 impl Master {
-    /// A master without nodes. It answers as `name`, tells PuppetDB at the base URL `puppetdb` as `certname`, and answers
-    /// `misdirected` for a node that is not its own.
-    pub fn new(name: String, certname: String, puppetdb: &Url, misdirected: StatusCode) -> anyhow::Result<Self> {
+    /// A master without nodes. It answers as `name`, tells PuppetDB at the base URL `puppetdb` as
+    /// `certname`, and answers `misdirected` for a node that is not its own.
+    pub fn new(
+        name: String,
+        certname: String,
+        puppetdb: &Url,
+        misdirected: StatusCode,
+    ) -> anyhow::Result<Self> {
         ensure!(puppetdb.scheme() == "http", "--puppetdb takes an http:// address, not {puppetdb}");
-        let commands = puppetdb.join("/pdb/cmd/v1").with_context(|| format!("{puppetdb} is no base address"))?;
+        let commands = puppetdb
+            .join("/pdb/cmd/v1")
+            .with_context(|| format!("{puppetdb} is no base address"))?;
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(2 * PROCESSING_SECONDS))
@@ -64,7 +72,8 @@ impl Master {
         self.nodes().contains_key(node)
     }
 
-    /// Submits the node's facts with this master as their producer, and waits until a query would show them.
+    /// Submits the node's facts with this master as their producer, and waits until a query would
+    /// show them.
     async fn tell_puppetdb(&self, node: &str) -> anyhow::Result<()> {
         let now = format!("{:.3}", Timestamp::now());
         let mut url = self.commands.clone();
@@ -106,7 +115,8 @@ async fn list_nodes(State(master): State<Arc<Master>>) -> Json<Value> {
 /// What a registration may say.
 #[derive(Deserialize)]
 struct Registration {
-    /// Whether PuppetDB is told: a real one learns of a move only when the node's next facts come in.
+    /// Whether PuppetDB is told: a real one learns of a move only when the node's next facts come
+    /// in.
     #[serde(default = "yes")]
     tell: bool,
 }
@@ -148,7 +158,11 @@ async fn forget_node(State(master): State<Arc<Master>>, Path(node): Path<String>
     }
 }
 
-async fn run_command(State(master): State<Arc<Master>>, Path(node): Path<String>, body: Bytes) -> Response {
+async fn run_command(
+    State(master): State<Arc<Master>>,
+    Path(node): Path<String>,
+    body: Bytes,
+) -> Response {
     #[derive(Deserialize)]
     struct Request {
         command: String,
@@ -172,7 +186,11 @@ async fn run_command(State(master): State<Arc<Master>>, Path(node): Path<String>
         }
         Err(error) => {
             let error = format!(r#"the body must be {{"command": "..."}}: {error}"#);
-            (StatusCode::BAD_REQUEST, Json(json!({ "master": master.name, "node": node, "error": error }))).into_response()
+            (
+                StatusCode::BAD_REQUEST,
+                Json(json!({ "master": master.name, "node": node, "error": error })),
+            )
+                .into_response()
         }
     }
 }
@@ -185,7 +203,11 @@ struct Poll {
     wait: u64,
 }
 
-async fn last_command(State(master): State<Arc<Master>>, Path(node): Path<String>, Query(poll): Query<Poll>) -> Response {
+async fn last_command(
+    State(master): State<Arc<Master>>,
+    Path(node): Path<String>,
+    Query(poll): Query<Poll>,
+) -> Response {
     let node = node.to_lowercase();
     let Some(mut last) = master.nodes().get(&node).map(LastCommand::subscribe) else {
         return not_owned(&master, &node);
@@ -199,9 +221,11 @@ async fn last_command(State(master): State<Arc<Master>>, Path(node): Path<String
     Json(json!({ "master": master.name, "node": node, "command": command })).into_response()
 }
 
-/// Any other request: says which master this is, and whether it owns the node that the header names.
+/// Any other request: says which master this is, and whether it owns the node that the header
+/// names.
 async fn who_answers(State(master): State<Arc<Master>>, headers: HeaderMap) -> Response {
-    let node = headers.get(NODE_HEADER).and_then(|value| value.to_str().ok()).map(str::to_lowercase);
+    let node =
+        headers.get(NODE_HEADER).and_then(|value| value.to_str().ok()).map(str::to_lowercase);
     let owned = node.as_deref().is_some_and(|node| master.owns(node));
     let status = if owned { StatusCode::OK } else { master.misdirected };
     (status, Json(ownership(&master, node.as_deref(), owned))).into_response()
@@ -238,7 +262,13 @@ mod tests {
         start(router(Master::new(name.into(), certname, puppetdb, misdirected).unwrap())).await
     }
 
-    async fn ask(method: Method, base: &Url, path: &str, node_header: Option<&str>, body: &str) -> (StatusCode, Value) {
+    async fn ask(
+        method: Method,
+        base: &Url,
+        path: &str,
+        node_header: Option<&str>,
+        body: &str,
+    ) -> (StatusCode, Value) {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut request = client.request(method, base.join(path).unwrap()).body(body.to_owned());
         if let Some(node) = node_header {
@@ -256,20 +286,31 @@ mod tests {
     #[tokio::test]
     async fn a_node_registered_with_another_master_has_moved_for_puppetdb_too() {
         let puppetdb = start(crate::puppetdb::router()).await;
-        let (first, second) = (start_master("master1", &puppetdb).await, start_master("master2", &puppetdb).await);
+        let (first, second) =
+            (start_master("master1", &puppetdb).await, start_master("master2", &puppetdb).await);
 
         let (status, answer) = ask(Method::PUT, &first, "/nodes/Web1.example.test", None, "").await;
         assert_eq!(status, StatusCode::OK);
-        assert_eq!(answer, json!({ "master": "master1", "node": "web1.example.test", "owned": true }));
+        assert_eq!(
+            answer,
+            json!({ "master": "master1", "node": "web1.example.test", "owned": true })
+        );
         let owner = |master| json!([{ "certname": "web1.example.test", "producer": master }]);
         assert_eq!(producers(&puppetdb).await, owner("master1.example.test"));
 
         ask(Method::PUT, &second, "/nodes/web1.example.test", None, "").await;
         assert_eq!(producers(&puppetdb).await, owner("master2.example.test"));
         ask(Method::DELETE, &first, "/nodes/web1.example.test", None, "").await;
-        assert_eq!(producers(&puppetdb).await, owner("master2.example.test"), "forgetting a node is told to nobody");
+        assert_eq!(
+            producers(&puppetdb).await,
+            owner("master2.example.test"),
+            "forgetting a node is told to nobody"
+        );
 
-        assert_eq!(ask(Method::GET, &first, "/nodes", None, "").await.1, json!({ "master": "master1", "nodes": [] }));
+        assert_eq!(
+            ask(Method::GET, &first, "/nodes", None, "").await.1,
+            json!({ "master": "master1", "nodes": [] })
+        );
         assert_eq!(
             ask(Method::GET, &second, "/nodes", None, "").await.1,
             json!({ "master": "master2", "nodes": ["web1.example.test"] })
@@ -282,17 +323,22 @@ mod tests {
         let master = start_master("master1", &puppetdb).await;
         ask(Method::PUT, &master, "/nodes/web1", None, "").await;
 
-        let (status, answer) = ask(Method::POST, &master, "/nodes/WEB1/commands", None, r#"{"command":"uptime"}"#).await;
+        let (status, answer) =
+            ask(Method::POST, &master, "/nodes/WEB1/commands", None, r#"{"command":"uptime"}"#)
+                .await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!((&answer["master"], &answer["node"]), (&json!("master1"), &json!("web1")));
         assert_eq!(answer["command"], "uptime");
         assert!(answer["output"].as_str().unwrap().contains("uptime"));
 
-        let (status, answer) = ask(Method::POST, &master, "/nodes/web2/commands", None, r#"{"command":"uptime"}"#).await;
+        let (status, answer) =
+            ask(Method::POST, &master, "/nodes/web2/commands", None, r#"{"command":"uptime"}"#)
+                .await;
         assert_eq!(status, StatusCode::NOT_FOUND);
         assert_eq!(answer, json!({ "master": "master1", "node": "web2", "owned": false }));
 
-        let (status, answer) = ask(Method::POST, &master, "/nodes/web1/commands", None, "uptime").await;
+        let (status, answer) =
+            ask(Method::POST, &master, "/nodes/web1/commands", None, "uptime").await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert!(answer["error"].as_str().unwrap().contains(r#"{"command": "..."}"#));
     }
@@ -306,7 +352,8 @@ mod tests {
         let (status, answer) = ask(Method::GET, &master, "/", Some("WEB1"), "").await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(answer, json!({ "master": "master1", "node": "web1", "owned": true }));
-        let (status, answer) = ask(Method::POST, &master, "/puppet/v3/catalog", Some("web2"), "").await;
+        let (status, answer) =
+            ask(Method::POST, &master, "/puppet/v3/catalog", Some("web2"), "").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
         assert_eq!(answer, json!({ "master": "master1", "node": "web2", "owned": false }));
         let (status, answer) = ask(Method::GET, &master, "/", None, "").await;
@@ -323,7 +370,10 @@ mod tests {
         assert_eq!(ask(Method::GET, &master, "/", Some("web1"), "").await.0, StatusCode::OK);
         assert_eq!(producers(&puppetdb).await, json!([]));
         ask(Method::PUT, &master, "/nodes/web1", None, "").await;
-        assert_eq!(producers(&puppetdb).await, json!([{ "certname": "web1", "producer": "master1.example.test" }]));
+        assert_eq!(
+            producers(&puppetdb).await,
+            json!([{ "certname": "web1", "producer": "master1.example.test" }])
+        );
     }
 
     #[tokio::test]
@@ -333,10 +383,14 @@ mod tests {
         ask(Method::PUT, &master, "/nodes/web1", None, "").await;
         let commands = "/nodes/web1/commands";
         let answer = |command| json!({ "master": "master1", "node": "web1", "command": command });
-        assert_eq!(ask(Method::GET, &master, commands, None, "").await, (StatusCode::OK, answer(None::<&str>)));
+        assert_eq!(
+            ask(Method::GET, &master, commands, None, "").await,
+            (StatusCode::OK, answer(None::<&str>))
+        );
 
         // Sent again until the poll, which is on its way meanwhile, has been there to see one.
-        let mut poll = Box::pin(ask(Method::GET, &master, "/nodes/web1/commands?wait=60", None, ""));
+        let mut poll =
+            Box::pin(ask(Method::GET, &master, "/nodes/web1/commands?wait=60", None, ""));
         let polled = loop {
             tokio::select! {
                 polled = &mut poll => break polled,
@@ -344,7 +398,10 @@ mod tests {
             }
         };
         assert_eq!(polled, (StatusCode::OK, answer(Some("uptime"))));
-        assert_eq!(ask(Method::GET, &master, commands, None, "").await, (StatusCode::OK, answer(Some("uptime"))));
+        assert_eq!(
+            ask(Method::GET, &master, commands, None, "").await,
+            (StatusCode::OK, answer(Some("uptime")))
+        );
 
         let poll = ask(Method::GET, &master, "/nodes/web1/commands?wait=60", None, "");
         let (polled, _) = tokio::join!(poll, ask(Method::DELETE, &master, "/nodes/web1", None, ""));
@@ -354,9 +411,16 @@ mod tests {
     #[tokio::test]
     async fn a_master_can_say_that_a_request_was_misdirected() {
         let puppetdb = start(crate::puppetdb::router()).await;
-        let master = start_master_that_answers("master1", &puppetdb, StatusCode::MISDIRECTED_REQUEST).await;
-        assert_eq!(ask(Method::GET, &master, "/", Some("web1"), "").await.0, StatusCode::MISDIRECTED_REQUEST);
-        assert_eq!(ask(Method::GET, &master, "/nodes/web1/commands", None, "").await.0, StatusCode::MISDIRECTED_REQUEST);
+        let master =
+            start_master_that_answers("master1", &puppetdb, StatusCode::MISDIRECTED_REQUEST).await;
+        assert_eq!(
+            ask(Method::GET, &master, "/", Some("web1"), "").await.0,
+            StatusCode::MISDIRECTED_REQUEST
+        );
+        assert_eq!(
+            ask(Method::GET, &master, "/nodes/web1/commands", None, "").await.0,
+            StatusCode::MISDIRECTED_REQUEST
+        );
     }
 
     #[tokio::test]
@@ -366,6 +430,9 @@ mod tests {
         let master = start_master("master1", &format!("http://{closed}").parse().unwrap()).await;
         let (status, answer) = ask(Method::PUT, &master, "/nodes/web1", None, "").await;
         assert_eq!(status, StatusCode::BAD_GATEWAY);
-        assert!(answer["error"].as_str().unwrap().starts_with("PuppetDB does not know yet"), "{answer}");
+        assert!(
+            answer["error"].as_str().unwrap().starts_with("PuppetDB does not know yet"),
+            "{answer}"
+        );
     }
 }

@@ -9,9 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Serves `router` on `listen` until SIGTERM or SIGINT; requests under way are answered first.
 ///
-/// The bound address goes to standard output as the one line `listening on http://...`, which scripts wait for.
+/// The bound address goes to standard output as the one line `listening on http://...`, which
+/// scripts wait for.
 pub async fn serve(listen: SocketAddr, router: Router) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     // Taken before the line is printed, so that whoever read the line may stop us at once.
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;

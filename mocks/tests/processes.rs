@@ -1,6 +1,12 @@
-//! The binary as scripts and containers meet it: the line it prints, its exit codes, its end on a signal.
+//! The binary as scripts and containers meet it: the line it prints, its exit codes, its end on a
+//! signal.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -52,7 +58,15 @@ fn a_stand_in_says_where_it_listens_and_ends_cleanly_when_told_to() {
 #[test]
 fn a_healthcheck_fails_where_the_answer_is_no_success() {
     let puppetdb = "http://127.0.0.1:9";
-    let master = Running::start(&["master", "--name", "master1", "--listen", "127.0.0.1:0", "--puppetdb", puppetdb]);
+    let master = Running::start(&[
+        "master",
+        "--name",
+        "master1",
+        "--listen",
+        "127.0.0.1:0",
+        "--puppetdb",
+        puppetdb,
+    ]);
     assert!(master.healthy("/healthz"));
     assert!(!master.healthy("/no-node-no-success"));
 }
@@ -60,11 +74,23 @@ fn a_healthcheck_fails_where_the_answer_is_no_success() {
 #[test]
 fn nodes_can_be_registered_from_the_command_line() {
     let puppetdb = Running::start(&["puppetdb", "--listen", "127.0.0.1:0"]);
-    let master = Running::start(&["master", "--name", "master1", "--listen", "127.0.0.1:0", "--puppetdb", &puppetdb.url]);
-    let said = mocks().args(["register", "--master", &master.url, "web1", "web2"]).output().unwrap();
+    let master = Running::start(&[
+        "master",
+        "--name",
+        "master1",
+        "--listen",
+        "127.0.0.1:0",
+        "--puppetdb",
+        &puppetdb.url,
+    ]);
+    let said =
+        mocks().args(["register", "--master", &master.url, "web1", "web2"]).output().unwrap();
     assert!(said.status.success());
     let said = String::from_utf8(said.stdout).unwrap();
-    assert_eq!(said, format!("web1 is registered with {0}/\nweb2 is registered with {0}/\n", master.url));
+    assert_eq!(
+        said,
+        format!("web1 is registered with {0}/\nweb2 is registered with {0}/\n", master.url)
+    );
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one: the usual 1,024 are of a time when programs kept descriptors in fixed tables. Returns how
-/// many there may be.
+/// Raises the soft limit to the hard one: the usual 1,024 are of a time when programs kept
+/// descriptors in fixed tables. Returns how many there may be.
 pub(super) fn raise_limit() -> usize {
     let limits = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
@@ -11,7 +11,11 @@ pub(super) fn raise_limit() -> usize {
         Ok(()) => limits.maximum,
         Err(error) => {
             let limit = limits.current;
-            tracing::warn!(limit, "the limit of open files can't be raised: {error}; set it with LimitNOFILE or `ulimit -n`");
+            tracing::warn!(
+                limit,
+                "the limit of open files can't be raised: {error}; set it with LimitNOFILE or \
+                    `ulimit -n`"
+            );
             limit
         }
     };

@@ -35,22 +35,35 @@ mod descriptors;
 
 use control::Gateway;
 
-/// How many approvals may wait for the decision at hand: one operator, one change; more callers simply wait.
+/// How many approvals may wait for the decision at hand: one operator, one change; more callers
+/// simply wait.
 const APPROVALS_WAITING: usize = 4;
 /// The task without which nothing is decided, by its name in the metrics.
 const DECIDER: &str = "map";
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-/// How long the steps in hand may take to end after a signal, before the program leaves all the same.
+/// How long the steps in hand may take to end after a signal, before the program leaves all the
+/// same.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
 
-/// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where another Mapsmith does so.
+/// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where
+/// another Mapsmith does so.
 ///
 /// # Errors
 /// What keeps it from starting, or which of its tasks died.
-pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool) -> anyhow::Result<()> {
+pub async fn run(
+    settings: Settings,
+    metrics: PrometheusHandle,
+    take_over: bool,
+) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
-    let token = settings.api.token_file.as_deref().map(http::Token::read).transpose().map_err(anyhow::Error::msg)?;
+    let token = settings
+        .api
+        .token_file
+        .as_deref()
+        .map(http::Token::read)
+        .transpose()
+        .map_err(anyhow::Error::msg)?;
     let mut signals = Signals::catch()?;
     let most_connections = http::connections_within(descriptors::raise_limit());
     // Before anything is touched: a second Mapsmith that was started by mistake ends here.
@@ -63,8 +76,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         };
         anyhow!("api.listen: can't listen on {}: {error}{hint}", settings.api.listen)
     })?;
-    // A store that can't be read keeps the daemon from starting: without its overrides nodes would go back to where an operator took
-    // them from.
+    // A store that can't be read keeps the daemon from starting: without its overrides nodes would
+    // go back to where an operator took them from.
     let store = match &settings.store {
         Some(store) => Some(SqliteStore::open(&store.path).await?),
         None => None,
@@ -84,7 +97,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let mut tasks = Tasks::default();
 
     // Without a store the overrides stay as they are, none.
-    let overrides = keeper.as_ref().map_or_else(|| watch::channel(Arc::default()).1, Keeper::subscribe);
+    let overrides =
+        keeper.as_ref().map_or_else(|| watch::channel(Arc::default()).1, Keeper::subscribe);
     if let Some(keeper) = keeper.clone() {
         let stop = shutdown.clone();
         tasks.start("overrides", keeper.run(stop));
@@ -93,10 +107,14 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let mut states = Vec::new();
     for source in &settings.sources {
         let registry = source::build(source, settings.map.lowercase)?;
-        let (sender, state) =
-            watch::channel(SourceState::before_first_poll(source.name.clone(), source.kind.to_string(), source.required));
+        let (sender, state) = watch::channel(SourceState::before_first_poll(
+            source.name.clone(),
+            source.kind.to_string(),
+            source.required,
+        ));
         states.push(state);
-        let (source, requests, looks, shutdown) = (source.clone(), requests.clone(), looks.clone(), shutdown.clone());
+        let (source, requests, looks, shutdown) =
+            (source.clone(), requests.clone(), looks.clone(), shutdown.clone());
         tasks.start(format!("source {}", source.name), async move {
             poller::run(registry, &source, requests, &looks, sender, shutdown).await;
         });
@@ -105,8 +123,11 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let mut lists = Vec::new();
     for source in &settings.list_sources {
         let registry = source::build_list(source)?;
-        let (sender, state) =
-            watch::channel(SourceState::before_first_poll(source.name.clone(), source.kind.to_string(), source.required));
+        let (sender, state) = watch::channel(SourceState::before_first_poll(
+            source.name.clone(),
+            source.kind.to_string(),
+            source.required,
+        ));
         lists.push(state);
         let (source, requests, shutdown) = (source.clone(), requests.clone(), shutdown.clone());
         tasks.start(format!("source {}", source.name), async move {
@@ -118,16 +139,32 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let (wanted_sender, wanted) = watch::channel(None);
     let (desired_servers_sender, desired_servers) = watch::channel(None);
     let map_name = MapName::new(&settings.map.path.to_string_lossy());
-    let (mut reports, mut clients, mut targets, mut screens) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut reports, mut clients, mut targets, mut screens) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for instance in &settings.instances {
         let (targets_sender, seen) = watch::channel(None);
         targets.push(seen);
-        let servers = ServerKeeper::new(instance, desired_servers.clone(), targets_sender, settings.schedule.servers);
+        let servers = ServerKeeper::new(
+            instance,
+            desired_servers.clone(),
+            targets_sender,
+            settings.schedule.servers,
+        );
         let (screen, rows) = rows::channel(&instance.name);
         screens.push(screen);
-        let task = Instance::new(instance, &map_name, &settings.schedule, Some(ask_sources(&requests)), Some(servers))
-            .with_rows(rows)
-            .with_learned(LearnedTable::of(instance, &settings.learned, look_early(&looks, &instance.name))?);
+        let task = Instance::new(
+            instance,
+            &map_name,
+            &settings.schedule,
+            Some(ask_sources(&requests)),
+            Some(servers),
+        )
+        .with_rows(rows)
+        .with_learned(LearnedTable::of(
+            instance,
+            &settings.learned,
+            look_early(&looks, &instance.name),
+        )?);
         let (sender, report) = watch::channel(task.report().clone());
         reports.push(report);
         clients.push(instance.map_client(&map_name));
@@ -139,11 +176,13 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let (approvals_sender, approvals) = mpsc::channel(APPROVALS_WAITING);
     let (server_decision_sender, server_decision) = watch::channel(ServerDecision::default());
     let (server_approvals_sender, server_approvals) = mpsc::channel(APPROVALS_WAITING);
-    let (mut server_decider, map_decision) = (ServerDecider::new(&settings, Box::new(SystemLookup)), decision.clone());
+    let (mut server_decider, map_decision) =
+        (ServerDecider::new(&settings, Box::new(SystemLookup)), decision.clone());
     if let Some(store) = store {
         let lists = store.last_good_lists().await?;
         server_decider = server_decider.resume(&lists);
-        let (origins, desired, stop) = (stored_lists(&settings), desired_servers.clone(), shutdown.clone());
+        let (origins, desired, stop) =
+            (stored_lists(&settings), desired_servers.clone(), shutdown.clone());
         tasks.start("server lists in the store", keep_lists(store, origins, lists, desired, stop));
     }
     let gateway = Arc::new(Gateway {
@@ -163,7 +202,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         settings: Arc::clone(&settings),
         heartbeats: tasks.heartbeats.clone(),
     });
-    // Samples of durations are kept until somebody asks for the metrics; folded now and then, they don't pile up.
+    // Samples of durations are kept until somebody asks for the metrics; folded now and then, they
+    // don't pile up.
     let (handle, stop) = (gateway.metrics.clone(), shutdown.clone());
     tasks.start("metrics", async move {
         let fold = async {
@@ -180,11 +220,17 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
     let (file_check, stop) = (settings.schedule.observe, shutdown.clone());
     tasks.start(DECIDER, decider.run(inputs, file_check, (decision_sender, wanted_sender), stop));
     let (outputs, stop) = ((server_decision_sender, desired_servers_sender), shutdown.clone());
-    tasks.start("server lists", server_decider.run(lists, map_decision, server_approvals, outputs, stop));
+    tasks.start(
+        "server lists",
+        server_decider.run(lists, map_decision, server_approvals, outputs, stop),
+    );
 
     tracing::info!(address = %listener.local_addr()?, "API listening");
     let (spare, stop) = (http::spare_router(gateway.clone(), most_connections), shutdown.clone());
-    tasks.start("API", http::serve(listener, http::router(gateway, token), spare, most_connections, stop));
+    tasks.start(
+        "API",
+        http::serve(listener, http::router(gateway, token), spare, most_connections, stop),
+    );
 
     let (clock, stop, ticks) = (settings.schedule.clone(), shutdown.clone(), requests.clone());
     tasks.start("schedule", async move {
@@ -199,7 +245,8 @@ pub async fn run(settings: Settings, metrics: PrometheusHandle, take_over: bool)
         drained = timeout(SHUTDOWN_BOUND, async { while tasks.running.join_next().await.is_some() {} }) => if drained.is_err() {
             bail!("some tasks did not end within {SHUTDOWN_BOUND:?} after the signal");
         },
-        signal = signals.end() => bail!("a second {signal}: left without waiting for the step in hand"),
+        signal = signals.end() => bail!("a second {signal}: left without waiting for the step in \
+            hand"),
     }
     match died {
         Some(task) => bail!("the task {task:?} ended unexpectedly"),
@@ -230,7 +277,10 @@ impl Tasks {
 
 /// Where the lists come from that are stored, by backend. What is written out is in the settings.
 fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
-    let found = settings.backends.iter().filter(|backend| !matches!(backend.listing(), Listing::Servers(_)));
+    let found = settings
+        .backends
+        .iter()
+        .filter(|backend| !matches!(backend.listing(), Listing::Servers(_)));
     found.map(|backend| (backend.name.clone(), backend.origin())).collect()
 }
 
@@ -245,8 +295,8 @@ fn look_early(looks: &EarlyLooks, instance: &str) -> LookEarly {
     Box::new(move |routes| looks.dispute(&instance, routes))
 }
 
-/// The signals that the daemon answers. Before they are caught here SIGTERM and SIGINT end it at once, and SIGHUP does nothing (see
-/// `cli`).
+/// The signals that the daemon answers. Before they are caught here SIGTERM and SIGINT end it at
+/// once, and SIGHUP does nothing (see `cli`).
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -270,8 +320,13 @@ impl Signals {
         }
     }
 
-    /// Waits for SIGTERM or SIGINT, passing SIGHUPs on as poll requests; or for a task that ends by itself, which none should.
-    async fn wait_for_end(&mut self, requests: &PollRequests, tasks: &mut JoinSet<String>) -> Option<String> {
+    /// Waits for SIGTERM or SIGINT, passing SIGHUPs on as poll requests; or for a task that ends by
+    /// itself, which none should.
+    async fn wait_for_end(
+        &mut self,
+        requests: &PollRequests,
+        tasks: &mut JoinSet<String>,
+    ) -> Option<String> {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {

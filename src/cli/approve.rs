@@ -10,10 +10,18 @@ use super::status::held_text;
 use super::{Form, GOOD, HELD, print};
 use crate::http::dto::ApproveRequest;
 
-/// Lets the change with this id through; without one shows what is held, so that nobody lets a change through that they have not seen.
-pub(super) async fn approve(connection: Connection, id: Option<String>, form: Form) -> anyhow::Result<u8> {
+/// Lets the change with this id through; without one shows what is held, so that nobody lets a
+/// change through that they have not seen.
+pub(super) async fn approve(
+    connection: Connection,
+    id: Option<String>,
+    form: Form,
+) -> anyhow::Result<u8> {
     let Some(id) = id else {
-        let held: Vec<HeldChange> = connection.ask(Method::GET, &["v1", "held"], None, NOTHING, Duration::ZERO).await?.good()?;
+        let held: Vec<HeldChange> = connection
+            .ask(Method::GET, &["v1", "held"], None, NOTHING, Duration::ZERO)
+            .await?
+            .good()?;
         print(form, &held, |held| match held.as_slice() {
             [] => "nothing is held back".to_owned(),
             held => held.iter().map(held_text).collect::<String>().trim_end().to_owned(),
@@ -21,8 +29,10 @@ pub(super) async fn approve(connection: Connection, id: Option<String>, form: Fo
         return Ok(if held.is_empty() { GOOD } else { HELD });
     };
     let request = ApproveRequest { id };
-    let approved: HeldChange =
-        connection.ask(Method::POST, &["v1", "held", "approve"], None, Some(&request), Duration::ZERO).await?.good()?;
+    let approved: HeldChange = connection
+        .ask(Method::POST, &["v1", "held", "approve"], None, Some(&request), Duration::ZERO)
+        .await?
+        .good()?;
     print(form, &approved, |approved| {
         let outcome = match approved.of.as_str() {
             HeldChange::MAP => "approved and in force".to_owned(),

@@ -56,13 +56,24 @@ pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> 
     let mut findings = vec![finding("settings", Ok(format!("{sources}{backends}, {instances}")))];
     if let Some(path) = &settings.api.token_file {
         let read = Token::read(path).map(|_| "readable".to_owned());
-        findings.push(finding("api.token_file", read.map_err(|error| error.trim_start_matches("api.token_file ").to_owned())));
+        findings.push(finding(
+            "api.token_file",
+            read.map_err(|error| error.trim_start_matches("api.token_file ").to_owned()),
+        ));
     }
     findings.push(check_map_file(&settings));
     if settings.store.is_some() {
-        let count =
-            |overrides: Overrides| format!("{}, {} drained", counted(overrides.pins().len(), "pin"), overrides.drained().len());
-        findings.push(finding("store", overrides(&settings).await.map(count).map_err(|error| error.to_string())));
+        let count = |overrides: Overrides| {
+            format!(
+                "{}, {} drained",
+                counted(overrides.pins().len(), "pin"),
+                overrides.drained().len()
+            )
+        };
+        findings.push(finding(
+            "store",
+            overrides(&settings).await.map(count).map_err(|error| error.to_string()),
+        ));
     }
     let (states, lists) = tokio::join!(poll_all(&settings), poll_lists(&settings));
     findings.extend(states.iter().map(|state| check_source(&state.status)));
@@ -70,19 +81,28 @@ pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> 
 
     let views: Vec<_> = states
         .iter()
-        .map(|state| SourceView { name: &state.status.name, required: state.status.required, snapshot: state.snapshot.as_ref() })
+        .map(|state| SourceView {
+            name: &state.status.name,
+            required: state.status.required,
+            snapshot: state.snapshot.as_ref(),
+        })
         .collect();
-    // Without the sources the masters of the map in force are looked for: they should be there all the same.
+    // Without the sources the masters of the map in force are looked for: they should be there all
+    // the same.
     let entries = desired::merge(&views).unwrap_or_else(|_| {
-        let file = MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
+        let file =
+            MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
         Arc::new(file.entries)
     });
-    let masters: BTreeSet<String> = entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
+    let masters: BTreeSet<String> =
+        entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
     findings.extend(check_backends(&settings, &lists, entries).await);
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let file = MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
-    let expected = Expected { masters: &masters, in_file: &file.entries, backends: &settings.backends };
-    let instances = settings.instances.iter().map(|instance| check_instance(instance, &map, &expected));
+    let expected =
+        Expected { masters: &masters, in_file: &file.entries, backends: &settings.backends };
+    let instances =
+        settings.instances.iter().map(|instance| check_instance(instance, &map, &expected));
     findings.extend(join_all(instances).await.into_iter().flatten());
 
     let report = CheckReport { good: findings.iter().all(|finding| finding.good), findings };
@@ -94,13 +114,19 @@ fn check_map_file(settings: &Settings) -> Finding {
     let mut keeper = MapFileKeeper::new(settings.map.file());
     let result = match (keeper.probe(), keeper.peek()) {
         (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
-        (Ok(()), Ok(None)) => {
-            Err(format!("{} does not exist: HAProxy does not start without it; create it, empty", shown(keeper.path())))
-        }
+        (Ok(()), Ok(None)) => Err(format!(
+            "{} does not exist: HAProxy does not start without it; create it, empty",
+            shown(keeper.path())
+        )),
         (Ok(()), Ok(Some(file))) => match file.rejected.first() {
-            None => Ok(format!("{}: {} entries in force, can be replaced", shown(keeper.path()), file.entries.len())),
+            None => Ok(format!(
+                "{}: {} entries in force, can be replaced",
+                shown(keeper.path()),
+                file.entries.len()
+            )),
             Some((line, reason)) => Err(format!(
-                "{}: what is no entry will be dropped at the first write: {}, the first is line {line}: {reason}",
+                "{}: what is no entry will be dropped at the first write: {}, the first is line \
+                    {line}: {reason}",
                 shown(keeper.path()),
                 counted(file.rejected.len(), "line")
             )),
@@ -113,10 +139,19 @@ fn check_source(status: &SourceStatus) -> Finding {
     let result = match (&status.error, status.entries) {
         (Some(error), _) => Err(error.clone()),
         (None, entries) => {
-            let reasons: Vec<_> =
-                status.rejections.counts.iter().map(|(reason, count)| format!("{count} left out: {reason}")).collect();
-            let left_out = if reasons.is_empty() { String::new() } else { format!("; {}", reasons.join("; ")) };
-            let warning = status.warning.as_ref().map_or(String::new(), |warning| format!("; {warning}"));
+            let reasons: Vec<_> = status
+                .rejections
+                .counts
+                .iter()
+                .map(|(reason, count)| format!("{count} left out: {reason}"))
+                .collect();
+            let left_out = if reasons.is_empty() {
+                String::new()
+            } else {
+                format!("; {}", reasons.join("; "))
+            };
+            let warning =
+                status.warning.as_ref().map_or(String::new(), |warning| format!("; {warning}"));
             Ok(format!("answers with {} entries{left_out}{warning}", entries.unwrap_or(0)))
         }
     };
@@ -124,7 +159,11 @@ fn check_source(status: &SourceStatus) -> Finding {
 }
 
 /// What the daemon would make of the server lists, with every row that it would leave out.
-async fn check_backends(settings: &Settings, lists: &[SourceState<ServerList>], entries: Arc<EntryMap>) -> Vec<Finding> {
+async fn check_backends(
+    settings: &Settings,
+    lists: &[SourceState<ServerList>],
+    entries: Arc<EntryMap>,
+) -> Vec<Finding> {
     let in_force = Arc::new(Revision { number: 0, at: Timestamp::now(), entries });
     let active = !in_force.entries.is_empty();
     let map = Decision { in_force: Some(in_force), active, ..Decision::default() };
@@ -140,21 +179,32 @@ async fn check_backends(settings: &Settings, lists: &[SourceState<ServerList>], 
 
 fn check_backend(backend: &BackendStatus) -> Finding {
     let servers = counted(backend.servers.as_ref().map_or(0, Vec::len), "server");
-    let rows: Vec<_> = backend.left_out.iter().take(NAMED).map(|row| format!("{}: {}", row.place, row.reason)).collect();
+    let rows: Vec<_> = backend
+        .left_out
+        .iter()
+        .take(NAMED)
+        .map(|row| format!("{}: {}", row.place, row.reason))
+        .collect();
     let more = backend.left_out.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     let result = match (&backend.waiting_for, &backend.held) {
         (Some(waiting_for), _) => Err(format!("its servers are not known without {waiting_for}")),
-        _ if !rows.is_empty() => Err(format!("{servers} from {}, left out are {}{more}", backend.from, rows.join("; "))),
+        _ if !rows.is_empty() => {
+            Err(format!("{servers} from {}, left out are {}{more}", backend.from, rows.join("; ")))
+        }
         (None, Some(held)) => Err(format!("the guard would hold its list back: {}", held.reason)),
         (None, None) => Ok(format!("{servers} from {}", backend.from)),
     };
     finding(format!("backend {}", backend.name), result)
 }
 
-/// How many entries memory has; and where the map takes some entries only, whether it has all of the file's: what it lacks is
-/// mostly what keeps HAProxy from starting.
-async fn check_map(client: &MapClient, counters: MapCounters, in_file: &EntryMap) -> Result<String, String> {
+/// How many entries memory has; and where the map takes some entries only, whether it has all of
+/// the file's: what it lacks is mostly what keeps HAProxy from starting.
+async fn check_map(
+    client: &MapClient,
+    counters: MapCounters,
+    in_file: &EntryMap,
+) -> Result<String, String> {
     let kind = client.kind().await.map_err(|error| error.to_string())?;
     let restricted = match kind {
         Some(MapKind::Restricted { by }) => by,
@@ -163,11 +213,13 @@ async fn check_map(client: &MapClient, counters: MapCounters, in_file: &EntryMap
     if let (true, Some(entries)) = (restricted.is_empty(), counters.count(0)) {
         return Ok(format!("{entries} entries in memory"));
     }
-    let (deviation, entries) = read_back(client, None, usize::MAX, in_file).await.map_err(|error| error.to_string())?;
+    let (deviation, entries) =
+        read_back(client, None, usize::MAX, in_file).await.map_err(|error| error.to_string())?;
     match deviation.missing.first().filter(|_| !restricted.is_empty()) {
         None => Ok(format!("{entries} entries in memory")),
         Some(first) => Err(format!(
-            "memory lacks {} of the map file, the first is `{} {}`; this map takes some entries only ({restricted}), and HAProxy does \
+            "memory lacks {} of the map file, the first is `{} {}`; this map takes some entries \
+                only ({restricted}), and HAProxy does \
              not start from a file with another one",
             counted(deviation.missing.len(), "line"),
             in_file.key(*first as usize),
@@ -183,19 +235,26 @@ struct Expected<'a> {
     backends: &'a [Backend],
 }
 
-async fn check_instance(instance: &settings::Instance, map: &MapName, expected: &Expected<'_>) -> Vec<Finding> {
+async fn check_instance(
+    instance: &settings::Instance,
+    map: &MapName,
+    expected: &Expected<'_>,
+) -> Vec<Finding> {
     let what = |part: &str| format!("instance {}{part}", instance.name);
     let client = instance.map_client(map);
     let glance = match client.glance().await {
         Ok(glance) => glance,
         Err(error) => return vec![finding(what(""), Err(error.to_string()))],
     };
-    let mut findings =
-        vec![finding(what(""), Ok(format!("HAProxy {} answers, pid {}", glance.process.version, glance.process.pid)))];
+    let mut findings = vec![finding(
+        what(""),
+        Ok(format!("HAProxy {} answers, pid {}", glance.process.version, glance.process.pid)),
+    )];
     let admin = match glance.level {
         Level::Admin => Ok("admin".to_owned()),
         _ => Err(format!(
-            "{} is not an admin socket: add `level admin` to its `stats socket` line in HAProxy's configuration",
+            "{} is not an admin socket: add `level admin` to its `stats socket` line in HAProxy's \
+                configuration",
             instance.runtime
         )),
     };
@@ -207,7 +266,8 @@ async fn check_instance(instance: &settings::Instance, map: &MapName, expected: 
             Some(counters) => check_map(&client, counters, expected.in_file).await,
             None if denied => Err("not shown to this level".to_owned()),
             None => Err(format!(
-                "HAProxy's configuration uses no map of the name {}: it must name exactly this path in a map converter",
+                "HAProxy's configuration uses no map of the name {}: it must name exactly this \
+                    path in a map converter",
                 map.as_str()
             )),
         },
@@ -227,40 +287,59 @@ async fn check_instance(instance: &settings::Instance, map: &MapName, expected: 
 /// Whether each master of the map is a backend or server that takes requests.
 fn check_masters(observed: &ObservedServers, masters: &BTreeSet<String>) -> Result<String, String> {
     let targets = Targets::of(observed);
-    let of_state = |state| masters.iter().map(String::as_str).filter(|master| targets.ready(master) == state).collect::<Vec<_>>();
+    let of_state = |state| {
+        masters
+            .iter()
+            .map(String::as_str)
+            .filter(|master| targets.ready(master) == state)
+            .collect::<Vec<_>>()
+    };
     let (missing, down) = (of_state(None), of_state(Some(false)));
     let mut problems = Vec::new();
     if !missing.is_empty() {
         problems.push(format!(
-            "no backend or server is named {}: add them to HAProxy, or map the registry's names by [source.masters]",
+            "no backend or server is named {}: add them to HAProxy, or map the registry's names \
+                by [source.masters]",
             named(&missing)
         ));
     }
     if !down.is_empty() {
         problems.push(format!(
-            "{} of {} can't take requests (down, drained or in maintenance; HAProxy's `show stat` says which): {}",
+            "{} of {} can't take requests (down, drained or in maintenance; HAProxy's `show stat` \
+                says which): {}",
             down.len(),
             counted(masters.len(), "master"),
             named(&down)
         ));
     }
     match problems.is_empty() {
-        true if masters.is_empty() => Ok("no source and no map file names one yet, so none was looked for".to_owned()),
-        true => Ok(format!("{} in the map, each a backend or server here, and ready", counted(masters.len(), "master"))),
+        true if masters.is_empty() => {
+            Ok("no source and no map file names one yet, so none was looked for".to_owned())
+        }
+        true => Ok(format!(
+            "{} in the map, each a backend or server here, and ready",
+            counted(masters.len(), "master")
+        )),
         false => Err(problems.join("; ")),
     }
 }
 
-/// Whether a declared backend has servers and all that should serve are down by their checks. Servers that are to come are no
-/// problem, nor those that somebody took out.
+/// Whether a declared backend has servers and all that should serve are down by their checks.
+/// Servers that are to come are no problem, nor those that somebody took out.
 fn check_declared(observed: &ObservedServers, backends: &[Backend]) -> Result<(), String> {
     let down = |backend: &&Backend| {
-        let servers = observed.get(&backend.name).into_iter().flat_map(|seen| seen.servers.values());
-        let meant: Vec<bool> = servers.filter(|server| server.admin.ready()).map(|server| server.running).collect();
+        let servers =
+            observed.get(&backend.name).into_iter().flat_map(|seen| seen.servers.values());
+        let meant: Vec<bool> =
+            servers.filter(|server| server.admin.ready()).map(|server| server.running).collect();
         !meant.is_empty() && !meant.contains(&true)
     };
     let down: Vec<_> = backends.iter().filter(down).map(|backend| backend.name.as_str()).collect();
-    if down.is_empty() { Ok(()) } else { Err(format!("every server is down by its health check in {}", named(&down))) }
+    if down.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("every server is down by its health check in {}", named(&down)))
+    }
 }
 
 /// The first few names, and how many more there are.
@@ -273,7 +352,8 @@ fn named(names: &[&str]) -> String {
 fn text(report: &CheckReport) -> String {
     let mut text = String::new();
     for finding in &report.findings {
-        let mark = if finding.good { paint(Colour::Green, "ok  ") } else { paint(Colour::Red, "FAIL") };
+        let mark =
+            if finding.good { paint(Colour::Green, "ok  ") } else { paint(Colour::Red, "FAIL") };
         let _ = writeln!(text, "{mark}  {}: {}", finding.what, finding.detail);
     }
     let failures = report.findings.iter().filter(|finding| !finding.good).count();

@@ -12,41 +12,65 @@ use super::{FAILED, Form, GOOD, print};
 use crate::http::dto::ExplainReport;
 
 pub(super) async fn explain(connection: Connection, node: &str, form: Form) -> anyhow::Result<u8> {
-    let report: ExplainReport =
-        connection.ask(Method::GET, &["v1", "nodes", node], None, NOTHING, Duration::ZERO).await?.good()?;
+    let report: ExplainReport = connection
+        .ask(Method::GET, &["v1", "nodes", node], None, NOTHING, Duration::ZERO)
+        .await?
+        .good()?;
     print(form, &report, text)?;
     Ok(if report.master.is_some() { GOOD } else { FAILED })
 }
 
 fn text(report: &ExplainReport) -> String {
     let mut text = String::new();
-    let revision = report.revision.map_or("no revision yet".to_owned(), |revision| format!("revision {revision}"));
+    let revision = report
+        .revision
+        .map_or("no revision yet".to_owned(), |revision| format!("revision {revision}"));
     match &report.master {
         Some(master) => {
-            let _ = writeln!(text, "node {} goes to {} ({revision})", report.node, paint(Colour::Green, master));
+            let _ = writeln!(
+                text,
+                "node {} goes to {} ({revision})",
+                report.node,
+                paint(Colour::Green, master)
+            );
         }
         None => {
             let none = paint(Colour::Red, "no route");
-            let _ = writeln!(text, "node {} has {none} ({revision}): what HAProxy does without one applies", report.node);
+            let _ = writeln!(
+                text,
+                "node {} has {none} ({revision}): what HAProxy does without one applies",
+                report.node
+            );
         }
     }
     match &report.last_change {
         Some(change) => {
             let from = change.from.as_deref().unwrap_or("no route");
             let to = change.to.as_deref().unwrap_or("no route");
-            let _ = writeln!(text, "  since revision {}, {}: {from} -> {to}", change.revision, ago(change.at));
+            let _ = writeln!(
+                text,
+                "  since revision {}, {}: {from} -> {to}",
+                change.revision,
+                ago(change.at)
+            );
         }
-        None if report.master.is_some() => text.push_str("  no change of it is remembered since Mapsmith started\n"),
+        None if report.master.is_some() => {
+            text.push_str("  no change of it is remembered since Mapsmith started\n")
+        }
         None => {}
     }
     if let Some(pin) = &report.pin {
-        let until = pin.until.map_or("until it is unpinned".to_owned(), |until| format!("until {until:.0}"));
+        let until = pin
+            .until
+            .map_or("until it is unpinned".to_owned(), |until| format!("until {until:.0}"));
         let what = paint(Colour::Yellow, &format!("pinned to {}", pin.master));
         let _ = writeln!(text, "  {what} by an operator {}, {until}", ago(pin.since));
     }
     if let Some(drained) = &report.drained {
-        let what = paint(Colour::Yellow, &format!("{} is drained {}", drained.master, to_text(drained)));
-        let _ = writeln!(text, "  {what} by an operator {}, until it is undrained", ago(drained.since));
+        let what =
+            paint(Colour::Yellow, &format!("{} is drained {}", drained.master, to_text(drained)));
+        let _ =
+            writeln!(text, "  {what} by an operator {}, until it is undrained", ago(drained.since));
     }
     for note in report.reference.iter().chain(&report.kept) {
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, note));
@@ -61,14 +85,18 @@ fn text(report: &ExplainReport) -> String {
             (Some(master), _, _) => master.clone(),
             (None, Some(reason), _) => paint(Colour::Yellow, &format!("left out: {reason}")),
             (None, None, Some(_)) => "does not know the node".to_owned(),
-            (None, None, None) if report.master.is_some() => {
-                paint(Colour::Yellow, "has not answered since the start; the map file's map stays in force")
-            }
+            (None, None, None) if report.master.is_some() => paint(
+                Colour::Yellow,
+                "has not answered since the start; the map file's map stays in force",
+            ),
             (None, None, None) => paint(Colour::Yellow, "has not answered yet"),
         };
-        let answered = source.answered_at.map_or(String::new(), |at| format!(", answered {}", ago(at)));
+        let answered =
+            source.answered_at.map_or(String::new(), |at| format!(", answered {}", ago(at)));
         let used = match source.used {
-            true if report.pin.is_some() || report.drained.is_some() => " (would count without the override)",
+            true if report.pin.is_some() || report.drained.is_some() => {
+                " (would count without the override)"
+            }
             true if source.master == report.master => " (counts)",
             true if report.held.is_some() => " (held back)",
             true => " (not in force)",
@@ -80,17 +108,27 @@ fn text(report: &ExplainReport) -> String {
     for instance in &report.instances {
         let holds = match (&instance.error, &instance.master) {
             (Some(error), _) => paint(Colour::Red, error),
-            (None, Some(master)) if Some(master) == report.master.as_ref() => paint(Colour::Green, master),
+            (None, Some(master)) if Some(master) == report.master.as_ref() => {
+                paint(Colour::Green, master)
+            }
             (None, master) => {
                 let colour = if *master == report.master { Colour::Green } else { Colour::Red };
-                let differs = if *master == report.master { "" } else { ", which is not what it should hold" };
+                let differs = if *master == report.master {
+                    ""
+                } else {
+                    ", which is not what it should hold"
+                };
                 paint(colour, &format!("{}{differs}", master.as_deref().unwrap_or("no entry")))
             }
         };
         let _ = writeln!(text, "  {}: {holds}", instance.name);
         if let Some(learned) = &instance.learned {
             let master = paint(Colour::Yellow, &learned.master);
-            let _ = writeln!(text, "    learned: {master}, first seen {}; it counts until the map agrees", ago(learned.since));
+            let _ = writeln!(
+                text,
+                "    learned: {master}, first seen {}; it counts until the map agrees",
+                ago(learned.since)
+            );
         }
     }
     if let Some(held) = &report.held {

@@ -1,5 +1,5 @@
-//! How a verb that fails says so: a line for people, an object for programs. Both go to standard error, so that standard output has
-//! the data that was asked for or nothing.
+//! How a verb that fails says so: a line for people, an object for programs. Both go to standard
+//! error, so that standard output has the data that was asked for or nothing.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -45,7 +45,9 @@ pub(super) fn print(form: Form, error: &anyhow::Error) -> ExitCode {
         Form::Text => output::error_line(&format!("mapsmith: {error:#}")),
         Form::Json => {
             let problems = match settings {
-                Some(SettingsError::Invalid { problems, .. }) => problems.iter().map(SettingsProblem::from).collect(),
+                Some(SettingsError::Invalid { problems, .. }) => {
+                    problems.iter().map(SettingsProblem::from).collect()
+                }
                 _ => Vec::new(),
             };
             print_json(&Failure { error: format!("{error:#}"), exit_code, problems });
@@ -54,7 +56,8 @@ pub(super) fn print(form: Form, error: &anyhow::Error) -> ExitCode {
     ExitCode::from(exit_code)
 }
 
-/// Prints what the parser of arguments has to say: what is wrong with them, or the help that was asked for.
+/// Prints what the parser of arguments has to say: what is wrong with them, or the help that was
+/// asked for.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
     let exit_code = u8::try_from(error.exit_code()).unwrap_or(USAGE);
     if !error.use_stderr() {
@@ -66,9 +69,14 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     }
     // The arguments that would say it were not understood.
     let words: Vec<_> = std::env::args_os().collect();
-    let json = words.iter().any(|word| word == "--output=json") || words.windows(2).any(|two| two == ["--output", "json"]);
+    let json = words.iter().any(|word| word == "--output=json")
+        || words.windows(2).any(|two| two == ["--output", "json"]);
     if json {
-        print_json(&Failure { error: error.to_string().trim_end().to_owned(), exit_code, problems: Vec::new() });
+        print_json(&Failure {
+            error: error.to_string().trim_end().to_owned(),
+            exit_code,
+            problems: Vec::new(),
+        });
     } else {
         let _ = error.print();
     }

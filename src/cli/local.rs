@@ -15,19 +15,31 @@ use crate::settings::{self, Settings};
 use crate::source::{self, Extent, Source, SourceError};
 use crate::store::{SqliteStore, StoreError};
 
-/// Polls every source of the node map once, side by side. A source that can't be built or polled has its error in its status.
+/// Polls every source of the node map once, side by side. A source that can't be built or polled
+/// has its error in its status.
 pub(super) async fn poll_all(settings: &Settings) -> Vec<SourceState> {
-    let polls = settings.sources.iter().map(|source| poll(source, source::build(source, settings.map.lowercase)));
+    let polls = settings
+        .sources
+        .iter()
+        .map(|source| poll(source, source::build(source, settings.map.lowercase)));
     join_all(polls).await
 }
 
 /// The same for every source that lists servers.
 pub(super) async fn poll_lists(settings: &Settings) -> Vec<SourceState<ServerList>> {
-    join_all(settings.list_sources.iter().map(|source| poll(source, source::build_list(source)))).await
+    join_all(settings.list_sources.iter().map(|source| poll(source, source::build_list(source))))
+        .await
 }
 
-async fn poll<C: Content>(settings: &settings::Source, built: Result<Box<dyn Source<C>>, SourceError>) -> SourceState<C> {
-    let mut state = SourceState::before_first_poll(settings.name.clone(), settings.kind.to_string(), settings.required);
+async fn poll<C: Content>(
+    settings: &settings::Source,
+    built: Result<Box<dyn Source<C>>, SourceError>,
+) -> SourceState<C> {
+    let mut state = SourceState::before_first_poll(
+        settings.name.clone(),
+        settings.kind.to_string(),
+        settings.required,
+    );
     let start = Instant::now();
     let polled = async {
         let mut source = built?;
@@ -42,8 +54,11 @@ async fn poll<C: Content>(settings: &settings::Source, built: Result<Box<dyn Sou
             state.status.entries = Some(polled.entries.count());
             state.status.rejections = (*polled.rejections).clone();
             state.status.answered_at = Some(Timestamp::now());
-            state.snapshot =
-                Some(Snapshot { entries: polled.entries, rejections: polled.rejections, answered_at: Timestamp::now() });
+            state.snapshot = Some(Snapshot {
+                entries: polled.entries,
+                rejections: polled.rejections,
+                answered_at: Timestamp::now(),
+            });
         }
         // What can't be built is named with its source, which the reports name before it.
         Err(error) => {
@@ -57,7 +72,8 @@ async fn poll<C: Content>(settings: &settings::Source, built: Result<Box<dyn Sou
     state
 }
 
-/// What maps may point to, of each instance that answers. Only names: what is not ready is the daemon's to watch.
+/// What maps may point to, of each instance that answers. Only names: what is not ready is the
+/// daemon's to watch.
 pub(super) async fn targets(settings: &Settings) -> Vec<Arc<Targets>> {
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let looks = settings.instances.iter().map(|instance| {
@@ -68,8 +84,8 @@ pub(super) async fn targets(settings: &Settings) -> Vec<Arc<Targets>> {
     names.map(|names| Arc::new(names.iter().map(|name| (name.as_str(), true)).collect())).collect()
 }
 
-/// The overrides in the store, pins whose time is over included; none where the settings name no store. Without them these verbs
-/// would take pinned nodes back.
+/// The overrides in the store, pins whose time is over included; none where the settings name no
+/// store. Without them these verbs would take pinned nodes back.
 pub(super) async fn overrides(settings: &Settings) -> Result<Overrides, StoreError> {
     match &settings.store {
         Some(store) => SqliteStore::peek(&store.path).await,
@@ -79,7 +95,12 @@ pub(super) async fn overrides(settings: &Settings) -> Result<Overrides, StoreErr
 
 /// The errors of the sources that gave no answer, a line each.
 pub(super) fn errors(states: &[SourceState]) -> Vec<String> {
-    states.iter().filter_map(|state| Some(format!("source {}: {}", state.status.name, state.status.error.as_ref()?))).collect()
+    states
+        .iter()
+        .filter_map(|state| {
+            Some(format!("source {}: {}", state.status.name, state.status.error.as_ref()?))
+        })
+        .collect()
 }
 
 /// A path for messages.

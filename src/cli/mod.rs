@@ -1,5 +1,5 @@
-//! The command line: one file a verb. `run`, `check`, `plan` and `sync` work by themselves; the others ask a running
-//! Mapsmith through its API.
+//! The command line: one file a verb. `run`, `check`, `plan` and `sync` work by themselves; the
+//! others ask a running Mapsmith through its API.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,14 +42,16 @@ const HUNG_UP: u8 = 128 + 1;
 /// The settings file where none is named.
 const DEFAULT_CONFIG: &str = "/etc/mapsmith/mapsmith.toml";
 
-/// Keeps HAProxy gateways routing right: node -> master maps from PuppetDB and other registries, swapped in atomically.
+/// Keeps HAProxy gateways routing right: node -> master maps from PuppetDB and other registries,
+/// swapped in atomically.
 ///
-/// Exit codes: 0 good, 1 failed, 2 wrong usage or settings, 3 (`plan` only) there are changes, 4 held by the guard.
+/// Exit codes: 0 good, 1 failed, 2 wrong usage or settings, 3 (`plan` only) there are changes, 4
+/// held by the guard.
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
 struct Arguments {
-    /// The settings file (.toml, .yaml or .json); without it /etc/mapsmith/mapsmith.toml. The verbs that ask a running Mapsmith take
-    /// its address and token from it
+    /// The settings file (.toml, .yaml or .json); without it /etc/mapsmith/mapsmith.toml. The verbs
+    /// that ask a running Mapsmith take its address and token from it
     #[arg(short, long, global = true, value_name = "FILE", env = "MAPSMITH_CONFIG")]
     config: Option<PathBuf>,
     /// How data is printed
@@ -78,7 +80,8 @@ enum Verb {
     },
     /// Name every problem with settings, sources, sockets, map and file at once; changes nothing
     Check,
-    /// Show what a sync would change: nodes added, moved, removed, each master's load; changes nothing
+    /// Show what a sync would change: nodes added, moved, removed, each master's load; changes
+    /// nothing
     Plan {
         /// Print every changed node instead of the first 20
         #[arg(long)]
@@ -92,7 +95,8 @@ enum Verb {
     },
     /// Show sources, instances, revision and what is held
     Status(remote::Connection),
-    /// Show why a node goes to its master: source, time, and what each HAProxy holds in memory right now
+    /// Show why a node goes to its master: source, time, and what each HAProxy holds in memory
+    /// right now
     Explain {
         /// The node's name, as in X-Node-Name
         node: String,
@@ -152,7 +156,8 @@ enum Verb {
     },
     /// Let the change through that the guard holds back
     Approve {
-        /// The id that status shows: nothing but exactly that change is let through. Without it the held changes are shown
+        /// The id that status shows: nothing but exactly that change is let through. Without it the
+        /// held changes are shown
         id: Option<String>,
         #[command(flatten)]
         connection: remote::Connection,
@@ -183,9 +188,10 @@ impl Verb {
             | Self::Explain { connection, .. }
             | Self::Reload { connection, .. }
             | Self::Approve { connection, .. } => Some(connection),
-            Self::Pin { order, .. } | Self::Unpin { order, .. } | Self::Drain { order, .. } | Self::Undrain { order, .. } => {
-                Some(&mut order.connection)
-            }
+            Self::Pin { order, .. }
+            | Self::Unpin { order, .. }
+            | Self::Drain { order, .. }
+            | Self::Undrain { order, .. } => Some(&mut order.connection),
         }
     }
 }
@@ -194,10 +200,16 @@ impl Verb {
 pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failure::print(Form::Text, &anyhow::Error::from(error).context("the async runtime can't start")),
+        Err(error) => {
+            return failure::print(
+                Form::Text,
+                &anyhow::Error::from(error).context("the async runtime can't start"),
+            );
+        }
     };
-    // Before anything else: until it is caught a SIGHUP ends the program, and a service manager may send one right after the start.
-    // The daemon takes them from `app` on, and one before that asks for no more than the polls that it begins with.
+    // Before anything else: until it is caught a SIGHUP ends the program, and a service manager may
+    // send one right after the start. The daemon takes them from `app` on, and one before that asks
+    // for no more than the polls that it begins with.
     let hangup = runtime.block_on(async { signal(SignalKind::hangup()) });
     let Arguments { config, output, verb } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -234,9 +246,13 @@ async fn carry_out(mut verb: Verb, config: Option<&Path>, output: Form) -> anyho
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
-        Verb::Pin { node, master, length, force, order } => overrides::pin((order, force), &node, master, length, output).await,
+        Verb::Pin { node, master, length, force, order } => {
+            overrides::pin((order, force), &node, master, length, output).await
+        }
         Verb::Unpin { node, order } => overrides::unpin(order, &node, output).await,
-        Verb::Drain { master, to, spread: _, force, order } => overrides::drain((order, force), &master, to, output).await,
+        Verb::Drain { master, to, spread: _, force, order } => {
+            overrides::drain((order, force), &master, to, output).await
+        }
         Verb::Undrain { master, order } => overrides::undrain(order, &master, output).await,
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
     }
@@ -253,7 +269,11 @@ fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
 }
 
 /// Prints a report in the form asked for.
-fn print<T: Serialize>(form: Form, report: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+fn print<T: Serialize>(
+    form: Form,
+    report: &T,
+    text: impl FnOnce(&T) -> String,
+) -> anyhow::Result<()> {
     match form {
         Form::Json => output::line(&serde_json::to_string_pretty(report)?),
         Form::Text => output::line(text(report).trim_end()),

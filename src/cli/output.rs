@@ -8,7 +8,8 @@ use anyhow::Context;
 use jiff::Timestamp;
 use mapsmith_core::status::StepTiming;
 
-/// What a text means, by colour. Colours appear on a terminal only, and not where `NO_COLOR` is set.
+/// What a text means, by colour. Colours appear on a terminal only, and not where `NO_COLOR` is
+/// set.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Colour {
     Green,
@@ -18,7 +19,9 @@ pub(super) enum Colour {
 
 /// The text in its colour.
 pub(super) fn paint(colour: Colour, text: &str) -> String {
-    if !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+    if !std::io::stdout().is_terminal()
+        || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+    {
         return text.to_owned();
     }
     let code = match colour {
@@ -41,7 +44,9 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
 /// What became of printing to standard output.
 pub(super) fn written(outcome: io::Result<()>) -> anyhow::Result<()> {
     match outcome {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output can't be written"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("standard output can't be written")
+        }
         _ => Ok(()),
     }
 }
@@ -64,7 +69,8 @@ pub(super) fn counted(count: usize, thing: &str) -> String {
 
 /// `prepare 0.1 ms, stage 2.0 ms`.
 pub(super) fn steps(steps: &[StepTiming]) -> String {
-    let steps: Vec<_> = steps.iter().map(|step| format!("{} {:.1} ms", step.step, step.milliseconds)).collect();
+    let steps: Vec<_> =
+        steps.iter().map(|step| format!("{} {:.1} ms", step.step, step.milliseconds)).collect();
     steps.join(", ")
 }
 
@@ -72,7 +78,13 @@ pub(super) fn steps(steps: &[StepTiming]) -> String {
 pub(super) fn table(indent: &str, rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
     for row in rows {

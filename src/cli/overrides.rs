@@ -38,19 +38,50 @@ pub(super) async fn pin(
     duration: Option<String>,
     form: Form,
 ) -> anyhow::Result<u8> {
-    order.send(Method::PUT, &["v1", "overrides", node], force, Some(&PinRequest { master, duration }), form).await
+    order
+        .send(
+            Method::PUT,
+            &["v1", "overrides", node],
+            force,
+            Some(&PinRequest { master, duration }),
+            form,
+        )
+        .await
 }
 
 pub(super) async fn unpin(order: Order, node: &str, form: Form) -> anyhow::Result<u8> {
-    order.send(Method::DELETE, &["v1", "overrides", node], Force { force: false }, NOTHING, form).await
+    order
+        .send(Method::DELETE, &["v1", "overrides", node], Force { force: false }, NOTHING, form)
+        .await
 }
 
-pub(super) async fn drain((order, force): (Order, Force), master: &str, to: Option<String>, form: Form) -> anyhow::Result<u8> {
-    order.send(Method::POST, &["v1", "masters", master, "drain"], force, Some(&DrainRequest { to }), form).await
+pub(super) async fn drain(
+    (order, force): (Order, Force),
+    master: &str,
+    to: Option<String>,
+    form: Form,
+) -> anyhow::Result<u8> {
+    order
+        .send(
+            Method::POST,
+            &["v1", "masters", master, "drain"],
+            force,
+            Some(&DrainRequest { to }),
+            form,
+        )
+        .await
 }
 
 pub(super) async fn undrain(order: Order, master: &str, form: Form) -> anyhow::Result<u8> {
-    order.send(Method::DELETE, &["v1", "masters", master, "drain"], Force { force: false }, NOTHING, form).await
+    order
+        .send(
+            Method::DELETE,
+            &["v1", "masters", master, "drain"],
+            Force { force: false },
+            NOTHING,
+            form,
+        )
+        .await
 }
 
 impl Order {
@@ -63,7 +94,11 @@ impl Order {
         form: Form,
     ) -> anyhow::Result<u8> {
         let wait = (!self.wait.is_zero()).then_some(self.wait).map(query_of);
-        let query = wait.as_deref().map(|wait| ("wait", wait)).into_iter().chain(force.then_some(("force", "true")));
+        let query = wait
+            .as_deref()
+            .map(|wait| ("wait", wait))
+            .into_iter()
+            .chain(force.then_some(("force", "true")));
         let report = report_of(self.connection.ask(method, path, query, body, self.wait).await?)?;
         print(form, &report, text)?;
         Ok(exit_code(report.outcome))

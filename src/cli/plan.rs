@@ -60,29 +60,41 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
     let states = poll_all(&settings).await;
     let views: Vec<_> = states
         .iter()
-        .map(|state| SourceView { name: &state.status.name, required: state.status.required, snapshot: state.snapshot.as_ref() })
+        .map(|state| SourceView {
+            name: &state.status.name,
+            required: state.status.required,
+            snapshot: state.snapshot.as_ref(),
+        })
         .collect();
     let errors = errors(&states);
     let Ok(merged) = desired::merge(&views) else {
-        bail!("there is nothing to plan with, for a required source gave no answer:\n  {}", errors.join("\n  "));
+        bail!(
+            "there is nothing to plan with, for a required source gave no answer:\n  {}",
+            errors.join("\n  ")
+        );
     };
     let found = MapFileKeeper::new(settings.map.file()).peek()?;
     let said = found.as_ref().map(MapFile::said_by_sources);
     let in_force = said.as_ref().map(EntryMap::len);
     let said = said.unwrap_or_default();
     let before = found.map(|file| file.entries).unwrap_or_default();
-    // As the daemon does it: where an answer is not clear, the master in force stays; and what the sources say is judged, not what pins
-    // and drains make of it.
+    // As the daemon does it: where an answer is not clear, the master in force stays; and what the
+    // sources say is judged, not what pins and drains make of it.
     let mut change = Diff::between(&said, &merged);
     let kept = change.keep(|at| merged.is_disputed(at));
     let merged = Diff::settle(&kept, &said, &merged);
-    let after = desired::overrides::apply(&merged, &overrides(&settings).await?.at(Timestamp::now())).entries;
+    let after =
+        desired::overrides::apply(&merged, &overrides(&settings).await?.at(Timestamp::now()))
+            .entries;
     let diff = Diff::between(&before, &after);
     let map = MapName::new(&settings.map.path.to_string_lossy());
-    let instances = join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after))).await;
+    let instances =
+        join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after)))
+            .await;
     let shown = if all || form == Form::Json { usize::MAX } else { SHOWN };
     let recent = guard::Recent::default();
-    let proposal = guard::Proposal { in_force, entries: merged.len(), counts: change.counts(), recent };
+    let proposal =
+        guard::Proposal { in_force, entries: merged.len(), counts: change.counts(), recent };
     let (actions, targets) = (settings.references_in_force(), targets(&settings).await);
     let verdict = guard::judge(guard::Subject::Map, &settings.guard, &proposal)
         .and_then(|()| judge_references(actions, &settings.guard, &targets, &said, &merged));
@@ -97,8 +109,11 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
         instances,
     };
     print(form, &report, text)?;
-    let to_do = !diff.is_empty() || in_force.is_none() || report.instances.iter().any(|instance| !instance.in_step);
-    let failed = !report.errors.is_empty() || report.instances.iter().any(|instance| instance.error.is_some());
+    let to_do = !diff.is_empty()
+        || in_force.is_none()
+        || report.instances.iter().any(|instance| !instance.in_step);
+    let failed = !report.errors.is_empty()
+        || report.instances.iter().any(|instance| instance.error.is_some());
     Ok(match () {
         () if report.held.is_some() => HELD,
         () if failed => FAILED,
@@ -115,10 +130,17 @@ fn loads(before: &EntryMap, after: &EntryMap) -> Vec<Load> {
     for (master, nodes) in after.load() {
         loads.entry(master).or_default().1 = nodes;
     }
-    loads.into_iter().map(|(master, (before, after))| Load { master: master.to_owned(), before, after }).collect()
+    loads
+        .into_iter()
+        .map(|(master, (before, after))| Load { master: master.to_owned(), before, after })
+        .collect()
 }
 
-async fn plan_instance(instance: &settings::Instance, map: &MapName, wanted: &EntryMap) -> InstancePlan {
+async fn plan_instance(
+    instance: &settings::Instance,
+    map: &MapName,
+    wanted: &EntryMap,
+) -> InstancePlan {
     let client = instance.map_client(map);
     let observed = async {
         let glance = client.glance().await?;
@@ -128,13 +150,23 @@ async fn plan_instance(instance: &settings::Instance, map: &MapName, wanted: &En
     let (plan, in_step, error) = match observed.await {
         Err(error) => (String::new(), false, Some(error.to_string())),
         Ok((glance, deviation, entries)) => {
-            let counted = glance.map.and_then(|counters| counters.count(entries)).map_or(0, |counted| counted as usize);
-            let version = glance.process.version.parse().unwrap_or(HaproxyVersion { major: 2, minor: 6 });
-            let memory = Memory { entries, staged_entries: counted.saturating_sub(entries), cost: CostModel::new(version) };
+            let counted = glance
+                .map
+                .and_then(|counters| counters.count(entries))
+                .map_or(0, |counted| counted as usize);
+            let version =
+                glance.process.version.parse().unwrap_or(HaproxyVersion { major: 2, minor: 6 });
+            let memory = Memory {
+                entries,
+                staged_entries: counted.saturating_sub(entries),
+                cost: CostModel::new(version),
+            };
             let counts = deviation.counts();
             match plan_map(wanted, &deviation, &memory) {
                 MapPlan::InStep => ("in step".to_owned(), true, None),
-                MapPlan::Edit { reason, .. } => (format!("{counts}, by single commands: {reason}"), false, None),
+                MapPlan::Edit { reason, .. } => {
+                    (format!("{counts}, by single commands: {reason}"), false, None)
+                }
                 MapPlan::Swap { reason } => (format!("{counts}, by a swap: {reason}"), false, None),
             }
         }
@@ -143,7 +175,10 @@ async fn plan_instance(instance: &settings::Instance, map: &MapName, wanted: &En
 }
 
 fn text(report: &PlanReport) -> String {
-    let mut text = format!("map: {} -> {} entries: {}\n", report.entries_before, report.entries_after, report.counts);
+    let mut text = format!(
+        "map: {} -> {} entries: {}\n",
+        report.entries_before, report.entries_after, report.counts
+    );
     let none = || "no route".to_owned();
     for change in &report.changes {
         let colour = match (&change.from, &change.to) {
@@ -151,7 +186,8 @@ fn text(report: &PlanReport) -> String {
             (_, None) => Colour::Red,
             _ => Colour::Yellow,
         };
-        let (from, to) = (change.from.clone().unwrap_or_else(none), change.to.clone().unwrap_or_else(none));
+        let (from, to) =
+            (change.from.clone().unwrap_or_else(none), change.to.clone().unwrap_or_else(none));
         let _ = writeln!(text, "  {}", paint(colour, &format!("{}: {from} -> {to}", change.node)));
     }
     let more = report.counts.total().saturating_sub(report.changes.len());
@@ -160,7 +196,12 @@ fn text(report: &PlanReport) -> String {
     }
     text.push_str("masters\n");
     let mut rows = vec![vec!["master".to_owned(), "nodes before".to_owned(), "after".to_owned()]];
-    rows.extend(report.masters.iter().map(|load| vec![load.master.clone(), load.before.to_string(), load.after.to_string()]));
+    rows.extend(
+        report
+            .masters
+            .iter()
+            .map(|load| vec![load.master.clone(), load.before.to_string(), load.after.to_string()]),
+    );
     text.push_str(&table("  ", &rows));
     text.push_str("instances\n");
     for instance in &report.instances {
@@ -178,7 +219,8 @@ fn text(report: &PlanReport) -> String {
         text.push_str("nothing to do\n");
     }
     if let Some(reason) = &report.held {
-        let _ = writeln!(text, "{}: {reason}", paint(Colour::Red, "the guard would hold this back"));
+        let _ =
+            writeln!(text, "{}: {reason}", paint(Colour::Red, "the guard would hold this back"));
     }
     text
 }

@@ -11,10 +11,18 @@ use super::status::held_text;
 use super::{FAILED, Form, GOOD, HELD, print};
 use crate::http::dto::{Problem, ReloadOutcome, ReloadReport};
 
-pub(super) async fn reload(connection: Connection, wait: Option<Duration>, form: Form) -> anyhow::Result<u8> {
+pub(super) async fn reload(
+    connection: Connection,
+    wait: Option<Duration>,
+    form: Form,
+) -> anyhow::Result<u8> {
     let text_of_wait = wait.map(query_of);
     let query = text_of_wait.as_deref().map(|wait| ("wait", wait));
-    let report = report_of(connection.ask(Method::POST, &["v1", "reload"], query, NOTHING, wait.unwrap_or_default()).await?)?;
+    let report = report_of(
+        connection
+            .ask(Method::POST, &["v1", "reload"], query, NOTHING, wait.unwrap_or_default())
+            .await?,
+    )?;
     print(form, &report, text)?;
     Ok(exit_code(report.outcome))
 }
@@ -43,7 +51,9 @@ pub(super) fn exit_code(outcome: ReloadOutcome) -> u8 {
 fn text(report: &ReloadReport) -> String {
     let mut text = match report.outcome {
         ReloadOutcome::Requested => {
-            return "every source is polled now; `mapsmith reload --wait 30s` would say how it ends".to_owned();
+            return "every source is polled now; `mapsmith reload --wait 30s` would say how it \
+                ends"
+                .to_owned();
         }
         // The whole story of it comes last.
         ReloadOutcome::Held => paint(Colour::Red, "held back by the guard"),
@@ -52,7 +62,10 @@ fn text(report: &ReloadReport) -> String {
     };
     text.push('\n');
     for source in &report.sources {
-        let took = source.poll.as_ref().map_or(String::new(), |poll| format!(" in {:.1} ms", poll.milliseconds));
+        let took = source
+            .poll
+            .as_ref()
+            .map_or(String::new(), |poll| format!(" in {:.1} ms", poll.milliseconds));
         let outcome = match (&source.error, source.answered) {
             (_, false) => paint(Colour::Red, "no answer yet"),
             (Some(error), true) => paint(Colour::Red, error),

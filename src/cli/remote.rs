@@ -18,10 +18,12 @@ use crate::settings::{Api, Settings};
 /// Where the running Mapsmith is.
 #[derive(Args)]
 pub(super) struct Connection {
-    /// The API of the running Mapsmith, instead of the one that the settings file names; without either http://127.0.0.1:7070
+    /// The API of the running Mapsmith, instead of the one that the settings file names; without
+    /// either http://127.0.0.1:7070
     #[arg(long, env = "MAPSMITH_URL", hide_env_values = true)]
     url: Option<String>,
-    /// The API's token, instead of the one that the settings file names; better given by the variable
+    /// The API's token, instead of the one that the settings file names; better given by the
+    /// variable
     #[arg(long, env = "MAPSMITH_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
@@ -44,31 +46,41 @@ impl<T> Answer<T> {
         match self {
             Self::Good(answer) => Ok(answer),
             Self::Problem(problem) if problem.status == StatusCode::UNAUTHORIZED => Err(anyhow!(
-                "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the settings with its api.token_file by -c ({} {})",
+                "the API asks for its token: give it by MAPSMITH_TOKEN or --token, or name the \
+                    settings with its api.token_file by -c ({} {})",
                 problem.status,
                 problem.title
             )),
-            Self::Problem(problem) => Err(anyhow!("{} ({} {})", problem.detail, problem.status, problem.title)),
+            Self::Problem(problem) => {
+                Err(anyhow!("{} ({} {})", problem.detail, problem.status, problem.title))
+            }
         }
     }
 }
 
 impl Connection {
-    /// Takes address and token from the settings, unless the address is given otherwise: a token is for the API that it belongs to.
-    /// A settings file that nobody named need not be there, nor readable to the one who asks.
+    /// Takes address and token from the settings, unless the address is given otherwise: a token is
+    /// for the API that it belongs to. A settings file that nobody named need not be there, nor
+    /// readable to the one who asks.
     pub(super) fn find(&mut self, config: Option<&Path>) -> anyhow::Result<()> {
         if self.url.is_some() {
             return Ok(());
         }
-        let api = match Settings::load_api(config.unwrap_or(Path::new(DEFAULT_CONFIG)), std::env::vars_os()) {
+        let api = match Settings::load_api(
+            config.unwrap_or(Path::new(DEFAULT_CONFIG)),
+            std::env::vars_os(),
+        ) {
             Ok(api) => api,
             Err(_) if config.is_none() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         self.url = Some(url_of(&api)?);
         if let (None, Some(path)) = (&self.token, &api.token_file) {
-            let token = Token::read(path)
-                .map_err(|error| anyhow!("{error}; ask as a user who may read it, or give the token by MAPSMITH_TOKEN"))?;
+            let token = Token::read(path).map_err(|error| {
+                anyhow!(
+                    "{error}; ask as a user who may read it, or give the token by MAPSMITH_TOKEN"
+                )
+            })?;
             self.token = Some(token.reveal().to_owned());
         }
         Ok(())
@@ -87,8 +99,9 @@ impl Connection {
         body: Option<&impl Serialize>,
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
-        let mut url = reqwest::Url::parse(self.url())
-            .with_context(|| format!("--url {:?} is no URL like http://127.0.0.1:7070", self.url()))?;
+        let mut url = reqwest::Url::parse(self.url()).with_context(|| {
+            format!("--url {:?} is no URL like http://127.0.0.1:7070", self.url())
+        })?;
         // A URL can't name these: its path would lead elsewhere.
         if let Some(odd) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
             bail!("{odd:?} can be no node and no master");
@@ -113,7 +126,8 @@ impl Connection {
         }
         let response = request.send().await.with_context(|| {
             format!(
-                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings by -c, or its API by --url or MAPSMITH_URL)",
+                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings by -c, \
+                    or its API by --url or MAPSMITH_URL)",
                 self.url()
             )
         })?;
@@ -122,14 +136,19 @@ impl Connection {
         if status.is_success() {
             return Ok(Answer::Good(serde_json::from_slice(&body).with_context(|| {
                 format!(
-                    "what {} answers is not what this version of the CLI expects (is it a Mapsmith, and of this version?)",
+                    "what {} answers is not what this version of the CLI expects (is it a \
+                        Mapsmith, and of this version?)",
                     self.url()
                 )
             })?));
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Ok(Answer::Problem(problem)),
-            Err(_) => bail!("{} answered {status}, which is no answer of Mapsmith's{}", self.url(), hint(status)),
+            Err(_) => bail!(
+                "{} answered {status}, which is no answer of Mapsmith's{}",
+                self.url(),
+                hint(status)
+            ),
         }
     }
 }
@@ -138,11 +157,18 @@ impl Connection {
 fn url_of(api: &Api) -> anyhow::Result<String> {
     let mut listen = api.listen;
     if listen.port() == 0 {
-        bail!("api.listen: {listen} leaves the port to the system, so it is not known; give the API's address by --url");
+        bail!(
+            "api.listen: {listen} leaves the port to the system, so it is not known; give the \
+                API's address by --url"
+        );
     }
     match listen.ip() {
-        IpAddr::V4(address) if address.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(address) if address.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(address) if address.is_unspecified() => {
+            listen.set_ip(Ipv4Addr::LOCALHOST.into())
+        }
+        IpAddr::V6(address) if address.is_unspecified() => {
+            listen.set_ip(Ipv6Addr::LOCALHOST.into())
+        }
         _ => {}
     }
     Ok(format!("http://{listen}"))

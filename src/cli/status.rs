@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::learned::LearnedStatus;
-use mapsmith_core::status::{BackendStatus, InstanceState, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus};
+use mapsmith_core::status::{
+    BackendStatus, InstanceState, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus,
+};
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use reqwest::Method;
 
@@ -15,9 +17,15 @@ use super::{FAILED, Form, GOOD, HELD, print};
 use crate::http::dto::{ReferencesReport, StatusReport};
 
 pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result<u8> {
-    let report: StatusReport = connection.ask(Method::GET, &["v1", "status"], None, NOTHING, Duration::ZERO).await?.good()?;
+    let report: StatusReport = connection
+        .ask(Method::GET, &["v1", "status"], None, NOTHING, Duration::ZERO)
+        .await?
+        .good()?;
     print(form, &report, text)?;
-    let in_step = report.instances.iter().all(|instance| matches!(instance.state, InstanceState::InStep { .. }));
+    let in_step = report
+        .instances
+        .iter()
+        .all(|instance| matches!(instance.state, InstanceState::InStep { .. }));
     let sources = report.sources.iter().all(|source| source.error.is_none() || !source.required);
     let file = report.map_file.as_ref().is_none_or(|file| file.error.is_none());
     Ok(if !report.held.is_empty() {
@@ -38,10 +46,21 @@ fn text(report: &StatusReport) -> String {
     };
     let _ = writeln!(text, "revision   {revision}, {} entries", report.entries);
     if let Some(change) = &report.last_change {
-        let _ = writeln!(text, "changed    {} by {}: {}", ago(change.at), change.sources.join(", "), change.counts);
+        let _ = writeln!(
+            text,
+            "changed    {} by {}: {}",
+            ago(change.at),
+            change.sources.join(", "),
+            change.counts
+        );
     }
     if !report.masters.is_empty() {
-        let load: Vec<_> = report.masters.iter().take(12).map(|load| format!("{} {}", load.master, load.nodes)).collect();
+        let load: Vec<_> = report
+            .masters
+            .iter()
+            .take(12)
+            .map(|load| format!("{} {}", load.master, load.nodes))
+            .collect();
         let more = report.masters.len().saturating_sub(load.len());
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         let _ = writeln!(text, "masters    {}{more}", load.join(", "));
@@ -50,19 +69,26 @@ fn text(report: &StatusReport) -> String {
         let _ = writeln!(text, "pinned     {}", counted(report.pins, "node"));
     }
     if !report.drained.is_empty() {
-        let drained: Vec<_> = report.drained.iter().map(|drained| drain_text(drained, &report.stuck)).collect();
+        let drained: Vec<_> =
+            report.drained.iter().map(|drained| drain_text(drained, &report.stuck)).collect();
         let _ = writeln!(text, "drained    {}", paint(Colour::Yellow, &drained.join(", ")));
     }
     if let Some(file) = &report.map_file {
         let state = match &file.error {
             Some(error) => paint(Colour::Red, error),
-            None if file.healed > 0 => format!("{} (lost or changed behind our back, and healed: {})", file.path, file.healed),
+            None if file.healed > 0 => format!(
+                "{} (lost or changed behind our back, and healed: {})",
+                file.path, file.healed
+            ),
             None => file.path.clone(),
         };
         let _ = writeln!(text, "map file   {state}");
     }
     if let Some(writer) = &report.read_only {
-        let note = format!("READ-ONLY: another Mapsmith writes the map file ({writer}), so this one changes nothing");
+        let note = format!(
+            "READ-ONLY: another Mapsmith writes the map file ({writer}), so this one changes \
+                nothing"
+        );
         let _ = writeln!(
             text,
             "{}\n  stop one of the two, or start this one with `mapsmith run --take-over`",
@@ -74,27 +100,49 @@ fn text(report: &StatusReport) -> String {
             Some(1..) => "the map file's map stays in force",
             _ => "nothing is applied until then",
         };
-        let waiting = format!("WAITING for an answer of {}: {meanwhile}", report.waiting_for.join(", "));
+        let waiting =
+            format!("WAITING for an answer of {}: {meanwhile}", report.waiting_for.join(", "));
         let _ = writeln!(text, "{}", paint(Colour::Yellow, &waiting));
     }
     report.held.iter().for_each(|held| text.push_str(&held_text(held)));
-    text.push_str(&kept_text("flapping  ", &report.flapping, "until the registry has named one master for a while"));
-    text.push_str(&kept_text("conflicts ", &report.conflicts, "for an answer names others too, and none is newer"));
+    text.push_str(&kept_text(
+        "flapping  ",
+        &report.flapping,
+        "until the registry has named one master for a while",
+    ));
+    text.push_str(&kept_text(
+        "conflicts ",
+        &report.conflicts,
+        "for an answer names others too, and none is newer",
+    ));
     text.push_str(&references_text(&report.references));
     text.push_str(&rejected_text(&report.rejected));
     text.push_str("\nsources\n");
     text.push_str(&table("  ", &report.sources.iter().map(source_row).collect::<Vec<_>>()));
     for source in &report.sources {
         if let Some(error) = &source.error {
-            let _ = writeln!(text, "  {} {}", paint(Colour::Red, &format!("{}:", source.name)), error);
+            let _ =
+                writeln!(text, "  {} {}", paint(Colour::Red, &format!("{}:", source.name)), error);
         }
         if let Some(warning) = &source.warning {
-            let _ = writeln!(text, "  {}", paint(Colour::Yellow, &format!("{}: {warning}", source.name)));
+            let _ = writeln!(
+                text,
+                "  {}",
+                paint(Colour::Yellow, &format!("{}: {warning}", source.name))
+            );
         }
         for (reason, count) in &source.rejections.counts {
-            let example =
-                source.rejections.named.iter().find(|(_, found)| *found == reason).map(|(node, _)| format!(", as {node:?}"));
-            let note = format!("{}: {count} left out: {reason}{}", source.name, example.unwrap_or_default());
+            let example = source
+                .rejections
+                .named
+                .iter()
+                .find(|(_, found)| *found == reason)
+                .map(|(node, _)| format!(", as {node:?}"));
+            let note = format!(
+                "{}: {count} left out: {reason}{}",
+                source.name,
+                example.unwrap_or_default()
+            );
             let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
         }
     }
@@ -109,7 +157,10 @@ fn text(report: &StatusReport) -> String {
             InstanceState::Starting | InstanceState::Connected => Colour::Yellow,
             _ => Colour::Red,
         };
-        let process = instance.process.as_ref().map(|process| format!("HAProxy {}, pid {}", process.version, process.pid));
+        let process = instance
+            .process
+            .as_ref()
+            .map(|process| format!("HAProxy {}, pid {}", process.version, process.pid));
         let state = paint(colour, &instance.state.to_string());
         let _ = match (&instance.state, process) {
             (_, None) => writeln!(text, "  {}  {state}", instance.name),
@@ -135,7 +186,11 @@ fn text(report: &StatusReport) -> String {
         if let Some(learned) = &instance.learned {
             text.push_str(&learned_text(learned));
         }
-        let drift: Vec<_> = instance.drift_healed.iter().map(|(kind, count)| format!("{} {count}", kind.label())).collect();
+        let drift: Vec<_> = instance
+            .drift_healed
+            .iter()
+            .map(|(kind, count)| format!("{} {count}", kind.label()))
+            .collect();
         if !drift.is_empty() {
             let _ = writeln!(text, "    drift healed: {}", drift.join(", "));
         }
@@ -148,9 +203,11 @@ fn kept_text(title: &str, kept: &KeptNodes, until: &str) -> String {
     if kept.count == 0 {
         return String::new();
     }
-    let shown: Vec<_> = kept.nodes.iter().take(5).map(|kept| format!("{} ({})", kept.node, kept.master)).collect();
+    let shown: Vec<_> =
+        kept.nodes.iter().take(5).map(|kept| format!("{} ({})", kept.node, kept.master)).collect();
     let more = if kept.count > shown.len() { ", ..." } else { "" };
-    let (nodes, stay) = (counted(kept.count, "node"), if kept.count == 1 { "stays" } else { "stay" });
+    let (nodes, stay) =
+        (counted(kept.count, "node"), if kept.count == 1 { "stays" } else { "stay" });
     let note = format!("{nodes} {stay} with the same master {until}: {}{more}", shown.join(", "));
     format!("{title} {}\n", paint(Colour::Yellow, &note))
 }
@@ -166,7 +223,8 @@ fn references_text(references: &ReferencesReport) -> String {
         if masters.is_empty() {
             continue;
         }
-        let shown: Vec<_> = masters.iter().take(5).map(|(master, nodes)| format!("{master} ({nodes})")).collect();
+        let shown: Vec<_> =
+            masters.iter().take(5).map(|(master, nodes)| format!("{master} ({nodes})")).collect();
         let more = if masters.len() > shown.len() { ", ..." } else { "" };
         let nodes = counted(masters.values().sum(), "node");
         let note = format!("{nodes} with {what}, {action}: {}{more}", shown.join(", "));
@@ -183,7 +241,11 @@ pub(super) fn rejected_text(rejected: &RejectedRows) -> String {
     }
     let more = rejected.count.saturating_sub(5);
     if more > 0 {
-        let _ = writeln!(text, "rejected   {}", paint(Colour::Red, &format!("{more} more, see GET /v1/status")));
+        let _ = writeln!(
+            text,
+            "rejected   {}",
+            paint(Colour::Red, &format!("{more} more, see GET /v1/status"))
+        );
     }
     text
 }
@@ -195,7 +257,10 @@ fn servers_text(servers: &ServersStatus) -> String {
         ServersState::Failed { .. } => Colour::Red,
     };
     let mut text = format!("    {}\n", paint(colour, &servers.state.to_string()));
-    let (waiting, kept) = (servers.removing.iter().chain(&servers.checking), servers.by_hand.iter().chain(&servers.by_agent));
+    let (waiting, kept) = (
+        servers.removing.iter().chain(&servers.checking),
+        servers.by_hand.iter().chain(&servers.by_agent),
+    );
     for line in servers.needs_reload.iter().chain(waiting).chain(kept) {
         let _ = writeln!(text, "      {line}");
     }
@@ -204,31 +269,51 @@ fn servers_text(servers: &ServersStatus) -> String {
 
 fn backend_text(backend: &BackendStatus) -> String {
     let servers = match (&backend.servers, &backend.waiting_for) {
-        (Some(servers), None) => format!("{} from {}", counted(servers.len(), "server"), backend.from),
+        (Some(servers), None) => {
+            format!("{} from {}", counted(servers.len(), "server"), backend.from)
+        }
         (Some(servers), Some(waiting_for)) => {
             let servers = counted(servers.len(), "server");
-            paint(Colour::Yellow, &format!("{servers} as last stored from {}: waiting for {waiting_for}", backend.from))
+            paint(
+                Colour::Yellow,
+                &format!(
+                    "{servers} as last stored from {}: waiting for {waiting_for}",
+                    backend.from
+                ),
+            )
         }
-        (None, Some(waiting_for)) => paint(Colour::Yellow, &format!("not touched: waiting for {waiting_for}")),
+        (None, Some(waiting_for)) => {
+            paint(Colour::Yellow, &format!("not touched: waiting for {waiting_for}"))
+        }
         (None, None) => paint(Colour::Yellow, "not touched: no list is in force yet"),
     };
     let mut text = format!("  {}  {servers}\n", backend.name);
     for row in &backend.left_out {
-        let _ = writeln!(text, "    {}", paint(Colour::Yellow, &format!("left out: {}: {}", row.place, row.reason)));
+        let _ = writeln!(
+            text,
+            "    {}",
+            paint(Colour::Yellow, &format!("left out: {}: {}", row.place, row.reason))
+        );
     }
     for row in &backend.stale {
         let note = format!("keeps its last address: {}: {}", row.place, row.reason);
         let _ = writeln!(text, "    {}", paint(Colour::Yellow, &note));
     }
     if let Some(due) = backend.change_due {
-        let _ = writeln!(text, "    a change waits for the list to be quiet, until {} at the latest", time(due));
+        let _ = writeln!(
+            text,
+            "    a change waits for the list to be quiet, until {} at the latest",
+            time(due)
+        );
     }
     for server in &backend.leaving {
-        let until = server.due.map_or("as the last one".to_owned(), |due| format!("until {}", time(due)));
+        let until =
+            server.due.map_or("as the last one".to_owned(), |due| format!("until {}", time(due)));
         let _ = writeln!(text, "    {} is no longer listed and stays {until}", server.name);
     }
     if let Some(held) = &backend.held {
-        let _ = writeln!(text, "    {}", paint(Colour::Red, &format!("a change is held: {}", held.id)));
+        let _ =
+            writeln!(text, "    {}", paint(Colour::Red, &format!("a change is held: {}", held.id)));
     }
     text
 }
@@ -237,8 +322,14 @@ fn backend_text(backend: &BackendStatus) -> String {
 fn learned_text(learned: &LearnedStatus) -> String {
     let mut text = String::new();
     if learned.routes > 0 || learned.unread > 0 {
-        let since = learned.since.map_or(String::new(), |since| format!(", the oldest first seen {}", ago(since)));
-        let unread = if learned.unread > 0 { format!(", and {} more that were not read", learned.unread) } else { String::new() };
+        let since = learned
+            .since
+            .map_or(String::new(), |since| format!(", the oldest first seen {}", ago(since)));
+        let unread = if learned.unread > 0 {
+            format!(", and {} more that were not read", learned.unread)
+        } else {
+            String::new()
+        };
         let _ = writeln!(text, "    learned routes: {}{unread}{since}", learned.routes);
     }
     if let Some(error) = &learned.error {
@@ -253,7 +344,11 @@ fn time(at: Timestamp) -> String {
 
 /// `m1 (to the others)`.
 fn drain_text(drained: &DrainedMaster, stuck: &[String]) -> String {
-    let to = if stuck.contains(&drained.master) { "keeps its nodes, for no other master is left" } else { &to_text(drained) };
+    let to = if stuck.contains(&drained.master) {
+        "keeps its nodes, for no other master is left"
+    } else {
+        &to_text(drained)
+    };
     format!("{} ({to})", drained.master)
 }
 
@@ -263,14 +358,21 @@ pub(super) fn to_text(drained: &DrainedMaster) -> String {
 }
 
 fn source_row(source: &SourceStatus) -> Vec<String> {
-    let entries = source.entries.map_or("no answer yet".to_owned(), |entries| format!("{entries} entries"));
+    let entries =
+        source.entries.map_or("no answer yet".to_owned(), |entries| format!("{entries} entries"));
     let answered = source.answered_at.map_or(String::new(), |at| format!("answered {}", ago(at)));
     let poll = source.last_poll.as_ref().map_or(String::new(), |poll| {
         let kind = match poll.kind {
             Some(PollKind::Full) => "full",
             Some(PollKind::Delta) => "delta",
             Some(PollKind::Unchanged) => "unchanged",
-            None => return format!("last poll FAILED {} after {:.0} ms", ago(poll.at), poll.milliseconds),
+            None => {
+                return format!(
+                    "last poll FAILED {} after {:.0} ms",
+                    ago(poll.at),
+                    poll.milliseconds
+                );
+            }
         };
         format!("last poll {kind}, {:.0} ms, {} bytes", poll.milliseconds, poll.bytes)
     });
@@ -285,7 +387,8 @@ pub(super) fn held_text(held: &HeldChange) -> String {
         of => (format!(" of {of}"), "servers"),
     };
     format!(
-        "{}\n  {}\n  since {} ({}): {} {parts} in force, {} held: {}\n  let it through: mapsmith approve {}\n",
+        "{}\n  {}\n  since {} ({}): {} {parts} in force, {} held: {}\n  let it through: mapsmith \
+            approve {}\n",
         paint(Colour::Red, &format!("HELD BY THE GUARD: nothing of this change{of} is applied")),
         held.reason,
         time(held.since),

@@ -35,7 +35,11 @@ struct SyncReport {
     instances: Vec<InstanceStatus>,
 }
 
-pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>) -> anyhow::Result<u8> {
+pub(super) async fn sync(
+    settings: Settings,
+    form: Form,
+    approve: Option<String>,
+) -> anyhow::Result<u8> {
     let stored = Arc::new(overrides(&settings).await?);
     let overrides = Arc::new(stored.at(Timestamp::now()));
     let map = MapName::new(&settings.map.path.to_string_lossy());
@@ -65,7 +69,8 @@ pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>
         if let Some(id) = approve {
             match decider.approve(&id) {
                 Ok(_) => decider.decide(&states, overrides).await,
-                // What the guard lets through by itself is in the map file already: the instances must have it too.
+                // What the guard lets through by itself is in the map file already: the instances
+                // must have it too.
                 Err(error) => errors.push(format!("--approve {id}: {error}")),
             }
         }
@@ -77,8 +82,10 @@ pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>
     let decision = decider.decision().clone();
     errors.extend(decision.file.as_ref().and_then(|file| file.error.clone()));
     if let Some(writer) = &decision.read_only {
-        errors
-            .push(format!("the map file is another Mapsmith's ({writer}): use `mapsmith reload` or `approve`, or stop it first"));
+        errors.push(format!(
+            "the map file is another Mapsmith's ({writer}): use `mapsmith reload` \
+                or `approve`, or stop it first"
+        ));
     }
     let mut report = SyncReport {
         revision: decision.in_force.as_ref().map(|revision| revision.number),
@@ -103,7 +110,10 @@ pub(super) async fn sync(settings: Settings, form: Form, approve: Option<String>
         report.instances = join_all(cycles).await;
     }
     print(form, &report, text)?;
-    let in_step = report.instances.iter().all(|instance| matches!(instance.state, InstanceState::InStep { .. }));
+    let in_step = report
+        .instances
+        .iter()
+        .all(|instance| matches!(instance.state, InstanceState::InStep { .. }));
     Ok(if report.held.is_some() {
         HELD
     } else if report.errors.is_empty() && in_step && !report.instances.is_empty() {
@@ -117,10 +127,17 @@ fn text(report: &SyncReport) -> String {
     let mut text = String::new();
     match (&report.change, report.revision) {
         (Some(change), _) => {
-            let _ = writeln!(text, "revision {}: {}, {} entries", change.number, change.counts, change.entries);
+            let _ = writeln!(
+                text,
+                "revision {}: {}, {} entries",
+                change.number, change.counts, change.entries
+            );
         }
         (None, Some(revision)) if report.instances.is_empty() => {
-            let _ = writeln!(text, "revision {revision} stays in the map file; no instance was touched");
+            let _ = writeln!(
+                text,
+                "revision {revision} stays in the map file; no instance was touched"
+            );
         }
         (None, Some(revision)) => {
             let _ = writeln!(text, "revision {revision}: nothing changed");
@@ -133,11 +150,17 @@ fn text(report: &SyncReport) -> String {
     text.push_str(&rejected_text(&report.rejected));
     for instance in &report.instances {
         let good = matches!(instance.state, InstanceState::InStep { .. });
-        let state = paint(if good { Colour::Green } else { Colour::Red }, &instance.state.to_string());
+        let state =
+            paint(if good { Colour::Green } else { Colour::Red }, &instance.state.to_string());
         let apply = instance.last_apply.as_ref().map_or("already in memory".to_owned(), |apply| {
             format!("{} by {} ({})", apply.counts, apply.strategy.label(), steps(&apply.steps))
         });
-        let _ = writeln!(text, "instance {}: {state}{}", instance.name, if good { format!("; {apply}") } else { String::new() });
+        let _ = writeln!(
+            text,
+            "instance {}: {state}{}",
+            instance.name,
+            if good { format!("; {apply}") } else { String::new() }
+        );
     }
     if let Some(held) = &report.held {
         text.push_str(&held_text(held).replace("mapsmith approve", "mapsmith sync --approve"));

@@ -20,9 +20,12 @@ pub(super) const BOUND: Duration = Duration::from_secs(10);
 pub(super) async fn arrives(request: Request, next: Next) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let whole = Bytes::from_request(Request::from_parts(parts.clone(), body), &());
-    let body = timeout(BOUND, whole).await.map_err(|_| ApiError::TooSlow)?.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
-        _ => ApiError::BadRequest(error.body_text()),
-    })?;
+    let body =
+        timeout(BOUND, whole).await.map_err(|_| ApiError::TooSlow)?.map_err(|error| match error
+            .status()
+        {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
+            _ => ApiError::BadRequest(error.body_text()),
+        })?;
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }

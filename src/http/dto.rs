@@ -5,10 +5,12 @@ use mapsmith_core::desired::references::{Action, Dangling};
 use mapsmith_core::learned::LearnedStatus;
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::{
-    ApplyReport, BackendStatus, InstanceState, InstanceStatus, KeptNodes, MapFileStatus, PollReport, ServersState, SourceStatus,
-    StepTiming,
+    ApplyReport, BackendStatus, InstanceState, InstanceStatus, KeptNodes, MapFileStatus,
+    PollReport, ServersState, SourceStatus, StepTiming,
 };
-use mapsmith_core::{DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin, RejectedRow, RejectedRows};
+use mapsmith_core::{
+    DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin, RejectedRow, RejectedRows,
+};
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`.
@@ -24,8 +26,8 @@ pub struct StatusReport {
     pub masters: Vec<MasterLoad>,
     /// What the latest revision changed; none if there was none since Mapsmith started.
     pub last_change: Option<RevisionSummary>,
-    /// Required sources that have not answered since the start: until they have, the map file's map stays in force, or nothing is
-    /// applied where there is none.
+    /// Required sources that have not answered since the start: until they have, the map file's map
+    /// stays in force, or nothing is applied where there is none.
     pub waiting_for: Vec<String>,
     /// The Mapsmith that writes the map file instead of this one, which changes nothing then.
     pub read_only: Option<String>,
@@ -40,7 +42,8 @@ pub struct StatusReport {
     /// Nodes that stay where they are because their master goes back and forth.
     #[serde(default)]
     pub flapping: KeptNodes,
-    /// Nodes that an answer names with different masters, none of them newer: each stays where it is.
+    /// Nodes that an answer names with different masters, none of them newer: each stays where it
+    /// is.
     #[serde(default)]
     pub conflicts: KeptNodes,
     /// Entries of the map that point nowhere in some instance.
@@ -52,7 +55,8 @@ pub struct StatusReport {
     pub map_file: Option<MapFileStatus>,
     /// The sources.
     pub sources: Vec<SourceStatus>,
-    /// The number of the desired server lists, which grows with every change of one; none before the first was accepted.
+    /// The number of the desired server lists, which grows with every change of one; none before
+    /// the first was accepted.
     pub servers_number: Option<u64>,
     /// The declared backends.
     pub backends: Vec<BackendStatus>,
@@ -60,7 +64,8 @@ pub struct StatusReport {
     pub instances: Vec<InstanceStatus>,
 }
 
-/// Entries whose master an instance does not have, or that is not ready there: by master, how many nodes have it.
+/// Entries whose master an instance does not have, or that is not ready there: by master, how many
+/// nodes have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferencesReport {
     /// Which they are.
@@ -110,7 +115,8 @@ pub struct ReloadReport {
     pub message: String,
     /// The revision in force.
     pub revision: Option<u64>,
-    /// The revisions that came into force meanwhile, with what they changed; empty where nothing changed.
+    /// The revisions that came into force meanwhile, with what they changed; empty where nothing
+    /// changed.
     pub changes: Vec<RevisionSummary>,
     /// The changes that the guard holds back, the map's first.
     pub held: Vec<HeldChange>,
@@ -160,7 +166,8 @@ pub struct ReloadServers {
     /// Where they stand.
     #[serde(flatten)]
     pub state: ServersState,
-    /// Whether every server that is to be there was seen to be; those that are to go may still drain.
+    /// Whether every server that is to be there was seen to be; those that are to go may still
+    /// drain.
     pub verified: bool,
     /// What only a reload of HAProxy can bring, and why: one sentence each.
     pub needs_reload: Vec<String>,
@@ -181,20 +188,24 @@ pub struct ExplainReport {
     pub pin: Option<Pin>,
     /// The drain of the master that the sources name, where the node has no pin.
     pub drained: Option<DrainedMaster>,
-    /// Why the node's master is no target in some instance, and what became of the entry; none where all is well.
+    /// Why the node's master is no target in some instance, and what became of the entry; none
+    /// where all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// Why what is ordered or named for the node is not in the map, where a HAProxy's map refuses it.
+    /// Why what is ordered or named for the node is not in the map, where a HAProxy's map refuses
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<RejectedRow>,
-    /// Why the node stays where it is although the sources say something else; none where it goes where they say.
+    /// Why the node stays where it is although the sources say something else; none where it goes
+    /// where they say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
     /// What each source says of the node, in order of priority.
     pub sources: Vec<ExplainSource>,
     /// What each instance holds in memory right now.
     pub instances: Vec<ExplainInstance>,
-    /// The change of the map that the guard holds back, if any: the map in force may be older than the sources' answers.
+    /// The change of the map that the guard holds back, if any: the map in force may be older than
+    /// the sources' answers.
     pub held: Option<HeldChange>,
 }
 

@@ -14,7 +14,8 @@ pub enum ApiError {
     BadRequest(String),
     /// The token is missing or wrong.
     Unauthorized,
-    /// A web page of another site asks, or one that names this machine as none of its programs would.
+    /// A web page of another site asks, or one that names this machine as none of its programs
+    /// would.
     Forbidden,
     /// No such path.
     NotFound(String),
@@ -42,8 +43,8 @@ pub enum ApiError {
     Reload(Box<ReloadReport>),
 }
 
-/// The status of a reload or an override. What is accepted and on its way is no failure: a 5xx would have clients and proxies
-/// try again.
+/// The status of a reload or an override. What is accepted and on its way is no failure: a 5xx
+/// would have clients and proxies try again.
 pub(super) fn status_of(outcome: ReloadOutcome) -> StatusCode {
     match outcome {
         ReloadOutcome::InStep => StatusCode::OK,
@@ -58,35 +59,80 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, detail, report) = match self {
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, detail, None),
-            Self::Unauthorized => {
-                (StatusCode::UNAUTHORIZED, "send the token of `api.token_file` as `Authorization: Bearer TOKEN`".to_owned(), None)
-            }
-            Self::Forbidden => {
-                (StatusCode::FORBIDDEN, "requests of other web pages, or by another name than an address or localhost, are refused while no `api.token_file` is set".to_owned(), None)
-            }
-            Self::NotFound(path) => (StatusCode::NOT_FOUND, format!("{path} is no path of this API"), None),
-            Self::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, "the path exists, but not with this method".to_owned(), None)
-            }
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any request here".to_owned(), None),
-            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, format!("the request's body did not arrive within {BOUND:?}"), None),
-            Self::Full(most) => {
-                (StatusCode::SERVICE_UNAVAILABLE, format!("the API serves {most} connections at once, and all are in use; try again in a moment"), None)
-            }
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "send the token of `api.token_file` as `Authorization: \
+                    Bearer TOKEN`"
+                    .to_owned(),
+                None,
+            ),
+            Self::Forbidden => (
+                StatusCode::FORBIDDEN,
+                "requests of other web pages, or by another name than an \
+                    address or localhost, are refused while no `api.token_file` is \
+                    set"
+                .to_owned(),
+                None,
+            ),
+            Self::NotFound(path) => (
+                StatusCode::NOT_FOUND,
+                format!(
+                    "{path} is no path of this \
+                API"
+                ),
+                None,
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "the path exists, but not with this \
+                    method"
+                    .to_owned(),
+                None,
+            ),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is larger than any \
+                request here"
+                    .to_owned(),
+                None,
+            ),
+            Self::TooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                format!(
+                    "the request's body did not \
+                arrive within {BOUND:?}"
+                ),
+                None,
+            ),
+            Self::Full(most) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "the API serves {most} connections at \
+                    once, and all are in use; try again in a moment"
+                ),
+                None,
+            ),
             Self::NotApproved(detail) => (StatusCode::CONFLICT, detail, None),
             Self::UnknownMaster(detail) => (StatusCode::CONFLICT, detail, None),
             Self::DeadEnd(detail) => (StatusCode::CONFLICT, detail, None),
             Self::NoOverride(detail) => (StatusCode::NOT_FOUND, detail, None),
-            Self::NoStore => {
-                (StatusCode::CONFLICT, "overrides need a store that keeps them: set `path` in `[store]` (like /var/lib/mapsmith/mapsmith.db) and restart Mapsmith".to_owned(), None)
-            }
+            Self::NoStore => (
+                StatusCode::CONFLICT,
+                "overrides need a store that keeps them: set `path` in \
+                    `[store]` (like /var/lib/mapsmith/mapsmith.db) and restart \
+                    Mapsmith"
+                    .to_owned(),
+                None,
+            ),
             Self::Store(detail) => (StatusCode::INTERNAL_SERVER_ERROR, detail, None),
             Self::Reload(report) => {
                 (status_of(report.outcome), report.message.clone(), Some(report))
             }
         };
         let title = status.canonical_reason().unwrap_or("error").to_owned();
-        let mut response = (status, Json(Problem { title, status: status.as_u16(), detail, report })).into_response();
+        let mut response =
+            (status, Json(Problem { title, status: status.as_u16(), detail, report }))
+                .into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {

@@ -14,7 +14,8 @@ use mapsmith_core::{DrainedMaster, HeldChange, OverrideChange, Pin, names};
 use serde::Deserialize;
 
 use super::dto::{
-    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, PinRequest, ReloadReport, StatusReport,
+    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, PinRequest,
+    ReloadReport, StatusReport,
 };
 use super::error::{ApiError, status_of};
 use super::{Control, LONGEST_WAIT};
@@ -45,8 +46,9 @@ pub(super) struct OrderQuery {
 
 /// How long the answer may be waited for, and whether masters are taken that nobody knows.
 fn order(query: Order) -> Result<(Option<Duration>, bool), ApiError> {
-    let Query(query) =
-        query.map_err(|error| ApiError::BadRequest(format!("{}; the parameters are wait and force", error.body_text())))?;
+    let Query(query) = query.map_err(|error| {
+        ApiError::BadRequest(format!("{}; the parameters are wait and force", error.body_text()))
+    })?;
     Ok((wait_of(query.wait.as_deref())?, query.force))
 }
 
@@ -61,8 +63,9 @@ pub(super) async fn reload(State(control): Shared, query: Wait) -> Result<Respon
 
 /// How long the answer may be waited for, where the request says so.
 fn wait(query: Wait) -> Result<Option<Duration>, ApiError> {
-    let Query(query) =
-        query.map_err(|error| ApiError::BadRequest(format!("{}; the only parameter is wait", error.body_text())))?;
+    let Query(query) = query.map_err(|error| {
+        ApiError::BadRequest(format!("{}; the only parameter is wait", error.body_text()))
+    })?;
     wait_of(query.wait.as_deref())
 }
 
@@ -70,22 +73,32 @@ fn wait_of(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
     match text.map(humantime::parse_duration) {
         None => Ok(None),
         Some(Ok(wait)) if !wait.is_zero() && wait <= LONGEST_WAIT => Ok(Some(wait)),
-        Some(_) => Err(ApiError::BadRequest("wait must be a duration up to 10m, like 30s".to_owned())),
+        Some(_) => {
+            Err(ApiError::BadRequest("wait must be a duration up to 10m, like 30s".to_owned()))
+        }
     }
 }
 
 fn answer(report: ReloadReport) -> Result<Response, ApiError> {
     let status = status_of(report.outcome);
-    if status.is_success() { Ok((status, Json(report)).into_response()) } else { Err(ApiError::Reload(Box::new(report))) }
+    if status.is_success() {
+        Ok((status, Json(report)).into_response())
+    } else {
+        Err(ApiError::Reload(Box::new(report)))
+    }
 }
 
-pub(super) async fn explain(State(control): Shared, node: Name) -> Result<Json<ExplainReport>, ApiError> {
+pub(super) async fn explain(
+    State(control): Shared,
+    node: Name,
+) -> Result<Json<ExplainReport>, ApiError> {
     Ok(Json(control.explain(&legal_node(node)?).await))
 }
 
 fn legal_node(node: Name) -> Result<String, ApiError> {
     let Path(node) = node.map_err(|error| ApiError::BadRequest(error.body_text()))?;
-    names::check_key(&node).map_err(|reason| ApiError::BadRequest(format!("{node:?} can be no node: {reason}")))?;
+    names::check_key(&node)
+        .map_err(|reason| ApiError::BadRequest(format!("{node:?} can be no node: {reason}")))?;
     Ok(node)
 }
 
@@ -104,9 +117,15 @@ pub(super) async fn held(State(control): Shared) -> Json<Vec<HeldChange>> {
     Json(control.held())
 }
 
-pub(super) async fn approve(State(control): Shared, body: Bytes) -> Result<Json<HeldChange>, ApiError> {
-    let request: ApproveRequest = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::BadRequest(format!("send {{\"id\": \"...\"}} with the id of the held change: {error}")))?;
+pub(super) async fn approve(
+    State(control): Shared,
+    body: Bytes,
+) -> Result<Json<HeldChange>, ApiError> {
+    let request: ApproveRequest = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::BadRequest(format!(
+            "send {{\"id\": \"...\"}} with the id of the held change: {error}"
+        ))
+    })?;
     control.approve(&request.id).await.map(Json).map_err(ApiError::NotApproved)
 }
 
@@ -123,58 +142,93 @@ pub(super) async fn pin(State(control): Shared, node: Name) -> Result<Json<Pin>,
     control.pin(&legal_node(node)?).map(Json)
 }
 
-pub(super) async fn set_pin(State(control): Shared, node: Name, query: Order, body: Bytes) -> Result<Response, ApiError> {
+pub(super) async fn set_pin(
+    State(control): Shared,
+    node: Name,
+    query: Order,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let (node, (wait, force)) = (legal_node(node)?, order(query)?);
     let request: PinRequest = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::BadRequest(format!("send {{\"master\": \"...\"}}, with \"for\": \"2h\" for a pin that ends by itself: {error}"))
+        ApiError::BadRequest(format!(
+            "send {{\"master\": \"...\"}}, with \"for\": \"2h\" for a \
+            pin that ends by itself: {error}"
+        ))
     })?;
     let master = legal_master(request.master)?;
     let since = Timestamp::now();
     let until = request.duration.as_deref().map(|duration| end(since, duration)).transpose()?;
-    answer(control.change_override(OverrideChange::Pin(Pin { node, master, since, until }), force, wait).await?)
+    answer(
+        control
+            .change_override(OverrideChange::Pin(Pin { node, master, since, until }), force, wait)
+            .await?,
+    )
 }
 
 /// When a pin of this length ends.
 fn end(since: Timestamp, duration: &str) -> Result<Timestamp, ApiError> {
-    let length = humantime::parse_duration(duration).ok().filter(|length| !length.is_zero() && *length <= LONGEST_PIN);
+    let length = humantime::parse_duration(duration)
+        .ok()
+        .filter(|length| !length.is_zero() && *length <= LONGEST_PIN);
     length
         .and_then(|length| SignedDuration::try_from(length).ok())
         .and_then(|length| since.checked_add(length).ok())
-        .ok_or_else(|| ApiError::BadRequest(format!("{duration:?} is no duration like 30m or 2h, a year at most")))
+        .ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "{duration:?} is no duration like 30m or 2h, a year at most"
+            ))
+        })
 }
 
-pub(super) async fn unpin(State(control): Shared, node: Name, query: Wait) -> Result<Response, ApiError> {
+pub(super) async fn unpin(
+    State(control): Shared,
+    node: Name,
+    query: Wait,
+) -> Result<Response, ApiError> {
     let (node, wait) = (legal_node(node)?, wait(query)?);
     answer(control.change_override(OverrideChange::Unpin { node }, false, wait).await?)
 }
 
-pub(super) async fn drain(State(control): Shared, master: Name, query: Order, body: Bytes) -> Result<Response, ApiError> {
+pub(super) async fn drain(
+    State(control): Shared,
+    master: Name,
+    query: Order,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
     let (master, (wait, force)) = (legal_master(master)?, order(query)?);
     let request = match body.is_empty() {
         true => DrainRequest::default(),
         false => serde_json::from_slice(&body).map_err(|error| {
             ApiError::BadRequest(format!(
-                "send {{\"to\": \"...\"}} with the master that gets the nodes, or nothing to spread them: {error}"
+                "send {{\"to\": \"...\"}} with the master that gets the nodes, or nothing to \
+                    spread them: {error}"
             ))
         })?,
     };
     let to = request.to.map(legal_master).transpose()?;
     if to.as_ref() == Some(&master) {
-        return Err(ApiError::BadRequest(format!("{master} can't be drained to itself; name another master")));
+        return Err(ApiError::BadRequest(format!(
+            "{master} can't be drained to itself; name another master"
+        )));
     }
     let drained = DrainedMaster { master, to, since: Timestamp::now() };
     answer(control.change_override(OverrideChange::Drain(drained), force, wait).await?)
 }
 
-pub(super) async fn undrain(State(control): Shared, master: Name, query: Wait) -> Result<Response, ApiError> {
+pub(super) async fn undrain(
+    State(control): Shared,
+    master: Name,
+    query: Wait,
+) -> Result<Response, ApiError> {
     let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
     let (master, wait) = (legal_master(master)?, wait(query)?);
     answer(control.change_override(OverrideChange::Undrain { master }, false, wait).await?)
 }
 
 pub(super) async fn metrics(State(control): Shared) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], control.metrics()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], control.metrics())
+        .into_response()
 }
 
 pub(super) async fn healthz(State(control): Shared) -> (StatusCode, String) {

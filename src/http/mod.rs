@@ -1,4 +1,5 @@
-//! The HTTP API: routes and who may use them. What the answers mean stands in `dto`; what they cost is behind [`Control`].
+//! The HTTP API: routes and who may use them. What the answers mean stands in `dto`; what they cost
+//! is behind [`Control`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +37,8 @@ pub trait Control: Send + Sync + 'static {
     fn stands_still(&self) -> Option<String>;
     /// Whether a desired map exists and at least one instance holds it.
     fn readiness(&self) -> Readiness;
-    /// Polls every source now; with `wait` answers when every instance holds the result, or when the time is over.
+    /// Polls every source now; with `wait` answers when every instance holds the result, or when
+    /// the time is over.
     async fn reload(&self, wait: Option<Duration>) -> ReloadReport;
     /// Why a node goes where it goes. `node` is a legal key.
     async fn explain(&self, node: &str) -> ExplainReport;
@@ -57,11 +59,13 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// [`ApiError::NoStore`], or [`ApiError::NoOverride`] where it has none.
     fn pin(&self, node: &str) -> Result<Pin, ApiError>;
-    /// Stores a change of the overrides and puts it in force; with `wait` answers when every instance holds the result, or when the
-    /// time is over. The names in it are legal. With `force` masters are taken that nobody knows.
+    /// Stores a change of the overrides and puts it in force; with `wait` answers when every
+    /// instance holds the result, or when the time is over. The names in it are legal. With `force`
+    /// masters are taken that nobody knows.
     ///
     /// # Errors
-    /// There is no store, it did not take the change, a master is unknown, or there is nothing to end.
+    /// There is no store, it did not take the change, a master is unknown, or there is nothing to
+    /// end.
     async fn change_override(
         &self,
         change: OverrideChange,
@@ -82,12 +86,17 @@ pub fn router(control: Arc<dyn Control>, token: Option<Token>) -> Router {
         .route("/held", get(handlers::held))
         .route("/held/approve", post(handlers::approve))
         .route("/overrides", get(handlers::overrides))
-        .route("/overrides/{node}", get(handlers::pin).put(handlers::set_pin).delete(handlers::unpin))
+        .route(
+            "/overrides/{node}",
+            get(handlers::pin).put(handlers::set_pin).delete(handlers::unpin),
+        )
         .route("/masters/{master}/drain", post(handlers::drain).delete(handlers::undrain))
         .layer(from_fn(body::arrives))
         .layer(DefaultBodyLimit::max(body::LARGEST));
     // With a token it is what admits; a scraper may then use any name and needs none.
-    let open = Router::new().route("/metrics", get(handlers::metrics)).route("/readyz", get(handlers::readyz));
+    let open = Router::new()
+        .route("/metrics", get(handlers::metrics))
+        .route("/readyz", get(handlers::readyz));
     let (v1, open) = match token {
         Some(token) => (v1.layer(from_fn_with_state(Arc::new(token), access::has_token)), open),
         None => (v1.layer(from_fn(access::is_local)), open.layer(from_fn(access::is_local))),
@@ -101,7 +110,11 @@ pub fn router(control: Arc<dyn Control>, token: Option<Token>) -> Router {
         .with_state(control)
 }
 
-/// The routes where `most` connections are in use: whether the process lives is answered still, or a supervisor would restart it.
+/// The routes where `most` connections are in use: whether the process lives is answered still, or
+/// a supervisor would restart it.
 pub fn spare_router(control: Arc<dyn Control>, most: usize) -> Router {
-    Router::new().route("/healthz", get(handlers::healthz)).fallback(async move || ApiError::Full(most)).with_state(control)
+    Router::new()
+        .route("/healthz", get(handlers::healthz))
+        .fallback(async move || ApiError::Full(most))
+        .with_state(control)
 }

@@ -1,7 +1,8 @@
-//! Connections of the API: how many there may be, and how long a client may take to say what it wants.
+//! Connections of the API: how many there may be, and how long a client may take to say what it
+//! wants.
 //!
-//! A client that connects and says nothing needs no token. What it holds must not be missing elsewhere: a descriptor is needed to
-//! reach an instance and to write the map file.
+//! A client that connects and says nothing needs no token. What it holds must not be missing
+//! elsewhere: a descriptor is needed to reach an instance and to write the map file.
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED};
 
 /// The most connections at once, however many descriptors there may be.
 const MOST_CONNECTIONS: usize = 256;
-/// How long a client may take until its request's head is there; also how long a connection may stay without a request.
+/// How long a client may take until its request's head is there; also how long a connection may
+/// stay without a request.
 const HEAD_BOUND: Duration = Duration::from_secs(10);
 /// The same on a spare connection, which is closed after one answer.
 const SPARE_HEAD_BOUND: Duration = Duration::from_secs(1);
@@ -32,23 +34,33 @@ const SPARE_HEAD_BOUND: Duration = Duration::from_secs(1);
 const WRITE_BOUND: Duration = Duration::from_secs(30);
 /// The most bytes of a request's head.
 const HEAD_SIZE: usize = 16 * 1024;
-/// How long requests under way may take to end at a shutdown: a client that never finishes its request must not keep the daemon.
+/// How long requests under way may take to end at a shutdown: a client that never finishes its
+/// request must not keep the daemon.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
-/// How long nothing is accepted after that failed: what it failed for does not go within microseconds.
+/// How long nothing is accepted after that failed: what it failed for does not go within
+/// microseconds.
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 
-/// How many connections the API may have where `descriptors` may be open in all: a quarter of them, the rest is for routing.
+/// How many connections the API may have where `descriptors` may be open in all: a quarter of them,
+/// the rest is for routing.
 pub fn connections_within(descriptors: usize) -> usize {
     (descriptors / 4).clamp(1, MOST_CONNECTIONS)
 }
 
-/// Serves `router` on at most `most` connections at once until shutdown; requests under way have a moment to end. An eighth more
-/// get one answer of `spare`, and what comes beyond that is closed.
-pub async fn serve(listener: TcpListener, router: Router, spare: Router, most: usize, shutdown: CancellationToken) {
+/// Serves `router` on at most `most` connections at once until shutdown; requests under way have a
+/// moment to end. An eighth more get one answer of `spare`, and what comes beyond that is closed.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    spare: Router,
+    most: usize,
+    shutdown: CancellationToken,
+) {
     // There from the start: a counter that begins at 1 has no rise that an alert could see.
     counter!(API_CONNECTIONS_REFUSED).increment(0);
     gauge!(API_CONNECTIONS).set(0.0);
-    let (slots, spare_slots) = (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new(most.div_ceil(8))));
+    let (slots, spare_slots) =
+        (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new(most.div_ceil(8))));
     let (mut serving, mut answering) = (http1::Builder::new(), http1::Builder::new());
     for (builder, bound) in [(&mut serving, HEAD_BOUND), (&mut answering, SPARE_HEAD_BOUND)] {
         builder.timer(TokioTimer::new()).header_read_timeout(bound).max_buf_size(HEAD_SIZE);
@@ -67,11 +79,23 @@ pub async fn serve(listener: TcpListener, router: Router, spare: Router, most: u
             Ok((stream, _)) => {
                 failing = false;
                 if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-                    connections.spawn(connection(stream, serving.clone(), router.clone(), slot, shutdown.clone()));
+                    connections.spawn(connection(
+                        stream,
+                        serving.clone(),
+                        router.clone(),
+                        slot,
+                        shutdown.clone(),
+                    ));
                 } else {
                     counter!(API_CONNECTIONS_REFUSED).increment(1);
                     if let Ok(slot) = Arc::clone(&spare_slots).try_acquire_owned() {
-                        connections.spawn(connection(stream, answering.clone(), spare.clone(), slot, shutdown.clone()));
+                        connections.spawn(connection(
+                            stream,
+                            answering.clone(),
+                            spare.clone(),
+                            slot,
+                            shutdown.clone(),
+                        ));
                     }
                 }
             }
@@ -89,7 +113,8 @@ pub async fn serve(listener: TcpListener, router: Router, spare: Router, most: u
     }
     drop(listener);
     // What is left then ends with its task.
-    let _ = timeout(LAST_REQUESTS, async { while connections.join_next().await.is_some() {} }).await;
+    let _ =
+        timeout(LAST_REQUESTS, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 /// One connection to its end.
@@ -103,7 +128,9 @@ async fn connection(
     gauge!(API_CONNECTIONS).increment(1.0);
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(WRITE_BOUND));
-    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let mut serving = std::pin::pin!(
+        http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+    );
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = shutdown.cancelled() => {
@@ -120,7 +147,12 @@ async fn connection(
 
 /// Whether accepting failed for a client that went away meanwhile.
 fn is_the_clients(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
 }
 
 #[cfg(test)]
@@ -129,7 +161,9 @@ mod tests {
 
     #[test]
     fn the_api_gets_a_quarter_of_the_descriptors_at_most() {
-        for (descriptors, expected) in [(0, 1), (64, 16), (1000, 250), (1024, 256), (1_048_576, 256)] {
+        for (descriptors, expected) in
+            [(0, 1), (64, 16), (1000, 250), (1024, 256), (1_048_576, 256)]
+        {
             assert_eq!(connections_within(descriptors), expected, "{descriptors}");
         }
     }

@@ -1,12 +1,13 @@
 //! Learned routes: reads an instance's stick table, shows what it has, and forgets what is settled.
 //!
-//! HAProxy looks into this table before the map, so a route stays only as long as the registries don't know it: it goes once the
-//! map in this instance's memory has the same master, or once a newer answer says something else. An operator's order counts more
-//! than what was learned: a route past a node's pin, or to a drained master, is forgotten each time it is seen. It is never the
+//! HAProxy looks into this table before the map, so a route stays only as long as the registries
+//! don't know it: it goes once the map in this instance's memory has the same master, or once a
+//! newer answer says something else. An operator's order counts more than what was learned: a route
+//! past a node's pin, or to a drained master, is forgotten each time it is seen. It is never the
 //! map's business: whatever fails here, the map is kept all the same.
 //!
-//! Between peers (`peers` on the stick table) a forgotten route does not travel, but every use of one does. So each instance is
-//! cleared by itself, and again until none comes back.
+//! Between peers (`peers` on the stick table) a forgotten route does not travel, but every use of
+//! one does. So each instance is cleared by itself, and again until none comes back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +25,8 @@ use super::rest::{self, Rest};
 use crate::settings;
 use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_LEFT_OUT, LEARNED_OLDEST_AGE, LEARNED_ROUTES};
 
-/// So many rows are read for each route that may be kept: keys come from clients' headers, and those that are no node must not hide
-/// the others.
+/// So many rows are read for each route that may be kept: keys come from clients' headers, and
+/// those that are no node must not hide the others.
 const ROWS_A_ROUTE: usize = 2;
 
 /// A route as it was first seen.
@@ -36,17 +37,26 @@ struct Known {
     since: Timestamp,
     /// What the map had for the node then: only another answer than that is a newer one.
     mapped: Option<Arc<str>>,
-    /// Why HAProxy was told to forget it, if it was. It may still be there after that: a request held it, or a peer brought it back.
+    /// Why HAProxy was told to forget it, if it was. It may still be there after that: a request
+    /// held it, or a peer brought it back.
     settled: Option<Settled>,
     /// The reading that saw it last.
     reading: u64,
 }
 
 impl Known {
-    /// Whether the route is settled, now that the map has `mapped` for the node, with these overrides in it.
-    fn settled_by(&self, mapped: Option<&str>, node: &str, overrides: &Overrides) -> Option<Settled> {
+    /// Whether the route is settled, now that the map has `mapped` for the node, with these
+    /// overrides in it.
+    fn settled_by(
+        &self,
+        mapped: Option<&str>,
+        node: &str,
+        overrides: &Overrides,
+    ) -> Option<Settled> {
         let master = &*self.master;
-        if mapped != Some(master) && (overrides.pin(node).is_some() || overrides.drain(master).is_some()) {
+        if mapped != Some(master)
+            && (overrides.pin(node).is_some() || overrides.drain(master).is_some())
+        {
             return Some(Settled::Overridden);
         }
         if mapped == Some(master) {
@@ -138,24 +148,35 @@ impl LearnedTable {
         &self.status
     }
 
-    /// Reads the table, forgets what is settled by `map`, which this instance was seen to hold, and gives what stays, sorted by
-    /// node. Where the table can't be read or changed the status says why; what was seen before stays then.
-    /// `overrides` are those in the map.
-    pub async fn look(&mut self, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Arc<[LearnedRoute]> {
+    /// Reads the table, forgets what is settled by `map`, which this instance was seen to hold, and
+    /// gives what stays, sorted by node. Where the table can't be read or changed the status says
+    /// why; what was seen before stays then. `overrides` are those in the map.
+    pub async fn look(
+        &mut self,
+        map: &EntryMap,
+        overrides: &Overrides,
+        now: Timestamp,
+    ) -> Arc<[LearnedRoute]> {
         if self.rest.is_over(Instant::now()) {
             let began = Instant::now();
-            let ((), worked) = rest::metered(self.look_now(map, overrides, now), rest::processor_time).await;
+            let ((), worked) =
+                rest::metered(self.look_now(map, overrides, now), rest::processor_time).await;
             self.rest = Rest::after(Instant::now(), began.elapsed(), worked);
         }
         Arc::clone(&self.routes)
     }
 
     async fn look_now(&mut self, map: &EntryMap, overrides: &Overrides, now: Timestamp) {
-        let error = self.read_and_forget(map, overrides, now).await.err().map(|error| error.to_string());
+        let error =
+            self.read_and_forget(map, overrides, now).await.err().map(|error| error.to_string());
         let (instance, table) = (&self.instance, &self.status.table);
         match (&error, &self.status.error) {
             (Some(error), before) if before.as_ref() != Some(error) => {
-                tracing::warn!(instance, table, "learned routes can't be kept, the map is: {error}");
+                tracing::warn!(
+                    instance,
+                    table,
+                    "learned routes can't be kept, the map is: {error}"
+                );
             }
             (None, Some(_)) => tracing::info!(instance, table, "learned routes are kept again"),
             _ => {}
@@ -165,7 +186,12 @@ impl LearnedTable {
         (self.look_early)(&self.routes);
     }
 
-    async fn read_and_forget(&mut self, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Result<(), RuntimeError> {
+    async fn read_and_forget(
+        &mut self,
+        map: &EntryMap,
+        overrides: &Overrides,
+        now: Timestamp,
+    ) -> Result<(), RuntimeError> {
         let rows = self.read().await?;
         self.status.odd = rows.odd;
         self.status.unread = rows.unread;
@@ -179,7 +205,8 @@ impl LearnedTable {
         let mut rows = Rows::default();
         let mut masters = FxHashSet::default();
         let each = |row: Row| {
-            let node = String::from_utf8(row.key).ok().filter(|node| names::check_key(node).is_ok());
+            let node =
+                String::from_utf8(row.key).ok().filter(|node| names::check_key(node).is_ok());
             match (node, row.server) {
                 (Some(_), Some(_)) if rows.routes.len() == self.max => rows.unread += 1,
                 (Some(node), Some(master)) => {
@@ -194,7 +221,13 @@ impl LearnedTable {
     }
 
     /// Notes what is new and what is gone, and gives the nodes whose route is settled.
-    fn take(&mut self, rows: Vec<RouteRow>, map: &EntryMap, overrides: &Overrides, now: Timestamp) -> Vec<String> {
+    fn take(
+        &mut self,
+        rows: Vec<RouteRow>,
+        map: &EntryMap,
+        overrides: &Overrides,
+        now: Timestamp,
+    ) -> Vec<String> {
         self.readings += 1;
         let reading = self.readings;
         let mut masters = FxHashSet::default();
@@ -222,7 +255,12 @@ impl LearnedTable {
                 settled.push(node);
             } else {
                 let expires = now.checked_add(expires_in).unwrap_or(Timestamp::MAX);
-                routes.push(LearnedRoute { node, master: master.to_string(), since: known.since, expires });
+                routes.push(LearnedRoute {
+                    node,
+                    master: master.to_string(),
+                    since: known.since,
+                    expires,
+                });
             }
         }
         routes.sort_unstable_by(|a, b| a.node.cmp(&b.node));
@@ -232,7 +270,8 @@ impl LearnedTable {
             if let Some(reason) = known.settled.filter(|_| !seen) {
                 *self.status.forgotten.entry(reason).or_default() += 1;
                 counter!(LEARNED_FORGOTTEN, "haproxy" => self.instance.clone(), "reason" => reason.label()).increment(1);
-                tracing::debug!(instance = self.instance, node, reason = reason.label(), "learned route forgotten");
+                tracing::debug!(instance = self.instance, node, reason = reason.label(), "learned \
+                    route forgotten");
             }
             seen
         });
@@ -245,10 +284,12 @@ impl LearnedTable {
         let status = &mut self.status;
         status.routes = self.routes.len();
         status.since = self.routes.iter().map(|route| route.since).min();
-        let age = status.since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
+        let age =
+            status.since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
         gauge!(LEARNED_ROUTES, "haproxy" => self.instance.clone()).set(status.routes as f64);
         gauge!(LEARNED_OLDEST_AGE, "haproxy" => self.instance.clone()).set(age);
-        gauge!(LEARNED_LEFT_OUT, "haproxy" => self.instance.clone()).set((status.odd + status.unread) as f64);
+        gauge!(LEARNED_LEFT_OUT, "haproxy" => self.instance.clone())
+            .set((status.odd + status.unread) as f64);
     }
 }
 
@@ -276,7 +317,11 @@ mod tests {
             // Learned although the map had it: a leftover.
             (Some("m2"), Some("m2"), Some(Settled::Agreed)),
         ] {
-            assert_eq!(known(before).settled_by(now, "n", &Overrides::default()), settled, "{before:?} -> {now:?}");
+            assert_eq!(
+                known(before).settled_by(now, "n", &Overrides::default()),
+                settled,
+                "{before:?} -> {now:?}"
+            );
         }
     }
 
@@ -291,7 +336,11 @@ mod tests {
         };
         overrides.add_pin(pin("pinned", "m1")).unwrap();
         overrides.add_pin(pin("kept", "m2")).unwrap();
-        let drained = mapsmith_core::DrainedMaster { master: "m2".to_owned(), to: None, since: Timestamp::UNIX_EPOCH };
+        let drained = mapsmith_core::DrainedMaster {
+            master: "m2".to_owned(),
+            to: None,
+            since: Timestamp::UNIX_EPOCH,
+        };
         overrides.add_drain(drained).unwrap();
         for (node, learned, mapped, settled) in [
             ("pinned", "m3", "m1", Some(Settled::Overridden)),
@@ -308,23 +357,47 @@ mod tests {
                 settled: None,
                 reading: 0,
             };
-            assert_eq!(known.settled_by(Some(mapped), node, &overrides), settled, "{node} {learned} {mapped}");
+            assert_eq!(
+                known.settled_by(Some(mapped), node, &overrides),
+                settled,
+                "{node} {learned} {mapped}"
+            );
         }
     }
 
     fn table(max: usize) -> LearnedTable {
-        let instance = serde_json::from_value(serde_json::json!({"name": "edge1", "runtime": "unix@/nonexistent"})).unwrap();
+        let instance = serde_json::from_value(
+            serde_json::json!({"name": "edge1", "runtime": "unix@/nonexistent"}),
+        )
+        .unwrap();
         let settings = settings::Learned { table: Some("puppet".to_owned()), max };
         LearnedTable::of(&instance, &settings, Box::new(|_| {})).unwrap().unwrap()
     }
 
-    fn read(table: &mut LearnedTable, rows: &[(&str, &str)], map: &[(&str, &str)], second: i64) -> Vec<String> {
-        let rows = rows.iter().map(|(node, master)| ((*node).to_owned(), (*master).into(), Duration::from_secs(600))).collect();
-        table.take(rows, &map.iter().copied().collect(), &Overrides::default(), Timestamp::from_second(second).unwrap())
+    fn read(
+        table: &mut LearnedTable,
+        rows: &[(&str, &str)],
+        map: &[(&str, &str)],
+        second: i64,
+    ) -> Vec<String> {
+        let rows = rows
+            .iter()
+            .map(|(node, master)| ((*node).to_owned(), (*master).into(), Duration::from_secs(600)))
+            .collect();
+        table.take(
+            rows,
+            &map.iter().copied().collect(),
+            &Overrides::default(),
+            Timestamp::from_second(second).unwrap(),
+        )
     }
 
     fn shown(table: &LearnedTable) -> Vec<(&str, &str, i64)> {
-        table.routes.iter().map(|route| (route.node.as_str(), route.master.as_str(), route.since.as_second())).collect()
+        table
+            .routes
+            .iter()
+            .map(|route| (route.node.as_str(), route.master.as_str(), route.since.as_second()))
+            .collect()
     }
 
     #[test]
@@ -341,7 +414,10 @@ mod tests {
         assert_eq!(read(&mut table, &[("b", "m3")], &map, 4), ["b"]);
         assert_eq!(table.status.forgotten, [(Settled::Agreed, 1)].into());
         assert!(read(&mut table, &[], &map, 5).is_empty());
-        assert_eq!(table.status.forgotten, [(Settled::Agreed, 1), (Settled::Contradicted, 1)].into());
+        assert_eq!(
+            table.status.forgotten,
+            [(Settled::Agreed, 1), (Settled::Contradicted, 1)].into()
+        );
     }
 
     #[test]
@@ -362,6 +438,9 @@ mod tests {
         read(&mut table, &flood[..10], &[], 2);
         assert_eq!(shown(&table).len(), 10);
         assert!(table.known.capacity() < 100, "{} routes have room", table.known.capacity());
-        assert!(shown(&table).iter().all(|(_, _, since)| *since == 1), "those that stay are known since they were first seen");
+        assert!(
+            shown(&table).iter().all(|(_, _, since)| *since == 1),
+            "those that stay are known since they were first seen"
+        );
     }
 }

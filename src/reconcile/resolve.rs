@@ -1,7 +1,9 @@
-//! Host names of servers -> addresses. HAProxy never resolves what it is given at runtime, so it is done here, at each round of polls.
+//! Host names of servers -> addresses. HAProxy never resolves what it is given at runtime, so it is
+//! done here, at each round of polls.
 //!
-//! A name that does not resolve keeps its last address: a resolver in trouble must not take servers away. Neither must one that
-//! answers a part of a name's addresses, another each time: see [`Addresses`].
+//! A name that does not resolve keeps its last address: a resolver in trouble must not take servers
+//! away. Neither must one that answers a part of a name's addresses, another each time: see
+//! [`Addresses`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -39,8 +41,9 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// How many answers in a row an address must be missing from before it counts no more, however long they take: of eight addresses that are
-/// answered three at a time, one is missing from ten in a row once in a hundred times.
+/// How many answers in a row an address must be missing from before it counts no more, however long
+/// they take: of eight addresses that are answered three at a time, one is missing from ten in a
+/// row once in a hundred times.
 const MISSING: u32 = 10;
 
 /// An address of a name.
@@ -54,9 +57,10 @@ struct Answered {
     replaced: bool,
 }
 
-/// The addresses that a name was answered with. An address counts while it is answered now and then: until it was missing for the hold
-/// time and from [`MISSING`] answers. An answer that shares nothing with what is remembered is a move, and counts alone at once; but
-/// where what it replaced is answered again, the name goes round, and all of them count.
+/// The addresses that a name was answered with. An address counts while it is answered now and
+/// then: until it was missing for the hold time and from [`MISSING`] answers. An answer that shares
+/// nothing with what is remembered is a move, and counts alone at once; but where what it replaced
+/// is answered again, the name goes round, and all of them count.
 #[derive(Debug, Default)]
 struct Addresses(BTreeMap<IpAddr, Answered>);
 
@@ -64,16 +68,22 @@ impl Addresses {
     /// Takes an answer, in which there is an address.
     fn take(&mut self, answer: &[IpAddr], now: Duration, hold: Duration) {
         let moved = answer.iter().all(|address| !self.0.contains_key(address));
-        let goes_round = answer.iter().any(|address| self.0.get(address).is_some_and(|known| known.replaced));
+        let goes_round =
+            answer.iter().any(|address| self.0.get(address).is_some_and(|known| known.replaced));
         for known in self.0.values_mut() {
             known.missing += 1;
             known.replaced = moved || (known.replaced && !goes_round);
         }
-        self.0.extend(answer.iter().map(|address| (*address, Answered { at: now, missing: 0, replaced: false })));
+        self.0.extend(
+            answer
+                .iter()
+                .map(|address| (*address, Answered { at: now, missing: 0, replaced: false })),
+        );
         self.0.retain(|_, known| known.missing < MISSING || now < known.at + hold);
     }
 
-    /// The lowest IPv4 one that counts, else the lowest IPv6 one: the same on every gateway, whatever the order of the answers.
+    /// The lowest IPv4 one that counts, else the lowest IPv6 one: the same on every gateway,
+    /// whatever the order of the answers.
     fn preferred(&self) -> Option<IpAddr> {
         // V4 sorts before V6.
         self.0.iter().find(|(_, known)| !known.replaced).map(|(address, _)| *address)
@@ -95,7 +105,8 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Knows no name yet. `hold` is how long an address that is not answered any more counts at least.
+    /// Knows no name yet. `hold` is how long an address that is not answered any more counts at
+    /// least.
     pub fn new(lookup: Box<dyn Lookup>, hold: Duration) -> Self {
         Self { lookup, hold, known: BTreeMap::new() }
     }
@@ -110,7 +121,8 @@ impl Resolver {
         self.known.values().any(|known| known.addresses.preferred().is_none())
     }
 
-    /// Looks these names up, within five seconds, and forgets all others. `now` is a time of one steady clock.
+    /// Looks these names up, within five seconds, and forgets all others. `now` is a time of one
+    /// steady clock.
     pub async fn refresh(&mut self, hosts: BTreeSet<String>, now: Duration) {
         let deadline = Instant::now() + ROUND_BOUND;
         self.known.retain(|host, _| hosts.contains(host));
@@ -120,7 +132,8 @@ impl Resolver {
                 Err("the resolver was too busy with other names".to_owned())
             } else {
                 match timeout_at(deadline, lookup.look_up(&host)).await {
-                    Ok(Ok(addresses)) => fit(addresses).ok_or_else(|| "it has no address a server can have".to_owned()),
+                    Ok(Ok(addresses)) => fit(addresses)
+                        .ok_or_else(|| "it has no address a server can have".to_owned()),
                     Ok(Err(error)) => Err(error.to_string()),
                     Err(_) => Err(format!("no answer within {ROUND_BOUND:?}")),
                 }
@@ -158,7 +171,10 @@ impl Resolver {
     /// The resolver's last words.
     pub fn address(&self, host: &str) -> Result<IpAddr, &str> {
         let Some(known) = self.known.get(host) else { return Err("it was not looked up yet") };
-        known.addresses.preferred().ok_or(known.error.as_deref().unwrap_or("it was not looked up yet"))
+        known
+            .addresses
+            .preferred()
+            .ok_or(known.error.as_deref().unwrap_or("it was not looked up yet"))
     }
 
     /// Why the name keeps an older address, if it does.
@@ -207,7 +223,10 @@ mod tests {
     async fn of_several_addresses_the_lowest_of_the_preferred_family_counts_whatever_the_order() {
         let script = Script::default();
         let mut resolver = Resolver::new(Box::new(script.clone()), HOLD);
-        for addresses in [["::1", "10.0.0.9", "10.0.0.10", "0.0.0.0"], ["10.0.0.10", "0.0.0.0", "10.0.0.9", "::1"]] {
+        for addresses in [
+            ["::1", "10.0.0.9", "10.0.0.10", "0.0.0.0"],
+            ["10.0.0.10", "0.0.0.0", "10.0.0.9", "::1"],
+        ] {
             script.says("a", &addresses);
             resolver.refresh(hosts(&["a"]), Duration::ZERO).await;
             assert_eq!(resolver.address("a"), Ok(IpAddr::from([10, 0, 0, 9])));
@@ -235,8 +254,15 @@ mod tests {
         assert_eq!((resolver.stale("a"), resolver.stale("b")), (Some("no such name"), None));
         script.says("a", &["10.0.0.2"]);
         resolver.refresh(hosts(&["a"]), Duration::ZERO).await;
-        assert_eq!((resolver.address("a"), resolver.stale("a")), (Ok(IpAddr::from([10, 0, 0, 2])), None));
-        assert_eq!(resolver.address("b"), Err("it was not looked up yet"), "names out of use are forgotten");
+        assert_eq!(
+            (resolver.address("a"), resolver.stale("a")),
+            (Ok(IpAddr::from([10, 0, 0, 2])), None)
+        );
+        assert_eq!(
+            resolver.address("b"),
+            Err("it was not looked up yet"),
+            "names out of use are forgotten"
+        );
     }
 
     /// `10.0.0.N` for each number.
@@ -244,10 +270,15 @@ mod tests {
         numbers.iter().map(|number| IpAddr::from([10, 0, 0, *number])).collect()
     }
 
-    /// Takes answers one after another, so many seconds apart: the last byte of the address after each.
+    /// Takes answers one after another, so many seconds apart: the last byte of the address after
+    /// each.
     fn told(addresses: &mut Addresses, from: u64, apart: u64, answers: &[&[u8]]) -> Vec<u8> {
         let take = |(index, answer): (usize, &&[u8])| {
-            addresses.take(&numbered(answer), Duration::from_secs(from + apart * index as u64), HOLD);
+            addresses.take(
+                &numbered(answer),
+                Duration::from_secs(from + apart * index as u64),
+                HOLD,
+            );
             match addresses.preferred() {
                 Some(IpAddr::V4(address)) => address.octets()[3],
                 other => panic!("{other:?} after {answer:?}"),
@@ -260,11 +291,14 @@ mod tests {
     fn a_resolver_that_answers_some_of_the_addresses_at_random_does_not_move_a_server() {
         for (share, apart) in [(3, 1), (3, 60), (3, 300), (5, 60), (1, 1)] {
             let mut random = fastrand::Rng::with_seed(share as u64 * 1000 + apart);
-            let answers: Vec<Vec<u8>> = (0..120).map(|_| random.choose_multiple(1..=8, share)).collect();
+            let answers: Vec<Vec<u8>> =
+                (0..120).map(|_| random.choose_multiple(1..=8, share)).collect();
             let answers: Vec<&[u8]> = answers.iter().map(Vec::as_slice).collect();
             let addresses = told(&mut Addresses::default(), 0, apart, &answers);
-            let changes = |addresses: &[u8]| addresses.windows(2).filter(|pair| pair[0] != pair[1]).count();
-            // While the addresses come to be known, each may be lower than those before it; then it stays.
+            let changes =
+                |addresses: &[u8]| addresses.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            // While the addresses come to be known, each may be lower than those before it; then it
+            // stays.
             let (first, rest) = addresses.split_at(20);
             // Where each is answered alone, it can't be told from a move before it comes back.
             let (most, rare) = if share == 1 { (14, 8) } else { (7, 2) };
@@ -278,7 +312,10 @@ mod tests {
         let mut addresses = Addresses::default();
         assert_eq!(told(&mut addresses, 0, 1, &[&[1, 2, 3], &[2, 3], &[3, 1]]), [1, 1, 1]);
         // Nine answers without it, over days; and ninety seconds with an answer each.
-        assert_eq!(told(&mut addresses, 100, 100_000, &[&[2, 3][..]; 10]), [1, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
+        assert_eq!(
+            told(&mut addresses, 100, 100_000, &[&[2, 3][..]; 10]),
+            [1, 1, 1, 1, 1, 1, 1, 1, 1, 2]
+        );
         assert_eq!(told(&mut addresses, 2_000_000, 1, &[&[1, 2]]), [1]);
         let rest = told(&mut addresses, 2_000_001, 1, &[&[2][..]; 90]);
         assert_eq!((rest[88], rest[89]), (1, 2));
@@ -287,19 +324,29 @@ mod tests {
     #[test]
     fn a_name_that_moves_is_followed_at_once() {
         let mut addresses = Addresses::default();
-        assert_eq!(told(&mut addresses, 0, 60, &[&[1], &[1], &[2], &[2], &[7, 8], &[8, 7]]), [1, 1, 2, 2, 7, 7]);
+        assert_eq!(
+            told(&mut addresses, 0, 60, &[&[1], &[1], &[2], &[2], &[7, 8], &[8, 7]]),
+            [1, 1, 2, 2, 7, 7]
+        );
     }
 
     #[test]
     fn a_name_that_goes_round_settles() {
         let round: Vec<&[u8]> = [&[3u8][..], &[1], &[2]].into_iter().cycle().take(12).collect();
-        assert_eq!(told(&mut Addresses::default(), 0, 60, &round), [3, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(
+            told(&mut Addresses::default(), 0, 60, &round),
+            [3, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+        );
     }
 
     #[tokio::test]
     async fn the_system_resolves_its_own_name() {
         let mut resolver = Resolver::new(Box::new(SystemLookup), HOLD);
         resolver.refresh(hosts(&["localhost"]), Duration::ZERO).await;
-        assert!(resolver.address("localhost").is_ok_and(|address| address.is_loopback()), "{:?}", resolver.address("localhost"));
+        assert!(
+            resolver.address("localhost").is_ok_and(|address| address.is_loopback()),
+            "{:?}",
+            resolver.address("localhost")
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! How long something that is looked at again and again is left alone between two looks, so that looking never becomes anybody's
-//! main work: neither HAProxy's nor ours. The clocks are arguments.
+//! How long something that is looked at again and again is left alone between two looks, so that
+//! looking never becomes anybody's main work: neither HAProxy's nor ours. The clocks are arguments.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A look is followed by a rest of so many times what it took, whoever was busy or waited: HAProxy answers others meanwhile.
+/// A look is followed by a rest of so many times what it took, whoever was busy or waited: HAProxy
+/// answers others meanwhile.
 const TIMES_TAKEN: u32 = 10;
 /// The longest such rest.
 const LONGEST: Duration = Duration::from_secs(10);
-/// And by one of so many times the processor time that it cost us, however long that is: looks take at most 2 % of a core.
+/// And by one of so many times the processor time that it cost us, however long that is: looks take
+/// at most 2 % of a core.
 const TIMES_WORKED: u32 = 49;
 
 /// The rest between two looks.
@@ -37,8 +39,12 @@ impl Rest {
     }
 }
 
-/// Runs `task` to its end and says for how long it worked by `clock`: what passes while it waits does not count.
-pub(super) async fn metered<T>(task: impl Future<Output = T>, clock: impl Fn() -> Duration) -> (T, Duration) {
+/// Runs `task` to its end and says for how long it worked by `clock`: what passes while it waits
+/// does not count.
+pub(super) async fn metered<T>(
+    task: impl Future<Output = T>,
+    clock: impl Fn() -> Duration,
+) -> (T, Duration) {
     let mut task = pin!(task);
     let mut worked = Duration::ZERO;
     let output = poll_fn(|context| {
@@ -51,8 +57,8 @@ pub(super) async fn metered<T>(task: impl Future<Output = T>, clock: impl Fn() -
     (output, worked)
 }
 
-/// The processor time of the calling thread. The scheduler's other work does not count, so a machine that is busy or was suspended
-/// makes no rest longer.
+/// The processor time of the calling thread. The scheduler's other work does not count, so a
+/// machine that is busy or was suspended makes no rest longer.
 pub(super) fn processor_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
@@ -71,9 +77,12 @@ mod tests {
     fn looks_take_at_most_two_percent_of_a_core_whatever_one_costs() {
         const HOUR: Duration = Duration::from_secs(3600);
         let start = Instant::now();
-        for (worked, waited) in [(0, 0), (1, 0), (1, 500), (40, 0), (250, 20), (250, 60_000), (3_000, 0)] {
+        for (worked, waited) in
+            [(0, 0), (1, 0), (1, 500), (40, 0), (250, 20), (250, 60_000), (3_000, 0)]
+        {
             let (worked, waited) = (millis(worked), millis(waited));
-            let (mut now, mut rest, mut looks, mut work) = (start, Rest::none(start), 0_u32, Duration::ZERO);
+            let (mut now, mut rest, mut looks, mut work) =
+                (start, Rest::none(start), 0_u32, Duration::ZERO);
             while now < start + HOUR {
                 if rest.is_over(now) {
                     now += worked + waited;
@@ -83,7 +92,10 @@ mod tests {
                 now += millis(1000);
             }
             // The last look's rest may end after the hour.
-            assert!(work.saturating_sub(worked) * 50 <= HOUR, "{looks} looks of {worked:?} worked for {work:?} in an hour");
+            assert!(
+                work.saturating_sub(worked) * 50 <= HOUR,
+                "{looks} looks of {worked:?} worked for {work:?} in an hour"
+            );
             assert!(looks > 20, "{looks} looks of {worked:?} and {waited:?}");
         }
     }
@@ -91,9 +103,14 @@ mod tests {
     #[test]
     fn a_look_that_waits_long_rests_for_a_bounded_time() {
         let now = Instant::now();
-        for (took, worked, rest) in [(5, 0, 50), (900, 1, 9_000), (60_000, 1, 10_000), (60_000, 400, 19_600)] {
+        for (took, worked, rest) in
+            [(5, 0, 50), (900, 1, 9_000), (60_000, 1, 10_000), (60_000, 400, 19_600)]
+        {
             let resting = Rest::after(now, millis(took), millis(worked));
-            assert!(!resting.is_over(now + millis(rest - 1)) && resting.is_over(now + millis(rest)), "{took} {worked}");
+            assert!(
+                !resting.is_over(now + millis(rest - 1)) && resting.is_over(now + millis(rest)),
+                "{took} {worked}"
+            );
         }
     }
 

@@ -1,9 +1,10 @@
-//! What is said of rows that HAProxy's map refuses: between the decision, which must not write them to the map file, and the
-//! instances, whose HAProxys alone can tell.
+//! What is said of rows that HAProxy's map refuses: between the decision, which must not write them
+//! to the map file, and the instances, whose HAProxys alone can tell.
 //!
-//! A map takes any row (`map_str`), or some only (`map_ip`, `map_reg`, `map_str_int`, ...). HAProxy does not start from a file with a
-//! row that its map refuses. So an instance tells which kind its map is, once a process; of the second kind it is asked for each
-//! new or changed row before that is written. What it refuses all the same when a revision is applied, it tells too.
+//! A map takes any row (`map_str`), or some only (`map_ip`, `map_reg`, `map_str_int`, ...). HAProxy
+//! does not start from a file with a row that its map refuses. So an instance tells which kind its
+//! map is, once a process; of the second kind it is asked for each new or changed row before that
+//! is written. What it refuses all the same when a revision is applied, it tells too.
 
 use std::fmt;
 use std::sync::Arc;
@@ -75,7 +76,10 @@ pub struct InstanceRows {
 pub fn channel(name: &str) -> (RowScreen, InstanceRows) {
     let (facts, told) = watch::channel(MapFacts::default());
     let (questions, asked) = mpsc::channel(1);
-    (RowScreen { name: name.to_owned(), facts: told, questions }, InstanceRows { facts, questions: asked, known: false })
+    (
+        RowScreen { name: name.to_owned(), facts: told, questions },
+        InstanceRows { facts, questions: asked, known: false },
+    )
 }
 
 impl InstanceRows {
@@ -98,7 +102,13 @@ impl InstanceRows {
     pub fn learned(&mut self, restricted: Option<String>) {
         self.known = true;
         self.facts.send_modify(|facts| {
-            *facts = MapFacts { tried: true, answers: true, process: facts.process + 1, restricted, refused: Arc::new([]) };
+            *facts = MapFacts {
+                tried: true,
+                answers: true,
+                process: facts.process + 1,
+                restricted,
+                refused: Arc::new([]),
+            };
         });
     }
 
@@ -107,7 +117,8 @@ impl InstanceRows {
         self.tell(|facts| facts.answers = true);
     }
 
-    /// A look failed. Of a map that takes any row nobody is asked, so there it is no news whether the process answers.
+    /// A look failed. Of a map that takes any row nobody is asked, so there it is no news whether
+    /// the process answers.
     pub fn failed(&self, unreachable: bool) {
         self.tell(|facts| {
             facts.tried = true;

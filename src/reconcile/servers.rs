@@ -1,14 +1,16 @@
 //! The server lists of one HAProxy: observe -> plan -> apply, in two halves round its map.
 //!
-//! Servers become ready before routes point to them, and leave only once no route does. Nothing is believed: after steps were
-//! sent, the next plan is made of what HAProxy shows then.
+//! Servers become ready before routes point to them, and leave only once no route does. Nothing is
+//! believed: after steps were sent, the next plan is made of what HAProxy shows then.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use haproxy_runtime::HaproxyVersion;
-use haproxy_runtime::server::command::{BackendName, IllegalName, ServerCommand, ServerPath, ServerState};
+use haproxy_runtime::server::command::{
+    BackendName, IllegalName, ServerCommand, ServerPath, ServerState,
+};
 use haproxy_runtime::{Refusal, RuntimeError, ServersClient};
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
@@ -21,9 +23,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::settings;
-use crate::telemetry::{SERVER_REFUSALS, SERVER_STEPS, SERVERS_BY_HAND, SERVERS_IN_STEP, SERVERS_NEED_RELOAD, SERVERS_REMOVING};
+use crate::telemetry::{
+    SERVER_REFUSALS, SERVER_STEPS, SERVERS_BY_HAND, SERVERS_IN_STEP, SERVERS_NEED_RELOAD,
+    SERVERS_REMOVING,
+};
 
-/// How often one half of a cycle plans anew at most: an idle server's removal takes four looks, and the map should not wait long.
+/// How often one half of a cycle plans anew at most: an idle server's removal takes four looks, and
+/// the map should not wait long.
 const ROUNDS: usize = 5;
 
 /// The first version that has `wait srv-removable`.
@@ -52,14 +58,16 @@ pub struct ServerKeeper {
     /// The masters that the map wanted last routes nodes to.
     routed: Option<(u64, Arc<BTreeSet<String>>)>,
     status: Option<ServersStatus>,
-    /// The number of the desired lists whose servers were all seen to be there, as far as that can be done at runtime.
+    /// The number of the desired lists whose servers were all seen to be there, as far as that can
+    /// be done at runtime.
     held: Option<u64>,
     steps: u64,
     last_steps: Vec<String>,
 }
 
 impl ServerKeeper {
-    /// Touches nothing yet. `every` is the time between two looks while nothing changes; `targets` gets what maps may point to.
+    /// Touches nothing yet. `every` is the time between two looks while nothing changes; `targets`
+    /// gets what maps may point to.
     pub fn new(
         instance: &settings::Instance,
         desired: watch::Receiver<Option<Arc<DesiredServers>>>,
@@ -98,23 +106,28 @@ impl ServerKeeper {
         self.next_look = Instant::now();
     }
 
-    /// What is known of the lists; none before they were first seen, and where no backend is declared.
+    /// What is known of the lists; none before they were first seen, and where no backend is
+    /// declared.
     pub fn status(&self) -> Option<&ServersStatus> {
         self.status.as_ref()
     }
 
-    /// The number of the desired lists that the instance is known to hold: every server that is to be there is, but for those that
-    /// only a reload of HAProxy can bring. Servers that are to go may still drain. None while that is not known.
+    /// The number of the desired lists that the instance is known to hold: every server that is to
+    /// be there is, but for those that only a reload of HAProxy can bring. Servers that are to go
+    /// may still drain. None while that is not known.
     pub fn held(&self) -> Option<u64> {
         self.held
     }
 
-    /// The first of these masters that no node may be sent to yet, for it stands for a server that was just made ready and whose check
-    /// has yet to pass.
+    /// The first of these masters that no node may be sent to yet, for it stands for a server that
+    /// was just made ready and whose check has yet to pass.
     pub fn awaits_check<'m>(&self, masters: impl Iterator<Item = &'m str>) -> Option<&'m str> {
         let checking = &self.plan.as_ref().filter(|plan| !plan.checking.is_empty())?.checking;
-        let waits =
-            |master: &str| checking.iter().any(|server| server.server == master || server.alone && server.backend == master);
+        let waits = |master: &str| {
+            checking
+                .iter()
+                .any(|server| server.server == master || server.alone && server.backend == master)
+        };
         let mut masters = masters;
         masters.find(|master| waits(master))
     }
@@ -127,15 +140,16 @@ impl ServerKeeper {
     /// Resolves when other lists are desired. Dropping the future loses nothing.
     pub async fn changed(&mut self) {
         let seen = self.seen;
-        let news = self.desired.wait_for(|desired| desired.as_ref().map(|desired| desired.number) != seen);
+        let news =
+            self.desired.wait_for(|desired| desired.as_ref().map(|desired| desired.number) != seen);
         if news.await.is_err() {
             // Whoever decides has ended; the shutdown follows.
             std::future::pending().await
         }
     }
 
-    /// The first half: what makes servers exist and ready. Must come before the map. A failure is in the status; the map's own
-    /// commands will show whether HAProxy is there at all.
+    /// The first half: what makes servers exist and ready. Must come before the map. A failure is
+    /// in the status; the map's own commands will show whether HAProxy is there at all.
     pub async fn make_ready(&mut self, version: HaproxyVersion, wanted: Option<&Arc<Revision>>) {
         if self.is_due(wanted) {
             let outcome = self.try_make_ready(version, wanted).await;
@@ -145,8 +159,13 @@ impl ServerKeeper {
 
     /// The second half: what takes servers away. `wanted` is the map that HAProxy was seen to hold.
     pub async fn take_away(&mut self, version: HaproxyVersion, wanted: &Arc<Revision>) {
-        if self.status.as_ref().is_some_and(|status| matches!(status.state, ServersState::Failed { .. })) {
-            // The first half failed: the plan is of an earlier look, and the map may route to its servers again by now.
+        if self
+            .status
+            .as_ref()
+            .is_some_and(|status| matches!(status.state, ServersState::Failed { .. }))
+        {
+            // The first half failed: the plan is of an earlier look, and the map may route to its
+            // servers again by now.
             return;
         }
         if self.plan.as_ref().is_some_and(|plan| !plan.after.is_empty()) {
@@ -163,7 +182,11 @@ impl ServerKeeper {
         Instant::now() >= self.next_look || self.seen != desired || other_map
     }
 
-    async fn try_make_ready(&mut self, version: HaproxyVersion, wanted: Option<&Arc<Revision>>) -> Result<(), RuntimeError> {
+    async fn try_make_ready(
+        &mut self,
+        version: HaproxyVersion,
+        wanted: Option<&Arc<Revision>>,
+    ) -> Result<(), RuntimeError> {
         let mut sent = Vec::new();
         for _ in 0..ROUNDS {
             let Some(plan) = self.look(version, wanted).await? else { return Ok(()) };
@@ -176,7 +199,11 @@ impl ServerKeeper {
         Ok(())
     }
 
-    async fn try_take_away(&mut self, version: HaproxyVersion, wanted: &Arc<Revision>) -> Result<(), RuntimeError> {
+    async fn try_take_away(
+        &mut self,
+        version: HaproxyVersion,
+        wanted: &Arc<Revision>,
+    ) -> Result<(), RuntimeError> {
         let Some(plan) = &self.plan else { return Ok(()) };
         let mut steps = plan.after.clone();
         for _ in 0..ROUNDS {
@@ -212,8 +239,15 @@ impl ServerKeeper {
         let mut plan = self.plan(&desired, &observed, version);
         // What the map routes to is of interest only while something is to go.
         match wanted.filter(|_| !plan.removing.is_empty()) {
-            Some(wanted) if self.routed.as_ref().is_none_or(|(revision, _)| *revision != wanted.number) => {
-                let masters = wanted.entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
+            Some(wanted)
+                if self.routed.as_ref().is_none_or(|(revision, _)| *revision != wanted.number) =>
+            {
+                let masters = wanted
+                    .entries
+                    .load()
+                    .into_iter()
+                    .map(|(master, _)| master.to_owned())
+                    .collect();
                 self.routed = Some((wanted.number, Arc::new(masters)));
                 plan = self.plan(&desired, &observed, version);
             }
@@ -227,13 +261,19 @@ impl ServerKeeper {
         Ok(Some(plan))
     }
 
-    fn plan(&mut self, desired: &DesiredServers, observed: &ObservedServers, version: HaproxyVersion) -> ServerPlan {
+    fn plan(
+        &mut self,
+        desired: &DesiredServers,
+        observed: &ObservedServers,
+        version: HaproxyVersion,
+    ) -> ServerPlan {
         let now = Instant::now();
         let memory = self.memory.get_or_insert_with(|| Memory::new(version));
         memory.advance(now.duration_since(self.told_time));
         self.told_time = now;
         memory.desired(desired);
-        memory.routed = self.routed.as_ref().map_or_else(Arc::default, |(_, routed)| Arc::clone(routed));
+        memory.routed =
+            self.routed.as_ref().map_or_else(Arc::default, |(_, routed)| Arc::clone(routed));
         plan_servers(desired, observed, memory)
     }
 
@@ -242,7 +282,8 @@ impl ServerKeeper {
         let Some(memory) = &mut self.memory else { return Ok(()) };
         let addresses: Vec<_> = steps.iter().filter_map(slot_address).collect();
         if !addresses.is_empty() {
-            // From 3.0 on HAProxy changes an address a moment after its answer: a slot must not be ready before.
+            // From 3.0 on HAProxy changes an address a moment after its answer: a slot must not be
+            // ready before.
             self.client.run(&addresses).await?;
             self.client.observe().await?;
         }
@@ -253,7 +294,9 @@ impl ServerKeeper {
             let start = commands.len();
             match commands_of(step) {
                 Ok(more) => commands.extend(more),
-                Err(illegal) => memory.answered(step, Err(Refusal::Other { text: illegal.to_string() })),
+                Err(illegal) => {
+                    memory.answered(step, Err(Refusal::Other { text: illegal.to_string() }))
+                }
             }
             sizes.push(commands.len() - start);
         }
@@ -267,7 +310,8 @@ impl ServerKeeper {
             }
             let mut parts: Vec<_> = answers.by_ref().take(size).collect();
             if matches!(step, ServerStep::TakeSlot { .. }) && size > 2 {
-                // Whoever serves counts more than its weight: a refused weight or maxconn does not keep the slot out.
+                // Whoever serves counts more than its weight: a refused weight or maxconn does not
+                // keep the slot out.
                 parts.drain(1..size - 1);
             }
             match parts.into_iter().collect::<Result<(), _>>() {
@@ -278,12 +322,16 @@ impl ServerKeeper {
                     memory.answered(step, Ok(()));
                 }
                 Err(refusal) => {
-                    if matches!((&refusal, step), (Refusal::ConnectionsLeft, ServerStep::Delete { .. })) {
+                    if matches!(
+                        (&refusal, step),
+                        (Refusal::ConnectionsLeft, ServerStep::Delete { .. })
+                    ) {
                         idle.push(step);
                     }
                     counter!(SERVER_REFUSALS, "haproxy" => self.name.clone()).increment(1);
                     if refusal == Refusal::ConnectionsLeft {
-                        // Comes again at each look until the last one is closed; the status shows it.
+                        // Comes again at each look until the last one is closed; the status shows
+                        // it.
                         tracing::debug!(instance = self.name, "{step}: {refusal}");
                     } else {
                         tracing::warn!(instance = self.name, "{step}: {refusal}");
@@ -299,26 +347,31 @@ impl ServerKeeper {
         if done > 0 {
             tracing::info!(instance = self.name, steps = done, "server lists changed");
         }
-        // A connection that fell idle after the maintenance began keeps a server from being deleted for many seconds on 2.6; entering
-        // maintenance once more closes it. From 3.0 on HAProxy itself says when the server can go; one at a time, for it blocks.
+        // A connection that fell idle after the maintenance began keeps a server from being deleted
+        // for many seconds on 2.6; entering maintenance once more closes it. From 3.0 on HAProxy
+        // itself says when the server can go; one at a time, for it blocks.
         if memory.version >= WAITS
-            && let Some(at) = idle.first().and_then(|step| ServerPath::new(step.backend(), step.server()?).ok())
+            && let Some(at) =
+                idle.first().and_then(|step| ServerPath::new(step.backend(), step.server()?).ok())
         {
             let removable = self.client.wait_removable(&at, REMOVABLE_WAIT).await?;
             tracing::debug!(instance = self.name, "{at} can be removed: {removable:?}");
             return Ok(());
         }
         let states = [ServerState::Drain, ServerState::Maintenance];
-        let again = idle.iter().filter_map(|step| ServerPath::new(step.backend(), step.server()?).ok());
-        let again: Vec<_> = again.flat_map(|at| states.map(|state| ServerCommand::SetState { at: at.clone(), state })).collect();
+        let again =
+            idle.iter().filter_map(|step| ServerPath::new(step.backend(), step.server()?).ok());
+        let again: Vec<_> = again
+            .flat_map(|at| states.map(|state| ServerCommand::SetState { at: at.clone(), state }))
+            .collect();
         self.client.run(&again).await?;
         Ok(())
     }
 }
 
 impl ServerKeeper {
-    /// Tells what the map may point to: once a half is over, for in the middle of one a server that a restarted HAProxy lost is
-    /// about to come back, and its nodes must keep their entries.
+    /// Tells what the map may point to: once a half is over, for in the middle of one a server that
+    /// a restarted HAProxy lost is about to come back, and its nodes must keep their entries.
     fn tell_targets(&mut self) {
         if self.plan.as_ref().is_some_and(|plan| !plan.checking.is_empty()) {
             // Their checks are about to pass: their nodes must keep their entries.
@@ -347,13 +400,14 @@ impl ServerKeeper {
             return;
         };
         self.held = self.seen.filter(|_| plan.before.is_empty() && plan.checking.is_empty());
-        let state = if !plan.has_no_steps() || !plan.removing.is_empty() || !plan.checking.is_empty() {
-            ServersState::Working
-        } else if !plan.needs_reload.is_empty() {
-            ServersState::NeedsReload
-        } else {
-            ServersState::InStep
-        };
+        let state =
+            if !plan.has_no_steps() || !plan.removing.is_empty() || !plan.checking.is_empty() {
+                ServersState::Working
+            } else if !plan.needs_reload.is_empty() {
+                ServersState::NeedsReload
+            } else {
+                ServersState::InStep
+            };
         self.publish(state, &plan);
     }
 
@@ -371,7 +425,8 @@ impl ServerKeeper {
 
     fn publish(&mut self, state: ServersState, plan: &ServerPlan) {
         let waits = |removing: &Removing| matches!(removing.phase, Phase::Waiting | Phase::Routed);
-        let moving = !plan.has_no_steps() || !plan.checking.is_empty() || !plan.removing.iter().all(waits);
+        let moving =
+            !plan.has_no_steps() || !plan.checking.is_empty() || !plan.removing.iter().all(waits);
         if moving || matches!(state, ServersState::Failed { .. }) {
             // The next cycle looks again: a drain ends when its last session does.
             self.next_look = Instant::now();
@@ -404,17 +459,26 @@ impl ServerKeeper {
     /// One line a change of condition.
     fn log(&self, status: &ServersStatus) {
         let before = self.status.as_ref();
-        let is_same = before.is_some_and(|before| std::mem::discriminant(&before.state) == std::mem::discriminant(&status.state));
+        let is_same = before.is_some_and(|before| {
+            std::mem::discriminant(&before.state) == std::mem::discriminant(&status.state)
+        });
         if !is_same {
             match &status.state {
-                ServersState::InStep | ServersState::Working => tracing::info!(instance = self.name, "{}", status.state),
-                ServersState::Failed { .. } => tracing::warn!(instance = self.name, "{}", status.state),
+                ServersState::InStep | ServersState::Working => {
+                    tracing::info!(instance = self.name, "{}", status.state)
+                }
+                ServersState::Failed { .. } => {
+                    tracing::warn!(instance = self.name, "{}", status.state)
+                }
                 ServersState::NeedsReload => {}
             }
         }
-        let known =
-            |text: &String, list: fn(&ServersStatus) -> &Vec<String>| before.is_some_and(|before| list(before).contains(text));
-        for cause in status.needs_reload.iter().filter(|text| !known(text, |status| &status.needs_reload)) {
+        let known = |text: &String, list: fn(&ServersStatus) -> &Vec<String>| {
+            before.is_some_and(|before| list(before).contains(text))
+        };
+        for cause in
+            status.needs_reload.iter().filter(|text| !known(text, |status| &status.needs_reload))
+        {
             tracing::warn!(instance = self.name, "needs a reload of HAProxy: {cause}");
         }
         for server in status.by_hand.iter().filter(|text| !known(text, |status| &status.by_hand)) {
@@ -430,7 +494,10 @@ fn listed(what: &[impl ToString]) -> Vec<String> {
 /// The address alone of a slot that is taken.
 fn slot_address(step: &ServerStep) -> Option<ServerCommand> {
     let ServerStep::TakeSlot { backend, slot, server, .. } = step else { return None };
-    Some(ServerCommand::SetAddress { at: ServerPath::new(backend, slot).ok()?, address: server.address })
+    Some(ServerCommand::SetAddress {
+        at: ServerPath::new(backend, slot).ok()?,
+        address: server.address,
+    })
 }
 
 fn ready(once_checked: bool) -> ServerState {
@@ -454,17 +521,31 @@ pub fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName>
     let state = |state| ServerCommand::SetState { at: at.clone(), state };
     Ok(match step {
         ServerStep::AddBackend { .. } => Vec::new(),
-        ServerStep::Add { server, .. } => vec![ServerCommand::Add { at, server: Box::new(server.clone()) }],
-        ServerStep::Finish { .. } => {
-            vec![ServerCommand::EnableHealth { at: at.clone() }, state(ServerState::ReadyOnceChecked)]
+        ServerStep::Add { server, .. } => {
+            vec![ServerCommand::Add { at, server: Box::new(server.clone()) }]
         }
-        ServerStep::SetAddress { address, .. } => vec![ServerCommand::SetAddress { at, address: *address }],
-        ServerStep::SetWeight { weight, .. } => vec![ServerCommand::SetWeight { at, weight: *weight }],
-        ServerStep::SetMaxconn { maxconn, .. } => vec![ServerCommand::SetMaxconn { at, maxconn: Some(*maxconn) }],
+        ServerStep::Finish { .. } => {
+            vec![
+                ServerCommand::EnableHealth { at: at.clone() },
+                state(ServerState::ReadyOnceChecked),
+            ]
+        }
+        ServerStep::SetAddress { address, .. } => {
+            vec![ServerCommand::SetAddress { at, address: *address }]
+        }
+        ServerStep::SetWeight { weight, .. } => {
+            vec![ServerCommand::SetWeight { at, weight: *weight }]
+        }
+        ServerStep::SetMaxconn { maxconn, .. } => {
+            vec![ServerCommand::SetMaxconn { at, maxconn: Some(*maxconn) }]
+        }
         ServerStep::Ready { once_checked, .. } => vec![state(ready(*once_checked))],
         ServerStep::TakeSlot { server, once_checked, .. } => {
-            let mut commands = vec![ServerCommand::SetAddress { at: at.clone(), address: server.address }];
-            commands.extend(server.weight.map(|weight| ServerCommand::SetWeight { at: at.clone(), weight }));
+            let mut commands =
+                vec![ServerCommand::SetAddress { at: at.clone(), address: server.address }];
+            commands.extend(
+                server.weight.map(|weight| ServerCommand::SetWeight { at: at.clone(), weight }),
+            );
             let maxconn = server.options.maxconn;
             commands.extend(maxconn.map(|_| ServerCommand::SetMaxconn { at: at.clone(), maxconn }));
             commands.push(state(ready(*once_checked)));

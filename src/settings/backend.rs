@@ -1,19 +1,22 @@
-//! `[[backend]]`, `[damping]` and `[references]`: whose servers are kept, how fast they may change, what the map may name.
+//! `[[backend]]`, `[damping]` and `[references]`: whose servers are kept, how fast they may change,
+//! what the map may name.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mapsmith_core::desired::damping::Pace;
 use mapsmith_core::desired::guard::Limit;
-use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder, parse_address};
+use mapsmith_core::server::list::{
+    RawServer, Repeats, ServerList, ServerListBuilder, parse_address,
+};
 use mapsmith_core::server::{Manage, ServerOptions, is_legal_name};
 use serde::Deserialize;
 
 use super::units::duration;
 use super::{FileFormat, Source, SourceKind, thirty_seconds};
 
-/// `[[backend]]`: a backend of HAProxy whose servers are kept right. Exactly one of `servers`, `from` and `masters` says which
-/// servers these are; see [`Backend::listing`].
+/// `[[backend]]`: a backend of HAProxy whose servers are kept right. Exactly one of `servers`,
+/// `from` and `masters` says which servers these are; see [`Backend::listing`].
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
@@ -23,8 +26,8 @@ pub struct Backend {
     pub servers: Option<Vec<DeclaredServer>>,
     /// The name of the source that lists them.
     pub from: Option<String>,
-    /// The address of each master that the node map names, with `{producer}` (the registry's name of it) or `{master}`
-    /// (HAProxy's): `{producer}:8140`.
+    /// The address of each master that the node map names, with `{producer}` (the registry's name
+    /// of it) or `{master}` (HAProxy's): `{producer}:8140`.
     pub masters: Option<String>,
     /// The options of every server that brings none of its own.
     #[serde(default)]
@@ -32,7 +35,8 @@ pub struct Backend {
     /// Whose the servers are that nobody declared.
     #[serde(default)]
     pub manage: Manage,
-    /// The prefix of a `server-template`'s names, whose free slots may serve where no server can be added.
+    /// The prefix of a `server-template`'s names, whose free slots may serve where no server can be
+    /// added.
     pub slots: Option<String>,
     /// The `defaults` section that HAProxy 3.4 and later make the backend from where it is missing.
     pub defaults: Option<String>,
@@ -70,7 +74,8 @@ pub enum Listing<'a> {
 }
 
 impl Backend {
-    /// Where its servers come from. (Where the settings were checked, exactly one of the keys is there.)
+    /// Where its servers come from. (Where the settings were checked, exactly one of the keys is
+    /// there.)
     pub fn listing(&self) -> Listing<'_> {
         match (&self.from, &self.masters) {
             (Some(source), _) => Listing::From(source),
@@ -79,7 +84,8 @@ impl Backend {
         }
     }
 
-    /// Where its servers come from, for a person: `settings` (written out), `node map` (its masters), or `source NAME`.
+    /// Where its servers come from, for a person: `settings` (written out), `node map` (its
+    /// masters), or `source NAME`.
     pub fn origin(&self) -> String {
         match self.listing() {
             Listing::Servers(_) => "settings".to_owned(),
@@ -93,7 +99,8 @@ impl Backend {
         ServerOptions::parse(&self.options).unwrap_or_default()
     }
 
-    /// The list that is written out, checked row by row. What is wrong with a row fails no start: it is left out and shown.
+    /// The list that is written out, checked row by row. What is wrong with a row fails no start:
+    /// it is left out and shown.
     pub fn declared(&self) -> ServerList {
         let mut builder = ServerListBuilder::default();
         for (index, server) in self.servers.iter().flatten().enumerate() {
@@ -115,7 +122,10 @@ impl Backend {
     pub(super) fn problems(&self, place: &str, sources: &[Source], problems: &mut Vec<String>) {
         let mut problem = |text: String| problems.push(format!("{place}: {text}"));
         if !is_legal_name(&self.name) {
-            problem("name: no backend can have this name: 1 to 255 letters, digits and . _ : -".to_owned());
+            problem(
+                "name: no backend can have this name: 1 to 255 letters, digits and . _ : -"
+                    .to_owned(),
+            );
         }
         let given = [self.servers.is_some(), self.from.is_some(), self.masters.is_some()];
         if given.into_iter().filter(|given| *given).count() != 1 {
@@ -125,7 +135,10 @@ impl Backend {
             match sources.iter().find(|source| source.name == *from) {
                 None => problem(format!("from: there is no source of the name {from:?}")),
                 Some(source) if source.kind == SourceKind::Puppetdb => {
-                    problem(format!("from: {from:?} is of type puppetdb; only file and http_json sources list servers"));
+                    problem(format!(
+                        "from: {from:?} is of type puppetdb; only file and http_json sources list \
+                            servers"
+                    ));
                 }
                 Some(_) => {}
             }
@@ -138,7 +151,9 @@ impl Backend {
         }
         for (key, value) in [("slots", &self.slots), ("defaults", &self.defaults)] {
             if value.as_ref().is_some_and(|name| !is_legal_name(name)) {
-                problem(format!("{key}: not a name in HAProxy: 1 to 255 letters, digits and . _ : -"));
+                problem(format!(
+                    "{key}: not a name in HAProxy: 1 to 255 letters, digits and . _ : -"
+                ));
             }
         }
     }
@@ -147,7 +162,10 @@ impl Backend {
 /// A template must name the master, or all of them would be one server, and give a port.
 fn check_template(template: &str) -> Result<(), String> {
     if !template.contains("{producer}") && !template.contains("{master}") {
-        return Err(format!("{template:?} must contain {{producer}} or {{master}}, for example \"{{producer}}:8140\""));
+        return Err(format!(
+            "{template:?} must contain {{producer}} or {{master}}, for \
+                example \"{{producer}}:8140\""
+        ));
     }
     parse_address(&template.replace("{producer}", "p").replace("{master}", "m"), None).map(|_| ())
 }
@@ -156,7 +174,8 @@ fn check_template(template: &str) -> Result<(), String> {
 pub(super) fn list_source_problems(source: &Source, place: &str, problems: &mut Vec<String>) {
     if source.node_field.is_some() || source.master_field.is_some() || !source.masters.is_empty() {
         problems.push(format!(
-            "{place}: node_field, master_field and masters are for the node map, but a backend takes its servers from this source"
+            "{place}: node_field, master_field and masters are for the node map, but a backend \
+                takes its servers from this source"
         ));
     }
     if source.format == Some(FileFormat::Map) {
@@ -179,16 +198,19 @@ pub struct Damping {
     /// The longest that a change waits for quiet.
     #[serde(deserialize_with = "duration")]
     pub max_delay: Duration,
-    /// How long a server that is no longer listed stays; and how long a node that flaps must be still before it moves.
+    /// How long a server that is no longer listed stays; and how long a node that flaps must be
+    /// still before it moves.
     #[serde(deserialize_with = "duration")]
     pub hold: Duration,
-    /// How many of a backend's servers may go within one `hold`: a share, rounded down but at least one, or a number.
+    /// How many of a backend's servers may go within one `hold`: a share, rounded down but at least
+    /// one, or a number.
     pub max_removed: Limit,
 }
 
 impl Default for Damping {
-    /// Muppet collects for 15 s, holds for 30 s and removes 20 % (TritonDataCenter/muppet). A registry that is polled each minute needs a
-    /// longer hold for one odd answer to do nothing; a change that comes alone need not wait.
+    /// Muppet collects for 15 s, holds for 30 s and removes 20 % (TritonDataCenter/muppet). A
+    /// registry that is polled each minute needs a longer hold for one odd answer to do nothing; a
+    /// change that comes alone need not wait.
     fn default() -> Self {
         Self {
             debounce: Duration::from_secs(1),
@@ -202,12 +224,20 @@ impl Default for Damping {
 impl Damping {
     /// The same for the pure core.
     pub fn pace(&self) -> Pace {
-        Pace { debounce: self.debounce, max_delay: self.max_delay, hold: self.hold, max_removed: self.max_removed }
+        Pace {
+            debounce: self.debounce,
+            max_delay: self.max_delay,
+            hold: self.hold,
+            max_removed: self.max_removed,
+        }
     }
 
     pub(super) fn problems(&self, problems: &mut Vec<String>) {
         if self.max_delay < self.debounce {
-            problems.push("damping.max_delay: must not be shorter than damping.debounce, which it bounds".to_owned());
+            problems.push(
+                "damping.max_delay: must not be shorter than damping.debounce, which it bounds"
+                    .to_owned(),
+            );
         }
     }
 }

@@ -12,7 +12,8 @@ use super::units::{duration, parse_duration};
 pub struct Schedule {
     /// When every source is polled: an interval, or a cron expression with seconds, in UTC.
     pub poll: PollSchedule,
-    /// The most that a scheduled poll is put off at random, so that a fleet does not poll at once. A reload request never waits.
+    /// The most that a scheduled poll is put off at random, so that a fleet does not poll at once.
+    /// A reload request never waits.
     #[serde(deserialize_with = "duration")]
     pub jitter: Duration,
     /// Between two full read-backs of every instance's map.
@@ -54,13 +55,17 @@ impl TryFrom<String> for PollSchedule {
     fn try_from(text: String) -> Result<Self, String> {
         if text.split_whitespace().count() < 5 {
             return parse_duration(&text).map(Self::Every).map_err(|error| {
-                format!("{text:?} is neither a duration like \"60s\" nor a cron expression like \"0 * * * * *\": {error}")
+                format!(
+                    "{text:?} is neither a duration like \"60s\" nor a cron expression \
+                    like \"0 * * * * *\": {error}"
+                )
             });
         }
         match comes(&text) {
-            None => {
-                Err(format!("{text:?} is no cron expression of six fields, seconds first, like \"0 * * * * *\" for each minute"))
-            }
+            None => Err(format!(
+                "{text:?} is no cron expression of six fields, seconds first, like \"0 * * * * \
+                    *\" for each minute"
+            )),
             Some(false) => Err(format!("{text:?} never comes: no such day or year lies ahead")),
             Some(true) => Ok(Self::Cron(text)),
         }

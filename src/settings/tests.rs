@@ -21,12 +21,18 @@ pub(super) fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, S
     load_as("toml", text, variables)
 }
 
-pub(super) fn load_as(ending: &str, text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+pub(super) fn load_as(
+    ending: &str,
+    text: &str,
+    variables: &[(&str, &str)],
+) -> Result<Settings, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("mapsmith.{ending}"));
     std::fs::write(&path, text).unwrap();
-    let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Settings::load(&path, variables).map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
+    let variables =
+        variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Settings::load(&path, variables)
+        .map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
 }
 
 #[test]
@@ -99,13 +105,18 @@ fn a_files_format_goes_by_its_name_unless_it_is_set() {
         ("nodes", "format = \"json\"", FileFormat::Json),
         ("nodes.json", "format = \"map\"", FileFormat::Map),
     ] {
-        let text = format!("{SMALL}\n[[source]]\nname = \"f\"\ntype = \"file\"\npath = {path:?}\npriority = 1\n{format}\n");
+        let text = format!(
+            "{SMALL}\n[[source]]\nname = \"f\"\ntype = \"file\"\npath = {path:?}\npriority = \
+                1\n{format}\n"
+        );
         assert_eq!(load(&text, &[]).unwrap().sources[0].file_format(), expected, "{path} {format}");
     }
     let puppetdb = SMALL.replace("type = \"puppetdb\"", "type = \"puppetdb\"\nformat = \"map\"");
     let message = load(&puppetdb, &[]).unwrap_err();
     assert!(message.contains("format: a puppetdb source has none"), "{message}");
-    let text = format!("{SMALL}\n[[source]]\nname = \"f\"\ntype = \"file\"\npath = \"f\"\nformat = \"yaml\"\n");
+    let text = format!(
+        "{SMALL}\n[[source]]\nname = \"f\"\ntype = \"file\"\npath = \"f\"\nformat = \"yaml\"\n"
+    );
     let message = load(&text, &[]).unwrap_err();
     assert!(message.contains("\"yaml\" is none of json or map"), "{message}");
 }
@@ -147,9 +158,15 @@ url = "http://127.0.0.1"
 
 #[test]
 fn sources_stand_in_order_of_priority_and_paths_are_relative_to_the_file() {
-    let text = format!("{SMALL}\n[[source]]\nname = \"override\"\ntype = \"file\"\npath = \"pins.json\"\npriority = 10");
+    let text = format!(
+        "{SMALL}\n[[source]]\nname = \"override\"\ntype = \"file\"\npath \
+            = \"pins.json\"\npriority = 10"
+    );
     let settings = load(&text, &[]).unwrap();
-    assert_eq!(settings.sources.iter().map(|source| &*source.name).collect::<Vec<_>>(), ["override", "puppetdb"]);
+    assert_eq!(
+        settings.sources.iter().map(|source| &*source.name).collect::<Vec<_>>(),
+        ["override", "puppetdb"]
+    );
     assert!(settings.sources[0].path.as_ref().unwrap().is_absolute());
 }
 
@@ -159,34 +176,49 @@ fn the_store_is_optional_and_its_path_is_relative_to_the_file() {
     let settings = load(&format!("{SMALL}\n[store]\npath = \"state/mapsmith.db\""), &[]).unwrap();
     let path = settings.store.unwrap().path;
     assert!(path.is_absolute() && path.ends_with("state/mapsmith.db"), "{path:?}");
-    let settings = load(SMALL, &[("MAPSMITH__STORE__PATH", "/var/lib/mapsmith/mapsmith.db")]).unwrap();
+    let settings =
+        load(SMALL, &[("MAPSMITH__STORE__PATH", "/var/lib/mapsmith/mapsmith.db")]).unwrap();
     assert_eq!(settings.store.unwrap().path, Path::new("/var/lib/mapsmith/mapsmith.db"));
     for (store, part) in [
         ("[store]", "path"),
         ("[store]\npath = \"\"", "names no file"),
         ("[store]\npath = \"/etc/haproxy/maps/node-master.map\"", "is the map file"),
-        ("[store]\npath = \"a.db\"\n[[source]]\nname = \"a\"\ntype = \"file\"\npath = \"a.db\"", "path is the store"),
+        (
+            "[store]\npath = \"a.db\"\n[[source]]\nname = \"a\"\ntype = \"file\"\npath = \"a.db\"",
+            "path is the store",
+        ),
     ] {
         let message = load(&format!("{SMALL}\n{store}"), &[]).unwrap_err();
-        assert!(message.contains("store") && message.contains(part), "{part:?} is not in: {message}");
+        assert!(
+            message.contains("store") && message.contains(part),
+            "{part:?} is not in: {message}"
+        );
     }
 }
 
 #[test]
 fn settings_that_would_fight_themselves_are_refused() {
-    let twice = format!("{SMALL}\n[[instance]]\nname = \"edge2\"\nruntime = \"unix@/run/haproxy/admin.sock\"");
-    let own = format!("{SMALL}\n[[source]]\nname = \"own\"\ntype = \"file\"\npath = \"/etc/haproxy/maps/node-master.map\"");
+    let twice = format!(
+        "{SMALL}\n[[instance]]\nname = \"edge2\"\nruntime = \"unix@/run/haproxy/admin.sock\""
+    );
+    let own = format!(
+        "{SMALL}\n[[source]]\nname = \"own\"\ntype = \"file\"\npath \
+            = \"/etc/haproxy/maps/node-master.map\""
+    );
     for (text, part) in [(twice, "has the socket of \"edge1\""), (own, "path is the map file")] {
         let message = load(&text, &[]).unwrap_err();
         assert!(message.contains(part), "{part:?} is not in: {message}");
     }
 }
 
-/// After `show map PATH` 2.6 waits for a payload where the path ends with the mark, 3.4 where it begins with it.
+/// After `show map PATH` 2.6 waits for a payload where the path ends with the mark, 3.4 where it
+/// begins with it.
 #[test]
 fn a_map_whose_name_no_command_can_carry_is_refused() {
     for path in ["<</node-master.map", "/etc/haproxy/maps/<<"] {
-        let text = SMALL.replace("[map]\n", "[map]\nfile = \"n.map\"\n").replace("/etc/haproxy/maps/node-master.map", path);
+        let text = SMALL
+            .replace("[map]\n", "[map]\nfile = \"n.map\"\n")
+            .replace("/etc/haproxy/maps/node-master.map", path);
         let message = load(&text, &[]).unwrap_err();
         assert!(message.contains("map.path") && message.contains("payload mark"), "{message}");
     }
@@ -200,10 +232,19 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
     for (text, told) in [
         (String::new(), "map: is missing"),
         (source(""), "source[0].type: is missing"),
-        (source("type = \"pupetdb\""), "source[0].type: \"pupetdb\" is none of puppetdb, http_json or file"),
-        (with("[references]\nunknown = \"drop\""), "references.unknown: \"drop\" is none of keep, guard, leave_out or hold"),
+        (
+            source("type = \"pupetdb\""),
+            "source[0].type: \"pupetdb\" is none of puppetdb, http_json or file",
+        ),
+        (
+            with("[references]\nunknown = \"drop\""),
+            "references.unknown: \"drop\" is none of keep, guard, leave_out or hold",
+        ),
         (with(backend) + "manage = \"some\"", "backend[0].manage: \"some\" is none of own or all"),
-        (with("[schedule]\nverify = \"60\""), "schedule.verify: \"60\" is no duration like \"500ms\""),
+        (
+            with("[schedule]\nverify = \"60\""),
+            "schedule.verify: \"60\" is no duration like \"500ms\"",
+        ),
         (
             with("[schedule]\npoll = \"* * * * *\""),
             "schedule.poll: \"* * * * *\" is no cron expression of six fields, seconds first",
@@ -212,16 +253,31 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
             with("[api]\nlisten = \"localhost:7070\""),
             "api.listen: \"localhost:7070\" is no address with a port like \"127.0.0.1:7070\"",
         ),
-        (with("max_payload = -5"), "instance[0].max_payload: \"-5\" is no size in bytes like 15360 or \"512MiB\""),
-        (with("[guard]\nmin_entries = 9\nmax_entries = 8"), "guard.max_entries: 8 is below guard.min_entries, 9"),
+        (
+            with("max_payload = -5"),
+            "instance[0].max_payload: \"-5\" is no size in bytes like 15360 or \"512MiB\"",
+        ),
+        (
+            with("[guard]\nmin_entries = 9\nmax_entries = 8"),
+            "guard.max_entries: 8 is below guard.min_entries, 9",
+        ),
         (with("[guard]\nwindow = \"often\""), "guard.window: \"often\" is no duration like"),
-        (with("[guard]\nmax_removed = \"120%\""), "guard.max_removed: \"120%\" is no limit: write a share like"),
-        (source("type = \"puppetdb\"\nnmae = 1"), "source[0].nmae: there is no such key; did you mean name?"),
+        (
+            with("[guard]\nmax_removed = \"120%\""),
+            "guard.max_removed: \"120%\" is no limit: write a share like",
+        ),
+        (
+            source("type = \"puppetdb\"\nnmae = 1"),
+            "source[0].nmae: there is no such key; did you mean name?",
+        ),
         (
             SMALL.replace("http://127.0.0.1:8080", "puppetdb"),
             "url: \"puppetdb\" is no URL like https://puppetdb.example.com:8081",
         ),
-        (SMALL.replace("unix@", ""), "instance[0].runtime: \"/run/haproxy/admin.sock\" is no runtime address; write"),
+        (
+            SMALL.replace("unix@", ""),
+            "instance[0].runtime: \"/run/haproxy/admin.sock\" is no runtime address; write",
+        ),
     ] {
         let message = load(&text, &[]).unwrap_err();
         assert!(message.contains(told), "{told:?} is not in: {message}");
@@ -276,8 +332,14 @@ not_ready = "hold"
 #[test]
 fn backends_take_their_servers_from_a_list_a_source_or_the_map() {
     let settings = load(&format!("{SMALL}{LISTS}"), &[]).unwrap();
-    assert_eq!(settings.sources.iter().map(|source| &*source.name).collect::<Vec<_>>(), ["puppetdb"]);
-    assert_eq!(settings.list_sources.iter().map(|source| &*source.name).collect::<Vec<_>>(), ["consul"]);
+    assert_eq!(
+        settings.sources.iter().map(|source| &*source.name).collect::<Vec<_>>(),
+        ["puppetdb"]
+    );
+    assert_eq!(
+        settings.list_sources.iter().map(|source| &*source.name).collect::<Vec<_>>(),
+        ["consul"]
+    );
     let [written, listed, mapped] = &settings.backends[..] else { panic!("three backends") };
     assert!(matches!(listed.listing(), Listing::From("consul")));
     assert!(matches!(mapped.listing(), Listing::Masters("{producer}:8140")));
@@ -313,7 +375,10 @@ servers = [
     assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["m1"]);
     let mut places: Vec<_> = list.left_out.iter().map(|left_out| &*left_out.place).collect();
     places.sort_unstable();
-    assert_eq!(places, [r#"servers[1] "m1""#, r#"servers[2] "m2""#, r#"servers[3] "m3""#, r#"servers[4] "m4""#]);
+    assert_eq!(
+        places,
+        [r#"servers[1] "m1""#, r#"servers[2] "m2""#, r#"servers[3] "m3""#, r#"servers[4] "m4""#]
+    );
 }
 
 #[test]
@@ -322,9 +387,15 @@ fn problems_of_backends_are_named_with_their_place() {
     for (text, part) in [
         (backend("name = \"a b\"\nservers = []"), "backend[0] \"a b\": name"),
         (backend("name = \"a\""), "exactly one of servers, from and masters"),
-        (backend("name = \"a\"\nservers = []\nmasters = \"{producer}:1\""), "exactly one of servers, from and masters"),
+        (
+            backend("name = \"a\"\nservers = []\nmasters = \"{producer}:1\""),
+            "exactly one of servers, from and masters",
+        ),
         (backend("name = \"a\"\nfrom = \"gone\""), "there is no source of the name \"gone\""),
-        (backend("name = \"a\"\nfrom = \"puppetdb\""), "only file and http_json sources list servers"),
+        (
+            backend("name = \"a\"\nfrom = \"puppetdb\""),
+            "only file and http_json sources list servers",
+        ),
         (backend("name = \"a\"\nmasters = \"puppet:8140\""), "must contain {producer} or {master}"),
         (backend("name = \"a\"\nmasters = \"{producer}\""), "has no port"),
         (backend("name = \"a\"\nmasters = \"{producer}.{domain}:8140\""), "is no address"),
@@ -332,18 +403,28 @@ fn problems_of_backends_are_named_with_their_place() {
         (backend("name = \"a\"\nservers = []\nslots = \"a b\""), "slots: "),
         (backend("name = \"a\"\nservers = []\nserver = 1"), "server"),
         (backend("name = \"a\"\nservers = [{ name = \"m\" }]"), "address"),
-        (backend("name = \"a\"\nservers = [{ name = \"m\", address = \"x:1\", wieght = 1 }]"), "wieght"),
+        (
+            backend("name = \"a\"\nservers = [{ name = \"m\", address = \"x:1\", wieght = 1 }]"),
+            "wieght",
+        ),
         (backend("name = \"a\"\nservers = []\nmanage = \"some\""), "manage"),
-        (backend("name = \"a\"\nservers = []\n[[backend]]\nname = \"a\"\nservers = []"), "two of the name \"a\""),
+        (
+            backend("name = \"a\"\nservers = []\n[[backend]]\nname = \"a\"\nservers = []"),
+            "two of the name \"a\"",
+        ),
         (format!("{SMALL}[damping]\ndebounce = \"20s\""), "damping.max_delay"),
         (format!("{SMALL}[damping]\nmax_removed = \"lots\""), "lots"),
         (format!("{SMALL}[references]\nunknown = \"drop\""), "drop"),
         (
-            SMALL.replace("\"puppetdb\"\nurl", "\"http_json\"\nurl") + "[[backend]]\nname = \"a\"\nfrom = \"puppetdb\"",
+            SMALL.replace("\"puppetdb\"\nurl", "\"http_json\"\nurl")
+                + "[[backend]]\nname = \"a\"\nfrom = \"puppetdb\"",
             "add a [[source]] for the node map",
         ),
         (
-            format!("{SMALL}{LISTS}").replace("servers.json\"", "servers.json\"\nnode_field = \"a\"\nmaster_field = \"b\""),
+            format!("{SMALL}{LISTS}").replace(
+                "servers.json\"",
+                "servers.json\"\nnode_field = \"a\"\nmaster_field = \"b\"",
+            ),
             "source[1] \"consul\": node_field, master_field and masters",
         ),
     ] {
@@ -359,7 +440,11 @@ fn learned_routes_need_a_table_that_can_be_one_and_a_bound() {
     assert!(load(SMALL, &[]).unwrap().learned.table.is_none());
     assert!(load(SMALL, &[("MAPSMITH__LEARNED__TABLE", "gateways/puppet")]).is_ok());
     for (key, value, told) in [
-        ("MAPSMITH__LEARNED__TABLE", "puppet; shutdown", "learned.table: \"puppet; shutdown\" can be no stick table"),
+        (
+            "MAPSMITH__LEARNED__TABLE",
+            "puppet; shutdown",
+            "learned.table: \"puppet; shutdown\" can be no stick table",
+        ),
         ("MAPSMITH__LEARNED__MAX", "0", "learned.max: must be 1 to 100000 routes"),
         ("MAPSMITH__LEARNED__MAX", "100001", "learned.max: must be 1 to 100000 routes"),
     ] {
@@ -401,11 +486,23 @@ uri = "http://127.0.0.1"
 #[test]
 fn what_a_person_means_is_taken_or_is_told_how_to_be_written() {
     let single = SMALL.replace("[[source]]", "[source]").replace("[[instance]]", "[instance]");
-    let settings = load(&format!("{single}max_payload = \"8KiB\""), &[("MAPSMITH__SOURCE__0__MAX_BYTES", "512MiB")]).unwrap();
+    let settings = load(
+        &format!("{single}max_payload = \"8KiB\""),
+        &[("MAPSMITH__SOURCE__0__MAX_BYTES", "512MiB")],
+    )
+    .unwrap();
     assert_eq!((settings.sources.len(), &*settings.sources[0].name), (1, "puppetdb"));
-    assert_eq!((settings.sources[0].max_bytes, settings.instances[0].max_payload), (512 * 1024 * 1024, 8 * 1024));
-    let twice = load(&format!("{single}[instance]\nname = \"edge2\"\nruntime = \"unix@/b\""), &[]).unwrap_err();
-    assert!(twice.contains("TOML parse error at line 11") && twice.contains("in double brackets: [[source]]"), "{twice}");
+    assert_eq!(
+        (settings.sources[0].max_bytes, settings.instances[0].max_payload),
+        (512 * 1024 * 1024, 8 * 1024)
+    );
+    let twice = load(&format!("{single}[instance]\nname = \"edge2\"\nruntime = \"unix@/b\""), &[])
+        .unwrap_err();
+    assert!(
+        twice.contains("TOML parse error at line 11")
+            && twice.contains("in double brackets: [[source]]"),
+        "{twice}"
+    );
     for (size, bytes) in [("1000", 1000), ("20 MB", 20_000_000), ("2g", 2 << 30), ("7B", 7)] {
         assert_eq!(parse_size(size), Some(bytes), "{size}");
     }
@@ -415,30 +512,47 @@ fn what_a_person_means_is_taken_or_is_told_how_to_be_written() {
     for (value, told) in [
         ("0.2", "0.2 may be a share or a number; write \"20%\""),
         ("0.07", "write \"7%\""),
-        ("\"20\"", "\"20\" may be a share or a number; write \"20%\" for a share, or 20 without quotes for a number"),
+        (
+            "\"20\"",
+            "\"20\" may be a share or a number; write \"20%\" for a share, or 20 without quotes \
+                for a number",
+        ),
         ("20.5", "\"20.5\" is no limit"),
         ("-1", "is no limit: write a share"),
         ("true", "write a share like \"20%\""),
         ("[20]", "write a share like \"20%\""),
     ] {
         let message = load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap_err();
-        assert!(message.contains("line 12: guard.max_removed: ") && message.contains(told), "{value}: {message}");
+        assert!(
+            message.contains("line 12: guard.max_removed: ") && message.contains(told),
+            "{value}: {message}"
+        );
     }
     for (value, limit) in [
         ("20", mapsmith_core::desired::guard::Limit::Entries(20)),
         ("\"20 %\"", mapsmith_core::desired::guard::Limit::Percent(20.0)),
     ] {
-        assert_eq!(load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap().guard.max_removed, limit);
+        assert_eq!(
+            load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap().guard.max_removed,
+            limit
+        );
     }
     let message = load(&format!("{SMALL}[schedule]\npoll = 60\nverify = \"90\""), &[]).unwrap_err();
-    assert!(message.contains("write \"60s\" for seconds") && message.contains("write \"90s\" for seconds"), "{message}");
+    assert!(
+        message.contains("write \"60s\" for seconds")
+            && message.contains("write \"90s\" for seconds"),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_schedule_that_never_comes_is_refused() {
     for poll in ["0 0 0 31 2 *", "0 0 0 30 2 *", "0 0 0 31 4,6,9,11 *", "0 0 0 1 1 * 2020"] {
         let message = load(&format!("{SMALL}[schedule]\npoll = {poll:?}"), &[]).unwrap_err();
-        assert!(message.contains(&format!("line 12: schedule.poll: {poll:?} never comes")), "{message}");
+        assert!(
+            message.contains(&format!("line 12: schedule.poll: {poll:?} never comes")),
+            "{message}"
+        );
     }
     for poll in ["0 0 0 29 2 *", "0 0 0 31 * *", "0 0 0 1 1 * 2999"] {
         load(&format!("{SMALL}[schedule]\npoll = {poll:?}"), &[]).unwrap();
@@ -449,7 +563,11 @@ fn a_schedule_that_never_comes_is_refused() {
 fn who_asks_the_daemon_needs_no_more_of_the_settings_than_the_api() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mapsmith.toml");
-    std::fs::write(&path, "[api]\nlisten = \"127.0.0.1:9\"\ntoken_file = \"token\"\n[map]\npaht = 3\n").unwrap();
+    std::fs::write(
+        &path,
+        "[api]\nlisten = \"127.0.0.1:9\"\ntoken_file = \"token\"\n[map]\npaht = 3\n",
+    )
+    .unwrap();
     let api = Settings::load_api(&path, []).unwrap();
     assert_eq!((api.listen.port(), api.token_file), (9, Some(folder.path().join("token"))));
     let variables = [("MAPSMITH__API__LISTEN", "127.0.0.1:8"), ("MAPSMITH__SOURCE__7__URL", "x")]
@@ -457,5 +575,8 @@ fn who_asks_the_daemon_needs_no_more_of_the_settings_than_the_api() {
     assert_eq!(Settings::load_api(&path, variables).unwrap().listen.port(), 8);
     std::fs::write(&path, "[api]\nlisten = \"localhost\"\n").unwrap();
     let message = Settings::load_api(&path, []).unwrap_err().to_string();
-    assert!(message.contains("line 2: api.listen: \"localhost\" is no address with a port"), "{message}");
+    assert!(
+        message.contains("line 2: api.listen: \"localhost\" is no address with a port"),
+        "{message}"
+    );
 }

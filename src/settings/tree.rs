@@ -1,12 +1,15 @@
-//! What the settings say, value by value and each with its place, before it is known whether that makes sense; and how it becomes
-//! a type. The values are those of `config`, whose origin is the place. Every scalar is kept as the text that was written: what it
-//! means is for the key that it is given to, so that `007` is a name where a name is expected and a number where a number is.
+//! What the settings say, value by value and each with its place, before it is known whether that
+//! makes sense; and how it becomes a type. The values are those of `config`, whose origin is the
+//! place. Every scalar is kept as the text that was written: what it means is for the key that it
+//! is given to, so that `007` is a name where a name is expected and a number where a number is.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use config::{Value, ValueKind};
-use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 use serde::{Deserialize, forward_to_deserialize_any};
 
 /// The most problems that are told in one run.
@@ -112,8 +115,10 @@ pub(super) fn written(path: &[Step]) -> String {
             Step::Index(index) => text.push_str(&format!("[{index}]")),
             Step::Key(key) => {
                 let dot = if text.is_empty() { "" } else { "." };
-                let bare =
-                    !key.is_empty() && key.chars().all(|character| character.is_ascii_alphanumeric() || "_-".contains(character));
+                let bare = !key.is_empty()
+                    && key.chars().all(|character| {
+                        character.is_ascii_alphanumeric() || "_-".contains(character)
+                    });
                 text.push_str(&if bare { format!("{dot}{key}") } else { format!("{dot}{key:?}") });
             }
         }
@@ -140,7 +145,8 @@ fn place_at(root: &Value, path: &[Step]) -> Option<Place> {
     steps.last().and_then(place)
 }
 
-/// Where the key stands that the problem begins with: of `source[0] "a": url: ...` the url, if it was given.
+/// Where the key stands that the problem begins with: of `source[0] "a": url: ...` the url, if it
+/// was given.
 pub(super) fn place_of(root: &Value, problem: &str) -> Option<Place> {
     let mut value = None;
     for word in problem.split([':', ' ', '.', '[', ']', ',']) {
@@ -155,7 +161,8 @@ pub(super) fn place_of(root: &Value, problem: &str) -> Option<Place> {
     value.and_then(place)
 }
 
-/// Whether it was told as a problem, and counts as not given. Only such a value has neither an origin nor a content.
+/// Whether it was told as a problem, and counts as not given. Only such a value has neither an
+/// origin nor a content.
 fn is_left_out(value: &Value) -> bool {
     *value == Value::default()
 }
@@ -189,10 +196,12 @@ pub(super) struct Reading<T> {
     pub(super) whole: bool,
 }
 
-/// Makes a `T` of the tree. Of what is wrong the first is told, left out, and it is tried again, until all of it is told.
+/// Makes a `T` of the tree. Of what is wrong the first is told, left out, and it is tried again,
+/// until all of it is told.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(given: &Value) -> Reading<T> {
     let mut tree = given.clone();
-    let mut reading = Reading { value: None, problems: Vec::new(), doubtful: BTreeSet::new(), whole: true };
+    let mut reading =
+        Reading { value: None, problems: Vec::new(), doubtful: BTreeSet::new(), whole: true };
     while reading.problems.len() < MOST_PROBLEMS {
         let Wrong { mut path, what } = match T::deserialize(Given(&tree)) {
             Ok(value) => {
@@ -223,7 +232,8 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(given: &Value) -> Reading<T> {
                         None => format!("there is no such key; there are {}", keys.join(", ")),
                     },
                 );
-                let meant = meant.map(|meant| [&parent[..], &[Step::Key(meant.to_owned())]].concat());
+                let meant =
+                    meant.map(|meant| [&parent[..], &[Step::Key(meant.to_owned())]].concat());
                 reading.doubtful.insert(written(&meant.unwrap_or_else(|| path.clone())));
             }
             What::Missing(key) => {
@@ -248,7 +258,9 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(given: &Value) -> Reading<T> {
 fn meant(key: &str, keys: &'static [&'static str]) -> Option<&'static str> {
     let key = key.to_ascii_lowercase().replace('-', "_");
     let near = keys.iter().map(|known| (strsim::damerau_levenshtein(&key, known), *known));
-    near.filter(|(distance, known)| *distance <= (known.len() / 3).max(1)).min().map(|(_, known)| known)
+    near.filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
+        .min()
+        .map(|(_, known)| known)
 }
 
 /// Why a tree makes no `T`.
@@ -317,7 +329,9 @@ impl<'de> Given<'de> {
         match &self.0.kind {
             ValueKind::String(text) => Ok(text),
             ValueKind::Array(_) => Err(Wrong::text("one value must stand here, not a list")),
-            ValueKind::Table(_) => Err(Wrong::text("one value must stand here, not a table of keys")),
+            ValueKind::Table(_) => {
+                Err(Wrong::text("one value must stand here, not a table of keys"))
+            }
             _ => Err(Wrong::text("has no value")),
         }
     }
@@ -326,7 +340,8 @@ impl<'de> Given<'de> {
         let ValueKind::Table(values) = &self.0.kind else {
             return Err(Wrong::text("a table of keys must stand here"));
         };
-        let left_out = |value: &Value| is_left_out(value) || (fields && value.kind == ValueKind::Nil);
+        let left_out =
+            |value: &Value| is_left_out(value) || (fields && value.kind == ValueKind::Nil);
         // `config` keeps them in no order, and each run shall tell the same.
         let mut entries: Vec<_> = values.iter().filter(|(_, value)| !left_out(value)).collect();
         entries.sort_unstable_by_key(|(key, _)| *key);
@@ -338,7 +353,8 @@ macro_rules! numbers {
     ($($method:ident $visit:ident $number:ty, $what:literal;)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
             let text = self.scalar()?;
-            let number: $number = text.trim().parse().map_err(|_| Wrong::text(format!("{text:?} is no {}", $what)))?;
+            let number: $number = text.trim().parse().map_err(|_| Wrong::text(format!("{text:?} \
+                is no {}", $what)))?;
             visitor.$visit(number)
         })*
     };
@@ -347,7 +363,8 @@ macro_rules! numbers {
 impl<'de> Deserializer<'de> for Given<'de> {
     type Error = Wrong;
 
-    /// Where the key takes values of several kinds, what is not quoted is of the kind that it looks like.
+    /// Where the key takes values of several kinds, what is not quoted is of the kind that it looks
+    /// like.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         match &self.0.kind {
             ValueKind::String(text) if is_quoted(self.0) => visitor.visit_str(text),
@@ -407,11 +424,16 @@ impl<'de> Deserializer<'de> for Given<'de> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
         visitor.visit_newtype_struct(self)
     }
 
-    /// One value stands for a list of it: who writes `[source]` for the only source means `[[source]]`.
+    /// One value stands for a list of it: who writes `[source]` for the only source means
+    /// `[[source]]`.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         let values = match &self.0.kind {
             ValueKind::Array(values) => values,
@@ -454,13 +476,19 @@ struct Elements<'de>(std::iter::Enumerate<std::slice::Iter<'de, Value>>);
 impl<'de> SeqAccess<'de> for Elements<'de> {
     type Error = Wrong;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
-        let Some((index, value)) = self.0.find(|(_, value)| !is_left_out(value)) else { return Ok(None) };
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Wrong> {
+        let Some((index, value)) = self.0.find(|(_, value)| !is_left_out(value)) else {
+            return Ok(None);
+        };
         seed.deserialize(Given(value)).map(Some).map_err(|wrong| wrong.within(Step::Index(index)))
     }
 }
 
-/// A table's entries, but for those that were told as wrong and, of a type's fields, those without a value.
+/// A table's entries, but for those that were told as wrong and, of a type's fields, those without
+/// a value.
 struct Entries<'de> {
     entries: std::vec::IntoIter<(&'de String, &'de Value)>,
     value: Option<(&'de String, &'de Value)>,
@@ -469,14 +497,19 @@ struct Entries<'de> {
 impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = Wrong;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Wrong> {
         self.value = self.entries.next();
         let Some((key, _)) = self.value else { return Ok(None) };
         seed.deserialize(key.as_str().into_deserializer()).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
-        let Some((key, value)) = self.value.take() else { return Err(Wrong::text("a value without its key")) };
+        let Some((key, value)) = self.value.take() else {
+            return Err(Wrong::text("a value without its key"));
+        };
         seed.deserialize(Given(value)).map_err(|wrong| wrong.within(Step::Key(key.to_owned())))
     }
 }

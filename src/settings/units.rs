@@ -10,7 +10,9 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("it has no unit; write \"{text}s\" for seconds or \"{text}m\" for minutes"));
+        return Err(format!(
+            "it has no unit; write \"{text}s\" for seconds or \"{text}m\" for minutes"
+        ));
     }
     match humantime::parse_duration(text) {
         Ok(duration) if duration <= LONGEST => Ok(duration),
@@ -21,8 +23,11 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_duration(&text)
-        .map_err(|error| serde::de::Error::custom(format!("{text:?} is no duration like \"500ms\", \"60s\" or \"10m\": {error}")))
+    parse_duration(&text).map_err(|error| {
+        serde::de::Error::custom(format!(
+            "{text:?} is no duration like \"500ms\", \"60s\" or \"10m\": {error}"
+        ))
+    })
 }
 
 /// The units of a size, the longer words first.
@@ -47,16 +52,21 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
     number.trim_end().parse::<u64>().ok()?.checked_mul(size)
 }
 
-pub(super) fn size<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
+pub(super) fn size<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_size(&text)
-        .and_then(|size| T::try_from(size).ok())
-        .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no size in bytes like 15360 or \"512MiB\"")))
+    parse_size(&text).and_then(|size| T::try_from(size).ok()).ok_or_else(|| {
+        serde::de::Error::custom(format!("{text:?} is no size in bytes like 15360 or \"512MiB\""))
+    })
 }
 
 pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let wrong =
-        |_| serde::de::Error::custom(format!("{text:?} is no address with a port like \"127.0.0.1:7070\"; a host name is none"));
+    let wrong = |_| {
+        serde::de::Error::custom(format!(
+            "{text:?} is no address with a port like \"127.0.0.1:7070\"; a host name is none"
+        ))
+    };
     text.parse().map_err(wrong)
 }

@@ -1,7 +1,7 @@
 //! An answer's body: decompressed as it comes.
 //!
-//! The HTTP library's own decompression ends with the first member of a gzip text; a server that compresses piece by piece sends several
-//! (RFC 1952, section 2.2).
+//! The HTTP library's own decompression ends with the first member of a gzip text; a server that
+//! compresses piece by piece sends several (RFC 1952, section 2.2).
 
 use std::io::{self, ErrorKind, Write};
 
@@ -23,7 +23,8 @@ impl<S: Write> Body<S> {
     /// # Errors
     /// A compression that was not asked for.
     pub(super) fn new(headers: &HeaderMap, sink: S) -> Result<Self, Fault> {
-        let coding = headers.get(CONTENT_ENCODING).map_or(&b""[..], |value| value.as_bytes().trim_ascii());
+        let coding =
+            headers.get(CONTENT_ENCODING).map_or(&b""[..], |value| value.as_bytes().trim_ascii());
         match coding.to_ascii_lowercase().as_slice() {
             b"" | b"identity" => Ok(Self::Plain(sink)),
             b"gzip" | b"x-gzip" => Ok(Self::Gzip(MultiGzDecoder::new(sink))),
@@ -70,7 +71,9 @@ impl<S: Write> Body<S> {
     pub(super) fn into_sink(self) -> Result<S, Fault> {
         match self {
             Self::Plain(sink) => Ok(sink),
-            Self::Gzip(decoder) => decoder.finish().map_err(|error| Fault::Damaged(error.to_string())),
+            Self::Gzip(decoder) => {
+                decoder.finish().map_err(|error| Fault::Damaged(error.to_string()))
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
-//! Rows -> entries: names put into HAProxy's words, illegal rows left out with their reason, repeats settled.
+//! Rows -> entries: names put into HAProxy's words, illegal rows left out with their reason,
+//! repeats settled.
 //!
-//! Built for a million rows: what a row costs is its key's bytes, an entry and, where rows carry one, a timestamp.
+//! Built for a million rows: what a row costs is its key's bytes, an entry and, where rows carry
+//! one, a timestamp.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,9 +23,16 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Nodes in lower case (ASCII) if `lowercase`; masters renamed by `masters`, others as they are.
+    /// Nodes in lower case (ASCII) if `lowercase`; masters renamed by `masters`, others as they
+    /// are.
     pub(super) fn new(lowercase: bool, masters: &BTreeMap<String, String>) -> Self {
-        Self { lowercase, masters: masters.iter().map(|(registry, haproxy)| (registry.clone(), haproxy.clone())).collect() }
+        Self {
+            lowercase,
+            masters: masters
+                .iter()
+                .map(|(registry, haproxy)| (registry.clone(), haproxy.clone()))
+                .collect(),
+        }
     }
 
     /// Whether every name stays as it is.
@@ -32,7 +41,11 @@ impl Names {
     }
 
     fn master<'a>(&'a self, registry: &'a str) -> &'a str {
-        if self.masters.is_empty() { registry } else { self.masters.get(registry).map_or(registry, String::as_str) }
+        if self.masters.is_empty() {
+            registry
+        } else {
+            self.masters.get(registry).map_or(registry, String::as_str)
+        }
     }
 }
 
@@ -67,8 +80,9 @@ pub(super) struct Collector {
     names: Arc<Names>,
     builder: EntryMapBuilder,
     rejections: Rejections,
-    /// Milliseconds of each taken row's timestamp, in the order taken; shorter while rows carry none. Only repeats need
-    /// them, but which rows repeat shows at the end only, and 8 bytes a row for that while cost less than an index of keys.
+    /// Milliseconds of each taken row's timestamp, in the order taken; shorter while rows carry
+    /// none. Only repeats need them, but which rows repeat shows at the end only, and 8 bytes a row
+    /// for that while cost less than an index of keys.
     moments: Vec<i64>,
     /// The newest timestamp of a taken row.
     newest: Option<Timestamp>,
@@ -100,7 +114,8 @@ impl Collector {
         }
     }
 
-    /// For the rows that changed: a node that lost its master is noted beyond the bounded [`Rejections`].
+    /// For the rows that changed: a node that lost its master is noted beyond the bounded
+    /// [`Rejections`].
     pub(super) fn for_delta(names: Arc<Names>) -> Self {
         Self { withdrawn: Some(Vec::new()), ..Self::new(names) }
     }
@@ -109,8 +124,12 @@ impl Collector {
     pub(super) fn take(&mut self, row: &Row<'_>) {
         let node = match &row.node {
             Field::Text(node) => &**node,
-            Field::Absent | Field::Null => return self.rejections.push("(a row without a node)", Illegal::NoNode),
-            Field::Other => return self.rejections.push("(a row whose node is no text)", Illegal::NotText),
+            Field::Absent | Field::Null => {
+                return self.rejections.push("(a row without a node)", Illegal::NoNode);
+            }
+            Field::Other => {
+                return self.rejections.push("(a row whose node is no text)", Illegal::NotText);
+            }
         };
         let node = if self.names.lowercase && node.bytes().any(|byte| byte.is_ascii_uppercase()) {
             self.lowered.clear();
@@ -173,9 +192,11 @@ impl Collector {
         }
     }
 
-    /// Sorts, and settles repeats: equal masters are one entry; of different ones the row with the newest timestamp stays. Where none
-    /// is newest the entry is disputed: the master in force stays, and for a node without one it is the alphabetically first, so that
-    /// the order of an answer never makes a route flap. Takes CPU time in proportion to the rows: not for an async task.
+    /// Sorts, and settles repeats: equal masters are one entry; of different ones the row with the
+    /// newest timestamp stays. Where none is newest the entry is disputed: the master in force
+    /// stays, and for a node without one it is the alphabetically first, so that the order of an
+    /// answer never makes a route flap. Takes CPU time in proportion to the rows: not for an async
+    /// task.
     pub(super) fn finish(self) -> Collected {
         let Self { builder, mut rejections, moments, withdrawn, .. } = self;
         let entries = builder.finish_with(|repeated| {
@@ -185,7 +206,13 @@ impl Collector {
             let chosen = newest_then_first(&repeated, &moments);
             let moment = |at: usize| moments.get(at).copied().unwrap_or(NEVER);
             let (at, master) = repeated.candidates[chosen];
-            (chosen, repeated.candidates.iter().any(|(other, named)| *named != master && moment(*other) == moment(at)))
+            (
+                chosen,
+                repeated
+                    .candidates
+                    .iter()
+                    .any(|(other, named)| *named != master && moment(*other) == moment(at)),
+            )
         });
         Collected { entries, rejections, withdrawn: withdrawn.unwrap_or_default() }
     }
@@ -194,7 +221,9 @@ impl Collector {
 fn newest_then_first(repeated: &Repeated<'_>, moments: &[i64]) -> usize {
     let moment = |position: usize| moments.get(position).copied().unwrap_or(NEVER);
     let ranked = repeated.candidates.iter().enumerate();
-    ranked.max_by(|(_, (a_at, a)), (_, (b_at, b))| moment(*a_at).cmp(&moment(*b_at)).then(b.cmp(a))).map_or(0, |(index, _)| index)
+    ranked
+        .max_by(|(_, (a_at, a)), (_, (b_at, b))| moment(*a_at).cmp(&moment(*b_at)).then(b.cmp(a)))
+        .map_or(0, |(index, _)| index)
 }
 
 impl Rows for Collector {
@@ -211,13 +240,21 @@ pub(super) fn share<C: Content>(
     (entries, rejections): (C, Rejections),
     current: Option<&Snapshot<C>>,
 ) -> (Arc<C>, Arc<Rejections>) {
-    let same_entries = current.map(|snapshot| &snapshot.entries).filter(|known| ***known == entries);
-    let same_rejections = current.map(|snapshot| &snapshot.rejections).filter(|known| ***known == rejections);
-    (same_entries.map_or_else(|| Arc::new(entries), Arc::clone), same_rejections.map_or_else(|| Arc::new(rejections), Arc::clone))
+    let same_entries =
+        current.map(|snapshot| &snapshot.entries).filter(|known| ***known == entries);
+    let same_rejections =
+        current.map(|snapshot| &snapshot.rejections).filter(|known| ***known == rejections);
+    (
+        same_entries.map_or_else(|| Arc::new(entries), Arc::clone),
+        same_rejections.map_or_else(|| Arc::new(rejections), Arc::clone),
+    )
 }
 
 /// [`Rows::settle`] and [`share`] off the async threads.
-pub(super) async fn settle<R: Rows>(rows: R, current: Option<Snapshot<R::Content>>) -> (Arc<R::Content>, Arc<Rejections>) {
+pub(super) async fn settle<R: Rows>(
+    rows: R,
+    current: Option<Snapshot<R::Content>>,
+) -> (Arc<R::Content>, Arc<Rejections>) {
     off_thread(move || share(rows.settle(), current.as_ref())).await
 }
 
@@ -259,7 +296,10 @@ mod tests {
         let masters = BTreeMap::from([("Puppet00".to_owned(), "master1".to_owned())]);
         let rows = [("Node.É", "Puppet00", None), ("b", "Other", None)];
         let collected = collect(Names::new(true, &masters), &rows);
-        assert_eq!(collected.entries.iter().collect::<Vec<_>>(), [("b", "Other"), ("node.É", "master1")]);
+        assert_eq!(
+            collected.entries.iter().collect::<Vec<_>>(),
+            [("b", "Other"), ("node.É", "master1")]
+        );
         let collected = collect(Names::new(false, &masters), &rows);
         assert_eq!(collected.entries.get("Node.É"), Some("master1"));
     }
@@ -267,7 +307,8 @@ mod tests {
     #[test]
     fn a_node_named_twice_with_one_master_is_one_entry() {
         let masters = BTreeMap::from([("old".to_owned(), "m1".to_owned())]);
-        let collected = collect(Names::new(true, &masters), &[("a", "m1", None), ("A", "old", None)]);
+        let collected =
+            collect(Names::new(true, &masters), &[("a", "m1", None), ("A", "old", None)]);
         assert_eq!(collected.entries.iter().collect::<Vec<_>>(), [("a", "m1")]);
         assert_eq!(collected.rejections, Rejections::default());
     }
@@ -282,18 +323,24 @@ mod tests {
             [("a", "m1", Some("no time")), ("z", "m0", Some(old)), ("a", "m2", Some(new))],
         ] {
             let collected = collect(plain(), &rows);
-            assert_eq!((collected.entries.get("a"), collected.entries.disputed()), (Some("m2"), 0), "{rows:?}");
+            assert_eq!(
+                (collected.entries.get("a"), collected.entries.disputed()),
+                (Some("m2"), 0),
+                "{rows:?}"
+            );
             assert_eq!(collected.rejections.counts[&Illegal::Conflict], 1);
             assert_eq!(collected.rejections.named["a"], Illegal::Conflict);
         }
     }
 
     #[test]
-    fn of_two_masters_without_a_newer_one_the_first_by_name_is_named_as_disputed_whatever_the_order() {
+    fn of_two_masters_without_a_newer_one_the_first_by_name_is_named_as_disputed_whatever_the_order()
+     {
         let at = Some("2026-11-20T10:25:04.290Z");
-        for rows in
-            [[("a", "m2", None), ("a", "m1", None), ("a", "m3", None)], [("a", "m3", at), ("a", "m2", at), ("a", "m1", at)]]
-        {
+        for rows in [
+            [("a", "m2", None), ("a", "m1", None), ("a", "m3", None)],
+            [("a", "m3", at), ("a", "m2", at), ("a", "m1", at)],
+        ] {
             let entries = collect(plain(), &rows).entries;
             assert_eq!((entries.get("a"), entries.disputed()), (Some("m1"), 1), "{rows:?}");
         }
@@ -302,7 +349,9 @@ mod tests {
     #[test]
     fn a_delta_remembers_each_node_that_lost_its_master() {
         let mut collector = Collector::for_delta(Arc::new(plain()));
-        for (node, master) in [("A", Field::Null), ("b", text("")), ("c d", Field::Null), ("e", text("m1"))] {
+        for (node, master) in
+            [("A", Field::Null), ("b", text("")), ("c d", Field::Null), ("e", text("m1"))]
+        {
             collector.take(&Row { node: text(node), master, ..Row::default() });
         }
         assert_eq!(collector.finish().withdrawn, ["a", "b"]);
@@ -321,7 +370,10 @@ mod tests {
             share((collected.entries, collected.rejections), Some(&snapshot))
         };
         let (entries, rejections) = again(&[("b c", "m1", None), ("a", "m1", None)]);
-        assert!(Arc::ptr_eq(&entries, &snapshot.entries) && Arc::ptr_eq(&rejections, &snapshot.rejections));
+        assert!(
+            Arc::ptr_eq(&entries, &snapshot.entries)
+                && Arc::ptr_eq(&rejections, &snapshot.rejections)
+        );
         let (entries, rejections) = again(&[("a", "m2", None)]);
         assert_eq!((entries.get("a"), rejections.total()), (Some("m2"), 0));
     }

@@ -1,8 +1,8 @@
-//! Early looks: nodes whose learned route no registry confirms yet are asked for at once and then at growing intervals, so
-//! that the map follows a move within seconds, whatever the schedule.
+//! Early looks: nodes whose learned route no registry confirms yet are asked for at once and then
+//! at growing intervals, so that the map follows a move within seconds, whatever the schedule.
 //!
-//! Level-triggered: each instance says which routes it has, as often as it likes; what is asked when is decided here, by
-//! every source's poller for itself.
+//! Level-triggered: each instance says which routes it has, as often as it likes; what is asked
+//! when is decided here, by every source's poller for itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long after each look the same route is looked up again, in seconds; the last one counts from there on.
+/// How long after each look the same route is looked up again, in seconds; the last one counts from
+/// there on.
 const PAUSES: [u64; 8] = [1, 2, 3, 5, 8, 13, 21, 30];
 /// The most nodes that one look asks for: a query of some 20 KB.
 pub(super) const NODES_A_LOOK: usize = 500;
 /// The least time between two looks of a source.
 const REST: Duration = Duration::from_millis(500);
-/// A look is followed by a rest of so many times its own duration: where a look is a poll of everything, it must not become the
-/// registry's main work.
+/// A look is followed by a rest of so many times its own duration: where a look is a poll of
+/// everything, it must not become the registry's main work.
 const REST_FACTOR: u32 = 10;
 /// The longest rest.
 const LONGEST_REST: Duration = Duration::from_secs(30);
@@ -45,7 +46,10 @@ impl EarlyLooks {
             let known = disputed.get(instance);
             let same = known.map_or(routes.is_empty(), |known| {
                 known.len() == routes.len()
-                    && known.iter().zip(routes.iter()).all(|(a, b)| a.node == b.node && a.master == b.master)
+                    && known
+                        .iter()
+                        .zip(routes.iter())
+                        .all(|(a, b)| a.node == b.node && a.master == b.master)
             });
             if !same {
                 disputed.insert(instance.to_owned(), Arc::clone(routes));
@@ -79,7 +83,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Waits for the next look and gives its nodes, those that have waited longest first. Dropping the future loses nothing.
+    /// Waits for the next look and gives its nodes, those that have waited longest first. Dropping
+    /// the future loses nothing.
     pub(super) async fn next(&mut self) -> Vec<String> {
         loop {
             let nodes = self.due(Instant::now());
@@ -137,7 +142,8 @@ impl Pace {
     fn take(&mut self, now: Instant) -> Vec<String> {
         let mut due: Vec<_> = self.routes.iter_mut().filter(|(_, turn)| turn.next <= now).collect();
         if due.len() > NODES_A_LOOK {
-            // Neither sorted nor compared by name: of a hundred thousand nearly all are left for later looks.
+            // Neither sorted nor compared by name: of a hundred thousand nearly all are left for
+            // later looks.
             due.select_nth_unstable_by_key(NODES_A_LOOK, |(_, turn)| turn.next);
             due.truncate(NODES_A_LOOK);
         }
@@ -172,7 +178,8 @@ mod tests {
         routes.iter().map(route).collect()
     }
 
-    /// The seconds from `start` on at which `pace` is due, up to `until`, where each look takes no time.
+    /// The seconds from `start` on at which `pace` is due, up to `until`, where each look takes no
+    /// time.
     fn looks(pace: &mut Pace, start: Instant, until: u64) -> Vec<u64> {
         let mut times = Vec::new();
         let mut now = start;
@@ -198,7 +205,10 @@ mod tests {
         early.dispute("edge1", &routes(&[("n1", "m3"), ("n2", "m2")]));
         assert_eq!(pace.due(start + Duration::from_secs(120)), ["n1", "n2"]);
         early.dispute("edge1", &routes(&[]));
-        assert!(pace.due(start + Duration::from_secs(3600)).is_empty(), "nothing is disputed any more");
+        assert!(
+            pace.due(start + Duration::from_secs(3600)).is_empty(),
+            "nothing is disputed any more"
+        );
         assert_eq!(pace.next_turn(), None);
     }
 

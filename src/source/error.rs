@@ -9,7 +9,8 @@ use mapsmith_core::{Illegal, names};
 use super::secret::Secret;
 use super::without_mark;
 
-/// A source that can't be set up, or a poll that brought no whole answer. The source's name stands beside it in status and logs.
+/// A source that can't be set up, or a poll that brought no whole answer. The source's name stands
+/// beside it in status and logs.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {fault}")]
 pub struct SourceError {
@@ -19,7 +20,8 @@ pub struct SourceError {
     pub fault: Fault,
 }
 
-/// What is wrong. Texts of servers are cut to a readable length and freed of control characters and tokens.
+/// What is wrong. Texts of servers are cut to a readable length and freed of control characters and
+/// tokens.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// A setting, certificate or key that can't be used.
@@ -40,7 +42,10 @@ pub enum Fault {
         cause: String,
     },
     /// The server's certificate is not valid yet or not any more, by this machine's clock.
-    #[error("the server's certificate is out of date ({cause}); renew it on the server, or set this machine's clock right")]
+    #[error(
+        "the server's certificate is out of date ({cause}); renew it on the server, or set this \
+            machine's clock right"
+    )]
     ServerOutdated {
         /// The TLS library's words.
         cause: String,
@@ -109,7 +114,8 @@ pub enum Fault {
     #[error("the content is larger than max_bytes ({0} bytes, after decompression)")]
     TooLarge(u64),
     /// The text ends before it is complete, be it with a status of success.
-    #[error("{}the JSON text is cut off at {position}, after {bytes} bytes", if *bytes == 0 { "the answer is empty: " } else { "" })]
+    #[error("{}the JSON text is cut off at {position}, after {bytes} \
+        bytes", if *bytes == 0 { "the answer is empty: " } else { "" })]
     Truncated {
         /// Where it ends.
         position: Position,
@@ -203,7 +209,10 @@ impl Position {
     pub(super) fn after(self, text: &[u8]) -> Self {
         match memchr::memrchr(b'\n', text) {
             None => Self { column: self.column + text.len(), ..self },
-            Some(last) => Self { line: self.line + memchr::memchr_iter(b'\n', text).count(), column: text.len() - last },
+            Some(last) => Self {
+                line: self.line + memchr::memchr_iter(b'\n', text).count(),
+                column: text.len() - last,
+            },
         }
     }
 }
@@ -217,23 +226,27 @@ impl fmt::Display for Position {
 fn trusted_by(ca: Option<&PathBuf>) -> String {
     match ca {
         Some(ca) => format!(
-            "only the CA in {} (ca) is trusted: name the CA that signed it there, or the certificate itself if it is self-signed",
+            "only the CA in {} (ca) is trusted: name the CA that signed it there, or the \
+                certificate itself if it is self-signed",
             ca.display()
         ),
-        None => {
-            "set ca to the CA's certificate (for PuppetDB: the Puppet CA's), or to the certificate itself if it is self-signed"
-                .to_owned()
-        }
+        None => "set ca to the CA's certificate (for PuppetDB: the Puppet CA's), or to the \
+                certificate itself if it is self-signed"
+            .to_owned(),
     }
 }
 
 fn refused_certificate(cert: Option<&PathBuf>) -> String {
     match cert {
         Some(cert) => format!(
-            "the server refused this client's certificate {} (cert); it must be signed by the CA that the server trusts, for PuppetDB the Puppet CA, and be neither expired nor revoked",
+            "the server refused this client's certificate {} (cert); it must be signed by the CA \
+                that the server trusts, for PuppetDB the Puppet CA, and be neither expired nor \
+                revoked",
             cert.display()
         ),
-        None => "the server demands a client certificate; set cert and key (for PuppetDB: signed by the Puppet CA)".to_owned(),
+        None => "the server demands a client certificate; set cert and key (for PuppetDB: signed \
+            by the Puppet CA)"
+            .to_owned(),
     }
 }
 

@@ -1,7 +1,9 @@
-//! A file: JSON like `http_json`'s, or a map file, as the settings say. Watched, and polled for what a watch can't see (network file systems).
+//! A file: JSON like `http_json`'s, or a map file, as the settings say. Watched, and polled for
+//! what a watch can't see (network file systems).
 //!
-//! A writer should replace the file by a rename. One that writes in place is caught half-way at times: cut JSON is an error,
-//! and so is any file that changes while it is read. A map file that stays cut looks like a shorter map: the guard's case.
+//! A writer should replace the file by a rename. One that writes in place is caught half-way at
+//! times: cut JSON is an error, and so is any file that changes while it is read. A map file that
+//! stays cut looks like a shorter map: the guard's case.
 
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read};
@@ -91,10 +93,10 @@ struct Reading<F> {
 
 impl<F: Format> FileSource<F> {
     pub(super) fn new(settings: &settings::Source, format: F) -> Result<Self, SourceError> {
-        let path = settings
-            .path
-            .clone()
-            .ok_or_else(|| SourceError { place: settings.name.clone(), fault: Fault::Setup("path is missing".to_owned()) })?;
+        let path = settings.path.clone().ok_or_else(|| SourceError {
+            place: settings.name.clone(),
+            fault: Fault::Setup("path is missing".to_owned()),
+        })?;
         Ok(Self {
             path,
             reading: Reading { format, max_bytes: settings.max_bytes },
@@ -115,17 +117,24 @@ impl<F: Format> FileSource<F> {
         now: Timestamp,
     ) -> Result<Polled<F::Content>, Fault> {
         let (path, reading) = (self.path.clone(), self.reading.clone());
-        let trusted = |known: &Known| extent == Extent::Changes && !is_due(self.full_poll, known.read, now);
+        let trusted =
+            |known: &Known| extent == Extent::Changes && !is_due(self.full_poll, known.read, now);
         let known = self.known.filter(|known| current.is_some() && trusted(known));
         let current = current.cloned();
-        let mut watch = self.watch.take().unwrap_or_else(|| FileWatch::new(path.clone(), Arc::clone(&self.events)));
+        let mut watch = self
+            .watch
+            .take()
+            .unwrap_or_else(|| FileWatch::new(path.clone(), Arc::clone(&self.events)));
         // Watched before it is read: what changes from then on raises an event.
-        let (armed, outcome, watch) =
-            off_thread(move || (watch.arm(), poll(&path, &reading, known, current.as_ref()), watch)).await;
+        let (armed, outcome, watch) = off_thread(move || {
+            (watch.arm(), poll(&path, &reading, known, current.as_ref()), watch)
+        })
+        .await;
         self.watch = Some(watch);
         self.note_gap(armed.err());
         let (stamp, settled, polled) = outcome?;
-        let read = known.filter(|_| polled.kind == PollKind::Unchanged).map_or(now, |known| known.read);
+        let read =
+            known.filter(|_| polled.kind == PollKind::Unchanged).map_or(now, |known| known.read);
         self.known = Some(Known { stamp, settled, read });
         Ok(polled)
     }
@@ -164,7 +173,8 @@ impl<F: Format> Source<F::Content> for FileSource<F> {
             }
             tokio::time::sleep(DEBOUNCE).await;
             self.event_seen = false;
-            let stamp = tokio::fs::metadata(&self.path).await.ok().map(|metadata| Stamp::of(&metadata));
+            let stamp =
+                tokio::fs::metadata(&self.path).await.ok().map(|metadata| Stamp::of(&metadata));
             let nothing_new = match (self.known, stamp) {
                 (Some(known), Some(stamp)) => known.still_holds(stamp),
                 (known, stamp) => known.is_none() && stamp.is_none(),
@@ -200,19 +210,27 @@ fn poll<F: Format>(
     };
     let metadata = std::fs::metadata(path).map_err(cant)?;
     if !metadata.is_file() {
-        return Err(Fault::File(if metadata.is_dir() { "is a folder" } else { "is no regular file" }.to_owned()));
+        return Err(Fault::File(
+            if metadata.is_dir() { "is a folder" } else { "is no regular file" }.to_owned(),
+        ));
     }
     if let (Some(known), Some(current)) = (known, current)
         && known.still_holds(Stamp::of(&metadata))
     {
         let (entries, rejections) = (Arc::clone(&current.entries), Arc::clone(&current.rejections));
-        return Ok((known.stamp, known.settled, Polled { kind: PollKind::Unchanged, entries, rejections, bytes: 0 }));
+        return Ok((
+            known.stamp,
+            known.settled,
+            Polled { kind: PollKind::Unchanged, entries, rejections, bytes: 0 },
+        ));
     }
     let mut file = File::open(path).map_err(cant)?;
     let stamp = Stamp::of(&file.metadata().map_err(cant)?);
     let content = reading.read(&mut file, cant);
     if Stamp::of(&file.metadata().map_err(cant)?) != stamp {
-        return Err(Fault::File("was changed while it was read; replace it by a rename".to_owned()));
+        return Err(Fault::File(
+            "was changed while it was read; replace it by a rename".to_owned(),
+        ));
     }
     let (content, bytes) = content?;
     let (entries, rejections) = collector::share(content, current);
@@ -231,7 +249,11 @@ fn is_settled((seconds, nanoseconds): (i64, i64), now: SystemTime) -> bool {
 type Content<F> = ((<F as Format>::Content, Rejections), u64);
 
 impl<F: Format> Reading<F> {
-    fn read(&self, file: &mut File, cant: impl Fn(std::io::Error) -> Fault) -> Result<Content<F>, Fault> {
+    fn read(
+        &self,
+        file: &mut File,
+        cant: impl Fn(std::io::Error) -> Fault,
+    ) -> Result<Content<F>, Fault> {
         let mut reader = self.format.reader(None);
         let mut chunk = vec![0; 64 * 1024];
         loop {
@@ -255,9 +277,13 @@ mod tests {
     #[test]
     fn a_file_changed_a_moment_ago_is_read_again_even_if_it_looks_the_same() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
-        for (modified, settled) in
-            [((98, 999_999_999), true), ((99, 0), false), ((99, 500), false), ((200, 0), false), ((-5, 0), true)]
-        {
+        for (modified, settled) in [
+            ((98, 999_999_999), true),
+            ((99, 0), false),
+            ((99, 500), false),
+            ((200, 0), false),
+            ((-5, 0), true),
+        ] {
             assert_eq!(is_settled(modified, now), settled, "{modified:?}");
             let stamp = Stamp { device: 1, inode: 1, size: 1, modified };
             let known = Known { stamp, settled, read: Timestamp::UNIX_EPOCH };

@@ -1,5 +1,5 @@
-//! How an answer's bytes become content: entries of the node map, or a list of servers. How the bytes are fetched, bounded and kept
-//! apart from half an answer is the same for both.
+//! How an answer's bytes become content: entries of the node map, or a list of servers. How the
+//! bytes are fetched, bounded and kept apart from half an answer is the same for both.
 
 use std::sync::Arc;
 
@@ -61,7 +61,9 @@ impl MapFormat {
     /// A list of objects where the settings name fields, else an object.
     pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Self {
         let shape = match (&settings.node_field, &settings.master_field) {
-            (Some(node), Some(master)) => Shape::List(Fields { node: node.clone(), master: master.clone() }),
+            (Some(node), Some(master)) => {
+                Shape::List(Fields { node: node.clone(), master: master.clone() })
+            }
             _ => Shape::Object,
         };
         Self { shape, names }

@@ -1,7 +1,8 @@
 //! What the HTTP sources share: one client, one bounded exchange, errors in plain words.
 //!
-//! HTTP/1.1 only: a source asks one thing at a time, and Jetty speaks nothing else here. No redirects: a registry that moves is
-//! for its operator to notice. No proxy, whatever the environment says: a gateway must not route by what a proxy kept.
+//! HTTP/1.1 only: a source asks one thing at a time, and Jetty speaks nothing else here. No
+//! redirects: a registry that moves is for its operator to notice. No proxy, whatever the
+//! environment says: a gateway must not route by what a proxy kept.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ use crate::settings::{self, SourceKind};
 
 /// How long a connection may take to open; a whole poll has `timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// PuppetDB's Jetty closes idle connections after about 30 s: ours go first, so that few requests meet a dead one.
+/// PuppetDB's Jetty closes idle connections after about 30 s: ours go first, so that few requests
+/// meet a dead one.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often a request goes out anew within one poll, see [`HttpClient::send`].
@@ -54,11 +56,16 @@ pub(super) struct Limit {
 
 impl Limit {
     /// Runs `exchange` within the bound.
-    pub(super) async fn bound<T>(self, exchange: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    pub(super) async fn bound<T>(
+        self,
+        exchange: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
         self.head_came.store(false, Ordering::Relaxed);
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(outcome) => outcome,
-            Err(_) if self.head_came.load(Ordering::Relaxed) => Err(Fault::SlowAnswer(self.timeout)),
+            Err(_) if self.head_came.load(Ordering::Relaxed) => {
+                Err(Fault::SlowAnswer(self.timeout))
+            }
             Err(_) => Err(Fault::NoAnswer(self.timeout)),
         }
     }
@@ -95,9 +102,13 @@ impl HttpClient {
         })
     }
 
-    /// The same client for a request at the same time. It begins on a connection of its own: one that was kept open may be dead.
+    /// The same client for a request at the same time. It begins on a connection of its own: one
+    /// that was kept open may be dead.
     pub(super) fn beside(&self) -> Self {
-        Self { limit: Limit { timeout: self.limit.timeout, head_came: Arc::default() }, ..self.clone() }
+        Self {
+            limit: Limit { timeout: self.limit.timeout, head_came: Arc::default() },
+            ..self.clone()
+        }
     }
 
     /// An error of this client's URL.
@@ -135,22 +146,35 @@ impl HttpClient {
         Ok(request)
     }
 
-    /// Sends a request that changes nothing at the server. Where a connection that was kept open turns out dead, it is sent once
-    /// more on a fresh one. Where a server ends a TLS connection before the request left, it is tried again a few times: under
-    /// TLS 1.3 the refusal of this client's certificate comes after the handshake, and the HTTP library keeps its words only if it
-    /// arrives once the request is on its way. Every other failure is the poller's to repeat.
+    /// Sends a request that changes nothing at the server. Where a connection that was kept open
+    /// turns out dead, it is sent once more on a fresh one. Where a server ends a TLS connection
+    /// before the request left, it is tried again a few times: under TLS 1.3 the refusal of this
+    /// client's certificate comes after the handshake, and the HTTP library keeps its words only if
+    /// it arrives once the request is on its way. Every other failure is the poller's to repeat.
     pub(super) async fn send(&mut self, request: Request) -> Result<Response, Fault> {
         let kept = self.kept_since.take().is_some_and(|since| since.elapsed() <= POOL_IDLE_TIMEOUT);
         let secure = request.url().scheme() == "https";
         let copy = request.try_clone();
         let mut outcome = self.client.execute(request).await;
         for attempt in 0..MOST_REPETITIONS {
-            let (Err(error), Some(request)) = (&outcome, copy.as_ref().and_then(Request::try_clone)) else { break };
-            let dead = kept && attempt == 0 && error.is_request() && !error.is_connect() && !error.is_timeout();
+            let (Err(error), Some(request)) =
+                (&outcome, copy.as_ref().and_then(Request::try_clone))
+            else {
+                break;
+            };
+            let dead = kept
+                && attempt == 0
+                && error.is_request()
+                && !error.is_connect()
+                && !error.is_timeout();
             if !(dead || secure && never_sent(error)) {
                 break;
             }
-            debug!(place = self.place, error = root_cause(error), "the connection was dead before it was used: asking again");
+            debug!(
+                place = self.place,
+                error = root_cause(error),
+                "the connection was dead before it was used: asking again"
+            );
             outcome = self.client.execute(request).await;
         }
         let response = outcome.map_err(|error| self.failure(&error, "before the answer"))?;
@@ -159,9 +183,15 @@ impl HttpClient {
     }
 
     /// Parses the body as it comes. Gives the rows and the bytes after decompression.
-    pub(super) async fn read<R: Reader>(&mut self, mut response: Response, reader: R) -> Result<(R::Rows, u64), Fault> {
+    pub(super) async fn read<R: Reader>(
+        &mut self,
+        mut response: Response,
+        reader: R,
+    ) -> Result<(R::Rows, u64), Fault> {
         let mut body = Body::new(response.headers(), Bounded::new(reader, self.max_bytes))?;
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error, "within the answer"))? {
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| self.failure(&error, "within the answer"))?
+        {
             body.feed(&chunk).map_err(|error| body.sink().why(&error))?;
         }
         body.finish().map_err(|error| body.sink().why(&error))?;
@@ -172,18 +202,35 @@ impl HttpClient {
     }
 
     /// Why an answer other than success was given: its status and the beginning of its text.
-    pub(super) async fn refusal(&self, response: Response, kind: SourceKind, token: Option<Secret>) -> Fault {
+    pub(super) async fn refusal(
+        &self,
+        response: Response,
+        kind: SourceKind,
+        token: Option<Secret>,
+    ) -> Fault {
         let status = response.status();
         let mut location = Excerpt::new(token.clone());
-        location.push(response.headers().get(LOCATION).map_or(&b"an unnamed place"[..], HeaderValue::as_bytes));
+        location.push(
+            response
+                .headers()
+                .get(LOCATION)
+                .map_or(&b"an unnamed place"[..], HeaderValue::as_bytes),
+        );
         let retry_after = status::retry_after(status, response.headers());
         let text = self.excerpt(response, token).await;
-        Fault::Status { status: status.as_u16(), meaning: status::meaning(kind, status, &location, &text), retry_after }
+        Fault::Status {
+            status: status.as_u16(),
+            meaning: status::meaning(kind, status, &location, &text),
+            retry_after,
+        }
     }
 
-    /// The beginning of a body. One that breaks off is better than none: the status has said what counts.
+    /// The beginning of a body. One that breaks off is better than none: the status has said what
+    /// counts.
     pub(super) async fn excerpt(&self, mut response: Response, token: Option<Secret>) -> Excerpt {
-        let Ok(mut body) = Body::new(response.headers(), Excerpt::new(token.clone())) else { return Excerpt::new(token) };
+        let Ok(mut body) = Body::new(response.headers(), Excerpt::new(token.clone())) else {
+            return Excerpt::new(token);
+        };
         while let Ok(Some(chunk)) = response.chunk().await {
             if body.feed(&chunk).is_err() || body.sink().is_full() {
                 break;
@@ -206,7 +253,11 @@ impl HttpClient {
             return fault;
         }
         if error.is_connect() {
-            let cause = if error.is_timeout() { format!("no connection within {CONNECT_TIMEOUT:?}") } else { cause };
+            let cause = if error.is_timeout() {
+                format!("no connection within {CONNECT_TIMEOUT:?}")
+            } else {
+                cause
+            };
             Fault::Unreachable { cause }
         } else {
             Fault::Disconnected { during, cause }

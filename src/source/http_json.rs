@@ -1,7 +1,9 @@
-//! A JSON document over HTTP: the object `{"node": "master"}`, a list of objects with named fields, or a list of servers.
+//! A JSON document over HTTP: the object `{"node": "master"}`, a list of objects with named fields,
+//! or a list of servers.
 //!
-//! Asks conditionally (`ETag`, `Last-Modified`; RFC 9110, section 13), so that an unchanged document costs next to nothing. "Not
-//! modified" is trusted for `full_poll` at most, and never where somebody waits for the answer.
+//! Asks conditionally (`ETag`, `Last-Modified`; RFC 9110, section 13), so that an unchanged
+//! document costs next to nothing. "Not modified" is trusted for `full_poll` at most, and never
+//! where somebody waits for the answer.
 
 use std::sync::Arc;
 
@@ -10,7 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::Snapshot;
 use mapsmith_core::status::PollKind;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED,
 };
 use reqwest::{Method, StatusCode, Url};
 
@@ -22,7 +25,8 @@ use super::{Extent, Polled, Source, is_due, signed};
 use crate::settings::{self, SourceKind};
 
 /// A header of an answer and the one that asks whether it still holds.
-const CONDITIONS: [(HeaderName, HeaderName); 2] = [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)];
+const CONDITIONS: [(HeaderName, HeaderName); 2] =
+    [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)];
 
 /// Two changes of a document this close together may bear one time: it is told in whole seconds.
 const GRAIN: SignedDuration = SignedDuration::from_secs(2);
@@ -43,8 +47,10 @@ pub(super) struct HttpJson<F> {
 impl<F: Format> HttpJson<F> {
     pub(super) fn new(settings: &settings::Source, format: F) -> Result<Self, SourceError> {
         let place = settings.url.as_deref().unwrap_or_default();
-        let url = Url::parse(place)
-            .map_err(|error| SourceError { place: place.to_owned(), fault: Fault::Setup(format!("url: {error}")) })?;
+        let url = Url::parse(place).map_err(|error| SourceError {
+            place: place.to_owned(),
+            fault: Fault::Setup(format!("url: {error}")),
+        })?;
         Ok(Self {
             http: HttpClient::new(settings, &url)?,
             url,
@@ -62,9 +68,15 @@ impl<F: Format> HttpJson<F> {
         now: Timestamp,
     ) -> Result<Polled<F::Content>, Fault> {
         let token = self.http.token().await?;
-        let mut request = self.http.request(Method::GET, &self.url, token.as_ref(), (AUTHORIZATION, "Bearer "))?;
+        let mut request = self.http.request(
+            Method::GET,
+            &self.url,
+            token.as_ref(),
+            (AUTHORIZATION, "Bearer "),
+        )?;
         // Without a snapshot "not modified" would leave us with nothing.
-        let trusted = extent == Extent::Changes && self.read.is_some_and(|read| !is_due(self.full_poll, read, now));
+        let trusted = extent == Extent::Changes
+            && self.read.is_some_and(|read| !is_due(self.full_poll, read, now));
         let conditional = trusted && current.is_some() && !self.conditions.is_empty();
         if conditional {
             request.headers_mut().extend(self.conditions.clone());
@@ -86,7 +98,8 @@ impl<F: Format> HttpJson<F> {
         }
         let headers = response.headers();
         let conditions = conditions(headers);
-        let is_problem = |value: &HeaderValue| value.as_bytes().starts_with(b"application/problem+json");
+        let is_problem =
+            |value: &HeaderValue| value.as_bytes().starts_with(b"application/problem+json");
         if headers.get(CONTENT_TYPE).is_some_and(is_problem) {
             return Err(Fault::ErrorObject(self.http.excerpt(response, token).await.to_string()));
         }
@@ -99,8 +112,9 @@ impl<F: Format> HttpJson<F> {
     }
 }
 
-/// The headers that ask whether the answer with these still holds. None where the document was changed within the [`GRAIN`] before
-/// the answer: a change right after it would bear the same time, and so may the same `ETag` (nginx makes it of time and size).
+/// The headers that ask whether the answer with these still holds. None where the document was
+/// changed within the [`GRAIN`] before the answer: a change right after it would bear the same
+/// time, and so may the same `ETag` (nginx makes it of time and size).
 fn conditions(headers: &HeaderMap) -> HeaderMap {
     if headers.contains_key(LAST_MODIFIED) {
         let dates = http::date(headers, &LAST_MODIFIED).zip(http::date(headers, &DATE));
@@ -108,7 +122,9 @@ fn conditions(headers: &HeaderMap) -> HeaderMap {
             return HeaderMap::new();
         }
     }
-    let kept = |(answer, question): &(HeaderName, HeaderName)| Some((question.clone(), headers.get(answer)?.clone()));
+    let kept = |(answer, question): &(HeaderName, HeaderName)| {
+        Some((question.clone(), headers.get(answer)?.clone()))
+    };
     CONDITIONS.iter().filter_map(kept).collect()
 }
 

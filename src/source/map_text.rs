@@ -1,7 +1,8 @@
 //! A map file that somebody else writes: `node master` a line.
 //!
-//! HAProxy takes any two words for an entry, so an error page, YAML, or JSON under another name would be a map of junk. Such a text is
-//! refused whole; a few lines that are no entries are left out.
+//! HAProxy takes any two words for an entry, so an error page, YAML, or JSON under another name
+//! would be a map of junk. Such a text is refused whole; a few lines that are no entries are left
+//! out.
 
 use std::sync::Arc;
 
@@ -73,7 +74,11 @@ impl Reader for MapTextReader {
             return Ok((file.entries, collector.settle().1));
         }
         for (node, master) in file.entries.iter() {
-            collector.take(&Row { node: Field::Text(node.into()), master: Field::Text(master.into()), ..Row::default() });
+            collector.take(&Row {
+                node: Field::Text(node.into()),
+                master: Field::Text(master.into()),
+                ..Row::default()
+            });
         }
         Ok(collector.settle())
     }
@@ -90,7 +95,9 @@ impl Rows for (EntryMap, Rejections) {
 /// Why the text is something else than a map file, if it is.
 fn no_map_file(text: &[u8], file: &MapFile) -> Option<String> {
     if matches!(text.trim_ascii_start().first(), Some(b'{' | b'[')) {
-        return Some("it looks like JSON; set format = \"json\", or let its name end in .json".to_owned());
+        return Some(
+            "it looks like JSON; set format = \"json\", or let its name end in .json".to_owned(),
+        );
     }
     let shown = |text: &[u8]| {
         let mut excerpt = Excerpt::new(None);
@@ -98,9 +105,14 @@ fn no_map_file(text: &[u8], file: &MapFile) -> Option<String> {
         excerpt.to_string()
     };
     if is_status(text) {
-        return Some(format!("it says no more than {:?}, as a server does that has nothing", shown(text)));
+        return Some(format!(
+            "it says no more than {:?}, as a server does that has nothing",
+            shown(text)
+        ));
     }
-    let lines = (1..).zip(text.split(|byte| *byte == b'\n')).filter(|(_, line)| line.first() != Some(&b'#'));
+    let lines = (1..)
+        .zip(text.split(|byte| *byte == b'\n'))
+        .filter(|(_, line)| line.first() != Some(&b'#'));
     for (number, line) in lines {
         if holds_tag(line) {
             return Some(format!("line {number} holds a tag, as a page does: {}", shown(text)));
@@ -108,15 +120,19 @@ fn no_map_file(text: &[u8], file: &MapFile) -> Option<String> {
         let word = line.trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
         if word.ends_with(b":") {
             return Some(format!(
-                "line {number} begins with `{}`, as YAML does; write the node, a blank, and its master",
+                "line {number} begins with `{}`, as YAML does; write the node, a blank, and its \
+                    master",
                 shown(word)
             ));
         }
     }
-    let (rejected, lines) = (file.rejected.len(), file.entries.len() + file.repeated + file.rejected.len());
+    let (rejected, lines) =
+        (file.rejected.len(), file.entries.len() + file.repeated + file.rejected.len());
     let forgiven = if file.entries.is_empty() { 0 } else { FORGIVEN.max(lines / 10) };
     let (line, reason) = file.rejected.first().filter(|_| rejected > forgiven)?;
-    Some(format!("{rejected} of its {lines} lines are no entries, the first is line {line}: {reason}"))
+    Some(format!(
+        "{rejected} of its {lines} lines are no entries, the first is line {line}: {reason}"
+    ))
 }
 
 /// Whether the whole text is the name of an HTTP status of failure.
@@ -129,7 +145,9 @@ fn is_status(text: &[u8]) -> bool {
 
 /// Whether something like `<html>`, `</p>` or `<!--` stands in the line.
 fn holds_tag(line: &[u8]) -> bool {
-    line.windows(2).any(|pair| pair[0] == b'<' && (pair[1].is_ascii_alphabetic() || matches!(pair[1], b'/' | b'!' | b'?')))
+    line.windows(2).any(|pair| {
+        pair[0] == b'<' && (pair[1].is_ascii_alphabetic() || matches!(pair[1], b'/' | b'!' | b'?'))
+    })
 }
 
 #[cfg(test)]
@@ -152,12 +170,18 @@ mod tests {
             (b"node1: master1\nnode2: master2\n", "line 1 begins with `node1:`, as YAML does"),
             (b"---\nnodes:\n  a: m1\n", "line 2 begins with `nodes:`"),
             (b"a m1\n  \"b\": m1\n", "line 2 begins with"),
-            (b"<html>\n<title>Gone away</title></html>\n", "line 1 holds a tag, as a page does: Gone away"),
+            (
+                b"<html>\n<title>Gone away</title></html>\n",
+                "line 1 holds a tag, as a page does: Gone away",
+            ),
             (b"a m1\nb m1\nc <b>m1</b>\n", "line 3 holds a tag"),
             (b"Not Found", "\"Not Found\""),
             (b"\nservice unavailable\r\n", "\"service unavailable\""),
             (b"404 Not Found\n", "1 of its 1 lines are no entries"),
-            (b"a m1\nb\nc\nd\n", "3 of its 4 lines are no entries, the first is line 2: the master's name is empty"),
+            (
+                b"a m1\nb\nc\nd\n",
+                "3 of its 4 lines are no entries, the first is line 2: the master's name is empty",
+            ),
             (b"\xff\xfea\0 \0m\0\n", "lines are no entries"),
         ] {
             let fault = read(text).expect_err(&String::from_utf8_lossy(text)).to_string();
@@ -167,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_map_file_is_read_with_its_few_lines_that_are_no_entries() {
-        let many: String = (0..100).map(|number| format!("n{number} m1\n")).collect::<String>() + &"lonely\n".repeat(10);
+        let many: String = (0..100).map(|number| format!("n{number} m1\n")).collect::<String>()
+            + &"lonely\n".repeat(10);
         for (text, entries, rejected) in [
             (&b""[..], 0, 0),
             (b"# <none> yet: nothing\n", 0, 0),
@@ -176,8 +201,14 @@ mod tests {
             (b"a m1\nlonely\nb two words\na m2\n", 1, 2),
             (many.as_bytes(), 100, 10),
         ] {
-            let (map, rejections) = read(text).unwrap_or_else(|fault| panic!("{}: {fault}", String::from_utf8_lossy(text)));
-            assert_eq!((map.len(), rejections.total()), (entries, rejected), "{}", String::from_utf8_lossy(text));
+            let (map, rejections) = read(text)
+                .unwrap_or_else(|fault| panic!("{}: {fault}", String::from_utf8_lossy(text)));
+            assert_eq!(
+                (map.len(), rejections.total()),
+                (entries, rejected),
+                "{}",
+                String::from_utf8_lossy(text)
+            );
         }
     }
 }

@@ -1,16 +1,19 @@
-//! What a registry's JSON should not hold, made harmless in place, so that one row never fails the rest. Pure.
+//! What a registry's JSON should not hold, made harmless in place, so that one row never fails the
+//! rest. Pure.
 //!
-//! Only what is wrong within a text or a number is touched: half a surrogate pair, a raw control character, bytes that are no UTF-8, a
-//! number beyond all range. A row that is cut, or whose brackets don't match, stays as it is. What is put in is as long as what it
-//! replaces, so that positions stay right, and is nothing that a name or a number may be: the row is left out with its reason.
+//! Only what is wrong within a text or a number is touched: half a surrogate pair, a raw control
+//! character, bytes that are no UTF-8, a number beyond all range. A row that is cut, or whose
+//! brackets don't match, stays as it is. What is put in is as long as what it replaces, so that
+//! positions stay right, and is nothing that a name or a number may be: the row is left out with
+//! its reason.
 
 /// DEL: JSON may hold it, and no name.
 const MARK: u8 = 0x7f;
 /// The same as an escape, as long as each half of a surrogate pair.
 const ESCAPED_MARK: &[u8] = br"\u007f";
 
-/// Mends the first value of `text`, or the pair `"name": value`, as far as it goes; `last`: no more will come. Whether anything was
-/// changed.
+/// Mends the first value of `text`, or the pair `"name": value`, as far as it goes; `last`: no more
+/// will come. Whether anything was changed.
 pub(super) fn mend(text: &mut [u8], last: bool) -> bool {
     let (mut changed, mut depth, mut at) = (false, 0_usize, 0);
     while let Some(byte) = text.get(at) {
@@ -21,7 +24,8 @@ pub(super) fn mend(text: &mut [u8], last: bool) -> bool {
             },
             b'-' | b'0'..=b'9' => {
                 let rest = &mut text[at..];
-                let length = rest.iter().position(|byte| !is_of_number(*byte)).unwrap_or(rest.len());
+                let length =
+                    rest.iter().position(|byte| !is_of_number(*byte)).unwrap_or(rest.len());
                 if length == rest.len() && !last {
                     break;
                 }
@@ -49,7 +53,10 @@ fn is_of_number(byte: u8) -> bool {
 
 /// A number that no program can hold becomes an empty list, which is no number and no text.
 fn mend_number(number: &mut [u8]) -> bool {
-    let beyond = str::from_utf8(number).ok().and_then(|text| text.parse::<f64>().ok()).is_some_and(f64::is_infinite);
+    let beyond = str::from_utf8(number)
+        .ok()
+        .and_then(|text| text.parse::<f64>().ok())
+        .is_some_and(f64::is_infinite);
     if beyond {
         number.fill(b' ');
         number[..2].copy_from_slice(b"[]");
@@ -57,8 +64,8 @@ fn mend_number(number: &mut [u8]) -> bool {
     beyond
 }
 
-/// Mends a text that begins with its quote. Its length with both quotes, or none where its end, or the end of a character in doubt,
-/// is not there.
+/// Mends a text that begins with its quote. Its length with both quotes, or none where its end, or
+/// the end of a character in doubt, is not there.
 fn mend_text(text: &mut [u8], last: bool, changed: &mut bool) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -106,25 +113,31 @@ fn escape(text: &[u8], last: bool) -> Option<Escape> {
     };
     let incomplete = |from: usize| {
         let there = &text[from.min(text.len())..];
-        there.len() < 6 && (there.len() < 2 && br"\u".starts_with(there) || there.starts_with(br"\u"))
+        there.len() < 6
+            && (there.len() < 2 && br"\u".starts_with(there) || there.starts_with(br"\u"))
     };
     if incomplete(0) {
         return last.then_some(Escape::Fine(1));
     }
     match unit(0) {
         Some(0xd800..0xdc00) if incomplete(6) && !last => None,
-        Some(0xd800..0xdc00) if unit(6).is_some_and(|low| (0xdc00..0xe000).contains(&low)) => Some(Escape::Fine(12)),
+        Some(0xd800..0xdc00) if unit(6).is_some_and(|low| (0xdc00..0xe000).contains(&low)) => {
+            Some(Escape::Fine(12))
+        }
         Some(0xd800..0xe000) => Some(Escape::Half),
         _ => Some(Escape::Fine(2)),
     }
 }
 
-/// The length of the character at the beginning, or of the bytes that are none. None where more has to come first.
+/// The length of the character at the beginning, or of the bytes that are none. None where more has
+/// to come first.
 fn character(text: &[u8], last: bool) -> Option<Result<usize, usize>> {
     let window = &text[..text.len().min(4)];
     let valid = match str::from_utf8(window) {
         Ok(characters) => characters,
-        Err(error) if error.valid_up_to() > 0 => str::from_utf8(&window[..error.valid_up_to()]).unwrap_or_default(),
+        Err(error) if error.valid_up_to() > 0 => {
+            str::from_utf8(&window[..error.valid_up_to()]).unwrap_or_default()
+        }
         Err(error) => return error.error_len().or_else(|| last.then_some(window.len())).map(Err),
     };
     valid.chars().next().map(|character| Ok(character.len_utf8()))
@@ -140,7 +153,11 @@ mod tests {
     fn mended(text: &[u8]) -> (bool, Value) {
         let mut text = text.to_vec();
         let changed = mend(&mut text, true);
-        (changed, serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text))))
+        (
+            changed,
+            serde_json::from_slice(&text)
+                .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text))),
+        )
     }
 
     #[test]
@@ -169,13 +186,18 @@ mod tests {
 
     #[test]
     fn what_has_not_ended_is_left_until_it_has() {
-        for whole in [&br#""\ud83d\ude00""#[..], "\"é€😀\"".as_bytes(), b"1e99 ", br#""\\ud800""#] {
+        for whole in [&br#""\ud83d\ude00""#[..], "\"é€😀\"".as_bytes(), b"1e99 ", br#""\\ud800""#]
+        {
             for cut in 0..whole.len() {
                 let mut text = whole[..cut].to_vec();
                 assert!(!mend(&mut text, false), "{:?}", String::from_utf8_lossy(&text));
             }
             let mut text = whole.to_vec();
-            assert!(!mend(&mut text, true) && text == whole, "{:?}", String::from_utf8_lossy(&text));
+            assert!(
+                !mend(&mut text, true) && text == whole,
+                "{:?}",
+                String::from_utf8_lossy(&text)
+            );
         }
     }
 
@@ -189,7 +211,10 @@ mod tests {
         }
 
         #[test]
-        fn mending_twice_is_mending_once_whatever_the_bytes(text in proptest::collection::vec(any::<u8>(), 0..60), last: bool) {
+        fn mending_twice_is_mending_once_whatever_the_bytes(
+            text in proptest::collection::vec(any::<u8>(), 0..60),
+            last: bool,
+        ) {
             let mut once = text;
             mend(&mut once, last);
             let mut twice = once.clone();

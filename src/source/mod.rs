@@ -1,8 +1,9 @@
 //! The registries: who says which master owns a node, or which servers a backend has.
 //!
-//! A [`Source`] turns a registry's answer into legal entries in HAProxy's words. It never decides what the answer means
-//! for a gateway: an empty answer is an answer, and the guard's case. It never hands out part of an answer: what is cut
-//! off, too large, too late or no map at all is a [`SourceError`], and the poller keeps the last good snapshot.
+//! A [`Source`] turns a registry's answer into legal entries in HAProxy's words. It never decides
+//! what the answer means for a gateway: an empty answer is an answer, and the guard's case. It
+//! never hands out part of an answer: what is cut off, too large, too late or no map at all is a
+//! [`SourceError`], and the poller keeps the last good snapshot.
 //!
 //! ```text
 //! schedule, reload ──PollRequests──> poller ──poll──> puppetdb | http_json | file
@@ -60,7 +61,8 @@ use crate::settings::{self, FileFormat, SourceKind};
 pub struct Polled<C = EntryMap> {
     /// How it was learnt.
     pub kind: PollKind,
-    /// Every legal entry. The very map of the current snapshot where nothing changed, so that nothing is held twice.
+    /// Every legal entry. The very map of the current snapshot where nothing changed, so that
+    /// nothing is held twice.
     pub entries: Arc<C>,
     /// What was left out; likewise shared where nothing changed.
     pub rejections: Arc<Rejections>,
@@ -86,33 +88,46 @@ pub struct Notes {
     pub warning: Option<String>,
 }
 
-/// A registry that says who owns a node, or which servers there are. Its task (see [`poller::run`]) is its only user.
+/// A registry that says who owns a node, or which servers there are. Its task (see [`poller::run`])
+/// is its only user.
 #[async_trait]
 pub trait Source<C: Content = EntryMap>: Send + Sync {
-    /// Asks the registry. `current` is the last good snapshot, which an answer "not modified" or a delta builds on where `extent`
-    /// allows one; `now` is the clock. Bounded in time and size by the source's settings. Dropping the future abandons the poll.
+    /// Asks the registry. `current` is the last good snapshot, which an answer "not modified" or a
+    /// delta builds on where `extent` allows one; `now` is the clock. Bounded in time and size by
+    /// the source's settings. Dropping the future abandons the poll.
     ///
     /// # Errors
     /// Anything but a whole, understood answer.
-    async fn poll(&mut self, extent: Extent, current: Option<&Snapshot<C>>, now: Timestamp) -> Result<Polled<C>, SourceError>;
+    async fn poll(
+        &mut self,
+        extent: Extent,
+        current: Option<&Snapshot<C>>,
+        now: Timestamp,
+    ) -> Result<Polled<C>, SourceError>;
 
-    /// Asks for these nodes alone where the registry can be asked so, else for everything, as [`Source::poll`] does. `nodes` are
-    /// legal keys, as many as [`early`] asks for at once. A node that is not in the answer stays as it is in `current`: what is
-    /// gone shows in a full poll.
+    /// Asks for these nodes alone where the registry can be asked so, else for everything, as
+    /// [`Source::poll`] does. `nodes` are legal keys, as many as [`early`] asks for at once. A node
+    /// that is not in the answer stays as it is in `current`: what is gone shows in a full poll.
     ///
     /// # Errors
     /// As [`Source::poll`]; the next poll is as good as without.
-    async fn look_up(&mut self, _nodes: &[String], current: &Snapshot<C>, now: Timestamp) -> Result<Polled<C>, SourceError> {
+    async fn look_up(
+        &mut self,
+        _nodes: &[String],
+        current: &Snapshot<C>,
+        now: Timestamp,
+    ) -> Result<Polled<C>, SourceError> {
         self.poll(Extent::Changes, Some(current), now).await
     }
 
-    /// Resolves when the source itself saw that there is something new (a file's watch); pends forever otherwise.
-    /// Dropping the future loses nothing.
+    /// Resolves when the source itself saw that there is something new (a file's watch); pends
+    /// forever otherwise. Dropping the future loses nothing.
     async fn changed(&mut self) {
         std::future::pending().await
     }
 
-    /// Another one that knows what this one knows, to be polled beside it; none where that would wait for the same thing.
+    /// Another one that knows what this one knows, to be polled beside it; none where that would
+    /// wait for the same thing.
     fn beside(&self) -> Option<Box<dyn Source<C>>> {
         None
     }
@@ -123,20 +138,28 @@ pub trait Source<C: Content = EntryMap>: Send + Sync {
     }
 }
 
-/// Makes the source of the node map that the settings describe. Certificates and keys are read here; a change of them takes a
-/// restart. Nothing is connected yet. `lowercase` is `[map] lowercase`.
+/// Makes the source of the node map that the settings describe. Certificates and keys are read
+/// here; a change of them takes a restart. Nothing is connected yet. `lowercase` is
+/// `[map] lowercase`.
 ///
 /// # Errors
-/// A certificate, key or URL that can't be used, with the source's name, the file and what is wrong with it.
+/// A certificate, key or URL that can't be used, with the source's name, the file and what is wrong
+/// with it.
 pub fn build(settings: &settings::Source, lowercase: bool) -> Result<Box<dyn Source>, SourceError> {
     let names = Arc::new(Names::new(lowercase, &settings.masters));
     let format = MapFormat::new(settings, Arc::clone(&names));
     let source: Result<Box<dyn Source>, SourceError> = match settings.kind {
-        SourceKind::Puppetdb => puppetdb::PuppetDb::new(settings, Arc::clone(&names)).map(|source| Box::new(source) as _),
-        SourceKind::HttpJson => http_json::HttpJson::new(settings, format).map(|source| Box::new(source) as _),
+        SourceKind::Puppetdb => puppetdb::PuppetDb::new(settings, Arc::clone(&names))
+            .map(|source| Box::new(source) as _),
+        SourceKind::HttpJson => {
+            http_json::HttpJson::new(settings, format).map(|source| Box::new(source) as _)
+        }
         SourceKind::File => match settings.file_format() {
-            FileFormat::Json => file::FileSource::new(settings, format).map(|source| Box::new(source) as _),
-            FileFormat::Map => file::FileSource::new(settings, MapText::new(names)).map(|source| Box::new(source) as _),
+            FileFormat::Json => {
+                file::FileSource::new(settings, format).map(|source| Box::new(source) as _)
+            }
+            FileFormat::Map => file::FileSource::new(settings, MapText::new(names))
+                .map(|source| Box::new(source) as _),
         },
     };
     source.map_err(|error| named(settings, error))
@@ -148,8 +171,12 @@ pub fn build(settings: &settings::Source, lowercase: bool) -> Result<Box<dyn Sou
 /// Those of [`build`], and a type of source that lists none.
 pub fn build_list(settings: &settings::Source) -> Result<Box<dyn Source<ServerList>>, SourceError> {
     let source: Result<Box<dyn Source<ServerList>>, SourceError> = match settings.kind {
-        SourceKind::HttpJson => http_json::HttpJson::new(settings, ServerFormat).map(|source| Box::new(source) as _),
-        SourceKind::File => file::FileSource::new(settings, ServerFormat).map(|source| Box::new(source) as _),
+        SourceKind::HttpJson => {
+            http_json::HttpJson::new(settings, ServerFormat).map(|source| Box::new(source) as _)
+        }
+        SourceKind::File => {
+            file::FileSource::new(settings, ServerFormat).map(|source| Box::new(source) as _)
+        }
         SourceKind::Puppetdb => {
             let fault = Fault::Setup("a puppetdb source lists no servers".to_owned());
             Err(SourceError { place: "type".to_owned(), fault })
@@ -158,7 +185,8 @@ pub fn build_list(settings: &settings::Source) -> Result<Box<dyn Source<ServerLi
     source.map_err(|error| named(settings, error))
 }
 
-/// Reads an answer, in whatever chunks it comes, as a source of these settings reads a file or the body of a full poll.
+/// Reads an answer, in whatever chunks it comes, as a source of these settings reads a file or the
+/// body of a full poll.
 ///
 /// # Errors
 /// If it is not whole, or no map.
@@ -169,11 +197,14 @@ pub fn read_map<'c>(
 ) -> Result<(EntryMap, Rejections), Fault> {
     let names = Arc::new(Names::new(lowercase, &settings.masters));
     match (settings.kind, settings.file_format()) {
-        (SourceKind::Puppetdb, _) => {
-            read(JsonReader::new(Shape::List(puppetdb::fields(settings)), Collector::new(names), None), chunks)
-        }
+        (SourceKind::Puppetdb, _) => read(
+            JsonReader::new(Shape::List(puppetdb::fields(settings)), Collector::new(names), None),
+            chunks,
+        ),
         (SourceKind::File, FileFormat::Map) => read(MapText::new(names).reader(None), chunks),
-        (SourceKind::HttpJson | SourceKind::File, _) => read(MapFormat::new(settings, names).reader(None), chunks),
+        (SourceKind::HttpJson | SourceKind::File, _) => {
+            read(MapFormat::new(settings, names).reader(None), chunks)
+        }
     }
 }
 
@@ -181,7 +212,9 @@ pub fn read_map<'c>(
 ///
 /// # Errors
 /// If it is not whole, or no list.
-pub fn read_list<'c>(chunks: impl IntoIterator<Item = &'c [u8]>) -> Result<(ServerList, Rejections), Fault> {
+pub fn read_list<'c>(
+    chunks: impl IntoIterator<Item = &'c [u8]>,
+) -> Result<(ServerList, Rejections), Fault> {
     read(ServerFormat.reader(None), chunks)
 }
 
@@ -200,8 +233,8 @@ fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// Whether everything must be asked for again, so long after it was asked for at `last`. A clock that was put back says nothing about
-/// how long ago that was.
+/// Whether everything must be asked for again, so long after it was asked for at `last`. A clock
+/// that was put back says nothing about how long ago that was.
 fn is_due(full_poll: SignedDuration, last: Timestamp, now: Timestamp) -> bool {
     now < last || now.duration_since(last) >= full_poll
 }

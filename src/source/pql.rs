@@ -9,7 +9,8 @@ const NARROWABLE: [&str; 5] = ["factsets", "catalogs", "nodes", "facts", "invent
 /// Words that end the condition: paging and grouping can't be combined with a further condition.
 const CLAUSES: [&str; 4] = ["order", "limit", "offset", "group"];
 
-/// `entity[fields] { condition }` -> `entity[fields] { (condition) and producer_timestamp > "{since}" }`.
+/// `entity[fields] { condition }` ->
+/// `entity[fields] { (condition) and producer_timestamp > "{since}" }`.
 ///
 /// None where the query is of another form: then only its author can say what "changed" means.
 pub(super) fn derive_delta(query: &str) -> Option<String> {
@@ -19,10 +20,15 @@ pub(super) fn derive_delta(query: &str) -> Option<String> {
 
 /// `entity[fields] { condition }` -> `entity[fields] { (condition) and certname in ["a", "b"] }`.
 ///
-/// None where the query is of another form, or no node's name can be written: a certname needs no escapes.
+/// None where the query is of another form, or no node's name can be written: a certname needs no
+/// escapes.
 pub(super) fn narrow(query: &str, nodes: &[String]) -> Option<String> {
     let query = Query::parse(query)?;
-    let names: Vec<_> = nodes.iter().filter(|node| !node.contains(['"', '\'', '\\'])).map(|node| format!("\"{node}\"")).collect();
+    let names: Vec<_> = nodes
+        .iter()
+        .filter(|node| !node.contains(['"', '\'', '\\']))
+        .map(|node| format!("\"{node}\""))
+        .collect();
     let narrowed = NARROWABLE.contains(&query.entity) && !names.is_empty();
     narrowed.then(|| query.and(&format!("certname in [{}]", names.join(", "))))
 }
@@ -50,11 +56,16 @@ impl<'a> Query<'a> {
     /// With a further condition.
     fn and(&self, more: &str) -> String {
         let Self { head, condition, .. } = self;
-        if condition.is_empty() { format!("{head} {{ {more} }}") } else { format!("{head} {{ ({condition}) and {more} }}") }
+        if condition.is_empty() {
+            format!("{head} {{ {more} }}")
+        } else {
+            format!("{head} {{ ({condition}) and {more} }}")
+        }
     }
 }
 
-/// Whether the text is a condition and nothing else: brackets paired, no paging clause outside of them.
+/// Whether the text is a condition and nothing else: brackets paired, no paging clause outside of
+/// them.
 fn is_one_condition(text: &str) -> bool {
     let mut open = Vec::new();
     let mut characters = text.char_indices().peekable();
@@ -101,10 +112,15 @@ mod tests {
     #[test]
     fn a_query_for_all_factsets_or_catalogs_yields_one_for_the_changed_ones() {
         for (query, delta) in [
-            ("factsets[certname, producer] {}", r#"factsets[certname, producer] { producer_timestamp > "{since}" }"#),
             (
-                " catalogs [certname,producer]\n{ environment = 'a } b' and certname ~ \"\\\"x{\" }\n",
-                "catalogs [certname,producer] { (environment = 'a } b' and certname ~ \"\\\"x{\") and producer_timestamp > \"{since}\" }",
+                "factsets[certname, producer] {}",
+                r#"factsets[certname, producer] { producer_timestamp > "{since}" }"#,
+            ),
+            (
+                " catalogs [certname,producer]\n{ environment = 'a } b' and certname \
+                    ~ \"\\\"x{\" }\n",
+                "catalogs [certname,producer] { (environment = 'a } b' and certname \
+                    ~ \"\\\"x{\") and producer_timestamp > \"{since}\" }",
             ),
             (
                 r#"factsets[certname, producer] { certname in nodes[certname] { node_state = "any" limit 3 } or a = 1 }"#,
@@ -138,7 +154,10 @@ mod tests {
     fn a_query_for_all_nodes_is_narrowed_to_some_of_them() {
         let nodes = ["a.example.test", "b\"] or certname ~ [\"", "c"].map(str::to_owned);
         for (query, narrowed) in [
-            ("factsets[certname, producer] {}", r#"factsets[certname, producer] { certname in ["a.example.test", "c"] }"#),
+            (
+                "factsets[certname, producer] {}",
+                r#"factsets[certname, producer] { certname in ["a.example.test", "c"] }"#,
+            ),
             (
                 "facts[certname, value] { name = 'master' }",
                 r#"facts[certname, value] { (name = 'master') and certname in ["a.example.test", "c"] }"#,
@@ -146,9 +165,17 @@ mod tests {
         ] {
             assert_eq!(narrow(query, &nodes).as_deref(), Some(narrowed));
         }
-        for query in ["factsets[certname, count()] {}", "factsets[certname] { limit 5 }", "resources[certname] {}"] {
+        for query in [
+            "factsets[certname, count()] {}",
+            "factsets[certname] { limit 5 }",
+            "resources[certname] {}",
+        ] {
             assert_eq!(narrow(query, &nodes), None, "{query}");
         }
-        assert_eq!(narrow("factsets[certname, producer] {}", &nodes[1..2]), None, "no name is left to ask for");
+        assert_eq!(
+            narrow("factsets[certname, producer] {}", &nodes[1..2]),
+            None,
+            "no name is left to ask for"
+        );
     }
 }

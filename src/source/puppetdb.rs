@@ -1,12 +1,15 @@
 //! PuppetDB: a PQL query for everything, and between full polls one for what changed.
 //!
-//! The query goes by POST, which takes queries of any length (GET is refused beyond about 12 KB) and changes nothing there.
+//! The query goes by POST, which takes queries of any length (GET is refused beyond about 12 KB)
+//! and changes nothing there.
 //!
-//! A delta alone is unsafe: a queued command shows up late with its old timestamp, deletions never show, and a master with a slow
-//! clock stays behind. So a delta reaches back by `overlap` beyond the newest timestamp that a producer gave (or beyond the server's own
-//! time of its last answer, if that is older); a full poll follows after `full_poll`, after anything that went wrong, and whenever
-//! somebody waits for the answer. While PuppetDB's clock and this machine's differ by more than `overlap`, all polls are full: which of
-//! them is wrong, and by how much the producers' differ, nobody knows.
+//! A delta alone is unsafe: a queued command shows up late with its old timestamp, deletions never
+//! show, and a master with a slow clock stays behind. So a delta reaches back by `overlap` beyond
+//! the newest timestamp that a producer gave (or beyond the server's own time of its last answer,
+//! if that is older); a full poll follows after `full_poll`, after anything that went wrong, and
+//! whenever somebody waits for the answer. While PuppetDB's clock and this machine's differ by more
+//! than `overlap`, all polls are full: which of them is wrong, and by how much the producers'
+//! differ, nobody knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,13 +53,15 @@ enum DeltaQuery {
 struct Known {
     /// The server's time of the last answer.
     answered: Timestamp,
-    /// The newest time at which a producer sent facts, by its own clock; none where rows don't carry it.
+    /// The newest time at which a producer sent facts, by its own clock; none where rows don't
+    /// carry it.
     newest: Option<Timestamp>,
     /// Our time of the last full poll.
     full_poll: Timestamp,
 }
 
-/// Clocks that differ by no more than this are not told apart: a `Date` is in whole seconds and travels for a while.
+/// Clocks that differ by no more than this are not told apart: a `Date` is in whole seconds and
+/// travels for a while.
 const LEAST_SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// A PuppetDB.
@@ -81,8 +86,12 @@ pub(super) struct PuppetDb {
 impl PuppetDb {
     pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
         let root = settings.url.as_deref().unwrap_or_default();
-        let url = Url::parse(&format!("{}/pdb/query/v4", root.trim_end_matches('/')))
-            .map_err(|error| SourceError { place: root.to_owned(), fault: Fault::Setup(format!("url: {error}")) })?;
+        let url = Url::parse(&format!("{}/pdb/query/v4", root.trim_end_matches('/'))).map_err(
+            |error| SourceError {
+                place: root.to_owned(),
+                fault: Fault::Setup(format!("url: {error}")),
+            },
+        )?;
         let query = settings.query.clone().unwrap_or_else(|| DEFAULT_QUERY.to_owned());
         let delta_query = match &settings.delta_query {
             Some(given) => DeltaQuery::Given(given.clone()),
@@ -106,8 +115,12 @@ impl PuppetDb {
 
     /// The delta query for now, if a delta will do.
     fn delta_query(&self, known: Option<Known>, now: Timestamp) -> Option<(String, Known)> {
-        let (DeltaQuery::Given(query) | DeltaQuery::Derived(query)) = &self.delta_query else { return None };
-        let known = known.filter(|known| !self.clocks_differ() && !is_due(self.full_poll, known.full_poll, now))?;
+        let (DeltaQuery::Given(query) | DeltaQuery::Derived(query)) = &self.delta_query else {
+            return None;
+        };
+        let known = known.filter(|known| {
+            !self.clocks_differ() && !is_due(self.full_poll, known.full_poll, now)
+        })?;
         let latest = known.newest.map_or(known.answered, |newest| newest.min(known.answered));
         let since = latest.checked_sub(self.overlap).ok()?;
         Some((query.replace("{since}", &format!("{since:.3}")), known))
@@ -117,8 +130,8 @@ impl PuppetDb {
         self.ahead.abs() > self.overlap.max(LEAST_SKEW)
     }
 
-    /// The server's time of an answer whose head has just come, `took` after it was asked for at `now`. It gave that time somewhere in
-    /// between.
+    /// The server's time of an answer whose head has just come, `took` after it was asked for at
+    /// `now`. It gave that time somewhere in between.
     fn read_clock(&mut self, headers: &HeaderMap, now: Timestamp, took: Duration) -> Timestamp {
         let Some(date) = http::date(headers, &DATE) else { return now };
         let arrived = now.saturating_add(took).unwrap_or(now);
@@ -126,7 +139,12 @@ impl PuppetDb {
         date
     }
 
-    async fn poll_once(&mut self, extent: Extent, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, Fault> {
+    async fn poll_once(
+        &mut self,
+        extent: Extent,
+        current: Option<&Snapshot>,
+        now: Timestamp,
+    ) -> Result<Polled, Fault> {
         let token = self.http.token().await?;
         // Taken, and put back by success alone: whatever goes wrong, the next poll is full.
         let known = self.known.take();
@@ -143,10 +161,14 @@ impl PuppetDb {
                 return Ok(polled);
             }
             let refusal = self.http.refusal(response, SourceKind::Puppetdb, token.clone()).await;
-            if !matches!((&refusal, &self.delta_query), (Fault::Status { status: 400, .. }, DeltaQuery::Derived(_))) {
+            if !matches!(
+                (&refusal, &self.delta_query),
+                (Fault::Status { status: 400, .. }, DeltaQuery::Derived(_))
+            ) {
                 return Err(refusal);
             }
-            warn!(query, %refusal, "the query for what changed, made of the query for everything, was refused: all polls are full from now on");
+            warn!(query, %refusal, "the query for what changed, made of the query for everything, \
+                was refused: all polls are full from now on");
             self.delta_query = DeltaQuery::None;
         }
         let query = self.query.clone();
@@ -156,7 +178,11 @@ impl PuppetDb {
             return Err(self.http.refusal(response, SourceKind::Puppetdb, token).await);
         }
         let answered = self.read_clock(response.headers(), now, asked.elapsed());
-        let reader = JsonReader::new(Shape::List(self.fields.clone()), Collector::new(Arc::clone(&self.names)), token);
+        let reader = JsonReader::new(
+            Shape::List(self.fields.clone()),
+            Collector::new(Arc::clone(&self.names)),
+            token,
+        );
         let (collector, bytes) = self.http.read(response, reader).await?;
         let newest = collector.newest();
         let (entries, rejections) = collector::settle(collector, current.cloned()).await;
@@ -165,9 +191,16 @@ impl PuppetDb {
     }
 
     /// Asks for these nodes alone; what the next delta reaches back to stays as it is.
-    async fn look_up_once(&mut self, nodes: &[String], current: &Snapshot, now: Timestamp) -> Result<Polled, Fault> {
+    async fn look_up_once(
+        &mut self,
+        nodes: &[String],
+        current: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Polled, Fault> {
         let query = if self.narrows { pql::narrow(&self.query, nodes) } else { None };
-        let Some(query) = query else { return self.poll_once(Extent::Changes, Some(current), now).await };
+        let Some(query) = query else {
+            return self.poll_once(Extent::Changes, Some(current), now).await;
+        };
         let token = self.http.token().await?;
         let response = self.ask(&query, token.as_ref()).await?;
         if response.status() == StatusCode::OK {
@@ -177,7 +210,8 @@ impl PuppetDb {
         if !matches!(refusal, Fault::Status { status: 400, .. }) {
             return Err(refusal);
         }
-        warn!(query, %refusal, "the query for single nodes, made of the query for everything, was refused: early looks ask for everything from now on");
+        warn!(query, %refusal, "the query for single nodes, made of the query for everything, was \
+            refused: early looks ask for everything from now on");
         self.narrows = false;
         self.poll_once(Extent::Changes, Some(current), now).await
     }
@@ -189,10 +223,15 @@ impl PuppetDb {
         current: &Snapshot,
         token: Option<Secret>,
     ) -> Result<(Polled, Option<Timestamp>), Fault> {
-        let reader = JsonReader::new(Shape::List(self.fields.clone()), Collector::for_delta(Arc::clone(&self.names)), token);
+        let reader = JsonReader::new(
+            Shape::List(self.fields.clone()),
+            Collector::for_delta(Arc::clone(&self.names)),
+            token,
+        );
         let (collector, bytes) = self.http.read(response, reader).await?;
         let (current, newest) = (current.clone(), collector.newest());
-        let (entries, rejections) = off_thread(move || delta::lay_over(&current, collector.finish())).await;
+        let (entries, rejections) =
+            off_thread(move || delta::lay_over(&current, collector.finish())).await;
         Ok((Polled { kind: PollKind::Delta, entries, rejections, bytes }, newest))
     }
 
@@ -206,12 +245,22 @@ impl PuppetDb {
 
 #[async_trait]
 impl Source for PuppetDb {
-    async fn poll(&mut self, extent: Extent, current: Option<&Snapshot>, now: Timestamp) -> Result<Polled, SourceError> {
+    async fn poll(
+        &mut self,
+        extent: Extent,
+        current: Option<&Snapshot>,
+        now: Timestamp,
+    ) -> Result<Polled, SourceError> {
         let outcome = self.http.limit().bound(self.poll_once(extent, current, now)).await;
         outcome.map_err(|fault| self.http.error(fault))
     }
 
-    async fn look_up(&mut self, nodes: &[String], current: &Snapshot, now: Timestamp) -> Result<Polled, SourceError> {
+    async fn look_up(
+        &mut self,
+        nodes: &[String],
+        current: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Polled, SourceError> {
         let outcome = self.http.limit().bound(self.look_up_once(nodes, current, now)).await;
         outcome.map_err(|fault| self.http.error(fault))
     }
@@ -223,10 +272,13 @@ impl Source for PuppetDb {
     fn notes(&self) -> Notes {
         let warning = self.clocks_differ().then(|| {
             let way = if self.ahead.is_positive() { "ahead of" } else { "behind" };
-            let by = SignedDuration::from_secs((self.ahead.abs() + SignedDuration::from_millis(500)).as_secs());
+            let by = SignedDuration::from_secs(
+                (self.ahead.abs() + SignedDuration::from_millis(500)).as_secs(),
+            );
             let overlap = self.overlap;
             format!(
-                "PuppetDB's clock is {by:#} {way} this machine's; all polls are full until they differ by less than overlap ({overlap:#}): set both by NTP"
+                "PuppetDB's clock is {by:#} {way} this machine's; all polls are full until they \
+                    differ by less than overlap ({overlap:#}): set both by NTP"
             )
         });
         Notes { warning, ..Notes::default() }
@@ -235,6 +287,10 @@ impl Source for PuppetDb {
 
 /// The fields of a row, as the settings name them or as the default query does.
 pub(super) fn fields(settings: &settings::Source) -> Fields {
-    let field = |given: &Option<String>, usual: &str| given.clone().unwrap_or_else(|| usual.to_owned());
-    Fields { node: field(&settings.node_field, "certname"), master: field(&settings.master_field, "producer") }
+    let field =
+        |given: &Option<String>, usual: &str| given.clone().unwrap_or_else(|| usual.to_owned());
+    Fields {
+        node: field(&settings.node_field, "certname"),
+        master: field(&settings.master_field, "producer"),
+    }
 }

@@ -24,7 +24,8 @@ pub(super) struct Fields {
 /// Reads one element of a list: a row, or none where it is no object.
 pub(super) struct RowSeed<'f> {
     pub fields: &'f Fields,
-    /// Where the names of the fields go while it is in doubt whether the settings name the right ones.
+    /// Where the names of the fields go while it is in doubt whether the settings name the right
+    /// ones.
     pub seen: Option<&'f mut Vec<String>>,
 }
 
@@ -67,11 +68,15 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut row = Row::default();
-        while let Some(key) = map.next_key_seed(KeySeed { fields: self.fields, seen: self.seen.as_deref_mut() })? {
+        while let Some(key) =
+            map.next_key_seed(KeySeed { fields: self.fields, seen: self.seen.as_deref_mut() })?
+        {
             match key {
                 Key::Node => row.node = map.next_value_seed(FieldSeed)?,
                 Key::Master => row.master = map.next_value_seed(FieldSeed)?,
-                Key::ProducerTimestamp => row.producer_timestamp = map.next_value_seed(FieldSeed)?,
+                Key::ProducerTimestamp => {
+                    row.producer_timestamp = map.next_value_seed(FieldSeed)?
+                }
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }

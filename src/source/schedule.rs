@@ -18,11 +18,13 @@ pub struct Requested {
     pub latest: u64,
     /// The number of the latest request for everything.
     pub everything: u64,
-    /// The number of the latest request that somebody waits for: a registry that asked for rest is asked all the same.
+    /// The number of the latest request that somebody waits for: a registry that asked for rest is
+    /// asked all the same.
     pub urgent: u64,
 }
 
-/// "Look again": a number that only grows. Ticks, reloads and signals raise it; every poller watches it.
+/// "Look again": a number that only grows. Ticks, reloads and signals raise it; every poller
+/// watches it.
 #[derive(Debug, Clone)]
 pub struct PollRequests {
     requested: Arc<watch::Sender<Requested>>,
@@ -40,16 +42,19 @@ impl PollRequests {
         Self { requested: Arc::new(watch::Sender::new(Requested::default())) }
     }
 
-    /// Asks every source to look again, as cheaply as it can. The number of this request: once a source's `answered` has reached it,
-    /// that source has been polled since.
+    /// Asks every source to look again, as cheaply as it can. The number of this request: once a
+    /// source's `answered` has reached it, that source has been polled since.
     pub fn request(&self) -> u64 {
         self.raise(|_| {})
     }
 
-    /// Asks every source for everything, for somebody who waits: what they get must not depend on what a cheaper poll can't see, like
-    /// deletions. The number is one as of [`PollRequests::request`].
+    /// Asks every source for everything, for somebody who waits: what they get must not depend on
+    /// what a cheaper poll can't see, like deletions. The number is one as of
+    /// [`PollRequests::request`].
     pub fn request_everything(&self) -> u64 {
-        self.raise(|requested| (requested.everything, requested.urgent) = (requested.latest, requested.latest))
+        self.raise(|requested| {
+            (requested.everything, requested.urgent) = (requested.latest, requested.latest)
+        })
     }
 
     /// The same, where nobody waits: a registry that asked for rest has it.
@@ -81,19 +86,22 @@ pub struct ScheduleError {
     error: JobSchedulerError,
 }
 
-/// A tick may be this late before it counts as missed: the scheduler looks every 500 ms and counts whole seconds.
+/// A tick may be this late before it counts as missed: the scheduler looks every 500 ms and counts
+/// whole seconds.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// How long a schedule without a next tick is left alone.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Requests a poll at each tick until `shutdown`, put off at random by up to `schedule.jitter`, but by no more than half the time to the next tick.
+/// Requests a poll at each tick until `shutdown`, put off at random by up to `schedule.jitter`, but
+/// by no more than half the time to the next tick.
 ///
-/// The scheduler goes by the wall clock, and one of its repeated jobs never fires again once that clock, or a pause of the
-/// machine, has jumped over a tick. So the monotonic clock stands guard: a tick that does not come is made up for, and the
-/// scheduler is started anew.
+/// The scheduler goes by the wall clock, and one of its repeated jobs never fires again once that
+/// clock, or a pause of the machine, has jumped over a tick. So the monotonic clock stands guard: a
+/// tick that does not come is made up for, and the scheduler is started anew.
 ///
-/// A schedule that has run out, its last year being over, is told once; from then on polls are made on request only.
+/// A schedule that has run out, its last year being over, is told once; from then on polls are made
+/// on request only.
 ///
 /// # Errors
 /// If the scheduler can't be started.
@@ -105,7 +113,8 @@ pub async fn run(
     let failed = |error| ScheduleError { schedule: schedule.poll.clone(), error };
     while schedule.poll.comes() {
         let mut ticker = Ticker::start(&schedule.poll).await.map_err(failed)?;
-        let ended = shutdown.run_until_cancelled(heartbeat::waiting(ticker.run(schedule, &requests))).await;
+        let ended =
+            shutdown.run_until_cancelled(heartbeat::waiting(ticker.run(schedule, &requests))).await;
         // Its own task looks at a flag every 500 ms and ends.
         ticker.scheduler.shutdown().await.map_err(failed)?;
         match ended {
@@ -113,12 +122,16 @@ pub async fn run(
             Some(outcome) => outcome.map_err(failed)?,
         }
         if schedule.poll.comes() {
-            warn!("the poll schedule missed its tick (was the clock set, or the machine paused?): polling now, scheduling anew");
+            warn!(
+                "the poll schedule missed its tick (was the clock set, or the machine paused?): \
+                    polling now, scheduling anew"
+            );
             requests.request();
         }
     }
     warn!(
-        "the poll schedule has run out: sources are polled on request only from now on; set schedule.poll and restart Mapsmith"
+        "the poll schedule has run out: sources are polled on request only from now on; set \
+            schedule.poll and restart Mapsmith"
     );
     shutdown.cancelled().await;
     Ok(())
@@ -146,8 +159,13 @@ impl Ticker {
         Ok(Self { scheduler, ticks })
     }
 
-    /// Ends when a tick was missed, or when there is none to come: the scheduler drops its job then.
-    async fn run(&mut self, schedule: &settings::Schedule, requests: &PollRequests) -> Result<(), JobSchedulerError> {
+    /// Ends when a tick was missed, or when there is none to come: the scheduler drops its job
+    /// then.
+    async fn run(
+        &mut self,
+        schedule: &settings::Schedule,
+        requests: &PollRequests,
+    ) -> Result<(), JobSchedulerError> {
         loop {
             let until_next = self.until_next(&schedule.poll).await?;
             match tokio::time::timeout(until_next + GRACE, self.ticks.recv()).await {
@@ -182,14 +200,21 @@ mod tests {
     use super::*;
 
     fn every_second(poll: PollSchedule) -> settings::Schedule {
-        settings::Schedule { poll, jitter: Duration::from_millis(10), ..settings::Schedule::default() }
+        settings::Schedule {
+            poll,
+            jitter: Duration::from_millis(10),
+            ..settings::Schedule::default()
+        }
     }
 
     #[test]
     fn a_request_is_numbered_and_seen_by_all() {
         let requests = PollRequests::new();
         let (one, two) = (requests.subscribe(), requests.clone().subscribe());
-        assert_eq!((requests.request(), requests.request_everything(), requests.request()), (1, 2, 3));
+        assert_eq!(
+            (requests.request(), requests.request_everything(), requests.request()),
+            (1, 2, 3)
+        );
         assert_eq!(requests.request_everything_at_leisure(), 4);
         let requested = Requested { latest: 4, everything: 4, urgent: 2 };
         assert_eq!((*one.borrow(), *two.borrow()), (requested, requested));
@@ -197,7 +222,10 @@ mod tests {
 
     #[tokio::test]
     async fn polls_are_requested_again_and_again_until_the_end() {
-        for poll in [PollSchedule::Every(Duration::from_secs(1)), PollSchedule::Cron("* * * * * *".to_owned())] {
+        for poll in [
+            PollSchedule::Every(Duration::from_secs(1)),
+            PollSchedule::Cron("* * * * * *".to_owned()),
+        ] {
             let (requests, shutdown) = (PollRequests::new(), CancellationToken::new());
             let mut latest = requests.subscribe();
             let (schedule, end) = (every_second(poll), shutdown.clone());

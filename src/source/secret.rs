@@ -15,7 +15,9 @@ impl Secret {
     /// Reads the token anew, so that a rotated one is used from the next poll on.
     pub(super) async fn read(path: &Path) -> Result<Self, Fault> {
         let fault = |cause: String| Fault::Token { path: path.to_owned(), cause };
-        let text = tokio::fs::read_to_string(path).await.map_err(|error| fault(format!("can't be read: {error}")))?;
+        let text = tokio::fs::read_to_string(path)
+            .await
+            .map_err(|error| fault(format!("can't be read: {error}")))?;
         let token = text.trim_start_matches('\u{feff}').trim();
         if token.is_empty() {
             return Err(fault("is empty".to_owned()));
@@ -25,8 +27,11 @@ impl Secret {
 
     /// The token as a header's value after `prefix`, marked so that no library prints it.
     pub(super) fn header(&self, prefix: &str, path: &Path) -> Result<HeaderValue, Fault> {
-        let mut value = HeaderValue::try_from(format!("{prefix}{}", self.0))
-            .map_err(|_| Fault::Token { path: path.to_owned(), cause: "holds characters that no header can carry".to_owned() })?;
+        let mut value =
+            HeaderValue::try_from(format!("{prefix}{}", self.0)).map_err(|_| Fault::Token {
+                path: path.to_owned(),
+                cause: "holds characters that no header can carry".to_owned(),
+            })?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -66,7 +71,12 @@ mod tests {
     #[tokio::test]
     async fn a_token_that_can_not_be_used_is_named_by_its_file_only() {
         assert!(read(" \n").await.unwrap_err().to_string().contains("is empty"));
-        let message = read("s3cret\nsecond").await.unwrap().header("", Path::new("token")).unwrap_err().to_string();
+        let message = read("s3cret\nsecond")
+            .await
+            .unwrap()
+            .header("", Path::new("token"))
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("no header") && !message.contains("s3cret"), "{message}");
         let missing = Secret::read(Path::new("/nonexistent/token")).await.unwrap_err().to_string();
         assert!(missing.contains("/nonexistent/token"), "{missing}");

@@ -1,6 +1,8 @@
-//! A list of servers: `[{"name": ..., "address": ..., "port": ..., "weight": ..., "backup": ..., "options": [...]}]`.
+//! A list of servers:
+//! `[{"name": ..., "address": ..., "port": ..., "weight": ..., "backup": ..., "options": [...]}]`.
 //!
-//! Such lists are small (some hundred rows), so the text is kept until it has ended and then parsed at once.
+//! Such lists are small (some hundred rows), so the text is kept until it has ended and then parsed
+//! at once.
 
 use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder};
 use mapsmith_core::{Illegal, Rejections};
@@ -13,7 +15,8 @@ use super::mend::mend;
 use super::secret::Secret;
 use super::without_mark;
 
-/// The largest list, in bytes, whatever `max_bytes` says: it is held in memory as text and as values.
+/// The largest list, in bytes, whatever `max_bytes` says: it is held in memory as text and as
+/// values.
 const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Server lists.
@@ -74,14 +77,21 @@ impl Reader for ServerReader {
             Ok(Value::Object(object)) if ERROR_KEYS.iter().any(|key| object.contains_key(*key)) => {
                 Err(Fault::ErrorObject(self.excerpt()))
             }
-            Ok(_) => Err(Fault::WrongShape { expected: "a list of servers was expected", text: self.excerpt() }),
-            Err(error) if error.is_eof() => {
-                Err(Fault::Truncated { position: Position::START.after(&self.text), bytes: self.bytes() })
-            }
+            Ok(_) => Err(Fault::WrongShape {
+                expected: "a list of servers was expected",
+                text: self.excerpt(),
+            }),
+            Err(error) if error.is_eof() => Err(Fault::Truncated {
+                position: Position::START.after(&self.text),
+                bytes: self.bytes(),
+            }),
             Err(error) => {
                 let position = Position { line: error.line(), column: error.column() };
                 let message = error.to_string();
-                let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message).to_owned();
+                let message = message
+                    .rsplit_once(" at line ")
+                    .map_or(message.as_str(), |(message, _)| message)
+                    .to_owned();
                 Err(Fault::Syntax { position, message })
             }
         }
@@ -120,7 +130,8 @@ fn whole(number: &Number) -> Option<i64> {
     number.as_i64().or_else(|| number.as_f64().filter(exact).map(|number| number as i64))
 }
 
-/// A row's fields; registries write numbers and truth values as text, too. Other fields are the registry's own business.
+/// A row's fields; registries write numbers and truth values as text, too. Other fields are the
+/// registry's own business.
 fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
     let field = |name: &str| row.get(name).filter(|value| !value.is_null());
     let text = |name: &str| match field(name) {
@@ -135,7 +146,11 @@ fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
                 Value::String(text) => serde_json::from_str(text.trim()).ok(),
                 value => value.as_number().cloned(),
             };
-            number.as_ref().and_then(whole).map(Some).ok_or_else(|| format!("{name} is no whole number"))
+            number
+                .as_ref()
+                .and_then(whole)
+                .map(Some)
+                .ok_or_else(|| format!("{name} is no whole number"))
         }
     };
     let backup = match field("backup") {
@@ -148,13 +163,21 @@ fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
     let options = match field("options") {
         None => None,
         Some(Value::Array(options)) => {
-            let words: Option<Vec<_>> = options.iter().map(|option| option.as_str().map(str::to_owned)).collect();
+            let words: Option<Vec<_>> =
+                options.iter().map(|option| option.as_str().map(str::to_owned)).collect();
             Some(words.ok_or("options holds something that is no text")?)
         }
         Some(_) => return Err("options is no list of texts".to_owned()),
     };
     let address = text("address")?.ok_or("the row has no address")?;
-    Ok(RawServer { name: text("name")?, address, port: number("port")?, weight: number("weight")?, backup, options })
+    Ok(RawServer {
+        name: text("name")?,
+        address,
+        port: number("port")?,
+        weight: number("weight")?,
+        backup,
+        options,
+    })
 }
 
 #[cfg(test)]
@@ -182,7 +205,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(rejections.total(), 0, "{:?}", list.left_out);
-        let servers: Vec<_> = list.servers.iter().map(|server| (&*server.name, server.weight, server.backup)).collect();
+        let servers: Vec<_> = list
+            .servers
+            .iter()
+            .map(|server| (&*server.name, server.weight, server.backup))
+            .collect();
         assert_eq!(
             servers,
             [
@@ -206,9 +233,19 @@ mod tests {
         )
         .unwrap();
         assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["good"]);
-        assert_eq!((rejections.counts[&Illegal::ServerRow], rejections.counts[&Illegal::ServerAddress]), (7, 1));
-        assert_eq!((&*list.left_out[1].place, &*list.left_out[1].reason), ("row 2 \"a\"", "the row has no address"));
-        assert!(list.left_out.iter().all(|left_out| !left_out.place.contains('\u{1b}')), "{:?}", list.left_out);
+        assert_eq!(
+            (rejections.counts[&Illegal::ServerRow], rejections.counts[&Illegal::ServerAddress]),
+            (7, 1)
+        );
+        assert_eq!(
+            (&*list.left_out[1].place, &*list.left_out[1].reason),
+            ("row 2 \"a\"", "the row has no address")
+        );
+        assert!(
+            list.left_out.iter().all(|left_out| !left_out.place.contains('\u{1b}')),
+            "{:?}",
+            list.left_out
+        );
     }
 
     #[test]
@@ -219,9 +256,15 @@ mod tests {
             r#"{"name": "a", "address": "10.0.0.1:1", "weight": 1e999}"#,
             r#"{"name": "a", "address": "10.0.0.1", "port": 80.5}"#,
         ] {
-            let (list, rejections) =
-                read(&format!("\u{feff}[{row}, {{\"name\": \"good\", \"address\": \"10.0.0.2:1\"}}]")).unwrap();
-            assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["good"], "{row}");
+            let (list, rejections) = read(&format!(
+                "\u{feff}[{row}, {{\"name\": \"good\", \"address\": \"10.0.0.2:1\"}}]"
+            ))
+            .unwrap();
+            assert_eq!(
+                list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(),
+                ["good"],
+                "{row}"
+            );
             assert_eq!(rejections.total(), 1, "{row}");
         }
     }

@@ -9,15 +9,18 @@ use super::error::Excerpt;
 use super::http;
 use crate::settings::SourceKind;
 
-/// The longest that a registry is left alone because it asks for it: beyond that its answer is worth more than its rest.
+/// The longest that a registry is left alone because it asks for it: beyond that its answer is
+/// worth more than its rest.
 const LONGEST_REST: Duration = Duration::from_secs(600);
 
-/// How long the registry asks to be left alone (RFC 9110, section 10.2.3): seconds, or a date by its own clock.
+/// How long the registry asks to be left alone (RFC 9110, section 10.2.3): seconds, or a date by
+/// its own clock.
 pub(super) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
     }
-    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let seconds =
+        headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let rest = seconds.map(Duration::from_secs).or_else(|| {
         let until = http::date(headers, &RETRY_AFTER)?.duration_since(http::date(headers, &DATE)?);
         until.try_into().ok()
@@ -26,22 +29,40 @@ pub(super) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Dur
 }
 
 /// What a status means. `text` is the body's beginning, `location` where a redirect leads.
-pub(super) fn meaning(kind: SourceKind, status: StatusCode, location: &Excerpt, text: &Excerpt) -> String {
+pub(super) fn meaning(
+    kind: SourceKind,
+    status: StatusCode,
+    location: &Excerpt,
+    text: &Excerpt,
+) -> String {
     let puppetdb = kind == SourceKind::Puppetdb;
     let number = status.as_u16();
     match number {
         400 if puppetdb => format!("the query was refused (400): {text}"),
         401 | 403 if puppetdb => format!(
-            "access was refused ({number}): {text}; PuppetDB's certificate-allowlist must name this client's certificate (cert), or Puppet Enterprise needs a valid token (token_file)"
+            "access was refused ({number}): {text}; PuppetDB's certificate-allowlist must name \
+                this client's certificate (cert), or Puppet Enterprise needs a valid token \
+                (token_file)"
         ),
-        401 | 403 => format!("access was refused ({number}): {text}; see token_file, or cert and key"),
-        300..400 if puppetdb => format!("redirects to {location} ({number}); is the url PuppetDB's root?"),
-        300..400 => format!("redirects to {location} ({number}), which is not followed; set url to the document itself"),
-        404 if puppetdb => format!("has no query API there (404): {text}; is the url PuppetDB's root?"),
+        401 | 403 => {
+            format!("access was refused ({number}): {text}; see token_file, or cert and key")
+        }
+        300..400 if puppetdb => {
+            format!("redirects to {location} ({number}); is the url PuppetDB's root?")
+        }
+        300..400 => format!(
+            "redirects to {location} ({number}), which is not followed; set url to the document \
+                itself"
+        ),
+        404 if puppetdb => {
+            format!("has no query API there (404): {text}; is the url PuppetDB's root?")
+        }
         404 => format!("has no such document (404): {text}; is the url the document itself?"),
         503 if puppetdb => format!("PuppetDB is starting or in maintenance (503): {text}"),
         503 => format!("is unavailable for now (503): {text}"),
-        500..600 if puppetdb => format!("failed ({number}), for want of its database perhaps: {text}"),
+        500..600 if puppetdb => {
+            format!("failed ({number}), for want of its database perhaps: {text}")
+        }
         500..600 => format!("failed ({number}): {text}"),
         429 => format!("asks for fewer requests (429): {text}; poll more rarely (schedule.poll)"),
         _ => format!("answered with status {number}, which is not expected here: {text}"),
@@ -56,7 +77,8 @@ mod tests {
     fn a_rest_that_a_registry_asks_for_is_read_as_seconds_or_a_date_and_bounded() {
         let asked = |status: u16, retry_after: &'static str| {
             let headers = [(DATE, "Fri, 20 Nov 2026 11:58:30 GMT"), (RETRY_AFTER, retry_after)];
-            let headers = headers.map(|(name, value)| (name, value.parse().unwrap())).into_iter().collect();
+            let headers =
+                headers.map(|(name, value)| (name, value.parse().unwrap())).into_iter().collect();
             retry_after_of(status, &headers)
         };
         for (status, text, rest) in [

@@ -21,22 +21,33 @@ impl TlsFiles {
         Self { ca: settings.ca.clone(), cert: settings.cert.clone(), key: settings.key.clone() }
     }
 
-    /// Reads the files. With `ca` only that CA is trusted: the system's say nothing about who may speak for a registry.
+    /// Reads the files. With `ca` only that CA is trusted: the system's say nothing about who may
+    /// speak for a registry.
     pub(super) fn apply(&self, mut client: ClientBuilder) -> Result<ClientBuilder, Fault> {
         if let Some(ca) = &self.ca {
-            let certificates = Certificate::from_pem_bundle(&read("ca", ca)?)
-                .map_err(|error| Fault::Setup(format!("ca {}: {}", ca.display(), root_cause(&error))))?;
+            let certificates = Certificate::from_pem_bundle(&read("ca", ca)?).map_err(|error| {
+                Fault::Setup(format!("ca {}: {}", ca.display(), root_cause(&error)))
+            })?;
             if certificates.is_empty() {
-                return Err(Fault::Setup(format!("ca {}: holds no certificate in PEM form", ca.display())));
+                return Err(Fault::Setup(format!(
+                    "ca {}: holds no certificate in PEM form",
+                    ca.display()
+                )));
             }
             client = client.tls_certs_only(certificates);
         }
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
             let mut pem = read("cert", cert)?;
-            require(&pem, "CERTIFICATE-----", || format!("cert {}: holds no certificate in PEM form", cert.display()))?;
+            require(&pem, "CERTIFICATE-----", || {
+                format!("cert {}: holds no certificate in PEM form", cert.display())
+            })?;
             let key_pem = read("key", key)?;
-            require(&key_pem, "PRIVATE KEY-----", || format!("key {}: holds no private key in PEM form", key.display()))?;
-            require_not(&key_pem, "ENCRYPTED", || format!("key {}: is encrypted; a daemon needs a plain key", key.display()))?;
+            require(&key_pem, "PRIVATE KEY-----", || {
+                format!("key {}: holds no private key in PEM form", key.display())
+            })?;
+            require_not(&key_pem, "ENCRYPTED", || {
+                format!("key {}: is encrypted; a daemon needs a plain key", key.display())
+            })?;
             pem.push(b'\n');
             pem.extend(key_pem);
             let identity = Identity::from_pem(&pem).map_err(|error| self.unfit(&error))?;
@@ -47,7 +58,9 @@ impl TlsFiles {
 
     /// A certificate and a key that the TLS library will not take together.
     pub(super) fn unfit(&self, error: &(dyn std::error::Error + 'static)) -> Fault {
-        let shown = |path: &Option<PathBuf>| path.as_ref().map_or("none".to_owned(), |path| path.display().to_string());
+        let shown = |path: &Option<PathBuf>| {
+            path.as_ref().map_or("none".to_owned(), |path| path.display().to_string())
+        };
         Fault::Setup(format!(
             "cert {} and key {} (ca {}) can't be used: {}",
             shown(&self.cert),
@@ -57,14 +70,17 @@ impl TlsFiles {
         ))
     }
 
-    /// What the TLS library's words mean, if they are of TLS. They are told by their text: the HTTP client does not hand
-    /// out the library's own type. The tests with a real handshake would notice other words.
+    /// What the TLS library's words mean, if they are of TLS. They are told by their text: the HTTP
+    /// client does not hand out the library's own type. The tests with a real handshake would
+    /// notice other words.
     pub(super) fn classify(&self, cause: &str) -> Option<Fault> {
         let cause = cause.to_owned();
         if let Some(alert) = cause.strip_prefix("received fatal alert: ") {
-            // Java ends a handshake without a client certificate with BadCertificate (TLS 1.3) or HandshakeFailure (1.2).
+            // Java ends a handshake without a client certificate with BadCertificate (TLS 1.3) or
+            // HandshakeFailure (1.2).
             let of_the_certificate = alert.contains("Certificate")
-                || ["UnknownCA", "AccessDenied", "HandshakeFailure", "DecryptError"].contains(&alert);
+                || ["UnknownCA", "AccessDenied", "HandshakeFailure", "DecryptError"]
+                    .contains(&alert);
             return Some(if of_the_certificate {
                 Fault::ClientCertificateRefused { alert: alert.to_owned(), cert: self.cert.clone() }
             } else {
@@ -77,7 +93,9 @@ impl TlsFiles {
                 let cause = why.split([' ', '{']).next().unwrap_or_default().to_owned();
                 return Some(Fault::ServerUnfit { reason, cause });
             }
-            let begins = |beginnings: [&str; 2]| beginnings.iter().any(|beginning| why.starts_with(beginning));
+            let begins = |beginnings: [&str; 2]| {
+                beginnings.iter().any(|beginning| why.starts_with(beginning))
+            };
             return Some(if begins(["certificate not valid for name", "NotValidForName"]) {
                 Fault::ServerName { cause: why.to_owned() }
             } else if begins(["certificate expired", "certificate not valid yet"]) {
@@ -86,26 +104,39 @@ impl TlsFiles {
                 Fault::ServerUntrusted { cause: why.to_owned(), ca: self.ca.clone() }
             });
         }
-        let of_tls = ["received corrupt message", "peer is incompatible", "peer misbehaved", "received unexpected"];
+        let of_tls = [
+            "received corrupt message",
+            "peer is incompatible",
+            "peer misbehaved",
+            "received unexpected",
+        ];
         of_tls.iter().any(|beginning| cause.starts_with(beginning)).then_some(Fault::Tls { cause })
     }
 }
 
-/// What makes a server's certificate useless whoever signed it: the TLS library's word for it, then what it means and what to do.
+/// What makes a server's certificate useless whoever signed it: the TLS library's word for it, then
+/// what it means and what to do.
 const UNFIT: [(&str, &str); 4] = [
     (
         "not valid for any names",
-        "has a common name (CN) only, which counts no more; have it issued with the url's host as a subjectAltName (for Puppet: dns_alt_names)",
+        "has a common name (CN) only, which counts no more; have it issued with the url's host as \
+            a subjectAltName (for Puppet: dns_alt_names)",
     ),
     (
         "UnsupportedSignatureAlgorithm",
-        "or its CA's is signed in a way that is not safe any more, by SHA-1 mostly; have it issued with SHA-256",
+        "or its CA's is signed in a way that is not safe any more, by SHA-1 mostly; have it \
+            issued with SHA-256",
     ),
     (
         "CaUsedAsEndEntity",
-        "is a CA's own, self-signed mostly; have the server use one that a CA signed for it (for PuppetDB: `puppetdb ssl-setup`), and set ca to that CA's",
+        "is a CA's own, self-signed mostly; have the server use one that a CA signed for it (for \
+            PuppetDB: `puppetdb ssl-setup`), and set ca to that CA's",
     ),
-    ("UnsupportedCertVersion", "is of X.509 version 1; have it issued as version 3, with the url's host as a subjectAltName"),
+    (
+        "UnsupportedCertVersion",
+        "is of X.509 version 1; have it issued as version 3, with the url's host as a \
+            subjectAltName",
+    ),
 ];
 
 /// The innermost error's words: the outer ones only say that a request failed.
@@ -118,8 +149,9 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn read(setting: &str, path: &Path) -> Result<Vec<u8>, Fault> {
-    let text =
-        std::fs::read(path).map_err(|error| Fault::Setup(format!("{setting} {}: can't be read: {error}", path.display())))?;
+    let text = std::fs::read(path).map_err(|error| {
+        Fault::Setup(format!("{setting} {}: can't be read: {error}", path.display()))
+    })?;
     Ok(without_mark(&text).to_vec())
 }
 
@@ -148,14 +180,29 @@ mod tests {
     fn the_tls_librarys_words_say_whose_certificate_is_at_fault() {
         let files = files(Path::new("/tls"));
         for (cause, parts) in [
-            ("received fatal alert: CertificateUnknown", &["refused this client's certificate /tls/cert.pem", "Puppet CA"][..]),
+            (
+                "received fatal alert: CertificateUnknown",
+                &["refused this client's certificate /tls/cert.pem", "Puppet CA"][..],
+            ),
             ("received fatal alert: BadCertificate", &["refused this client's certificate"]),
             ("received fatal alert: UnknownCA", &["refused this client's certificate"]),
             ("received fatal alert: ProtocolVersion", &["TLS failed", "ProtocolVersion"]),
-            ("invalid peer certificate: UnknownIssuer", &["not trusted", "UnknownIssuer", "/tls/ca.pem (ca)"]),
-            ("invalid peer certificate: certificate expired: x", &["out of date", "expired", "clock"]),
-            ("invalid peer certificate: certificate not valid yet: x", &["out of date", "not valid yet"]),
-            ("invalid peer certificate: certificate not valid for name \"a\"", &["another name", "\"a\""]),
+            (
+                "invalid peer certificate: UnknownIssuer",
+                &["not trusted", "UnknownIssuer", "/tls/ca.pem (ca)"],
+            ),
+            (
+                "invalid peer certificate: certificate expired: x",
+                &["out of date", "expired", "clock"],
+            ),
+            (
+                "invalid peer certificate: certificate not valid yet: x",
+                &["out of date", "not valid yet"],
+            ),
+            (
+                "invalid peer certificate: certificate not valid for name \"a\"",
+                &["another name", "\"a\""],
+            ),
             ("received corrupt message of type InvalidContentType", &["TLS failed", "speak TLS"]),
         ] {
             let message = files.classify(cause).unwrap().to_string();
@@ -164,7 +211,8 @@ mod tests {
             }
         }
         let without = TlsFiles { ca: None, cert: None, key: None };
-        let message = without.classify("received fatal alert: CertificateRequired").unwrap().to_string();
+        let message =
+            without.classify("received fatal alert: CertificateRequired").unwrap().to_string();
         assert!(message.contains("demands a client certificate; set cert and key"), "{message}");
         assert_eq!(without.classify("Connection refused (os error 111)"), None);
     }
@@ -174,7 +222,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["gateway".to_owned()]).unwrap();
         let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-        let other = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap().signing_key.serialize_pem();
+        let other = rcgen::generate_simple_self_signed(["other".to_owned()])
+            .unwrap()
+            .signing_key
+            .serialize_pem();
         let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
         for (ca, cert, key, part) in [
             (None, &*cert, &*key, "ca.pem: can't be read"),
@@ -185,14 +236,22 @@ mod tests {
             (Some(&cert), &cert, &other, "can't be used"),
         ] {
             let _ = std::fs::remove_file(folder.path().join("ca.pem"));
-            for (name, text) in [("ca.pem", ca), ("cert.pem", Some(cert)), ("cert.key", Some(key))] {
+            for (name, text) in [("ca.pem", ca), ("cert.pem", Some(cert)), ("cert.key", Some(key))]
+            {
                 if let Some(text) = text {
                     std::fs::write(folder.path().join(name), text).unwrap();
                 }
             }
             let files = files(folder.path());
-            let build = |builder: ClientBuilder| builder.tls_backend_rustls().build().map_err(|error| files.unfit(&error));
-            let message = files.apply(ClientBuilder::new()).and_then(build).map(drop).unwrap_err().to_string();
+            let build = |builder: ClientBuilder| {
+                builder.tls_backend_rustls().build().map_err(|error| files.unfit(&error))
+            };
+            let message = files
+                .apply(ClientBuilder::new())
+                .and_then(build)
+                .map(drop)
+                .unwrap_err()
+                .to_string();
             assert!(message.contains(part), "{part:?} is not in {message:?}");
         }
     }

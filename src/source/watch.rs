@@ -1,8 +1,10 @@
-//! A watch of everything that decides which file a path leads to: each folder on the way, links followed.
+//! A watch of everything that decides which file a path leads to: each folder on the way, links
+//! followed.
 //!
-//! A file replaced by a rename, a link that is turned (`current -> releases/7`), a folder that is removed and made again: each is a change
-//! of an entry in one of those folders. Which folders they are changes with them, so the watch is armed anew whenever they did; and
-//! always before the file is read, so that nothing falls in between.
+//! A file replaced by a rename, a link that is turned (`current -> releases/7`), a folder that is
+//! removed and made again: each is a change of an entry in one of those folders. Which folders they
+//! are changes with them, so the watch is armed anew whenever they did; and always before the file
+//! is read, so that nothing falls in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -22,17 +24,19 @@ const MOST_LINKS: usize = 40;
 /// The folders on the way to a file, and what matters of each.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Way {
-    /// Each folder by its path without links, with its device and inode: one that was made again is another.
+    /// Each folder by its path without links, with its device and inode: one that was made again is
+    /// another.
     folders: BTreeMap<PathBuf, (u64, u64)>,
     /// What is looked up in them: folders, links, and the file.
     entries: BTreeSet<PathBuf>,
-    /// The folders that hold a link, and the last one: a change of what the file is shows there. In the others only what removes a folder
-    /// below, which shows there, too.
+    /// The folders that hold a link, and the last one: a change of what the file is shows there. In
+    /// the others only what removes a folder below, which shows there, too.
     telling: BTreeSet<PathBuf>,
 }
 
 impl Way {
-    /// The way as far as it goes now: what is missing is looked for in the folder where it should be.
+    /// The way as far as it goes now: what is missing is looked for in the folder where it should
+    /// be.
     fn to(path: &Path) -> Self {
         let mut way = Self::default();
         let mut left: Vec<OsString> = Vec::new();
@@ -72,7 +76,8 @@ impl Way {
 
 /// Puts a path's parts on top of those that are left, the first one uppermost.
 fn push(left: &mut Vec<OsString>, path: &Path) {
-    let parts = path.components().filter(|part| !matches!(part, Component::CurDir | Component::Prefix(_)));
+    let parts =
+        path.components().filter(|part| !matches!(part, Component::CurDir | Component::Prefix(_)));
     left.extend(parts.rev().map(|part| part.as_os_str().to_owned()));
 }
 
@@ -145,9 +150,11 @@ impl FileWatch {
     }
 }
 
-/// Whether something on the way may have changed. Reading raises events too, and the folders hold other files.
+/// Whether something on the way may have changed. Reading raises events too, and the folders hold
+/// other files.
 fn matters(event: &notify::Event, entries: &BTreeSet<PathBuf>) -> bool {
-    let is_reading = event.kind.is_access() && event.kind != EventKind::Access(AccessKind::Close(AccessMode::Write));
+    let is_reading = event.kind.is_access()
+        && event.kind != EventKind::Access(AccessKind::Close(AccessMode::Write));
     !is_reading && (event.need_rescan() || event.paths.iter().any(|path| entries.contains(path)))
 }
 
@@ -179,11 +186,16 @@ mod tests {
             ("loop", &[""], &[""], "loop"),
         ] {
             let way = Way::to(&root.join(path));
-            let below: Vec<_> = way.folders.keys().filter(|path| path.starts_with(&root)).cloned().collect();
-            let expected: Vec<_> =
-                folders.iter().map(|name| root.join(name)).map(|path| path.components().collect()).collect::<Vec<PathBuf>>();
+            let below: Vec<_> =
+                way.folders.keys().filter(|path| path.starts_with(&root)).cloned().collect();
+            let expected: Vec<_> = folders
+                .iter()
+                .map(|name| root.join(name))
+                .map(|path| path.components().collect())
+                .collect::<Vec<PathBuf>>();
             assert_eq!(below, expected, "{path}");
-            let telling: BTreeSet<PathBuf> = telling.iter().map(|name| root.join(name).components().collect()).collect();
+            let telling: BTreeSet<PathBuf> =
+                telling.iter().map(|name| root.join(name).components().collect()).collect();
             assert_eq!(way.telling, telling, "{path}");
             assert!(way.entries.contains(&root.join(entry)), "{path}: {:?}", way.entries);
             assert!(way.folders.contains_key(Path::new("/")), "{path}");

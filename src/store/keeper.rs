@@ -1,4 +1,5 @@
-//! The overrides as the running program has them: every change goes to the store first, then to whoever follows.
+//! The overrides as the running program has them: every change goes to the store first, then to
+//! whoever follows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Takes what the store holds. The second value still has the pins whose time ran out while Mapsmith did not run: they are
-    /// in the map file.
+    /// Takes what the store holds. The second value still has the pins whose time ran out while
+    /// Mapsmith did not run: they are in the map file.
     ///
     /// # Errors
     /// Why the store can't be used.
@@ -36,10 +37,19 @@ impl Keeper {
         }
         for pin in stored.pins() {
             let until = pin.until.map(tracing::field::display);
-            tracing::info!(node = pin.node, master = pin.master, until, "a pin of the store is in force");
+            tracing::info!(
+                node = pin.node,
+                master = pin.master,
+                until,
+                "a pin of the store is in force"
+            );
         }
         for drained in stored.drained() {
-            tracing::info!(master = drained.master, to = drained.to, "a drain of the store is in force");
+            tracing::info!(
+                master = drained.master,
+                to = drained.to,
+                "a drain of the store is in force"
+            );
         }
         let latest = watch::Sender::new(Arc::new(stored.at(now)));
         Ok((Self { store: Arc::new(store), latest }, stored))
@@ -55,11 +65,15 @@ impl Keeper {
         self.latest.subscribe()
     }
 
-    /// Makes a change: in the store, then in force. All overrides after it; none where there was nothing to end.
+    /// Makes a change: in the store, then in force. All overrides after it; none where there was
+    /// nothing to end.
     ///
     /// # Errors
     /// Why the store did not take it; it is not in force then.
-    pub async fn change(&self, change: OverrideChange) -> Result<Option<Arc<Overrides>>, StoreError> {
+    pub async fn change(
+        &self,
+        change: OverrideChange,
+    ) -> Result<Option<Arc<Overrides>>, StoreError> {
         let keeper = self.clone();
         // On a task of its own: whoever asked may go away between the store and the rest.
         let task = tokio::spawn(async move {
@@ -69,9 +83,10 @@ impl Keeper {
         });
         match task.await {
             Ok(result) => result,
-            Err(error) => {
-                Err(StoreError { path: self.store.place(), fault: Fault::Other(format!("the change broke off: {error}")) })
-            }
+            Err(error) => Err(StoreError {
+                path: self.store.place(),
+                fault: Fault::Other(format!("the change broke off: {error}")),
+            }),
         }
     }
 
@@ -99,9 +114,8 @@ impl Keeper {
                     self.expire(&overrides, now).await;
                     continue;
                 }
-                Some(end) => {
-                    Duration::try_from(end.duration_since(now)).map_or(Duration::ZERO, |rest| rest.min(LOOK_AT_THE_CLOCK))
-                }
+                Some(end) => Duration::try_from(end.duration_since(now))
+                    .map_or(Duration::ZERO, |rest| rest.min(LOOK_AT_THE_CLOCK)),
                 None => LOOK_AT_THE_CLOCK,
             };
             tokio::select! {
@@ -114,8 +128,8 @@ impl Keeper {
         }
     }
 
-    /// Ends the pins that are over. A store that fails keeps none of them in force: what it still holds goes with the next that
-    /// ends, or at the next start.
+    /// Ends the pins that are over. A store that fails keeps none of them in force: what it still
+    /// holds goes with the next that ends, or at the next start.
     async fn expire(&self, overrides: &Overrides, now: Timestamp) {
         self.publish(overrides.clone());
         for pin in overrides.pins().filter(|pin| pin.is_over(now)) {
@@ -138,14 +152,21 @@ fn log(change: &OverrideChange) {
     match change {
         OverrideChange::Pin(pin) => {
             let until = pin.until.map(tracing::field::display);
-            tracing::info!(node = pin.node, master = pin.master, until, "an operator pinned a node");
+            tracing::info!(
+                node = pin.node,
+                master = pin.master,
+                until,
+                "an operator pinned a node"
+            );
         }
         OverrideChange::Unpin { node } => tracing::info!(node, "an operator ended a node's pin"),
         OverrideChange::Drain(drained) => {
             let to = drained.to.as_deref().unwrap_or("the other masters");
             tracing::info!(master = drained.master, to, "an operator drained a master");
         }
-        OverrideChange::Undrain { master } => tracing::info!(master, "an operator gave a master its nodes back"),
+        OverrideChange::Undrain { master } => {
+            tracing::info!(master, "an operator gave a master its nodes back")
+        }
         OverrideChange::Expire { .. } => {}
     }
 }
@@ -180,7 +201,10 @@ mod tests {
 
         async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
             if self.fails.load(Ordering::SeqCst) {
-                return Err(StoreError { path: self.place(), fault: Fault::Full("no room".to_owned()) });
+                return Err(StoreError {
+                    path: self.place(),
+                    fault: Fault::Full("no room".to_owned()),
+                });
             }
             let mut kept = self.kept.lock().unwrap();
             let left = match &change {
@@ -200,7 +224,12 @@ mod tests {
     }
 
     fn pin(node: &str, until: Option<Timestamp>) -> OverrideChange {
-        OverrideChange::Pin(Pin { node: node.to_owned(), master: "m1".to_owned(), since: Timestamp::UNIX_EPOCH, until })
+        OverrideChange::Pin(Pin {
+            node: node.to_owned(),
+            master: "m1".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+            until,
+        })
     }
 
     #[tokio::test]
@@ -227,14 +256,20 @@ mod tests {
         let stop = CancellationToken::new();
         let task = tokio::spawn(keeper.clone().run(stop.clone()));
         let mut followed = keeper.subscribe();
-        let over = followed.wait_for(|overrides| overrides.pin("short").is_none() && overrides.pin("long").is_some());
+        let over = followed.wait_for(|overrides| {
+            overrides.pin("short").is_none() && overrides.pin("long").is_some()
+        });
         timeout(Duration::from_secs(60), over).await.expect("the pin ends").unwrap();
         stop.cancel();
         task.await.unwrap();
         memory.fails.store(false, Ordering::SeqCst);
         assert_eq!(memory.kept.lock().unwrap().pins().len(), 2, "the store could not forget it");
         let (again, stored) = Keeper::open(Arc::clone(&memory)).await.unwrap();
-        assert_eq!((again.latest().pins().len(), stored.pins().len()), (1, 2), "what was in the map file is told at a start");
+        assert_eq!(
+            (again.latest().pins().len(), stored.pins().len()),
+            (1, 2),
+            "what was in the map file is told at a start"
+        );
         assert_eq!(memory.kept.lock().unwrap().pins().len(), 1, "now it could");
     }
 }

@@ -1,4 +1,5 @@
-//! Keeps each backend's list in the store as it comes into force, so that a restart while its registry is silent begins with it.
+//! Keeps each backend's list in the store as it comes into force, so that a restart while its
+//! registry is silent begins with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use crate::heartbeat;
 /// How long a store that failed is left alone.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Follows the desired servers until shutdown. `origins` says where each backend's list comes from, for those whose list is kept;
-/// `stored` is what the store has. A store that fails keeps nothing else from going on.
+/// Follows the desired servers until shutdown. `origins` says where each backend's list comes from,
+/// for those whose list is kept; `stored` is what the store has. A store that fails keeps nothing
+/// else from going on.
 pub async fn keep_lists(
     store: SqliteStore,
     origins: BTreeMap<String, String>,
@@ -29,10 +31,15 @@ pub async fn keep_lists(
     loop {
         let latest = desired.borrow_and_update().clone();
         match write(&store, &origins, &mut stored, latest.as_deref()).await {
-            Ok(()) if std::mem::replace(&mut failing, false) => tracing::info!("server lists can be stored again"),
+            Ok(()) if std::mem::replace(&mut failing, false) => {
+                tracing::info!("server lists can be stored again")
+            }
             Ok(()) => {}
             Err(error) if !std::mem::replace(&mut failing, true) => {
-                tracing::error!("server lists can't be stored, so a restart would begin with older ones: {error}");
+                tracing::error!(
+                    "server lists can't be stored, so a restart would begin with older ones: \
+                        {error}"
+                );
             }
             Err(_) => {}
         }
@@ -52,7 +59,8 @@ async fn write(
     stored: &mut BTreeMap<String, LastGoodList>,
     desired: Option<&DesiredServers>,
 ) -> Result<(), super::StoreError> {
-    // A list that comes from elsewhere by now, or a backend that is declared no more: it must not come back one day.
+    // A list that comes from elsewhere by now, or a backend that is declared no more: it must not
+    // come back one day.
     let outdated: Vec<_> = stored
         .iter()
         .filter(|(backend, list)| origins.get(*backend) != Some(&list.origin))
@@ -63,7 +71,9 @@ async fn write(
         stored.remove(&backend);
     }
     for (backend, origin) in origins {
-        let Some(desired) = desired.and_then(|desired| desired.backends.get(backend)) else { continue };
+        let Some(desired) = desired.and_then(|desired| desired.backends.get(backend)) else {
+            continue;
+        };
         if stored.get(backend).is_some_and(|list| list.servers == desired.servers) {
             continue;
         }

@@ -1,4 +1,5 @@
-//! Where overrides outlive a restart, and server lists. A change of an override is in the store before anything acts on it.
+//! Where overrides outlive a restart, and server lists. A change of an override is in the store
+//! before anything acts on it.
 
 use async_trait::async_trait;
 use mapsmith_core::{Illegal, OverrideChange, Overrides};
@@ -23,7 +24,8 @@ pub trait Store: Send + Sync + 'static {
     /// Why they can't be read.
     async fn load(&self) -> Result<Overrides, StoreError>;
 
-    /// Keeps a change for good, and gives all overrides after it; none where there was nothing to end, and nothing changed.
+    /// Keeps a change for good, and gives all overrides after it; none where there was nothing to
+    /// end, and nothing changed.
     ///
     /// # Errors
     /// Why it can't be kept; nothing changed then.
@@ -44,19 +46,29 @@ pub struct StoreError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// The folder is not there.
-    #[error("there is no folder {0}; create it, and let the user that Mapsmith runs as write there")]
+    #[error(
+        "there is no folder {0}; create it, and let the user that Mapsmith runs as write there"
+    )]
     NoFolder(String),
     /// The path is a folder.
     #[error("is a folder; name a file in it")]
     Folder,
     /// The file can't be made or opened.
-    #[error("can't be opened: {0}; the user that Mapsmith runs as must be able to write the file and its folder")]
+    #[error(
+        "can't be opened: {0}; the user that Mapsmith runs as must be able to write the file and \
+            its folder"
+    )]
     NotOpened(String),
     /// It may be read but not written.
-    #[error("can't be written ({0}); let the user that Mapsmith runs as write the file and its folder")]
+    #[error(
+        "can't be written ({0}); let the user that Mapsmith runs as write the file and its folder"
+    )]
     ReadOnly(String),
     /// Another daemon serves it.
-    #[error("is in use by another Mapsmith ({0}); a store serves one daemon: end that one, or name another file")]
+    #[error(
+        "is in use by another Mapsmith ({0}); a store serves one daemon: end that one, or name \
+            another file"
+    )]
     InUse(String),
     /// Another program holds it.
     #[error("is locked by another program ({0}); find it with `fuser`, end it, and try again")]
@@ -65,13 +77,19 @@ pub enum Fault {
     #[error("the disk is full ({0}); make room")]
     Full(String),
     /// It is damaged, or no SQLite database at all.
-    #[error("is damaged or no SQLite database ({0}); bring a backup back, or move the file away and order the overrides anew")]
+    #[error(
+        "is damaged or no SQLite database ({0}); bring a backup back, or move the file away and \
+            order the overrides anew"
+    )]
     Damaged(String),
     /// It is another program's database.
     #[error("is a database, but not one of Mapsmith's; name another file")]
     Foreign,
     /// A later Mapsmith wrote it.
-    #[error("was written by a later Mapsmith (schema {found}, this one knows {known}); run that version, or bring a backup back")]
+    #[error(
+        "was written by a later Mapsmith (schema {found}, this one knows {known}); run that \
+            version, or bring a backup back"
+    )]
     Newer {
         /// The file's schema.
         found: i64,

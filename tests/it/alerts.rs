@@ -1,4 +1,5 @@
-//! The alert rules: Prometheus takes them, they fire when they should, and they speak of metrics that exist.
+//! The alert rules: Prometheus takes them, they fire when they should, and they speak of metrics
+//! that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +22,8 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The names in `telemetry.rs`, from its text, so that a constant which is added there counts here at once.
+/// The names in `telemetry.rs`, from its text, so that a constant which is added there counts here
+/// at once.
 fn constants(source: &str) -> BTreeSet<&str> {
     source.lines().filter(|line| line.starts_with("pub const ")).flat_map(metrics_in).collect()
 }
@@ -29,7 +31,10 @@ fn constants(source: &str) -> BTreeSet<&str> {
 #[test]
 fn prometheus_takes_the_rules_and_each_fires_when_it_should() {
     let path = |path: &str| file(path).into_os_string().into_string().expect("a path in UTF-8");
-    run(promtool(), &["check", "rules", "--lint=all", "--lint-fatal", &path("monitoring/alerts.yml")]);
+    run(
+        promtool(),
+        &["check", "rules", "--lint=all", "--lint-fatal", &path("monitoring/alerts.yml")],
+    );
     run(promtool(), &["test", "rules", &path("monitoring/alerts_test.yml")]);
 }
 
@@ -42,7 +47,10 @@ fn the_rules_speak_of_metrics_that_exist() {
     let used = metrics_in(&rules);
     assert!(used.len() >= 9, "the rules' metrics were not found: {used:?}");
     let unknown: Vec<_> = used.difference(&known).collect();
-    assert!(unknown.is_empty(), "alerts.yml names metrics that src/telemetry.rs does not: {unknown:?}");
+    assert!(
+        unknown.is_empty(),
+        "alerts.yml names metrics that src/telemetry.rs does not: {unknown:?}"
+    );
 }
 
 #[test]
@@ -53,14 +61,18 @@ fn every_rule_is_tested_says_how_bad_it_is_and_what_to_do() {
     for rule in rules {
         let name = rule.lines().next().unwrap_or_default();
         assert!(
-            tests.contains(&format!("alertname: {name}")) || tests.contains(&format!("alertname=\"{name}\"")),
+            tests.contains(&format!("alertname: {name}"))
+                || tests.contains(&format!("alertname=\"{name}\"")),
             "{name} is untested"
         );
         for part in ["for: ", "labels: { severity: ", "summary: \"", "description: >-"] {
             assert!(rule.contains(part), "{name} has no {part}");
         }
         let description = rule.split("description: >-").nth(1).unwrap_or_default();
-        assert!(description.contains("ook at") || description.contains("mapsmith status"), "{name} does not say what to do");
+        assert!(
+            description.contains("ook at") || description.contains("mapsmith status"),
+            "{name} does not say what to do"
+        );
     }
 }
 
@@ -68,6 +80,10 @@ fn every_rule_is_tested_says_how_bad_it_is_and_what_to_do() {
 fn the_metrics_that_the_readme_explains_exist() {
     let (source, readme) = (read("src/telemetry.rs"), read("README.md"));
     let known = constants(&source);
-    let unknown: Vec<_> = metrics_in(&readme).into_iter().filter(|name| !known.contains(name)).collect();
-    assert!(unknown.is_empty(), "README.md names metrics that src/telemetry.rs does not: {unknown:?}");
+    let unknown: Vec<_> =
+        metrics_in(&readme).into_iter().filter(|name| !known.contains(name)).collect();
+    assert!(
+        unknown.is_empty(),
+        "README.md names metrics that src/telemetry.rs does not: {unknown:?}"
+    );
 }

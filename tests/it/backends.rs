@@ -1,5 +1,5 @@
-//! Which servers a backend should have: from written lists, sources and the map, whatever the registry does. How they get into
-//! HAProxy is another matter.
+//! Which servers a backend should have: from written lists, sources and the map, whatever the
+//! registry does. How they get into HAProxy is another matter.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, file_source_settings, gateway_settings, in_step, metric, newest, nodes, printed, reload,
-    source_settings,
+    BOUND, ON_REQUEST, borrowed, file_source_settings, gateway_settings, in_step, metric, newest,
+    nodes, printed, reload, source_settings,
 };
 
 /// Changes count at once; only what a test says stays for a while.
@@ -31,7 +31,9 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let scene = Self {
-            gateway: Gateway::plan(newest()).more("backend puppet\n    balance roundrobin\n").start(),
+            gateway: Gateway::plan(newest())
+                .more("backend puppet\n    balance roundrobin\n")
+                .start(),
             nodes: Registry::start(&[("n1", "m1")]),
             servers: Registry::start(&[]),
         };
@@ -76,7 +78,12 @@ fn servers(mapsmith: &Mapsmith) -> Vec<String> {
     servers
         .iter()
         .map(|server| {
-            format!("{} {} {}", text(&server["name"]), text(&server["address"]["ip"]), text(&server["address"]["port"]))
+            format!(
+                "{} {} {}",
+                text(&server["name"]),
+                text(&server["address"]["ip"]),
+                text(&server["address"]["port"])
+            )
         })
         .collect()
 }
@@ -116,7 +123,11 @@ fn a_mistake_in_a_written_list_is_told_by_place_and_the_rest_goes_on() {
     let config = scene.config(&format!("{QUICK}{WRITTEN}"));
     let (code, text) = printed(&config.cli(&["check"]));
     assert_eq!(code, 1, "{text}");
-    for part in ["backend puppet: 2 servers from settings, left out are ", "servers[2] \"m1\": ", "servers[3] \"m3\": "] {
+    for part in [
+        "backend puppet: 2 servers from settings, left out are ",
+        "servers[2] \"m1\": ",
+        "servers[3] \"m3\": ",
+    ] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
 
@@ -127,11 +138,24 @@ fn a_mistake_in_a_written_list_is_told_by_place_and_the_rest_goes_on() {
     let servers = servers(&mapsmith);
     assert!(servers[0] == "m1 127.0.0.1 8141" && servers[1].ends_with(" 8142"), "{servers:?}");
     let backend = backend(&mapsmith);
-    assert_eq!((&backend["from"], &backend["held"]), (&json!("settings"), &Value::Null), "{backend:#}");
+    assert_eq!(
+        (&backend["from"], &backend["held"]),
+        (&json!("settings"), &Value::Null),
+        "{backend:#}"
+    );
     let options = |number: usize| backend["servers"][number]["options"].clone();
-    assert_eq!((&options(0)["check"], &options(0)["maxconn"]), (&json!(false), &json!(1000)), "{backend:#}");
-    assert_eq!((&options(1)["check"], &backend["servers"][1]["backup"]), (&json!(true), &json!(true)), "{backend:#}");
-    let mut places: Vec<_> = backend["left_out"].as_array().unwrap().iter().map(|row| row["place"].clone()).collect();
+    assert_eq!(
+        (&options(0)["check"], &options(0)["maxconn"]),
+        (&json!(false), &json!(1000)),
+        "{backend:#}"
+    );
+    assert_eq!(
+        (&options(1)["check"], &backend["servers"][1]["backup"]),
+        (&json!(true), &json!(true)),
+        "{backend:#}"
+    );
+    let mut places: Vec<_> =
+        backend["left_out"].as_array().unwrap().iter().map(|row| row["place"].clone()).collect();
     places.sort_by_key(Value::to_string);
     assert_eq!(places, [json!("servers[2] \"m1\""), json!("servers[3] \"m3\"")]);
     assert_eq!(gauge(&mapsmith, "mapsmith_backend_left_out_servers"), Some(2.0));
@@ -140,7 +164,9 @@ fn a_mistake_in_a_written_list_is_told_by_place_and_the_rest_goes_on() {
     assert!(log.contains("left out of the server list") && log.contains("127.0.0.300"), "{log}");
     let (code, text) = printed(&mapsmith.cli(&["status"]));
     assert!(
-        code == 0 && text.contains("puppet  2 servers from settings") && text.contains("left out: servers[2] \"m1\""),
+        code == 0
+            && text.contains("puppet  2 servers from settings")
+            && text.contains("left out: servers[2] \"m1\""),
         "{text}"
     );
 }
@@ -160,7 +186,11 @@ fn a_list_without_a_first_answer_leaves_its_backend_alone_and_the_map_goes_on() 
     let detail = reload_answers(&mapsmith, 502)["detail"].clone();
     assert!(detail.as_str().is_some_and(|detail| detail.contains("source consul: ")), "{detail}");
     let (code, text) = printed(&mapsmith.cli(&["status"]));
-    assert!(code == 1 && text.contains("puppet  not touched: waiting for a first answer of source consul\n"), "{text}");
+    assert!(
+        code == 1
+            && text.contains("puppet  not touched: waiting for a first answer of source consul\n"),
+        "{text}"
+    );
 
     scene.servers.answers(200, &list(2).to_string());
     reload(&mapsmith);
@@ -186,7 +216,11 @@ fn an_answer_that_is_no_list_keeps_the_last_good_one() {
         let problem = reload_answers(&mapsmith, 502);
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert!(detail.contains("source consul") && detail.contains(words), "{body}: {detail}");
-        assert_eq!((servers(&mapsmith).len(), &mapsmith.get("/v1/status").1["servers_number"]), (3, &before), "{body}");
+        assert_eq!(
+            (servers(&mapsmith).len(), &mapsmith.get("/v1/status").1["servers_number"]),
+            (3, &before),
+            "{body}"
+        );
     }
     scene
         .servers
@@ -195,7 +229,13 @@ fn an_answer_that_is_no_list_keeps_the_last_good_one() {
     mapsmith.wait_for("the rows that are good are taken", BOUND, |mapsmith| {
         servers(mapsmith).iter().any(|server| server == "10.0.0.2:1 10.0.0.2 1").then_some(())
     });
-    assert_eq!(metric(&mapsmith, "mapsmith_source_rejected_entries{source=\"consul\",reason=\"server_row\"}"), Some(2.0));
+    assert_eq!(
+        metric(
+            &mapsmith,
+            "mapsmith_source_rejected_entries{source=\"consul\",reason=\"server_row\"}"
+        ),
+        Some(2.0)
+    );
     assert_eq!(backend(&mapsmith)["left_out"][0]["place"], "row 3", "{:#}", backend(&mapsmith));
 }
 
@@ -205,9 +245,9 @@ fn an_empty_list_is_held_and_once_approved_goes_server_by_server_but_for_the_las
     let mapsmith = scene.start(QUICK, 3);
     scene.servers.answers(200, "[]");
     let problem = reload_answers(&mapsmith, 409);
-    assert!(
-        problem["detail"].as_str().is_some_and(|detail| detail.contains("backend puppet: the new server list has 0 servers"))
-    );
+    assert!(problem["detail"].as_str().is_some_and(|detail| {
+        detail.contains("backend puppet: the new server list has 0 servers")
+    }));
     let held = mapsmith.get("/v1/held").1;
     assert_eq!(
         (held.as_array().map(Vec::len), &held[0]["of"], &held[0]["removed"]),
@@ -222,7 +262,12 @@ fn an_empty_list_is_held_and_once_approved_goes_server_by_server_but_for_the_las
         (Some(0.0), Some(1.0))
     );
     let (code, text) = printed(&mapsmith.cli(&["status"]));
-    assert!(code == 4 && text.contains("HELD BY THE GUARD: nothing of this change of backend puppet is applied"), "{text}");
+    assert!(
+        code == 4
+            && text
+                .contains("HELD BY THE GUARD: nothing of this change of backend puppet is applied"),
+        "{text}"
+    );
     // The same answer again is the same hold.
     reload_answers(&mapsmith, 409);
     assert_eq!(mapsmith.log().matches("held back by the guard").count(), 1, "{}", mapsmith.log());
@@ -232,7 +277,11 @@ fn an_empty_list_is_held_and_once_approved_goes_server_by_server_but_for_the_las
     assert!(code == 0 && text.starts_with("approved for backend puppet"), "{text}");
     has(&mapsmith, 1);
     let status = backend(&mapsmith);
-    assert_eq!((&status["held"], &status["leaving"][0]["due"]), (&Value::Null, &Value::Null), "{status:#}");
+    assert_eq!(
+        (&status["held"], &status["leaving"][0]["due"]),
+        (&Value::Null, &Value::Null),
+        "{status:#}"
+    );
     assert_eq!(gauge(&mapsmith, "mapsmith_backend_held"), Some(0.0));
     let removed = "mapsmith_backend_changes_total{backend=\"puppet\",kind=\"removed\"}";
     assert_eq!(metric(&mapsmith, removed), Some(2.0));
@@ -248,11 +297,23 @@ fn changes_of_map_and_list_that_are_held_at_once_are_approved_each_by_its_id() {
     scene.servers.answers(200, &list(20).to_string());
     reload_answers(&mapsmith, 409);
     let held = mapsmith.get("/v1/held").1;
-    assert_eq!((&held[0]["of"], &held[1]["of"]), (&json!("map"), &json!("backend puppet")), "{held:#}");
-    assert!(held[1]["reason"].as_str().is_some_and(|reason| reason.contains("remove 20 of the 40 servers in force")), "{held:#}");
+    assert_eq!(
+        (&held[0]["of"], &held[1]["of"]),
+        (&json!("map"), &json!("backend puppet")),
+        "{held:#}"
+    );
+    assert!(
+        held[1]["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("remove 20 of the 40 servers in force")),
+        "{held:#}"
+    );
     let id = |index: usize| held[index]["id"].as_str().expect("an id").to_owned();
     let (code, text) = printed(&mapsmith.cli(&["approve"]));
-    assert!(code == 4 && (0..2).all(|index| text.contains(&format!("mapsmith approve {}", id(index)))), "{text}");
+    assert!(
+        code == 4 && (0..2).all(|index| text.contains(&format!("mapsmith approve {}", id(index)))),
+        "{text}"
+    );
     assert_eq!(mapsmith.get("/v1/held").1, held, "nothing is let through that nobody has named");
     assert_eq!(mapsmith.cli(&["approve", "0123456789abcdef"]).status.code(), Some(1));
 
@@ -285,9 +346,13 @@ fn a_registry_that_flaps_changes_nothing() {
 #[test]
 fn a_change_that_waits_for_quiet_says_until_when() {
     let scene = Scene::new();
-    let mapsmith = scene.config(&format!("[damping]\ndebounce = \"1h\"\nmax_delay = \"1h\"\n{LISTED}")).start();
+    let mapsmith = scene
+        .config(&format!("[damping]\ndebounce = \"1h\"\nmax_delay = \"1h\"\n{LISTED}"))
+        .start();
     in_step(&mapsmith);
-    let due = mapsmith.wait_for("the list waits", BOUND, |mapsmith| backend(mapsmith)["change_due"].as_str().map(str::to_owned));
+    let due = mapsmith.wait_for("the list waits", BOUND, |mapsmith| {
+        backend(mapsmith)["change_due"].as_str().map(str::to_owned)
+    });
     scene.servers.answers(200, &list(5).to_string());
     reload(&mapsmith);
     let waits = backend(&mapsmith);
@@ -305,8 +370,10 @@ fn a_list_in_a_file_is_followed_as_it_is_replaced() {
     let path = folder.path().join("servers.json");
     let replace = |text: &str| replace(&path, text);
     replace(&list(3).to_string());
-    let sources = source_settings("registry", &scene.nodes.url()) + &file_source_settings("consul", &path);
-    let settings = format!("{ON_REQUEST}{}{sources}{QUICK}{LISTED}", gateway_settings(&scene.gateway));
+    let sources =
+        source_settings("registry", &scene.nodes.url()) + &file_source_settings("consul", &path);
+    let settings =
+        format!("{ON_REQUEST}{}{sources}{QUICK}{LISTED}", gateway_settings(&scene.gateway));
     let mapsmith = Mapsmith::config(&settings).start();
     in_step(&mapsmith);
     has(&mapsmith, 3);
@@ -314,7 +381,9 @@ fn a_list_in_a_file_is_followed_as_it_is_replaced() {
     has(&mapsmith, 5);
     // With an address changed and half of a file, which is no answer.
     replace(&list(5).to_string().replace("10.0.0.2", "10.0.9.9"));
-    mapsmith.wait_for("the new address", BOUND, |mapsmith| (servers(mapsmith)[1] == "s01 10.0.9.9 8140").then_some(()));
+    mapsmith.wait_for("the new address", BOUND, |mapsmith| {
+        (servers(mapsmith)[1] == "s01 10.0.9.9 8140").then_some(())
+    });
     replace("[{\"name\": \"s00\", \"addr");
     mapsmith.wait_for("the failure shows", BOUND, |mapsmith| {
         let sources = mapsmith.get("/v1/status").1["sources"].clone();
@@ -333,18 +402,29 @@ fn replace(path: &Path, text: &str) {
 #[test]
 fn the_masters_of_the_map_are_servers_at_the_registrys_name_of_them() {
     let scene = Scene::new();
-    scene.nodes.answers(200, r#"{"n1": "localhost", "n2": "localhost", "n3": "127.0.0.7", "n4": "nowhere.invalid"}"#);
-    let source = source_settings("registry", &scene.nodes.url()) + "[source.masters]\nlocalhost = \"master1\"\n";
+    scene.nodes.answers(
+        200,
+        r#"{"n1": "localhost", "n2": "localhost", "n3": "127.0.0.7", "n4": "nowhere.invalid"}"#,
+    );
+    let source = source_settings("registry", &scene.nodes.url())
+        + "[source.masters]\nlocalhost = \"master1\"\n";
     let masters = "[[backend]]\nname = \"puppet\"\nmasters = \"{producer}:8140\"\n";
-    let settings = format!("{ON_REQUEST}{}{source}{QUICK}{masters}", gateway_settings(&scene.gateway));
+    let settings =
+        format!("{ON_REQUEST}{}{source}{QUICK}{masters}", gateway_settings(&scene.gateway));
     let mapsmith = Mapsmith::config(&settings).start();
     in_step(&mapsmith);
     has(&mapsmith, 2);
-    let names: Vec<_> = servers(&mapsmith).iter().map(|server| server.split(' ').next().unwrap_or_default().to_owned()).collect();
+    let names: Vec<_> = servers(&mapsmith)
+        .iter()
+        .map(|server| server.split(' ').next().unwrap_or_default().to_owned())
+        .collect();
     assert_eq!(names, ["127.0.0.7", "master1"]);
     let left_out = backend(&mapsmith)["left_out"].clone();
     assert_eq!(left_out[0]["place"], "server \"nowhere.invalid\"");
-    assert!(left_out[0]["reason"].as_str().is_some_and(|reason| reason.contains("never resolved")), "{left_out}");
+    assert!(
+        left_out[0]["reason"].as_str().is_some_and(|reason| reason.contains("never resolved")),
+        "{left_out}"
+    );
 
     // A master that comes is a server at once, whatever its name on the way.
     scene.nodes.answers(200, r#"{"n1": "localhost", "n3": "127.0.0.7", "n4": "127.0.0.8"}"#);
@@ -359,9 +439,16 @@ fn a_check_names_what_is_wrong_with_the_lists_of_sources() {
     let config = scene.config(LISTED);
     let check = || {
         let (_, text) = printed(&config.cli(&["check"]));
-        text.lines().find(|line| line.contains("  backend puppet: ")).unwrap_or_else(|| panic!("{text}")).to_owned()
+        text.lines()
+            .find(|line| line.contains("  backend puppet: "))
+            .unwrap_or_else(|| panic!("{text}"))
+            .to_owned()
     };
-    assert!(check().starts_with("ok ") && check().contains("3 servers from source consul"), "{}", check());
+    assert!(
+        check().starts_with("ok ") && check().contains("3 servers from source consul"),
+        "{}",
+        check()
+    );
     scene.servers.answers(200, r#"[{"address": "10.0.0.1:1"}, {"address": "10.0.0.1"}]"#);
     let line = check();
     assert!(line.starts_with("FAIL") && line.contains("row 2: \"10.0.0.1\" has no port"), "{line}");
@@ -375,7 +462,8 @@ fn a_check_names_what_is_wrong_with_the_lists_of_sources() {
 fn in_haproxy(gateway: &Gateway) -> Vec<String> {
     let state = gateway.command("show servers state puppet");
     let rows = state.lines().filter(|line| line.split(' ').nth(1) == Some("puppet"));
-    let mut names: Vec<_> = rows.filter_map(|row| row.split(' ').nth(3)).map(str::to_owned).collect();
+    let mut names: Vec<_> =
+        rows.filter_map(|row| row.split(' ').nth(3)).map(str::to_owned).collect();
     names.sort();
     names
 }
@@ -389,12 +477,15 @@ fn a_list_outlives_a_restart_while_its_registry_is_silent() {
     ];
     for (number, silence) in silences.into_iter().enumerate() {
         let mut scene = Scene::new();
-        let mut mapsmith = scene.config(&format!("{QUICK}{LISTED}[store]\npath = \"mapsmith.db\"\n")).start();
+        let mut mapsmith =
+            scene.config(&format!("{QUICK}{LISTED}[store]\npath = \"mapsmith.db\"\n")).start();
         in_step(&mapsmith);
         let database = mapsmith.configuration().directory().join("mapsmith.db");
         mapsmith.wait_for("the list is stored", BOUND, |_| {
             let store = rusqlite::Connection::open(&database).ok()?;
-            let stored = store.query_row("SELECT servers FROM server_lists", [], |row| row.get::<_, String>(0)).ok()?;
+            let stored = store
+                .query_row("SELECT servers FROM server_lists", [], |row| row.get::<_, String>(0))
+                .ok()?;
             stored.contains("s02").then_some(())
         });
         silence(&scene.servers);
@@ -402,12 +493,18 @@ fn a_list_outlives_a_restart_while_its_registry_is_silent() {
         // HAProxy loses what was added at runtime.
         scene.gateway.restart();
         mapsmith.restart();
-        mapsmith.wait_for("HAProxy has the servers again", BOUND, |_| (in_haproxy(&scene.gateway).len() == 3).then_some(()));
+        mapsmith.wait_for("HAProxy has the servers again", BOUND, |_| {
+            (in_haproxy(&scene.gateway).len() == 3).then_some(())
+        });
         in_step(&mapsmith);
-        assert_eq!(servers(&mapsmith), ["s00 10.0.0.1 8140", "s01 10.0.0.2 8140", "s02 10.0.0.3 8140"]);
+        assert_eq!(
+            servers(&mapsmith),
+            ["s00 10.0.0.1 8140", "s01 10.0.0.2 8140", "s02 10.0.0.3 8140"]
+        );
         assert_eq!(backend(&mapsmith)["waiting_for"], "a first answer of source consul");
         let (_, text) = printed(&mapsmith.cli(&["status"]));
-        let told = "puppet  3 servers as last stored from source consul: waiting for a first answer of source consul\n";
+        let told = "puppet  3 servers as last stored from source consul: waiting for a first \
+            answer of source consul\n";
         assert!(text.contains(told), "{number}: {text}");
 
         // The first answer is a change of it.

@@ -1,4 +1,5 @@
-//! HAProxy or Mapsmith killed at the worst moment: afterwards everything holds the registry's map, and no older route returns.
+//! HAProxy or Mapsmith killed at the worst moment: afterwards everything holds the registry's map,
+//! and no older route returns.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +14,9 @@ use crate::support::admin_proxy::AdminProxy;
 use crate::support::haproxy::{Gateway, installed};
 use crate::support::load::Load;
 use crate::support::mapsmith::Mapsmith;
-use crate::support::scene::{BOUND, borrowed, in_step, map_file, memory, metric, oldest_and_newest, reload};
+use crate::support::scene::{
+    BOUND, borrowed, in_step, map_file, memory, metric, oldest_and_newest, reload,
+};
 use crate::support::site::{CALM, Nodes, Site, alternating, file_revision};
 use crate::support::{eventually, run};
 
@@ -21,7 +24,8 @@ use crate::support::{eventually, run};
 const SIGXFSZ: i32 = 25;
 
 /// The moments of a swap: the command that is about to arrive.
-const MOMENTS: [(&str, usize); 4] = [("prepare map", 1), ("add map @", 3), ("show map @", 1), ("commit map", 1)];
+const MOMENTS: [(&str, usize); 4] =
+    [("prepare map", 1), ("add map @", 3), ("show map @", 1), ("commit map", 1)];
 
 fn two_maps() -> [Nodes; 2] {
     [alternating(400, 0), alternating(400, 1)]
@@ -77,8 +81,14 @@ fn a_worker_reloaded_in_the_middle_of_a_swap_ends_with_the_new_map() {
     }
 }
 
-/// Kills Mapsmith at a moment of the change from `old` to `new` while a client asks, and starts it again.
-fn kill_and_restart(site: &Site, mapsmith: &mut Mapsmith, maps: (&Nodes, &Nodes), kill: impl FnOnce(&mut Mapsmith)) {
+/// Kills Mapsmith at a moment of the change from `old` to `new` while a client asks, and starts it
+/// again.
+fn kill_and_restart(
+    site: &Site,
+    mapsmith: &mut Mapsmith,
+    maps: (&Nodes, &Nodes),
+    kill: impl FnOnce(&mut Mapsmith),
+) {
     let (old, new) = maps;
     let revision = file_revision(&site.gateway);
     let load = Load::start(site.gateway.http_address(), &["n000000".to_owned()], 1);
@@ -87,12 +97,25 @@ fn kill_and_restart(site: &Site, mapsmith: &mut Mapsmith, maps: (&Nodes, &Nodes)
     mapsmith.restart();
     in_step(mapsmith);
     site.converges(mapsmith, new);
-    assert_eq!(file_revision(&site.gateway), revision + 1, "one change is one revision, killed or not");
+    assert_eq!(
+        file_revision(&site.gateway),
+        revision + 1,
+        "one change is one revision, killed or not"
+    );
     let seen = load.answered();
-    eventually("the client gets answers after the restart", BOUND, || (load.answered() > seen + 20).then_some(()));
-    let answers: Vec<_> = load.stop().into_iter().map(|answer| (answer.status, answer.master)).collect();
-    let first_new = answers.iter().position(|answer| *answer == (200, new[0].1.clone())).expect("the new route is seen");
-    assert!(answers[..first_new].iter().all(|answer| *answer == (200, old[0].1.clone())), "{answers:?}");
+    eventually("the client gets answers after the restart", BOUND, || {
+        (load.answered() > seen + 20).then_some(())
+    });
+    let answers: Vec<_> =
+        load.stop().into_iter().map(|answer| (answer.status, answer.master)).collect();
+    let first_new = answers
+        .iter()
+        .position(|answer| *answer == (200, new[0].1.clone()))
+        .expect("the new route is seen");
+    assert!(
+        answers[..first_new].iter().all(|answer| *answer == (200, old[0].1.clone())),
+        "{answers:?}"
+    );
     assert!(
         answers[first_new..].iter().all(|answer| *answer == (200, new[0].1.clone())),
         "an older route came back: {answers:?}"
@@ -114,7 +137,11 @@ fn a_mapsmith_killed_in_the_middle_of_a_swap_leaves_nothing_that_its_next_run_do
                 mapsmith.kill();
                 site.proxy.lose();
                 assert_eq!(memory(&site.gateway), *old, "killed before {command}");
-                assert_eq!(map_file(&site.gateway), *new, "killed before {command}: the file comes first");
+                assert_eq!(
+                    map_file(&site.gateway),
+                    *new,
+                    "killed before {command}: the file comes first"
+                );
             });
         }
         // After the commit has arrived, before Mapsmith knows of it.
@@ -124,7 +151,9 @@ fn a_mapsmith_killed_in_the_middle_of_a_swap_leaves_nothing_that_its_next_run_do
             site.proxy.wait_held();
             mapsmith.kill();
             site.proxy.forward();
-            eventually("the commit arrives", BOUND, || (memory(&site.gateway) == maps[1]).then_some(()));
+            eventually("the commit arrives", BOUND, || {
+                (memory(&site.gateway) == maps[1]).then_some(())
+            });
         });
     }
 }
@@ -141,10 +170,13 @@ fn a_mapsmith_killed_while_it_writes_the_map_file_leaves_the_old_file_whole() {
             site.change(mapsmith, &maps[1]);
             assert_eq!(mapsmith.wait(), 128 + SIGXFSZ, "the system kills it at that byte");
             let folder = Path::new(site.gateway.map_path()).parent().expect("a file in a folder");
-            let files = fs::read_dir(folder).expect("the map's folder").map(|file| file.expect("a file"));
-            let half_written: Vec<_> =
-                files.filter(|file| file.path().extension().is_some_and(|ending| ending == "tmp")).collect();
-            let sizes: Vec<_> = half_written.iter().map(|file| file.metadata().expect("a file").len()).collect();
+            let files =
+                fs::read_dir(folder).expect("the map's folder").map(|file| file.expect("a file"));
+            let half_written: Vec<_> = files
+                .filter(|file| file.path().extension().is_some_and(|ending| ending == "tmp"))
+                .collect();
+            let sizes: Vec<_> =
+                half_written.iter().map(|file| file.metadata().expect("a file").len()).collect();
             assert_eq!(sizes, [65536], "it stood in the middle of the file");
             assert_eq!(map_file(&site.gateway), maps[0]);
             assert_eq!(memory(&site.gateway), maps[0]);
@@ -158,7 +190,8 @@ fn abandoned_versions_are_gone_in_the_end_though_nothing_else_is_to_be_changed()
         let maps = two_maps();
         let site = Site::start(binary, &maps[0]);
         // The ten looks need not take so long.
-        let mapsmith = site.config_with(&CALM.replace("observe = \"1s\"", "observe = \"100ms\"")).start();
+        let mapsmith =
+            site.config_with(&CALM.replace("observe = \"1s\"", "observe = \"100ms\"")).start();
         site.converges(&mapsmith, &maps[0]);
         site.next_is_a_swap();
         site.converges(&mapsmith, &maps[0]);
@@ -179,8 +212,18 @@ fn a_cut_reply_is_told_and_put_right_and_no_request_suffers_from_it() {
         let maps = two_maps();
         let site = Site::start(binary, &maps[0]);
         let mapsmith = site.mapsmith();
-        let load = Load::start(site.gateway.http_address(), &["n000000".to_owned(), "n000399".to_owned()], 1);
-        let cuts = [("prepare map", 7), ("add map @", 0), ("show map @", 1000), ("commit map", 0), ("show info", 50)];
+        let load = Load::start(
+            site.gateway.http_address(),
+            &["n000000".to_owned(), "n000399".to_owned()],
+            1,
+        );
+        let cuts = [
+            ("prepare map", 7),
+            ("add map @", 0),
+            ("show map @", 1000),
+            ("commit map", 0),
+            ("show info", 50),
+        ];
         for (round, (command, bytes)) in cuts.into_iter().enumerate() {
             let new = &maps[(round + 1) % 2];
             if command == "show info" {
@@ -198,7 +241,10 @@ fn a_cut_reply_is_told_and_put_right_and_no_request_suffers_from_it() {
                 (metric(mapsmith, failures) == Some(round as f64 + 1.0)).then_some(())
             });
             let log = mapsmith.log();
-            assert!(log.lines().any(|line| line.contains("behind") && line.contains(command)), "{command}: {log}");
+            assert!(
+                log.lines().any(|line| line.contains("behind") && line.contains(command)),
+                "{command}: {log}"
+            );
             assert_eq!(site.proxy.shortened(), round + 1, "{command}");
             site.converges(&mapsmith, new);
         }
@@ -210,7 +256,11 @@ fn a_cut_reply_is_told_and_put_right_and_no_request_suffers_from_it() {
 /// A client of the library behind a proxy.
 fn library_client(gateway: &Gateway, proxy: &AdminProxy) -> MapClient {
     let address = proxy.address().parse().expect("an address");
-    MapClient::new(RuntimeClient::new(address, Duration::from_secs(60)), MapName::new(gateway.map_path()), 1024)
+    MapClient::new(
+        RuntimeClient::new(address, Duration::from_secs(60)),
+        MapName::new(gateway.map_path()),
+        1024,
+    )
 }
 
 /// A part of a change, with what it says where it fails.
@@ -218,7 +268,8 @@ type Step<'a> = &'a dyn Fn() -> Result<(), String>;
 
 #[test]
 fn no_step_of_a_change_takes_a_reply_cut_at_any_byte_for_a_success() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     for binary in installed() {
         let gateway = Gateway::plan(binary).entry("a", "master1").entry("b", "master1").start();
         let proxy = AdminProxy::start(&gateway.runtime_address());
@@ -235,9 +286,13 @@ fn no_step_of_a_change_takes_a_reply_cut_at_any_byte_for_a_success() {
             Edit::Set { key: "c".to_owned(), value: "master1".to_owned() },
         ];
         let most = EditCounts { adding: 2, walking: 2 };
-        let edit =
-            || runtime.block_on(apply::edit(&client, &edits, most, &mut Timings::default())).map_err(|error| error.to_string());
-        let look = || runtime.block_on(client.glance()).map(|_| ()).map_err(|error| error.to_string());
+        let edit = || {
+            runtime
+                .block_on(apply::edit(&client, &edits, most, &mut Timings::default()))
+                .map_err(|error| error.to_string())
+        };
+        let look =
+            || runtime.block_on(client.glance()).map(|_| ()).map_err(|error| error.to_string());
         let steps: [(&str, Step<'_>); 7] = [
             ("prepare map", &swap),
             ("add map @", &swap),
@@ -255,10 +310,17 @@ fn no_step_of_a_change_takes_a_reply_cut_at_any_byte_for_a_success() {
                 proxy.cut(command, 1, bytes);
                 let result = step();
                 if proxy.shortened() == before {
-                    assert_eq!(result, Ok(()), "{command}: the whole reply of {bytes} bytes is a success");
+                    assert_eq!(
+                        result,
+                        Ok(()),
+                        "{command}: the whole reply of {bytes} bytes is a success"
+                    );
                     break;
                 }
-                let told = result.expect_err(&format!("HAProxy {:?}: {command} cut after {bytes} bytes", binary.version));
+                let told = result.expect_err(&format!(
+                    "HAProxy {:?}: {command} cut after {bytes} bytes",
+                    binary.version
+                ));
                 assert!(told.contains(command), "{told}");
                 bytes += 1;
             }

@@ -1,4 +1,5 @@
-//! What happens behind Mapsmith's back, in HAProxy's memory or in the map file, is found, put right and counted by its kind.
+//! What happens behind Mapsmith's back, in HAProxy's memory or in the map file, is found, put right
+//! and counted by its kind.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -10,14 +11,16 @@ use crate::support::haproxy::{Binary, Gateway, installed};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, borrowed, in_step, instance_settings, map_file, memory, metric, newest, oldest_and_newest, reload, source_settings,
+    BOUND, borrowed, in_step, instance_settings, map_file, memory, metric, newest,
+    oldest_and_newest, reload, source_settings,
 };
 use crate::support::site::{Nodes, Site, alternating, assert_no_leftovers};
 
 /// Looks at the counters all the time and reads back as often as this says.
 fn schedule(verify: &str) -> String {
     format!(
-        "[schedule]\npoll = \"1h\"\nverify = {verify:?}\nobserve = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n"
+        "[schedule]\npoll = \"1h\"\nverify = {verify:?}\nobserve = \"100ms\"\n[guard]\nmax_moved \
+            = \"100%\"\n[damping]\nhold = \"0s\"\n"
     )
 }
 
@@ -50,7 +53,9 @@ fn a_map_changed_by_hand_is_healed_and_counted() {
             let count = expected.get(kind).and_then(Value::as_u64).unwrap_or(0) + 1;
             expected.insert(kind.to_owned(), json!(count));
             mapsmith.wait_for(&format!("{command} is healed"), BOUND, |mapsmith| {
-                (memory(&site.gateway) == nodes && healed(mapsmith, 0) == Value::Object(expected.clone())).then_some(())
+                (memory(&site.gateway) == nodes
+                    && healed(mapsmith, 0) == Value::Object(expected.clone()))
+                .then_some(())
             });
             assert_eq!(healed_by_metric(&mapsmith, "edge1", kind), count as f64, "{command}");
         }
@@ -71,18 +76,25 @@ fn a_value_changed_by_hand_moves_no_counter_and_is_found_by_the_next_read_back()
         assert_eq!(site.gateway.command(&change), "\n");
         // Many looks later it still stands: this is what a read-back is for.
         let looks = site.proxy.commands().len() + 10;
-        eventually("Mapsmith looks ten times", BOUND, || (site.proxy.commands().len() > looks).then_some(()));
+        eventually("Mapsmith looks ten times", BOUND, || {
+            (site.proxy.commands().len() > looks).then_some(())
+        });
         assert_eq!(site.route("n000003"), "master1");
         // The same with a read-back a second.
         let settings = mapsmith.configuration().path();
-        fs::write(&settings, fs::read_to_string(&settings).unwrap().replace("verify = \"1h\"", "verify = \"1s\"")).unwrap();
+        fs::write(
+            &settings,
+            fs::read_to_string(&settings).unwrap().replace("verify = \"1h\"", "verify = \"1s\""),
+        )
+        .unwrap();
         mapsmith.restart();
         in_step(&mapsmith);
         assert_eq!(memory(&site.gateway), nodes, "a start reads back too");
         assert_eq!(healed(&mapsmith, 0), json!({}), "what was found at the start is no drift");
         assert_eq!(site.gateway.command(&change), "\n");
         mapsmith.wait_for("the value is healed", BOUND, |mapsmith| {
-            (memory(&site.gateway) == nodes && healed(mapsmith, 0) == json!({ "map_changed": 1 })).then_some(())
+            (memory(&site.gateway) == nodes && healed(mapsmith, 0) == json!({ "map_changed": 1 }))
+                .then_some(())
         });
         assert_eq!(healed_by_metric(&mapsmith, "edge1", "map_changed"), 1.0);
     }
@@ -112,8 +124,9 @@ fn a_lost_or_edited_map_file_is_written_anew_with_its_owner_and_mode() {
         assert_eq!((after.uid(), after.gid(), after.mode()), owner_and_mode);
     }
     fs::remove_file(path).unwrap();
-    mapsmith
-        .wait_for("the file is back", BOUND, |mapsmith| (healed_by_metric(mapsmith, "file", "map_file") == 4.0).then_some(()));
+    mapsmith.wait_for("the file is back", BOUND, |mapsmith| {
+        (healed_by_metric(mapsmith, "file", "map_file") == 4.0).then_some(())
+    });
     assert_eq!(map_file(&site.gateway), nodes);
     assert_eq!(healed(&mapsmith, 0), json!({}), "no instance had to be touched");
     assert_no_leftovers(path.as_ref());
@@ -146,8 +159,11 @@ impl TwoGateways {
     fn converge(&self, nodes: &Nodes) {
         self.mapsmith.wait_for("both memories and the file agree", BOUND, |mapsmith| {
             let status = mapsmith.get("/v1/status").1;
-            let in_step = (0..2).all(|instance| status["instances"][instance]["state"] == "in_step");
-            let agree = memory(&self.first) == *nodes && memory(&self.second) == *nodes && map_file(&self.first) == *nodes;
+            let in_step =
+                (0..2).all(|instance| status["instances"][instance]["state"] == "in_step");
+            let agree = memory(&self.first) == *nodes
+                && memory(&self.second) == *nodes
+                && map_file(&self.first) == *nodes;
             (in_step && agree).then_some(())
         });
     }

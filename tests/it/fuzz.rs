@@ -1,4 +1,5 @@
-//! The laws of the fuzz targets held over their committed seeds, which has every finding among them: on the stable toolchain.
+//! The laws of the fuzz targets held over their committed seeds, which has every finding among
+//! them: on the stable toolchain.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,11 +18,15 @@ fn folder(name: &str) -> PathBuf {
 
 /// The files of a folder with what is in them, by name.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<_> = entries
         .map(|entry| {
             let entry = entry.expect("an entry");
-            (entry.file_name().into_string().expect("a name in UTF-8"), fs::read(entry.path()).expect("a file"))
+            (
+                entry.file_name().into_string().expect("a name in UTF-8"),
+                fs::read(entry.path()).expect("a file"),
+            )
         })
         .collect();
     files.sort();
@@ -43,16 +48,23 @@ fn no_seed_breaks_a_law() {
         }
     }
     assert!(broken.is_empty(), "laws are broken, see the panics above: {broken:#?}");
-    assert!(bytes <= MOST_BYTES, "the seeds come to {bytes} bytes: `cargo fuzz cmin` keeps what counts");
+    assert!(
+        bytes <= MOST_BYTES,
+        "the seeds come to {bytes} bytes: `cargo fuzz cmin` keeps what counts"
+    );
 }
 
 #[test]
 fn every_law_has_a_target_and_every_target_a_law() {
     let laws: BTreeSet<String> = laws::TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let targets: BTreeSet<String> = files(&folder("targets")).into_iter().map(|(name, _)| name.replace(".rs", "")).collect();
+    let targets: BTreeSet<String> =
+        files(&folder("targets")).into_iter().map(|(name, _)| name.replace(".rs", "")).collect();
     assert_eq!(targets, laws);
     let manifest = fs::read_to_string(folder("Cargo.toml")).expect("the manifest");
-    let built: BTreeSet<String> =
-        laws.iter().filter(|name| manifest.contains(&format!("path = \"targets/{name}.rs\""))).cloned().collect();
+    let built: BTreeSet<String> = laws
+        .iter()
+        .filter(|name| manifest.contains(&format!("path = \"targets/{name}.rs\"")))
+        .cloned()
+        .collect();
     assert_eq!(built, laws);
 }

@@ -1,4 +1,5 @@
-//! The shipped gateways on real HAProxys: what each request is answered, whom it reaches, and how it waits.
+//! The shipped gateways on real HAProxys: what each request is answered, whom it reaches, and how
+//! it waits.
 //!
 //! docs/gateway.md says in words what these tests hold.
 
@@ -14,7 +15,8 @@ const LONG: &str = "120s";
 
 /// web1 is the first master's, web2 the second's and web3 the third's.
 fn masters() -> [Owner; 3] {
-    ["1", "2", "3"].map(|number| Owner::start(&format!("master{number}"), &[&format!("web{number}")]))
+    ["1", "2", "3"]
+        .map(|number| Owner::start(&format!("master{number}"), &[&format!("web{number}")]))
 }
 
 /// A gateway whose map knows web1 and web2 as they are.
@@ -31,7 +33,10 @@ fn said(response: &Response) -> (u16, &str) {
 /// A 503 in writing, with the time to come back.
 fn assert_unavailable(response: &Response, text: &str) {
     assert_eq!(said(response), (503, text));
-    assert_eq!((response.content_type.as_str(), response.retry_after.as_deref()), ("text/plain", Some("5")));
+    assert_eq!(
+        (response.content_type.as_str(), response.retry_after.as_deref()),
+        ("text/plain", Some("5"))
+    );
 }
 
 #[test]
@@ -44,7 +49,8 @@ fn haproxy_of_every_version_takes_both_files_without_a_warning() {
             let mut check = Command::new(&binary.path);
             check.arg("-c").arg("-f").arg(path_of(shape));
             let output = check.env("NODE_MASTER_MAP", &map).output().expect("HAProxy starts");
-            let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            let printed =
+                String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
             let is_clean = output.status.success() && !printed.contains("WARNING");
             assert!(is_clean, "{:?} {shape}: {}\n{printed}", binary.version, output.status);
         }
@@ -66,11 +72,19 @@ fn a_request_that_names_no_node_or_several_is_told_to_name_one() {
                 &[("X-Node-Name", &long)],
             ];
             for headers in wrong {
-                let text = "Name one node, and only one, in the header X-Node-Name (at most 255 bytes).";
-                assert_eq!(said(&gateway.send("GET", "/", headers, "")), (400, text), "{shape}: {headers:?}");
+                let text =
+                    "Name one node, and only one, in the header X-Node-Name (at most 255 bytes).";
+                assert_eq!(
+                    said(&gateway.send("GET", "/", headers, "")),
+                    (400, text),
+                    "{shape}: {headers:?}"
+                );
             }
             assert_eq!(said(&gateway.ask("GET", "/", "WEB1")), (200, "master1"));
-            assert!(masters.iter().all(|master| master.misdirected() == 0), "no master heard of the others");
+            assert!(
+                masters.iter().all(|master| master.misdirected() == 0),
+                "no master heard of the others"
+            );
         }
     }
 }
@@ -79,8 +93,12 @@ fn a_request_that_names_no_node_or_several_is_told_to_name_one() {
 fn a_node_that_nobody_owns_is_looked_for_at_every_master_and_is_404_in_writing() {
     for binary in installed() {
         let masters = masters();
-        let gateway = plan(binary, REDISPATCH, &masters).entry("gone", "master1").entry("lost", "master9").start();
-        let text = "No master owns the node stranger: it is not in the map, and each that could be asked answered 404.";
+        let gateway = plan(binary, REDISPATCH, &masters)
+            .entry("gone", "master1")
+            .entry("lost", "master9")
+            .start();
+        let text = "No master owns the node stranger: it is not in the map, and each that could \
+            be asked answered 404.";
         assert_eq!(said(&gateway.ask("GET", "/", "stranger")), (404, text));
         assert!(masters.iter().all(|master| master.misdirected() > 0), "each was asked");
         // It is in the map, so the masters' own answer is passed on: it may be the owner's.
@@ -96,7 +114,8 @@ fn a_node_that_nobody_owns_is_looked_for_at_every_master_and_is_404_in_writing()
 fn while_the_owner_is_down_its_nodes_are_told_so_and_the_others_are_served() {
     for binary in installed() {
         let [first, second, third] = masters();
-        let plan = Shipped::plan(binary, REDISPATCH, [&first, &second, &third]).instead_of("inter 2s", "inter 200ms");
+        let plan = Shipped::plan(binary, REDISPATCH, [&first, &second, &third])
+            .instead_of("inter 2s", "inter 200ms");
         let gateway = plan.entry("web1", "master1").entry("web2", "master2").start();
         assert_eq!(gateway.ask("GET", "/", "web1").status, 200);
         drop(first);
@@ -106,7 +125,10 @@ fn while_the_owner_is_down_its_nodes_are_told_so_and_the_others_are_served() {
             assert_ne!(answer.status, 200, "{answer:?}");
             (answer.status == 503).then_some(answer)
         });
-        assert_unavailable(&answer, "The master master1, which owns the node web1, is not available.");
+        assert_unavailable(
+            &answer,
+            "The master master1, which owns the node web1, is not available.",
+        );
         assert_eq!(said(&gateway.ask("GET", "/", "web2")), (200, "master2"));
         // Another has taken the node over: it is found, the map's word notwithstanding.
         third.take("web1");
@@ -117,7 +139,10 @@ fn while_the_owner_is_down_its_nodes_are_told_so_and_the_others_are_served() {
             let answer = gateway.ask("GET", "/", "web2");
             answer.body.contains("(0 up)").then_some(answer)
         });
-        assert_unavailable(&answer, "No master takes the request for the node web2 now (0 up): try again later.");
+        assert_unavailable(
+            &answer,
+            "No master takes the request for the node web2 now (0 up): try again later.",
+        );
     }
 }
 
@@ -140,7 +165,12 @@ fn a_stale_entry_is_answered_by_the_owner_in_the_same_request_and_costs_one_sear
         }
         assert_eq!(asked_in_vain(), search, "the way is known");
         let table = gateway.command("show table puppet");
-        assert!(table.contains("used:1\n") && table.contains("key=web2 ") && table.contains("server_key=master2"), "{table}");
+        assert!(
+            table.contains("used:1\n")
+                && table.contains("key=web2 ")
+                && table.contains("server_key=master2"),
+            "{table}"
+        );
 
         // A second move is found the same way, though the first is remembered.
         masters[1].lose("web2");
@@ -185,7 +215,8 @@ fn a_body_larger_than_a_buffer_is_not_sent_on_to_the_owner() {
     let body = "x".repeat(100_000);
     for binary in installed() {
         let masters = masters();
-        let gateway = Shipped::plan(binary, REDISPATCH, masters.each_ref()).entry("web2", "master1").start();
+        let gateway =
+            Shipped::plan(binary, REDISPATCH, masters.each_ref()).entry("web2", "master1").start();
         let large = || gateway.send("POST", "/", &[("X-Node-Name", "web2")], &body);
         assert_eq!(said(&large()), (404, "master1"));
         assert_eq!(gateway.ask("GET", "/", "web2").status, 200);
@@ -199,7 +230,8 @@ fn servers_can_be_added_to_and_removed_from_the_shipped_backend_at_runtime() {
         let masters = masters();
         let fourth = Owner::start("master4", &["web4"]);
         let gateway = plan(binary, REDISPATCH, &masters).start();
-        gateway.command(&format!("add server puppet/master4 {} check maxconn 10", fourth.address()));
+        gateway
+            .command(&format!("add server puppet/master4 {} check maxconn 10", fourth.address()));
         gateway.command("enable health puppet/master4; enable server puppet/master4");
         gateway.wait_for("the new master is asked", || {
             let answer = gateway.ask("GET", "/", "web4");
@@ -222,7 +254,9 @@ fn what_waits_is_served_by_class_and_a_long_poll_that_runs_keeps_its_slot() {
             let gateway = plan(binary, shape, &masters).slots(1).set("QUEUE_TIMEOUT", LONG).start();
             masters[0].hold();
             let mut requests = vec![gateway.start("GET", "/running?wait=60", "web1")];
-            gateway.wait_for("a long poll has the only slot", || (masters[0].running() == 1).then_some(()));
+            gateway.wait_for("a long poll has the only slot", || {
+                (masters[0].running() == 1).then_some(())
+            });
             let waiting = [
                 ("GET", "/poll1?wait=60"),
                 ("GET", "/poll2?wait=60"),
@@ -235,12 +269,19 @@ fn what_waits_is_served_by_class_and_a_long_poll_that_runs_keeps_its_slot() {
                 requests.push(gateway.start(method, path, "web1"));
                 gateway.wait_for_queue(backend, number + 1);
             }
-            assert_eq!(masters[0].served(), ["GET /running?wait=60"], "a command, too, waits for the long poll");
+            assert_eq!(
+                masters[0].served(),
+                ["GET /running?wait=60"],
+                "a command, too, waits for the long poll"
+            );
             // Another master's requests wait for nothing.
             assert_eq!(said(&gateway.ask("GET", "/", "web2")), (200, "master2"));
             masters[0].release();
             for request in requests {
-                assert_eq!(request.join().expect("it does not panic").expect("an answer").status, 200);
+                assert_eq!(
+                    request.join().expect("it does not panic").expect("an answer").status,
+                    200
+                );
             }
             let order = [
                 "GET /running?wait=60",
@@ -260,18 +301,28 @@ fn what_waits_is_served_by_class_and_a_long_poll_that_runs_keeps_its_slot() {
 fn a_full_queue_is_answered_at_once_and_no_other_master_is_asked() {
     for binary in installed() {
         for (shape, backend, text) in [
-            (REDISPATCH, "puppet", "The queue of the master master1, which owns the node web1, is full."),
+            (
+                REDISPATCH,
+                "puppet",
+                "The queue of the master master1, which owns the node web1, is full.",
+            ),
             (
                 BACKEND_PER_MASTER,
                 "master1",
-                "Neither the master master1, which owns the node web1, nor a stand-in takes the request now: try again later.",
+                "Neither the master master1, which owns the node web1, nor a stand-in takes the \
+                    request now: try again later.",
             ),
         ] {
             let masters = masters();
-            let gateway = plan(binary, shape, &masters).slots(1).set("MASTER_MAXQUEUE", "2").set("QUEUE_TIMEOUT", LONG).start();
+            let gateway = plan(binary, shape, &masters)
+                .slots(1)
+                .set("MASTER_MAXQUEUE", "2")
+                .set("QUEUE_TIMEOUT", LONG)
+                .start();
             masters[0].hold();
             let mut requests = vec![gateway.start("GET", "/", "web1")];
-            gateway.wait_for("the only slot is taken", || (masters[0].running() == 1).then_some(()));
+            gateway
+                .wait_for("the only slot is taken", || (masters[0].running() == 1).then_some(()));
             for length in 1..=2 {
                 requests.push(gateway.start("GET", "/", "web1"));
                 gateway.wait_for_queue(backend, length);
@@ -281,7 +332,10 @@ fn a_full_queue_is_answered_at_once_and_no_other_master_is_asked() {
             assert!(masters.iter().all(|master| master.misdirected() == 0));
             masters[0].release();
             for request in requests {
-                assert_eq!(request.join().expect("it does not panic").expect("an answer").status, 200);
+                assert_eq!(
+                    request.join().expect("it does not panic").expect("an answer").status,
+                    200
+                );
             }
         }
     }
@@ -294,7 +348,10 @@ fn a_maxqueue_on_the_servers_would_send_the_overflow_to_masters_that_do_not_own_
         let gateway = plan(binary, REDISPATCH, &masters)
             .slots(1)
             .set("QUEUE_TIMEOUT", LONG)
-            .instead_of(r#"maxconn "${MASTER_MAXCONN}""#, r#"maxconn "${MASTER_MAXCONN}" maxqueue 1"#)
+            .instead_of(
+                r#"maxconn "${MASTER_MAXCONN}""#,
+                r#"maxconn "${MASTER_MAXCONN}" maxqueue 1"#,
+            )
             .start();
         masters[0].hold();
         let mut requests = vec![gateway.start("GET", "/", "web1")];
@@ -314,17 +371,23 @@ fn a_maxqueue_on_the_servers_would_send_the_overflow_to_masters_that_do_not_own_
 fn who_has_waited_too_long_is_told_to_come_back() {
     for binary in installed() {
         for (shape, text) in [
-            (REDISPATCH, "No master takes the request for the node web1 now (3 up): try again later."),
+            (
+                REDISPATCH,
+                "No master takes the request for the node web1 now (3 up): try again later.",
+            ),
             (
                 BACKEND_PER_MASTER,
-                "Neither the master master1, which owns the node web1, nor a stand-in takes the request now: try again later.",
+                "Neither the master master1, which owns the node web1, nor a stand-in takes the \
+                    request now: try again later.",
             ),
         ] {
             let masters = masters();
-            let gateway = plan(binary, shape, &masters).slots(1).set("QUEUE_TIMEOUT", "100ms").start();
+            let gateway =
+                plan(binary, shape, &masters).slots(1).set("QUEUE_TIMEOUT", "100ms").start();
             masters[0].hold();
             let running = gateway.start("GET", "/", "web1");
-            gateway.wait_for("the only slot is taken", || (masters[0].running() == 1).then_some(()));
+            gateway
+                .wait_for("the only slot is taken", || (masters[0].running() == 1).then_some(()));
             assert_unavailable(&gateway.ask("POST", "/late", "web1"), text);
             masters[0].release();
             assert_eq!(running.join().expect("it does not panic").expect("an answer").status, 200);
@@ -339,18 +402,28 @@ fn a_greater_maxconn_set_at_runtime_lets_what_waits_go_on_at_once() {
         for (shape, backend) in [(REDISPATCH, "puppet"), (BACKEND_PER_MASTER, "master1")] {
             let masters = masters();
             // One thread, so that no two requests that come together take the one slot both.
-            let gateway = plan(binary, shape, &masters).threads(1).slots(1).set("QUEUE_TIMEOUT", LONG).start();
+            let gateway = plan(binary, shape, &masters)
+                .threads(1)
+                .slots(1)
+                .set("QUEUE_TIMEOUT", LONG)
+                .start();
             masters[0].hold();
             let requests: Vec<_> = (0..5).map(|_| gateway.start("GET", "/", "web1")).collect();
             gateway.wait_for_queue(backend, 4);
             gateway.wait_for("one runs", || (masters[0].running() == 1).then_some(()));
-            assert_eq!(gateway.command(&format!("set maxconn server {backend}/master1 3")).trim(), "");
+            assert_eq!(
+                gateway.command(&format!("set maxconn server {backend}/master1 3")).trim(),
+                ""
+            );
             // None has ended: it is the command that lets two more in.
             gateway.wait_for("three run", || (masters[0].running() == 3).then_some(()));
             gateway.wait_for_queue(backend, 2);
             masters[0].release();
             for request in requests {
-                assert_eq!(request.join().expect("it does not panic").expect("an answer").status, 200);
+                assert_eq!(
+                    request.join().expect("it does not panic").expect("an answer").status,
+                    200
+                );
             }
             assert_eq!(masters[0].most_running(), 3);
         }
@@ -362,7 +435,9 @@ fn a_servers_maxqueue_cannot_be_set_at_runtime() {
     for binary in installed() {
         let masters = masters();
         let gateway = plan(binary, REDISPATCH, &masters).start();
-        for command in ["set server puppet/master1 maxqueue 9", "set maxqueue server puppet/master1 9"] {
+        for command in
+            ["set server puppet/master1 maxqueue 9", "set maxqueue server puppet/master1 9"]
+        {
             let reply = gateway.command(command);
             assert!(!reply.trim().is_empty(), "{:?}: {command} is taken", binary.version);
         }
@@ -374,7 +449,11 @@ fn maxconn_and_queue_are_the_process_s_whatever_its_threads() {
     for binary in installed() {
         for threads in [1, 2, 4] {
             let masters = masters();
-            let gateway = plan(binary, REDISPATCH, &masters).threads(threads).slots(3).set("QUEUE_TIMEOUT", LONG).start();
+            let gateway = plan(binary, REDISPATCH, &masters)
+                .threads(threads)
+                .slots(3)
+                .set("QUEUE_TIMEOUT", LONG)
+                .start();
             masters[0].hold();
             let requests: Vec<_> = (0..16).map(|_| gateway.start("GET", "/", "web1")).collect();
             gateway.wait_for("all have come, and run or wait", || {
@@ -382,11 +461,19 @@ fn maxconn_and_queue_are_the_process_s_whatever_its_threads() {
             });
             masters[0].release();
             for request in requests {
-                assert_eq!(request.join().expect("it does not panic").expect("an answer").status, 200);
+                assert_eq!(
+                    request.join().expect("it does not panic").expect("an answer").status,
+                    200
+                );
             }
-            // Threads that look at the same moment may each let one in (4 were seen with 4 threads); three a thread would be more.
+            // Threads that look at the same moment may each let one in (4 were seen with 4
+            // threads); three a thread would be more.
             let most = masters[0].most_running();
-            assert!((3..3 + threads as usize).contains(&most), "{most} at once, {:?} with {threads} threads", binary.version);
+            assert!(
+                (3..3 + threads as usize).contains(&most),
+                "{most} at once, {:?} with {threads} threads",
+                binary.version
+            );
         }
     }
 }
@@ -398,8 +485,10 @@ fn with_a_backend_a_master_a_stand_in_serves_while_the_master_is_down() {
         let [first, second, third] = masters();
         // Whoever stands in must be able to serve the node.
         second.take("web1");
-        let plan = Shipped::plan(binary, BACKEND_PER_MASTER, [&first, &second, &third]).instead_of("inter 2s", "inter 200ms");
-        let gateway = plan.entry("web1", "master1").entry("web3", "master3").entry("lost", "master9").start();
+        let plan = Shipped::plan(binary, BACKEND_PER_MASTER, [&first, &second, &third])
+            .instead_of("inter 2s", "inter 200ms");
+        let gateway =
+            plan.entry("web1", "master1").entry("web3", "master3").entry("lost", "master9").start();
         assert_eq!(said(&gateway.ask("GET", "/", "web1")), (200, "master1"));
         let text = "The node stranger is not in the map: no master is known for it.";
         assert_eq!(said(&gateway.ask("GET", "/", "stranger")), (404, text));
@@ -415,10 +504,12 @@ fn with_a_backend_a_master_a_stand_in_serves_while_the_master_is_down() {
         drop((second, third));
         let answer = gateway.wait_for("HAProxy knows that all masters are down", || {
             let answer = gateway.ask("GET", "/", "web1");
-            let down = ["master1", "master2", "master3"].map(|server| gateway.number("master1", server, "chkdown"));
+            let down = ["master1", "master2", "master3"]
+                .map(|server| gateway.number("master1", server, "chkdown"));
             (answer.status == 503 && down.iter().all(|times| *times > 0)).then_some(answer)
         });
-        let text = "Neither the master master1, which owns the node web1, nor a stand-in takes the request now: try again later.";
+        let text = "Neither the master master1, which owns the node web1, nor a stand-in takes \
+            the request now: try again later.";
         assert_unavailable(&answer, text);
     }
 }

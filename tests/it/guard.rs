@@ -1,4 +1,5 @@
-//! A registry in trouble never reaches HAProxy: what is held back, what lets it through, and what counts as in force at a start.
+//! A registry in trouble never reaches HAProxy: what is held back, what lets it through, and what
+//! counts as in force at a start.
 
 use std::fs;
 
@@ -8,8 +9,8 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, complaints, entries, gateway_settings, in_step, map_file, memory, metric, newest, nodes,
-    oldest_and_newest, printed, reload, source_settings,
+    BOUND, ON_REQUEST, borrowed, complaints, entries, gateway_settings, in_step, map_file, memory,
+    metric, newest, nodes, oldest_and_newest, printed, reload, source_settings,
 };
 
 /// Enough that the guard's shares apply.
@@ -79,7 +80,10 @@ fn a_change_that_is_held_does_not_hide_that_the_source_fails_since() {
         let problem = scene.refused_reload(502);
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert!(detail.contains(words) && detail.contains(&id), "{detail}");
-        assert_eq!((&problem["report"]["outcome"], &problem["report"]["held"][0]["id"]), (&json!("source_failed"), &json!(id)));
+        assert_eq!(
+            (&problem["report"]["outcome"], &problem["report"]["held"][0]["id"]),
+            (&json!("source_failed"), &json!(id))
+        );
         let output = scene.mapsmith.cli(&["reload", "--wait", "30s"]);
         assert_eq!(output.status.code(), Some(1), "{}", complaints(&output));
     }
@@ -109,14 +113,27 @@ fn an_answer_that_is_no_map_keeps_the_last_good_one_and_says_what_came() {
             scene.registry.answers(200, body);
             let problem = scene.refused_reload(502);
             let detail = problem["detail"].as_str().unwrap_or_default();
-            assert!(detail.contains(words) && detail.contains("the last good answer stays in force"), "{what}: {detail}");
+            assert!(
+                detail.contains(words) && detail.contains("the last good answer stays in force"),
+                "{what}: {detail}"
+            );
             assert_eq!(scene.kept(), before, "{what} changed something");
             let status = scene.mapsmith.get("/v1/status").1;
             let source = &status["sources"][0];
-            assert!(source["error"].as_str().is_some_and(|error| error.contains(words)), "{what}: {source:#}");
+            assert!(
+                source["error"].as_str().is_some_and(|error| error.contains(words)),
+                "{what}: {source:#}"
+            );
             assert_eq!(source["entries"], NODES, "{what}: the last good answer is still counted");
-            assert!(scene.mapsmith.log().contains("the poll failed; the last good answer stays in force"), "{what}");
-            let failures = metric(&scene.mapsmith, "mapsmith_source_poll_failures_total{source=\"registry\"}");
+            assert!(
+                scene
+                    .mapsmith
+                    .log()
+                    .contains("the poll failed; the last good answer stays in force"),
+                "{what}"
+            );
+            let failures =
+                metric(&scene.mapsmith, "mapsmith_source_poll_failures_total{source=\"registry\"}");
             assert!(failures >= Some(f64::from(number)), "{what}: {failures:?}");
         }
         scene.registry.knows(&borrowed(&nodes(NODES, "m1")));
@@ -144,7 +161,11 @@ fn upheavals() -> [Upheaval; 3] {
             nodes(31, "m1"),
             ["remove 9 of the 40 entries in force (22.5%)", "guard.max_removed allows 20%"],
         ),
-        upheaval("too many moves", most_moved, ["move 21 of the 40 entries in force (52.5%)", "guard.max_moved allows 50%"]),
+        upheaval(
+            "too many moves",
+            most_moved,
+            ["move 21 of the 40 entries in force (52.5%)", "guard.max_moved allows 50%"],
+        ),
     ]
 }
 
@@ -162,14 +183,26 @@ fn an_upheaval_is_held_back_with_reason_and_figures_in_status_log_and_metrics() 
                 let text = text.as_str().unwrap_or_default();
                 assert!(words.iter().all(|word| text.contains(word)), "{what}: {text}");
             }
-            assert_eq!((&held["entries_in_force"], &held["entries_held"]), (&json!(NODES), &json!(upheaval.len())), "{held:#}");
+            assert_eq!(
+                (&held["entries_in_force"], &held["entries_held"]),
+                (&json!(NODES), &json!(upheaval.len())),
+                "{held:#}"
+            );
             assert_eq!(scene.mapsmith.get("/v1/held").1, json!([held]));
             let log = scene.mapsmith.log();
-            assert!(log.lines().any(|line| line.contains("held back by the guard") && line.contains(words[0])), "{what}: {log}");
+            assert!(
+                log.lines()
+                    .any(|line| line.contains("held back by the guard") && line.contains(words[0])),
+                "{what}: {log}"
+            );
             assert_eq!(metric(&scene.mapsmith, "mapsmith_guard_held"), Some(1.0), "{what}");
             // The same answer again is the same hold.
             scene.held();
-            assert_eq!(metric(&scene.mapsmith, "mapsmith_guard_holds_total"), Some(f64::from(number)), "{what}");
+            assert_eq!(
+                metric(&scene.mapsmith, "mapsmith_guard_holds_total"),
+                Some(f64::from(number)),
+                "{what}"
+            );
             scene.registry.knows(&borrowed(&nodes(NODES, "m1")));
             reload(&scene.mapsmith);
         }
@@ -185,7 +218,12 @@ fn the_settings_limits_are_the_ones_that_hold() {
     reload(&scene.mapsmith);
     scene.registry.knows(&borrowed(&nodes(NODES - 5, "m2")));
     let held = scene.held();
-    assert!(held["reason"].as_str().is_some_and(|reason| reason.contains("guard.max_removed allows 2 entries")), "{held:#}");
+    assert!(
+        held["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("guard.max_removed allows 2 entries")),
+        "{held:#}"
+    );
     assert_eq!(memory(&scene.gateway), nodes(NODES - 2, "m2"));
 }
 
@@ -198,7 +236,8 @@ fn a_registry_that_grows_beyond_measure_is_held_and_its_way_back_never_is() {
     let held = scene.held();
     let reason = held["reason"].as_str().expect("a reason");
     assert!(reason.contains("add 301 to the 99 entries in force, 360 of 99 within 1h"), "{reason}");
-    let (code, text) = printed(&scene.mapsmith.cli(&["approve", held["id"].as_str().expect("an id")]));
+    let (code, text) =
+        printed(&scene.mapsmith.cli(&["approve", held["id"].as_str().expect("an id")]));
     assert_eq!(code, 0, "{text}");
     for back in [99, 40] {
         scene.registry.knows(&borrowed(&nodes(back, "m1")));
@@ -231,7 +270,10 @@ fn a_registry_that_loses_a_fifth_at_each_poll_is_held_at_the_second() {
     scene.registry.knows(&borrowed(&nodes(26, "m1")));
     let held = scene.held();
     let reason = held["reason"].as_str().expect("a reason");
-    assert!(reason.contains("remove 6 of the 32 entries in force, 14 of 40 within 1h (35.0%)"), "{reason}");
+    assert!(
+        reason.contains("remove 6 of the 32 entries in force, 14 of 40 within 1h (35.0%)"),
+        "{reason}"
+    );
     assert_eq!(memory(&scene.gateway), nodes(32, "m1"));
     scene.registry.knows(&borrowed(&nodes(NODES, "m1")));
     reload(&scene.mapsmith);
@@ -242,7 +284,8 @@ fn a_registry_that_loses_a_fifth_at_each_poll_is_held_at_the_second() {
 fn a_map_of_which_no_key_is_left_is_held_at_any_size() {
     for count in [1, 3] {
         let gateway = gateway_with(count);
-        let other: Vec<_> = (0..count).map(|node| (format!("other{node}"), "m1".to_owned())).collect();
+        let other: Vec<_> =
+            (0..count).map(|node| (format!("other{node}"), "m1".to_owned())).collect();
         let registry = Registry::start(&borrowed(&other));
         let mapsmith = config(&gateway, &registry, "").start();
         let held = mapsmith.wait_for("the first answer is held", BOUND, |mapsmith| {
@@ -277,14 +320,26 @@ fn a_node_that_flaps_stays_where_it_is_until_it_has_been_still() {
     assert_eq!((&status["flapping"], &status["held"]), (&kept, &json!([])));
     assert_eq!(metric(&scene.mapsmith, "mapsmith_flapping_nodes"), Some(1.0));
     let (_, text) = printed(&scene.mapsmith.cli(&["status"]));
-    assert!(text.contains("flapping   1 node stays with the same master") && text.contains("n007 (m1)"), "{text}");
+    assert!(
+        text.contains("flapping   1 node stays with the same master") && text.contains("n007 (m1)"),
+        "{text}"
+    );
     let (_, text) = printed(&scene.mapsmith.cli(&["explain", "n007"]));
-    assert!(text.contains("it flaps: it stays with m1") && text.contains(": m2 (not in force), answered"), "{text}");
-    assert_eq!(scene.mapsmith.log().matches("the node flaps").count(), 1, "{}", scene.mapsmith.log());
+    assert!(
+        text.contains("it flaps: it stays with m1")
+            && text.contains(": m2 (not in force), answered"),
+        "{text}"
+    );
+    assert_eq!(
+        scene.mapsmith.log().matches("the node flaps").count(),
+        1,
+        "{}",
+        scene.mapsmith.log()
+    );
     // Nobody polls again: it goes by itself.
-    scene
-        .mapsmith
-        .wait_for("the node goes where it is said to be", BOUND, |_| (memory(&scene.gateway) == with("m2")).then_some(()));
+    scene.mapsmith.wait_for("the node goes where it is said to be", BOUND, |_| {
+        (memory(&scene.gateway) == with("m2")).then_some(())
+    });
     assert_eq!(metric(&scene.mapsmith, "mapsmith_flapping_nodes"), Some(0.0));
 }
 
@@ -315,10 +370,15 @@ fn a_node_named_twice_stays_where_it_is_and_is_shown_after_a_restart_too() {
         }
         assert_eq!(metric(&mapsmith, "mapsmith_conflicting_nodes"), Some(1.0));
         let (_, text) = printed(&mapsmith.cli(&["status"]));
-        assert!(text.contains("conflicts  1 node stays with the same master") && text.contains("node1 (master2)"), "{text}");
+        assert!(
+            text.contains("conflicts  1 node stays with the same master")
+                && text.contains("node1 (master2)"),
+            "{text}"
+        );
         let (_, text) = printed(&mapsmith.cli(&["explain", "node1"]));
         assert!(
-            text.contains("its source names it with different masters") && text.contains(": master1 (not in force)"),
+            text.contains("its source names it with different masters")
+                && text.contains(": master1 (not in force)"),
             "{text}"
         );
         let (code, text) = printed(&mapsmith.configuration().cli(&["plan"]));
@@ -326,7 +386,11 @@ fn a_node_named_twice_stays_where_it_is_and_is_shown_after_a_restart_too() {
 
         registry.knows(&[("Node1", "master1"), ("node2", "master1")]);
         reload(&mapsmith);
-        assert_eq!(memory(&gateway), entries(&[("node1", "master1"), ("node2", "master1")]), "it is clear again");
+        assert_eq!(
+            memory(&gateway),
+            entries(&[("node1", "master1"), ("node2", "master1")]),
+            "it is clear again"
+        );
         assert_eq!(mapsmith.get("/v1/status").1["conflicts"]["count"], 0);
     }
 }
@@ -368,15 +432,25 @@ fn an_approval_of_a_change_that_is_no_longer_the_held_one_is_refused_and_changes
 
     let body = json!({ "id": seen }).to_string();
     let response = scene.mapsmith.ask("POST", "/v1/held/approve", &[], &body);
-    assert_eq!((response.status, response.content_type.as_str()), (409, "application/problem+json"), "{}", response.body);
+    assert_eq!(
+        (response.status, response.content_type.as_str()),
+        (409, "application/problem+json"),
+        "{}",
+        response.body
+    );
     assert!(response.body.contains(&seen) && response.body.contains(&now), "{}", response.body);
     let output = scene.mapsmith.cli(&["approve", &seen]);
     assert_eq!(output.status.code(), Some(1));
     assert!(complaints(&output).contains("is not the one held back"), "{}", complaints(&output));
     assert_eq!(scene.kept(), before);
-    assert_eq!(scene.mapsmith.get("/v1/held").1[0]["id"], json!(now), "the other change is held as before");
+    assert_eq!(
+        scene.mapsmith.get("/v1/held").1[0]["id"],
+        json!(now),
+        "the other change is held as before"
+    );
 
-    // An approval that was refused leaves nothing behind: the change it named is held when it comes back.
+    // An approval that was refused leaves nothing behind: the change it named is held when it comes
+    // back.
     scene.registry.knows(&borrowed(&nodes(10, "m1")));
     assert_eq!(scene.held()["id"], json!(seen));
     assert_eq!(scene.kept(), before);
@@ -385,11 +459,17 @@ fn an_approval_of_a_change_that_is_no_longer_the_held_one_is_refused_and_changes
 #[test]
 fn nothing_is_there_to_approve_while_nothing_is_held() {
     let scene = Scene::start(newest(), "");
-    let response = scene.mapsmith.ask("POST", "/v1/held/approve", &[], r#"{"id": "0123456789abcdef"}"#);
+    let response =
+        scene.mapsmith.ask("POST", "/v1/held/approve", &[], r#"{"id": "0123456789abcdef"}"#);
     assert_eq!(response.status, 409, "{}", response.body);
     assert!(response.body.contains("nothing is held back"), "{}", response.body);
     let response = scene.mapsmith.ask("POST", "/v1/held/approve", &[], "yes");
-    assert_eq!((response.status, response.content_type.as_str()), (400, "application/problem+json"), "{}", response.body);
+    assert_eq!(
+        (response.status, response.content_type.as_str()),
+        (400, "application/problem+json"),
+        "{}",
+        response.body
+    );
 }
 
 #[test]
@@ -399,16 +479,24 @@ fn a_held_change_that_goes_by_itself_is_released() {
     scene.held();
     scene.registry.knows(&borrowed(&nodes(NODES + 1, "m1")));
     let report = reload(&scene.mapsmith);
-    assert_eq!((&report["held"], &report["changes"][0]["added"]), (&json!([]), &json!(1)), "{report:#}");
+    assert_eq!(
+        (&report["held"], &report["changes"][0]["added"]),
+        (&json!([]), &json!(1)),
+        "{report:#}"
+    );
     assert_eq!(scene.mapsmith.get("/v1/status").1["held"], json!([]));
     assert_eq!(metric(&scene.mapsmith, "mapsmith_guard_held"), Some(0.0));
     assert_eq!(memory(&scene.gateway), nodes(NODES + 1, "m1"));
 }
 
-/// A gateway whose map file, and so whose memory, holds `count` nodes of `m1` before Mapsmith ever ran.
+/// A gateway whose map file, and so whose memory, holds `count` nodes of `m1` before Mapsmith ever
+/// ran.
 fn gateway_with(count: usize) -> Gateway {
     let nodes = nodes(count, "m1");
-    nodes.iter().fold(Gateway::plan(newest()), |plan, (node, master)| plan.entry(node, master)).start()
+    nodes
+        .iter()
+        .fold(Gateway::plan(newest()), |plan, (node, master)| plan.entry(node, master))
+        .start()
 }
 
 #[test]
@@ -421,7 +509,12 @@ fn at_the_first_start_the_map_file_in_place_counts_as_the_map_in_force() {
         let held = mapsmith.get("/v1/held").1[0].clone();
         held["id"].is_string().then_some(held)
     });
-    assert!(held["reason"].as_str().is_some_and(|reason| reason.contains("remove 37 of the 40 entries in force")), "{held:#}");
+    assert!(
+        held["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("remove 37 of the 40 entries in force")),
+        "{held:#}"
+    );
     assert_eq!(memory(&gateway), nodes(NODES, "m1"));
     assert_eq!(fs::read(gateway.map_path()).unwrap(), file, "the file is as it was, byte by byte");
 
@@ -438,7 +531,11 @@ fn a_first_start_with_an_empty_map_file_is_not_held() {
         let registry = Registry::start(&borrowed(&nodes(NODES, "m1")));
         let mapsmith = config(&gateway, &registry, "").start();
         let status = in_step(&mapsmith);
-        assert_eq!((&status["held"], &status["revision"]), (&json!([]), &json!(1)), "{text:?}: {status:#}");
+        assert_eq!(
+            (&status["held"], &status["revision"]),
+            (&json!([]), &json!(1)),
+            "{text:?}: {status:#}"
+        );
         assert_eq!(memory(&gateway), nodes(NODES, "m1"), "{text:?}");
     }
 }
@@ -450,8 +547,9 @@ fn an_empty_map_file_and_an_empty_answer_do_not_empty_a_gateway_that_works() {
     fs::write(gateway.map_path(), "").unwrap();
     let registry = Registry::start(&[]);
     let mapsmith = config(&gateway, &registry, "").start();
-    mapsmith
-        .wait_for("the empty answer is held", BOUND, |mapsmith| mapsmith.get("/v1/held").1[0]["id"].is_string().then_some(()));
+    mapsmith.wait_for("the empty answer is held", BOUND, |mapsmith| {
+        mapsmith.get("/v1/held").1[0]["id"].is_string().then_some(())
+    });
     assert_eq!(mapsmith.post("/v1/reload?wait=30s").0, 409);
     assert_eq!(memory(&gateway), nodes(NODES, "m1"));
 }
@@ -469,11 +567,19 @@ fn revision_numbers_go_on_after_a_restart() {
 
     let restarted = config(&scene.gateway, &scene.registry, "").start();
     let status = in_step(&restarted);
-    assert_eq!((&status["revision"], &status["last_change"]), (&json!(3), &Value::Null), "nothing changed: {status:#}");
+    assert_eq!(
+        (&status["revision"], &status["last_change"]),
+        (&json!(3), &Value::Null),
+        "nothing changed: {status:#}"
+    );
     let mut changed = nodes(NODES, "m1");
     changed[1].1 = "m2".to_owned();
     scene.registry.knows(&borrowed(&changed));
     let report = reload(&restarted);
-    assert_eq!((&report["revision"], &report["changes"][0]["moved"]), (&json!(4), &json!(2)), "{report:#}");
+    assert_eq!(
+        (&report["revision"], &report["changes"][0]["moved"]),
+        (&json!(4), &json!(2)),
+        "{report:#}"
+    );
     assert_eq!(memory(&scene.gateway), entries(&borrowed(&changed)));
 }

@@ -11,14 +11,22 @@ fn shipped(name: &str) -> String {
 #[test]
 fn whatever_shall_run_in_containers_is_started_again_when_it_ends() {
     let compose = shipped("docker-compose.yml");
-    for block in ["x-confined: &confined\n  restart: unless-stopped\n", "x-master: &master\n  <<: *confined\n"] {
+    for block in [
+        "x-confined: &confined\n  restart: unless-stopped\n",
+        "x-master: &master\n  <<: *confined\n",
+    ] {
         assert!(compose.contains(block), "services no longer inherit {block:?}");
     }
     // A name at the beginning of a line belongs to no service.
-    let services = compose.split("\nservices:\n").nth(1).and_then(|rest| rest.split("\nvolumes:\n").next()).expect("services");
+    let services = compose
+        .split("\nservices:\n")
+        .nth(1)
+        .and_then(|rest| rest.split("\nvolumes:\n").next())
+        .expect("services");
     let mut found = 0;
     for service in services.split("\n\n").filter(|service| !service.trim().is_empty()) {
-        let lines: Vec<_> = service.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
+        let lines: Vec<_> =
+            service.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
         let name = lines[0].split(':').next().unwrap_or_default();
         assert!(
             lines.contains(&"<<: *confined") || lines.contains(&"<<: *master"),
@@ -26,7 +34,8 @@ fn whatever_shall_run_in_containers_is_started_again_when_it_ends() {
         );
         // These end by themselves once they have done their part.
         let own: Vec<_> = lines.iter().filter(|line| line.starts_with("restart:")).collect();
-        let wanted: &[&&str] = if ["nodes", "token"].contains(&name) { &[&"restart: \"no\""] } else { &[] };
+        let wanted: &[&&str] =
+            if ["nodes", "token"].contains(&name) { &[&"restart: \"no\""] } else { &[] };
         assert_eq!(own, wanted, "{name}");
         found += 1;
     }
@@ -35,9 +44,16 @@ fn whatever_shall_run_in_containers_is_started_again_when_it_ends() {
 
 #[test]
 fn the_image_takes_the_binaries_that_scripts_dist_strips() {
-    let (image, script, ignored) = (shipped("Dockerfile"), shipped("scripts/dist"), shipped(".dockerignore"));
+    let (image, script, ignored) =
+        (shipped("Dockerfile"), shipped("scripts/dist"), shipped(".dockerignore"));
     assert!(image.contains("RUN scripts/dist && mv target/dist /binaries\n"), "{image}");
-    assert!(image.contains("COPY --from=binaries /binaries/mapsmith /usr/local/bin/mapsmith\n"), "{image}");
-    assert!(ignored.contains("\nscripts/*\n!scripts/dist\n"), "the build has no scripts/dist: {ignored}");
+    assert!(
+        image.contains("COPY --from=binaries /binaries/mapsmith /usr/local/bin/mapsmith\n"),
+        "{image}"
+    );
+    assert!(
+        ignored.contains("\nscripts/*\n!scripts/dist\n"),
+        "the build has no scripts/dist: {ignored}"
+    );
     assert!(script.contains("objcopy --strip-all --add-gnu-debuglink="), "{script}");
 }

@@ -1,4 +1,5 @@
-//! Many gateways: one that refuses says why and heals once it is reconfigured; one that hangs delays no other.
+//! Many gateways: one that refuses says why and heals once it is reconfigured; one that hangs
+//! delays no other.
 
 use std::os::unix::net::UnixListener;
 
@@ -8,7 +9,9 @@ use serde_json::Value;
 use crate::support::haproxy::{Binary, Gateway, installed};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
-use crate::support::scene::{BOUND, borrowed, complaints, memory, oldest_and_newest, printed, source_settings};
+use crate::support::scene::{
+    BOUND, borrowed, complaints, memory, oldest_and_newest, printed, source_settings,
+};
 use crate::support::site::{CALM, Nodes, Site, alternating};
 
 fn instance(mapsmith: &Mapsmith, number: usize) -> Value {
@@ -20,7 +23,8 @@ fn is_refused(mapsmith: &Mapsmith, words: &[&str]) {
     mapsmith.wait_for(&format!("refused: {words:?}"), BOUND, |mapsmith| {
         let instance = instance(mapsmith, 0);
         let reason = instance["reason"].as_str().unwrap_or_default();
-        (instance["state"] == "refused" && words.iter().all(|word| reason.contains(word))).then_some(())
+        (instance["state"] == "refused" && words.iter().all(|word| reason.contains(word)))
+            .then_some(())
     });
     let (code, report) = mapsmith.get("/readyz");
     assert_eq!(code, 503, "{report:#}");
@@ -37,10 +41,18 @@ fn a_socket_below_admin_level_is_refused_until_it_is_reconfigured() {
             let config = site.config_with(CALM);
             let check = config.cli(&["check"]);
             let told = printed(&check).1 + &complaints(&check);
-            assert!(!check.status.success() && told.contains("level admin"), "HAProxy {:?}, {level}: {told}", binary.version);
+            assert!(
+                !check.status.success() && told.contains("level admin"),
+                "HAProxy {:?}, {level}: {told}",
+                binary.version
+            );
             let mapsmith = config.start();
             is_refused(&mapsmith, &["level admin", level]);
-            assert_eq!(site.gateway.request("n000000").0, 404, "up to 3.2 the socket would let it, and it must not");
+            assert_eq!(
+                site.gateway.request("n000000").0,
+                404,
+                "up to 3.2 the socket would let it, and it must not"
+            );
             site.gateway.restart_as(|plan| plan.level("admin"));
             site.converges(&mapsmith, &nodes);
         }
@@ -70,7 +82,12 @@ fn a_socket_with_severity_output_is_driven_like_any_other() {
             let site = Site::planned(binary, &maps[0], |plan| plan.level(level));
             let config = site.config_with(CALM);
             let check = printed(&config.cli(&["check"]));
-            assert!(check.1.contains("level: admin"), "HAProxy {:?}, {level}: {}", binary.version, check.1);
+            assert!(
+                check.1.contains("level: admin"),
+                "HAProxy {:?}, {level}: {}",
+                binary.version,
+                check.1
+            );
             let mapsmith = config.start();
             site.converges(&mapsmith, &maps[0]);
             // By single commands, and by a swap.
@@ -120,15 +137,20 @@ impl Edges {
 }
 
 fn in_step_with(mapsmith: &Mapsmith, number: usize, revision: u64) {
-    mapsmith.wait_for(&format!("instance {number} is in step with revision {revision}"), BOUND, |mapsmith| {
-        let instance = instance(mapsmith, number);
-        (instance["state"] == "in_step" && instance["revision"] == revision).then_some(())
-    });
+    mapsmith.wait_for(
+        &format!("instance {number} is in step with revision {revision}"),
+        BOUND,
+        |mapsmith| {
+            let instance = instance(mapsmith, number);
+            (instance["state"] == "in_step" && instance["revision"] == revision).then_some(())
+        },
+    );
 }
 
 #[test]
 fn a_hung_gateway_delays_no_other_and_catches_up_when_it_goes_on() {
-    // Its silence may last longer than this whole test: whatever the other waits for, it is not for its end.
+    // Its silence may last longer than this whole test: whatever the other waits for, it is not for
+    // its end.
     let maps = [alternating(300, 0), alternating(300, 1)];
     let mut edges = Edges::start(&maps[0], oldest_and_newest());
     let mapsmith = edges.mapsmith(CALM, "600s", "");
@@ -140,8 +162,15 @@ fn a_hung_gateway_delays_no_other_and_catches_up_when_it_goes_on() {
     in_step_with(&mapsmith, 0, 2);
     assert_eq!(memory(&edges.first), maps[1]);
     let hung = instance(&mapsmith, 1);
-    assert_eq!((&hung["state"], &hung["revision"]), (&"in_step".into(), &1.into()), "nobody has given it up yet: {hung:#}");
-    assert!(mapsmith.get("/readyz").0 == 200, "one gateway that holds the map is enough to be ready");
+    assert_eq!(
+        (&hung["state"], &hung["revision"]),
+        (&"in_step".into(), &1.into()),
+        "nobody has given it up yet: {hung:#}"
+    );
+    assert!(
+        mapsmith.get("/readyz").0 == 200,
+        "one gateway that holds the map is enough to be ready"
+    );
     edges.second.continue_process();
     in_step_with(&mapsmith, 1, 2);
     assert_eq!(memory(&edges.second), maps[1]);
@@ -158,7 +187,11 @@ fn a_hung_gateway_is_told_as_unreachable_since_a_time_that_stays() {
         let socket = folder.path().join("silent.sock");
         let _silent = UnixListener::bind(&socket).expect("a fresh socket");
         let silent = bounded_instance("silent", &format!("unix@{}", socket.display()), "200ms");
-        let absent = bounded_instance("absent", &format!("unix@{}", folder.path().join("absent.sock").display()), "200ms");
+        let absent = bounded_instance(
+            "absent",
+            &format!("unix@{}", folder.path().join("absent.sock").display()),
+            "200ms",
+        );
         let mapsmith = edges.mapsmith(CALM, "500ms", &(silent + &absent));
         in_step_with(&mapsmith, 0, 1);
         in_step_with(&mapsmith, 1, 1);
@@ -168,7 +201,8 @@ fn a_hung_gateway_is_told_as_unreachable_since_a_time_that_stays() {
         assert_eq!((status, &report["outcome"]), (202, &"behind".into()), "{report:#}");
         let message = report["message"].as_str().unwrap_or_default();
         assert!(
-            ["edge2", "silent", "absent"].iter().all(|name| message.contains(name)) && !message.contains("edge1"),
+            ["edge2", "silent", "absent"].iter().all(|name| message.contains(name))
+                && !message.contains("edge1"),
             "{report:#}"
         );
         assert_eq!(report["instances"][0]["verified"], true, "{report:#}");
@@ -178,15 +212,25 @@ fn a_hung_gateway_is_told_as_unreachable_since_a_time_that_stays() {
         }
         let unreachable = |mapsmith: &Mapsmith, number: usize| {
             let instance = instance(mapsmith, number);
-            (instance["state"] == "unreachable").then_some((instance["since"].clone(), instance["error"].clone()))
+            (instance["state"] == "unreachable")
+                .then_some((instance["since"].clone(), instance["error"].clone()))
         };
         let since: Vec<_> = (1..4)
-            .map(|number| mapsmith.wait_for("it is unreachable", BOUND, |mapsmith| unreachable(mapsmith, number)).0)
+            .map(|number| {
+                mapsmith
+                    .wait_for("it is unreachable", BOUND, |mapsmith| unreachable(mapsmith, number))
+                    .0
+            })
             .collect();
         // Tried again and again, it stays unreachable since that time.
         assert_eq!(mapsmith.post("/v1/reload?wait=3s").0, 202);
         for (number, since) in (1..4).zip(&since) {
-            assert_eq!(unreachable(&mapsmith, number).map(|(since, _)| since).as_ref(), Some(since), "{}", mapsmith.log());
+            assert_eq!(
+                unreachable(&mapsmith, number).map(|(since, _)| since).as_ref(),
+                Some(since),
+                "{}",
+                mapsmith.log()
+            );
         }
         edges.second.continue_process();
         in_step_with(&mapsmith, 1, 2);
@@ -202,7 +246,8 @@ fn a_status_names_the_version_of_the_process_behind_each_socket() {
     for (number, gateway) in [&edges.first, &edges.second].into_iter().enumerate() {
         in_step_with(&mapsmith, number, 1);
         let process = instance(&mapsmith, number)["process"].clone();
-        let version: HaproxyVersion = process["version"].as_str().and_then(|text| text.parse().ok()).expect("a version");
+        let version: HaproxyVersion =
+            process["version"].as_str().and_then(|text| text.parse().ok()).expect("a version");
         assert_eq!((u32::from(version.major), u32::from(version.minor)), gateway.version());
         assert_eq!(process["pid"], gateway.pid());
     }

@@ -3,8 +3,12 @@
 use crate::support::eventually;
 use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
-use crate::support::scene::{BOUND, borrowed, in_step, map_file, memory, metric, oldest_and_newest, reload, source_settings};
-use crate::support::site::{CALM, Nodes, Site, alternating, assert_no_leftovers, counters, file_revision};
+use crate::support::scene::{
+    BOUND, borrowed, in_step, map_file, memory, metric, oldest_and_newest, reload, source_settings,
+};
+use crate::support::site::{
+    CALM, Nodes, Site, alternating, assert_no_leftovers, counters, file_revision,
+};
 
 const NODES: usize = 100_000;
 
@@ -13,7 +17,10 @@ fn mapsmith(site: &Site) -> Mapsmith {
     let settings = CALM.to_owned()
         + &format!("[map]\npath = {:?}\n", site.gateway.map_path())
         + &source_settings("registry", &site.registry.url())
-        + &format!("[[instance]]\nname = \"edge1\"\nruntime = {:?}\ntimeout = \"60s\"\n", site.proxy.address());
+        + &format!(
+            "[[instance]]\nname = \"edge1\"\nruntime = {:?}\ntimeout = \"60s\"\n",
+            site.proxy.address()
+        );
     Mapsmith::config(&settings).start()
 }
 
@@ -36,7 +43,11 @@ fn a_hundred_thousand_nodes_are_swapped_from_the_registry_to_the_traffic() {
         site.next_is_a_swap();
         let report = reload(&mapsmith);
         let apply = &report["instances"][0]["apply"];
-        assert_eq!((&apply["strategy"], &apply["moved"]), (&"swap".into(), &NODES.into()), "{apply:#}");
+        assert_eq!(
+            (&apply["strategy"], &apply["moved"]),
+            (&"swap".into(), &NODES.into()),
+            "{apply:#}"
+        );
         assert_holds(&site.gateway, &maps[1]);
         for at in [0, 1, NODES / 2, NODES - 1] {
             assert_eq!(site.route(&maps[1][at].0), maps[1][at].1);
@@ -60,7 +71,9 @@ fn a_mapsmith_that_is_asked_to_end_in_the_middle_of_a_swap_finishes_it_first() {
         let site = Site::start(binary, &maps[0]);
         let mut mapsmith = mapsmith(&site);
         in_step(&mapsmith);
-        for (round, command) in ["prepare map", "add map @", "show map @", "commit map"].into_iter().enumerate() {
+        for (round, command) in
+            ["prepare map", "add map @", "show map @", "commit map"].into_iter().enumerate()
+        {
             let (old, new) = (&maps[round % 2], &maps[(round + 1) % 2]);
             site.proxy.hold(command, if command == "add map @" { 50 } else { 1 });
             site.change(&mapsmith, new);
@@ -89,7 +102,10 @@ fn a_mapsmith_that_is_asked_to_end_while_its_gateway_hangs_ends_well() {
         let settings = CALM.to_owned()
             + &format!("[map]\npath = {:?}\n", site.gateway.map_path())
             + &source_settings("registry", &site.registry.url())
-            + &format!("[[instance]]\nname = \"edge1\"\nruntime = {:?}\ntimeout = \"1s\"\n", site.proxy.address());
+            + &format!(
+                "[[instance]]\nname = \"edge1\"\nruntime = {:?}\ntimeout = \"1s\"\n",
+                site.proxy.address()
+            );
         let mut mapsmith = Mapsmith::config(&settings).start();
         in_step(&mapsmith);
         site.proxy.hold("commit map", 1);

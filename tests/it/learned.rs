@@ -1,5 +1,6 @@
-//! Learned routes: a request whose map entry is stale reaches the right master all the same, and what HAProxy learned by it is
-//! shown, looked up early, and forgotten once the registries have spoken.
+//! Learned routes: a request whose map entry is stale reaches the right master all the same, and
+//! what HAProxy learned by it is shown, looked up early, and forgotten once the registries have
+//! spoken.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,8 +15,8 @@ use crate::support::puppetdb::PuppetDb;
 use crate::support::random::{self, Random};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, gateway_settings, in_step, instance_settings, metric, newest, oldest_and_newest, printed,
-    reload, source_settings,
+    BOUND, ON_REQUEST, borrowed, gateway_settings, in_step, instance_settings, metric, newest,
+    oldest_and_newest, printed, reload, source_settings,
 };
 use crate::support::{eventually, free_port, http};
 
@@ -26,10 +27,13 @@ fn masters(owners: &Owners) -> [Master; 3] {
 }
 
 fn plan(binary: &Binary, masters: &[Master]) -> Plan {
-    masters.iter().fold(Gateway::plan(binary).redispatch(), |plan, master| plan.master(master.name(), master.address()))
+    masters.iter().fold(Gateway::plan(binary).redispatch(), |plan, master| {
+        plan.master(master.name(), master.address())
+    })
 }
 
-/// Settings for a gateway and a registry, with `[learned]` and the guard out of the way: it has tests of its own.
+/// Settings for a gateway and a registry, with `[learned]` and the guard out of the way: it has
+/// tests of its own.
 fn settings(gateway: &Gateway, sources: &str) -> String {
     let guard = "[guard]\nmax_moved = \"100%\"\nmax_removed = \"100%\"\n[damping]\nhold = \"0s\"\n";
     format!("{ON_REQUEST}{LEARNED}{guard}{}{sources}", gateway_settings(gateway))
@@ -44,29 +48,47 @@ fn report(mapsmith: &Mapsmith) -> Value {
 fn shows(mapsmith: &Mapsmith, routes: &[(&str, &str)]) -> Value {
     mapsmith.wait_for(&format!("the learned routes are {routes:?}"), BOUND, |mapsmith| {
         let report = report(mapsmith);
-        let shown: Vec<_> =
-            report["nodes"].as_array()?.iter().map(|route| (route["node"].as_str(), route["master"].as_str())).collect();
-        let expected: Vec<_> = routes.iter().map(|(node, master)| (Some(*node), Some(*master))).collect();
+        let shown: Vec<_> = report["nodes"]
+            .as_array()?
+            .iter()
+            .map(|route| (route["node"].as_str(), route["master"].as_str()))
+            .collect();
+        let expected: Vec<_> =
+            routes.iter().map(|(node, master)| (Some(*node), Some(*master))).collect();
         (shown == expected).then_some(report)
     })
 }
 
 /// Waits until Mapsmith has seen so many routes gone, by reason.
 fn has_forgotten(mapsmith: &Mapsmith, counts: &Value) {
-    mapsmith
-        .wait_for(&format!("{counts} are forgotten"), BOUND, |mapsmith| (report(mapsmith)["forgotten"] == *counts).then_some(()));
+    mapsmith.wait_for(&format!("{counts} are forgotten"), BOUND, |mapsmith| {
+        (report(mapsmith)["forgotten"] == *counts).then_some(())
+    });
 }
 
 /// Waits until the stick table is empty.
 fn forgets(mapsmith: &Mapsmith, gateway: &Gateway) {
-    mapsmith.wait_for("no learned route is left in HAProxy", BOUND, |_| gateway.learned().is_empty().then_some(()));
+    mapsmith.wait_for("no learned route is left in HAProxy", BOUND, |_| {
+        gateway.learned().is_empty().then_some(())
+    });
 }
 
 /// A request must be answered by this master, after so many masters have refused it.
 #[track_caller]
-fn asks(gateway: &Gateway, owners: &Owners, node: &str, master: &str, hops: std::ops::RangeInclusive<usize>) {
+fn asks(
+    gateway: &Gateway,
+    owners: &Owners,
+    node: &str,
+    master: &str,
+    hops: std::ops::RangeInclusive<usize>,
+) {
     let before = owners.refused();
-    assert_eq!(gateway.request(node), (200, master.to_owned()), "{node}\n{}", gateway.command("show table puppet"));
+    assert_eq!(
+        gateway.request(node),
+        (200, master.to_owned()),
+        "{node}\n{}",
+        gateway.command("show table puppet")
+    );
     let refused = owners.refused() - before;
     assert!(hops.contains(&refused), "{node} was refused by {refused} masters, not by {hops:?}");
 }
@@ -78,7 +100,9 @@ fn a_stale_entry_is_answered_by_the_true_owner_and_the_map_follows_by_an_early_l
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&borrowed(&owners.all()));
-        let mapsmith = Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url()))).start();
+        let mapsmith =
+            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
+                .start();
         in_step(&mapsmith);
         asks(&gateway, &owners, "n1", "master1", 0..=0);
         assert_eq!(gateway.learned(), [], "what the map has is not learned");
@@ -89,8 +113,14 @@ fn a_stale_entry_is_answered_by_the_true_owner_and_the_map_follows_by_an_early_l
 
         // The registry does not know it yet: the route is shown and stays.
         let shown = shows(&mapsmith, &[("n1", "master3")]);
-        assert_eq!((&shown["instance"], &shown["table"], &shown["routes"]), (&json!("edge1"), &json!("puppet"), &json!(1)));
-        assert!(shown["nodes"][0]["since"].is_string() && shown["nodes"][0]["expires"].is_string(), "{shown:#}");
+        assert_eq!(
+            (&shown["instance"], &shown["table"], &shown["routes"]),
+            (&json!("edge1"), &json!("puppet"), &json!(1))
+        );
+        assert!(
+            shown["nodes"][0]["since"].is_string() && shown["nodes"][0]["expires"].is_string(),
+            "{shown:#}"
+        );
         let (_, explained) = mapsmith.get("/v1/nodes/n1");
         assert_eq!(explained["instances"][0]["master"], "master1", "{explained:#}");
         assert_eq!(explained["instances"][0]["learned"]["master"], "master3", "{explained:#}");
@@ -100,8 +130,14 @@ fn a_stale_entry_is_answered_by_the_true_owner_and_the_map_follows_by_an_early_l
         assert!(text.contains("learned routes: 1, the oldest first seen"), "{text}");
         assert_eq!(metric(&mapsmith, "mapsmith_learned_routes{haproxy=\"edge1\"}"), Some(1.0));
         let asked = registry.asked();
-        mapsmith.wait_for("the registry is asked for it again", BOUND, |_| (registry.asked() > asked).then_some(()));
-        assert_eq!(gateway.learned(), [("n1".to_owned(), "master3".to_owned())], "nothing has settled it");
+        mapsmith.wait_for("the registry is asked for it again", BOUND, |_| {
+            (registry.asked() > asked).then_some(())
+        });
+        assert_eq!(
+            gateway.learned(),
+            [("n1".to_owned(), "master3".to_owned())],
+            "nothing has settled it"
+        );
 
         // It is polled once an hour, and asked for this node within seconds.
         registry.knows(&borrowed(&owners.all()));
@@ -111,7 +147,12 @@ fn a_stale_entry_is_answered_by_the_true_owner_and_the_map_follows_by_an_early_l
         assert_eq!(gateway.learned(), [], "the map has it now");
         has_forgotten(&mapsmith, &json!({"agreed": 1}));
         let forgotten = |reason: &str| {
-            metric(&mapsmith, &format!("mapsmith_learned_forgotten_total{{haproxy=\"edge1\",reason=\"{reason}\"}}"))
+            metric(
+                &mapsmith,
+                &format!(
+                    "mapsmith_learned_forgotten_total{{haproxy=\"edge1\",reason=\"{reason}\"}}"
+                ),
+            )
         };
         assert_eq!((forgotten("agreed"), forgotten("contradicted")), (Some(1.0), Some(0.0)));
         let (_, text) = printed(&mapsmith.cli(&["status"]));
@@ -122,14 +163,21 @@ fn a_stale_entry_is_answered_by_the_true_owner_and_the_map_follows_by_an_early_l
 #[test]
 fn puppetdb_is_asked_for_the_learned_nodes_alone() {
     let puppetdb = PuppetDb::shared();
-    let owners = Owners::new(&[("learned-moving", "master1"), ("learned-staying", "master2"), ("learned-leaving", "master2")]);
+    let owners = Owners::new(&[
+        ("learned-moving", "master1"),
+        ("learned-staying", "master2"),
+        ("learned-leaving", "master2"),
+    ]);
     for (node, master) in owners.all() {
         puppetdb.replace_facts(&node, &master, true);
     }
     let masters = masters(&owners);
     let gateway = plan(newest(), &masters).start();
     let query = r#"factsets[certname, producer, producer_timestamp] { certname ~ "^learned-" }"#;
-    let source = format!("[[source]]\nname = \"puppetdb\"\ntype = \"puppetdb\"\nurl = {:?}\nquery = {query:?}\n", puppetdb.url());
+    let source = format!(
+        "[[source]]\nname = \"puppetdb\"\ntype = \"puppetdb\"\nurl = {:?}\nquery = {query:?}\n",
+        puppetdb.url()
+    );
     let mapsmith = Mapsmith::config(&settings(&gateway, &source)).start();
     let status = in_step(&mapsmith);
 
@@ -140,13 +188,24 @@ fn puppetdb_is_asked_for_the_learned_nodes_alone() {
     asks(&gateway, &owners, "learned-moving", "master2", 1..=28);
 
     mapsmith.wait_for("the map follows", BOUND, |_| {
-        gateway.memory_map().contains(&("learned-moving".to_owned(), "master2".to_owned())).then_some(())
+        gateway
+            .memory_map()
+            .contains(&("learned-moving".to_owned(), "master2".to_owned()))
+            .then_some(())
     });
     forgets(&mapsmith, &gateway);
     assert_eq!(gateway.memory_map().len(), 3, "a look takes nothing away");
     let after = mapsmith.get("/v1/status").1;
-    assert_eq!(after["sources"][0]["last_poll"], status["sources"][0]["last_poll"], "no poll was needed: {after:#}");
-    assert!(metric(&mapsmith, "mapsmith_source_poll_duration_seconds_count{source=\"puppetdb\",kind=\"look\"}") >= Some(1.0));
+    assert_eq!(
+        after["sources"][0]["last_poll"], status["sources"][0]["last_poll"],
+        "no poll was needed: {after:#}"
+    );
+    assert!(
+        metric(
+            &mapsmith,
+            "mapsmith_source_poll_duration_seconds_count{source=\"puppetdb\",kind=\"look\"}"
+        ) >= Some(1.0)
+    );
 }
 
 #[test]
@@ -155,7 +214,9 @@ fn a_newer_answer_of_the_registry_that_says_something_else_counts_more_than_a_le
     let masters = masters(&owners);
     let gateway = plan(newest(), &masters).start();
     let registry = Registry::start(&borrowed(&owners.all()));
-    let mapsmith = Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url()))).start();
+    let mapsmith =
+        Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
+            .start();
     in_step(&mapsmith);
     owners.moves("n1", "master2");
     asks(&gateway, &owners, "n1", "master2", 1..=28);
@@ -176,7 +237,9 @@ fn a_second_move_is_found_the_same_way_and_is_a_route_of_its_own() {
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&borrowed(&owners.all()));
-        let mapsmith = Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url()))).start();
+        let mapsmith =
+            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
+                .start();
         in_step(&mapsmith);
         owners.moves("n1", "master2");
         asks(&gateway, &owners, "n1", "master2", 1..=28);
@@ -185,7 +248,11 @@ fn a_second_move_is_found_the_same_way_and_is_a_route_of_its_own() {
         asks(&gateway, &owners, "n1", "master3", 1..=28);
         asks(&gateway, &owners, "n1", "master3", 0..=0);
         let second = shows(&mapsmith, &[("n1", "master3")]);
-        let since = |report: &Value| report["nodes"][0]["since"].as_str().and_then(|since| since.parse::<jiff::Timestamp>().ok());
+        let since = |report: &Value| {
+            report["nodes"][0]["since"]
+                .as_str()
+                .and_then(|since| since.parse::<jiff::Timestamp>().ok())
+        };
         assert!(since(&first).is_some() && since(&second) > since(&first), "{first:#} {second:#}");
         // Back where the map has it: the learned route corrects itself and is settled by that.
         owners.moves("n1", "master1");
@@ -201,7 +268,9 @@ fn a_node_that_no_registry_knows_is_found_and_stays_learned() {
     let masters = masters(&owners);
     let gateway = plan(newest(), &masters).start();
     let registry = Registry::start(&[("n1", "master1")]);
-    let mapsmith = Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url()))).start();
+    let mapsmith =
+        Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
+            .start();
     in_step(&mapsmith);
     assert_eq!(gateway.request("new"), (200, "master2".to_owned()));
     asks(&gateway, &owners, "new", "master2", 0..=0);
@@ -213,7 +282,8 @@ fn a_node_that_no_registry_knows_is_found_and_stays_learned() {
 }
 
 #[test]
-fn a_moved_node_is_always_answered_while_the_registry_lags_and_nothing_learned_is_left_in_the_end() {
+fn a_moved_node_is_always_answered_while_the_registry_lags_and_nothing_learned_is_left_in_the_end()
+{
     let long = std::env::var_os("MAPSMITH_TEST_LONG").is_some();
     let (moving, lag) = if long { (60, 10) } else { (5, 2) };
     let (moving, lag) = (Duration::from_secs(moving), Duration::from_secs(lag));
@@ -224,7 +294,9 @@ fn a_moved_node_is_always_answered_while_the_registry_lags_and_nothing_learned_i
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&at_first);
-        let mapsmith = Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url()))).start();
+        let mapsmith =
+            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
+                .start();
         in_step(&mapsmith);
         let census = Census::start(&[gateway.http_address()], &names, &owners, 4);
 
@@ -249,11 +321,15 @@ fn a_moved_node_is_always_answered_while_the_registry_lags_and_nothing_learned_i
             thread::sleep(Duration::from_millis(25));
         }
         registry.knows(&borrowed(&owners.all()));
-        mapsmith.wait_for("the map is the registry's and no learned route is left under load", BOUND, |_| {
-            let mut memory = gateway.memory_map();
-            memory.sort();
-            (memory == owners.all() && gateway.learned().is_empty()).then_some(())
-        });
+        mapsmith.wait_for(
+            "the map is the registry's and no learned route is left under load",
+            BOUND,
+            |_| {
+                let mut memory = gateway.memory_map();
+                memory.sort();
+                (memory == owners.all() && gateway.learned().is_empty()).then_some(())
+            },
+        );
         let hops = owners.refused();
         let found = census.stop();
         assert!(
@@ -263,10 +339,15 @@ fn a_moved_node_is_always_answered_while_the_registry_lags_and_nothing_learned_i
             found.requests,
             &found.wrong[..found.wrong.len().min(20)]
         );
-        assert!(hops > 0 && found.requests > moves, "{hops} hops, {} requests, {moves} moves", found.requests);
+        assert!(
+            hops > 0 && found.requests > moves,
+            "{hops} hops, {} requests, {moves} moves",
+            found.requests
+        );
         assert_eq!(gateway.learned(), [], "what the map has is not learned");
         println!(
-            "HAProxy {:?}: {moves} moves of {} nodes, {} requests, all answered by the true owner; {hops} hops more ({:.3} %)",
+            "HAProxy {:?}: {moves} moves of {} nodes, {} requests, all answered by the true \
+                owner; {hops} hops more ({:.3} %)",
             binary.version,
             names.len(),
             found.requests,
@@ -300,7 +381,8 @@ fn what_one_gateway_learns_its_peer_uses_and_both_forget_it() {
 
         // Under load, so that each use tells the other one what it is just forgetting.
         let names = ["n1".to_owned(), "n2".to_owned()];
-        let census = Census::start(&[first.http_address(), second.http_address()], &names, &owners, 2);
+        let census =
+            Census::start(&[first.http_address(), second.http_address()], &names, &owners, 2);
         registry.knows(&borrowed(&owners.all()));
         mapsmith.wait_for("both have forgotten it", BOUND, |_| {
             (first.learned().is_empty() && second.learned().is_empty()).then_some(())
@@ -322,7 +404,9 @@ fn keys_that_can_be_no_node_are_counted_and_harm_nothing() {
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&[("n1", "master1")]);
-        let mapsmith = Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url()))).start();
+        let mapsmith =
+            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
+                .start();
         in_step(&mapsmith);
         for node in odd.iter().chain(&legal) {
             assert_eq!(gateway.request(node).0, 200, "{node}");
@@ -332,7 +416,8 @@ fn keys_that_can_be_no_node_are_counted_and_harm_nothing() {
         let shown = shows(&mapsmith, &routes);
         assert_eq!(shown["odd"], 3, "{shown:#}");
         // The legal ones among them are forgotten like any other.
-        let known: Vec<_> = legal.iter().map(|node| (*node, "master2")).chain([("n1", "master1")]).collect();
+        let known: Vec<_> =
+            legal.iter().map(|node| (*node, "master2")).chain([("n1", "master1")]).collect();
         registry.knows(&known);
         shows(&mapsmith, &[]);
         assert_eq!(gateway.learned().len(), 3, "{}", gateway.command("show table puppet"));
@@ -343,11 +428,13 @@ fn keys_that_can_be_no_node_are_counted_and_harm_nothing() {
 #[test]
 fn no_more_routes_are_kept_than_the_settings_allow() {
     let names: Vec<_> = (0..12).map(|number| format!("n{number:02}")).collect();
-    let owners = Owners::new(&names.iter().map(|name| (name.as_str(), "master2")).collect::<Vec<_>>());
+    let owners =
+        Owners::new(&names.iter().map(|name| (name.as_str(), "master2")).collect::<Vec<_>>());
     let masters = masters(&owners);
     let gateway = plan(newest(), &masters).start();
     let registry = Registry::start(&[("other", "master1")]);
-    let text = settings(&gateway, &source_settings("registry", &registry.url())).replace(LEARNED, &format!("{LEARNED}max = 5\n"));
+    let text = settings(&gateway, &source_settings("registry", &registry.url()))
+        .replace(LEARNED, &format!("{LEARNED}max = 5\n"));
     let mapsmith = Mapsmith::config(&text).start();
     in_step(&mapsmith);
     for name in &names {
@@ -357,7 +444,11 @@ fn no_more_routes_are_kept_than_the_settings_allow() {
         let report = report(mapsmith);
         (report["unread"] == 7).then_some(report)
     });
-    assert_eq!((&report["routes"], report["nodes"].as_array().map(Vec::len)), (&json!(5), Some(5)), "{report:#}");
+    assert_eq!(
+        (&report["routes"], report["nodes"].as_array().map(Vec::len)),
+        (&json!(5), Some(5)),
+        "{report:#}"
+    );
     let (_, text) = printed(&mapsmith.cli(&["status"]));
     assert!(text.contains("learned routes: 5, and 7 more that were not read"), "{text}");
     // Room for the next ones comes with those that are settled.
@@ -371,19 +462,31 @@ fn a_stick_table_that_haproxy_does_not_have_is_told_and_the_map_is_kept_all_the_
     for binary in oldest_and_newest() {
         let gateway = Gateway::plan(binary).start();
         let registry = Registry::start(&[("n1", "master1")]);
-        let mapsmith = Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url()))).start();
+        let mapsmith =
+            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
+                .start();
         in_step(&mapsmith);
         let told = mapsmith.wait_for("the status tells", BOUND, |mapsmith| {
-            mapsmith.get("/v1/status").1["instances"][0]["learned"]["error"].as_str().map(str::to_owned)
+            mapsmith.get("/v1/status").1["instances"][0]["learned"]["error"]
+                .as_str()
+                .map(str::to_owned)
         });
-        assert!(told.contains("show table puppet") && told.contains("has no stick table"), "{told}");
+        assert!(
+            told.contains("show table puppet") && told.contains("has no stick table"),
+            "{told}"
+        );
         registry.knows(&[("n1", "master2")]);
         reload(&mapsmith);
         assert_eq!(gateway.memory_map(), [("n1".to_owned(), "master2".to_owned())]);
         let (code, text) = printed(&mapsmith.cli(&["status"]));
         assert_eq!(code, 0, "{text}");
         assert!(text.contains("stick table"), "{text}");
-        assert_eq!(mapsmith.log().matches("learned routes can't be kept").count(), 1, "{}", mapsmith.log());
+        assert_eq!(
+            mapsmith.log().matches("learned routes can't be kept").count(),
+            1,
+            "{}",
+            mapsmith.log()
+        );
     }
 }
 
@@ -393,7 +496,8 @@ fn without_the_setting_nothing_is_read() {
     let masters = masters(&owners);
     let gateway = plan(newest(), &masters).start();
     let registry = Registry::start(&[("n1", "master1")]);
-    let text = settings(&gateway, &source_settings("registry", &registry.url())).replace(LEARNED, "");
+    let text =
+        settings(&gateway, &source_settings("registry", &registry.url())).replace(LEARNED, "");
     let mapsmith = Mapsmith::config(&text).start();
     in_step(&mapsmith);
     asks(&gateway, &owners, "n1", "master2", 1..=28);
@@ -410,7 +514,8 @@ fn each_request_that_has_no_owner_has_its_written_answer() {
         let mut masters = Vec::from(masters(&owners));
         let gateway = plan(binary, &masters).entry("n1", "master1").entry("n2", "master1").start();
         let ask = |headers: &[(&str, &str)]| {
-            let response = http::request(gateway.http_address(), "GET", "/", headers, "").expect("the gateway answers");
+            let response = http::request(gateway.http_address(), "GET", "/", headers, "")
+                .expect("the gateway answers");
             (response.status, response.body)
         };
         assert_eq!(ask(&[]), (400, "name the node in X-Node-Name".to_owned()));
@@ -423,12 +528,32 @@ fn each_request_that_has_no_owner_has_its_written_answer() {
         masters.remove(0);
         owners.moves("n1", "master3");
         for _ in 0..2 {
-            assert_eq!(gateway.request("n1"), (200, "master3".to_owned()), "HAProxy {:?}", binary.version);
-            assert_eq!(gateway.request("n2"), (200, "master2".to_owned()), "HAProxy {:?}", binary.version);
+            assert_eq!(
+                gateway.request("n1"),
+                (200, "master3".to_owned()),
+                "HAProxy {:?}",
+                binary.version
+            );
+            assert_eq!(
+                gateway.request("n2"),
+                (200, "master2".to_owned()),
+                "HAProxy {:?}",
+                binary.version
+            );
         }
         masters.clear();
-        assert_eq!(gateway.request("n1"), (503, "no master answers".to_owned()), "HAProxy {:?}", binary.version);
-        assert_eq!(gateway.request("nobody's"), (503, "no master answers".to_owned()), "HAProxy {:?}", binary.version);
+        assert_eq!(
+            gateway.request("n1"),
+            (503, "no master answers".to_owned()),
+            "HAProxy {:?}",
+            binary.version
+        );
+        assert_eq!(
+            gateway.request("nobody's"),
+            (503, "no master answers".to_owned()),
+            "HAProxy {:?}",
+            binary.version
+        );
     }
 }
 
@@ -452,7 +577,8 @@ fn what_was_learned_undoes_neither_a_drain_nor_a_pin() {
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&[("n1", "master1"), ("n2", "master1")]);
-        let text = settings(&gateway, &source_settings("registry", &registry.url())) + "[store]\npath = \"mapsmith.db\"\n";
+        let text = settings(&gateway, &source_settings("registry", &registry.url()))
+            + "[store]\npath = \"mapsmith.db\"\n";
         let mapsmith = Mapsmith::config(&text).start();
         in_step(&mapsmith);
         asks(&gateway, &owners, "n1", "master2", 1..=28);
@@ -467,7 +593,8 @@ fn what_was_learned_undoes_neither_a_drain_nor_a_pin() {
         has_forgotten(&mapsmith, &json!({"overridden": 2}));
         asks(&gateway, &owners, "n1", "master1", 0..=0);
 
-        // Its owner is the drained master all the same: the request is answered, and nothing of it stays.
+        // Its owner is the drained master all the same: the request is answered, and nothing of it
+        // stays.
         asks(&gateway, &owners, "n2", "master2", 1..=28);
         forgets(&mapsmith, &gateway);
         let asked = registry.asked();

@@ -1,6 +1,11 @@
 //! Tests against real servers: one binary, so that they share what takes long to start.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
 
 mod alerts;
 mod api;

@@ -9,8 +9,8 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, entries, file_source_settings, gateway_settings, in_step, memory, newest, oldest_and_newest, printed,
-    reload, source_settings,
+    BOUND, ON_REQUEST, entries, file_source_settings, gateway_settings, in_step, memory, newest,
+    oldest_and_newest, printed, reload, source_settings,
 };
 
 #[test]
@@ -27,20 +27,35 @@ fn of_a_node_in_two_registries_the_one_of_higher_priority_counts_until_it_forget
         ))
         .start();
         in_step(&mapsmith);
-        assert_eq!(memory(&gateway), entries(&[("both", "m2"), ("only-high", "m2"), ("only-low", "m1")]));
+        assert_eq!(
+            memory(&gateway),
+            entries(&[("both", "m2"), ("only-high", "m2"), ("only-low", "m1")])
+        );
         let (_, explained) = mapsmith.get("/v1/nodes/both");
         let said: Vec<_> = explained["sources"]
             .as_array()
             .expect("sources")
             .iter()
-            .map(|source| (source["name"].clone(), source["master"].clone(), source["used"].clone()))
+            .map(|source| {
+                (source["name"].clone(), source["master"].clone(), source["used"].clone())
+            })
             .collect();
-        assert_eq!(said, [(json!("high"), json!("m2"), json!(true)), (json!("low"), json!("m1"), json!(false))]);
+        assert_eq!(
+            said,
+            [(json!("high"), json!("m2"), json!(true)), (json!("low"), json!("m1"), json!(false))]
+        );
 
         high.knows(&[("only-high", "m2")]);
         let report = reload(&mapsmith);
-        assert_eq!(memory(&gateway), entries(&[("both", "m1"), ("only-high", "m2"), ("only-low", "m1")]));
-        assert_eq!(report["changes"][0]["sources"], json!(["high"]), "the registry whose answer led to it is named: {report:#}");
+        assert_eq!(
+            memory(&gateway),
+            entries(&[("both", "m1"), ("only-high", "m2"), ("only-low", "m1")])
+        );
+        assert_eq!(
+            report["changes"][0]["sources"],
+            json!(["high"]),
+            "the registry whose answer led to it is named: {report:#}"
+        );
     }
 }
 
@@ -59,7 +74,10 @@ fn a_required_registry_that_never_answered_holds_everything_back() {
     .start();
     let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
     assert_eq!(status, 502, "{problem:#}");
-    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("silent")), "{problem:#}");
+    assert!(
+        problem["detail"].as_str().is_some_and(|detail| detail.contains("silent")),
+        "{problem:#}"
+    );
     assert_eq!(memory(&gateway), entries(&[("kept", "m9")]), "memory is untouched");
     assert_eq!(fs::read(gateway.map_path()).unwrap(), file, "the map file is untouched");
     let (status, readiness) = mapsmith.get("/readyz");
@@ -146,11 +164,19 @@ fn a_file_is_watched_whatever_way_it_is_changed() {
     mapsmith.wait_for("the loss is told", BOUND, |mapsmith| {
         mapsmith.get("/v1/status").1["sources"][0]["error"].is_string().then_some(())
     });
-    assert_eq!(memory(&gateway), entries(&[("a", "m3"), ("b", "m3")]), "a lost file is no empty one");
+    assert_eq!(
+        memory(&gateway),
+        entries(&[("a", "m3"), ("b", "m3")]),
+        "a lost file is no empty one"
+    );
     fs::write(&path, r#"{"a": "m4", "b": "m4"}"#).unwrap();
     arrives("a file in its place", &[("a", "m4"), ("b", "m4")]);
     let source = &mapsmith.get("/v1/status").1["sources"][0];
-    assert_eq!((&source["error"], &source["watch"]), (&Value::Null, &json!("watched")), "{source:#}");
+    assert_eq!(
+        (&source["error"], &source["watch"]),
+        (&Value::Null, &json!("watched")),
+        "{source:#}"
+    );
     assert!(printed(&mapsmith.cli(&["status"])).1.contains("watched"));
 }
 
@@ -160,14 +186,25 @@ fn junk_in_the_place_of_a_map_file_changes_no_route() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nodes.map");
     fs::write(&path, "a m1\nb m2\n").unwrap();
-    let settings = format!("{ON_REQUEST}{}{}", gateway_settings(&gateway), file_source_settings("file", &path));
+    let settings = format!(
+        "{ON_REQUEST}{}{}",
+        gateway_settings(&gateway),
+        file_source_settings("file", &path)
+    );
     let mapsmith = Mapsmith::config(&settings).start();
     in_step(&mapsmith);
-    for junk in ["\u{feff}{\"a\": \"m9\"}", "a: m9\nb: m9\n", "<html><body>Bad gateway</body></html>", "Not Found"] {
+    for junk in [
+        "\u{feff}{\"a\": \"m9\"}",
+        "a: m9\nb: m9\n",
+        "<html><body>Bad gateway</body></html>",
+        "Not Found",
+    ] {
         fs::write(&path, junk).unwrap();
         let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
         assert_eq!(status, 502, "{junk:?}: {problem:#}");
-        let error = problem["report"]["sources"][0]["error"].as_str().unwrap_or_else(|| panic!("{problem:#}"));
+        let error = problem["report"]["sources"][0]["error"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{problem:#}"));
         assert!(error.contains("the file is no map file"), "{error}");
         assert_eq!(memory(&gateway), entries(&[("a", "m1"), ("b", "m2")]), "{junk:?}");
     }
@@ -180,8 +217,10 @@ fn junk_in_the_place_of_a_map_file_changes_no_route() {
 fn a_reload_does_not_wait_for_an_older_poll_that_hangs() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
-    let source = source_settings("registry", &registry.url()).replace("timeout = \"5s\"", "timeout = \"10m\"");
-    let mapsmith = Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(&gateway))).start();
+    let source = source_settings("registry", &registry.url())
+        .replace("timeout = \"5s\"", "timeout = \"10m\"");
+    let mapsmith =
+        Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(&gateway))).start();
     in_step(&mapsmith);
     registry.hangs();
     let before = registry.asked();
@@ -195,7 +234,8 @@ fn a_reload_does_not_wait_for_an_older_poll_that_hangs() {
 #[test]
 fn a_node_that_goes_from_one_registry_to_a_slower_one_never_vanishes_in_between() {
     let gateway = Gateway::plan(newest()).start();
-    let (fast, slow) = (Registry::start(&[("stays", "m1"), ("goes", "m1")]), Registry::start(&[("other", "m2")]));
+    let (fast, slow) =
+        (Registry::start(&[("stays", "m1"), ("goes", "m1")]), Registry::start(&[("other", "m2")]));
     let mapsmith = Mapsmith::config(&format!(
         "{ON_REQUEST}{}{}{}",
         gateway_settings(&gateway),
@@ -209,14 +249,21 @@ fn a_node_that_goes_from_one_registry_to_a_slower_one_never_vanishes_in_between(
     let report = reload(&mapsmith);
     let changes = report["changes"].as_array().expect("the changes");
     assert_eq!(changes.len(), 1, "both answers are one change: {report:#}");
-    assert_eq!((&changes[0]["moved"], &changes[0]["removed"]), (&json!(1), &json!(0)), "{report:#}");
+    assert_eq!(
+        (&changes[0]["moved"], &changes[0]["removed"]),
+        (&json!(1), &json!(0)),
+        "{report:#}"
+    );
     assert_eq!(memory(&gateway), entries(&[("goes", "m2"), ("other", "m2"), ("stays", "m1")]));
 }
 
 #[test]
 fn an_optional_registry_that_answers_late_at_a_restart_loses_none_of_its_routes() {
     let gateway = Gateway::plan(newest()).start();
-    let (main, pins) = (Registry::start(&[("a", "m1"), ("b", "m1")]), Registry::start(&[("b", "pinned"), ("c", "pinned")]));
+    let (main, pins) = (
+        Registry::start(&[("a", "m1"), ("b", "m1")]),
+        Registry::start(&[("b", "pinned"), ("c", "pinned")]),
+    );
     let settings = format!(
         "{ON_REQUEST}{}{}{}priority = 10\nrequired = false\n",
         gateway_settings(&gateway),
@@ -231,6 +278,10 @@ fn an_optional_registry_that_answers_late_at_a_restart_loses_none_of_its_routes(
     pins.takes(Duration::from_millis(700), &[("b", "pinned"), ("c", "pinned")]);
     let mapsmith = Mapsmith::config(&settings).start();
     let status = in_step(&mapsmith);
-    assert_eq!(status["revision"], json!(1), "nothing changed, so no revision was made: {status:#}");
+    assert_eq!(
+        status["revision"],
+        json!(1),
+        "nothing changed, so no revision was made: {status:#}"
+    );
     assert_eq!(memory(&gateway), routes);
 }

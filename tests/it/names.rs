@@ -1,4 +1,5 @@
-//! Names as registries have them: odd but legal ones reach HAProxy as they are by every way, illegal ones are left out alone.
+//! Names as registries have them: odd but legal ones reach HAProxy as they are by every way,
+//! illegal ones are left out alone.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +8,13 @@ use serde_json::{Value, json};
 
 use crate::support::haproxy::installed;
 use crate::support::mapsmith::Mapsmith;
-use crate::support::scene::{BOUND, borrowed, in_step, memory, metric, newest, oldest_and_newest, reload, source_settings};
+use crate::support::scene::{
+    BOUND, borrowed, in_step, memory, metric, newest, oldest_and_newest, reload, source_settings,
+};
 use crate::support::site::{CALM, Nodes, Site, alternating, patient_instance};
 
-/// Legal names with everything that means something to somebody on the way: HAProxy's command line, its map files, JSON.
+/// Legal names with everything that means something to somebody on the way: HAProxy's command line,
+/// its map files, JSON.
 fn odd_names() -> Vec<String> {
     let words = [
         "a;b",
@@ -43,14 +47,21 @@ fn odd_names() -> Vec<String> {
         "añ\u{301}o",
         "é;\\\"'",
     ];
-    let longest = ["n".repeat(MAX_BYTES), ";".repeat(MAX_BYTES), "\\".repeat(MAX_BYTES), "é".repeat(MAX_BYTES / 2)];
+    let longest = [
+        "n".repeat(MAX_BYTES),
+        ";".repeat(MAX_BYTES),
+        "\\".repeat(MAX_BYTES),
+        "é".repeat(MAX_BYTES / 2),
+    ];
     words.into_iter().map(str::to_owned).chain(longest).collect()
 }
 
 /// Each odd name as a node and as a master; `turn` chooses who has whom.
 fn odd_nodes(turn: usize) -> Nodes {
     let names = odd_names();
-    let mut nodes: Nodes = (0..names.len()).map(|at| (names[at].clone(), names[(at + turn) % names.len()].clone())).collect();
+    let mut nodes: Nodes = (0..names.len())
+        .map(|at| (names[at].clone(), names[(at + turn) % names.len()].clone()))
+        .collect();
     nodes.sort();
     nodes
 }
@@ -73,7 +84,8 @@ fn odd_names_reach_the_map_as_they_are_by_a_swap_and_by_single_commands() {
         let mapsmith = site.mapsmith();
         assert_eq!(mapsmith.get("/v1/status").1["instances"][0]["last_apply"]["strategy"], "swap");
         assert_eq!(memory(&site.gateway), with(1), "HAProxy {:?}, by a swap", binary.version);
-        // Every odd node moves, then all go, then all come back: a few at a time, which no machine is too slow to do by commands.
+        // Every odd node moves, then all go, then all come back: a few at a time, which no machine
+        // is too slow to do by commands.
         let mut nodes: BTreeMap<_, _> = with(1).into_iter().collect();
         for turn in [Some(2), None, Some(3)] {
             for few in odd_nodes(turn.unwrap_or(0)).chunks(3) {
@@ -85,7 +97,12 @@ fn odd_names_reach_the_map_as_they_are_by_a_swap_and_by_single_commands() {
                 site.registry.knows(&borrowed(&nodes));
                 let report = reload(&mapsmith);
                 assert_eq!(strategy(&report), "edits", "HAProxy {:?}: {report:#}", binary.version);
-                assert_eq!(memory(&site.gateway), nodes, "HAProxy {:?}, by single commands", binary.version);
+                assert_eq!(
+                    memory(&site.gateway),
+                    nodes,
+                    "HAProxy {:?}, by single commands",
+                    binary.version
+                );
             }
         }
     }
@@ -95,12 +112,19 @@ fn odd_names_reach_the_map_as_they_are_by_a_swap_and_by_single_commands() {
 fn a_request_with_an_odd_name_goes_to_its_master() {
     for binary in installed() {
         // What a header can carry, and `lower` and Mapsmith lower alike.
-        let names = ["a;b", r"back\slash", "\"quoted\"", "knöten.example", "a#b", "a<<b", "$(reboot)"];
-        let nodes: Nodes = sorted(names.iter().map(|name| ((*name).to_owned(), "master2".to_owned())).collect());
+        let names =
+            ["a;b", r"back\slash", "\"quoted\"", "knöten.example", "a#b", "a<<b", "$(reboot)"];
+        let nodes: Nodes =
+            sorted(names.iter().map(|name| ((*name).to_owned(), "master2".to_owned())).collect());
         let site = Site::start(binary, &nodes);
         let _mapsmith = site.mapsmith();
         for name in names {
-            assert_eq!(site.gateway.request(name), (200, "master2".to_owned()), "{name} on HAProxy {:?}", binary.version);
+            assert_eq!(
+                site.gateway.request(name),
+                (200, "master2".to_owned()),
+                "{name} on HAProxy {:?}",
+                binary.version
+            );
         }
         let longest = "n".repeat(MAX_BYTES);
         assert_eq!(site.gateway.request(&longest), (404, "none".to_owned()));
@@ -147,8 +171,9 @@ fn illegal_entries_are_left_out_and_shown_and_the_rest_is_applied() {
         let status = mapsmith.get("/v1/status").1;
         let rejections = &status["sources"][0]["rejections"];
         assert_eq!(rejections["counts"], Value::Object(counts), "{rejections:#}");
-        for (node, _, reason) in
-            illegal.iter().filter(|(node, _, _)| node.chars().all(|c| c.is_ascii_graphic()) && node.len() < 100)
+        for (node, _, reason) in illegal
+            .iter()
+            .filter(|(node, _, _)| node.chars().all(|c| c.is_ascii_graphic()) && node.len() < 100)
         {
             assert_eq!(rejections["named"][node], *reason, "{rejections:#}");
         }
@@ -157,7 +182,8 @@ fn illegal_entries_are_left_out_and_shown_and_the_rest_is_applied() {
     }
 }
 
-/// Entries whose payload command has exactly this many bytes, with the header that a version of one digit has.
+/// Entries whose payload command has exactly this many bytes, with the header that a version of one
+/// digit has.
 fn filling(map: &str, bytes: usize) -> Nodes {
     let mut room = bytes - format!("add map @1 {map} <<\n").len() - 1;
     let mut nodes = Nodes::new();
@@ -183,7 +209,10 @@ fn a_payload_exactly_at_the_bound_arrives_whole() {
         for bound in [15 * 1024, 16383] {
             let site = Site::start(binary, &alternating(1, 0));
             let nodes = sorted(
-                filling(site.gateway.map_path(), bound).into_iter().chain([("z".to_owned(), "master1".to_owned())]).collect(),
+                filling(site.gateway.map_path(), bound)
+                    .into_iter()
+                    .chain([("z".to_owned(), "master1".to_owned())])
+                    .collect(),
             );
             site.registry.knows(&borrowed(&nodes));
             let settings = CALM.to_owned()
@@ -209,11 +238,15 @@ fn a_payload_larger_than_the_gateways_buffer_is_never_taken_for_a_success() {
         let settings = CALM.to_owned()
             + &format!("[map]\npath = {:?}\n", site.gateway.map_path())
             + &source_settings("registry", &site.registry.url())
-            + &patient_instance("edge1", &site.gateway.runtime_address()).replace("max_payload = 1024", "max_payload = 20000");
+            + &patient_instance("edge1", &site.gateway.runtime_address())
+                .replace("max_payload = 1024", "max_payload = 20000");
         let mapsmith = Mapsmith::config(&settings).start();
         let status = mapsmith.wait_for("Mapsmith has tried", BOUND, |mapsmith| {
             let status = mapsmith.get("/v1/status").1["instances"][0].clone();
-            ["in_step", "behind", "refused"].iter().any(|state| status["state"] == *state).then_some(status)
+            ["in_step", "behind", "refused"]
+                .iter()
+                .any(|state| status["state"] == *state)
+                .then_some(status)
         });
         if status["state"] == "in_step" {
             // 3.4 takes more than its buffer.
@@ -222,7 +255,11 @@ fn a_payload_larger_than_the_gateways_buffer_is_never_taken_for_a_success() {
         } else {
             assert_eq!(memory(&site.gateway), [], "HAProxy {:?}: {status:#}", binary.version);
             let reason = status["reason"].as_str().expect("a reason");
-            assert!(reason.contains("max_payload"), "HAProxy {:?} says what helps: {reason}", binary.version);
+            assert!(
+                reason.contains("max_payload"),
+                "HAProxy {:?} says what helps: {reason}",
+                binary.version
+            );
         }
     }
 }

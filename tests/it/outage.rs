@@ -1,5 +1,5 @@
-//! The registry is away while Mapsmith starts, and the file system while it works: what was good last stays in force, and what is
-//! missing is said.
+//! The registry is away while Mapsmith starts, and the file system while it works: what was good
+//! last stays in force, and what is missing is said.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, gateway_settings, in_step, map_file, memory, metric, nodes, oldest_and_newest, printed, reload,
-    source_settings,
+    BOUND, ON_REQUEST, borrowed, gateway_settings, in_step, map_file, memory, metric, nodes,
+    oldest_and_newest, printed, reload, source_settings,
 };
 
 /// What a registry does from then on.
@@ -28,22 +28,32 @@ fn a_restart_during_an_outage_keeps_every_route_right() {
         ];
         for (outage, begin) in outages {
             let known = nodes(200, "m1");
-            let (gateway, registry) = (Gateway::plan(binary).start(), Registry::start(&borrowed(&known)));
+            let (gateway, registry) =
+                (Gateway::plan(binary).start(), Registry::start(&borrowed(&known)));
             let source = source_settings("registry", &registry.url());
             let store = "[store]\npath = \"mapsmith.db\"\n";
-            let mut mapsmith = Mapsmith::config(&format!("{ON_REQUEST}{}{source}{store}", gateway_settings(&gateway))).start();
+            let mut mapsmith = Mapsmith::config(&format!(
+                "{ON_REQUEST}{}{source}{store}",
+                gateway_settings(&gateway)
+            ))
+            .start();
             in_step(&mapsmith);
             begin(&registry);
             mapsmith.restart();
             let holds = |mapsmith: &Mapsmith, what: &str, expected: &[(String, String)]| {
                 mapsmith.wait_for(&format!("{outage}: {what}"), BOUND, |_| {
                     let there = Path::new(gateway.map_path()).exists();
-                    (there && memory(&gateway) == expected && map_file(&gateway) == expected).then_some(())
+                    (there && memory(&gateway) == expected && map_file(&gateway) == expected)
+                        .then_some(())
                 });
             };
             // Ready at once, with the map that was good last.
             let status = in_step(&mapsmith);
-            assert_eq!((&status["revision"], &status["instances"][0]["state"]), (&json!(1), &json!("in_step")), "{status:#}");
+            assert_eq!(
+                (&status["revision"], &status["instances"][0]["state"]),
+                (&json!(1), &json!("in_step")),
+                "{status:#}"
+            );
             let map = gateway.map_path();
             gateway.command(&format!("set map {map} n007 m9"));
             holds(&mapsmith, "a value that was changed in memory is corrected", &known);
@@ -51,7 +61,12 @@ fn a_restart_during_an_outage_keeps_every_route_right() {
             holds(&mapsmith, "a memory that was cleared is filled", &known);
             fs::remove_file(map).expect("the map file goes");
             holds(&mapsmith, "a lost map file is written again", &known);
-            let (code, report) = request(&mapsmith, "PUT", "/v1/overrides/n003?wait=30s&force=true", "{\"master\": \"m1b\"}");
+            let (code, report) = request(
+                &mapsmith,
+                "PUT",
+                "/v1/overrides/n003?wait=30s&force=true",
+                "{\"master\": \"m1b\"}",
+            );
             let mut pinned = known.clone();
             pinned[3].1 = "m1b".to_owned();
             holds(&mapsmith, "a pin comes into force", &pinned);
@@ -62,14 +77,25 @@ fn a_restart_during_an_outage_keeps_every_route_right() {
             // What is missing is said.
             mapsmith.wait_for(&format!("{outage}: the status says so"), BOUND, |mapsmith| {
                 let status = mapsmith.get("/v1/status").1;
-                (status["waiting_for"] == json!(["registry"]) || status["held"][0]["id"].is_string()).then_some(())
+                (status["waiting_for"] == json!(["registry"])
+                    || status["held"][0]["id"].is_string())
+                .then_some(())
             });
             let (_, text) = printed(&mapsmith.cli(&["explain", "n007"]));
-            let said = text.contains("has not answered since the start; the map file's map stays in force");
-            assert!(text.contains("node n007 goes to m1") && (said || text.contains("HELD BY THE GUARD")), "{outage}: {text}");
+            let said = text
+                .contains("has not answered since the start; the map file's map stays in force");
+            assert!(
+                text.contains("node n007 goes to m1")
+                    && (said || text.contains("HELD BY THE GUARD")),
+                "{outage}: {text}"
+            );
             let (code, text) = printed(&mapsmith.cli(&["status"]));
-            let said = text.contains("WAITING for an answer of registry: the map file's map stays in force");
-            assert!(code != 0 && (said || text.contains("HELD BY THE GUARD")), "{outage}: {code}\n{text}");
+            let said = text
+                .contains("WAITING for an answer of registry: the map file's map stays in force");
+            assert!(
+                code != 0 && (said || text.contains("HELD BY THE GUARD")),
+                "{outage}: {code}\n{text}"
+            );
             registry.knows(&borrowed(&nodes(201, "m1")));
             reload(&mapsmith);
             assert_eq!(memory(&gateway), nodes(201, "m1"), "{outage}");
@@ -85,15 +111,21 @@ fn request(mapsmith: &Mapsmith, method: &str, path: &str, body: &str) -> (u16, S
 
 #[test]
 fn a_fifo_in_the_map_files_place_is_named_and_stops_nothing_else() {
-    let (gateway, registry) = (Gateway::plan(oldest_and_newest()[1]).start(), Registry::start(&borrowed(&nodes(3, "m1"))));
+    let (gateway, registry) = (
+        Gateway::plan(oldest_and_newest()[1]).start(),
+        Registry::start(&borrowed(&nodes(3, "m1"))),
+    );
     let source = source_settings("registry", &registry.url());
-    let mut mapsmith = Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(&gateway))).start();
+    let mut mapsmith =
+        Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(&gateway))).start();
     in_step(&mapsmith);
     let map = Path::new(gateway.map_path());
     fs::remove_file(map).expect("the map file goes");
-    rustix::fs::mkfifoat(rustix::fs::CWD, map, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).expect("a FIFO");
-    mapsmith
-        .wait_for("the failure shows", BOUND, |mapsmith| (metric(mapsmith, "mapsmith_map_file_failed")? == 1.0).then_some(()));
+    rustix::fs::mkfifoat(rustix::fs::CWD, map, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+        .expect("a FIFO");
+    mapsmith.wait_for("the failure shows", BOUND, |mapsmith| {
+        (metric(mapsmith, "mapsmith_map_file_failed")? == 1.0).then_some(())
+    });
     let (code, readiness) = mapsmith.get("/readyz");
     assert_eq!(code, 503, "{readiness:#}");
     registry.knows(&borrowed(&nodes(4, "m1")));
@@ -103,9 +135,12 @@ fn a_fifo_in_the_map_files_place_is_named_and_stops_nothing_else() {
     assert_eq!(memory(&gateway), nodes(3, "m1"), "what is not in the file comes into no memory");
     assert_eq!(mapsmith.get("/healthz").0, 200, "the file is at fault, not Mapsmith");
     fs::remove_file(map).expect("the FIFO goes");
-    mapsmith.wait_for("the change arrives by itself", BOUND, |_| (memory(&gateway) == nodes(4, "m1")).then_some(()));
+    mapsmith.wait_for("the change arrives by itself", BOUND, |_| {
+        (memory(&gateway) == nodes(4, "m1")).then_some(())
+    });
     // And one that is there when the end comes delays nothing.
     fs::remove_file(map).expect("the map file goes");
-    rustix::fs::mkfifoat(rustix::fs::CWD, map, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).expect("a FIFO");
+    rustix::fs::mkfifoat(rustix::fs::CWD, map, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+        .expect("a FIFO");
     assert_eq!(mapsmith.sigterm(), 0, "{}", mapsmith.log());
 }

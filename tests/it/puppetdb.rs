@@ -1,4 +1,5 @@
-//! From a real PuppetDB to a real HAProxy: what a Puppet site sees when nodes move, leave, or never had a master.
+//! From a real PuppetDB to a real HAProxy: what a Puppet site sees when nodes move, leave, or never
+//! had a master.
 
 use std::path::PathBuf;
 
@@ -10,13 +11,19 @@ use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::master::Master;
 use crate::support::puppetdb::PuppetDb;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_step, memory, metric, newest, oldest_and_newest, printed, reload,
+    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_step, memory, metric, newest,
+    oldest_and_newest, printed, reload,
 };
 
-/// A `[[source]]` for the certnames that begin with `prefix`: every test has its own in the one PuppetDB.
+/// A `[[source]]` for the certnames that begin with `prefix`: every test has its own in the one
+/// PuppetDB.
 fn source(url: &str, prefix: &str, more: &str) -> String {
-    let query = format!("factsets[certname, producer, producer_timestamp] {{ certname ~ \"^{prefix}\" }}");
-    format!("[[source]]\nname = \"puppetdb\"\ntype = \"puppetdb\"\nurl = {url:?}\nquery = {query:?}\n{more}\n")
+    let query =
+        format!("factsets[certname, producer, producer_timestamp] {{ certname ~ \"^{prefix}\" }}");
+    format!(
+        "[[source]]\nname = \"puppetdb\"\ntype = \"puppetdb\"\nurl = {url:?}\nquery = \
+            {query:?}\n{more}\n"
+    )
 }
 
 /// The client certificate of that name, and the CA in that file.
@@ -38,14 +45,16 @@ fn scheduled(gateway: &Gateway, source: &str) -> Config {
 
 /// Waits until the gateway holds these entries, and for a delta poll after that.
 fn until(mapsmith: &Mapsmith, gateway: &Gateway, wanted: &[(&str, &str)]) {
-    mapsmith.wait_for("the map follows", BOUND, |_| (memory(gateway) == entries(wanted)).then_some(()));
+    mapsmith
+        .wait_for("the map follows", BOUND, |_| (memory(gateway) == entries(wanted)).then_some(()));
     let polls = |mapsmith: &Mapsmith| metric(mapsmith, DELTAS).unwrap_or_default();
     let before = polls(mapsmith);
     mapsmith.wait_for("a delta poll", BOUND, |mapsmith| (polls(mapsmith) > before).then_some(()));
     assert_eq!(memory(gateway), entries(wanted));
 }
 
-const DELTAS: &str = r#"mapsmith_source_poll_duration_seconds_count{source="puppetdb",kind="delta"}"#;
+const DELTAS: &str =
+    r#"mapsmith_source_poll_duration_seconds_count{source="puppetdb",kind="delta"}"#;
 
 /// How PuppetDB was asked last: `full` or `delta`.
 fn last_poll(report: &Value) -> &str {
@@ -61,7 +70,10 @@ fn a_node_whose_facts_come_through_another_master_is_routed_to_it_after_a_reload
         puppetdb.replace_facts(&moving, "puppet00.example.test", true);
         puppetdb.replace_facts(&staying, "puppet00.example.test", true);
         let (first, second) = (Master::start("master1"), Master::start("master2"));
-        let gateway = Gateway::plan(binary).master("master1", first.address()).master("master2", second.address()).start();
+        let gateway = Gateway::plan(binary)
+            .master("master1", first.address())
+            .master("master2", second.address())
+            .start();
         let names = "[source.masters]\n\"puppet00.example.test\" = \"master1\"\n\"puppet01.example.test\" = \"master2\"";
         let mapsmith = config(&gateway, &source(&puppetdb.url(), &prefix, names)).start();
         in_step(&mapsmith);
@@ -73,9 +85,17 @@ fn a_node_whose_facts_come_through_another_master_is_routed_to_it_after_a_reload
         assert_eq!(gateway.request(&moving), (200, "master2".to_owned()), "{report:#}");
         assert_eq!(gateway.request(&staying), (200, "master1".to_owned()));
         assert_eq!(report["outcome"], "in_step");
-        assert_eq!((&report["changes"][0]["moved"], &report["changes"][0]["added"]), (&json!(1), &json!(0)), "{report:#}");
-        let steps = report["instances"][0]["apply"]["steps"].as_array().expect("how long each step took");
-        assert!(!steps.is_empty() && steps.iter().all(|step| step["milliseconds"].is_number()), "{report:#}");
+        assert_eq!(
+            (&report["changes"][0]["moved"], &report["changes"][0]["added"]),
+            (&json!(1), &json!(0)),
+            "{report:#}"
+        );
+        let steps =
+            report["instances"][0]["apply"]["steps"].as_array().expect("how long each step took");
+        assert!(
+            !steps.is_empty() && steps.iter().all(|step| step["milliseconds"].is_number()),
+            "{report:#}"
+        );
     }
 }
 
@@ -85,16 +105,25 @@ fn a_delta_poll_finds_a_moved_node_and_never_loses_one() {
     puppetdb.replace_facts("delta-moving", "m1", true);
     puppetdb.replace_facts("delta-leaving", "m1", true);
     let gateway = Gateway::plan(newest()).start();
-    let mapsmith = scheduled(&gateway, &source(&puppetdb.url(), "delta-", "full_poll = \"1h\"")).start();
+    let mapsmith =
+        scheduled(&gateway, &source(&puppetdb.url(), "delta-", "full_poll = \"1h\"")).start();
     in_step(&mapsmith);
 
     puppetdb.replace_facts("delta-moving", "m2", true);
     puppetdb.replace_facts("delta-new", "m2", true);
-    until(&mapsmith, &gateway, &[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")]);
+    until(
+        &mapsmith,
+        &gateway,
+        &[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")],
+    );
 
     // What has left shows in a full answer only.
     puppetdb.deactivate("delta-leaving");
-    until(&mapsmith, &gateway, &[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")]);
+    until(
+        &mapsmith,
+        &gateway,
+        &[("delta-leaving", "m1"), ("delta-moving", "m2"), ("delta-new", "m2")],
+    );
 }
 
 #[test]
@@ -104,16 +133,23 @@ fn a_reload_and_a_signal_drop_a_node_that_was_deactivated_or_purged() {
         puppetdb.replace_facts(certname, "m1", true);
     }
     let gateway = Gateway::plan(newest()).start();
-    let mut mapsmith = config(&gateway, &source(&puppetdb.url(), "gone-", "full_poll = \"1h\"")).start();
+    let mut mapsmith =
+        config(&gateway, &source(&puppetdb.url(), "gone-", "full_poll = \"1h\"")).start();
     in_step(&mapsmith);
     puppetdb.deactivate("gone-deactivated");
     let report = reload(&mapsmith);
-    assert_eq!((last_poll(&report), &report["changes"][0]["removed"]), ("full", &json!(1)), "{report:#}");
+    assert_eq!(
+        (last_poll(&report), &report["changes"][0]["removed"]),
+        ("full", &json!(1)),
+        "{report:#}"
+    );
     assert_eq!(memory(&gateway), entries(&[("gone-by-signal", "m1"), ("gone-staying", "m1")]));
 
     puppetdb.deactivate("gone-by-signal");
     mapsmith.signal("HUP");
-    mapsmith.wait_for("the node is gone", BOUND, |_| (memory(&gateway) == entries(&[("gone-staying", "m1")])).then_some(()));
+    mapsmith.wait_for("the node is gone", BOUND, |_| {
+        (memory(&gateway) == entries(&[("gone-staying", "m1")])).then_some(())
+    });
 }
 
 #[test]
@@ -123,7 +159,8 @@ fn a_move_is_found_by_deltas_though_the_masters_clocks_are_ten_minutes_behind_pu
     puppetdb.replace_facts_by_clock("slow-moving", "m1", behind);
     puppetdb.replace_facts_by_clock("slow-staying", "m1", behind);
     let gateway = Gateway::plan(newest()).start();
-    let mapsmith = scheduled(&gateway, &source(&puppetdb.url(), "slow-", "full_poll = \"1h\"")).start();
+    let mapsmith =
+        scheduled(&gateway, &source(&puppetdb.url(), "slow-", "full_poll = \"1h\"")).start();
     in_step(&mapsmith);
     puppetdb.replace_facts_by_clock("slow-moving", "m2", behind);
     until(&mapsmith, &gateway, &[("slow-moving", "m2"), ("slow-staying", "m1")]);
@@ -135,7 +172,8 @@ fn a_full_poll_drops_a_deactivated_node() {
     puppetdb.replace_facts("full-leaving", "m1", true);
     puppetdb.replace_facts("full-staying", "m1", true);
     let gateway = Gateway::plan(newest()).start();
-    let mapsmith = scheduled(&gateway, &source(&puppetdb.url(), "full-", "full_poll = \"1s\"")).start();
+    let mapsmith =
+        scheduled(&gateway, &source(&puppetdb.url(), "full-", "full_poll = \"1s\"")).start();
     in_step(&mapsmith);
     assert_eq!(memory(&gateway), entries(&[("full-leaving", "m1"), ("full-staying", "m1")]));
 
@@ -161,7 +199,10 @@ fn a_node_that_no_master_has_reported_for_has_no_route_and_is_shown_as_left_out(
     assert_eq!(rejections["counts"], json!({ "no_master": 1 }), "{status:#}");
     assert_eq!(rejections["named"], json!({ "orphan-1": "no_master" }), "{status:#}");
     let (_, explained) = mapsmith.get("/v1/nodes/orphan-1");
-    assert_eq!((&explained["master"], &explained["sources"][0]["left_out"]), (&Value::Null, &json!("no_master")));
+    assert_eq!(
+        (&explained["master"], &explained["sources"][0]["left_out"]),
+        (&Value::Null, &json!("no_master"))
+    );
 }
 
 #[test]
@@ -180,7 +221,8 @@ fn a_certificate_of_the_puppet_ca_is_let_in() {
     assert_eq!(memory(&gateway), entries(&[("mutual-1", "m2")]));
 }
 
-/// What `check` says of the source, and what the running daemon does, with a certificate or CA that does not fit.
+/// What `check` says of the source, and what the running daemon does, with a certificate or CA that
+/// does not fit.
 fn refused(certificate: &str, ca: PathBuf) -> String {
     let puppetdb = PuppetDb::shared();
     let gateway = Gateway::plan(newest()).entry("kept", "m1").start();
@@ -188,28 +230,40 @@ fn refused(certificate: &str, ca: PathBuf) -> String {
     let output = config.cli(&["check"]);
     let (code, text) = printed(&output);
     assert_eq!(code, 1, "{text}{}", complaints(&output));
-    let line =
-        text.lines().find(|line| line.starts_with("FAIL  source puppetdb:")).unwrap_or_else(|| panic!("{text}")).to_owned();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("FAIL  source puppetdb:"))
+        .unwrap_or_else(|| panic!("{text}"))
+        .to_owned();
 
     let mapsmith = config.start();
     let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
     assert_eq!(status, 502, "{problem:#}");
     let error = problem["report"]["sources"][0]["error"].as_str().expect("why the source failed");
     assert!(line.ends_with(error), "check says {line:?}, the daemon {error:?}");
-    assert_eq!(memory(&gateway), entries(&[("kept", "m1")]), "a source that never answered changes nothing");
+    assert_eq!(
+        memory(&gateway),
+        entries(&[("kept", "m1")]),
+        "a source that never answered changes nothing"
+    );
     line
 }
 
 #[test]
 fn a_foreign_client_certificate_is_refused_with_a_message_that_says_so() {
     let line = refused("rogue", PuppetDb::shared().ca());
-    for part in ["the server refused this client's certificate", "rogue.pem (cert)", "signed by the CA that the server trusts"] {
+    for part in [
+        "the server refused this client's certificate",
+        "rogue.pem (cert)",
+        "signed by the CA that the server trusts",
+    ] {
         assert!(line.contains(part), "{part:?} is not in {line:?}");
     }
 }
 
 #[test]
-fn a_certificate_that_is_not_on_puppetdbs_allowlist_is_refused_with_a_message_that_names_the_allowlist() {
+fn a_certificate_that_is_not_on_puppetdbs_allowlist_is_refused_with_a_message_that_names_the_allowlist()
+ {
     let line = refused("stranger", PuppetDb::shared().ca());
     for part in ["access was refused (403)", "certificate-allowlist"] {
         assert!(line.contains(part), "{part:?} is not in {line:?}");

@@ -1,4 +1,5 @@
-//! Entries that point nowhere: known before the commit, and kept, left out or held as the settings say.
+//! Entries that point nowhere: known before the commit, and kept, left out or held as the settings
+//! say.
 
 use serde_json::json;
 
@@ -7,11 +8,12 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, borrowed, entries, gateway_settings, in_step, memory, metric, newest, oldest_and_newest, printed, reload,
-    source_settings,
+    BOUND, borrowed, entries, gateway_settings, in_step, memory, metric, newest, oldest_and_newest,
+    printed, reload, source_settings,
 };
 
-const SCHEDULE: &str = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"100ms\"\n";
+const SCHEDULE: &str =
+    "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"100ms\"\n";
 
 /// A registry whose `n2` has a master that HAProxy does not have.
 fn registry() -> Registry {
@@ -20,7 +22,8 @@ fn registry() -> Registry {
 
 fn start(gateway: &Gateway, registry: &Registry, references: &str) -> Mapsmith {
     let source = source_settings("registry", &registry.url());
-    Mapsmith::config(&format!("{SCHEDULE}{references}{}{source}", gateway_settings(gateway))).start()
+    Mapsmith::config(&format!("{SCHEDULE}{references}{}{source}", gateway_settings(gateway)))
+        .start()
 }
 
 fn with_master(plan: Plan, master: &Master) -> Plan {
@@ -40,10 +43,18 @@ fn an_entry_without_a_backend_is_kept_counted_and_shown() {
         });
         assert_eq!(status["references"]["unknown_are"], "guard");
         assert_eq!(memory(&gateway), entries(&[("n1", "master1"), ("n2", "gone")]));
-        assert_eq!(metric(&mapsmith, "mapsmith_references_dangling_entries{kind=\"unknown\"}"), Some(1.0));
+        assert_eq!(
+            metric(&mapsmith, "mapsmith_references_dangling_entries{kind=\"unknown\"}"),
+            Some(1.0)
+        );
         let (code, text) = printed(&mapsmith.cli(&["explain", "n2"]));
         assert_eq!(code, 0, "{text}");
-        assert!(text.contains("gone: an instance has no backend or server of the name; such entries are kept"), "{text}");
+        assert!(
+            text.contains(
+                "gone: an instance has no backend or server of the name; such entries are kept"
+            ),
+            "{text}"
+        );
     }
 }
 
@@ -82,10 +93,13 @@ fn a_revision_with_an_entry_that_points_nowhere_is_held_until_it_is_approved() {
         assert!(held["reason"].as_str().is_some_and(|reason| reason.contains("gone")), "{held:#}");
         assert_eq!(memory(&gateway), entries(&[("n1", "master1")]));
 
-        let (code, text) = printed(&mapsmith.cli(&["approve", held["id"].as_str().expect("an id")]));
+        let (code, text) =
+            printed(&mapsmith.cli(&["approve", held["id"].as_str().expect("an id")]));
         assert_eq!(code, 0, "{text}");
         let both = entries(&[("n1", "master1"), ("n2", "gone")]);
-        mapsmith.wait_for("the approved map is in memory", BOUND, |_| (memory(&gateway) == both).then_some(()));
+        mapsmith.wait_for("the approved map is in memory", BOUND, |_| {
+            (memory(&gateway) == both).then_some(())
+        });
         // A further change that brings no new such master passes.
         registry.knows(&[("n1", "master1"), ("n2", "gone"), ("n3", "master1")]);
         reload(&mapsmith);
@@ -117,7 +131,12 @@ fn a_registry_that_renames_half_the_masters_is_held_until_haproxy_has_them() {
         assert_eq!(status, 409, "{problem:#}");
         let held = mapsmith.get("/v1/held").1[0].clone();
         let reason = held["reason"].as_str().expect("a reason");
-        for words in ["lead 20 of 40 entries (50.0%)", "1 of 40 are led there now", "guard.max_removed", "Master2.example"] {
+        for words in [
+            "lead 20 of 40 entries (50.0%)",
+            "1 of 40 are led there now",
+            "guard.max_removed",
+            "Master2.example",
+        ] {
             assert!(reason.contains(words), "{words:?} is not in {reason}");
         }
         assert_eq!(memory(&gateway), single, "every node is served as before");
@@ -148,7 +167,9 @@ fn entries_of_a_master_that_is_not_ready_are_told_from_those_of_an_unknown_one()
             (left_out && references["not_ready"] == json!({ "master2": 1 })).then_some(())
         });
         gateway.command("enable server master2/master2");
-        mapsmith.wait_for("they come back with it", BOUND, |_| (memory(&gateway).len() == 2).then_some(()));
+        mapsmith.wait_for("they come back with it", BOUND, |_| {
+            (memory(&gateway).len() == 2).then_some(())
+        });
     }
 }
 
@@ -157,11 +178,24 @@ fn an_override_to_a_master_that_haproxy_does_not_have_is_told_as_held_and_can_be
     let (one, two) = (Master::start("master1"), Master::start("master2"));
     let registry = Registry::start(&[("n1", "master1"), ("n2", "master1")]);
     let gateway = with_master(with_master(Gateway::plan(newest()), &one), &two).start();
-    let mapsmith = start(&gateway, &registry, "[references]\nunknown = \"hold\"\n[store]\npath = \"mapsmith.db\"\n");
+    let mapsmith = start(
+        &gateway,
+        &registry,
+        "[references]\nunknown = \"hold\"\n[store]\npath = \"mapsmith.db\"\n",
+    );
     in_step(&mapsmith);
     let (code, text) = printed(&mapsmith.cli(&["pin", "n1", "gone", "--force"]));
-    assert!(code == 4 && text.contains("node n1 is pinned to gone") && text.contains("it is stored, and held back"), "{text}");
-    assert_eq!(memory(&gateway), entries(&[("n1", "master1"), ("n2", "master1")]), "the node stays where it was");
+    assert!(
+        code == 4
+            && text.contains("node n1 is pinned to gone")
+            && text.contains("it is stored, and held back"),
+        "{text}"
+    );
+    assert_eq!(
+        memory(&gateway),
+        entries(&[("n1", "master1"), ("n2", "master1")]),
+        "the node stays where it was"
+    );
     // Others are not kept waiting by it.
     let (code, text) = printed(&mapsmith.cli(&["pin", "n2", "master2"]));
     assert_eq!(code, 0, "{text}");
@@ -195,13 +229,18 @@ fn servers_that_a_restarted_haproxy_gets_back_take_no_entry_away_meanwhile() {
         let damping = "[damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold = \"0s\"\n";
         let mapsmith = start(&gateway, &registry, &format!("{references}{damping}{backend}"));
         let both = entries(&[("n1", "master1"), ("n2", "master2")]);
-        mapsmith.wait_for("the added server's node is routed", BOUND, |_| (memory(&gateway) == both).then_some(()));
+        mapsmith.wait_for("the added server's node is routed", BOUND, |_| {
+            (memory(&gateway) == both).then_some(())
+        });
         let revision = mapsmith.get("/v1/status").1["revision"].clone();
-        let pid = |mapsmith: &Mapsmith| mapsmith.get("/v1/status").1["instances"][0]["process"]["pid"].clone();
+        let pid = |mapsmith: &Mapsmith| {
+            mapsmith.get("/v1/status").1["instances"][0]["process"]["pid"].clone()
+        };
         // Later than the rest after the last change of what the map may point to.
         mapsmith.wait_for("the gateway has run for a while", BOUND, |_| {
             let info = gateway.command("show info");
-            let uptime: u64 = info.lines().find_map(|line| line.strip_prefix("Uptime_sec: "))?.parse().ok()?;
+            let uptime: u64 =
+                info.lines().find_map(|line| line.strip_prefix("Uptime_sec: "))?.parse().ok()?;
             (uptime >= 3).then_some(())
         });
         let before = pid(&mapsmith);

@@ -1,4 +1,5 @@
-//! Rows that a HAProxy's map refuses: kept out of the map file, from which HAProxy would not start, and told by name.
+//! Rows that a HAProxy's map refuses: kept out of the map file, from which HAProxy would not start,
+//! and told by name.
 
 use std::fs;
 
@@ -9,12 +10,13 @@ use crate::support::haproxy::{Binary, Gateway, installed};
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, borrowed, entries, in_step, instance_settings, map_file, memory, metric, newest, oldest_and_newest, printed, reload,
-    source_settings,
+    BOUND, borrowed, entries, in_step, instance_settings, map_file, memory, metric, newest,
+    oldest_and_newest, printed, reload, source_settings,
 };
 use crate::support::site::{CALM, Site, alternating};
 
-/// A converter that takes some rows only: as HAProxy's configuration has it, two rows that it takes, and rows that it refuses.
+/// A converter that takes some rows only: as HAProxy's configuration has it, two rows that it
+/// takes, and rows that it refuses.
 struct Choosy {
     expression: &'static str,
     good: [(&'static str, &'static str); 2],
@@ -32,8 +34,16 @@ const CHOOSY: [Choosy; 4] = [
         good: [("^web[0-9]+$", "m1"), ("db", "m2")],
         bad: &[("web[", "m1"), ("a(", "m2")],
     },
-    Choosy { expression: "dst_port,map_int", good: [("80", "m1"), ("1000:2000", "m2")], bad: &[("eighty", "m1")] },
-    Choosy { expression: "req.hdr(X-Node-Name),map_str_int", good: [("n1", "5"), ("n2", "7")], bad: &[("n3", "m1")] },
+    Choosy {
+        expression: "dst_port,map_int",
+        good: [("80", "m1"), ("1000:2000", "m2")],
+        bad: &[("eighty", "m1")],
+    },
+    Choosy {
+        expression: "req.hdr(X-Node-Name),map_str_int",
+        good: [("n1", "5"), ("n2", "7")],
+        bad: &[("n3", "m1")],
+    },
 ];
 
 /// A gateway whose map has this converter, a registry, and where the map file is.
@@ -45,10 +55,16 @@ struct Scene {
 
 impl Scene {
     fn start(binary: &Binary, expression: &str, rows: &[(&str, &str)]) -> Self {
-        let folder = tempfile::Builder::new().prefix("mapsmith-rows-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("mapsmith-rows-")
+            .tempdir()
+            .expect("a temporary folder");
         let map = folder.path().join("node-master.map");
         fs::write(&map, "").expect("the map file can be written");
-        let uses = format!("backend rows\n    http-request set-header X-Row %[{expression}({})]\n", map.display());
+        let uses = format!(
+            "backend rows\n    http-request set-header X-Row %[{expression}({})]\n",
+            map.display()
+        );
         let gateway = Gateway::plan(binary).map_unused().map_at(&map).more(&uses).start();
         Self { registry: Registry::start(rows), gateway, folder }
     }
@@ -66,8 +82,10 @@ impl Scene {
     /// Waits until file and memory hold exactly these rows, and Mapsmith is in step.
     fn settles(&self, mapsmith: &Mapsmith, rows: &[(&str, &str)]) {
         mapsmith.wait_for(&format!("file and memory hold {rows:?}"), BOUND, |mapsmith| {
-            let there = map_file(&self.gateway) == entries(rows) && memory(&self.gateway) == entries(rows);
-            (there && mapsmith.get("/v1/status").1["instances"][0]["state"] == "in_step").then_some(())
+            let there =
+                map_file(&self.gateway) == entries(rows) && memory(&self.gateway) == entries(rows);
+            (there && mapsmith.get("/v1/status").1["instances"][0]["state"] == "in_step")
+                .then_some(())
         });
     }
 }
@@ -82,7 +100,9 @@ fn rejected(mapsmith: &Mapsmith) -> Vec<String> {
 fn is_rejected(mapsmith: &Mapsmith, rows: &[(&str, &str)]) {
     let mut nodes: Vec<_> = rows.iter().map(|(node, _)| (*node).to_owned()).collect();
     nodes.sort();
-    mapsmith.wait_for(&format!("{nodes:?} are rejected"), BOUND, |mapsmith| (rejected(mapsmith) == nodes).then_some(()));
+    mapsmith.wait_for(&format!("{nodes:?} are rejected"), BOUND, |mapsmith| {
+        (rejected(mapsmith) == nodes).then_some(())
+    });
 }
 
 #[test]
@@ -100,12 +120,26 @@ fn rows_that_a_map_refuses_are_kept_out_of_the_file_and_told_by_name() {
             is_rejected(&mapsmith, bad);
             let node = bad[0].0;
             let (_, text) = printed(&mapsmith.cli(&["status"]));
-            assert!(text.contains(&format!("rejected   {node} -> {}: HAProxy (edge1) refuses it: ", bad[0].1)), "{text}");
+            assert!(
+                text.contains(&format!(
+                    "rejected   {node} -> {}: HAProxy (edge1) refuses it: ",
+                    bad[0].1
+                )),
+                "{text}"
+            );
             assert_eq!(metric(&mapsmith, "mapsmith_map_rejected_entries"), Some(bad.len() as f64));
             let status = mapsmith.get("/v1/status").1;
-            assert_eq!(status["instances"][0]["entries_in_memory"], 2, "HAProxy's own counter can't be true: {status:#}");
-            assert_eq!(status["instances"][0]["drift_healed"], serde_json::json!({}), "asking is no drift");
-            let explained = mapsmith.ask("GET", &format!("/v1/nodes/{}", node.replace('[', "%5B")), &[], "");
+            assert_eq!(
+                status["instances"][0]["entries_in_memory"], 2,
+                "HAProxy's own counter can't be true: {status:#}"
+            );
+            assert_eq!(
+                status["instances"][0]["drift_healed"],
+                serde_json::json!({}),
+                "asking is no drift"
+            );
+            let explained =
+                mapsmith.ask("GET", &format!("/v1/nodes/{}", node.replace('[', "%5B")), &[], "");
             assert!(explained.body.contains("\"rejected\":{"), "{}", explained.body);
             let (_, told) = printed(&scene.config().cli(&["check"]));
             assert!(
@@ -128,7 +162,8 @@ fn rows_that_a_map_refuses_are_kept_out_of_the_file_and_told_by_name() {
 }
 
 #[test]
-fn a_row_that_changes_to_one_that_is_refused_keeps_its_entry_and_comes_back_with_a_value_that_is_taken() {
+fn a_row_that_changes_to_one_that_is_refused_keeps_its_entry_and_comes_back_with_a_value_that_is_taken()
+ {
     for binary in oldest_and_newest() {
         let scene = Scene::start(binary, CHOOSY[3].expression, &[("n1", "5"), ("n2", "7")]);
         let mapsmith = scene.config().start();
@@ -138,7 +173,10 @@ fn a_row_that_changes_to_one_that_is_refused_keeps_its_entry_and_comes_back_with
         scene.settles(&mapsmith, &[("n1", "5"), ("n2", "8")]);
         is_rejected(&mapsmith, &[("n1", "five")]);
         let (_, text) = printed(&mapsmith.cli(&["explain", "n1"]));
-        assert!(text.contains("rejected: n1 -> five") && text.contains("the entry in force stays"), "{text}");
+        assert!(
+            text.contains("rejected: n1 -> five") && text.contains("the entry in force stays"),
+            "{text}"
+        );
         scene.registry.knows(&[("n1", "6"), ("n2", "8")]);
         reload(&mapsmith);
         scene.settles(&mapsmith, &[("n1", "6"), ("n2", "8")]);
@@ -199,7 +237,11 @@ fn one_round_without_the_daemon_keeps_them_out_too() {
     let text = fs::read_to_string(&file).expect("the map file");
     fs::write(&file, text + "10.0.0.400 m1\n").expect("the map file can be written");
     let (code, text) = printed(&scene.config().cli(&["check"]));
-    assert!(code == 1 && text.contains("memory lacks 1 line of the map file, the first is `10.0.0.400 m1`"), "{text}");
+    assert!(
+        code == 1
+            && text.contains("memory lacks 1 line of the map file, the first is `10.0.0.400 m1`"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -215,7 +257,8 @@ fn a_map_that_takes_any_row_is_asked_once_and_never_for_a_row() {
         reload(&mapsmith);
         assert_eq!(memory(&site.gateway), nodes);
         let sent = site.proxy.commands()[before..].to_vec();
-        let staged: Vec<_> = sent.iter().filter(|command| command.line.starts_with("prepare map")).collect();
+        let staged: Vec<_> =
+            sent.iter().filter(|command| command.line.starts_with("prepare map")).collect();
         assert!(staged.is_empty(), "{sent:#?}");
     }
 }
@@ -233,8 +276,12 @@ fn an_answer_without_an_end_is_an_error_of_that_gateway_and_costs_little() {
         (instance["state"] == "behind").then_some(instance)
     };
     let instance = mapsmith.wait_for("it is told", BOUND, told);
-    assert!(instance["reason"].as_str().is_some_and(|reason| reason.contains("the answer has no end")), "{instance:#}");
-    mapsmith.wait_for("each such answer is left", BOUND, |_| (site.proxy.left() >= 2).then_some(()));
+    assert!(
+        instance["reason"].as_str().is_some_and(|reason| reason.contains("the answer has no end")),
+        "{instance:#}"
+    );
+    mapsmith
+        .wait_for("each such answer is left", BOUND, |_| (site.proxy.left() >= 2).then_some(()));
     assert_eq!(mapsmith.get("/readyz").0, 503);
     site.proxy.endless(None);
     site.converges(&mapsmith, &nodes);

@@ -1,4 +1,5 @@
-//! The planner's model of HAProxy's server lists held against the process: the same steps leave the same lists in both.
+//! The planner's model of HAProxy's server lists held against the process: the same steps leave the
+//! same lists in both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -25,7 +26,8 @@ use crate::support::scene::BOUND;
 const LOOKS: usize = 20;
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// `source` is static for its `hash-type`, which nothing shows.
-const BACKENDS: &str = "backend dynamic\n    balance roundrobin\n    server a 127.0.0.1:1\n    server b 127.0.0.1:1 backup\n\
+const BACKENDS: &str = "backend dynamic\n    balance roundrobin\n    server a 127.0.0.1:1\n    \
+    server b 127.0.0.1:1 backup\n\
                         backend slotted\n    balance source\n    server a 127.0.0.1:1\n    \
                         server-template slot 1-2 127.0.0.1:1 disabled\n";
 
@@ -48,7 +50,11 @@ fn row() -> impl Strategy<Value = Row> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let hand = (select(&["dynamic", "slotted"][..]), select(&["a", "b", "c", "slot1"][..]), proptest::option::of(0..3_u8));
+    let hand = (
+        select(&["dynamic", "slotted"][..]),
+        select(&["a", "b", "c", "slot1"][..]),
+        proptest::option::of(0..3_u8),
+    );
     (proptest::collection::vec(proptest::collection::vec(row(), 0..4), 2), any::<bool>(), hand)
         .prop_map(|(lists, manage_all, by_hand)| Case { lists, manage_all, by_hand })
 }
@@ -68,8 +74,13 @@ fn desired(case: &Case, masters: &[SocketAddr]) -> DesiredServers {
         },
     };
     let backends = ["dynamic", "slotted"].into_iter().zip(&case.lists).map(|(name, rows)| {
-        let servers: BTreeMap<_, _> = rows.iter().map(|row| (row.0.to_owned(), server(row))).collect();
-        let former: BTreeSet<_> = NAMES.into_iter().map(str::to_owned).filter(|name| !servers.contains_key(name)).collect();
+        let servers: BTreeMap<_, _> =
+            rows.iter().map(|row| (row.0.to_owned(), server(row))).collect();
+        let former: BTreeSet<_> = NAMES
+            .into_iter()
+            .map(str::to_owned)
+            .filter(|name| !servers.contains_key(name))
+            .collect();
         let backend = DesiredBackend {
             servers,
             former,
@@ -95,11 +106,16 @@ struct Scene {
 impl Scene {
     fn observe(&self) -> ObservedServers {
         let seen = self.runtime.block_on(self.client.observe()).expect("the servers are listed");
-        comparable(seen.into_iter().filter(|(name, _)| ["dynamic", "slotted"].contains(&name.as_str())).collect())
+        comparable(
+            seen.into_iter()
+                .filter(|(name, _)| ["dynamic", "slotted"].contains(&name.as_str()))
+                .collect(),
+        )
     }
 
     fn run(&self, commands: &[ServerCommand]) -> Result<(), Refusal> {
-        let outcomes = self.runtime.block_on(self.client.run(commands)).expect("the commands are answered");
+        let outcomes =
+            self.runtime.block_on(self.client.run(commands)).expect("the commands are answered");
         outcomes.into_iter().collect()
     }
 
@@ -109,7 +125,9 @@ impl Scene {
         let agreed = crate::support::poll(BOUND, || {
             let seen = self.observe();
             // When a check passes is the process's own affair.
-            let is_up = |(backend, server): &(String, String)| seen[backend].servers.get(server).is_some_and(|seen| seen.running);
+            let is_up = |(backend, server): &(String, String)| {
+                seen[backend].servers.get(server).is_some_and(|seen| seen.running)
+            };
             if !self.model.unchecked.is_empty() && self.model.unchecked.iter().all(is_up) {
                 self.model.pass_checks();
             }
@@ -118,7 +136,11 @@ impl Scene {
             (same && self.model.unchecked.is_empty()).then_some(())
         });
         let model = &self.model.servers;
-        assert!(agreed.is_some(), "{what}: the process has\n{:#?}\nand the model\n{model:#?}", last.unwrap_or_default());
+        assert!(
+            agreed.is_some(),
+            "{what}: the process has\n{:#?}\nand the model\n{model:#?}",
+            last.unwrap_or_default()
+        );
     }
 
     /// One step on both.
@@ -128,7 +150,9 @@ impl Scene {
         if let ServerStep::TakeSlot { .. } = step {
             // As the instance's task does it: ready only after the new address is in force.
             assert_eq!(self.run(&commands[..1]), Ok(()), "{step}");
-            let ServerStep::TakeSlot { backend, slot, server, .. } = step else { panic!("{step:?} takes no slot") };
+            let ServerStep::TakeSlot { backend, slot, server, .. } = step else {
+                panic!("{step:?} takes no slot")
+            };
             eventually("the slot has its address", BOUND, || {
                 let seen = self.observe();
                 (seen[backend].servers[slot].port == server.address.port).then_some(())
@@ -143,7 +167,11 @@ impl Scene {
         }
         let (answer, expected) = (self.run(&commands), self.model.apply(step));
         let kind = |answer: &Result<(), Refusal>| answer.as_ref().err().map(std::mem::discriminant);
-        assert_eq!(kind(&answer), kind(&expected), "{step}: the process says {answer:?} and the model {expected:?}");
+        assert_eq!(
+            kind(&answer),
+            kind(&expected),
+            "{step}: the process says {answer:?} and the model {expected:?}"
+        );
         self.memory.answered(step, answer);
     }
 
@@ -171,7 +199,10 @@ impl Scene {
         for _ in 0..LOOKS {
             let seen = self.observe();
             let plan = plan_servers(&desired, &seen, &self.memory);
-            assert_eq!(plan, plan_servers(&desired, &comparable(self.model.servers.clone()), &self.memory));
+            assert_eq!(
+                plan,
+                plan_servers(&desired, &comparable(self.model.servers.clone()), &self.memory)
+            );
             self.memory.planned(&plan, &seen);
             if plan.has_no_steps() {
                 return;
@@ -183,7 +214,10 @@ impl Scene {
             }
             self.memory.advance(Duration::from_secs(1));
         }
-        panic!("after {LOOKS} looks there are steps left: {:?}", plan_servers(&desired, &self.observe(), &self.memory));
+        panic!(
+            "after {LOOKS} looks there are steps left: {:?}",
+            plan_servers(&desired, &self.observe(), &self.memory)
+        );
     }
 }
 
@@ -222,10 +256,14 @@ fn the_same_steps_leave_the_same_servers_in_the_model_and_in_the_process() {
         let addresses: Vec<_> = masters.iter().map(Master::address).collect();
         let gateway = Gateway::plan(binary).more(BACKENDS).start();
         let address = gateway.runtime_address().parse().expect("an address");
-        let version = HaproxyVersion { major: binary.version.0 as u16, minor: binary.version.1 as u16 };
+        let version =
+            HaproxyVersion { major: binary.version.0 as u16, minor: binary.version.1 as u16 };
         let mut scene = Scene {
             client: ServersClient::new(RuntimeClient::new(address, Duration::from_secs(60)), 8192),
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime"),
             model: Process::new(version, ObservedServers::new()),
             memory: Memory::new(version),
             sent: BTreeSet::new(),
@@ -234,7 +272,12 @@ fn the_same_steps_leave_the_same_servers_in_the_model_and_in_the_process() {
         scene.model.map_based.insert("slotted".to_owned());
         let scene = std::cell::RefCell::new(scene);
         // Each case goes on where the one before it ended, so a smaller one would be another story.
-        let config = Config { cases: 40, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
+        let config = Config {
+            cases: 40,
+            failure_persistence: None,
+            max_shrink_iters: 0,
+            ..Config::default()
+        };
         TestRunner::new(config)
             .run(&case(), |case| {
                 scene.borrow_mut().check(&case, &addresses);
@@ -242,7 +285,9 @@ fn the_same_steps_leave_the_same_servers_in_the_model_and_in_the_process() {
             })
             .unwrap_or_else(|failure| panic!("HAProxy {version}: {failure}"));
         let sent = scene.into_inner().sent;
-        for step in ["add", "address", "weight", "maxconn", "slot", "clear", "drain", "maintain", "delete"] {
+        for step in
+            ["add", "address", "weight", "maxconn", "slot", "clear", "drain", "maintain", "delete"]
+        {
             assert!(sent.contains(step), "HAProxy {version}: {step} was never sent, only {sent:?}");
         }
     }

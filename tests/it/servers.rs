@@ -1,4 +1,5 @@
-//! The backends' server lists: what a registry lists is what HAProxy has, without a reload and without a failed request.
+//! The backends' server lists: what a registry lists is what HAProxy has, without a reload and
+//! without a failed request.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -51,7 +52,9 @@ fn an_empty_backend_gets_the_servers_that_the_registry_lists_and_a_second_pass_s
         let gateway = empty_backend(binary);
         let proxy = AdminProxy::start(&gateway.runtime_address());
         let pool = Pool::start(&listed(&masters));
-        let mapsmith = pool.config(&gateway, &proxy.address(), "options = [\"check\", \"maxconn 50\"]", "").start();
+        let mapsmith = pool
+            .config(&gateway, &proxy.address(), "options = [\"check\", \"maxconn 50\"]", "")
+            .start();
         settles(&gateway, &mapsmith, &listed(&masters));
         assert_eq!(answering(&gateway, 9), ["m1", "m2", "m3"]);
 
@@ -59,8 +62,10 @@ fn an_empty_backend_gets_the_servers_that_the_registry_lists_and_a_second_pass_s
         let steps = metric(&mapsmith, "mapsmith_server_steps_total{haproxy=\"edge1\"}");
         assert!(steps.is_some_and(|steps| steps >= 3.0), "{steps:?}");
         mapsmith.wait_for("three more looks at the servers", BOUND, |_| {
-            let looks =
-                proxy.commands()[before..].iter().filter(|command| command.line.starts_with("show servers state")).count();
+            let looks = proxy.commands()[before..]
+                .iter()
+                .filter(|command| command.line.starts_with("show servers state"))
+                .count();
             (looks >= 3).then_some(())
         });
         let sent = proxy.commands()[before..].to_vec();
@@ -92,11 +97,17 @@ fn what_can_be_changed_in_place_is_changed_in_place() {
         );
         pool.writes(&text);
         mapsmith.wait_for("weight and maxconn follow", BOUND, |_| {
-            let state = gateway.command(&format!("show stat {BACKEND} 4 -1;show servers state {BACKEND}"));
-            (state.contains(",s1,") && stat(&gateway, "s1", "weight") == "7" && stat(&gateway, "s1", "slim") == "9").then_some(())
+            let state =
+                gateway.command(&format!("show stat {BACKEND} 4 -1;show servers state {BACKEND}"));
+            (state.contains(",s1,")
+                && stat(&gateway, "s1", "weight") == "7"
+                && stat(&gateway, "s1", "slim") == "9")
+                .then_some(())
         });
         let sent = proxy.commands()[before..].to_vec();
-        let gone = sent.iter().find(|command| command.line.contains("del server") || command.line.contains("add server"));
+        let gone = sent.iter().find(|command| {
+            command.line.contains("del server") || command.line.contains("add server")
+        });
         assert_eq!(gone, None, "the same server with a new address is a change");
     }
 }
@@ -106,14 +117,23 @@ fn servers_come_and_go_behind_a_socket_with_severity_output() {
     for binary in installed() {
         for level in ["admin severity-output number", "admin severity-output string"] {
             let masters = masters(&["m1", "m2"]);
-            let gateway = with_backend(Gateway::plan(binary).level(level).entry("node1", BACKEND), ROUND_ROBIN).start();
+            let gateway = with_backend(
+                Gateway::plan(binary).level(level).entry("node1", BACKEND),
+                ROUND_ROBIN,
+            )
+            .start();
             let pool = Pool::start(&listed(&masters));
             let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
             settles(&gateway, &mapsmith, &listed(&masters));
             let moved = [("m1", masters[1].address())];
             pool.lists(&moved);
             settles(&gateway, &mapsmith, &moved);
-            assert_eq!(metric(&mapsmith, "mapsmith_server_refusals_total{haproxy=\"edge1\"}"), Some(0.0), "{}", mapsmith.log());
+            assert_eq!(
+                metric(&mapsmith, "mapsmith_server_refusals_total{haproxy=\"edge1\"}"),
+                Some(0.0),
+                "{}",
+                mapsmith.log()
+            );
         }
     }
 }
@@ -136,8 +156,12 @@ fn a_server_that_the_configuration_gives_by_name_follows_its_list() {
 fn stat(gateway: &Gateway, server: &str, column: &str) -> String {
     let table = gateway.command(&format!("show stat {BACKEND} 4 -1"));
     let mut lines = table.lines();
-    let columns: Vec<_> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
-    let at = columns.iter().position(|name| *name == column).unwrap_or_else(|| panic!("no {column}: {table}"));
+    let columns: Vec<_> =
+        lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
+    let at = columns
+        .iter()
+        .position(|name| *name == column)
+        .unwrap_or_else(|| panic!("no {column}: {table}"));
     let row = lines.find(|line| line.split(',').nth(1) == Some(server));
     row.and_then(|row| row.split(',').nth(at)).unwrap_or_default().to_owned()
 }
@@ -145,7 +169,11 @@ fn stat(gateway: &Gateway, server: &str, column: &str) -> String {
 /// Every answer under way was 200.
 fn assert_none_failed(answers: &[Answer]) {
     let failed: Vec<_> = answers.iter().filter(|answer| answer.status != 200).take(5).collect();
-    assert!(failed.is_empty(), "of {} answers these failed, among others: {failed:?}", answers.len());
+    assert!(
+        failed.is_empty(),
+        "of {} answers these failed, among others: {failed:?}",
+        answers.len()
+    );
     assert!(!answers.is_empty(), "the load did not run");
 }
 
@@ -164,24 +192,42 @@ fn rolling_replacement(version: (u32, u32), keep_names: bool) {
     let mut running: Vec<Master> = (0..SERVERS).map(|_| Master::start("old")).collect();
     let gateway = empty_backend(binary);
     let list = |running: &[Master]| -> Vec<(String, SocketAddr)> {
-        let name = |at: usize| if keep_names { names[at].clone() } else { running[at].address().to_string() };
+        let name = |at: usize| {
+            if keep_names { names[at].clone() } else { running[at].address().to_string() }
+        };
         running.iter().enumerate().map(|(at, master)| (name(at), master.address())).collect()
     };
     // Where names are not kept the registry gives none, and they follow the addresses.
     let given = |list: &[(String, SocketAddr)]| -> Vec<(String, SocketAddr)> {
-        list.iter().map(|(name, address)| (if keep_names { name.clone() } else { String::new() }, *address)).collect()
+        list.iter()
+            .map(|(name, address)| {
+                (if keep_names { name.clone() } else { String::new() }, *address)
+            })
+            .collect()
     };
     let pool = Pool::start(&[]);
     let write = |running: &[Master]| {
         let given = given(&list(running));
-        pool.lists(&given.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>());
+        pool.lists(
+            &given.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>(),
+        );
     };
     write(&running);
-    let mapsmith =
-        pool.config(&gateway, &gateway.runtime_address(), "options = [\"check\", \"inter 100ms\"]\ndrain = \"30s\"", "").start();
+    let mapsmith = pool
+        .config(
+            &gateway,
+            &gateway.runtime_address(),
+            "options = [\"check\", \"inter 100ms\"]\ndrain = \"30s\"",
+            "",
+        )
+        .start();
     let settled = |running: &[Master]| {
         let wanted = list(running);
-        settles(&gateway, &mapsmith, &wanted.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>());
+        settles(
+            &gateway,
+            &mapsmith,
+            &wanted.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>(),
+        );
     };
     settled(&running);
     let pid = gateway.pid();
@@ -194,7 +240,8 @@ fn rolling_replacement(version: (u32, u32), keep_names: bool) {
         assert_eq!(mapsmith.post("/v1/reload").0, 202);
         settled(&running);
         if keep_names {
-            // Its address is no server's any more; requests that were under way on it go on to their end.
+            // Its address is no server's any more; requests that were under way on it go on to
+            // their end.
             retired.push(old);
         } else {
             // The server is gone from HAProxy, so nothing can be under way on it.
@@ -202,10 +249,14 @@ fn rolling_replacement(version: (u32, u32), keep_names: bool) {
         }
     }
     let before = load.answered();
-    mapsmith.wait_for("the load goes on", BOUND, |_| (load.answered() > before + 100).then_some(()));
+    mapsmith
+        .wait_for("the load goes on", BOUND, |_| (load.answered() > before + 100).then_some(()));
     let answers = load.stop();
     assert_none_failed(&answers);
-    assert!(answers.iter().any(|answer| answer.master == "old") && answers.iter().any(|answer| answer.master == "new"));
+    assert!(
+        answers.iter().any(|answer| answer.master == "old")
+            && answers.iter().any(|answer| answer.master == "new")
+    );
     assert_eq!(answering(&gateway, SERVERS), ["new"]);
     assert_eq!(gateway.pid(), pid, "no reload");
     println!("{version:?}: {} answers, none failed", answers.len());
@@ -247,7 +298,8 @@ fn a_server_that_an_operator_disabled_stays_so_and_is_shown() {
         let masters = masters(&["m1", "m2"]);
         let gateway = empty_backend(binary);
         let pool = Pool::start(&listed(&masters));
-        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "options = [\"check\"]", "").start();
+        let mapsmith =
+            pool.config(&gateway, &gateway.runtime_address(), "options = [\"check\"]", "").start();
         settles(&gateway, &mapsmith, &listed(&masters));
 
         gateway.command(&format!("disable server {BACKEND}/m1"));
@@ -258,10 +310,13 @@ fn a_server_that_an_operator_disabled_stays_so_and_is_shown() {
         // A change of the list goes on around it, a restart of Mapsmith too.
         let more = [listed(&masters), vec![("m3", masters[1].address())]].concat();
         pool.lists(&more);
-        mapsmith.wait_for("the new server is ready", BOUND, |_| ready(&gateway).contains_key("m3").then_some(()));
+        mapsmith.wait_for("the new server is ready", BOUND, |_| {
+            ready(&gateway).contains_key("m3").then_some(())
+        });
         assert_eq!(servers(&gateway)["m1"].1, 1, "still in maintenance");
         drop(mapsmith);
-        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "options = [\"check\"]", "").start();
+        let mapsmith =
+            pool.config(&gateway, &gateway.runtime_address(), "options = [\"check\"]", "").start();
         mapsmith.wait_for("a fresh Mapsmith shows it too", BOUND, |mapsmith| {
             instance(mapsmith)["servers"]["by_hand"].to_string().contains("m1").then_some(())
         });
@@ -298,7 +353,9 @@ impl Slow {
                     return;
                 }
                 // The client may be gone by now, which is what one of the tests is about.
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow");
+                let _ = stream.write_all(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow",
+                );
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 let _ = stream.read_to_end(&mut Vec::new());
             }
@@ -307,7 +364,8 @@ impl Slow {
     }
 }
 
-/// A server whose health a test sets: while it is ill it answers 503 to everything, checks (`OPTIONS`) included.
+/// A server whose health a test sets: while it is ill it answers 503 to everything, checks
+/// (`OPTIONS`) included.
 struct Ailing {
     address: SocketAddr,
     ill: Arc<AtomicBool>,
@@ -331,7 +389,11 @@ impl Ailing {
     }
 }
 
-fn serve_ailing(mut stream: TcpStream, ill: &AtomicBool, failed: &AtomicUsize) -> std::io::Result<()> {
+fn serve_ailing(
+    mut stream: TcpStream,
+    ill: &AtomicBool,
+    failed: &AtomicUsize,
+) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
@@ -339,7 +401,10 @@ fn serve_ailing(mut stream: TcpStream, ill: &AtomicBool, failed: &AtomicUsize) -
     if status.starts_with('5') && !first.starts_with("OPTIONS") {
         failed.fetch_add(1, Ordering::SeqCst);
     }
-    stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 6\r\nConnection: close\r\n\r\nailing").as_bytes())
+    stream.write_all(
+        format!("HTTP/1.1 {status}\r\nContent-Length: 6\r\nConnection: close\r\n\r\nailing")
+            .as_bytes(),
+    )
 }
 
 const HTTP_CHECKED: &str = "    balance roundrobin\n    option httpchk\n";
@@ -349,7 +414,8 @@ const CHECKED_OFTEN: &str = "options = [\"check\", \"inter 200ms\"]";
 fn a_new_server_gets_no_request_before_its_check_has_passed() {
     for binary in installed() {
         let masters = masters(&["m1"]);
-        let gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), HTTP_CHECKED).start();
+        let gateway =
+            with_backend(Gateway::plan(binary).entry("node1", BACKEND), HTTP_CHECKED).start();
         let pool = Pool::start(&listed(&masters));
         let mapsmith = pool.config(&gateway, &gateway.runtime_address(), CHECKED_OFTEN, "").start();
         settles(&gateway, &mapsmith, &listed(&masters));
@@ -357,10 +423,14 @@ fn a_new_server_gets_no_request_before_its_check_has_passed() {
         let ailing = Ailing::start();
         let both = [listed(&masters), vec![("ailing", ailing.address)]].concat();
         pool.lists(&both);
-        mapsmith.wait_for("its check fails", BOUND, |_| (stat(&gateway, "ailing", "check_status") == "L7STS").then_some(()));
+        mapsmith.wait_for("its check fails", BOUND, |_| {
+            (stat(&gateway, "ailing", "check_status") == "L7STS").then_some(())
+        });
         settles(&gateway, &mapsmith, &both);
         let before = load.answered();
-        mapsmith.wait_for("the load goes on", BOUND, |_| (load.answered() > before + 100).then_some(()));
+        mapsmith.wait_for("the load goes on", BOUND, |_| {
+            (load.answered() > before + 100).then_some(())
+        });
         assert_none_failed(&load.stop());
         assert_eq!(ailing.failed.load(Ordering::SeqCst), 0, "HAProxy {:?}", binary.version);
         ailing.ill.store(false, Ordering::SeqCst);
@@ -374,15 +444,17 @@ fn a_new_server_gets_no_request_before_its_check_has_passed() {
 fn a_slot_that_is_taken_gets_no_request_before_its_check_has_passed() {
     for binary in oldest_and_newest() {
         let masters = masters(&["m1"]);
-        let lines =
-            "    balance source\n    option httpchk\n    server-template slot 1-2 127.0.0.1:1 check inter 200ms disabled\n";
+        let lines = "    balance source\n    option httpchk\n    server-template slot 1-2 \
+            127.0.0.1:1 check inter 200ms disabled\n";
         let gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), lines).start();
         let ailing = Ailing::start();
         let both = [listed(&masters), vec![("ailing", ailing.address)]].concat();
         let pool = Pool::start(&both);
-        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "slots = \"slot\"", "").start();
+        let mapsmith =
+            pool.config(&gateway, &gateway.runtime_address(), "slots = \"slot\"", "").start();
         mapsmith.wait_for("both slots are taken", BOUND, |mapsmith| {
-            (ready(&gateway).len() == 2 && instance(mapsmith)["servers"]["state"] == "in_step").then_some(())
+            (ready(&gateway).len() == 2 && instance(mapsmith)["servers"]["state"] == "in_step")
+                .then_some(())
         });
         let load = Load::start(gateway.http_address(), &["node1".to_owned()], 2);
         mapsmith.wait_for("the load goes on", BOUND, |_| (load.answered() > 100).then_some(()));
@@ -408,10 +480,12 @@ fn no_node_is_sent_to_a_new_server_before_its_check_has_passed() {
             assert!(!sent || status.starts_with("UP"), "HAProxy {:?}: {status}", binary.version);
             sent.then_some(())
         });
-        // One whose check fails is waited for no longer than that: where its nodes go then is the configuration's affair.
+        // One whose check fails is waited for no longer than that: where its nodes go then is the
+        // configuration's affair.
         let ailing = Ailing::start();
         drop(mapsmith);
-        let gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), HTTP_CHECKED).start();
+        let gateway =
+            with_backend(Gateway::plan(binary).entry("node1", BACKEND), HTTP_CHECKED).start();
         let pool = Pool::start(&listed(&masters[..1]));
         let mapsmith = pool.config(&gateway, &gateway.runtime_address(), CHECKED_OFTEN, "").start();
         settles(&gateway, &mapsmith, &listed(&masters[..1]));
@@ -429,7 +503,9 @@ fn a_weight_that_an_agent_sets_is_left_to_it_and_told() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("a bound address").port();
         // An agent that gives a third of the weight, until the test's process ends.
-        thread::spawn(move || listener.incoming().flatten().for_each(|mut stream| drop(stream.write_all(b"30%\n"))));
+        thread::spawn(move || {
+            listener.incoming().flatten().for_each(|mut stream| drop(stream.write_all(b"30%\n")))
+        });
         let masters = masters(&["m1"]);
         let gateway = empty_backend(binary);
         let pool = Pool::start(&[]);
@@ -444,7 +520,9 @@ fn a_weight_that_an_agent_sets_is_left_to_it_and_told() {
         let mapsmith = pool.config(&gateway, &proxy.address(), "", "").start();
         mapsmith.wait_for("the agent's weight is told", BOUND, |mapsmith| {
             let servers = instance(mapsmith)["servers"].clone();
-            let told = servers["by_agent"].to_string().contains("app/m1: weight 30 by its agent, 100 is listed");
+            let told = servers["by_agent"]
+                .to_string()
+                .contains("app/m1: weight 30 by its agent, 100 is listed");
             (told && servers["state"] == "in_step").then_some(())
         });
         let before = proxy.commands().len();
@@ -455,16 +533,22 @@ fn a_weight_that_an_agent_sets_is_left_to_it_and_told() {
 }
 
 /// A gateway with a slow server that has a request under way, and one that answers at once.
-fn under_way(binary: &Binary, drain: &str) -> (Gateway, Pool, Mapsmith, Slow, Master, thread::JoinHandle<(u16, String)>) {
+fn under_way(
+    binary: &Binary,
+    drain: &str,
+) -> (Gateway, Pool, Mapsmith, Slow, Master, thread::JoinHandle<(u16, String)>) {
     let slow = Slow::start();
     let quick = Master::start("quick");
     let gateway = empty_backend(binary);
     let pool = Pool::start(&[("slow", slow.address)]);
-    let mapsmith = pool.config(&gateway, &gateway.runtime_address(), &format!("drain = {drain:?}"), "").start();
+    let mapsmith = pool
+        .config(&gateway, &gateway.runtime_address(), &format!("drain = {drain:?}"), "")
+        .start();
     settles(&gateway, &mapsmith, &[("slow", slow.address)]);
     let http = gateway.http_address();
     let request = thread::spawn(move || {
-        let answer = crate::support::http::request(http, "GET", "/", &[("X-Node-Name", "node1")], "");
+        let answer =
+            crate::support::http::request(http, "GET", "/", &[("X-Node-Name", "node1")], "");
         answer.map_or((0, String::new()), |answer| (answer.status, answer.body))
     });
     slow.taken.recv().expect("the request arrives");
@@ -506,7 +590,9 @@ fn a_server_that_comes_back_while_it_drains_is_ready_again() {
         let (gateway, pool, mapsmith, slow, quick, request) = under_way(binary, "10m");
         let both = [("quick", quick.address()), ("slow", slow.address)];
         pool.lists(&both[..1]);
-        mapsmith.wait_for("it drains", BOUND, |_| (servers(&gateway).get("slow")?.1 != 0).then_some(()));
+        mapsmith.wait_for("it drains", BOUND, |_| {
+            (servers(&gateway).get("slow")?.1 != 0).then_some(())
+        });
         pool.lists(&both);
         settles(&gateway, &mapsmith, &both);
         slow.answer.send(()).unwrap();
@@ -526,7 +612,8 @@ fn a_server_that_the_map_routes_nodes_to_stays_until_they_have_gone_elsewhere() 
         pool.lists(&listed(&masters[1..]));
         mapsmith.wait_for("it is known why the server stays", BOUND, |mapsmith| {
             let removing = instance(mapsmith)["servers"]["removing"].to_string();
-            (removing.contains("app/m1") && removing.contains("the map still routes nodes to it")).then_some(())
+            (removing.contains("app/m1") && removing.contains("the map still routes nodes to it"))
+                .then_some(())
         });
         assert!(ready(&gateway).contains_key("m1"), "it serves on");
         pool.routes("node1", "m2");
@@ -543,10 +630,14 @@ fn a_static_algorithm_needs_a_reload_and_says_so_and_the_map_goes_on() {
         let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
         let status = mapsmith.wait_for("a reload is needed", BOUND, |mapsmith| {
             let status = instance(mapsmith);
-            (status["servers"]["state"] == "needs_reload" && status["state"] == "in_step").then_some(status)
+            (status["servers"]["state"] == "needs_reload" && status["state"] == "in_step")
+                .then_some(status)
         });
         let cause = status["servers"]["needs_reload"].to_string();
-        assert!(cause.contains("app") && cause.contains("m1") && cause.contains("static-rr"), "{cause}");
+        assert!(
+            cause.contains("app") && cause.contains("m1") && cause.contains("static-rr"),
+            "{cause}"
+        );
         assert_eq!(gateway.memory_map(), [("node1".to_owned(), BACKEND.to_owned())]);
     }
 }
@@ -558,9 +649,11 @@ fn free_slots_of_a_template_serve_where_no_server_can_be_added() {
         let lines = "    balance source\n    server-template slot 1-3 127.0.0.1:1 disabled\n";
         let gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), lines).start();
         let pool = Pool::start(&listed(&masters[..2]));
-        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "slots = \"slot\"", "").start();
+        let mapsmith =
+            pool.config(&gateway, &gateway.runtime_address(), "slots = \"slot\"", "").start();
         let addresses = |masters: &[Master]| -> Vec<String> {
-            let mut addresses: Vec<_> = masters.iter().map(|master| master.address().to_string()).collect();
+            let mut addresses: Vec<_> =
+                masters.iter().map(|master| master.address().to_string()).collect();
             addresses.sort();
             addresses
         };
@@ -568,7 +661,8 @@ fn free_slots_of_a_template_serve_where_no_server_can_be_added() {
             mapsmith.wait_for("the slots serve", BOUND, |mapsmith| {
                 let mut seen: Vec<_> = ready(&gateway).into_values().collect();
                 seen.sort();
-                (seen == addresses(wanted) && instance(mapsmith)["servers"]["state"] == "in_step").then_some(())
+                (seen == addresses(wanted) && instance(mapsmith)["servers"]["state"] == "in_step")
+                    .then_some(())
             });
         };
         served(&masters[..2]);
@@ -576,7 +670,10 @@ fn free_slots_of_a_template_serve_where_no_server_can_be_added() {
         let before = ready(&gateway);
         pool.lists(&listed(&masters));
         served(&masters);
-        assert!(before.iter().all(|slot| ready(&gateway).get(slot.0) == Some(slot.1)), "nobody changed slots");
+        assert!(
+            before.iter().all(|slot| ready(&gateway).get(slot.0) == Some(slot.1)),
+            "nobody changed slots"
+        );
         pool.lists(&listed(&masters[1..]));
         served(&masters[1..]);
     }
@@ -586,11 +683,12 @@ fn free_slots_of_a_template_serve_where_no_server_can_be_added() {
 fn a_missing_backend_is_made_where_haproxy_can_and_named_where_it_cannot() {
     for binary in oldest_and_newest() {
         let masters = masters(&["m1"]);
-        let defaults =
-            "defaults masters\n    mode http\n    balance roundrobin\n    timeout connect 5s\n    timeout server 60s\n";
+        let defaults = "defaults masters\n    mode http\n    balance roundrobin\n    timeout \
+            connect 5s\n    timeout server 60s\n";
         let gateway = Gateway::plan(binary).entry("node1", BACKEND).more(defaults).start();
         let pool = Pool::start(&listed(&masters));
-        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "defaults = \"masters\"", "").start();
+        let mapsmith =
+            pool.config(&gateway, &gateway.runtime_address(), "defaults = \"masters\"", "").start();
         if binary.version >= (3, 4) {
             settles(&gateway, &mapsmith, &listed(&masters));
             assert_eq!(gateway.request("node1"), (200, "m1".to_owned()));
@@ -607,16 +705,21 @@ fn a_missing_backend_is_made_where_haproxy_can_and_named_where_it_cannot() {
 
 #[test]
 fn a_haproxy_that_restarts_in_the_middle_of_any_step_gets_the_servers_all_the_same() {
-    // A prefix of the command at which HAProxy is killed and started again, and what is listed before and after.
-    for (prefix, before, after) in
-        [("add server", 1, 3), ("set server", 3, 2), ("del server", 3, 1), ("show servers state", 2, 3)]
-    {
+    // A prefix of the command at which HAProxy is killed and started again, and what is listed
+    // before and after.
+    for (prefix, before, after) in [
+        ("add server", 1, 3),
+        ("set server", 3, 2),
+        ("del server", 3, 1),
+        ("show servers state", 2, 3),
+    ] {
         for killed_first in [true, false] {
             let masters = masters(&["m1", "m2", "m3"]);
             let mut gateway = empty_backend(version_3_0());
             let proxy = AdminProxy::start(&gateway.runtime_address());
             let pool = Pool::start(&listed(&masters[..before]));
-            let mapsmith = pool.config(&gateway, &proxy.address(), "options = [\"check\"]", "").start();
+            let mapsmith =
+                pool.config(&gateway, &proxy.address(), "options = [\"check\"]", "").start();
             settles(&gateway, &mapsmith, &listed(&masters[..before]));
             proxy.hold(prefix, 1);
             pool.lists(&listed(&masters[..after]));
@@ -662,7 +765,9 @@ fn only_what_is_declared_and_owned_is_touched() {
         let masters = masters(&["m1", "stranger", "m3"]);
         let stranger = format!("{ROUND_ROBIN}    server stranger {}\n", masters[1].address());
         let other = format!("backend other\n    server m3 {}\n", masters[2].address());
-        let gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), &stranger).more(&other).start();
+        let gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), &stranger)
+            .more(&other)
+            .start();
         let pool = Pool::start(&listed(&masters[..1]));
         let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
         mapsmith.wait_for("ours is there, and the stranger is counted", BOUND, |mapsmith| {
@@ -671,9 +776,13 @@ fn only_what_is_declared_and_owned_is_touched() {
         });
         assert!(ready(&gateway).contains_key("stranger"));
         drop(mapsmith);
-        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "manage = \"all\"", "").start();
+        let mapsmith =
+            pool.config(&gateway, &gateway.runtime_address(), "manage = \"all\"", "").start();
         settles(&gateway, &mapsmith, &listed(&masters[..1]));
-        assert!(gateway.command("show servers state other").contains(" m3 "), "another backend is nobody's business");
+        assert!(
+            gateway.command("show servers state other").contains(" m3 "),
+            "another backend is nobody's business"
+        );
     }
 }
 
@@ -688,14 +797,26 @@ fn damped(damping: &str) -> String {
 /// The commands that change something, from the `from`th on.
 fn changes(proxy: &AdminProxy, from: usize) -> Vec<String> {
     let commands = proxy.commands()[from..].to_vec();
-    commands.into_iter().map(|command| command.line).filter(|line| !line.starts_with("show ")).collect()
+    commands
+        .into_iter()
+        .map(|command| command.line)
+        .filter(|line| !line.starts_with("show "))
+        .collect()
 }
 
 /// Waits until Mapsmith has looked at the servers so many times more.
 fn looks_on(proxy: &AdminProxy, mapsmith: &Mapsmith, times: usize) {
-    let looks = || proxy.commands().iter().filter(|command| command.line.starts_with("show servers state")).count();
+    let looks = || {
+        proxy
+            .commands()
+            .iter()
+            .filter(|command| command.line.starts_with("show servers state"))
+            .count()
+    };
     let before = looks();
-    mapsmith.wait_for("more looks at the servers", BOUND, |_| (looks() >= before + times).then_some(()));
+    mapsmith.wait_for("more looks at the servers", BOUND, |_| {
+        (looks() >= before + times).then_some(())
+    });
 }
 
 #[test]
@@ -713,7 +834,12 @@ fn a_reload_is_answered_once_the_servers_are_in_haproxy() {
             let (status, report) = mapsmith.post("/v1/reload?wait=30s");
             assert_eq!(status, 200, "{report:#}");
             let there = ready(&gateway);
-            assert!(list(&listed(&masters[..count])).iter().all(|server| there.get(server.0) == Some(server.1)), "{there:?}");
+            assert!(
+                list(&listed(&masters[..count]))
+                    .iter()
+                    .all(|server| there.get(server.0) == Some(server.1)),
+                "{there:?}"
+            );
             assert_eq!(report["instances"][0]["servers"]["verified"], true, "{report:#}");
         }
     }
@@ -733,12 +859,17 @@ fn a_reload_does_not_wait_for_a_server_to_drain() {
 #[test]
 fn a_reload_says_which_instance_lacks_its_servers_and_why() {
     let masters = masters(&["m1", "m2"]);
-    let gateway = with_backend(Gateway::plan(newest()).entry("node1", BACKEND), "    balance static-rr\n").start();
+    let gateway =
+        with_backend(Gateway::plan(newest()).entry("node1", BACKEND), "    balance static-rr\n")
+            .start();
     let pool = Pool::start(&listed(&masters[..1]));
     let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
     let (status, report) = mapsmith.post("/v1/reload?wait=30s");
     let message = report["message"].to_string();
-    assert!(status == 202 && message.contains("edge1") && message.contains("static-rr"), "{report:#}");
+    assert!(
+        status == 202 && message.contains("edge1") && message.contains("static-rr"),
+        "{report:#}"
+    );
 
     // And one whose commands are not answered.
     let gateway = empty_backend(newest());
@@ -757,7 +888,8 @@ fn a_reload_says_which_instance_lacks_its_servers_and_why() {
 }
 
 #[test]
-fn servers_that_cannot_be_seen_from_the_first_look_on_are_told_and_asked_for_no_more_often_than_the_map() {
+fn servers_that_cannot_be_seen_from_the_first_look_on_are_told_and_asked_for_no_more_often_than_the_map()
+ {
     let masters = masters(&["m1"]);
     let gateway = empty_backend(newest());
     let proxy = AdminProxy::start(&gateway.runtime_address());
@@ -772,14 +904,23 @@ fn servers_that_cannot_be_seen_from_the_first_look_on_are_told_and_asked_for_no_
         let status = instance(mapsmith);
         (status["servers"]["state"] == "failed" && status["state"] == "in_step").then_some(status)
     });
-    assert!(status["servers"]["error"].as_str().is_some_and(|error| !error.is_empty()), "{status:#}");
+    assert!(
+        status["servers"]["error"].as_str().is_some_and(|error| !error.is_empty()),
+        "{status:#}"
+    );
     settles(&gateway, &mapsmith, &listed(&masters));
     let commands = proxy.commands();
-    let count = |prefix: &str| commands.iter().filter(|command| command.line.starts_with(prefix)).count();
+    let count =
+        |prefix: &str| commands.iter().filter(|command| command.line.starts_with(prefix)).count();
     // A failed look ends the cycle's look at the servers, and each cycle begins with a glance.
     let (looks, glances) = (count("show servers state"), count("show info"));
     assert!(looks <= glances + 10, "{looks} looks in {glances} cycles");
-    assert_eq!(mapsmith.log().matches("the answer was cut").count(), 1, "one line for one condition: {}", mapsmith.log());
+    assert_eq!(
+        mapsmith.log().matches("the answer was cut").count(),
+        1,
+        "one line for one condition: {}",
+        mapsmith.log()
+    );
 }
 
 #[test]
@@ -790,7 +931,8 @@ fn a_registry_that_is_empty_or_halved_or_flaps_does_not_make_haproxy_flap() {
         let proxy = AdminProxy::start(&gateway.runtime_address());
         let pool = Pool::start(&listed(&masters));
         let calm = damped("debounce = \"1s\"\nhold = \"1h\"\n");
-        let mapsmith = pool.config(&gateway, &proxy.address(), "options = [\"check\"]", &calm).start();
+        let mapsmith =
+            pool.config(&gateway, &proxy.address(), "options = [\"check\"]", &calm).start();
         settles(&gateway, &mapsmith, &listed(&masters));
         let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
         let before = proxy.commands().len();
@@ -819,7 +961,8 @@ fn a_registry_that_flaps_without_any_hold_fails_no_request() {
         let masters = masters(&["m1", "m2", "m3", "m4"]);
         let gateway = empty_backend(binary);
         let pool = Pool::start(&listed(&masters));
-        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "drain = \"30s\"", "").start();
+        let mapsmith =
+            pool.config(&gateway, &gateway.runtime_address(), "drain = \"30s\"", "").start();
         settles(&gateway, &mapsmith, &listed(&masters));
         let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
         for turn in 0..8 {
@@ -837,13 +980,16 @@ fn a_registry_that_flaps_without_any_hold_fails_no_request() {
 fn a_mapsmith_killed_between_the_steps_of_a_change_goes_on_with_it() {
     for binary in oldest_and_newest() {
         // Before HAProxy has the command, and after; of an addition, and of each step of a removal.
-        for (prefix, nth, before, after) in [("add server", 1, 1, 3), ("set server", 2, 3, 1), ("del server", 1, 3, 1)] {
+        for (prefix, nth, before, after) in
+            [("add server", 1, 1, 3), ("set server", 2, 3, 1), ("del server", 1, 3, 1)]
+        {
             for arrives in [true, false] {
                 let masters = masters(&["m1", "m2", "m3"]);
                 let gateway = empty_backend(binary);
                 let proxy = AdminProxy::start(&gateway.runtime_address());
                 let pool = Pool::start(&listed(&masters[..before]));
-                let mut mapsmith = pool.config(&gateway, &proxy.address(), "manage = \"all\"", "").start();
+                let mut mapsmith =
+                    pool.config(&gateway, &proxy.address(), "manage = \"all\"", "").start();
                 settles(&gateway, &mapsmith, &listed(&masters[..before]));
                 proxy.hold(prefix, nth);
                 pool.lists(&listed(&masters[..after]));
@@ -868,24 +1014,34 @@ fn a_haproxy_reloaded_while_a_server_drains_gets_the_same_list_again() {
         let slow = Slow::start();
         let quick = Master::start("quick");
         let lines = format!("{ROUND_ROBIN}    server slow {}\n", slow.address);
-        let mut gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), &lines).master_worker().start();
+        let mut gateway = with_backend(Gateway::plan(binary).entry("node1", BACKEND), &lines)
+            .master_worker()
+            .start();
         let pool = Pool::start(&[("slow", slow.address)]);
-        let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "drain = \"10m\"", "").start();
+        let mapsmith =
+            pool.config(&gateway, &gateway.runtime_address(), "drain = \"10m\"", "").start();
         settles(&gateway, &mapsmith, &[("slow", slow.address)]);
         let http = gateway.http_address();
         let request = thread::spawn(move || {
-            let answer = crate::support::http::request(http, "GET", "/", &[("X-Node-Name", "node1")], "");
+            let answer =
+                crate::support::http::request(http, "GET", "/", &[("X-Node-Name", "node1")], "");
             answer.map_or((0, String::new()), |answer| (answer.status, answer.body))
         });
         slow.taken.recv().expect("the request arrives");
         pool.lists(&[("quick", quick.address())]);
-        mapsmith.wait_for("it drains", BOUND, |_| (servers(&gateway).get("slow")?.1 != 0).then_some(()));
+        mapsmith.wait_for("it drains", BOUND, |_| {
+            (servers(&gateway).get("slow")?.1 != 0).then_some(())
+        });
         gateway.reload();
         // The new worker has the configuration's server, ready, and no session on it.
         settles(&gateway, &mapsmith, &[("quick", quick.address())]);
         assert_eq!(answering(&gateway, 3), ["quick"]);
         slow.answer.send(()).unwrap();
-        assert_eq!(request.join().unwrap(), (200, "slow".to_owned()), "the old worker ends what it has");
+        assert_eq!(
+            request.join().unwrap(),
+            (200, "slow".to_owned()),
+            "the old worker ends what it has"
+        );
     }
 }
 
@@ -894,14 +1050,19 @@ fn two_mapsmiths_that_have_heard_different_lists_do_not_fight_over_a_server() {
     let masters = masters(&["m1", "m2"]);
     let gateway = empty_backend(newest());
     let pools = [Pool::start(&listed(&masters)), Pool::start(&listed(&masters))];
-    let proxies = [AdminProxy::start(&gateway.runtime_address()), AdminProxy::start(&gateway.runtime_address())];
+    let proxies = [
+        AdminProxy::start(&gateway.runtime_address()),
+        AdminProxy::start(&gateway.runtime_address()),
+    ];
     let first = pools[0].config(&gateway, &proxies[0].address(), "", "").start();
     settles(&gateway, &first, &listed(&masters));
     // Each has a map file of its own: of one file only one of them would be the keeper.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("node-master.map");
     let second = pools[1].config(&gateway, &proxies[1].address(), "", "");
-    let second = second.variable("MAPSMITH__MAP__FILE", file.to_str().expect("a folder named in UTF-8")).start();
+    let second = second
+        .variable("MAPSMITH__MAP__FILE", file.to_str().expect("a folder named in UTF-8"))
+        .start();
     settles(&gateway, &second, &listed(&masters));
     let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
 

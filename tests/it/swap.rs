@@ -1,4 +1,5 @@
-//! A change of the map as clients of a busy gateway see it: the old route or the new one, never anything else.
+//! A change of the map as clients of a busy gateway see it: the old route or the new one, never
+//! anything else.
 
 use std::thread;
 
@@ -23,7 +24,9 @@ impl Clients {
     fn go_on(&self) {
         for load in &self.0 {
             let before = load.answered();
-            eventually("the load gets answers", BOUND, || (load.answered() > before + 200).then_some(()));
+            eventually("the load gets answers", BOUND, || {
+                (load.answered() > before + 200).then_some(())
+            });
         }
     }
 
@@ -33,12 +36,14 @@ impl Clients {
 }
 
 fn master_of<'a>(nodes: &'a Nodes, node: &str) -> &'a str {
-    let at = nodes.binary_search_by(|(name, _)| name.as_str().cmp(node)).unwrap_or_else(|_| panic!("{node} is in the map"));
+    let at = nodes
+        .binary_search_by(|(name, _)| name.as_str().cmp(node))
+        .unwrap_or_else(|_| panic!("{node} is in the map"));
     &nodes[at].1
 }
 
-/// Every answer came from a master that one of the two maps names, and no client got an older route after a newer one.
-/// With `at_once` the whole map changed between two of its answers.
+/// Every answer came from a master that one of the two maps names, and no client got an older route
+/// after a newer one. With `at_once` the whole map changed between two of its answers.
 fn assert_old_then_new(answers: &[Answer], old: &Nodes, new: &Nodes, at_once: bool) {
     let mut changed = std::collections::BTreeSet::new();
     for (at, answer) in answers.iter().enumerate() {
@@ -50,13 +55,24 @@ fn assert_old_then_new(answers: &[Answer], old: &Nodes, new: &Nodes, at_once: bo
         } else {
             assert_eq!(answer.master, before, "answer {at}: a master that neither map names");
             let returned = changed.contains(if at_once { "" } else { answer.node.as_str() });
-            assert!(!returned, "answer {at} of {}: the older route came back: {answer:?}", answers.len());
+            assert!(
+                !returned,
+                "answer {at} of {}: the older route came back: {answer:?}",
+                answers.len()
+            );
         }
     }
 }
 
-/// Changes the registry under load, holding Mapsmith at each of `holds` until clients have got many answers meanwhile.
-fn change_under_load(site: &Site, mapsmith: &Mapsmith, maps: (&Nodes, &Nodes), holds: &[(&str, usize)], at_once: bool) -> Value {
+/// Changes the registry under load, holding Mapsmith at each of `holds` until clients have got many
+/// answers meanwhile.
+fn change_under_load(
+    site: &Site,
+    mapsmith: &Mapsmith,
+    maps: (&Nodes, &Nodes),
+    holds: &[(&str, usize)],
+    at_once: bool,
+) -> Value {
     let (old, new) = maps;
     let moving: Vec<String> = new
         .iter()
@@ -85,7 +101,8 @@ fn change_under_load(site: &Site, mapsmith: &Mapsmith, maps: (&Nodes, &Nodes), h
     let late = Clients::start(&site.gateway, &moving);
     late.go_on();
     for answers in clients.stop() {
-        let held = answers.iter().filter(|answer| answer.master == master_of(old, &answer.node)).count();
+        let held =
+            answers.iter().filter(|answer| answer.master == master_of(old, &answer.node)).count();
         assert!(held > 200, "the old map was asked while the change was under way");
         assert_old_then_new(&answers, old, new, at_once);
     }
@@ -105,7 +122,8 @@ fn no_request_is_answered_from_a_half_filled_map_while_a_swap_is_under_way() {
         let mapsmith = site.mapsmith();
         for round in 0..3 {
             let maps = (&maps[round % 2], &maps[(round + 1) % 2]);
-            let holds = [("prepare map", 1), ("add map @", 4), ("show map @", 1), ("commit map", 1)];
+            let holds =
+                [("prepare map", 1), ("add map @", 4), ("show map @", 1), ("commit map", 1)];
             let apply = change_under_load(&site, &mapsmith, maps, &holds, true);
             assert_eq!(apply["strategy"], "swap", "HAProxy {:?}: {apply:#}", binary.version);
             assert_eq!(apply["moved"], 500, "{apply:#}");
@@ -131,8 +149,8 @@ fn no_request_is_answered_by_anyone_but_the_old_or_the_new_master_while_single_n
         assert_eq!(counts, (&1.into(), &4.into(), &1.into()), "{apply:#}");
         assert_eq!(site.gateway.request("n000100"), (404, "none".to_owned()));
         assert_eq!(site.route("n999999"), "master1");
-        // And back, this time held after the commands, before they are verified; by a Mapsmith that has not yet learned from the
-        // first hold that single commands are slow here.
+        // And back, this time held after the commands, before they are verified; by a Mapsmith that
+        // has not yet learned from the first hold that single commands are slow here.
         mapsmith.restart();
         in_step(&mapsmith);
         let apply = change_under_load(&site, &mapsmith, (&new, &old), &[("get map ", 1)], false);

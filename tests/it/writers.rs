@@ -9,7 +9,8 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{BOUND, borrowed, in_step, memory, oldest_and_newest, source_settings};
 use crate::support::site::{Counters, Site, alternating, counters, patient_instance};
 
-const EAGER: &str = "[schedule]\npoll = \"1s\"\njitter = \"0s\"\nverify = \"1s\"\nobserve = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n";
+const EAGER: &str = "[schedule]\npoll = \"1s\"\njitter = \"0s\"\nverify = \"1s\"\nobserve \
+    = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n";
 
 /// The settings of another Mapsmith on the site's gateway, with a map file of its own.
 fn second(site: &Site, schedule: &str, proxy: &AdminProxy, folder: &TempDir) -> String {
@@ -27,20 +28,31 @@ fn a_mapsmith_that_has_not_polled_yet_does_not_undo_what_another_one_knows_alrea
         let other_proxy = AdminProxy::start(&site.gateway.runtime_address());
         let other_file = tempfile::tempdir().expect("a temporary folder");
         // Neither polls by itself; both look at the counters and read back all the time.
-        let schedule = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n";
+        let schedule = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve \
+            = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n";
         let first = site.config_with(schedule).start();
         in_step(&first);
         let other = Mapsmith::config(&second(&site, schedule, &other_proxy, &other_file)).start();
         in_step(&other);
         site.registry.knows(&borrowed(&maps[1]));
         assert_eq!(first.post("/v1/reload?wait=30s").0, 200);
-        other.wait_for("the other one follows, without a poll of its own schedule", BOUND, |other| {
-            let held = memory(&site.gateway);
-            assert!(held == maps[1], "HAProxy {:?}: an older route is back\n{}", binary.version, other.log());
-            let status = other.get("/v1/status").1;
-            let follows = status["instances"][0]["state"] == "in_step" && status["revision"] == 2;
-            follows.then_some(())
-        });
+        other.wait_for(
+            "the other one follows, without a poll of its own schedule",
+            BOUND,
+            |other| {
+                let held = memory(&site.gateway);
+                assert!(
+                    held == maps[1],
+                    "HAProxy {:?}: an older route is back\n{}",
+                    binary.version,
+                    other.log()
+                );
+                let status = other.get("/v1/status").1;
+                let follows =
+                    status["instances"][0]["state"] == "in_step" && status["revision"] == 2;
+                follows.then_some(())
+            },
+        );
         assert_eq!(memory(&site.gateway), maps[1]);
     }
 }
@@ -63,29 +75,55 @@ fn two_mapsmiths_on_one_gateway_settle_and_do_not_fight() {
             site.registry.knows(&borrowed(nodes));
             let settled = || {
                 let in_step = pair.iter().all(|mapsmith| {
-                    // These two tell the maps of this test apart. Asked before the state, which is then of this map or a later one.
-                    let knows = |at: usize| mapsmith.get(&format!("/v1/nodes/{}", nodes[at].0)).1["master"] == nodes[at].1;
+                    // These two tell the maps of this test apart. Asked before the state, which is
+                    // then of this map or a later one.
+                    let knows = |at: usize| {
+                        mapsmith.get(&format!("/v1/nodes/{}", nodes[at].0)).1["master"]
+                            == nodes[at].1
+                    };
                     let known = knows(0) && knows(5);
                     let status = mapsmith.get("/v1/status").1;
                     let instance = &status["instances"][0];
-                    let in_step = instance["state"] == "in_step" && instance["revision"] == status["revision"];
+                    let in_step = instance["state"] == "in_step"
+                        && instance["revision"] == status["revision"];
                     known && in_step && status["entries"] == nodes.len()
                 });
-                in_step && memory(&site.gateway) == *nodes && counters(&site.gateway).entries == nodes.len() as u64
+                in_step
+                    && memory(&site.gateway) == *nodes
+                    && counters(&site.gateway).entries == nodes.len() as u64
             };
-            pair[0].wait_for("both are in step with the registry", BOUND, |_| settled().then_some(()));
-            // Both read everything back again, and again: nobody finds anything to commit or to change.
-            let quiet =
-                || (counters(&site.gateway), pair.each_ref().map(|mapsmith| mapsmith.get("/v1/status").1["revision"].clone()));
+            pair[0]
+                .wait_for("both are in step with the registry", BOUND, |_| settled().then_some(()));
+            // Both read everything back again, and again: nobody finds anything to commit or to
+            // change.
+            let quiet = || {
+                (
+                    counters(&site.gateway),
+                    pair.each_ref()
+                        .map(|mapsmith| mapsmith.get("/v1/status").1["revision"].clone()),
+                )
+            };
             let before = quiet();
             for _ in 0..2 {
-                let verified = |mapsmith: &Mapsmith| mapsmith.get("/v1/status").1["instances"][0]["verified_at"].clone();
+                let verified = |mapsmith: &Mapsmith| {
+                    mapsmith.get("/v1/status").1["instances"][0]["verified_at"].clone()
+                };
                 let times = pair.each_ref().map(verified);
                 pair[0].wait_for("both read back again", BOUND, |_| {
-                    pair.iter().zip(&times).all(|(mapsmith, time)| verified(mapsmith) != *time).then_some(())
+                    pair.iter()
+                        .zip(&times)
+                        .all(|(mapsmith, time)| verified(mapsmith) != *time)
+                        .then_some(())
                 });
             }
-            assert_eq!(quiet(), before, "HAProxy {:?}: they fight\n{}\n{}", binary.version, pair[0].log(), pair[1].log());
+            assert_eq!(
+                quiet(),
+                before,
+                "HAProxy {:?}: they fight\n{}\n{}",
+                binary.version,
+                pair[0].log(),
+                pair[1].log()
+            );
             assert!(settled());
         }
     }
@@ -102,8 +140,12 @@ fn an_overtaken_commit_is_told_as_such_and_then_healed() {
         site.proxy.wait_held();
         let map = site.gateway.map_path();
         let reply = site.gateway.command(&format!("prepare map {map}"));
-        let later: u64 =
-            reply.trim().rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{reply:?}"));
+        let later: u64 = reply
+            .trim()
+            .rsplit(' ')
+            .next()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_else(|| panic!("{reply:?}"));
         site.gateway.command(&format!("add map @{later} {map} stranger master1"));
         assert_eq!(site.gateway.command(&format!("commit map @{later} {map}")), "\n");
         // Its next look is held too, so that what it says of the commit can be read at leisure.
@@ -112,8 +154,9 @@ fn an_overtaken_commit_is_told_as_such_and_then_healed() {
         mapsmith.wait_for("the overtaken commit is told", BOUND, |mapsmith| {
             let status = mapsmith.get("/v1/status").1;
             let instance = &status["instances"][0];
-            let told =
-                instance["reason"].as_str().is_some_and(|reason| reason.contains("another writer committed a later version"));
+            let told = instance["reason"]
+                .as_str()
+                .is_some_and(|reason| reason.contains("another writer committed a later version"));
             (instance["state"] == "behind" && told).then_some(())
         });
         assert_eq!(
@@ -145,7 +188,8 @@ fn a_writer_that_commits_between_the_change_and_its_confirmation_is_found_at_onc
         let map = site.gateway.map_path();
         let reply = site.gateway.command(&format!("prepare map {map}"));
         let later = reply.trim().rsplit(' ').next().expect("a version").to_owned();
-        site.gateway.command(&format!("add map @{later} {map} stranger master1;commit map @{later} {map}"));
+        site.gateway
+            .command(&format!("add map @{later} {map} stranger master1;commit map @{later} {map}"));
         site.proxy.forward();
         site.converges(&mapsmith, &maps[1]);
         let log = mapsmith.log();

@@ -1,5 +1,5 @@
-//! Learned routes: what HAProxy found out about a node by asking another master in the same request (redispatch), and keeps in a
-//! stick table until the map says the same.
+//! Learned routes: what HAProxy found out about a node by asking another master in the same request
+//! (redispatch), and keeps in a stick table until the map says the same.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,8 @@ pub struct LearnedRoute {
 pub enum Settled {
     /// The map in the instance's memory has this master now.
     Agreed,
-    /// The map has had another answer for the node since the route was first seen, and it is not the learned master.
+    /// The map has had another answer for the node since the route was first seen, and it is not
+    /// the learned master.
     Contradicted,
     /// An operator pinned the node to another master, or drained the learned one.
     Overridden,
@@ -54,7 +55,8 @@ pub struct LearnedStatus {
     pub routes: usize,
     /// Since when the oldest of them has been known.
     pub since: Option<Timestamp>,
-    /// Rows whose key is no legal node, or that name no server: keys come from clients' headers. They expire by themselves.
+    /// Rows whose key is no legal node, or that name no server: keys come from clients' headers.
+    /// They expire by themselves.
     pub odd: u64,
     /// Rows beyond `learned.max`, which were not read.
     pub unread: u64,

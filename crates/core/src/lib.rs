@@ -1,5 +1,5 @@
-//! What Mapsmith decides: node maps, server lists, what an operator ordered, what the guard holds, and the steps that bring a HAProxy
-//! there.
+//! What Mapsmith decides: node maps, server lists, what an operator ordered, what the guard holds,
+//! and the steps that bring a HAProxy there.
 //!
 //! Pure: nothing here reads a clock, a file or a socket.
 

@@ -1,9 +1,11 @@
 //! The map file's text, as HAProxy reads it: `key value` a line, `#` comments, empty lines.
 //!
-//! HAProxy's configuration manual, section on `map` converters; what it does with odd lines was measured on 2.6 to 3.4.
+//! HAProxy's configuration manual, section on `map` converters; what it does with odd lines was
+//! measured on 2.6 to 3.4.
 //!
-//! A file that Mapsmith wrote says more in its comments, so that a restart knows all that was known: the revision, who wrote it, and
-//! what the sources said of each node whose entry is another one (a pin, a drained master, a reference to nothing):
+//! A file that Mapsmith wrote says more in its comments, so that a restart knows all that was
+//! known: the revision, who wrote it, and what the sources said of each node whose entry is another
+//! one (a pin, a drained master, a reference to nothing):
 //! ```text
 //! # Written by Mapsmith: changes by hand are overwritten. Revision 7
 //! # Writer: pid 812 on gw1 (site edge-fra) [418230 4026531836]
@@ -35,8 +37,8 @@ pub struct Writer {
     pub host: String,
     /// Its process there.
     pub pid: u32,
-    /// What tells that process from others of the same number: when it was started, and the namespace that numbered it; empty where the
-    /// system does not say.
+    /// What tells that process from others of the same number: when it was started, and the
+    /// namespace that numbered it; empty where the system does not say.
     pub key: String,
 }
 
@@ -50,9 +52,11 @@ impl fmt::Display for Writer {
 impl Writer {
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim_end_matches('\r');
-        let (text, key) = text.strip_suffix(']').and_then(|text| text.rsplit_once(" [")).unwrap_or((text, ""));
+        let (text, key) =
+            text.strip_suffix(']').and_then(|text| text.rsplit_once(" [")).unwrap_or((text, ""));
         let (pid, rest) = text.strip_prefix("pid ")?.split_once(" on ")?;
-        let (host, site) = match rest.strip_suffix(')').and_then(|rest| rest.split_once(" (site ")) {
+        let (host, site) = match rest.strip_suffix(')').and_then(|rest| rest.split_once(" (site "))
+        {
             Some((host, site)) => (host, Some(site.to_owned())),
             None => (rest, None),
         };
@@ -76,7 +80,8 @@ pub struct MapFile {
     pub entries: EntryMap,
     /// What Mapsmith noted in the file's first lines, if it wrote the file.
     pub header: Option<Header>,
-    /// Nodes of which the sources said something else than the entry: the master that they name, or none where they don't know it.
+    /// Nodes of which the sources said something else than the entry: the master that they name, or
+    /// none where they don't know it.
     pub said: Vec<(String, Option<String>)>,
     /// Lines that are left out: line number (from 1) and why.
     pub rejected: Vec<(usize, Illegal)>,
@@ -98,14 +103,21 @@ impl MapFile {
     /// What the sources said when the file was written: the entries without overrides.
     pub fn said_by_sources(&self) -> EntryMap {
         let mut said = EntryMapBuilder::new();
-        // Legal as they were read, and the first of a key stays, so the entry that replaced it loses.
+        // Legal as they were read, and the first of a key stays, so the entry that replaced it
+        // loses.
         for (node, master) in &self.said {
             let _ = master.as_ref().map(|master| said.push(node, master));
         }
-        let mut unknown: Vec<_> =
-            self.said.iter().filter(|(_, master)| master.is_none()).map(|(node, _)| node.as_str()).collect();
+        let mut unknown: Vec<_> = self
+            .said
+            .iter()
+            .filter(|(_, master)| master.is_none())
+            .map(|(node, _)| node.as_str())
+            .collect();
         unknown.sort_unstable();
-        for (node, master) in self.entries.iter().filter(|(node, _)| unknown.binary_search(node).is_err()) {
+        for (node, master) in
+            self.entries.iter().filter(|(node, _)| unknown.binary_search(node).is_err())
+        {
             let _ = said.push(node, master);
         }
         said.finish()
@@ -135,7 +147,8 @@ pub fn parse(text: &[u8]) -> MapFile {
 }
 
 fn parse_line(line: &[u8]) -> Result<Option<(&str, &str)>, Illegal> {
-    // HAProxy takes `#` for a comment in a line's first column only: behind a blank it begins a key.
+    // HAProxy takes `#` for a comment in a line's first column only: behind a blank it begins a
+    // key.
     if line.first() == Some(&b'#') {
         return Ok(None);
     }
@@ -149,9 +162,11 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, &str)>, Illegal> {
     Ok(Some((key, value.trim_start_matches([' ', '\t']))))
 }
 
-/// Reads the first lines of a map file's text, which may be cut behind them; none where Mapsmith did not write it.
+/// Reads the first lines of a map file's text, which may be cut behind them; none where Mapsmith
+/// did not write it.
 pub fn parse_header(text: &[u8]) -> Option<Header> {
-    let mut lines = text.split(|byte| *byte == b'\n').map(|line| str::from_utf8(line).unwrap_or_default());
+    let mut lines =
+        text.split(|byte| *byte == b'\n').map(|line| str::from_utf8(line).unwrap_or_default());
     let revision = lines.next()?.strip_prefix(HEADER)?.trim_end_matches('\r').parse().ok()?;
     let writer = lines.next().and_then(|line| line.strip_prefix(WRITER)).and_then(Writer::parse);
     Some(Header { revision, writer })
@@ -164,12 +179,14 @@ fn parse_said(line: &[u8]) -> Option<(String, Option<String>)> {
         Some(entry) => entry.split_once(' ').map(|(node, master)| (node, Some(master)))?,
         None => (line.strip_prefix(UNKNOWN)?, None),
     };
-    let legal = names::check_key(node).is_ok() && master.is_none_or(|master| names::check_value(master).is_ok());
+    let legal = names::check_key(node).is_ok()
+        && master.is_none_or(|master| names::check_value(master).is_ok());
     legal.then(|| (node.to_owned(), master.map(str::to_owned)))
 }
 
-/// Writes a map file's text: comments with the revision, its writer and what the sources `said` of nodes whose entry is another one
-/// (no master where they don't know the node), then the entries sorted by key.
+/// Writes a map file's text: comments with the revision, its writer and what the sources `said` of
+/// nodes whose entry is another one (no master where they don't know the node), then the entries
+/// sorted by key.
 ///
 /// # Errors
 /// What `out` answers.
@@ -206,8 +223,13 @@ mod tests {
 
     #[test]
     fn a_hand_written_file_is_read_as_haproxy_reads_it() {
-        let file = parse(b"# nodes\n\n node1  master1\r\nnode2\tmaster2\nnode1 other\nlonely\nnode3 two words\n");
-        assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("node1", "master1"), ("node2", "master2")]);
+        let file = parse(
+            b"# nodes\n\n node1  master1\r\nnode2\tmaster2\nnode1 other\nlonely\nnode3 two words\n",
+        );
+        assert_eq!(
+            file.entries.iter().collect::<Vec<_>>(),
+            [("node1", "master1"), ("node2", "master2")]
+        );
         assert_eq!(file.rejected, [(6, Illegal::EmptyValue), (7, Illegal::ValueWhiteSpace)]);
         assert_eq!((file.revision(), file.repeated, file.is_exact()), (None, 1, false));
     }
@@ -232,24 +254,44 @@ mod tests {
         for site in [None, Some("edge (fra)".to_owned())] {
             let header = Header {
                 revision: 42,
-                writer: Some(Writer { site, host: "gw1".to_owned(), pid: 812, key: "418230 4026531836".to_owned() }),
+                writer: Some(Writer {
+                    site,
+                    host: "gw1".to_owned(),
+                    pid: 812,
+                    key: "418230 4026531836".to_owned(),
+                }),
             };
             let mut text = Vec::new();
             print(&[("a", "m1")].into_iter().collect(), &header, [], &mut text).unwrap();
             assert_eq!(parse(&text).header, Some(header), "{}", String::from_utf8_lossy(&text));
         }
         assert_eq!(parse(b"# my own map\na m1\n").header, None);
-        assert_eq!(parse(b"# Written by Mapsmith: changes by hand are overwritten. Revision x\na m1\n").header, None);
+        assert_eq!(
+            parse(b"# Written by Mapsmith: changes by hand are overwritten. Revision x\na m1\n")
+                .header,
+            None
+        );
     }
 
     #[test]
     fn what_the_sources_said_of_overridden_nodes_survives_in_comments() {
-        let text = b"# Written by Mapsmith: changes by hand are overwritten. Revision 7\n#= a m1\n#- b\n#= gone m3\n#= two words x\na m2\nb m2\nc m1\n";
+        let text = b"# Written by Mapsmith: changes by hand are overwritten. Revision 7\n#= a \
+            m1\n#- b\n#= gone m3\n#= two words x\na m2\nb m2\nc m1\n";
         let file = parse(text);
-        assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("a", "m2"), ("b", "m2"), ("c", "m1")]);
-        assert_eq!(file.said_by_sources().iter().collect::<Vec<_>>(), [("a", "m1"), ("c", "m1"), ("gone", "m3")]);
+        assert_eq!(
+            file.entries.iter().collect::<Vec<_>>(),
+            [("a", "m2"), ("b", "m2"), ("c", "m1")]
+        );
+        assert_eq!(
+            file.said_by_sources().iter().collect::<Vec<_>>(),
+            [("a", "m1"), ("c", "m1"), ("gone", "m3")]
+        );
         let by_hand = parse(b"#= a m1\na m2\n");
-        assert_eq!(by_hand.said_by_sources(), by_hand.entries, "comments of a file that Mapsmith did not write mean nothing");
+        assert_eq!(
+            by_hand.said_by_sources(),
+            by_hand.entries,
+            "comments of a file that Mapsmith did not write mean nothing"
+        );
     }
 
     proptest! {
@@ -259,10 +301,14 @@ mod tests {
             other in proptest::collection::vec(("[!-~é]{1,12}", "[!-~]{1,8}"), 0..40),
             revision: u64,
         ) {
-            let map = |entries: &[(String, String)]| -> EntryMap { entries.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect() };
-            let (map, said) = (map(&entries), map(&[&entries[entries.len() / 2..], &other[..]].concat()));
+            let map = |entries: &[(String, String)]| -> EntryMap {
+                entries.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+            };
+            let (map, said) =
+                (map(&entries), map(&[&entries[entries.len() / 2..], &other[..]].concat()));
             let differ = map.iter().map(|(key, _)| key).chain(said.iter().map(|(key, _)| key));
-            let differ = differ.filter(|key| map.get(key) != said.get(key)).map(|key| (key, said.get(key)));
+            let differ =
+                differ.filter(|key| map.get(key) != said.get(key)).map(|key| (key, said.get(key)));
             let mut text = Vec::new();
             print(&map, &Header { revision, writer: None }, differ, &mut text).unwrap();
             let file = parse(&text);

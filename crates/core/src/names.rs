@@ -1,18 +1,32 @@
 //! What may stand as a key (a node) or a value (a master) in a HAProxy map.
 //!
-//! HAProxy itself takes almost anything and fails late: a key without a value swallows the next payload line, a line
-//! break splits an entry in two, `#` starts a comment in a map file but not in a payload. Nothing that breaks these
-//! rules may reach a command, so every entry passes here first.
+//! HAProxy itself takes almost anything and fails late: a key without a value swallows the next
+//! payload line, a line break splits an entry in two, `#` starts a comment in a map file but not in
+//! a payload. Nothing that breaks these rules may reach a command, so every entry passes here
+//! first.
 
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest key or value, in bytes: what the shipped stick table (`type string len 255`) and a DNS name can carry.
+/// The longest key or value, in bytes: what the shipped stick table (`type string len 255`) and a
+/// DNS name can carry.
 pub const MAX_BYTES: usize = 255;
 
 /// Why an entry is left out of the map, or a row out of a server list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    thiserror::Error,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Illegal {
     /// The key is an empty text.
@@ -27,9 +41,13 @@ pub enum Illegal {
     /// The key is longer than [`MAX_BYTES`].
     #[error("the node's name is longer than 255 bytes")]
     KeyTooLong,
-    /// The key begins with `#` (a comment in a map file), or has `<<` at an end (a payload mark on a command line: 2.6 looks for
-    /// it at the line's end and waits for a payload, later versions at the beginning of the last word).
-    #[error("the node's name begins with `#` or has `<<` at an end, which HAProxy reads as a comment or a payload mark")]
+    /// The key begins with `#` (a comment in a map file), or has `<<` at an end (a payload mark on
+    /// a command line: 2.6 looks for it at the line's end and waits for a payload, later versions
+    /// at the beginning of the last word).
+    #[error(
+        "the node's name begins with `#` or has `<<` at an end, which HAProxy reads as a comment \
+            or a payload mark"
+    )]
     KeyMark,
     /// The registry knows the node but names no master for it.
     #[error("the registry names no master for the node (null)")]
@@ -47,7 +65,10 @@ pub enum Illegal {
     #[error("the master's name is longer than 255 bytes")]
     ValueTooLong,
     /// The value begins with `#` or has `<<` at an end.
-    #[error("the master's name begins with `#` or has `<<` at an end, which HAProxy reads as a comment or a payload mark")]
+    #[error(
+        "the master's name begins with `#` or has `<<` at an end, which HAProxy reads as a \
+            comment or a payload mark"
+    )]
     ValueMark,
     /// The key or the value is a number, a list or an object where a text must stand.
     #[error("the node or its master is no text")]
@@ -55,10 +76,12 @@ pub enum Illegal {
     /// The row lacks the field that names the node.
     #[error("the row has no field for the node")]
     NoNode,
-    /// The answer names the node more than once with different masters; see `Snapshot` for which one is kept.
+    /// The answer names the node more than once with different masters; see `Snapshot` for which
+    /// one is kept.
     #[error("the answer names the node twice with different masters")]
     Conflict,
-    /// A row of a server list that is no object, lacks the address, or has a field of another type than it should have.
+    /// A row of a server list that is no object, lacks the address, or has a field of another type
+    /// than it should have.
     #[error("the row describes no server")]
     ServerRow,
     /// A server's name that HAProxy does not take.
@@ -139,8 +162,9 @@ fn fault(word: &str) -> Option<Fault> {
     })
 }
 
-/// What leaves no mark on a screen, or changes what is around it (Unicode's format characters and those that it has ignored by default), and
-/// the sign for bytes that were none: two names that look alike must be one, and no name may turn a line of a log round.
+/// What leaves no mark on a screen, or changes what is around it (Unicode's format characters and
+/// those that it has ignored by default), and the sign for bytes that were none: two names that
+/// look alike must be one, and no name may turn a line of a log round.
 const INVISIBLE: [RangeInclusive<char>; 15] = [
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
@@ -159,7 +183,8 @@ const INVISIBLE: [RangeInclusive<char>; 15] = [
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-/// Whether the character can't be seen, or makes others be seen wrongly: a control character, or one of Unicode's invisible ones.
+/// Whether the character can't be seen, or makes others be seen wrongly: a control character, or
+/// one of Unicode's invisible ones.
 pub fn is_invisible(character: char) -> bool {
     character.is_control() || INVISIBLE.iter().any(|range| range.contains(&character))
 }
@@ -201,7 +226,9 @@ mod tests {
     #[test]
     fn names_that_haproxy_takes_are_legal() {
         let longest = "n".repeat(MAX_BYTES);
-        for name in ["node1.example.com", "a;b", r"a\b", "\"q\"", "knöten.example", "a#b", "a<<b", &longest] {
+        for name in
+            ["node1.example.com", "a;b", r"a\b", "\"q\"", "knöten.example", "a#b", "a<<b", &longest]
+        {
             assert_eq!(check_key(name), Ok(()), "{name:?} as a key");
             assert_eq!(check_value(name), Ok(()), "{name:?} as a value");
         }
@@ -236,7 +263,13 @@ mod tests {
 
     #[test]
     fn a_reason_has_one_name_in_metrics_and_json() {
-        for reason in [Illegal::EmptyKey, Illegal::NoMaster, Illegal::ValueTooLong, Illegal::Conflict, Illegal::ServerTwice] {
+        for reason in [
+            Illegal::EmptyKey,
+            Illegal::NoMaster,
+            Illegal::ValueTooLong,
+            Illegal::Conflict,
+            Illegal::ServerTwice,
+        ] {
             let json = serde_json::to_string(&reason).unwrap();
             assert_eq!(json.trim_matches('"'), reason.label());
         }

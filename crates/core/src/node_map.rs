@@ -1,7 +1,8 @@
 //! The node -> master map in memory: sorted by key, keys unique, built for a million entries.
 //!
-//! One text holds every key, one table every distinct value; an entry is 12 bytes beside its key. A map never changes
-//! once it is built, so sources, revisions and instances share one copy behind an `Arc`.
+//! One text holds every key, one table every distinct value; an entry is 12 bytes beside its key. A
+//! map never changes once it is built, so sources, revisions and instances share one copy behind an
+//! `Arc`.
 
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -74,12 +75,19 @@ impl EntryMap {
         for entry in &self.entries {
             counts[entry.value as usize] += 1;
         }
-        let mut load: Vec<_> = self.values.iter().map(|value| &**value).zip(counts).filter(|(_, count)| *count > 0).collect();
+        let mut load: Vec<_> = self
+            .values
+            .iter()
+            .map(|value| &**value)
+            .zip(counts)
+            .filter(|(_, count)| *count > 0)
+            .collect();
         load.sort_unstable();
         load
     }
 
-    /// Whether a source named another value for the key at a position too, and nothing told which counts.
+    /// Whether a source named another value for the key at a position too, and nothing told which
+    /// counts.
     ///
     /// # Panics
     /// When `index` is not below [`EntryMap::len`].
@@ -92,8 +100,8 @@ impl EntryMap {
         self.disputed
     }
 
-    /// The same keys with other values at these positions of the sorted order, and none disputed any more. The values are those of some
-    /// map, and so legal.
+    /// The same keys with other values at these positions of the sorted order, and none disputed
+    /// any more. The values are those of some map, and so legal.
     ///
     /// # Panics
     /// When a position is not below [`EntryMap::len`].
@@ -101,7 +109,8 @@ impl EntryMap {
         let mut map = self.clone();
         map.disputed = 0;
         map.entries.iter_mut().for_each(|entry| entry.disputed = false);
-        let mut ids: FxHashMap<Box<str>, u32> = map.values.iter().zip(0u32..).map(|(value, id)| (value.clone(), id)).collect();
+        let mut ids: FxHashMap<Box<str>, u32> =
+            map.values.iter().zip(0u32..).map(|(value, id)| (value.clone(), id)).collect();
         for (index, value) in changed {
             let next = map.values.len() as u32;
             let id = *ids.entry(value.into()).or_insert(next);
@@ -113,7 +122,8 @@ impl EntryMap {
         map
     }
 
-    /// Names exactly these contents, on every machine and in every version: XXH3 over the lines of a map file.
+    /// Names exactly these contents, on every machine and in every version: XXH3 over the lines of
+    /// a map file.
     pub fn digest(&self) -> u64 {
         let mut hasher = Xxh3Default::new();
         for (key, value) in self.iter() {
@@ -156,7 +166,8 @@ impl EntryMapBuilder {
         Self::default()
     }
 
-    /// Room for `entries` entries with `key_bytes` bytes of keys in all, so that a copy of a known map does not grow step by step.
+    /// Room for `entries` entries with `key_bytes` bytes of keys in all, so that a copy of a known
+    /// map does not grow step by step.
     pub fn with_capacity(entries: usize, key_bytes: usize) -> Self {
         let (keys, entries) = (String::with_capacity(key_bytes), Vec::with_capacity(entries));
         Self { map: EntryMap { keys, entries, ..EntryMap::default() }, ..Self::default() }
@@ -193,7 +204,8 @@ impl EntryMapBuilder {
     /// Takes an entry that was checked before: of another map, or of an override.
     ///
     /// # Panics
-    /// When it breaks a rule all the same, or all keys together have more than 4 GiB, which the bound on a source's answer prevents.
+    /// When it breaks a rule all the same, or all keys together have more than 4 GiB, which the
+    /// bound on a source's answer prevents.
     #[expect(clippy::expect_used, reason = "the caller's entries were checked where they came in")]
     pub fn push_checked(&mut self, key: &str, value: &str) {
         self.push(key, value).expect("a checked entry");
@@ -221,23 +233,30 @@ impl EntryMapBuilder {
         Ok(id)
     }
 
-    /// The sorted map. Where a key was taken more than once, `choose` gets its positions in the order taken, and says
-    /// which of them stays, and whether that is disputed.
+    /// The sorted map. Where a key was taken more than once, `choose` gets its positions in the
+    /// order taken, and says which of them stays, and whether that is disputed.
     pub fn finish_with(self, mut choose: impl FnMut(Repeated<'_>) -> (usize, bool)) -> EntryMap {
         let Self { mut map, out_of_order, .. } = self;
         if out_of_order {
             let keys = &map.keys;
             let mut order: Vec<(u32, Entry)> = (0u32..).zip(map.entries.iter().copied()).collect();
             // By key, then by arrival, so that `choose` sees the repeats as they came.
-            order.sort_unstable_by(|(a_at, a), (b_at, b)| key_of(keys, *a).cmp(key_of(keys, *b)).then(a_at.cmp(b_at)));
+            order.sort_unstable_by(|(a_at, a), (b_at, b)| {
+                key_of(keys, *a).cmp(key_of(keys, *b)).then(a_at.cmp(b_at))
+            });
             map.entries.clear();
             for group in order.chunk_by(|(_, a), (_, b)| key_of(keys, *a) == key_of(keys, *b)) {
                 let kept = match group {
                     [(_, only)] => *only,
                     repeated => {
-                        let candidates: Vec<_> =
-                            repeated.iter().map(|(at, entry)| (*at as usize, &*map.values[entry.value as usize])).collect();
-                        let (chosen, disputed) = choose(Repeated { key: key_of(keys, repeated[0].1), candidates: &candidates });
+                        let candidates: Vec<_> = repeated
+                            .iter()
+                            .map(|(at, entry)| (*at as usize, &*map.values[entry.value as usize]))
+                            .collect();
+                        let (chosen, disputed) = choose(Repeated {
+                            key: key_of(keys, repeated[0].1),
+                            candidates: &candidates,
+                        });
                         Entry { disputed, ..repeated[chosen.min(repeated.len() - 1)].1 }
                     }
                 };
@@ -316,30 +335,47 @@ mod tests {
         let map = build().finish_with(|repeated| {
             seen.push((
                 repeated.key.to_owned(),
-                repeated.candidates.to_vec().iter().map(|(at, value)| (*at, value.to_string())).collect::<Vec<_>>(),
+                repeated
+                    .candidates
+                    .to_vec()
+                    .iter()
+                    .map(|(at, value)| (*at, value.to_string()))
+                    .collect::<Vec<_>>(),
             ));
             (1, true)
         });
         assert_eq!(map.get("b"), Some("m2"));
-        assert_eq!((map.len(), map.disputed(), map.is_disputed(0), map.is_disputed(1)), (2, 1, false, true));
+        assert_eq!(
+            (map.len(), map.disputed(), map.is_disputed(0), map.is_disputed(1)),
+            (2, 1, false, true)
+        );
         let mut copy = EntryMapBuilder::new();
         (0..2).for_each(|at| copy.copy(&map, at));
         assert_eq!(copy.finish(), map);
         let settled = map.settled([(1, "m9")].into_iter());
-        assert_eq!((settled.get("a"), settled.get("b"), settled.disputed()), (Some("m1"), Some("m9"), 0));
+        assert_eq!(
+            (settled.get("a"), settled.get("b"), settled.disputed()),
+            (Some("m1"), Some("m9"), 0)
+        );
         assert_ne!(map.settled(std::iter::empty()), map, "an answer that is clear is another one");
         assert_eq!(seen, [("b".to_owned(), vec![(0, "m1".to_owned()), (2, "m2".to_owned())])]);
     }
 
     proptest! {
         #[test]
-        fn a_map_holds_what_a_plain_ordered_map_would(entries in proptest::collection::vec(("[a-f]{1,3}", "[m-p]{1,2}"), 0..60)) {
-            let map: EntryMap = entries.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        fn a_map_holds_what_a_plain_ordered_map_would(
+            entries in proptest::collection::vec(("[a-f]{1,3}", "[m-p]{1,2}"), 0..60),
+        ) {
+            let map: EntryMap =
+                entries.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
             let mut plain = BTreeMap::new();
             for (key, value) in &entries {
                 plain.entry(key.as_str()).or_insert(value.as_str());
             }
-            prop_assert_eq!(map.iter().collect::<Vec<_>>(), plain.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
+            prop_assert_eq!(
+                map.iter().collect::<Vec<_>>(),
+                plain.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>()
+            );
             let again: EntryMap = map.iter().collect();
             prop_assert_eq!(map.digest(), again.digest());
             for (index, (key, value)) in map.iter().enumerate() {

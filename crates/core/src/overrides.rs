@@ -1,4 +1,5 @@
-//! What an operator orders beside the registries: nodes pinned to a master, and masters whose nodes go elsewhere.
+//! What an operator orders beside the registries: nodes pinned to a master, and masters whose nodes
+//! go elsewhere.
 
 use std::collections::BTreeMap;
 
@@ -171,7 +172,10 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
         };
         assert_eq!(overrides.add_pin(pin("two words", None)), Err(Illegal::KeyWhiteSpace));
-        assert_eq!(overrides.add_pin(Pin { master: String::new(), ..pin("a", None) }), Err(Illegal::EmptyValue));
+        assert_eq!(
+            overrides.add_pin(Pin { master: String::new(), ..pin("a", None) }),
+            Err(Illegal::EmptyValue)
+        );
         assert_eq!(overrides.add_drain(drained("m 1", None)), Err(Illegal::ValueWhiteSpace));
         assert_eq!(overrides.add_drain(drained("m1", Some("#m2"))), Err(Illegal::ValueMark));
         assert!(overrides.is_empty());

@@ -24,7 +24,9 @@ impl fmt::Display for RejectedRow {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, master, instance, reason } = self;
         match instance {
-            Some(instance) => write!(out, "{node} -> {master}: HAProxy ({instance}) refuses it: {reason}"),
+            Some(instance) => {
+                write!(out, "{node} -> {master}: HAProxy ({instance}) refuses it: {reason}")
+            }
             None => write!(out, "{node} -> {master}: {reason}"),
         }
     }

@@ -98,19 +98,24 @@ impl RevisionLog {
 
     /// The remembered revisions after `number`, oldest first.
     pub fn since(&self, number: u64) -> Vec<RevisionSummary> {
-        self.revisions.iter().map(|(summary, _)| summary).filter(|summary| summary.number > number).cloned().collect()
+        self.revisions
+            .iter()
+            .map(|(summary, _)| summary)
+            .filter(|summary| summary.number > number)
+            .cloned()
+            .collect()
     }
 
     /// The latest remembered change of `node`.
     pub fn last_change(&self, node: &str) -> Option<(&RevisionSummary, &RouteChange)> {
-        self.revisions
-            .iter()
-            .rev()
-            .find_map(|(summary, changes)| changes.iter().find(|change| change.node == node).map(|change| (summary, change)))
+        self.revisions.iter().rev().find_map(|(summary, changes)| {
+            changes.iter().find(|change| change.node == node).map(|change| (summary, change))
+        })
     }
 }
 
-/// A change that the guard refused: nothing of it is applied until it is approved or the sources say something else.
+/// A change that the guard refused: nothing of it is applied until it is approved or the sources
+/// say something else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldChange {
     /// Names exactly this change: approving it lets nothing else through.
@@ -150,12 +155,19 @@ mod tests {
                 entries: 1,
                 counts: ChangeCounts::default(),
             };
-            let change = RouteChange { node: format!("n{}", number % 2), from: None, to: Some(format!("m{number}")) };
+            let change = RouteChange {
+                node: format!("n{}", number % 2),
+                from: None,
+                to: Some(format!("m{number}")),
+            };
             log.push(summary, vec![change]);
         }
         assert_eq!(log.revisions.len(), REMEMBERED_REVISIONS);
         assert_eq!(log.last().unwrap().number, 101);
-        assert_eq!(log.since(99).iter().map(|revision| revision.number).collect::<Vec<_>>(), [100, 101]);
+        assert_eq!(
+            log.since(99).iter().map(|revision| revision.number).collect::<Vec<_>>(),
+            [100, 101]
+        );
         let (revision, change) = log.last_change("n0").unwrap();
         assert_eq!((revision.number, change.to.as_deref()), (100, Some("m100")));
         assert_eq!(log.last_change("other"), None);

@@ -23,7 +23,8 @@ impl Content for EntryMap {
     }
 }
 
-/// A source's whole answer in HAProxy's words: nodes lower-cased if the settings say so, masters renamed by `[source.masters]`.
+/// A source's whole answer in HAProxy's words: nodes lower-cased if the settings say so, masters
+/// renamed by `[source.masters]`.
 #[derive(Debug, Clone)]
 pub struct Snapshot<C = EntryMap> {
     /// The legal entries.
@@ -34,7 +35,8 @@ pub struct Snapshot<C = EntryMap> {
     pub answered_at: Timestamp,
 }
 
-/// What a source's poller knows: its last good answer, how it stands, and which poll requests it has covered.
+/// What a source's poller knows: its last good answer, how it stands, and which poll requests it
+/// has covered.
 #[derive(Debug, Clone)]
 pub struct SourceState<C = EntryMap> {
     /// The last good answer; none before the first.
@@ -67,7 +69,8 @@ impl<C> SourceState<C> {
 /// The most entries that are kept by name among the rejected ones; the rest is only counted.
 pub const NAMED_REJECTIONS: usize = 1000;
 
-/// The entries of an answer that are no legal keys or values: each is left out, counted and shown; the rest goes on.
+/// The entries of an answer that are no legal keys or values: each is left out, counted and shown;
+/// the rest goes on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejections {
     /// How many entries were left out, by reason.
@@ -96,11 +99,18 @@ impl Rejections {
     }
 }
 
-/// A name that may hold anything, made fit for a log line: control and invisible characters escaped, at most 100 characters.
+/// A name that may hold anything, made fit for a log line: control and invisible characters
+/// escaped, at most 100 characters.
 pub(super) fn shown(name: &str) -> String {
     name.chars()
         .take(100)
-        .flat_map(|character| if names::is_invisible(character) { character.escape_default().collect() } else { vec![character] })
+        .flat_map(|character| {
+            if names::is_invisible(character) {
+                character.escape_default().collect()
+            } else {
+                vec![character]
+            }
+        })
         .collect()
 }
 

@@ -160,7 +160,9 @@ impl fmt::Display for InstanceState {
             Self::Connected => write!(out, "connected, no map wanted yet"),
             Self::InStep { revision } => write!(out, "in step with revision {revision}"),
             Self::Behind { wanted, reason } => write!(out, "behind revision {wanted}: {reason}"),
-            Self::Unreachable { since, error } => write!(out, "unreachable since {since:.0}: {error}"),
+            Self::Unreachable { since, error } => {
+                write!(out, "unreachable since {since:.0}: {error}")
+            }
             Self::Refused { reason } => write!(out, "refused: {reason}"),
         }
     }
@@ -184,7 +186,8 @@ pub enum DriftKind {
 
 impl DriftKind {
     /// The kinds that an instance can show.
-    pub const OF_AN_INSTANCE: [Self; 4] = [Self::Restarted, Self::MapChanged, Self::Duplicates, Self::AbandonedVersions];
+    pub const OF_AN_INSTANCE: [Self; 4] =
+        [Self::Restarted, Self::MapChanged, Self::Duplicates, Self::AbandonedVersions];
 
     /// The kind as a metric label and in JSON.
     pub fn label(self) -> &'static str {
@@ -259,7 +262,8 @@ pub struct InstanceStatus {
     /// Its declared backends; none before they were first seen, and where none is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers: Option<ServersStatus>,
-    /// Its stick table of learned routes; none without `[learned]`, and until its map was first in step.
+    /// Its stick table of learned routes; none without `[learned]`, and until its map was first in
+    /// step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<LearnedStatus>,
 }
@@ -328,10 +332,12 @@ pub struct ServersStatus {
 pub struct BackendStatus {
     /// Its name.
     pub name: String,
-    /// Where its servers come from: `settings` (written out), `node map` (its masters), or `source NAME`.
+    /// Where its servers come from: `settings` (written out), `node map` (its masters), or
+    /// `source NAME`.
     pub from: String,
-    /// The servers it should have, by name; none before its list was known and accepted, and until then it is not touched. While
-    /// something is waited for, those that were in force before Mapsmith's start, where a store has them.
+    /// The servers it should have, by name; none before its list was known and accepted, and until
+    /// then it is not touched. While something is waited for, those that were in force before
+    /// Mapsmith's start, where a store has them.
     pub servers: Option<Vec<Server>>,
     /// What has not spoken since Mapsmith's start, if its list is not known for that.
     pub waiting_for: Option<String>,
@@ -341,7 +347,8 @@ pub struct BackendStatus {
     pub stale: Vec<LeftOut>,
     /// The change that the guard holds back.
     pub held: Option<HeldChange>,
-    /// When the changes that wait for the list to be quiet come into force at the latest, as things stand.
+    /// When the changes that wait for the list to be quiet come into force at the latest, as things
+    /// stand.
     pub change_due: Option<Timestamp>,
     /// Servers that are no longer listed and stay for a while.
     pub leaving: Vec<LeavingServer>,

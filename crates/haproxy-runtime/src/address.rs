@@ -31,13 +31,17 @@ impl FromStr for RuntimeAddress {
             if path.len() > LONGEST_PATH {
                 let length = path.len();
                 return Err(format!(
-                    "the socket's path has {length} bytes, and no socket's path may have more than {LONGEST_PATH}; shorten it"
+                    "the socket's path has {length} bytes, and no socket's path may have more \
+                        than {LONGEST_PATH}; shorten it"
                 ));
             }
             return Ok(Self::Unix(path.into()));
         }
         if let Some(address) = text.strip_prefix("tcp@") {
-            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            let port = address
+                .rsplit_once(':')
+                .filter(|(host, _)| !host.is_empty())
+                .map(|(_, port)| port.parse::<u16>());
             return match port {
                 Some(Ok(1..)) => Ok(Self::Tcp(address.to_owned())),
                 _ => Err(format!("{text:?}: no host and port; {help}")),
@@ -76,7 +80,12 @@ mod tests {
 
     #[test]
     fn addresses_are_written_as_haproxy_writes_them() {
-        for text in ["unix@/run/haproxy/admin.sock", "tcp@127.0.0.1:9999", "tcp@[::1]:9999", "tcp@gateway.example:1"] {
+        for text in [
+            "unix@/run/haproxy/admin.sock",
+            "tcp@127.0.0.1:9999",
+            "tcp@[::1]:9999",
+            "tcp@gateway.example:1",
+        ] {
             assert_eq!(text.parse::<RuntimeAddress>().unwrap().to_string(), text);
         }
     }
@@ -87,13 +96,25 @@ mod tests {
         assert!(path(107).parse::<RuntimeAddress>().is_ok());
         for length in [108, 109, 4096] {
             let message = path(length).parse::<RuntimeAddress>().unwrap_err();
-            assert!(message.contains(&format!("has {length} bytes")) && message.contains("more than 107"), "{message}");
+            assert!(
+                message.contains(&format!("has {length} bytes"))
+                    && message.contains("more than 107"),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn an_address_that_is_none_says_how_to_write_one() {
-        for text in ["/run/haproxy.sock", "unix@relative", "tcp@:80", "tcp@host", "tcp@host:0", "tcp@host:70000", ""] {
+        for text in [
+            "/run/haproxy.sock",
+            "unix@relative",
+            "tcp@:80",
+            "tcp@host",
+            "tcp@host:0",
+            "tcp@host:70000",
+            "",
+        ] {
             let message = text.parse::<RuntimeAddress>().unwrap_err();
             assert!(message.contains("unix@/run/haproxy/admin.sock"), "{text:?}: {message}");
         }

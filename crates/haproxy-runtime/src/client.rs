@@ -13,13 +13,16 @@ use crate::error::{ReplyError, RuntimeError};
 use crate::wire;
 use crate::wire::pace::Pace;
 
-/// The most that a reply which is held whole may have, in bytes: a listing of thousands of maps or of ten thousand servers fits.
+/// The most that a reply which is held whole may have, in bytes: a listing of thousands of maps or
+/// of ten thousand servers fits.
 const MAX_REPLY: usize = 16 * 1024 * 1024;
-/// Room for an answer, in bytes, before it is known to be longer: a swap has hundreds of one line's end each.
+/// Room for an answer, in bytes, before it is known to be longer: a swap has hundreds of one line's
+/// end each.
 const SHORT_ANSWER: usize = 4 * 1024;
 /// A stream's buffer, in bytes; replies come in pieces of HAProxy's buffer size.
 pub(crate) const READ_BUFFER: usize = 64 * 1024;
-/// A whole listing may take so many times the bound on one silence, and beyond that so long for each row that it may have.
+/// A whole listing may take so many times the bound on one silence, and beyond that so long for
+/// each row that it may have.
 const LISTING_BOUNDS: u32 = 2;
 /// See [`LISTING_BOUNDS`]: a million rows over 10 Mbit/s.
 const A_ROW: Duration = Duration::from_micros(50);
@@ -60,13 +63,19 @@ impl RuntimeClient {
         };
         match timeout(self.bound, connect).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(source)) => Err(RuntimeError::Connect { address: self.address.to_string(), source }),
+            Ok(Err(source)) => {
+                Err(RuntimeError::Connect { address: self.address.to_string(), source })
+            }
             Err(_) => Err(self.silent(b"connect")),
         }
     }
 
     pub(crate) fn silent(&self, command: &[u8]) -> RuntimeError {
-        RuntimeError::Silent { address: self.address.to_string(), command: shown(command), waited: self.bound }
+        RuntimeError::Silent {
+            address: self.address.to_string(),
+            command: shown(command),
+            waited: self.bound,
+        }
     }
 
     fn broken(&self, command: &[u8], source: io::Error) -> RuntimeError {
@@ -74,10 +83,18 @@ impl RuntimeClient {
     }
 
     pub(crate) fn refused(&self, command: impl AsRef<[u8]>, error: ReplyError) -> RuntimeError {
-        RuntimeError::Reply { address: self.address.to_string(), command: shown(command.as_ref()), error }
+        RuntimeError::Reply {
+            address: self.address.to_string(),
+            command: shown(command.as_ref()),
+            error,
+        }
     }
 
-    pub(crate) async fn send(&self, connection: &mut Connection, command: &[u8]) -> Result<(), RuntimeError> {
+    pub(crate) async fn send(
+        &self,
+        connection: &mut Connection,
+        command: &[u8],
+    ) -> Result<(), RuntimeError> {
         match timeout(self.bound, connection.write_all(command)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(source)) => Err(self.broken(command, source)),
@@ -114,8 +131,8 @@ impl RuntimeClient {
         Ok(())
     }
 
-    /// Sends a line and reads a listing to its end; `take` gets the bytes as they come. Each read is bounded, and all of them
-    /// together.
+    /// Sends a line and reads a listing to its end; `take` gets the bytes as they come. Each read
+    /// is bounded, and all of them together.
     pub(crate) async fn receive_rows(
         &self,
         line: &[u8],
@@ -125,12 +142,22 @@ impl RuntimeClient {
         let mut connection = self.connect().await?;
         self.send(&mut connection, line).await?;
         let whole = rows.time(self.bound);
-        let endless = || RuntimeError::Endless { address: self.address.to_string(), command: shown(line), waited: whole };
-        timeout(whole, self.receive(connection, line, take)).await.unwrap_or_else(|_| Err(endless()))
+        let endless = || RuntimeError::Endless {
+            address: self.address.to_string(),
+            command: shown(line),
+            waited: whole,
+        };
+        timeout(whole, self.receive(connection, line, take))
+            .await
+            .unwrap_or_else(|_| Err(endless()))
     }
 
     /// Sends one line or payload command over an open connection and returns its whole answer.
-    pub(crate) async fn exchange(&self, mut connection: Connection, command: &[u8]) -> Result<Vec<u8>, RuntimeError> {
+    pub(crate) async fn exchange(
+        &self,
+        mut connection: Connection,
+        command: &[u8],
+    ) -> Result<Vec<u8>, RuntimeError> {
         self.send(&mut connection, command).await?;
         let mut answer = Vec::with_capacity(SHORT_ANSWER);
         let receive = async {
@@ -163,7 +190,9 @@ impl RuntimeClient {
         judge: impl FnOnce(&[u8]) -> Result<T, ReplyError>,
     ) -> Result<T, RuntimeError> {
         let answer = self.call(line).await?;
-        wire::replies(&answer, 1).and_then(|replies| judge(replies[0])).map_err(|error| self.refused(line, error))
+        wire::replies(&answer, 1)
+            .and_then(|replies| judge(replies[0]))
+            .map_err(|error| self.refused(line, error))
     }
 }
 
@@ -182,7 +211,8 @@ impl RowBound {
 
     /// How long the whole listing may take, where so long may pass without a byte.
     pub(crate) fn time(self, silence: Duration) -> Duration {
-        silence * LISTING_BOUNDS + A_ROW * u32::try_from(self.most).unwrap_or(TIMED_ROWS).min(TIMED_ROWS)
+        silence * LISTING_BOUNDS
+            + A_ROW * u32::try_from(self.most).unwrap_or(TIMED_ROWS).min(TIMED_ROWS)
     }
 
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {

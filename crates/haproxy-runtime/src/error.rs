@@ -18,7 +18,8 @@ pub enum RuntimeError {
     },
     /// The connection broke.
     #[error(
-        "{address}: {command:?}: the connection broke: {source} (HAProxy stopped, or the command is too big for its tune.bufsize)"
+        "{address}: {command:?}: the connection broke: {source} (HAProxy stopped, or the command \
+            is too big for its tune.bufsize)"
     )]
     Broken {
         /// The socket.
@@ -30,7 +31,9 @@ pub enum RuntimeError {
     },
     /// HAProxy accepts and does not answer.
     #[error(
-        "{address}: {command:?}: no answer within {waited:?}; the process may be stopped or stuck, or other programs hold every connection that its `stats maxconn` allows (10 unless set)"
+        "{address}: {command:?}: no answer within {waited:?}; the process may be stopped or \
+            stuck, or other programs hold every connection that its `stats maxconn` allows (10 \
+            unless set)"
     )]
     Silent {
         /// The socket.
@@ -41,7 +44,10 @@ pub enum RuntimeError {
         waited: Duration,
     },
     /// An answer comes and comes.
-    #[error("{address}: {command:?}: the answer has no end after {waited:?}; is this HAProxy's own `stats socket`?")]
+    #[error(
+        "{address}: {command:?}: the answer has no end after {waited:?}; is this HAProxy's own \
+            `stats socket`?"
+    )]
     Endless {
         /// The socket.
         address: String,
@@ -74,9 +80,13 @@ impl RuntimeError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => " (is HAProxy running, and does its `stats socket` have this path?)",
+        io::ErrorKind::NotFound => {
+            " (is HAProxy running, and does its `stats socket` have this path?)"
+        }
         io::ErrorKind::ConnectionRefused => " (nothing listens there: is HAProxy running?)",
-        io::ErrorKind::PermissionDenied => " (the socket's user, group and mode must let Mapsmith in)",
+        io::ErrorKind::PermissionDenied => {
+            " (the socket's user, group and mode must let Mapsmith in)"
+        }
         _ => "",
     }
 }
@@ -86,7 +96,8 @@ fn hint(error: &io::Error) -> &'static str {
 pub enum ReplyError {
     /// Nothing came: the process died, or it is 2.6 and the payload is larger than its buffer.
     #[error(
-        "no answer at all: HAProxy stopped, or the command is too big for its tune.bufsize (lower the instance's max_payload)"
+        "no answer at all: HAProxy stopped, or the command is too big for its tune.bufsize (lower \
+            the instance's max_payload)"
     )]
     Nothing,
     /// The answer ended before it was whole.
@@ -96,7 +107,9 @@ pub enum ReplyError {
         got: String,
     },
     /// Something else than HAProxy's runtime API answers.
-    #[error("what answers is not HAProxy's runtime API ({got:?}): name the address of a `stats socket`")]
+    #[error(
+        "what answers is not HAProxy's runtime API ({got:?}): name the address of a `stats socket`"
+    )]
     NotHaproxy {
         /// How its answer begins.
         got: String,
@@ -105,24 +118,33 @@ pub enum ReplyError {
     #[error("permission denied: the socket needs `level admin` in HAProxy's configuration")]
     Denied,
     /// The map is not used in HAProxy's configuration.
-    #[error("HAProxy does not know the map: its configuration must use exactly this path in a map converter")]
+    #[error(
+        "HAProxy does not know the map: its configuration must use exactly this path in a map \
+            converter"
+    )]
     UnknownMap,
     /// There is no stick table of the name.
     #[error(
-        "HAProxy has no stick table of this name: the `stick-table` line stands in the backend (or peers section) that names it"
+        "HAProxy has no stick table of this name: the `stick-table` line stands in the backend \
+            (or peers section) that names it"
     )]
     UnknownTable,
     /// The version was committed, dropped or overtaken: another writer was later.
     #[error("another writer committed a later version of the map")]
     VersionOvertaken,
     /// A listing has more rows than there can be.
-    #[error("the answer has no end: more than {rows} rows came; is this HAProxy's own `stats socket`?")]
+    #[error(
+        "the answer has no end: more than {rows} rows came; is this HAProxy's own `stats socket`?"
+    )]
     TooLong {
         /// How many rows were read.
         rows: usize,
     },
     /// The command is larger than HAProxy's buffer.
-    #[error("HAProxy says that the command is too big: lower the instance's max_payload, or raise tune.bufsize")]
+    #[error(
+        "HAProxy says that the command is too big: lower the instance's max_payload, or raise \
+            tune.bufsize"
+    )]
     TooBig,
     /// HAProxy refused, with this text.
     #[error("HAProxy answered {text:?}")]
@@ -154,7 +176,8 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
 }
 
 impl ReplyError {
-    /// An answer that ended too early. A refusal of a whole line ends with one line's end instead of two, on every version.
+    /// An answer that ended too early. A refusal of a whole line ends with one line's end instead
+    /// of two, on every version.
     pub fn cut(answer: &[u8]) -> Self {
         if answer.is_empty() {
             return Self::Nothing;

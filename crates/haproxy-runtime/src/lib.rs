@@ -1,9 +1,10 @@
 //! A client of HAProxy's Runtime API: what is said over a stats socket, and what the answers mean.
 //!
-//! The clients ([`MapClient`], [`ServersClient`], [`TableClient`] over [`RuntimeClient`]) are the edge and decide nothing; without the
-//! feature `client` they are not there. Everything else is pure: commands as values or text, each beside the one parser that judges its
-//! replies. HAProxy's management guide, section "Unix Socket commands", names the commands; the replies' exact bytes were measured on
-//! 2.6 to 3.4 and are held by the tests.
+//! The clients ([`MapClient`], [`ServersClient`], [`TableClient`] over [`RuntimeClient`]) are the
+//! edge and decide nothing; without the feature `client` they are not there. Everything else is
+//! pure: commands as values or text, each beside the one parser that judges its replies. HAProxy's
+//! management guide, section "Unix Socket commands", names the commands; the replies' exact bytes
+//! were measured on 2.6 to 3.4 and are held by the tests.
 
 pub mod address;
 #[cfg(feature = "client")]
@@ -26,7 +27,9 @@ pub use map::{MapCounters, MapKind, MapName};
 pub use process::{Glance, Level, ProcessInfo};
 #[cfg(feature = "client")]
 pub use server::client::ServersClient;
-pub use server::command::{BackendName, IllegalName, Refusal, ServerCommand, ServerPath, ServerState};
+pub use server::command::{
+    BackendName, IllegalName, Refusal, ServerCommand, ServerPath, ServerState,
+};
 #[cfg(feature = "client")]
 pub use table::client::TableClient;
 pub use table::{TableName, TableSize};

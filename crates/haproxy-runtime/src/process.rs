@@ -1,4 +1,5 @@
-//! What HAProxy's answers mean. Pure: bytes in, values or errors out; a cut answer is always an error.
+//! What HAProxy's answers mean. Pure: bytes in, values or errors out; a cut answer is always an
+//! error.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,8 @@ use crate::error::{ReplyError, shown};
 use crate::map::{self, MapCounters};
 use crate::wire;
 
-/// Looks at the process, at this socket's level and at the counters of every map, in one line. See [`glance`].
+/// Looks at the process, at this socket's level and at the counters of every map, in one line. See
+/// [`glance`].
 pub const GLANCE: &str = "show info;show cli level;show map\n";
 
 /// Every backend (2) and server (4) of every proxy (-1), as CSV. See [`backends_and_servers`].
@@ -39,14 +41,17 @@ pub enum Level {
     User,
 }
 
-/// One look at an instance: which process it is, what the socket may do, how the map's counters stand.
+/// One look at an instance: which process it is, what the socket may do, how the map's counters
+/// stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glance {
     /// The process.
     pub process: ProcessInfo,
-    /// The socket's level. Up to 3.2 a lower one may change maps all the same; from 3.3 on it may not.
+    /// The socket's level. Up to 3.2 a lower one may change maps all the same; from 3.3 on it may
+    /// not.
     pub level: Level,
-    /// The map's counters; none where HAProxy does not know the map or does not show it to this level.
+    /// The map's counters; none where HAProxy does not know the map or does not show it to this
+    /// level.
     pub map: Option<MapCounters>,
 }
 
@@ -62,7 +67,8 @@ pub fn glance(answer: &[u8], map: &str) -> Result<Glance, ReplyError> {
         error => error,
     })?;
     let info = String::from_utf8_lossy(replies[0]);
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let field =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let process = || {
         Some(ProcessInfo {
             version: field("Version")?.to_owned(),
@@ -79,9 +85,11 @@ pub fn glance(answer: &[u8], map: &str) -> Result<Glance, ReplyError> {
     Ok(Glance { process, level, map: map::counters(replies[2], map) })
 }
 
-/// Whether an answer begins as `show info` does on every version, as far as it goes, or is a line of HAProxy's own to say no.
+/// Whether an answer begins as `show info` does on every version, as far as it goes, or is a line
+/// of HAProxy's own to say no.
 fn begins_like_info(answer: &[u8]) -> bool {
-    let begins = |beginning: &[u8]| beginning.starts_with(&answer[..answer.len().min(beginning.len())]);
+    let begins =
+        |beginning: &[u8]| beginning.starts_with(&answer[..answer.len().min(beginning.len())]);
     begins(b"Name: ") || begins(b"Version: ") || begins(b"Unknown command")
 }
 
@@ -98,7 +106,8 @@ pub fn backends_and_servers(reply: &[u8]) -> Result<BTreeSet<String>, ReplyError
     let mut names = BTreeSet::new();
     for line in lines {
         let mut fields = line.splitn(3, ',');
-        let (Some(proxy), Some(server), Some(_)) = (fields.next(), fields.next(), fields.next()) else {
+        let (Some(proxy), Some(server), Some(_)) = (fields.next(), fields.next(), fields.next())
+        else {
             return Err(ReplyError::unexpected(line.as_bytes()));
         };
         names.insert(if server == "BACKEND" { proxy } else { server }.to_owned());
@@ -112,15 +121,21 @@ mod tests {
 
     use super::*;
 
-    const ANSWER: &str = "Name: HAProxy\nVersion: 2.6.12-1+deb12u4\nNbthread: 2\nProcess_num: 1\nPid: 4711\nUptime: 0d 0h01m02s\nUptime_sec: 62\n\n\
+    const ANSWER: &str = "Name: HAProxy\nVersion: 2.6.12-1+deb12u4\nNbthread: 2\nProcess_num: \
+        1\nPid: 4711\nUptime: 0d 0h01m02s\nUptime_sec: 62\n\n\
         admin\n\n\
-        # id (file) description\n-1 (/m/a.map) pattern loaded from file '/m/a.map' used by map at file '/c' line 3. curr_ver=0 next_ver=0 entry_cnt=9\n\
-        2 (/m/n.map) pattern loaded from file '/m/n.map' used by map at file '/c' line 13. curr_ver=3 next_ver=5 entry_cnt=2\n\n";
+        # id (file) description\n-1 (/m/a.map) pattern loaded from file '/m/a.map' used by map at \
+        file '/c' line 3. curr_ver=0 next_ver=0 entry_cnt=9\n\
+        2 (/m/n.map) pattern loaded from file '/m/n.map' used by map at file '/c' line 13. \
+        curr_ver=3 next_ver=5 entry_cnt=2\n\n";
 
     #[test]
     fn one_look_tells_the_process_the_level_and_the_counters() {
         let seen = glance(ANSWER.as_bytes(), "/m/n.map").unwrap();
-        assert_eq!(seen.process, ProcessInfo { version: "2.6.12-1+deb12u4".to_owned(), pid: 4711, uptime_seconds: 62 });
+        assert_eq!(
+            seen.process,
+            ProcessInfo { version: "2.6.12-1+deb12u4".to_owned(), pid: 4711, uptime_seconds: 62 }
+        );
         assert_eq!(seen.level, Level::Admin);
         assert_eq!(seen.map, Some(MapCounters { live_version: 3, last_prepared: 5, entries: 2 }));
     }
@@ -145,9 +160,16 @@ mod tests {
 
     #[test]
     fn the_names_that_a_map_may_point_to_are_backends_and_servers() {
-        let reply = b"# pxname,svname,qcur,\nmasters,m1,0,\nmasters,m2,0,\nmasters,BACKEND,0,\nm3,BACKEND,0,\n";
-        assert_eq!(backends_and_servers(reply).unwrap().into_iter().collect::<Vec<_>>(), ["m1", "m2", "m3", "masters"]);
-        assert!(backends_and_servers(b"# pxname,svname,qcur,\nmasters\n").is_err(), "a row we can't read is no empty list");
+        let reply = b"# \
+            pxname,svname,qcur,\nmasters,m1,0,\nmasters,m2,0,\nmasters,BACKEND,0,\nm3,BACKEND,0,\n";
+        assert_eq!(
+            backends_and_servers(reply).unwrap().into_iter().collect::<Vec<_>>(),
+            ["m1", "m2", "m3", "masters"]
+        );
+        assert!(
+            backends_and_servers(b"# pxname,svname,qcur,\nmasters\n").is_err(),
+            "a row we can't read is no empty list"
+        );
         assert!(backends_and_servers(b"").is_err());
     }
 
@@ -156,14 +178,21 @@ mod tests {
         let other = glance(b"HTTP/1.0 400 Bad request\r\n\r\n<html>", "/m").unwrap_err();
         assert!(matches!(other, ReplyError::NotHaproxy { .. }), "{other}");
         for cut in ["N", "Name: HAPr", "Name: HAProxy\nVersion: 3.0\n\n"] {
-            assert!(matches!(glance(cut.as_bytes(), "/m"), Err(ReplyError::Cut { .. } | ReplyError::Refused { .. })), "{cut}");
+            assert!(
+                matches!(
+                    glance(cut.as_bytes(), "/m"),
+                    Err(ReplyError::Cut { .. } | ReplyError::Refused { .. })
+                ),
+                "{cut}"
+            );
         }
         assert_eq!(glance(b"", "/m"), Err(ReplyError::Nothing));
     }
 
     #[test]
     fn a_refusal_of_the_whole_line_is_read_though_it_ends_early() {
-        let text = b"The command line is too big for the buffer size. Please change tune.bufsize in the configuration.\n";
+        let text = b"The command line is too big for the buffer size. Please change tune.bufsize \
+            in the configuration.\n";
         assert_eq!(wire::replies(text, 1), Err(ReplyError::TooBig));
     }
 
@@ -174,7 +203,9 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_parsers_panic(answer in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_make_the_parsers_panic(
+            answer in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
             let _ = glance(&answer, "/m/n.map");
             let _ = crate::map::looked_up(&answer);
             let _ = crate::map::prepared(&answer);

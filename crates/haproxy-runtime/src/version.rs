@@ -42,7 +42,9 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_haproxy_prints_them() {
-        for (text, major, minor) in [("2.6.12-1+deb12u1", 2, 6), ("3.4-dev5-a1b2", 3, 4), ("3.0.11", 3, 0), ("2.9", 2, 9)] {
+        for (text, major, minor) in
+            [("2.6.12-1+deb12u1", 2, 6), ("3.4-dev5-a1b2", 3, 4), ("3.0.11", 3, 0), ("2.9", 2, 9)]
+        {
             assert_eq!(text.parse(), Ok(HaproxyVersion { major, minor }), "{text}");
         }
         for wrong in ["", "3", "x.y", "HAProxy"] {

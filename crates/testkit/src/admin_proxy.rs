@@ -1,5 +1,6 @@
-//! A proxy in front of an admin socket, so that a test acts at an exact command: it holds one command while the test kills,
-//! reloads or interferes, or cuts a reply at a byte. In bad [`Weather`] it does such things by itself, as a seed has it.
+//! A proxy in front of an admin socket, so that a test acts at an exact command: it holds one
+//! command while the test kills, reloads or interferes, or cuts a reply at a byte. In bad
+//! [`Weather`] it does such things by itself, as a seed has it.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -148,12 +149,20 @@ pub struct AdminProxy {
 }
 
 impl AdminProxy {
-    /// In front of an admin socket, given as Mapsmith's settings write it. Each command gets a connection of its own there, so the
-    /// socket's HAProxy may go and come back.
+    /// In front of an admin socket, given as Mapsmith's settings write it. Each command gets a
+    /// connection of its own there, so the socket's HAProxy may go and come back.
     pub fn start(upstream: &str) -> Self {
-        let directory = tempfile::Builder::new().prefix("mapsmith-proxy-").tempdir().expect("a temporary folder");
-        let listener = UnixListener::bind(directory.path().join("admin.sock")).expect("a fresh socket");
-        let shared = Shared { upstream: upstream.to_owned(), state: Mutex::default(), changed: Condvar::new() };
+        let directory = tempfile::Builder::new()
+            .prefix("mapsmith-proxy-")
+            .tempdir()
+            .expect("a temporary folder");
+        let listener =
+            UnixListener::bind(directory.path().join("admin.sock")).expect("a fresh socket");
+        let shared = Shared {
+            upstream: upstream.to_owned(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
         let proxy = Self { directory, shared: Arc::new(shared) };
         let shared = proxy.shared.clone();
         thread::spawn(move || accept(&listener, &shared));
@@ -174,7 +183,8 @@ impl AdminProxy {
         self.shared.state().commands.clone()
     }
 
-    /// Holds the `nth` next command that begins with `prefix`. Several rules take effect one after the other.
+    /// Holds the `nth` next command that begins with `prefix`. Several rules take effect one after
+    /// the other.
     pub fn hold(&self, prefix: &str, nth: usize) {
         self.add_rule(prefix, nth, Verdict::Hold);
     }
@@ -247,7 +257,12 @@ impl AdminProxy {
             .wait_timeout_while(state, PATIENCE, |state| state.held.is_none())
             .unwrap_or_else(PoisonError::into_inner);
         state.held.clone().unwrap_or_else(|| {
-            let last = state.commands.iter().rev().take(20).map(|command| command.line.get(..60).unwrap_or(&command.line));
+            let last = state
+                .commands
+                .iter()
+                .rev()
+                .take(20)
+                .map(|command| command.line.get(..60).unwrap_or(&command.line));
             panic!(
                 "the command to hold has not come ({:?}); the last ones, backwards: {:#?}",
                 state.rules,
@@ -304,7 +319,9 @@ fn serve(mut client: UnixStream, shared: &Shared) -> io::Result<()> {
     if command.is_empty() {
         return Ok(());
     }
-    let line = String::from_utf8_lossy(command.split(|byte| *byte == b'\n').next().unwrap_or_default()).into_owned();
+    let line =
+        String::from_utf8_lossy(command.split(|byte| *byte == b'\n').next().unwrap_or_default())
+            .into_owned();
     if shared.state().endless.as_ref().is_some_and(|prefix| line.starts_with(prefix)) {
         let rows = "0x55d0 a-node-of-no-end a-master\n".repeat(1000);
         while client.write_all(rows.as_bytes()).is_ok() {}
@@ -326,7 +343,8 @@ fn serve(mut client: UnixStream, shared: &Shared) -> io::Result<()> {
             return Ok(());
         }
         io::copy(&mut Read::take(&mut upstream, limit), &mut client)?;
-        // Read to its end, so that a cut reply's command was carried out before the client knows of the cut.
+        // Read to its end, so that a cut reply's command was carried out before the client knows of
+        // the cut.
         if io::copy(&mut upstream, &mut io::sink())? > 0 {
             shared.state().shortened += 1;
         }
@@ -349,7 +367,8 @@ fn read_command(client: &mut impl BufRead) -> io::Result<Vec<u8>> {
     let mut command = Vec::new();
     client.read_until(b'\n', &mut command)?;
     while command.ends_with(b"\n") {
-        let is_payload = command.split(|byte| *byte == b'\n').next().is_some_and(|line| line.ends_with(b" <<"));
+        let is_payload =
+            command.split(|byte| *byte == b'\n').next().is_some_and(|line| line.ends_with(b" <<"));
         if !is_payload || command.ends_with(b"\n\n") {
             return Ok(command);
         }

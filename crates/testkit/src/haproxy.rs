@@ -1,4 +1,5 @@
-//! Real HAProxies that a test owns: each with a folder, ports and sockets of its own, in every version that is installed.
+//! Real HAProxies that a test owns: each with a folder, ports and sockets of its own, in every
+//! version that is installed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +34,9 @@ pub fn installed() -> &'static [Binary] {
     static INSTALLED: OnceLock<Vec<Binary>> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         let own = find_program("haproxy").and_then(|path| inspect(&path));
-        let own = own.filter(|own| own.version >= (2, 6)).expect("HAProxy 2.6 or later is not installed: run scripts/setup");
+        let own = own
+            .filter(|own| own.version >= (2, 6))
+            .expect("HAProxy 2.6 or later is not installed: run scripts/setup");
         let unpacked = match std::env::var_os("MAPSMITH_DEPS") {
             Some(folder) => PathBuf::from(folder),
             None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/deps"),
@@ -106,7 +109,8 @@ impl Plan {
         self
     }
 
-    /// The map file is another gateway's, as on two gateways that name it alike. Entries are that gateway's too.
+    /// The map file is another gateway's, as on two gateways that name it alike. Entries are that
+    /// gateway's too.
     pub fn map_of(mut self, other: &Gateway) -> Self {
         self.map = Some(other.map.clone());
         self
@@ -154,8 +158,9 @@ impl Plan {
         self
     }
 
-    /// One backend `puppet` that has every master as a server: a master that answers 404 is followed by another one in the same
-    /// request, and who answered 200 is learned in the stick table `puppet`.
+    /// One backend `puppet` that has every master as a server: a master that answers 404 is
+    /// followed by another one in the same request, and who answered 200 is learned in the stick
+    /// table `puppet`.
     pub fn redispatch(mut self) -> Self {
         self.redispatch = Some(Redispatch { retry_on: "conn-failure 404", peers: None });
         self
@@ -167,14 +172,17 @@ impl Plan {
         self
     }
 
-    /// The stick table is shared with these gateways, each a name and a port; `local` is this one's name.
+    /// The stick table is shared with these gateways, each a name and a port; `local` is this one's
+    /// name.
     pub fn peers(mut self, local: &str, peers: &[(&str, u16)]) -> Self {
         let peers = peers.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect();
-        self.redispatch.as_mut().expect("planned with redispatch").peers = Some((local.to_owned(), peers));
+        self.redispatch.as_mut().expect("planned with redispatch").peers =
+            Some((local.to_owned(), peers));
         self
     }
 
-    /// Sections at the end of the configuration, as they stand. A backend of theirs serves the nodes that the map gives it.
+    /// Sections at the end of the configuration, as they stand. A backend of theirs serves the
+    /// nodes that the map gives it.
     pub fn more(mut self, sections: &str) -> Self {
         self.more.push_str(sections);
         self
@@ -182,8 +190,18 @@ impl Plan {
 
     /// Starts it; returns when its runtime API answers.
     pub fn start(self) -> Gateway {
-        let directory = tempfile::Builder::new().prefix("mapsmith-gateway-").tempdir().expect("a temporary folder");
-        let file = |name: &str| directory.path().join(name).into_os_string().into_string().expect("a folder named in UTF-8");
+        let directory = tempfile::Builder::new()
+            .prefix("mapsmith-gateway-")
+            .tempdir()
+            .expect("a temporary folder");
+        let file = |name: &str| {
+            directory
+                .path()
+                .join(name)
+                .into_os_string()
+                .into_string()
+                .expect("a folder named in UTF-8")
+        };
         let mut gateway = Gateway {
             process: None,
             http_port: 0,
@@ -198,13 +216,19 @@ impl Plan {
             directory,
         };
         if gateway.plan.map.is_none() {
-            let entries: String = gateway.plan.entries.iter().map(|(node, master)| format!("{node} {master}\n")).collect();
+            let entries: String = gateway
+                .plan
+                .entries
+                .iter()
+                .map(|(node, master)| format!("{node} {master}\n"))
+                .collect();
             fs::write(&gateway.map, entries).expect("the map file can be written");
         }
         for _ in 0..10 {
             gateway.http_port = free_port();
             gateway.runtime_port = free_port();
-            fs::write(&gateway.configuration, gateway.render()).expect("the configuration can be written");
+            fs::write(&gateway.configuration, gateway.render())
+                .expect("the configuration can be written");
             if gateway.launch() {
                 return gateway;
             }
@@ -215,7 +239,8 @@ impl Plan {
 
 /// A running HAProxy and its folder, both gone on drop.
 ///
-/// Every master is a backend, chosen by the map; what the map leaves out goes to a backend that answers 404 itself.
+/// Every master is a backend, chosen by the map; what the map leaves out goes to a backend that
+/// answers 404 itself.
 pub struct Gateway {
     // Before the folder, since fields are dropped in this order.
     process: Option<Process>,
@@ -288,7 +313,8 @@ impl Gateway {
 
     /// Runs a command on the admin socket; see [`ask`].
     pub fn command(&self, command: &str) -> String {
-        ask(&self.runtime_address(), command).unwrap_or_else(|error| panic!("{command:?}: {error}\n{}", self.log()))
+        ask(&self.runtime_address(), command)
+            .unwrap_or_else(|error| panic!("{command:?}: {error}\n{}", self.log()))
     }
 
     /// The live map as HAProxy holds it, in its order, duplicates included.
@@ -309,13 +335,17 @@ impl Gateway {
         }
     }
 
-    /// Starts it again at the same addresses, with what the map file holds now; kills it first if it runs.
+    /// Starts it again at the same addresses, with what the map file holds now; kills it first if
+    /// it runs.
     pub fn restart(&mut self) {
         self.kill();
-        eventually("HAProxy starts again at its addresses", PATIENCE, || self.launch().then_some(()));
+        eventually("HAProxy starts again at its addresses", PATIENCE, || {
+            self.launch().then_some(())
+        });
     }
 
-    /// Kills it and starts it with another configuration at the same addresses; the map file stays as it is.
+    /// Kills it and starts it with another configuration at the same addresses; the map file stays
+    /// as it is.
     pub fn restart_as(&mut self, plan: impl FnOnce(Plan) -> Plan) {
         self.plan = plan(self.plan.clone());
         fs::write(&self.configuration, self.render()).expect("the configuration can be written");
@@ -335,13 +365,16 @@ impl Gateway {
         .unwrap_or_else(|| panic!("no new worker answers within {PATIENCE:?}:\n{}", self.log()));
     }
 
-    /// The runtime API answers; and so does a master process, which before that loses the signal that would have it reload.
+    /// The runtime API answers; and so does a master process, which before that loses the signal
+    /// that would have it reload.
     fn is_ready(&self) -> bool {
         // The master's socket stays open after a reply, hence the "quit".
-        let answers =
-            |address: &str, command: &str, expected: &str| ask(address, command).is_ok_and(|reply| reply.contains(expected));
+        let answers = |address: &str, command: &str, expected: &str| {
+            ask(address, command).is_ok_and(|reply| reply.contains(expected))
+        };
         answers(&self.runtime_address(), "show info", "Pid: ")
-            && (!self.plan.master_worker || answers(&self.master_socket, "show proc;quit", "worker"))
+            && (!self.plan.master_worker
+                || answers(&self.master_socket, "show proc;quit", "worker"))
     }
 
     /// Freezes it: connections are accepted by the kernel and never answered.
@@ -365,7 +398,8 @@ impl Gateway {
         listing.lines().skip(1).filter_map(row).collect()
     }
 
-    /// A request for a node through the gateway: the status, and the body, which is the master's name.
+    /// A request for a node through the gateway: the status, and the body, which is the master's
+    /// name.
     pub fn request(&self, node: &str) -> (u16, String) {
         let response = http::request(self.http_address(), "GET", "/", &[("X-Node-Name", node)], "")
             .unwrap_or_else(|error| panic!("the gateway does not answer: {error}\n{}", self.log()));
@@ -402,26 +436,32 @@ impl Gateway {
         let mut text = format!("global\n    nbthread {}\n", plan.threads);
         // So that a reload hands the sockets over and no connection is refused meanwhile.
         let hand_over = if plan.master_worker { " expose-fd listeners" } else { "" };
-        text += &format!("    stats socket {admin_socket} mode 600 level {}{hand_over}\n", plan.level);
+        text +=
+            &format!("    stats socket {admin_socket} mode 600 level {}{hand_over}\n", plan.level);
         if plan.user_socket {
             text += &format!("    stats socket {user_socket} mode 600 level user\n");
         }
         if plan.tcp_socket {
             text += &format!("    stats socket ipv4@127.0.0.1:{runtime_port} level admin\n");
         }
-        if let Some((local, _)) = plan.redispatch.as_ref().and_then(|redispatch| redispatch.peers.as_ref()) {
+        if let Some((local, _)) =
+            plan.redispatch.as_ref().and_then(|redispatch| redispatch.peers.as_ref())
+        {
             text += &format!("    localpeer {local}\n");
         }
-        text += "defaults\n    mode http\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n";
+        text += "defaults\n    mode http\n    timeout connect 5s\n    timeout client 60s\n    \
+            timeout server 60s\n";
         text += &format!("frontend gateway\n    bind 127.0.0.1:{http_port}\n");
         if let Some(redispatch) = &plan.redispatch {
             return text + &render_redispatch(redispatch, map, &plan.masters);
         }
         if plan.map_is_used {
-            text += &format!("    use_backend %[req.hdr(X-Node-Name),lower,map_str({map},default)]\n");
+            text +=
+                &format!("    use_backend %[req.hdr(X-Node-Name),lower,map_str({map},default)]\n");
         }
         text += "    default_backend default\n";
-        text += "backend default\n    http-request return status 404 content-type text/plain string none\n";
+        text += "backend default\n    http-request return status 404 content-type text/plain \
+            string none\n";
         for (name, address) in &plan.masters {
             text += &format!("backend {name}\n    server {name} {address}\n");
         }
@@ -431,12 +471,18 @@ impl Gateway {
 
 /// The shape of one backend for all masters, from the frontend's rules on.
 ///
-/// A retry avoids only the server tried last, and the turn of the others is shared with the traffic beside it: each try finds the
-/// owner among three masters with a chance of one half at worst, so that 28 miss it once in a hundred million searches.
-fn render_redispatch(redispatch: &Redispatch, map: &str, masters: &BTreeMap<String, SocketAddr>) -> String {
+/// A retry avoids only the server tried last, and the turn of the others is shared with the traffic
+/// beside it: each try finds the owner among three masters with a chance of one half at worst, so
+/// that 28 miss it once in a hundred million searches.
+fn render_redispatch(
+    redispatch: &Redispatch,
+    map: &str,
+    masters: &BTreeMap<String, SocketAddr>,
+) -> String {
     let mut text = format!(
         "    http-request set-var(txn.node) req.hdr(X-Node-Name),lower
-    http-request return status 400 content-type text/plain string \"name the node in X-Node-Name\" unless {{ var(txn.node) -m len gt 0 }}
+    http-request return status 400 content-type text/plain string \"name the node in \
+    X-Node-Name\" unless {{ var(txn.node) -m len gt 0 }}
     http-request set-var(txn.master) var(txn.node),map_str({map})
     default_backend puppet
 backend puppet
@@ -501,7 +547,8 @@ pub fn entries_of(reply: &str) -> Vec<(String, String)> {
         .filter(|line| !line.is_empty())
         .map(|line| {
             let mut words = line.splitn(3, ' ').skip(1);
-            let mut word = || words.next().unwrap_or_else(|| panic!("not an entry: {line:?}")).to_owned();
+            let mut word =
+                || words.next().unwrap_or_else(|| panic!("not an entry: {line:?}")).to_owned();
             (word(), word())
         })
         .collect()

@@ -1,6 +1,8 @@
-//! The smallest HTTP/1.1 client that serves the tests: plain TCP, keep-alive, bodies by length, in chunks or to the end.
+//! The smallest HTTP/1.1 client that serves the tests: plain TCP, keep-alive, bodies by length, in
+//! chunks or to the end.
 //!
-//! Of our own because a test must see each connection's fate: what a client library repeats unseen would hide it.
+//! Of our own because a test must see each connection's fate: what a client library repeats unseen
+//! would hide it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -35,7 +37,13 @@ impl Connection {
         Ok(Self { stream: BufReader::new(stream), address })
     }
 
-    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Response> {
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> io::Result<Response> {
         let mut request = format!("{method} {path} HTTP/1.1\r\nContent-Length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| *name == "Host") {
             request.push_str(&format!("Host: {}\r\n", self.address));
@@ -65,7 +73,9 @@ impl Connection {
             }
             let (name, value) = line.split_once(':').ok_or_else(|| malformed(&line))?;
             match (name, value.trim()) {
-                ("content-length", value) => length = Some(value.parse().map_err(|_| malformed(&line))?),
+                ("content-length", value) => {
+                    length = Some(value.parse().map_err(|_| malformed(&line))?)
+                }
                 ("transfer-encoding", value) => chunked = value == "chunked",
                 ("connection", "close") => reusable = false,
                 ("content-type", value) => content_type = value.to_owned(),
@@ -90,7 +100,13 @@ impl Connection {
             reusable = false;
             self.stream.read_to_end(&mut body)?;
         }
-        Ok(Response { status, content_type, retry_after, body: String::from_utf8_lossy(&body).into_owned(), reusable })
+        Ok(Response {
+            status,
+            content_type,
+            retry_after,
+            body: String::from_utf8_lossy(&body).into_owned(),
+            reusable,
+        })
     }
 
     fn line(&mut self) -> io::Result<String> {
@@ -109,7 +125,13 @@ impl Connection {
 }
 
 /// One request on a connection of its own.
-pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Response> {
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Response> {
     let mut headers = headers.to_vec();
     headers.push(("Connection", "close"));
     Connection::open(address)?.request(method, path, &headers, body)

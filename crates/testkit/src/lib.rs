@@ -1,8 +1,14 @@
-//! What tests and benchmarks stand on: real servers that a test owns, stand-ins, and the few helpers they share.
+//! What tests and benchmarks stand on: real servers that a test owns, stand-ins, and the few
+//! helpers they share.
 //!
-//! Everything here blocks, so that it can be called from plain tests and from async ones alike. Nothing waits by
-//! sleeping: see [`eventually`].
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+//! Everything here blocks, so that it can be called from plain tests and from async ones alike.
+//! Nothing waits by sleeping: see [`eventually`].
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
 #![allow(missing_docs, reason = "only this workspace uses it, and most names say all")]
 
 pub mod admin_proxy;
@@ -33,7 +39,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Asks until there is something, and returns it.
 ///
 /// # Panics
-/// Says what was awaited when it has not come within `bound`, a generous one: a test's verdict never hangs on speed.
+/// Says what was awaited when it has not come within `bound`, a generous one: a test's verdict
+/// never hangs on speed.
 pub fn eventually<T>(what: &str, bound: Duration, look: impl FnMut() -> Option<T>) -> T {
     poll(bound, look).unwrap_or_else(|| panic!("did not happen within {bound:?}: {what}"))
 }
@@ -52,12 +59,14 @@ pub fn poll<T>(bound: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T
 
 /// A port of the loopback address that nobody listens on.
 ///
-/// It comes from below the range the kernel takes outgoing and "any" ports from, and is given once only, so that no other
-/// test, master or connection of this process takes it between this call and the server's start. Another process still may.
+/// It comes from below the range the kernel takes outgoing and "any" ports from, and is given once
+/// only, so that no other test, master or connection of this process takes it between this call and
+/// the server's start. Another process still may.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(RandomState::new().hash_one(0) as u16));
+    static NEXT: LazyLock<AtomicU16> =
+        LazyLock::new(|| AtomicU16::new(RandomState::new().hash_one(0) as u16));
     loop {
         let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -95,6 +104,11 @@ pub fn run(program: impl AsRef<Path>, arguments: &[&str]) -> String {
         .unwrap_or_else(|error| panic!("cannot run {}: {error}", program.display()));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let complaints = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{} {arguments:?}: {}\n{printed}{complaints}", program.display(), output.status);
+    assert!(
+        output.status.success(),
+        "{} {arguments:?}: {}\n{printed}{complaints}",
+        program.display(),
+        output.status
+    );
     printed
 }

@@ -47,7 +47,10 @@ impl Load {
     /// Ends it and returns every answer, a thread's in their order.
     pub fn stop(mut self) -> Vec<Answer> {
         self.ending.store(true, Ordering::Relaxed);
-        self.threads.drain(..).flat_map(|thread| thread.join().expect("the load client does not panic")).collect()
+        self.threads
+            .drain(..)
+            .flat_map(|thread| thread.join().expect("the load client does not panic"))
+            .collect()
     }
 }
 
@@ -57,7 +60,13 @@ impl Drop for Load {
     }
 }
 
-fn ask(gateway: SocketAddr, nodes: &[String], thread: usize, ending: &AtomicBool, answered: &AtomicUsize) -> Vec<Answer> {
+fn ask(
+    gateway: SocketAddr,
+    nodes: &[String],
+    thread: usize,
+    ending: &AtomicBool,
+    answered: &AtomicUsize,
+) -> Vec<Answer> {
     let mut answers = Vec::new();
     let mut connection = None;
     // Threads begin at different nodes.
@@ -71,16 +80,19 @@ fn ask(gateway: SocketAddr, nodes: &[String], thread: usize, ending: &AtomicBool
     answers
 }
 
-/// A kept connection may be closed by the gateway just as the request leaves, which is nobody's fault: HTTP has a client then
-/// ask again on a fresh one (RFC 9110, 9.2.2). A fresh connection's failure is an answer that never came.
+/// A kept connection may be closed by the gateway just as the request leaves, which is nobody's
+/// fault: HTTP has a client then ask again on a fresh one (RFC 9110, 9.2.2). A fresh connection's
+/// failure is an answer that never came.
 pub fn ask_once(gateway: SocketAddr, node: &str, connection: &mut Option<Connection>) -> Answer {
     let headers = [("X-Node-Name", node)];
-    let kept =
-        connection.take().and_then(|mut kept| kept.request("GET", "/", &headers, "").ok().map(|response| (kept, response)));
+    let kept = connection.take().and_then(|mut kept| {
+        kept.request("GET", "/", &headers, "").ok().map(|response| (kept, response))
+    });
     let result = match kept {
         Some(answer) => Ok(answer),
-        None => Connection::open(gateway)
-            .and_then(|mut fresh| fresh.request("GET", "/", &headers, "").map(|response| (fresh, response))),
+        None => Connection::open(gateway).and_then(|mut fresh| {
+            fresh.request("GET", "/", &headers, "").map(|response| (fresh, response))
+        }),
     };
     let (status, master) = match result {
         Ok((used, response)) => {
@@ -88,7 +100,8 @@ pub fn ask_once(gateway: SocketAddr, node: &str, connection: &mut Option<Connect
             (response.status, response.body)
         }
         Err(error) => {
-            // A gateway that is down refuses at once; asking it without a pause would only starve it.
+            // A gateway that is down refuses at once; asking it without a pause would only starve
+            // it.
             thread::sleep(Duration::from_millis(5));
             (0, error.to_string())
         }

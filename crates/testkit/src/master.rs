@@ -1,4 +1,5 @@
-//! Masters: HTTP servers in the test's own process that answer with their name, to everybody or for their own nodes alone.
+//! Masters: HTTP servers in the test's own process that answer with their name, to everybody or for
+//! their own nodes alone.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +9,8 @@ use std::thread::{self, JoinHandle};
 
 use crate::owners::Owners;
 
-/// A master that answers every request with 200 and its name, until it is dropped; then its connections are cut.
+/// A master that answers every request with 200 and its name, until it is dropped; then its
+/// connections are cut.
 pub struct Master {
     name: String,
     address: SocketAddr,
@@ -57,7 +59,13 @@ impl Drop for Master {
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }
-        for connection in self.connections.lock().expect("no thread panics with it").iter().filter_map(Weak::upgrade) {
+        for connection in self
+            .connections
+            .lock()
+            .expect("no thread panics with it")
+            .iter()
+            .filter_map(Weak::upgrade)
+        {
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
@@ -93,7 +101,10 @@ fn serve(mut stream: &TcpStream, name: &str, owners: Option<&Owners>) -> io::Res
         let status = owners.map_or("200 OK", |owners| owners.status(name, &node));
         // In one piece: the parts of a `write!` would wait for each other's acknowledgement.
         let length = name.len();
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{name}");
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: \
+                {length}\r\n\r\n{name}"
+        );
         stream.write_all(answer.as_bytes())?;
     }
     Ok(())

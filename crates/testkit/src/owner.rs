@@ -1,4 +1,5 @@
-//! Masters that own nodes and can be made to hold what they were asked: HTTP servers in the test's own process.
+//! Masters that own nodes and can be made to hold what they were asked: HTTP servers in the test's
+//! own process.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,8 +13,8 @@ use crate::{eventually, free_port};
 /// Longer than any test holds a request.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A master that answers 200 and its name for the nodes it owns, 404 and its name for others, until it is dropped; then its
-/// connections are cut.
+/// A master that answers 200 and its name for the nodes it owns, 404 and its name for others, until
+/// it is dropped; then its connections are cut.
 ///
 /// Its port is given to no other server of this process: what is sent to it afterwards is refused.
 pub struct Owner {
@@ -50,7 +51,9 @@ impl Shared {
 
 impl Owner {
     pub fn start(name: &str, nodes: &[&str]) -> Self {
-        let listener = eventually("a port can be had", PATIENCE, || TcpListener::bind(("127.0.0.1", free_port())).ok());
+        let listener = eventually("a port can be had", PATIENCE, || {
+            TcpListener::bind(("127.0.0.1", free_port())).ok()
+        });
         let address = listener.local_addr().expect("a bound address");
         let shared = Arc::new(Shared::default());
         shared.state().nodes = nodes.iter().map(|node| (*node).to_owned()).collect();
@@ -146,9 +149,16 @@ fn accept(listener: &TcpListener, name: &str, shared: &Arc<Shared>) {
 fn serve(mut stream: TcpStream, name: &str, shared: &Shared) -> io::Result<()> {
     let mut requests = BufReader::new(stream.try_clone()?);
     while let Some((request, node)) = read_request(&mut requests)? {
-        let status = if request == "GET /healthz" || work(&request, &node, shared) { "200 OK" } else { "404 Not Found" };
+        let status = if request == "GET /healthz" || work(&request, &node, shared) {
+            "200 OK"
+        } else {
+            "404 Not Found"
+        };
         let length = name.len();
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{name}");
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: \
+                {length}\r\n\r\n{name}"
+        );
         stream.write_all(answer.as_bytes())?;
     }
     Ok(())
@@ -169,7 +179,8 @@ fn work(request: &str, node: &str, shared: &Shared) -> bool {
     true
 }
 
-/// Reads a request to its end; returns its method and target, and the node it names. None when the client has left.
+/// Reads a request to its end; returns its method and target, and the node it names. None when the
+/// client has left.
 fn read_request(requests: &mut BufReader<TcpStream>) -> io::Result<Option<(String, String)>> {
     let (mut request, mut node, mut length) = (String::new(), String::new(), 0);
     loop {
@@ -182,10 +193,16 @@ fn read_request(requests: &mut BufReader<TcpStream>) -> io::Result<Option<(Strin
             break;
         }
         match line.split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("x-node-name") => node = value.to_ascii_lowercase(),
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().unwrap_or(0),
+            Some((name, value)) if name.eq_ignore_ascii_case("x-node-name") => {
+                node = value.to_ascii_lowercase()
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.parse().unwrap_or(0)
+            }
             // Health checks are HTTP/1.0.
-            _ if request.is_empty() => request = line.split(' ').take(2).collect::<Vec<_>>().join(" "),
+            _ if request.is_empty() => {
+                request = line.split(' ').take(2).collect::<Vec<_>>().join(" ")
+            }
             _ => {}
         }
     }

@@ -22,7 +22,8 @@ pub struct Owners {
 impl Owners {
     /// A master answers 404 for a node that is not its own.
     pub fn new(nodes: &[(&str, &str)]) -> Self {
-        let owners = Self { nodes: Arc::default(), refused: Arc::default(), refusal: "404 Not Found" };
+        let owners =
+            Self { nodes: Arc::default(), refused: Arc::default(), refusal: "404 Not Found" };
         nodes.iter().for_each(|(node, master)| owners.moves(node, master));
         owners
     }
@@ -43,7 +44,12 @@ impl Owners {
 
     /// The status with which a master answers for a node; refusals are counted.
     pub fn status(&self, master: &str, node: &str) -> &'static str {
-        if self.nodes().get(node).and_then(|owners| owners.last()).is_some_and(|owner| owner == master) {
+        if self
+            .nodes()
+            .get(node)
+            .and_then(|owners| owners.last())
+            .is_some_and(|owner| owner == master)
+        {
             return "200 OK";
         }
         self.refused.fetch_add(1, Ordering::SeqCst);
@@ -57,7 +63,8 @@ impl Owners {
 
     /// Each node's present owner.
     pub fn all(&self) -> Vec<(String, String)> {
-        let owner = |(node, owners): (&String, &Vec<String>)| Some((node.clone(), owners.last()?.clone()));
+        let owner =
+            |(node, owners): (&String, &Vec<String>)| Some((node.clone(), owners.last()?.clone()));
         self.nodes().iter().filter_map(owner).collect()
     }
 
@@ -82,20 +89,29 @@ pub struct Found {
     pub wrong: Vec<String>,
 }
 
-/// Clients that ask for all nodes all the time and know who must answer: an owner that the node had between the request and its
-/// answer.
+/// Clients that ask for all nodes all the time and know who must answer: an owner that the node had
+/// between the request and its answer.
 pub struct Census {
     ending: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Found>>,
 }
 
 impl Census {
-    pub fn start(gateways: &[SocketAddr], nodes: &[String], owners: &Owners, threads: usize) -> Self {
+    pub fn start(
+        gateways: &[SocketAddr],
+        nodes: &[String],
+        owners: &Owners,
+        threads: usize,
+    ) -> Self {
         let ending = Arc::new(AtomicBool::new(false));
         let threads = (0..threads)
             .map(|thread| {
-                let (gateway, nodes, owners, ending) =
-                    (gateways[thread % gateways.len()], nodes.to_vec(), owners.clone(), ending.clone());
+                let (gateway, nodes, owners, ending) = (
+                    gateways[thread % gateways.len()],
+                    nodes.to_vec(),
+                    owners.clone(),
+                    ending.clone(),
+                );
                 thread::spawn(move || ask(gateway, &nodes, thread, &owners, &ending))
             })
             .collect();
@@ -121,7 +137,13 @@ impl Drop for Census {
     }
 }
 
-fn ask(gateway: SocketAddr, nodes: &[String], thread: usize, owners: &Owners, ending: &AtomicBool) -> Found {
+fn ask(
+    gateway: SocketAddr,
+    nodes: &[String],
+    thread: usize,
+    owners: &Owners,
+    ending: &AtomicBool,
+) -> Found {
     let mut found = Found::default();
     let mut connection = None;
     // Threads begin at different nodes.
@@ -133,10 +155,14 @@ fn ask(gateway: SocketAddr, nodes: &[String], thread: usize, owners: &Owners, en
         let answer = ask_once(gateway, node, &mut connection);
         found.requests += 1;
         let right = owners.since(node, moment);
-        // As many requests as a site has, not as many as two cores can: the machine has other tests to run.
+        // As many requests as a site has, not as many as two cores can: the machine has other tests
+        // to run.
         thread::sleep(Duration::from_millis(1));
         if answer.status != 200 || !right.contains(&answer.master) {
-            found.wrong.push(format!("{node}: {} from {:?} instead of {right:?}", answer.status, answer.master));
+            found.wrong.push(format!(
+                "{node}: {} from {:?} instead of {right:?}",
+                answer.status, answer.master
+            ));
         }
     }
     found

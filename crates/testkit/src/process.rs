@@ -1,8 +1,9 @@
 //! Processes that end with the test that started them, however that test ends.
 //!
-//! Each runs under a small shell that waits on a pipe held by us. The pipe closes when the [`Process`] is dropped and also
-//! when the test process is killed, and then the shell ends the process and its whole group. (The kernel's "signal me when my
-//! parent dies" would not do: it means the parent *thread*, and a test's thread ends before the servers it shares.)
+//! Each runs under a small shell that waits on a pipe held by us. The pipe closes when the
+//! [`Process`] is dropped and also when the test process is killed, and then the shell ends the
+//! process and its whole group. (The kernel's "signal me when my parent dies" would not do: it
+//! means the parent *thread*, and a test's thread ends before the servers it shares.)
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,8 +14,9 @@ use std::time::Duration;
 
 use crate::eventually;
 
-/// Arguments: log file, signal that ends the process, folder to remove afterwards (or nothing), command...
-/// The process gets a session of its own, so that its children are ended too, by the number of its group.
+/// Arguments: log file, signal that ends the process, folder to remove afterwards (or nothing),
+/// command... The process gets a session of its own, so that its children are ended too, by the
+/// number of its group.
 const SUPERVISOR: &str = r#"
 log=$1 signal=$2 remove=$3
 shift 3
@@ -40,8 +42,8 @@ exit "$status"
 pub struct Ending {
     /// The signal's name, as `kill -s` knows it.
     pub signal: &'static str,
-    /// A folder to remove after it, which must outlive an owner that is killed. It stays, with the log in it, where the process
-    /// ended by itself.
+    /// A folder to remove after it, which must outlive an owner that is killed. It stays, with the
+    /// log in it, where the process ended by itself.
     pub remove: Option<PathBuf>,
 }
 
@@ -78,7 +80,9 @@ impl Process {
             .expect("sh starts");
         let lifeline = supervisor.stdin.take();
         let mut id = String::new();
-        BufReader::new(supervisor.stdout.take().expect("stdout is a pipe")).read_line(&mut id).expect("the supervisor answers");
+        BufReader::new(supervisor.stdout.take().expect("stdout is a pipe"))
+            .read_line(&mut id)
+            .expect("the supervisor answers");
         let id = id.trim().parse().expect("a process id");
         Self { id, log: log.to_owned(), supervisor, lifeline }
     }
@@ -110,8 +114,10 @@ impl Process {
 
     /// False where there is none any more.
     fn try_send(&self, name: &str, target: &str) -> bool {
-        let sent =
-            Command::new("sh").args(["-c", "kill -s \"$1\" -- \"$2\"", "kill", name, target]).stderr(Stdio::null()).status();
+        let sent = Command::new("sh")
+            .args(["-c", "kill -s \"$1\" -- \"$2\"", "kill", name, target])
+            .stderr(Stdio::null())
+            .status();
         sent.expect("sh starts").success()
     }
 

@@ -1,7 +1,7 @@
 //! A real PuppetDB with its PostgreSQL, one for all tests: it takes half a minute to start.
 //!
-//! Every test sees every test's nodes, so each takes certnames of its own and asks for those alone, as in
-//! `factsets[certname, producer] { certname ~ "^my-test-" }`.
+//! Every test sees every test's nodes, so each takes certnames of its own and asks for those alone,
+//! as in `factsets[certname, producer] { certname ~ "^my-test-" }`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,13 +20,20 @@ use crate::{eventually, free_port, http, program, run};
 /// A cold start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// PuppetDB's heap is small and its compiler quick: it starts in half the time, and a test asks it little.
-const JAVA_OPTIONS: [&str; 5] =
-    ["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.security.egd=/dev/urandom"];
+/// PuppetDB's heap is small and its compiler quick: it starts in half the time, and a test asks it
+/// little.
+const JAVA_OPTIONS: [&str; 5] = [
+    "-Xmx512m",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-XX:-UsePerfData",
+    "-Djava.security.egd=/dev/urandom",
+];
 
 /// The certificate authority of the tests and what it has signed. Puppet's own is like it.
 ///
-/// `gateway` is on PuppetDB's allowlist; `stranger` is of the same authority and not on it; `rogue` is self-signed.
+/// `gateway` is on PuppetDB's allowlist; `stranger` is of the same authority and not on it; `rogue`
+/// is self-signed.
 const CERTIFICATES: &str = r#"
 set -e
 openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj '/CN=Puppet CA: test' -keyout ca.key -out ca.pem \
@@ -39,12 +46,14 @@ done
 openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=rogue -keyout rogue.key -out rogue.pem
 "#;
 
-/// The running pair. Both end, and their folders go, when the test process has ended, however that was.
+/// The running pair. Both end, and their folders go, when the test process has ended, however that
+/// was.
 pub struct PuppetDb {
     http: SocketAddr,
     tls: SocketAddr,
     directory: PathBuf,
-    /// The last producer timestamp given, in milliseconds: PuppetDB keeps the facts with the newest one.
+    /// The last producer timestamp given, in milliseconds: PuppetDB keeps the facts with the newest
+    /// one.
     last_timestamp: AtomicI64,
     _postgres: Process,
     _puppetdb: Process,
@@ -82,25 +91,42 @@ impl PuppetDb {
         self.directory.join(format!("ssl/{name}.key"))
     }
 
-    /// A Puppet Server (the producer) sends a node's facts. Waits until they are stored, or only until they are queued.
+    /// A Puppet Server (the producer) sends a node's facts. Waits until they are stored, or only
+    /// until they are queued.
     pub fn replace_facts(&self, certname: &str, producer: &str, wait: bool) {
         self.send_facts(certname, Some(producer), wait);
     }
 
-    /// The same through a master whose clock differs by so much from the others'. Waits until they are stored.
+    /// The same through a master whose clock differs by so much from the others'. Waits until they
+    /// are stored.
     pub fn replace_facts_by_clock(&self, certname: &str, producer: &str, ahead: SignedDuration) {
         let timestamp = self.next_timestamp(ahead);
-        self.command("replace_facts", 5, certname, &timestamp, &facts(certname, Some(producer), &timestamp), true);
+        self.command(
+            "replace_facts",
+            5,
+            certname,
+            &timestamp,
+            &facts(certname, Some(producer), &timestamp),
+            true,
+        );
     }
 
-    /// A node's facts without a producer, as old Puppet Servers and imports leave them. Waits until they are stored.
+    /// A node's facts without a producer, as old Puppet Servers and imports leave them. Waits until
+    /// they are stored.
     pub fn replace_facts_of_no_producer(&self, certname: &str) {
         self.send_facts(certname, None, true);
     }
 
     fn send_facts(&self, certname: &str, producer: Option<&str>, wait: bool) {
         let timestamp = self.next_timestamp(SignedDuration::ZERO);
-        self.command("replace_facts", 5, certname, &timestamp, &facts(certname, producer, &timestamp), wait);
+        self.command(
+            "replace_facts",
+            5,
+            certname,
+            &timestamp,
+            &facts(certname, producer, &timestamp),
+            wait,
+        );
     }
 
     /// Takes a node out of service, as `puppet node deactivate` does. Waits until it is.
@@ -110,15 +136,26 @@ impl PuppetDb {
         self.command("deactivate_node", 3, certname, &timestamp, &node, true);
     }
 
-    fn command(&self, command: &str, version: u32, certname: &str, timestamp: &str, content: &Value, wait: bool) {
+    fn command(
+        &self,
+        command: &str,
+        version: u32,
+        certname: &str,
+        timestamp: &str,
+        content: &Value,
+        wait: bool,
+    ) {
         let wait = if wait { "&secondsToWaitForCompletion=30" } else { "" };
-        let path =
-            format!("/pdb/cmd/v1?command={command}&version={version}&certname={certname}&producer-timestamp={timestamp}{wait}");
+        let path = format!(
+            "/pdb/cmd/v1?command={command}&version={version}&certname={certname}&producer-timestamp={timestamp}{wait}"
+        );
         let headers = [("Content-Type", "application/json"), ("Accept", "application/json")];
         let body = content.to_string();
-        let response = http::request(self.http, "POST", &path, &headers, &body).expect("PuppetDB answers");
+        let response =
+            http::request(self.http, "POST", &path, &headers, &body).expect("PuppetDB answers");
         assert_eq!(response.status, 200, "{}", response.body);
-        let timed_out = response.body.contains("\"timed_out\":true") || response.body.contains("\"timed_out\" : true");
+        let timed_out = response.body.contains("\"timed_out\":true")
+            || response.body.contains("\"timed_out\" : true");
         assert!(!timed_out, "PuppetDB did not carry out {command} in time: {}", response.body);
     }
 
@@ -126,15 +163,19 @@ impl PuppetDb {
     pub fn query(&self, query: &str) -> Value {
         let headers = [("Content-Type", "application/json")];
         let body = json!({ "query": query }).to_string();
-        let response = http::request(self.http, "POST", "/pdb/query/v4", &headers, &body).expect("PuppetDB answers");
+        let response = http::request(self.http, "POST", "/pdb/query/v4", &headers, &body)
+            .expect("PuppetDB answers");
         assert_eq!(response.status, 200, "{}", response.body);
         serde_json::from_str(&response.body).expect("PuppetDB answers in JSON")
     }
 
-    /// Now by a clock that is so much ahead, but always later than the last one: two commands within a millisecond would tie.
+    /// Now by a clock that is so much ahead, but always later than the last one: two commands
+    /// within a millisecond would tie.
     fn next_timestamp(&self, ahead: SignedDuration) -> String {
         let now = Timestamp::now().as_millisecond();
-        let last = self.last_timestamp.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1)));
+        let last = self
+            .last_timestamp
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1)));
         let next = now.max(last.expect("the update always gives one") + 1);
         let next = Timestamp::from_millisecond(next).expect("a time of this age") + ahead;
         next.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
@@ -160,8 +201,19 @@ impl PuppetDb {
         let java = program("java");
         let mut command = vec![java.to_str().expect("a path in UTF-8")];
         command.extend(JAVA_OPTIONS);
-        command.extend([&temporary_files, "-cp", "/usr/share/puppetdb/puppetdb.jar", "clojure.main"]);
-        command.extend(["-m", "puppetlabs.puppetdb.core", "services", "--bootstrap-config", "/etc/puppetdb/bootstrap.cfg"]);
+        command.extend([
+            &temporary_files,
+            "-cp",
+            "/usr/share/puppetdb/puppetdb.jar",
+            "clojure.main",
+        ]);
+        command.extend([
+            "-m",
+            "puppetlabs.puppetdb.core",
+            "services",
+            "--bootstrap-config",
+            "/etc/puppetdb/bootstrap.cfg",
+        ]);
         command.extend(["--config", configuration.to_str().expect("a path in UTF-8")]);
         let ending = Ending { remove: Some(directory.clone()), ..Ending::default() };
         let mut puppetdb = Process::start(&command, &directory.join("puppetdb.log"), ending);
@@ -195,7 +247,8 @@ fn facts(certname: &str, producer: Option<&str>, timestamp: &str) -> Value {
 
 /// A folder that another user can enter and nobody drops.
 fn shared_folder(prefix: &str) -> PathBuf {
-    let folder = tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary folder").keep();
+    let folder =
+        tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary folder").keep();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("our own folder");
     folder
 }
@@ -204,7 +257,8 @@ fn shared_folder(prefix: &str) -> PathBuf {
 fn start_postgres(directory: &Path, port: u16) -> Process {
     let programs = postgres_programs();
     let (initdb, server) = (programs.join("initdb"), programs.join("postgres"));
-    let (initdb, server) = (initdb.to_str().expect("a path in UTF-8"), server.to_str().expect("a path in UTF-8"));
+    let (initdb, server) =
+        (initdb.to_str().expect("a path in UTF-8"), server.to_str().expect("a path in UTF-8"));
     let data = directory.join("data");
     let data = data.to_str().expect("a path in UTF-8");
     // Not runuser, which stays in between and keeps the signal that ends the server to itself.
@@ -213,10 +267,12 @@ fn start_postgres(directory: &Path, port: u16) -> Process {
     if user[0] == "setpriv" {
         run("install", &["-d", "-o", "postgres", "-g", "postgres", "-m", "700", data]);
     }
-    let create = ["-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync"];
+    let create =
+        ["-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync"];
     run(user[0], &[&user[1..], &[initdb], &create].concat());
     let port = port.to_string();
-    let serve = ["-D", data, "-p", &port, "-h", "127.0.0.1", "-k", "", "-F", "-c", "full_page_writes=off"];
+    let serve =
+        ["-D", data, "-p", &port, "-h", "127.0.0.1", "-k", "", "-F", "-c", "full_page_writes=off"];
     // SIGQUIT has it end its own children and give its shared memory back, which SIGKILL would not.
     let ending = Ending { signal: "QUIT", remove: Some(directory.to_owned()) };
     Process::start(&[user, &[server], &serve].concat(), &directory.join("postgres.log"), ending)
@@ -226,7 +282,9 @@ fn start_postgres(directory: &Path, port: u16) -> Process {
 fn postgres_programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     versions
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin")))
+        })
         .filter(|(_, folder)| folder.join("initdb").is_file())
         .max()
         .map(|(_, folder)| folder)
@@ -236,10 +294,12 @@ fn postgres_programs() -> PathBuf {
 fn create_database(port: u16, postgres: &mut Process) {
     let psql = program("psql");
     let port = port.to_string();
-    let connect = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-qtA", "-v", "ON_ERROR_STOP=1"];
+    let connect =
+        ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-qtA", "-v", "ON_ERROR_STOP=1"];
     eventually("PostgreSQL answers", PATIENCE, || {
         assert!(postgres.exit_status().is_none(), "PostgreSQL ended:\n{}", postgres.log());
-        let ready = std::process::Command::new(&psql).args(connect).args(["-c", "select 1"]).output();
+        let ready =
+            std::process::Command::new(&psql).args(connect).args(["-c", "select 1"]).output();
         ready.expect("psql starts").status.success().then_some(())
     });
     let sql = [
@@ -257,33 +317,42 @@ fn create_database(port: u16, postgres: &mut Process) {
 
 fn write_configuration(directory: &Path, http_port: u16, tls_port: u16, database_port: u16) {
     let folder = directory.join("conf.d");
-    let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("a configuration file");
+    let write = |name: &str, text: String| {
+        fs::write(folder.join(name), text).expect("a configuration file")
+    };
     fs::write(directory.join("allowlist"), "gateway\n").expect("the allowlist");
     let directory = directory.display();
     write(
         "config.ini",
         format!(
             "[global]\nvardir = {directory}/var\n\
-             [puppetdb]\ndisable-update-checking = true\ncertificate-allowlist = {directory}/allowlist\n\
+             [puppetdb]\ndisable-update-checking = true\ncertificate-allowlist = \
+             {directory}/allowlist\n\
              [command-processing]\nthreads = 1\n\
              [nrepl]\nenabled = false\n"
         ),
     );
     write(
         "database.ini",
-        format!("[database]\nsubname = //127.0.0.1:{database_port}/puppetdb\nusername = puppetdb\npassword = puppetdb\n"),
+        format!(
+            "[database]\nsubname = //127.0.0.1:{database_port}/puppetdb\nusername = \
+                puppetdb\npassword = puppetdb\n"
+        ),
     );
     write(
         "jetty.ini",
         format!(
-            "[jetty]\nhost = 127.0.0.1\nport = {http_port}\nssl-host = 127.0.0.1\nssl-port = {tls_port}\n\
-             ssl-key = {directory}/ssl/puppetdb.key\nssl-cert = {directory}/ssl/puppetdb.pem\nssl-ca-cert = {directory}/ssl/ca.pem\n"
+            "[jetty]\nhost = 127.0.0.1\nport = {http_port}\nssl-host = 127.0.0.1\nssl-port = \
+                {tls_port}\n\
+             ssl-key = {directory}/ssl/puppetdb.key\nssl-cert = \
+             {directory}/ssl/puppetdb.pem\nssl-ca-cert = {directory}/ssl/ca.pem\n"
         ),
     );
     // Guards PuppetDB's metrics only, which nobody here reads.
     write(
         "auth.conf",
-        "authorization: { version: 1, rules: [ { match-request: { path: \"/\", type: path }, deny: \"*\", sort-order: 1, \
+        "authorization: { version: 1, rules: [ { match-request: { path: \"/\", type: path }, \
+            deny: \"*\", sort-order: 1, \
          name: \"nobody\" } ] }\n"
             .to_owned(),
     );

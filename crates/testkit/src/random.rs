@@ -1,6 +1,7 @@
 //! The one source of chance: whatever a seed decides comes from here.
 
-/// Sebastiano Vigna's SplitMix64: the same numbers from the same seed, on every machine and with every version of any crate.
+/// Sebastiano Vigna's SplitMix64: the same numbers from the same seed, on every machine and with
+/// every version of any crate.
 #[derive(Debug)]
 pub struct Random(u64);
 
@@ -36,13 +37,16 @@ impl Random {
     }
 }
 
-/// The seed of this run of the tests: property tests draw from it by themselves, every other test by this.
+/// The seed of this run of the tests: property tests draw from it by themselves, every other test
+/// by this.
 ///
 /// # Panics
 /// Where Cargo did not set it.
 pub fn seed() -> u64 {
     let value = std::env::var("PROPTEST_RNG_SEED").unwrap_or_default();
-    value
-        .parse()
-        .unwrap_or_else(|_| panic!("PROPTEST_RNG_SEED is {value:?}, no number: .cargo/config.toml sets it where Cargo runs"))
+    value.parse().unwrap_or_else(|_| {
+        panic!(
+            "PROPTEST_RNG_SEED is {value:?}, no number: .cargo/config.toml sets it where Cargo runs"
+        )
+    })
 }

@@ -1,4 +1,5 @@
-//! A registry of type `http_json` whose answer a test sets: real HTTP, and every fault that a real one shows now and then.
+//! A registry of type `http_json` whose answer a test sets: real HTTP, and every fault that a real
+//! one shows now and then.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +28,8 @@ impl Registry {
             Mock::given(any()).respond_with(responder).mount(&server).await;
             server
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let registry = Self { server: runtime.block_on(starting), answer, asked };
         registry.knows(nodes);
         registry
@@ -55,7 +57,11 @@ impl Registry {
 
     /// From now on it takes its time to name these nodes.
     pub fn takes(&self, delay: Duration, nodes: &[(&str, &str)]) {
-        self.set(ResponseTemplate::new(200).set_body_raw(object(nodes), "application/json").set_delay(delay));
+        self.set(
+            ResponseTemplate::new(200)
+                .set_body_raw(object(nodes), "application/json")
+                .set_delay(delay),
+        );
     }
 
     /// How often it was asked so far.
@@ -69,7 +75,8 @@ impl Registry {
 }
 
 fn object(nodes: &[(&str, &str)]) -> String {
-    let nodes: Map<String, Value> = nodes.iter().map(|(node, master)| ((*node).to_owned(), (*master).into())).collect();
+    let nodes: Map<String, Value> =
+        nodes.iter().map(|(node, master)| ((*node).to_owned(), (*master).into())).collect();
     Value::Object(nodes).to_string()
 }
 

@@ -1,4 +1,5 @@
-//! The gateways that are shipped: the files under `haproxy/` as they stand, filled in through their environment variables.
+//! The gateways that are shipped: the files under `haproxy/` as they stand, filled in through their
+//! environment variables.
 
 use std::fs;
 use std::io;
@@ -71,12 +72,23 @@ impl Plan {
 
     /// Starts it; returns when its runtime API answers.
     pub fn start(self) -> Shipped {
-        let directory = tempfile::Builder::new().prefix("mapsmith-shipped-").tempdir().expect("a temporary folder");
-        let file = |name: &str| directory.path().join(name).into_os_string().into_string().expect("a folder named in UTF-8");
+        let directory = tempfile::Builder::new()
+            .prefix("mapsmith-shipped-")
+            .tempdir()
+            .expect("a temporary folder");
+        let file = |name: &str| {
+            directory
+                .path()
+                .join(name)
+                .into_os_string()
+                .into_string()
+                .expect("a folder named in UTF-8")
+        };
         let (map, socket, threads, configuration) =
             (file("node-master.map"), file("admin.sock"), file("threads.cfg"), file("haproxy.cfg"));
         fs::write(&map, &self.entries).expect("the map file can be written");
-        fs::write(&threads, format!("global\n    nbthread {}\n", self.threads)).expect("the folder can be written to");
+        fs::write(&threads, format!("global\n    nbthread {}\n", self.threads))
+            .expect("the folder can be written to");
         fs::write(&configuration, &self.text).expect("the configuration can be written");
         let binary = self.binary.path.to_str().expect("a path in UTF-8");
         let log = directory.path().join("haproxy.log");
@@ -122,8 +134,15 @@ impl Shipped {
     /// A gateway of two threads with an empty map; the first master is its `master1`, and so on.
     pub fn plan(binary: &Binary, shape: &str, masters: [&Owner; 3]) -> Plan {
         let path = path_of(shape);
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let plan = Plan { binary: binary.clone(), text, threads: 2, entries: String::new(), environment: Vec::new() };
+        let text =
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let plan = Plan {
+            binary: binary.clone(),
+            text,
+            threads: 2,
+            entries: String::new(),
+            environment: Vec::new(),
+        };
         masters.into_iter().enumerate().fold(plan, |plan, (index, master)| {
             assert_eq!(master.name(), format!("master{}", index + 1));
             plan.set(&format!("MASTER{}_ADDRESS", index + 1), &master.address().to_string())
@@ -132,7 +151,8 @@ impl Shipped {
 
     /// Runs a command on the admin socket.
     pub fn command(&self, command: &str) -> String {
-        ask(&self.runtime, command).unwrap_or_else(|error| panic!("{command:?}: {error}\n{}", self.log()))
+        ask(&self.runtime, command)
+            .unwrap_or_else(|error| panic!("{command:?}: {error}\n{}", self.log()))
     }
 
     pub fn log(&self) -> String {
@@ -146,39 +166,54 @@ impl Shipped {
 
     /// Any request.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
-        http::request(self.address, method, path, headers, body)
-            .unwrap_or_else(|error| panic!("{method} {path}: the gateway does not answer: {error}\n{}", self.log()))
+        http::request(self.address, method, path, headers, body).unwrap_or_else(|error| {
+            panic!("{method} {path}: the gateway does not answer: {error}\n{}", self.log())
+        })
     }
 
     /// Sends a request for a node and leaves the answer to be fetched.
     pub fn start(&self, method: &str, path: &str, node: &str) -> JoinHandle<io::Result<Response>> {
-        let (address, method, path, node) = (self.address, method.to_owned(), path.to_owned(), node.to_owned());
+        let (address, method, path, node) =
+            (self.address, method.to_owned(), path.to_owned(), node.to_owned());
         thread::spawn(move || http::request(address, &method, &path, &[("X-Node-Name", &node)], ""))
     }
 
     /// A number of `show stat`; the server `BACKEND` has the backend's own.
     pub fn number(&self, backend: &str, server: &str, column: &str) -> usize {
         let table = self.command("show stat");
-        let mut rows = table.lines().map(|row| row.trim_start_matches("# ").split(',').collect::<Vec<_>>());
+        let mut rows =
+            table.lines().map(|row| row.trim_start_matches("# ").split(',').collect::<Vec<_>>());
         let columns = rows.next().unwrap_or_default();
-        let at = columns.iter().position(|name| *name == column).unwrap_or_else(|| panic!("no column {column}: {table}"));
-        let row =
-            rows.find(|row| row.starts_with(&[backend, server])).unwrap_or_else(|| panic!("no {backend}/{server}: {table}"));
-        row[at].parse().unwrap_or_else(|error| panic!("{column} of {backend}/{server} is {:?}: {error}", row[at]))
+        let at = columns
+            .iter()
+            .position(|name| *name == column)
+            .unwrap_or_else(|| panic!("no column {column}: {table}"));
+        let row = rows
+            .find(|row| row.starts_with(&[backend, server]))
+            .unwrap_or_else(|| panic!("no {backend}/{server}: {table}"));
+        row[at].parse().unwrap_or_else(|error| {
+            panic!("{column} of {backend}/{server} is {:?}: {error}", row[at])
+        })
     }
 
     /// Waits until so many requests wait in this backend, whether for one server or for any.
     pub fn wait_for_queue(&self, backend: &str, length: usize) {
-        self.wait_for(&format!("{length} requests wait in {backend}"), || (self.queue(backend) == length).then_some(()));
+        self.wait_for(&format!("{length} requests wait in {backend}"), || {
+            (self.queue(backend) == length).then_some(())
+        });
     }
 
     /// How many requests wait in this backend, whether for one server or for any.
     pub fn queue(&self, backend: &str) -> usize {
-        ["BACKEND", "master1", "master2", "master3"].iter().map(|server| self.number(backend, server, "qcur")).sum()
+        ["BACKEND", "master1", "master2", "master3"]
+            .iter()
+            .map(|server| self.number(backend, server, "qcur"))
+            .sum()
     }
 
     /// [`eventually`], with the log in the panic.
     pub fn wait_for<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
-        poll(PATIENCE, look).unwrap_or_else(|| panic!("did not happen within {PATIENCE:?}: {what}\n{}", self.log()))
+        poll(PATIENCE, look)
+            .unwrap_or_else(|| panic!("did not happen within {PATIENCE:?}: {what}\n{}", self.log()))
     }
 }

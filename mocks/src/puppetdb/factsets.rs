@@ -29,10 +29,15 @@ pub struct Factsets {
 }
 
 impl Factsets {
-    /// The `replace facts` command: the newest `producer_timestamp` wins, and of two equal ones the later command.
+    /// The `replace facts` command: the newest `producer_timestamp` wins, and of two equal ones the
+    /// later command.
     pub fn replace_facts(&mut self, certname: String, factset: Factset) {
         let node = self.nodes.entry(certname).or_default();
-        if node.factset.as_ref().is_some_and(|held| held.producer_timestamp > factset.producer_timestamp) {
+        if node
+            .factset
+            .as_ref()
+            .is_some_and(|held| held.producer_timestamp > factset.producer_timestamp)
+        {
             return;
         }
         // Facts wake a deactivated node only if they were sent after its deactivation.
@@ -57,7 +62,9 @@ impl Factsets {
             .iter()
             .filter(|(_, node)| node.deactivated.is_none())
             .filter_map(|(certname, node)| Some((certname.as_str(), node.factset.as_ref()?)))
-            .filter(|(certname, factset)| query.conditions.iter().all(|condition| holds(condition, certname, factset)))
+            .filter(|(certname, factset)| {
+                query.conditions.iter().all(|condition| holds(condition, certname, factset))
+            })
             .collect();
         if query.oldest_first {
             found.sort_by_key(|(_, factset)| factset.producer_timestamp);
@@ -65,7 +72,11 @@ impl Factsets {
         found
             .into_iter()
             .map(|(certname, factset)| {
-                query.fields.iter().map(|field| (field.name().to_owned(), value(*field, certname, factset))).collect()
+                query
+                    .fields
+                    .iter()
+                    .map(|field| (field.name().to_owned(), value(*field, certname, factset)))
+                    .collect()
             })
             .collect()
     }
@@ -101,11 +112,21 @@ mod tests {
 
     /// What a query for every node's producer shows, as `node=producer` words.
     fn shown(factsets: &Factsets) -> String {
-        let query = FactsetQuery { fields: vec![Field::Certname, Field::Producer], conditions: vec![], oldest_first: false };
+        let query = FactsetQuery {
+            fields: vec![Field::Certname, Field::Producer],
+            conditions: vec![],
+            oldest_first: false,
+        };
         let rows = factsets.select(&query);
         let words: Vec<String> = rows
             .iter()
-            .map(|row| format!("{}={}", row["certname"].as_str().unwrap(), row["producer"].as_str().unwrap_or("null")))
+            .map(|row| {
+                format!(
+                    "{}={}",
+                    row["certname"].as_str().unwrap(),
+                    row["producer"].as_str().unwrap_or("null")
+                )
+            })
             .collect();
         words.join(" ")
     }

@@ -1,7 +1,8 @@
-//! The stand-in PuppetDB: the command and query endpoints Mapsmith and the masters use, over factsets in memory.
+//! The stand-in PuppetDB: the command and query endpoints Mapsmith and the masters use, over
+//! factsets in memory.
 //!
-//! Answers and refusals follow PuppetDB 7.12.1, seen side by side. It is no PuppetDB: one entity (`factsets`), no
-//! database, no authentication.
+//! Answers and refusals follow PuppetDB 7.12.1, seen side by side. It is no PuppetDB: one entity
+//! (`factsets`), no database, no authentication.
 
 mod factsets;
 mod pql;
@@ -34,7 +35,8 @@ pub fn router() -> Router {
         .route("/pdb/cmd/v1", post(submit))
         .route("/pdb/meta/v1/version", get(|| async { Json(json!({ "version": VERSION })) }))
         .route("/status/v1/services/puppetdb-status", get(status))
-        // PuppetDB sends whoever is lost to its dashboard, which is why a client must follow no redirects.
+        // PuppetDB sends whoever is lost to its dashboard, which is why a client must follow no
+        // redirects.
         .fallback(|| async { (StatusCode::FOUND, [(LOCATION, "/pdb/dashboard/index.html")]) })
         .with_state(Shared::default())
 }
@@ -51,7 +53,10 @@ async fn status() -> Json<Value> {
     }))
 }
 
-async fn query_by_url(State(store): State<Shared>, Query(parameters): Query<HashMap<String, String>>) -> Response {
+async fn query_by_url(
+    State(store): State<Shared>,
+    Query(parameters): Query<HashMap<String, String>>,
+) -> Response {
     if let Some(unknown) = parameters.keys().find(|name| *name != "query") {
         return refused(format!("Unsupported query parameter '{unknown}'"));
     }
@@ -74,7 +79,8 @@ async fn query_by_body(State(store): State<Shared>, body: Bytes) -> Response {
 
 fn answer(store: &Shared, query: &str) -> Response {
     match pql::parse(query) {
-        Ok(query) => Json(store.lock().unwrap_or_else(PoisonError::into_inner).select(&query)).into_response(),
+        Ok(query) => Json(store.lock().unwrap_or_else(PoisonError::into_inner).select(&query))
+            .into_response(),
         Err(error) => refused(error.to_string()),
     }
 }
@@ -99,28 +105,38 @@ struct Submission {
     seconds_to_wait: Option<u32>,
 }
 
-async fn submit(State(store): State<Shared>, Query(submission): Query<Submission>, body: Bytes) -> Response {
+async fn submit(
+    State(store): State<Shared>,
+    Query(submission): Query<Submission>,
+    body: Bytes,
+) -> Response {
     let command = match submission.command.as_deref() {
         Some("replace_facts" | "replace facts") => Command::ReplaceFacts,
         Some("deactivate_node" | "deactivate node") => Command::DeactivateNode,
         other => {
             return refused_command(format!(
-                "Command {other:?} is invalid. Command must be one of: deactivate node, replace facts."
+                "Command {other:?} is invalid. Command must be one of: deactivate node, replace \
+                    facts."
             ));
         }
     };
     let Some(certname) = submission.certname else {
-        return refused_command("Command is invalid. Command is missing required parameters: certname.".into());
+        return refused_command(
+            "Command is invalid. Command is missing required parameters: certname.".into(),
+        );
     };
     let uuid = uuid();
     let applied = apply(&store, &command, submission.version, &body);
     if let Err(reason) = &applied {
-        // The real one, too, has accepted the command by now: that it was dropped stands in its log alone.
+        // The real one, too, has accepted the command by now: that it was dropped stands in its log
+        // alone.
         eprintln!("mocks: dropped command {uuid} for {certname}: {reason}");
     }
     match (submission.seconds_to_wait, applied) {
         (None, _) => Json(json!({ "uuid": uuid })).into_response(),
-        (Some(_), Ok(())) => Json(json!({ "uuid": uuid, "processed": true, "timed_out": false })).into_response(),
+        (Some(_), Ok(())) => {
+            Json(json!({ "uuid": uuid, "processed": true, "timed_out": false })).into_response()
+        }
         (Some(_), Err(_)) => {
             let outcome = json!({ "uuid": uuid, "processed": false, "timed_out": true });
             (StatusCode::SERVICE_UNAVAILABLE, Json(outcome)).into_response()
@@ -133,18 +149,27 @@ fn refused_command(error: String) -> Response {
     (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response()
 }
 
-fn apply(store: &Shared, command: &Command, version: Option<u8>, body: &[u8]) -> Result<(), String> {
+fn apply(
+    store: &Shared,
+    command: &Command,
+    version: Option<u8>,
+    body: &[u8],
+) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Payload {
         certname: String,
         producer: Option<String>,
         producer_timestamp: Timestamp,
     }
-    let payload: Payload = serde_json::from_slice(body).map_err(|error| format!("bad payload: {error}"))?;
+    let payload: Payload =
+        serde_json::from_slice(body).map_err(|error| format!("bad payload: {error}"))?;
     let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
     match (command, version) {
         (Command::ReplaceFacts, Some(5)) => {
-            let factset = Factset { producer: payload.producer, producer_timestamp: payload.producer_timestamp };
+            let factset = Factset {
+                producer: payload.producer,
+                producer_timestamp: payload.producer_timestamp,
+            };
             store.replace_facts(payload.certname, factset);
             Ok(())
         }
@@ -152,7 +177,9 @@ fn apply(store: &Shared, command: &Command, version: Option<u8>, body: &[u8]) ->
             store.deactivate_node(payload.certname, payload.producer_timestamp);
             Ok(())
         }
-        (_, version) => Err(format!("unsupported version {version:?}: replace facts has 5, deactivate node has 3")),
+        (_, version) => Err(format!(
+            "unsupported version {version:?}: replace facts has 5, deactivate node has 3"
+        )),
     }
 }
 
@@ -178,7 +205,11 @@ mod tests {
     }
 
     fn client() -> reqwest::Client {
-        reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap()
     }
 
     async fn submit_facts(url: &Url, certname: &str, timestamp: &str, producer: &str) -> Value {
@@ -209,7 +240,10 @@ mod tests {
         assert_eq!(&uuid[14..15], "4", "the version of a random UUID");
 
         let wanted = r#"[{"certname":"n1","producer":"puppet00"}]"#;
-        assert_eq!(query(&url, "factsets[certname, producer] {}").await, (StatusCode::OK, wanted.into()));
+        assert_eq!(
+            query(&url, "factsets[certname, producer] {}").await,
+            (StatusCode::OK, wanted.into())
+        );
         let by_post = client()
             .post(url.join("/pdb/query/v4").unwrap())
             .json(&json!({ "query": "factsets[certname, producer] {}" }))
@@ -244,7 +278,8 @@ mod tests {
             submit_facts(&url, node, "2026-11-20T10:00:00Z", producer).await;
         }
         let text = r#"factsets[certname, producer] { certname in ["n3", "n1", "n4"] }"#;
-        let wanted = r#"[{"certname":"n1","producer":"puppet00"},{"certname":"n3","producer":"puppet01"}]"#;
+        let wanted =
+            r#"[{"certname":"n1","producer":"puppet00"},{"certname":"n3","producer":"puppet01"}]"#;
         assert_eq!(query(&url, text).await, (StatusCode::OK, wanted.into()));
     }
 
@@ -271,7 +306,8 @@ mod tests {
             "command=deactivate_node&version=3&certname=n1&producer-timestamp=2026-11-20T10:00:01Z&secondsToWaitForCompletion=5",
         ));
         let payload = json!({ "certname": "n1", "producer_timestamp": "2026-11-20T10:00:01Z" });
-        let answer: Value = client().post(command).json(&payload).send().await.unwrap().json().await.unwrap();
+        let answer: Value =
+            client().post(command).json(&payload).send().await.unwrap().json().await.unwrap();
         assert_eq!(answer["processed"], true);
         assert_eq!(query(&url, "factsets[certname] {}").await, (StatusCode::OK, "[]".into()));
     }
@@ -281,10 +317,18 @@ mod tests {
         let url = start().await;
         let mut command = url.join("/pdb/cmd/v1").unwrap();
         command.set_query(Some("command=bogus&version=5&certname=n1"));
-        assert_eq!(client().post(command.clone()).body("{}").send().await.unwrap().status(), StatusCode::BAD_REQUEST);
+        assert_eq!(
+            client().post(command.clone()).body("{}").send().await.unwrap().status(),
+            StatusCode::BAD_REQUEST
+        );
         command.set_query(Some("command=replace_facts&version=5&certname=n1"));
-        assert_eq!(client().post(command.clone()).body("broken").send().await.unwrap().status(), StatusCode::OK);
-        command.set_query(Some("command=replace_facts&version=5&certname=n1&secondsToWaitForCompletion=5"));
+        assert_eq!(
+            client().post(command.clone()).body("broken").send().await.unwrap().status(),
+            StatusCode::OK
+        );
+        command.set_query(Some(
+            "command=replace_facts&version=5&certname=n1&secondsToWaitForCompletion=5",
+        ));
         let waited = client().post(command).body("broken").send().await.unwrap();
         assert_eq!(waited.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(query(&url, "factsets[certname] {}").await, (StatusCode::OK, "[]".into()));

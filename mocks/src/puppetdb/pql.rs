@@ -64,7 +64,8 @@ pub struct FactsetQuery {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// It is not the grammar above.
-    #[error("PQL parse error at line {line}, column {column}:\n\n{text}\n{marker}\n\nExpected one of:\n\n{expected}\n",
+    #[error("PQL parse error at line {line}, column {column}:\n\n{text}\n{marker}\n\nExpected one \
+        of:\n\n{expected}\n",
         marker = format!("{:>column$}", "^"))]
     Syntax {
         /// The offending line, from 1.
@@ -78,11 +79,15 @@ pub enum QueryError {
     },
     /// A field that this stand-in has not.
     #[error(
-        "Can't extract unknown 'factsets' field '{0}'. Acceptable fields are 'certname', 'producer', and 'producer_timestamp'"
+        "Can't extract unknown 'factsets' field '{0}'. Acceptable fields are 'certname', \
+            'producer', and 'producer_timestamp'"
     )]
     UnknownField(String),
     /// A condition on something it cannot compare.
-    #[error("'{0}' is not a queryable object for factsets. Known queryable objects are 'certname', and 'producer_timestamp'")]
+    #[error(
+        "'{0}' is not a queryable object for factsets. Known queryable objects are 'certname', \
+            and 'producer_timestamp'"
+    )]
     NotQueryable(String),
     /// A time that is none.
     #[error("'{0}' is not a valid timestamp value")]
@@ -125,7 +130,8 @@ impl<'query> Reader<'query> {
     fn peek(&mut self) -> &'query str {
         self.skip_space();
         let rest = &self.query[self.position..];
-        let word = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let word =
+            rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let length = if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) };
         &rest[..length]
     }
@@ -198,7 +204,9 @@ impl<'query> Reader<'query> {
             Some(Field::ProducerTimestamp) => {
                 self.expect(">")?;
                 let time = self.text()?;
-                time.parse().map(Condition::NewerThan).map_err(|_| QueryError::NotATimestamp(time.into()))
+                time.parse()
+                    .map(Condition::NewerThan)
+                    .map_err(|_| QueryError::NotATimestamp(time.into()))
             }
             Some(Field::Producer) | None => Err(QueryError::NotQueryable(name.into())),
         }
@@ -263,20 +271,38 @@ mod tests {
         let time = "2026-11-20T10:25:04.290Z";
         let newer = Condition::NewerThan(time.parse().unwrap());
         let query = |fields: &[Field], conditions: &[Condition], oldest_first| {
-            Ok(FactsetQuery { fields: fields.to_vec(), conditions: conditions.to_vec(), oldest_first })
+            Ok(FactsetQuery {
+                fields: fields.to_vec(),
+                conditions: conditions.to_vec(),
+                oldest_first,
+            })
         };
-        assert_eq!(parse("factsets[certname, producer] {}"), query(&[Certname, Producer], &[], false));
         assert_eq!(
-            parse(&format!("factsets[certname,producer_timestamp]{{producer_timestamp>\"{time}\"}}")),
+            parse("factsets[certname, producer] {}"),
+            query(&[Certname, Producer], &[], false)
+        );
+        assert_eq!(
+            parse(&format!(
+                "factsets[certname,producer_timestamp]{{producer_timestamp>\"{time}\"}}"
+            )),
             query(&[Certname, ProducerTimestamp], std::slice::from_ref(&newer), false)
         );
         assert_eq!(
             parse(&format!(
-                "factsets[producer] {{ certname = 'n1'\n and producer_timestamp > \"{time}\" order by producer_timestamp }}"
+                "factsets[producer] \
+                    {{ certname = 'n1'\n and producer_timestamp > \"{time}\" order by \
+                    producer_timestamp }}"
             )),
-            query(&[Producer], &[Condition::Certname(BTreeSet::from(["n1".into()])), newer.clone()], true)
+            query(
+                &[Producer],
+                &[Condition::Certname(BTreeSet::from(["n1".into()])), newer.clone()],
+                true
+            )
         );
-        assert_eq!(parse("factsets [certname] { order by producer_timestamp } "), query(&[Certname], &[], true));
+        assert_eq!(
+            parse("factsets [certname] { order by producer_timestamp } "),
+            query(&[Certname], &[], true)
+        );
         // What a learned route makes it ask: the usual query, narrowed to some nodes.
         let nodes = Condition::Certname(BTreeSet::from(["a.example.test".into(), "c".into()]));
         assert_eq!(
@@ -285,7 +311,8 @@ mod tests {
         );
         assert_eq!(
             parse(&format!(
-                "factsets[certname] {{ ((producer_timestamp > \"{time}\")) and certname in ['c', 'a.example.test'] }}"
+                "factsets[certname] {{ ((producer_timestamp > \"{time}\")) and certname in ['c', \
+                    'a.example.test'] }}"
             )),
             query(&[Certname], &[newer, nodes], false)
         );
@@ -294,11 +321,16 @@ mod tests {
     #[test]
     fn a_refusal_points_at_the_place_as_puppetdb_does() {
         let text = parse("factsets[certname]").unwrap_err().to_string();
-        let wanted =
-            "PQL parse error at line 1, column 19:\n\nfactsets[certname]\n                  ^\n\nExpected one of:\n\n{\n";
+        let wanted = "PQL parse error at line 1, column \
+            19:\n\nfactsets[certname]\n                  ^\n\nExpected one of:\n\n{\n";
         assert_eq!(text, wanted);
         let text = parse("factsets[certname] {\n certname ~ \"n\" }").unwrap_err().to_string();
-        assert!(text.starts_with("PQL parse error at line 2, column 11:\n\n certname ~ \"n\" }\n          ^"), "{text}");
+        assert!(
+            text.starts_with(
+                "PQL parse error at line 2, column 11:\n\n certname ~ \"n\" }\n          ^"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

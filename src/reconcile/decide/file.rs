@@ -1,7 +1,8 @@
 //! The map file behind a thread of its own: a file system that hangs must not hang what decides.
 //!
-//! One operation at a time, each with a bound. An operation that does not end in time goes on in its thread, and nothing else is asked
-//! of the file until it has ended: so a write that was given up can't replace a later one.
+//! One operation at a time, each with a bound. An operation that does not end in time goes on in
+//! its thread, and nothing else is asked of the file until it has ended: so a write that was given
+//! up can't replace a later one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -54,13 +55,20 @@ impl MapFileAccess {
                     Job::Load(answer) => reply(answer, keeper.load(), &done),
                     Job::Header(answer) => reply(answer, keeper.header(), &done),
                     Job::Check(entries, answer) => reply(answer, keeper.check(&entries), &done),
-                    Job::Write(revision, said, answer) => reply(answer, keeper.write(&revision, &said), &done),
+                    Job::Write(revision, said, answer) => {
+                        reply(answer, keeper.write(&revision, &said), &done)
+                    }
                 }
             }
         });
         match thread {
             Ok(_) => Ok(Self { path, jobs, bound: BOUND, busy }),
-            Err(cause) => Err(MapFileError { path, what: "no thread can be started for it", cause, replaced: false }),
+            Err(cause) => Err(MapFileError {
+                path,
+                what: "no thread can be started for it",
+                cause,
+                replaced: false,
+            }),
         }
     }
 
@@ -84,8 +92,13 @@ impl MapFileAccess {
         self.ask(|answer| Job::Check(wanted, answer)).await.unwrap_or_else(Check::Unusable)
     }
 
-    /// See [`MapFileKeeper::write`]. A write that does not end in time may still replace the file, which its error says.
-    pub async fn write(&mut self, revision: Arc<Revision>, said: Arc<EntryMap>) -> Result<(), WriteError> {
+    /// See [`MapFileKeeper::write`]. A write that does not end in time may still replace the file,
+    /// which its error says.
+    pub async fn write(
+        &mut self,
+        revision: Arc<Revision>,
+        said: Arc<EntryMap>,
+    ) -> Result<(), WriteError> {
         let asked = !self.busy.load(Ordering::Acquire);
         match self.ask(|answer| Job::Write(revision, said, answer)).await {
             Ok(result) => result,
@@ -93,7 +106,10 @@ impl MapFileAccess {
         }
     }
 
-    async fn ask<T>(&mut self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, MapFileError> {
+    async fn ask<T>(
+        &mut self,
+        job: impl FnOnce(oneshot::Sender<T>) -> Job,
+    ) -> Result<T, MapFileError> {
         if self.busy.swap(true, Ordering::AcqRel) {
             return Err(self.hangs("still gives no answer".to_owned()));
         }
@@ -102,7 +118,8 @@ impl MapFileAccess {
         match timeout(self.bound, answered).await {
             Ok(Ok(result)) => Ok(result),
             Err(_) if sent => Err(self.hangs(format!("gives no answer within {:?}", self.bound))),
-            _ => Err(self.error(io::Error::other("the thread that did this has ended; restart Mapsmith"))),
+            _ => Err(self
+                .error(io::Error::other("the thread that did this has ended; restart Mapsmith"))),
         }
     }
 
@@ -112,12 +129,17 @@ impl MapFileAccess {
     }
 
     fn error(&self, cause: io::Error) -> MapFileError {
-        MapFileError { path: self.path.clone(), what: "can't be read or written", cause, replaced: false }
+        MapFileError {
+            path: self.path.clone(),
+            what: "can't be read or written",
+            cause,
+            replaced: false,
+        }
     }
 }
 
-/// Free for the next before the answer is there: whoever gets it may ask again at once. An answer that nobody waits for any more
-/// is dropped.
+/// Free for the next before the answer is there: whoever gets it may ask again at once. An answer
+/// that nobody waits for any more is dropped.
 fn reply<T>(answer: oneshot::Sender<T>, result: T, busy: &AtomicBool) {
     busy.store(false, Ordering::Release);
     drop(answer.send(result));

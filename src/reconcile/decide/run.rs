@@ -16,12 +16,13 @@ use crate::heartbeat;
 
 /// How long the sources have at the start before the map file counts without them.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
-/// How long a round of polls that was asked for at once may take before the answers that are there count by themselves.
+/// How long a round of polls that was asked for at once may take before the answers that are there
+/// count by themselves.
 const ROUND_BOUND: Duration = Duration::from_secs(5);
 /// Between two tries to write a map file that can't be written.
 const FILE_RETRY: Duration = Duration::from_secs(5);
-/// The least time between two decisions that only what the map may point to led to: health checks of many instances flap all the
-/// time, and each decision may be a revision.
+/// The least time between two decisions that only what the map may point to led to: health checks
+/// of many instances flap all the time, and each decision may be a revision.
 const TARGETS_REST: Duration = Duration::from_secs(1);
 
 /// What the decisions are made of.
@@ -38,7 +39,8 @@ pub struct Inputs {
 }
 
 impl Decider {
-    /// Decides whenever a source has something new, an operator ordered something, or the map file needs care; until shutdown.
+    /// Decides whenever a source has something new, an operator ordered something, or the map file
+    /// needs care; until shutdown.
     pub async fn run(
         mut self,
         inputs: Inputs,
@@ -51,12 +53,17 @@ impl Decider {
             outputs.0.send_replace(decider.decision.clone());
             outputs.1.send_replace(decider.wanted());
         };
-        let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
+        let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> =
+            None;
         let mut rested = Instant::now();
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         outputs.0.send_replace(self.decision.clone());
-        if shutdown.run_until_cancelled(self.begin(&mut sources, &mut targets, &outputs.1)).await.is_none() {
+        if shutdown
+            .run_until_cancelled(self.begin(&mut sources, &mut targets, &outputs.1))
+            .await
+            .is_none()
+        {
             return;
         }
         let mut states: Vec<_> = sources.iter().map(|source| source.borrow().clone()).collect();
@@ -67,8 +74,8 @@ impl Decider {
             let bound = *round.get_or_insert_with(|| Instant::now() + ROUND_BOUND);
             let whole = tokio::select! {
                 biased;
-                // On the answers as they were: an operator does not wait for a registry. Nor does the registry wait for operators: the
-                // round ends when it would have.
+                // On the answers as they were: an operator does not wait for a registry. Nor does
+                // the registry wait for operators: the round ends when it would have.
                 Ok(()) = overrides.changed() => false,
                 () = whole_round(&mut sources, bound, &shutdown) => true,
             };
@@ -77,10 +84,16 @@ impl Decider {
                 return;
             }
             if whole {
-                states = sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
+                states =
+                    sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
             }
             let ordered = Arc::clone(&overrides.borrow_and_update());
-            self.see(targets.iter_mut().filter_map(|target| target.borrow_and_update().clone()).collect());
+            self.see(
+                targets
+                    .iter_mut()
+                    .filter_map(|target| target.borrow_and_update().clone())
+                    .collect(),
+            );
             self.decide(&states, ordered).await;
             publish(&self);
             if let Some((held, sender)) = answer.take() {
@@ -133,16 +146,18 @@ impl Decider {
         }
     }
 
-    /// Waits for what the first decision should know, within bounds. The map file is the last good map, and where answers are missing
-    /// after a second it is kept in force without them; not before, because they may be newer than a file that came from a backup, and
-    /// so may be what HAProxy holds.
+    /// Waits for what the first decision should know, within bounds. The map file is the last good
+    /// map, and where answers are missing after a second it is kept in force without them; not
+    /// before, because they may be newer than a file that came from a backup, and so may be what
+    /// HAProxy holds.
     async fn begin(
         &mut self,
         sources: &mut [watch::Receiver<SourceState>],
         targets: &mut [watch::Receiver<Option<Arc<Targets>>>],
         wanted: &watch::Sender<Option<Wanted>>,
     ) {
-        let has_routes = self.decision.in_force.as_ref().is_some_and(|revision| !revision.entries.is_empty());
+        let has_routes =
+            self.decision.in_force.as_ref().is_some_and(|revision| !revision.entries.is_empty());
         let looks_matter = self.actions.matter() || (self.actions.guard() && has_routes);
         let last_good = self.wanted();
         let answers = async {
@@ -180,7 +195,8 @@ async fn first_looks(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], unre
     let _ = timeout(ROUND_BOUND, whole).await;
 }
 
-/// Resolves when another look at an instance's backends and servers found others, not before `rested`.
+/// Resolves when another look at an instance's backends and servers found others, not before
+/// `rested`.
 async fn any_changed(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], rested: Instant) {
     sleep(rested.saturating_duration_since(Instant::now())).await;
     let alive = targets.iter_mut().filter(|target| target.has_changed().is_ok());
@@ -193,16 +209,23 @@ async fn any_changed(targets: &mut [watch::Receiver<Option<Arc<Targets>>>], rest
     }
 }
 
-/// Waits until every source has answered the latest round of polls that one of them has answered, until `bound` at the latest: a node
-/// that moves from one registry to another must not vanish in between.
-async fn whole_round(sources: &mut [watch::Receiver<SourceState>], bound: Instant, shutdown: &CancellationToken) {
+/// Waits until every source has answered the latest round of polls that one of them has answered,
+/// until `bound` at the latest: a node that moves from one registry to another must not vanish in
+/// between.
+async fn whole_round(
+    sources: &mut [watch::Receiver<SourceState>],
+    bound: Instant,
+    shutdown: &CancellationToken,
+) {
     let whole = async {
         loop {
-            let answered: Vec<_> = sources.iter_mut().map(|source| source.borrow_and_update().answered).collect();
+            let answered: Vec<_> =
+                sources.iter_mut().map(|source| source.borrow_and_update().answered).collect();
             if answered.iter().min() == answered.iter().max() {
                 return;
             }
-            let (changed, _, _) = select_all(sources.iter_mut().map(|source| Box::pin(source.changed()))).await;
+            let (changed, _, _) =
+                select_all(sources.iter_mut().map(|source| Box::pin(source.changed()))).await;
             if changed.is_err() {
                 return;
             }

@@ -1,8 +1,10 @@
-//! Rows that a HAProxy's map refuses stay out of the map file: HAProxy would not start from it. See [`crate::reconcile::rows`].
+//! Rows that a HAProxy's map refuses stay out of the map file: HAProxy would not start from it. See
+//! [`crate::reconcile::rows`].
 //!
-//! A refused row is rejected as one that the registry garbled: the others go on, and the entry in force stays where there is one. It
-//! comes back once the registry names another master, or another HAProxy process takes it. While no HAProxy with such a map answers,
-//! new rows wait: nothing needs them in memory then, and a restart loads the file.
+//! A refused row is rejected as one that the registry garbled: the others go on, and the entry in
+//! force stays where there is one. It comes back once the registry names another master, or another
+//! HAProxy process takes it. While no HAProxy with such a map answers, new rows wait: nothing needs
+//! them in memory then, and a restart loads the file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,11 +67,16 @@ pub(super) struct Screens {
 
 impl Screens {
     pub(super) fn new(screens: Vec<RowScreen>) -> Self {
-        let instances = screens.into_iter().map(|screen| Screened { screen, process: 0, refused: Arc::new([]) });
+        let instances = screens.into_iter().map(|screen| Screened {
+            screen,
+            process: 0,
+            refused: Arc::new([]),
+        });
         Self { instances: instances.collect(), ..Self::default() }
     }
 
-    /// Waits until each instance was tried once, within a bound: one that hangs must not hold the map up.
+    /// Waits until each instance was tried once, within a bound: one that hangs must not hold the
+    /// map up.
     pub(super) async fn first_looks(&mut self) {
         // An instance's task that ended tells nothing more.
         let looks = self.instances.iter_mut().map(|instance| async {
@@ -85,8 +92,12 @@ impl Screens {
 
     /// Resolves when an instance tells something else than before.
     pub(super) async fn changed(&mut self) {
-        let alive = self.instances.iter_mut().filter(|instance| instance.screen.facts.has_changed().is_ok());
-        let changes: Vec<_> = alive.map(|instance| Box::pin(instance.screen.facts.changed())).collect();
+        let alive = self
+            .instances
+            .iter_mut()
+            .filter(|instance| instance.screen.facts.has_changed().is_ok());
+        let changes: Vec<_> =
+            alive.map(|instance| Box::pin(instance.screen.facts.changed())).collect();
         if changes.is_empty() || select_all(changes).await.0.is_err() {
             std::future::pending().await
         }
@@ -122,16 +133,23 @@ impl Screens {
         news
     }
 
-    /// The desired map without the rows that a HAProxy refuses, and the way there from the one in force. An entry in force that is
-    /// refused goes too, within what the guard lets go.
-    pub(super) async fn sift(&mut self, desired: Arc<EntryMap>, before: &EntryMap, diff: Diff, limits: &Limits) -> Sifted {
+    /// The desired map without the rows that a HAProxy refuses, and the way there from the one in
+    /// force. An entry in force that is refused goes too, within what the guard lets go.
+    pub(super) async fn sift(
+        &mut self,
+        desired: Arc<EntryMap>,
+        before: &EntryMap,
+        diff: Diff,
+        limits: &Limits,
+    ) -> Sifted {
         self.waiting = false;
         let restricts = |instance: &Screened| instance.screen.facts.borrow().restricted.is_some();
         if self.rejected.is_empty() && !self.instances.iter().any(restricts) {
             return Sifted { map: Some((desired, diff)), rejected: RejectedRows::default() };
         }
         self.rejected.retain(|node, rejections| {
-            rejections.retain(|row| [desired.get(node), before.get(node)].contains(&Some(&*row.master)));
+            rejections
+                .retain(|row| [desired.get(node), before.get(node)].contains(&Some(&*row.master)));
             !rejections.is_empty()
         });
         let changed = diff.added.iter().copied().chain(diff.moved.iter().map(|(_, at)| *at));
@@ -150,12 +168,15 @@ impl Screens {
         }
         let rejected = self.told(&desired, waiting);
         let mut kept = self.without(&desired, before, waiting, true);
-        // What the sources or an operator take away was judged before: here it is about what the refusals take away.
-        let in_force =
-            desired.iter().filter(|(node, master)| before.get(node) == Some(*master) && self.refused(node, master).is_some());
+        // What the sources or an operator take away was judged before: here it is about what the
+        // refusals take away.
+        let in_force = desired.iter().filter(|(node, master)| {
+            before.get(node) == Some(*master) && self.refused(node, master).is_some()
+        });
         let lost = ChangeCounts { removed: in_force.count(), ..ChangeCounts::default() };
         let recent = Recent { most: before.len(), ..Recent::default() };
-        let proposal = Proposal { in_force: Some(before.len()), entries: kept.len(), counts: lost, recent };
+        let proposal =
+            Proposal { in_force: Some(before.len()), entries: kept.len(), counts: lost, recent };
         if lost.removed > 0 && guard::judge(guard::Subject::Map, limits, &proposal).is_err() {
             // One gateway's map of the wrong kind must not empty all others.
             kept = self.without(&desired, before, waiting, false);
@@ -207,10 +228,17 @@ impl Screens {
         answered
     }
 
-    /// The map without what is refused or waits: the entry in force stays in its place. With `in_force` an entry that is in force and
-    /// refused goes, else it stays.
-    fn without(&self, desired: &EntryMap, before: &EntryMap, waiting: &[(String, String)], in_force: bool) -> EntryMap {
-        let waits: FxHashMap<&str, &str> = waiting.iter().map(|(node, master)| (node.as_str(), master.as_str())).collect();
+    /// The map without what is refused or waits: the entry in force stays in its place. With
+    /// `in_force` an entry that is in force and refused goes, else it stays.
+    fn without(
+        &self,
+        desired: &EntryMap,
+        before: &EntryMap,
+        waiting: &[(String, String)],
+        in_force: bool,
+    ) -> EntryMap {
+        let waits: FxHashMap<&str, &str> =
+            waiting.iter().map(|(node, master)| (node.as_str(), master.as_str())).collect();
         let mut kept = EntryMapBuilder::new();
         for (node, master) in desired.iter() {
             let old = before.get(node);
@@ -232,7 +260,11 @@ impl Screens {
     fn told(&self, desired: &EntryMap, waiting: &[(String, String)]) -> RejectedRows {
         let mut told = RejectedRows::default();
         for (node, rejections) in &self.rejected {
-            let Some(rejection) = rejections.iter().find(|row| desired.get(node) == Some(&*row.master)) else { continue };
+            let Some(rejection) =
+                rejections.iter().find(|row| desired.get(node) == Some(&*row.master))
+            else {
+                continue;
+            };
             told.count += 1;
             told.named.push(RejectedRow {
                 node: node.to_string(),
@@ -247,7 +279,9 @@ impl Screens {
                 node: node.clone(),
                 master: master.clone(),
                 instance: None,
-                reason: "no HAProxy answers that could say whether its map takes the entry; it is asked again".to_owned(),
+                reason: "no HAProxy answers that could say whether its map takes the entry; it is \
+                    asked again"
+                    .to_owned(),
             });
         }
         told.named.sort_by(|a, b| a.node.cmp(&b.node));
@@ -256,7 +290,13 @@ impl Screens {
     }
 }
 
-fn reject(rejected: &mut FxHashMap<Box<str>, Vec<Rejection>>, node: &str, master: &str, instance: usize, reason: &str) {
+fn reject(
+    rejected: &mut FxHashMap<Box<str>, Vec<Rejection>>,
+    node: &str,
+    master: &str,
+    instance: usize,
+    reason: &str,
+) {
     let rows = rejected.entry(node.into()).or_default();
     if !rows.iter().any(|row| &*row.master == master) {
         rows.push(Rejection { master: master.into(), instance, reason: reason.into() });
@@ -307,11 +347,17 @@ mod tests {
     #[tokio::test]
     async fn only_new_and_changed_rows_are_asked_about_and_each_once() {
         let (mut screens, mut rows) = screens(Some("type=ip"));
-        let (before, desired) = (map(&[("a", "m1"), ("b", "m1")]), map(&[("a", "m1"), ("b", "m2"), ("c", "m1"), ("d", "m1")]));
+        let (before, desired) = (
+            map(&[("a", "m1"), ("b", "m1")]),
+            map(&[("a", "m1"), ("b", "m2"), ("c", "m1"), ("d", "m1")]),
+        );
         let answer = async {
             let question = rows.question().await.unwrap();
             let asked: Vec<_> = question.rows.iter().map(|(node, _)| node.clone()).collect();
-            question.answer.send(vec![(asked.iter().position(|node| node == "c").unwrap(), "no".to_owned())]).unwrap();
+            question
+                .answer
+                .send(vec![(asked.iter().position(|node| node == "c").unwrap(), "no".to_owned())])
+                .unwrap();
             asked
         };
         let (sifted, mut asked) = tokio::join!(sift(&mut screens, &desired, &before), answer);
@@ -319,7 +365,10 @@ mod tests {
         assert_eq!(asked, ["b", "c", "d"]);
         let (kept, _) = sifted.map.unwrap();
         assert_eq!(*kept, *map(&[("a", "m1"), ("b", "m2"), ("d", "m1")]));
-        assert_eq!((sifted.rejected.count, sifted.rejected.of_node("c").unwrap().reason.as_str()), (1, "no"));
+        assert_eq!(
+            (sifted.rejected.count, sifted.rejected.of_node("c").unwrap().reason.as_str()),
+            (1, "no")
+        );
         // The same again: what is refused is known.
         let again = sift(&mut screens, &desired, &kept).await;
         assert_eq!((again.map.unwrap().0, again.rejected.count), (kept, 1));
@@ -336,7 +385,13 @@ mod tests {
         for (refuses, left) in [(2, 98), (90, 100)] {
             let (mut screens, rows) = screens(None);
             let desired = numbered(100);
-            rows.refuses(&desired.iter().take(refuses).map(|(node, master)| refused(node, master)).collect::<Vec<_>>());
+            rows.refuses(
+                &desired
+                    .iter()
+                    .take(refuses)
+                    .map(|(node, master)| refused(node, master))
+                    .collect::<Vec<_>>(),
+            );
             assert!(screens.take_in(), "this is a reason to decide anew");
             let sifted = sift(&mut screens, &desired, &desired).await;
             assert_eq!(sifted.map.unwrap().0.len(), left);
@@ -360,7 +415,8 @@ mod tests {
         let (mut screens, rows) = screens(Some("type=ip"));
         rows.failed(true);
         screens.take_in();
-        let (before, desired) = (map(&[("a", "m1"), ("b", "m1")]), map(&[("a", "m2"), ("c", "m1")]));
+        let (before, desired) =
+            (map(&[("a", "m1"), ("b", "m1")]), map(&[("a", "m2"), ("c", "m1")]));
         let sifted = sift(&mut screens, &desired, &before).await;
         assert_eq!(*sifted.map.unwrap().0, *map(&[("a", "m1")]), "what goes goes");
         assert_eq!(sifted.rejected.count, 2);

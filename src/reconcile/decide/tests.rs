@@ -36,7 +36,11 @@ impl Scene {
         if let Some(text) = file {
             fs::write(folder.path().join("n.map"), text).unwrap();
         }
-        let decider = Decider::start(Limits::default(), MapFileKeeper::new(&folder.path().join("n.map")), overrides.clone());
+        let decider = Decider::start(
+            Limits::default(),
+            MapFileKeeper::new(&folder.path().join("n.map")),
+            overrides.clone(),
+        );
         Self { folder, decider: decider.await.unwrap(), requests: 0, overrides }
     }
 
@@ -57,7 +61,8 @@ impl Scene {
     /// A restart on the same files.
     async fn restart(&mut self) {
         let keeper = MapFileKeeper::new(&self.path());
-        self.decider = Decider::start(Limits::default(), keeper, Arc::clone(&self.overrides)).await.unwrap();
+        self.decider =
+            Decider::start(Limits::default(), keeper, Arc::clone(&self.overrides)).await.unwrap();
     }
 
     fn order(&mut self, pins: &[(&str, &str)], drained: &[(&str, Option<&str>)]) {
@@ -91,9 +96,18 @@ impl Scene {
         let states: Vec<_> = sources
             .iter()
             .map(|(name, required, map)| {
-                let mut state = SourceState::before_first_poll((*name).to_owned(), "file".to_owned(), *required);
+                let mut state = SourceState::before_first_poll(
+                    (*name).to_owned(),
+                    "file".to_owned(),
+                    *required,
+                );
                 state.answered = self.requests;
-                state.status.last_poll = Some(PollReport { kind: None, at: Timestamp::UNIX_EPOCH, milliseconds: 0.0, bytes: 0 });
+                state.status.last_poll = Some(PollReport {
+                    kind: None,
+                    at: Timestamp::UNIX_EPOCH,
+                    milliseconds: 0.0,
+                    bytes: 0,
+                });
                 state.snapshot = map.clone().map(|map| Snapshot {
                     entries: Arc::new(map),
                     rejections: Arc::default(),
@@ -192,7 +206,8 @@ async fn nothing_is_wanted_until_every_required_source_has_spoken() {
 
 #[tokio::test]
 async fn a_file_found_at_the_first_start_is_the_map_in_force() {
-    let text: String = nodes(30, "m1").iter().map(|(key, value)| format!("{key} {value}\n")).collect();
+    let text: String =
+        nodes(30, "m1").iter().map(|(key, value)| format!("{key} {value}\n")).collect();
     let mut scene = Scene::start(Some(&text)).await;
     scene.one(nodes(3, "m1")).await;
     assert_eq!((scene.held().entries_in_force, scene.held().counts.removed), (30, 27));
@@ -254,7 +269,10 @@ async fn an_approval_that_came_too_late_is_told_and_never_used_later() {
     scene.one(nodes(10, "m1")).await;
     let approved = scene.decider.approve(&scene.held().id.clone()).unwrap();
     scene.one(nodes(9, "m1")).await;
-    assert!(matches!(scene.decider.outcome_of_approval(approved.clone()), Err(ApprovalError::Another { .. })));
+    assert!(matches!(
+        scene.decider.outcome_of_approval(approved.clone()),
+        Err(ApprovalError::Another { .. })
+    ));
     scene.one(nodes(10, "m1")).await;
     assert_eq!((&scene.held().id, scene.wanted()), (&approved.id, Some((1, 100))));
 
@@ -348,17 +366,28 @@ async fn revision_numbers_go_on_after_a_restart() {
 async fn an_optional_source_that_is_still_being_asked_at_a_restart_takes_no_route_away() {
     let mut scene = Scene::start(Some("n000 pinned\nn001 m1\n")).await;
     let mut pins = SourceState::before_first_poll("pins".to_owned(), "http_json".to_owned(), false);
-    let mut main = SourceState::before_first_poll("puppetdb".to_owned(), "puppetdb".to_owned(), true);
-    main.snapshot =
-        Some(Snapshot { entries: Arc::new(nodes(2, "m1")), rejections: Arc::default(), answered_at: Timestamp::UNIX_EPOCH });
-    main.status.last_poll = Some(PollReport { kind: None, at: Timestamp::UNIX_EPOCH, milliseconds: 0.0, bytes: 0 });
+    let mut main =
+        SourceState::before_first_poll("puppetdb".to_owned(), "puppetdb".to_owned(), true);
+    main.snapshot = Some(Snapshot {
+        entries: Arc::new(nodes(2, "m1")),
+        rejections: Arc::default(),
+        answered_at: Timestamp::UNIX_EPOCH,
+    });
+    main.status.last_poll =
+        Some(PollReport { kind: None, at: Timestamp::UNIX_EPOCH, milliseconds: 0.0, bytes: 0 });
     scene.decider.decide(&[pins.clone(), main.clone()], Arc::default()).await;
-    assert_eq!((scene.wanted(), scene.file()), (None, vec!["n000 pinned".to_owned(), "n001 m1".to_owned()]));
+    assert_eq!(
+        (scene.wanted(), scene.file()),
+        (None, vec!["n000 pinned".to_owned(), "n001 m1".to_owned()])
+    );
     assert_eq!(scene.decider.decision().waiting_for, ["pins"]);
     // It failed: then it is optional.
     pins.status.last_poll = main.status.last_poll.clone();
     scene.decider.decide(&[pins, main], Arc::default()).await;
-    assert_eq!((scene.wanted(), scene.file()), (Some((1, 2)), vec!["n000 m1".to_owned(), "n001 m1".to_owned()]));
+    assert_eq!(
+        (scene.wanted(), scene.file()),
+        (Some((1, 2)), vec!["n000 m1".to_owned(), "n001 m1".to_owned()])
+    );
 }
 
 #[tokio::test]
@@ -396,10 +425,17 @@ async fn a_pin_is_a_revision_of_its_own_and_goes_without_a_trace() {
     scene.one(nodes(2, "m1")).await;
     assert_eq!(scene.wanted(), Some((2, 3)), "the same again is no change");
     scene.one(nodes(3, "m1")).await;
-    assert_eq!((scene.wanted(), scene.causes()), (Some((3, 4)), vec!["puppetdb".to_owned()]), "the sources go on beside it");
+    assert_eq!(
+        (scene.wanted(), scene.causes()),
+        (Some((3, 4)), vec!["puppetdb".to_owned()]),
+        "the sources go on beside it"
+    );
     scene.order(&[], &[]);
     scene.one(nodes(3, "m1")).await;
-    assert_eq!((scene.wanted(), scene.file()), (Some((4, 3)), vec!["n000 m1".into(), "n001 m1".into(), "n002 m1".into()]));
+    assert_eq!(
+        (scene.wanted(), scene.file()),
+        (Some((4, 3)), vec!["n000 m1".into(), "n001 m1".into(), "n002 m1".into()])
+    );
 }
 
 #[tokio::test]
@@ -410,26 +446,44 @@ async fn the_guard_does_not_hold_what_an_operator_ordered() {
     scene.order(&[], &[("m1", None)]);
     scene.one(two_masters.clone()).await;
     assert!(scene.decider.decision().held.is_none());
-    assert_eq!((scene.wanted(), scene.decider.decision().log.last().unwrap().counts.moved), (Some((2, 101)), 100));
+    assert_eq!(
+        (scene.wanted(), scene.decider.decision().log.last().unwrap().counts.moved),
+        (Some((2, 101)), 100)
+    );
     scene.order(&[], &[]);
     scene.one(two_masters.clone()).await;
-    assert_eq!(scene.decider.decision().in_force.as_ref().unwrap().entries.as_ref(), &two_masters, "exactly the former map");
+    assert_eq!(
+        scene.decider.decision().in_force.as_ref().unwrap().entries.as_ref(),
+        &two_masters,
+        "exactly the former map"
+    );
 }
 
 #[tokio::test]
-async fn an_override_comes_into_force_while_an_answer_is_held_and_approving_it_keeps_the_override() {
+async fn an_override_comes_into_force_while_an_answer_is_held_and_approving_it_keeps_the_override()
+{
     let mut scene = Scene::start(None).await;
     scene.one(nodes(100, "m1")).await;
     scene.one(nodes(10, "m1")).await;
     let id = scene.held().id.clone();
     scene.order(&[("n050", "m2")], &[]);
     scene.one(nodes(10, "m1")).await;
-    assert_eq!((scene.wanted(), scene.held().id.as_str(), scene.held().counts.removed), (Some((2, 100)), id.as_str(), 90));
-    assert_eq!((scene.causes(), scene.file()[50].as_str()), (vec!["override".to_owned()], "n050 m2"));
+    assert_eq!(
+        (scene.wanted(), scene.held().id.as_str(), scene.held().counts.removed),
+        (Some((2, 100)), id.as_str(), 90)
+    );
+    assert_eq!(
+        (scene.causes(), scene.file()[50].as_str()),
+        (vec!["override".to_owned()], "n050 m2")
+    );
     let approved = scene.decider.approve(&id).unwrap();
     scene.one(nodes(10, "m1")).await;
     assert_eq!(scene.decider.outcome_of_approval(approved.clone()), Ok(approved));
-    assert_eq!((scene.wanted(), scene.file()[10].as_str()), (Some((3, 11)), "n050 m2"), "the pin outlives its node");
+    assert_eq!(
+        (scene.wanted(), scene.file()[10].as_str()),
+        (Some((3, 11)), "n050 m2"),
+        "the pin outlives its node"
+    );
     assert_eq!(scene.causes(), ["puppetdb"]);
 }
 
@@ -439,17 +493,22 @@ async fn an_override_hides_no_loss_from_the_guard() {
     scene.one(nodes(2, "m1")).await;
     scene.order(&[("n000", "m9"), ("n001", "m9")], &[]);
     scene.one(nodes(2, "m1")).await;
-    // Every node of the map is pinned, so nothing would change now. At the pins' end everything would.
+    // Every node of the map is pinned, so nothing would change now. At the pins' end everything
+    // would.
     scene.one(EntryMap::default()).await;
     assert!(scene.held().reason.contains("min_entries"), "{}", scene.held().reason);
     scene.order(&[], &[]);
     scene.one(EntryMap::default()).await;
-    assert_eq!((scene.wanted(), scene.file()), (Some((3, 2)), vec!["n000 m1".to_owned(), "n001 m1".to_owned()]));
+    assert_eq!(
+        (scene.wanted(), scene.file()),
+        (Some((3, 2)), vec!["n000 m1".to_owned(), "n001 m1".to_owned()])
+    );
 }
 
 #[tokio::test]
 async fn at_a_restart_the_overrides_of_the_store_count_as_in_force() {
-    let two_masters = |count| -> EntryMap { nodes(count, "m1").iter().chain([("spare", "m2")]).collect() };
+    let two_masters =
+        |count| -> EntryMap { nodes(count, "m1").iter().chain([("spare", "m2")]).collect() };
     let mut scene = Scene::start(None).await;
     scene.one(two_masters(100)).await;
     scene.order(&[("n000", "m9")], &[("m1", Some("m2"))]);
@@ -465,7 +524,10 @@ async fn at_a_restart_the_overrides_of_the_store_count_as_in_force() {
     scene.order(&[], &[]);
     scene.one(two_masters(100)).await;
     assert!(scene.decider.decision().held.is_none());
-    assert_eq!((scene.wanted().map(|wanted| wanted.0), scene.causes()), (Some(3), vec!["override".to_owned()]));
+    assert_eq!(
+        (scene.wanted().map(|wanted| wanted.0), scene.causes()),
+        (Some(3), vec!["override".to_owned()])
+    );
 }
 
 #[tokio::test]
@@ -480,7 +542,10 @@ async fn a_restart_during_an_outage_goes_on_with_the_last_good_map() {
         scene.answer(outage).await;
         assert_eq!(scene.wanted(), Some((1, 200)));
         let decision = scene.decider.decision();
-        assert!(!decision.waiting_for.is_empty() || decision.held.is_some(), "what is missing is said");
+        assert!(
+            !decision.waiting_for.is_empty() || decision.held.is_some(),
+            "what is missing is said"
+        );
         // A lost file is written again, and what an operator orders comes into force.
         fs::remove_file(scene.path()).unwrap();
         assert!(scene.decider.check_file().await);
@@ -491,13 +556,17 @@ async fn a_restart_during_an_outage_goes_on_with_the_last_good_map() {
         assert_eq!(scene.causes(), ["override"]);
         // The end of the outage is no change beyond the override's.
         scene.one(nodes(200, "m1")).await;
-        assert_eq!((scene.wanted(), scene.decider.decision().held.as_ref()), (Some((2, 200)), None));
+        assert_eq!(
+            (scene.wanted(), scene.decider.decision().held.as_ref()),
+            (Some((2, 200)), None)
+        );
         assert!(scene.decider.decision().waiting_for.is_empty());
     }
 }
 
 #[tokio::test]
-async fn overrides_that_end_after_a_restart_during_an_outage_bring_back_what_the_sources_had_said() {
+async fn overrides_that_end_after_a_restart_during_an_outage_bring_back_what_the_sources_had_said()
+{
     let said: EntryMap = [("a", "m1"), ("b", "m1"), ("c", "m2")].into_iter().collect();
     let mut scene = Scene::start(None).await;
     scene.order(&[("a", "m3"), ("new", "m3")], &[("m2", Some("m1"))]);
@@ -525,7 +594,10 @@ async fn a_file_that_mapsmith_did_not_write_changes_no_memory_before_an_answer_c
     let mut scene = Scene::start(Some("n000 m1\nn001 m1\n")).await;
     scene.order(&[("n000", "m2")], &[]);
     scene.answer(&[("puppetdb", true, None)]).await;
-    assert_eq!((scene.wanted(), scene.file()), (None, vec!["n000 m1".to_owned(), "n001 m1".to_owned()]));
+    assert_eq!(
+        (scene.wanted(), scene.file()),
+        (None, vec!["n000 m1".to_owned(), "n001 m1".to_owned()])
+    );
     scene.order(&[], &[]);
     scene.one(nodes(2, "m1")).await;
     assert_eq!(scene.wanted(), Some((0, 2)));
@@ -563,9 +635,17 @@ async fn a_file_system_that_hangs_is_an_error_within_seconds_and_no_write_overta
     *HANGS.0.lock().unwrap() = true;
     let bound = std::mem::replace(&mut scene.decider.access.bound, Duration::from_millis(10));
     scene.one(nodes(3, "m1")).await;
-    assert!(scene.file_error().unwrap().contains("no answer within 10ms"), "{:?}", scene.file_error());
+    assert!(
+        scene.file_error().unwrap().contains("no answer within 10ms"),
+        "{:?}",
+        scene.file_error()
+    );
     scene.one(nodes(4, "m1")).await;
-    assert!(scene.file_error().unwrap().contains("still gives no answer"), "{:?}", scene.file_error());
+    assert!(
+        scene.file_error().unwrap().contains("still gives no answer"),
+        "{:?}",
+        scene.file_error()
+    );
     assert_eq!(scene.wanted(), Some((1, 2)));
     *HANGS.0.lock().unwrap() = false;
     HANGS.1.notify_all();
@@ -573,7 +653,11 @@ async fn a_file_system_that_hangs_is_an_error_within_seconds_and_no_write_overta
     while scene.file_error().is_some() {
         scene.one(nodes(4, "m1")).await;
     }
-    assert_eq!((scene.wanted(), scene.file_number(), scene.file().len()), (Some((3, 4)), 3, 4), "2 was another map's number");
+    assert_eq!(
+        (scene.wanted(), scene.file_number(), scene.file().len()),
+        (Some((3, 4)), 3, 4),
+        "2 was another map's number"
+    );
 }
 
 #[tokio::test]
@@ -581,7 +665,8 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     let mut scene = Scene::start(None).await;
     scene.one(nodes(2, "m1")).await;
     let other = |number: u64| {
-        let header = format!("# Written by Mapsmith: changes by hand are overwritten. Revision {number}");
+        let header =
+            format!("# Written by Mapsmith: changes by hand are overwritten. Revision {number}");
         format!("{header}\n# Writer: pid 7 on elsewhere.example.com (site fra)\nn000 m7\nn001 m1\n")
     };
     fs::write(scene.path(), other(2)).unwrap();
@@ -593,7 +678,10 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     scene.one(nodes(3, "m1")).await;
     scene.order(&[("n000", "m9")], &[]);
     scene.one(nodes(3, "m1")).await;
-    assert_eq!((scene.wanted(), scene.file()), (None, vec!["n000 m7".to_owned(), "n001 m1".to_owned()]));
+    assert_eq!(
+        (scene.wanted(), scene.file()),
+        (None, vec!["n000 m7".to_owned(), "n001 m1".to_owned()])
+    );
     // A start finds a file that stands still: its writer has ended.
     scene.restart().await;
     assert_eq!((read_only(&scene), scene.wanted()), (None, Some((2, 2))));
@@ -601,7 +689,8 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     scene.one(nodes(3, "m1")).await;
     assert_eq!(scene.wanted(), None, "it has not: the file moves");
     assert!(read_only(&scene).is_some());
-    // While its file is gone, or an old one stands there, nobody's work is undone; what comes next counts.
+    // While its file is gone, or an old one stands there, nobody's work is undone; what comes next
+    // counts.
     fs::remove_file(scene.path()).unwrap();
     assert!(!scene.decider.check_file().await, "whoever keeps it writes it again within moments");
     fs::write(scene.path(), other(4).replace("pid 7", "pid 8")).unwrap();
@@ -609,11 +698,19 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     assert!(read_only(&scene).unwrap().starts_with("pid 8 on"));
     // Told to take over, it goes on from there.
     let keeper = MapFileKeeper::new(&scene.path());
-    scene.decider = Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap().take_over();
+    scene.decider =
+        Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap().take_over();
     scene.answer(&[("puppetdb", true, None)]).await;
-    assert!(fs::read_to_string(scene.path()).unwrap().contains(&format!("pid {} on", std::process::id())));
+    assert!(
+        fs::read_to_string(scene.path())
+            .unwrap()
+            .contains(&format!("pid {} on", std::process::id()))
+    );
     scene.one(nodes(3, "m1")).await;
-    assert_eq!((read_only(&scene), scene.wanted(), scene.file()[0].as_str()), (None, Some((6, 3)), "n000 m9"));
+    assert_eq!(
+        (read_only(&scene), scene.wanted(), scene.file()[0].as_str()),
+        (None, Some((6, 3)), "n000 m9")
+    );
 }
 
 #[tokio::test]
@@ -621,14 +718,23 @@ async fn the_map_file_names_its_writer_from_the_first_decision_after_a_start() {
     let here = crate::reconcile::map_file::this_process(None);
     let gone = Writer { pid: u32::MAX, ..here.clone() };
     for writer in [format!("# Writer: {gone} [{}]\n", gone.key), String::new()] {
-        let text = format!("# Written by Mapsmith: changes by hand are overwritten. Revision 4\n{writer}n000 m1\nn001 m1\n");
+        let text = format!(
+            "# Written by Mapsmith: changes by hand are overwritten. Revision 4\n{writer}n000 \
+                m1\nn001 m1\n"
+        );
         let mut scene = Scene::start(Some(&text)).await;
         // The sources say nothing yet, and what the file says is in force.
         scene.answer(&[("puppetdb", true, None)]).await;
         assert_eq!(scene.wanted(), Some((4, 2)));
         let written = fs::read_to_string(scene.path()).unwrap();
-        assert!(written.contains(&format!("# Writer: {here} [")), "a second Mapsmith would take it for its own: {written}");
-        assert_eq!((scene.file_number(), scene.file()), (4, vec!["n000 m1".to_owned(), "n001 m1".to_owned()]));
+        assert!(
+            written.contains(&format!("# Writer: {here} [")),
+            "a second Mapsmith would take it for its own: {written}"
+        );
+        assert_eq!(
+            (scene.file_number(), scene.file()),
+            (4, vec!["n000 m1".to_owned(), "n001 m1".to_owned()])
+        );
     }
 }
 
@@ -645,7 +751,10 @@ async fn an_override_that_can_not_be_written_to_the_file_comes_into_force_when_i
     assert_eq!(scene.wanted(), Some((1, 2)));
     fs::rename(&away, &folder).unwrap();
     scene.one(nodes(2, "m1")).await;
-    assert_eq!((scene.wanted(), scene.file()), (Some((2, 2)), vec!["n000 m2".to_owned(), "n001 m1".to_owned()]));
+    assert_eq!(
+        (scene.wanted(), scene.file()),
+        (Some((2, 2)), vec!["n000 m2".to_owned(), "n001 m1".to_owned()])
+    );
     assert_eq!(scene.causes(), ["override"]);
 }
 
@@ -654,7 +763,10 @@ async fn drained_masters_that_keep_their_nodes_are_told_for_as_long_as_they_do()
     let mut scene = Scene::start(None).await;
     scene.order(&[], &[("m1", None)]);
     scene.one(nodes(3, "m1")).await;
-    assert_eq!((scene.wanted(), scene.decider.decision().stuck.as_slice()), (Some((1, 3)), &["m1".to_owned()][..]));
+    assert_eq!(
+        (scene.wanted(), scene.decider.decision().stuck.as_slice()),
+        (Some((1, 3)), &["m1".to_owned()][..])
+    );
     scene.one(nodes(3, "m1")).await;
     assert_eq!(scene.decider.decision().stuck, ["m1"]);
     scene.one(nodes(3, "m1").iter().chain([("x", "m2")]).collect()).await;
@@ -686,10 +798,15 @@ async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one
     let decider = Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
     let state = |name: &str, answered, map: EntryMap| {
         let mut state = SourceState::before_first_poll(name.to_owned(), "file".to_owned(), true);
-        (state.answered, state.status.last_poll) =
-            (answered, Some(PollReport { kind: None, at: Timestamp::UNIX_EPOCH, milliseconds: 0.0, bytes: 0 }));
-        state.snapshot =
-            Some(Snapshot { entries: Arc::new(map), rejections: Arc::default(), answered_at: Timestamp::UNIX_EPOCH });
+        (state.answered, state.status.last_poll) = (
+            answered,
+            Some(PollReport { kind: None, at: Timestamp::UNIX_EPOCH, milliseconds: 0.0, bytes: 0 }),
+        );
+        state.snapshot = Some(Snapshot {
+            entries: Arc::new(map),
+            rejections: Arc::default(),
+            answered_at: Timestamp::UNIX_EPOCH,
+        });
         state
     };
     let (quick, first) = watch::channel(state("quick", 0, nodes(3, "m1")));
@@ -706,17 +823,21 @@ async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one
         stop.clone(),
     ));
     let revision = |decision: &Decision| {
-        decision
-            .in_force
-            .as_ref()
-            .map(|revision| revision.entries.iter().map(|(node, master)| format!("{node} {master}")).collect::<Vec<_>>())
+        decision.in_force.as_ref().map(|revision| {
+            revision
+                .entries
+                .iter()
+                .map(|(node, master)| format!("{node} {master}"))
+                .collect::<Vec<_>>()
+        })
     };
     decision.wait_for(|decision| decision.active).await.unwrap();
 
     // One source has answered the next round, the other takes its time.
     quick.send_replace(state("quick", 1, nodes(3, "m2")));
     orders.send_replace(Arc::new(overrides(&[("n000", "m9")], &[])));
-    let at_once = decision.wait_for(|decision| !decision.overrides.is_empty()).await.unwrap().clone();
+    let at_once =
+        decision.wait_for(|decision| !decision.overrides.is_empty()).await.unwrap().clone();
     assert_eq!(
         (at_once.considered, revision(&at_once).unwrap()),
         (0, vec!["n000 m9".into(), "n001 m1".into(), "n002 m1".into()])
@@ -726,29 +847,43 @@ async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one
         for order in 0.. {
             let next = Arc::new(overrides(&[("n000", &format!("x{order}"))], &[]));
             orders.send_replace(Arc::clone(&next));
-            let decided = decision.wait_for(|decision| decision.overrides == next).await.unwrap().clone();
+            let decided =
+                decision.wait_for(|decision| decision.overrides == next).await.unwrap().clone();
             if revision(&decided).unwrap().contains(&"n001 m2".to_owned()) {
                 break;
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), more).await.expect("the quick source's answer is in force at last");
+    tokio::time::timeout(Duration::from_secs(60), more)
+        .await
+        .expect("the quick source's answer is in force at last");
     stop.cancel();
     task.await.unwrap();
 }
 
-/// What the instances are to hold after a restart, a master for each map in the order of its coming; the map file says m1, and each
-/// answer is given when the map before it has come. The one instance can't be reached.
+/// What the instances are to hold after a restart, a master for each map in the order of its
+/// coming; the map file says m1, and each answer is given when the map before it has come. The one
+/// instance can't be reached.
 async fn wanted_after_a_restart(answers: &[Option<&str>]) -> Vec<String> {
     let mut scene = Scene::start(None).await;
     scene.one(nodes(3, "m1")).await;
     scene.restart().await;
     let state = |master: Option<&str>| {
-        let mut state = SourceState::before_first_poll("puppetdb".to_owned(), "file".to_owned(), true);
+        let mut state =
+            SourceState::before_first_poll("puppetdb".to_owned(), "file".to_owned(), true);
         if let Some(master) = master {
-            state.status.last_poll = Some(PollReport { kind: None, at: Timestamp::UNIX_EPOCH, milliseconds: 0.0, bytes: 0 });
+            state.status.last_poll = Some(PollReport {
+                kind: None,
+                at: Timestamp::UNIX_EPOCH,
+                milliseconds: 0.0,
+                bytes: 0,
+            });
             let entries = Arc::new(nodes(3, master));
-            state.snapshot = Some(Snapshot { entries, rejections: Arc::default(), answered_at: Timestamp::UNIX_EPOCH });
+            state.snapshot = Some(Snapshot {
+                entries,
+                rejections: Arc::default(),
+                answered_at: Timestamp::UNIX_EPOCH,
+            });
         }
         state
     };
@@ -759,21 +894,42 @@ async fn wanted_after_a_restart(answers: &[Option<&str>]) -> Vec<String> {
     let (stop, hour) = (CancellationToken::new(), Duration::from_secs(3600));
     let (screen, unreached) = crate::reconcile::rows::channel("edge1");
     unreached.failed(true);
-    let decider =
-        scene.decider.with_actions(Actions { unknown: Action::Guard, not_ready: Action::Keep }).with_screens(vec![screen]);
+    let decider = scene
+        .decider
+        .with_actions(Actions { unknown: Action::Guard, not_ready: Action::Keep })
+        .with_screens(vec![screen]);
     let (_looks, targets) = watch::channel(None);
-    let inputs = Inputs { sources: vec![said], overrides: ordered, targets: vec![targets], approvals };
-    let task = tokio::spawn(decider.run(inputs, hour, (watch::channel(Decision::default()).0, wanted), stop.clone()));
+    let inputs =
+        Inputs { sources: vec![said], overrides: ordered, targets: vec![targets], approvals };
+    let task = tokio::spawn(decider.run(
+        inputs,
+        hour,
+        (watch::channel(Decision::default()).0, wanted),
+        stop.clone(),
+    ));
     let mut seen: Vec<String> = Vec::new();
     for answer in answers {
         if answer.is_some() {
             source.send_replace(state(*answer));
         }
-        let is_new = |wanted: &Option<Wanted>| match wanted.as_ref().and_then(|wanted| wanted.revision.entries.get("n000")) {
+        let is_new = |wanted: &Option<Wanted>| match wanted
+            .as_ref()
+            .and_then(|wanted| wanted.revision.entries.get("n000"))
+        {
             Some(master) => seen.last().is_none_or(|last| last != master),
             None => false,
         };
-        let master = want.wait_for(is_new).await.unwrap().as_ref().unwrap().revision.entries.get("n000").unwrap().to_owned();
+        let master = want
+            .wait_for(is_new)
+            .await
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .revision
+            .entries
+            .get("n000")
+            .unwrap()
+            .to_owned();
         seen.push(master);
     }
     stop.cancel();
@@ -795,7 +951,8 @@ async fn after_a_restart_the_map_file_is_kept_in_force_while_no_source_answers()
 /// A scene whose instance has these masters, where entries that point nowhere are held.
 async fn holding(masters: &[(&str, bool)], map: EntryMap) -> Scene {
     let mut scene = Scene::start(None).await;
-    scene.decider = scene.decider.with_actions(Actions { unknown: Action::Hold, not_ready: Action::Keep });
+    scene.decider =
+        scene.decider.with_actions(Actions { unknown: Action::Hold, not_ready: Action::Keep });
     scene.decider.see(vec![Arc::new(masters.iter().copied().collect())]);
     scene.one(map).await;
     scene
@@ -803,7 +960,9 @@ async fn holding(masters: &[(&str, bool)], map: EntryMap) -> Scene {
 
 #[tokio::test]
 async fn an_override_comes_into_force_while_an_answer_is_held_for_where_it_points_to() {
-    let mut scene = holding(&[("m1", true), ("m2", true)], [("a", "m1"), ("b", "m1")].into_iter().collect()).await;
+    let mut scene =
+        holding(&[("m1", true), ("m2", true)], [("a", "m1"), ("b", "m1")].into_iter().collect())
+            .await;
     let said: EntryMap = [("a", "gone"), ("b", "m1"), ("c", "m1")].into_iter().collect();
     scene.one(said.clone()).await;
     assert!(scene.held().reason.contains("gone"));
@@ -845,7 +1004,11 @@ async fn an_override_to_a_master_that_is_nowhere_waits_alone_and_can_be_approved
 async fn who_approves_what_the_guard_holds_is_told_of_entries_that_point_nowhere_too() {
     let mut scene = holding(&[("m1", true)], nodes(100, "m1")).await;
     scene.one(nodes(100, "gone")).await;
-    assert!(scene.held().reason.contains("moved") && scene.held().reason.contains("gone"), "{}", scene.held().reason);
+    assert!(
+        scene.held().reason.contains("moved") && scene.held().reason.contains("gone"),
+        "{}",
+        scene.held().reason
+    );
     scene.decider.approve(&scene.held().id.clone()).unwrap();
     scene.one(nodes(100, "gone")).await;
     assert_eq!((scene.wanted(), scene.decider.decision().held.as_ref()), (Some((2, 100)), None));
@@ -854,7 +1017,8 @@ async fn who_approves_what_the_guard_holds_is_told_of_entries_that_point_nowhere
 #[tokio::test]
 async fn what_was_left_out_is_not_let_in_while_it_is_there_and_not_ready() {
     let mut scene = Scene::start(None).await;
-    scene.decider = scene.decider.with_actions(Actions { unknown: Action::LeaveOut, not_ready: Action::Hold });
+    scene.decider =
+        scene.decider.with_actions(Actions { unknown: Action::LeaveOut, not_ready: Action::Hold });
     let said: EntryMap = [("a", "m1"), ("b", "m2")].into_iter().collect();
     for (masters, file) in [
         (vec![("m1", true)], vec!["a m1"]),
@@ -887,7 +1051,8 @@ async fn servers_that_flap_make_no_instance_look_again_unless_the_map_changes() 
         assert_eq!(scene.decider.decision().dangling.entries(), (0, usize::from(!ready)));
     }
     assert_eq!(scene.decider.decision().look, look);
-    scene.decider = scene.decider.with_actions(Actions { unknown: Action::Keep, not_ready: Action::LeaveOut });
+    scene.decider =
+        scene.decider.with_actions(Actions { unknown: Action::Keep, not_ready: Action::LeaveOut });
     scene.decider.see(vec![Arc::new([("m1", true), ("m2", false)].into_iter().collect())]);
     scene.decider.decide(&[state], Arc::default()).await;
     assert_eq!((scene.file(), scene.decider.decision().look), (vec!["a m1".to_owned()], look + 1));

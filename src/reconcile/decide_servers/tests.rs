@@ -1,4 +1,5 @@
-//! Lists on their way to be desired: what is waited for, held, damped, remembered; with a clock and a resolver of the test's own.
+//! Lists on their way to be desired: what is waited for, held, damped, remembered; with a clock and
+//! a resolver of the test's own.
 
 use std::collections::HashMap;
 use std::io;
@@ -50,7 +51,8 @@ manage = "all"
 drain = "7s"
 "#;
 
-const WRITTEN: &str = "[[backend]]\nname = \"written\"\nservers = [ { name = \"w1\", address = \"10.0.0.1:1\" }, \
+const WRITTEN: &str = "[[backend]]\nname = \"written\"\nservers = [ \
+    { name = \"w1\", address = \"10.0.0.1:1\" }, \
                        { name = \"w2\", address = \"nowhere\" } ]\noptions = [\"check\"]\n";
 const MAPPED: &str = "[[backend]]\nname = \"mapped\"\nmasters = \"{producer}:8140\"\n";
 
@@ -82,7 +84,9 @@ impl Scene {
         let list = |(backend, origin, servers): &(&str, &str, std::ops::Range<u8>)| {
             before.lists(servers.clone());
             let options = ServerOptions::default();
-            let servers = servers::resolve(before.list.as_ref().unwrap(), &options, |_| Err("no names here")).servers;
+            let servers =
+                servers::resolve(before.list.as_ref().unwrap(), &options, |_| Err("no names here"))
+                    .servers;
             ((*backend).to_owned(), LastGoodList { origin: (*origin).to_owned(), servers })
         };
         let lists = lists.iter().map(list).collect();
@@ -93,13 +97,21 @@ impl Scene {
 
     /// The registry lists so many servers from now on.
     fn lists(&mut self, servers: std::ops::Range<u8>) {
-        self.says(&servers.map(|number| (format!("s{number:02}"), format!("10.0.1.{number}:8140"))).collect::<Vec<_>>());
+        self.says(
+            &servers
+                .map(|number| (format!("s{number:02}"), format!("10.0.1.{number}:8140")))
+                .collect::<Vec<_>>(),
+        );
     }
 
     fn says(&mut self, servers: &[(String, String)]) {
         let mut builder = ServerListBuilder::default();
         for (name, address) in servers {
-            let raw = RawServer { name: Some(name.clone()), address: address.clone(), ..RawServer::default() };
+            let raw = RawServer {
+                name: Some(name.clone()),
+                address: address.clone(),
+                ..RawServer::default()
+            };
             builder.push("row", raw);
         }
         self.list = Some(builder.finish(Repeats::LowestAddress).0);
@@ -107,7 +119,8 @@ impl Scene {
 
     fn map(&mut self, active: bool, entries: &[(&str, &str)]) {
         let entries = Arc::new(entries.iter().copied().collect());
-        self.map.in_force = Some(Arc::new(Revision { number: 1, at: Timestamp::UNIX_EPOCH, entries }));
+        self.map.in_force =
+            Some(Arc::new(Revision { number: 1, at: Timestamp::UNIX_EPOCH, entries }));
         self.map.active = active;
     }
 
@@ -119,7 +132,8 @@ impl Scene {
 
     /// A decision without a new round.
     async fn look(&mut self, second: u64) {
-        let mut state = SourceState::before_first_poll("consul".to_owned(), "http_json".to_owned(), true);
+        let mut state =
+            SourceState::before_first_poll("consul".to_owned(), "http_json".to_owned(), true);
         state.snapshot = self.list.clone().map(|list| Snapshot {
             entries: Arc::new(list),
             rejections: Arc::default(),
@@ -139,7 +153,11 @@ impl Scene {
 
     fn servers(&self, backend: &str) -> Vec<String> {
         let desired = self.desired(backend).unwrap_or_default();
-        desired.servers.values().map(|server| format!("{} {}", server.name, server.address)).collect()
+        desired
+            .servers
+            .values()
+            .map(|server| format!("{} {}", server.name, server.address))
+            .collect()
     }
 
     fn status(&self, backend: &str) -> BackendStatus {
@@ -157,14 +175,29 @@ async fn a_backend_whose_list_is_not_known_is_absent_and_the_others_go_on() {
     assert_eq!(scene.decider.next_look(), Some(Duration::from_secs(1)));
     scene.decide(1).await;
     let desired = scene.decider.desired().unwrap();
-    assert_eq!((desired.number, desired.backends.keys().map(String::as_str).collect::<Vec<_>>()), (1, vec!["written"]));
+    assert_eq!(
+        (desired.number, desired.backends.keys().map(String::as_str).collect::<Vec<_>>()),
+        (1, vec!["written"])
+    );
     assert!(desired.backends["written"].servers["w1"].options.check);
     assert_eq!(scene.status("written").left_out[0].place, "servers[1] \"w2\"");
-    assert_eq!(scene.status("listed").waiting_for.as_deref(), Some("a first answer of source consul"));
-    assert_eq!(scene.status("mapped").waiting_for.as_deref(), Some("a first node map"), "a map found in the file is not enough");
+    assert_eq!(
+        scene.status("listed").waiting_for.as_deref(),
+        Some("a first answer of source consul")
+    );
+    assert_eq!(
+        scene.status("mapped").waiting_for.as_deref(),
+        Some("a first node map"),
+        "a map found in the file is not enough"
+    );
 
     scene.lists(1..3);
-    scene.names.0.lock().unwrap().insert("puppet00.example".to_owned(), IpAddr::from([10, 0, 0, 9]));
+    scene
+        .names
+        .0
+        .lock()
+        .unwrap()
+        .insert("puppet00.example".to_owned(), IpAddr::from([10, 0, 0, 9]));
     scene.map(true, &[("n1", "m1"), ("n2", "m1")]);
     scene.decide(2).await;
     scene.look(3).await;
@@ -204,7 +237,11 @@ async fn a_halved_list_is_held_and_goes_share_by_share_once_it_is_approved() {
     scene.lists(0..20);
     scene.decide(10).await;
     let held = scene.status("listed").held.unwrap();
-    assert!(held.reason.contains("remove 20 of the 40 servers in force (50.0%)"), "{}", held.reason);
+    assert!(
+        held.reason.contains("remove 20 of the 40 servers in force (50.0%)"),
+        "{}",
+        held.reason
+    );
     scene.look(500).await;
     assert_eq!(scene.servers("listed").len(), 40);
 
@@ -216,7 +253,8 @@ async fn a_halved_list_is_held_and_goes_share_by_share_once_it_is_approved() {
     scene.look(501).await;
     assert_eq!(scene.decider.outcome_of_approval(held.clone()).as_ref(), Ok(&held));
     assert_eq!(scene.status("listed").leaving.len(), 20);
-    // A fifth of 40, of 32 and of 26 at once; the approval lasts until all of it is in force, and no longer.
+    // A fifth of 40, of 32 and of 26 at once; the approval lasts until all of it is in force, and
+    // no longer.
     for (second, left) in [(530, 40), (531, 32), (560, 32), (561, 26), (591, 21), (621, 20)] {
         scene.decide(second).await;
         assert_eq!(scene.servers("listed").len(), left, "at {second} s");
@@ -228,10 +266,18 @@ async fn a_halved_list_is_held_and_goes_share_by_share_once_it_is_approved() {
     scene.decide(623).await;
     scene.look(624).await;
     let listed = scene.desired("listed").unwrap();
-    assert_eq!((listed.servers.len(), listed.former.len()), (40, 0), "what is back is former no more");
+    assert_eq!(
+        (listed.servers.len(), listed.former.len()),
+        (40, 0),
+        "what is back is former no more"
+    );
     scene.lists(0..20);
     scene.decide(700).await;
-    assert_eq!(scene.status("listed").held.map(|held| held.id), Some(held.id), "the approval was used up");
+    assert_eq!(
+        scene.status("listed").held.map(|held| held.id),
+        Some(held.id),
+        "the approval was used up"
+    );
 }
 
 #[tokio::test]
@@ -255,8 +301,13 @@ async fn a_new_address_is_a_change_of_the_server_and_no_removal() {
     scene.decide(0).await;
     scene.look(1).await;
     scene.says(
-        &[("s00", "10.0.2.9:1"), ("s01", "10.0.1.1:8140"), ("s02", "10.0.1.2:8140"), ("s03", "10.0.1.3:8140")]
-            .map(|(name, address)| (name.to_owned(), address.to_owned())),
+        &[
+            ("s00", "10.0.2.9:1"),
+            ("s01", "10.0.1.1:8140"),
+            ("s02", "10.0.1.2:8140"),
+            ("s03", "10.0.1.3:8140"),
+        ]
+        .map(|(name, address)| (name.to_owned(), address.to_owned())),
     );
     scene.decide(2).await;
     scene.look(3).await;
@@ -277,7 +328,10 @@ async fn names_are_looked_up_at_each_round_and_one_that_fails_keeps_its_address(
     scene.look(1).await;
     assert_eq!(scene.servers("mapped"), ["m1 10.0.0.1:8140"]);
     let left_out = scene.status("mapped").left_out;
-    assert!(left_out.len() == 1 && left_out[0].reason.contains("m2.example never resolved"), "{left_out:?}");
+    assert!(
+        left_out.len() == 1 && left_out[0].reason.contains("m2.example never resolved"),
+        "{left_out:?}"
+    );
 
     scene.names.0.lock().unwrap().extend([name(2)]);
     scene.look(10).await;
@@ -300,7 +354,9 @@ async fn what_a_backend_remembers_of_former_servers_is_bounded() {
     scene.decider.limits.small = usize::MAX;
     for round in 0..400u64 {
         // Ten servers with new names each time, and time enough for the old ones to go.
-        let names = (0..10).map(|number| (format!("r{round}s{number}"), format!("10.0.0.{number}:1"))).collect::<Vec<_>>();
+        let names = (0..10)
+            .map(|number| (format!("r{round}s{number}"), format!("10.0.0.{number}:1")))
+            .collect::<Vec<_>>();
         scene.says(&names);
         for second in 0..10 {
             scene.decide(round * 1000 + second * 100).await;
@@ -311,7 +367,8 @@ async fn what_a_backend_remembers_of_former_servers_is_bounded() {
 
 #[tokio::test]
 async fn a_name_without_an_address_is_looked_up_again_before_the_next_round() {
-    let written = "[[backend]]\nname = \"late\"\nservers = [ { name = \"w1\", address = \"late.example:1\" }, \
+    let written = "[[backend]]\nname = \"late\"\nservers = [ \
+        { name = \"w1\", address = \"late.example:1\" }, \
                    { name = \"w2\", address = \"10.0.0.1:1\" } ]\n";
     let names = Names::default();
     let mut settings = settings(written);
@@ -323,13 +380,21 @@ async fn a_name_without_an_address_is_looked_up_again_before_the_next_round() {
     let (decisions, _decision) = watch::channel(ServerDecision::default());
     let (sender, mut desired) = watch::channel(None);
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(decider.run(Vec::new(), map, approvals, (decisions, sender), shutdown.clone()));
+    let task = tokio::spawn(decider.run(
+        Vec::new(),
+        map,
+        approvals,
+        (decisions, sender),
+        shutdown.clone(),
+    ));
     let mut has = async |count: usize| {
         let is_there = |desired: &Option<Arc<DesiredServers>>| {
             desired.as_ref().is_some_and(|desired| desired.backends["late"].servers.len() == count)
         };
         let wait = tokio::time::timeout(Duration::from_secs(60), desired.wait_for(is_there));
-        wait.await.unwrap_or_else(|_| panic!("the backend never had {count} servers")).expect("the task lives");
+        wait.await
+            .unwrap_or_else(|_| panic!("the backend never had {count} servers"))
+            .expect("the task lives");
     };
     has(1).await;
     names.0.lock().unwrap().insert("late.example".to_owned(), IpAddr::from([10, 0, 0, 2]));
@@ -350,20 +415,36 @@ async fn servers_that_nobody_lists_are_left_alone_only_while_a_row_is_left_out()
     scene.says(&[row("a", "10.0.1.1:1")]);
     scene.decide(3).await;
     let after = scene.desired("listed").unwrap();
-    assert_eq!((after.manage, after.servers.len()), (Manage::All, 1), "the list itself is the same");
+    assert_eq!(
+        (after.manage, after.servers.len()),
+        (Manage::All, 1),
+        "the list itself is the same"
+    );
     assert!(scene.decider.desired().unwrap().number > before);
 }
 
 #[tokio::test]
 async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
-    let mut scene = Scene::resume(MAPPED, &[("listed", "source consul", 0..40), ("mapped", "node map", 0..2)]);
-    assert_eq!((scene.servers("listed").len(), scene.servers("mapped").len()), (40, 2), "before anything was asked");
+    let mut scene =
+        Scene::resume(MAPPED, &[("listed", "source consul", 0..40), ("mapped", "node map", 0..2)]);
+    assert_eq!(
+        (scene.servers("listed").len(), scene.servers("mapped").len()),
+        (40, 2),
+        "before anything was asked"
+    );
     let number = scene.decider.desired().unwrap().number;
     for second in [0, 1, 10_000] {
         scene.decide(second).await;
         let listed = scene.desired("listed").unwrap();
-        assert_eq!((listed.servers.len(), listed.manage), (40, Manage::Own), "nobody has said yet whose the others are");
-        assert_eq!(scene.status("listed").waiting_for.as_deref(), Some("a first answer of source consul"));
+        assert_eq!(
+            (listed.servers.len(), listed.manage),
+            (40, Manage::Own),
+            "nobody has said yet whose the others are"
+        );
+        assert_eq!(
+            scene.status("listed").waiting_for.as_deref(),
+            Some("a first answer of source consul")
+        );
         assert_eq!(scene.status("mapped").waiting_for.as_deref(), Some("a first node map"));
     }
     assert_eq!(scene.decider.desired().unwrap().number, number, "nothing changed");
@@ -382,19 +463,29 @@ async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
     scene.look(20_041).await;
     let listed = scene.desired("listed").unwrap();
     assert_eq!((listed.servers.len(), listed.manage), (39, Manage::All));
-    assert!(listed.former.contains("s00"), "it is Mapsmith's to remove, although it left the list after the restart");
+    assert!(
+        listed.former.contains("s00"),
+        "it is Mapsmith's to remove, although it left the list after the restart"
+    );
 }
 
 #[tokio::test]
 async fn the_list_of_another_origin_or_of_a_backend_that_is_written_out_by_now_is_not_taken() {
-    for (backend, origin) in
-        [("listed", "source zookeeper"), ("listed", "node map"), ("written", "source consul"), ("gone", "node map")]
-    {
+    for (backend, origin) in [
+        ("listed", "source zookeeper"),
+        ("listed", "node map"),
+        ("written", "source consul"),
+        ("gone", "node map"),
+    ] {
         let mut scene = Scene::resume(WRITTEN, &[(backend, origin, 0..3)]);
         assert_eq!(scene.decider.desired(), None, "{backend} from {origin}");
         scene.decide(0).await;
         scene.decide(100).await;
-        assert_eq!((scene.servers("listed").len(), scene.servers("written").len()), (0, 1), "{backend} from {origin}");
+        assert_eq!(
+            (scene.servers("listed").len(), scene.servers("written").len()),
+            (0, 1),
+            "{backend} from {origin}"
+        );
     }
 }
 
@@ -411,7 +502,10 @@ async fn a_list_that_loses_a_little_at_a_time_is_held_like_one_that_loses_it_at_
     scene.lists(0..31);
     scene.decide(1000).await;
     let reason = scene.status("listed").held.expect("something is held").reason;
-    assert!(reason.contains("remove 3 of the 34 servers in force, 9 of 40 within 1h (22.5%)"), "{reason}");
+    assert!(
+        reason.contains("remove 3 of the 34 servers in force, 9 of 40 within 1h (22.5%)"),
+        "{reason}"
+    );
     scene.lists(0..40);
     scene.decide(1100).await;
     assert_eq!(scene.status("listed").held, None, "they are back");
@@ -439,10 +533,22 @@ async fn a_server_that_two_rows_name_stays_as_it_is_and_a_new_one_waits_until_on
         assert_eq!(scene.servers("listed"), ["a 10.0.1.1:1", "b 10.0.1.9:1"], "at {second} s");
     }
     let left_out = scene.status("listed").left_out;
-    let told = left_out.iter().filter(|row| row.reason.contains("what is in force stays; remove one of them")).count();
+    let told = left_out
+        .iter()
+        .filter(|row| row.reason.contains("what is in force stays; remove one of them"))
+        .count();
     assert_eq!(told, 2, "{left_out:?}");
-    scene.says(&[row("a", "10.0.1.1:1"), row("b", "10.0.1.2:1"), row("c", "10.0.1.4:1"), row("c", "10.0.1.4:1")]);
+    scene.says(&[
+        row("a", "10.0.1.1:1"),
+        row("b", "10.0.1.2:1"),
+        row("c", "10.0.1.4:1"),
+        row("c", "10.0.1.4:1"),
+    ]);
     scene.decide(300).await;
     scene.look(301).await;
-    assert_eq!(scene.servers("listed"), ["a 10.0.1.1:1", "b 10.0.1.2:1", "c 10.0.1.4:1"], "equal rows are one");
+    assert_eq!(
+        scene.servers("listed"),
+        ["a 10.0.1.1:1", "b 10.0.1.2:1", "c 10.0.1.4:1"],
+        "equal rows are one"
+    );
 }

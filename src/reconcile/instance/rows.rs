@@ -1,4 +1,5 @@
-//! The instance's part in keeping rows that its map refuses out of the map file. See [`crate::reconcile::rows`].
+//! The instance's part in keeping rows that its map refuses out of the map file. See
+//! [`crate::reconcile::rows`].
 
 use haproxy_runtime::{MapCounters, MapKind, ReplyError};
 use mapsmith_core::Revision;
@@ -22,7 +23,10 @@ pub(super) async fn question(rows: &mut Option<InstanceRows>) -> RowQuestion {
 
 impl Instance {
     /// Learns, once a process, which rows the map takes. Gives the map's counters as they are then.
-    pub(super) async fn learn_rows(&mut self, counters: MapCounters) -> Result<MapCounters, Failure> {
+    pub(super) async fn learn_rows(
+        &mut self,
+        counters: MapCounters,
+    ) -> Result<MapCounters, Failure> {
         let Some(rows) = &mut self.rows else { return Ok(counters) };
         if !rows.must_learn() {
             rows.answers();
@@ -32,7 +36,10 @@ impl Instance {
         let restricted = match kind {
             MapKind::Any => None,
             MapKind::Restricted { by } => {
-                tracing::info!(instance = self.report.status.name, "HAProxy's map takes some rows only: {by}");
+                tracing::info!(
+                    instance = self.report.status.name,
+                    "HAProxy's map takes some rows only: {by}"
+                );
                 Some(by)
             }
         };
@@ -44,7 +51,8 @@ impl Instance {
         self.client.glance().await?.map.ok_or_else(unknown)
     }
 
-    /// Answers one question after another, for a caller that does not [`Instance::run`] meanwhile; never ends.
+    /// Answers one question after another, for a caller that does not [`Instance::run`] meanwhile;
+    /// never ends.
     pub async fn answer_questions(&mut self) {
         loop {
             let question = question(&mut self.rows).await;
@@ -57,7 +65,10 @@ impl Instance {
         match self.screen(&question.rows).await {
             // Whoever asked may have given up.
             Ok(refused) => drop(question.answer.send(refused)),
-            Err(failure) => tracing::debug!(instance = self.report.status.name, "no rows were screened: {failure}"),
+            Err(failure) => tracing::debug!(
+                instance = self.report.status.name,
+                "no rows were screened: {failure}"
+            ),
         }
     }
 
@@ -66,22 +77,31 @@ impl Instance {
         let before = self.client.glance().await.map_err(Failure::Look)?;
         let refused = self.client.screen(rows).await?;
         let after = self.client.glance().await?;
-        let same_process = self
-            .process
-            .as_ref()
-            .is_some_and(|(process, _)| process.pid == before.process.pid && process.pid == after.process.pid);
-        if let (Some(verified), Some(before), Some(after), true) = (&mut self.verified, before.map, after.map, same_process)
-            && (verified.counters.live_version, verified.counters.entries) == (before.live_version, before.entries)
+        let same_process = self.process.as_ref().is_some_and(|(process, _)| {
+            process.pid == before.process.pid && process.pid == after.process.pid
+        });
+        if let (Some(verified), Some(before), Some(after), true) =
+            (&mut self.verified, before.map, after.map, same_process)
+            && (verified.counters.live_version, verified.counters.entries)
+                == (before.live_version, before.entries)
         {
             verified.counters = after;
         }
         Ok(refused)
     }
 
-    /// Why a change failed: where HAProxy refused rows of it, those are told, and the next revision is without them.
-    pub(super) async fn refused_rows(&mut self, failure: Failure, revision: &Revision, deviation: &Deviation) -> Failure {
+    /// Why a change failed: where HAProxy refused rows of it, those are told, and the next revision
+    /// is without them.
+    pub(super) async fn refused_rows(
+        &mut self,
+        failure: Failure,
+        revision: &Revision,
+        deviation: &Deviation,
+    ) -> Failure {
         let refused = match &failure {
-            Failure::Apply(ApplyError::Runtime(error)) => matches!(error.reply(), Some(ReplyError::Refused { .. })),
+            Failure::Apply(ApplyError::Runtime(error)) => {
+                matches!(error.reply(), Some(ReplyError::Refused { .. }))
+            }
             // `set map` to a refused value is a success on 2.6, and changes nothing.
             Failure::Apply(ApplyError::KeyDiffers { .. }) => true,
             _ => false,
@@ -91,7 +111,9 @@ impl Instance {
         }
         let entries = &revision.entries;
         let changed = deviation.missing.iter().chain(&deviation.wrong);
-        let owned = |at: &u32| (entries.key(*at as usize).to_owned(), entries.value(*at as usize).to_owned());
+        let owned = |at: &u32| {
+            (entries.key(*at as usize).to_owned(), entries.value(*at as usize).to_owned())
+        };
         let rows: Vec<_> = changed.map(owned).collect();
         let Ok(found) = self.screen(&rows).await else { return failure };
         let row = |(at, reason): (usize, String)| {

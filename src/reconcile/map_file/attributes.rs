@@ -1,4 +1,5 @@
-//! Extended attributes of a file that is replaced: access control lists, SELinux labels, what else a site has put there.
+//! Extended attributes of a file that is replaced: access control lists, SELinux labels, what else
+//! a site has put there.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -9,12 +10,13 @@ use std::path::Path;
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, getxattr, listxattr};
 use rustix::io::Errno;
 
-/// The kernel's own bound on a list of names and on one value, in bytes (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+/// The kernel's own bound on a list of names and on one value, in bytes (`XATTR_LIST_MAX`,
+/// `XATTR_SIZE_MAX`).
 const MOST: usize = 64 << 10;
 
-/// Gives `to` the extended attributes of the file at `from`; without such a file there is nothing to do. Labels that belong to the
-/// kernel's policies (`security.`, `trusted.`) are kept where this process may set them: the policy has given the new file one of
-/// its own otherwise.
+/// Gives `to` the extended attributes of the file at `from`; without such a file there is nothing
+/// to do. Labels that belong to the kernel's policies (`security.`, `trusted.`) are kept where this
+/// process may set them: the policy has given the new file one of its own otherwise.
 ///
 /// # Errors
 /// Which attribute can't be read or set.

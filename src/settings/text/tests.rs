@@ -93,7 +93,8 @@ fn every_misspelt_key_and_wrong_value_is_named_in_one_run_with_its_line_in_each_
         "guard.min_entries: \"many\" is no whole number from 0 on",
         "source[0].tpye: there is no such key; did you mean type?",
         "source[1].type: \"fille\" is none of puppetdb, http_json or file",
-        "instance[0].runtime: \"/run/haproxy/admin.sock\" is no runtime address; write \"unix@/run/haproxy/admin.sock\" or \"tcp@127.0.0.1:9999\"",
+        "instance[0].runtime: \"/run/haproxy/admin.sock\" is no runtime address; \
+            write \"unix@/run/haproxy/admin.sock\" or \"tcp@127.0.0.1:9999\"",
         "instance[0].timeot: there is no such key; did you mean timeout?",
         "shedule: there is no such key; did you mean schedule?",
     ];
@@ -102,8 +103,16 @@ fn every_misspelt_key_and_wrong_value_is_named_in_one_run_with_its_line_in_each_
         ("yaml", MISSPELT_YAML, [3, 6, 7, 11, 15, 20, 21, 23]),
         ("json", MISSPELT_JSON, [3, 6, 7, 11, 15, 20, 21, 23]),
     ] {
-        let problems: String = lines.iter().zip(told).map(|(line, problem)| format!("\n  - line {line}: {problem}")).collect();
-        assert_eq!(load_as(ending, text, &[]).unwrap_err(), format!("FILE: 8 problem(s) in the settings:{problems}"), "{ending}");
+        let problems: String = lines
+            .iter()
+            .zip(told)
+            .map(|(line, problem)| format!("\n  - line {line}: {problem}"))
+            .collect();
+        assert_eq!(
+            load_as(ending, text, &[]).unwrap_err(),
+            format!("FILE: 8 problem(s) in the settings:{problems}"),
+            "{ending}"
+        );
     }
 }
 
@@ -132,8 +141,8 @@ source = [{name = "puppetdb", type = "puppetdb", url = "http://127.0.0.1:8080", 
 instance = [{name = "edge1", runtime = "unix@/run/haproxy/admin.sock"}]
 guard = {max_removed = "20%", max_moved = 0x1F4}
 "#;
-    let [toml, yaml, json] =
-        [("toml", toml), ("yaml", yaml), ("json", json)].map(|(ending, text)| load_as(ending, text, &[]).unwrap());
+    let [toml, yaml, json] = [("toml", toml), ("yaml", yaml), ("json", json)]
+        .map(|(ending, text)| load_as(ending, text, &[]).unwrap());
     assert_eq!(toml.sources[0].masters["puppet00"], "007");
     assert_eq!(toml.guard.max_moved, mapsmith_core::desired::guard::Limit::Entries(500));
     assert_eq!((toml.sources[0].priority, toml.map.lowercase), (-3, false));
@@ -160,7 +169,9 @@ fn a_text_of_the_environment_stays_text_and_fits_numbers_too() {
         ],
     )
     .unwrap();
-    let [first, second] = &settings.sources[..] else { panic!("the variables add a second source") };
+    let [first, second] = &settings.sources[..] else {
+        panic!("the variables add a second source")
+    };
     assert_eq!((&*first.name, first.priority, &*second.name), ("1e3", 10, "second"));
     assert_eq!((&*first.masters["puppet00"], &*first.masters["puppet01"]), ("007", "true"));
     assert_eq!(first.masters["puppet02.example.com"], "puppet02");
@@ -171,15 +182,27 @@ fn a_text_of_the_environment_stays_text_and_fits_numbers_too() {
 fn a_variable_that_can_not_be_laid_over_the_file_is_told_by_its_name() {
     use std::os::unix::ffi::OsStringExt;
     for (name, told) in [
-        ("MAPSMITH__SOURCE__2__URL", "source[2].url: there are 1 of them, so the next one has the number 1, not 2"),
-        ("MAPSMITH__SOURCE__18446744073709551615__URL", "source[18446744073709551615].url: there are 1 of them"),
-        ("MAPSMITH__SOURCE__99999999999999999999__URL", "source[18446744073709551615].url: there are 1 of them"),
+        (
+            "MAPSMITH__SOURCE__2__URL",
+            "source[2].url: there are 1 of them, so the next one has the number 1, not 2",
+        ),
+        (
+            "MAPSMITH__SOURCE__18446744073709551615__URL",
+            "source[18446744073709551615].url: there are 1 of them",
+        ),
+        (
+            "MAPSMITH__SOURCE__99999999999999999999__URL",
+            "source[18446744073709551615].url: there are 1 of them",
+        ),
         ("MAPSMITH__MAP__PATH__X", "map.path.x: \"x\" can't be a key of it: it is no table"),
         ("MAPSMITH__MAP__PAHT", "map.paht: there is no such key; did you mean path?"),
         ("MAPSMITH__", "\"\": there is no such key"),
         ("MAPSMITH__MAP.PATH", "\"map.path\": there is no such key"),
         ("MAPSMITH__SOURCE[9999999999999]", "\"source[9999999999999]\": there is no such key"),
-        ("MAPSMITH__SOURCE__0__A.B[9999999999999]", "source[0].\"a.b[9999999999999]\": there is no such key"),
+        (
+            "MAPSMITH__SOURCE__0__A.B[9999999999999]",
+            "source[0].\"a.b[9999999999999]\": there is no such key",
+        ),
         (
             &*format!("MAPSMITH__MAP{}", "__X".repeat(40_000)),
             &*format!("map{}: lists and tables stand more than 32 deep", ".x".repeat(40_000)),
@@ -188,11 +211,17 @@ fn a_variable_that_can_not_be_laid_over_the_file_is_told_by_its_name() {
         let message = load(SMALL, &[(name, "x")]).unwrap_err();
         assert!(message.contains(&format!("  - {name}: {told}")), "{told}\n{message}");
     }
-    let variables =
-        [("MAPSMITH__MAP__FILE".into(), OsString::from_vec(vec![b'/', 0xff])), ("OTHER".into(), OsString::from_vec(vec![0xff]))];
-    let message = Settings::of_text(Path::new("/m.toml"), SMALL, variables).unwrap_err().to_string();
+    let variables = [
+        ("MAPSMITH__MAP__FILE".into(), OsString::from_vec(vec![b'/', 0xff])),
+        ("OTHER".into(), OsString::from_vec(vec![0xff])),
+    ];
+    let message =
+        Settings::of_text(Path::new("/m.toml"), SMALL, variables).unwrap_err().to_string();
     assert!(
-        message.ends_with("1 problem(s) in the settings:\n  - MAPSMITH__MAP__FILE: map.file: the value is no UTF-8 text"),
+        message.ends_with(
+            "1 problem(s) in the settings:\n  - MAPSMITH__MAP__FILE: map.file: the \
+            value is no UTF-8 text"
+        ),
         "{message}"
     );
 }
@@ -200,7 +229,10 @@ fn a_variable_that_can_not_be_laid_over_the_file_is_told_by_its_name() {
 #[test]
 fn a_yaml_text_that_grows_without_bound_is_an_error_and_eats_no_memory() {
     let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for (this, last) in ["b", "c", "d", "e", "f", "g", "h", "i", "j"].iter().zip(["a", "b", "c", "d", "e", "f", "g", "h", "i"]) {
+    for (this, last) in ["b", "c", "d", "e", "f", "g", "h", "i", "j"]
+        .iter()
+        .zip(["a", "b", "c", "d", "e", "f", "g", "h", "i"])
+    {
         bomb.push_str(&format!("{this}: &{this} [{}]\n", vec![format!("*{last}"); 10].join(", ")));
     }
     for (text, told) in [
@@ -224,12 +256,21 @@ fn a_yaml_text_that_grows_without_bound_is_an_error_and_eats_no_memory() {
 fn nothing_and_what_is_no_table_is_told_as_that() {
     for (ending, text) in [("toml", ""), ("yaml", ""), ("yaml", "# nothing"), ("json", "{}")] {
         let message = load_as(ending, text, &[]).unwrap_err();
-        assert!(message.contains("1 problem(s) in the settings:\n  - map: is missing"), "{ending} {text:?}: {message}");
+        assert!(
+            message.contains("1 problem(s) in the settings:\n  - map: is missing"),
+            "{ending} {text:?}: {message}"
+        );
     }
     for (ending, text) in [("yaml", "map"), ("json", "[]"), ("json", "3")] {
         let message = load_as(ending, text, &[]).unwrap_err();
-        assert!(message.contains("\n  - a table of keys must stand here"), "{ending} {text:?}: {message}");
+        assert!(
+            message.contains("\n  - a table of keys must stand here"),
+            "{ending} {text:?}: {message}"
+        );
     }
     let message = load(&SMALL.replace("path = ", "path.x = "), &[]).unwrap_err();
-    assert!(message.contains("line 3: map.path: one value must stand here, not a table of keys"), "{message}");
+    assert!(
+        message.contains("line 3: map.path: one value must stand here, not a table of keys"),
+        "{message}"
+    );
 }

@@ -18,7 +18,10 @@ fn reader(shape: Shape) -> JsonReader {
     JsonReader::new(shape, Collector::new(Arc::new(Names::new(true, &BTreeMap::new()))), None)
 }
 
-fn read_chunks<'a>(shape: Shape, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Collected, Fault> {
+fn read_chunks<'a>(
+    shape: Shape,
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Collected, Fault> {
     let mut reader = reader(shape);
     for chunk in chunks {
         reader.feed(chunk)?;
@@ -49,7 +52,11 @@ fn rows_of_a_list_become_entries() {
 
 #[test]
 fn entries_of_an_object_become_entries() {
-    let answer = read(Shape::Object, r#"{"a": "m1", "b" : "m2","c":null,"d":7,"e":["m1"],"f":{"x":1}, "":"m1"}"#).unwrap();
+    let answer = read(
+        Shape::Object,
+        r#"{"a": "m1", "b" : "m2","c":null,"d":7,"e":["m1"],"f":{"x":1}, "":"m1"}"#,
+    )
+    .unwrap();
     assert_eq!(entries(&answer), [("a", "m1"), ("b", "m2")]);
     assert_eq!(
         answer.rejections.counts.into_iter().collect::<Vec<_>>(),
@@ -75,7 +82,12 @@ fn rows_that_name_nothing_legal_are_left_out_with_their_reason() {
     assert_eq!(entries(&answer), [("e", "m1")]);
     assert_eq!(
         answer.rejections.counts.into_iter().collect::<Vec<_>>(),
-        [(Illegal::NoMaster, 2), (Illegal::ValueWhiteSpace, 1), (Illegal::NotText, 6), (Illegal::NoNode, 2)]
+        [
+            (Illegal::NoMaster, 2),
+            (Illegal::ValueWhiteSpace, 1),
+            (Illegal::NotText, 6),
+            (Illegal::NoNode, 2)
+        ]
     );
     assert_eq!(answer.rejections.named["a"], Illegal::NoMaster);
 }
@@ -83,7 +95,10 @@ fn rows_that_name_nothing_legal_are_left_out_with_their_reason() {
 #[test]
 fn an_answer_cut_at_any_byte_is_an_error() {
     for (shape, text) in [
-        (list(), r#"[{"certname":"a\u00e9","producer":"m1","n":[1,{"x":-1.5e3}]}, 12, true, {"certname":"bé","producer":null}]"#),
+        (
+            list(),
+            r#"[{"certname":"a\u00e9","producer":"m1","n":[1,{"x":-1.5e3}]}, 12, true, {"certname":"bé","producer":null}]"#,
+        ),
         (list(), "[]"),
         (Shape::Object, r#"{"a":"m1", "b\n": null , "c":12,"d":[true]}"#),
     ] {
@@ -92,7 +107,10 @@ fn an_answer_cut_at_any_byte_is_an_error() {
             let cut = &text.as_bytes()[..cut];
             for chunk in [1, 7, text.len()] {
                 let fault = read_chunks(shape.clone(), cut.chunks(chunk)).unwrap_err();
-                assert!(matches!(fault, Fault::Truncated { bytes, .. } if bytes == cut.len() as u64), "{cut:?}: {fault}");
+                assert!(
+                    matches!(fault, Fault::Truncated { bytes, .. } if bytes == cut.len() as u64),
+                    "{cut:?}: {fault}"
+                );
             }
         }
     }
@@ -101,22 +119,34 @@ fn an_answer_cut_at_any_byte_is_an_error() {
 #[test]
 fn what_follows_the_end_makes_it_no_answer() {
     let fault = read(list(), "[]\n[]").unwrap_err();
-    assert_eq!(fault.to_string(), "something follows the end of the JSON text, at line 2, column 1");
+    assert_eq!(
+        fault.to_string(),
+        "something follows the end of the JSON text, at line 2, column 1"
+    );
     assert!(matches!(read(Shape::Object, r#"{"a":"m1"}x"#), Err(Fault::Trailing(_))));
 }
 
 #[test]
 fn an_error_object_in_place_of_a_map_is_shown_with_its_text() {
-    for text in
-        [r#"{"error":"database is down"}"#, r#"{"a":"m1","errors":["database is down"]}"#, r#"{"exception":"database is down"}"#]
-    {
+    for text in [
+        r#"{"error":"database is down"}"#,
+        r#"{"a":"m1","errors":["database is down"]}"#,
+        r#"{"exception":"database is down"}"#,
+    ] {
         for chunk in [1, 5, 100] {
             let fault = read_chunks(Shape::Object, text.as_bytes().chunks(chunk)).unwrap_err();
-            assert!(matches!(&fault, Fault::ErrorObject(text) if text.contains("database is down")), "{fault}");
+            assert!(
+                matches!(&fault, Fault::ErrorObject(text) if text.contains("database is down")),
+                "{fault}"
+            );
         }
     }
-    let fault = read_chunks(list(), r#"{"error":"database is down"}"#.as_bytes().chunks(1)).unwrap_err();
-    assert!(matches!(&fault, Fault::WrongShape { text, .. } if text.contains("database is down")), "{fault}");
+    let fault =
+        read_chunks(list(), r#"{"error":"database is down"}"#.as_bytes().chunks(1)).unwrap_err();
+    assert!(
+        matches!(&fault, Fault::WrongShape { text, .. } if text.contains("database is down")),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -140,30 +170,56 @@ fn a_mistake_is_named_by_line_and_column_whatever_the_chunks() {
     ] {
         for chunk in [1, 3, 100] {
             let fault = read_chunks(shape.clone(), text.as_bytes().chunks(chunk)).unwrap_err();
-            assert!(matches!(fault, Fault::Syntax { .. }) && fault.to_string().contains(position), "{text:?}: {fault}");
+            assert!(
+                matches!(fault, Fault::Syntax { .. }) && fault.to_string().contains(position),
+                "{text:?}: {fault}"
+            );
         }
     }
 }
 
 #[test]
 fn a_list_without_the_configured_fields_names_those_it_has() {
-    let message = read(list(), r#"[{"name":"a","value":"m1"},{"name":"b","environment":"x"}]"#).unwrap_err().to_string();
-    assert_eq!(message, "no row has the field \"certname\" (node_field); the rows have: name, value, environment");
+    let message = read(list(), r#"[{"name":"a","value":"m1"},{"name":"b","environment":"x"}]"#)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        message,
+        "no row has the field \"certname\" (node_field); the rows have: name, value, environment"
+    );
     let message = read(list(), r#"[{"certname":"a","value":"m1"}]"#).unwrap_err().to_string();
-    assert!(message.contains("\"producer\" (master_field)") && message.contains("certname, value"), "{message}");
+    assert!(
+        message.contains("\"producer\" (master_field)") && message.contains("certname, value"),
+        "{message}"
+    );
     let message = read(list(), r#"["a","b"]"#).unwrap_err().to_string();
     assert!(message.contains("they are no objects"), "{message}");
 }
 
 /// Each of these is what JSON may not hold, or what no program can.
-const ODD: [&[u8]; 7] = [br#""x\ud800""#, br#""\udc00\ud83dx""#, b"\"x\ny\"", b"\"\x00\"", b"\"x\xff\"", b"1e999", b"-9e+4000"];
+const ODD: [&[u8]; 7] = [
+    br#""x\ud800""#,
+    br#""\udc00\ud83dx""#,
+    b"\"x\ny\"",
+    b"\"\x00\"",
+    b"\"x\xff\"",
+    b"1e999",
+    b"-9e+4000",
+];
 
 #[test]
 fn one_row_that_is_no_good_json_is_left_out_and_the_rest_is_taken_whatever_the_chunks() {
     for odd in ODD {
-        let row = |node: &[u8], master: &[u8]| [b"{\"certname\":", node, b",\"producer\":", master, b"}"].concat();
+        let row = |node: &[u8], master: &[u8]| {
+            [b"{\"certname\":", node, b",\"producer\":", master, b"}"].concat()
+        };
         let list_text = |row: &[u8]| {
-            [b"[{\"certname\":\"a\",\"producer\":\"m1\"},", row, b",{\"certname\":\"z\",\"producer\":\"m2\"}]"].concat()
+            [
+                b"[{\"certname\":\"a\",\"producer\":\"m1\"},",
+                row,
+                b",{\"certname\":\"z\",\"producer\":\"m2\"}]",
+            ]
+            .concat()
         };
         let object = |entry: &[u8]| [b"{\"a\":\"m1\",", entry, b",\"z\":\"m2\"}"].concat();
         let mut texts = vec![
@@ -171,7 +227,13 @@ fn one_row_that_is_no_good_json_is_left_out_and_the_rest_is_taken_whatever_the_c
             (list(), list_text(&row(b"\"n\"", odd)), 1),
             (list(), list_text(odd), 1),
             // In a field that nobody asked for it harms nothing.
-            (list(), list_text(&[b"{\"other\":", odd, b",\"certname\":\"a\",\"producer\":\"m1\"}"].concat()), 0),
+            (
+                list(),
+                list_text(
+                    &[b"{\"other\":", odd, b",\"certname\":\"a\",\"producer\":\"m1\"}"].concat(),
+                ),
+                0,
+            ),
             (Shape::Object, object(&[b"\"n\": ", odd].concat()), 1),
         ];
         if odd.starts_with(b"\"") {
@@ -180,14 +242,18 @@ fn one_row_that_is_no_good_json_is_left_out_and_the_rest_is_taken_whatever_the_c
         for (shape, text, rejected) in texts {
             for chunk in [1, 2, 5, text.len()] {
                 let shown = || format!("{} in chunks of {chunk}", text.escape_ascii());
-                let answer =
-                    read_chunks(shape.clone(), text.chunks(chunk)).unwrap_or_else(|fault| panic!("{}: {fault}", shown()));
+                let answer = read_chunks(shape.clone(), text.chunks(chunk))
+                    .unwrap_or_else(|fault| panic!("{}: {fault}", shown()));
                 assert_eq!(entries(&answer), [("a", "m1"), ("z", "m2")], "{}", shown());
                 assert_eq!(answer.rejections.total(), rejected, "{}", shown());
             }
             for cut in 0..text.len() {
                 let fault = read_chunks(shape.clone(), text[..cut].chunks(7)).unwrap_err();
-                assert!(matches!(fault, Fault::Truncated { .. }), "{}: {fault}", text[..cut].escape_ascii());
+                assert!(
+                    matches!(fault, Fault::Truncated { .. }),
+                    "{}: {fault}",
+                    text[..cut].escape_ascii()
+                );
             }
         }
     }
@@ -195,13 +261,19 @@ fn one_row_that_is_no_good_json_is_left_out_and_the_rest_is_taken_whatever_the_c
 
 #[test]
 fn a_byte_order_mark_is_skipped_at_the_beginning_only() {
-    for (shape, text) in [(list(), r#"[{"certname":"a","producer":"m1"}]"#), (Shape::Object, r#" {"a":"m1"}"#)] {
+    for (shape, text) in
+        [(list(), r#"[{"certname":"a","producer":"m1"}]"#), (Shape::Object, r#" {"a":"m1"}"#)]
+    {
         for chunk in [1, 2, 100] {
             let marked = format!("\u{feff}{text}");
             let answer = read_chunks(shape.clone(), marked.as_bytes().chunks(chunk)).unwrap();
             assert_eq!(entries(&answer), [("a", "m1")], "in chunks of {chunk}");
         }
-        for text in [format!("\u{feff}\u{feff}{text}"), format!(" \u{feff}{text}"), format!("{text}\u{feff}")] {
+        for text in [
+            format!("\u{feff}\u{feff}{text}"),
+            format!(" \u{feff}{text}"),
+            format!("{text}\u{feff}"),
+        ] {
             assert!(read(shape.clone(), &text).is_err(), "{text:?}");
         }
     }
@@ -220,7 +292,11 @@ fn a_node_named_error_is_a_node() {
         (many("null"), LIKE_A_MAP, 2),
     ] {
         let answer = read(Shape::Object, &text).unwrap_or_else(|fault| panic!("{text}: {fault}"));
-        assert_eq!((answer.entries.len(), answer.rejections.total()), (entries, rejected), "{text}");
+        assert_eq!(
+            (answer.entries.len(), answer.rejections.total()),
+            (entries, rejected),
+            "{text}"
+        );
     }
     for text in [
         r#"{"error":"down"}"#,
@@ -261,47 +337,76 @@ fn arbitrary_row() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn the_chunks_in_which_an_answer_comes_do_not_matter(
-        rows in proptest::collection::vec(arbitrary_row(), 0..12), cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6), pretty: bool,
+        rows in proptest::collection::vec(arbitrary_row(), 0..12),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+        pretty: bool,
     ) {
         let mut rows = rows;
         rows.push(json!({"certname": "sure", "producer": "m1"}));
-        let text = if pretty { serde_json::to_string_pretty(&rows) } else { serde_json::to_string(&rows) }.unwrap();
-        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(text.len())).chain([0, text.len()]).collect();
+        let text =
+            if pretty { serde_json::to_string_pretty(&rows) } else { serde_json::to_string(&rows) }
+                .unwrap();
+        let mut cuts: Vec<_> =
+            cuts.iter().map(|cut| cut.index(text.len())).chain([0, text.len()]).collect();
         cuts.sort_unstable();
-        let chunks: Vec<_> = cuts.windows(2).map(|pair| &text.as_bytes()[pair[0]..pair[1]]).collect();
+        let chunks: Vec<_> =
+            cuts.windows(2).map(|pair| &text.as_bytes()[pair[0]..pair[1]]).collect();
         let (cut, whole) = (read_chunks(list(), chunks).unwrap(), read(list(), &text).unwrap());
         prop_assert_eq!(&cut.entries, &whole.entries);
         prop_assert_eq!(cut.rejections, whole.rejections);
 
         let mut expected = BTreeMap::new();
         for row in &rows {
-            let (Some(node), Some(master)) = (row["certname"].as_str(), row["producer"].as_str()) else { continue };
+            let (Some(node), Some(master)) = (row["certname"].as_str(), row["producer"].as_str())
+            else {
+                continue;
+            };
             let node = node.to_ascii_lowercase();
-            if mapsmith_core::names::check_key(&node).is_ok() && mapsmith_core::names::check_value(master).is_ok() {
+            if mapsmith_core::names::check_key(&node).is_ok()
+                && mapsmith_core::names::check_value(master).is_ok()
+            {
                 let known = expected.entry(node).or_insert_with(|| master.to_owned());
                 *known = known.clone().min(master.to_owned());
             }
         }
-        let expected: Vec<_> = expected.iter().map(|(node, master)| (node.as_str(), master.as_str())).collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(node, master)| (node.as_str(), master.as_str())).collect();
         prop_assert_eq!(whole.entries.iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn what_is_taken_for_an_answer_is_json(
-        rows in proptest::collection::vec(arbitrary_row(), 0..4), at: prop::sample::Index, byte: u8, delete: bool, chunk in 1usize..20,
+        rows in proptest::collection::vec(arbitrary_row(), 0..4),
+        at: prop::sample::Index,
+        byte: u8,
+        delete: bool,
+        chunk in 1usize..20,
     ) {
         let mut text = serde_json::to_vec(&rows).unwrap();
         let at = at.index(text.len());
-        if delete { text.remove(at); } else { text[at] = byte; }
+        if delete {
+            text.remove(at);
+        } else {
+            text[at] = byte;
+        }
         if read_chunks(list(), text.chunks(chunk)).is_ok() {
             // But for control characters within texts, which cost a row at most.
-            let plain: Vec<_> = text.iter().map(|byte| if *byte < 0x20 { b' ' } else { *byte }).collect();
-            prop_assert!(serde_json::from_slice::<IgnoredAny>(&plain).is_ok(), "{}", String::from_utf8_lossy(&text));
+            let plain: Vec<_> =
+                text.iter().map(|byte| if *byte < 0x20 { b' ' } else { *byte }).collect();
+            prop_assert!(
+                serde_json::from_slice::<IgnoredAny>(&plain).is_ok(),
+                "{}",
+                String::from_utf8_lossy(&text)
+            );
         }
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic(text in proptest::collection::vec(any::<u8>(), 0..80), chunk in 1usize..20, object: bool) {
+    fn no_bytes_make_the_reader_panic(
+        text in proptest::collection::vec(any::<u8>(), 0..80),
+        chunk in 1usize..20,
+        object: bool,
+    ) {
         let _ = read_chunks(if object { Shape::Object } else { list() }, text.chunks(chunk));
         let opened: Vec<u8> = [if object { b"{\"" } else { b"[{" }, &text[..]].concat();
         let _ = read_chunks(if object { Shape::Object } else { list() }, opened.chunks(chunk));

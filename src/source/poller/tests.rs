@@ -1,4 +1,5 @@
-//! The poller against a source whose every answer is given by hand, so that nothing depends on time.
+//! The poller against a source whose every answer is given by hand, so that nothing depends on
+//! time.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +15,12 @@ use crate::source::{Fault, PollRequests};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Failures are repeated at once.
-const SOON: Pacing =
-    Pacing { first: Duration::from_millis(1), longest: Duration::from_millis(4), spacing: Duration::ZERO, late: DAY };
+const SOON: Pacing = Pacing {
+    first: Duration::from_millis(1),
+    longest: Duration::from_millis(4),
+    spacing: Duration::ZERO,
+    late: DAY,
+};
 /// Failures are not repeated.
 const NEVER: Pacing = Pacing { first: DAY, longest: DAY, spacing: Duration::ZERO, late: DAY };
 
@@ -30,15 +35,27 @@ struct Scripted {
 
 #[async_trait]
 impl Source for Scripted {
-    async fn poll(&mut self, _: Extent, _: Option<&Snapshot>, _: Timestamp) -> Result<Polled, SourceError> {
+    async fn poll(
+        &mut self,
+        _: Extent,
+        _: Option<&Snapshot>,
+        _: Timestamp,
+    ) -> Result<Polled, SourceError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         match self.answers.recv().await {
-            Some(answer) => answer.map_err(|fault| SourceError { place: "http://registry".to_owned(), fault }),
+            Some(answer) => {
+                answer.map_err(|fault| SourceError { place: "http://registry".to_owned(), fault })
+            }
             None => std::future::pending().await,
         }
     }
 
-    async fn look_up(&mut self, nodes: &[String], current: &Snapshot, now: Timestamp) -> Result<Polled, SourceError> {
+    async fn look_up(
+        &mut self,
+        nodes: &[String],
+        current: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Polled, SourceError> {
         self.looked_up.send(nodes.to_vec()).unwrap();
         self.poll(Extent::Changes, Some(current), now).await
     }
@@ -66,11 +83,21 @@ impl Fixture {
     fn start(pacing: Pacing) -> Self {
         let (answers, answer_receiver) = mpsc::unbounded_channel();
         let (changes, change_receiver) = mpsc::unbounded_channel();
-        let (requests, begun, shutdown) = (PollRequests::new(), Arc::new(AtomicU64::new(0)), CancellationToken::new());
+        let (requests, begun, shutdown) =
+            (PollRequests::new(), Arc::new(AtomicU64::new(0)), CancellationToken::new());
         let (look, looked_up) = mpsc::unbounded_channel();
-        let source = Scripted { answers: answer_receiver, changes: change_receiver, begun: Arc::clone(&begun), looked_up: look };
+        let source = Scripted {
+            answers: answer_receiver,
+            changes: change_receiver,
+            begun: Arc::clone(&begun),
+            looked_up: look,
+        };
         let looks = EarlyLooks::new();
-        let (sender, state) = watch::channel(SourceState::before_first_poll("registry".to_owned(), "http_json".to_owned(), true));
+        let (sender, state) = watch::channel(SourceState::before_first_poll(
+            "registry".to_owned(),
+            "http_json".to_owned(),
+            true,
+        ));
         let poller = Poller::new("registry".to_owned(), requests.clone(), &looks, sender, pacing);
         let end = shutdown.clone();
         let task = tokio::spawn(async move {
@@ -116,7 +143,10 @@ async fn requests_made_during_a_poll_become_one_poll_after_it() {
     }
     fixture.answer(Ok(good(&[("a", "m1")])));
     let state = fixture.state(polled).await;
-    assert_eq!(state.answered, 0, "the poll began before the requests: it may have seen an older state");
+    assert_eq!(
+        state.answered, 0,
+        "the poll began before the requests: it may have seen an older state"
+    );
     fixture.answer(Ok(good(&[("a", "m1")])));
     assert_eq!(fixture.state(|state| state.answered > 0).await.answered, 3);
     fixture.requests.request();
@@ -169,7 +199,12 @@ async fn a_change_that_the_source_saw_itself_is_polled_at_once() {
 
 fn learned(node: &str, master: &str) -> Arc<[LearnedRoute]> {
     let now = Timestamp::UNIX_EPOCH;
-    Arc::new([LearnedRoute { node: node.to_owned(), master: master.to_owned(), since: now, expires: now }])
+    Arc::new([LearnedRoute {
+        node: node.to_owned(),
+        master: master.to_owned(),
+        since: now,
+        expires: now,
+    }])
 }
 
 #[tokio::test]
@@ -182,8 +217,13 @@ async fn an_early_look_brings_news_and_counts_as_no_poll() {
     assert_eq!(fixture.looked_up.recv().await.unwrap(), ["a"]);
     let request = fixture.requests.request();
     fixture.answer(Ok(good(&[("a", "m2")])));
-    let looked = fixture.state(|state| state.snapshot.as_ref().unwrap().entries.get("a") == Some("m2")).await;
-    assert_eq!(looked.answered, 0, "a reload that waits for every source must not take a look for an answer");
+    let looked = fixture
+        .state(|state| state.snapshot.as_ref().unwrap().entries.get("a") == Some("m2"))
+        .await;
+    assert_eq!(
+        looked.answered, 0,
+        "a reload that waits for every source must not take a look for an answer"
+    );
     assert_eq!(looked.status.last_poll, polled.status.last_poll);
     assert_eq!(looked.status.answered_at, polled.status.answered_at);
     fixture.answer(Ok(good(&[("a", "m2")])));
@@ -198,7 +238,9 @@ async fn an_early_look_that_fails_changes_nothing_and_is_repeated() {
     fixture.looks.dispute("edge1", &learned("a", "m2"));
     fixture.answer(Err(Fault::TooLarge(7)));
     fixture.answer(Ok(good(&[("a", "m2")])));
-    let state = fixture.state(|state| state.snapshot.as_ref().unwrap().entries.get("a") == Some("m2")).await;
+    let state = fixture
+        .state(|state| state.snapshot.as_ref().unwrap().entries.get("a") == Some("m2"))
+        .await;
     assert_eq!(state.status.error, None);
     assert_eq!(fixture.looked_up.recv().await.unwrap(), ["a"]);
     assert_eq!(fixture.looked_up.recv().await.unwrap(), ["a"]);
@@ -267,21 +309,40 @@ fn a_reason_that_no_longer_rejects_anything_goes_to_zero_in_the_metrics() {
             fixture.answer(Ok(Polled { rejections: Arc::new(rejections), ..good(&[("a", "m1")]) }));
             assert_eq!(fixture.state(polled).await.status.rejections.total(), 1);
             let text = handle.render();
-            assert!(text.contains(r#"mapsmith_source_rejected_entries{source="registry",reason="no_master"} 1"#), "{text}");
+            assert!(
+                text.contains(
+                    r#"mapsmith_source_rejected_entries{source="registry",reason="no_master"} 1"#
+                ),
+                "{text}"
+            );
             assert!(text.contains(r#"mapsmith_source_entries{source="registry"} 1"#), "{text}");
-            assert!(text.contains(r#"mapsmith_source_answer_bytes{source="registry"} 10"#), "{text}");
+            assert!(
+                text.contains(r#"mapsmith_source_answer_bytes{source="registry"} 10"#),
+                "{text}"
+            );
 
             fixture.requests.request();
             fixture.answer(Ok(good(&[("a", "m1")])));
-            assert_eq!(fixture.state(|state| state.answered == 1).await.status.rejections.total(), 0);
+            assert_eq!(
+                fixture.state(|state| state.answered == 1).await.status.rejections.total(),
+                0
+            );
             let text = handle.render();
-            assert!(text.contains(r#"mapsmith_source_rejected_entries{source="registry",reason="no_master"} 0"#), "{text}");
+            assert!(
+                text.contains(
+                    r#"mapsmith_source_rejected_entries{source="registry",reason="no_master"} 0"#
+                ),
+                "{text}"
+            );
 
             fixture.requests.request();
             fixture.answer(Err(Fault::TooLarge(7)));
             fixture.state(|state| state.answered == 2).await;
             let text = handle.render();
-            assert!(text.contains(r#"mapsmith_source_poll_failures_total{source="registry"} 1"#), "{text}");
+            assert!(
+                text.contains(r#"mapsmith_source_poll_failures_total{source="registry"} 1"#),
+                "{text}"
+            );
             assert!(text.contains(r#"kind="failed""#) && text.contains(r#"kind="full""#), "{text}");
         });
     });
@@ -306,15 +367,18 @@ impl std::io::Write for Log {
 
 #[test]
 fn a_lasting_failure_is_logged_once_and_its_end_once() {
-    // One subscriber for all threads: a subscriber of this thread alone would miss every line whose first use is in another test,
-    // because tracing asks the thread of the first use who listens, and keeps the answer for all.
+    // One subscriber for all threads: a subscriber of this thread alone would miss every line whose
+    // first use is in another test, because tracing asks the thread of the first use who listens,
+    // and keeps the answer for all.
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).finish();
     tracing::subscriber::set_global_default(subscriber).expect("no other test sets one");
     on_this_thread(async {
         let mut fixture = Fixture::start(SOON);
         tracing::callsite::rebuild_interest_cache();
         let refused = || Err(Fault::Unreachable { cause: "Connection refused".to_owned() });
-        for answer in [refused(), refused(), refused(), Err(Fault::TooLarge(7)), Ok(good(&[])), Ok(good(&[]))] {
+        for answer in
+            [refused(), refused(), refused(), Err(Fault::TooLarge(7)), Ok(good(&[])), Ok(good(&[]))]
+        {
             fixture.answer(answer);
         }
         fixture.state(|state| state.snapshot.is_some()).await;
@@ -322,7 +386,13 @@ fn a_lasting_failure_is_logged_once_and_its_end_once() {
         fixture.state(|state| state.answered == 1).await;
     });
     let text = String::from_utf8(LOG.take()).unwrap();
-    for (part, times) in [("Connection refused", 1), ("max_bytes", 1), ("WARN", 2), ("answers again", 1), ("INFO", 1)] {
+    for (part, times) in [
+        ("Connection refused", 1),
+        ("max_bytes", 1),
+        ("WARN", 2),
+        ("answers again", 1),
+        ("INFO", 1),
+    ] {
         assert_eq!(text.matches(part).count(), times, "{part}:\n{text}");
     }
 }
@@ -333,11 +403,18 @@ struct Steered(mpsc::UnboundedSender<(Extent, oneshot::Sender<Answer>)>);
 
 #[async_trait]
 impl Source for Steered {
-    async fn poll(&mut self, extent: Extent, _: Option<&Snapshot>, _: Timestamp) -> Result<Polled, SourceError> {
+    async fn poll(
+        &mut self,
+        extent: Extent,
+        _: Option<&Snapshot>,
+        _: Timestamp,
+    ) -> Result<Polled, SourceError> {
         let (sender, answer) = oneshot::channel();
         self.0.send((extent, sender)).unwrap();
         match answer.await {
-            Ok(answer) => answer.map_err(|fault| SourceError { place: "http://registry".to_owned(), fault }),
+            Ok(answer) => {
+                answer.map_err(|fault| SourceError { place: "http://registry".to_owned(), fault })
+            }
             Err(_) => std::future::pending().await,
         }
     }
@@ -358,8 +435,18 @@ impl SteeredFixture {
     fn start(pacing: Pacing) -> Self {
         let (sender, polls) = mpsc::unbounded_channel();
         let (requests, shutdown) = (PollRequests::new(), CancellationToken::new());
-        let (states, state) = watch::channel(SourceState::before_first_poll("registry".to_owned(), "puppetdb".to_owned(), true));
-        let poller = Poller::new("registry".to_owned(), requests.clone(), &EarlyLooks::new(), states, pacing);
+        let (states, state) = watch::channel(SourceState::before_first_poll(
+            "registry".to_owned(),
+            "puppetdb".to_owned(),
+            true,
+        ));
+        let poller = Poller::new(
+            "registry".to_owned(),
+            requests.clone(),
+            &EarlyLooks::new(),
+            states,
+            pacing,
+        );
         let end = shutdown.clone();
         tokio::spawn(async move {
             end.run_until_cancelled(poller.run(Box::new(Steered(sender)))).await;
@@ -369,7 +456,10 @@ impl SteeredFixture {
 
     /// The next poll that begins.
     async fn begun(&mut self) -> (Extent, oneshot::Sender<Answer>) {
-        tokio::time::timeout(Duration::from_secs(60), self.polls.recv()).await.expect("a poll begins").unwrap()
+        tokio::time::timeout(Duration::from_secs(60), self.polls.recv())
+            .await
+            .expect("a poll begins")
+            .unwrap()
     }
 
     /// The next poll, answered; for how much it asked.
@@ -381,7 +471,11 @@ impl SteeredFixture {
 
     async fn state(&mut self, wanted: impl FnMut(&SourceState) -> bool) -> SourceState {
         let wait = self.state.wait_for(wanted);
-        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the state comes").unwrap().clone()
+        tokio::time::timeout(Duration::from_secs(60), wait)
+            .await
+            .expect("the state comes")
+            .unwrap()
+            .clone()
     }
 }
 
@@ -406,7 +500,11 @@ async fn a_requested_reload_asks_for_everything_until_it_is_there_and_a_tick_for
     fixture.requests.request_everything();
     fixture.requests.request();
     assert_eq!(fixture.answered(unreachable()).await, Extent::Everything);
-    assert_eq!(fixture.answered(Ok(good(&[]))).await, Extent::Everything, "what was asked for is still owed");
+    assert_eq!(
+        fixture.answered(Ok(good(&[]))).await,
+        Extent::Everything,
+        "what was asked for is still owed"
+    );
     fixture.state(|state| state.answered == 3 && state.status.entries == Some(0)).await;
     fixture.requests.request();
     assert_eq!(fixture.answered(Ok(good(&[]))).await, Extent::Changes);
@@ -438,7 +536,10 @@ async fn reloads_in_a_row_get_polls_of_their_own_and_a_slow_registry_is_heard_al
     let (_, second) = fixture.begun().await;
     let latest = fixture.requests.request_everything();
     let (_, third) = fixture.begun().await;
-    assert!(second.is_closed() && !first.is_closed(), "the latest poll is replaced, the first one goes on");
+    assert!(
+        second.is_closed() && !first.is_closed(),
+        "the latest poll is replaced, the first one goes on"
+    );
     first.send(Ok(good(&[("a", "m1")]))).unwrap();
     let state = fixture.state(polled).await;
     assert_eq!(state.answered, 0, "the first poll began before the requests");
@@ -475,19 +576,27 @@ async fn reloads_in_a_loop_are_a_few_polls_and_each_is_answered() {
         fixture.state(|state| state.answered == covered).await;
     }
     let most = began.elapsed().as_millis() / spacing.as_millis() + 1;
-    assert!(polls <= most && polls <= 7, "{polls} polls for 1000 requests, where the time allows {most}");
+    assert!(
+        polls <= most && polls <= 7,
+        "{polls} polls for 1000 requests, where the time allows {most}"
+    );
 }
 
 #[tokio::test]
 async fn a_registry_that_asks_for_rest_is_left_alone_but_for_a_reload() {
     let mut fixture = SteeredFixture::start(SOON);
-    let busy = |rest| Err(Fault::Status { status: 503, meaning: "busy".to_owned(), retry_after: Some(rest) });
+    let busy = |rest| {
+        Err(Fault::Status { status: 503, meaning: "busy".to_owned(), retry_after: Some(rest) })
+    };
     fixture.answered(busy(DAY)).await;
     fixture.state(polled).await;
     for asks in [PollRequests::request, PollRequests::request_everything_at_leisure] {
         let tick = asks(&fixture.requests);
         let state = fixture.state(|state| state.answered == tick).await;
-        assert!(state.status.error.is_some(), "the other sources need not wait for it: its failure stands");
+        assert!(
+            state.status.error.is_some(),
+            "the other sources need not wait for it: its failure stands"
+        );
         assert!(fixture.polls.try_recv().is_err(), "nothing was asked");
     }
 

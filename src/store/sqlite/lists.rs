@@ -1,6 +1,8 @@
-//! Server lists as the store has them: a JSON text a backend, in the form in which a source lists servers.
+//! Server lists as the store has them: a JSON text a backend, in the form in which a source lists
+//! servers.
 //!
-//! What is read goes to HAProxy's commands, so it goes through the same checks as a source's answer.
+//! What is read goes to HAProxy's commands, so it goes through the same checks as a source's
+//! answer.
 
 use std::collections::BTreeMap;
 
@@ -33,31 +35,42 @@ impl From<&Server> for Row {
     }
 }
 
-/// Every list, by backend. One that can't be used is left out: its backend waits for its source, as without a store.
+/// Every list, by backend. One that can't be used is left out: its backend waits for its source, as
+/// without a store.
 pub(super) fn read(connection: &Connection) -> Result<BTreeMap<String, LastGoodList>, Failure> {
     let mut lists = BTreeMap::new();
     let mut statement = connection.prepare("SELECT backend, origin, servers FROM server_lists")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (backend, origin, text) = (row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?);
+        let (backend, origin, text) =
+            (row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?);
         match parse(&text) {
             Ok(servers) => {
                 lists.insert(backend, LastGoodList { origin, servers });
             }
-            Err(reason) => tracing::warn!(backend, "the stored server list is not valid and is ignored: {reason}"),
+            Err(reason) => tracing::warn!(
+                backend,
+                "the stored server list is not valid and is ignored: {reason}"
+            ),
         }
     }
     Ok(lists)
 }
 
 /// Keeps a backend's list in place of the one before; without a list forgets it.
-pub(super) fn write(connection: &Connection, backend: &str, list: Option<&LastGoodList>) -> Result<(), Failure> {
+pub(super) fn write(
+    connection: &Connection,
+    backend: &str,
+    list: Option<&LastGoodList>,
+) -> Result<(), Failure> {
     match list {
         Some(list) => {
             let rows: Vec<_> = list.servers.values().map(Row::from).collect();
-            let text = serde_json::to_string(&rows).map_err(|error| super::Fault::Other(error.to_string()))?;
+            let text = serde_json::to_string(&rows)
+                .map_err(|error| super::Fault::Other(error.to_string()))?;
             connection.execute(
-                "INSERT OR REPLACE INTO server_lists (backend, origin, servers) VALUES (?1, ?2, ?3)",
+                "INSERT OR REPLACE INTO server_lists (backend, origin, servers) VALUES (?1, ?2, \
+                    ?3)",
                 params![backend, list.origin, text],
             )?
         }
@@ -92,7 +105,12 @@ fn parse(text: &str) -> Result<BTreeMap<String, Server>, String> {
             backup: listed.backup,
             options: listed.options.unwrap_or_default(),
         }),
-        Host::Name(name) => Err(format!("server {:?}: {name} is a host name, no address", listed.name)),
+        Host::Name(name) => {
+            Err(format!("server {:?}: {name} is a host name, no address", listed.name))
+        }
     };
-    list.servers.into_iter().map(|listed| server(listed).map(|server| (server.name.clone(), server))).collect()
+    list.servers
+        .into_iter()
+        .map(|listed| server(listed).map(|server| (server.name.clone(), server)))
+        .collect()
 }

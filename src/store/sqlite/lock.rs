@@ -1,8 +1,9 @@
 //! One store is one daemon's: a lock file beside the database, held as long as the process lives.
 //!
-//! SQLite's own locks are held for moments, so a second daemon would open the file and serve overrides that the first one changes. The
-//! kernel ends this lock with the process, however that ends; the file stays, with the number of the process that had it last. Who only
-//! looks takes no lock.
+//! SQLite's own locks are held for moments, so a second daemon would open the file and serve
+//! overrides that the first one changes. The kernel ends this lock with the process, however that
+//! ends; the file stays, with the number of the process that had it last. Who only looks takes no
+//! lock.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -23,9 +24,17 @@ impl Lock {
     /// Takes the lock of the store at `store`.
     pub(super) fn take(store: &Path) -> Result<Self, Fault> {
         let path = beside(store);
-        let failed = |error: std::io::Error| Fault::NotOpened(format!("{}: {error}", path.display()));
+        let failed =
+            |error: std::io::Error| Fault::NotOpened(format!("{}: {error}", path.display()));
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Fault::InUse(owner(file))),

@@ -18,13 +18,19 @@ fn pin(node: &str, master: &str, until: Option<i64>) -> OverrideChange {
 }
 
 fn drain(master: &str, to: Option<&str>) -> OverrideChange {
-    OverrideChange::Drain(DrainedMaster { master: master.to_owned(), to: to.map(str::to_owned), since: at(1) })
+    OverrideChange::Drain(DrainedMaster {
+        master: master.to_owned(),
+        to: to.map(str::to_owned),
+        since: at(1),
+    })
 }
 
 /// `n1=m1` and `m1>m2`, for short.
 fn listed(overrides: &Overrides) -> Vec<String> {
     let pins = overrides.pins().map(|pin| format!("{}={}", pin.node, pin.master));
-    let drained = overrides.drained().map(|drained| format!("{}>{}", drained.master, drained.to.as_deref().unwrap_or("*")));
+    let drained = overrides
+        .drained()
+        .map(|drained| format!("{}>{}", drained.master, drained.to.as_deref().unwrap_or("*")));
     pins.chain(drained).collect()
 }
 
@@ -63,7 +69,10 @@ async fn what_was_ordered_is_there_after_a_restart_and_the_number_only_grows() {
     assert_eq!(SqliteStore::peek(&path).await.unwrap(), before);
     let again = SqliteStore::open(&path).await.unwrap();
     assert_eq!(again.load().await.unwrap(), before);
-    for end in [OverrideChange::Unpin { node: "n2".to_owned() }, OverrideChange::Undrain { master: "m1".to_owned() }] {
+    for end in [
+        OverrideChange::Unpin { node: "n2".to_owned() },
+        OverrideChange::Undrain { master: "m1".to_owned() },
+    ] {
         again.change(end).await.unwrap().unwrap();
     }
     let left = again.load().await.unwrap();
@@ -77,7 +86,14 @@ async fn names_that_look_like_sql_are_names() {
     let odd = "n'1';--";
     store.change(pin(odd, "m\"1", None)).await.unwrap();
     assert_eq!(listed(&store.load().await.unwrap()), ["n'1';--=m\"1"]);
-    assert!(store.change(OverrideChange::Unpin { node: odd.to_owned() }).await.unwrap().unwrap().is_empty());
+    assert!(
+        store
+            .change(OverrideChange::Unpin { node: odd.to_owned() })
+            .await
+            .unwrap()
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -88,7 +104,12 @@ async fn the_file_is_for_its_owner_alone() {
     let mut seen = 0;
     for file in fs::read_dir(folder.path()).unwrap() {
         let file = file.unwrap();
-        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.file_name());
+        assert_eq!(
+            file.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{:?}",
+            file.file_name()
+        );
         seen += 1;
     }
     assert!(seen >= 2, "the database and its log");
@@ -105,7 +126,10 @@ async fn a_look_without_a_file_finds_nothing_and_makes_none() {
     assert_eq!(gone, Fault::NoFolder(folder.path().join("gone").display().to_string()));
     assert_eq!(SqliteStore::peek(folder.path()).await.unwrap_err().fault, Fault::Folder);
     fs::write(&path, "").unwrap();
-    assert!(SqliteStore::peek(&path).await.unwrap().is_empty(), "as a daemon that was killed at once leaves it");
+    assert!(
+        SqliteStore::peek(&path).await.unwrap().is_empty(),
+        "as a daemon that was killed at once leaves it"
+    );
     SqliteStore::open(&path).await.unwrap();
 }
 
@@ -113,11 +137,18 @@ async fn a_look_without_a_file_finds_nothing_and_makes_none() {
 async fn a_path_that_can_not_be_used_is_told_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing/m.db");
-    assert_eq!(fault(&missing).await, Fault::NoFolder(folder.path().join("missing").display().to_string()));
+    assert_eq!(
+        fault(&missing).await,
+        Fault::NoFolder(folder.path().join("missing").display().to_string())
+    );
     assert_eq!(fault(folder.path()).await, Fault::Folder);
     // Where not even root may make a file.
     let refused = fault(Path::new("/proc/mapsmith.db")).await;
-    assert!(matches!(refused, Fault::NotOpened(_)) && refused.to_string().contains("write the file and its folder"), "{refused}");
+    assert!(
+        matches!(refused, Fault::NotOpened(_))
+            && refused.to_string().contains("write the file and its folder"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -180,9 +211,14 @@ async fn a_name_that_another_program_wrote_never_gets_to_haproxy() {
     let path = folder.path().join("m.db");
     let store = SqliteStore::open(&path).await.unwrap();
     let other = Connection::open(&path).unwrap();
-    other.execute("INSERT INTO pins (node, master, since) VALUES (?1, 'm1', 0)", ["n; clear map"]).unwrap();
+    other
+        .execute("INSERT INTO pins (node, master, since) VALUES (?1, 'm1', 0)", ["n; clear map"])
+        .unwrap();
     let error = store.load().await.unwrap_err();
-    assert_eq!(error.fault, Fault::Illegal { name: "n; clear map".to_owned(), reason: Illegal::KeyWhiteSpace });
+    assert_eq!(
+        error.fault,
+        Fault::Illegal { name: "n; clear map".to_owned(), reason: Illegal::KeyWhiteSpace }
+    );
 }
 
 #[tokio::test]
@@ -209,7 +245,11 @@ async fn a_lock_file_that_an_ended_process_left_keeps_nobody_out() {
     for left in ["", "1", "4194305", "this is no number"] {
         fs::write(folder.path().join("m.db.lock"), left).unwrap();
         let store = SqliteStore::open(&path).await.unwrap();
-        assert_eq!(fault(&path).await, Fault::InUse(format!("process {}", std::process::id())), "{left:?}");
+        assert_eq!(
+            fault(&path).await,
+            Fault::InUse(format!("process {}", std::process::id())),
+            "{left:?}"
+        );
         drop(store);
     }
 }
@@ -236,7 +276,11 @@ async fn a_server_list_is_there_after_a_restart_just_as_it_was() {
     let path = folder.path().join("m.db");
     let store = SqliteStore::open(&path).await.unwrap();
     let rows: &[(&str, &str, &[&str])] = &[
-        ("s1", "10.0.0.1:8140", &["check", "maxconn 5", "maxqueue 6", "inter 2s", "source 10.0.0.1 usesrc clientip"]),
+        (
+            "s1",
+            "10.0.0.1:8140",
+            &["check", "maxconn 5", "maxqueue 6", "inter 2s", "source 10.0.0.1 usesrc clientip"],
+        ),
         ("s2:x", "[fe80::1]:65535", &[]),
     ];
     let (puppet, app) = (list("source consul", rows), list("node map", &rows[..1]));
@@ -260,7 +304,9 @@ async fn a_server_list_that_another_program_wrote_never_gets_to_haproxy_and_the_
     store.keep_list("good", Some(list("node map", &[("s1", "10.0.0.1:1", &[])]))).await.unwrap();
     let other = Connection::open(&path).unwrap();
     let row = |name: &str, address: &str, weight: &str, option: &str| {
-        format!("[{{\"name\":{name:?},\"address\":{address:?},\"weight\":{weight},\"backup\":false,\"options\":[{option:?}]}}]")
+        format!(
+            "[{{\"name\":{name:?},\"address\":{address:?},\"weight\":{weight},\"backup\":false,\"options\":[{option:?}]}}]"
+        )
     };
     for text in [
         row("s1; shutdown", "10.0.0.1:1", "1", "check"),
@@ -276,12 +322,16 @@ async fn a_server_list_that_another_program_wrote_never_gets_to_haproxy_and_the_
         "[7]".to_owned(),
         String::new(),
     ] {
-        other.execute("INSERT OR REPLACE INTO server_lists VALUES ('bad', 'node map', ?1)", [&text]).unwrap();
+        other
+            .execute("INSERT OR REPLACE INTO server_lists VALUES ('bad', 'node map', ?1)", [&text])
+            .unwrap();
         let lists = store.last_good_lists().await.unwrap();
         assert_eq!(lists.keys().collect::<Vec<_>>(), ["good"], "{text}");
     }
     let fine = row("s1", "10.0.0.1:1", "1", "check");
-    other.execute("INSERT OR REPLACE INTO server_lists VALUES ('bad', 'node map', ?1)", [fine]).unwrap();
+    other
+        .execute("INSERT OR REPLACE INTO server_lists VALUES ('bad', 'node map', ?1)", [fine])
+        .unwrap();
     assert_eq!(store.last_good_lists().await.unwrap().len(), 2);
 }
 

@@ -12,8 +12,8 @@ use crate::support::eventually;
 use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, complaints, entries, instance_settings, map_file, memory, nodes, oldest_and_newest,
-    source_settings, version_3_0,
+    BOUND, ON_REQUEST, borrowed, complaints, entries, instance_settings, map_file, memory, nodes,
+    oldest_and_newest, source_settings, version_3_0,
 };
 
 #[test]
@@ -24,7 +24,8 @@ fn a_good_setup_is_all_ok() {
     assert_text!(text(&output, 0), @"
     ok    settings: 1 source, 1 instance
     ok    map file: [GATEWAY]/node-master.map: 3 entries in force, can be replaced
-    ok    source registry: answers with 3 entries; 1 left out: the registry names no master for the node (null)
+    ok    source registry: answers with 3 entries; 1 left out: the registry names no master for \
+    the node (null)
     ok    instance edge1: HAProxy [VERSION] answers, pid [PID]
     ok    instance edge1, level: admin
     ok    instance edge1, map: 3 entries in memory
@@ -37,12 +38,16 @@ fn a_good_setup_is_all_ok() {
 #[test]
 fn a_bad_setup_has_every_problem_named_at_once() {
     let scene = Scene::new();
-    let user_level = masters(Gateway::plan(version_3_0())).user_socket().map_of(&scene.gateway).start();
+    let user_level =
+        masters(Gateway::plan(version_3_0())).user_socket().map_of(&scene.gateway).start();
     let map_unused = masters(Gateway::plan(version_3_0())).map_unused().start();
     scene.registry.knows(&[("alpha", "master1"), ("beta", "puppet01.example.test")]);
     let settings = [
         ON_REQUEST,
-        &format!("[map]\npath = {:?}\nfile = \"/nonexistent/node-master.map\"\n", scene.gateway.map_path()),
+        &format!(
+            "[map]\npath = {:?}\nfile = \"/nonexistent/node-master.map\"\n",
+            scene.gateway.map_path()
+        ),
         &source_settings("registry", &scene.registry.url()),
         // Port 1 is nobody's.
         &source_settings("down", "http://127.0.0.1:1/nodes.json"),
@@ -56,22 +61,30 @@ fn a_bad_setup_has_every_problem_named_at_once() {
     let output = Mapsmith::config(&settings).cli(&["check"]);
     assert_text!(text(&output, 1), @"
     ok    settings: 2 sources, 4 instances
-    FAIL  map file: /nonexistent/node-master.map: its replacement can't be created: No such file or directory (os error 2) (the folder must exist)
+    FAIL  map file: /nonexistent/node-master.map: its replacement can't be created: No such file \
+    or directory (os error 2) (the folder must exist)
     ok    source registry: answers with 2 entries
-    FAIL  source down: http://127.0.0.1:1/nodes.json: can't be reached: Connection refused (os error 111)
+    FAIL  source down: http://127.0.0.1:1/nodes.json: can't be reached: Connection refused (os \
+    error 111)
     ok    instance edge1: HAProxy [VERSION] answers, pid [PID]
     ok    instance edge1, level: admin
     ok    instance edge1, map: 3 entries in memory
-    FAIL  instance edge1, masters: no backend or server is named puppet01.example.test: add them to HAProxy, or map the registry's names by [source.masters]
+    FAIL  instance edge1, masters: no backend or server is named puppet01.example.test: add them \
+    to HAProxy, or map the registry's names by [source.masters]
     ok    instance user-level: HAProxy [VERSION] answers, pid [PID]
-    FAIL  instance user-level, level: unix@[GATEWAY]/user.sock is not an admin socket: add `level admin` to its `stats socket` line in HAProxy's configuration
+    FAIL  instance user-level, level: unix@[GATEWAY]/user.sock is not an admin socket: add `level \
+    admin` to its `stats socket` line in HAProxy's configuration
     ok    instance user-level, map: 3 entries in memory
-    FAIL  instance user-level, masters: no backend or server is named puppet01.example.test: add them to HAProxy, or map the registry's names by [source.masters]
+    FAIL  instance user-level, masters: no backend or server is named puppet01.example.test: add \
+    them to HAProxy, or map the registry's names by [source.masters]
     ok    instance map-unused: HAProxy [VERSION] answers, pid [PID]
     ok    instance map-unused, level: admin
-    FAIL  instance map-unused, map: HAProxy's configuration uses no map of the name [GATEWAY]/node-master.map: it must name exactly this path in a map converter
-    FAIL  instance map-unused, masters: no backend or server is named puppet01.example.test: add them to HAProxy, or map the registry's names by [source.masters]
-    FAIL  instance wrong-path: unix@/nonexistent/admin.sock: can't connect: No such file or directory (os error 2) (is HAProxy running, and does its `stats socket` have this path?)
+    FAIL  instance map-unused, map: HAProxy's configuration uses no map of the name \
+    [GATEWAY]/node-master.map: it must name exactly this path in a map converter
+    FAIL  instance map-unused, masters: no backend or server is named puppet01.example.test: add \
+    them to HAProxy, or map the registry's names by [source.masters]
+    FAIL  instance wrong-path: unix@/nonexistent/admin.sock: can't connect: No such file or \
+    directory (os error 2) (is HAProxy running, and does its `stats socket` have this path?)
     8 problems
     ");
 }
@@ -84,12 +97,16 @@ fn a_socket_of_user_level_is_found_whatever_the_version_lets_it_do() {
         let file = folder.path().join("nodes.json");
         fs::write(&file, r#"{"alpha": "default"}"#).unwrap();
         let config = Mapsmith::config(&format!(
-            "{ON_REQUEST}[map]\npath = {:?}\n[[source]]\nname = \"file\"\ntype = \"file\"\npath = {file:?}\n{}",
+            "{ON_REQUEST}[map]\npath = {:?}\n[[source]]\nname = \"file\"\ntype = \"file\"\npath = \
+                {file:?}\n{}",
             gateway.map_path(),
             instance_settings("edge1", &gateway.user_runtime_address())
         ));
         let text = text(&config.cli(&["check"]), 1);
-        assert!(text.contains("FAIL  instance edge1, level:") && text.contains("level admin"), "{text}");
+        assert!(
+            text.contains("FAIL  instance edge1, level:") && text.contains("level admin"),
+            "{text}"
+        );
     }
 }
 
@@ -168,7 +185,8 @@ fn a_plan_of_what_the_guard_would_hold_says_so_and_long_ones_are_cut() {
       master1  40            10
     instances
       edge1: 0 added, 0 moved, 30 removed, by [STRATEGY]
-    the guard would hold this back: the change would remove 30 of the 40 entries in force (75.0%), guard.max_removed allows 20%
+    the guard would hold this back: the change would remove 30 of the 40 entries in force \
+    (75.0%), guard.max_removed allows 20%
     ");
 }
 
@@ -180,7 +198,8 @@ fn a_plan_without_an_answer_fails_and_says_why() {
     let output = config.cli(&["plan"]);
     assert_text!(complaint(&output, 1), @"
     mapsmith: there is nothing to plan with, for a required source gave no answer:
-      source registry: http://127.0.0.1:[PORT]/nodes.json: is unavailable for now (503): PuppetDB is starting
+      source registry: http://127.0.0.1:[PORT]/nodes.json: is unavailable for now (503): PuppetDB \
+      is starting
     ");
     let gone = scene.settings().replace("admin.sock", "gone.sock");
     scene.registry.answers(200, ANSWER);
@@ -192,7 +211,10 @@ fn a_plan_without_an_answer_fails_and_says_why() {
 fn a_sync_brings_everything_in_step_once() {
     for binary in oldest_and_newest() {
         let scene = Scene {
-            gateway: masters(Gateway::plan(binary)).entry("alpha", "master1").entry("omega", "master1").start(),
+            gateway: masters(Gateway::plan(binary))
+                .entry("alpha", "master1")
+                .entry("omega", "master1")
+                .start(),
             ..Scene::new()
         };
         let config = scene.config();
@@ -200,7 +222,8 @@ fn a_sync_brings_everything_in_step_once() {
         insta::allow_duplicates! {
             assert_text!(text(&first, 0), @"
             revision 1: 2 added, 0 moved, 1 removed, 3 entries
-            instance edge1: in step with revision 1; 2 added, 0 moved, 1 removed by [STRATEGY] ([STEPS])
+            instance edge1: in step with revision 1; 2 added, 0 moved, 1 removed by [STRATEGY] \
+            ([STEPS])
             ");
             assert_text!(text(&second, 0), @"
             revision 1: nothing changed
@@ -275,32 +298,66 @@ fn what_is_printed_for_people_is_there_for_programs_too() {
     assert_eq!(check["good"], true, "{check:#}");
     assert!(check["findings"].as_array().is_some_and(|findings| findings.len() > 5), "{check:#}");
     let plan = json(&["plan"], 3);
-    assert_eq!((&plan["added"], &plan["moved"], &plan["removed"]), (&json!(1), &json!(1), &json!(1)), "{plan:#}");
-    assert_eq!(plan["changes"][0], json!({ "node": "beta", "from": "master1", "to": "master2" }), "{plan:#}");
-    assert_eq!(plan["masters"][0], json!({ "master": "master1", "before": 3, "after": 2 }), "{plan:#}");
+    assert_eq!(
+        (&plan["added"], &plan["moved"], &plan["removed"]),
+        (&json!(1), &json!(1), &json!(1)),
+        "{plan:#}"
+    );
+    assert_eq!(
+        plan["changes"][0],
+        json!({ "node": "beta", "from": "master1", "to": "master2" }),
+        "{plan:#}"
+    );
+    assert_eq!(
+        plan["masters"][0],
+        json!({ "master": "master1", "before": 3, "after": 2 }),
+        "{plan:#}"
+    );
     let sync = json(&["sync"], 0);
-    assert_eq!((&sync["revision"], &sync["instances"][0]["state"]), (&json!(1), &json!("in_step")), "{sync:#}");
+    assert_eq!(
+        (&sync["revision"], &sync["instances"][0]["state"]),
+        (&json!(1), &json!("in_step")),
+        "{sync:#}"
+    );
 }
 
 /// Port 1 is nobody's: its health checks fail.
 #[test]
 fn masters_and_servers_that_are_down_are_no_good_setup() {
     for binary in oldest_and_newest() {
-        let plan = Gateway::plan(binary).entry("alpha", "good").master("good", ([127, 0, 0, 1], 9).into()).more(
-            "backend dead\n    server d1 127.0.0.1:1 check inter 100ms fall 1\n    server d2 127.0.0.1:1 check inter 100ms fall 1\n\
-             backend resting\n    server r1 127.0.0.1:1 disabled\nbackend alive\n    server a1 127.0.0.1:1\n    server a2 127.0.0.1:1 check inter 100ms fall 1\n",
-        );
+        let plan = Gateway::plan(binary)
+            .entry("alpha", "good")
+            .master("good", ([127, 0, 0, 1], 9).into())
+            .more(
+                "backend dead\n    server d1 127.0.0.1:1 check inter 100ms fall 1\n    server d2 \
+                127.0.0.1:1 check inter 100ms fall 1\n\
+             backend resting\n    server r1 127.0.0.1:1 disabled\nbackend alive\n    server a1 \
+             127.0.0.1:1\n    server a2 127.0.0.1:1 check inter 100ms fall 1\n",
+            );
         let scene = Scene { gateway: plan.start(), ..Scene::new() };
-        scene.registry.knows(&[("alpha", "good"), ("beta", "dead"), ("gamma", "resting"), ("delta", "a1")]);
+        scene.registry.knows(&[
+            ("alpha", "good"),
+            ("beta", "dead"),
+            ("gamma", "resting"),
+            ("delta", "a1"),
+        ]);
         eventually("the health checks have failed", BOUND, || {
-            let down = scene.gateway.command("show stat").lines().filter(|line| line.contains(",DOWN")).count();
+            let down = scene
+                .gateway
+                .command("show stat")
+                .lines()
+                .filter(|line| line.contains(",DOWN"))
+                .count();
             // Three servers, and the backend of two of them.
             (down >= 4).then_some(())
         });
-        let declared = "[[backend]]\nname = \"dead\"\nservers = []\n[[backend]]\nname = \"resting\"\nservers = []\n[[backend]]\nname = \"alive\"\nservers = []\n";
-        let printed = text(&Mapsmith::config(&format!("{}{declared}", scene.settings())).cli(&["check"]), 1);
+        let declared = "[[backend]]\nname = \"dead\"\nservers = []\n[[backend]]\nname \
+            = \"resting\"\nservers = []\n[[backend]]\nname = \"alive\"\nservers = []\n";
+        let printed =
+            text(&Mapsmith::config(&format!("{}{declared}", scene.settings())).cli(&["check"]), 1);
         for told in [
-            "FAIL  instance edge1, masters: 2 of 4 masters can't take requests (down, drained or in maintenance; HAProxy's `show stat` says which): dead, resting",
+            "FAIL  instance edge1, masters: 2 of 4 masters can't take requests (down, drained or \
+                in maintenance; HAProxy's `show stat` says which): dead, resting",
             "FAIL  instance edge1, backends: every server is down by its health check in dead\n",
         ] {
             assert!(printed.contains(told), "{told}\n{printed}");
@@ -327,7 +384,9 @@ fn a_socket_whose_connections_are_all_taken_is_told_as_that() {
     let printed = text(&scene.config().cli(&["check"]), 1);
     drop(held);
     assert!(
-        printed.contains("other programs hold every connection that its `stats maxconn` allows (10 unless set)"),
+        printed.contains(
+            "other programs hold every connection that its `stats maxconn` allows (10 unless set)"
+        ),
         "{printed}"
     );
 }
@@ -336,13 +395,21 @@ fn a_socket_whose_connections_are_all_taken_is_told_as_that() {
 fn what_can_not_be_printed_is_a_failure() {
     let scene = Scene::new();
     let config = scene.config();
-    for arguments in
-        [&["check"][..], &["check", "--output", "json"], &["plan"], &["--help"], &["--version"], &["check", "--help"]]
-    {
+    for arguments in [
+        &["check"][..],
+        &["check", "--output", "json"],
+        &["plan"],
+        &["--help"],
+        &["--version"],
+        &["check", "--help"],
+    ] {
         let output = config.cli_into(arguments, "/dev/full");
         let complaint = complaints(&output);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {complaint}");
-        assert!(complaint.contains("standard output can't be written: No space left on device"), "{arguments:?}: {complaint}");
+        assert!(
+            complaint.contains("standard output can't be written: No space left on device"),
+            "{arguments:?}: {complaint}"
+        );
     }
 }
 
@@ -360,16 +427,26 @@ fn a_file_that_is_not_ours_has_one_hint_and_the_right_one() {
     let output = config.cli_as(&["setpriv", "--bounding-set=-chown"], &["check"]);
     let printed = text(&output, 1);
     assert!(
-        printed.contains("its owner and group can't be kept (give the file to Mapsmith's user): Operation not permitted"),
+        printed.contains(
+            "its owner and group can't be kept (give the file to Mapsmith's user): \
+            Operation not permitted"
+        ),
         "{printed}"
     );
     assert!(!printed.contains("must be able to write the folder"), "{printed}");
 
     fs::set_permissions(config.path(), fs::Permissions::from_mode(0o600)).expect("ours");
-    std::os::unix::fs::chown(config.path(), Some(metadata.uid() + 1), None).expect("root gives it away");
-    let refused = complaint(&config.cli_as(&["setpriv", "--bounding-set=-dac_override,-dac_read_search"], &["check"]), 2);
+    std::os::unix::fs::chown(config.path(), Some(metadata.uid() + 1), None)
+        .expect("root gives it away");
+    let refused = complaint(
+        &config.cli_as(&["setpriv", "--bounding-set=-dac_override,-dac_read_search"], &["check"]),
+        2,
+    );
     assert!(
-        refused.contains("mapsmith.toml: can't be read: Permission denied (os error 13); let the user read it who runs this"),
+        refused.contains(
+            "mapsmith.toml: can't be read: Permission denied (os error 13); let the \
+            user read it who runs this"
+        ),
         "{refused}"
     );
 }

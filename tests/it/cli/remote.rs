@@ -62,7 +62,8 @@ fn a_status_of_a_bad_night() {
     });
     let status = text(&mapsmith.cli(&["status"]), 1);
     // The socket's file outlives the process or not, by version.
-    let status = status.replace("No such file or directory (os error 2)", "Connection refused (os error 111)");
+    let status = status
+        .replace("No such file or directory (os error 2)", "Connection refused (os error 111)");
     let status = status.replace(
         "(is HAProxy running, and does its `stats socket` have this path?)",
         "(nothing listens there: is HAProxy running?)",
@@ -102,7 +103,8 @@ fn a_status_while_a_required_source_is_waited_for() {
 
     sources
       registry  http_json  no answer yet    last poll FAILED [AGE] ago after [N] ms
-      registry: http://127.0.0.1:[PORT]/nodes.json: is unavailable for now (503): PuppetDB is starting
+      registry: http://127.0.0.1:[PORT]/nodes.json: is unavailable for now (503): PuppetDB is \
+      starting
 
     instances
       edge1  connected, no map wanted yet (HAProxy [VERSION], pid [PID])
@@ -115,9 +117,16 @@ fn a_reload_names_the_source_that_does_not_answer_in_time_and_calls_it_answered_
     scene.registry.hangs();
     let output = text(&mapsmith.cli(&["reload", "--wait", "1s"]), 1);
     assert!(output.starts_with("no answer within 1s from: registry\n"), "{output}");
-    assert!(output.contains("  source registry: no answer yet\n") && !output.contains("answered"), "{output}");
+    assert!(
+        output.contains("  source registry: no answer yet\n") && !output.contains("answered"),
+        "{output}"
+    );
     let (status, problem) = mapsmith.post("/v1/reload?wait=1s");
-    assert_eq!((status, &problem["report"]["sources"][0]["answered"]), (502, &json!(false)), "{problem:#}");
+    assert_eq!(
+        (status, &problem["report"]["sources"][0]["answered"]),
+        (502, &json!(false)),
+        "{problem:#}"
+    );
 }
 
 #[test]
@@ -181,7 +190,8 @@ fn a_node_is_explained() {
     in memory right now
       edge1: no entry
     ");
-    assert_text!(complaint(&mapsmith.cli(&["explain", "two words"]), 1), @r#"mapsmith: "two words" can be no node: the node's name holds white space (400 Bad Request)"#);
+    assert_text!(complaint(&mapsmith.cli(&["explain", "two \
+        words"]), 1), @r#"mapsmith: "two words" can be no node: the node's name holds white space (400 Bad Request)"#);
     drop(scene);
 }
 
@@ -192,7 +202,10 @@ fn a_node_of_an_odd_name_is_explained_as_well() {
     scene.registry.knows(&[(odd, "master1"), ("alpha", "master1")]);
     reload(&mapsmith);
     let text = text(&mapsmith.cli(&["explain", odd]), 0);
-    assert!(text.contains(&format!("node {odd} goes to master1")) && text.contains("  edge1: master1"), "{text}");
+    assert!(
+        text.contains(&format!("node {odd} goes to master1")) && text.contains("  edge1: master1"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -216,14 +229,17 @@ fn a_reload_says_how_it_ended() {
     ");
     scene.registry.answers(200, "{\"alpha\": ");
     assert_text!(text(&mapsmith.cli(&["reload", "--wait", "30s"]), 1), @"
-    source registry: http://127.0.0.1:[PORT]/nodes.json: the JSON text is cut off at line 1, column 11, after 10 bytes; the last good answer stays in force
-      source registry: http://127.0.0.1:[PORT]/nodes.json: the JSON text is cut off at line 1, column 11, after 10 bytes
+    source registry: http://127.0.0.1:[PORT]/nodes.json: the JSON text is cut off at line 1, \
+    column 11, after 10 bytes; the last good answer stays in force
+      source registry: http://127.0.0.1:[PORT]/nodes.json: the JSON text is cut off at line 1, \
+      column 11, after 10 bytes
       map: merge [N] ms, compare [N] ms
       instance edge1: in step with revision 2
       in all [N] ms
     ");
     scene.registry.answers(200, ANSWER);
-    assert_text!(text(&mapsmith.cli(&["reload"]), 0), @"every source is polled now; `mapsmith reload --wait 30s` would say how it ends");
+    assert_text!(text(&mapsmith.cli(&["reload"]), 0), @"every source is polled now; `mapsmith \
+        reload --wait 30s` would say how it ends");
 }
 
 #[test]
@@ -244,10 +260,13 @@ fn a_reload_that_is_held_says_what_to_look_at_and_approving_ends_it() {
     assert_text!(complaint(&mapsmith.cli(&["approve", "0123456789abcdef"]), 1).replace(&id, "[ID]"), @"mapsmith: the change 0123456789abcdef is not the one held back, [ID] is; look at it before you approve it (409 Conflict)");
     let shown = text(&mapsmith.cli(&["approve"]), 4);
     assert!(
-        shown.starts_with("HELD BY THE GUARD") && shown.trim_end().ends_with(&format!("let it through: mapsmith approve {id}")),
+        shown.starts_with("HELD BY THE GUARD")
+            && shown.trim_end().ends_with(&format!("let it through: mapsmith approve {id}")),
         "{shown}"
     );
-    assert_text!(text(&mapsmith.cli(&["approve", &id]), 0), @"approved and in force: 0 added, 0 moved, 30 removed (it was held because the change would remove 30 of the 40 entries in force (75.0%), guard.max_removed allows 20%)");
+    assert_text!(text(&mapsmith.cli(&["approve", &id]), 0), @"approved and in force: 0 added, 0 \
+        moved, 30 removed (it was held because the change would remove 30 of the 40 entries in \
+        force (75.0%), guard.max_removed allows 20%)");
     assert_text!(text(&mapsmith.cli(&["approve"]), 0), @"nothing is held back");
 }
 
@@ -257,7 +276,10 @@ fn a_daemon_that_does_not_run_is_told_as_that() {
     mapsmith.kill();
     for verb in [&["status"][..], &["explain", "alpha"], &["reload"], &["approve"]] {
         let complaint = complaint(&mapsmith.cli(verb), 1);
-        assert!(complaint.contains("no Mapsmith answers at http://127.0.0.1:"), "{verb:?}: {complaint}");
+        assert!(
+            complaint.contains("no Mapsmith answers at http://127.0.0.1:"),
+            "{verb:?}: {complaint}"
+        );
         assert!(complaint.contains("is `mapsmith run` running?"), "{verb:?}: {complaint}");
     }
 }
@@ -279,7 +301,10 @@ fn what_the_daemon_says_is_there_for_programs_too() {
     assert_eq!(status, timeless(mapsmith.get("/v1/status").1), "the CLI shows what the API says");
     assert_eq!(json(&["explain", "n000"], 0)["master"], "master1");
     let report = json(&["reload", "--wait", "30s"], 4);
-    assert_eq!((&report["outcome"], &report["held"][0]["id"]), (&json!("held"), &status["held"][0]["id"]));
+    assert_eq!(
+        (&report["outcome"], &report["held"][0]["id"]),
+        (&json!("held"), &status["held"][0]["id"])
+    );
     let id = status["held"][0]["id"].as_str().expect("an id");
     assert_eq!(json(&["approve"], 4), status["held"]);
     assert_eq!(json(&["approve", id], 0)["id"], id);
@@ -296,7 +321,9 @@ fn who_names_the_settings_needs_neither_address_nor_token() {
     fs::write(config.directory().join("token"), "s3cret\n").unwrap();
     let mapsmith = config.start();
     let config = mapsmith.configuration();
-    mapsmith.wait_for("it is in step", BOUND, |_| (config.cli(&["status"]).status.code() == Some(0)).then_some(()));
+    mapsmith.wait_for("it is in step", BOUND, |_| {
+        (config.cli(&["status"]).status.code() == Some(0)).then_some(())
+    });
     assert!(text(&config.cli(&["explain", "beta"]), 0).contains("node beta goes to master2"));
     assert!(text(&config.cli(&["reload", "--wait", "30s"]), 0).contains("in step"));
     // A mistake elsewhere in the file is not in the way of one who only asks.
@@ -306,14 +333,21 @@ fn who_names_the_settings_needs_neither_address_nor_token() {
     fs::write(config.path(), &whole).unwrap();
 
     // The settings' token is for the settings' address alone.
-    let refused = complaint(&config.cli(&["status", "--url", &mapsmith.api_url().replace("0.0.0.0", "127.0.0.1")]), 1);
-    assert!(refused.contains("the API asks for its token: give it by MAPSMITH_TOKEN or --token"), "{refused}");
+    let refused = complaint(
+        &config.cli(&["status", "--url", &mapsmith.api_url().replace("0.0.0.0", "127.0.0.1")]),
+        1,
+    );
+    assert!(
+        refused.contains("the API asks for its token: give it by MAPSMITH_TOKEN or --token"),
+        "{refused}"
+    );
     let wrong = complaint(&config.cli(&["status", "--token", "other"]), 1);
     assert!(wrong.contains("the API asks for its token"), "{wrong}");
     fs::remove_file(config.directory().join("token")).unwrap();
     let unreadable = complaint(&config.cli(&["status"]), 1);
     assert!(
-        unreadable.contains("token: No such file") && unreadable.contains("give the token by MAPSMITH_TOKEN"),
+        unreadable.contains("token: No such file")
+            && unreadable.contains("give the token by MAPSMITH_TOKEN"),
         "{unreadable}"
     );
     text(&config.cli(&["status", "--token", "s3cret"]), 0);
@@ -323,7 +357,10 @@ fn who_names_the_settings_needs_neither_address_nor_token() {
 fn settings_that_name_no_address_to_ask_are_told_as_that() {
     let config = Mapsmith::config("");
     let complaint = complaint(&config.cli(&["status"]), 1);
-    assert!(complaint.contains("api.listen: 127.0.0.1:0 leaves the port to the system"), "{complaint}");
+    assert!(
+        complaint.contains("api.listen: 127.0.0.1:0 leaves the port to the system"),
+        "{complaint}"
+    );
     let gone = super::complaint(&cli(&["status", "-c", "/nonexistent/m.toml"], None), 2);
     assert!(gone.contains("/nonexistent/m.toml: can't be read"), "{gone}");
 }

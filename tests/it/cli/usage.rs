@@ -29,7 +29,8 @@ fn wrong_arguments_end_with_2_and_say_what_is_wrong() {
 fn settings_that_can_not_be_used_end_with_2_and_name_every_problem() {
     let bad = Mapsmith::config(
         "[map]\npath = \"node-master.map\"\n[guard]\nmax_removed = \"20%\"\n\
-         [[source]]\nname = \"puppetdb\"\ntype = \"puppetdb\"\nurl = \"puppetdb:8081\"\ncert = \"gateway.pem\"\n\
+         [[source]]\nname = \"puppetdb\"\ntype = \"puppetdb\"\nurl = \"puppetdb:8081\"\ncert \
+         = \"gateway.pem\"\n\
          [[source]]\nname = \"puppetdb\"\ntype = \"file\"\n",
     );
     for verb in ["run", "check", "plan", "sync"] {
@@ -66,11 +67,21 @@ fn with_output_json_a_failure_is_json_too() {
         serde_json::from_str(&complaint).unwrap_or_else(|error| panic!("{error}: {complaint}"))
     };
     let wrong = failure(&cli(&["shuffle", "--output", "json"], None), 2);
-    assert!(wrong["error"].as_str().is_some_and(|error| error.contains("unrecognized subcommand 'shuffle'")), "{wrong:#}");
+    assert!(
+        wrong["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("unrecognized subcommand 'shuffle'")),
+        "{wrong:#}"
+    );
     let missing = failure(&cli(&["--output=json", "check", "-c", "/nonexistent/m.toml"], None), 2);
-    assert!(missing["error"].as_str().is_some_and(|error| error.contains("/nonexistent/m.toml: can't be read")), "{missing:#}");
-    let misspelt =
-        Mapsmith::config("[map]\npth = \"/n.map\"\nlowercase = \"perhaps\"\n").variable("MAPSMITH__GUARD__SMALL", "few");
+    assert!(
+        missing["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("/nonexistent/m.toml: can't be read")),
+        "{missing:#}"
+    );
+    let misspelt = Mapsmith::config("[map]\npth = \"/n.map\"\nlowercase = \"perhaps\"\n")
+        .variable("MAPSMITH__GUARD__SMALL", "few");
     let misspelt = failure(&misspelt.cli(&["plan", "--output", "json"]), 2);
     assert_eq!(misspelt["exit_code"], 2);
     assert_eq!(
@@ -83,7 +94,12 @@ fn with_output_json_a_failure_is_json_too() {
     );
     // Port 1 is nobody's.
     let gone = failure(&cli(&["status", "--output", "json"], Some("http://127.0.0.1:1")), 1);
-    assert!(gone["error"].as_str().is_some_and(|error| error.contains("no Mapsmith answers at http://127.0.0.1:1")), "{gone:#}");
+    assert!(
+        gone["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("no Mapsmith answers at http://127.0.0.1:1")),
+        "{gone:#}"
+    );
 }
 
 #[test]
@@ -92,7 +108,10 @@ fn a_ca_that_is_no_certificate_is_named_before_anything_runs() {
     let config = Mapsmith::config(&format!("{}ca = \"ca.pem\"\n", scene.settings()));
     fs::write(config.directory().join("ca.pem"), "not a certificate").unwrap();
     let printed = text(&config.cli(&["check"]), 1);
-    assert!(printed.contains("ca.pem") && printed.contains("holds no certificate in PEM form"), "{printed}");
+    assert!(
+        printed.contains("ca.pem") && printed.contains("holds no certificate in PEM form"),
+        "{printed}"
+    );
     let complaint = complaint(&config.cli(&["run"]), 1);
     assert!(complaint.contains("ca.pem") && complaint.contains("registry"), "{complaint}");
 }
@@ -105,5 +124,8 @@ fn every_verb_has_help_of_its_own() {
     }
     let help = text(&cli(&["--help"], None), 0);
     assert!(VERBS.iter().all(|verb| help.contains(&format!("  {verb} "))), "{help}");
-    assert!(help.contains("Exit codes: 0 good, 1 failed, 2 wrong usage or settings, 3 (`plan` only)"), "{help}");
+    assert!(
+        help.contains("Exit codes: 0 good, 1 failed, 2 wrong usage or settings, 3 (`plan` only)"),
+        "{help}"
+    );
 }

@@ -1,4 +1,5 @@
-//! Who watches all along: clients that know the truth, a reader of the map file, and a reader of every gateway's memory.
+//! Who watches all along: clients that know the truth, a reader of the map file, and a reader of
+//! every gateway's memory.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +23,8 @@ const BETWEEN_FILES: Duration = Duration::from_millis(2);
 const BETWEEN_MEMORIES: Duration = Duration::from_millis(60);
 const CLIENTS_A_GATEWAY: usize = 2;
 
-/// The nodes that every map has had since all was in step, and has still: what clients ask for. Shared.
+/// The nodes that every map has had since all was in step, and has still: what clients ask for.
+/// Shared.
 pub type Known = Arc<RwLock<BTreeSet<String>>>;
 
 /// What the watchers watch.
@@ -61,13 +63,21 @@ impl Watchers {
         let mut all = Self::none();
         for gateway in 0..watched.gateways.len() {
             for client in 0..CLIENTS_A_GATEWAY {
-                all.add(&watched, format!("client {client} of gateway {gateway}"), move |watched, ending, looks| {
-                    request(watched, gateway, client, ending, looks);
-                });
+                all.add(
+                    &watched,
+                    format!("client {client} of gateway {gateway}"),
+                    move |watched, ending, looks| {
+                        request(watched, gateway, client, ending, looks);
+                    },
+                );
             }
-            all.add(&watched, format!("the reader of gateway {gateway}'s memory"), move |watched, ending, looks| {
-                read_memory(watched, gateway, ending, looks);
-            });
+            all.add(
+                &watched,
+                format!("the reader of gateway {gateway}'s memory"),
+                move |watched, ending, looks| {
+                    read_memory(watched, gateway, ending, looks);
+                },
+            );
         }
         all.add(&watched, "the reader of the map file".to_owned(), read_file);
         all
@@ -80,16 +90,20 @@ impl Watchers {
         watch: impl FnOnce(&Watched, &AtomicBool, &AtomicUsize) + Send + 'static,
     ) {
         let looks = Arc::<AtomicUsize>::default();
-        let (watched, ending, counted) = (Arc::clone(watched), Arc::clone(&self.ending), Arc::clone(&looks));
+        let (watched, ending, counted) =
+            (Arc::clone(watched), Arc::clone(&self.ending), Arc::clone(&looks));
         let thread = thread::spawn(move || watch(&watched, &ending, &counted));
         self.watchers.push(Watcher { name, looks, thread });
     }
 
     /// Those that see nothing, or no more: what they did not see could not break a law.
     pub fn blind(&self) -> Vec<String> {
-        let blind =
-            self.watchers.iter().filter(|watcher| watcher.thread.is_finished() || watcher.looks.load(Ordering::Relaxed) == 0);
-        blind.map(|watcher| format!("{} ended early, or saw nothing at all", watcher.name)).collect()
+        let blind = self.watchers.iter().filter(|watcher| {
+            watcher.thread.is_finished() || watcher.looks.load(Ordering::Relaxed) == 0
+        });
+        blind
+            .map(|watcher| format!("{} ended early, or saw nothing at all", watcher.name))
+            .collect()
     }
 }
 
@@ -103,14 +117,25 @@ impl Drop for Watchers {
     }
 }
 
-fn request(watched: &Watched, gateway: usize, client: usize, ending: &AtomicBool, looks: &AtomicUsize) {
+fn request(
+    watched: &Watched,
+    gateway: usize,
+    client: usize,
+    ending: &AtomicBool,
+    looks: &AtomicUsize,
+) {
     let Watched { laws, owners, known, .. } = watched;
     let mut random = Random::new(watched.seed ^ (gateway * CLIENTS_A_GATEWAY + client) as u64);
     let mut connection = None;
     let mut nodes: Vec<String> = Vec::new();
     while !ending.load(Ordering::Relaxed) {
         if nodes.is_empty() || random.chance(1) {
-            nodes = known.read().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().cloned().collect();
+            nodes = known
+                .read()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .iter()
+                .cloned()
+                .collect();
         }
         let node = random.pick(&nodes);
         let moment = match watched.routing {
@@ -138,7 +163,9 @@ fn read_file(watched: &Watched, ending: &AtomicBool, looks: &AtomicUsize) {
 
 fn read_memory(watched: &Watched, gateway: usize, ending: &AtomicBool, looks: &AtomicUsize) {
     while !ending.load(Ordering::Relaxed) {
-        if let Some(entries) = memory_of(&watched.gateways[gateway].1, &watched.map.display().to_string()) {
+        if let Some(entries) =
+            memory_of(&watched.gateways[gateway].1, &watched.map.display().to_string())
+        {
             watched.laws.memory_is(gateway, &entries, &watched.map);
             looks.fetch_add(1, Ordering::Relaxed);
         }

@@ -19,7 +19,8 @@ fn fake_time() -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
-/// The settings of a Mapsmith whose sources read documents of this name, with their number behind it.
+/// The settings of a Mapsmith whose sources read documents of this name, with their number behind
+/// it.
 pub fn settings(
     site: &Site,
     map: &Path,
@@ -34,19 +35,25 @@ pub fn settings(
         Polling::OnRequest => "1h",
     };
     let mut text = format!(
-        "[schedule]\npoll = \"{poll}\"\njitter = \"0s\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"200ms\"\n\
+        "[schedule]\npoll = \"{poll}\"\njitter = \"0s\"\nverify = \"1s\"\nobserve \
+            = \"100ms\"\nservers = \"200ms\"\n\
          [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold = \"0s\"\nmax_removed = \"100%\"\n\
          [guard]\nsmall = 4\nwindow = \"0s\"\n[map]\npath = {map:?}\n"
     );
     let source = |name: &str| {
         let url = registries.url(name);
-        format!("[[source]]\nname = {name:?}\ntype = \"http_json\"\nurl = {url:?}\ntimeout = \"2s\"\n")
+        format!(
+            "[[source]]\nname = {name:?}\ntype = \"http_json\"\nurl = {url:?}\ntimeout = \"2s\"\n"
+        )
     };
     (0..site.sources).for_each(|number| text += &source(&format!("{documents}{number}")));
     if site.servers {
         let backend = pool::BACKEND;
         text += &source("servers");
-        text += &format!("[[backend]]\nname = {backend:?}\nfrom = \"servers\"\nmanage = \"all\"\ndrain = \"2s\"\n");
+        text += &format!(
+            "[[backend]]\nname = {backend:?}\nfrom = \"servers\"\nmanage = \"all\"\ndrain \
+                = \"2s\"\n"
+        );
     }
     if site.pins {
         text += &format!("[store]\npath = {:?}\n", store.join("mapsmith.db"));
@@ -56,7 +63,10 @@ pub fn settings(
     }
     for (number, proxy) in proxies.iter().enumerate() {
         let runtime = proxy.address();
-        text += &format!("[[instance]]\nname = \"edge{number}\"\nruntime = {runtime:?}\ntimeout = \"2s\"\nmax_payload = 1024\n");
+        text += &format!(
+            "[[instance]]\nname = \"edge{number}\"\nruntime = {runtime:?}\ntimeout \
+                = \"2s\"\nmax_payload = 1024\n"
+        );
     }
     text
 }
@@ -67,7 +77,8 @@ pub fn start(mut config: Config) -> (Mapsmith, Option<PathBuf>) {
     if let Some(library) = fake_time() {
         let file = config.directory().join("clock");
         fs::write(&file, "+0\n").expect("the clock's file");
-        // The file's text is read at each look, and only the time of day steps: no machine's monotonic clock does.
+        // The file's text is read at each look, and only the time of day steps: no machine's
+        // monotonic clock does.
         config = config
             .variable("LD_PRELOAD", &library.display().to_string())
             .variable("FAKETIME_TIMESTAMP_FILE", &file.display().to_string())
@@ -78,7 +89,8 @@ pub fn start(mut config: Config) -> (Mapsmith, Option<PathBuf>) {
     (config.open_files(MOST_FILES, MOST_FILES).start(), clock)
 }
 
-/// libfaketime's shared memory stays behind where its process is killed, and would keep a later one of the same number from starting.
+/// libfaketime's shared memory stays behind where its process is killed, and would keep a later one
+/// of the same number from starting.
 pub fn forget_fake_time(process: u32) {
     for name in [format!("faketime_shm_{process}"), format!("sem.faketime_sem_{process}")] {
         // Where nothing was left there is nothing to do.

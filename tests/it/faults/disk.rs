@@ -1,4 +1,5 @@
-//! A small file system of its own for the map file or the store, which can be filled and made read-only.
+//! A small file system of its own for the map file or the store, which can be filled and made
+//! read-only.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,7 +16,8 @@ use crate::support::process::{Ending, Process};
 /// Longer than a mount takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Mounts a small file system until it is told to end, so that it goes with a test that is killed, too.
+/// Mounts a small file system until it is told to end, so that it goes with a test that is killed,
+/// too.
 const MOUNT: &str = r#"
 trap 'umount -l "$1"; exit' TERM
 mount -t tmpfs -o size=4m,mode=755 mapsmith-faults "$1" || exit 1
@@ -33,17 +35,31 @@ pub struct Volume {
 
 impl Volume {
     pub fn start() -> Self {
-        let temporary = || tempfile::Builder::new().prefix("mapsmith-volume-").tempdir().expect("a temporary folder");
+        let temporary = || {
+            tempfile::Builder::new()
+                .prefix("mapsmith-volume-")
+                .tempdir()
+                .expect("a temporary folder")
+        };
         let (folder, log) = (temporary(), temporary());
         let path = folder.path().to_str().expect("a folder named in UTF-8");
         let ending = Ending { signal: "TERM", remove: None };
-        let mut mount = Process::start(&["sh", "-c", MOUNT, "mount", path], &log.path().join("log"), ending);
+        let mut mount =
+            Process::start(&["sh", "-c", MOUNT, "mount", path], &log.path().join("log"), ending);
         let mounted = eventually("the file system is mounted, or can't be", PATIENCE, || {
-            if mount.exit_status().is_some() { Some(false) } else { mount.log().contains("mounted").then_some(true) }
+            if mount.exit_status().is_some() {
+                Some(false)
+            } else {
+                mount.log().contains("mounted").then_some(true)
+            }
         });
         if !mounted {
             static NOTE: Once = Once::new();
-            NOTE.call_once(|| println!("no file system can be mounted here: full and read-only disks are left out"));
+            NOTE.call_once(|| {
+                println!(
+                    "no file system can be mounted here: full and read-only disks are left out"
+                )
+            });
         }
         Self { mount: mounted.then_some(mount), folder, _log: log }
     }

@@ -9,10 +9,12 @@ use super::site::{Outcome, Whole, is_held, source_of, with_pins};
 use crate::support::poll;
 use crate::support::random::Random;
 
-/// The settings of these faults; in the others no change counts but the one at hand, and no node is kept.
+/// The settings of these faults; in the others no change counts but the one at hand, and no node is
+/// kept.
 const WINDOW: &str = "MAPSMITH__GUARD__WINDOW=1h";
 const HOLD: &str = "MAPSMITH__DAMPING__HOLD=8s";
-/// Two alternations further apart may find the node still for long enough, on a machine that has much else to do.
+/// Two alternations further apart may find the node still for long enough, on a machine that has
+/// much else to do.
 const ALTERNATES: Duration = Duration::from_secs(6);
 /// Of nodes, by default.
 const MAX_REMOVED_PERCENT: usize = 20;
@@ -21,7 +23,8 @@ const LOSS_PERCENT: usize = 8;
 /// Longer than a poll takes.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A registry loses a few nodes at each poll, never many at once. No more are lost than one poll might have taken.
+/// A registry loses a few nodes at each poll, never many at once. No more are lost than one poll
+/// might have taken.
 pub fn registry_creeps(whole: &mut Whole, random: &mut Random) -> Outcome {
     whole.restart_with(&[WINDOW]);
     whole.settle()?;
@@ -29,29 +32,46 @@ pub fn registry_creeps(whole: &mut Whole, random: &mut Random) -> Outcome {
     let (mut said, count) = (whole.registry().clone(), whole.registry().len());
     let mut in_force = with_pins(&said, &whole.pins);
     loop {
-        // Of one source each time: the losses of two are two answers, of which the guard may hold the second alone.
+        // Of one source each time: the losses of two are two answers, of which the guard may hold
+        // the second alone.
         let source = random.below(whole.site.sources);
         for _ in 0..(count * LOSS_PERCENT / 100).max(1) {
-            let is_in = |node: &&String| source_of(&whole.site, node) == source && !whole.pins.contains_key(*node);
+            let is_in = |node: &&String| {
+                source_of(&whole.site, node) == source && !whole.pins.contains_key(*node)
+            };
             let nodes: Vec<_> = said.keys().filter(is_in).cloned().collect();
             said.remove(random.pick(&nodes));
         }
         whole.publish_map(&said);
         whole.nudge();
         let wanted = with_pins(&said, &whole.pins);
-        let held =
-            poll(BOUND, || if is_held(&whole.status()) { Some(true) } else { whole.is_in_memory(&wanted).then_some(false) });
+        let held = poll(BOUND, || {
+            if is_held(&whole.status()) {
+                Some(true)
+            } else {
+                whole.is_in_memory(&wanted).then_some(false)
+            }
+        });
         let lost = count - said.len();
-        whole
-            .journal
-            .note(&format!("  {lost} of {count} nodes are lost: {}", if held == Some(true) { "held" } else { "let through" }));
+        whole.journal.note(&format!(
+            "  {lost} of {count} nodes are lost: {}",
+            if held == Some(true) { "held" } else { "let through" }
+        ));
         match held {
             Some(true) => break,
             Some(false) if lost * 100 > count * MAX_REMOVED_PERCENT => {
-                return Err(format!("{lost} of {count} nodes were lost, a few at each poll, and the guard let them go"));
+                return Err(format!(
+                    "{lost} of {count} nodes were lost, a few at each poll, and the guard let \
+                        them go"
+                ));
             }
             Some(false) => in_force = wanted,
-            None => return Err(format!("a loss of {lost} nodes in all is neither held nor in force: {}", whole.status())),
+            None => {
+                return Err(format!(
+                    "a loss of {lost} nodes in all is neither held nor in force: {}",
+                    whole.status()
+                ));
+            }
         }
     }
     if !whole.is_in_memory(&in_force) {
@@ -60,16 +80,20 @@ pub fn registry_creeps(whole: &mut Whole, random: &mut Random) -> Outcome {
     whole.publish();
     whole.nudge();
     let expected = whole.expected();
-    whole.settles_on(&expected).map_err(|error| format!("the registry has its nodes again: {error}"))?;
+    whole
+        .settles_on(&expected)
+        .map_err(|error| format!("the registry has its nodes again: {error}"))?;
     whole.restart_with(&[]);
     Ok(())
 }
 
-/// A node goes back and forth between two masters. From its third move on it stays where it is, until it has been still.
+/// A node goes back and forth between two masters. From its third move on it stays where it is,
+/// until it has been still.
 pub fn node_flaps(whole: &mut Whole, random: &mut Random) -> Outcome {
     whole.restart_with(&[WINDOW, HOLD]);
     whole.settle()?;
-    let nodes: Vec<_> = whole.registry().keys().filter(|node| !whole.pins.contains_key(*node)).cloned().collect();
+    let nodes: Vec<_> =
+        whole.registry().keys().filter(|node| !whole.pins.contains_key(*node)).cloned().collect();
     let node = random.pick(&nodes).clone();
     let home = whole.registry()[&node].clone();
     let others: Vec<_> = whole.master_names().into_iter().filter(|name| *name != home).collect();
@@ -106,12 +130,16 @@ pub fn node_flaps(whole: &mut Whole, random: &mut Random) -> Outcome {
     for master in [&away, &home, &away, &home, &away] {
         said(whole, master)?;
         if last.elapsed() > ALTERNATES {
-            whole.journal.note("  it was still for too long to be judged: this machine has much to do");
+            whole
+                .journal
+                .note("  it was still for too long to be judged: this machine has much to do");
             break;
         }
         last = Instant::now();
         if !whole.is_in_memory(&kept) {
-            return Err(format!("{node} goes back and forth between {home} and {away}, and the map with it"));
+            return Err(format!(
+                "{node} goes back and forth between {home} and {away}, and the map with it"
+            ));
         }
     }
     whole.journal.note(&format!("  {node} went back and forth"));

@@ -1,4 +1,5 @@
-//! What must hold, whatever happens: judged from what clients got, from the map file, and from HAProxy's memory.
+//! What must hold, whatever happens: judged from what clients got, from the map file, and from
+//! HAProxy's memory.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -33,7 +34,8 @@ pub fn read_map(text: &[u8]) -> Result<MapFile, String> {
     // Comments before the first entry say more of the map; none stands between entries.
     for line in lines.skip_while(|line| line.starts_with('#')) {
         let (node, master) = line.split_once(' ').ok_or_else(|| format!("no entry: {line:?}"))?;
-        let is_word = |word: &str| !word.is_empty() && !word.contains(|letter: char| letter.is_whitespace());
+        let is_word =
+            |word: &str| !word.is_empty() && !word.contains(|letter: char| letter.is_whitespace());
         if !is_word(node) || !is_word(master) || node.starts_with('#') {
             return Err(format!("no entry: {line:?}"));
         }
@@ -50,7 +52,8 @@ pub fn read_map(text: &[u8]) -> Result<MapFile, String> {
 pub enum Excuse {
     /// It is down, or being replaced: nobody answers.
     Down,
-    /// It was given an older map, or the registry says something older: nodes that are new since then have no route.
+    /// It was given an older map, or the registry says something older: nodes that are new since
+    /// then have no route.
     Old,
 }
 
@@ -69,7 +72,8 @@ pub struct Judged<'a> {
     pub from: Instant,
     pub to: Instant,
     pub answer: &'a Answer,
-    /// Every owner that the node had since the request began; with [`Routing::Map`] every one it ever had.
+    /// Every owner that the node had since the request began; with [`Routing::Map`] every one it
+    /// ever had.
     pub owners: &'a [String],
     /// Whether the map has had this node since everything was in step, and has it now.
     pub known: bool,
@@ -131,40 +135,51 @@ impl Laws {
     pub fn closed(&self, gateway: usize, excuse: Excuse) {
         let now = Instant::now();
         let mut state = self.state();
-        let open = state.windows.iter_mut().filter(|window| (window.gateway, window.excuse) == (gateway, excuse));
+        let open = state
+            .windows
+            .iter_mut()
+            .filter(|window| (window.gateway, window.excuse) == (gateway, excuse));
         open.for_each(|window| window.to = window.to.or(Some(now)));
     }
 
-    /// No request is answered by a master that neither owns nor ever owned the node, and none fails for a reason that is ours.
+    /// No request is answered by a master that neither owns nor ever owned the node, and none fails
+    /// for a reason that is ours.
     pub fn judge(&self, judged: &Judged) {
         let Judged { answer, owners, .. } = judged;
         let mut state = self.state();
         state.requests += 1;
         let excused = |excuse| {
-            let matching = |window: &&Window| (window.gateway, window.excuse) == (judged.gateway, excuse);
-            let overlaps = |window: &Window| window.from <= judged.to && window.to.is_none_or(|to| judged.from <= to);
+            let matching =
+                |window: &&Window| (window.gateway, window.excuse) == (judged.gateway, excuse);
+            let overlaps = |window: &Window| {
+                window.from <= judged.to && window.to.is_none_or(|to| judged.from <= to)
+            };
             state.windows.iter().filter(matching).any(overlaps)
         };
         let wrong = match answer.status {
             200 => !owners.contains(&answer.master),
             0 => !excused(Excuse::Down),
             // The gateway's own answer to a node without an entry.
-            404 if self.routing == Routing::Map && answer.master == "none" => judged.known && !excused(Excuse::Old),
+            404 if self.routing == Routing::Map && answer.master == "none" => {
+                judged.known && !excused(Excuse::Old)
+            }
             _ => true,
         };
         if wrong && state.broken.len() < MOST {
             let Answer { node, status, master } = answer;
             state.broken.push(format!(
-                "gateway {} answered a request for {node} with {status} {master:?}; its owners: {owners:?}",
+                "gateway {} answered a request for {node} with {status} {master:?}; its owners: \
+                    {owners:?}",
                 judged.gateway
             ));
         }
     }
 
-    /// The file always parses, its number never goes back, and one number is one map. Nothing is done where it is the file that
-    /// was seen last.
+    /// The file always parses, its number never goes back, and one number is one map. Nothing is
+    /// done where it is the file that was seen last.
     pub fn look_at_file(&self, path: &Path) {
-        // Held while it is read, so that a file that the harness puts in place is not taken for a step back.
+        // Held while it is read, so that a file that the harness puts in place is not taken for a
+        // step back.
         let mut state = self.state();
         if state.hidden {
             return;
@@ -200,7 +215,8 @@ impl Laws {
         Ok(())
     }
 
-    /// The harness takes the map file away, or there is one again: what was written meanwhile was not seen.
+    /// The harness takes the map file away, or there is one again: what was written meanwhile was
+    /// not seen.
     pub fn hide_file(&self, hidden: bool) {
         let mut state = self.state();
         state.hidden = hidden;
@@ -213,7 +229,8 @@ impl Laws {
         self.state().written.insert((node.to_owned(), master.to_owned()));
     }
 
-    /// What is in memory was in the file before: `entries` were read from a gateway, the file is looked at now.
+    /// What is in memory was in the file before: `entries` were read from a gateway, the file is
+    /// looked at now.
     pub fn memory_is(&self, gateway: usize, entries: &[(String, String)], path: &Path) {
         self.look_at_file(path);
         let mut state = self.state();
@@ -223,7 +240,8 @@ impl Laws {
         if let Some((node, master)) = entries.iter().find(|entry| !state.written.contains(*entry)) {
             let last = state.last;
             state.breaks(format!(
-                "gateway {gateway} had {node} -> {master} in memory, which the map file never said (revision {last:?} by now)"
+                "gateway {gateway} had {node} -> {master} in memory, which the map file never \
+                    said (revision {last:?} by now)"
             ));
         }
     }
@@ -253,7 +271,9 @@ impl State {
         entries.hash(&mut hasher);
         let digest = hasher.finish();
         if self.contents.insert(revision, digest).is_some_and(|before| before != digest) {
-            self.breaks(format!("revision {revision} stood in the map file with two different maps"));
+            self.breaks(format!(
+                "revision {revision} stood in the map file with two different maps"
+            ));
         }
         self.gap |= self.highest > 0 && revision > self.highest + 1;
         self.highest = self.highest.max(revision);
@@ -289,8 +309,20 @@ mod tests {
 
     #[test]
     fn a_whole_map_file_passes_and_every_kind_of_damage_is_told() {
-        assert_eq!(after(&[file(1, "a m1\nb m2\n"), file(1, "#= a m2\na m1\nb m2\n"), file(2, "a m2\n")]), [""; 0]);
-        let damaged = ["a m1", "a m1\nb\n", "a m1\na m2\n", "b m1\na m1\n", "a m1 m2\n", "a m1\n\n", " m1\n", "a m1\n# b\n"];
+        assert_eq!(
+            after(&[file(1, "a m1\nb m2\n"), file(1, "#= a m2\na m1\nb m2\n"), file(2, "a m2\n")]),
+            [""; 0]
+        );
+        let damaged = [
+            "a m1",
+            "a m1\nb\n",
+            "a m1\na m2\n",
+            "b m1\na m1\n",
+            "a m1 m2\n",
+            "a m1\n\n",
+            " m1\n",
+            "a m1\n# b\n",
+        ];
         for lines in damaged {
             assert!(after(&[file(1, lines)])[0].contains("does not parse"), "{lines:?}");
         }
@@ -300,7 +332,9 @@ mod tests {
 
     #[test]
     fn a_revision_that_goes_back_or_changes_is_told() {
-        assert!(after(&[file(2, "a m1\n"), file(1, "a m1\n")])[0].contains("back from revision 2 to 1"));
+        assert!(
+            after(&[file(2, "a m1\n"), file(1, "a m1\n")])[0].contains("back from revision 2 to 1")
+        );
         assert!(after(&[file(2, "a m1\n"), file(2, "a m2\n")])[0].contains("two different maps"));
     }
 
@@ -336,7 +370,14 @@ mod tests {
         let answer = Answer { node: "a".to_owned(), status, master: master.to_owned() };
         let owners: Vec<_> = owners.iter().map(|owner| (*owner).to_owned()).collect();
         let now = Instant::now();
-        laws.judge(&Judged { gateway: 0, from: now, to: now, answer: &answer, owners: &owners, known });
+        laws.judge(&Judged {
+            gateway: 0,
+            from: now,
+            to: now,
+            answer: &answer,
+            owners: &owners,
+            known,
+        });
         laws.all_broken().len()
     }
 

@@ -16,7 +16,12 @@ fn is_told(whole: &Whole) -> bool {
 }
 
 /// The disk is full or read-only: nothing of what the registries say comes into force.
-pub fn map_disk(whole: &mut Whole, random: &mut Random, full: bool, killed: Option<usize>) -> Outcome {
+pub fn map_disk(
+    whole: &mut Whole,
+    random: &mut Random,
+    full: bool,
+    killed: Option<usize>,
+) -> Outcome {
     let before = whole.photograph()?.without_servers();
     if full {
         whole.map_volume.fill()
@@ -31,12 +36,20 @@ pub fn map_disk(whole: &mut Whole, random: &mut Random, full: bool, killed: Opti
     {
         whole.journal.note("  HAProxy is killed meanwhile");
         whole.restart_gateway(instance, |_| ());
-        outcome = whole.stays(&before, "the map file can't be written, and HAProxy is restarted", is_told);
+        outcome = whole.stays(
+            &before,
+            "the map file can't be written, and HAProxy is restarted",
+            is_told,
+        );
     }
     if outcome.is_ok() && random.chance(40) {
         whole.journal.note("  Mapsmith is killed meanwhile");
         whole.restart_mapsmith();
-        outcome = whole.stays(&before, "the map file can't be written, and Mapsmith is restarted", is_told);
+        outcome = whole.stays(
+            &before,
+            "the map file can't be written, and Mapsmith is restarted",
+            is_told,
+        );
     }
     if full {
         whole.map_volume.clear()
@@ -46,10 +59,18 @@ pub fn map_disk(whole: &mut Whole, random: &mut Random, full: bool, killed: Opti
     outcome
 }
 
-/// Memory stays as it is: of a file that could not be made to last nothing may come into force. The file itself may be replaced already.
-pub fn map_disk_broken(whole: &mut Whole, random: &mut Random, call: &str, which: &str) -> Result<bool, String> {
+/// Memory stays as it is: of a file that could not be made to last nothing may come into force. The
+/// file itself may be replaced already.
+pub fn map_disk_broken(
+    whole: &mut Whole,
+    random: &mut Random,
+    call: &str,
+    which: &str,
+) -> Result<bool, String> {
     let before = whole.photograph_memory()?;
-    let Some(tracer) = tracer(whole, call, &[], &format!("error=EIO:when={which}")) else { return Ok(false) };
+    let Some(tracer) = tracer(whole, call, &[], &format!("error=EIO:when={which}")) else {
+        return Ok(false);
+    };
     moves(whole, random);
     whole.nudge();
     whole.stays(&before, "the map file can't be made to last", is_told)?;
@@ -63,7 +84,8 @@ pub fn map_disk_broken(whole: &mut Whole, random: &mut Random, call: &str, which
     Ok(true)
 }
 
-/// A FIFO stands where the file was, and whoever opens it waits. Nobody may: Mapsmith tells of it, or puts a file in its place.
+/// A FIFO stands where the file was, and whoever opens it waits. Nobody may: Mapsmith tells of it,
+/// or puts a file in its place.
 pub fn map_file_fifo(whole: &mut Whole, random: &mut Random) -> Outcome {
     let before = whole.photograph_memory()?;
     whole.laws.hide_file(true);
@@ -89,12 +111,16 @@ pub fn map_file_fifo(whole: &mut Whole, random: &mut Random) -> Outcome {
     Ok(())
 }
 
-/// Every call for the file or its folder waits, as on a mount whose server is gone. Memory stays, Mapsmith tells of it and answers.
+/// Every call for the file or its folder waits, as on a mount whose server is gone. Memory stays,
+/// Mapsmith tells of it and answers.
 pub fn map_disk_hung(whole: &mut Whole, random: &mut Random) -> Result<bool, String> {
     let before = whole.photograph_memory()?;
     let (file, folder) = (whole.map_path(), whole.map_volume.path().to_owned());
     let places = [&*file.to_string_lossy(), &*folder.to_string_lossy()];
-    let Some(tracer) = tracer(whole, "%file,%desc", &places, &format!("delay_enter={FOREVER}")) else { return Ok(false) };
+    let Some(tracer) = tracer(whole, "%file,%desc", &places, &format!("delay_enter={FOREVER}"))
+    else {
+        return Ok(false);
+    };
     moves(whole, random);
     whole.nudge();
     whole.stays(&before, "the map file's disk hangs", is_told)?;

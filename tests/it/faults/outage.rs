@@ -11,11 +11,19 @@ use super::schedule::{Bad, Routing};
 use super::site::{Outcome, Whole};
 use crate::support::random::Random;
 
-/// A registry answers badly, Mapsmith is killed and started, and from then on the map file is the map: whatever others change is
-/// corrected, and whatever is ordered comes into force, while what is missing is said.
-pub fn restart_in_outage(whole: &mut Whole, random: &mut Random, source: usize, bad: Bad) -> Outcome {
+/// A registry answers badly, Mapsmith is killed and started, and from then on the map file is the
+/// map: whatever others change is corrected, and whatever is ordered comes into force, while what
+/// is missing is said.
+pub fn restart_in_outage(
+    whole: &mut Whole,
+    random: &mut Random,
+    source: usize,
+    bad: Bad,
+) -> Outcome {
     let before = whole.photograph()?;
-    whole.registries.answers(&document(source), bad_reply(bad, &Value::Object(whole.document(source))));
+    whole
+        .registries
+        .answers(&document(source), bad_reply(bad, &Value::Object(whole.document(source))));
     whole.nudge();
     told_bad(whole, &before, &document(source), source, bad)?;
     if random.chance(50) {
@@ -52,7 +60,8 @@ pub fn restart_in_outage(whole: &mut Whole, random: &mut Random, source: usize, 
 fn tamper(whole: &Whole, random: &mut Random) {
     let expected = whole.expected();
     let (node, right) = random.pick(&expected);
-    let others: Vec<_> = whole.master_names().into_iter().filter(|master| master != right).collect();
+    let others: Vec<_> =
+        whole.master_names().into_iter().filter(|master| master != right).collect();
     let wrong = random.pick(&others);
     whole.journal.note(&format!("  another program sets {node} to {wrong}"));
     whole.laws.put_in_memory(node, wrong);
@@ -77,7 +86,9 @@ fn clear(whole: &Whole, random: &mut Random) {
 
 /// File and memories are the last good map, and so is everything that clients get from now on.
 fn corrected(whole: &Whole, what: &str) -> Outcome {
-    whole.holds(&whole.expected()).map_err(|error| format!("{what} is not corrected in an outage: {error}"))?;
+    whole
+        .holds(&whole.expected())
+        .map_err(|error| format!("{what} is not corrected in an outage: {error}"))?;
     (0..whole.gateways.len()).for_each(|gateway| whole.laws.closed(gateway, Excuse::Old));
     whole.journal.note(&format!("  corrected: {what}"));
     Ok(())
@@ -90,23 +101,36 @@ fn drained(whole: &Whole, random: &mut Random) -> Outcome {
     let others: Vec<_> = names.iter().filter(|name| *name != from).collect();
     let to = *random.pick(&others);
     let (before, expected) = (whole.expected(), whole.expected_with_drain(from, to));
-    let moves = |to: &[(String, String)]| to.iter().for_each(|(node, master)| whole.owners.moves(node, master));
+    let moves = |to: &[(String, String)]| {
+        to.iter().for_each(|(node, master)| whole.owners.moves(node, master))
+    };
     let order = |method: &str, body: &str| {
         let answer = whole.mapsmith.ask(method, &format!("/v1/masters/{from}/drain"), &[], body);
         whole.journal.note(&format!("  {method} a drain of {from} to {to}: {}", answer.status));
-        if answer.status < 300 { Ok(()) } else { Err(format!("{method} drain {from}: {} {}", answer.status, answer.body)) }
+        if answer.status < 300 {
+            Ok(())
+        } else {
+            Err(format!("{method} drain {from}: {} {}", answer.status, answer.body))
+        }
     };
     moves(&expected);
     order("POST", &json!({ "to": to }).to_string())?;
-    whole.holds(&expected).map_err(|error| format!("a drain does not come into force in an outage: {error}"))?;
+    whole
+        .holds(&expected)
+        .map_err(|error| format!("a drain does not come into force in an outage: {error}"))?;
     moves(&before);
     order("DELETE", "")?;
     corrected(whole, "the end of a drain")
 }
 
-/// The document changes within the second, or under the name, that its version has: whoever asks whether that version still holds is
-/// told so. A reload asks for the whole document.
-pub fn registry_lies(whole: &mut Whole, random: &mut Random, source: usize, version: usize) -> Outcome {
+/// The document changes within the second, or under the name, that its version has: whoever asks
+/// whether that version still holds is told so. A reload asks for the whole document.
+pub fn registry_lies(
+    whole: &mut Whole,
+    random: &mut Random,
+    source: usize,
+    version: usize,
+) -> Outcome {
     let version = VERSIONS[version];
     let publish = |whole: &Whole| {
         whole.publish();
@@ -123,5 +147,7 @@ pub fn registry_lies(whole: &mut Whole, random: &mut Random, source: usize, vers
     publish(whole);
     whole.mapsmith.post("/v1/reload");
     let expected = whole.expected();
-    whole.settles_on(&expected).map_err(|error| format!("a reload is content with \"not modified\": {error}"))
+    whole
+        .settles_on(&expected)
+        .map_err(|error| format!("a reload is content with \"not modified\": {error}"))
 }

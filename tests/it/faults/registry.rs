@@ -1,4 +1,5 @@
-//! Registries of type `http_json` in one server that shows every fault, down to the byte at which a connection ends.
+//! Registries of type `http_json` in one server that shows every fault, down to the byte at which a
+//! connection ends.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -22,7 +23,8 @@ pub enum Reply {
     Hang,
     /// The connection closes.
     Close,
-    /// The whole body under this version, and no body at all for whoever asks whether that one still holds.
+    /// The whole body under this version, and no body at all for whoever asks whether that one
+    /// still holds.
     Versioned(Version, String),
 }
 
@@ -37,7 +39,10 @@ pub struct Version {
 /// One that is a name, and one that is a time and can't tell two moments of a second apart.
 pub const VERSIONS: [Version; 2] = [
     Version { headers: ("etag", "if-none-match"), value: "\"of-this-second\"" },
-    Version { headers: ("last-modified", "if-modified-since"), value: "Wed, 25 Nov 2026 10:00:00 GMT" },
+    Version {
+        headers: ("last-modified", "if-modified-since"),
+        value: "Wed, 25 Nov 2026 10:00:00 GMT",
+    },
 ];
 
 #[derive(Default)]
@@ -126,7 +131,8 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     drop(state);
     let head = |status: u16, body: &str| {
         format!(
-            "HTTP/1.1 {status} Told\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 {status} Told\r\nContent-Type: application/json\r\nContent-Length: \
+                {}\r\nConnection: close\r\n\r\n",
             body.len()
         )
     };
@@ -156,7 +162,9 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             let version = format!("{name}: {value}\r\nDate: Wed, 25 Nov 2026 11:00:00 GMT\r\n");
             let asked = format!("{question}: {value}");
             if headers.lines().any(|header| header.eq_ignore_ascii_case(&asked)) {
-                return stream.write_all(format!("HTTP/1.1 304 Told\r\n{version}Connection: close\r\n\r\n").as_bytes());
+                return stream.write_all(
+                    format!("HTTP/1.1 304 Told\r\n{version}Connection: close\r\n\r\n").as_bytes(),
+                );
             }
             let head = head(200, &body).replacen("\r\n", &format!("\r\n{version}"), 1);
             stream.write_all((head + &body).as_bytes())

@@ -19,7 +19,8 @@ use crate::support::process::{Ending, Process};
 use crate::support::random::Random;
 use crate::support::{find_program, poll, run};
 
-/// How long a moment is waited for that may not come: a change takes another way than the one that was to be broken.
+/// How long a moment is waited for that may not come: a change takes another way than the one that
+/// was to be broken.
 const MOMENT: Duration = Duration::from_secs(3);
 
 /// Longer than a tracer takes to attach.
@@ -53,7 +54,8 @@ pub fn run_seed(seed: u64) -> Result<Figures, String> {
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let mut whole = Whole::start(seed, &schedule, &journal);
         // Caught here, where Mapsmith's log is still there.
-        let outcome = catch_unwind(AssertUnwindSafe(|| take_steps(&mut whole, &schedule, &mut figures)));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| take_steps(&mut whole, &schedule, &mut figures)));
         figures.requests = whole.laws.requests();
         figures.longest = whole.longest;
         let mut broken = whole.laws.all_broken();
@@ -77,7 +79,8 @@ pub fn run_seed(seed: u64) -> Result<Figures, String> {
     let lines: Vec<_> = log.lines().collect();
     let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
     Err(format!(
-        "seed {seed}: {}\n\nwhat happened when:\n{}\nMapsmith's log, its last {LOG_LINES} lines:\n{last}\n\nreplay: scripts/faults --seed {seed}\n",
+        "seed {seed}: {}\n\nwhat happened when:\n{}\nMapsmith's log, its last {LOG_LINES} \
+            lines:\n{last}\n\nreplay: scripts/faults --seed {seed}\n",
         broken.join("\n"),
         figures.journal
     ))
@@ -91,7 +94,9 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 fn take_steps(whole: &mut Whole, schedule: &Schedule, figures: &mut Figures) -> Outcome {
     let mut rested = true;
     for (number, step) in schedule.steps.iter().enumerate() {
-        let besides = step.weather.map_or(String::new(), |percent| format!(", and {percent} % of all commands suffer"));
+        let besides = step
+            .weather
+            .map_or(String::new(), |percent| format!(", and {percent} % of all commands suffer"));
         whole.journal.note(&format!("step {number}: {:?}{besides}", step.fault));
         let mut random = Random::new(step.seed);
         if rested && whole.site.pins && random.chance(50) {
@@ -105,7 +110,9 @@ fn take_steps(whole: &mut Whole, schedule: &Schedule, figures: &mut Figures) -> 
             }
         }
         for (number, proxy) in whole.proxies.iter().enumerate() {
-            proxy.weather(step.weather.map(|percent| Weather::new(step.seed ^ number as u64, percent)));
+            proxy.weather(
+                step.weather.map(|percent| Weather::new(step.seed ^ number as u64, percent)),
+            );
         }
         let taken = take(whole, step, &mut random)?;
         whole.proxies.iter().for_each(|proxy| proxy.weather(None));
@@ -196,7 +203,10 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             let file = whole.older_file(*back).to_vec();
             whole.laws.excused(*instance, Excuse::Old);
             whole.restart_gateway(*instance, |whole| {
-                whole.laws.replace_file(&whole.map_path(), &file).expect("the map's folder can be written");
+                whole
+                    .laws
+                    .replace_file(&whole.map_path(), &file)
+                    .expect("the map's folder can be written");
             });
             if !mapsmith {
                 whole.restart_mapsmith();
@@ -224,7 +234,9 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             whole.nudge();
             let proxy = &whole.proxies[*instance];
             let held = poll(MOMENT, || proxy.held());
-            let line = held.as_ref().map_or("no such command came", |held| held.line.get(..60).unwrap_or(&held.line));
+            let line = held
+                .as_ref()
+                .map_or("no such command came", |held| held.line.get(..60).unwrap_or(&held.line));
             whole.journal.note(&format!("  killed at {line:?}"));
             whole.mapsmith.kill();
             if held.is_some() && *arrives {
@@ -233,29 +245,42 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             whole.proxies[*instance].clear();
             whole.restart_mapsmith();
         }
-        Fault::MapsmithKilledAtCall { call, nth } => return Ok(killed_at_call(whole, random, call, *nth)),
+        Fault::MapsmithKilledAtCall { call, nth } => {
+            return Ok(killed_at_call(whole, random, call, *nth));
+        }
         Fault::MapsmithKilledInFile { bytes } => {
-            run("prlimit", &["--pid", &whole.mapsmith.id().to_string(), &format!("--fsize={bytes}")]);
+            run(
+                "prlimit",
+                &["--pid", &whole.mapsmith.id().to_string(), &format!("--fsize={bytes}")],
+            );
             moves(whole, random);
             whole.nudge_if_alive();
             let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
             whole.journal.note(if killed { "  it wrote beyond" } else { "  it wrote less" });
             whole.restart_mapsmith();
         }
-        Fault::RestartInOutage { source, bad } => outage::restart_in_outage(whole, random, *source, *bad)?,
+        Fault::RestartInOutage { source, bad } => {
+            outage::restart_in_outage(whole, random, *source, *bad)?
+        }
         Fault::RegistryCreeps => guard::registry_creeps(whole, random)?,
         Fault::NodeFlaps => guard::node_flaps(whole, random)?,
-        Fault::RegistryLies { source, version } => outage::registry_lies(whole, random, *source, *version)?,
+        Fault::RegistryLies { source, version } => {
+            outage::registry_lies(whole, random, *source, *version)?
+        }
         Fault::MapFileFifo => map_file::map_file_fifo(whole, random)?,
         Fault::MapDiskHung => return map_file::map_disk_hung(whole, random),
         Fault::HalfRequests { clients } => crowd::half_requests(whole, random, *clients)?,
         Fault::SecondMapsmith { takes_over } => crowd::second_mapsmith(whole, random, *takes_over)?,
-        Fault::RegistryBad { source, bad, restart } => registry_bad(whole, random, *source, *bad, *restart)?,
+        Fault::RegistryBad { source, bad, restart } => {
+            registry_bad(whole, random, *source, *bad, *restart)?
+        }
         Fault::RegistrySlow { source, time } => {
             whole.changes(random);
             whole.publish();
             let body = Value::Object(whole.document(*source)).to_string();
-            whole.registries.answers(&document(*source), Reply::Slow(body, Duration::from_millis(*time)));
+            whole
+                .registries
+                .answers(&document(*source), Reply::Slow(body, Duration::from_millis(*time)));
             whole.nudge();
             milliseconds(*time);
         }
@@ -268,14 +293,20 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             }
             rows.insert("of-two-words.example.test".to_owned(), "m1 m2".into());
             rows.insert("of-two-lines.example.test".to_owned(), "m1\nm2".into());
-            whole.registries.answers(&document(*source), Reply::Whole(200, Value::Object(rows).to_string()));
+            whole
+                .registries
+                .answers(&document(*source), Reply::Whole(200, Value::Object(rows).to_string()));
             whole.nudge();
-            whole.settles_on(&whole.expected()).map_err(|error| format!("among odd rows: {error}"))?;
+            whole
+                .settles_on(&whole.expected())
+                .map_err(|error| format!("among odd rows: {error}"))?;
         }
         Fault::RegistryOld { back } => return registry_old(whole, random, *back),
         Fault::ServerListBad { bad } => {
             let before = whole.photograph()?;
-            whole.registries.answers("servers", bad_reply(*bad, &json!([{ "address": "127.0.0.1" }])));
+            whole
+                .registries
+                .answers("servers", bad_reply(*bad, &json!([{ "address": "127.0.0.1" }])));
             whole.nudge();
             told_bad(whole, &before, "servers", whole.site.sources, *bad)?;
         }
@@ -304,7 +335,9 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
             let full = matches!(step.fault, Fault::MapDiskFull { .. });
             map_file::map_disk(whole, random, full, *killed)?;
         }
-        Fault::MapDiskBroken { call, which } => return map_file::map_disk_broken(whole, random, call, which),
+        Fault::MapDiskBroken { call, which } => {
+            return map_file::map_disk_broken(whole, random, call, which);
+        }
         Fault::StoreDiskFull => {
             if !whole.store_volume.is_own() {
                 return Ok(false);
@@ -345,7 +378,12 @@ fn stage_elsewhere(whole: &Whole, instance: usize) {
 
 /// Has `strace` do something at such calls of Mapsmith; none where it can't.
 /// Where there are `places`, only with calls that have to do with one of these files.
-pub fn tracer(whole: &mut Whole, call: &str, places: &[&str], what: &str) -> Option<(Process, TempDir)> {
+pub fn tracer(
+    whole: &mut Whole,
+    call: &str,
+    places: &[&str],
+    what: &str,
+) -> Option<(Process, TempDir)> {
     let strace = find_program("strace")?.display().to_string();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let log = folder.path().join("strace.log");
@@ -353,7 +391,8 @@ pub fn tracer(whole: &mut Whole, call: &str, places: &[&str], what: &str) -> Opt
     let calls = if call == "rename" { "?rename,?renameat,?renameat2" } else { call };
     let (filter, inject) = (format!("trace={calls}"), format!("inject={calls}:{what}"));
     let id = whole.mapsmith.id().to_string();
-    let mut command = vec![strace.as_str(), "-f", "-p", &id, "-o", "/dev/null", "-e", &filter, "-e", &inject];
+    let mut command =
+        vec![strace.as_str(), "-f", "-p", &id, "-o", "/dev/null", "-e", &filter, "-e", &inject];
     places.iter().for_each(|place| command.extend(["-P", *place]));
     let mut tracer = Process::start(&command, &log, Ending { signal: "TERM", remove: None });
     // Mapsmith may be killed, and the tracer be gone with it, before this sees it.
@@ -363,14 +402,21 @@ pub fn tracer(whole: &mut Whole, call: &str, places: &[&str], what: &str) -> Opt
     });
     if attached != Some(true) && !whole.mapsmith.has_ended() {
         static NOTE: Once = Once::new();
-        NOTE.call_once(|| println!("strace can't attach here ({}): system calls don't fail here", tracer.log().trim()));
+        NOTE.call_once(|| {
+            println!(
+                "strace can't attach here ({}): system calls don't fail here",
+                tracer.log().trim()
+            )
+        });
         return None;
     }
     Some((tracer, folder))
 }
 
 fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize) -> bool {
-    let Some(_tracer) = tracer(whole, call, &[], &format!("signal=SIGKILL:when={nth}")) else { return false };
+    let Some(_tracer) = tracer(whole, call, &[], &format!("signal=SIGKILL:when={nth}")) else {
+        return false;
+    };
     moves(whole, random);
     whole.nudge_if_alive();
     let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
@@ -391,7 +437,9 @@ pub fn bad_reply(bad: Bad, right: &Value) -> Reply {
         Bad::Part => {
             let third = |rows: &serde_json::Map<String, Value>| {
                 let kept = rows.iter().enumerate().filter(|(number, _)| number % 3 == 0);
-                Value::Object(kept.map(|(_, (node, master))| (node.clone(), master.clone())).collect())
+                Value::Object(
+                    kept.map(|(_, (node, master))| (node.clone(), master.clone())).collect(),
+                )
             };
             Reply::Whole(200, right.as_object().map_or(empty, third).to_string())
         }
@@ -405,8 +453,15 @@ pub fn bad_reply(bad: Bad, right: &Value) -> Reply {
     }
 }
 
-/// Waits until Mapsmith tells of a source's bad answer and has asked twice more, and sees that nothing changes meanwhile.
-pub fn told_bad(whole: &Whole, before: &Photograph, document: &str, source: usize, bad: Bad) -> Outcome {
+/// Waits until Mapsmith tells of a source's bad answer and has asked twice more, and sees that
+/// nothing changes meanwhile.
+pub fn told_bad(
+    whole: &Whole,
+    before: &Photograph,
+    document: &str,
+    source: usize,
+    bad: Bad,
+) -> Outcome {
     let (mut nudged, mut asked_when_told) = (0, None);
     whole.stays(before, &format!("{document} answered badly ({bad:?})"), |whole| {
         let status = whole.status();
@@ -428,7 +483,13 @@ pub fn told_bad(whole: &Whole, before: &Photograph, document: &str, source: usiz
     })
 }
 
-fn registry_bad(whole: &mut Whole, random: &mut Random, source: usize, bad: Bad, restart: bool) -> Outcome {
+fn registry_bad(
+    whole: &mut Whole,
+    random: &mut Random,
+    source: usize,
+    bad: Bad,
+    restart: bool,
+) -> Outcome {
     let before = whole.photograph()?;
     let right = Value::Object(whole.document(source));
     whole.registries.answers(&document(source), bad_reply(bad, &right));
@@ -457,7 +518,9 @@ fn registry_old(whole: &mut Whole, random: &mut Random, back: usize) -> Result<b
         let told = |whole: &Whole| is_held(&whole.status());
         whole.stays(&before, "the registry is back with old data", told)?;
     } else {
-        whole.settles_on(&with_pins(&older, &whole.pins)).map_err(|error| format!("old data: {error}"))?;
+        whole
+            .settles_on(&with_pins(&older, &whole.pins))
+            .map_err(|error| format!("old data: {error}"))?;
     }
     whole.changes(random);
     Ok(true)

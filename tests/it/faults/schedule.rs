@@ -1,4 +1,5 @@
-//! What a seed decides: the site, and the faults with the moves of nodes between them. Nothing here looks at anything else.
+//! What a seed decides: the site, and the faults with the moves of nodes between them. Nothing here
+//! looks at anything else.
 
 use crate::support::random::Random;
 
@@ -7,7 +8,8 @@ use crate::support::random::Random;
 pub enum Routing {
     /// One backend a master, chosen by the map alone: what the map says is what a client gets.
     Map,
-    /// One backend of all masters: a master that is not the owner is followed by another in the same request.
+    /// One backend of all masters: a master that is not the owner is followed by another in the
+    /// same request.
     Redispatch,
 }
 
@@ -61,17 +63,30 @@ pub enum Bad {
 }
 
 impl Bad {
-    const ALL: [Self; 9] =
-        [Self::Broken, Self::Page, Self::Shape, Self::Empty, Self::Part, Self::HalfText, Self::CutOff, Self::Hangs, Self::Closes];
+    const ALL: [Self; 9] = [
+        Self::Broken,
+        Self::Page,
+        Self::Shape,
+        Self::Empty,
+        Self::Part,
+        Self::HalfText,
+        Self::CutOff,
+        Self::Hangs,
+        Self::Closes,
+    ];
 }
 
-/// Where Mapsmith is killed while it writes the map file: at a system call, which is not carried out.
+/// Where Mapsmith is killed while it writes the map file: at a system call, which is not carried
+/// out.
 const CALLS: [(&str, usize); 4] = [("fchmod", 1), ("fsync", 1), ("rename", 1), ("fsync", 2)];
 
-/// What a broken disk fails at: the replacement's sync and the folder's, which are the first and the second of a write, and the rename.
-const BROKEN: [(&str, &str); 4] = [("fsync", "1+2"), ("fsync", "2+2"), ("fsync", "2+2"), ("rename", "1+")];
+/// What a broken disk fails at: the replacement's sync and the folder's, which are the first and
+/// the second of a write, and the rename.
+const BROKEN: [(&str, &str); 4] =
+    [("fsync", "1+2"), ("fsync", "2+2"), ("fsync", "2+2"), ("rename", "1+")];
 
-/// Where else: each command to HAProxy begins with this one, so that the number of calls says which step it is.
+/// Where else: each command to HAProxy begins with this one, so that the number of calls says which
+/// step it is.
 const EACH_STEP: &str = "connect";
 
 /// The commands at which it is killed: a place in each part of a change, and of a look.
@@ -104,7 +119,8 @@ pub enum Fault {
     GatewayReloaded {
         instance: usize,
     },
-    /// Killed, and started with the map file as it was so many settled states ago, while Mapsmith runs or not.
+    /// Killed, and started with the map file as it was so many settled states ago, while Mapsmith
+    /// runs or not.
     GatewayAged {
         instance: usize,
         back: usize,
@@ -179,7 +195,8 @@ pub enum Fault {
     Clock {
         seconds: i64,
     },
-    /// Mapsmith is killed and started while a registry answers badly; then others change maps and file, and orders are given.
+    /// Mapsmith is killed and started while a registry answers badly; then others change maps and
+    /// file, and orders are given.
     RestartInOutage {
         source: usize,
         bad: Bad,
@@ -192,13 +209,15 @@ pub enum Fault {
     },
     /// Where the map file was is a FIFO.
     MapFileFifo,
-    /// Every call that has to do with the map file or its folder waits, as on a mount whose server is gone.
+    /// Every call that has to do with the map file or its folder waits, as on a mount whose server
+    /// is gone.
     MapDiskHung,
     /// So many clients of the API send the beginning of a request, and wait.
     HalfRequests {
         clients: usize,
     },
-    /// A second Mapsmith on the same HAProxies and map file: with other registries, or with the same ones and `--take-over`.
+    /// A second Mapsmith on the same HAProxies and map file: with other registries, or with the
+    /// same ones and `--take-over`.
     SecondMapsmith {
         takes_over: bool,
     },
@@ -266,16 +285,24 @@ impl Schedule {
             nodes: *random.pick(&[10, 25, 60, 150, 400, 1000, 2000]),
             sources: random.between(1, 2),
             routing,
-            polling: *random.pick(&[Polling::EverySecond, Polling::EverySecond, Polling::Cron, Polling::OnRequest]),
+            polling: *random.pick(&[
+                Polling::EverySecond,
+                Polling::EverySecond,
+                Polling::Cron,
+                Polling::OnRequest,
+            ]),
             master_worker: random.chance(50),
             servers: random.chance(50) && routing == Routing::Map,
             pins: random.chance(50),
         };
         let count = random.between(8, 12);
         let mut steps: Vec<_> = (0..count).map(|_| step(&site, &mut random)).collect();
-        // Two steps may pile up, not more: what moved in between must stay within what the guard lets pass.
+        // Two steps may pile up, not more: what moved in between must stay within what the guard
+        // lets pass.
         for at in 1..steps.len() {
-            if !steps[at - 1].settles || steps.get(at + 1).is_none_or(|next| next.fault.needs_rest()) {
+            if !steps[at - 1].settles
+                || steps.get(at + 1).is_none_or(|next| next.fault.needs_rest())
+            {
                 steps[at].settles = true;
             }
         }
@@ -287,12 +314,18 @@ impl Schedule {
     }
 }
 
-/// Faults that the first schedules did not know: of a chance of their own and behind the others, so that these stayed what they were.
+/// Faults that the first schedules did not know: of a chance of their own and behind the others, so
+/// that these stayed what they were.
 fn later_steps(seed: u64, site: &Site) -> Vec<Step> {
     let mut random = Random::new(!seed);
     let count = random.between(2, 3);
     (0..count)
-        .map(|_| Step { fault: later_fault(site, &mut random), seed: random.next_u64(), settles: true, weather: None })
+        .map(|_| Step {
+            fault: later_fault(site, &mut random),
+            seed: random.next_u64(),
+            settles: true,
+            weather: None,
+        })
         .collect()
 }
 
@@ -316,7 +349,10 @@ fn step(site: &Site, random: &mut Random) -> Step {
     let (seed, settles) = (random.next_u64(), random.chance(60));
     // Of its own chance; and not where everything must be in step before the fault is over.
     let mut own = Random::new(!seed);
-    let waits = matches!(fault, Fault::RegistryOdd { .. } | Fault::RegistryOld { .. } | Fault::Sockets { .. });
+    let waits = matches!(
+        fault,
+        Fault::RegistryOdd { .. } | Fault::RegistryOld { .. } | Fault::Sockets { .. }
+    );
     let weather = (!waits && own.chance(25)).then(|| own.between(3, 25));
     Step { fault, seed, settles, weather }
 }
@@ -330,7 +366,9 @@ fn fault(site: &Site, random: &mut Random) -> Fault {
         10..16 => Fault::GatewayStopped { instance, time: random.between(100, 2500) as u64 },
         16..22 if site.master_worker => Fault::GatewayReloaded { instance },
         16..22 => Fault::GatewayKilled { instance, down: 0 },
-        22..28 => Fault::GatewayAged { instance, back: random.between(1, 3), mapsmith: random.chance(50) },
+        22..28 => {
+            Fault::GatewayAged { instance, back: random.between(1, 3), mapsmith: random.chance(50) }
+        }
         28..33 => Fault::MapsmithEnded { down: random.below(500) as u64 },
         33..44 => {
             let (command, nth) = *random.pick(&COMMANDS);
@@ -342,7 +380,9 @@ fn fault(site: &Site, random: &mut Random) -> Fault {
             Fault::MapsmithKilledAtCall { call, nth }
         }
         51..54 => Fault::MapsmithKilledInFile { bytes: random.below(site.nodes * 12) as u64 },
-        54..67 => Fault::RegistryBad { source, bad: *random.pick(&Bad::ALL), restart: random.chance(30) },
+        54..67 => {
+            Fault::RegistryBad { source, bad: *random.pick(&Bad::ALL), restart: random.chance(30) }
+        }
         67..69 => Fault::RegistrySlow { source, time: random.between(100, 900) as u64 },
         69..71 => Fault::RegistryOdd { source },
         71..75 => Fault::RegistryOld { back: random.between(1, 3) },
@@ -361,7 +401,9 @@ fn fault(site: &Site, random: &mut Random) -> Fault {
             Fault::MapDiskBroken { call, which }
         }
         94..97 if site.pins => Fault::StoreDiskFull,
-        _ => Fault::Clock { seconds: *random.pick(&[-172_800, -3600, -5, 5, 60, 3600, 172_800, 31_536_000]) },
+        _ => Fault::Clock {
+            seconds: *random.pick(&[-172_800, -3600, -5, 5, 60, 3600, 172_800, 31_536_000]),
+        },
     }
 }
 

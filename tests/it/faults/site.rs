@@ -1,4 +1,5 @@
-//! The site of a run: gateways, masters, registries and a Mapsmith, what is true of them, and when they are at rest.
+//! The site of a run: gateways, masters, registries and a Mapsmith, what is true of them, and when
+//! they are at rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -27,7 +28,8 @@ use crate::support::pool::{self, with_backend};
 use crate::support::random::Random;
 use crate::support::site::{Nodes, counters};
 
-/// Within this everything must be in step after the faults are over. Generous: the machine may have much else to do.
+/// Within this everything must be in step after the faults are over. Generous: the machine may have
+/// much else to do.
 const BOUND: Duration = Duration::from_secs(60);
 
 /// How long something is watched that must not change.
@@ -76,7 +78,8 @@ pub struct Whole {
     pub watchers: Watchers,
     pub registries: Registries,
     masters: Vec<Master>,
-    /// The masters behind the backend with a server list, the one that its configuration names first.
+    /// The masters behind the backend with a server list, the one that its configuration names
+    /// first.
     server_masters: Vec<Master>,
     pub map_volume: Volume,
     pub store_volume: Volume,
@@ -114,16 +117,22 @@ impl Whole {
             Routing::Redispatch => Master::owning(&format!("m{number}"), &owners),
         };
         let masters: Vec<_> = (1..=count).map(master).collect();
-        let server_masters: Vec<_> = (0..if site.servers { 3 } else { 0 }).map(|_| Master::start(pool::BACKEND)).collect();
+        let server_masters: Vec<_> =
+            (0..if site.servers { 3 } else { 0 }).map(|_| Master::start(pool::BACKEND)).collect();
         let (map_volume, store_volume) = (Volume::start(), Volume::start());
         let map = map_volume.path().join("node-master.map");
         fs::write(&map, "").expect("the map file");
         let gateways: Vec<_> = (0..site.instances)
             .map(|_| {
                 let mut plan = Gateway::plan(binary).map_at(&map);
-                plan = masters.iter().fold(plan, |plan, master| plan.master(master.name(), master.address()));
+                plan = masters
+                    .iter()
+                    .fold(plan, |plan, master| plan.master(master.name(), master.address()));
                 if let Some(first) = server_masters.first() {
-                    plan = with_backend(plan, &format!("    balance roundrobin\n    server s0 {}\n", first.address()));
+                    plan = with_backend(
+                        plan,
+                        &format!("    balance roundrobin\n    server s0 {}\n", first.address()),
+                    );
                 }
                 if site.routing == Routing::Redispatch {
                     plan = plan.redispatch();
@@ -131,13 +140,16 @@ impl Whole {
                 if site.master_worker { plan.master_worker() } else { plan }.start()
             })
             .collect();
-        let proxies: Vec<_> = gateways.iter().map(|gateway| AdminProxy::start(&gateway.runtime_address())).collect();
+        let proxies: Vec<_> =
+            gateways.iter().map(|gateway| AdminProxy::start(&gateway.runtime_address())).collect();
         let registries = Registries::start();
         let mut names: Vec<_> = masters.iter().map(|master| master.name().to_owned()).collect();
         names.extend(server_masters.first().map(|master| master.name().to_owned()));
-        let registry: BTreeMap<_, _> = (0..site.nodes).map(|node| (node_name(node), random.pick(&names).clone())).collect();
+        let registry: BTreeMap<_, _> =
+            (0..site.nodes).map(|node| (node_name(node), random.pick(&names).clone())).collect();
         registry.iter().for_each(|(node, master)| owners.moves(node, master));
-        let servers: BTreeMap<_, _> = if site.servers { [("s0".to_owned(), 0)].into() } else { BTreeMap::new() };
+        let servers: BTreeMap<_, _> =
+            if site.servers { [("s0".to_owned(), 0)].into() } else { BTreeMap::new() };
         publish(&registries, &site, &registry, &servers, &server_masters);
 
         let text = daemon::settings(&site, &map, &registries, NODES, &proxies, store_volume.path());
@@ -176,7 +188,11 @@ impl Whole {
             laws: whole.laws.clone(),
             owners: whole.owners.clone(),
             known: whole.known.clone(),
-            gateways: whole.gateways.iter().map(|gateway| (gateway.http_address(), gateway.runtime_address())).collect(),
+            gateways: whole
+                .gateways
+                .iter()
+                .map(|gateway| (gateway.http_address(), gateway.runtime_address()))
+                .collect(),
             map,
         });
         whole
@@ -206,10 +222,18 @@ impl Whole {
         &self.registry
     }
 
-    /// Makes the settings of a second Mapsmith for the same gateways and map file, with documents of its own and no store.
+    /// Makes the settings of a second Mapsmith for the same gateways and map file, with documents
+    /// of its own and no store.
     pub fn second_settings(&self, documents: &str) -> String {
         let site = Site { pins: false, ..self.site.clone() };
-        daemon::settings(&site, &self.map_path(), &self.registries, documents, &self.proxies, self.store_volume.path())
+        daemon::settings(
+            &site,
+            &self.map_path(),
+            &self.registries,
+            documents,
+            &self.proxies,
+            self.store_volume.path(),
+        )
     }
 
     /// What a registry says when it is right.
@@ -238,15 +262,17 @@ impl Whole {
         }
     }
 
-    /// Nodes move to other masters, come and go, and servers are listed anew: first in truth, then in what the registries will say once
-    /// [`Self::publish`] is called.
+    /// Nodes move to other masters, come and go, and servers are listed anew: first in truth, then
+    /// in what the registries will say once [`Self::publish`] is called.
     pub fn changes(&mut self, random: &mut Random) {
         let names = self.master_names();
-        let nodes: Vec<_> = self.registry.keys().filter(|node| !self.pins.contains_key(*node)).cloned().collect();
+        let nodes: Vec<_> =
+            self.registry.keys().filter(|node| !self.pins.contains_key(*node)).cloned().collect();
         let moving = random.between(1, (nodes.len() / 14).max(1));
         for _ in 0..moving {
             let node = random.pick(&nodes);
-            let others: Vec<_> = names.iter().filter(|name| **name != self.registry[node]).collect();
+            let others: Vec<_> =
+                names.iter().filter(|name| **name != self.registry[node]).collect();
             let master = (*random.pick(&others)).clone();
             self.owners.moves(node, &master);
             self.registry.insert(node.clone(), master);
@@ -258,7 +284,8 @@ impl Whole {
             self.owners.moves(&node, &master);
             self.registry.insert(node, master);
         }
-        // With redispatch an owner answers as long as there is one: nodes that nobody owns would only fail.
+        // With redispatch an owner answers as long as there is one: nodes that nobody owns would
+        // only fail.
         let mut going = 0;
         if self.site.routing == Routing::Map && nodes.len() >= 50 {
             going = random.below(nodes.len() / 100 + 1);
@@ -272,7 +299,8 @@ impl Whole {
             self.list_servers(random);
         }
         let listed: Vec<_> = self.servers.keys().collect();
-        self.journal.note(&format!("  {moving} nodes move, {coming} come, {going} go; servers {listed:?}"));
+        self.journal
+            .note(&format!("  {moving} nodes move, {coming} come, {going} go; servers {listed:?}"));
     }
 
     /// The configured server and up to two more, each under a name that was never there.
@@ -289,13 +317,21 @@ impl Whole {
     }
 
     /// The share of nodes that a step back to an older registry moves and removes, in per cent.
-    fn distance(&self, from: &BTreeMap<String, String>, to: &BTreeMap<String, String>) -> (usize, usize) {
-        let moved = from.iter().filter(|(node, master)| to.get(*node).is_some_and(|other| other != *master)).count();
+    fn distance(
+        &self,
+        from: &BTreeMap<String, String>,
+        to: &BTreeMap<String, String>,
+    ) -> (usize, usize) {
+        let moved = from
+            .iter()
+            .filter(|(node, master)| to.get(*node).is_some_and(|other| other != *master))
+            .count();
         let removed = from.keys().filter(|node| !to.contains_key(*node)).count();
         (moved * 100 / from.len().max(1), removed * 100 / from.len().max(1))
     }
 
-    /// The map file as it was so many rests ago, or later, so that the way from it to what is true now is one that the guard lets pass.
+    /// The map file as it was so many rests ago, or later, so that the way from it to what is true
+    /// now is one that the guard lets pass.
     pub fn older_file(&self, back: usize) -> &[u8] {
         let last = self.rests.len() - 1;
         let near = |rest: &&Rest| {
@@ -306,7 +342,8 @@ impl Whole {
         &from.iter().find(near).unwrap_or(&self.rests[last]).file
     }
 
-    /// What the registries said so many rests ago, and whether the guard holds it back; none where it is a near thing.
+    /// What the registries said so many rests ago, and whether the guard holds it back; none where
+    /// it is a near thing.
     pub fn older_registry(&self, back: usize) -> Option<(BTreeMap<String, String>, bool)> {
         let rest = &self.rests[(self.rests.len() - 1).saturating_sub(back)];
         let (moved, removed) = self.distance(&self.registry, &rest.registry);
@@ -321,7 +358,8 @@ impl Whole {
         publish(&self.registries, &self.site, registry, &self.servers, &self.server_masters);
     }
 
-    /// Pins a node, or unpins one; its owner is the one that is ordered. An order may only fail where the store is said to be `broken`.
+    /// Pins a node, or unpins one; its owner is the one that is ordered. An order may only fail
+    /// where the store is said to be `broken`.
     pub fn order(&mut self, random: &mut Random, broken: bool) -> Outcome {
         let pinned: Vec<_> = self.pins.keys().cloned().collect();
         if !pinned.is_empty() && random.chance(40) {
@@ -334,14 +372,20 @@ impl Whole {
                 back.iter().for_each(|master| self.owners.moves(&node, master));
                 return Ok(());
             }
-            return if broken { Ok(()) } else { Err(format!("unpin {node}: {} {}", answer.status, answer.body)) };
+            return if broken {
+                Ok(())
+            } else {
+                Err(format!("unpin {node}: {} {}", answer.status, answer.body))
+            };
         }
         let nodes: Vec<_> = self.registry.keys().cloned().collect();
-        let (node, master) = (random.pick(&nodes).clone(), random.pick(&self.master_names()).clone());
+        let (node, master) =
+            (random.pick(&nodes).clone(), random.pick(&self.master_names()).clone());
         // It may be answered by the new one from here on.
         self.owners.moves(&node, &master);
         let body = json!({ "master": master }).to_string();
-        let answer = self.mapsmith.ask("PUT", &format!("/v1/overrides/{node}?force=true"), &[], &body);
+        let answer =
+            self.mapsmith.ask("PUT", &format!("/v1/overrides/{node}?force=true"), &[], &body);
         self.journal.note(&format!("  pin {node} to {master}: {}", answer.status));
         if answer.status < 300 {
             self.pins.insert(node, master);
@@ -355,11 +399,13 @@ impl Whole {
     /// What every map must say while one master is drained to another.
     pub fn expected_with_drain(&self, from: &str, to: &str) -> Nodes {
         let place = |master: &String| if master == from { to.to_owned() } else { master.clone() };
-        let registry = self.registry.iter().map(|(node, master)| (node.clone(), place(master))).collect();
+        let registry =
+            self.registry.iter().map(|(node, master)| (node.clone(), place(master))).collect();
         with_pins(&registry, &self.pins)
     }
 
-    /// Steps Mapsmith's clock to so many seconds from the right time; false where that can't be done.
+    /// Steps Mapsmith's clock to so many seconds from the right time; false where that can't be
+    /// done.
     pub fn step_clock(&self, seconds: i64) -> bool {
         let Some(clock) = &self.clock else { return false };
         let fresh = clock.with_extension("new");
@@ -368,7 +414,8 @@ impl Whole {
         true
     }
 
-    /// Kills it, and starts it again with these settings (`MAPSMITH__SECTION__KEY=value`) beside its own, and no others.
+    /// Kills it, and starts it again with these settings (`MAPSMITH__SECTION__KEY=value`) beside
+    /// its own, and no others.
     pub fn restart_with(&mut self, settings: &[&str]) {
         self.mapsmith.extra_variables(settings);
         self.restart_mapsmith();
@@ -387,7 +434,10 @@ impl Whole {
 
     /// A gateway's live map, sorted.
     pub fn memory(&self, gateway: usize) -> Option<Nodes> {
-        let mut entries = memory_of(&self.gateways[gateway].runtime_address(), &self.map_path().display().to_string())?;
+        let mut entries = memory_of(
+            &self.gateways[gateway].runtime_address(),
+            &self.map_path().display().to_string(),
+        )?;
         entries.sort();
         Some(entries)
     }
@@ -397,7 +447,8 @@ impl Whole {
         read_map(&text).map_err(|error| format!("the map file: {error}"))
     }
 
-    /// Waits until every instance holds what should be there, and Mapsmith says so; then the next fault may come.
+    /// Waits until every instance holds what should be there, and Mapsmith says so; then the next
+    /// fault may come.
     ///
     /// # Errors
     /// What is still not as it should be when the bound is over.
@@ -411,7 +462,8 @@ impl Whole {
         for gateway in 0..self.gateways.len() {
             self.laws.closed(gateway, Excuse::Old);
         }
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = self.registry.keys().cloned().collect::<BTreeSet<_>>();
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) =
+            self.registry.keys().cloned().collect::<BTreeSet<_>>();
         let file = fs::read(self.map_path()).map_err(|error| format!("the map file: {error}"))?;
         self.rests.push(Rest { file, registry: self.registry.clone() });
         self.journal.note("  at rest");
@@ -440,7 +492,8 @@ impl Whole {
     /// As [`Self::settle`].
     pub fn holds(&self, expected: &Nodes) -> Outcome {
         let mut short = String::new();
-        let held = poll(BOUND, || self.is_held_by_all(expected).map_err(|reason| short = reason).ok());
+        let held =
+            poll(BOUND, || self.is_held_by_all(expected).map_err(|reason| short = reason).ok());
         held.map(drop).ok_or_else(|| format!("not so after {BOUND:?}: {short}"))
     }
 
@@ -454,7 +507,8 @@ impl Whole {
         let (revision, file) = self.file()?;
         differs("the map file", &file, expected)?;
         for gateway in 0..self.gateways.len() {
-            let memory = self.memory(gateway).ok_or_else(|| format!("gateway {gateway} does not answer"))?;
+            let memory =
+                self.memory(gateway).ok_or_else(|| format!("gateway {gateway} does not answer"))?;
             differs(&format!("the memory of gateway {gateway}"), &memory, expected)?;
         }
         Ok(revision)
@@ -462,10 +516,14 @@ impl Whole {
 
     fn is_settled(&self, expected: &Nodes) -> Outcome {
         let status = self.status();
-        let not_null = |value: &Value, what: &str| if value.is_null() { Ok(()) } else { Err(format!("{what}: {value}")) };
+        let not_null = |value: &Value, what: &str| {
+            if value.is_null() { Ok(()) } else { Err(format!("{what}: {value}")) }
+        };
         let file_revision = self.is_held_by_all(expected)?;
-        let beside = fs::read_dir(self.map_volume.path()).map_err(|error| error.to_string())?.flatten();
-        let beside: Vec<_> = beside.map(|file| file.file_name()).filter(|name| name != "node-master.map").collect();
+        let beside =
+            fs::read_dir(self.map_volume.path()).map_err(|error| error.to_string())?.flatten();
+        let beside: Vec<_> =
+            beside.map(|file| file.file_name()).filter(|name| name != "node-master.map").collect();
         if !beside.is_empty() {
             return Err(format!("{beside:?} are left beside the map file"));
         }
@@ -473,7 +531,8 @@ impl Whole {
             let counted = counters(&self.gateways[gateway]).entries;
             if counted != expected.len() as u64 {
                 return Err(format!(
-                    "gateway {gateway} counts {counted} entries instead of {}: staged ones are left",
+                    "gateway {gateway} counts {counted} entries instead of {}: staged ones are \
+                        left",
                     expected.len()
                 ));
             }
@@ -485,12 +544,17 @@ impl Whole {
                 let wanted: BTreeMap<_, _> = self
                     .servers
                     .iter()
-                    .map(|(name, master)| (name.clone(), self.server_masters[*master].address().to_string()))
+                    .map(|(name, master)| {
+                        (name.clone(), self.server_masters[*master].address().to_string())
+                    })
                     .collect();
                 let ready = pool::ready(&self.gateways[gateway]);
                 let all = pool::servers(&self.gateways[gateway]).len();
                 if ready != wanted || all != wanted.len() {
-                    return Err(format!("gateway {gateway} has {all} servers, ready {ready:?}, instead of {wanted:?}"));
+                    return Err(format!(
+                        "gateway {gateway} has {all} servers, ready {ready:?}, instead of \
+                            {wanted:?}"
+                    ));
                 }
                 if instance["servers"]["state"] != "in_step" {
                     return Err(format!("Mapsmith says of gateway {gateway}: {instance}"));
@@ -506,30 +570,49 @@ impl Whole {
 
     /// What is in memory, in the file and among the servers now.
     pub fn photograph(&self) -> Result<Photograph, String> {
-        let servers =
-            self.gateways.iter().map(|gateway| if self.site.servers { pool::servers(gateway) } else { BTreeMap::new() });
-        Ok(Photograph { file: Some(self.file()?), servers: servers.collect(), ..self.photograph_memory()? })
+        let servers = self.gateways.iter().map(|gateway| {
+            if self.site.servers { pool::servers(gateway) } else { BTreeMap::new() }
+        });
+        Ok(Photograph {
+            file: Some(self.file()?),
+            servers: servers.collect(),
+            ..self.photograph_memory()?
+        })
     }
 
     /// The same of memory alone: the file may be ahead, or none that can be read.
     pub fn photograph_memory(&self) -> Result<Photograph, String> {
-        let memories: Option<_> = (0..self.gateways.len()).map(|gateway| self.memory(gateway)).collect();
-        Ok(Photograph { memories: memories.ok_or("a gateway does not answer")?, file: None, servers: Vec::new() })
+        let memories: Option<_> =
+            (0..self.gateways.len()).map(|gateway| self.memory(gateway)).collect();
+        Ok(Photograph {
+            memories: memories.ok_or("a gateway does not answer")?,
+            file: None,
+            servers: Vec::new(),
+        })
     }
 
     /// Waits until `told` is, and for as long as `more` says, and sees that nothing at all changes.
     ///
     /// # Errors
     /// What changed, or that it was never told.
-    pub fn stays(&self, before: &Photograph, what: &str, mut told: impl FnMut(&Self) -> bool) -> Outcome {
+    pub fn stays(
+        &self,
+        before: &Photograph,
+        what: &str,
+        mut told: impl FnMut(&Self) -> bool,
+    ) -> Outcome {
         let began = Instant::now();
         loop {
-            let mut now = if before.file.is_none() { self.photograph_memory()? } else { self.photograph()? };
+            let mut now =
+                if before.file.is_none() { self.photograph_memory()? } else { self.photograph()? };
             if before.servers.is_empty() {
                 now = now.without_servers();
             }
             if now != *before {
-                return Err(format!("{what}: a part of it was applied: {}", before.difference(&now)));
+                return Err(format!(
+                    "{what}: a part of it was applied: {}",
+                    before.difference(&now)
+                ));
             }
             if told(self) {
                 return Ok(());
@@ -556,7 +639,9 @@ impl Whole {
             for gateway in &self.gateways {
                 let answer = gateway.request(&node);
                 if answer != (200, master.clone()) {
-                    return Err(format!("at rest {node} is answered by {answer:?} instead of {master}"));
+                    return Err(format!(
+                        "at rest {node} is answered by {answer:?} instead of {master}"
+                    ));
                 }
             }
         }
@@ -588,15 +673,21 @@ impl Photograph {
 
     fn difference(&self, other: &Self) -> String {
         for (gateway, (before, after)) in self.memories.iter().zip(&other.memories).enumerate() {
-            if let Err(difference) = differs(&format!("the memory of gateway {gateway}"), after, before) {
+            if let Err(difference) =
+                differs(&format!("the memory of gateway {gateway}"), after, before)
+            {
                 return difference;
             }
         }
-        let (before, after) = (self.file.clone().unwrap_or_default(), other.file.clone().unwrap_or_default());
+        let (before, after) =
+            (self.file.clone().unwrap_or_default(), other.file.clone().unwrap_or_default());
         if let Err(difference) = differs("the map file", &after.1, &before.1) {
             return difference;
         }
-        format!("revision {} -> {}, servers {:?} -> {:?}", before.0, after.0, self.servers, other.servers)
+        format!(
+            "revision {} -> {}, servers {:?} -> {:?}",
+            before.0, after.0, self.servers, other.servers
+        )
     }
 }
 
@@ -606,7 +697,12 @@ fn node_name(number: usize) -> String {
 
 /// The registry that knows a node.
 pub fn source_of(site: &Site, node: &str) -> usize {
-    let number: usize = node.trim_start_matches('n').split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    let number: usize = node
+        .trim_start_matches('n')
+        .split('.')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0);
     number % site.sources
 }
 
@@ -649,11 +745,13 @@ fn differs(what: &str, found: &Nodes, expected: &Nodes) -> Outcome {
     if found == expected {
         return Ok(());
     }
-    let (found_set, expected_set): (BTreeSet<_>, BTreeSet<_>) = (found.iter().collect(), expected.iter().collect());
+    let (found_set, expected_set): (BTreeSet<_>, BTreeSet<_>) =
+        (found.iter().collect(), expected.iter().collect());
     let more: Vec<_> = found_set.difference(&expected_set).take(3).collect();
     let less: Vec<_> = expected_set.difference(&found_set).take(3).collect();
     Err(format!(
-        "{what} has {} entries, expected are {}; too many, among others: {more:?}; missing: {less:?}",
+        "{what} has {} entries, expected are {}; too many, among others: {more:?}; missing: \
+            {less:?}",
         found.len(),
         expected.len()
     ))

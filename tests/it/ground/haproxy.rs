@@ -1,6 +1,7 @@
 //! The facts about HAProxy's runtime API that the code relies on, one a test.
 //!
-//! A fact that differs between versions says so; each was read off the real process, not off the manual.
+//! A fact that differs between versions says so; each was read off the real process, not off the
+//! manual.
 
 use crate::support::haproxy::{Gateway, ask, entries_of, installed};
 
@@ -11,7 +12,11 @@ fn every_version(check: impl Fn(&Gateway, &str)) {
     for binary in installed() {
         // Shown when the check fails.
         println!("HAProxy {:?}", binary.version);
-        let gateway = Gateway::plan(binary).entry("node1", "master1").entry("node2", "master2").user_socket().start();
+        let gateway = Gateway::plan(binary)
+            .entry("node1", "master1")
+            .entry("node2", "master2")
+            .user_socket()
+            .start();
         check(&gateway, gateway.map_path());
     }
 }
@@ -26,7 +31,8 @@ fn version_entries(gateway: &Gateway, version: u32) -> Vec<(String, String)> {
 
 fn prepare(gateway: &Gateway) -> u32 {
     let reply = gateway.command(&format!("prepare map {}", gateway.map_path()));
-    let version = reply.strip_prefix("New version created: ").and_then(|rest| rest.strip_suffix("\n\n"));
+    let version =
+        reply.strip_prefix("New version created: ").and_then(|rest| rest.strip_suffix("\n\n"));
     version.and_then(|version| version.parse().ok()).unwrap_or_else(|| panic!("{reply:?}"))
 }
 
@@ -51,7 +57,12 @@ fn a_map_is_listed_by_its_file_with_its_live_version_its_last_one_and_the_entrie
             let list = gateway.command("show map");
             let (title, rest) = list.split_once('\n').unwrap();
             assert_eq!(title, "# id (file) description");
-            assert!(rest.contains(&format!(" ({map}) pattern loaded from file '{map}' used by map at file ")), "{list}");
+            assert!(
+                rest.contains(&format!(
+                    " ({map}) pattern loaded from file '{map}' used by map at file "
+                )),
+                "{list}"
+            );
             assert!(rest.ends_with(&format!(". {counters}\n\n")), "{list}");
         };
         listed("curr_ver=0 next_ver=0 entry_cnt=2");
@@ -68,7 +79,10 @@ fn a_version_is_filled_unseen_and_replaces_the_whole_map_at_its_commit() {
     every_version(|gateway, map| {
         let live = pairs(&[("node1", "master1"), ("node2", "master2")]);
         assert_eq!(prepare(gateway), 1);
-        assert_eq!(gateway.command(&format!("add map @1 {map} <<\nnode2 master1\nnode3 master1\n\n")), "\n");
+        assert_eq!(
+            gateway.command(&format!("add map @1 {map} <<\nnode2 master1\nnode3 master1\n\n")),
+            "\n"
+        );
         let staged = pairs(&[("node2", "master1"), ("node3", "master1")]);
         assert_eq!(version_entries(gateway, 1), staged);
         assert_eq!(gateway.memory_map(), live);
@@ -85,7 +99,10 @@ fn a_commit_that_another_writer_overtook_is_refused() {
         gateway.command(&format!("add map @{later} {map} node1 master3"));
         assert_eq!(gateway.command(&format!("commit map @{later} {map}")), "\n");
         for version in [earlier, later, later + 1] {
-            assert_eq!(gateway.command(&format!("commit map @{version} {map}")), "Version number out of range.\n\n");
+            assert_eq!(
+                gateway.command(&format!("commit map @{version} {map}")),
+                "Version number out of range.\n\n"
+            );
         }
         assert_eq!(gateway.memory_map(), pairs(&[("node1", "master3")]));
     });
@@ -129,7 +146,8 @@ fn clearing_a_version_says_nothing_and_from_3_4_on_does_nothing_beside_a_live_ma
         let version = prepare(gateway);
         gateway.command(&format!("add map @{version} {map} node9 master1"));
         assert_eq!(gateway.command(&format!("clear map @{version} {map}")), "\n");
-        let left = if gateway.version() >= (3, 4) { pairs(&[("node9", "master1")]) } else { pairs(&[]) };
+        let left =
+            if gateway.version() >= (3, 4) { pairs(&[("node9", "master1")]) } else { pairs(&[]) };
         assert_eq!(version_entries(gateway, version), left);
         assert_eq!(gateway.memory_map().len(), 2);
     });
@@ -156,9 +174,16 @@ fn single_changes_touch_open_versions_too_before_3_2() {
         gateway.command(&format!("add map @{version} {map} <<\nnode1 master1\nnode9 master1\n\n"));
         assert_eq!(gateway.command(&format!("set map {map} node1 master2")), "\n");
         let staged = if walks_all_versions { "master2" } else { "master1" };
-        assert_eq!(version_entries(gateway, version), pairs(&[("node1", staged), ("node9", "master1")]));
+        assert_eq!(
+            version_entries(gateway, version),
+            pairs(&[("node1", staged), ("node9", "master1")])
+        );
         // Success, though the live map has no such key.
-        let only_staged = if walks_all_versions { ["\n", "\n"] } else { ["entry not found.\n\n", "Key not found.\n\n"] };
+        let only_staged = if walks_all_versions {
+            ["\n", "\n"]
+        } else {
+            ["entry not found.\n\n", "Key not found.\n\n"]
+        };
         assert_eq!(gateway.command(&format!("set map {map} node9 master2")), only_staged[0]);
         assert_eq!(gateway.command(&format!("del map {map} node9")), only_staged[1]);
         assert_eq!(gateway.memory_map(), pairs(&[("node1", "master2"), ("node2", "master2")]));
@@ -168,7 +193,10 @@ fn single_changes_touch_open_versions_too_before_3_2() {
 #[test]
 fn a_key_added_twice_is_held_twice_and_lookups_take_the_first() {
     every_version(|gateway, map| {
-        assert_eq!(gateway.command(&format!("add map {map} twice master1;add map {map} twice master2")), "\n\n");
+        assert_eq!(
+            gateway.command(&format!("add map {map} twice master1;add map {map} twice master2")),
+            "\n\n"
+        );
         let twice = pairs(&[("twice", "master1"), ("twice", "master2")]);
         assert_eq!(gateway.memory_map()[2..], twice);
         assert!(gateway.command(&format!("get map {map} twice")).contains(r#" value="master1","#));
@@ -182,7 +210,8 @@ fn set_changes_all_of_a_key_and_del_removes_all_or_from_3_4_on_the_first() {
         assert_eq!(gateway.command(&format!("set map {map} twice master3")), "\n");
         assert_eq!(gateway.memory_map()[2..], pairs(&[("twice", "master3"), ("twice", "master3")]));
         assert_eq!(gateway.command(&format!("del map {map} twice")), "\n");
-        let left = if gateway.version() >= (3, 4) { pairs(&[("twice", "master3")]) } else { pairs(&[]) };
+        let left =
+            if gateway.version() >= (3, 4) { pairs(&[("twice", "master3")]) } else { pairs(&[]) };
         assert_eq!(gateway.memory_map()[2..], left);
     });
 }
@@ -190,7 +219,10 @@ fn set_changes_all_of_a_key_and_del_removes_all_or_from_3_4_on_the_first() {
 #[test]
 fn a_missing_key_is_an_error_in_text() {
     every_version(|gateway, map| {
-        assert_eq!(gateway.command(&format!("set map {map} nobody master1")), "entry not found.\n\n");
+        assert_eq!(
+            gateway.command(&format!("set map {map} nobody master1")),
+            "entry not found.\n\n"
+        );
         assert_eq!(gateway.command(&format!("del map {map} nobody")), "Key not found.\n\n");
     });
 }
@@ -200,7 +232,8 @@ fn get_map_tells_what_a_lookup_finds() {
     every_version(|gateway, map| {
         assert_eq!(
             gateway.command(&format!("get map {map} node1")),
-            "type=str, case=sensitive, found=yes, idx=tree, key=\"node1\", value=\"master1\", type=\"str\"\n\n"
+            "type=str, case=sensitive, found=yes, idx=tree, key=\"node1\", value=\"master1\", \
+                type=\"str\"\n\n"
         );
         for absent in ["nobody", "NODE1"] {
             let reply = gateway.command(&format!("get map {map} {absent}"));
@@ -246,7 +279,8 @@ fn a_user_level_socket_is_denied_the_map_from_3_4_on_and_may_change_it_before() 
         let denied = "Permission denied\n\n";
         // What needs more than user level says so in every version.
         assert_eq!(user("disable frontend gateway"), denied);
-        let (prepared, listed) = (user(&format!("prepare map {map}")), user(&format!("show map {map}")));
+        let (prepared, listed) =
+            (user(&format!("prepare map {map}")), user(&format!("show map {map}")));
         if gateway.version() >= (3, 4) {
             assert_eq!([prepared.as_str(), listed.as_str()], [denied, denied]);
         } else {
@@ -263,12 +297,23 @@ fn a_user_level_socket_is_denied_the_map_from_3_4_on_and_may_change_it_before() 
 fn commands_of_one_line_are_answered_one_after_another_whatever_became_of_each() {
     every_version(|gateway, map| {
         let reply = |commands: &[&str]| gateway.command(&commands.join(";").replace("MAP", map));
-        assert_eq!(reply(&["add map MAP a master1", "add map MAP b master1", "set map MAP a master2"]), "\n\n\n");
         assert_eq!(
-            reply(&["set map MAP a master1", "set map MAP nobody master1", "del map MAP nobody", "del map MAP b"]),
+            reply(&["add map MAP a master1", "add map MAP b master1", "set map MAP a master2"]),
+            "\n\n\n"
+        );
+        assert_eq!(
+            reply(&[
+                "set map MAP a master1",
+                "set map MAP nobody master1",
+                "del map MAP nobody",
+                "del map MAP b"
+            ]),
             "\nentry not found.\n\nKey not found.\n\n\n"
         );
-        assert_eq!(reply(&["prepare map MAP", "show cli level"]), "New version created: 1\n\nadmin\n\n");
+        assert_eq!(
+            reply(&["prepare map MAP", "show cli level"]),
+            "New version created: 1\n\nadmin\n\n"
+        );
         let listed = reply(&["del map MAP a", "show map MAP", "show cli level"]);
         let entries = listed.strip_prefix('\n').unwrap().strip_suffix("\n\nadmin\n\n").unwrap();
         assert_eq!(entries_of(entries), pairs(&[("node1", "master1"), ("node2", "master2")]));
@@ -305,7 +350,11 @@ fn a_line_of_15360_bytes_is_carried_out_whole() {
             line += &format!("add map {map} key{commands} master1;");
             commands += 1;
         }
-        line += &format!("add map {map} {:k<1$} master1", "", 15_360 - line.len() - format!("add map {map}  master1\n").len());
+        line += &format!(
+            "add map {map} {:k<1$} master1",
+            "",
+            15_360 - line.len() - format!("add map {map}  master1\n").len()
+        );
         commands += 1;
         assert_eq!(line.len() + 1, 15_360);
         assert_eq!(gateway.command(&line), "\n".repeat(commands));
@@ -377,7 +426,10 @@ const AWKWARD: [(&str, &str); 7] = [
 #[test]
 fn on_a_command_line_only_semicolon_and_backslash_need_a_backslash() {
     every_version(|gateway, map| {
-        let commands: Vec<String> = AWKWARD.iter().map(|(_, written)| format!("add map {map} {written} {written}")).collect();
+        let commands: Vec<String> = AWKWARD
+            .iter()
+            .map(|(_, written)| format!("add map {map} {written} {written}"))
+            .collect();
         assert_eq!(gateway.command(&commands.join(";")), "\n".repeat(AWKWARD.len()));
         let held: Vec<_> = AWKWARD.iter().map(|(key, _)| (*key, *key)).collect();
         assert_eq!(gateway.memory_map()[2..], pairs(&held));
@@ -393,8 +445,11 @@ fn on_a_command_line_only_semicolon_and_backslash_need_a_backslash() {
 #[test]
 fn a_payload_is_taken_as_it_stands() {
     every_version(|gateway, map| {
-        let held: Vec<_> =
-            AWKWARD.iter().map(|(key, _)| (*key, *key)).chain([("<<key", "<<value"), ("key", "two words")]).collect();
+        let held: Vec<_> = AWKWARD
+            .iter()
+            .map(|(key, _)| (*key, *key))
+            .chain([("<<key", "<<value"), ("key", "two words")])
+            .collect();
         let lines: String = held.iter().map(|(key, value)| format!("{key} {value}\n")).collect();
         assert_eq!(gateway.command(&format!("add map {map} <<\n{lines}\n")), "\n");
         assert_eq!(gateway.memory_map()[2..], pairs(&held));
@@ -428,6 +483,10 @@ fn names_of_255_bytes_are_held_and_found() {
         assert_eq!(gateway.command(&format!("add map {map} {first} {value}")), "\n");
         assert_eq!(gateway.command(&format!("add map {map} <<\n{second} {value}\n\n")), "\n");
         assert_eq!(gateway.memory_map()[2..], pairs(&[(&first, &value), (&second, &value)]));
-        assert!(gateway.command(&format!("get map {map} {second}")).contains(&format!("value=\"{value}\"")));
+        assert!(
+            gateway
+                .command(&format!("get map {map} {second}"))
+                .contains(&format!("value=\"{value}\""))
+        );
     });
 }

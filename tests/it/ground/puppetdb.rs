@@ -13,7 +13,10 @@ fn a_node_belongs_to_the_producer_of_its_latest_facts() {
     let query = r#"factsets[certname, producer] { certname = "ground-moves" }"#;
     for producer in ["puppet00.example.test", "puppet01.example.test"] {
         puppetdb.replace_facts("ground-moves", producer, true);
-        assert_eq!(puppetdb.query(query), json!([{ "certname": "ground-moves", "producer": producer }]));
+        assert_eq!(
+            puppetdb.query(query),
+            json!([{ "certname": "ground-moves", "producer": producer }])
+        );
     }
 }
 
@@ -60,11 +63,15 @@ struct Answer {
 /// Asks with curl, whose TLS is not the one under test.
 fn ask(puppetdb: &PuppetDb, url: &str, certificate: Option<&str>) -> Answer {
     let mut curl = Command::new(program("curl"));
-    curl.args(["-s", "-S", "--noproxy", "*", "-w", "\n%{http_code}", "--cacert"]).arg(puppetdb.ca());
+    curl.args(["-s", "-S", "--noproxy", "*", "-w", "\n%{http_code}", "--cacert"])
+        .arg(puppetdb.ca());
     if let Some(name) = certificate {
         curl.arg("--cert").arg(puppetdb.certificate(name)).arg("--key").arg(puppetdb.key(name));
     }
-    let output = curl.arg(format!("{url}/pdb/query/v4?query=nodes%5Bcertname%5D%7B%7D")).output().expect("curl starts");
+    let output = curl
+        .arg(format!("{url}/pdb/query/v4?query=nodes%5Bcertname%5D%7B%7D"))
+        .output()
+        .expect("curl starts");
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let status = printed.lines().last().unwrap_or_default().to_owned();
     Answer { status, printed: printed + &String::from_utf8_lossy(&output.stderr) }
@@ -77,9 +84,17 @@ fn hundreds_of_certnames_are_asked_for_in_one_query() {
     puppetdb.replace_facts("asked-for-2", "puppet00", true);
     let names: Vec<_> = (1..=500).map(|number| format!("\"asked-for-{number}\"")).collect();
     for condition in ["", "(certname ~ \"^asked-for-\") and "] {
-        let query = format!("factsets[certname, producer] {{ {condition}certname in [{}] }}", names.join(", "));
-        let mut rows: Vec<_> =
-            puppetdb.query(&query).as_array().expect("rows").iter().map(|row| row["certname"].to_string()).collect();
+        let query = format!(
+            "factsets[certname, producer] {{ {condition}certname in [{}] }}",
+            names.join(", ")
+        );
+        let mut rows: Vec<_> = puppetdb
+            .query(&query)
+            .as_array()
+            .expect("rows")
+            .iter()
+            .map(|row| row["certname"].to_string())
+            .collect();
         rows.sort();
         assert_eq!(rows, ["\"asked-for-1\"", "\"asked-for-2\""], "{condition}");
     }

@@ -51,7 +51,8 @@ fn a_gateway_routes_by_its_map_and_answers_404_for_what_is_not_in_it() {
 fn a_killed_gateway_comes_back_at_its_addresses_with_what_its_map_file_holds() {
     for binary in installed() {
         let mut gateway = Gateway::plan(binary).tcp_socket().entry("node1", "master1").start();
-        let addresses = (gateway.runtime_address(), gateway.tcp_runtime_address(), gateway.http_address());
+        let addresses =
+            (gateway.runtime_address(), gateway.tcp_runtime_address(), gateway.http_address());
         let old = gateway.pid();
         gateway.command(&format!("set map {} node1 master2", gateway.map_path()));
         gateway.kill();
@@ -60,7 +61,10 @@ fn a_killed_gateway_comes_back_at_its_addresses_with_what_its_map_file_holds() {
         gateway.restart();
         assert_ne!(gateway.pid(), old);
         assert_eq!(gateway.memory_map(), [("node1".to_owned(), "master3".to_owned())]);
-        assert_eq!(addresses, (gateway.runtime_address(), gateway.tcp_runtime_address(), gateway.http_address()));
+        assert_eq!(
+            addresses,
+            (gateway.runtime_address(), gateway.tcp_runtime_address(), gateway.http_address())
+        );
         assert_eq!(ask(&gateway.tcp_runtime_address(), "show cli level").unwrap(), "admin\n\n");
     }
 }
@@ -88,8 +92,14 @@ fn a_frozen_gateway_accepts_and_answers_only_when_it_goes_on() {
         gateway.stop_process();
         let address = gateway.runtime_address();
         let asking = std::thread::spawn(move || ask(&address, "show cli level"));
-        // Connected, and the process is stopped: whatever the asking thread does, it can't have an answer.
-        assert!(std::os::unix::net::UnixStream::connect(gateway.runtime_address().trim_start_matches("unix@")).is_ok());
+        // Connected, and the process is stopped: whatever the asking thread does, it can't have an
+        // answer.
+        assert!(
+            std::os::unix::net::UnixStream::connect(
+                gateway.runtime_address().trim_start_matches("unix@")
+            )
+            .is_ok()
+        );
         assert!(!asking.is_finished());
         gateway.continue_process();
         assert_eq!(asking.join().unwrap().unwrap(), "admin\n\n");
@@ -118,7 +128,9 @@ fn load_sees_every_answer_of_a_map_that_is_swapped_under_it() {
             assert_eq!(gateway.command(&swap), format!("New version created: {version}\n\n\n"));
             assert_eq!(gateway.command(&format!("commit map @{version} {map}")), "\n");
             let before = load.answered();
-            eventually("the load goes on", BOUND, || (load.answered() > before + 100).then_some(()));
+            eventually("the load goes on", BOUND, || {
+                (load.answered() > before + 100).then_some(())
+            });
         }
         let answers = load.stop();
         assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
@@ -143,7 +155,10 @@ fn load_remembers_the_requests_that_nobody_answered() {
 fn the_http_client_reads_every_kind_of_body() {
     for (raw, expected) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody", "body"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n", "body"),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n",
+            "body",
+        ),
         ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nbody", "body"),
     ] {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -165,7 +180,8 @@ fn mapsmith_is_started_asked_and_ended_like_any_server() {
     let source = tempfile::NamedTempFile::with_suffix(".json").unwrap();
     std::fs::write(source.path(), r#"{ "node1": "master1" }"#).unwrap();
     let settings = format!(
-        "[schedule]\npoll = \"1h\"\n[map]\npath = \"{}\"\n[[source]]\nname = \"nodes\"\ntype = \"file\"\npath = \"{}\"\n\
+        "[schedule]\npoll = \"1h\"\n[map]\npath = \"{}\"\n[[source]]\nname = \"nodes\"\ntype \
+            = \"file\"\npath = \"{}\"\n\
          [[instance]]\nname = \"edge1\"\nruntime = \"{}\"\n",
         gateway.map_path(),
         source.path().display(),
@@ -178,10 +194,16 @@ fn mapsmith_is_started_asked_and_ended_like_any_server() {
     let mut mapsmith = config.start();
     assert!(mapsmith.api_url().starts_with("http://127.0.0.1:"));
     assert!(mapsmith.configuration().path().starts_with(mapsmith.configuration().directory()));
-    mapsmith.wait_for("it is ready", BOUND, |mapsmith| (mapsmith.get("/readyz").0 == 200).then_some(()));
+    mapsmith.wait_for("it is ready", BOUND, |mapsmith| {
+        (mapsmith.get("/readyz").0 == 200).then_some(())
+    });
     std::fs::write(source.path(), r#"{ "node1": "master2" }"#).unwrap();
     let (status, report) = mapsmith.post("/v1/reload?wait=30s");
-    assert_eq!((status, gateway.memory_map()), (200, vec![("node1".to_owned(), "master2".to_owned())]), "{report}");
+    assert_eq!(
+        (status, gateway.memory_map()),
+        (200, vec![("node1".to_owned(), "master2".to_owned())]),
+        "{report}"
+    );
     assert!(mapsmith.cli(&["status"]).status.success());
 
     std::fs::write(source.path(), r#"{ "node1": "master3" }"#).unwrap();
@@ -208,13 +230,19 @@ fn nothing_is_left_behind_when_the_test_process_is_killed() {
         }
     }
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "ground::servers::nothing_is_left_behind_when_the_test_process_is_killed"])
+        .args([
+            "--exact",
+            "--nocapture",
+            "ground::servers::nothing_is_left_behind_when_the_test_process_is_killed",
+        ])
         .env(CHILD, "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let worker = lines.map_while(Result::ok).find_map(|line| Some(line.split_once(CHILD)?.1.trim().to_owned()));
+    let worker = lines
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once(CHILD)?.1.trim().to_owned()));
     let worker = Path::new("/proc").join(worker.expect("the child starts a gateway"));
     assert!(worker.exists());
     child.kill().unwrap();

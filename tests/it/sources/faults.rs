@@ -1,4 +1,5 @@
-//! What goes wrong between a source and its registry: each is an error that says so, and none is an answer.
+//! What goes wrong between a source and its registry: each is an error that says so, and none is an
+//! answer.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -25,7 +26,9 @@ pub fn gzip(body: &[u8]) -> Vec<u8> {
 }
 
 pub fn gzipped(body: &[u8]) -> ResponseTemplate {
-    ResponseTemplate::new(200).insert_header("Content-Encoding", "gzip").set_body_raw(gzip(body), "application/json")
+    ResponseTemplate::new(200)
+        .insert_header("Content-Encoding", "gzip")
+        .set_body_raw(gzip(body), "application/json")
 }
 
 async fn failure_of(answer: ResponseTemplate) -> String {
@@ -35,7 +38,9 @@ async fn failure_of(answer: ResponseTemplate) -> String {
 }
 
 /// A server that hands each connection to `serve`, with its number from 1. Its URL.
-async fn raw<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(usize, TcpStream) -> F + Send + 'static) -> String {
+async fn raw<F: Future<Output = ()> + Send + 'static>(
+    serve: impl Fn(usize, TcpStream) -> F + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -58,8 +63,9 @@ async fn read_request(stream: &mut TcpStream) -> bool {
         }
         let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length =
-            head.split_once("content-length: ").map_or(0, |(_, rest)| rest.lines().next().unwrap().trim().parse().unwrap());
+        let length = head
+            .split_once("content-length: ")
+            .map_or(0, |(_, rest)| rest.lines().next().unwrap().trim().parse().unwrap());
         if body.len() >= length {
             return true;
         }
@@ -77,12 +83,18 @@ async fn a_status_of_failure_says_what_to_do() {
             ResponseTemplate::new(400).set_body_string("PQL parse error at line 1,\n column 3"),
             &["the query was refused", "PQL parse error at line 1, column 3"],
         ),
-        (ResponseTemplate::new(403).set_body_string("not in the allowlist"), &["certificate-allowlist", "not in the allowlist"]),
+        (
+            ResponseTemplate::new(403).set_body_string("not in the allowlist"),
+            &["certificate-allowlist", "not in the allowlist"],
+        ),
         (
             ResponseTemplate::new(302).insert_header("Location", "/pdb/dashboard/index.html"),
             &["redirects to /pdb/dashboard/index.html", "is the url PuppetDB's root?"],
         ),
-        (ResponseTemplate::new(404).set_body_string("<html><title>Error 404</title>"), &["(404): Error 404", "root?"]),
+        (
+            ResponseTemplate::new(404).set_body_string("<html><title>Error 404</title>"),
+            &["(404): Error 404", "root?"],
+        ),
         (ResponseTemplate::new(418), &["status 418", "(no text)"]),
     ] {
         let message = failure_of(answer).await;
@@ -100,7 +112,9 @@ async fn a_puppetdb_that_is_starting_answers_in_the_end() {
         .mount(&server)
         .await;
     Mock::given(any())
-        .respond_with(ResponseTemplate::new(200).set_body_json(json!([{"certname": "a", "producer": "m1"}])))
+        .respond_with(
+            ResponseTemplate::new(200).set_body_json(json!([{"certname": "a", "producer": "m1"}])),
+        )
         .mount(&server)
         .await;
     let mut registry = Registry::puppetdb(&server.uri(), json!({}));
@@ -114,7 +128,9 @@ async fn a_puppetdb_that_is_starting_answers_in_the_end() {
 async fn a_rest_that_a_registry_asks_for_is_noted() {
     for (status, header, rest) in [(503, "7", Some(7)), (429, "90", Some(90)), (500, "7", None)] {
         let server = MockServer::start().await;
-        let answer = ResponseTemplate::new(status).insert_header("Retry-After", header).set_body_string("busy");
+        let answer = ResponseTemplate::new(status)
+            .insert_header("Retry-After", header)
+            .set_body_string("busy");
         Mock::given(any()).respond_with(answer).mount(&server).await;
         let error = Registry::puppetdb(&server.uri(), json!({})).try_poll().await.unwrap_err();
         assert_eq!(error.fault.retry_after(), rest.map(Duration::from_secs), "{error}");
@@ -123,7 +139,11 @@ async fn a_rest_that_a_registry_asks_for_is_noted() {
 
 #[tokio::test]
 async fn a_servers_text_is_shown_bounded_and_without_control_characters() {
-    let message = failure_of(ResponseTemplate::new(500).set_body_string(format!("a\u{1b}[2J\r\nb{}", "x".repeat(100_000)))).await;
+    let message = failure_of(
+        ResponseTemplate::new(500)
+            .set_body_string(format!("a\u{1b}[2J\r\nb{}", "x".repeat(100_000))),
+    )
+    .await;
     assert!(message.len() < 500 && !message.chars().any(char::is_control), "{message}");
 }
 
@@ -132,8 +152,14 @@ async fn nobody_at_the_door_is_told_from_a_server_that_fails() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    assert_says(&Registry::puppetdb(&url, json!({})).failure().await, &["can't be reached", "Connection refused"]);
-    assert_says(&Registry::puppetdb("http://registry.invalid", json!({})).failure().await, &["can't be reached"]);
+    assert_says(
+        &Registry::puppetdb(&url, json!({})).failure().await,
+        &["can't be reached", "Connection refused"],
+    );
+    assert_says(
+        &Registry::puppetdb("http://registry.invalid", json!({})).failure().await,
+        &["can't be reached"],
+    );
 }
 
 #[tokio::test]
@@ -151,7 +177,10 @@ async fn a_server_that_takes_the_request_and_never_answers_is_left_in_time() {
 async fn an_answer_that_drips_for_ever_is_left_in_time() {
     let url = raw(|_, mut stream| async move {
         read_request(&mut stream).await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n")
+            .await
+            .unwrap();
         while stream.write_all(b"1\r\n \r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -166,13 +195,21 @@ async fn an_answer_that_breaks_off_is_no_answer() {
     // By its length, by its chunks, and, worst, with a clean end and a status of success.
     let body = r#"[{"certname":"a","producer":"m1"},{"certname":"b","#;
     for (head, end, part) in [
-        (format!("Content-Length: {}", body.len() + 20), "", "the connection broke within the answer"),
+        (
+            format!("Content-Length: {}", body.len() + 20),
+            "",
+            "the connection broke within the answer",
+        ),
         ("Transfer-Encoding: chunked".to_owned(), "", "the connection broke within the answer"),
         ("Transfer-Encoding: chunked".to_owned(), "0\r\n\r\n", "cut off at line 1, column"),
         (format!("Content-Length: {}", body.len()), "", "cut off at line 1, column"),
         ("Connection: close".to_owned(), "", "cut off at line 1, column"),
     ] {
-        let text = if head.starts_with("Transfer") { format!("{:x}\r\n{body}\r\n{end}", body.len()) } else { body.to_owned() };
+        let text = if head.starts_with("Transfer") {
+            format!("{:x}\r\n{body}\r\n{end}", body.len())
+        } else {
+            body.to_owned()
+        };
         let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{text}");
         let url = raw(move |_, mut stream| {
             let answer = answer.clone();
@@ -198,10 +235,16 @@ async fn an_answer_cut_at_any_byte_is_no_answer() {
             .mount(&server)
             .await;
     }
-    Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_bytes(&body[..])).mount(&server).await;
+    Mock::given(any())
+        .respond_with(ResponseTemplate::new(200).set_body_bytes(&body[..]))
+        .mount(&server)
+        .await;
     let mut registry = Registry::puppetdb(&server.uri(), json!({}));
     for cut in 0..body.len() {
-        assert_says(&registry.failure().await, &[&format!("cut off at line 1, column {}, after {cut} bytes", cut + 1)]);
+        assert_says(
+            &registry.failure().await,
+            &[&format!("cut off at line 1, column {}, after {cut} bytes", cut + 1)],
+        );
     }
     registry.poll().await;
 }
@@ -224,13 +267,21 @@ async fn a_body_over_the_bound_is_refused_compressed_or_not() {
     let row = r#"{"certname":"node","producer":"master"},"#;
     let large = format!("[{}{}]", row.repeat(100_000), row.trim_end_matches(','));
     let server = MockServer::start().await;
-    Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_string(&*large)).up_to_n_times(2).mount(&server).await;
+    Mock::given(any())
+        .respond_with(ResponseTemplate::new(200).set_body_string(&*large))
+        .up_to_n_times(2)
+        .mount(&server)
+        .await;
     // A few kilobytes that unfold to four megabytes.
     Mock::given(any()).respond_with(gzipped(large.as_bytes())).mount(&server).await;
     let mut bounded = Registry::puppetdb(&server.uri(), json!({"max_bytes": "1000000"}));
-    let mut fitting = Registry::puppetdb(&server.uri(), json!({"max_bytes": large.len().to_string()}));
+    let mut fitting =
+        Registry::puppetdb(&server.uri(), json!({"max_bytes": large.len().to_string()}));
     for _ in 0..2 {
-        assert_says(&bounded.failure().await, &["larger than max_bytes (1000000 bytes, after decompression)"]);
+        assert_says(
+            &bounded.failure().await,
+            &["larger than max_bytes (1000000 bytes, after decompression)"],
+        );
         assert_eq!(fitting.poll().await.bytes, large.len() as u64);
     }
 }
@@ -244,7 +295,9 @@ async fn a_damaged_compressed_body_is_no_answer() {
     let mut flipped = whole.clone();
     *flipped.last_mut().unwrap() ^= 1;
     for body in [whole[..whole.len() - 12].to_vec(), flipped, b"not compressed".to_vec()] {
-        let answer = ResponseTemplate::new(200).insert_header("Content-Encoding", "gzip").set_body_bytes(body);
+        let answer = ResponseTemplate::new(200)
+            .insert_header("Content-Encoding", "gzip")
+            .set_body_bytes(body);
         Mock::given(any()).respond_with(answer).up_to_n_times(1).mount(&server).await;
     }
     let mut registry = Registry::puppetdb(&server.uri(), json!({}));
@@ -253,8 +306,11 @@ async fn a_damaged_compressed_body_is_no_answer() {
     }
 }
 
-/// Answers the first request of the first connection, then closes each connection at its next request.
-async fn closing_at_the_second_request(answering: impl Fn(usize) -> bool + Send + Copy + 'static) -> (String, Arc<AtomicUsize>) {
+/// Answers the first request of the first connection, then closes each connection at its next
+/// request.
+async fn closing_at_the_second_request(
+    answering: impl Fn(usize) -> bool + Send + Copy + 'static,
+) -> (String, Arc<AtomicUsize>) {
     let requests = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&requests);
     let url = raw(move |connection, mut stream| {
@@ -281,7 +337,11 @@ async fn a_kept_connection_that_turns_out_dead_is_replaced_once() {
     let mut registry = Registry::puppetdb(&url, json!({"timeout": LONG}));
     registry.poll().await;
     registry.poll().await;
-    assert_eq!(requests.load(Ordering::SeqCst), 3, "the second poll asked on the dead connection, then on a fresh one");
+    assert_eq!(
+        requests.load(Ordering::SeqCst),
+        3,
+        "the second poll asked on the dead connection, then on a fresh one"
+    );
 }
 
 #[tokio::test]

@@ -75,7 +75,10 @@ async fn an_object_a_list_or_a_map_file_is_a_map() {
         let mut settings = settings;
         settings["masters"] = json!({"m2": "master2"});
         let polled = folder.registry(settings).poll().await;
-        assert_eq!((polled.kind, entries(&polled)), (PollKind::Full, vec![("a", "m1"), ("b", "master2")]));
+        assert_eq!(
+            (polled.kind, entries(&polled)),
+            (PollKind::Full, vec![("a", "m1"), ("b", "master2")])
+        );
         assert_eq!((polled.rejections.total(), polled.bytes), (1, text.len() as u64));
     }
 }
@@ -85,7 +88,11 @@ async fn a_file_that_holds_something_else_is_refused_whole_and_the_last_good_map
     for (name, good, junk) in [
         ("nodes.map", "a m1\nb m2\n", "{\"a\": \"m1\"}"),
         ("nodes.map", "a m1\nb m2\n", "a: m1\nb: m2\n"),
-        ("nodes.map", "a m1\nb m2\n", "<!DOCTYPE html>\n<html><head><title>Gone</title></head></html>\n"),
+        (
+            "nodes.map",
+            "a m1\nb m2\n",
+            "<!DOCTYPE html>\n<html><head><title>Gone</title></head></html>\n",
+        ),
         ("nodes.map", "a m1\nb m2\n", "Not Found"),
         ("nodes.map", "a m1\nb m2\n", "502 Bad Gateway\n"),
         ("nodes", "a m1\nb m2\n", "\u{feff}{\"a\": \"m1\"}"),
@@ -127,7 +134,10 @@ async fn illegal_lines_of_a_map_file_are_left_out_and_named() {
     folder.replace("a m1\nlonely\nb two words\na m2\n");
     let polled = folder.registry(json!({})).poll().await;
     assert_eq!(entries(&polled), [("a", "m1")]);
-    assert_eq!(rejected(&polled), [("line 2", Illegal::EmptyValue), ("line 3", Illegal::ValueWhiteSpace)]);
+    assert_eq!(
+        rejected(&polled),
+        [("line 2", Illegal::EmptyValue), ("line 3", Illegal::ValueWhiteSpace)]
+    );
 }
 
 #[tokio::test]
@@ -157,7 +167,10 @@ async fn a_file_that_can_not_be_used_is_named_with_what_is_wrong() {
     for (text, part) in [
         ("{\"a\": \"m1\",\n \"b\"", "cut off at line 2, column 5"),
         ("{\"a\": \"m1\",\n b}", "mistake at line 2, column 2"),
-        ("{\"a\": \"m1\"}\nmore", "something follows the end of the JSON text, at line 2, column 1"),
+        (
+            "{\"a\": \"m1\"}\nmore",
+            "something follows the end of the JSON text, at line 2, column 1",
+        ),
         ("[{\"n\": \"a\"}]", "set node_field and master_field"),
     ] {
         folder.replace(text);
@@ -171,7 +184,10 @@ async fn a_file_that_can_not_be_used_is_named_with_what_is_wrong() {
     assert_says(&registry.failure().await, &["larger than max_bytes"]);
     let folder = Folder::new();
     folder.replace(&"a m1\n".repeat(1000));
-    assert_says(&folder.registry(json!({"max_bytes": "1000"})).failure().await, &["larger than max_bytes (1000 bytes"]);
+    assert_says(
+        &folder.registry(json!({"max_bytes": "1000"})).failure().await,
+        &["larger than max_bytes (1000 bytes"],
+    );
 }
 
 #[tokio::test]
@@ -197,7 +213,11 @@ impl Watched {
         let settings: mapsmith::settings::Source =
             serde_json::from_value(json!({"name": "file", "type": "file", "path": path})).unwrap();
         let source = source::build(&settings, true).unwrap();
-        let (sender, state) = watch::channel(SourceState::before_first_poll("file".to_owned(), "file".to_owned(), true));
+        let (sender, state) = watch::channel(SourceState::before_first_poll(
+            "file".to_owned(),
+            "file".to_owned(),
+            true,
+        ));
         let shutdown = CancellationToken::new();
         let end = shutdown.clone();
         tokio::spawn(async move {
@@ -209,7 +229,11 @@ impl Watched {
 
     async fn until(&mut self, wanted: impl FnMut(&SourceState) -> bool) -> SourceState {
         let wait = self.state.wait_for(wanted);
-        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the change is noticed").unwrap().clone()
+        tokio::time::timeout(Duration::from_secs(60), wait)
+            .await
+            .expect("the change is noticed")
+            .unwrap()
+            .clone()
     }
 }
 
@@ -243,7 +267,8 @@ async fn a_file_behind_a_link_that_is_turned_is_noticed() {
     let folder = Folder::new();
     for (version, master) in [("v1", "m1"), ("v2", "m2")] {
         fs::create_dir(folder.0.path().join(version)).unwrap();
-        fs::write(folder.0.path().join(version).join("nodes.map"), format!("a {master}\n")).unwrap();
+        fs::write(folder.0.path().join(version).join("nodes.map"), format!("a {master}\n"))
+            .unwrap();
     }
     let link = |version: &str| {
         let new = folder.0.path().join("data.new");
@@ -328,7 +353,11 @@ async fn a_truncated_or_lost_file_keeps_the_last_good_map() {
     assert_eq!(master_of_a(&failed), Some("m1"));
     assert_eq!(failed.status.answered_at, good.status.answered_at);
     fs::remove_file(folder.file()).unwrap();
-    let lost = watched.until(|state| state.status.error.as_ref().is_some_and(|error| error.contains("no such file"))).await;
+    let lost = watched
+        .until(|state| {
+            state.status.error.as_ref().is_some_and(|error| error.contains("no such file"))
+        })
+        .await;
     assert_eq!(master_of_a(&lost), Some("m1"));
     folder.replace("{\"a\": \"m2\"}");
     let healed = watched.until(|state| master_of_a(state) == Some("m2")).await;

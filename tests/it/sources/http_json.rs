@@ -18,8 +18,12 @@ async fn serve(answer: ResponseTemplate) -> MockServer {
 
 #[tokio::test]
 async fn an_object_of_nodes_and_masters_is_a_map() {
-    let server = serve(ResponseTemplate::new(200).set_body_json(json!({"A": "m1", "b": "m2", "c": null, "d": 5}))).await;
-    let polled = Registry::http_json(&server.uri(), json!({"masters": {"m2": "master2"}})).poll().await;
+    let server = serve(
+        ResponseTemplate::new(200).set_body_json(json!({"A": "m1", "b": "m2", "c": null, "d": 5})),
+    )
+    .await;
+    let polled =
+        Registry::http_json(&server.uri(), json!({"masters": {"m2": "master2"}})).poll().await;
     assert_eq!(entries(&polled), [("a", "m1"), ("b", "master2")]);
     assert_eq!(rejected(&polled), [("c", Illegal::NoMaster), ("d", Illegal::NotText)]);
 }
@@ -35,18 +39,28 @@ async fn a_list_with_named_fields_is_a_map() {
     let wrong = json!({"node_field": "name", "master_field": "owner"});
     let message = Registry::http_json(&server.uri(), wrong).failure().await;
     assert_says(&message, &["no row has the field \"name\" (node_field)", "host, owner"]);
-    assert_says(&Registry::http_json(&server.uri(), json!({})).failure().await, &["set node_field and master_field"]);
+    assert_says(
+        &Registry::http_json(&server.uri(), json!({})).failure().await,
+        &["set node_field and master_field"],
+    );
 }
 
 #[tokio::test]
 async fn a_document_that_did_not_change_is_not_sent_again() {
-    for (answer, question, value) in
-        [("ETag", "If-None-Match", "\"v1\""), ("Last-Modified", "If-Modified-Since", "Fri, 20 Nov 2026 10:00:00 GMT")]
-    {
+    for (answer, question, value) in [
+        ("ETag", "If-None-Match", "\"v1\""),
+        ("Last-Modified", "If-Modified-Since", "Fri, 20 Nov 2026 10:00:00 GMT"),
+    ] {
         let server = MockServer::start().await;
         // The matcher of headers would take a date for two values, for its comma.
-        let asks = move |request: &Request| request.headers.get(question).is_some_and(|asked| asked == value);
-        Mock::given(asks).respond_with(ResponseTemplate::new(304)).with_priority(1).mount(&server).await;
+        let asks = move |request: &Request| {
+            request.headers.get(question).is_some_and(|asked| asked == value)
+        };
+        Mock::given(asks)
+            .respond_with(ResponseTemplate::new(304))
+            .with_priority(1)
+            .mount(&server)
+            .await;
         let whole = ResponseTemplate::new(200)
             .insert_header("Date", "Fri, 20 Nov 2026 10:00:02 GMT")
             .insert_header(answer, value)
@@ -55,8 +69,14 @@ async fn a_document_that_did_not_change_is_not_sent_again() {
         let mut registry = Registry::http_json(&server.uri(), json!({}));
         let first = registry.poll().await;
         let second = registry.poll().await;
-        assert_eq!((first.kind, second.kind, second.bytes), (PollKind::Full, PollKind::Unchanged, 0));
-        assert!(Arc::ptr_eq(&first.entries, &second.entries) && Arc::ptr_eq(&first.rejections, &second.rejections));
+        assert_eq!(
+            (first.kind, second.kind, second.bytes),
+            (PollKind::Full, PollKind::Unchanged, 0)
+        );
+        assert!(
+            Arc::ptr_eq(&first.entries, &second.entries)
+                && Arc::ptr_eq(&first.rejections, &second.rejections)
+        );
         // Without a snapshot "not modified" would leave us with nothing.
         let current = registry.current.take();
         assert_eq!(registry.poll().await.kind, PollKind::Full);
@@ -65,8 +85,8 @@ async fn a_document_that_did_not_change_is_not_sent_again() {
     }
 }
 
-/// A document as python's `http.server` (no `ETag`) and nginx (one made of time and size) serve it: a second change within a second
-/// leaves both as they are.
+/// A document as python's `http.server` (no `ETag`) and nginx (one made of time and size) serve it:
+/// a second change within a second leaves both as they are.
 #[tokio::test]
 async fn a_document_written_twice_within_a_second_is_read_again() {
     for (answered, modified, etag) in [
@@ -77,18 +97,30 @@ async fn a_document_written_twice_within_a_second_is_read_again() {
     ] {
         let server = MockServer::start().await;
         let conditional = |request: &Request| {
-            request.headers.contains_key("If-None-Match") || request.headers.contains_key("If-Modified-Since")
+            request.headers.contains_key("If-None-Match")
+                || request.headers.contains_key("If-Modified-Since")
         };
-        Mock::given(conditional).respond_with(ResponseTemplate::new(304)).with_priority(1).mount(&server).await;
+        Mock::given(conditional)
+            .respond_with(ResponseTemplate::new(304))
+            .with_priority(1)
+            .mount(&server)
+            .await;
         for master in ["m1", "m2"] {
-            let answer = ResponseTemplate::new(200).insert_header("Date", answered).insert_header("Last-Modified", modified);
-            let answer = etag.into_iter().fold(answer, |answer, etag| answer.insert_header("ETag", etag));
+            let answer = ResponseTemplate::new(200)
+                .insert_header("Date", answered)
+                .insert_header("Last-Modified", modified);
+            let answer =
+                etag.into_iter().fold(answer, |answer, etag| answer.insert_header("ETag", etag));
             let answer = answer.set_body_json(json!({"a": master}));
             Mock::given(method("GET")).respond_with(answer).up_to_n_times(1).mount(&server).await;
         }
         let mut registry = Registry::http_json(&server.uri(), json!({}));
         assert_eq!(entries(&registry.poll().await), [("a", "m1")]);
-        assert_eq!(entries(&registry.poll().await), [("a", "m2")], "answered {answered}, modified {modified}");
+        assert_eq!(
+            entries(&registry.poll().await),
+            [("a", "m2")],
+            "answered {answered}, modified {modified}"
+        );
     }
 }
 
@@ -96,9 +128,15 @@ async fn a_document_written_twice_within_a_second_is_read_again() {
 async fn not_modified_is_not_trusted_for_longer_than_full_poll_nor_by_a_reload() {
     let server = MockServer::start().await;
     let asks = |request: &Request| request.headers.contains_key("If-None-Match");
-    Mock::given(asks).respond_with(ResponseTemplate::new(304)).with_priority(1).mount(&server).await;
+    Mock::given(asks)
+        .respond_with(ResponseTemplate::new(304))
+        .with_priority(1)
+        .mount(&server)
+        .await;
     for master in ["m1", "m2", "m3"] {
-        let answer = ResponseTemplate::new(200).insert_header("ETag", "\"never changes\"").set_body_json(json!({"a": master}));
+        let answer = ResponseTemplate::new(200)
+            .insert_header("ETag", "\"never changes\"")
+            .set_body_json(json!({"a": master}));
         Mock::given(method("GET")).respond_with(answer).up_to_n_times(1).mount(&server).await;
     }
     let mut registry = Registry::http_json(&server.uri(), json!({"full_poll": "10m"}));
@@ -115,8 +153,11 @@ async fn not_modified_is_not_trusted_for_longer_than_full_poll_nor_by_a_reload()
 #[tokio::test]
 async fn the_version_of_an_answer_that_could_not_be_used_is_not_kept() {
     let server = MockServer::start().await;
-    let broken = ResponseTemplate::new(200).insert_header("ETag", "\"v2\"").set_body_string("{\"a\":");
-    let good = ResponseTemplate::new(200).insert_header("ETag", "\"v1\"").set_body_json(json!({"a": "m1"}));
+    let broken =
+        ResponseTemplate::new(200).insert_header("ETag", "\"v2\"").set_body_string("{\"a\":");
+    let good = ResponseTemplate::new(200)
+        .insert_header("ETag", "\"v1\"")
+        .set_body_json(json!({"a": "m1"}));
     for answer in [good, broken, ResponseTemplate::new(304)] {
         Mock::given(method("GET")).respond_with(answer).up_to_n_times(1).mount(&server).await;
     }
@@ -124,8 +165,13 @@ async fn the_version_of_an_answer_that_could_not_be_used_is_not_kept() {
     registry.poll().await;
     assert_says(&registry.failure().await, &["cut off"]);
     assert_eq!(registry.poll().await.kind, PollKind::Unchanged);
-    let asked: Vec<_> =
-        server.received_requests().await.unwrap().iter().map(|request| request.headers.get("If-None-Match").cloned()).collect();
+    let asked: Vec<_> = server
+        .received_requests()
+        .await
+        .unwrap()
+        .iter()
+        .map(|request| request.headers.get("If-None-Match").cloned())
+        .collect();
     assert_eq!(asked, [None, Some("\"v1\"".parse().unwrap()), Some("\"v1\"".parse().unwrap())]);
 }
 
@@ -155,14 +201,24 @@ async fn an_error_object_is_no_map() {
     for (kind, body) in [
         ("application/json", json!({"error": "the database is down"})),
         ("application/json", json!({"errors": [{"message": "the database is down"}]})),
-        ("application/problem+json; charset=utf-8", json!({"title": "the database is down", "a": "m1"})),
+        (
+            "application/problem+json; charset=utf-8",
+            json!({"title": "the database is down", "a": "m1"}),
+        ),
     ] {
         let answer = ResponseTemplate::new(200).set_body_raw(body.to_string(), kind);
         let server = serve(answer).await;
-        assert_says(&Registry::http_json(&server.uri(), json!({})).failure().await, &["error object", "the database is down"]);
+        assert_says(
+            &Registry::http_json(&server.uri(), json!({})).failure().await,
+            &["error object", "the database is down"],
+        );
     }
-    let server = serve(ResponseTemplate::new(200).set_body_json(json!({"status": 500, "ok": false}))).await;
-    assert_says(&Registry::http_json(&server.uri(), json!({})).failure().await, &["none of the object's 2 entries"]);
+    let server =
+        serve(ResponseTemplate::new(200).set_body_json(json!({"status": 500, "ok": false}))).await;
+    assert_says(
+        &Registry::http_json(&server.uri(), json!({})).failure().await,
+        &["none of the object's 2 entries"],
+    );
 }
 
 #[tokio::test]
@@ -191,7 +247,10 @@ async fn a_compressed_answer_is_asked_for_and_read() {
 async fn an_answer_compressed_in_several_members_is_read_whole() {
     let text = b"{\"a\":\"m1\",\"b\":\"m2\"}";
     for parts in [1, 2, 5, text.len()] {
-        let members = text.chunks(text.len().div_ceil(parts)).flat_map(super::faults::gzip).collect::<Vec<_>>();
+        let members = text
+            .chunks(text.len().div_ceil(parts))
+            .flat_map(super::faults::gzip)
+            .collect::<Vec<_>>();
         for coding in ["gzip", "x-gzip"] {
             let answer = ResponseTemplate::new(200).insert_header("Content-Encoding", coding);
             let server = serve(answer.set_body_raw(members.clone(), "application/json")).await;
@@ -201,11 +260,15 @@ async fn an_answer_compressed_in_several_members_is_read_whole() {
         }
         // What is lost of the last one shows.
         let cut = members[..members.len() - 3].to_vec();
-        let answer = ResponseTemplate::new(200).insert_header("Content-Encoding", "gzip").set_body_raw(cut, "application/json");
+        let answer = ResponseTemplate::new(200)
+            .insert_header("Content-Encoding", "gzip")
+            .set_body_raw(cut, "application/json");
         let message = Registry::http_json(&serve(answer).await.uri(), json!({})).failure().await;
         assert_says(&message, &["the answer's body is damaged"]);
     }
-    let answer = ResponseTemplate::new(200).insert_header("Content-Encoding", "br").set_body_raw(&b"x"[..], "application/json");
+    let answer = ResponseTemplate::new(200)
+        .insert_header("Content-Encoding", "br")
+        .set_body_raw(&b"x"[..], "application/json");
     let message = Registry::http_json(&serve(answer).await.uri(), json!({})).failure().await;
     assert_says(&message, &["compressed by \"br\", which was not asked for"]);
 }
@@ -213,6 +276,11 @@ async fn an_answer_compressed_in_several_members_is_read_whole() {
 #[tokio::test]
 async fn a_compressed_error_page_is_shown_as_text() {
     let answer = ResponseTemplate::new(500).insert_header("Content-Encoding", "gzip");
-    let server = serve(answer.set_body_raw(super::faults::gzip(b"the database is down"), "text/plain")).await;
-    assert_says(&Registry::http_json(&server.uri(), json!({})).failure().await, &["failed (500): the database is down"]);
+    let server =
+        serve(answer.set_body_raw(super::faults::gzip(b"the database is down"), "text/plain"))
+            .await;
+    assert_says(
+        &Registry::http_json(&server.uri(), json!({})).failure().await,
+        &["failed (500): the database is down"],
+    );
 }

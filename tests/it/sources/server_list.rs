@@ -16,11 +16,18 @@ use super::{assert_says, faults};
 fn source(settings: Value) -> Box<dyn Source<ServerList>> {
     let mut all = json!({"name": "consul"});
     all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    source::build_list(&serde_json::from_value(all).unwrap()).unwrap_or_else(|error| panic!("{error}"))
+    source::build_list(&serde_json::from_value(all).unwrap())
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
-async fn poll(source: &mut Box<dyn Source<ServerList>>, current: Option<&Snapshot<ServerList>>) -> Polled<ServerList> {
-    source.poll(Extent::Changes, current, Timestamp::UNIX_EPOCH).await.unwrap_or_else(|error| panic!("{error}"))
+async fn poll(
+    source: &mut Box<dyn Source<ServerList>>,
+    current: Option<&Snapshot<ServerList>>,
+) -> Polled<ServerList> {
+    source
+        .poll(Extent::Changes, current, Timestamp::UNIX_EPOCH)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn snapshot(polled: &Polled<ServerList>) -> Snapshot<ServerList> {
@@ -34,14 +41,21 @@ fn snapshot(polled: &Polled<ServerList>) -> Snapshot<ServerList> {
 #[tokio::test]
 async fn a_list_that_did_not_change_is_not_sent_again_and_one_that_says_the_same_is_held_once() {
     let server = MockServer::start().await;
-    Mock::given(header("If-None-Match", "\"v1\"")).respond_with(ResponseTemplate::new(304)).with_priority(1).mount(&server).await;
+    Mock::given(header("If-None-Match", "\"v1\""))
+        .respond_with(ResponseTemplate::new(304))
+        .with_priority(1)
+        .mount(&server)
+        .await;
     let rows = json!([{"name": "b", "address": "10.0.0.2:1"}, {"name": "a", "address": "10.0.0.1:1"}, {"name": "c"}]);
     let whole = faults::gzipped(rows.to_string().as_bytes()).insert_header("ETag", "\"v1\"");
     Mock::given(method("GET")).respond_with(whole).mount(&server).await;
     let settings = json!({"type": "http_json", "url": format!("{}/servers", server.uri())});
     let mut consul = source(settings.clone());
     let first = poll(&mut consul, None).await;
-    assert_eq!(first.entries.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(
+        first.entries.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(),
+        ["a", "b"]
+    );
     assert_eq!((first.rejections.counts[&Illegal::ServerRow], first.rejections.total()), (1, 1));
     let current = snapshot(&first);
     let second = poll(&mut consul, Some(&current)).await;
@@ -49,15 +63,22 @@ async fn a_list_that_did_not_change_is_not_sent_again_and_one_that_says_the_same
     let third = poll(&mut source(settings), Some(&current)).await;
     assert_eq!((second.kind, second.bytes, third.kind), (PollKind::Unchanged, 0, PollKind::Full));
     for polled in [second, third] {
-        assert!(Arc::ptr_eq(&polled.entries, &first.entries) && Arc::ptr_eq(&polled.rejections, &first.rejections));
+        assert!(
+            Arc::ptr_eq(&polled.entries, &first.entries)
+                && Arc::ptr_eq(&polled.rejections, &first.rejections)
+        );
     }
 }
 
 #[tokio::test]
 async fn a_list_larger_than_allowed_or_without_an_answer_is_a_fault() {
     let server = MockServer::start().await;
-    let rows: Vec<_> = (1..200).map(|number| json!({"address": format!("10.0.0.{number}:1")})).collect();
-    Mock::given(method("GET")).respond_with(ResponseTemplate::new(200).set_body_json(rows)).mount(&server).await;
+    let rows: Vec<_> =
+        (1..200).map(|number| json!({"address": format!("10.0.0.{number}:1")})).collect();
+    Mock::given(method("GET"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(rows))
+        .mount(&server)
+        .await;
     let url = format!("{}/servers", server.uri());
     let mut small = source(json!({"type": "http_json", "url": url, "max_bytes": "1000"}));
     assert_says(

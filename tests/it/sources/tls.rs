@@ -1,4 +1,5 @@
-//! Handshakes that fail say whose certificate is at fault. The server is OpenSSL's, which gives a file to whom it trusts.
+//! Handshakes that fail say whose certificate is at fault. The server is OpenSSL's, which gives a
+//! file to whom it trusts.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +13,8 @@ use super::{Registry, assert_says, entries};
 use crate::support::process::{Ending, Process};
 use crate::support::{eventually, run};
 
-/// Two CAs, each with a server's and a client's certificate; `ours` is the one that the server trusts.
+/// Two CAs, each with a server's and a client's certificate; `ours` is the one that the server
+/// trusts.
 struct Certificates(TempDir);
 
 impl Certificates {
@@ -26,21 +28,30 @@ impl Certificates {
             certificates.write(&format!("{ca}-ca.pem"), &params.self_signed(&key).unwrap().pem());
             certificates.write(&format!("{ca}-ca.key"), &key.serialize_pem());
             let issuer = Issuer::new(params, key);
-            for (name, subject) in [("server", "127.0.0.1"), ("elsewhere", "elsewhere.test"), ("client", "gateway")] {
+            for (name, subject) in
+                [("server", "127.0.0.1"), ("elsewhere", "elsewhere.test"), ("client", "gateway")]
+            {
                 let key = KeyPair::generate().unwrap();
                 let mut params = CertificateParams::new([subject.to_owned()]).unwrap();
                 params.distinguished_name.push(rcgen::DnType::CommonName, subject);
-                certificates.write(&format!("{ca}-{name}.pem"), &params.signed_by(&key, &issuer).unwrap().pem());
+                certificates.write(
+                    &format!("{ca}-{name}.pem"),
+                    &params.signed_by(&key, &issuer).unwrap().pem(),
+                );
                 certificates.write(&format!("{ca}-{name}.key"), &key.serialize_pem());
             }
         }
         let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let own =
+            CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
         certificates.write("own-ca.pem", &own.pem());
         certificates.write("own-ca.key", &key.serialize_pem());
         certificates.write("named.extensions", "subjectAltName = IP:127.0.0.1\n");
         certificates.write("nameless.extensions", "keyUsage = digitalSignature\n");
-        certificates.write("map", "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{\"a\":\"m1\"}");
+        certificates.write(
+            "map",
+            "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{\"a\":\"m1\"}",
+        );
         certificates
     }
 
@@ -55,8 +66,10 @@ impl Certificates {
     /// Has `openssl` issue a server's certificate as our CA does, with these arguments.
     fn issue(&self, name: &str, arguments: &str) {
         let command = format!(
-            "cd {folder} && openssl req -newkey rsa:2048 -nodes -keyout {name}.key -subj /CN=127.0.0.1 -out {name}.csr \
-             && openssl x509 -req -in {name}.csr -CA ours-ca.pem -CAkey ours-ca.key -set_serial 7 -out {name}.pem {arguments}",
+            "cd {folder} && openssl req -newkey rsa:2048 -nodes -keyout {name}.key -subj \
+                /CN=127.0.0.1 -out {name}.csr \
+             && openssl x509 -req -in {name}.csr -CA ours-ca.pem -CAkey ours-ca.key -set_serial 7 \
+             -out {name}.pem {arguments}",
             folder = self.0.path().display()
         );
         run("sh", &["-c", &command]);
@@ -65,10 +78,16 @@ impl Certificates {
     /// Demands a certificate of our CA and shows one of its own. The process and its URL.
     fn serve(&self, certificate: &str) -> (Process, String) {
         let command = format!(
-            "cd {} && exec openssl s_server -accept 127.0.0.1:0 -HTTP -Verify 1 -verify_return_error -CAfile ours-ca.pem -cert {certificate}.pem -key {certificate}.key -cipher DEFAULT@SECLEVEL=0",
+            "cd {} && exec openssl s_server -accept 127.0.0.1:0 -HTTP -Verify 1 \
+                -verify_return_error -CAfile ours-ca.pem -cert {certificate}.pem -key \
+                {certificate}.key -cipher DEFAULT@SECLEVEL=0",
             self.0.path().display()
         );
-        let server = Process::start(&["sh", "-c", &command], &self.path(&format!("{certificate}.log")), Ending::default());
+        let server = Process::start(
+            &["sh", "-c", &command],
+            &self.path(&format!("{certificate}.log")),
+            Ending::default(),
+        );
         let address = eventually("openssl listens", Duration::from_secs(60), || {
             server.log().lines().find_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned))
         });
@@ -94,7 +113,10 @@ async fn a_handshake_says_whose_certificate_is_at_fault() {
     assert_eq!(entries(&polled), [("a", "m1")]);
 
     let message = certificates.registry(&url, "ours", Some("foreign")).failure().await;
-    assert_says(&message, &["the server refused this client's certificate", "foreign-client.pem (cert)", "Puppet CA"]);
+    assert_says(
+        &message,
+        &["the server refused this client's certificate", "foreign-client.pem (cert)", "Puppet CA"],
+    );
 
     let message = certificates.registry(&url, "ours", None).failure().await;
     assert_says(&message, &["demands a client certificate; set cert and key"]);
@@ -104,7 +126,10 @@ async fn a_handshake_says_whose_certificate_is_at_fault() {
 
     let plain: Value = json!({"timeout": "60s"});
     let message = Registry::http_json(&url, plain).failure().await;
-    assert_says(&message, &["the server's certificate is not trusted", "set ca to the CA's certificate"]);
+    assert_says(
+        &message,
+        &["the server's certificate is not trusted", "set ca to the CA's certificate"],
+    );
 }
 
 #[tokio::test]
@@ -124,7 +149,10 @@ async fn a_certificate_that_is_out_of_use_is_told_in_plain_words() {
     certificates.issue("named", "-sha256 -extfile named.extensions");
     for (certificate, parts) in [
         ("nameless", &["common name (CN) only", "subjectAltName"][..]),
-        ("old-digest", &["not safe any more, by SHA-1 mostly", "SHA-256", "(UnsupportedSignatureAlgorithm"]),
+        (
+            "old-digest",
+            &["not safe any more, by SHA-1 mostly", "SHA-256", "(UnsupportedSignatureAlgorithm"],
+        ),
         ("old-version", &["X.509 version 1", "issued as version 3"]),
         ("ours-ca", &["a CA's own, self-signed mostly", "puppetdb ssl-setup", "set ca"]),
     ] {
@@ -134,7 +162,10 @@ async fn a_certificate_that_is_out_of_use_is_told_in_plain_words() {
         assert!(message.len() < 400, "{message}");
     }
     let (_server, url) = certificates.serve("named");
-    assert_eq!(entries(&certificates.registry(&url, "ours", Some("ours")).poll().await), [("a", "m1")]);
+    assert_eq!(
+        entries(&certificates.registry(&url, "ours", Some("ours")).poll().await),
+        [("a", "m1")]
+    );
 }
 
 #[tokio::test]
@@ -143,7 +174,10 @@ async fn a_self_signed_certificate_is_trusted_once_it_is_named() {
     let (_server, url) = certificates.serve("own-ca");
     let message = certificates.registry(&url, "ours", Some("ours")).failure().await;
     assert_says(&message, &["is not trusted", "or the certificate itself if it is self-signed"]);
-    assert_eq!(entries(&certificates.registry(&url, "own", Some("ours")).poll().await), [("a", "m1")]);
+    assert_eq!(
+        entries(&certificates.registry(&url, "own", Some("ours")).poll().await),
+        [("a", "m1")]
+    );
 }
 
 #[tokio::test]

@@ -48,7 +48,8 @@ impl Config {
 
     /// [`Config::cli`], with standard output going to this file.
     pub fn cli_into(&self, arguments: &[&str], file: &str) -> Output {
-        let standard_output = fs::File::options().write(true).open(file).expect("the file can be written");
+        let standard_output =
+            fs::File::options().write(true).open(file).expect("the file can be written");
         self.command(&[], arguments).stdout(standard_output).output().expect("timeout starts")
     }
 
@@ -59,7 +60,8 @@ impl Config {
 
     fn command(&self, runner: &[&str], arguments: &[&str]) -> Command {
         let mut command = command(runner, arguments, None);
-        let variables = self.environment.iter().map(|variable| variable.split_once('=').expect("NAME=value"));
+        let variables =
+            self.environment.iter().map(|variable| variable.split_once('=').expect("NAME=value"));
         command.arg("-c").arg(self.path()).envs(variables);
         command
     }
@@ -104,7 +106,11 @@ impl Config {
         let address = eventually("mapsmith says that its API listens, or ends", PATIENCE, || {
             let ended = process.exit_status();
             let found = process.log().get(old..).and_then(api_address);
-            assert!(found.is_some() || ended.is_none(), "mapsmith ended: {ended:?}\n{}", process.log());
+            assert!(
+                found.is_some() || ended.is_none(),
+                "mapsmith ended: {ended:?}\n{}",
+                process.log()
+            );
             found
         });
         (process, address)
@@ -119,10 +125,18 @@ pub struct Mapsmith {
 }
 
 impl Mapsmith {
-    /// Writes a configuration: what a test gives, and an API on a free port unless it gives an `[api]` itself.
+    /// Writes a configuration: what a test gives, and an API on a free port unless it gives an
+    /// `[api]` itself.
     pub fn config(toml: &str) -> Config {
-        let directory = tempfile::Builder::new().prefix("mapsmith-").tempdir().expect("a temporary folder");
-        let config = Config { directory, environment: Vec::new(), extra: Vec::new(), arguments: Vec::new(), open_files: None };
+        let directory =
+            tempfile::Builder::new().prefix("mapsmith-").tempdir().expect("a temporary folder");
+        let config = Config {
+            directory,
+            environment: Vec::new(),
+            extra: Vec::new(),
+            arguments: Vec::new(),
+            open_files: None,
+        };
         let api = if toml.contains("[api]") { "" } else { "\n[api]\nlisten = \"127.0.0.1:0\"\n" };
         fs::write(config.path(), format!("{toml}{api}")).expect("the configuration can be written");
         config
@@ -148,11 +162,18 @@ impl Mapsmith {
 
     /// A connection to its API, for a request that outlasts a borrow of this.
     pub fn connect(&self) -> http::Connection {
-        http::Connection::open(self.address).unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+        http::Connection::open(self.address)
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
     /// Any request, with the answer as it came.
-    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> http::Response {
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> http::Response {
         http::request(self.address, method, path, headers, body)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
     }
@@ -169,8 +190,14 @@ impl Mapsmith {
     }
 
     /// [`eventually`], with the log in the panic.
-    pub fn wait_for<T>(&self, what: &str, bound: Duration, mut look: impl FnMut(&Self) -> Option<T>) -> T {
-        poll(bound, || look(self)).unwrap_or_else(|| panic!("did not happen within {bound:?}: {what}\n{}", self.log()))
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        bound: Duration,
+        mut look: impl FnMut(&Self) -> Option<T>,
+    ) -> T {
+        poll(bound, || look(self))
+            .unwrap_or_else(|| panic!("did not happen within {bound:?}: {what}\n{}", self.log()))
     }
 
     /// Asks it to end, and returns its exit code.
@@ -195,7 +222,8 @@ impl Mapsmith {
         self.address
     }
 
-    /// Sets variables of its environment, each `NAME=value`, and no others of those that this set before; for the next start.
+    /// Sets variables of its environment, each `NAME=value`, and no others of those that this set
+    /// before; for the next start.
     pub fn extra_variables(&mut self, variables: &[&str]) {
         self.config.extra = variables.iter().map(|variable| (*variable).to_owned()).collect();
     }
@@ -257,6 +285,8 @@ fn command(runner: &[&str], arguments: &[&str], url: Option<&str>) -> Command {
 /// The address in the log line that says that the API listens.
 fn api_address(log: &str) -> Option<SocketAddr> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let fields = lines.map(|line| line["fields"].clone()).find(|fields| fields["message"] == "API listening")?;
+    let fields = lines
+        .map(|line| line["fields"].clone())
+        .find(|fields| fields["message"] == "API listening")?;
     fields["address"].as_str()?.parse().ok()
 }

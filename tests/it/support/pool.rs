@@ -16,8 +16,10 @@ use super::scene::{BOUND, file_source_settings};
 pub const BACKEND: &str = "app";
 
 /// A schedule that looks often, and damping that lets every change through at once.
-const AT_ONCE: &str = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers = \"200ms\"\n\
-                       [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold = \"0s\"\nmax_removed = \"100%\"\n";
+const AT_ONCE: &str = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers \
+    = \"200ms\"\n\
+                       [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold \
+                       = \"0s\"\nmax_removed = \"100%\"\n";
 
 /// A list of servers in a file, and a map in another whose only node goes to the backend.
 pub struct Pool {
@@ -27,7 +29,12 @@ pub struct Pool {
 impl Pool {
     /// A registry that lists these servers.
     pub fn start(servers: &[(&str, SocketAddr)]) -> Self {
-        let pool = Self { folder: tempfile::Builder::new().prefix("mapsmith-pool-").tempdir().expect("a temporary folder") };
+        let pool = Self {
+            folder: tempfile::Builder::new()
+                .prefix("mapsmith-pool-")
+                .tempdir()
+                .expect("a temporary folder"),
+        };
         pool.routes("node1", BACKEND);
         pool.lists(servers);
         pool
@@ -63,11 +70,14 @@ impl Pool {
         replace(&self.servers(), text);
     }
 
-    /// A Mapsmith that drives one HAProxy behind this socket; `backend` is more of the `[[backend]]`, `more` of the file's beginning.
+    /// A Mapsmith that drives one HAProxy behind this socket; `backend` is more of the
+    /// `[[backend]]`, `more` of the file's beginning.
     pub fn config(&self, gateway: &Gateway, runtime: &str, backend: &str, more: &str) -> Config {
-        let at_once = if more.contains("[schedule]") { more.to_owned() } else { AT_ONCE.to_owned() + more };
+        let at_once =
+            if more.contains("[schedule]") { more.to_owned() } else { AT_ONCE.to_owned() + more };
         Mapsmith::config(&format!(
-            "{at_once}[map]\npath = {:?}\n{}{}[[backend]]\nname = {BACKEND:?}\nfrom = \"servers\"\n{backend}\n\
+            "{at_once}[map]\npath = {:?}\n{}{}[[backend]]\nname = {BACKEND:?}\nfrom \
+                = \"servers\"\n{backend}\n\
              [[instance]]\nname = \"edge1\"\nruntime = {runtime:?}\ntimeout = \"5s\"\n",
             gateway.map_path(),
             file_source_settings("nodes", &self.nodes()),
@@ -88,18 +98,22 @@ pub fn with_backend(plan: Plan, lines: &str) -> Plan {
     plan.more(&format!("backend {BACKEND}\n{lines}"))
 }
 
-/// The backend's servers as HAProxy has them: address and port, and the administrative state (0 is ready).
+/// The backend's servers as HAProxy has them: address and port, and the administrative state (0 is
+/// ready).
 pub fn servers(gateway: &Gateway) -> BTreeMap<String, (String, u32)> {
     let listing = gateway.command(&format!("show servers state {BACKEND}"));
     let mut lines = listing.lines().skip(1);
-    let columns: Vec<_> = lines.next().unwrap_or_default().trim_start_matches("# ").split(' ').collect();
+    let columns: Vec<_> =
+        lines.next().unwrap_or_default().trim_start_matches("# ").split(' ').collect();
     lines
         .filter(|line| !line.is_empty())
         .map(|line| {
             let values: Vec<_> = line.split(' ').collect();
             let value = |column: &str| {
                 let at = columns.iter().position(|name| *name == column);
-                at.and_then(|at| values.get(at)).unwrap_or_else(|| panic!("no {column} in {listing}")).to_string()
+                at.and_then(|at| values.get(at))
+                    .unwrap_or_else(|| panic!("no {column} in {listing}"))
+                    .to_string()
             };
             let admin = value("srv_admin_state").parse().expect("a number");
             (value("srv_name"), (format!("{}:{}", value("srv_addr"), value("srv_port")), admin))
@@ -107,12 +121,17 @@ pub fn servers(gateway: &Gateway) -> BTreeMap<String, (String, u32)> {
         .collect()
 }
 
-/// What may keep a server out. The bit 0x04, `disabled` in the configuration, stays set when it is made ready.
+/// What may keep a server out. The bit 0x04, `disabled` in the configuration, stays set when it is
+/// made ready.
 const OUT: u32 = 0x01 | 0x02 | 0x08 | 0x10 | 0x20;
 
 /// Names and addresses of the servers that nothing keeps out.
 pub fn ready(gateway: &Gateway) -> BTreeMap<String, String> {
-    servers(gateway).into_iter().filter(|(_, (_, admin))| *admin & OUT == 0).map(|(name, (address, _))| (name, address)).collect()
+    servers(gateway)
+        .into_iter()
+        .filter(|(_, (_, admin))| *admin & OUT == 0)
+        .map(|(name, (address, _))| (name, address))
+        .collect()
 }
 
 /// The same, as a test writes it.
@@ -123,7 +142,8 @@ pub fn list(servers: &[(&str, SocketAddr)]) -> BTreeMap<String, String> {
 /// Waits until HAProxy's backend has exactly these servers, all ready, and Mapsmith says so too.
 pub fn settles(gateway: &Gateway, mapsmith: &Mapsmith, wanted: &[(&str, SocketAddr)]) {
     mapsmith.wait_for(&format!("the servers are {wanted:?}"), BOUND, |mapsmith| {
-        let all: BTreeMap<_, _> = servers(gateway).into_iter().map(|(name, (address, _))| (name, address)).collect();
+        let all: BTreeMap<_, _> =
+            servers(gateway).into_iter().map(|(name, (address, _))| (name, address)).collect();
         let there = all == list(wanted) && ready(gateway) == all;
         (there && instance(mapsmith)["servers"]["state"] == "in_step").then_some(())
     });

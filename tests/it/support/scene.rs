@@ -33,7 +33,8 @@ pub const ON_REQUEST: &str = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserv
 
 /// `[map]` and `[[instance]]` for a gateway.
 pub fn gateway_settings(gateway: &Gateway) -> String {
-    format!("[map]\npath = {:?}\n", gateway.map_path()) + &instance_settings("edge1", &gateway.runtime_address())
+    format!("[map]\npath = {:?}\n", gateway.map_path())
+        + &instance_settings("edge1", &gateway.runtime_address())
 }
 
 /// An `[[instance]]`.
@@ -60,7 +61,8 @@ pub fn memory(gateway: &Gateway) -> Vec<(String, String)> {
 
 /// Entries, as [`memory`] gives them.
 pub fn entries(entries: &[(&str, &str)]) -> Vec<(String, String)> {
-    let mut entries: Vec<_> = entries.iter().map(|(node, master)| ((*node).to_owned(), (*master).to_owned())).collect();
+    let mut entries: Vec<_> =
+        entries.iter().map(|(node, master)| ((*node).to_owned(), (*master).to_owned())).collect();
     entries.sort();
     entries
 }
@@ -79,12 +81,17 @@ pub fn borrowed(nodes: &[(String, String)]) -> Vec<(&str, &str)> {
 pub fn map_file(gateway: &Gateway) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(gateway.map_path()).expect("the map file is there");
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|line| line.split_once(' ').expect("an entry")).map(|(node, master)| (node.to_owned(), master.to_owned())).collect()
+    lines
+        .map(|line| line.split_once(' ').expect("an entry"))
+        .map(|(node, master)| (node.to_owned(), master.to_owned()))
+        .collect()
 }
 
 /// Waits until Mapsmith is in step, and returns its status.
 pub fn in_step(mapsmith: &Mapsmith) -> Value {
-    mapsmith.wait_for("Mapsmith is ready", BOUND, |mapsmith| (mapsmith.get("/readyz").0 == 200).then_some(()));
+    mapsmith.wait_for("Mapsmith is ready", BOUND, |mapsmith| {
+        (mapsmith.get("/readyz").0 == 200).then_some(())
+    });
     mapsmith.get("/v1/status").1
 }
 
@@ -95,12 +102,14 @@ pub fn reload(mapsmith: &Mapsmith) -> Value {
     report
 }
 
-/// A sample of the metrics, by name and labels as they stand in the exposition: `mapsmith_revision`,
-/// `mapsmith_source_entries{source="registry"}`.
+/// A sample of the metrics, by name and labels as they stand in the exposition:
+/// `mapsmith_revision`, `mapsmith_source_entries{source="registry"}`.
 pub fn metric(mapsmith: &Mapsmith, series: &str) -> Option<f64> {
     let (_, text) = mapsmith.get("/metrics");
     // An error of the API is JSON.
-    text.as_str()?.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    text.as_str()?
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// What a program printed on standard output, and its exit code.

@@ -1,6 +1,7 @@
 //! Snapshots -> the desired map. Pure.
 //!
-//! Until every required source has spoken once there is no desired map: "nothing known" must never look like "nothing there".
+//! Until every required source has spoken once there is no desired map: "nothing known" must never
+//! look like "nothing there".
 
 pub mod damping;
 pub mod guard;
@@ -24,8 +25,8 @@ pub struct SourceView<'a> {
     pub snapshot: Option<&'a Snapshot>,
 }
 
-/// Merges the sources' entries. `sources` stand in order of priority: of a node that several know, the first source's
-/// master counts.
+/// Merges the sources' entries. `sources` stand in order of priority: of a node that several know,
+/// the first source's master counts.
 ///
 /// # Errors
 /// The names of the required sources that have never answered, or of all sources if none has.
@@ -41,10 +42,13 @@ pub fn merge(sources: &[SourceView<'_>]) -> Result<Arc<EntryMap>, Vec<String>> {
     if !waiting.is_empty() {
         return Err(waiting);
     }
-    let mut maps = sources.iter().filter_map(|source| source.snapshot).map(|snapshot| &snapshot.entries);
+    let mut maps =
+        sources.iter().filter_map(|source| source.snapshot).map(|snapshot| &snapshot.entries);
     let Some(first) = maps.next() else { return Err(silent(false)) };
     // One source, the common case, shares its map with the desired state; nothing is copied.
-    Ok(maps.fold(Arc::clone(first), |upper, lower| if lower.is_empty() { upper } else { Arc::new(overlay(&upper, lower)) }))
+    Ok(maps.fold(Arc::clone(first), |upper, lower| {
+        if lower.is_empty() { upper } else { Arc::new(overlay(&upper, lower)) }
+    }))
 }
 
 /// Every entry of both maps; of a key in both, the upper one's.
@@ -58,7 +62,8 @@ pub fn overlay(upper: &EntryMap, lower: &EntryMap) -> EntryMap {
             (false, true) => Ordering::Greater,
             (false, false) => break,
         };
-        let (map, at) = if order == Ordering::Greater { (lower, at_lower) } else { (upper, at_upper) };
+        let (map, at) =
+            if order == Ordering::Greater { (lower, at_lower) } else { (upper, at_upper) };
         merged.copy(map, at);
         at_upper += usize::from(order != Ordering::Greater);
         at_lower += usize::from(order != Ordering::Less);
@@ -68,7 +73,10 @@ pub fn overlay(upper: &EntryMap, lower: &EntryMap) -> EntryMap {
 
 /// Which source a node's master comes from: the first in order of priority that knows the node.
 pub fn origin<'a>(sources: &[SourceView<'a>], node: &str) -> Option<SourceView<'a>> {
-    sources.iter().copied().find(|source| source.snapshot.is_some_and(|snapshot| snapshot.entries.get(node).is_some()))
+    sources
+        .iter()
+        .copied()
+        .find(|source| source.snapshot.is_some_and(|snapshot| snapshot.entries.get(node).is_some()))
 }
 
 #[cfg(test)]
@@ -95,7 +103,10 @@ mod tests {
     #[test]
     fn a_required_source_that_never_answered_holds_everything_back() {
         let first = snapshot(&[("a", "m1")]);
-        assert_eq!(merge(&[view("one", true, Some(&first)), view("two", true, None)]), Err(vec!["two".to_owned()]));
+        assert_eq!(
+            merge(&[view("one", true, Some(&first)), view("two", true, None)]),
+            Err(vec!["two".to_owned()])
+        );
         assert_eq!(merge(&[view("one", false, None)]), Err(vec!["one".to_owned()]));
         assert_eq!(merge(&[]), Err(vec![]));
     }
@@ -109,7 +120,8 @@ mod tests {
 
     #[test]
     fn of_a_node_in_two_sources_the_one_of_higher_priority_counts() {
-        let (first, second) = (snapshot(&[("b", "m1")]), snapshot(&[("a", "m2"), ("b", "m2"), ("c", "m2")]));
+        let (first, second) =
+            (snapshot(&[("b", "m1")]), snapshot(&[("a", "m2"), ("b", "m2"), ("c", "m2")]));
         let sources = [view("one", true, Some(&first)), view("two", true, Some(&second))];
         let map = merge(&sources).unwrap();
         assert_eq!(map.iter().collect::<Vec<_>>(), [("a", "m2"), ("b", "m1"), ("c", "m2")]);
@@ -124,7 +136,9 @@ mod tests {
             upper in proptest::collection::btree_map("[a-f]{1,2}", "[mn]", 0..30),
             lower in proptest::collection::btree_map("[a-f]{1,2}", "[op]", 0..30),
         ) {
-            let map = |plain: &BTreeMap<String, String>| -> EntryMap { plain.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect() };
+            let map = |plain: &BTreeMap<String, String>| -> EntryMap {
+                plain.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
+            };
             let mut union = lower.clone();
             union.extend(upper.clone());
             prop_assert_eq!(overlay(&map(&upper), &map(&lower)), map(&union));

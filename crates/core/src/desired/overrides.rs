@@ -1,14 +1,16 @@
 //! Sources' map + overrides -> the desired map.
 //!
-//! - A pin gives its node its master, whatever the sources say. A node that no source knows is routed too, and a pin to a
-//!   drained master stays: the operator said so.
-//! - The nodes of a drained master go to the master that was named, or are spread over the others: those that the sources' map
-//!   names and that are not drained themselves.
-//! - `a` drained to `b` while `b` is drained to `c`: `a`'s nodes go to `c`. Where such a chain ends at a master whose nodes are
-//!   spread, or runs in a circle, they are spread.
-//! - Where no other master is left to spread over, the nodes stay where the sources have them, and their master is told as stuck.
+//! - A pin gives its node its master, whatever the sources say. A node that no source knows is
+//!   routed too, and a pin to a drained master stays: the operator said so.
+//! - The nodes of a drained master go to the master that was named, or are spread over the others:
+//!   those that the sources' map names and that are not drained themselves.
+//! - `a` drained to `b` while `b` is drained to `c`: `a`'s nodes go to `c`. Where such a chain ends
+//!   at a master whose nodes are spread, or runs in a circle, they are spread.
+//! - Where no other master is left to spread over, the nodes stay where the sources have them, and
+//!   their master is told as stuck.
 //!
-//! The result hangs on nothing but the two arguments: without an override the map is as it was before it.
+//! The result hangs on nothing but the two arguments: without an override the map is as it was
+//! before it.
 
 use std::sync::Arc;
 
@@ -33,15 +35,20 @@ enum Target<'a> {
     Spread,
 }
 
-/// Puts the overrides over the map that the sources led to. The caller leaves out pins whose time is over ([`Overrides::at`]).
+/// Puts the overrides over the map that the sources led to. The caller leaves out pins whose time
+/// is over ([`Overrides::at`]).
 pub fn apply(merged: &Arc<EntryMap>, overrides: &Overrides) -> Overridden {
     if overrides.is_empty() {
         return Overridden { entries: Arc::clone(merged), stuck: Vec::new() };
     }
     let load = merged.load();
-    let others = Others::new(load.iter().map(|(master, _)| *master).filter(|master| overrides.drain(master).is_none()));
-    let targets: FxHashMap<&str, Target<'_>> =
-        overrides.drained().map(|drained| (drained.master.as_str(), target(overrides, &drained.master))).collect();
+    let others = Others::new(
+        load.iter().map(|(master, _)| *master).filter(|master| overrides.drain(master).is_none()),
+    );
+    let targets: FxHashMap<&str, Target<'_>> = overrides
+        .drained()
+        .map(|drained| (drained.master.as_str(), target(overrides, &drained.master)))
+        .collect();
     let mut builder = EntryMapBuilder::new();
     let mut take = |node: &str, master: &str| builder.push_checked(node, master);
     let mut pins = overrides.pins().peekable();
@@ -60,18 +67,21 @@ pub fn apply(merged: &Arc<EntryMap>, overrides: &Overrides) -> Overridden {
         }
     }
     pins.for_each(|pin| take(&pin.node, &pin.master));
-    let stays = |master: &&str| others.masters.is_empty() && matches!(targets.get(*master), Some(Target::Spread));
+    let stays = |master: &&str| {
+        others.masters.is_empty() && matches!(targets.get(*master), Some(Target::Spread))
+    };
     let stuck = load.iter().map(|(master, _)| *master).filter(stays).map(str::to_owned).collect();
     Overridden { entries: Arc::new(builder.finish()), stuck }
 }
 
-/// Why a master that is drained like this gives its nodes to nobody, if so: the drains run in a circle, each master named, or no master
-/// of the sources' map is left.
+/// Why a master that is drained like this gives its nodes to nobody, if so: the drains run in a
+/// circle, each master named, or no master of the sources' map is left.
 pub fn dead_end(merged: &EntryMap, overrides: &Overrides, master: &str) -> Option<DeadEnd> {
     let mut way = vec![master.to_owned()];
     while let Some(drained) = overrides.drain(&way[way.len() - 1]) {
         let Some(to) = &drained.to else {
-            let left = merged.load().into_iter().any(|(master, _)| overrides.drain(master).is_none());
+            let left =
+                merged.load().into_iter().any(|(master, _)| overrides.drain(master).is_none());
             return (!left).then_some(DeadEnd::NobodyLeft);
         };
         let closed = way.contains(to);
@@ -97,7 +107,9 @@ fn target<'a>(overrides: &'a Overrides, master: &str) -> Target<'a> {
     let mut next = overrides.drain(master);
     // So many steps without an end are a circle.
     for _ in 0..overrides.drained().len() {
-        let Some(to) = next.and_then(|drained| drained.to.as_deref()) else { return Target::Spread };
+        let Some(to) = next.and_then(|drained| drained.to.as_deref()) else {
+            return Target::Spread;
+        };
         next = overrides.drain(to);
         if next.is_none() {
             return Target::Master(to);
@@ -106,8 +118,9 @@ fn target<'a>(overrides: &'a Overrides, master: &str) -> Target<'a> {
     Target::Spread
 }
 
-/// The masters that a drained master's nodes are spread over, by rendezvous hashing (Thaler and Ravishankar, 1998): a node goes to
-/// the master with the greatest hash of both names. So a master that joins or leaves takes or gives only its own share.
+/// The masters that a drained master's nodes are spread over, by rendezvous hashing (Thaler and
+/// Ravishankar, 1998): a node goes to the master with the greatest hash of both names. So a master
+/// that joins or leaves takes or gives only its own share.
 struct Others<'a> {
     /// Sorted, each with the hash of its name.
     masters: Vec<(u64, &'a str)>,
@@ -120,8 +133,12 @@ impl<'a> Others<'a> {
     }
 
     fn of(&self, node: &str) -> Option<&'a str> {
-        // Of equal hashes the last master's counts: the order is the names', and so the same everywhere.
-        self.masters.iter().max_by_key(|(master, _)| xxh3_64_with_seed(node.as_bytes(), *master)).map(|(_, master)| *master)
+        // Of equal hashes the last master's counts: the order is the names', and so the same
+        // everywhere.
+        self.masters
+            .iter()
+            .max_by_key(|(master, _)| xxh3_64_with_seed(node.as_bytes(), *master))
+            .map(|(_, master)| *master)
     }
 }
 
@@ -145,21 +162,30 @@ mod tests {
         assert_eq!(of(&[("m1", Some("m2")), ("m2", Some("m3"))]), None, "a chain that ends");
         assert_eq!(of(&[("m1", None), ("m2", None)]), Some(DeadEnd::NobodyLeft));
         assert_eq!(of(&[("m1", Some("m2")), ("m2", None)]), Some(DeadEnd::NobodyLeft));
-        let circle = |way: &[&str]| Some(DeadEnd::Circle(way.iter().map(|master| (*master).to_owned()).collect()));
+        let circle = |way: &[&str]| {
+            Some(DeadEnd::Circle(way.iter().map(|master| (*master).to_owned()).collect()))
+        };
         assert_eq!(of(&[("m1", Some("m1"))]), circle(&["m1", "m1"]));
         assert_eq!(of(&[("m1", Some("m2")), ("m2", Some("m1"))]), circle(&["m1", "m2", "m1"]));
-        assert_eq!(of(&[("m1", Some("m2")), ("m2", Some("m3")), ("m3", Some("m2"))]), circle(&["m1", "m2", "m3", "m2"]));
+        assert_eq!(
+            of(&[("m1", Some("m2")), ("m2", Some("m3")), ("m3", Some("m2"))]),
+            circle(&["m1", "m2", "m3", "m2"])
+        );
     }
 
     fn overrides(pins: &[(&str, &str)], drained: &[(&str, Option<&str>)]) -> Overrides {
         let mut overrides = Overrides::default();
         for (node, master) in pins {
             let (node, master) = ((*node).to_owned(), (*master).to_owned());
-            overrides.add_pin(Pin { node, master, since: Timestamp::UNIX_EPOCH, until: None }).unwrap();
+            overrides
+                .add_pin(Pin { node, master, since: Timestamp::UNIX_EPOCH, until: None })
+                .unwrap();
         }
         for (master, to) in drained {
             let (master, to) = ((*master).to_owned(), to.map(str::to_owned));
-            overrides.add_drain(DrainedMaster { master, to, since: Timestamp::UNIX_EPOCH }).unwrap();
+            overrides
+                .add_drain(DrainedMaster { master, to, since: Timestamp::UNIX_EPOCH })
+                .unwrap();
         }
         overrides
     }
@@ -169,7 +195,12 @@ mod tests {
     }
 
     /// What the map becomes, and who is stuck.
-    fn check(merged: &[(&str, &str)], given: &Overrides, expected: &[(&str, &str)], stuck: &[&str]) {
+    fn check(
+        merged: &[(&str, &str)],
+        given: &Overrides,
+        expected: &[(&str, &str)],
+        stuck: &[&str],
+    ) {
         let result = apply(&map(merged), given);
         assert_eq!(result.entries.iter().collect::<Vec<_>>(), expected);
         assert_eq!(result.stuck, stuck);
@@ -177,7 +208,9 @@ mod tests {
 
     /// `count` nodes in turn of masters `m0`, `m1`, ...
     fn fleet(count: usize, masters: usize) -> Arc<EntryMap> {
-        let entries: Vec<_> = (0..count).map(|node| (format!("n{node}.example.test"), format!("m{}", node % masters))).collect();
+        let entries: Vec<_> = (0..count)
+            .map(|node| (format!("n{node}.example.test"), format!("m{}", node % masters)))
+            .collect();
         Arc::new(entries.iter().map(|(node, master)| (node.as_str(), master.as_str())).collect())
     }
 
@@ -190,7 +223,8 @@ mod tests {
     #[test]
     fn a_pin_counts_more_than_the_sources_and_more_than_a_drain() {
         let merged = [("b", "m1"), ("d", "m1"), ("f", "m2")];
-        let expected = [("a", "m2"), ("b", "m1"), ("c", "m9"), ("d", "m2"), ("f", "m9"), ("g", "m1")];
+        let expected =
+            [("a", "m2"), ("b", "m1"), ("c", "m9"), ("d", "m2"), ("f", "m9"), ("g", "m1")];
         let pins = [("a", "m2"), ("b", "m1"), ("c", "m9"), ("f", "m9"), ("g", "m1")];
         check(&merged, &overrides(&pins, &[("m1", None)]), &expected, &[]);
     }
@@ -198,11 +232,21 @@ mod tests {
     #[test]
     fn a_drain_to_a_drained_master_goes_on_to_where_that_ones_nodes_go() {
         let merged = [("n", "a"), ("o", "b"), ("p", "c"), ("q", "d")];
-        check(&merged, &overrides(&[], &[("a", Some("b"))]), &[("n", "b"), ("o", "b"), ("p", "c"), ("q", "d")], &[]);
+        check(
+            &merged,
+            &overrides(&[], &[("a", Some("b"))]),
+            &[("n", "b"), ("o", "b"), ("p", "c"), ("q", "d")],
+            &[],
+        );
         let chain = overrides(&[], &[("a", Some("b")), ("b", Some("c"))]);
         check(&merged, &chain, &[("n", "c"), ("o", "c"), ("p", "c"), ("q", "d")], &[]);
         let to_one_that_is_spread = overrides(&[], &[("a", Some("b")), ("b", None), ("c", None)]);
-        check(&merged, &to_one_that_is_spread, &[("n", "d"), ("o", "d"), ("p", "d"), ("q", "d")], &[]);
+        check(
+            &merged,
+            &to_one_that_is_spread,
+            &[("n", "d"), ("o", "d"), ("p", "d"), ("q", "d")],
+            &[],
+        );
         let circle = overrides(&[], &[("a", Some("b")), ("b", Some("c")), ("c", Some("a"))]);
         check(&merged, &circle, &[("n", "d"), ("o", "d"), ("p", "d"), ("q", "d")], &[]);
         let to_itself = overrides(&[], &[("a", Some("a")), ("b", Some("b")), ("c", Some("b"))]);
@@ -212,10 +256,25 @@ mod tests {
     #[test]
     fn where_every_master_is_drained_nothing_moves_and_it_is_told() {
         let merged = [("n", "a"), ("o", "b")];
-        check(&merged, &overrides(&[], &[("a", None), ("b", None), ("gone", None)]), &merged, &["a", "b"]);
-        check(&merged, &overrides(&[], &[("a", Some("b")), ("b", Some("a"))]), &merged, &["a", "b"]);
+        check(
+            &merged,
+            &overrides(&[], &[("a", None), ("b", None), ("gone", None)]),
+            &merged,
+            &["a", "b"],
+        );
+        check(
+            &merged,
+            &overrides(&[], &[("a", Some("b")), ("b", Some("a"))]),
+            &merged,
+            &["a", "b"],
+        );
         // A master that is named is one that the operator answers for, in the map or not.
-        check(&merged, &overrides(&[], &[("a", Some("spare")), ("b", None)]), &[("n", "spare"), ("o", "b")], &["b"]);
+        check(
+            &merged,
+            &overrides(&[], &[("a", Some("spare")), ("b", None)]),
+            &[("n", "spare"), ("o", "b")],
+            &["b"],
+        );
     }
 
     #[test]
@@ -229,7 +288,11 @@ mod tests {
                 let got = nodes - before[master];
                 // Five standard deviations of a fair draw.
                 let off = 5.0 * (share as f64).sqrt();
-                assert!((got as f64 - share as f64).abs() <= off, "{master} got {got} of {}, not about {share}", before["m0"]);
+                assert!(
+                    (got as f64 - share as f64).abs() <= off,
+                    "{master} got {got} of {}, not about {share}",
+                    before["m0"]
+                );
             }
         }
     }
@@ -247,9 +310,18 @@ mod tests {
 
     #[test]
     fn the_choice_is_the_same_in_every_version() {
-        let merged = map(&[("web1.example.test", "m0"), ("web2.example.test", "m0"), ("a", "m1"), ("b", "m2"), ("c", "m3")]);
+        let merged = map(&[
+            ("web1.example.test", "m0"),
+            ("web2.example.test", "m0"),
+            ("a", "m1"),
+            ("b", "m2"),
+            ("c", "m3"),
+        ]);
         let drained = apply(&merged, &overrides(&[], &[("m0", None)])).entries;
-        assert_eq!([drained.get("web1.example.test"), drained.get("web2.example.test")], [Some("m3"), Some("m2")]);
+        assert_eq!(
+            [drained.get("web1.example.test"), drained.get("web2.example.test")],
+            [Some("m3"), Some("m2")]
+        );
     }
 
     proptest! {
@@ -260,10 +332,18 @@ mod tests {
         ) {
             let all = Others::new(masters.iter().map(String::as_str));
             for gone in &masters {
-                let rest = Others::new(masters.iter().map(String::as_str).filter(|master| master != gone));
+                let rest =
+                    Others::new(masters.iter().map(String::as_str).filter(|master| master != gone));
                 for node in &nodes {
                     if all.of(node) != Some(gone) {
-                        prop_assert_eq!(all.of(node), rest.of(node), "{} was moved by {}", node, gone);
+                        prop_assert_eq!(
+                            all.of(node),
+                            rest.of(node),
+                            "{} was moved by \
+                            {}",
+                            node,
+                            gone
+                        );
                     }
                 }
             }
@@ -275,18 +355,28 @@ mod tests {
             pins in proptest::collection::btree_map("[a-f]{1,2}", "m[1-5]", 0..6),
             drained in proptest::collection::btree_map("m[1-4]", proptest::option::of("m[1-5]"), 0..5),
         ) {
-            let merged: Arc<EntryMap> = Arc::new(entries.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect());
-            let pins: Vec<_> = pins.iter().map(|(node, master)| (node.as_str(), master.as_str())).collect();
-            let drained: Vec<_> = drained.iter().map(|(master, to)| (master.as_str(), to.as_deref())).collect();
+            let merged: Arc<EntryMap> =
+                Arc::new(entries.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect());
+            let pins: Vec<_> =
+                pins.iter().map(|(node, master)| (node.as_str(), master.as_str())).collect();
+            let drained: Vec<_> =
+                drained.iter().map(|(master, to)| (master.as_str(), to.as_deref())).collect();
             let given = overrides(&pins, &drained);
             let result = apply(&merged, &given);
             for (node, master) in result.entries.iter() {
                 match (given.pin(node), merged.get(node)) {
                     (Some(pin), _) => prop_assert_eq!(master, pin.master.as_str()),
-                    (None, Some(before)) if given.drain(before).is_none() => prop_assert_eq!(master, before),
+                    (None, Some(before)) if given.drain(before).is_none() => {
+                        prop_assert_eq!(master, before)
+                    }
                     (None, Some(before)) => prop_assert!(
-                        given.drain(master).is_none() || (master == before && result.stuck.iter().any(|stuck| stuck == before)),
-                        "{} of drained {} went to {}", node, before, master
+                        given.drain(master).is_none()
+                            || (master == before
+                                && result.stuck.iter().any(|stuck| stuck == before)),
+                        "{} of drained {} went to {}",
+                        node,
+                        before,
+                        master
                     ),
                     (None, None) => prop_assert!(false, "{} came from nowhere", node),
                 }

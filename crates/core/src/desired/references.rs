@@ -1,6 +1,8 @@
-//! Entries that point nowhere: masters that an instance has no backend or server for, or none that is ready. Pure.
+//! Entries that point nowhere: masters that an instance has no backend or server for, or none that
+//! is ready. Pure.
 //!
-//! HAProxy takes any value into a map and finds out at the request. Here it is known before the commit.
+//! HAProxy takes any value into a map and finds out at the request. Here it is known before the
+//! commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,7 +22,8 @@ pub enum Action {
     Keep,
     /// They stay, but a change that makes their share grow beyond the guard's limit is held back.
     Guard,
-    /// They are left out where no instance can serve them, so that the configuration's default applies. Never all of them.
+    /// They are left out where no instance can serve them, so that the configuration's default
+    /// applies. Never all of them.
     LeaveOut,
     /// The whole change is held back until they point somewhere, or until it is approved.
     Hold,
@@ -55,7 +58,9 @@ impl Default for Actions {
 impl Actions {
     /// Whether the map that the sources' answers lead to depends on what the instances have.
     pub fn matter(self) -> bool {
-        [self.unknown, self.not_ready].iter().any(|action| matches!(action, Action::LeaveOut | Action::Hold))
+        [self.unknown, self.not_ready]
+            .iter()
+            .any(|action| matches!(action, Action::LeaveOut | Action::Hold))
     }
 
     /// Whether a change is held back that makes too many entries point nowhere.
@@ -74,8 +79,9 @@ impl Actions {
 pub struct Targets(BTreeMap<String, bool>);
 
 impl Targets {
-    /// Every backend and server of an instance. A backend is ready while a server of it is, or where it has none: it answers by
-    /// itself then. A name that stands for several is ready while one of them is.
+    /// Every backend and server of an instance. A backend is ready while a server of it is, or
+    /// where it has none: it answers by itself then. A name that stands for several is ready while
+    /// one of them is.
     pub fn of(observed: &ObservedServers) -> Self {
         let mut targets = Self::default();
         for (name, backend) in observed {
@@ -127,13 +133,15 @@ pub struct Dangling {
     pub unknown: BTreeMap<String, usize>,
     /// What has the name is not ready.
     pub not_ready: BTreeMap<String, usize>,
-    /// Those of both that no instance is better off with: one gateway in trouble takes no entry from the others.
+    /// Those of both that no instance is better off with: one gateway in trouble takes no entry
+    /// from the others.
     #[serde(skip)]
     nowhere: BTreeSet<String>,
 }
 
 impl Dangling {
-    /// Looks every master of the map up in every instance that has been looked at; without any, nothing is known to dangle.
+    /// Looks every master of the map up in every instance that has been looked at; without any,
+    /// nothing is known to dangle.
     pub fn of(entries: &EntryMap, instances: &[Arc<Targets>]) -> Self {
         let mut dangling = Self::default();
         if instances.is_empty() {
@@ -172,12 +180,18 @@ impl Dangling {
             .sum()
     }
 
-    /// The masters that the guard watches and that have more nodes than in an earlier map, as a sentence names them.
+    /// The masters that the guard watches and that have more nodes than in an earlier map, as a
+    /// sentence names them.
     pub fn news(&self, before: &Self, actions: Actions) -> String {
-        let kinds = [(&self.unknown, &before.unknown, actions.unknown), (&self.not_ready, &before.not_ready, actions.not_ready)];
+        let kinds = [
+            (&self.unknown, &before.unknown, actions.unknown),
+            (&self.not_ready, &before.not_ready, actions.not_ready),
+        ];
         let watched = kinds.into_iter().filter(|(_, _, action)| *action == Action::Guard);
         named(watched.flat_map(|(now, before, _)| {
-            let more = now.iter().filter(|(master, nodes)| before.get(*master).is_none_or(|before| before < *nodes));
+            let more = now
+                .iter()
+                .filter(|(master, nodes)| before.get(*master).is_none_or(|before| before < *nodes));
             more.map(|(master, _)| master.as_str())
         }))
     }
@@ -185,7 +199,9 @@ impl Dangling {
     /// The masters that an action is for.
     fn masters(&self, actions: Actions, action: Action) -> BTreeSet<&str> {
         let mut masters = BTreeSet::new();
-        for (what, chosen) in [(&self.unknown, actions.unknown), (&self.not_ready, actions.not_ready)] {
+        for (what, chosen) in
+            [(&self.unknown, actions.unknown), (&self.not_ready, actions.not_ready)]
+        {
             if chosen == action {
                 masters.extend(what.keys().map(String::as_str));
             }
@@ -193,7 +209,8 @@ impl Dangling {
         masters
     }
 
-    /// The masters whose entries are held back, if the actions say so. A master that nodes are routed to already is no news.
+    /// The masters whose entries are held back, if the actions say so. A master that nodes are
+    /// routed to already is no news.
     pub fn held_masters(&self, actions: Actions, in_force: &EntryMap) -> BTreeSet<&str> {
         let mut masters = self.masters(actions, Action::Hold);
         if !masters.is_empty() {
@@ -204,22 +221,32 @@ impl Dangling {
         masters
     }
 
-    /// Why a change from the map in force is held back, if the actions say so: one sentence for a person.
+    /// Why a change from the map in force is held back, if the actions say so: one sentence for a
+    /// person.
     pub fn held(&self, actions: Actions, in_force: &EntryMap) -> Option<String> {
         let masters = self.held_masters(actions, in_force);
         if masters.is_empty() {
             return None;
         }
-        let nodes = |master: &&str| self.unknown.get(*master).or_else(|| self.not_ready.get(*master)).copied().unwrap_or(0);
+        let nodes = |master: &&str| {
+            self.unknown.get(*master).or_else(|| self.not_ready.get(*master)).copied().unwrap_or(0)
+        };
         let entries: usize = masters.iter().map(nodes).sum();
         Some(format!(
-            "{entries} entries point to masters that an instance has no ready backend or server for: {} (see [references])",
+            "{entries} entries point to masters that an instance has no ready backend or server \
+                for: {} (see [references])",
             named(masters.iter().copied())
         ))
     }
 
-    /// The map with the entries of masters that are held back as `in_force` has them; none where no entry is held back.
-    pub fn hold_back(&self, entries: &EntryMap, actions: Actions, in_force: &EntryMap) -> Option<EntryMap> {
+    /// The map with the entries of masters that are held back as `in_force` has them; none where no
+    /// entry is held back.
+    pub fn hold_back(
+        &self,
+        entries: &EntryMap,
+        actions: Actions,
+        in_force: &EntryMap,
+    ) -> Option<EntryMap> {
         let masters = self.held_masters(actions, in_force);
         if masters.is_empty() {
             return None;
@@ -230,15 +257,16 @@ impl Dangling {
         })))
     }
 
-    /// The map without the entries that the actions leave out; none where all stay. A map is never emptied: where every master
-    /// seems to be gone, it is the gateways that are in trouble.
+    /// The map without the entries that the actions leave out; none where all stay. A map is never
+    /// emptied: where every master seems to be gone, it is the gateways that are in trouble.
     pub fn leave_out(&self, entries: &EntryMap, actions: Actions) -> Option<EntryMap> {
         let mut masters = self.masters(actions, Action::LeaveOut);
         masters.retain(|master| self.nowhere.contains(*master));
         if masters.is_empty() {
             return None;
         }
-        Some(part(entries.iter().filter(|(_, master)| !masters.contains(master)))).filter(|kept| !kept.is_empty())
+        Some(part(entries.iter().filter(|(_, master)| !masters.contains(master))))
+            .filter(|kept| !kept.is_empty())
     }
 }
 
@@ -291,7 +319,10 @@ mod tests {
         let actions = Actions { unknown: Action::Keep, not_ready: Action::Hold };
         assert_eq!(dangling.leave_out(&map(), actions), None);
         let reason = dangling.held(actions, &EntryMap::default()).unwrap();
-        assert!(reason.starts_with("2 entries") && reason.contains("m2") && !reason.contains("m3"), "{reason}");
+        assert!(
+            reason.starts_with("2 entries") && reason.contains("m2") && !reason.contains("m3"),
+            "{reason}"
+        );
         assert_eq!(dangling.held(actions, &map()), None, "the nodes are routed there already");
     }
 
@@ -303,8 +334,16 @@ mod tests {
         let both = Dangling::of(&map(), &[Arc::new(well), Arc::new(ill.clone())]);
         assert_eq!(both.entries(), (1, 3), "all of them are shown");
         let kept = both.leave_out(&map(), actions).unwrap();
-        assert_eq!(kept.iter().collect::<Vec<_>>(), [("a", "m1"), ("b", "m2"), ("c", "m2")], "only m3 is nowhere");
-        assert_eq!(Dangling::of(&map(), &[Arc::new(ill)]).leave_out(&map(), actions), None, "nothing would be left");
+        assert_eq!(
+            kept.iter().collect::<Vec<_>>(),
+            [("a", "m1"), ("b", "m2"), ("c", "m2")],
+            "only m3 is nowhere"
+        );
+        assert_eq!(
+            Dangling::of(&map(), &[Arc::new(ill)]).leave_out(&map(), actions),
+            None,
+            "nothing would be left"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Server lists -> the servers a backend should have. Pure: what host names resolve to is told by the caller.
+//! Server lists -> the servers a backend should have. Pure: what host names resolve to is told by
+//! the caller.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -10,9 +11,12 @@ use crate::revision::ChangeCounts;
 use crate::server::list::{Host, LeftOut, RawServer, Repeats, ServerList, ServerListBuilder};
 use crate::server::{ServerAddress, ServerOptions};
 
-/// HAProxy's name of a master -> the registry's, by the reverse of each `[source.masters]`, in order of priority: the first that knows
-/// the master counts, and within one source the alphabetically first registry name.
-pub fn producers<'a>(masters: impl Iterator<Item = &'a BTreeMap<String, String>>) -> BTreeMap<String, String> {
+/// HAProxy's name of a master -> the registry's, by the reverse of each `[source.masters]`, in
+/// order of priority: the first that knows the master counts, and within one source the
+/// alphabetically first registry name.
+pub fn producers<'a>(
+    masters: impl Iterator<Item = &'a BTreeMap<String, String>>,
+) -> BTreeMap<String, String> {
     let mut producers = BTreeMap::new();
     for (registry, haproxy) in masters.flatten() {
         producers.entry(haproxy.clone()).or_insert_with(|| registry.clone());
@@ -20,8 +24,9 @@ pub fn producers<'a>(masters: impl Iterator<Item = &'a BTreeMap<String, String>>
     producers
 }
 
-/// The masters of the node map as a list, each at the address that `template` gives: `{producer}` is the registry's name of the master,
-/// `{master}` HAProxy's. A master that no server can be made of is left out.
+/// The masters of the node map as a list, each at the address that `template` gives: `{producer}`
+/// is the registry's name of the master, `{master}` HAProxy's. A master that no server can be made
+/// of is left out.
 pub fn masters_list<'a>(
     template: &str,
     masters: impl Iterator<Item = &'a str>,
@@ -31,8 +36,13 @@ pub fn masters_list<'a>(
     for master in masters {
         let producer = producers.get(master).map_or(master, String::as_str);
         // Part by part, so that a name with a placeholder in it is taken as it is.
-        let address: Vec<_> = template.split("{producer}").map(|part| part.replace("{master}", master)).collect();
-        let raw = RawServer { name: Some(master.to_owned()), address: address.join(producer), ..RawServer::default() };
+        let address: Vec<_> =
+            template.split("{producer}").map(|part| part.replace("{master}", master)).collect();
+        let raw = RawServer {
+            name: Some(master.to_owned()),
+            address: address.join(producer),
+            ..RawServer::default()
+        };
         builder.push(&format!("master {master:?}"), raw);
     }
     builder.finish(Repeats::LowestAddress).0
@@ -47,8 +57,8 @@ pub struct Resolved {
     pub left_out: Vec<LeftOut>,
 }
 
-/// The servers of a list. `address` says what a host name resolves to, or why it is not known; servers without options of their own get
-/// `options`.
+/// The servers of a list. `address` says what a host name resolves to, or why it is not known;
+/// servers without options of their own get `options`.
 pub fn resolve<'a>(
     list: &'a ServerList,
     options: &ServerOptions,
@@ -90,9 +100,12 @@ pub fn id_of(backend: &str, servers: &BTreeMap<String, Server>) -> String {
     format!("{:016x}", xxh3_64(&text))
 }
 
-/// What differs between two lists. A server with another address is moved; other differences of a server are not counted.
+/// What differs between two lists. A server with another address is moved; other differences of a
+/// server are not counted.
 pub fn counts(before: &BTreeMap<String, Server>, after: &BTreeMap<String, Server>) -> ChangeCounts {
-    let moved = |(name, server): &(&String, &Server)| before.get(*name).is_some_and(|old| old.address != server.address);
+    let moved = |(name, server): &(&String, &Server)| {
+        before.get(*name).is_some_and(|old| old.address != server.address)
+    };
     ChangeCounts {
         added: after.keys().filter(|name| !before.contains_key(*name)).count(),
         moved: after.iter().filter(moved).count(),
@@ -105,19 +118,31 @@ mod tests {
     use super::*;
 
     fn hosts(list: &ServerList) -> Vec<(&str, Host, u16)> {
-        list.servers.iter().map(|server| (server.name.as_str(), server.host.clone(), server.port)).collect()
+        list.servers
+            .iter()
+            .map(|server| (server.name.as_str(), server.host.clone(), server.port))
+            .collect()
     }
 
     #[test]
     fn masters_stand_at_the_registrys_name_of_them() {
-        let first =
-            BTreeMap::from([("puppet00.example".to_owned(), "m1".to_owned()), ("old.example".to_owned(), "m1".to_owned())]);
-        let second = BTreeMap::from([("other.example".to_owned(), "m1".to_owned()), ("p2.example".to_owned(), "m2".to_owned())]);
+        let first = BTreeMap::from([
+            ("puppet00.example".to_owned(), "m1".to_owned()),
+            ("old.example".to_owned(), "m1".to_owned()),
+        ]);
+        let second = BTreeMap::from([
+            ("other.example".to_owned(), "m1".to_owned()),
+            ("p2.example".to_owned(), "m2".to_owned()),
+        ]);
         let producers = producers([&first, &second].into_iter());
-        let list = masters_list("{producer}:8140", ["m1", "m2", "m3.example"].into_iter(), &producers);
+        let list =
+            masters_list("{producer}:8140", ["m1", "m2", "m3.example"].into_iter(), &producers);
         let name = |name: &str| Host::Name(name.to_owned());
-        let expected =
-            [("m1", name("old.example"), 8140), ("m2", name("p2.example"), 8140), ("m3.example", name("m3.example"), 8140)];
+        let expected = [
+            ("m1", name("old.example"), 8140),
+            ("m2", name("p2.example"), 8140),
+            ("m3.example", name("m3.example"), 8140),
+        ];
         assert_eq!(hosts(&list), expected);
         let list = masters_list("{master}.{producer}:1", ["m2"].into_iter(), &producers);
         assert_eq!(hosts(&list), [("m2", name("m2.p2.example"), 1)]);
@@ -125,7 +150,11 @@ mod tests {
 
     #[test]
     fn a_master_that_can_be_no_server_is_left_out() {
-        let list = masters_list("{producer}:8140", ["m1", "é", "{master}", "a/b"].into_iter(), &BTreeMap::new());
+        let list = masters_list(
+            "{producer}:8140",
+            ["m1", "é", "{master}", "a/b"].into_iter(),
+            &BTreeMap::new(),
+        );
         assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["m1"]);
         let places: Vec<_> = list.left_out.iter().map(|left_out| &*left_out.place).collect();
         assert_eq!(places, [r#"master "é""#, r#"master "{master}""#, r#"master "a/b""#]);
@@ -133,13 +162,18 @@ mod tests {
 
     #[test]
     fn a_name_that_never_resolved_leaves_its_server_out_and_the_rest_goes_on() {
-        let list = masters_list("{master}:1", ["a.example", "b.example", "10.0.0.1"].into_iter(), &BTreeMap::new());
+        let list = masters_list(
+            "{master}:1",
+            ["a.example", "b.example", "10.0.0.1"].into_iter(),
+            &BTreeMap::new(),
+        );
         let options = ServerOptions { check: true, ..ServerOptions::default() };
         let resolved = resolve(&list, &options, |host| match host {
             "a.example" => Ok(IpAddr::from([10, 0, 0, 7])),
             _ => Err("no such name"),
         });
-        let addresses: Vec<_> = resolved.servers.values().map(|server| server.address.to_string()).collect();
+        let addresses: Vec<_> =
+            resolved.servers.values().map(|server| server.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:1", "10.0.0.7:1"]);
         assert!(resolved.servers.values().all(|server| server.options.check));
         assert_eq!(resolved.left_out[0].reason, "b.example never resolved: no such name");
@@ -157,7 +191,10 @@ mod tests {
             };
             text.iter().map(|(name, last)| ((*name).to_owned(), server(name, *last))).collect()
         };
-        let counted = counts(&list(&[("a", 1), ("b", 1), ("c", 1)]), &list(&[("b", 1), ("c", 2), ("d", 1), ("e", 1)]));
+        let counted = counts(
+            &list(&[("a", 1), ("b", 1), ("c", 1)]),
+            &list(&[("b", 1), ("c", 2), ("d", 1), ("e", 1)]),
+        );
         assert_eq!(counted, ChangeCounts { added: 2, moved: 1, removed: 1 });
     }
 }

@@ -1,7 +1,7 @@
 //! How far a HAProxy's memory is from the wanted map.
 //!
-//! A read-back of a million entries is compared as it streams in: it costs a bit an entry and the differences
-//! themselves, never a second map an instance.
+//! A read-back of a million entries is compared as it streams in: it costs a bit an entry and the
+//! differences themselves, never a second map an instance.
 
 use super::diff::Diff;
 use crate::EntryMap;
@@ -38,7 +38,11 @@ impl Deviation {
             missing: added,
             wrong: moved.into_iter().map(|(_, wanted)| wanted).collect(),
             extra_count: removed.len(),
-            extra: removed.into_iter().take(NAMED_EXTRA).map(|at| held.key(at as usize).as_bytes().into()).collect(),
+            extra: removed
+                .into_iter()
+                .take(NAMED_EXTRA)
+                .map(|at| held.key(at as usize).as_bytes().into())
+                .collect(),
             duplicates: 0,
         }
     }
@@ -50,7 +54,11 @@ impl Deviation {
 
     /// How many keys must change.
     pub fn counts(&self) -> ChangeCounts {
-        ChangeCounts { added: self.missing.len(), moved: self.wrong.len(), removed: self.extra_count }
+        ChangeCounts {
+            added: self.missing.len(),
+            moved: self.wrong.len(),
+            removed: self.extra_count,
+        }
     }
 }
 
@@ -67,14 +75,22 @@ pub struct ReadBack<'a> {
 impl<'a> ReadBack<'a> {
     /// Nothing read yet.
     pub fn new(wanted: &'a EntryMap) -> Self {
-        Self { wanted, seen: vec![0; wanted.len().div_ceil(64)], cursor: 0, entries: 0, deviation: Deviation::default() }
+        Self {
+            wanted,
+            seen: vec![0; wanted.len().div_ceil(64)],
+            cursor: 0,
+            entries: 0,
+            deviation: Deviation::default(),
+        }
     }
 
     /// Takes one entry of the memory.
     pub fn entry(&mut self, key: &[u8], value: &[u8]) {
         self.entries += 1;
-        // What we staged comes back in the order we staged it, so the next position is nearly always the right one.
-        let expected = self.cursor < self.wanted.len() && self.wanted.key(self.cursor).as_bytes() == key;
+        // What we staged comes back in the order we staged it, so the next position is nearly
+        // always the right one.
+        let expected =
+            self.cursor < self.wanted.len() && self.wanted.key(self.cursor).as_bytes() == key;
         let Some(at) = (if expected { Some(self.cursor) } else { self.wanted.find(key) }) else {
             self.deviation.extra_count += 1;
             if self.deviation.extra.len() < NAMED_EXTRA {
@@ -102,7 +118,10 @@ impl<'a> ReadBack<'a> {
     /// The difference, once every entry has been taken.
     pub fn finish(self) -> Deviation {
         let Self { wanted, seen, mut deviation, .. } = self;
-        deviation.missing = (0..wanted.len()).filter(|at| seen[at / 64] & (1 << (at % 64)) == 0).map(|at| at as u32).collect();
+        deviation.missing = (0..wanted.len())
+            .filter(|at| seen[at / 64] & (1 << (at % 64)) == 0)
+            .map(|at| at as u32)
+            .collect();
         deviation.wrong.sort_unstable();
         deviation.extra.sort_unstable();
         let named = deviation.extra.len();
@@ -140,7 +159,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reading_a_map_back_in_any_order_finds_what_a_comparison_finds(held in any_map(), wanted in any_map(), seed: u64) {
+        fn reading_a_map_back_in_any_order_finds_what_a_comparison_finds(
+            held in any_map(),
+            wanted in any_map(),
+            seed: u64,
+        ) {
             let mut memory: Vec<_> = held.iter().collect();
             fastrand::Rng::with_seed(seed).shuffle(&mut memory);
             let deviation = read(&wanted, &memory);

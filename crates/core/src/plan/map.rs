@@ -70,8 +70,8 @@ pub enum MapPlan {
 pub struct Memory {
     /// Entries of the live map.
     pub entries: usize,
-    /// Entries of staged versions that nobody has committed. Before 3.2 single commands reach into them too, and
-    /// answer success where only they hold the key.
+    /// Entries of staged versions that nobody has committed. Before 3.2 single commands reach into
+    /// them too, and answer success where only they hold the key.
     pub staged_entries: usize,
     /// The instance's cost model.
     pub cost: CostModel,
@@ -84,22 +84,39 @@ pub fn plan_map(wanted: &EntryMap, deviation: &Deviation, memory: &Memory) -> Ma
     }
     let swap = |reason: String| MapPlan::Swap { reason };
     if deviation.duplicates > 0 {
-        // `del map` removes every duplicate up to 3.2 and only the first in 3.4: only a swap is sure.
-        return swap(format!("{} duplicate entries can only be healed by a swap", deviation.duplicates));
+        // `del map` removes every duplicate up to 3.2 and only the first in 3.4: only a swap is
+        // sure.
+        return swap(format!(
+            "{} duplicate entries can only be healed by a swap",
+            deviation.duplicates
+        ));
     }
     if memory.staged_entries > 0 {
-        return swap(format!("{} entries of uncommitted versions would mix with single commands", memory.staged_entries));
+        return swap(format!(
+            "{} entries of uncommitted versions would mix with single commands",
+            memory.staged_entries
+        ));
     }
     if memory.entries == 0 {
         return swap("the map in memory is empty".to_owned());
     }
-    let extra: Option<Vec<&str>> =
-        deviation.extra.iter().map(|key| str::from_utf8(key).ok().filter(|key| names::check_key(key).is_ok())).collect();
+    let extra: Option<Vec<&str>> = deviation
+        .extra
+        .iter()
+        .map(|key| str::from_utf8(key).ok().filter(|key| names::check_key(key).is_ok()))
+        .collect();
     let Some(extra) = extra.filter(|extra| extra.len() == deviation.extra_count) else {
-        return swap("memory holds surplus keys that no single command can name, or too many of them".to_owned());
+        return swap(
+            "memory holds surplus keys that no single command can name, or too many of them"
+                .to_owned(),
+        );
     };
-    let counts = EditCounts { adding: deviation.missing.len(), walking: deviation.wrong.len() + extra.len() };
-    let (edits_cost, swap_cost) = (memory.cost.edits(memory.entries, counts), memory.cost.swap(wanted.len()));
+    let counts = EditCounts {
+        adding: deviation.missing.len(),
+        walking: deviation.wrong.len() + extra.len(),
+    };
+    let (edits_cost, swap_cost) =
+        (memory.cost.edits(memory.entries, counts), memory.cost.swap(wanted.len()));
     let reason = format!(
         "{} commands are reckoned at {:.2} ms, a swap of {} entries at {:.2} ms",
         counts.adding + counts.walking,
@@ -110,7 +127,8 @@ pub fn plan_map(wanted: &EntryMap, deviation: &Deviation, memory: &Memory) -> Ma
     if edits_cost > swap_cost {
         return swap(reason);
     }
-    let entry = |at: &u32| (wanted.key(*at as usize).to_owned(), wanted.value(*at as usize).to_owned());
+    let entry =
+        |at: &u32| (wanted.key(*at as usize).to_owned(), wanted.value(*at as usize).to_owned());
     let added = deviation.missing.iter().map(entry).map(|(key, value)| Edit::Add { key, value });
     let moved = deviation.wrong.iter().map(entry).map(|(key, value)| Edit::Set { key, value });
     let removed = extra.iter().map(|key| Edit::Remove { key: (*key).to_owned() });
@@ -160,12 +178,23 @@ mod tests {
     fn what_single_commands_cannot_heal_is_swapped() {
         let wanted = map_of(3, "m1");
         let memory = Memory { entries: 3, staged_entries: 0, cost: CostModel::new(NEW) };
-        let hash_key = Deviation { extra: vec![b"#1".as_slice().into()], extra_count: 1, ..Deviation::default() };
-        let binary_key = Deviation { extra: vec![[0xff].as_slice().into()], extra_count: 1, ..Deviation::default() };
+        let hash_key = Deviation {
+            extra: vec![b"#1".as_slice().into()],
+            extra_count: 1,
+            ..Deviation::default()
+        };
+        let binary_key = Deviation {
+            extra: vec![[0xff].as_slice().into()],
+            extra_count: 1,
+            ..Deviation::default()
+        };
         let duplicates = Deviation { duplicates: 1, ..Deviation::default() };
         let missing = Deviation { missing: vec![0], ..Deviation::default() };
         for deviation in [&hash_key, &binary_key, &duplicates] {
-            assert!(matches!(plan_map(&wanted, deviation, &memory), MapPlan::Swap { .. }), "{deviation:?}");
+            assert!(
+                matches!(plan_map(&wanted, deviation, &memory), MapPlan::Swap { .. }),
+                "{deviation:?}"
+            );
         }
         let staged = Memory { staged_entries: 5, ..memory };
         assert!(matches!(plan_map(&wanted, &missing, &staged), MapPlan::Swap { .. }));
@@ -174,8 +203,9 @@ mod tests {
 
     /// Memory as HAProxy might hold it: in any order, with duplicates.
     fn any_memory() -> impl Strategy<Value = Vec<Entry>> {
-        proptest::collection::vec(("[a-d#]{1,3}", "[mno]"), 0..40)
-            .prop_map(|entries| entries.into_iter().map(|(key, value)| (key.into_bytes(), value.into_bytes())).collect())
+        proptest::collection::vec(("[a-d#]{1,3}", "[mno]"), 0..40).prop_map(|entries| {
+            entries.into_iter().map(|(key, value)| (key.into_bytes(), value.into_bytes())).collect()
+        })
     }
 
     fn observe(memory: &[Entry], wanted: &EntryMap) -> Deviation {
@@ -189,7 +219,10 @@ mod tests {
     proptest! {
         #[test]
         fn folding_a_plan_over_the_observed_map_gives_the_desired_one_and_a_second_plan_is_empty(
-            memory in any_memory(), wanted in any_map(), old: bool, staged in 0usize..2,
+            memory in any_memory(),
+            wanted in any_map(),
+            old: bool,
+            staged in 0usize..2,
         ) {
             // Small maps would nearly always be edited; a staged entry makes it a swap.
             let cost = CostModel::new(if old { OLD } else { NEW });

@@ -1,5 +1,5 @@
-//! Server lists as a person writes them or a registry says them. Each row is checked by itself: what no server can be made of is
-//! left out with its place and reason, and the rest goes on.
+//! Server lists as a person writes them or a registry says them. Each row is checked by itself:
+//! what no server can be made of is left out with its place and reason, and the rest goes on.
 
 use core::net::{IpAddr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,7 +75,8 @@ pub struct ServerList {
     pub servers: Vec<ListedServer>,
     /// The rows that were left out, the first [`NAMED_REJECTIONS`] of them.
     pub left_out: Vec<LeftOut>,
-    /// Names that rows of the list give different servers, and nothing tells which counts: what is in force stays.
+    /// Names that rows of the list give different servers, and nothing tells which counts: what is
+    /// in force stays.
     pub disputed: BTreeSet<String>,
 }
 
@@ -90,7 +91,8 @@ impl Content for ServerList {
 pub enum Repeats {
     /// The first: a person wrote the list, and the order with it.
     First,
-    /// None where they differ: a registry's order must not make a server wander. The one of the lowest address stands for both.
+    /// None where they differ: a registry's order must not make a server wander. The one of the
+    /// lowest address stands for both.
     LowestAddress,
 }
 
@@ -129,7 +131,13 @@ impl ServerListBuilder {
         let mut rows = core::mem::take(&mut self.rows);
         if repeats == Repeats::LowestAddress {
             rows.sort_by_cached_key(|(_, server)| {
-                (server.host.clone(), server.port, server.weight, server.backup, format!("{:?}", server.options))
+                (
+                    server.host.clone(),
+                    server.port,
+                    server.weight,
+                    server.backup,
+                    format!("{:?}", server.options),
+                )
             });
         }
         let mut servers: BTreeMap<String, ListedServer> = BTreeMap::new();
@@ -143,17 +151,25 @@ impl ServerListBuilder {
                     let detail = if repeats == Repeats::LowestAddress && *first != server {
                         disputed.insert(server.name);
                         format!(
-                            "another row gives this name to the server at {}: what is in force stays; remove one of them",
+                            "another row gives this name to the server at {}: what is in force \
+                                stays; remove one of them",
                             location(first)
                         )
                     } else {
-                        format!("another server of the list has this name and counts, the one at {}", location(first))
+                        format!(
+                            "another server of the list has this name and counts, the one at {}",
+                            location(first)
+                        )
                     };
                     self.reject(&place, Illegal::ServerTwice, detail);
                 }
             }
         }
-        let list = ServerList { servers: servers.into_values().collect(), left_out: self.left_out, disputed };
+        let list = ServerList {
+            servers: servers.into_values().collect(),
+            left_out: self.left_out,
+            disputed,
+        };
         (list, self.rejections)
     }
 }
@@ -168,38 +184,53 @@ fn location(server: &ListedServer) -> String {
 }
 
 fn check(raw: RawServer) -> Result<ListedServer, (Illegal, String)> {
-    let (host, port) = parse_address(&raw.address, raw.port).map_err(|detail| (Illegal::ServerAddress, detail))?;
+    let (host, port) =
+        parse_address(&raw.address, raw.port).map_err(|detail| (Illegal::ServerAddress, detail))?;
     let name = raw.name.unwrap_or_else(|| match &host {
         // Without brackets, which no name may hold: the port is what follows the last colon.
         Host::Address(address) => format!("{address}:{port}"),
         Host::Name(name) => format!("{name}:{port}"),
     });
     if !is_legal_name(&name) {
-        let detail = format!("{:?} can name no server: 1 to 255 letters, digits and . _ : -", shown(&name));
+        let detail =
+            format!("{:?} can name no server: 1 to 255 letters, digits and . _ : -", shown(&name));
         return Err((Illegal::ServerName, detail));
     }
     let weight = match raw.weight {
         None => None,
         Some(weight) => match u16::try_from(weight) {
             Ok(weight) if weight <= MAX_WEIGHT => Some(weight),
-            _ => return Err((Illegal::ServerWeight, format!("the weight {weight} is not within 0 to {MAX_WEIGHT}"))),
+            _ => {
+                return Err((
+                    Illegal::ServerWeight,
+                    format!("the weight {weight} is not within 0 to {MAX_WEIGHT}"),
+                ));
+            }
         },
     };
     let options = match &raw.options {
         None => None,
-        Some(words) => Some(ServerOptions::parse(words).map_err(|error| (Illegal::ServerOption, error.to_string()))?),
+        Some(words) => Some(
+            ServerOptions::parse(words)
+                .map_err(|error| (Illegal::ServerOption, error.to_string()))?,
+        ),
     };
     Ok(ListedServer { name, host, port, weight, backup: raw.backup, options })
 }
 
-/// Takes `10.0.0.1`, `10.0.0.1:8140`, `fe80::1`, `[fe80::1]:8140`, `puppet00.example`, `puppet00.example:8140`; the port stands in
-/// one of the two places, or is the same in both.
+/// Takes `10.0.0.1`, `10.0.0.1:8140`, `fe80::1`, `[fe80::1]:8140`, `puppet00.example`,
+/// `puppet00.example:8140`; the port stands in one of the two places, or is the same in both.
 ///
 /// # Errors
 /// What is wrong, for a person.
 pub fn parse_address(address: &str, port: Option<i64>) -> Result<(Host, u16), String> {
-    let none =
-        || format!("{:?} is no address: write it like 10.0.0.1:8140, [fe80::1]:8140 or puppet00.example:8140", shown(address));
+    let none = || {
+        format!(
+            "{:?} is no address: write it like 10.0.0.1:8140, [fe80::1]:8140 or \
+                puppet00.example:8140",
+            shown(address)
+        )
+    };
     let (host, own_port) = if let Some(rest) = address.strip_prefix('[') {
         let (inner, rest) = rest.split_once(']').ok_or_else(none)?;
         let host = Host::Address(IpAddr::V6(inner.parse::<Ipv6Addr>().map_err(|_| none())?));
@@ -228,7 +259,9 @@ pub fn parse_address(address: &str, port: Option<i64>) -> Result<(Host, u16), St
     }
     let own_port = match own_port {
         None => None,
-        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => Some(text.parse::<i64>().map_err(|_| none())?),
+        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(text.parse::<i64>().map_err(|_| none())?)
+        }
         Some(_) => return Err(none()),
     };
     let port = match (own_port, port) {
@@ -244,7 +277,8 @@ pub fn parse_address(address: &str, port: Option<i64>) -> Result<(Host, u16), St
     }
 }
 
-/// Letters, digits, `-` and `_` between dots (RFC 1123, section 2.1). A name whose last part is a number is an address gone wrong.
+/// Letters, digits, `-` and `_` between dots (RFC 1123, section 2.1). A name whose last part is a
+/// number is an address gone wrong.
 fn is_host_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let part_is_good = |part: &str| {
@@ -253,7 +287,8 @@ fn is_host_name(name: &str) -> bool {
             && !part.ends_with('-')
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
-    let last_is_a_number = name.rsplit('.').next().is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    let last_is_a_number =
+        name.rsplit('.').next().is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
     name.len() <= MAX_HOST && name.split('.').all(part_is_good) && !last_is_a_number
 }
 
@@ -264,7 +299,11 @@ mod tests {
     use super::*;
 
     fn raw(name: Option<&str>, address: &str) -> RawServer {
-        RawServer { name: name.map(str::to_owned), address: address.to_owned(), ..RawServer::default() }
+        RawServer {
+            name: name.map(str::to_owned),
+            address: address.to_owned(),
+            ..RawServer::default()
+        }
     }
 
     /// Names and places, or places and reasons.
@@ -276,8 +315,13 @@ mod tests {
             builder.push(&format!("row {index}"), row.clone());
         }
         let (list, rejections) = builder.finish(repeats);
-        let servers = list.servers.iter().map(|server| (server.name.clone(), location(server))).collect();
-        (servers, list.left_out.into_iter().map(|left_out| (left_out.place, left_out.reason)).collect(), rejections)
+        let servers =
+            list.servers.iter().map(|server| (server.name.clone(), location(server))).collect();
+        (
+            servers,
+            list.left_out.into_iter().map(|left_out| (left_out.place, left_out.reason)).collect(),
+            rejections,
+        )
     }
 
     #[test]
@@ -292,8 +336,16 @@ mod tests {
             ("localhost", Some(80), "localhost:80"),
             ("my_host.svc.", Some(80), "my_host.svc.:80"),
         ] {
-            let (host, port) = parse_address(address, port).unwrap_or_else(|error| panic!("{address}: {error}"));
-            let server = ListedServer { name: "n".to_owned(), host, port, weight: None, backup: false, options: None };
+            let (host, port) =
+                parse_address(address, port).unwrap_or_else(|error| panic!("{address}: {error}"));
+            let server = ListedServer {
+                name: "n".to_owned(),
+                host,
+                port,
+                weight: None,
+                backup: false,
+                options: None,
+            };
             assert_eq!(location(&server), expected, "{address}");
         }
     }
@@ -328,7 +380,11 @@ mod tests {
     #[test]
     fn a_server_without_a_name_gets_a_stable_legal_one() {
         let (servers, left_out, _) = listed(
-            &[raw(None, "10.0.0.1:8140"), raw(None, "[fe80:0::1]:8140"), raw(None, "Puppet00.example:8140")],
+            &[
+                raw(None, "10.0.0.1:8140"),
+                raw(None, "[fe80:0::1]:8140"),
+                raw(None, "Puppet00.example:8140"),
+            ],
             Repeats::LowestAddress,
         );
         let names: Vec<_> = servers.iter().map(|(name, _)| name.as_str()).collect();
@@ -343,15 +399,27 @@ mod tests {
             raw(Some("b/c"), "10.0.0.2:1"),
             raw(Some("d"), "nowhere:"),
             RawServer { weight: Some(257), ..raw(Some("e"), "10.0.0.3:1") },
-            RawServer { options: Some(vec!["resolvers dns".to_owned()]), ..raw(Some("f"), "10.0.0.4:1") },
-            RawServer { weight: Some(0), options: Some(vec!["maxconn 5".to_owned()]), ..raw(Some("g"), "10.0.0.5:1") },
+            RawServer {
+                options: Some(vec!["resolvers dns".to_owned()]),
+                ..raw(Some("f"), "10.0.0.4:1")
+            },
+            RawServer {
+                weight: Some(0),
+                options: Some(vec!["maxconn 5".to_owned()]),
+                ..raw(Some("g"), "10.0.0.5:1")
+            },
         ];
         let (servers, left_out, rejections) = listed(&rows, Repeats::First);
         assert_eq!(servers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "g"]);
         let places: Vec<_> = left_out.iter().map(|(place, _)| place.as_str()).collect();
         assert_eq!(places, ["row 1", "row 2", "row 3", "row 4"]);
         assert!(left_out[3].1.contains("resolvers"), "{left_out:?}");
-        for reason in [Illegal::ServerName, Illegal::ServerAddress, Illegal::ServerWeight, Illegal::ServerOption] {
+        for reason in [
+            Illegal::ServerName,
+            Illegal::ServerAddress,
+            Illegal::ServerWeight,
+            Illegal::ServerOption,
+        ] {
             assert_eq!(rejections.counts[&reason], 1, "{reason}");
         }
     }
@@ -371,14 +439,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_rows_hold_the_list_is_legal(rows in proptest::collection::vec((".{0,12}", ".{0,20}", any::<Option<i64>>()), 0..8)) {
+        fn whatever_the_rows_hold_the_list_is_legal(
+            rows in proptest::collection::vec((".{0,12}", ".{0,20}", any::<Option<i64>>()), 0..8),
+        ) {
             let mut builder = ServerListBuilder::default();
             for (name, address, port) in &rows {
                 builder.push(name, RawServer { port: *port, ..raw(Some(name), address) });
                 builder.push(name, RawServer { port: *port, ..raw(None, address) });
             }
             let (list, rejections) = builder.finish(Repeats::LowestAddress);
-            prop_assert!(list.servers.iter().all(|server| is_legal_name(&server.name) && server.port > 0));
+            prop_assert!(
+                list.servers.iter().all(|server| is_legal_name(&server.name) && server.port > 0)
+            );
             prop_assert!(list.servers.is_sorted_by(|a, b| a.name < b.name));
             prop_assert_eq!(list.servers.len() as u64 + rejections.total(), rows.len() as u64 * 2);
         }

@@ -1,6 +1,7 @@
 //! Servers of backends: as they should be, and as an instance was seen to have them.
 //!
-//! A server's name and options stand on HAProxy's command lines, so nothing but what is checked here may become one.
+//! A server's name and options stand on HAProxy's command lines, so nothing but what is checked
+//! here may become one.
 
 pub mod list;
 
@@ -8,12 +9,13 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use haproxy_runtime::server::{
-    AdminState, MAX_NAME, MAX_WEIGHT, ObservedBackend, ObservedServer, ObservedServers, Server, ServerAddress, ServerOptions,
-    is_legal_name, options,
+    AdminState, MAX_NAME, MAX_WEIGHT, ObservedBackend, ObservedServer, ObservedServers, Server,
+    ServerAddress, ServerOptions, is_legal_name, options,
 };
 use serde::{Deserialize, Serialize};
 
-/// A backend's servers as they were last in force, kept for a start while whoever lists them is silent.
+/// A backend's servers as they were last in force, kept for a start while whoever lists them is
+/// silent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastGoodList {
     /// Where the list came from, as the status names it: another origin's list is another list.
@@ -42,9 +44,11 @@ pub struct DesiredBackend {
     pub former: BTreeSet<String>,
     /// Whose the other servers are.
     pub manage: Manage,
-    /// The prefix of a `server-template`'s names, whose free slots may be used where no server can be added.
+    /// The prefix of a `server-template`'s names, whose free slots may be used where no server can
+    /// be added.
     pub slots: Option<String>,
-    /// The `defaults` section that a missing backend is made from (3.4 and later); none leaves it missing.
+    /// The `defaults` section that a missing backend is made from (3.4 and later); none leaves it
+    /// missing.
     pub defaults: Option<String>,
     /// How long a server that is to go may keep its sessions.
     pub drain: Duration,

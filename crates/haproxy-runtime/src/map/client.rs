@@ -35,7 +35,8 @@ impl MapClient {
     /// When the socket can't be reached, stays silent or answers something else.
     pub async fn glance(&self) -> Result<Glance, RuntimeError> {
         let answer = self.client.call(process::GLANCE).await?;
-        process::glance(&answer, self.map.as_str()).map_err(|error| self.client.refused(process::GLANCE.as_bytes(), error))
+        process::glance(&answer, self.map.as_str())
+            .map_err(|error| self.client.refused(process::GLANCE.as_bytes(), error))
     }
 
     /// The names of all backends and servers.
@@ -54,8 +55,8 @@ impl MapClient {
         self.client.judge(&self.map.prepare(), prepared).await
     }
 
-    /// Adds every entry to a version, with rests between the payloads, which are added to `rested`. The next connection is opened
-    /// while HAProxy works on the payload before it.
+    /// Adds every entry to a version, with rests between the payloads, which are added to `rested`.
+    /// The next connection is opened while HAProxy works on the payload before it.
     ///
     /// # Errors
     /// As every command; payloads before the failing one stay in the version.
@@ -67,14 +68,16 @@ impl MapClient {
     ) -> Result<(), RuntimeError> {
         let header = self.map.stage_header(version);
         let mut payloads = Payloads::new(&header, entries, self.max_payload);
-        let (mut payload, mut next) = (Vec::with_capacity(self.max_payload), Vec::with_capacity(self.max_payload));
+        let (mut payload, mut next) =
+            (Vec::with_capacity(self.max_payload), Vec::with_capacity(self.max_payload));
         let mut more = payloads.next_into(&mut payload);
         let mut connection = if more { Some(self.client.connect().await?) } else { None };
         let mut pace = Pace::default();
         while let Some(open) = connection.take() {
             more = more && payloads.next_into(&mut next);
             let sent = Instant::now();
-            let following = async { if more { self.client.connect().await.map(Some) } else { Ok(None) } };
+            let following =
+                async { if more { self.client.connect().await.map(Some) } else { Ok(None) } };
             let (answer, following) = tokio::join!(self.client.exchange(open, &payload), following);
             let took = sent.elapsed();
             wire::replies(&answer?, 1)
@@ -92,7 +95,8 @@ impl MapClient {
     /// Lists a version, or the live map, entry by entry. About `expected` entries are expected.
     ///
     /// # Errors
-    /// As every command; a listing that ends early is an error whatever was taken until then, and so is one that does not end.
+    /// As every command; a listing that ends early is an error whatever was taken until then, and
+    /// so is one that does not end.
     pub async fn list(
         &self,
         version: Option<u64>,
@@ -126,11 +130,12 @@ impl MapClient {
         self.client.judge(&self.map.clear(version), silent).await
     }
 
-    /// Runs single commands, at most `most` a line, with rests between the lines, which are added to `rested`. Stops at the first
-    /// that fails.
+    /// Runs single commands, at most `most` a line, with rests between the lines, which are added
+    /// to `rested`. Stops at the first that fails.
     ///
     /// # Errors
-    /// As every command; what stands before the failing line is done, and the rest of its line may be.
+    /// As every command; what stands before the failing line is done, and the rest of its line may
+    /// be.
     pub async fn run(
         &self,
         commands: impl Iterator<Item = String>,
@@ -165,7 +170,9 @@ impl MapClient {
         mut found: impl FnMut(usize, Option<&str>),
     ) -> Result<(), RuntimeError> {
         let mut position = 0;
-        for (line, count) in wire::Batches::new(keys.map(|key| self.map.get(key)), self.max_payload, usize::MAX) {
+        for (line, count) in
+            wire::Batches::new(keys.map(|key| self.map.get(key)), self.max_payload, usize::MAX)
+        {
             let answer = self.client.call(&line).await?;
             let judge = |replies: Vec<&[u8]>| {
                 for reply in replies {
@@ -174,7 +181,9 @@ impl MapClient {
                 }
                 Ok(())
             };
-            wire::replies(&answer, count).and_then(judge).map_err(|error| self.client.refused(&line, error))?;
+            wire::replies(&answer, count)
+                .and_then(judge)
+                .map_err(|error| self.client.refused(&line, error))?;
         }
         Ok(())
     }

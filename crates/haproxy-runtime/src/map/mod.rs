@@ -41,7 +41,8 @@ impl MapName {
         format!("add map @{version} {} {} {}", self.escaped, escape(key), escape(value))
     }
 
-    /// Removes one entry, of whatever version, by the reference that a listing shows before it; without the line's end.
+    /// Removes one entry, of whatever version, by the reference that a listing shows before it;
+    /// without the line's end.
     pub fn remove_reference(&self, reference: &str) -> String {
         format!("del map {} #{reference}", self.escaped)
     }
@@ -64,7 +65,8 @@ impl MapName {
         format!("clear map @{version} {}\n", self.escaped)
     }
 
-    /// Adds an entry to the live map, without the line's end. The key must not be there: HAProxy would hold it twice.
+    /// Adds an entry to the live map, without the line's end. The key must not be there: HAProxy
+    /// would hold it twice.
     pub fn add(&self, key: &str, value: &str) -> String {
         format!("add map {} {} {}", self.escaped, escape(key), escape(value))
     }
@@ -92,23 +94,28 @@ pub struct MapCounters {
     pub live_version: u64,
     /// The version that was prepared last.
     pub last_prepared: u64,
-    /// Entries of all versions together, less one for each row that the map ever refused: see [`MapCounters::count`].
+    /// Entries of all versions together, less one for each row that the map ever refused: see
+    /// [`MapCounters::count`].
     pub entries: u64,
 }
 
 impl MapCounters {
-    /// The entries of all versions together, where the counter can be true: HAProxy (2.6 to 3.4) counts a refused row down though it
-    /// never counted it up, below zero even. `live` entries are known to be in the live map.
+    /// The entries of all versions together, where the counter can be true: HAProxy (2.6 to 3.4)
+    /// counts a refused row down though it never counted it up, below zero even. `live` entries are
+    /// known to be in the live map.
     pub fn count(self, live: usize) -> Option<u64> {
         let below_zero = self.entries > i64::MAX as u64;
         (!below_zero && self.entries >= live as u64).then_some(self.entries)
     }
 }
 
-/// The counters of one map in a `show map` listing: a line is `ID (FILE) description. curr_ver=A next_ver=B entry_cnt=C`.
+/// The counters of one map in a `show map` listing: a line is
+/// `ID (FILE) description. curr_ver=A next_ver=B entry_cnt=C`.
 pub(crate) fn counters(listing: &[u8], map: &str) -> Option<MapCounters> {
     let listing = String::from_utf8_lossy(listing);
-    let line = listing.lines().find_map(|line| line.split_once(" (")?.1.strip_prefix(map)?.strip_prefix(") "))?;
+    let line = listing
+        .lines()
+        .find_map(|line| line.split_once(" (")?.1.strip_prefix(map)?.strip_prefix(") "))?;
     let number = |name: &str| {
         let text = &line[line.rfind(name)? + name.len()..];
         text.split(' ').next()?.parse().ok()
@@ -145,18 +152,23 @@ pub fn silent(reply: &[u8]) -> Result<(), ReplyError> {
 /// The refusal, or a text that is no lookup's answer.
 pub fn looked_up(reply: &[u8]) -> Result<Option<&str>, ReplyError> {
     let answer = || {
-        // A file that is used with several match types answers a line for each; Mapsmith's map is a `map_str`.
+        // A file that is used with several match types answers a line for each; Mapsmith's map is a
+        // `map_str`.
         let mut lines = str::from_utf8(reply).ok()?.lines();
         let first = lines.next()?;
-        let text =
-            if first.starts_with("type=str") { first } else { lines.find(|line| line.starts_with("type=str")).unwrap_or(first) };
+        let text = if first.starts_with("type=str") {
+            first
+        } else {
+            lines.find(|line| line.starts_with("type=str")).unwrap_or(first)
+        };
         if !text.starts_with("type=") {
             return None;
         }
         if text.contains(", found=no") {
             return Some(None);
         }
-        // Values stand raw between quotes and may hold quotes themselves, so the end is sought from the right.
+        // Values stand raw between quotes and may hold quotes themselves, so the end is sought from
+        // the right.
         let value = text.rsplit_once("\", type=\"")?.0;
         Some(Some(&value[value.find("\", value=\"")? + "\", value=\"".len()..]))
     };
@@ -168,7 +180,8 @@ pub fn looked_up(reply: &[u8]) -> Result<Option<&str>, ReplyError> {
 pub enum MapKind {
     /// Any: `map_str`, and what matches parts of a text.
     Any,
-    /// Only some, as `map_ip`, `map_reg` or `map_str_int` do: HAProxy does not start from a file with another row.
+    /// Only some, as `map_ip`, `map_reg` or `map_str_int` do: HAProxy does not start from a file
+    /// with another row.
     Restricted {
         /// What HAProxy says it is: `type=ip`, or its words for a value.
         by: String,
@@ -178,7 +191,8 @@ pub enum MapKind {
 /// Match types that take any key.
 const ANY_KEY: [&str; 6] = ["str", "beg", "sub", "dir", "dom", "end"];
 
-/// Tells a map's kind from a `get map` reply. None where the key is not there: then nothing tells what its values are.
+/// Tells a map's kind from a `get map` reply. None where the key is not there: then nothing tells
+/// what its values are.
 ///
 /// # Errors
 /// The refusal, or a text that is no lookup's answer.
@@ -212,7 +226,10 @@ mod tests {
     #[test]
     fn a_lookup_tells_which_keys_and_values_a_map_takes() {
         let found = |key: &str, value: &str| {
-            format!("type={key}, case=sensitive, found=yes, idx=tree, key=\"a\", value=\"5\", type=\"{value}\"\n")
+            format!(
+                "type={key}, case=sensitive, found=yes, idx=tree, key=\"a\", value=\"5\", \
+                    type=\"{value}\"\n"
+            )
         };
         let lacking = |key: &str| format!("type={key}, case=sensitive, found=no\n");
         let by = |by: &str| Some(MapKind::Restricted { by: by.to_owned() });
@@ -255,8 +272,12 @@ mod tests {
 
     #[test]
     fn a_lookup_is_read_whatever_the_value_holds() {
-        let reply =
-            |value: &str| format!("type=str, case=sensitive, found=yes, idx=tree, key=\"n\", value=\"{value}\", type=\"str\"\n");
+        let reply = |value: &str| {
+            format!(
+                "type=str, case=sensitive, found=yes, idx=tree, key=\"n\", value=\"{value}\", \
+                    type=\"str\"\n"
+            )
+        };
         for value in ["m1", "a\"b", "m\", type=\"x", "é"] {
             assert_eq!(looked_up(reply(value).as_bytes()), Ok(Some(value)));
         }
@@ -264,13 +285,19 @@ mod tests {
         let both = format!("type=beg, case=sensitive, found=no\n{}", reply("m1"));
         assert_eq!(looked_up(both.as_bytes()), Ok(Some("m1")), "a file used with two match types");
         assert!(looked_up(b"").is_err());
-        assert_eq!(looked_up(b"Unknown map identifier. Please use #<id> or <file>.\n"), Err(ReplyError::UnknownMap));
+        assert_eq!(
+            looked_up(b"Unknown map identifier. Please use #<id> or <file>.\n"),
+            Err(ReplyError::UnknownMap)
+        );
     }
 
     #[test]
     fn only_silence_is_a_success_where_silence_is_expected() {
         assert_eq!(silent(b""), Ok(()));
         assert_eq!(silent(b"Version number out of range.\n"), Err(ReplyError::VersionOvertaken));
-        assert_eq!(silent(b"entry not found.\n"), Err(ReplyError::Refused { text: "entry not found.".to_owned() }));
+        assert_eq!(
+            silent(b"entry not found.\n"),
+            Err(ReplyError::Refused { text: "entry not found.".to_owned() })
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Which rows a map refuses, asked of HAProxy itself: staged in a version that is never committed.
 //!
-//! A refused row leaves HAProxy's `entry_cnt` one too low for the life of the process (2.6 to 3.4), below zero even.
+//! A refused row leaves HAProxy's `entry_cnt` one too low for the life of the process (2.6 to 3.4),
+//! below zero even.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use crate::wire::{self, Batches, Listing, Payloads};
 
 /// A key and value that a map takes only if it takes any: neither an address nor a number.
 const ANY_ROW: &str = "mapsmith-probe";
-/// The most screened rows that are removed one by one where HAProxy does not drop their version. More of them lead to a swap in any
-/// case, whose commit drops it.
+/// The most screened rows that are removed one by one where HAProxy does not drop their version.
+/// More of them lead to a swap in any case, whose commit drops it.
 const MOST_REMOVED: usize = 1000;
 
 fn words((key, value): &(String, String)) -> (&str, &str) {
@@ -23,7 +24,8 @@ fn words((key, value): &(String, String)) -> (&str, &str) {
 }
 
 impl MapClient {
-    /// What the map takes, without changing anything; none where that can't be told, as of an empty map.
+    /// What the map takes, without changing anything; none where that can't be told, as of an empty
+    /// map.
     ///
     /// # Errors
     /// As every command.
@@ -33,7 +35,8 @@ impl MapClient {
         self.client.judge(&line, super::map_kind).await
     }
 
-    /// [`MapClient::kind`], and where that can't be told by staging a row; `true` where it came to that.
+    /// [`MapClient::kind`], and where that can't be told by staging a row; `true` where it came to
+    /// that.
     ///
     /// # Errors
     /// As every command.
@@ -42,7 +45,8 @@ impl MapClient {
             return Ok((kind, false));
         }
         let refused = self.screen(&[(ANY_ROW.to_owned(), ANY_ROW.to_owned())]).await?;
-        let kind = refused.into_iter().next().map_or(MapKind::Any, |(_, by)| MapKind::Restricted { by });
+        let kind =
+            refused.into_iter().next().map_or(MapKind::Any, |(_, by)| MapKind::Restricted { by });
         Ok((kind, true))
     }
 
@@ -52,7 +56,9 @@ impl MapClient {
         let mut connection = self.client.connect().await?;
         self.client.send(&mut connection, line.as_bytes()).await?;
         let (mut listing, mut buffer, mut first) = (Listing::new(), Vec::new(), None);
-        while first.is_none() && self.client.read(&mut connection, line.as_bytes(), &mut buffer).await? > 0 {
+        while first.is_none()
+            && self.client.read(&mut connection, line.as_bytes(), &mut buffer).await? > 0
+        {
             let take = |key: &[u8], _: &[u8]| {
                 if first.is_none() {
                     first = Some(key.to_vec());
@@ -64,19 +70,28 @@ impl MapClient {
         Ok(first.and_then(|key| String::from_utf8(key).ok()).filter(|key| wire::is_word(key)))
     }
 
-    /// Which of these rows HAProxy refuses, by position, each with its words. Nothing of it becomes the live map.
+    /// Which of these rows HAProxy refuses, by position, each with its words. Nothing of it becomes
+    /// the live map.
     ///
     /// # Errors
     /// As every command: then nothing is known of any row.
-    pub async fn screen(&self, rows: &[(String, String)]) -> Result<Vec<(usize, String)>, RuntimeError> {
+    pub async fn screen(
+        &self,
+        rows: &[(String, String)],
+    ) -> Result<Vec<(usize, String)>, RuntimeError> {
         let version = self.prepare().await?;
         let refused = self.screen_in(version, rows).await;
         self.drop_screened(version, rows.len()).await?;
         refused
     }
 
-    /// A payload ends at its first refused row, so the rows of such a one are sent once more, a command each.
-    async fn screen_in(&self, version: u64, rows: &[(String, String)]) -> Result<Vec<(usize, String)>, RuntimeError> {
+    /// A payload ends at its first refused row, so the rows of such a one are sent once more, a
+    /// command each.
+    async fn screen_in(
+        &self,
+        version: u64,
+        rows: &[(String, String)],
+    ) -> Result<Vec<(usize, String)>, RuntimeError> {
         let header = self.map.stage_header(version);
         let mut payloads = Payloads::new(&header, rows.iter().map(words), self.max_payload);
         let (mut payload, mut refused, mut pace) = (Vec::new(), Vec::new(), Pace::default());
@@ -87,7 +102,8 @@ impl MapClient {
             match wire::replies(&answer, 1).and_then(|replies| super::silent(replies[0])) {
                 Ok(()) => {}
                 Err(ReplyError::Refused { .. }) => {
-                    self.screen_each(version, start, &rows[start..payloads.taken()], &mut refused).await?;
+                    self.screen_each(version, start, &rows[start..payloads.taken()], &mut refused)
+                        .await?;
                 }
                 Err(error) => return Err(self.client.refused(&payload, error)),
             }
@@ -121,10 +137,12 @@ impl MapClient {
         Ok(())
     }
 
-    /// Drops the version, unless another process gave its number to the live map meanwhile. 3.4 clears none while a lower version, as
-    /// the live map, has entries: there they are removed one by one.
+    /// Drops the version, unless another process gave its number to the live map meanwhile. 3.4
+    /// clears none while a lower version, as the live map, has entries: there they are removed one
+    /// by one.
     async fn drop_screened(&self, version: u64, rows: usize) -> Result<(), RuntimeError> {
-        let uncommitted = |map: super::MapCounters| map.live_version < version && version <= map.last_prepared;
+        let uncommitted =
+            |map: super::MapCounters| map.live_version < version && version <= map.last_prepared;
         if !self.glance().await?.map.is_some_and(uncommitted) {
             return Ok(());
         }
@@ -134,8 +152,11 @@ impl MapClient {
         }
         let left = self.client.call(&self.map.show(Some(version))).await?;
         let left = String::from_utf8_lossy(&left);
-        let references = left.lines().filter_map(|line| line.split(' ').next().filter(|word| word.starts_with("0x")));
-        let commands: Vec<String> = references.map(|reference| self.map.remove_reference(reference)).collect();
+        let references = left
+            .lines()
+            .filter_map(|line| line.split(' ').next().filter(|word| word.starts_with("0x")));
+        let commands: Vec<String> =
+            references.map(|reference| self.map.remove_reference(reference)).collect();
         self.run(commands.into_iter(), usize::MAX, &mut Duration::default()).await
     }
 }

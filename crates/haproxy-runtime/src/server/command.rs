@@ -1,7 +1,9 @@
-//! Commands that change servers and backends, as values, each with the one judge of its replies. Pure.
+//! Commands that change servers and backends, as values, each with the one judge of its replies.
+//! Pure.
 //!
-//! HAProxy's replies have no codes, and their texts differ between versions; every text here was measured on 2.6, 3.0, 3.2 and
-//! 3.4. Before 3.0 `del server` and some refusals of `add server` lack the empty line that ends a reply, see [`outcomes`].
+//! HAProxy's replies have no codes, and their texts differ between versions; every text here was
+//! measured on 2.6, 3.0, 3.2 and 3.4. Before 3.0 `del server` and some refusals of `add server`
+//! lack the empty line that ends a reply, see [`outcomes`].
 
 use core::fmt;
 use core::time::Duration;
@@ -10,7 +12,8 @@ use super::{Server, ServerAddress, is_legal_name};
 use crate::error::ReplyError;
 use crate::wire;
 
-/// The last command of each line: its answer shows that the line's answer is whole, whatever stands before it.
+/// The last command of each line: its answer shows that the line's answer is whole, whatever stands
+/// before it.
 pub const END: &str = "show cli level";
 
 /// Both lists that a look at the servers is made of, in one line. Frontends are not asked for. See
@@ -26,7 +29,11 @@ pub struct IllegalName {
 }
 
 fn legal(name: &str) -> Result<String, IllegalName> {
-    if is_legal_name(name) { Ok(name.to_owned()) } else { Err(IllegalName { name: name.to_owned() }) }
+    if is_legal_name(name) {
+        Ok(name.to_owned())
+    } else {
+        Err(IllegalName { name: name.to_owned() })
+    }
 }
 
 /// A server of a backend; both names are legal.
@@ -67,37 +74,41 @@ impl fmt::Display for ServerPath {
 pub enum ServerState {
     /// In rotation, as far as its checks allow.
     Ready,
-    /// The same, for a server with a running check that comes out of maintenance: down until its check has passed. HAProxy would
-    /// take it for up until a check fails.
+    /// The same, for a server with a running check that comes out of maintenance: down until its
+    /// check has passed. HAProxy would take it for up until a check fails.
     ReadyOnceChecked,
     /// Takes no new traffic but for persistence; what it has goes on.
     Drain,
-    /// Takes none; requests in flight go on, and its checks stop. Entering it closes the idle connections. Before 3.0 one that
-    /// goes idle later keeps `del server` away for seconds: enter it when no session is left, or drain and enter it again.
+    /// Takes none; requests in flight go on, and its checks stop. Entering it closes the idle
+    /// connections. Before 3.0 one that goes idle later keeps `del server` away for seconds: enter
+    /// it when no session is left, or drain and enter it again.
     Maintenance,
 }
 
 /// One change of a server or a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerCommand {
-    /// Makes a backend (3.4 and later): `add backend`, then `publish backend` so that rules may choose it.
+    /// Makes a backend (3.4 and later): `add backend`, then `publish backend` so that rules may
+    /// choose it.
     AddBackend {
         /// Its name.
         backend: BackendName,
         /// The `defaults` section it is made from: named, and with a `mode`.
         defaults: BackendName,
     },
-    /// Adds a server and puts it into rotation: `add server`, `enable health` and `enable agent` where it has such checks,
-    /// then `enable server`; with a check it comes in by way of draining, down until that has passed. Should another writer have added a server of that
-    /// name since the last look, the refusal is reported and that one is enabled.
+    /// Adds a server and puts it into rotation: `add server`, `enable health` and `enable agent`
+    /// where it has such checks, then `enable server`; with a check it comes in by way of draining,
+    /// down until that has passed. Should another writer have added a server of that name since the
+    /// last look, the refusal is reported and that one is enabled.
     Add {
         /// Where.
         at: ServerPath,
         /// Address, weight, options. Its name is the path's.
         server: Box<Server>,
     },
-    /// Another address and port. From 3.0 on HAProxy makes the change a moment after its answer. Requests in flight end where
-    /// they began, and before 3.0 the connections they came by are used again.
+    /// Another address and port. From 3.0 on HAProxy makes the change a moment after its answer.
+    /// Requests in flight end where they began, and before 3.0 the connections they came by are
+    /// used again.
     SetAddress {
         /// Which.
         at: ServerPath,
@@ -162,7 +173,8 @@ impl fmt::Display for BackendName {
     }
 }
 
-/// Why HAProxy did not do what it was told. What the caller acts on has its own variant; everything else is its text.
+/// Why HAProxy did not do what it was told. What the caller acts on has its own variant; everything
+/// else is its text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The socket's level does not allow it.
@@ -177,7 +189,8 @@ pub enum Refusal {
     /// `add server`, `add backend`: the name is in use.
     #[error("the name is taken")]
     NameTaken,
-    /// The backend's balance algorithm is static: no server may be added, no weight set but 0 and the configured one.
+    /// The backend's balance algorithm is static: no server may be added, no weight set but 0 and
+    /// the configured one.
     #[error("the backend's balance algorithm is static: use roundrobin, leastconn or random")]
     StaticAlgorithm,
     /// `add server`: this HAProxy does not take an option.
@@ -198,7 +211,8 @@ pub enum Refusal {
     /// `del server`: it has connections.
     #[error("the server has connections left")]
     ConnectionsLeft,
-    /// `del server`: the configuration names it, in `use-server` or `track`, so only a reload removes it.
+    /// `del server`: the configuration names it, in `use-server` or `track`, so only a reload
+    /// removes it.
     #[error("the configuration names the server (use-server, track): only a reload removes it")]
     Referenced,
     /// `set server addr`: the server has a name to resolve and no address yet.
@@ -219,11 +233,15 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether the same command would be refused again for as long as the process lives. The others say that something changed
-    /// between the look and the command, which the next look sees.
+    /// Whether the same command would be refused again for as long as the process lives. The others
+    /// say that something changed between the look and the command, which the next look sees.
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::NoSuchBackend | Self::NoSuchServer | Self::NameTaken | Self::NotInMaintenance | Self::ConnectionsLeft => false,
+            Self::NoSuchBackend
+            | Self::NoSuchServer
+            | Self::NameTaken
+            | Self::NotInMaintenance
+            | Self::ConnectionsLeft => false,
             Self::Denied
             | Self::StaticAlgorithm
             | Self::OptionNotTaken { .. }
@@ -247,11 +265,18 @@ impl Refusal {
             Self::NoSuchBackend
         } else if has("No such server.") {
             Self::NoSuchServer
-        } else if has("Already exists a server with the same name") || has("name is already used by other proxy") {
+        } else if has("Already exists a server with the same name")
+            || has("name is already used by other proxy")
+        {
             Self::NameTaken
-        } else if has("dynamic load balancing") || has("static LB algorithm") || has("non dynamic load balancing") {
+        } else if has("dynamic load balancing")
+            || has("static LB algorithm")
+            || has("non dynamic load balancing")
+        {
             Self::StaticAlgorithm
-        } else if has("option is not accepted for dynamic server") || text.starts_with("unknown keyword") {
+        } else if has("option is not accepted for dynamic server")
+            || text.starts_with("unknown keyword")
+        {
             Self::OptionNotTaken { text }
         } else if has("Cannot find default proxy") || has("Mode is required") {
             Self::Defaults { text }
@@ -289,8 +314,14 @@ impl Success {
             Self::Silent => reply.is_empty(),
             Self::LastLine(line) => text.lines().next_back() == Some(line),
             Self::Address => {
-                // 2.6 words it "no need to change the addr, port changed from ...", 3.0 and later "nothing changed".
-                let changes = ["IP changed from '", "port changed from '", "no need to change the addr", "nothing changed"];
+                // 2.6 words it "no need to change the addr, port changed from ...", 3.0 and later
+                // "nothing changed".
+                let changes = [
+                    "IP changed from '",
+                    "port changed from '",
+                    "no need to change the addr",
+                    "nothing changed",
+                ];
                 text.lines().count() == 1 && changes.iter().any(|change| text.starts_with(change))
             }
         };
@@ -304,11 +335,15 @@ impl ServerCommand {
         let one = |command: String, success| vec![(command, success)];
         match self {
             Self::AddBackend { backend, defaults } => vec![
-                (format!("add backend {backend} from {defaults}"), Success::LastLine("New backend registered.")),
+                (
+                    format!("add backend {backend} from {defaults}"),
+                    Success::LastLine("New backend registered."),
+                ),
                 (format!("publish backend {backend}"), Success::LastLine("Backend published.")),
             ],
             Self::Add { at, server } => {
-                let mut parts = vec![(added(at, server), Success::LastLine("New server registered."))];
+                let mut parts =
+                    vec![(added(at, server), Success::LastLine("New server registered."))];
                 if server.options.check {
                     parts.push((format!("enable health {at}"), Success::Silent));
                 }
@@ -321,13 +356,17 @@ impl ServerCommand {
                 }
                 parts
             }
-            Self::SetAddress { at, address } => {
-                one(format!("set server {at} addr {} port {}", address.ip, address.port), Success::Address)
+            Self::SetAddress { at, address } => one(
+                format!("set server {at} addr {} port {}", address.ip, address.port),
+                Success::Address,
+            ),
+            Self::SetWeight { at, weight } => {
+                one(format!("set server {at} weight {weight}"), Success::Silent)
             }
-            Self::SetWeight { at, weight } => one(format!("set server {at} weight {weight}"), Success::Silent),
-            Self::SetMaxconn { at, maxconn } => {
-                one(format!("set maxconn server {at} {}", maxconn.unwrap_or_default()), Success::Silent)
-            }
+            Self::SetMaxconn { at, maxconn } => one(
+                format!("set maxconn server {at} {}", maxconn.unwrap_or_default()),
+                Success::Silent,
+            ),
             Self::SetState { at, state } => {
                 let word = match state {
                     ServerState::ReadyOnceChecked => return ready_once_checked(at).into(),
@@ -338,8 +377,12 @@ impl ServerCommand {
                 one(format!("set server {at} state {word}"), Success::Silent)
             }
             Self::EnableHealth { at } => one(format!("enable health {at}"), Success::Silent),
-            Self::ShutdownSessions { at } => one(format!("shutdown sessions server {at}"), Success::Silent),
-            Self::Delete { at } => one(format!("del server {at}"), Success::LastLine("Server deleted.")),
+            Self::ShutdownSessions { at } => {
+                one(format!("shutdown sessions server {at}"), Success::Silent)
+            }
+            Self::Delete { at } => {
+                one(format!("del server {at}"), Success::LastLine("Server deleted."))
+            }
         }
     }
 }
@@ -354,10 +397,11 @@ impl fmt::Display for ServerCommand {
     }
 }
 
-/// Out of maintenance by way of draining: leaving maintenance sets a server up, and a request on another thread may come between two
-/// commands of a line. Leaving drain sets nothing up.
+/// Out of maintenance by way of draining: leaving maintenance sets a server up, and a request on
+/// another thread may come between two commands of a line. Leaving drain sets nothing up.
 fn ready_once_checked(at: &ServerPath) -> [(String, Success); 3] {
-    ["state drain", "health down", "state ready"].map(|word| (format!("set server {at} {word}"), Success::Silent))
+    ["state drain", "health down", "state ready"]
+        .map(|word| (format!("set server {at} {word}"), Success::Silent))
 }
 
 fn added(at: &ServerPath, server: &Server) -> String {
@@ -387,11 +431,16 @@ fn added(at: &ServerPath, server: &Server) -> String {
     line
 }
 
-/// Commands joined to lines of at most `limit` bytes, the end included; a single longer one stands alone. Each line ends with
-/// [`END`], and comes with how many of the commands it holds.
-pub fn lines(commands: &[ServerCommand], limit: usize) -> impl Iterator<Item = (Vec<u8>, &[ServerCommand])> {
+/// Commands joined to lines of at most `limit` bytes, the end included; a single longer one stands
+/// alone. Each line ends with [`END`], and comes with how many of the commands it holds.
+pub fn lines(
+    commands: &[ServerCommand],
+    limit: usize,
+) -> impl Iterator<Item = (Vec<u8>, &[ServerCommand])> {
     let mut rest = commands;
-    let lines = wire::Batches::new(commands.iter().map(ServerCommand::to_string), limit, usize::MAX).ending_with(END);
+    let lines =
+        wire::Batches::new(commands.iter().map(ServerCommand::to_string), limit, usize::MAX)
+            .ending_with(END);
     lines.map(move |(line, count)| {
         let (now, later) = rest.split_at(count);
         rest = later;
@@ -405,13 +454,19 @@ pub fn lines(commands: &[ServerCommand], limit: usize) -> impl Iterator<Item = (
 ///
 /// # Errors
 /// When the answer is not whole: then nothing is known of any of them.
-pub fn outcomes(answer: &[u8], commands: &[ServerCommand]) -> Result<Vec<Result<(), Refusal>>, ReplyError> {
+pub fn outcomes(
+    answer: &[u8],
+    commands: &[ServerCommand],
+) -> Result<Vec<Result<(), Refusal>>, ReplyError> {
     let parts: Vec<Vec<(String, Success)>> = commands.iter().map(ServerCommand::parts).collect();
-    let texts: Vec<&str> = parts.iter().flatten().map(|(text, _)| text.as_str()).chain([END]).collect();
-    let replies = wire::replies(answer, texts.len()).or_else(|error| unended(answer, &texts).ok_or(error))?;
+    let texts: Vec<&str> =
+        parts.iter().flatten().map(|(text, _)| text.as_str()).chain([END]).collect();
+    let replies =
+        wire::replies(answer, texts.len()).or_else(|error| unended(answer, &texts).ok_or(error))?;
     let mut replies = replies.into_iter();
     let outcomes = parts.iter().map(|parts| {
-        let judged = parts.iter().zip(replies.by_ref()).map(|((_, success), reply)| success.judge(reply));
+        let judged =
+            parts.iter().zip(replies.by_ref()).map(|((_, success), reply)| success.judge(reply));
         // Each part's reply is taken, also after a refusal.
         judged.collect::<Vec<_>>().into_iter().collect()
     });
@@ -422,19 +477,21 @@ pub fn outcomes(answer: &[u8], commands: &[ServerCommand]) -> Result<Vec<Result<
     }
 }
 
-/// What 2.6 says without the empty line after it, as whole replies to `add server` and `del server`.
+/// What 2.6 says without the empty line after it, as whole replies to `add server` and
+/// `del server`.
 const UNENDED: [&str; 7] = [
     "Server deleted.\n",
     "No such backend.\n",
     "No such server.\n",
     "Only servers in maintenance mode can be deleted.\n",
     "Server still has connections attached to it, cannot remove it.\n",
-    "This server cannot be removed at runtime due to other configuration elements pointing to it.\n",
+    "This server cannot be removed at runtime due to other configuration elements pointing to \
+        it.\n",
     "Backend must use a dynamic load balancing to support dynamic servers.\n",
 ];
 
-/// [`wire::replies`] for 2.6. Each reply without its empty line makes the count of ends smaller by one, and [`END`] has one
-/// always: so an answer that fits one reading never fits the other.
+/// [`wire::replies`] for 2.6. Each reply without its empty line makes the count of ends smaller by
+/// one, and [`END`] has one always: so an answer that fits one reading never fits the other.
 fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
     let mut rest = answer;
     let mut replies = Vec::with_capacity(commands.len());
@@ -442,7 +499,9 @@ fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
         let plain = wire::without_severity(rest);
         let line = UNENDED.iter().find(|text| plain.starts_with(text.as_bytes()));
         let end = match line {
-            Some(line) if command.starts_with("add server ") || command.starts_with("del server ") => {
+            Some(line)
+                if command.starts_with("add server ") || command.starts_with("del server ") =>
+            {
                 replies.push(&plain[..line.len()]);
                 rest.len() - plain.len() + line.len()
             }
@@ -461,7 +520,8 @@ fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
     rest.is_empty().then_some(replies)
 }
 
-/// Waits in HAProxy until a server can be removed, for at most `delay` (3.0 and later). Its judge is [`removable`].
+/// Waits in HAProxy until a server can be removed, for at most `delay` (3.0 and later). Its judge
+/// is [`removable`].
 pub fn wait_removable(at: &ServerPath, delay: Duration) -> String {
     format!("wait {}ms srv-removable {at}\n", delay.as_millis())
 }
@@ -469,7 +529,8 @@ pub fn wait_removable(at: &ServerPath, delay: Duration) -> String {
 /// Whether the server can be removed now; false when the delay ended first.
 ///
 /// # Errors
-/// When waiting does not help. 3.0 and 3.2 don't say why: not in maintenance, not there, or named by the configuration.
+/// When waiting does not help. 3.0 and 3.2 don't say why: not in maintenance, not there, or named
+/// by the configuration.
 pub fn removable(reply: &[u8]) -> Result<bool, Refusal> {
     let text = str::from_utf8(reply).unwrap_or_default();
     if text == "Done.\n" {
@@ -512,7 +573,10 @@ mod tests {
         ServerCommand::SetState { at: at("n1"), state: ServerState::Ready }
     }
 
-    fn answered(commands: &[ServerCommand], answer: &str) -> Result<Vec<Result<(), Refusal>>, ReplyError> {
+    fn answered(
+        commands: &[ServerCommand],
+        answer: &str,
+    ) -> Result<Vec<Result<(), Refusal>>, ReplyError> {
         outcomes(answer.as_bytes(), commands)
     }
 
@@ -520,10 +584,14 @@ mod tests {
     fn a_server_is_added_and_put_into_rotation_in_one_line() {
         assert_eq!(
             add(&["check", "maxconn 10", "maxqueue 5", "inter 2s"]).to_string(),
-            "add server b/n1 [::1]:8140 check weight 7 backup maxconn 10 maxqueue 5 inter 2s;enable health b/n1;\
+            "add server b/n1 [::1]:8140 check weight 7 backup maxconn 10 maxqueue 5 inter \
+                2s;enable health b/n1;\
              set server b/n1 state drain;set server b/n1 health down;set server b/n1 state ready"
         );
-        assert_eq!(add(&[]).to_string(), "add server b/n1 [::1]:8140 weight 7 backup;enable server b/n1");
+        assert_eq!(
+            add(&[]).to_string(),
+            "add server b/n1 [::1]:8140 weight 7 backup;enable server b/n1"
+        );
         let agent = add(&["agent-check", "agent-port 7"]).to_string();
         assert!(agent.ends_with(";enable agent b/n1;enable server b/n1"), "{agent}");
     }
@@ -532,16 +600,32 @@ mod tests {
     fn changes_are_worded_as_every_version_takes_them() {
         let address = ServerAddress { ip: "::1".parse().unwrap(), port: 5 };
         let commands = [
-            (ServerCommand::SetAddress { at: at("n1"), address }, "set server b/n1 addr ::1 port 5"),
+            (
+                ServerCommand::SetAddress { at: at("n1"), address },
+                "set server b/n1 addr ::1 port 5",
+            ),
             (ServerCommand::SetWeight { at: at("n1"), weight: 0 }, "set server b/n1 weight 0"),
-            (ServerCommand::SetMaxconn { at: at("n1"), maxconn: Some(3) }, "set maxconn server b/n1 3"),
-            (ServerCommand::SetMaxconn { at: at("n1"), maxconn: None }, "set maxconn server b/n1 0"),
-            (ServerCommand::SetState { at: at("n1"), state: ServerState::Maintenance }, "set server b/n1 state maint"),
-            (ServerCommand::SetState { at: at("n1"), state: ServerState::Drain }, "set server b/n1 state drain"),
+            (
+                ServerCommand::SetMaxconn { at: at("n1"), maxconn: Some(3) },
+                "set maxconn server b/n1 3",
+            ),
+            (
+                ServerCommand::SetMaxconn { at: at("n1"), maxconn: None },
+                "set maxconn server b/n1 0",
+            ),
+            (
+                ServerCommand::SetState { at: at("n1"), state: ServerState::Maintenance },
+                "set server b/n1 state maint",
+            ),
+            (
+                ServerCommand::SetState { at: at("n1"), state: ServerState::Drain },
+                "set server b/n1 state drain",
+            ),
             (ready(), "set server b/n1 state ready"),
             (
                 ServerCommand::SetState { at: at("n1"), state: ServerState::ReadyOnceChecked },
-                "set server b/n1 state drain;set server b/n1 health down;set server b/n1 state ready",
+                "set server b/n1 state drain;set server b/n1 health down;set server b/n1 state \
+                    ready",
             ),
             (ServerCommand::EnableHealth { at: at("n1") }, "enable health b/n1"),
             (ServerCommand::ShutdownSessions { at: at("n1") }, "shutdown sessions server b/n1"),
@@ -550,16 +634,23 @@ mod tests {
         for (command, text) in commands {
             assert_eq!(command.to_string(), text);
         }
-        let (backend, defaults) = (BackendName::new("n").unwrap(), BackendName::new("base").unwrap());
+        let (backend, defaults) =
+            (BackendName::new("n").unwrap(), BackendName::new("base").unwrap());
         let made = ServerCommand::AddBackend { backend, defaults }.to_string();
         assert_eq!(made, "add backend n from base;publish backend n");
-        assert_eq!(wait_removable(&at("n1"), Duration::from_secs(2)), "wait 2000ms srv-removable b/n1\n");
+        assert_eq!(
+            wait_removable(&at("n1"), Duration::from_secs(2)),
+            "wait 2000ms srv-removable b/n1\n"
+        );
     }
 
     #[test]
     fn a_name_that_is_none_never_becomes_a_command() {
         for name in ["", "a b", "a;b", "a/b", "a\nb", "é"] {
-            assert!(ServerPath::new(name, "n").is_err() && ServerPath::new("b", name).is_err(), "{name:?}");
+            assert!(
+                ServerPath::new(name, "n").is_err() && ServerPath::new("b", name).is_err(),
+                "{name:?}"
+            );
             assert!(BackendName::new(name).is_err(), "{name:?}");
         }
     }
@@ -569,7 +660,8 @@ mod tests {
         let address = ServerAddress { ip: "::1".parse().unwrap(), port: 5 };
         let set = [ServerCommand::SetAddress { at: at("n1"), address }];
         for text in [
-            "IP changed from '127.0.0.1' to '::1', port changed from '1' to '5' by 'stats socket command'",
+            "IP changed from '127.0.0.1' to '::1', port changed from '1' to '5' by 'stats socket \
+                command'",
             "no need to change the addr, no need to change the port by 'stats socket command'",
             "no need to change the addr, port changed from '1' to '5' by 'stats socket command'",
             "port changed from '1' to '5' by 'stats socket command'",
@@ -583,17 +675,26 @@ mod tests {
         assert_eq!(made, Ok(vec![Ok(())]));
         assert_eq!(answered(&[delete()], "Server deleted.\n\nadmin\n\n"), Ok(vec![Ok(())]));
         let left_over = "Server deleted.\nServer deleted.\n\nadmin\n\n";
-        assert_eq!(answered(&[delete()], left_over), Ok(vec![Ok(())]), "a message of an earlier command before it");
+        assert_eq!(
+            answered(&[delete()], left_over),
+            Ok(vec![Ok(())]),
+            "a message of an earlier command before it"
+        );
     }
 
     #[test]
     fn replies_without_their_empty_line_are_told_apart() {
         let commands = [delete(), ready(), add(&[]), delete(), ready()];
-        let answer = "Server deleted.\n\nNo such backend.\nNo such backend.\n\nNo such server.\n\nadmin\n\n";
+        let answer =
+            "Server deleted.\n\nNo such backend.\nNo such backend.\n\nNo such server.\n\nadmin\n\n";
         let seen = answered(&commands, answer).unwrap();
-        assert_eq!(seen, [Ok(()), Ok(()), Err(Refusal::NoSuchBackend), Err(Refusal::NoSuchServer), Ok(())]);
+        assert_eq!(
+            seen,
+            [Ok(()), Ok(()), Err(Refusal::NoSuchBackend), Err(Refusal::NoSuchServer), Ok(())]
+        );
         // The same from 3.0 on.
-        let ended = answer.replace("deleted.\n", "deleted.\n\n").replace("backend.\nNo", "backend.\n\nNo");
+        let ended =
+            answer.replace("deleted.\n", "deleted.\n\n").replace("backend.\nNo", "backend.\n\nNo");
         let ended = ended.replace("No such server.\n", "No such server.\n\n");
         assert_eq!(answered(&commands, &ended).unwrap(), seen);
         // Behind `severity-output`.
@@ -613,22 +714,43 @@ mod tests {
     fn a_refusal_that_the_caller_acts_on_is_told_by_its_kind() {
         for (text, refusal) in [
             ("Only servers in maintenance mode can be deleted.", Refusal::NotInMaintenance),
-            ("Server still has connections attached to it, cannot remove it.", Refusal::ConnectionsLeft),
-            ("This server cannot be removed at runtime due to other configuration elements pointing to it.", Refusal::Referenced),
-            ("No such server.", Refusal::NoSuchServer),
-            ("Backend must use a dynamic load balancing to support dynamic servers.", Refusal::StaticAlgorithm),
             (
-                "Backend does not support dynamic servers : backend 'st' uses a non dynamic load balancing method.",
+                "Server still has connections attached to it, cannot remove it.",
+                Refusal::ConnectionsLeft,
+            ),
+            (
+                "This server cannot be removed at runtime due to other configuration elements \
+                    pointing to it.",
+                Refusal::Referenced,
+            ),
+            ("No such server.", Refusal::NoSuchServer),
+            (
+                "Backend must use a dynamic load balancing to support dynamic servers.",
+                Refusal::StaticAlgorithm,
+            ),
+            (
+                "Backend does not support dynamic servers : backend 'st' uses a non dynamic load \
+                    balancing method.",
                 Refusal::StaticAlgorithm,
             ),
             ("Already exists a server with the same name in backend.", Refusal::NameTaken),
             ("Permission denied", Refusal::Denied),
-            ("Unknown command: 'add', but maybe one of the following ones is a better match:", Refusal::UnknownCommand),
+            (
+                "Unknown command: 'add', but maybe one of the following ones is a better match:",
+                Refusal::UnknownCommand,
+            ),
         ] {
-            assert_eq!(answered(&[delete()], &format!("{text}\n\nadmin\n\n")), Ok(vec![Err(refusal)]), "{text}");
+            assert_eq!(
+                answered(&[delete()], &format!("{text}\n\nadmin\n\n")),
+                Ok(vec![Err(refusal)]),
+                "{text}"
+            );
         }
         let option = "'resolvers' option is not accepted for dynamic server\n\n\nadmin\n\n";
-        assert!(matches!(answered(&[add(&[])], option).unwrap()[0], Err(Refusal::OptionNotTaken { .. })));
+        assert!(matches!(
+            answered(&[add(&[])], option).unwrap()[0],
+            Err(Refusal::OptionNotTaken { .. })
+        ));
     }
 
     #[test]
@@ -643,7 +765,13 @@ mod tests {
     fn waiting_tells_whether_a_server_can_be_removed() {
         assert_eq!(removable(b"Done.\n"), Ok(true));
         assert_eq!(removable(b"Wait delay expired.\n"), Ok(false));
-        assert_eq!(removable(b"Wait delay expired. Server still has connections attached to it, cannot remove it.\n"), Ok(false));
+        assert_eq!(
+            removable(
+                b"Wait delay expired. Server still has connections attached to it, \
+            cannot remove it.\n"
+            ),
+            Ok(false)
+        );
         assert_eq!(removable(b"Failed. No such server.\n"), Err(Refusal::NoSuchServer));
         assert!(removable(b"Failed.\n").is_err() && removable(b"").is_err());
     }
@@ -656,11 +784,16 @@ mod tests {
     fn reply(command: &ServerCommand, refused: bool) -> &'static str {
         match (command, refused) {
             (ServerCommand::Delete { .. }, false) => "Server deleted.\n",
-            (ServerCommand::Delete { .. }, true) => "Only servers in maintenance mode can be deleted.\n",
-            (ServerCommand::Add { server, .. }, false) if server.options.check => "New server registered.\n\n\n\n\n\n",
+            (ServerCommand::Delete { .. }, true) => {
+                "Only servers in maintenance mode can be deleted.\n"
+            }
+            (ServerCommand::Add { server, .. }, false) if server.options.check => {
+                "New server registered.\n\n\n\n\n\n"
+            }
             (ServerCommand::Add { .. }, false) => "New server registered.\n\n\n",
             (ServerCommand::Add { server, .. }, true) if server.options.check => {
-                "No such backend.\nNo such backend.\n\nNo such backend.\n\nNo such backend.\n\nNo such backend.\n\n"
+                "No such backend.\nNo such backend.\n\nNo such backend.\n\nNo such backend.\n\nNo \
+                    such backend.\n\n"
             }
             (ServerCommand::Add { .. }, true) => "No such backend.\nNo such backend.\n\n",
             (_, false) => "\n",
@@ -671,9 +804,11 @@ mod tests {
     proptest! {
         #[test]
         fn every_outcome_of_a_line_is_known_and_a_cut_answer_tells_none(
-            commands in proptest::collection::vec((any_command(), any::<bool>()), 1..8), cut: prop::sample::Index,
+            commands in proptest::collection::vec((any_command(), any::<bool>()), 1..8),
+            cut: prop::sample::Index,
         ) {
-            let mut answer: String = commands.iter().map(|(command, refused)| reply(command, *refused)).collect();
+            let mut answer: String =
+                commands.iter().map(|(command, refused)| reply(command, *refused)).collect();
             answer.push_str("admin\n\n");
             let refused: Vec<bool> = commands.iter().map(|(_, refused)| *refused).collect();
             let commands: Vec<_> = commands.into_iter().map(|(command, _)| command).collect();
@@ -683,17 +818,31 @@ mod tests {
         }
 
         #[test]
-        fn lines_stay_within_the_bound_and_lose_nothing(commands in proptest::collection::vec(any_command(), 0..30), limit in 200usize..400) {
+        fn lines_stay_within_the_bound_and_lose_nothing(
+            commands in proptest::collection::vec(any_command(), 0..30),
+            limit in 200usize..400,
+        ) {
             let mut sent = Vec::new();
             for (line, part) in lines(&commands, limit) {
-                prop_assert!(line.len() <= limit && line.ends_with(b";show cli level\n"), "{:?}", line);
+                prop_assert!(
+                    line.len() <= limit
+                        && line.ends_with(
+                            b";show cli \
+                    level\n"
+                        ),
+                    "{:?}",
+                    line
+                );
                 sent.extend_from_slice(part);
             }
             prop_assert_eq!(sent, commands);
         }
 
         #[test]
-        fn no_bytes_make_the_judges_panic(answer in proptest::collection::vec(any::<u8>(), 0..80), commands in proptest::collection::vec(any_command(), 0..4)) {
+        fn no_bytes_make_the_judges_panic(
+            answer in proptest::collection::vec(any::<u8>(), 0..80),
+            commands in proptest::collection::vec(any_command(), 0..4),
+        ) {
             let _ = outcomes(&answer, &commands);
             let _ = removable(&answer);
         }

@@ -1,6 +1,8 @@
-//! Servers of backends: as they should be, and as HAProxy has them; the commands that lead from one to the other.
+//! Servers of backends: as they should be, and as HAProxy has them; the commands that lead from one
+//! to the other.
 //!
-//! A server's name and options stand on HAProxy's command lines, so nothing but what is checked here may become one.
+//! A server's name and options stand on HAProxy's command lines, so nothing but what is checked
+//! here may become one.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -19,14 +21,18 @@ pub const MAX_NAME: usize = 255;
 /// The greatest weight (HAProxy's manual, section 5.2 `weight`).
 pub const MAX_WEIGHT: u16 = 256;
 
-/// Whether `name` can name a backend or a server: letters, digits and `.`, `_`, `:`, `-` (HAProxy's `invalid_char`).
+/// Whether `name` can name a backend or a server: letters, digits and `.`, `_`, `:`, `-` (HAProxy's
+/// `invalid_char`).
 pub fn is_legal_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_NAME
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'))
 }
 
-/// Where a server listens. Host names are resolved before they come here: HAProxy never resolves what is given at runtime.
+/// Where a server listens. Host names are resolved before they come here: HAProxy never resolves
+/// what is given at runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServerAddress {
     /// The address.
@@ -62,8 +68,9 @@ pub struct Server {
 /// A backend as an instance has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedBackend {
-    /// The balance algorithm as `show stat` names it (`algo`): `roundrobin`, `hdr`; none where this socket's level hides it. A
-    /// backend made at runtime is `unknown` where its `defaults` section names none.
+    /// The balance algorithm as `show stat` names it (`algo`): `roundrobin`, `hdr`; none where this
+    /// socket's level hides it. A backend made at runtime is `unknown` where its `defaults` section
+    /// names none.
     pub algorithm: Option<String>,
     /// By name.
     pub servers: BTreeMap<String, ObservedServer>,
@@ -72,16 +79,19 @@ pub struct ObservedBackend {
 /// Every backend of an instance, by name.
 pub type ObservedServers = BTreeMap<String, ObservedBackend>;
 
-/// Reasons for which a server is out of rotation or draining (HAProxy's `enum srv_admin`, shown by `show servers state`).
+/// Reasons for which a server is out of rotation or draining (HAProxy's `enum srv_admin`, shown by
+/// `show servers state`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminState(pub u32);
 
 impl AdminState {
-    /// Maintenance by the runtime API: `disable server`, `set server state maint`, and every server right after `add server`.
+    /// Maintenance by the runtime API: `disable server`, `set server state maint`, and every server
+    /// right after `add server`.
     pub const MAINTENANCE: u32 = 0x01;
     /// Maintenance inherited from a tracked server.
     pub const INHERITED_MAINTENANCE: u32 = 0x02;
-    /// The configuration says `disabled`. Only a note: `enable server` ends the maintenance and leaves this bit.
+    /// The configuration says `disabled`. Only a note: `enable server` ends the maintenance and
+    /// leaves this bit.
     pub const CONFIGURED_MAINTENANCE: u32 = 0x04;
     /// Draining by the runtime API or the agent.
     pub const DRAIN: u32 = 0x08;
@@ -109,8 +119,8 @@ impl AdminState {
 /// A server as an instance has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedServer {
-    /// Its address; none where HAProxy has none (a unix socket, an unresolved name). A free slot of a `server-template` has the
-    /// address that the template names, `0.0.0.0` or any other.
+    /// Its address; none where HAProxy has none (a unix socket, an unresolved name). A free slot of
+    /// a `server-template` has the address that the template names, `0.0.0.0` or any other.
     pub address: Option<IpAddr>,
     /// Its port; 0 where it has none.
     pub port: u16,
@@ -130,7 +140,8 @@ pub struct ObservedServer {
     pub check_enabled: bool,
     /// Whether the last health check failed.
     pub check_failed: bool,
-    /// Whether an agent check is enabled: the agent may set the weight, and does so again at each of its answers.
+    /// Whether an agent check is enabled: the agent may set the weight, and does so again at each
+    /// of its answers.
     pub agent_enabled: bool,
     /// Whether it is a backup.
     pub backup: bool,
@@ -146,7 +157,8 @@ pub struct ObservedServer {
     pub sessions_total: u64,
 }
 
-/// A server's options as HAProxy's `server` line has them, checked: only what `add server` takes, each once.
+/// A server's options as HAProxy's `server` line has them, checked: only what `add server` takes,
+/// each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerOptions {
     /// `check`.

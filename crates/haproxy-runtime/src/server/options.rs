@@ -1,7 +1,8 @@
 //! Which options a server may have that is made at runtime, and how each is written.
 //!
-//! HAProxy's `add server` takes most of what a `server` line takes, and says no to the rest only when it is asked. The tables
-//! here were measured on 2.6, 3.0, 3.2 and 3.4, so that a wrong option is reported by its place before any HAProxy sees it.
+//! HAProxy's `add server` takes most of what a `server` line takes, and says no to the rest only
+//! when it is asked. The tables here were measured on 2.6, 3.0, 3.2 and 3.4, so that a wrong option
+//! is reported by its place before any HAProxy sees it.
 
 use super::ServerOptions;
 
@@ -14,7 +15,8 @@ pub type Version = (u32, u32);
 /// The oldest HAProxy with servers made at runtime that is supported.
 const OLDEST: Version = (2, 6);
 
-/// Why an option is none that a server made at runtime may have. Says what to do; the caller adds the place.
+/// Why an option is none that a server made at runtime may have. Says what to do; the caller adds
+/// the place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// No word at all.
@@ -22,7 +24,8 @@ pub enum OptionError {
     Empty,
     /// Characters that can't stand on HAProxy's command line.
     #[error(
-        "{option:?}: quotes, backslashes, `;`, `#` and control characters can't be used; write one option with its arguments, as in \"inter 2s\""
+        "{option:?}: quotes, backslashes, `;`, `#` and control characters can't be used; write \
+            one option with its arguments, as in \"inter 2s\""
     )]
     Illegal {
         /// The option as given.
@@ -38,7 +41,8 @@ pub enum OptionError {
     },
     /// An option of HAProxy that `add server` refuses, or that means nothing at runtime.
     #[error(
-        "{option:?}: HAProxy does not take it for a server made at runtime{hint}; remove it, or write the server into HAProxy's configuration"
+        "{option:?}: HAProxy does not take it for a server made at runtime{hint}; remove it, or \
+            write the server into HAProxy's configuration"
     )]
     NotAtRuntime {
         /// The option's name.
@@ -47,7 +51,10 @@ pub enum OptionError {
         hint: &'static str,
     },
     /// None that is known.
-    #[error("{option:?} is no server option that Mapsmith knows; see `server` in section 5.2 of HAProxy's configuration manual")]
+    #[error(
+        "{option:?} is no server option that Mapsmith knows; see `server` in section 5.2 of \
+            HAProxy's configuration manual"
+    )]
     Unknown {
         /// The option's name.
         option: String,
@@ -211,7 +218,8 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 /// What has a key of its own in Mapsmith's settings and in a source's answer.
-const OWN_KEYS: &[(&str, &str)] = &[("weight", "weight"), ("backup", "backup"), ("name", "name"), ("address", "address")];
+const OWN_KEYS: &[(&str, &str)] =
+    &[("weight", "weight"), ("backup", "backup"), ("name", "name"), ("address", "address")];
 
 fn taken(name: &str) -> Option<&'static (&'static str, Arguments, Version)> {
     TAKEN.iter().find(|(taken, ..)| *taken == name)
@@ -232,7 +240,8 @@ impl Arguments {
     }
 
     fn fit(self, arguments: &[&str]) -> bool {
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match (self, arguments) {
             (Self::None, []) | (Self::Word | Self::Source, [_]) => true,
             // HAProxy reads an `int`.
@@ -252,7 +261,8 @@ impl Arguments {
 }
 
 impl ServerOptions {
-    /// Reads options as the settings and the sources have them: each text is one option with its arguments, `"maxconn 1000"`.
+    /// Reads options as the settings and the sources have them: each text is one option with its
+    /// arguments, `"maxconn 1000"`.
     ///
     /// # Errors
     /// The first that a server made at runtime can't have, in no version, and what to do about it.
@@ -268,9 +278,15 @@ impl ServerOptions {
             match (name, arguments.as_slice()) {
                 ("check", _) => parsed.check = true,
                 // 0 is "no limit" in both.
-                ("maxconn", [number]) => parsed.maxconn = number.parse().ok().filter(|number| *number > 0),
-                ("maxqueue", [number]) => parsed.maxqueue = number.parse().ok().filter(|number| *number > 0),
-                _ => parsed.other.push(std::iter::once(&name).chain(&arguments).copied().collect::<Vec<_>>().join(" ")),
+                ("maxconn", [number]) => {
+                    parsed.maxconn = number.parse().ok().filter(|number| *number > 0)
+                }
+                ("maxqueue", [number]) => {
+                    parsed.maxqueue = number.parse().ok().filter(|number| *number > 0)
+                }
+                _ => parsed.other.push(
+                    std::iter::once(&name).chain(&arguments).copied().collect::<Vec<_>>().join(" "),
+                ),
             }
         }
         Ok(parsed)
@@ -287,11 +303,16 @@ impl ServerOptions {
     /// The oldest HAProxy that was seen to take all of them, and the option that asks for it.
     pub fn oldest_version(&self) -> (Version, Option<&str>) {
         let names = self.other.iter().filter_map(|option| option.split(' ').next());
-        let newer = names.filter_map(|name| Some((taken(name)?.2, name))).filter(|(version, _)| *version > OLDEST);
-        newer.max_by_key(|(version, _)| *version).map_or((OLDEST, None), |(version, name)| (version, Some(name)))
+        let newer = names
+            .filter_map(|name| Some((taken(name)?.2, name)))
+            .filter(|(version, _)| *version > OLDEST);
+        newer
+            .max_by_key(|(version, _)| *version)
+            .map_or((OLDEST, None), |(version, name)| (version, Some(name)))
     }
 
-    /// Whether an agent check is asked for, which `add server` leaves off as it does the health check.
+    /// Whether an agent check is asked for, which `add server` leaves off as it does the health
+    /// check.
     pub fn agent_check(&self) -> bool {
         self.other.iter().any(|option| option == "agent-check")
     }
@@ -299,8 +320,10 @@ impl ServerOptions {
 
 /// One option's name and arguments, checked.
 fn split(option: &str) -> Result<(&str, Vec<&str>), OptionError> {
-    let illegal =
-        |character: char| (character.is_control() && character != '\t') || matches!(character, ';' | '\\' | '"' | '\'' | '#');
+    let illegal = |character: char| {
+        (character.is_control() && character != '\t')
+            || matches!(character, ';' | '\\' | '"' | '\'' | '#')
+    };
     if option.contains(illegal) || option.len() > MAX_ARGUMENT || option.contains("<<") {
         let option = option.chars().take(80).collect();
         return Err(OptionError::Illegal { option });
@@ -319,7 +342,11 @@ fn split(option: &str) -> Result<(&str, Vec<&str>), OptionError> {
     };
     if !kind.fit(&arguments) {
         let hint = if *kind == Bare { "; each option is a text of its own" } else { "" };
-        return Err(OptionError::Arguments { option: option.to_owned(), form: kind.form(name), hint });
+        return Err(OptionError::Arguments {
+            option: option.to_owned(),
+            form: kind.form(name),
+            hint,
+        });
     }
     Ok((name, arguments))
 }
@@ -352,7 +379,10 @@ mod tests {
         let options = options.unwrap();
         assert!(options.check && !options.agent_check());
         assert_eq!((options.maxconn, options.maxqueue), (Some(1000), Some(500)));
-        assert_eq!(options.other, ["inter 2s", "ssl", "verify none", "source 10.0.0.1 usesrc clientip"]);
+        assert_eq!(
+            options.other,
+            ["inter 2s", "ssl", "verify none", "source 10.0.0.1 usesrc clientip"]
+        );
         assert_eq!(parse(&[]).unwrap(), ServerOptions::default());
         assert_eq!(parse(&["maxconn 0"]).unwrap().maxconn, None, "0 is no limit");
         assert!(parse(&["agent-check", "agent-port 7"]).unwrap().agent_check());
@@ -360,17 +390,31 @@ mod tests {
 
     #[test]
     fn what_haproxy_does_not_take_at_runtime_is_refused_with_a_way_out() {
-        for option in ["resolvers dns", "init-addr none", "disabled", "enabled", "namespace x", "stick", "resolve-prefer ipv4"] {
+        for option in [
+            "resolvers dns",
+            "init-addr none",
+            "disabled",
+            "enabled",
+            "namespace x",
+            "stick",
+            "resolve-prefer ipv4",
+        ] {
             assert!(refusal(option).contains("server made at runtime"), "{}", refusal(option));
         }
-        for (option, key) in
-            [("weight 5", "`weight`"), ("backup", "`backup`"), ("name a", "`name`"), ("address ::1", "`address`")]
-        {
+        for (option, key) in [
+            ("weight 5", "`weight`"),
+            ("backup", "`backup`"),
+            ("name a", "`name`"),
+            ("address ::1", "`address`"),
+        ] {
             assert!(refusal(option).contains(key), "{}", refusal(option));
         }
         assert!(refusal("chekc").contains("\"chekc\" is no server option"));
         assert!(refusal("").contains("empty"));
-        assert_eq!(parse(&["check", "inter 1s", "inter 2s"]), Err(OptionError::Twice { option: "inter".to_owned() }));
+        assert_eq!(
+            parse(&["check", "inter 1s", "inter 2s"]),
+            Err(OptionError::Twice { option: "inter".to_owned() })
+        );
     }
 
     #[test]
@@ -395,7 +439,17 @@ mod tests {
 
     #[test]
     fn nothing_that_ends_a_command_or_starts_another_gets_through() {
-        for option in ["sni a;b", "sni a\nb", "sni a\\", "sni \"a\"", "sni 'a'", "sni a\0", "sni #a", "sni <<", "sni a\u{85}b"] {
+        for option in [
+            "sni a;b",
+            "sni a\nb",
+            "sni a\\",
+            "sni \"a\"",
+            "sni 'a'",
+            "sni a\0",
+            "sni #a",
+            "sni <<",
+            "sni a\u{85}b",
+        ] {
             assert!(matches!(parse(&[option]), Err(OptionError::Illegal { .. })), "{option:?}");
         }
     }
@@ -404,7 +458,10 @@ mod tests {
     fn options_of_newer_haproxys_say_which_one_they_need() {
         assert_eq!(parse(&["check", "inter 2s"]).unwrap().oldest_version(), ((2, 6), None));
         assert_eq!(parse(&["cookie m1"]).unwrap().oldest_version(), ((3, 0), Some("cookie")));
-        assert_eq!(parse(&["cookie m1", "strict-maxconn"]).unwrap().oldest_version(), ((3, 2), Some("strict-maxconn")));
+        assert_eq!(
+            parse(&["cookie m1", "strict-maxconn"]).unwrap().oldest_version(),
+            ((3, 2), Some("strict-maxconn"))
+        );
     }
 
     #[test]
@@ -420,12 +477,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic_and_what_it_takes_is_clean(option in ".{0,40}", name in proptest::sample::select(TAKEN)) {
+        fn no_text_makes_the_reader_panic_and_what_it_takes_is_clean(
+            option in ".{0,40}",
+            name in proptest::sample::select(TAKEN),
+        ) {
             for text in [option.clone(), format!("{} {option}", name.0)] {
                 if let Ok(options) = parse(&[&text]) {
                     prop_assert_eq!(ServerOptions::parse(&options.words()), Ok(options.clone()));
                     for option in options.other {
-                        prop_assert!(option.chars().all(|character| !character.is_control() && !";\\\"'#".contains(character)), "{:?}", option);
+                        prop_assert!(
+                            option.chars().all(|character| !character.is_control()
+                                && !";\\\"'#".contains(character)),
+                            "{:?}",
+                            option
+                        );
                         prop_assert!(!option.contains("  "));
                     }
                 }

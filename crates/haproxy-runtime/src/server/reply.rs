@@ -1,5 +1,5 @@
-//! What HAProxy shows of its backends and servers. Pure: a cut answer is always an error, and so is a row that can't be read,
-//! for a list that lacks a server would have it added a second time.
+//! What HAProxy shows of its backends and servers. Pure: a cut answer is always an error, and so is
+//! a row that can't be read, for a list that lacks a server would have it added a second time.
 
 use core::net::IpAddr;
 use core::str::FromStr;
@@ -37,7 +37,8 @@ const STATE_COLUMNS: [&str; 11] = [
 const STATISTICS_COLUMNS: [&str; 11] =
     ["pxname", "svname", "type", "status", "bck", "scur", "slim", "stot", "qcur", "qlimit", "algo"];
 
-/// Reads the answer to [`super::server_command::OBSERVE`]: every backend that is not disabled, those without servers included.
+/// Reads the answer to [`super::server_command::OBSERVE`]: every backend that is not disabled,
+/// those without servers included.
 ///
 /// # Errors
 /// A cut answer, a row that can't be read, a server in one list that the other lacks (look again).
@@ -48,16 +49,31 @@ pub fn observed(answer: &[u8]) -> Result<ObservedServers, ReplyError> {
     let columns = statistics.columns(STATISTICS_COLUMNS)?;
     let mut backends = ObservedServers::new();
     for record in statistics.records() {
-        let [proxy, server, kind, status, backup, sessions, limit, total, queued, queue_limit, algorithm] =
-            statistics.pick(record, columns)?;
+        let [
+            proxy,
+            server,
+            kind,
+            status,
+            backup,
+            sessions,
+            limit,
+            total,
+            queued,
+            queue_limit,
+            algorithm,
+        ] = statistics.pick(record, columns)?;
         let unreadable = |why: &str| unreadable(record, why);
         let backend = backends.entry(proxy.clone().into_owned()).or_default();
         // HAProxy's management guide, "CSV format": 1 is a backend, 2 a server.
         match kind.as_ref() {
             "1" => backend.algorithm = Some(algorithm.into_owned()).filter(|name| !name.is_empty()),
             "2" => {
-                let Some((_, mut seen)) = states.remove(&(proxy.into_owned(), server.clone().into_owned())) else {
-                    return Err(unreadable("the server is listed twice, or not in `show servers state`"));
+                let Some((_, mut seen)) =
+                    states.remove(&(proxy.into_owned(), server.clone().into_owned()))
+                else {
+                    return Err(unreadable(
+                        "the server is listed twice, or not in `show servers state`",
+                    ));
                 };
                 let flag = |text: &str| number::<u8>(text).map(|flag| flag == 1);
                 seen.status = status.into_owned();
@@ -72,14 +88,16 @@ pub fn observed(answer: &[u8]) -> Result<ObservedServers, ReplyError> {
             _ => return Err(unreadable("neither a backend nor a server")),
         }
     }
-    // Disabled backends are not in the statistics. Those that are must have all their servers there.
+    // Disabled backends are not in the statistics. Those that are must have all their servers
+    // there.
     match states.into_iter().find(|((backend, _), _)| backends.contains_key(backend)) {
         Some((_, (row, _))) => Err(unreadable(row, "the server is not in `show stat`")),
         None => Ok(backends),
     }
 }
 
-/// The servers by backend and name, each with its row; what `show stat` knows is still to be filled in.
+/// The servers by backend and name, each with its row; what `show stat` knows is still to be filled
+/// in.
 type States<'a> = BTreeMap<(String, String), (&'a str, ObservedServer)>;
 
 fn states(listing: &str) -> Result<States<'_>, ReplyError> {
@@ -92,13 +110,18 @@ fn states(listing: &str) -> Result<States<'_>, ReplyError> {
     let columns = positions(&names, STATE_COLUMNS)?;
     lines
         .map(|row| {
-            let (backend, server, seen) = state(row, names.len(), columns).map_err(|why| unreadable(row, why))?;
+            let (backend, server, seen) =
+                state(row, names.len(), columns).map_err(|why| unreadable(row, why))?;
             Ok(((backend.to_owned(), server.to_owned()), (row, seen)))
         })
         .collect()
 }
 
-fn state(row: &str, width: usize, columns: [usize; STATE_COLUMNS.len()]) -> Result<(&str, &str, ObservedServer), &'static str> {
+fn state(
+    row: &str,
+    width: usize,
+    columns: [usize; STATE_COLUMNS.len()],
+) -> Result<(&str, &str, ObservedServer), &'static str> {
     let fields: Vec<&str> = row.split(' ').collect();
     if fields.len() != width {
         return Err("its columns are not those of its head");
@@ -151,10 +174,16 @@ fn unreadable(row: &str, why: &str) -> ReplyError {
     ReplyError::Unreadable { row: row.chars().take(120).collect(), why: why.to_owned() }
 }
 
-fn positions<const N: usize>(names: &[&str], wanted: [&'static str; N]) -> Result<[usize; N], ReplyError> {
+fn positions<const N: usize>(
+    names: &[&str],
+    wanted: [&'static str; N],
+) -> Result<[usize; N], ReplyError> {
     let mut found = [0; N];
     for (position, wanted) in found.iter_mut().zip(wanted) {
-        let lacking = || ReplyError::Unreadable { row: "the head".to_owned(), why: format!("there is no column {wanted}") };
+        let lacking = || ReplyError::Unreadable {
+            row: "the head".to_owned(),
+            why: format!("there is no column {wanted}"),
+        };
         *position = names.iter().position(|name| *name == wanted).ok_or_else(lacking)?;
     }
     Ok(found)
@@ -170,8 +199,8 @@ fn limited(text: &str) -> Option<Option<u32>> {
     if text.is_empty() { Some(None) } else { number(text).map(Some) }
 }
 
-/// HAProxy's CSV: a head after `# `, a comma after the last field too, fields in quotes where they hold commas, quotes (doubled)
-/// or line breaks.
+/// HAProxy's CSV: a head after `# `, a comma after the last field too, fields in quotes where they
+/// hold commas, quotes (doubled) or line breaks.
 struct Csv<'a> {
     names: Vec<&'a str>,
     body: &'a str,
@@ -181,7 +210,10 @@ impl<'a> Csv<'a> {
     fn read(text: &'a str) -> Result<Self, ReplyError> {
         let refused = || ReplyError::of_text(text.as_bytes());
         let (head, body) = text.split_once('\n').ok_or_else(refused)?;
-        let head = head.strip_prefix("# ").filter(|head| head.starts_with("pxname,svname,")).ok_or_else(refused)?;
+        let head = head
+            .strip_prefix("# ")
+            .filter(|head| head.starts_with("pxname,svname,"))
+            .ok_or_else(refused)?;
         if !body.is_empty() && !body.ends_with('\n') {
             return Err(ReplyError::cut(text.as_bytes()));
         }
@@ -198,7 +230,11 @@ impl<'a> Csv<'a> {
     }
 
     /// The fields at `columns` of a record that has as many as the head.
-    fn pick<const N: usize>(&self, record: &'a str, columns: [usize; N]) -> Result<[Cow<'a, str>; N], ReplyError> {
+    fn pick<const N: usize>(
+        &self,
+        record: &'a str,
+        columns: [usize; N],
+    ) -> Result<[Cow<'a, str>; N], ReplyError> {
         let fields: Vec<&str> = unquoted_split(record, ',').collect();
         if fields.len() != self.names.len() {
             return Err(unreadable(record, "its columns are not those of its head"));
@@ -231,7 +267,10 @@ mod tests {
 
     /// As 3.0 answers, with the columns that nobody reads left out of `show stat`.
     const ANSWER: &str = "1\n\
-        # be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port\n\
+        # be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight \
+        srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health \
+        srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port \
+        srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port\n\
         3 b 1 s1 127.0.0.1 0 0 7 5 0 8 2 0 6 0 0 0 - 1111 - 0 0 - - 0\n\
         3 b 2 s:2 2001:db8::1 2 0 1 1 0 1 0 2 0 0 0 0 - 2222 - 0 0 - - 0\n\
         3 b 3 fq1 - 0 32 1 1 0 1 0 0 14 0 0 0 nosuch.example.test 80 - 0 0 - - 0\n\
@@ -254,30 +293,66 @@ mod tests {
         let seen = look(ANSWER).unwrap();
         assert_eq!(seen.keys().collect::<Vec<_>>(), ["b", "empty"], "a disabled backend is none");
         assert!(seen["empty"].servers.is_empty());
-        assert_eq!((seen["b"].algorithm.as_deref(), &seen["empty"].algorithm), (Some("roundrobin"), &None));
+        assert_eq!(
+            (seen["b"].algorithm.as_deref(), &seen["empty"].algorithm),
+            (Some("roundrobin"), &None)
+        );
         let servers = &seen["b"].servers;
         let first = &servers["s1"];
         assert_eq!((first.address, first.port), (Some("127.0.0.1".parse().unwrap()), 1111));
         assert_eq!((first.weight, first.maxconn, first.maxqueue), (7, Some(10), Some(5)));
         assert_eq!((first.sessions, first.queued, first.sessions_total), (2, 1, 99));
         assert_eq!((first.status.as_str(), first.running, first.backup), ("UP 1/3", false, false));
-        assert!(first.check_configured && first.check_enabled && first.check_failed && first.admin.ready());
+        assert!(
+            first.check_configured
+                && first.check_enabled
+                && first.check_failed
+                && first.admin.ready()
+        );
         assert!(
             !first.agent_enabled
-                && look(&ANSWER.replace("0 8 2 0 6 0 0", "0 8 2 0 6 22 0")).unwrap()["b"].servers["s1"].agent_enabled
+                && look(&ANSWER.replace(
+                    "0 8 2 0 6 0 0",
+                    "0 8 2 0 6 22 \
+                    0"
+                ))
+                .unwrap()["b"]
+                    .servers["s1"]
+                    .agent_enabled
         );
         let second = &servers["s:2"];
-        assert_eq!((second.address, second.maxconn, second.maxqueue), (Some("2001:db8::1".parse().unwrap()), None, None));
-        assert!(second.backup && second.running && !second.check_configured && !second.check_failed);
+        assert_eq!(
+            (second.address, second.maxconn, second.maxqueue),
+            (Some("2001:db8::1".parse().unwrap()), None, None)
+        );
+        assert!(
+            second.backup && second.running && !second.check_configured && !second.check_failed
+        );
         let named = &servers["fq1"];
         assert_eq!((named.address, named.fqdn.as_deref()), (None, Some("nosuch.example.test")));
-        assert_eq!((named.status.as_str(), named.admin), ("MAINT (resolution)", AdminState(AdminState::UNRESOLVED)));
-        assert!(servers["new"].check_configured && !servers["new"].check_enabled && servers["new"].admin.in_maintenance());
+        assert_eq!(
+            (named.status.as_str(), named.admin),
+            ("MAINT (resolution)", AdminState(AdminState::UNRESOLVED))
+        );
+        assert!(
+            servers["new"].check_configured
+                && !servers["new"].check_enabled
+                && servers["new"].admin.in_maintenance()
+        );
     }
 
     #[test]
     fn statuses_are_told_as_haproxy_decorates_them() {
-        for status in ["MAINT (via b/s2)", "MAINT(via)", "DOWN 1/2", "DOWN (agent)", "DRAIN", "NOLB 1/3", "DRAIN (agent)", "UP"] {
+        for status in [
+            "MAINT (via b/s2)",
+            "MAINT(via)",
+            "DOWN 1/2",
+            "DOWN (agent)",
+            "DRAIN",
+            "NOLB 1/3",
+            "DRAIN (agent)",
+            "UP",
+        ] {
             let seen = look(&ANSWER.replace("UP 1/3", status)).unwrap();
             assert_eq!(seen["b"].servers["s1"].status, status);
         }
@@ -312,8 +387,13 @@ mod tests {
     fn rows(reply: &str) -> Result<Vec<BTreeMap<String, String>>, ReplyError> {
         let csv = Csv::read(reply)?;
         let row = |record| {
-            let fields = (0..csv.names.len()).map(|column| csv.pick(record, [column]).map(|[field]| field.into_owned()));
-            let named = csv.names.iter().map(|name| (*name).to_owned()).zip(fields.collect::<Result<Vec<_>, _>>()?);
+            let fields = (0..csv.names.len())
+                .map(|column| csv.pick(record, [column]).map(|[field]| field.into_owned()));
+            let named = csv
+                .names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .zip(fields.collect::<Result<Vec<_>, _>>()?);
             Ok(named.filter(|(_, field)| !field.is_empty()).collect())
         };
         csv.records().map(row).collect()
@@ -329,7 +409,10 @@ mod tests {
         let two = rows("# pxname,svname,status,\nbe,s1,UP,\nbe,s2,MAINT,\n").unwrap();
         assert_eq!(two[0], named(&[("pxname", "be"), ("svname", "s1"), ("status", "UP")]));
         assert_eq!(two[1], named(&[("pxname", "be"), ("svname", "s2"), ("status", "MAINT")]));
-        assert_eq!(rows("# pxname,svname,status,\nbe,s1,,\n").unwrap(), [named(&[("pxname", "be"), ("svname", "s1")])]);
+        assert_eq!(
+            rows("# pxname,svname,status,\nbe,s1,,\n").unwrap(),
+            [named(&[("pxname", "be"), ("svname", "s1")])]
+        );
         assert!(rows("# pxname,svname,status,\nbe,s1\n").is_err());
         assert!(rows("Unknown command.\n").is_err());
         assert!(rows("").is_err());
@@ -342,8 +425,14 @@ mod tests {
         let reply = "# pxname,svname,scur,status,act,type,check_duration,qtime,ttime,addr,\n\
             secure_api,BACKEND,,UP,2,1,,1500,0,,\nsecure_api,u:80,0,UP 1/2,,2,12,,,10.0.0.1:80,\n";
         let seen = rows(reply).unwrap();
-        assert_eq!((seen[0]["svname"].as_str(), seen[0]["qtime"].as_str(), seen[0].get("scur")), ("BACKEND", "1500", None));
-        assert_eq!((seen[1]["status"].as_str(), seen[1]["addr"].as_str()), ("UP 1/2", "10.0.0.1:80"));
+        assert_eq!(
+            (seen[0]["svname"].as_str(), seen[0]["qtime"].as_str(), seen[0].get("scur")),
+            ("BACKEND", "1500", None)
+        );
+        assert_eq!(
+            (seen[1]["status"].as_str(), seen[1]["addr"].as_str()),
+            ("UP 1/2", "10.0.0.1:80")
+        );
         assert_eq!(seen[1]["check_duration"], "12");
     }
 
@@ -354,7 +443,10 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_parsers_panic(position in 0..ANSWER.len(), bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
+        fn no_bytes_make_the_parsers_panic(
+            position in 0..ANSWER.len(),
+            bytes in proptest::collection::vec(any::<u8>(), 0..20),
+        ) {
             let _ = observed(&bytes);
             let mut answer = ANSWER.as_bytes().to_vec();
             answer.splice(position..position, bytes);
@@ -362,8 +454,11 @@ mod tests {
         }
 
         #[test]
-        fn quoted_fields_come_back_as_they_were(fields in proptest::collection::vec("[a-z,\"\n ]{0,8}", 3)) {
-            let quoted: String = fields.iter().map(|field| format!("\"{}\",", field.replace('"', "\"\""))).collect();
+        fn quoted_fields_come_back_as_they_were(
+            fields in proptest::collection::vec("[a-z,\"\n ]{0,8}", 3),
+        ) {
+            let quoted: String =
+                fields.iter().map(|field| format!("\"{}\",", field.replace('"', "\"\""))).collect();
             let reply = format!("# pxname,svname,status,\n{quoted}\n");
             let csv = Csv::read(&reply).unwrap();
             let records: Vec<_> = csv.records().collect();

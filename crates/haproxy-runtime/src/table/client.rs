@@ -29,12 +29,17 @@ impl TableClient {
         self.client.judge(super::TABLES, super::tables).await
     }
 
-    /// Lists the rows one by one as they come, about `most` of them: the rest is not read, so that a table of any size costs no more.
-    /// Returns the table's size, and how many rows it has beyond those that were listed.
+    /// Lists the rows one by one as they come, about `most` of them: the rest is not read, so that
+    /// a table of any size costs no more. Returns the table's size, and how many rows it has beyond
+    /// those that were listed.
     ///
     /// # Errors
     /// As every command; a listing that ends early is an error whatever was taken until then.
-    pub async fn list(&self, most: usize, mut each: impl FnMut(Row)) -> Result<(TableSize, u64), RuntimeError> {
+    pub async fn list(
+        &self,
+        most: usize,
+        mut each: impl FnMut(Row),
+    ) -> Result<(TableSize, u64), RuntimeError> {
         let line = self.table.show();
         let line = line.as_bytes();
         let mut connection = self.client.connect().await?;
@@ -55,19 +60,26 @@ impl TableClient {
             }
             Ok(None)
         };
-        let endless = || RuntimeError::Endless { address: self.client.address.to_string(), command: shown(line), waited: whole };
+        let endless = || RuntimeError::Endless {
+            address: self.client.address.to_string(),
+            command: shown(line),
+            waited: whole,
+        };
         match timeout(whole, receive).await.unwrap_or_else(|_| Err(endless()))? {
             Some(left) => Ok(left),
             None => rows.finish().map(|size| (size, 0)).map_err(refused),
         }
     }
 
-    /// Forgets keys, as many a line as fit; one that is not there is forgotten too. Returns how many stay, because a request
-    /// holds them right now or because the key is empty.
+    /// Forgets keys, as many a line as fit; one that is not there is forgotten too. Returns how
+    /// many stay, because a request holds them right now or because the key is empty.
     ///
     /// # Errors
     /// As every command; keys of the lines before are forgotten.
-    pub async fn forget<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<usize, RuntimeError> {
+    pub async fn forget<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> Result<usize, RuntimeError> {
         let mut staying = 0;
         let commands: Vec<Vec<u8>> = keys
             .filter_map(|key| {
@@ -78,7 +90,9 @@ impl TableClient {
             .collect();
         for (line, count) in wire::Batches::new(commands.iter(), self.max_payload, usize::MAX) {
             let answer = self.client.call(&line).await?;
-            let judge = |replies: Vec<&[u8]>| replies.into_iter().map(super::forgotten).collect::<Result<Vec<_>, _>>();
+            let judge = |replies: Vec<&[u8]>| {
+                replies.into_iter().map(super::forgotten).collect::<Result<Vec<_>, _>>()
+            };
             let forgotten = wire::replies(&answer, count).and_then(judge);
             let forgotten = forgotten.map_err(|error| self.client.refused(&line, error))?;
             staying += forgotten.into_iter().filter(|forgotten| !forgotten).count();

@@ -1,7 +1,8 @@
 //! Stick tables: what redispatch learned, and how a key of it is forgotten. Pure.
 //!
-//! Keys are whatever clients sent in a header. HAProxy shows them escaped, one row a line, and takes any byte but the line's end
-//! after a backslash; both was measured for every byte on 2.6, 3.0, 3.2 and 3.4.
+//! Keys are whatever clients sent in a header. HAProxy shows them escaped, one row a line, and
+//! takes any byte but the line's end after a backslash; both was measured for every byte on 2.6,
+//! 3.0, 3.2 and 3.4.
 
 use core::time::Duration;
 
@@ -12,13 +13,15 @@ use crate::server::is_legal_name;
 #[cfg(feature = "client")]
 pub mod client;
 
-/// The longest row, in bytes: HAProxy's own buffer bounds a key, which may be four times as long when escaped.
+/// The longest row, in bytes: HAProxy's own buffer bounds a key, which may be four times as long
+/// when escaped.
 const LONGEST_ROW: usize = 128 * 1024;
 
 /// Lists the tables with their sizes. See [`tables`].
 pub const TABLES: &str = "show table\n";
 
-/// A stick table: a backend's or a frontend's, by its name, or one of a `peers` section, `SECTION/NAME`.
+/// A stick table: a backend's or a frontend's, by its name, or one of a `peers` section,
+/// `SECTION/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableName(String);
 
@@ -40,8 +43,8 @@ impl TableName {
         format!("show table {}\n", self.0)
     }
 
-    /// Forgets a key, without the line's end; silent, also where the key is not there. None for the empty key, which HAProxy
-    /// can't be told: it is forgotten when it expires.
+    /// Forgets a key, without the line's end; silent, also where the key is not there. None for the
+    /// empty key, which HAProxy can't be told: it is forgotten when it expires.
     pub fn forget(&self, key: &[u8]) -> Option<Vec<u8>> {
         if key.is_empty() || key.contains(&b'\n') {
             return None;
@@ -86,17 +89,20 @@ pub struct TableSize {
 /// A row: a key, and the server that it sticks to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The key, as the client sent it (of a `string` table; keys of other kinds are as HAProxy writes them).
+    /// The key, as the client sent it (of a `string` table; keys of other kinds are as HAProxy
+    /// writes them).
     pub key: Vec<u8>,
     /// Time until it expires; zero where the table's rows don't.
     pub expires_in: Duration,
     /// The server's id within its backend; none where nothing sticks.
     pub server_id: Option<u32>,
-    /// The server's name (its address where the table says `srvkey addr`). It stays when the server is removed.
+    /// The server's name (its address where the table says `srvkey addr`). It stays when the server
+    /// is removed.
     pub server: Option<String>,
 }
 
-/// Reads a `show table NAME` listing as it streams in: a head, a row a line, an empty line at the end.
+/// Reads a `show table NAME` listing as it streams in: a head, a row a line, an empty line at the
+/// end.
 #[derive(Debug, Default)]
 pub struct Rows {
     carry: Vec<u8>,
@@ -147,7 +153,12 @@ impl Rows {
             return Err(ReplyError::unexpected(line));
         }
         if self.head.is_none() {
-            self.head = Some(str::from_utf8(line).ok().and_then(head).ok_or_else(|| ReplyError::of_text(line))?);
+            self.head = Some(
+                str::from_utf8(line)
+                    .ok()
+                    .and_then(head)
+                    .ok_or_else(|| ReplyError::of_text(line))?,
+            );
         } else if line.is_empty() {
             self.ended = true;
         } else {
@@ -164,7 +175,9 @@ impl Rows {
     pub fn finish(self) -> Result<TableSize, ReplyError> {
         match self.head {
             Some(head) if self.ended && self.carry.is_empty() => Ok(head),
-            Some(head) => Err(ReplyError::Cut { got: format!("a part of the table {}", head.name) }),
+            Some(head) => {
+                Err(ReplyError::Cut { got: format!("a part of the table {}", head.name) })
+            }
             None => Err(ReplyError::cut(&self.carry)),
         }
     }
@@ -181,7 +194,9 @@ fn unreadable(line: &[u8]) -> ReplyError {
 /// When a line is no table's.
 pub fn tables(reply: &[u8]) -> Result<Vec<TableSize>, ReplyError> {
     let text = str::from_utf8(reply).map_err(|_| ReplyError::unexpected(reply))?;
-    text.lines().map(|line| head(line).ok_or_else(|| ReplyError::of_text(line.as_bytes()))).collect()
+    text.lines()
+        .map(|line| head(line).ok_or_else(|| ReplyError::of_text(line.as_bytes())))
+        .collect()
 }
 
 /// `# table: puppet, type: string, size:102400, used:22`.
@@ -189,10 +204,16 @@ fn head(line: &str) -> Option<TableSize> {
     let (name, rest) = line.strip_prefix("# table: ")?.split_once(", type: ")?;
     let (kind, rest) = rest.split_once(", size:")?;
     let (size, used) = rest.split_once(", used:")?;
-    Some(TableSize { name: name.to_owned(), kind: kind.to_owned(), size: size.parse().ok()?, used: used.parse().ok()? })
+    Some(TableSize {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        size: size.parse().ok()?,
+        used: used.parse().ok()?,
+    })
 }
 
-/// `0x55d0: key=a\ b use=0 exp=599971 shard=0 server_id=2 server_key=master2`; `shard` is not in 2.6.
+/// `0x55d0: key=a\ b use=0 exp=599971 shard=0 server_id=2 server_key=master2`; `shard` is not in
+/// 2.6.
 fn row(line: &[u8]) -> Option<Row> {
     let start = memchr::memmem::find(line, b": key=")?;
     if !line.starts_with(b"0x") || start > "0x".len() + 16 {
@@ -216,7 +237,8 @@ fn row(line: &[u8]) -> Option<Row> {
     expires.then_some(row)
 }
 
-/// A key up to the first space that is not escaped, as HAProxy's `dump_text` writes it; and what follows that space.
+/// A key up to the first space that is not escaped, as HAProxy's `dump_text` writes it; and what
+/// follows that space.
 fn unescape(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     // One allocation for nearly all keys: few have a space of their own.
     let mut key = Vec::with_capacity(memchr::memchr(b' ', text)?);
@@ -269,10 +291,14 @@ mod tests {
         let answer = format!(
             "{HEAD}0x557d62255860: key=node1 use=0 exp=599981 server_id=2 server_key=master2\n\
              0x7f430d5a3490: key=a\\ b\\=\\\\ use=1 exp=1 shard=0 server_id=2 server_key=master2\n\
-             0x1: key= use=0 exp=0 shard=0 server_id=0 server_key=-\n0x2: key=\\xFF\\t\\x3D use=0 exp=7 gpc0=2\n\n"
+             0x1: key= use=0 exp=0 shard=0 server_id=0 server_key=-\n0x2: key=\\xFF\\t\\x3D use=0 \
+             exp=7 gpc0=2\n\n"
         );
         let (size, rows) = list(answer.as_bytes(), 1000).unwrap();
-        assert_eq!((size.name.as_str(), size.kind.as_str(), size.size, size.used), ("puppet", "string", 102_400, 22));
+        assert_eq!(
+            (size.name.as_str(), size.kind.as_str(), size.size, size.used),
+            ("puppet", "string", 102_400, 22)
+        );
         let row = |key: &[u8], millis, server_id, server: Option<&str>| Row {
             key: key.to_vec(),
             expires_in: Duration::from_millis(millis),
@@ -296,8 +322,15 @@ mod tests {
 
     #[test]
     fn all_tables_are_listed_with_their_sizes() {
-        let seen = tables(b"# table: pp/tt, type: ip, size:10, used:0\n# table: puppet, type: string, size:5, used:2\n").unwrap();
-        assert_eq!(seen.iter().map(|table| (table.name.as_str(), table.used)).collect::<Vec<_>>(), [("pp/tt", 0), ("puppet", 2)]);
+        let seen = tables(
+            b"# table: pp/tt, type: ip, size:10, used:0\n# table: puppet, type: \
+            string, size:5, used:2\n",
+        )
+        .unwrap();
+        assert_eq!(
+            seen.iter().map(|table| (table.name.as_str(), table.used)).collect::<Vec<_>>(),
+            [("pp/tt", 0), ("puppet", 2)]
+        );
         assert!(tables(b"").unwrap().is_empty());
         assert!(tables(b"Permission denied\n").is_err());
     }
@@ -337,29 +370,56 @@ mod tests {
     proptest! {
         #[test]
         fn every_key_comes_back_as_it_was_sent_however_the_listing_is_cut_into_packets(
-            keys in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..12), 0..12), chunk in 1usize..50,
+            keys in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..12), 0..12),
+            chunk in 1usize..50,
         ) {
-            let rows: String = keys.iter().map(|key| format!("0x55d0: key={} use=0 exp=5 server_id=2 server_key=m2\n", dumped(key))).collect();
+            let rows: String = keys
+                .iter()
+                .map(|key| {
+                    format!(
+                        "0x55d0: key={} use=0 exp=5 \
+                server_id=2 server_key=m2\n",
+                        dumped(key)
+                    )
+                })
+                .collect();
             let (_, seen) = list(format!("{HEAD}{rows}\n").as_bytes(), chunk).unwrap();
             prop_assert_eq!(seen.into_iter().map(|row| row.key).collect::<Vec<_>>(), keys);
         }
 
         #[test]
-        fn a_listing_cut_at_any_byte_is_an_error(keys in proptest::collection::vec("[a-z =]{0,9}", 1..8), cut: prop::sample::Index) {
-            let rows: String = keys.iter().map(|key| format!("0x55d0: key={} use=0 exp=5\n", dumped(key.as_bytes()))).collect();
+        fn a_listing_cut_at_any_byte_is_an_error(
+            keys in proptest::collection::vec("[a-z =]{0,9}", 1..8),
+            cut: prop::sample::Index,
+        ) {
+            let rows: String = keys
+                .iter()
+                .map(|key| {
+                    format!(
+                        "0x55d0: key={} use=0 \
+                exp=5\n",
+                        dumped(key.as_bytes())
+                    )
+                })
+                .collect();
             let answer = format!("{HEAD}{rows}\n");
             prop_assert!(list(&answer.as_bytes()[..cut.index(answer.len())], 1000).is_err());
         }
 
         #[test]
-        fn no_bytes_make_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80), chunk in 1usize..9) {
+        fn no_bytes_make_the_parsers_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+            chunk in 1usize..9,
+        ) {
             let _ = list(&bytes, chunk);
             let _ = list(&[HEAD.as_bytes(), b"0x1: key=", &bytes].concat(), chunk);
             let _ = tables(&bytes);
         }
 
         #[test]
-        fn a_forgotten_key_never_ends_its_command(key in proptest::collection::vec(any::<u8>(), 1..20)) {
+        fn a_forgotten_key_never_ends_its_command(
+            key in proptest::collection::vec(any::<u8>(), 1..20),
+        ) {
             if let Some(command) = TableName::new("t").unwrap().forget(&key) {
                 let word = &command["clear table t key ".len()..];
                 let mut read = Vec::new();

@@ -1,4 +1,5 @@
-//! Frames: words on a command line, payloads within a size, replies of a batch, lines of a listing. Pure.
+//! Frames: words on a command line, payloads within a size, replies of a batch, lines of a listing.
+//! Pure.
 
 pub mod pace;
 
@@ -23,11 +24,12 @@ pub fn escape(word: &str) -> Cow<'_, str> {
 
 /// Whether a text can stand on a command line as one word, once it is escaped.
 pub fn is_word(text: &str) -> bool {
-    !text.is_empty() && !text.contains(|character: char| character.is_whitespace() || character.is_control())
+    !text.is_empty()
+        && !text.contains(|character: char| character.is_whitespace() || character.is_control())
 }
 
-/// Joins commands with `;` to lines of at most `limit` bytes, the line's end included, and at most `most` commands. A single
-/// longer command stands alone.
+/// Joins commands with `;` to lines of at most `limit` bytes, the line's end included, and at most
+/// `most` commands. A single longer command stands alone.
 #[derive(Debug)]
 pub struct Batches<I, C> {
     commands: I,
@@ -77,7 +79,8 @@ impl<C: AsRef<[u8]>, I: Iterator<Item = C>> Iterator for Batches<I, C> {
     }
 }
 
-/// Splits entries into payload commands of at most `limit` bytes each: header, lines, the empty line that ends them.
+/// Splits entries into payload commands of at most `limit` bytes each: header, lines, the empty
+/// line that ends them.
 pub struct Payloads<'h, I: Iterator> {
     header: &'h str,
     entries: std::iter::Peekable<I>,
@@ -86,7 +89,8 @@ pub struct Payloads<'h, I: Iterator> {
 }
 
 impl<'h, 'e, I: Iterator<Item = (&'e str, &'e str)>> Payloads<'h, I> {
-    /// `header` is the command with its `<<`, without the line's end. Entries are legal keys and values (`model::name`).
+    /// `header` is the command with its `<<`, without the line's end. Entries are legal keys and
+    /// values (`model::name`).
     pub fn new(header: &'h str, entries: I, limit: usize) -> Self {
         Self { header, entries: entries.peekable(), limit, taken: 0 }
     }
@@ -96,8 +100,9 @@ impl<'h, 'e, I: Iterator<Item = (&'e str, &'e str)>> Payloads<'h, I> {
         self.taken
     }
 
-    /// Writes the next payload command over `buffer`; false when no entry is left. An entry that is larger than the
-    /// limit by itself is sent alone: at 255 bytes a word that can't be below the settings' least limit.
+    /// Writes the next payload command over `buffer`; false when no entry is left. An entry that is
+    /// larger than the limit by itself is sent alone: at 255 bytes a word that can't be below the
+    /// settings' least limit.
     pub fn next_into(&mut self, buffer: &mut Vec<u8>) -> bool {
         if self.entries.peek().is_none() {
             return false;
@@ -124,10 +129,11 @@ impl<'h, 'e, I: Iterator<Item = (&'e str, &'e str)>> Payloads<'h, I> {
 }
 
 /// HAProxy's names of severities, as `severity-output string` writes them; `number` writes a digit.
-const SEVERITIES: [&[u8]; 8] = [b"emerg", b"alert", b"crit", b"err", b"warning", b"notice", b"info", b"debug"];
+const SEVERITIES: [&[u8]; 8] =
+    [b"emerg", b"alert", b"crit", b"err", b"warning", b"notice", b"info", b"debug"];
 
-/// A message without the severity that stands before it where the socket has `severity-output`: `[3]: ` or `[err]: `. Listings
-/// have none.
+/// A message without the severity that stands before it where the socket has `severity-output`:
+/// `[3]: ` or `[err]: `. Listings have none.
 pub fn without_severity(text: &[u8]) -> &[u8] {
     let Some(rest) = text.strip_prefix(b"[") else { return text };
     let Some(end) = memchr::memchr(b']', rest) else { return text };
@@ -136,8 +142,9 @@ pub fn without_severity(text: &[u8]) -> &[u8] {
     if known { rest[end..].strip_prefix(b"]: ").unwrap_or(text) } else { text }
 }
 
-/// Splits the answer to a line of `commands` commands into one text a command. Each text keeps the ends of its lines and lacks the
-/// empty line that ends it, and a severity before it; a silent success is an empty text.
+/// Splits the answer to a line of `commands` commands into one text a command. Each text keeps the
+/// ends of its lines and lacks the empty line that ends it, and a severity before it; a silent
+/// success is an empty text.
 ///
 /// # Errors
 /// When the answer is shorter (cut) or longer than the commands explain.
@@ -156,10 +163,12 @@ pub fn replies(answer: &[u8], commands: usize) -> Result<Vec<&[u8]>, ReplyError>
     if rest.is_empty() { Ok(replies) } else { Err(ReplyError::unexpected(rest)) }
 }
 
-/// The longest line of a listing, in bytes: what HAProxy's own buffer lets anybody put into a map, and more.
+/// The longest line of a listing, in bytes: what HAProxy's own buffer lets anybody put into a map,
+/// and more.
 const LONGEST_LINE: usize = 1024 * 1024;
 
-/// Reads a `show map NAME` listing as it streams in: lines `0xPTR key value`, an empty line at the end.
+/// Reads a `show map NAME` listing as it streams in: lines `0xPTR key value`, an empty line at the
+/// end.
 #[derive(Debug, Default)]
 pub struct Listing {
     carry: Vec<u8>,
@@ -176,10 +185,14 @@ impl Listing {
     /// Takes the next bytes; calls `entry` with the key and the value of each whole line.
     ///
     /// # Errors
-    /// When the first line is no entry: HAProxy refused the command, and this is its text. A later line that is none is
-    /// part of an entry with a line break in it, which another writer left: it is reported as an entry that no legal
-    /// key matches.
-    pub fn feed(&mut self, bytes: &[u8], mut entry: impl FnMut(&[u8], &[u8])) -> Result<(), ReplyError> {
+    /// When the first line is no entry: HAProxy refused the command, and this is its text. A later
+    /// line that is none is part of an entry with a line break in it, which another writer left: it
+    /// is reported as an entry that no legal key matches.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        mut entry: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), ReplyError> {
         if self.carry.len() > LONGEST_LINE {
             return Err(ReplyError::unexpected(&self.carry));
         }
@@ -201,7 +214,11 @@ impl Listing {
         Ok(())
     }
 
-    fn line(&mut self, line: &[u8], entry: &mut impl FnMut(&[u8], &[u8])) -> Result<(), ReplyError> {
+    fn line(
+        &mut self,
+        line: &[u8],
+        entry: &mut impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), ReplyError> {
         if self.ended {
             entry(b"", b"");
             self.ended = false;
@@ -231,7 +248,9 @@ impl Listing {
     pub fn finish(self) -> Result<(), ReplyError> {
         match (self.ended, self.carry.is_empty()) {
             (true, true) => Ok(()),
-            (false, true) if self.lines > 0 => Err(ReplyError::Cut { got: format!("{} whole lines", self.lines) }),
+            (false, true) if self.lines > 0 => {
+                Err(ReplyError::Cut { got: format!("{} whole lines", self.lines) })
+            }
             _ => Err(ReplyError::cut(&self.carry)),
         }
     }
@@ -248,7 +267,10 @@ mod tests {
         let mut listing = Listing::new();
         for part in answer.chunks(chunk.max(1)) {
             listing.feed(part, |key, value| {
-                entries.push((String::from_utf8_lossy(key).into_owned(), String::from_utf8_lossy(value).into_owned()));
+                entries.push((
+                    String::from_utf8_lossy(key).into_owned(),
+                    String::from_utf8_lossy(value).into_owned(),
+                ));
             })?;
         }
         listing.finish().map(|()| entries)
@@ -263,7 +285,10 @@ mod tests {
     #[test]
     fn replies_of_a_batch_are_told_apart() {
         assert_eq!(replies(b"\n\n\n", 3).unwrap(), [b"", b"", b""]);
-        assert_eq!(replies(b"\nentry not found.\n\n\n", 3).unwrap(), [b"".as_slice(), b"entry not found.\n", b""]);
+        assert_eq!(
+            replies(b"\nentry not found.\n\n\n", 3).unwrap(),
+            [b"".as_slice(), b"entry not found.\n", b""]
+        );
         assert_eq!(
             replies(b"New version created: 6\n\nadmin\n\n", 2).unwrap(),
             [b"New version created: 6\n".as_slice(), b"admin\n"]
@@ -278,9 +303,17 @@ mod tests {
         for severity in ["[3]: ", "[6]: ", "[err]: ", "[warning]: ", "[info]: "] {
             let answer = format!("{severity}New version created: 6\n\n\n{severity}admin\n\n");
             let seen = replies(answer.as_bytes(), 3).unwrap();
-            assert_eq!(seen, [b"New version created: 6\n".as_slice(), b"", b"admin\n"], "{severity}");
-            let error =
-                list(format!("{severity}Unknown map identifier. Please use #<id> or <file>.\n\n").as_bytes(), 9).unwrap_err();
+            assert_eq!(
+                seen,
+                [b"New version created: 6\n".as_slice(), b"", b"admin\n"],
+                "{severity}"
+            );
+            let error = list(
+                format!("{severity}Unknown map identifier. Please use #<id> or <file>.\n\n")
+                    .as_bytes(),
+                9,
+            )
+            .unwrap_err();
             assert_eq!(error, ReplyError::UnknownMap, "{severity}");
         }
         for other in ["[", "[3", "[8]: x", "[3]:x", "[error]: x", "[]: x", "x [3]: y"] {
@@ -290,7 +323,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_a_listing() {
-        let error = list(b"Unknown map identifier. Please use #<id> or <file>.\n\n", 1000).unwrap_err();
+        let error =
+            list(b"Unknown map identifier. Please use #<id> or <file>.\n\n", 1000).unwrap_err();
         assert_eq!(error, ReplyError::UnknownMap);
     }
 
@@ -305,54 +339,108 @@ mod tests {
     proptest! {
         #[test]
         fn a_listing_is_read_the_same_however_it_is_cut_into_packets(
-            entries in proptest::collection::vec(("[!-~]{1,9}", "[!-~]{1,9}"), 0..20), chunk in 1usize..40,
+            entries in proptest::collection::vec(("[!-~]{1,9}", "[!-~]{1,9}"), 0..20),
+            chunk in 1usize..40,
         ) {
-            let mut answer: String = entries.iter().map(|(key, value)| format!("0x55d0 {key} {value}\n")).collect();
+            let mut answer: String = entries
+                .iter()
+                .map(|(key, value)| {
+                    format!(
+                        "0x55d0 {key} \
+                {value}\n"
+                    )
+                })
+                .collect();
             answer.push('\n');
             prop_assert_eq!(list(answer.as_bytes(), chunk).unwrap(), entries);
         }
 
         #[test]
-        fn a_listing_cut_at_any_byte_is_an_error(entries in proptest::collection::vec(("[!-~]{1,9}", "[!-~]{1,9}"), 1..8), cut: prop::sample::Index) {
-            let mut answer: String = entries.iter().map(|(key, value)| format!("0x55d0 {key} {value}\n")).collect();
+        fn a_listing_cut_at_any_byte_is_an_error(
+            entries in proptest::collection::vec(("[!-~]{1,9}", "[!-~]{1,9}"), 1..8),
+            cut: prop::sample::Index,
+        ) {
+            let mut answer: String = entries
+                .iter()
+                .map(|(key, value)| {
+                    format!(
+                        "0x55d0 {key} \
+                {value}\n"
+                    )
+                })
+                .collect();
             answer.push('\n');
             let cut = cut.index(answer.len());
             prop_assert!(list(&answer.as_bytes()[..cut], 1000).is_err());
         }
 
         #[test]
-        fn replies_cut_at_any_byte_are_an_error(texts in proptest::collection::vec("([a-z ]{1,9}\n){0,2}", 1..6), cut: prop::sample::Index) {
+        fn replies_cut_at_any_byte_are_an_error(
+            texts in proptest::collection::vec("([a-z ]{1,9}\n){0,2}", 1..6),
+            cut: prop::sample::Index,
+        ) {
             let answer: String = texts.iter().map(|text| format!("{text}\n")).collect();
-            prop_assert_eq!(replies(answer.as_bytes(), texts.len()).unwrap(), texts.iter().map(|text| text.as_bytes()).collect::<Vec<_>>());
+            prop_assert_eq!(
+                replies(answer.as_bytes(), texts.len()).unwrap(),
+                texts.iter().map(|text| text.as_bytes()).collect::<Vec<_>>()
+            );
             let cut = cut.index(answer.len());
             prop_assert!(replies(&answer.as_bytes()[..cut], texts.len()).is_err());
         }
 
         #[test]
-        fn no_bytes_make_the_parsers_panic(answer in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b' '), Just(b'0'), Just(b'x'), any::<u8>()], 0..100), chunk in 1usize..9, commands in 0usize..5) {
+        fn no_bytes_make_the_parsers_panic(
+            answer in proptest::collection::vec(
+                prop_oneof![Just(b'\n'), Just(b' '), Just(b'0'), Just(b'x'), any::<u8>()],
+                0..100,
+            ),
+            chunk in 1usize..9,
+            commands in 0usize..5,
+        ) {
             let _ = list(&answer, chunk);
             let _ = replies(&answer, commands);
         }
 
         #[test]
         fn payloads_stay_within_the_bound_and_lose_nothing(
-            entries in proptest::collection::vec(("[a-z]{1,60}", "[a-z]{1,30}"), 0..60), limit in 200usize..600,
+            entries in proptest::collection::vec(("[a-z]{1,60}", "[a-z]{1,30}"), 0..60),
+            limit in 200usize..600,
         ) {
-            let mut payloads = Payloads::new("add map @1 F <<", entries.iter().map(|(key, value)| (key.as_str(), value.as_str())), limit);
+            let mut payloads = Payloads::new(
+                "add map @1 F \
+                <<",
+                entries.iter().map(|(key, value)| (key.as_str(), value.as_str())),
+                limit,
+            );
             let (mut buffer, mut sent) = (Vec::new(), Vec::new());
             prop_assert_eq!(payloads.taken(), 0);
             while payloads.next_into(&mut buffer) {
                 prop_assert!(buffer.len() <= limit);
                 let text = str::from_utf8(&buffer).unwrap();
-                let lines = text.strip_prefix("add map @1 F <<\n").unwrap().strip_suffix("\n\n").unwrap();
-                sent.extend(lines.lines().map(|line| line.split_once(' ').map(|(key, value)| (key.to_owned(), value.to_owned())).unwrap()));
+                let lines = text
+                    .strip_prefix(
+                        "add map @1 F \
+                    <<\n",
+                    )
+                    .unwrap()
+                    .strip_suffix("\n\n")
+                    .unwrap();
+                sent.extend(lines.lines().map(|line| {
+                    line.split_once(' ')
+                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                        .unwrap()
+                }));
                 prop_assert_eq!(payloads.taken(), sent.len());
             }
             prop_assert_eq!(sent, entries);
         }
 
         #[test]
-        fn batches_stay_within_the_bound_and_lose_nothing(commands in proptest::collection::vec("[a-z]{1,30}", 0..40), limit in 40usize..100, most in 1usize..5) {
+        fn batches_stay_within_the_bound_and_lose_nothing(
+            commands in proptest::collection::vec("[a-z]{1,30}", 0..40),
+            limit in 40usize..100,
+            most in 1usize..5,
+        ) {
             let batches: Vec<_> = Batches::new(commands.iter().cloned(), limit, most).collect();
             let mut sent = Vec::new();
             for (line, count) in &batches {

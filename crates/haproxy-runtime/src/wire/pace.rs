@@ -1,14 +1,16 @@
 //! How long HAProxy is left alone between the parts of a long change. Pure.
 //!
-//! HAProxy works on a payload, or on a line of commands, in one go, and the thread that does so serves no request meanwhile: 0.3 to 0.4 ms for
-//! a payload of 15 KiB (2.6 to 3.4). Parts sent without a pause keep that thread, and the processors of a small machine, from
-//! the requests nearly all the time. So each part is followed by a rest in proportion to what it took.
+//! HAProxy works on a payload, or on a line of commands, in one go, and the thread that does so
+//! serves no request meanwhile: 0.3 to 0.4 ms for a payload of 15 KiB (2.6 to 3.4). Parts sent
+//! without a pause keep that thread, and the processors of a small machine, from the requests
+//! nearly all the time. So each part is followed by a rest in proportion to what it took.
 
 use core::time::Duration;
 
 /// A part is followed by a rest of so many times what it took.
 const REST_FACTOR: u32 = 2;
-/// The longest rest that one part earns: a slow network or a busy machine must not make a swap take for ever.
+/// The longest rest that one part earns: a slow network or a busy machine must not make a swap take
+/// for ever.
 const LONGEST_REST: Duration = Duration::from_millis(2);
 /// Shorter rests are saved up: timers count whole milliseconds.
 const SHORTEST_REST: Duration = Duration::from_millis(1);
@@ -24,7 +26,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A part took so long, from its sending to its answer. The rest that is due now, zero where it is not worth a timer yet.
+    /// A part took so long, from its sending to its answer. The rest that is due now, zero where it
+    /// is not worth a timer yet.
     pub fn worked(&mut self, took: Duration) -> Duration {
         let earned = (took * REST_FACTOR).min(LONGEST_REST);
         let paid = earned.min(self.credit);
@@ -33,7 +36,8 @@ impl Pace {
         if self.owed < SHORTEST_REST { Duration::ZERO } else { self.owed }
     }
 
-    /// It rested for so long. On a busy machine that is much longer than it was to, and must not make the change take for ever.
+    /// It rested for so long. On a busy machine that is much longer than it was to, and must not
+    /// make the change take for ever.
     pub fn rested(&mut self, rest: Duration) {
         self.credit = (self.credit + rest.saturating_sub(self.owed)).min(MOST_CREDIT);
         self.owed = self.owed.saturating_sub(rest);

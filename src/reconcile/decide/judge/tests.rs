@@ -18,19 +18,29 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n.map");
         if let Some(entries) = file {
-            let text: String = entries.iter().map(|(node, master)| format!("{node} {master}\n")).collect();
+            let text: String =
+                entries.iter().map(|(node, master)| format!("{node} {master}\n")).collect();
             std::fs::write(&path, text).unwrap();
         }
-        let decider = Decider::start(Limits::default(), MapFileKeeper::new(&path), Arc::default()).await.unwrap().with_hold(HOLD);
+        let decider = Decider::start(Limits::default(), MapFileKeeper::new(&path), Arc::default())
+            .await
+            .unwrap()
+            .with_hold(HOLD);
         Self { _folder: folder, decider }
     }
 
     /// The registry says this at that second. Whether it is held.
     async fn says(&mut self, second: u64, map: &EntryMap) -> bool {
-        let mut state = SourceState::before_first_poll("puppetdb".to_owned(), "file".to_owned(), true);
-        state.snapshot =
-            Some(Snapshot { entries: Arc::new(map.clone()), rejections: Arc::default(), answered_at: Timestamp::UNIX_EPOCH });
-        self.decider.decide_at(&[state], Arc::<Overrides>::default(), Duration::from_secs(second)).await;
+        let mut state =
+            SourceState::before_first_poll("puppetdb".to_owned(), "file".to_owned(), true);
+        state.snapshot = Some(Snapshot {
+            entries: Arc::new(map.clone()),
+            rejections: Arc::default(),
+            answered_at: Timestamp::UNIX_EPOCH,
+        });
+        self.decider
+            .decide_at(&[state], Arc::<Overrides>::default(), Duration::from_secs(second))
+            .await;
         self.decider.decision().held.is_some()
     }
 
@@ -54,7 +64,10 @@ async fn a_map_that_grows_beyond_measure_is_held_and_the_way_back_never() {
     let mut scene = Scene::start(None).await;
     assert!(!scene.says(0, &nodes(0..200)).await);
     assert!(scene.says(60, &nodes(0..30_200)).await);
-    assert!(scene.reason().contains("add 30000 to the 200 entries in force") && scene.reason().contains("guard.max_added"));
+    assert!(
+        scene.reason().contains("add 30000 to the 200 entries in force")
+            && scene.reason().contains("guard.max_added")
+    );
     assert_eq!(scene.in_force().len(), 200);
     let id = scene.decider.decision().held.as_ref().map(|held| held.id.clone()).unwrap();
     scene.decider.approve(&id).unwrap();
@@ -78,7 +91,8 @@ async fn a_fifth_less_at_each_poll_is_held_at_the_second_poll_until_the_first_is
     scene.says(0, &nodes(0..200)).await;
     assert!(!scene.says(60, &nodes(0..160)).await);
     assert!(scene.says(120, &nodes(0..128)).await);
-    let words = "remove 32 of the 160 entries in force, 72 of 200 within 1h (36.0%), guard.max_removed allows 20%";
+    let words = "remove 32 of the 160 entries in force, 72 of 200 within 1h (36.0%), \
+        guard.max_removed allows 20%";
     assert!(scene.reason().contains(words), "{}", scene.reason());
     // A single node more, and a map that grows again.
     assert!(scene.says(180, &nodes(0..159)).await);
@@ -92,7 +106,10 @@ async fn the_same_few_nodes_that_go_and_come_back_never_add_up() {
     let mut scene = Scene::start(None).await;
     scene.says(0, &nodes(0..200)).await;
     for minute in 1..50 {
-        assert!(!scene.says(60 * minute, &nodes(0..if minute % 2 == 0 { 200 } else { 165 })).await, "minute {minute}");
+        assert!(
+            !scene.says(60 * minute, &nodes(0..if minute % 2 == 0 { 200 } else { 165 })).await,
+            "minute {minute}"
+        );
     }
 }
 
@@ -114,19 +131,22 @@ async fn a_map_of_other_keys_is_held_at_any_size_after_a_restart_too() {
 async fn a_change_that_leads_too_many_entries_nowhere_is_held_until_there_is_something() {
     let mut scene = Scene::start(None).await;
     scene.decider.limits.max_moved = "100%".parse().unwrap();
-    let targets = |masters: &[&str]| vec![Arc::new(masters.iter().map(|master| (*master, true)).collect())];
+    let targets =
+        |masters: &[&str]| vec![Arc::new(masters.iter().map(|master| (*master, true)).collect())];
     scene.decider.see(targets(&["m1"]));
     let renamed = |count: usize| -> EntryMap {
         let map = nodes(0..100);
         let kept = map.iter().enumerate();
-        kept.map(|(at, (node, master))| (node, if at < count { "renamed" } else { master })).collect()
+        kept.map(|(at, (node, master))| (node, if at < count { "renamed" } else { master }))
+            .collect()
     };
     assert!(!scene.says(0, &nodes(0..100)).await);
     assert!(!scene.says(60, &renamed(20)).await, "some are kept and shown");
     assert_eq!(scene.decider.decision().dangling.entries(), (20, 0));
     assert!(scene.says(120, &renamed(50)).await);
     assert!(
-        scene.reason().contains("lead 50 of 100 entries (50.0%)") && scene.reason().contains(": renamed (see"),
+        scene.reason().contains("lead 50 of 100 entries (50.0%)")
+            && scene.reason().contains(": renamed (see"),
         "{}",
         scene.reason()
     );
@@ -134,7 +154,10 @@ async fn a_change_that_leads_too_many_entries_nowhere_is_held_until_there_is_som
     scene.decider.see(targets(&["m1", "renamed"]));
     assert!(!scene.says(180, &renamed(50)).await, "it is there by now");
     scene.decider.see(targets(&["other"]));
-    assert!(!scene.says(240, &renamed(51)).await, "what a gateway lost is no change of the registry");
+    assert!(
+        !scene.says(240, &renamed(51)).await,
+        "what a gateway lost is no change of the registry"
+    );
 }
 
 #[tokio::test]
@@ -145,7 +168,8 @@ async fn a_disputed_node_stays_where_it_is_and_a_new_one_is_routed_all_the_same(
         for (node, master) in [("a", "m1"), ("a", "m2"), ("b", "m1"), ("c", "m2"), ("c", "m1")] {
             builder.push(node, master).unwrap();
         }
-        builder.finish_with(|repeated| (repeated.candidates.len() - 1, nodes.contains(&repeated.key)))
+        builder
+            .finish_with(|repeated| (repeated.candidates.len() - 1, nodes.contains(&repeated.key)))
     };
     let mut both = disputed(&["a", "c"]);
     assert_eq!((both.get("a"), both.get("c"), both.disputed()), (Some("m2"), Some("m1"), 2));
@@ -170,14 +194,21 @@ fn dispute_all(map: &EntryMap) -> EntryMap {
 }
 
 #[tokio::test]
-async fn a_node_that_flaps_stays_where_it_is_while_the_others_move_and_goes_when_it_has_been_still() {
+async fn a_node_that_flaps_stays_where_it_is_while_the_others_move_and_goes_when_it_has_been_still()
+{
     let mut scene = Scene::start(None).await;
     let with = |flapping: &'static str, other: &'static str| -> EntryMap {
         nodes(0..30).iter().chain([("flaps", flapping), ("other", other)]).collect()
     };
     scene.says(0, &with("m1", "m1")).await;
-    let follow =
-        [(60, "m2", "m2"), (120, "m1", "m1"), (180, "m2", "m1"), (240, "m1", "m1"), (300, "m2", "m1"), (389, "m2", "m1")];
+    let follow = [
+        (60, "m2", "m2"),
+        (120, "m1", "m1"),
+        (180, "m2", "m1"),
+        (240, "m1", "m1"),
+        (300, "m2", "m1"),
+        (389, "m2", "m1"),
+    ];
     for (second, said, expected) in follow {
         // The other moves once, while the first is kept.
         let other = if second > 200 { "m3" } else { "m1" };
@@ -197,6 +228,9 @@ async fn a_node_that_flaps_stays_where_it_is_while_the_others_move_and_goes_when
         }
     }
     assert!(!scene.says(390, &with("m2", "m3")).await);
-    assert_eq!((scene.in_force().get("flaps"), scene.decider.decision().flapping.count), (Some("m2"), 0));
+    assert_eq!(
+        (scene.in_force().get("flaps"), scene.decider.decision().flapping.count),
+        (Some("m2"), 0)
+    );
     assert_eq!(scene.decider.release, None);
 }

@@ -1,8 +1,9 @@
 //! Slows a flapping registry down: what it lists -> the list in force. Pure.
 //!
-//! Changes wait until the registry has been quiet for a moment, bounded in total; a server that is gone stays for a hold time; of those
-//! that are due only a share goes at once, the ones longest gone first, and the last server of a list never goes.
-//! The rules and their numbers are Muppet's (TritonDataCenter/muppet, `lib/watch.js`), but for its rounding: see [`Pace`].
+//! Changes wait until the registry has been quiet for a moment, bounded in total; a server that is
+//! gone stays for a hold time; of those that are due only a share goes at once, the ones longest
+//! gone first, and the last server of a list never goes. The rules and their numbers are Muppet's
+//! (TritonDataCenter/muppet, `lib/watch.js`), but for its rounding: see [`Pace`].
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -16,10 +17,12 @@ pub struct Pace {
     pub debounce: Duration,
     /// The longest that a change waits for quiet.
     pub max_delay: Duration,
-    /// How long a server that is no longer listed stays, counted from the moment it was last known to be listed.
+    /// How long a server that is no longer listed stays, counted from the moment it was last known
+    /// to be listed.
     pub hold: Duration,
-    /// How many of a list's servers may go within one `hold`: a share, rounded down, but at least one. (Muppet rounds up, and so lets
-    /// more go than the share says, the last server among them.)
+    /// How many of a list's servers may go within one `hold`: a share, rounded down, but at least
+    /// one. (Muppet rounds up, and so lets more go than the share says, the last server among
+    /// them.)
     pub max_removed: Limit,
 }
 
@@ -32,7 +35,8 @@ impl Pace {
         most.max(1)
     }
 
-    /// How long after a removal the next one counts as another; not nothing, or a throttle would be none.
+    /// How long after a removal the next one counts as another; not nothing, or a throttle would be
+    /// none.
     fn spacing(&self) -> Duration {
         self.hold.max(Duration::from_secs(1))
     }
@@ -67,10 +71,18 @@ pub struct Damper<T> {
 impl<T: Clone + PartialEq> Damper<T> {
     /// A damper that has heard of nothing.
     pub fn new(pace: Pace) -> Self {
-        Self { pace, listed: None, in_force: None, last_seen: BTreeMap::new(), burst: None, window: None }
+        Self {
+            pace,
+            listed: None,
+            in_force: None,
+            last_seen: BTreeMap::new(),
+            burst: None,
+            window: None,
+        }
     }
 
-    /// A damper that goes on from the list that was last in force: what is listed next is a change of it.
+    /// A damper that goes on from the list that was last in force: what is listed next is a change
+    /// of it.
     pub fn resume(pace: Pace, in_force: BTreeMap<String, T>) -> Self {
         Self { listed: Some(in_force.clone()), in_force: Some(in_force), ..Self::new(pace) }
     }
@@ -80,13 +92,18 @@ impl<T: Clone + PartialEq> Damper<T> {
         if self.listed.as_ref() == Some(&listed) {
             return;
         }
-        for name in self.listed.iter().flat_map(BTreeMap::keys).filter(|name| !listed.contains_key(*name)) {
+        for name in
+            self.listed.iter().flat_map(BTreeMap::keys).filter(|name| !listed.contains_key(*name))
+        {
             self.last_seen.insert(name.clone(), now);
         }
         let in_force = self.in_force.as_ref();
-        self.last_seen.retain(|name, _| !listed.contains_key(name) && in_force.is_some_and(|servers| servers.contains_key(name)));
+        self.last_seen.retain(|name, _| {
+            !listed.contains_key(name) && in_force.is_some_and(|servers| servers.contains_key(name))
+        });
         // Back to what is in force: nothing waits any more.
-        self.burst = (in_force != Some(&listed)).then(|| Burst { first: self.burst.map_or(now, |burst| burst.first), last: now });
+        self.burst = (in_force != Some(&listed))
+            .then(|| Burst { first: self.burst.map_or(now, |burst| burst.first), last: now });
         self.listed = Some(listed);
     }
 
@@ -114,7 +131,8 @@ impl<T: Clone + PartialEq> Damper<T> {
 
     /// The servers that go now.
     fn going(&mut self, now: Duration) -> Vec<String> {
-        let mut due: Vec<_> = self.last_seen.iter().filter(|(_, seen)| now >= **seen + self.pace.hold).collect();
+        let mut due: Vec<_> =
+            self.last_seen.iter().filter(|(_, seen)| now >= **seen + self.pace.hold).collect();
         if due.is_empty() {
             return Vec::new();
         }
@@ -142,15 +160,18 @@ impl<T: Clone + PartialEq> Damper<T> {
         self.in_force.as_ref()
     }
 
-    /// When the changes that wait for quiet come into force at the latest, as things stand; none where none waits.
+    /// When the changes that wait for quiet come into force at the latest, as things stand; none
+    /// where none waits.
     pub fn change_due(&self) -> Option<Duration> {
-        self.burst.map(|burst| (burst.last + self.pace.debounce).min(burst.first + self.pace.max_delay))
+        self.burst
+            .map(|burst| (burst.last + self.pace.debounce).min(burst.first + self.pace.max_delay))
     }
 
-    /// The servers in force that are not listed any more, each with the earliest time it may go; none for one that stays because it is
-    /// the last.
+    /// The servers in force that are not listed any more, each with the earliest time it may go;
+    /// none for one that stays because it is the last.
     pub fn leaving(&self) -> impl Iterator<Item = (&str, Option<Duration>)> {
-        let is_last = self.last_seen.len() == 1 && self.listed.as_ref().is_none_or(BTreeMap::is_empty);
+        let is_last =
+            self.last_seen.len() == 1 && self.listed.as_ref().is_none_or(BTreeMap::is_empty);
         let full = self.window.filter(|window| window.left == 0).map(|window| window.until);
         self.last_seen.iter().map(move |(name, seen)| {
             let due = (*seen + self.pace.hold).max(full.unwrap_or_default());

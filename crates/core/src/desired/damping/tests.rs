@@ -11,7 +11,12 @@ const fn ms(milliseconds: u64) -> Duration {
 }
 
 /// The timings of Muppet's own tests.
-const QUICK: Pace = Pace { debounce: ms(500), max_delay: ms(500), hold: ms(3000), max_removed: Limit::Percent(20.0) };
+const QUICK: Pace = Pace {
+    debounce: ms(500),
+    max_delay: ms(500),
+    hold: ms(3000),
+    max_removed: Limit::Percent(20.0),
+};
 
 fn list(names: &str) -> BTreeMap<String, ()> {
     names.split_whitespace().map(|name| (name.to_owned(), ())).collect()
@@ -21,7 +26,8 @@ fn names(servers: &BTreeMap<String, ()>) -> String {
     servers.keys().map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
-/// Steps whenever there is something to do, up to `until`; every list that came into force, with its time.
+/// Steps whenever there is something to do, up to `until`; every list that came into force, with
+/// its time.
 fn run_until(damper: &mut Damper<()>, until: Duration) -> Vec<(Duration, String)> {
     let mut emitted = Vec::new();
     while let Some(next) = damper.next_step().filter(|next| *next <= until) {
@@ -65,10 +71,14 @@ fn changes_of_one_burst_come_into_force_together() {
 
 #[test]
 fn what_is_listed_is_what_comes_into_force() {
-    // muppet_watch.json, node_set_updates: add; same; remove; all-gone. The last one is the guard's case; approved, it leaves one server.
-    for (id, before, listed, expected) in
-        [("add", "", "c1", "c1"), ("same", "c1", "c1", "c1"), ("remove", "c1 c2", "c1", "c1"), ("all-gone", "c1", "", "c1")]
-    {
+    // muppet_watch.json, node_set_updates: add; same; remove; all-gone. The last one is the guard's
+    // case; approved, it leaves one server.
+    for (id, before, listed, expected) in [
+        ("add", "", "c1", "c1"),
+        ("same", "c1", "c1", "c1"),
+        ("remove", "c1 c2", "c1", "c1"),
+        ("all-gone", "c1", "", "c1"),
+    ] {
         let mut damper = Damper::new(QUICK);
         sequence(&mut damper, &[(0, before)]);
         damper.list(list(listed), ms(10_000));
@@ -80,7 +90,8 @@ fn what_is_listed_is_what_comes_into_force() {
 
 #[test]
 fn a_share_goes_at_once_and_the_next_one_a_hold_time_later() {
-    // muppet_watch.json, sequences: removal-throttle. Muppet rounds up (10, 8, 6, 4, 3, 2, 1); rounded down it is one at a time below ten.
+    // muppet_watch.json, sequences: removal-throttle. Muppet rounds up (10, 8, 6, 4, 3, 2, 1);
+    // rounded down it is one at a time below ten.
     let start = "c1 c2 c3 c4 c5 c6 c7 c8 c9 ca";
     let mut damper = Damper::new(QUICK);
     let emitted = sequence(&mut damper, &[(0, start), (800, "c1")]);
@@ -101,20 +112,28 @@ fn a_share_goes_at_once_and_the_next_one_a_hold_time_later() {
 
 #[test]
 fn the_longest_gone_go_first() {
-    // muppet_watch.json, sequences: oldest-seen-removed-first, where at least these lists must appear of the ones in force.
+    // muppet_watch.json, sequences: oldest-seen-removed-first, where at least these lists must
+    // appear of the ones in force.
     let start = "c1 c2 c3 c4 c5 c6 c7 c8 c9 ca";
     let events = [(0, start), (800, "c1 c2 c3 c4 c8 c9 ca"), (1600, "c1 c8 c9 ca")];
     let emitted = lists(sequence(&mut Damper::new(QUICK), &events));
     // Rounded down, one goes at a time once there are fewer than ten.
-    let expected =
-        [start, "c1 c2 c3 c4 c7 c8 c9 ca", "c1 c2 c3 c4 c8 c9 ca", "c1 c3 c4 c8 c9 ca", "c1 c4 c8 c9 ca", "c1 c8 c9 ca"];
+    let expected = [
+        start,
+        "c1 c2 c3 c4 c7 c8 c9 ca",
+        "c1 c2 c3 c4 c8 c9 ca",
+        "c1 c3 c4 c8 c9 ca",
+        "c1 c4 c8 c9 ca",
+        "c1 c8 c9 ca",
+    ];
     assert_eq!(emitted, expected);
 }
 
 #[test]
 fn removals_follow_hold_time_and_share() {
-    // muppet_watch.json, removals: hold 30 s, 20 %, now 100 s. The share is rounded down here, and one server always stays; where
-    // that differs from what Muppet did, Muppet's list stands beside it.
+    // muppet_watch.json, removals: hold 30 s, 20 %, now 100 s. The share is rounded down here, and
+    // one server always stays; where that differs from what Muppet did, Muppet's list stands beside
+    // it.
     struct Case {
         id: &'static str,
         /// In force, with when each was last seen.
@@ -150,11 +169,29 @@ fn removals_follow_hold_time_and_share() {
             kept: "a b c d e f g h",
             next: None,
         },
-        Case { id: "ten-minus-all-after-hold", servers: &ALL_OF_TEN, listed: "", kept: "c d e f g h i j", next: Some(130_000) },
+        Case {
+            id: "ten-minus-all-after-hold",
+            servers: &ALL_OF_TEN,
+            listed: "",
+            kept: "c d e f g h i j",
+            next: Some(130_000),
+        },
         // Muppet: none is left.
-        Case { id: "one-server-gone-after-hold-leaves-none", servers: &[("a", 10_000)], listed: "", kept: "a", next: None },
+        Case {
+            id: "one-server-gone-after-hold-leaves-none",
+            servers: &[("a", 10_000)],
+            listed: "",
+            kept: "a",
+            next: None,
+        },
         // Muppet would remove b too, at 130 s.
-        Case { id: "two-servers-both-gone", servers: &[("a", 10_000), ("b", 10_000)], listed: "", kept: "b", next: None },
+        Case {
+            id: "two-servers-both-gone",
+            servers: &[("a", 10_000), ("b", 10_000)],
+            listed: "",
+            kept: "b",
+            next: None,
+        },
         Case {
             id: "three-servers-all-gone",
             servers: &[("a", 10_000), ("b", 20_000), ("c", 30_000)],
@@ -165,7 +202,14 @@ fn removals_follow_hold_time_and_share() {
         // Muppet: b goes as well, for a threshold of 2.
         Case {
             id: "six-minus-three-threshold-2-oldest-first",
-            servers: &[("a", 50_000), ("b", 40_000), ("c", 10_000), ("d", 99_000), ("e", 99_000), ("f", 99_000)],
+            servers: &[
+                ("a", 50_000),
+                ("b", 40_000),
+                ("c", 10_000),
+                ("d", 99_000),
+                ("e", 99_000),
+                ("f", 99_000),
+            ],
             listed: "d e f",
             kept: "a b d e f",
             next: Some(130_000),
@@ -209,7 +253,12 @@ fn removals_follow_hold_time_and_share() {
 
 #[test]
 fn a_change_never_waits_longer_than_the_bound_however_restless_the_registry() {
-    let pace = Pace { debounce: ms(1000), max_delay: ms(15_000), hold: ms(90_000), max_removed: Limit::Percent(20.0) };
+    let pace = Pace {
+        debounce: ms(1000),
+        max_delay: ms(15_000),
+        hold: ms(90_000),
+        max_removed: Limit::Percent(20.0),
+    };
     let mut damper = Damper::new(pace);
     let mut emitted = Vec::new();
     for tick in 0..60u64 {
@@ -263,8 +312,17 @@ fn keys(servers: &BTreeMap<String, ()>) -> BTreeSet<String> {
 
 proptest! {
     #[test]
-    fn the_laws_of_damping_hold_for_any_registry(changes in registry(), percent in 0u32..=100, hold in 0u64..8000) {
-        let pace = Pace { debounce: ms(700), max_delay: ms(2000), hold: ms(hold), max_removed: Limit::Percent(f64::from(percent)) };
+    fn the_laws_of_damping_hold_for_any_registry(
+        changes in registry(),
+        percent in 0u32..=100,
+        hold in 0u64..8000,
+    ) {
+        let pace = Pace {
+            debounce: ms(700),
+            max_delay: ms(2000),
+            hold: ms(hold),
+            max_removed: Limit::Percent(f64::from(percent)),
+        };
         let mut damper = Damper::new(pace);
         let mut now = ms(0);
         // When each server was last listed; removals with their time.
@@ -283,23 +341,47 @@ proptest! {
                 let after = damper.in_force().cloned().unwrap_or_default();
                 if let Some(burst) = waited {
                     prop_assert!(next - burst.first <= pace.max_delay, "a change waited too long");
-                    prop_assert!(keys(&last_listed).is_subset(&keys(&after)), "what is listed is in force after the wait");
+                    prop_assert!(
+                        keys(&last_listed).is_subset(&keys(&after)),
+                        "what is listed is \
+                        in force after the wait"
+                    );
                 }
                 let gone: Vec<_> = keys(&before).difference(&keys(&after)).cloned().collect();
-                prop_assert!(gone.len() <= pace.most_removed(before.len()), "{} of {} at once", gone.len(), before.len());
+                prop_assert!(
+                    gone.len() <= pace.most_removed(before.len()),
+                    "{} of {} at \
+                    once",
+                    gone.len(),
+                    before.len()
+                );
                 for name in &gone {
-                    prop_assert!(next >= seen[name] + pace.hold, "{name} went within its hold time");
+                    prop_assert!(
+                        next >= seen[name] + pace.hold,
+                        "{name} went within its hold \
+                        time"
+                    );
                     // Of those that stayed and could have gone, none was longer gone.
-                    for (other, _) in after.iter().filter(|(other, _)| !last_listed.contains_key(*other)) {
+                    for (other, _) in
+                        after.iter().filter(|(other, _)| !last_listed.contains_key(*other))
+                    {
                         prop_assert!(seen[other] >= seen[name], "{name} went before {other}");
                     }
                 }
                 largest = largest.max(before.len());
                 removals.extend(gone.iter().map(|_| next));
                 let recent = removals.iter().filter(|at| **at + pace.spacing() > next).count();
-                prop_assert!(recent <= 2 * pace.most_removed(largest), "{recent} within one hold time");
+                prop_assert!(
+                    recent <= 2 * pace.most_removed(largest),
+                    "{recent} within one hold \
+                    time"
+                );
                 prop_assert!(before.is_empty() || !after.is_empty(), "the last server went");
-                prop_assert!(damper.next_step().is_none_or(|then| then > next), "it looks again at once");
+                prop_assert!(
+                    damper.next_step().is_none_or(|then| then > next),
+                    "it looks again \
+                    at once"
+                );
             }
             now = until;
             let listed = named(bits);

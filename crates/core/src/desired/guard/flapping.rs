@@ -1,5 +1,5 @@
-//! Nodes whose master goes back and forth: each is kept where it is until the sources have said one thing for a while. Pure; the clock
-//! is an argument.
+//! Nodes whose master goes back and forth: each is kept where it is until the sources have said one
+//! thing for a while. Pure; the clock is an argument.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 
 /// So many changes of master within the window are flapping.
 pub const CHANGES: usize = 3;
-/// The most nodes that are watched at once, 10 MB or so. Where more move, those that moved only once are forgotten first.
+/// The most nodes that are watched at once, 10 MB or so. Where more move, those that moved only
+/// once are forgotten first.
 const MOST_NODES: usize = 100_000;
 
 /// A node that moved within the window.
@@ -33,7 +34,8 @@ impl Moves {
     }
 }
 
-/// The nodes that moved within the window. Times are those of one steady clock that the caller reads.
+/// The nodes that moved within the window. Times are those of one steady clock that the caller
+/// reads.
 #[derive(Debug)]
 pub struct Flapping {
     window: Duration,
@@ -42,7 +44,8 @@ pub struct Flapping {
 }
 
 impl Flapping {
-    /// No node has moved yet. A node that flaps within `window` is kept until it has been still for `hold`; with a `hold` of 0 none is.
+    /// No node has moved yet. A node that flaps within `window` is kept until it has been still for
+    /// `hold`; with a `hold` of 0 none is.
     pub fn new(window: Duration, hold: Duration) -> Self {
         Self { window, hold, nodes: FxHashMap::default() }
     }
@@ -52,8 +55,8 @@ impl Flapping {
         self.nodes.clear();
     }
 
-    /// Takes what the sources say now. `moved` are the nodes that they route elsewhere than the map in force does, each with its master;
-    /// `said` gives the master that they name for any node.
+    /// Takes what the sources say now. `moved` are the nodes that they route elsewhere than the map
+    /// in force does, each with its master; `said` gives the master that they name for any node.
     pub fn see<'a>(
         &mut self,
         moved: impl Iterator<Item = (&'a str, &'a str)>,
@@ -65,8 +68,11 @@ impl Flapping {
         }
         let (window, hold) = (self.window, self.hold);
         self.nodes.retain(|_, moves| now.saturating_sub(moves.last()) < window);
-        // A node that is kept may well be said to be where it is: that is a change of what is said, though none of the map.
-        for (node, moves) in self.nodes.iter_mut().filter(|(_, moves)| flaps(moves, window, hold, now)) {
+        // A node that is kept may well be said to be where it is: that is a change of what is said,
+        // though none of the map.
+        for (node, moves) in
+            self.nodes.iter_mut().filter(|(_, moves)| flaps(moves, window, hold, now))
+        {
             if let Some(master) = said(node) {
                 moves.note(master, now);
             }
@@ -81,7 +87,8 @@ impl Flapping {
                 if std::mem::replace(&mut crowded, true) {
                     continue;
                 }
-                self.nodes.retain(|_, moves| moves.at[CHANGES - 2].is_some() || moves.last() == now);
+                self.nodes
+                    .retain(|_, moves| moves.at[CHANGES - 2].is_some() || moves.last() == now);
                 if self.nodes.len() >= MOST_NODES {
                     continue;
                 }
@@ -105,7 +112,8 @@ impl Flapping {
         kept
     }
 
-    /// When the first of them has been still for long enough, as things stand; none while none flaps.
+    /// When the first of them has been still for long enough, as things stand; none while none
+    /// flaps.
     pub fn next_release(&self, now: Duration) -> Option<Duration> {
         let flap = self.nodes.values().filter(|moves| flaps(moves, self.window, self.hold, now));
         flap.map(|moves| moves.last() + self.hold).min()
@@ -113,7 +121,8 @@ impl Flapping {
 }
 
 fn flaps(moves: &Moves, window: Duration, hold: Duration, now: Duration) -> bool {
-    moves.at[0].is_some_and(|first| now.saturating_sub(first) < window) && now.saturating_sub(moves.last()) < hold
+    moves.at[0].is_some_and(|first| now.saturating_sub(first) < window)
+        && now.saturating_sub(moves.last()) < hold
 }
 
 #[cfg(test)]
@@ -123,7 +132,8 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const HOLD: Duration = Duration::from_secs(90);
 
-    /// A node `n` that starts at m1; at each second the sources name a master. Gives where it is after each.
+    /// A node `n` that starts at m1; at each second the sources name a master. Gives where it is
+    /// after each.
     fn follow(flapping: &mut Flapping, said: &[(u64, &'static str)]) -> Vec<&'static str> {
         let mut in_force = "m1";
         said.iter()
@@ -142,11 +152,26 @@ mod tests {
     #[test]
     fn a_node_that_alternates_three_times_stays_until_it_has_been_still() {
         let mut flapping = Flapping::new(HOUR, HOLD);
-        let said = [(60, "m2"), (120, "m1"), (180, "m2"), (240, "m1"), (300, "m2"), (360, "m2"), (389, "m2"), (390, "m2")];
+        let said = [
+            (60, "m2"),
+            (120, "m1"),
+            (180, "m2"),
+            (240, "m1"),
+            (300, "m2"),
+            (360, "m2"),
+            (389, "m2"),
+            (390, "m2"),
+        ];
         assert_eq!(follow(&mut flapping, &said), ["m2", "m1", "m1", "m1", "m1", "m1", "m1", "m2"]);
         assert_eq!(flapping.kept(Duration::from_secs(389)), [("n", "m2")]);
         assert_eq!(flapping.next_release(Duration::from_secs(389)), Some(Duration::from_secs(390)));
-        assert_eq!((flapping.kept(Duration::from_secs(390)), flapping.next_release(Duration::from_secs(390))), (vec![], None));
+        assert_eq!(
+            (
+                flapping.kept(Duration::from_secs(390)),
+                flapping.next_release(Duration::from_secs(390))
+            ),
+            (vec![], None)
+        );
     }
 
     #[test]
@@ -164,7 +189,10 @@ mod tests {
     #[test]
     fn without_a_hold_no_node_is_kept() {
         let said = [(1, "m2"), (2, "m1"), (3, "m2"), (4, "m1")];
-        assert_eq!(follow(&mut Flapping::new(HOUR, Duration::ZERO), &said), ["m2", "m1", "m2", "m1"]);
+        assert_eq!(
+            follow(&mut Flapping::new(HOUR, Duration::ZERO), &said),
+            ["m2", "m1", "m2", "m1"]
+        );
     }
 
     #[test]

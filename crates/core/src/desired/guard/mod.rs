@@ -1,7 +1,9 @@
-//! Refuses maps that a registry in trouble would answer: empty, shrunken, overgrown or upended ones. Pure.
+//! Refuses maps that a registry in trouble would answer: empty, shrunken, overgrown or upended
+//! ones. Pure.
 //!
-//! A registry that lost its nodes answers `[]` with status 200; a mass expiry looks like a quiet day. The guard compares
-//! what would change with what is in force, and what changed lately, and holds back what an operator should look at first.
+//! A registry that lost its nodes answers `[]` with status 200; a mass expiry looks like a quiet
+//! day. The guard compares what would change with what is in force, and what changed lately, and
+//! holds back what an operator should look at first.
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,12 +38,16 @@ impl TryFrom<LimitText> for Limit {
             LimitText::Share(share) if (0.0..=1.0).contains(&share) => {
                 // Rounded, for 0.07 * 100 is a little more than 7.
                 let percent = (share * 100.0 * 1e6).round() / 1e6;
-                Err(format!("{share} may be a share or a number; write \"{percent}%\" for this share of the entries in force"))
+                Err(format!(
+                    "{share} may be a share or a number; write \"{percent}%\" for this share of \
+                        the entries in force"
+                ))
             }
             LimitText::Share(number) => Err(wrong_limit(&number.to_string())),
             LimitText::Text(text) => match text.trim().parse::<usize>() {
                 Ok(number) => Err(format!(
-                    "{text:?} may be a share or a number; write \"{number}%\" for a share, or {number} without quotes for a number of entries"
+                    "{text:?} may be a share or a number; write \"{number}%\" for a share, or \
+                        {number} without quotes for a number of entries"
                 )),
                 Err(_) => text.parse(),
             },
@@ -51,7 +57,10 @@ impl TryFrom<LimitText> for Limit {
 
 /// What may stand in the settings where a limit is expected.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "write a share like \"20%\" (0% to 100%) or a number of entries like 500")]
+#[serde(
+    untagged,
+    expecting = "write a share like \"20%\" (0% to 100%) or a number of entries like 500"
+)]
 enum LimitText {
     Number(usize),
     Share(f64),
@@ -59,7 +68,10 @@ enum LimitText {
 }
 
 fn wrong_limit(text: &str) -> String {
-    format!("{text:?} is no limit: write a share like \"20%\" (0% to 100%) or a number of entries like 500")
+    format!(
+        "{text:?} is no limit: write a share like \"20%\" (0% to 100%) or a number of entries \
+            like 500"
+    )
 }
 
 impl FromStr for Limit {
@@ -104,15 +116,19 @@ pub struct Limits {
     pub small: usize,
     /// While a map has fewer entries than this, `max_added` holds nothing.
     pub free: usize,
-    /// For limits in per cent the changes of this long count together, against the most entries within it.
+    /// For limits in per cent the changes of this long count together, against the most entries
+    /// within it.
     #[serde(deserialize_with = "duration")]
     pub window: Duration,
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| serde::de::Error::custom(format!("{text:?} is no duration like \"500ms\", \"60s\" or \"10m\": {error}")))
+    humantime::parse_duration(&text).map_err(|error| {
+        serde::de::Error::custom(format!(
+            "{text:?} is no duration like \"500ms\", \"60s\" or \"10m\": {error}"
+        ))
+    })
 }
 
 impl Default for Limits {
@@ -135,7 +151,8 @@ impl Default for Limits {
 pub enum Subject {
     /// The node map.
     Map,
-    /// A backend's server list. Of `guard.min_entries`, a number of nodes, only this much holds for it: it must not be empty.
+    /// A backend's server list. Of `guard.min_entries`, a number of nodes, only this much holds for
+    /// it: it must not be empty.
     Servers,
 }
 
@@ -180,29 +197,39 @@ pub struct Proposal {
 pub fn judge(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(), String> {
     let Proposal { entries, counts, recent, .. } = *proposal;
     let (whole, parts) = subject.words();
-    let least = if subject == Subject::Map { limits.min_entries } else { limits.min_entries.min(1) };
+    let least =
+        if subject == Subject::Map { limits.min_entries } else { limits.min_entries.min(1) };
     if entries < least {
-        return Err(format!("the new {whole} has {entries} {parts}, guard.min_entries asks for at least {least}"));
+        return Err(format!(
+            "the new {whole} has {entries} {parts}, guard.min_entries asks for at least {least}"
+        ));
     }
     // An empty map has nothing to lose.
     let in_force = proposal.in_force.unwrap_or(0);
     if let (Subject::Map, Some(most)) = (subject, limits.max_entries)
         && entries > most.max(in_force)
     {
-        return Err(format!("the new {whole} has {entries} {parts}, guard.max_entries allows {most}"));
+        return Err(format!(
+            "the new {whole} has {entries} {parts}, guard.max_entries allows {most}"
+        ));
     }
     if in_force == 0 || recent.is_return {
         return Ok(());
     }
-    // A list's servers may all get other names at once, as containers do; the damping lets the old ones go slowly.
+    // A list's servers may all get other names at once, as containers do; the damping lets the old
+    // ones go slowly.
     if subject == Subject::Map && counts.removed == in_force {
         let what = if entries == 0 { "remove" } else { "replace" };
-        return Err(format!("the change would {what} every key of the {in_force} {parts} in force, which is held at any size"));
+        return Err(format!(
+            "the change would {what} every key of the {in_force} {parts} in force, which is held \
+                at any size"
+        ));
     }
     let base = recent.most.max(in_force);
     let lately = match subject {
         Subject::Map => recent.counts,
-        // A deployment replaces every server one after the other: of a list only how much it shrank adds up.
+        // A deployment replaces every server one after the other: of a list only how much it shrank
+        // adds up.
         Subject::Servers => ChangeCounts { removed: base - in_force, ..ChangeCounts::default() },
     };
     for (what, setting, limit, count, before) in [
@@ -226,17 +253,22 @@ pub fn judge(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(
             let share = share(total, base, limit);
             let lately = match before {
                 0 => String::new(),
-                _ => format!(", {total} of {base} within {}", humantime::format_duration(limits.window)),
+                _ => format!(
+                    ", {total} of {base} within {}",
+                    humantime::format_duration(limits.window)
+                ),
             };
             return Err(format!(
-                "the change would {what} {count} {of} the {in_force} {parts} in force{lately} ({share}%), guard.{setting} allows {limit}"
+                "the change would {what} {count} {of} the {in_force} {parts} in force{lately} \
+                    ({share}%), guard.{setting} allows {limit}"
             ));
         }
     }
     Ok(())
 }
 
-/// Which per cent the part is of the whole, with as many digits as tell it from the limit that it is over.
+/// Which per cent the part is of the whole, with as many digits as tell it from the limit that it
+/// is over.
 fn share(count: usize, in_force: usize, limit: Limit) -> String {
     let share = count as f64 * 100.0 / in_force.max(1) as f64;
     let shown = |digits: usize| format!("{share:.digits$}");
@@ -247,17 +279,22 @@ fn share(count: usize, in_force: usize, limit: Limit) -> String {
     (1..=12).map(shown).find(told).unwrap_or_else(|| shown(1))
 }
 
-/// Whether a change may lead more entries to where an instance has nothing. Both are such entries and all entries, before and after it.
-/// They count as removed ones do, for nobody serves them.
+/// Whether a change may lead more entries to where an instance has nothing. Both are such entries
+/// and all entries, before and after it. They count as removed ones do, for nobody serves them.
 ///
 /// # Errors
 /// Which limit it breaks, with the figures: a sentence that the names of the masters complete.
-pub fn judge_references(limits: &Limits, before: (usize, usize), after: (usize, usize)) -> Result<(), String> {
+pub fn judge_references(
+    limits: &Limits,
+    before: (usize, usize),
+    after: (usize, usize),
+) -> Result<(), String> {
     // In an empty map nobody is served yet.
     if before.1 == 0 || after.0 <= before.0 {
         return Ok(());
     }
-    let share = |(dangling, entries): (usize, usize)| dangling as f64 * 100.0 / entries.max(1) as f64;
+    let share =
+        |(dangling, entries): (usize, usize)| dangling as f64 * 100.0 / entries.max(1) as f64;
     let broken = match limits.max_removed {
         Limit::Entries(most) => after.0 - before.0 > most,
         Limit::Percent(_) if before.1 < limits.small => false,
@@ -267,7 +304,8 @@ pub fn judge_references(limits: &Limits, before: (usize, usize), after: (usize, 
         return Ok(());
     }
     Err(format!(
-        "the change would lead {} of {} entries ({:.1}%) to masters that an instance has no ready backend or server for, {} of {} are led \
+        "the change would lead {} of {} entries ({:.1}%) to masters that an instance has no ready \
+            backend or server for, {} of {} are led \
          there now, guard.max_removed allows {} more",
         after.0,
         after.1,
@@ -294,7 +332,11 @@ mod tests {
         entries: usize,
         counts: ChangeCounts,
     ) -> Result<(), String> {
-        super::judge(subject, limits, &Proposal { in_force, entries, counts, recent: Recent::default() })
+        super::judge(
+            subject,
+            limits,
+            &Proposal { in_force, entries, counts, recent: Recent::default() },
+        )
     }
 
     #[test]
@@ -310,11 +352,13 @@ mod tests {
         assert_eq!(judge(Subject::Map, &limits, Some(100), 80, counts(50, 20)), Ok(()));
         assert_eq!(
             judge(Subject::Map, &limits, Some(100), 79, counts(0, 21)).unwrap_err(),
-            "the change would remove 21 of the 100 entries in force (21.0%), guard.max_removed allows 20%"
+            "the change would remove 21 of the 100 entries in force (21.0%), guard.max_removed \
+                allows 20%"
         );
         assert_eq!(
             judge(Subject::Map, &limits, Some(100), 100, counts(51, 0)).unwrap_err(),
-            "the change would move 51 of the 100 entries in force (51.0%), guard.max_moved allows 50%"
+            "the change would move 51 of the 100 entries in force (51.0%), guard.max_moved allows \
+                50%"
         );
     }
 
@@ -330,7 +374,14 @@ mod tests {
             (0.0, 1, 1_000_000, "(0.0001%), guard.max_removed allows 0%"),
         ] {
             let limits = Limits { small: 0, ..limits(percent) };
-            let reason = judge(Subject::Map, &limits, Some(in_force), in_force - removed, counts(0, removed)).unwrap_err();
+            let reason = judge(
+                Subject::Map,
+                &limits,
+                Some(in_force),
+                in_force - removed,
+                counts(0, removed),
+            )
+            .unwrap_err();
             assert!(reason.ends_with(told), "{reason}");
         }
     }
@@ -357,9 +408,14 @@ mod tests {
         assert_eq!(judge(Subject::Map, &limits, Some(10_000), 20_000, added(10_000)), Ok(()));
         assert_eq!(
             judge(Subject::Map, &limits, Some(200), 2_000_200, added(2_000_000)).unwrap_err(),
-            "the change would add 2000000 to the 200 entries in force (1000000.0%), guard.max_added allows 100%"
+            "the change would add 2000000 to the 200 entries in force (1000000.0%), \
+                guard.max_added allows 100%"
         );
-        assert_eq!(judge(Subject::Map, &limits, Some(0), 2_000_000, added(2_000_000)), Ok(()), "a first fill");
+        assert_eq!(
+            judge(Subject::Map, &limits, Some(0), 2_000_000, added(2_000_000)),
+            Ok(()),
+            "a first fill"
+        );
         let number = Limits { max_added: Limit::Entries(500), ..Limits::default() };
         assert_eq!(judge(Subject::Map, &number, Some(20_000), 20_500, added(500)), Ok(()));
         assert!(judge(Subject::Map, &number, Some(20_000), 20_501, added(501)).is_err());
@@ -371,37 +427,64 @@ mod tests {
                 "the new map has 301 entries, guard.max_entries allows 300"
             );
         }
-        assert_eq!(judge(Subject::Map, &ceiling, Some(400), 399, counts(0, 1)), Ok(()), "on its way back under it");
+        assert_eq!(
+            judge(Subject::Map, &ceiling, Some(400), 399, counts(0, 1)),
+            Ok(()),
+            "on its way back under it"
+        );
         assert_eq!(judge(Subject::Servers, &ceiling, Some(400), 401, added(1)), Ok(()));
     }
 
     #[test]
     fn what_went_lately_counts_with_what_goes_now_against_the_most_that_there_was() {
-        let lately = |moved, removed| Recent { most: 200, counts: counts(moved, removed), is_return: false };
+        let lately =
+            |moved, removed| Recent { most: 200, counts: counts(moved, removed), is_return: false };
         let judge = |in_force, entries, counts, recent| {
-            super::judge(Subject::Map, &Limits::default(), &Proposal { in_force: Some(in_force), entries, counts, recent })
+            super::judge(
+                Subject::Map,
+                &Limits::default(),
+                &Proposal { in_force: Some(in_force), entries, counts, recent },
+            )
         };
         assert_eq!(judge(180, 160, counts(0, 20), lately(0, 20)), Ok(()));
         assert_eq!(
             judge(160, 128, counts(0, 32), lately(0, 40)).unwrap_err(),
-            "the change would remove 32 of the 160 entries in force, 72 of 200 within 1h (36.0%), guard.max_removed allows 20%"
+            "the change would remove 32 of the 160 entries in force, 72 of 200 within 1h (36.0%), \
+                guard.max_removed allows 20%"
         );
-        assert!(judge(15, 14, counts(0, 1), lately(0, 185)).is_err(), "it was not small within the window");
-        assert_eq!(judge(160, 160, counts(10, 0), lately(0, 60)), Ok(()), "what went lately holds no other change");
+        assert!(
+            judge(15, 14, counts(0, 1), lately(0, 185)).is_err(),
+            "it was not small within the window"
+        );
+        assert_eq!(
+            judge(160, 160, counts(10, 0), lately(0, 60)),
+            Ok(()),
+            "what went lately holds no other change"
+        );
         assert!(judge(200, 200, counts(60, 0), lately(60, 0)).is_err());
         let recent = Recent { is_return: true, ..lately(0, 40) };
         assert_eq!(judge(160, 20, counts(0, 140), recent), Ok(()), "it was like that before");
         let all = Limits { max_moved: Limit::Percent(100.0), ..Limits::default() };
         let recent = lately(200, 0);
-        let proposal = Proposal { in_force: Some(200), entries: 200, counts: counts(200, 0), recent };
-        assert_eq!(super::judge(Subject::Map, &all, &proposal), Ok(()), "100% allows everything, twice too");
+        let proposal =
+            Proposal { in_force: Some(200), entries: 200, counts: counts(200, 0), recent };
+        assert_eq!(
+            super::judge(Subject::Map, &all, &proposal),
+            Ok(()),
+            "100% allows everything, twice too"
+        );
     }
 
     #[test]
     fn servers_that_are_replaced_one_after_the_other_never_add_up_and_a_list_that_shrinks_does() {
-        let lately = |moved, removed| Recent { most: 20, counts: counts(moved, removed), is_return: false };
+        let lately =
+            |moved, removed| Recent { most: 20, counts: counts(moved, removed), is_return: false };
         let judge = |in_force, entries, counts, recent| {
-            super::judge(Subject::Servers, &Limits::default(), &Proposal { in_force: Some(in_force), entries, counts, recent })
+            super::judge(
+                Subject::Servers,
+                &Limits::default(),
+                &Proposal { in_force: Some(in_force), entries, counts, recent },
+            )
         };
         assert_eq!(judge(20, 20, counts(0, 1), lately(0, 19)), Ok(()));
         assert_eq!(judge(20, 20, counts(1, 0), lately(19, 0)), Ok(()));
@@ -411,13 +494,24 @@ mod tests {
 
     #[test]
     fn no_map_loses_every_key_at_once_however_small() {
-        for (in_force, entries, word) in [(1, 1, "replace"), (3, 5, "replace"), (19, 1, "replace"), (3, 0, "remove")] {
-            let limits = Limits { min_entries: 0, max_removed: Limit::Percent(100.0), ..Limits::default() };
-            let reason = judge(Subject::Map, &limits, Some(in_force), entries, counts(0, in_force)).unwrap_err();
-            assert!(reason.contains(&format!("{word} every key of the {in_force} entries")), "{reason}");
+        for (in_force, entries, word) in
+            [(1, 1, "replace"), (3, 5, "replace"), (19, 1, "replace"), (3, 0, "remove")]
+        {
+            let limits =
+                Limits { min_entries: 0, max_removed: Limit::Percent(100.0), ..Limits::default() };
+            let reason = judge(Subject::Map, &limits, Some(in_force), entries, counts(0, in_force))
+                .unwrap_err();
+            assert!(
+                reason.contains(&format!("{word} every key of the {in_force} entries")),
+                "{reason}"
+            );
         }
         assert_eq!(judge(Subject::Map, &Limits::default(), Some(3), 1, counts(0, 2)), Ok(()));
-        assert_eq!(judge(Subject::Map, &Limits::default(), Some(3), 3, counts(3, 0)), Ok(()), "moves of a few nodes are no loss");
+        assert_eq!(
+            judge(Subject::Map, &Limits::default(), Some(3), 3, counts(3, 0)),
+            Ok(()),
+            "moves of a few nodes are no loss"
+        );
     }
 
     #[test]
@@ -427,7 +521,8 @@ mod tests {
         assert_eq!(judge((0, 100), (20, 100)), Ok(()));
         assert_eq!(
             judge((0, 100), (50, 100)).unwrap_err(),
-            "the change would lead 50 of 100 entries (50.0%) to masters that an instance has no ready backend or server for, 0 of 100 are \
+            "the change would lead 50 of 100 entries (50.0%) to masters that an instance has no \
+                ready backend or server for, 0 of 100 are \
              led there now, guard.max_removed allows 20% more"
         );
         assert_eq!(judge((100, 100), (200, 200)), Ok(()), "the gateway has none of them yet");
@@ -450,7 +545,8 @@ mod tests {
         );
         assert_eq!(
             judge(Subject::Servers, &limits, Some(20), 10, counts(0, 10)).unwrap_err(),
-            "the change would remove 10 of the 20 servers in force (50.0%), guard.max_removed allows 20%"
+            "the change would remove 10 of the 20 servers in force (50.0%), guard.max_removed \
+                allows 20%"
         );
         assert_eq!(judge(Subject::Servers, &limits, Some(19), 1, counts(0, 18)), Ok(()));
     }

@@ -1,7 +1,8 @@
-//! What came into force lately: the figures that show a registry that loses a little at each poll, and the marks that show a return
-//! to what was in force. Pure; the clock is an argument.
+//! What came into force lately: the figures that show a registry that loses a little at each poll,
+//! and the marks that show a return to what was in force. Pure; the clock is an argument.
 //!
-//! It holds figures, not maps: of each change its time, its counts and a mark of the content before it, whatever the content's size.
+//! It holds figures, not maps: of each change its time, its counts and a mark of the content before
+//! it, whatever the content's size.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -44,7 +45,8 @@ pub struct Accepted {
 pub struct Window {
     length: Duration,
     changes: VecDeque<Change>,
-    /// Stands for the content in force: equal contents have equal marks, and different ones differ but by chance.
+    /// Stands for the content in force: equal contents have equal marks, and different ones differ
+    /// but by chance.
     mark: u64,
     /// Keyed anew in each process, so that no registry can make two contents look alike.
     hasher: RandomState,
@@ -56,10 +58,18 @@ impl Window {
         Self { length, changes: VecDeque::new(), mark: 0, hasher: RandomState::new() }
     }
 
-    /// The mark of what is in force with these changes: key, value before, value after. Takes time in proportion to them.
-    pub fn after<'a>(&self, changes: impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)>) -> u64 {
-        let hash = |key: &str, value: Option<&str>| value.map_or(0, |value| self.hasher.hash_one((key, value)));
-        changes.fold(self.mark, |mark, (key, before, after)| mark.wrapping_sub(hash(key, before)).wrapping_add(hash(key, after)))
+    /// The mark of what is in force with these changes: key, value before, value after. Takes time
+    /// in proportion to them.
+    pub fn after<'a>(
+        &self,
+        changes: impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)>,
+    ) -> u64 {
+        let hash = |key: &str, value: Option<&str>| {
+            value.map_or(0, |value| self.hasher.hash_one((key, value)))
+        };
+        changes.fold(self.mark, |mark, (key, before, after)| {
+            mark.wrapping_sub(hash(key, before)).wrapping_add(hash(key, after))
+        })
     }
 
     /// What the guard must know beside a change that leads to `mark`.
@@ -85,7 +95,8 @@ impl Window {
             self.changes.pop_front();
         }
         let before = std::mem::replace(&mut self.mark, accepted.mark);
-        if let Some(undone) = self.changes.iter().position(|change| change.before == accepted.mark) {
+        if let Some(undone) = self.changes.iter().position(|change| change.before == accepted.mark)
+        {
             self.changes.truncate(undone);
             return;
         }
@@ -93,7 +104,8 @@ impl Window {
         if self.length.is_zero() || accepted.before == 0 {
             return;
         }
-        let mut change = Change { at: now, before, entries: accepted.before, counts: accepted.counts };
+        let mut change =
+            Change { at: now, before, entries: accepted.before, counts: accepted.counts };
         if accepted.approved {
             for change in self.changes.iter_mut().chain([&mut change]) {
                 (change.entries, change.counts) = (accepted.entries, ChangeCounts::default());
@@ -130,7 +142,8 @@ mod tests {
     fn remove(window: &mut Window, nodes: &[&str], entries: usize, minute: u64, approved: bool) {
         let mark = window.after(nodes.iter().map(|node| (*node, Some("m1"), None)));
         let counts = removed(nodes.len());
-        let accepted = Accepted { mark, before: entries, entries: entries - nodes.len(), counts, approved };
+        let accepted =
+            Accepted { mark, before: entries, entries: entries - nodes.len(), counts, approved };
         window.accept(&accepted, minutes(minute));
     }
 
@@ -158,7 +171,10 @@ mod tests {
         }
         assert!(!window.recent(with_b, minutes(61)).is_return, "it was longer ago");
         let counts = ChangeCounts { added: 1, ..ChangeCounts::default() };
-        window.accept(&Accepted { mark: with_b, before: 8, entries: 9, counts, approved: false }, minutes(2));
+        window.accept(
+            &Accepted { mark: with_b, before: 8, entries: 9, counts, approved: false },
+            minutes(2),
+        );
         assert_eq!(window.recent(0, minutes(2)).counts, removed(1), "only a is gone");
         let whole = window.after([("a", None, Some("m1"))].into_iter());
         assert!(window.recent(whole, minutes(2)).is_return);
@@ -170,7 +186,10 @@ mod tests {
         remove(&mut window, &["a"], 10, 0, false);
         remove(&mut window, &["b", "c", "d"], 9, 1, true);
         let before = window.after(["b", "c", "d"].into_iter().map(|node| (node, None, Some("m1"))));
-        assert_eq!(window.recent(before, minutes(2)), Recent { most: 6, counts: removed(0), is_return: true });
+        assert_eq!(
+            window.recent(before, minutes(2)),
+            Recent { most: 6, counts: removed(0), is_return: true }
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What an instance's task remembers of server lists from one look to the next: HAProxy does not tell whose hand put a server
-//! into maintenance, nor what it refused before.
+//! What an instance's task remembers of server lists from one look to the next: HAProxy does not
+//! tell whose hand put a server into maintenance, nor what it refused before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::server::{AdminState, DesiredServers, ObservedServer, ObservedServers,
 /// A backend and a server of it.
 type Place = (String, String);
 
-/// Beyond so many refusals all are forgotten, and each step is tried once more: a registry that makes up new names all the time
-/// must not fill the memory.
+/// Beyond so many refusals all are forgotten, and each step is tried once more: a registry that
+/// makes up new names all the time must not fill the memory.
 const MAX_REFUSALS: usize = 10_000;
 
-/// A server that has neither passed nor failed its check after so long is waited for no more. (By HAProxy's own defaults it takes
-/// four seconds: two checks, two seconds apart.)
+/// A server that has neither passed nor failed its check after so long is waited for no more. (By
+/// HAProxy's own defaults it takes four seconds: two checks, two seconds apart.)
 const LONGEST_CHECK: Duration = Duration::from_secs(30);
 
 /// What was done to a server to take it away.
@@ -37,12 +37,14 @@ pub struct Mark {
     pub shut: bool,
 }
 
-/// Memory of one HAProxy process: a new one for a new process. Keeps no clock; [`Memory::advance`] tells it the time.
+/// Memory of one HAProxy process: a new one for a new process. Keeps no clock; [`Memory::advance`]
+/// tells it the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
     /// The process's version.
     pub version: HaproxyVersion,
-    /// The masters that the map routes nodes to: none of them is drained before its nodes have gone elsewhere.
+    /// The masters that the map routes nodes to: none of them is drained before its nodes have gone
+    /// elsewhere.
     pub routed: Arc<BTreeSet<String>>,
     marks: BTreeMap<Place, Mark>,
     refused: BTreeMap<Place, Vec<(ServerStep, Refusal)>>,
@@ -86,12 +88,15 @@ impl Memory {
         // One that is listed again is ours again, whoever adds it.
         self.deleted.retain(|(backend, server)| {
             let backend = desired.backends.get(backend);
-            backend.is_some_and(|backend| backend.former.contains(server) && !backend.servers.contains_key(server))
+            backend.is_some_and(|backend| {
+                backend.former.contains(server) && !backend.servers.contains_key(server)
+            })
         });
     }
 
-    /// A plan was made from what was observed: the drain bound of each removal runs from the first plan that drains it, and
-    /// what is ready again or gone is forgotten. To be called once for each plan, before its steps.
+    /// A plan was made from what was observed: the drain bound of each removal runs from the first
+    /// plan that drains it, and what is ready again or gone is forgotten. To be called once for
+    /// each plan, before its steps.
     pub fn planned(&mut self, plan: &ServerPlan, observed: &ObservedServers) {
         let is_out = |place: &Place| {
             let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
@@ -105,27 +110,37 @@ impl Memory {
         self.moved.retain(|place, _| has_name(place));
         let waits = |place: &Place| {
             let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
-            server.is_some_and(|server| server.admin.ready() && !server.running && !server.check_failed)
+            server.is_some_and(|server| {
+                server.admin.ready() && !server.running && !server.check_failed
+            })
         };
         self.checking.retain(|place, age| waits(place) && *age < LONGEST_CHECK);
-        for removing in plan.removing.iter().filter(|removing| !matches!(removing.phase, Phase::Waiting | Phase::Routed)) {
+        for removing in plan
+            .removing
+            .iter()
+            .filter(|removing| !matches!(removing.phase, Phase::Waiting | Phase::Routed))
+        {
             self.marks.entry((removing.backend.clone(), removing.server.clone())).or_default();
         }
     }
 
-    /// A step is about to be sent. Its answer may be lost, so what takes a server away counts as ours from here on.
+    /// A step is about to be sent. Its answer may be lost, so what takes a server away counts as
+    /// ours from here on.
     pub fn sending(&mut self, step: &ServerStep) {
         let Some(server) = step.server() else { return };
         let mark = || (step.backend().to_owned(), server.to_owned());
         match step {
             ServerStep::Drain { .. } => self.marks.entry(mark()).or_default().drained = true,
             ServerStep::Maintain { .. } => self.marks.entry(mark()).or_default().maintained = true,
-            ServerStep::ShutdownSessions { .. } => self.marks.entry(mark()).or_default().shut = true,
+            ServerStep::ShutdownSessions { .. } => {
+                self.marks.entry(mark()).or_default().shut = true
+            }
             _ => {}
         }
     }
 
-    /// A step was answered. A refusal that would come again is kept, so that the step is not sent again.
+    /// A step was answered. A refusal that would come again is kept, so that the step is not sent
+    /// again.
     pub fn answered(&mut self, step: &ServerStep, answer: Result<(), Refusal>) {
         let place = (step.backend().to_owned(), step.server().unwrap_or_default().to_owned());
         if let (ServerStep::Delete { .. }, Ok(())) = (step, &answer) {
@@ -170,7 +185,12 @@ impl Memory {
     }
 
     /// Whether we have the server wait for its check to pass, and that may still come.
-    pub(super) fn waits_for_its_check(&self, backend: &str, server: &str, seen: &ObservedServer) -> bool {
+    pub(super) fn waits_for_its_check(
+        &self,
+        backend: &str,
+        server: &str,
+        seen: &ObservedServer,
+    ) -> bool {
         let place = (backend.to_owned(), server.to_owned());
         let young = self.checking.get(&place).is_some_and(|age| *age < LONGEST_CHECK);
         young && seen.admin.ready() && !seen.running && !seen.check_failed
@@ -184,7 +204,11 @@ impl Memory {
     /// Why exactly this step was refused before.
     pub(super) fn refusal(&self, step: &ServerStep) -> Option<&Refusal> {
         let place = (step.backend().to_owned(), step.server().unwrap_or_default().to_owned());
-        self.refused.get(&place)?.iter().find(|(refused, _)| refused == step).map(|(_, refusal)| refusal)
+        self.refused
+            .get(&place)?
+            .iter()
+            .find(|(refused, _)| refused == step)
+            .map(|(_, refusal)| refusal)
     }
 
     /// Whether we deleted a server of this name, so that one that is there now is another's.
@@ -192,13 +216,15 @@ impl Memory {
         self.deleted.contains(&(backend.to_owned(), server.to_owned()))
     }
 
-    /// Whether the backend refused a server because its algorithm is static: it will refuse them all.
+    /// Whether the backend refused a server because its algorithm is static: it will refuse them
+    /// all.
     pub(super) fn is_static(&self, backend: &str) -> bool {
         self.static_backends.contains(backend)
     }
 }
 
-/// A backend whose name is taken and that is still not seen: a frontend has the name, or the backend is `disabled`.
+/// A backend whose name is taken and that is still not seen: a frontend has the name, or the
+/// backend is `disabled`.
 fn is_taken(step: &ServerStep, refusal: &Refusal) -> bool {
     matches!((step, refusal), (ServerStep::AddBackend { .. }, Refusal::NameTaken))
 }

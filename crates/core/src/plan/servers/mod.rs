@@ -1,8 +1,9 @@
 //! The steps that bring an instance's server lists to what they should be.
 //!
-//! In order of preference: change in place; `add server`; a slot of a `server-template`; and where none will do, a reload is
-//! named with its cause. Only declared backends are touched, and in them only what is Mapsmith's. What a person put into
-//! maintenance or drain stays so. Every step is justified by what was observed, and a removal takes one phase a look.
+//! In order of preference: change in place; `add server`; a slot of a `server-template`; and where
+//! none will do, a reload is named with its cause. Only declared backends are touched, and in them
+//! only what is Mapsmith's. What a person put into maintenance or drain stays so. Every step is
+//! justified by what was observed, and a removal takes one phase a look.
 
 mod memory;
 pub mod replay;
@@ -22,21 +23,24 @@ use self::memory::is_out;
 use self::replay::limit;
 use self::slots::Slots;
 use crate::server::{
-    AdminState, DesiredBackend, DesiredServers, Manage, ObservedBackend, ObservedServer, ObservedServers, Server, ServerAddress,
+    AdminState, DesiredBackend, DesiredServers, Manage, ObservedBackend, ObservedServer,
+    ObservedServers, Server, ServerAddress,
 };
 
 /// The first version that has `add backend`.
 pub const ADDS_BACKENDS: HaproxyVersion = HaproxyVersion { major: 3, minor: 4 };
 
-/// The one algorithm that is static whatever else the configuration says, as `show stat` names it. `source`, `uri`, `url_param`,
-/// `hdr`, `rdp-cookie` and `hash` are by their `hash-type`, which is not shown: those are tried, and a refusal is remembered.
-/// `random` is shown as `unknown`. (Measured on 2.6 to 3.4.)
+/// The one algorithm that is static whatever else the configuration says, as `show stat` names it.
+/// `source`, `uri`, `url_param`, `hdr`, `rdp-cookie` and `hash` are by their `hash-type`, which is
+/// not shown: those are tried, and a refusal is remembered. `random` is shown as `unknown`.
+/// (Measured on 2.6 to 3.4.)
 pub const STATIC_ALGORITHM: &str = "static-rr";
 
 /// What is to be done on one instance, and what can't be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerPlan {
-    /// Steps after which servers exist, are ready and are where they should be: before the map is changed.
+    /// Steps after which servers exist, are ready and are where they should be: before the map is
+    /// changed.
     pub before: Vec<ServerStep>,
     /// Steps that take servers away: only once the map in force points elsewhere.
     pub after: Vec<ServerStep>,
@@ -46,7 +50,8 @@ pub struct ServerPlan {
     pub needs_reload: Vec<NeedsReload>,
     /// Desired servers that somebody else keeps out.
     pub by_hand: Vec<ByHand>,
-    /// Desired servers that we made ready, and whose check has yet to pass: no request goes there before.
+    /// Desired servers that we made ready, and whose check has yet to pass: no request goes there
+    /// before.
     pub checking: Vec<AwaitsCheck>,
     /// Desired servers whose weight is their agent's.
     pub by_agent: Vec<ByAgent>,
@@ -62,11 +67,17 @@ impl ServerPlan {
 }
 
 /// Plans one look at one instance.
-pub fn plan_servers(desired: &DesiredServers, observed: &ObservedServers, memory: &Memory) -> ServerPlan {
+pub fn plan_servers(
+    desired: &DesiredServers,
+    observed: &ObservedServers,
+    memory: &Memory,
+) -> ServerPlan {
     let mut plan = ServerPlan::default();
     for (name, wanted) in &desired.backends {
         match observed.get(name) {
-            Some(seen) => plan_backend(&mut Backend { name, wanted, seen, memory, plan: &mut plan }),
+            Some(seen) => {
+                plan_backend(&mut Backend { name, wanted, seen, memory, plan: &mut plan })
+            }
             None => plan_missing(name, wanted, memory, &mut plan),
         }
     }
@@ -79,7 +90,8 @@ fn plan_missing(name: &str, wanted: &DesiredBackend, memory: &Memory, plan: &mut
     let cause = match defaults {
         None => Some(Cause::BackendAbsent { version: memory.version }),
         Some(defaults) => {
-            let step = ServerStep::AddBackend { backend: name.to_owned(), defaults: defaults.clone() };
+            let step =
+                ServerStep::AddBackend { backend: name.to_owned(), defaults: defaults.clone() };
             let refused = memory.refusal(&step).map(|refusal| Cause::of(refusal, None));
             if refused.is_none() {
                 plan.before.push(step);
@@ -127,7 +139,8 @@ fn plan_backend(backend: &mut Backend<'_>) {
     // Where each desired server is: under its own name, or in a slot.
     let mut homes = BTreeMap::new();
     for (name, server) in &wanted.servers {
-        let home = if seen.servers.contains_key(name) { Some(name.as_str()) } else { slots.serving(name) };
+        let home =
+            if seen.servers.contains_key(name) { Some(name.as_str()) } else { slots.serving(name) };
         match home.and_then(|home| seen.servers.get_key_value(home)) {
             Some((home, seen)) => {
                 homes.insert(home.as_str(), seen);
@@ -140,7 +153,11 @@ fn plan_backend(backend: &mut Backend<'_>) {
     for (home, server) in &homes {
         if backend.memory.waits_for_its_check(backend.name, home, server) {
             let (server, alone) = ((*home).to_owned(), !usable);
-            backend.plan.checking.push(AwaitsCheck { backend: backend.name.to_owned(), server, alone });
+            backend.plan.checking.push(AwaitsCheck {
+                backend: backend.name.to_owned(),
+                server,
+                alone,
+            });
         }
     }
     let may_drain = usable || wanted.servers.is_empty();
@@ -150,10 +167,11 @@ fn plan_backend(backend: &mut Backend<'_>) {
         }
         if slots.contains(name) {
             backend.remove(name, server, true, may_drain);
-        } else if wanted.manage == Manage::All || wanted.former.contains(name) && !backend.memory.has_deleted(backend.name, name)
+        } else if wanted.manage == Manage::All
+            || wanted.former.contains(name) && !backend.memory.has_deleted(backend.name, name)
         {
-            // A former server that is there again after it was deleted is somebody else's: a second Mapsmith that still lists it
-            // would bring it back each time.
+            // A former server that is there again after it was deleted is somebody else's: a second
+            // Mapsmith that still lists it would bring it back each time.
             backend.remove(name, server, false, may_drain);
         } else {
             backend.plan.foreign += 1;
@@ -165,12 +183,17 @@ impl Backend<'_> {
     /// A desired server that is there, under its own name or a slot's.
     fn keep(&mut self, wanted: &Server, home: &str, seen: &ObservedServer) {
         let (backend, server) = (self.name.to_owned(), home.to_owned());
-        // A person's hand keeps the server out, no more: where it is and what it weighs stays right for the day it comes back.
+        // A person's hand keeps the server out, no more: where it is and what it weighs stays right
+        // for the day it comes back.
         if !is_at(seen, wanted.address) {
             match &seen.fqdn {
-                // A server whose name has not been resolved takes no address at all (2.6 even calls it ready then). Any other does,
-                // but where it has `resolvers`, which is not shown, HAProxy undoes it at their next answer: so it is tried once.
-                Some(fqdn) if seen.address.is_none() || self.memory.moved_to(self.name, home) == Some(wanted.address) => {
+                // A server whose name has not been resolved takes no address at all (2.6 even calls
+                // it ready then). Any other does, but where it has `resolvers`, which is not shown,
+                // HAProxy undoes it at their next answer: so it is tried once.
+                Some(fqdn)
+                    if seen.address.is_none()
+                        || self.memory.moved_to(self.name, home) == Some(wanted.address) =>
+                {
                     self.report(home, Cause::ResolvedByName { fqdn: fqdn.clone() });
                 }
                 _ => self.change(ServerStep::SetAddress {
@@ -184,13 +207,24 @@ impl Backend<'_> {
             let (backend, server) = (backend.clone(), server.clone());
             if seen.agent_enabled {
                 // It would set its own again at its next answer, and we ours.
-                self.plan.by_agent.push(ByAgent { backend, server, weight: seen.weight, listed: weight });
+                self.plan.by_agent.push(ByAgent {
+                    backend,
+                    server,
+                    weight: seen.weight,
+                    listed: weight,
+                });
             } else {
                 self.change(ServerStep::SetWeight { backend, server, weight });
             }
         }
-        if let Some(maxconn) = wanted.options.maxconn.filter(|maxconn| limit(Some(*maxconn)) != limit(seen.maxconn)) {
-            self.change(ServerStep::SetMaxconn { backend: backend.clone(), server: server.clone(), maxconn });
+        if let Some(maxconn) =
+            wanted.options.maxconn.filter(|maxconn| limit(Some(*maxconn)) != limit(seen.maxconn))
+        {
+            self.change(ServerStep::SetMaxconn {
+                backend: backend.clone(),
+                server: server.clone(),
+                maxconn,
+            });
         }
         self.report_fixed(wanted, home, seen);
         let mark = self.memory.mark(self.name, home);
@@ -199,7 +233,11 @@ impl Backend<'_> {
         } else if let Some(hand) = hand(seen, mark) {
             self.plan.by_hand.push(ByHand { backend, server, hand });
         } else if is_out(seen.admin) {
-            self.change(ServerStep::Ready { backend, server, once_checked: comes_back_unchecked(seen) });
+            self.change(ServerStep::Ready {
+                backend,
+                server,
+                once_checked: comes_back_unchecked(seen),
+            });
         }
     }
 
@@ -220,7 +258,10 @@ impl Backend<'_> {
                 self.report_fixed(wanted, slot, seen);
             }
             None => {
-                self.report(&wanted.name, Cause::NoFreeSlot { prefix: prefix.clone(), because: Box::new(cause) });
+                self.report(
+                    &wanted.name,
+                    Cause::NoFreeSlot { prefix: prefix.clone(), because: Box::new(cause) },
+                );
             }
         }
     }
@@ -230,7 +271,11 @@ impl Backend<'_> {
         if wanted.backup != seen.backup {
             self.report(home, Cause::Backup { wanted: wanted.backup });
         }
-        if let Some(maxqueue) = wanted.options.maxqueue.filter(|maxqueue| limit(Some(*maxqueue)) != limit(seen.maxqueue)) {
+        if let Some(maxqueue) = wanted
+            .options
+            .maxqueue
+            .filter(|maxqueue| limit(Some(*maxqueue)) != limit(seen.maxqueue))
+        {
             self.report(home, Cause::Maxqueue { wanted: maxqueue });
         }
         if wanted.options.check && !seen.check_configured {
@@ -261,8 +306,9 @@ impl Backend<'_> {
             }
         } else if seen.admin.0 & AdminState::DRAIN != 0 {
             if quiet || overdue && (mark.shut || seen.sessions == 0) {
-                // Persistence brings new sessions to a draining server, so after one shutdown those that are there don't
-                // count; and what only waits is sent elsewhere by the maintenance.
+                // Persistence brings new sessions to a draining server, so after one shutdown those
+                // that are there don't count; and what only waits is sent elsewhere by the
+                // maintenance.
                 (Phase::Maintenance, Some(ServerStep::Maintain { backend, server }))
             } else if overdue {
                 (Phase::ShuttingDown, Some(ServerStep::ShutdownSessions { backend, server }))
@@ -306,7 +352,11 @@ impl Backend<'_> {
     }
 
     fn report(&mut self, server: &str, cause: Cause) {
-        self.plan.needs_reload.push(NeedsReload { backend: self.name.to_owned(), server: Some(server.to_owned()), cause });
+        self.plan.needs_reload.push(NeedsReload {
+            backend: self.name.to_owned(),
+            server: Some(server.to_owned()),
+            cause,
+        });
     }
 }
 
@@ -320,13 +370,18 @@ fn is_at(server: &ObservedServer, address: ServerAddress) -> bool {
     address_of(server) == Some(address)
 }
 
-/// An `add server` whose `enable health` never came: only that leaves a check configured and not enabled in maintenance.
-/// (A person who disables the check and the server before its first session leaves the same.)
+/// An `add server` whose `enable health` never came: only that leaves a check configured and not
+/// enabled in maintenance. (A person who disables the check and the server before its first session
+/// leaves the same.)
 fn is_unfinished(server: &ObservedServer) -> bool {
-    server.admin.0 == AdminState::MAINTENANCE && server.check_configured && !server.check_enabled && server.sessions_total == 0
+    server.admin.0 == AdminState::MAINTENANCE
+        && server.check_configured
+        && !server.check_enabled
+        && server.sessions_total == 0
 }
 
-/// Whether a server with a running check is in maintenance: HAProxy takes it for up when it comes out, whatever is there.
+/// Whether a server with a running check is in maintenance: HAProxy takes it for up when it comes
+/// out, whatever is there.
 fn comes_back_unchecked(server: &ObservedServer) -> bool {
     server.admin.0 & AdminState::MAINTENANCE != 0 && server.check_configured && server.check_enabled
 }

@@ -28,7 +28,11 @@ pub struct Removing {
 impl fmt::Display for Removing {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { backend, server, phase, sessions, queued, age } = self;
-        write!(out, "{backend}/{server}: {phase}; {sessions} sessions, {queued} queued, for {} s", age.as_secs())
+        write!(
+            out,
+            "{backend}/{server}: {phase}; {sessions} sessions, {queued} queued, for {} s",
+            age.as_secs()
+        )
     }
 }
 
@@ -124,7 +128,8 @@ pub enum Cause {
         /// The name.
         fqdn: String,
     },
-    /// The server is to go, but the configuration refers to it (`use-server`, `track`, a name to resolve); it stays in maintenance.
+    /// The server is to go, but the configuration refers to it (`use-server`, `track`, a name to
+    /// resolve); it stays in maintenance.
     Referenced,
     /// HAProxy refused a command for another reason.
     Refused {
@@ -137,7 +142,9 @@ impl Cause {
     /// The cause in a refusal, with the backend's algorithm where it is known.
     pub(super) fn of(refusal: &Refusal, algorithm: Option<&str>) -> Self {
         match refusal {
-            Refusal::StaticAlgorithm => Self::StaticAlgorithm { algorithm: algorithm.map(str::to_owned) },
+            Refusal::StaticAlgorithm => {
+                Self::StaticAlgorithm { algorithm: algorithm.map(str::to_owned) }
+            }
             Refusal::OptionNotTaken { text } => Self::OptionNotTaken { text: text.clone() },
             Refusal::Referenced => Self::Referenced,
             other => Self::Refused { text: other.to_string() },
@@ -151,28 +158,50 @@ impl fmt::Display for Cause {
             Self::BackendAbsent { version } if *version < ADDS_BACKENDS => {
                 write!(
                     out,
-                    "the backend is missing and HAProxy {version} can't add one (3.4 and later can): write it into the configuration"
+                    "the backend is missing and HAProxy {version} can't add one (3.4 and later \
+                        can): write it into the configuration"
                 )
             }
             Self::BackendAbsent { .. } => {
-                write!(out, "the backend is missing: name the `defaults` to make it from, or write it into the configuration")
+                write!(
+                    out,
+                    "the backend is missing: name the `defaults` to make it from, or write it \
+                        into the configuration"
+                )
             }
             Self::StaticAlgorithm { algorithm } => {
                 let algorithm = algorithm.as_deref().unwrap_or("of this backend");
-                write!(out, "`balance {algorithm}` is static here: use roundrobin, leastconn, random or `hash-type consistent`")
+                write!(
+                    out,
+                    "`balance {algorithm}` is static here: use roundrobin, leastconn, random or \
+                        `hash-type consistent`"
+                )
             }
-            Self::OptionNotTaken { text } => write!(out, "an option is not taken at runtime ({text}): write the server out"),
+            Self::OptionNotTaken { text } => {
+                write!(out, "an option is not taken at runtime ({text}): write the server out")
+            }
             Self::NoFreeSlot { prefix, because } => {
-                write!(out, "{because}; and no slot of `server-template {prefix}` is free: give it more")
+                write!(
+                    out,
+                    "{because}; and no slot of `server-template {prefix}` is free: give it more"
+                )
             }
             Self::Backup { wanted: true } => write!(out, "it is no `backup`, and should be one"),
             Self::Backup { wanted: false } => write!(out, "it is a `backup`, and should be none"),
-            Self::Maxqueue { wanted } => write!(out, "`maxqueue` should be {wanted}, and can't be changed at runtime"),
+            Self::Maxqueue { wanted } => {
+                write!(out, "`maxqueue` should be {wanted}, and can't be changed at runtime")
+            }
             Self::Check => write!(out, "it should have a `check`, and none is configured"),
             Self::ResolvedByName { fqdn } => {
-                write!(out, "its address should be another, but HAProxy resolves {fqdn} by itself: write the address out")
+                write!(
+                    out,
+                    "its address should be another, but HAProxy resolves {fqdn} by itself: write \
+                        the address out"
+                )
             }
-            Self::Referenced => write!(out, "it should go, but is still in the configuration, which refers to it"),
+            Self::Referenced => {
+                write!(out, "it should go, but is still in the configuration, which refers to it")
+            }
             Self::Refused { text } => write!(out, "{text}"),
         }
     }
@@ -202,7 +231,8 @@ pub struct AwaitsCheck {
     pub backend: String,
     /// The server, or the slot that serves it.
     pub server: String,
-    /// No other desired server of the backend is up: what is sent to the backend meanwhile has nowhere to go.
+    /// No other desired server of the backend is up: what is sent to the backend meanwhile has
+    /// nowhere to go.
     pub alone: bool,
 }
 

@@ -14,15 +14,16 @@ pub enum ServerStep {
         /// The `defaults` section that it is made from.
         defaults: String,
     },
-    /// `add server`, `enable health` where it has a check, `enable server`: one line, so that it is ready or not there. With a check it
-    /// is down until that has passed.
+    /// `add server`, `enable health` where it has a check, `enable server`: one line, so that it is
+    /// ready or not there. With a check it is down until that has passed.
     Add {
         /// Where.
         backend: String,
         /// The server.
         server: Server,
     },
-    /// `enable health; enable server` for an `add server` that was never finished; down until its check has passed.
+    /// `enable health; enable server` for an `add server` that was never finished; down until its
+    /// check has passed.
     Finish {
         /// Where.
         backend: String,
@@ -65,8 +66,9 @@ pub enum ServerStep {
         /// Down until its check has passed: it has one, and comes out of maintenance.
         once_checked: bool,
     },
-    /// A slot of a `server-template` serves `server` from now on: address, weight, maxconn, and only then ready. A refused
-    /// weight is no refusal of the step: the slot serves, and the next look sees to its weight.
+    /// A slot of a `server-template` serves `server` from now on: address, weight, maxconn, and
+    /// only then ready. A refused weight is no refusal of the step: the slot serves, and the next
+    /// look sees to its weight.
     TakeSlot {
         /// Where.
         backend: String,
@@ -105,7 +107,8 @@ pub enum ServerStep {
         /// The server.
         server: String,
     },
-    /// `set server addr 0.0.0.0`: a slot that is done with, in maintenance, is told from one that a person put there.
+    /// `set server addr 0.0.0.0`: a slot that is done with, in maintenance, is told from one that a
+    /// person put there.
     ClearSlot {
         /// Where.
         backend: String,
@@ -168,19 +171,35 @@ impl ServerStep {
 impl fmt::Display for ServerStep {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddBackend { backend, defaults } => write!(out, "add backend {backend} from {defaults}"),
-            Self::Add { backend, server } => write!(out, "add {backend}/{} at {}", server.name, server.address),
-            Self::Finish { backend, server } => write!(out, "enable {backend}/{server}, which was added and never enabled"),
-            Self::SetAddress { backend, server, address } => write!(out, "move {backend}/{server} to {address}"),
-            Self::SetWeight { backend, server, weight } => write!(out, "weight {weight} for {backend}/{server}"),
-            Self::SetMaxconn { backend, server, maxconn } => write!(out, "maxconn {maxconn} for {backend}/{server}"),
+            Self::AddBackend { backend, defaults } => {
+                write!(out, "add backend {backend} from {defaults}")
+            }
+            Self::Add { backend, server } => {
+                write!(out, "add {backend}/{} at {}", server.name, server.address)
+            }
+            Self::Finish { backend, server } => {
+                write!(out, "enable {backend}/{server}, which was added and never enabled")
+            }
+            Self::SetAddress { backend, server, address } => {
+                write!(out, "move {backend}/{server} to {address}")
+            }
+            Self::SetWeight { backend, server, weight } => {
+                write!(out, "weight {weight} for {backend}/{server}")
+            }
+            Self::SetMaxconn { backend, server, maxconn } => {
+                write!(out, "maxconn {maxconn} for {backend}/{server}")
+            }
             Self::Ready { backend, server, .. } => write!(out, "{backend}/{server} is ready again"),
             Self::TakeSlot { backend, slot, server, .. } => {
                 write!(out, "slot {backend}/{slot} serves {} at {}", server.name, server.address)
             }
             Self::Drain { backend, server } => write!(out, "drain {backend}/{server}"),
-            Self::ShutdownSessions { backend, server } => write!(out, "shut down the sessions of {backend}/{server}"),
-            Self::Maintain { backend, server } => write!(out, "{backend}/{server} into maintenance"),
+            Self::ShutdownSessions { backend, server } => {
+                write!(out, "shut down the sessions of {backend}/{server}")
+            }
+            Self::Maintain { backend, server } => {
+                write!(out, "{backend}/{server} into maintenance")
+            }
             Self::Delete { backend, server } => write!(out, "delete {backend}/{server}"),
             Self::ClearSlot { backend, slot } => write!(out, "slot {backend}/{slot} is free"),
         }

@@ -16,11 +16,20 @@ fn address(host: u8) -> ServerAddress {
 }
 
 fn server(name: &str, host: u8) -> Server {
-    Server { name: name.to_owned(), address: address(host), weight: None, backup: false, options: ServerOptions::default() }
+    Server {
+        name: name.to_owned(),
+        address: address(host),
+        weight: None,
+        backup: false,
+        options: ServerOptions::default(),
+    }
 }
 
 fn checked(name: &str, host: u8) -> Server {
-    Server { options: ServerOptions { check: true, ..ServerOptions::default() }, ..server(name, host) }
+    Server {
+        options: ServerOptions { check: true, ..ServerOptions::default() },
+        ..server(name, host)
+    }
 }
 
 fn wanted(servers: impl IntoIterator<Item = Server>) -> DesiredBackend {
@@ -45,13 +54,15 @@ struct Scene {
 
 impl Scene {
     fn new(version: HaproxyVersion, servers: impl IntoIterator<Item = Server>) -> Self {
-        let servers = servers.into_iter().map(|server| (server.name.clone(), added(&server))).collect();
+        let servers =
+            servers.into_iter().map(|server| (server.name.clone(), added(&server))).collect();
         let backend = ObservedBackend { algorithm: Some("roundrobin".to_owned()), servers };
         let process = Process::new(version, [("b".to_owned(), backend)].into());
         Self { process, memory: Memory::new(version) }
     }
 
-    /// The same backend with these slots of `server-template slot`, as it starts: disabled and without an address.
+    /// The same backend with these slots of `server-template slot`, as it starts: disabled and
+    /// without an address.
     fn slots(mut self, count: usize) -> Self {
         for number in 1..=count {
             let mut slot = added(&server("slot", 0));
@@ -133,14 +144,19 @@ fn a_missing_server_is_added_before_the_map_and_a_second_look_sends_nothing() {
     let mut scene = Scene::new(OLD, [server("a", 1)]);
     let desired = desired(wanted([server("a", 1), checked("c", 3)]));
     let plan = scene.look(&desired);
-    assert_eq!((words(&plan.before), words(&plan.after)), (vec!["add b/c at 10.0.0.3:8140".to_owned()], vec![]));
+    assert_eq!(
+        (words(&plan.before), words(&plan.after)),
+        (vec!["add b/c at 10.0.0.3:8140".to_owned()], vec![])
+    );
     assert_eq!(scene.look(&desired), ServerPlan::default());
 }
 
 #[test]
 fn a_new_server_is_waited_for_until_its_check_has_passed_or_failed_or_long_enough() {
     let desired = desired(wanted([server("a", 1), checked("c", 3)]));
-    let checking = |scene: &Scene| scene.plan(&desired).checking.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let checking = |scene: &Scene| {
+        scene.plan(&desired).checking.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
     let added = || {
         let mut scene = Scene::new(OLD, [server("a", 1)]);
         scene.look(&desired);
@@ -171,7 +187,10 @@ fn a_server_that_leaves_no_other_up_is_alone_while_it_waits_for_its_check() {
         let mut scene = Scene::new(OLD, others.clone());
         let desired = desired(wanted(others.into_iter().chain([checked("c", 3)])));
         scene.look(&desired);
-        assert_eq!(scene.plan(&desired).checking.iter().map(|server| server.alone).collect::<Vec<_>>(), [alone]);
+        assert_eq!(
+            scene.plan(&desired).checking.iter().map(|server| server.alone).collect::<Vec<_>>(),
+            [alone]
+        );
     }
 }
 
@@ -223,7 +242,10 @@ fn an_agents_weight_is_left_to_it_and_told() {
         scene.server("a").weight = weight;
         let plan = scene.look(&desired);
         assert!(plan.has_no_steps(), "{plan:?}");
-        assert_eq!(plan.by_agent[0].to_string(), format!("b/a: weight {weight} by its agent, 100 is listed"));
+        assert_eq!(
+            plan.by_agent[0].to_string(),
+            format!("b/a: weight {weight} by its agent, 100 is listed")
+        );
     }
     scene.server("a").weight = 100;
     assert_eq!(scene.look(&desired), ServerPlan::default());
@@ -238,7 +260,10 @@ fn a_server_with_a_new_address_weight_and_limit_is_changed_in_place() {
     moved.options.maxconn = Some(100);
     let desired = desired(wanted([moved]));
     let plan = scene.look(&desired);
-    assert_eq!(words(&plan.before), ["move b/a to 10.0.0.2:8140", "weight 50 for b/a", "maxconn 100 for b/a"]);
+    assert_eq!(
+        words(&plan.before),
+        ["move b/a to 10.0.0.2:8140", "weight 50 for b/a", "maxconn 100 for b/a"]
+    );
     assert_eq!(words(&plan.after), NOTHING);
     assert_eq!(scene.look(&desired), ServerPlan::default());
 }
@@ -296,7 +321,10 @@ fn sessions_that_outlive_the_bound_are_shut_down() {
         }
         steps.extend(words(&scene.look(&desired).after));
     }
-    assert_eq!(steps, ["drain b/b", "shut down the sessions of b/b", "b/b into maintenance", "delete b/b"]);
+    assert_eq!(
+        steps,
+        ["drain b/b", "shut down the sessions of b/b", "b/b into maintenance", "delete b/b"]
+    );
 }
 
 #[test]
@@ -319,7 +347,11 @@ fn the_bound_of_a_drain_does_not_run_while_the_server_waits() {
 fn the_last_servers_go_when_nothing_is_desired_there() {
     let mut scene = Scene::new(OLD, [server("a", 1), server("b", 2)]);
     let plan = scene.look(&desired(former(wanted([]), &["a", "b"])));
-    assert_eq!(words(&plan.after), ["drain b/a", "drain b/b"], "to hold that back is the guard's part");
+    assert_eq!(
+        words(&plan.after),
+        ["drain b/a", "drain b/b"],
+        "to hold that back is the guard's part"
+    );
 }
 
 #[test]
@@ -339,12 +371,17 @@ fn a_server_that_is_desired_again_while_it_leaves_comes_back() {
 
 #[test]
 fn a_persons_maintenance_and_drain_stay_and_are_shown_while_the_address_is_kept_right() {
-    for (admin, hand) in [(AdminState::MAINTENANCE, Hand::Maintenance), (AdminState::DRAIN, Hand::Drain)] {
+    for (admin, hand) in
+        [(AdminState::MAINTENANCE, Hand::Maintenance), (AdminState::DRAIN, Hand::Drain)]
+    {
         let mut scene = Scene::new(NEW, [checked("a", 1), server("b", 2)]);
         scene.by_hand(admin, "a");
         let plan = scene.look(&desired(wanted([checked("a", 9), server("b", 2)])));
         assert_eq!(words(&plan.before), ["move b/a to 10.0.0.9:8140"]);
-        assert_eq!(plan.by_hand, [ByHand { backend: "b".to_owned(), server: "a".to_owned(), hand }]);
+        assert_eq!(
+            plan.by_hand,
+            [ByHand { backend: "b".to_owned(), server: "a".to_owned(), hand }]
+        );
         assert_eq!(scene.server("a").admin, AdminState(admin));
     }
 }
@@ -352,11 +389,16 @@ fn a_persons_maintenance_and_drain_stay_and_are_shown_while_the_address_is_kept_
 #[test]
 fn a_server_that_the_configuration_disables_stays_so_until_a_person_readies_it() {
     let mut scene = Scene::new(OLD, [server("a", 1)]);
-    scene.server("a").admin = AdminState(AdminState::MAINTENANCE | AdminState::CONFIGURED_MAINTENANCE);
+    scene.server("a").admin =
+        AdminState(AdminState::MAINTENANCE | AdminState::CONFIGURED_MAINTENANCE);
     let desired = desired(wanted([server("a", 1)]));
     assert_eq!(scene.look(&desired).by_hand.len(), 1);
     scene.by_hand(0, "a");
-    assert_eq!(scene.server("a").admin, AdminState(AdminState::CONFIGURED_MAINTENANCE), "HAProxy keeps that bit");
+    assert_eq!(
+        scene.server("a").admin,
+        AdminState(AdminState::CONFIGURED_MAINTENANCE),
+        "HAProxy keeps that bit"
+    );
     assert_eq!(scene.look(&desired), ServerPlan::default());
 }
 
@@ -388,9 +430,13 @@ fn a_server_that_a_person_brought_back_is_not_ours_any_more() {
 fn an_add_that_was_cut_in_the_middle_is_finished() {
     let mut scene = Scene::new(OLD, [checked("a", 1)]);
     let added = scene.server("a");
-    (added.admin, added.running, added.check_enabled) = (AdminState(AdminState::MAINTENANCE), false, false);
+    (added.admin, added.running, added.check_enabled) =
+        (AdminState(AdminState::MAINTENANCE), false, false);
     let desired = desired(wanted([checked("a", 1)]));
-    assert_eq!(words(&scene.look(&desired).before), ["enable b/a, which was added and never enabled"]);
+    assert_eq!(
+        words(&scene.look(&desired).before),
+        ["enable b/a, which was added and never enabled"]
+    );
     assert!(scene.server("a").admin.ready() && scene.server("a").check_enabled);
     assert_eq!(scene.look(&desired), ServerPlan::default());
 }
@@ -431,7 +477,10 @@ fn a_server_that_the_configuration_refers_to_stays_in_maintenance_and_is_asked_o
     let steps: Vec<_> = (0..10).flat_map(|_| words(&scene.look(&without).after)).collect();
     assert_eq!(steps, ["drain b/b", "b/b into maintenance", "delete b/b"]);
     let plan = scene.look(&without);
-    assert_eq!(causes(&plan), ["b/b: it should go, but is still in the configuration, which refers to it"]);
+    assert_eq!(
+        causes(&plan),
+        ["b/b: it should go, but is still in the configuration, which refers to it"]
+    );
     assert!(scene.server("b").admin.in_maintenance());
     let with = desired(wanted([server("a", 1), server("b", 2)]));
     assert_eq!(words(&scene.look(&with).before), ["b/b is ready again"]);
@@ -454,7 +503,8 @@ fn a_static_algorithm_is_named_and_asked_at_most_once() {
     assert_eq!(plan.needs_reload.len(), 3);
     assert_eq!(
         causes(&plan)[0],
-        "b/a: `balance uri` is static here: use roundrobin, leastconn, random or `hash-type consistent`"
+        "b/a: `balance uri` is static here: use roundrobin, leastconn, random or `hash-type \
+            consistent`"
     );
 }
 
@@ -467,7 +517,10 @@ fn a_weight_that_a_static_algorithm_refuses_is_named_and_sent_once() {
     assert_eq!(words(&scene.look(&heavy).before), ["weight 50 for b/a"]);
     let plan = scene.look(&heavy);
     assert!(plan.has_no_steps());
-    assert_eq!(plan.needs_reload[0].cause, Cause::StaticAlgorithm { algorithm: Some("static-rr".to_owned()) });
+    assert_eq!(
+        plan.needs_reload[0].cause,
+        Cause::StaticAlgorithm { algorithm: Some("static-rr".to_owned()) }
+    );
 }
 
 #[test]
@@ -490,28 +543,39 @@ fn a_missing_backend_is_made_where_haproxy_can_and_named_where_it_cannot() {
     let bare = desired(backend.clone());
     backend.defaults = Some("masters".to_owned());
     let desired = desired(backend);
-    let gone = |version| Scene { process: Process::new(version, ObservedServers::new()), memory: Memory::new(version) };
+    let gone = |version| Scene {
+        process: Process::new(version, ObservedServers::new()),
+        memory: Memory::new(version),
+    };
     let mut scene = gone(NEW);
     scene.process.defaults.insert("masters".to_owned(), "unknown".to_owned());
-    assert_eq!(words(&scene.look(&desired).before), ["add backend b from masters", "add b/a at 10.0.0.1:8140"]);
+    assert_eq!(
+        words(&scene.look(&desired).before),
+        ["add backend b from masters", "add b/a at 10.0.0.1:8140"]
+    );
     assert_eq!(scene.look(&desired), ServerPlan::default());
 
     let plan = gone(OLD).look(&desired);
     assert!(plan.has_no_steps());
     assert_eq!(
         causes(&plan),
-        ["b: the backend is missing and HAProxy 2.6 can't add one (3.4 and later can): write it into the configuration"]
+        ["b: the backend is missing and HAProxy 2.6 can't add one (3.4 and later can): write \
+                it into the configuration"]
     );
     assert_eq!(
         causes(&gone(NEW).look(&bare)),
-        ["b: the backend is missing: name the `defaults` to make it from, or write it into the configuration"]
+        ["b: the backend is missing: name the `defaults` to make it from, or write it into the \
+                configuration"]
     );
 
     let mut scene = gone(NEW);
     scene.look(&desired);
     let plan = scene.look(&desired);
     assert!(plan.has_no_steps(), "there are no such defaults");
-    assert_eq!(causes(&plan), ["b: the `defaults` section does not serve: Cannot find default proxy 'masters'."]);
+    assert_eq!(
+        causes(&plan),
+        ["b: the `defaults` section does not serve: Cannot find default proxy 'masters'."]
+    );
 }
 
 #[test]
@@ -522,7 +586,10 @@ fn what_cannot_be_changed_at_runtime_is_named() {
     let plan = Scene::new(NEW, [server("a", 1)]).plan(&desired(wanted([other])));
     assert!(plan.has_no_steps());
     let found: Vec<_> = plan.needs_reload.into_iter().map(|needs| needs.cause).collect();
-    assert_eq!(found, [Cause::Backup { wanted: true }, Cause::Maxqueue { wanted: 5 }, Cause::Check]);
+    assert_eq!(
+        found,
+        [Cause::Backup { wanted: true }, Cause::Maxqueue { wanted: 5 }, Cause::Check]
+    );
 }
 
 #[test]
@@ -533,19 +600,32 @@ fn the_address_of_a_name_that_haproxy_resolves_is_left_to_it() {
     }
     scene.server("b").address = None;
     scene.server("b").admin = AdminState(AdminState::UNRESOLVED);
-    assert_eq!(scene.plan(&desired(wanted([server("a", 1)]))).needs_reload, [], "it happens to be right");
-    // Whether it is resolved but once, at the start, can't be seen: an address is given, and given up when it is undone.
+    assert_eq!(
+        scene.plan(&desired(wanted([server("a", 1)]))).needs_reload,
+        [],
+        "it happens to be right"
+    );
+    // Whether it is resolved but once, at the start, can't be seen: an address is given, and given
+    // up when it is undone.
     let moved = desired(wanted([server("a", 5), server("b", 6)]));
     let plan = scene.plan(&moved);
-    assert!(matches!(&plan.before[..], [ServerStep::SetAddress { server, .. }] if server == "a"), "{:?}", plan.before);
+    assert!(
+        matches!(&plan.before[..], [ServerStep::SetAddress { server, .. }] if server == "a"),
+        "{:?}",
+        plan.before
+    );
     assert_eq!(plan.needs_reload.len(), 1);
-    assert!(matches!(&plan.needs_reload[0].cause, Cause::ResolvedByName { fqdn } if fqdn == "b.example.test"));
+    assert!(
+        matches!(&plan.needs_reload[0].cause, Cause::ResolvedByName { fqdn } if fqdn == "b.example.test")
+    );
     scene.memory.answered(&plan.before[0], Ok(()));
     scene.memory.planned(&plan, &scene.process.servers);
     let plan = scene.plan(&moved);
     assert!(plan.has_no_steps(), "{:?}", plan.before);
     assert_eq!(plan.needs_reload.len(), 2);
-    assert!(matches!(&plan.needs_reload[0].cause, Cause::ResolvedByName { fqdn } if fqdn == "a.example.test"));
+    assert!(
+        matches!(&plan.needs_reload[0].cause, Cause::ResolvedByName { fqdn } if fqdn == "a.example.test")
+    );
     let plan = scene.plan(&desired(wanted([server("a", 7), server("b", 6)])));
     assert_eq!(plan.before.len(), 1, "another address is tried again");
 }
@@ -564,9 +644,16 @@ fn slots_are_used_only_where_no_server_can_be_added() {
     let mut scene = Scene::new(OLD, []).slots(2).algorithm("static-rr");
     let three = slotted([server("a", 1), server("b", 2), server("c", 3)]);
     let plan = scene.look(&three);
-    assert_eq!(words(&plan.before), ["slot b/slot1 serves a at 10.0.0.1:8140", "slot b/slot2 serves b at 10.0.0.2:8140"]);
+    assert_eq!(
+        words(&plan.before),
+        ["slot b/slot1 serves a at 10.0.0.1:8140", "slot b/slot2 serves b at 10.0.0.2:8140"]
+    );
     assert_eq!(plan.needs_reload.len(), 1);
-    assert!(matches!(&plan.needs_reload[0].cause, Cause::NoFreeSlot { prefix, .. } if prefix == "slot"), "{:?}", causes(&plan));
+    assert!(
+        matches!(&plan.needs_reload[0].cause, Cause::NoFreeSlot { prefix, .. } if prefix == "slot"),
+        "{:?}",
+        causes(&plan)
+    );
     let again = scene.look(&three);
     assert!(again.has_no_steps());
     assert_eq!(again.needs_reload, plan.needs_reload);
@@ -582,7 +669,8 @@ fn a_slot_keeps_its_server_whoever_comes_and_goes_and_is_free_again_after_its_re
     assert_eq!(words(&plan.after), ["drain b/slot1"]);
     let steps: Vec<_> = (0..5).flat_map(|_| words(&scene.look(&one).after)).collect();
     assert_eq!(steps, ["b/slot1 into maintenance", "slot b/slot1 is free"]);
-    // Cleared, it is told from one that a person took out, even by a Mapsmith that remembers nothing.
+    // Cleared, it is told from one that a person took out, even by a Mapsmith that remembers
+    // nothing.
     scene.restart_mapsmith();
     let back = slotted([server("a", 3), server("m", 1), server("n", 2)]);
     assert_eq!(words(&scene.look(&back).before), ["slot b/slot1 serves m at 10.0.0.1:8140"]);
@@ -597,7 +685,10 @@ fn a_slot_that_a_person_took_out_stays_out_and_no_other_takes_its_place() {
     scene.restart_mapsmith();
     let plan = scene.look(&two);
     assert!(plan.has_no_steps(), "{plan:?}");
-    assert_eq!(plan.by_hand, [ByHand { backend: "b".to_owned(), server: "slot1".to_owned(), hand: Hand::Maintenance }]);
+    assert_eq!(
+        plan.by_hand,
+        [ByHand { backend: "b".to_owned(), server: "slot1".to_owned(), hand: Hand::Maintenance }]
+    );
 }
 
 #[test]
@@ -627,8 +718,14 @@ fn a_backup_takes_a_backup_slot_and_no_other() {
     scene.server("slot2").backup = true;
     let mut spare = server("a", 1);
     spare.backup = true;
-    assert_eq!(words(&scene.look(&slotted([spare])).before), ["slot b/slot2 serves a at 10.0.0.1:8140"]);
-    assert_eq!(words(&scene.look(&slotted([server("b", 2)])).before), ["slot b/slot1 serves b at 10.0.0.2:8140"]);
+    assert_eq!(
+        words(&scene.look(&slotted([spare])).before),
+        ["slot b/slot2 serves a at 10.0.0.1:8140"]
+    );
+    assert_eq!(
+        words(&scene.look(&slotted([server("b", 2)])).before),
+        ["slot b/slot1 serves b at 10.0.0.2:8140"]
+    );
 }
 
 #[test]
@@ -640,9 +737,10 @@ fn slots_that_haproxy_fills_by_itself_are_not_touched() {
     assert_eq!((plan.needs_reload.len(), plan.foreign), (1, 1));
 }
 
-// The cases of two other updaters, `lwf/proxymgr` (proxymgr_updater.json) and `TritonDataCenter/muppet`
-// (muppet_checkstats.json). They restart or reload for what we change at runtime, and undo what a person did; the
-// results here are the intended ones. What they call a server's name is ours; all listen on one host each.
+// The cases of two other updaters, `lwf/proxymgr` (proxymgr_updater.json) and
+// `TritonDataCenter/muppet` (muppet_checkstats.json). They restart or reload for what we change at
+// runtime, and undo what a person did; the results here are the intended ones. What they call a
+// server's name is ours; all listen on one host each.
 
 /// A server as HAProxy reports it, by the word in its status.
 fn seen(scene: &mut Scene, name: &str, status: &str) {
@@ -668,7 +766,8 @@ fn host(name: &str) -> u8 {
 
 #[test]
 fn proxymgr_cases_have_their_intended_results() {
-    /// id, desired, no longer desired, reported, steps before the map, steps after it, what else is said.
+    /// id, desired, no longer desired, reported, steps before the map, steps after it, what else is
+    /// said.
     type Case = (
         &'static str,
         &'static [&'static str],
@@ -689,7 +788,15 @@ fn proxymgr_cases_have_their_intended_results() {
             &[],
             "1 foreign",
         ),
-        ("unknown-server-added", &["a", "b", "c"], &[], &[("a", "UP"), ("b", "UP")], &["add b/c at 10.0.0.3:8140"], &[], ""),
+        (
+            "unknown-server-added",
+            &["a", "b", "c"],
+            &[],
+            &[("a", "UP"), ("b", "UP")],
+            &["add b/c at 10.0.0.3:8140"],
+            &[],
+            "",
+        ),
         // They disable at once and restart; we drain.
         (
             "one-replaced-by-an-unknown",
@@ -700,8 +807,24 @@ fn proxymgr_cases_have_their_intended_results() {
             &["drain b/b"],
             "",
         ),
-        ("operator-maintenance-undone", &["a", "b"], &[], &[("a", "UP"), ("b", "MAINT")], &[], &[], "b by hand"),
-        ("status-not-exactly-MAINT", &["a"], &[], &[("a", "MAINT (resolution)")], &[], &[], "1 needs reload"),
+        (
+            "operator-maintenance-undone",
+            &["a", "b"],
+            &[],
+            &[("a", "UP"), ("b", "MAINT")],
+            &[],
+            &[],
+            "b by hand",
+        ),
+        (
+            "status-not-exactly-MAINT",
+            &["a"],
+            &[],
+            &[("a", "MAINT (resolution)")],
+            &[],
+            &[],
+            "1 needs reload",
+        ),
         ("backend-order-independent", &["b", "a"], &[], &[("a", "UP"), ("b", "UP")], &[], &[], ""),
         ("all as it should be", &["a"], &[], &[("a", "DOWN")], &[], &[], ""),
     ];
@@ -710,26 +833,37 @@ fn proxymgr_cases_have_their_intended_results() {
         for (name, status) in reported {
             seen(&mut scene, name, status);
         }
-        let plan = scene.plan(&desired(former(wanted(servers.iter().map(|name| server(name, host(name)))), gone)));
+        let plan = scene.plan(&desired(former(
+            wanted(servers.iter().map(|name| server(name, host(name)))),
+            gone,
+        )));
         assert_eq!(words(&plan.before), before, "{id}");
         assert_eq!(words(&plan.after), after, "{id}");
         let mut found = Vec::new();
         found.extend((plan.foreign > 0).then(|| format!("{} foreign", plan.foreign)));
         found.extend(plan.by_hand.iter().map(|by_hand| format!("{} by hand", by_hand.server)));
-        found.extend((!plan.needs_reload.is_empty()).then(|| format!("{} needs reload", plan.needs_reload.len())));
+        found.extend(
+            (!plan.needs_reload.is_empty())
+                .then(|| format!("{} needs reload", plan.needs_reload.len())),
+        );
         assert_eq!(found.join(", "), said, "{id}");
     }
 }
 
 #[test]
 fn proxymgr_cases_of_whole_backends_and_options_have_their_intended_results() {
-    // backend-deleted: the one that is missing is reported, the one that nobody declares any more is left alone.
+    // backend-deleted: the one that is missing is reported, the one that nobody declares any more
+    // is left alone.
     let scene = Scene::new(OLD, [server("c", 3), server("d", 4)]);
-    let dummy = DesiredServers { number: 2, backends: [("dummy".to_owned(), wanted([server("a", 1)]))].into() };
+    let dummy = DesiredServers {
+        number: 2,
+        backends: [("dummy".to_owned(), wanted([server("a", 1)]))].into(),
+    };
     let plan = scene.plan(&dummy);
     assert!(plan.has_no_steps());
     assert_eq!((plan.needs_reload.len(), plan.needs_reload[0].backend.as_str()), (1, "dummy"));
-    // known-backend-not-in-haproxy: theirs forgets a backend that HAProxy lost; ours says so at every look.
+    // known-backend-not-in-haproxy: theirs forgets a backend that HAProxy lost; ours says so at
+    // every look.
     assert_eq!(scene.plan(&dummy).needs_reload.len(), 1);
     // server-options-changed: a check can't be added at runtime.
     let scene = Scene::new(OLD, [server("a", 1)]);
@@ -737,24 +871,46 @@ fn proxymgr_cases_of_whole_backends_and_options_have_their_intended_results() {
     // port-changed: no restart.
     let mut other_port = server("a", 1);
     other_port.address.port = 81;
-    assert_eq!(words(&scene.plan(&desired(wanted([other_port]))).before), ["move b/a to 10.0.0.1:81"]);
+    assert_eq!(
+        words(&scene.plan(&desired(wanted([other_port]))).before),
+        ["move b/a to 10.0.0.1:81"]
+    );
 }
 
 #[test]
 fn muppet_cases_have_their_intended_results() {
-    // Their `a` is 4afa9ff4..., `b` is 5c679a71...; "no-server" and "want-disabled" are both servers that are not desired here.
+    // Their `a` is 4afa9ff4..., `b` is 5c679a71...; "no-server" and "want-disabled" are both
+    // servers that are not desired here.
     /// id, desired, how `a` and `b` are reported, steps after the map, what is being removed.
-    type Case =
-        (&'static str, &'static [&'static str], [&'static str; 2], &'static [&'static str], &'static [(&'static str, Phase)]);
+    type Case = (
+        &'static str,
+        &'static [&'static str],
+        [&'static str; 2],
+        &'static [&'static str],
+        &'static [(&'static str, Phase)],
+    );
     let cases: [Case; 6] = [
-        // They reload. Nothing that is desired is up, so the one that has to go serves on for the time being.
+        // They reload. Nothing that is desired is up, so the one that has to go serves on for the
+        // time being.
         ("no-server", &["a"], ["DOWN", "DOWN"], &[], &[("b", Phase::Waiting)]),
-        ("no-server, and the other is up", &["a"], ["UP", "DOWN"], &["drain b/b"], &[("b", Phase::Draining)]),
+        (
+            "no-server, and the other is up",
+            &["a"],
+            ["UP", "DOWN"],
+            &["drain b/b"],
+            &[("b", Phase::Draining)],
+        ),
         ("want-disabled", &["a"], ["UP", "UP"], &["drain b/b"], &[("b", Phase::Draining)]),
         // Theirs leaves it in maintenance; ours is done when it is gone.
         ("all-in-sync", &["a"], ["UP", "MAINT"], &["delete b/b"], &[("b", Phase::Deleting)]),
         // Theirs is never content with a drained server; to ours it is a phase.
-        ("drain-status-counts-as-enabled", &["a"], ["UP", "DRAIN"], &["b/b into maintenance"], &[("b", Phase::Maintenance)]),
+        (
+            "drain-status-counts-as-enabled",
+            &["a"],
+            ["UP", "DRAIN"],
+            &["b/b into maintenance"],
+            &[("b", Phase::Maintenance)],
+        ),
         (
             "mixed-no-server-and-want-disabled",
             &[],
@@ -779,24 +935,37 @@ fn muppet_cases_have_their_intended_results() {
     }
     // addr-mismatch: they reload.
     let scene = Scene::new(OLD, [server("a", 1)]);
-    assert_eq!(words(&scene.plan(&desired(wanted([server("a", 2)]))).before), ["move b/a to 10.0.0.2:8140"]);
+    assert_eq!(
+        words(&scene.plan(&desired(wanted([server("a", 2)]))).before),
+        ["move b/a to 10.0.0.2:8140"]
+    );
     // empty-stats: nothing is wrong to them. To us the backend is missing.
-    let plan = plan_servers(&desired(wanted([server("a", 1)])), &ObservedServers::new(), &Memory::new(OLD));
+    let plan = plan_servers(
+        &desired(wanted([server("a", 1)])),
+        &ObservedServers::new(),
+        &Memory::new(OLD),
+    );
     assert_eq!(plan.needs_reload.len(), 1);
     // sync/unknown-row-is-an-error: a server that nobody knows is no reason to stop, it is foreign.
-    let plan = Scene::new(OLD, [server("a", 1), server("b", 2)]).plan(&desired(wanted([server("a", 1)])));
+    let plan =
+        Scene::new(OLD, [server("a", 1), server("b", 2)]).plan(&desired(wanted([server("a", 1)])));
     assert_eq!((plan.has_no_steps(), plan.foreign), (true, 1));
-    // sync/two-disabled and re-enabled: theirs disables and shuts down at once. Ours drains, and takes back what it took.
+    // sync/two-disabled and re-enabled: theirs disables and shuts down at once. Ours drains, and
+    // takes back what it took.
     let mut scene = Scene::new(OLD, [server("a", 1), server("b", 2), server("c", 3)]);
     let one = desired(former(wanted([server("a", 1)]), &["b", "c"]));
     assert_eq!(words(&scene.look(&one).after), ["drain b/b", "drain b/c"]);
     assert_eq!(words(&scene.look(&one).after), ["b/b into maintenance", "b/c into maintenance"]);
     let plan = scene.look(&desired(former(wanted([server("a", 1), server("b", 2)]), &["c"])));
-    assert_eq!((words(&plan.before), words(&plan.after)), (vec!["b/b is ready again".to_owned()], vec!["delete b/c".to_owned()]));
+    assert_eq!(
+        (words(&plan.before), words(&plan.after)),
+        (vec!["b/b is ready again".to_owned()], vec!["delete b/c".to_owned()])
+    );
 }
 
 #[test]
-fn a_former_server_that_somebody_brings_back_after_it_was_deleted_is_left_alone_until_it_was_desired_again() {
+fn a_former_server_that_somebody_brings_back_after_it_was_deleted_is_left_alone_until_it_was_desired_again()
+ {
     let mut scene = Scene::new(OLD, [server("a", 1), server("b", 2)]);
     let gone = desired(former(wanted([server("a", 1)]), &["b"]));
     let look = |scene: &mut Scene, desired: &DesiredServers| {

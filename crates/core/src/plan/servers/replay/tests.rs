@@ -10,7 +10,8 @@ use crate::server::{DesiredBackend, DesiredServers, Manage, ServerOptions};
 
 const BOUND: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(1);
-/// Longer than any list takes to become right: a removal takes a handful of looks, and waits for additions at most.
+/// Longer than any list takes to become right: a removal takes a handful of looks, and waits for
+/// additions at most.
 const PATIENCE: usize = 30;
 
 /// Declared backends; `x` is there and not declared.
@@ -59,10 +60,14 @@ prop_compose! {
 }
 
 fn desired() -> impl Strategy<Value = DesiredServers> {
-    proptest::collection::btree_map(proptest::sample::select(&BACKENDS[..]), wanted(), 0..4).prop_map(|backends| DesiredServers {
-        number: 1,
-        backends: backends.into_iter().map(|(name, backend)| (name.to_owned(), backend)).collect(),
-    })
+    proptest::collection::btree_map(proptest::sample::select(&BACKENDS[..]), wanted(), 0..4)
+        .prop_map(|backends| DesiredServers {
+            number: 1,
+            backends: backends
+                .into_iter()
+                .map(|(name, backend)| (name.to_owned(), backend))
+                .collect(),
+        })
 }
 
 prop_compose! {
@@ -194,14 +199,20 @@ impl World {
     }
 
     fn is_desired(&self, backend: &str, server: &str) -> bool {
-        self.desired.backends.get(backend).is_some_and(|backend| backend.servers.contains_key(server))
+        self.desired
+            .backends
+            .get(backend)
+            .is_some_and(|backend| backend.servers.contains_key(server))
     }
 
     /// Whether a server is Mapsmith's to change: the other way round than the planner says it.
     fn is_ours(&self, backend: &str, server: &str, seen: &ObservedServer) -> bool {
         let Some(backend) = self.desired.backends.get(backend) else { return false };
         let is_slot = backend.slots.is_some() && server.starts_with("slot") && seen.fqdn.is_none();
-        backend.manage == Manage::All || backend.servers.contains_key(server) || backend.former.contains(server) || is_slot
+        backend.manage == Manage::All
+            || backend.servers.contains_key(server)
+            || backend.former.contains(server)
+            || is_slot
     }
 
     /// Lets an event happen; how many steps of the next look get through.
@@ -278,10 +289,16 @@ impl World {
         let before = self.process.servers.clone();
         let desired = &self.desired;
         self.by_hand.retain(|(backend, server)| {
-            desired.backends.get(backend).is_some_and(|backend| backend.servers.contains_key(server))
+            desired
+                .backends
+                .get(backend)
+                .is_some_and(|backend| backend.servers.contains_key(server))
         });
         for (number, step) in plan.before.iter().chain(&plan.after).take(reach).enumerate() {
-            prop_assert!(!self.refused.contains(step), "{step} was refused before and is sent again");
+            prop_assert!(
+                !self.refused.contains(step),
+                "{step} was refused before and is sent again"
+            );
             let held = self.process.servers.clone();
             self.memory.sending(step);
             let answer = self.process.apply(step);
@@ -292,9 +309,10 @@ impl World {
                 }
                 Err(refusal) => {
                     prop_assert_eq!(&held, &self.process.servers);
-                    // What a look saw was there a moment ago, so in this world nothing passing gets in the way, but for what
-                    // follows from a backend that could not be made.
-                    let follows = matches!(refusal, Refusal::NoSuchBackend) && !before.contains_key(step.backend());
+                    // What a look saw was there a moment ago, so in this world nothing passing gets
+                    // in the way, but for what follows from a backend that could not be made.
+                    let follows = matches!(refusal, Refusal::NoSuchBackend)
+                        && !before.contains_key(step.backend());
                     prop_assert!(refusal.is_lasting() || follows, "{step}: {refusal}");
                     if refusal.is_lasting() && number + 1 != reach {
                         self.refused.push(step.clone());
@@ -309,8 +327,16 @@ impl World {
             }
         }
         for (backend, server) in &self.by_hand {
-            let admin = |servers: &ObservedServers| servers.get(backend).and_then(|b| b.servers.get(server)).map(|s| s.admin);
-            prop_assert_eq!(admin(&before), admin(&self.process.servers), "a person took {}/{} out", backend, server);
+            let admin = |servers: &ObservedServers| {
+                servers.get(backend).and_then(|b| b.servers.get(server)).map(|s| s.admin)
+            };
+            prop_assert_eq!(
+                admin(&before),
+                admin(&self.process.servers),
+                "a person took {}/{} out",
+                backend,
+                server
+            );
         }
         self.assert_untouched(&before)?;
         self.assert_served(&before)?;
@@ -318,10 +344,18 @@ impl World {
     }
 
     /// A step touches a declared backend, and in it what is ours.
-    fn assert_owned(&self, step: &ServerStep, before: &ObservedServers) -> Result<(), TestCaseError> {
-        prop_assert!(self.desired.backends.contains_key(step.backend()), "{step}: nobody declared the backend");
-        if let Some((server, seen)) =
-            step.server().and_then(|server| Some((server, before.get(step.backend())?.servers.get(server)?)))
+    fn assert_owned(
+        &self,
+        step: &ServerStep,
+        before: &ObservedServers,
+    ) -> Result<(), TestCaseError> {
+        prop_assert!(
+            self.desired.backends.contains_key(step.backend()),
+            "{step}: nobody declared the backend"
+        );
+        if let Some((server, seen)) = step
+            .server()
+            .and_then(|server| Some((server, before.get(step.backend())?.servers.get(server)?)))
         {
             prop_assert!(self.is_ours(step.backend(), server, seen), "{step}: not ours");
         }
@@ -329,14 +363,28 @@ impl World {
     }
 
     /// No server that was ready and is desired is less so, whatever part of `before` has been done.
-    fn assert_still_ready(&self, step: &ServerStep, before: &ObservedServers) -> Result<(), TestCaseError> {
+    fn assert_still_ready(
+        &self,
+        step: &ServerStep,
+        before: &ObservedServers,
+    ) -> Result<(), TestCaseError> {
         for (name, wanted) in &self.desired.backends {
             for server in wanted.servers.keys() {
                 let seen = |servers: &ObservedServers| {
-                    servers.get(name).and_then(|b| b.servers.get(server)).map(|s| (s.admin, s.running))
+                    servers
+                        .get(name)
+                        .and_then(|b| b.servers.get(server))
+                        .map(|s| (s.admin, s.running))
                 };
                 if seen(before).is_some_and(|(admin, _)| admin.ready()) {
-                    prop_assert_eq!(seen(before), seen(&self.process.servers), "{} took {}/{} away", step, name, server);
+                    prop_assert_eq!(
+                        seen(before),
+                        seen(&self.process.servers),
+                        "{} took {}/{} away",
+                        step,
+                        name,
+                        server
+                    );
                 }
             }
         }
@@ -345,11 +393,18 @@ impl World {
 
     /// A backend that had a ready and running server, and should have any, has one still.
     fn assert_served(&self, before: &ObservedServers) -> Result<(), TestCaseError> {
-        for (name, wanted) in self.desired.backends.iter().filter(|(_, wanted)| !wanted.servers.is_empty()) {
+        for (name, wanted) in
+            self.desired.backends.iter().filter(|(_, wanted)| !wanted.servers.is_empty())
+        {
             let serves = |servers: &ObservedServers| {
-                servers.get(name).is_some_and(|seen| seen.servers.values().any(|server| server.admin.ready() && server.running))
+                servers.get(name).is_some_and(|seen| {
+                    seen.servers.values().any(|server| server.admin.ready() && server.running)
+                })
             };
-            prop_assert!(!serves(before) || serves(&self.process.servers), "{name} of {wanted:?} lost its last server");
+            prop_assert!(
+                !serves(before) || serves(&self.process.servers),
+                "{name} of {wanted:?} lost its last server"
+            );
         }
         Ok(())
     }
@@ -358,7 +413,11 @@ impl World {
         for (name, backend) in before {
             for (server, seen) in &backend.servers {
                 if !self.is_ours(name, server, seen) {
-                    let now = self.process.servers.get(name).and_then(|backend| backend.servers.get(server));
+                    let now = self
+                        .process
+                        .servers
+                        .get(name)
+                        .and_then(|backend| backend.servers.get(server));
                     prop_assert_eq!(Some(seen), now, "{}/{} is not ours", name, server);
                 }
             }
@@ -374,11 +433,14 @@ impl World {
             let plan = self.look(usize::MAX)?;
             for step in plan.before.iter().chain(&plan.after) {
                 // Sessions are shut down a second time where some came while it drained.
-                let again = sent.contains(step) && !matches!(step, ServerStep::ShutdownSessions { .. });
+                let again =
+                    sent.contains(step) && !matches!(step, ServerStep::ShutdownSessions { .. });
                 prop_assert!(!again, "{step} was sent before");
                 sent.push(step.clone());
             }
-            if plan.has_no_steps() && plan.removing.iter().all(|removing| removing.phase == Phase::Waiting) {
+            if plan.has_no_steps()
+                && plan.removing.iter().all(|removing| removing.phase == Phase::Waiting)
+            {
                 return self.assert_right(&plan);
             }
         }
@@ -391,16 +453,21 @@ impl World {
     fn assert_right(&self, plan: &ServerPlan) -> Result<(), TestCaseError> {
         for (name, wanted) in &self.desired.backends {
             let reported = |server: Option<&str>, fits: &dyn Fn(&Cause) -> bool| {
-                plan.needs_reload
-                    .iter()
-                    .any(|needs| &needs.backend == name && needs.server.as_deref() == server && fits(&needs.cause))
+                plan.needs_reload.iter().any(|needs| {
+                    &needs.backend == name
+                        && needs.server.as_deref() == server
+                        && fits(&needs.cause)
+                })
             };
             let Some(seen) = self.process.servers.get(name) else {
                 prop_assert!(reported(None, &|_| true), "{name} is missing and nobody says so");
                 continue;
             };
             let is_slot = |name: &str, seen: &ObservedServer| {
-                wanted.slots.is_some() && name.starts_with("slot") && !wanted.former.contains(name) && seen.fqdn.is_none()
+                wanted.slots.is_some()
+                    && name.starts_with("slot")
+                    && !wanted.former.contains(name)
+                    && seen.fqdn.is_none()
             };
             let is_at = |seen: &ObservedServer, server: &Server| {
                 seen.address == Some(server.address.ip) && seen.port == server.address.port
@@ -408,18 +475,26 @@ impl World {
             let mut slots_in_use = BTreeSet::new();
             let mut homeless = 0;
             for (server, wanted_server) in &wanted.servers {
-                let in_slot = seen.servers.iter().find(|(slot, seen)| is_slot(slot, seen) && is_at(seen, wanted_server));
+                let in_slot = seen
+                    .servers
+                    .iter()
+                    .find(|(slot, seen)| is_slot(slot, seen) && is_at(seen, wanted_server));
                 if !seen.servers.contains_key(server) {
                     homeless += 1;
                     slots_in_use.extend(
                         seen.servers
                             .iter()
-                            .filter(|(slot, seen)| is_slot(slot, seen) && is_at(seen, wanted_server))
+                            .filter(|(slot, seen)| {
+                                is_slot(slot, seen) && is_at(seen, wanted_server)
+                            })
                             .map(|(slot, _)| slot),
                     );
                 }
                 let Some((home, is)) = seen.servers.get_key_value(server).or(in_slot) else {
-                    prop_assert!(reported(Some(server), &|_| true), "{name}/{server} is nowhere and nobody says so");
+                    prop_assert!(
+                        reported(Some(server), &|_| true),
+                        "{name}/{server} is nowhere and nobody says so"
+                    );
                     continue;
                 };
                 let said = |fits: &dyn Fn(&Cause) -> bool| {
@@ -427,35 +502,52 @@ impl World {
                     home != server || reported(Some(home), fits)
                 };
                 prop_assert!(
-                    is_at(is, wanted_server) || said(&|cause| matches!(cause, Cause::ResolvedByName { .. })),
+                    is_at(is, wanted_server)
+                        || said(&|cause| matches!(cause, Cause::ResolvedByName { .. })),
                     "{name}/{home}: address"
                 );
                 let weighs = wanted_server.weight.is_none_or(|weight| weight == is.weight);
-                prop_assert!(weighs || said(&|cause| matches!(cause, Cause::StaticAlgorithm { .. })), "{name}/{home}: weight");
-                let limited = wanted_server.options.maxconn.is_none_or(|maxconn| limit(Some(maxconn)) == is.maxconn);
+                prop_assert!(
+                    weighs || said(&|cause| matches!(cause, Cause::StaticAlgorithm { .. })),
+                    "{name}/{home}: weight"
+                );
+                let limited = wanted_server
+                    .options
+                    .maxconn
+                    .is_none_or(|maxconn| limit(Some(maxconn)) == is.maxconn);
                 prop_assert!(limited || home != server, "{name}/{home}: maxconn");
                 let backed = wanted_server.backup == is.backup;
-                prop_assert!(backed || said(&|cause| matches!(cause, Cause::Backup { .. })), "{name}/{home}: backup");
-                let by_hand = plan.by_hand.iter().find(|by_hand| &by_hand.backend == name && &by_hand.server == home);
+                prop_assert!(
+                    backed || said(&|cause| matches!(cause, Cause::Backup { .. })),
+                    "{name}/{home}: backup"
+                );
+                let by_hand = plan
+                    .by_hand
+                    .iter()
+                    .find(|by_hand| &by_hand.backend == name && &by_hand.server == home);
                 match by_hand.map(|by_hand| by_hand.hand) {
                     Some(Hand::Maintenance) => prop_assert!(is.admin.in_maintenance()),
                     Some(Hand::Drain) => prop_assert!(is.admin.draining()),
                     None => prop_assert!(
-                        is.admin.ready() || is.admin.0 & AdminState::UNRESOLVED != 0 || home != server,
+                        is.admin.ready()
+                            || is.admin.0 & AdminState::UNRESOLVED != 0
+                            || home != server,
                         "{name}/{home} is {:?} and nobody says so",
                         is.admin
                     ),
                 }
             }
             let waiting = plan.removing.iter().filter(|removing| &removing.backend == name).count();
-            let serving = slots_in_use.iter().filter(|slot| seen.servers[**slot].admin.ready()).count();
+            let serving =
+                slots_in_use.iter().filter(|slot| seen.servers[**slot].admin.ready()).count();
             prop_assert!(serving <= homeless + waiting, "{name}: more slots than servers");
             for (server, is) in &seen.servers {
                 let free = is.admin.in_maintenance() && server.starts_with("slot");
-                let waits = plan
-                    .removing
-                    .iter()
-                    .any(|removing| &removing.backend == name && &removing.server == server && removing.phase == Phase::Waiting);
+                let waits = plan.removing.iter().any(|removing| {
+                    &removing.backend == name
+                        && &removing.server == server
+                        && removing.phase == Phase::Waiting
+                });
                 prop_assert!(
                     wanted.servers.contains_key(server)
                         || slots_in_use.contains(server)
@@ -475,13 +567,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn looks_bring_every_list_to_what_it_should_be_or_say_why_not(process in process(), desired in desired()) {
+    fn looks_bring_every_list_to_what_it_should_be_or_say_why_not(
+        process in process(),
+        desired in desired(),
+    ) {
         World::new(process, desired).settle()?;
     }
 
     #[test]
     fn it_still_does_after_whatever_persons_restarts_and_cut_connections_did(
-        process in process(), desired in desired(), events in proptest::collection::vec(event(), 0..12),
+        process in process(),
+        desired in desired(),
+        events in proptest::collection::vec(event(), 0..12),
     ) {
         let mut world = World::new(process, desired);
         for event in events {

@@ -91,7 +91,9 @@ fn rejected(polled: &Polled) -> Vec<(&str, Illegal)> {
 /// The queries that a stand-in was asked, in order.
 async fn queries(server: &MockServer) -> Vec<String> {
     let requests = server.received_requests().await.unwrap();
-    let query = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap()["query"].as_str().unwrap().to_owned();
+    let query = |body: &[u8]| {
+        serde_json::from_slice::<Value>(body).unwrap()["query"].as_str().unwrap().to_owned()
+    };
     requests.iter().map(|request| query(&request.body)).collect()
 }
 

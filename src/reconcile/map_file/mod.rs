@@ -1,10 +1,11 @@
 //! The map file on disk: what HAProxy loads at its next start.
 //!
-//! Written whole or not at all (temporary file, fsync, rename, fsync of the folder), and always before the memory of any
-//! HAProxy, so that a crash or a restart at any moment loads the new map or the old one, never half, never an older one.
+//! Written whole or not at all (temporary file, fsync, rename, fsync of the folder), and always
+//! before the memory of any HAProxy, so that a crash or a restart at any moment loads the new map
+//! or the old one, never half, never an older one.
 //!
-//! Nothing but a regular file of a bounded size is read or replaced, and nothing is opened in a way that waits: a FIFO or a device
-//! at the path is an error like any other.
+//! Nothing but a regular file of a bounded size is read or replaced, and nothing is opened in a way
+//! that waits: a FIFO or a device at the path is an error like any other.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read};
@@ -19,7 +20,8 @@ use rustix::fs::OFlags;
 
 mod attributes;
 
-/// Why the map file can't be read or written. The file in place is untouched, unless it was `replaced`.
+/// Why the map file can't be read or written. The file in place is untouched, unless it was
+/// `replaced`.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {what}: {cause}{}", path.display(), hint(what, cause))]
 pub struct MapFileError {
@@ -35,7 +37,8 @@ pub struct MapFileError {
 
 /// What could not be done when the file could not be read.
 const READING: &str = "can't be read";
-/// What could not be done when the new file can't be given to the owner of the old one. It says what to do itself.
+/// What could not be done when the new file can't be given to the owner of the old one. It says
+/// what to do itself.
 const OWNING: &str = "its owner and group can't be kept (give the file to Mapsmith's user)";
 /// What could not be done when the file could not be replaced.
 const REPLACING: &str = "can't be replaced";
@@ -48,8 +51,12 @@ const HEADER_BYTES: u64 = 4096;
 fn hint(what: &str, error: &io::Error) -> &'static str {
     match error.kind() {
         _ if [READING, OWNING].contains(&what) => "",
-        io::ErrorKind::PermissionDenied => " (Mapsmith replaces the file by a rename: its user must be able to write the folder)",
-        io::ErrorKind::ResourceBusy => " (the file is a mount of its own: mount its folder instead)",
+        io::ErrorKind::PermissionDenied => {
+            " (Mapsmith replaces the file by a rename: its user must be able to write the folder)"
+        }
+        io::ErrorKind::ResourceBusy => {
+            " (the file is a mount of its own: mount its folder instead)"
+        }
         io::ErrorKind::NotFound => " (the folder must exist)",
         _ => "",
     }
@@ -102,8 +109,12 @@ pub fn this_process(site: Option<&str>) -> Writer {
     let started = Process::of("self").map(|process| process.started);
     let namespace = fs::read_link("/proc/self/ns/pid").ok();
     // As `pid:[4026531836]`.
-    let namespace = namespace.as_ref().and_then(|link| link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']'));
-    let key = started.zip(namespace).map(|(started, namespace)| format!("{started} {namespace}")).unwrap_or_default();
+    let namespace =
+        namespace.as_ref().and_then(|link| link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']'));
+    let key = started
+        .zip(namespace)
+        .map(|(started, namespace)| format!("{started} {namespace}"))
+        .unwrap_or_default();
     Writer { site: site.map(str::to_owned), host, pid: std::process::id(), key }
 }
 
@@ -121,7 +132,10 @@ impl Process {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, which may hold anything, stands in parentheses.
         let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
-        Some(Self { has_ended: matches!(*fields.first()?, "Z" | "X"), started: fields.get(19)?.parse().ok()? })
+        Some(Self {
+            has_ended: matches!(*fields.first()?, "Z" | "X"),
+            started: fields.get(19)?.parse().ok()?,
+        })
     }
 }
 
@@ -140,12 +154,19 @@ pub enum WriterState {
 pub fn state_of(writer: &Writer) -> WriterState {
     let here = this_process(None);
     let namespace = |key: &str| key.split_once(' ').map(|(_, namespace)| namespace.to_owned());
-    if writer.host != here.host || namespace(&writer.key).is_none() || namespace(&writer.key) != namespace(&here.key) {
+    if writer.host != here.host
+        || namespace(&writer.key).is_none()
+        || namespace(&writer.key) != namespace(&here.key)
+    {
         return WriterState::Unknown;
     }
     let started = writer.key.split_once(' ').and_then(|(started, _)| started.parse().ok());
     match Process::of(&writer.pid.to_string()) {
-        Some(process) if !process.has_ended && Some(process.started) == started && writer.pid != here.pid => WriterState::Running,
+        Some(process)
+            if !process.has_ended && Some(process.started) == started && writer.pid != here.pid =>
+        {
+            WriterState::Running
+        }
         _ => WriterState::Gone,
     }
 }
@@ -157,10 +178,11 @@ pub struct MapFileKeeper {
     /// The mark that this process leaves in the file.
     writer: Writer,
     stamp: Option<Stamp>,
-    /// What the file said of itself when it was last read or written here: another mark, or another revision of the same, is the work
-    /// of a Mapsmith that runs.
+    /// What the file said of itself when it was last read or written here: another mark, or another
+    /// revision of the same, is the work of a Mapsmith that runs.
     header: Option<Header>,
-    /// Makes a rename in this folder last. Of its own, so that a test can have it fail as on a disk that breaks.
+    /// Makes a rename in this folder last. Of its own, so that a test can have it fail as on a disk
+    /// that breaks.
     pub(super) sync_folder: fn(&Path) -> io::Result<()>,
 }
 
@@ -168,7 +190,13 @@ impl MapFileKeeper {
     /// For the file at `path`; touches nothing yet.
     pub fn new(path: &Path) -> Self {
         let sync_folder = |folder: &Path| File::open(folder)?.sync_all();
-        Self { path: path.to_owned(), writer: this_process(None), stamp: None, header: None, sync_folder }
+        Self {
+            path: path.to_owned(),
+            writer: this_process(None),
+            stamp: None,
+            header: None,
+            sync_folder,
+        }
     }
 
     /// Writes this site's name into the file, for whoever finds it.
@@ -186,7 +214,8 @@ impl MapFileKeeper {
         MapFileError { path: self.path.clone(), what, cause, replaced: false }
     }
 
-    /// Reads the file; none where there is none. Also clears away what a killed Mapsmith left half-written.
+    /// Reads the file; none where there is none. Also clears away what a killed Mapsmith left
+    /// half-written.
     ///
     /// # Errors
     /// When the file is there and can't be read.
@@ -202,16 +231,21 @@ impl MapFileKeeper {
     pub fn peek(&mut self) -> Result<Option<MapFile>, MapFileError> {
         let Some((text, metadata)) = self.read(MAX_BYTES)? else { return Ok(None) };
         let file = map_file::parse(&text);
-        // A file of which HAProxy would load more than these entries is written anew at the next check.
+        // A file of which HAProxy would load more than these entries is written anew at the next
+        // check.
         self.stamp = file.is_exact().then(|| Stamp::of(&metadata));
         self.header.clone_from(&file.header);
         Ok(Some(file))
     }
 
-    /// The file's text, up to `most` bytes of it where that is less than [`MAX_BYTES`]; none where there is no file.
+    /// The file's text, up to `most` bytes of it where that is less than [`MAX_BYTES`]; none where
+    /// there is no file.
     fn read(&self, most: u64) -> Result<Option<(Vec<u8>, Metadata)>, MapFileError> {
         let wrap = |error| self.error(READING, error);
-        let nonblocking = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&self.path);
+        let nonblocking = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits() as i32)
+            .open(&self.path);
         let file = match nonblocking {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(wrap)?,
@@ -219,7 +253,10 @@ impl MapFileKeeper {
         let metadata = file.metadata().map_err(wrap)?;
         self.must_be_regular(READING, &metadata)?;
         if most == MAX_BYTES && metadata.len() > most {
-            let text = format!("it has {} bytes, more than {most}; put the map file back, or an empty one", metadata.len());
+            let text = format!(
+                "it has {} bytes, more than {most}; put the map file back, or an empty one",
+                metadata.len()
+            );
             return Err(self.error(READING, io::Error::other(text)));
         }
         let mut text = Vec::with_capacity(metadata.len().min(most) as usize);
@@ -230,12 +267,16 @@ impl MapFileKeeper {
     fn must_be_regular(&self, what: &'static str, metadata: &Metadata) -> Result<(), MapFileError> {
         match metadata.is_file() {
             true => Ok(()),
-            false => Err(self.error(what, io::Error::other("it is not a regular file; move it away, or correct map.path"))),
+            false => Err(self.error(
+                what,
+                io::Error::other("it is not a regular file; move it away, or correct map.path"),
+            )),
         }
     }
 
-    /// Who has written the file since it was read or written here, if it was another Mapsmith. An old copy that was put back, and
-    /// what one that has ended wrote, is no other's work: whoever works goes on from the latest revision.
+    /// Who has written the file since it was read or written here, if it was another Mapsmith. An
+    /// old copy that was put back, and what one that has ended wrote, is no other's work: whoever
+    /// works goes on from the latest revision.
     fn foreign(&self, header: Option<Header>) -> Option<Writer> {
         let header = header?;
         let writer = header.writer.clone()?;
@@ -250,7 +291,8 @@ impl MapFileKeeper {
         map_file::parse_header(&self.read(HEADER_BYTES).ok()??.0)
     }
 
-    /// Compares the file on disk with the entries that should be in it. Reads it only if it is not the file that we know.
+    /// Compares the file on disk with the entries that should be in it. Reads it only if it is not
+    /// the file that we know.
     pub fn check(&mut self, wanted: &EntryMap) -> Check {
         let Ok(metadata) = fs::metadata(&self.path) else { return Check::Different };
         let stamp = Stamp::of(&metadata);
@@ -282,24 +324,30 @@ impl MapFileKeeper {
         self.foreign(self.header()).map_or(Ok(()), |writer| Err(WriteError::Foreign(writer)))
     }
 
-    /// Replaces the file by one with the revision's entries, and with what the sources `said` where that differs. Owner, group,
-    /// mode and extended attributes stay those of the file in place.
+    /// Replaces the file by one with the revision's entries, and with what the sources `said` where
+    /// that differs. Owner, group, mode and extended attributes stay those of the file in place.
     ///
     /// # Errors
-    /// When another Mapsmith writes the file, or any step fails; the file in place stays as it was, but for an error that says
-    /// `replaced`.
+    /// When another Mapsmith writes the file, or any step fails; the file in place stays as it was,
+    /// but for an error that says `replaced`.
     pub fn write(&mut self, revision: &Revision, said: &EntryMap) -> Result<(), WriteError> {
         self.must_be_ours()?;
         // A symbolic link stays one: its target is replaced.
         let target = self.target();
         let temporary = temporary_path(&target);
         let header = Header { revision: revision.number, writer: Some(self.writer.clone()) };
-        let written = self.write_temporary(&target, &temporary, &header, revision, said).and_then(|(_lock, stamp)| {
-            fs::rename(&temporary, &target).map_err(|error| self.error(REPLACING, error))?;
-            (self.sync_folder)(target.parent().unwrap_or(Path::new("/")))
-                .map_err(|error| MapFileError { replaced: true, ..self.error("its folder can't be synced", error) })?;
-            Ok(stamp)
-        });
+        let written = self.write_temporary(&target, &temporary, &header, revision, said).and_then(
+            |(_lock, stamp)| {
+                fs::rename(&temporary, &target).map_err(|error| self.error(REPLACING, error))?;
+                (self.sync_folder)(target.parent().unwrap_or(Path::new("/"))).map_err(|error| {
+                    MapFileError {
+                        replaced: true,
+                        ..self.error("its folder can't be synced", error)
+                    }
+                })?;
+                Ok(stamp)
+            },
+        );
         match written {
             Ok(stamp) => {
                 (self.stamp, self.header) = (Some(stamp), Some(header));
@@ -318,9 +366,9 @@ impl MapFileKeeper {
         fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
     }
 
-    /// Creates the file that shall replace `target`, with its owner, group and mode. It is locked, so that others can tell it
-    /// from one whose writer is no more, and it is never one that was there before: whoever may write the folder could
-    /// have put a link there.
+    /// Creates the file that shall replace `target`, with its owner, group and mode. It is locked,
+    /// so that others can tell it from one whose writer is no more, and it is never one that was
+    /// there before: whoever may write the folder could have put a link there.
     fn create_temporary(&self, target: &Path, temporary: &Path) -> Result<File, MapFileError> {
         let wrap = |what| move |error| self.error(what, error);
         let in_place = fs::metadata(target).ok();
@@ -334,7 +382,9 @@ impl MapFileKeeper {
         // Where the file system knows no locks, nobody clears leftovers away either.
         let _ = file.try_lock();
         let ours = file.metadata().map_err(wrap("its replacement can't be read"))?;
-        let mode = in_place.as_ref().map_or(NEW_FILE_MODE, |metadata| metadata.permissions().mode() & 0o7777);
+        let mode = in_place
+            .as_ref()
+            .map_or(NEW_FILE_MODE, |metadata| metadata.permissions().mode() & 0o7777);
         if let Some(in_place) = in_place {
             let owner = (in_place.uid() != ours.uid()).then_some(in_place.uid());
             let group = (in_place.gid() != ours.gid()).then_some(in_place.gid());
@@ -342,7 +392,8 @@ impl MapFileKeeper {
                 fchown(&file, owner, group).map_err(wrap(OWNING))?;
             }
         }
-        file.set_permissions(fs::Permissions::from_mode(mode)).map_err(wrap("its mode can't be kept"))?;
+        file.set_permissions(fs::Permissions::from_mode(mode))
+            .map_err(wrap("its mode can't be kept"))?;
         // After the mode, which is a part of an access control list.
         attributes::copy(target, &file).map_err(wrap("its extended attributes can't be kept"))?;
         Ok(file)
@@ -360,12 +411,24 @@ impl MapFileKeeper {
         let mut out = BufWriter::with_capacity(1 << 16, self.create_temporary(target, temporary)?);
         let entries = &*revision.entries;
         // Without overrides both are one map.
-        let differences = if std::ptr::eq(entries, said) { Diff::default() } else { Diff::between(entries, said) };
-        let changed = differences.moved.iter().map(|(_, at)| at).chain(&differences.added).map(|at| *at as usize);
+        let differences = if std::ptr::eq(entries, said) {
+            Diff::default()
+        } else {
+            Diff::between(entries, said)
+        };
+        let changed = differences
+            .moved
+            .iter()
+            .map(|(_, at)| at)
+            .chain(&differences.added)
+            .map(|at| *at as usize);
         let changed = changed.map(|at| (said.key(at), Some(said.value(at))));
         let unknown = differences.removed.iter().map(|at| (entries.key(*at as usize), None));
-        map_file::print(entries, header, changed.chain(unknown), &mut out).map_err(wrap("its replacement can't be written"))?;
-        let file = out.into_inner().map_err(|error| self.error("its replacement can't be written", error.into_error()))?;
+        map_file::print(entries, header, changed.chain(unknown), &mut out)
+            .map_err(wrap("its replacement can't be written"))?;
+        let file = out
+            .into_inner()
+            .map_err(|error| self.error("its replacement can't be written", error.into_error()))?;
         file.sync_all().map_err(wrap("its replacement can't be synced"))?;
         let stamp = Stamp::of(&file.metadata().map_err(wrap("its replacement can't be read"))?);
         Ok((file, stamp))
@@ -386,7 +449,11 @@ impl MapFileKeeper {
     /// Clears away temporary files whose writers are no more: nobody holds their lock.
     fn remove_leftovers(&self) {
         let target = self.target();
-        let (Some(folder), Some(name)) = (target.parent(), target.file_name().and_then(|name| name.to_str())) else { return };
+        let (Some(folder), Some(name)) =
+            (target.parent(), target.file_name().and_then(|name| name.to_str()))
+        else {
+            return;
+        };
         let Ok(files) = fs::read_dir(folder) else { return };
         for file in files.flatten() {
             let ours = file.file_name().to_str().is_some_and(|file| is_temporary(file, name));
@@ -409,8 +476,12 @@ fn temporary_path(target: &Path) -> PathBuf {
 }
 
 fn is_temporary(file: &str, name: &str) -> bool {
-    let random = || file.strip_prefix('.')?.strip_prefix(name)?.strip_prefix(".mapsmith-")?.strip_suffix(".tmp");
-    random().is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let random = || {
+        file.strip_prefix('.')?.strip_prefix(name)?.strip_prefix(".mapsmith-")?.strip_suffix(".tmp")
+    };
+    random().is_some_and(|random| {
+        random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 #[cfg(test)]
@@ -422,18 +493,28 @@ mod tests {
     use super::*;
 
     fn revision(number: u64, entries: &[(&str, &str)]) -> Revision {
-        Revision { number, at: Timestamp::UNIX_EPOCH, entries: Arc::new(entries.iter().copied().collect()) }
+        Revision {
+            number,
+            at: Timestamp::UNIX_EPOCH,
+            entries: Arc::new(entries.iter().copied().collect()),
+        }
     }
 
     /// Writes a revision of what the sources said.
-    fn write(keeper: &mut MapFileKeeper, number: u64, entries: &[(&str, &str)]) -> Result<(), WriteError> {
+    fn write(
+        keeper: &mut MapFileKeeper,
+        number: u64,
+        entries: &[(&str, &str)],
+    ) -> Result<(), WriteError> {
         let revision = revision(number, entries);
         keeper.write(&revision, &revision.entries)
     }
 
     fn files(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -495,8 +576,12 @@ mod tests {
     fn a_failed_write_names_the_file_and_leaves_it_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("absent").join("n.map");
-        let message = write(&mut MapFileKeeper::new(&path), 1, &[("a", "m1")]).unwrap_err().to_string();
-        assert!(message.contains("absent/n.map") && message.contains("the folder must exist"), "{message}");
+        let message =
+            write(&mut MapFileKeeper::new(&path), 1, &[("a", "m1")]).unwrap_err().to_string();
+        assert!(
+            message.contains("absent/n.map") && message.contains("the folder must exist"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -507,7 +592,8 @@ mod tests {
         fs::write(&left, "half").unwrap();
         let writer = File::create(&living).unwrap();
         writer.lock().unwrap();
-        fs::write(folder.path().join(".other.map.mapsmith-0123456789abcdef.tmp"), "not ours").unwrap();
+        fs::write(folder.path().join(".other.map.mapsmith-0123456789abcdef.tmp"), "not ours")
+            .unwrap();
         MapFileKeeper::new(&path).load().unwrap();
         assert!(!left.exists() && living.exists());
         assert_eq!(files(folder.path()).len(), 2);
@@ -530,15 +616,21 @@ mod tests {
     fn what_is_not_a_regular_file_is_never_replaced_and_never_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("n.map");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        rustix::fs::mkfifoat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        )
+        .unwrap();
         for path in [fifo.as_path(), folder.path(), Path::new("/dev/null")] {
             let mut keeper = MapFileKeeper::new(path);
             let kind = fs::metadata(path).unwrap().file_type();
             let wanted = revision(1, &[("a", "m1")]);
             assert!(matches!(keeper.check(&wanted.entries), Check::Unusable(_)), "{path:?}");
-            for message in
-                [keeper.peek().unwrap_err().to_string(), keeper.write(&wanted, &wanted.entries).unwrap_err().to_string()]
-            {
+            for message in [
+                keeper.peek().unwrap_err().to_string(),
+                keeper.write(&wanted, &wanted.entries).unwrap_err().to_string(),
+            ] {
                 assert!(message.contains("not a regular file"), "{message}");
             }
             assert_eq!(fs::metadata(path).unwrap().file_type(), kind, "{path:?} is what it was");
@@ -567,22 +659,33 @@ mod tests {
         let path = folder.path().join("n.map");
         fs::write(&path, "").unwrap();
         // Version 2: owner rw, user 65534 r, group -, mask r, others -.
-        let entry = |tag: u16, mode: u16, id: u32| [&tag.to_le_bytes()[..], &mode.to_le_bytes(), &id.to_le_bytes()].concat();
+        let entry = |tag: u16, mode: u16, id: u32| {
+            [&tag.to_le_bytes()[..], &mode.to_le_bytes(), &id.to_le_bytes()].concat()
+        };
         let none = u32::MAX;
-        let list = [entry(1, 6, none), entry(2, 4, 65534), entry(4, 0, none), entry(16, 4, none), entry(32, 0, none)].concat();
+        let list = [
+            entry(1, 6, none),
+            entry(2, 4, 65534),
+            entry(4, 0, none),
+            entry(16, 4, none),
+            entry(32, 0, none),
+        ]
+        .concat();
         let list = [&2u32.to_le_bytes()[..], &list].concat();
-        let wanted: Vec<(&str, &[u8])> = [("user.origin", &b"site"[..]), ("system.posix_acl_access", &list)]
-            .into_iter()
-            .filter(|(name, value)| match setxattr(&path, *name, value, XattrFlags::empty()) {
-                Ok(()) => true,
-                Err(rustix::io::Errno::OPNOTSUPP) => false,
-                Err(error) => panic!("{name}: {error}"),
-            })
-            .collect();
+        let wanted: Vec<(&str, &[u8])> =
+            [("user.origin", &b"site"[..]), ("system.posix_acl_access", &list)]
+                .into_iter()
+                .filter(|(name, value)| match setxattr(&path, *name, value, XattrFlags::empty()) {
+                    Ok(()) => true,
+                    Err(rustix::io::Errno::OPNOTSUPP) => false,
+                    Err(error) => panic!("{name}: {error}"),
+                })
+                .collect();
         write(&mut MapFileKeeper::new(&path), 1, &[("a", "m1")]).unwrap();
         for (name, value) in wanted {
             let mut found = [0; 256];
-            let length = getxattr(&path, name, &mut found).unwrap_or_else(|error| panic!("{name} is lost: {error}"));
+            let length = getxattr(&path, name, &mut found)
+                .unwrap_or_else(|error| panic!("{name} is lost: {error}"));
             assert_eq!(&found[..length], value, "{name}");
         }
     }
@@ -592,9 +695,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n.map");
         let mut other = MapFileKeeper::new(&path);
-        other.writer = Writer { site: Some("fra".to_owned()), host: "gw2".to_owned(), pid: 7, key: String::new() };
+        other.writer = Writer {
+            site: Some("fra".to_owned()),
+            host: "gw2".to_owned(),
+            pid: 7,
+            key: String::new(),
+        };
         write(&mut other, 1, &[("a", "m1")]).unwrap();
-        // A start after the other one has ended: its file is the last good map, and taken over with the first write.
+        // A start after the other one has ended: its file is the last good map, and taken over with
+        // the first write.
         let mut ours = MapFileKeeper::new(&path);
         ours.writer = Writer { site: None, host: "gw1".to_owned(), pid: 5, key: String::new() };
         ours.load().unwrap();
@@ -608,15 +717,20 @@ mod tests {
         // An old copy that somebody puts back is no work of the other one.
         fs::write(
             &path,
-            "# Written by Mapsmith: changes by hand are overwritten. Revision 1\n# Writer: pid 7 on gw2 (site fra) []\na m9\n",
+            "# Written by Mapsmith: changes by hand are overwritten. Revision 1\n# Writer: pid 7 \
+                on gw2 (site fra) []\na m9\n",
         )
         .unwrap();
         assert!(matches!(ours.check(&revision(2, &[("a", "m2")]).entries), Check::Different));
         // Nor is what one wrote that has ended on this host.
         let ended = Writer { pid: u32::MAX, ..this_process(None) };
-        assert_eq!((state_of(&ended), state_of(&other.writer)), (WriterState::Gone, WriterState::Unknown));
+        assert_eq!(
+            (state_of(&ended), state_of(&other.writer)),
+            (WriterState::Gone, WriterState::Unknown)
+        );
         let text = format!(
-            "# Written by Mapsmith: changes by hand are overwritten. Revision 9\n# Writer: {ended} [{}]\na m9\n",
+            "# Written by Mapsmith: changes by hand are overwritten. Revision 9\n# Writer: \
+                {ended} [{}]\na m9\n",
             ended.key
         );
         fs::write(&path, text).unwrap();

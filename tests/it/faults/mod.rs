@@ -1,8 +1,10 @@
-//! Faults against the running whole, drawn from a seed: HAProxy, Mapsmith, registries, sockets, disks and the clock fail one after the
-//! other while nodes move, clients ask, and the laws of `laws` are watched all along. See docs/testing.md.
+//! Faults against the running whole, drawn from a seed: HAProxy, Mapsmith, registries, sockets,
+//! disks and the clock fail one after the other while nodes move, clients ask, and the laws of
+//! `laws` are watched all along. See docs/testing.md.
 //!
-//! Without variables a short round of fixed seeds runs. `MAPSMITH_FAULT_SEEDS` is how many, `MAPSMITH_FAULT_FROM` the first
-//! of them, `MAPSMITH_FAULT_JOBS` how many at a time: `scripts/faults` sets them.
+//! Without variables a short round of fixed seeds runs. `MAPSMITH_FAULT_SEEDS` is how many,
+//! `MAPSMITH_FAULT_FROM` the first of them, `MAPSMITH_FAULT_JOBS` how many at a time:
+//! `scripts/faults` sets them.
 
 mod client;
 mod crowd;
@@ -25,7 +27,8 @@ use std::time::Instant;
 
 use run::run_seed;
 
-/// The short round: on the oldest and the newest HAProxy, together nearly every kind of fault; the last one needs the guard.
+/// The short round: on the oldest and the newest HAProxy, together nearly every kind of fault; the
+/// last one needs the guard.
 const SHORT: [u64; 3] = [14, 36, 16];
 
 fn number(variable: &str) -> Option<u64> {
@@ -54,7 +57,8 @@ fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_step() {
                         Ok(figures) => {
                             let count: usize = figures.faults.values().sum();
                             println!(
-                                "[{}/{}] seed {seed}: {count} faults, {} requests, {:.1} s, in step {:.1} s after a fault at the latest",
+                                "[{}/{}] seed {seed}: {count} faults, {} requests, {:.1} s, in \
+                                    step {:.1} s after a fault at the latest",
                                 ended.fetch_add(1, Ordering::Relaxed) + 1,
                                 seeds.len(),
                                 figures.requests,
@@ -67,10 +71,17 @@ fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_step() {
                             }
                             requests.fetch_add(figures.requests, Ordering::Relaxed);
                             let mut faults = faults.lock().expect("nobody panics with it");
-                            figures.faults.into_iter().for_each(|(kind, count)| *faults.entry(kind).or_default() += count);
+                            figures.faults.into_iter().for_each(|(kind, count)| {
+                                *faults.entry(kind).or_default() += count
+                            });
                         }
                         Err(report) => {
-                            println!("[{}/{}] FAILED {report}", ended.fetch_add(1, Ordering::Relaxed) + 1, seeds.len());
+                            println!(
+                                "[{}/{}] FAILED \
+                                {report}",
+                                ended.fetch_add(1, Ordering::Relaxed) + 1,
+                                seeds.len()
+                            );
                             failed.lock().expect("nobody panics with it").push(*seed);
                         }
                     }
@@ -79,7 +90,12 @@ fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_step() {
         }
     });
     let failed = failed.into_inner().expect("nobody panics with it");
-    println!("{} seeds in {:.0} s, {} requests", seeds.len(), began.elapsed().as_secs_f64(), requests.into_inner());
+    println!(
+        "{} seeds in {:.0} s, {} requests",
+        seeds.len(),
+        began.elapsed().as_secs_f64(),
+        requests.into_inner()
+    );
     println!("faults: {:?}", faults.into_inner().expect("nobody panics with it"));
     assert!(failed.is_empty(), "laws were broken with the seeds {failed:?}: see above");
 }

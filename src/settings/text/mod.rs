@@ -1,4 +1,5 @@
-//! The texts that settings come in: TOML, YAML and JSON files, and the environment's variables over them.
+//! The texts that settings come in: TOML, YAML and JSON files, and the environment's variables over
+//! them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -13,13 +14,15 @@ use yaml_rust2::scanner::{Marker, TScalarStyle};
 
 use super::tree::{self, Place, Problem, Step, given, quoted, written};
 
-/// The most values that a file can have once its aliases are written out. A hundred backends of a hundred servers are half of it.
+/// The most values that a file can have once its aliases are written out. A hundred backends of a
+/// hundred servers are half of it.
 const MOST_VALUES: usize = 100_000;
 /// How deep lists and tables may stand within each other. The settings need five.
 const DEEPEST: usize = 32;
 const TOO_DEEP: &str = "lists and tables stand more than 32 deep in each other";
 
-/// The prefix of the variables that overlay the file: `MAPSMITH__API__LISTEN`, `MAPSMITH__SOURCE__0__URL`.
+/// The prefix of the variables that overlay the file: `MAPSMITH__API__LISTEN`,
+/// `MAPSMITH__SOURCE__0__URL`.
 pub const VARIABLE_PREFIX: &str = "MAPSMITH__";
 
 /// How a settings file is written.
@@ -43,7 +46,8 @@ pub(super) fn parse(format: Format, text: &str) -> Result<Value, String> {
                 // Who has a second source writes [source] once more.
                 let twice = error.message().contains("duplicate key");
                 let hint = if twice {
-                    " (of a section that may stand several times each is written in double brackets: [[source]])"
+                    " (of a section that may stand several times each is written in double \
+                        brackets: [[source]])"
                 } else {
                     ""
                 };
@@ -78,7 +82,10 @@ impl Lines {
 
 fn toml_entries(table: &DeTable<'_>, lines: &Lines) -> Map<String, Value> {
     let entry = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
-        (key.get_ref().clone().into_owned(), tree::moved(&lines.at(key.span().start), toml_value(value, lines)))
+        (
+            key.get_ref().clone().into_owned(),
+            tree::moved(&lines.at(key.span().start), toml_value(value, lines)),
+        )
     };
     table.iter().map(entry).collect()
 }
@@ -90,12 +97,15 @@ fn toml_value(value: &Spanned<DeValue<'_>>, lines: &Lines) -> Value {
         // Hexadecimal and others are written out; what is too large for any key stays as it is.
         DeValue::Integer(number) => given(
             &place,
-            i128::from_str_radix(number.as_str(), number.radix()).map_or(number.as_str().to_owned(), |number| number.to_string()),
+            i128::from_str_radix(number.as_str(), number.radix())
+                .map_or(number.as_str().to_owned(), |number| number.to_string()),
         ),
         DeValue::Float(number) => given(&place, number.as_str()),
         DeValue::Boolean(truth) => given(&place, truth.to_string()),
         DeValue::Datetime(time) => given(&place, time.to_string()),
-        DeValue::Array(values) => given(&place, values.iter().map(|value| toml_value(value, lines)).collect::<Vec<_>>()),
+        DeValue::Array(values) => {
+            given(&place, values.iter().map(|value| toml_value(value, lines)).collect::<Vec<_>>())
+        }
         DeValue::Table(table) => given(&place, toml_entries(table, lines)),
     }
 }
@@ -108,11 +118,20 @@ fn json(raw: &RawValue, text: &str, lines: &Lines) -> serde_json::Result<Value> 
         Some(b'{') => {
             let entries: BTreeMap<String, &RawValue> = serde_json::from_str(part)?;
             let entry = |(key, raw)| Ok((key, json(raw, text, lines)?));
-            given(&place, entries.into_iter().map(entry).collect::<serde_json::Result<Map<_, _>>>()?)
+            given(
+                &place,
+                entries.into_iter().map(entry).collect::<serde_json::Result<Map<_, _>>>()?,
+            )
         }
         Some(b'[') => {
             let values: Vec<&RawValue> = serde_json::from_str(part)?;
-            given(&place, values.into_iter().map(|raw| json(raw, text, lines)).collect::<serde_json::Result<Vec<_>>>()?)
+            given(
+                &place,
+                values
+                    .into_iter()
+                    .map(|raw| json(raw, text, lines))
+                    .collect::<serde_json::Result<Vec<_>>>()?,
+            )
         }
         Some(b'"') => quoted(&place, serde_json::from_str(part)?),
         Some(b'n') => given(&place, ValueKind::Nil),
@@ -129,7 +148,8 @@ struct Open {
     kind: ValueKind,
 }
 
-/// Builds the tree from the parser's events: its own loader calls itself for each level and writes every alias out.
+/// Builds the tree from the parser's events: its own loader calls itself for each level and writes
+/// every alias out.
 struct Yaml {
     open: Vec<Open>,
     anchors: HashMap<usize, Value>,
@@ -140,13 +160,15 @@ struct Yaml {
 
 fn yaml(text: &str) -> Result<Value, String> {
     let mut parser = Parser::new_from_str(text);
-    let mut yaml = Yaml { open: Vec::new(), anchors: HashMap::new(), room: MOST_VALUES, root: None };
+    let mut yaml =
+        Yaml { open: Vec::new(), anchors: HashMap::new(), room: MOST_VALUES, root: None };
     loop {
         let (event, at) = parser.next_token().map_err(|error| error.to_string())?;
         if event == Event::StreamEnd {
             break;
         }
-        yaml.take(event, at).map_err(|error| format!("line {}, column {}: {error}", at.line(), at.col() + 1))?;
+        yaml.take(event, at)
+            .map_err(|error| format!("line {}, column {}: {error}", at.line(), at.col() + 1))?;
     }
     Ok(yaml.root.unwrap_or_else(|| Map::<String, Value>::new().into()))
 }
@@ -158,7 +180,9 @@ impl Yaml {
             Event::Scalar(text, style, anchor, _) => {
                 let plain = style == TScalarStyle::Plain;
                 // A key is text, whatever it looks like.
-                if let Some(Open { kind: ValueKind::Table(_), key: key @ None, .. }) = self.open.last_mut() {
+                if let Some(Open { kind: ValueKind::Table(_), key: key @ None, .. }) =
+                    self.open.last_mut()
+                {
                     *key = Some((text, place));
                     return Ok(());
                 }
@@ -170,18 +194,32 @@ impl Yaml {
                 };
                 self.add(value, anchor)
             }
-            Event::SequenceStart(anchor, _) => self.begin(ValueKind::Array(Vec::new()), anchor, place),
-            Event::MappingStart(anchor, _) => self.begin(ValueKind::Table(Map::new()), anchor, place),
+            Event::SequenceStart(anchor, _) => {
+                self.begin(ValueKind::Array(Vec::new()), anchor, place)
+            }
+            Event::MappingStart(anchor, _) => {
+                self.begin(ValueKind::Table(Map::new()), anchor, place)
+            }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(Open { anchor, place, kind, .. }) => self.add(given(&place, kind), anchor),
                 None => Ok(()),
             },
             Event::Alias(anchor) => {
-                let value = self.anchors.get(&anchor).cloned().ok_or("an alias of what is no whole value")?;
+                let value = self
+                    .anchors
+                    .get(&anchor)
+                    .cloned()
+                    .ok_or("an alias of what is no whole value")?;
                 self.add(value, 0)
             }
-            Event::DocumentStart if self.root.is_some() => Err("a second document begins; settings are one".to_owned()),
-            Event::DocumentStart | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => Ok(()),
+            Event::DocumentStart if self.root.is_some() => {
+                Err("a second document begins; settings are one".to_owned())
+            }
+            Event::DocumentStart
+            | Event::DocumentEnd
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::Nothing => Ok(()),
         }
     }
 
@@ -198,7 +236,10 @@ impl Yaml {
 
     /// Puts a whole value where it belongs.
     fn add(&mut self, value: Value, anchor: usize) -> Result<(), String> {
-        let more = format!("these are more than {MOST_VALUES} values, with each alias counted as what it stands for");
+        let more = format!(
+            "these are more than {MOST_VALUES} values, with each alias counted as what it stands \
+                for"
+        );
         self.room = self.room.checked_sub(tree::count(&value)).ok_or(more)?;
         if anchor > 0 {
             self.anchors.insert(anchor, value.clone());
@@ -220,7 +261,10 @@ impl Yaml {
 }
 
 /// Lays the variables over the file. One that can't be laid over it is left out and told.
-pub(super) fn overlay(file: &mut Value, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<Problem> {
+pub(super) fn overlay(
+    file: &mut Value,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut named: BTreeMap<Vec<Step>, (String, OsString)> = BTreeMap::new();
     for (name, value) in variables {
@@ -234,10 +278,13 @@ pub(super) fn overlay(file: &mut Value, variables: impl IntoIterator<Item = (OsS
         let text = value.into_string().map_err(|_| "the value is no UTF-8 text".to_owned());
         let laid = text.and_then(|text| {
             fit(file, &path)?;
-            Variable::new(&path, given(&place, text))?.collect_to(file).map_err(|error| error.to_string())
+            Variable::new(&path, given(&place, text))?
+                .collect_to(file)
+                .map_err(|error| error.to_string())
         });
         if let Err(error) = laid {
-            problems.push(Problem { place: Some(place), text: format!("{}: {error}", written(&path)) });
+            problems
+                .push(Problem { place: Some(place), text: format!("{}: {error}", written(&path)) });
         }
     }
     problems
@@ -256,8 +303,8 @@ fn variable_path(key: &str) -> Vec<Step> {
     key.split("__").enumerate().map(step).collect()
 }
 
-/// Whether the path leads to a value of the file or a new one at the end of a list. `config` would put a table in the place of any
-/// value, and as many elements into a list as the number says.
+/// Whether the path leads to a value of the file or a new one at the end of a list. `config` would
+/// put a table in the place of any value, and as many elements into a list as the number says.
 fn fit(file: &mut Value, path: &[Step]) -> Result<(), String> {
     if path.len() > DEEPEST {
         return Err(TOO_DEEP.to_owned());
@@ -284,7 +331,10 @@ fn fit(file: &mut Value, path: &[Step]) -> Result<(), String> {
                 };
                 let count = values.len();
                 if *index > count {
-                    return Err(format!("there are {count} of them, so the next one has the number {count}, not {index}"));
+                    return Err(format!(
+                        "there are {count} of them, so the next one has the number {count}, not \
+                            {index}"
+                    ));
                 }
                 values.get_mut(*index)
             }
@@ -293,13 +343,15 @@ fn fit(file: &mut Value, path: &[Step]) -> Result<(), String> {
     Ok(())
 }
 
-/// One variable, for `config` to lay over what it has: it merges tables, and replaces everything else.
+/// One variable, for `config` to lay over what it has: it merges tables, and replaces everything
+/// else.
 #[derive(Debug, Clone)]
 struct Variable(Map<String, Value>);
 
 impl Variable {
-    /// Up to its last list the path is in `config`'s notation, which has no quotes for odd characters; none of our keys needs them.
-    /// Of the keys behind it, which may be names of masters, each is one in a table.
+    /// Up to its last list the path is in `config`'s notation, which has no quotes for odd
+    /// characters; none of our keys needs them. Of the keys behind it, which may be names of
+    /// masters, each is one in a table.
     fn new(path: &[Step], text: Value) -> Result<Self, String> {
         let last = path.iter().rposition(|step| matches!(step, Step::Index(_)));
         let (list, keys) = path.split_at(1 + last.unwrap_or(0));
@@ -307,8 +359,12 @@ impl Variable {
         if list.contains('"') {
             return Err("there is no such key".to_owned());
         }
-        let keys = keys.iter().filter_map(|step| if let Step::Key(key) = step { Some(key) } else { None });
-        Ok(Self(Map::from([(list, keys.rfold(text, |value, key| Map::from([(key.clone(), value)]).into()))])))
+        let keys =
+            keys.iter().filter_map(|step| if let Step::Key(key) = step { Some(key) } else { None });
+        Ok(Self(Map::from([(
+            list,
+            keys.rfold(text, |value, key| Map::from([(key.clone(), value)]).into()),
+        )])))
     }
 }
 

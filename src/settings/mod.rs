@@ -1,7 +1,9 @@
-//! Settings: a TOML, YAML or JSON file, overlaid by `MAPSMITH__SECTION__KEY` variables, checked as a whole.
+//! Settings: a TOML, YAML or JSON file, overlaid by `MAPSMITH__SECTION__KEY` variables, checked as
+//! a whole.
 //!
-//! Every problem is named at once, with its line and key, so that an operator mends a file in one go. `text` reads, `tree` makes
-//! these types of what was read and tells all that has no sense, and [`Settings`] tells what contradicts itself.
+//! Every problem is named at once, with its line and key, so that an operator mends a file in one
+//! go. `text` reads, `tree` makes these types of what was read and tells all that has no sense, and
+//! [`Settings`] tells what contradicts itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -11,7 +13,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use haproxy_runtime::{MapClient, MapName, RuntimeAddress, RuntimeClient, ServersClient, TableClient, TableName};
+use haproxy_runtime::{
+    MapClient, MapName, RuntimeAddress, RuntimeClient, ServersClient, TableClient, TableName,
+};
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::desired::references::{Action, Actions};
 use mapsmith_core::{names, server};
@@ -59,10 +63,12 @@ pub struct Settings {
     pub references: Actions,
     /// Where overrides are kept; without it there are none.
     pub store: Option<Store>,
-    /// The registries, in the order of the file. [`Settings::load`] sorts them by priority, and takes those away that list servers.
+    /// The registries, in the order of the file. [`Settings::load`] sorts them by priority, and
+    /// takes those away that list servers.
     #[serde(default, rename = "source")]
     pub sources: Vec<Source>,
-    /// The sources that list servers, for some backend's `from`: [`Settings::load`] parts them from those of the node map.
+    /// The sources that list servers, for some backend's `from`: [`Settings::load`] parts them from
+    /// those of the node map.
     #[serde(skip)]
     pub list_sources: Vec<Source>,
     /// The backends whose servers are kept.
@@ -94,7 +100,8 @@ pub struct Api {
     /// Address and port; port 0 lets the system choose.
     #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
-    /// A file with the bearer token that every `/v1` request must carry. Required where `listen` is not on loopback.
+    /// A file with the bearer token that every `/v1` request must carry. Required where `listen` is
+    /// not on loopback.
     pub token_file: Option<PathBuf>,
 }
 
@@ -136,8 +143,8 @@ pub struct Store {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Learned {
-    /// The stick table in which HAProxy keeps them: the backend's name, or `PEERS/NAME` for one of a peers section. Without it nothing
-    /// is done.
+    /// The stick table in which HAProxy keeps them: the backend's name, or `PEERS/NAME` for one of
+    /// a peers section. Without it nothing is done.
     pub table: Option<String>,
     /// The most routes of an instance that are read and kept; the rest is counted.
     pub max: usize,
@@ -161,7 +168,8 @@ pub struct Source {
     /// What it is.
     #[serde(rename = "type")]
     pub kind: SourceKind,
-    /// Of a node that several sources know, the one with the greater number counts; at equal numbers the one named first.
+    /// Of a node that several sources know, the one with the greater number counts; at equal
+    /// numbers the one named first.
     #[serde(default)]
     pub priority: i32,
     /// Whether nothing is applied until it has answered once.
@@ -173,7 +181,8 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// `puppetdb`: the PQL query; default the factsets' producer.
     pub query: Option<String>,
-    /// `puppetdb`: the query for what changed since `{since}`. Derived from `query` for factsets and catalogs; without one every poll is full.
+    /// `puppetdb`: the query for what changed since `{since}`. Derived from `query` for factsets
+    /// and catalogs; without one every poll is full.
     pub delta_query: Option<String>,
     /// `file`: what it holds; by default JSON where its name ends in `.json`, else a map file.
     pub format: Option<FileFormat>,
@@ -181,12 +190,12 @@ pub struct Source {
     pub node_field: Option<String>,
     /// The field of a row that names its master.
     pub master_field: Option<String>,
-    /// How long a delta (`puppetdb`), "not modified" (`http_json`) and an untouched file (`file`) are trusted before everything is read
-    /// again.
+    /// How long a delta (`puppetdb`), "not modified" (`http_json`) and an untouched file (`file`)
+    /// are trusted before everything is read again.
     #[serde(default = "ten_minutes", deserialize_with = "duration")]
     pub full_poll: Duration,
-    /// `puppetdb`: how far a delta reaches back beyond the newest time that a producer gave, for commands that PuppetDB stored late and
-    /// clocks that differ.
+    /// `puppetdb`: how far a delta reaches back beyond the newest time that a producer gave, for
+    /// commands that PuppetDB stored late and clocks that differ.
     #[serde(default = "two_minutes", deserialize_with = "duration")]
     pub overlap: Duration,
     /// The bound on a whole poll, connecting and parsing included.
@@ -201,9 +210,11 @@ pub struct Source {
     pub cert: Option<PathBuf>,
     /// TLS: this client's key (PEM).
     pub key: Option<PathBuf>,
-    /// A file with a token: `X-Authentication` for `puppetdb`, a bearer token for `http_json`. Read anew at each poll.
+    /// A file with a token: `X-Authentication` for `puppetdb`, a bearer token for `http_json`. Read
+    /// anew at each poll.
     pub token_file: Option<PathBuf>,
-    /// The registry's name of a master -> HAProxy's name; a name that is not here is taken as it is.
+    /// The registry's name of a master -> HAProxy's name; a name that is not here is taken as it
+    /// is.
     #[serde(default)]
     pub masters: BTreeMap<String, String>,
 }
@@ -251,7 +262,8 @@ pub struct Instance {
     /// How long it may stay silent before it counts as unreachable.
     #[serde(default = "five_seconds", deserialize_with = "duration")]
     pub timeout: Duration,
-    /// The largest payload command, in bytes. Must stay below HAProxy's `tune.bufsize` (16384 unless configured).
+    /// The largest payload command, in bytes. Must stay below HAProxy's `tune.bufsize` (16384
+    /// unless configured).
     #[serde(default = "default_payload", deserialize_with = "size")]
     pub max_payload: usize,
 }
@@ -318,7 +330,9 @@ pub enum SettingsError {
         message: String,
     },
     /// Values that have no sense, or contradict each other or the rules: every problem, one a line.
-    #[error("{path}: {} problem(s) in the settings:{}", problems.len(), problems.iter().map(|problem| format!("\n  - {problem}")).collect::<String>())]
+    #[error("{path}: {} problem(s) in the \
+        settings:{}", problems.len(), problems.iter().map(|problem| format!("\n  - \
+        {problem}")).collect::<String>())]
     Invalid {
         /// The settings file.
         path: String,
@@ -347,11 +361,15 @@ fn format(path: &Path) -> Result<Format, SettingsError> {
         Some("toml") => Ok(Format::Toml),
         Some("yaml" | "yml") => Ok(Format::Yaml),
         Some("json") => Ok(Format::Json),
-        _ => Err(unreadable(path, "the file's name must end in .toml, .yaml, .yml or .json".to_owned())),
+        _ => Err(unreadable(
+            path,
+            "the file's name must end in .toml, .yaml, .yml or .json".to_owned(),
+        )),
     }
 }
 
-/// The part of a path up to the element of a list, or the section: what contradicts itself does so within one.
+/// The part of a path up to the element of a list, or the section: what contradicts itself does so
+/// within one.
 fn section(key: &str) -> &str {
     key.find(']').map(|end| &key[..=end]).or_else(|| key.split('.').next()).unwrap_or(key)
 }
@@ -361,12 +379,15 @@ impl Settings {
     ///
     /// # Errors
     /// An unreadable file, or all the problems found.
-    pub fn load(path: &Path, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, SettingsError> {
+    pub fn load(
+        path: &Path,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
         Self::of_text(path, &text_of(path)?, variables)
     }
 
-    /// Like [`Settings::load`], of a text instead of the file at `path`: its ending says what the text is, and its folder is what
-    /// relative paths are relative to.
+    /// Like [`Settings::load`], of a text instead of the file at `path`: its ending says what the
+    /// text is, and its folder is what relative paths are relative to.
     ///
     /// # Errors
     /// Those of [`Settings::load`], but for a file that can't be read.
@@ -375,14 +396,17 @@ impl Settings {
         text: &str,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        let mut values = text::parse(format(path)?, text).map_err(|error| unreadable(path, error))?;
+        let mut values =
+            text::parse(format(path)?, text).map_err(|error| unreadable(path, error))?;
         let mut problems = text::overlay(&mut values, variables);
-        let Reading { value: settings, problems: nonsense, doubtful, whole } = tree::read::<Self>(&values);
+        let Reading { value: settings, problems: nonsense, doubtful, whole } =
+            tree::read::<Self>(&values);
         problems.extend(nonsense);
         // Without an element of a list the others have other numbers, and may seem to miss it.
         if let Some(settings) = settings.as_ref().filter(|_| whole) {
             // What was left out as wrong is not missing, and what it would contradict is not known.
-            let known = |problem: &String| !doubtful.iter().any(|key| problem.starts_with(section(key)));
+            let known =
+                |problem: &String| !doubtful.iter().any(|key| problem.starts_with(section(key)));
             let place = |text: String| Problem { place: tree::place_of(&values, &text), text };
             problems.extend(settings.problems().into_iter().filter(known).map(place));
         }
@@ -394,9 +418,11 @@ impl Settings {
             }
         };
         settings.sources.sort_by_key(|source| std::cmp::Reverse(source.priority));
-        let lists: BTreeSet<_> = backend::list_sources(&settings.backends).into_iter().map(str::to_owned).collect();
-        (settings.list_sources, settings.sources) =
-            std::mem::take(&mut settings.sources).into_iter().partition(|source| lists.contains(&source.name));
+        let lists: BTreeSet<_> =
+            backend::list_sources(&settings.backends).into_iter().map(str::to_owned).collect();
+        (settings.list_sources, settings.sources) = std::mem::take(&mut settings.sources)
+            .into_iter()
+            .partition(|source| lists.contains(&source.name));
         let folder = path.parent().unwrap_or(Path::new("."));
         settings.resolve(folder);
         Ok(settings)
@@ -406,14 +432,18 @@ impl Settings {
     ///
     /// # Errors
     /// Those of [`Settings::load`], about `[api]` only.
-    pub fn load_api(path: &Path, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Api, SettingsError> {
+    pub fn load_api(
+        path: &Path,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Api, SettingsError> {
         /// The other sections are not for the one who asks.
         #[derive(Deserialize)]
         struct Only {
             #[serde(default)]
             api: Api,
         }
-        let mut values = text::parse(format(path)?, &text_of(path)?).map_err(|error| unreadable(path, error))?;
+        let mut values =
+            text::parse(format(path)?, &text_of(path)?).map_err(|error| unreadable(path, error))?;
         let mut problems = text::overlay(&mut values, variables);
         problems.retain(|problem| section(&problem.text).starts_with("api"));
         let reading = tree::read::<Only>(&values);
@@ -435,17 +465,25 @@ impl Settings {
         self.map.file.iter_mut().for_each(resolve);
         self.store.iter_mut().map(|store| &mut store.path).for_each(resolve);
         for source in self.sources.iter_mut().chain(&mut self.list_sources) {
-            [&mut source.path, &mut source.ca, &mut source.cert, &mut source.key, &mut source.token_file]
-                .into_iter()
-                .flatten()
-                .for_each(resolve);
+            [
+                &mut source.path,
+                &mut source.ca,
+                &mut source.cert,
+                &mut source.key,
+                &mut source.token_file,
+            ]
+            .into_iter()
+            .flatten()
+            .for_each(resolve);
         }
     }
 
-    /// What becomes of entries that point nowhere. Where Mapsmith makes a backend's servers of the map's masters, a new master's server
-    /// comes after the map that names it, so the guard would hold it for ever.
+    /// What becomes of entries that point nowhere. Where Mapsmith makes a backend's servers of the
+    /// map's masters, a new master's server comes after the map that names it, so the guard would
+    /// hold it for ever.
     pub fn references_in_force(&self) -> Actions {
-        let made_of_map = self.backends.iter().any(|backend| matches!(backend.listing(), Listing::Masters(_)));
+        let made_of_map =
+            self.backends.iter().any(|backend| matches!(backend.listing(), Listing::Masters(_)));
         match self.references.unknown {
             Action::Guard if made_of_map => Actions { unknown: Action::Keep, ..self.references },
             _ => self.references,
@@ -466,18 +504,23 @@ impl Settings {
         if let PollSchedule::Every(interval) = self.schedule.poll
             && (interval.is_zero() || interval.subsec_nanos() > 0)
         {
-            problems.push(format!("schedule.poll: {interval:?} must be whole seconds, at least 1s"));
+            problems
+                .push(format!("schedule.poll: {interval:?} must be whole seconds, at least 1s"));
         }
         if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
             problems.push(format!(
-                "api.listen: {} can be reached from other machines; set api.token_file, or listen on 127.0.0.1",
+                "api.listen: {} can be reached from other machines; set api.token_file, or listen \
+                    on 127.0.0.1",
                 self.api.listen
             ));
         }
         if let Some(name) = &self.site.name
-            && (!(1..=MOST_SITE_NAME).contains(&name.chars().count()) || name.chars().any(char::is_control))
+            && (!(1..=MOST_SITE_NAME).contains(&name.chars().count())
+                || name.chars().any(char::is_control))
         {
-            problems.push(format!("site.name: must have 1 to {MOST_SITE_NAME} characters, and no control characters"));
+            problems.push(format!(
+                "site.name: must have 1 to {MOST_SITE_NAME} characters, and no control characters"
+            ));
         }
         self.map_problems(&mut problems);
         if let Some(most) = self.guard.max_entries
@@ -494,13 +537,17 @@ impl Settings {
                 problems.push(format!("store.path: {:?} names no file", store.path));
             }
             if store.path == self.map.file() {
-                problems.push("store.path: is the map file, which Mapsmith writes itself".to_owned());
+                problems
+                    .push("store.path: is the map file, which Mapsmith writes itself".to_owned());
             }
         }
         if let Some(table) = &self.learned.table
             && !table.splitn(2, '/').all(server::is_legal_name)
         {
-            problems.push(format!("learned.table: {table:?} can be no stick table; give the name of its backend, or PEERS/NAME"));
+            problems.push(format!(
+                "learned.table: {table:?} can be no stick table; give the name \
+                of its backend, or PEERS/NAME"
+            ));
         }
         if !(1..=MOST_LEARNED).contains(&self.learned.max) {
             problems.push(format!("learned.max: must be 1 to {MOST_LEARNED} routes"));
@@ -508,15 +555,22 @@ impl Settings {
         if self.sources.is_empty() {
             problems.push("source: there is none; add a [[source]]".to_owned());
         } else if self.sources.iter().all(|source| lists.contains(source.name.as_str())) {
-            problems.push("source: each lists servers for a backend; add a [[source]] for the node map".to_owned());
+            problems.push(
+                "source: each lists servers for a backend; add a [[source]] for the node map"
+                    .to_owned(),
+            );
         }
         if self.instances.is_empty() {
-            problems.push("instance: there is none; add an [[instance]] with its runtime socket".to_owned());
+            problems.push(
+                "instance: there is none; add an [[instance]] with its runtime socket".to_owned(),
+            );
         }
         names("source", self.sources.iter().map(|source| &source.name), &mut problems);
         names("instance", self.instances.iter().map(|instance| &instance.name), &mut problems);
         for (index, instance) in self.instances.iter().enumerate() {
-            if let Some(other) = self.instances[..index].iter().find(|other| other.runtime == instance.runtime) {
+            if let Some(other) =
+                self.instances[..index].iter().find(|other| other.runtime == instance.runtime)
+            {
                 problems.push(format!(
                     "instance[{index}] {:?}: has the socket of {:?}; each HAProxy is driven once",
                     instance.name, other.name
@@ -525,10 +579,16 @@ impl Settings {
         }
         for (index, source) in self.sources.iter().enumerate() {
             if source.path.as_deref() == Some(self.map.file()) {
-                problems.push(format!("source[{index}] {:?}: path is the map file, which Mapsmith writes itself", source.name));
+                problems.push(format!(
+                    "source[{index}] {:?}: path is the map file, which Mapsmith writes itself",
+                    source.name
+                ));
             }
             if self.store.as_ref().is_some_and(|store| source.path.as_ref() == Some(&store.path)) {
-                problems.push(format!("source[{index}] {:?}: path is the store, a database", source.name));
+                problems.push(format!(
+                    "source[{index}] {:?}: path is the store, a database",
+                    source.name
+                ));
             }
             let place = format!("source[{index}] {:?}", source.name);
             source.problems(&place, &mut problems);
@@ -541,14 +601,22 @@ impl Settings {
             if self.backends[..index].iter().any(|other| other.name == backend.name) {
                 problems.push(format!("backend: there are two of the name {:?}", backend.name));
             }
-            backend.problems(&format!("backend[{index}] {:?}", backend.name), &self.sources, &mut problems);
+            backend.problems(
+                &format!("backend[{index}] {:?}", backend.name),
+                &self.sources,
+                &mut problems,
+            );
         }
         for (index, instance) in self.instances.iter().enumerate() {
             if !(1024..=1024 * 1024).contains(&instance.max_payload) {
-                problems.push(format!("instance[{index}] {:?}: max_payload must be 1024 to 1048576 bytes", instance.name));
+                problems.push(format!(
+                    "instance[{index}] {:?}: max_payload must be 1024 to 1048576 bytes",
+                    instance.name
+                ));
             }
             if instance.timeout.is_zero() {
-                problems.push(format!("instance[{index}] {:?}: timeout must not be 0", instance.name));
+                problems
+                    .push(format!("instance[{index}] {:?}: timeout must not be 0", instance.name));
             }
         }
         problems
@@ -559,18 +627,25 @@ impl Settings {
         match text {
             Some(text) if !text.is_empty() && !text.starts_with('#') && !text.starts_with('@') => {
                 if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                    problems.push(format!("map.path: {text:?} holds white space or control characters"));
+                    problems.push(format!(
+                        "map.path: {text:?} holds white space or control characters"
+                    ));
                 }
                 if text.starts_with("<<") || text.ends_with("<<") {
-                    problems
-                        .push(format!("map.path: {text:?} has `<<` at an end, which HAProxy's commands read as a payload mark"));
+                    problems.push(format!(
+                        "map.path: {text:?} has `<<` at an end, which HAProxy's \
+                            commands read as a payload mark"
+                    ));
                 }
             }
-            _ => problems.push("map.path: must be the map's path as HAProxy's configuration names it".to_owned()),
+            _ => problems.push(
+                "map.path: must be the map's path as HAProxy's configuration names it".to_owned(),
+            ),
         }
         if !self.map.path.is_absolute() && self.map.file.is_none() {
             problems.push(format!(
-                "map.path: {:?} is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it",
+                "map.path: {:?} is relative to HAProxy's working folder; set map.file to where \
+                    Mapsmith shall write it",
                 self.map.path
             ));
         }
@@ -581,7 +656,9 @@ fn names<'a>(section: &str, names: impl Iterator<Item = &'a String>, problems: &
     let mut seen = BTreeSet::new();
     for name in names {
         if names::check_key(name).is_err() {
-            problems.push(format!("{section}: {name:?} is no name: 1 to 255 bytes without white space"));
+            problems.push(format!(
+                "{section}: {name:?} is no name: 1 to 255 bytes without white space"
+            ));
         }
         if !seen.insert(name) {
             problems.push(format!("{section}: there are two of the name {name:?}"));
@@ -606,26 +683,39 @@ impl Source {
             (Some(url), true) => match Url::parse(url) {
                 Ok(url) if matches!(url.scheme(), "http" | "https") => {
                     if !url.username().is_empty() || url.password().is_some() {
-                        problem("url: no user name or password in a URL; use token_file or cert and key".to_owned());
+                        problem(
+                            "url: no user name or password in a URL; use token_file or cert \
+                            and key"
+                                .to_owned(),
+                        );
                     }
                 }
                 Ok(_) => problem("url: must begin with http:// or https://".to_owned()),
-                Err(error) => problem(format!("url: {url:?} is no URL like https://puppetdb.example.com:8081: {error}")),
+                Err(error) => problem(format!(
+                    "url: {url:?} is no URL like https://puppetdb.example.com:8081: {error}"
+                )),
             },
             (None, true) => problem("url is missing".to_owned()),
             (Some(_), false) => problem(format!("url: a {} source has none", self.kind)),
             (None, false) => {}
         }
         if over_http == self.path.is_some() {
-            problem(if over_http { format!("path: a {} source has none", self.kind) } else { "path is missing".to_owned() });
+            problem(if over_http {
+                format!("path: a {} source has none", self.kind)
+            } else {
+                "path is missing".to_owned()
+            });
         }
-        if self.kind != SourceKind::Puppetdb && (self.query.is_some() || self.delta_query.is_some()) {
+        if self.kind != SourceKind::Puppetdb && (self.query.is_some() || self.delta_query.is_some())
+        {
             problem("query, delta_query: only a puppetdb source has them".to_owned());
         }
         if self.delta_query.as_ref().is_some_and(|query| !query.contains("{since}")) {
             problem("delta_query: must contain {since}, where the time is put".to_owned());
         }
-        if self.kind != SourceKind::Puppetdb && self.node_field.is_some() != self.master_field.is_some() {
+        if self.kind != SourceKind::Puppetdb
+            && self.node_field.is_some() != self.master_field.is_some()
+        {
             problem("node_field and master_field go together".to_owned());
         }
         if self.cert.is_some() != self.key.is_some() {

@@ -1,18 +1,21 @@
-//! Snapshots and overrides -> revisions: merge, guard, overrides, number, map file, then the instances. The only place where a
-//! revision is made.
+//! Snapshots and overrides -> revisions: merge, guard, overrides, number, map file, then the
+//! instances. The only place where a revision is made.
 //!
-//! The guard judges what the sources say, never what an operator ordered: an answer is compared with the last one that was
-//! accepted, both without overrides, and the overrides are put over whichever of the two counts. So an override comes into force
-//! while an answer is held, no override is held, and none hides from the guard what a source lost.
+//! The guard judges what the sources say, never what an operator ordered: an answer is compared
+//! with the last one that was accepted, both without overrides, and the overrides are put over
+//! whichever of the two counts. So an override comes into force while an answer is held, no
+//! override is held, and none hides from the guard what a source lost.
 //!
-//! The map file is the last good map: a revision that Mapsmith wrote says in its comments what the sources had said, so a start knows
-//! both and goes on from there, whatever the sources say or don't. A file that it did not write (or none) is only compared with: no
-//! memory that works is changed for a file that nothing confirms, and until a first answer was accepted overrides wait.
+//! The map file is the last good map: a revision that Mapsmith wrote says in its comments what the
+//! sources had said, so a start knows both and goes on from there, whatever the sources say or
+//! don't. A file that it did not write (or none) is only compared with: no memory that works is
+//! changed for a file that nothing confirms, and until a first answer was accepted overrides wait.
 //!
-//! A file that another Mapsmith goes on writing is left to that one, and so is every HAProxy: two that fight are worse than either.
+//! A file that another Mapsmith goes on writing is left to that one, and so is every HAProxy: two
+//! that fight are worse than either.
 //!
-//! Entries that point nowhere may be held too (`[references]`). The sources' answer then waits as a whole; an override waits alone: its
-//! nodes stay where they are, and the others come into force.
+//! Entries that point nowhere may be held too (`[references]`). The sources' answer then waits as a
+//! whole; an override waits alone: its nodes stay where they are, and the others come into force.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,8 +36,9 @@ use super::map_file::{Check, MapFileError, MapFileKeeper, WriteError, WriterStat
 use super::rows::RowScreen;
 use super::{Change, Wanted};
 use crate::telemetry::{
-    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_HEALED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS, MAP_CHANGES, MAP_ENTRIES,
-    MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
+    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_HEALED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS,
+    MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING,
+    REVISION,
 };
 
 mod file;
@@ -47,12 +51,14 @@ pub use judge::judge_references;
 pub use run::Inputs;
 use screens::Screens;
 
-/// How long a map file that another Mapsmith wrote may be gone, or name nobody, before it counts as nobody's.
+/// How long a map file that another Mapsmith wrote may be gone, or name nobody, before it counts as
+/// nobody's.
 const ABANDONED: Duration = Duration::from_secs(30);
 
 /// The cause of a revision that overrides led to, beside the sources' names.
 pub const BY_OVERRIDE: &str = "override";
-/// The cause of a revision that nothing but a change of what the map may point to, or of what a HAProxy takes, led to.
+/// The cause of a revision that nothing but a change of what the map may point to, or of what a
+/// HAProxy takes, led to.
 pub const BY_REFERENCES: &str = "references";
 
 /// What was decided last.
@@ -62,10 +68,11 @@ pub struct Decision {
     pub considered: u64,
     /// The number of this decision; see [`Wanted::look`].
     pub look: u64,
-    /// The map in force: the desired revision, or before the sources have spoken the one found in the map file.
+    /// The map in force: the desired revision, or before the sources have spoken the one found in
+    /// the map file.
     pub in_force: Option<Arc<Revision>>,
-    /// Whether instances are brought to it: what the sources said was accepted once, before the start (then it is the map file's)
-    /// or since, and the map file is ours.
+    /// Whether instances are brought to it: what the sources said was accepted once, before the
+    /// start (then it is the map file's) or since, and the map file is ours.
     pub active: bool,
     /// The Mapsmith that writes the map file instead of this one, which changes nothing then.
     pub read_only: Option<String>,
@@ -85,7 +92,8 @@ pub struct Decision {
     pub rejected: Arc<RejectedRows>,
     /// Nodes that stay where they are because they flap.
     pub flapping: KeptNodes,
-    /// Nodes that an answer names with different masters, none of them newer: each stays where it is.
+    /// Nodes that an answer names with different masters, none of them newer: each stays where it
+    /// is.
     pub conflicts: KeptNodes,
     /// The map file.
     pub file: Option<MapFileStatus>,
@@ -111,7 +119,9 @@ pub enum ApprovalError {
     #[error("nothing is held back, so there is nothing to approve")]
     NothingHeld,
     /// Another change is held.
-    #[error("the change {asked} is not the one held back, {held} is; look at it before you approve it")]
+    #[error(
+        "the change {asked} is not the one held back, {held} is; look at it before you approve it"
+    )]
     Another {
         /// The id that was asked for.
         asked: String,
@@ -132,7 +142,8 @@ struct Said {
     is_new: bool,
     /// Whether it took an approval.
     approved: bool,
-    /// The way there from the map in force, where it is known: without overrides the guard has asked for it.
+    /// The way there from the map in force, where it is known: without overrides the guard has
+    /// asked for it.
     change: Option<Diff>,
     /// What the guard remembers of it once it is in force; none where nothing is new.
     passing: Option<judge::Passing>,
@@ -152,7 +163,8 @@ pub struct Decider {
     access: MapFileAccess,
     decision: Decision,
     file: MapFileStatus,
-    /// What the file says, or may say, though it is not in force: it was put in place, and could not be made to last.
+    /// What the file says, or may say, though it is not in force: it was put in place, and could
+    /// not be made to last.
     ahead: Option<Arc<Revision>>,
     /// Whether the file lacks something that a start would have to know.
     unsaved: bool,
@@ -164,13 +176,16 @@ pub struct Decider {
     approved: Option<String>,
     /// The change that came into force by an approval at the last decision.
     let_through: Option<String>,
-    /// The sources' maps as they were when the revision in force was made, to tell which of them led to the next one.
+    /// The sources' maps as they were when the revision in force was made, to tell which of them
+    /// led to the next one.
     made_of: Vec<Option<Arc<EntryMap>>>,
-    /// What the sources said when the guard last let it through: the map in force without overrides.
+    /// What the sources said when the guard last let it through: the map in force without
+    /// overrides.
     accepted: Option<Arc<EntryMap>>,
     /// The overrides in the map in force.
     overrides: Arc<Overrides>,
-    /// Whether the map in force is known to be what the sources said with these overrides: a start knows only what the file says.
+    /// Whether the map in force is known to be what the sources said with these overrides: a start
+    /// knows only what the file says.
     composed: bool,
     /// What the revision in force changed.
     change: Option<Change>,
@@ -193,23 +208,29 @@ pub struct Decider {
 }
 
 impl Decider {
-    /// Reads the map file: what is in it is the map in force until the sources say something else. `overrides` are those in it, as
-    /// far as the store tells.
+    /// Reads the map file: what is in it is the map in force until the sources say something else.
+    /// `overrides` are those in it, as far as the store tells.
     ///
     /// # Errors
     /// When the file is there and can't be read.
-    pub async fn start(limits: Limits, keeper: MapFileKeeper, overrides: Arc<Overrides>) -> Result<Self, MapFileError> {
+    pub async fn start(
+        limits: Limits,
+        keeper: MapFileKeeper,
+        overrides: Arc<Overrides>,
+    ) -> Result<Self, MapFileError> {
         let mut access = MapFileAccess::start(keeper)?;
         let path = access.path().display().to_string();
         let found = access.load().await?;
         let file = MapFileStatus { path, revision: None, error: None, healed: 0 };
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(GUARD_HOLDS).increment(0);
-        counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label()).increment(0);
+        counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label())
+            .increment(0);
         for kind in ["added", "moved", "removed"] {
             counter!(MAP_CHANGES, "kind" => kind).increment(0);
         }
-        let decision = Decision { look: 1, overrides: Arc::clone(&overrides), ..Decision::default() };
+        let decision =
+            Decision { look: 1, overrides: Arc::clone(&overrides), ..Decision::default() };
         let mut decider = Self {
             window: Window::new(limits.window),
             flapping: Flapping::new(limits.window, Duration::ZERO),
@@ -246,15 +267,25 @@ impl Decider {
         self.own();
         let Some(found) = found else { return };
         for (line, reason) in found.rejected.iter().take(10) {
-            tracing::warn!(path = self.file.path, line, "a line of the map file is no entry: {reason}");
+            tracing::warn!(
+                path = self.file.path,
+                line,
+                "a line of the map file is no entry: {reason}"
+            );
         }
         let number = found.revision().unwrap_or(0);
         let written = found.header.is_some();
         let said = written.then(|| found.said_by_sources());
         let entries = Arc::new(found.entries);
-        tracing::info!(path = self.file.path, revision = number, entries = entries.len(), "the map file is the map in force");
+        tracing::info!(
+            path = self.file.path,
+            revision = number,
+            entries = entries.len(),
+            "the map file is the map in force"
+        );
         // One copy of two equal maps is enough.
-        self.accepted = said.map(|said| if said == *entries { Arc::clone(&entries) } else { Arc::new(said) });
+        self.accepted =
+            said.map(|said| if said == *entries { Arc::clone(&entries) } else { Arc::new(said) });
         self.file.revision = Some(number);
         self.decision.in_force = Some(Arc::new(Revision { number, at: Timestamp::now(), entries }));
         self.decision.active = self.accepted.is_some();
@@ -270,7 +301,8 @@ impl Decider {
                 WriterState::Gone => {}
                 WriterState::Unknown => tracing::warn!(
                     path = self.file.path,
-                    "the map file was written elsewhere ({writer}), and nothing shows whether that Mapsmith still runs: it is taken over"
+                    "the map file was written elsewhere ({writer}), and nothing shows whether \
+                        that Mapsmith still runs: it is taken over"
                 ),
             }
         }
@@ -288,7 +320,8 @@ impl Decider {
     fn leave_to(&mut self, writer: Writer) {
         tracing::error!(
             path = self.file.path,
-            "the map file is another Mapsmith's ({writer}), so this one changes nothing; stop one of the two, or start this one with \
+            "the map file is another Mapsmith's ({writer}), so this one changes nothing; stop one \
+                of the two, or start this one with \
              `mapsmith run --take-over`"
         );
         self.decision.active = false;
@@ -298,7 +331,8 @@ impl Decider {
         self.decision.held = None;
     }
 
-    /// For one round without the daemon: the file is written only where it has to say something else.
+    /// For one round without the daemon: the file is written only where it has to say something
+    /// else.
     pub fn for_one_round(self) -> Self {
         Self { unsaved: self.accepted.is_none(), ..self }
     }
@@ -306,7 +340,10 @@ impl Decider {
     /// Writes the map file from now on, whoever wrote it before.
     pub fn take_over(mut self) -> Self {
         if let Some(writer) = self.foreign.take() {
-            tracing::warn!(path = self.file.path, "the map file is taken over from another Mapsmith ({writer})");
+            tracing::warn!(
+                path = self.file.path,
+                "the map file is taken over from another Mapsmith ({writer})"
+            );
         }
         self.own();
         self.decision.active = self.accepted.is_some();
@@ -333,19 +370,28 @@ impl Decider {
         &self.decision
     }
 
-    /// What the instances should hold; none until a first answer of the sources was accepted, and while another Mapsmith keeps them.
+    /// What the instances should hold; none until a first answer of the sources was accepted, and
+    /// while another Mapsmith keeps them.
     pub fn wanted(&self) -> Option<Wanted> {
         let revision = self.decision.in_force.clone().filter(|_| self.decision.active)?;
         let overrides = Arc::clone(&self.overrides);
         let change = self.change.clone();
-        Some(Wanted { revision, look: self.decision.look, considered: self.decision.considered, overrides, change })
+        Some(Wanted {
+            revision,
+            look: self.decision.look,
+            considered: self.decision.considered,
+            overrides,
+            change,
+        })
     }
 
     /// Lets one held change through at the next decision.
     pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
         match &self.decision.held {
             None => Err(ApprovalError::NothingHeld),
-            Some(held) if held.id != id => Err(ApprovalError::Another { asked: id.to_owned(), held: held.id.clone() }),
+            Some(held) if held.id != id => {
+                Err(ApprovalError::Another { asked: id.to_owned(), held: held.id.clone() })
+            }
             Some(held) => {
                 self.approved = Some(held.id.clone());
                 Ok(held.clone())
@@ -353,13 +399,15 @@ impl Decider {
         }
     }
 
-    /// Whether a change that was approved came into force at the decision that followed: a source may have said something
-    /// else just then.
+    /// Whether a change that was approved came into force at the decision that followed: a source
+    /// may have said something else just then.
     fn outcome_of_approval(&self, approved: HeldChange) -> Result<HeldChange, ApprovalError> {
         match (&self.file.error, &self.decision.held) {
             (Some(error), _) => Err(ApprovalError::NotWritten(error.clone())),
             (None, _) if self.let_through.as_ref() == Some(&approved.id) => Ok(approved),
-            (None, Some(held)) => Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() }),
+            (None, Some(held)) => {
+                Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() })
+            }
             (None, None) => Err(ApprovalError::NothingHeld),
         }
     }
@@ -370,15 +418,21 @@ impl Decider {
     }
 
     /// The same at a time since the start.
-    async fn decide_at(&mut self, sources: &[SourceState], overrides: Arc<Overrides>, now: Duration) {
+    async fn decide_at(
+        &mut self,
+        sources: &[SourceState],
+        overrides: Arc<Overrides>,
+        now: Duration,
+    ) {
         let mut steps = Vec::new();
         let start = Instant::now();
         let views: Vec<_> = sources
             .iter()
             .map(|state| SourceView {
                 name: &state.status.name,
-                // A source that is being asked for the first time may well answer: at a restart its entries are in the map
-                // in force, and leaving it out would take them away for a moment.
+                // A source that is being asked for the first time may well answer: at a restart its
+                // entries are in the map in force, and leaving it out would take them away for a
+                // moment.
                 required: state.status.required || state.status.last_poll.is_none(),
                 snapshot: state.snapshot.as_ref(),
             })
@@ -401,8 +455,8 @@ impl Decider {
                 self.consider(candidate, overrides, sources, &mut steps, now).await;
             }
         }
-        // What an instance's own servers do is no reason for all of them to look again: with a hundred whose health checks flap
-        // none would rest.
+        // What an instance's own servers do is no reason for all of them to look again: with a
+        // hundred whose health checks flap none would rest.
         if self.marks() != before {
             self.decision.look += 1;
         }
@@ -437,8 +491,8 @@ impl Decider {
                     held.reason = format!("{}; {reason}", held.reason);
                 }
                 self.hold(*held);
-                // At the first start this leaves every HAProxy as it is: a map file that nothing confirms is no reason to
-                // change a memory that works, and no ground for overrides.
+                // At the first start this leaves every HAProxy as it is: a map file that nothing
+                // confirms is no reason to change a memory that works, and no ground for overrides.
                 let Some(accepted) = self.accepted.clone() else { return };
                 Said::again(accepted)
             }
@@ -452,7 +506,12 @@ impl Decider {
             return None;
         }
         let overridden = desired_overrides::apply(map, overrides).entries;
-        let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries)).unwrap_or_default();
+        let in_force = self
+            .decision
+            .in_force
+            .as_ref()
+            .map(|revision| Arc::clone(&revision.entries))
+            .unwrap_or_default();
         Dangling::of(&overridden, &self.targets).held(self.actions, &in_force)
     }
 
@@ -467,10 +526,12 @@ impl Decider {
     ) {
         let start = Instant::now();
         let nothing = Arc::default();
-        let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
+        let in_force =
+            self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
         let before = in_force.as_ref().unwrap_or(&nothing);
         let ordered = overrides != self.overrides;
-        let same_base = self.accepted.as_ref().is_some_and(|accepted| Arc::ptr_eq(accepted, &said.map));
+        let same_base =
+            self.accepted.as_ref().is_some_and(|accepted| Arc::ptr_eq(accepted, &said.map));
         let settled = self.decision.held.is_none() && same(&self.targets, &self.checked);
         let refusals = self.screens.take_in();
         let as_before = self.composed && same_base && !ordered && !refusals;
@@ -506,7 +567,11 @@ impl Decider {
             if !said.approved
                 && let Some(kept) = dangling.hold_back(&desired, self.actions, before)
             {
-                self.decision.kept_from = dangling.held_masters(self.actions, before).into_iter().map(str::to_owned).collect();
+                self.decision.kept_from = dangling
+                    .held_masters(self.actions, before)
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect();
                 desired = Arc::new(kept);
             }
             if let Some(kept) = dangling.leave_out(&desired, self.actions) {
@@ -537,29 +602,40 @@ impl Decider {
             // A file that says what the sources said before would bring that back after a restart.
             self.unsaved |= said.is_new;
             if self.file.error.is_some() || self.unsaved {
-                // Over a file that is ahead it goes as a change of its own: a number never goes back.
-                let again = if self.ahead.is_some() { self.numbered(Arc::clone(before)) } else { Arc::clone(revision) };
+                // Over a file that is ahead it goes as a change of its own: a number never goes
+                // back.
+                let again = if self.ahead.is_some() {
+                    self.numbered(Arc::clone(before))
+                } else {
+                    Arc::clone(revision)
+                };
                 if self.write(Arc::clone(&again), Arc::clone(&said.map)).await {
                     self.decision.in_force = Some(again);
                 }
             }
             self.note_accepted(&said, now);
             // One copy of two equal maps is enough.
-            self.accepted = Some(if Arc::ptr_eq(&desired, &said.map) { Arc::clone(before) } else { said.map });
+            self.accepted =
+                Some(if Arc::ptr_eq(&desired, &said.map) { Arc::clone(before) } else { said.map });
         } else {
             let revision = self.numbered(desired);
             let start = Instant::now();
             let written = self.write(Arc::clone(&revision), Arc::clone(&said.map)).await;
             steps.push(StepTiming::new("map file", start.elapsed()));
             if !written {
-                // What is not in the file must not be in memory: a restart would bring the older map back.
+                // What is not in the file must not be in memory: a restart would bring the older
+                // map back.
                 self.composed = false;
                 return;
             }
             let mut causes = Vec::new();
             if said.is_new {
-                let maps: Vec<_> =
-                    sources.iter().map(|state| state.snapshot.as_ref().map(|snapshot| Arc::clone(&snapshot.entries))).collect();
+                let maps: Vec<_> = sources
+                    .iter()
+                    .map(|state| {
+                        state.snapshot.as_ref().map(|snapshot| Arc::clone(&snapshot.entries))
+                    })
+                    .collect();
                 causes = changed_sources(sources, &maps, &self.made_of);
                 self.made_of = maps;
             }
@@ -573,7 +649,8 @@ impl Decider {
             }
             self.log_revision(&revision, before, &diff, causes);
             let from = self.decision.in_force.as_ref().map(|revision| revision.number);
-            self.change = from.map(|from| Change { from, deviation: Arc::new(Deviation::of(diff, before)) });
+            self.change =
+                from.map(|from| Change { from, deviation: Arc::new(Deviation::of(diff, before)) });
             self.decision.in_force = Some(revision);
             self.note_accepted(&said, now);
             self.accepted = Some(said.map);
@@ -592,46 +669,74 @@ impl Decider {
         }
         match rejected.named.first() {
             Some(first) => {
-                tracing::warn!(entries = rejected.count, "entries are not in the map, HAProxy would not start from it: {first}")
+                tracing::warn!(
+                    entries = rejected.count,
+                    "entries are not in the map, HAProxy would not start from it: {first}"
+                )
             }
             None => tracing::info!("no entry is rejected by a HAProxy any more"),
         }
         self.decision.rejected = Arc::new(rejected);
     }
 
-    fn log_revision(&mut self, revision: &Revision, before: &EntryMap, diff: &Diff, sources: Vec<String>) {
+    fn log_revision(
+        &mut self,
+        revision: &Revision,
+        before: &EntryMap,
+        diff: &Diff,
+        sources: Vec<String>,
+    ) {
         let counts = diff.counts();
-        let summary =
-            RevisionSummary { number: revision.number, at: revision.at, sources, entries: revision.entries.len(), counts };
+        let summary = RevisionSummary {
+            number: revision.number,
+            at: revision.at,
+            sources,
+            entries: revision.entries.len(),
+            counts,
+        };
         tracing::info!(
             revision = summary.number,
             entries = summary.entries,
             sources = summary.sources.join(","),
             "new revision: {counts}"
         );
-        for (kind, count) in [("added", counts.added), ("moved", counts.moved), ("removed", counts.removed)] {
+        for (kind, count) in
+            [("added", counts.added), ("moved", counts.moved), ("removed", counts.removed)]
+        {
             counter!(MAP_CHANGES, "kind" => kind).increment(count as u64);
         }
-        self.log
-            .push(summary, diff.changes(before, &revision.entries).take(mapsmith_core::revision::REMEMBERED_CHANGES).collect());
+        self.log.push(
+            summary,
+            diff.changes(before, &revision.entries)
+                .take(mapsmith_core::revision::REMEMBERED_CHANGES)
+                .collect(),
+        );
     }
 
     fn hold(&mut self, mut held: HeldChange) {
-        // An approval was of what was held when it was given; it must not let that through some other day.
+        // An approval was of what was held when it was given; it must not let that through some
+        // other day.
         self.approved = None;
         match &self.decision.held {
-            // A registry lives: what is held may be a little different at each poll, and is one hold all the same.
+            // A registry lives: what is held may be a little different at each poll, and is one
+            // hold all the same.
             Some(before) => {
                 held.since = before.since;
                 if before.id != held.id {
-                    tracing::info!(id = held.id, "the held change is another one now: {} ({})", held.reason, held.counts);
+                    tracing::info!(
+                        id = held.id,
+                        "the held change is another one now: {} ({})",
+                        held.reason,
+                        held.counts
+                    );
                 }
             }
             None => {
                 counter!(GUARD_HOLDS).increment(1);
                 tracing::warn!(
                     id = held.id,
-                    "held back by the guard: {}; the last good map stays in force ({}); `mapsmith approve {}` lets it through",
+                    "held back by the guard: {}; the last good map stays in force ({}); `mapsmith \
+                        approve {}` lets it through",
                     held.reason,
                     held.counts,
                     held.id
@@ -644,7 +749,11 @@ impl Decider {
     /// Nothing is held any more: the change was approved, or the sources say something else by now.
     fn release(&mut self) {
         if let Some(held) = self.decision.held.take() {
-            tracing::info!(id = held.id, approved = self.approved.is_some(), "no change is held any more");
+            tracing::info!(
+                id = held.id,
+                approved = self.approved.is_some(),
+                "no change is held any more"
+            );
         }
     }
 
@@ -697,14 +806,19 @@ impl Decider {
         if self.foreign.is_some() {
             return self.check_foreign_file().await;
         }
-        let (Some(wanted), Some(said)) = (self.wanted(), self.accepted.clone()) else { return false };
+        let (Some(wanted), Some(said)) = (self.wanted(), self.accepted.clone()) else {
+            return false;
+        };
         match self.access.check(Arc::clone(&wanted.revision.entries)).await {
             Check::Same => return false,
             Check::Different => {
                 if self.write(wanted.revision, said).await {
                     self.file.healed += 1;
                     counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label()).increment(1);
-                    tracing::warn!(path = self.file.path, "map file missing or modified externally; rewritten");
+                    tracing::warn!(
+                        path = self.file.path,
+                        "map file missing or modified externally; rewritten"
+                    );
                 }
             }
             Check::Foreign(writer) => self.leave_to(writer),
@@ -730,11 +844,15 @@ impl Decider {
                 true
             }
             // Whoever keeps a file writes it again within moments.
-            None => self.abandoned.get_or_insert_with(Instant::now).elapsed() > ABANDONED && self.take_back().await,
+            None => {
+                self.abandoned.get_or_insert_with(Instant::now).elapsed() > ABANDONED
+                    && self.take_back().await
+            }
         }
     }
 
-    /// The Mapsmith that wrote the map file has ended: what it left is the last good map, unless that is older than ours.
+    /// The Mapsmith that wrote the map file has ended: what it left is the last good map, unless
+    /// that is older than ours.
     async fn take_back(&mut self) -> bool {
         let ours = self.decision.in_force.as_ref().map_or(0, |revision| revision.number);
         match self.access.load().await {
@@ -743,7 +861,8 @@ impl Decider {
                     path = self.file.path,
                     "the Mapsmith that wrote the map file has ended; this one goes on from there"
                 );
-                let later = found.filter(|found| found.revision().is_some_and(|number| number >= ours));
+                let later =
+                    found.filter(|found| found.revision().is_some_and(|number| number >= ours));
                 self.adopt(later);
                 self.decision.active = self.accepted.is_some() && self.foreign.is_none();
             }
@@ -789,7 +908,11 @@ fn id_of(map: &EntryMap) -> String {
 }
 
 /// The sources whose map is another one than when the revision in force was made.
-fn changed_sources(sources: &[SourceState], maps: &[Option<Arc<EntryMap>>], before: &[Option<Arc<EntryMap>>]) -> Vec<String> {
+fn changed_sources(
+    sources: &[SourceState],
+    maps: &[Option<Arc<EntryMap>>],
+    before: &[Option<Arc<EntryMap>>],
+) -> Vec<String> {
     sources
         .iter()
         .enumerate()

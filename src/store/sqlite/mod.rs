@@ -1,7 +1,7 @@
 //! Overrides and server lists in a SQLite file: WAL, one writer, a schema by `PRAGMA user_version`.
 //!
-//! Every value goes in as a parameter and comes out through the rules of [`Overrides`]. The file is made for its owner alone, and
-//! SQLite gives the files beside it (`-wal`, `-shm`) the same mode.
+//! Every value goes in as a parameter and comes out through the rules of [`Overrides`]. The file is
+//! made for its owner alone, and SQLite gives the files beside it (`-wal`, `-shm`) the same mode.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -26,16 +26,18 @@ mod lock;
 /// Stands in the file's header (`PRAGMA application_id`): "MapS".
 const APPLICATION_ID: i64 = 0x4d61_7053;
 
-/// Statement by statement what leads from an empty file to the latest schema; `user_version` says how many were run. Times are
-/// milliseconds since 1970. Never change one that was released.
+/// Statement by statement what leads from an empty file to the latest schema; `user_version` says
+/// how many were run. Times are milliseconds since 1970. Never change one that was released.
 const MIGRATIONS: [&str; 2] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
-    CREATE TABLE pins (node TEXT PRIMARY KEY, master TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER) STRICT;
+    CREATE TABLE pins (node TEXT PRIMARY KEY, master TEXT NOT NULL, since INTEGER NOT NULL, until \
+    INTEGER) STRICT;
     CREATE TABLE drained (master TEXT PRIMARY KEY, target TEXT, since INTEGER NOT NULL) STRICT;
 ",
-    "CREATE TABLE server_lists (backend TEXT PRIMARY KEY, origin TEXT NOT NULL, servers TEXT NOT NULL) STRICT;",
+    "CREATE TABLE server_lists (backend TEXT PRIMARY KEY, origin TEXT NOT NULL, servers TEXT NOT \
+        NULL) STRICT;",
 ];
 
 /// How long another program's lock is waited for: a backup holds it for moments.
@@ -74,12 +76,18 @@ impl Failure {
             Self::Sqlite(error) => {
                 let told = error.to_string();
                 match error.sqlite_error_code() {
-                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
-                        Fault::Locked(told)
+                    Some(
+                        ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::FileLockingProtocolFailed,
+                    ) => Fault::Locked(told),
+                    Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                        Fault::ReadOnly(told)
                     }
-                    Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Fault::ReadOnly(told),
                     Some(ErrorCode::DiskFull) => Fault::Full(told),
-                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Fault::Damaged(told),
+                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                        Fault::Damaged(told)
+                    }
                     Some(ErrorCode::CannotOpen) => Fault::NotOpened(told),
                     _ => Fault::Other(told),
                 }
@@ -90,14 +98,18 @@ impl Failure {
 }
 
 impl SqliteStore {
-    /// Opens the file, makes it where there is none, and brings its schema up to date. It is this process's until the store is
-    /// dropped.
+    /// Opens the file, makes it where there is none, and brings its schema up to date. It is this
+    /// process's until the store is dropped.
     ///
     /// # Errors
     /// Why it can't be used; a file that is not ours, or of a later version, is left as it is.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let (lock, connection) = blocking(path, open).await?;
-        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)), _lock: Arc::new(lock) })
+        Ok(Self {
+            path: path.to_owned(),
+            connection: Arc::new(Mutex::new(connection)),
+            _lock: Arc::new(lock),
+        })
     }
 
     /// Every backend's list that was last in force and can be used.
@@ -112,12 +124,17 @@ impl SqliteStore {
     ///
     /// # Errors
     /// Why it can't be kept; nothing changed then.
-    pub async fn keep_list(&self, backend: &str, list: Option<LastGoodList>) -> Result<(), StoreError> {
+    pub async fn keep_list(
+        &self,
+        backend: &str,
+        list: Option<LastGoodList>,
+    ) -> Result<(), StoreError> {
         let backend = backend.to_owned();
         self.with(move |connection| lists::write(connection, &backend, list.as_ref())).await
     }
 
-    /// What the file holds, for a program that is not the daemon and changes nothing; no overrides where there is no file.
+    /// What the file holds, for a program that is not the daemon and changes nothing; no overrides
+    /// where there is no file.
     ///
     /// # Errors
     /// Why it can't be read.
@@ -130,7 +147,10 @@ impl SqliteStore {
         work: impl FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let connection = Arc::clone(&self.connection);
-        blocking(&self.path, move |_| work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))).await
+        blocking(&self.path, move |_| {
+            work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await
     }
 }
 
@@ -158,13 +178,17 @@ async fn blocking<T: Send + 'static>(
     let inside = path.clone();
     match tokio::task::spawn_blocking(move || work(&inside)).await {
         Ok(result) => result.map_err(|failure| failure.at(&path)),
-        Err(error) => Err(Failure::Fault(Fault::Other(format!("the thread of the store died: {error}"))).at(&path)),
+        Err(error) => {
+            Err(Failure::Fault(Fault::Other(format!("the thread of the store died: {error}")))
+                .at(&path))
+        }
     }
 }
 
 /// What can be said of a path before it is opened.
 fn fit(path: &Path) -> Result<(), Fault> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match (folder.is_dir(), path.is_dir()) {
         (false, _) => Err(Fault::NoFolder(folder.display().to_string())),
         (true, true) => Err(Fault::Folder),
@@ -177,10 +201,15 @@ fn open(path: &Path) -> Result<(Lock, Connection), Failure> {
     let lock = Lock::take(path)?;
     // SQLite would make it for everyone to read.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Fault::NotOpened(error.to_string()).into()),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Fault::NotOpened(error.to_string()).into());
+        }
         _ => {}
     }
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     connection.busy_timeout(BUSY)?;
     let version = schema(&connection)?;
     // An override that was answered for must outlive a power cut: with WAL that takes FULL.
@@ -196,7 +225,10 @@ fn peek(path: &Path) -> Result<Overrides, Failure> {
     if !path.try_exists().map_err(|error| Fault::NotOpened(error.to_string()))? {
         return Ok(Overrides::default());
     }
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     connection.busy_timeout(BUSY)?;
     match schema(&connection)? {
         // Made by a daemon that got no further.
@@ -207,13 +239,17 @@ fn peek(path: &Path) -> Result<Overrides, Failure> {
 
 /// The schema of the file, which must be ours or empty.
 fn schema(connection: &Connection) -> Result<i64, Failure> {
-    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let number =
+        |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let known = MIGRATIONS.len() as i64;
     match (application, version) {
         (0, 0) if tables == 0 => Ok(0),
-        (APPLICATION_ID, version) if version > known => Err(Fault::Newer { found: version, known }.into()),
+        (APPLICATION_ID, version) if version > known => {
+            Err(Fault::Newer { found: version, known }.into())
+        }
         (APPLICATION_ID, version @ 1..) => Ok(version),
         _ => Err(Fault::Foreign.into()),
     }
@@ -232,7 +268,8 @@ fn migrate(connection: &mut Connection, version: i64) -> Result<(), Failure> {
         transaction.pragma_update(None, "user_version", step)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
-    // Also where there was nothing to do: a file that can't be written is known at once, not at the first override.
+    // Also where there was nothing to do: a file that can't be written is known at once, not at the
+    // first override.
     Ok(transaction.commit()?)
 }
 
@@ -248,7 +285,8 @@ fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
     let mut pins = transaction.prepare("SELECT node, master, since, until FROM pins")?;
     let mut rows = pins.query([])?;
     while let Some(row) = rows.next()? {
-        let (since, until) = (time(row.get(2)?)?, row.get::<_, Option<i64>>(3)?.map(time).transpose()?);
+        let (since, until) =
+            (time(row.get(2)?)?, row.get::<_, Option<i64>>(3)?.map(time).transpose()?);
         let pin = Pin { node: row.get(0)?, master: row.get(1)?, since, until };
         let name = pin.node.clone();
         overrides.add_pin(pin).map_err(illegal(name))?;
@@ -256,7 +294,8 @@ fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
     let mut drained = transaction.prepare("SELECT master, target, since FROM drained")?;
     let mut rows = drained.query([])?;
     while let Some(row) = rows.next()? {
-        let drained = DrainedMaster { master: row.get(0)?, to: row.get(1)?, since: time(row.get(2)?)? };
+        let drained =
+            DrainedMaster { master: row.get(0)?, to: row.get(1)?, since: time(row.get(2)?)? };
         let name = drained.master.clone();
         overrides.add_drain(drained).map_err(illegal(name))?;
     }
@@ -264,11 +303,15 @@ fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
 }
 
 fn time(milliseconds: i64) -> Result<Timestamp, Fault> {
-    Timestamp::from_millisecond(milliseconds)
-        .map_err(|error| Fault::Damaged(format!("{milliseconds} is no time in milliseconds: {error}")))
+    Timestamp::from_millisecond(milliseconds).map_err(|error| {
+        Fault::Damaged(format!("{milliseconds} is no time in milliseconds: {error}"))
+    })
 }
 
-fn write(connection: &mut Connection, change: &OverrideChange) -> Result<Option<Overrides>, Failure> {
+fn write(
+    connection: &mut Connection,
+    change: &OverrideChange,
+) -> Result<Option<Overrides>, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if make(&transaction, change)? == 0 {
         return Ok(None);
@@ -284,17 +327,27 @@ fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Res
     match change {
         OverrideChange::Pin(pin) => transaction.execute(
             "INSERT OR REPLACE INTO pins (node, master, since, until) VALUES (?1, ?2, ?3, ?4)",
-            params![pin.node, pin.master, pin.since.as_millisecond(), pin.until.map(|until| until.as_millisecond())],
+            params![
+                pin.node,
+                pin.master,
+                pin.since.as_millisecond(),
+                pin.until.map(|until| until.as_millisecond())
+            ],
         ),
-        OverrideChange::Unpin { node } => transaction.execute("DELETE FROM pins WHERE node = ?1", [node]),
+        OverrideChange::Unpin { node } => {
+            transaction.execute("DELETE FROM pins WHERE node = ?1", [node])
+        }
         OverrideChange::Drain(drained) => transaction.execute(
             "INSERT OR REPLACE INTO drained (master, target, since) VALUES (?1, ?2, ?3)",
             params![drained.master, drained.to, drained.since.as_millisecond()],
         ),
-        OverrideChange::Undrain { master } => transaction.execute("DELETE FROM drained WHERE master = ?1", [master]),
-        OverrideChange::Expire { now } => {
-            transaction.execute("DELETE FROM pins WHERE until IS NOT NULL AND until <= ?1", [now.as_millisecond()])
+        OverrideChange::Undrain { master } => {
+            transaction.execute("DELETE FROM drained WHERE master = ?1", [master])
         }
+        OverrideChange::Expire { now } => transaction.execute(
+            "DELETE FROM pins WHERE until IS NOT NULL AND until <= ?1",
+            [now.as_millisecond()],
+        ),
     }
 }
 

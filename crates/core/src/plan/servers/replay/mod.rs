@@ -1,9 +1,10 @@
-//! A model of a HAProxy process's server lists: what a step leaves behind, or why it is refused. The tests hold it against the
-//! real process.
+//! A model of a HAProxy process's server lists: what a step leaves behind, or why it is refused.
+//! The tests hold it against the real process.
 //!
-//! It keeps what can be observed and the few hidden facts that refusals depend on. It leaves out that a static algorithm also
-//! takes the configured weight back after 0, that `set server addr` shows only a moment later from 3.2 on, what tracking servers
-//! inherit, the counts in a `status`, and traffic: sessions are what a test says they are.
+//! It keeps what can be observed and the few hidden facts that refusals depend on. It leaves out
+//! that a static algorithm also takes the configured weight back after 0, that `set server addr`
+//! shows only a moment later from 3.2 on, what tracking servers inherit, the counts in a `status`,
+//! and traffic: sessions are what a test says they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,9 @@ use haproxy_runtime::Refusal;
 
 use super::step::ServerStep;
 use super::{ADDS_BACKENDS, STATIC_ALGORITHM};
-use crate::server::{AdminState, ObservedBackend, ObservedServer, ObservedServers, Server, ServerAddress};
+use crate::server::{
+    AdminState, ObservedBackend, ObservedServer, ObservedServers, Server, ServerAddress,
+};
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +24,11 @@ pub struct Process {
     pub version: HaproxyVersion,
     /// What can be observed of it.
     pub servers: ObservedServers,
-    /// The named `defaults` sections, with the algorithm that `show stat` names for a backend made of them.
+    /// The named `defaults` sections, with the algorithm that `show stat` names for a backend made
+    /// of them.
     pub defaults: BTreeMap<String, String>,
-    /// Backends whose algorithm is static though its name does not tell: `source`, `uri`, ... with `hash-type map-based`.
+    /// Backends whose algorithm is static though its name does not tell: `source`, `uri`, ... with
+    /// `hash-type map-based`.
     pub map_based: BTreeSet<String>,
     /// Servers that the configuration refers to, by backend and name.
     pub referenced: BTreeSet<(String, String)>,
@@ -50,7 +55,8 @@ impl Process {
     /// The checks that servers wait for have passed.
     pub fn pass_checks(&mut self) {
         for (backend, server) in std::mem::take(&mut self.unchecked) {
-            let seen = self.servers.get_mut(&backend).and_then(|backend| backend.servers.get_mut(&server));
+            let seen =
+                self.servers.get_mut(&backend).and_then(|backend| backend.servers.get_mut(&server));
             if let Some(seen) = seen.filter(|seen| !seen.admin.in_maintenance()) {
                 seen.running = true;
             }
@@ -59,7 +65,9 @@ impl Process {
 
     /// As `set server health down` leaves it.
     fn wait_for_check(&mut self, backend: &str, server: &str) {
-        if let Some(seen) = self.servers.get_mut(backend).and_then(|backend| backend.servers.get_mut(server)) {
+        if let Some(seen) =
+            self.servers.get_mut(backend).and_then(|backend| backend.servers.get_mut(server))
+        {
             seen.running = false;
             "DOWN".clone_into(&mut seen.status);
             self.unchecked.insert((backend.to_owned(), server.to_owned()));
@@ -88,7 +96,9 @@ impl Process {
                 ready(server);
                 Ok(())
             }),
-            ServerStep::SetAddress { address, .. } => self.change(step, |server| set_address(server, *address)),
+            ServerStep::SetAddress { address, .. } => {
+                self.change(step, |server| set_address(server, *address))
+            }
             ServerStep::SetWeight { weight, .. } => {
                 let is_static = self.is_static(step.backend());
                 self.change(step, |server| set_weight(server, *weight, is_static))
@@ -106,7 +116,8 @@ impl Process {
                 self.change(step, |slot| {
                     set_address(slot, wanted.address)?;
                     if let Some(weight) = wanted.weight {
-                        // Whoever serves counts more than its weight: a refused weight does not keep the slot out.
+                        // Whoever serves counts more than its weight: a refused weight does not
+                        // keep the slot out.
                         let _ = set_weight(slot, weight, is_static);
                     }
                     if wanted.options.maxconn.is_some() {
@@ -154,7 +165,10 @@ impl Process {
         change: impl FnOnce(&mut ObservedServer) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let backend = self.servers.get_mut(step.backend()).ok_or(Refusal::NoSuchBackend)?;
-        let server = step.server().and_then(|name| backend.servers.get_mut(name)).ok_or(Refusal::NoSuchServer)?;
+        let server = step
+            .server()
+            .and_then(|name| backend.servers.get_mut(name))
+            .ok_or(Refusal::NoSuchServer)?;
         change(server)
     }
 
@@ -166,7 +180,9 @@ impl Process {
             return Err(Refusal::NameTaken);
         }
         let Some(algorithm) = self.defaults.get(defaults) else {
-            return Err(Refusal::Defaults { text: format!("Cannot find default proxy '{defaults}'.") });
+            return Err(Refusal::Defaults {
+                text: format!("Cannot find default proxy '{defaults}'."),
+            });
         };
         let made = ObservedBackend { algorithm: Some(algorithm.clone()), servers: BTreeMap::new() };
         self.servers.insert(backend.to_owned(), made);
@@ -237,7 +253,9 @@ pub(super) fn limit(limit: Option<u32>) -> Option<u32> {
 
 fn set_address(server: &mut ObservedServer, address: ServerAddress) -> Result<(), Refusal> {
     if server.address.is_none() && server.fqdn.is_some() {
-        let text = "Update for the current server address family is only supported through configuration file.".to_owned();
+        let text = "Update for the current server address family is only supported through \
+            configuration file."
+            .to_owned();
         return Err(Refusal::NoAddress { text });
     }
     server.address = Some(address.ip);

@@ -1,9 +1,10 @@
-//! A JSON answer parsed as it arrives: chunks in, rows out, nothing kept but the row that is cut by a chunk's end.
+//! A JSON answer parsed as it arrives: chunks in, rows out, nothing kept but the row that is cut by
+//! a chunk's end.
 //!
-//! `serde_json` parses slices several times faster than readers, and a reader would need a thread that a hanging body
-//! holds for ever. So the text is cut here into rows, each parsed as a slice of the bytes at hand; one that turns out
-//! incomplete is parsed again when more has come. Only a whole answer (its bracket closed, nothing but white space
-//! after it) gives a [`Collector`].
+//! `serde_json` parses slices several times faster than readers, and a reader would need a thread
+//! that a hanging body holds for ever. So the text is cut here into rows, each parsed as a slice of
+//! the bytes at hand; one that turns out incomplete is parsed again when more has come. Only a
+//! whole answer (its bracket closed, nothing but white space after it) gives a [`Collector`].
 
 use serde::de::{DeserializeSeed, IgnoredAny};
 
@@ -69,7 +70,8 @@ pub(super) struct JsonReader {
     state: State,
     /// Bytes that are not done with.
     pending: Vec<u8>,
-    /// No further look before `pending` has this length: a row of many chunks is parsed a few times, not at each chunk.
+    /// No further look before `pending` has this length: a row of many chunks is parsed a few
+    /// times, not at each chunk.
     next_look: usize,
     /// Where `pending` begins.
     position: Position,
@@ -113,10 +115,12 @@ impl JsonReader {
             Refusal::WrongShape => Fault::WrongShape {
                 expected: match self.shape {
                     Shape::List(_) => {
-                        "a list of objects was expected (without node_field and master_field: an object {\"node\": \"master\"})"
+                        "a list of objects was expected (without node_field and master_field: an \
+                            object {\"node\": \"master\"})"
                     }
                     Shape::Object => {
-                        "an object {\"node\": \"master\"} was expected (for a list of objects set node_field and master_field)"
+                        "an object {\"node\": \"master\"} was expected (for a list of objects set \
+                            node_field and master_field)"
                     }
                 },
                 text,
@@ -132,7 +136,8 @@ impl JsonReader {
             match self.step(&pending[done..], last) {
                 Ok(Step::Took(bytes)) => done += bytes,
                 Ok(Step::Incomplete) => break Ok(()),
-                // One row never fails the rest: where only its texts and numbers are wrong, it is read again without that.
+                // One row never fails the rest: where only its texts and numbers are wrong, it is
+                // read again without that.
                 Err(Mistake::Syntax { .. }) if mend(&mut pending[done..], last) => {}
                 Err(mistake) => break Err(self.fault(mistake, &pending, done)),
             }
@@ -142,15 +147,23 @@ impl JsonReader {
         self.pending.drain(..done);
         self.next_look = self.pending.len() * 2;
         outcome?;
-        if self.pending.len() > MAX_ROW_BYTES { Err(Fault::RowTooLarge(MAX_ROW_BYTES)) } else { Ok(()) }
+        if self.pending.len() > MAX_ROW_BYTES {
+            Err(Fault::RowTooLarge(MAX_ROW_BYTES))
+        } else {
+            Ok(())
+        }
     }
 
     fn fault(&self, mistake: Mistake, text: &[u8], done: usize) -> Fault {
         let position = |offset: usize| self.position.after(&text[..text.len().min(done + offset)]);
         match mistake {
-            Mistake::Truncated => Fault::Truncated { position: self.position.after(text), bytes: self.bytes },
+            Mistake::Truncated => {
+                Fault::Truncated { position: self.position.after(text), bytes: self.bytes }
+            }
             Mistake::Trailing => Fault::Trailing(position(0)),
-            Mistake::Syntax { offset, message } => Fault::Syntax { position: position(offset), message },
+            Mistake::Syntax { offset, message } => {
+                Fault::Syntax { position: position(offset), message }
+            }
         }
     }
 
@@ -173,12 +186,20 @@ impl JsonReader {
         match self.state {
             State::Mark | State::Start if first == open => self.state = State::First,
             State::Mark | State::Start => {
-                self.state = State::Refused(if matches!(first, b'{' | b'[') { Refusal::WrongShape } else { Refusal::NotJson });
+                self.state = State::Refused(if matches!(first, b'{' | b'[') {
+                    Refusal::WrongShape
+                } else {
+                    Refusal::NotJson
+                });
                 return Ok(Step::Took(text.len()));
             }
             State::First if first == close => self.state = State::End,
             State::First | State::Next => {
-                return if self.shape == Shape::Object { self.object_entry(text, last) } else { self.list_row(text, last) };
+                return if self.shape == Shape::Object {
+                    self.object_entry(text, last)
+                } else {
+                    self.list_row(text, last)
+                };
             }
             State::End => return Err(Mistake::Trailing),
             State::Refused(_) => return Ok(Step::Took(text.len())),
@@ -186,13 +207,16 @@ impl JsonReader {
         Ok(Step::Took(1))
     }
 
-    /// A row counts when the comma or bracket after it is there: then it is whole, and nothing counts twice.
+    /// A row counts when the comma or bracket after it is there: then it is whole, and nothing
+    /// counts twice.
     fn list_row(&mut self, text: &[u8], last: bool) -> Result<Step, Mistake> {
         let Shape::List(fields) = &self.shape else { return Ok(Step::Incomplete) };
         let in_doubt = !(self.node_seen && self.master_seen);
         let seed = RowSeed { fields, seen: in_doubt.then_some(&mut self.fields_seen) };
         let Some((row, end)) = parse(text, 0, last, seed)? else { return Ok(Step::Incomplete) };
-        let Some((end, state)) = delimiter(text, end, b']', last)? else { return Ok(Step::Incomplete) };
+        let Some((end, state)) = delimiter(text, end, b']', last)? else {
+            return Ok(Step::Incomplete);
+        };
         match row {
             Some(row) => {
                 self.node_seen |= row.node != Field::Absent;
@@ -208,18 +232,32 @@ impl JsonReader {
 
     fn object_entry(&mut self, text: &[u8], last: bool) -> Result<Step, Mistake> {
         if text[0] != b'"' {
-            return Err(Mistake::Syntax { offset: 0, message: "a node's name in quotes was expected".to_owned() });
+            return Err(Mistake::Syntax {
+                offset: 0,
+                message: "a node's name in quotes was expected".to_owned(),
+            });
         }
-        let Some((node, end)) = parse(text, 0, last, FieldSeed)? else { return Ok(Step::Incomplete) };
+        let Some((node, end)) = parse(text, 0, last, FieldSeed)? else {
+            return Ok(Step::Incomplete);
+        };
         let colon = end + blanks(&text[end..]);
         match text.get(colon) {
             None if last => return Err(Mistake::Truncated),
             None => return Ok(Step::Incomplete),
             Some(b':') => {}
-            Some(_) => return Err(Mistake::Syntax { offset: colon, message: "`:` was expected".to_owned() }),
+            Some(_) => {
+                return Err(Mistake::Syntax {
+                    offset: colon,
+                    message: "`:` was expected".to_owned(),
+                });
+            }
         }
-        let Some((master, end)) = parse(text, colon + 1, last, FieldSeed)? else { return Ok(Step::Incomplete) };
-        let Some((end, state)) = delimiter(text, end, b'}', last)? else { return Ok(Step::Incomplete) };
+        let Some((master, end)) = parse(text, colon + 1, last, FieldSeed)? else {
+            return Ok(Step::Incomplete);
+        };
+        let Some((end, state)) = delimiter(text, end, b'}', last)? else {
+            return Ok(Step::Incomplete);
+        };
         let is_error = matches!(&node, Field::Text(node) if ERROR_KEYS.contains(&&**node));
         let taken = self.collector.taken();
         self.collector.take(&Row { node, master, producer_timestamp: Field::Absent });
@@ -233,9 +271,11 @@ impl JsonReader {
         Ok(Step::Took(end))
     }
 
-    /// Whether the object tells of an error. A node may be named `error`, too: then there are other entries, and they are legal, or many.
+    /// Whether the object tells of an error. A node may be named `error`, too: then there are other
+    /// entries, and they are legal, or many.
     fn is_error_object(&self) -> bool {
-        let like_a_map = self.entries >= LIKE_A_MAP || self.entries > 0 && self.collector.a_rejection().is_none();
+        let like_a_map = self.entries >= LIKE_A_MAP
+            || self.entries > 0 && self.collector.a_rejection().is_none();
         self.error_seen && !like_a_map
     }
 }
@@ -265,17 +305,25 @@ impl Reader for JsonReader {
             State::Refused(refusal) => return Err(self.refused(refusal)),
             State::End => {}
             State::Mark | State::Start | State::First | State::Next => {
-                return Err(Fault::Truncated { position: self.position.after(&self.pending), bytes: self.bytes });
+                return Err(Fault::Truncated {
+                    position: self.position.after(&self.pending),
+                    bytes: self.bytes,
+                });
             }
         }
         if let Shape::List(fields) = &self.shape
             && self.rows > 0
         {
-            for (seen, setting, field) in
-                [(self.node_seen, "node_field", &fields.node), (self.master_seen, "master_field", &fields.master)]
-            {
+            for (seen, setting, field) in [
+                (self.node_seen, "node_field", &fields.node),
+                (self.master_seen, "master_field", &fields.master),
+            ] {
                 if !seen {
-                    return Err(Fault::NoField { setting, field: field.clone(), seen: self.fields_seen });
+                    return Err(Fault::NoField {
+                        setting,
+                        field: field.clone(),
+                        seen: self.fields_seen,
+                    });
                 }
             }
         }
@@ -323,12 +371,16 @@ fn parse<'de, S: DeserializeSeed<'de>>(
         Err(error) => {
             let line_begins = match error.line() {
                 0 | 1 => 0,
-                line => memchr::memchr_iter(b'\n', &text[from..]).nth(line - 2).map_or(0, |newline| newline + 1),
+                line => memchr::memchr_iter(b'\n', &text[from..])
+                    .nth(line - 2)
+                    .map_or(0, |newline| newline + 1),
             };
             let offset = from + line_begins + error.column().saturating_sub(1);
             // A number that is cut (`-`, `1.`) counts as a mistake, not as an end, to the parser.
             if offset + 1 >= text.len() {
-                let in_number = text.last().is_some_and(|byte| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'));
+                let in_number = text.last().is_some_and(|byte| {
+                    matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
+                });
                 match (last, in_number) {
                     (false, _) => return Ok(None),
                     (true, true) => return Err(Mistake::Truncated),
@@ -337,21 +389,32 @@ fn parse<'de, S: DeserializeSeed<'de>>(
             }
             let message = error.to_string();
             // The parser counts from the row's beginning; the fault counts from the text's.
-            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message).to_owned();
+            let message = message
+                .rsplit_once(" at line ")
+                .map_or(message.as_str(), |(message, _)| message)
+                .to_owned();
             Err(Mistake::Syntax { offset, message })
         }
     }
 }
 
 /// What stands after a row: where the text goes on, and with what. None where it has not come yet.
-fn delimiter(text: &[u8], from: usize, close: u8, last: bool) -> Result<Option<(usize, State)>, Mistake> {
+fn delimiter(
+    text: &[u8],
+    from: usize,
+    close: u8,
+    last: bool,
+) -> Result<Option<(usize, State)>, Mistake> {
     let at = from + blanks(&text[from..]);
     match text.get(at) {
         None if last => Err(Mistake::Truncated),
         None => Ok(None),
         Some(b',') => Ok(Some((at + 1, State::Next))),
         Some(byte) if *byte == close => Ok(Some((at + 1, State::End))),
-        Some(_) => Err(Mistake::Syntax { offset: at, message: format!("`,` or `{}` was expected", close as char) }),
+        Some(_) => Err(Mistake::Syntax {
+            offset: at,
+            message: format!("`,` or `{}` was expected", close as char),
+        }),
     }
 }
 

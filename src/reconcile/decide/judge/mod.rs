@@ -27,21 +27,27 @@ pub(super) struct Passing {
 }
 
 impl Decider {
-    /// Keeps nodes that flap where they are until they have been still for so long; without this none is kept.
+    /// Keeps nodes that flap where they are until they have been still for so long; without this
+    /// none is kept.
     pub fn with_hold(self, hold: Duration) -> Self {
         let flapping = Flapping::new(self.limits.window, hold);
         Self { flapping, ..self }
     }
 
     /// What the sources said, where the guard lets it through.
-    pub(super) fn judge(&mut self, candidate: Arc<EntryMap>, now: Duration) -> Result<Said, Box<HeldChange>> {
-        let in_force = self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
+    pub(super) fn judge(
+        &mut self,
+        candidate: Arc<EntryMap>,
+        now: Duration,
+    ) -> Result<Said, Box<HeldChange>> {
+        let in_force =
+            self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
         let before = self.accepted.clone().or_else(|| in_force.clone());
         let base = before.clone().unwrap_or_default();
         let mut diff = between(&base, &candidate);
         let kept = self.keep(&base, &candidate, &mut diff, now);
-        // An answer that agrees with the map file is judged too until something was in force once: where both are empty,
-        // they would empty every memory.
+        // An answer that agrees with the map file is judged too until something was in force once:
+        // where both are empty, they would empty every memory.
         if let (true, Some(accepted)) = (diff.is_empty(), &self.accepted) {
             return Ok(Said {
                 map: Arc::clone(accepted),
@@ -63,10 +69,19 @@ impl Decider {
             counts,
             recent: self.window.recent(mark, now),
         };
-        let verdict = guard::judge(guard::Subject::Map, &self.limits, &proposal).and_then(|()| match proposal.recent.is_return {
-            true => Ok(()),
-            false => judge_references(self.actions, &self.limits, &self.targets, &base, &candidate),
-        });
+        let verdict =
+            guard::judge(guard::Subject::Map, &self.limits, &proposal).and_then(
+                |()| match proposal.recent.is_return {
+                    true => Ok(()),
+                    false => judge_references(
+                        self.actions,
+                        &self.limits,
+                        &self.targets,
+                        &base,
+                        &candidate,
+                    ),
+                },
+            );
         if let Err(reason) = verdict {
             let id = id_of(&candidate);
             if self.approved.as_ref() != Some(&id) {
@@ -92,8 +107,15 @@ impl Decider {
         Ok(Said { map: candidate, passed: true, is_new, approved, change, passing })
     }
 
-    /// Takes the moves out of the way that must not be made now: of nodes that flap, and of those that an answer is not clear about.
-    fn keep(&mut self, base: &EntryMap, candidate: &EntryMap, diff: &mut Diff, now: Duration) -> Vec<(u32, u32)> {
+    /// Takes the moves out of the way that must not be made now: of nodes that flap, and of those
+    /// that an answer is not clear about.
+    fn keep(
+        &mut self,
+        base: &EntryMap,
+        candidate: &EntryMap,
+        diff: &mut Diff,
+        now: Duration,
+    ) -> Vec<(u32, u32)> {
         let node = |kept: &str, master: &str| KeptNode {
             node: kept.to_owned(),
             master: base.get(kept).unwrap_or(master).to_owned(),
@@ -101,7 +123,10 @@ impl Decider {
         };
         // A first answer after a start shows no move: the file may be old.
         if self.composed && self.accepted.is_some() {
-            let moved = diff.moved.iter().map(|(_, to)| (candidate.key(*to as usize), candidate.value(*to as usize)));
+            let moved = diff
+                .moved
+                .iter()
+                .map(|(_, to)| (candidate.key(*to as usize), candidate.value(*to as usize)));
             self.flapping.see(moved, |node| candidate.get(node), now);
         }
         let flaps = self.flapping.kept(now);
@@ -112,7 +137,8 @@ impl Decider {
                 node = kept.node,
                 master = kept.master,
                 said = kept.said,
-                "the node flaps, its master changed {} times within {}: it stays where it is until it has been still",
+                "the node flaps, its master changed {} times within {}: it stays where it is \
+                    until it has been still",
                 guard::flapping::CHANGES,
                 humantime::format_duration(self.limits.window)
             );
@@ -127,7 +153,8 @@ impl Decider {
             tracing::warn!(
                 node = kept.node,
                 master = kept.master,
-                "an answer names the node with different masters, and none is newer: it stays where it is; remove one of the rows"
+                "an answer names the node with different masters, and none is newer: it stays \
+                    where it is; remove one of the rows"
             );
         }
         self.decision.conflicts = conflicts;
@@ -140,7 +167,8 @@ impl Decider {
     /// Notes that the sources' answer is in force.
     pub(super) fn note_accepted(&mut self, said: &Said, now: Duration) {
         if let Some(Passing { mark, before, counts }) = said.passing {
-            let accepted = Accepted { mark, before, entries: said.map.len(), counts, approved: said.approved };
+            let accepted =
+                Accepted { mark, before, entries: said.map.len(), counts, approved: said.approved };
             self.window.accept(&accepted, now);
         }
     }
@@ -153,7 +181,8 @@ fn news<'a>(before: &KeptNodes, now: &'a KeptNodes) -> impl Iterator<Item = &'a 
     now.nodes.iter().filter(move |kept| !known.contains(&kept.node)).take(bound)
 }
 
-/// Whether a change of the map leads too many more of its entries to where an instance has nothing, as far as that is kept at all.
+/// Whether a change of the map leads too many more of its entries to where an instance has nothing,
+/// as far as that is kept at all.
 ///
 /// # Errors
 /// The figures and the masters: one sentence for a person.
@@ -168,9 +197,11 @@ pub fn judge_references(
         return Ok(());
     }
     let (before_it, after_it) = (Dangling::of(before, targets), Dangling::of(after, targets));
-    let counts = ((before_it.guarded(actions), before.len()), (after_it.guarded(actions), after.len()));
-    guard::judge_references(limits, counts.0, counts.1)
-        .map_err(|reason| format!("{reason}: {} (see [references])", after_it.news(&before_it, actions)))
+    let counts =
+        ((before_it.guarded(actions), before.len()), (after_it.guarded(actions), after.len()));
+    guard::judge_references(limits, counts.0, counts.1).map_err(|reason| {
+        format!("{reason}: {} (see [references])", after_it.news(&before_it, actions))
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Server lists -> the servers that backends should have: resolve, guard, damp, number. The only place where a desired list is made.
+//! Server lists -> the servers that backends should have: resolve, guard, damp, number. The only
+//! place where a desired list is made.
 //!
-//! A backend whose list is not known yet, or was never accepted, is absent from what is desired, and so is not touched. A list that was
-//! in force before a restart is the last good one after it.
+//! A backend whose list is not known yet, or was never accepted, is absent from what is desired,
+//! and so is not touched. A list that was in force before a restart is the last good one after it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use mapsmith_core::desired::servers::{self, Resolved};
 use mapsmith_core::server::list::{Host, LeftOut};
 use mapsmith_core::server::{LastGoodList, Manage, ServerOptions};
 use mapsmith_core::status::{BackendStatus, LeavingServer};
-use mapsmith_core::{DesiredBackend, DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState};
+use mapsmith_core::{
+    DesiredBackend, DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState,
+};
 use metrics::{counter, gauge};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -25,12 +28,15 @@ use super::decide::{Approval, ApprovalError, Decision};
 use super::resolve::{Lookup, Resolver};
 use crate::heartbeat;
 use crate::settings::{Backend, Listing, Settings};
-use crate::telemetry::{BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_LEFT_OUT, BACKEND_SERVERS, GUARD_HOLDS};
+use crate::telemetry::{
+    BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_LEFT_OUT, BACKEND_SERVERS, GUARD_HOLDS,
+};
 
-/// The most names that a backend remembers as once desired; the oldest are forgotten. Far more than leave within the time that a drain
-/// takes.
+/// The most names that a backend remembers as once desired; the oldest are forgotten. Far more than
+/// leave within the time that a drain takes.
 const FORMER_NAMES: usize = 1000;
-/// How long a name that has no address yet is left alone: a gateway may well start before its resolver does.
+/// How long a name that has no address yet is left alone: a gateway may well start before its
+/// resolver does.
 const RESOLVE_RETRY: Duration = Duration::from_secs(10);
 /// The most left-out rows that one change of them writes to the log.
 const LOGGED_ROWS: usize = 10;
@@ -38,7 +44,8 @@ const LOGGED_ROWS: usize = 10;
 /// What was decided last.
 #[derive(Debug, Clone, Default)]
 pub struct ServerDecision {
-    /// The highest poll request whose answers, of the node map and of every server list, are taken into account.
+    /// The highest poll request whose answers, of the node map and of every server list, are taken
+    /// into account.
     pub considered: u64,
     /// Every declared backend, in the order of the settings.
     pub backends: Vec<BackendStatus>,
@@ -96,7 +103,8 @@ type Lists = Vec<Option<Arc<ServerList>>>;
 impl ServerDecider {
     /// Knows no list yet but those that are written out.
     pub fn new(settings: &Settings, lookup: Box<dyn Lookup>) -> Self {
-        let backends = settings.backends.iter().map(|backend| BackendList::new(backend, settings)).collect();
+        let backends =
+            settings.backends.iter().map(|backend| BackendList::new(backend, settings)).collect();
         Self {
             limits: settings.guard.clone(),
             sources: settings.list_sources.iter().map(|source| source.name.clone()).collect(),
@@ -110,11 +118,13 @@ impl ServerDecider {
         }
     }
 
-    /// Goes on from the lists that were last in force: each is the last good one until its origin lists servers again, and what it lists
-    /// then is judged as a change of it.
+    /// Goes on from the lists that were last in force: each is the last good one until its origin
+    /// lists servers again, and what it lists then is judged as a change of it.
     pub fn resume(mut self, stored: &BTreeMap<String, LastGoodList>) -> Self {
         for backend in &mut self.backends {
-            let list = stored.get(&backend.settings.name).filter(|list| list.origin == backend.settings.origin());
+            let list = stored
+                .get(&backend.settings.name)
+                .filter(|list| list.origin == backend.settings.origin());
             if let Some(list) = list {
                 backend.resume(list.servers.clone());
             }
@@ -123,12 +133,17 @@ impl ServerDecider {
         self
     }
 
-    /// What is known of every backend's list. `states` are those of the sources that list servers, in the settings' order.
+    /// What is known of every backend's list. `states` are those of the sources that list servers,
+    /// in the settings' order.
     pub fn lists(&mut self, states: &[SourceState<ServerList>], decision: &Decision) -> Lists {
         let answered = states.iter().map(|state| state.answered);
         self.considered = answered.chain([decision.considered]).min().unwrap_or_default();
         // A map that was only found in the file may be older than anything.
-        let map = decision.in_force.as_ref().filter(|_| decision.active).map(|revision| &revision.entries);
+        let map = decision
+            .in_force
+            .as_ref()
+            .filter(|_| decision.active)
+            .map(|revision| &revision.entries);
         let (sources, producers) = (&self.sources, &self.producers);
         self.backends
             .iter_mut()
@@ -136,7 +151,10 @@ impl ServerDecider {
                 let list = match backend.settings.listing() {
                     Listing::Servers(_) => Some(Arc::clone(&backend.declared)),
                     Listing::From(name) => {
-                        let state = sources.iter().position(|source| source == name).and_then(|index| states.get(index));
+                        let state = sources
+                            .iter()
+                            .position(|source| source == name)
+                            .and_then(|index| states.get(index));
                         let snapshot = state.and_then(|state| state.snapshot.as_ref());
                         snapshot.map(|snapshot| Arc::clone(&snapshot.entries))
                     }
@@ -151,7 +169,8 @@ impl ServerDecider {
             .collect()
     }
 
-    /// Looks host names up where it is time: once a round of polls, and names that are new. `now` is a time of one steady clock.
+    /// Looks host names up where it is time: once a round of polls, and names that are new. `now`
+    /// is a time of one steady clock.
     pub async fn resolve(&mut self, lists: &Lists, now: Duration) {
         let listed = lists.iter().flatten().flat_map(|list| &list.servers);
         let hosts: BTreeSet<String> = listed
@@ -181,7 +200,10 @@ impl ServerDecider {
 
     /// Gives what is desired a new number where it is not what it was.
     fn number(&mut self) {
-        let backends = self.backends.iter().filter_map(|backend| Some((backend.settings.name.clone(), backend.desired()?)));
+        let backends = self
+            .backends
+            .iter()
+            .filter_map(|backend| Some((backend.settings.name.clone(), backend.desired()?)));
         let backends: BTreeMap<_, _> = backends.collect();
         // Also where the servers are the same: whose the others are changes with what is left out.
         let before = self.desired.as_ref();
@@ -200,7 +222,10 @@ impl ServerDecider {
     pub fn decision(&self, now: Duration) -> ServerDecision {
         let clock = Timestamp::now();
         let at = |due: Duration| {
-            SignedDuration::try_from(due.saturating_sub(now)).ok().and_then(|left| clock.checked_add(left).ok()).unwrap_or(clock)
+            SignedDuration::try_from(due.saturating_sub(now))
+                .ok()
+                .and_then(|left| clock.checked_add(left).ok())
+                .unwrap_or(clock)
         };
         ServerDecision {
             considered: self.considered,
@@ -218,8 +243,16 @@ impl ServerDecider {
     /// # Errors
     /// When no such change is held.
     pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
-        let held: Vec<_> = self.backends.iter().filter_map(|backend| backend.held.as_ref()).map(|held| held.id.clone()).collect();
-        let backend = self.backends.iter_mut().find(|backend| backend.held.as_ref().is_some_and(|held| held.id == id));
+        let held: Vec<_> = self
+            .backends
+            .iter()
+            .filter_map(|backend| backend.held.as_ref())
+            .map(|held| held.id.clone())
+            .collect();
+        let backend = self
+            .backends
+            .iter_mut()
+            .find(|backend| backend.held.as_ref().is_some_and(|held| held.id == id));
         match backend.and_then(|backend| Some((backend.held.clone()?, backend))) {
             Some((change, backend)) => {
                 backend.approved = Some(id.to_owned());
@@ -232,14 +265,16 @@ impl ServerDecider {
 
     /// Whether a change that was approved is on its way: its list may have changed just then.
     fn outcome_of_approval(&self, approved: HeldChange) -> Result<HeldChange, ApprovalError> {
-        let backend = self.backends.iter().find(|backend| of(&backend.settings.name) == approved.of);
+        let backend =
+            self.backends.iter().find(|backend| of(&backend.settings.name) == approved.of);
         match backend.and_then(|backend| backend.held.as_ref()) {
             Some(held) => Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() }),
             None => Ok(approved),
         }
     }
 
-    /// Decides whenever a list or the map has something new, an approval comes, or a wait is over; until shutdown.
+    /// Decides whenever a list or the map has something new, an approval comes, or a wait is over;
+    /// until shutdown.
     pub async fn run(
         mut self,
         mut sources: Vec<watch::Receiver<SourceState<ServerList>>>,
@@ -249,16 +284,19 @@ impl ServerDecider {
         shutdown: CancellationToken,
     ) {
         let clock = Instant::now();
-        // What was in force before a restart is so from the first second on, however long a first lookup takes.
+        // What was in force before a restart is so from the first second on, however long a first
+        // lookup takes.
         if map.borrow().read_only.is_none() {
             outputs.1.send_replace(self.desired());
         }
         outputs.0.send_replace(self.decision(Duration::ZERO));
-        let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> = None;
+        let mut answer: Option<(HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)> =
+            None;
         let mut retry: Option<Duration> = None;
         loop {
             heartbeat::beat();
-            let states: Vec<_> = sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
+            let states: Vec<_> =
+                sources.iter_mut().map(|source| source.borrow_and_update().clone()).collect();
             let decision = map.borrow_and_update().clone();
             let lists = self.lists(&states, &decision);
             if shutdown.run_until_cancelled(self.resolve(&lists, clock.elapsed())).await.is_none() {
@@ -269,7 +307,8 @@ impl ServerDecider {
             // Whose map it is, theirs are the servers too.
             let ours = self.desired.as_ref().filter(|_| decision.read_only.is_none());
             outputs.1.send_if_modified(|desired| {
-                let changed = desired.as_ref().map(|desired| desired.number) != ours.map(|desired| desired.number);
+                let changed = desired.as_ref().map(|desired| desired.number)
+                    != ours.map(|desired| desired.number);
                 if changed {
                     *desired = ours.cloned();
                 }
@@ -280,8 +319,10 @@ impl ServerDecider {
                 // Whoever asked may have gone; the change is on its way all the same.
                 let _ = sender.send(self.outcome_of_approval(held));
             }
-            // From the first decision on that lacks one: those between, for what HAProxy does, put it off no further.
-            retry = self.resolver.lacks_addresses().then(|| retry.unwrap_or(now + self.resolve_retry));
+            // From the first decision on that lacks one: those between, for what HAProxy does, put
+            // it off no further.
+            retry =
+                self.resolver.lacks_addresses().then(|| retry.unwrap_or(now + self.resolve_retry));
             let next_look = [self.next_look(), retry].into_iter().flatten().min();
             'quiet: loop {
                 tokio::select! {
@@ -312,7 +353,8 @@ impl ServerDecider {
     }
 }
 
-/// Resolves when one of the sources has something new; false once one is gone. Without any it never does.
+/// Resolves when one of the sources has something new; false once one is gone. Without any it never
+/// does.
 async fn any_changed(sources: &mut [watch::Receiver<SourceState<ServerList>>]) -> bool {
     if sources.is_empty() {
         return std::future::pending().await;
@@ -329,7 +371,8 @@ impl BackendList {
     fn new(backend: &Backend, settings: &Settings) -> Self {
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         for kind in ["added", "moved", "removed"] {
-            counter!(BACKEND_CHANGES, "backend" => backend.name.clone(), "kind" => kind).increment(0);
+            counter!(BACKEND_CHANGES, "backend" => backend.name.clone(), "kind" => kind)
+                .increment(0);
         }
         Self {
             declared: Arc::new(backend.declared()),
@@ -371,12 +414,21 @@ impl BackendList {
     }
 
     /// The masters of the map as a list; made once a map.
-    fn masters(&mut self, map: &Arc<EntryMap>, template: &str, producers: &BTreeMap<String, String>) -> Arc<ServerList> {
+    fn masters(
+        &mut self,
+        map: &Arc<EntryMap>,
+        template: &str,
+        producers: &BTreeMap<String, String>,
+    ) -> Arc<ServerList> {
         match &self.mapped {
             Some((known, list)) if Arc::ptr_eq(known, map) => Arc::clone(list),
             _ => {
                 let masters = map.load();
-                let list = servers::masters_list(template, masters.iter().map(|(master, _)| *master), producers);
+                let list = servers::masters_list(
+                    template,
+                    masters.iter().map(|(master, _)| *master),
+                    producers,
+                );
                 let list = Arc::new(list);
                 self.mapped = Some((Arc::clone(map), Arc::clone(&list)));
                 list
@@ -386,14 +438,24 @@ impl BackendList {
 
     /// The list with its addresses. Notes what is left out of it.
     fn resolve(&mut self, list: &ServerList, resolver: &Resolver) -> BTreeMap<String, Server> {
-        let Resolved { mut servers, left_out: unresolved } = servers::resolve(list, &self.options, |host| resolver.address(host));
+        let Resolved { mut servers, left_out: unresolved } =
+            servers::resolve(list, &self.options, |host| resolver.address(host));
         let left_out: Vec<_> = list.left_out.iter().cloned().chain(unresolved).collect();
         let news: Vec<_> = left_out.iter().filter(|row| !self.left_out.contains(row)).collect();
         for row in news.iter().take(LOGGED_ROWS) {
-            tracing::warn!(backend = self.settings.name, place = row.place, "left out of the server list: {}", row.reason);
+            tracing::warn!(
+                backend = self.settings.name,
+                place = row.place,
+                "left out of the server list: {}",
+                row.reason
+            );
         }
         if news.len() > LOGGED_ROWS {
-            tracing::warn!(backend = self.settings.name, "and {} more; the status names them", news.len() - LOGGED_ROWS);
+            tracing::warn!(
+                backend = self.settings.name,
+                "and {} more; the status names them",
+                news.len() - LOGGED_ROWS
+            );
         }
         // A row that went wrong is no word that its server is gone.
         for name in left_out.iter().filter_map(|row| row.name.as_ref()) {
@@ -401,7 +463,8 @@ impl BackendList {
                 servers.entry(name.clone()).or_insert_with(|| known.clone());
             }
         }
-        // Where rows contradict each other what is in force stays; where nothing is, neither row counts.
+        // Where rows contradict each other what is in force stays; where nothing is, neither row
+        // counts.
         for name in &list.disputed {
             match self.damper.in_force().and_then(|in_force| in_force.get(name)) {
                 Some(known) => servers.insert(name.clone(), known.clone()),
@@ -436,9 +499,13 @@ impl BackendList {
             let (in_force, confirmed) = (in_force.map(BTreeMap::len), in_force == Some(&listed));
             let (entries, counts) = (listed.len(), passing.counts);
             let recent = self.window.recent(passing.mark, now);
-            // What was let through is the measure: not all of it may be in force yet, nor all that went be gone.
-            let proposal = Proposal { in_force: in_force.map(|_| passing.before), entries, counts, recent };
-            if let (Err(reason), false, false) = (guard::judge(Subject::Servers, limits, &proposal), confirmed, approved) {
+            // What was let through is the measure: not all of it may be in force yet, nor all that
+            // went be gone.
+            let proposal =
+                Proposal { in_force: in_force.map(|_| passing.before), entries, counts, recent };
+            if let (Err(reason), false, false) =
+                (guard::judge(Subject::Servers, limits, &proposal), confirmed, approved)
+            {
                 self.hold(HeldChange {
                     id,
                     of: of(&self.settings.name),
@@ -454,7 +521,12 @@ impl BackendList {
             self.accepted = Some(listed.clone());
         }
         if let Some(held) = self.held.take() {
-            tracing::info!(backend = self.settings.name, id = held.id, approved, "no change of the server list is held any more");
+            tracing::info!(
+                backend = self.settings.name,
+                id = held.id,
+                approved,
+                "no change of the server list is held any more"
+            );
         }
         self.damper.list(listed, now);
     }
@@ -464,13 +536,22 @@ impl BackendList {
         let nothing = BTreeMap::new();
         let before = self.accepted.as_ref().unwrap_or(&nothing);
         let addresses = |servers: &BTreeMap<String, Server>| -> Vec<(String, String)> {
-            servers.iter().map(|(name, server)| (name.clone(), server.address.to_string())).collect()
+            servers
+                .iter()
+                .map(|(name, server)| (name.clone(), server.address.to_string()))
+                .collect()
         };
         let (old, new) = (addresses(before), addresses(listed));
         let gone = old.iter().map(|(name, address)| (name.as_str(), Some(address.as_str()), None));
         let come = new.iter().map(|(name, address)| (name.as_str(), None, Some(address.as_str())));
         let mark = self.window.after(gone.chain(come));
-        Accepted { mark, before: before.len(), entries: listed.len(), counts: servers::counts(before, listed), approved }
+        Accepted {
+            mark,
+            before: before.len(),
+            entries: listed.len(),
+            counts: servers::counts(before, listed),
+            approved,
+        }
     }
 
     fn hold(&mut self, mut held: HeldChange) {
@@ -494,7 +575,8 @@ impl BackendList {
                 tracing::warn!(
                     backend = name,
                     id = held.id,
-                    "held back by the guard: {}; the last good server list stays in force ({}); `mapsmith approve` lets it through",
+                    "held back by the guard: {}; the last good server list stays in force ({}); \
+                        `mapsmith approve` lets it through",
                     held.reason,
                     held.counts
                 );
@@ -510,11 +592,19 @@ impl BackendList {
             return;
         }
         let nothing = BTreeMap::new();
-        let (old, new) = (before.as_ref().unwrap_or(&nothing), self.damper.in_force().unwrap_or(&nothing));
+        let (old, new) =
+            (before.as_ref().unwrap_or(&nothing), self.damper.in_force().unwrap_or(&nothing));
         let counts = servers::counts(old, new);
-        tracing::info!(backend = self.settings.name, servers = new.len(), "new server list: {counts}");
-        for (kind, count) in [("added", counts.added), ("moved", counts.moved), ("removed", counts.removed)] {
-            counter!(BACKEND_CHANGES, "backend" => self.settings.name.clone(), "kind" => kind).increment(count as u64);
+        tracing::info!(
+            backend = self.settings.name,
+            servers = new.len(),
+            "new server list: {counts}"
+        );
+        for (kind, count) in
+            [("added", counts.added), ("moved", counts.moved), ("removed", counts.removed)]
+        {
+            counter!(BACKEND_CHANGES, "backend" => self.settings.name.clone(), "kind" => kind)
+                .increment(count as u64);
         }
         self.former.retain(|name| !new.contains_key(name));
         self.former.extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
@@ -526,8 +616,13 @@ impl BackendList {
         Some(DesiredBackend {
             servers: self.damper.in_force()?.clone(),
             former: self.former.iter().cloned().collect(),
-            // While a row is left out, or nothing is listed since the start, a server that is not in force may well be listed.
-            manage: if self.left_out.is_empty() && self.waiting_for.is_none() { self.settings.manage } else { Manage::Own },
+            // While a row is left out, or nothing is listed since the start, a server that is not
+            // in force may well be listed.
+            manage: if self.left_out.is_empty() && self.waiting_for.is_none() {
+                self.settings.manage
+            } else {
+                Manage::Own
+            },
             slots: self.settings.slots.clone(),
             defaults: self.settings.defaults.clone(),
             drain: self.settings.drain,
@@ -535,7 +630,10 @@ impl BackendList {
     }
 
     fn status(&self, at: &impl Fn(Duration) -> Timestamp) -> BackendStatus {
-        let leaving = self.damper.leaving().map(|(name, due)| LeavingServer { name: name.to_owned(), due: due.map(at) });
+        let leaving = self
+            .damper
+            .leaving()
+            .map(|(name, due)| LeavingServer { name: name.to_owned(), due: due.map(at) });
         BackendStatus {
             name: self.settings.name.clone(),
             from: self.settings.origin(),

@@ -1,4 +1,5 @@
-//! The command line as an operator reads it: every text of a small fixed scene is held by a snapshot, every exit code by a test.
+//! The command line as an operator reads it: every text of a small fixed scene is held by a
+//! snapshot, every exit code by a test.
 
 use std::fs;
 use std::process::Output;
@@ -7,7 +8,9 @@ use std::time::SystemTime;
 use crate::support::haproxy::{Gateway, Plan};
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
-use crate::support::scene::{ON_REQUEST, complaints, gateway_settings, printed, source_settings, version_3_0};
+use crate::support::scene::{
+    ON_REQUEST, complaints, gateway_settings, printed, source_settings, version_3_0,
+};
 
 /// Holds a text against its snapshot, with what differs from run to run replaced by its name.
 macro_rules! assert_text {
@@ -22,7 +25,8 @@ mod remote;
 mod usage;
 
 /// What the registry of the scene answers: three nodes, and one that no master has reported for.
-const ANSWER: &str = r#"{"alpha": "master1", "beta": "master2", "gamma": "master1", "delta": null}"#;
+const ANSWER: &str =
+    r#"{"alpha": "master1", "beta": "master2", "gamma": "master1", "delta": null}"#;
 
 /// A gateway that knows two masters and was set up by hand, and a registry that knows better.
 struct Scene {
@@ -35,7 +39,11 @@ impl Scene {
         let registry = Registry::start(&[]);
         registry.answers(200, ANSWER);
         let plan = masters(Gateway::plan(version_3_0()));
-        let gateway = plan.entry("alpha", "master1").entry("beta", "master1").entry("omega", "master1").start();
+        let gateway = plan
+            .entry("alpha", "master1")
+            .entry("beta", "master1")
+            .entry("omega", "master1")
+            .start();
         Self { gateway, registry }
     }
 
@@ -63,9 +71,12 @@ impl Scene {
             .map(|entry| entry.expect("an entry").file_name().into_string().expect("in UTF-8"))
             .collect();
         names.sort();
-        let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).expect("the map file is there");
+        let modified = fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .expect("the map file is there");
         // With the counters, which tell of versions that were opened and dropped.
-        let memory = self.gateway.command(&format!("show map;show map {path}", path = path.display()));
+        let memory =
+            self.gateway.command(&format!("show map;show map {path}", path = path.display()));
         (fs::read(path).expect("the map file is there"), modified, names, memory)
     }
 }

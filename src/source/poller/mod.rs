@@ -1,7 +1,8 @@
-//! One task a source: polls when asked, when the source itself changed, and by itself while it fails.
+//! One task a source: polls when asked, when the source itself changed, and by itself while it
+//! fails.
 //!
-//! An early look (see [`super::early`]) brings single nodes up to date between two polls; it is no poll: it covers no request,
-//! and the source's age and condition stay as the last poll left them.
+//! An early look (see [`super::early`]) brings single nodes up to date between two polls; it is no
+//! poll: it covers no request, and the source's age and condition stay as the last poll left them.
 //!
 //! A poll is for changes, or for everything where somebody asked and waits for the answer.
 //!
@@ -26,7 +27,9 @@ use super::schedule::Requested;
 use super::{Extent, Notes, PollRequests, Polled, Source, SourceError};
 use crate::heartbeat;
 use crate::settings;
-use crate::telemetry::{SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION, SOURCE_REJECTED};
+use crate::telemetry::{
+    SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION, SOURCE_REJECTED,
+};
 
 /// How much a source is asked.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +45,8 @@ struct Pacing {
 }
 
 impl Pacing {
-    /// "PuppetDB was starting" heals within seconds; one that is down for long is not hammered. Reloads in a loop are a few polls a second.
+    /// "PuppetDB was starting" heals within seconds; one that is down for long is not hammered.
+    /// Reloads in a loop are a few polls a second.
     const STANDARD: Self = Self {
         first: Duration::from_secs(1),
         longest: Duration::from_secs(30),
@@ -50,10 +54,11 @@ impl Pacing {
         late: Duration::from_secs(1),
     };
 
-    /// The pause after that many failures in a row: doubled each time, half of it at random, so that a fleet does not come back at
-    /// once.
+    /// The pause after that many failures in a row: doubled each time, half of it at random, so
+    /// that a fleet does not come back at once.
     fn pause(self, failures: u32) -> Duration {
-        let whole = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest);
+        let whole =
+            self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest);
         whole.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }
@@ -61,9 +66,9 @@ impl Pacing {
 /// The least time between two rounds of polls that a source's own watch starts.
 const ROUND_SPACING: Duration = Duration::from_secs(1);
 
-/// Polls `source` until `shutdown`: once at the start, then whenever a request came that no started poll covers, so that
-/// requests made together, or during a poll, become one. Between polls it looks early at the nodes of `looks`. `state` should begin as
-/// [`SourceState::before_first_poll`].
+/// Polls `source` until `shutdown`: once at the start, then whenever a request came that no started
+/// poll covers, so that requests made together, or during a poll, become one. Between polls it
+/// looks early at the nodes of `looks`. `state` should begin as [`SourceState::before_first_poll`].
 pub async fn run<C: Content>(
     source: Box<dyn Source<C>>,
     settings: &settings::Source,
@@ -113,7 +118,13 @@ struct Poller<C: Content> {
 }
 
 impl<C: Content> Poller<C> {
-    fn new(name: String, rounds: PollRequests, looks: &EarlyLooks, state: watch::Sender<SourceState<C>>, pacing: Pacing) -> Self {
+    fn new(
+        name: String,
+        rounds: PollRequests,
+        looks: &EarlyLooks,
+        state: watch::Sender<SourceState<C>>,
+        pacing: Pacing,
+    ) -> Self {
         Self {
             name,
             requests: rounds.subscribe(),
@@ -149,8 +160,8 @@ impl<C: Content> Poller<C> {
                         if !rests || requested.urgent > self.covered.latest {
                             break;
                         }
-                        // The registry asked for rest. The schedule can wait, and the other sources need not wait for this one: what
-                        // was answered last stands.
+                        // The registry asked for rest. The schedule can wait, and the other sources
+                        // need not wait for this one: what was answered last stands.
                         self.covered = requested;
                         self.state.send_modify(|state| state.answered = requested.latest);
                     }
@@ -167,9 +178,11 @@ impl<C: Content> Poller<C> {
         }
     }
 
-    /// Polls once. While that poll is late, by a network that was cut perhaps, somebody's request for everything is not left to wait for
-    /// its bound: another poll begins beside it, and the first to answer counts for the requests made before it began. Further requests
-    /// replace that other one in its turn; the first poll is never given up for them, so that a registry which is just slow is heard.
+    /// Polls once. While that poll is late, by a network that was cut perhaps, somebody's request
+    /// for everything is not left to wait for its bound: another poll begins beside it, and the
+    /// first to answer counts for the requests made before it began. Further requests replace that
+    /// other one in its turn; the first poll is never given up for them, so that a registry which
+    /// is just slow is heard.
     async fn poll(&mut self, source: Box<dyn Source<C>>) -> Box<dyn Source<C>> {
         if let Some(last) = self.last_begun {
             sleep_until(last + self.pacing.spacing).await;
@@ -179,7 +192,8 @@ impl<C: Content> Poller<C> {
         let mut second: Option<Running<C>> = None;
         loop {
             let latest = second.as_ref().unwrap_or(&first);
-            let (covered, late) = (latest.covered, latest.began + self.pacing.late.max(self.usual * 2));
+            let (covered, late) =
+                (latest.covered, latest.began + self.pacing.late.max(self.usual * 2));
             let mut requests = self.requests.clone();
             tokio::select! {
                 (source, outcome) = &mut first.poll => {
@@ -196,7 +210,8 @@ impl<C: Content> Poller<C> {
                     return source;
                 }
                 () = everything_requested(&mut requests, covered, late), if spare.is_some() => {
-                    debug!(source = self.name, "the poll under way is late; another begins beside it");
+                    debug!(source = self.name, "the poll under way is late; another begins beside \
+                        it");
                     second = spare.as_ref().and_then(|spare| spare.beside()).map(|source| self.begin(source));
                 }
             }
@@ -206,7 +221,8 @@ impl<C: Content> Poller<C> {
     fn begin(&mut self, mut source: Box<dyn Source<C>>) -> Running<C> {
         // Read before the poll starts: what is asked for from now on is for the next one.
         let covered = *self.requests.borrow_and_update();
-        let extent = if covered.everything > self.brought { Extent::Everything } else { Extent::Changes };
+        let extent =
+            if covered.everything > self.brought { Extent::Everything } else { Extent::Changes };
         let current = self.state.borrow().snapshot.clone();
         let began = Instant::now();
         self.last_begun = Some(began);
@@ -238,8 +254,8 @@ impl<C: Content> Poller<C> {
         self.publish(outcome, source.notes(), took);
     }
 
-    /// Asks for single nodes and publishes what is new of them. A poll that is asked for meanwhile brings them too, and does not wait
-    /// for a slow look.
+    /// Asks for single nodes and publishes what is new of them. A poll that is asked for meanwhile
+    /// brings them too, and does not wait for a slow look.
     async fn look_early(&mut self, source: &mut dyn Source<C>, nodes: &[String]) {
         let Some(current) = self.state.borrow().snapshot.clone() else { return };
         let began = Instant::now();
@@ -252,29 +268,39 @@ impl<C: Content> Poller<C> {
         let took = began.elapsed();
         self.looks.rest(Instant::now(), took);
         let Some(outcome) = outcome else { return };
-        histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => "look").record(took.as_secs_f64());
+        histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => "look")
+            .record(took.as_secs_f64());
         let Polled { entries, rejections, .. } = match outcome {
             Ok(polled) => polled,
             Err(error) => {
-                // Not the source's condition: the next poll tells that. The look is repeated by itself.
+                // Not the source's condition: the next poll tells that. The look is repeated by
+                // itself.
                 debug!(source = self.name, %error, nodes = nodes.len(), "an early look failed");
                 return;
             }
         };
-        let news = !Arc::ptr_eq(&entries, &current.entries) || !Arc::ptr_eq(&rejections, &current.rejections);
-        debug!(source = self.name, nodes = nodes.len(), news, "looked early at nodes with a learned route");
+        let news = !Arc::ptr_eq(&entries, &current.entries)
+            || !Arc::ptr_eq(&rejections, &current.rejections);
+        debug!(
+            source = self.name,
+            nodes = nodes.len(),
+            news,
+            "looked early at nodes with a learned route"
+        );
         if news {
             gauge!(SOURCE_ENTRIES, "source" => self.name.clone()).set(entries.count() as f64);
             self.state.send_modify(|state| {
                 state.status.rejections = (*rejections).clone();
                 state.status.entries = Some(entries.count());
-                state.snapshot = Some(Snapshot { entries, rejections, answered_at: current.answered_at });
+                state.snapshot =
+                    Some(Snapshot { entries, rejections, answered_at: current.answered_at });
             });
         }
     }
 
-    /// Has every source look again, this one among them: a node that left here may have gone to another registry, and must
-    /// not vanish in between. A file that changes all the time starts a round a second at most.
+    /// Has every source look again, this one among them: a node that left here may have gone to
+    /// another registry, and must not vanish in between. A file that changes all the time starts a
+    /// round a second at most.
     async fn start_round(&mut self) {
         if let Some(last) = self.last_round {
             sleep_until(last + ROUND_SPACING).await;
@@ -292,7 +318,8 @@ impl<C: Content> Poller<C> {
             },
             Err(_) => "failed",
         };
-        histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => kind).record(took.as_secs_f64());
+        histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => kind)
+            .record(took.as_secs_f64());
         let Ok(polled) = outcome else {
             counter!(SOURCE_FAILURES, "source" => self.name.clone()).increment(1);
             return;
@@ -304,7 +331,8 @@ impl<C: Content> Poller<C> {
         self.reported.extend(polled.rejections.counts.keys());
         for reason in &self.reported {
             let count = polled.rejections.counts.get(reason).copied().unwrap_or(0);
-            gauge!(SOURCE_REJECTED, "source" => self.name.clone(), "reason" => reason.label()).set(count as f64);
+            gauge!(SOURCE_REJECTED, "source" => self.name.clone(), "reason" => reason.label())
+                .set(count as f64);
         }
     }
 
@@ -312,7 +340,11 @@ impl<C: Content> Poller<C> {
     fn log(&self, outcome: &Result<Polled<C>, SourceError>) {
         let state = self.state.borrow();
         match (outcome, &state.status.error) {
-            (Ok(polled), Some(_)) => info!(source = self.name, entries = polled.entries.count(), "the source answers again"),
+            (Ok(polled), Some(_)) => info!(
+                source = self.name,
+                entries = polled.entries.count(),
+                "the source answers again"
+            ),
             (Ok(polled), None) if state.snapshot.is_none() => {
                 info!(
                     source = self.name,
@@ -339,7 +371,8 @@ impl<C: Content> Poller<C> {
         let now = Timestamp::now();
         self.log_warning(notes.warning.as_deref());
         self.state.send_modify(|state| {
-            let mut report = PollReport { kind: None, at: now, milliseconds: milliseconds(took), bytes: 0 };
+            let mut report =
+                PollReport { kind: None, at: now, milliseconds: milliseconds(took), bytes: 0 };
             match outcome {
                 Ok(Polled { kind, entries, rejections, bytes }) => {
                     report.kind = Some(kind);
@@ -374,7 +407,10 @@ impl<C: Content> Poller<C> {
 
 /// Resolves when a request beyond `covered` was made; never once nobody is left to make one.
 async fn requested(requests: &mut watch::Receiver<Requested>, covered: Requested) -> Requested {
-    let requested = requests.wait_for(|requested| requested.latest > covered.latest).await.map(|requested| *requested);
+    let requested = requests
+        .wait_for(|requested| requested.latest > covered.latest)
+        .await
+        .map(|requested| *requested);
     match requested {
         Ok(requested) => requested,
         Err(_) => std::future::pending().await,
@@ -382,7 +418,11 @@ async fn requested(requests: &mut watch::Receiver<Requested>, covered: Requested
 }
 
 /// Resolves when everything was asked for beyond `covered`, but not before `at`.
-async fn everything_requested(requests: &mut watch::Receiver<Requested>, covered: Requested, at: Instant) {
+async fn everything_requested(
+    requests: &mut watch::Receiver<Requested>,
+    covered: Requested,
+    at: Instant,
+) {
     if requests.wait_for(|requested| requested.everything > covered.latest).await.is_err() {
         std::future::pending().await
     }
@@ -390,7 +430,9 @@ async fn everything_requested(requests: &mut watch::Receiver<Requested>, covered
 }
 
 /// What a poll beside another brings; never where there is none.
-async fn answer_of<C: Content>(running: &mut Option<Running<C>>) -> (Box<dyn Source<C>>, Outcome<C>) {
+async fn answer_of<C: Content>(
+    running: &mut Option<Running<C>>,
+) -> (Box<dyn Source<C>>, Outcome<C>) {
     match running {
         Some(running) => (&mut running.poll).await,
         None => std::future::pending().await,

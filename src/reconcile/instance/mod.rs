@@ -1,12 +1,16 @@
 //! One HAProxy: observe, plan, apply, publish, forever. Each instance has a task of its own.
 //!
-//! The loop never trusts what it did: a map counts as held only after it was read back, or after every touched key answered
-//! right, and only as long as the process and the map's counters stay as they were then.
+//! The loop never trusts what it did: a map counts as held only after it was read back, or after
+//! every touched key answered right, and only as long as the process and the map's counters stay as
+//! they were then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use haproxy_runtime::{Glance, HaproxyVersion, Level, MapClient, MapCounters, MapName, ProcessInfo, ReplyError, RuntimeError};
+use haproxy_runtime::{
+    Glance, HaproxyVersion, Level, MapClient, MapCounters, MapName, ProcessInfo, ReplyError,
+    RuntimeError,
+};
 use jiff::Timestamp;
 use mapsmith_core::plan::map::Memory;
 use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};
@@ -25,15 +29,17 @@ use super::{AskSources, Wanted};
 use crate::heartbeat;
 use crate::settings;
 use crate::telemetry::{
-    APPLY_DURATION, APPLY_FAILURES, DRIFT_HEALED, INSTANCE_IN_STEP, INSTANCE_REVISION_HELD, INSTANCE_REVISION_WANTED, INSTANCE_UP,
+    APPLY_DURATION, APPLY_FAILURES, DRIFT_HEALED, INSTANCE_IN_STEP, INSTANCE_REVISION_HELD,
+    INSTANCE_REVISION_WANTED, INSTANCE_UP,
 };
 
 mod rows;
 
-/// How often staged entries must look the same before they count as abandoned: another Mapsmith may be about to commit them.
+/// How often staged entries must look the same before they count as abandoned: another Mapsmith may
+/// be about to commit them.
 const ABANDONED_LOOKS: u32 = 10;
-/// The least time between two swaps of one instance: `commit map` of a huge map frees the old one in one go, and doing so
-/// back to back has tripped HAProxy's watchdog (haproxy issue 3292).
+/// The least time between two swaps of one instance: `commit map` of a huge map frees the old one
+/// in one go, and doing so back to back has tripped HAProxy's watchdog (haproxy issue 3292).
 const SWAP_SPACING: Duration = Duration::from_secs(1);
 /// The least time between two log lines of a state that is bad in ever new words.
 const LOG_SPACING: Duration = Duration::from_secs(600);
@@ -44,8 +50,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// The longest wait between two tries.
 const BACKOFF_MOST: Duration = Duration::from_secs(10);
 
-/// By how much a process's start may seem to move: its uptime comes in whole seconds. In a container a new process often
-/// has the old one's pid, so the pid alone does not tell.
+/// By how much a process's start may seem to move: its uptime comes in whole seconds. In a
+/// container a new process often has the old one's pid, so the pid alone does not tell.
 const START_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// From a revision that memory is known to hold to the wanted one.
@@ -93,17 +99,22 @@ enum Failure {
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    #[error("the socket has {0} level, Mapsmith needs `level admin` on its `stats socket` line in HAProxy's configuration")]
+    #[error(
+        "the socket has {0} level, Mapsmith needs `level admin` on its `stats socket` line in \
+            HAProxy's configuration"
+    )]
     Level(&'static str),
     #[error(
-        "HAProxy's configuration uses no map of the name {0}: it must name exactly this path in a map converter (see `map.path`)"
+        "HAProxy's configuration uses no map of the name {0}: it must name exactly this path in a \
+            map converter (see `map.path`)"
     )]
     UnknownMap(String),
     #[error("{0}")]
     Version(String),
     #[error("right after the change {0}; looking again")]
     NotConfirmed(String),
-    #[error("HAProxy refuses {}, the first is {first}; it is taken out of the map file", counted(*rows))]
+    #[error("HAProxy refuses {}, the first is {first}; it is taken out of the map \
+        file", counted(*rows))]
     Rows { rows: usize, first: RefusedRow },
 }
 
@@ -112,8 +123,8 @@ fn counted(rows: usize) -> String {
 }
 
 impl Failure {
-    /// The process could not be reached or gave no whole answer to the first look. Once it has answered that, a command that
-    /// fails later leaves it behind, not unreachable.
+    /// The process could not be reached or gave no whole answer to the first look. Once it has
+    /// answered that, a command that fails later leaves it behind, not unreachable.
     fn unreachable(&self) -> bool {
         matches!(self, Self::Look(_)) && !self.refused()
     }
@@ -122,7 +133,10 @@ impl Failure {
     fn refused(&self) -> bool {
         match self {
             Self::Look(error) | Self::Runtime(error) | Self::Apply(ApplyError::Runtime(error)) => {
-                matches!(error.reply(), Some(ReplyError::Denied | ReplyError::UnknownMap | ReplyError::TooBig))
+                matches!(
+                    error.reply(),
+                    Some(ReplyError::Denied | ReplyError::UnknownMap | ReplyError::TooBig)
+                )
             }
             Self::Level(_) | Self::UnknownMap(_) | Self::Version(_) => true,
             Self::Apply(_) | Self::NotConfirmed(_) | Self::Rows { .. } => false,
@@ -130,7 +144,8 @@ impl Failure {
     }
 }
 
-/// What the instance was last verified to hold, and the marks by which a change behind our back shows.
+/// What the instance was last verified to hold, and the marks by which a change behind our back
+/// shows.
 #[derive(Debug, Clone)]
 struct Verified {
     revision: Arc<Revision>,
@@ -154,7 +169,8 @@ pub struct Instance {
     /// The process that answered last, and when it was started by its own account.
     process: Option<(ProcessInfo, Option<Instant>)>,
     verified: Option<Verified>,
-    /// The revision it was last in step with; outlives `verified`, so that a deviation from it is known for drift.
+    /// The revision it was last in step with; outlives `verified`, so that a deviation from it is
+    /// known for drift.
     last_revision: Option<u64>,
     /// What made `verified` go, until the deviation is healed.
     suspicion: Option<DriftKind>,
@@ -172,8 +188,8 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// From its settings; touches nothing yet. Without `ask_sources` a change by another hand is undone at once. Without `servers`
-    /// the backends are left alone.
+    /// From its settings; touches nothing yet. Without `ask_sources` a change by another hand is
+    /// undone at once. Without `servers` the backends are left alone.
     pub fn new(
         instance: &settings::Instance,
         map: &MapName,
@@ -184,7 +200,8 @@ impl Instance {
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(APPLY_FAILURES, "haproxy" => instance.name.clone()).increment(0);
         for kind in DriftKind::OF_AN_INSTANCE {
-            counter!(DRIFT_HEALED, "haproxy" => instance.name.clone(), "kind" => kind.label()).increment(0);
+            counter!(DRIFT_HEALED, "haproxy" => instance.name.clone(), "kind" => kind.label())
+                .increment(0);
         }
         let client = instance.map_client(map);
         let status = InstanceStatus {
@@ -255,7 +272,8 @@ impl Instance {
                 wait
             };
             report.send_replace(self.report.clone());
-            // A failing instance waits its time out whatever the sources say, unless there is another map for it.
+            // A failing instance waits its time out whatever the sources say, unless there is
+            // another map for it.
             let failing = wait != self.observe;
             let tried = target.map(|target| target.revision.number);
             let news = wanted.wait_for(move |wanted| {
@@ -298,8 +316,13 @@ impl Instance {
 
     /// Only a map that was seen to be in memory can agree with what was learned.
     async fn look_at_learned(&mut self, wanted: Option<&Wanted>) {
-        let (Some(learned), Some(verified), Some(wanted)) = (&mut self.learned, &self.verified, wanted) else { return };
-        self.report.learned = learned.look(&verified.revision.entries, &wanted.overrides, Timestamp::now()).await;
+        let (Some(learned), Some(verified), Some(wanted)) =
+            (&mut self.learned, &self.verified, wanted)
+        else {
+            return;
+        };
+        self.report.learned =
+            learned.look(&verified.revision.entries, &wanted.overrides, Timestamp::now()).await;
         self.report.status.learned = Some(learned.status().clone());
     }
 
@@ -321,9 +344,10 @@ impl Instance {
                 };
                 InstanceState::Unreachable { since, error: failure.to_string() }
             }
-            Some(wanted) if !failure.refused() => {
-                InstanceState::Behind { wanted: wanted.revision.number, reason: failure.to_string() }
-            }
+            Some(wanted) if !failure.refused() => InstanceState::Behind {
+                wanted: wanted.revision.number,
+                reason: failure.to_string(),
+            },
             _ => InstanceState::Refused { reason: failure.to_string() },
         }
     }
@@ -337,18 +361,25 @@ impl Instance {
         let in_step = matches!(state, InstanceState::InStep { .. });
         gauge!(INSTANCE_IN_STEP, "haproxy" => name.clone()).set(f64::from(u8::from(in_step)));
         if let Some(wanted) = wanted {
-            gauge!(INSTANCE_REVISION_WANTED, "haproxy" => name.clone()).set(wanted.revision.number as f64);
+            gauge!(INSTANCE_REVISION_WANTED, "haproxy" => name.clone())
+                .set(wanted.revision.number as f64);
         }
         if let InstanceState::InStep { revision } = state {
             gauge!(INSTANCE_REVISION_HELD, "haproxy" => name.clone()).set(revision as f64);
         }
         if status.state != state {
-            let bad =
-                matches!(state, InstanceState::Behind { .. } | InstanceState::Unreachable { .. } | InstanceState::Refused { .. });
+            let bad = matches!(
+                state,
+                InstanceState::Behind { .. }
+                    | InstanceState::Unreachable { .. }
+                    | InstanceState::Refused { .. }
+            );
             let same_kind = std::mem::discriminant(&status.state) == std::mem::discriminant(&state);
             if !bad {
                 tracing::info!(instance = name, "{state}");
-            } else if !same_kind || self.last_logged.is_none_or(|last| last.elapsed() >= LOG_SPACING) {
+            } else if !same_kind
+                || self.last_logged.is_none_or(|last| last.elapsed() >= LOG_SPACING)
+            {
                 tracing::warn!(instance = name, "{state}");
                 self.last_logged = Some(Instant::now());
             }
@@ -356,19 +387,21 @@ impl Instance {
         }
     }
 
-    /// The order is what keeps requests from failing: servers that become ready, the map, servers that leave.
+    /// The order is what keeps requests from failing: servers that become ready, the map, servers
+    /// that leave.
     async fn reconcile(&mut self, wanted: Option<&Wanted>) -> Result<InstanceState, Failure> {
         let glance = self.client.glance().await.map_err(Failure::Look);
-        let (counters, cost, version) = match glance.and_then(|glance| self.observe_process(&glance)) {
-            Ok(seen) => seen,
-            Err(failure) => {
-                if let Some(servers) = &mut self.servers {
-                    servers.lost(failure.to_string());
-                    self.report_servers();
+        let (counters, cost, version) =
+            match glance.and_then(|glance| self.observe_process(&glance)) {
+                Ok(seen) => seen,
+                Err(failure) => {
+                    if let Some(servers) = &mut self.servers {
+                        servers.lost(failure.to_string());
+                        self.report_servers();
+                    }
+                    return Err(failure);
                 }
-                return Err(failure);
-            }
-        };
+            };
         let counters = self.learn_rows(counters).await?;
         if let Some(servers) = &mut self.servers {
             servers.make_ready(version, wanted.map(|wanted| &wanted.revision)).await;
@@ -377,7 +410,9 @@ impl Instance {
             Some(wanted) => self.reconcile_map(wanted, counters, cost).await,
             None => Ok(InstanceState::Connected),
         };
-        if let (Some(servers), Some(wanted), Ok(InstanceState::InStep { .. })) = (&mut self.servers, wanted, &state) {
+        if let (Some(servers), Some(wanted), Ok(InstanceState::InStep { .. })) =
+            (&mut self.servers, wanted, &state)
+        {
             servers.take_away(version, &wanted.revision).await;
         }
         self.report_servers();
@@ -391,37 +426,53 @@ impl Instance {
         }
     }
 
-    async fn reconcile_map(&mut self, wanted: &Wanted, counters: MapCounters, cost: CostModel) -> Result<InstanceState, Failure> {
+    async fn reconcile_map(
+        &mut self,
+        wanted: &Wanted,
+        counters: MapCounters,
+        cost: CostModel,
+    ) -> Result<InstanceState, Failure> {
         let revision = &wanted.revision;
         self.observe_counters(counters);
 
         let mut read = false;
         let (deviation, live_entries) = match &self.verified {
-            Some(verified) if verified.revision.number == revision.number => (Arc::default(), verified.live_entries),
+            Some(verified) if verified.revision.number == revision.number => {
+                (Arc::default(), verified.live_entries)
+            }
             Some(verified) => (deviation_from(&verified.revision, wanted), verified.live_entries),
             None => {
                 read = true;
-                let expected = counters.count(0).map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
-                let (deviation, live_entries) = apply::read_back(&self.client, None, expected, &revision.entries).await?;
+                let expected = counters
+                    .count(0)
+                    .map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
+                let (deviation, live_entries) =
+                    apply::read_back(&self.client, None, expected, &revision.entries).await?;
                 (Arc::new(deviation), live_entries)
             }
         };
-        // HAProxy counts the entries of all versions together, and some twice where a map is used with several match types;
-        // only a version beyond the live one can hold staged entries.
+        // HAProxy counts the entries of all versions together, and some twice where a map is used
+        // with several match types; only a version beyond the live one can hold staged entries.
         let staged = counters.last_prepared > counters.live_version;
         let counted = counters.count(live_entries).filter(|_| staged);
-        let staged_entries = counted.map_or(0, |counted| (counted as usize).saturating_sub(live_entries));
+        let staged_entries =
+            counted.map_or(0, |counted| (counted as usize).saturating_sub(live_entries));
         let memory = Memory { entries: live_entries, staged_entries, cost };
         let mut drift = self.drift(revision, &deviation);
         let (mut plan, mut counters) = (plan_map(&revision.entries, &deviation, &memory), counters);
         if plan == MapPlan::InStep && self.abandoned(counters, staged_entries) {
             drift.push(DriftKind::AbandonedVersions);
-            // Not `clear map`: a writer that only paused would commit what is left, an empty map. A commit fences it off.
-            plan = MapPlan::Swap { reason: format!("{staged_entries} entries of abandoned versions go with a commit") };
+            // Not `clear map`: a writer that only paused would commit what is left, an empty map. A
+            // commit fences it off.
+            plan = MapPlan::Swap {
+                reason: format!("{staged_entries} entries of abandoned versions go with a commit"),
+            };
         }
         if plan != MapPlan::InStep && self.must_ask_first(wanted, &drift) {
             let reason =
-                "another writer changed the map in memory; the sources are asked again before it is put right".to_owned();
+                "another writer changed the map in memory; the sources are asked again before it \
+                    is put right"
+                    .to_owned();
             return Ok(InstanceState::Behind { wanted: revision.number, reason });
         }
         if plan != MapPlan::InStep
@@ -453,25 +504,35 @@ impl Instance {
         self.asked = None;
         self.last_revision = Some(revision.number);
         let live_entries = revision.entries.len();
-        self.report.status.entries_in_memory = Some(counters.count(live_entries).unwrap_or(live_entries as u64));
+        self.report.status.entries_in_memory =
+            Some(counters.count(live_entries).unwrap_or(live_entries as u64));
         self.verified = Some(Verified { revision: Arc::clone(revision), counters, live_entries });
         Ok(InstanceState::InStep { revision: revision.number })
     }
 
-    /// Why the map has to wait: it would send nodes to a server that was just made ready and whose check has yet to pass.
+    /// Why the map has to wait: it would send nodes to a server that was just made ready and whose
+    /// check has yet to pass.
     fn unchecked_master(&self, revision: &Revision, deviation: &Deviation) -> Option<String> {
-        let to = deviation.missing.iter().chain(&deviation.wrong).map(|at| revision.entries.value(*at as usize));
+        let to = deviation
+            .missing
+            .iter()
+            .chain(&deviation.wrong)
+            .map(|at| revision.entries.value(*at as usize));
         let master = self.servers.as_ref()?.awaits_check(to)?;
         Some(format!("no node is sent to {master} before its health check has passed"))
     }
 
     /// Takes in which process answers; a new one has a memory of its own.
-    fn observe_process(&mut self, glance: &Glance) -> Result<(MapCounters, CostModel, HaproxyVersion), Failure> {
+    fn observe_process(
+        &mut self,
+        glance: &Glance,
+    ) -> Result<(MapCounters, CostModel, HaproxyVersion), Failure> {
         let process = &glance.process;
         let version: HaproxyVersion = process.version.parse().map_err(Failure::Version)?;
         let started = Instant::now().checked_sub(Duration::from_secs(process.uptime_seconds));
         if let Some((before, started_before)) = &self.process
-            && (before.pid != process.pid || started > started_before.map(|started| started + START_TOLERANCE))
+            && (before.pid != process.pid
+                || started > started_before.map(|started| started + START_TOLERANCE))
         {
             tracing::info!(
                 instance = self.report.status.name,
@@ -494,7 +555,8 @@ impl Instance {
             Level::Operator => return Err(Failure::Level("operator")),
             Level::User => return Err(Failure::Level("user")),
         }
-        let counters = glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
+        let counters =
+            glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
         // Where the counter can't be true, what was read back last counts.
         let live_entries = self.verified.as_ref().map_or(0, |verified| verified.live_entries);
         if let Some(count) = counters.count(live_entries) {
@@ -506,7 +568,9 @@ impl Instance {
     /// Forgets what is held where the map's counters moved or its time has come.
     fn observe_counters(&mut self, counters: MapCounters) {
         let Some(verified) = &self.verified else { return };
-        if (verified.counters.live_version, verified.counters.entries) != (counters.live_version, counters.entries) {
+        if (verified.counters.live_version, verified.counters.entries)
+            != (counters.live_version, counters.entries)
+        {
             self.suspicion = Some(DriftKind::MapChanged);
             self.verified = None;
         } else if Instant::now() >= self.next_verify {
@@ -526,11 +590,13 @@ impl Instance {
         drift
     }
 
-    /// Whether a change by another hand may be news: a second Mapsmith that has polled already changes the map before this one
-    /// knows why. Undoing that would bring an older route back, so the sources are asked first, once for each change.
+    /// Whether a change by another hand may be news: a second Mapsmith that has polled already
+    /// changes the map before this one knows why. Undoing that would bring an older route back, so
+    /// the sources are asked first, once for each change.
     fn must_ask_first(&mut self, wanted: &Wanted, drift: &[DriftKind]) -> bool {
         let Some(ask) = &self.ask_sources else { return false };
-        let foreign = drift.iter().any(|kind| matches!(kind, DriftKind::MapChanged | DriftKind::Duplicates));
+        let foreign =
+            drift.iter().any(|kind| matches!(kind, DriftKind::MapChanged | DriftKind::Duplicates));
         if !foreign || self.last_revision != Some(wanted.revision.number) {
             return false;
         }
@@ -542,12 +608,18 @@ impl Instance {
         for kind in drift {
             let status = &mut self.report.status;
             *status.drift_healed.entry(*kind).or_default() += 1;
-            counter!(DRIFT_HEALED, "haproxy" => status.name.clone(), "kind" => kind.label()).increment(1);
-            tracing::warn!(instance = status.name, kind = kind.label(), "the map in memory was not what it should be; healed");
+            counter!(DRIFT_HEALED, "haproxy" => status.name.clone(), "kind" => kind.label())
+                .increment(1);
+            tracing::warn!(
+                instance = status.name,
+                kind = kind.label(),
+                "the map in memory was not what it should be; healed"
+            );
         }
     }
 
-    /// Whether staged entries have stood untouched for long enough that no writer can be about to commit them.
+    /// Whether staged entries have stood untouched for long enough that no writer can be about to
+    /// commit them.
     fn abandoned(&mut self, counters: MapCounters, staged_entries: usize) -> bool {
         if staged_entries == 0 {
             self.staged = None;
@@ -591,7 +663,8 @@ impl Instance {
                 return Err(failure);
             }
         };
-        histogram!(APPLY_DURATION, "haproxy" => name.clone(), "strategy" => strategy.label()).record(took.as_secs_f64());
+        histogram!(APPLY_DURATION, "haproxy" => name.clone(), "strategy" => strategy.label())
+            .record(took.as_secs_f64());
         let counts = deviation.counts();
         tracing::info!(
             instance = name,
@@ -625,11 +698,16 @@ impl Instance {
     ) -> Result<MapCounters, Failure> {
         let expected = match plan {
             MapPlan::Edit { edits, .. } => {
-                apply::edit(&self.client, edits, memory.cost.edits_a_line(memory.entries), timings).await?;
-                // The planner edits only where nothing is staged, so the versions must not move, and the count moves by what
-                // was added and removed; where HAProxy counted entries twice before, it says nothing.
+                apply::edit(&self.client, edits, memory.cost.edits_a_line(memory.entries), timings)
+                    .await?;
+                // The planner edits only where nothing is staged, so the versions must not move,
+                // and the count moves by what was added and removed; where HAProxy counted entries
+                // twice before, it says nothing.
                 let exact = before.entries == memory.entries as u64;
-                MapCounters { entries: if exact { revision.entries.len() as u64 } else { 0 }, ..before }
+                MapCounters {
+                    entries: if exact { revision.entries.len() as u64 } else { 0 },
+                    ..before
+                }
             }
             _ => {
                 let version = apply::swap(&self.client, &revision.entries, timings).await?;
@@ -640,20 +718,26 @@ impl Instance {
         self.confirm(&glance, expected)
     }
 
-    /// Whether the counters are what the change must have left; another writer or process shows here at once. An expected count
-    /// of 0 entries is not compared.
+    /// Whether the counters are what the change must have left; another writer or process shows
+    /// here at once. An expected count of 0 entries is not compared.
     fn confirm(&self, glance: &Glance, expected: MapCounters) -> Result<MapCounters, Failure> {
         let differs = |what: String| Err(Failure::NotConfirmed(what));
-        let counters = glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
+        let counters =
+            glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
         if Some(glance.process.pid) != self.process.as_ref().map(|(process, _)| process.pid) {
             return differs(format!("another process answers (pid {})", glance.process.pid));
         }
         if counters.live_version != expected.live_version {
             let (live, ours) = (counters.live_version, expected.live_version);
-            return differs(format!("version {live} is live instead of {ours}: another writer was later"));
+            return differs(format!(
+                "version {live} is live instead of {ours}: another writer was later"
+            ));
         }
         if expected.entries != 0 && counters.entries != expected.entries {
-            return differs(format!("memory counts {} entries instead of {}", counters.entries, expected.entries));
+            return differs(format!(
+                "memory counts {} entries instead of {}",
+                counters.entries, expected.entries
+            ));
         }
         Ok(counters)
     }
