@@ -25,7 +25,7 @@ use common::open_loop::{Load, Outcome, Requests};
 use common::site::{Blast, MASTERS, Masters, PAYLOAD, Site, node, nodes};
 use haproxy_runtime::HaproxyVersion;
 use haproxy_runtime::MapClient;
-use mapsmith::reconcile::apply::{self, Timings};
+use mapsmith::instance::apply::{self, Timings};
 use mapsmith_core::EntryMap;
 use mapsmith_core::plan::map::Memory;
 use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};

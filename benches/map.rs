@@ -24,7 +24,7 @@ use haproxy_runtime::HaproxyVersion;
 use haproxy_runtime::RuntimeAddress;
 use haproxy_runtime::wire::Payloads;
 use haproxy_runtime::{MapClient, MapName, RuntimeClient};
-use mapsmith::reconcile::apply::{self, Timings};
+use mapsmith::instance::apply::{self, Timings};
 use mapsmith_core::EntryMap;
 use mapsmith_core::plan::map::Memory;
 use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};

@@ -13,9 +13,10 @@
 
 pub mod app;
 pub mod cli;
+pub mod engine;
 pub mod heartbeat;
 pub mod http;
-pub mod reconcile;
+pub mod instance;
 pub mod settings;
 pub mod source;
 pub mod store;

@@ -22,6 +22,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::DECIDER;
+use crate::engine::Approval;
+use crate::engine::map::Decision;
+use crate::engine::servers::ServerDecision;
 use crate::heartbeat::Heartbeats;
 use crate::http::Control;
 use crate::http::dto::{
@@ -30,9 +33,7 @@ use crate::http::dto::{
     ReloadSource, StatusReport,
 };
 use crate::http::error::ApiError;
-use crate::reconcile::decide::{Approval, Decision};
-use crate::reconcile::decide_servers::ServerDecision;
-use crate::reconcile::instance::InstanceReport;
+use crate::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
 use crate::store::Keeper;

@@ -15,19 +15,19 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::map::{Inputs, MapDecider};
+use crate::engine::servers::resolve::SystemLookup;
+use crate::engine::servers::{ServerDecider, ServerDecision};
+use crate::engine::{AskSources, LookEarly, rows};
 use crate::heartbeat::{self, Heartbeats};
 use crate::http;
-use crate::reconcile::decide::{Decider, Inputs};
-use crate::reconcile::decide_servers::{ServerDecider, ServerDecision};
-use crate::reconcile::instance::Instance;
-use crate::reconcile::learned::LearnedTable;
-use crate::reconcile::map_file::MapFileKeeper;
-use crate::reconcile::resolve::SystemLookup;
-use crate::reconcile::servers::ServerKeeper;
-use crate::reconcile::{AskSources, LookEarly, rows};
+use crate::instance::Instance;
+use crate::instance::learned::LearnedTable;
+use crate::instance::servers::ServerKeeper;
 use crate::settings::{Listing, Settings};
 use crate::source::schedule::PollRequests;
 use crate::source::{self, EarlyLooks, poller, schedule};
+use crate::store::map_file::MapFileKeeper;
 use crate::store::{Keeper, SqliteStore, keep_lists};
 
 mod control;
@@ -87,7 +87,7 @@ pub async fn run(
         None => (None, Arc::default()),
     };
     let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
-    let decider = Decider::start(settings.guard.clone(), map_file, stored)
+    let decider = MapDecider::start(settings.guard.clone(), map_file, stored)
         .await?
         .with_actions(settings.references_in_force())
         .with_hold(settings.damping.hold);

@@ -17,13 +17,13 @@ use serde::Serialize;
 use super::local::{overrides, poll_all, poll_lists, shown};
 use super::output::{Colour, counted, paint};
 use super::{FAILED, Form, GOOD, print};
+use crate::engine::map::Decision;
+use crate::engine::servers::ServerDecider;
+use crate::engine::servers::resolve::SystemLookup;
 use crate::http::Token;
-use crate::reconcile::apply::read_back;
-use crate::reconcile::decide::Decision;
-use crate::reconcile::decide_servers::ServerDecider;
-use crate::reconcile::map_file::MapFileKeeper;
-use crate::reconcile::resolve::SystemLookup;
+use crate::instance::apply::read_back;
 use crate::settings::{self, Backend, Settings};
+use crate::store::map_file::MapFileKeeper;
 
 /// How many masters without a backend or server are named.
 const NAMED: usize = 10;

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use anyhow::bail;
 use futures_util::future::join_all;
 use haproxy_runtime::{HaproxyVersion, MapName};
 use jiff::Timestamp;
 use mapsmith_core::EntryMap;
-use mapsmith_core::desired::guard;
-use mapsmith_core::desired::{self, SourceView};
-use mapsmith_core::map_file::MapFile;
 use mapsmith_core::plan::map::Memory;
 use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
 use mapsmith_core::revision::{ChangeCounts, RouteChange};
@@ -19,10 +17,10 @@ use serde::Serialize;
 use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, table};
 use super::{CHANGES, FAILED, Form, GOOD, HELD, print};
-use crate::reconcile::apply;
-use crate::reconcile::decide::judge_references;
-use crate::reconcile::map_file::MapFileKeeper;
+use crate::engine::map;
+use crate::instance::apply;
 use crate::settings::{self, Settings};
+use crate::store::map_file::MapFileKeeper;
 
 /// How many changed nodes are printed unless all are asked for.
 const SHOWN: usize = 20;
@@ -58,60 +56,45 @@ struct InstancePlan {
 
 pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::Result<u8> {
     let states = poll_all(&settings).await;
-    let views: Vec<_> = states
-        .iter()
-        .map(|state| SourceView {
-            name: &state.status.name,
-            required: state.status.required,
-            snapshot: state.snapshot.as_ref(),
-        })
-        .collect();
     let errors = errors(&states);
-    let Ok(merged) = desired::merge(&views) else {
+    let found = MapFileKeeper::new(settings.map.file()).peek()?;
+    let overrides = Arc::new(overrides(&settings).await?.at(Timestamp::now()));
+    let preview = map::preview(
+        &settings.guard,
+        settings.references_in_force(),
+        (settings.map.file(), found),
+        targets(&settings).await,
+        &states,
+        overrides,
+    )
+    .await;
+    if !preview.waiting_for.is_empty() {
         bail!(
             "there is nothing to plan with, for a required source gave no answer:\n  {}",
             errors.join("\n  ")
         );
-    };
-    let found = MapFileKeeper::new(settings.map.file()).peek()?;
-    let said = found.as_ref().map(MapFile::said_by_sources);
-    let in_force = said.as_ref().map(EntryMap::len);
-    let said = said.unwrap_or_default();
-    let before = found.map(|file| file.entries).unwrap_or_default();
-    // As the daemon does it: where an answer is not clear, the master in force stays; and what the
-    // sources say is judged, not what pins and drains make of it.
-    let mut change = Diff::between(&said, &merged);
-    let kept = change.keep(|at| merged.is_disputed(at));
-    let merged = Diff::settle(&kept, &said, &merged);
-    let after =
-        desired::overrides::apply(&merged, &overrides(&settings).await?.at(Timestamp::now()))
-            .entries;
+    }
+    let (has_file, before) = (preview.before.is_some(), preview.before.unwrap_or_default());
+    let after = preview.map;
     let diff = Diff::between(&before, &after);
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let instances =
         join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after)))
             .await;
     let shown = if all || form == Form::Json { usize::MAX } else { SHOWN };
-    let recent = guard::Recent::default();
-    let proposal =
-        guard::Proposal { in_force, entries: merged.len(), counts: change.counts(), recent };
-    let (actions, targets) = (settings.references_in_force(), targets(&settings).await);
-    let verdict = guard::judge(guard::Subject::Map, &settings.guard, &proposal)
-        .and_then(|()| judge_references(actions, &settings.guard, &targets, &said, &merged));
     let report = PlanReport {
         entries_before: before.len(),
         entries_after: after.len(),
         counts: diff.counts(),
         changes: diff.changes(&before, &after).take(shown).collect(),
         masters: loads(&before, &after),
-        held: verdict.err(),
+        held: preview.held.map(|held| held.reason),
         errors,
         instances,
     };
     print(form, &report, text)?;
-    let to_do = !diff.is_empty()
-        || in_force.is_none()
-        || report.instances.iter().any(|instance| !instance.in_step);
+    let to_do =
+        !diff.is_empty() || !has_file || report.instances.iter().any(|instance| !instance.in_step);
     let failed = !report.errors.is_empty()
         || report.instances.iter().any(|instance| instance.error.is_some());
     Ok(match () {

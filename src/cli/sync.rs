@@ -16,11 +16,11 @@ use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, steps};
 use super::status::{held_text, rejected_text};
 use super::{FAILED, Form, GOOD, HELD, print};
-use crate::reconcile::decide::Decider;
-use crate::reconcile::instance::Instance;
-use crate::reconcile::map_file::MapFileKeeper;
-use crate::reconcile::rows;
+use crate::engine::map::MapDecider;
+use crate::engine::rows;
+use crate::instance::Instance;
 use crate::settings::Settings;
+use crate::store::map_file::MapFileKeeper;
 
 /// How often an instance is tried: a commit overtaken by another writer is worth a second look.
 const TRIES: usize = 3;
@@ -55,7 +55,7 @@ pub(super) async fn sync(
         .collect();
     let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
     let actions = Actions { not_ready: Action::Keep, ..settings.references_in_force() };
-    let mut decider = Decider::start(settings.guard.clone(), map_file, stored)
+    let mut decider = MapDecider::start(settings.guard.clone(), map_file, stored)
         .await?
         .for_one_round()
         .with_actions(actions)

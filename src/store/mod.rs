@@ -6,6 +6,7 @@ use mapsmith_core::{Illegal, OverrideChange, Overrides};
 
 pub mod keeper;
 pub mod lists;
+pub mod map_file;
 pub mod sqlite;
 
 pub use keeper::Keeper;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use haproxy_runtime::HaproxyVersion;
 use haproxy_runtime::{MapClient, MapName, RuntimeClient};
-use mapsmith::reconcile::apply::{self, Timings};
+use mapsmith::instance::apply::{self, Timings};
 use mapsmith_core::EntryMap;
 use mapsmith_core::plan::map::Memory;
 use mapsmith_core::plan::replay::{Entry, replay};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use haproxy_runtime::HaproxyVersion;
 use haproxy_runtime::server::command::{ServerCommand, ServerPath, ServerState};
 use haproxy_runtime::{Refusal, RuntimeClient, ServersClient};
-use mapsmith::reconcile::servers::commands_of;
+use mapsmith::instance::servers::commands_of;
 use mapsmith_core::plan::servers::replay::Process;
 use mapsmith_core::plan::servers::{Memory, ServerStep, plan_servers};
 use mapsmith_core::server::{Manage, ServerAddress, ServerOptions};

@@ -4,6 +4,7 @@
 //! look like "nothing there".
 
 pub mod damping;
+pub mod gate;
 pub mod guard;
 pub mod overrides;
 pub mod references;

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use mapsmith_core::desired::references::Action;
+use mapsmith_core::plan::Deviation;
 use mapsmith_core::status::PollReport;
 use mapsmith_core::{DrainedMaster, Pin, Snapshot};
 use tokio::sync::{mpsc, watch};
@@ -17,7 +19,7 @@ use super::*;
 
 struct Scene {
     folder: tempfile::TempDir,
-    decider: Decider,
+    decider: MapDecider,
     requests: u64,
     /// What an operator has ordered by now.
     overrides: Arc<Overrides>,
@@ -36,7 +38,7 @@ impl Scene {
         if let Some(text) = file {
             fs::write(folder.path().join("n.map"), text).unwrap();
         }
-        let decider = Decider::start(
+        let decider = MapDecider::start(
             Limits::default(),
             MapFileKeeper::new(&folder.path().join("n.map")),
             overrides.clone(),
@@ -49,7 +51,7 @@ impl Scene {
         let mut scene = Self::start(None).await;
         let mut keeper = MapFileKeeper::new(&scene.path());
         keeper.sync_folder = sync_folder;
-        scene.decider = Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
+        scene.decider = MapDecider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
         scene
     }
 
@@ -61,8 +63,9 @@ impl Scene {
     /// A restart on the same files.
     async fn restart(&mut self) {
         let keeper = MapFileKeeper::new(&self.path());
-        self.decider =
-            Decider::start(Limits::default(), keeper, Arc::clone(&self.overrides)).await.unwrap();
+        self.decider = MapDecider::start(Limits::default(), keeper, Arc::clone(&self.overrides))
+            .await
+            .unwrap();
     }
 
     fn order(&mut self, pins: &[(&str, &str)], drained: &[(&str, Option<&str>)]) {
@@ -699,7 +702,7 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     // Told to take over, it goes on from there.
     let keeper = MapFileKeeper::new(&scene.path());
     scene.decider =
-        Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap().take_over();
+        MapDecider::start(Limits::default(), keeper, Arc::default()).await.unwrap().take_over();
     scene.answer(&[("puppetdb", true, None)]).await;
     assert!(
         fs::read_to_string(scene.path())
@@ -715,7 +718,7 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
 
 #[tokio::test]
 async fn the_map_file_names_its_writer_from_the_first_decision_after_a_start() {
-    let here = crate::reconcile::map_file::this_process(None);
+    let here = crate::store::map_file::this_process(None);
     let gone = Writer { pid: u32::MAX, ..here.clone() };
     for writer in [format!("# Writer: {gone} [{}]\n", gone.key), String::new()] {
         let text = format!(
@@ -795,7 +798,7 @@ async fn an_override_that_was_stored_but_never_came_into_the_file_is_not_held_at
 async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one_in() {
     let folder = tempfile::tempdir().unwrap();
     let keeper = MapFileKeeper::new(&folder.path().join("n.map"));
-    let decider = Decider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
+    let decider = MapDecider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
     let state = |name: &str, answered, map: EntryMap| {
         let mut state = SourceState::before_first_poll(name.to_owned(), "file".to_owned(), true);
         (state.answered, state.status.last_poll) = (
@@ -892,7 +895,7 @@ async fn wanted_after_a_restart(answers: &[Option<&str>]) -> Vec<String> {
     let (_approvals, approvals) = mpsc::channel(1);
     let (wanted, mut want) = watch::channel(None);
     let (stop, hour) = (CancellationToken::new(), Duration::from_secs(3600));
-    let (screen, unreached) = crate::reconcile::rows::channel("edge1");
+    let (screen, unreached) = crate::engine::rows::channel("edge1");
     unreached.failed(true);
     let decider = scene
         .decider
@@ -1040,7 +1043,7 @@ async fn servers_that_flap_make_no_instance_look_again_unless_the_map_changes() 
     let mut state = SourceState::before_first_poll("puppetdb".to_owned(), "file".to_owned(), true);
     state.answered = scene.requests;
     state.snapshot = Some(Snapshot {
-        entries: Arc::clone(scene.decider.accepted.as_ref().unwrap()),
+        entries: Arc::clone(scene.decider.gate.accepted().unwrap()),
         rejections: Arc::default(),
         answered_at: Timestamp::UNIX_EPOCH,
     });

@@ -21,11 +21,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{self, ApplyError, Timings};
-use super::learned::LearnedTable;
-use super::rows::{InstanceRows, RefusedRow};
-use super::servers::ServerKeeper;
-use super::{AskSources, Wanted};
+use apply::{ApplyError, Timings};
+use learned::LearnedTable;
+use servers::ServerKeeper;
+
+use crate::engine::rows::{InstanceRows, RefusedRow};
+use crate::engine::{AskSources, Wanted};
 use crate::heartbeat;
 use crate::settings;
 use crate::telemetry::{
@@ -33,7 +34,11 @@ use crate::telemetry::{
     INSTANCE_REVISION_WANTED, INSTANCE_UP,
 };
 
-mod rows;
+pub mod apply;
+pub mod learned;
+mod rest;
+mod screen;
+pub mod servers;
 
 /// How often staged entries must look the same before they count as abandoned: another Mapsmith may
 /// be about to commit them.
@@ -286,7 +291,7 @@ impl Instance {
                 tokio::select! {
                     () = shutdown.cancelled() => Some(None),
                     changed = news => changed.is_ok().then_some(None),
-                    question = rows::question(rows) => Some(Some(question)),
+                    question = screen::question(rows) => Some(Some(question)),
                     () = lists_changed(servers), if !failing => Some(None),
                     () = sleep(wait) => Some(None),
                 }

@@ -7,10 +7,14 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use mapsmith_core::server::Manage;
+use jiff::Timestamp;
 use mapsmith_core::server::list::{RawServer, Repeats, ServerListBuilder};
-use mapsmith_core::{Revision, Snapshot};
+use mapsmith_core::server::{Manage, ServerOptions};
+use mapsmith_core::{DesiredBackend, Revision, Snapshot};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
+use super::backend::FORMER_NAMES;
 use super::*;
 
 #[derive(Clone, Default)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mapsmith_core::desired::gate::Verdict;
 use mapsmith_core::desired::guard::{self, Accepted, Flapping, Limits, Proposal};
 use mapsmith_core::desired::references::{Actions, Dangling, Targets};
 use mapsmith_core::plan::Diff;
@@ -12,7 +13,8 @@ use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::{KeptNode, KeptNodes, NAMED_NODES};
 use mapsmith_core::{EntryMap, HeldChange};
 
-use super::{Decider, Said, between, id_of};
+use super::compose::Said;
+use super::{Evaluation, MapDecider, between, id_of};
 
 /// The most nodes that one line of the log names.
 const LOGGED_NODES: usize = 10;
@@ -26,7 +28,7 @@ pub(super) struct Passing {
     counts: ChangeCounts,
 }
 
-impl Decider {
+impl MapDecider {
     /// Keeps nodes that flap where they are until they have been still for so long; without this
     /// none is kept.
     pub fn with_hold(self, hold: Duration) -> Self {
@@ -35,31 +37,22 @@ impl Decider {
     }
 
     /// What the sources said, where the guard lets it through.
-    pub(super) fn judge(
+    pub(super) fn check_guard(
         &mut self,
         candidate: Arc<EntryMap>,
-        now: Duration,
-    ) -> Result<Said, Box<HeldChange>> {
-        let in_force =
-            self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries));
-        let before = self.accepted.clone().or_else(|| in_force.clone());
+        round: &Evaluation<'_>,
+    ) -> Option<Said> {
+        let in_force = self.entries_in_force();
+        let before = self.gate.accepted().cloned().or_else(|| in_force.clone());
         let base = before.clone().unwrap_or_default();
         let mut diff = between(&base, &candidate);
-        let kept = self.keep(&base, &candidate, &mut diff, now);
-        // An answer that agrees with the map file is judged too until something was in force once:
+        let kept = self.keep(&base, &candidate, &mut diff, round.now);
+        // An answer that agrees with the map file is checked too until something was in force once:
         // where both are empty, they would empty every memory.
-        if let (true, Some(accepted)) = (diff.is_empty(), &self.accepted) {
-            return Ok(Said {
-                map: Arc::clone(accepted),
-                passed: true,
-                is_new: false,
-                approved: false,
-                change: None,
-                passing: None,
-            });
+        if let (true, Some(accepted)) = (diff.is_empty(), self.gate.accepted()) {
+            return Some(Said { passed: true, ..Said::again(Arc::clone(accepted)) });
         }
         let candidate = Diff::settle(&kept, &base, &candidate);
-        let mut approved = false;
         let counts = diff.counts();
         let mark = self.window.after(diff.routes(&base, &candidate));
         let proposal = Proposal {
@@ -67,44 +60,58 @@ impl Decider {
             // Of the candidate's own entries: pins do not make up for what the sources lost.
             entries: candidate.len(),
             counts,
-            recent: self.window.recent(mark, now),
+            recent: self.window.recent(mark, round.now),
         };
-        let verdict =
-            guard::judge(guard::Subject::Map, &self.limits, &proposal).and_then(
-                |()| match proposal.recent.is_return {
-                    true => Ok(()),
-                    false => judge_references(
-                        self.actions,
-                        &self.limits,
-                        &self.targets,
-                        &base,
-                        &candidate,
-                    ),
-                },
-            );
-        if let Err(reason) = verdict {
-            let id = id_of(&candidate);
-            if self.approved.as_ref() != Some(&id) {
-                return Err(Box::new(HeldChange {
-                    id,
-                    of: HeldChange::MAP.to_owned(),
-                    reason,
-                    since: Timestamp::now(),
-                    entries_in_force: base.len(),
-                    entries_held: candidate.len(),
-                    counts,
-                }));
+        let limits = self.within_limits(&proposal, &base, &candidate).map_err(|reason| {
+            // Who approves it is told all that comes with it.
+            match self.points_nowhere(&candidate, &round.overrides) {
+                Some(more) => format!("{reason}; {more}"),
+                None => reason,
             }
-            approved = true;
+        });
+        let verdict = self.gate.submit(
+            limits,
+            || id_of(&candidate),
+            |id, reason| HeldChange {
+                id,
+                of: HeldChange::MAP.to_owned(),
+                reason,
+                since: Timestamp::now(),
+                entries_in_force: base.len(),
+                entries_held: candidate.len(),
+                counts,
+            },
+        );
+        if let Verdict::Held(hold) = verdict {
+            self.log_hold(hold);
+            return None;
         }
         let from_in_force = match (&before, &in_force) {
             (Some(before), Some(in_force)) => Arc::ptr_eq(before, in_force),
             (before, in_force) => before.is_none() && in_force.is_none(),
         };
-        let is_new = !diff.is_empty() || before.is_none();
-        let change = from_in_force.then_some(diff);
-        let passing = Some(Passing { mark, before: base.len(), counts });
-        Ok(Said { map: candidate, passed: true, is_new, approved, change, passing })
+        Some(Said {
+            map: candidate,
+            passed: true,
+            is_new: !diff.is_empty() || before.is_none(),
+            approved: verdict == Verdict::Approved,
+            change: from_in_force.then_some(diff),
+            passing: Some(Passing { mark, before: base.len(), counts }),
+        })
+    }
+
+    /// Whether the guard lets a change of what the sources say through without being asked.
+    fn within_limits(
+        &self,
+        proposal: &Proposal,
+        base: &EntryMap,
+        candidate: &EntryMap,
+    ) -> Result<(), String> {
+        guard::judge(guard::Subject::Map, &self.limits, proposal)?;
+        if proposal.recent.is_return {
+            return Ok(());
+        }
+        judge_references(self.actions, &self.limits, &self.targets, base, candidate)
     }
 
     /// Takes the moves out of the way that must not be made now: of nodes that flap, and of those
@@ -122,7 +129,7 @@ impl Decider {
             said: master.to_owned(),
         };
         // A first answer after a start shows no move: the file may be old.
-        if self.composed && self.accepted.is_some() {
+        if self.composed && self.gate.accepted().is_some() {
             let moved = diff
                 .moved
                 .iter()
@@ -186,7 +193,7 @@ fn news<'a>(before: &KeptNodes, now: &'a KeptNodes) -> impl Iterator<Item = &'a 
 ///
 /// # Errors
 /// The figures and the masters: one sentence for a person.
-pub fn judge_references(
+fn judge_references(
     actions: Actions,
     limits: &Limits,
     targets: &[Arc<Targets>],

@@ -20,8 +20,8 @@ use mapsmith_core::{EntryMap, LearnedRoute, Overrides, names};
 use metrics::{counter, gauge};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::LookEarly;
 use super::rest::{self, Rest};
+use crate::engine::LookEarly;
 use crate::settings;
 use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_LEFT_OUT, LEARNED_OLDEST_AGE, LEARNED_ROUTES};
 

@@ -1,12 +1,12 @@
 //! The instance's part in keeping rows that its map refuses out of the map file. See
-//! [`crate::reconcile::rows`].
+//! [`crate::engine::rows`].
 
 use haproxy_runtime::{MapCounters, MapKind, ReplyError};
 use mapsmith_core::Revision;
 use mapsmith_core::plan::Deviation;
 
 use super::{ApplyError, Failure, Instance};
-use crate::reconcile::rows::{InstanceRows, RefusedRow, RowQuestion};
+use crate::engine::rows::{InstanceRows, RefusedRow, RowQuestion};
 
 /// The next question; never where nobody asks.
 pub(super) async fn question(rows: &mut Option<InstanceRows>) -> RowQuestion {

@@ -4,13 +4,13 @@ use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::{EntryMapBuilder, Overrides, Snapshot, SourceState};
 
 use super::*;
-use crate::reconcile::map_file::MapFileKeeper;
+use crate::store::map_file::MapFileKeeper;
 
 const HOLD: Duration = Duration::from_secs(90);
 
 struct Scene {
     _folder: tempfile::TempDir,
-    decider: Decider,
+    decider: MapDecider,
 }
 
 impl Scene {
@@ -22,10 +22,11 @@ impl Scene {
                 entries.iter().map(|(node, master)| format!("{node} {master}\n")).collect();
             std::fs::write(&path, text).unwrap();
         }
-        let decider = Decider::start(Limits::default(), MapFileKeeper::new(&path), Arc::default())
-            .await
-            .unwrap()
-            .with_hold(HOLD);
+        let decider =
+            MapDecider::start(Limits::default(), MapFileKeeper::new(&path), Arc::default())
+                .await
+                .unwrap()
+                .with_hold(HOLD);
         Self { _folder: folder, decider }
     }
 

@@ -183,7 +183,7 @@ pub struct MapFileKeeper {
     header: Option<Header>,
     /// Makes a rename in this folder last. Of its own, so that a test can have it fail as on a disk
     /// that breaks.
-    pub(super) sync_folder: fn(&Path) -> io::Result<()>,
+    pub(crate) sync_folder: fn(&Path) -> io::Result<()>,
 }
 
 impl MapFileKeeper {

@@ -15,7 +15,7 @@ use mapsmith_core::{EntryMap, Revision};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::super::map_file::{Check, MapFileError, MapFileKeeper, WriteError};
+use crate::store::map_file::{Check, MapFileError, MapFileKeeper, WriteError};
 
 /// How long one operation may take: a million entries take a second on a slow disk.
 const BOUND: Duration = Duration::from_secs(5);
@@ -31,7 +31,8 @@ enum Job {
 #[derive(Debug)]
 pub(super) struct MapFileAccess {
     path: PathBuf,
-    jobs: mpsc::Sender<Job>,
+    /// None where nothing is to be written.
+    jobs: Option<mpsc::Sender<Job>>,
     /// How long one operation may take.
     pub bound: Duration,
     /// Whether an operation is under way, waited for or not.
@@ -62,7 +63,7 @@ impl MapFileAccess {
             }
         });
         match thread {
-            Ok(_) => Ok(Self { path, jobs, bound: BOUND, busy }),
+            Ok(_) => Ok(Self { path, jobs: Some(jobs), bound: BOUND, busy }),
             Err(cause) => Err(MapFileError {
                 path,
                 what: "no thread can be started for it",
@@ -70,6 +71,11 @@ impl MapFileAccess {
                 replaced: false,
             }),
         }
+    }
+
+    /// For decisions that are only looked at: every write succeeds and does nothing.
+    pub fn without_writer(path: &Path) -> Self {
+        Self { path: path.to_owned(), jobs: None, bound: BOUND, busy: Arc::default() }
     }
 
     /// The file.
@@ -99,6 +105,9 @@ impl MapFileAccess {
         revision: Arc<Revision>,
         said: Arc<EntryMap>,
     ) -> Result<(), WriteError> {
+        if self.jobs.is_none() {
+            return Ok(());
+        }
         let asked = !self.busy.load(Ordering::Acquire);
         match self.ask(|answer| Job::Write(revision, said, answer)).await {
             Ok(result) => result,
@@ -114,7 +123,7 @@ impl MapFileAccess {
             return Err(self.hangs("still gives no answer".to_owned()));
         }
         let (answer, answered) = oneshot::channel();
-        let sent = self.jobs.send(job(answer)).is_ok();
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job(answer)).is_ok());
         match timeout(self.bound, answered).await {
             Ok(Ok(result)) => Ok(result),
             Err(_) if sent => Err(self.hangs(format!("gives no answer within {:?}", self.bound))),

@@ -1,4 +1,4 @@
-//! When decisions are made: the loop round [`Decider::decide`].
+//! When decisions are made: the loop round [`MapDecider::decide`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::super::Wanted;
-use super::{Approval, ApprovalError, Decider, Decision};
+use super::{Approval, ApprovalError, Decision, MapDecider};
+use crate::engine::Wanted;
 use crate::heartbeat;
 
 /// How long the sources have at the start before the map file counts without them.
@@ -38,7 +38,7 @@ pub struct Inputs {
     pub approvals: mpsc::Receiver<Approval>,
 }
 
-impl Decider {
+impl MapDecider {
     /// Decides whenever a source has something new, an operator ordered something, or the map file
     /// needs care; until shutdown.
     pub async fn run(

@@ -1,5 +1,5 @@
 //! Rows that a HAProxy's map refuses stay out of the map file: HAProxy would not start from it. See
-//! [`crate::reconcile::rows`].
+//! [`crate::engine::rows`].
 //!
 //! A refused row is rejected as one that the registry garbled: the others go on, and the entry in
 //! force stays where there is one. It comes back once the registry names another master, or another
@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::reconcile::rows::{RefusedRow, RowQuestion, RowScreen};
+use crate::engine::rows::{RefusedRow, RowQuestion, RowScreen};
 
 /// How long the instances' first looks may take before the first decision.
 const FIRST_LOOKS: Duration = Duration::from_secs(2);
@@ -306,7 +306,7 @@ fn reject(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::rows::{InstanceRows, channel};
+    use crate::engine::rows::{InstanceRows, channel};
 
     fn map(rows: &[(&str, &str)]) -> Arc<EntryMap> {
         Arc::new(rows.iter().copied().collect())

@@ -1,0 +1,227 @@
+//! What a change passes before it comes into force: the last value that was accepted, the change
+//! that is held back, and the approval that lets it through. Pure. The node map has one, and each
+//! backend's server list.
+
+use crate::revision::HeldChange;
+
+/// Why a change can't be approved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApprovalError {
+    /// Nothing is held.
+    #[error("nothing is held back, so there is nothing to approve")]
+    NothingHeld,
+    /// Another change is held.
+    #[error(
+        "the change {asked} is not the one held back, {held} is; look at it before you approve it"
+    )]
+    Another {
+        /// The id that was asked for.
+        asked: String,
+        /// The id that is held.
+        held: String,
+    },
+    /// It was approved, but the map file can't be written.
+    #[error("approved, but not in force yet: {0}")]
+    NotWritten(String),
+}
+
+/// What became of a change that was submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may come into force.
+    Passed,
+    /// It may come into force because it was approved.
+    Approved,
+    /// It is held back.
+    Held(Hold),
+}
+
+/// How a held change differs from the one held before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing was held before.
+    New,
+    /// Another change was.
+    Replaced,
+    /// The same change was.
+    Unchanged,
+}
+
+/// The last value that was accepted, and what is held back from replacing it.
+#[derive(Debug)]
+pub struct Gate<V> {
+    accepted: Option<V>,
+    held: Option<HeldChange>,
+    /// The id of a held change that is let through when it is submitted again.
+    approved: Option<String>,
+}
+
+impl<V> Default for Gate<V> {
+    fn default() -> Self {
+        Self { accepted: None, held: None, approved: None }
+    }
+}
+
+impl<V> Gate<V> {
+    /// The last value that was accepted.
+    pub fn accepted(&self) -> Option<&V> {
+        self.accepted.as_ref()
+    }
+
+    /// The change that is held back.
+    pub fn held(&self) -> Option<&HeldChange> {
+        self.held.as_ref()
+    }
+
+    /// Sets the accepted value without a change being submitted: what a start found in force.
+    pub fn resume(&mut self, accepted: Option<V>) {
+        self.accepted = accepted;
+    }
+
+    /// Lets the held change of this id through when it is submitted again.
+    ///
+    /// # Errors
+    /// When no such change is held.
+    pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
+        match &self.held {
+            None => Err(ApprovalError::NothingHeld),
+            Some(held) if held.id != id => {
+                Err(ApprovalError::Another { asked: id.to_owned(), held: held.id.clone() })
+            }
+            Some(held) => {
+                self.approved = Some(id.to_owned());
+                Ok(held.clone())
+            }
+        }
+    }
+
+    /// Whether the change of this id is approved.
+    pub fn is_approved(&self, id: &str) -> bool {
+        self.approved.as_deref() == Some(id)
+    }
+
+    /// Submits a change: it passes where `limits` allow it or it is the approved one, and is held
+    /// back else. `id` names exactly this change; `describe` turns the broken limit into the change
+    /// as a person sees it.
+    pub fn submit(
+        &mut self,
+        limits: Result<(), String>,
+        id: impl FnOnce() -> String,
+        describe: impl FnOnce(String, String) -> HeldChange,
+    ) -> Verdict {
+        let Err(reason) = limits else { return Verdict::Passed };
+        let id = id();
+        if self.is_approved(&id) {
+            return Verdict::Approved;
+        }
+        Verdict::Held(self.hold(describe(id, reason)))
+    }
+
+    /// Holds a change back.
+    fn hold(&mut self, mut change: HeldChange) -> Hold {
+        // An approval was of what was held when it was given; it must not let that through some
+        // other day.
+        self.approved = None;
+        let hold = match &self.held {
+            None => Hold::New,
+            // A registry lives: what is held may be a little different at each poll, and is one
+            // hold all the same.
+            Some(before) => {
+                change.since = before.since;
+                if before.id == change.id { Hold::Unchanged } else { Hold::Replaced }
+            }
+        };
+        self.held = Some(change);
+        hold
+    }
+
+    /// Nothing is held any more. Gives what was.
+    pub fn release(&mut self) -> Option<HeldChange> {
+        self.held.take()
+    }
+
+    /// The accepted value was submitted again: nothing is held any more, and no approval stands. Gives
+    /// what was held.
+    pub fn settle(&mut self) -> Option<HeldChange> {
+        self.approved = None;
+        self.release()
+    }
+
+    /// The value is in force now. Gives the id of the approval that it took, which is used up.
+    pub fn accept(&mut self, value: V) -> Option<String> {
+        self.accepted = Some(value);
+        self.approved.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::revision::ChangeCounts;
+
+    fn change(id: String, reason: String) -> HeldChange {
+        HeldChange {
+            id,
+            of: HeldChange::MAP.to_owned(),
+            reason,
+            since: Timestamp::UNIX_EPOCH,
+            entries_in_force: 1,
+            entries_held: 0,
+            counts: ChangeCounts::default(),
+        }
+    }
+
+    fn submit(gate: &mut Gate<u32>, id: &str, limits: Result<(), &str>) -> Verdict {
+        gate.submit(limits.map_err(str::to_owned), || id.to_owned(), change)
+    }
+
+    #[test]
+    fn a_change_within_limits_passes_and_one_beyond_them_is_held_as_one_hold_since_the_first() {
+        let mut gate = Gate::default();
+        assert_eq!(submit(&mut gate, "a", Ok(())), Verdict::Passed);
+        assert_eq!(gate.held(), None);
+        assert_eq!(submit(&mut gate, "a", Err("too much")), Verdict::Held(Hold::New));
+        let since = gate.held().unwrap().since;
+        assert_eq!(submit(&mut gate, "a", Err("too much")), Verdict::Held(Hold::Unchanged));
+        assert_eq!(submit(&mut gate, "b", Err("too much")), Verdict::Held(Hold::Replaced));
+        let held = gate.held().unwrap();
+        assert_eq!((held.id.as_str(), held.reason.as_str(), held.since), ("b", "too much", since));
+        assert_eq!(gate.release().map(|held| held.id).as_deref(), Some("b"));
+        assert_eq!((gate.held(), gate.accepted()), (None, None));
+    }
+
+    #[test]
+    fn an_approval_lets_exactly_the_change_through_that_was_held_and_only_once() {
+        let mut gate = Gate::default();
+        assert_eq!(gate.approve("a"), Err(ApprovalError::NothingHeld));
+        submit(&mut gate, "a", Err("too much"));
+        let another = ApprovalError::Another { asked: "b".to_owned(), held: "a".to_owned() };
+        assert_eq!(gate.approve("b"), Err(another));
+        assert_eq!(gate.approve("a").unwrap().id, "a");
+        assert_eq!(submit(&mut gate, "a", Err("too much")), Verdict::Approved);
+        gate.release();
+        assert_eq!(gate.accept(1).as_deref(), Some("a"));
+        assert_eq!(submit(&mut gate, "a", Err("too much")), Verdict::Held(Hold::New));
+    }
+
+    #[test]
+    fn an_approval_ends_where_the_accepted_value_is_submitted_again() {
+        let mut gate = Gate::default();
+        submit(&mut gate, "a", Err("too much"));
+        gate.approve("a").unwrap();
+        assert_eq!(gate.settle().map(|held| held.id).as_deref(), Some("a"));
+        assert_eq!(submit(&mut gate, "a", Err("too much")), Verdict::Held(Hold::New));
+    }
+
+    #[test]
+    fn an_approval_ends_with_the_first_change_that_is_held_in_its_place() {
+        let mut gate = Gate::default();
+        submit(&mut gate, "a", Err("too much"));
+        gate.approve("a").unwrap();
+        assert_eq!(submit(&mut gate, "b", Err("too much")), Verdict::Held(Hold::Replaced));
+        assert_eq!(submit(&mut gate, "a", Err("too much")), Verdict::Held(Hold::Replaced));
+        assert_eq!(gate.accepted(), None);
+    }
+}

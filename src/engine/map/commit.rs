@@ -1,0 +1,175 @@
+//! A composed map comes into force: number, map file, log. The only place where a revision is made.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use mapsmith_core::plan::{Deviation, Diff};
+use mapsmith_core::revision::RevisionSummary;
+use mapsmith_core::status::StepTiming;
+use mapsmith_core::{EntryMap, Revision, SourceState};
+use metrics::counter;
+
+use super::compose::{Composed, Said};
+use super::{BY_OVERRIDE, BY_REFERENCES, Change, Evaluation, MapDecider};
+use crate::telemetry::MAP_CHANGES;
+
+impl MapDecider {
+    /// Writes the composed map to the file where it says something new, and takes it for the one in
+    /// force once it is there.
+    pub(super) async fn commit(
+        &mut self,
+        composed: Composed,
+        before: &Arc<EntryMap>,
+        round: &mut Evaluation<'_>,
+    ) {
+        let Composed { said, map, diff } = composed;
+        let approved = said.approved;
+        let accepted = match self.decision.in_force.clone() {
+            Some(revision) if diff.is_empty() => {
+                self.confirm(&revision, &said).await;
+                self.note_accepted(&said, round.now);
+                // One copy of two equal maps is enough.
+                if Arc::ptr_eq(&map, &said.map) { Arc::clone(before) } else { said.map }
+            }
+            _ => {
+                let revision = self.numbered(map);
+                let start = Instant::now();
+                let written = self.write(Arc::clone(&revision), Arc::clone(&said.map)).await;
+                round.steps.push(StepTiming::new("map file", start.elapsed()));
+                if !written {
+                    // What is not in the file must not be in memory: a restart would bring the
+                    // older map back.
+                    self.composed = false;
+                    return;
+                }
+                self.put_in_force(revision, before, diff, &said, round);
+                self.note_accepted(&said, round.now);
+                said.map
+            }
+        };
+        self.overrides = Arc::clone(&round.overrides);
+        self.composed = true;
+        self.checked.clone_from(&self.targets);
+        self.decision.active = self.foreign.is_none();
+        self.let_through = self.gate.accept(accepted).filter(|_| approved);
+    }
+
+    /// The map in force stays; the file is written where it lacks something.
+    async fn confirm(&mut self, revision: &Arc<Revision>, said: &Said) {
+        // A file that says what the sources said before would bring that back after a restart.
+        self.unsaved |= said.is_new;
+        if self.file.error.is_none() && !self.unsaved {
+            return;
+        }
+        // Over a file that is ahead it goes as a change of its own: a number never goes back.
+        let again = if self.unsynced_on_disk.is_some() {
+            self.numbered(Arc::clone(&revision.entries))
+        } else {
+            Arc::clone(revision)
+        };
+        if self.write(Arc::clone(&again), Arc::clone(&said.map)).await {
+            self.decision.in_force = Some(again);
+        }
+    }
+
+    /// A revision that is in the file is the one in force from now on.
+    fn put_in_force(
+        &mut self,
+        revision: Arc<Revision>,
+        before: &EntryMap,
+        diff: Diff,
+        said: &Said,
+        round: &Evaluation<'_>,
+    ) {
+        let causes = self.causes(said, round);
+        self.log_revision(&revision, before, &diff, causes);
+        let from = self.decision.in_force.as_ref().map(|revision| revision.number);
+        self.change =
+            from.map(|from| Change { from, deviation: Arc::new(Deviation::of(diff, before)) });
+        self.decision.in_force = Some(revision);
+    }
+
+    /// What led to a revision: sources by name, an override, or what the map may point to.
+    fn causes(&mut self, said: &Said, round: &Evaluation<'_>) -> Vec<String> {
+        let mut causes = Vec::new();
+        if said.is_new {
+            let entries = |state: &SourceState| Some(Arc::clone(&state.snapshot.as_ref()?.entries));
+            let maps: Vec<_> = round.sources.iter().map(entries).collect();
+            causes = changed_sources(round.sources, &maps, &self.inputs_of_revision);
+            self.inputs_of_revision = maps;
+        }
+        if round.overrides != self.overrides {
+            causes.push(BY_OVERRIDE.to_owned());
+        }
+        if causes.is_empty() {
+            // What came or went between the file and a start is an override.
+            let cause = if self.composed { BY_REFERENCES } else { BY_OVERRIDE };
+            causes.push(cause.to_owned());
+        }
+        causes
+    }
+
+    fn log_revision(
+        &mut self,
+        revision: &Revision,
+        before: &EntryMap,
+        diff: &Diff,
+        sources: Vec<String>,
+    ) {
+        let counts = diff.counts();
+        let summary = RevisionSummary {
+            number: revision.number,
+            at: revision.at,
+            sources,
+            entries: revision.entries.len(),
+            counts,
+        };
+        tracing::info!(
+            revision = summary.number,
+            entries = summary.entries,
+            sources = summary.sources.join(","),
+            "new revision: {counts}"
+        );
+        for (kind, count) in
+            [("added", counts.added), ("moved", counts.moved), ("removed", counts.removed)]
+        {
+            counter!(MAP_CHANGES, "kind" => kind).increment(count as u64);
+        }
+        self.log.push(
+            summary,
+            diff.changes(before, &revision.entries)
+                .take(mapsmith_core::revision::REMEMBERED_CHANGES)
+                .collect(),
+        );
+    }
+
+    /// The next revision; the one that is in the file already, where it has these entries.
+    fn numbered(&self, entries: Arc<EntryMap>) -> Arc<Revision> {
+        match &self.unsynced_on_disk {
+            Some(ahead) if ahead.entries == entries => Arc::clone(ahead),
+            ahead => {
+                let latest = ahead.as_ref().or(self.decision.in_force.as_ref());
+                let number = latest.map_or(0, |revision| revision.number) + 1;
+                Arc::new(Revision { number, at: Timestamp::now(), entries })
+            }
+        }
+    }
+}
+
+/// The sources whose map is another one than when the revision in force was made.
+fn changed_sources(
+    sources: &[SourceState],
+    maps: &[Option<Arc<EntryMap>>],
+    before: &[Option<Arc<EntryMap>>],
+) -> Vec<String> {
+    sources
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| match (&maps[*index], before.get(*index).and_then(Option::as_ref)) {
+            (Some(now), Some(before)) => !Arc::ptr_eq(now, before),
+            (now, _) => now.is_some(),
+        })
+        .map(|(_, state)| state.status.name.clone())
+        .collect()
+}

@@ -1,0 +1,211 @@
+//! Whose the map file is, and what is in it: found at a start, written, corrected, left to another
+//! Mapsmith and taken back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use mapsmith_core::desired::guard::Window;
+use mapsmith_core::map_file::{MapFile, Writer};
+use mapsmith_core::status::DriftKind;
+use mapsmith_core::{EntryMap, Revision};
+use metrics::counter;
+
+use super::MapDecider;
+use crate::store::map_file::{Check, MapFileError, WriteError, WriterState, state_of};
+use crate::telemetry::DRIFT_HEALED;
+
+/// How long a map file that another Mapsmith wrote may be gone, or name nobody, before it counts as
+/// nobody's.
+const ABANDONED: Duration = Duration::from_secs(30);
+
+impl MapDecider {
+    /// Takes what the map file holds for the map in force, as at a start.
+    pub(super) fn adopt(&mut self, found: Option<MapFile>) {
+        self.own();
+        let Some(found) = found else { return };
+        for (line, reason) in found.rejected.iter().take(10) {
+            tracing::warn!(
+                path = self.file.path,
+                line,
+                "a line of the map file is no entry: {reason}"
+            );
+        }
+        let number = found.revision().unwrap_or(0);
+        let written = found.header.is_some();
+        let said = written.then(|| found.said_by_sources());
+        let entries = Arc::new(found.entries);
+        tracing::info!(
+            path = self.file.path,
+            revision = number,
+            entries = entries.len(),
+            "the map file is the map in force"
+        );
+        // One copy of two equal maps is enough.
+        self.gate.resume(
+            said.map(|said| if said == *entries { Arc::clone(&entries) } else { Arc::new(said) }),
+        );
+        self.file.revision = Some(number);
+        self.decision.in_force = Some(Arc::new(Revision { number, at: Timestamp::now(), entries }));
+        self.decision.active = self.gate.accepted().is_some();
+        self.decision.file = Some(self.file.clone());
+        (self.unsynced_on_disk, self.change, self.composed) = (None, None, false);
+        // Of what came before that map nothing is known.
+        self.window = Window::new(self.limits.window);
+        self.flapping.forget();
+        self.inputs_of_revision.clear();
+        if let Some(writer) = found.header.and_then(|header| header.writer) {
+            match state_of(&writer) {
+                WriterState::Running => self.leave_to(writer),
+                WriterState::Gone => {}
+                WriterState::Unknown => tracing::warn!(
+                    path = self.file.path,
+                    "the map file was written elsewhere ({writer}), and nothing shows whether \
+                        that Mapsmith still runs: it is taken over"
+                ),
+            }
+        }
+    }
+
+    /// The map file is this one's to write.
+    fn own(&mut self) {
+        (self.foreign, self.abandoned, self.decision.read_only) = (None, None, None);
+        self.file.error = None;
+        // Also that it is this one's.
+        self.unsaved = true;
+    }
+
+    /// Another Mapsmith writes the map file: this one changes nothing.
+    fn leave_to(&mut self, writer: Writer) {
+        tracing::error!(
+            path = self.file.path,
+            "the map file is another Mapsmith's ({writer}), so this one changes nothing; stop one \
+                of the two, or start this one with \
+             `mapsmith run --take-over`"
+        );
+        self.decision.active = false;
+        self.decision.read_only = Some(writer.to_string());
+        (self.foreign, self.abandoned, self.file.error) = (Some(writer), None, None);
+        // What is held is the other one's to decide.
+        self.gate.release();
+        self.decision.held = None;
+    }
+
+    /// Writes the map file from now on, whoever wrote it before.
+    pub fn take_over(mut self) -> Self {
+        if let Some(writer) = self.foreign.take() {
+            tracing::warn!(
+                path = self.file.path,
+                "the map file is taken over from another Mapsmith ({writer})"
+            );
+        }
+        self.own();
+        self.decision.active = self.gate.accepted().is_some();
+        self
+    }
+
+    /// Writes a revision to the map file, with what the sources said; says whether it is there now.
+    pub(super) async fn write(&mut self, revision: Arc<Revision>, said: Arc<EntryMap>) -> bool {
+        let error = match self.access.write(Arc::clone(&revision), said).await {
+            Ok(()) => {
+                (self.unsynced_on_disk, self.unsaved) = (None, false);
+                self.file.revision = Some(revision.number);
+                if self.file.error.take().is_some() {
+                    tracing::info!(path = self.file.path, "the map file can be written again");
+                }
+                return true;
+            }
+            Err(WriteError::Foreign(writer)) => {
+                self.leave_to(writer);
+                return false;
+            }
+            Err(WriteError::Failed(error)) => error,
+        };
+        if error.replaced {
+            self.unsynced_on_disk = Some(revision);
+        }
+        self.file_failed(&error);
+        false
+    }
+
+    fn file_failed(&mut self, error: &MapFileError) {
+        let error = error.to_string();
+        if self.file.error.as_ref() != Some(&error) {
+            tracing::error!("{error}; no instance gets a map that is not in the file");
+        }
+        self.file.error = Some(error);
+    }
+
+    /// Corrects a lost or changed map file. Whether anything about it changed.
+    pub(super) async fn check_file(&mut self) -> bool {
+        if self.foreign.is_some() {
+            return self.check_foreign_file().await;
+        }
+        let (Some(wanted), Some(said)) = (self.wanted(), self.gate.accepted().cloned()) else {
+            return false;
+        };
+        match self.access.check(Arc::clone(&wanted.revision.entries)).await {
+            Check::Same => return false,
+            Check::Different => {
+                if self.write(wanted.revision, said).await {
+                    self.file.healed += 1;
+                    counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label()).increment(1);
+                    tracing::warn!(
+                        path = self.file.path,
+                        "map file missing or modified externally; rewritten"
+                    );
+                }
+            }
+            Check::Foreign(writer) => self.leave_to(writer),
+            Check::Unusable(error) => self.file_failed(&error),
+        }
+        self.decision.file = Some(self.file.clone());
+        self.record();
+        true
+    }
+
+    /// Looks whether another Mapsmith still writes the map file. Whether anything about it changed.
+    async fn check_foreign_file(&mut self) -> bool {
+        let Ok(header) = self.access.header().await else { return false };
+        match header.and_then(|header| header.writer) {
+            Some(writer) if state_of(&writer) == WriterState::Gone => self.take_back().await,
+            Some(writer) => {
+                self.abandoned = None;
+                if self.foreign.as_ref() == Some(&writer) {
+                    return false;
+                }
+                self.leave_to(writer);
+                self.record();
+                true
+            }
+            // Whoever keeps a file writes it again within moments.
+            None => {
+                self.abandoned.get_or_insert_with(Instant::now).elapsed() > ABANDONED
+                    && self.take_back().await
+            }
+        }
+    }
+
+    /// The Mapsmith that wrote the map file has ended: what it left is the last good map, unless
+    /// that is older than ours.
+    async fn take_back(&mut self) -> bool {
+        let ours = self.decision.in_force.as_ref().map_or(0, |revision| revision.number);
+        match self.access.load().await {
+            Ok(found) => {
+                tracing::warn!(
+                    path = self.file.path,
+                    "the Mapsmith that wrote the map file has ended; this one goes on from there"
+                );
+                let later =
+                    found.filter(|found| found.revision().is_some_and(|number| number >= ours));
+                self.adopt(later);
+                self.decision.active = self.gate.accepted().is_some() && self.foreign.is_none();
+            }
+            Err(error) => self.file_failed(&error),
+        }
+        self.decision.look += 1;
+        self.decision.file = Some(self.file.clone());
+        self.record();
+        true
+    }
+}

@@ -1,0 +1,395 @@
+//! Snapshots and overrides -> revisions: merge, guard, overrides, number, map file, then the
+//! instances. The only place where a revision is made.
+//!
+//! The guard judges what the sources say, never what an operator ordered: an answer is compared
+//! with the last one that was accepted, both without overrides, and the overrides are put over
+//! whichever of the two counts. So an override comes into force while an answer is held, no
+//! override is held, and none hides from the guard what a source lost.
+//!
+//! The map file is the last good map: a revision that Mapsmith wrote says in its comments what the
+//! sources had said, so a start knows both and goes on from there, whatever the sources say or
+//! don't. A file that it did not write (or none) is only compared with: no memory that works is
+//! changed for a file that nothing confirms, and until a first answer was accepted overrides wait.
+//!
+//! A file that another Mapsmith goes on writing is left to that one, and so is every HAProxy: two
+//! that fight are worse than either.
+//!
+//! Entries that point nowhere may be held too (`[references]`). The sources' answer then waits as a
+//! whole; an override waits alone: its nodes stay where they are, and the others come into force.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mapsmith_core::desired::gate::{ApprovalError, Gate};
+use mapsmith_core::desired::guard::{Flapping, Limits, Window};
+use mapsmith_core::desired::references::{Actions, Dangling, Targets};
+use mapsmith_core::desired::{self, SourceView};
+use mapsmith_core::map_file::{MapFile, Writer};
+use mapsmith_core::plan::Diff;
+use mapsmith_core::revision::RevisionLog;
+use mapsmith_core::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
+use mapsmith_core::{EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState};
+use metrics::{counter, gauge};
+
+use super::rows::RowScreen;
+use super::{Approval, Change, Wanted};
+use crate::store::map_file::{MapFileError, MapFileKeeper};
+use crate::telemetry::{
+    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_HEALED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS,
+    MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING,
+    REVISION,
+};
+
+mod commit;
+mod compose;
+mod file;
+mod guard;
+mod map_file;
+mod preview;
+mod run;
+mod screens;
+
+use compose::Said;
+use file::MapFileAccess;
+pub use preview::{Preview, preview};
+pub use run::Inputs;
+use screens::Screens;
+
+/// The cause of a revision that overrides led to, beside the sources' names.
+pub const BY_OVERRIDE: &str = "override";
+/// The cause of a revision that nothing but a change of what the map may point to, or of what a
+/// HAProxy takes, led to.
+pub const BY_REFERENCES: &str = "references";
+
+/// What was decided last.
+#[derive(Debug, Clone, Default)]
+pub struct Decision {
+    /// The highest poll request whose answers, from every source, are taken into account.
+    pub considered: u64,
+    /// The number of this decision; see [`Wanted::look`].
+    pub look: u64,
+    /// The map in force: the desired revision, or before the sources have spoken the one found in
+    /// the map file.
+    pub in_force: Option<Arc<Revision>>,
+    /// Whether instances are brought to it: what the sources said was accepted once, before the
+    /// start (then it is the map file's) or since, and the map file is ours.
+    pub active: bool,
+    /// The Mapsmith that writes the map file instead of this one, which changes nothing then.
+    pub read_only: Option<String>,
+    /// The sources that are waited for.
+    pub waiting_for: Vec<String>,
+    /// The change that the guard holds back.
+    pub held: Option<HeldChange>,
+    /// The overrides that this decision took into account.
+    pub overrides: Arc<Overrides>,
+    /// Drained masters that keep their nodes, because no other master is left.
+    pub stuck: Vec<String>,
+    /// Entries of the map that point nowhere in some instance, before any was left out.
+    pub dangling: Arc<Dangling>,
+    /// Masters that an override gives nodes, and that don't get them while they point nowhere.
+    pub kept_from: Vec<String>,
+    /// Entries that a HAProxy's map refuses, and that are not in the map for that.
+    pub rejected: Arc<RejectedRows>,
+    /// Nodes that stay where they are because they flap.
+    pub flapping: KeptNodes,
+    /// Nodes that an answer names with different masters, none of them newer: each stays where it
+    /// is.
+    pub conflicts: KeptNodes,
+    /// The map file.
+    pub file: Option<MapFileStatus>,
+    /// The latest revisions.
+    pub log: Arc<RevisionLog>,
+    /// How long the parts of the last decision took.
+    pub steps: Vec<StepTiming>,
+}
+
+/// What one evaluation is made of, and how long its parts took.
+struct Evaluation<'a> {
+    sources: &'a [SourceState],
+    overrides: Arc<Overrides>,
+    /// The time, since the decider's start.
+    now: Duration,
+    steps: Vec<StepTiming>,
+}
+
+/// Makes the revisions.
+#[derive(Debug)]
+pub struct MapDecider {
+    limits: Limits,
+    access: MapFileAccess,
+    decision: Decision,
+    file: MapFileStatus,
+    /// What the file says, or may say, though it is not in force: it was put in place, and could
+    /// not be made to last.
+    unsynced_on_disk: Option<Arc<Revision>>,
+    /// Whether the file lacks something that a start would have to know.
+    unsaved: bool,
+    /// The Mapsmith that writes the map file.
+    foreign: Option<Writer>,
+    /// Since when its file is gone, or names nobody.
+    abandoned: Option<Instant>,
+    log: RevisionLog,
+    /// What the sources said when the guard last let it through (the map in force without
+    /// overrides), and the change of it that is held.
+    gate: Gate<Arc<EntryMap>>,
+    /// The change that came into force by an approval at the last decision.
+    let_through: Option<String>,
+    /// The sources' maps as they were when the revision in force was made, to tell which of them
+    /// led to the next one.
+    inputs_of_revision: Vec<Option<Arc<EntryMap>>>,
+    /// The overrides in the map in force.
+    overrides: Arc<Overrides>,
+    /// Whether the map in force is known to be what the sources said with these overrides: a start
+    /// knows only what the file says.
+    composed: bool,
+    /// What the revision in force changed.
+    change: Option<Change>,
+    /// What becomes of entries that point nowhere.
+    actions: Actions,
+    /// What the map may point to, in each instance that has been looked at.
+    targets: Vec<Arc<Targets>>,
+    /// The same, as it was when the map in force was last compared with it.
+    checked: Vec<Arc<Targets>>,
+    /// What the instances' maps refuse.
+    screens: Screens,
+    /// What the sources changed lately.
+    window: Window,
+    /// The nodes whose master goes back and forth.
+    flapping: Flapping,
+    /// The clock of both.
+    clock: Instant,
+    /// When the first node that the last decision kept for flapping may go, on that clock.
+    release: Option<Duration>,
+}
+
+impl MapDecider {
+    /// Reads the map file: what is in it is the map in force until the sources say something else.
+    /// `overrides` are those in it, as far as the store tells.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read.
+    pub async fn start(
+        limits: Limits,
+        keeper: MapFileKeeper,
+        overrides: Arc<Overrides>,
+    ) -> Result<Self, MapFileError> {
+        let mut access = MapFileAccess::start(keeper)?;
+        let found = access.load().await?;
+        // There from the start: a counter that begins at 1 has no rise that an alert could see.
+        counter!(GUARD_HOLDS).increment(0);
+        counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label())
+            .increment(0);
+        for kind in ["added", "moved", "removed"] {
+            counter!(MAP_CHANGES, "kind" => kind).increment(0);
+        }
+        let mut decider = Self::new(limits, access, overrides);
+        decider.adopt(found);
+        decider.record();
+        Ok(decider)
+    }
+
+    /// The same decisions without a writer: nothing is written, and the map file is nobody's.
+    fn without_writer(
+        limits: Limits,
+        path: &Path,
+        found: Option<MapFile>,
+        overrides: Arc<Overrides>,
+    ) -> Self {
+        let mut decider = Self::new(limits, MapFileAccess::without_writer(path), overrides);
+        decider.adopt(found.map(|mut found| {
+            if let Some(header) = &mut found.header {
+                header.writer = None;
+            }
+            found
+        }));
+        decider
+    }
+
+    fn new(limits: Limits, access: MapFileAccess, overrides: Arc<Overrides>) -> Self {
+        let path = access.path().display().to_string();
+        let file = MapFileStatus { path, revision: None, error: None, healed: 0 };
+        let decision =
+            Decision { look: 1, overrides: Arc::clone(&overrides), ..Decision::default() };
+        Self {
+            window: Window::new(limits.window),
+            flapping: Flapping::new(limits.window, Duration::ZERO),
+            clock: Instant::now(),
+            release: None,
+            limits,
+            access,
+            decision,
+            file,
+            unsynced_on_disk: None,
+            unsaved: true,
+            foreign: None,
+            abandoned: None,
+            log: RevisionLog::default(),
+            gate: Gate::default(),
+            let_through: None,
+            inputs_of_revision: Vec::new(),
+            overrides,
+            composed: false,
+            change: None,
+            actions: Actions::default(),
+            targets: Vec::new(),
+            checked: Vec::new(),
+            screens: Screens::default(),
+        }
+    }
+
+    /// For one round without the daemon: the file is written only where it has to say something
+    /// else.
+    pub fn for_one_round(self) -> Self {
+        Self { unsaved: self.gate.accepted().is_none(), ..self }
+    }
+
+    /// What becomes of entries that point nowhere; without this they are kept.
+    pub fn with_actions(self, actions: Actions) -> Self {
+        Self { actions, ..self }
+    }
+
+    /// Keeps rows out of the map that these instances' HAProxys refuse; without this none is asked.
+    pub fn with_screens(self, screens: Vec<RowScreen>) -> Self {
+        Self { screens: Screens::new(screens), ..self }
+    }
+
+    /// What the map may point to, in each instance that has been looked at; for the next decision.
+    pub fn see(&mut self, targets: Vec<Arc<Targets>>) {
+        self.targets = targets;
+    }
+
+    /// What was decided last.
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    /// What the instances should hold; none until a first answer of the sources was accepted, and
+    /// while another Mapsmith keeps them.
+    pub fn wanted(&self) -> Option<Wanted> {
+        let revision = self.decision.in_force.clone().filter(|_| self.decision.active)?;
+        let overrides = Arc::clone(&self.overrides);
+        let change = self.change.clone();
+        Some(Wanted {
+            revision,
+            look: self.decision.look,
+            considered: self.decision.considered,
+            overrides,
+            change,
+        })
+    }
+
+    /// Lets one held change through at the next decision.
+    ///
+    /// # Errors
+    /// When no such change is held.
+    pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
+        self.gate.approve(id)
+    }
+
+    /// Whether a change that was approved came into force at the decision that followed: a source
+    /// may have said something else just then.
+    fn outcome_of_approval(&self, approved: HeldChange) -> Result<HeldChange, ApprovalError> {
+        match (&self.file.error, self.gate.held()) {
+            (Some(error), _) => Err(ApprovalError::NotWritten(error.clone())),
+            (None, _) if self.let_through.as_ref() == Some(&approved.id) => Ok(approved),
+            (None, Some(held)) => {
+                Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() })
+            }
+            (None, None) => Err(ApprovalError::NothingHeld),
+        }
+    }
+
+    /// Looks at what every source said and an operator ordered, and decides what is wanted.
+    pub async fn decide(&mut self, sources: &[SourceState], overrides: Arc<Overrides>) {
+        self.decide_at(sources, overrides, self.clock.elapsed()).await;
+    }
+
+    /// The same at a time since the start.
+    async fn decide_at(
+        &mut self,
+        sources: &[SourceState],
+        overrides: Arc<Overrides>,
+        now: Duration,
+    ) {
+        let start = Instant::now();
+        let views: Vec<_> = sources
+            .iter()
+            .map(|state| SourceView {
+                name: &state.status.name,
+                // A source that is being asked for the first time may well answer: at a restart its
+                // entries are in the map in force, and leaving it out would take them away for a
+                // moment.
+                required: state.status.required || state.status.last_poll.is_none(),
+                snapshot: state.snapshot.as_ref(),
+            })
+            .collect();
+        let before = self.marks();
+        (self.let_through, self.release) = (None, None);
+        self.decision.considered = sources.iter().map(|state| state.answered).min().unwrap_or(0);
+        self.decision.overrides = Arc::clone(&overrides);
+        let mut round = Evaluation { sources, overrides, now, steps: Vec::new() };
+        match desired::merge(&views) {
+            Err(waiting) => {
+                self.decision.waiting_for = waiting;
+                if let (None, Some(accepted)) = (&self.foreign, self.gate.accepted().cloned()) {
+                    self.compose_and_commit(Said::again(accepted), &mut round).await;
+                }
+            }
+            Ok(_) if self.foreign.is_some() => self.decision.waiting_for.clear(),
+            Ok(candidate) => {
+                self.decision.waiting_for.clear();
+                round.steps.push(StepTiming::new("merge", start.elapsed()));
+                if let Some(said) = self.evaluate(candidate, &mut round) {
+                    self.compose_and_commit(said, &mut round).await;
+                }
+            }
+        }
+        // What an instance's own servers do is no reason for all of them to look again: with a
+        // hundred whose health checks flap none would rest.
+        if self.marks() != before {
+            self.decision.look += 1;
+        }
+        self.decision.steps = round.steps;
+        self.decision.held = self.gate.held().cloned();
+        self.decision.file = Some(self.file.clone());
+        self.decision.log = Arc::new(self.log.clone());
+        self.record();
+    }
+
+    /// What someone may wait for every instance to have seen.
+    fn marks(&self) -> (u64, u64, Option<u64>, bool) {
+        let revision = self.decision.in_force.as_ref().map(|revision| revision.number);
+        (self.decision.considered, self.decision.overrides.number(), revision, self.decision.active)
+    }
+
+    fn record(&self) {
+        gauge!(GUARD_HELD).set(f64::from(u8::from(self.decision.held.is_some())));
+        gauge!(MAP_FILE_FAILED).set(f64::from(u8::from(self.file.error.is_some())));
+        gauge!(READ_ONLY).set(f64::from(u8::from(self.foreign.is_some())));
+        gauge!(PINS).set(self.decision.overrides.pins().len() as f64);
+        let (unknown, not_ready) = self.decision.dangling.entries();
+        gauge!(REFERENCES_DANGLING, "kind" => "unknown").set(unknown as f64);
+        gauge!(REFERENCES_DANGLING, "kind" => "not_ready").set(not_ready as f64);
+        gauge!(MAP_REJECTED).set(self.decision.rejected.count as f64);
+        gauge!(FLAPPING_NODES).set(self.decision.flapping.count as f64);
+        gauge!(CONFLICTING_NODES).set(self.decision.conflicts.count as f64);
+        gauge!(DRAINED_MASTERS).set(self.decision.overrides.drained().len() as f64);
+        if let Some(revision) = &self.decision.in_force {
+            gauge!(REVISION).set(revision.number as f64);
+            gauge!(MAP_ENTRIES).set(revision.entries.len() as f64);
+        }
+    }
+}
+
+fn between(old: &Arc<EntryMap>, new: &Arc<EntryMap>) -> Diff {
+    if Arc::ptr_eq(old, new) { Diff::default() } else { Diff::between(old, new) }
+}
+
+/// Names exactly this map.
+fn id_of(map: &EntryMap) -> String {
+    format!("{:016x}", map.digest())
+}
+
+#[cfg(test)]
+mod tests;

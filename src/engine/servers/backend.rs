@@ -1,0 +1,397 @@
+//! One backend's list on its way to be desired.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mapsmith_core::desired::damping::Damper;
+use mapsmith_core::desired::gate::{ApprovalError, Gate, Verdict};
+use mapsmith_core::desired::guard::{self, Accepted, Limits, Proposal, Subject, Window};
+use mapsmith_core::desired::servers::{self, Resolved};
+use mapsmith_core::server::list::{Host, LeftOut};
+use mapsmith_core::server::{LastGoodList, Manage, ServerOptions};
+use mapsmith_core::status::{BackendStatus, LeavingServer};
+use mapsmith_core::{DesiredBackend, EntryMap, HeldChange, Server, ServerList};
+use metrics::{counter, gauge};
+
+use super::resolve::Resolver;
+use crate::engine::record_hold;
+use crate::settings::{Backend, Listing, Settings};
+use crate::telemetry::{
+    BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_LEFT_OUT, BACKEND_SERVERS,
+};
+
+/// The most names that a backend remembers as once desired; the oldest are forgotten. Far more than
+/// leave within the time that a drain takes.
+pub(super) const FORMER_NAMES: usize = 1000;
+/// The most left-out rows that one change of them writes to the log.
+const LOGGED_ROWS: usize = 10;
+
+/// One backend's list on its way to be desired.
+#[derive(Debug)]
+pub(super) struct BackendList {
+    settings: Backend,
+    /// The written-out list, where there is one.
+    declared: Arc<ServerList>,
+    options: ServerOptions,
+    damper: Damper<Server>,
+    /// The last list that was let through (it may not be all in force yet), and the one that is
+    /// held.
+    gate: Gate<BTreeMap<String, Server>>,
+    /// What was let through lately.
+    window: Window,
+    former: VecDeque<String>,
+    waiting_for: Option<String>,
+    left_out: Vec<LeftOut>,
+    stale: Vec<LeftOut>,
+    /// The masters' list, with the map it was made of.
+    mapped: Option<(Arc<EntryMap>, Arc<ServerList>)>,
+}
+
+impl BackendList {
+    pub(super) fn new(backend: &Backend, settings: &Settings) -> Self {
+        // There from the start: a counter that begins at 1 has no rise that an alert could see.
+        for kind in ["added", "moved", "removed"] {
+            counter!(BACKEND_CHANGES, "backend" => backend.name.clone(), "kind" => kind)
+                .increment(0);
+        }
+        Self {
+            declared: Arc::new(backend.declared()),
+            options: backend.default_options(),
+            damper: Damper::new(settings.damping.pace()),
+            settings: backend.clone(),
+            gate: Gate::default(),
+            window: Window::new(settings.guard.window),
+            former: VecDeque::new(),
+            waiting_for: None,
+            left_out: Vec::new(),
+            stale: Vec::new(),
+            mapped: None,
+        }
+    }
+
+    /// The backend's name.
+    pub(super) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// What a held change of its list is of.
+    pub(super) fn subject(&self) -> String {
+        format!("backend {}", self.settings.name)
+    }
+
+    /// The change that is held back.
+    pub(super) fn held(&self) -> Option<&HeldChange> {
+        self.gate.held()
+    }
+
+    /// Lets the held change of this id through at the next decision.
+    ///
+    /// # Errors
+    /// When no such change is held.
+    pub(super) fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
+        self.gate.approve(id)
+    }
+
+    /// When something is due although nobody says anything new.
+    pub(super) fn next_step(&self) -> Option<Duration> {
+        self.damper.next_step()
+    }
+
+    /// The list as it is known now: of the source of a name, by `listed`, or of the masters of
+    /// `map`. Notes what is waited for.
+    pub(super) fn list(
+        &mut self,
+        listed: impl Fn(&str) -> Option<Arc<ServerList>>,
+        map: Option<&Arc<EntryMap>>,
+        producers: &BTreeMap<String, String>,
+    ) -> Option<Arc<ServerList>> {
+        let list = match self.settings.listing() {
+            Listing::Servers(_) => Some(Arc::clone(&self.declared)),
+            Listing::From(name) => listed(name),
+            Listing::Masters(template) => {
+                let template = template.to_owned();
+                map.map(|map| self.masters(map, &template, producers))
+            }
+        };
+        self.waiting_for = list.is_none().then(|| self.first_answer());
+        list
+    }
+
+    /// Takes the list that was last in force, where it came from where the list comes from now.
+    pub(super) fn resume(&mut self, list: &LastGoodList) {
+        if list.origin != self.settings.origin() {
+            return;
+        }
+        let servers = list.servers.clone();
+        tracing::info!(
+            backend = self.settings.name,
+            servers = servers.len(),
+            "the stored server list is in force until {} lists servers",
+            self.settings.origin()
+        );
+        self.waiting_for = Some(self.first_answer());
+        self.gate.resume(Some(servers.clone()));
+        self.damper = Damper::resume(self.damper.pace(), servers);
+    }
+
+    /// What is waited for while the list is not known.
+    fn first_answer(&self) -> String {
+        match self.settings.listing() {
+            Listing::Servers(_) => "the settings".to_owned(),
+            Listing::From(name) => format!("a first answer of source {name}"),
+            Listing::Masters(_) => "a first node map".to_owned(),
+        }
+    }
+
+    /// The masters of the map as a list; made once a map.
+    fn masters(
+        &mut self,
+        map: &Arc<EntryMap>,
+        template: &str,
+        producers: &BTreeMap<String, String>,
+    ) -> Arc<ServerList> {
+        match &self.mapped {
+            Some((known, list)) if Arc::ptr_eq(known, map) => Arc::clone(list),
+            _ => {
+                let masters = map.load();
+                let list = servers::masters_list(
+                    template,
+                    masters.iter().map(|(master, _)| *master),
+                    producers,
+                );
+                let list = Arc::new(list);
+                self.mapped = Some((Arc::clone(map), Arc::clone(&list)));
+                list
+            }
+        }
+    }
+
+    /// The list with its addresses. Notes what is left out of it.
+    pub(super) fn resolve(
+        &mut self,
+        list: &ServerList,
+        resolver: &Resolver,
+    ) -> BTreeMap<String, Server> {
+        let Resolved { mut servers, left_out: unresolved } =
+            servers::resolve(list, &self.options, |host| resolver.address(host));
+        let left_out: Vec<_> = list.left_out.iter().cloned().chain(unresolved).collect();
+        let news: Vec<_> = left_out.iter().filter(|row| !self.left_out.contains(row)).collect();
+        for row in news.iter().take(LOGGED_ROWS) {
+            tracing::warn!(
+                backend = self.settings.name,
+                place = row.place,
+                "left out of the server list: {}",
+                row.reason
+            );
+        }
+        if news.len() > LOGGED_ROWS {
+            tracing::warn!(
+                backend = self.settings.name,
+                "and {} more; the status names them",
+                news.len() - LOGGED_ROWS
+            );
+        }
+        // A row that went wrong is no word that its server is gone.
+        for name in left_out.iter().filter_map(|row| row.name.as_ref()) {
+            if let Some(known) = self.damper.in_force().and_then(|in_force| in_force.get(name)) {
+                servers.entry(name.clone()).or_insert_with(|| known.clone());
+            }
+        }
+        // Where rows contradict each other what is in force stays; where nothing is, neither row
+        // counts.
+        for name in &list.disputed {
+            match self.damper.in_force().and_then(|in_force| in_force.get(name)) {
+                Some(known) => servers.insert(name.clone(), known.clone()),
+                None => servers.remove(name),
+            };
+        }
+        self.left_out = left_out;
+        self.stale = list
+            .servers
+            .iter()
+            .filter_map(|server| match &server.host {
+                Host::Name(host) => Some((server, host, resolver.stale(host)?)),
+                Host::Address(_) => None,
+            })
+            .map(|(server, host, error)| LeftOut {
+                place: format!("server {:?}", server.name),
+                name: Some(server.name.clone()),
+                reason: format!("{host} does not resolve: {error}"),
+            })
+            .collect();
+        servers
+    }
+
+    /// Hands the list on to the damper, unless the guard holds it back.
+    pub(super) fn evaluate(
+        &mut self,
+        listed: BTreeMap<String, Server>,
+        limits: &Limits,
+        now: Duration,
+    ) {
+        let held = if self.gate.accepted() == Some(&listed) {
+            self.gate.settle()
+        } else {
+            let Some(passing) = self.check_guard(&listed, limits, now) else { return };
+            self.window.accept(&passing, now);
+            let held = self.gate.release();
+            self.gate.accept(listed.clone());
+            held
+        };
+        if let Some(held) = held {
+            tracing::info!(
+                backend = self.settings.name,
+                id = held.id,
+                "no change of the server list is held any more"
+            );
+        }
+        self.damper.list(listed, now);
+    }
+
+    /// What the list changes, where the guard lets it through.
+    fn check_guard(
+        &mut self,
+        listed: &BTreeMap<String, Server>,
+        limits: &Limits,
+        now: Duration,
+    ) -> Option<Accepted> {
+        let passing = self.change_to(listed);
+        let (entries, counts) = (listed.len(), passing.counts);
+        let in_force = self.damper.in_force();
+        let in_force_len = in_force.map(BTreeMap::len);
+        // What was let through is the measure: not all of it may be in force yet, nor all that went
+        // be gone.
+        let proposal = Proposal {
+            in_force: in_force_len.map(|_| passing.before),
+            entries,
+            counts,
+            recent: self.window.recent(passing.mark, now),
+        };
+        let within = match in_force == Some(listed) {
+            true => Ok(()),
+            false => guard::judge(Subject::Servers, limits, &proposal),
+        };
+        let (name, of) = (&self.settings.name, self.subject());
+        let verdict = self.gate.submit(
+            within,
+            || servers::id_of(name, listed),
+            |id, reason| HeldChange {
+                id,
+                of,
+                reason,
+                since: Timestamp::now(),
+                entries_in_force: in_force_len.unwrap_or(0),
+                entries_held: entries,
+                counts,
+            },
+        );
+        match verdict {
+            Verdict::Passed => Some(passing),
+            Verdict::Approved => Some(Accepted { approved: true, ..passing }),
+            Verdict::Held(hold) => {
+                if let Some(held) = self.gate.held() {
+                    record_hold(hold, held, "server list");
+                }
+                None
+            }
+        }
+    }
+
+    /// What this list changes of the last one that was let through.
+    fn change_to(&self, listed: &BTreeMap<String, Server>) -> Accepted {
+        let nothing = BTreeMap::new();
+        let before = self.gate.accepted().unwrap_or(&nothing);
+        let addresses = |servers: &BTreeMap<String, Server>| -> Vec<(String, String)> {
+            servers
+                .iter()
+                .map(|(name, server)| (name.clone(), server.address.to_string()))
+                .collect()
+        };
+        let (old, new) = (addresses(before), addresses(listed));
+        let gone = old.iter().map(|(name, address)| (name.as_str(), Some(address.as_str()), None));
+        let come = new.iter().map(|(name, address)| (name.as_str(), None, Some(address.as_str())));
+        let mark = self.window.after(gone.chain(come));
+        Accepted {
+            mark,
+            before: before.len(),
+            entries: listed.len(),
+            counts: servers::counts(before, listed),
+            approved: false,
+        }
+    }
+
+    /// Brings into force what is due.
+    pub(super) fn step(&mut self, now: Duration) {
+        let before = self.damper.in_force().cloned();
+        if !self.damper.step(now) {
+            return;
+        }
+        let nothing = BTreeMap::new();
+        let (old, new) =
+            (before.as_ref().unwrap_or(&nothing), self.damper.in_force().unwrap_or(&nothing));
+        let counts = servers::counts(old, new);
+        tracing::info!(
+            backend = self.settings.name,
+            servers = new.len(),
+            "new server list: {counts}"
+        );
+        for (kind, count) in
+            [("added", counts.added), ("moved", counts.moved), ("removed", counts.removed)]
+        {
+            counter!(BACKEND_CHANGES, "backend" => self.settings.name.clone(), "kind" => kind)
+                .increment(count as u64);
+        }
+        self.former.retain(|name| !new.contains_key(name));
+        self.former.extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
+        let forgotten = self.former.len().saturating_sub(FORMER_NAMES);
+        self.former.drain(..forgotten);
+    }
+
+    pub(super) fn desired(&self) -> Option<DesiredBackend> {
+        Some(DesiredBackend {
+            servers: self.damper.in_force()?.clone(),
+            former: self.former.iter().cloned().collect(),
+            // While a row is left out, or nothing is listed since the start, a server that is not
+            // in force may well be listed.
+            manage: if self.left_out.is_empty() && self.waiting_for.is_none() {
+                self.settings.manage
+            } else {
+                Manage::Own
+            },
+            slots: self.settings.slots.clone(),
+            defaults: self.settings.defaults.clone(),
+            drain: self.settings.drain,
+        })
+    }
+
+    pub(super) fn status(&self, at: &impl Fn(Duration) -> Timestamp) -> BackendStatus {
+        let leaving = self
+            .damper
+            .leaving()
+            .map(|(name, due)| LeavingServer { name: name.to_owned(), due: due.map(at) });
+        BackendStatus {
+            name: self.settings.name.clone(),
+            from: self.settings.origin(),
+            servers: self.damper.in_force().map(|servers| servers.values().cloned().collect()),
+            waiting_for: self.waiting_for.clone(),
+            left_out: self.left_out.clone(),
+            stale: self.stale.clone(),
+            held: self.gate.held().cloned(),
+            change_due: self.damper.change_due().map(at),
+            leaving: leaving.collect(),
+        }
+    }
+
+    pub(super) fn record(&self) {
+        let name = || self.settings.name.clone();
+        gauge!(BACKEND_LEFT_OUT, "backend" => name()).set(self.left_out.len() as f64);
+        gauge!(BACKEND_LEAVING, "backend" => name()).set(self.damper.leaving().count() as f64);
+        gauge!(BACKEND_HELD, "backend" => name())
+            .set(f64::from(u8::from(self.gate.held().is_some())));
+        if let Some(servers) = self.damper.in_force() {
+            gauge!(BACKEND_SERVERS, "backend" => name()).set(servers.len() as f64);
+        }
+    }
+}

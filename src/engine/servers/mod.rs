@@ -1,0 +1,219 @@
+//! Server lists -> the servers that backends should have: resolve, guard, damp, number. The only
+//! place where a desired list is made.
+//!
+//! A backend whose list is not known yet, or was never accepted, is absent from what is desired,
+//! and so is not touched. A list that was in force before a restart is the last good one after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::desired::gate::ApprovalError;
+use mapsmith_core::desired::guard::Limits;
+use mapsmith_core::desired::servers;
+use mapsmith_core::server::LastGoodList;
+use mapsmith_core::server::list::Host;
+use mapsmith_core::status::BackendStatus;
+use mapsmith_core::{DesiredServers, HeldChange, ServerList, SourceState};
+
+use super::map::Decision;
+use crate::settings::Settings;
+
+mod backend;
+pub mod resolve;
+mod run;
+
+use backend::BackendList;
+use resolve::{Lookup, Resolver};
+
+/// How long a name that has no address yet is left alone: a gateway may well start before its
+/// resolver does.
+const RESOLVE_RETRY: Duration = Duration::from_secs(10);
+
+/// What was decided last.
+#[derive(Debug, Clone, Default)]
+pub struct ServerDecision {
+    /// The highest poll request whose answers, of the node map and of every server list, are taken
+    /// into account.
+    pub considered: u64,
+    /// Every declared backend, in the order of the settings.
+    pub backends: Vec<BackendStatus>,
+}
+
+impl ServerDecision {
+    /// The changes that the guard holds back.
+    pub fn held(&self) -> impl Iterator<Item = &HeldChange> {
+        self.backends.iter().filter_map(|backend| backend.held.as_ref())
+    }
+}
+
+/// Makes the desired servers.
+pub struct ServerDecider {
+    limits: Limits,
+    /// The names of the sources that list servers, in the order of their states.
+    sources: Vec<String>,
+    producers: BTreeMap<String, String>,
+    backends: Vec<BackendList>,
+    resolver: Resolver,
+    /// The round of polls that the host names were looked up in.
+    resolved_in: Option<u64>,
+    /// [`RESOLVE_RETRY`].
+    resolve_retry: Duration,
+    considered: u64,
+    desired: Option<Arc<DesiredServers>>,
+}
+
+/// Every backend's list as it is known now, in the order of the backends.
+type Lists = Vec<Option<Arc<ServerList>>>;
+
+impl ServerDecider {
+    /// Knows no list yet but those that are written out.
+    pub fn new(settings: &Settings, lookup: Box<dyn Lookup>) -> Self {
+        let backends =
+            settings.backends.iter().map(|backend| BackendList::new(backend, settings)).collect();
+        Self {
+            limits: settings.guard.clone(),
+            sources: settings.list_sources.iter().map(|source| source.name.clone()).collect(),
+            producers: servers::producers(settings.sources.iter().map(|source| &source.masters)),
+            backends,
+            resolver: Resolver::new(lookup, settings.damping.hold),
+            resolved_in: None,
+            resolve_retry: RESOLVE_RETRY,
+            considered: 0,
+            desired: None,
+        }
+    }
+
+    /// Goes on from the lists that were last in force: each is the last good one until its origin
+    /// lists servers again, and what it lists then is judged as a change of it.
+    pub fn resume(mut self, stored: &BTreeMap<String, LastGoodList>) -> Self {
+        for backend in &mut self.backends {
+            if let Some(list) = stored.get(backend.name()) {
+                backend.resume(list);
+            }
+        }
+        self.number();
+        self
+    }
+
+    /// What is known of every backend's list. `states` are those of the sources that list servers,
+    /// in the settings' order.
+    pub fn lists(&mut self, states: &[SourceState<ServerList>], decision: &Decision) -> Lists {
+        let answered = states.iter().map(|state| state.answered);
+        self.considered = answered.chain([decision.considered]).min().unwrap_or_default();
+        // A map that was only found in the file may be older than anything.
+        let map = decision
+            .in_force
+            .as_ref()
+            .filter(|_| decision.active)
+            .map(|revision| &revision.entries);
+        let (sources, producers) = (&self.sources, &self.producers);
+        let listed = |name: &str| {
+            let index = sources.iter().position(|source| source == name)?;
+            let snapshot = states.get(index)?.snapshot.as_ref()?;
+            Some(Arc::clone(&snapshot.entries))
+        };
+        self.backends.iter_mut().map(|backend| backend.list(listed, map, producers)).collect()
+    }
+
+    /// Looks host names up where it is time: once a round of polls, and names that are new. `now`
+    /// is a time of one steady clock.
+    pub async fn resolve(&mut self, lists: &Lists, now: Duration) {
+        let listed = lists.iter().flatten().flat_map(|list| &list.servers);
+        let hosts: BTreeSet<String> = listed
+            .filter_map(|server| match &server.host {
+                Host::Name(name) => Some(name.clone()),
+                Host::Address(_) => None,
+            })
+            .collect();
+        if self.resolved_in != Some(self.considered) || !self.resolver.has_tried(&hosts) {
+            self.resolved_in = Some(self.considered);
+            self.resolver.refresh(hosts, now).await;
+        }
+    }
+
+    /// Decides what every backend should have at `now`, a time of one steady clock.
+    pub fn decide(&mut self, lists: &Lists, now: Duration) {
+        for (backend, list) in self.backends.iter_mut().zip(lists) {
+            if let Some(list) = list {
+                let resolved = backend.resolve(list, &self.resolver);
+                backend.evaluate(resolved, &self.limits, now);
+            }
+            backend.step(now);
+        }
+        self.number();
+        self.backends.iter().for_each(BackendList::record);
+    }
+
+    /// Gives what is desired a new number where it is not what it was.
+    fn number(&mut self) {
+        let backends = self
+            .backends
+            .iter()
+            .filter_map(|backend| Some((backend.name().to_owned(), backend.desired()?)));
+        let backends: BTreeMap<_, _> = backends.collect();
+        // Also where the servers are the same: whose the others are changes with what is left out.
+        let before = self.desired.as_ref();
+        if before.map_or(!backends.is_empty(), |before| before.backends != backends) {
+            let number = before.map_or(0, |before| before.number) + 1;
+            self.desired = Some(Arc::new(DesiredServers { number, backends }));
+        }
+    }
+
+    /// What backends should have; none before the first list was accepted.
+    pub fn desired(&self) -> Option<Arc<DesiredServers>> {
+        self.desired.clone()
+    }
+
+    /// What was decided last; `now` is the time of that decision.
+    pub fn decision(&self, now: Duration) -> ServerDecision {
+        let clock = Timestamp::now();
+        let at = |due: Duration| {
+            SignedDuration::try_from(due.saturating_sub(now))
+                .ok()
+                .and_then(|left| clock.checked_add(left).ok())
+                .unwrap_or(clock)
+        };
+        ServerDecision {
+            considered: self.considered,
+            backends: self.backends.iter().map(|backend| backend.status(&at)).collect(),
+        }
+    }
+
+    /// When something is due although nobody says anything new.
+    pub fn next_look(&self) -> Option<Duration> {
+        self.backends.iter().filter_map(|backend| backend.next_step()).min()
+    }
+
+    /// Lets one held change through at the next decision.
+    ///
+    /// # Errors
+    /// When no such change is held.
+    pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
+        let mut others = Vec::new();
+        for backend in &mut self.backends {
+            match backend.approve(id) {
+                Ok(held) => return Ok(held),
+                Err(ApprovalError::Another { held, .. }) => others.push(held),
+                Err(_) => {}
+            }
+        }
+        match others.is_empty() {
+            true => Err(ApprovalError::NothingHeld),
+            false => Err(ApprovalError::Another { asked: id.to_owned(), held: others.join(", ") }),
+        }
+    }
+
+    /// Whether a change that was approved is on its way: its list may have changed just then.
+    fn outcome_of_approval(&self, approved: HeldChange) -> Result<HeldChange, ApprovalError> {
+        let backend = self.backends.iter().find(|backend| backend.subject() == approved.of);
+        match backend.and_then(BackendList::held) {
+            Some(held) => Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() }),
+            None => Ok(approved),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
