@@ -7,147 +7,41 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use haproxy_runtime::{
-    Glance, HaproxyVersion, Level, MapClient, MapCounters, MapName, ProcessInfo, ReplyError,
-    RuntimeError,
-};
+use haproxy_runtime::{MapClient, MapCounters, MapName, ProcessInfo};
 use jiff::Timestamp;
-use mapsmith_core::plan::map::Memory;
-use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};
-use mapsmith_core::status::{ApplyReport, DriftKind, InstanceState, InstanceStatus, Strategy};
-use mapsmith_core::{LearnedRoute, Revision};
-use metrics::{counter, gauge, histogram};
+use mapsmith_core::Revision;
+use mapsmith_core::status::{DriftKind, InstanceState, InstanceStatus};
+use metrics::counter;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use apply::{ApplyError, Timings};
-use learned::LearnedTable;
-use servers::ServerKeeper;
-
-use crate::engine::rows::{InstanceRows, RefusedRow};
+use crate::engine::rows::InstanceRows;
 use crate::engine::{AskSources, Wanted};
 use crate::heartbeat;
 use crate::settings;
-use crate::telemetry::{
-    APPLY_DURATION, APPLY_FAILURES, DRIFT_HEALED, INSTANCE_IN_STEP, INSTANCE_REVISION_HELD,
-    INSTANCE_REVISION_WANTED, INSTANCE_UP,
-};
+use crate::telemetry::{APPLY_FAILURES, DRIFT_HEALED};
 
 pub mod apply;
+mod failure;
 pub mod learned;
+mod map;
+mod process;
+mod report;
 mod rest;
 mod screen;
 pub mod servers;
 
-/// How often staged entries must look the same before they count as abandoned: another Mapsmith may
-/// be about to commit them.
-const ABANDONED_LOOKS: u32 = 10;
-/// The least time between two swaps of one instance: `commit map` of a huge map frees the old one
-/// in one go, and doing so back to back has tripped HAProxy's watchdog (haproxy issue 3292).
-const SWAP_SPACING: Duration = Duration::from_secs(1);
-/// The least time between two log lines of a state that is bad in ever new words.
-const LOG_SPACING: Duration = Duration::from_secs(600);
-/// How long the sources may take to answer before a change by another hand is undone all the same.
-const ASK_BOUND: Duration = Duration::from_secs(10);
+use failure::Failure;
+use learned::LearnedTable;
+use process::Seen;
+pub use report::InstanceReport;
+use servers::ServerKeeper;
+
 /// The first wait after a failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// The longest wait between two tries.
 const BACKOFF_MOST: Duration = Duration::from_secs(10);
-
-/// By how much a process's start may seem to move: its uptime comes in whole seconds. In a
-/// container a new process often has the old one's pid, so the pid alone does not tell.
-const START_TOLERANCE: Duration = Duration::from_secs(2);
-
-/// From a revision that memory is known to hold to the wanted one.
-fn deviation_from(held: &Revision, wanted: &Wanted) -> Arc<Deviation> {
-    match &wanted.change {
-        Some(change) if change.from == held.number => Arc::clone(&change.deviation),
-        _ => Arc::new(Deviation::between(&held.entries, &wanted.revision.entries)),
-    }
-}
-
-async fn lists_changed(servers: &mut Option<ServerKeeper>) {
-    match servers {
-        Some(servers) => servers.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// What an instance's task publishes.
-#[derive(Debug, Clone)]
-pub struct InstanceReport {
-    /// For people.
-    pub status: InstanceStatus,
-    /// The last [`Wanted::look`] that the instance was in step with.
-    pub looked: u64,
-    /// The number of the desired server lists that it holds, see [`ServerKeeper::held`].
-    pub servers_held: Option<u64>,
-    /// The routes it learned that the map does not have, sorted by node.
-    pub learned: Arc<[LearnedRoute]>,
-}
-
-impl InstanceReport {
-    /// The route that was learned for this node.
-    pub fn learned_of(&self, node: &str) -> Option<&LearnedRoute> {
-        let found = self.learned.binary_search_by(|route| route.node.as_str().cmp(node)).ok()?;
-        self.learned.get(found)
-    }
-}
-
-/// Why an instance is not in step.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Look(RuntimeError),
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    #[error(
-        "the socket has {0} level, Mapsmith needs `level admin` on its `stats socket` line in \
-            HAProxy's configuration"
-    )]
-    Level(&'static str),
-    #[error(
-        "HAProxy's configuration uses no map of the name {0}: it must name exactly this path in a \
-            map converter (see `map.path`)"
-    )]
-    UnknownMap(String),
-    #[error("{0}")]
-    Version(String),
-    #[error("right after the change {0}; looking again")]
-    NotConfirmed(String),
-    #[error("HAProxy refuses {}, the first is {first}; it is taken out of the map \
-        file", counted(*rows))]
-    Rows { rows: usize, first: RefusedRow },
-}
-
-fn counted(rows: usize) -> String {
-    if rows == 1 { "1 entry of the map".to_owned() } else { format!("{rows} entries of the map") }
-}
-
-impl Failure {
-    /// The process could not be reached or gave no whole answer to the first look. Once it has
-    /// answered that, a command that fails later leaves it behind, not unreachable.
-    fn unreachable(&self) -> bool {
-        matches!(self, Self::Look(_)) && !self.refused()
-    }
-
-    /// The process answers and won't do it: only its configuration can help.
-    fn refused(&self) -> bool {
-        match self {
-            Self::Look(error) | Self::Runtime(error) | Self::Apply(ApplyError::Runtime(error)) => {
-                matches!(
-                    error.reply(),
-                    Some(ReplyError::Denied | ReplyError::UnknownMap | ReplyError::TooBig)
-                )
-            }
-            Self::Level(_) | Self::UnknownMap(_) | Self::Version(_) => true,
-            Self::Apply(_) | Self::NotConfirmed(_) | Self::Rows { .. } => false,
-        }
-    }
-}
 
 /// What the instance was last verified to hold, and the marks by which a change behind our back
 /// shows.
@@ -306,7 +200,7 @@ impl Instance {
 
     /// Looks once and does what is to be done. Whether all went well; the report says the rest.
     pub async fn cycle(&mut self, wanted: Option<&Wanted>) -> bool {
-        let result = self.reconcile(wanted).await;
+        let result = self.pass(wanted).await;
         let state = match &result {
             Ok(state) => state.clone(),
             Err(failure) => self.failed_state(failure, wanted),
@@ -315,12 +209,44 @@ impl Instance {
             self.report.looked = wanted.look;
         }
         self.publish(state, wanted);
-        self.look_at_learned(wanted).await;
+        self.read_learned(wanted).await;
         result.is_ok()
     }
 
+    /// One pass. Its order is what keeps requests from failing: servers that become ready, the map,
+    /// servers that leave.
+    async fn pass(&mut self, wanted: Option<&Wanted>) -> Result<InstanceState, Failure> {
+        let seen = self.observe().await?;
+        let counters = self.learn_rows(seen.counters).await?;
+        self.make_servers_ready(&seen, wanted).await;
+        let state = self.bring_map(&Seen { counters, ..seen }, wanted).await;
+        self.take_servers_away(&seen, wanted, &state).await;
+        self.report_servers();
+        state
+    }
+
+    async fn make_servers_ready(&mut self, seen: &Seen, wanted: Option<&Wanted>) {
+        if let Some(servers) = &mut self.servers {
+            servers.make_ready(seen.version, wanted.map(|wanted| &wanted.revision)).await;
+        }
+    }
+
+    /// Only where the map that sends nobody there any more is in memory.
+    async fn take_servers_away(
+        &mut self,
+        seen: &Seen,
+        wanted: Option<&Wanted>,
+        state: &Result<InstanceState, Failure>,
+    ) {
+        if let (Some(servers), Some(wanted), Ok(InstanceState::InStep { .. })) =
+            (&mut self.servers, wanted, state)
+        {
+            servers.take_away(seen.version, &wanted.revision).await;
+        }
+    }
+
     /// Only a map that was seen to be in memory can agree with what was learned.
-    async fn look_at_learned(&mut self, wanted: Option<&Wanted>) {
+    async fn read_learned(&mut self, wanted: Option<&Wanted>) {
         let (Some(learned), Some(verified), Some(wanted)) =
             (&mut self.learned, &self.verified, wanted)
         else {
@@ -331,419 +257,17 @@ impl Instance {
         self.report.status.learned = Some(learned.status().clone());
     }
 
-    fn failed_state(&mut self, failure: &Failure, wanted: Option<&Wanted>) -> InstanceState {
-        // Whatever was half done: read back before anything else is believed.
-        self.verified = None;
-        if failure.unreachable() {
-            // What happens to the map meanwhile is a change of its own.
-            self.asked = None;
-        }
-        if let Some(rows) = &mut self.rows {
-            rows.failed(failure.unreachable());
-        }
-        match wanted {
-            _ if failure.unreachable() => {
-                let since = match &self.report.status.state {
-                    InstanceState::Unreachable { since, .. } => *since,
-                    _ => Timestamp::now(),
-                };
-                InstanceState::Unreachable { since, error: failure.to_string() }
-            }
-            Some(wanted) if !failure.refused() => InstanceState::Behind {
-                wanted: wanted.revision.number,
-                reason: failure.to_string(),
-            },
-            _ => InstanceState::Refused { reason: failure.to_string() },
-        }
-    }
-
-    /// Takes the new state into report, metrics and, where it changed, the log.
-    fn publish(&mut self, state: InstanceState, wanted: Option<&Wanted>) {
-        let status = &mut self.report.status;
-        let name = status.name.clone();
-        let up = !matches!(state, InstanceState::Unreachable { .. } | InstanceState::Starting);
-        gauge!(INSTANCE_UP, "haproxy" => name.clone()).set(f64::from(u8::from(up)));
-        let in_step = matches!(state, InstanceState::InStep { .. });
-        gauge!(INSTANCE_IN_STEP, "haproxy" => name.clone()).set(f64::from(u8::from(in_step)));
-        if let Some(wanted) = wanted {
-            gauge!(INSTANCE_REVISION_WANTED, "haproxy" => name.clone())
-                .set(wanted.revision.number as f64);
-        }
-        if let InstanceState::InStep { revision } = state {
-            gauge!(INSTANCE_REVISION_HELD, "haproxy" => name.clone()).set(revision as f64);
-        }
-        if status.state != state {
-            let bad = matches!(
-                state,
-                InstanceState::Behind { .. }
-                    | InstanceState::Unreachable { .. }
-                    | InstanceState::Refused { .. }
-            );
-            let same_kind = std::mem::discriminant(&status.state) == std::mem::discriminant(&state);
-            if !bad {
-                tracing::info!(instance = name, "{state}");
-            } else if !same_kind
-                || self.last_logged.is_none_or(|last| last.elapsed() >= LOG_SPACING)
-            {
-                tracing::warn!(instance = name, "{state}");
-                self.last_logged = Some(Instant::now());
-            }
-            status.state = state;
-        }
-    }
-
-    /// The order is what keeps requests from failing: servers that become ready, the map, servers
-    /// that leave.
-    async fn reconcile(&mut self, wanted: Option<&Wanted>) -> Result<InstanceState, Failure> {
-        let glance = self.client.glance().await.map_err(Failure::Look);
-        let (counters, cost, version) =
-            match glance.and_then(|glance| self.observe_process(&glance)) {
-                Ok(seen) => seen,
-                Err(failure) => {
-                    if let Some(servers) = &mut self.servers {
-                        servers.lost(failure.to_string());
-                        self.report_servers();
-                    }
-                    return Err(failure);
-                }
-            };
-        let counters = self.learn_rows(counters).await?;
-        if let Some(servers) = &mut self.servers {
-            servers.make_ready(version, wanted.map(|wanted| &wanted.revision)).await;
-        }
-        let state = match wanted {
-            Some(wanted) => self.reconcile_map(wanted, counters, cost).await,
-            None => Ok(InstanceState::Connected),
-        };
-        if let (Some(servers), Some(wanted), Ok(InstanceState::InStep { .. })) =
-            (&mut self.servers, wanted, &state)
-        {
-            servers.take_away(version, &wanted.revision).await;
-        }
-        self.report_servers();
-        state
-    }
-
     fn report_servers(&mut self) {
         if let Some(servers) = &self.servers {
             self.report.status.servers = servers.status().cloned();
             self.report.servers_held = servers.held();
         }
     }
+}
 
-    async fn reconcile_map(
-        &mut self,
-        wanted: &Wanted,
-        counters: MapCounters,
-        cost: CostModel,
-    ) -> Result<InstanceState, Failure> {
-        let revision = &wanted.revision;
-        self.observe_counters(counters);
-
-        let mut read = false;
-        let (deviation, live_entries) = match &self.verified {
-            Some(verified) if verified.revision.number == revision.number => {
-                (Arc::default(), verified.live_entries)
-            }
-            Some(verified) => (deviation_from(&verified.revision, wanted), verified.live_entries),
-            None => {
-                read = true;
-                let expected = counters
-                    .count(0)
-                    .map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
-                let (deviation, live_entries) =
-                    apply::read_back(&self.client, None, expected, &revision.entries).await?;
-                (Arc::new(deviation), live_entries)
-            }
-        };
-        // HAProxy counts the entries of all versions together, and some twice where a map is used
-        // with several match types; only a version beyond the live one can hold staged entries.
-        let staged = counters.last_prepared > counters.live_version;
-        let counted = counters.count(live_entries).filter(|_| staged);
-        let staged_entries =
-            counted.map_or(0, |counted| (counted as usize).saturating_sub(live_entries));
-        let memory = Memory { entries: live_entries, staged_entries, cost };
-        let mut drift = self.drift(revision, &deviation);
-        let (mut plan, mut counters) = (plan_map(&revision.entries, &deviation, &memory), counters);
-        if plan == MapPlan::InStep && self.abandoned(counters, staged_entries) {
-            drift.push(DriftKind::AbandonedVersions);
-            // Not `clear map`: a writer that only paused would commit what is left, an empty map. A
-            // commit fences it off.
-            plan = MapPlan::Swap {
-                reason: format!("{staged_entries} entries of abandoned versions go with a commit"),
-            };
-        }
-        if plan != MapPlan::InStep && self.must_ask_first(wanted, &drift) {
-            let reason =
-                "another writer changed the map in memory; the sources are asked again before it \
-                    is put right"
-                    .to_owned();
-            return Ok(InstanceState::Behind { wanted: revision.number, reason });
-        }
-        if plan != MapPlan::InStep
-            && let Some(reason) = self.unchecked_master(revision, &deviation)
-        {
-            return Ok(InstanceState::Behind { wanted: revision.number, reason });
-        }
-        if let (MapPlan::Swap { .. }, Some(last)) = (&plan, self.last_swap)
-            && last.elapsed() < SWAP_SPACING
-        {
-            // Then look anew: what was seen before the pause may be past.
-            sleep_until(last + SWAP_SPACING).await;
-            let glance = self.client.glance().await?;
-            let (counters, cost, _) = self.observe_process(&glance)?;
-            return Box::pin(self.reconcile_map(wanted, counters, cost)).await;
-        }
-        if plan != MapPlan::InStep {
-            counters = match self.apply(&plan, revision, &deviation, &memory, counters).await {
-                Ok(counters) => counters,
-                Err(failure) => return Err(self.refused_rows(failure, revision, &deviation).await),
-            };
-        }
-        if read {
-            self.report.status.verified_at = Some(Timestamp::now());
-            self.next_verify = Instant::now() + self.verify.mul_f64(0.9 + fastrand::f64() / 5.0);
-        }
-        self.note_drift(&drift);
-        self.suspicion = None;
-        self.asked = None;
-        self.last_revision = Some(revision.number);
-        let live_entries = revision.entries.len();
-        self.report.status.entries_in_memory =
-            Some(counters.count(live_entries).unwrap_or(live_entries as u64));
-        self.verified = Some(Verified { revision: Arc::clone(revision), counters, live_entries });
-        Ok(InstanceState::InStep { revision: revision.number })
-    }
-
-    /// Why the map has to wait: it would send nodes to a server that was just made ready and whose
-    /// check has yet to pass.
-    fn unchecked_master(&self, revision: &Revision, deviation: &Deviation) -> Option<String> {
-        let to = deviation
-            .missing
-            .iter()
-            .chain(&deviation.wrong)
-            .map(|at| revision.entries.value(*at as usize));
-        let master = self.servers.as_ref()?.awaits_check(to)?;
-        Some(format!("no node is sent to {master} before its health check has passed"))
-    }
-
-    /// Takes in which process answers; a new one has a memory of its own.
-    fn observe_process(
-        &mut self,
-        glance: &Glance,
-    ) -> Result<(MapCounters, CostModel, HaproxyVersion), Failure> {
-        let process = &glance.process;
-        let version: HaproxyVersion = process.version.parse().map_err(Failure::Version)?;
-        let started = Instant::now().checked_sub(Duration::from_secs(process.uptime_seconds));
-        if let Some((before, started_before)) = &self.process
-            && (before.pid != process.pid
-                || started > started_before.map(|started| started + START_TOLERANCE))
-        {
-            tracing::info!(
-                instance = self.report.status.name,
-                pid_before = before.pid,
-                pid = process.pid,
-                version = process.version,
-                "HAProxy was restarted or reloaded"
-            );
-            self.verified = None;
-            self.staged = None;
-            self.suspicion = Some(DriftKind::Restarted);
-            self.servers.iter_mut().for_each(ServerKeeper::forget);
-            self.rows.iter_mut().for_each(InstanceRows::forget);
-        }
-        let cost = CostModel::new(version);
-        self.process = Some((process.clone(), started));
-        self.report.status.process = Some(process.clone());
-        match glance.level {
-            Level::Admin => {}
-            Level::Operator => return Err(Failure::Level("operator")),
-            Level::User => return Err(Failure::Level("user")),
-        }
-        let counters =
-            glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
-        // Where the counter can't be true, what was read back last counts.
-        let live_entries = self.verified.as_ref().map_or(0, |verified| verified.live_entries);
-        if let Some(count) = counters.count(live_entries) {
-            self.report.status.entries_in_memory = Some(count);
-        }
-        Ok((counters, cost, version))
-    }
-
-    /// Forgets what is held where the map's counters moved or its time has come.
-    fn observe_counters(&mut self, counters: MapCounters) {
-        let Some(verified) = &self.verified else { return };
-        if (verified.counters.live_version, verified.counters.entries)
-            != (counters.live_version, counters.entries)
-        {
-            self.suspicion = Some(DriftKind::MapChanged);
-            self.verified = None;
-        } else if Instant::now() >= self.next_verify {
-            self.verified = None;
-        }
-    }
-
-    /// What a deviation tells beyond "a new revision is due".
-    fn drift(&self, revision: &Revision, deviation: &Deviation) -> Vec<DriftKind> {
-        let mut drift = Vec::new();
-        if deviation.duplicates > 0 {
-            drift.push(DriftKind::Duplicates);
-        }
-        if deviation.counts().total() > 0 && self.last_revision == Some(revision.number) {
-            drift.push(self.suspicion.unwrap_or(DriftKind::MapChanged));
-        }
-        drift
-    }
-
-    /// Whether a change by another hand may be news: a second Mapsmith that has polled already
-    /// changes the map before this one knows why. Undoing that would bring an older route back, so
-    /// the sources are asked first, once for each change.
-    fn must_ask_first(&mut self, wanted: &Wanted, drift: &[DriftKind]) -> bool {
-        let Some(ask) = &self.ask_sources else { return false };
-        let foreign =
-            drift.iter().any(|kind| matches!(kind, DriftKind::MapChanged | DriftKind::Duplicates));
-        if !foreign || self.last_revision != Some(wanted.revision.number) {
-            return false;
-        }
-        let (request, at) = *self.asked.get_or_insert_with(|| (ask(), Instant::now()));
-        wanted.considered < request && at.elapsed() < ASK_BOUND
-    }
-
-    fn note_drift(&mut self, drift: &[DriftKind]) {
-        for kind in drift {
-            let status = &mut self.report.status;
-            *status.drift_healed.entry(*kind).or_default() += 1;
-            counter!(DRIFT_HEALED, "haproxy" => status.name.clone(), "kind" => kind.label())
-                .increment(1);
-            tracing::warn!(
-                instance = status.name,
-                kind = kind.label(),
-                "the map in memory was not what it should be; healed"
-            );
-        }
-    }
-
-    /// Whether staged entries have stood untouched for long enough that no writer can be about to
-    /// commit them.
-    fn abandoned(&mut self, counters: MapCounters, staged_entries: usize) -> bool {
-        if staged_entries == 0 {
-            self.staged = None;
-            return false;
-        }
-        let looks = match self.staged {
-            Some(staged) if staged.counters == counters => staged.looks + 1,
-            _ => 1,
-        };
-        self.staged = Some(Staged { counters, looks });
-        looks >= ABANDONED_LOOKS
-    }
-
-    /// Carries the plan out and returns the map's counters after it.
-    async fn apply(
-        &mut self,
-        plan: &MapPlan,
-        revision: &Revision,
-        deviation: &Deviation,
-        memory: &Memory,
-        before: MapCounters,
-    ) -> Result<MapCounters, Failure> {
-        let (strategy, reason) = match plan {
-            MapPlan::Edit { reason, .. } => (Strategy::Edits, reason),
-            MapPlan::Swap { reason } => (Strategy::Swap, reason),
-            MapPlan::InStep => return Ok(before),
-        };
-        let name = self.report.status.name.clone();
-        let mut timings = Timings::default();
-        let start = Instant::now();
-        let result = self.carry_out(plan, revision, memory, before, &mut timings).await;
-        let took = start.elapsed();
-        if strategy == Strategy::Swap {
-            // Also where it failed: the commit may have been carried out.
-            self.last_swap = Some(Instant::now());
-        }
-        let counters = match result {
-            Ok(counters) => counters,
-            Err(failure) => {
-                counter!(APPLY_FAILURES, "haproxy" => name).increment(1);
-                return Err(failure);
-            }
-        };
-        histogram!(APPLY_DURATION, "haproxy" => name.clone(), "strategy" => strategy.label())
-            .record(took.as_secs_f64());
-        let counts = deviation.counts();
-        tracing::info!(
-            instance = name,
-            revision = revision.number,
-            strategy = strategy.label(),
-            added = counts.added,
-            moved = counts.moved,
-            removed = counts.removed,
-            milliseconds = took.as_millis() as u64,
-            "map applied and verified"
-        );
-        self.report.status.last_apply = Some(ApplyReport {
-            revision: revision.number,
-            at: Timestamp::now(),
-            strategy,
-            reason: reason.clone(),
-            counts,
-            steps: timings.into_steps(),
-        });
-        self.staged = None;
-        Ok(counters)
-    }
-
-    async fn carry_out(
-        &mut self,
-        plan: &MapPlan,
-        revision: &Revision,
-        memory: &Memory,
-        before: MapCounters,
-        timings: &mut Timings,
-    ) -> Result<MapCounters, Failure> {
-        let expected = match plan {
-            MapPlan::Edit { edits, .. } => {
-                apply::edit(&self.client, edits, memory.cost.edits_a_line(memory.entries), timings)
-                    .await?;
-                // The planner edits only where nothing is staged, so the versions must not move,
-                // and the count moves by what was added and removed; where HAProxy counted entries
-                // twice before, it says nothing.
-                let exact = before.entries == memory.entries as u64;
-                MapCounters {
-                    entries: if exact { revision.entries.len() as u64 } else { 0 },
-                    ..before
-                }
-            }
-            _ => {
-                let version = apply::swap(&self.client, &revision.entries, timings).await?;
-                MapCounters { live_version: version, last_prepared: version, entries: 0 }
-            }
-        };
-        let glance = timings.step("confirm", self.client.glance()).await?;
-        self.confirm(&glance, expected)
-    }
-
-    /// Whether the counters are what the change must have left; another writer or process shows
-    /// here at once. An expected count of 0 entries is not compared.
-    fn confirm(&self, glance: &Glance, expected: MapCounters) -> Result<MapCounters, Failure> {
-        let differs = |what: String| Err(Failure::NotConfirmed(what));
-        let counters =
-            glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
-        if Some(glance.process.pid) != self.process.as_ref().map(|(process, _)| process.pid) {
-            return differs(format!("another process answers (pid {})", glance.process.pid));
-        }
-        if counters.live_version != expected.live_version {
-            let (live, ours) = (counters.live_version, expected.live_version);
-            return differs(format!(
-                "version {live} is live instead of {ours}: another writer was later"
-            ));
-        }
-        if expected.entries != 0 && counters.entries != expected.entries {
-            return differs(format!(
-                "memory counts {} entries instead of {}",
-                counters.entries, expected.entries
-            ));
-        }
-        Ok(counters)
+async fn lists_changed(servers: &mut Option<ServerKeeper>) {
+    match servers {
+        Some(servers) => servers.changed().await,
+        None => std::future::pending().await,
     }
 }

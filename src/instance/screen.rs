@@ -5,7 +5,9 @@ use haproxy_runtime::{MapCounters, MapKind, ReplyError};
 use mapsmith_core::Revision;
 use mapsmith_core::plan::Deviation;
 
-use super::{ApplyError, Failure, Instance};
+use super::Instance;
+use super::apply::ApplyError;
+use super::failure::Failure;
 use crate::engine::rows::{InstanceRows, RefusedRow, RowQuestion};
 
 /// The next question; never where nobody asks.

@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haproxy_runtime::HaproxyVersion;
-use haproxy_runtime::server::command::{
-    BackendName, IllegalName, ServerCommand, ServerPath, ServerState,
+use haproxy_runtime::{
+    Refusal, RuntimeError, ServerCommand, ServerPath, ServerState, ServersClient,
 };
-use haproxy_runtime::{Refusal, RuntimeError, ServersClient};
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::plan::servers::{Memory, Phase, Removing, ServerPlan, ServerStep, plan_servers};
-use mapsmith_core::server::ServerAddress;
 use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
 use mapsmith_core::{DesiredServers, ObservedServers, Revision};
 use metrics::{counter, gauge};
@@ -27,6 +25,11 @@ use crate::telemetry::{
     SERVER_REFUSALS, SERVER_STEPS, SERVERS_BY_HAND, SERVERS_IN_STEP, SERVERS_NEED_RELOAD,
     SERVERS_REMOVING,
 };
+
+mod commands;
+
+pub use commands::commands_of;
+use commands::slot_address;
 
 /// How often one half of a cycle plans anew at most: an idle server's removal takes four looks, and
 /// the map should not wait long.
@@ -489,75 +492,4 @@ impl ServerKeeper {
 
 fn listed(what: &[impl ToString]) -> Vec<String> {
     what.iter().take(LISTED_SERVERS).map(ToString::to_string).collect()
-}
-
-/// The address alone of a slot that is taken.
-fn slot_address(step: &ServerStep) -> Option<ServerCommand> {
-    let ServerStep::TakeSlot { backend, slot, server, .. } = step else { return None };
-    Some(ServerCommand::SetAddress {
-        at: ServerPath::new(backend, slot).ok()?,
-        address: server.address,
-    })
-}
-
-fn ready(once_checked: bool) -> ServerState {
-    if once_checked { ServerState::ReadyOnceChecked } else { ServerState::Ready }
-}
-
-/// A step as commands.
-///
-/// # Errors
-/// When a name can't stand in a command.
-pub fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName> {
-    let backend = step.backend();
-    let Some(server) = step.server() else {
-        let ServerStep::AddBackend { backend, defaults } = step else { return Ok(Vec::new()) };
-        return Ok(vec![ServerCommand::AddBackend {
-            backend: BackendName::new(backend)?,
-            defaults: BackendName::new(defaults)?,
-        }]);
-    };
-    let at = ServerPath::new(backend, server)?;
-    let state = |state| ServerCommand::SetState { at: at.clone(), state };
-    Ok(match step {
-        ServerStep::AddBackend { .. } => Vec::new(),
-        ServerStep::Add { server, .. } => {
-            vec![ServerCommand::Add { at, server: Box::new(server.clone()) }]
-        }
-        ServerStep::Finish { .. } => {
-            vec![
-                ServerCommand::EnableHealth { at: at.clone() },
-                state(ServerState::ReadyOnceChecked),
-            ]
-        }
-        ServerStep::SetAddress { address, .. } => {
-            vec![ServerCommand::SetAddress { at, address: *address }]
-        }
-        ServerStep::SetWeight { weight, .. } => {
-            vec![ServerCommand::SetWeight { at, weight: *weight }]
-        }
-        ServerStep::SetMaxconn { maxconn, .. } => {
-            vec![ServerCommand::SetMaxconn { at, maxconn: Some(*maxconn) }]
-        }
-        ServerStep::Ready { once_checked, .. } => vec![state(ready(*once_checked))],
-        ServerStep::TakeSlot { server, once_checked, .. } => {
-            let mut commands =
-                vec![ServerCommand::SetAddress { at: at.clone(), address: server.address }];
-            commands.extend(
-                server.weight.map(|weight| ServerCommand::SetWeight { at: at.clone(), weight }),
-            );
-            let maxconn = server.options.maxconn;
-            commands.extend(maxconn.map(|_| ServerCommand::SetMaxconn { at: at.clone(), maxconn }));
-            commands.push(state(ready(*once_checked)));
-            commands
-        }
-        ServerStep::Drain { .. } => vec![state(ServerState::Drain)],
-        ServerStep::ShutdownSessions { .. } => vec![ServerCommand::ShutdownSessions { at }],
-        ServerStep::Maintain { .. } => vec![state(ServerState::Maintenance)],
-        ServerStep::Delete { .. } => vec![ServerCommand::Delete { at }],
-        ServerStep::ClearSlot { .. } => {
-            let nowhere = ServerAddress { ip: core::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
-            vec![ServerCommand::SetAddress { at, address: nowhere }]
-        }
-    })
 }

@@ -1,0 +1,108 @@
+//! What an instance's task publishes: report, metrics, log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mapsmith_core::LearnedRoute;
+use mapsmith_core::status::{InstanceState, InstanceStatus};
+use metrics::gauge;
+use tokio::time::Instant;
+
+use super::Instance;
+use super::failure::Failure;
+use crate::engine::Wanted;
+use crate::telemetry::{
+    INSTANCE_IN_STEP, INSTANCE_REVISION_HELD, INSTANCE_REVISION_WANTED, INSTANCE_UP,
+};
+
+/// The least time between two log lines of a state that is bad in ever new words.
+const LOG_SPACING: Duration = Duration::from_secs(600);
+
+/// What an instance's task publishes.
+#[derive(Debug, Clone)]
+pub struct InstanceReport {
+    /// For people.
+    pub status: InstanceStatus,
+    /// The last [`Wanted::look`] that the instance was in step with.
+    pub looked: u64,
+    /// The number of the desired server lists that it holds, see [`ServerKeeper::held`].
+    pub servers_held: Option<u64>,
+    /// The routes it learned that the map does not have, sorted by node.
+    pub learned: Arc<[LearnedRoute]>,
+}
+
+impl InstanceReport {
+    /// The route that was learned for this node.
+    pub fn learned_of(&self, node: &str) -> Option<&LearnedRoute> {
+        let found = self.learned.binary_search_by(|route| route.node.as_str().cmp(node)).ok()?;
+        self.learned.get(found)
+    }
+}
+
+impl Instance {
+    pub(super) fn failed_state(
+        &mut self,
+        failure: &Failure,
+        wanted: Option<&Wanted>,
+    ) -> InstanceState {
+        // Whatever was half done: read back before anything else is believed.
+        self.verified = None;
+        if failure.unreachable() {
+            // What happens to the map meanwhile is a change of its own.
+            self.asked = None;
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.failed(failure.unreachable());
+        }
+        match wanted {
+            _ if failure.unreachable() => {
+                let since = match &self.report.status.state {
+                    InstanceState::Unreachable { since, .. } => *since,
+                    _ => Timestamp::now(),
+                };
+                InstanceState::Unreachable { since, error: failure.to_string() }
+            }
+            Some(wanted) if !failure.refused() => InstanceState::Behind {
+                wanted: wanted.revision.number,
+                reason: failure.to_string(),
+            },
+            _ => InstanceState::Refused { reason: failure.to_string() },
+        }
+    }
+
+    /// Takes the new state into report, metrics and, where it changed, the log.
+    pub(super) fn publish(&mut self, state: InstanceState, wanted: Option<&Wanted>) {
+        let status = &mut self.report.status;
+        let name = status.name.clone();
+        let up = !matches!(state, InstanceState::Unreachable { .. } | InstanceState::Starting);
+        gauge!(INSTANCE_UP, "haproxy" => name.clone()).set(f64::from(u8::from(up)));
+        let in_step = matches!(state, InstanceState::InStep { .. });
+        gauge!(INSTANCE_IN_STEP, "haproxy" => name.clone()).set(f64::from(u8::from(in_step)));
+        if let Some(wanted) = wanted {
+            gauge!(INSTANCE_REVISION_WANTED, "haproxy" => name.clone())
+                .set(wanted.revision.number as f64);
+        }
+        if let InstanceState::InStep { revision } = state {
+            gauge!(INSTANCE_REVISION_HELD, "haproxy" => name.clone()).set(revision as f64);
+        }
+        if status.state != state {
+            let bad = matches!(
+                state,
+                InstanceState::Behind { .. }
+                    | InstanceState::Unreachable { .. }
+                    | InstanceState::Refused { .. }
+            );
+            let same_kind = std::mem::discriminant(&status.state) == std::mem::discriminant(&state);
+            if !bad {
+                tracing::info!(instance = name, "{state}");
+            } else if !same_kind
+                || self.last_logged.is_none_or(|last| last.elapsed() >= LOG_SPACING)
+            {
+                tracing::warn!(instance = name, "{state}");
+                self.last_logged = Some(Instant::now());
+            }
+            status.state = state;
+        }
+    }
+}
