@@ -23,6 +23,7 @@ mod images;
 mod instances;
 mod large;
 mod learned;
+mod library;
 mod merge;
 mod messages;
 mod metrics;

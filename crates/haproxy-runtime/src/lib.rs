@@ -1,4 +1,6 @@
-//! A client of HAProxy's Runtime API: what is said over a stats socket, and what the answers mean.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it is built
 //!
 //! The clients ([`MapClient`], [`ServersClient`], [`TableClient`] over [`RuntimeClient`]) are the
 //! edge and decide nothing; without the feature `client` they are not there. Everything else is
