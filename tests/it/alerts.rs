@@ -77,13 +77,27 @@ fn every_rule_is_tested_says_how_bad_it_is_and_what_to_do() {
 }
 
 #[test]
-fn the_metrics_that_the_readme_explains_exist() {
-    let (source, readme) = (read("src/telemetry.rs"), read("README.md"));
+fn the_metrics_that_the_runbook_explains_exist() {
+    let (source, runbook) = (read("src/telemetry.rs"), read("docs/operations.md"));
     let known = constants(&source);
     let unknown: Vec<_> =
-        metrics_in(&readme).into_iter().filter(|name| !known.contains(name)).collect();
+        metrics_in(&runbook).into_iter().filter(|name| !known.contains(name)).collect();
     assert!(
         unknown.is_empty(),
-        "README.md names metrics that src/telemetry.rs does not: {unknown:?}"
+        "docs/operations.md names metrics that src/telemetry.rs does not: {unknown:?}"
     );
+}
+
+#[test]
+fn the_runbook_says_what_to_do_about_each_alert_and_how_urgent_it_is() {
+    let (rules, runbook) = (read("monitoring/alerts.yml"), read("docs/operations.md"));
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap_or_default();
+        let (_, severity) = rule.split_once("severity: ").expect("each rule has one");
+        let severity = severity.split(' ').next().unwrap_or_default();
+        assert!(
+            runbook.contains(&format!("| `{name}` | {severity} |")),
+            "docs/operations.md has no row of {name} as a {severity}"
+        );
+    }
 }

@@ -21,6 +21,7 @@ macro_rules! assert_text {
 
 mod local;
 mod overrides;
+mod readme;
 mod remote;
 mod usage;
 
