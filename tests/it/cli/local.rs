@@ -251,7 +251,7 @@ fn a_held_sync_touches_nothing_until_exactly_that_change_is_approved() {
     HELD BY THE GUARD: nothing of this change is applied
       the change would remove 30 of the 40 entries in force (75.0%), guard.max_removed allows 20%
       since [TIME] ([AGE] ago): 40 entries in force, 10 held: 0 added, 0 moved, 30 removed
-      let it through: mapsmith sync --approve 52d3b0a809de2bdd
+      let it through: mapsmith sync --approve 4d68a5c2ec2f1de0
     ");
     assert!(scene.traces() == before, "a held sync left something behind");
 
