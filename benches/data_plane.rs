@@ -27,7 +27,7 @@ use haproxy_runtime::HaproxyVersion;
 use haproxy_runtime::MapClient;
 use mapsmith::instance::apply::{self, Timings};
 use mapsmith_core::EntryMap;
-use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};
 
 const ENTRIES: usize = 100_000;
@@ -280,7 +280,7 @@ async fn apply_planned(
 ) -> anyhow::Result<&'static str> {
     let (from, to) = if turn % 2 == 1 { (map, moved) } else { (moved, map) };
     let version: HaproxyVersion = site.version.parse().map_err(anyhow::Error::msg)?;
-    let memory = Memory { entries: ENTRIES, staged_entries: 0, cost: CostModel::new(version) };
+    let memory = MapFacts { entries: ENTRIES, staged_entries: 0, cost: CostModel::new(version) };
     match plan_map(to, &Deviation::between(from, to), &memory) {
         MapPlan::Edit { edits, .. } => {
             let most = memory.cost.edits_a_line(ENTRIES);

@@ -59,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The daemon between a registry and a gateway, in step.
+/// The daemon between a registry and a gateway, in sync.
 struct Scene {
     registry: Registry,
     owners: Owners,

@@ -250,21 +250,21 @@ impl Driven {
         serde_json::from_str(body).with_context(|| body.to_owned())
     }
 
-    fn in_step(&self) -> anyhow::Result<Value> {
+    fn in_sync(&self) -> anyhow::Result<Value> {
         let report = self.reload("?wait=5m")?;
         anyhow::ensure!(
-            report["outcome"] == "in_step",
-            "not in step: {} {}",
+            report["outcome"] == "in_sync",
+            "not in sync: {} {}",
             report["message"],
             report["detail"]
         );
         Ok(report)
     }
 
-    /// Has the sources asked, and takes the time until every instance is in step.
+    /// Has the sources asked, and takes the time until every instance is in sync.
     fn take(&self, fleet: &Fleet, sample: &mut Sample) -> anyhow::Result<()> {
         let (own, haproxy, start) = (self.processor(), fleet.processor(), Instant::now());
-        let report = self.in_step()?;
+        let report = self.in_sync()?;
         sample.whole.push(start.elapsed());
         sample.own.push(self.processor() - own);
         sample.haproxy.push(fleet.processor() - haproxy);
@@ -440,12 +440,12 @@ fn drive(fleets: &[Fleet; 2], registry: &Registry, floor: Option<Floor>) -> anyh
     let start = Instant::now();
     let driven = [Driven::start(&fleets[0], registry)?, Driven::start(&fleets[1], registry)?];
     for one in &driven {
-        one.in_step()?;
+        one.in_sync()?;
     }
     let (took, own) =
         (start.elapsed().as_secs_f64() * 1000.0, driven[1].processor().as_secs_f64() * 1000.0);
     println!(
-        "  from the start of both daemons to all read back and in step {took:.0}, with {own:.0} \
+        "  from the start of both daemons to all read back and in sync {took:.0}, with {own:.0} \
             of the second's processor time"
     );
     let used = || {
@@ -554,8 +554,8 @@ fn print(what: &str, instances: usize, samples: [Sample; 2], floor: Option<[Vec<
         "  {what:<44} {:>9} {instances:>9}        by {:?}, {:?}",
         1, one.strategies, all.strategies
     );
-    row("from the change to all in step", median(one.whole), median(all.whole));
-    row("of it from the revision to all in step", median(one.spread), median(all.spread));
+    row("from the change to all in sync", median(one.whole), median(all.whole));
+    row("of it from the revision to all in sync", median(one.spread), median(all.spread));
     if let Some([one, all]) = floor {
         row("floor: the same payloads, plain client", median(one), median(all));
     }

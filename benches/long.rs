@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     let gateway = Gateway::start(&binary, &masters, &truth)?;
     let mut daemon = start_daemon(&gateway, &masters, &registry(&truth)?)?;
     let url = daemon.api(&gateway.file("log"))?;
-    in_step(&url)?;
+    in_sync(&url)?;
 
     println!(
         "{} (newest there is), {NODES} nodes over {MASTERS} masters, {MOVES} moves and {REQUESTS} \
@@ -373,9 +373,9 @@ fn start_daemon(gateway: &Gateway, masters: &Masters, registry: &str) -> anyhow:
     Ok(Daemon::start(gateway.folder.path())?)
 }
 
-fn in_step(url: &str) -> anyhow::Result<()> {
-    wait_for("being in step", || {
-        (status(url).ok()?["instances"][0]["state"] == "in_step").then_some(())
+fn in_sync(url: &str) -> anyhow::Result<()> {
+    wait_for("being in sync", || {
+        (status(url).ok()?["instances"][0]["state"] == "in_sync").then_some(())
     })
 }
 
@@ -435,7 +435,7 @@ fn differences(gateway: &Gateway, url: &str, truth: &Truth) -> anyhow::Result<us
     let wanted: std::collections::BTreeMap<_, _> = truth.entries().collect();
     let start = Instant::now();
     loop {
-        in_step(url)?;
+        in_sync(url)?;
         let listing = gateway.call(&format!("show map {}", gateway.file("n.map").display()))?;
         let rows = listing
             .lines()

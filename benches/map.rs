@@ -26,7 +26,7 @@ use haproxy_runtime::wire::Payloads;
 use haproxy_runtime::{MapClient, MapName, RuntimeClient};
 use mapsmith::instance::apply::{self, Timings};
 use mapsmith_core::EntryMap;
-use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};
 
 /// How often a figure is taken; the median is shown.
@@ -200,7 +200,7 @@ async fn measure_delta(
             // The script's sample left a version behind; what a delta meets in production is a
             // clean map.
             let memory =
-                Memory { entries: held.len(), staged_entries: 0, cost: CostModel::new(version) };
+                MapFacts { entries: held.len(), staged_entries: 0, cost: CostModel::new(version) };
             let (start, before) = (Instant::now(), gateway.processor());
             let mut timings = Timings::default();
             match plan_map(to, &Deviation::between(from, to), &memory) {
@@ -213,7 +213,7 @@ async fn measure_delta(
                     strategy = "swap";
                     apply::swap(client, to, &mut timings).await?;
                 }
-                MapPlan::InStep => anyhow::bail!("nothing to do, which can't be"),
+                MapPlan::InSync => anyhow::bail!("nothing to do, which can't be"),
             }
             took.push(start.elapsed());
             processor.push(gateway.processor().saturating_sub(before));
@@ -260,7 +260,7 @@ fn measure_daemon(entries: usize) -> anyhow::Result<()> {
             .args(["reload", "--wait", "60s", "--url", &url])
             .stdout(Stdio::null())
             .status()?;
-        anyhow::ensure!(status.success(), "{what} did not end in step");
+        anyhow::ensure!(status.success(), "{what} did not end in sync");
         Ok(())
     };
     reload("the first map")?;

@@ -121,10 +121,10 @@ fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Resul
     let url = daemon.api(&root.join("log"))?;
     let servers = loop {
         let servers = status(&url)?["instances"][0]["servers"].clone();
-        if servers["state"] == "in_step" {
+        if servers["state"] == "in_sync" {
             break servers;
         }
-        anyhow::ensure!(start.elapsed() < PATIENCE, "not in step: {servers:#}");
+        anyhow::ensure!(start.elapsed() < PATIENCE, "not in sync: {servers:#}");
         std::thread::sleep(Duration::from_millis(10));
     };
     let took = start.elapsed();
@@ -153,7 +153,7 @@ fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Resul
     println!("\nHAProxy {}", gateway.version);
     println!("  floor                              {:>8.1}", floor.as_secs_f64() * 1000.0);
     println!(
-        "  from the daemon's start to in step {:>8.1}   {:.2} of the floor; {sent} steps",
+        "  from the daemon's start to in sync {:>8.1}   {:.2} of the floor; {sent} steps",
         took.as_secs_f64() * 1000.0,
         took.as_secs_f64() / floor.as_secs_f64()
     );

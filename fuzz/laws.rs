@@ -16,13 +16,13 @@ use haproxy_runtime::server::command::{self, BackendName, ServerCommand, ServerP
 use haproxy_runtime::table::{self, Row, Rows, TableName, TableSize};
 use haproxy_runtime::{MapName, map, process, wire};
 use mapsmith::settings::{Place, PollSchedule, Problem, Settings, SettingsError, Source};
-use mapsmith::source::{self, Fault};
+use mapsmith::source::{self, SourceErrorKind};
 use mapsmith_core::map_file::{Header, MapFile};
 use mapsmith_core::names::{self, MAX_BYTES};
 use mapsmith_core::server::list::{Host, ListedServer, RawServer, Repeats, ServerListBuilder};
 use mapsmith_core::server::{Server, ServerAddress, ServerOptions};
 use mapsmith_core::{
-    EntryMap, EntryMapBuilder, Illegal, ObservedServers, Rejections, ServerList, map_file,
+    EntryMap, EntryMapBuilder, Invalid, ObservedServers, Rejections, ServerList, map_file,
 };
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
@@ -91,8 +91,8 @@ pub fn map_replies(answer: &[u8]) {
         }
     }
     listing(answer);
-    if let Ok(glance) = process::glance(answer, "/etc/haproxy/maps/node-master.map") {
-        let _ = glance.process.version.parse::<HaproxyVersion>();
+    if let Ok(probe) = process::probe(answer, "/etc/haproxy/maps/node-master.map") {
+        let _ = probe.process.version.parse::<HaproxyVersion>();
     }
     if let Ok(version) = map::prepared(answer) {
         assert_eq!(
@@ -237,8 +237,8 @@ fn printed(seen: &ObservedServers) -> String {
 
 /// Lines of commands whose answer may be any.
 static COMMANDS: LazyLock<[Vec<ServerCommand>; 5]> = LazyLock::new(|| {
-    let at = || ServerPath::new("b", "s").expect("legal names");
-    let backend = |name| BackendName::new(name).expect("a legal name");
+    let at = || ServerPath::new("b", "s").expect("valid names");
+    let backend = |name| BackendName::new(name).expect("a valid name");
     let address = ServerAddress { ip: [127, 0, 0, 1].into(), port: 8140 };
     let mut server = Server {
         name: "s".to_owned(),
@@ -289,7 +289,7 @@ pub fn table_replies(answer: &[u8]) {
     }
     again.push(b'\n');
     assert_eq!(read(&[&again]), Ok((size, rows.clone())));
-    let table = TableName::new("puppet").expect("a legal name");
+    let table = TableName::new("puppet").expect("a valid name");
     let commands: Vec<_> = rows.iter().filter_map(|row| table.forget(&row.key)).collect();
     let keys: Vec<_> = rows
         .iter()
@@ -490,7 +490,7 @@ fn taken(settings: &Settings) {
     assert_eq!(words(&MapName::new(map).set("k", "v")), ["set", "map", map, "k", "v"]);
     assert_eq!(words(&MapName::new(map).show(None)), ["show", "map", map]);
     if let Some(table) = &settings.learned.table {
-        let table = TableName::new(table).expect("a table's name that was taken is legal");
+        let table = TableName::new(table).expect("a table's name that was taken is valid");
         assert_eq!(words(&table.show()).len(), 3);
     }
     if let PollSchedule::Every(interval) = settings.schedule.poll {
@@ -509,7 +509,7 @@ fn taken(settings: &Settings) {
         source.masters.values().for_each(|master| harmless(master));
     }
     for backend in &settings.backends {
-        BackendName::new(&backend.name).expect("a backend's name that was taken is legal");
+        BackendName::new(&backend.name).expect("a backend's name that was taken is valid");
         let declared = backend.declared();
         let defaults = backend.default_options();
         for server in &declared.servers {
@@ -579,7 +579,11 @@ pub fn answers(text: &[u8]) {
             (Ok((entries, rejections)), Some(rows)) => compare(entries, rejections, &rows, source),
             (Ok(_), None) => panic!("an answer of another shape was taken: {value}"),
             (
-                Err(Fault::NoField { .. } | Fault::NothingLegal { .. } | Fault::ErrorObject(_)),
+                Err(
+                    SourceErrorKind::NoField { .. }
+                    | SourceErrorKind::NothingLegal { .. }
+                    | SourceErrorKind::ErrorObject(_),
+                ),
                 Some(_),
             )
             | (Err(_), None) => {}
@@ -587,10 +591,10 @@ pub fn answers(text: &[u8]) {
         }
     }
     let list = whatever_the_pieces(text, |pieces| source::read_list(pieces.iter().copied()));
-    if let Ok((ServerList { servers, left_out, disputed }, rejections)) = list {
+    if let Ok((ServerList { servers, rejected, disputed }, rejections)) = list {
         assert!(value.as_ref().map_or_else(|error| !error.is_eof(), Value::is_array));
         assert!(servers.is_sorted_by(|one, next| one.name < next.name), "each name once, in order");
-        assert!(left_out.len() as u64 <= rejections.total());
+        assert!(rejected.len() as u64 <= rejections.total());
         assert!(
             disputed.iter().all(|name| servers.iter().any(|server| server.name == *name)),
             "what is disputed is there"
@@ -638,32 +642,32 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-/// Every legal row whose node stands in the answer once is an entry, and no entry comes from
+/// Every valid row whose node stands in the answer once is an entry, and no entry comes from
 /// nowhere.
 fn compare(entries: &EntryMap, rejections: &Rejections, rows: &Plain, source: &Source) {
-    let mut legal: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut valid: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (node, master) in rows {
         if let (Some(node), Some(master)) = (node.as_str(), master.as_str()) {
             let master = source.masters.get(master).map_or(master, String::as_str);
             let node = node.to_ascii_lowercase();
             if names::check_key(&node).is_ok() && names::check_value(master).is_ok() {
-                legal.entry(node).or_default().push(master);
+                valid.entry(node).or_default().push(master);
             }
         }
     }
     assert!(
-        entries.iter().map(|(key, _)| key).eq(legal.keys().map(String::as_str)),
-        "other nodes: {entries:?}, {legal:?}"
+        entries.iter().map(|(key, _)| key).eq(valid.keys().map(String::as_str)),
+        "other nodes: {entries:?}, {valid:?}"
     );
     for (node, master) in entries.iter() {
-        assert!(legal[node].contains(&master), "{node} is at {master}");
+        assert!(valid[node].contains(&master), "{node} is at {master}");
     }
-    let conflicts = rejections.counts.get(&Illegal::Conflict).copied().unwrap_or(0);
-    let taken: usize = legal.values().map(Vec::len).sum();
+    let conflicts = rejections.counts.get(&Invalid::Conflict).copied().unwrap_or(0);
+    let taken: usize = valid.values().map(Vec::len).sum();
     assert_eq!(rejections.total() - conflicts, (rows.len() - taken) as u64, "{rejections:?}");
 }
 
-fn entries_are_harmless(answer: &Result<(EntryMap, Rejections), Fault>) {
+fn entries_are_harmless(answer: &Result<(EntryMap, Rejections), SourceErrorKind>) {
     match answer {
         Ok((entries, _)) => entries.iter().for_each(|(key, value)| {
             harmless(key);
@@ -683,9 +687,9 @@ pub fn names(text: &[u8]) {
     let Ok(text) = str::from_utf8(text) else { return };
     let (key, value) = text.split_once('|').unwrap_or((text, text));
     let mut builder = EntryMapBuilder::new();
-    let legal = builder.push(key, value).is_ok();
-    assert_eq!(legal, names::check_key(key).is_ok() && names::check_value(value).is_ok());
-    if legal {
+    let valid = builder.push(key, value).is_ok();
+    assert_eq!(valid, names::check_key(key).is_ok() && names::check_value(value).is_ok());
+    if valid {
         harmless(key);
         harmless(value);
         commands(key, value);
@@ -804,7 +808,7 @@ fn added(backend: &str, server: &ListedServer, defaults: &ServerOptions) {
     let others: Vec<String> =
         options.other.iter().flat_map(|option| option.split(' ').map(str::to_owned)).collect();
     let address = ServerAddress { ip, port: server.port };
-    let at = ServerPath::new(backend, &server.name).expect("a listed server's name is legal");
+    let at = ServerPath::new(backend, &server.name).expect("a listed server's name is valid");
     let path = at.to_string();
     let server = Server {
         name: server.name.clone(),

@@ -21,7 +21,7 @@ pub const SOURCE_ANSWER_BYTES: &str = "mapsmith_source_answer_bytes";
 pub const SOURCE_ENTRIES: &str = "mapsmith_source_entries";
 /// Counter, by `source`: polls that failed.
 pub const SOURCE_FAILURES: &str = "mapsmith_source_poll_failures_total";
-/// Gauge, by `source` and `reason`: entries of the last good answer that were left out.
+/// Gauge, by `source` and `reason`: entries of the last good answer that were rejected.
 pub const SOURCE_REJECTED: &str = "mapsmith_source_rejected_entries";
 /// Gauge: entries of the desired map.
 pub const MAP_ENTRIES: &str = "mapsmith_map_entries";
@@ -54,8 +54,8 @@ pub const READ_ONLY: &str = "mapsmith_read_only";
 pub const INSTANCE_REVISION_WANTED: &str = "mapsmith_instance_revision_wanted";
 /// Gauge, by `haproxy`: the revision that the instance was last seen to hold.
 pub const INSTANCE_REVISION_HELD: &str = "mapsmith_instance_revision_held";
-/// Gauge, by `haproxy`: 1 while the instance is in step with the wanted revision.
-pub const INSTANCE_IN_STEP: &str = "mapsmith_instance_in_step";
+/// Gauge, by `haproxy`: 1 while the instance is in sync with the wanted revision.
+pub const INSTANCE_IN_SYNC: &str = "mapsmith_instance_in_sync";
 /// Gauge, by `haproxy`: 1 while the instance answers.
 pub const INSTANCE_UP: &str = "mapsmith_instance_up";
 /// Histogram, by `haproxy` and `strategy` (`edits`, `swap`): how long changes take, verification
@@ -63,28 +63,28 @@ pub const INSTANCE_UP: &str = "mapsmith_instance_up";
 pub const APPLY_DURATION: &str = "mapsmith_apply_duration_seconds";
 /// Counter, by `haproxy`: changes that failed.
 pub const APPLY_FAILURES: &str = "mapsmith_apply_failures_total";
-/// Counter, by `haproxy` and `kind`: what was found to differ and put right. The map file counts as
+/// Counter, by `haproxy` and `kind`: what was found to differ and corrected. The map file counts as
 /// `file`.
-pub const DRIFT_HEALED: &str = "mapsmith_drift_healed_total";
+pub const DRIFT_CORRECTED: &str = "mapsmith_drift_corrected_total";
 /// Counter, by `haproxy`: steps on server lists that were carried out.
 pub const SERVER_STEPS: &str = "mapsmith_server_steps_total";
 /// Counter, by `haproxy`: steps on server lists that HAProxy refused.
 pub const SERVER_REFUSALS: &str = "mapsmith_server_refusals_total";
 /// Gauge, by `haproxy`: 1 while every declared backend is as it should be.
-pub const SERVERS_IN_STEP: &str = "mapsmith_servers_in_step";
+pub const SERVERS_IN_SYNC: &str = "mapsmith_servers_in_sync";
 /// Gauge, by `haproxy`: what of the declared backends only a reload of HAProxy can bring.
 pub const SERVERS_NEED_RELOAD: &str = "mapsmith_servers_need_reload";
 /// Gauge, by `haproxy`: servers on their way out.
 pub const SERVERS_REMOVING: &str = "mapsmith_servers_removing";
 /// Gauge, by `haproxy`: desired servers that somebody else put into maintenance or drain.
-pub const SERVERS_BY_HAND: &str = "mapsmith_servers_by_hand";
+pub const SERVERS_EXTERNAL: &str = "mapsmith_servers_external";
 /// Gauge, by `kind` (`unknown`, `not_ready`): entries whose master is no backend or server of an
 /// instance, or none that is ready.
 pub const REFERENCES_DANGLING: &str = "mapsmith_references_dangling_entries";
 /// Gauge, by `backend`: servers that the backend should have; absent before its list is known.
 pub const BACKEND_SERVERS: &str = "mapsmith_backend_servers";
-/// Gauge, by `backend`: rows of its list that are left out.
-pub const BACKEND_LEFT_OUT: &str = "mapsmith_backend_left_out_servers";
+/// Gauge, by `backend`: rows of its list that are rejected.
+pub const BACKEND_REJECTED: &str = "mapsmith_backend_left_out_servers";
 /// Gauge, by `backend`: servers that are no longer listed and stay for a while.
 pub const BACKEND_LEAVING: &str = "mapsmith_backend_leaving_servers";
 /// Gauge, by `backend`: 1 while the guard holds a change of its server list back. [`GUARD_HELD`] is
@@ -98,7 +98,7 @@ pub const LEARNED_ROUTES: &str = "mapsmith_learned_routes";
 pub const LEARNED_OLDEST_AGE: &str = "mapsmith_learned_oldest_age_seconds";
 /// Gauge, by `haproxy`: rows of the stick table that are not kept: keys that are no node, and those
 /// beyond the bound.
-pub const LEARNED_LEFT_OUT: &str = "mapsmith_learned_left_out";
+pub const LEARNED_REJECTED: &str = "mapsmith_learned_rejected";
 /// Counter, by `haproxy` and `reason` (`agreed`, `contradicted`, `overridden`): learned routes
 /// taken out of the stick table.
 pub const LEARNED_FORGOTTEN: &str = "mapsmith_learned_forgotten_total";
@@ -144,7 +144,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(SOURCE_FAILURES, "Polls that failed");
     describe_gauge!(
         SOURCE_REJECTED,
-        "Entries of the last good answer that were left out, by reason"
+        "Entries of the last good answer that were rejected, by reason"
     );
     describe_gauge!(MAP_ENTRIES, "Entries of the desired map");
     describe_gauge!(
@@ -176,21 +176,21 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     );
     describe_gauge!(INSTANCE_REVISION_WANTED, "Revision that the instance should hold");
     describe_gauge!(INSTANCE_REVISION_HELD, "Revision that the instance was last seen to hold");
-    describe_gauge!(INSTANCE_IN_STEP, "1 while the instance holds the wanted revision");
+    describe_gauge!(INSTANCE_IN_SYNC, "1 while the instance holds the wanted revision");
     describe_gauge!(INSTANCE_UP, "1 while the instance answers");
     describe_histogram!(APPLY_DURATION, "How long changes of an instance take, by strategy");
     describe_counter!(APPLY_FAILURES, "Changes of an instance that failed");
-    describe_counter!(DRIFT_HEALED, "What was found to differ and put right, by kind");
+    describe_counter!(DRIFT_CORRECTED, "What was found to differ and corrected, by kind");
     describe_counter!(SERVER_STEPS, "Steps on server lists that were carried out");
     describe_counter!(SERVER_REFUSALS, "Steps on server lists that HAProxy refused");
-    describe_gauge!(SERVERS_IN_STEP, "1 while every declared backend is as it should be");
+    describe_gauge!(SERVERS_IN_SYNC, "1 while every declared backend is as it should be");
     describe_gauge!(
         SERVERS_NEED_RELOAD,
         "What of the declared backends only a reload of HAProxy can bring"
     );
     describe_gauge!(SERVERS_REMOVING, "Servers on their way out");
     describe_gauge!(
-        SERVERS_BY_HAND,
+        SERVERS_EXTERNAL,
         "Desired servers that somebody else put into maintenance or drain"
     );
     describe_gauge!(
@@ -198,7 +198,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         "Entries whose master is unknown to an instance, or not ready, by kind"
     );
     describe_gauge!(BACKEND_SERVERS, "Servers that the backend should have");
-    describe_gauge!(BACKEND_LEFT_OUT, "Rows of the backend's server list that are left out");
+    describe_gauge!(BACKEND_REJECTED, "Rows of the backend's server list that were rejected");
     describe_gauge!(BACKEND_LEAVING, "Servers that are no longer listed and stay for a while");
     describe_gauge!(
         BACKEND_HELD,
@@ -211,7 +211,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         "Seconds since the oldest of the learned routes was first seen"
     );
     describe_gauge!(
-        LEARNED_LEFT_OUT,
+        LEARNED_REJECTED,
         "Rows of the stick table of learned routes that are not kept"
     );
     describe_counter!(LEARNED_FORGOTTEN, "Learned routes that were forgotten, by reason");

@@ -19,7 +19,7 @@ pub fn nodes(entries: usize, shift: usize) -> EntryMap {
     for node in 0..entries {
         key.clear();
         let _ = write!(key, "node{node:07}.example.test");
-        builder.push(&key, &format!("puppet{:02}", (node + shift) % 10)).expect("a legal entry");
+        builder.push(&key, &format!("puppet{:02}", (node + shift) % 10)).expect("a valid entry");
     }
     builder.finish()
 }
@@ -31,7 +31,7 @@ pub fn changed(map: &EntryMap, changes: usize) -> EntryMap {
     let step = map.len() / changes;
     for (at, (key, value)) in map.iter().enumerate() {
         let moved = at % step == 0 && at / step < changes;
-        builder.push(key, if moved { "moved" } else { value }).expect("a legal entry");
+        builder.push(key, if moved { "moved" } else { value }).expect("a valid entry");
     }
     builder.finish()
 }

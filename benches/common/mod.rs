@@ -159,7 +159,7 @@ impl Daemon {
 }
 
 /// What a daemon with this API says of itself. By hand: `mapsmith status` is a process more, and
-/// fails while something is not in step.
+/// fails while something is not in sync.
 pub fn status(url: &str) -> anyhow::Result<serde_json::Value> {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address)?;

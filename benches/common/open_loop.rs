@@ -39,7 +39,7 @@ pub struct Outcome {
     pub wrong: u64,
     /// Requests without an answer.
     pub failed: u64,
-    /// Kept connections that the server had closed, so that the request was sent anew.
+    /// Kept connections that the server had closed, so that the request was sent again.
     pub reconnected: u64,
 }
 

@@ -48,7 +48,7 @@ pub fn nodes(entries: usize, shift: usize) -> EntryMap {
     for number in 0..entries {
         builder
             .push(&node(number), MASTERS[(number + shift) % MASTERS.len()])
-            .expect("a legal entry");
+            .expect("a valid entry");
     }
     builder.finish()
 }
@@ -157,7 +157,7 @@ impl Site {
         children.split_whitespace().count()
     }
 
-    /// As a script does it: the whole file anew, a signal to the master process. Returns when the
+    /// As a script does it: the whole file again, a signal to the master process. Returns when the
     /// new worker answers.
     pub fn rewrite_and_reload(&self, map: &EntryMap) -> anyhow::Result<()> {
         let before = field(&self.ready().unwrap_or_default(), "Pid");

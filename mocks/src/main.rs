@@ -114,7 +114,7 @@ async fn register(master: &Url, nodes: &[String]) -> anyhow::Result<()> {
     for node in nodes {
         let mut url = master.clone();
         url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("{master} is no base address"))?
+            .map_err(|()| anyhow::anyhow!("{master} is not a base address"))?
             .pop_if_empty()
             .extend(["nodes", node]);
         // A master that is starting, or cannot reach PuppetDB yet, is asked again: a registration

@@ -55,7 +55,7 @@ impl Master {
         ensure!(puppetdb.scheme() == "http", "--puppetdb takes an http:// address, not {puppetdb}");
         let commands = puppetdb
             .join("/pdb/cmd/v1")
-            .with_context(|| format!("{puppetdb} is no base address"))?;
+            .with_context(|| format!("{puppetdb} is not a base address"))?;
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(2 * PROCESSING_SECONDS))

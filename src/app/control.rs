@@ -36,7 +36,7 @@ use crate::http::error::ApiError;
 use crate::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::source::schedule::PollRequests;
-use crate::store::Keeper;
+use crate::store::OverrideService;
 use crate::telemetry::{SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
 
 /// How long `explain` waits for one instance: a person is watching.
@@ -62,7 +62,7 @@ pub(super) struct Gateway {
     pub approvals: mpsc::Sender<Approval>,
     pub server_approvals: mpsc::Sender<Approval>,
     /// None without a store.
-    pub overrides: Option<Keeper>,
+    pub overrides: Option<OverrideService>,
     pub metrics: PrometheusHandle,
     pub settings: Arc<Settings>,
     pub heartbeats: Heartbeats,
@@ -129,8 +129,8 @@ impl Gateway {
                     state: servers.state.clone(),
                     needs_reload: servers.needs_reload.clone(),
                 }),
-                verified: report.looked >= decision.look
-                    && matches!(report.status.state, InstanceState::InStep { .. }),
+                verified: report.observed_generation >= decision.generation
+                    && matches!(report.status.state, InstanceState::InSync { .. }),
                 apply: report.status.last_apply.filter(|apply| apply.revision > before),
                 name: report.status.name,
                 state: report.status.state,
@@ -173,13 +173,13 @@ impl Gateway {
                 format!("still waiting for: {}", decision.waiting_for.join(", ")),
             )
         } else if !behind.is_empty() {
-            (ReloadOutcome::Behind, format!("not in step within {wait:?}: {}", behind.join(", ")))
+            (ReloadOutcome::Behind, format!("not in sync within {wait:?}: {}", behind.join(", ")))
         } else {
             let changes = changes_in_words(&decision.log.since(before));
             (
-                ReloadOutcome::InStep,
+                ReloadOutcome::InSync,
                 format!(
-                    "{changes}; {count} of {count} instances in step{}",
+                    "{changes}; {count} of {count} instances in sync{}",
                     kept_in_words(decision)
                 ),
             )
@@ -230,7 +230,7 @@ impl Gateway {
         let states = self.states();
         let Ok(merged) = desired::merge(&views(&states)) else { return Ok(()) };
         let mut after = stored.clone();
-        // A name that is not legal was refused before.
+        // A name that is not valid was refused before.
         let _ = after.add_drain(drained.clone());
         let why = match desired::overrides::dead_end(&merged, &after, &drained.master) {
             None => return Ok(()),
@@ -267,7 +267,7 @@ impl Gateway {
     /// so: the others wait for quiet.
     async fn quiet(&self, deadline: Instant, request: u64) -> Option<()> {
         let mut lists = self.server_decision.clone();
-        timeout_at(deadline, lists.wait_for(|lists| lists.considered >= request))
+        timeout_at(deadline, lists.wait_for(|lists| lists.evaluated_request >= request))
             .await
             .ok()?
             .ok()?;
@@ -322,10 +322,10 @@ impl Gateway {
 
     /// Waits until every instance has looked again and holds the decision's revision. The names of
     /// those that do not.
-    async fn verified(&self, look: u64, deadline: Instant) -> Vec<String> {
+    async fn verified(&self, generation: u64, deadline: Instant) -> Vec<String> {
         let waits = self.instances.iter().map(|instance| async move {
             let mut report = instance.clone();
-            let wait = report.wait_for(|report| report.looked >= look);
+            let wait = report.wait_for(|report| report.observed_generation >= generation);
             let in_time = timeout_at(deadline, wait).await.is_ok_and(|result| result.is_ok());
             (!in_time).then(|| instance.borrow().status.name.clone())
         });
@@ -361,7 +361,7 @@ fn unknown(master: &str, known: &BTreeSet<&str>, masters: &BTreeSet<&str>, unsee
         (meant, _) => format!("; is it {}?", meant.join(" or ")),
     };
     format!(
-        "{master:?} is no known master: {why}{hint} (--force, or force=true, takes it all the same)"
+        "{master:?} is not a known master: {why}{hint} (--force, or force=true, takes it all the same)"
     )
 }
 
@@ -409,14 +409,14 @@ fn told(change: &OverrideChange, is_known: bool) -> String {
             let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
             format!("node {node} is pinned to {master}{until}{unknown}")
         }
-        OverrideChange::Unpin { node } => format!("node {node} is pinned no more"),
+        OverrideChange::Unpin { node } => format!("node {node} is no longer pinned"),
         OverrideChange::Drain(drained) => match &drained.to {
             Some(to) => format!("master {} is drained to {to}{unknown}", drained.master),
             None => {
                 format!("master {} is drained to the others{unknown}", drained.master)
             }
         },
-        OverrideChange::Undrain { master } => format!("master {master} is drained no more"),
+        OverrideChange::Undrain { master } => format!("master {master} is no longer drained"),
         OverrideChange::Expire { .. } => "pins whose time is over have ended".to_owned(),
     }
 }
@@ -532,11 +532,11 @@ impl Control for Gateway {
             }),
         );
         let reports = self.instance_reports();
-        let in_step =
-            |report: &&InstanceReport| matches!(report.status.state, InstanceState::InStep { .. });
+        let in_sync =
+            |report: &&InstanceReport| matches!(report.status.state, InstanceState::InSync { .. });
         let ready =
-            decision.active && file.is_none() && reports.iter().any(|report| in_step(&report));
-        let behind = reports.iter().filter(|report| !in_step(report));
+            decision.active && file.is_none() && reports.iter().any(|report| in_sync(&report));
+        let behind = reports.iter().filter(|report| !in_sync(report));
         // Whoever asks need not have shown a token, so no path and no error: those are in
         // `/v1/status`.
         missing.extend(behind.map(|report| {
@@ -560,7 +560,7 @@ impl Control for Gateway {
         // Every source has been polled since, and the answers are decided on.
         let decided = async {
             let decision =
-                self.decided(deadline, |decision| decision.considered >= request).await?;
+                self.decided(deadline, |decision| decision.evaluated_request >= request).await?;
             self.quiet(deadline, request).await?;
             Some(decision)
         };
@@ -588,8 +588,11 @@ impl Control for Gateway {
         if let Some(writer) = &decision.read_only {
             return report(ReloadOutcome::ReadOnly, read_only(writer));
         }
-        let mut behind =
-            if decision.active { self.verified(decision.look, deadline).await } else { Vec::new() };
+        let mut behind = if decision.active {
+            self.verified(decision.generation, deadline).await
+        } else {
+            Vec::new()
+        };
         if decision.active {
             behind.extend(self.servers_behind(&behind, deadline).await);
         }
@@ -659,7 +662,7 @@ impl Control for Gateway {
                 master: view
                     .snapshot
                     .and_then(|snapshot| snapshot.entries.get(&node).map(str::to_owned)),
-                left_out: view.snapshot.and_then(|snapshot| snapshot.rejections.reason(&node)),
+                rejected: view.snapshot.and_then(|snapshot| snapshot.rejections.reason(&node)),
                 answered_at: view.snapshot.map(|snapshot| snapshot.answered_at),
                 used: origin.is_some_and(|origin| origin.name == view.name),
             })
@@ -733,7 +736,7 @@ impl Control for Gateway {
     }
 
     fn overrides(&self) -> Result<Arc<Overrides>, ApiError> {
-        self.overrides.as_ref().map(Keeper::latest).ok_or(ApiError::NoStore)
+        self.overrides.as_ref().map(OverrideService::latest).ok_or(ApiError::NoStore)
     }
 
     fn pin(&self, node: &str) -> Result<Pin, ApiError> {
@@ -793,8 +796,11 @@ impl Control for Gateway {
                 format!("{told}; it is stored, and not in force within {wait:?}"),
             );
         };
-        let behind =
-            if decision.active { self.verified(decision.look, deadline).await } else { Vec::new() };
+        let behind = if decision.active {
+            self.verified(decision.generation, deadline).await
+        } else {
+            Vec::new()
+        };
         let (outcome, message) = match &decision.held {
             Some(held) if !decision.active => {
                 let later = "it is stored, and comes into force with the first answer of the \

@@ -18,17 +18,17 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::map::{Inputs, MapDecider};
 use crate::engine::servers::resolve::SystemLookup;
 use crate::engine::servers::{ServerDecider, ServerDecision};
-use crate::engine::{AskSources, LookEarly, rows};
+use crate::engine::{AskSources, RequestLookups, rows};
 use crate::heartbeat::{self, Heartbeats};
 use crate::http;
 use crate::instance::Instance;
 use crate::instance::learned::LearnedTable;
-use crate::instance::servers::ServerKeeper;
+use crate::instance::servers::ServerPhase;
 use crate::settings::{Listing, Settings};
 use crate::source::schedule::PollRequests;
-use crate::source::{self, EarlyLooks, poller, schedule};
-use crate::store::map_file::MapFileKeeper;
-use crate::store::{Keeper, SqliteStore, keep_lists};
+use crate::source::{self, TargetedLookups, poller, schedule};
+use crate::store::map_file::MapFileWriter;
+use crate::store::{OverrideService, SqliteStore, keep_lists};
 
 mod control;
 mod descriptors;
@@ -42,7 +42,7 @@ const APPROVALS_WAITING: usize = 4;
 const DECIDER: &str = "map";
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-/// How long the steps in hand may take to end after a signal, before the program leaves all the
+/// How long the steps in progress may take to end after a signal, before the program leaves all the
 /// same.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
 
@@ -83,22 +83,25 @@ pub async fn run(
         None => None,
     };
     let (keeper, stored) = match store.clone() {
-        Some(store) => Keeper::open(store).await.map(|(keeper, stored)| (Some(keeper), stored))?,
+        Some(store) => {
+            OverrideService::open(store).await.map(|(keeper, stored)| (Some(keeper), stored))?
+        }
         None => (None, Arc::default()),
     };
-    let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
+    let map_file = MapFileWriter::new(settings.map.file()).with_site(settings.site.name.as_deref());
     let decider = MapDecider::start(settings.guard.clone(), map_file, stored)
         .await?
         .with_actions(settings.references_in_force())
         .with_hold(settings.damping.hold);
     let decider = if take_over { decider.take_over() } else { decider };
     let shutdown = CancellationToken::new();
-    let (requests, looks) = (PollRequests::new(), EarlyLooks::new());
+    let (requests, looks) = (PollRequests::new(), TargetedLookups::new());
     let mut tasks = Tasks::default();
 
     // Without a store the overrides stay as they are, none.
-    let overrides =
-        keeper.as_ref().map_or_else(|| watch::channel(Arc::default()).1, Keeper::subscribe);
+    let overrides = keeper
+        .as_ref()
+        .map_or_else(|| watch::channel(Arc::default()).1, OverrideService::subscribe);
     if let Some(keeper) = keeper.clone() {
         let stop = shutdown.clone();
         tasks.start("overrides", keeper.run(stop));
@@ -132,7 +135,8 @@ pub async fn run(
         let (source, requests, shutdown) = (source.clone(), requests.clone(), shutdown.clone());
         tasks.start(format!("source {}", source.name), async move {
             // What HAProxy learns is about nodes.
-            poller::run(registry, &source, requests, &EarlyLooks::new(), sender, shutdown).await;
+            poller::run(registry, &source, requests, &TargetedLookups::new(), sender, shutdown)
+                .await;
         });
     }
 
@@ -144,7 +148,7 @@ pub async fn run(
     for instance in &settings.instances {
         let (targets_sender, seen) = watch::channel(None);
         targets.push(seen);
-        let servers = ServerKeeper::new(
+        let servers = ServerPhase::new(
             instance,
             desired_servers.clone(),
             targets_sender,
@@ -163,7 +167,7 @@ pub async fn run(
         .with_learned(LearnedTable::of(
             instance,
             &settings.learned,
-            look_early(&looks, &instance.name),
+            request_lookups(&looks, &instance.name),
         )?);
         let (sender, report) = watch::channel(task.report().clone());
         reports.push(report);
@@ -290,7 +294,7 @@ fn ask_sources(requests: &PollRequests) -> AskSources {
     Box::new(move || requests.request_everything_at_leisure())
 }
 
-fn look_early(looks: &EarlyLooks, instance: &str) -> LookEarly {
+fn request_lookups(looks: &TargetedLookups, instance: &str) -> RequestLookups {
     let (looks, instance) = (looks.clone(), instance.to_owned());
     Box::new(move |routes| looks.dispute(&instance, routes))
 }
@@ -330,11 +334,11 @@ impl Signals {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {
-                    tracing::info!("SIGTERM: finishing the step in hand");
+                    tracing::info!("SIGTERM: finishing the step in progress");
                     return None;
                 }
                 _ = self.interrupt.recv() => {
-                    tracing::info!("SIGINT: finishing the step in hand");
+                    tracing::info!("SIGINT: finishing the step in progress");
                     return None;
                 }
                 _ = self.hangup.recv() => {

@@ -7,7 +7,7 @@ use reqwest::Method;
 
 use super::remote::{Connection, NOTHING};
 use super::status::held_text;
-use super::{Form, GOOD, HELD, print};
+use super::{HELD, OutputFormat, SUCCESS, print};
 use crate::http::dto::ApproveRequest;
 
 /// Lets the change with this id through; without one shows what is held, so that nobody lets a
@@ -15,7 +15,7 @@ use crate::http::dto::ApproveRequest;
 pub(super) async fn approve(
     connection: Connection,
     id: Option<String>,
-    form: Form,
+    form: OutputFormat,
 ) -> anyhow::Result<u8> {
     let Some(id) = id else {
         let held: Vec<HeldChange> = connection
@@ -26,7 +26,7 @@ pub(super) async fn approve(
             [] => "nothing is held back".to_owned(),
             held => held.iter().map(held_text).collect::<String>().trim_end().to_owned(),
         })?;
-        return Ok(if held.is_empty() { GOOD } else { HELD });
+        return Ok(if held.is_empty() { SUCCESS } else { HELD });
     };
     let request = ApproveRequest { id };
     let approved: HeldChange = connection
@@ -40,5 +40,5 @@ pub(super) async fn approve(
         };
         format!("{outcome}: {} (it was held because {})", approved.counts, approved.reason)
     })?;
-    Ok(GOOD)
+    Ok(SUCCESS)
 }

@@ -15,15 +15,15 @@ use mapsmith_core::{EntryMap, ObservedServers, Overrides, Revision, ServerList, 
 use serde::Serialize;
 
 use super::local::{overrides, poll_all, poll_lists, shown};
-use super::output::{Colour, counted, paint};
-use super::{FAILED, Form, GOOD, print};
+use super::output::{Colour, paint, pluralize};
+use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::map::Decision;
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::SystemLookup;
 use crate::http::Token;
 use crate::instance::apply::read_back;
 use crate::settings::{self, Backend, Settings};
-use crate::store::map_file::MapFileKeeper;
+use crate::store::map_file::MapFileWriter;
 
 /// How many masters without a backend or server are named.
 const NAMED: usize = 10;
@@ -46,13 +46,13 @@ fn finding(what: impl Into<String>, result: Result<String, String>) -> Finding {
     Finding { what: what.into(), good, detail: result.unwrap_or_else(|error| error) }
 }
 
-pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> {
-    let sources = counted(settings.sources.len() + settings.list_sources.len(), "source");
+pub(super) async fn check(settings: Settings, form: OutputFormat) -> anyhow::Result<u8> {
+    let sources = pluralize(settings.sources.len() + settings.list_sources.len(), "source");
     let backends = match settings.backends.len() {
         0 => String::new(),
-        count => format!(", {}", counted(count, "backend")),
+        count => format!(", {}", pluralize(count, "backend")),
     };
-    let instances = counted(settings.instances.len(), "instance");
+    let instances = pluralize(settings.instances.len(), "instance");
     let mut findings = vec![finding("settings", Ok(format!("{sources}{backends}, {instances}")))];
     if let Some(path) = &settings.api.token_file {
         let read = Token::read(path).map(|_| "readable".to_owned());
@@ -66,7 +66,7 @@ pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> 
         let count = |overrides: Overrides| {
             format!(
                 "{}, {} drained",
-                counted(overrides.pins().len(), "pin"),
+                pluralize(overrides.pins().len(), "pin"),
                 overrides.drained().len()
             )
         };
@@ -91,14 +91,14 @@ pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> 
     // the same.
     let entries = desired::merge(&views).unwrap_or_else(|_| {
         let file =
-            MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
+            MapFileWriter::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
         Arc::new(file.entries)
     });
     let masters: BTreeSet<String> =
         entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
     findings.extend(check_backends(&settings, &lists, entries).await);
     let map = MapName::new(&settings.map.path.to_string_lossy());
-    let file = MapFileKeeper::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
+    let file = MapFileWriter::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
     let expected =
         Expected { masters: &masters, in_file: &file.entries, backends: &settings.backends };
     let instances =
@@ -107,11 +107,11 @@ pub(super) async fn check(settings: Settings, form: Form) -> anyhow::Result<u8> 
 
     let report = CheckReport { good: findings.iter().all(|finding| finding.good), findings };
     print(form, &report, text)?;
-    Ok(if report.good { GOOD } else { FAILED })
+    Ok(if report.good { SUCCESS } else { FAILED })
 }
 
 fn check_map_file(settings: &Settings) -> Finding {
-    let mut keeper = MapFileKeeper::new(settings.map.file());
+    let mut keeper = MapFileWriter::new(settings.map.file());
     let result = match (keeper.probe(), keeper.peek()) {
         (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
         (Ok(()), Ok(None)) => Err(format!(
@@ -125,10 +125,10 @@ fn check_map_file(settings: &Settings) -> Finding {
                 file.entries.len()
             )),
             Some((line, reason)) => Err(format!(
-                "{}: what is no entry will be dropped at the first write: {}, the first is line \
+                "{}: what is not an entry will be dropped at the first write: {}, the first is line \
                     {line}: {reason}",
                 shown(keeper.path()),
-                counted(file.rejected.len(), "line")
+                pluralize(file.rejected.len(), "line")
             )),
         },
     };
@@ -143,16 +143,16 @@ fn check_source(status: &SourceStatus) -> Finding {
                 .rejections
                 .counts
                 .iter()
-                .map(|(reason, count)| format!("{count} left out: {reason}"))
+                .map(|(reason, count)| format!("{count} rejected: {reason}"))
                 .collect();
-            let left_out = if reasons.is_empty() {
+            let rejected = if reasons.is_empty() {
                 String::new()
             } else {
                 format!("; {}", reasons.join("; "))
             };
             let warning =
                 status.warning.as_ref().map_or(String::new(), |warning| format!("; {warning}"));
-            Ok(format!("answers with {} entries{left_out}{warning}", entries.unwrap_or(0)))
+            Ok(format!("answers with {} entries{rejected}{warning}", entries.unwrap_or(0)))
         }
     };
     finding(format!("source {}", status.name), result)
@@ -178,19 +178,19 @@ async fn check_backends(
 }
 
 fn check_backend(backend: &BackendStatus) -> Finding {
-    let servers = counted(backend.servers.as_ref().map_or(0, Vec::len), "server");
+    let servers = pluralize(backend.servers.as_ref().map_or(0, Vec::len), "server");
     let rows: Vec<_> = backend
-        .left_out
+        .rejected
         .iter()
         .take(NAMED)
         .map(|row| format!("{}: {}", row.place, row.reason))
         .collect();
-    let more = backend.left_out.len().saturating_sub(NAMED);
+    let more = backend.rejected.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     let result = match (&backend.waiting_for, &backend.held) {
         (Some(waiting_for), _) => Err(format!("its servers are not known without {waiting_for}")),
         _ if !rows.is_empty() => {
-            Err(format!("{servers} from {}, left out are {}{more}", backend.from, rows.join("; ")))
+            Err(format!("{servers} from {}, rejected are {}{more}", backend.from, rows.join("; ")))
         }
         (None, Some(held)) => Err(format!("the guard would hold its list back: {}", held.reason)),
         (None, None) => Ok(format!("{servers} from {}", backend.from)),
@@ -221,7 +221,7 @@ async fn check_map(
             "memory lacks {} of the map file, the first is `{} {}`; this map takes some entries \
                 only ({restricted}), and HAProxy does \
              not start from a file with another one",
-            counted(deviation.missing.len(), "line"),
+            pluralize(deviation.missing.len(), "line"),
             in_file.key(*first as usize),
             in_file.value(*first as usize)
         )),
@@ -242,15 +242,15 @@ async fn check_instance(
 ) -> Vec<Finding> {
     let what = |part: &str| format!("instance {}{part}", instance.name);
     let client = instance.map_client(map);
-    let glance = match client.glance().await {
-        Ok(glance) => glance,
+    let probe = match client.probe().await {
+        Ok(probe) => probe,
         Err(error) => return vec![finding(what(""), Err(error.to_string()))],
     };
     let mut findings = vec![finding(
         what(""),
-        Ok(format!("HAProxy {} answers, pid {}", glance.process.version, glance.process.pid)),
+        Ok(format!("HAProxy {} answers, pid {}", probe.process.version, probe.process.pid)),
     )];
-    let admin = match glance.level {
+    let admin = match probe.level {
         Level::Admin => Ok("admin".to_owned()),
         _ => Err(format!(
             "{} is not an admin socket: add `level admin` to its `stats socket` line in HAProxy's \
@@ -262,7 +262,7 @@ async fn check_instance(
     findings.push(finding(what(", level"), admin));
     findings.push(finding(
         what(", map"),
-        match glance.map {
+        match probe.map {
             Some(counters) => check_map(&client, counters, expected.in_file).await,
             None if denied => Err("not shown to this level".to_owned()),
             None => Err(format!(
@@ -308,7 +308,7 @@ fn check_masters(observed: &ObservedServers, masters: &BTreeSet<String>) -> Resu
             "{} of {} can't take requests (down, drained or in maintenance; HAProxy's `show stat` \
                 says which): {}",
             down.len(),
-            counted(masters.len(), "master"),
+            pluralize(masters.len(), "master"),
             named(&down)
         ));
     }
@@ -318,7 +318,7 @@ fn check_masters(observed: &ObservedServers, masters: &BTreeSet<String>) -> Resu
         }
         true => Ok(format!(
             "{} in the map, each a backend or server here, and ready",
-            counted(masters.len(), "master")
+            pluralize(masters.len(), "master")
         )),
         false => Err(problems.join("; ")),
     }
@@ -359,7 +359,7 @@ fn text(report: &CheckReport) -> String {
     let failures = report.findings.iter().filter(|finding| !finding.good).count();
     let _ = match failures {
         0 => writeln!(text, "all is well"),
-        count => writeln!(text, "{}", counted(count, "problem")),
+        count => writeln!(text, "{}", pluralize(count, "problem")),
     };
     text
 }

@@ -8,16 +8,20 @@ use reqwest::Method;
 use super::output::{Colour, ago, paint};
 use super::remote::{Connection, NOTHING};
 use super::status::{held_text, to_text};
-use super::{FAILED, Form, GOOD, print};
+use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::http::dto::ExplainReport;
 
-pub(super) async fn explain(connection: Connection, node: &str, form: Form) -> anyhow::Result<u8> {
+pub(super) async fn explain(
+    connection: Connection,
+    node: &str,
+    form: OutputFormat,
+) -> anyhow::Result<u8> {
     let report: ExplainReport = connection
         .ask(Method::GET, &["v1", "nodes", node], None, NOTHING, Duration::ZERO)
         .await?
         .good()?;
     print(form, &report, text)?;
-    Ok(if report.master.is_some() { GOOD } else { FAILED })
+    Ok(if report.master.is_some() { SUCCESS } else { FAILED })
 }
 
 fn text(report: &ExplainReport) -> String {
@@ -81,9 +85,9 @@ fn text(report: &ExplainReport) -> String {
     }
     text.push_str("sources\n");
     for source in &report.sources {
-        let says = match (&source.master, source.left_out, source.answered_at) {
+        let says = match (&source.master, source.rejected, source.answered_at) {
             (Some(master), _, _) => master.clone(),
-            (None, Some(reason), _) => paint(Colour::Yellow, &format!("left out: {reason}")),
+            (None, Some(reason), _) => paint(Colour::Yellow, &format!("rejected: {reason}")),
             (None, None, Some(_)) => "does not know the node".to_owned(),
             (None, None, None) if report.master.is_some() => paint(
                 Colour::Yellow,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{FAILED, Form, USAGE, output};
+use super::{FAILED, OutputFormat, USAGE, output};
 use crate::settings::{Place, Problem, SettingsError};
 
 /// A failure as `--output json` prints it.
@@ -38,12 +38,12 @@ impl<'a> From<&'a Problem> for SettingsProblem<'a> {
 }
 
 /// Prints why a verb failed. Settings that can't be used are wrong usage.
-pub(super) fn print(form: Form, error: &anyhow::Error) -> ExitCode {
+pub(super) fn print(form: OutputFormat, error: &anyhow::Error) -> ExitCode {
     let settings = error.downcast_ref::<SettingsError>();
     let exit_code = if settings.is_some() { USAGE } else { FAILED };
     match form {
-        Form::Text => output::error_line(&format!("mapsmith: {error:#}")),
-        Form::Json => {
+        OutputFormat::Text => output::error_line(&format!("mapsmith: {error:#}")),
+        OutputFormat::Json => {
             let problems = match settings {
                 Some(SettingsError::Invalid { problems, .. }) => {
                     problems.iter().map(SettingsProblem::from).collect()
@@ -64,7 +64,7 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
         let printed = error.print().and_then(|()| std::io::stdout().flush());
         return match output::written(printed) {
             Ok(()) => ExitCode::from(exit_code),
-            Err(error) => print(Form::Text, &error),
+            Err(error) => print(OutputFormat::Text, &error),
         };
     }
     // The arguments that would say it were not understood.

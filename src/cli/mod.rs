@@ -27,7 +27,7 @@ mod status;
 mod sync;
 
 /// Done, all is well.
-const GOOD: u8 = 0;
+const SUCCESS: u8 = 0;
 /// It failed.
 const FAILED: u8 = 1;
 /// The arguments or the settings are wrong.
@@ -56,14 +56,14 @@ struct Arguments {
     config: Option<PathBuf>,
     /// How data is printed
     #[arg(long, global = true, value_name = "FORM", default_value = "text")]
-    output: Form,
+    output: OutputFormat,
     #[command(subcommand)]
     verb: Verb,
 }
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum OutputFormat {
     /// For people
     Text,
     /// For programs
@@ -72,7 +72,7 @@ enum Form {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Run the daemon: poll, decide, keep every HAProxy in step, serve the API
+    /// Run the daemon: poll, decide, keep every HAProxy in sync, serve the API
     Run {
         /// Write the map file also where another Mapsmith does so; that one becomes read-only
         #[arg(long)]
@@ -87,7 +87,7 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
-    /// Poll, decide and bring every HAProxy in step once, without the daemon
+    /// Poll, decide and bring every HAProxy in sync once, without the daemon
     Sync {
         /// Let this held change through (the id that a held sync printed)
         #[arg(long, value_name = "ID")]
@@ -105,7 +105,7 @@ enum Verb {
     },
     /// Poll every source now
     Reload {
-        /// Wait until every HAProxy is in step, at most this long
+        /// Wait until every HAProxy is in sync, at most this long
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         wait: Option<Duration>,
         #[command(flatten)]
@@ -202,7 +202,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             return failure::print(
-                Form::Text,
+                OutputFormat::Text,
                 &anyhow::Error::from(error).context("the async runtime can't start"),
             );
         }
@@ -234,7 +234,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn carry_out(mut verb: Verb, config: Option<&Path>, output: Form) -> anyhow::Result<u8> {
+async fn carry_out(
+    mut verb: Verb,
+    config: Option<&Path>,
+    output: OutputFormat,
+) -> anyhow::Result<u8> {
     if let Some(connection) = verb.connection() {
         connection.find(config)?;
     }
@@ -261,7 +265,7 @@ async fn carry_out(mut verb: Verb, config: Option<&Path>, output: Form) -> anyho
 async fn run(settings: Settings, take_over: bool) -> anyhow::Result<u8> {
     let metrics = telemetry::start_metrics()?;
     crate::app::run(settings, metrics, take_over).await?;
-    Ok(GOOD)
+    Ok(SUCCESS)
 }
 
 fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
@@ -270,12 +274,12 @@ fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
 
 /// Prints a report in the form asked for.
 fn print<T: Serialize>(
-    form: Form,
+    form: OutputFormat,
     report: &T,
     text: impl FnOnce(&T) -> String,
 ) -> anyhow::Result<()> {
     match form {
-        Form::Json => output::line(&serde_json::to_string_pretty(report)?),
-        Form::Text => output::line(text(report).trim_end()),
+        OutputFormat::Json => output::line(&serde_json::to_string_pretty(report)?),
+        OutputFormat::Text => output::line(text(report).trim_end()),
     }
 }

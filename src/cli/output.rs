@@ -63,7 +63,7 @@ pub(super) fn ago(at: Timestamp) -> String {
 }
 
 /// `1 source`, `2 sources`.
-pub(super) fn counted(count: usize, thing: &str) -> String {
+pub(super) fn pluralize(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 

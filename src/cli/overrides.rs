@@ -10,13 +10,13 @@ use serde::Serialize;
 use super::output::{Colour, paint};
 use super::reload::{exit_code, query_of, report_of};
 use super::remote::{Connection, NOTHING};
-use super::{Form, print};
+use super::{OutputFormat, print};
 use crate::http::dto::{DrainRequest, PinRequest, ReloadOutcome, ReloadReport};
 
 /// What the four verbs share.
 #[derive(Args)]
 pub(super) struct Order {
-    /// Wait until every HAProxy is in step, at most this long; 0s does not wait
+    /// Wait until every HAProxy is in sync, at most this long; 0s does not wait
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "30s")]
     wait: Duration,
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub(super) async fn pin(
     node: &str,
     master: String,
     duration: Option<String>,
-    form: Form,
+    form: OutputFormat,
 ) -> anyhow::Result<u8> {
     order
         .send(
@@ -49,7 +49,7 @@ pub(super) async fn pin(
         .await
 }
 
-pub(super) async fn unpin(order: Order, node: &str, form: Form) -> anyhow::Result<u8> {
+pub(super) async fn unpin(order: Order, node: &str, form: OutputFormat) -> anyhow::Result<u8> {
     order
         .send(Method::DELETE, &["v1", "overrides", node], Force { force: false }, NOTHING, form)
         .await
@@ -59,7 +59,7 @@ pub(super) async fn drain(
     (order, force): (Order, Force),
     master: &str,
     to: Option<String>,
-    form: Form,
+    form: OutputFormat,
 ) -> anyhow::Result<u8> {
     order
         .send(
@@ -72,7 +72,7 @@ pub(super) async fn drain(
         .await
 }
 
-pub(super) async fn undrain(order: Order, master: &str, form: Form) -> anyhow::Result<u8> {
+pub(super) async fn undrain(order: Order, master: &str, form: OutputFormat) -> anyhow::Result<u8> {
     order
         .send(
             Method::DELETE,
@@ -91,7 +91,7 @@ impl Order {
         path: &[&str],
         Force { force }: Force,
         body: Option<&impl Serialize>,
-        form: Form,
+        form: OutputFormat,
     ) -> anyhow::Result<u8> {
         let wait = (!self.wait.is_zero()).then_some(self.wait).map(query_of);
         let query = wait
@@ -107,7 +107,7 @@ impl Order {
 
 fn text(report: &ReloadReport) -> String {
     let colour = match report.outcome {
-        ReloadOutcome::InStep => Colour::Green,
+        ReloadOutcome::InSync => Colour::Green,
         ReloadOutcome::Requested => Colour::Yellow,
         _ => Colour::Red,
     };

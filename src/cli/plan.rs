@@ -9,18 +9,18 @@ use futures_util::future::join_all;
 use haproxy_runtime::{HaproxyVersion, MapName};
 use jiff::Timestamp;
 use mapsmith_core::EntryMap;
-use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
 use mapsmith_core::revision::{ChangeCounts, RouteChange};
 use serde::Serialize;
 
 use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, table};
-use super::{CHANGES, FAILED, Form, GOOD, HELD, print};
+use super::{CHANGES, FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::engine::map;
 use crate::instance::apply;
 use crate::settings::{self, Settings};
-use crate::store::map_file::MapFileKeeper;
+use crate::store::map_file::MapFileWriter;
 
 /// How many changed nodes are printed unless all are asked for.
 const SHOWN: usize = 20;
@@ -50,14 +50,14 @@ struct InstancePlan {
     name: String,
     /// In step, or how it would be brought there.
     plan: String,
-    in_step: bool,
+    in_sync: bool,
     error: Option<String>,
 }
 
-pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::Result<u8> {
+pub(super) async fn plan(settings: Settings, form: OutputFormat, all: bool) -> anyhow::Result<u8> {
     let states = poll_all(&settings).await;
     let errors = errors(&states);
-    let found = MapFileKeeper::new(settings.map.file()).peek()?;
+    let found = MapFileWriter::new(settings.map.file()).peek()?;
     let overrides = Arc::new(overrides(&settings).await?.at(Timestamp::now()));
     let preview = map::preview(
         &settings.guard,
@@ -81,7 +81,7 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
     let instances =
         join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after)))
             .await;
-    let shown = if all || form == Form::Json { usize::MAX } else { SHOWN };
+    let shown = if all || form == OutputFormat::Json { usize::MAX } else { SHOWN };
     let report = PlanReport {
         entries_before: before.len(),
         entries_after: after.len(),
@@ -94,14 +94,14 @@ pub(super) async fn plan(settings: Settings, form: Form, all: bool) -> anyhow::R
     };
     print(form, &report, text)?;
     let to_do =
-        !diff.is_empty() || !has_file || report.instances.iter().any(|instance| !instance.in_step);
+        !diff.is_empty() || !has_file || report.instances.iter().any(|instance| !instance.in_sync);
     let failed = !report.errors.is_empty()
         || report.instances.iter().any(|instance| instance.error.is_some());
     Ok(match () {
         () if report.held.is_some() => HELD,
         () if failed => FAILED,
         () if to_do => CHANGES,
-        () => GOOD,
+        () => SUCCESS,
     })
 }
 
@@ -126,27 +126,27 @@ async fn plan_instance(
 ) -> InstancePlan {
     let client = instance.map_client(map);
     let observed = async {
-        let glance = client.glance().await?;
+        let probe = client.probe().await?;
         let (deviation, entries) = apply::read_back(&client, None, usize::MAX, wanted).await?;
-        anyhow::Ok((glance, deviation, entries))
+        anyhow::Ok((probe, deviation, entries))
     };
-    let (plan, in_step, error) = match observed.await {
+    let (plan, in_sync, error) = match observed.await {
         Err(error) => (String::new(), false, Some(error.to_string())),
-        Ok((glance, deviation, entries)) => {
-            let counted = glance
+        Ok((probe, deviation, entries)) => {
+            let counted = probe
                 .map
                 .and_then(|counters| counters.count(entries))
                 .map_or(0, |counted| counted as usize);
             let version =
-                glance.process.version.parse().unwrap_or(HaproxyVersion { major: 2, minor: 6 });
-            let memory = Memory {
+                probe.process.version.parse().unwrap_or(HaproxyVersion { major: 2, minor: 6 });
+            let memory = MapFacts {
                 entries,
                 staged_entries: counted.saturating_sub(entries),
                 cost: CostModel::new(version),
             };
             let counts = deviation.counts();
             match plan_map(wanted, &deviation, &memory) {
-                MapPlan::InStep => ("in step".to_owned(), true, None),
+                MapPlan::InSync => ("in sync".to_owned(), true, None),
                 MapPlan::Edit { reason, .. } => {
                     (format!("{counts}, by single commands: {reason}"), false, None)
                 }
@@ -154,7 +154,7 @@ async fn plan_instance(
             }
         }
     };
-    InstancePlan { name: instance.name.clone(), plan, in_step, error }
+    InstancePlan { name: instance.name.clone(), plan, in_sync, error }
 }
 
 fn text(report: &PlanReport) -> String {
@@ -197,8 +197,8 @@ fn text(report: &PlanReport) -> String {
     for error in &report.errors {
         let _ = writeln!(text, "{}", paint(Colour::Red, error));
     }
-    let in_step = report.instances.iter().all(|instance| instance.in_step);
-    if in_step && report.counts.total() == 0 && report.errors.is_empty() {
+    let in_sync = report.instances.iter().all(|instance| instance.in_sync);
+    if in_sync && report.counts.total() == 0 && report.errors.is_empty() {
         text.push_str("nothing to do\n");
     }
     if let Some(reason) = &report.held {

@@ -8,13 +8,13 @@ use reqwest::Method;
 use super::output::{Colour, paint, steps};
 use super::remote::{Answer, Connection, NOTHING};
 use super::status::held_text;
-use super::{FAILED, Form, GOOD, HELD, print};
+use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::http::dto::{Problem, ReloadOutcome, ReloadReport};
 
 pub(super) async fn reload(
     connection: Connection,
     wait: Option<Duration>,
-    form: Form,
+    form: OutputFormat,
 ) -> anyhow::Result<u8> {
     let text_of_wait = wait.map(query_of);
     let query = text_of_wait.as_deref().map(|wait| ("wait", wait));
@@ -42,7 +42,7 @@ pub(super) fn report_of(answer: Answer<ReloadReport>) -> anyhow::Result<ReloadRe
 
 pub(super) fn exit_code(outcome: ReloadOutcome) -> u8 {
     match outcome {
-        ReloadOutcome::Requested | ReloadOutcome::InStep => GOOD,
+        ReloadOutcome::Requested | ReloadOutcome::InSync => SUCCESS,
         ReloadOutcome::Held => HELD,
         _ => FAILED,
     }
@@ -57,7 +57,7 @@ fn text(report: &ReloadReport) -> String {
         }
         // The whole story of it comes last.
         ReloadOutcome::Held => paint(Colour::Red, "held back by the guard"),
-        ReloadOutcome::InStep => paint(Colour::Green, &report.message),
+        ReloadOutcome::InSync => paint(Colour::Green, &report.message),
         _ => paint(Colour::Red, &report.message),
     };
     text.push('\n');

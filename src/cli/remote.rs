@@ -100,7 +100,7 @@ impl Connection {
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
         let mut url = reqwest::Url::parse(self.url()).with_context(|| {
-            format!("--url {:?} is no URL like http://127.0.0.1:7070", self.url())
+            format!("--url {:?} is not a URL like http://127.0.0.1:7070", self.url())
         })?;
         // A URL can't name these: its path would lead elsewhere.
         if let Some(odd) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
@@ -110,7 +110,7 @@ impl Connection {
             Ok(mut path) => {
                 path.pop_if_empty().extend(segments);
             }
-            Err(()) => bail!("--url {:?} is no base of a path", self.url()),
+            Err(()) => bail!("--url {:?} is not a base of a path", self.url()),
         }
         for (name, value) in query {
             url.query_pairs_mut().append_pair(name, value);
@@ -145,7 +145,7 @@ impl Connection {
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Ok(Answer::Problem(problem)),
             Err(_) => bail!(
-                "{} answered {status}, which is no answer of Mapsmith's{}",
+                "{} answered {status}, which is not an answer of Mapsmith's{}",
                 self.url(),
                 hint(status)
             ),

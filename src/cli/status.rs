@@ -11,27 +11,27 @@ use mapsmith_core::status::{
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use reqwest::Method;
 
-use super::output::{Colour, ago, counted, paint, steps, table};
+use super::output::{Colour, ago, paint, pluralize, steps, table};
 use super::remote::{Connection, NOTHING};
-use super::{FAILED, Form, GOOD, HELD, print};
+use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::http::dto::{ReferencesReport, StatusReport};
 
-pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result<u8> {
+pub(super) async fn status(connection: Connection, form: OutputFormat) -> anyhow::Result<u8> {
     let report: StatusReport = connection
         .ask(Method::GET, &["v1", "status"], None, NOTHING, Duration::ZERO)
         .await?
         .good()?;
     print(form, &report, text)?;
-    let in_step = report
+    let in_sync = report
         .instances
         .iter()
-        .all(|instance| matches!(instance.state, InstanceState::InStep { .. }));
+        .all(|instance| matches!(instance.state, InstanceState::InSync { .. }));
     let sources = report.sources.iter().all(|source| source.error.is_none() || !source.required);
     let file = report.map_file.as_ref().is_none_or(|file| file.error.is_none());
     Ok(if !report.held.is_empty() {
         HELD
-    } else if in_step && sources && file && report.read_only.is_none() {
-        GOOD
+    } else if in_sync && sources && file && report.read_only.is_none() {
+        SUCCESS
     } else {
         FAILED
     })
@@ -66,7 +66,7 @@ fn text(report: &StatusReport) -> String {
         let _ = writeln!(text, "masters    {}{more}", load.join(", "));
     }
     if report.pins > 0 {
-        let _ = writeln!(text, "pinned     {}", counted(report.pins, "node"));
+        let _ = writeln!(text, "pinned     {}", pluralize(report.pins, "node"));
     }
     if !report.drained.is_empty() {
         let drained: Vec<_> =
@@ -76,9 +76,9 @@ fn text(report: &StatusReport) -> String {
     if let Some(file) = &report.map_file {
         let state = match &file.error {
             Some(error) => paint(Colour::Red, error),
-            None if file.healed > 0 => format!(
-                "{} (lost or changed behind our back, and healed: {})",
-                file.path, file.healed
+            None if file.corrected > 0 => format!(
+                "{} (lost or changed externally, and rewritten: {})",
+                file.path, file.corrected
             ),
             None => file.path.clone(),
         };
@@ -139,7 +139,7 @@ fn text(report: &StatusReport) -> String {
                 .find(|(_, found)| *found == reason)
                 .map(|(node, _)| format!(", as {node:?}"));
             let note = format!(
-                "{}: {count} left out: {reason}{}",
+                "{}: {count} rejected: {reason}{}",
                 source.name,
                 example.unwrap_or_default()
             );
@@ -153,7 +153,7 @@ fn text(report: &StatusReport) -> String {
     text.push_str("\ninstances\n");
     for instance in &report.instances {
         let colour = match instance.state {
-            InstanceState::InStep { .. } => Colour::Green,
+            InstanceState::InSync { .. } => Colour::Green,
             InstanceState::Starting | InstanceState::Connected => Colour::Yellow,
             _ => Colour::Red,
         };
@@ -187,12 +187,12 @@ fn text(report: &StatusReport) -> String {
             text.push_str(&learned_text(learned));
         }
         let drift: Vec<_> = instance
-            .drift_healed
+            .drift_corrected
             .iter()
             .map(|(kind, count)| format!("{} {count}", kind.label()))
             .collect();
         if !drift.is_empty() {
-            let _ = writeln!(text, "    drift healed: {}", drift.join(", "));
+            let _ = writeln!(text, "    drift corrected: {}", drift.join(", "));
         }
     }
     text
@@ -207,7 +207,7 @@ fn kept_text(title: &str, kept: &KeptNodes, until: &str) -> String {
         kept.nodes.iter().take(5).map(|kept| format!("{} ({})", kept.node, kept.master)).collect();
     let more = if kept.count > shown.len() { ", ..." } else { "" };
     let (nodes, stay) =
-        (counted(kept.count, "node"), if kept.count == 1 { "stays" } else { "stay" });
+        (pluralize(kept.count, "node"), if kept.count == 1 { "stays" } else { "stay" });
     let note = format!("{nodes} {stay} with the same master {until}: {}{more}", shown.join(", "));
     format!("{title} {}\n", paint(Colour::Yellow, &note))
 }
@@ -226,7 +226,7 @@ fn references_text(references: &ReferencesReport) -> String {
         let shown: Vec<_> =
             masters.iter().take(5).map(|(master, nodes)| format!("{master} ({nodes})")).collect();
         let more = if masters.len() > shown.len() { ", ..." } else { "" };
-        let nodes = counted(masters.values().sum(), "node");
+        let nodes = pluralize(masters.values().sum(), "node");
         let note = format!("{nodes} with {what}, {action}: {}{more}", shown.join(", "));
         let _ = writeln!(text, "references {}", paint(Colour::Yellow, &note));
     }
@@ -252,14 +252,14 @@ pub(super) fn rejected_text(rejected: &RejectedRows) -> String {
 
 fn servers_text(servers: &ServersStatus) -> String {
     let colour = match servers.state {
-        ServersState::InStep => Colour::Green,
+        ServersState::InSync => Colour::Green,
         ServersState::Working | ServersState::NeedsReload => Colour::Yellow,
         ServersState::Failed { .. } => Colour::Red,
     };
     let mut text = format!("    {}\n", paint(colour, &servers.state.to_string()));
     let (waiting, kept) = (
         servers.removing.iter().chain(&servers.checking),
-        servers.by_hand.iter().chain(&servers.by_agent),
+        servers.external.iter().chain(&servers.by_agent),
     );
     for line in servers.needs_reload.iter().chain(waiting).chain(kept) {
         let _ = writeln!(text, "      {line}");
@@ -270,10 +270,10 @@ fn servers_text(servers: &ServersStatus) -> String {
 fn backend_text(backend: &BackendStatus) -> String {
     let servers = match (&backend.servers, &backend.waiting_for) {
         (Some(servers), None) => {
-            format!("{} from {}", counted(servers.len(), "server"), backend.from)
+            format!("{} from {}", pluralize(servers.len(), "server"), backend.from)
         }
         (Some(servers), Some(waiting_for)) => {
-            let servers = counted(servers.len(), "server");
+            let servers = pluralize(servers.len(), "server");
             paint(
                 Colour::Yellow,
                 &format!(
@@ -288,11 +288,11 @@ fn backend_text(backend: &BackendStatus) -> String {
         (None, None) => paint(Colour::Yellow, "not touched: no list is in force yet"),
     };
     let mut text = format!("  {}  {servers}\n", backend.name);
-    for row in &backend.left_out {
+    for row in &backend.rejected {
         let _ = writeln!(
             text,
             "    {}",
-            paint(Colour::Yellow, &format!("left out: {}: {}", row.place, row.reason))
+            paint(Colour::Yellow, &format!("rejected: {}: {}", row.place, row.reason))
         );
     }
     for row in &backend.stale {
@@ -321,16 +321,16 @@ fn backend_text(backend: &BackendStatus) -> String {
 /// Nothing to tell while nothing is learned.
 fn learned_text(learned: &LearnedStatus) -> String {
     let mut text = String::new();
-    if learned.routes > 0 || learned.unread > 0 {
+    if learned.routes > 0 || learned.truncated > 0 {
         let since = learned
             .since
             .map_or(String::new(), |since| format!(", the oldest first seen {}", ago(since)));
-        let unread = if learned.unread > 0 {
-            format!(", and {} more that were not read", learned.unread)
+        let truncated = if learned.truncated > 0 {
+            format!(", and {} more that were not read", learned.truncated)
         } else {
             String::new()
         };
-        let _ = writeln!(text, "    learned routes: {}{unread}{since}", learned.routes);
+        let _ = writeln!(text, "    learned routes: {}{truncated}{since}", learned.routes);
     }
     if let Some(error) = &learned.error {
         let _ = writeln!(text, "    learned routes: {}", paint(Colour::Red, error));

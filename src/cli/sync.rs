@@ -15,12 +15,12 @@ use serde::Serialize;
 use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, steps};
 use super::status::{held_text, rejected_text};
-use super::{FAILED, Form, GOOD, HELD, print};
+use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::engine::map::MapDecider;
 use crate::engine::rows;
 use crate::instance::Instance;
 use crate::settings::Settings;
-use crate::store::map_file::MapFileKeeper;
+use crate::store::map_file::MapFileWriter;
 
 /// How often an instance is tried: a commit overtaken by another writer is worth a second look.
 const TRIES: usize = 3;
@@ -37,7 +37,7 @@ struct SyncReport {
 
 pub(super) async fn sync(
     settings: Settings,
-    form: Form,
+    form: OutputFormat,
     approve: Option<String>,
 ) -> anyhow::Result<u8> {
     let stored = Arc::new(overrides(&settings).await?);
@@ -53,7 +53,7 @@ pub(super) async fn sync(
             Instance::new(instance, &map, &settings.schedule, None, None).with_rows(rows)
         })
         .collect();
-    let map_file = MapFileKeeper::new(settings.map.file()).with_site(settings.site.name.as_deref());
+    let map_file = MapFileWriter::new(settings.map.file()).with_site(settings.site.name.as_deref());
     let actions = Actions { not_ready: Action::Keep, ..settings.references_in_force() };
     let mut decider = MapDecider::start(settings.guard.clone(), map_file, stored)
         .await?
@@ -110,14 +110,14 @@ pub(super) async fn sync(
         report.instances = join_all(cycles).await;
     }
     print(form, &report, text)?;
-    let in_step = report
+    let in_sync = report
         .instances
         .iter()
-        .all(|instance| matches!(instance.state, InstanceState::InStep { .. }));
+        .all(|instance| matches!(instance.state, InstanceState::InSync { .. }));
     Ok(if report.held.is_some() {
         HELD
-    } else if report.errors.is_empty() && in_step && !report.instances.is_empty() {
-        GOOD
+    } else if report.errors.is_empty() && in_sync && !report.instances.is_empty() {
+        SUCCESS
     } else {
         FAILED
     })
@@ -149,7 +149,7 @@ fn text(report: &SyncReport) -> String {
     }
     text.push_str(&rejected_text(&report.rejected));
     for instance in &report.instances {
-        let good = matches!(instance.state, InstanceState::InStep { .. });
+        let good = matches!(instance.state, InstanceState::InSync { .. });
         let state =
             paint(if good { Colour::Green } else { Colour::Red }, &instance.state.to_string());
         let apply = instance.last_apply.as_ref().map_or("already in memory".to_owned(), |apply| {

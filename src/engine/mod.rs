@@ -26,9 +26,9 @@ pub struct Wanted {
     pub revision: Arc<Revision>,
     /// Grows with every decision, also where the revision stays: an instance that has seen it has
     /// looked again since.
-    pub look: u64,
+    pub generation: u64,
     /// The highest poll request that the decision takes into account.
-    pub considered: u64,
+    pub evaluated_request: u64,
     /// The overrides in the revision.
     pub overrides: Arc<Overrides>,
     /// What the revision changed; none where there was no map before it, or it came from the map
@@ -45,13 +45,13 @@ pub struct Change {
     pub deviation: Arc<Deviation>,
 }
 
-/// Asks every source to look again and gives the request's number, which [`Wanted::considered`]
+/// Asks every source to look again and gives the request's number, which [`Wanted::evaluated_request`]
 /// reaches in time.
 pub type AskSources = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// Told all the routes that an instance has learned and the map does not have: the sources look
 /// early at their nodes.
-pub type LookEarly = Box<dyn Fn(&Arc<[LearnedRoute]>) + Send + Sync>;
+pub type RequestLookups = Box<dyn Fn(&Arc<[LearnedRoute]>) + Send + Sync>;
 
 /// Asks for a held change to be let through.
 #[derive(Debug)]

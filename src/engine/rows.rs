@@ -30,7 +30,7 @@ impl fmt::Display for RefusedRow {
 
 /// What an instance tells about the rows of its map.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MapFacts {
+pub struct RowFacts {
     /// The first try to look at it is over, whatever came of it.
     pub tried: bool,
     /// It answered when it was last looked at.
@@ -58,7 +58,7 @@ pub struct RowScreen {
     /// The instance's name.
     pub name: String,
     /// What it tells.
-    pub facts: watch::Receiver<MapFacts>,
+    pub facts: watch::Receiver<RowFacts>,
     /// Takes questions; one at a time is asked.
     pub questions: mpsc::Sender<RowQuestion>,
 }
@@ -66,7 +66,7 @@ pub struct RowScreen {
 /// The instance's end.
 #[derive(Debug)]
 pub struct InstanceRows {
-    facts: watch::Sender<MapFacts>,
+    facts: watch::Sender<RowFacts>,
     questions: mpsc::Receiver<RowQuestion>,
     /// Whether the process that answers has told its map's kind.
     known: bool,
@@ -74,7 +74,7 @@ pub struct InstanceRows {
 
 /// Both ends, of the instance of this name.
 pub fn channel(name: &str) -> (RowScreen, InstanceRows) {
-    let (facts, told) = watch::channel(MapFacts::default());
+    let (facts, told) = watch::channel(RowFacts::default());
     let (questions, asked) = mpsc::channel(1);
     (
         RowScreen { name: name.to_owned(), facts: told, questions },
@@ -102,7 +102,7 @@ impl InstanceRows {
     pub fn learned(&mut self, restricted: Option<String>) {
         self.known = true;
         self.facts.send_modify(|facts| {
-            *facts = MapFacts {
+            *facts = RowFacts {
                 tried: true,
                 answers: true,
                 process: facts.process + 1,
@@ -135,7 +135,7 @@ impl InstanceRows {
         });
     }
 
-    fn tell(&self, change: impl FnOnce(&mut MapFacts)) {
+    fn tell(&self, change: impl FnOnce(&mut RowFacts)) {
         self.facts.send_if_modified(|facts| {
             let before = facts.clone();
             change(facts);

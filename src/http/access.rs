@@ -21,7 +21,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub struct Token(String);
 
 impl Token {
-    /// Reads it from a file, without the white space round it.
+    /// Reads it from a file, without the whitespace round it.
     ///
     /// # Errors
     /// When the file can't be read or is empty.

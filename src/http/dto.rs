@@ -9,7 +9,7 @@ use mapsmith_core::status::{
     PollReport, ServersState, SourceStatus, StepTiming,
 };
 use mapsmith_core::{
-    DrainedMaster, HeldChange, Illegal, LearnedRoute, Pin, RejectedRow, RejectedRows,
+    DrainedMaster, HeldChange, Invalid, LearnedRoute, Pin, RejectedRow, RejectedRows,
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,12 +93,12 @@ pub enum ReloadOutcome {
     /// The poll was asked for, or the override is stored; nobody waited.
     Requested,
     /// Every instance holds the revision and the servers that the sources' answers led to.
-    InStep,
+    InSync,
     /// The guard holds the change back; nothing of it was applied.
     Held,
     /// A source gave no good answer: its last good one stays in force.
     SourceFailed,
-    /// The change is accepted, but the time was over before every instance was in step.
+    /// The change is accepted, but the time was over before every instance was in sync.
     Behind,
     /// The map file can't be written, so no instance gets the change.
     FileFailed,
@@ -230,7 +230,7 @@ pub struct ExplainSource {
     /// The master it names, by HAProxy's name.
     pub master: Option<String>,
     /// Why the node was left out of its answer, if it was.
-    pub left_out: Option<Illegal>,
+    pub rejected: Option<Invalid>,
     /// When it last answered; none where it never has.
     pub answered_at: Option<Timestamp>,
     /// Whether this source's answer counts for the node, before overrides.
@@ -256,7 +256,7 @@ pub struct ExplainInstance {
 pub struct LearnedReport {
     /// The instance.
     pub instance: String,
-    /// Its stick table at a glance.
+    /// Its stick table at a probe.
     #[serde(flatten)]
     pub status: LearnedStatus,
     /// The routes, sorted by node; at most `learned.max`.

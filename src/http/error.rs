@@ -47,7 +47,7 @@ pub enum ApiError {
 /// would have clients and proxies try again.
 pub(super) fn status_of(outcome: ReloadOutcome) -> StatusCode {
     match outcome {
-        ReloadOutcome::InStep => StatusCode::OK,
+        ReloadOutcome::InSync => StatusCode::OK,
         ReloadOutcome::Requested | ReloadOutcome::Behind => StatusCode::ACCEPTED,
         ReloadOutcome::Held | ReloadOutcome::ReadOnly => StatusCode::CONFLICT,
         ReloadOutcome::SourceFailed => StatusCode::BAD_GATEWAY,
@@ -77,7 +77,7 @@ impl IntoResponse for ApiError {
             Self::NotFound(path) => (
                 StatusCode::NOT_FOUND,
                 format!(
-                    "{path} is no path of this \
+                    "{path} is not a path of this \
                 API"
                 ),
                 None,

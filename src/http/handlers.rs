@@ -92,17 +92,17 @@ pub(super) async fn explain(
     State(control): Shared,
     node: Name,
 ) -> Result<Json<ExplainReport>, ApiError> {
-    Ok(Json(control.explain(&legal_node(node)?).await))
+    Ok(Json(control.explain(&valid_node(node)?).await))
 }
 
-fn legal_node(node: Name) -> Result<String, ApiError> {
+fn valid_node(node: Name) -> Result<String, ApiError> {
     let Path(node) = node.map_err(|error| ApiError::BadRequest(error.body_text()))?;
     names::check_key(&node)
         .map_err(|reason| ApiError::BadRequest(format!("{node:?} can be no node: {reason}")))?;
     Ok(node)
 }
 
-fn legal_master(master: String) -> Result<String, ApiError> {
+fn valid_master(master: String) -> Result<String, ApiError> {
     match names::check_value(&master) {
         Ok(()) => Ok(master),
         Err(reason) => Err(ApiError::BadRequest(format!("{master:?} can be no master: {reason}"))),
@@ -139,7 +139,7 @@ pub(super) async fn overrides(State(control): Shared) -> Result<Json<OverridesRe
 }
 
 pub(super) async fn pin(State(control): Shared, node: Name) -> Result<Json<Pin>, ApiError> {
-    control.pin(&legal_node(node)?).map(Json)
+    control.pin(&valid_node(node)?).map(Json)
 }
 
 pub(super) async fn set_pin(
@@ -148,14 +148,14 @@ pub(super) async fn set_pin(
     query: Order,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let (node, (wait, force)) = (legal_node(node)?, order(query)?);
+    let (node, (wait, force)) = (valid_node(node)?, order(query)?);
     let request: PinRequest = serde_json::from_slice(&body).map_err(|error| {
         ApiError::BadRequest(format!(
             "send {{\"master\": \"...\"}}, with \"for\": \"2h\" for a \
             pin that ends by itself: {error}"
         ))
     })?;
-    let master = legal_master(request.master)?;
+    let master = valid_master(request.master)?;
     let since = Timestamp::now();
     let until = request.duration.as_deref().map(|duration| end(since, duration)).transpose()?;
     answer(
@@ -175,7 +175,7 @@ fn end(since: Timestamp, duration: &str) -> Result<Timestamp, ApiError> {
         .and_then(|length| since.checked_add(length).ok())
         .ok_or_else(|| {
             ApiError::BadRequest(format!(
-                "{duration:?} is no duration like 30m or 2h, a year at most"
+                "{duration:?} is not a duration like 30m or 2h, a year at most"
             ))
         })
 }
@@ -185,7 +185,7 @@ pub(super) async fn unpin(
     node: Name,
     query: Wait,
 ) -> Result<Response, ApiError> {
-    let (node, wait) = (legal_node(node)?, wait(query)?);
+    let (node, wait) = (valid_node(node)?, wait(query)?);
     answer(control.change_override(OverrideChange::Unpin { node }, false, wait).await?)
 }
 
@@ -196,7 +196,7 @@ pub(super) async fn drain(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
-    let (master, (wait, force)) = (legal_master(master)?, order(query)?);
+    let (master, (wait, force)) = (valid_master(master)?, order(query)?);
     let request = match body.is_empty() {
         true => DrainRequest::default(),
         false => serde_json::from_slice(&body).map_err(|error| {
@@ -206,7 +206,7 @@ pub(super) async fn drain(
             ))
         })?,
     };
-    let to = request.to.map(legal_master).transpose()?;
+    let to = request.to.map(valid_master).transpose()?;
     if to.as_ref() == Some(&master) {
         return Err(ApiError::BadRequest(format!(
             "{master} can't be drained to itself; name another master"
@@ -222,7 +222,7 @@ pub(super) async fn undrain(
     query: Wait,
 ) -> Result<Response, ApiError> {
     let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
-    let (master, wait) = (legal_master(master)?, wait(query)?);
+    let (master, wait) = (valid_master(master)?, wait(query)?);
     answer(control.change_override(OverrideChange::Undrain { master }, false, wait).await?)
 }
 

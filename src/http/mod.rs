@@ -29,7 +29,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// What the API needs of the running program; `app` implements it.
 #[async_trait]
 pub trait Control: Send + Sync + 'static {
-    /// Everything at a glance.
+    /// Everything at a probe.
     fn status(&self) -> StatusReport;
     /// The changes that the guard holds back, the map's first.
     fn held(&self) -> Vec<HeldChange>;
@@ -40,7 +40,7 @@ pub trait Control: Send + Sync + 'static {
     /// Polls every source now; with `wait` answers when every instance holds the result, or when
     /// the time is over.
     async fn reload(&self, wait: Option<Duration>) -> ReloadReport;
-    /// Why a node goes where it goes. `node` is a legal key.
+    /// Why a node goes where it goes. `node` is a valid key.
     async fn explain(&self, node: &str) -> ExplainReport;
     /// The learned routes of each instance whose stick table was read; none without `[learned]`.
     fn learned(&self) -> Vec<LearnedReport>;
@@ -54,13 +54,13 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// [`ApiError::NoStore`].
     fn overrides(&self) -> Result<Arc<Overrides>, ApiError>;
-    /// A node's pin. `node` is a legal key.
+    /// A node's pin. `node` is a valid key.
     ///
     /// # Errors
     /// [`ApiError::NoStore`], or [`ApiError::NoOverride`] where it has none.
     fn pin(&self, node: &str) -> Result<Pin, ApiError>;
     /// Stores a change of the overrides and puts it in force; with `wait` answers when every
-    /// instance holds the result, or when the time is over. The names in it are legal. With `force`
+    /// instance holds the result, or when the time is over. The names in it are valid. With `force`
     /// masters are taken that nobody knows.
     ///
     /// # Errors

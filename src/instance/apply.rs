@@ -116,7 +116,7 @@ pub async fn swap(
 /// traffic: another process or writer may have given the number to its live map.
 async fn drop_uncommitted(client: &MapClient, version: u64) -> Result<(), RuntimeError> {
     let uncommitted = client
-        .glance()
+        .probe()
         .await?
         .map
         .is_some_and(|map| map.live_version < version && version <= map.last_prepared);

@@ -1,11 +1,11 @@
-//! Why an instance is not in step.
+//! Why an instance is not in sync.
 
 use haproxy_runtime::{ReplyError, RuntimeError};
 
 use super::apply::ApplyError;
 use crate::engine::rows::RefusedRow;
 
-/// Why an instance is not in step.
+/// Why an instance is not in sync.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
@@ -26,14 +26,14 @@ pub(super) enum Failure {
     UnknownMap(String),
     #[error("{0}")]
     Version(String),
-    #[error("right after the change {0}; looking again")]
+    #[error("post-change check failed: {0}; retrying")]
     NotConfirmed(String),
     #[error("HAProxy refuses {}, the first is {first}; it is taken out of the map \
-        file", counted(*rows))]
+        file", pluralize(*rows))]
     Rows { rows: usize, first: RefusedRow },
 }
 
-fn counted(rows: usize) -> String {
+fn pluralize(rows: usize) -> String {
     if rows == 1 { "1 entry of the map".to_owned() } else { format!("{rows} entries of the map") }
 }
 

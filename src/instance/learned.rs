@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use haproxy_runtime::table::Row;
-use haproxy_runtime::{IllegalName, RuntimeError, TableClient, TableName};
+use haproxy_runtime::{InvalidName, RuntimeError, TableClient, TableName};
 use jiff::Timestamp;
 use mapsmith_core::learned::{LearnedStatus, Settled};
 use mapsmith_core::{EntryMap, LearnedRoute, Overrides, names};
@@ -21,9 +21,9 @@ use metrics::{counter, gauge};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::rest::{self, Rest};
-use crate::engine::LookEarly;
+use crate::engine::RequestLookups;
 use crate::settings;
-use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_LEFT_OUT, LEARNED_OLDEST_AGE, LEARNED_ROUTES};
+use crate::telemetry::{LEARNED_FORGOTTEN, LEARNED_OLDEST_AGE, LEARNED_REJECTED, LEARNED_ROUTES};
 
 /// So many rows are read for each route that may be kept: keys come from clients' headers, and
 /// those that are no node must not hide the others.
@@ -31,7 +31,7 @@ const ROWS_A_ROUTE: usize = 2;
 
 /// A route as it was first seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
+struct KnownRoute {
     /// One copy a master and reading, however many nodes have it.
     master: Arc<str>,
     since: Timestamp,
@@ -44,7 +44,7 @@ struct Known {
     reading: u64,
 }
 
-impl Known {
+impl KnownRoute {
     /// Whether the route is settled, now that the map has `mapped` for the node, with these
     /// overrides in it.
     fn settled_by(
@@ -87,9 +87,9 @@ type RouteRow = (String, Arc<str>, Duration);
 struct Rows {
     routes: Vec<RouteRow>,
     /// Rows that can be none.
-    odd: u64,
+    malformed: u64,
     /// Rows beyond the bound.
-    unread: u64,
+    truncated: u64,
 }
 
 /// An instance's stick table of learned routes.
@@ -97,13 +97,13 @@ pub struct LearnedTable {
     client: TableClient,
     instance: String,
     max: usize,
-    known: FxHashMap<String, Known>,
+    known: FxHashMap<String, KnownRoute>,
     routes: Arc<[LearnedRoute]>,
     rest: Rest,
     /// How many readings there were.
     readings: u64,
     status: LearnedStatus,
-    look_early: LookEarly,
+    request_lookups: RequestLookups,
 }
 
 impl LearnedTable {
@@ -114,8 +114,8 @@ impl LearnedTable {
     pub fn of(
         instance: &settings::Instance,
         learned: &settings::Learned,
-        look_early: LookEarly,
-    ) -> Result<Option<Self>, IllegalName> {
+        request_lookups: RequestLookups,
+    ) -> Result<Option<Self>, InvalidName> {
         let Some(table) = &learned.table else { return Ok(None) };
         let client = instance.table_client(TableName::new(table)?);
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
@@ -134,16 +134,16 @@ impl LearnedTable {
                 table: table.clone(),
                 routes: 0,
                 since: None,
-                odd: 0,
-                unread: 0,
+                malformed: 0,
+                truncated: 0,
                 forgotten: Default::default(),
                 error: None,
             },
-            look_early,
+            request_lookups,
         }))
     }
 
-    /// At a glance, as of the last look.
+    /// At a probe, as of the last look.
     pub fn status(&self) -> &LearnedStatus {
         &self.status
     }
@@ -175,7 +175,7 @@ impl LearnedTable {
                 tracing::warn!(
                     instance,
                     table,
-                    "learned routes can't be kept, the map is: {error}"
+                    "cannot update learned routes (the map is not affected): {error}"
                 );
             }
             (None, Some(_)) => tracing::info!(instance, table, "learned routes are kept again"),
@@ -183,7 +183,7 @@ impl LearnedTable {
         }
         self.status.error = error;
         self.record(now);
-        (self.look_early)(&self.routes);
+        (self.request_lookups)(&self.routes);
     }
 
     async fn read_and_forget(
@@ -193,14 +193,14 @@ impl LearnedTable {
         now: Timestamp,
     ) -> Result<(), RuntimeError> {
         let rows = self.read().await?;
-        self.status.odd = rows.odd;
-        self.status.unread = rows.unread;
+        self.status.malformed = rows.malformed;
+        self.status.truncated = rows.truncated;
         let settled = self.take(rows.routes, map, overrides, now);
         self.client.forget(settled.iter().map(String::as_bytes)).await?;
         Ok(())
     }
 
-    /// Keys are whatever clients sent: only a legal node can be a route.
+    /// Keys are whatever clients sent: only a valid node can be a route.
     async fn read(&self) -> Result<Rows, RuntimeError> {
         let mut rows = Rows::default();
         let mut masters = FxHashSet::default();
@@ -208,15 +208,15 @@ impl LearnedTable {
             let node =
                 String::from_utf8(row.key).ok().filter(|node| names::check_key(node).is_ok());
             match (node, row.server) {
-                (Some(_), Some(_)) if rows.routes.len() == self.max => rows.unread += 1,
+                (Some(_), Some(_)) if rows.routes.len() == self.max => rows.truncated += 1,
                 (Some(node), Some(master)) => {
                     rows.routes.push((node, shared(&mut masters, &master), row.expires_in));
                 }
-                _ => rows.odd += 1,
+                _ => rows.malformed += 1,
             }
         };
-        let (_, unread) = self.client.list(self.max.saturating_mul(ROWS_A_ROUTE), each).await?;
-        rows.unread += unread;
+        let (_, truncated) = self.client.list(self.max.saturating_mul(ROWS_A_ROUTE), each).await?;
+        rows.truncated += truncated;
         Ok(rows)
     }
 
@@ -240,7 +240,7 @@ impl LearnedTable {
                 None => self
                     .known
                     .entry(node.clone())
-                    .insert_entry(Known {
+                    .insert_entry(KnownRoute {
                         master: Arc::clone(&master),
                         since: now,
                         mapped: mapped.map(|mapped| shared(&mut masters, mapped)),
@@ -288,8 +288,8 @@ impl LearnedTable {
             status.since.map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
         gauge!(LEARNED_ROUTES, "haproxy" => self.instance.clone()).set(status.routes as f64);
         gauge!(LEARNED_OLDEST_AGE, "haproxy" => self.instance.clone()).set(age);
-        gauge!(LEARNED_LEFT_OUT, "haproxy" => self.instance.clone())
-            .set((status.odd + status.unread) as f64);
+        gauge!(LEARNED_REJECTED, "haproxy" => self.instance.clone())
+            .set((status.malformed + status.truncated) as f64);
     }
 }
 
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_route_is_settled_by_agreement_or_by_a_newer_answer_alone() {
-        let known = |mapped: Option<&str>| Known {
+        let known = |mapped: Option<&str>| KnownRoute {
             master: "m2".into(),
             since: Timestamp::UNIX_EPOCH,
             mapped: mapped.map(Arc::from),
@@ -350,7 +350,7 @@ mod tests {
             ("kept", "m2", "m2", Some(Settled::Agreed)),
             ("other", "m3", "m1", None),
         ] {
-            let known = Known {
+            let known = KnownRoute {
                 master: learned.into(),
                 since: Timestamp::UNIX_EPOCH,
                 mapped: Some(mapped.into()),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use haproxy_runtime::{Glance, MapCounters};
+use haproxy_runtime::{MapCounters, Probe};
 use jiff::Timestamp;
 use mapsmith_core::Revision;
-use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};
 use mapsmith_core::status::{ApplyReport, DriftKind, InstanceState, Strategy};
 use metrics::{counter, histogram};
@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::process::Seen;
 use super::{Instance, Staged, Verified};
 use crate::engine::Wanted;
-use crate::telemetry::{APPLY_DURATION, APPLY_FAILURES, DRIFT_HEALED};
+use crate::telemetry::{APPLY_DURATION, APPLY_FAILURES, DRIFT_CORRECTED};
 
 /// How often staged entries must look the same before they count as abandoned: another Mapsmith may
 /// be about to commit them.
@@ -25,13 +25,13 @@ const ABANDONED_LOOKS: u32 = 10;
 /// The least time between two swaps of one instance: `commit map` of a huge map frees the old one
 /// in one go, and doing so back to back has tripped HAProxy's watchdog (haproxy issue 3292).
 const SWAP_SPACING: Duration = Duration::from_secs(1);
-/// How long the sources may take to answer before a change by another hand is undone all the same.
+/// How long the sources may take to answer before a change outside Mapsmith is undone all the same.
 const ASK_BOUND: Duration = Duration::from_secs(10);
 
 /// What memory holds beside what it should.
 struct Found {
     deviation: Arc<Deviation>,
-    memory: Memory,
+    memory: MapFacts,
     /// Whether the live map was read back for it.
     was_read: bool,
 }
@@ -66,8 +66,8 @@ impl Instance {
                 Outcome::SwapNotBefore(due) => {
                     sleep_until(due).await;
                     // What was seen before the pause may be past.
-                    let glance = self.client.glance().await?;
-                    seen = self.observe_process(&glance)?;
+                    let probe = self.client.probe().await?;
+                    seen = self.observe_process(&probe)?;
                 }
             }
         }
@@ -81,7 +81,7 @@ impl Instance {
         let Found { deviation, memory, .. } = &found;
         let mut drift = self.drift(revision, deviation);
         let mut plan = plan_map(&revision.entries, deviation, memory);
-        if plan == MapPlan::InStep && self.abandoned(seen.counters, memory.staged_entries) {
+        if plan == MapPlan::InSync && self.abandoned(seen.counters, memory.staged_entries) {
             drift.push(DriftKind::AbandonedVersions);
             // Not `clear map`: a writer that only paused would commit what is left, an empty map. A
             // commit fences it off.
@@ -93,10 +93,10 @@ impl Instance {
             };
         }
         let mut counters = seen.counters;
-        if plan != MapPlan::InStep {
+        if plan != MapPlan::InSync {
             if self.must_ask_first(wanted, &drift) {
                 let reason = "another writer changed the map in memory; the sources are asked \
-                    again before it is put right";
+                    again before it is corrected";
                 return behind(reason.to_owned());
             }
             if let Some(reason) = self.unchecked_master(revision, deviation) {
@@ -114,7 +114,7 @@ impl Instance {
         }
         self.note_drift(&drift);
         self.note_verified(revision, counters, found.was_read);
-        Ok(Outcome::Done(InstanceState::InStep { revision: revision.number }))
+        Ok(Outcome::Done(InstanceState::InSync { revision: revision.number }))
     }
 
     /// What memory lacks of the wanted map: from what it is known to hold, or read back where
@@ -145,7 +145,7 @@ impl Instance {
         let staged_entries =
             counted.map_or(0, |counted| (counted as usize).saturating_sub(live_entries));
         let cost = CostModel::new(seen.version);
-        let memory = Memory { entries: live_entries, staged_entries, cost };
+        let memory = MapFacts { entries: live_entries, staged_entries, cost };
         Ok(Found { deviation, memory, was_read })
     }
 
@@ -201,7 +201,7 @@ impl Instance {
         drift
     }
 
-    /// Whether a change by another hand may be news: a second Mapsmith that has polled already
+    /// Whether a change outside Mapsmith may be news: a second Mapsmith that has polled already
     /// changes the map before this one knows why. Undoing that would bring an older route back, so
     /// the sources are asked first, once for each change.
     fn must_ask_first(&mut self, wanted: &Wanted, drift: &[DriftKind]) -> bool {
@@ -212,19 +212,19 @@ impl Instance {
             return false;
         }
         let (request, at) = *self.asked.get_or_insert_with(|| (ask(), Instant::now()));
-        wanted.considered < request && at.elapsed() < ASK_BOUND
+        wanted.evaluated_request < request && at.elapsed() < ASK_BOUND
     }
 
     fn note_drift(&mut self, drift: &[DriftKind]) {
         for kind in drift {
             let status = &mut self.report.status;
-            *status.drift_healed.entry(*kind).or_default() += 1;
-            counter!(DRIFT_HEALED, "haproxy" => status.name.clone(), "kind" => kind.label())
+            *status.drift_corrected.entry(*kind).or_default() += 1;
+            counter!(DRIFT_CORRECTED, "haproxy" => status.name.clone(), "kind" => kind.label())
                 .increment(1);
             tracing::warn!(
                 instance = status.name,
                 kind = kind.label(),
-                "the map in memory was not what it should be; healed"
+                "the map in memory was not what it should be; corrected"
             );
         }
     }
@@ -250,13 +250,13 @@ impl Instance {
         plan: &MapPlan,
         revision: &Revision,
         deviation: &Deviation,
-        memory: &Memory,
+        memory: &MapFacts,
         before: MapCounters,
     ) -> Result<MapCounters, Failure> {
         let (strategy, reason) = match plan {
             MapPlan::Edit { reason, .. } => (Strategy::Edits, reason),
             MapPlan::Swap { reason } => (Strategy::Swap, reason),
-            MapPlan::InStep => return Ok(before),
+            MapPlan::InSync => return Ok(before),
         };
         let name = self.report.status.name.clone();
         let mut timings = Timings::default();
@@ -303,7 +303,7 @@ impl Instance {
         &mut self,
         plan: &MapPlan,
         revision: &Revision,
-        memory: &Memory,
+        memory: &MapFacts,
         before: MapCounters,
         timings: &mut Timings,
     ) -> Result<MapCounters, Failure> {
@@ -325,18 +325,18 @@ impl Instance {
                 MapCounters { live_version: version, last_prepared: version, entries: 0 }
             }
         };
-        let glance = timings.step("confirm", self.client.glance()).await?;
-        self.confirm(&glance, expected)
+        let probe = timings.step("confirm", self.client.probe()).await?;
+        self.confirm(&probe, expected)
     }
 
     /// Whether the counters are what the change must have left; another writer or process shows
     /// here at once. An expected count of 0 entries is not compared.
-    fn confirm(&self, glance: &Glance, expected: MapCounters) -> Result<MapCounters, Failure> {
+    fn confirm(&self, probe: &Probe, expected: MapCounters) -> Result<MapCounters, Failure> {
         let differs = |what: String| Err(Failure::NotConfirmed(what));
         let counters =
-            glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
-        if Some(glance.process.pid) != self.process.as_ref().map(|(process, _)| process.pid) {
-            return differs(format!("another process answers (pid {})", glance.process.pid));
+            probe.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
+        if Some(probe.process.pid) != self.process.as_ref().map(|(process, _)| process.pid) {
+            return differs(format!("another process answers (pid {})", probe.process.pid));
         }
         if counters.live_version != expected.live_version {
             let (live, ours) = (counters.live_version, expected.live_version);

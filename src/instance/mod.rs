@@ -20,7 +20,7 @@ use crate::engine::rows::InstanceRows;
 use crate::engine::{AskSources, Wanted};
 use crate::heartbeat;
 use crate::settings;
-use crate::telemetry::{APPLY_FAILURES, DRIFT_HEALED};
+use crate::telemetry::{APPLY_FAILURES, DRIFT_CORRECTED};
 
 pub mod apply;
 mod failure;
@@ -36,14 +36,14 @@ use failure::Failure;
 use learned::LearnedTable;
 use process::Seen;
 pub use report::InstanceReport;
-use servers::ServerKeeper;
+use servers::ServerPhase;
 
 /// The first wait after a failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// The longest wait between two tries.
 const BACKOFF_MOST: Duration = Duration::from_secs(10);
 
-/// What the instance was last verified to hold, and the marks by which a change behind our back
+/// What the instance was last verified to hold, and the marks by which a change outside Mapsmith
 /// shows.
 #[derive(Debug, Clone)]
 struct Verified {
@@ -68,10 +68,10 @@ pub struct Instance {
     /// The process that answered last, and when it was started by its own account.
     process: Option<(ProcessInfo, Option<Instant>)>,
     verified: Option<Verified>,
-    /// The revision it was last in step with; outlives `verified`, so that a deviation from it is
+    /// The revision it was last in sync with; outlives `verified`, so that a deviation from it is
     /// known for drift.
     last_revision: Option<u64>,
-    /// What made `verified` go, until the deviation is healed.
+    /// What made `verified` go, until the deviation is corrected.
     suspicion: Option<DriftKind>,
     staged: Option<Staged>,
     next_verify: Instant,
@@ -79,27 +79,27 @@ pub struct Instance {
     /// When a bad state was last logged.
     last_logged: Option<Instant>,
     ask_sources: Option<AskSources>,
-    servers: Option<ServerKeeper>,
+    servers: Option<ServerPhase>,
     learned: Option<LearnedTable>,
     rows: Option<InstanceRows>,
-    /// The poll request that must be decided on before a change by another hand is undone.
+    /// The poll request that must be decided on before a change outside Mapsmith is undone.
     asked: Option<(u64, Instant)>,
 }
 
 impl Instance {
-    /// From its settings; touches nothing yet. Without `ask_sources` a change by another hand is
+    /// From its settings; touches nothing yet. Without `ask_sources` a change outside Mapsmith is
     /// undone at once. Without `servers` the backends are left alone.
     pub fn new(
         instance: &settings::Instance,
         map: &MapName,
         schedule: &settings::Schedule,
         ask_sources: Option<AskSources>,
-        servers: Option<ServerKeeper>,
+        servers: Option<ServerPhase>,
     ) -> Self {
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(APPLY_FAILURES, "haproxy" => instance.name.clone()).increment(0);
         for kind in DriftKind::OF_AN_INSTANCE {
-            counter!(DRIFT_HEALED, "haproxy" => instance.name.clone(), "kind" => kind.label())
+            counter!(DRIFT_CORRECTED, "haproxy" => instance.name.clone(), "kind" => kind.label())
                 .increment(0);
         }
         let client = instance.map_client(map);
@@ -110,7 +110,7 @@ impl Instance {
             process: None,
             entries_in_memory: None,
             verified_at: None,
-            drift_healed: Default::default(),
+            drift_corrected: Default::default(),
             last_apply: None,
             servers: None,
             learned: None,
@@ -120,7 +120,12 @@ impl Instance {
             client,
             verify: schedule.verify,
             observe: schedule.observe,
-            report: InstanceReport { status, looked: 0, servers_held: None, learned: Arc::new([]) },
+            report: InstanceReport {
+                status,
+                observed_generation: 0,
+                servers_held: None,
+                learned: Arc::new([]),
+            },
             process: None,
             verified: None,
             last_revision: None,
@@ -151,7 +156,7 @@ impl Instance {
         &self.report
     }
 
-    /// Keeps the instance in step until shutdown. A step in hand is finished first.
+    /// Keeps the instance in sync until shutdown. A step in progress is finished first.
     pub async fn run(
         mut self,
         mut wanted: watch::Receiver<Option<Wanted>>,
@@ -161,7 +166,7 @@ impl Instance {
         let mut backoff = BACKOFF_FIRST;
         while !shutdown.is_cancelled() {
             let target = wanted.borrow_and_update().clone();
-            let seen = target.as_ref().map(|target| target.look);
+            let seen = target.as_ref().map(|target| target.generation);
             let wait = if self.cycle(target.as_ref()).await {
                 backoff = BACKOFF_FIRST;
                 self.observe
@@ -177,7 +182,7 @@ impl Instance {
             let tried = target.map(|target| target.revision.number);
             let news = wanted.wait_for(move |wanted| {
                 let number = wanted.as_ref().map(|wanted| wanted.revision.number);
-                let look = wanted.as_ref().map(|wanted| wanted.look);
+                let look = wanted.as_ref().map(|wanted| wanted.generation);
                 number != tried || (!failing && look != seen)
             });
             let (rows, servers) = (&mut self.rows, &mut self.servers);
@@ -205,8 +210,8 @@ impl Instance {
             Ok(state) => state.clone(),
             Err(failure) => self.failed_state(failure, wanted),
         };
-        if let (InstanceState::InStep { .. }, Some(wanted)) = (&state, wanted) {
-            self.report.looked = wanted.look;
+        if let (InstanceState::InSync { .. }, Some(wanted)) = (&state, wanted) {
+            self.report.observed_generation = wanted.generation;
         }
         self.publish(state, wanted);
         self.read_learned(wanted).await;
@@ -238,7 +243,7 @@ impl Instance {
         wanted: Option<&Wanted>,
         state: &Result<InstanceState, Failure>,
     ) {
-        if let (Some(servers), Some(wanted), Ok(InstanceState::InStep { .. })) =
+        if let (Some(servers), Some(wanted), Ok(InstanceState::InSync { .. })) =
             (&mut self.servers, wanted, state)
         {
             servers.take_away(seen.version, &wanted.revision).await;
@@ -265,7 +270,7 @@ impl Instance {
     }
 }
 
-async fn lists_changed(servers: &mut Option<ServerKeeper>) {
+async fn lists_changed(servers: &mut Option<ServerPhase>) {
     match servers {
         Some(servers) => servers.changed().await,
         None => std::future::pending().await,

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use haproxy_runtime::{Glance, HaproxyVersion, Level, MapCounters};
+use haproxy_runtime::{HaproxyVersion, Level, MapCounters, Probe};
 use mapsmith_core::status::DriftKind;
 use tokio::time::Instant;
 
 use super::Instance;
 use super::failure::Failure;
-use super::servers::ServerKeeper;
+use super::servers::ServerPhase;
 use crate::engine::rows::InstanceRows;
 
 /// By how much a process's start may seem to move: its uptime comes in whole seconds. In a
@@ -26,8 +26,8 @@ impl Instance {
     /// Which process answers, whether this socket may change it, and the map's counters. Where it
     /// does not answer, what is known of its servers is known no more.
     pub(super) async fn observe(&mut self) -> Result<Seen, Failure> {
-        let glance = self.client.glance().await.map_err(Failure::Look);
-        let seen = glance.and_then(|glance| self.observe_process(&glance));
+        let probe = self.client.probe().await.map_err(Failure::Look);
+        let seen = probe.and_then(|probe| self.observe_process(&probe));
         if let (Err(failure), Some(servers)) = (&seen, &mut self.servers) {
             servers.lost(failure.to_string());
             self.report_servers();
@@ -36,8 +36,8 @@ impl Instance {
     }
 
     /// Takes in which process answers; a new one has a memory of its own.
-    pub(super) fn observe_process(&mut self, glance: &Glance) -> Result<Seen, Failure> {
-        let process = &glance.process;
+    pub(super) fn observe_process(&mut self, probe: &Probe) -> Result<Seen, Failure> {
+        let process = &probe.process;
         let version: HaproxyVersion = process.version.parse().map_err(Failure::Version)?;
         let started = Instant::now().checked_sub(Duration::from_secs(process.uptime_seconds));
         if let Some((before, started_before)) = &self.process
@@ -54,18 +54,18 @@ impl Instance {
             self.verified = None;
             self.staged = None;
             self.suspicion = Some(DriftKind::Restarted);
-            self.servers.iter_mut().for_each(ServerKeeper::forget);
+            self.servers.iter_mut().for_each(ServerPhase::forget);
             self.rows.iter_mut().for_each(InstanceRows::forget);
         }
         self.process = Some((process.clone(), started));
         self.report.status.process = Some(process.clone());
-        match glance.level {
+        match probe.level {
             Level::Admin => {}
             Level::Operator => return Err(Failure::Level("operator")),
             Level::User => return Err(Failure::Level("user")),
         }
         let counters =
-            glance.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
+            probe.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
         // Where the counter can't be true, what was read back last counts.
         let live_entries = self.verified.as_ref().map_or(0, |verified| verified.live_entries);
         if let Some(count) = counters.count(live_entries) {

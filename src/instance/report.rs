@@ -13,7 +13,7 @@ use super::Instance;
 use super::failure::Failure;
 use crate::engine::Wanted;
 use crate::telemetry::{
-    INSTANCE_IN_STEP, INSTANCE_REVISION_HELD, INSTANCE_REVISION_WANTED, INSTANCE_UP,
+    INSTANCE_IN_SYNC, INSTANCE_REVISION_HELD, INSTANCE_REVISION_WANTED, INSTANCE_UP,
 };
 
 /// The least time between two log lines of a state that is bad in ever new words.
@@ -24,9 +24,9 @@ const LOG_SPACING: Duration = Duration::from_secs(600);
 pub struct InstanceReport {
     /// For people.
     pub status: InstanceStatus,
-    /// The last [`Wanted::look`] that the instance was in step with.
-    pub looked: u64,
-    /// The number of the desired server lists that it holds, see [`ServerKeeper::held`].
+    /// The last [`Wanted::generation`] that the instance was in sync with.
+    pub observed_generation: u64,
+    /// The number of the desired server lists that it holds, see [`ServerPhase::held`].
     pub servers_held: Option<u64>,
     /// The routes it learned that the map does not have, sorted by node.
     pub learned: Arc<[LearnedRoute]>,
@@ -77,13 +77,13 @@ impl Instance {
         let name = status.name.clone();
         let up = !matches!(state, InstanceState::Unreachable { .. } | InstanceState::Starting);
         gauge!(INSTANCE_UP, "haproxy" => name.clone()).set(f64::from(u8::from(up)));
-        let in_step = matches!(state, InstanceState::InStep { .. });
-        gauge!(INSTANCE_IN_STEP, "haproxy" => name.clone()).set(f64::from(u8::from(in_step)));
+        let in_sync = matches!(state, InstanceState::InSync { .. });
+        gauge!(INSTANCE_IN_SYNC, "haproxy" => name.clone()).set(f64::from(u8::from(in_sync)));
         if let Some(wanted) = wanted {
             gauge!(INSTANCE_REVISION_WANTED, "haproxy" => name.clone())
                 .set(wanted.revision.number as f64);
         }
-        if let InstanceState::InStep { revision } = state {
+        if let InstanceState::InSync { revision } = state {
             gauge!(INSTANCE_REVISION_HELD, "haproxy" => name.clone()).set(revision as f64);
         }
         if status.state != state {

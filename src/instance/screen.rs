@@ -50,7 +50,7 @@ impl Instance {
             return Ok(counters);
         }
         let unknown = || Failure::UnknownMap(self.client.map().as_str().to_owned());
-        self.client.glance().await?.map.ok_or_else(unknown)
+        self.client.probe().await?.map.ok_or_else(unknown)
     }
 
     /// Answers one question after another, for a caller that does not [`Instance::run`] meanwhile;
@@ -76,9 +76,9 @@ impl Instance {
 
     /// Which rows HAProxy refuses. Its counters move by this; what is known of the map stays known.
     async fn screen(&mut self, rows: &[(String, String)]) -> Result<Vec<(usize, String)>, Failure> {
-        let before = self.client.glance().await.map_err(Failure::Look)?;
+        let before = self.client.probe().await.map_err(Failure::Look)?;
         let refused = self.client.screen(rows).await?;
-        let after = self.client.glance().await?;
+        let after = self.client.probe().await?;
         let same_process = self.process.as_ref().is_some_and(|(process, _)| {
             process.pid == before.process.pid && process.pid == after.process.pid
         });

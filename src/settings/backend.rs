@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mapsmith_core::desired::damping::Pace;
+use mapsmith_core::desired::damping::DampingPolicy;
 use mapsmith_core::desired::guard::Limit;
 use mapsmith_core::server::list::{
     RawServer, Repeats, ServerList, ServerListBuilder, parse_address,
 };
-use mapsmith_core::server::{Manage, ServerOptions, is_legal_name};
+use mapsmith_core::server::{Manage, ServerOptions, is_valid_name};
 use serde::Deserialize;
 
 use super::units::duration;
@@ -121,7 +121,7 @@ impl Backend {
 
     pub(super) fn problems(&self, place: &str, sources: &[Source], problems: &mut Vec<String>) {
         let mut problem = |text: String| problems.push(format!("{place}: {text}"));
-        if !is_legal_name(&self.name) {
+        if !is_valid_name(&self.name) {
             problem(
                 "name: no backend can have this name: 1 to 255 letters, digits and . _ : -"
                     .to_owned(),
@@ -150,7 +150,7 @@ impl Backend {
             problem(format!("options: {error}"));
         }
         for (key, value) in [("slots", &self.slots), ("defaults", &self.defaults)] {
-            if value.as_ref().is_some_and(|name| !is_legal_name(name)) {
+            if value.as_ref().is_some_and(|name| !is_valid_name(name)) {
                 problem(format!(
                     "{key}: not a name in HAProxy: 1 to 255 letters, digits and . _ : -"
                 ));
@@ -223,8 +223,8 @@ impl Default for Damping {
 
 impl Damping {
     /// The same for the pure core.
-    pub fn pace(&self) -> Pace {
-        Pace {
+    pub fn pace(&self) -> DampingPolicy {
+        DampingPolicy {
             debounce: self.debounce,
             max_delay: self.max_delay,
             hold: self.hold,

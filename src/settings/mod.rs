@@ -211,7 +211,7 @@ pub struct Source {
     /// TLS: this client's key (PEM).
     pub key: Option<PathBuf>,
     /// A file with a token: `X-Authentication` for `puppetdb`, a bearer token for `http_json`. Read
-    /// anew at each poll.
+    /// again at each poll.
     pub token_file: Option<PathBuf>,
     /// The registry's name of a master -> HAProxy's name; a name that is not here is taken as it
     /// is.
@@ -542,7 +542,7 @@ impl Settings {
             }
         }
         if let Some(table) = &self.learned.table
-            && !table.splitn(2, '/').all(server::is_legal_name)
+            && !table.splitn(2, '/').all(server::is_valid_name)
         {
             problems.push(format!(
                 "learned.table: {table:?} can be no stick table; give the name \
@@ -628,7 +628,7 @@ impl Settings {
             Some(text) if !text.is_empty() && !text.starts_with('#') && !text.starts_with('@') => {
                 if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
                     problems.push(format!(
-                        "map.path: {text:?} holds white space or control characters"
+                        "map.path: {text:?} contains whitespace or control characters"
                     ));
                 }
                 if text.starts_with("<<") || text.ends_with("<<") {
@@ -657,7 +657,7 @@ fn names<'a>(section: &str, names: impl Iterator<Item = &'a String>, problems: &
     for name in names {
         if names::check_key(name).is_err() {
             problems.push(format!(
-                "{section}: {name:?} is no name: 1 to 255 bytes without white space"
+                "{section}: {name:?} is not a name: 1 to 255 bytes without whitespace"
             ));
         }
         if !seen.insert(name) {
@@ -692,7 +692,7 @@ impl Source {
                 }
                 Ok(_) => problem("url: must begin with http:// or https://".to_owned()),
                 Err(error) => problem(format!(
-                    "url: {url:?} is no URL like https://puppetdb.example.com:8081: {error}"
+                    "url: {url:?} is not a URL like https://puppetdb.example.com:8081: {error}"
                 )),
             },
             (None, true) => problem("url is missing".to_owned()),

@@ -63,7 +63,7 @@ impl TryFrom<String> for PollSchedule {
         }
         match comes(&text) {
             None => Err(format!(
-                "{text:?} is no cron expression of six fields, seconds first, like \"0 * * * * \
+                "{text:?} is not a cron expression of six fields, seconds first, like \"0 * * * * \
                     *\" for each minute"
             )),
             Some(false) => Err(format!("{text:?} never comes: no such day or year lies ahead")),
@@ -82,7 +82,7 @@ impl PollSchedule {
     }
 }
 
-/// Whether a cron expression has a tick from now on; none for what is no cron expression.
+/// Whether a cron expression has a tick from now on; none for what is not a cron expression.
 fn comes(expression: &str) -> Option<bool> {
     let mut job = tokio_cron_scheduler::Job::new(expression, |_, _| {}).ok()?;
     // The scheduler's sign for no tick at all.

@@ -146,7 +146,7 @@ url = "http://127.0.0.1"
         "9 problem(s)",
         "api.listen",
         "map.path",
-        "\"a b\" is no name",
+        "\"a b\" is not a name",
         "instance: there is none",
         "url is missing",
         "node_field and master_field",
@@ -243,28 +243,28 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         (with(backend) + "manage = \"some\"", "backend[0].manage: \"some\" is none of own or all"),
         (
             with("[schedule]\nverify = \"60\""),
-            "schedule.verify: \"60\" is no duration like \"500ms\"",
+            "schedule.verify: \"60\" is not a duration like \"500ms\"",
         ),
         (
             with("[schedule]\npoll = \"* * * * *\""),
-            "schedule.poll: \"* * * * *\" is no cron expression of six fields, seconds first",
+            "schedule.poll: \"* * * * *\" is not a cron expression of six fields, seconds first",
         ),
         (
             with("[api]\nlisten = \"localhost:7070\""),
-            "api.listen: \"localhost:7070\" is no address with a port like \"127.0.0.1:7070\"",
+            "api.listen: \"localhost:7070\" is not an address with a port like \"127.0.0.1:7070\"",
         ),
         (
             with("max_payload = -5"),
-            "instance[0].max_payload: \"-5\" is no size in bytes like 15360 or \"512MiB\"",
+            "instance[0].max_payload: \"-5\" is not a size in bytes like 15360 or \"512MiB\"",
         ),
         (
             with("[guard]\nmin_entries = 9\nmax_entries = 8"),
             "guard.max_entries: 8 is below guard.min_entries, 9",
         ),
-        (with("[guard]\nwindow = \"often\""), "guard.window: \"often\" is no duration like"),
+        (with("[guard]\nwindow = \"often\""), "guard.window: \"often\" is not a duration like"),
         (
             with("[guard]\nmax_removed = \"120%\""),
-            "guard.max_removed: \"120%\" is no limit: write a share like",
+            "guard.max_removed: \"120%\" is not a limit: write a percentage like",
         ),
         (
             source("type = \"puppetdb\"\nnmae = 1"),
@@ -272,11 +272,11 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         ),
         (
             SMALL.replace("http://127.0.0.1:8080", "puppetdb"),
-            "url: \"puppetdb\" is no URL like https://puppetdb.example.com:8081",
+            "url: \"puppetdb\" is not a URL like https://puppetdb.example.com:8081",
         ),
         (
             SMALL.replace("unix@", ""),
-            "instance[0].runtime: \"/run/haproxy/admin.sock\" is no runtime address; write",
+            "instance[0].runtime: \"/run/haproxy/admin.sock\" is not a runtime address; write",
         ),
     ] {
         let message = load(&text, &[]).unwrap_err();
@@ -373,7 +373,7 @@ servers = [
     );
     let list = load(&text, &[]).unwrap().backends[0].declared();
     assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["m1"]);
-    let mut places: Vec<_> = list.left_out.iter().map(|left_out| &*left_out.place).collect();
+    let mut places: Vec<_> = list.rejected.iter().map(|rejected| &*rejected.place).collect();
     places.sort_unstable();
     assert_eq!(
         places,
@@ -398,7 +398,7 @@ fn problems_of_backends_are_named_with_their_place() {
         ),
         (backend("name = \"a\"\nmasters = \"puppet:8140\""), "must contain {producer} or {master}"),
         (backend("name = \"a\"\nmasters = \"{producer}\""), "has no port"),
-        (backend("name = \"a\"\nmasters = \"{producer}.{domain}:8140\""), "is no address"),
+        (backend("name = \"a\"\nmasters = \"{producer}.{domain}:8140\""), "is not an address"),
         (backend("name = \"a\"\nservers = []\noptions = [\"resolvers dns\"]"), "options: "),
         (backend("name = \"a\"\nservers = []\nslots = \"a b\""), "slots: "),
         (backend("name = \"a\"\nservers = []\nserver = 1"), "server"),
@@ -510,17 +510,17 @@ fn what_a_person_means_is_taken_or_is_told_how_to_be_written() {
         assert_eq!(parse_size(wrong), None, "{wrong}");
     }
     for (value, told) in [
-        ("0.2", "0.2 may be a share or a number; write \"20%\""),
+        ("0.2", "0.2 may be a percentage or a number; write \"20%\""),
         ("0.07", "write \"7%\""),
         (
             "\"20\"",
-            "\"20\" may be a share or a number; write \"20%\" for a share, or 20 without quotes \
+            "\"20\" may be a percentage or a number; write \"20%\" for a percentage, or 20 without quotes \
                 for a number",
         ),
-        ("20.5", "\"20.5\" is no limit"),
-        ("-1", "is no limit: write a share"),
-        ("true", "write a share like \"20%\""),
-        ("[20]", "write a share like \"20%\""),
+        ("20.5", "\"20.5\" is not a limit"),
+        ("-1", "is not a limit: write a share"),
+        ("true", "write a percentage like \"20%\""),
+        ("[20]", "write a percentage like \"20%\""),
     ] {
         let message = load(&format!("{SMALL}[guard]\nmax_removed = {value}"), &[]).unwrap_err();
         assert!(
@@ -576,7 +576,7 @@ fn who_asks_the_daemon_needs_no_more_of_the_settings_than_the_api() {
     std::fs::write(&path, "[api]\nlisten = \"localhost\"\n").unwrap();
     let message = Settings::load_api(&path, []).unwrap_err().to_string();
     assert!(
-        message.contains("line 2: api.listen: \"localhost\" is no address with a port"),
+        message.contains("line 2: api.listen: \"localhost\" is not an address with a port"),
         "{message}"
     );
 }

@@ -163,7 +163,7 @@ pub(super) fn place_of(root: &Value, problem: &str) -> Option<Place> {
 
 /// Whether it was told as a problem, and counts as not given. Only such a value has neither an
 /// origin nor a content.
-fn is_left_out(value: &Value) -> bool {
+fn is_rejected(value: &Value) -> bool {
     *value == Value::default()
 }
 
@@ -340,10 +340,10 @@ impl<'de> Given<'de> {
         let ValueKind::Table(values) = &self.0.kind else {
             return Err(Wrong::text("a table of keys must stand here"));
         };
-        let left_out =
-            |value: &Value| is_left_out(value) || (fields && value.kind == ValueKind::Nil);
+        let rejected =
+            |value: &Value| is_rejected(value) || (fields && value.kind == ValueKind::Nil);
         // `config` keeps them in no order, and each run shall tell the same.
-        let mut entries: Vec<_> = values.iter().filter(|(_, value)| !left_out(value)).collect();
+        let mut entries: Vec<_> = values.iter().filter(|(_, value)| !rejected(value)).collect();
         entries.sort_unstable_by_key(|(key, _)| *key);
         Ok(Entries { entries: entries.into_iter(), value: None })
     }
@@ -480,7 +480,7 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Wrong> {
-        let Some((index, value)) = self.0.find(|(_, value)| !is_left_out(value)) else {
+        let Some((index, value)) = self.0.find(|(_, value)| !is_rejected(value)) else {
             return Ok(None);
         };
         seed.deserialize(Given(value)).map(Some).map_err(|wrong| wrong.within(Step::Index(index)))

@@ -25,7 +25,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(|error| {
         serde::de::Error::custom(format!(
-            "{text:?} is no duration like \"500ms\", \"60s\" or \"10m\": {error}"
+            "{text:?} is not a duration like \"500ms\", \"60s\" or \"10m\": {error}"
         ))
     })
 }
@@ -57,7 +57,9 @@ pub(super) fn size<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
 ) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_size(&text).and_then(|size| T::try_from(size).ok()).ok_or_else(|| {
-        serde::de::Error::custom(format!("{text:?} is no size in bytes like 15360 or \"512MiB\""))
+        serde::de::Error::custom(format!(
+            "{text:?} is not a size in bytes like 15360 or \"512MiB\""
+        ))
     })
 }
 
@@ -65,7 +67,7 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Socke
     let text = String::deserialize(deserializer)?;
     let wrong = |_| {
         serde::de::Error::custom(format!(
-            "{text:?} is no address with a port like \"127.0.0.1:7070\"; a host name is none"
+            "{text:?} is not an address with a port like \"127.0.0.1:7070\"; a host name is none"
         ))
     };
     text.parse().map_err(wrong)

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Write};
 use flate2::write::MultiGzDecoder;
 use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 
-use super::error::{Excerpt, Fault};
+use super::error::{Excerpt, SourceErrorKind};
 use super::format::Reader;
 
 /// Hands the bytes of a body on to `sink`, as the server meant them.
@@ -22,13 +22,13 @@ impl<S: Write> Body<S> {
     ///
     /// # Errors
     /// A compression that was not asked for.
-    pub(super) fn new(headers: &HeaderMap, sink: S) -> Result<Self, Fault> {
+    pub(super) fn new(headers: &HeaderMap, sink: S) -> Result<Self, SourceErrorKind> {
         let coding =
             headers.get(CONTENT_ENCODING).map_or(&b""[..], |value| value.as_bytes().trim_ascii());
         match coding.to_ascii_lowercase().as_slice() {
             b"" | b"identity" => Ok(Self::Plain(sink)),
             b"gzip" | b"x-gzip" => Ok(Self::Gzip(MultiGzDecoder::new(sink))),
-            _ => Err(Fault::Damaged(format!(
+            _ => Err(SourceErrorKind::Damaged(format!(
                 "it is compressed by {:?}, which was not asked for",
                 coding.escape_ascii().to_string()
             ))),
@@ -68,11 +68,11 @@ impl<S: Write> Body<S> {
     ///
     /// # Errors
     /// If the body was not whole.
-    pub(super) fn into_sink(self) -> Result<S, Fault> {
+    pub(super) fn into_sink(self) -> Result<S, SourceErrorKind> {
         match self {
             Self::Plain(sink) => Ok(sink),
             Self::Gzip(decoder) => {
-                decoder.finish().map_err(|error| Fault::Damaged(error.to_string()))
+                decoder.finish().map_err(|error| SourceErrorKind::Damaged(error.to_string()))
             }
         }
     }
@@ -83,7 +83,7 @@ pub(super) struct Bounded<R> {
     reader: R,
     max_bytes: u64,
     /// What ended the reading.
-    fault: Option<Fault>,
+    fault: Option<SourceErrorKind>,
 }
 
 impl<R: Reader> Bounded<R> {
@@ -96,15 +96,15 @@ impl<R: Reader> Bounded<R> {
     }
 
     /// Why a write to it, or to what stands before it, failed.
-    pub(super) fn why(&mut self, error: &io::Error) -> Fault {
-        self.fault.take().unwrap_or_else(|| Fault::Damaged(error.to_string()))
+    pub(super) fn why(&mut self, error: &io::Error) -> SourceErrorKind {
+        self.fault.take().unwrap_or_else(|| SourceErrorKind::Damaged(error.to_string()))
     }
 }
 
 impl<R: Reader> Write for Bounded<R> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let fed = match self.reader.bytes() + bytes.len() as u64 > self.max_bytes {
-            true => Err(Fault::TooLarge(self.max_bytes)),
+            true => Err(SourceErrorKind::TooLarge(self.max_bytes)),
             false => self.reader.feed(bytes),
         };
         fed.map(|()| bytes.len()).map_err(|fault| {

@@ -1,4 +1,4 @@
-//! Rows -> entries: names put into HAProxy's words, illegal rows left out with their reason,
+//! Rows -> entries: names put into HAProxy's words, invalid rows left out with their reason,
 //! repeats settled.
 //!
 //! Built for a million rows: what a row costs is its key's bytes, an entry and, where rows carry
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mapsmith_core::node_map::Repeated;
-use mapsmith_core::{Content, EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot, names};
+use mapsmith_core::{Content, EntryMap, EntryMapBuilder, Invalid, Rejections, Snapshot, names};
 use rustc_hash::FxHashMap;
 
 use super::format::Rows;
@@ -87,7 +87,7 @@ pub(super) struct Collector {
     /// The newest timestamp of a taken row.
     newest: Option<Timestamp>,
     lowered: String,
-    /// Nodes whose row names no legal master, where a delta asks for them.
+    /// Nodes whose row names no valid master, where a delta asks for them.
     withdrawn: Option<Vec<String>>,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Collector {
 pub(super) struct Collected {
     pub entries: EntryMap,
     pub rejections: Rejections,
-    /// Nodes whose row names no legal master; empty unless asked for.
+    /// Nodes whose row names no valid master; empty unless asked for.
     pub withdrawn: Vec<String>,
 }
 
@@ -125,10 +125,10 @@ impl Collector {
         let node = match &row.node {
             Field::Text(node) => &**node,
             Field::Absent | Field::Null => {
-                return self.rejections.push("(a row without a node)", Illegal::NoNode);
+                return self.rejections.push("(a row without a node)", Invalid::NoNode);
             }
             Field::Other => {
-                return self.rejections.push("(a row whose node is no text)", Illegal::NotText);
+                return self.rejections.push("(a row whose node is no text)", Invalid::NotText);
             }
         };
         let node = if self.names.lowercase && node.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -141,8 +141,8 @@ impl Collector {
         };
         let pushed = match &row.master {
             Field::Text(master) => self.builder.push(node, self.names.master(master)),
-            Field::Absent | Field::Null => Err(Illegal::NoMaster),
-            Field::Other => Err(Illegal::NotText),
+            Field::Absent | Field::Null => Err(Invalid::NoMaster),
+            Field::Other => Err(Invalid::NotText),
         };
         match pushed {
             Ok(()) => self.note_moment(&row.producer_timestamp),
@@ -159,15 +159,15 @@ impl Collector {
 
     /// Notes something that stands where a row should, and is none.
     pub(super) fn take_no_row(&mut self) {
-        self.rejections.push("(a row that is no object)", Illegal::NotText);
+        self.rejections.push("(a row that is no object)", Invalid::NotText);
     }
 
-    /// Notes an entry that was found illegal before it came here.
-    pub(super) fn reject(&mut self, node: &str, reason: Illegal) {
+    /// Notes an entry that was found invalid before it came here.
+    pub(super) fn reject(&mut self, node: &str, reason: Invalid) {
         self.rejections.push(node, reason);
     }
 
-    /// How many legal rows were taken, repeats included.
+    /// How many valid rows were taken, repeats included.
     pub(super) fn taken(&self) -> usize {
         self.builder.len()
     }
@@ -178,7 +178,7 @@ impl Collector {
     }
 
     /// Why a row was left out, if one was.
-    pub(super) fn a_rejection(&self) -> Option<Illegal> {
+    pub(super) fn a_rejection(&self) -> Option<Invalid> {
         self.rejections.named.values().next().copied()
     }
 
@@ -201,7 +201,7 @@ impl Collector {
         let Self { builder, mut rejections, moments, withdrawn, .. } = self;
         let entries = builder.finish_with(|repeated| {
             if repeated.candidates.iter().any(|(_, master)| *master != repeated.candidates[0].1) {
-                rejections.push(repeated.key, Illegal::Conflict);
+                rejections.push(repeated.key, Invalid::Conflict);
             }
             let chosen = newest_then_first(&repeated, &moments);
             let moment = |at: usize| moments.get(at).copied().unwrap_or(NEVER);
@@ -328,8 +328,8 @@ mod tests {
                 (Some("m2"), 0),
                 "{rows:?}"
             );
-            assert_eq!(collected.rejections.counts[&Illegal::Conflict], 1);
-            assert_eq!(collected.rejections.named["a"], Illegal::Conflict);
+            assert_eq!(collected.rejections.counts[&Invalid::Conflict], 1);
+            assert_eq!(collected.rejections.named["a"], Invalid::Conflict);
         }
     }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use mapsmith_core::snapshot::NAMED_REJECTIONS;
-use mapsmith_core::{EntryMap, EntryMapBuilder, Illegal, Rejections, Snapshot};
+use mapsmith_core::{EntryMap, EntryMapBuilder, Invalid, Rejections, Snapshot};
 use rustc_hash::FxHashSet;
 
 use super::collector::Collected;
 
-/// The known content with the changed rows over it. A node whose changed row names no legal master
+/// The known content with the changed rows over it. A node whose changed row names no valid master
 /// is gone and rejected. Where the changed rows change nothing, the very maps of `current`.
 pub(super) fn lay_over(current: &Snapshot, changed: Collected) -> (Arc<EntryMap>, Arc<Rejections>) {
     let rejections = reject(&current.rejections, &current.entries, &changed);
@@ -17,7 +17,7 @@ pub(super) fn lay_over(current: &Snapshot, changed: Collected) -> (Arc<EntryMap>
     } else {
         Arc::new(rejections)
     };
-    // One row may be legal and another of the same node not: the legal one counts, as in a full
+    // One row may be valid and another of the same node not: the valid one counts, as in a full
     // answer.
     let withdrawn: FxHashSet<&str> = changed
         .withdrawn
@@ -75,7 +75,7 @@ fn reject(known: &Rejections, entries: &EntryMap, changed: &Collected) -> Reject
         let was_named = forgive(&mut rejections, node);
         let counted_unnamed = !was_named
             && may_be_unnamed
-            && *reason != Illegal::Conflict
+            && *reason != Invalid::Conflict
             && entries.get(node).is_none();
         if !counted_unnamed {
             rejections.push(node, *reason);
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(entries.iter().collect::<Vec<_>>(), [("a", "m1"), ("c", "m2")]);
         let named: Vec<_> =
             rejections.named.iter().map(|(node, reason)| (node.as_str(), *reason)).collect();
-        assert_eq!(named, [("b", Illegal::NoMaster), ("d", Illegal::ValueWhiteSpace)]);
+        assert_eq!(named, [("b", Invalid::NoMaster), ("d", Invalid::ValueWhiteSpace)]);
         assert_eq!(rejections.total(), 2);
     }
 

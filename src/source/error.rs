@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mapsmith_core::{Illegal, names};
+use mapsmith_core::{Invalid, names};
 
 use super::secret::Secret;
 use super::without_mark;
@@ -17,13 +17,13 @@ pub struct SourceError {
     /// The URL (without its query) or the path that was asked.
     pub place: String,
     /// What is wrong. (No `source` of the error: it stands in its text.)
-    pub fault: Fault,
+    pub fault: SourceErrorKind,
 }
 
 /// What is wrong. Texts of servers are cut to a readable length and freed of control characters and
 /// tokens.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum SourceErrorKind {
     /// A setting, certificate or key that can't be used.
     #[error("{0}")]
     Setup(String),
@@ -169,7 +169,7 @@ pub enum Fault {
         /// How many entries it has.
         entries: u64,
         /// Why one of them was left out.
-        reason: Illegal,
+        reason: Invalid,
     },
     /// "Not modified" although no condition was sent.
     #[error("answered 304 (not modified) although nothing was asked conditionally")]
@@ -182,7 +182,7 @@ pub enum Fault {
     File(String),
 }
 
-impl Fault {
+impl SourceErrorKind {
     /// How long the server asks to be left alone, if it does.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -256,7 +256,7 @@ fn listed(fields: &[String]) -> String {
 
 /// The most characters of a server's text in an error.
 const EXCERPT_CHARACTERS: usize = 300;
-/// The most bytes of a text that are kept for an excerpt: white space and markup fall away.
+/// The most bytes of a text that are kept for an excerpt: whitespace and markup fall away.
 pub(super) const EXCERPT_BYTES: usize = 4096;
 
 /// The beginning of an answer, kept for the case that it has to be shown.
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_once_with_its_place() {
-        let fault = Fault::Setup("ca /ca.pem: can't be read".to_owned());
+        let fault = SourceErrorKind::Setup("ca /ca.pem: can't be read".to_owned());
         let error = anyhow::Error::from(SourceError { place: "source \"a\"".to_owned(), fault });
         assert_eq!(format!("{error:#}"), "source \"a\": ca /ca.pem: can't be read");
     }

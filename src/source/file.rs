@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::collector::{self, off_thread};
-use super::error::{Fault, SourceError};
+use super::error::{SourceError, SourceErrorKind};
 use super::format::{Format, Reader, Rows};
 use super::watch::FileWatch;
 use super::{Extent, Notes, Polled, Source, is_due, signed};
@@ -53,7 +53,7 @@ impl Stamp {
 
 /// What the last good poll read.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct ReadState {
     stamp: Stamp,
     /// Whether the stamp was old enough to show every later change.
     settled: bool,
@@ -61,7 +61,7 @@ struct Known {
     read: Timestamp,
 }
 
-impl Known {
+impl ReadState {
     fn still_holds(&self, stamp: Stamp) -> bool {
         self.settled && self.stamp == stamp
     }
@@ -73,7 +73,7 @@ pub(super) struct FileSource<F> {
     reading: Reading<F>,
     timeout: Duration,
     full_poll: SignedDuration,
-    known: Option<Known>,
+    known: Option<ReadState>,
     /// Raised by the watch.
     events: Arc<Notify>,
     /// An event that was seen and not looked into yet.
@@ -95,7 +95,7 @@ impl<F: Format> FileSource<F> {
     pub(super) fn new(settings: &settings::Source, format: F) -> Result<Self, SourceError> {
         let path = settings.path.clone().ok_or_else(|| SourceError {
             place: settings.name.clone(),
-            fault: Fault::Setup("path is missing".to_owned()),
+            fault: SourceErrorKind::Setup("path is missing".to_owned()),
         })?;
         Ok(Self {
             path,
@@ -115,10 +115,11 @@ impl<F: Format> FileSource<F> {
         extent: Extent,
         current: Option<&Snapshot<F::Content>>,
         now: Timestamp,
-    ) -> Result<Polled<F::Content>, Fault> {
+    ) -> Result<Polled<F::Content>, SourceErrorKind> {
         let (path, reading) = (self.path.clone(), self.reading.clone());
-        let trusted =
-            |known: &Known| extent == Extent::Changes && !is_due(self.full_poll, known.read, now);
+        let trusted = |known: &ReadState| {
+            extent == Extent::Changes && !is_due(self.full_poll, known.read, now)
+        };
         let known = self.known.filter(|known| current.is_some() && trusted(known));
         let current = current.cloned();
         let mut watch = self
@@ -135,7 +136,7 @@ impl<F: Format> FileSource<F> {
         let (stamp, settled, polled) = outcome?;
         let read =
             known.filter(|_| polled.kind == PollKind::Unchanged).map_or(now, |known| known.read);
-        self.known = Some(Known { stamp, settled, read });
+        self.known = Some(ReadState { stamp, settled, read });
         Ok(polled)
     }
 
@@ -161,7 +162,7 @@ impl<F: Format> Source<F::Content> for FileSource<F> {
         let timeout = self.timeout;
         let outcome = tokio::time::timeout(timeout, self.poll_once(extent, current, now)).await;
         outcome
-            .unwrap_or(Err(Fault::NoAnswer(timeout)))
+            .unwrap_or(Err(SourceErrorKind::NoAnswer(timeout)))
             .map_err(|fault| SourceError { place: self.path.display().to_string(), fault })
     }
 
@@ -199,18 +200,18 @@ impl<F: Format> Source<F::Content> for FileSource<F> {
 fn poll<F: Format>(
     path: &Path,
     reading: &Reading<F>,
-    known: Option<Known>,
+    known: Option<ReadState>,
     current: Option<&Snapshot<F::Content>>,
-) -> Result<(Stamp, bool, Polled<F::Content>), Fault> {
+) -> Result<(Stamp, bool, Polled<F::Content>), SourceErrorKind> {
     let cant = |error: std::io::Error| {
-        Fault::File(match error.kind() {
+        SourceErrorKind::File(match error.kind() {
             ErrorKind::NotFound => "there is no such file".to_owned(),
             _ => format!("can't be read: {error}"),
         })
     };
     let metadata = std::fs::metadata(path).map_err(cant)?;
     if !metadata.is_file() {
-        return Err(Fault::File(
+        return Err(SourceErrorKind::File(
             if metadata.is_dir() { "is a folder" } else { "is no regular file" }.to_owned(),
         ));
     }
@@ -228,7 +229,7 @@ fn poll<F: Format>(
     let stamp = Stamp::of(&file.metadata().map_err(cant)?);
     let content = reading.read(&mut file, cant);
     if Stamp::of(&file.metadata().map_err(cant)?) != stamp {
-        return Err(Fault::File(
+        return Err(SourceErrorKind::File(
             "was changed while it was read; replace it by a rename".to_owned(),
         ));
     }
@@ -252,8 +253,8 @@ impl<F: Format> Reading<F> {
     fn read(
         &self,
         file: &mut File,
-        cant: impl Fn(std::io::Error) -> Fault,
-    ) -> Result<Content<F>, Fault> {
+        cant: impl Fn(std::io::Error) -> SourceErrorKind,
+    ) -> Result<Content<F>, SourceErrorKind> {
         let mut reader = self.format.reader(None);
         let mut chunk = vec![0; 64 * 1024];
         loop {
@@ -262,7 +263,7 @@ impl<F: Format> Reading<F> {
                 length => reader.feed(&chunk[..length])?,
             }
             if reader.bytes() > self.max_bytes {
-                return Err(Fault::TooLarge(self.max_bytes));
+                return Err(SourceErrorKind::TooLarge(self.max_bytes));
             }
         }
         let bytes = reader.bytes();
@@ -286,7 +287,7 @@ mod tests {
         ] {
             assert_eq!(is_settled(modified, now), settled, "{modified:?}");
             let stamp = Stamp { device: 1, inode: 1, size: 1, modified };
-            let known = Known { stamp, settled, read: Timestamp::UNIX_EPOCH };
+            let known = ReadState { stamp, settled, read: Timestamp::UNIX_EPOCH };
             assert_eq!(known.still_holds(stamp), settled);
             assert!(!known.still_holds(Stamp { inode: 2, ..stamp }));
         }

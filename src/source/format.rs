@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mapsmith_core::{Content, EntryMap, Rejections};
 
 use super::collector::{Collector, Names};
-use super::error::Fault;
+use super::error::SourceErrorKind;
 use super::json::{JsonReader, Shape};
 use super::row::Fields;
 use super::secret::Secret;
@@ -33,13 +33,13 @@ pub(super) trait Reader: Send + 'static {
     ///
     /// # Errors
     /// What makes the answer none, as soon as it shows.
-    fn feed(&mut self, chunk: &[u8]) -> Result<(), Fault>;
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), SourceErrorKind>;
 
     /// The answer has ended.
     ///
     /// # Errors
     /// If it is not whole, or not what was expected.
-    fn close(self) -> Result<Self::Rows, Fault>;
+    fn close(self) -> Result<Self::Rows, SourceErrorKind>;
 }
 
 /// The rows of a whole answer.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::{Body, Bounded};
-use super::error::{Excerpt, Fault, SourceError};
+use super::error::{Excerpt, SourceError, SourceErrorKind};
 use super::format::Reader;
 use super::secret::Secret;
 use super::status;
@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// meet a dead one.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often a request goes out anew within one poll, see [`HttpClient::send`].
+/// How often a request goes out again within one poll, see [`HttpClient::send`].
 const MOST_REPETITIONS: u32 = 5;
 
 /// A client for one URL.
@@ -58,15 +58,15 @@ impl Limit {
     /// Runs `exchange` within the bound.
     pub(super) async fn bound<T>(
         self,
-        exchange: impl Future<Output = Result<T, Fault>>,
-    ) -> Result<T, Fault> {
+        exchange: impl Future<Output = Result<T, SourceErrorKind>>,
+    ) -> Result<T, SourceErrorKind> {
         self.head_came.store(false, Ordering::Relaxed);
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(outcome) => outcome,
             Err(_) if self.head_came.load(Ordering::Relaxed) => {
-                Err(Fault::SlowAnswer(self.timeout))
+                Err(SourceErrorKind::SlowAnswer(self.timeout))
             }
-            Err(_) => Err(Fault::NoAnswer(self.timeout)),
+            Err(_) => Err(SourceErrorKind::NoAnswer(self.timeout)),
         }
     }
 }
@@ -112,7 +112,7 @@ impl HttpClient {
     }
 
     /// An error of this client's URL.
-    pub(super) fn error(&self, fault: Fault) -> SourceError {
+    pub(super) fn error(&self, fault: SourceErrorKind) -> SourceError {
         SourceError { place: self.place.clone(), fault }
     }
 
@@ -122,7 +122,7 @@ impl HttpClient {
     }
 
     /// The token as its file holds it now.
-    pub(super) async fn token(&self) -> Result<Option<Secret>, Fault> {
+    pub(super) async fn token(&self) -> Result<Option<Secret>, SourceErrorKind> {
         match &self.token_file {
             Some(path) => Secret::read(path).await.map(Some),
             None => Ok(None),
@@ -136,7 +136,7 @@ impl HttpClient {
         url: &Url,
         token: Option<&Secret>,
         (header, prefix): (HeaderName, &str),
-    ) -> Result<Request, Fault> {
+    ) -> Result<Request, SourceErrorKind> {
         let mut request = Request::new(method, url.clone());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
@@ -151,7 +151,7 @@ impl HttpClient {
     /// before the request left, it is tried again a few times: under TLS 1.3 the refusal of this
     /// client's certificate comes after the handshake, and the HTTP library keeps its words only if
     /// it arrives once the request is on its way. Every other failure is the poller's to repeat.
-    pub(super) async fn send(&mut self, request: Request) -> Result<Response, Fault> {
+    pub(super) async fn send(&mut self, request: Request) -> Result<Response, SourceErrorKind> {
         let kept = self.kept_since.take().is_some_and(|since| since.elapsed() <= POOL_IDLE_TIMEOUT);
         let secure = request.url().scheme() == "https";
         let copy = request.try_clone();
@@ -187,7 +187,7 @@ impl HttpClient {
         &mut self,
         mut response: Response,
         reader: R,
-    ) -> Result<(R::Rows, u64), Fault> {
+    ) -> Result<(R::Rows, u64), SourceErrorKind> {
         let mut body = Body::new(response.headers(), Bounded::new(reader, self.max_bytes))?;
         while let Some(chunk) =
             response.chunk().await.map_err(|error| self.failure(&error, "within the answer"))?
@@ -207,7 +207,7 @@ impl HttpClient {
         response: Response,
         kind: SourceKind,
         token: Option<Secret>,
-    ) -> Fault {
+    ) -> SourceErrorKind {
         let status = response.status();
         let mut location = Excerpt::new(token.clone());
         location.push(
@@ -218,7 +218,7 @@ impl HttpClient {
         );
         let retry_after = status::retry_after(status, response.headers());
         let text = self.excerpt(response, token).await;
-        Fault::Status {
+        SourceErrorKind::Status {
             status: status.as_u16(),
             meaning: status::meaning(kind, status, &location, &text),
             retry_after,
@@ -247,7 +247,7 @@ impl HttpClient {
         }
     }
 
-    fn failure(&self, error: &reqwest::Error, during: &'static str) -> Fault {
+    fn failure(&self, error: &reqwest::Error, during: &'static str) -> SourceErrorKind {
         let cause = root_cause(error);
         if let Some(fault) = self.tls.classify(&cause) {
             return fault;
@@ -258,9 +258,9 @@ impl HttpClient {
             } else {
                 cause
             };
-            Fault::Unreachable { cause }
+            SourceErrorKind::Unreachable { cause }
         } else {
-            Fault::Disconnected { during, cause }
+            SourceErrorKind::Disconnected { during, cause }
         }
     }
 }

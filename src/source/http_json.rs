@@ -18,7 +18,7 @@ use reqwest::header::{
 use reqwest::{Method, StatusCode, Url};
 
 use super::collector;
-use super::error::{Fault, SourceError};
+use super::error::{SourceError, SourceErrorKind};
 use super::format::Format;
 use super::http::{self, HttpClient};
 use super::{Extent, Polled, Source, is_due, signed};
@@ -49,7 +49,7 @@ impl<F: Format> HttpJson<F> {
         let place = settings.url.as_deref().unwrap_or_default();
         let url = Url::parse(place).map_err(|error| SourceError {
             place: place.to_owned(),
-            fault: Fault::Setup(format!("url: {error}")),
+            fault: SourceErrorKind::Setup(format!("url: {error}")),
         })?;
         Ok(Self {
             http: HttpClient::new(settings, &url)?,
@@ -66,7 +66,7 @@ impl<F: Format> HttpJson<F> {
         extent: Extent,
         current: Option<&Snapshot<F::Content>>,
         now: Timestamp,
-    ) -> Result<Polled<F::Content>, Fault> {
+    ) -> Result<Polled<F::Content>, SourceErrorKind> {
         let token = self.http.token().await?;
         let mut request = self.http.request(
             Method::GET,
@@ -86,7 +86,8 @@ impl<F: Format> HttpJson<F> {
             StatusCode::OK => {}
             StatusCode::NOT_MODIFIED => {
                 self.http.discard(response).await;
-                let current = current.filter(|_| conditional).ok_or(Fault::NotModified)?;
+                let current =
+                    current.filter(|_| conditional).ok_or(SourceErrorKind::NotModified)?;
                 return Ok(Polled {
                     kind: PollKind::Unchanged,
                     entries: Arc::clone(&current.entries),
@@ -101,7 +102,9 @@ impl<F: Format> HttpJson<F> {
         let is_problem =
             |value: &HeaderValue| value.as_bytes().starts_with(b"application/problem+json");
         if headers.get(CONTENT_TYPE).is_some_and(is_problem) {
-            return Err(Fault::ErrorObject(self.http.excerpt(response, token).await.to_string()));
+            return Err(SourceErrorKind::ErrorObject(
+                self.http.excerpt(response, token).await.to_string(),
+            ));
         }
         let reader = self.format.reader(token);
         let (rows, bytes) = self.http.read(response, reader).await?;

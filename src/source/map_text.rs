@@ -11,7 +11,7 @@ use mapsmith_core::{EntryMap, Rejections};
 use reqwest::StatusCode;
 
 use super::collector::{Collector, Field, Names, Row};
-use super::error::{Excerpt, Fault};
+use super::error::{Excerpt, SourceErrorKind};
 use super::format::{Format, Reader, Rows};
 use super::secret::Secret;
 use super::without_mark;
@@ -55,16 +55,16 @@ impl Reader for MapTextReader {
         self.text.len() as u64
     }
 
-    fn feed(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), SourceErrorKind> {
         self.text.extend_from_slice(chunk);
         Ok(())
     }
 
-    fn close(self) -> Result<(EntryMap, Rejections), Fault> {
+    fn close(self) -> Result<(EntryMap, Rejections), SourceErrorKind> {
         let text = without_mark(&self.text);
         let file = map_file::parse(text);
         if let Some(why) = no_map_file(text, &file) {
-            return Err(Fault::NoMapFile(why));
+            return Err(SourceErrorKind::NoMapFile(why));
         }
         let mut collector = Collector::new(Arc::clone(&self.names));
         for (line, reason) in &file.rejected {
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &[u8]) -> Result<(EntryMap, Rejections), Fault> {
+    fn read(text: &[u8]) -> Result<(EntryMap, Rejections), SourceErrorKind> {
         let mut reader = MapText::new(Arc::new(Names::new(true, &BTreeMap::new()))).reader(None);
         reader.feed(text)?;
         reader.close()

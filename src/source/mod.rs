@@ -1,6 +1,6 @@
 //! The registries: who says which master owns a node, or which servers a backend has.
 //!
-//! A [`Source`] turns a registry's answer into legal entries in HAProxy's words. It never decides
+//! A [`Source`] turns a registry's answer into valid entries in HAProxy's words. It never decides
 //! what the answer means for a gateway: an empty answer is an answer, and the guard's case. It
 //! never hands out part of an answer: what is cut off, too large, too late or no map at all is a
 //! [`SourceError`], and the poller keeps the last good snapshot.
@@ -17,7 +17,6 @@
 mod body;
 mod collector;
 mod delta;
-pub mod early;
 mod error;
 mod file;
 mod format;
@@ -25,15 +24,16 @@ mod http;
 mod http_json;
 mod json;
 mod map_text;
-mod mend;
 pub mod poller;
 mod pql;
 mod puppetdb;
+mod repair;
 mod row;
 pub mod schedule;
 mod secret;
 mod server_list;
 mod status;
+pub mod targeted;
 mod tls;
 mod watch;
 
@@ -47,9 +47,9 @@ use json::{JsonReader, Shape};
 use map_text::MapText;
 use server_list::ServerFormat;
 
-pub use early::EarlyLooks;
-pub use error::{Fault, SourceError};
+pub use error::{SourceError, SourceErrorKind};
 pub use schedule::{PollRequests, ScheduleError};
+pub use targeted::TargetedLookups;
 
 use mapsmith_core::status::{PollKind, Watch};
 use mapsmith_core::{Content, EntryMap, Rejections, ServerList, Snapshot};
@@ -61,7 +61,7 @@ use crate::settings::{self, FileFormat, SourceKind};
 pub struct Polled<C = EntryMap> {
     /// How it was learnt.
     pub kind: PollKind,
-    /// Every legal entry. The very map of the current snapshot where nothing changed, so that
+    /// Every valid entry. The very map of the current snapshot where nothing changed, so that
     /// nothing is held twice.
     pub entries: Arc<C>,
     /// What was left out; likewise shared where nothing changed.
@@ -106,7 +106,7 @@ pub trait Source<C: Content = EntryMap>: Send + Sync {
     ) -> Result<Polled<C>, SourceError>;
 
     /// Asks for these nodes alone where the registry can be asked so, else for everything, as
-    /// [`Source::poll`] does. `nodes` are legal keys, as many as [`early`] asks for at once. A node
+    /// [`Source::poll`] does. `nodes` are valid keys, as many as [`early`] asks for at once. A node
     /// that is not in the answer stays as it is in `current`: what is gone shows in a full poll.
     ///
     /// # Errors
@@ -178,7 +178,7 @@ pub fn build_list(settings: &settings::Source) -> Result<Box<dyn Source<ServerLi
             file::FileSource::new(settings, ServerFormat).map(|source| Box::new(source) as _)
         }
         SourceKind::Puppetdb => {
-            let fault = Fault::Setup("a puppetdb source lists no servers".to_owned());
+            let fault = SourceErrorKind::Setup("a puppetdb source lists no servers".to_owned());
             Err(SourceError { place: "type".to_owned(), fault })
         }
     };
@@ -194,7 +194,7 @@ pub fn read_map<'c>(
     settings: &settings::Source,
     lowercase: bool,
     chunks: impl IntoIterator<Item = &'c [u8]>,
-) -> Result<(EntryMap, Rejections), Fault> {
+) -> Result<(EntryMap, Rejections), SourceErrorKind> {
     let names = Arc::new(Names::new(lowercase, &settings.masters));
     match (settings.kind, settings.file_format()) {
         (SourceKind::Puppetdb, _) => read(
@@ -214,14 +214,14 @@ pub fn read_map<'c>(
 /// If it is not whole, or no list.
 pub fn read_list<'c>(
     chunks: impl IntoIterator<Item = &'c [u8]>,
-) -> Result<(ServerList, Rejections), Fault> {
+) -> Result<(ServerList, Rejections), SourceErrorKind> {
     read(ServerFormat.reader(None), chunks)
 }
 
 fn read<'c, R: Reader<Rows: Rows>>(
     mut reader: R,
     chunks: impl IntoIterator<Item = &'c [u8]>,
-) -> Result<(<R::Rows as Rows>::Content, Rejections), Fault> {
+) -> Result<(<R::Rows as Rows>::Content, Rejections), SourceErrorKind> {
     chunks.into_iter().try_for_each(|chunk| reader.feed(chunk))?;
     Ok(reader.close()?.settle())
 }

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::collector::{self, Collector, Names, off_thread};
-use super::error::{Fault, SourceError};
+use super::error::{SourceError, SourceErrorKind};
 use super::http::{self, HttpClient};
 use super::json::{JsonReader, Shape};
 use super::row::Fields;
@@ -50,7 +50,7 @@ enum DeltaQuery {
 
 /// What the last answer left.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct PollState {
     /// The server's time of the last answer.
     answered: Timestamp,
     /// The newest time at which a producer sent facts, by its own clock; none where rows don't
@@ -76,7 +76,7 @@ pub(super) struct PuppetDb {
     full_poll: SignedDuration,
     overlap: SignedDuration,
     /// None before the first answer and after a failure: then the next poll is full.
-    known: Option<Known>,
+    known: Option<PollState>,
     /// By how much PuppetDB's clock was ahead of ours at its last answer.
     ahead: SignedDuration,
     /// Whether single nodes can be asked for, as far as is known.
@@ -89,7 +89,7 @@ impl PuppetDb {
         let url = Url::parse(&format!("{}/pdb/query/v4", root.trim_end_matches('/'))).map_err(
             |error| SourceError {
                 place: root.to_owned(),
-                fault: Fault::Setup(format!("url: {error}")),
+                fault: SourceErrorKind::Setup(format!("url: {error}")),
             },
         )?;
         let query = settings.query.clone().unwrap_or_else(|| DEFAULT_QUERY.to_owned());
@@ -114,7 +114,7 @@ impl PuppetDb {
     }
 
     /// The delta query for now, if a delta will do.
-    fn delta_query(&self, known: Option<Known>, now: Timestamp) -> Option<(String, Known)> {
+    fn delta_query(&self, known: Option<PollState>, now: Timestamp) -> Option<(String, PollState)> {
         let (DeltaQuery::Given(query) | DeltaQuery::Derived(query)) = &self.delta_query else {
             return None;
         };
@@ -144,7 +144,7 @@ impl PuppetDb {
         extent: Extent,
         current: Option<&Snapshot>,
         now: Timestamp,
-    ) -> Result<Polled, Fault> {
+    ) -> Result<Polled, SourceErrorKind> {
         let token = self.http.token().await?;
         // Taken, and put back by success alone: whatever goes wrong, the next poll is full.
         let known = self.known.take();
@@ -157,13 +157,14 @@ impl PuppetDb {
             if response.status() == StatusCode::OK {
                 let answered = self.read_clock(response.headers(), now, asked.elapsed());
                 let (polled, newest) = self.read_changes(response, current, token).await?;
-                self.known = Some(Known { answered, newest: known.newest.max(newest), ..known });
+                self.known =
+                    Some(PollState { answered, newest: known.newest.max(newest), ..known });
                 return Ok(polled);
             }
             let refusal = self.http.refusal(response, SourceKind::Puppetdb, token.clone()).await;
             if !matches!(
                 (&refusal, &self.delta_query),
-                (Fault::Status { status: 400, .. }, DeltaQuery::Derived(_))
+                (SourceErrorKind::Status { status: 400, .. }, DeltaQuery::Derived(_))
             ) {
                 return Err(refusal);
             }
@@ -186,7 +187,7 @@ impl PuppetDb {
         let (collector, bytes) = self.http.read(response, reader).await?;
         let newest = collector.newest();
         let (entries, rejections) = collector::settle(collector, current.cloned()).await;
-        self.known = Some(Known { answered, newest, full_poll: now });
+        self.known = Some(PollState { answered, newest, full_poll: now });
         Ok(Polled { kind: PollKind::Full, entries, rejections, bytes })
     }
 
@@ -196,7 +197,7 @@ impl PuppetDb {
         nodes: &[String],
         current: &Snapshot,
         now: Timestamp,
-    ) -> Result<Polled, Fault> {
+    ) -> Result<Polled, SourceErrorKind> {
         let query = if self.narrows { pql::narrow(&self.query, nodes) } else { None };
         let Some(query) = query else {
             return self.poll_once(Extent::Changes, Some(current), now).await;
@@ -207,7 +208,7 @@ impl PuppetDb {
             return self.read_changes(response, current, token).await.map(|(polled, _)| polled);
         }
         let refusal = self.http.refusal(response, SourceKind::Puppetdb, token).await;
-        if !matches!(refusal, Fault::Status { status: 400, .. }) {
+        if !matches!(refusal, SourceErrorKind::Status { status: 400, .. }) {
             return Err(refusal);
         }
         warn!(query, %refusal, "the query for single nodes, made of the query for everything, was \
@@ -222,7 +223,7 @@ impl PuppetDb {
         response: Response,
         current: &Snapshot,
         token: Option<Secret>,
-    ) -> Result<(Polled, Option<Timestamp>), Fault> {
+    ) -> Result<(Polled, Option<Timestamp>), SourceErrorKind> {
         let reader = JsonReader::new(
             Shape::List(self.fields.clone()),
             Collector::for_delta(Arc::clone(&self.names)),
@@ -235,7 +236,11 @@ impl PuppetDb {
         Ok((Polled { kind: PollKind::Delta, entries, rejections, bytes }, newest))
     }
 
-    async fn ask(&mut self, query: &str, token: Option<&Secret>) -> Result<Response, Fault> {
+    async fn ask(
+        &mut self,
+        query: &str,
+        token: Option<&Secret>,
+    ) -> Result<Response, SourceErrorKind> {
         let mut request = self.http.request(Method::POST, &self.url, token, (TOKEN_HEADER, ""))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *request.body_mut() = Some(Body::from(serde_json::json!({ "query": query }).to_string()));

@@ -98,7 +98,7 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// The scheduler goes by the wall clock, and one of its repeated jobs never fires again once that
 /// clock, or a pause of the machine, has jumped over a tick. So the monotonic clock stands guard: a
-/// tick that does not come is made up for, and the scheduler is started anew.
+/// tick that does not come is made up for, and the scheduler is started again.
 ///
 /// A schedule that has run out, its last year being over, is told once; from then on polls are made
 /// on request only.
@@ -124,7 +124,7 @@ pub async fn run(
         if schedule.poll.comes() {
             warn!(
                 "the poll schedule missed its tick (was the clock set, or the machine paused?): \
-                    polling now, scheduling anew"
+                    polling now, scheduling again"
             );
             requests.request();
         }

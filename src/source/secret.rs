@@ -5,16 +5,16 @@ use std::path::Path;
 
 use reqwest::header::HeaderValue;
 
-use super::error::Fault;
+use super::error::SourceErrorKind;
 
-/// A token as it stands in its file, white space around it removed.
+/// A token as it stands in its file, whitespace around it removed.
 #[derive(Clone)]
 pub(super) struct Secret(String);
 
 impl Secret {
-    /// Reads the token anew, so that a rotated one is used from the next poll on.
-    pub(super) async fn read(path: &Path) -> Result<Self, Fault> {
-        let fault = |cause: String| Fault::Token { path: path.to_owned(), cause };
+    /// Reads the token again, so that a rotated one is used from the next poll on.
+    pub(super) async fn read(path: &Path) -> Result<Self, SourceErrorKind> {
+        let fault = |cause: String| SourceErrorKind::Token { path: path.to_owned(), cause };
         let text = tokio::fs::read_to_string(path)
             .await
             .map_err(|error| fault(format!("can't be read: {error}")))?;
@@ -26,12 +26,13 @@ impl Secret {
     }
 
     /// The token as a header's value after `prefix`, marked so that no library prints it.
-    pub(super) fn header(&self, prefix: &str, path: &Path) -> Result<HeaderValue, Fault> {
-        let mut value =
-            HeaderValue::try_from(format!("{prefix}{}", self.0)).map_err(|_| Fault::Token {
+    pub(super) fn header(&self, prefix: &str, path: &Path) -> Result<HeaderValue, SourceErrorKind> {
+        let mut value = HeaderValue::try_from(format!("{prefix}{}", self.0)).map_err(|_| {
+            SourceErrorKind::Token {
                 path: path.to_owned(),
                 cause: "holds characters that no header can carry".to_owned(),
-            })?;
+            }
+        })?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -52,7 +53,7 @@ impl fmt::Debug for Secret {
 mod tests {
     use super::*;
 
-    async fn read(text: &str) -> Result<Secret, Fault> {
+    async fn read(text: &str) -> Result<Secret, SourceErrorKind> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, text).unwrap();

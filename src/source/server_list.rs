@@ -5,13 +5,13 @@
 //! at once.
 
 use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder};
-use mapsmith_core::{Illegal, Rejections};
+use mapsmith_core::{Invalid, Rejections};
 use serde_json::{Map, Number, Value};
 
-use super::error::{Excerpt, Fault, Position};
+use super::error::{Excerpt, Position, SourceErrorKind};
 use super::format::{Format, Reader, Rows};
 use super::json::ERROR_KEYS;
-use super::mend::mend;
+use super::repair::mend;
 use super::secret::Secret;
 use super::without_mark;
 
@@ -55,18 +55,18 @@ impl Reader for ServerReader {
         self.text.len() as u64
     }
 
-    fn feed(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), SourceErrorKind> {
         if self.bytes() + chunk.len() as u64 > MAX_LIST_BYTES {
-            return Err(Fault::TooLarge(MAX_LIST_BYTES));
+            return Err(SourceErrorKind::TooLarge(MAX_LIST_BYTES));
         }
         self.text.extend_from_slice(chunk);
         Ok(())
     }
 
-    fn close(mut self) -> Result<Vec<Value>, Fault> {
+    fn close(mut self) -> Result<Vec<Value>, SourceErrorKind> {
         let first = without_mark(&self.text).trim_ascii_start().first();
         if first.is_some_and(|byte| !matches!(byte, b'[' | b'{')) {
-            return Err(Fault::NotJson(self.excerpt()));
+            return Err(SourceErrorKind::NotJson(self.excerpt()));
         }
         let mut parsed = serde_json::from_slice::<Value>(without_mark(&self.text));
         if parsed.as_ref().is_err_and(|error| !error.is_eof()) && mend(&mut self.text, true) {
@@ -75,13 +75,13 @@ impl Reader for ServerReader {
         match parsed {
             Ok(Value::Array(rows)) => Ok(rows),
             Ok(Value::Object(object)) if ERROR_KEYS.iter().any(|key| object.contains_key(*key)) => {
-                Err(Fault::ErrorObject(self.excerpt()))
+                Err(SourceErrorKind::ErrorObject(self.excerpt()))
             }
-            Ok(_) => Err(Fault::WrongShape {
+            Ok(_) => Err(SourceErrorKind::WrongShape {
                 expected: "a list of servers was expected",
                 text: self.excerpt(),
             }),
-            Err(error) if error.is_eof() => Err(Fault::Truncated {
+            Err(error) if error.is_eof() => Err(SourceErrorKind::Truncated {
                 position: Position::START.after(&self.text),
                 bytes: self.bytes(),
             }),
@@ -92,7 +92,7 @@ impl Reader for ServerReader {
                     .rsplit_once(" at line ")
                     .map_or(message.as_str(), |(message, _)| message)
                     .to_owned();
-                Err(Fault::Syntax { position, message })
+                Err(SourceErrorKind::Syntax { position, message })
             }
         }
     }
@@ -113,10 +113,10 @@ impl Rows for Vec<Value> {
                     };
                     match raw_server(&row) {
                         Ok(raw) => builder.push(&place, raw),
-                        Err(detail) => builder.reject(&place, Illegal::ServerRow, detail),
+                        Err(detail) => builder.reject(&place, Invalid::ServerRow, detail),
                     }
                 }
-                _ => builder.reject(&place, Illegal::ServerRow, "the row is no object".to_owned()),
+                _ => builder.reject(&place, Invalid::ServerRow, "the row is no object".to_owned()),
             }
         }
         builder.finish(Repeats::LowestAddress)
@@ -150,7 +150,7 @@ fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
                 .as_ref()
                 .and_then(whole)
                 .map(Some)
-                .ok_or_else(|| format!("{name} is no whole number"))
+                .ok_or_else(|| format!("{name} is not a whole number"))
         }
     };
     let backup = match field("backup") {
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use mapsmith_core::server::list::Host;
 
-    fn read(text: &str) -> Result<(ServerList, Rejections), Fault> {
+    fn read(text: &str) -> Result<(ServerList, Rejections), SourceErrorKind> {
         let mut reader = ServerFormat.reader(None);
         for chunk in text.as_bytes().chunks(7) {
             reader.feed(chunk)?;
@@ -204,7 +204,7 @@ mod tests {
             ]"#,
         )
         .unwrap();
-        assert_eq!(rejections.total(), 0, "{:?}", list.left_out);
+        assert_eq!(rejections.total(), 0, "{:?}", list.rejected);
         let servers: Vec<_> = list
             .servers
             .iter()
@@ -234,17 +234,17 @@ mod tests {
         .unwrap();
         assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["good"]);
         assert_eq!(
-            (rejections.counts[&Illegal::ServerRow], rejections.counts[&Illegal::ServerAddress]),
+            (rejections.counts[&Invalid::ServerRow], rejections.counts[&Invalid::ServerAddress]),
             (7, 1)
         );
         assert_eq!(
-            (&*list.left_out[1].place, &*list.left_out[1].reason),
+            (&*list.rejected[1].place, &*list.rejected[1].reason),
             ("row 2 \"a\"", "the row has no address")
         );
         assert!(
-            list.left_out.iter().all(|left_out| !left_out.place.contains('\u{1b}')),
+            list.rejected.iter().all(|rejected| !rejected.place.contains('\u{1b}')),
             "{:?}",
-            list.left_out
+            list.rejected
         );
     }
 
@@ -295,6 +295,6 @@ mod tests {
         let mut reader = ServerFormat.reader(None);
         let chunk = vec![b' '; 1024 * 1024];
         let fault = (0..=16).find_map(|_| reader.feed(&chunk).err());
-        assert_eq!(fault, Some(Fault::TooLarge(MAX_LIST_BYTES)));
+        assert_eq!(fault, Some(SourceErrorKind::TooLarge(MAX_LIST_BYTES)));
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, ClientBuilder, Identity};
 
-use super::error::Fault;
+use super::error::SourceErrorKind;
 use super::without_mark;
 use crate::settings;
 
@@ -23,13 +23,16 @@ impl TlsFiles {
 
     /// Reads the files. With `ca` only that CA is trusted: the system's say nothing about who may
     /// speak for a registry.
-    pub(super) fn apply(&self, mut client: ClientBuilder) -> Result<ClientBuilder, Fault> {
+    pub(super) fn apply(
+        &self,
+        mut client: ClientBuilder,
+    ) -> Result<ClientBuilder, SourceErrorKind> {
         if let Some(ca) = &self.ca {
             let certificates = Certificate::from_pem_bundle(&read("ca", ca)?).map_err(|error| {
-                Fault::Setup(format!("ca {}: {}", ca.display(), root_cause(&error)))
+                SourceErrorKind::Setup(format!("ca {}: {}", ca.display(), root_cause(&error)))
             })?;
             if certificates.is_empty() {
-                return Err(Fault::Setup(format!(
+                return Err(SourceErrorKind::Setup(format!(
                     "ca {}: holds no certificate in PEM form",
                     ca.display()
                 )));
@@ -57,11 +60,11 @@ impl TlsFiles {
     }
 
     /// A certificate and a key that the TLS library will not take together.
-    pub(super) fn unfit(&self, error: &(dyn std::error::Error + 'static)) -> Fault {
+    pub(super) fn unfit(&self, error: &(dyn std::error::Error + 'static)) -> SourceErrorKind {
         let shown = |path: &Option<PathBuf>| {
             path.as_ref().map_or("none".to_owned(), |path| path.display().to_string())
         };
-        Fault::Setup(format!(
+        SourceErrorKind::Setup(format!(
             "cert {} and key {} (ca {}) can't be used: {}",
             shown(&self.cert),
             shown(&self.key),
@@ -73,7 +76,7 @@ impl TlsFiles {
     /// What the TLS library's words mean, if they are of TLS. They are told by their text: the HTTP
     /// client does not hand out the library's own type. The tests with a real handshake would
     /// notice other words.
-    pub(super) fn classify(&self, cause: &str) -> Option<Fault> {
+    pub(super) fn classify(&self, cause: &str) -> Option<SourceErrorKind> {
         let cause = cause.to_owned();
         if let Some(alert) = cause.strip_prefix("received fatal alert: ") {
             // Java ends a handshake without a client certificate with BadCertificate (TLS 1.3) or
@@ -82,26 +85,29 @@ impl TlsFiles {
                 || ["UnknownCA", "AccessDenied", "HandshakeFailure", "DecryptError"]
                     .contains(&alert);
             return Some(if of_the_certificate {
-                Fault::ClientCertificateRefused { alert: alert.to_owned(), cert: self.cert.clone() }
+                SourceErrorKind::ClientCertificateRefused {
+                    alert: alert.to_owned(),
+                    cert: self.cert.clone(),
+                }
             } else {
-                Fault::Tls { cause }
+                SourceErrorKind::Tls { cause }
             });
         }
         if let Some(why) = cause.strip_prefix("invalid peer certificate: ") {
             if let Some((_, reason)) = UNFIT.iter().find(|(words, _)| why.contains(words)) {
                 // Some of its words are lists of every algorithm there is.
                 let cause = why.split([' ', '{']).next().unwrap_or_default().to_owned();
-                return Some(Fault::ServerUnfit { reason, cause });
+                return Some(SourceErrorKind::ServerUnfit { reason, cause });
             }
             let begins = |beginnings: [&str; 2]| {
                 beginnings.iter().any(|beginning| why.starts_with(beginning))
             };
             return Some(if begins(["certificate not valid for name", "NotValidForName"]) {
-                Fault::ServerName { cause: why.to_owned() }
+                SourceErrorKind::ServerName { cause: why.to_owned() }
             } else if begins(["certificate expired", "certificate not valid yet"]) {
-                Fault::ServerOutdated { cause: why.to_owned() }
+                SourceErrorKind::ServerOutdated { cause: why.to_owned() }
             } else {
-                Fault::ServerUntrusted { cause: why.to_owned(), ca: self.ca.clone() }
+                SourceErrorKind::ServerUntrusted { cause: why.to_owned(), ca: self.ca.clone() }
             });
         }
         let of_tls = [
@@ -110,7 +116,10 @@ impl TlsFiles {
             "peer misbehaved",
             "received unexpected",
         ];
-        of_tls.iter().any(|beginning| cause.starts_with(beginning)).then_some(Fault::Tls { cause })
+        of_tls
+            .iter()
+            .any(|beginning| cause.starts_with(beginning))
+            .then_some(SourceErrorKind::Tls { cause })
     }
 }
 
@@ -148,9 +157,9 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     innermost.to_string()
 }
 
-fn read(setting: &str, path: &Path) -> Result<Vec<u8>, Fault> {
+fn read(setting: &str, path: &Path) -> Result<Vec<u8>, SourceErrorKind> {
     let text = std::fs::read(path).map_err(|error| {
-        Fault::Setup(format!("{setting} {}: can't be read: {error}", path.display()))
+        SourceErrorKind::Setup(format!("{setting} {}: can't be read: {error}", path.display()))
     })?;
     Ok(without_mark(&text).to_vec())
 }
@@ -159,12 +168,20 @@ fn holds(pem: &[u8], mark: &str) -> bool {
     memchr::memmem::find(pem, mark.as_bytes()).is_some()
 }
 
-fn require(pem: &[u8], mark: &str, message: impl FnOnce() -> String) -> Result<(), Fault> {
-    if holds(pem, mark) { Ok(()) } else { Err(Fault::Setup(message())) }
+fn require(
+    pem: &[u8],
+    mark: &str,
+    message: impl FnOnce() -> String,
+) -> Result<(), SourceErrorKind> {
+    if holds(pem, mark) { Ok(()) } else { Err(SourceErrorKind::Setup(message())) }
 }
 
-fn require_not(pem: &[u8], mark: &str, message: impl FnOnce() -> String) -> Result<(), Fault> {
-    if holds(pem, mark) { Err(Fault::Setup(message())) } else { Ok(()) }
+fn require_not(
+    pem: &[u8],
+    mark: &str,
+    message: impl FnOnce() -> String,
+) -> Result<(), SourceErrorKind> {
+    if holds(pem, mark) { Err(SourceErrorKind::Setup(message())) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! A file replaced by a rename, a link that is turned (`current -> releases/7`), a folder that is
 //! removed and made again: each is a change of an entry in one of those folders. Which folders they
-//! are changes with them, so the watch is armed anew whenever they did; and always before the file
+//! are changes with them, so the watch is armed again whenever they did; and always before the file
 //! is read, so that nothing falls in between.
 
 use std::collections::{BTreeMap, BTreeSet};

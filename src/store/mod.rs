@@ -2,15 +2,15 @@
 //! before anything acts on it.
 
 use async_trait::async_trait;
-use mapsmith_core::{Illegal, OverrideChange, Overrides};
+use mapsmith_core::{Invalid, OverrideChange, Overrides};
 
-pub mod keeper;
 pub mod lists;
 pub mod map_file;
+pub mod override_service;
 pub mod sqlite;
 
-pub use keeper::Keeper;
 pub use lists::keep_lists;
+pub use override_service::OverrideService;
 pub use sqlite::SqliteStore;
 
 /// Keeps overrides.
@@ -40,12 +40,12 @@ pub struct StoreError {
     /// The file, as the settings name it.
     pub path: String,
     /// What is wrong with it.
-    pub fault: Fault,
+    pub fault: StoreErrorKind,
 }
 
 /// What is wrong with a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum StoreErrorKind {
     /// The folder is not there.
     #[error(
         "there is no folder {0}; create it, and let the user that Mapsmith runs as write there"
@@ -80,7 +80,7 @@ pub enum Fault {
     /// It is damaged, or no SQLite database at all.
     #[error(
         "is damaged or no SQLite database ({0}); bring a backup back, or move the file away and \
-            order the overrides anew"
+            order the overrides again"
     )]
     Damaged(String),
     /// It is another program's database.
@@ -99,11 +99,11 @@ pub enum Fault {
     },
     /// An override in it has a name that HAProxy would misread.
     #[error("holds an override of {name:?} that another program wrote ({reason}); remove that row")]
-    Illegal {
+    Invalid {
         /// The node or the master.
         name: String,
         /// The rule that it breaks.
-        reason: Illegal,
+        reason: Invalid,
     },
     /// Anything else.
     #[error("{0}")]

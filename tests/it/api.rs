@@ -8,7 +8,7 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, complaints, gateway_settings, in_step, instance_settings, newest,
+    BOUND, ON_REQUEST, complaints, gateway_settings, in_sync, instance_settings, newest,
     oldest_and_newest, printed, reload, source_settings,
 };
 
@@ -21,7 +21,7 @@ fn start() -> (Gateway, Registry, Mapsmith) {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("node1", "m1")]);
     let mapsmith = config(&gateway, &registry, "").start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     (gateway, registry, mapsmith)
 }
 
@@ -269,16 +269,16 @@ fn a_node_is_explained_by_master_source_revision_and_each_instances_memory() {
         let gateway = Gateway::plan(binary).start();
         let other = Gateway::plan(binary).map_of(&gateway).start();
         let registry = Registry::start(&[("node1", "m1"), ("node2", "m1")]);
-        // No read-back of its own while this test changes a memory behind Mapsmith's back.
+        // No read-back of its own while this test changes a memory outside Mapsmith.
         let schedule = ON_REQUEST.replace("verify = \"1s\"", "verify = \"1h\"");
         let instances =
             gateway_settings(&gateway) + &instance_settings("edge2", &other.runtime_address());
         let source = source_settings("registry", &registry.url());
         let mapsmith = Mapsmith::config(&format!("{schedule}{instances}{source}")).start();
-        mapsmith.wait_for("both are in step", BOUND, |mapsmith| {
+        mapsmith.wait_for("both are in sync", BOUND, |mapsmith| {
             let status = mapsmith.get("/v1/status").1;
             let instances = status["instances"].as_array()?.clone();
-            instances.iter().all(|instance| instance["state"] == "in_step").then_some(())
+            instances.iter().all(|instance| instance["state"] == "in_sync").then_some(())
         });
         registry.knows(&[("node1", "m2"), ("node2", "m1")]);
         reload(&mapsmith);
@@ -344,8 +344,8 @@ fn a_node_that_has_no_route_is_explained_too() {
             (&Value::Null, &Value::Null),
             "{explained:#}"
         );
-        let left_out = explained["sources"][0]["left_out"].as_str().unwrap_or_default();
-        assert_eq!(left_out, reason, "{explained:#}");
+        let rejected = explained["sources"][0]["rejected"].as_str().unwrap_or_default();
+        assert_eq!(rejected, reason, "{explained:#}");
         assert_eq!(gateway.request(node).0, 404);
     }
 }
@@ -359,7 +359,7 @@ fn a_hung_instance_does_not_keep_an_explanation_waiting() {
     let instance = instance_settings("hung", &hung.runtime_address()).replace("\"2s\"", "\"10m\"");
     hung.stop_process();
     let mapsmith = config(&gateway, &registry, &instance).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let (status, explained) = mapsmith.get("/v1/nodes/node1");
     assert_eq!(status, 200);
     assert_eq!(

@@ -10,7 +10,7 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, file_source_settings, gateway_settings, in_step, metric, newest,
+    BOUND, ON_REQUEST, borrowed, file_source_settings, gateway_settings, in_sync, metric, newest,
     nodes, printed, reload, source_settings,
 };
 
@@ -52,7 +52,7 @@ impl Scene {
     /// A daemon with the backend [`LISTED`], which has its servers.
     fn start(&self, damping: &str, servers: usize) -> Mapsmith {
         let mapsmith = self.config(&format!("{damping}{LISTED}")).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         has(&mapsmith, servers);
         mapsmith
     }
@@ -124,7 +124,7 @@ fn a_mistake_in_a_written_list_is_told_by_place_and_the_rest_goes_on() {
     let (code, text) = printed(&config.cli(&["check"]));
     assert_eq!(code, 1, "{text}");
     for part in [
-        "backend puppet: 2 servers from settings, left out are ",
+        "backend puppet: 2 servers from settings, rejected are ",
         "servers[2] \"m1\": ",
         "servers[3] \"m3\": ",
     ] {
@@ -132,7 +132,7 @@ fn a_mistake_in_a_written_list_is_told_by_place_and_the_rest_goes_on() {
     }
 
     let mapsmith = config.start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     has(&mapsmith, 2);
     // What `localhost` is differs from machine to machine; its port does not.
     let servers = servers(&mapsmith);
@@ -155,18 +155,18 @@ fn a_mistake_in_a_written_list_is_told_by_place_and_the_rest_goes_on() {
         "{backend:#}"
     );
     let mut places: Vec<_> =
-        backend["left_out"].as_array().unwrap().iter().map(|row| row["place"].clone()).collect();
+        backend["rejected"].as_array().unwrap().iter().map(|row| row["place"].clone()).collect();
     places.sort_by_key(Value::to_string);
     assert_eq!(places, [json!("servers[2] \"m1\""), json!("servers[3] \"m3\"")]);
     assert_eq!(gauge(&mapsmith, "mapsmith_backend_left_out_servers"), Some(2.0));
     assert_eq!(gauge(&mapsmith, "mapsmith_backend_servers"), Some(2.0));
     let log = mapsmith.log();
-    assert!(log.contains("left out of the server list") && log.contains("127.0.0.300"), "{log}");
+    assert!(log.contains("rejected from the server list") && log.contains("127.0.0.300"), "{log}");
     let (code, text) = printed(&mapsmith.cli(&["status"]));
     assert!(
         code == 0
             && text.contains("puppet  2 servers from settings")
-            && text.contains("left out: servers[2] \"m1\""),
+            && text.contains("rejected: servers[2] \"m1\""),
         "{text}"
     );
 }
@@ -176,7 +176,7 @@ fn a_list_without_a_first_answer_leaves_its_backend_alone_and_the_map_goes_on() 
     let scene = Scene::new();
     scene.servers.answers(503, "starting");
     let mapsmith = scene.config(&format!("{QUICK}{LISTED}")).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let waits = backend(&mapsmith);
     assert_eq!(
         (&waits["servers"], &waits["waiting_for"]),
@@ -236,7 +236,7 @@ fn an_answer_that_is_no_list_keeps_the_last_good_one() {
         ),
         Some(2.0)
     );
-    assert_eq!(backend(&mapsmith)["left_out"][0]["place"], "row 3", "{:#}", backend(&mapsmith));
+    assert_eq!(backend(&mapsmith)["rejected"][0]["place"], "row 3", "{:#}", backend(&mapsmith));
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn a_change_that_waits_for_quiet_says_until_when() {
     let mapsmith = scene
         .config(&format!("[damping]\ndebounce = \"1h\"\nmax_delay = \"1h\"\n{LISTED}"))
         .start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let due = mapsmith.wait_for("the list waits", BOUND, |mapsmith| {
         backend(mapsmith)["change_due"].as_str().map(str::to_owned)
     });
@@ -375,7 +375,7 @@ fn a_list_in_a_file_is_followed_as_it_is_replaced() {
     let settings =
         format!("{ON_REQUEST}{}{sources}{QUICK}{LISTED}", gateway_settings(&scene.gateway));
     let mapsmith = Mapsmith::config(&settings).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     has(&mapsmith, 3);
     replace(&list(5).to_string());
     has(&mapsmith, 5);
@@ -412,25 +412,25 @@ fn the_masters_of_the_map_are_servers_at_the_registrys_name_of_them() {
     let settings =
         format!("{ON_REQUEST}{}{source}{QUICK}{masters}", gateway_settings(&scene.gateway));
     let mapsmith = Mapsmith::config(&settings).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     has(&mapsmith, 2);
     let names: Vec<_> = servers(&mapsmith)
         .iter()
         .map(|server| server.split(' ').next().unwrap_or_default().to_owned())
         .collect();
     assert_eq!(names, ["127.0.0.7", "master1"]);
-    let left_out = backend(&mapsmith)["left_out"].clone();
-    assert_eq!(left_out[0]["place"], "server \"nowhere.invalid\"");
+    let rejected = backend(&mapsmith)["rejected"].clone();
+    assert_eq!(rejected[0]["place"], "server \"nowhere.invalid\"");
     assert!(
-        left_out[0]["reason"].as_str().is_some_and(|reason| reason.contains("never resolved")),
-        "{left_out}"
+        rejected[0]["reason"].as_str().is_some_and(|reason| reason.contains("never resolved")),
+        "{rejected}"
     );
 
     // A master that comes is a server at once, whatever its name on the way.
     scene.nodes.answers(200, r#"{"n1": "localhost", "n3": "127.0.0.7", "n4": "127.0.0.8"}"#);
     reload(&mapsmith);
     has(&mapsmith, 3);
-    assert_eq!(backend(&mapsmith)["left_out"], json!([]));
+    assert_eq!(backend(&mapsmith)["rejected"], json!([]));
 }
 
 #[test]
@@ -479,7 +479,7 @@ fn a_list_outlives_a_restart_while_its_registry_is_silent() {
         let mut scene = Scene::new();
         let mut mapsmith =
             scene.config(&format!("{QUICK}{LISTED}[store]\npath = \"mapsmith.db\"\n")).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let database = mapsmith.configuration().directory().join("mapsmith.db");
         mapsmith.wait_for("the list is stored", BOUND, |_| {
             let store = rusqlite::Connection::open(&database).ok()?;
@@ -496,7 +496,7 @@ fn a_list_outlives_a_restart_while_its_registry_is_silent() {
         mapsmith.wait_for("HAProxy has the servers again", BOUND, |_| {
             (in_haproxy(&scene.gateway).len() == 3).then_some(())
         });
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         assert_eq!(
             servers(&mapsmith),
             ["s00 10.0.0.1 8140", "s01 10.0.0.2 8140", "s02 10.0.0.3 8140"]

@@ -10,7 +10,7 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_step, map_file, memory, metric,
+    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_sync, map_file, memory, metric,
     newest, reload, source_settings,
 };
 
@@ -40,7 +40,7 @@ fn clients_that_stop_half_way_take_nothing_from_the_routing_and_have_an_end() {
     let (descriptors, clients) = (160, 200);
     let mut mapsmith =
         Mapsmith::config(&settings(&gateway, &registry)).open_files(64, descriptors).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
 
     let clients: Vec<_> = (0..clients)
         .map(|number: usize| {
@@ -84,7 +84,7 @@ fn a_spare_connection_is_told_so_and_a_long_wait_for_an_answer_keeps_its_place()
     let mut gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
     let mapsmith = Mapsmith::config(&settings(&gateway, &registry)).open_files(128, 128).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     gateway.stop_process();
     // Longer than any client may take for its request.
     let mut client = mapsmith.connect();

@@ -15,7 +15,7 @@ use crate::support::haproxy::{Gateway, installed};
 use crate::support::load::Load;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{
-    BOUND, borrowed, in_step, map_file, memory, metric, oldest_and_newest, reload,
+    BOUND, borrowed, in_sync, map_file, memory, metric, oldest_and_newest, reload,
 };
 use crate::support::site::{CALM, Nodes, Site, alternating, file_revision};
 use crate::support::{eventually, run};
@@ -95,7 +95,7 @@ fn kill_and_restart(
     kill(mapsmith);
     assert!(file_revision(&site.gateway) >= revision, "the revision's number never goes back");
     mapsmith.restart();
-    in_step(mapsmith);
+    in_sync(mapsmith);
     site.converges(mapsmith, new);
     assert_eq!(
         file_revision(&site.gateway),
@@ -199,9 +199,10 @@ fn abandoned_versions_are_gone_in_the_end_though_nothing_else_is_to_be_changed()
         // HAProxy has it before the status of that look is there.
         mapsmith.wait_for("it is counted", BOUND, |mapsmith| {
             let status = mapsmith.get("/v1/status").1;
-            (status["instances"][0]["drift_healed"]["abandoned_versions"] == 1).then_some(())
+            (status["instances"][0]["drift_corrected"]["abandoned_versions"] == 1).then_some(())
         });
-        let series = "mapsmith_drift_healed_total{haproxy=\"edge1\",kind=\"abandoned_versions\"}";
+        let series =
+            "mapsmith_drift_corrected_total{haproxy=\"edge1\",kind=\"abandoned_versions\"}";
         assert_eq!(metric(&mapsmith, series), Some(1.0));
     }
 }
@@ -292,7 +293,7 @@ fn no_step_of_a_change_takes_a_reply_cut_at_any_byte_for_a_success() {
                 .map_err(|error| error.to_string())
         };
         let look =
-            || runtime.block_on(client.glance()).map(|_| ()).map_err(|error| error.to_string());
+            || runtime.block_on(client.probe()).map(|_| ()).map_err(|error| error.to_string());
         let steps: [(&str, Step<'_>); 7] = [
             ("prepare map", &swap),
             ("add map @", &swap),

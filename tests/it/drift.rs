@@ -1,4 +1,4 @@
-//! What happens behind Mapsmith's back, in HAProxy's memory or in the map file, is found, put right
+//! What happens outside Mapsmith, in HAProxy's memory or in the map file, is found, corrected
 //! and counted by its kind.
 
 use std::fs;
@@ -11,7 +11,7 @@ use crate::support::haproxy::{Binary, Gateway, installed};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, borrowed, in_step, instance_settings, map_file, memory, metric, newest,
+    BOUND, borrowed, in_sync, instance_settings, map_file, memory, metric, newest,
     oldest_and_newest, reload, source_settings,
 };
 use crate::support::site::{Nodes, Site, alternating, assert_no_leftovers};
@@ -24,53 +24,53 @@ fn schedule(verify: &str) -> String {
     )
 }
 
-fn healed(mapsmith: &Mapsmith, instance: usize) -> Value {
-    mapsmith.get("/v1/status").1["instances"][instance]["drift_healed"].clone()
+fn corrected(mapsmith: &Mapsmith, instance: usize) -> Value {
+    mapsmith.get("/v1/status").1["instances"][instance]["drift_corrected"].clone()
 }
 
 fn healed_by_metric(mapsmith: &Mapsmith, instance: &str, kind: &str) -> f64 {
-    let series = format!("mapsmith_drift_healed_total{{haproxy={instance:?},kind={kind:?}}}");
+    let series = format!("mapsmith_drift_corrected_total{{haproxy={instance:?},kind={kind:?}}}");
     metric(mapsmith, &series).unwrap_or_else(|| panic!("{series} is not exposed"))
 }
 
 #[test]
-fn a_map_changed_by_hand_is_healed_and_counted() {
+fn a_map_changed_external_is_healed_and_counted() {
     for binary in installed() {
         let nodes = alternating(50, 0);
         let site = Site::start(binary, &nodes);
         // Nothing here is left to a read-back: the counters tell.
         let mapsmith = site.config_with(&schedule("1h")).start();
-        in_step(&mapsmith);
-        let by_hand = [
+        in_sync(&mapsmith);
+        let external = [
             ("add map MAP n999999 master1", "map_changed"),
             ("del map MAP n000007", "map_changed"),
             ("add map MAP n000001 master1;add map MAP n000002 master2", "duplicates"),
             ("clear map MAP", "map_changed"),
         ];
         let mut expected = serde_json::Map::new();
-        for (command, kind) in by_hand {
+        for (command, kind) in external {
             site.gateway.command(&command.replace("MAP", site.gateway.map_path()));
             let count = expected.get(kind).and_then(Value::as_u64).unwrap_or(0) + 1;
             expected.insert(kind.to_owned(), json!(count));
-            mapsmith.wait_for(&format!("{command} is healed"), BOUND, |mapsmith| {
+            mapsmith.wait_for(&format!("{command} is corrected"), BOUND, |mapsmith| {
                 (memory(&site.gateway) == nodes
-                    && healed(mapsmith, 0) == Value::Object(expected.clone()))
+                    && corrected(mapsmith, 0) == Value::Object(expected.clone()))
                 .then_some(())
             });
             assert_eq!(healed_by_metric(&mapsmith, "edge1", kind), count as f64, "{command}");
         }
         assert_eq!(healed_by_metric(&mapsmith, "edge1", "restarted"), 0.0);
-        assert_eq!(mapsmith.get("/v1/status").1["revision"], 1, "healing makes no revision");
+        assert_eq!(mapsmith.get("/v1/status").1["revision"], 1, "correcting makes no revision");
     }
 }
 
 #[test]
-fn a_value_changed_by_hand_moves_no_counter_and_is_found_by_the_next_read_back() {
+fn a_value_changed_external_moves_no_counter_and_is_found_by_the_next_read_back() {
     for binary in installed() {
         let nodes = alternating(50, 0);
         let site = Site::start(binary, &nodes);
         let mut mapsmith = site.config_with(&schedule("1h")).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let change = format!("set map {} n000003 master1", site.gateway.map_path());
         assert_ne!(nodes[3].1, "master1");
         assert_eq!(site.gateway.command(&change), "\n");
@@ -88,13 +88,14 @@ fn a_value_changed_by_hand_moves_no_counter_and_is_found_by_the_next_read_back()
         )
         .unwrap();
         mapsmith.restart();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         assert_eq!(memory(&site.gateway), nodes, "a start reads back too");
-        assert_eq!(healed(&mapsmith, 0), json!({}), "what was found at the start is no drift");
+        assert_eq!(corrected(&mapsmith, 0), json!({}), "what was found at the start is no drift");
         assert_eq!(site.gateway.command(&change), "\n");
-        mapsmith.wait_for("the value is healed", BOUND, |mapsmith| {
-            (memory(&site.gateway) == nodes && healed(mapsmith, 0) == json!({ "map_changed": 1 }))
-                .then_some(())
+        mapsmith.wait_for("the value is corrected", BOUND, |mapsmith| {
+            (memory(&site.gateway) == nodes
+                && corrected(mapsmith, 0) == json!({ "map_changed": 1 }))
+            .then_some(())
         });
         assert_eq!(healed_by_metric(&mapsmith, "edge1", "map_changed"), 1.0);
     }
@@ -105,7 +106,7 @@ fn a_lost_or_edited_map_file_is_written_anew_with_its_owner_and_mode() {
     let nodes = alternating(50, 0);
     let site = Site::start(newest(), &nodes);
     let mapsmith = site.config_with(&schedule("1h")).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let path = site.gateway.map_path();
     fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
     // Only root may give a file away; another user's stays its own.
@@ -115,9 +116,9 @@ fn a_lost_or_edited_map_file_is_written_anew_with_its_owner_and_mode() {
     let edited = fs::read_to_string(path).unwrap().replace("n000003 master2", "n000003 master1");
     for (round, text) in [edited.as_str(), "", "n000000 master1\n"].into_iter().enumerate() {
         fs::write(path, text).unwrap();
-        let healed = json!(round + 1);
-        mapsmith.wait_for("the file is written anew", BOUND, |mapsmith| {
-            (mapsmith.get("/v1/status").1["map_file"]["healed"] == healed).then_some(())
+        let corrected = json!(round + 1);
+        mapsmith.wait_for("the file is written again", BOUND, |mapsmith| {
+            (mapsmith.get("/v1/status").1["map_file"]["corrected"] == corrected).then_some(())
         });
         assert_eq!(map_file(&site.gateway), nodes);
         let after = fs::metadata(path).unwrap();
@@ -128,7 +129,7 @@ fn a_lost_or_edited_map_file_is_written_anew_with_its_owner_and_mode() {
         (healed_by_metric(mapsmith, "file", "map_file") == 4.0).then_some(())
     });
     assert_eq!(map_file(&site.gateway), nodes);
-    assert_eq!(healed(&mapsmith, 0), json!({}), "no instance had to be touched");
+    assert_eq!(corrected(&mapsmith, 0), json!({}), "no instance had to be touched");
     assert_no_leftovers(path.as_ref());
 }
 
@@ -159,12 +160,12 @@ impl TwoGateways {
     fn converge(&self, nodes: &Nodes) {
         self.mapsmith.wait_for("both memories and the file agree", BOUND, |mapsmith| {
             let status = mapsmith.get("/v1/status").1;
-            let in_step =
-                (0..2).all(|instance| status["instances"][instance]["state"] == "in_step");
+            let in_sync =
+                (0..2).all(|instance| status["instances"][instance]["state"] == "in_sync");
             let agree = memory(&self.first) == *nodes
                 && memory(&self.second) == *nodes
                 && map_file(&self.first) == *nodes;
-            (in_step && agree).then_some(())
+            (in_sync && agree).then_some(())
         });
     }
 }
@@ -184,11 +185,11 @@ fn a_gateway_restarted_with_an_old_copy_of_the_map_file_is_healed_and_counted_as
         site.first.restart();
         assert_eq!(memory(&site.first), maps[0], "it came back with the old map");
         site.mapsmith.signal("CONT");
-        site.mapsmith.wait_for("the restart is healed and counted", BOUND, |mapsmith| {
-            (healed(mapsmith, 0) == json!({ "restarted": 1 })).then_some(())
+        site.mapsmith.wait_for("the restart is corrected and counted", BOUND, |mapsmith| {
+            (corrected(mapsmith, 0) == json!({ "restarted": 1 })).then_some(())
         });
         site.converge(&maps[1]);
-        assert_eq!(healed(&site.mapsmith, 1), json!({}), "the other gateway had no part in it");
+        assert_eq!(corrected(&site.mapsmith, 1), json!({}), "the other gateway had no part in it");
         assert_eq!(healed_by_metric(&site.mapsmith, "edge1", "restarted"), 1.0);
         assert_eq!(healed_by_metric(&site.mapsmith, "edge2", "restarted"), 0.0);
         assert_eq!(healed_by_metric(&site.mapsmith, "file", "map_file"), 1.0);
@@ -216,6 +217,6 @@ fn a_restart_that_brings_the_right_map_back_is_no_drift() {
             (process != before && process == site.first.pid()).then_some(())
         });
         site.converge(&nodes);
-        assert_eq!(healed(&site.mapsmith, 0), json!({}));
+        assert_eq!(corrected(&site.mapsmith, 0), json!({}));
     }
 }

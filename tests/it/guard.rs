@@ -9,7 +9,7 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, complaints, entries, gateway_settings, in_step, map_file, memory,
+    BOUND, ON_REQUEST, borrowed, complaints, entries, gateway_settings, in_sync, map_file, memory,
     metric, newest, nodes, oldest_and_newest, printed, reload, source_settings,
 };
 
@@ -21,7 +21,7 @@ fn config(gateway: &Gateway, registry: &Registry, more: &str) -> Config {
     Mapsmith::config(&format!("{ON_REQUEST}{}{source}{more}", gateway_settings(gateway)))
 }
 
-/// A gateway in step with a registry of [`NODES`] nodes of `m1`.
+/// A gateway in sync with a registry of [`NODES`] nodes of `m1`.
 struct Scene {
     gateway: Gateway,
     registry: Registry,
@@ -41,7 +41,7 @@ impl Scene {
         let gateway = Gateway::plan(binary).start();
         let registry = Registry::start(&borrowed(&nodes(NODES, "m1")));
         let mapsmith = config(&gateway, &registry, more).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         assert_eq!(memory(&gateway), nodes(NODES, "m1"));
         Self { gateway, registry, mapsmith }
     }
@@ -349,7 +349,7 @@ fn a_node_named_twice_stays_where_it_is_and_is_shown_after_a_restart_too() {
         let gateway = Gateway::plan(binary).start();
         let registry = Registry::start(&[("node1", "master2"), ("node2", "master1")]);
         let mut mapsmith = config(&gateway, &registry, "").start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let before = entries(&[("node1", "master2"), ("node2", "master1")]);
         let conflicts = json!({ "count": 1, "nodes": [{ "node": "node1", "master": "master2", "said": "master1" }] });
         for body in [
@@ -364,7 +364,7 @@ fn a_node_named_twice_stays_where_it_is_and_is_shown_after_a_restart_too() {
             assert_eq!(mapsmith.get("/v1/status").1["conflicts"], conflicts, "{body}");
             mapsmith.kill();
             mapsmith.restart();
-            in_step(&mapsmith);
+            in_sync(&mapsmith);
             reload(&mapsmith);
             assert_eq!(memory(&gateway), before, "{body} after a restart");
         }
@@ -530,7 +530,7 @@ fn a_first_start_with_an_empty_map_file_is_not_held() {
         fs::write(gateway.map_path(), text).unwrap();
         let registry = Registry::start(&borrowed(&nodes(NODES, "m1")));
         let mapsmith = config(&gateway, &registry, "").start();
-        let status = in_step(&mapsmith);
+        let status = in_sync(&mapsmith);
         assert_eq!(
             (&status["held"], &status["revision"]),
             (&json!([]), &json!(1)),
@@ -566,7 +566,7 @@ fn revision_numbers_go_on_after_a_restart() {
     assert_eq!(scene.mapsmith.sigterm(), 0, "{}", scene.mapsmith.log());
 
     let restarted = config(&scene.gateway, &scene.registry, "").start();
-    let status = in_step(&restarted);
+    let status = in_sync(&restarted);
     assert_eq!(
         (&status["revision"], &status["last_change"]),
         (&json!(3), &Value::Null),

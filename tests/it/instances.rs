@@ -1,4 +1,4 @@
-//! Many gateways: one that refuses says why and heals once it is reconfigured; one that hangs
+//! Many gateways: one that refuses says why and recovers once it is reconfigured; one that hangs
 //! delays no other.
 
 use std::os::unix::net::UnixListener;
@@ -136,13 +136,13 @@ impl Edges {
     }
 }
 
-fn in_step_with(mapsmith: &Mapsmith, number: usize, revision: u64) {
+fn in_sync_with(mapsmith: &Mapsmith, number: usize, revision: u64) {
     mapsmith.wait_for(
-        &format!("instance {number} is in step with revision {revision}"),
+        &format!("instance {number} is in sync with revision {revision}"),
         BOUND,
         |mapsmith| {
             let instance = instance(mapsmith, number);
-            (instance["state"] == "in_step" && instance["revision"] == revision).then_some(())
+            (instance["state"] == "in_sync" && instance["revision"] == revision).then_some(())
         },
     );
 }
@@ -154,17 +154,17 @@ fn a_hung_gateway_delays_no_other_and_catches_up_when_it_goes_on() {
     let maps = [alternating(300, 0), alternating(300, 1)];
     let mut edges = Edges::start(&maps[0], oldest_and_newest());
     let mapsmith = edges.mapsmith(CALM, "600s", "");
-    in_step_with(&mapsmith, 0, 1);
-    in_step_with(&mapsmith, 1, 1);
+    in_sync_with(&mapsmith, 0, 1);
+    in_sync_with(&mapsmith, 1, 1);
     edges.second.stop_process();
     edges.registry.knows(&borrowed(&maps[1]));
     assert_eq!(mapsmith.post("/v1/reload").0, 202);
-    in_step_with(&mapsmith, 0, 2);
+    in_sync_with(&mapsmith, 0, 2);
     assert_eq!(memory(&edges.first), maps[1]);
     let hung = instance(&mapsmith, 1);
     assert_eq!(
         (&hung["state"], &hung["revision"]),
-        (&"in_step".into(), &1.into()),
+        (&"in_sync".into(), &1.into()),
         "nobody has given it up yet: {hung:#}"
     );
     assert!(
@@ -172,7 +172,7 @@ fn a_hung_gateway_delays_no_other_and_catches_up_when_it_goes_on() {
         "one gateway that holds the map is enough to be ready"
     );
     edges.second.continue_process();
-    in_step_with(&mapsmith, 1, 2);
+    in_sync_with(&mapsmith, 1, 2);
     assert_eq!(memory(&edges.second), maps[1]);
 }
 
@@ -193,8 +193,8 @@ fn a_hung_gateway_is_told_as_unreachable_since_a_time_that_stays() {
             "200ms",
         );
         let mapsmith = edges.mapsmith(CALM, "500ms", &(silent + &absent));
-        in_step_with(&mapsmith, 0, 1);
-        in_step_with(&mapsmith, 1, 1);
+        in_sync_with(&mapsmith, 0, 1);
+        in_sync_with(&mapsmith, 1, 1);
         edges.second.stop_process();
         edges.registry.knows(&borrowed(&maps[1]));
         let (status, report) = mapsmith.post("/v1/reload?wait=3s");
@@ -233,7 +233,7 @@ fn a_hung_gateway_is_told_as_unreachable_since_a_time_that_stays() {
             );
         }
         edges.second.continue_process();
-        in_step_with(&mapsmith, 1, 2);
+        in_sync_with(&mapsmith, 1, 2);
         assert_eq!(memory(&edges.second), maps[1]);
     }
 }
@@ -244,7 +244,7 @@ fn a_status_names_the_version_of_the_process_behind_each_socket() {
     let edges = Edges::start(&nodes, oldest_and_newest());
     let mapsmith = edges.mapsmith(CALM, "60s", "");
     for (number, gateway) in [&edges.first, &edges.second].into_iter().enumerate() {
-        in_step_with(&mapsmith, number, 1);
+        in_sync_with(&mapsmith, number, 1);
         let process = instance(&mapsmith, number)["process"].clone();
         let version: HaproxyVersion =
             process["version"].as_str().and_then(|text| text.parse().ok()).expect("a version");

@@ -4,7 +4,7 @@ use crate::support::eventually;
 use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{
-    BOUND, borrowed, in_step, map_file, memory, metric, oldest_and_newest, reload, source_settings,
+    BOUND, borrowed, in_sync, map_file, memory, metric, oldest_and_newest, reload, source_settings,
 };
 use crate::support::site::{
     CALM, Nodes, Site, alternating, assert_no_leftovers, counters, file_revision,
@@ -37,7 +37,7 @@ fn a_hundred_thousand_nodes_are_swapped_from_the_registry_to_the_traffic() {
         let maps = [alternating(NODES, 0), alternating(NODES, 1)];
         let site = Site::start(binary, &maps[0]);
         let mapsmith = mapsmith(&site);
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         assert_holds(&site.gateway, &maps[0]);
         site.registry.knows(&borrowed(&maps[1]));
         site.next_is_a_swap();
@@ -70,7 +70,7 @@ fn a_mapsmith_that_is_asked_to_end_in_the_middle_of_a_swap_finishes_it_first() {
         let maps = [alternating(NODES, 0), alternating(NODES, 1)];
         let site = Site::start(binary, &maps[0]);
         let mut mapsmith = mapsmith(&site);
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         for (round, command) in
             ["prepare map", "add map @", "show map @", "commit map"].into_iter().enumerate()
         {
@@ -81,7 +81,8 @@ fn a_mapsmith_that_is_asked_to_end_in_the_middle_of_a_swap_finishes_it_first() {
             assert!(memory(&site.gateway) == *old);
             mapsmith.signal("TERM");
             mapsmith.wait_for("it has got the signal", BOUND, |mapsmith| {
-                (mapsmith.log().matches("finishing the step in hand").count() > round).then_some(())
+                (mapsmith.log().matches("finishing the step in progress").count() > round)
+                    .then_some(())
             });
             site.proxy.forward();
             assert_eq!(mapsmith.wait(), 0, "{}", mapsmith.log());
@@ -89,7 +90,7 @@ fn a_mapsmith_that_is_asked_to_end_in_the_middle_of_a_swap_finishes_it_first() {
             assert_no_leftovers(site.gateway.map_path().as_ref());
             assert_eq!(file_revision(&site.gateway), round as u64 + 2);
             mapsmith.restart();
-            in_step(&mapsmith);
+            in_sync(&mapsmith);
         }
     }
 }
@@ -107,7 +108,7 @@ fn a_mapsmith_that_is_asked_to_end_while_its_gateway_hangs_ends_well() {
                 site.proxy.address()
             );
         let mut mapsmith = Mapsmith::config(&settings).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         site.proxy.hold("commit map", 1);
         site.change(&mapsmith, &maps[1]);
         site.proxy.wait_held();
@@ -122,7 +123,7 @@ fn a_mapsmith_that_is_asked_to_end_while_its_gateway_hangs_ends_well() {
         };
         eventually("the memory is one of the two maps", BOUND, || whole().then_some(()));
         mapsmith.restart();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         site.converges(&mapsmith, &maps[1]);
     }
 }

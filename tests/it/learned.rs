@@ -15,7 +15,7 @@ use crate::support::puppetdb::PuppetDb;
 use crate::support::random::{self, Random};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, gateway_settings, in_step, instance_settings, metric, newest,
+    BOUND, ON_REQUEST, borrowed, gateway_settings, in_sync, instance_settings, metric, newest,
     oldest_and_newest, printed, reload, source_settings,
 };
 use crate::support::{eventually, free_port, http};
@@ -103,7 +103,7 @@ fn a_stale_entry_is_answered_by_the_true_owner_and_the_map_follows_by_an_early_l
         let mapsmith =
             Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
                 .start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         asks(&gateway, &owners, "n1", "master1", 0..=0);
         assert_eq!(gateway.learned(), [], "what the map has is not learned");
 
@@ -179,7 +179,7 @@ fn puppetdb_is_asked_for_the_learned_nodes_alone() {
         puppetdb.url()
     );
     let mapsmith = Mapsmith::config(&settings(&gateway, &source)).start();
-    let status = in_step(&mapsmith);
+    let status = in_sync(&mapsmith);
 
     // Gone from PuppetDB: only a full poll may take it out of the map.
     puppetdb.deactivate("learned-leaving");
@@ -217,7 +217,7 @@ fn a_newer_answer_of_the_registry_that_says_something_else_counts_more_than_a_le
     let mapsmith =
         Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
             .start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     owners.moves("n1", "master2");
     asks(&gateway, &owners, "n1", "master2", 1..=28);
     shows(&mapsmith, &[("n1", "master2")]);
@@ -240,7 +240,7 @@ fn a_second_move_is_found_the_same_way_and_is_a_route_of_its_own() {
         let mapsmith =
             Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
                 .start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         owners.moves("n1", "master2");
         asks(&gateway, &owners, "n1", "master2", 1..=28);
         let first = shows(&mapsmith, &[("n1", "master2")]);
@@ -271,7 +271,7 @@ fn a_node_that_no_registry_knows_is_found_and_stays_learned() {
     let mapsmith =
         Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
             .start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     assert_eq!(gateway.request("new"), (200, "master2".to_owned()));
     asks(&gateway, &owners, "new", "master2", 0..=0);
     shows(&mapsmith, &[("new", "master2")]);
@@ -297,7 +297,7 @@ fn a_moved_node_is_always_answered_while_the_registry_lags_and_nothing_learned_i
         let mapsmith =
             Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
                 .start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let census = Census::start(&[gateway.http_address()], &names, &owners, 4);
 
         // What the registry will know, and when.
@@ -368,7 +368,7 @@ fn what_one_gateway_learns_its_peer_uses_and_both_forget_it() {
         let other = instance_settings("edge2", &second.runtime_address());
         let text = settings(&first, &source_settings("registry", &registry.url())) + &other;
         let mapsmith = Mapsmith::config(&text).start();
-        mapsmith.wait_for("both are in step", BOUND, |mapsmith| {
+        mapsmith.wait_for("both are in sync", BOUND, |mapsmith| {
             mapsmith.get("/readyz").1["missing"].as_array()?.is_empty().then_some(())
         });
         // Peers take a moment to find each other; only then is a use of a route told.
@@ -398,26 +398,26 @@ fn what_one_gateway_learns_its_peer_uses_and_both_forget_it() {
 fn keys_that_can_be_no_node_are_counted_and_harm_nothing() {
     for binary in oldest_and_newest() {
         let odd = ["a b", "#a", "a<<"];
-        let legal = ["x;y", "b\\c", "k=v", "q\"z"];
+        let valid = ["x;y", "b\\c", "k=v", "q\"z"];
         let owners = Owners::new(&[("n1", "master1")]);
-        odd.iter().chain(&legal).for_each(|node| owners.moves(node, "master2"));
+        odd.iter().chain(&valid).for_each(|node| owners.moves(node, "master2"));
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&[("n1", "master1")]);
         let mapsmith =
             Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
                 .start();
-        in_step(&mapsmith);
-        for node in odd.iter().chain(&legal) {
+        in_sync(&mapsmith);
+        for node in odd.iter().chain(&valid) {
             assert_eq!(gateway.request(node).0, 200, "{node}");
         }
-        let mut routes = legal.map(|node| (node, "master2"));
+        let mut routes = valid.map(|node| (node, "master2"));
         routes.sort();
         let shown = shows(&mapsmith, &routes);
-        assert_eq!(shown["odd"], 3, "{shown:#}");
-        // The legal ones among them are forgotten like any other.
+        assert_eq!(shown["malformed"], 3, "{shown:#}");
+        // The valid ones among them are forgotten like any other.
         let known: Vec<_> =
-            legal.iter().map(|node| (*node, "master2")).chain([("n1", "master1")]).collect();
+            valid.iter().map(|node| (*node, "master2")).chain([("n1", "master1")]).collect();
         registry.knows(&known);
         shows(&mapsmith, &[]);
         assert_eq!(gateway.learned().len(), 3, "{}", gateway.command("show table puppet"));
@@ -436,13 +436,13 @@ fn no_more_routes_are_kept_than_the_settings_allow() {
     let text = settings(&gateway, &source_settings("registry", &registry.url()))
         .replace(LEARNED, &format!("{LEARNED}max = 5\n"));
     let mapsmith = Mapsmith::config(&text).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     for name in &names {
         assert_eq!(gateway.request(name), (200, "master2".to_owned()));
     }
     let report = mapsmith.wait_for("all are counted", BOUND, |mapsmith| {
         let report = report(mapsmith);
-        (report["unread"] == 7).then_some(report)
+        (report["truncated"] == 7).then_some(report)
     });
     assert_eq!(
         (&report["routes"], report["nodes"].as_array().map(Vec::len)),
@@ -465,7 +465,7 @@ fn a_stick_table_that_haproxy_does_not_have_is_told_and_the_map_is_kept_all_the_
         let mapsmith =
             Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
                 .start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let told = mapsmith.wait_for("the status tells", BOUND, |mapsmith| {
             mapsmith.get("/v1/status").1["instances"][0]["learned"]["error"]
                 .as_str()
@@ -499,7 +499,7 @@ fn without_the_setting_nothing_is_read() {
     let text =
         settings(&gateway, &source_settings("registry", &registry.url())).replace(LEARNED, "");
     let mapsmith = Mapsmith::config(&text).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     asks(&gateway, &owners, "n1", "master2", 1..=28);
     registry.knows(&[("n1", "master2")]);
     reload(&mapsmith);
@@ -580,7 +580,7 @@ fn what_was_learned_undoes_neither_a_drain_nor_a_pin() {
         let text = settings(&gateway, &source_settings("registry", &registry.url()))
             + "[store]\npath = \"mapsmith.db\"\n";
         let mapsmith = Mapsmith::config(&text).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         asks(&gateway, &owners, "n1", "master2", 1..=28);
         asks(&gateway, &owners, "n2", "master2", 1..=28);
         shows(&mapsmith, &[("n1", "master2"), ("n2", "master2")]);

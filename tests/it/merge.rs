@@ -9,7 +9,7 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, entries, file_source_settings, gateway_settings, in_step, memory, newest,
+    BOUND, ON_REQUEST, entries, file_source_settings, gateway_settings, in_sync, memory, newest,
     oldest_and_newest, printed, reload, source_settings,
 };
 
@@ -26,7 +26,7 @@ fn of_a_node_in_two_registries_the_one_of_higher_priority_counts_until_it_forget
             source_settings("high", &high.url()),
         ))
         .start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         assert_eq!(
             memory(&gateway),
             entries(&[("both", "m2"), ("only-high", "m2"), ("only-low", "m1")])
@@ -105,7 +105,7 @@ fn an_optional_registry_that_never_answered_is_not_waited_for() {
         source_settings("silent", &silent.url()),
     ))
     .start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     assert_eq!(memory(&gateway), entries(&[("a", "m1")]));
     let status = mapsmith.get("/v1/status").1;
     assert_eq!(status["waiting_for"], json!([]));
@@ -129,7 +129,7 @@ fn a_registry_that_fails_later_keeps_its_last_answer_beside_the_news_of_the_othe
         source_settings("other", &other.url()),
     ))
     .start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     one.answers(500, "broken");
     other.knows(&[("b", "m2")]);
     let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
@@ -148,7 +148,7 @@ fn a_file_is_watched_whatever_way_it_is_changed() {
     // A node that moves three times within the hour is no flapping one here.
     let settings = format!("{ON_REQUEST}[damping]\nhold = \"0s\"\n{}", gateway_settings(&gateway));
     let mapsmith = Mapsmith::config(&(settings + &file_source_settings("file", &path))).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     assert_eq!(memory(&gateway), entries(&[("a", "m1")]));
 
     let arrives = |what: &str, expected: &[(&str, &str)]| {
@@ -192,7 +192,7 @@ fn junk_in_the_place_of_a_map_file_changes_no_route() {
         file_source_settings("file", &path)
     );
     let mapsmith = Mapsmith::config(&settings).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     for junk in [
         "\u{feff}{\"a\": \"m9\"}",
         "a: m9\nb: m9\n",
@@ -221,7 +221,7 @@ fn a_reload_does_not_wait_for_an_older_poll_that_hangs() {
         .replace("timeout = \"5s\"", "timeout = \"10m\"");
     let mapsmith =
         Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(&gateway))).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     registry.hangs();
     let before = registry.asked();
     assert_eq!(mapsmith.post("/v1/reload").0, 202);
@@ -243,7 +243,7 @@ fn a_node_that_goes_from_one_registry_to_a_slower_one_never_vanishes_in_between(
         source_settings("slow", &slow.url()),
     ))
     .start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     fast.knows(&[("stays", "m1")]);
     slow.takes(Duration::from_millis(700), &[("other", "m2"), ("goes", "m2")]);
     let report = reload(&mapsmith);
@@ -271,13 +271,13 @@ fn an_optional_registry_that_answers_late_at_a_restart_loses_none_of_its_routes(
         source_settings("pins", &pins.url()),
     );
     let mut mapsmith = Mapsmith::config(&settings).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let routes = entries(&[("a", "m1"), ("b", "pinned"), ("c", "pinned")]);
     assert_eq!(memory(&gateway), routes);
     assert_eq!(mapsmith.sigterm(), 0);
     pins.takes(Duration::from_millis(700), &[("b", "pinned"), ("c", "pinned")]);
     let mapsmith = Mapsmith::config(&settings).start();
-    let status = in_step(&mapsmith);
+    let status = in_sync(&mapsmith);
     assert_eq!(
         status["revision"],
         json!(1),

@@ -10,7 +10,7 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::promtool;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, gateway_settings, in_step, instance_settings, metric, newest,
+    BOUND, ON_REQUEST, borrowed, gateway_settings, in_sync, instance_settings, metric, newest,
     nodes, oldest_and_newest, reload, source_settings,
 };
 
@@ -34,7 +34,7 @@ fn every_promised_metric_is_there_with_values_that_fit_what_happened() {
             source_settings("registry", &registry.url())
         );
         let mapsmith = Mapsmith::config(&settings).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let reaches = |what: &str, series: &str, value: f64| {
             mapsmith.wait_for(what, BOUND, |mapsmith| {
                 (metric(mapsmith, series)? >= value).then_some(())
@@ -67,8 +67,8 @@ fn every_promised_metric_is_there_with_values_that_fit_what_happened() {
         reaches("the hold", telemetry::GUARD_HELD, 1.0);
         gateway.command(&format!("del map {} new1", gateway.map_path()));
         reaches(
-            "the heal",
-            &format!("{}{{haproxy=\"edge1\",kind=\"map_changed\"}}", telemetry::DRIFT_HEALED),
+            "the correction",
+            &format!("{}{{haproxy=\"edge1\",kind=\"map_changed\"}}", telemetry::DRIFT_CORRECTED),
             1.0,
         );
 
@@ -114,7 +114,7 @@ fn every_promised_metric_is_there_with_values_that_fit_what_happened() {
         for (instance, up) in [("edge1", 1.0), ("gone", 0.0)] {
             let instance = format!("haproxy=\"{instance}\"");
             assert_eq!(value(telemetry::INSTANCE_UP, &instance), up, "{instance}");
-            assert_eq!(value(telemetry::INSTANCE_IN_STEP, &instance), up, "{instance}");
+            assert_eq!(value(telemetry::INSTANCE_IN_SYNC, &instance), up, "{instance}");
             assert_eq!(value(telemetry::INSTANCE_REVISION_WANTED, &instance), 2.0, "{instance}");
         }
         assert_eq!(value(telemetry::INSTANCE_REVISION_HELD, "haproxy=\"edge1\""), 2.0);
@@ -125,7 +125,7 @@ fn every_promised_metric_is_there_with_values_that_fit_what_happened() {
                 metric(&mapsmith, &format!("{}_count{{{labels}}}", telemetry::APPLY_DURATION))
             })
             .sum();
-        assert!(applied >= 3.0, "two revisions and a heal, not {applied}");
+        assert!(applied >= 3.0, "two revisions and a correction, not {applied}");
     }
 }
 
@@ -140,7 +140,7 @@ fn rejected_entries_are_counted_by_reason() {
         source_settings("registry", &registry.url())
     );
     let mapsmith = Mapsmith::config(&settings).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     for (reason, count) in [("no_master", 2.0), ("key_white_space", 1.0), ("key_mark", 1.0)] {
         let labels = format!("source=\"registry\",reason=\"{reason}\"");
         assert_eq!(sample(&mapsmith, telemetry::SOURCE_REJECTED, &labels), count, "{reason}");
@@ -164,17 +164,17 @@ fn counters_are_there_from_the_start_so_that_their_first_rise_is_seen() {
     let mut counters = vec![
         (telemetry::SOURCE_FAILURES, "source=\"registry\"".to_owned()),
         (telemetry::APPLY_FAILURES, "haproxy=\"edge1\"".to_owned()),
-        (telemetry::DRIFT_HEALED, "haproxy=\"file\",kind=\"map_file\"".to_owned()),
+        (telemetry::DRIFT_CORRECTED, "haproxy=\"file\",kind=\"map_file\"".to_owned()),
         (telemetry::API_CONNECTIONS_REFUSED, String::new()),
     ];
     counters.extend(
         ["added", "moved", "removed"]
             .map(|kind| (telemetry::MAP_CHANGES, format!("kind=\"{kind}\""))),
     );
-    counters.extend(
-        ["restarted", "map_changed", "duplicates", "abandoned_versions"]
-            .map(|kind| (telemetry::DRIFT_HEALED, format!("haproxy=\"edge1\",kind=\"{kind}\""))),
-    );
+    counters
+        .extend(["restarted", "map_changed", "duplicates", "abandoned_versions"].map(|kind| {
+            (telemetry::DRIFT_CORRECTED, format!("haproxy=\"edge1\",kind=\"{kind}\""))
+        }));
     for (name, labels) in counters {
         assert_eq!(sample(&mapsmith, name, &labels), 0.0, "{name} {labels}");
     }
@@ -223,7 +223,7 @@ fn prometheus_finds_nothing_wrong_with_the_exposition() {
         source_settings("registry", &registry.url())
     );
     let mapsmith = Mapsmith::config(&settings).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     reload(&mapsmith);
     let response = mapsmith.ask("GET", "/metrics", &[], "");
     assert_eq!(response.content_type, "text/plain; version=0.0.4; charset=utf-8");

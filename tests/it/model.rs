@@ -8,7 +8,7 @@ use haproxy_runtime::HaproxyVersion;
 use haproxy_runtime::{MapClient, MapName, RuntimeClient};
 use mapsmith::instance::apply::{self, Timings};
 use mapsmith_core::EntryMap;
-use mapsmith_core::plan::map::Memory;
+use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::replay::{Entry, replay};
 use mapsmith_core::plan::{CostModel, EditCounts, MapPlan, ReadBack, plan_map};
 use proptest::prelude::*;
@@ -93,7 +93,7 @@ impl Process {
         let mut timings = Timings::default();
         let result = self.runtime.block_on(async {
             match plan {
-                MapPlan::InStep => Ok(()),
+                MapPlan::InSync => Ok(()),
                 MapPlan::Edit { edits, .. } => {
                     apply::edit(&self.client, edits, UNBOUNDED, &mut timings).await
                 }
@@ -123,14 +123,14 @@ fn a_plan_leaves_the_same_memory_in_the_model_and_in_the_process() {
             let mut read_back = ReadBack::new(&wanted);
             held.iter().for_each(|(key, value)| read_back.entry(key, value));
             // Small maps would nearly always be edited; staged entries make it a swap.
-            let facts = Memory {
+            let facts = MapFacts {
                 entries: held.len(),
                 staged_entries: usize::from(swaps),
                 cost: CostModel::new(version),
             };
             let plan = plan_map(&wanted, &read_back.finish(), &facts);
             match &plan {
-                MapPlan::InStep => {}
+                MapPlan::InSync => {}
                 MapPlan::Edit { .. } => edited.set(edited.get() + 1),
                 MapPlan::Swap { .. } => swapped.set(swapped.get() + 1),
             }

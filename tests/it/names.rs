@@ -1,5 +1,5 @@
-//! Names as registries have them: odd but legal ones reach HAProxy as they are by every way,
-//! illegal ones are left out alone.
+//! Names as registries have them: odd but valid ones reach HAProxy as they are by every way,
+//! invalid ones are left out alone.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::haproxy::installed;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{
-    BOUND, borrowed, in_step, memory, metric, newest, oldest_and_newest, reload, source_settings,
+    BOUND, borrowed, in_sync, memory, metric, newest, oldest_and_newest, reload, source_settings,
 };
 use crate::support::site::{CALM, Nodes, Site, alternating, patient_instance};
 
@@ -132,12 +132,12 @@ fn a_request_with_an_odd_name_goes_to_its_master() {
 }
 
 #[test]
-fn illegal_entries_are_left_out_and_shown_and_the_rest_is_applied() {
+fn invalid_entries_are_left_out_and_shown_and_the_rest_is_applied() {
     for binary in oldest_and_newest() {
         let site = Site::start(binary, &alternating(30, 0));
         let mapsmith = site.mapsmith();
         let too_long = "n".repeat(MAX_BYTES + 1);
-        let illegal = [
+        let invalid = [
             ("", json!("master1"), "empty_key"),
             ("a b", json!("master1"), "key_white_space"),
             ("line\nbreak", json!("master1"), "key_white_space"),
@@ -156,22 +156,22 @@ fn illegal_entries_are_left_out_and_shown_and_the_rest_is_applied() {
             ("long-master", json!(too_long), "value_too_long"),
             ("number", json!(7), "not_text"),
         ];
-        let legal = alternating(31, 0);
+        let valid = alternating(31, 0);
         let mut document: serde_json::Map<String, Value> =
-            legal.iter().map(|(node, master)| (node.clone(), json!(master))).collect();
+            valid.iter().map(|(node, master)| (node.clone(), json!(master))).collect();
         let mut counts = serde_json::Map::new();
-        for (node, master, reason) in &illegal {
+        for (node, master, reason) in &invalid {
             document.insert((*node).to_owned(), master.clone());
             let count = counts.get(*reason).and_then(Value::as_u64).unwrap_or(0);
             counts.insert((*reason).to_owned(), json!(count + 1));
         }
         site.registry.answers(200, &Value::Object(document).to_string());
         reload(&mapsmith);
-        assert_eq!(memory(&site.gateway), legal);
+        assert_eq!(memory(&site.gateway), valid);
         let status = mapsmith.get("/v1/status").1;
         let rejections = &status["sources"][0]["rejections"];
         assert_eq!(rejections["counts"], Value::Object(counts), "{rejections:#}");
-        for (node, _, reason) in illegal
+        for (node, _, reason) in invalid
             .iter()
             .filter(|(node, _, _)| node.chars().all(|c| c.is_ascii_graphic()) && node.len() < 100)
         {
@@ -221,7 +221,7 @@ fn a_payload_exactly_at_the_bound_arrives_whole() {
                 + &patient_instance("edge1", &site.proxy.address())
                     .replace("max_payload = 1024", &format!("max_payload = {bound}"));
             let mapsmith = Mapsmith::config(&settings).start();
-            in_step(&mapsmith);
+            in_sync(&mapsmith);
             let largest = site.proxy.commands().iter().map(|command| command.bytes).max();
             assert_eq!(largest, Some(bound), "{:?}", site.proxy.commands());
             assert_eq!(memory(&site.gateway), nodes, "HAProxy {:?}, {bound} bytes", binary.version);
@@ -243,12 +243,12 @@ fn a_payload_larger_than_the_gateways_buffer_is_never_taken_for_a_success() {
         let mapsmith = Mapsmith::config(&settings).start();
         let status = mapsmith.wait_for("Mapsmith has tried", BOUND, |mapsmith| {
             let status = mapsmith.get("/v1/status").1["instances"][0].clone();
-            ["in_step", "behind", "refused"]
+            ["in_sync", "behind", "refused"]
                 .iter()
                 .any(|state| status["state"] == *state)
                 .then_some(status)
         });
-        if status["state"] == "in_step" {
+        if status["state"] == "in_sync" {
             // 3.4 takes more than its buffer.
             assert!(binary.version >= newest().version, "{status:#}");
             assert_eq!(memory(&site.gateway), nodes);

@@ -10,7 +10,7 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, gateway_settings, in_step, map_file, memory, metric, nodes,
+    BOUND, ON_REQUEST, borrowed, gateway_settings, in_sync, map_file, memory, metric, nodes,
     oldest_and_newest, printed, reload, source_settings,
 };
 
@@ -37,7 +37,7 @@ fn a_restart_during_an_outage_keeps_every_route_right() {
                 gateway_settings(&gateway)
             ))
             .start();
-            in_step(&mapsmith);
+            in_sync(&mapsmith);
             begin(&registry);
             mapsmith.restart();
             let holds = |mapsmith: &Mapsmith, what: &str, expected: &[(String, String)]| {
@@ -48,10 +48,10 @@ fn a_restart_during_an_outage_keeps_every_route_right() {
                 });
             };
             // Ready at once, with the map that was good last.
-            let status = in_step(&mapsmith);
+            let status = in_sync(&mapsmith);
             assert_eq!(
                 (&status["revision"], &status["instances"][0]["state"]),
-                (&json!(1), &json!("in_step")),
+                (&json!(1), &json!("in_sync")),
                 "{status:#}"
             );
             let map = gateway.map_path();
@@ -118,7 +118,7 @@ fn a_fifo_in_the_map_files_place_is_named_and_stops_nothing_else() {
     let source = source_settings("registry", &registry.url());
     let mut mapsmith =
         Mapsmith::config(&format!("{ON_REQUEST}{}{source}", gateway_settings(&gateway))).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let map = Path::new(gateway.map_path());
     fs::remove_file(map).expect("the map file goes");
     rustix::fs::mkfifoat(rustix::fs::CWD, map, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)

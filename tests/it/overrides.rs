@@ -15,7 +15,7 @@ use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::master::Master;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, complaints, entries, gateway_settings, in_step, map_file, memory,
+    BOUND, ON_REQUEST, borrowed, complaints, entries, gateway_settings, in_sync, map_file, memory,
     metric, newest, nodes, oldest_and_newest, printed, reload, source_settings,
 };
 
@@ -26,7 +26,7 @@ fn config(gateway: &Gateway, registry: &Registry, store: &str) -> Config {
     Mapsmith::config(&format!("{ON_REQUEST}{}{source}{store}", gateway_settings(gateway)))
 }
 
-/// A gateway in step with a registry, and a Mapsmith with a store.
+/// A gateway in sync with a registry, and a Mapsmith with a store.
 struct Scene {
     gateway: Gateway,
     registry: Registry,
@@ -42,7 +42,7 @@ impl Scene {
         let gateway = Gateway::plan(binary).start();
         let registry = Registry::start(&borrowed(nodes));
         let mapsmith = config(&gateway, &registry, STORE).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         Self { gateway, registry, mapsmith }
     }
 
@@ -63,7 +63,7 @@ impl Scene {
         let (status, report) = self.ask(method, &format!("/v1/{path}?wait=60s{force}"), &body);
         assert_eq!(
             (status, &report["outcome"]),
-            (200, &json!("in_step")),
+            (200, &json!("in_sync")),
             "{report:#}\n{}",
             self.mapsmith.log()
         );
@@ -117,7 +117,7 @@ fn a_pin_routes_a_node_at_once_and_unpinning_brings_it_back() {
         assert_eq!(
             told,
             "node n000 is pinned to m2; revision 2: 0 added, 1 moved, 0 removed; 1 of 1 instances \
-                in step"
+                in sync"
         );
         scene.holds(&with(&said, &[("n000", "m2")]));
 
@@ -148,7 +148,7 @@ fn a_pin_routes_a_node_at_once_and_unpinning_brings_it_back() {
         let told = scene.order("DELETE", "overrides/n000", Value::Null);
         assert!(
             told.starts_with(
-                "node n000 is pinned no more; revision 4: 0 added, 1 moved, 0 removed"
+                "node n000 is no longer pinned; revision 4: 0 added, 1 moved, 0 removed"
             ),
             "{told}"
         );
@@ -186,7 +186,7 @@ fn an_order_that_names_a_master_nobody_knows_is_refused_unless_it_is_forced() {
         let gateway = plan.start();
         let registry = Registry::start(&borrowed(&said));
         let mapsmith = config(&gateway, &registry, STORE).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let scene = Scene { gateway, registry, mapsmith };
         for (order, name, hint) in [
             (["pin", "n000", "Master2"].as_slice(), "Master2", "is it master2?"),
@@ -202,7 +202,7 @@ fn an_order_that_names_a_master_nobody_knows_is_refused_unless_it_is_forced() {
             let told = complaints(&output);
             assert_eq!(output.status.code(), Some(1), "{order:?}: {told}");
             assert!(
-                told.contains(&format!("{name:?} is no known master")) && told.contains(hint),
+                told.contains(&format!("{name:?} is not a known master")) && told.contains(hint),
                 "{order:?}: {told}"
             );
         }
@@ -403,7 +403,7 @@ fn overrides_outlive_a_killed_mapsmith_and_a_killed_haproxy() {
     scene.gateway.restart();
     assert_eq!(memory(&scene.gateway), held, "HAProxy has it from its file");
     scene.mapsmith.restart();
-    let status = in_step(&scene.mapsmith);
+    let status = in_sync(&scene.mapsmith);
     assert_eq!(
         (&status["revision"], &status["held"], &status["pins"]),
         (&json!(3), &json!([]), &json!(1)),
@@ -428,7 +428,7 @@ fn a_pin_whose_time_runs_out_while_mapsmith_does_not_run_is_over_at_the_start() 
     database.execute("UPDATE pins SET until = since + 1", []).expect("a pin of a moment");
     drop(database);
     scene.mapsmith.restart();
-    in_step(&scene.mapsmith);
+    in_sync(&scene.mapsmith);
     scene.holds(&said);
     assert_eq!(scene.mapsmith.get("/v1/overrides").1["pins"], json!([]));
 }
@@ -504,7 +504,7 @@ fn without_a_store_overrides_are_refused_with_what_to_do() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("n000", "m1")]);
     let mapsmith = config(&gateway, &registry, "").start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let scene = Scene { gateway, registry, mapsmith };
     for (method, path, body) in [
         ("GET", "/v1/overrides", ""),
@@ -536,8 +536,8 @@ fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
         ("PUT", "overrides/n", r#"{"master": "m2\nclear map"}"#, "can be no master"),
         ("PUT", "overrides/n", "", "send {\"master\""),
         ("PUT", "overrides/n", r#"{"master": "m2", "force": true}"#, "force"),
-        ("PUT", "overrides/n", r#"{"master": "m2", "for": "soon"}"#, "is no duration"),
-        ("PUT", "overrides/n", r#"{"master": "m2", "for": "0s"}"#, "is no duration"),
+        ("PUT", "overrides/n", r#"{"master": "m2", "for": "soon"}"#, "is not a duration"),
+        ("PUT", "overrides/n", r#"{"master": "m2", "for": "0s"}"#, "is not a duration"),
         ("PUT", "overrides/n", r#"{"master": "m2", "for": "400days"}"#, "a year at most"),
         ("PUT", "overrides/n?wait=never", r#"{"master": "m2"}"#, "wait must be"),
         ("PUT", "overrides/n?force=perhaps", r#"{"master": "m2"}"#, "wait and force"),
@@ -595,7 +595,7 @@ fn a_store_that_can_not_be_used_keeps_the_daemon_from_starting_and_says_why() {
     fs::remove_dir(&path).expect("it is there");
 
     let mut mapsmith = config.start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     mapsmith.kill();
     let database = Connection::open(&path).expect("the store");
     database.pragma_update(None, "user_version", 99).expect("a later version's store");
@@ -630,7 +630,7 @@ fn a_store_serves_one_daemon_and_another_is_told_which_process_has_it() {
     // Nothing that a killed daemon leaves keeps the next one out.
     scene.mapsmith.kill();
     let second = second.start();
-    in_step(&second);
+    in_sync(&second);
     assert_eq!(memory(&other), entries(&[("n000", "m2")]));
 }
 

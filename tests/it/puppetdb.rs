@@ -11,7 +11,7 @@ use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::master::Master;
 use crate::support::puppetdb::PuppetDb;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_step, memory, metric, newest,
+    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_sync, memory, metric, newest,
     oldest_and_newest, printed, reload,
 };
 
@@ -76,7 +76,7 @@ fn a_node_whose_facts_come_through_another_master_is_routed_to_it_after_a_reload
             .start();
         let names = "[source.masters]\n\"puppet00.example.test\" = \"master1\"\n\"puppet01.example.test\" = \"master2\"";
         let mapsmith = config(&gateway, &source(&puppetdb.url(), &prefix, names)).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         assert_eq!(gateway.request(&moving), (200, "master1".to_owned()));
 
         puppetdb.replace_facts(&moving, "puppet01.example.test", true);
@@ -84,7 +84,7 @@ fn a_node_whose_facts_come_through_another_master_is_routed_to_it_after_a_reload
 
         assert_eq!(gateway.request(&moving), (200, "master2".to_owned()), "{report:#}");
         assert_eq!(gateway.request(&staying), (200, "master1".to_owned()));
-        assert_eq!(report["outcome"], "in_step");
+        assert_eq!(report["outcome"], "in_sync");
         assert_eq!(
             (&report["changes"][0]["moved"], &report["changes"][0]["added"]),
             (&json!(1), &json!(0)),
@@ -107,7 +107,7 @@ fn a_delta_poll_finds_a_moved_node_and_never_loses_one() {
     let gateway = Gateway::plan(newest()).start();
     let mapsmith =
         scheduled(&gateway, &source(&puppetdb.url(), "delta-", "full_poll = \"1h\"")).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
 
     puppetdb.replace_facts("delta-moving", "m2", true);
     puppetdb.replace_facts("delta-new", "m2", true);
@@ -135,7 +135,7 @@ fn a_reload_and_a_signal_drop_a_node_that_was_deactivated_or_purged() {
     let gateway = Gateway::plan(newest()).start();
     let mut mapsmith =
         config(&gateway, &source(&puppetdb.url(), "gone-", "full_poll = \"1h\"")).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     puppetdb.deactivate("gone-deactivated");
     let report = reload(&mapsmith);
     assert_eq!(
@@ -161,7 +161,7 @@ fn a_move_is_found_by_deltas_though_the_masters_clocks_are_ten_minutes_behind_pu
     let gateway = Gateway::plan(newest()).start();
     let mapsmith =
         scheduled(&gateway, &source(&puppetdb.url(), "slow-", "full_poll = \"1h\"")).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     puppetdb.replace_facts_by_clock("slow-moving", "m2", behind);
     until(&mapsmith, &gateway, &[("slow-moving", "m2"), ("slow-staying", "m1")]);
 }
@@ -174,7 +174,7 @@ fn a_full_poll_drops_a_deactivated_node() {
     let gateway = Gateway::plan(newest()).start();
     let mapsmith =
         scheduled(&gateway, &source(&puppetdb.url(), "full-", "full_poll = \"1s\"")).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     assert_eq!(memory(&gateway), entries(&[("full-leaving", "m1"), ("full-staying", "m1")]));
 
     puppetdb.deactivate("full-leaving");
@@ -184,7 +184,7 @@ fn a_full_poll_drops_a_deactivated_node() {
 }
 
 #[test]
-fn a_node_that_no_master_has_reported_for_has_no_route_and_is_shown_as_left_out() {
+fn a_node_that_no_master_has_reported_for_has_no_route_and_is_shown_as_rejected() {
     let puppetdb = PuppetDb::shared();
     puppetdb.replace_facts_of_no_producer("orphan-1");
     puppetdb.replace_facts("orphan-2", "master1", true);
@@ -192,7 +192,7 @@ fn a_node_that_no_master_has_reported_for_has_no_route_and_is_shown_as_left_out(
     let gateway = Gateway::plan(newest()).master("master1", master.address()).start();
     let mapsmith = config(&gateway, &source(&puppetdb.url(), "orphan-", "")).start();
 
-    let status = in_step(&mapsmith);
+    let status = in_sync(&mapsmith);
     assert_eq!(gateway.request("orphan-2"), (200, "master1".to_owned()));
     assert_eq!(gateway.request("orphan-1").0, 404);
     let rejections = &status["sources"][0]["rejections"];
@@ -200,7 +200,7 @@ fn a_node_that_no_master_has_reported_for_has_no_route_and_is_shown_as_left_out(
     assert_eq!(rejections["named"], json!({ "orphan-1": "no_master" }), "{status:#}");
     let (_, explained) = mapsmith.get("/v1/nodes/orphan-1");
     assert_eq!(
-        (&explained["master"], &explained["sources"][0]["left_out"]),
+        (&explained["master"], &explained["sources"][0]["rejected"]),
         (&Value::Null, &json!("no_master"))
     );
 }
@@ -212,7 +212,7 @@ fn a_certificate_of_the_puppet_ca_is_let_in() {
     let gateway = Gateway::plan(newest()).start();
     let source = source(&puppetdb.tls_url(), "mutual-", &tls("gateway", puppetdb.ca()));
     let mapsmith = config(&gateway, &source).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     assert_eq!(memory(&gateway), entries(&[("mutual-1", "m1")]));
 
     // And the next poll, over a connection that was kept.

@@ -8,7 +8,7 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, borrowed, entries, gateway_settings, in_step, memory, metric, newest, oldest_and_newest,
+    BOUND, borrowed, entries, gateway_settings, in_sync, memory, metric, newest, oldest_and_newest,
     printed, reload, source_settings,
 };
 
@@ -36,7 +36,7 @@ fn an_entry_without_a_backend_is_kept_counted_and_shown() {
         let (master, registry) = (Master::start("master1"), registry());
         let gateway = with_master(Gateway::plan(binary), &master).start();
         let mapsmith = start(&gateway, &registry, "");
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let status = mapsmith.wait_for("the dangling entry is shown", BOUND, |mapsmith| {
             let status = mapsmith.get("/v1/status").1;
             (status["references"]["unknown"] == json!({ "gone": 1 })).then_some(status)
@@ -64,7 +64,7 @@ fn an_entry_that_is_left_out_never_gets_into_memory_and_comes_back_with_its_back
         let (master, registry) = (Master::start("master1"), registry());
         let mut gateway = with_master(Gateway::plan(binary), &master).start();
         let mapsmith = start(&gateway, &registry, "[references]\nunknown = \"leave_out\"\n");
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         assert_eq!(memory(&gateway), entries(&[("n1", "master1")]));
         assert_eq!(gateway.request("n2").0, 404, "the default applies");
         assert_eq!(mapsmith.get("/v1/status").1["revision"], 1, "it never was in a revision");
@@ -85,7 +85,7 @@ fn a_revision_with_an_entry_that_points_nowhere_is_held_until_it_is_approved() {
         registry.knows(&[("n1", "master1")]);
         let gateway = with_master(Gateway::plan(binary), &master).start();
         let mapsmith = start(&gateway, &registry, "[references]\nunknown = \"hold\"\n");
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         registry.knows(&[("n1", "master1"), ("n2", "gone")]);
         let (status, problem) = mapsmith.post("/v1/reload?wait=30s");
         assert_eq!(status, 409, "{problem:#}");
@@ -118,7 +118,7 @@ fn a_registry_that_renames_half_the_masters_is_held_until_haproxy_has_them() {
         let registry = Registry::start(&borrowed(&said("master2", 40)));
         let mut gateway = with_master(with_master(Gateway::plan(binary), &one), &two).start();
         let mapsmith = start(&gateway, &registry, "[guard]\nmax_moved = \"100%\"\n");
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         // A single one is kept and shown.
         let mut single = said("master2", 40);
         single[0].1 = "gone".to_owned();
@@ -159,12 +159,12 @@ fn entries_of_a_master_that_is_not_ready_are_told_from_those_of_an_unknown_one()
         let registry = Registry::start(&[("n1", "master1"), ("n2", "master2")]);
         let gateway = with_master(with_master(Gateway::plan(binary), &one), &two).start();
         let mapsmith = start(&gateway, &registry, "[references]\nnot_ready = \"leave_out\"\n");
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         gateway.command("disable server master2/master2");
         mapsmith.wait_for("the entries of the disabled master are left out", BOUND, |mapsmith| {
             let references = mapsmith.get("/v1/status").1["references"].clone();
-            let left_out = memory(&gateway) == entries(&[("n1", "master1")]);
-            (left_out && references["not_ready"] == json!({ "master2": 1 })).then_some(())
+            let rejected = memory(&gateway) == entries(&[("n1", "master1")]);
+            (rejected && references["not_ready"] == json!({ "master2": 1 })).then_some(())
         });
         gateway.command("enable server master2/master2");
         mapsmith.wait_for("they come back with it", BOUND, |_| {
@@ -183,7 +183,7 @@ fn an_override_to_a_master_that_haproxy_does_not_have_is_told_as_held_and_can_be
         &registry,
         "[references]\nunknown = \"hold\"\n[store]\npath = \"mapsmith.db\"\n",
     );
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let (code, text) = printed(&mapsmith.cli(&["pin", "n1", "gone", "--force"]));
     assert!(
         code == 4
@@ -248,7 +248,7 @@ fn servers_that_a_restarted_haproxy_gets_back_take_no_entry_away_meanwhile() {
         mapsmith.wait_for("the server is back", BOUND, |mapsmith| {
             let servers = mapsmith.get("/v1/status").1["instances"][0]["servers"]["state"].clone();
             let there = gateway.command("show servers state app").contains("master2");
-            (pid(mapsmith) != before && servers == "in_step" && there).then_some(())
+            (pid(mapsmith) != before && servers == "in_sync" && there).then_some(())
         });
         reload(&mapsmith);
         assert_eq!(mapsmith.get("/v1/status").1["revision"], revision, "{}", mapsmith.log());

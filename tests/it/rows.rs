@@ -10,7 +10,7 @@ use crate::support::haproxy::{Binary, Gateway, installed};
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, borrowed, entries, in_step, instance_settings, map_file, memory, metric, newest,
+    BOUND, borrowed, entries, in_sync, instance_settings, map_file, memory, metric, newest,
     oldest_and_newest, printed, reload, source_settings,
 };
 use crate::support::site::{CALM, Site, alternating};
@@ -79,12 +79,12 @@ impl Scene {
         ))
     }
 
-    /// Waits until file and memory hold exactly these rows, and Mapsmith is in step.
+    /// Waits until file and memory hold exactly these rows, and Mapsmith is in sync.
     fn settles(&self, mapsmith: &Mapsmith, rows: &[(&str, &str)]) {
         mapsmith.wait_for(&format!("file and memory hold {rows:?}"), BOUND, |mapsmith| {
             let there =
                 map_file(&self.gateway) == entries(rows) && memory(&self.gateway) == entries(rows);
-            (there && mapsmith.get("/v1/status").1["instances"][0]["state"] == "in_step")
+            (there && mapsmith.get("/v1/status").1["instances"][0]["state"] == "in_sync")
                 .then_some(())
         });
     }
@@ -134,7 +134,7 @@ fn rows_that_a_map_refuses_are_kept_out_of_the_file_and_told_by_name() {
                 "HAProxy's own counter can't be true: {status:#}"
             );
             assert_eq!(
-                status["instances"][0]["drift_healed"],
+                status["instances"][0]["drift_corrected"],
                 serde_json::json!({}),
                 "asking is no drift"
             );
@@ -250,7 +250,7 @@ fn a_map_that_takes_any_row_is_asked_once_and_never_for_a_row() {
         let mut nodes = alternating(300, 0);
         let site = Site::start(binary, &nodes);
         let mapsmith = site.config_with(CALM).start();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let before = site.proxy.commands().len();
         nodes.push(("zz".to_owned(), "master1".to_owned()));
         site.registry.knows(&borrowed(&nodes));
@@ -269,7 +269,7 @@ fn an_answer_without_an_end_is_an_error_of_that_gateway_and_costs_little() {
     let site = Site::start(newest(), &nodes);
     let often = CALM.replace("verify = \"1h\"", "verify = \"1s\"");
     let mapsmith = site.config_with(&often).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     site.proxy.endless(Some("show map "));
     let told = |mapsmith: &Mapsmith| -> Option<Value> {
         let instance = mapsmith.get("/v1/status").1["instances"][0].clone();

@@ -14,7 +14,7 @@ use crate::support::mapsmith::{BINARY, Mapsmith};
 use crate::support::process::{Ending, Process};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_step, instance_settings, memory,
+    BOUND, ON_REQUEST, complaints, entries, gateway_settings, in_sync, instance_settings, memory,
     newest, oldest_and_newest, reload, source_settings,
 };
 use crate::support::{eventually, run};
@@ -34,7 +34,7 @@ fn a_tick_of_either_kind_brings_a_change_to_haproxy_without_any_request() {
             &registry,
             &format!("[schedule]\npoll = {poll:?}\njitter = \"100ms\"\n"),
         );
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         for master in ["m2", "m3"] {
             registry.knows(&[("a", master)]);
             mapsmith.wait_for(
@@ -51,7 +51,7 @@ fn a_hangup_polls_at_once() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
     let mut mapsmith = start(&gateway, &registry, ON_REQUEST);
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     registry.knows(&[("a", "m2")]);
     mapsmith.hangup();
     mapsmith.wait_for("SIGHUP moves the node", BOUND, |_| {
@@ -94,7 +94,7 @@ fn a_schedule_that_has_run_out_is_told_once_and_polls_on_request_only() {
     let poll = tick.strftime("%-S %-M %-H %-d %-m * %Y");
     let mut mapsmith =
         start(&gateway, &registry, &format!("[schedule]\npoll = \"{poll}\"\njitter = \"0s\"\n"));
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let has_run_out =
         |mapsmith: &Mapsmith| mapsmith.log().matches("the poll schedule has run out").count();
     mapsmith.wait_for("the schedule has run out", BOUND, |mapsmith| {
@@ -120,7 +120,7 @@ fn reload_requests_that_arrive_together_become_one_poll_and_all_are_answered() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
     let mapsmith = start(&gateway, &registry, ON_REQUEST);
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
 
     // The poll of the first request takes its time; the others come meanwhile, and one poll serves
     // them all.
@@ -136,7 +136,7 @@ fn reload_requests_that_arrive_together_become_one_poll_and_all_are_answered() {
             .chain(others)
             .map(|thread| thread.join().expect("its assertions hold"))
         {
-            assert_eq!(report["outcome"], "in_step", "{report:#}");
+            assert_eq!(report["outcome"], "in_sync", "{report:#}");
         }
     });
     // One for the first request and one for those that came during it; a thread that started late
@@ -152,7 +152,7 @@ fn a_reload_that_is_waited_for_says_what_changed_and_how_long_each_step_took() {
         let gateway = Gateway::plan(binary).start();
         let registry = Registry::start(&[("a", "m1"), ("b", "m1"), ("c", "m1")]);
         let mapsmith = start(&gateway, &registry, ON_REQUEST);
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         registry.knows(&[("a", "m2"), ("b", "m1"), ("d", "m1")]);
         let report = reload(&mapsmith);
         let change = &report["changes"][0];
@@ -163,7 +163,7 @@ fn a_reload_that_is_waited_for_says_what_changed_and_how_long_each_step_took() {
         );
         assert_eq!(
             report["message"],
-            "revision 2: 1 added, 1 moved, 1 removed; 1 of 1 instances in step"
+            "revision 2: 1 added, 1 moved, 1 removed; 1 of 1 instances in sync"
         );
         assert_eq!(report["instances"][0]["verified"], true);
         let timed = [&report["steps"], &report["instances"][0]["apply"]["steps"]];
@@ -185,7 +185,7 @@ fn a_reload_that_is_waited_for_says_what_changed_and_how_long_each_step_took() {
             (&json!([]), &json!(2)),
             "{report:#}"
         );
-        assert_eq!(report["message"], "nothing changed; 1 of 1 instances in step");
+        assert_eq!(report["message"], "nothing changed; 1 of 1 instances in sync");
         assert_eq!(
             report["instances"][0]["apply"],
             Value::Null,
@@ -211,7 +211,7 @@ fn a_reload_names_the_instance_that_is_behind_and_why() {
         let status = mapsmith.get("/v1/status").1;
         let states: Vec<_> =
             (0..3).map(|index| status["instances"][index]["state"].clone()).collect();
-        (states == ["in_step", "unreachable", "unreachable"]).then_some(())
+        (states == ["in_sync", "unreachable", "unreachable"]).then_some(())
     });
     let (status, report) = mapsmith.post("/v1/reload?wait=1s");
     assert_eq!((status, &report["outcome"]), (202, &json!("behind")), "{report:#}");
@@ -224,7 +224,7 @@ fn a_reload_names_the_instance_that_is_behind_and_why() {
     let state = |index: usize| {
         (&instances[index]["name"], &instances[index]["state"], &instances[index]["verified"])
     };
-    assert_eq!(state(0), (&json!("edge1"), &json!("in_step"), &json!(true)), "{report:#}");
+    assert_eq!(state(0), (&json!("edge1"), &json!("in_sync"), &json!(true)), "{report:#}");
     assert_eq!(state(1), (&json!("gone"), &json!("unreachable"), &json!(false)), "{report:#}");
     assert_eq!(state(2), (&json!("other"), &json!("unreachable"), &json!(false)), "{report:#}");
     assert!(
@@ -239,7 +239,7 @@ fn a_reload_that_is_not_waited_for_is_answered_at_once_with_202() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
     let mapsmith = start(&gateway, &registry, ON_REQUEST);
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     registry.knows(&[("a", "m2")]);
     let (status, report) = mapsmith.post("/v1/reload");
     assert_eq!((status, &report["outcome"]), (202, &json!("requested")), "{report:#}");
@@ -253,7 +253,7 @@ fn a_reload_of_a_registry_that_hangs_says_so_when_the_time_is_over() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
     let mapsmith = start(&gateway, &registry, ON_REQUEST);
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     registry.hangs();
     let (status, problem) = mapsmith.post("/v1/reload?wait=1s");
     assert_eq!(status, 502, "{problem:#}");
@@ -269,7 +269,7 @@ fn a_reload_that_is_waited_for_does_not_hold_up_the_end() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
     let mut mapsmith = start(&gateway, &registry, ON_REQUEST);
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     registry.hangs();
     let asked = registry.asked();
     let mut waiting = mapsmith.connect();
@@ -289,7 +289,7 @@ fn a_second_daemon_on_the_same_address_ends_and_says_why() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
     let mapsmith = start(&gateway, &registry, ON_REQUEST);
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let asked = registry.asked();
     let address = mapsmith.api_url().replace("http://", "");
     let source = source_settings("registry", &registry.url());
@@ -310,7 +310,7 @@ fn a_wait_that_is_no_duration_is_a_problem_and_polls_nothing() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
     let mapsmith = start(&gateway, &registry, ON_REQUEST);
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     let before = registry.asked();
     for query in
         ["wait=soon", "wait=", "wait=30", "wait=-1s", "wait=11m", "weight=30s", "wait=1s&wait=2s"]

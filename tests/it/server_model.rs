@@ -10,7 +10,7 @@ use haproxy_runtime::server::command::{ServerCommand, ServerPath, ServerState};
 use haproxy_runtime::{Refusal, RuntimeClient, ServersClient};
 use mapsmith::instance::servers::commands_of;
 use mapsmith_core::plan::servers::replay::Process;
-use mapsmith_core::plan::servers::{Memory, ServerStep, plan_servers};
+use mapsmith_core::plan::servers::{ServerHistory, ServerStep, plan_servers};
 use mapsmith_core::server::{Manage, ServerAddress, ServerOptions};
 use mapsmith_core::{DesiredBackend, DesiredServers, ObservedServers, Server};
 use proptest::prelude::*;
@@ -39,7 +39,7 @@ struct Case {
     lists: Vec<Vec<Row>>,
     manage_all: bool,
     /// A person's command on one of the servers, where it is there.
-    by_hand: (&'static str, &'static str, Option<u8>),
+    external: (&'static str, &'static str, Option<u8>),
 }
 
 fn row() -> impl Strategy<Value = Row> {
@@ -56,7 +56,7 @@ fn case() -> impl Strategy<Value = Case> {
         proptest::option::of(0..3_u8),
     );
     (proptest::collection::vec(proptest::collection::vec(row(), 0..4), 2), any::<bool>(), hand)
-        .prop_map(|(lists, manage_all, by_hand)| Case { lists, manage_all, by_hand })
+        .prop_map(|(lists, manage_all, external)| Case { lists, manage_all, external })
 }
 
 fn desired(case: &Case, masters: &[SocketAddr]) -> DesiredServers {
@@ -99,7 +99,7 @@ struct Scene {
     client: ServersClient,
     runtime: tokio::runtime::Runtime,
     model: Process,
-    memory: Memory,
+    memory: ServerHistory,
     sent: BTreeSet<&'static str>,
 }
 
@@ -146,7 +146,7 @@ impl Scene {
     /// One step on both.
     fn step(&mut self, step: &ServerStep) {
         self.memory.sending(step);
-        let commands = commands_of(step).expect("legal names");
+        let commands = commands_of(step).expect("valid names");
         if let ServerStep::TakeSlot { .. } = step {
             // As the instance's task does it: ready only after the new address is in force.
             assert_eq!(self.run(&commands[..1]), Ok(()), "{step}");
@@ -175,12 +175,12 @@ impl Scene {
         self.memory.answered(step, answer);
     }
 
-    fn by_hand(&mut self, (backend, server, state): (&str, &str, Option<u8>)) {
+    fn external(&mut self, (backend, server, state): (&str, &str, Option<u8>)) {
         let Some(state) = state else { return };
         if !self.model.servers[backend].servers.contains_key(server) {
             return;
         }
-        let at = ServerPath::new(backend, server).expect("legal names");
+        let at = ServerPath::new(backend, server).expect("valid names");
         let (backend, server) = (backend.to_owned(), server.to_owned());
         let (state, step) = match state {
             0 => (ServerState::Ready, ServerStep::Ready { backend, server, once_checked: false }),
@@ -193,7 +193,7 @@ impl Scene {
     }
 
     fn check(&mut self, case: &Case, masters: &[SocketAddr]) {
-        self.by_hand(case.by_hand);
+        self.external(case.external);
         let desired = desired(case, masters);
         self.memory.desired(&desired);
         for _ in 0..LOOKS {
@@ -227,7 +227,7 @@ fn comparable(mut servers: ObservedServers) -> ObservedServers {
         server.status = String::new();
         server.sessions_total = 0;
         server.check_failed = false;
-        // What `0.0.0.0` is for the process is no address for the model.
+        // What `0.0.0.0` is for the process is not an address for the model.
         server.address = server.address.filter(|ip| !ip.is_unspecified());
     }
     servers
@@ -265,7 +265,7 @@ fn the_same_steps_leave_the_same_servers_in_the_model_and_in_the_process() {
                 .build()
                 .expect("a runtime"),
             model: Process::new(version, ObservedServers::new()),
-            memory: Memory::new(version),
+            memory: ServerHistory::new(version),
             sent: BTreeSet::new(),
         };
         scene.model.servers = scene.observe();

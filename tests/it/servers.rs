@@ -304,8 +304,8 @@ fn a_server_that_an_operator_disabled_stays_so_and_is_shown() {
 
         gateway.command(&format!("disable server {BACKEND}/m1"));
         mapsmith.wait_for("Mapsmith shows who was disabled by hand", BOUND, |mapsmith| {
-            let by_hand = instance(mapsmith)["servers"]["by_hand"].to_string();
-            (by_hand.contains("m1") && by_hand.contains("maintenance")).then_some(())
+            let external = instance(mapsmith)["servers"]["external"].to_string();
+            (external.contains("m1") && external.contains("maintenance")).then_some(())
         });
         // A change of the list goes on around it, a restart of Mapsmith too.
         let more = [listed(&masters), vec![("m3", masters[1].address())]].concat();
@@ -318,7 +318,7 @@ fn a_server_that_an_operator_disabled_stays_so_and_is_shown() {
         let mapsmith =
             pool.config(&gateway, &gateway.runtime_address(), "options = [\"check\"]", "").start();
         mapsmith.wait_for("a fresh Mapsmith shows it too", BOUND, |mapsmith| {
-            instance(mapsmith)["servers"]["by_hand"].to_string().contains("m1").then_some(())
+            instance(mapsmith)["servers"]["external"].to_string().contains("m1").then_some(())
         });
         assert_eq!(servers(&gateway)["m1"].1, 1, "still in maintenance");
 
@@ -453,7 +453,7 @@ fn a_slot_that_is_taken_gets_no_request_before_its_check_has_passed() {
         let mapsmith =
             pool.config(&gateway, &gateway.runtime_address(), "slots = \"slot\"", "").start();
         mapsmith.wait_for("both slots are taken", BOUND, |mapsmith| {
-            (ready(&gateway).len() == 2 && instance(mapsmith)["servers"]["state"] == "in_step")
+            (ready(&gateway).len() == 2 && instance(mapsmith)["servers"]["state"] == "in_sync")
                 .then_some(())
         });
         let load = Load::start(gateway.http_address(), &["node1".to_owned()], 2);
@@ -523,7 +523,7 @@ fn a_weight_that_an_agent_sets_is_left_to_it_and_told() {
             let told = servers["by_agent"]
                 .to_string()
                 .contains("app/m1: weight 30 by its agent, 100 is listed");
-            (told && servers["state"] == "in_step").then_some(())
+            (told && servers["state"] == "in_sync").then_some(())
         });
         let before = proxy.commands().len();
         looks_on(&proxy, &mapsmith, 5);
@@ -630,7 +630,7 @@ fn a_static_algorithm_needs_a_reload_and_says_so_and_the_map_goes_on() {
         let mapsmith = pool.config(&gateway, &gateway.runtime_address(), "", "").start();
         let status = mapsmith.wait_for("a reload is needed", BOUND, |mapsmith| {
             let status = instance(mapsmith);
-            (status["servers"]["state"] == "needs_reload" && status["state"] == "in_step")
+            (status["servers"]["state"] == "needs_reload" && status["state"] == "in_sync")
                 .then_some(status)
         });
         let cause = status["servers"]["needs_reload"].to_string();
@@ -661,7 +661,7 @@ fn free_slots_of_a_template_serve_where_no_server_can_be_added() {
             mapsmith.wait_for("the slots serve", BOUND, |mapsmith| {
                 let mut seen: Vec<_> = ready(&gateway).into_values().collect();
                 seen.sort();
-                (seen == addresses(wanted) && instance(mapsmith)["servers"]["state"] == "in_step")
+                (seen == addresses(wanted) && instance(mapsmith)["servers"]["state"] == "in_sync")
                     .then_some(())
             });
         };
@@ -902,7 +902,7 @@ fn servers_that_cannot_be_seen_from_the_first_look_on_are_told_and_asked_for_no_
     let mapsmith = pool.config(&gateway, &proxy.address(), "", &blind).start();
     let status = mapsmith.wait_for("the failure shows", BOUND, |mapsmith| {
         let status = instance(mapsmith);
-        (status["servers"]["state"] == "failed" && status["state"] == "in_step").then_some(status)
+        (status["servers"]["state"] == "failed" && status["state"] == "in_sync").then_some(status)
     });
     assert!(
         status["servers"]["error"].as_str().is_some_and(|error| !error.is_empty()),
@@ -912,9 +912,9 @@ fn servers_that_cannot_be_seen_from_the_first_look_on_are_told_and_asked_for_no_
     let commands = proxy.commands();
     let count =
         |prefix: &str| commands.iter().filter(|command| command.line.starts_with(prefix)).count();
-    // A failed look ends the cycle's look at the servers, and each cycle begins with a glance.
-    let (looks, glances) = (count("show servers state"), count("show info"));
-    assert!(looks <= glances + 10, "{looks} looks in {glances} cycles");
+    // A failed look ends the cycle's look at the servers, and each cycle begins with a probe.
+    let (looks, probes) = (count("show servers state"), count("show info"));
+    assert!(looks <= probes + 10, "{looks} looks in {probes} cycles");
     assert_eq!(
         mapsmith.log().matches("the answer was cut").count(),
         1,

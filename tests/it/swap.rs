@@ -9,7 +9,7 @@ use crate::support::eventually;
 use crate::support::haproxy::{Gateway, installed};
 use crate::support::load::{Answer, Load};
 use crate::support::mapsmith::Mapsmith;
-use crate::support::scene::{BOUND, borrowed, in_step, reload};
+use crate::support::scene::{BOUND, borrowed, in_sync, reload};
 use crate::support::site::{Nodes, Site, alternating};
 
 /// Two clients, each with its answers in their order.
@@ -152,7 +152,7 @@ fn no_request_is_answered_by_anyone_but_the_old_or_the_new_master_while_single_n
         // And back, this time held after the commands, before they are verified; by a Mapsmith that
         // has not yet learned from the first hold that single commands are slow here.
         mapsmith.restart();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         let apply = change_under_load(&site, &mapsmith, (&new, &old), &[("get map ", 1)], false);
         assert_eq!(apply["strategy"], "edits", "HAProxy {:?}: {apply:#}", binary.version);
         assert_eq!(site.gateway.request("n999999"), (404, "none".to_owned()));

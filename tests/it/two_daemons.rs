@@ -7,7 +7,7 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, ON_REQUEST, borrowed, gateway_settings, in_step, map_file, memory, metric, newest,
+    BOUND, ON_REQUEST, borrowed, gateway_settings, in_sync, map_file, memory, metric, newest,
     nodes, printed, source_settings,
 };
 
@@ -25,7 +25,7 @@ fn a_second_daemon_on_a_map_file_changes_nothing_and_says_whose_it_is() {
     let known = nodes(40, "m1");
     let (gateway, registry) = (Gateway::plan(newest()).start(), Registry::start(&borrowed(&known)));
     let first = config(&gateway, &registry, "first").start();
-    in_step(&first);
+    in_sync(&first);
     let mut second = config(&gateway, &registry, "second").start();
     let told = format!("pid {} on", first.id());
     let status = second.get("/v1/status").1;
@@ -80,9 +80,9 @@ fn a_daemon_that_takes_over_makes_the_other_one_read_only() {
     let known = nodes(40, "m1");
     let (gateway, registry) = (Gateway::plan(newest()).start(), Registry::start(&borrowed(&known)));
     let first = config(&gateway, &registry, "first").start();
-    in_step(&first);
+    in_sync(&first);
     let second = config(&gateway, &registry, "second").argument("--take-over").start();
-    in_step(&second);
+    in_sync(&second);
     let told = format!("pid {} on", second.id());
     first.wait_for("the first one is read-only", BOUND, |first| {
         first.get("/v1/status").1["read_only"]

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::support::admin_proxy::AdminProxy;
 use crate::support::haproxy::installed;
 use crate::support::mapsmith::Mapsmith;
-use crate::support::scene::{BOUND, borrowed, in_step, memory, oldest_and_newest, source_settings};
+use crate::support::scene::{BOUND, borrowed, in_sync, memory, oldest_and_newest, source_settings};
 use crate::support::site::{Counters, Site, alternating, counters, patient_instance};
 
 const EAGER: &str = "[schedule]\npoll = \"1s\"\njitter = \"0s\"\nverify = \"1s\"\nobserve \
@@ -31,9 +31,9 @@ fn a_mapsmith_that_has_not_polled_yet_does_not_undo_what_another_one_knows_alrea
         let schedule = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve \
             = \"100ms\"\n[guard]\nmax_moved = \"100%\"\n[damping]\nhold = \"0s\"\n";
         let first = site.config_with(schedule).start();
-        in_step(&first);
+        in_sync(&first);
         let other = Mapsmith::config(&second(&site, schedule, &other_proxy, &other_file)).start();
-        in_step(&other);
+        in_sync(&other);
         site.registry.knows(&borrowed(&maps[1]));
         assert_eq!(first.post("/v1/reload?wait=30s").0, 200);
         other.wait_for(
@@ -49,7 +49,7 @@ fn a_mapsmith_that_has_not_polled_yet_does_not_undo_what_another_one_knows_alrea
                 );
                 let status = other.get("/v1/status").1;
                 let follows =
-                    status["instances"][0]["state"] == "in_step" && status["revision"] == 2;
+                    status["instances"][0]["state"] == "in_sync" && status["revision"] == 2;
                 follows.then_some(())
             },
         );
@@ -74,7 +74,7 @@ fn two_mapsmiths_on_one_gateway_settle_and_do_not_fight() {
         for nodes in [&maps[0], &maps[1], &few] {
             site.registry.knows(&borrowed(nodes));
             let settled = || {
-                let in_step = pair.iter().all(|mapsmith| {
+                let in_sync = pair.iter().all(|mapsmith| {
                     // These two tell the maps of this test apart. Asked before the state, which is
                     // then of this map or a later one.
                     let knows = |at: usize| {
@@ -84,16 +84,16 @@ fn two_mapsmiths_on_one_gateway_settle_and_do_not_fight() {
                     let known = knows(0) && knows(5);
                     let status = mapsmith.get("/v1/status").1;
                     let instance = &status["instances"][0];
-                    let in_step = instance["state"] == "in_step"
+                    let in_sync = instance["state"] == "in_sync"
                         && instance["revision"] == status["revision"];
-                    known && in_step && status["entries"] == nodes.len()
+                    known && in_sync && status["entries"] == nodes.len()
                 });
-                in_step
+                in_sync
                     && memory(&site.gateway) == *nodes
                     && counters(&site.gateway).entries == nodes.len() as u64
             };
             pair[0]
-                .wait_for("both are in step with the registry", BOUND, |_| settled().then_some(()));
+                .wait_for("both are in sync with the registry", BOUND, |_| settled().then_some(()));
             // Both read everything back again, and again: nobody finds anything to commit or to
             // change.
             let quiet = || {
@@ -177,7 +177,7 @@ fn a_writer_that_commits_between_the_change_and_its_confirmation_is_found_at_onc
         let maps = [alternating(300, 0), alternating(300, 1)];
         let site = Site::start(binary, &maps[0]);
         let mapsmith = site.mapsmith();
-        in_step(&mapsmith);
+        in_sync(&mapsmith);
         site.proxy.hold("commit map", 1);
         site.proxy.hold("show info", 1);
         site.change(&mapsmith, &maps[1]);
@@ -195,7 +195,7 @@ fn a_writer_that_commits_between_the_change_and_its_confirmation_is_found_at_onc
         let log = mapsmith.log();
         assert!(log.contains("another writer was later"), "{log}");
         assert_eq!(
-            mapsmith.get("/v1/status").1["instances"][0]["drift_healed"],
+            mapsmith.get("/v1/status").1["instances"][0]["drift_corrected"],
             json!({}),
             "a change that never held is no drift"
         );

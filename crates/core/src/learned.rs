@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A route in an instance's stick table that the map does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearnedRoute {
-    /// The node: a legal key.
+    /// The node: a valid key.
     pub node: String,
     /// The server that answered for it.
     pub master: String,
@@ -46,7 +46,7 @@ impl Settled {
     }
 }
 
-/// An instance's stick table of learned routes, at a glance.
+/// An instance's stick table of learned routes, at a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearnedStatus {
     /// The stick table's name.
@@ -55,11 +55,11 @@ pub struct LearnedStatus {
     pub routes: usize,
     /// Since when the oldest of them has been known.
     pub since: Option<Timestamp>,
-    /// Rows whose key is no legal node, or that name no server: keys come from clients' headers.
+    /// Rows whose key is no valid node, or that name no server: keys come from clients' headers.
     /// They expire by themselves.
-    pub odd: u64,
+    pub malformed: u64,
     /// Rows beyond `learned.max`, which were not read.
-    pub unread: u64,
+    pub truncated: u64,
     /// How many routes were forgotten since Mapsmith started, by reason.
     pub forgotten: BTreeMap<Settled, u64>,
     /// Why the table can't be read or changed, if so. The map is kept all the same.

@@ -17,7 +17,7 @@ pub mod snapshot;
 pub mod status;
 
 pub use learned::LearnedRoute;
-pub use names::Illegal;
+pub use names::Invalid;
 pub use node_map::{EntryMap, EntryMapBuilder};
 pub use overrides::{DrainedMaster, OverrideChange, Overrides, Pin};
 pub use rejection::{RejectedRow, RejectedRows};

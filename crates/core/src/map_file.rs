@@ -7,7 +7,7 @@
 //! known: the revision, who wrote it, and what the sources said of each node whose entry is another
 //! one (a pin, a drained master, a reference to nothing):
 //! ```text
-//! # Written by Mapsmith: changes by hand are overwritten. Revision 7
+//! # Written by Mapsmith: manual changes are overwritten. Revision 7
 //! # Writer: pid 812 on gw1 (site edge-fra) [418230 4026531836]
 //! #= node1 master1
 //! #- node2
@@ -18,10 +18,10 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::names::{self, Illegal};
+use crate::names::{self, Invalid};
 use crate::node_map::{EntryMap, EntryMapBuilder};
 
-const HEADER: &str = "# Written by Mapsmith: changes by hand are overwritten. Revision ";
+const HEADER: &str = "# Written by Mapsmith: manual changes are overwritten. Revision ";
 const WRITER: &str = "# Writer: ";
 /// Before a node and the master that the sources name for it, where its entry has another one.
 const SAID: &str = "#= ";
@@ -76,15 +76,15 @@ pub struct Header {
 /// What a map file holds.
 #[derive(Debug, Default)]
 pub struct MapFile {
-    /// The entries that are legal, the first of each key.
+    /// The entries that are valid, the first of each key.
     pub entries: EntryMap,
     /// What Mapsmith noted in the file's first lines, if it wrote the file.
     pub header: Option<Header>,
     /// Nodes of which the sources said something else than the entry: the master that they name, or
     /// none where they don't know it.
     pub said: Vec<(String, Option<String>)>,
-    /// Lines that are left out: line number (from 1) and why.
-    pub rejected: Vec<(usize, Illegal)>,
+    /// Lines that are rejected: line number (from 1) and why.
+    pub rejected: Vec<(usize, Invalid)>,
     /// How many entries stand behind another one of the same key: HAProxy loads them all.
     pub repeated: usize,
 }
@@ -124,7 +124,7 @@ impl MapFile {
     }
 }
 
-/// Reads a map file's text. Never fails: a line that is no legal entry is named in `rejected`.
+/// Reads a map file's text. Never fails: a line that is no valid entry is named in `rejected`.
 pub fn parse(text: &[u8]) -> MapFile {
     let mut builder = EntryMapBuilder::new();
     let mut file = MapFile { header: parse_header(text), ..MapFile::default() };
@@ -146,19 +146,19 @@ pub fn parse(text: &[u8]) -> MapFile {
     file
 }
 
-fn parse_line(line: &[u8]) -> Result<Option<(&str, &str)>, Illegal> {
+fn parse_line(line: &[u8]) -> Result<Option<(&str, &str)>, Invalid> {
     // HAProxy takes `#` for a comment in a line's first column only: behind a blank it begins a
     // key.
     if line.first() == Some(&b'#') {
         return Ok(None);
     }
-    let line = str::from_utf8(line).map_err(|_| Illegal::NotText)?.trim_start_matches([' ', '\t']);
+    let line = str::from_utf8(line).map_err(|_| Invalid::NotText)?.trim_start_matches([' ', '\t']);
     // A line ends for HAProxy with a carriage return, wherever that stands.
     if line.is_empty() || line.starts_with('\r') {
         return Ok(None);
     }
     let line = line.trim_end_matches([' ', '\t', '\r']);
-    let (key, value) = line.split_once([' ', '\t']).ok_or(Illegal::EmptyValue)?;
+    let (key, value) = line.split_once([' ', '\t']).ok_or(Invalid::EmptyValue)?;
     Ok(Some((key, value.trim_start_matches([' ', '\t']))))
 }
 
@@ -179,9 +179,9 @@ fn parse_said(line: &[u8]) -> Option<(String, Option<String>)> {
         Some(entry) => entry.split_once(' ').map(|(node, master)| (node, Some(master)))?,
         None => (line.strip_prefix(UNKNOWN)?, None),
     };
-    let legal = names::check_key(node).is_ok()
+    let valid = names::check_key(node).is_ok()
         && master.is_none_or(|master| names::check_value(master).is_ok());
-    legal.then(|| (node.to_owned(), master.map(str::to_owned)))
+    valid.then(|| (node.to_owned(), master.map(str::to_owned)))
 }
 
 /// Writes a map file's text: comments with the revision, its writer and what the sources `said` of
@@ -230,7 +230,7 @@ mod tests {
             file.entries.iter().collect::<Vec<_>>(),
             [("node1", "master1"), ("node2", "master2")]
         );
-        assert_eq!(file.rejected, [(6, Illegal::EmptyValue), (7, Illegal::ValueWhiteSpace)]);
+        assert_eq!(file.rejected, [(6, Invalid::EmptyValue), (7, Invalid::ValueWhiteSpace)]);
         assert_eq!((file.revision(), file.repeated, file.is_exact()), (None, 1, false));
     }
 
@@ -239,7 +239,7 @@ mod tests {
     fn a_comment_begins_in_the_first_column_and_may_hold_any_bytes() {
         let file = parse(b"#a m1\n # b m2\n\t#c m3\n# caf\xe9\nd m4\n");
         assert_eq!(file.entries.iter().collect::<Vec<_>>(), [("d", "m4")]);
-        assert_eq!(file.rejected, [(2, Illegal::KeyMark), (3, Illegal::KeyMark)]);
+        assert_eq!(file.rejected, [(2, Invalid::KeyMark), (3, Invalid::KeyMark)]);
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         }
         assert_eq!(parse(b"# my own map\na m1\n").header, None);
         assert_eq!(
-            parse(b"# Written by Mapsmith: changes by hand are overwritten. Revision x\na m1\n")
+            parse(b"# Written by Mapsmith: manual changes are overwritten. Revision x\na m1\n")
                 .header,
             None
         );
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_the_sources_said_of_overridden_nodes_survives_in_comments() {
-        let text = b"# Written by Mapsmith: changes by hand are overwritten. Revision 7\n#= a \
+        let text = b"# Written by Mapsmith: manual changes are overwritten. Revision 7\n#= a \
             m1\n#- b\n#= gone m3\n#= two words x\na m2\nb m2\nc m1\n";
         let file = parse(text);
         assert_eq!(
@@ -286,10 +286,10 @@ mod tests {
             file.said_by_sources().iter().collect::<Vec<_>>(),
             [("a", "m1"), ("c", "m1"), ("gone", "m3")]
         );
-        let by_hand = parse(b"#= a m1\na m2\n");
+        let external = parse(b"#= a m1\na m2\n");
         assert_eq!(
-            by_hand.said_by_sources(),
-            by_hand.entries,
+            external.said_by_sources(),
+            external.entries,
             "comments of a file that Mapsmith did not write mean nothing"
         );
     }

@@ -28,12 +28,12 @@ pub const MAX_BYTES: usize = 255;
     thiserror::Error,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum Illegal {
+pub enum Invalid {
     /// The key is an empty text.
     #[error("the node's name is empty")]
     EmptyKey,
-    /// The key holds white space, which ends a key in HAProxy.
-    #[error("the node's name holds white space")]
+    /// The key contains whitespace, which ends a key in HAProxy.
+    #[error("node name contains whitespace")]
     KeyWhiteSpace,
     /// The key holds a control character, or another that can't be seen.
     #[error("the node's name holds a control or invisible character")]
@@ -55,8 +55,8 @@ pub enum Illegal {
     /// The value is an empty text, which would swallow the next entry.
     #[error("the master's name is empty")]
     EmptyValue,
-    /// The value holds white space.
-    #[error("the master's name holds white space")]
+    /// The value contains whitespace.
+    #[error("master name contains whitespace")]
     ValueWhiteSpace,
     /// The value holds a control character, or another that can't be seen.
     #[error("the master's name holds a control or invisible character")]
@@ -71,7 +71,7 @@ pub enum Illegal {
     )]
     ValueMark,
     /// The key or the value is a number, a list or an object where a text must stand.
-    #[error("the node or its master is no text")]
+    #[error("node or master is not a string")]
     NotText,
     /// The row lacks the field that names the node.
     #[error("the row has no field for the node")]
@@ -101,35 +101,35 @@ pub enum Illegal {
     ServerTwice,
 }
 
-impl Illegal {
+impl Invalid {
     /// The reason as a metric label and in JSON: the variant in snake case.
     pub fn label(self) -> &'static str {
         match self {
-            Illegal::EmptyKey => "empty_key",
-            Illegal::KeyWhiteSpace => "key_white_space",
-            Illegal::KeyControl => "key_control",
-            Illegal::KeyTooLong => "key_too_long",
-            Illegal::KeyMark => "key_mark",
-            Illegal::NoMaster => "no_master",
-            Illegal::EmptyValue => "empty_value",
-            Illegal::ValueWhiteSpace => "value_white_space",
-            Illegal::ValueControl => "value_control",
-            Illegal::ValueTooLong => "value_too_long",
-            Illegal::ValueMark => "value_mark",
-            Illegal::NotText => "not_text",
-            Illegal::NoNode => "no_node",
-            Illegal::Conflict => "conflict",
-            Illegal::ServerRow => "server_row",
-            Illegal::ServerName => "server_name",
-            Illegal::ServerAddress => "server_address",
-            Illegal::ServerWeight => "server_weight",
-            Illegal::ServerOption => "server_option",
-            Illegal::ServerTwice => "server_twice",
+            Invalid::EmptyKey => "empty_key",
+            Invalid::KeyWhiteSpace => "key_white_space",
+            Invalid::KeyControl => "key_control",
+            Invalid::KeyTooLong => "key_too_long",
+            Invalid::KeyMark => "key_mark",
+            Invalid::NoMaster => "no_master",
+            Invalid::EmptyValue => "empty_value",
+            Invalid::ValueWhiteSpace => "value_white_space",
+            Invalid::ValueControl => "value_control",
+            Invalid::ValueTooLong => "value_too_long",
+            Invalid::ValueMark => "value_mark",
+            Invalid::NotText => "not_text",
+            Invalid::NoNode => "no_node",
+            Invalid::Conflict => "conflict",
+            Invalid::ServerRow => "server_row",
+            Invalid::ServerName => "server_name",
+            Invalid::ServerAddress => "server_address",
+            Invalid::ServerWeight => "server_weight",
+            Invalid::ServerOption => "server_option",
+            Invalid::ServerTwice => "server_twice",
         }
     }
 }
 
-enum Fault {
+enum NameProblem {
     Empty,
     WhiteSpace,
     Control,
@@ -137,15 +137,15 @@ enum Fault {
     Mark,
 }
 
-fn fault(word: &str) -> Option<Fault> {
+fn fault(word: &str) -> Option<NameProblem> {
     if word.is_empty() {
-        return Some(Fault::Empty);
+        return Some(NameProblem::Empty);
     }
     if word.len() > MAX_BYTES {
-        return Some(Fault::TooLong);
+        return Some(NameProblem::TooLong);
     }
     if word.starts_with('#') || word.starts_with("<<") || word.ends_with("<<") {
-        return Some(Fault::Mark);
+        return Some(NameProblem::Mark);
     }
     // Registry names are ASCII almost always; the slow walk over characters is for the rest.
     if word.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -153,9 +153,9 @@ fn fault(word: &str) -> Option<Fault> {
     }
     word.chars().find_map(|character| {
         if character.is_whitespace() {
-            Some(Fault::WhiteSpace)
+            Some(NameProblem::WhiteSpace)
         } else if is_invisible(character) {
-            Some(Fault::Control)
+            Some(NameProblem::Control)
         } else {
             None
         }
@@ -193,14 +193,14 @@ pub fn is_invisible(character: char) -> bool {
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub fn check_key(key: &str) -> Result<(), Illegal> {
+pub fn check_key(key: &str) -> Result<(), Invalid> {
     match fault(key) {
         None => Ok(()),
-        Some(Fault::Empty) => Err(Illegal::EmptyKey),
-        Some(Fault::WhiteSpace) => Err(Illegal::KeyWhiteSpace),
-        Some(Fault::Control) => Err(Illegal::KeyControl),
-        Some(Fault::TooLong) => Err(Illegal::KeyTooLong),
-        Some(Fault::Mark) => Err(Illegal::KeyMark),
+        Some(NameProblem::Empty) => Err(Invalid::EmptyKey),
+        Some(NameProblem::WhiteSpace) => Err(Invalid::KeyWhiteSpace),
+        Some(NameProblem::Control) => Err(Invalid::KeyControl),
+        Some(NameProblem::TooLong) => Err(Invalid::KeyTooLong),
+        Some(NameProblem::Mark) => Err(Invalid::KeyMark),
     }
 }
 
@@ -208,14 +208,14 @@ pub fn check_key(key: &str) -> Result<(), Illegal> {
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub fn check_value(value: &str) -> Result<(), Illegal> {
+pub fn check_value(value: &str) -> Result<(), Invalid> {
     match fault(value) {
         None => Ok(()),
-        Some(Fault::Empty) => Err(Illegal::EmptyValue),
-        Some(Fault::WhiteSpace) => Err(Illegal::ValueWhiteSpace),
-        Some(Fault::Control) => Err(Illegal::ValueControl),
-        Some(Fault::TooLong) => Err(Illegal::ValueTooLong),
-        Some(Fault::Mark) => Err(Illegal::ValueMark),
+        Some(NameProblem::Empty) => Err(Invalid::EmptyValue),
+        Some(NameProblem::WhiteSpace) => Err(Invalid::ValueWhiteSpace),
+        Some(NameProblem::Control) => Err(Invalid::ValueControl),
+        Some(NameProblem::TooLong) => Err(Invalid::ValueTooLong),
+        Some(NameProblem::Mark) => Err(Invalid::ValueMark),
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_haproxy_takes_are_legal() {
+    fn names_that_haproxy_takes_are_valid() {
         let longest = "n".repeat(MAX_BYTES);
         for name in
             ["node1.example.com", "a;b", r"a\b", "\"q\"", "knöten.example", "a#b", "a<<b", &longest]
@@ -238,23 +238,23 @@ mod tests {
     fn names_that_would_corrupt_a_map_are_refused_with_their_reason() {
         let too_long = "n".repeat(MAX_BYTES + 1);
         for (name, key, value) in [
-            ("", Illegal::EmptyKey, Illegal::EmptyValue),
-            (" ", Illegal::KeyWhiteSpace, Illegal::ValueWhiteSpace),
-            ("a b", Illegal::KeyWhiteSpace, Illegal::ValueWhiteSpace),
-            ("a\nb", Illegal::KeyWhiteSpace, Illegal::ValueWhiteSpace),
-            ("a\u{a0}b", Illegal::KeyWhiteSpace, Illegal::ValueWhiteSpace),
-            ("a\0b", Illegal::KeyControl, Illegal::ValueControl),
-            ("a\u{7f}", Illegal::KeyControl, Illegal::ValueControl),
-            ("a\u{200b}b", Illegal::KeyControl, Illegal::ValueControl),
-            ("\u{202e}a", Illegal::KeyControl, Illegal::ValueControl),
-            ("\u{feff}a", Illegal::KeyControl, Illegal::ValueControl),
-            ("a\u{ad}", Illegal::KeyControl, Illegal::ValueControl),
-            ("a\u{fffd}", Illegal::KeyControl, Illegal::ValueControl),
-            ("a\u{e0061}", Illegal::KeyControl, Illegal::ValueControl),
-            ("#a", Illegal::KeyMark, Illegal::ValueMark),
-            ("<<", Illegal::KeyMark, Illegal::ValueMark),
-            ("a<<", Illegal::KeyMark, Illegal::ValueMark),
-            (&too_long, Illegal::KeyTooLong, Illegal::ValueTooLong),
+            ("", Invalid::EmptyKey, Invalid::EmptyValue),
+            (" ", Invalid::KeyWhiteSpace, Invalid::ValueWhiteSpace),
+            ("a b", Invalid::KeyWhiteSpace, Invalid::ValueWhiteSpace),
+            ("a\nb", Invalid::KeyWhiteSpace, Invalid::ValueWhiteSpace),
+            ("a\u{a0}b", Invalid::KeyWhiteSpace, Invalid::ValueWhiteSpace),
+            ("a\0b", Invalid::KeyControl, Invalid::ValueControl),
+            ("a\u{7f}", Invalid::KeyControl, Invalid::ValueControl),
+            ("a\u{200b}b", Invalid::KeyControl, Invalid::ValueControl),
+            ("\u{202e}a", Invalid::KeyControl, Invalid::ValueControl),
+            ("\u{feff}a", Invalid::KeyControl, Invalid::ValueControl),
+            ("a\u{ad}", Invalid::KeyControl, Invalid::ValueControl),
+            ("a\u{fffd}", Invalid::KeyControl, Invalid::ValueControl),
+            ("a\u{e0061}", Invalid::KeyControl, Invalid::ValueControl),
+            ("#a", Invalid::KeyMark, Invalid::ValueMark),
+            ("<<", Invalid::KeyMark, Invalid::ValueMark),
+            ("a<<", Invalid::KeyMark, Invalid::ValueMark),
+            (&too_long, Invalid::KeyTooLong, Invalid::ValueTooLong),
         ] {
             assert_eq!(check_key(name), Err(key), "{name:?} as a key");
             assert_eq!(check_value(name), Err(value), "{name:?} as a value");
@@ -264,11 +264,11 @@ mod tests {
     #[test]
     fn a_reason_has_one_name_in_metrics_and_json() {
         for reason in [
-            Illegal::EmptyKey,
-            Illegal::NoMaster,
-            Illegal::ValueTooLong,
-            Illegal::Conflict,
-            Illegal::ServerTwice,
+            Invalid::EmptyKey,
+            Invalid::NoMaster,
+            Invalid::ValueTooLong,
+            Invalid::Conflict,
+            Invalid::ServerTwice,
         ] {
             let json = serde_json::to_string(&reason).unwrap();
             assert_eq!(json.trim_matches('"'), reason.label());

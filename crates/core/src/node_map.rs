@@ -7,7 +7,7 @@
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::names::{self, Illegal};
+use crate::names::{self, Invalid};
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -18,7 +18,7 @@ struct Entry {
     disputed: bool,
 }
 
-/// A sorted map of legal keys to legal values.
+/// A sorted map of valid keys to valid values.
 #[derive(Debug, Clone, Default)]
 pub struct EntryMap {
     keys: String,
@@ -101,7 +101,7 @@ impl EntryMap {
     }
 
     /// The same keys with other values at these positions of the sorted order, and none disputed
-    /// any more. The values are those of some map, and so legal.
+    /// any more. The values are those of some map, and so valid.
     ///
     /// # Panics
     /// When a position is not below [`EntryMap::len`].
@@ -187,12 +187,12 @@ impl EntryMapBuilder {
     ///
     /// # Errors
     /// The rule that the key or the value breaks; the builder is as before then.
-    pub fn push(&mut self, key: &str, value: &str) -> Result<(), Illegal> {
+    pub fn push(&mut self, key: &str, value: &str) -> Result<(), Invalid> {
         names::check_key(key)?;
         let value = self.value_id(value)?;
         // 4 GiB of keys is 16 million of the longest ones: past every bound on an answer's size.
-        let start = u32::try_from(self.map.keys.len()).map_err(|_| Illegal::KeyTooLong)?;
-        let length = u8::try_from(key.len()).map_err(|_| Illegal::KeyTooLong)?;
+        let start = u32::try_from(self.map.keys.len()).map_err(|_| Invalid::KeyTooLong)?;
+        let length = u8::try_from(key.len()).map_err(|_| Invalid::KeyTooLong)?;
         if let Some(last) = self.map.entries.last() {
             self.out_of_order |= key_of(&self.map.keys, *last) >= key;
         }
@@ -222,12 +222,12 @@ impl EntryMapBuilder {
         }
     }
 
-    fn value_id(&mut self, value: &str) -> Result<u32, Illegal> {
+    fn value_id(&mut self, value: &str) -> Result<u32, Invalid> {
         if let Some(id) = self.value_ids.get(value) {
             return Ok(*id);
         }
         names::check_value(value)?;
-        let id = u32::try_from(self.map.values.len()).map_err(|_| Illegal::ValueTooLong)?;
+        let id = u32::try_from(self.map.values.len()).map_err(|_| Invalid::ValueTooLong)?;
         self.map.values.push(value.into());
         self.value_ids.insert(value.into(), id);
         Ok(id)
@@ -285,7 +285,7 @@ pub struct Repeated<'a> {
 }
 
 impl<'a> FromIterator<(&'a str, &'a str)> for EntryMap {
-    /// For entries known to be legal (tests, fixtures): an illegal one is left out.
+    /// For entries known to be valid (tests, fixtures): an invalid one is left out.
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(entries: I) -> Self {
         let mut builder = EntryMapBuilder::new();
         for (key, value) in entries {
@@ -313,11 +313,11 @@ mod tests {
     }
 
     #[test]
-    fn an_illegal_entry_leaves_the_builder_as_it_was() {
+    fn an_invalid_entry_leaves_the_builder_as_it_was() {
         let mut builder = EntryMapBuilder::new();
         builder.push("a", "m1").unwrap();
-        assert_eq!(builder.push("b", "m 2"), Err(Illegal::ValueWhiteSpace));
-        assert_eq!(builder.push("", "m1"), Err(Illegal::EmptyKey));
+        assert_eq!(builder.push("b", "m 2"), Err(Invalid::ValueWhiteSpace));
+        assert_eq!(builder.push("", "m1"), Err(Invalid::EmptyKey));
         assert_eq!(builder.finish().iter().collect::<Vec<_>>(), [("a", "m1")]);
     }
 

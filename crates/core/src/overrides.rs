@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{self, Illegal};
+use crate::names::{self, Invalid};
 
 /// A node that goes to one master whatever the sources say, known to them or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ pub enum OverrideChange {
     },
 }
 
-/// All overrides. Every name in them is legal.
+/// All overrides. Every name in them is valid.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     number: u64,
@@ -111,7 +111,7 @@ impl Overrides {
     ///
     /// # Errors
     /// The rule that the node's or the master's name breaks.
-    pub fn add_pin(&mut self, pin: Pin) -> Result<(), Illegal> {
+    pub fn add_pin(&mut self, pin: Pin) -> Result<(), Invalid> {
         names::check_key(&pin.node)?;
         names::check_value(&pin.master)?;
         self.pins.insert(pin.node.clone(), pin);
@@ -122,7 +122,7 @@ impl Overrides {
     ///
     /// # Errors
     /// The rule that a master's name breaks.
-    pub fn add_drain(&mut self, drained: DrainedMaster) -> Result<(), Illegal> {
+    pub fn add_drain(&mut self, drained: DrainedMaster) -> Result<(), Invalid> {
         names::check_value(&drained.master)?;
         drained.to.as_deref().map_or(Ok(()), names::check_value)?;
         self.drained.insert(drained.master.clone(), drained);
@@ -171,13 +171,13 @@ mod tests {
             to: to.map(str::to_owned),
             since: Timestamp::UNIX_EPOCH,
         };
-        assert_eq!(overrides.add_pin(pin("two words", None)), Err(Illegal::KeyWhiteSpace));
+        assert_eq!(overrides.add_pin(pin("two words", None)), Err(Invalid::KeyWhiteSpace));
         assert_eq!(
             overrides.add_pin(Pin { master: String::new(), ..pin("a", None) }),
-            Err(Illegal::EmptyValue)
+            Err(Invalid::EmptyValue)
         );
-        assert_eq!(overrides.add_drain(drained("m 1", None)), Err(Illegal::ValueWhiteSpace));
-        assert_eq!(overrides.add_drain(drained("m1", Some("#m2"))), Err(Illegal::ValueMark));
+        assert_eq!(overrides.add_drain(drained("m 1", None)), Err(Invalid::ValueWhiteSpace));
+        assert_eq!(overrides.add_drain(drained("m1", Some("#m2"))), Err(Invalid::ValueMark));
         assert!(overrides.is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{self, Illegal};
+use crate::names::{self, Invalid};
 use crate::node_map::EntryMap;
 use crate::status::SourceStatus;
 
@@ -27,7 +27,7 @@ impl Content for EntryMap {
 /// renamed by `[source.masters]`.
 #[derive(Debug, Clone)]
 pub struct Snapshot<C = EntryMap> {
-    /// The legal entries.
+    /// The valid entries.
     pub entries: Arc<C>,
     /// What was left out of the answer.
     pub rejections: Arc<Rejections>,
@@ -69,19 +69,19 @@ impl<C> SourceState<C> {
 /// The most entries that are kept by name among the rejected ones; the rest is only counted.
 pub const NAMED_REJECTIONS: usize = 1000;
 
-/// The entries of an answer that are no legal keys or values: each is left out, counted and shown;
+/// The entries of an answer that are no valid keys or values: each is left out, counted and shown;
 /// the rest goes on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejections {
     /// How many entries were left out, by reason.
-    pub counts: BTreeMap<Illegal, u64>,
+    pub counts: BTreeMap<Invalid, u64>,
     /// The first [`NAMED_REJECTIONS`] of them: node (cut to a readable length) and reason.
-    pub named: BTreeMap<String, Illegal>,
+    pub named: BTreeMap<String, Invalid>,
 }
 
 impl Rejections {
     /// Notes one left-out entry. `node` may be any text the registry sent.
-    pub fn push(&mut self, node: &str, reason: Illegal) {
+    pub fn push(&mut self, node: &str, reason: Invalid) {
         *self.counts.entry(reason).or_default() += 1;
         if self.named.len() < NAMED_REJECTIONS {
             self.named.entry(shown(node)).or_insert(reason);
@@ -94,7 +94,7 @@ impl Rejections {
     }
 
     /// Why `node` was left out, if it is among the named ones.
-    pub fn reason(&self, node: &str) -> Option<Illegal> {
+    pub fn reason(&self, node: &str) -> Option<Invalid> {
         self.named.get(&shown(node)).copied()
     }
 }
@@ -122,20 +122,20 @@ mod tests {
     fn rejections_are_counted_beyond_the_ones_that_are_named() {
         let mut rejections = Rejections::default();
         for number in 0..NAMED_REJECTIONS + 5 {
-            rejections.push(&format!("node {number}"), Illegal::KeyWhiteSpace);
+            rejections.push(&format!("node {number}"), Invalid::KeyWhiteSpace);
         }
-        rejections.push("n", Illegal::NoMaster);
+        rejections.push("n", Invalid::NoMaster);
         assert_eq!(rejections.total(), 1006);
-        assert_eq!(rejections.counts[&Illegal::KeyWhiteSpace], 1005);
+        assert_eq!(rejections.counts[&Invalid::KeyWhiteSpace], 1005);
         assert_eq!(rejections.named.len(), NAMED_REJECTIONS);
-        assert_eq!(rejections.reason("node 3"), Some(Illegal::KeyWhiteSpace));
+        assert_eq!(rejections.reason("node 3"), Some(Invalid::KeyWhiteSpace));
     }
 
     #[test]
     fn a_rejected_name_cannot_break_a_log_line() {
         let mut rejections = Rejections::default();
-        rejections.push("a\n\u{1b}[31mb", Illegal::KeyWhiteSpace);
+        rejections.push("a\n\u{1b}[31mb", Invalid::KeyWhiteSpace);
         assert_eq!(rejections.named.keys().collect::<Vec<_>>(), ["a\\n\\u{1b}[31mb"]);
-        assert_eq!(rejections.reason("a\n\u{1b}[31mb"), Some(Illegal::KeyWhiteSpace));
+        assert_eq!(rejections.reason("a\n\u{1b}[31mb"), Some(Invalid::KeyWhiteSpace));
     }
 }

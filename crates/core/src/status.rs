@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::learned::LearnedStatus;
 use crate::revision::{ChangeCounts, HeldChange};
 use crate::server::Server;
-use crate::server::list::LeftOut;
+use crate::server::list::RejectedServer;
 use crate::snapshot::Rejections;
 
 /// One timed part of a poll or an apply.
@@ -116,7 +116,7 @@ pub enum InstanceState {
     /// It answers; there is no desired map yet.
     Connected,
     /// Its memory was seen to hold this revision.
-    InStep {
+    InSync {
         /// The revision held.
         revision: u64,
     },
@@ -145,7 +145,7 @@ impl InstanceState {
     /// The state without its reason, which may hold paths and addresses.
     pub fn in_brief(&self) -> String {
         match self {
-            Self::Starting | Self::Connected | Self::InStep { .. } => self.to_string(),
+            Self::Starting | Self::Connected | Self::InSync { .. } => self.to_string(),
             Self::Behind { wanted, .. } => format!("behind revision {wanted}"),
             Self::Unreachable { since, .. } => format!("unreachable since {since:.0}"),
             Self::Refused { .. } => "refused".to_owned(),
@@ -158,7 +158,7 @@ impl fmt::Display for InstanceState {
         match self {
             Self::Starting => write!(out, "starting"),
             Self::Connected => write!(out, "connected, no map wanted yet"),
-            Self::InStep { revision } => write!(out, "in step with revision {revision}"),
+            Self::InSync { revision } => write!(out, "in sync with revision {revision}"),
             Self::Behind { wanted, reason } => write!(out, "behind revision {wanted}: {reason}"),
             Self::Unreachable { since, error } => {
                 write!(out, "unreachable since {since:.0}: {error}")
@@ -174,13 +174,13 @@ impl fmt::Display for InstanceState {
 pub enum DriftKind {
     /// HAProxy was restarted or reloaded and its memory was not the desired map.
     Restarted,
-    /// The map in memory was changed behind our back.
+    /// The map in memory was changed outside Mapsmith.
     MapChanged,
     /// A key stood in memory more than once.
     Duplicates,
     /// Staged versions that nobody commits.
     AbandonedVersions,
-    /// The map file was lost or changed behind our back.
+    /// The map file was lost or changed outside Mapsmith.
     MapFile,
 }
 
@@ -255,8 +255,8 @@ pub struct InstanceStatus {
     pub entries_in_memory: Option<u64>,
     /// When its whole map was last read back and found right.
     pub verified_at: Option<Timestamp>,
-    /// What was found to differ and healed since Mapsmith started.
-    pub drift_healed: BTreeMap<DriftKind, u64>,
+    /// What was found to differ and corrected since Mapsmith started.
+    pub drift_corrected: BTreeMap<DriftKind, u64>,
     /// The last change brought to it.
     pub last_apply: Option<ApplyReport>,
     /// Its declared backends; none before they were first seen, and where none is declared.
@@ -273,7 +273,7 @@ pub struct InstanceStatus {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ServersState {
     /// Every declared backend is as it should be.
-    InStep,
+    InSync,
     /// Steps are left: servers drain, or wait for routes to leave them.
     Working,
     /// What is left can't be done at runtime; see [`ServersStatus::needs_reload`].
@@ -288,7 +288,7 @@ pub enum ServersState {
 impl fmt::Display for ServersState {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InStep => write!(out, "servers in step"),
+            Self::InSync => write!(out, "servers in sync"),
             Self::Working => write!(out, "servers are being changed"),
             Self::NeedsReload => write!(out, "servers need a reload of HAProxy"),
             Self::Failed { error } => write!(out, "servers: {error}"),
@@ -312,7 +312,7 @@ pub struct ServersStatus {
     /// Servers on their way out, and how far each is: one sentence each.
     pub removing: Vec<String>,
     /// Servers that somebody else put into maintenance or drain; they stay as they are.
-    pub by_hand: Vec<String>,
+    pub external: Vec<String>,
     /// Servers that were made ready and whose health check has yet to pass: one sentence each.
     #[serde(default)]
     pub checking: Vec<String>,
@@ -342,9 +342,9 @@ pub struct BackendStatus {
     /// What has not spoken since Mapsmith's start, if its list is not known for that.
     pub waiting_for: Option<String>,
     /// What of the list is left out.
-    pub left_out: Vec<LeftOut>,
+    pub rejected: Vec<RejectedServer>,
     /// Host names that do not resolve right now, and keep their last address.
-    pub stale: Vec<LeftOut>,
+    pub stale: Vec<RejectedServer>,
     /// The change that the guard holds back.
     pub held: Option<HeldChange>,
     /// When the changes that wait for the list to be quiet come into force at the latest, as things
@@ -372,8 +372,8 @@ pub struct MapFileStatus {
     pub revision: Option<u64>,
     /// Why it can't be written, if so: no instance gets a revision that is not in the file.
     pub error: Option<String>,
-    /// How often a lost or changed file was put right since Mapsmith started.
-    pub healed: u64,
+    /// How often a lost or changed file was corrected since Mapsmith started.
+    pub corrected: u64,
 }
 
 /// The most nodes of one kind that a status names.

@@ -47,7 +47,7 @@ impl FromStr for RuntimeAddress {
                 _ => Err(format!("{text:?}: no host and port; {help}")),
             };
         }
-        Err(format!("{text:?} is no runtime address; {help}"))
+        Err(format!("{text:?} is not a runtime address; {help}"))
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::either::Either;
 use crate::address::RuntimeAddress;
 use crate::error::{ReplyError, RuntimeError};
 use crate::wire;
-use crate::wire::pace::Pace;
+use crate::wire::pace::Pacer;
 
 /// The most that a reply which is held whole may have, in bytes: a listing of thousands of maps or
 /// of ten thousand servers fits.
@@ -223,7 +223,7 @@ impl RowBound {
 }
 
 /// Leaves HAProxy to its requests after a part that took so long; for how long.
-pub(crate) async fn rest(pace: &mut Pace, took: Duration) -> Duration {
+pub(crate) async fn rest(pace: &mut Pacer, took: Duration) -> Duration {
     let due = pace.worked(took);
     if due.is_zero() {
         return due;

@@ -26,11 +26,11 @@ pub use error::{ReplyError, RuntimeError};
 #[cfg(feature = "client")]
 pub use map::client::MapClient;
 pub use map::{MapCounters, MapKind, MapName};
-pub use process::{Glance, Level, ProcessInfo};
+pub use process::{Level, Probe, ProcessInfo};
 #[cfg(feature = "client")]
 pub use server::client::ServersClient;
 pub use server::command::{
-    BackendName, IllegalName, Refusal, ServerCommand, ServerPath, ServerState,
+    BackendName, InvalidName, Refusal, ServerCommand, ServerPath, ServerState,
 };
 #[cfg(feature = "client")]
 pub use table::client::TableClient;

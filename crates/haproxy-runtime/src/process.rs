@@ -10,8 +10,8 @@ use crate::map::{self, MapCounters};
 use crate::wire;
 
 /// Looks at the process, at this socket's level and at the counters of every map, in one line. See
-/// [`glance`].
-pub const GLANCE: &str = "show info;show cli level;show map\n";
+/// [`probe`].
+pub const PROBE: &str = "show info;show cli level;show map\n";
 
 /// Every backend (2) and server (4) of every proxy (-1), as CSV. See [`backends_and_servers`].
 pub const BACKENDS_AND_SERVERS: &str = "show stat -1 6 -1\n";
@@ -44,7 +44,7 @@ pub enum Level {
 /// One look at an instance: which process it is, what the socket may do, how the map's counters
 /// stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glance {
+pub struct Probe {
     /// The process.
     pub process: ProcessInfo,
     /// The socket's level. Up to 3.2 a lower one may change maps all the same; from 3.3 on it may
@@ -55,11 +55,11 @@ pub struct Glance {
     pub map: Option<MapCounters>,
 }
 
-/// Reads the answer to [`GLANCE`].
+/// Reads the answer to [`PROBE`].
 ///
 /// # Errors
 /// A cut answer, or one that lacks the version, the pid or the uptime.
-pub fn glance(answer: &[u8], map: &str) -> Result<Glance, ReplyError> {
+pub fn probe(answer: &[u8], map: &str) -> Result<Probe, ReplyError> {
     let replies = wire::replies(answer, 3).map_err(|error| match error {
         ReplyError::Cut { .. } | ReplyError::Unexpected { .. } if !begins_like_info(answer) => {
             ReplyError::NotHaproxy { got: shown(&answer[..answer.len().min(SHOWN_OF_OTHERS)]) }
@@ -82,7 +82,7 @@ pub fn glance(answer: &[u8], map: &str) -> Result<Glance, ReplyError> {
         _ => Level::User,
     };
     let process = process().ok_or_else(|| ReplyError::of_text(replies[0]))?;
-    Ok(Glance { process, level, map: map::counters(replies[2], map) })
+    Ok(Probe { process, level, map: map::counters(replies[2], map) })
 }
 
 /// Whether an answer begins as `show info` does on every version, as far as it goes, or is a line
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn one_look_tells_the_process_the_level_and_the_counters() {
-        let seen = glance(ANSWER.as_bytes(), "/m/n.map").unwrap();
+        let seen = probe(ANSWER.as_bytes(), "/m/n.map").unwrap();
         assert_eq!(
             seen.process,
             ProcessInfo { version: "2.6.12-1+deb12u4".to_owned(), pid: 4711, uptime_seconds: 62 }
@@ -142,10 +142,10 @@ mod tests {
 
     #[test]
     fn a_map_that_is_not_listed_or_not_shown_has_no_counters() {
-        assert_eq!(glance(ANSWER.as_bytes(), "/m/other.map").unwrap().map, None);
-        assert_eq!(glance(ANSWER.as_bytes(), "/m/n").unwrap().map, None);
+        assert_eq!(probe(ANSWER.as_bytes(), "/m/other.map").unwrap().map, None);
+        assert_eq!(probe(ANSWER.as_bytes(), "/m/n").unwrap().map, None);
         let denied = "Version: 3.4.7\nPid: 1\nUptime_sec: 1\n\nuser\n\nPermission denied\n\n";
-        let seen = glance(denied.as_bytes(), "/m/n.map").unwrap();
+        let seen = probe(denied.as_bytes(), "/m/n.map").unwrap();
         assert_eq!((seen.level, seen.map), (Level::User, None));
     }
 
@@ -175,18 +175,18 @@ mod tests {
 
     #[test]
     fn a_server_that_is_not_haproxy_is_told_from_an_answer_that_was_cut() {
-        let other = glance(b"HTTP/1.0 400 Bad request\r\n\r\n<html>", "/m").unwrap_err();
+        let other = probe(b"HTTP/1.0 400 Bad request\r\n\r\n<html>", "/m").unwrap_err();
         assert!(matches!(other, ReplyError::NotHaproxy { .. }), "{other}");
         for cut in ["N", "Name: HAPr", "Name: HAProxy\nVersion: 3.0\n\n"] {
             assert!(
                 matches!(
-                    glance(cut.as_bytes(), "/m"),
+                    probe(cut.as_bytes(), "/m"),
                     Err(ReplyError::Cut { .. } | ReplyError::Refused { .. })
                 ),
                 "{cut}"
             );
         }
-        assert_eq!(glance(b"", "/m"), Err(ReplyError::Nothing));
+        assert_eq!(probe(b"", "/m"), Err(ReplyError::Nothing));
     }
 
     #[test]
@@ -199,14 +199,14 @@ mod tests {
     proptest! {
         #[test]
         fn a_look_cut_at_any_byte_is_an_error(cut in 0..ANSWER.len()) {
-            prop_assert!(glance(&ANSWER.as_bytes()[..cut], "/m/n.map").is_err());
+            prop_assert!(probe(&ANSWER.as_bytes()[..cut], "/m/n.map").is_err());
         }
 
         #[test]
         fn no_bytes_make_the_parsers_panic(
             answer in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
-            let _ = glance(&answer, "/m/n.map");
+            let _ = probe(&answer, "/m/n.map");
             let _ = crate::map::looked_up(&answer);
             let _ = crate::map::prepared(&answer);
         }

@@ -25,7 +25,7 @@ impl FromStr for HaproxyVersion {
         let mut parts = text.split('.');
         match (number(parts.next()), number(parts.next())) {
             (Some(major), Some(minor)) => Ok(Self { major, minor }),
-            _ => Err(format!("{text:?} is no HAProxy version")),
+            _ => Err(format!("{text:?} is not a HAProxy version")),
         }
     }
 }

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_deactivated_node_is_left_out() {
+    async fn a_deactivated_node_is_rejected() {
         let url = start().await;
         submit_facts(&url, "n1", "2026-11-20T10:00:00Z", "puppet00").await;
         let mut command = url.join("/pdb/cmd/v1").unwrap();

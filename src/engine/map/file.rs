@@ -15,7 +15,7 @@ use mapsmith_core::{EntryMap, Revision};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::store::map_file::{Check, MapFileError, MapFileKeeper, WriteError};
+use crate::store::map_file::{Check, MapFileError, MapFileWriter, WriteError};
 
 /// How long one operation may take: a million entries take a second on a slow disk.
 const BOUND: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ impl MapFileAccess {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(mut keeper: MapFileKeeper) -> Result<Self, MapFileError> {
+    pub fn start(mut keeper: MapFileWriter) -> Result<Self, MapFileError> {
         let path = keeper.path().to_owned();
         let (jobs, received) = mpsc::channel();
         let busy = Arc::new(AtomicBool::new(false));
@@ -83,22 +83,22 @@ impl MapFileAccess {
         &self.path
     }
 
-    /// See [`MapFileKeeper::load`].
+    /// See [`MapFileWriter::load`].
     pub async fn load(&mut self) -> Result<Option<MapFile>, MapFileError> {
         self.ask(Job::Load).await?
     }
 
-    /// See [`MapFileKeeper::header`].
+    /// See [`MapFileWriter::header`].
     pub async fn header(&mut self) -> Result<Option<Header>, MapFileError> {
         self.ask(Job::Header).await
     }
 
-    /// See [`MapFileKeeper::check`].
+    /// See [`MapFileWriter::check`].
     pub async fn check(&mut self, wanted: Arc<EntryMap>) -> Check {
         self.ask(|answer| Job::Check(wanted, answer)).await.unwrap_or_else(Check::Unusable)
     }
 
-    /// See [`MapFileKeeper::write`]. A write that does not end in time may still replace the file,
+    /// See [`MapFileWriter::write`]. A write that does not end in time may still replace the file,
     /// which its error says.
     pub async fn write(
         &mut self,

@@ -13,7 +13,7 @@ use metrics::counter;
 
 use super::MapDecider;
 use crate::store::map_file::{Check, MapFileError, WriteError, WriterState, state_of};
-use crate::telemetry::DRIFT_HEALED;
+use crate::telemetry::DRIFT_CORRECTED;
 
 /// How long a map file that another Mapsmith wrote may be gone, or name nobody, before it counts as
 /// nobody's.
@@ -28,7 +28,7 @@ impl MapDecider {
             tracing::warn!(
                 path = self.file.path,
                 line,
-                "a line of the map file is no entry: {reason}"
+                "a line of the map file is not an entry: {reason}"
             );
         }
         let number = found.revision().unwrap_or(0);
@@ -148,8 +148,8 @@ impl MapDecider {
             Check::Same => return false,
             Check::Different => {
                 if self.write(wanted.revision, said).await {
-                    self.file.healed += 1;
-                    counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label()).increment(1);
+                    self.file.corrected += 1;
+                    counter!(DRIFT_CORRECTED, "haproxy" => "file", "kind" => DriftKind::MapFile.label()).increment(1);
                     tracing::warn!(
                         path = self.file.path,
                         "map file missing or modified externally; rewritten"
@@ -203,7 +203,7 @@ impl MapDecider {
             }
             Err(error) => self.file_failed(&error),
         }
-        self.decision.look += 1;
+        self.decision.generation += 1;
         self.decision.file = Some(self.file.clone());
         self.record();
         true

@@ -34,9 +34,9 @@ use metrics::{counter, gauge};
 
 use super::rows::RowScreen;
 use super::{Approval, Change, Wanted};
-use crate::store::map_file::{MapFileError, MapFileKeeper};
+use crate::store::map_file::{MapFileError, MapFileWriter};
 use crate::telemetry::{
-    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_HEALED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS,
+    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS,
     MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING,
     REVISION,
 };
@@ -66,9 +66,9 @@ pub const BY_REFERENCES: &str = "references";
 #[derive(Debug, Clone, Default)]
 pub struct Decision {
     /// The highest poll request whose answers, from every source, are taken into account.
-    pub considered: u64,
-    /// The number of this decision; see [`Wanted::look`].
-    pub look: u64,
+    pub evaluated_request: u64,
+    /// The number of this decision; see [`Wanted::generation`].
+    pub generation: u64,
     /// The map in force: the desired revision, or before the sources have spoken the one found in
     /// the map file.
     pub in_force: Option<Arc<Revision>>,
@@ -171,14 +171,14 @@ impl MapDecider {
     /// When the file is there and can't be read.
     pub async fn start(
         limits: Limits,
-        keeper: MapFileKeeper,
+        keeper: MapFileWriter,
         overrides: Arc<Overrides>,
     ) -> Result<Self, MapFileError> {
         let mut access = MapFileAccess::start(keeper)?;
         let found = access.load().await?;
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(GUARD_HOLDS).increment(0);
-        counter!(DRIFT_HEALED, "haproxy" => "file", "kind" => DriftKind::MapFile.label())
+        counter!(DRIFT_CORRECTED, "haproxy" => "file", "kind" => DriftKind::MapFile.label())
             .increment(0);
         for kind in ["added", "moved", "removed"] {
             counter!(MAP_CHANGES, "kind" => kind).increment(0);
@@ -208,9 +208,9 @@ impl MapDecider {
 
     fn new(limits: Limits, access: MapFileAccess, overrides: Arc<Overrides>) -> Self {
         let path = access.path().display().to_string();
-        let file = MapFileStatus { path, revision: None, error: None, healed: 0 };
+        let file = MapFileStatus { path, revision: None, error: None, corrected: 0 };
         let decision =
-            Decision { look: 1, overrides: Arc::clone(&overrides), ..Decision::default() };
+            Decision { generation: 1, overrides: Arc::clone(&overrides), ..Decision::default() };
         Self {
             window: Window::new(limits.window),
             flapping: Flapping::new(limits.window, Duration::ZERO),
@@ -272,8 +272,8 @@ impl MapDecider {
         let change = self.change.clone();
         Some(Wanted {
             revision,
-            look: self.decision.look,
-            considered: self.decision.considered,
+            generation: self.decision.generation,
+            evaluated_request: self.decision.evaluated_request,
             overrides,
             change,
         })
@@ -326,7 +326,8 @@ impl MapDecider {
             .collect();
         let before = self.marks();
         (self.let_through, self.release) = (None, None);
-        self.decision.considered = sources.iter().map(|state| state.answered).min().unwrap_or(0);
+        self.decision.evaluated_request =
+            sources.iter().map(|state| state.answered).min().unwrap_or(0);
         self.decision.overrides = Arc::clone(&overrides);
         let mut round = Evaluation { sources, overrides, now, steps: Vec::new() };
         match desired::merge(&views) {
@@ -348,7 +349,7 @@ impl MapDecider {
         // What an instance's own servers do is no reason for all of them to look again: with a
         // hundred whose health checks flap none would rest.
         if self.marks() != before {
-            self.decision.look += 1;
+            self.decision.generation += 1;
         }
         self.decision.steps = round.steps;
         self.decision.held = self.gate.held().cloned();
@@ -360,7 +361,12 @@ impl MapDecider {
     /// What someone may wait for every instance to have seen.
     fn marks(&self) -> (u64, u64, Option<u64>, bool) {
         let revision = self.decision.in_force.as_ref().map(|revision| revision.number);
-        (self.decision.considered, self.decision.overrides.number(), revision, self.decision.active)
+        (
+            self.decision.evaluated_request,
+            self.decision.overrides.number(),
+            revision,
+            self.decision.active,
+        )
     }
 
     fn record(&self) {

@@ -80,7 +80,7 @@ impl MapDecider {
                 () = whole_round(&mut sources, bound, &shutdown) => true,
             };
             if shutdown.is_cancelled() {
-                // Half a round is no ground for a revision that nobody would put right.
+                // Half a round is no ground for a revision that nobody would corrected.
                 return;
             }
             if whole {
@@ -102,7 +102,7 @@ impl MapDecider {
                 let _ = sender.send(result);
             }
             if !whole {
-                // The round in hand goes on.
+                // The round in progress goes on.
                 continue;
             }
             round = None;

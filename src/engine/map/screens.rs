@@ -177,7 +177,7 @@ impl Screens {
         let recent = Recent { most: before.len(), ..Recent::default() };
         let proposal =
             Proposal { in_force: Some(before.len()), entries: kept.len(), counts: lost, recent };
-        if lost.removed > 0 && guard::judge(guard::Subject::Map, limits, &proposal).is_err() {
+        if lost.removed > 0 && guard::check(guard::Subject::Map, limits, &proposal).is_err() {
             // One gateway's map of the wrong kind must not empty all others.
             kept = self.without(&desired, before, waiting, false);
         }
@@ -392,7 +392,7 @@ mod tests {
                     .map(|(node, master)| refused(node, master))
                     .collect::<Vec<_>>(),
             );
-            assert!(screens.take_in(), "this is a reason to decide anew");
+            assert!(screens.take_in(), "this is a reason to decide again");
             let sifted = sift(&mut screens, &desired, &desired).await;
             assert_eq!(sifted.map.unwrap().0.len(), left);
             assert_eq!(sifted.rejected.count, refuses);

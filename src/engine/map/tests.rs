@@ -40,7 +40,7 @@ impl Scene {
         }
         let decider = MapDecider::start(
             Limits::default(),
-            MapFileKeeper::new(&folder.path().join("n.map")),
+            MapFileWriter::new(&folder.path().join("n.map")),
             overrides.clone(),
         );
         Self { folder, decider: decider.await.unwrap(), requests: 0, overrides }
@@ -49,7 +49,7 @@ impl Scene {
     /// A first start on a folder where this makes a rename last.
     async fn start_syncing(sync_folder: fn(&Path) -> io::Result<()>) -> Self {
         let mut scene = Self::start(None).await;
-        let mut keeper = MapFileKeeper::new(&scene.path());
+        let mut keeper = MapFileWriter::new(&scene.path());
         keeper.sync_folder = sync_folder;
         scene.decider = MapDecider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
         scene
@@ -62,7 +62,7 @@ impl Scene {
 
     /// A restart on the same files.
     async fn restart(&mut self) {
-        let keeper = MapFileKeeper::new(&self.path());
+        let keeper = MapFileWriter::new(&self.path());
         self.decider = MapDecider::start(Limits::default(), keeper, Arc::clone(&self.overrides))
             .await
             .unwrap();
@@ -192,7 +192,7 @@ async fn an_unchanged_answer_makes_no_revision_and_leaves_the_file_alone() {
     scene.one(nodes(2, "m1")).await;
     assert_eq!(scene.wanted(), Some((1, 2)));
     assert_eq!(fs::metadata(scene.path()).unwrap().modified().unwrap(), before);
-    assert_eq!(scene.decider.decision().considered, 2);
+    assert_eq!(scene.decider.decision().evaluated_request, 2);
 }
 
 #[tokio::test]
@@ -352,7 +352,7 @@ async fn a_lost_map_file_is_written_again_and_counted() {
     fs::remove_file(scene.path()).unwrap();
     assert!(scene.decider.check_file().await);
     assert_eq!(scene.file().len(), 2);
-    assert_eq!(scene.decider.decision().file.as_ref().unwrap().healed, 1);
+    assert_eq!(scene.decider.decision().file.as_ref().unwrap().corrected, 1);
 }
 
 #[tokio::test]
@@ -669,7 +669,7 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     scene.one(nodes(2, "m1")).await;
     let other = |number: u64| {
         let header =
-            format!("# Written by Mapsmith: changes by hand are overwritten. Revision {number}");
+            format!("# Written by Mapsmith: manual changes are overwritten. Revision {number}");
         format!("{header}\n# Writer: pid 7 on elsewhere.example.com (site fra)\nn000 m7\nn001 m1\n")
     };
     fs::write(scene.path(), other(2)).unwrap();
@@ -700,7 +700,7 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     assert!(scene.decider.check_file().await);
     assert!(read_only(&scene).unwrap().starts_with("pid 8 on"));
     // Told to take over, it goes on from there.
-    let keeper = MapFileKeeper::new(&scene.path());
+    let keeper = MapFileWriter::new(&scene.path());
     scene.decider =
         MapDecider::start(Limits::default(), keeper, Arc::default()).await.unwrap().take_over();
     scene.answer(&[("puppetdb", true, None)]).await;
@@ -722,7 +722,7 @@ async fn the_map_file_names_its_writer_from_the_first_decision_after_a_start() {
     let gone = Writer { pid: u32::MAX, ..here.clone() };
     for writer in [format!("# Writer: {gone} [{}]\n", gone.key), String::new()] {
         let text = format!(
-            "# Written by Mapsmith: changes by hand are overwritten. Revision 4\n{writer}n000 \
+            "# Written by Mapsmith: manual changes are overwritten. Revision 4\n{writer}n000 \
                 m1\nn001 m1\n"
         );
         let mut scene = Scene::start(Some(&text)).await;
@@ -797,7 +797,7 @@ async fn an_override_that_was_stored_but_never_came_into_the_file_is_not_held_at
 #[tokio::test]
 async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one_in() {
     let folder = tempfile::tempdir().unwrap();
-    let keeper = MapFileKeeper::new(&folder.path().join("n.map"));
+    let keeper = MapFileWriter::new(&folder.path().join("n.map"));
     let decider = MapDecider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
     let state = |name: &str, answered, map: EntryMap| {
         let mut state = SourceState::before_first_poll(name.to_owned(), "file".to_owned(), true);
@@ -842,7 +842,7 @@ async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one
     let at_once =
         decision.wait_for(|decision| !decision.overrides.is_empty()).await.unwrap().clone();
     assert_eq!(
-        (at_once.considered, revision(&at_once).unwrap()),
+        (at_once.evaluated_request, revision(&at_once).unwrap()),
         (0, vec!["n000 m9".into(), "n001 m1".into(), "n002 m1".into()])
     );
     // Nor do they put the round off, however many come: it ends when it would have.
@@ -1047,16 +1047,19 @@ async fn servers_that_flap_make_no_instance_look_again_unless_the_map_changes() 
         rejections: Arc::default(),
         answered_at: Timestamp::UNIX_EPOCH,
     });
-    let look = scene.decider.decision().look;
+    let look = scene.decider.decision().generation;
     for ready in [false, true, false] {
         scene.decider.see(vec![Arc::new([("m1", true), ("m2", ready)].into_iter().collect())]);
         scene.decider.decide(std::slice::from_ref(&state), Arc::default()).await;
         assert_eq!(scene.decider.decision().dangling.entries(), (0, usize::from(!ready)));
     }
-    assert_eq!(scene.decider.decision().look, look);
+    assert_eq!(scene.decider.decision().generation, look);
     scene.decider =
         scene.decider.with_actions(Actions { unknown: Action::Keep, not_ready: Action::LeaveOut });
     scene.decider.see(vec![Arc::new([("m1", true), ("m2", false)].into_iter().collect())]);
     scene.decider.decide(&[state], Arc::default()).await;
-    assert_eq!((scene.file(), scene.decider.decision().look), (vec!["a m1".to_owned()], look + 1));
+    assert_eq!(
+        (scene.file(), scene.decider.decision().generation),
+        (vec!["a m1".to_owned()], look + 1)
+    );
 }

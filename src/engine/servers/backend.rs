@@ -9,7 +9,7 @@ use mapsmith_core::desired::damping::Damper;
 use mapsmith_core::desired::gate::{ApprovalError, Gate, Verdict};
 use mapsmith_core::desired::guard::{self, Accepted, Limits, Proposal, Subject, Window};
 use mapsmith_core::desired::servers::{self, Resolved};
-use mapsmith_core::server::list::{Host, LeftOut};
+use mapsmith_core::server::list::{Host, RejectedServer};
 use mapsmith_core::server::{LastGoodList, Manage, ServerOptions};
 use mapsmith_core::status::{BackendStatus, LeavingServer};
 use mapsmith_core::{DesiredBackend, EntryMap, HeldChange, Server, ServerList};
@@ -19,7 +19,7 @@ use super::resolve::Resolver;
 use crate::engine::record_hold;
 use crate::settings::{Backend, Listing, Settings};
 use crate::telemetry::{
-    BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_LEFT_OUT, BACKEND_SERVERS,
+    BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_REJECTED, BACKEND_SERVERS,
 };
 
 /// The most names that a backend remembers as once desired; the oldest are forgotten. Far more than
@@ -43,8 +43,8 @@ pub(super) struct BackendList {
     window: Window,
     former: VecDeque<String>,
     waiting_for: Option<String>,
-    left_out: Vec<LeftOut>,
-    stale: Vec<LeftOut>,
+    rejected: Vec<RejectedServer>,
+    stale: Vec<RejectedServer>,
     /// The masters' list, with the map it was made of.
     mapped: Option<(Arc<EntryMap>, Arc<ServerList>)>,
 }
@@ -65,7 +65,7 @@ impl BackendList {
             window: Window::new(settings.guard.window),
             former: VecDeque::new(),
             waiting_for: None,
-            left_out: Vec::new(),
+            rejected: Vec::new(),
             stale: Vec::new(),
             mapped: None,
         }
@@ -174,15 +174,15 @@ impl BackendList {
         list: &ServerList,
         resolver: &Resolver,
     ) -> BTreeMap<String, Server> {
-        let Resolved { mut servers, left_out: unresolved } =
+        let Resolved { mut servers, rejected: unresolved } =
             servers::resolve(list, &self.options, |host| resolver.address(host));
-        let left_out: Vec<_> = list.left_out.iter().cloned().chain(unresolved).collect();
-        let news: Vec<_> = left_out.iter().filter(|row| !self.left_out.contains(row)).collect();
+        let rejected: Vec<_> = list.rejected.iter().cloned().chain(unresolved).collect();
+        let news: Vec<_> = rejected.iter().filter(|row| !self.rejected.contains(row)).collect();
         for row in news.iter().take(LOGGED_ROWS) {
             tracing::warn!(
                 backend = self.settings.name,
                 place = row.place,
-                "left out of the server list: {}",
+                "rejected from the server list: {}",
                 row.reason
             );
         }
@@ -194,7 +194,7 @@ impl BackendList {
             );
         }
         // A row that went wrong is no word that its server is gone.
-        for name in left_out.iter().filter_map(|row| row.name.as_ref()) {
+        for name in rejected.iter().filter_map(|row| row.name.as_ref()) {
             if let Some(known) = self.damper.in_force().and_then(|in_force| in_force.get(name)) {
                 servers.entry(name.clone()).or_insert_with(|| known.clone());
             }
@@ -207,7 +207,7 @@ impl BackendList {
                 None => servers.remove(name),
             };
         }
-        self.left_out = left_out;
+        self.rejected = rejected;
         self.stale = list
             .servers
             .iter()
@@ -215,7 +215,7 @@ impl BackendList {
                 Host::Name(host) => Some((server, host, resolver.stale(host)?)),
                 Host::Address(_) => None,
             })
-            .map(|(server, host, error)| LeftOut {
+            .map(|(server, host, error)| RejectedServer {
                 place: format!("server {:?}", server.name),
                 name: Some(server.name.clone()),
                 reason: format!("{host} does not resolve: {error}"),
@@ -271,7 +271,7 @@ impl BackendList {
         };
         let within = match in_force == Some(listed) {
             true => Ok(()),
-            false => guard::judge(Subject::Servers, limits, &proposal),
+            false => guard::check(Subject::Servers, limits, &proposal),
         };
         let (name, of) = (&self.settings.name, self.subject());
         let verdict = self.gate.submit(
@@ -355,7 +355,7 @@ impl BackendList {
             former: self.former.iter().cloned().collect(),
             // While a row is left out, or nothing is listed since the start, a server that is not
             // in force may well be listed.
-            manage: if self.left_out.is_empty() && self.waiting_for.is_none() {
+            manage: if self.rejected.is_empty() && self.waiting_for.is_none() {
                 self.settings.manage
             } else {
                 Manage::Own
@@ -376,7 +376,7 @@ impl BackendList {
             from: self.settings.origin(),
             servers: self.damper.in_force().map(|servers| servers.values().cloned().collect()),
             waiting_for: self.waiting_for.clone(),
-            left_out: self.left_out.clone(),
+            rejected: self.rejected.clone(),
             stale: self.stale.clone(),
             held: self.gate.held().cloned(),
             change_due: self.damper.change_due().map(at),
@@ -386,7 +386,7 @@ impl BackendList {
 
     pub(super) fn record(&self) {
         let name = || self.settings.name.clone();
-        gauge!(BACKEND_LEFT_OUT, "backend" => name()).set(self.left_out.len() as f64);
+        gauge!(BACKEND_REJECTED, "backend" => name()).set(self.rejected.len() as f64);
         gauge!(BACKEND_LEAVING, "backend" => name()).set(self.damper.leaving().count() as f64);
         gauge!(BACKEND_HELD, "backend" => name())
             .set(f64::from(u8::from(self.gate.held().is_some())));

@@ -36,7 +36,7 @@ const RESOLVE_RETRY: Duration = Duration::from_secs(10);
 pub struct ServerDecision {
     /// The highest poll request whose answers, of the node map and of every server list, are taken
     /// into account.
-    pub considered: u64,
+    pub evaluated_request: u64,
     /// Every declared backend, in the order of the settings.
     pub backends: Vec<BackendStatus>,
 }
@@ -60,7 +60,7 @@ pub struct ServerDecider {
     resolved_in: Option<u64>,
     /// [`RESOLVE_RETRY`].
     resolve_retry: Duration,
-    considered: u64,
+    evaluated_request: u64,
     desired: Option<Arc<DesiredServers>>,
 }
 
@@ -80,7 +80,7 @@ impl ServerDecider {
             resolver: Resolver::new(lookup, settings.damping.hold),
             resolved_in: None,
             resolve_retry: RESOLVE_RETRY,
-            considered: 0,
+            evaluated_request: 0,
             desired: None,
         }
     }
@@ -101,7 +101,8 @@ impl ServerDecider {
     /// in the settings' order.
     pub fn lists(&mut self, states: &[SourceState<ServerList>], decision: &Decision) -> Lists {
         let answered = states.iter().map(|state| state.answered);
-        self.considered = answered.chain([decision.considered]).min().unwrap_or_default();
+        self.evaluated_request =
+            answered.chain([decision.evaluated_request]).min().unwrap_or_default();
         // A map that was only found in the file may be older than anything.
         let map = decision
             .in_force
@@ -127,8 +128,8 @@ impl ServerDecider {
                 Host::Address(_) => None,
             })
             .collect();
-        if self.resolved_in != Some(self.considered) || !self.resolver.has_tried(&hosts) {
-            self.resolved_in = Some(self.considered);
+        if self.resolved_in != Some(self.evaluated_request) || !self.resolver.has_tried(&hosts) {
+            self.resolved_in = Some(self.evaluated_request);
             self.resolver.refresh(hosts, now).await;
         }
     }
@@ -176,7 +177,7 @@ impl ServerDecider {
                 .unwrap_or(clock)
         };
         ServerDecision {
-            considered: self.considered,
+            evaluated_request: self.evaluated_request,
             backends: self.backends.iter().map(|backend| backend.status(&at)).collect(),
         }
     }

@@ -92,7 +92,7 @@ impl Addresses {
 
 /// What is known of a name.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownHost {
     addresses: Addresses,
     error: Option<String>,
 }
@@ -101,7 +101,7 @@ struct Known {
 pub struct Resolver {
     lookup: Box<dyn Lookup>,
     hold: Duration,
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, KnownHost>,
 }
 
 impl Resolver {

@@ -144,7 +144,7 @@ impl Scene {
             answered_at: Timestamp::UNIX_EPOCH,
         });
         state.answered = self.round;
-        self.map.considered = self.round;
+        self.map.evaluated_request = self.round;
         let lists = self.decider.lists(&[state], &self.map);
         let now = Duration::from_secs(second);
         self.decider.resolve(&lists, now).await;
@@ -184,7 +184,7 @@ async fn a_backend_whose_list_is_not_known_is_absent_and_the_others_go_on() {
         (1, vec!["written"])
     );
     assert!(desired.backends["written"].servers["w1"].options.check);
-    assert_eq!(scene.status("written").left_out[0].place, "servers[1] \"w2\"");
+    assert_eq!(scene.status("written").rejected[0].place, "servers[1] \"w2\"");
     assert_eq!(
         scene.status("listed").waiting_for.as_deref(),
         Some("a first answer of source consul")
@@ -331,10 +331,10 @@ async fn names_are_looked_up_at_each_round_and_one_that_fails_keeps_its_address(
     scene.decide(0).await;
     scene.look(1).await;
     assert_eq!(scene.servers("mapped"), ["m1 10.0.0.1:8140"]);
-    let left_out = scene.status("mapped").left_out;
+    let rejected = scene.status("mapped").rejected;
     assert!(
-        left_out.len() == 1 && left_out[0].reason.contains("m2.example never resolved"),
-        "{left_out:?}"
+        rejected.len() == 1 && rejected[0].reason.contains("m2.example never resolved"),
+        "{rejected:?}"
     );
 
     scene.names.0.lock().unwrap().extend([name(2)]);
@@ -408,7 +408,7 @@ async fn a_name_without_an_address_is_looked_up_again_before_the_next_round() {
 }
 
 #[tokio::test]
-async fn servers_that_nobody_lists_are_left_alone_only_while_a_row_is_left_out() {
+async fn servers_that_nobody_lists_are_left_alone_only_while_a_row_is_rejected() {
     let mut scene = Scene::start("");
     let row = |name: &str, address: &str| (name.to_owned(), address.to_owned());
     scene.says(&[row("a", "10.0.1.1:1"), row("b", "nowhere:1")]);
@@ -536,12 +536,12 @@ async fn a_server_that_two_rows_name_stays_as_it_is_and_a_new_one_waits_until_on
         scene.decide(second).await;
         assert_eq!(scene.servers("listed"), ["a 10.0.1.1:1", "b 10.0.1.9:1"], "at {second} s");
     }
-    let left_out = scene.status("listed").left_out;
-    let told = left_out
+    let rejected = scene.status("listed").rejected;
+    let told = rejected
         .iter()
         .filter(|row| row.reason.contains("what is in force stays; remove one of them"))
         .count();
-    assert_eq!(told, 2, "{left_out:?}");
+    assert_eq!(told, 2, "{rejected:?}");
     scene.says(&[
         row("a", "10.0.1.1:1"),
         row("b", "10.0.1.2:1"),

@@ -1,7 +1,7 @@
 //! A step of the plan as Runtime API commands. Pure.
 
 use haproxy_runtime::server::command::{
-    BackendName, IllegalName, ServerCommand, ServerPath, ServerState,
+    BackendName, InvalidName, ServerCommand, ServerPath, ServerState,
 };
 use mapsmith_core::plan::servers::ServerStep;
 use mapsmith_core::server::ServerAddress;
@@ -23,7 +23,7 @@ fn ready(once_checked: bool) -> ServerState {
 ///
 /// # Errors
 /// When a name can't stand in a command.
-pub fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, IllegalName> {
+pub fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, InvalidName> {
     let backend = step.backend();
     let Some(server) = step.server() else {
         let ServerStep::AddBackend { backend, defaults } = step else { return Ok(Vec::new()) };

@@ -13,7 +13,9 @@ use haproxy_runtime::{
 };
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
-use mapsmith_core::plan::servers::{Memory, Phase, Removing, ServerPlan, ServerStep, plan_servers};
+use mapsmith_core::plan::servers::{
+    Phase, Removing, ServerHistory, ServerPlan, ServerStep, plan_servers,
+};
 use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
 use mapsmith_core::{DesiredServers, ObservedServers, Revision};
 use metrics::{counter, gauge};
@@ -22,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::settings;
 use crate::telemetry::{
-    SERVER_REFUSALS, SERVER_STEPS, SERVERS_BY_HAND, SERVERS_IN_STEP, SERVERS_NEED_RELOAD,
+    SERVER_REFUSALS, SERVER_STEPS, SERVERS_EXTERNAL, SERVERS_IN_SYNC, SERVERS_NEED_RELOAD,
     SERVERS_REMOVING,
 };
 
@@ -31,7 +33,7 @@ mod commands;
 pub use commands::commands_of;
 use commands::slot_address;
 
-/// How often one half of a cycle plans anew at most: an idle server's removal takes four looks, and
+/// How often one half of a cycle plans again at most: an idle server's removal takes four looks, and
 /// the map should not wait long.
 const ROUNDS: usize = 5;
 
@@ -41,7 +43,7 @@ const WAITS: HaproxyVersion = HaproxyVersion { major: 3, minor: 0 };
 const REMOVABLE_WAIT: Duration = Duration::from_millis(500);
 
 /// What an instance's task keeps of its server lists.
-pub struct ServerKeeper {
+pub struct ServerPhase {
     name: String,
     client: ServersClient,
     desired: watch::Receiver<Option<Arc<DesiredServers>>>,
@@ -50,7 +52,7 @@ pub struct ServerKeeper {
     last_targets: Option<Targets>,
     /// Between two looks where nothing is to do.
     every: Duration,
-    memory: Option<Memory>,
+    memory: Option<ServerHistory>,
     told_time: Instant,
     next_look: Instant,
     looked_at: Timestamp,
@@ -68,7 +70,7 @@ pub struct ServerKeeper {
     last_steps: Vec<String>,
 }
 
-impl ServerKeeper {
+impl ServerPhase {
     /// Touches nothing yet. `every` is the time between two looks while nothing changes; `targets`
     /// gets what maps may point to.
     pub fn new(
@@ -271,7 +273,7 @@ impl ServerKeeper {
         version: HaproxyVersion,
     ) -> ServerPlan {
         let now = Instant::now();
-        let memory = self.memory.get_or_insert_with(|| Memory::new(version));
+        let memory = self.memory.get_or_insert_with(|| ServerHistory::new(version));
         memory.advance(now.duration_since(self.told_time));
         self.told_time = now;
         memory.desired(desired);
@@ -297,8 +299,8 @@ impl ServerKeeper {
             let start = commands.len();
             match commands_of(step) {
                 Ok(more) => commands.extend(more),
-                Err(illegal) => {
-                    memory.answered(step, Err(Refusal::Other { text: illegal.to_string() }))
+                Err(invalid) => {
+                    memory.answered(step, Err(Refusal::Other { text: invalid.to_string() }))
                 }
             }
             sizes.push(commands.len() - start);
@@ -372,7 +374,7 @@ impl ServerKeeper {
     }
 }
 
-impl ServerKeeper {
+impl ServerPhase {
     /// Tells what the map may point to: once a half is over, for in the middle of one a server that
     /// a restarted HAProxy lost is about to come back, and its nodes must keep their entries.
     fn tell_targets(&mut self) {
@@ -409,7 +411,7 @@ impl ServerKeeper {
             } else if !plan.needs_reload.is_empty() {
                 ServersState::NeedsReload
             } else {
-                ServersState::InStep
+                ServersState::InSync
             };
         self.publish(state, &plan);
     }
@@ -439,7 +441,7 @@ impl ServerKeeper {
             looked_at: self.looked_at,
             needs_reload: listed(&plan.needs_reload),
             removing: listed(&plan.removing),
-            by_hand: listed(&plan.by_hand),
+            external: listed(&plan.external),
             checking: listed(&plan.checking),
             by_agent: listed(&plan.by_agent),
             foreign: plan.foreign,
@@ -447,10 +449,10 @@ impl ServerKeeper {
             steps: self.steps,
         };
         let gauges = [
-            (SERVERS_IN_STEP, f64::from(u8::from(status.state == ServersState::InStep))),
+            (SERVERS_IN_SYNC, f64::from(u8::from(status.state == ServersState::InSync))),
             (SERVERS_NEED_RELOAD, plan.needs_reload.len() as f64),
             (SERVERS_REMOVING, plan.removing.len() as f64),
-            (SERVERS_BY_HAND, plan.by_hand.len() as f64),
+            (SERVERS_EXTERNAL, plan.external.len() as f64),
         ];
         for (name, value) in gauges {
             gauge!(name, "haproxy" => self.name.clone()).set(value);
@@ -467,7 +469,7 @@ impl ServerKeeper {
         });
         if !is_same {
             match &status.state {
-                ServersState::InStep | ServersState::Working => {
+                ServersState::InSync | ServersState::Working => {
                     tracing::info!(instance = self.name, "{}", status.state)
                 }
                 ServersState::Failed { .. } => {
@@ -484,7 +486,8 @@ impl ServerKeeper {
         {
             tracing::warn!(instance = self.name, "needs a reload of HAProxy: {cause}");
         }
-        for server in status.by_hand.iter().filter(|text| !known(text, |status| &status.by_hand)) {
+        for server in status.external.iter().filter(|text| !known(text, |status| &status.external))
+        {
             tracing::info!(instance = self.name, "left as it is: {server}");
         }
     }

@@ -209,7 +209,7 @@ impl Yaml {
                     .anchors
                     .get(&anchor)
                     .cloned()
-                    .ok_or("an alias of what is no whole value")?;
+                    .ok_or("an alias of what is not a whole value")?;
                 self.add(value, 0)
             }
             Event::DocumentStart if self.root.is_some() => {
@@ -275,7 +275,7 @@ pub(super) fn overlay(
     // In the order of their paths, so that the elements of a list come one after another.
     for (path, (name, value)) in named {
         let place = Place::Variable(name);
-        let text = value.into_string().map_err(|_| "the value is no UTF-8 text".to_owned());
+        let text = value.into_string().map_err(|_| "the value is not UTF-8 text".to_owned());
         let laid = text.and_then(|text| {
             fit(file, &path)?;
             Variable::new(&path, given(&place, text))?
@@ -316,7 +316,7 @@ fn fit(file: &mut Value, path: &[Step]) -> Result<(), String> {
             Step::Key(key) => match there.map(|value| &mut value.kind) {
                 Some(ValueKind::Table(values)) => values.get_mut(key),
                 None => None,
-                Some(_) => return Err(format!("{key:?} can't be a key of it: it is no table")),
+                Some(_) => return Err(format!("{key:?} can't be a key of it: it is not a table")),
             },
             Step::Index(index) => {
                 // One value stands for a list of it.

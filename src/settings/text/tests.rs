@@ -90,10 +90,10 @@ fn every_misspelt_key_and_wrong_value_is_named_in_one_run_with_its_line_in_each_
     let told = [
         "map.lowercase: \"perhaps\" is neither true nor false",
         "guard.max_remved: there is no such key; did you mean max_removed?",
-        "guard.min_entries: \"many\" is no whole number from 0 on",
+        "guard.min_entries: \"many\" is not a whole number from 0 on",
         "source[0].tpye: there is no such key; did you mean type?",
         "source[1].type: \"fille\" is none of puppetdb, http_json or file",
-        "instance[0].runtime: \"/run/haproxy/admin.sock\" is no runtime address; \
+        "instance[0].runtime: \"/run/haproxy/admin.sock\" is not a runtime address; \
             write \"unix@/run/haproxy/admin.sock\" or \"tcp@127.0.0.1:9999\"",
         "instance[0].timeot: there is no such key; did you mean timeout?",
         "shedule: there is no such key; did you mean schedule?",
@@ -194,7 +194,7 @@ fn a_variable_that_can_not_be_laid_over_the_file_is_told_by_its_name() {
             "MAPSMITH__SOURCE__99999999999999999999__URL",
             "source[18446744073709551615].url: there are 1 of them",
         ),
-        ("MAPSMITH__MAP__PATH__X", "map.path.x: \"x\" can't be a key of it: it is no table"),
+        ("MAPSMITH__MAP__PATH__X", "map.path.x: \"x\" can't be a key of it: it is not a table"),
         ("MAPSMITH__MAP__PAHT", "map.paht: there is no such key; did you mean path?"),
         ("MAPSMITH__", "\"\": there is no such key"),
         ("MAPSMITH__MAP.PATH", "\"map.path\": there is no such key"),
@@ -220,7 +220,7 @@ fn a_variable_that_can_not_be_laid_over_the_file_is_told_by_its_name() {
     assert!(
         message.ends_with(
             "1 problem(s) in the settings:\n  - MAPSMITH__MAP__FILE: map.file: the \
-            value is no UTF-8 text"
+            value is not UTF-8 text"
         ),
         "{message}"
     );
@@ -240,7 +240,7 @@ fn a_yaml_text_that_grows_without_bound_is_an_error_and_eats_no_memory() {
         ("[".repeat(40), "lists and tables stand more than 32 deep in each other"),
         ("[".repeat(100_000), "recursion limit exceeded"),
         ("- ".repeat(100_000), "lists and tables stand more than 32 deep in each other"),
-        (" &a [*a]".to_owned(), "an alias of what is no whole value"),
+        (" &a [*a]".to_owned(), "an alias of what is not a whole value"),
         ("a: 1\na: 2".to_owned(), "line 2, column 4: the key \"a\" stands twice in one table"),
         ("a: 1\n---\nb: 1".to_owned(), "line 2, column 1: a second document begins"),
         ("? [a]\n: 1".to_owned(), "a list or table can be no key"),

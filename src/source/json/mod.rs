@@ -4,15 +4,15 @@
 //! `serde_json` parses slices several times faster than readers, and a reader would need a thread
 //! that a hanging body holds for ever. So the text is cut here into rows, each parsed as a slice of
 //! the bytes at hand; one that turns out incomplete is parsed again when more has come. Only a
-//! whole answer (its bracket closed, nothing but white space after it) gives a [`Collector`].
+//! whole answer (its bracket closed, nothing but whitespace after it) gives a [`Collector`].
 
 use serde::de::{DeserializeSeed, IgnoredAny};
 
 use super::BYTE_ORDER_MARK;
 use super::collector::{Collector, Field, Row};
-use super::error::{Excerpt, Fault, Position};
+use super::error::{Excerpt, Position, SourceErrorKind};
 use super::format::Reader;
-use super::mend::mend;
+use super::repair::mend;
 use super::row::{FieldSeed, Fields, RowSeed};
 use super::secret::Secret;
 
@@ -20,7 +20,7 @@ use super::secret::Secret;
 const MAX_ROW_BYTES: usize = 16 * 1024 * 1024;
 /// Keys of an object that make it an error and no map, as a rule.
 pub(super) const ERROR_KEYS: [&str; 3] = ["error", "errors", "exception"];
-/// So many legal entries has no object that tells of an error.
+/// So many valid entries has no object that tells of an error.
 const LIKE_A_MAP: usize = 8;
 
 /// What the answer should be.
@@ -82,7 +82,7 @@ pub(super) struct JsonReader {
     fields_seen: Vec<String>,
     /// Of an object: whether it has one of the [`ERROR_KEYS`].
     error_seen: bool,
-    /// Of an object: its legal entries under other keys.
+    /// Of an object: its valid entries under other keys.
     entries: usize,
     excerpt: Excerpt,
 }
@@ -108,11 +108,11 @@ impl JsonReader {
         }
     }
 
-    fn refused(&self, refusal: Refusal) -> Fault {
+    fn refused(&self, refusal: Refusal) -> SourceErrorKind {
         let text = self.excerpt.to_string();
         match refusal {
-            Refusal::NotJson => Fault::NotJson(text),
-            Refusal::WrongShape => Fault::WrongShape {
+            Refusal::NotJson => SourceErrorKind::NotJson(text),
+            Refusal::WrongShape => SourceErrorKind::WrongShape {
                 expected: match self.shape {
                     Shape::List(_) => {
                         "a list of objects was expected (without node_field and master_field: an \
@@ -129,7 +129,7 @@ impl JsonReader {
     }
 
     /// Parses as far as the bytes go. `last`: there will be no more.
-    fn look(&mut self, last: bool) -> Result<(), Fault> {
+    fn look(&mut self, last: bool) -> Result<(), SourceErrorKind> {
         let mut pending = std::mem::take(&mut self.pending);
         let mut done = 0;
         let outcome = loop {
@@ -148,21 +148,22 @@ impl JsonReader {
         self.next_look = self.pending.len() * 2;
         outcome?;
         if self.pending.len() > MAX_ROW_BYTES {
-            Err(Fault::RowTooLarge(MAX_ROW_BYTES))
+            Err(SourceErrorKind::RowTooLarge(MAX_ROW_BYTES))
         } else {
             Ok(())
         }
     }
 
-    fn fault(&self, mistake: Mistake, text: &[u8], done: usize) -> Fault {
+    fn fault(&self, mistake: Mistake, text: &[u8], done: usize) -> SourceErrorKind {
         let position = |offset: usize| self.position.after(&text[..text.len().min(done + offset)]);
         match mistake {
-            Mistake::Truncated => {
-                Fault::Truncated { position: self.position.after(text), bytes: self.bytes }
-            }
-            Mistake::Trailing => Fault::Trailing(position(0)),
+            Mistake::Truncated => SourceErrorKind::Truncated {
+                position: self.position.after(text),
+                bytes: self.bytes,
+            },
+            Mistake::Trailing => SourceErrorKind::Trailing(position(0)),
             Mistake::Syntax { offset, message } => {
-                Fault::Syntax { position: position(offset), message }
+                SourceErrorKind::Syntax { position: position(offset), message }
             }
         }
     }
@@ -272,7 +273,7 @@ impl JsonReader {
     }
 
     /// Whether the object tells of an error. A node may be named `error`, too: then there are other
-    /// entries, and they are legal, or many.
+    /// entries, and they are valid, or many.
     fn is_error_object(&self) -> bool {
         let like_a_map = self.entries >= LIKE_A_MAP
             || self.entries > 0 && self.collector.a_rejection().is_none();
@@ -287,7 +288,7 @@ impl Reader for JsonReader {
         self.bytes
     }
 
-    fn feed(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), SourceErrorKind> {
         self.bytes += chunk.len() as u64;
         self.excerpt.push(chunk);
         if let State::Refused(refusal) = self.state {
@@ -297,7 +298,7 @@ impl Reader for JsonReader {
         if self.pending.len() < self.next_look { Ok(()) } else { self.look(false) }
     }
 
-    fn close(mut self) -> Result<Collector, Fault> {
+    fn close(mut self) -> Result<Collector, SourceErrorKind> {
         if !matches!(self.state, State::Refused(_)) {
             self.look(true)?;
         }
@@ -305,7 +306,7 @@ impl Reader for JsonReader {
             State::Refused(refusal) => return Err(self.refused(refusal)),
             State::End => {}
             State::Mark | State::Start | State::First | State::Next => {
-                return Err(Fault::Truncated {
+                return Err(SourceErrorKind::Truncated {
                     position: self.position.after(&self.pending),
                     bytes: self.bytes,
                 });
@@ -319,7 +320,7 @@ impl Reader for JsonReader {
                 (self.master_seen, "master_field", &fields.master),
             ] {
                 if !seen {
-                    return Err(Fault::NoField {
+                    return Err(SourceErrorKind::NoField {
                         setting,
                         field: field.clone(),
                         seen: self.fields_seen,
@@ -328,13 +329,13 @@ impl Reader for JsonReader {
             }
         }
         if self.is_error_object() {
-            return Err(Fault::ErrorObject(self.excerpt.to_string()));
+            return Err(SourceErrorKind::ErrorObject(self.excerpt.to_string()));
         }
         if self.shape == Shape::Object
             && self.collector.taken() == 0
             && let Some(reason) = self.collector.a_rejection()
         {
-            return Err(Fault::NothingLegal { entries: self.rows, reason });
+            return Err(SourceErrorKind::NothingLegal { entries: self.rows, reason });
         }
         Ok(self.collector)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mapsmith_core::Illegal;
+use mapsmith_core::Invalid;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn reader(shape: Shape) -> JsonReader {
 fn read_chunks<'a>(
     shape: Shape,
     chunks: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<Collected, Fault> {
+) -> Result<Collected, SourceErrorKind> {
     let mut reader = reader(shape);
     for chunk in chunks {
         reader.feed(chunk)?;
@@ -29,7 +29,7 @@ fn read_chunks<'a>(
     reader.close().map(Collector::finish)
 }
 
-fn read(shape: Shape, text: &str) -> Result<Collected, Fault> {
+fn read(shape: Shape, text: &str) -> Result<Collected, SourceErrorKind> {
     read_chunks(shape, [text.as_bytes()])
 }
 
@@ -60,7 +60,7 @@ fn entries_of_an_object_become_entries() {
     assert_eq!(entries(&answer), [("a", "m1"), ("b", "m2")]);
     assert_eq!(
         answer.rejections.counts.into_iter().collect::<Vec<_>>(),
-        [(Illegal::EmptyKey, 1), (Illegal::NoMaster, 1), (Illegal::NotText, 3)]
+        [(Invalid::EmptyKey, 1), (Invalid::NoMaster, 1), (Invalid::NotText, 3)]
     );
 }
 
@@ -83,13 +83,13 @@ fn rows_that_name_nothing_legal_are_left_out_with_their_reason() {
     assert_eq!(
         answer.rejections.counts.into_iter().collect::<Vec<_>>(),
         [
-            (Illegal::NoMaster, 2),
-            (Illegal::ValueWhiteSpace, 1),
-            (Illegal::NotText, 6),
-            (Illegal::NoNode, 2)
+            (Invalid::NoMaster, 2),
+            (Invalid::ValueWhiteSpace, 1),
+            (Invalid::NotText, 6),
+            (Invalid::NoNode, 2)
         ]
     );
-    assert_eq!(answer.rejections.named["a"], Illegal::NoMaster);
+    assert_eq!(answer.rejections.named["a"], Invalid::NoMaster);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn an_answer_cut_at_any_byte_is_an_error() {
             for chunk in [1, 7, text.len()] {
                 let fault = read_chunks(shape.clone(), cut.chunks(chunk)).unwrap_err();
                 assert!(
-                    matches!(fault, Fault::Truncated { bytes, .. } if bytes == cut.len() as u64),
+                    matches!(fault, SourceErrorKind::Truncated { bytes, .. } if bytes == cut.len() as u64),
                     "{cut:?}: {fault}"
                 );
             }
@@ -123,7 +123,7 @@ fn what_follows_the_end_makes_it_no_answer() {
         fault.to_string(),
         "something follows the end of the JSON text, at line 2, column 1"
     );
-    assert!(matches!(read(Shape::Object, r#"{"a":"m1"}x"#), Err(Fault::Trailing(_))));
+    assert!(matches!(read(Shape::Object, r#"{"a":"m1"}x"#), Err(SourceErrorKind::Trailing(_))));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn an_error_object_in_place_of_a_map_is_shown_with_its_text() {
         for chunk in [1, 5, 100] {
             let fault = read_chunks(Shape::Object, text.as_bytes().chunks(chunk)).unwrap_err();
             assert!(
-                matches!(&fault, Fault::ErrorObject(text) if text.contains("database is down")),
+                matches!(&fault, SourceErrorKind::ErrorObject(text) if text.contains("database is down")),
                 "{fault}"
             );
         }
@@ -144,7 +144,7 @@ fn an_error_object_in_place_of_a_map_is_shown_with_its_text() {
     let fault =
         read_chunks(list(), r#"{"error":"database is down"}"#.as_bytes().chunks(1)).unwrap_err();
     assert!(
-        matches!(&fault, Fault::WrongShape { text, .. } if text.contains("database is down")),
+        matches!(&fault, SourceErrorKind::WrongShape { text, .. } if text.contains("database is down")),
         "{fault}"
     );
 }
@@ -171,7 +171,8 @@ fn a_mistake_is_named_by_line_and_column_whatever_the_chunks() {
         for chunk in [1, 3, 100] {
             let fault = read_chunks(shape.clone(), text.as_bytes().chunks(chunk)).unwrap_err();
             assert!(
-                matches!(fault, Fault::Syntax { .. }) && fault.to_string().contains(position),
+                matches!(fault, SourceErrorKind::Syntax { .. })
+                    && fault.to_string().contains(position),
                 "{text:?}: {fault}"
             );
         }
@@ -250,7 +251,7 @@ fn one_row_that_is_no_good_json_is_left_out_and_the_rest_is_taken_whatever_the_c
             for cut in 0..text.len() {
                 let fault = read_chunks(shape.clone(), text[..cut].chunks(7)).unwrap_err();
                 assert!(
-                    matches!(fault, Fault::Truncated { .. }),
+                    matches!(fault, SourceErrorKind::Truncated { .. }),
                     "{}: {fault}",
                     text[..cut].escape_ascii()
                 );
@@ -305,7 +306,10 @@ fn a_node_named_error_is_a_node() {
         r#"{"status":404,"error":"down","path":"/x"}"#,
         r#"{"a":"m1","errors":["down"]}"#,
     ] {
-        assert!(matches!(read(Shape::Object, text), Err(Fault::ErrorObject(_))), "{text}");
+        assert!(
+            matches!(read(Shape::Object, text), Err(SourceErrorKind::ErrorObject(_))),
+            "{text}"
+        );
     }
 }
 
@@ -321,7 +325,7 @@ fn a_row_without_end_is_refused_before_it_fills_the_memory() {
     let outcome = std::iter::once(&b"[\""[..])
         .chain(std::iter::repeat_n(&[b'x'; 64 * 1024][..], 1000))
         .try_for_each(|chunk| reader.feed(chunk));
-    assert_eq!(outcome, Err(Fault::RowTooLarge(MAX_ROW_BYTES)));
+    assert_eq!(outcome, Err(SourceErrorKind::RowTooLarge(MAX_ROW_BYTES)));
 }
 
 fn arbitrary_row() -> impl Strategy<Value = Value> {

@@ -15,15 +15,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use mapsmith_core::status::{PollKind, PollReport, milliseconds};
-use mapsmith_core::{Content, Illegal, Snapshot, SourceState};
+use mapsmith_core::{Content, Invalid, Snapshot, SourceState};
 use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::early::{EarlyLooks, Pace};
 use super::schedule::Requested;
+use super::targeted::{RequestPacer, TargetedLookups};
 use super::{Extent, Notes, PollRequests, Polled, Source, SourceError};
 use crate::heartbeat;
 use crate::settings;
@@ -45,7 +45,7 @@ struct Pacing {
 }
 
 impl Pacing {
-    /// "PuppetDB was starting" heals within seconds; one that is down for long is not hammered.
+    /// "PuppetDB was starting" recovers within seconds; one that is down for long is not hammered.
     /// Reloads in a loop are a few polls a second.
     const STANDARD: Self = Self {
         first: Duration::from_secs(1),
@@ -73,7 +73,7 @@ pub async fn run<C: Content>(
     source: Box<dyn Source<C>>,
     settings: &settings::Source,
     requests: PollRequests,
-    looks: &EarlyLooks,
+    looks: &TargetedLookups,
     state: watch::Sender<SourceState<C>>,
     shutdown: CancellationToken,
 ) {
@@ -100,7 +100,7 @@ struct Poller<C: Content> {
     /// Where a change that the source saw itself becomes a request to all.
     rounds: PollRequests,
     last_round: Option<Instant>,
-    looks: Pace,
+    looks: RequestPacer,
     state: watch::Sender<SourceState<C>>,
     pacing: Pacing,
     /// The requests that are answered.
@@ -114,14 +114,14 @@ struct Poller<C: Content> {
     /// Until when the registry asked to be left alone.
     rests_until: Option<Instant>,
     /// Reasons whose gauge was ever set: one that vanished goes to 0.
-    reported: BTreeSet<Illegal>,
+    reported: BTreeSet<Invalid>,
 }
 
 impl<C: Content> Poller<C> {
     fn new(
         name: String,
         rounds: PollRequests,
-        looks: &EarlyLooks,
+        looks: &TargetedLookups,
         state: watch::Sender<SourceState<C>>,
         pacing: Pacing,
     ) -> Self {
@@ -172,7 +172,7 @@ impl<C: Content> Poller<C> {
                     () = pause(retry) => break,
                     () = heartbeat::tick() => {}
                     // A source that fails is left to its retries, which bring everything.
-                    nodes = self.looks.next(), if self.failures == 0 => self.look_early(source.as_mut(), &nodes).await,
+                    nodes = self.looks.next(), if self.failures == 0 => self.request_lookups(source.as_mut(), &nodes).await,
                 }
             }
         }
@@ -256,7 +256,7 @@ impl<C: Content> Poller<C> {
 
     /// Asks for single nodes and publishes what is new of them. A poll that is asked for meanwhile
     /// brings them too, and does not wait for a slow look.
-    async fn look_early(&mut self, source: &mut dyn Source<C>, nodes: &[String]) {
+    async fn request_lookups(&mut self, source: &mut dyn Source<C>, nodes: &[String]) {
         let Some(current) = self.state.borrow().snapshot.clone() else { return };
         let began = Instant::now();
         let mut requests = self.requests.clone();

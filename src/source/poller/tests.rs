@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::source::{Fault, PollRequests};
+use crate::source::{PollRequests, SourceErrorKind};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Failures are repeated at once.
@@ -24,7 +24,7 @@ const SOON: Pacing = Pacing {
 /// Failures are not repeated.
 const NEVER: Pacing = Pacing { first: DAY, longest: DAY, spacing: Duration::ZERO, late: DAY };
 
-type Answer = Result<Polled, Fault>;
+type Answer = Result<Polled, SourceErrorKind>;
 
 struct Scripted {
     answers: mpsc::UnboundedReceiver<Answer>,
@@ -69,7 +69,7 @@ impl Source for Scripted {
 
 struct Fixture {
     requests: PollRequests,
-    looks: EarlyLooks,
+    looks: TargetedLookups,
     looked_up: mpsc::UnboundedReceiver<Vec<String>>,
     answers: mpsc::UnboundedSender<Answer>,
     changes: mpsc::UnboundedSender<()>,
@@ -92,7 +92,7 @@ impl Fixture {
             begun: Arc::clone(&begun),
             looked_up: look,
         };
-        let looks = EarlyLooks::new();
+        let looks = TargetedLookups::new();
         let (sender, state) = watch::channel(SourceState::before_first_poll(
             "registry".to_owned(),
             "http_json".to_owned(),
@@ -162,7 +162,7 @@ async fn a_failed_poll_keeps_the_last_good_answer_and_its_age() {
     let before = fixture.state(polled).await;
     assert_eq!((before.status.entries, before.status.error.as_deref()), (Some(1), None));
     fixture.requests.request();
-    fixture.answer(Err(Fault::TooLarge(7)));
+    fixture.answer(Err(SourceErrorKind::TooLarge(7)));
     let after = fixture.state(|state| state.answered == 1).await;
     let (old, new) = (before.snapshot.unwrap(), after.snapshot.unwrap());
     assert!(Arc::ptr_eq(&old.entries, &new.entries) && old.answered_at == new.answered_at);
@@ -179,7 +179,8 @@ async fn a_failed_poll_keeps_the_last_good_answer_and_its_age() {
 async fn a_source_that_fails_at_the_start_is_asked_again_without_a_request() {
     let mut fixture = Fixture::start(SOON);
     for _ in 0..5 {
-        fixture.answer(Err(Fault::Unreachable { cause: "Connection refused".to_owned() }));
+        fixture
+            .answer(Err(SourceErrorKind::Unreachable { cause: "Connection refused".to_owned() }));
     }
     fixture.answer(Ok(good(&[("a", "m1")])));
     let state = fixture.state(|state| state.snapshot.is_some()).await;
@@ -236,7 +237,7 @@ async fn an_early_look_that_fails_changes_nothing_and_is_repeated() {
     fixture.answer(Ok(good(&[("a", "m1")])));
     fixture.state(polled).await;
     fixture.looks.dispute("edge1", &learned("a", "m2"));
-    fixture.answer(Err(Fault::TooLarge(7)));
+    fixture.answer(Err(SourceErrorKind::TooLarge(7)));
     fixture.answer(Ok(good(&[("a", "m2")])));
     let state = fixture
         .state(|state| state.snapshot.as_ref().unwrap().entries.get("a") == Some("m2"))
@@ -305,7 +306,7 @@ fn a_reason_that_no_longer_rejects_anything_goes_to_zero_in_the_metrics() {
         on_this_thread(async {
             let mut fixture = Fixture::start(NEVER);
             let mut rejections = Rejections::default();
-            rejections.push("b", Illegal::NoMaster);
+            rejections.push("b", Invalid::NoMaster);
             fixture.answer(Ok(Polled { rejections: Arc::new(rejections), ..good(&[("a", "m1")]) }));
             assert_eq!(fixture.state(polled).await.status.rejections.total(), 1);
             let text = handle.render();
@@ -336,7 +337,7 @@ fn a_reason_that_no_longer_rejects_anything_goes_to_zero_in_the_metrics() {
             );
 
             fixture.requests.request();
-            fixture.answer(Err(Fault::TooLarge(7)));
+            fixture.answer(Err(SourceErrorKind::TooLarge(7)));
             fixture.state(|state| state.answered == 2).await;
             let text = handle.render();
             assert!(
@@ -375,10 +376,16 @@ fn a_lasting_failure_is_logged_once_and_its_end_once() {
     on_this_thread(async {
         let mut fixture = Fixture::start(SOON);
         tracing::callsite::rebuild_interest_cache();
-        let refused = || Err(Fault::Unreachable { cause: "Connection refused".to_owned() });
-        for answer in
-            [refused(), refused(), refused(), Err(Fault::TooLarge(7)), Ok(good(&[])), Ok(good(&[]))]
-        {
+        let refused =
+            || Err(SourceErrorKind::Unreachable { cause: "Connection refused".to_owned() });
+        for answer in [
+            refused(),
+            refused(),
+            refused(),
+            Err(SourceErrorKind::TooLarge(7)),
+            Ok(good(&[])),
+            Ok(good(&[])),
+        ] {
             fixture.answer(answer);
         }
         fixture.state(|state| state.snapshot.is_some()).await;
@@ -443,7 +450,7 @@ impl SteeredFixture {
         let poller = Poller::new(
             "registry".to_owned(),
             requests.clone(),
-            &EarlyLooks::new(),
+            &TargetedLookups::new(),
             states,
             pacing,
         );
@@ -486,7 +493,7 @@ impl Drop for SteeredFixture {
 }
 
 fn unreachable() -> Answer {
-    Err(Fault::Unreachable { cause: "Connection refused".to_owned() })
+    Err(SourceErrorKind::Unreachable { cause: "Connection refused".to_owned() })
 }
 
 #[tokio::test]
@@ -586,7 +593,11 @@ async fn reloads_in_a_loop_are_a_few_polls_and_each_is_answered() {
 async fn a_registry_that_asks_for_rest_is_left_alone_but_for_a_reload() {
     let mut fixture = SteeredFixture::start(SOON);
     let busy = |rest| {
-        Err(Fault::Status { status: 503, meaning: "busy".to_owned(), retry_after: Some(rest) })
+        Err(SourceErrorKind::Status {
+            status: 503,
+            meaning: "busy".to_owned(),
+            retry_after: Some(rest),
+        })
     };
     fixture.answered(busy(DAY)).await;
     fixture.state(polled).await;

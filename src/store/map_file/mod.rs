@@ -173,7 +173,7 @@ pub fn state_of(writer: &Writer) -> WriterState {
 
 /// Reads and writes one map file. Its calls block: run them off the async threads.
 #[derive(Debug, Clone)]
-pub struct MapFileKeeper {
+pub struct MapFileWriter {
     path: PathBuf,
     /// The mark that this process leaves in the file.
     writer: Writer,
@@ -186,7 +186,7 @@ pub struct MapFileKeeper {
     pub(crate) sync_folder: fn(&Path) -> io::Result<()>,
 }
 
-impl MapFileKeeper {
+impl MapFileWriter {
     /// For the file at `path`; touches nothing yet.
     pub fn new(path: &Path) -> Self {
         let sync_folder = |folder: &Path| File::open(folder)?.sync_all();
@@ -231,7 +231,7 @@ impl MapFileKeeper {
     pub fn peek(&mut self) -> Result<Option<MapFile>, MapFileError> {
         let Some((text, metadata)) = self.read(MAX_BYTES)? else { return Ok(None) };
         let file = map_file::parse(&text);
-        // A file of which HAProxy would load more than these entries is written anew at the next
+        // A file of which HAProxy would load more than these entries is written again at the next
         // check.
         self.stamp = file.is_exact().then(|| Stamp::of(&metadata));
         self.header.clone_from(&file.header);
@@ -502,7 +502,7 @@ mod tests {
 
     /// Writes a revision of what the sources said.
     fn write(
-        keeper: &mut MapFileKeeper,
+        keeper: &mut MapFileWriter,
         number: u64,
         entries: &[(&str, &str)],
     ) -> Result<(), WriteError> {
@@ -522,7 +522,7 @@ mod tests {
     #[test]
     fn a_written_file_is_read_back_with_its_revision_and_leaves_nothing_beside_it() {
         let folder = tempfile::tempdir().unwrap();
-        let mut keeper = MapFileKeeper::new(&folder.path().join("n.map"));
+        let mut keeper = MapFileWriter::new(&folder.path().join("n.map"));
         assert!(keeper.load().unwrap().is_none());
         write(&mut keeper, 7, &[("a", "m1")]).unwrap();
         let file = keeper.load().unwrap().unwrap();
@@ -537,7 +537,7 @@ mod tests {
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let root = std::os::unix::fs::chown(&path, Some(1), Some(1)).is_ok();
-        write(&mut MapFileKeeper::new(&path), 1, &[("a", "m1")]).unwrap();
+        write(&mut MapFileWriter::new(&path), 1, &[("a", "m1")]).unwrap();
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o7777, 0o640);
         if root {
@@ -551,7 +551,7 @@ mod tests {
         let (real, link) = (folder.path().join("real.map"), folder.path().join("link.map"));
         fs::write(&real, "").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        write(&mut MapFileKeeper::new(&link), 1, &[("a", "m1")]).unwrap();
+        write(&mut MapFileWriter::new(&link), 1, &[("a", "m1")]).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(fs::read_to_string(&real).unwrap().ends_with("a m1\n"));
     }
@@ -560,7 +560,7 @@ mod tests {
     fn a_lost_or_changed_file_is_noticed_and_the_same_map_by_another_hand_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n.map");
-        let mut keeper = MapFileKeeper::new(&path);
+        let mut keeper = MapFileWriter::new(&path);
         let wanted = revision(1, &[("a", "m1")]);
         keeper.write(&wanted, &wanted.entries).unwrap();
         assert!(matches!(keeper.check(&wanted.entries), Check::Same));
@@ -577,7 +577,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("absent").join("n.map");
         let message =
-            write(&mut MapFileKeeper::new(&path), 1, &[("a", "m1")]).unwrap_err().to_string();
+            write(&mut MapFileWriter::new(&path), 1, &[("a", "m1")]).unwrap_err().to_string();
         assert!(
             message.contains("absent/n.map") && message.contains("the folder must exist"),
             "{message}"
@@ -594,7 +594,7 @@ mod tests {
         writer.lock().unwrap();
         fs::write(folder.path().join(".other.map.mapsmith-0123456789abcdef.tmp"), "not ours")
             .unwrap();
-        MapFileKeeper::new(&path).load().unwrap();
+        MapFileWriter::new(&path).load().unwrap();
         assert!(!left.exists() && living.exists());
         assert_eq!(files(folder.path()).len(), 2);
     }
@@ -606,7 +606,7 @@ mod tests {
         let wanted = revision(1, &[("a", "m1")]);
         for text in ["a m1\na m2\n", "a m1\nevil two words\n", "a m1\nlonely\n"] {
             fs::write(&path, text).unwrap();
-            let mut keeper = MapFileKeeper::new(&path);
+            let mut keeper = MapFileWriter::new(&path);
             assert_eq!(keeper.load().unwrap().unwrap().entries, *wanted.entries, "{text:?}");
             assert!(matches!(keeper.check(&wanted.entries), Check::Different), "{text:?}");
         }
@@ -623,7 +623,7 @@ mod tests {
         )
         .unwrap();
         for path in [fifo.as_path(), folder.path(), Path::new("/dev/null")] {
-            let mut keeper = MapFileKeeper::new(path);
+            let mut keeper = MapFileWriter::new(path);
             let kind = fs::metadata(path).unwrap().file_type();
             let wanted = revision(1, &[("a", "m1")]);
             assert!(matches!(keeper.check(&wanted.entries), Check::Unusable(_)), "{path:?}");
@@ -643,7 +643,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n.map");
         File::create(&path).unwrap().set_len(8 << 30).unwrap();
-        let mut keeper = MapFileKeeper::new(&path);
+        let mut keeper = MapFileWriter::new(&path);
         let message = keeper.peek().unwrap_err().to_string();
         assert!(message.contains("8589934592 bytes, more than 1073741824"), "{message}");
         let wanted = revision(1, &[("a", "m1")]);
@@ -681,7 +681,7 @@ mod tests {
                     Err(error) => panic!("{name}: {error}"),
                 })
                 .collect();
-        write(&mut MapFileKeeper::new(&path), 1, &[("a", "m1")]).unwrap();
+        write(&mut MapFileWriter::new(&path), 1, &[("a", "m1")]).unwrap();
         for (name, value) in wanted {
             let mut found = [0; 256];
             let length = getxattr(&path, name, &mut found)
@@ -694,7 +694,7 @@ mod tests {
     fn a_file_that_another_mapsmith_goes_on_writing_is_left_to_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n.map");
-        let mut other = MapFileKeeper::new(&path);
+        let mut other = MapFileWriter::new(&path);
         other.writer = Writer {
             site: Some("fra".to_owned()),
             host: "gw2".to_owned(),
@@ -704,7 +704,7 @@ mod tests {
         write(&mut other, 1, &[("a", "m1")]).unwrap();
         // A start after the other one has ended: its file is the last good map, and taken over with
         // the first write.
-        let mut ours = MapFileKeeper::new(&path);
+        let mut ours = MapFileWriter::new(&path);
         ours.writer = Writer { site: None, host: "gw1".to_owned(), pid: 5, key: String::new() };
         ours.load().unwrap();
         write(&mut ours, 2, &[("a", "m2")]).unwrap();
@@ -717,7 +717,7 @@ mod tests {
         // An old copy that somebody puts back is no work of the other one.
         fs::write(
             &path,
-            "# Written by Mapsmith: changes by hand are overwritten. Revision 1\n# Writer: pid 7 \
+            "# Written by Mapsmith: manual changes are overwritten. Revision 1\n# Writer: pid 7 \
                 on gw2 (site fra) []\na m9\n",
         )
         .unwrap();
@@ -729,7 +729,7 @@ mod tests {
             (WriterState::Gone, WriterState::Unknown)
         );
         let text = format!(
-            "# Written by Mapsmith: changes by hand are overwritten. Revision 9\n# Writer: \
+            "# Written by Mapsmith: manual changes are overwritten. Revision 9\n# Writer: \
                 {ended} [{}]\na m9\n",
             ended.key
         );

@@ -35,7 +35,7 @@ impl From<&Server> for Row {
     }
 }
 
-/// Every list, by backend. One that can't be used is left out: its backend waits for its source, as
+/// Every list, by backend. One that can't be used is rejected: its backend waits for its source, as
 /// without a store.
 pub(super) fn read(connection: &Connection) -> Result<BTreeMap<String, LastGoodList>, Failure> {
     let mut lists = BTreeMap::new();
@@ -67,7 +67,7 @@ pub(super) fn write(
         Some(list) => {
             let rows: Vec<_> = list.servers.values().map(Row::from).collect();
             let text = serde_json::to_string(&rows)
-                .map_err(|error| super::Fault::Other(error.to_string()))?;
+                .map_err(|error| super::StoreErrorKind::Other(error.to_string()))?;
             connection.execute(
                 "INSERT OR REPLACE INTO server_lists (backend, origin, servers) VALUES (?1, ?2, \
                     ?3)",
@@ -94,7 +94,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Server>, String> {
         builder.push(&format!("row {}", index + 1), raw);
     }
     let (list, _) = builder.finish(Repeats::First);
-    if let Some(row) = list.left_out.first() {
+    if let Some(row) = list.rejected.first() {
         return Err(format!("{}: {}", row.place, row.reason));
     }
     let server = |listed: mapsmith_core::server::list::ListedServer| match listed.host {

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::super::Fault;
+use super::super::StoreErrorKind;
 
 /// More than the number of any process has digits.
 const DIGITS: u64 = 20;
@@ -22,10 +22,11 @@ pub(super) struct Lock(#[expect(dead_code, reason = "closing the file ends the l
 
 impl Lock {
     /// Takes the lock of the store at `store`.
-    pub(super) fn take(store: &Path) -> Result<Self, Fault> {
+    pub(super) fn take(store: &Path) -> Result<Self, StoreErrorKind> {
         let path = beside(store);
-        let failed =
-            |error: std::io::Error| Fault::NotOpened(format!("{}: {error}", path.display()));
+        let failed = |error: std::io::Error| {
+            StoreErrorKind::NotOpened(format!("{}: {error}", path.display()))
+        };
         let mut options = OpenOptions::new();
         let mut file = options
             .read(true)
@@ -37,7 +38,7 @@ impl Lock {
             .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Fault::InUse(owner(file))),
+            Err(TryLockError::WouldBlock) => return Err(StoreErrorKind::InUse(owner(file))),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed)?;

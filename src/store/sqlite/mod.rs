@@ -14,11 +14,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mapsmith_core::server::LastGoodList;
-use mapsmith_core::{DrainedMaster, Illegal, OverrideChange, Overrides, Pin};
+use mapsmith_core::{DrainedMaster, Invalid, OverrideChange, Overrides, Pin};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use self::lock::Lock;
-use super::{Fault, Store, StoreError};
+use super::{Store, StoreError, StoreErrorKind};
 
 mod lists;
 mod lock;
@@ -53,13 +53,13 @@ pub struct SqliteStore {
 
 /// A failure before it has its path.
 enum Failure {
-    Fault(Fault),
+    StoreErrorKind(StoreErrorKind),
     Sqlite(rusqlite::Error),
 }
 
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+impl From<StoreErrorKind> for Failure {
+    fn from(fault: StoreErrorKind) -> Self {
+        Self::StoreErrorKind(fault)
     }
 }
 
@@ -72,7 +72,7 @@ impl From<rusqlite::Error> for Failure {
 impl Failure {
     fn at(self, path: &Path) -> StoreError {
         let fault = match self {
-            Self::Fault(fault) => fault,
+            Self::StoreErrorKind(fault) => fault,
             Self::Sqlite(error) => {
                 let told = error.to_string();
                 match error.sqlite_error_code() {
@@ -80,16 +80,16 @@ impl Failure {
                         ErrorCode::DatabaseBusy
                         | ErrorCode::DatabaseLocked
                         | ErrorCode::FileLockingProtocolFailed,
-                    ) => Fault::Locked(told),
+                    ) => StoreErrorKind::Locked(told),
                     Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                        Fault::ReadOnly(told)
+                        StoreErrorKind::ReadOnly(told)
                     }
-                    Some(ErrorCode::DiskFull) => Fault::Full(told),
+                    Some(ErrorCode::DiskFull) => StoreErrorKind::Full(told),
                     Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                        Fault::Damaged(told)
+                        StoreErrorKind::Damaged(told)
                     }
-                    Some(ErrorCode::CannotOpen) => Fault::NotOpened(told),
-                    _ => Fault::Other(told),
+                    Some(ErrorCode::CannotOpen) => StoreErrorKind::NotOpened(told),
+                    _ => StoreErrorKind::Other(told),
                 }
             }
         };
@@ -178,20 +178,20 @@ async fn blocking<T: Send + 'static>(
     let inside = path.clone();
     match tokio::task::spawn_blocking(move || work(&inside)).await {
         Ok(result) => result.map_err(|failure| failure.at(&path)),
-        Err(error) => {
-            Err(Failure::Fault(Fault::Other(format!("the thread of the store died: {error}")))
-                .at(&path))
-        }
+        Err(error) => Err(Failure::StoreErrorKind(StoreErrorKind::Other(format!(
+            "the thread of the store died: {error}"
+        )))
+        .at(&path)),
     }
 }
 
 /// What can be said of a path before it is opened.
-fn fit(path: &Path) -> Result<(), Fault> {
+fn fit(path: &Path) -> Result<(), StoreErrorKind> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match (folder.is_dir(), path.is_dir()) {
-        (false, _) => Err(Fault::NoFolder(folder.display().to_string())),
-        (true, true) => Err(Fault::Folder),
+        (false, _) => Err(StoreErrorKind::NoFolder(folder.display().to_string())),
+        (true, true) => Err(StoreErrorKind::Folder),
         (true, false) => Ok(()),
     }
 }
@@ -202,7 +202,7 @@ fn open(path: &Path) -> Result<(Lock, Connection), Failure> {
     // SQLite would make it for everyone to read.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Fault::NotOpened(error.to_string()).into());
+            return Err(StoreErrorKind::NotOpened(error.to_string()).into());
         }
         _ => {}
     }
@@ -222,7 +222,7 @@ fn open(path: &Path) -> Result<(Lock, Connection), Failure> {
 
 fn peek(path: &Path) -> Result<Overrides, Failure> {
     fit(path)?;
-    if !path.try_exists().map_err(|error| Fault::NotOpened(error.to_string()))? {
+    if !path.try_exists().map_err(|error| StoreErrorKind::NotOpened(error.to_string()))? {
         return Ok(Overrides::default());
     }
     let connection = Connection::open_with_flags(
@@ -248,17 +248,17 @@ fn schema(connection: &Connection) -> Result<i64, Failure> {
     match (application, version) {
         (0, 0) if tables == 0 => Ok(0),
         (APPLICATION_ID, version) if version > known => {
-            Err(Fault::Newer { found: version, known }.into())
+            Err(StoreErrorKind::Newer { found: version, known }.into())
         }
         (APPLICATION_ID, version @ 1..) => Ok(version),
-        _ => Err(Fault::Foreign.into()),
+        _ => Err(StoreErrorKind::Foreign.into()),
     }
 }
 
 /// A file is damaged in places that a mere look would miss.
 fn check(connection: &Connection) -> Result<(), Failure> {
     let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict).into()) }
+    if verdict == "ok" { Ok(()) } else { Err(StoreErrorKind::Damaged(verdict).into()) }
 }
 
 fn migrate(connection: &mut Connection, version: i64) -> Result<(), Failure> {
@@ -279,7 +279,7 @@ fn read(connection: &Connection) -> Result<Overrides, Failure> {
 }
 
 fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
-    let illegal = |name: String| move |reason: Illegal| Fault::Illegal { name, reason };
+    let invalid = |name: String| move |reason: Invalid| StoreErrorKind::Invalid { name, reason };
     let number: i64 = transaction.query_row("SELECT number FROM state", [], |row| row.get(0))?;
     let mut overrides = Overrides::numbered(number.unsigned_abs());
     let mut pins = transaction.prepare("SELECT node, master, since, until FROM pins")?;
@@ -289,7 +289,7 @@ fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
             (time(row.get(2)?)?, row.get::<_, Option<i64>>(3)?.map(time).transpose()?);
         let pin = Pin { node: row.get(0)?, master: row.get(1)?, since, until };
         let name = pin.node.clone();
-        overrides.add_pin(pin).map_err(illegal(name))?;
+        overrides.add_pin(pin).map_err(invalid(name))?;
     }
     let mut drained = transaction.prepare("SELECT master, target, since FROM drained")?;
     let mut rows = drained.query([])?;
@@ -297,14 +297,14 @@ fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
         let drained =
             DrainedMaster { master: row.get(0)?, to: row.get(1)?, since: time(row.get(2)?)? };
         let name = drained.master.clone();
-        overrides.add_drain(drained).map_err(illegal(name))?;
+        overrides.add_drain(drained).map_err(invalid(name))?;
     }
     Ok(overrides)
 }
 
-fn time(milliseconds: i64) -> Result<Timestamp, Fault> {
+fn time(milliseconds: i64) -> Result<Timestamp, StoreErrorKind> {
     Timestamp::from_millisecond(milliseconds).map_err(|error| {
-        Fault::Damaged(format!("{milliseconds} is no time in milliseconds: {error}"))
+        StoreErrorKind::Damaged(format!("{milliseconds} is no time in milliseconds: {error}"))
     })
 }
 

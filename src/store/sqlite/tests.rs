@@ -34,7 +34,7 @@ fn listed(overrides: &Overrides) -> Vec<String> {
     pins.chain(drained).collect()
 }
 
-async fn fault(path: &Path) -> Fault {
+async fn fault(path: &Path) -> StoreErrorKind {
     let error = SqliteStore::open(path).await.expect_err("the store can't be used");
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     error.fault
@@ -123,8 +123,8 @@ async fn a_look_without_a_file_finds_nothing_and_makes_none() {
     assert!(!path.exists());
     // What keeps the daemon from starting is no empty store.
     let gone = SqliteStore::peek(&folder.path().join("gone/m.db")).await.unwrap_err().fault;
-    assert_eq!(gone, Fault::NoFolder(folder.path().join("gone").display().to_string()));
-    assert_eq!(SqliteStore::peek(folder.path()).await.unwrap_err().fault, Fault::Folder);
+    assert_eq!(gone, StoreErrorKind::NoFolder(folder.path().join("gone").display().to_string()));
+    assert_eq!(SqliteStore::peek(folder.path()).await.unwrap_err().fault, StoreErrorKind::Folder);
     fs::write(&path, "").unwrap();
     assert!(
         SqliteStore::peek(&path).await.unwrap().is_empty(),
@@ -139,13 +139,13 @@ async fn a_path_that_can_not_be_used_is_told_with_what_to_do() {
     let missing = folder.path().join("missing/m.db");
     assert_eq!(
         fault(&missing).await,
-        Fault::NoFolder(folder.path().join("missing").display().to_string())
+        StoreErrorKind::NoFolder(folder.path().join("missing").display().to_string())
     );
-    assert_eq!(fault(folder.path()).await, Fault::Folder);
+    assert_eq!(fault(folder.path()).await, StoreErrorKind::Folder);
     // Where not even root may make a file.
     let refused = fault(Path::new("/proc/mapsmith.db")).await;
     assert!(
-        matches!(refused, Fault::NotOpened(_))
+        matches!(refused, StoreErrorKind::NotOpened(_))
             && refused.to_string().contains("write the file and its folder"),
         "{refused}"
     );
@@ -157,8 +157,11 @@ async fn a_damaged_file_is_told_and_left_as_it_is() {
     let path = folder.path().join("m.db");
     let text = "this is a letter and no database".repeat(100);
     fs::write(&path, &text).unwrap();
-    assert!(matches!(fault(&path).await, Fault::Damaged(_)));
-    assert!(matches!(SqliteStore::peek(&path).await.unwrap_err().fault, Fault::Damaged(_)));
+    assert!(matches!(fault(&path).await, StoreErrorKind::Damaged(_)));
+    assert!(matches!(
+        SqliteStore::peek(&path).await.unwrap_err().fault,
+        StoreErrorKind::Damaged(_)
+    ));
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 
     let broken = folder.path().join("broken.db");
@@ -169,7 +172,7 @@ async fn a_damaged_file_is_told_and_left_as_it_is() {
     // The pages after the first, which holds the schema.
     bytes[4096..].fill(0xff);
     fs::write(&broken, &bytes).unwrap();
-    assert!(matches!(fault(&broken).await, Fault::Damaged(_)));
+    assert!(matches!(fault(&broken).await, StoreErrorKind::Damaged(_)));
 }
 
 #[tokio::test]
@@ -177,13 +180,13 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let foreign = folder.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
-    assert_eq!(fault(&foreign).await, Fault::Foreign);
+    assert_eq!(fault(&foreign).await, StoreErrorKind::Foreign);
 
     let newer = folder.path().join("newer.db");
     drop(SqliteStore::open(&newer).await.unwrap());
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let told = fault(&newer).await;
-    assert_eq!(told, Fault::Newer { found: 7, known: 2 });
+    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 2 });
     assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 2)"), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
@@ -196,10 +199,10 @@ async fn a_locked_file_is_told_and_nothing_is_changed() {
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let error = store.change(pin("n", "m", None)).await.unwrap_err();
-    assert!(matches!(error.fault, Fault::Locked(_)), "{error}");
+    assert!(matches!(error.fault, StoreErrorKind::Locked(_)), "{error}");
     assert!(store.load().await.unwrap().is_empty(), "who only reads is not kept waiting");
     drop(store);
-    assert!(matches!(fault(&path).await, Fault::Locked(_)));
+    assert!(matches!(fault(&path).await, StoreErrorKind::Locked(_)));
     other.execute_batch("ROLLBACK").unwrap();
     let store = SqliteStore::open(&path).await.unwrap();
     assert_eq!(listed(&store.change(pin("n", "m", None)).await.unwrap().unwrap()), ["n=m"]);
@@ -217,7 +220,7 @@ async fn a_name_that_another_program_wrote_never_gets_to_haproxy() {
     let error = store.load().await.unwrap_err();
     assert_eq!(
         error.fault,
-        Fault::Illegal { name: "n; clear map".to_owned(), reason: Illegal::KeyWhiteSpace }
+        StoreErrorKind::Invalid { name: "n; clear map".to_owned(), reason: Invalid::KeyWhiteSpace }
     );
 }
 
@@ -228,12 +231,15 @@ async fn a_store_that_is_open_is_told_with_its_process_and_may_be_looked_at() {
     let store = SqliteStore::open(&path).await.unwrap();
     store.change(pin("n", "m", None)).await.unwrap();
     let told = fault(&path).await;
-    assert_eq!(told, Fault::InUse(format!("process {}", std::process::id())));
+    assert_eq!(told, StoreErrorKind::InUse(format!("process {}", std::process::id())));
     assert!(told.to_string().starts_with("is in use by another Mapsmith (process "), "{told}");
     assert_eq!(listed(&SqliteStore::peek(&path).await.unwrap()), ["n=m"]);
     let clone = store.clone();
     drop(store);
-    assert!(matches!(fault(&path).await, Fault::InUse(_)), "a part of the daemon has it still");
+    assert!(
+        matches!(fault(&path).await, StoreErrorKind::InUse(_)),
+        "a part of the daemon has it still"
+    );
     drop(clone);
     assert_eq!(listed(&SqliteStore::open(&path).await.unwrap().load().await.unwrap()), ["n=m"]);
 }
@@ -247,7 +253,7 @@ async fn a_lock_file_that_an_ended_process_left_keeps_nobody_out() {
         let store = SqliteStore::open(&path).await.unwrap();
         assert_eq!(
             fault(&path).await,
-            Fault::InUse(format!("process {}", std::process::id())),
+            StoreErrorKind::InUse(format!("process {}", std::process::id())),
             "{left:?}"
         );
         drop(store);

@@ -24,7 +24,7 @@ fn a_good_setup_is_all_ok() {
     assert_text!(text(&output, 0), @"
     ok    settings: 1 source, 1 instance
     ok    map file: [GATEWAY]/node-master.map: 3 entries in force, can be replaced
-    ok    source registry: answers with 3 entries; 1 left out: the registry names no master for \
+    ok    source registry: answers with 3 entries; 1 rejected: the registry names no master for \
     the node (null)
     ok    instance edge1: HAProxy [VERSION] answers, pid [PID]
     ok    instance edge1, level: admin
@@ -140,7 +140,7 @@ fn a_plan_shows_every_change_and_each_masters_load_and_changes_nothing() {
       master1  2             2
       master2  1             1
     instances
-      edge1: in step
+      edge1: in sync
     nothing to do
     ");
     assert!(scene.traces() == before, "plan left something behind");
@@ -208,7 +208,7 @@ fn a_plan_without_an_answer_fails_and_says_why() {
 }
 
 #[test]
-fn a_sync_brings_everything_in_step_once() {
+fn a_sync_brings_everything_in_sync_once() {
     for binary in oldest_and_newest() {
         let scene = Scene {
             gateway: masters(Gateway::plan(binary))
@@ -222,12 +222,12 @@ fn a_sync_brings_everything_in_step_once() {
         insta::allow_duplicates! {
             assert_text!(text(&first, 0), @"
             revision 1: 2 added, 0 moved, 1 removed, 3 entries
-            instance edge1: in step with revision 1; 2 added, 0 moved, 1 removed by [STRATEGY] \
+            instance edge1: in sync with revision 1; 2 added, 0 moved, 1 removed by [STRATEGY] \
             ([STEPS])
             ");
             assert_text!(text(&second, 0), @"
             revision 1: nothing changed
-            instance edge1: in step with revision 1; already in memory
+            instance edge1: in sync with revision 1; already in memory
             ");
         }
         let wanted = entries(&[("alpha", "master1"), ("beta", "master2"), ("gamma", "master1")]);
@@ -247,7 +247,7 @@ fn a_held_sync_touches_nothing_until_exactly_that_change_is_approved() {
     let held = text(&output, 4);
     assert_text!(held, @"
     revision 1: nothing changed
-    instance edge1: in step with revision 1; already in memory
+    instance edge1: in sync with revision 1; already in memory
     HELD BY THE GUARD: nothing of this change is applied
       the change would remove 30 of the 40 entries in force (75.0%), guard.max_removed allows 20%
       since [TIME] ([AGE] ago): 40 entries in force, 10 held: 0 added, 0 moved, 30 removed
@@ -265,7 +265,7 @@ fn a_held_sync_touches_nothing_until_exactly_that_change_is_approved() {
 }
 
 #[test]
-fn an_approval_that_was_not_needed_fails_and_still_leaves_file_and_memory_in_step() {
+fn an_approval_that_was_not_needed_fails_and_still_leaves_file_and_memory_in_sync() {
     let scene = Scene::new();
     let printed = text(&scene.config().cli(&["sync", "--approve", "0123456789abcdef"]), 1);
     assert!(printed.contains("nothing is held back"), "{printed}");
@@ -316,7 +316,7 @@ fn what_is_printed_for_people_is_there_for_programs_too() {
     let sync = json(&["sync"], 0);
     assert_eq!(
         (&sync["revision"], &sync["instances"][0]["state"]),
-        (&json!(1), &json!("in_step")),
+        (&json!(1), &json!("in_sync")),
         "{sync:#}"
     );
 }

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::Mapsmith;
-use crate::support::scene::in_step;
+use crate::support::scene::in_sync;
 
-/// The scene with a daemon that is in step and has a store.
+/// The scene with a daemon that is in sync and has a store.
 fn start() -> (Scene, Mapsmith) {
     let scene = Scene::new();
     let mapsmith =
         Mapsmith::config(&format!("{}[store]\npath = \"mapsmith.db\"\n", scene.settings())).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     (scene, mapsmith)
 }
 
@@ -20,7 +20,7 @@ fn a_pin_is_told_with_its_outcome_and_explained() {
     let (_scene, mapsmith) = start();
     assert_text!(text(&mapsmith.cli(&["pin", "ALPHA", "master2", "--for", "2h"]), 0), @"node \
         alpha is pinned to master2 until [TIME]; revision 2: 0 added, 1 moved, 0 removed; 1 of 1 \
-        instances in step");
+        instances in sync");
     assert_text!(text(&mapsmith.cli(&["explain", "alpha"]), 0), @"
     node alpha goes to master2 (revision 2)
       since revision 2, [AGE] ago: master1 -> master2
@@ -39,14 +39,14 @@ fn a_pin_is_told_with_its_outcome_and_explained() {
 
     sources
       registry  http_json  3 entries  answered [AGE] ago  last poll full, [N] ms, 74 bytes
-      registry: 1 left out: the registry names no master for the node (null), as "delta"
+      registry: 1 rejected: the registry names no master for the node (null), as "delta"
 
     instances
-      edge1  in step with revision 2 (HAProxy [VERSION], pid [PID])
+      edge1  in sync with revision 2 (HAProxy [VERSION], pid [PID])
         last change [AGE] ago: revision 2 by [STRATEGY]: 0 added, 1 moved, 0 removed ([STEPS])
     "#);
-    assert_text!(text(&mapsmith.cli(&["unpin", "alpha"]), 0), @"node alpha is pinned no more; \
-        revision 3: 0 added, 1 moved, 0 removed; 1 of 1 instances in step");
+    assert_text!(text(&mapsmith.cli(&["unpin", "alpha"]), 0), @"node alpha is no longer pinned; \
+        revision 3: 0 added, 1 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(complaint(&mapsmith.cli(&["unpin", "alpha"]), 1), @"mapsmith: node alpha has no \
         pin (404 Not Found)");
     assert_text!(text(&mapsmith.cli(&["pin", "gamma", "master3", "--force", "--wait", "0s"]), 0), @"node gamma is pinned to master3 (by force: no HAProxy has a backend or server of the name); it is stored, and every instance gets it now");
@@ -56,7 +56,7 @@ fn a_pin_is_told_with_its_outcome_and_explained() {
 fn a_drain_is_told_with_its_outcome_and_explained() {
     let (_scene, mapsmith) = start();
     assert_text!(text(&mapsmith.cli(&["drain", "master1"]), 0), @"master master1 is drained to \
-        the others; revision 2: 0 added, 2 moved, 0 removed; 1 of 1 instances in step");
+        the others; revision 2: 0 added, 2 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(text(&mapsmith.cli(&["explain", "alpha"]), 0), @"
     node alpha goes to master2 (revision 2)
       since revision 2, [AGE] ago: master1 -> master2
@@ -71,7 +71,7 @@ fn a_drain_is_told_with_its_outcome_and_explained() {
         undrain another (--force, or force=true, stores it all the same) (409 Conflict)");
     assert_text!(text(&mapsmith.cli(&["drain", "master2", "--spread", "--force"]), 0), @"master \
         master2 is drained to the others; no other master is left, so these keep their nodes: \
-        master1, master2; revision 3: 0 added, 2 moved, 0 removed; 1 of 1 instances in step");
+        master1, master2; revision 3: 0 added, 2 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(text(&mapsmith.cli(&["status"]), 0), @r#"
     revision   3, 3 entries
     changed    [AGE] ago by override: 0 added, 2 moved, 0 removed
@@ -81,18 +81,18 @@ fn a_drain_is_told_with_its_outcome_and_explained() {
 
     sources
       registry  http_json  3 entries  answered [AGE] ago  last poll full, [N] ms, 74 bytes
-      registry: 1 left out: the registry names no master for the node (null), as "delta"
+      registry: 1 rejected: the registry names no master for the node (null), as "delta"
 
     instances
-      edge1  in step with revision 3 (HAProxy [VERSION], pid [PID])
+      edge1  in sync with revision 3 (HAProxy [VERSION], pid [PID])
         last change [AGE] ago: revision 3 by [STRATEGY]: 0 added, 2 moved, 0 removed ([STEPS])
     "#);
     assert_text!(text(&mapsmith.cli(&["undrain", "master1"]), 0), @"master master1 is drained no \
-        more; revision 4: 0 added, 1 moved, 0 removed; 1 of 1 instances in step");
+        more; revision 4: 0 added, 1 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(text(&mapsmith.cli(&["drain", "master2", "--to", "master1"]), 0), @"master \
-        master2 is drained to master1; nothing changed; 1 of 1 instances in step");
+        master2 is drained to master1; nothing changed; 1 of 1 instances in sync");
     assert_text!(text(&mapsmith.cli(&["undrain", "master2"]), 0), @"master master2 is drained no \
-        more; revision 5: 0 added, 1 moved, 0 removed; 1 of 1 instances in step");
+        more; revision 5: 0 added, 1 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(complaint(&mapsmith.cli(&["undrain", "master2"]), 1), @"mapsmith: master master2 \
         is not drained (404 Not Found)");
     assert_text!(complaint(&mapsmith.cli(&["drain", "master2", "--to", "master2"]), 1), @"mapsmith: master2 can't be drained to itself; name another master (400 Bad Request)");
@@ -108,11 +108,11 @@ fn what_was_ordered_is_there_for_programs_too() {
     let report = json(&["pin", "alpha", "master2"]);
     assert_eq!(
         (&report["outcome"], &report["changes"][0]["moved"]),
-        (&json!("in_step"), &json!(1)),
+        (&json!("in_sync"), &json!(1)),
         "{report:#}"
     );
     assert_eq!(report["changes"][0]["sources"], json!(["override"]));
-    assert_eq!(json(&["drain", "master1", "--to", "master2"])["outcome"], "in_step");
+    assert_eq!(json(&["drain", "master1", "--to", "master2"])["outcome"], "in_sync");
     let status = json(&["status"]);
     assert_eq!(
         (&status["pins"], &status["drained"][0]["to"]),
@@ -131,7 +131,7 @@ fn an_override_that_does_not_arrive_everywhere_fails_and_names_the_instance() {
     let text = text(&output, 1);
     assert!(
         text.starts_with(
-            "node alpha is pinned to master2; not in step within 1s: edge1\n  instance edge1: "
+            "node alpha is pinned to master2; not in sync within 1s: edge1\n  instance edge1: "
         ),
         "{text}"
     );

@@ -11,7 +11,7 @@ use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    ON_REQUEST, gateway_settings, in_step, instance_settings, reload, version_3_0,
+    ON_REQUEST, gateway_settings, in_sync, instance_settings, reload, version_3_0,
 };
 
 /// A site of two HAProxys and a PuppetDB that has just said that web1 moved.
@@ -31,7 +31,7 @@ fn site() -> (Gateway, Gateway, Registry, Mapsmith) {
     .concat();
     registry.answers(200, &factsets("puppet1"));
     let mapsmith = Mapsmith::config(&settings).start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     registry.answers(200, &factsets("puppet2"));
     reload(&mapsmith);
     (edge1, edge2, registry, mapsmith)
@@ -111,12 +111,12 @@ fn the_readme_shows_what_explain_and_status_print() {
 
             sources
               puppetdb  puppetdb  3 entries  answered [AGE] ago  last poll full, [N] ms, 434 bytes
-              puppetdb: 1 left out: the registry names no master for the node (null), as "db2.example.com"
+              puppetdb: 1 rejected: the registry names no master for the node (null), as "db2.example.com"
 
             instances
-              edge1  in step with revision 2 (HAProxy [VERSION], pid [PID])
+              edge1  in sync with revision 2 (HAProxy [VERSION], pid [PID])
                 last change [AGE] ago: revision 2 by [STRATEGY]: 0 added, 1 moved, 0 removed ([STEPS])
-              edge2  in step with revision 2 (HAProxy [VERSION], pid [PID])
+              edge2  in sync with revision 2 (HAProxy [VERSION], pid [PID])
                 last change [AGE] ago: revision 2 by [STRATEGY]: 0 added, 1 moved, 0 removed ([STEPS])
             "#);
         }

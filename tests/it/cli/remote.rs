@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 use super::{ANSWER, Scene, complaint, text};
 use crate::support::free_port;
 use crate::support::mapsmith::{Mapsmith, cli};
-use crate::support::scene::{BOUND, borrowed, in_step, nodes, reload};
+use crate::support::scene::{BOUND, borrowed, in_sync, nodes, reload};
 
-/// The scene with a daemon that is in step.
+/// The scene with a daemon that is in sync.
 fn start() -> (Scene, Mapsmith) {
     start_on(Scene::new())
 }
 
 fn start_on(scene: Scene) -> (Scene, Mapsmith) {
     let mapsmith = scene.config().start();
-    in_step(&mapsmith);
+    in_sync(&mapsmith);
     (scene, mapsmith)
 }
 
@@ -42,10 +42,10 @@ fn a_status_of_a_good_day() {
 
     sources
       registry  http_json  3 entries  answered [AGE] ago  last poll full, [N] ms, 74 bytes
-      registry: 1 left out: the registry names no master for the node (null), as "delta"
+      registry: 1 rejected: the registry names no master for the node (null), as "delta"
 
     instances
-      edge1  in step with revision 1 (HAProxy [VERSION], pid [PID])
+      edge1  in sync with revision 1 (HAProxy [VERSION], pid [PID])
         last change [AGE] ago: revision 1 by [STRATEGY]: 1 added, 1 moved, 1 removed ([STEPS])
     "#);
 }
@@ -77,7 +77,7 @@ fn a_status_of_a_bad_night() {
     sources
       registry  http_json  3 entries  answered [AGE] ago  last poll FAILED [AGE] ago after [N] ms
       registry: http://127.0.0.1:[PORT]/nodes.json: failed (500): the database is down
-      registry: 1 left out: the registry names no master for the node (null), as "delta"
+      registry: 1 rejected: the registry names no master for the node (null), as "delta"
 
     instances
       edge1  unreachable since [TIME]: unix@[GATEWAY]/admin.sock: can't connect: Connection refused (os error 111) (nothing listens there: is HAProxy running?)
@@ -146,7 +146,7 @@ fn a_status_while_a_change_is_held() {
       registry  http_json  10 entries  answered [AGE] ago  last poll full, [N] ms, 171 bytes
 
     instances
-      edge1  in step with revision 2 (HAProxy [VERSION], pid [PID])
+      edge1  in sync with revision 2 (HAProxy [VERSION], pid [PID])
         last change [AGE] ago: revision 2 by [STRATEGY]: 39 added, 0 moved, 0 removed ([STEPS])
     ");
 }
@@ -179,7 +179,7 @@ fn a_node_is_explained() {
     assert_text!(text(&mapsmith.cli(&["explain", "delta"]), 1), @"
     node delta has no route (revision 1): what HAProxy does without one applies
     sources
-      registry: left out: the registry names no master for the node (null), answered [AGE] ago
+      registry: rejected: the registry names no master for the node (null), answered [AGE] ago
     in memory right now
       edge1: no entry
     ");
@@ -191,7 +191,7 @@ fn a_node_is_explained() {
       edge1: no entry
     ");
     assert_text!(complaint(&mapsmith.cli(&["explain", "two \
-        words"]), 1), @r#"mapsmith: "two words" can be no node: the node's name holds white space (400 Bad Request)"#);
+        words"]), 1), @r#"mapsmith: "two words" can be no node: node name contains whitespace (400 Bad Request)"#);
     drop(scene);
 }
 
@@ -212,18 +212,18 @@ fn a_node_of_an_odd_name_is_explained_as_well() {
 fn a_reload_says_how_it_ended() {
     let (scene, mapsmith) = start();
     assert_text!(text(&mapsmith.cli(&["reload", "--wait", "30s"]), 0), @"
-    nothing changed; 1 of 1 instances in step
+    nothing changed; 1 of 1 instances in sync
       source registry: answered in [N] ms
       map: merge [N] ms, compare [N] ms
-      instance edge1: in step with revision 1
+      instance edge1: in sync with revision 1
       in all [N] ms
     ");
     scene.registry.knows(&[("alpha", "master2"), ("gamma", "master1"), ("new", "master1")]);
     assert_text!(text(&mapsmith.cli(&["reload", "--wait", "1m 30s"]), 0), @"
-    revision 2: 1 added, 1 moved, 1 removed; 1 of 1 instances in step
+    revision 2: 1 added, 1 moved, 1 removed; 1 of 1 instances in sync
       source registry: answered in [N] ms
       map: merge [N] ms, compare [N] ms, map file [N] ms
-      instance edge1: in step with revision 2
+      instance edge1: in sync with revision 2
         by [STRATEGY]: [STEPS]
       in all [N] ms
     ");
@@ -234,7 +234,7 @@ fn a_reload_says_how_it_ended() {
       source registry: http://127.0.0.1:[PORT]/nodes.json: the JSON text is cut off at line 1, \
       column 11, after 10 bytes
       map: merge [N] ms, compare [N] ms
-      instance edge1: in step with revision 2
+      instance edge1: in sync with revision 2
       in all [N] ms
     ");
     scene.registry.answers(200, ANSWER);
@@ -250,7 +250,7 @@ fn a_reload_that_is_held_says_what_to_look_at_and_approving_ends_it() {
     held back by the guard
       source registry: answered in [N] ms
       map: merge [N] ms, compare [N] ms
-      instance edge1: in step with revision 2
+      instance edge1: in sync with revision 2
       in all [N] ms
     HELD BY THE GUARD: nothing of this change is applied
       the change would remove 30 of the 40 entries in force (75.0%), guard.max_removed allows 20%
@@ -321,11 +321,11 @@ fn who_names_the_settings_needs_neither_address_nor_token() {
     fs::write(config.directory().join("token"), "s3cret\n").unwrap();
     let mapsmith = config.start();
     let config = mapsmith.configuration();
-    mapsmith.wait_for("it is in step", BOUND, |_| {
+    mapsmith.wait_for("it is in sync", BOUND, |_| {
         (config.cli(&["status"]).status.code() == Some(0)).then_some(())
     });
     assert!(text(&config.cli(&["explain", "beta"]), 0).contains("node beta goes to master2"));
-    assert!(text(&config.cli(&["reload", "--wait", "30s"]), 0).contains("in step"));
+    assert!(text(&config.cli(&["reload", "--wait", "30s"]), 0).contains("in sync"));
     // A mistake elsewhere in the file is not in the way of one who only asks.
     let whole = fs::read_to_string(config.path()).unwrap();
     fs::write(config.path(), whole.replace("[[instance]]", "[[instnace]]")).unwrap();

@@ -89,7 +89,7 @@ fn with_output_json_a_failure_is_json_too() {
         json!([
             { "line": 2, "variable": null, "problem": "map.pth: there is no such key; did you mean path?" },
             { "line": 3, "variable": null, "problem": "map.lowercase: \"perhaps\" is neither true nor false" },
-            { "line": null, "variable": "MAPSMITH__GUARD__SMALL", "problem": "guard.small: \"few\" is no whole number from 0 on" },
+            { "line": null, "variable": "MAPSMITH__GUARD__SMALL", "problem": "guard.small: \"few\" is not a whole number from 0 on" },
         ])
     );
     // Port 1 is nobody's.

@@ -23,7 +23,7 @@ const BETWEEN_FILES: Duration = Duration::from_millis(2);
 const BETWEEN_MEMORIES: Duration = Duration::from_millis(60);
 const CLIENTS_A_GATEWAY: usize = 2;
 
-/// The nodes that every map has had since all was in step, and has still: what clients ask for.
+/// The nodes that every map has had since all was in sync, and has still: what clients ask for.
 /// Shared.
 pub type Known = Arc<RwLock<BTreeSet<String>>>;
 

@@ -92,7 +92,7 @@ impl Volume {
     pub fn read_only(&self, read_only: bool) {
         let options = if read_only { "remount,ro" } else { "remount,rw" };
         // It can't be while somebody writes.
-        eventually("the file system is mounted anew", PATIENCE, || {
+        eventually("the file system is mounted again", PATIENCE, || {
             let mut command = Command::new("mount");
             command.args(["-o", options]).arg(self.path()).stderr(Stdio::null());
             command.status().is_ok_and(|status| status.success()).then_some(())

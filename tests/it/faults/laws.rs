@@ -75,7 +75,7 @@ pub struct Judged<'a> {
     /// Every owner that the node had since the request began; with [`Routing::Map`] every one it
     /// ever had.
     pub owners: &'a [String],
-    /// Whether the map has had this node since everything was in step, and has it now.
+    /// Whether the map has had this node since everything was in sync, and has it now.
     pub known: bool,
 }
 
@@ -246,7 +246,7 @@ impl Laws {
         }
     }
 
-    /// Everything is in step: what was missed of the file before does not matter any more.
+    /// Everything is in sync: what was missed of the file before does not matter any more.
     pub fn rest(&self) {
         self.state().gap = false;
     }
@@ -286,7 +286,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const HEADER: &str = "# Written by Mapsmith: changes by hand are overwritten. Revision ";
+    const HEADER: &str = "# Written by Mapsmith: manual changes are overwritten. Revision ";
 
     fn file(revision: u64, lines: &str) -> String {
         format!("{HEADER}{revision}\n{lines}")

@@ -37,7 +37,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_step() {
+fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_sync() {
     let seeds: Vec<u64> = match number("MAPSMITH_FAULT_SEEDS") {
         Some(count) => {
             let from = number("MAPSMITH_FAULT_FROM").unwrap_or(1);

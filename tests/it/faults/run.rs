@@ -35,7 +35,7 @@ pub struct Figures {
     pub requests: usize,
     pub faults: BTreeMap<String, usize>,
     pub took: Duration,
-    /// The longest time from the end of a fault until everything was in step again.
+    /// The longest time from the end of a fault until everything was in sync again.
     pub longest: Duration,
     /// What happened when.
     pub journal: String,
@@ -119,7 +119,7 @@ fn take_steps(whole: &mut Whole, schedule: &Schedule, figures: &mut Figures) -> 
         if taken {
             *figures.faults.entry(step.fault.kind()).or_default() += 1;
         } else {
-            whole.journal.note("  left out: it can't be done here");
+            whole.journal.note("  rejected: it can't be done here");
         }
         if step.weather.is_some() {
             *figures.faults.entry("bad sockets besides".to_owned()).or_default() += 1;

@@ -234,7 +234,7 @@ impl Fault {
         text.split([' ', '{']).next().unwrap_or_default().to_owned()
     }
 
-    /// It begins and is judged with everything in step.
+    /// It begins and is judged with everything in sync.
     pub fn needs_rest(&self) -> bool {
         matches!(
             self,
@@ -262,7 +262,7 @@ pub struct Step {
     pub fault: Fault,
     /// What the moves of this step are drawn from.
     pub seed: u64,
-    /// Everything must be in step again before the next one.
+    /// Everything must be in sync again before the next one.
     pub settles: bool,
     /// Every socket is bad besides, while the fault lasts: this many in a hundred commands suffer.
     pub weather: Option<usize>,
@@ -347,7 +347,7 @@ fn later_fault(site: &Site, random: &mut Random) -> Fault {
 fn step(site: &Site, random: &mut Random) -> Step {
     let fault = fault(site, random);
     let (seed, settles) = (random.next_u64(), random.chance(60));
-    // Of its own chance; and not where everything must be in step before the fault is over.
+    // Of its own chance; and not where everything must be in sync before the fault is over.
     let mut own = Random::new(!seed);
     let waits = matches!(
         fault,

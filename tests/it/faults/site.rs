@@ -28,7 +28,7 @@ use crate::support::pool::{self, with_backend};
 use crate::support::random::Random;
 use crate::support::site::{Nodes, counters};
 
-/// Within this everything must be in step after the faults are over. Generous: the machine may have
+/// Within this everything must be in sync after the faults are over. Generous: the machine may have
 /// much else to do.
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -63,7 +63,7 @@ impl Journal {
     }
 }
 
-/// A moment at which everything was in step.
+/// A moment at which everything was in sync.
 struct Rest {
     file: Vec<u8>,
     registry: BTreeMap<String, String>,
@@ -101,7 +101,7 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// Everything in step at the start.
+    /// Everything in sync at the start.
     ///
     /// # Panics
     /// When that is not so.
@@ -262,7 +262,7 @@ impl Whole {
         }
     }
 
-    /// Nodes move to other masters, come and go, and servers are listed anew: first in truth, then
+    /// Nodes move to other masters, come and go, and servers are listed again: first in truth, then
     /// in what the registries will say once [`Self::publish`] is called.
     pub fn changes(&mut self, random: &mut Random) {
         let names = self.master_names();
@@ -537,7 +537,7 @@ impl Whole {
                 ));
             }
             let instance = &status["instances"][gateway];
-            if instance["state"] != "in_step" || instance["revision"] != file_revision {
+            if instance["state"] != "in_sync" || instance["revision"] != file_revision {
                 return Err(format!("Mapsmith says of gateway {gateway}: {instance}"));
             }
             if self.site.servers {
@@ -556,7 +556,7 @@ impl Whole {
                             {wanted:?}"
                     ));
                 }
-                if instance["servers"]["state"] != "in_step" {
+                if instance["servers"]["state"] != "in_sync" {
                     return Err(format!("Mapsmith says of gateway {gateway}: {instance}"));
                 }
             }
@@ -633,7 +633,7 @@ impl Whole {
         self.laws.closed(gateway, Excuse::Down);
     }
 
-    /// Every node's answer, once more, now that all is in step.
+    /// Every node's answer, once more, now that all is in sync.
     pub fn ask_for_all(&self) -> Outcome {
         for (node, master) in self.expected() {
             for gateway in &self.gateways {

@@ -79,7 +79,7 @@ fn every_version(sections: &str, check: impl Fn(&Scene)) {
 }
 
 fn at(backend: &str, server: &str) -> ServerPath {
-    ServerPath::new(backend, server).expect("legal names")
+    ServerPath::new(backend, server).expect("valid names")
 }
 
 fn address(text: &str) -> ServerAddress {

@@ -46,7 +46,7 @@ impl Table {
     fn of(gateway: &Gateway, name: &str) -> Self {
         let client =
             RuntimeClient::new(gateway.runtime_address().parse().expect("an address"), BOUND);
-        let client = TableClient::new(client, TableName::new(name).expect("a legal name"), 15_000);
+        let client = TableClient::new(client, TableName::new(name).expect("a valid name"), 15_000);
         Self {
             client,
             runtime: tokio::runtime::Builder::new_current_thread()

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mapsmith::source::{self, EarlyLooks, PollRequests, poller};
+use mapsmith::source::{self, PollRequests, TargetedLookups, poller};
 use mapsmith_core::status::{PollKind, Watch};
-use mapsmith_core::{Illegal, SourceState};
+use mapsmith_core::{Invalid, SourceState};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -129,14 +129,14 @@ async fn a_reload_reads_a_file_again_that_looks_untouched_and_so_does_a_poll_aft
 }
 
 #[tokio::test]
-async fn illegal_lines_of_a_map_file_are_left_out_and_named() {
+async fn invalid_lines_of_a_map_file_are_left_out_and_named() {
     let folder = Folder::new();
     folder.replace("a m1\nlonely\nb two words\na m2\n");
     let polled = folder.registry(json!({})).poll().await;
     assert_eq!(entries(&polled), [("a", "m1")]);
     assert_eq!(
         rejected(&polled),
-        [("line 2", Illegal::EmptyValue), ("line 3", Illegal::ValueWhiteSpace)]
+        [("line 2", Invalid::EmptyValue), ("line 3", Invalid::ValueWhiteSpace)]
     );
 }
 
@@ -222,7 +222,7 @@ impl Watched {
         let end = shutdown.clone();
         tokio::spawn(async move {
             let requests = PollRequests::new();
-            poller::run(source, &settings, requests, &EarlyLooks::new(), sender, end).await;
+            poller::run(source, &settings, requests, &TargetedLookups::new(), sender, end).await;
         });
         Self { state, shutdown }
     }
@@ -360,6 +360,6 @@ async fn a_truncated_or_lost_file_keeps_the_last_good_map() {
         .await;
     assert_eq!(master_of_a(&lost), Some("m1"));
     folder.replace("{\"a\": \"m2\"}");
-    let healed = watched.until(|state| master_of_a(state) == Some("m2")).await;
-    assert_eq!(healed.status.error, None);
+    let corrected = watched.until(|state| master_of_a(state) == Some("m2")).await;
+    assert_eq!(corrected.status.error, None);
 }

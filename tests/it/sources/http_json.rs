@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mapsmith_core::Illegal;
+use mapsmith_core::Invalid;
 use mapsmith_core::status::PollKind;
 use serde_json::json;
 use wiremock::matchers::{header, header_exists, method, path};
@@ -25,7 +25,7 @@ async fn an_object_of_nodes_and_masters_is_a_map() {
     let polled =
         Registry::http_json(&server.uri(), json!({"masters": {"m2": "master2"}})).poll().await;
     assert_eq!(entries(&polled), [("a", "m1"), ("b", "master2")]);
-    assert_eq!(rejected(&polled), [("c", Illegal::NoMaster), ("d", Illegal::NotText)]);
+    assert_eq!(rejected(&polled), [("c", Invalid::NoMaster), ("d", Invalid::NotText)]);
 }
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn a_list_with_named_fields_is_a_map() {
     let fields = json!({"node_field": "host", "master_field": "owner"});
     let polled = Registry::http_json(&server.uri(), fields).poll().await;
     assert_eq!(entries(&polled), [("a", "m1"), ("b", "m2")]);
-    assert_eq!(polled.rejections.counts[&Illegal::NoNode], 1);
+    assert_eq!(polled.rejections.counts[&Invalid::NoNode], 1);
     let wrong = json!({"node_field": "name", "master_field": "owner"});
     let message = Registry::http_json(&server.uri(), wrong).failure().await;
     assert_says(&message, &["no row has the field \"name\" (node_field)", "host, owner"]);

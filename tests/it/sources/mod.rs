@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use mapsmith::source::{self, Extent, Polled, Source, SourceError};
-use mapsmith_core::{Illegal, Snapshot};
+use mapsmith_core::{Invalid, Snapshot};
 use serde_json::{Value, json};
 use wiremock::MockServer;
 
@@ -84,7 +84,7 @@ fn entries(polled: &Polled) -> Vec<(&str, &str)> {
     polled.entries.iter().collect()
 }
 
-fn rejected(polled: &Polled) -> Vec<(&str, Illegal)> {
+fn rejected(polled: &Polled) -> Vec<(&str, Invalid)> {
     polled.rejections.named.iter().map(|(node, reason)| (node.as_str(), *reason)).collect()
 }
 

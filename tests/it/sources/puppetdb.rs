@@ -1,6 +1,6 @@
 //! PuppetDB as a source: what is asked, when, and what its answers come to.
 
-use mapsmith_core::Illegal;
+use mapsmith_core::Invalid;
 use mapsmith_core::status::PollKind;
 use serde_json::{Value, json};
 use wiremock::matchers::{body_partial_json, header, method, path};
@@ -79,7 +79,7 @@ async fn a_node_without_a_master_is_left_out_and_the_rest_goes_on() {
     assert_eq!(entries(&polled), [("node2", "master1")]);
     assert_eq!(
         rejected(&polled),
-        [("no de", Illegal::KeyWhiteSpace), ("node1", Illegal::NoMaster)]
+        [("no de", Invalid::KeyWhiteSpace), ("node1", Invalid::NoMaster)]
     );
 }
 
@@ -99,7 +99,7 @@ async fn of_two_rows_of_a_node_the_newest_counts() {
     for _ in 0..2 {
         let polled = registry.poll().await;
         assert_eq!(entries(&polled), [("node1", "z")]);
-        assert_eq!(rejected(&polled), [("node1", Illegal::Conflict)]);
+        assert_eq!(rejected(&polled), [("node1", Invalid::Conflict)]);
         registry.later(1);
     }
 }
@@ -131,7 +131,7 @@ async fn between_full_polls_only_what_changed_is_asked_for() {
     registry.later(60);
     let changed = registry.poll().await;
     assert_eq!(entries(&changed), [("a", "m1"), ("b", "m2"), ("d", "m1")]);
-    assert_eq!(rejected(&changed), [("c", Illegal::NoMaster)]);
+    assert_eq!(rejected(&changed), [("c", Invalid::NoMaster)]);
     registry.later(119);
     let same = registry.poll().await;
     assert!(std::sync::Arc::ptr_eq(&same.entries, &changed.entries));
@@ -354,7 +354,7 @@ async fn single_nodes_are_asked_for_alone_and_one_that_is_not_answered_stays() {
     registry.poll().await;
     let looked = look(&mut registry, &["a", "b", "c"]).await;
     assert_eq!(entries(&looked), [("a", "m2"), ("c", "m1")]);
-    assert_eq!(rejected(&looked), [("b", Illegal::NoMaster)]);
+    assert_eq!(rejected(&looked), [("b", Invalid::NoMaster)]);
     // The next delta reaches back to the last poll: a look says nothing of the other nodes.
     registry.later(60);
     assert_eq!(registry.poll().await.kind, PollKind::Delta);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use mapsmith::source::{self, Extent, Polled, Source};
 use mapsmith_core::status::PollKind;
-use mapsmith_core::{Illegal, ServerList, Snapshot};
+use mapsmith_core::{Invalid, ServerList, Snapshot};
 use serde_json::{Value, json};
 use wiremock::matchers::{header, method};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -56,10 +56,10 @@ async fn a_list_that_did_not_change_is_not_sent_again_and_one_that_says_the_same
         first.entries.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(),
         ["a", "b"]
     );
-    assert_eq!((first.rejections.counts[&Illegal::ServerRow], first.rejections.total()), (1, 1));
+    assert_eq!((first.rejections.counts[&Invalid::ServerRow], first.rejections.total()), (1, 1));
     let current = snapshot(&first);
     let second = poll(&mut consul, Some(&current)).await;
-    // A source that starts anew knows no version; the answer is whole, and says what is known.
+    // A source that starts again knows no version; the answer is whole, and says what is known.
     let third = poll(&mut source(settings), Some(&current)).await;
     assert_eq!((second.kind, second.bytes, third.kind), (PollKind::Unchanged, 0, PollKind::Full));
     for polled in [second, third] {

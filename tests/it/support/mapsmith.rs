@@ -24,7 +24,7 @@ pub struct Config {
     directory: TempDir,
     /// `NAME=value`.
     environment: Vec<String>,
-    /// The same, and set anew for a restart.
+    /// The same, and set again for a restart.
     extra: Vec<String>,
     /// Of `mapsmith run`.
     arguments: Vec<String>,

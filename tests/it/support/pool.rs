@@ -145,7 +145,7 @@ pub fn settles(gateway: &Gateway, mapsmith: &Mapsmith, wanted: &[(&str, SocketAd
         let all: BTreeMap<_, _> =
             servers(gateway).into_iter().map(|(name, (address, _))| (name, address)).collect();
         let there = all == list(wanted) && ready(gateway) == all;
-        (there && instance(mapsmith)["servers"]["state"] == "in_step").then_some(())
+        (there && instance(mapsmith)["servers"]["state"] == "in_sync").then_some(())
     });
 }
 

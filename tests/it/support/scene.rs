@@ -87,15 +87,15 @@ pub fn map_file(gateway: &Gateway) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Waits until Mapsmith is in step, and returns its status.
-pub fn in_step(mapsmith: &Mapsmith) -> Value {
+/// Waits until Mapsmith is in sync, and returns its status.
+pub fn in_sync(mapsmith: &Mapsmith) -> Value {
     mapsmith.wait_for("Mapsmith is ready", BOUND, |mapsmith| {
         (mapsmith.get("/readyz").0 == 200).then_some(())
     });
     mapsmith.get("/v1/status").1
 }
 
-/// `POST /v1/reload?wait=30s` that must end with every instance in step.
+/// `POST /v1/reload?wait=30s` that must end with every instance in sync.
 pub fn reload(mapsmith: &Mapsmith) -> Value {
     let (status, report) = mapsmith.post("/v1/reload?wait=30s");
     assert_eq!(status, 200, "{report:#}\n{}", mapsmith.log());

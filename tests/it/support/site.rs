@@ -78,7 +78,7 @@ impl Site {
     /// A Mapsmith that works through the proxy and has brought the registry's nodes in.
     pub fn mapsmith(&self) -> Mapsmith {
         let mapsmith = self.config_with(CALM).start();
-        super::scene::in_step(&mapsmith);
+        super::scene::in_sync(&mapsmith);
         mapsmith
     }
 
@@ -113,7 +113,7 @@ impl Site {
             let settled = memory(&self.gateway) == *nodes
                 && counters(&self.gateway).entries == nodes.len() as u64
                 && map_file(&self.gateway) == *nodes
-                && mapsmith.get("/v1/status").1["instances"][0]["state"] == "in_step";
+                && mapsmith.get("/v1/status").1["instances"][0]["state"] == "in_sync";
             settled.then_some(())
         });
         assert_no_leftovers(Path::new(self.gateway.map_path()));

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_optional_source_that_never_answered_is_left_out() {
+    fn an_optional_source_that_never_answered_is_rejected() {
         let first = snapshot(&[("a", "m1")]);
         let map = merge(&[view("one", true, Some(&first)), view("two", false, None)]).unwrap();
         assert!(Arc::ptr_eq(&map, &first.entries), "one source's map is shared, not copied");

@@ -8,7 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Server;
 use crate::revision::ChangeCounts;
-use crate::server::list::{Host, LeftOut, RawServer, Repeats, ServerList, ServerListBuilder};
+use crate::server::list::{
+    Host, RawServer, RejectedServer, Repeats, ServerList, ServerListBuilder,
+};
 use crate::server::{ServerAddress, ServerOptions};
 
 /// HAProxy's name of a master -> the registry's, by the reverse of each `[source.masters]`, in
@@ -54,7 +56,7 @@ pub struct Resolved {
     /// The servers whose address is known, by name.
     pub servers: BTreeMap<String, Server>,
     /// Those whose host name never resolved.
-    pub left_out: Vec<LeftOut>,
+    pub rejected: Vec<RejectedServer>,
 }
 
 /// The servers of a list. `address` says what a host name resolves to, or why it is not known;
@@ -72,7 +74,7 @@ pub fn resolve<'a>(
                 Ok(ip) => ip,
                 Err(error) => {
                     let reason = format!("{host} never resolved: {error}");
-                    resolved.left_out.push(LeftOut {
+                    resolved.rejected.push(RejectedServer {
                         place: format!("server {:?}", listed.name),
                         name: Some(listed.name.clone()),
                         reason,
@@ -149,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn a_master_that_can_be_no_server_is_left_out() {
+    fn a_master_that_can_be_no_server_is_rejected() {
         let list = masters_list(
             "{producer}:8140",
             ["m1", "é", "{master}", "a/b"].into_iter(),
             &BTreeMap::new(),
         );
         assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["m1"]);
-        let places: Vec<_> = list.left_out.iter().map(|left_out| &*left_out.place).collect();
+        let places: Vec<_> = list.rejected.iter().map(|rejected| &*rejected.place).collect();
         assert_eq!(places, [r#"master "é""#, r#"master "{master}""#, r#"master "a/b""#]);
     }
 
@@ -176,7 +178,7 @@ mod tests {
             resolved.servers.values().map(|server| server.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:1", "10.0.0.7:1"]);
         assert!(resolved.servers.values().all(|server| server.options.check));
-        assert_eq!(resolved.left_out[0].reason, "b.example never resolved: no such name");
+        assert_eq!(resolved.rejected[0].reason, "b.example never resolved: no such name");
     }
 
     #[test]

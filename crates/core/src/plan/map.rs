@@ -1,4 +1,4 @@
-//! Which way a deviation is healed: nothing to do, single commands, or a whole swap.
+//! Which way a deviation is corrected: nothing to do, single commands, or a whole swap.
 
 use super::cost::{CostModel, EditCounts};
 use super::deviation::Deviation;
@@ -50,7 +50,7 @@ impl Edit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MapPlan {
     /// Memory holds the wanted map.
-    InStep,
+    InSync,
     /// Single commands, in this order.
     Edit {
         /// The commands: new keys, then moves, then removals.
@@ -67,7 +67,7 @@ pub enum MapPlan {
 
 /// What the planner knows of an instance's memory beside the deviation.
 #[derive(Debug, Clone, Copy)]
-pub struct Memory {
+pub struct MapFacts {
     /// Entries of the live map.
     pub entries: usize,
     /// Entries of staged versions that nobody has committed. Before 3.2 single commands reach into
@@ -77,17 +77,17 @@ pub struct Memory {
     pub cost: CostModel,
 }
 
-/// Plans one instance's change. A second plan over the result is [`MapPlan::InStep`].
-pub fn plan_map(wanted: &EntryMap, deviation: &Deviation, memory: &Memory) -> MapPlan {
+/// Plans one instance's change. A second plan over the result is [`MapPlan::InSync`].
+pub fn plan_map(wanted: &EntryMap, deviation: &Deviation, memory: &MapFacts) -> MapPlan {
     if deviation.is_none() {
-        return MapPlan::InStep;
+        return MapPlan::InSync;
     }
     let swap = |reason: String| MapPlan::Swap { reason };
     if deviation.duplicates > 0 {
         // `del map` removes every duplicate up to 3.2 and only the first in 3.4: only a swap is
         // sure.
         return swap(format!(
-            "{} duplicate entries can only be healed by a swap",
+            "{} duplicate entries can only be corrected by a swap",
             deviation.duplicates
         ));
     }
@@ -118,7 +118,7 @@ pub fn plan_map(wanted: &EntryMap, deviation: &Deviation, memory: &Memory) -> Ma
     let (edits_cost, swap_cost) =
         (memory.cost.edits(memory.entries, counts), memory.cost.swap(wanted.len()));
     let reason = format!(
-        "{} commands are reckoned at {:.2} ms, a swap of {} entries at {:.2} ms",
+        "{} commands are estimated at {:.2} ms, a swap of {} entries at {:.2} ms",
         counts.adding + counts.walking,
         milliseconds(edits_cost),
         wanted.len(),
@@ -156,13 +156,13 @@ mod tests {
     fn plan_moves(version: HaproxyVersion, entries: usize, moves: usize) -> MapPlan {
         let (held, other) = (map_of(entries, "m1"), map_of(entries, "m2"));
         let wanted: EntryMap = other.iter().take(moves).chain(held.iter().skip(moves)).collect();
-        let memory = Memory { entries, staged_entries: 0, cost: CostModel::new(version) };
+        let memory = MapFacts { entries, staged_entries: 0, cost: CostModel::new(version) };
         plan_map(&wanted, &Deviation::between(&held, &wanted), &memory)
     }
 
     #[test]
     fn few_moves_in_a_large_map_are_single_commands_and_many_are_a_swap() {
-        assert!(matches!(plan_moves(NEW, 100_000, 0), MapPlan::InStep));
+        assert!(matches!(plan_moves(NEW, 100_000, 0), MapPlan::InSync));
         assert!(matches!(plan_moves(NEW, 100_000, 100), MapPlan::Edit { .. }));
         assert!(matches!(plan_moves(NEW, 100_000, 50_000), MapPlan::Swap { .. }));
     }
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn what_single_commands_cannot_heal_is_swapped() {
         let wanted = map_of(3, "m1");
-        let memory = Memory { entries: 3, staged_entries: 0, cost: CostModel::new(NEW) };
+        let memory = MapFacts { entries: 3, staged_entries: 0, cost: CostModel::new(NEW) };
         let hash_key = Deviation {
             extra: vec![b"#1".as_slice().into()],
             extra_count: 1,
@@ -196,7 +196,7 @@ mod tests {
                 "{deviation:?}"
             );
         }
-        let staged = Memory { staged_entries: 5, ..memory };
+        let staged = MapFacts { staged_entries: 5, ..memory };
         assert!(matches!(plan_map(&wanted, &missing, &staged), MapPlan::Swap { .. }));
         assert!(matches!(plan_map(&wanted, &missing, &memory), MapPlan::Edit { .. }));
     }
@@ -226,13 +226,13 @@ mod tests {
         ) {
             // Small maps would nearly always be edited; a staged entry makes it a swap.
             let cost = CostModel::new(if old { OLD } else { NEW });
-            let facts = Memory { entries: memory.len(), staged_entries: staged, cost };
+            let facts = MapFacts { entries: memory.len(), staged_entries: staged, cost };
             let plan = plan_map(&wanted, &observe(&memory, &wanted), &facts);
             let after = replay(&memory, &plan, &wanted);
             prop_assert_eq!(after.len(), wanted.len());
             let again = observe(&after, &wanted);
             prop_assert!(again.is_none(), "{:?} left {:?}", plan, again);
-            prop_assert_eq!(plan_map(&wanted, &again, &facts), MapPlan::InStep);
+            prop_assert_eq!(plan_map(&wanted, &again, &facts), MapPlan::InSync);
         }
     }
 }

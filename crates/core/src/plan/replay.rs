@@ -12,7 +12,7 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 pub fn replay(memory: &[Entry], plan: &MapPlan, wanted: &EntryMap) -> Vec<Entry> {
     let mut after = memory.to_vec();
     match plan {
-        MapPlan::InStep => {}
+        MapPlan::InSync => {}
         MapPlan::Edit { edits, .. } => edits.iter().for_each(|edit| match edit {
             Edit::Add { key, value } => {
                 after.push((key.clone().into_bytes(), value.clone().into_bytes()))

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_WEIGHT, ServerOptions, is_legal_name};
-use crate::names::Illegal;
+use super::{MAX_WEIGHT, ServerOptions, is_valid_name};
+use crate::names::Invalid;
 use crate::snapshot::{Content, NAMED_REJECTIONS, Rejections, shown};
 
 /// The longest host name, in bytes (RFC 1035, section 2.3.4).
@@ -42,7 +42,7 @@ pub enum Host {
 /// A checked row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedServer {
-    /// Its name, legal by [`is_legal_name`].
+    /// Its name, valid by [`is_valid_name`].
     pub name: String,
     /// Where it is found.
     pub host: Host,
@@ -58,10 +58,10 @@ pub struct ListedServer {
 
 /// A row that no server is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
+pub struct RejectedServer {
     /// Where it stands.
     pub place: String,
-    /// The server that it names, where that name is legal: what is known of it stays in force.
+    /// The server that it names, where that name is valid: what is known of it stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What is wrong with it and what would be right.
@@ -74,7 +74,7 @@ pub struct ServerList {
     /// The servers, by name; each name once.
     pub servers: Vec<ListedServer>,
     /// The rows that were left out, the first [`NAMED_REJECTIONS`] of them.
-    pub left_out: Vec<LeftOut>,
+    pub rejected: Vec<RejectedServer>,
     /// Names that rows of the list give different servers, and nothing tells which counts: what is
     /// in force stays.
     pub disputed: BTreeSet<String>,
@@ -100,14 +100,14 @@ pub enum Repeats {
 #[derive(Debug, Default)]
 pub struct ServerListBuilder {
     rows: Vec<(String, ListedServer)>,
-    left_out: Vec<LeftOut>,
+    rejected: Vec<RejectedServer>,
     rejections: Rejections,
 }
 
 impl ServerListBuilder {
     /// Takes one row, or leaves it out. `place` says where it stands.
     pub fn push(&mut self, place: &str, raw: RawServer) {
-        let name = raw.name.clone().filter(|name| is_legal_name(name));
+        let name = raw.name.clone().filter(|name| is_valid_name(name));
         match check(raw) {
             Ok(server) => self.rows.push((place.to_owned(), server)),
             Err((reason, detail)) => self.leave_out(place, name, reason, detail),
@@ -115,14 +115,14 @@ impl ServerListBuilder {
     }
 
     /// Leaves a row out. `detail` says to a person what is wrong with it.
-    pub fn reject(&mut self, place: &str, reason: Illegal, detail: String) {
+    pub fn reject(&mut self, place: &str, reason: Invalid, detail: String) {
         self.leave_out(place, None, reason, detail);
     }
 
-    fn leave_out(&mut self, place: &str, name: Option<String>, reason: Illegal, detail: String) {
+    fn leave_out(&mut self, place: &str, name: Option<String>, reason: Invalid, detail: String) {
         self.rejections.push(place, reason);
-        if self.left_out.len() < NAMED_REJECTIONS {
-            self.left_out.push(LeftOut { place: shown(place), name, reason: detail });
+        if self.rejected.len() < NAMED_REJECTIONS {
+            self.rejected.push(RejectedServer { place: shown(place), name, reason: detail });
         }
     }
 
@@ -161,13 +161,13 @@ impl ServerListBuilder {
                             location(first)
                         )
                     };
-                    self.reject(&place, Illegal::ServerTwice, detail);
+                    self.reject(&place, Invalid::ServerTwice, detail);
                 }
             }
         }
         let list = ServerList {
             servers: servers.into_values().collect(),
-            left_out: self.left_out,
+            rejected: self.rejected,
             disputed,
         };
         (list, self.rejections)
@@ -183,18 +183,18 @@ fn location(server: &ListedServer) -> String {
     }
 }
 
-fn check(raw: RawServer) -> Result<ListedServer, (Illegal, String)> {
+fn check(raw: RawServer) -> Result<ListedServer, (Invalid, String)> {
     let (host, port) =
-        parse_address(&raw.address, raw.port).map_err(|detail| (Illegal::ServerAddress, detail))?;
+        parse_address(&raw.address, raw.port).map_err(|detail| (Invalid::ServerAddress, detail))?;
     let name = raw.name.unwrap_or_else(|| match &host {
         // Without brackets, which no name may hold: the port is what follows the last colon.
         Host::Address(address) => format!("{address}:{port}"),
         Host::Name(name) => format!("{name}:{port}"),
     });
-    if !is_legal_name(&name) {
+    if !is_valid_name(&name) {
         let detail =
             format!("{:?} can name no server: 1 to 255 letters, digits and . _ : -", shown(&name));
-        return Err((Illegal::ServerName, detail));
+        return Err((Invalid::ServerName, detail));
     }
     let weight = match raw.weight {
         None => None,
@@ -202,7 +202,7 @@ fn check(raw: RawServer) -> Result<ListedServer, (Illegal, String)> {
             Ok(weight) if weight <= MAX_WEIGHT => Some(weight),
             _ => {
                 return Err((
-                    Illegal::ServerWeight,
+                    Invalid::ServerWeight,
                     format!("the weight {weight} is not within 0 to {MAX_WEIGHT}"),
                 ));
             }
@@ -212,7 +212,7 @@ fn check(raw: RawServer) -> Result<ListedServer, (Illegal, String)> {
         None => None,
         Some(words) => Some(
             ServerOptions::parse(words)
-                .map_err(|error| (Illegal::ServerOption, error.to_string()))?,
+                .map_err(|error| (Invalid::ServerOption, error.to_string()))?,
         ),
     };
     Ok(ListedServer { name, host, port, weight, backup: raw.backup, options })
@@ -226,7 +226,7 @@ fn check(raw: RawServer) -> Result<ListedServer, (Illegal, String)> {
 pub fn parse_address(address: &str, port: Option<i64>) -> Result<(Host, u16), String> {
     let none = || {
         format!(
-            "{:?} is no address: write it like 10.0.0.1:8140, [fe80::1]:8140 or \
+            "{:?} is not an address: write it like 10.0.0.1:8140, [fe80::1]:8140 or \
                 puppet00.example:8140",
             shown(address)
         )
@@ -319,7 +319,7 @@ mod tests {
             list.servers.iter().map(|server| (server.name.clone(), location(server))).collect();
         (
             servers,
-            list.left_out.into_iter().map(|left_out| (left_out.place, left_out.reason)).collect(),
+            list.rejected.into_iter().map(|rejected| (rejected.place, rejected.reason)).collect(),
             rejections,
         )
     }
@@ -353,16 +353,16 @@ mod tests {
     #[test]
     fn what_is_no_address_is_told_from_one() {
         for (address, port, part) in [
-            ("", Some(1), "is no address"),
-            ("10.0.0.300:1", None, "is no address"),
-            ("10.0.0.1;quit:1", None, "is no address"),
-            ("a b:1", None, "is no address"),
-            ("host:", None, "is no address"),
-            ("host:http", None, "is no address"),
-            ("host:+1", None, "is no address"),
-            ("[10.0.0.1]:1", None, "is no address"),
-            ("[::1", None, "is no address"),
-            ("-x.example:1", None, "is no address"),
+            ("", Some(1), "is not an address"),
+            ("10.0.0.300:1", None, "is not an address"),
+            ("10.0.0.1;quit:1", None, "is not an address"),
+            ("a b:1", None, "is not an address"),
+            ("host:", None, "is not an address"),
+            ("host:http", None, "is not an address"),
+            ("host:+1", None, "is not an address"),
+            ("[10.0.0.1]:1", None, "is not an address"),
+            ("[::1", None, "is not an address"),
+            ("-x.example:1", None, "is not an address"),
             ("0.0.0.0:1", None, "no server can have"),
             ("ff02::1", Some(1), "no server can have"),
             ("10.0.0.1", None, "has no port"),
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_server_without_a_name_gets_a_stable_legal_one() {
-        let (servers, left_out, _) = listed(
+        let (servers, rejected, _) = listed(
             &[
                 raw(None, "10.0.0.1:8140"),
                 raw(None, "[fe80:0::1]:8140"),
@@ -389,7 +389,7 @@ mod tests {
         );
         let names: Vec<_> = servers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["10.0.0.1:8140", "fe80::1:8140", "puppet00.example:8140"]);
-        assert!(names.iter().all(|name| is_legal_name(name)) && left_out.is_empty());
+        assert!(names.iter().all(|name| is_valid_name(name)) && rejected.is_empty());
     }
 
     #[test]
@@ -409,16 +409,16 @@ mod tests {
                 ..raw(Some("g"), "10.0.0.5:1")
             },
         ];
-        let (servers, left_out, rejections) = listed(&rows, Repeats::First);
+        let (servers, rejected, rejections) = listed(&rows, Repeats::First);
         assert_eq!(servers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "g"]);
-        let places: Vec<_> = left_out.iter().map(|(place, _)| place.as_str()).collect();
+        let places: Vec<_> = rejected.iter().map(|(place, _)| place.as_str()).collect();
         assert_eq!(places, ["row 1", "row 2", "row 3", "row 4"]);
-        assert!(left_out[3].1.contains("resolvers"), "{left_out:?}");
+        assert!(rejected[3].1.contains("resolvers"), "{rejected:?}");
         for reason in [
-            Illegal::ServerName,
-            Illegal::ServerAddress,
-            Illegal::ServerWeight,
-            Illegal::ServerOption,
+            Invalid::ServerName,
+            Invalid::ServerAddress,
+            Invalid::ServerWeight,
+            Invalid::ServerOption,
         ] {
             assert_eq!(rejections.counts[&reason], 1, "{reason}");
         }
@@ -430,16 +430,16 @@ mod tests {
         let at = |rows: &[RawServer], repeats| listed(rows, repeats).0[0].1.clone();
         assert_eq!(at(&rows, Repeats::First), "10.0.0.2:1");
         assert_eq!(at(&rows, Repeats::LowestAddress), "10.0.0.1:1");
-        let (_, left_out, rejections) = listed(&rows, Repeats::LowestAddress);
-        assert!(left_out[0].0 == "row 0" && left_out[0].1.contains("10.0.0.1:1"), "{left_out:?}");
-        assert_eq!(rejections.counts[&Illegal::ServerTwice], 1);
+        let (_, rejected, rejections) = listed(&rows, Repeats::LowestAddress);
+        assert!(rejected[0].0 == "row 0" && rejected[0].1.contains("10.0.0.1:1"), "{rejected:?}");
+        assert_eq!(rejections.counts[&Invalid::ServerTwice], 1);
         rows.reverse();
         assert_eq!(at(&rows, Repeats::LowestAddress), "10.0.0.1:1");
     }
 
     proptest! {
         #[test]
-        fn whatever_the_rows_hold_the_list_is_legal(
+        fn whatever_the_rows_hold_the_list_is_valid(
             rows in proptest::collection::vec((".{0,12}", ".{0,20}", any::<Option<i64>>()), 0..8),
         ) {
             let mut builder = ServerListBuilder::default();
@@ -449,7 +449,7 @@ mod tests {
             }
             let (list, rejections) = builder.finish(Repeats::LowestAddress);
             prop_assert!(
-                list.servers.iter().all(|server| is_legal_name(&server.name) && server.port > 0)
+                list.servers.iter().all(|server| is_valid_name(&server.name) && server.port > 0)
             );
             prop_assert!(list.servers.is_sorted_by(|a, b| a.name < b.name));
             prop_assert_eq!(list.servers.len() as u64 + rejections.total(), rows.len() as u64 * 2);

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use haproxy_runtime::server::{
     AdminState, MAX_NAME, MAX_WEIGHT, ObservedBackend, ObservedServer, ObservedServers, Server,
-    ServerAddress, ServerOptions, is_legal_name, options,
+    ServerAddress, ServerOptions, is_valid_name, options,
 };
 use serde::{Deserialize, Serialize};
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::{MapName, looked_up, prepared, silent};
 use crate::client::{RowBound, RuntimeClient, rest};
 use crate::error::RuntimeError;
-use crate::process::{self, Glance};
-use crate::wire::pace::Pace;
+use crate::process::{self, Probe};
+use crate::wire::pace::Pacer;
 use crate::wire::{self, Listing, Payloads};
 
 /// One map behind a stats socket.
@@ -33,10 +33,10 @@ impl MapClient {
     ///
     /// # Errors
     /// When the socket can't be reached, stays silent or answers something else.
-    pub async fn glance(&self) -> Result<Glance, RuntimeError> {
-        let answer = self.client.call(process::GLANCE).await?;
-        process::glance(&answer, self.map.as_str())
-            .map_err(|error| self.client.refused(process::GLANCE.as_bytes(), error))
+    pub async fn probe(&self) -> Result<Probe, RuntimeError> {
+        let answer = self.client.call(process::PROBE).await?;
+        process::probe(&answer, self.map.as_str())
+            .map_err(|error| self.client.refused(process::PROBE.as_bytes(), error))
     }
 
     /// The names of all backends and servers.
@@ -72,7 +72,7 @@ impl MapClient {
             (Vec::with_capacity(self.max_payload), Vec::with_capacity(self.max_payload));
         let mut more = payloads.next_into(&mut payload);
         let mut connection = if more { Some(self.client.connect().await?) } else { None };
-        let mut pace = Pace::default();
+        let mut pace = Pacer::default();
         while let Some(open) = connection.take() {
             more = more && payloads.next_into(&mut next);
             let sent = Instant::now();
@@ -143,7 +143,7 @@ impl MapClient {
         rested: &mut Duration,
     ) -> Result<(), RuntimeError> {
         let mut lines = wire::Batches::new(commands, self.max_payload, most);
-        let mut pace = Pace::default();
+        let mut pace = Pacer::default();
         let mut following = lines.next();
         while let Some((line, count)) = following {
             let sent = Instant::now();

@@ -16,7 +16,7 @@ pub struct MapName {
 }
 
 impl MapName {
-    /// From the path in the settings, which holds no white space.
+    /// From the path in the settings, which holds no whitespace.
     pub fn new(path: &str) -> Self {
         Self { plain: path.to_owned(), escaped: escape(path).into_owned() }
     }

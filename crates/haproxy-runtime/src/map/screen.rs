@@ -10,7 +10,7 @@ use super::client::MapClient;
 use crate::client::rest;
 use crate::error::ReplyError;
 use crate::error::RuntimeError;
-use crate::wire::pace::Pace;
+use crate::wire::pace::Pacer;
 use crate::wire::{self, Batches, Listing, Payloads};
 
 /// A key and value that a map takes only if it takes any: neither an address nor a number.
@@ -94,7 +94,7 @@ impl MapClient {
     ) -> Result<Vec<(usize, String)>, RuntimeError> {
         let header = self.map.stage_header(version);
         let mut payloads = Payloads::new(&header, rows.iter().map(words), self.max_payload);
-        let (mut payload, mut refused, mut pace) = (Vec::new(), Vec::new(), Pace::default());
+        let (mut payload, mut refused, mut pace) = (Vec::new(), Vec::new(), Pacer::default());
         let mut start = 0;
         while payloads.next_into(&mut payload) {
             let sent = Instant::now();
@@ -143,7 +143,7 @@ impl MapClient {
     async fn drop_screened(&self, version: u64, rows: usize) -> Result<(), RuntimeError> {
         let uncommitted =
             |map: super::MapCounters| map.live_version < version && version <= map.last_prepared;
-        if !self.glance().await?.map.is_some_and(uncommitted) {
+        if !self.probe().await?.map.is_some_and(uncommitted) {
             return Ok(());
         }
         self.clear(version).await?;

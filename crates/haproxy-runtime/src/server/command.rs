@@ -8,7 +8,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::{Server, ServerAddress, is_legal_name};
+use super::{Server, ServerAddress, is_valid_name};
 use crate::error::ReplyError;
 use crate::wire;
 
@@ -23,20 +23,20 @@ pub const OBSERVE: &str = "show servers state;show stat -1 6 -1\n";
 /// A name that can't stand in a command: nothing of it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} can't name a backend or a server: use letters, digits and `.`, `_`, `:`, `-`")]
-pub struct IllegalName {
+pub struct InvalidName {
     /// The name.
     pub name: String,
 }
 
-fn legal(name: &str) -> Result<String, IllegalName> {
-    if is_legal_name(name) {
+fn valid(name: &str) -> Result<String, InvalidName> {
+    if is_valid_name(name) {
         Ok(name.to_owned())
     } else {
-        Err(IllegalName { name: name.to_owned() })
+        Err(InvalidName { name: name.to_owned() })
     }
 }
 
-/// A server of a backend; both names are legal.
+/// A server of a backend; both names are valid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerPath {
     backend: String,
@@ -48,8 +48,8 @@ impl ServerPath {
     ///
     /// # Errors
     /// When a name can't stand in a command.
-    pub fn new(backend: &str, server: &str) -> Result<Self, IllegalName> {
-        Ok(Self { backend: legal(backend)?, server: legal(server)? })
+    pub fn new(backend: &str, server: &str) -> Result<Self, InvalidName> {
+        Ok(Self { backend: valid(backend)?, server: valid(server)? })
     }
 
     /// The backend's name.
@@ -153,7 +153,7 @@ pub enum ServerCommand {
     },
 }
 
-/// A legal name of a backend or of a `defaults` section.
+/// A valid name of a backend or of a `defaults` section.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendName(String);
 
@@ -162,8 +162,8 @@ impl BackendName {
     ///
     /// # Errors
     /// When it can't stand in a command.
-    pub fn new(name: &str) -> Result<Self, IllegalName> {
-        legal(name).map(Self)
+    pub fn new(name: &str) -> Result<Self, InvalidName> {
+        valid(name).map(Self)
     }
 }
 

@@ -23,7 +23,7 @@ pub const MAX_WEIGHT: u16 = 256;
 
 /// Whether `name` can name a backend or a server: letters, digits and `.`, `_`, `:`, `-` (HAProxy's
 /// `invalid_char`).
-pub fn is_legal_name(name: &str) -> bool {
+pub fn is_valid_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_NAME
         && name
@@ -53,7 +53,7 @@ impl fmt::Display for ServerAddress {
 /// A server as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
-    /// Its name, legal by [`is_legal_name`].
+    /// Its name, valid by [`is_valid_name`].
     pub name: String,
     /// Where it listens.
     pub address: ServerAddress,

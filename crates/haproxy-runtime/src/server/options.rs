@@ -27,7 +27,7 @@ pub enum OptionError {
         "{option:?}: quotes, backslashes, `;`, `#` and control characters can't be used; write \
             one option with its arguments, as in \"inter 2s\""
     )]
-    Illegal {
+    Invalid {
         /// The option as given.
         option: String,
     },
@@ -52,7 +52,7 @@ pub enum OptionError {
     },
     /// None that is known.
     #[error(
-        "{option:?} is no server option that Mapsmith knows; see `server` in section 5.2 of \
+        "{option:?} is not a server option that Mapsmith knows; see `server` in section 5.2 of \
             HAProxy's configuration manual"
     )]
     Unknown {
@@ -320,13 +320,13 @@ impl ServerOptions {
 
 /// One option's name and arguments, checked.
 fn split(option: &str) -> Result<(&str, Vec<&str>), OptionError> {
-    let illegal = |character: char| {
+    let invalid = |character: char| {
         (character.is_control() && character != '\t')
             || matches!(character, ';' | '\\' | '"' | '\'' | '#')
     };
-    if option.contains(illegal) || option.len() > MAX_ARGUMENT || option.contains("<<") {
+    if option.contains(invalid) || option.len() > MAX_ARGUMENT || option.contains("<<") {
         let option = option.chars().take(80).collect();
-        return Err(OptionError::Illegal { option });
+        return Err(OptionError::Invalid { option });
     }
     let mut words = option.split_ascii_whitespace();
     let name = words.next().ok_or(OptionError::Empty)?;
@@ -384,7 +384,7 @@ mod tests {
             ["inter 2s", "ssl", "verify none", "source 10.0.0.1 usesrc clientip"]
         );
         assert_eq!(parse(&[]).unwrap(), ServerOptions::default());
-        assert_eq!(parse(&["maxconn 0"]).unwrap().maxconn, None, "0 is no limit");
+        assert_eq!(parse(&["maxconn 0"]).unwrap().maxconn, None, "0 is not a limit");
         assert!(parse(&["agent-check", "agent-port 7"]).unwrap().agent_check());
     }
 
@@ -409,7 +409,7 @@ mod tests {
         ] {
             assert!(refusal(option).contains(key), "{}", refusal(option));
         }
-        assert!(refusal("chekc").contains("\"chekc\" is no server option"));
+        assert!(refusal("chekc").contains("\"chekc\" is not a server option"));
         assert!(refusal("").contains("empty"));
         assert_eq!(
             parse(&["check", "inter 1s", "inter 2s"]),
@@ -450,7 +450,7 @@ mod tests {
             "sni <<",
             "sni a\u{85}b",
         ] {
-            assert!(matches!(parse(&[option]), Err(OptionError::Illegal { .. })), "{option:?}");
+            assert!(matches!(parse(&[option]), Err(OptionError::Invalid { .. })), "{option:?}");
         }
     }
 

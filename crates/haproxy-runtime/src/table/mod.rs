@@ -7,8 +7,8 @@
 use core::time::Duration;
 
 use crate::error::ReplyError;
-use crate::server::command::IllegalName;
-use crate::server::is_legal_name;
+use crate::server::command::InvalidName;
+use crate::server::is_valid_name;
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -30,12 +30,12 @@ impl TableName {
     ///
     /// # Errors
     /// When the name can't stand in a command.
-    pub fn new(name: &str) -> Result<Self, IllegalName> {
-        let legal = match name.split_once('/') {
-            Some((section, table)) => is_legal_name(section) && is_legal_name(table),
-            None => is_legal_name(name),
+    pub fn new(name: &str) -> Result<Self, InvalidName> {
+        let valid = match name.split_once('/') {
+            Some((section, table)) => is_valid_name(section) && is_valid_name(table),
+            None => is_valid_name(name),
         };
-        if legal { Ok(Self(name.to_owned())) } else { Err(IllegalName { name: name.to_owned() }) }
+        if valid { Ok(Self(name.to_owned())) } else { Err(InvalidName { name: name.to_owned() }) }
     }
 
     /// Lists its rows. See [`Rows`].
@@ -191,7 +191,7 @@ fn unreadable(line: &[u8]) -> ReplyError {
 /// All tables in the reply to [`TABLES`].
 ///
 /// # Errors
-/// When a line is no table's.
+/// When a line is not a table's.
 pub fn tables(reply: &[u8]) -> Result<Vec<TableSize>, ReplyError> {
     let text = str::from_utf8(reply).map_err(|_| ReplyError::unexpected(reply))?;
     text.lines()

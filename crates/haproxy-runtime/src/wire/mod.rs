@@ -89,7 +89,7 @@ pub struct Payloads<'h, I: Iterator> {
 }
 
 impl<'h, 'e, I: Iterator<Item = (&'e str, &'e str)>> Payloads<'h, I> {
-    /// `header` is the command with its `<<`, without the line's end. Entries are legal keys and
+    /// `header` is the command with its `<<`, without the line's end. Entries are valid keys and
     /// values (`model::name`).
     pub fn new(header: &'h str, entries: I, limit: usize) -> Self {
         Self { header, entries: entries.peekable(), limit, taken: 0 }
@@ -185,9 +185,9 @@ impl Listing {
     /// Takes the next bytes; calls `entry` with the key and the value of each whole line.
     ///
     /// # Errors
-    /// When the first line is no entry: HAProxy refused the command, and this is its text. A later
+    /// When the first line is not an entry: HAProxy refused the command, and this is its text. A later
     /// line that is none is part of an entry with a line break in it, which another writer left: it
-    /// is reported as an entry that no legal key matches.
+    /// is reported as an entry that no valid key matches.
     pub fn feed(
         &mut self,
         bytes: &[u8],

@@ -20,12 +20,12 @@ const MOST_CREDIT: Duration = Duration::from_millis(10);
 
 /// The rests of one change.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct Pacer {
     owed: Duration,
     credit: Duration,
 }
 
-impl Pace {
+impl Pacer {
     /// A part took so long, from its sending to its answer. The rest that is due now, zero where it
     /// is not worth a timer yet.
     pub fn worked(&mut self, took: Duration) -> Duration {
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn short_rests_are_saved_up_until_a_timer_can_keep_them() {
-        let mut pace = Pace::default();
+        let mut pace = Pacer::default();
         assert_eq!([pace.worked(QUICK), pace.worked(QUICK)], [Duration::ZERO; 2]);
         let rest = pace.worked(QUICK);
         assert_eq!(rest, Duration::from_micros(1200));
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_rest_that_lasted_too_long_counts_for_the_next_parts() {
-        let mut pace = Pace::default();
+        let mut pace = Pacer::default();
         let rest = pace.worked(Duration::from_millis(1));
         pace.rested(rest + 2 * REST_FACTOR * QUICK);
         for part in 0..4 {
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_slow_part_does_not_earn_a_long_rest() {
-        let mut pace = Pace::default();
+        let mut pace = Pacer::default();
         assert_eq!(pace.worked(Duration::from_secs(5)), LONGEST_REST);
     }
 }

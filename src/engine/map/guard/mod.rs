@@ -107,11 +107,11 @@ impl MapDecider {
         base: &EntryMap,
         candidate: &EntryMap,
     ) -> Result<(), String> {
-        guard::judge(guard::Subject::Map, &self.limits, proposal)?;
+        guard::check(guard::Subject::Map, &self.limits, proposal)?;
         if proposal.recent.is_return {
             return Ok(());
         }
-        judge_references(self.actions, &self.limits, &self.targets, base, candidate)
+        check_references(self.actions, &self.limits, &self.targets, base, candidate)
     }
 
     /// Takes the moves out of the way that must not be made now: of nodes that flap, and of those
@@ -193,7 +193,7 @@ fn news<'a>(before: &KeptNodes, now: &'a KeptNodes) -> impl Iterator<Item = &'a 
 ///
 /// # Errors
 /// The figures and the masters: one sentence for a person.
-fn judge_references(
+fn check_references(
     actions: Actions,
     limits: &Limits,
     targets: &[Arc<Targets>],
@@ -206,7 +206,7 @@ fn judge_references(
     let (before_it, after_it) = (Dangling::of(before, targets), Dangling::of(after, targets));
     let counts =
         ((before_it.guarded(actions), before.len()), (after_it.guarded(actions), after.len()));
-    guard::judge_references(limits, counts.0, counts.1).map_err(|reason| {
+    guard::check_references(limits, counts.0, counts.1).map_err(|reason| {
         format!("{reason}: {} (see [references])", after_it.news(&before_it, actions))
     })
 }

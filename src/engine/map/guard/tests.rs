@@ -4,7 +4,7 @@ use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::{EntryMapBuilder, Overrides, Snapshot, SourceState};
 
 use super::*;
-use crate::store::map_file::MapFileKeeper;
+use crate::store::map_file::MapFileWriter;
 
 const HOLD: Duration = Duration::from_secs(90);
 
@@ -23,7 +23,7 @@ impl Scene {
             std::fs::write(&path, text).unwrap();
         }
         let decider =
-            MapDecider::start(Limits::default(), MapFileKeeper::new(&path), Arc::default())
+            MapDecider::start(Limits::default(), MapFileWriter::new(&path), Arc::default())
                 .await
                 .unwrap()
                 .with_hold(HOLD);

@@ -3,7 +3,7 @@
 //! Changes wait until the registry has been quiet for a moment, bounded in total; a server that is
 //! gone stays for a hold time; of those that are due only a share goes at once, the ones longest
 //! gone first, and the last server of a list never goes. The rules and their numbers are Muppet's
-//! (TritonDataCenter/muppet, `lib/watch.js`), but for its rounding: see [`Pace`].
+//! (TritonDataCenter/muppet, `lib/watch.js`), but for its rounding: see [`DampingPolicy`].
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::desired::guard::Limit;
 
 /// How fast a list may change.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pace {
+pub struct DampingPolicy {
     /// How long nothing may change before a change counts.
     pub debounce: Duration,
     /// The longest that a change waits for quiet.
@@ -26,7 +26,7 @@ pub struct Pace {
     pub max_removed: Limit,
 }
 
-impl Pace {
+impl DampingPolicy {
     fn most_removed(&self, servers: usize) -> usize {
         let most = match self.max_removed {
             Limit::Percent(percent) => (servers as f64 * percent / 100.0) as usize,
@@ -59,7 +59,7 @@ struct Window {
 /// One backend's list. Times are those of one steady clock that the caller reads.
 #[derive(Debug, Clone)]
 pub struct Damper<T> {
-    pace: Pace,
+    pace: DampingPolicy,
     listed: Option<BTreeMap<String, T>>,
     in_force: Option<BTreeMap<String, T>>,
     /// When the servers in force that are not listed were last listed.
@@ -70,7 +70,7 @@ pub struct Damper<T> {
 
 impl<T: Clone + PartialEq> Damper<T> {
     /// A damper that has heard of nothing.
-    pub fn new(pace: Pace) -> Self {
+    pub fn new(pace: DampingPolicy) -> Self {
         Self {
             pace,
             listed: None,
@@ -83,7 +83,7 @@ impl<T: Clone + PartialEq> Damper<T> {
 
     /// A damper that goes on from the list that was last in force: what is listed next is a change
     /// of it.
-    pub fn resume(pace: Pace, in_force: BTreeMap<String, T>) -> Self {
+    pub fn resume(pace: DampingPolicy, in_force: BTreeMap<String, T>) -> Self {
         Self { listed: Some(in_force.clone()), in_force: Some(in_force), ..Self::new(pace) }
     }
 
@@ -151,7 +151,7 @@ impl<T: Clone + PartialEq> Damper<T> {
     }
 
     /// How fast the list may change.
-    pub fn pace(&self) -> Pace {
+    pub fn pace(&self) -> DampingPolicy {
         self.pace
     }
 

@@ -11,7 +11,7 @@ const fn ms(milliseconds: u64) -> Duration {
 }
 
 /// The timings of Muppet's own tests.
-const QUICK: Pace = Pace {
+const QUICK: DampingPolicy = DampingPolicy {
     debounce: ms(500),
     max_delay: ms(500),
     hold: ms(3000),
@@ -235,7 +235,7 @@ fn removals_follow_hold_time_and_share() {
             next: Some(130_000),
         },
     ] {
-        let pace = Pace { hold: ms(30_000), ..QUICK };
+        let pace = DampingPolicy { hold: ms(30_000), ..QUICK };
         let listed = list(listed);
         let mut damper = Damper::new(pace);
         damper.in_force = Some(servers.iter().map(|(name, _)| ((*name).to_owned(), ())).collect());
@@ -253,7 +253,7 @@ fn removals_follow_hold_time_and_share() {
 
 #[test]
 fn a_change_never_waits_longer_than_the_bound_however_restless_the_registry() {
-    let pace = Pace {
+    let pace = DampingPolicy {
         debounce: ms(1000),
         max_delay: ms(15_000),
         hold: ms(90_000),
@@ -284,7 +284,7 @@ fn a_server_that_comes_back_with_another_address_is_a_change_and_no_removal() {
 
 #[test]
 fn a_share_of_nothing_lets_one_go_and_a_number_counts_as_it_is() {
-    let pace = |max_removed| Pace { max_removed, ..QUICK };
+    let pace = |max_removed| DampingPolicy { max_removed, ..QUICK };
     for (limit, servers, most) in [
         (Limit::Percent(0.0), 100, 1),
         (Limit::Percent(20.0), 9, 1),
@@ -317,7 +317,7 @@ proptest! {
         percent in 0u32..=100,
         hold in 0u64..8000,
     ) {
-        let pace = Pace {
+        let pace = DampingPolicy {
             debounce: ms(700),
             max_delay: ms(2000),
             hold: ms(hold),

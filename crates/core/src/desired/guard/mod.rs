@@ -1,4 +1,4 @@
-//! Refuses maps that a registry in trouble would answer: empty, shrunken, overgrown or upended
+//! Refuses maps that a registry in trouble would answer: empty, shrunken, overgrown or mass-reassigned
 //! ones. Pure.
 //!
 //! A registry that lost its nodes answers `[]` with status 200; a mass expiry looks like a quiet
@@ -23,7 +23,7 @@ pub use window::{Accepted, Window};
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(try_from = "LimitText")]
 pub enum Limit {
-    /// A share of the entries in force, 0 to 100.
+    /// A percentage of the entries in force, 0 to 100.
     Percent(f64),
     /// A number of entries, whatever the map's size.
     Entries(usize),
@@ -39,14 +39,14 @@ impl TryFrom<LimitText> for Limit {
                 // Rounded, for 0.07 * 100 is a little more than 7.
                 let percent = (share * 100.0 * 1e6).round() / 1e6;
                 Err(format!(
-                    "{share} may be a share or a number; write \"{percent}%\" for this share of \
+                    "{share} may be a percentage or a number; write \"{percent}%\" for this percentage of \
                         the entries in force"
                 ))
             }
             LimitText::Share(number) => Err(wrong_limit(&number.to_string())),
             LimitText::Text(text) => match text.trim().parse::<usize>() {
                 Ok(number) => Err(format!(
-                    "{text:?} may be a share or a number; write \"{number}%\" for a share, or \
+                    "{text:?} may be a percentage or a number; write \"{number}%\" for a percentage, or \
                         {number} without quotes for a number of entries"
                 )),
                 Err(_) => text.parse(),
@@ -59,7 +59,7 @@ impl TryFrom<LimitText> for Limit {
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "write a share like \"20%\" (0% to 100%) or a number of entries like 500"
+    expecting = "write a percentage like \"20%\" (0% to 100%) or a number of entries like 500"
 )]
 enum LimitText {
     Number(usize),
@@ -69,7 +69,7 @@ enum LimitText {
 
 fn wrong_limit(text: &str) -> String {
     format!(
-        "{text:?} is no limit: write a share like \"20%\" (0% to 100%) or a number of entries \
+        "{text:?} is not a limit: write a percentage like \"20%\" (0% to 100%) or a number of entries \
             like 500"
     )
 }
@@ -126,7 +126,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map_err(|error| {
         serde::de::Error::custom(format!(
-            "{text:?} is no duration like \"500ms\", \"60s\" or \"10m\": {error}"
+            "{text:?} is not a duration like \"500ms\", \"60s\" or \"10m\": {error}"
         ))
     })
 }
@@ -194,14 +194,14 @@ pub struct Proposal {
 ///
 /// # Errors
 /// Which limit it breaks, with the figures: one sentence for a person.
-pub fn judge(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(), String> {
+pub fn check(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(), String> {
     let Proposal { entries, counts, recent, .. } = *proposal;
     let (whole, parts) = subject.words();
     let least =
         if subject == Subject::Map { limits.min_entries } else { limits.min_entries.min(1) };
     if entries < least {
         return Err(format!(
-            "the new {whole} has {entries} {parts}, guard.min_entries asks for at least {least}"
+            "the new {whole} has {entries} {parts}, guard.min_entries requires at least {least}"
         ));
     }
     // An empty map has nothing to lose.
@@ -284,7 +284,7 @@ fn share(count: usize, in_force: usize, limit: Limit) -> String {
 ///
 /// # Errors
 /// Which limit it breaks, with the figures: a sentence that the names of the masters complete.
-pub fn judge_references(
+pub fn check_references(
     limits: &Limits,
     before: (usize, usize),
     after: (usize, usize),
@@ -332,7 +332,7 @@ mod tests {
         entries: usize,
         counts: ChangeCounts,
     ) -> Result<(), String> {
-        super::judge(
+        super::check(
             subject,
             limits,
             &Proposal { in_force, entries, counts, recent: Recent::default() },
@@ -440,7 +440,7 @@ mod tests {
         let lately =
             |moved, removed| Recent { most: 200, counts: counts(moved, removed), is_return: false };
         let judge = |in_force, entries, counts, recent| {
-            super::judge(
+            super::check(
                 Subject::Map,
                 &Limits::default(),
                 &Proposal { in_force: Some(in_force), entries, counts, recent },
@@ -469,7 +469,7 @@ mod tests {
         let proposal =
             Proposal { in_force: Some(200), entries: 200, counts: counts(200, 0), recent };
         assert_eq!(
-            super::judge(Subject::Map, &all, &proposal),
+            super::check(Subject::Map, &all, &proposal),
             Ok(()),
             "100% allows everything, twice too"
         );
@@ -480,7 +480,7 @@ mod tests {
         let lately =
             |moved, removed| Recent { most: 20, counts: counts(moved, removed), is_return: false };
         let judge = |in_force, entries, counts, recent| {
-            super::judge(
+            super::check(
                 Subject::Servers,
                 &Limits::default(),
                 &Proposal { in_force: Some(in_force), entries, counts, recent },
@@ -517,7 +517,7 @@ mod tests {
     #[test]
     fn entries_that_point_nowhere_are_held_when_their_share_grows_beyond_the_limit() {
         let limits = Limits::default();
-        let judge = |before, after| judge_references(&limits, before, after);
+        let judge = |before, after| check_references(&limits, before, after);
         assert_eq!(judge((0, 100), (20, 100)), Ok(()));
         assert_eq!(
             judge((0, 100), (50, 100)).unwrap_err(),
@@ -531,8 +531,8 @@ mod tests {
         assert_eq!(judge((0, 19), (19, 19)), Ok(()), "a small map");
         assert!(judge((0, 100), (100, 200)).is_err(), "new nodes count too");
         let number = Limits { max_removed: Limit::Entries(5), ..Limits::default() };
-        assert!(judge_references(&number, (1, 10), (7, 10)).is_err());
-        assert_eq!(judge_references(&number, (1, 10), (6, 10)), Ok(()));
+        assert!(check_references(&number, (1, 10), (7, 10)).is_err());
+        assert_eq!(check_references(&number, (1, 10), (6, 10)), Ok(()));
     }
 
     #[test]
@@ -541,7 +541,7 @@ mod tests {
         assert_eq!(judge(Subject::Servers, &limits, None, 1, counts(0, 0)), Ok(()));
         assert_eq!(
             judge(Subject::Servers, &limits, Some(3), 0, counts(0, 3)).unwrap_err(),
-            "the new server list has 0 servers, guard.min_entries asks for at least 1"
+            "the new server list has 0 servers, guard.min_entries requires at least 1"
         );
         assert_eq!(
             judge(Subject::Servers, &limits, Some(20), 10, counts(0, 10)).unwrap_err(),

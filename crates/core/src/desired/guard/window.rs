@@ -48,7 +48,7 @@ pub struct Window {
     /// Stands for the content in force: equal contents have equal marks, and different ones differ
     /// but by chance.
     mark: u64,
-    /// Keyed anew in each process, so that no registry can make two contents look alike.
+    /// Keyed again in each process, so that no registry can make two contents look alike.
     hasher: RandomState,
 }
 

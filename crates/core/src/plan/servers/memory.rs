@@ -37,10 +37,10 @@ pub struct Mark {
     pub shut: bool,
 }
 
-/// Memory of one HAProxy process: a new one for a new process. Keeps no clock; [`Memory::advance`]
+/// ServerHistory of one HAProxy process: a new one for a new process. Keeps no clock; [`ServerHistory::advance`]
 /// tells it the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Memory {
+pub struct ServerHistory {
     /// The process's version.
     pub version: HaproxyVersion,
     /// The masters that the map routes nodes to: none of them is drained before its nodes have gone
@@ -57,7 +57,7 @@ pub struct Memory {
     checking: BTreeMap<Place, Duration>,
 }
 
-impl Memory {
+impl ServerHistory {
     /// Of a process that nothing was done to yet.
     pub fn new(version: HaproxyVersion) -> Self {
         Self {

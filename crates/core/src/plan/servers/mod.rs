@@ -13,8 +13,8 @@ mod step;
 
 use std::collections::BTreeMap;
 
-pub use memory::{Mark, Memory};
-pub use report::{AwaitsCheck, ByAgent, ByHand, Cause, Hand, NeedsReload, Phase, Removing};
+pub use memory::{Mark, ServerHistory};
+pub use report::{AwaitsCheck, ByAgent, Cause, ExternalChange, Hand, NeedsReload, Phase, Removing};
 pub use step::ServerStep;
 
 use haproxy_runtime::HaproxyVersion;
@@ -49,7 +49,7 @@ pub struct ServerPlan {
     /// What only a changed configuration and a reload can bring about.
     pub needs_reload: Vec<NeedsReload>,
     /// Desired servers that somebody else keeps out.
-    pub by_hand: Vec<ByHand>,
+    pub external: Vec<ExternalChange>,
     /// Desired servers that we made ready, and whose check has yet to pass: no request goes there
     /// before.
     pub checking: Vec<AwaitsCheck>,
@@ -70,7 +70,7 @@ impl ServerPlan {
 pub fn plan_servers(
     desired: &DesiredServers,
     observed: &ObservedServers,
-    memory: &Memory,
+    memory: &ServerHistory,
 ) -> ServerPlan {
     let mut plan = ServerPlan::default();
     for (name, wanted) in &desired.backends {
@@ -85,7 +85,12 @@ pub fn plan_servers(
 }
 
 /// A declared backend that HAProxy does not have.
-fn plan_missing(name: &str, wanted: &DesiredBackend, memory: &Memory, plan: &mut ServerPlan) {
+fn plan_missing(
+    name: &str,
+    wanted: &DesiredBackend,
+    memory: &ServerHistory,
+    plan: &mut ServerPlan,
+) {
     let defaults = wanted.defaults.as_ref().filter(|_| memory.version >= ADDS_BACKENDS);
     let cause = match defaults {
         None => Some(Cause::BackendAbsent { version: memory.version }),
@@ -116,7 +121,11 @@ fn plan_missing(name: &str, wanted: &DesiredBackend, memory: &Memory, plan: &mut
 }
 
 /// Why HAProxy would refuse to add a server, if that is known.
-fn add_is_futile(add: &ServerStep, algorithm: Option<&str>, memory: &Memory) -> Option<Cause> {
+fn add_is_futile(
+    add: &ServerStep,
+    algorithm: Option<&str>,
+    memory: &ServerHistory,
+) -> Option<Cause> {
     if let Some(refusal) = memory.refusal(add) {
         return Some(Cause::of(refusal, algorithm));
     }
@@ -129,7 +138,7 @@ struct Backend<'a> {
     name: &'a str,
     wanted: &'a DesiredBackend,
     seen: &'a ObservedBackend,
-    memory: &'a Memory,
+    memory: &'a ServerHistory,
     plan: &'a mut ServerPlan,
 }
 
@@ -231,7 +240,7 @@ impl Backend<'_> {
         if is_unfinished(seen) {
             self.change(ServerStep::Finish { backend, server });
         } else if let Some(hand) = hand(seen, mark) {
-            self.plan.by_hand.push(ByHand { backend, server, hand });
+            self.plan.external.push(ExternalChange { backend, server, hand });
         } else if is_out(seen.admin) {
             self.change(ServerStep::Ready {
                 backend,

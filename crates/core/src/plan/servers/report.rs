@@ -209,7 +209,7 @@ impl fmt::Display for Cause {
 
 /// A desired server that somebody else keeps out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ByHand {
+pub struct ExternalChange {
     /// Where.
     pub backend: String,
     /// The server, or the slot that serves it.
@@ -218,9 +218,9 @@ pub struct ByHand {
     pub hand: Hand,
 }
 
-impl fmt::Display for ByHand {
+impl fmt::Display for ExternalChange {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}/{}: {} by another hand", self.backend, self.server, self.hand)
+        write!(out, "{}/{}: {} outside Mapsmith", self.backend, self.server, self.hand)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::memory::{Memory, is_out};
+use super::memory::{ServerHistory, is_out};
 use super::step::ServerStep;
 use super::{address_of, comes_back_unchecked, hand};
 use crate::server::{
@@ -16,7 +16,7 @@ use crate::server::{
 /// The slots of one backend, and who is in them.
 pub(super) struct Slots<'a> {
     backend: &'a str,
-    memory: &'a Memory,
+    memory: &'a ServerHistory,
     slots: BTreeMap<&'a str, &'a ObservedServer>,
     /// The slot that serves a desired server, by the server's name.
     serving: BTreeMap<&'a str, &'a str>,
@@ -31,7 +31,7 @@ impl<'a> Slots<'a> {
         backend: &'a str,
         wanted: &'a DesiredBackend,
         seen: &'a ObservedBackend,
-        memory: &'a Memory,
+        memory: &'a ServerHistory,
     ) -> Self {
         let is_slot = |name: &str, server: &ObservedServer| {
             let number =
@@ -127,7 +127,7 @@ impl<'a> Slots<'a> {
     }
 }
 
-fn rank(backend: &str, name: &str, slot: &ObservedServer, memory: &Memory) -> u8 {
+fn rank(backend: &str, name: &str, slot: &ObservedServer, memory: &ServerHistory) -> u8 {
     match hand(slot, memory.mark(backend, name)) {
         Some(_) => 2,
         None => u8::from(is_out(slot.admin)),

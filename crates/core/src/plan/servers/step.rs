@@ -54,7 +54,7 @@ pub enum ServerStep {
         backend: String,
         /// The server.
         server: String,
-        /// 0 is no limit.
+        /// 0 is not a limit.
         maxconn: u32,
     },
     /// `set server state ready`: back from our own drain or maintenance.

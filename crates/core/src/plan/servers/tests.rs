@@ -49,7 +49,7 @@ fn desired(backend: DesiredBackend) -> DesiredServers {
 /// A process with one backend `b`, and the memory of a Mapsmith that has just met it.
 struct Scene {
     process: Process,
-    memory: Memory,
+    memory: ServerHistory,
 }
 
 impl Scene {
@@ -58,7 +58,7 @@ impl Scene {
             servers.into_iter().map(|server| (server.name.clone(), added(&server))).collect();
         let backend = ObservedBackend { algorithm: Some("roundrobin".to_owned()), servers };
         let process = Process::new(version, [("b".to_owned(), backend)].into());
-        Self { process, memory: Memory::new(version) }
+        Self { process, memory: ServerHistory::new(version) }
     }
 
     /// The same backend with these slots of `server-template slot`, as it starts: disabled and
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     /// A person's command.
-    fn by_hand(&mut self, admin: u32, name: &str) {
+    fn external(&mut self, admin: u32, name: &str) {
         let (backend, server) = ("b".to_owned(), name.to_owned());
         let step = match admin {
             AdminState::MAINTENANCE => ServerStep::Maintain { backend, server },
@@ -121,7 +121,7 @@ impl Scene {
     }
 
     fn restart_mapsmith(&mut self) {
-        self.memory = Memory::new(self.process.version);
+        self.memory = ServerHistory::new(self.process.version);
     }
 }
 
@@ -375,12 +375,12 @@ fn a_persons_maintenance_and_drain_stay_and_are_shown_while_the_address_is_kept_
         [(AdminState::MAINTENANCE, Hand::Maintenance), (AdminState::DRAIN, Hand::Drain)]
     {
         let mut scene = Scene::new(NEW, [checked("a", 1), server("b", 2)]);
-        scene.by_hand(admin, "a");
+        scene.external(admin, "a");
         let plan = scene.look(&desired(wanted([checked("a", 9), server("b", 2)])));
         assert_eq!(words(&plan.before), ["move b/a to 10.0.0.9:8140"]);
         assert_eq!(
-            plan.by_hand,
-            [ByHand { backend: "b".to_owned(), server: "a".to_owned(), hand }]
+            plan.external,
+            [ExternalChange { backend: "b".to_owned(), server: "a".to_owned(), hand }]
         );
         assert_eq!(scene.server("a").admin, AdminState(admin));
     }
@@ -392,8 +392,8 @@ fn a_server_that_the_configuration_disables_stays_so_until_a_person_readies_it()
     scene.server("a").admin =
         AdminState(AdminState::MAINTENANCE | AdminState::CONFIGURED_MAINTENANCE);
     let desired = desired(wanted([server("a", 1)]));
-    assert_eq!(scene.look(&desired).by_hand.len(), 1);
-    scene.by_hand(0, "a");
+    assert_eq!(scene.look(&desired).external.len(), 1);
+    scene.external(0, "a");
     assert_eq!(
         scene.server("a").admin,
         AdminState(AdminState::CONFIGURED_MAINTENANCE),
@@ -407,10 +407,10 @@ fn a_person_who_changes_our_drain_into_maintenance_is_heeded() {
     let mut scene = Scene::new(OLD, [server("a", 1), server("b", 2)]);
     scene.server("b").sessions = 1;
     scene.look(&desired(former(wanted([server("a", 1)]), &["b"])));
-    scene.by_hand(AdminState::MAINTENANCE, "b");
+    scene.external(AdminState::MAINTENANCE, "b");
     let plan = scene.look(&desired(wanted([server("a", 1), server("b", 2)])));
     assert!(plan.has_no_steps());
-    assert_eq!(plan.by_hand.len(), 1);
+    assert_eq!(plan.external.len(), 1);
 }
 
 #[test]
@@ -418,12 +418,12 @@ fn a_server_that_a_person_brought_back_is_not_ours_any_more() {
     let mut scene = Scene::new(OLD, [server("a", 1), server("b", 2)]);
     let with = desired(wanted([server("a", 1), server("b", 2)]));
     scene.look(&desired(former(wanted([server("a", 1)]), &["b"])));
-    scene.by_hand(0, "b");
+    scene.external(0, "b");
     assert_eq!(scene.look(&with), ServerPlan::default());
-    scene.by_hand(AdminState::DRAIN, "b");
+    scene.external(AdminState::DRAIN, "b");
     let plan = scene.look(&with);
     assert!(plan.has_no_steps(), "{plan:?}");
-    assert_eq!(plan.by_hand.len(), 1);
+    assert_eq!(plan.external.len(), 1);
 }
 
 #[test]
@@ -545,7 +545,7 @@ fn a_missing_backend_is_made_where_haproxy_can_and_named_where_it_cannot() {
     let desired = desired(backend);
     let gone = |version| Scene {
         process: Process::new(version, ObservedServers::new()),
-        memory: Memory::new(version),
+        memory: ServerHistory::new(version),
     };
     let mut scene = gone(NEW);
     scene.process.defaults.insert("masters".to_owned(), "unknown".to_owned());
@@ -681,13 +681,17 @@ fn a_slot_that_a_person_took_out_stays_out_and_no_other_takes_its_place() {
     let mut scene = Scene::new(OLD, []).slots(3).algorithm("static-rr");
     let two = slotted([server("a", 1), server("b", 2)]);
     scene.look(&two);
-    scene.by_hand(AdminState::MAINTENANCE, "slot1");
+    scene.external(AdminState::MAINTENANCE, "slot1");
     scene.restart_mapsmith();
     let plan = scene.look(&two);
     assert!(plan.has_no_steps(), "{plan:?}");
     assert_eq!(
-        plan.by_hand,
-        [ByHand { backend: "b".to_owned(), server: "slot1".to_owned(), hand: Hand::Maintenance }]
+        plan.external,
+        [ExternalChange {
+            backend: "b".to_owned(),
+            server: "slot1".to_owned(),
+            hand: Hand::Maintenance
+        }]
     );
 }
 
@@ -841,7 +845,7 @@ fn proxymgr_cases_have_their_intended_results() {
         assert_eq!(words(&plan.after), after, "{id}");
         let mut found = Vec::new();
         found.extend((plan.foreign > 0).then(|| format!("{} foreign", plan.foreign)));
-        found.extend(plan.by_hand.iter().map(|by_hand| format!("{} by hand", by_hand.server)));
+        found.extend(plan.external.iter().map(|external| format!("{} by hand", external.server)));
         found.extend(
             (!plan.needs_reload.is_empty())
                 .then(|| format!("{} needs reload", plan.needs_reload.len())),
@@ -943,7 +947,7 @@ fn muppet_cases_have_their_intended_results() {
     let plan = plan_servers(
         &desired(wanted([server("a", 1)])),
         &ObservedServers::new(),
-        &Memory::new(OLD),
+        &ServerHistory::new(OLD),
     );
     assert_eq!(plan.needs_reload.len(), 1);
     // sync/unknown-row-is-an-error: a server that nobody knows is no reason to stop, it is foreign.

@@ -246,7 +246,7 @@ pub fn added(server: &Server) -> ObservedServer {
     }
 }
 
-/// 0 is no limit, and is shown as none.
+/// 0 is not a limit, and is shown as none.
 pub(super) fn limit(limit: Option<u32>) -> Option<u32> {
     limit.filter(|limit| *limit > 0)
 }

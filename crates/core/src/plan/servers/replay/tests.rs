@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::servers::{Cause, Hand, Memory, Phase, ServerPlan, plan_servers};
+use crate::plan::servers::{Cause, Hand, Phase, ServerHistory, ServerPlan, plan_servers};
 use crate::server::{DesiredBackend, DesiredServers, Manage, ServerOptions};
 
 const BOUND: Duration = Duration::from_secs(3);
@@ -147,7 +147,7 @@ enum Event {
     State(&'static str, String, u32),
     /// A person deletes a server, whatever it takes.
     Deleted(&'static str, String),
-    /// A person moves a server and weighs it anew.
+    /// A person moves a server and weighs it again.
     Changed(&'static str, String, ServerAddress, u16),
     /// Of the next look only so many steps reach HAProxy; of the last of them no answer comes back.
     Cut(usize),
@@ -176,18 +176,18 @@ fn event() -> impl Strategy<Value = Event> {
 /// A process, a Mapsmith, and what a person did that must not be undone.
 struct World {
     process: Process,
-    memory: Memory,
+    memory: ServerHistory,
     desired: DesiredServers,
     /// Desired servers under their own names that a person took out while they were ready.
-    by_hand: BTreeSet<(String, String)>,
+    external: BTreeSet<(String, String)>,
     /// Refusals of this memory that would come again.
     refused: Vec<ServerStep>,
 }
 
 impl World {
     fn new(process: Process, desired: DesiredServers) -> Self {
-        let memory = Memory::new(process.version);
-        Self { process, memory, desired, by_hand: BTreeSet::new(), refused: Vec::new() }
+        let memory = ServerHistory::new(process.version);
+        Self { process, memory, desired, external: BTreeSet::new(), refused: Vec::new() }
     }
 
     fn server(&mut self, backend: &str, server: &str) -> Option<&mut ObservedServer> {
@@ -221,7 +221,7 @@ impl World {
             Event::Rest => self.rest(),
             Event::Desired(desired) => self.desired = desired,
             Event::Restart => {
-                self.memory = Memory::new(self.process.version);
+                self.memory = ServerHistory::new(self.process.version);
                 self.refused.clear();
             }
             Event::State(backend, server, state) => {
@@ -239,16 +239,16 @@ impl World {
                 };
                 self.process.apply(&step).expect("the server is there");
                 if state == 0 {
-                    self.by_hand.remove(&place);
+                    self.external.remove(&place);
                 } else if desired && was_ready && unmarked {
-                    self.by_hand.insert(place);
+                    self.external.insert(place);
                 }
             }
             Event::Deleted(backend, server) => {
                 if let Some(backend) = self.process.servers.get_mut(backend) {
                     backend.servers.remove(&server);
                 }
-                self.by_hand.remove(&(backend.to_owned(), server));
+                self.external.remove(&(backend.to_owned(), server));
             }
             Event::Changed(backend, server, to, weight) => {
                 if let Some(seen) = self.server(backend, &server) {
@@ -288,7 +288,7 @@ impl World {
         self.memory.advance(LOOK);
         let before = self.process.servers.clone();
         let desired = &self.desired;
-        self.by_hand.retain(|(backend, server)| {
+        self.external.retain(|(backend, server)| {
             desired
                 .backends
                 .get(backend)
@@ -326,7 +326,7 @@ impl World {
                 self.assert_still_ready(step, &before)?;
             }
         }
-        for (backend, server) in &self.by_hand {
+        for (backend, server) in &self.external {
             let admin = |servers: &ObservedServers| {
                 servers.get(backend).and_then(|b| b.servers.get(server)).map(|s| s.admin)
             };
@@ -521,11 +521,11 @@ impl World {
                     backed || said(&|cause| matches!(cause, Cause::Backup { .. })),
                     "{name}/{home}: backup"
                 );
-                let by_hand = plan
-                    .by_hand
+                let external = plan
+                    .external
                     .iter()
-                    .find(|by_hand| &by_hand.backend == name && &by_hand.server == home);
-                match by_hand.map(|by_hand| by_hand.hand) {
+                    .find(|external| &external.backend == name && &external.server == home);
+                match external.map(|external| external.hand) {
                     Some(Hand::Maintenance) => prop_assert!(is.admin.in_maintenance()),
                     Some(Hand::Drain) => prop_assert!(is.admin.draining()),
                     None => prop_assert!(

@@ -30,11 +30,11 @@ type Disputed = BTreeMap<String, Arc<[LearnedRoute]>>;
 
 /// The learned routes of all instances that no registry confirms yet.
 #[derive(Debug, Clone, Default)]
-pub struct EarlyLooks {
+pub struct TargetedLookups {
     disputed: Arc<watch::Sender<Disputed>>,
 }
 
-impl EarlyLooks {
+impl TargetedLookups {
     /// Nothing learned yet.
     pub fn new() -> Self {
         Self::default()
@@ -59,10 +59,10 @@ impl EarlyLooks {
     }
 
     /// For one source.
-    pub(super) fn pace(&self) -> Pace {
+    pub(super) fn pace(&self) -> RequestPacer {
         let mut disputed = self.disputed.subscribe();
         disputed.mark_changed();
-        Pace { disputed, routes: FxHashMap::default(), rests_until: Instant::now() }
+        RequestPacer { disputed, routes: FxHashMap::default(), rests_until: Instant::now() }
     }
 }
 
@@ -75,14 +75,14 @@ struct Turn {
 
 /// When one source is asked for which nodes.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RequestPacer {
     disputed: watch::Receiver<Disputed>,
     /// By node and master: a node that moves on is a new case.
     routes: FxHashMap<(String, String), Turn>,
     rests_until: Instant,
 }
 
-impl Pace {
+impl RequestPacer {
     /// Waits for the next look and gives its nodes, those that have waited longest first. Dropping
     /// the future loses nothing.
     pub(super) async fn next(&mut self) -> Vec<String> {
@@ -180,7 +180,7 @@ mod tests {
 
     /// The seconds from `start` on at which `pace` is due, up to `until`, where each look takes no
     /// time.
-    fn looks(pace: &mut Pace, start: Instant, until: u64) -> Vec<u64> {
+    fn looks(pace: &mut RequestPacer, start: Instant, until: u64) -> Vec<u64> {
         let mut times = Vec::new();
         let mut now = start;
         while now <= start + Duration::from_secs(until) {
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_disputed_node_is_asked_for_at_once_and_then_at_growing_intervals() {
-        let early = EarlyLooks::new();
+        let early = TargetedLookups::new();
         let mut pace = early.pace();
         let start = Instant::now();
         early.dispute("edge1", &routes(&[("n1", "m2")]));
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_several_instances_learned_is_asked_for_once() {
-        let early = EarlyLooks::new();
+        let early = TargetedLookups::new();
         let mut pace = early.pace();
         let start = Instant::now();
         early.dispute("edge1", &routes(&[("n1", "m2")]));
@@ -233,7 +233,7 @@ mod tests {
     fn many_nodes_are_asked_for_in_bounded_looks_and_slow_looks_are_rare() {
         let names: Vec<_> = (0..NODES_A_LOOK + 3).map(|number| format!("n{number:04}")).collect();
         let all: Vec<_> = names.iter().map(|name| (name.as_str(), "m2")).collect();
-        let early = EarlyLooks::new();
+        let early = TargetedLookups::new();
         let mut pace = early.pace();
         let start = Instant::now();
         early.dispute("edge1", &routes(&all));

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Fault, Store, StoreError};
+use super::{Store, StoreError, StoreErrorKind};
 use crate::heartbeat;
 
 /// The longest sleep until a pin's end: the clock may be set meanwhile.
@@ -18,12 +18,12 @@ const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(30);
 
 /// Keeps the overrides, and ends pins whose time is over.
 #[derive(Clone)]
-pub struct Keeper {
+pub struct OverrideService {
     store: Arc<dyn Store>,
     latest: watch::Sender<Arc<Overrides>>,
 }
 
-impl Keeper {
+impl OverrideService {
     /// Takes what the store holds. The second value still has the pins whose time ran out while
     /// Mapsmith did not run: they are in the map file.
     ///
@@ -85,7 +85,7 @@ impl Keeper {
             Ok(result) => result,
             Err(error) => Err(StoreError {
                 path: self.store.place(),
-                fault: Fault::Other(format!("the change broke off: {error}")),
+                fault: StoreErrorKind::Other(format!("the change broke off: {error}")),
             }),
         }
     }
@@ -141,9 +141,9 @@ impl Keeper {
     }
 }
 
-impl std::fmt::Debug for Keeper {
+impl std::fmt::Debug for OverrideService {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Keeper").field("latest", &self.latest()).finish_non_exhaustive()
+        out.debug_struct("OverrideService").field("latest", &self.latest()).finish_non_exhaustive()
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
             if self.fails.load(Ordering::SeqCst) {
                 return Err(StoreError {
                     path: self.place(),
-                    fault: Fault::Full("no room".to_owned()),
+                    fault: StoreErrorKind::Full("no room".to_owned()),
                 });
             }
             let mut kept = self.kept.lock().unwrap();
@@ -235,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn a_change_that_the_store_refuses_is_not_in_force() {
         let memory = Arc::new(Memory::default());
-        let (keeper, _) = Keeper::open(Arc::clone(&memory)).await.unwrap();
+        let (keeper, _) = OverrideService::open(Arc::clone(&memory)).await.unwrap();
         let followed = keeper.subscribe();
         memory.fails.store(true, Ordering::SeqCst);
         assert!(keeper.change(pin("a", None)).await.is_err());
@@ -248,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_fails_keeps_no_pin_in_force_beyond_its_end() {
         let memory = Arc::new(Memory::default());
-        let (keeper, _) = Keeper::open(Arc::clone(&memory)).await.unwrap();
+        let (keeper, _) = OverrideService::open(Arc::clone(&memory)).await.unwrap();
         let soon = Timestamp::now().checked_add(jiff::SignedDuration::from_millis(200)).unwrap();
         keeper.change(pin("short", Some(soon))).await.unwrap();
         keeper.change(pin("long", None)).await.unwrap();
@@ -264,7 +264,7 @@ mod tests {
         task.await.unwrap();
         memory.fails.store(false, Ordering::SeqCst);
         assert_eq!(memory.kept.lock().unwrap().pins().len(), 2, "the store could not forget it");
-        let (again, stored) = Keeper::open(Arc::clone(&memory)).await.unwrap();
+        let (again, stored) = OverrideService::open(Arc::clone(&memory)).await.unwrap();
         assert_eq!(
             (again.latest().pins().len(), stored.pins().len()),
             (1, 2),
