@@ -300,8 +300,14 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
 
 #[test]
 fn a_time_that_no_clock_can_hold_is_refused_and_not_a_crash() {
-    for key in ["poll", "verify", "observe", "jitter"] {
-        let text = format!("{SMALL}\n[schedule]\n{key} = \"18446744073709551615s\"");
+    for (section, key) in [
+        ("schedule", "poll"),
+        ("schedule", "verify"),
+        ("schedule", "observe"),
+        ("schedule", "jitter"),
+        ("guard", "window"),
+    ] {
+        let text = format!("{SMALL}\n[{section}]\n{key} = \"18446744073709551615s\"");
         let message = load(&text, &[]).unwrap_err();
         assert!(message.contains("longer than a year"), "{key}: {message}");
     }
