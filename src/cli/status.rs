@@ -14,7 +14,7 @@ use reqwest::Method;
 use super::output::{Colour, ago, counted, paint, steps, table};
 use super::remote::{Connection, NOTHING};
 use super::{FAILED, Form, GOOD, HELD, print};
-use crate::http::dto::{ReferencesReport, StatusReport};
+use crate::api::types::{ReferencesReport, StatusReport};
 
 pub(super) async fn status(connection: Connection, form: Form) -> anyhow::Result<u8> {
     let report: StatusReport = connection
