@@ -8,9 +8,10 @@
 //! ```
 //!
 //! `model`, `desire`, `guard`, `plan` and the codec and replies of `haproxy` are pure: no I/O, no
-//! clock. `source`, `store`, `haproxy::client`, `reconcile` and `http` are the edges. `app` wires
+//! clock. `source`, `store`, `haproxy::client`, `reconcile`, `api` and `http` are the edges. `app` wires
 //! them. ARCHITECTURE.md says more.
 
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod engine;

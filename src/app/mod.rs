@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::{Api, DECIDER};
 use crate::engine::map::{Inputs, MapDecider};
 use crate::engine::servers::resolve::SystemLookup;
 use crate::engine::servers::{ServerDecider, ServerDecision};
@@ -30,16 +31,11 @@ use crate::source::{self, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
 
-mod control;
 mod descriptors;
-
-use control::Gateway;
 
 /// How many approvals may wait for the decision at hand: one operator, one change; more callers
 /// simply wait.
 const APPROVALS_WAITING: usize = 4;
-/// The task without which nothing is decided, by its name in the metrics.
-const DECIDER: &str = "map";
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in progress may take to end after a signal, before the program leaves all the
@@ -189,7 +185,7 @@ pub async fn run(
             (stored_lists(&settings), desired_servers.clone(), shutdown.clone());
         tasks.start("server lists in the store", keep_lists(store, origins, lists, desired, stop));
     }
-    let gateway = Arc::new(Gateway {
+    let api = Arc::new(Api {
         sources: states.clone(),
         lists: lists.clone(),
         decision,
@@ -208,7 +204,7 @@ pub async fn run(
     });
     // Samples of durations are kept until somebody asks for the metrics; folded now and then, they
     // don't pile up.
-    let (handle, stop) = (gateway.metrics.clone(), shutdown.clone());
+    let (handle, stop) = (api.metrics.clone(), shutdown.clone());
     tasks.start("metrics", async move {
         let fold = async {
             loop {
@@ -230,10 +226,10 @@ pub async fn run(
     );
 
     tracing::info!(address = %listener.local_addr()?, "API listening");
-    let (spare, stop) = (http::spare_router(gateway.clone(), most_connections), shutdown.clone());
+    let (spare, stop) = (http::spare_router(api.clone(), most_connections), shutdown.clone());
     tasks.start(
         "API",
-        http::serve(listener, http::router(gateway, token), spare, most_connections, stop),
+        http::serve(listener, http::router(api, token), spare, most_connections, stop),
     );
 
     let (clock, stop, ticks) = (settings.schedule.clone(), shutdown.clone(), requests.clone());

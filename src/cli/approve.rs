@@ -8,7 +8,7 @@ use reqwest::Method;
 use super::remote::{Connection, NOTHING};
 use super::status::held_text;
 use super::{HELD, OutputFormat, SUCCESS, print};
-use crate::http::dto::ApproveRequest;
+use crate::api::types::ApproveRequest;
 
 /// Lets the change with this id through; without one shows what is held, so that nobody lets a
 /// change through that they have not seen.

@@ -9,7 +9,7 @@ use super::output::{Colour, ago, paint};
 use super::remote::{Connection, NOTHING};
 use super::status::{held_text, to_text};
 use super::{FAILED, OutputFormat, SUCCESS, print};
-use crate::http::dto::ExplainReport;
+use crate::api::types::ExplainReport;
 
 pub(super) async fn explain(
     connection: Connection,

@@ -11,7 +11,7 @@ use super::output::{Colour, paint};
 use super::reload::{exit_code, query_of, report_of};
 use super::remote::{Connection, NOTHING};
 use super::{OutputFormat, print};
-use crate::http::dto::{DrainRequest, PinRequest, ReloadOutcome, ReloadReport};
+use crate::api::types::{DrainRequest, PinRequest, ReloadOutcome, ReloadReport};
 
 /// What the four verbs share.
 #[derive(Args)]

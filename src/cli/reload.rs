@@ -9,7 +9,7 @@ use super::output::{Colour, paint, steps};
 use super::remote::{Answer, Connection, NOTHING};
 use super::status::held_text;
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
-use crate::http::dto::{Problem, ReloadOutcome, ReloadReport};
+use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
 
 pub(super) async fn reload(
     connection: Connection,

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::DEFAULT_CONFIG;
+use crate::api::types::Problem;
 use crate::http::Token;
-use crate::http::dto::Problem;
 use crate::settings::{Api, Settings};
 
 /// Where the running Mapsmith is.

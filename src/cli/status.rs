@@ -14,7 +14,7 @@ use reqwest::Method;
 use super::output::{Colour, ago, paint, pluralize, steps, table};
 use super::remote::{Connection, NOTHING};
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
-use crate::http::dto::{ReferencesReport, StatusReport};
+use crate::api::types::{ReferencesReport, StatusReport};
 
 pub(super) async fn status(connection: Connection, form: OutputFormat) -> anyhow::Result<u8> {
     let report: StatusReport = connection

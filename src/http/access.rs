@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::error::ApiError;
+use super::error::HttpError;
 
 /// Which page a browser sends the request for: `same-origin`, `same-site`, `cross-site`, `none`
 /// (W3C, Fetch Metadata).
@@ -98,23 +98,23 @@ pub(super) async fn has_token(
     State(token): State<Arc<Token>>,
     request: Request,
     next: Next,
-) -> Result<Response, ApiError> {
+) -> Result<Response, HttpError> {
     let given =
         request.headers().get(header::AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?));
     if given.is_some_and(|given| token.is(given.trim())) {
         Ok(next.run(request).await)
     } else {
-        Err(ApiError::Unauthorized)
+        Err(HttpError::Unauthorized)
     }
 }
 
 /// Where no token is set (then the API listens on loopback only) every local program may ask, but
 /// no web page of another site in a local browser may.
-pub(super) async fn is_local(request: Request, next: Next) -> Result<Response, ApiError> {
+pub(super) async fn is_local(request: Request, next: Next) -> Result<Response, HttpError> {
     if sent_from_here(request.headers()) {
         Ok(next.run(request).await)
     } else {
-        Err(ApiError::Forbidden)
+        Err(HttpError::Forbidden)
     }
 }
 

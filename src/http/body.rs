@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::timeout;
 
-use super::error::ApiError;
+use super::error::HttpError;
 
 /// The most bytes of a body: all that this API takes are a few names.
 pub(super) const LARGEST: usize = 64 * 1024;
@@ -17,15 +17,15 @@ pub(super) const LARGEST: usize = 64 * 1024;
 pub(super) const BOUND: Duration = Duration::from_secs(10);
 
 /// Passes the request on once its body is there.
-pub(super) async fn arrives(request: Request, next: Next) -> Result<Response, ApiError> {
+pub(super) async fn arrives(request: Request, next: Next) -> Result<Response, HttpError> {
     let (parts, body) = request.into_parts();
     let whole = Bytes::from_request(Request::from_parts(parts.clone(), body), &());
     let body =
-        timeout(BOUND, whole).await.map_err(|_| ApiError::TooSlow)?.map_err(|error| match error
-            .status()
-        {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
-            _ => ApiError::BadRequest(error.body_text()),
-        })?;
+        timeout(BOUND, whole).await.map_err(|_| HttpError::TooSlow)?.map_err(
+            |error| match error.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => HttpError::TooLarge,
+                _ => HttpError::BadRequest(error.body_text()),
+            },
+        )?;
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }

@@ -5,11 +5,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::body::BOUND;
-use super::dto::{Problem, ReloadOutcome, ReloadReport};
+use crate::api;
+use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
 
 /// Why a request gets no plain answer.
 #[derive(Debug)]
-pub enum ApiError {
+pub enum HttpError {
     /// The request is not understood.
     BadRequest(String),
     /// The token is missing or wrong.
@@ -27,18 +28,8 @@ pub enum ApiError {
     TooSlow,
     /// The API serves this many connections, and all are in use.
     Full(usize),
-    /// The held change can't be approved.
-    NotApproved(String),
-    /// There is no such override to show or to end.
-    NoOverride(String),
-    /// An order names a master that nobody knows.
-    UnknownMaster(String),
-    /// The nodes of a master that is to be drained have nowhere to go.
-    DeadEnd(String),
-    /// The settings name no store.
-    NoStore,
-    /// The store did not take the change.
-    Store(String),
+    /// The program did not do what was asked for.
+    Api(api::Error),
     /// A reload or an override was not accepted.
     Reload(Box<ReloadReport>),
 }
@@ -55,7 +46,24 @@ pub(super) fn status_of(outcome: ReloadOutcome) -> StatusCode {
     }
 }
 
-impl IntoResponse for ApiError {
+fn status_of_error(error: &api::Error) -> StatusCode {
+    match error {
+        api::Error::NotApproved(_)
+        | api::Error::UnknownMaster(_)
+        | api::Error::DeadEnd(_)
+        | api::Error::NoStore => StatusCode::CONFLICT,
+        api::Error::NoOverride(_) => StatusCode::NOT_FOUND,
+        api::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<api::Error> for HttpError {
+    fn from(error: api::Error) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let (status, detail, report) = match self {
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, detail, None),
@@ -112,19 +120,7 @@ impl IntoResponse for ApiError {
                 ),
                 None,
             ),
-            Self::NotApproved(detail) => (StatusCode::CONFLICT, detail, None),
-            Self::UnknownMaster(detail) => (StatusCode::CONFLICT, detail, None),
-            Self::DeadEnd(detail) => (StatusCode::CONFLICT, detail, None),
-            Self::NoOverride(detail) => (StatusCode::NOT_FOUND, detail, None),
-            Self::NoStore => (
-                StatusCode::CONFLICT,
-                "overrides need a store that keeps them: set `path` in \
-                    `[store]` (like /var/lib/mapsmith/mapsmith.db) and restart \
-                    Mapsmith"
-                    .to_owned(),
-                None,
-            ),
-            Self::Store(detail) => (StatusCode::INTERNAL_SERVER_ERROR, detail, None),
+            Self::Api(error) => (status_of_error(&error), error.to_string(), None),
             Self::Reload(report) => {
                 (status_of(report.outcome), report.message.clone(), Some(report))
             }

@@ -1,4 +1,4 @@
-//! One function a route: take the request apart, ask [`Control`], answer.
+//! One function a route: take the request apart, ask [`Api`], answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,15 @@ use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::{DrainedMaster, HeldChange, OverrideChange, Pin, names};
 use serde::Deserialize;
 
-use super::dto::{
+use super::LONGEST_WAIT;
+use super::error::{HttpError, status_of};
+use crate::api::Api;
+use crate::api::types::{
     ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, PinRequest,
     ReloadReport, StatusReport,
 };
-use super::error::{ApiError, status_of};
-use super::{Control, LONGEST_WAIT};
 
-type Shared = State<Arc<dyn Control>>;
+type Shared = State<Arc<Api>>;
 type Wait = Result<Query<WaitQuery>, QueryRejection>;
 type Name = Result<Path<String>, PathRejection>;
 
@@ -45,92 +46,92 @@ pub(super) struct OrderQuery {
 }
 
 /// How long the answer may be waited for, and whether masters are taken that nobody knows.
-fn order(query: Order) -> Result<(Option<Duration>, bool), ApiError> {
+fn order(query: Order) -> Result<(Option<Duration>, bool), HttpError> {
     let Query(query) = query.map_err(|error| {
-        ApiError::BadRequest(format!("{}; the parameters are wait and force", error.body_text()))
+        HttpError::BadRequest(format!("{}; the parameters are wait and force", error.body_text()))
     })?;
     Ok((wait_of(query.wait.as_deref())?, query.force))
 }
 
-pub(super) async fn status(State(control): Shared) -> Json<StatusReport> {
-    Json(control.status())
+pub(super) async fn status(State(api): Shared) -> Json<StatusReport> {
+    Json(api.status())
 }
 
-pub(super) async fn reload(State(control): Shared, query: Wait) -> Result<Response, ApiError> {
+pub(super) async fn reload(State(api): Shared, query: Wait) -> Result<Response, HttpError> {
     let wait = wait(query)?;
-    answer(control.reload(wait).await)
+    answer(api.reload(wait).await)
 }
 
 /// How long the answer may be waited for, where the request says so.
-fn wait(query: Wait) -> Result<Option<Duration>, ApiError> {
+fn wait(query: Wait) -> Result<Option<Duration>, HttpError> {
     let Query(query) = query.map_err(|error| {
-        ApiError::BadRequest(format!("{}; the only parameter is wait", error.body_text()))
+        HttpError::BadRequest(format!("{}; the only parameter is wait", error.body_text()))
     })?;
     wait_of(query.wait.as_deref())
 }
 
-fn wait_of(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
+fn wait_of(text: Option<&str>) -> Result<Option<Duration>, HttpError> {
     match text.map(humantime::parse_duration) {
         None => Ok(None),
         Some(Ok(wait)) if !wait.is_zero() && wait <= LONGEST_WAIT => Ok(Some(wait)),
         Some(_) => {
-            Err(ApiError::BadRequest("wait must be a duration up to 10m, like 30s".to_owned()))
+            Err(HttpError::BadRequest("wait must be a duration up to 10m, like 30s".to_owned()))
         }
     }
 }
 
-fn answer(report: ReloadReport) -> Result<Response, ApiError> {
+fn answer(report: ReloadReport) -> Result<Response, HttpError> {
     let status = status_of(report.outcome);
     if status.is_success() {
         Ok((status, Json(report)).into_response())
     } else {
-        Err(ApiError::Reload(Box::new(report)))
+        Err(HttpError::Reload(Box::new(report)))
     }
 }
 
 pub(super) async fn explain(
-    State(control): Shared,
+    State(api): Shared,
     node: Name,
-) -> Result<Json<ExplainReport>, ApiError> {
-    Ok(Json(control.explain(&valid_node(node)?).await))
+) -> Result<Json<ExplainReport>, HttpError> {
+    Ok(Json(api.explain(&valid_node(node)?).await))
 }
 
-fn valid_node(node: Name) -> Result<String, ApiError> {
-    let Path(node) = node.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+fn valid_node(node: Name) -> Result<String, HttpError> {
+    let Path(node) = node.map_err(|error| HttpError::BadRequest(error.body_text()))?;
     names::check_key(&node)
-        .map_err(|reason| ApiError::BadRequest(format!("{node:?} can be no node: {reason}")))?;
+        .map_err(|reason| HttpError::BadRequest(format!("{node:?} can be no node: {reason}")))?;
     Ok(node)
 }
 
-fn valid_master(master: String) -> Result<String, ApiError> {
+fn valid_master(master: String) -> Result<String, HttpError> {
     match names::check_value(&master) {
         Ok(()) => Ok(master),
-        Err(reason) => Err(ApiError::BadRequest(format!("{master:?} can be no master: {reason}"))),
+        Err(reason) => Err(HttpError::BadRequest(format!("{master:?} can be no master: {reason}"))),
     }
 }
 
-pub(super) async fn learned(State(control): Shared) -> Json<Vec<LearnedReport>> {
-    Json(control.learned())
+pub(super) async fn learned(State(api): Shared) -> Json<Vec<LearnedReport>> {
+    Json(api.learned())
 }
 
-pub(super) async fn held(State(control): Shared) -> Json<Vec<HeldChange>> {
-    Json(control.held())
+pub(super) async fn held(State(api): Shared) -> Json<Vec<HeldChange>> {
+    Json(api.held())
 }
 
 pub(super) async fn approve(
-    State(control): Shared,
+    State(api): Shared,
     body: Bytes,
-) -> Result<Json<HeldChange>, ApiError> {
+) -> Result<Json<HeldChange>, HttpError> {
     let request: ApproveRequest = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::BadRequest(format!(
+        HttpError::BadRequest(format!(
             "send {{\"id\": \"...\"}} with the id of the held change: {error}"
         ))
     })?;
-    control.approve(&request.id).await.map(Json).map_err(ApiError::NotApproved)
+    Ok(Json(api.approve(&request.id).await?))
 }
 
-pub(super) async fn overrides(State(control): Shared) -> Result<Json<OverridesReport>, ApiError> {
-    let overrides = control.overrides()?;
+pub(super) async fn overrides(State(api): Shared) -> Result<Json<OverridesReport>, HttpError> {
+    let overrides = api.overrides()?;
     Ok(Json(OverridesReport {
         number: overrides.number(),
         pins: overrides.pins().cloned().collect(),
@@ -138,19 +139,19 @@ pub(super) async fn overrides(State(control): Shared) -> Result<Json<OverridesRe
     }))
 }
 
-pub(super) async fn pin(State(control): Shared, node: Name) -> Result<Json<Pin>, ApiError> {
-    control.pin(&valid_node(node)?).map(Json)
+pub(super) async fn pin(State(api): Shared, node: Name) -> Result<Json<Pin>, HttpError> {
+    Ok(Json(api.pin(&valid_node(node)?)?))
 }
 
 pub(super) async fn set_pin(
-    State(control): Shared,
+    State(api): Shared,
     node: Name,
     query: Order,
     body: Bytes,
-) -> Result<Response, ApiError> {
+) -> Result<Response, HttpError> {
     let (node, (wait, force)) = (valid_node(node)?, order(query)?);
     let request: PinRequest = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::BadRequest(format!(
+        HttpError::BadRequest(format!(
             "send {{\"master\": \"...\"}}, with \"for\": \"2h\" for a \
             pin that ends by itself: {error}"
         ))
@@ -159,14 +160,13 @@ pub(super) async fn set_pin(
     let since = Timestamp::now();
     let until = request.duration.as_deref().map(|duration| end(since, duration)).transpose()?;
     answer(
-        control
-            .change_override(OverrideChange::Pin(Pin { node, master, since, until }), force, wait)
+        api.change_override(OverrideChange::Pin(Pin { node, master, since, until }), force, wait)
             .await?,
     )
 }
 
 /// When a pin of this length ends.
-fn end(since: Timestamp, duration: &str) -> Result<Timestamp, ApiError> {
+fn end(since: Timestamp, duration: &str) -> Result<Timestamp, HttpError> {
     let length = humantime::parse_duration(duration)
         .ok()
         .filter(|length| !length.is_zero() && *length <= LONGEST_PIN);
@@ -174,33 +174,33 @@ fn end(since: Timestamp, duration: &str) -> Result<Timestamp, ApiError> {
         .and_then(|length| SignedDuration::try_from(length).ok())
         .and_then(|length| since.checked_add(length).ok())
         .ok_or_else(|| {
-            ApiError::BadRequest(format!(
+            HttpError::BadRequest(format!(
                 "{duration:?} is not a duration like 30m or 2h, a year at most"
             ))
         })
 }
 
 pub(super) async fn unpin(
-    State(control): Shared,
+    State(api): Shared,
     node: Name,
     query: Wait,
-) -> Result<Response, ApiError> {
+) -> Result<Response, HttpError> {
     let (node, wait) = (valid_node(node)?, wait(query)?);
-    answer(control.change_override(OverrideChange::Unpin { node }, false, wait).await?)
+    answer(api.change_override(OverrideChange::Unpin { node }, false, wait).await?)
 }
 
 pub(super) async fn drain(
-    State(control): Shared,
+    State(api): Shared,
     master: Name,
     query: Order,
     body: Bytes,
-) -> Result<Response, ApiError> {
-    let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+) -> Result<Response, HttpError> {
+    let Path(master) = master.map_err(|error| HttpError::BadRequest(error.body_text()))?;
     let (master, (wait, force)) = (valid_master(master)?, order(query)?);
     let request = match body.is_empty() {
         true => DrainRequest::default(),
         false => serde_json::from_slice(&body).map_err(|error| {
-            ApiError::BadRequest(format!(
+            HttpError::BadRequest(format!(
                 "send {{\"to\": \"...\"}} with the master that gets the nodes, or nothing to \
                     spread them: {error}"
             ))
@@ -208,46 +208,46 @@ pub(super) async fn drain(
     };
     let to = request.to.map(valid_master).transpose()?;
     if to.as_ref() == Some(&master) {
-        return Err(ApiError::BadRequest(format!(
+        return Err(HttpError::BadRequest(format!(
             "{master} can't be drained to itself; name another master"
         )));
     }
     let drained = DrainedMaster { master, to, since: Timestamp::now() };
-    answer(control.change_override(OverrideChange::Drain(drained), force, wait).await?)
+    answer(api.change_override(OverrideChange::Drain(drained), force, wait).await?)
 }
 
 pub(super) async fn undrain(
-    State(control): Shared,
+    State(api): Shared,
     master: Name,
     query: Wait,
-) -> Result<Response, ApiError> {
-    let Path(master) = master.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+) -> Result<Response, HttpError> {
+    let Path(master) = master.map_err(|error| HttpError::BadRequest(error.body_text()))?;
     let (master, wait) = (valid_master(master)?, wait(query)?);
-    answer(control.change_override(OverrideChange::Undrain { master }, false, wait).await?)
+    answer(api.change_override(OverrideChange::Undrain { master }, false, wait).await?)
 }
 
-pub(super) async fn metrics(State(control): Shared) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], control.metrics())
+pub(super) async fn metrics(State(api): Shared) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics())
         .into_response()
 }
 
-pub(super) async fn healthz(State(control): Shared) -> (StatusCode, String) {
-    match control.stands_still() {
+pub(super) async fn healthz(State(api): Shared) -> (StatusCode, String) {
+    match api.stands_still() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
     }
 }
 
-pub(super) async fn readyz(State(control): Shared) -> Response {
-    let readiness = control.readiness();
+pub(super) async fn readyz(State(api): Shared) -> Response {
+    let readiness = api.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
-pub(super) async fn not_found(uri: Uri) -> ApiError {
-    ApiError::NotFound(uri.path().to_owned())
+pub(super) async fn not_found(uri: Uri) -> HttpError {
+    HttpError::NotFound(uri.path().to_owned())
 }
 
-pub(super) async fn method_not_allowed() -> ApiError {
-    ApiError::MethodNotAllowed
+pub(super) async fn method_not_allowed() -> HttpError {
+    HttpError::MethodNotAllowed
 }

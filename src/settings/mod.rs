@@ -4,38 +4,55 @@
 //! Every problem is named at once, with its line and key, so that an operator mends a file in one
 //! go. `text` reads, `tree` makes these types of what was read and tells all that has no sense, and
 //! [`Settings`] tells what contradicts itself.
+//!
+//! Each section has a file with its type, its own check and, by `keys`, the documentation of its
+//! keys, which `document` makes docs/configuration.md of. The keys of a source's kind are beside
+//! that kind in `crate::source`; `source::kinds` lists them for `[[source]]`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fmt;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use haproxy_runtime::{
-    MapClient, MapName, RuntimeAddress, RuntimeClient, ServersClient, TableClient, TableName,
-};
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::desired::references::{Action, Actions};
-use mapsmith_core::{names, server};
-use reqwest::Url;
+use mapsmith_core::names;
 use serde::Deserialize;
 
+mod api;
 pub mod backend;
+mod damping;
+mod document;
+mod guard;
+mod instance;
+pub(crate) mod keys;
+mod learned;
+mod map;
+mod references;
 mod schedule;
+mod site;
+mod source;
+mod store;
 mod text;
 mod tree;
-mod units;
+pub(crate) mod units;
 
-pub use backend::{Backend, Damping, Listing};
+pub use api::Api;
+pub use backend::{Backend, Listing};
+pub use damping::Damping;
+pub use document::document;
+pub use instance::Instance;
+pub use learned::Learned;
+pub use map::Map;
 pub use schedule::{PollSchedule, Schedule};
+pub use site::Site;
+pub use source::Source;
+pub use store::Store;
 pub use text::VARIABLE_PREFIX;
 pub use tree::{Place, Problem};
 
 use text::Format;
 use tree::Reading;
-use units::{duration, listen, size};
 
 /// Everything that Mapsmith is told.
 #[derive(Debug, Clone, Deserialize)]
@@ -53,13 +70,13 @@ pub struct Settings {
     /// The map that is kept.
     pub map: Map,
     /// What changes are held back.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "guard::limits")]
     pub guard: Limits,
     /// How fast server lists may change.
     #[serde(default)]
     pub damping: Damping,
     /// What becomes of map entries whose master HAProxy does not have.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "references::actions")]
     pub references: Actions,
     /// Where overrides are kept; without it there are none.
     pub store: Option<Store>,
@@ -80,242 +97,6 @@ pub struct Settings {
     /// The HAProxy processes that are driven.
     #[serde(default, rename = "instance")]
     pub instances: Vec<Instance>,
-}
-
-/// `[site]`: what this gateway is called.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Site {
-    /// Stands in the map file's second line, for whoever finds it.
-    pub name: Option<String>,
-}
-
-/// The longest `site.name`, in characters.
-const MOST_SITE_NAME: usize = 64;
-
-/// `[api]`: where the HTTP API listens.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Api {
-    /// Address and port; port 0 lets the system choose.
-    #[serde(deserialize_with = "listen")]
-    pub listen: SocketAddr,
-    /// A file with the bearer token that every `/v1` request must carry. Required where `listen` is
-    /// not on loopback.
-    pub token_file: Option<PathBuf>,
-}
-
-impl Default for Api {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7070)), token_file: None }
-    }
-}
-
-/// `[map]`: the node -> master map.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Map {
-    /// The map as HAProxy's configuration names it.
-    pub path: PathBuf,
-    /// Where Mapsmith writes it, if that is another path than HAProxy's (a chroot, a mount).
-    pub file: Option<PathBuf>,
-    /// Whether node names are lower-cased (ASCII), as `lower` does it in HAProxy's configuration.
-    #[serde(default = "yes")]
-    pub lowercase: bool,
-}
-
-impl Map {
-    /// Where the map file is written.
-    pub fn file(&self) -> &Path {
-        self.file.as_deref().unwrap_or(&self.path)
-    }
-}
-
-/// `[store]`: where overrides outlive a restart.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Store {
-    /// The SQLite file; made where there is none, in a folder that must be there.
-    pub path: PathBuf,
-}
-
-/// `[learned]`: the routes that HAProxy learned by asking another master in the same request.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Learned {
-    /// The stick table in which HAProxy keeps them: the backend's name, or `PEERS/NAME` for one of
-    /// a peers section. Without it nothing is done.
-    pub table: Option<String>,
-    /// The most routes of an instance that are read and kept; the rest is counted.
-    pub max: usize,
-}
-
-impl Default for Learned {
-    fn default() -> Self {
-        Self { table: None, max: 10_000 }
-    }
-}
-
-/// The most that `learned.max` may be: what the shipped stick table holds.
-const MOST_LEARNED: usize = 100_000;
-
-/// `[[source]]`: a registry.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// Its name, in status, logs and metrics.
-    pub name: String,
-    /// What it is.
-    #[serde(rename = "type")]
-    pub kind: SourceKind,
-    /// Of a node that several sources know, the one with the greater number counts; at equal
-    /// numbers the one named first.
-    #[serde(default)]
-    pub priority: i32,
-    /// Whether nothing is applied until it has answered once.
-    #[serde(default = "yes")]
-    pub required: bool,
-    /// `puppetdb`: the server's root (`https://puppetdb:8081`); `http_json`: the document itself.
-    pub url: Option<String>,
-    /// `file`: the file.
-    pub path: Option<PathBuf>,
-    /// `puppetdb`: the PQL query; default the factsets' producer.
-    pub query: Option<String>,
-    /// `puppetdb`: the query for what changed since `{since}`. Derived from `query` for factsets
-    /// and catalogs; without one every poll is full.
-    pub delta_query: Option<String>,
-    /// `file`: what it holds; by default JSON where its name ends in `.json`, else a map file.
-    pub format: Option<FileFormat>,
-    /// The field of a row that names the node.
-    pub node_field: Option<String>,
-    /// The field of a row that names its master.
-    pub master_field: Option<String>,
-    /// How long a delta (`puppetdb`), "not modified" (`http_json`) and an untouched file (`file`)
-    /// are trusted before everything is read again.
-    #[serde(default = "ten_minutes", deserialize_with = "duration")]
-    pub full_poll: Duration,
-    /// `puppetdb`: how far a delta reaches back beyond the newest time that a producer gave, for
-    /// commands that PuppetDB stored late and clocks that differ.
-    #[serde(default = "two_minutes", deserialize_with = "duration")]
-    pub overlap: Duration,
-    /// The bound on a whole poll, connecting and parsing included.
-    #[serde(default = "thirty_seconds", deserialize_with = "duration")]
-    pub timeout: Duration,
-    /// The bound on an answer's size after decompression, in bytes.
-    #[serde(default = "half_a_gibibyte", deserialize_with = "size")]
-    pub max_bytes: u64,
-    /// TLS: the CA's certificates (PEM), instead of the system's.
-    pub ca: Option<PathBuf>,
-    /// TLS: this client's certificate (PEM).
-    pub cert: Option<PathBuf>,
-    /// TLS: this client's key (PEM).
-    pub key: Option<PathBuf>,
-    /// A file with a token: `X-Authentication` for `puppetdb`, a bearer token for `http_json`. Read
-    /// again at each poll.
-    pub token_file: Option<PathBuf>,
-    /// The registry's name of a master -> HAProxy's name; a name that is not here is taken as it
-    /// is.
-    #[serde(default)]
-    pub masters: BTreeMap<String, String>,
-}
-
-/// The kinds of sources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SourceKind {
-    /// PuppetDB's query API.
-    Puppetdb,
-    /// A JSON document over HTTP.
-    HttpJson,
-    /// A JSON document or a map file on disk.
-    File,
-}
-
-impl fmt::Display for SourceKind {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Puppetdb => "puppetdb",
-            Self::HttpJson => "http_json",
-            Self::File => "file",
-        })
-    }
-}
-
-/// What a file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FileFormat {
-    /// JSON, like `http_json`'s.
-    Json,
-    /// A map file: node and master, a line each.
-    Map,
-}
-
-/// `[[instance]]`: a HAProxy process.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Instance {
-    /// Its name, in status, logs and metrics.
-    pub name: String,
-    /// Its stats socket.
-    pub runtime: RuntimeAddress,
-    /// How long it may stay silent before it counts as unreachable.
-    #[serde(default = "five_seconds", deserialize_with = "duration")]
-    pub timeout: Duration,
-    /// The largest payload command, in bytes. Must stay below HAProxy's `tune.bufsize` (16384
-    /// unless configured).
-    #[serde(default = "default_payload", deserialize_with = "size")]
-    pub max_payload: usize,
-}
-
-impl Instance {
-    fn client(&self) -> RuntimeClient {
-        RuntimeClient::new(self.runtime.clone(), self.timeout)
-    }
-
-    /// A client of one of its maps.
-    pub fn map_client(&self, map: &MapName) -> MapClient {
-        MapClient::new(self.client(), map.clone(), self.max_payload)
-    }
-
-    /// A client of its servers.
-    pub fn servers_client(&self) -> ServersClient {
-        ServersClient::new(self.client(), self.max_payload)
-    }
-
-    /// A client of one of its stick tables.
-    pub fn table_client(&self, table: TableName) -> TableClient {
-        TableClient::new(self.client(), table, self.max_payload)
-    }
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn five_seconds() -> Duration {
-    Duration::from_secs(5)
-}
-
-fn thirty_seconds() -> Duration {
-    Duration::from_secs(30)
-}
-
-fn two_minutes() -> Duration {
-    Duration::from_secs(120)
-}
-
-fn ten_minutes() -> Duration {
-    Duration::from_secs(600)
-}
-
-fn half_a_gibibyte() -> u64 {
-    512 * 1024 * 1024
-}
-
-/// 1 KiB below the default buffer: at exactly its size 2.6 hangs and aborts.
-fn default_payload() -> usize {
-    15 * 1024
 }
 
 /// Why the settings can't be used.
@@ -451,7 +232,7 @@ impl Settings {
         match reading.value {
             Some(Only { mut api }) if problems.is_empty() => {
                 let folder = path.parent().unwrap_or(Path::new("."));
-                api.token_file.iter_mut().for_each(|path| *path = folder.join(&*path));
+                api.resolve(folder);
                 Ok(api)
             }
             _ => Err(SettingsError::Invalid { path: path.display().to_string(), problems }),
@@ -460,22 +241,11 @@ impl Settings {
 
     /// Relative paths are relative to the settings file, not to where the program was started.
     fn resolve(&mut self, folder: &Path) {
-        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
-        self.api.token_file.iter_mut().for_each(resolve);
-        self.map.file.iter_mut().for_each(resolve);
-        self.store.iter_mut().map(|store| &mut store.path).for_each(resolve);
-        for source in self.sources.iter_mut().chain(&mut self.list_sources) {
-            [
-                &mut source.path,
-                &mut source.ca,
-                &mut source.cert,
-                &mut source.key,
-                &mut source.token_file,
-            ]
-            .into_iter()
-            .flatten()
-            .for_each(resolve);
-        }
+        self.api.resolve(folder);
+        self.map.resolve(folder);
+        self.store.iter_mut().for_each(|store| store.resolve(folder));
+        let sources = self.sources.iter_mut().chain(&mut self.list_sources);
+        sources.for_each(|source| source.resolve(folder));
     }
 
     /// What becomes of entries that point nowhere. Where Mapsmith makes a backend's servers of the
@@ -490,169 +260,31 @@ impl Settings {
         }
     }
 
+    /// What contradicts itself or the rules, section by section.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        for (key, value, least) in [
-            ("schedule.verify", self.schedule.verify, Duration::from_secs(1)),
-            ("schedule.observe", self.schedule.observe, Duration::from_millis(100)),
-            ("schedule.servers", self.schedule.servers, Duration::from_millis(100)),
-        ] {
-            if value < least {
-                problems.push(format!("{key}: {value:?} is too short, at least {least:?}"));
-            }
-        }
-        if let PollSchedule::Every(interval) = self.schedule.poll
-            && (interval.is_zero() || interval.subsec_nanos() > 0)
-        {
-            problems
-                .push(format!("schedule.poll: {interval:?} must be whole seconds, at least 1s"));
-        }
-        if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
-            problems.push(format!(
-                "api.listen: {} can be reached from other machines; set api.token_file, or listen \
-                    on 127.0.0.1",
-                self.api.listen
-            ));
-        }
-        if let Some(name) = &self.site.name
-            && (!(1..=MOST_SITE_NAME).contains(&name.chars().count())
-                || name.chars().any(char::is_control))
-        {
-            problems.push(format!(
-                "site.name: must have 1 to {MOST_SITE_NAME} characters, and no control characters"
-            ));
-        }
-        self.map_problems(&mut problems);
-        if let Some(most) = self.guard.max_entries
-            && most < self.guard.min_entries
-        {
-            problems.push(format!(
-                "guard.max_entries: {most} is below guard.min_entries, {}; no map could have both",
-                self.guard.min_entries
-            ));
-        }
+        self.schedule.problems(&mut problems);
+        self.api.problems(&mut problems);
+        self.site.problems(&mut problems);
+        self.map.problems(&mut problems);
+        guard::problems(&self.guard, &mut problems);
+        self.store.iter().for_each(|store| store.problems(&self.map, &mut problems));
+        self.learned.problems(&mut problems);
         let lists = backend::list_sources(&self.backends);
-        if let Some(store) = &self.store {
-            if store.path.file_name().is_none() {
-                problems.push(format!("store.path: {:?} names no file", store.path));
-            }
-            if store.path == self.map.file() {
-                problems
-                    .push("store.path: is the map file, which Mapsmith writes itself".to_owned());
-            }
-        }
-        if let Some(table) = &self.learned.table
-            && !table.splitn(2, '/').all(server::is_valid_name)
-        {
-            problems.push(format!(
-                "learned.table: {table:?} can be no stick table; give the name \
-                of its backend, or PEERS/NAME"
-            ));
-        }
-        if !(1..=MOST_LEARNED).contains(&self.learned.max) {
-            problems.push(format!("learned.max: must be 1 to {MOST_LEARNED} routes"));
-        }
-        if self.sources.is_empty() {
-            problems.push("source: there is none; add a [[source]]".to_owned());
-        } else if self.sources.iter().all(|source| lists.contains(source.name.as_str())) {
-            problems.push(
-                "source: each lists servers for a backend; add a [[source]] for the node map"
-                    .to_owned(),
-            );
-        }
-        if self.instances.is_empty() {
-            problems.push(
-                "instance: there is none; add an [[instance]] with its runtime socket".to_owned(),
-            );
-        }
-        names("source", self.sources.iter().map(|source| &source.name), &mut problems);
-        names("instance", self.instances.iter().map(|instance| &instance.name), &mut problems);
-        for (index, instance) in self.instances.iter().enumerate() {
-            if let Some(other) =
-                self.instances[..index].iter().find(|other| other.runtime == instance.runtime)
-            {
-                problems.push(format!(
-                    "instance[{index}] {:?}: has the socket of {:?}; each HAProxy is driven once",
-                    instance.name, other.name
-                ));
-            }
-        }
-        for (index, source) in self.sources.iter().enumerate() {
-            if source.path.as_deref() == Some(self.map.file()) {
-                problems.push(format!(
-                    "source[{index}] {:?}: path is the map file, which Mapsmith writes itself",
-                    source.name
-                ));
-            }
-            if self.store.as_ref().is_some_and(|store| source.path.as_ref() == Some(&store.path)) {
-                problems.push(format!(
-                    "source[{index}] {:?}: path is the store, a database",
-                    source.name
-                ));
-            }
-            let place = format!("source[{index}] {:?}", source.name);
-            source.problems(&place, &mut problems);
-            if lists.contains(source.name.as_str()) {
-                backend::list_source_problems(source, &place, &mut problems);
-            }
-        }
+        source::problems(&self.sources, &lists, &self.map, self.store.as_ref(), &mut problems);
+        instance::problems(&self.instances, &mut problems);
         self.damping.problems(&mut problems);
-        for (index, backend) in self.backends.iter().enumerate() {
-            if self.backends[..index].iter().any(|other| other.name == backend.name) {
-                problems.push(format!("backend: there are two of the name {:?}", backend.name));
-            }
-            backend.problems(
-                &format!("backend[{index}] {:?}", backend.name),
-                &self.sources,
-                &mut problems,
-            );
-        }
-        for (index, instance) in self.instances.iter().enumerate() {
-            if !(1024..=1024 * 1024).contains(&instance.max_payload) {
-                problems.push(format!(
-                    "instance[{index}] {:?}: max_payload must be 1024 to 1048576 bytes",
-                    instance.name
-                ));
-            }
-            if instance.timeout.is_zero() {
-                problems
-                    .push(format!("instance[{index}] {:?}: timeout must not be 0", instance.name));
-            }
-        }
+        backend::problems(&self.backends, &self.sources, &mut problems);
         problems
-    }
-
-    fn map_problems(&self, problems: &mut Vec<String>) {
-        let text = self.map.path.to_str();
-        match text {
-            Some(text) if !text.is_empty() && !text.starts_with('#') && !text.starts_with('@') => {
-                if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                    problems.push(format!(
-                        "map.path: {text:?} contains whitespace or control characters"
-                    ));
-                }
-                if text.starts_with("<<") || text.ends_with("<<") {
-                    problems.push(format!(
-                        "map.path: {text:?} has `<<` at an end, which HAProxy's \
-                            commands read as a payload mark"
-                    ));
-                }
-            }
-            _ => problems.push(
-                "map.path: must be the map's path as HAProxy's configuration names it".to_owned(),
-            ),
-        }
-        if !self.map.path.is_absolute() && self.map.file.is_none() {
-            problems.push(format!(
-                "map.path: {:?} is relative to HAProxy's working folder; set map.file to where \
-                    Mapsmith shall write it",
-                self.map.path
-            ));
-        }
     }
 }
 
-fn names<'a>(section: &str, names: impl Iterator<Item = &'a String>, problems: &mut Vec<String>) {
+/// Tells names that can be none, or that two elements of a section have.
+fn check_names<'a>(
+    section: &str,
+    names: impl Iterator<Item = &'a String>,
+    problems: &mut Vec<String>,
+) {
     let mut seen = BTreeSet::new();
     for name in names {
         if names::check_key(name).is_err() {
@@ -662,78 +294,6 @@ fn names<'a>(section: &str, names: impl Iterator<Item = &'a String>, problems: &
         }
         if !seen.insert(name) {
             problems.push(format!("{section}: there are two of the name {name:?}"));
-        }
-    }
-}
-
-impl Source {
-    /// What the file holds: nothing is guessed from its text.
-    pub fn file_format(&self) -> FileFormat {
-        let of_name = || match self.path.as_deref().and_then(Path::extension) {
-            Some(ending) if ending.eq_ignore_ascii_case("json") => FileFormat::Json,
-            _ => FileFormat::Map,
-        };
-        self.format.unwrap_or_else(of_name)
-    }
-
-    fn problems(&self, place: &str, problems: &mut Vec<String>) {
-        let mut problem = |text: String| problems.push(format!("{place}: {text}"));
-        let over_http = self.kind != SourceKind::File;
-        match (&self.url, over_http) {
-            (Some(url), true) => match Url::parse(url) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") => {
-                    if !url.username().is_empty() || url.password().is_some() {
-                        problem(
-                            "url: no user name or password in a URL; use token_file or cert \
-                            and key"
-                                .to_owned(),
-                        );
-                    }
-                }
-                Ok(_) => problem("url: must begin with http:// or https://".to_owned()),
-                Err(error) => problem(format!(
-                    "url: {url:?} is not a URL like https://puppetdb.example.com:8081: {error}"
-                )),
-            },
-            (None, true) => problem("url is missing".to_owned()),
-            (Some(_), false) => problem(format!("url: a {} source has none", self.kind)),
-            (None, false) => {}
-        }
-        if over_http == self.path.is_some() {
-            problem(if over_http {
-                format!("path: a {} source has none", self.kind)
-            } else {
-                "path is missing".to_owned()
-            });
-        }
-        if self.kind != SourceKind::Puppetdb && (self.query.is_some() || self.delta_query.is_some())
-        {
-            problem("query, delta_query: only a puppetdb source has them".to_owned());
-        }
-        if self.delta_query.as_ref().is_some_and(|query| !query.contains("{since}")) {
-            problem("delta_query: must contain {since}, where the time is put".to_owned());
-        }
-        if self.kind != SourceKind::Puppetdb
-            && self.node_field.is_some() != self.master_field.is_some()
-        {
-            problem("node_field and master_field go together".to_owned());
-        }
-        if self.cert.is_some() != self.key.is_some() {
-            problem("cert and key go together".to_owned());
-        }
-        if over_http && self.format.is_some() {
-            problem(format!("format: a {} source has none", self.kind));
-        }
-        if !over_http && [&self.ca, &self.cert, &self.token_file].into_iter().any(Option::is_some) {
-            problem("ca, cert, key, token_file: a file source has none".to_owned());
-        }
-        if self.timeout.is_zero() || self.max_bytes == 0 {
-            problem("timeout and max_bytes must not be 0".to_owned());
-        }
-        for (registry, haproxy) in &self.masters {
-            if let Err(reason) = names::check_value(haproxy) {
-                problem(format!("masters.{registry:?}: {reason}"));
-            }
         }
     }
 }

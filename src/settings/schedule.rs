@@ -4,27 +4,39 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::keys::section;
 use super::units::{duration, parse_duration};
 
-/// `[schedule]`: when sources are polled and instances verified.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Schedule {
-    /// When every source is polled: an interval, or a cron expression with seconds, in UTC.
-    pub poll: PollSchedule,
-    /// The most that a scheduled poll is put off at random, so that a fleet does not poll at once.
-    /// A reload request never waits.
-    #[serde(deserialize_with = "duration")]
-    pub jitter: Duration,
-    /// Between two full read-backs of every instance's map.
-    #[serde(deserialize_with = "duration")]
-    pub verify: Duration,
-    /// Between two looks at each instance's process and map counters.
-    #[serde(deserialize_with = "duration")]
-    pub observe: Duration,
-    /// Between two looks at each instance's backends and servers, where nothing is being changed.
-    #[serde(deserialize_with = "duration")]
-    pub servers: Duration,
+section! {
+    /// When sources are polled and instances are checked.
+    #[derive(Debug, Clone, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Schedule {
+        /// When every source is polled: an interval in whole seconds, at least `1s`, or a cron
+        /// expression of six fields, seconds first, in UTC (`0 * * * * *`). One that never comes is
+        /// refused.
+        #[unset("60s")]
+        pub poll: PollSchedule,
+        /// The most random jitter of a scheduled poll, so that a fleet does not poll at once. A
+        /// reload request never waits.
+        #[unset("5s")]
+        #[serde(deserialize_with = "duration")]
+        pub jitter: Duration,
+        /// The time between two full read-backs of every instance's map, at least `1s`.
+        #[unset("60s")]
+        #[serde(deserialize_with = "duration")]
+        pub verify: Duration,
+        /// The time between two checks of each instance's process and map counters, and of the map
+        /// file, at least `100ms`.
+        #[unset("1s")]
+        #[serde(deserialize_with = "duration")]
+        pub observe: Duration,
+        /// The time between two checks of each instance's backends and servers while nothing is
+        /// being changed, at least `100ms`.
+        #[unset("5s")]
+        #[serde(deserialize_with = "duration")]
+        pub servers: Duration,
+    }
 }
 
 impl Default for Schedule {
@@ -35,6 +47,26 @@ impl Default for Schedule {
             verify: Duration::from_secs(60),
             observe: Duration::from_secs(1),
             servers: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Schedule {
+    pub(super) fn problems(&self, problems: &mut Vec<String>) {
+        for (key, value, least) in [
+            ("schedule.verify", self.verify, Duration::from_secs(1)),
+            ("schedule.observe", self.observe, Duration::from_millis(100)),
+            ("schedule.servers", self.servers, Duration::from_millis(100)),
+        ] {
+            if value < least {
+                problems.push(format!("{key}: {value:?} is too short, at least {least:?}"));
+            }
+        }
+        if let PollSchedule::Every(interval) = self.poll
+            && (interval.is_zero() || interval.subsec_nanos() > 0)
+        {
+            problems
+                .push(format!("schedule.poll: {interval:?} must be whole seconds, at least 1s"));
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(|error| {
         serde::de::Error::custom(format!(
@@ -52,7 +52,7 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
     number.trim_end().parse::<u64>().ok()?.checked_mul(size)
 }
 
-pub(super) fn size<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+pub(crate) fn size<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;

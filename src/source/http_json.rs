@@ -21,8 +21,9 @@ use super::collector;
 use super::error::{SourceError, SourceErrorKind};
 use super::format::Format;
 use super::http::{self, HttpClient};
+use super::kinds::SourceKind;
 use super::{Extent, Polled, Source, is_due, signed};
-use crate::settings::{self, SourceKind};
+use crate::settings;
 
 /// A header of an answer and the one that asks whether it still holds.
 const CONDITIONS: [(HeaderName, HeaderName); 2] =
@@ -46,7 +47,7 @@ pub(super) struct HttpJson<F> {
 
 impl<F: Format> HttpJson<F> {
     pub(super) fn new(settings: &settings::Source, format: F) -> Result<Self, SourceError> {
-        let place = settings.url.as_deref().unwrap_or_default();
+        let place = settings.of_kind.http.url.as_deref().unwrap_or_default();
         let url = Url::parse(place).map_err(|error| SourceError {
             place: place.to_owned(),
             fault: SourceErrorKind::Setup(format!("url: {error}")),

@@ -23,6 +23,7 @@ mod format;
 mod http;
 mod http_json;
 mod json;
+mod kinds;
 mod map_text;
 pub mod poller;
 mod pql;
@@ -48,13 +49,15 @@ use map_text::MapText;
 use server_list::ServerFormat;
 
 pub use error::{SourceError, SourceErrorKind};
+pub use file::keys::FileFormat;
+pub use kinds::{KeysOfKinds, SourceKind};
 pub use schedule::{PollRequests, ScheduleError};
 pub use targeted::TargetedLookups;
 
 use mapsmith_core::status::{PollKind, Watch};
 use mapsmith_core::{Content, EntryMap, Rejections, ServerList, Snapshot};
 
-use crate::settings::{self, FileFormat, SourceKind};
+use crate::settings;
 
 /// What a poll brought: always the whole content, however little of it crossed the wire.
 #[derive(Debug, Clone)]
@@ -154,7 +157,7 @@ pub fn build(settings: &settings::Source, lowercase: bool) -> Result<Box<dyn Sou
         SourceKind::HttpJson => {
             http_json::HttpJson::new(settings, format).map(|source| Box::new(source) as _)
         }
-        SourceKind::File => match settings.file_format() {
+        SourceKind::File => match settings.of_kind.file.file_format() {
             FileFormat::Json => {
                 file::FileSource::new(settings, format).map(|source| Box::new(source) as _)
             }
@@ -196,7 +199,7 @@ pub fn read_map<'c>(
     chunks: impl IntoIterator<Item = &'c [u8]>,
 ) -> Result<(EntryMap, Rejections), SourceErrorKind> {
     let names = Arc::new(Names::new(lowercase, &settings.masters));
-    match (settings.kind, settings.file_format()) {
+    match (settings.kind, settings.of_kind.file.file_format()) {
         (SourceKind::Puppetdb, _) => read(
             JsonReader::new(Shape::List(puppetdb::fields(settings)), Collector::new(names), None),
             chunks,

@@ -7,7 +7,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use super::error::Excerpt;
 use super::http;
-use crate::settings::SourceKind;
+use super::kinds::SourceKind;
 
 /// The longest that a registry is left alone because it asks for it: beyond that its answer is
 /// worth more than its rest.

@@ -18,7 +18,8 @@ pub(super) struct TlsFiles {
 
 impl TlsFiles {
     pub(super) fn new(settings: &settings::Source) -> Self {
-        Self { ca: settings.ca.clone(), cert: settings.cert.clone(), key: settings.key.clone() }
+        let keys = &settings.of_kind.http;
+        Self { ca: keys.ca.clone(), cert: keys.cert.clone(), key: keys.key.clone() }
     }
 
     /// Reads the files. With `ca` only that CA is trusted: the system's say nothing about who may

@@ -39,9 +39,8 @@ impl fmt::Display for Action {
     }
 }
 
-/// `[references]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// What becomes of entries, by why they point nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actions {
     /// Entries whose master is no existing backend or server.
     pub unknown: Action,

@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::revision::ChangeCounts;
 
@@ -99,8 +99,7 @@ impl fmt::Display for Limit {
 }
 
 /// The guard's settings.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// How many of the entries in force one change may remove.
     pub max_removed: Limit,
@@ -118,17 +117,7 @@ pub struct Limits {
     pub free: usize,
     /// For limits in per cent the changes of this long count together, against the most entries
     /// within it.
-    #[serde(deserialize_with = "duration")]
     pub window: Duration,
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|error| {
-        serde::de::Error::custom(format!(
-            "{text:?} is not a duration like \"500ms\", \"60s\" or \"10m\": {error}"
-        ))
-    })
 }
 
 impl Default for Limits {

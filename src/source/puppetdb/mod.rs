@@ -11,6 +11,8 @@
 //! than `overlap`, all polls are full: which of them is wrong, and by how much the producers'
 //! differ, nobody knows.
 
+pub(super) mod keys;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,13 +29,12 @@ use super::collector::{self, Collector, Names, off_thread};
 use super::error::{SourceError, SourceErrorKind};
 use super::http::{self, HttpClient};
 use super::json::{JsonReader, Shape};
+use super::kinds::SourceKind;
 use super::row::Fields;
 use super::secret::Secret;
 use super::{Extent, Notes, Polled, Source, delta, is_due, pql, signed};
-use crate::settings::{self, SourceKind};
+use crate::settings;
 
-/// Each node's facts name the Puppet Server that sent them last: the master that owns the node.
-const DEFAULT_QUERY: &str = "factsets[certname, producer, producer_timestamp] {}";
 /// Puppet Enterprise's header for a token.
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-authentication");
 
@@ -85,15 +86,16 @@ pub(super) struct PuppetDb {
 
 impl PuppetDb {
     pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
-        let root = settings.url.as_deref().unwrap_or_default();
+        let keys = &settings.of_kind.puppetdb;
+        let root = settings.of_kind.http.url.as_deref().unwrap_or_default();
         let url = Url::parse(&format!("{}/pdb/query/v4", root.trim_end_matches('/'))).map_err(
             |error| SourceError {
                 place: root.to_owned(),
                 fault: SourceErrorKind::Setup(format!("url: {error}")),
             },
         )?;
-        let query = settings.query.clone().unwrap_or_else(|| DEFAULT_QUERY.to_owned());
-        let delta_query = match &settings.delta_query {
+        let query = keys.query().to_owned();
+        let delta_query = match &keys.delta_query {
             Some(given) => DeltaQuery::Given(given.clone()),
             None => pql::derive_delta(&query).map_or(DeltaQuery::None, DeltaQuery::Derived),
         };
@@ -107,7 +109,7 @@ impl PuppetDb {
             fields,
             names,
             full_poll: signed(settings.full_poll),
-            overlap: signed(settings.overlap),
+            overlap: signed(keys.overlap),
             known: None,
             ahead: SignedDuration::ZERO,
         })

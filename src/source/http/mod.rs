@@ -4,6 +4,8 @@
 //! redirects: a registry that moves is for its operator to notice. No proxy, whatever the
 //! environment says: a gateway must not route by what a proxy kept.
 
+pub(super) mod keys;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +20,11 @@ use tracing::debug;
 use super::body::{Body, Bounded};
 use super::error::{Excerpt, SourceError, SourceErrorKind};
 use super::format::Reader;
+use super::kinds::SourceKind;
 use super::secret::Secret;
 use super::status;
 use super::tls::{TlsFiles, root_cause};
-use crate::settings::{self, SourceKind};
+use crate::settings;
 
 /// How long a connection may take to open; a whole poll has `timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,7 +100,7 @@ impl HttpClient {
             tls,
             limit: Limit { timeout: settings.timeout, head_came: Arc::default() },
             max_bytes: settings.max_bytes,
-            token_file: settings.token_file.clone(),
+            token_file: settings.of_kind.http.token_file.clone(),
             kept_since: None,
         })
     }

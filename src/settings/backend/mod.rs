@@ -1,65 +1,86 @@
-//! `[[backend]]`, `[damping]` and `[references]`: whose servers are kept, how fast they may change,
-//! what the map may name.
+//! `[[backend]]`: whose servers are kept.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mapsmith_core::desired::damping::DampingPolicy;
-use mapsmith_core::desired::guard::Limit;
 use mapsmith_core::server::list::{
     RawServer, Repeats, ServerList, ServerListBuilder, parse_address,
 };
 use mapsmith_core::server::{Manage, ServerOptions, is_valid_name};
 use serde::Deserialize;
 
+use super::Source;
+use super::keys::section;
 use super::units::duration;
-use super::{FileFormat, Source, SourceKind, thirty_seconds};
+use crate::source::SourceKind;
 
-/// `[[backend]]`: a backend of HAProxy whose servers are kept right. Exactly one of `servers`,
-/// `from` and `masters` says which servers these are; see [`Backend::listing`].
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backend {
-    /// Its name in HAProxy.
-    pub name: String,
-    /// The servers, written out.
-    pub servers: Option<Vec<DeclaredServer>>,
-    /// The name of the source that lists them.
-    pub from: Option<String>,
-    /// The address of each master that the node map names, with `{producer}` (the registry's name
-    /// of it) or `{master}` (HAProxy's): `{producer}:8140`.
-    pub masters: Option<String>,
-    /// The options of every server that brings none of its own.
-    #[serde(default)]
-    pub options: Vec<String>,
-    /// Whose the servers are that nobody declared.
-    #[serde(default)]
-    pub manage: Manage,
-    /// The prefix of a `server-template`'s names, whose free slots may serve where no server can be
-    /// added.
-    pub slots: Option<String>,
-    /// The `defaults` section that HAProxy 3.4 and later make the backend from where it is missing.
-    pub defaults: Option<String>,
-    /// How long a server that is to go may keep its sessions.
-    #[serde(default = "thirty_seconds", deserialize_with = "duration")]
-    pub drain: Duration,
+section! {
+    /// A backend of HAProxy whose servers Mapsmith manages. Exactly one of `servers`, `from` and
+    /// `masters` says which servers these are.
+    #[derive(Debug, Clone, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Backend {
+        /// Its name in HAProxy: 1 to 255 letters, digits and `.` `_` `:` `-`.
+        #[unset(required)]
+        pub name: String,
+        /// The servers, written out in the settings. An invalid one is rejected and reported, and
+        /// does not keep Mapsmith from starting.
+        pub servers: Option<Vec<DeclaredServer>>,
+        /// The name of a `file` or `http_json` source that lists the servers, as JSON objects
+        /// `{name?, address, port?, weight?, backup?, options?}`. That source is no part of the
+        /// node map.
+        pub from: Option<String>,
+        /// The address of each master that the node map names, as a template with `{producer}` (the
+        /// registry's name of the master) or `{master}` (HAProxy's name): `{producer}:8140`.
+        pub masters: Option<String>,
+        /// The options of every server that has none of its own: `["check", "maxconn 1000"]`.
+        #[unset(says "none")]
+        #[serde(default)]
+        pub options: Vec<String>,
+        /// Which servers may be changed. `own`: only those that are or were listed. `all`: every
+        /// server of the backend.
+        #[unset("own")]
+        #[serde(default)]
+        pub manage: Manage,
+        /// The prefix of a `server-template`, whose free slots are used where no server can be
+        /// added.
+        pub slots: Option<String>,
+        /// The `defaults` section from which HAProxy 3.4 and later create the backend if it is
+        /// missing.
+        pub defaults: Option<String>,
+        /// How long a server that is being removed may keep its sessions.
+        #[unset("30s")]
+        #[serde(default = "drain", deserialize_with = "duration")]
+        pub drain: Duration,
+    }
 }
 
-/// A server written out in the settings.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeclaredServer {
-    /// Its name in HAProxy.
-    pub name: String,
-    /// Its address or host name, with its port.
-    pub address: String,
-    /// 0 to 256.
-    pub weight: Option<i64>,
-    /// Whether it serves only while no other server does.
-    #[serde(default)]
-    pub backup: bool,
-    /// Its options, instead of the backend's.
-    pub options: Option<Vec<String>>,
+fn drain() -> Duration {
+    Duration::from_secs(30)
+}
+
+section! {
+    /// A server of `backend.servers`.
+    #[derive(Debug, Clone, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct DeclaredServer {
+        /// Its name in HAProxy.
+        #[unset(required)]
+        pub name: String,
+        /// Its address or host name, with its port.
+        #[unset(required)]
+        pub address: String,
+        /// Its weight, 0 to 256.
+        #[unset(says "HAProxy's")]
+        pub weight: Option<i64>,
+        /// Whether it is used only while no other server is available.
+        #[unset("false")]
+        #[serde(default)]
+        pub backup: bool,
+        /// Its options, instead of the backend's.
+        #[unset(says "`backend.options`")]
+        pub options: Option<Vec<String>>,
+    }
 }
 
 /// Where a backend's servers come from.
@@ -119,7 +140,7 @@ impl Backend {
         builder.finish(Repeats::First).0
     }
 
-    pub(super) fn problems(&self, place: &str, sources: &[Source], problems: &mut Vec<String>) {
+    fn problems(&self, place: &str, sources: &[Source], problems: &mut Vec<String>) {
         let mut problem = |text: String| problems.push(format!("{place}: {text}"));
         if !is_valid_name(&self.name) {
             problem(
@@ -159,6 +180,15 @@ impl Backend {
     }
 }
 
+pub(super) fn problems(backends: &[Backend], sources: &[Source], problems: &mut Vec<String>) {
+    for (index, backend) in backends.iter().enumerate() {
+        if backends[..index].iter().any(|other| other.name == backend.name) {
+            problems.push(format!("backend: there are two of the name {:?}", backend.name));
+        }
+        backend.problems(&format!("backend[{index}] {:?}", backend.name), sources, problems);
+    }
+}
+
 /// A template must name the master, or all of them would be one server, and give a port.
 fn check_template(template: &str) -> Result<(), String> {
     if !template.contains("{producer}") && !template.contains("{master}") {
@@ -170,74 +200,10 @@ fn check_template(template: &str) -> Result<(), String> {
     parse_address(&template.replace("{producer}", "p").replace("{master}", "m"), None).map(|_| ())
 }
 
-/// What is wrong with a source that lists servers: settings of the node map on it would do nothing.
-pub(super) fn list_source_problems(source: &Source, place: &str, problems: &mut Vec<String>) {
-    if source.node_field.is_some() || source.master_field.is_some() || !source.masters.is_empty() {
-        problems.push(format!(
-            "{place}: node_field, master_field and masters are for the node map, but a backend \
-                takes its servers from this source"
-        ));
-    }
-    if source.format == Some(FileFormat::Map) {
-        problems.push(format!("{place}: format: a list of servers is JSON"));
-    }
-}
-
 /// The names of the sources that list servers.
 pub(super) fn list_sources(backends: &[Backend]) -> BTreeSet<&str> {
     backends.iter().filter_map(|backend| backend.from.as_deref()).collect()
 }
 
-/// `[damping]`: how fast server lists may change.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Damping {
-    /// How long nothing may change before a change counts.
-    #[serde(deserialize_with = "duration")]
-    pub debounce: Duration,
-    /// The longest that a change waits for quiet.
-    #[serde(deserialize_with = "duration")]
-    pub max_delay: Duration,
-    /// How long a server that is no longer listed stays; and how long a node that flaps must be
-    /// still before it moves.
-    #[serde(deserialize_with = "duration")]
-    pub hold: Duration,
-    /// How many of a backend's servers may go within one `hold`: a share, rounded down but at least
-    /// one, or a number.
-    pub max_removed: Limit,
-}
-
-impl Default for Damping {
-    /// Muppet collects for 15 s, holds for 30 s and removes 20 % (TritonDataCenter/muppet). A
-    /// registry that is polled each minute needs a longer hold for one odd answer to do nothing; a
-    /// change that comes alone need not wait.
-    fn default() -> Self {
-        Self {
-            debounce: Duration::from_secs(1),
-            max_delay: Duration::from_secs(15),
-            hold: Duration::from_secs(90),
-            max_removed: Limit::Percent(20.0),
-        }
-    }
-}
-
-impl Damping {
-    /// The same for the pure core.
-    pub fn pace(&self) -> DampingPolicy {
-        DampingPolicy {
-            debounce: self.debounce,
-            max_delay: self.max_delay,
-            hold: self.hold,
-            max_removed: self.max_removed,
-        }
-    }
-
-    pub(super) fn problems(&self, problems: &mut Vec<String>) {
-        if self.max_delay < self.debounce {
-            problems.push(
-                "damping.max_delay: must not be shorter than damping.debounce, which it bounds"
-                    .to_owned(),
-            );
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

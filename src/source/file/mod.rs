@@ -5,6 +5,8 @@
 //! times: cut JSON is an error, and so is any file that changes while it is read. A map file that
 //! stays cut looks like a shorter map: the guard's case.
 
+pub(super) mod keys;
+
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -93,7 +95,7 @@ struct Reading<F> {
 
 impl<F: Format> FileSource<F> {
     pub(super) fn new(settings: &settings::Source, format: F) -> Result<Self, SourceError> {
-        let path = settings.path.clone().ok_or_else(|| SourceError {
+        let path = settings.of_kind.file.path.clone().ok_or_else(|| SourceError {
             place: settings.name.clone(),
             fault: SourceErrorKind::Setup("path is missing".to_owned()),
         })?;

@@ -1,0 +1,258 @@
+//! What changes something: reload, approve, pins and drains.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use mapsmith_core::desired;
+use mapsmith_core::desired::overrides::DeadEnd;
+use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::types::{ReloadOutcome, ReloadReport};
+use super::{Api, Error, views};
+use crate::engine::Approval;
+use crate::engine::map::Decision;
+
+/// The most names that a refused order lists.
+const LISTED_MASTERS: usize = 10;
+
+impl Api {
+    /// Polls every source now; with `wait` answers when every instance holds the result, or when
+    /// the time is over.
+    pub async fn reload(&self, wait: Option<Duration>) -> ReloadReport {
+        let start = Instant::now();
+        let before = self.decision.borrow().in_force.as_ref().map_or(0, |revision| revision.number);
+        let request = self.requests.request_everything();
+        let (outcome, message) = match wait {
+            Some(wait) => self.reload_in_force(request, before, start + wait, wait).await,
+            None => (
+                ReloadOutcome::Requested,
+                "every source is polled now; add ?wait=30s to be told the outcome".to_owned(),
+            ),
+        };
+        self.reload_report(outcome, message, before, request, start)
+    }
+
+    /// Lets exactly this held change through.
+    ///
+    /// # Errors
+    /// [`Error::NotApproved`], with why.
+    pub async fn approve(&self, id: &str) -> Result<HeldChange, Error> {
+        let (answer, result) = oneshot::channel();
+        let gone = || Error::NotApproved("Mapsmith is shutting down".to_owned());
+        // To the task that holds it; where none does, to one that holds another and says so.
+        let of_a_list = {
+            let lists = self.server_decision.borrow();
+            lists.held().any(|held| held.id == id)
+                || lists.held().next().is_some() && self.decision.borrow().held.is_none()
+        };
+        let approvals = if of_a_list { &self.server_approvals } else { &self.approvals };
+        approvals.send(Approval { id: id.to_owned(), answer }).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?.map_err(|error| Error::NotApproved(error.to_string()))
+    }
+
+    /// Stores a change of the overrides and puts it in force; with `wait` answers when every
+    /// instance holds the result, or when the time is over. The names in it are valid. With `force`
+    /// masters are taken that nobody knows.
+    ///
+    /// # Errors
+    /// There is no store, it did not take the change, a master is unknown, or there is nothing to
+    /// end.
+    pub async fn change_override(
+        &self,
+        mut change: OverrideChange,
+        force: bool,
+        wait: Option<Duration>,
+    ) -> Result<ReloadReport, Error> {
+        let keeper = self.overrides.as_ref().ok_or(Error::NoStore)?;
+        let start = Instant::now();
+        match &mut change {
+            OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node } => {
+                *node = self.as_in_map(node)
+            }
+            _ => {}
+        }
+        let decision = self.decision.borrow().clone();
+        let before = decision.in_force.as_ref().map_or(0, |revision| revision.number);
+        let known = self.known(&change, &decision);
+        let told = told(&change, known.is_ok());
+        if !force {
+            known?;
+            self.has_a_way(&change, &keeper.latest())?;
+        }
+        let nothing_to_end = match &change {
+            OverrideChange::Undrain { master } => format!("master {master} is not drained"),
+            OverrideChange::Unpin { node } => format!("node {node} has no pin"),
+            _ => "nothing changed".to_owned(),
+        };
+        let changed =
+            keeper.change(change.clone()).await.map_err(|error| Error::Store(error.to_string()))?;
+        let number = changed.ok_or(Error::NoOverride(nothing_to_end))?.number();
+        let report = |outcome, message| Ok(self.reload_report(outcome, message, before, 0, start));
+        let Some(wait) = wait else {
+            return report(
+                ReloadOutcome::Requested,
+                format!("{told}; it is stored, and every instance gets it now"),
+            );
+        };
+        let deadline = start + wait;
+        let Some(decision) =
+            self.decided(deadline, |decision| decision.overrides.number() >= number).await
+        else {
+            return report(
+                ReloadOutcome::Behind,
+                format!("{told}; it is stored, and not in force within {wait:?}"),
+            );
+        };
+        let behind = if decision.active {
+            self.verified(decision.generation, deadline).await
+        } else {
+            Vec::new()
+        };
+        let (outcome, message) = match &decision.held {
+            Some(held) if !decision.active => {
+                let later = "it is stored, and comes into force with the first answer of the \
+                    sources that is let through";
+                (
+                    ReloadOutcome::Held,
+                    format!("{later}; held back by the guard: {} (id {})", held.reason, held.id),
+                )
+            }
+            Some(held) if waits(&change, &decision) => (
+                ReloadOutcome::Held,
+                format!("it is stored, and held back: {} (id {})", held.reason, held.id),
+            ),
+            _ => self.arrival(&decision, &behind, before, wait),
+        };
+        let stuck = match decision.stuck.as_slice() {
+            [] => String::new(),
+            stuck => format!(
+                "; no other master is left, so these keep their nodes: {}",
+                stuck.join(", ")
+            ),
+        };
+        report(outcome, format!("{told}{stuck}; {message}"))
+    }
+
+    /// Whether every master that an order names is one: a backend or server of some instance, or a
+    /// master that nodes are routed to. A name that is none is a slip of the pen mostly, and would
+    /// be a route to nothing.
+    fn known(&self, change: &OverrideChange, decision: &Decision) -> Result<(), Error> {
+        let named = match change {
+            OverrideChange::Pin(pin) => vec![&pin.master],
+            OverrideChange::Drain(drained) => {
+                [Some(&drained.master), drained.to.as_ref()].into_iter().flatten().collect()
+            }
+            _ => return Ok(()),
+        };
+        let targets: Vec<_> =
+            self.targets.iter().filter_map(|targets| targets.borrow().clone()).collect();
+        let lists = self.server_decision.borrow();
+        let listed = lists.backends.iter().flat_map(|backend| {
+            let servers = backend.servers.iter().flatten().map(|server| server.name.as_str());
+            servers.chain([backend.name.as_str()])
+        });
+        let routed =
+            decision.in_force.as_ref().map(|revision| revision.entries.load()).unwrap_or_default();
+        let drained = decision.overrides.drained().map(|drained| drained.master.as_str());
+        let masters: BTreeSet<&str> =
+            routed.iter().map(|(master, _)| *master).chain(drained).collect();
+        let known: BTreeSet<&str> = targets
+            .iter()
+            .flat_map(|targets| targets.names())
+            .chain(listed)
+            .chain(masters.iter().copied())
+            .collect();
+        match named.into_iter().find(|master| !known.contains(master.as_str())) {
+            None => Ok(()),
+            Some(master) => {
+                Err(Error::UnknownMaster(unknown(master, &known, &masters, targets.is_empty())))
+            }
+        }
+    }
+
+    /// Whether the nodes of a master that is to be drained have anywhere to go. Who drains one may
+    /// be about to stop it.
+    fn has_a_way(&self, change: &OverrideChange, stored: &Overrides) -> Result<(), Error> {
+        let OverrideChange::Drain(drained) = change else { return Ok(()) };
+        let states = self.states();
+        let Ok(merged) = desired::merge(&views(&states)) else { return Ok(()) };
+        let mut after = stored.clone();
+        // A name that is not valid was refused before.
+        let _ = after.add_drain(drained.clone());
+        let why = match desired::overrides::dead_end(&merged, &after, &drained.master) {
+            None => return Ok(()),
+            Some(DeadEnd::Circle(way)) => {
+                format!(
+                    "the drains run in a circle: {}; undrain one of them, or name another master \
+                        with --to",
+                    way.join(" -> ")
+                )
+            }
+            Some(DeadEnd::NobodyLeft) => {
+                let master = &drained.master;
+                format!(
+                    "no other master is left that the nodes of {master} could go to; name one \
+                        with --to, or undrain another"
+                )
+            }
+        };
+        Err(Error::DeadEnd(format!("{why} (--force, or force=true, stores it all the same)")))
+    }
+}
+
+/// Why a name is refused, with the names that may have been meant.
+fn unknown(master: &str, known: &BTreeSet<&str>, masters: &BTreeSet<&str>, unseen: bool) -> String {
+    let why = match unseen {
+        true => "no HAProxy has been looked at yet, and no node is routed there",
+        false => "no HAProxy has a backend or server of the name, and no node is routed there",
+    };
+    let meant: Vec<_> =
+        known.iter().filter(|name| name.eq_ignore_ascii_case(master)).copied().collect();
+    let hint = match (meant.as_slice(), masters.len()) {
+        ([], 0) => String::new(),
+        ([], count) => {
+            let shown: Vec<_> = masters.iter().take(LISTED_MASTERS).copied().collect();
+            let more = if count > LISTED_MASTERS { ", ..." } else { "" };
+            format!("; nodes are routed to: {}{more}", shown.join(", "))
+        }
+        (meant, _) => format!("; is it {}?", meant.join(" or ")),
+    };
+    format!(
+        "{master:?} is not a known master: {why}{hint} (--force, or force=true, takes it all the same)"
+    )
+}
+
+/// What was ordered, for a person, with a warning where no node has the master that gets nodes: it
+/// may be a slip of the pen.
+fn told(change: &OverrideChange, is_known: bool) -> String {
+    let unknown =
+        if is_known { "" } else { " (by force: no HAProxy has a backend or server of the name)" };
+    match change {
+        OverrideChange::Pin(Pin { node, master, until, .. }) => {
+            let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
+            format!("node {node} is pinned to {master}{until}{unknown}")
+        }
+        OverrideChange::Unpin { node } => format!("node {node} is no longer pinned"),
+        OverrideChange::Drain(drained) => match &drained.to {
+            Some(to) => format!("master {} is drained to {to}{unknown}", drained.master),
+            None => {
+                format!("master {} is drained to the others{unknown}", drained.master)
+            }
+        },
+        OverrideChange::Undrain { master } => format!("master {master} is no longer drained"),
+        OverrideChange::Expire { .. } => "pins whose time is over have ended".to_owned(),
+    }
+}
+
+/// Whether an order is held for where it points to.
+fn waits(change: &OverrideChange, decision: &Decision) -> bool {
+    match (change, &decision.in_force) {
+        (OverrideChange::Pin(pin), Some(revision)) => {
+            revision.entries.get(&pin.node) != Some(&pin.master)
+                && decision.kept_from.contains(&pin.master)
+        }
+        _ => !decision.kept_from.is_empty(),
+    }
+}

@@ -1,0 +1,29 @@
+//! Why the API does not do what it is asked for.
+
+use thiserror::Error as ThisError;
+
+/// Why a query or a command has no result.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    /// The held change can't be approved.
+    #[error("{0}")]
+    NotApproved(String),
+    /// There is no such override to show or to end.
+    #[error("{0}")]
+    NoOverride(String),
+    /// An order names a master that nobody knows.
+    #[error("{0}")]
+    UnknownMaster(String),
+    /// The nodes of a master that is to be drained have nowhere to go.
+    #[error("{0}")]
+    DeadEnd(String),
+    /// The settings name no store.
+    #[error(
+        "overrides need a store that keeps them: set `path` in `[store]` (like \
+            /var/lib/mapsmith/mapsmith.db) and restart Mapsmith"
+    )]
+    NoStore,
+    /// The store did not take the change.
+    #[error("{0}")]
+    Store(String),
+}

@@ -1,0 +1,146 @@
+//! Why a node goes where it goes.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mapsmith_core::desired;
+use mapsmith_core::desired::SourceView;
+use tokio::time::timeout;
+
+use super::types::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
+use super::{Api, views};
+use crate::engine::map::Decision;
+
+/// How long `explain` waits for one instance: a person is watching.
+const EXPLAIN_BOUND: Duration = Duration::from_secs(2);
+
+impl Api {
+    /// Why a node goes where it goes. `node` is a valid key.
+    pub async fn explain(&self, node: &str) -> ExplainReport {
+        let node = self.as_in_map(node);
+        let decision = self.decision.borrow().clone();
+        let states = self.states();
+        let views = views(&states);
+        let origin = desired::origin(&views, &node);
+        let said = origin.and_then(|source| source.snapshot?.entries.get(&node));
+        let pin = decision.overrides.pin(&node).cloned();
+        let drained = said
+            .filter(|_| pin.is_none())
+            .and_then(|master| decision.overrides.drain(master))
+            .cloned();
+        let sources = explain_sources(&views, origin.map(|origin| origin.name), &node);
+        let in_force = decision.in_force.as_ref().and_then(|revision| revision.entries.get(&node));
+        // Where a drained master's nodes go is the sources' answer no more.
+        let ordered = match (&pin, &drained) {
+            (Some(pin), _) => Some(pin.master.as_str()),
+            (None, Some(drained)) => drained
+                .to
+                .as_deref()
+                .filter(|to| decision.overrides.drain(to).is_none())
+                .or(in_force),
+            (None, None) => said,
+        };
+        // What an operator ordered is not kept back by anything that the sources say.
+        let kept = match &pin {
+            Some(_) => None,
+            None => explain_kept(
+                &decision,
+                &node,
+                origin.is_some_and(|origin| is_disputed(&origin, &node)),
+            ),
+        };
+        let reference = ordered.and_then(|master| self.explain_reference(&decision, master));
+        ExplainReport {
+            reference,
+            rejected: decision.rejected.of_node(&node).cloned(),
+            kept,
+            master: in_force.map(str::to_owned),
+            revision: decision.in_force.as_ref().map(|revision| revision.number),
+            last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {
+                revision: revision.number,
+                at: revision.at,
+                from: change.from.clone(),
+                to: change.to.clone(),
+            }),
+            pin,
+            drained,
+            sources,
+            instances: self.look_up_everywhere(&node).await,
+            held: decision.held,
+            node,
+        }
+    }
+
+    /// What every instance holds of the node in memory right now.
+    async fn look_up_everywhere(&self, node: &str) -> Vec<ExplainInstance> {
+        let instances = self.clients.iter().zip(&self.settings.instances).zip(&self.instances);
+        let lookups = instances.map(|((client, instance), report)| async move {
+            let learned = report.borrow().learned_of(node).cloned();
+            let mut master = None;
+            let look_up =
+                client.look_up(std::iter::once(node), |_, found| master = found.map(str::to_owned));
+            let error = match timeout(EXPLAIN_BOUND, look_up).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(format!("no answer within {EXPLAIN_BOUND:?}")),
+            };
+            ExplainInstance { name: instance.name.clone(), master, error, learned }
+        });
+        join_all(lookups).await
+    }
+
+    /// Why a master is no target in some instance, and what becomes of entries with it.
+    fn explain_reference(&self, decision: &Decision, master: &str) -> Option<String> {
+        let (why, action) = if decision.dangling.unknown.contains_key(master) {
+            ("an instance has no backend or server of the name", self.settings.references.unknown)
+        } else if decision.dangling.not_ready.contains_key(master) {
+            ("it is not ready in an instance", self.settings.references.not_ready)
+        } else {
+            return None;
+        };
+        Some(format!("{master}: {why}; such entries are {action} ([references])"))
+    }
+}
+
+/// What each source says of the node; `origin` is the one whose answer counts.
+fn explain_sources(
+    views: &[SourceView<'_>],
+    origin: Option<&str>,
+    node: &str,
+) -> Vec<ExplainSource> {
+    views
+        .iter()
+        .map(|view| ExplainSource {
+            name: view.name.to_owned(),
+            master: view
+                .snapshot
+                .and_then(|snapshot| snapshot.entries.get(node).map(str::to_owned)),
+            rejected: view.snapshot.and_then(|snapshot| snapshot.rejections.reason(node)),
+            answered_at: view.snapshot.map(|snapshot| snapshot.answered_at),
+            used: origin == Some(view.name),
+        })
+        .collect()
+}
+
+/// Whether the source's answer is not clear about the node.
+fn is_disputed(source: &SourceView<'_>, node: &str) -> bool {
+    let entries = source.snapshot.map(|snapshot| &snapshot.entries);
+    entries.is_some_and(|entries| {
+        entries.find(node.as_bytes()).is_some_and(|at| entries.is_disputed(at))
+    })
+}
+
+/// Why a node stays where it is although the sources say something else, if so.
+fn explain_kept(decision: &Decision, node: &str, disputed: bool) -> Option<String> {
+    if disputed {
+        return Some(
+            "its source names it with different masters, and none is newer: it stays where it is"
+                .to_owned(),
+        );
+    }
+    let kept = decision.flapping.nodes.iter().find(|kept| kept.node == node)?;
+    Some(format!(
+        "it flaps: it stays with {} until the registry has named one master for a while",
+        kept.master
+    ))
+}

@@ -1,0 +1,100 @@
+//! What can be asked of the running program, answered from the tasks' latest states.
+//! Knows nothing of HTTP.
+
+use std::sync::Arc;
+
+use haproxy_runtime::MapClient;
+use mapsmith_core::desired::SourceView;
+use mapsmith_core::desired::references::Targets;
+use mapsmith_core::status::SourceStatus;
+use mapsmith_core::{DesiredServers, HeldChange, ServerList, SourceState};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{mpsc, watch};
+
+use crate::engine::Approval;
+use crate::engine::map::Decision;
+use crate::engine::servers::ServerDecision;
+use crate::heartbeat::Heartbeats;
+use crate::instance::InstanceReport;
+use crate::settings::Settings;
+use crate::source::schedule::PollRequests;
+use crate::store::OverrideService;
+
+mod commands;
+mod convergence;
+mod error;
+mod explain;
+mod queries;
+pub mod types;
+
+pub use error::Error;
+
+/// The task without which nothing is decided, by its name in the metrics.
+pub const DECIDER: &str = "map";
+
+/// The running program, as the API sees it.
+pub struct Api {
+    pub(crate) sources: Vec<watch::Receiver<SourceState>>,
+    /// The sources that list servers.
+    pub(crate) lists: Vec<watch::Receiver<SourceState<ServerList>>>,
+    pub(crate) decision: watch::Receiver<Decision>,
+    pub(crate) server_decision: watch::Receiver<ServerDecision>,
+    pub(crate) desired_servers: watch::Receiver<Option<Arc<DesiredServers>>>,
+    /// What a map may point to, an instance each; none before it was looked at.
+    pub(crate) targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
+    pub(crate) instances: Vec<watch::Receiver<InstanceReport>>,
+    pub(crate) clients: Vec<MapClient>,
+    pub(crate) requests: PollRequests,
+    pub(crate) approvals: mpsc::Sender<Approval>,
+    pub(crate) server_approvals: mpsc::Sender<Approval>,
+    /// None without a store.
+    pub(crate) overrides: Option<OverrideService>,
+    pub(crate) metrics: PrometheusHandle,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) heartbeats: Heartbeats,
+}
+
+impl Api {
+    pub(super) fn states(&self) -> Vec<SourceState> {
+        self.sources.iter().map(|source| source.borrow().clone()).collect()
+    }
+
+    /// How every source stands, those of the node map first, with the last request that each has
+    /// answered.
+    pub(super) fn source_statuses(&self) -> Vec<(SourceStatus, u64)> {
+        let lists = self.lists.iter().map(|list| {
+            let state = list.borrow();
+            (state.status.clone(), state.answered)
+        });
+        self.states().into_iter().map(|state| (state.status, state.answered)).chain(lists).collect()
+    }
+
+    pub(super) fn all_held(&self, decision: &Decision) -> Vec<HeldChange> {
+        decision.held.iter().chain(self.server_decision.borrow().held()).cloned().collect()
+    }
+
+    /// The number of the desired server lists.
+    pub(super) fn servers_number(&self) -> Option<u64> {
+        self.desired_servers.borrow().as_ref().map(|desired| desired.number)
+    }
+
+    pub(super) fn instance_reports(&self) -> Vec<InstanceReport> {
+        self.instances.iter().map(|instance| instance.borrow().clone()).collect()
+    }
+
+    /// The node, as the map has it.
+    pub(super) fn as_in_map(&self, node: &str) -> String {
+        if self.settings.map.lowercase { node.to_ascii_lowercase() } else { node.to_owned() }
+    }
+}
+
+pub(super) fn views(states: &[SourceState]) -> Vec<SourceView<'_>> {
+    states
+        .iter()
+        .map(|state| SourceView {
+            name: &state.status.name,
+            required: state.status.required,
+            snapshot: state.snapshot.as_ref(),
+        })
+        .collect()
+}

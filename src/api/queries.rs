@@ -1,0 +1,163 @@
+//! What is only read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mapsmith_core::status::InstanceState;
+use mapsmith_core::{HeldChange, Overrides, Pin};
+use metrics::gauge;
+
+use super::types::{LearnedReport, MasterLoad, Readiness, ReferencesReport, StatusReport};
+use super::{Api, DECIDER, Error};
+use crate::instance::InstanceReport;
+use crate::store::OverrideService;
+use crate::telemetry::{SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
+
+/// How long the task that decides may give no sign of life before the process counts as ill: many
+/// times its longest work.
+const DECIDES_WITHIN: Duration = Duration::from_secs(60);
+
+impl Api {
+    /// Everything at a probe.
+    pub fn status(&self) -> StatusReport {
+        let decision = self.decision.borrow().clone();
+        let load = |entries: &mapsmith_core::EntryMap| -> Vec<MasterLoad> {
+            entries
+                .load()
+                .into_iter()
+                .map(|(master, nodes)| MasterLoad { master: master.to_owned(), nodes })
+                .collect()
+        };
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: decision.in_force.as_ref().map(|revision| revision.number),
+            entries: decision.in_force.as_ref().map_or(0, |revision| revision.entries.len()),
+            masters: decision
+                .in_force
+                .as_ref()
+                .map(|revision| load(&revision.entries))
+                .unwrap_or_default(),
+            last_change: decision.log.last().cloned(),
+            held: self.all_held(&decision),
+            waiting_for: decision.waiting_for,
+            read_only: decision.read_only,
+            pins: decision.overrides.pins().len(),
+            drained: decision.overrides.drained().cloned().collect(),
+            stuck: decision.stuck,
+            flapping: decision.flapping,
+            conflicts: decision.conflicts,
+            references: ReferencesReport {
+                dangling: (*decision.dangling).clone(),
+                unknown_are: self.settings.references_in_force().unknown,
+                not_ready_are: self.settings.references.not_ready,
+            },
+            rejected: (*decision.rejected).clone(),
+            map_file: decision.file,
+            sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
+            servers_number: self.servers_number(),
+            backends: self.server_decision.borrow().backends.clone(),
+            instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
+        }
+    }
+
+    /// The changes that the guard holds back, the map's first.
+    pub fn held(&self) -> Vec<HeldChange> {
+        let decision = self.decision.borrow().clone();
+        self.all_held(&decision)
+    }
+
+    /// Which task stands still, if one does without which nothing is decided.
+    pub fn stands_still(&self) -> Option<String> {
+        let ages = self.heartbeats.ages();
+        let (task, age) =
+            ages.iter().find(|(task, age)| task == DECIDER && *age > DECIDES_WITHIN)?;
+        Some(format!("the task {task:?} has not moved for {} s; restart Mapsmith", age.as_secs()))
+    }
+
+    /// Whether a desired map exists and at least one instance holds it.
+    pub fn readiness(&self) -> Readiness {
+        let decision = self.decision.borrow();
+        let mut missing: Vec<String> = decision
+            .waiting_for
+            .iter()
+            .map(|name| format!("source {name} has not answered since the start"))
+            .collect();
+        match &decision.read_only {
+            Some(_) => missing.push(
+                "another Mapsmith writes the map file, so this one changes nothing".to_owned(),
+            ),
+            None if !decision.active && missing.is_empty() => {
+                missing.push("there is no desired map yet".to_owned())
+            }
+            None => {}
+        }
+        let file = decision.file.as_ref().and_then(|file| file.error.as_ref());
+        missing.extend(
+            file.map(|_| {
+                "the map file can't be written, so no change can come into force".to_owned()
+            }),
+        );
+        let reports = self.instance_reports();
+        let in_sync =
+            |report: &&InstanceReport| matches!(report.status.state, InstanceState::InSync { .. });
+        let ready =
+            decision.active && file.is_none() && reports.iter().any(|report| in_sync(&report));
+        let behind = reports.iter().filter(|report| !in_sync(report));
+        // Whoever asks need not have shown a token, so no path and no error: those are in
+        // `/v1/status`.
+        missing.extend(behind.map(|report| {
+            format!("instance {}: {}", report.status.name, report.status.state.in_brief())
+        }));
+        Readiness { ready, missing }
+    }
+
+    /// The learned routes of each instance whose stick table was read; none without `[learned]`.
+    pub fn learned(&self) -> Vec<LearnedReport> {
+        let report = |report: InstanceReport| {
+            let status = report.status.learned?;
+            Some(LearnedReport {
+                instance: report.status.name,
+                status,
+                routes: report.learned.to_vec(),
+            })
+        };
+        self.instance_reports().into_iter().filter_map(report).collect()
+    }
+
+    /// The overrides in force.
+    ///
+    /// # Errors
+    /// [`Error::NoStore`].
+    pub fn overrides(&self) -> Result<Arc<Overrides>, Error> {
+        self.overrides.as_ref().map(OverrideService::latest).ok_or(Error::NoStore)
+    }
+
+    /// A node's pin. `node` is a valid key.
+    ///
+    /// # Errors
+    /// [`Error::NoStore`], or [`Error::NoOverride`] where it has none.
+    pub fn pin(&self, node: &str) -> Result<Pin, Error> {
+        let node = self.as_in_map(node);
+        let overrides = self.overrides()?;
+        overrides
+            .pin(&node)
+            .cloned()
+            .ok_or_else(|| Error::NoOverride(format!("node {node} has no pin")))
+    }
+
+    /// The metrics in Prometheus's text format.
+    pub fn metrics(&self) -> String {
+        // An age grows by itself, so it is taken when it is asked for.
+        for (status, _) in self.source_statuses() {
+            if let Some(at) = status.answered_at {
+                let age = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
+                gauge!(SOURCE_ANSWER_AGE, "source" => status.name).set(age);
+            }
+        }
+        for (task, age) in self.heartbeats.ages() {
+            gauge!(TASK_HEARTBEAT_AGE, "task" => task).set(age.as_secs_f64());
+        }
+        self.metrics.render()
+    }
+}

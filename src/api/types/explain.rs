@@ -1,0 +1,83 @@
+//! Why a node goes where it goes.
+
+use jiff::Timestamp;
+use mapsmith_core::{DrainedMaster, HeldChange, Invalid, LearnedRoute, Pin, RejectedRow};
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/nodes/{node}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExplainReport {
+    /// The node, as the map has it.
+    pub node: String,
+    /// Its master in the map in force.
+    pub master: Option<String>,
+    /// The revision in force.
+    pub revision: Option<u64>,
+    /// The latest change of the node that is remembered.
+    pub last_change: Option<ExplainChange>,
+    /// The node's pin: it counts more than the sources.
+    pub pin: Option<Pin>,
+    /// The drain of the master that the sources name, where the node has no pin.
+    pub drained: Option<DrainedMaster>,
+    /// Why the node's master is no target in some instance, and what became of the entry; none
+    /// where all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Why what is ordered or named for the node is not in the map, where a HAProxy's map refuses
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedRow>,
+    /// Why the node stays where it is although the sources say something else; none where it goes
+    /// where they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+    /// What each source says of the node, in order of priority.
+    pub sources: Vec<ExplainSource>,
+    /// What each instance holds in memory right now.
+    pub instances: Vec<ExplainInstance>,
+    /// The change of the map that the guard holds back, if any: the map in force may be older than
+    /// the sources' answers.
+    pub held: Option<HeldChange>,
+}
+
+/// The latest change of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainChange {
+    /// The revision that brought it.
+    pub revision: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The master before.
+    pub from: Option<String>,
+    /// The master since.
+    pub to: Option<String>,
+}
+
+/// What a source says of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainSource {
+    /// The source.
+    pub name: String,
+    /// The master it names, by HAProxy's name.
+    pub master: Option<String>,
+    /// Why the node was left out of its answer, if it was.
+    pub rejected: Option<Invalid>,
+    /// When it last answered; none where it never has.
+    pub answered_at: Option<Timestamp>,
+    /// Whether this source's answer counts for the node, before overrides.
+    pub used: bool,
+}
+
+/// What an instance holds of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainInstance {
+    /// The instance.
+    pub name: String,
+    /// The master in its memory.
+    pub master: Option<String>,
+    /// Why it can't be told, if so.
+    pub error: Option<String>,
+    /// The route that it learned for the node, which counts before the one in its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedRoute>,
+}

@@ -1,0 +1,18 @@
+//! Routes that instances learned.
+
+use mapsmith_core::LearnedRoute;
+use mapsmith_core::learned::LearnedStatus;
+use serde::{Deserialize, Serialize};
+
+/// An instance in `GET /v1/learned`: the routes that it learned and the map does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnedReport {
+    /// The instance.
+    pub instance: String,
+    /// Its stick table at a probe.
+    #[serde(flatten)]
+    pub status: LearnedStatus,
+    /// The routes, sorted by node; at most `learned.max`.
+    #[serde(rename = "nodes")]
+    pub routes: Vec<LearnedRoute>,
+}

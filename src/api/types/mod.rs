@@ -1,0 +1,21 @@
+//! What the API says and takes, one file a resource. `cli` reads the same types.
+
+mod explain;
+mod held;
+mod learned;
+mod overrides;
+mod problem;
+mod readiness;
+mod references;
+mod reload;
+mod status;
+
+pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
+pub use held::ApproveRequest;
+pub use learned::LearnedReport;
+pub use overrides::{DrainRequest, OverridesReport, PinRequest};
+pub use problem::Problem;
+pub use readiness::Readiness;
+pub use references::ReferencesReport;
+pub use reload::{ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource};
+pub use status::{MasterLoad, StatusReport};

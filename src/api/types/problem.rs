@@ -1,0 +1,19 @@
+//! An answer to a request that failed.
+
+use serde::{Deserialize, Serialize};
+
+use super::ReloadReport;
+
+/// An error answer (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong and what to do.
+    pub detail: String,
+    /// A reload or an override that did not end well, in full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<Box<ReloadReport>>,
+}

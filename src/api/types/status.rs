@@ -1,0 +1,70 @@
+//! What `GET /v1/status` says.
+
+use mapsmith_core::revision::RevisionSummary;
+use mapsmith_core::status::{
+    BackendStatus, InstanceStatus, KeptNodes, MapFileStatus, SourceStatus,
+};
+use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
+use serde::{Deserialize, Serialize};
+
+use super::ReferencesReport;
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Mapsmith's version.
+    pub version: String,
+    /// The revision in force; none before the first.
+    pub revision: Option<u64>,
+    /// Entries of the map in force.
+    pub entries: usize,
+    /// Nodes of each master in the map in force, sorted by master.
+    pub masters: Vec<MasterLoad>,
+    /// What the latest revision changed; none if there was none since Mapsmith started.
+    pub last_change: Option<RevisionSummary>,
+    /// Required sources that have not answered since the start: until they have, the map file's map
+    /// stays in force, or nothing is applied where there is none.
+    pub waiting_for: Vec<String>,
+    /// The Mapsmith that writes the map file instead of this one, which changes nothing then.
+    pub read_only: Option<String>,
+    /// The changes that the guard holds back, the map's first.
+    pub held: Vec<HeldChange>,
+    /// How many nodes are pinned.
+    pub pins: usize,
+    /// The masters that are drained.
+    pub drained: Vec<DrainedMaster>,
+    /// Those of them that keep their nodes, because no other master is left.
+    pub stuck: Vec<String>,
+    /// Nodes that stay where they are because their master goes back and forth.
+    #[serde(default)]
+    pub flapping: KeptNodes,
+    /// Nodes that an answer names with different masters, none of them newer: each stays where it
+    /// is.
+    #[serde(default)]
+    pub conflicts: KeptNodes,
+    /// Entries of the map that point nowhere in some instance.
+    pub references: ReferencesReport,
+    /// Entries that are not in the map because a HAProxy's map refuses them.
+    #[serde(default)]
+    pub rejected: RejectedRows,
+    /// The map file.
+    pub map_file: Option<MapFileStatus>,
+    /// The sources.
+    pub sources: Vec<SourceStatus>,
+    /// The number of the desired server lists, which grows with every change of one; none before
+    /// the first was accepted.
+    pub servers_number: Option<u64>,
+    /// The declared backends.
+    pub backends: Vec<BackendStatus>,
+    /// The instances.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// How many nodes a master has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterLoad {
+    /// The master, by HAProxy's name.
+    pub master: String,
+    /// Its nodes.
+    pub nodes: usize,
+}

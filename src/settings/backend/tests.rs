@@ -1,0 +1,138 @@
+//! Backends as people write them, and what they are told where they err.
+
+use std::time::Duration;
+
+use mapsmith_core::desired::references::{Action, Actions};
+
+use super::Listing;
+use crate::settings::tests::{SMALL, load};
+
+const LISTS: &str = r#"
+[[source]]
+name = "consul"
+type = "http_json"
+url = "http://127.0.0.1:8500/servers.json"
+[[backend]]
+name = "written"
+servers = [
+  { name = "m1", address = "127.0.0.1:8141", weight = 100, backup = true, options = ["check", "maxconn 1000"] },
+  { name = "m2", address = "[::1]:8141" },
+]
+options = ["check"]
+manage = "all"
+slots = "slot"
+defaults = "masters"
+drain = "5s"
+[[backend]]
+name = "listed"
+from = "consul"
+[[backend]]
+name = "mapped"
+masters = "{producer}:8140"
+[references]
+unknown = "leave_out"
+not_ready = "hold"
+"#;
+
+#[test]
+fn backends_take_their_servers_from_a_list_a_source_or_the_map() {
+    let settings = load(&format!("{SMALL}{LISTS}"), &[]).unwrap();
+    assert_eq!(
+        settings.sources.iter().map(|source| &*source.name).collect::<Vec<_>>(),
+        ["puppetdb"]
+    );
+    assert_eq!(
+        settings.list_sources.iter().map(|source| &*source.name).collect::<Vec<_>>(),
+        ["consul"]
+    );
+    let [written, listed, mapped] = &settings.backends[..] else { panic!("three backends") };
+    assert!(matches!(listed.listing(), Listing::From("consul")));
+    assert!(matches!(mapped.listing(), Listing::Masters("{producer}:8140")));
+    let list = written.declared();
+    assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["m1", "m2"]);
+    assert_eq!(list.servers[0].options.as_ref().unwrap().maxconn, Some(1000));
+    assert!(written.default_options().check && list.servers[1].options.is_none());
+    assert_eq!((written.drain, listed.drain), (Duration::from_secs(5), Duration::from_secs(30)));
+    let pace = settings.damping.pace();
+    assert_eq!(
+        (pace.debounce, pace.max_delay, pace.hold),
+        (Duration::from_secs(1), Duration::from_secs(15), Duration::from_secs(90))
+    );
+    assert_eq!(settings.references, Actions { unknown: Action::LeaveOut, not_ready: Action::Hold });
+}
+
+#[test]
+fn a_mistake_within_a_written_list_is_left_out_by_place_and_fails_no_start() {
+    let text = format!(
+        r#"{SMALL}
+[[backend]]
+name = "puppet"
+servers = [
+  {{ name = "m1", address = "127.0.0.1:8141" }},
+  {{ name = "m1", address = "127.0.0.1:8142" }},
+  {{ name = "m2", address = "nowhere" }},
+  {{ name = "m3", address = "127.0.0.1:8143", options = ["resolvers dns"] }},
+  {{ name = "m4", address = "127.0.0.1:8144", weight = 1000 }},
+]"#
+    );
+    let list = load(&text, &[]).unwrap().backends[0].declared();
+    assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["m1"]);
+    let mut places: Vec<_> = list.rejected.iter().map(|rejected| &*rejected.place).collect();
+    places.sort_unstable();
+    assert_eq!(
+        places,
+        [r#"servers[1] "m1""#, r#"servers[2] "m2""#, r#"servers[3] "m3""#, r#"servers[4] "m4""#]
+    );
+}
+
+#[test]
+fn problems_of_backends_are_named_with_their_place() {
+    let backend = |text: &str| format!("{SMALL}[[backend]]\n{text}\n");
+    for (text, part) in [
+        (backend("name = \"a b\"\nservers = []"), "backend[0] \"a b\": name"),
+        (backend("name = \"a\""), "exactly one of servers, from and masters"),
+        (
+            backend("name = \"a\"\nservers = []\nmasters = \"{producer}:1\""),
+            "exactly one of servers, from and masters",
+        ),
+        (backend("name = \"a\"\nfrom = \"gone\""), "there is no source of the name \"gone\""),
+        (
+            backend("name = \"a\"\nfrom = \"puppetdb\""),
+            "only file and http_json sources list servers",
+        ),
+        (backend("name = \"a\"\nmasters = \"puppet:8140\""), "must contain {producer} or {master}"),
+        (backend("name = \"a\"\nmasters = \"{producer}\""), "has no port"),
+        (backend("name = \"a\"\nmasters = \"{producer}.{domain}:8140\""), "is not an address"),
+        (backend("name = \"a\"\nservers = []\noptions = [\"resolvers dns\"]"), "options: "),
+        (backend("name = \"a\"\nservers = []\nslots = \"a b\""), "slots: "),
+        (backend("name = \"a\"\nservers = []\nserver = 1"), "server"),
+        (backend("name = \"a\"\nservers = [{ name = \"m\" }]"), "address"),
+        (
+            backend("name = \"a\"\nservers = [{ name = \"m\", address = \"x:1\", wieght = 1 }]"),
+            "wieght",
+        ),
+        (backend("name = \"a\"\nservers = []\nmanage = \"some\""), "manage"),
+        (
+            backend("name = \"a\"\nservers = []\n[[backend]]\nname = \"a\"\nservers = []"),
+            "two of the name \"a\"",
+        ),
+        (format!("{SMALL}[damping]\ndebounce = \"20s\""), "damping.max_delay"),
+        (format!("{SMALL}[damping]\nmax_removed = \"lots\""), "lots"),
+        (format!("{SMALL}[references]\nunknown = \"drop\""), "drop"),
+        (
+            SMALL.replace("\"puppetdb\"\nurl", "\"http_json\"\nurl")
+                + "[[backend]]\nname = \"a\"\nfrom = \"puppetdb\"",
+            "add a [[source]] for the node map",
+        ),
+        (
+            format!("{SMALL}{LISTS}").replace(
+                "servers.json\"",
+                "servers.json\"\nnode_field = \"a\"\nmaster_field = \"b\"",
+            ),
+            "source[1] \"consul\": node_field, master_field and masters",
+        ),
+    ] {
+        let message = load(&text, &[]).unwrap_err();
+        assert!(message.contains(part), "{part:?} is not in: {message}\n{text}");
+    }
+}

@@ -1,0 +1,120 @@
+//! The document says what the settings do.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::{Part, document, parts};
+use crate::settings::keys::Unset;
+use crate::settings::tests::{SMALL, load};
+
+/// Beside the short settings, so that each section is there in which a key is required or has a
+/// default.
+const MORE: &str = r#"
+[[source]]
+name = "pins"
+type = "file"
+path = "/pins.json"
+[[backend]]
+name = "puppet"
+[[backend.servers]]
+name = "m1"
+address = "127.0.0.1:8141"
+[store]
+path = "/mapsmith.db"
+"#;
+
+fn settings() -> String {
+    format!("{SMALL}{MORE}")
+}
+
+#[test]
+fn the_document_is_what_the_settings_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    if std::env::var_os("MAPSMITH_BLESS").is_some() {
+        std::fs::write(&path, document()).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).is_ok_and(|text| text == document()),
+        "docs/configuration.md is not what the settings say of themselves; write it again by\n  \
+         MAPSMITH_BLESS=1 cargo test --lib the_document_is_what_the_settings_say"
+    );
+}
+
+/// The parts, each with what the variables of its keys begin with.
+fn parts_of_variables() -> Vec<(String, Part)> {
+    let mut section = String::new();
+    let mut named = Vec::new();
+    for part in parts() {
+        let title = part.heading.trim_matches(['#', ' ', '`', '[', ']']).to_uppercase();
+        if title == "BACKEND.SERVERS" {
+            section = "BACKEND__0__SERVERS__0".to_owned();
+        } else if part.heading.starts_with("## ") {
+            let element = if part.heading.contains("[[") { "__0" } else { "" };
+            section = format!("{title}{element}");
+        }
+        named.push((format!("MAPSMITH__{section}"), part));
+    }
+    named
+}
+
+#[test]
+fn each_documented_default_is_the_one_in_force() {
+    let text = settings();
+    let usual = format!("{:?}", load(&text, &[]).unwrap());
+    let mut compared = 0;
+    for (section, part) in parts_of_variables() {
+        for key in part.keys {
+            let Unset::Value(value) = key.unset else { continue };
+            let name = format!("{section}__{}", key.name.to_uppercase());
+            let given = load(&text, &[(&name, value)]).map(|settings| format!("{settings:?}"));
+            assert_eq!(given.as_ref(), Ok(&usual), "{name}={value}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 30, "only {compared} defaults were compared");
+}
+
+#[test]
+fn each_required_key_is_missed_where_it_is_not_given() {
+    let lines = [
+        ("path = \"/etc/haproxy/maps/node-master.map\"", "map.path: is missing"),
+        ("name = \"puppetdb\"", "source[0].name: is missing"),
+        ("type = \"puppetdb\"", "source[0].type: is missing"),
+        ("url = \"http://127.0.0.1:8080\"", "source[0] \"puppetdb\": url is missing"),
+        ("path = \"/pins.json\"", "source[1] \"pins\": path is missing"),
+        ("name = \"edge1\"", "instance[0].name: is missing"),
+        ("runtime = \"unix@/run/haproxy/admin.sock\"", "instance[0].runtime: is missing"),
+        ("name = \"puppet\"", "backend[0].name: is missing"),
+        ("name = \"m1\"", "backend[0].servers[0].name: is missing"),
+        ("address = \"127.0.0.1:8141\"", "backend[0].servers[0].address: is missing"),
+        ("path = \"/mapsmith.db\"", "store.path: is missing"),
+    ];
+    for (line, told) in lines {
+        let text = settings().replacen(&format!("\n{line}\n"), "\n", 1);
+        let message = load(&text, &[]).unwrap_err();
+        assert!(message.contains(told), "{told:?} is not in: {message}");
+    }
+    let keys = parts().into_iter().flat_map(|part| part.keys);
+    let required = keys.filter(|key| matches!(key.unset, Unset::Required)).count();
+    assert_eq!(required, lines.len());
+}
+
+#[test]
+fn each_section_and_each_key_of_a_source_stands_in_the_document() {
+    let known = |variable: &str| -> BTreeSet<String> {
+        let message = load(&settings(), &[(variable, "x")]).unwrap_err();
+        let (_, keys) = message.split_once("there are ").expect("the keys that there are");
+        keys.trim().split(", ").map(str::to_owned).collect()
+    };
+    let parts = parts_of_variables();
+    let sections: BTreeSet<_> = parts
+        .iter()
+        .filter_map(|(name, _)| name.split("__").nth(1))
+        .map(str::to_lowercase)
+        .collect();
+    assert_eq!(known("MAPSMITH__NOTHINGLIKEIT"), sections);
+    let of_source = parts.iter().filter(|(name, _)| name == "MAPSMITH__SOURCE__0");
+    let keys: BTreeSet<_> =
+        of_source.flat_map(|(_, part)| part.keys).map(|key| key.name.to_owned()).collect();
+    assert_eq!(known("MAPSMITH__SOURCE__0__NOTHINGLIKEIT"), keys);
+}

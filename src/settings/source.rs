@@ -1,0 +1,229 @@
+//! `[[source]]`: the registries. The keys of a kind are beside that kind, in `crate::source`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use mapsmith_core::names;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::keys::{Keys, section};
+use super::units::{duration, size};
+use super::{Map, Store, check_names};
+use crate::source::{FileFormat, KeysOfKinds, SourceKind};
+
+section! {
+    /// A registry that says which master owns a node, or that lists servers for a backend. At least
+    /// one for the node map is required.
+    #[derive(Debug, Clone, Deserialize)]
+    #[serde(remote = "Self")]
+    pub struct Source {
+        /// Its name in status, logs and metrics: 1 to 255 bytes without whitespace.
+        #[unset(required)]
+        pub name: String,
+        /// What it is: `puppetdb` (PuppetDB's query API), `http_json` (a JSON document over HTTP)
+        /// or `file` (a JSON document or a map file).
+        #[unset(required)]
+        #[serde(rename = "type")]
+        pub kind: SourceKind,
+        /// Of a node that several sources know, the one with the greater number counts; at equal
+        /// numbers the one listed first.
+        #[unset("0")]
+        #[serde(default)]
+        pub priority: i32,
+        /// Whether nothing is applied until it has answered once.
+        #[unset("true")]
+        #[serde(default = "required")]
+        pub required: bool,
+        /// The field of a row that names the node.
+        #[unset(says "`puppetdb`: `certname`")]
+        pub node_field: Option<String>,
+        /// The field of a row that names its master. JSON documents without both fields are one
+        /// object, `{"node": "master"}`; with both they are a list of objects.
+        #[unset(says "`puppetdb`: `producer`")]
+        pub master_field: Option<String>,
+        /// How long deltas (`puppetdb`), "not modified" (`http_json`) and an untouched file
+        /// (`file`) are trusted before everything is read again.
+        #[unset("10m")]
+        #[serde(default = "full_poll", deserialize_with = "duration")]
+        pub full_poll: Duration,
+        /// The bound on a whole poll, connecting and parsing included. Not 0.
+        #[unset("30s")]
+        #[serde(default = "timeout", deserialize_with = "duration")]
+        pub timeout: Duration,
+        /// The bound on an answer's size after decompression, in bytes. Not 0.
+        #[unset("512MiB")]
+        #[serde(default = "max_bytes", deserialize_with = "size")]
+        pub max_bytes: u64,
+        /// The registry's name of a master and HAProxy's: `"puppet00.example.com" = "master1"`. A
+        /// name that is not listed is taken as it is.
+        #[unset(says "empty")]
+        #[serde(default)]
+        pub masters: BTreeMap<String, String>,
+    }
+    beside {
+        /// The keys that it has because of its kind.
+        pub of_kind: KeysOfKinds,
+    }
+}
+
+fn required() -> bool {
+    true
+}
+
+fn full_poll() -> Duration {
+    Duration::from_secs(600)
+}
+
+fn timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn max_bytes() -> u64 {
+    512 * 1024 * 1024
+}
+
+/// Every key that a source of any kind can have.
+static KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let of_kinds = KeysOfKinds::ALL.into_iter().flat_map(|(_, _, keys)| keys);
+    Source::KEYS.iter().chain(of_kinds).map(|key| key.name).collect()
+});
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_struct("Source", &KEYS, SourceVisitor)
+    }
+}
+
+struct SourceVisitor;
+
+impl<'de> Visitor<'de> for SourceVisitor {
+    type Value = Source;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a source's keys")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
+        let mut of_kind = KeysOfKinds::default();
+        let rest = KeysOfAll { map, of_kind: &mut of_kind };
+        // Not the trait's method: the one that serde derives for `remote`.
+        let source = Source::deserialize(MapAccessDeserializer::new(rest))?;
+        Ok(Source { of_kind, ..source })
+    }
+}
+
+/// The entries whose keys every source has; those of kinds are taken out on the way.
+struct KeysOfAll<'a, A> {
+    map: A,
+    of_kind: &'a mut KeysOfKinds,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for KeysOfAll<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        while let Some(key) = self.map.next_key::<String>()? {
+            if self.of_kind.take(&key, &mut self.map)? {
+                continue;
+            }
+            if !KEYS.contains(&&*key) {
+                return Err(de::Error::unknown_field(&key, &KEYS));
+            }
+            return seed.deserialize(key.into_deserializer()).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+impl Source {
+    fn problems(&self, place: &str, problems: &mut Vec<String>) {
+        let mut problem = |text: String| problems.push(format!("{place}: {text}"));
+        self.of_kind.problems(self.kind, &mut problem);
+        if self.kind != SourceKind::Puppetdb
+            && self.node_field.is_some() != self.master_field.is_some()
+        {
+            problem("node_field and master_field go together".to_owned());
+        }
+        if self.timeout.is_zero() || self.max_bytes == 0 {
+            problem("timeout and max_bytes must not be 0".to_owned());
+        }
+        for (registry, haproxy) in &self.masters {
+            if let Err(reason) = names::check_value(haproxy) {
+                problem(format!("masters.{registry:?}: {reason}"));
+            }
+        }
+    }
+
+    /// Of a source that lists servers: settings of the node map on it would do nothing.
+    fn list_problems(&self, place: &str, problems: &mut Vec<String>) {
+        if self.node_field.is_some() || self.master_field.is_some() || !self.masters.is_empty() {
+            problems.push(format!(
+                "{place}: node_field, master_field and masters are for the node map, but a backend \
+                    takes its servers from this source"
+            ));
+        }
+        if self.of_kind.file.format == Some(FileFormat::Map) {
+            problems.push(format!("{place}: format: a list of servers is JSON"));
+        }
+    }
+
+    /// Its file must be no other file of Mapsmith's.
+    fn path_problems(
+        &self,
+        place: &str,
+        map: &Map,
+        store: Option<&Store>,
+        problems: &mut Vec<String>,
+    ) {
+        let path = self.of_kind.file.path.as_deref();
+        if path == Some(map.file()) {
+            problems.push(format!("{place}: path is the map file, which Mapsmith writes itself"));
+        }
+        if store.is_some_and(|store| path == Some(&store.path)) {
+            problems.push(format!("{place}: path is the store, a database"));
+        }
+    }
+
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        self.of_kind.paths().for_each(|path| *path = folder.join(&*path));
+    }
+}
+
+/// `lists` are the names of the sources that list servers.
+pub(super) fn problems(
+    sources: &[Source],
+    lists: &BTreeSet<&str>,
+    map: &Map,
+    store: Option<&Store>,
+    problems: &mut Vec<String>,
+) {
+    if sources.is_empty() {
+        problems.push("source: there is none; add a [[source]]".to_owned());
+    } else if sources.iter().all(|source| lists.contains(source.name.as_str())) {
+        problems.push(
+            "source: each lists servers for a backend; add a [[source]] for the node map"
+                .to_owned(),
+        );
+    }
+    check_names("source", sources.iter().map(|source| &source.name), problems);
+    for (index, source) in sources.iter().enumerate() {
+        let place = format!("source[{index}] {:?}", source.name);
+        source.path_problems(&place, map, store, problems);
+        source.problems(&place, problems);
+        if lists.contains(source.name.as_str()) {
+            source.list_problems(&place, problems);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The keys of a file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::settings::keys::kind_keys;
+use crate::source::SourceKind;
+
+kind_keys! {
+    /// Keys of a file.
+    #[derive(Debug, Clone, Default)]
+    pub struct FileKeys {
+        /// The file. It is watched, and read at each poll if it changed.
+        #[unset(required)]
+        pub path: Option<PathBuf>,
+        /// What the file contains: `json` (like the document of an `http_json`), or `map` with
+        /// `node master` on each line. Nothing is guessed from the text.
+        #[unset(says "`json` if the name ends in `.json`, else `map`")]
+        pub format: Option<FileFormat>,
+    }
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// JSON, like `http_json`'s.
+    Json,
+    /// A map file: node and master, a line each.
+    Map,
+}
+
+impl FileKeys {
+    /// What the file holds: nothing is guessed from its text.
+    pub fn file_format(&self) -> FileFormat {
+        let of_name = || match self.path.as_deref().and_then(Path::extension) {
+            Some(ending) if ending.eq_ignore_ascii_case("json") => FileFormat::Json,
+            _ => FileFormat::Map,
+        };
+        self.format.unwrap_or_else(of_name)
+    }
+
+    pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
+        let file = kind == SourceKind::File;
+        match (&self.path, file) {
+            (None, true) => problem("path is missing".to_owned()),
+            (Some(_), false) => problem(format!("path: a {kind} source has none")),
+            (Some(_), true) | (None, false) => {}
+        }
+        if !file && self.format.is_some() {
+            problem(format!("format: a {kind} source has none"));
+        }
+    }
+}

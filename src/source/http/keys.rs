@@ -1,0 +1,70 @@
+//! The keys of sources that are asked over HTTP.
+
+use std::path::PathBuf;
+
+use reqwest::Url;
+
+use crate::settings::keys::kind_keys;
+use crate::source::SourceKind;
+
+kind_keys! {
+    /// Keys of sources that are asked over HTTP. Certificates and keys are read at the start:
+    /// restart Mapsmith after renewing them.
+    #[derive(Debug, Clone, Default)]
+    pub struct HttpKeys {
+        /// `puppetdb`: the root of the server (`https://puppetdb.example.com:8081`). `http_json`:
+        /// the document itself. No user name or password.
+        #[unset(required)]
+        pub url: Option<String>,
+        /// TLS: the CA's certificates (PEM). Only this CA is trusted.
+        #[unset(says "the system's")]
+        pub ca: Option<PathBuf>,
+        /// TLS: the client's certificate (PEM); goes with `key`.
+        pub cert: Option<PathBuf>,
+        /// TLS: the client's key (PEM, not encrypted); goes with `cert`.
+        pub key: Option<PathBuf>,
+        /// A file with a token: sent as `X-Authentication` to a `puppetdb`, as a bearer token to an
+        /// `http_json`. It is read again at each poll.
+        pub token_file: Option<PathBuf>,
+    }
+}
+
+impl HttpKeys {
+    pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
+        let over_http = kind != SourceKind::File;
+        match (&self.url, over_http) {
+            (Some(url), true) => url_problems(url, &mut problem),
+            (None, true) => problem("url is missing".to_owned()),
+            (Some(_), false) => problem(format!("url: a {kind} source has none")),
+            (None, false) => {}
+        }
+        if self.cert.is_some() != self.key.is_some() {
+            problem("cert and key go together".to_owned());
+        }
+        if !over_http && [&self.ca, &self.cert, &self.token_file].into_iter().any(Option::is_some) {
+            problem("ca, cert, key, token_file: a file source has none".to_owned());
+        }
+    }
+
+    /// The paths among them.
+    pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.ca, &mut self.cert, &mut self.key, &mut self.token_file].into_iter().flatten()
+    }
+}
+
+fn url_problems(url: &str, problem: &mut impl FnMut(String)) {
+    match Url::parse(url) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => {
+            if !url.username().is_empty() || url.password().is_some() {
+                problem(
+                    "url: no user name or password in a URL; use token_file or cert and key"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(_) => problem("url: must begin with http:// or https://".to_owned()),
+        Err(error) => problem(format!(
+            "url: {url:?} is not a URL like https://puppetdb.example.com:8081: {error}"
+        )),
+    }
+}
