@@ -400,7 +400,7 @@ fn what_a_person_means_is_taken_or_is_told_how_to_be_written() {
                 for a number",
         ),
         ("20.5", "\"20.5\" is not a limit"),
-        ("-1", "is not a limit: write a share"),
+        ("-1", "is not a limit: write a percentage"),
         ("true", "write a percentage like \"20%\""),
         ("[20]", "write a percentage like \"20%\""),
     ] {

@@ -7,7 +7,7 @@
 //! known: the revision, who wrote it, and what the sources said of each node whose entry is another
 //! one (a pin, a drained master, a reference to nothing):
 //! ```text
-//! # Written by Mapsmith: manual changes are overwritten. Revision 7
+//! # Written by Mapsmith: changes by hand are overwritten. Revision 7
 //! # Writer: pid 812 on gw1 (site edge-fra) [418230 4026531836]
 //! #= node1 master1
 //! #- node2
@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use crate::names::{self, Invalid};
 use crate::node_map::{EntryMap, EntryMapBuilder};
 
-const HEADER: &str = "# Written by Mapsmith: manual changes are overwritten. Revision ";
+const HEADER: &str = "# Written by Mapsmith: changes by hand are overwritten. Revision ";
 const WRITER: &str = "# Writer: ";
 /// Before a node and the master that the sources name for it, where its entry has another one.
 const SAID: &str = "#= ";
@@ -267,7 +267,7 @@ mod tests {
         }
         assert_eq!(parse(b"# my own map\na m1\n").header, None);
         assert_eq!(
-            parse(b"# Written by Mapsmith: manual changes are overwritten. Revision x\na m1\n")
+            parse(b"# Written by Mapsmith: changes by hand are overwritten. Revision x\na m1\n")
                 .header,
             None
         );
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_the_sources_said_of_overridden_nodes_survives_in_comments() {
-        let text = b"# Written by Mapsmith: manual changes are overwritten. Revision 7\n#= a \
+        let text = b"# Written by Mapsmith: changes by hand are overwritten. Revision 7\n#= a \
             m1\n#- b\n#= gone m3\n#= two words x\na m2\nb m2\nc m1\n";
         let file = parse(text);
         assert_eq!(

@@ -41,7 +41,7 @@ macro_rules! numbers {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
             let text = self.scalar()?;
             let number: $number = text.trim().parse().map_err(|_| Wrong::text(format!("{text:?} \
-                is no {}", $what)))?;
+                is not a {}", $what)))?;
             visitor.$visit(number)
         })*
     };

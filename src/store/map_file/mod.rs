@@ -717,7 +717,7 @@ mod tests {
         // An old copy that somebody puts back is no work of the other one.
         fs::write(
             &path,
-            "# Written by Mapsmith: manual changes are overwritten. Revision 1\n# Writer: pid 7 \
+            "# Written by Mapsmith: changes by hand are overwritten. Revision 1\n# Writer: pid 7 \
                 on gw2 (site fra) []\na m9\n",
         )
         .unwrap();
@@ -729,7 +729,7 @@ mod tests {
             (WriterState::Gone, WriterState::Unknown)
         );
         let text = format!(
-            "# Written by Mapsmith: manual changes are overwritten. Revision 9\n# Writer: \
+            "# Written by Mapsmith: changes by hand are overwritten. Revision 9\n# Writer: \
                 {ended} [{}]\na m9\n",
             ended.key
         );

@@ -87,12 +87,12 @@ fn a_drain_is_told_with_its_outcome_and_explained() {
       edge1  in sync with revision 3 (HAProxy [VERSION], pid [PID])
         last change [AGE] ago: revision 3 by [STRATEGY]: 0 added, 2 moved, 0 removed ([STEPS])
     "#);
-    assert_text!(text(&mapsmith.cli(&["undrain", "master1"]), 0), @"master master1 is drained no \
-        more; revision 4: 0 added, 1 moved, 0 removed; 1 of 1 instances in sync");
+    assert_text!(text(&mapsmith.cli(&["undrain", "master1"]), 0), @"master master1 is no longer \
+        drained; revision 4: 0 added, 1 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(text(&mapsmith.cli(&["drain", "master2", "--to", "master1"]), 0), @"master \
         master2 is drained to master1; nothing changed; 1 of 1 instances in sync");
-    assert_text!(text(&mapsmith.cli(&["undrain", "master2"]), 0), @"master master2 is drained no \
-        more; revision 5: 0 added, 1 moved, 0 removed; 1 of 1 instances in sync");
+    assert_text!(text(&mapsmith.cli(&["undrain", "master2"]), 0), @"master master2 is no longer \
+        drained; revision 5: 0 added, 1 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(complaint(&mapsmith.cli(&["undrain", "master2"]), 1), @"mapsmith: master master2 \
         is not drained (404 Not Found)");
     assert_text!(complaint(&mapsmith.cli(&["drain", "master2", "--to", "master2"]), 1), @"mapsmith: master2 can't be drained to itself; name another master (400 Bad Request)");

@@ -286,7 +286,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const HEADER: &str = "# Written by Mapsmith: manual changes are overwritten. Revision ";
+    const HEADER: &str = "# Written by Mapsmith: changes by hand are overwritten. Revision ";
 
     fn file(revision: u64, lines: &str) -> String {
         format!("{HEADER}{revision}\n{lines}")

@@ -58,7 +58,7 @@ fn whatever_fails_no_law_is_broken_and_in_the_end_all_is_in_sync() {
                             let count: usize = figures.faults.values().sum();
                             println!(
                                 "[{}/{}] seed {seed}: {count} faults, {} requests, {:.1} s, in \
-                                    step {:.1} s after a fault at the latest",
+                                    sync {:.1} s after a fault at the latest",
                                 ended.fetch_add(1, Ordering::Relaxed) + 1,
                                 seeds.len(),
                                 figures.requests,
