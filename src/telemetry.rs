@@ -137,6 +137,13 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         )
         .and_then(PrometheusBuilder::install_recorder)
         .context("the metrics recorder can't be installed")?;
+    describe_sources();
+    describe_decisions();
+    describe_instances();
+    Ok(handle)
+}
+
+fn describe_sources() {
     describe_gauge!(SOURCE_ANSWER_AGE, "Seconds since the source last gave a good answer");
     describe_histogram!(SOURCE_POLL_DURATION, "How long polls of the source take");
     describe_gauge!(SOURCE_ANSWER_BYTES, "Bytes of the last answer after decompression");
@@ -146,6 +153,9 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         SOURCE_REJECTED,
         "Entries of the last good answer that were rejected, by reason"
     );
+}
+
+fn describe_decisions() {
     describe_gauge!(MAP_ENTRIES, "Entries of the desired map");
     describe_gauge!(
         MAP_REJECTED,
@@ -174,6 +184,9 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         READ_ONLY,
         "1 while another Mapsmith writes the map file, and this one changes nothing"
     );
+}
+
+fn describe_instances() {
     describe_gauge!(INSTANCE_REVISION_WANTED, "Revision that the instance should hold");
     describe_gauge!(INSTANCE_REVISION_HELD, "Revision that the instance was last seen to hold");
     describe_gauge!(INSTANCE_IN_SYNC, "1 while the instance holds the wanted revision");
@@ -220,5 +233,4 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         API_CONNECTIONS_REFUSED,
         "Connections of the API that were refused because there were too many"
     );
-    Ok(handle)
 }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
-use haproxy_runtime::MapName;
-use mapsmith_core::SourceState;
+use haproxy_runtime::{MapClient, MapName};
+use mapsmith_core::desired::references::Targets;
+use mapsmith_core::{Content, DesiredServers, Overrides, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
@@ -17,21 +18,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, DECIDER};
 use crate::engine::map::{Inputs, MapDecider};
+use crate::engine::rows::{self, RowScreen};
 use crate::engine::servers::resolve::SystemLookup;
 use crate::engine::servers::{ServerDecider, ServerDecision};
-use crate::engine::{AskSources, RequestLookups, rows};
+use crate::engine::{AskSources, RequestLookups, Wanted};
 use crate::heartbeat::{self, Heartbeats};
 use crate::http;
-use crate::instance::Instance;
 use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
-use crate::settings::{Listing, Settings};
+use crate::instance::{Instance, InstanceReport};
+use crate::settings::{self, Listing, Settings};
 use crate::source::schedule::PollRequests;
-use crate::source::{self, TargetedLookups, poller, schedule};
+use crate::source::{self, Source, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
 
 mod descriptors;
+mod signals;
+
+use signals::Signals;
 
 /// How many approvals may wait for the decision at hand: one operator, one change; more callers
 /// simply wait.
@@ -52,35 +57,21 @@ pub async fn run(
     metrics: PrometheusHandle,
     take_over: bool,
 ) -> anyhow::Result<()> {
-    let settings = Arc::new(settings);
-    let token = settings
-        .api
-        .token_file
-        .as_deref()
-        .map(http::Token::read)
-        .transpose()
-        .map_err(anyhow::Error::msg)?;
+    let token = settings.api.token_file.as_deref().map(http::Token::read);
+    let token = token.transpose().map_err(anyhow::Error::msg)?;
     let mut signals = Signals::catch()?;
     let most_connections = http::connections_within(descriptors::raise_limit());
     // Before anything is touched: a second Mapsmith that was started by mistake ends here.
-    let listener = TcpListener::bind(settings.api.listen).await.map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => " (is another Mapsmith running?)",
-            io::ErrorKind::AddrNotAvailable => " (no interface of this machine has the address)",
-            io::ErrorKind::PermissionDenied => " (ports below 1024 are for root)",
-            _ => "",
-        };
-        anyhow!("api.listen: can't listen on {}: {error}{hint}", settings.api.listen)
-    })?;
+    let listener = bind(settings.api.listen).await?;
     // A store that can't be read keeps the daemon from starting: without its overrides nodes would
     // go back to where an operator took them from.
     let store = match &settings.store {
         Some(store) => Some(SqliteStore::open(&store.path).await?),
         None => None,
     };
-    let (keeper, stored) = match store.clone() {
+    let (override_service, stored) = match store.clone() {
         Some(store) => {
-            OverrideService::open(store).await.map(|(keeper, stored)| (Some(keeper), stored))?
+            OverrideService::open(store).await.map(|(service, stored)| (Some(service), stored))?
         }
         None => (None, Arc::default()),
     };
@@ -90,169 +81,247 @@ pub async fn run(
         .with_actions(settings.references_in_force())
         .with_hold(settings.damping.hold);
     let decider = if take_over { decider.take_over() } else { decider };
-    let shutdown = CancellationToken::new();
-    let (requests, looks) = (PollRequests::new(), TargetedLookups::new());
-    let mut tasks = Tasks::default();
 
-    // Without a store the overrides stay as they are, none.
-    let overrides = keeper
-        .as_ref()
-        .map_or_else(|| watch::channel(Arc::default()).1, OverrideService::subscribe);
-    if let Some(keeper) = keeper.clone() {
-        let stop = shutdown.clone();
-        tasks.start("overrides", keeper.run(stop));
-    }
-
-    let mut states = Vec::new();
-    for source in &settings.sources {
-        let registry = source::build(source, settings.map.lowercase)?;
-        let (sender, state) = watch::channel(SourceState::before_first_poll(
-            source.name.clone(),
-            source.kind.to_string(),
-            source.required,
-        ));
-        states.push(state);
-        let (source, requests, looks, shutdown) =
-            (source.clone(), requests.clone(), looks.clone(), shutdown.clone());
-        tasks.start(format!("source {}", source.name), async move {
-            poller::run(registry, &source, requests, &looks, sender, shutdown).await;
-        });
-    }
-
-    let mut lists = Vec::new();
-    for source in &settings.list_sources {
-        let registry = source::build_list(source)?;
-        let (sender, state) = watch::channel(SourceState::before_first_poll(
-            source.name.clone(),
-            source.kind.to_string(),
-            source.required,
-        ));
-        lists.push(state);
-        let (source, requests, shutdown) = (source.clone(), requests.clone(), shutdown.clone());
-        tasks.start(format!("source {}", source.name), async move {
-            // What HAProxy learns is about nodes.
-            poller::run(registry, &source, requests, &TargetedLookups::new(), sender, shutdown)
-                .await;
-        });
-    }
-
+    let mut daemon = Daemon::new(settings);
+    let overrides = daemon.start_overrides(override_service.clone());
+    let sources = daemon.start_sources()?;
+    let lists = daemon.start_list_sources()?;
     let (wanted_sender, wanted) = watch::channel(None);
     let (desired_servers_sender, desired_servers) = watch::channel(None);
-    let map_name = MapName::new(&settings.map.path.to_string_lossy());
-    let (mut reports, mut clients, mut targets, mut screens) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for instance in &settings.instances {
-        let (targets_sender, seen) = watch::channel(None);
-        targets.push(seen);
-        let servers = ServerPhase::new(
-            instance,
-            desired_servers.clone(),
-            targets_sender,
-            settings.schedule.servers,
-        );
-        let (screen, rows) = rows::channel(&instance.name);
-        screens.push(screen);
-        let task = Instance::new(
-            instance,
-            &map_name,
-            &settings.schedule,
-            Some(ask_sources(&requests)),
-            Some(servers),
-        )
-        .with_rows(rows)
-        .with_learned(LearnedTable::of(
-            instance,
-            &settings.learned,
-            request_lookups(&looks, &instance.name),
-        )?);
-        let (sender, report) = watch::channel(task.report().clone());
-        reports.push(report);
-        clients.push(instance.map_client(&map_name));
-        let (wanted, shutdown) = (wanted.clone(), shutdown.clone());
-        tasks.start(format!("instance {}", instance.name), task.run(wanted, sender, shutdown));
-    }
-
+    let fleet = daemon.start_instances(&wanted, &desired_servers)?;
     let (decision_sender, decision) = watch::channel(decider.decision().clone());
     let (approvals_sender, approvals) = mpsc::channel(APPROVALS_WAITING);
     let (server_decision_sender, server_decision) = watch::channel(ServerDecision::default());
     let (server_approvals_sender, server_approvals) = mpsc::channel(APPROVALS_WAITING);
-    let (mut server_decider, map_decision) =
-        (ServerDecider::new(&settings, Box::new(SystemLookup)), decision.clone());
-    if let Some(store) = store {
-        let lists = store.last_good_lists().await?;
-        server_decider = server_decider.resume(&lists);
-        let (origins, desired, stop) =
-            (stored_lists(&settings), desired_servers.clone(), shutdown.clone());
-        tasks.start("server lists in the store", keep_lists(store, origins, lists, desired, stop));
-    }
+    let server_decider = daemon.server_decider(store, &desired_servers).await?;
+    let map_decision = decision.clone();
     let api = Arc::new(Api {
-        sources: states.clone(),
+        sources: sources.clone(),
         lists: lists.clone(),
         decision,
         server_decision,
         desired_servers,
-        targets: targets.clone(),
-        instances: reports,
-        clients,
-        requests: requests.clone(),
+        targets: fleet.targets.clone(),
+        instances: fleet.reports,
+        clients: fleet.clients,
+        requests: daemon.requests.clone(),
         approvals: approvals_sender,
         server_approvals: server_approvals_sender,
-        overrides: keeper,
-        metrics,
-        settings: Arc::clone(&settings),
-        heartbeats: tasks.heartbeats.clone(),
-    });
-    // Samples of durations are kept until somebody asks for the metrics; folded now and then, they
-    // don't pile up.
-    let (handle, stop) = (api.metrics.clone(), shutdown.clone());
-    tasks.start("metrics", async move {
-        let fold = async {
-            loop {
-                heartbeat::waiting(sleep(METRICS_UPKEEP)).await;
-                handle.run_upkeep();
-            }
-        };
-        stop.run_until_cancelled(fold).await;
+        overrides: override_service,
+        metrics: metrics.clone(),
+        settings: Arc::clone(&daemon.settings),
+        heartbeats: daemon.tasks.heartbeats.clone(),
     });
 
-    let decider = decider.with_screens(screens);
-    let inputs = Inputs { sources: states, overrides, targets, approvals };
-    let (file_check, stop) = (settings.schedule.observe, shutdown.clone());
-    tasks.start(DECIDER, decider.run(inputs, file_check, (decision_sender, wanted_sender), stop));
-    let (outputs, stop) = ((server_decision_sender, desired_servers_sender), shutdown.clone());
-    tasks.start(
-        "server lists",
-        server_decider.run(lists, map_decision, server_approvals, outputs, stop),
-    );
+    daemon.start_metrics_upkeep(metrics);
+    let decider = decider.with_screens(fleet.screens);
+    let inputs = Inputs { sources, overrides, targets: fleet.targets, approvals };
+    let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
+    let outputs = (decision_sender, wanted_sender);
+    daemon.tasks.start(DECIDER, decider.run(inputs, file_check, outputs, stop));
+    let (outputs, stop) =
+        ((server_decision_sender, desired_servers_sender), daemon.shutdown.clone());
+    let decide = server_decider.run(lists, map_decision, server_approvals, outputs, stop);
+    daemon.tasks.start("server lists", decide);
 
     tracing::info!(address = %listener.local_addr()?, "API listening");
-    let (spare, stop) = (http::spare_router(api.clone(), most_connections), shutdown.clone());
-    tasks.start(
-        "API",
-        http::serve(listener, http::router(api, token), spare, most_connections, stop),
-    );
+    let spare = http::spare_router(api.clone(), most_connections);
+    let stop = daemon.shutdown.clone();
+    let serve = http::serve(listener, http::router(api, token), spare, most_connections, stop);
+    daemon.tasks.start("API", serve);
+    daemon.start_schedule();
+    daemon.run_until_stopped(&mut signals).await
+}
 
-    let (clock, stop, ticks) = (settings.schedule.clone(), shutdown.clone(), requests.clone());
-    tasks.start("schedule", async move {
-        if let Err(error) = schedule::run(&clock, ticks, stop).await {
-            tracing::error!("the schedule ended: {error}");
+/// Listens where the API is to be.
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => " (is another Mapsmith running?)",
+            io::ErrorKind::AddrNotAvailable => " (no interface of this machine has the address)",
+            io::ErrorKind::PermissionDenied => " (ports below 1024 are for root)",
+            _ => "",
+        };
+        anyhow!("api.listen: can't listen on {address}: {error}{hint}")
+    })
+}
+
+/// What the tasks of one daemon share.
+struct Daemon {
+    settings: Arc<Settings>,
+    shutdown: CancellationToken,
+    requests: PollRequests,
+    lookups: TargetedLookups,
+    tasks: Tasks,
+}
+
+/// The instances' tasks as the others see them, in the settings' order.
+#[derive(Default)]
+struct Fleet {
+    reports: Vec<watch::Receiver<InstanceReport>>,
+    clients: Vec<MapClient>,
+    targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
+    screens: Vec<RowScreen>,
+}
+
+impl Daemon {
+    fn new(settings: Settings) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            shutdown: CancellationToken::new(),
+            requests: PollRequests::new(),
+            lookups: TargetedLookups::new(),
+            tasks: Tasks::default(),
         }
-    });
-
-    let died = signals.wait_for_end(&requests, &mut tasks.running).await;
-    shutdown.cancel();
-    tokio::select! {
-        drained = timeout(SHUTDOWN_BOUND, async { while tasks.running.join_next().await.is_some() {} }) => if drained.is_err() {
-            bail!("some tasks did not end within {SHUTDOWN_BOUND:?} after the signal");
-        },
-        signal = signals.end() => bail!("a second {signal}: left without waiting for the step in \
-            hand"),
     }
-    match died {
-        Some(task) => bail!("the task {task:?} ended unexpectedly"),
-        None => {
-            tracing::info!("stopped");
-            Ok(())
+
+    /// Without a store the overrides stay as they are, none.
+    fn start_overrides(
+        &mut self,
+        service: Option<OverrideService>,
+    ) -> watch::Receiver<Arc<Overrides>> {
+        let Some(service) = service else { return watch::channel(Arc::default()).1 };
+        let overrides = service.subscribe();
+        self.tasks.start("overrides", service.run(self.shutdown.clone()));
+        overrides
+    }
+
+    fn start_sources(&mut self) -> anyhow::Result<Vec<watch::Receiver<SourceState>>> {
+        let settings = Arc::clone(&self.settings);
+        let lookups = self.lookups.clone();
+        let sources = settings.sources.iter().map(|source| {
+            let registry = source::build(source, settings.map.lowercase)?;
+            Ok(self.start_poller(source, registry, lookups.clone()))
+        });
+        sources.collect()
+    }
+
+    fn start_list_sources(
+        &mut self,
+    ) -> anyhow::Result<Vec<watch::Receiver<SourceState<ServerList>>>> {
+        let settings = Arc::clone(&self.settings);
+        let sources = settings.list_sources.iter().map(|source| {
+            let registry = source::build_list(source)?;
+            // What HAProxy learns is about nodes.
+            Ok(self.start_poller(source, registry, TargetedLookups::new()))
+        });
+        sources.collect()
+    }
+
+    fn start_poller<C: Content>(
+        &mut self,
+        source: &settings::Source,
+        registry: Box<dyn Source<C>>,
+        lookups: TargetedLookups,
+    ) -> watch::Receiver<SourceState<C>> {
+        let (sender, state) = watch::channel(SourceState::before_first_poll(
+            source.name.clone(),
+            source.kind.to_string(),
+            source.required,
+        ));
+        let (source, requests, stop) =
+            (source.clone(), self.requests.clone(), self.shutdown.clone());
+        self.tasks.start(format!("source {}", source.name), async move {
+            poller::run(registry, &source, requests, &lookups, sender, stop).await;
+        });
+        state
+    }
+
+    fn start_instances(
+        &mut self,
+        wanted: &watch::Receiver<Option<Wanted>>,
+        desired_servers: &watch::Receiver<Option<Arc<DesiredServers>>>,
+    ) -> anyhow::Result<Fleet> {
+        let settings = Arc::clone(&self.settings);
+        let map = MapName::new(&settings.map.path.to_string_lossy());
+        let mut fleet = Fleet::default();
+        for instance in &settings.instances {
+            let (targets_sender, targets) = watch::channel(None);
+            let servers = ServerPhase::new(
+                instance,
+                desired_servers.clone(),
+                targets_sender,
+                settings.schedule.servers,
+            );
+            let lookups = request_lookups(&self.lookups, &instance.name);
+            let learned = LearnedTable::of(instance, &settings.learned, lookups)?;
+            let (screen, rows) = rows::channel(&instance.name);
+            let ask = Some(ask_sources(&self.requests));
+            let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
+                .with_rows(rows)
+                .with_learned(learned);
+            let (sender, report) = watch::channel(task.report().clone());
+            fleet.targets.push(targets);
+            fleet.screens.push(screen);
+            fleet.reports.push(report);
+            fleet.clients.push(instance.map_client(&map));
+            let work = task.run(wanted.clone(), sender, self.shutdown.clone());
+            self.tasks.start(format!("instance {}", instance.name), work);
+        }
+        Ok(fleet)
+    }
+
+    /// Goes on from the lists in the store, and keeps them there.
+    async fn server_decider(
+        &mut self,
+        store: Option<SqliteStore>,
+        desired: &watch::Receiver<Option<Arc<DesiredServers>>>,
+    ) -> anyhow::Result<ServerDecider> {
+        let decider = ServerDecider::new(&self.settings, Box::new(SystemLookup));
+        let Some(store) = store else { return Ok(decider) };
+        let lists = store.last_good_lists().await?;
+        let decider = decider.resume(&lists);
+        let origins = stored_lists(&self.settings);
+        let keep = keep_lists(store, origins, lists, desired.clone(), self.shutdown.clone());
+        self.tasks.start("server lists in the store", keep);
+        Ok(decider)
+    }
+
+    /// Samples of durations are kept until somebody asks for the metrics; folded now and then, they
+    /// don't pile up.
+    fn start_metrics_upkeep(&mut self, metrics: PrometheusHandle) {
+        let stop = self.shutdown.clone();
+        self.tasks.start("metrics", async move {
+            let fold = async {
+                loop {
+                    heartbeat::waiting(sleep(METRICS_UPKEEP)).await;
+                    metrics.run_upkeep();
+                }
+            };
+            stop.run_until_cancelled(fold).await;
+        });
+    }
+
+    fn start_schedule(&mut self) {
+        let (clock, stop, requests) =
+            (self.settings.schedule.clone(), self.shutdown.clone(), self.requests.clone());
+        self.tasks.start("schedule", async move {
+            if let Err(error) = schedule::run(&clock, requests, stop).await {
+                tracing::error!("the schedule ended: {error}");
+            }
+        });
+    }
+
+    /// Waits for a signal, or a task that ends by itself, and then for the steps in progress.
+    async fn run_until_stopped(mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        let died = signals.wait_for_end(&self.requests, &mut self.tasks.running).await;
+        self.shutdown.cancel();
+        let running = &mut self.tasks.running;
+        let drain = async { while running.join_next().await.is_some() {} };
+        tokio::select! {
+            drained = timeout(SHUTDOWN_BOUND, drain) => if drained.is_err() {
+                bail!("some tasks did not end within {SHUTDOWN_BOUND:?} after the signal");
+            },
+            signal = signals.end() => {
+                bail!("a second {signal}: left without waiting for the step in progress")
+            }
+        }
+        match died {
+            Some(task) => bail!("the task {task:?} ended unexpectedly"),
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
         }
     }
 }
@@ -293,59 +362,4 @@ fn ask_sources(requests: &PollRequests) -> AskSources {
 fn request_lookups(looks: &TargetedLookups, instance: &str) -> RequestLookups {
     let (looks, instance) = (looks.clone(), instance.to_owned());
     Box::new(move |routes| looks.dispute(&instance, routes))
-}
-
-/// The signals that the daemon answers. Before they are caught here SIGTERM and SIGINT end it at
-/// once, and SIGHUP does nothing (see `cli`).
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn catch() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for SIGTERM or SIGINT and names it.
-    async fn end(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-
-    /// Waits for SIGTERM or SIGINT, passing SIGHUPs on as poll requests; or for a task that ends by
-    /// itself, which none should.
-    async fn wait_for_end(
-        &mut self,
-        requests: &PollRequests,
-        tasks: &mut JoinSet<String>,
-    ) -> Option<String> {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => {
-                    tracing::info!("SIGTERM: finishing the step in progress");
-                    return None;
-                }
-                _ = self.interrupt.recv() => {
-                    tracing::info!("SIGINT: finishing the step in progress");
-                    return None;
-                }
-                _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: polling every source now");
-                    requests.request_everything();
-                }
-                Some(ended) = tasks.join_next() => return Some(match ended {
-                    Ok(task) => task,
-                    Err(error) => error.to_string(),
-                }),
-            }
-        }
-    }
 }

@@ -9,7 +9,7 @@ use super::output::{Colour, ago, paint};
 use super::remote::{Connection, NOTHING};
 use super::status::{held_text, to_text};
 use super::{FAILED, OutputFormat, SUCCESS, print};
-use crate::api::types::ExplainReport;
+use crate::api::types::{ExplainInstance, ExplainReport, ExplainSource};
 
 pub(super) async fn explain(
     connection: Connection,
@@ -47,6 +47,21 @@ fn text(report: &ExplainReport) -> String {
             );
         }
     }
+    text.push_str(&history_text(report));
+    text.push_str(&override_text(report));
+    text.push_str("sources\n");
+    report.sources.iter().for_each(|source| text.push_str(&source_text(source, report)));
+    text.push_str("in memory right now\n");
+    report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance, report)));
+    if let Some(held) = &report.held {
+        text.push_str(&held_text(held));
+    }
+    text
+}
+
+/// Since when the node goes there.
+fn history_text(report: &ExplainReport) -> String {
+    let mut text = String::new();
     match &report.last_change {
         Some(change) => {
             let from = change.from.as_deref().unwrap_or("no route");
@@ -63,6 +78,12 @@ fn text(report: &ExplainReport) -> String {
         }
         None => {}
     }
+    text
+}
+
+/// What an operator ordered, and what keeps the node from where it should go.
+fn override_text(report: &ExplainReport) -> String {
+    let mut text = String::new();
     if let Some(pin) = &report.pin {
         let until = pin
             .until
@@ -83,60 +104,55 @@ fn text(report: &ExplainReport) -> String {
         let stays = if report.master.is_some() { "; the entry in force stays" } else { "" };
         let _ = writeln!(text, "  {}", paint(Colour::Red, &format!("rejected: {rejected}{stays}")));
     }
-    text.push_str("sources\n");
-    for source in &report.sources {
-        let says = match (&source.master, source.rejected, source.answered_at) {
-            (Some(master), _, _) => master.clone(),
-            (None, Some(reason), _) => paint(Colour::Yellow, &format!("rejected: {reason}")),
-            (None, None, Some(_)) => "does not know the node".to_owned(),
-            (None, None, None) if report.master.is_some() => paint(
-                Colour::Yellow,
-                "has not answered since the start; the map file's map stays in force",
-            ),
-            (None, None, None) => paint(Colour::Yellow, "has not answered yet"),
-        };
-        let answered =
-            source.answered_at.map_or(String::new(), |at| format!(", answered {}", ago(at)));
-        let used = match source.used {
-            true if report.pin.is_some() || report.drained.is_some() => {
-                " (would count without the override)"
-            }
-            true if source.master == report.master => " (counts)",
-            true if report.held.is_some() => " (held back)",
-            true => " (not in force)",
-            false => "",
-        };
-        let _ = writeln!(text, "  {}: {says}{used}{answered}", source.name);
-    }
-    text.push_str("in memory right now\n");
-    for instance in &report.instances {
-        let holds = match (&instance.error, &instance.master) {
-            (Some(error), _) => paint(Colour::Red, error),
-            (None, Some(master)) if Some(master) == report.master.as_ref() => {
-                paint(Colour::Green, master)
-            }
-            (None, master) => {
-                let colour = if *master == report.master { Colour::Green } else { Colour::Red };
-                let differs = if *master == report.master {
-                    ""
-                } else {
-                    ", which is not what it should hold"
-                };
-                paint(colour, &format!("{}{differs}", master.as_deref().unwrap_or("no entry")))
-            }
-        };
-        let _ = writeln!(text, "  {}: {holds}", instance.name);
-        if let Some(learned) = &instance.learned {
-            let master = paint(Colour::Yellow, &learned.master);
-            let _ = writeln!(
-                text,
-                "    learned: {master}, first seen {}; it counts until the map agrees",
-                ago(learned.since)
-            );
+    text
+}
+
+fn source_text(source: &ExplainSource, report: &ExplainReport) -> String {
+    let says = match (&source.master, source.rejected, source.answered_at) {
+        (Some(master), _, _) => master.clone(),
+        (None, Some(reason), _) => paint(Colour::Yellow, &format!("rejected: {reason}")),
+        (None, None, Some(_)) => "does not know the node".to_owned(),
+        (None, None, None) if report.master.is_some() => paint(
+            Colour::Yellow,
+            "has not answered since the start; the map file's map stays in force",
+        ),
+        (None, None, None) => paint(Colour::Yellow, "has not answered yet"),
+    };
+    let answered = source.answered_at.map_or(String::new(), |at| format!(", answered {}", ago(at)));
+    let used = match source.used {
+        true if report.pin.is_some() || report.drained.is_some() => {
+            " (would count without the override)"
         }
-    }
-    if let Some(held) = &report.held {
-        text.push_str(&held_text(held));
+        true if source.master == report.master => " (counts)",
+        true if report.held.is_some() => " (held back)",
+        true => " (not in force)",
+        false => "",
+    };
+    format!("  {}: {says}{used}{answered}\n", source.name)
+}
+
+fn instance_text(instance: &ExplainInstance, report: &ExplainReport) -> String {
+    let mut text = String::new();
+    let holds = match (&instance.error, &instance.master) {
+        (Some(error), _) => paint(Colour::Red, error),
+        (None, Some(master)) if Some(master) == report.master.as_ref() => {
+            paint(Colour::Green, master)
+        }
+        (None, master) => {
+            let colour = if *master == report.master { Colour::Green } else { Colour::Red };
+            let differs =
+                if *master == report.master { "" } else { ", which is not what it should hold" };
+            paint(colour, &format!("{}{differs}", master.as_deref().unwrap_or("no entry")))
+        }
+    };
+    let _ = writeln!(text, "  {}: {holds}", instance.name);
+    if let Some(learned) = &instance.learned {
+        let master = paint(Colour::Yellow, &learned.master);
+        let _ = writeln!(
+            text,
+            "    learned: {master}, first seen {}; it counts until the map agrees",
+            ago(learned.since)
+        );
     }
     text
 }

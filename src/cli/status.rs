@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mapsmith_core::learned::LearnedStatus;
 use mapsmith_core::status::{
-    BackendStatus, InstanceState, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus,
+    BackendStatus, InstanceState, InstanceStatus, KeptNodes, PollKind, ServersState, ServersStatus,
+    SourceStatus,
 };
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use reqwest::Method;
@@ -73,6 +74,36 @@ fn text(report: &StatusReport) -> String {
             report.drained.iter().map(|drained| drain_text(drained, &report.stuck)).collect();
         let _ = writeln!(text, "drained    {}", paint(Colour::Yellow, &drained.join(", ")));
     }
+    text.push_str(&map_file_text(report));
+    text.push_str(&waiting_text(report));
+    report.held.iter().for_each(|held| text.push_str(&held_text(held)));
+    text.push_str(&kept_text(
+        "flapping  ",
+        &report.flapping,
+        "until the registry has named one master for a while",
+    ));
+    text.push_str(&kept_text(
+        "conflicts ",
+        &report.conflicts,
+        "for an answer names others too, and none is newer",
+    ));
+    text.push_str(&references_text(&report.references));
+    text.push_str(&rejected_text(&report.rejected));
+    text.push_str("\nsources\n");
+    text.push_str(&table("  ", &report.sources.iter().map(source_row).collect::<Vec<_>>()));
+    report.sources.iter().for_each(|source| text.push_str(&source_notes(source)));
+    if !report.backends.is_empty() {
+        text.push_str("\nbackends\n");
+        report.backends.iter().for_each(|backend| text.push_str(&backend_text(backend)));
+    }
+    text.push_str("\ninstances\n");
+    report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance)));
+    text
+}
+
+/// The map file, and whether another Mapsmith writes it.
+fn map_file_text(report: &StatusReport) -> String {
+    let mut text = String::new();
     if let Some(file) = &report.map_file {
         let state = match &file.error {
             Some(error) => paint(Colour::Red, error),
@@ -95,6 +126,12 @@ fn text(report: &StatusReport) -> String {
             paint(Colour::Red, &note)
         );
     }
+    text
+}
+
+/// Nothing to tell while every source that counts has answered.
+fn waiting_text(report: &StatusReport) -> String {
+    let mut text = String::new();
     if !report.waiting_for.is_empty() {
         let meanwhile = match report.revision {
             Some(1..) => "the map file's map stays in force",
@@ -104,96 +141,76 @@ fn text(report: &StatusReport) -> String {
             format!("WAITING for an answer of {}: {meanwhile}", report.waiting_for.join(", "));
         let _ = writeln!(text, "{}", paint(Colour::Yellow, &waiting));
     }
-    report.held.iter().for_each(|held| text.push_str(&held_text(held)));
-    text.push_str(&kept_text(
-        "flapping  ",
-        &report.flapping,
-        "until the registry has named one master for a while",
-    ));
-    text.push_str(&kept_text(
-        "conflicts ",
-        &report.conflicts,
-        "for an answer names others too, and none is newer",
-    ));
-    text.push_str(&references_text(&report.references));
-    text.push_str(&rejected_text(&report.rejected));
-    text.push_str("\nsources\n");
-    text.push_str(&table("  ", &report.sources.iter().map(source_row).collect::<Vec<_>>()));
-    for source in &report.sources {
-        if let Some(error) = &source.error {
-            let _ =
-                writeln!(text, "  {} {}", paint(Colour::Red, &format!("{}:", source.name)), error);
-        }
-        if let Some(warning) = &source.warning {
-            let _ = writeln!(
-                text,
-                "  {}",
-                paint(Colour::Yellow, &format!("{}: {warning}", source.name))
-            );
-        }
-        for (reason, count) in &source.rejections.counts {
-            let example = source
-                .rejections
-                .named
-                .iter()
-                .find(|(_, found)| *found == reason)
-                .map(|(node, _)| format!(", as {node:?}"));
-            let note = format!(
-                "{}: {count} rejected: {reason}{}",
-                source.name,
-                example.unwrap_or_default()
-            );
-            let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
-        }
+    text
+}
+
+/// What went wrong with a source's last answers.
+fn source_notes(source: &SourceStatus) -> String {
+    let mut text = String::new();
+    if let Some(error) = &source.error {
+        let _ = writeln!(text, "  {} {}", paint(Colour::Red, &format!("{}:", source.name)), error);
     }
-    if !report.backends.is_empty() {
-        text.push_str("\nbackends\n");
-        report.backends.iter().for_each(|backend| text.push_str(&backend_text(backend)));
+    if let Some(warning) = &source.warning {
+        let _ =
+            writeln!(text, "  {}", paint(Colour::Yellow, &format!("{}: {warning}", source.name)));
     }
-    text.push_str("\ninstances\n");
-    for instance in &report.instances {
-        let colour = match instance.state {
-            InstanceState::InSync { .. } => Colour::Green,
-            InstanceState::Starting | InstanceState::Connected => Colour::Yellow,
-            _ => Colour::Red,
-        };
-        let process = instance
-            .process
-            .as_ref()
-            .map(|process| format!("HAProxy {}, pid {}", process.version, process.pid));
-        let state = paint(colour, &instance.state.to_string());
-        let _ = match (&instance.state, process) {
-            (_, None) => writeln!(text, "  {}  {state}", instance.name),
-            (InstanceState::Unreachable { .. }, Some(process)) => {
-                writeln!(text, "  {}  {state}\n    last seen as {process}", instance.name)
-            }
-            (_, Some(process)) => writeln!(text, "  {}  {state} ({process})", instance.name),
-        };
-        if let Some(apply) = &instance.last_apply {
-            let _ = writeln!(
-                text,
-                "    last change {}: revision {} by {}: {} ({})",
-                ago(apply.at),
-                apply.revision,
-                apply.strategy.label(),
-                apply.counts,
-                steps(&apply.steps)
-            );
-        }
-        if let Some(servers) = &instance.servers {
-            text.push_str(&servers_text(servers));
-        }
-        if let Some(learned) = &instance.learned {
-            text.push_str(&learned_text(learned));
-        }
-        let drift: Vec<_> = instance
-            .drift_corrected
+    for (reason, count) in &source.rejections.counts {
+        let example = source
+            .rejections
+            .named
             .iter()
-            .map(|(kind, count)| format!("{} {count}", kind.label()))
-            .collect();
-        if !drift.is_empty() {
-            let _ = writeln!(text, "    drift corrected: {}", drift.join(", "));
+            .find(|(_, found)| *found == reason)
+            .map(|(node, _)| format!(", as {node:?}"));
+        let note =
+            format!("{}: {count} rejected: {reason}{}", source.name, example.unwrap_or_default());
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
+    }
+    text
+}
+
+fn instance_text(instance: &InstanceStatus) -> String {
+    let mut text = String::new();
+    let colour = match instance.state {
+        InstanceState::InSync { .. } => Colour::Green,
+        InstanceState::Starting | InstanceState::Connected => Colour::Yellow,
+        _ => Colour::Red,
+    };
+    let process = instance
+        .process
+        .as_ref()
+        .map(|process| format!("HAProxy {}, pid {}", process.version, process.pid));
+    let state = paint(colour, &instance.state.to_string());
+    let _ = match (&instance.state, process) {
+        (_, None) => writeln!(text, "  {}  {state}", instance.name),
+        (InstanceState::Unreachable { .. }, Some(process)) => {
+            writeln!(text, "  {}  {state}\n    last seen as {process}", instance.name)
         }
+        (_, Some(process)) => writeln!(text, "  {}  {state} ({process})", instance.name),
+    };
+    if let Some(apply) = &instance.last_apply {
+        let _ = writeln!(
+            text,
+            "    last change {}: revision {} by {}: {} ({})",
+            ago(apply.at),
+            apply.revision,
+            apply.strategy.label(),
+            apply.counts,
+            steps(&apply.steps)
+        );
+    }
+    if let Some(servers) = &instance.servers {
+        text.push_str(&servers_text(servers));
+    }
+    if let Some(learned) = &instance.learned {
+        text.push_str(&learned_text(learned));
+    }
+    let drift: Vec<_> = instance
+        .drift_corrected
+        .iter()
+        .map(|(kind, count)| format!("{} {count}", kind.label()))
+        .collect();
+    if !drift.is_empty() {
+        let _ = writeln!(text, "    drift corrected: {}", drift.join(", "));
     }
     text
 }

@@ -16,6 +16,7 @@ use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, steps};
 use super::status::{held_text, rejected_text};
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
+use crate::engine::Wanted;
 use crate::engine::map::MapDecider;
 use crate::engine::rows;
 use crate::instance::Instance;
@@ -96,31 +97,33 @@ pub(super) async fn sync(
         instances: Vec::new(),
     };
     if let Some(wanted) = decider.wanted() {
-        let cycles = tasks.into_iter().map(|mut task| {
-            let wanted = &wanted;
-            async move {
-                for _ in 0..TRIES {
-                    if task.cycle(Some(wanted)).await {
-                        break;
-                    }
-                }
-                task.report().status.clone()
-            }
-        });
-        report.instances = join_all(cycles).await;
+        report.instances = join_all(tasks.into_iter().map(|task| apply(task, &wanted))).await;
     }
     print(form, &report, text)?;
-    let in_sync = report
-        .instances
-        .iter()
-        .all(|instance| matches!(instance.state, InstanceState::InSync { .. }));
-    Ok(if report.held.is_some() {
-        HELD
-    } else if report.errors.is_empty() && in_sync && !report.instances.is_empty() {
-        SUCCESS
-    } else {
-        FAILED
-    })
+    Ok(report.exit_code())
+}
+
+/// Brings one instance to the wanted map.
+async fn apply(mut instance: Instance, wanted: &Wanted) -> InstanceStatus {
+    for _ in 0..TRIES {
+        if instance.cycle(Some(wanted)).await {
+            break;
+        }
+    }
+    instance.report().status.clone()
+}
+
+impl SyncReport {
+    fn exit_code(&self) -> u8 {
+        let in_sync =
+            |instance: &InstanceStatus| matches!(instance.state, InstanceState::InSync { .. });
+        let applied = !self.instances.is_empty() && self.instances.iter().all(in_sync);
+        match () {
+            () if self.held.is_some() => HELD,
+            () if self.errors.is_empty() && applied => SUCCESS,
+            () => FAILED,
+        }
+    }
 }
 
 fn text(report: &SyncReport) -> String {

@@ -28,7 +28,7 @@ fn corrected(mapsmith: &Mapsmith, instance: usize) -> Value {
     mapsmith.get("/v1/status").1["instances"][instance]["drift_corrected"].clone()
 }
 
-fn healed_by_metric(mapsmith: &Mapsmith, instance: &str, kind: &str) -> f64 {
+fn corrected_by_metric(mapsmith: &Mapsmith, instance: &str, kind: &str) -> f64 {
     let series = format!("mapsmith_drift_corrected_total{{haproxy={instance:?},kind={kind:?}}}");
     metric(mapsmith, &series).unwrap_or_else(|| panic!("{series} is not exposed"))
 }
@@ -57,9 +57,9 @@ fn a_map_changed_external_is_healed_and_counted() {
                     && corrected(mapsmith, 0) == Value::Object(expected.clone()))
                 .then_some(())
             });
-            assert_eq!(healed_by_metric(&mapsmith, "edge1", kind), count as f64, "{command}");
+            assert_eq!(corrected_by_metric(&mapsmith, "edge1", kind), count as f64, "{command}");
         }
-        assert_eq!(healed_by_metric(&mapsmith, "edge1", "restarted"), 0.0);
+        assert_eq!(corrected_by_metric(&mapsmith, "edge1", "restarted"), 0.0);
         assert_eq!(mapsmith.get("/v1/status").1["revision"], 1, "correcting makes no revision");
     }
 }
@@ -97,7 +97,7 @@ fn a_value_changed_external_moves_no_counter_and_is_found_by_the_next_read_back(
                 && corrected(mapsmith, 0) == json!({ "map_changed": 1 }))
             .then_some(())
         });
-        assert_eq!(healed_by_metric(&mapsmith, "edge1", "map_changed"), 1.0);
+        assert_eq!(corrected_by_metric(&mapsmith, "edge1", "map_changed"), 1.0);
     }
 }
 
@@ -126,7 +126,7 @@ fn a_lost_or_edited_map_file_is_written_anew_with_its_owner_and_mode() {
     }
     fs::remove_file(path).unwrap();
     mapsmith.wait_for("the file is back", BOUND, |mapsmith| {
-        (healed_by_metric(mapsmith, "file", "map_file") == 4.0).then_some(())
+        (corrected_by_metric(mapsmith, "file", "map_file") == 4.0).then_some(())
     });
     assert_eq!(map_file(&site.gateway), nodes);
     assert_eq!(corrected(&mapsmith, 0), json!({}), "no instance had to be touched");
@@ -190,9 +190,9 @@ fn a_gateway_restarted_with_an_old_copy_of_the_map_file_is_healed_and_counted_as
         });
         site.converge(&maps[1]);
         assert_eq!(corrected(&site.mapsmith, 1), json!({}), "the other gateway had no part in it");
-        assert_eq!(healed_by_metric(&site.mapsmith, "edge1", "restarted"), 1.0);
-        assert_eq!(healed_by_metric(&site.mapsmith, "edge2", "restarted"), 0.0);
-        assert_eq!(healed_by_metric(&site.mapsmith, "file", "map_file"), 1.0);
+        assert_eq!(corrected_by_metric(&site.mapsmith, "edge1", "restarted"), 1.0);
+        assert_eq!(corrected_by_metric(&site.mapsmith, "edge2", "restarted"), 0.0);
+        assert_eq!(corrected_by_metric(&site.mapsmith, "file", "map_file"), 1.0);
 
         // Down both, and the old copy back again: what the registry says counts, not what is found.
         site.mapsmith.kill();

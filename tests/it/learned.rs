@@ -482,7 +482,7 @@ fn a_stick_table_that_haproxy_does_not_have_is_told_and_the_map_is_kept_all_the_
         assert_eq!(code, 0, "{text}");
         assert!(text.contains("stick table"), "{text}");
         assert_eq!(
-            mapsmith.log().matches("learned routes can't be kept").count(),
+            mapsmith.log().matches("cannot update learned routes").count(),
             1,
             "{}",
             mapsmith.log()

@@ -130,7 +130,7 @@ fn two_mapsmiths_on_one_gateway_settle_and_do_not_fight() {
 }
 
 #[test]
-fn an_overtaken_commit_is_told_as_such_and_then_healed() {
+fn an_overtaken_commit_is_told_as_such_and_then_corrected() {
     for binary in installed() {
         let maps = [alternating(300, 0), alternating(300, 1)];
         let site = Site::start(binary, &maps[0]);

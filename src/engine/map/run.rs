@@ -80,7 +80,7 @@ impl MapDecider {
                 () = whole_round(&mut sources, bound, &shutdown) => true,
             };
             if shutdown.is_cancelled() {
-                // Half a round is no ground for a revision that nobody would corrected.
+                // Half a round is no ground for a revision that nobody would correct.
                 return;
             }
             if whole {

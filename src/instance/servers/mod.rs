@@ -327,20 +327,11 @@ impl ServerPhase {
                     memory.answered(step, Ok(()));
                 }
                 Err(refusal) => {
-                    if matches!(
-                        (&refusal, step),
-                        (Refusal::ConnectionsLeft, ServerStep::Delete { .. })
-                    ) {
+                    let removes = matches!(step, ServerStep::Delete { .. });
+                    if refusal == Refusal::ConnectionsLeft && removes {
                         idle.push(step);
                     }
-                    counter!(SERVER_REFUSALS, "haproxy" => self.name.clone()).increment(1);
-                    if refusal == Refusal::ConnectionsLeft {
-                        // Comes again at each look until the last one is closed; the status shows
-                        // it.
-                        tracing::debug!(instance = self.name, "{step}: {refusal}");
-                    } else {
-                        tracing::warn!(instance = self.name, "{step}: {refusal}");
-                    }
+                    note_refusal(&self.name, step, &refusal);
                     memory.answered(step, Err(refusal));
                 }
             }
@@ -352,25 +343,46 @@ impl ServerPhase {
         if done > 0 {
             tracing::info!(instance = self.name, steps = done, "server lists changed");
         }
-        // A connection that fell idle after the maintenance began keeps a server from being deleted
-        // for many seconds on 2.6; entering maintenance once more closes it. From 3.0 on HAProxy
-        // itself says when the server can go; one at a time, for it blocks.
-        if memory.version >= WAITS
-            && let Some(at) =
-                idle.first().and_then(|step| ServerPath::new(step.backend(), step.server()?).ok())
-        {
-            let removable = self.client.wait_removable(&at, REMOVABLE_WAIT).await?;
+        let version = memory.version;
+        self.close_idle(&idle, version).await
+    }
+
+    /// Of servers that can't be deleted yet. A connection that fell idle after the maintenance began
+    /// keeps a server from being deleted for many seconds on 2.6; entering maintenance once more
+    /// closes it. From 3.0 on HAProxy itself says when the server can go; one at a time, for it
+    /// blocks.
+    async fn close_idle(
+        &self,
+        idle: &[&ServerStep],
+        version: HaproxyVersion,
+    ) -> Result<(), RuntimeError> {
+        let paths: Vec<_> = idle
+            .iter()
+            .filter_map(|step| ServerPath::new(step.backend(), step.server()?).ok())
+            .collect();
+        if let (true, Some(at)) = (version >= WAITS, paths.first()) {
+            let removable = self.client.wait_removable(at, REMOVABLE_WAIT).await?;
             tracing::debug!(instance = self.name, "{at} can be removed: {removable:?}");
             return Ok(());
         }
         let states = [ServerState::Drain, ServerState::Maintenance];
-        let again =
-            idle.iter().filter_map(|step| ServerPath::new(step.backend(), step.server()?).ok());
-        let again: Vec<_> = again
+        let again: Vec<_> = paths
+            .iter()
             .flat_map(|at| states.map(|state| ServerCommand::SetState { at: at.clone(), state }))
             .collect();
         self.client.run(&again).await?;
         Ok(())
+    }
+}
+
+/// One line and one count for each refusal.
+fn note_refusal(instance: &str, step: &ServerStep, refusal: &Refusal) {
+    counter!(SERVER_REFUSALS, "haproxy" => instance.to_owned()).increment(1);
+    if *refusal == Refusal::ConnectionsLeft {
+        // Comes again at each look until the last one is closed; the status shows it.
+        tracing::debug!(instance, "{step}: {refusal}");
+    } else {
+        tracing::warn!(instance, "{step}: {refusal}");
     }
 }
 
