@@ -19,7 +19,7 @@ use crate::telemetry::{SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
 const DECIDES_WITHIN: Duration = Duration::from_secs(60);
 
 impl Api {
-    /// Everything at a probe.
+    /// Everything at once.
     pub fn status(&self) -> StatusReport {
         let decision = self.decision.borrow().clone();
         let load = |entries: &mapsmith_core::EntryMap| -> Vec<MasterLoad> {

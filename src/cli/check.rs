@@ -190,7 +190,7 @@ fn check_backend(backend: &BackendStatus) -> Finding {
     let result = match (&backend.waiting_for, &backend.held) {
         (Some(waiting_for), _) => Err(format!("its servers are not known without {waiting_for}")),
         _ if !rows.is_empty() => {
-            Err(format!("{servers} from {}, rejected are {}{more}", backend.from, rows.join("; ")))
+            Err(format!("{servers} from {}; rejected: {}{more}", backend.from, rows.join("; ")))
         }
         (None, Some(held)) => Err(format!("the guard would hold its list back: {}", held.reason)),
         (None, None) => Ok(format!("{servers} from {}", backend.from)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use futures_util::future::join_all;
 use haproxy_runtime::{HaproxyVersion, MapName};
 use jiff::Timestamp;
@@ -13,6 +13,8 @@ use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
 use mapsmith_core::revision::{ChangeCounts, RouteChange};
 use serde::Serialize;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 
 use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, table};
@@ -48,7 +50,7 @@ struct Load {
 #[derive(Debug, Serialize)]
 struct InstancePlan {
     name: String,
-    /// In step, or how it would be brought there.
+    /// In sync, or how it would be brought there.
     plan: String,
     in_sync: bool,
     error: Option<String>,
@@ -57,6 +59,15 @@ struct InstancePlan {
 pub(super) async fn plan(settings: Settings, form: OutputFormat, all: bool) -> anyhow::Result<u8> {
     let states = poll_all(&settings).await;
     let errors = errors(&states);
+    let unanswered = || {
+        anyhow!(
+            "there is nothing to plan with, for a required source gave no answer:\n  {}",
+            errors.join("\n  ")
+        )
+    };
+    if states.iter().any(|state| state.status.required && state.snapshot.is_none()) {
+        return Err(unanswered());
+    }
     let found = MapFileWriter::new(settings.map.file()).peek()?;
     let overrides = Arc::new(overrides(&settings).await?.at(Timestamp::now()));
     let preview = map::preview(
@@ -67,12 +78,11 @@ pub(super) async fn plan(settings: Settings, form: OutputFormat, all: bool) -> a
         &states,
         overrides,
     )
+    // It decides in earnest and does nothing: what it would log has not happened.
+    .with_subscriber(NoSubscriber::new())
     .await;
     if !preview.waiting_for.is_empty() {
-        bail!(
-            "there is nothing to plan with, for a required source gave no answer:\n  {}",
-            errors.join("\n  ")
-        );
+        return Err(unanswered());
     }
     let (has_file, before) = (preview.before.is_some(), preview.before.unwrap_or_default());
     let after = preview.map;

@@ -143,7 +143,7 @@ impl LearnedTable {
         }))
     }
 
-    /// At a probe, as of the last look.
+    /// In figures, as of the last look.
     pub fn status(&self) -> &LearnedStatus {
         &self.status
     }

@@ -124,7 +124,7 @@ fn a_mistake_in_a_written_list_is_told_by_place_and_the_rest_goes_on() {
     let (code, text) = printed(&config.cli(&["check"]));
     assert_eq!(code, 1, "{text}");
     for part in [
-        "backend puppet: 2 servers from settings, rejected are ",
+        "backend puppet: 2 servers from settings; rejected: ",
         "servers[2] \"m1\": ",
         "servers[3] \"m3\": ",
     ] {
@@ -161,7 +161,7 @@ fn a_mistake_in_a_written_list_is_told_by_place_and_the_rest_goes_on() {
     assert_eq!(gauge(&mapsmith, "mapsmith_backend_left_out_servers"), Some(2.0));
     assert_eq!(gauge(&mapsmith, "mapsmith_backend_servers"), Some(2.0));
     let log = mapsmith.log();
-    assert!(log.contains("rejected from the server list") && log.contains("127.0.0.300"), "{log}");
+    assert!(log.contains("rejected in the server list") && log.contains("127.0.0.300"), "{log}");
     let (code, text) = printed(&mapsmith.cli(&["status"]));
     assert!(
         code == 0

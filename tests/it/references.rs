@@ -108,6 +108,28 @@ fn a_revision_with_an_entry_that_points_nowhere_is_held_until_it_is_approved() {
 }
 
 #[test]
+fn what_the_daemon_would_hold_for_where_it_points_to_is_held_by_plan_and_sync_too() {
+    for binary in oldest_and_newest() {
+        let (master, registry) = (Master::start("master1"), Registry::start(&[("n1", "master1")]));
+        let gateway = with_master(Gateway::plan(binary), &master).start();
+        let source = source_settings("registry", &registry.url());
+        let settings = gateway_settings(&gateway);
+        let config =
+            Mapsmith::config(&format!("[references]\nunknown = \"hold\"\n{settings}{source}"));
+        let (code, text) = printed(&config.cli(&["sync"]));
+        assert_eq!(code, 0, "{text}");
+        registry.knows(&[("n1", "master1"), ("n2", "gone")]);
+        let (planned, plan) = printed(&config.cli(&["plan"]));
+        let (synced, sync) = printed(&config.cli(&["sync"]));
+        for (code, text) in [(planned, &plan), (synced, &sync)] {
+            assert!(code == 4 && text.contains("gone"), "HAProxy {:?}: {code}: {text}", binary);
+        }
+        assert!(plan.contains("n2: no route -> gone"), "what an approval would do: {plan}");
+        assert_eq!(memory(&gateway), entries(&[("n1", "master1")]));
+    }
+}
+
+#[test]
 fn a_registry_that_renames_half_the_masters_is_held_until_haproxy_has_them() {
     for binary in oldest_and_newest() {
         let (one, two) = (Master::start("master1"), Master::start("master2"));

@@ -46,7 +46,7 @@ impl Settled {
     }
 }
 
-/// An instance's stick table of learned routes, at a probe.
+/// An instance's stick table of learned routes, in figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearnedStatus {
     /// The stick table's name.

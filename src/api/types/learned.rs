@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct LearnedReport {
     /// The instance.
     pub instance: String,
-    /// Its stick table at a probe.
+    /// Its stick table in figures.
     #[serde(flatten)]
     pub status: LearnedStatus,
     /// The routes, sorted by node; at most `learned.max`.

@@ -144,7 +144,9 @@ impl MapDecider {
     ) -> Option<Arc<EntryMap>> {
         let mut overridden = overrides::apply(&said.map, over);
         let mut dangling = Dangling::of(&overridden.entries, &self.targets);
-        let held = said.passed.then(|| dangling.held(self.actions, before)).flatten();
+        // An approval of what the guard held is one of all that comes with it.
+        let judged = said.passed && !said.approved;
+        let held = judged.then(|| dangling.held(self.actions, before)).flatten();
         self.decision.dangling = Arc::new(dangling.clone());
         let map = &overridden.entries;
         let verdict = self.gate.submit(

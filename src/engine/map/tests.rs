@@ -1018,6 +1018,19 @@ async fn who_approves_what_the_guard_holds_is_told_of_entries_that_point_nowhere
 }
 
 #[tokio::test]
+async fn an_approval_of_what_the_guard_holds_is_one_of_where_it_points_to_also_with_a_pin() {
+    let mut scene = holding(&[("m1", true), ("m2", true)], nodes(100, "m1")).await;
+    scene.order(&[("n000", "m2")], &[]);
+    scene.one(nodes(100, "gone")).await;
+    assert!(scene.held().reason.contains("gone"), "{}", scene.held().reason);
+    let approved = scene.decider.approve(&scene.held().id.clone()).unwrap();
+    scene.one(nodes(100, "gone")).await;
+    assert_eq!(scene.decider.outcome_of_approval(approved.clone()), Ok(approved));
+    assert_eq!(scene.decider.decision().held, None);
+    assert_eq!(scene.file().iter().filter(|entry| entry.ends_with("gone")).count(), 99);
+}
+
+#[tokio::test]
 async fn what_was_left_out_is_not_let_in_while_it_is_there_and_not_ready() {
     let mut scene = Scene::start(None).await;
     scene.decider =

@@ -182,7 +182,7 @@ impl BackendList {
             tracing::warn!(
                 backend = self.settings.name,
                 place = row.place,
-                "rejected from the server list: {}",
+                "rejected in the server list: {}",
                 row.reason
             );
         }
@@ -231,19 +231,20 @@ impl BackendList {
         limits: &Limits,
         now: Duration,
     ) {
-        let held = if self.gate.accepted() == Some(&listed) {
-            self.gate.settle()
+        let (held, approved) = if self.gate.accepted() == Some(&listed) {
+            (self.gate.settle(), false)
         } else {
             let Some(passing) = self.check_guard(&listed, limits, now) else { return };
             self.window.accept(&passing, now);
             let held = self.gate.release();
             self.gate.accept(listed.clone());
-            held
+            (held, passing.approved)
         };
         if let Some(held) = held {
             tracing::info!(
                 backend = self.settings.name,
                 id = held.id,
+                approved,
                 "no change of the server list is held any more"
             );
         }
@@ -273,10 +274,11 @@ impl BackendList {
             true => Ok(()),
             false => guard::check(Subject::Servers, limits, &proposal),
         };
-        let (name, of) = (&self.settings.name, self.subject());
+        let (id, of) = (servers::id_of(&self.settings.name, listed), self.subject());
+        let approved = self.gate.is_approved(&id);
         let verdict = self.gate.submit(
             within,
-            || servers::id_of(name, listed),
+            || id,
             |id, reason| HeldChange {
                 id,
                 of,
@@ -288,8 +290,7 @@ impl BackendList {
             },
         );
         match verdict {
-            Verdict::Passed => Some(passing),
-            Verdict::Approved => Some(Accepted { approved: true, ..passing }),
+            Verdict::Passed | Verdict::Approved => Some(Accepted { approved, ..passing }),
             Verdict::Held(hold) => {
                 if let Some(held) = self.gate.held() {
                     record_hold(hold, held, "server list");
