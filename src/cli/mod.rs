@@ -55,7 +55,7 @@ struct Arguments {
     #[arg(short, long, global = true, value_name = "FILE", env = "MAPSMITH_CONFIG")]
     config: Option<PathBuf>,
     /// How data is printed
-    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     output: OutputFormat,
     #[command(subcommand)]
     verb: Verb,
@@ -87,7 +87,7 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
-    /// Poll, decide and bring every HAProxy in sync once, without the daemon
+    /// Poll, decide and bring every HAProxy into sync once, without the daemon
     Sync {
         /// Let this held change through (the id that a held sync printed)
         #[arg(long, value_name = "ID")]
