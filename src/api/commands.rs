@@ -11,8 +11,7 @@ use tokio::time::Instant;
 
 use super::types::{ReloadOutcome, ReloadReport};
 use super::{Api, Error, views};
-use crate::engine::Approval;
-use crate::engine::map::Decision;
+use crate::engine::{Approval, Decision};
 
 /// The most names that a refused order lists.
 const LISTED_MASTERS: usize = 10;
@@ -22,7 +21,8 @@ impl Api {
     /// the time is over.
     pub async fn reload(&self, wait: Option<Duration>) -> ReloadReport {
         let start = Instant::now();
-        let before = self.decision.borrow().in_force.as_ref().map_or(0, |revision| revision.number);
+        let before =
+            self.decision.borrow().map.in_force.as_ref().map_or(0, |revision| revision.number);
         let request = self.requests.request_everything();
         let (outcome, message) = match wait {
             Some(wait) => self.reload_in_force(request, before, start + wait, wait).await,
@@ -41,14 +41,8 @@ impl Api {
     pub async fn approve(&self, id: &str) -> Result<HeldChange, Error> {
         let (answer, result) = oneshot::channel();
         let gone = || Error::NotApproved("Mapsmith is shutting down".to_owned());
-        // To the task that holds it; where none does, to one that holds another and says so.
-        let of_a_list = {
-            let lists = self.server_decision.borrow();
-            lists.held().any(|held| held.id == id)
-                || lists.held().next().is_some() && self.decision.borrow().held.is_none()
-        };
-        let approvals = if of_a_list { &self.server_approvals } else { &self.approvals };
-        approvals.send(Approval { id: id.to_owned(), answer }).await.map_err(|_| gone())?;
+        let approval = Approval { id: id.to_owned(), answer };
+        self.approvals.send(approval).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?.map_err(|error| Error::NotApproved(error.to_string()))
     }
 
@@ -74,7 +68,7 @@ impl Api {
             _ => {}
         }
         let decision = self.decision.borrow().clone();
-        let before = decision.in_force.as_ref().map_or(0, |revision| revision.number);
+        let before = decision.map.in_force.as_ref().map_or(0, |revision| revision.number);
         let known = self.known(&change, &decision);
         let told = told(&change, known.is_ok());
         if !force {
@@ -98,20 +92,19 @@ impl Api {
         };
         let deadline = start + wait;
         let Some(decision) =
-            self.decided(deadline, |decision| decision.overrides.number() >= number).await
+            self.decided(deadline, |decision| decision.map.overrides.number() >= number).await
         else {
             return report(
                 ReloadOutcome::Behind,
                 format!("{told}; it is stored, and not in force within {wait:?}"),
             );
         };
-        let behind = if decision.active {
-            self.verified(decision.generation, deadline).await
-        } else {
-            Vec::new()
+        let behind = match decision.map.active {
+            true => self.map_behind(decision.generation, deadline).await,
+            false => Vec::new(),
         };
-        let (outcome, message) = match &decision.held {
-            Some(held) if !decision.active => {
+        let (outcome, message) = match &decision.map.held {
+            Some(held) if !decision.map.active => {
                 let later = "it is stored, and comes into force with the first answer of the \
                     sources that is let through";
                 (
@@ -125,7 +118,7 @@ impl Api {
             ),
             _ => self.arrival(&decision, &behind, before, wait),
         };
-        let stuck = match decision.stuck.as_slice() {
+        let stuck = match decision.map.stuck.as_slice() {
             [] => String::new(),
             stuck => format!(
                 "; no other master is left, so these keep their nodes: {}",
@@ -148,14 +141,17 @@ impl Api {
         };
         let targets: Vec<_> =
             self.targets.iter().filter_map(|targets| targets.borrow().clone()).collect();
-        let lists = self.server_decision.borrow();
-        let listed = lists.backends.iter().flat_map(|backend| {
+        let listed = decision.backends.iter().flat_map(|backend| {
             let servers = backend.servers.iter().flatten().map(|server| server.name.as_str());
             servers.chain([backend.name.as_str()])
         });
-        let routed =
-            decision.in_force.as_ref().map(|revision| revision.entries.load()).unwrap_or_default();
-        let drained = decision.overrides.drained().map(|drained| drained.master.as_str());
+        let routed = decision
+            .map
+            .in_force
+            .as_ref()
+            .map(|revision| revision.entries.load())
+            .unwrap_or_default();
+        let drained = decision.map.overrides.drained().map(|drained| drained.master.as_str());
         let masters: BTreeSet<&str> =
             routed.iter().map(|(master, _)| *master).chain(drained).collect();
         let known: BTreeSet<&str> = targets
@@ -248,11 +244,11 @@ fn told(change: &OverrideChange, is_known: bool) -> String {
 
 /// Whether an order is held for where it points to.
 fn waits(change: &OverrideChange, decision: &Decision) -> bool {
-    match (change, &decision.in_force) {
+    match (change, &decision.map.in_force) {
         (OverrideChange::Pin(pin), Some(revision)) => {
             revision.entries.get(&pin.node) != Some(&pin.master)
-                && decision.kept_from.contains(&pin.master)
+                && decision.map.kept_from.contains(&pin.master)
         }
-        _ => !decision.kept_from.is_empty(),
+        _ => !decision.map.kept_from.is_empty(),
     }
 }

@@ -7,13 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::HeldChange;
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::{InstanceState, KeptNodes, milliseconds};
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::Api;
 use super::types::{ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource};
-use crate::engine::map::Decision;
-use crate::engine::servers::ServerDecision;
+use crate::engine::Decision;
+use crate::engine::map::MapDecision;
 use crate::instance::InstanceReport;
 
 impl Api {
@@ -28,28 +27,24 @@ impl Api {
         let Some(decision) = self.evaluated(request, deadline).await else {
             return self.not_evaluated(request, wait);
         };
-        if let Some(writer) = &decision.read_only {
+        if let Some(writer) = &decision.map.read_only {
             return (ReloadOutcome::ReadOnly, read_only(writer));
         }
-        let mut behind = if decision.active {
-            self.verified(decision.generation, deadline).await
-        } else {
-            Vec::new()
+        let behind = match decision.map.active {
+            true => self.behind(decision.generation, deadline).await,
+            false => Vec::new(),
         };
-        if decision.active {
-            behind.extend(self.servers_behind(&behind, deadline).await);
-        }
         let failed = self.failed_sources();
-        let held = self.held_in_words(&decision);
+        let held = held_in_words(&decision);
         // Without the map file nothing comes into force, whatever is held.
-        if decision.file.as_ref().is_some_and(|file| file.error.is_some()) {
+        if decision.map.file.as_ref().is_some_and(|file| file.error.is_some()) {
             return self.arrival(&decision, &behind, before, wait);
         }
         // A failure first: what is held may have been held for days, and says nothing of this
         // reload.
         match (failed.is_empty(), held) {
             (false, held) => {
-                let meanwhile = match decision.active {
+                let meanwhile = match decision.map.active {
                     true => "the last good answer stays in force",
                     false => "nothing is applied until every required source has answered",
                 };
@@ -61,12 +56,23 @@ impl Api {
         }
     }
 
-    /// Waits until every source was polled for the request and the answers are decided on.
+    /// Waits until every source was polled for the request and the answers are decided on, and the
+    /// changes of server lists that come into force before the deadline have done so: the others
+    /// wait for quiet.
     async fn evaluated(&self, request: u64, deadline: Instant) -> Option<Decision> {
         let decision =
             self.decided(deadline, |decision| decision.evaluated_request >= request).await?;
-        self.quiet(deadline, request).await?;
-        Some(decision)
+        let left = deadline.saturating_duration_since(Instant::now());
+        let latest = SignedDuration::try_from(left)
+            .ok()
+            .and_then(|left| Timestamp::now().checked_add(left).ok())
+            .unwrap_or(Timestamp::MAX);
+        let is_quiet = |decision: &Decision| {
+            let mut due = decision.backends.iter().filter_map(|backend| backend.change_due);
+            !due.any(|due| due < latest)
+        };
+        // A list that is never quiet is no reason to say nothing of the rest.
+        Some(self.decided(deadline, is_quiet).await.unwrap_or(decision))
     }
 
     /// Why the answers to a request are not evaluated in time.
@@ -105,19 +111,6 @@ impl Api {
             .collect()
     }
 
-    /// What the guard holds back, in words.
-    fn held_in_words(&self, decision: &Decision) -> Option<String> {
-        let of = |held: &HeldChange| {
-            if held.of == HeldChange::MAP { String::new() } else { format!("{}: ", held.of) }
-        };
-        let held = self.all_held(decision);
-        let held: Vec<_> = held
-            .iter()
-            .map(|held| format!("{}{} (id {})", of(held), held.reason, held.id))
-            .collect();
-        (!held.is_empty()).then(|| format!("held back by the guard: {}", held.join("; ")))
-    }
-
     /// What is known now. `request` is the poll request that the sources are asked by; 0 where none
     /// was made.
     pub(super) fn reload_report(
@@ -129,7 +122,7 @@ impl Api {
         start: Instant,
     ) -> ReloadReport {
         let decision = self.decision.borrow().clone();
-        let revision = decision.in_force.as_ref().map(|revision| revision.number);
+        let revision = decision.map.in_force.as_ref().map(|revision| revision.number);
         let sources = self
             .source_statuses()
             .into_iter()
@@ -140,18 +133,18 @@ impl Api {
                 error: status.error,
             })
             .collect();
-        let held = self.all_held(&decision);
-        let desired = self.servers_number();
+        let held = decision.held().cloned().collect();
         let instances = self
             .instance_reports()
             .into_iter()
             .map(|report| ReloadInstance {
                 servers: report.status.servers.as_ref().map(|servers| ReloadServers {
-                    verified: servers.needs_reload.is_empty() && report.servers_held >= desired,
+                    verified: servers.needs_reload.is_empty()
+                        && report.observed.servers >= decision.generation,
                     state: servers.state.clone(),
                     needs_reload: servers.needs_reload.clone(),
                 }),
-                verified: report.observed_generation >= decision.generation
+                verified: report.observed.map >= decision.generation
                     && matches!(report.status.state, InstanceState::InSync { .. }),
                 apply: report.status.last_apply.filter(|apply| apply.revision > before),
                 name: report.status.name,
@@ -162,10 +155,10 @@ impl Api {
             outcome,
             message,
             revision,
-            changes: decision.log.since(before),
+            changes: decision.map.log.since(before),
             held,
             sources,
-            steps: decision.steps,
+            steps: decision.map.steps,
             instances,
             milliseconds: milliseconds(start.elapsed()),
         }
@@ -180,24 +173,24 @@ impl Api {
         wait: Duration,
     ) -> (ReloadOutcome, String) {
         let count = self.instances.len();
-        if let Some(error) = decision.file.as_ref().and_then(|file| file.error.as_ref()) {
+        if let Some(error) = decision.map.file.as_ref().and_then(|file| file.error.as_ref()) {
             (ReloadOutcome::FileFailed, format!("the map file can't be written: {error}"))
-        } else if let Some(writer) = &decision.read_only {
+        } else if let Some(writer) = &decision.map.read_only {
             (ReloadOutcome::ReadOnly, read_only(writer))
-        } else if !decision.active {
+        } else if !decision.map.active {
             (
                 ReloadOutcome::SourceFailed,
-                format!("still waiting for: {}", decision.waiting_for.join(", ")),
+                format!("still waiting for: {}", decision.map.waiting_for.join(", ")),
             )
         } else if !behind.is_empty() {
             (ReloadOutcome::Behind, format!("not in sync within {wait:?}: {}", behind.join(", ")))
         } else {
-            let changes = changes_in_words(&decision.log.since(before));
+            let changes = changes_in_words(&decision.map.log.since(before));
             (
                 ReloadOutcome::InSync,
                 format!(
                     "{changes}; {count} of {count} instances in sync{}",
-                    kept_in_words(decision)
+                    kept_in_words(&decision.map)
                 ),
             )
         }
@@ -214,74 +207,68 @@ impl Api {
         Some(timeout_at(deadline, wait).await.ok()?.ok()?.clone())
     }
 
-    /// Waits until the changes of server lists that come into force before the deadline have done
-    /// so: the others wait for quiet.
-    async fn quiet(&self, deadline: Instant, request: u64) -> Option<()> {
-        let mut lists = self.server_decision.clone();
-        timeout_at(deadline, lists.wait_for(|lists| lists.evaluated_request >= request))
-            .await
-            .ok()?
-            .ok()?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let latest = SignedDuration::try_from(left)
-            .ok()
-            .and_then(|left| Timestamp::now().checked_add(left).ok());
-        let waits = |lists: &ServerDecision| {
-            let due = lists.backends.iter().filter_map(|backend| backend.change_due).min();
-            due.is_some_and(|due| latest.is_some_and(|latest| due < latest))
-        };
-        // A list that is never quiet is no reason to say nothing of the rest.
-        let _ = timeout_at(deadline, lists.wait_for(|lists| !waits(lists))).await;
-        Some(())
+    /// Waits until every instance was seen to hold the generation, its servers as far as it can
+    /// without a reload of HAProxy. Those that do not or can't, each with the reason.
+    async fn behind(&self, generation: u64, deadline: Instant) -> Vec<String> {
+        let reports =
+            self.observed(deadline, |report| report.observed.generation() >= generation).await;
+        reports.iter().filter_map(|report| why_behind(report, generation)).collect()
     }
 
-    /// Waits until every instance but those that are `behind` anyway holds the servers that are
-    /// desired, as far as it can without a reload of HAProxy. Those that do not or can't, each with
-    /// the reason.
-    async fn servers_behind(&self, behind: &[String], deadline: Instant) -> Vec<String> {
-        let Some(number) = self.servers_number() else { return Vec::new() };
-        let is_behind = |instance: &&watch::Receiver<InstanceReport>| {
-            behind.contains(&instance.borrow().status.name)
-        };
-        let waits = self.instances.iter().filter(|instance| !is_behind(instance)).map(
-            |instance| async move {
-                let mut report = instance.clone();
-                let held = report
-                    .wait_for(|report| report.servers_held.is_some_and(|held| held >= number));
-                let in_time = timeout_at(deadline, held).await.is_ok_and(|result| result.is_ok());
-                let status = instance.borrow().status.clone();
-                let servers = status.servers?;
-                match servers.needs_reload.as_slice() {
-                    [] if in_time => None,
-                    [] => Some(format!("{} ({})", status.name, servers.state)),
-                    [first, rest @ ..] => {
-                        let more = if rest.is_empty() {
-                            String::new()
-                        } else {
-                            format!("; and {} more", rest.len())
-                        };
-                        Some(format!(
-                            "{} (servers need a reload of HAProxy: {first}{more})",
-                            status.name
-                        ))
-                    }
-                }
-            },
-        );
-        join_all(waits).await.into_iter().flatten().collect()
+    /// Waits until every instance was seen to hold the generation's map, which is all that an order
+    /// changes. The names of those that do not.
+    pub(super) async fn map_behind(&self, generation: u64, deadline: Instant) -> Vec<String> {
+        let reports = self.observed(deadline, |report| report.observed.map >= generation).await;
+        let behind = reports.into_iter().filter(|report| report.observed.map < generation);
+        behind.map(|report| report.status.name).collect()
     }
 
-    /// Waits until every instance has looked again and holds the decision's revision. The names of
-    /// those that do not.
-    pub(super) async fn verified(&self, generation: u64, deadline: Instant) -> Vec<String> {
-        let waits = self.instances.iter().map(|instance| async move {
-            let mut report = instance.clone();
-            let wait = report.wait_for(|report| report.observed_generation >= generation);
-            let in_time = timeout_at(deadline, wait).await.is_ok_and(|result| result.is_ok());
-            (!in_time).then(|| instance.borrow().status.name.clone())
-        });
-        join_all(waits).await.into_iter().flatten().collect()
+    /// Every instance, once it has reached that or the time is over.
+    async fn observed(
+        &self,
+        deadline: Instant,
+        reached: impl Fn(&InstanceReport) -> bool + Copy,
+    ) -> Vec<InstanceReport> {
+        join_all(self.instances.iter().map(|instance| async move {
+            // An instance's task that ended tells nothing more.
+            let _ = timeout_at(deadline, instance.clone().wait_for(reached)).await;
+            instance.borrow().clone()
+        }))
+        .await
     }
+}
+
+/// Why an instance does not hold a generation, if it does not.
+fn why_behind(report: &InstanceReport, generation: u64) -> Option<String> {
+    let name = &report.status.name;
+    if report.observed.map < generation {
+        return Some(name.clone());
+    }
+    let servers = report.status.servers.as_ref()?;
+    match servers.needs_reload.as_slice() {
+        [] if report.observed.servers >= generation => None,
+        [] => Some(format!("{name} ({})", servers.state)),
+        [first, rest @ ..] => {
+            let more = match rest.len() {
+                0 => String::new(),
+                more => format!("; and {more} more"),
+            };
+            Some(format!("{name} (servers need a reload of HAProxy: {first}{more})"))
+        }
+    }
+}
+
+/// What the guard holds back, in words.
+fn held_in_words(decision: &Decision) -> Option<String> {
+    let describe = |held: &HeldChange| {
+        let of = match held.of == HeldChange::MAP {
+            true => String::new(),
+            false => format!("{}: ", held.of),
+        };
+        format!("{of}{} (id {})", held.reason, held.id)
+    };
+    let held: Vec<_> = decision.held().map(describe).collect();
+    (!held.is_empty()).then(|| format!("held back by the guard: {}", held.join("; ")))
 }
 
 fn read_only(writer: &str) -> String {
@@ -301,7 +288,7 @@ fn changes_in_words(changes: &[RevisionSummary]) -> String {
 
 /// Which nodes stay where they are although the sources say something else: what is in force is not
 /// all that they said.
-fn kept_in_words(decision: &Decision) -> String {
+fn kept_in_words(decision: &MapDecision) -> String {
     let of = |kept: &KeptNodes, one: &str, many: &str| match (kept.count, kept.nodes.first()) {
         (0, _) | (_, None) => String::new(),
         (1, Some(node)) => format!("; node {} {one} and stays with {}", node.node, node.master),

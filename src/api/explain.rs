@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::types::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 use super::{Api, views};
-use crate::engine::map::Decision;
+use crate::engine::map::MapDecision;
 
 /// How long `explain` waits for one instance: a person is watching.
 const EXPLAIN_BOUND: Duration = Duration::from_secs(2);
@@ -18,7 +18,7 @@ impl Api {
     /// Why a node goes where it goes. `node` is a valid key.
     pub async fn explain(&self, node: &str) -> ExplainReport {
         let node = self.as_in_map(node);
-        let decision = self.decision.borrow().clone();
+        let decision = self.decision.borrow().map.clone();
         let states = self.states();
         let views = views(&states);
         let origin = desired::origin(&views, &node);
@@ -90,7 +90,7 @@ impl Api {
     }
 
     /// Why a master is no target in some instance, and what becomes of entries with it.
-    fn explain_reference(&self, decision: &Decision, master: &str) -> Option<String> {
+    fn explain_reference(&self, decision: &MapDecision, master: &str) -> Option<String> {
         let (why, action) = if decision.dangling.unknown.contains_key(master) {
             ("an instance has no backend or server of the name", self.settings.references.unknown)
         } else if decision.dangling.not_ready.contains_key(master) {
@@ -131,7 +131,7 @@ fn is_disputed(source: &SourceView<'_>, node: &str) -> bool {
 }
 
 /// Why a node stays where it is although the sources say something else, if so.
-fn explain_kept(decision: &Decision, node: &str, disputed: bool) -> Option<String> {
+fn explain_kept(decision: &MapDecision, node: &str, disputed: bool) -> Option<String> {
     if disputed {
         return Some(
             "its source names it with different masters, and none is newer: it stays where it is"

@@ -7,13 +7,11 @@ use haproxy_runtime::MapClient;
 use mapsmith_core::desired::SourceView;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::status::SourceStatus;
-use mapsmith_core::{DesiredServers, HeldChange, ServerList, SourceState};
+use mapsmith_core::{Desired, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
 
-use crate::engine::Approval;
-use crate::engine::map::Decision;
-use crate::engine::servers::ServerDecision;
+use crate::engine::{Approval, Decision};
 use crate::heartbeat::Heartbeats;
 use crate::instance::InstanceReport;
 use crate::settings::Settings;
@@ -30,7 +28,7 @@ pub mod types;
 pub use error::Error;
 
 /// The task without which nothing is decided, by its name in the metrics.
-pub const DECIDER: &str = "map";
+pub const DECIDER: &str = "engine";
 
 /// The running program, as the API sees it.
 pub struct Api {
@@ -38,15 +36,13 @@ pub struct Api {
     /// The sources that list servers.
     pub(crate) lists: Vec<watch::Receiver<SourceState<ServerList>>>,
     pub(crate) decision: watch::Receiver<Decision>,
-    pub(crate) server_decision: watch::Receiver<ServerDecision>,
-    pub(crate) desired_servers: watch::Receiver<Option<Arc<DesiredServers>>>,
+    pub(crate) desired: watch::Receiver<Desired>,
     /// What a map may point to, an instance each; none before it was looked at.
     pub(crate) targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
     pub(crate) instances: Vec<watch::Receiver<InstanceReport>>,
     pub(crate) clients: Vec<MapClient>,
     pub(crate) requests: PollRequests,
     pub(crate) approvals: mpsc::Sender<Approval>,
-    pub(crate) server_approvals: mpsc::Sender<Approval>,
     /// None without a store.
     pub(crate) overrides: Option<OverrideService>,
     pub(crate) metrics: PrometheusHandle,
@@ -67,15 +63,6 @@ impl Api {
             (state.status.clone(), state.answered)
         });
         self.states().into_iter().map(|state| (state.status, state.answered)).chain(lists).collect()
-    }
-
-    pub(super) fn all_held(&self, decision: &Decision) -> Vec<HeldChange> {
-        decision.held.iter().chain(self.server_decision.borrow().held()).cloned().collect()
-    }
-
-    /// The number of the desired server lists.
-    pub(super) fn servers_number(&self) -> Option<u64> {
-        self.desired_servers.borrow().as_ref().map(|desired| desired.number)
     }
 
     pub(super) fn instance_reports(&self) -> Vec<InstanceReport> {

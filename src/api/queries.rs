@@ -21,7 +21,9 @@ const DECIDES_WITHIN: Duration = Duration::from_secs(60);
 impl Api {
     /// Everything at once.
     pub fn status(&self) -> StatusReport {
-        let decision = self.decision.borrow().clone();
+        let whole = self.decision.borrow().clone();
+        let held = whole.held().cloned().collect();
+        let decision = whole.map;
         let load = |entries: &mapsmith_core::EntryMap| -> Vec<MasterLoad> {
             entries
                 .load()
@@ -39,7 +41,7 @@ impl Api {
                 .map(|revision| load(&revision.entries))
                 .unwrap_or_default(),
             last_change: decision.log.last().cloned(),
-            held: self.all_held(&decision),
+            held,
             waiting_for: decision.waiting_for,
             read_only: decision.read_only,
             pins: decision.overrides.pins().len(),
@@ -55,16 +57,15 @@ impl Api {
             rejected: (*decision.rejected).clone(),
             map_file: decision.file,
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
-            servers_number: self.servers_number(),
-            backends: self.server_decision.borrow().backends.clone(),
+            servers_number: self.desired.borrow().servers.as_ref().map(|desired| desired.number),
+            backends: whole.backends,
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
     }
 
     /// The changes that the guard holds back, the map's first.
     pub fn held(&self) -> Vec<HeldChange> {
-        let decision = self.decision.borrow().clone();
-        self.all_held(&decision)
+        self.decision.borrow().held().cloned().collect()
     }
 
     /// Which task stands still, if one does without which nothing is decided.
@@ -77,7 +78,7 @@ impl Api {
 
     /// Whether a desired map exists and at least one instance holds it.
     pub fn readiness(&self) -> Readiness {
-        let decision = self.decision.borrow();
+        let decision = &self.decision.borrow().map;
         let mut missing: Vec<String> = decision
             .waiting_for
             .iter()

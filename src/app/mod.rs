@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use haproxy_runtime::{MapClient, MapName};
 use mapsmith_core::desired::references::Targets;
-use mapsmith_core::{Content, DesiredServers, Overrides, ServerList, SourceState};
+use mapsmith_core::{Content, Desired, Overrides, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -17,11 +17,11 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, DECIDER};
-use crate::engine::map::{Inputs, MapDecider};
+use crate::engine::map::MapDecider;
 use crate::engine::rows::{self, RowScreen};
-use crate::engine::servers::resolve::SystemLookup;
-use crate::engine::servers::{ServerDecider, ServerDecision};
-use crate::engine::{AskSources, RequestLookups, Wanted};
+use crate::engine::servers::ServerDecider;
+use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
+use crate::engine::{AskSources, Decision, Engine, Inputs, Outputs, RequestLookups};
 use crate::heartbeat::{self, Heartbeats};
 use crate::http;
 use crate::instance::learned::LearnedTable;
@@ -86,27 +86,22 @@ pub async fn run(
     let overrides = daemon.start_overrides(override_service.clone());
     let sources = daemon.start_sources()?;
     let lists = daemon.start_list_sources()?;
-    let (wanted_sender, wanted) = watch::channel(None);
-    let (desired_servers_sender, desired_servers) = watch::channel(None);
-    let fleet = daemon.start_instances(&wanted, &desired_servers)?;
-    let (decision_sender, decision) = watch::channel(decider.decision().clone());
+    let (desired_sender, desired) = watch::channel(Desired::default());
+    let fleet = daemon.start_instances(&desired)?;
+    let (decision_sender, decision) =
+        watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
     let (approvals_sender, approvals) = mpsc::channel(APPROVALS_WAITING);
-    let (server_decision_sender, server_decision) = watch::channel(ServerDecision::default());
-    let (server_approvals_sender, server_approvals) = mpsc::channel(APPROVALS_WAITING);
-    let server_decider = daemon.server_decider(store, &desired_servers).await?;
-    let map_decision = decision.clone();
+    let servers = daemon.server_decider(store, &desired).await?;
     let api = Arc::new(Api {
         sources: sources.clone(),
         lists: lists.clone(),
         decision,
-        server_decision,
-        desired_servers,
+        desired,
         targets: fleet.targets.clone(),
         instances: fleet.reports,
         clients: fleet.clients,
         requests: daemon.requests.clone(),
         approvals: approvals_sender,
-        server_approvals: server_approvals_sender,
         overrides: override_service,
         metrics: metrics.clone(),
         settings: Arc::clone(&daemon.settings),
@@ -114,15 +109,12 @@ pub async fn run(
     });
 
     daemon.start_metrics_upkeep(metrics);
+    let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, approvals };
+    let outputs = Outputs { decision: decision_sender, desired: desired_sender };
     let decider = decider.with_screens(fleet.screens);
-    let inputs = Inputs { sources, overrides, targets: fleet.targets, approvals };
+    let engine = Engine::new(decider, servers, daemon.start_resolver(), inputs, outputs);
     let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
-    let outputs = (decision_sender, wanted_sender);
-    daemon.tasks.start(DECIDER, decider.run(inputs, file_check, outputs, stop));
-    let (outputs, stop) =
-        ((server_decision_sender, desired_servers_sender), daemon.shutdown.clone());
-    let decide = server_decider.run(lists, map_decision, server_approvals, outputs, stop);
-    daemon.tasks.start("server lists", decide);
+    daemon.tasks.start(DECIDER, engine.run(file_check, stop));
 
     tracing::info!(address = %listener.local_addr()?, "API listening");
     let spare = http::spare_router(api.clone(), most_connections);
@@ -227,22 +219,13 @@ impl Daemon {
         state
     }
 
-    fn start_instances(
-        &mut self,
-        wanted: &watch::Receiver<Option<Wanted>>,
-        desired_servers: &watch::Receiver<Option<Arc<DesiredServers>>>,
-    ) -> anyhow::Result<Fleet> {
+    fn start_instances(&mut self, desired: &watch::Receiver<Desired>) -> anyhow::Result<Fleet> {
         let settings = Arc::clone(&self.settings);
         let map = MapName::new(&settings.map.path.to_string_lossy());
         let mut fleet = Fleet::default();
         for instance in &settings.instances {
             let (targets_sender, targets) = watch::channel(None);
-            let servers = ServerPhase::new(
-                instance,
-                desired_servers.clone(),
-                targets_sender,
-                settings.schedule.servers,
-            );
+            let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers);
             let lookups = request_lookups(&self.lookups, &instance.name);
             let learned = LearnedTable::of(instance, &settings.learned, lookups)?;
             let (screen, rows) = rows::channel(&instance.name);
@@ -255,7 +238,7 @@ impl Daemon {
             fleet.screens.push(screen);
             fleet.reports.push(report);
             fleet.clients.push(instance.map_client(&map));
-            let work = task.run(wanted.clone(), sender, self.shutdown.clone());
+            let work = task.run(desired.clone(), sender, self.shutdown.clone());
             self.tasks.start(format!("instance {}", instance.name), work);
         }
         Ok(fleet)
@@ -265,9 +248,9 @@ impl Daemon {
     async fn server_decider(
         &mut self,
         store: Option<SqliteStore>,
-        desired: &watch::Receiver<Option<Arc<DesiredServers>>>,
+        desired: &watch::Receiver<Desired>,
     ) -> anyhow::Result<ServerDecider> {
-        let decider = ServerDecider::new(&self.settings, Box::new(SystemLookup));
+        let decider = ServerDecider::new(&self.settings);
         let Some(store) = store else { return Ok(decider) };
         let lists = store.last_good_lists().await?;
         let decider = decider.resume(&lists);
@@ -275,6 +258,16 @@ impl Daemon {
         let keep = keep_lists(store, origins, lists, desired.clone(), self.shutdown.clone());
         self.tasks.start("server lists in the store", keep);
         Ok(decider)
+    }
+
+    fn start_resolver(&mut self) -> HostNames {
+        let resolver = Resolver::new(Box::new(SystemLookup), self.settings.damping.hold);
+        let (names, lookups) = HostNames::new(resolver);
+        let stop = self.shutdown.clone();
+        self.tasks.start("host names", async move {
+            stop.run_until_cancelled(lookups).await;
+        });
+        names
     }
 
     /// Samples of durations are kept until somebody asks for the metrics; folded now and then, they

@@ -3,23 +3,21 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use haproxy_runtime::{Level, MapClient, MapCounters, MapKind, MapName};
 use jiff::Timestamp;
-use mapsmith_core::desired::references::Targets;
-use mapsmith_core::desired::{self, SourceView};
+use mapsmith_core::desired::references::{Actions, Targets};
 use mapsmith_core::status::{BackendStatus, SourceStatus};
-use mapsmith_core::{EntryMap, ObservedServers, Overrides, Revision, ServerList, SourceState};
+use mapsmith_core::{EntryMap, ObservedServers, Overrides};
 use serde::Serialize;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 
 use super::local::{overrides, poll_all, poll_lists, shown};
 use super::output::{Colour, paint, pluralize};
 use super::{FAILED, OutputFormat, SUCCESS, print};
-use crate::engine::map::Decision;
-use crate::engine::servers::ServerDecider;
-use crate::engine::servers::resolve::SystemLookup;
+use crate::engine::preview;
 use crate::http::Token;
 use crate::instance::apply::read_back;
 use crate::settings::{self, Backend, Settings};
@@ -62,47 +60,35 @@ pub(super) async fn check(settings: Settings, form: OutputFormat) -> anyhow::Res
         ));
     }
     findings.push(check_map_file(&settings));
+    let stored = overrides(&settings).await;
     if settings.store.is_some() {
-        let count = |overrides: Overrides| {
-            format!(
-                "{}, {} drained",
-                pluralize(overrides.pins().len(), "pin"),
-                overrides.drained().len()
-            )
+        let count = |overrides: &Overrides| {
+            let pins = pluralize(overrides.pins().len(), "pin");
+            format!("{pins}, {} drained", overrides.drained().len())
         };
-        findings.push(finding(
-            "store",
-            overrides(&settings).await.map(count).map_err(|error| error.to_string()),
-        ));
+        findings.push(finding("store", stored.as_ref().map(count).map_err(ToString::to_string)));
     }
     let (states, lists) = tokio::join!(poll_all(&settings), poll_lists(&settings));
     findings.extend(states.iter().map(|state| check_source(&state.status)));
     findings.extend(lists.iter().map(|state| check_source(&state.status)));
 
-    let views: Vec<_> = states
-        .iter()
-        .map(|state| SourceView {
-            name: &state.status.name,
-            required: state.status.required,
-            snapshot: state.snapshot.as_ref(),
-        })
-        .collect();
-    // Without the sources the masters of the map in force are looked for: they should be there all
-    // the same.
-    let entries = desired::merge(&views).unwrap_or_else(|_| {
-        let file =
-            MapFileWriter::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
-        Arc::new(file.entries)
-    });
+    let found = MapFileWriter::new(settings.map.file()).peek().ok().flatten();
+    let overrides = Arc::new(stored.unwrap_or_default().at(Timestamp::now()));
+    // Without the sources it is the map in force: its masters should be there all the same. What
+    // points nowhere stays in, for that is what is looked for.
+    let map = preview::map(&settings, Actions::default(), found, Vec::new(), &states, overrides)
+        .with_subscriber(NoSubscriber::new())
+        .await;
     let masters: BTreeSet<String> =
-        entries.load().into_iter().map(|(master, _)| master.to_owned()).collect();
-    findings.extend(check_backends(&settings, &lists, entries).await);
-    let map = MapName::new(&settings.map.path.to_string_lossy());
-    let file = MapFileWriter::new(settings.map.file()).peek().ok().flatten().unwrap_or_default();
-    let expected =
-        Expected { masters: &masters, in_file: &file.entries, backends: &settings.backends };
+        map.map.load().into_iter().map(|(master, _)| master.to_owned()).collect();
+    let backends =
+        preview::servers(&settings, &lists, &map).with_subscriber(NoSubscriber::new()).await;
+    findings.extend(backends.iter().map(check_backend));
+    let name = MapName::new(&settings.map.path.to_string_lossy());
+    let in_file = map.before.clone().unwrap_or_default();
+    let expected = Expected { masters: &masters, in_file: &in_file, backends: &settings.backends };
     let instances =
-        settings.instances.iter().map(|instance| check_instance(instance, &map, &expected));
+        settings.instances.iter().map(|instance| check_instance(instance, &name, &expected));
     findings.extend(join_all(instances).await.into_iter().flatten());
 
     let report = CheckReport { good: findings.iter().all(|finding| finding.good), findings };
@@ -158,25 +144,7 @@ fn check_source(status: &SourceStatus) -> Finding {
     finding(format!("source {}", status.name), result)
 }
 
-/// What the daemon would make of the server lists, with every row that it would leave out.
-async fn check_backends(
-    settings: &Settings,
-    lists: &[SourceState<ServerList>],
-    entries: Arc<EntryMap>,
-) -> Vec<Finding> {
-    let in_force = Arc::new(Revision { number: 0, at: Timestamp::now(), entries });
-    let active = !in_force.entries.is_empty();
-    let map = Decision { in_force: Some(in_force), active, ..Decision::default() };
-    let mut decider = ServerDecider::new(settings, Box::new(SystemLookup));
-    let lists = decider.lists(lists, &map);
-    decider.resolve(&lists, Duration::ZERO).await;
-    // Once to take the lists in, and once when they have waited for quiet.
-    let quiet = settings.damping.max_delay;
-    decider.decide(&lists, Duration::ZERO);
-    decider.decide(&lists, quiet);
-    decider.decision(quiet).backends.iter().map(check_backend).collect()
-}
-
+/// What the daemon would make of a server list, with the rows that it would leave out.
 fn check_backend(backend: &BackendStatus) -> Finding {
     let servers = pluralize(backend.servers.as_ref().map_or(0, Vec::len), "server");
     let rows: Vec<_> = backend

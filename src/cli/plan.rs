@@ -19,7 +19,7 @@ use tracing::subscriber::NoSubscriber;
 use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, table};
 use super::{CHANGES, FAILED, HELD, OutputFormat, SUCCESS, print};
-use crate::engine::map;
+use crate::engine::preview;
 use crate::instance::apply;
 use crate::settings::{self, Settings};
 use crate::store::map_file::MapFileWriter;
@@ -70,10 +70,10 @@ pub(super) async fn plan(settings: Settings, form: OutputFormat, all: bool) -> a
     }
     let found = MapFileWriter::new(settings.map.file()).peek()?;
     let overrides = Arc::new(overrides(&settings).await?.at(Timestamp::now()));
-    let preview = map::preview(
-        &settings.guard,
+    let preview = preview::map(
+        &settings,
         settings.references_in_force(),
-        (settings.map.file(), found),
+        found,
         targets(&settings).await,
         &states,
         overrides,

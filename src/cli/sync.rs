@@ -9,14 +9,13 @@ use jiff::Timestamp;
 use mapsmith_core::desired::references::{Action, Actions};
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::{InstanceState, InstanceStatus};
-use mapsmith_core::{HeldChange, RejectedRows};
+use mapsmith_core::{Desired, HeldChange, RejectedRows};
 use serde::Serialize;
 
 use super::local::{errors, overrides, poll_all, targets};
 use super::output::{Colour, paint, steps};
 use super::status::{held_text, rejected_text};
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
-use crate::engine::Wanted;
 use crate::engine::map::MapDecider;
 use crate::engine::rows;
 use crate::instance::Instance;
@@ -61,7 +60,8 @@ pub(super) async fn sync(
         .for_one_round()
         .with_actions(actions)
         .with_screens(screens);
-    let looks = join_all(tasks.iter_mut().map(|task| task.cycle(None)));
+    let nothing = Desired::default();
+    let looks = join_all(tasks.iter_mut().map(|task| task.cycle(&nothing)));
     let (states, targets, _) = tokio::join!(poll_all(&settings), targets(&settings), looks);
     decider.see(targets);
     let mut errors = errors(&states);
@@ -96,17 +96,18 @@ pub(super) async fn sync(
         errors,
         instances: Vec::new(),
     };
-    if let Some(wanted) = decider.wanted() {
-        report.instances = join_all(tasks.into_iter().map(|task| apply(task, &wanted))).await;
+    if let Some(map) = decider.desired() {
+        let desired = Desired { generation: 1, map: Some(map), servers: None };
+        report.instances = join_all(tasks.into_iter().map(|task| apply(task, &desired))).await;
     }
     print(form, &report, text)?;
     Ok(report.exit_code())
 }
 
-/// Brings one instance to the wanted map.
-async fn apply(mut instance: Instance, wanted: &Wanted) -> InstanceStatus {
+/// Brings one instance to the desired map.
+async fn apply(mut instance: Instance, desired: &Desired) -> InstanceStatus {
     for _ in 0..TRIES {
-        if instance.cycle(Some(wanted)).await {
+        if instance.cycle(desired).await {
             break;
         }
     }

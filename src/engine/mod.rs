@@ -2,50 +2,56 @@
 //! backends should have.
 //!
 //! `map` turns snapshots into revisions and writes each to the map file; `servers` turns lists into
-//! the servers of each backend; `rows` is what is said between them and the instances about rows
-//! that a map refuses. The same code without a writer is what `plan`, `sync` and `check` show.
+//! the servers of each backend; [`Engine`] runs both in one task and publishes one
+//! [`Desired`](mapsmith_core::Desired).
+//! `rows` is what is said between it and the instances about rows that a map refuses. `preview` is
+//! the same code without a writer: what `plan`, `sync` and `check` show.
 
 use std::sync::Arc;
 
 use mapsmith_core::desired::gate::{ApprovalError, Hold};
-use mapsmith_core::plan::Deviation;
-use mapsmith_core::{HeldChange, LearnedRoute, Overrides, Revision};
+use mapsmith_core::status::BackendStatus;
+use mapsmith_core::{HeldChange, LearnedRoute};
 use metrics::counter;
 use tokio::sync::oneshot;
 
 use crate::telemetry::GUARD_HOLDS;
 
+mod inputs;
 pub mod map;
+pub mod preview;
 pub mod rows;
+mod run;
 pub mod servers;
 
-/// What every instance should hold.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// The desired revision. It is in the map file already.
-    pub revision: Arc<Revision>,
-    /// Grows with every decision, also where the revision stays: an instance that has seen it has
-    /// looked again since.
+pub use inputs::Inputs;
+pub use run::{Engine, Outputs};
+
+use map::MapDecision;
+
+/// What was decided last, and why.
+#[derive(Debug, Clone, Default)]
+pub struct Decision {
+    /// The generation of what is desired since.
     pub generation: u64,
-    /// The highest poll request that the decision takes into account.
+    /// The highest poll request whose answers, of the node map and of every server list, are taken
+    /// into account.
     pub evaluated_request: u64,
-    /// The overrides in the revision.
-    pub overrides: Arc<Overrides>,
-    /// What the revision changed; none where there was no map before it, or it came from the map
-    /// file.
-    pub change: Option<Change>,
+    /// The node map.
+    pub map: MapDecision,
+    /// Every declared backend, in the order of the settings.
+    pub backends: Vec<BackendStatus>,
 }
 
-/// What a revision changed: found once, not by each of a hundred instances.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// The revision before it.
-    pub from: u64,
-    /// What must change in the memory of an instance that holds that one.
-    pub deviation: Arc<Deviation>,
+impl Decision {
+    /// The changes that the guard holds back, the map's first.
+    pub fn held(&self) -> impl Iterator<Item = &HeldChange> {
+        let of_lists = self.backends.iter().filter_map(|backend| backend.held.as_ref());
+        self.map.held.iter().chain(of_lists)
+    }
 }
 
-/// Asks every source to look again and gives the request's number, which [`Wanted::evaluated_request`]
+/// Asks every source to look again and gives the request's number, which [`evaluated_request`](mapsmith_core::DesiredMap::evaluated_request)
 /// reaches in time.
 pub type AskSources = Box<dyn Fn() -> u64 + Send + Sync>;
 
@@ -87,3 +93,6 @@ fn record_hold(hold: Hold, held: &HeldChange, what: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use haproxy_runtime::{MapCounters, Probe};
 use jiff::Timestamp;
-use mapsmith_core::Revision;
 use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Deviation, MapPlan, plan_map};
 use mapsmith_core::status::{ApplyReport, DriftKind, InstanceState, Strategy};
+use mapsmith_core::{DesiredMap, Revision};
 use metrics::{counter, histogram};
 use tokio::time::{Instant, sleep_until};
 
@@ -16,7 +16,6 @@ use super::apply::{self, Timings};
 use super::failure::Failure;
 use super::process::Seen;
 use super::{Instance, Staged, Verified};
-use crate::engine::Wanted;
 use crate::telemetry::{APPLY_DURATION, APPLY_FAILURES, DRIFT_CORRECTED};
 
 /// How often staged entries must look the same before they count as abandoned: another Mapsmith may
@@ -44,7 +43,7 @@ enum Outcome {
 }
 
 /// From a revision that memory is known to hold to the wanted one.
-fn deviation_from(held: &Revision, wanted: &Wanted) -> Arc<Deviation> {
+fn deviation_from(held: &Revision, wanted: &DesiredMap) -> Arc<Deviation> {
     match &wanted.change {
         Some(change) if change.from == held.number => Arc::clone(&change.deviation),
         _ => Arc::new(Deviation::between(&held.entries, &wanted.revision.entries)),
@@ -56,7 +55,7 @@ impl Instance {
     pub(super) async fn bring_map(
         &mut self,
         seen: &Seen,
-        wanted: Option<&Wanted>,
+        wanted: Option<&DesiredMap>,
     ) -> Result<InstanceState, Failure> {
         let Some(wanted) = wanted else { return Ok(InstanceState::Connected) };
         let mut seen = *seen;
@@ -73,7 +72,7 @@ impl Instance {
         }
     }
 
-    async fn try_map(&mut self, wanted: &Wanted, seen: Seen) -> Result<Outcome, Failure> {
+    async fn try_map(&mut self, wanted: &DesiredMap, seen: Seen) -> Result<Outcome, Failure> {
         let revision = &wanted.revision;
         let behind =
             |reason| Ok(Outcome::Done(InstanceState::Behind { wanted: revision.number, reason }));
@@ -119,7 +118,7 @@ impl Instance {
 
     /// What memory lacks of the wanted map: from what it is known to hold, or read back where
     /// nothing is known for sure.
-    async fn compare(&mut self, wanted: &Wanted, seen: Seen) -> Result<Found, Failure> {
+    async fn compare(&mut self, wanted: &DesiredMap, seen: Seen) -> Result<Found, Failure> {
         let (revision, counters) = (&wanted.revision, seen.counters);
         self.observe_counters(counters);
         let (deviation, live_entries, was_read) = match &self.verified {
@@ -204,7 +203,7 @@ impl Instance {
     /// Whether a change outside Mapsmith may be news: a second Mapsmith that has polled already
     /// changes the map before this one knows why. Undoing that would bring an older route back, so
     /// the sources are asked first, once for each change.
-    fn must_ask_first(&mut self, wanted: &Wanted, drift: &[DriftKind]) -> bool {
+    fn must_ask_first(&mut self, wanted: &DesiredMap, drift: &[DriftKind]) -> bool {
         let Some(ask) = &self.ask_sources else { return false };
         let foreign =
             drift.iter().any(|kind| matches!(kind, DriftKind::MapChanged | DriftKind::Duplicates));

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use haproxy_runtime::{MapClient, MapCounters, MapName, ProcessInfo};
 use jiff::Timestamp;
-use mapsmith_core::Revision;
 use mapsmith_core::status::{DriftKind, InstanceState, InstanceStatus};
+use mapsmith_core::{Desired, DesiredMap, Revision};
 use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::AskSources;
 use crate::engine::rows::InstanceRows;
-use crate::engine::{AskSources, Wanted};
 use crate::heartbeat;
 use crate::settings;
 use crate::telemetry::{APPLY_FAILURES, DRIFT_CORRECTED};
@@ -35,7 +35,7 @@ pub mod servers;
 use failure::Failure;
 use learned::LearnedTable;
 use process::Seen;
-pub use report::InstanceReport;
+pub use report::{InstanceReport, Observed};
 use servers::ServerPhase;
 
 /// The first wait after a failure.
@@ -120,12 +120,7 @@ impl Instance {
             client,
             verify: schedule.verify,
             observe: schedule.observe,
-            report: InstanceReport {
-                status,
-                observed_generation: 0,
-                servers_held: None,
-                learned: Arc::new([]),
-            },
+            report: InstanceReport { status, observed: Observed::default(), learned: Arc::new([]) },
             process: None,
             verified: None,
             last_revision: None,
@@ -159,15 +154,14 @@ impl Instance {
     /// Keeps the instance in sync until shutdown. A step in progress is finished first.
     pub async fn run(
         mut self,
-        mut wanted: watch::Receiver<Option<Wanted>>,
+        mut desired: watch::Receiver<Desired>,
         report: watch::Sender<InstanceReport>,
         shutdown: CancellationToken,
     ) {
         let mut backoff = BACKOFF_FIRST;
         while !shutdown.is_cancelled() {
-            let target = wanted.borrow_and_update().clone();
-            let seen = target.as_ref().map(|target| target.generation);
-            let wait = if self.cycle(target.as_ref()).await {
+            let target = desired.borrow_and_update().clone();
+            let wait = if self.cycle(&target).await {
                 backoff = BACKOFF_FIRST;
                 self.observe
             } else {
@@ -179,19 +173,17 @@ impl Instance {
             // A failing instance waits its time out whatever the sources say, unless there is
             // another map for it.
             let failing = wait != self.observe;
-            let tried = target.map(|target| target.revision.number);
-            let news = wanted.wait_for(move |wanted| {
-                let number = wanted.as_ref().map(|wanted| wanted.revision.number);
-                let look = wanted.as_ref().map(|wanted| wanted.generation);
-                number != tried || (!failing && look != seen)
+            let number = |desired: &Desired| desired.map.as_ref().map(|map| map.revision.number);
+            let tried = number(&target);
+            let news = desired.wait_for(move |desired| {
+                number(desired) != tried || (!failing && desired.generation != target.generation)
             });
-            let (rows, servers) = (&mut self.rows, &mut self.servers);
+            let rows = &mut self.rows;
             let woken = heartbeat::waiting(async {
                 tokio::select! {
                     () = shutdown.cancelled() => Some(None),
                     changed = news => changed.is_ok().then_some(None),
                     question = screen::question(rows) => Some(Some(question)),
-                    () = lists_changed(servers), if !failing => Some(None),
                     () = sleep(wait) => Some(None),
                 }
             });
@@ -204,14 +196,15 @@ impl Instance {
     }
 
     /// Looks once and does what is to be done. Whether all went well; the report says the rest.
-    pub async fn cycle(&mut self, wanted: Option<&Wanted>) -> bool {
-        let result = self.pass(wanted).await;
+    pub async fn cycle(&mut self, desired: &Desired) -> bool {
+        let result = self.pass(desired).await;
+        let wanted = desired.map.as_ref();
         let state = match &result {
             Ok(state) => state.clone(),
             Err(failure) => self.failed_state(failure, wanted),
         };
-        if let (InstanceState::InSync { .. }, Some(wanted)) = (&state, wanted) {
-            self.report.observed_generation = wanted.generation;
+        if let (InstanceState::InSync { .. }, Some(_)) = (&state, wanted) {
+            self.report.observed.map = desired.generation;
         }
         self.publish(state, wanted);
         self.read_learned(wanted).await;
@@ -220,19 +213,19 @@ impl Instance {
 
     /// One pass. Its order is what keeps requests from failing: servers that become ready, the map,
     /// servers that leave.
-    async fn pass(&mut self, wanted: Option<&Wanted>) -> Result<InstanceState, Failure> {
-        let seen = self.observe().await?;
+    async fn pass(&mut self, desired: &Desired) -> Result<InstanceState, Failure> {
+        let seen = self.observe(desired).await?;
         let counters = self.learn_rows(seen.counters).await?;
-        self.make_servers_ready(&seen, wanted).await;
-        let state = self.bring_map(&Seen { counters, ..seen }, wanted).await;
-        self.take_servers_away(&seen, wanted, &state).await;
-        self.report_servers();
+        self.make_servers_ready(&seen, desired).await;
+        let state = self.bring_map(&Seen { counters, ..seen }, desired.map.as_ref()).await;
+        self.take_servers_away(&seen, desired, &state).await;
+        self.report_servers(desired);
         state
     }
 
-    async fn make_servers_ready(&mut self, seen: &Seen, wanted: Option<&Wanted>) {
+    async fn make_servers_ready(&mut self, seen: &Seen, desired: &Desired) {
         if let Some(servers) = &mut self.servers {
-            servers.make_ready(seen.version, wanted.map(|wanted| &wanted.revision)).await;
+            servers.make_ready(seen.version, desired).await;
         }
     }
 
@@ -240,18 +233,16 @@ impl Instance {
     async fn take_servers_away(
         &mut self,
         seen: &Seen,
-        wanted: Option<&Wanted>,
+        desired: &Desired,
         state: &Result<InstanceState, Failure>,
     ) {
-        if let (Some(servers), Some(wanted), Ok(InstanceState::InSync { .. })) =
-            (&mut self.servers, wanted, state)
-        {
-            servers.take_away(seen.version, &wanted.revision).await;
+        if let (Some(servers), Ok(InstanceState::InSync { .. })) = (&mut self.servers, state) {
+            servers.take_away(seen.version, desired).await;
         }
     }
 
     /// Only a map that was seen to be in memory can agree with what was learned.
-    async fn read_learned(&mut self, wanted: Option<&Wanted>) {
+    async fn read_learned(&mut self, wanted: Option<&DesiredMap>) {
         let (Some(learned), Some(verified), Some(wanted)) =
             (&mut self.learned, &self.verified, wanted)
         else {
@@ -262,17 +253,11 @@ impl Instance {
         self.report.status.learned = Some(learned.status().clone());
     }
 
-    fn report_servers(&mut self) {
-        if let Some(servers) = &self.servers {
-            self.report.status.servers = servers.status().cloned();
-            self.report.servers_held = servers.held();
+    fn report_servers(&mut self, desired: &Desired) {
+        let Some(servers) = &self.servers else { return };
+        self.report.status.servers = servers.status().cloned();
+        if servers.holds(desired) {
+            self.report.observed.servers = desired.generation;
         }
-    }
-}
-
-async fn lists_changed(servers: &mut Option<ServerPhase>) {
-    match servers {
-        Some(servers) => servers.changed().await,
-        None => std::future::pending().await,
     }
 }

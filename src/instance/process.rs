@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use haproxy_runtime::{HaproxyVersion, Level, MapCounters, Probe};
+use mapsmith_core::Desired;
 use mapsmith_core::status::DriftKind;
 use tokio::time::Instant;
 
@@ -25,12 +26,12 @@ pub(super) struct Seen {
 impl Instance {
     /// Which process answers, whether this socket may change it, and the map's counters. Where it
     /// does not answer, what is known of its servers is known no more.
-    pub(super) async fn observe(&mut self) -> Result<Seen, Failure> {
+    pub(super) async fn observe(&mut self, desired: &Desired) -> Result<Seen, Failure> {
         let probe = self.client.probe().await.map_err(Failure::Look);
         let seen = probe.and_then(|probe| self.observe_process(&probe));
         if let (Err(failure), Some(servers)) = (&seen, &mut self.servers) {
-            servers.lost(failure.to_string());
-            self.report_servers();
+            servers.lost(failure.to_string(), desired);
+            self.report_servers(desired);
         }
         seen
     }

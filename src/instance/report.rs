@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mapsmith_core::LearnedRoute;
 use mapsmith_core::status::{InstanceState, InstanceStatus};
+use mapsmith_core::{DesiredMap, LearnedRoute};
 use metrics::gauge;
 use tokio::time::Instant;
 
 use super::Instance;
 use super::failure::Failure;
-use crate::engine::Wanted;
 use crate::telemetry::{
     INSTANCE_IN_SYNC, INSTANCE_REVISION_HELD, INSTANCE_REVISION_WANTED, INSTANCE_UP,
 };
@@ -24,12 +23,27 @@ const LOG_SPACING: Duration = Duration::from_secs(600);
 pub struct InstanceReport {
     /// For people.
     pub status: InstanceStatus,
-    /// The last [`Wanted::generation`] that the instance was in sync with.
-    pub observed_generation: u64,
-    /// The number of the desired server lists that it holds, see [`ServerPhase::held`].
-    pub servers_held: Option<u64>,
+    /// Which generation it was last seen to hold.
+    pub observed: Observed,
     /// The routes it learned that the map does not have, sorted by node.
     pub learned: Arc<[LearnedRoute]>,
+}
+
+/// The last [`Desired::generation`](mapsmith_core::Desired::generation) that an instance was seen
+/// to hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Of the map.
+    pub map: u64,
+    /// Of the servers, as far as they can be there without a reload of HAProxy.
+    pub servers: u64,
+}
+
+impl Observed {
+    /// Of everything.
+    pub fn generation(self) -> u64 {
+        self.map.min(self.servers)
+    }
 }
 
 impl InstanceReport {
@@ -44,7 +58,7 @@ impl Instance {
     pub(super) fn failed_state(
         &mut self,
         failure: &Failure,
-        wanted: Option<&Wanted>,
+        wanted: Option<&DesiredMap>,
     ) -> InstanceState {
         // Whatever was half done: read back before anything else is believed.
         self.verified = None;
@@ -72,7 +86,7 @@ impl Instance {
     }
 
     /// Takes the new state into report, metrics and, where it changed, the log.
-    pub(super) fn publish(&mut self, state: InstanceState, wanted: Option<&Wanted>) {
+    pub(super) fn publish(&mut self, state: InstanceState, wanted: Option<&DesiredMap>) {
         let status = &mut self.report.status;
         let name = status.name.clone();
         let up = !matches!(state, InstanceState::Unreachable { .. } | InstanceState::Starting);

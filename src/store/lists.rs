@@ -2,11 +2,10 @@
 //! registry is silent begins with it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use mapsmith_core::DesiredServers;
 use mapsmith_core::server::LastGoodList;
+use mapsmith_core::{Desired, DesiredServers};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -24,12 +23,12 @@ pub async fn keep_lists(
     store: SqliteStore,
     origins: BTreeMap<String, String>,
     mut stored: BTreeMap<String, LastGoodList>,
-    mut desired: watch::Receiver<Option<Arc<DesiredServers>>>,
+    mut desired: watch::Receiver<Desired>,
     shutdown: CancellationToken,
 ) {
     let mut failing = false;
     loop {
-        let latest = desired.borrow_and_update().clone();
+        let latest = desired.borrow_and_update().servers.clone();
         match write(&store, &origins, &mut stored, latest.as_deref()).await {
             Ok(()) if std::mem::replace(&mut failing, false) => {
                 tracing::info!("server lists can be stored again")

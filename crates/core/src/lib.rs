@@ -16,6 +16,7 @@ pub mod server;
 pub mod snapshot;
 pub mod status;
 
+pub use desired::{Desired, DesiredMap};
 pub use learned::LearnedRoute;
 pub use names::Invalid;
 pub use node_map::{EntryMap, EntryMapBuilder};

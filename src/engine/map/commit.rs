@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use mapsmith_core::desired::MapChange;
 use mapsmith_core::plan::{Deviation, Diff};
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::StepTiming;
@@ -11,7 +12,7 @@ use mapsmith_core::{EntryMap, Revision, SourceState};
 use metrics::counter;
 
 use super::compose::{Composed, Said};
-use super::{BY_OVERRIDE, BY_REFERENCES, Change, Evaluation, MapDecider};
+use super::{BY_OVERRIDE, BY_REFERENCES, Evaluation, MapDecider};
 use crate::telemetry::MAP_CHANGES;
 
 impl MapDecider {
@@ -86,7 +87,7 @@ impl MapDecider {
         self.log_revision(&revision, before, &diff, causes);
         let from = self.decision.in_force.as_ref().map(|revision| revision.number);
         self.change =
-            from.map(|from| Change { from, deviation: Arc::new(Deviation::of(diff, before)) });
+            from.map(|from| MapChange { from, deviation: Arc::new(Deviation::of(diff, before)) });
         self.decision.in_force = Some(revision);
     }
 

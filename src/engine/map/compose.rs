@@ -81,7 +81,7 @@ impl MapDecider {
     }
 
     /// The entries of the map in force.
-    pub(super) fn entries_in_force(&self) -> Option<Arc<EntryMap>> {
+    pub(in crate::engine) fn entries_in_force(&self) -> Option<Arc<EntryMap>> {
         self.decision.in_force.as_ref().map(|revision| Arc::clone(&revision.entries))
     }
 

@@ -137,11 +137,11 @@ impl MapDecider {
     }
 
     /// Corrects a lost or changed map file. Whether anything about it changed.
-    pub(super) async fn check_file(&mut self) -> bool {
+    pub(in crate::engine) async fn check_file(&mut self) -> bool {
         if self.foreign.is_some() {
             return self.check_foreign_file().await;
         }
-        let (Some(wanted), Some(said)) = (self.wanted(), self.gate.accepted().cloned()) else {
+        let (Some(wanted), Some(said)) = (self.desired(), self.gate.accepted().cloned()) else {
             return false;
         };
         match self.access.check(Arc::clone(&wanted.revision.entries)).await {
@@ -203,7 +203,6 @@ impl MapDecider {
             }
             Err(error) => self.file_failed(&error),
         }
-        self.decision.generation += 1;
         self.decision.file = Some(self.file.clone());
         self.record();
         true

@@ -21,6 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mapsmith_core::desired::MapChange;
 use mapsmith_core::desired::gate::{ApprovalError, Gate};
 use mapsmith_core::desired::guard::{Flapping, Limits, Window};
 use mapsmith_core::desired::references::{Actions, Dangling, Targets};
@@ -29,11 +30,12 @@ use mapsmith_core::map_file::{MapFile, Writer};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::RevisionLog;
 use mapsmith_core::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
-use mapsmith_core::{EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState};
+use mapsmith_core::{
+    DesiredMap, EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState,
+};
 use metrics::{counter, gauge};
 
 use super::rows::RowScreen;
-use super::{Approval, Change, Wanted};
 use crate::store::map_file::{MapFileError, MapFileWriter};
 use crate::telemetry::{
     CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS,
@@ -46,14 +48,10 @@ mod compose;
 mod file;
 mod guard;
 mod map_file;
-mod preview;
-mod run;
 mod screens;
 
 use compose::Said;
 use file::MapFileAccess;
-pub use preview::{Preview, preview};
-pub use run::Inputs;
 use screens::Screens;
 
 /// The cause of a revision that overrides led to, beside the sources' names.
@@ -64,11 +62,9 @@ pub const BY_REFERENCES: &str = "references";
 
 /// What was decided last.
 #[derive(Debug, Clone, Default)]
-pub struct Decision {
+pub struct MapDecision {
     /// The highest poll request whose answers, from every source, are taken into account.
     pub evaluated_request: u64,
-    /// The number of this decision; see [`Wanted::generation`].
-    pub generation: u64,
     /// The map in force: the desired revision, or before the sources have spoken the one found in
     /// the map file.
     pub in_force: Option<Arc<Revision>>,
@@ -118,7 +114,7 @@ struct Evaluation<'a> {
 pub struct MapDecider {
     limits: Limits,
     access: MapFileAccess,
-    decision: Decision,
+    decision: MapDecision,
     file: MapFileStatus,
     /// What the file says, or may say, though it is not in force: it was put in place, and could
     /// not be made to last.
@@ -144,7 +140,7 @@ pub struct MapDecider {
     /// knows only what the file says.
     composed: bool,
     /// What the revision in force changed.
-    change: Option<Change>,
+    change: Option<MapChange>,
     /// What becomes of entries that point nowhere.
     actions: Actions,
     /// What the map may point to, in each instance that has been looked at.
@@ -190,7 +186,7 @@ impl MapDecider {
     }
 
     /// The same decisions without a writer: nothing is written, and the map file is nobody's.
-    fn without_writer(
+    pub(super) fn without_writer(
         limits: Limits,
         path: &Path,
         found: Option<MapFile>,
@@ -209,8 +205,7 @@ impl MapDecider {
     fn new(limits: Limits, access: MapFileAccess, overrides: Arc<Overrides>) -> Self {
         let path = access.path().display().to_string();
         let file = MapFileStatus { path, revision: None, error: None, corrected: 0 };
-        let decision =
-            Decision { generation: 1, overrides: Arc::clone(&overrides), ..Decision::default() };
+        let decision = MapDecision { overrides: Arc::clone(&overrides), ..MapDecision::default() };
         Self {
             window: Window::new(limits.window),
             flapping: Flapping::new(limits.window, Duration::ZERO),
@@ -260,23 +255,60 @@ impl MapDecider {
     }
 
     /// What was decided last.
-    pub fn decision(&self) -> &Decision {
+    pub fn decision(&self) -> &MapDecision {
         &self.decision
     }
 
     /// What the instances should hold; none until a first answer of the sources was accepted, and
     /// while another Mapsmith keeps them.
-    pub fn wanted(&self) -> Option<Wanted> {
+    pub fn desired(&self) -> Option<DesiredMap> {
         let revision = self.decision.in_force.clone().filter(|_| self.decision.active)?;
         let overrides = Arc::clone(&self.overrides);
         let change = self.change.clone();
-        Some(Wanted {
+        Some(DesiredMap {
             revision,
-            generation: self.decision.generation,
             evaluated_request: self.decision.evaluated_request,
             overrides,
             change,
         })
+    }
+
+    /// When a node that the last decision kept for flapping may go.
+    pub(super) fn next_release(&self) -> Option<tokio::time::Instant> {
+        self.release.map(|due| tokio::time::Instant::from_std(self.clock) + due)
+    }
+
+    /// Whether a decision is to be repeated soon: the map file could not be written, or rows wait
+    /// for an instance that can be asked.
+    pub(super) fn must_try_again(&self) -> bool {
+        self.file.error.is_some() || self.screens.waiting()
+    }
+
+    /// Whether the map file is to be compared with what it should hold.
+    pub(super) fn checks_its_file(&self) -> bool {
+        self.file.error.is_none() || self.foreign.is_some()
+    }
+
+    /// Resolves when an instance tells something else of its rows than before.
+    pub(super) async fn rows_changed(&mut self) {
+        self.screens.changed().await;
+    }
+
+    /// Whether the first try to look at each instance is over.
+    pub(super) fn every_instance_was_tried(&self) -> bool {
+        self.screens.all_tried()
+    }
+
+    /// Whether each instance could not be reached so far.
+    pub(super) fn unreached_instances(&self) -> impl Iterator<Item = bool> {
+        self.screens.unreached()
+    }
+
+    /// Whether the first decision depends on what the map may point to.
+    pub(super) fn targets_matter(&self) -> bool {
+        let has_routes =
+            self.decision.in_force.as_ref().is_some_and(|revision| !revision.entries.is_empty());
+        self.actions.matter() || (self.actions.guard() && has_routes)
     }
 
     /// Lets one held change through at the next decision.
@@ -289,7 +321,10 @@ impl MapDecider {
 
     /// Whether a change that was approved came into force at the decision that followed: a source
     /// may have said something else just then.
-    fn outcome_of_approval(&self, approved: HeldChange) -> Result<HeldChange, ApprovalError> {
+    pub(super) fn outcome_of_approval(
+        &self,
+        approved: HeldChange,
+    ) -> Result<HeldChange, ApprovalError> {
         match (&self.file.error, self.gate.held()) {
             (Some(error), _) => Err(ApprovalError::NotWritten(error.clone())),
             (None, _) if self.let_through.as_ref() == Some(&approved.id) => Ok(approved),
@@ -324,7 +359,6 @@ impl MapDecider {
                 snapshot: state.snapshot.as_ref(),
             })
             .collect();
-        let before = self.marks();
         (self.let_through, self.release) = (None, None);
         self.decision.evaluated_request =
             sources.iter().map(|state| state.answered).min().unwrap_or(0);
@@ -346,27 +380,11 @@ impl MapDecider {
                 }
             }
         }
-        // What an instance's own servers do is no reason for all of them to look again: with a
-        // hundred whose health checks flap none would rest.
-        if self.marks() != before {
-            self.decision.generation += 1;
-        }
         self.decision.steps = round.steps;
         self.decision.held = self.gate.held().cloned();
         self.decision.file = Some(self.file.clone());
         self.decision.log = Arc::new(self.log.clone());
         self.record();
-    }
-
-    /// What someone may wait for every instance to have seen.
-    fn marks(&self) -> (u64, u64, Option<u64>, bool) {
-        let revision = self.decision.in_force.as_ref().map(|revision| revision.number);
-        (
-            self.decision.evaluated_request,
-            self.decision.overrides.number(),
-            revision,
-            self.decision.active,
-        )
     }
 
     fn record(&self) {

@@ -17,12 +17,10 @@ use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::{EntryMap, EntryMapBuilder, RejectedRow, RejectedRows};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::engine::rows::{RefusedRow, RowQuestion, RowScreen};
 
-/// How long the instances' first looks may take before the first decision.
-const FIRST_LOOKS: Duration = Duration::from_secs(2);
 /// How long the instances may take to answer a question, and beyond that so long for each row.
 const ANSWER_BOUND: Duration = Duration::from_secs(5);
 /// See [`ANSWER_BOUND`].
@@ -75,19 +73,18 @@ impl Screens {
         Self { instances: instances.collect(), ..Self::default() }
     }
 
-    /// Waits until each instance was tried once, within a bound: one that hangs must not hold the
-    /// map up.
-    pub(super) async fn first_looks(&mut self) {
-        // An instance's task that ended tells nothing more.
-        let looks = self.instances.iter_mut().map(|instance| async {
-            let _ = instance.screen.facts.wait_for(|facts| facts.tried).await;
-        });
-        let _ = timeout(FIRST_LOOKS, join_all(looks)).await;
+    /// Whether the first try to look at each instance is over. An instance's task that ended tells
+    /// nothing more.
+    pub(super) fn all_tried(&self) -> bool {
+        self.instances.iter().all(|instance| {
+            let facts = &instance.screen.facts;
+            facts.borrow().tried || facts.has_changed().is_err()
+        })
     }
 
     /// Whether each instance could not be reached so far.
-    pub(super) fn unreached(&self) -> Vec<bool> {
-        self.instances.iter().map(|instance| !instance.screen.facts.borrow().answers).collect()
+    pub(super) fn unreached(&self) -> impl Iterator<Item = bool> {
+        self.instances.iter().map(|instance| !instance.screen.facts.borrow().answers)
     }
 
     /// Resolves when an instance tells something else than before.
@@ -341,7 +338,10 @@ mod tests {
         let desired = map(&[("a", "m1"), ("b", "m1")]);
         let (kept, diff) = sift(&mut screens, &desired, &EntryMap::default()).await.map.unwrap();
         assert!(Arc::ptr_eq(&kept, &desired) && diff.added.len() == 2);
-        assert!(timeout(Duration::ZERO, rows.question()).await.is_err(), "nobody was asked");
+        assert!(
+            tokio::time::timeout(Duration::ZERO, rows.question()).await.is_err(),
+            "nobody was asked"
+        );
     }
 
     #[tokio::test]
@@ -372,7 +372,7 @@ mod tests {
         // The same again: what is refused is known.
         let again = sift(&mut screens, &desired, &kept).await;
         assert_eq!((again.map.unwrap().0, again.rejected.count), (kept, 1));
-        assert!(timeout(Duration::ZERO, rows.question()).await.is_err());
+        assert!(tokio::time::timeout(Duration::ZERO, rows.question()).await.is_err());
         // Another process may take it.
         rows.learned(None);
         assert!(screens.take_in());

@@ -15,7 +15,7 @@ use mapsmith_core::status::{BackendStatus, LeavingServer};
 use mapsmith_core::{DesiredBackend, EntryMap, HeldChange, Server, ServerList};
 use metrics::{counter, gauge};
 
-use super::resolve::Resolver;
+use super::resolve::HostAddresses;
 use crate::engine::record_hold;
 use crate::settings::{Backend, Listing, Settings};
 use crate::telemetry::{
@@ -172,10 +172,10 @@ impl BackendList {
     pub(super) fn resolve(
         &mut self,
         list: &ServerList,
-        resolver: &Resolver,
+        addresses: &HostAddresses,
     ) -> BTreeMap<String, Server> {
         let Resolved { mut servers, rejected: unresolved } =
-            servers::resolve(list, &self.options, |host| resolver.address(host));
+            servers::resolve(list, &self.options, |host| addresses.address(host));
         let rejected: Vec<_> = list.rejected.iter().cloned().chain(unresolved).collect();
         let news: Vec<_> = rejected.iter().filter(|row| !self.rejected.contains(row)).collect();
         for row in news.iter().take(LOGGED_ROWS) {
@@ -212,7 +212,7 @@ impl BackendList {
             .servers
             .iter()
             .filter_map(|server| match &server.host {
-                Host::Name(host) => Some((server, host, resolver.stale(host)?)),
+                Host::Name(host) => Some((server, host, addresses.stale(host)?)),
                 Host::Address(_) => None,
             })
             .map(|(server, host, error)| RejectedServer {

@@ -4,7 +4,7 @@
 //! A backend whose list is not known yet, or was never accepted, is absent from what is desired,
 //! and so is not touched. A list that was in force before a restart is the last good one after it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,35 +17,23 @@ use mapsmith_core::server::list::Host;
 use mapsmith_core::status::BackendStatus;
 use mapsmith_core::{DesiredServers, HeldChange, ServerList, SourceState};
 
-use super::map::Decision;
+use super::map::MapDecision;
 use crate::settings::Settings;
 
 mod backend;
 pub mod resolve;
-mod run;
 
 use backend::BackendList;
-use resolve::{Lookup, Resolver};
+use resolve::{HostAddresses, HostQuestion};
 
-/// How long a name that has no address yet is left alone: a gateway may well start before its
-/// resolver does.
-const RESOLVE_RETRY: Duration = Duration::from_secs(10);
-
-/// What was decided last.
-#[derive(Debug, Clone, Default)]
-pub struct ServerDecision {
-    /// The highest poll request whose answers, of the node map and of every server list, are taken
-    /// into account.
-    pub evaluated_request: u64,
-    /// Every declared backend, in the order of the settings.
-    pub backends: Vec<BackendStatus>,
-}
-
-impl ServerDecision {
-    /// The changes that the guard holds back.
-    pub fn held(&self) -> impl Iterator<Item = &HeldChange> {
-        self.backends.iter().filter_map(|backend| backend.held.as_ref())
-    }
+/// Every backend's list as it is known at one time.
+struct Lists {
+    /// The poll request that they answer.
+    evaluated_request: u64,
+    /// In the order of the backends.
+    lists: Vec<Option<Arc<ServerList>>>,
+    /// The addresses that they need.
+    question: HostQuestion,
 }
 
 /// Makes the desired servers.
@@ -55,21 +43,15 @@ pub struct ServerDecider {
     sources: Vec<String>,
     producers: BTreeMap<String, String>,
     backends: Vec<BackendList>,
-    resolver: Resolver,
-    /// The round of polls that the host names were looked up in.
-    resolved_in: Option<u64>,
-    /// [`RESOLVE_RETRY`].
-    resolve_retry: Duration,
+    /// What waits for its addresses.
+    waiting: Option<Lists>,
     evaluated_request: u64,
     desired: Option<Arc<DesiredServers>>,
 }
 
-/// Every backend's list as it is known now, in the order of the backends.
-type Lists = Vec<Option<Arc<ServerList>>>;
-
 impl ServerDecider {
     /// Knows no list yet but those that are written out.
-    pub fn new(settings: &Settings, lookup: Box<dyn Lookup>) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         let backends =
             settings.backends.iter().map(|backend| BackendList::new(backend, settings)).collect();
         Self {
@@ -77,9 +59,7 @@ impl ServerDecider {
             sources: settings.list_sources.iter().map(|source| source.name.clone()).collect(),
             producers: servers::producers(settings.sources.iter().map(|source| &source.masters)),
             backends,
-            resolver: Resolver::new(lookup, settings.damping.hold),
-            resolved_in: None,
-            resolve_retry: RESOLVE_RETRY,
+            waiting: None,
             evaluated_request: 0,
             desired: None,
         }
@@ -97,54 +77,60 @@ impl ServerDecider {
         self
     }
 
-    /// What is known of every backend's list. `states` are those of the sources that list servers,
-    /// in the settings' order.
-    pub fn lists(&mut self, states: &[SourceState<ServerList>], decision: &Decision) -> Lists {
+    /// Takes in what is known of every backend's list, to be decided on once the addresses of its
+    /// host names are known. `states` are those of the sources that list servers, in the settings'
+    /// order.
+    pub fn take_in(&mut self, states: &[SourceState<ServerList>], map: &MapDecision) {
         let answered = states.iter().map(|state| state.answered);
-        self.evaluated_request =
-            answered.chain([decision.evaluated_request]).min().unwrap_or_default();
+        let evaluated_request = answered.chain([map.evaluated_request]).min().unwrap_or_default();
         // A map that was only found in the file may be older than anything.
-        let map = decision
-            .in_force
-            .as_ref()
-            .filter(|_| decision.active)
-            .map(|revision| &revision.entries);
+        let map = map.in_force.as_ref().filter(|_| map.active).map(|revision| &revision.entries);
         let (sources, producers) = (&self.sources, &self.producers);
         let listed = |name: &str| {
             let index = sources.iter().position(|source| source == name)?;
             let snapshot = states.get(index)?.snapshot.as_ref()?;
             Some(Arc::clone(&snapshot.entries))
         };
-        self.backends.iter_mut().map(|backend| backend.list(listed, map, producers)).collect()
+        let lists: Vec<_> =
+            self.backends.iter_mut().map(|backend| backend.list(listed, map, producers)).collect();
+        let servers = lists.iter().flatten().flat_map(|list: &Arc<ServerList>| &list.servers);
+        let names = servers.filter_map(|server| match &server.host {
+            Host::Name(name) => Some(name.clone()),
+            Host::Address(_) => None,
+        });
+        let question = HostQuestion { round: evaluated_request, hosts: names.collect() };
+        self.waiting = Some(Lists { evaluated_request, lists, question });
     }
 
-    /// Looks host names up where it is time: once a round of polls, and names that are new. `now`
-    /// is a time of one steady clock.
-    pub async fn resolve(&mut self, lists: &Lists, now: Duration) {
-        let listed = lists.iter().flatten().flat_map(|list| &list.servers);
-        let hosts: BTreeSet<String> = listed
-            .filter_map(|server| match &server.host {
-                Host::Name(name) => Some(name.clone()),
-                Host::Address(_) => None,
-            })
-            .collect();
-        if self.resolved_in != Some(self.evaluated_request) || !self.resolver.has_tried(&hosts) {
-            self.resolved_in = Some(self.evaluated_request);
-            self.resolver.refresh(hosts, now).await;
-        }
+    /// Whether what was taken in is not decided on yet.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
     }
 
-    /// Decides what every backend should have at `now`, a time of one steady clock.
-    pub fn decide(&mut self, lists: &Lists, now: Duration) {
-        for (backend, list) in self.backends.iter_mut().zip(lists) {
+    /// The addresses that it waits for.
+    pub fn question(&self) -> HostQuestion {
+        self.waiting.as_ref().map(|lists| lists.question.clone()).unwrap_or_default()
+    }
+
+    /// Decides what every backend should have at `now`, a time of one steady clock; false where
+    /// nothing waits for it, or these addresses are not all that it needs.
+    pub fn decide(&mut self, addresses: &HostAddresses, now: Duration) -> bool {
+        let Some(Lists { evaluated_request, lists, .. }) =
+            self.waiting.take_if(|lists| addresses.answer(&lists.question))
+        else {
+            return false;
+        };
+        self.evaluated_request = evaluated_request;
+        for (backend, list) in self.backends.iter_mut().zip(&lists) {
             if let Some(list) = list {
-                let resolved = backend.resolve(list, &self.resolver);
+                let resolved = backend.resolve(list, addresses);
                 backend.evaluate(resolved, &self.limits, now);
             }
             backend.step(now);
         }
         self.number();
         self.backends.iter().for_each(BackendList::record);
+        true
     }
 
     /// Gives what is desired a new number where it is not what it was.
@@ -167,8 +153,14 @@ impl ServerDecider {
         self.desired.clone()
     }
 
-    /// What was decided last; `now` is the time of that decision.
-    pub fn decision(&self, now: Duration) -> ServerDecision {
+    /// The highest poll request whose answers, of the node map and of every server list, are
+    /// decided on.
+    pub fn evaluated_request(&self) -> u64 {
+        self.evaluated_request
+    }
+
+    /// How every declared backend stands at `now`, in the order of the settings.
+    pub fn backends(&self, now: Duration) -> Vec<BackendStatus> {
         let clock = Timestamp::now();
         let at = |due: Duration| {
             SignedDuration::try_from(due.saturating_sub(now))
@@ -176,14 +168,11 @@ impl ServerDecider {
                 .and_then(|left| clock.checked_add(left).ok())
                 .unwrap_or(clock)
         };
-        ServerDecision {
-            evaluated_request: self.evaluated_request,
-            backends: self.backends.iter().map(|backend| backend.status(&at)).collect(),
-        }
+        self.backends.iter().map(|backend| backend.status(&at)).collect()
     }
 
     /// When something is due although nobody says anything new.
-    pub fn next_look(&self) -> Option<Duration> {
+    pub fn next_step(&self) -> Option<Duration> {
         self.backends.iter().filter_map(|backend| backend.next_step()).min()
     }
 
@@ -207,7 +196,10 @@ impl ServerDecider {
     }
 
     /// Whether a change that was approved is on its way: its list may have changed just then.
-    fn outcome_of_approval(&self, approved: HeldChange) -> Result<HeldChange, ApprovalError> {
+    pub(super) fn outcome_of_approval(
+        &self,
+        approved: HeldChange,
+    ) -> Result<HeldChange, ApprovalError> {
         let backend = self.backends.iter().find(|backend| backend.subject() == approved.of);
         match backend.and_then(BackendList::held) {
             Some(held) => Err(ApprovalError::Another { asked: approved.id, held: held.id.clone() }),

@@ -1,9 +1,9 @@
 //! Host names of servers -> addresses. HAProxy never resolves what it is given at runtime, so it is
-//! done here, at each round of polls.
+//! done here, at each round of polls, in a task of its own: a resolver in trouble holds the map up
+//! for no moment.
 //!
 //! A name that does not resolve keeps its last address: a resolver in trouble must not take servers
-//! away. Neither must one that answers a part of a name's addresses, another each time: see
-//! [`Addresses`].
+//! away. Neither must one that answers a part of a name's addresses, another each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,7 +13,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::heartbeat;
 
 /// How long a round of lookups may take; names that have no answer by then keep what they have.
 const ROUND_BOUND: Duration = Duration::from_secs(5);
@@ -97,10 +100,100 @@ struct KnownHost {
     error: Option<String>,
 }
 
+/// Which names are to be looked up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostQuestion {
+    /// The round of polls that they are of: each is looked up once a round.
+    pub round: u64,
+    /// The names.
+    pub hosts: BTreeSet<String>,
+}
+
+/// The addresses of host names.
+#[derive(Debug, Clone, Default)]
+pub struct HostAddresses {
+    round: u64,
+    hosts: BTreeMap<String, HostAddress>,
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone)]
+struct HostAddress {
+    address: Option<IpAddr>,
+    error: Option<String>,
+}
+
+impl HostAddresses {
+    /// Whether each name of the question was looked up in its round.
+    pub fn answer(&self, question: &HostQuestion) -> bool {
+        question.hosts.is_empty()
+            || self.round == question.round
+                && question.hosts.iter().all(|host| self.hosts.contains_key(host))
+    }
+
+    /// The name's last known address, or why there is none.
+    ///
+    /// # Errors
+    /// The resolver's last words.
+    pub fn address(&self, host: &str) -> Result<IpAddr, &str> {
+        let Some(known) = self.hosts.get(host) else { return Err("it was not looked up yet") };
+        known.address.ok_or(known.error.as_deref().unwrap_or("it was not looked up yet"))
+    }
+
+    /// Why the name keeps an older address, if it does.
+    pub fn stale(&self, host: &str) -> Option<&str> {
+        self.hosts.get(host).filter(|known| known.address.is_some())?.error.as_deref()
+    }
+}
+
+/// The engine's end of the task that looks names up.
+#[derive(Debug)]
+pub struct HostNames {
+    questions: watch::Sender<HostQuestion>,
+    addresses: watch::Receiver<HostAddresses>,
+}
+
+impl HostNames {
+    /// This end, and the task's work.
+    pub fn new(resolver: Resolver) -> (Self, impl Future<Output = ()> + Send) {
+        let (questions, asked) = watch::channel(HostQuestion::default());
+        let (sender, addresses) = watch::channel(HostAddresses::default());
+        (Self { questions, addresses }, resolver.run(asked, sender))
+    }
+
+    /// Has these names looked up.
+    pub fn ask(&self, question: HostQuestion) {
+        self.questions.send_if_modified(|asked| {
+            let is_new = *asked != question;
+            *asked = question;
+            is_new
+        });
+    }
+
+    /// What is known now.
+    pub fn addresses(&mut self) -> HostAddresses {
+        self.addresses.borrow_and_update().clone()
+    }
+
+    /// Resolves when something else is known.
+    pub async fn answered(&mut self) {
+        if self.addresses.changed().await.is_err() {
+            // Only the shutdown ends the task.
+            std::future::pending().await
+        }
+    }
+}
+
+/// How long a name that has no address yet is left alone: a gateway may well start before its
+/// resolver does.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// The names in use and their addresses.
 pub struct Resolver {
     lookup: Box<dyn Lookup>,
     hold: Duration,
+    /// [`RETRY`].
+    pub(in crate::engine) retry: Duration,
     known: BTreeMap<String, KnownHost>,
 }
 
@@ -108,22 +201,47 @@ impl Resolver {
     /// Knows no name yet. `hold` is how long an address that is not answered any more counts at
     /// least.
     pub fn new(lookup: Box<dyn Lookup>, hold: Duration) -> Self {
-        Self { lookup, hold, known: BTreeMap::new() }
+        Self { lookup, hold, retry: RETRY, known: BTreeMap::new() }
     }
 
-    /// Whether each of the names was looked up at least once.
-    pub fn has_tried(&self, hosts: &BTreeSet<String>) -> bool {
-        hosts.iter().all(|host| self.known.contains_key(host))
-    }
-
-    /// Whether some name has never resolved.
-    pub fn lacks_addresses(&self) -> bool {
-        self.known.values().any(|known| known.addresses.preferred().is_none())
+    /// Answers each question, and the last one again while some name has no address.
+    async fn run(
+        mut self,
+        mut questions: watch::Receiver<HostQuestion>,
+        addresses: watch::Sender<HostAddresses>,
+    ) {
+        let clock = Instant::now();
+        loop {
+            heartbeat::beat();
+            let question = questions.borrow_and_update().clone();
+            addresses.send_replace(self.answer(question, clock.elapsed()).await);
+            let lacks_addresses =
+                self.known.values().any(|known| known.addresses.preferred().is_none());
+            let woken = heartbeat::waiting(async {
+                tokio::select! {
+                    changed = questions.changed() => changed.is_ok(),
+                    () = sleep(self.retry), if lacks_addresses => true,
+                }
+            });
+            if !woken.await {
+                return;
+            }
+        }
     }
 
     /// Looks these names up, within five seconds, and forgets all others. `now` is a time of one
     /// steady clock.
-    pub async fn refresh(&mut self, hosts: BTreeSet<String>, now: Duration) {
+    pub async fn answer(&mut self, question: HostQuestion, now: Duration) -> HostAddresses {
+        let HostQuestion { round, hosts } = question;
+        self.look_up(hosts, now).await;
+        let address = |(host, known): (&String, &KnownHost)| {
+            let address = known.addresses.preferred();
+            (host.clone(), HostAddress { address, error: known.error.clone() })
+        };
+        HostAddresses { round, hosts: self.known.iter().map(address).collect() }
+    }
+
+    async fn look_up(&mut self, hosts: BTreeSet<String>, now: Duration) {
         let deadline = Instant::now() + ROUND_BOUND;
         self.known.retain(|host, _| hosts.contains(host));
         let lookup = &*self.lookup;
@@ -164,23 +282,6 @@ impl Resolver {
             }
         }
     }
-
-    /// The name's last known address, or why there is none.
-    ///
-    /// # Errors
-    /// The resolver's last words.
-    pub fn address(&self, host: &str) -> Result<IpAddr, &str> {
-        let Some(known) = self.known.get(host) else { return Err("it was not looked up yet") };
-        known
-            .addresses
-            .preferred()
-            .ok_or(known.error.as_deref().unwrap_or("it was not looked up yet"))
-    }
-
-    /// Why the name keeps an older address, if it does.
-    pub fn stale(&self, host: &str) -> Option<&str> {
-        self.known.get(host).filter(|known| known.addresses.preferred().is_some())?.error.as_deref()
-    }
 }
 
 /// The addresses of an answer that a server can have, if there are any.
@@ -215,8 +316,9 @@ mod tests {
         }
     }
 
-    fn hosts(hosts: &[&str]) -> BTreeSet<String> {
-        hosts.iter().map(|host| (*host).to_owned()).collect()
+    async fn look_up(resolver: &mut Resolver, hosts: &[&str]) -> HostAddresses {
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        resolver.answer(HostQuestion { round: 1, hosts }, Duration::ZERO).await
     }
 
     #[tokio::test]
@@ -228,12 +330,12 @@ mod tests {
             ["10.0.0.10", "0.0.0.0", "10.0.0.9", "::1"],
         ] {
             script.says("a", &addresses);
-            resolver.refresh(hosts(&["a"]), Duration::ZERO).await;
-            assert_eq!(resolver.address("a"), Ok(IpAddr::from([10, 0, 0, 9])));
+            let known = look_up(&mut resolver, &["a"]).await;
+            assert_eq!(known.address("a"), Ok(IpAddr::from([10, 0, 0, 9])));
         }
         script.says("a", &["fe80::2", "fe80::1"]);
-        resolver.refresh(hosts(&["a"]), Duration::ZERO).await;
-        assert_eq!(resolver.address("a").unwrap().to_string(), "fe80::1");
+        let known = look_up(&mut resolver, &["a"]).await;
+        assert_eq!(known.address("a").unwrap().to_string(), "fe80::1");
     }
 
     #[tokio::test]
@@ -242,24 +344,18 @@ mod tests {
         let mut resolver = Resolver::new(Box::new(script.clone()), HOLD);
         script.says("a", &["10.0.0.1"]);
         script.says("empty", &[]);
-        assert!(!resolver.has_tried(&hosts(&["a"])));
-        resolver.refresh(hosts(&["a", "b", "empty"]), Duration::ZERO).await;
-        assert!(resolver.has_tried(&hosts(&["a", "b"])));
-        assert_eq!(resolver.address("b"), Err("no such name"));
-        assert!(resolver.lacks_addresses());
-        assert_eq!(resolver.address("empty"), Err("it has no address a server can have"));
+        let known = look_up(&mut resolver, &["a", "b", "empty"]).await;
+        assert_eq!(known.address("b"), Err("no such name"));
+        assert_eq!(known.address("empty"), Err("it has no address a server can have"));
         script.0.lock().unwrap().clear();
-        resolver.refresh(hosts(&["a", "b"]), Duration::ZERO).await;
-        assert_eq!(resolver.address("a"), Ok(IpAddr::from([10, 0, 0, 1])));
-        assert_eq!((resolver.stale("a"), resolver.stale("b")), (Some("no such name"), None));
+        let known = look_up(&mut resolver, &["a", "b"]).await;
+        assert_eq!(known.address("a"), Ok(IpAddr::from([10, 0, 0, 1])));
+        assert_eq!((known.stale("a"), known.stale("b")), (Some("no such name"), None));
         script.says("a", &["10.0.0.2"]);
-        resolver.refresh(hosts(&["a"]), Duration::ZERO).await;
+        let known = look_up(&mut resolver, &["a"]).await;
+        assert_eq!((known.address("a"), known.stale("a")), (Ok(IpAddr::from([10, 0, 0, 2])), None));
         assert_eq!(
-            (resolver.address("a"), resolver.stale("a")),
-            (Ok(IpAddr::from([10, 0, 0, 2])), None)
-        );
-        assert_eq!(
-            resolver.address("b"),
+            known.address("b"),
             Err("it was not looked up yet"),
             "names out of use are forgotten"
         );
@@ -342,11 +438,11 @@ mod tests {
     #[tokio::test]
     async fn the_system_resolves_its_own_name() {
         let mut resolver = Resolver::new(Box::new(SystemLookup), HOLD);
-        resolver.refresh(hosts(&["localhost"]), Duration::ZERO).await;
+        let known = look_up(&mut resolver, &["localhost"]).await;
         assert!(
-            resolver.address("localhost").is_ok_and(|address| address.is_loopback()),
+            known.address("localhost").is_ok_and(|address| address.is_loopback()),
             "{:?}",
-            resolver.address("localhost")
+            known.address("localhost")
         );
     }
 }

@@ -11,10 +11,9 @@ use jiff::Timestamp;
 use mapsmith_core::server::list::{RawServer, Repeats, ServerListBuilder};
 use mapsmith_core::server::{Manage, ServerOptions};
 use mapsmith_core::{DesiredBackend, Revision, Snapshot};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::backend::FORMER_NAMES;
+use super::resolve::{Lookup, Resolver};
 use super::*;
 
 #[derive(Clone, Default)]
@@ -71,15 +70,25 @@ struct Scene {
     decider: ServerDecider,
     names: Names,
     list: Option<ServerList>,
-    map: Decision,
+    map: MapDecision,
+    resolver: Resolver,
+    addresses: HostAddresses,
     round: u64,
 }
 
 impl Scene {
     fn start(more: &str) -> Self {
         let names = Names::default();
-        let decider = ServerDecider::new(&settings(more), Box::new(names.clone()));
-        Self { decider, names, list: None, map: Decision::default(), round: 0 }
+        let settings = settings(more);
+        Self {
+            decider: ServerDecider::new(&settings),
+            resolver: Resolver::new(Box::new(names.clone()), settings.damping.hold),
+            addresses: HostAddresses::default(),
+            names,
+            list: None,
+            map: MapDecision::default(),
+            round: 0,
+        }
     }
 
     /// After a restart with a store that has these lists.
@@ -145,10 +154,12 @@ impl Scene {
         });
         state.answered = self.round;
         self.map.evaluated_request = self.round;
-        let lists = self.decider.lists(&[state], &self.map);
+        self.decider.take_in(&[state], &self.map);
         let now = Duration::from_secs(second);
-        self.decider.resolve(&lists, now).await;
-        self.decider.decide(&lists, now);
+        if !self.decider.decide(&self.addresses, now) {
+            self.addresses = self.resolver.answer(self.decider.question(), now).await;
+            assert!(self.decider.decide(&self.addresses, now), "every name was looked up");
+        }
     }
 
     fn desired(&self, backend: &str) -> Option<DesiredBackend> {
@@ -165,8 +176,8 @@ impl Scene {
     }
 
     fn status(&self, backend: &str) -> BackendStatus {
-        let decision = self.decider.decision(Duration::ZERO);
-        decision.backends.into_iter().find(|status| status.name == backend).unwrap()
+        let backends = self.decider.backends(Duration::ZERO);
+        backends.into_iter().find(|status| status.name == backend).unwrap()
     }
 }
 
@@ -176,7 +187,7 @@ async fn a_backend_whose_list_is_not_known_is_absent_and_the_others_go_on() {
     scene.map(false, &[("n1", "m1")]);
     scene.decide(0).await;
     assert_eq!(scene.decider.desired(), None, "nothing was quiet long enough yet");
-    assert_eq!(scene.decider.next_look(), Some(Duration::from_secs(1)));
+    assert_eq!(scene.decider.next_step(), Some(Duration::from_secs(1)));
     scene.decide(1).await;
     let desired = scene.decider.desired().unwrap();
     assert_eq!(
@@ -367,44 +378,6 @@ async fn what_a_backend_remembers_of_former_servers_is_bounded() {
         }
     }
     assert_eq!(scene.desired("listed").unwrap().former.len(), FORMER_NAMES);
-}
-
-#[tokio::test]
-async fn a_name_without_an_address_is_looked_up_again_before_the_next_round() {
-    let written = "[[backend]]\nname = \"late\"\nservers = [ \
-        { name = \"w1\", address = \"late.example:1\" }, \
-                   { name = \"w2\", address = \"10.0.0.1:1\" } ]\n";
-    let names = Names::default();
-    let mut settings = settings(written);
-    settings.damping.debounce = Duration::ZERO;
-    let mut decider = ServerDecider::new(&settings, Box::new(names.clone()));
-    decider.resolve_retry = Duration::from_millis(1);
-    let (_map, map) = watch::channel(Decision::default());
-    let (_approvals, approvals) = mpsc::channel(1);
-    let (decisions, _decision) = watch::channel(ServerDecision::default());
-    let (sender, mut desired) = watch::channel(None);
-    let shutdown = CancellationToken::new();
-    let task = tokio::spawn(decider.run(
-        Vec::new(),
-        map,
-        approvals,
-        (decisions, sender),
-        shutdown.clone(),
-    ));
-    let mut has = async |count: usize| {
-        let is_there = |desired: &Option<Arc<DesiredServers>>| {
-            desired.as_ref().is_some_and(|desired| desired.backends["late"].servers.len() == count)
-        };
-        let wait = tokio::time::timeout(Duration::from_secs(60), desired.wait_for(is_there));
-        wait.await
-            .unwrap_or_else(|_| panic!("the backend never had {count} servers"))
-            .expect("the task lives");
-    };
-    has(1).await;
-    names.0.lock().unwrap().insert("late.example".to_owned(), IpAddr::from([10, 0, 0, 2]));
-    has(2).await;
-    shutdown.cancel();
-    task.await.expect("it ends well");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::plan::servers::{ServerHistory, ServerPlan, ServerStep, plan_servers};
 use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
-use mapsmith_core::{DesiredServers, ObservedServers, Revision};
+use mapsmith_core::{Desired, DesiredServers, ObservedServers};
 use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,7 +42,6 @@ const REMOVABLE_WAIT: Duration = Duration::from_millis(500);
 pub struct ServerPhase {
     name: String,
     client: ServersClient,
-    desired: watch::Receiver<Option<Arc<DesiredServers>>>,
     targets: watch::Sender<Option<Arc<Targets>>>,
     /// What the map may point to, as last seen and not told yet.
     last_targets: Option<Targets>,
@@ -52,16 +51,15 @@ pub struct ServerPhase {
     told_time: Instant,
     next_look: Instant,
     looked_at: Timestamp,
-    /// The number of the desired lists that were last looked into, whatever came of it.
-    seen: Option<u64>,
+    /// The desired lists that were last looked into, whatever came of it.
+    seen: Option<Arc<DesiredServers>>,
     /// What was left to do at the last look; none where no backend is declared.
     plan: Option<ServerPlan>,
     /// The masters that the map wanted last routes nodes to.
     routed: Option<(u64, Arc<BTreeSet<String>>)>,
     status: Option<ServersStatus>,
-    /// The number of the desired lists whose servers were all seen to be there, as far as that can
-    /// be done at runtime.
-    held: Option<u64>,
+    /// Whether all their servers were seen to be there, as far as that can be done at runtime.
+    held: bool,
     steps: u64,
     last_steps: Vec<String>,
 }
@@ -71,7 +69,6 @@ impl ServerPhase {
     /// gets what maps may point to.
     pub fn new(
         instance: &settings::Instance,
-        desired: watch::Receiver<Option<Arc<DesiredServers>>>,
         targets: watch::Sender<Option<Arc<Targets>>>,
         every: Duration,
     ) -> Self {
@@ -83,7 +80,6 @@ impl ServerPhase {
         Self {
             name,
             client,
-            desired,
             targets,
             last_targets: None,
             every,
@@ -95,7 +91,7 @@ impl ServerPhase {
             plan: None,
             routed: None,
             status: None,
-            held: None,
+            held: false,
             steps: 0,
             last_steps: Vec::new(),
         }
@@ -113,11 +109,11 @@ impl ServerPhase {
         self.status.as_ref()
     }
 
-    /// The number of the desired lists that the instance is known to hold: every server that is to
-    /// be there is, but for those that only a reload of HAProxy can bring. Servers that are to go
-    /// may still drain. None while that is not known.
-    pub fn held(&self) -> Option<u64> {
-        self.held
+    /// Whether the instance is known to hold the desired lists: every server that is to be there
+    /// is, but for those that only a reload of HAProxy can bring. Servers that are to go may still
+    /// drain.
+    pub fn holds(&self, desired: &Desired) -> bool {
+        desired.servers.is_none() || (self.held && self.seen == desired.servers)
     }
 
     /// The first of these masters that no node may be sent to yet, for it stands for a server that
@@ -134,32 +130,22 @@ impl ServerPhase {
     }
 
     /// HAProxy could not be looked at, so nothing is known of its lists.
-    pub fn lost(&mut self, error: String) {
-        self.fail(error);
-    }
-
-    /// Resolves when other lists are desired. Dropping the future loses nothing.
-    pub async fn changed(&mut self) {
-        let seen = self.seen;
-        let news =
-            self.desired.wait_for(|desired| desired.as_ref().map(|desired| desired.number) != seen);
-        if news.await.is_err() {
-            // Whoever decides has ended; the shutdown follows.
-            std::future::pending().await
-        }
+    pub fn lost(&mut self, error: String, desired: &Desired) {
+        self.fail(error, desired);
     }
 
     /// The first half: what makes servers exist and ready. Must come before the map. A failure is
     /// in the status; the map's own commands will show whether HAProxy is there at all.
-    pub async fn make_ready(&mut self, version: HaproxyVersion, wanted: Option<&Arc<Revision>>) {
-        if self.is_due(wanted) {
-            let outcome = self.try_make_ready(version, wanted).await;
-            self.conclude(outcome);
+    pub async fn make_ready(&mut self, version: HaproxyVersion, desired: &Desired) {
+        if self.is_due(desired) {
+            let outcome = self.try_make_ready(version, desired).await;
+            self.conclude(outcome, desired);
         }
     }
 
-    /// The second half: what takes servers away. `wanted` is the map that HAProxy was seen to hold.
-    pub async fn take_away(&mut self, version: HaproxyVersion, wanted: &Arc<Revision>) {
+    /// The second half: what takes servers away. The desired map must be the one that HAProxy was
+    /// seen to hold.
+    pub async fn take_away(&mut self, version: HaproxyVersion, desired: &Desired) {
         if self
             .status
             .as_ref()
@@ -170,27 +156,27 @@ impl ServerPhase {
             return;
         }
         if self.plan.as_ref().is_some_and(|plan| !plan.after.is_empty()) {
-            let outcome = self.try_take_away(version, wanted).await;
-            self.conclude(outcome);
+            let outcome = self.try_take_away(version, desired).await;
+            self.conclude(outcome, desired);
         }
     }
 
-    fn is_due(&self, wanted: Option<&Arc<Revision>>) -> bool {
-        let desired = self.desired.borrow().as_ref().map(|desired| desired.number);
+    fn is_due(&self, desired: &Desired) -> bool {
+        let wanted = desired.map.as_ref().map(|map| &map.revision);
         // A server may wait for another map to route its nodes elsewhere.
         let routed = self.routed.as_ref().map(|(revision, _)| *revision);
         let other_map = routed.is_some() && routed != wanted.map(|wanted| wanted.number);
-        Instant::now() >= self.next_look || self.seen != desired || other_map
+        Instant::now() >= self.next_look || self.seen != desired.servers || other_map
     }
 
     async fn try_make_ready(
         &mut self,
         version: HaproxyVersion,
-        wanted: Option<&Arc<Revision>>,
+        desired: &Desired,
     ) -> Result<(), RuntimeError> {
         let mut sent = Vec::new();
         for _ in 0..ROUNDS {
-            let Some(plan) = self.look(version, wanted).await? else { return Ok(()) };
+            let Some(plan) = self.look(version, desired).await? else { return Ok(()) };
             if plan.before.is_empty() || plan.before == sent {
                 return Ok(());
             }
@@ -203,7 +189,7 @@ impl ServerPhase {
     async fn try_take_away(
         &mut self,
         version: HaproxyVersion,
-        wanted: &Arc<Revision>,
+        desired: &Desired,
     ) -> Result<(), RuntimeError> {
         let Some(plan) = &self.plan else { return Ok(()) };
         let mut steps = plan.after.clone();
@@ -212,7 +198,7 @@ impl ServerPhase {
                 return Ok(());
             }
             self.send(&steps).await?;
-            let Some(plan) = self.look(version, Some(wanted)).await? else { return Ok(()) };
+            let Some(plan) = self.look(version, desired).await? else { return Ok(()) };
             if plan.after == steps {
                 return Ok(());
             }
@@ -225,10 +211,11 @@ impl ServerPhase {
     async fn look(
         &mut self,
         version: HaproxyVersion,
-        wanted: Option<&Arc<Revision>>,
+        desired: &Desired,
     ) -> Result<Option<ServerPlan>, RuntimeError> {
-        let desired = self.desired.borrow_and_update().clone();
-        self.seen = desired.as_ref().map(|desired| desired.number);
+        let wanted = desired.map.as_ref().map(|map| &map.revision);
+        let desired = desired.servers.clone();
+        self.seen.clone_from(&desired);
         self.next_look = Instant::now() + self.every;
         let observed = self.client.observe().await?;
         self.looked_at = Timestamp::now();

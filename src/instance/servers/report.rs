@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use haproxy_runtime::RuntimeError;
+use mapsmith_core::Desired;
 use mapsmith_core::plan::servers::{Phase, Removing, ServerPlan};
 use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
 use metrics::gauge;
@@ -30,18 +31,18 @@ impl ServerPhase {
     }
 
     /// Takes the outcome of one half into status and metrics.
-    pub(super) fn conclude(&mut self, outcome: Result<(), RuntimeError>) {
+    pub(super) fn conclude(&mut self, outcome: Result<(), RuntimeError>, desired: &Desired) {
         if let Err(error) = outcome {
-            self.fail(error.to_string());
+            self.fail(error.to_string(), desired);
             return;
         }
         self.tell_targets();
         let Some(plan) = self.plan.clone() else {
             self.status = None;
-            self.held = None;
+            self.held = false;
             return;
         };
-        self.held = self.seen.filter(|_| plan.before.is_empty() && plan.checking.is_empty());
+        self.held = plan.before.is_empty() && plan.checking.is_empty();
         let state =
             if !plan.has_no_steps() || !plan.removing.is_empty() || !plan.checking.is_empty() {
                 ServersState::Working
@@ -54,9 +55,9 @@ impl ServerPhase {
     }
 
     /// The lists could not be seen or changed. What was seen before is shown on.
-    pub(super) fn fail(&mut self, error: String) {
-        self.held = None;
-        if self.plan.is_none() && self.desired.borrow().is_none() {
+    pub(super) fn fail(&mut self, error: String, desired: &Desired) {
+        self.held = false;
+        if self.plan.is_none() && desired.servers.is_none() {
             // Nothing is declared, or not known yet.
             self.status = None;
             return;

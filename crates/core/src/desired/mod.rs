@@ -9,6 +9,9 @@ pub mod guard;
 pub mod overrides;
 pub mod references;
 pub mod servers;
+mod state;
+
+pub use state::{Desired, DesiredMap, MapChange};
 
 use std::cmp::Ordering;
 use std::sync::Arc;

@@ -12,8 +12,6 @@ use mapsmith_core::desired::references::Action;
 use mapsmith_core::plan::Deviation;
 use mapsmith_core::status::PollReport;
 use mapsmith_core::{DrainedMaster, Pin, Snapshot};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -135,7 +133,7 @@ impl Scene {
     }
 
     fn wanted(&self) -> Option<(u64, usize)> {
-        self.decider.wanted().map(|wanted| (wanted.revision.number, wanted.revision.entries.len()))
+        self.decider.desired().map(|wanted| (wanted.revision.number, wanted.revision.entries.len()))
     }
 }
 
@@ -175,11 +173,11 @@ async fn the_first_answer_is_revision_1_and_in_the_file_before_any_instance_want
 async fn what_a_revision_changed_is_found_once_for_all_instances() {
     let mut scene = Scene::start(Some("n000 m1\nn001 m1\nn002 m1\n")).await;
     scene.one(nodes(3, "m1")).await;
-    assert!(scene.decider.wanted().unwrap().change.is_none(), "nothing changed so far");
-    let held = scene.decider.wanted().unwrap().revision;
+    assert!(scene.decider.desired().unwrap().change.is_none(), "nothing changed so far");
+    let held = scene.decider.desired().unwrap().revision;
     scene.one([("n000", "m1"), ("n001", "m2"), ("n003", "m2")].into_iter().collect()).await;
     for _ in 0..2 {
-        let wanted = scene.decider.wanted().unwrap();
+        let wanted = scene.decider.desired().unwrap();
         let change = wanted.change.expect("a revision that changed something");
         assert_eq!(change.from, held.number);
         assert_eq!(*change.deviation, Deviation::between(&held.entries, &wanted.revision.entries));

@@ -98,32 +98,3 @@ async fn what_was_left_out_is_not_let_in_while_it_is_there_and_not_ready() {
         assert_eq!(scene.file(), file, "{masters:?}");
     }
 }
-
-#[tokio::test]
-async fn servers_that_flap_make_no_instance_look_again_unless_the_map_changes() {
-    let mut scene = Scene::start(None).await;
-    let map: EntryMap = [("a", "m1"), ("b", "m2")].into_iter().collect();
-    scene.one(map).await;
-    let mut state = SourceState::before_first_poll("puppetdb".to_owned(), "file".to_owned(), true);
-    state.answered = scene.requests;
-    state.snapshot = Some(Snapshot {
-        entries: Arc::clone(scene.decider.gate.accepted().unwrap()),
-        rejections: Arc::default(),
-        answered_at: Timestamp::UNIX_EPOCH,
-    });
-    let look = scene.decider.decision().generation;
-    for ready in [false, true, false] {
-        scene.decider.see(vec![Arc::new([("m1", true), ("m2", ready)].into_iter().collect())]);
-        scene.decider.decide(std::slice::from_ref(&state), Arc::default()).await;
-        assert_eq!(scene.decider.decision().dangling.entries(), (0, usize::from(!ready)));
-    }
-    assert_eq!(scene.decider.decision().generation, look);
-    scene.decider =
-        scene.decider.with_actions(Actions { unknown: Action::Keep, not_ready: Action::LeaveOut });
-    scene.decider.see(vec![Arc::new([("m1", true), ("m2", false)].into_iter().collect())]);
-    scene.decider.decide(&[state], Arc::default()).await;
-    assert_eq!(
-        (scene.file(), scene.decider.decision().generation),
-        (vec!["a m1".to_owned()], look + 1)
-    );
-}

@@ -1,0 +1,309 @@
+//! The one task that decides: what is due, in which order, and what is published.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mapsmith_core::desired::gate::ApprovalError;
+use mapsmith_core::{Desired, DesiredMap, HeldChange, SourceState};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::inputs::Wake;
+use super::map::MapDecider;
+use super::servers::ServerDecider;
+use super::servers::resolve::HostNames;
+use super::{Approval, Decision, Inputs};
+use crate::heartbeat;
+
+/// How long the sources have at the start before the map file counts without them.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the instances' first passes may take before the first decision on the map.
+const FIRST_PASSES: Duration = Duration::from_secs(2);
+/// How much longer, where what the map may point to matters.
+const FIRST_TARGETS: Duration = Duration::from_secs(5);
+/// How long a round of polls that was asked for at once may take before the answers that are there
+/// count by themselves.
+const ROUND_BOUND: Duration = Duration::from_secs(5);
+/// Between two tries to write a map file that can't be written.
+const FILE_RETRY: Duration = Duration::from_secs(5);
+/// The least time between two decisions that only what the map may point to led to: health checks
+/// of many instances flap all the time, and each decision may be a revision.
+const TARGETS_SPACING: Duration = Duration::from_secs(1);
+
+/// Where the engine publishes.
+#[derive(Debug)]
+pub struct Outputs {
+    /// What was decided, and why.
+    pub decision: watch::Sender<Decision>,
+    /// What the instances should hold.
+    pub desired: watch::Sender<Desired>,
+}
+
+/// Somebody who waits for what an approval came to.
+type Approved = (HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>);
+
+/// Decides what every instance should hold: the map, the server lists, and when.
+pub struct Engine {
+    map: MapDecider,
+    servers: ServerDecider,
+    hosts: HostNames,
+    inputs: Inputs,
+    outputs: Outputs,
+    desired: Desired,
+    began: Instant,
+    /// Before the first decision on the map.
+    starting: bool,
+    /// Whether the map is published: at the start the sources may be about to say something newer
+    /// than what the file has.
+    map_counts: bool,
+    /// What the sources of the node map said at the end of the last round of polls.
+    answers: Vec<SourceState>,
+    /// When the round of polls in progress counts as over.
+    round_ends: Option<Instant>,
+    map_is_due: bool,
+    lists_are_due: bool,
+    targets_after: Instant,
+    file_retry: Instant,
+    approved_of_map: Vec<Approved>,
+    approved_of_lists: Vec<Approved>,
+}
+
+impl Engine {
+    /// Decides nothing yet.
+    pub fn new(
+        map: MapDecider,
+        servers: ServerDecider,
+        hosts: HostNames,
+        inputs: Inputs,
+        outputs: Outputs,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            map,
+            servers,
+            hosts,
+            inputs,
+            outputs,
+            desired: Desired::default(),
+            began: now,
+            starting: true,
+            map_counts: false,
+            answers: Vec::new(),
+            round_ends: None,
+            map_is_due: false,
+            lists_are_due: true,
+            targets_after: now,
+            file_retry: now,
+            approved_of_map: Vec::new(),
+            approved_of_lists: Vec::new(),
+        }
+    }
+
+    /// Decides whenever there is news, an approval comes, or a wait is over; until shutdown.
+    /// `file_check` is the time between two comparisons of the map file with what it should hold.
+    pub async fn run(mut self, file_check: Duration, shutdown: CancellationToken) {
+        let mut file_checks = interval(file_check);
+        file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The lists that were in force before a restart are so from the first second on.
+        self.publish();
+        loop {
+            heartbeat::beat();
+            self.step().await;
+            let timer = self.next_timer();
+            let file_is_checked = !self.starting && self.map.checks_its_file();
+            tokio::select! {
+                // Half a round is no ground for a revision that nobody would correct.
+                () = shutdown.cancelled() => return,
+                wake = self.inputs.news(self.targets_after) => match wake {
+                    Wake::Source => {
+                        self.round_ends.get_or_insert_with(|| Instant::now() + ROUND_BOUND);
+                    }
+                    Wake::List => self.lists_are_due = true,
+                    Wake::Overrides => self.map_is_due = true,
+                    Wake::Targets => {
+                        self.targets_after = Instant::now() + TARGETS_SPACING;
+                        self.map_is_due = true;
+                    }
+                    Wake::Approval(approval) => self.approve(approval),
+                    Wake::Ended => return,
+                },
+                () = self.map.rows_changed() => self.map_is_due = true,
+                () = self.hosts.answered() => self.lists_are_due = true,
+                _ = file_checks.tick(), if file_is_checked => if self.map.check_file().await {
+                    self.publish();
+                    // Where another Mapsmith has ended, its file is only the beginning.
+                    self.map_is_due = true;
+                },
+                () = sleep_until(timer.unwrap_or(self.began)), if timer.is_some() => {}
+                () = heartbeat::tick() => {}
+            }
+        }
+    }
+
+    /// Decides on what is due.
+    async fn step(&mut self) {
+        let now = Instant::now();
+        let published = self.map_counts;
+        if self.starting {
+            self.begin(now);
+        } else if let Some(end) = self.round_ends
+            && (now >= end || self.inputs.round_is_whole())
+        {
+            self.take_answers();
+        }
+        self.map_is_due |= self.map_timer().is_some_and(|due| now >= due);
+        let mut news = self.map_counts != published;
+        if self.map_is_due && !self.starting {
+            self.decide_map().await;
+            news = true;
+        }
+        self.lists_are_due |= self.lists_timer().is_some_and(|due| now >= due);
+        news |= self.decide_lists();
+        if news {
+            self.publish();
+        }
+        for (held, answer) in self.approved_of_map.drain(..) {
+            // Whoever asked may have gone; the change is in force all the same.
+            let _ = answer.send(self.map.outcome_of_approval(held));
+        }
+    }
+
+    /// Whether the first decision on the map can be made, which waits for what it should know,
+    /// within bounds. The map file is the last good map, and where answers are missing after a
+    /// second it is kept in force without them; not before, because they may be newer than a file
+    /// that came from a backup, and so may be what HAProxy holds.
+    fn begin(&mut self, now: Instant) {
+        let answered = self.inputs.all_have_answered();
+        self.map_counts |= !answered && now >= self.began + FIRST_ANSWERS;
+        if (answered || self.map_counts) && self.instances_were_seen(now) {
+            (self.starting, self.map_counts) = (false, true);
+            // The first decision takes what is there.
+            self.take_answers();
+        }
+    }
+
+    /// Whether each instance that can be reached was looked at, as far as the first decision needs
+    /// to know, or has had its time.
+    fn instances_were_seen(&self, now: Instant) -> bool {
+        if !self.map.every_instance_was_tried() && now < self.began + FIRST_PASSES {
+            return false;
+        }
+        let unreached = self.map.unreached_instances().chain(std::iter::repeat(false));
+        !self.map.targets_matter()
+            || now >= self.began + FIRST_PASSES + FIRST_TARGETS
+            || self
+                .inputs
+                .targets
+                .iter()
+                .zip(unreached)
+                .all(|(target, unreached)| unreached || target.borrow().is_some())
+    }
+
+    /// The round of polls is over.
+    fn take_answers(&mut self) {
+        self.answers = self.inputs.sources();
+        self.round_ends = None;
+        self.map_is_due = true;
+    }
+
+    /// On the answers of the last round: an operator does not wait for a registry.
+    async fn decide_map(&mut self) {
+        let overrides = Arc::clone(&self.inputs.overrides.borrow_and_update());
+        self.map.see(self.inputs.targets());
+        self.map.decide(&self.answers, overrides).await;
+        self.file_retry = Instant::now() + FILE_RETRY;
+        self.map_is_due = false;
+        self.lists_are_due = true;
+    }
+
+    /// Whether there was something to decide: lists wait for the addresses of their host names.
+    fn decide_lists(&mut self) -> bool {
+        let mut decided = false;
+        while self.lists_are_due || self.servers.is_waiting() {
+            if !self.servers.is_waiting() {
+                self.lists_are_due = false;
+                let lists = self.inputs.lists();
+                self.servers.take_in(&lists, self.map.decision());
+            }
+            let addresses = self.hosts.addresses();
+            if !self.servers.decide(&addresses, self.began.elapsed()) {
+                self.hosts.ask(self.servers.question());
+                break;
+            }
+            decided = true;
+        }
+        if decided {
+            for (held, answer) in self.approved_of_lists.drain(..) {
+                let _ = answer.send(self.servers.outcome_of_approval(held));
+            }
+        }
+        decided
+    }
+
+    fn approve(&mut self, Approval { id, answer }: Approval) {
+        let of_map = match self.map.approve(&id) {
+            Ok(held) => {
+                self.map_is_due = true;
+                return self.approved_of_map.push((held, answer));
+            }
+            Err(error) => error,
+        };
+        match self.servers.approve(&id) {
+            Ok(held) => {
+                self.lists_are_due = true;
+                self.approved_of_lists.push((held, answer));
+            }
+            Err(of_lists) => {
+                let error = if of_map == ApprovalError::NothingHeld { of_lists } else { of_map };
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+
+    /// When something is due although nobody says anything new.
+    fn next_timer(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let starts = [FIRST_ANSWERS, FIRST_PASSES, FIRST_PASSES + FIRST_TARGETS]
+            .map(|after| self.began + after)
+            .into_iter()
+            .filter(|due| self.starting && *due > now);
+        let after_the_start = [self.round_ends, self.map_timer()].into_iter().flatten();
+        let after_the_start = after_the_start.filter(|_| !self.starting);
+        starts.chain(after_the_start).chain(self.lists_timer()).min()
+    }
+
+    fn map_timer(&self) -> Option<Instant> {
+        let retry = self.map.must_try_again().then_some(self.file_retry);
+        self.map.next_release().into_iter().chain(retry).min()
+    }
+
+    fn lists_timer(&self) -> Option<Instant> {
+        let due = self.servers.next_step().filter(|_| !self.servers.is_waiting())?;
+        Some(self.began + due)
+    }
+
+    /// A new generation is one that every instance should look at again. What an instance's own
+    /// servers do is no reason: with a hundred whose health checks flap none would rest.
+    fn publish(&mut self) {
+        let decision = self.map.decision();
+        let map = self.map.desired().filter(|_| self.map_counts);
+        // Whose map it is, theirs are the servers too.
+        let servers = self.servers.desired().filter(|_| decision.read_only.is_none());
+        let marks = |map: &Option<DesiredMap>| {
+            map.as_ref()
+                .map(|map| (map.revision.number, map.evaluated_request, map.overrides.number()))
+        };
+        if marks(&map) != marks(&self.desired.map) || servers != self.desired.servers {
+            let generation = self.desired.generation + 1;
+            self.desired = Desired { generation, map, servers };
+            self.outputs.desired.send_replace(self.desired.clone());
+        }
+        self.outputs.decision.send_replace(Decision {
+            generation: self.desired.generation,
+            evaluated_request: self.servers.evaluated_request(),
+            map: decision.clone(),
+            backends: self.servers.backends(self.began.elapsed()),
+        });
+    }
+}
