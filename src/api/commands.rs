@@ -69,11 +69,11 @@ impl Api {
         }
         let decision = self.decision.borrow().clone();
         let before = decision.map.in_force.as_ref().map_or(0, |revision| revision.number);
-        let known = self.known(&change, &decision);
-        let told = told(&change, known.is_ok());
+        let known = self.check_masters(&change, &decision);
+        let summary = describe(&change, known.is_ok());
         if !force {
             known?;
-            self.has_a_way(&change, &keeper.latest())?;
+            self.check_drain(&change, &keeper.latest())?;
         }
         let nothing_to_end = match &change {
             OverrideChange::Undrain { master } => format!("master {master} is not drained"),
@@ -87,7 +87,7 @@ impl Api {
         let Some(wait) = wait else {
             return report(
                 ReloadOutcome::Requested,
-                format!("{told}; it is stored, and every instance gets it now"),
+                format!("{summary}; it is stored, and every instance gets it now"),
             );
         };
         let deadline = start + wait;
@@ -96,7 +96,7 @@ impl Api {
         else {
             return report(
                 ReloadOutcome::Behind,
-                format!("{told}; it is stored, and not in force within {wait:?}"),
+                format!("{summary}; it is stored, and not in force within {wait:?}"),
             );
         };
         let behind = match decision.map.active {
@@ -112,7 +112,7 @@ impl Api {
                     format!("{later}; held back by the guard: {} (id {})", held.reason, held.id),
                 )
             }
-            Some(held) if waits(&change, &decision) => (
+            Some(held) if is_held_back(&change, &decision) => (
                 ReloadOutcome::Held,
                 format!("it is stored, and held back: {} (id {})", held.reason, held.id),
             ),
@@ -125,13 +125,13 @@ impl Api {
                 stuck.join(", ")
             ),
         };
-        report(outcome, format!("{told}{stuck}; {message}"))
+        report(outcome, format!("{summary}{stuck}; {message}"))
     }
 
     /// Whether every master that an order names is one: a backend or server of some instance, or a
     /// master that nodes are routed to. A name that is none is a slip of the pen mostly, and would
     /// be a route to nothing.
-    fn known(&self, change: &OverrideChange, decision: &Decision) -> Result<(), Error> {
+    fn check_masters(&self, change: &OverrideChange, decision: &Decision) -> Result<(), Error> {
         let named = match change {
             OverrideChange::Pin(pin) => vec![&pin.master],
             OverrideChange::Drain(drained) => {
@@ -170,7 +170,7 @@ impl Api {
 
     /// Whether the nodes of a master that is to be drained have anywhere to go. Who drains one may
     /// be about to stop it.
-    fn has_a_way(&self, change: &OverrideChange, stored: &Overrides) -> Result<(), Error> {
+    fn check_drain(&self, change: &OverrideChange, stored: &Overrides) -> Result<(), Error> {
         let OverrideChange::Drain(drained) = change else { return Ok(()) };
         let states = self.states();
         let Ok(merged) = desired::merge(&views(&states)) else { return Ok(()) };
@@ -201,28 +201,29 @@ impl Api {
 /// Why a name is refused, with the names that may have been meant.
 fn unknown(master: &str, known: &BTreeSet<&str>, masters: &BTreeSet<&str>, unseen: bool) -> String {
     let why = match unseen {
-        true => "no HAProxy has been looked at yet, and no node is routed there",
+        true => "no HAProxy has been observed yet, and no node is routed there",
         false => "no HAProxy has a backend or server of the name, and no node is routed there",
     };
-    let meant: Vec<_> =
+    let similar: Vec<_> =
         known.iter().filter(|name| name.eq_ignore_ascii_case(master)).copied().collect();
-    let hint = match (meant.as_slice(), masters.len()) {
+    let hint = match (similar.as_slice(), masters.len()) {
         ([], 0) => String::new(),
         ([], count) => {
-            let shown: Vec<_> = masters.iter().take(LISTED_MASTERS).copied().collect();
+            let first: Vec<_> = masters.iter().take(LISTED_MASTERS).copied().collect();
             let more = if count > LISTED_MASTERS { ", ..." } else { "" };
-            format!("; nodes are routed to: {}{more}", shown.join(", "))
+            format!("; nodes are routed to: {}{more}", first.join(", "))
         }
-        (meant, _) => format!("; is it {}?", meant.join(" or ")),
+        (similar, _) => format!("; is it {}?", similar.join(" or ")),
     };
     format!(
-        "{master:?} is not a known master: {why}{hint} (--force, or force=true, takes it all the same)"
+        "{master:?} is not a known master: {why}{hint} (--force, or force=true, takes it all the \
+         same)"
     )
 }
 
 /// What was ordered, for a person, with a warning where no node has the master that gets nodes: it
 /// may be a slip of the pen.
-fn told(change: &OverrideChange, is_known: bool) -> String {
+fn describe(change: &OverrideChange, is_known: bool) -> String {
     let unknown =
         if is_known { "" } else { " (by force: no HAProxy has a backend or server of the name)" };
     match change {
@@ -243,7 +244,7 @@ fn told(change: &OverrideChange, is_known: bool) -> String {
 }
 
 /// Whether an order is held for where it points to.
-fn waits(change: &OverrideChange, decision: &Decision) -> bool {
+fn is_held_back(change: &OverrideChange, decision: &Decision) -> bool {
     match (change, &decision.map.in_force) {
         (OverrideChange::Pin(pin), Some(revision)) => {
             revision.entries.get(&pin.node) != Some(&pin.master)

@@ -37,7 +37,7 @@ pub struct Api {
     pub(crate) lists: Vec<watch::Receiver<SourceState<ServerList>>>,
     pub(crate) decision: watch::Receiver<Decision>,
     pub(crate) desired: watch::Receiver<Desired>,
-    /// What a map may point to, an instance each; none before it was looked at.
+    /// What a map may point to, an instance each; none before it was observed.
     pub(crate) targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
     pub(crate) instances: Vec<watch::Receiver<InstanceReport>>,
     pub(crate) clients: Vec<MapClient>,

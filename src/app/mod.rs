@@ -352,7 +352,7 @@ fn ask_sources(requests: &PollRequests) -> AskSources {
     Box::new(move || requests.request_everything_at_leisure())
 }
 
-fn request_lookups(looks: &TargetedLookups, instance: &str) -> RequestLookups {
-    let (looks, instance) = (looks.clone(), instance.to_owned());
-    Box::new(move |routes| looks.dispute(&instance, routes))
+fn request_lookups(lookups: &TargetedLookups, instance: &str) -> RequestLookups {
+    let (lookups, instance) = (lookups.clone(), instance.to_owned());
+    Box::new(move |routes| lookups.dispute(&instance, routes))
 }

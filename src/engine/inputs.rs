@@ -19,7 +19,7 @@ pub struct Inputs {
     pub lists: Vec<watch::Receiver<SourceState<ServerList>>>,
     /// What an operator ordered.
     pub overrides: watch::Receiver<Arc<Overrides>>,
-    /// What the map may point to, an instance each; none before it was looked at.
+    /// What the map may point to, an instance each; none before it was observed.
     pub targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
     /// Held changes that are to be let through.
     pub approvals: mpsc::Receiver<Approval>,
@@ -51,8 +51,14 @@ impl Inputs {
         };
         // A poller that ended leaves its last state; only the shutdown ends pollers.
         tokio::select! {
-            alive = any_changed(self.sources.iter_mut()) => if alive { Wake::Source } else { Wake::Ended },
-            alive = any_changed(self.lists.iter_mut()) => if alive { Wake::List } else { Wake::Ended },
+            alive = any_changed(self.sources.iter_mut()) => match alive {
+                true => Wake::Source,
+                false => Wake::Ended,
+            },
+            alive = any_changed(self.lists.iter_mut()) => match alive {
+                true => Wake::List,
+                false => Wake::Ended,
+            },
             Ok(()) = self.overrides.changed() => Wake::Overrides,
             true = targets => Wake::Targets,
             Some(approval) = self.approvals.recv() => Wake::Approval(approval),
@@ -82,7 +88,7 @@ impl Inputs {
         latest(&mut self.lists)
     }
 
-    /// What the map may point to, in each instance that was looked at.
+    /// What the map may point to, in each instance that was observed.
     pub(super) fn targets(&mut self) -> Vec<Arc<Targets>> {
         let targets = self.targets.iter_mut();
         targets.filter_map(|target| target.borrow_and_update().clone()).collect()

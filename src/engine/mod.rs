@@ -51,12 +51,13 @@ impl Decision {
     }
 }
 
-/// Asks every source to look again and gives the request's number, which [`evaluated_request`](mapsmith_core::DesiredMap::evaluated_request)
+/// Asks every source again and gives the request's number, which
+/// [`evaluated_request`](mapsmith_core::DesiredMap::evaluated_request)
 /// reaches in time.
 pub type AskSources = Box<dyn Fn() -> u64 + Send + Sync>;
 
-/// Told all the routes that an instance has learned and the map does not have: the sources look
-/// early at their nodes.
+/// Gets all the routes that an instance has learned and the map does not have: the sources are
+/// asked for their nodes.
 pub type RequestLookups = Box<dyn Fn(&Arc<[LearnedRoute]>) + Send + Sync>;
 
 /// Asks for a held change to be let through.

@@ -31,9 +31,9 @@ impl fmt::Display for RefusedRow {
 /// What an instance tells about the rows of its map.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RowFacts {
-    /// The first try to look at it is over, whatever came of it.
+    /// The first try to observe it is over, whatever came of it.
     pub tried: bool,
-    /// It answered when it was last looked at.
+    /// It answered when it was last observed.
     pub answers: bool,
     /// Grows with each process that answers.
     pub process: u64,
@@ -117,7 +117,7 @@ impl InstanceRows {
         self.tell(|facts| facts.answers = true);
     }
 
-    /// A look failed. Of a map that takes any row nobody is asked, so there it is no news whether
+    /// A pass failed. Of a map that takes any row nobody is asked, so there it is no news whether
     /// the process answers.
     pub fn failed(&self, unreachable: bool) {
         self.tell(|facts| {

@@ -183,7 +183,7 @@ impl Engine {
         }
     }
 
-    /// Whether each instance that can be reached was looked at, as far as the first decision needs
+    /// Whether each instance that can be reached was observed, as far as the first decision needs
     /// to know, or has had its time.
     fn instances_were_seen(&self, now: Instant) -> bool {
         if !self.map.every_instance_was_tried() && now < self.began + FIRST_PASSES {
@@ -283,7 +283,7 @@ impl Engine {
         Some(self.began + due)
     }
 
-    /// A new generation is one that every instance should look at again. What an instance's own
+    /// A new generation is one that every instance should observe again. What an instance's own
     /// servers do is no reason: with a hundred whose health checks flap none would rest.
     fn publish(&mut self) {
         let decision = self.map.decision();

@@ -75,7 +75,7 @@ impl Start {
         tokio::spawn(lookups);
         let (senders, sources) = sources.into_iter().map(watch::channel).unzip();
         let (orders, overrides) = watch::channel(Arc::<Overrides>::default());
-        let (looks, targets) = watch::channel(None);
+        let (observed, targets) = watch::channel(None);
         let (approver, approvals) = mpsc::channel(1);
         let (decisions, decision) = watch::channel(Decision::default());
         let (sender, desired) = watch::channel(Desired::default());
@@ -88,7 +88,17 @@ impl Start {
         );
         let stop = CancellationToken::new();
         let task = tokio::spawn(engine.run(NEVER, stop.clone()));
-        Running { folder, sources: senders, orders, looks, approver, decision, desired, stop, task }
+        Running {
+            folder,
+            sources: senders,
+            orders,
+            observed,
+            approver,
+            decision,
+            desired,
+            stop,
+            task,
+        }
     }
 }
 
@@ -97,7 +107,7 @@ struct Running {
     folder: tempfile::TempDir,
     sources: Vec<watch::Sender<SourceState>>,
     orders: watch::Sender<Arc<Overrides>>,
-    looks: watch::Sender<Option<Arc<Targets>>>,
+    observed: watch::Sender<Option<Arc<Targets>>>,
     approver: mpsc::Sender<Approval>,
     decision: watch::Receiver<Decision>,
     desired: watch::Receiver<Desired>,
@@ -259,7 +269,7 @@ async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one
 }
 
 #[tokio::test]
-async fn servers_that_flap_make_no_instance_look_again_unless_the_map_changes() {
+async fn servers_that_flap_bring_no_instance_to_a_pass_unless_the_map_changes() {
     for (not_ready, rows, generations) in
         [(Action::Keep, vec!["a m1", "b m2"], 0), (Action::LeaveOut, vec!["a m1"], 1)]
     {
@@ -268,10 +278,10 @@ async fn servers_that_flap_make_no_instance_look_again_unless_the_map_changes() 
         let start = Start { actions, ..Start::with([state("puppetdb", 0, Some(map))]) };
         let mut running = start.run().await;
         let masters = |ready| Some(Arc::new([("m1", true), ("m2", ready)].into_iter().collect()));
-        running.looks.send_replace(masters(true));
+        running.observed.send_replace(masters(true));
         running.decided("the first map", |decision| decision.map.active).await;
         let before = running.desired.borrow().generation;
-        running.looks.send_replace(masters(false));
+        running.observed.send_replace(masters(false));
         let dangling = |decision: &Decision| decision.map.dangling.entries() == (0, 1);
         running.decided("an entry that points to what is not ready", dangling).await;
         assert_eq!(running.file(), rows, "{not_ready}");

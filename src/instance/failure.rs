@@ -38,7 +38,7 @@ fn pluralize(rows: usize) -> String {
 }
 
 impl Failure {
-    /// The process could not be reached or gave no whole answer to the first look. Once it has
+    /// The process could not be reached or gave no whole answer to the first probe. Once it has
     /// answered that, a command that fails later leaves it behind, not unreachable.
     pub(super) fn unreachable(&self) -> bool {
         matches!(self, Self::Look(_)) && !self.refused()

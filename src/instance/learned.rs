@@ -120,7 +120,8 @@ impl LearnedTable {
         let client = instance.table_client(TableName::new(table)?);
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         for reason in Settled::ALL {
-            counter!(LEARNED_FORGOTTEN, "haproxy" => instance.name.clone(), "reason" => reason.label()).increment(0);
+            let (haproxy, reason) = (instance.name.clone(), reason.label());
+            counter!(LEARNED_FORGOTTEN, "haproxy" => haproxy, "reason" => reason).increment(0);
         }
         Ok(Some(Self {
             client,
@@ -143,7 +144,7 @@ impl LearnedTable {
         }))
     }
 
-    /// In figures, as of the last look.
+    /// In figures, as of the last read.
     pub fn status(&self) -> &LearnedStatus {
         &self.status
     }
@@ -151,7 +152,7 @@ impl LearnedTable {
     /// Reads the table, forgets what is settled by `map`, which this instance was seen to hold, and
     /// gives what stays, sorted by node. Where the table can't be read or changed the status says
     /// why; what was seen before stays then. `overrides` are those in the map.
-    pub async fn look(
+    pub async fn follow(
         &mut self,
         map: &EntryMap,
         overrides: &Overrides,
@@ -269,9 +270,9 @@ impl LearnedTable {
             let seen = known.reading == reading;
             if let Some(reason) = known.settled.filter(|_| !seen) {
                 *self.status.forgotten.entry(reason).or_default() += 1;
-                counter!(LEARNED_FORGOTTEN, "haproxy" => self.instance.clone(), "reason" => reason.label()).increment(1);
-                tracing::debug!(instance = self.instance, node, reason = reason.label(), "learned \
-                    route forgotten");
+                let (haproxy, reason) = (self.instance.clone(), reason.label());
+                counter!(LEARNED_FORGOTTEN, "haproxy" => haproxy, "reason" => reason).increment(1);
+                tracing::debug!(instance = self.instance, node, reason, "learned route forgotten");
             }
             seen
         });

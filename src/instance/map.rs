@@ -20,7 +20,7 @@ use crate::telemetry::{APPLY_DURATION, APPLY_FAILURES, DRIFT_CORRECTED};
 
 /// How often staged entries must look the same before they count as abandoned: another Mapsmith may
 /// be about to commit them.
-const ABANDONED_LOOKS: u32 = 10;
+const ABANDONED_PASSES: u32 = 10;
 /// The least time between two swaps of one instance: `commit map` of a huge map frees the old one
 /// in one go, and doing so back to back has tripped HAProxy's watchdog (haproxy issue 3292).
 const SWAP_SPACING: Duration = Duration::from_secs(1);
@@ -235,12 +235,12 @@ impl Instance {
             self.staged = None;
             return false;
         }
-        let looks = match self.staged {
-            Some(staged) if staged.counters == counters => staged.looks + 1,
+        let passes = match self.staged {
+            Some(staged) if staged.counters == counters => staged.passes + 1,
             _ => 1,
         };
-        self.staged = Some(Staged { counters, looks });
-        looks >= ABANDONED_LOOKS
+        self.staged = Some(Staged { counters, passes });
+        passes >= ABANDONED_PASSES
     }
 
     /// Carries the plan out and returns the map's counters after it.

@@ -56,7 +56,7 @@ struct Verified {
 #[derive(Debug, Clone, Copy)]
 struct Staged {
     counters: MapCounters,
-    looks: u32,
+    passes: u32,
 }
 
 /// One HAProxy and what is known of it.
@@ -249,7 +249,7 @@ impl Instance {
             return;
         };
         self.report.learned =
-            learned.look(&verified.revision.entries, &wanted.overrides, Timestamp::now()).await;
+            learned.follow(&verified.revision.entries, &wanted.overrides, Timestamp::now()).await;
         self.report.status.learned = Some(learned.status().clone());
     }
 

@@ -1,5 +1,5 @@
-//! How long something that is looked at again and again is left alone between two looks, so that
-//! looking never becomes anybody's main work: neither HAProxy's nor ours. The clocks are arguments.
+//! How long something that is read again and again is left alone between two reads, so that
+//! reading never becomes anybody's main work: neither HAProxy's nor ours. The clocks are arguments.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A look is followed by a rest of so many times what it took, whoever was busy or waited: HAProxy
+/// A read is followed by a rest of so many times what it took, whoever was busy or waited: HAProxy
 /// answers others meanwhile.
 const TIMES_TAKEN: u32 = 10;
 /// The longest such rest.
 const LONGEST: Duration = Duration::from_secs(10);
-/// And by one of so many times the processor time that it cost us, however long that is: looks take
+/// And by one of so many times the processor time that it cost us, however long that is: reads take
 /// at most 2 % of a core.
 const TIMES_WORKED: u32 = 49;
 
-/// The rest between two looks.
+/// The rest between two reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rest {
     until: Instant,
@@ -28,12 +28,12 @@ impl Rest {
         Self { until: now }
     }
 
-    /// A look has ended: it took so long, and this process worked for so long of it.
+    /// A read has ended: it took so long, and this process worked for so long of it.
     pub(super) fn after(now: Instant, took: Duration, worked: Duration) -> Self {
         Self { until: now + (took * TIMES_TAKEN).min(LONGEST).max(worked * TIMES_WORKED) }
     }
 
-    /// Whether the next look is due.
+    /// Whether the next read is due.
     pub(super) fn is_over(self, now: Instant) -> bool {
         self.until <= now
     }
@@ -81,22 +81,22 @@ mod tests {
             [(0, 0), (1, 0), (1, 500), (40, 0), (250, 20), (250, 60_000), (3_000, 0)]
         {
             let (worked, waited) = (millis(worked), millis(waited));
-            let (mut now, mut rest, mut looks, mut work) =
+            let (mut now, mut rest, mut reads, mut work) =
                 (start, Rest::none(start), 0_u32, Duration::ZERO);
             while now < start + HOUR {
                 if rest.is_over(now) {
                     now += worked + waited;
                     rest = Rest::after(now, worked + waited, worked);
-                    (looks, work) = (looks + 1, work + worked);
+                    (reads, work) = (reads + 1, work + worked);
                 }
                 now += millis(1000);
             }
-            // The last look's rest may end after the hour.
+            // The last read's rest may end after the hour.
             assert!(
                 work.saturating_sub(worked) * 50 <= HOUR,
-                "{looks} looks of {worked:?} worked for {work:?} in an hour"
+                "{reads} reads of {worked:?} worked for {work:?} in an hour"
             );
-            assert!(looks > 20, "{looks} looks of {worked:?} and {waited:?}");
+            assert!(reads > 20, "{reads} reads of {worked:?} and {waited:?}");
         }
     }
 

@@ -242,7 +242,7 @@ fn before_any_haproxy_was_looked_at_only_masters_of_the_map_are_taken() {
     });
     let scene = Scene { gateway, registry, mapsmith };
     let told = scene.refused("PUT", "/v1/overrides/n000", r#"{"master": "m3"}"#, 409);
-    assert!(told.contains("no HAProxy has been looked at yet"), "{told}");
+    assert!(told.contains("no HAProxy has been observed yet"), "{told}");
     let (status, answer) = scene.ask("PUT", "/v1/overrides/n000", r#"{"master": "m2"}"#);
     assert_eq!(status, 202, "{answer:#}");
 }

@@ -213,7 +213,7 @@ impl MapDecider {
     }
 }
 
-/// Whether these are the very looks that those were.
+/// Whether these are the very observations that those were.
 fn same(one: &[Arc<Targets>], other: &[Arc<Targets>]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
 }

@@ -73,7 +73,7 @@ impl MapFileAccess {
         }
     }
 
-    /// For decisions that are only looked at: every write succeeds and does nothing.
+    /// For decisions that are only shown: every write succeeds and does nothing.
     pub fn without_writer(path: &Path) -> Self {
         Self { path: path.to_owned(), jobs: None, bound: BOUND, busy: Arc::default() }
     }

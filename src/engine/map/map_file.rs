@@ -149,7 +149,8 @@ impl MapDecider {
             Check::Different => {
                 if self.write(wanted.revision, said).await {
                     self.file.corrected += 1;
-                    counter!(DRIFT_CORRECTED, "haproxy" => "file", "kind" => DriftKind::MapFile.label()).increment(1);
+                    let kind = DriftKind::MapFile.label();
+                    counter!(DRIFT_CORRECTED, "haproxy" => "file", "kind" => kind).increment(1);
                     tracing::warn!(
                         path = self.file.path,
                         "map file missing or modified externally; rewritten"

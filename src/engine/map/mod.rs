@@ -143,7 +143,7 @@ pub struct MapDecider {
     change: Option<MapChange>,
     /// What becomes of entries that point nowhere.
     actions: Actions,
-    /// What the map may point to, in each instance that has been looked at.
+    /// What the map may point to, in each instance that has been observed.
     targets: Vec<Arc<Targets>>,
     /// The same, as it was when the map in force was last compared with it.
     checked: Vec<Arc<Targets>>,
@@ -249,7 +249,7 @@ impl MapDecider {
         Self { screens: Screens::new(screens), ..self }
     }
 
-    /// What the map may point to, in each instance that has been looked at; for the next decision.
+    /// What the map may point to, in each instance that has been observed; for the next decision.
     pub fn see(&mut self, targets: Vec<Arc<Targets>>) {
         self.targets = targets;
     }
@@ -294,7 +294,7 @@ impl MapDecider {
         self.screens.changed().await;
     }
 
-    /// Whether the first try to look at each instance is over.
+    /// Whether the first try to observe each instance is over.
     pub(super) fn every_instance_was_tried(&self) -> bool {
         self.screens.all_tried()
     }

@@ -73,7 +73,7 @@ impl Screens {
         Self { instances: instances.collect(), ..Self::default() }
     }
 
-    /// Whether the first try to look at each instance is over. An instance's task that ended tells
+    /// Whether the first try to observe each instance is over. An instance's task that ended tells
     /// nothing more.
     pub(super) fn all_tried(&self) -> bool {
         self.instances.iter().all(|instance| {
@@ -163,7 +163,7 @@ impl Screens {
         if self.rejected.is_empty() && waiting.is_empty() {
             return Sifted { map: Some((desired, diff)), rejected: RejectedRows::default() };
         }
-        let rejected = self.told(&desired, waiting);
+        let rejected = self.report(&desired, waiting);
         let mut kept = self.without(&desired, before, waiting, true);
         // What the sources or an operator take away was judged before: here it is about what the
         // refusals take away.
@@ -254,16 +254,16 @@ impl Screens {
     }
 
     /// The rejected rows for people.
-    fn told(&self, desired: &EntryMap, waiting: &[(String, String)]) -> RejectedRows {
-        let mut told = RejectedRows::default();
+    fn report(&self, desired: &EntryMap, waiting: &[(String, String)]) -> RejectedRows {
+        let mut report = RejectedRows::default();
         for (node, rejections) in &self.rejected {
             let Some(rejection) =
                 rejections.iter().find(|row| desired.get(node) == Some(&*row.master))
             else {
                 continue;
             };
-            told.count += 1;
-            told.named.push(RejectedRow {
+            report.count += 1;
+            report.named.push(RejectedRow {
                 node: node.to_string(),
                 master: rejection.master.to_string(),
                 instance: Some(self.instances[rejection.instance].screen.name.clone()),
@@ -271,8 +271,8 @@ impl Screens {
             });
         }
         for (node, master) in waiting {
-            told.count += 1;
-            told.named.push(RejectedRow {
+            report.count += 1;
+            report.named.push(RejectedRow {
                 node: node.clone(),
                 master: master.clone(),
                 instance: None,
@@ -281,9 +281,9 @@ impl Screens {
                     .to_owned(),
             });
         }
-        told.named.sort_by(|a, b| a.node.cmp(&b.node));
-        told.named.truncate(NAMED_ROWS);
-        told
+        report.named.sort_by(|a, b| a.node.cmp(&b.node));
+        report.named.truncate(NAMED_ROWS);
+        report
     }
 }
 

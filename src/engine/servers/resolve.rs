@@ -368,7 +368,12 @@ mod tests {
 
     /// Takes answers one after another, so many seconds apart: the last byte of the address after
     /// each.
-    fn told(addresses: &mut Addresses, from: u64, apart: u64, answers: &[&[u8]]) -> Vec<u8> {
+    fn preferred_after(
+        addresses: &mut Addresses,
+        from: u64,
+        apart: u64,
+        answers: &[&[u8]],
+    ) -> Vec<u8> {
         let take = |(index, answer): (usize, &&[u8])| {
             addresses.take(
                 &numbered(answer),
@@ -390,13 +395,14 @@ mod tests {
             let answers: Vec<Vec<u8>> =
                 (0..120).map(|_| random.choose_multiple(1..=8, share)).collect();
             let answers: Vec<&[u8]> = answers.iter().map(Vec::as_slice).collect();
-            let addresses = told(&mut Addresses::default(), 0, apart, &answers);
+            let addresses = preferred_after(&mut Addresses::default(), 0, apart, &answers);
             let changes =
                 |addresses: &[u8]| addresses.windows(2).filter(|pair| pair[0] != pair[1]).count();
             // While the addresses come to be known, each may be lower than those before it; then it
             // stays.
             let (first, rest) = addresses.split_at(20);
-            // Where each is answered alone, it can't be told from a move before it comes back.
+            // Where each is answered alone, it can't be distinguished from a move before it comes
+            // back.
             let (most, rare) = if share == 1 { (14, 8) } else { (7, 2) };
             assert!(changes(first) <= most, "{share} of 8, {apart} s: {first:?}");
             assert!(changes(rest) <= rare, "{share} of 8, {apart} s: {rest:?}");
@@ -406,14 +412,17 @@ mod tests {
     #[test]
     fn an_address_that_is_answered_no_more_goes_after_the_hold_time_and_ten_answers() {
         let mut addresses = Addresses::default();
-        assert_eq!(told(&mut addresses, 0, 1, &[&[1, 2, 3], &[2, 3], &[3, 1]]), [1, 1, 1]);
+        assert_eq!(
+            preferred_after(&mut addresses, 0, 1, &[&[1, 2, 3], &[2, 3], &[3, 1]]),
+            [1, 1, 1]
+        );
         // Nine answers without it, over days; and ninety seconds with an answer each.
         assert_eq!(
-            told(&mut addresses, 100, 100_000, &[&[2, 3][..]; 10]),
+            preferred_after(&mut addresses, 100, 100_000, &[&[2, 3][..]; 10]),
             [1, 1, 1, 1, 1, 1, 1, 1, 1, 2]
         );
-        assert_eq!(told(&mut addresses, 2_000_000, 1, &[&[1, 2]]), [1]);
-        let rest = told(&mut addresses, 2_000_001, 1, &[&[2][..]; 90]);
+        assert_eq!(preferred_after(&mut addresses, 2_000_000, 1, &[&[1, 2]]), [1]);
+        let rest = preferred_after(&mut addresses, 2_000_001, 1, &[&[2][..]; 90]);
         assert_eq!((rest[88], rest[89]), (1, 2));
     }
 
@@ -421,7 +430,7 @@ mod tests {
     fn a_name_that_moves_is_followed_at_once() {
         let mut addresses = Addresses::default();
         assert_eq!(
-            told(&mut addresses, 0, 60, &[&[1], &[1], &[2], &[2], &[7, 8], &[8, 7]]),
+            preferred_after(&mut addresses, 0, 60, &[&[1], &[1], &[2], &[2], &[7, 8], &[8, 7]]),
             [1, 1, 2, 2, 7, 7]
         );
     }
@@ -430,7 +439,7 @@ mod tests {
     fn a_name_that_goes_round_settles() {
         let round: Vec<&[u8]> = [&[3u8][..], &[1], &[2]].into_iter().cycle().take(12).collect();
         assert_eq!(
-            told(&mut Addresses::default(), 0, 60, &round),
+            preferred_after(&mut Addresses::default(), 0, 60, &round),
             [3, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1]
         );
     }

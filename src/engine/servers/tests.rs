@@ -140,11 +140,11 @@ impl Scene {
     /// A round of polls, and the decision on it at that second.
     async fn decide(&mut self, second: u64) {
         self.round += 1;
-        self.look(second).await;
+        self.decide_again(second).await;
     }
 
     /// A decision without a new round.
-    async fn look(&mut self, second: u64) {
+    async fn decide_again(&mut self, second: u64) {
         let mut state =
             SourceState::before_first_poll("consul".to_owned(), "http_json".to_owned(), true);
         state.snapshot = self.list.clone().map(|list| Snapshot {
@@ -215,7 +215,7 @@ async fn a_backend_whose_list_is_not_known_is_absent_and_the_others_go_on() {
         .insert("puppet00.example".to_owned(), IpAddr::from([10, 0, 0, 9]));
     scene.map(true, &[("n1", "m1"), ("n2", "m1")]);
     scene.decide(2).await;
-    scene.look(3).await;
+    scene.decide_again(3).await;
     assert_eq!(scene.servers("listed"), ["s01 10.0.1.1:8140", "s02 10.0.1.2:8140"]);
     assert_eq!(scene.servers("mapped"), ["m1 10.0.0.9:8140"]);
     let listed = scene.desired("listed").unwrap();
@@ -234,7 +234,7 @@ async fn an_empty_list_is_held_also_as_the_first_one() {
     assert!(held.reason.contains("the new server list has 0 servers"), "{}", held.reason);
     scene.lists(1..4);
     scene.decide(200).await;
-    scene.look(201).await;
+    scene.decide_again(201).await;
     assert_eq!((scene.servers("listed").len(), scene.status("listed").held), (3, None));
     scene.lists(0..0);
     scene.decide(300).await;
@@ -248,7 +248,7 @@ async fn a_halved_list_is_held_and_goes_share_by_share_once_it_is_approved() {
     let mut scene = Scene::start("");
     scene.lists(0..40);
     scene.decide(0).await;
-    scene.look(1).await;
+    scene.decide_again(1).await;
     scene.lists(0..20);
     scene.decide(10).await;
     let held = scene.status("listed").held.unwrap();
@@ -257,7 +257,7 @@ async fn a_halved_list_is_held_and_goes_share_by_share_once_it_is_approved() {
         "{}",
         held.reason
     );
-    scene.look(500).await;
+    scene.decide_again(500).await;
     assert_eq!(scene.servers("listed").len(), 40);
 
     assert_eq!(
@@ -265,7 +265,7 @@ async fn a_halved_list_is_held_and_goes_share_by_share_once_it_is_approved() {
         Err(ApprovalError::Another { asked: "0123456789abcdef".to_owned(), held: held.id.clone() })
     );
     assert_eq!(scene.decider.approve(&held.id).as_ref(), Ok(&held));
-    scene.look(501).await;
+    scene.decide_again(501).await;
     assert_eq!(scene.decider.outcome_of_approval(held.clone()).as_ref(), Ok(&held));
     assert_eq!(scene.status("listed").leaving.len(), 20);
     // A fifth of 40, of 32 and of 26 at once; the approval lasts until all of it is in force, and
@@ -279,7 +279,7 @@ async fn a_halved_list_is_held_and_goes_share_by_share_once_it_is_approved() {
     scene.decide(622).await;
     scene.lists(0..40);
     scene.decide(623).await;
-    scene.look(624).await;
+    scene.decide_again(624).await;
     let listed = scene.desired("listed").unwrap();
     assert_eq!(
         (listed.servers.len(), listed.former.len()),
@@ -300,7 +300,7 @@ async fn a_registry_that_flaps_each_second_changes_nothing() {
     let mut scene = Scene::start("");
     scene.lists(0..4);
     scene.decide(0).await;
-    scene.look(1).await;
+    scene.decide_again(1).await;
     let before = scene.decider.desired();
     for second in 2..300 {
         scene.lists(if second % 2 == 0 { 0..3 } else { 0..4 });
@@ -314,7 +314,7 @@ async fn a_new_address_is_a_change_of_the_server_and_no_removal() {
     let mut scene = Scene::start("");
     scene.lists(0..4);
     scene.decide(0).await;
-    scene.look(1).await;
+    scene.decide_again(1).await;
     scene.says(
         &[
             ("s00", "10.0.2.9:1"),
@@ -325,7 +325,7 @@ async fn a_new_address_is_a_change_of_the_server_and_no_removal() {
         .map(|(name, address)| (name.to_owned(), address.to_owned())),
     );
     scene.decide(2).await;
-    scene.look(3).await;
+    scene.decide_again(3).await;
     assert_eq!(scene.servers("listed")[0], "s00 10.0.2.9:1");
     let desired = scene.decider.desired().unwrap();
     assert_eq!((desired.number, desired.backends["listed"].former.len()), (2, 0));
@@ -340,7 +340,7 @@ async fn names_are_looked_up_at_each_round_and_one_that_fails_keeps_its_address(
     scene.map(true, &[("n1", "m1"), ("n2", "m2.example")]);
     scene.names.0.lock().unwrap().extend([name(1)]);
     scene.decide(0).await;
-    scene.look(1).await;
+    scene.decide_again(1).await;
     assert_eq!(scene.servers("mapped"), ["m1 10.0.0.1:8140"]);
     let rejected = scene.status("mapped").rejected;
     assert!(
@@ -349,11 +349,11 @@ async fn names_are_looked_up_at_each_round_and_one_that_fails_keeps_its_address(
     );
 
     scene.names.0.lock().unwrap().extend([name(2)]);
-    scene.look(10).await;
-    scene.look(12).await;
+    scene.decide_again(10).await;
+    scene.decide_again(12).await;
     assert_eq!(scene.servers("mapped"), ["m1 10.0.0.1:8140"], "no round, no lookup");
     scene.decide(13).await;
-    scene.look(14).await;
+    scene.decide_again(14).await;
     assert_eq!(scene.servers("mapped"), ["m1 10.0.0.2:8140"]);
 
     scene.names.0.lock().unwrap().clear();
@@ -435,9 +435,9 @@ async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
     assert!(held.reason.contains("remove 30 of the 40 servers in force"), "{}", held.reason);
     scene.lists(1..40);
     scene.decide(20_010).await;
-    scene.look(20_011).await;
+    scene.decide_again(20_011).await;
     assert_eq!((scene.status("listed").held, scene.status("listed").leaving.len()), (None, 1));
-    scene.look(20_041).await;
+    scene.decide_again(20_041).await;
     let listed = scene.desired("listed").unwrap();
     assert_eq!((listed.servers.len(), listed.manage), (39, Manage::All));
     assert!(
@@ -471,10 +471,10 @@ async fn a_list_that_loses_a_little_at_a_time_is_held_like_one_that_loses_it_at_
     let mut scene = Scene::start("");
     scene.lists(0..40);
     scene.decide(0).await;
-    scene.look(1).await;
+    scene.decide_again(1).await;
     scene.lists(0..34);
     scene.decide(100).await;
-    scene.look(200).await;
+    scene.decide_again(200).await;
     assert_eq!(scene.status("listed").held, None);
     scene.lists(0..31);
     scene.decide(1000).await;
@@ -497,7 +497,7 @@ async fn a_server_that_two_rows_name_stays_as_it_is_and_a_new_one_waits_until_on
     let row = |name: &str, address: &str| (name.to_owned(), address.to_owned());
     scene.says(&[row("a", "10.0.1.1:1"), row("b", "10.0.1.9:1")]);
     scene.decide(0).await;
-    scene.look(1).await;
+    scene.decide_again(1).await;
     scene.says(&[
         row("a", "10.0.1.1:1"),
         row("b", "10.0.1.2:1"),
@@ -510,11 +510,11 @@ async fn a_server_that_two_rows_name_stays_as_it_is_and_a_new_one_waits_until_on
         assert_eq!(scene.servers("listed"), ["a 10.0.1.1:1", "b 10.0.1.9:1"], "at {second} s");
     }
     let rejected = scene.status("listed").rejected;
-    let told = rejected
+    let named = rejected
         .iter()
         .filter(|row| row.reason.contains("what is in force stays; remove one of them"))
         .count();
-    assert_eq!(told, 2, "{rejected:?}");
+    assert_eq!(named, 2, "{rejected:?}");
     scene.says(&[
         row("a", "10.0.1.1:1"),
         row("b", "10.0.1.2:1"),
@@ -522,7 +522,7 @@ async fn a_server_that_two_rows_name_stays_as_it_is_and_a_new_one_waits_until_on
         row("c", "10.0.1.4:1"),
     ]);
     scene.decide(300).await;
-    scene.look(301).await;
+    scene.decide_again(301).await;
     assert_eq!(
         scene.servers("listed"),
         ["a 10.0.1.1:1", "b 10.0.1.2:1", "c 10.0.1.4:1"],

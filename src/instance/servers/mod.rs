@@ -29,8 +29,8 @@ mod report;
 pub use commands::commands_of;
 use commands::slot_address;
 
-/// How often one half of a cycle plans again at most: an idle server's removal takes four looks, and
-/// the map should not wait long.
+/// How often one half of a cycle plans again at most: an idle server's removal takes four rounds,
+/// and the map should not wait long.
 const ROUNDS: usize = 5;
 
 /// The first version that has `wait srv-removable`.
@@ -43,17 +43,17 @@ pub struct ServerPhase {
     name: String,
     client: ServersClient,
     targets: watch::Sender<Option<Arc<Targets>>>,
-    /// What the map may point to, as last seen and not told yet.
+    /// What the map may point to, as last seen and not published yet.
     last_targets: Option<Targets>,
-    /// Between two looks where nothing is to do.
+    /// Between two observations where nothing is to do.
     every: Duration,
     memory: Option<ServerHistory>,
-    told_time: Instant,
-    next_look: Instant,
-    looked_at: Timestamp,
+    advanced_at: Instant,
+    due: Instant,
+    observed_at: Timestamp,
     /// The desired lists that were last looked into, whatever came of it.
     seen: Option<Arc<DesiredServers>>,
-    /// What was left to do at the last look; none where no backend is declared.
+    /// What was left to do when they were last observed; none where no backend is declared.
     plan: Option<ServerPlan>,
     /// The masters that the map wanted last routes nodes to.
     routed: Option<(u64, Arc<BTreeSet<String>>)>,
@@ -65,8 +65,8 @@ pub struct ServerPhase {
 }
 
 impl ServerPhase {
-    /// Touches nothing yet. `every` is the time between two looks while nothing changes; `targets`
-    /// gets what maps may point to.
+    /// Touches nothing yet. `every` is the time between two observations while nothing changes;
+    /// `targets` gets what maps may point to.
     pub fn new(
         instance: &settings::Instance,
         targets: watch::Sender<Option<Arc<Targets>>>,
@@ -84,9 +84,9 @@ impl ServerPhase {
             last_targets: None,
             every,
             memory: None,
-            told_time: now,
-            next_look: now,
-            looked_at: Timestamp::now(),
+            advanced_at: now,
+            due: now,
+            observed_at: Timestamp::now(),
             seen: None,
             plan: None,
             routed: None,
@@ -100,7 +100,7 @@ impl ServerPhase {
     /// Another process answers: what was done to the old one is no longer true.
     pub fn forget(&mut self) {
         self.memory = None;
-        self.next_look = Instant::now();
+        self.due = Instant::now();
     }
 
     /// What is known of the lists; none before they were first seen, and where no backend is
@@ -129,7 +129,7 @@ impl ServerPhase {
         masters.find(|master| waits(master))
     }
 
-    /// HAProxy could not be looked at, so nothing is known of its lists.
+    /// HAProxy could not be observed, so nothing is known of its lists.
     pub fn lost(&mut self, error: String, desired: &Desired) {
         self.fail(error, desired);
     }
@@ -151,7 +151,7 @@ impl ServerPhase {
             .as_ref()
             .is_some_and(|status| matches!(status.state, ServersState::Failed { .. }))
         {
-            // The first half failed: the plan is of an earlier look, and the map may route to its
+            // The first half failed: the plan is of an earlier pass, and the map may route to its
             // servers again by now.
             return;
         }
@@ -166,7 +166,7 @@ impl ServerPhase {
         // A server may wait for another map to route its nodes elsewhere.
         let routed = self.routed.as_ref().map(|(revision, _)| *revision);
         let other_map = routed.is_some() && routed != wanted.map(|wanted| wanted.number);
-        Instant::now() >= self.next_look || self.seen != desired.servers || other_map
+        Instant::now() >= self.due || self.seen != desired.servers || other_map
     }
 
     async fn try_make_ready(
@@ -176,7 +176,7 @@ impl ServerPhase {
     ) -> Result<(), RuntimeError> {
         let mut sent = Vec::new();
         for _ in 0..ROUNDS {
-            let Some(plan) = self.look(version, desired).await? else { return Ok(()) };
+            let Some(plan) = self.observe(version, desired).await? else { return Ok(()) };
             if plan.before.is_empty() || plan.before == sent {
                 return Ok(());
             }
@@ -198,7 +198,7 @@ impl ServerPhase {
                 return Ok(());
             }
             self.send(&steps).await?;
-            let Some(plan) = self.look(version, desired).await? else { return Ok(()) };
+            let Some(plan) = self.observe(version, desired).await? else { return Ok(()) };
             if plan.after == steps {
                 return Ok(());
             }
@@ -208,7 +208,7 @@ impl ServerPhase {
     }
 
     /// Observes and plans. None where nothing is declared.
-    async fn look(
+    async fn observe(
         &mut self,
         version: HaproxyVersion,
         desired: &Desired,
@@ -216,9 +216,9 @@ impl ServerPhase {
         let wanted = desired.map.as_ref().map(|map| &map.revision);
         let desired = desired.servers.clone();
         self.seen.clone_from(&desired);
-        self.next_look = Instant::now() + self.every;
+        self.due = Instant::now() + self.every;
         let observed = self.client.observe().await?;
-        self.looked_at = Timestamp::now();
+        self.observed_at = Timestamp::now();
         self.last_targets = Some(Targets::of(&observed));
         let Some(desired) = desired else {
             self.plan = None;
@@ -257,8 +257,8 @@ impl ServerPhase {
     ) -> ServerPlan {
         let now = Instant::now();
         let memory = self.memory.get_or_insert_with(|| ServerHistory::new(version));
-        memory.advance(now.duration_since(self.told_time));
-        self.told_time = now;
+        memory.advance(now.duration_since(self.advanced_at));
+        self.advanced_at = now;
         memory.desired(desired);
         memory.routed =
             self.routed.as_ref().map_or_else(Arc::default, |(_, routed)| Arc::clone(routed));
@@ -330,10 +330,10 @@ impl ServerPhase {
         self.close_idle(&idle, version).await
     }
 
-    /// Of servers that can't be deleted yet. A connection that fell idle after the maintenance began
-    /// keeps a server from being deleted for many seconds on 2.6; entering maintenance once more
-    /// closes it. From 3.0 on HAProxy itself says when the server can go; one at a time, for it
-    /// blocks.
+    /// Of servers that can't be deleted yet. A connection that fell idle after the maintenance
+    /// began keeps a server from being deleted for many seconds on 2.6; entering maintenance once
+    /// more closes it. From 3.0 on HAProxy itself says when the server can go; one at a time, for
+    /// it blocks.
     async fn close_idle(
         &self,
         idle: &[&ServerStep],
@@ -362,7 +362,7 @@ impl ServerPhase {
 fn note_refusal(instance: &str, step: &ServerStep, refusal: &Refusal) {
     counter!(SERVER_REFUSALS, "haproxy" => instance.to_owned()).increment(1);
     if *refusal == Refusal::ConnectionsLeft {
-        // Comes again at each look until the last one is closed; the status shows it.
+        // Comes again at each pass until the last one is closed; the status shows it.
         tracing::debug!(instance, "{step}: {refusal}");
     } else {
         tracing::warn!(instance, "{step}: {refusal}");

@@ -1,4 +1,4 @@
-//! What is told of an instance's servers: targets, status, metrics, log.
+//! What is published of an instance's servers: targets, status, metrics, log.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use super::ServerPhase;
 use crate::telemetry::{SERVERS_EXTERNAL, SERVERS_IN_SYNC, SERVERS_NEED_RELOAD, SERVERS_REMOVING};
 
 impl ServerPhase {
-    /// Tells what the map may point to: once a half is over, for in the middle of one a server that
-    /// a restarted HAProxy lost is about to come back, and its nodes must keep their entries.
-    pub(super) fn tell_targets(&mut self) {
+    /// Publishes what the map may point to: once a half is over, for in the middle of one a server
+    /// that a restarted HAProxy lost is about to come back, and its nodes must keep their entries.
+    pub(super) fn publish_targets(&mut self) {
         if self.plan.as_ref().is_some_and(|plan| !plan.checking.is_empty()) {
             // Their checks are about to pass: their nodes must keep their entries.
             return;
@@ -36,7 +36,7 @@ impl ServerPhase {
             self.fail(error.to_string(), desired);
             return;
         }
-        self.tell_targets();
+        self.publish_targets();
         let Some(plan) = self.plan.clone() else {
             self.status = None;
             self.held = false;
@@ -71,12 +71,12 @@ impl ServerPhase {
         let moving =
             !plan.has_no_steps() || !plan.checking.is_empty() || !plan.removing.iter().all(waits);
         if moving || matches!(state, ServersState::Failed { .. }) {
-            // The next cycle looks again: a drain ends when its last session does.
-            self.next_look = Instant::now();
+            // The next pass observes again: a drain ends when its last session does.
+            self.due = Instant::now();
         }
         let status = ServersStatus {
             state,
-            looked_at: self.looked_at,
+            looked_at: self.observed_at,
             needs_reload: listed(&plan.needs_reload),
             removing: listed(&plan.removing),
             external: listed(&plan.external),

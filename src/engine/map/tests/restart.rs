@@ -167,7 +167,7 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
         format!("{header}\n# Writer: pid 7 on elsewhere.example.com (site fra)\nn000 m7\nn001 m1\n")
     };
     fs::write(scene.path(), other(2)).unwrap();
-    // Found at a look at the file, or at a write.
+    // Found at a check of the file, or at a write.
     scene.decider.check_file().await;
     let read_only = |scene: &Scene| scene.decider.decision().read_only.clone();
     assert_eq!(read_only(&scene).unwrap(), "pid 7 on elsewhere.example.com (site fra)");
