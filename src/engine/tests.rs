@@ -1,10 +1,9 @@
 //! When decisions are made and what is published, over a real map file: answers and orders come by
 //! the channels that the daemon has.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +21,7 @@ use super::map::MapDecider;
 use super::rows::{self, InstanceRows, RowScreen};
 use super::servers::ServerDecider;
 use super::servers::resolve::{HostNames, Lookup, Resolver};
+use super::servers::tests::Names;
 use super::{Approval, Decision, Engine, Inputs, Outputs};
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
@@ -30,17 +30,6 @@ use crate::store::map_file::MapFileWriter;
 const BOUND: Duration = Duration::from_secs(60);
 /// No check of the map file.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
-
-#[derive(Clone, Default)]
-struct Names(Arc<Mutex<HashMap<String, IpAddr>>>);
-
-#[async_trait]
-impl Lookup for Names {
-    async fn look_up(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        let address = self.0.lock().unwrap().get(host).copied();
-        address.map(|address| vec![address]).ok_or_else(|| io::Error::other("no such name"))
-    }
-}
 
 /// What an engine begins with.
 struct Start {

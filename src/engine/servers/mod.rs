@@ -209,4 +209,4 @@ impl ServerDecider {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
