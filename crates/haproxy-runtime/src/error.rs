@@ -182,7 +182,7 @@ impl ReplyError {
         if answer.is_empty() {
             return Self::Nothing;
         }
-        match Self::of_text(answer) {
+        match Self::from_text(answer) {
             error @ (Self::TooBig | Self::Denied) => error,
             _ => Self::Cut { got: shown(&answer[answer.len().saturating_sub(SHOWN)..]) },
         }
@@ -193,8 +193,13 @@ impl ReplyError {
         Self::Unexpected { text: shown(answer) }
     }
 
+    /// A row that can't be read, cut.
+    pub(crate) fn unreadable(row: &str, why: &str) -> Self {
+        Self::Unreadable { row: row.chars().take(120).collect(), why: why.to_owned() }
+    }
+
     /// What a text in place of a success says.
-    pub fn of_text(text: &[u8]) -> Self {
+    pub fn from_text(text: &[u8]) -> Self {
         let text = shown(wire::without_severity(text));
         if text.starts_with("Permission denied") {
             Self::Denied

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ReplyError, shown};
 use crate::map::{self, MapCounters};
 use crate::wire;
+use crate::wire::statistics;
 
 /// Looks at the process, at this socket's level and at the counters of every map, in one line. See
 /// [`probe`].
@@ -81,7 +82,7 @@ pub fn probe(answer: &[u8], map: &str) -> Result<Probe, ReplyError> {
         b"operator" => Level::Operator,
         _ => Level::User,
     };
-    let process = process().ok_or_else(|| ReplyError::of_text(replies[0]))?;
+    let process = process().ok_or_else(|| ReplyError::from_text(replies[0]))?;
     Ok(Probe { process, level, map: map::counters(replies[2], map) })
 }
 
@@ -98,20 +99,12 @@ fn begins_like_info(answer: &[u8]) -> bool {
 /// # Errors
 /// When the answer is not the CSV that its head announces.
 pub fn backends_and_servers(reply: &[u8]) -> Result<BTreeSet<String>, ReplyError> {
-    let text = String::from_utf8_lossy(reply);
-    let mut lines = text.lines();
-    if !lines.next().is_some_and(|head| head.starts_with("# pxname,svname,")) {
-        return Err(ReplyError::of_text(reply));
-    }
     let mut names = BTreeSet::new();
-    for line in lines {
-        let mut fields = line.splitn(3, ',');
-        let (Some(proxy), Some(server), Some(_)) = (fields.next(), fields.next(), fields.next())
-        else {
-            return Err(ReplyError::unexpected(line.as_bytes()));
-        };
+    let text = String::from_utf8_lossy(reply);
+    statistics::rows(&text, ["pxname", "svname"], |[proxy, server], _| {
         names.insert(if server == "BACKEND" { proxy } else { server }.to_owned());
-    }
+        Ok(())
+    })?;
     Ok(names)
 }
 

@@ -69,7 +69,7 @@ pub fn forgotten(reply: &[u8]) -> Result<bool, ReplyError> {
     match reply {
         b"" => Ok(true),
         reply if reply.starts_with(b"Entry currently in use") => Ok(false),
-        reply => Err(ReplyError::of_text(reply)),
+        reply => Err(ReplyError::from_text(reply)),
     }
 }
 
@@ -157,13 +157,16 @@ impl Rows {
                 str::from_utf8(line)
                     .ok()
                     .and_then(head)
-                    .ok_or_else(|| ReplyError::of_text(line))?,
+                    .ok_or_else(|| ReplyError::from_text(line))?,
             );
         } else if line.is_empty() {
             self.ended = true;
         } else {
             self.rows += 1;
-            each(row(line).ok_or_else(|| unreadable(line))?);
+            let unreadable = || {
+                ReplyError::unreadable(&String::from_utf8_lossy(line), "no row of a stick table")
+            };
+            each(row(line).ok_or_else(unreadable)?);
         }
         Ok(())
     }
@@ -183,11 +186,6 @@ impl Rows {
     }
 }
 
-fn unreadable(line: &[u8]) -> ReplyError {
-    let row = String::from_utf8_lossy(&line[..line.len().min(120)]).into_owned();
-    ReplyError::Unreadable { row, why: "no row of a stick table".to_owned() }
-}
-
 /// All tables in the reply to [`TABLES`].
 ///
 /// # Errors
@@ -195,7 +193,7 @@ fn unreadable(line: &[u8]) -> ReplyError {
 pub fn tables(reply: &[u8]) -> Result<Vec<TableSize>, ReplyError> {
     let text = str::from_utf8(reply).map_err(|_| ReplyError::unexpected(reply))?;
     text.lines()
-        .map(|line| head(line).ok_or_else(|| ReplyError::of_text(line.as_bytes())))
+        .map(|line| head(line).ok_or_else(|| ReplyError::from_text(line.as_bytes())))
         .collect()
 }
 

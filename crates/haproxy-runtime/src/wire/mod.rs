@@ -2,6 +2,7 @@
 //! Pure.
 
 pub mod pace;
+pub(crate) mod statistics;
 
 use std::borrow::Cow;
 
@@ -235,7 +236,7 @@ impl Listing {
         });
         match parsed {
             Some((key, value)) => entry(key, value),
-            None if self.lines == 1 => return Err(ReplyError::of_text(line)),
+            None if self.lines == 1 => return Err(ReplyError::from_text(line)),
             None => entry(line, b""),
         }
         Ok(())

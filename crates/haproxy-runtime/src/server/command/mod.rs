@@ -206,7 +206,7 @@ impl Success {
                 text.lines().count() == 1 && changes.iter().any(|change| text.starts_with(change))
             }
         };
-        if good { Ok(()) } else { Err(Refusal::of_text(reply)) }
+        if good { Ok(()) } else { Err(Refusal::from_text(reply)) }
     }
 }
 
@@ -419,7 +419,7 @@ pub fn removable(reply: &[u8]) -> Result<bool, Refusal> {
     } else if text.starts_with("Wait delay expired.") {
         Ok(false)
     } else {
-        Err(Refusal::of_text(reply))
+        Err(Refusal::from_text(reply))
     }
 }
 

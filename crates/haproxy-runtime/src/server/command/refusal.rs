@@ -83,8 +83,8 @@ impl Refusal {
     }
 
     /// What a text in place of a success says.
-    pub(super) fn of_text(reply: &[u8]) -> Self {
-        let text = match ReplyError::of_text(reply) {
+    pub(super) fn from_text(reply: &[u8]) -> Self {
+        let text = match ReplyError::from_text(reply) {
             ReplyError::Denied => return Self::Denied,
             ReplyError::Refused { text } => text,
             other => other.to_string(),
