@@ -126,9 +126,6 @@ pub fn start_logging(level: &str) {
 }
 
 /// Installs the recorder and describes every metric.
-///
-/// # Errors
-/// When a recorder is installed already.
 pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(

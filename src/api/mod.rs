@@ -25,6 +25,7 @@ mod convergence;
 mod error;
 mod explain;
 mod queries;
+pub mod requests;
 pub mod types;
 
 pub use error::Error;

@@ -59,7 +59,6 @@ fn text(report: &ExplainReport) -> String {
     text
 }
 
-/// Since when the node goes there.
 fn history_text(report: &ExplainReport) -> String {
     let mut text = String::new();
     match &report.last_change {

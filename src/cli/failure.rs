@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::{FAILED, OutputFormat, USAGE, output};
 use crate::settings::{Place, Problem, SettingsError};
 
-/// A failure as `--output json` prints it.
 #[derive(Serialize)]
 struct Failure<'a> {
     error: String,

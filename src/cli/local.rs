@@ -103,7 +103,6 @@ pub(super) fn errors(states: &[SourceState]) -> Vec<String> {
         .collect()
 }
 
-/// A path for messages.
 pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
 }

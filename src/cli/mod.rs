@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::http::LONGEST_WAIT;
+use crate::api::requests::LONGEST_WAIT;
 use crate::settings::Settings;
 use crate::telemetry;
 
@@ -26,9 +26,7 @@ mod remote;
 mod status;
 mod sync;
 
-/// Done, all is well.
 const SUCCESS: u8 = 0;
-/// It failed.
 const FAILED: u8 = 1;
 /// The arguments or the settings are wrong.
 const USAGE: u8 = 2;
@@ -61,7 +59,6 @@ struct Arguments {
     verb: Verb,
 }
 
-/// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
     /// For people
@@ -180,7 +177,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Verb {
-    /// Where the running Mapsmith is, of a verb that asks one.
     fn connection(&mut self) -> Option<&mut remote::Connection> {
         match self {
             Self::Run { .. } | Self::Check | Self::Plan { .. } | Self::Sync { .. } => None,
@@ -272,7 +268,6 @@ fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
     Ok(Settings::load(config.unwrap_or(Path::new(DEFAULT_CONFIG)), std::env::vars_os())?)
 }
 
-/// Prints a report in the form asked for.
 fn print<T: Serialize>(
     form: OutputFormat,
     report: &T,

@@ -13,7 +13,6 @@ use super::remote::{Connection, NOTHING};
 use super::{OutputFormat, print};
 use crate::api::types::{DrainRequest, PinRequest, ReloadOutcome, ReloadReport};
 
-/// What the four verbs share.
 #[derive(Args)]
 pub(super) struct Order {
     /// Wait until every HAProxy is in sync, at most this long; 0s does not wait

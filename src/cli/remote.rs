@@ -103,8 +103,8 @@ impl Connection {
             format!("--url {:?} is not a URL like http://127.0.0.1:7070", self.url())
         })?;
         // A URL can't name these: its path would lead elsewhere.
-        if let Some(odd) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
-            bail!("{odd:?} can be no node and no master");
+        if let Some(invalid) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
+            bail!("{invalid:?} is not a valid node or master name");
         }
         match url.path_segments_mut() {
             Ok(mut path) => {
@@ -178,5 +178,4 @@ fn hint(status: StatusCode) -> &'static str {
     if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
 }
 
-/// No body.
 pub(super) const NOTHING: Option<&()> = None;

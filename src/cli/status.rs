@@ -369,7 +369,6 @@ fn drain_text(drained: &DrainedMaster, stuck: &[String]) -> String {
     format!("{} ({to})", drained.master)
 }
 
-/// Where a drained master's nodes go.
 pub(super) fn to_text(drained: &DrainedMaster) -> String {
     format!("to {}", drained.to.as_deref().unwrap_or("the others"))
 }
@@ -397,7 +396,6 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
     vec![source.name.clone(), source.kind.clone(), entries, answered, poll, watch]
 }
 
-/// A held change for people.
 pub(super) fn held_text(held: &HeldChange) -> String {
     let (of, parts) = match held.of.as_str() {
         HeldChange::MAP => (String::new(), "entries"),

@@ -103,7 +103,6 @@ pub(super) async fn sync(
     Ok(report.exit_code())
 }
 
-/// Brings one instance to the wanted map.
 async fn apply(mut instance: Instance, wanted: &Wanted) -> InstanceStatus {
     for _ in 0..TRIES {
         if instance.cycle(Some(wanted)).await {

@@ -22,9 +22,6 @@ pub struct Token(String);
 
 impl Token {
     /// Reads it from a file, without the whitespace round it.
-    ///
-    /// # Errors
-    /// When the file can't be read or is empty.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("api.token_file {}: {error}", path.display()))?;

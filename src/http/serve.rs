@@ -32,7 +32,6 @@ const HEAD_BOUND: Duration = Duration::from_secs(10);
 const SPARE_HEAD_BOUND: Duration = Duration::from_secs(1);
 /// How long a client may not take anything of its answer.
 const WRITE_BOUND: Duration = Duration::from_secs(30);
-/// The most bytes of a request's head.
 const HEAD_SIZE: usize = 16 * 1024;
 /// How long requests under way may take to end at a shutdown: a client that never finishes its
 /// request must not keep the daemon.
@@ -117,7 +116,6 @@ pub async fn serve(
         timeout(LAST_REQUESTS, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// One connection to its end.
 async fn connection(
     stream: TcpStream,
     http: http1::Builder,

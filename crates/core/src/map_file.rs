@@ -33,7 +33,6 @@ const UNKNOWN: &str = "#- ";
 pub struct Writer {
     /// `site.name` in its settings.
     pub site: Option<String>,
-    /// The host's name.
     pub host: String,
     /// Its process there.
     pub pid: u32,
@@ -67,13 +66,10 @@ impl Writer {
 /// What a map file that Mapsmith wrote says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// The revision in it.
     pub revision: u64,
-    /// Who wrote it; none where the line is missing.
     pub writer: Option<Writer>,
 }
 
-/// What a map file holds.
 #[derive(Debug, Default)]
 pub struct MapFile {
     /// The entries that are valid, the first of each key.
@@ -187,9 +183,6 @@ fn parse_said(line: &[u8]) -> Option<(String, Option<String>)> {
 /// Writes a map file's text: comments with the revision, its writer and what the sources `said` of
 /// nodes whose entry is another one (no master where they don't know the node), then the entries
 /// sorted by key.
-///
-/// # Errors
-/// What `out` answers.
 pub fn print<'a>(
     entries: &EntryMap,
     header: &Header,

@@ -29,7 +29,6 @@ pub const MAX_BYTES: usize = 255;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Invalid {
-    /// The key is an empty text.
     #[error("the node's name is empty")]
     EmptyKey,
     /// The key contains whitespace, which ends a key in HAProxy.
@@ -38,7 +37,6 @@ pub enum Invalid {
     /// The key holds a control character, or another that can't be seen.
     #[error("the node's name holds a control or invisible character")]
     KeyControl,
-    /// The key is longer than [`MAX_BYTES`].
     #[error("the node's name is longer than 255 bytes")]
     KeyTooLong,
     /// The key begins with `#` (a comment in a map file), or has `<<` at an end (a payload mark on
@@ -49,22 +47,17 @@ pub enum Invalid {
             or a payload mark"
     )]
     KeyMark,
-    /// The registry knows the node but names no master for it.
     #[error("the registry names no master for the node (null)")]
     NoMaster,
     /// The value is an empty text, which would swallow the next entry.
     #[error("the master's name is empty")]
     EmptyValue,
-    /// The value contains whitespace.
     #[error("master name contains whitespace")]
     ValueWhiteSpace,
-    /// The value holds a control character, or another that can't be seen.
     #[error("the master's name holds a control or invisible character")]
     ValueControl,
-    /// The value is longer than [`MAX_BYTES`].
     #[error("the master's name is longer than 255 bytes")]
     ValueTooLong,
-    /// The value begins with `#` or has `<<` at an end.
     #[error(
         "the master's name begins with `#` or has `<<` at an end, which HAProxy reads as a \
             comment or a payload mark"
@@ -73,7 +66,6 @@ pub enum Invalid {
     /// The key or the value is a number, a list or an object where a text must stand.
     #[error("node or master is not a string")]
     NotText,
-    /// The row lacks the field that names the node.
     #[error("the row has no field for the node")]
     NoNode,
     /// The answer names the node more than once with different masters; see `Snapshot` for which
@@ -84,19 +76,14 @@ pub enum Invalid {
     /// than it should have.
     #[error("the row describes no server")]
     ServerRow,
-    /// A server's name that HAProxy does not take.
     #[error("the server's name is none that HAProxy takes")]
     ServerName,
-    /// A server's address or port that is none.
     #[error("the server's address is none")]
     ServerAddress,
-    /// A weight out of its range.
     #[error("the server's weight is not within 0 to 256")]
     ServerWeight,
-    /// An option that a server can't be given at runtime.
     #[error("the server has an option that HAProxy does not take at runtime")]
     ServerOption,
-    /// Another server of the list has the name already.
     #[error("the list names the server twice")]
     ServerTwice,
 }
@@ -190,9 +177,6 @@ pub fn is_invisible(character: char) -> bool {
 }
 
 /// Whether `key` may be a map key.
-///
-/// # Errors
-/// The first rule that it breaks.
 pub fn check_key(key: &str) -> Result<(), Invalid> {
     match fault(key) {
         None => Ok(()),
@@ -205,9 +189,6 @@ pub fn check_key(key: &str) -> Result<(), Invalid> {
 }
 
 /// Whether `value` may be a map value.
-///
-/// # Errors
-/// The first rule that it breaks.
 pub fn check_value(value: &str) -> Result<(), Invalid> {
     match fault(value) {
         None => Ok(()),

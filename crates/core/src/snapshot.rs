@@ -27,9 +27,7 @@ impl Content for EntryMap {
 /// renamed by `[source.masters]`.
 #[derive(Debug, Clone)]
 pub struct Snapshot<C = EntryMap> {
-    /// The valid entries.
     pub entries: Arc<C>,
-    /// What was left out of the answer.
     pub rejections: Arc<Rejections>,
     /// When the source last answered, be it only that nothing changed.
     pub answered_at: Timestamp,
@@ -41,7 +39,6 @@ pub struct Snapshot<C = EntryMap> {
 pub struct SourceState<C = EntryMap> {
     /// The last good answer; none before the first.
     pub snapshot: Option<Snapshot<C>>,
-    /// How the source stands.
     pub status: SourceStatus,
     /// The number of the last poll request that a finished poll, good or failed, covers.
     pub answered: u64,
@@ -88,7 +85,6 @@ impl Rejections {
         }
     }
 
-    /// How many entries were left out.
     pub fn total(&self) -> u64 {
         self.counts.values().sum()
     }

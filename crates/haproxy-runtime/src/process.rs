@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ReplyError, shown};
+use crate::error::{ReplyError, excerpt};
 use crate::map::{self, MapCounters};
 use crate::wire;
 use crate::wire::statistics;
@@ -28,8 +28,8 @@ pub struct ProcessInfo {
     pub uptime_seconds: u64,
 }
 
-/// The most bytes shown of an answer that is not HAProxy's.
-const SHOWN_OF_OTHERS: usize = 60;
+/// The most bytes of an answer that is not HAProxy's that an error carries.
+const MAX_FOREIGN: usize = 60;
 
 /// What the socket may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub struct Probe {
 pub fn probe(answer: &[u8], map: &str) -> Result<Probe, ReplyError> {
     let replies = wire::replies(answer, 3).map_err(|error| match error {
         ReplyError::Cut { .. } | ReplyError::Unexpected { .. } if !begins_like_info(answer) => {
-            ReplyError::NotHaproxy { got: shown(&answer[..answer.len().min(SHOWN_OF_OTHERS)]) }
+            ReplyError::NotHaproxy(excerpt(&answer[..answer.len().min(MAX_FOREIGN)]))
         }
         error => error,
     })?;

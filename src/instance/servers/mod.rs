@@ -295,9 +295,7 @@ impl ServerPhase {
             let start = commands.len();
             match commands_of(step) {
                 Ok(more) => commands.extend(more),
-                Err(invalid) => {
-                    memory.answered(step, Err(Refusal::Other { text: invalid.to_string() }))
-                }
+                Err(invalid) => memory.answered(step, Err(Refusal::Other(invalid.to_string()))),
             }
             sizes.push(commands.len() - start);
         }

@@ -25,11 +25,8 @@ mod attributes;
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {what}: {cause}{}", path.display(), hint(what, cause))]
 pub struct MapFileError {
-    /// The file or the folder.
     pub path: PathBuf,
-    /// What was tried.
     pub what: &'static str,
-    /// What the system says.
     pub cause: io::Error,
     /// The new file is in place, though a crash of the machine may bring the old one back.
     pub replaced: bool,
@@ -92,13 +89,11 @@ pub enum Check {
     Unusable(MapFileError),
 }
 
-/// Why a revision is not in the map file.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Another Mapsmith has written the file since it was read or written here.
     #[error("the map file is another Mapsmith's: {0}")]
     Foreign(Writer),
-    /// A step failed.
     #[error(transparent)]
     Failed(#[from] MapFileError),
 }
@@ -139,10 +134,8 @@ impl Process {
     }
 }
 
-/// What is known of the Mapsmith that wrote a map file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriterState {
-    /// Its process runs, on this host.
     Running,
     /// It ran on this host, and does no more; or it is this very process, earlier.
     Gone,
@@ -205,7 +198,6 @@ impl MapFileWriter {
         self
     }
 
-    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -216,18 +208,12 @@ impl MapFileWriter {
 
     /// Reads the file; none where there is none. Also clears away what a killed Mapsmith left
     /// half-written.
-    ///
-    /// # Errors
-    /// When the file is there and can't be read.
     pub fn load(&mut self) -> Result<Option<MapFile>, MapFileError> {
         self.remove_leftovers();
         self.peek()
     }
 
     /// Reads the file and touches nothing; none where there is none.
-    ///
-    /// # Errors
-    /// When the file is there and can't be read.
     pub fn peek(&mut self) -> Result<Option<MapFile>, MapFileError> {
         let Some((text, metadata)) = self.read(MAX_BYTES)? else { return Ok(None) };
         let file = map_file::parse(&text);
@@ -326,10 +312,8 @@ impl MapFileWriter {
 
     /// Replaces the file by one with the revision's entries, and with what the sources `said` where
     /// that differs. Owner, group, mode and extended attributes stay those of the file in place.
-    ///
-    /// # Errors
-    /// When another Mapsmith writes the file, or any step fails; the file in place stays as it was,
-    /// but for an error that says `replaced`.
+    /// Where another Mapsmith writes the file, or any step fails, it stays as it was, but for an
+    /// error that says `replaced`.
     pub fn write(&mut self, revision: &Revision, said: &EntryMap) -> Result<(), WriteError> {
         self.must_be_ours()?;
         // A symbolic link stays one: its target is replaced.
@@ -435,9 +419,6 @@ impl MapFileWriter {
     }
 
     /// Whether the file could be replaced now, without doing so.
-    ///
-    /// # Errors
-    /// What stands against it.
     pub fn probe(&self) -> Result<(), MapFileError> {
         let target = self.target();
         let temporary = temporary_path(&target);

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 
-/// A server of a list.
 #[derive(Serialize, Deserialize)]
 struct Row {
     name: String,

@@ -100,9 +100,7 @@ impl Failure {
 impl SqliteStore {
     /// Opens the file, makes it where there is none, and brings its schema up to date. It is this
     /// process's until the store is dropped.
-    ///
-    /// # Errors
-    /// Why it can't be used; a file that is not ours, or of a later version, is left as it is.
+    /// A file that is not ours, or of a later version, is left as it is.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let (lock, connection) = blocking(path, open).await?;
         Ok(Self {
@@ -113,17 +111,12 @@ impl SqliteStore {
     }
 
     /// Every backend's list that was last in force and can be used.
-    ///
-    /// # Errors
-    /// Why they can't be read.
     pub async fn last_good_lists(&self) -> Result<BTreeMap<String, LastGoodList>, StoreError> {
         self.with(|connection| lists::read(connection)).await
     }
 
     /// Keeps a backend's list for good in place of the one before; without a list forgets it.
-    ///
-    /// # Errors
-    /// Why it can't be kept; nothing changed then.
+    /// Where it can't be kept nothing has changed.
     pub async fn keep_list(
         &self,
         backend: &str,
@@ -135,9 +128,6 @@ impl SqliteStore {
 
     /// What the file holds, for a program that is not the daemon and changes nothing; no overrides
     /// where there is no file.
-    ///
-    /// # Errors
-    /// Why it can't be read.
     pub async fn peek(path: &Path) -> Result<Overrides, StoreError> {
         blocking(path, peek).await
     }

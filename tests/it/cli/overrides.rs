@@ -159,6 +159,6 @@ fn a_name_that_a_path_would_swallow_is_refused_in_words() {
         &["explain", "."],
     ] {
         let told = complaint(&crate::support::mapsmith::cli(arguments, None), 1);
-        assert!(told.contains("can be no node and no master"), "{arguments:?}: {told}");
+        assert!(told.contains("is not a valid node or master name"), "{arguments:?}: {told}");
     }
 }

@@ -191,7 +191,7 @@ fn a_node_is_explained() {
       edge1: no entry
     ");
     assert_text!(complaint(&mapsmith.cli(&["explain", "two \
-        words"]), 1), @r#"mapsmith: "two words" can be no node: node name contains whitespace (400 Bad Request)"#);
+        words"]), 1), @r#"mapsmith: "two words" is not a valid node name: node name contains whitespace (400 Bad Request)"#);
     drop(scene);
 }
 

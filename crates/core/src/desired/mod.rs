@@ -18,19 +18,15 @@ use crate::{EntryMap, EntryMapBuilder, Snapshot};
 /// A source as the merge sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceView<'a> {
-    /// Its name in the settings.
     pub name: &'a str,
     /// Whether the desired map waits for it.
     pub required: bool,
-    /// Its last good answer.
     pub snapshot: Option<&'a Snapshot>,
 }
 
 /// Merges the sources' entries. `sources` stand in order of priority: of a node that several know,
 /// the first source's master counts.
-///
-/// # Errors
-/// The names of the required sources that have never answered, or of all sources if none has.
+/// The error names the required sources that have never answered, or all sources if none has.
 pub fn merge(sources: &[SourceView<'_>]) -> Result<Arc<EntryMap>, Vec<String>> {
     let silent = |wanted: bool| -> Vec<String> {
         sources

@@ -19,16 +19,13 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::{EntryMap, EntryMapBuilder, Overrides};
 
-/// The desired map with the overrides in it.
 #[derive(Debug, Clone)]
 pub struct Overridden {
-    /// The map.
     pub entries: Arc<EntryMap>,
     /// Drained masters that keep their nodes, because no other master is left. Sorted.
     pub stuck: Vec<String>,
 }
 
-/// Where a drained master's nodes go.
 #[derive(Clone, Copy)]
 enum Target<'a> {
     Master(&'a str),
@@ -96,9 +93,7 @@ pub fn dead_end(merged: &EntryMap, overrides: &Overrides, master: &str) -> Optio
 /// See [`dead_end`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadEnd {
-    /// From a master back to it.
     Circle(Vec<String>),
-    /// Every master is drained.
     NobodyLeft,
 }
 

@@ -39,12 +39,10 @@ impl fmt::Display for Action {
     }
 }
 
-/// What becomes of entries, by why they point nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actions {
     /// Entries whose master is no existing backend or server.
     pub unknown: Action,
-    /// Entries whose master exists and is not ready.
     pub not_ready: Action,
 }
 
@@ -100,7 +98,6 @@ impl Targets {
         self.0.get(name).copied()
     }
 
-    /// The names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -195,7 +192,6 @@ impl Dangling {
         }))
     }
 
-    /// The masters that an action is for.
     fn masters(&self, actions: Actions, action: Action) -> BTreeSet<&str> {
         let mut masters = BTreeSet::new();
         for (what, chosen) in

@@ -47,12 +47,10 @@ impl Deviation {
         }
     }
 
-    /// Whether memory holds exactly the wanted map.
     pub fn is_none(&self) -> bool {
         self.counts().total() == 0 && self.duplicates == 0
     }
 
-    /// How many keys must change.
     pub fn counts(&self) -> ChangeCounts {
         ChangeCounts {
             added: self.missing.len(),
@@ -73,7 +71,6 @@ pub struct ReadBack<'a> {
 }
 
 impl<'a> ReadBack<'a> {
-    /// Nothing read yet.
     pub fn new(wanted: &'a EntryMap) -> Self {
         Self {
             wanted,
@@ -110,7 +107,6 @@ impl<'a> ReadBack<'a> {
         }
     }
 
-    /// How many entries were read.
     pub fn entries(&self) -> usize {
         self.entries
     }

@@ -9,28 +9,14 @@ use crate::{EntryMap, names};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// `add map`: the key is not in memory.
-    Add {
-        /// The node.
-        key: String,
-        /// Its master.
-        value: String,
-    },
+    Add { key: String, value: String },
     /// `set map`: the key is in memory with another value.
-    Set {
-        /// The node.
-        key: String,
-        /// Its master.
-        value: String,
-    },
+    Set { key: String, value: String },
     /// `del map`: the key is in memory and not wanted.
-    Remove {
-        /// The node.
-        key: String,
-    },
+    Remove { key: String },
 }
 
 impl Edit {
-    /// The key that it touches.
     pub fn key(&self) -> &str {
         match self {
             Self::Add { key, .. } | Self::Set { key, .. } | Self::Remove { key } => key,
@@ -55,25 +41,19 @@ pub enum MapPlan {
     Edit {
         /// The commands: new keys, then moves, then removals.
         edits: Vec<Edit>,
-        /// Why this way.
         reason: String,
     },
     /// The whole wanted map as a new version.
-    Swap {
-        /// Why this way.
-        reason: String,
-    },
+    Swap { reason: String },
 }
 
 /// What the planner knows of an instance's memory beside the deviation.
 #[derive(Debug, Clone, Copy)]
 pub struct MapFacts {
-    /// Entries of the live map.
     pub entries: usize,
     /// Entries of staged versions that nobody has committed. Before 3.2 single commands reach into
     /// them too, and answer success where only they hold the key.
     pub staged_entries: usize,
-    /// The instance's cost model.
     pub cost: CostModel,
 }
 

@@ -22,7 +22,6 @@ pub struct RawServer {
     pub address: String,
     /// The port, unless the address has it.
     pub port: Option<i64>,
-    /// The weight.
     pub weight: Option<i64>,
     /// Whether it serves only while no other server does.
     pub backup: bool,
@@ -30,10 +29,8 @@ pub struct RawServer {
     pub options: Option<Vec<String>>,
 }
 
-/// Where a listed server is found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Host {
-    /// At this address.
     Address(IpAddr),
     /// At what this name resolves to; in lower case.
     Name(String),
@@ -44,7 +41,6 @@ pub enum Host {
 pub struct ListedServer {
     /// Its name, valid by [`is_valid_name`].
     pub name: String,
-    /// Where it is found.
     pub host: Host,
     /// Its port, 1 to 65535.
     pub port: u16,
@@ -56,10 +52,8 @@ pub struct ListedServer {
     pub options: Option<ServerOptions>,
 }
 
-/// A row that no server is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedServer {
-    /// Where it stands.
     pub place: String,
     /// The server that it names, where that name is valid: what is known of it stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -220,9 +214,6 @@ fn check(raw: RawServer) -> Result<ListedServer, (Invalid, String)> {
 
 /// Takes `10.0.0.1`, `10.0.0.1:8140`, `fe80::1`, `[fe80::1]:8140`, `puppet00.example`,
 /// `puppet00.example:8140`; the port stands in one of the two places, or is the same in both.
-///
-/// # Errors
-/// What is wrong, for a person.
 pub fn parse_address(address: &str, port: Option<i64>) -> Result<(Host, u16), String> {
     let none = || {
         format!(

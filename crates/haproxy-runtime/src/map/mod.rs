@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(silent(b"Version number out of range.\n"), Err(ReplyError::VersionOvertaken));
         assert_eq!(
             silent(b"entry not found.\n"),
-            Err(ReplyError::Refused { text: "entry not found.".to_owned() })
+            Err(ReplyError::Refused("entry not found.".to_owned()))
         );
     }
 }

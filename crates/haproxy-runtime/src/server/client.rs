@@ -28,7 +28,7 @@ impl ServersClient {
     pub async fn observe(&self) -> Result<ObservedServers, RuntimeError> {
         let line = command::OBSERVE;
         let answer = self.client.call(line).await?;
-        reply::observed(&answer).map_err(|error| self.client.refused(line, error))
+        reply::observed(&answer).map_err(|error| self.client.failed(line, error))
     }
 
     /// Runs commands in their order, as many a line as fit. The outcomes are in the same order; a
@@ -45,7 +45,7 @@ impl ServersClient {
         for (line, part) in command::lines(commands, self.max_payload) {
             let answer = self.client.call(&line).await?;
             let judged = command::outcomes(&answer, part)
-                .map_err(|error| self.client.refused(&line, error))?;
+                .map_err(|error| self.client.failed(&line, error))?;
             outcomes.extend(judged);
         }
         Ok(outcomes)

@@ -178,9 +178,7 @@ impl Rows {
     pub fn finish(self) -> Result<TableSize, ReplyError> {
         match self.head {
             Some(head) if self.ended && self.carry.is_empty() => Ok(head),
-            Some(head) => {
-                Err(ReplyError::Cut { got: format!("a part of the table {}", head.name) })
-            }
+            Some(head) => Err(ReplyError::Cut(format!("a part of the table {}", head.name))),
             None => Err(ReplyError::cut(&self.carry)),
         }
     }

@@ -250,7 +250,7 @@ impl Listing {
         match (self.ended, self.carry.is_empty()) {
             (true, true) => Ok(()),
             (false, true) if self.lines > 0 => {
-                Err(ReplyError::Cut { got: format!("{} whole lines", self.lines) })
+                Err(ReplyError::Cut(format!("{} whole lines", self.lines)))
             }
             _ => Err(ReplyError::cut(&self.carry)),
         }

@@ -69,7 +69,6 @@ pub struct Damper<T> {
 }
 
 impl<T: Clone + PartialEq> Damper<T> {
-    /// A damper that has heard of nothing.
     pub fn new(pace: DampingPolicy) -> Self {
         Self {
             pace,
@@ -129,7 +128,6 @@ impl<T: Clone + PartialEq> Damper<T> {
         changed
     }
 
-    /// The servers that go now.
     fn going(&mut self, now: Duration) -> Vec<String> {
         let mut due: Vec<_> =
             self.last_seen.iter().filter(|(_, seen)| now >= **seen + self.pace.hold).collect();
@@ -150,7 +148,6 @@ impl<T: Clone + PartialEq> Damper<T> {
         due.into_iter().take(most).map(|(name, _)| name.clone()).collect()
     }
 
-    /// How fast the list may change.
     pub fn pace(&self) -> DampingPolicy {
         self.pace
     }

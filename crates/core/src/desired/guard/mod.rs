@@ -98,7 +98,6 @@ impl fmt::Display for Limit {
     }
 }
 
-/// The guard's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// How many of the entries in force one change may remove.
@@ -135,10 +134,8 @@ impl Default for Limits {
     }
 }
 
-/// What is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// The node map.
     Map,
     /// A backend's server list. Of `guard.min_entries`, a number of nodes, only this much holds for
     /// it: it must not be empty.
@@ -160,7 +157,6 @@ impl Subject {
 pub struct Recent {
     /// The most entries that were in force.
     pub most: usize,
-    /// All that changed.
     pub counts: ChangeCounts,
     /// Whether the change leads to what was in force before one of those changes.
     pub is_return: bool,
@@ -173,16 +169,12 @@ pub struct Proposal {
     pub in_force: Option<usize>,
     /// Entries after the change.
     pub entries: usize,
-    /// What it changes.
     pub counts: ChangeCounts,
-    /// What came into force lately.
     pub recent: Recent,
 }
 
 /// Whether a map or list may be applied.
-///
-/// # Errors
-/// Which limit it breaks, with the figures: one sentence for a person.
+/// The error says which limit it breaks, with the figures.
 pub fn check(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(), String> {
     let Proposal { entries, counts, recent, .. } = *proposal;
     let (whole, parts) = subject.words();
@@ -270,9 +262,7 @@ fn share(count: usize, in_force: usize, limit: Limit) -> String {
 
 /// Whether a change may lead more entries to where an instance has nothing. Both are such entries
 /// and all entries, before and after it. They count as removed ones do, for nobody serves them.
-///
-/// # Errors
-/// Which limit it breaks, with the figures: a sentence that the names of the masters complete.
+/// The error says which limit it breaks, with the figures; the names of the masters complete it.
 pub fn check_references(
     limits: &Limits,
     before: (usize, usize),

@@ -29,11 +29,8 @@ const LONGEST_CHECK: Duration = Duration::from_secs(30);
 pub struct Mark {
     /// How long ago it was found draining or told to drain.
     pub age: Duration,
-    /// We drained it.
     pub drained: bool,
-    /// We put it into maintenance.
     pub maintained: bool,
-    /// We shut its sessions down.
     pub shut: bool,
 }
 
@@ -41,7 +38,6 @@ pub struct Mark {
 /// tells it the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerHistory {
-    /// The process's version.
     pub version: HaproxyVersion,
     /// The masters that the map routes nodes to: none of them is drained before its nodes have gone
     /// elsewhere.
@@ -179,7 +175,6 @@ impl ServerHistory {
         }
     }
 
-    /// What was done to a server.
     pub(super) fn mark(&self, backend: &str, server: &str) -> Mark {
         self.marks.get(&(backend.to_owned(), server.to_owned())).copied().unwrap_or_default()
     }

@@ -27,7 +27,6 @@ use crate::server::{
     ObservedServers, Server, ServerAddress,
 };
 
-/// The first version that has `add backend`.
 pub const ADDS_BACKENDS: HaproxyVersion = HaproxyVersion { major: 3, minor: 4 };
 
 /// The one algorithm that is static whatever else the configuration says, as `show stat` names it.
@@ -44,7 +43,6 @@ pub struct ServerPlan {
     pub before: Vec<ServerStep>,
     /// Steps that take servers away: only once the map in force points elsewhere.
     pub after: Vec<ServerStep>,
-    /// The servers that are being taken away.
     pub removing: Vec<Removing>,
     /// What only a changed configuration and a reload can bring about.
     pub needs_reload: Vec<NeedsReload>,
@@ -60,7 +58,6 @@ pub struct ServerPlan {
 }
 
 impl ServerPlan {
-    /// Whether nothing is to be sent.
     pub fn has_no_steps(&self) -> bool {
         self.before.is_empty() && self.after.is_empty()
     }
@@ -84,7 +81,6 @@ pub fn plan_servers(
     plan
 }
 
-/// A declared backend that HAProxy does not have.
 fn plan_missing(
     name: &str,
     wanted: &DesiredBackend,
@@ -275,7 +271,6 @@ impl Backend<'_> {
         }
     }
 
-    /// What differs and can't be changed at runtime.
     fn report_fixed(&mut self, wanted: &Server, home: &str, seen: &ObservedServer) {
         if wanted.backup != seen.backup {
             self.report(home, Cause::Backup { wanted: wanted.backup });

@@ -8,14 +8,11 @@ use haproxy_runtime::Refusal;
 
 use super::ADDS_BACKENDS;
 
-/// A server that is being taken away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removing {
-    /// Where.
     pub backend: String,
     /// The server, or the slot.
     pub server: String,
-    /// How far it is.
     pub phase: Phase,
     /// Its sessions when it was looked at.
     pub sessions: u64,
@@ -69,11 +66,9 @@ impl fmt::Display for Phase {
 /// Something that no runtime command can bring about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeedsReload {
-    /// Where.
     pub backend: String,
     /// The server, by HAProxy's name where it has it; none for the whole backend.
     pub server: Option<String>,
-    /// Why.
     pub cause: Cause,
 }
 
@@ -90,52 +85,27 @@ impl fmt::Display for NeedsReload {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// The backend is not there and can't be made.
-    BackendAbsent {
-        /// The process's version.
-        version: HaproxyVersion,
-    },
-    /// A static algorithm takes neither servers nor weights at runtime.
-    StaticAlgorithm {
-        /// As `show stat` names it, where it is known.
-        algorithm: Option<String>,
-    },
+    BackendAbsent { version: HaproxyVersion },
+    /// A static algorithm takes neither servers nor weights at runtime. Named as in `show stat`,
+    /// where it is known.
+    StaticAlgorithm { algorithm: Option<String> },
     /// An option of the server is not taken at runtime.
-    OptionNotTaken {
-        /// HAProxy's words.
-        text: String,
-    },
+    OptionNotTaken { text: String },
     /// The server can't be added, and no slot is left for it.
-    NoFreeSlot {
-        /// The slots' prefix.
-        prefix: String,
-        /// Why it can't be added.
-        because: Box<Cause>,
-    },
+    NoFreeSlot { prefix: String, because: Box<Cause> },
     /// Whether it is a backup can't be changed.
-    Backup {
-        /// As it should be.
-        wanted: bool,
-    },
+    Backup { wanted: bool },
     /// `maxqueue` can't be changed.
-    Maxqueue {
-        /// As it should be.
-        wanted: u32,
-    },
+    Maxqueue { wanted: u32 },
     /// A health check can't be added.
     Check,
     /// HAProxy resolves the server's name by itself.
-    ResolvedByName {
-        /// The name.
-        fqdn: String,
-    },
+    ResolvedByName { fqdn: String },
     /// The server is to go, but the configuration refers to it (`use-server`, `track`, a name to
     /// resolve); it stays in maintenance.
     Referenced,
     /// HAProxy refused a command for another reason.
-    Refused {
-        /// Its words.
-        text: String,
-    },
+    Refused { text: String },
 }
 
 impl Cause {
@@ -145,7 +115,7 @@ impl Cause {
             Refusal::StaticAlgorithm => {
                 Self::StaticAlgorithm { algorithm: algorithm.map(str::to_owned) }
             }
-            Refusal::OptionNotTaken { text } => Self::OptionNotTaken { text: text.clone() },
+            Refusal::OptionNotTaken(text) => Self::OptionNotTaken { text: text.clone() },
             Refusal::Referenced => Self::Referenced,
             other => Self::Refused { text: other.to_string() },
         }
@@ -210,11 +180,9 @@ impl fmt::Display for Cause {
 /// A desired server that somebody else keeps out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalChange {
-    /// Where.
     pub backend: String,
     /// The server, or the slot that serves it.
     pub server: String,
-    /// In which way.
     pub hand: Hand,
 }
 
@@ -227,7 +195,6 @@ impl fmt::Display for ExternalChange {
 /// A desired server that was made ready and whose check has yet to pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwaitsCheck {
-    /// Where.
     pub backend: String,
     /// The server, or the slot that serves it.
     pub server: String,
@@ -242,16 +209,13 @@ impl fmt::Display for AwaitsCheck {
     }
 }
 
-/// A desired server whose weight its agent sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByAgent {
-    /// Where.
     pub backend: String,
     /// The server, or the slot that serves it.
     pub server: String,
     /// As its agent has it.
     pub weight: u16,
-    /// As it is listed.
     pub listed: u16,
 }
 

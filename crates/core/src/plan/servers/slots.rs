@@ -78,12 +78,10 @@ impl<'a> Slots<'a> {
         self.serving.get(server).copied()
     }
 
-    /// Whether a server is a slot.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.slots.contains_key(name)
     }
 
-    /// Whether this plan has given a slot away.
     pub(super) fn is_taken(&self, name: &str) -> bool {
         self.taken.contains(name)
     }

@@ -24,57 +24,33 @@ pub enum OptionError {
     Empty,
     /// Characters that can't stand on HAProxy's command line.
     #[error(
-        "{option:?}: quotes, backslashes, `;`, `#` and control characters can't be used; write \
-            one option with its arguments, as in \"inter 2s\""
+        "{0:?}: quotes, backslashes, `;`, `#` and control characters can't be used; write one \
+            option with its arguments, as in \"inter 2s\""
     )]
-    Invalid {
-        /// The option as given.
-        option: String,
-    },
+    Invalid(String),
     /// What has a key of its own.
-    #[error("{option:?}: give it by its own key `{key}`, not as an option")]
-    OwnKey {
-        /// The option as given.
-        option: String,
-        /// The key.
-        key: &'static str,
-    },
-    /// An option of HAProxy that `add server` refuses, or that means nothing at runtime.
+    #[error("{0:?}: give it by its own key `{1}`, not as an option")]
+    OwnKey(String, &'static str),
+    /// An option of HAProxy that `add server` refuses, or that means nothing at runtime; with more
+    /// about it, or nothing.
     #[error(
-        "{option:?}: HAProxy does not take it for a server made at runtime{hint}; remove it, or \
-            write the server into HAProxy's configuration"
+        "{0:?}: HAProxy does not take it for a server made at runtime{1}; remove it, or write the \
+            server into HAProxy's configuration"
     )]
-    NotAtRuntime {
-        /// The option's name.
-        option: String,
-        /// More about it, with a separator before it, or nothing.
-        hint: &'static str,
-    },
+    NotAtRuntime(String, &'static str),
     /// None that is known.
     #[error(
-        "{option:?} is not a server option that Mapsmith knows; see `server` in section 5.2 of \
+        "{0:?} is not a server option that Mapsmith knows; see `server` in section 5.2 of \
             HAProxy's configuration manual"
     )]
-    Unknown {
-        /// The option's name.
-        option: String,
-    },
+    Unknown(String),
     /// Too few or too many arguments, or one of the wrong kind.
     #[error("{option:?}: write it as \"{form}\"{hint}")]
-    Arguments {
-        /// The option as given.
-        option: String,
-        /// How it is written.
-        form: String,
-        /// More about it, or nothing.
-        hint: &'static str,
-    },
+    #[expect(missing_docs, reason = "the message says what they are")]
+    Arguments { option: String, form: String, hint: &'static str },
     /// Given more than once.
-    #[error("{option:?} is given twice; keep one")]
-    Twice {
-        /// The option's name.
-        option: String,
-    },
+    #[error("{0:?} is given twice; keep one")]
+    Twice(String),
 }
 
 /// What stands after an option's name.
@@ -272,7 +248,7 @@ impl ServerOptions {
         for option in options {
             let (name, arguments) = split(option)?;
             if seen.contains(&name) {
-                return Err(OptionError::Twice { option: name.to_owned() });
+                return Err(OptionError::Twice(name.to_owned()));
             }
             seen.push(name);
             match (name, arguments.as_slice()) {
@@ -325,20 +301,19 @@ fn split(option: &str) -> Result<(&str, Vec<&str>), OptionError> {
             || matches!(character, ';' | '\\' | '"' | '\'' | '#')
     };
     if option.contains(invalid) || option.len() > MAX_ARGUMENT || option.contains("<<") {
-        let option = option.chars().take(80).collect();
-        return Err(OptionError::Invalid { option });
+        return Err(OptionError::Invalid(option.chars().take(80).collect()));
     }
     let mut words = option.split_ascii_whitespace();
     let name = words.next().ok_or(OptionError::Empty)?;
     let arguments: Vec<&str> = words.collect();
     if let Some((_, key)) = OWN_KEYS.iter().find(|(own, _)| *own == name) {
-        return Err(OptionError::OwnKey { option: option.to_owned(), key });
+        return Err(OptionError::OwnKey(option.to_owned(), key));
     }
     if let Some((name, hint)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-        return Err(OptionError::NotAtRuntime { option: (*name).to_owned(), hint });
+        return Err(OptionError::NotAtRuntime((*name).to_owned(), hint));
     }
     let Some((_, kind, _)) = taken(name) else {
-        return Err(OptionError::Unknown { option: name.to_owned() });
+        return Err(OptionError::Unknown(name.to_owned()));
     };
     if !kind.fit(&arguments) {
         let hint = if *kind == Bare { "; each option is a text of its own" } else { "" };

@@ -58,7 +58,7 @@ fn what_haproxy_does_not_take_at_runtime_is_refused_with_a_way_out() {
     assert!(refusal("").contains("empty"));
     assert_eq!(
         parse(&["check", "inter 1s", "inter 2s"]),
-        Err(OptionError::Twice { option: "inter".to_owned() })
+        Err(OptionError::Twice("inter".to_owned()))
     );
 }
 

@@ -17,12 +17,9 @@ use crate::server::{
     AdminState, ObservedBackend, ObservedServer, ObservedServers, Server, ServerAddress,
 };
 
-/// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Its version.
     pub version: HaproxyVersion,
-    /// What can be observed of it.
     pub servers: ObservedServers,
     /// The named `defaults` sections, with the algorithm that `show stat` names for a backend made
     /// of them.
@@ -39,7 +36,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// A process of which this was observed.
     pub fn new(version: HaproxyVersion, servers: ObservedServers) -> Self {
         Self {
             version,
@@ -75,9 +71,7 @@ impl Process {
     }
 
     /// Does one step.
-    ///
-    /// # Errors
-    /// When HAProxy would refuse it; nothing is changed then.
+    /// Where HAProxy would refuse it nothing is changed.
     pub fn apply(&mut self, step: &ServerStep) -> Result<(), Refusal> {
         self.change_at_once(step)?;
         let waits = step.waits_for_check();
@@ -180,9 +174,7 @@ impl Process {
             return Err(Refusal::NameTaken);
         }
         let Some(algorithm) = self.defaults.get(defaults) else {
-            return Err(Refusal::Defaults {
-                text: format!("Cannot find default proxy '{defaults}'."),
-            });
+            return Err(Refusal::Defaults(format!("Cannot find default proxy '{defaults}'.")));
         };
         let made = ObservedBackend { algorithm: Some(algorithm.clone()), servers: BTreeMap::new() };
         self.servers.insert(backend.to_owned(), made);
@@ -199,7 +191,7 @@ impl Process {
             return Err(Refusal::NameTaken);
         }
         if let Some(word) = server.options.other.iter().find(|word| self.untaken.contains(*word)) {
-            return Err(Refusal::OptionNotTaken { text: word.clone() });
+            return Err(Refusal::OptionNotTaken(word.clone()));
         }
         seen.servers.insert(server.name.clone(), added(server));
         Ok(())
@@ -256,7 +248,7 @@ fn set_address(server: &mut ObservedServer, address: ServerAddress) -> Result<()
         let text = "Update for the current server address family is only supported through \
             configuration file."
             .to_owned();
-        return Err(Refusal::NoAddress { text });
+        return Err(Refusal::NoAddress(text));
     }
     server.address = Some(address.ip);
     server.port = address.port;
