@@ -14,7 +14,7 @@ use mapsmith_core::status::{BackendStatus, SourceStatus};
 use mapsmith_core::{EntryMap, ObservedServers, Overrides, Revision, ServerList, SourceState};
 use serde::Serialize;
 
-use super::local::{overrides, poll_all, poll_lists, shown};
+use super::local::{overrides, poll_all, poll_lists};
 use super::output::{Colour, paint, pluralize};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::map::Decision;
@@ -112,22 +112,21 @@ pub(super) async fn check(settings: Settings, form: OutputFormat) -> anyhow::Res
 
 fn check_map_file(settings: &Settings) -> Finding {
     let mut keeper = MapFileWriter::new(settings.map.file());
+    let path = settings.map.file().display();
     let result = match (keeper.probe(), keeper.peek()) {
         (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
         (Ok(()), Ok(None)) => Err(format!(
             "{} does not exist: HAProxy does not start without it; create it, empty",
-            shown(keeper.path())
+            path
         )),
         (Ok(()), Ok(Some(file))) => match file.rejected.first() {
-            None => Ok(format!(
-                "{}: {} entries in force, can be replaced",
-                shown(keeper.path()),
-                file.entries.len()
-            )),
+            None => {
+                Ok(format!("{}: {} entries in force, can be replaced", path, file.entries.len()))
+            }
             Some((line, reason)) => Err(format!(
-                "{}: what is not an entry will be dropped at the first write: {}, the first is line \
-                    {line}: {reason}",
-                shown(keeper.path()),
+                "{}: lines that are not entries will be dropped at the first write: {}, the first is \
+                    line {line}: {reason}",
+                path,
                 pluralize(file.rejected.len(), "line")
             )),
         },
@@ -286,7 +285,7 @@ async fn check_instance(
 
 /// Whether each master of the map is a backend or server that takes requests.
 fn check_masters(observed: &ObservedServers, masters: &BTreeSet<String>) -> Result<String, String> {
-    let targets = Targets::of(observed);
+    let targets = Targets::from_observed(observed);
     let of_state = |state| {
         masters
             .iter()
@@ -314,7 +313,7 @@ fn check_masters(observed: &ObservedServers, masters: &BTreeSet<String>) -> Resu
     }
     match problems.is_empty() {
         true if masters.is_empty() => {
-            Ok("no source and no map file names one yet, so none was looked for".to_owned())
+            Ok("no source and no map file names one yet, so none was checked".to_owned())
         }
         true => Ok(format!(
             "{} in the map, each a backend or server here, and ready",

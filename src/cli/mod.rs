@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use reqwest::Method;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::remote::NOTHING;
 use crate::api::requests::LONGEST_WAIT;
+use crate::api::types::{DrainRequest, PinRequest};
 use crate::settings::Settings;
 use crate::telemetry;
 
@@ -117,8 +120,9 @@ enum Verb {
         /// End the pin by itself after this time; without it, `unpin` does
         #[arg(long = "for", value_name = "DURATION", value_parser = length)]
         length: Option<String>,
-        #[command(flatten)]
-        force: overrides::Force,
+        /// Take a master that no HAProxy and no node is known to have
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         order: overrides::Order,
     },
@@ -139,8 +143,9 @@ enum Verb {
         /// Spread them evenly over the others, each always to the same one; the default
         #[arg(long)]
         spread: bool,
-        #[command(flatten)]
-        force: overrides::Force,
+        /// Take a master that no HAProxy and no node is known to have
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         order: overrides::Order,
     },
@@ -247,13 +252,22 @@ async fn carry_out(
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
         Verb::Pin { node, master, length, force, order } => {
-            overrides::pin((order, force), &node, master, length, output).await
+            let pin = PinRequest { master, duration: length };
+            let path = ["v1", "overrides", &node];
+            order.send(Method::PUT, &path, force, Some(&pin), output).await
         }
-        Verb::Unpin { node, order } => overrides::unpin(order, &node, output).await,
+        Verb::Unpin { node, order } => {
+            let path = ["v1", "overrides", &node];
+            order.send(Method::DELETE, &path, false, NOTHING, output).await
+        }
         Verb::Drain { master, to, spread: _, force, order } => {
-            overrides::drain((order, force), &master, to, output).await
+            let path = ["v1", "masters", &master, "drain"];
+            order.send(Method::POST, &path, force, Some(&DrainRequest { to }), output).await
         }
-        Verb::Undrain { master, order } => overrides::undrain(order, &master, output).await,
+        Verb::Undrain { master, order } => {
+            let path = ["v1", "masters", &master, "drain"];
+            order.send(Method::DELETE, &path, false, NOTHING, output).await
+        }
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
     }
 }

@@ -90,6 +90,10 @@ impl Connection {
         self.url.as_deref().unwrap_or(DEFAULT_URL)
     }
 
+    pub(super) async fn get<T: DeserializeOwned>(&self, segments: &[&str]) -> anyhow::Result<T> {
+        self.ask(Method::GET, segments, None, NOTHING, Duration::ZERO).await?.good()
+    }
+
     /// `segments` are the path's parts, escaped here.
     pub(super) async fn ask<'q, T: DeserializeOwned>(
         &self,
@@ -126,13 +130,16 @@ impl Connection {
         }
         let response = request.send().await.with_context(|| {
             format!(
-                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings by -c, \
-                    or its API by --url or MAPSMITH_URL)",
+                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings with -c, \
+                    or its API with --url or MAPSMITH_URL)",
                 self.url()
             )
         })?;
         let status = response.status();
-        let body = response.bytes().await.context("the answer broke off")?;
+        let body = response
+            .bytes()
+            .await
+            .context("the connection closed before the answer was complete")?;
         if status.is_success() {
             return Ok(Answer::Good(serde_json::from_slice(&body).with_context(|| {
                 format!(
@@ -159,7 +166,7 @@ fn url_of(api: &Api) -> anyhow::Result<String> {
     if listen.port() == 0 {
         bail!(
             "api.listen: {listen} leaves the port to the system, so it is not known; give the \
-                API's address by --url"
+                API's address with --url"
         );
     }
     match listen.ip() {

@@ -23,7 +23,7 @@ use crate::instance::Instance;
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
 
-/// How often an instance is tried: a commit overtaken by another writer is worth a second look.
+/// How often an instance is tried: a commit overtaken by another writer is worth a second try.
 const TRIES: usize = 3;
 
 #[derive(Debug, Serialize)]
@@ -61,8 +61,8 @@ pub(super) async fn sync(
         .for_one_round()
         .with_actions(actions)
         .with_screens(screens);
-    let looks = join_all(tasks.iter_mut().map(|task| task.cycle(None)));
-    let (states, targets, _) = tokio::join!(poll_all(&settings), targets(&settings), looks);
+    let observed = join_all(tasks.iter_mut().map(|task| task.cycle(None)));
+    let (states, targets, _) = tokio::join!(poll_all(&settings), targets(&settings), observed);
     decider.see(targets);
     let mut errors = errors(&states);
     let decide = async {

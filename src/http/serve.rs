@@ -77,26 +77,18 @@ pub async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 failing = false;
-                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-                    connections.spawn(connection(
-                        stream,
-                        serving.clone(),
-                        router.clone(),
-                        slot,
-                        shutdown.clone(),
-                    ));
-                } else {
-                    counter!(API_CONNECTIONS_REFUSED).increment(1);
-                    if let Ok(slot) = Arc::clone(&spare_slots).try_acquire_owned() {
-                        connections.spawn(connection(
-                            stream,
-                            answering.clone(),
-                            spare.clone(),
-                            slot,
-                            shutdown.clone(),
-                        ));
+                let (http, router, slot) = match Arc::clone(&slots).try_acquire_owned() {
+                    Ok(slot) => (&serving, &router, slot),
+                    Err(_) => {
+                        counter!(API_CONNECTIONS_REFUSED).increment(1);
+                        match Arc::clone(&spare_slots).try_acquire_owned() {
+                            Ok(slot) => (&answering, &spare, slot),
+                            Err(_) => continue,
+                        }
                     }
-                }
+                };
+                let (http, router) = (http.clone(), router.clone());
+                connections.spawn(connection(stream, http, router, slot, shutdown.clone()));
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {

@@ -52,7 +52,7 @@ pub enum StoreErrorKind {
     )]
     ReadOnly(String),
     #[error(
-        "is in use by another Mapsmith ({0}); a store serves one daemon: end that one, or name \
+        "is in use by another Mapsmith ({0}); a store serves one daemon: stop that one, or name \
             another file"
     )]
     InUse(String),
@@ -61,7 +61,7 @@ pub enum StoreErrorKind {
     #[error("the disk is full ({0}); make room")]
     Full(String),
     #[error(
-        "is damaged or no SQLite database ({0}); bring a backup back, or move the file away and \
+        "is damaged or no SQLite database ({0}); restore a backup, or move the file away and \
             order the overrides again"
     )]
     Damaged(String),
@@ -69,7 +69,7 @@ pub enum StoreErrorKind {
     Foreign,
     #[error(
         "was written by a later Mapsmith (schema {found}, this one knows {known}); run that \
-            version, or bring a backup back"
+            version, or restore a backup"
     )]
     Newer { found: i64, known: i64 },
     /// An override in it has a name that HAProxy would misread.

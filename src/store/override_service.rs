@@ -78,7 +78,7 @@ impl OverrideService {
             Ok(result) => result,
             Err(error) => Err(StoreError {
                 path: self.store.place(),
-                fault: StoreErrorKind::Other(format!("the change broke off: {error}")),
+                fault: StoreErrorKind::Other(format!("the change was interrupted: {error}")),
             }),
         }
     }

@@ -35,12 +35,8 @@ pub enum Settled {
 impl Settled {
     pub const ALL: [Self; 3] = [Self::Agreed, Self::Contradicted, Self::Overridden];
 
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Agreed => "agreed",
-            Self::Contradicted => "contradicted",
-            Self::Overridden => "overridden",
-        }
+    pub fn label(self) -> String {
+        crate::label(self)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The map file's text, as HAProxy reads it: `key value` a line, `#` comments, empty lines.
 //!
-//! HAProxy's configuration manual, section on `map` converters; what it does with odd lines was
+//! HAProxy's configuration manual, section on `map` converters; what it does with malformed lines was
 //! measured on 2.6 to 3.4.
 //!
 //! A file that Mapsmith wrote says more in its comments, so that a restart knows all that was
@@ -36,7 +36,7 @@ pub struct Writer {
     pub host: String,
     /// Its process there.
     pub pid: u32,
-    /// What tells that process from others of the same number: when it was started, and the
+    /// What distinguishes that process from others of the same number: when it was started, and the
     /// namespace that numbered it; empty where the system does not say.
     pub key: String,
 }
@@ -99,7 +99,7 @@ impl MapFile {
     /// What the sources said when the file was written: the entries without overrides.
     pub fn said_by_sources(&self) -> EntryMap {
         let mut said = EntryMapBuilder::new();
-        // Legal as they were read, and the first of a key stays, so the entry that replaced it
+        // Valid as they were read, and the first of a key stays, so the entry that replaced it
         // loses.
         for (node, master) in &self.said {
             let _ = master.as_ref().map(|master| said.push(node, master));

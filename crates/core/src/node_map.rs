@@ -14,7 +14,7 @@ struct Entry {
     start: u32,
     value: u32,
     length: u8,
-    /// The source named another value too, and nothing told which counts.
+    /// The source named another value too, and it is not known which counts.
     disputed: bool,
 }
 
@@ -82,7 +82,7 @@ impl EntryMap {
         load
     }
 
-    /// Whether a source named another value for the key at a position too, and nothing told which
+    /// Whether a source named another value for the key at a position too, and it is not known which
     /// counts.
     ///
     /// # Panics

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The most rejected entries that are told by name.
+/// The most rejected entries that are named.
 pub const NAMED_ROWS: usize = 1000;
 
 /// An entry that the sources name and the map leaves out.

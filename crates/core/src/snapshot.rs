@@ -81,7 +81,7 @@ impl Rejections {
     pub fn push(&mut self, node: &str, reason: Invalid) {
         *self.counts.entry(reason).or_default() += 1;
         if self.named.len() < NAMED_REJECTIONS {
-            self.named.entry(shown(node)).or_insert(reason);
+            self.named.entry(sanitize(node)).or_insert(reason);
         }
     }
 
@@ -91,13 +91,13 @@ impl Rejections {
 
     /// Why `node` was left out, if it is among the named ones.
     pub fn reason(&self, node: &str) -> Option<Invalid> {
-        self.named.get(&shown(node)).copied()
+        self.named.get(&sanitize(node)).copied()
     }
 }
 
-/// A name that may hold anything, made fit for a log line: control and invisible characters
+/// A name that may hold anything, made safe for a log line: control and invisible characters
 /// escaped, at most 100 characters.
-pub(super) fn shown(name: &str) -> String {
+pub(super) fn sanitize(name: &str) -> String {
     name.chars()
         .take(100)
         .flat_map(|character| {

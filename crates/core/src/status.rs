@@ -1,4 +1,4 @@
-//! What Mapsmith tells about its sources and instances. The API and the CLI show these as they are.
+//! What Mapsmith reports of its sources and instances. The API and the CLI show these as they are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -164,14 +164,8 @@ impl DriftKind {
     pub const OF_AN_INSTANCE: [Self; 4] =
         [Self::Restarted, Self::MapChanged, Self::Duplicates, Self::AbandonedVersions];
 
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Restarted => "restarted",
-            Self::MapChanged => "map_changed",
-            Self::Duplicates => "duplicates",
-            Self::AbandonedVersions => "abandoned_versions",
-            Self::MapFile => "map_file",
-        }
+    pub fn label(self) -> String {
+        crate::label(self)
     }
 }
 
@@ -185,11 +179,8 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Edits => "edits",
-            Self::Swap => "swap",
-        }
+    pub fn label(self) -> String {
+        crate::label(self)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::map::{self, MapCounters};
 use crate::wire;
 use crate::wire::statistics;
 
-/// Looks at the process, at this socket's level and at the counters of every map, in one line. See
+/// Probes the process, this socket's level and the counters of every map, in one line. See
 /// [`probe`].
 pub const PROBE: &str = "show info;show cli level;show map\n";
 
@@ -42,7 +42,7 @@ pub enum Level {
     User,
 }
 
-/// One look at an instance: which process it is, what the socket may do, how the map's counters
+/// One probe of an instance: which process it is, what the socket may do, how the map's counters
 /// stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {

@@ -232,7 +232,7 @@ impl ServerPhase {
         self.next_look = Instant::now() + self.every;
         let observed = self.client.observe().await?;
         self.looked_at = Timestamp::now();
-        self.last_targets = Some(Targets::of(&observed));
+        self.last_targets = Some(Targets::from_observed(&observed));
         let Some(desired) = desired else {
             self.plan = None;
             return Ok(None);

@@ -62,7 +62,7 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
 /// The mode of a map file that Mapsmith creates: HAProxy's user must be able to read it.
 const NEW_FILE_MODE: u32 = 0o644;
 
-/// What tells that a file is the one we wrote, without reading it.
+/// What identifies the file that we wrote, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -71,7 +71,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    fn new(metadata: &Metadata) -> Self {
         Self { inode: metadata.ino(), size: metadata.size(), modified: metadata.modified().ok() }
     }
 }
@@ -101,7 +101,7 @@ pub enum WriteError {
 /// Who writes map files in this process.
 pub fn this_process(site: Option<&str>) -> Writer {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let started = Process::of("self").map(|process| process.started);
+    let started = Process::find("self").map(|process| process.started);
     let namespace = fs::read_link("/proc/self/ns/pid").ok();
     // As `pid:[4026531836]`.
     let namespace =
@@ -123,7 +123,7 @@ struct Process {
 
 impl Process {
     /// See proc_pid_stat(5).
-    fn of(pid: &str) -> Option<Self> {
+    fn find(pid: &str) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, which may hold anything, stands in parentheses.
         let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -154,7 +154,7 @@ pub fn state_of(writer: &Writer) -> WriterState {
         return WriterState::Unknown;
     }
     let started = writer.key.split_once(' ').and_then(|(started, _)| started.parse().ok());
-    match Process::of(&writer.pid.to_string()) {
+    match Process::find(&writer.pid.to_string()) {
         Some(process)
             if !process.has_ended && Some(process.started) == started && writer.pid != here.pid =>
         {
@@ -219,7 +219,7 @@ impl MapFileWriter {
         let file = map_file::parse(&text);
         // A file of which HAProxy would load more than these entries is written again at the next
         // check.
-        self.stamp = file.is_exact().then(|| Stamp::of(&metadata));
+        self.stamp = file.is_exact().then(|| Stamp::new(&metadata));
         self.header.clone_from(&file.header);
         Ok(Some(file))
     }
@@ -281,7 +281,7 @@ impl MapFileWriter {
     /// the file that we know.
     pub fn check(&mut self, wanted: &EntryMap) -> Check {
         let Ok(metadata) = fs::metadata(&self.path) else { return Check::Different };
-        let stamp = Stamp::of(&metadata);
+        let stamp = Stamp::new(&metadata);
         if self.stamp == Some(stamp) {
             return Check::Same;
         }
@@ -303,7 +303,7 @@ impl MapFileWriter {
 
     /// Whether another Mapsmith has written the file since it was read or written here.
     fn must_be_ours(&self) -> Result<(), WriteError> {
-        let stamp = fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata));
+        let stamp = fs::metadata(&self.path).ok().map(|metadata| Stamp::new(&metadata));
         if stamp.is_none() || stamp == self.stamp {
             return Ok(());
         }
@@ -414,7 +414,7 @@ impl MapFileWriter {
             .into_inner()
             .map_err(|error| self.error("its replacement can't be written", error.into_error()))?;
         file.sync_all().map_err(wrap("its replacement can't be synced"))?;
-        let stamp = Stamp::of(&file.metadata().map_err(wrap("its replacement can't be read"))?);
+        let stamp = Stamp::new(&file.metadata().map_err(wrap("its replacement can't be read"))?);
         Ok((file, stamp))
     }
 

@@ -105,7 +105,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Server>, String> {
             options: listed.options.unwrap_or_default(),
         }),
         Host::Name(name) => {
-            Err(format!("server {:?}: {name} is a host name, no address", listed.name))
+            Err(format!("server {:?}: {name} is a host name, not an address", listed.name))
         }
     };
     list.servers

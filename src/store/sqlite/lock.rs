@@ -2,7 +2,7 @@
 //!
 //! SQLite's own locks are held for moments, so a second daemon would open the file and serve
 //! overrides that the first one changes. The kernel ends this lock with the process, however that
-//! ends; the file stays, with the number of the process that had it last. Who only looks takes no
+//! ends; the file stays, with the number of the process that had it last. Who only reads takes no
 //! lock.
 
 use std::ffi::OsString;

@@ -74,22 +74,22 @@ impl Failure {
         let fault = match self {
             Self::StoreErrorKind(fault) => fault,
             Self::Sqlite(error) => {
-                let told = error.to_string();
+                let text = error.to_string();
                 match error.sqlite_error_code() {
                     Some(
                         ErrorCode::DatabaseBusy
                         | ErrorCode::DatabaseLocked
                         | ErrorCode::FileLockingProtocolFailed,
-                    ) => StoreErrorKind::Locked(told),
+                    ) => StoreErrorKind::Locked(text),
                     Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                        StoreErrorKind::ReadOnly(told)
+                        StoreErrorKind::ReadOnly(text)
                     }
-                    Some(ErrorCode::DiskFull) => StoreErrorKind::Full(told),
+                    Some(ErrorCode::DiskFull) => StoreErrorKind::Full(text),
                     Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                        StoreErrorKind::Damaged(told)
+                        StoreErrorKind::Damaged(text)
                     }
-                    Some(ErrorCode::CannotOpen) => StoreErrorKind::NotOpened(told),
-                    _ => StoreErrorKind::Other(told),
+                    Some(ErrorCode::CannotOpen) => StoreErrorKind::NotOpened(text),
+                    _ => StoreErrorKind::Other(text),
                 }
             }
         };
@@ -169,7 +169,7 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(move || work(&inside)).await {
         Ok(result) => result.map_err(|failure| failure.at(&path)),
         Err(error) => Err(Failure::StoreErrorKind(StoreErrorKind::Other(format!(
-            "the thread of the store died: {error}"
+            "the store's thread ended unexpectedly: {error}"
         )))
         .at(&path)),
     }
@@ -245,7 +245,7 @@ fn schema(connection: &Connection) -> Result<i64, Failure> {
     }
 }
 
-/// A file is damaged in places that a mere look would miss.
+/// A file is damaged in places that opening it does not show.
 fn check(connection: &Connection) -> Result<(), Failure> {
     let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(StoreErrorKind::Damaged(verdict).into()) }
@@ -294,7 +294,7 @@ fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
 
 fn time(milliseconds: i64) -> Result<Timestamp, StoreErrorKind> {
     Timestamp::from_millisecond(milliseconds).map_err(|error| {
-        StoreErrorKind::Damaged(format!("{milliseconds} is no time in milliseconds: {error}"))
+        StoreErrorKind::Damaged(format!("{milliseconds} is not a time in milliseconds: {error}"))
     })
 }
 

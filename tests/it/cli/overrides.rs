@@ -76,7 +76,7 @@ fn a_drain_is_told_with_its_outcome_and_explained() {
     revision   3, 3 entries
     changed    [AGE] ago by override: 0 added, 2 moved, 0 removed
     masters    master1 2, master2 1
-    drained    master1 (keeps its nodes, for no other master is left), master2 (keeps its nodes, for no other master is left)
+    drained    master1 (keeps its nodes, because no other master is left), master2 (keeps its nodes, because no other master is left)
     map file   [GATEWAY]/node-master.map
 
     sources

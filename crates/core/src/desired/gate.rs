@@ -9,7 +9,7 @@ pub enum ApprovalError {
     #[error("nothing is held back, so there is nothing to approve")]
     NothingHeld,
     #[error(
-        "the change {asked} is not the one held back, {held} is; look at it before you approve it"
+        "the change {asked} is not the one held back, {held} is; review it before you approve it"
     )]
     Another { asked: String, held: String },
     /// It was approved, but the map file can't be written.
@@ -117,8 +117,8 @@ impl<V> Gate<V> {
         self.held.take()
     }
 
-    /// The accepted value was submitted again: nothing is held any more, and no approval stands. Gives
-    /// what was held.
+    /// The accepted value was submitted again: nothing is held any more, and no approval stands.
+    /// Gives what was held.
     pub fn settle(&mut self) -> Option<HeldChange> {
         self.approved = None;
         self.release()

@@ -28,11 +28,11 @@ pub struct Deviation {
 impl Deviation {
     /// From a map that memory is known to hold to the wanted one.
     pub fn between(held: &EntryMap, wanted: &EntryMap) -> Self {
-        Self::of(Diff::between(held, wanted), held)
+        Self::from_diff(Diff::between(held, wanted), held)
     }
 
     /// The same, from the difference that lies between the two.
-    pub fn of(diff: Diff, held: &EntryMap) -> Self {
+    pub fn from_diff(diff: Diff, held: &EntryMap) -> Self {
         let Diff { added, moved, removed } = diff;
         Self {
             missing: added,

@@ -97,9 +97,10 @@ pub fn plan_map(wanted: &EntryMap, deviation: &Deviation, memory: &MapFacts) -> 
     };
     let (edits_cost, swap_cost) =
         (memory.cost.edits(memory.entries, counts), memory.cost.swap(wanted.len()));
+    let edits = counts.adding + counts.walking;
+    let commands = if edits == 1 { "command is" } else { "commands are" };
     let reason = format!(
-        "{} commands are estimated at {:.2} ms, a swap of {} entries at {:.2} ms",
-        counts.adding + counts.walking,
+        "{edits} {commands} estimated at {:.2} ms, a swap of {} entries at {:.2} ms",
         milliseconds(edits_cost),
         wanted.len(),
         milliseconds(swap_cost)

@@ -30,7 +30,7 @@ impl MapClient {
         &self.map
     }
 
-    /// Looks at the process, the socket's level and the map's counters.
+    /// Probes the process, the socket's level and the map's counters.
     pub async fn probe(&self) -> Result<Probe, RuntimeError> {
         let answer = self.client.call(process::PROBE).await?;
         process::probe(&answer, self.map.as_str())

@@ -191,8 +191,8 @@ pub enum MapKind {
 /// Match types that take any key.
 const ANY_KEY: [&str; 6] = ["str", "beg", "sub", "dir", "dom", "end"];
 
-/// Tells a map's kind from a `get map` reply. None where the key is not there: then nothing tells
-/// what its values are.
+/// Reads a map's kind from a `get map` reply. None where the key is not there: then its values are
+/// not known.
 ///
 /// # Errors
 /// The refusal, or a text that is no lookup's answer.

@@ -23,7 +23,7 @@ fn words((key, value): &(String, String)) -> (&str, &str) {
 }
 
 impl MapClient {
-    /// What the map takes, without changing anything; none where that can't be told, as of an empty
+    /// What the map takes, without changing anything; none where that is not known, as of an empty
     /// map.
     pub async fn kind(&self) -> Result<Option<MapKind>, RuntimeError> {
         let key = self.any_key().await?;
@@ -31,7 +31,7 @@ impl MapClient {
         self.client.judge(&line, super::map_kind).await
     }
 
-    /// [`MapClient::kind`], and where that can't be told by staging a row; `true` where it came to
+    /// [`MapClient::kind`], and where that is not known by staging a row; `true` where it came to
     /// that.
     pub async fn probe_kind(&self) -> Result<(MapKind, bool), RuntimeError> {
         if let Some(kind) = self.kind().await? {

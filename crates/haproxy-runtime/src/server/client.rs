@@ -20,7 +20,7 @@ impl ServersClient {
         Self { client, max_payload }
     }
 
-    /// Looks at every backend and server, in one line. From 3.0 on a new address shows a moment
+    /// Observes every backend and server, in one line. From 3.0 on a new address shows a moment
     /// after it was set.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl ServersClient {
     ///
     /// # Errors
     /// When a line is not answered whole. The lines before it are done, and of it anything may be:
-    /// look again.
+    /// observe again.
     pub async fn run(
         &self,
         commands: &[ServerCommand],

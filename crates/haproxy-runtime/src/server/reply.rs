@@ -41,7 +41,7 @@ const STATISTICS_COLUMNS: [&str; 11] =
 /// those without servers included.
 ///
 /// # Errors
-/// A cut answer, a row that can't be read, a server in one list that the other lacks (look again).
+/// A cut answer, a row that can't be read, a server in one list that the other lacks (observe again).
 pub fn observed(answer: &[u8]) -> Result<ObservedServers, ReplyError> {
     let replies = wire::replies(answer, 2)?;
     let mut states = states(text(replies[0])?)?;

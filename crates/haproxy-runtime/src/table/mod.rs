@@ -44,7 +44,7 @@ impl TableName {
     }
 
     /// Forgets a key, without the line's end; silent, also where the key is not there. None for the
-    /// empty key, which HAProxy can't be told: it is forgotten when it expires.
+    /// empty key, which can't stand in a command: it is forgotten when it expires.
     pub fn forget(&self, key: &[u8]) -> Option<Vec<u8>> {
         if key.is_empty() || key.contains(&b'\n') {
             return None;

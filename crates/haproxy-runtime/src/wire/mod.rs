@@ -186,9 +186,9 @@ impl Listing {
     /// Takes the next bytes; calls `entry` with the key and the value of each whole line.
     ///
     /// # Errors
-    /// When the first line is not an entry: HAProxy refused the command, and this is its text. A later
-    /// line that is none is part of an entry with a line break in it, which another writer left: it
-    /// is reported as an entry that no valid key matches.
+    /// When the first line is not an entry: HAProxy refused the command, and this is its text. A
+    /// later line that is not one is part of an entry with a line break in it, which another writer
+    /// left: it is reported as an entry that no valid key matches.
     pub fn feed(
         &mut self,
         bytes: &[u8],

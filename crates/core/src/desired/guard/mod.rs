@@ -1,9 +1,9 @@
-//! Refuses maps that a registry in trouble would answer: empty, shrunken, overgrown or mass-reassigned
-//! ones. Pure.
+//! Refuses maps that a registry in trouble would answer: empty, shrunken, overgrown or
+//! mass-reassigned ones. Pure.
 //!
 //! A registry that lost its nodes answers `[]` with status 200; a mass expiry looks like a quiet
 //! day. The guard compares what would change with what is in force, and what changed lately, and
-//! holds back what an operator should look at first.
+//! holds back what an operator should review first.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,15 +39,15 @@ impl TryFrom<LimitText> for Limit {
                 // Rounded, for 0.07 * 100 is a little more than 7.
                 let percent = (share * 100.0 * 1e6).round() / 1e6;
                 Err(format!(
-                    "{share} may be a percentage or a number; write \"{percent}%\" for this percentage of \
-                        the entries in force"
+                    "{share} may be a percentage or a number; write \"{percent}%\" for this \
+                        percentage of the entries in force"
                 ))
             }
             LimitText::Share(number) => Err(wrong_limit(&number.to_string())),
             LimitText::Text(text) => match text.trim().parse::<usize>() {
                 Ok(number) => Err(format!(
-                    "{text:?} may be a percentage or a number; write \"{number}%\" for a percentage, or \
-                        {number} without quotes for a number of entries"
+                    "{text:?} may be a percentage or a number; write \"{number}%\" for a \
+                        percentage, or {number} without quotes for a number of entries"
                 )),
                 Err(_) => text.parse(),
             },
@@ -69,8 +69,8 @@ enum LimitText {
 
 fn wrong_limit(text: &str) -> String {
     format!(
-        "{text:?} is not a limit: write a percentage like \"20%\" (0% to 100%) or a number of entries \
-            like 500"
+        "{text:?} is not a limit: write a percentage like \"20%\" (0% to 100%) or a number of \
+            entries like 500"
     )
 }
 
@@ -248,16 +248,16 @@ pub fn check(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(
     Ok(())
 }
 
-/// Which per cent the part is of the whole, with as many digits as tell it from the limit that it
-/// is over.
+/// Which per cent the part is of the whole, with as many digits as distinguish it from the limit
+/// that it exceeds.
 fn share(count: usize, in_force: usize, limit: Limit) -> String {
     let share = count as f64 * 100.0 / in_force.max(1) as f64;
-    let shown = |digits: usize| format!("{share:.digits$}");
-    let told = |text: &String| match limit {
-        Limit::Percent(most) => text.parse().is_ok_and(|shown: f64| shown > most),
+    let text = |digits: usize| format!("{share:.digits$}");
+    let differs = |text: &String| match limit {
+        Limit::Percent(most) => text.parse().is_ok_and(|rounded: f64| rounded > most),
         Limit::Entries(_) => true,
     };
-    (1..=12).map(shown).find(told).unwrap_or_else(|| shown(1))
+    (1..=12).map(text).find(differs).unwrap_or_else(|| text(1))
 }
 
 /// Whether a change may lead more entries to where an instance has nothing. Both are such entries

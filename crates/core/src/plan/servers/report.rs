@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use haproxy_runtime::HaproxyVersion;
-use haproxy_runtime::Refusal;
+use haproxy_runtime::{HaproxyVersion, Refusal};
 
 use super::ADDS_BACKENDS;
 
@@ -14,7 +13,7 @@ pub struct Removing {
     /// The server, or the slot.
     pub server: String,
     pub phase: Phase,
-    /// Its sessions when it was looked at.
+    /// Its sessions when it was observed.
     pub sessions: u64,
     /// The requests that waited for it.
     pub queued: u64,
@@ -33,7 +32,7 @@ impl fmt::Display for Removing {
     }
 }
 
-/// How far a removal is: this look's step, or what is waited for.
+/// How far a removal is: this plan's step, or what is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// It serves on, for no desired server of the backend is ready and running.
@@ -110,7 +109,7 @@ pub enum Cause {
 
 impl Cause {
     /// The cause in a refusal, with the backend's algorithm where it is known.
-    pub(super) fn of(refusal: &Refusal, algorithm: Option<&str>) -> Self {
+    pub(super) fn from_refusal(refusal: &Refusal, algorithm: Option<&str>) -> Self {
         match refusal {
             Refusal::StaticAlgorithm => {
                 Self::StaticAlgorithm { algorithm: algorithm.map(str::to_owned) }
@@ -148,16 +147,21 @@ impl fmt::Display for Cause {
                 )
             }
             Self::OptionNotTaken { text } => {
-                write!(out, "an option is not taken at runtime ({text}): write the server out")
+                write!(
+                    out,
+                    "an option is not accepted at runtime ({text}): write the server into the configuration"
+                )
             }
             Self::NoFreeSlot { prefix, because } => {
                 write!(
                     out,
-                    "{because}; and no slot of `server-template {prefix}` is free: give it more"
+                    "{because}; and no slot of `server-template {prefix}` is free: add slots to it"
                 )
             }
-            Self::Backup { wanted: true } => write!(out, "it is no `backup`, and should be one"),
-            Self::Backup { wanted: false } => write!(out, "it is a `backup`, and should be none"),
+            Self::Backup { wanted: true } => write!(out, "it is not a `backup`, and should be one"),
+            Self::Backup { wanted: false } => {
+                write!(out, "it is a `backup`, and should not be one")
+            }
             Self::Maxqueue { wanted } => {
                 write!(out, "`maxqueue` should be {wanted}, and can't be changed at runtime")
             }
@@ -165,7 +169,7 @@ impl fmt::Display for Cause {
             Self::ResolvedByName { fqdn } => {
                 write!(
                     out,
-                    "its address should be another, but HAProxy resolves {fqdn} by itself: write \
+                    "its address should be different, but HAProxy resolves {fqdn} by itself: write \
                         the address out"
                 )
             }

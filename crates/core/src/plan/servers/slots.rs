@@ -1,7 +1,7 @@
 //! The slots of a `server-template`: servers whose names can't change, so that only its address
 //! tells whom a slot serves.
 //!
-//! Whoever names the prefix hands all its slots over to Mapsmith, but for those that HAProxy fills
+//! Whoever names the prefix gives all its slots to Mapsmith, but for those that HAProxy fills
 //! from DNS by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ pub(super) struct Slots<'a> {
 impl<'a> Slots<'a> {
     /// Finds the slots, and for each desired server that is not there under its own name the one
     /// that serves it.
-    pub(super) fn of(
+    pub(super) fn new(
         backend: &'a str,
         wanted: &'a DesiredBackend,
         seen: &'a ObservedBackend,

@@ -23,10 +23,10 @@ pub enum Refusal {
     #[error("the backend's balance algorithm is static: use roundrobin, leastconn or random")]
     StaticAlgorithm,
     /// `add server`: this HAProxy does not take an option.
-    #[error("an option is not taken at runtime: {0}")]
+    #[error("an option is not accepted at runtime: {0}")]
     OptionNotTaken(String),
     /// `add backend`: no `defaults` section of that name, or one that names no `mode`.
-    #[error("the `defaults` section does not serve: {0}")]
+    #[error("the `defaults` section cannot be used: {0}")]
     Defaults(String),
     /// `del server`: it is not in maintenance.
     #[error("the server is not in maintenance")]
@@ -51,7 +51,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Whether the same command would be refused again for as long as the process lives. The others
-    /// say that something changed between the look and the command, which the next look sees.
+    /// say that something changed between observation and command, which the next one sees.
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::NoSuchBackend

@@ -29,7 +29,7 @@ pub enum OptionError {
     )]
     Invalid(String),
     /// What has a key of its own.
-    #[error("{0:?}: give it by its own key `{1}`, not as an option")]
+    #[error("{0:?}: set it with its own key `{1}`, not as an option")]
     OwnKey(String, &'static str),
     /// An option of HAProxy that `add server` refuses, or that means nothing at runtime; with more
     /// about it, or nothing.
@@ -174,21 +174,21 @@ const REFUSED: &[(&str, &str)] = &[
     ("log-proto", ""),
     ("max-reuse", ""),
     ("namespace", ""),
-    ("no-agent-check", ": that is so without it"),
-    ("no-backup", ": that is so without it"),
-    ("no-check", ": that is so without it"),
-    ("no-check-ssl", ": that is so without it"),
-    ("no-ssl", ": that is so without it"),
+    ("no-agent-check", ": that is the default"),
+    ("no-backup", ": that is the default"),
+    ("no-check", ": that is the default"),
+    ("no-check-ssl", ": that is the default"),
+    ("no-ssl", ": that is the default"),
     ("non-stick", ""),
     ("redir", ""),
     ("resolve-net", ": Mapsmith resolves names"),
     ("resolve-opts", ": Mapsmith resolves names"),
     ("resolve-prefer", ": Mapsmith resolves names"),
     ("resolvers", ": Mapsmith resolves names"),
-    ("sni-auto", ": that is so without it from 3.4 on"),
+    ("sni-auto", ": that is the default from 3.4 on"),
     ("socks4", ""),
-    ("ssl-reuse", ": that is so without it"),
-    ("stick", ": that is so without it"),
+    ("ssl-reuse", ": that is the default"),
+    ("stick", ": that is the default"),
     ("tcp-md5sig", ""),
     ("tcp-ut", ""),
 ];

@@ -8,8 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use haproxy_runtime::HaproxyVersion;
-use haproxy_runtime::Refusal;
+use haproxy_runtime::{HaproxyVersion, Refusal};
 
 use super::step::ServerStep;
 use super::{ADDS_BACKENDS, STATIC_ALGORITHM};

@@ -90,7 +90,7 @@ fn a_missing_backend_is_made_where_haproxy_can_and_named_where_it_cannot() {
     assert!(plan.has_no_steps(), "there are no such defaults");
     assert_eq!(
         causes(&plan),
-        ["b: the `defaults` section does not serve: Cannot find default proxy 'masters'."]
+        ["b: the `defaults` section cannot be used: Cannot find default proxy 'masters'."]
     );
 }
 
