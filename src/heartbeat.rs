@@ -22,7 +22,6 @@ pub struct Heartbeats {
     tasks: Arc<Mutex<BTreeMap<String, Heartbeat>>>,
 }
 
-/// One task's signs of life.
 #[derive(Debug, Clone)]
 struct Heartbeat {
     start: Instant,
@@ -68,7 +67,6 @@ impl Heartbeat {
         self.last.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// How long ago that was, to the millisecond.
     fn age(&self) -> Duration {
         self.start
             .elapsed()

@@ -90,12 +90,5 @@ impl Api {
 }
 
 pub(super) fn views(states: &[SourceState]) -> Vec<SourceView<'_>> {
-    states
-        .iter()
-        .map(|state| SourceView {
-            name: &state.status.name,
-            required: state.status.required,
-            snapshot: state.snapshot.as_ref(),
-        })
-        .collect()
+    states.iter().map(SourceView::from).collect()
 }

@@ -79,14 +79,7 @@ pub(super) async fn check(settings: Settings, form: OutputFormat) -> anyhow::Res
     findings.extend(states.iter().map(|state| check_source(&state.status)));
     findings.extend(lists.iter().map(|state| check_source(&state.status)));
 
-    let views: Vec<_> = states
-        .iter()
-        .map(|state| SourceView {
-            name: &state.status.name,
-            required: state.status.required,
-            snapshot: state.snapshot.as_ref(),
-        })
-        .collect();
+    let views: Vec<_> = states.iter().map(SourceView::from).collect();
     // Without the sources the masters of the map in force are looked for: they should be there all
     // the same.
     let entries = desired::merge(&views).unwrap_or_else(|_| {

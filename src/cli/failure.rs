@@ -13,7 +13,6 @@ use crate::settings::{Place, Problem, SettingsError};
 struct Failure<'a> {
     error: String,
     exit_code: u8,
-    /// What is wrong with the settings, one by one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<SettingsProblem<'a>>,
 }

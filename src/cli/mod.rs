@@ -244,7 +244,11 @@ async fn carry_out(
         connection.find(config)?;
     }
     match verb {
-        Verb::Run { take_over } => run(load(config)?, take_over).await,
+        Verb::Run { take_over } => {
+            let (settings, metrics) = (load(config)?, telemetry::start_metrics()?);
+            crate::app::run(settings, metrics, take_over).await?;
+            Ok(SUCCESS)
+        }
         Verb::Check => check::check(load(config)?, output).await,
         Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
         Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
@@ -270,12 +274,6 @@ async fn carry_out(
         }
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
     }
-}
-
-async fn run(settings: Settings, take_over: bool) -> anyhow::Result<u8> {
-    let metrics = telemetry::start_metrics()?;
-    crate::app::run(settings, metrics, take_over).await?;
-    Ok(SUCCESS)
 }
 
 fn load(config: Option<&Path>) -> anyhow::Result<Settings> {

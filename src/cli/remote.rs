@@ -154,7 +154,7 @@ impl Connection {
             Err(_) => bail!(
                 "{} answered {status}, which is not an answer of Mapsmith's{}",
                 self.url(),
-                hint(status)
+                if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
             ),
         }
     }
@@ -179,10 +179,6 @@ fn url_of(api: &Api) -> anyhow::Result<String> {
         _ => {}
     }
     Ok(format!("http://{listen}"))
-}
-
-fn hint(status: StatusCode) -> &'static str {
-    if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
 }
 
 pub(super) const NOTHING: Option<&()> = None;

@@ -23,7 +23,6 @@ pub struct ChangeCounts {
     pub added: usize,
     /// Keys whose value changed.
     pub moved: usize,
-    /// Keys that are gone.
     pub removed: usize,
 }
 

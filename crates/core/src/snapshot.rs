@@ -13,7 +13,6 @@ use crate::status::SourceStatus;
 
 /// What a source can say: the entries of the node map, or a list of servers.
 pub trait Content: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
-    /// How many entries or servers there are.
     fn count(&self) -> usize;
 }
 
@@ -45,7 +44,6 @@ pub struct SourceState<C = EntryMap> {
 }
 
 impl<C> SourceState<C> {
-    /// A source that has not been polled yet.
     pub fn before_first_poll(name: String, kind: String, required: bool) -> Self {
         let status = SourceStatus {
             name,

@@ -34,7 +34,6 @@ pub fn milliseconds(took: Duration) -> f64 {
     took.as_micros() as f64 / 1000.0
 }
 
-/// What a poll brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PollKind {
@@ -65,7 +64,6 @@ impl fmt::Display for Watch {
     }
 }
 
-/// A source as the poller sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
     pub name: String,
@@ -184,30 +182,25 @@ impl Strategy {
     }
 }
 
-/// How the last change of an instance went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ApplyReport {
-    /// The revision that it brought.
     pub revision: u64,
     /// When it was verified.
     pub at: Timestamp,
     pub strategy: Strategy,
     /// Why that way: the cost model's figures.
     pub reason: String,
-    /// What it changed in this instance's memory.
     #[serde(flatten)]
     pub counts: ChangeCounts,
     pub steps: Vec<StepTiming>,
 }
 
-/// An instance as its task sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstanceStatus {
     pub name: String,
     pub runtime: RuntimeAddress,
     #[serde(flatten)]
     pub state: InstanceState,
-    /// The process that last answered.
     pub process: Option<ProcessInfo>,
     /// Entries in its memory when it last answered, all versions counted.
     pub entries_in_memory: Option<u64>,
@@ -215,7 +208,6 @@ pub struct InstanceStatus {
     pub verified_at: Option<Timestamp>,
     /// What was found to differ and corrected since Mapsmith started.
     pub drift_corrected: BTreeMap<DriftKind, u64>,
-    /// The last change brought to it.
     pub last_apply: Option<ApplyReport>,
     /// Its declared backends; none before they were first seen, and where none is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -253,7 +245,6 @@ impl fmt::Display for ServersState {
 /// The most steps, causes and servers of one kind that a status lists.
 pub const LISTED_SERVERS: usize = 100;
 
-/// The declared backends of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServersStatus {
     #[serde(flatten)]
@@ -323,6 +314,7 @@ pub struct MapFileStatus {
     pub corrected: u64,
 }
 
+/// The most nodes of one kind that a status names.
 pub const NAMED_NODES: usize = 100;
 
 /// Nodes that stay where they are although the sources say something else.

@@ -11,7 +11,7 @@ use mapsmith_core::server::{LastGoodList, Server, ServerAddress};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::StoreErrorKind;
 
 #[derive(Serialize, Deserialize)]
 struct Row {
@@ -36,7 +36,9 @@ impl From<&Server> for Row {
 
 /// Every list, by backend. One that can't be used is rejected: its backend waits for its source, as
 /// without a store.
-pub(super) fn read(connection: &Connection) -> Result<BTreeMap<String, LastGoodList>, Failure> {
+pub(super) fn read(
+    connection: &Connection,
+) -> Result<BTreeMap<String, LastGoodList>, StoreErrorKind> {
     let mut lists = BTreeMap::new();
     let mut statement = connection.prepare("SELECT backend, origin, servers FROM server_lists")?;
     let mut rows = statement.query([])?;
@@ -61,12 +63,12 @@ pub(super) fn write(
     connection: &Connection,
     backend: &str,
     list: Option<&LastGoodList>,
-) -> Result<(), Failure> {
+) -> Result<(), StoreErrorKind> {
     match list {
         Some(list) => {
             let rows: Vec<_> = list.servers.values().map(Row::from).collect();
             let text = serde_json::to_string(&rows)
-                .map_err(|error| super::StoreErrorKind::Other(error.to_string()))?;
+                .map_err(|error| StoreErrorKind::Other(error.to_string()))?;
             connection.execute(
                 "INSERT OR REPLACE INTO server_lists (backend, origin, servers) VALUES (?1, ?2, \
                     ?3)",

@@ -13,15 +13,20 @@ pub mod servers;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::{EntryMap, EntryMapBuilder, Snapshot};
+use crate::{EntryMap, EntryMapBuilder, Snapshot, SourceState};
 
-/// A source as the merge sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceView<'a> {
     pub name: &'a str,
     /// Whether the desired map waits for it.
     pub required: bool,
     pub snapshot: Option<&'a Snapshot>,
+}
+
+impl<'a> From<&'a SourceState> for SourceView<'a> {
+    fn from(SourceState { status, snapshot, .. }: &'a SourceState) -> Self {
+        Self { name: &status.name, required: status.required, snapshot: snapshot.as_ref() }
+    }
 }
 
 /// Merges the sources' entries. `sources` stand in order of priority: of a node that several know,

@@ -81,7 +81,6 @@ impl<'a> ReadBack<'a> {
         }
     }
 
-    /// Takes one entry of the memory.
     pub fn entry(&mut self, key: &[u8], value: &[u8]) {
         self.entries += 1;
         // What we staged comes back in the order we staged it, so the next position is nearly

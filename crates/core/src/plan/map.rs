@@ -35,7 +35,6 @@ impl Edit {
 /// How an instance's memory gets to the wanted map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MapPlan {
-    /// Memory holds the wanted map.
     InSync,
     /// Single commands, in this order.
     Edit {
@@ -44,7 +43,9 @@ pub enum MapPlan {
         reason: String,
     },
     /// The whole wanted map as a new version.
-    Swap { reason: String },
+    Swap {
+        reason: String,
+    },
 }
 
 /// What the planner knows of an instance's memory beside the deviation.

@@ -34,7 +34,6 @@ pub enum Manage {
     All,
 }
 
-/// A backend's servers as they should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredBackend {
     pub servers: BTreeMap<String, Server>,
@@ -52,7 +51,6 @@ pub struct DesiredBackend {
     pub drain: Duration,
 }
 
-/// All declared backends as they should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredServers {
     /// Grows with every change.

@@ -9,6 +9,7 @@ use core::time::Duration;
 use crate::error::ReplyError;
 use crate::server::command::InvalidName;
 use crate::server::is_valid_name;
+use crate::wire::Lines;
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -105,7 +106,7 @@ pub struct Row {
 /// end.
 #[derive(Debug, Default)]
 pub struct Rows {
-    carry: Vec<u8>,
+    carry: Lines,
     head: Option<TableSize>,
     rows: u64,
     ended: bool,
@@ -132,20 +133,10 @@ impl Rows {
     /// # Errors
     /// A refusal in place of the head, and a row that can't be read.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Row)) -> Result<(), ReplyError> {
-        let mut rest = bytes;
-        while let Some(end) = memchr::memchr(b'\n', rest) {
-            let mut line = core::mem::take(&mut self.carry);
-            line.extend_from_slice(&rest[..end]);
-            rest = &rest[end + 1..];
-            self.line(&line, &mut each)?;
-            line.clear();
-            self.carry = line;
-        }
-        if self.carry.len() + rest.len() > LONGEST_ROW {
-            return Err(ReplyError::unexpected(&self.carry));
-        }
-        self.carry.extend_from_slice(rest);
-        Ok(())
+        let mut carry = core::mem::take(&mut self.carry);
+        let fed = carry.feed(bytes, LONGEST_ROW, |line| self.line(line, &mut each));
+        self.carry = carry;
+        fed
     }
 
     fn line(&mut self, line: &[u8], each: &mut impl FnMut(Row)) -> Result<(), ReplyError> {
@@ -177,9 +168,9 @@ impl Rows {
     /// When the empty line that ends a listing has not come: the answer was cut.
     pub fn finish(self) -> Result<TableSize, ReplyError> {
         match self.head {
-            Some(head) if self.ended && self.carry.is_empty() => Ok(head),
+            Some(head) if self.ended && self.carry.rest().is_empty() => Ok(head),
             Some(head) => Err(ReplyError::Cut(format!("a part of the table {}", head.name))),
-            None => Err(ReplyError::cut(&self.carry)),
+            None => Err(ReplyError::cut(self.carry.rest())),
         }
     }
 }

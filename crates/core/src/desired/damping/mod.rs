@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 
 use crate::desired::guard::Limit;
 
-/// How fast a list may change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DampingPolicy {
     /// How long nothing may change before a change counts.

@@ -106,7 +106,6 @@ pub struct Limits {
     pub max_moved: Limit,
     /// How many entries one change may add to those in force.
     pub max_added: Limit,
-    /// The fewest entries that a map must have.
     pub min_entries: usize,
     /// The most entries that a map may have; without it as many as the sources name.
     pub max_entries: Option<usize>,
@@ -162,7 +161,6 @@ pub struct Recent {
     pub is_return: bool,
 }
 
-/// A change as the guard sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Proposal {
     /// Entries in force; none before the first map or list.

@@ -113,15 +113,13 @@ impl ServerHistory {
     /// ours from here on.
     pub fn sending(&mut self, step: &ServerStep) {
         let Some(server) = step.server() else { return };
-        let mark = || (step.backend().to_owned(), server.to_owned());
-        match step {
-            ServerStep::Drain { .. } => self.marks.entry(mark()).or_default().drained = true,
-            ServerStep::Maintain { .. } => self.marks.entry(mark()).or_default().maintained = true,
-            ServerStep::ShutdownSessions { .. } => {
-                self.marks.entry(mark()).or_default().shut = true
-            }
-            _ => {}
-        }
+        let set: fn(&mut Mark) = match step {
+            ServerStep::Drain { .. } => |mark| mark.drained = true,
+            ServerStep::Maintain { .. } => |mark| mark.maintained = true,
+            ServerStep::ShutdownSessions { .. } => |mark| mark.shut = true,
+            _ => return,
+        };
+        set(self.marks.entry((step.backend().to_owned(), server.to_owned())).or_default());
     }
 
     /// A step was answered. A refusal that would come again is kept, so that the step is not sent
@@ -131,12 +129,16 @@ impl ServerHistory {
         if let (ServerStep::Delete { .. }, Ok(())) = (step, &answer) {
             self.deleted.insert(place.clone());
         }
-        let waits = step.waits_for_check();
-        if waits && answer.is_ok() {
+        if step.waits_for_check() && answer.is_ok() {
             self.checking.insert(place.clone(), Duration::ZERO);
         }
+        // A backend whose name is taken and that is still not seen: a frontend has the name, or the
+        // backend is `disabled`.
+        let taken = |refusal: &Refusal| {
+            matches!((step, refusal), (ServerStep::AddBackend { .. }, Refusal::NameTaken))
+        };
         match (step, answer) {
-            (_, Err(refusal)) if refusal.is_lasting() || is_taken(step, &refusal) => {
+            (_, Err(refusal)) if refusal.is_lasting() || taken(&refusal) => {
                 if refusal == Refusal::StaticAlgorithm && matches!(step, ServerStep::Add { .. }) {
                     self.static_backends.insert(step.backend().to_owned());
                 }
@@ -205,12 +207,6 @@ impl ServerHistory {
     pub(super) fn is_static(&self, backend: &str) -> bool {
         self.static_backends.contains(backend)
     }
-}
-
-/// A backend whose name is taken and that is still not seen: a frontend has the name, or the
-/// backend is `disabled`.
-fn is_taken(step: &ServerStep, refusal: &Refusal) -> bool {
-    matches!((step, refusal), (ServerStep::AddBackend { .. }, Refusal::NameTaken))
 }
 
 /// Whether the runtime API, whoever used it, keeps the server out.

@@ -189,7 +189,7 @@ impl Backend<'_> {
         let (backend, server) = (self.name.to_owned(), home.to_owned());
         // What somebody else did keeps the server out, no more: where it is and what it weighs stays right
         // for the day it comes back.
-        if !is_at(seen, wanted.address) {
+        if address_of(seen) != Some(wanted.address) {
             match &seen.fqdn {
                 // A server whose name has not been resolved takes no address at all (2.6 even calls
                 // it ready then). Any other does, but where it has `resolvers`, which is not shown,
@@ -367,10 +367,6 @@ impl Backend<'_> {
 fn address_of(server: &ObservedServer) -> Option<ServerAddress> {
     let ip = server.address.filter(|ip| !ip.is_unspecified())?;
     Some(ServerAddress { ip, port: server.port })
-}
-
-fn is_at(server: &ObservedServer, address: ServerAddress) -> bool {
-    address_of(server) == Some(address)
 }
 
 /// An `add server` whose `enable health` never came: only that leaves a check configured and not

@@ -13,9 +13,7 @@ pub struct Removing {
     /// The server, or the slot.
     pub server: String,
     pub phase: Phase,
-    /// Its sessions when it was observed.
     pub sessions: u64,
-    /// The requests that waited for it.
     pub queued: u64,
     /// Since when it is known to be on its way out.
     pub age: Duration,
@@ -35,17 +33,11 @@ impl fmt::Display for Removing {
 /// How far a removal is: this plan's step, or what is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It serves on, for no desired server of the backend is ready and running.
     Waiting,
-    /// It serves on, for the map still routes nodes to it.
     Routed,
-    /// It takes no new traffic, and its sessions may end by themselves.
     Draining,
-    /// The bound is reached: its sessions are shut down.
     ShuttingDown,
-    /// It is, or is being put, in maintenance.
     Maintenance,
-    /// The server is deleted, the slot cleared.
     Deleting,
 }
 
@@ -83,28 +75,37 @@ impl fmt::Display for NeedsReload {
 /// Why a reload is needed, and what to change before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// The backend is not there and can't be made.
-    BackendAbsent { version: HaproxyVersion },
+    BackendAbsent {
+        version: HaproxyVersion,
+    },
     /// A static algorithm takes neither servers nor weights at runtime. Named as in `show stat`,
     /// where it is known.
-    StaticAlgorithm { algorithm: Option<String> },
-    /// An option of the server is not taken at runtime.
-    OptionNotTaken { text: String },
-    /// The server can't be added, and no slot is left for it.
-    NoFreeSlot { prefix: String, because: Box<Cause> },
-    /// Whether it is a backup can't be changed.
-    Backup { wanted: bool },
-    /// `maxqueue` can't be changed.
-    Maxqueue { wanted: u32 },
-    /// A health check can't be added.
+    StaticAlgorithm {
+        algorithm: Option<String>,
+    },
+    OptionNotTaken {
+        text: String,
+    },
+    NoFreeSlot {
+        prefix: String,
+        because: Box<Cause>,
+    },
+    Backup {
+        wanted: bool,
+    },
+    Maxqueue {
+        wanted: u32,
+    },
     Check,
-    /// HAProxy resolves the server's name by itself.
-    ResolvedByName { fqdn: String },
+    ResolvedByName {
+        fqdn: String,
+    },
     /// The server is to go, but the configuration refers to it (`use-server`, `track`, a name to
     /// resolve); it stays in maintenance.
     Referenced,
-    /// HAProxy refused a command for another reason.
-    Refused { text: String },
+    Refused {
+        text: String,
+    },
 }
 
 impl Cause {
@@ -218,7 +219,6 @@ pub struct ByAgent {
     pub backend: String,
     /// The server, or the slot that serves it.
     pub server: String,
-    /// As its agent has it.
     pub weight: u16,
     pub listed: u16,
 }

@@ -73,7 +73,6 @@ impl<'a> Slots<'a> {
         Self { backend, memory, slots, serving, taken: BTreeSet::new() }
     }
 
-    /// The slot that serves a desired server.
     pub(super) fn serving(&self, server: &str) -> Option<&'a str> {
         self.serving.get(server).copied()
     }

@@ -47,7 +47,6 @@ impl Process {
         }
     }
 
-    /// The checks that servers wait for have passed.
     pub fn pass_checks(&mut self) {
         for (backend, server) in std::mem::take(&mut self.unchecked) {
             let seen =
@@ -73,8 +72,7 @@ impl Process {
     /// Where HAProxy would refuse it nothing is changed.
     pub fn apply(&mut self, step: &ServerStep) -> Result<(), Refusal> {
         self.change_at_once(step)?;
-        let waits = step.waits_for_check();
-        if let Some(server) = step.server().filter(|_| waits) {
+        if let Some(server) = step.server().filter(|_| step.waits_for_check()) {
             self.wait_for_check(step.backend(), server);
         }
         Ok(())
