@@ -213,7 +213,7 @@ pub struct InstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers: Option<ServersStatus>,
     /// Its stick table of learned routes; none without `[learned]`, and until its map was first in
-    /// step.
+    /// sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<LearnedStatus>,
 }
@@ -250,7 +250,7 @@ pub struct ServersStatus {
     #[serde(flatten)]
     pub state: ServersState,
     /// When they were last seen; Mapsmith's start where they never were.
-    pub looked_at: Timestamp,
+    pub observed_at: Timestamp,
     /// What only a reload of HAProxy can bring, and why: one sentence each.
     pub needs_reload: Vec<String>,
     /// Servers on their way out, and how far each is: one sentence each.

@@ -75,7 +75,7 @@ impl ServerPhase {
         }
         let status = ServersStatus {
             state,
-            looked_at: self.looked_at,
+            observed_at: self.looked_at,
             needs_reload: listed(&plan.needs_reload),
             removing: listed(&plan.removing),
             external: listed(&plan.external),
