@@ -109,17 +109,13 @@ fn check_map_file(settings: &Settings) -> Finding {
     let result = match (keeper.probe(), keeper.peek()) {
         (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
         (Ok(()), Ok(None)) => Err(format!(
-            "{} does not exist: HAProxy does not start without it; create it, empty",
-            path
+            "{path} does not exist: HAProxy does not start without it; create it, empty"
         )),
         (Ok(()), Ok(Some(file))) => match file.rejected.first() {
-            None => {
-                Ok(format!("{}: {} entries in force, can be replaced", path, file.entries.len()))
-            }
+            None => Ok(format!("{path}: {} entries in force, can be replaced", file.entries.len())),
             Some((line, reason)) => Err(format!(
-                "{}: lines that are not entries will be dropped at the first write: {}, the first is \
-                    line {line}: {reason}",
-                path,
+                "{path}: lines that are not entries will be dropped at the first write: {}, the \
+                    first is line {line}: {reason}",
                 pluralize(file.rejected.len(), "line")
             )),
         },

@@ -26,7 +26,7 @@ pub struct InstanceReport {
     pub status: InstanceStatus,
     /// The last [`Wanted::generation`] that the instance was in sync with.
     pub observed_generation: u64,
-    /// The number of the desired server lists that it holds, see [`ServerPhase::held`].
+    /// The number of the desired server lists that it holds, see `ServerPhase::held`.
     pub servers_held: Option<u64>,
     /// The routes it learned that the map does not have, sorted by node.
     pub learned: Arc<[LearnedRoute]>,

@@ -1,7 +1,7 @@
 //! The map file's text, as HAProxy reads it: `key value` a line, `#` comments, empty lines.
 //!
-//! HAProxy's configuration manual, section on `map` converters; what it does with malformed lines was
-//! measured on 2.6 to 3.4.
+//! HAProxy's configuration manual, section on `map` converters; what it does with malformed lines
+//! was measured on 2.6 to 3.4.
 //!
 //! A file that Mapsmith wrote says more in its comments, so that a restart knows all that was
 //! known: the revision, who wrote it, and what the sources said of each node whose entry is another

@@ -82,8 +82,8 @@ impl EntryMap {
         load
     }
 
-    /// Whether a source named another value for the key at a position too, and it is not known which
-    /// counts.
+    /// Whether a source named another value for the key at a position too, and it is not known
+    /// which counts.
     ///
     /// # Panics
     /// When `index` is not below [`EntryMap::len`].

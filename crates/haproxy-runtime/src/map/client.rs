@@ -109,7 +109,8 @@ impl MapClient {
     /// Makes a version the live map, at once for every request.
     ///
     /// # Errors
-    /// As every command; [`ReplyError::VersionOvertaken`] where another writer was later.
+    /// As every command; [`VersionOvertaken`](crate::ReplyError::VersionOvertaken) where another
+    /// writer was later.
     pub async fn commit(&self, version: u64) -> Result<(), RuntimeError> {
         self.client.judge(&self.map.commit(version), silent).await
     }

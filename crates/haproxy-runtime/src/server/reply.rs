@@ -37,11 +37,12 @@ const STATE_COLUMNS: [&str; 11] = [
 const STATISTICS_COLUMNS: [&str; 11] =
     ["pxname", "svname", "type", "status", "bck", "scur", "slim", "stot", "qcur", "qlimit", "algo"];
 
-/// Reads the answer to [`super::command::OBSERVE`]: every backend that is not disabled,
-/// those without servers included.
+/// Reads the answer to [`super::command::OBSERVE`]: every backend that is not disabled, those
+/// without servers included.
 ///
 /// # Errors
-/// A cut answer, a row that can't be read, a server in one list that the other lacks (observe again).
+/// A cut answer, a row that can't be read, a server in one list that the other lacks (observe
+/// again).
 pub fn observed(answer: &[u8]) -> Result<ObservedServers, ReplyError> {
     let replies = wire::replies(answer, 2)?;
     let mut states = states(text(replies[0])?)?;

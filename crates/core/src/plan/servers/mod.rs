@@ -187,7 +187,7 @@ impl Backend<'_> {
     /// A desired server that is there, under its own name or a slot's.
     fn keep(&mut self, wanted: &Server, home: &str, seen: &ObservedServer) {
         let (backend, server) = (self.name.to_owned(), home.to_owned());
-        // What somebody else did keeps the server out, no more: where it is and what it weighs stays right
+        // What somebody else did keeps the server out, no more: its address and weight stay right
         // for the day it comes back.
         if address_of(seen) != Some(wanted.address) {
             match &seen.fqdn {

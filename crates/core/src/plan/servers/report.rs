@@ -150,7 +150,8 @@ impl fmt::Display for Cause {
             Self::OptionNotTaken { text } => {
                 write!(
                     out,
-                    "an option is not accepted at runtime ({text}): write the server into the configuration"
+                    "an option is not accepted at runtime ({text}): write the server into the \
+                        configuration"
                 )
             }
             Self::NoFreeSlot { prefix, because } => {
