@@ -131,7 +131,7 @@ fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Resul
     let sent = servers["steps"].as_u64().unwrap_or_default();
     let (haproxy, own) = (gateway.processor() - before, processor(daemon.0.id()));
     // Some more looks; a second pass must send nothing.
-    let looked = servers["looked_at"].clone();
+    let looked = servers["observed_at"].clone();
     let mut looks = 0;
     let (mut last, began) = (looked, Instant::now());
     let (haproxy_idle, own_idle) = (gateway.processor(), processor(daemon.0.id()));
@@ -139,9 +139,9 @@ fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Resul
     while looks < 5 {
         std::thread::sleep(Duration::from_secs(1));
         let servers = status(&url)?["instances"][0]["servers"].clone();
-        if servers["looked_at"] != last {
+        if servers["observed_at"] != last {
             looks += 1;
-            last = servers["looked_at"].clone();
+            last = servers["observed_at"].clone();
         }
         anyhow::ensure!(
             servers["steps"].as_u64() == Some(sent),

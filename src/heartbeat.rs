@@ -22,7 +22,6 @@ pub struct Heartbeats {
     tasks: Arc<Mutex<BTreeMap<String, Heartbeat>>>,
 }
 
-/// One task's signs of life.
 #[derive(Debug, Clone)]
 struct Heartbeat {
     start: Instant,
@@ -38,7 +37,7 @@ impl Default for Heartbeats {
 
 impl Heartbeats {
     /// A task's own, which begins to age now.
-    fn of(&self, task: String) -> Heartbeat {
+    fn register(&self, task: String) -> Heartbeat {
         let heartbeat = Heartbeat { start: self.start, last: Arc::default() };
         heartbeat.beat();
         // Nothing panics while it holds the lock.
@@ -53,7 +52,7 @@ impl Heartbeats {
         task: String,
         work: W,
     ) -> impl Future<Output = W::Output> + use<W> {
-        OWN.scope(self.of(task), work)
+        OWN.scope(self.register(task), work)
     }
 
     /// How long ago each task gave its last sign of life.
@@ -68,7 +67,6 @@ impl Heartbeat {
         self.last.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// How long ago that was, to the millisecond.
     fn age(&self) -> Duration {
         self.start
             .elapsed()
@@ -116,7 +114,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_is_stuck_in_its_work_ages_and_one_that_waits_for_work_does_not() {
         let heartbeats = Heartbeats::default();
-        let stuck = heartbeats.of("stuck".to_owned());
+        let stuck = heartbeats.register("stuck".to_owned());
         let task = tokio::spawn(
             heartbeats.watch("waits".to_owned(), waiting(std::future::pending::<()>())),
         );

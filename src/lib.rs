@@ -7,9 +7,9 @@
 //! file watch: "look again"                            status ──> API, CLI, metrics
 //! ```
 //!
-//! `model`, `desire`, `guard`, `plan` and the codec and replies of `haproxy` are pure: no I/O, no
-//! clock. `source`, `store`, `haproxy::client`, `reconcile`, `api` and `http` are the edges. `app` wires
-//! them. ARCHITECTURE.md says more.
+//! The crate `mapsmith-core` and the commands and replies of `haproxy-runtime` are pure: no I/O, no
+//! clock. `source`, `store`, `instance`, `api` and `http` are the edges. `app` wires them.
+//! ARCHITECTURE.md says more.
 
 pub mod api;
 pub mod app;

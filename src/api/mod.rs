@@ -23,6 +23,7 @@ mod convergence;
 mod error;
 mod explain;
 mod queries;
+pub mod requests;
 pub mod types;
 
 pub use error::Error;
@@ -76,12 +77,5 @@ impl Api {
 }
 
 pub(super) fn views(states: &[SourceState]) -> Vec<SourceView<'_>> {
-    states
-        .iter()
-        .map(|state| SourceView {
-            name: &state.status.name,
-            required: state.status.required,
-            snapshot: state.snapshot.as_ref(),
-        })
-        .collect()
+    states.iter().map(SourceView::from).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mapsmith_core::HeldChange;
 use reqwest::Method;
 
-use super::remote::{Connection, NOTHING};
+use super::remote::Connection;
 use super::status::held_text;
 use super::{HELD, OutputFormat, SUCCESS, print};
 use crate::api::types::ApproveRequest;
@@ -18,10 +18,7 @@ pub(super) async fn approve(
     form: OutputFormat,
 ) -> anyhow::Result<u8> {
     let Some(id) = id else {
-        let held: Vec<HeldChange> = connection
-            .ask(Method::GET, &["v1", "held"], None, NOTHING, Duration::ZERO)
-            .await?
-            .good()?;
+        let held: Vec<HeldChange> = connection.get(&["v1", "held"]).await?;
         print(form, &held, |held| match held.as_slice() {
             [] => "nothing is held back".to_owned(),
             held => held.iter().map(held_text).collect::<String>().trim_end().to_owned(),

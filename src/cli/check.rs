@@ -14,7 +14,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{overrides, poll_all, poll_lists, shown};
+use super::local::{overrides, poll_all, poll_lists};
 use super::output::{Colour, paint, pluralize};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
@@ -98,22 +98,17 @@ pub(super) async fn check(settings: Settings, form: OutputFormat) -> anyhow::Res
 
 fn check_map_file(settings: &Settings) -> Finding {
     let mut keeper = MapFileWriter::new(settings.map.file());
+    let path = settings.map.file().display();
     let result = match (keeper.probe(), keeper.peek()) {
         (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
         (Ok(()), Ok(None)) => Err(format!(
-            "{} does not exist: HAProxy does not start without it; create it, empty",
-            shown(keeper.path())
+            "{path} does not exist: HAProxy does not start without it; create it, empty"
         )),
         (Ok(()), Ok(Some(file))) => match file.rejected.first() {
-            None => Ok(format!(
-                "{}: {} entries in force, can be replaced",
-                shown(keeper.path()),
-                file.entries.len()
-            )),
+            None => Ok(format!("{path}: {} entries in force, can be replaced", file.entries.len())),
             Some((line, reason)) => Err(format!(
-                "{}: what is not an entry will be dropped at the first write: {}, the first is line \
-                    {line}: {reason}",
-                shown(keeper.path()),
+                "{path}: lines that are not entries will be dropped at the first write: {}, the \
+                    first is line {line}: {reason}",
                 pluralize(file.rejected.len(), "line")
             )),
         },
@@ -254,7 +249,7 @@ async fn check_instance(
 
 /// Whether each master of the map is a backend or server that takes requests.
 fn check_masters(observed: &ObservedServers, masters: &BTreeSet<String>) -> Result<String, String> {
-    let targets = Targets::of(observed);
+    let targets = Targets::from_observed(observed);
     let of_state = |state| {
         masters
             .iter()
@@ -282,7 +277,7 @@ fn check_masters(observed: &ObservedServers, masters: &BTreeSet<String>) -> Resu
     }
     match problems.is_empty() {
         true if masters.is_empty() => {
-            Ok("no source and no map file names one yet, so none was looked for".to_owned())
+            Ok("no source and no map file names one yet, so none was checked".to_owned())
         }
         true => Ok(format!(
             "{} in the map, each a backend or server here, and ready",

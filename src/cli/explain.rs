@@ -1,12 +1,9 @@
 //! `mapsmith explain NODE`.
 
 use std::fmt::Write as _;
-use std::time::Duration;
-
-use reqwest::Method;
 
 use super::output::{Colour, ago, paint};
-use super::remote::{Connection, NOTHING};
+use super::remote::Connection;
 use super::status::{held_text, to_text};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::api::types::{ExplainInstance, ExplainReport, ExplainSource};
@@ -16,10 +13,7 @@ pub(super) async fn explain(
     node: &str,
     form: OutputFormat,
 ) -> anyhow::Result<u8> {
-    let report: ExplainReport = connection
-        .ask(Method::GET, &["v1", "nodes", node], None, NOTHING, Duration::ZERO)
-        .await?
-        .good()?;
+    let report: ExplainReport = connection.get(&["v1", "nodes", node]).await?;
     print(form, &report, text)?;
     Ok(if report.master.is_some() { SUCCESS } else { FAILED })
 }
@@ -59,7 +53,6 @@ fn text(report: &ExplainReport) -> String {
     text
 }
 
-/// Since when the node goes there.
 fn history_text(report: &ExplainReport) -> String {
     let mut text = String::new();
     match &report.last_change {

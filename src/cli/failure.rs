@@ -9,12 +9,10 @@ use serde::Serialize;
 use super::{FAILED, OutputFormat, USAGE, output};
 use crate::settings::{Place, Problem, SettingsError};
 
-/// A failure as `--output json` prints it.
 #[derive(Serialize)]
 struct Failure<'a> {
     error: String,
     exit_code: u8,
-    /// What is wrong with the settings, one by one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<SettingsProblem<'a>>,
 }

@@ -1,6 +1,5 @@
 //! What `check`, `plan` and `sync` share: one poll of every source, and the overrides of the store.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -76,11 +75,11 @@ async fn poll<C: Content>(
 /// daemon's to watch.
 pub(super) async fn targets(settings: &Settings) -> Vec<Arc<Targets>> {
     let map = MapName::new(&settings.map.path.to_string_lossy());
-    let looks = settings.instances.iter().map(|instance| {
+    let observed = settings.instances.iter().map(|instance| {
         let client = instance.map_client(&map);
         async move { client.backends_and_servers().await.ok() }
     });
-    let names = join_all(looks).await.into_iter().flatten();
+    let names = join_all(observed).await.into_iter().flatten();
     names.map(|names| Arc::new(names.iter().map(|name| (name.as_str(), true)).collect())).collect()
 }
 
@@ -101,9 +100,4 @@ pub(super) fn errors(states: &[SourceState]) -> Vec<String> {
             Some(format!("source {}: {}", state.status.name, state.status.error.as_ref()?))
         })
         .collect()
-}
-
-/// A path for messages.
-pub(super) fn shown(path: &Path) -> String {
-    path.display().to_string()
 }

@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use reqwest::Method;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::http::LONGEST_WAIT;
+use self::remote::NOTHING;
+use crate::api::requests::LONGEST_WAIT;
+use crate::api::types::{DrainRequest, PinRequest};
 use crate::settings::Settings;
 use crate::telemetry;
 
@@ -26,9 +29,7 @@ mod remote;
 mod status;
 mod sync;
 
-/// Done, all is well.
 const SUCCESS: u8 = 0;
-/// It failed.
 const FAILED: u8 = 1;
 /// The arguments or the settings are wrong.
 const USAGE: u8 = 2;
@@ -61,7 +62,6 @@ struct Arguments {
     verb: Verb,
 }
 
-/// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
     /// For people
@@ -120,8 +120,9 @@ enum Verb {
         /// End the pin by itself after this time; without it, `unpin` does
         #[arg(long = "for", value_name = "DURATION", value_parser = length)]
         length: Option<String>,
-        #[command(flatten)]
-        force: overrides::Force,
+        /// Take a master that no HAProxy and no node is known to have
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         order: overrides::Order,
     },
@@ -142,8 +143,9 @@ enum Verb {
         /// Spread them evenly over the others, each always to the same one; the default
         #[arg(long)]
         spread: bool,
-        #[command(flatten)]
-        force: overrides::Force,
+        /// Take a master that no HAProxy and no node is known to have
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         order: overrides::Order,
     },
@@ -180,7 +182,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Verb {
-    /// Where the running Mapsmith is, of a verb that asks one.
     fn connection(&mut self) -> Option<&mut remote::Connection> {
         match self {
             Self::Run { .. } | Self::Check | Self::Plan { .. } | Self::Sync { .. } => None,
@@ -243,7 +244,11 @@ async fn carry_out(
         connection.find(config)?;
     }
     match verb {
-        Verb::Run { take_over } => run(load(config)?, take_over).await,
+        Verb::Run { take_over } => {
+            let (settings, metrics) = (load(config)?, telemetry::start_metrics()?);
+            crate::app::run(settings, metrics, take_over).await?;
+            Ok(SUCCESS)
+        }
         Verb::Check => check::check(load(config)?, output).await,
         Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
         Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
@@ -251,28 +256,30 @@ async fn carry_out(
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
         Verb::Pin { node, master, length, force, order } => {
-            overrides::pin((order, force), &node, master, length, output).await
+            let pin = PinRequest { master, duration: length };
+            let path = ["v1", "overrides", &node];
+            order.send(Method::PUT, &path, force, Some(&pin), output).await
         }
-        Verb::Unpin { node, order } => overrides::unpin(order, &node, output).await,
+        Verb::Unpin { node, order } => {
+            let path = ["v1", "overrides", &node];
+            order.send(Method::DELETE, &path, false, NOTHING, output).await
+        }
         Verb::Drain { master, to, spread: _, force, order } => {
-            overrides::drain((order, force), &master, to, output).await
+            let path = ["v1", "masters", &master, "drain"];
+            order.send(Method::POST, &path, force, Some(&DrainRequest { to }), output).await
         }
-        Verb::Undrain { master, order } => overrides::undrain(order, &master, output).await,
+        Verb::Undrain { master, order } => {
+            let path = ["v1", "masters", &master, "drain"];
+            order.send(Method::DELETE, &path, false, NOTHING, output).await
+        }
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
     }
-}
-
-async fn run(settings: Settings, take_over: bool) -> anyhow::Result<u8> {
-    let metrics = telemetry::start_metrics()?;
-    crate::app::run(settings, metrics, take_over).await?;
-    Ok(SUCCESS)
 }
 
 fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
     Ok(Settings::load(config.unwrap_or(Path::new(DEFAULT_CONFIG)), std::env::vars_os())?)
 }
 
-/// Prints a report in the form asked for.
 fn print<T: Serialize>(
     form: OutputFormat,
     report: &T,

@@ -17,7 +17,6 @@ pub(super) enum Colour {
     Red,
 }
 
-/// The text in its colour.
 pub(super) fn paint(colour: Colour, text: &str) -> String {
     if !std::io::stdout().is_terminal()
         || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
@@ -33,9 +32,7 @@ pub(super) fn paint(colour: Colour, text: &str) -> String {
 }
 
 /// Prints a line to standard output.
-///
-/// # Errors
-/// Where it can't be written, but for a reader that has gone (`| head`): it has what it wanted.
+/// A reader that has gone (`| head`) is no error: it has what it wanted.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     written(writeln!(out, "{text}").and_then(|()| out.flush()))

@@ -9,11 +9,10 @@ use serde::Serialize;
 
 use super::output::{Colour, paint};
 use super::reload::{exit_code, query_of, report_of};
-use super::remote::{Connection, NOTHING};
+use super::remote::Connection;
 use super::{OutputFormat, print};
-use crate::api::types::{DrainRequest, PinRequest, ReloadOutcome, ReloadReport};
+use crate::api::types::{ReloadOutcome, ReloadReport};
 
-/// What the four verbs share.
 #[derive(Args)]
 pub(super) struct Order {
     /// Wait until every HAProxy is in sync, at most this long; 0s does not wait
@@ -23,73 +22,13 @@ pub(super) struct Order {
     pub(super) connection: Connection,
 }
 
-/// A switch of the verbs that name a master.
-#[derive(Args)]
-pub(super) struct Force {
-    /// Take a master that no HAProxy and no node is known to have
-    #[arg(long)]
-    force: bool,
-}
-
-pub(super) async fn pin(
-    (order, force): (Order, Force),
-    node: &str,
-    master: String,
-    duration: Option<String>,
-    form: OutputFormat,
-) -> anyhow::Result<u8> {
-    order
-        .send(
-            Method::PUT,
-            &["v1", "overrides", node],
-            force,
-            Some(&PinRequest { master, duration }),
-            form,
-        )
-        .await
-}
-
-pub(super) async fn unpin(order: Order, node: &str, form: OutputFormat) -> anyhow::Result<u8> {
-    order
-        .send(Method::DELETE, &["v1", "overrides", node], Force { force: false }, NOTHING, form)
-        .await
-}
-
-pub(super) async fn drain(
-    (order, force): (Order, Force),
-    master: &str,
-    to: Option<String>,
-    form: OutputFormat,
-) -> anyhow::Result<u8> {
-    order
-        .send(
-            Method::POST,
-            &["v1", "masters", master, "drain"],
-            force,
-            Some(&DrainRequest { to }),
-            form,
-        )
-        .await
-}
-
-pub(super) async fn undrain(order: Order, master: &str, form: OutputFormat) -> anyhow::Result<u8> {
-    order
-        .send(
-            Method::DELETE,
-            &["v1", "masters", master, "drain"],
-            Force { force: false },
-            NOTHING,
-            form,
-        )
-        .await
-}
-
 impl Order {
-    async fn send(
+    /// Sends one order; with `force` masters are taken that nobody knows.
+    pub(super) async fn send(
         self,
         method: Method,
         path: &[&str],
-        Force { force }: Force,
+        force: bool,
         body: Option<&impl Serialize>,
         form: OutputFormat,
     ) -> anyhow::Result<u8> {

@@ -61,7 +61,7 @@ pub(super) async fn plan(settings: Settings, form: OutputFormat, all: bool) -> a
     let errors = errors(&states);
     let unanswered = || {
         anyhow!(
-            "there is nothing to plan with, for a required source gave no answer:\n  {}",
+            "there is nothing to plan with, because a required source gave no answer:\n  {}",
             errors.join("\n  ")
         )
     };

@@ -90,6 +90,10 @@ impl Connection {
         self.url.as_deref().unwrap_or(DEFAULT_URL)
     }
 
+    pub(super) async fn get<T: DeserializeOwned>(&self, segments: &[&str]) -> anyhow::Result<T> {
+        self.ask(Method::GET, segments, None, NOTHING, Duration::ZERO).await?.good()
+    }
+
     /// `segments` are the path's parts, escaped here.
     pub(super) async fn ask<'q, T: DeserializeOwned>(
         &self,
@@ -103,8 +107,8 @@ impl Connection {
             format!("--url {:?} is not a URL like http://127.0.0.1:7070", self.url())
         })?;
         // A URL can't name these: its path would lead elsewhere.
-        if let Some(odd) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
-            bail!("{odd:?} can be no node and no master");
+        if let Some(invalid) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
+            bail!("{invalid:?} is not a valid node or master name");
         }
         match url.path_segments_mut() {
             Ok(mut path) => {
@@ -126,13 +130,16 @@ impl Connection {
         }
         let response = request.send().await.with_context(|| {
             format!(
-                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings by -c, \
-                    or its API by --url or MAPSMITH_URL)",
+                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings with -c, \
+                    or its API with --url or MAPSMITH_URL)",
                 self.url()
             )
         })?;
         let status = response.status();
-        let body = response.bytes().await.context("the answer broke off")?;
+        let body = response
+            .bytes()
+            .await
+            .context("the connection closed before the answer was complete")?;
         if status.is_success() {
             return Ok(Answer::Good(serde_json::from_slice(&body).with_context(|| {
                 format!(
@@ -147,7 +154,7 @@ impl Connection {
             Err(_) => bail!(
                 "{} answered {status}, which is not an answer of Mapsmith's{}",
                 self.url(),
-                hint(status)
+                if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
             ),
         }
     }
@@ -159,7 +166,7 @@ fn url_of(api: &Api) -> anyhow::Result<String> {
     if listen.port() == 0 {
         bail!(
             "api.listen: {listen} leaves the port to the system, so it is not known; give the \
-                API's address by --url"
+                API's address with --url"
         );
     }
     match listen.ip() {
@@ -174,9 +181,4 @@ fn url_of(api: &Api) -> anyhow::Result<String> {
     Ok(format!("http://{listen}"))
 }
 
-fn hint(status: StatusCode) -> &'static str {
-    if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
-}
-
-/// No body.
 pub(super) const NOTHING: Option<&()> = None;

@@ -1,7 +1,6 @@
 //! `mapsmith status`.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::learned::LearnedStatus;
@@ -10,18 +9,14 @@ use mapsmith_core::status::{
     SourceStatus,
 };
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
-use reqwest::Method;
 
 use super::output::{Colour, ago, paint, pluralize, steps, table};
-use super::remote::{Connection, NOTHING};
+use super::remote::Connection;
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::api::types::{ReferencesReport, StatusReport};
 
 pub(super) async fn status(connection: Connection, form: OutputFormat) -> anyhow::Result<u8> {
-    let report: StatusReport = connection
-        .ask(Method::GET, &["v1", "status"], None, NOTHING, Duration::ZERO)
-        .await?
-        .good()?;
+    let report: StatusReport = connection.get(&["v1", "status"]).await?;
     print(form, &report, text)?;
     let in_sync = report
         .instances
@@ -85,7 +80,7 @@ fn text(report: &StatusReport) -> String {
     text.push_str(&kept_text(
         "conflicts ",
         &report.conflicts,
-        "for an answer names others too, and none is newer",
+        "because an answer names other masters too, and none is newer",
     ));
     text.push_str(&references_text(&report.references));
     text.push_str(&rejected_text(&report.rejected));
@@ -362,14 +357,13 @@ fn time(at: Timestamp) -> String {
 /// `m1 (to the others)`.
 fn drain_text(drained: &DrainedMaster, stuck: &[String]) -> String {
     let to = if stuck.contains(&drained.master) {
-        "keeps its nodes, for no other master is left"
+        "keeps its nodes, because no other master is left"
     } else {
         &to_text(drained)
     };
     format!("{} ({to})", drained.master)
 }
 
-/// Where a drained master's nodes go.
 pub(super) fn to_text(drained: &DrainedMaster) -> String {
     format!("to {}", drained.to.as_deref().unwrap_or("the others"))
 }
@@ -397,7 +391,6 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
     vec![source.name.clone(), source.kind.clone(), entries, answered, poll, watch]
 }
 
-/// A held change for people.
 pub(super) fn held_text(held: &HeldChange) -> String {
     let (of, parts) = match held.of.as_str() {
         HeldChange::MAP => (String::new(), "entries"),

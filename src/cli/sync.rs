@@ -22,7 +22,7 @@ use crate::instance::Instance;
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
 
-/// How often an instance is tried: a commit overtaken by another writer is worth a second look.
+/// How often an instance is tried: a commit overtaken by another writer is worth a second try.
 const TRIES: usize = 3;
 
 #[derive(Debug, Serialize)]

@@ -22,9 +22,6 @@ pub struct Token(String);
 
 impl Token {
     /// Reads it from a file, without the whitespace round it.
-    ///
-    /// # Errors
-    /// When the file can't be read or is empty.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("api.token_file {}: {error}", path.display()))?;
@@ -56,7 +53,7 @@ impl fmt::Debug for Token {
 
 /// Whether no other site's web page sent the request. It must name us by an address or as
 /// `localhost`: a page whose own name was made to point to this machine names us by that. What a
-/// browser tells of the page must be that very address: `Origin` (with every change),
+/// browser says of the page must be that very address: `Origin` (with every change),
 /// `Sec-Fetch-Site` and `Referer` (also where it only reads).
 fn sent_from_here(headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());

@@ -5,32 +5,37 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::body::BOUND;
-use crate::api;
 use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
+use crate::api::{self, requests};
 
-/// Why a request gets no plain answer.
-#[derive(Debug)]
+/// Why a request gets no plain answer, as a person reads it.
+#[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The request is not understood.
+    #[error("{0}")]
     BadRequest(String),
-    /// The token is missing or wrong.
+    #[error("send the token of `api.token_file` as `Authorization: Bearer TOKEN`")]
     Unauthorized,
     /// A web page of another site asks, or one that names this machine as none of its programs
     /// would.
+    #[error(
+        "requests of other web pages, or by another name than an address or localhost, are \
+            refused while no `api.token_file` is set"
+    )]
     Forbidden,
-    /// No such path.
+    #[error("{0} is not a path of this API")]
     NotFound(String),
-    /// The path knows another method.
+    #[error("the path exists, but not with this method")]
     MethodNotAllowed,
-    /// The body is larger than any request of this API.
+    #[error("the body is larger than any request here")]
     TooLarge,
-    /// The body did not arrive in time.
+    #[error("the request's body did not arrive within {BOUND:?}")]
     TooSlow,
-    /// The API serves this many connections, and all are in use.
+    /// The API serves so many connections.
+    #[error("the API serves {0} connections at once, and all are in use; try again in a moment")]
     Full(usize),
-    /// The program did not do what was asked for.
-    Api(api::Error),
-    /// A reload or an override was not accepted.
+    #[error(transparent)]
+    Api(#[from] api::Error),
+    #[error("{}", .0.message)]
     Reload(Box<ReloadReport>),
 }
 
@@ -46,84 +51,41 @@ pub(super) fn status_of(outcome: ReloadOutcome) -> StatusCode {
     }
 }
 
-fn status_of_error(error: &api::Error) -> StatusCode {
-    match error {
-        api::Error::NotApproved(_)
-        | api::Error::UnknownMaster(_)
-        | api::Error::DeadEnd(_)
-        | api::Error::NoStore => StatusCode::CONFLICT,
-        api::Error::NoOverride(_) => StatusCode::NOT_FOUND,
-        api::Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+impl From<requests::Invalid> for HttpError {
+    fn from(error: requests::Invalid) -> Self {
+        Self::BadRequest(error.to_string())
     }
 }
 
-impl From<api::Error> for HttpError {
-    fn from(error: api::Error) -> Self {
-        Self::Api(error)
+impl HttpError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound(_) | Self::Api(api::Error::NoOverride(_)) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Api(
+                api::Error::NotApproved(_)
+                | api::Error::UnknownMaster(_)
+                | api::Error::DeadEnd(_)
+                | api::Error::NoStore,
+            ) => StatusCode::CONFLICT,
+            Self::Reload(report) => status_of(report.outcome),
+        }
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let (status, detail, report) = match self {
-            Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, detail, None),
-            Self::Unauthorized => (
-                StatusCode::UNAUTHORIZED,
-                "send the token of `api.token_file` as `Authorization: \
-                    Bearer TOKEN`"
-                    .to_owned(),
-                None,
-            ),
-            Self::Forbidden => (
-                StatusCode::FORBIDDEN,
-                "requests of other web pages, or by another name than an \
-                    address or localhost, are refused while no `api.token_file` is \
-                    set"
-                .to_owned(),
-                None,
-            ),
-            Self::NotFound(path) => (
-                StatusCode::NOT_FOUND,
-                format!(
-                    "{path} is not a path of this \
-                API"
-                ),
-                None,
-            ),
-            Self::MethodNotAllowed => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "the path exists, but not with this \
-                    method"
-                    .to_owned(),
-                None,
-            ),
-            Self::TooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is larger than any \
-                request here"
-                    .to_owned(),
-                None,
-            ),
-            Self::TooSlow => (
-                StatusCode::REQUEST_TIMEOUT,
-                format!(
-                    "the request's body did not \
-                arrive within {BOUND:?}"
-                ),
-                None,
-            ),
-            Self::Full(most) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!(
-                    "the API serves {most} connections at \
-                    once, and all are in use; try again in a moment"
-                ),
-                None,
-            ),
-            Self::Api(error) => (status_of_error(&error), error.to_string(), None),
-            Self::Reload(report) => {
-                (status_of(report.outcome), report.message.clone(), Some(report))
-            }
+        let (status, detail) = (self.status(), self.to_string());
+        let report = match self {
+            Self::Reload(report) => Some(report),
+            _ => None,
         };
         let title = status.canonical_reason().unwrap_or("error").to_owned();
         let mut response =

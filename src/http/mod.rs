@@ -1,7 +1,6 @@
 //! The HTTP API: routes and who may use them. Maps `api` to HTTP and decides nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -12,6 +11,7 @@ mod access;
 mod body;
 mod error;
 mod handlers;
+mod request;
 mod serve;
 
 pub use access::Token;
@@ -20,10 +20,6 @@ pub use serve::{connections_within, serve};
 
 use crate::api::Api;
 
-/// The longest that a reload or an override may be waited for.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
-
-/// The routes over a running program.
 pub fn router(api: Arc<Api>, token: Option<Token>) -> Router {
     let v1 = Router::new()
         .route("/status", get(handlers::status))

@@ -32,7 +32,6 @@ const HEAD_BOUND: Duration = Duration::from_secs(10);
 const SPARE_HEAD_BOUND: Duration = Duration::from_secs(1);
 /// How long a client may not take anything of its answer.
 const WRITE_BOUND: Duration = Duration::from_secs(30);
-/// The most bytes of a request's head.
 const HEAD_SIZE: usize = 16 * 1024;
 /// How long requests under way may take to end at a shutdown: a client that never finishes its
 /// request must not keep the daemon.
@@ -78,26 +77,18 @@ pub async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 failing = false;
-                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-                    connections.spawn(connection(
-                        stream,
-                        serving.clone(),
-                        router.clone(),
-                        slot,
-                        shutdown.clone(),
-                    ));
-                } else {
-                    counter!(API_CONNECTIONS_REFUSED).increment(1);
-                    if let Ok(slot) = Arc::clone(&spare_slots).try_acquire_owned() {
-                        connections.spawn(connection(
-                            stream,
-                            answering.clone(),
-                            spare.clone(),
-                            slot,
-                            shutdown.clone(),
-                        ));
+                let (http, router, slot) = match Arc::clone(&slots).try_acquire_owned() {
+                    Ok(slot) => (&serving, &router, slot),
+                    Err(_) => {
+                        counter!(API_CONNECTIONS_REFUSED).increment(1);
+                        match Arc::clone(&spare_slots).try_acquire_owned() {
+                            Ok(slot) => (&answering, &spare, slot),
+                            Err(_) => continue,
+                        }
                     }
-                }
+                };
+                let (http, router) = (http.clone(), router.clone());
+                connections.spawn(connection(stream, http, router, slot, shutdown.clone()));
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -117,7 +108,6 @@ pub async fn serve(
         timeout(LAST_REQUESTS, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// One connection to its end.
 async fn connection(
     stream: TcpStream,
     http: http1::Builder,

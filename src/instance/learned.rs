@@ -271,8 +271,8 @@ impl LearnedTable {
             if let Some(reason) = known.settled.filter(|_| !seen) {
                 *self.status.forgotten.entry(reason).or_default() += 1;
                 let (haproxy, reason) = (self.instance.clone(), reason.label());
+                tracing::debug!(instance = haproxy, node, reason, "learned route forgotten");
                 counter!(LEARNED_FORGOTTEN, "haproxy" => haproxy, "reason" => reason).increment(1);
-                tracing::debug!(instance = self.instance, node, reason, "learned route forgotten");
             }
             seen
         });

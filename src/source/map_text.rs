@@ -180,7 +180,7 @@ mod tests {
             (b"404 Not Found\n", "1 of its 1 lines are no entries"),
             (
                 b"a m1\nb\nc\nd\n",
-                "3 of its 4 lines are no entries, the first is line 2: the master's name is empty",
+                "3 of its 4 lines are no entries, the first is line 2: master name is empty",
             ),
             (b"\xff\xfea\0 \0m\0\n", "lines are no entries"),
         ] {

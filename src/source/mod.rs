@@ -109,8 +109,9 @@ pub trait Source<C: Content = EntryMap>: Send + Sync {
     ) -> Result<Polled<C>, SourceError>;
 
     /// Asks for these nodes alone where the registry can be asked so, else for everything, as
-    /// [`Source::poll`] does. `nodes` are valid keys, as many as [`early`] asks for at once. A node
-    /// that is not in the answer stays as it is in `current`: what is gone shows in a full poll.
+    /// [`Source::poll`] does. `nodes` are valid keys, as many as [`targeted`] asks for at once. A
+    /// node that is not in the answer stays as it is in `current`: what is gone shows in a full
+    /// poll.
     ///
     /// # Errors
     /// As [`Source::poll`]; the next poll is as good as without.

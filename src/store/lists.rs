@@ -51,7 +51,6 @@ pub async fn keep_lists(
     }
 }
 
-/// Writes what differs from what is stored.
 async fn write(
     store: &SqliteStore,
     origins: &BTreeMap<String, String>,

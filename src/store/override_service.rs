@@ -26,9 +26,6 @@ pub struct OverrideService {
 impl OverrideService {
     /// Takes what the store holds. The second value still has the pins whose time ran out while
     /// Mapsmith did not run: they are in the map file.
-    ///
-    /// # Errors
-    /// Why the store can't be used.
     pub async fn open(store: impl Store) -> Result<(Self, Arc<Overrides>), StoreError> {
         let now = Timestamp::now();
         let stored = Arc::new(store.load().await?);
@@ -55,21 +52,17 @@ impl OverrideService {
         Ok((Self { store: Arc::new(store), latest }, stored))
     }
 
-    /// The overrides in force.
     pub fn latest(&self) -> Arc<Overrides> {
         Arc::clone(&self.latest.borrow())
     }
 
-    /// Follows them.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Overrides>> {
         self.latest.subscribe()
     }
 
     /// Makes a change: in the store, then in force. All overrides after it; none where there was
     /// nothing to end.
-    ///
-    /// # Errors
-    /// Why the store did not take it; it is not in force then.
+    /// What the store does not take is not in force.
     pub async fn change(
         &self,
         change: OverrideChange,
@@ -85,7 +78,7 @@ impl OverrideService {
             Ok(result) => result,
             Err(error) => Err(StoreError {
                 path: self.store.place(),
-                fault: StoreErrorKind::Other(format!("the change broke off: {error}")),
+                fault: StoreErrorKind::Other(format!("the change was interrupted: {error}")),
             }),
         }
     }

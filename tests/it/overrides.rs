@@ -530,10 +530,10 @@ fn without_a_store_overrides_are_refused_with_what_to_do() {
 fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
     let scene = Scene::start(&nodes(1, "m1"));
     for (method, path, body, part) in [
-        ("PUT", "overrides/a%20b", r#"{"master": "m2"}"#, "can be no node"),
-        ("PUT", "overrides/n", r#"{"master": "m 2"}"#, "can be no master"),
-        ("PUT", "overrides/n", r#"{"master": ""}"#, "can be no master"),
-        ("PUT", "overrides/n", r#"{"master": "m2\nclear map"}"#, "can be no master"),
+        ("PUT", "overrides/a%20b", r#"{"master": "m2"}"#, "is not a valid node name"),
+        ("PUT", "overrides/n", r#"{"master": "m 2"}"#, "is not a valid master name"),
+        ("PUT", "overrides/n", r#"{"master": ""}"#, "is not a valid master name"),
+        ("PUT", "overrides/n", r#"{"master": "m2\nclear map"}"#, "is not a valid master name"),
         ("PUT", "overrides/n", "", "send {\"master\""),
         ("PUT", "overrides/n", r#"{"master": "m2", "force": true}"#, "force"),
         ("PUT", "overrides/n", r#"{"master": "m2", "for": "soon"}"#, "is not a duration"),
@@ -542,9 +542,16 @@ fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
         ("PUT", "overrides/n?wait=never", r#"{"master": "m2"}"#, "wait must be"),
         ("PUT", "overrides/n?force=perhaps", r#"{"master": "m2"}"#, "wait and force"),
         ("DELETE", "overrides/n?force=true", "", "the only parameter is wait"),
-        ("POST", "masters/m%3B1%0A/drain", "", "can be no master"),
+        ("GET", "status?verbose=1", "", "this path takes no parameters"),
+        ("GET", "nodes/n?wait=1s", "", "this path takes no parameters"),
+        ("GET", "learned?x", "", "unknown field `x`"),
+        ("GET", "held?id=1", "", "this path takes no parameters"),
+        ("GET", "overrides?node=n", "", "this path takes no parameters"),
+        ("GET", "overrides/n?force=true", "", "this path takes no parameters"),
+        ("POST", "held/approve?id=1", r#"{"id": "1"}"#, "this path takes no parameters"),
+        ("POST", "masters/m%3B1%0A/drain", "", "is not a valid master name"),
         ("POST", "masters/m1/drain", r#"{"to": "m1"}"#, "to itself"),
-        ("POST", "masters/m1/drain", r##"{"to": "#m2"}"##, "can be no master"),
+        ("POST", "masters/m1/drain", r##"{"to": "#m2"}"##, "is not a valid master name"),
         ("POST", "masters/m1/drain", "[", "send {\"to\""),
     ] {
         let told = scene.refused(method, &format!("/v1/{path}"), body, 400);

@@ -33,27 +33,19 @@ pub enum Settled {
 }
 
 impl Settled {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::Agreed, Self::Contradicted, Self::Overridden];
 
-    /// The reason as a metric label and in JSON.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Agreed => "agreed",
-            Self::Contradicted => "contradicted",
-            Self::Overridden => "overridden",
-        }
+    pub fn label(self) -> String {
+        crate::label(self)
     }
 }
 
 /// An instance's stick table of learned routes, in figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearnedStatus {
-    /// The stick table's name.
     pub table: String,
     /// Learned routes that the map does not have, as far as they were read (`learned.max`).
     pub routes: usize,
-    /// Since when the oldest of them has been known.
     pub since: Option<Timestamp>,
     /// Rows whose key is no valid node, or that name no server: keys come from clients' headers.
     /// They expire by themselves.

@@ -26,3 +26,9 @@ pub use revision::{HeldChange, Revision};
 pub use server::list::ServerList;
 pub use server::{DesiredBackend, DesiredServers, ObservedServers, Server};
 pub use snapshot::{Content, Rejections, Snapshot, SourceState};
+
+/// The name in JSON of a value without fields, which is its metric label too.
+fn label(value: impl serde::Serialize) -> String {
+    let json = serde_json::to_value(value).unwrap_or_default();
+    json.as_str().unwrap_or_default().to_owned()
+}

@@ -1,7 +1,7 @@
 //! The map file's text, as HAProxy reads it: `key value` a line, `#` comments, empty lines.
 //!
-//! HAProxy's configuration manual, section on `map` converters; what it does with odd lines was
-//! measured on 2.6 to 3.4.
+//! HAProxy's configuration manual, section on `map` converters; what it does with malformed lines
+//! was measured on 2.6 to 3.4.
 //!
 //! A file that Mapsmith wrote says more in its comments, so that a restart knows all that was
 //! known: the revision, who wrote it, and what the sources said of each node whose entry is another
@@ -33,11 +33,10 @@ const UNKNOWN: &str = "#- ";
 pub struct Writer {
     /// `site.name` in its settings.
     pub site: Option<String>,
-    /// The host's name.
     pub host: String,
     /// Its process there.
     pub pid: u32,
-    /// What tells that process from others of the same number: when it was started, and the
+    /// What distinguishes that process from others of the same number: when it was started, and the
     /// namespace that numbered it; empty where the system does not say.
     pub key: String,
 }
@@ -67,13 +66,10 @@ impl Writer {
 /// What a map file that Mapsmith wrote says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// The revision in it.
     pub revision: u64,
-    /// Who wrote it; none where the line is missing.
     pub writer: Option<Writer>,
 }
 
-/// What a map file holds.
 #[derive(Debug, Default)]
 pub struct MapFile {
     /// The entries that are valid, the first of each key.
@@ -103,7 +99,7 @@ impl MapFile {
     /// What the sources said when the file was written: the entries without overrides.
     pub fn said_by_sources(&self) -> EntryMap {
         let mut said = EntryMapBuilder::new();
-        // Legal as they were read, and the first of a key stays, so the entry that replaced it
+        // Valid as they were read, and the first of a key stays, so the entry that replaced it
         // loses.
         for (node, master) in &self.said {
             let _ = master.as_ref().map(|master| said.push(node, master));
@@ -187,9 +183,6 @@ fn parse_said(line: &[u8]) -> Option<(String, Option<String>)> {
 /// Writes a map file's text: comments with the revision, its writer and what the sources `said` of
 /// nodes whose entry is another one (no master where they don't know the node), then the entries
 /// sorted by key.
-///
-/// # Errors
-/// What `out` answers.
 pub fn print<'a>(
     entries: &EntryMap,
     header: &Header,

@@ -29,51 +29,43 @@ pub const MAX_BYTES: usize = 255;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Invalid {
-    /// The key is an empty text.
-    #[error("the node's name is empty")]
+    #[error("node name is empty")]
     EmptyKey,
     /// The key contains whitespace, which ends a key in HAProxy.
     #[error("node name contains whitespace")]
     KeyWhiteSpace,
     /// The key holds a control character, or another that can't be seen.
-    #[error("the node's name holds a control or invisible character")]
+    #[error("node name contains a control or invisible character")]
     KeyControl,
-    /// The key is longer than [`MAX_BYTES`].
-    #[error("the node's name is longer than 255 bytes")]
+    #[error("node name is longer than 255 bytes")]
     KeyTooLong,
     /// The key begins with `#` (a comment in a map file), or has `<<` at an end (a payload mark on
     /// a command line: 2.6 looks for it at the line's end and waits for a payload, later versions
     /// at the beginning of the last word).
     #[error(
-        "the node's name begins with `#` or has `<<` at an end, which HAProxy reads as a comment \
+        "node name begins with `#` or has `<<` at an end, which HAProxy reads as a comment \
             or a payload mark"
     )]
     KeyMark,
-    /// The registry knows the node but names no master for it.
     #[error("the registry names no master for the node (null)")]
     NoMaster,
     /// The value is an empty text, which would swallow the next entry.
-    #[error("the master's name is empty")]
+    #[error("master name is empty")]
     EmptyValue,
-    /// The value contains whitespace.
     #[error("master name contains whitespace")]
     ValueWhiteSpace,
-    /// The value holds a control character, or another that can't be seen.
-    #[error("the master's name holds a control or invisible character")]
+    #[error("master name contains a control or invisible character")]
     ValueControl,
-    /// The value is longer than [`MAX_BYTES`].
-    #[error("the master's name is longer than 255 bytes")]
+    #[error("master name is longer than 255 bytes")]
     ValueTooLong,
-    /// The value begins with `#` or has `<<` at an end.
     #[error(
-        "the master's name begins with `#` or has `<<` at an end, which HAProxy reads as a \
+        "master name begins with `#` or has `<<` at an end, which HAProxy reads as a \
             comment or a payload mark"
     )]
     ValueMark,
     /// The key or the value is a number, a list or an object where a text must stand.
     #[error("node or master is not a string")]
     NotText,
-    /// The row lacks the field that names the node.
     #[error("the row has no field for the node")]
     NoNode,
     /// The answer names the node more than once with different masters; see `Snapshot` for which
@@ -82,84 +74,49 @@ pub enum Invalid {
     Conflict,
     /// A row of a server list that is no object, lacks the address, or has a field of another type
     /// than it should have.
-    #[error("the row describes no server")]
+    #[error("the row does not describe a server")]
     ServerRow,
-    /// A server's name that HAProxy does not take.
-    #[error("the server's name is none that HAProxy takes")]
+    #[error("the server's name is not valid in HAProxy")]
     ServerName,
-    /// A server's address or port that is none.
-    #[error("the server's address is none")]
+    #[error("the server's address is not valid")]
     ServerAddress,
-    /// A weight out of its range.
     #[error("the server's weight is not within 0 to 256")]
     ServerWeight,
-    /// An option that a server can't be given at runtime.
     #[error("the server has an option that HAProxy does not take at runtime")]
     ServerOption,
-    /// Another server of the list has the name already.
     #[error("the list names the server twice")]
     ServerTwice,
 }
 
 impl Invalid {
-    /// The reason as a metric label and in JSON: the variant in snake case.
-    pub fn label(self) -> &'static str {
-        match self {
-            Invalid::EmptyKey => "empty_key",
-            Invalid::KeyWhiteSpace => "key_white_space",
-            Invalid::KeyControl => "key_control",
-            Invalid::KeyTooLong => "key_too_long",
-            Invalid::KeyMark => "key_mark",
-            Invalid::NoMaster => "no_master",
-            Invalid::EmptyValue => "empty_value",
-            Invalid::ValueWhiteSpace => "value_white_space",
-            Invalid::ValueControl => "value_control",
-            Invalid::ValueTooLong => "value_too_long",
-            Invalid::ValueMark => "value_mark",
-            Invalid::NotText => "not_text",
-            Invalid::NoNode => "no_node",
-            Invalid::Conflict => "conflict",
-            Invalid::ServerRow => "server_row",
-            Invalid::ServerName => "server_name",
-            Invalid::ServerAddress => "server_address",
-            Invalid::ServerWeight => "server_weight",
-            Invalid::ServerOption => "server_option",
-            Invalid::ServerTwice => "server_twice",
-        }
+    pub fn label(self) -> String {
+        crate::label(self)
     }
 }
 
-enum NameProblem {
-    Empty,
-    WhiteSpace,
-    Control,
-    TooLong,
-    Mark,
-}
-
-fn fault(word: &str) -> Option<NameProblem> {
+/// Whether a word may stand in a map; `invalid` are the reasons: empty, too long, a mark of
+/// HAProxy's, whitespace, an invisible character.
+fn check(word: &str, invalid: [Invalid; 5]) -> Result<(), Invalid> {
+    let [empty, too_long, mark, white_space, control] = invalid;
     if word.is_empty() {
-        return Some(NameProblem::Empty);
+        return Err(empty);
     }
     if word.len() > MAX_BYTES {
-        return Some(NameProblem::TooLong);
+        return Err(too_long);
     }
     if word.starts_with('#') || word.starts_with("<<") || word.ends_with("<<") {
-        return Some(NameProblem::Mark);
+        return Err(mark);
     }
     // Registry names are ASCII almost always; the slow walk over characters is for the rest.
     if word.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return None;
+        return Ok(());
     }
-    word.chars().find_map(|character| {
-        if character.is_whitespace() {
-            Some(NameProblem::WhiteSpace)
-        } else if is_invisible(character) {
-            Some(NameProblem::Control)
-        } else {
-            None
-        }
-    })
+    let problem = word.chars().find_map(|character| match character {
+        _ if character.is_whitespace() => Some(white_space),
+        _ if is_invisible(character) => Some(control),
+        _ => None,
+    });
+    problem.map_or(Ok(()), Err)
 }
 
 /// What leaves no mark on a screen, or changes what is around it (Unicode's format characters and
@@ -190,33 +147,15 @@ pub fn is_invisible(character: char) -> bool {
 }
 
 /// Whether `key` may be a map key.
-///
-/// # Errors
-/// The first rule that it breaks.
 pub fn check_key(key: &str) -> Result<(), Invalid> {
-    match fault(key) {
-        None => Ok(()),
-        Some(NameProblem::Empty) => Err(Invalid::EmptyKey),
-        Some(NameProblem::WhiteSpace) => Err(Invalid::KeyWhiteSpace),
-        Some(NameProblem::Control) => Err(Invalid::KeyControl),
-        Some(NameProblem::TooLong) => Err(Invalid::KeyTooLong),
-        Some(NameProblem::Mark) => Err(Invalid::KeyMark),
-    }
+    use Invalid::{EmptyKey, KeyControl, KeyMark, KeyTooLong, KeyWhiteSpace};
+    check(key, [EmptyKey, KeyTooLong, KeyMark, KeyWhiteSpace, KeyControl])
 }
 
 /// Whether `value` may be a map value.
-///
-/// # Errors
-/// The first rule that it breaks.
 pub fn check_value(value: &str) -> Result<(), Invalid> {
-    match fault(value) {
-        None => Ok(()),
-        Some(NameProblem::Empty) => Err(Invalid::EmptyValue),
-        Some(NameProblem::WhiteSpace) => Err(Invalid::ValueWhiteSpace),
-        Some(NameProblem::Control) => Err(Invalid::ValueControl),
-        Some(NameProblem::TooLong) => Err(Invalid::ValueTooLong),
-        Some(NameProblem::Mark) => Err(Invalid::ValueMark),
-    }
+    use Invalid::{EmptyValue, ValueControl, ValueMark, ValueTooLong, ValueWhiteSpace};
+    check(value, [EmptyValue, ValueTooLong, ValueMark, ValueWhiteSpace, ValueControl])
 }
 
 #[cfg(test)]
@@ -227,7 +166,7 @@ mod tests {
     fn names_that_haproxy_takes_are_valid() {
         let longest = "n".repeat(MAX_BYTES);
         for name in
-            ["node1.example.com", "a;b", r"a\b", "\"q\"", "knöten.example", "a#b", "a<<b", &longest]
+            ["node1.example.com", "a;b", r"a\b", "\"q\"", "knöten.test", "a#b", "a<<b", &longest]
         {
             assert_eq!(check_key(name), Ok(()), "{name:?} as a key");
             assert_eq!(check_value(name), Ok(()), "{name:?} as a value");

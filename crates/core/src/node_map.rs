@@ -14,11 +14,10 @@ struct Entry {
     start: u32,
     value: u32,
     length: u8,
-    /// The source named another value too, and nothing told which counts.
+    /// The source named another value too, and it is not known which counts.
     disputed: bool,
 }
 
-/// A sorted map of valid keys to valid values.
 #[derive(Debug, Clone, Default)]
 pub struct EntryMap {
     keys: String,
@@ -28,12 +27,10 @@ pub struct EntryMap {
 }
 
 impl EntryMap {
-    /// How many entries it holds.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -59,7 +56,6 @@ impl EntryMap {
         self.entries.binary_search_by(|entry| key_of(&self.keys, *entry).as_bytes().cmp(key)).ok()
     }
 
-    /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.find(key.as_bytes()).map(|index| self.value(index))
     }
@@ -86,8 +82,8 @@ impl EntryMap {
         load
     }
 
-    /// Whether a source named another value for the key at a position too, and nothing told which
-    /// counts.
+    /// Whether a source named another value for the key at a position too, and it is not known
+    /// which counts.
     ///
     /// # Panics
     /// When `index` is not below [`EntryMap::len`].
@@ -95,7 +91,6 @@ impl EntryMap {
         self.entries[index].disputed
     }
 
-    /// How many keys are disputed.
     pub fn disputed(&self) -> usize {
         self.disputed
     }
@@ -161,7 +156,6 @@ pub struct EntryMapBuilder {
 }
 
 impl EntryMapBuilder {
-    /// An empty builder.
     pub fn new() -> Self {
         Self::default()
     }
@@ -178,15 +172,12 @@ impl EntryMapBuilder {
         self.map.len()
     }
 
-    /// Whether none was taken so far.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
     /// Takes one entry.
-    ///
-    /// # Errors
-    /// The rule that the key or the value breaks; the builder is as before then.
+    /// An invalid one leaves the builder as it was.
     pub fn push(&mut self, key: &str, value: &str) -> Result<(), Invalid> {
         names::check_key(key)?;
         let value = self.value_id(value)?;
@@ -278,7 +269,6 @@ impl EntryMapBuilder {
 /// A key that was taken more than once.
 #[derive(Debug)]
 pub struct Repeated<'a> {
-    /// The key.
     pub key: &'a str,
     /// What was taken for it, in order: the position among all that was pushed, and the value.
     pub candidates: &'a [(usize, &'a str)],

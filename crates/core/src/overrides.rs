@@ -15,14 +15,12 @@ pub struct Pin {
     pub node: String,
     /// The master, by HAProxy's name.
     pub master: String,
-    /// When it was ordered.
     pub since: Timestamp,
     /// When it ends by itself; none where only `unpin` ends it.
     pub until: Option<Timestamp>,
 }
 
 impl Pin {
-    /// Whether its time is over.
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
@@ -35,7 +33,6 @@ pub struct DrainedMaster {
     pub master: String,
     /// The master that gets all its nodes; none where they are spread over the others.
     pub to: Option<String>,
-    /// When it was ordered.
     pub since: Timestamp,
 }
 
@@ -44,7 +41,6 @@ pub struct DrainedMaster {
 pub enum OverrideChange {
     /// Pins a node; a pin that it has is replaced.
     Pin(Pin),
-    /// Ends a node's pin.
     Unpin {
         /// The node, as the map has it.
         node: String,
@@ -53,12 +49,9 @@ pub enum OverrideChange {
     Drain(DrainedMaster),
     /// Gives a master its nodes back.
     Undrain {
-        /// The master.
         master: String,
     },
-    /// Ends every pin whose time is over.
     Expire {
-        /// The clock.
         now: Timestamp,
     },
 }
@@ -87,7 +80,6 @@ impl Overrides {
         self.pins.values()
     }
 
-    /// A node's pin.
     pub fn pin(&self, node: &str) -> Option<&Pin> {
         self.pins.get(node)
     }
@@ -97,20 +89,15 @@ impl Overrides {
         self.drained.values()
     }
 
-    /// A master's drain.
     pub fn drain(&self, master: &str) -> Option<&DrainedMaster> {
         self.drained.get(master)
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.pins.is_empty() && self.drained.is_empty()
     }
 
     /// Adds a pin, instead of the one that its node has.
-    ///
-    /// # Errors
-    /// The rule that the node's or the master's name breaks.
     pub fn add_pin(&mut self, pin: Pin) -> Result<(), Invalid> {
         names::check_key(&pin.node)?;
         names::check_value(&pin.master)?;
@@ -119,9 +106,6 @@ impl Overrides {
     }
 
     /// Adds a drained master, instead of what was ordered for it before.
-    ///
-    /// # Errors
-    /// The rule that a master's name breaks.
     pub fn add_drain(&mut self, drained: DrainedMaster) -> Result<(), Invalid> {
         names::check_value(&drained.master)?;
         drained.to.as_deref().map_or(Ok(()), names::check_value)?;
@@ -129,14 +113,12 @@ impl Overrides {
         Ok(())
     }
 
-    /// The same without the pins whose time is over.
     pub fn at(&self, now: Timestamp) -> Self {
         let mut left = self.clone();
         left.pins.retain(|_, pin| !pin.is_over(now));
         left
     }
 
-    /// When the next pin ends.
     pub fn next_end(&self) -> Option<Timestamp> {
         self.pins.values().filter_map(|pin| pin.until).min()
     }

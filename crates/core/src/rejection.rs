@@ -4,13 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The most rejected entries that are told by name.
+/// The most rejected entries that are named.
 pub const NAMED_ROWS: usize = 1000;
 
 /// An entry that the sources name and the map leaves out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedRow {
-    /// The node.
     pub node: String,
     /// The master that is named for it.
     pub master: String,
@@ -32,10 +31,8 @@ impl fmt::Display for RejectedRow {
     }
 }
 
-/// All of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedRows {
-    /// How many there are.
     pub count: usize,
     /// The first [`NAMED_ROWS`], sorted by node.
     pub named: Vec<RejectedRow>,

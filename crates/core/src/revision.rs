@@ -13,25 +13,20 @@ use crate::node_map::EntryMap;
 pub struct Revision {
     /// Its number; 0 is a map that Mapsmith found at its first start and did not make.
     pub number: u64,
-    /// When it came into force.
     pub at: Timestamp,
-    /// The map.
     pub entries: Arc<EntryMap>,
 }
 
-/// How many keys a revision changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeCounts {
     /// Keys that were not in the map before.
     pub added: usize,
     /// Keys whose value changed.
     pub moved: usize,
-    /// Keys that are gone.
     pub removed: usize,
 }
 
 impl ChangeCounts {
-    /// All changed keys.
     pub fn total(&self) -> usize {
         self.added + self.moved + self.removed
     }
@@ -43,10 +38,8 @@ impl std::fmt::Display for ChangeCounts {
     }
 }
 
-/// One node's change of master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteChange {
-    /// The node.
     pub node: String,
     /// Its master before; none where the node is new.
     pub from: Option<String>,
@@ -57,22 +50,17 @@ pub struct RouteChange {
 /// What a revision changed, for `explain` and the status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevisionSummary {
-    /// The revision's number.
     pub number: u64,
-    /// When it came into force.
     pub at: Timestamp,
     /// The sources whose new answers led to it.
     pub sources: Vec<String>,
-    /// How many entries it has.
     pub entries: usize,
-    /// How many keys it changed.
     #[serde(flatten)]
     pub counts: ChangeCounts,
 }
 
 /// The most changed nodes that are remembered by name for one revision.
 pub const REMEMBERED_CHANGES: usize = 1000;
-/// The most revisions that are remembered.
 pub const REMEMBERED_REVISIONS: usize = 100;
 
 /// The latest revisions with the nodes they moved, in memory, bounded.
@@ -91,7 +79,6 @@ impl RevisionLog {
         self.revisions.push_back((summary, changes.into()));
     }
 
-    /// The latest revision.
     pub fn last(&self) -> Option<&RevisionSummary> {
         self.revisions.back().map(|(summary, _)| summary)
     }
@@ -122,15 +109,12 @@ pub struct HeldChange {
     pub id: String,
     /// What it is of: [`HeldChange::MAP`], or `backend NAME` for that backend's server list.
     pub of: String,
-    /// Which limit it broke, with the figures.
     pub reason: String,
-    /// Since when it has been held.
     pub since: Timestamp,
     /// Entries of the map, or servers of the list, in force.
     pub entries_in_force: usize,
     /// Entries or servers that the held one has.
     pub entries_held: usize,
-    /// What it would change.
     #[serde(flatten)]
     pub counts: ChangeCounts,
 }

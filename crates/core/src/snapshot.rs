@@ -13,7 +13,6 @@ use crate::status::SourceStatus;
 
 /// What a source can say: the entries of the node map, or a list of servers.
 pub trait Content: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
-    /// How many entries or servers there are.
     fn count(&self) -> usize;
 }
 
@@ -27,9 +26,7 @@ impl Content for EntryMap {
 /// renamed by `[source.masters]`.
 #[derive(Debug, Clone)]
 pub struct Snapshot<C = EntryMap> {
-    /// The valid entries.
     pub entries: Arc<C>,
-    /// What was left out of the answer.
     pub rejections: Arc<Rejections>,
     /// When the source last answered, be it only that nothing changed.
     pub answered_at: Timestamp,
@@ -41,14 +38,12 @@ pub struct Snapshot<C = EntryMap> {
 pub struct SourceState<C = EntryMap> {
     /// The last good answer; none before the first.
     pub snapshot: Option<Snapshot<C>>,
-    /// How the source stands.
     pub status: SourceStatus,
     /// The number of the last poll request that a finished poll, good or failed, covers.
     pub answered: u64,
 }
 
 impl<C> SourceState<C> {
-    /// A source that has not been polled yet.
     pub fn before_first_poll(name: String, kind: String, required: bool) -> Self {
         let status = SourceStatus {
             name,
@@ -84,24 +79,23 @@ impl Rejections {
     pub fn push(&mut self, node: &str, reason: Invalid) {
         *self.counts.entry(reason).or_default() += 1;
         if self.named.len() < NAMED_REJECTIONS {
-            self.named.entry(shown(node)).or_insert(reason);
+            self.named.entry(sanitize(node)).or_insert(reason);
         }
     }
 
-    /// How many entries were left out.
     pub fn total(&self) -> u64 {
         self.counts.values().sum()
     }
 
     /// Why `node` was left out, if it is among the named ones.
     pub fn reason(&self, node: &str) -> Option<Invalid> {
-        self.named.get(&shown(node)).copied()
+        self.named.get(&sanitize(node)).copied()
     }
 }
 
-/// A name that may hold anything, made fit for a log line: control and invisible characters
+/// A name that may hold anything, made safe for a log line: control and invisible characters
 /// escaped, at most 100 characters.
-pub(super) fn shown(name: &str) -> String {
+pub(super) fn sanitize(name: &str) -> String {
     name.chars()
         .take(100)
         .flat_map(|character| {

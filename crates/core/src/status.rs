@@ -1,4 +1,4 @@
-//! What Mapsmith tells about its sources and instances. The API and the CLI show these as they are.
+//! What Mapsmith reports of its sources and instances. The API and the CLI show these as they are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,6 @@ use crate::snapshot::Rejections;
 pub struct StepTiming {
     /// What was done: `prepare`, `stage`, `verify`, `commit`, ...
     pub step: String,
-    /// How long it took, in milliseconds.
     pub milliseconds: f64,
 }
 
@@ -35,7 +34,6 @@ pub fn milliseconds(took: Duration) -> f64 {
     took.as_micros() as f64 / 1000.0
 }
 
-/// What a poll brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PollKind {
@@ -66,10 +64,8 @@ impl fmt::Display for Watch {
     }
 }
 
-/// A source as the poller sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// Its name in the settings.
     pub name: String,
     /// Its type: `puppetdb`, `http_json`, `file`.
     #[serde(rename = "type")]
@@ -78,7 +74,6 @@ pub struct SourceStatus {
     pub required: bool,
     /// Entries in its last good answer; none before the first.
     pub entries: Option<usize>,
-    /// What was left out of that answer.
     pub rejections: Rejections,
     /// When it last gave a good answer.
     pub answered_at: Option<Timestamp>,
@@ -90,24 +85,19 @@ pub struct SourceStatus {
     /// Whether it notices changes by itself; none where it has no way to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
-    /// How the last poll went; none before the first one ended.
     pub last_poll: Option<PollReport>,
 }
 
-/// How one poll went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PollReport {
     /// What it brought; none where it failed.
     pub kind: Option<PollKind>,
-    /// When it ended.
     pub at: Timestamp,
-    /// How long it took, in milliseconds.
     pub milliseconds: f64,
     /// Bytes of the answer's body after decompression.
     pub bytes: u64,
 }
 
-/// Where an instance stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum InstanceState {
@@ -116,29 +106,13 @@ pub enum InstanceState {
     /// It answers; there is no desired map yet.
     Connected,
     /// Its memory was seen to hold this revision.
-    InSync {
-        /// The revision held.
-        revision: u64,
-    },
+    InSync { revision: u64 },
     /// It answers but does not hold the wanted revision.
-    Behind {
-        /// The revision wanted.
-        wanted: u64,
-        /// Why.
-        reason: String,
-    },
+    Behind { wanted: u64, reason: String },
     /// It can't be reached, or accepts and never answers.
-    Unreachable {
-        /// Since when.
-        since: Timestamp,
-        /// The error.
-        error: String,
-    },
+    Unreachable { since: Timestamp, error: String },
     /// It answers but will not take our commands: the socket's level, or a map it does not know.
-    Refused {
-        /// What it refused and what to do.
-        reason: String,
-    },
+    Refused { reason: String },
 }
 
 impl InstanceState {
@@ -168,7 +142,6 @@ impl fmt::Display for InstanceState {
     }
 }
 
-/// What was found to differ from what should have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftKind {
@@ -189,19 +162,11 @@ impl DriftKind {
     pub const OF_AN_INSTANCE: [Self; 4] =
         [Self::Restarted, Self::MapChanged, Self::Duplicates, Self::AbandonedVersions];
 
-    /// The kind as a metric label and in JSON.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Restarted => "restarted",
-            Self::MapChanged => "map_changed",
-            Self::Duplicates => "duplicates",
-            Self::AbandonedVersions => "abandoned_versions",
-            Self::MapFile => "map_file",
-        }
+    pub fn label(self) -> String {
+        crate::label(self)
     }
 }
 
-/// How a change was brought into HAProxy's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
@@ -212,44 +177,30 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// The strategy as a metric label and in JSON.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Edits => "edits",
-            Self::Swap => "swap",
-        }
+    pub fn label(self) -> String {
+        crate::label(self)
     }
 }
 
-/// How the last change of an instance went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ApplyReport {
-    /// The revision that it brought.
     pub revision: u64,
     /// When it was verified.
     pub at: Timestamp,
-    /// How.
     pub strategy: Strategy,
     /// Why that way: the cost model's figures.
     pub reason: String,
-    /// What it changed in this instance's memory.
     #[serde(flatten)]
     pub counts: ChangeCounts,
-    /// The steps with their durations, in order.
     pub steps: Vec<StepTiming>,
 }
 
-/// An instance as its task sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstanceStatus {
-    /// Its name in the settings.
     pub name: String,
-    /// Its socket.
     pub runtime: RuntimeAddress,
-    /// Where it stands.
     #[serde(flatten)]
     pub state: InstanceState,
-    /// The process that last answered.
     pub process: Option<ProcessInfo>,
     /// Entries in its memory when it last answered, all versions counted.
     pub entries_in_memory: Option<u64>,
@@ -257,18 +208,16 @@ pub struct InstanceStatus {
     pub verified_at: Option<Timestamp>,
     /// What was found to differ and corrected since Mapsmith started.
     pub drift_corrected: BTreeMap<DriftKind, u64>,
-    /// The last change brought to it.
     pub last_apply: Option<ApplyReport>,
     /// Its declared backends; none before they were first seen, and where none is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers: Option<ServersStatus>,
     /// Its stick table of learned routes; none without `[learned]`, and until its map was first in
-    /// step.
+    /// sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<LearnedStatus>,
 }
 
-/// Where an instance's server lists stand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ServersState {
@@ -279,10 +228,7 @@ pub enum ServersState {
     /// What is left can't be done at runtime; see [`ServersStatus::needs_reload`].
     NeedsReload,
     /// The lists could not be seen or changed.
-    Failed {
-        /// Why.
-        error: String,
-    },
+    Failed { error: String },
 }
 
 impl fmt::Display for ServersState {
@@ -299,14 +245,12 @@ impl fmt::Display for ServersState {
 /// The most steps, causes and servers of one kind that a status lists.
 pub const LISTED_SERVERS: usize = 100;
 
-/// The declared backends of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServersStatus {
-    /// Where they stand.
     #[serde(flatten)]
     pub state: ServersState,
     /// When they were last seen; Mapsmith's start where they never were.
-    pub looked_at: Timestamp,
+    pub observed_at: Timestamp,
     /// What only a reload of HAProxy can bring, and why: one sentence each.
     pub needs_reload: Vec<String>,
     /// Servers on their way out, and how far each is: one sentence each.
@@ -330,7 +274,6 @@ pub struct ServersStatus {
 /// A declared backend: which servers it should have, and what stands between its list and that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendStatus {
-    /// Its name.
     pub name: String,
     /// Where its servers come from: `settings` (written out), `node map` (its masters), or
     /// `source NAME`.
@@ -345,7 +288,6 @@ pub struct BackendStatus {
     pub rejected: Vec<RejectedServer>,
     /// Host names that do not resolve right now, and keep their last address.
     pub stale: Vec<RejectedServer>,
-    /// The change that the guard holds back.
     pub held: Option<HeldChange>,
     /// When the changes that wait for the list to be quiet come into force at the latest, as things
     /// stand.
@@ -354,19 +296,15 @@ pub struct BackendStatus {
     pub leaving: Vec<LeavingServer>,
 }
 
-/// A server that is no longer listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeavingServer {
-    /// Its name.
     pub name: String,
     /// The earliest time it may go; none where it stays because it is the last one.
     pub due: Option<Timestamp>,
 }
 
-/// The map file on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MapFileStatus {
-    /// Its path.
     pub path: String,
     /// The revision that was last written or found right; none before.
     pub revision: Option<u64>,
@@ -382,16 +320,13 @@ pub const NAMED_NODES: usize = 100;
 /// Nodes that stay where they are although the sources say something else.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptNodes {
-    /// How many.
     pub count: usize,
     /// The first [`NAMED_NODES`] of them, by name.
     pub nodes: Vec<KeptNode>,
 }
 
-/// One of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptNode {
-    /// The node.
     pub node: String,
     /// The master that it stays with, before overrides.
     pub master: String,

@@ -1,5 +1,5 @@
-//! Replaces a whole map in a running HAProxy, atomically: staged in a version of its own, read back,
-//! committed.
+//! Replaces a whole map in a running HAProxy, atomically: staged in a version of its own, read
+//! back, committed.
 //!
 //! ```text
 //! swap_map unix@/run/haproxy/admin.sock /etc/haproxy/maps/node-master.map node1=m1 node2=m2

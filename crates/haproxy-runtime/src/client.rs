@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_util::either::Either;
 
 use crate::address::RuntimeAddress;
-use crate::error::{ReplyError, RuntimeError};
+use crate::error::{Failure, ReplyError, RuntimeError};
 use crate::wire;
 use crate::wire::pace::Pacer;
 
@@ -66,27 +66,32 @@ impl RuntimeClient {
             Ok(Err(source)) => {
                 Err(RuntimeError::Connect { address: self.address.to_string(), source })
             }
-            Err(_) => Err(self.silent(b"connect")),
+            Err(_) => Err(self.failed("connect", Failure::Silent(self.bound))),
         }
     }
 
-    pub(crate) fn silent(&self, command: &[u8]) -> RuntimeError {
-        RuntimeError::Silent {
+    pub(crate) fn failed(
+        &self,
+        command: impl AsRef<[u8]>,
+        failure: impl Into<Failure>,
+    ) -> RuntimeError {
+        let line = command.as_ref().split(|byte| *byte == b'\n').next().unwrap_or_default();
+        RuntimeError::Command {
             address: self.address.to_string(),
-            command: shown(command),
-            waited: self.bound,
+            command: String::from_utf8_lossy(&line[..line.len().min(SHOWN_COMMAND)]).into_owned(),
+            failure: failure.into(),
         }
     }
 
-    fn broken(&self, command: &[u8], source: io::Error) -> RuntimeError {
-        RuntimeError::Broken { address: self.address.to_string(), command: shown(command), source }
-    }
-
-    pub(crate) fn refused(&self, command: impl AsRef<[u8]>, error: ReplyError) -> RuntimeError {
-        RuntimeError::Reply {
-            address: self.address.to_string(),
-            command: shown(command.as_ref()),
-            error,
+    /// Bounds one exchange with HAProxy.
+    async fn bounded<T>(
+        &self,
+        command: &[u8],
+        exchange: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, RuntimeError> {
+        match timeout(self.bound, exchange).await {
+            Ok(done) => done.map_err(|error| self.failed(command, Failure::Broken(error))),
+            Err(_) => Err(self.failed(command, Failure::Silent(self.bound))),
         }
     }
 
@@ -95,11 +100,7 @@ impl RuntimeClient {
         connection: &mut Connection,
         command: &[u8],
     ) -> Result<(), RuntimeError> {
-        match timeout(self.bound, connection.write_all(command)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(source)) => Err(self.broken(command, source)),
-            Err(_) => Err(self.silent(command)),
-        }
+        self.bounded(command, connection.write_all(command)).await
     }
 
     /// Reads what is there next behind what `buffer` holds; 0 at the end of the stream.
@@ -109,26 +110,7 @@ impl RuntimeClient {
         command: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<usize, RuntimeError> {
-        match timeout(self.bound, connection.read_buf(buffer)).await {
-            Ok(Ok(length)) => Ok(length),
-            Ok(Err(source)) => Err(self.broken(command, source)),
-            Err(_) => Err(self.silent(command)),
-        }
-    }
-
-    /// Reads to the end of the stream; `take` gets the bytes as they come.
-    pub(crate) async fn receive(
-        &self,
-        mut connection: Connection,
-        command: &[u8],
-        mut take: impl FnMut(&[u8]) -> Result<(), ReplyError>,
-    ) -> Result<(), RuntimeError> {
-        let mut buffer = Vec::with_capacity(READ_BUFFER);
-        while self.read(&mut connection, command, &mut buffer).await? > 0 {
-            take(&buffer).map_err(|error| self.refused(command, error))?;
-            buffer.clear();
-        }
-        Ok(())
+        self.bounded(command, connection.read_buf(buffer)).await
     }
 
     /// Sends a line and reads a listing to its end; `take` gets the bytes as they come. Each read
@@ -137,19 +119,32 @@ impl RuntimeClient {
         &self,
         line: &[u8],
         rows: RowBound,
-        take: impl FnMut(&[u8]) -> Result<(), ReplyError>,
+        mut take: impl FnMut(&[u8]) -> Result<(), ReplyError>,
     ) -> Result<(), RuntimeError> {
         let mut connection = self.connect().await?;
         self.send(&mut connection, line).await?;
-        let whole = rows.time(self.bound);
-        let endless = || RuntimeError::Endless {
-            address: self.address.to_string(),
-            command: shown(line),
-            waited: whole,
+        let receive = async {
+            let mut buffer = Vec::with_capacity(READ_BUFFER);
+            while self.read(&mut connection, line, &mut buffer).await? > 0 {
+                take(&buffer).map_err(|error| self.failed(line, error))?;
+                buffer.clear();
+            }
+            Ok(())
         };
-        timeout(whole, self.receive(connection, line, take))
+        self.ending(line, rows, receive).await
+    }
+
+    /// Bounds the reading of a whole listing.
+    pub(crate) async fn ending<T>(
+        &self,
+        line: &[u8],
+        rows: RowBound,
+        reading: impl Future<Output = Result<T, RuntimeError>>,
+    ) -> Result<T, RuntimeError> {
+        let whole = rows.time(self.bound);
+        timeout(whole, reading)
             .await
-            .unwrap_or_else(|_| Err(endless()))
+            .unwrap_or_else(|_| Err(self.failed(line, Failure::Endless(whole))))
     }
 
     /// Sends one line or payload command over an open connection and returns its whole answer.
@@ -164,13 +159,15 @@ impl RuntimeClient {
             while self.read(&mut connection, command, &mut answer).await? > 0 {
                 if answer.len() > MAX_REPLY {
                     let text = format!("more than {MAX_REPLY} bytes");
-                    return Err(self.refused(command, ReplyError::Unexpected { text }));
+                    return Err(self.failed(command, ReplyError::Unexpected(text)));
                 }
             }
             Ok(())
         };
         // Bounded as a whole too: a byte now and then is no answer.
-        timeout(self.bound, receive).await.unwrap_or_else(|_| Err(self.silent(command)))?;
+        timeout(self.bound, receive)
+            .await
+            .unwrap_or_else(|_| Err(self.failed(command, Failure::Silent(self.bound))))?;
         Ok(answer)
     }
 
@@ -189,10 +186,18 @@ impl RuntimeClient {
         line: &str,
         judge: impl FnOnce(&[u8]) -> Result<T, ReplyError>,
     ) -> Result<T, RuntimeError> {
+        self.judge_all(line.as_bytes(), 1, |replies| judge(replies[0])).await
+    }
+
+    /// Sends a line of so many commands and judges their replies.
+    pub(crate) async fn judge_all<T>(
+        &self,
+        line: &[u8],
+        commands: usize,
+        judge: impl FnOnce(Vec<&[u8]>) -> Result<T, ReplyError>,
+    ) -> Result<T, RuntimeError> {
         let answer = self.call(line).await?;
-        wire::replies(&answer, 1)
-            .and_then(|replies| judge(replies[0]))
-            .map_err(|error| self.refused(line, error))
+        wire::replies(&answer, commands).and_then(judge).map_err(|error| self.failed(line, error))
     }
 }
 
@@ -217,7 +222,7 @@ impl RowBound {
 
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
         let rows = memchr::memchr_iter(b'\n', bytes).count();
-        self.left = self.left.checked_sub(rows).ok_or(ReplyError::TooLong { rows: self.most })?;
+        self.left = self.left.checked_sub(rows).ok_or(ReplyError::TooLong(self.most))?;
         Ok(())
     }
 }
@@ -233,9 +238,4 @@ pub(crate) async fn rest(pace: &mut Pacer, took: Duration) -> Duration {
     let rested = start.elapsed();
     pace.rested(rested);
     rested
-}
-
-pub(crate) fn shown(command: &[u8]) -> String {
-    let line = command.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    String::from_utf8_lossy(&line[..line.len().min(SHOWN_COMMAND)]).into_owned()
 }

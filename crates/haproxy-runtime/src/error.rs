@@ -5,74 +5,48 @@ use std::time::Duration;
 
 use crate::wire;
 
-/// Why a command did not succeed. Every variant names the socket and the command.
+/// Why a command did not succeed. Every variant names the socket and, but for the first, the
+/// command, cut.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// The socket can't be opened.
     #[error("{address}: can't connect: {source}{}", hint(source))]
-    Connect {
-        /// The socket.
-        address: String,
-        /// What the system says.
-        source: io::Error,
-    },
+    #[expect(missing_docs, reason = "the message says what they are")]
+    Connect { address: String, source: io::Error },
+    /// The command got no answer, or none that is a success.
+    #[error("{address}: {command:?}: {failure}")]
+    #[expect(missing_docs, reason = "the message says what they are")]
+    Command { address: String, command: String, failure: Failure },
+}
+
+/// What became of a command that was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
     /// The connection broke.
     #[error(
-        "{address}: {command:?}: the connection broke: {source} (HAProxy stopped, or the command \
-            is too big for its tune.bufsize)"
+        "the connection broke: {0} (HAProxy stopped, or the command is too big for its \
+            tune.bufsize)"
     )]
-    Broken {
-        /// The socket.
-        address: String,
-        /// The command, cut.
-        command: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// HAProxy accepts and does not answer.
+    Broken(io::Error),
+    /// HAProxy accepts and has not answered for so long.
     #[error(
-        "{address}: {command:?}: no answer within {waited:?}; the process may be stopped or \
-            stuck, or other programs hold every connection that its `stats maxconn` allows (10 \
-            unless set)"
+        "no answer within {0:?}; the process may be stopped or stuck, or other programs hold \
+            every connection that its `stats maxconn` allows (10 unless set)"
     )]
-    Silent {
-        /// The socket.
-        address: String,
-        /// The command, cut.
-        command: String,
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// An answer comes and comes.
-    #[error(
-        "{address}: {command:?}: the answer has no end after {waited:?}; is this HAProxy's own \
-            `stats socket`?"
-    )]
-    Endless {
-        /// The socket.
-        address: String,
-        /// The command, cut.
-        command: String,
-        /// How long it was read.
-        waited: Duration,
-    },
-    /// HAProxy answered, and the answer is no success.
-    #[error("{address}: {command:?}: {error}")]
-    Reply {
-        /// The socket.
-        address: String,
-        /// The command, cut.
-        command: String,
-        /// What came.
-        error: ReplyError,
-    },
+    Silent(Duration),
+    /// The answer still goes on after so long.
+    #[error("the answer has no end after {0:?}; is this HAProxy's own `stats socket`?")]
+    Endless(Duration),
+    /// HAProxy answered, and the answer is not a success.
+    #[error(transparent)]
+    Reply(#[from] ReplyError),
 }
 
 impl RuntimeError {
     /// What HAProxy answered, if it answered.
     pub fn reply(&self) -> Option<&ReplyError> {
         match self {
-            Self::Reply { error, .. } => Some(error),
+            Self::Command { failure: Failure::Reply(error), .. } => Some(error),
             _ => None,
         }
     }
@@ -91,7 +65,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Why an answer is no success.
+/// Why an answer is not a success: the fields are HAProxy's words, cut, or a count of rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     /// Nothing came: the process died, or it is 2.6 and the payload is larger than its buffer.
@@ -100,20 +74,14 @@ pub enum ReplyError {
             the instance's max_payload)"
     )]
     Nothing,
-    /// The answer ended before it was whole.
-    #[error("the answer was cut after {got:?}")]
-    Cut {
-        /// Its last characters.
-        got: String,
-    },
-    /// Something else than HAProxy's runtime API answers.
+    /// The answer ended before it was whole, with these characters.
+    #[error("the answer was cut after {0:?}")]
+    Cut(String),
+    /// Something else than HAProxy's runtime API answers, beginning like this.
     #[error(
-        "what answers is not HAProxy's runtime API ({got:?}): name the address of a `stats socket`"
+        "what answers is not HAProxy's runtime API ({0:?}): name the address of a `stats socket`"
     )]
-    NotHaproxy {
-        /// How its answer begins.
-        got: String,
-    },
+    NotHaproxy(String),
     /// The socket's level does not allow the command.
     #[error("permission denied: the socket needs `level admin` in HAProxy's configuration")]
     Denied,
@@ -134,12 +102,9 @@ pub enum ReplyError {
     VersionOvertaken,
     /// A listing has more rows than there can be.
     #[error(
-        "the answer has no end: more than {rows} rows came; is this HAProxy's own `stats socket`?"
+        "the answer has no end: more than {0} rows came; is this HAProxy's own `stats socket`?"
     )]
-    TooLong {
-        /// How many rows were read.
-        rows: usize,
-    },
+    TooLong(usize),
     /// The command is larger than HAProxy's buffer.
     #[error(
         "HAProxy says that the command is too big: lower the instance's max_payload, or raise \
@@ -147,32 +112,22 @@ pub enum ReplyError {
     )]
     TooBig,
     /// HAProxy refused, with this text.
-    #[error("HAProxy answered {text:?}")]
-    Refused {
-        /// Its words.
-        text: String,
-    },
-    /// A row of a listing can't be read.
+    #[error("HAProxy answered {0:?}")]
+    Refused(String),
+    /// A row of a listing, cut, can't be read; `why` names the column, or what is wrong.
     #[error("{row:?} can't be read: {why}")]
-    Unreadable {
-        /// The row, cut.
-        row: String,
-        /// The column, or what is wrong.
-        why: String,
-    },
+    #[expect(missing_docs, reason = "the line above says what they are")]
+    Unreadable { row: String, why: String },
     /// Something came that the command can't have answered.
-    #[error("unexpected answer {text:?}")]
-    Unexpected {
-        /// What came.
-        text: String,
-    },
+    #[error("unexpected answer {0:?}")]
+    Unexpected(String),
 }
 
 /// The most characters of an answer that an error carries.
-const SHOWN: usize = 200;
+const MAX_EXCERPT: usize = 200;
 
-pub(crate) fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).trim_end().to_owned()
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_EXCERPT)]).trim_end().to_owned()
 }
 
 impl ReplyError {
@@ -182,20 +137,25 @@ impl ReplyError {
         if answer.is_empty() {
             return Self::Nothing;
         }
-        match Self::of_text(answer) {
+        match Self::from_text(answer) {
             error @ (Self::TooBig | Self::Denied) => error,
-            _ => Self::Cut { got: shown(&answer[answer.len().saturating_sub(SHOWN)..]) },
+            _ => Self::Cut(excerpt(&answer[answer.len().saturating_sub(MAX_EXCERPT)..])),
         }
     }
 
     /// More than the command can have answered.
     pub fn unexpected(answer: &[u8]) -> Self {
-        Self::Unexpected { text: shown(answer) }
+        Self::Unexpected(excerpt(answer))
+    }
+
+    /// A row that can't be read, cut.
+    pub(crate) fn unreadable(row: &str, why: &str) -> Self {
+        Self::Unreadable { row: row.chars().take(120).collect(), why: why.to_owned() }
     }
 
     /// What a text in place of a success says.
-    pub fn of_text(text: &[u8]) -> Self {
-        let text = shown(wire::without_severity(text));
+    pub fn from_text(text: &[u8]) -> Self {
+        let text = excerpt(wire::without_severity(text));
         if text.starts_with("Permission denied") {
             Self::Denied
         } else if text.starts_with("Unknown map identifier") {
@@ -207,7 +167,7 @@ impl ReplyError {
         } else if text.contains("too big for the buffer size") {
             Self::TooBig
         } else {
-            Self::Refused { text }
+            Self::Refused(text)
         }
     }
 }

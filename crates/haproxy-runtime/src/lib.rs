@@ -7,6 +7,7 @@
 //! pure: commands as values or text, each beside the one parser that judges its replies. HAProxy's
 //! management guide, section "Unix Socket commands", names the commands; the replies' exact bytes
 //! were measured on 2.6 to 3.4 and are held by the tests.
+#![warn(missing_docs)]
 
 pub mod address;
 #[cfg(feature = "client")]

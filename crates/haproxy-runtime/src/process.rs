@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ReplyError, shown};
+use crate::error::{ReplyError, excerpt};
 use crate::map::{self, MapCounters};
 use crate::wire;
+use crate::wire::statistics;
 
-/// Looks at the process, at this socket's level and at the counters of every map, in one line. See
+/// Probes the process, this socket's level and the counters of every map, in one line. See
 /// [`probe`].
 pub const PROBE: &str = "show info;show cli level;show map\n";
 
@@ -27,8 +28,8 @@ pub struct ProcessInfo {
     pub uptime_seconds: u64,
 }
 
-/// The most bytes shown of an answer that is not HAProxy's.
-const SHOWN_OF_OTHERS: usize = 60;
+/// The most bytes of an answer that is not HAProxy's that an error carries.
+const MAX_FOREIGN: usize = 60;
 
 /// What the socket may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub enum Level {
     User,
 }
 
-/// One look at an instance: which process it is, what the socket may do, how the map's counters
+/// One probe of an instance: which process it is, what the socket may do, how the map's counters
 /// stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
@@ -62,7 +63,7 @@ pub struct Probe {
 pub fn probe(answer: &[u8], map: &str) -> Result<Probe, ReplyError> {
     let replies = wire::replies(answer, 3).map_err(|error| match error {
         ReplyError::Cut { .. } | ReplyError::Unexpected { .. } if !begins_like_info(answer) => {
-            ReplyError::NotHaproxy { got: shown(&answer[..answer.len().min(SHOWN_OF_OTHERS)]) }
+            ReplyError::NotHaproxy(excerpt(&answer[..answer.len().min(MAX_FOREIGN)]))
         }
         error => error,
     })?;
@@ -81,7 +82,7 @@ pub fn probe(answer: &[u8], map: &str) -> Result<Probe, ReplyError> {
         b"operator" => Level::Operator,
         _ => Level::User,
     };
-    let process = process().ok_or_else(|| ReplyError::of_text(replies[0]))?;
+    let process = process().ok_or_else(|| ReplyError::from_text(replies[0]))?;
     Ok(Probe { process, level, map: map::counters(replies[2], map) })
 }
 
@@ -98,20 +99,12 @@ fn begins_like_info(answer: &[u8]) -> bool {
 /// # Errors
 /// When the answer is not the CSV that its head announces.
 pub fn backends_and_servers(reply: &[u8]) -> Result<BTreeSet<String>, ReplyError> {
-    let text = String::from_utf8_lossy(reply);
-    let mut lines = text.lines();
-    if !lines.next().is_some_and(|head| head.starts_with("# pxname,svname,")) {
-        return Err(ReplyError::of_text(reply));
-    }
     let mut names = BTreeSet::new();
-    for line in lines {
-        let mut fields = line.splitn(3, ',');
-        let (Some(proxy), Some(server), Some(_)) = (fields.next(), fields.next(), fields.next())
-        else {
-            return Err(ReplyError::unexpected(line.as_bytes()));
-        };
+    let text = String::from_utf8_lossy(reply);
+    statistics::rows(&text, ["pxname", "svname"], |[proxy, server], _| {
         names.insert(if server == "BACKEND" { proxy } else { server }.to_owned());
-    }
+        Ok(())
+    })?;
     Ok(names)
 }
 

@@ -9,7 +9,6 @@
     clippy::unwrap_used,
     reason = "a test ends where something is not as it must be"
 )]
-#![allow(missing_docs, reason = "only this workspace uses it, and most names say all")]
 
 pub mod admin_proxy;
 pub mod haproxy;

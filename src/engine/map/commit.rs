@@ -86,8 +86,10 @@ impl MapDecider {
         let causes = self.causes(said, round);
         self.log_revision(&revision, before, &diff, causes);
         let from = self.decision.in_force.as_ref().map(|revision| revision.number);
-        self.change =
-            from.map(|from| MapChange { from, deviation: Arc::new(Deviation::of(diff, before)) });
+        self.change = from.map(|from| MapChange {
+            from,
+            deviation: Arc::new(Deviation::from_diff(diff, before)),
+        });
         self.decision.in_force = Some(revision);
     }
 

@@ -77,7 +77,7 @@ impl MapDecider {
         }
         let overridden = overrides::apply(map, over).entries;
         let in_force = self.entries_in_force().unwrap_or_default();
-        Dangling::of(&overridden, &self.targets).held(self.actions, &in_force)
+        Dangling::new(&overridden, &self.targets).held(self.actions, &in_force)
     }
 
     /// The entries of the map in force.
@@ -117,7 +117,7 @@ impl MapDecider {
         let as_before = self.composed && same_base && !ordered && !refusals;
         if as_before && (settled || !self.actions.matter()) {
             if !settled {
-                self.decision.dangling = Arc::new(Dangling::of(before, &self.targets));
+                self.decision.dangling = Arc::new(Dangling::new(before, &self.targets));
             }
             return Some(Composed { said, map: Arc::clone(before), diff: Diff::default() });
         }
@@ -143,7 +143,7 @@ impl MapDecider {
         over: &Overrides,
     ) -> Option<Arc<EntryMap>> {
         let mut overridden = overrides::apply(&said.map, over);
-        let mut dangling = Dangling::of(&overridden.entries, &self.targets);
+        let mut dangling = Dangling::new(&overridden.entries, &self.targets);
         // An approval of what the guard held is one of all that comes with it.
         let judged = said.passed && !said.approved;
         let held = judged.then(|| dangling.held(self.actions, before)).flatten();
@@ -169,7 +169,7 @@ impl MapDecider {
                 self.log_hold(hold);
                 *said = Said::again(self.gate.accepted().cloned()?);
                 overridden = overrides::apply(&said.map, over);
-                dangling = Dangling::of(&overridden.entries, &self.targets);
+                dangling = Dangling::new(&overridden.entries, &self.targets);
             }
         }
         let mut map = Arc::clone(&overridden.entries);

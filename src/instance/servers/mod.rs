@@ -219,7 +219,7 @@ impl ServerPhase {
         self.due = Instant::now() + self.every;
         let observed = self.client.observe().await?;
         self.observed_at = Timestamp::now();
-        self.last_targets = Some(Targets::of(&observed));
+        self.last_targets = Some(Targets::from_observed(&observed));
         let Some(desired) = desired else {
             self.plan = None;
             return Ok(None);
@@ -282,9 +282,7 @@ impl ServerPhase {
             let start = commands.len();
             match commands_of(step) {
                 Ok(more) => commands.extend(more),
-                Err(invalid) => {
-                    memory.answered(step, Err(Refusal::Other { text: invalid.to_string() }))
-                }
+                Err(invalid) => memory.answered(step, Err(Refusal::Other(invalid.to_string()))),
             }
             sizes.push(commands.len() - start);
         }

@@ -76,7 +76,7 @@ impl ServerPhase {
         }
         let status = ServersStatus {
             state,
-            looked_at: self.observed_at,
+            observed_at: self.observed_at,
             needs_reload: listed(&plan.needs_reload),
             removing: listed(&plan.removing),
             external: listed(&plan.external),

@@ -1,8 +1,9 @@
 //! One task a source: polls when asked, when the source itself changed, and by itself while it
 //! fails.
 //!
-//! An early look (see [`super::early`]) brings single nodes up to date between two polls; it is no
-//! poll: it covers no request, and the source's age and condition stay as the last poll left them.
+//! A targeted lookup (see [`super::targeted`]) brings single nodes up to date between two polls; it
+//! is no poll: it covers no request, and the source's age and condition stay as the last poll left
+//! them.
 //!
 //! A poll is for changes, or for everything where somebody asked and waits for the answer.
 //!

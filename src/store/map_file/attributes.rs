@@ -17,9 +17,6 @@ const MOST: usize = 64 << 10;
 /// Gives `to` the extended attributes of the file at `from`; without such a file there is nothing
 /// to do. Labels that belong to the kernel's policies (`security.`, `trusted.`) are kept where this
 /// process may set them: the policy has given the new file one of its own otherwise.
-///
-/// # Errors
-/// Which attribute can't be read or set.
 pub(super) fn copy(from: &Path, to: &File) -> io::Result<()> {
     let mut names = vec![0; MOST];
     let length = match listxattr(from, &mut names) {

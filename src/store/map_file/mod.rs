@@ -25,11 +25,8 @@ mod attributes;
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {what}: {cause}{}", path.display(), hint(what, cause))]
 pub struct MapFileError {
-    /// The file or the folder.
     pub path: PathBuf,
-    /// What was tried.
     pub what: &'static str,
-    /// What the system says.
     pub cause: io::Error,
     /// The new file is in place, though a crash of the machine may bring the old one back.
     pub replaced: bool,
@@ -65,7 +62,7 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
 /// The mode of a map file that Mapsmith creates: HAProxy's user must be able to read it.
 const NEW_FILE_MODE: u32 = 0o644;
 
-/// What tells that a file is the one we wrote, without reading it.
+/// What identifies the file that we wrote, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -74,7 +71,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    fn new(metadata: &Metadata) -> Self {
         Self { inode: metadata.ino(), size: metadata.size(), modified: metadata.modified().ok() }
     }
 }
@@ -92,13 +89,11 @@ pub enum Check {
     Unusable(MapFileError),
 }
 
-/// Why a revision is not in the map file.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Another Mapsmith has written the file since it was read or written here.
     #[error("the map file is another Mapsmith's: {0}")]
     Foreign(Writer),
-    /// A step failed.
     #[error(transparent)]
     Failed(#[from] MapFileError),
 }
@@ -106,7 +101,7 @@ pub enum WriteError {
 /// Who writes map files in this process.
 pub fn this_process(site: Option<&str>) -> Writer {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let started = Process::of("self").map(|process| process.started);
+    let started = Process::find("self").map(|process| process.started);
     let namespace = fs::read_link("/proc/self/ns/pid").ok();
     // As `pid:[4026531836]`.
     let namespace =
@@ -128,7 +123,7 @@ struct Process {
 
 impl Process {
     /// See proc_pid_stat(5).
-    fn of(pid: &str) -> Option<Self> {
+    fn find(pid: &str) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, which may hold anything, stands in parentheses.
         let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -139,10 +134,8 @@ impl Process {
     }
 }
 
-/// What is known of the Mapsmith that wrote a map file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriterState {
-    /// Its process runs, on this host.
     Running,
     /// It ran on this host, and does no more; or it is this very process, earlier.
     Gone,
@@ -161,7 +154,7 @@ pub fn state_of(writer: &Writer) -> WriterState {
         return WriterState::Unknown;
     }
     let started = writer.key.split_once(' ').and_then(|(started, _)| started.parse().ok());
-    match Process::of(&writer.pid.to_string()) {
+    match Process::find(&writer.pid.to_string()) {
         Some(process)
             if !process.has_ended && Some(process.started) == started && writer.pid != here.pid =>
         {
@@ -205,7 +198,6 @@ impl MapFileWriter {
         self
     }
 
-    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -216,24 +208,18 @@ impl MapFileWriter {
 
     /// Reads the file; none where there is none. Also clears away what a killed Mapsmith left
     /// half-written.
-    ///
-    /// # Errors
-    /// When the file is there and can't be read.
     pub fn load(&mut self) -> Result<Option<MapFile>, MapFileError> {
         self.remove_leftovers();
         self.peek()
     }
 
     /// Reads the file and touches nothing; none where there is none.
-    ///
-    /// # Errors
-    /// When the file is there and can't be read.
     pub fn peek(&mut self) -> Result<Option<MapFile>, MapFileError> {
         let Some((text, metadata)) = self.read(MAX_BYTES)? else { return Ok(None) };
         let file = map_file::parse(&text);
         // A file of which HAProxy would load more than these entries is written again at the next
         // check.
-        self.stamp = file.is_exact().then(|| Stamp::of(&metadata));
+        self.stamp = file.is_exact().then(|| Stamp::new(&metadata));
         self.header.clone_from(&file.header);
         Ok(Some(file))
     }
@@ -295,7 +281,7 @@ impl MapFileWriter {
     /// the file that we know.
     pub fn check(&mut self, wanted: &EntryMap) -> Check {
         let Ok(metadata) = fs::metadata(&self.path) else { return Check::Different };
-        let stamp = Stamp::of(&metadata);
+        let stamp = Stamp::new(&metadata);
         if self.stamp == Some(stamp) {
             return Check::Same;
         }
@@ -317,7 +303,7 @@ impl MapFileWriter {
 
     /// Whether another Mapsmith has written the file since it was read or written here.
     fn must_be_ours(&self) -> Result<(), WriteError> {
-        let stamp = fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata));
+        let stamp = fs::metadata(&self.path).ok().map(|metadata| Stamp::new(&metadata));
         if stamp.is_none() || stamp == self.stamp {
             return Ok(());
         }
@@ -326,10 +312,8 @@ impl MapFileWriter {
 
     /// Replaces the file by one with the revision's entries, and with what the sources `said` where
     /// that differs. Owner, group, mode and extended attributes stay those of the file in place.
-    ///
-    /// # Errors
-    /// When another Mapsmith writes the file, or any step fails; the file in place stays as it was,
-    /// but for an error that says `replaced`.
+    /// Where another Mapsmith writes the file, or any step fails, it stays as it was, but for an
+    /// error that says `replaced`.
     pub fn write(&mut self, revision: &Revision, said: &EntryMap) -> Result<(), WriteError> {
         self.must_be_ours()?;
         // A symbolic link stays one: its target is replaced.
@@ -430,14 +414,11 @@ impl MapFileWriter {
             .into_inner()
             .map_err(|error| self.error("its replacement can't be written", error.into_error()))?;
         file.sync_all().map_err(wrap("its replacement can't be synced"))?;
-        let stamp = Stamp::of(&file.metadata().map_err(wrap("its replacement can't be read"))?);
+        let stamp = Stamp::new(&file.metadata().map_err(wrap("its replacement can't be read"))?);
         Ok((file, stamp))
     }
 
     /// Whether the file could be replaced now, without doing so.
-    ///
-    /// # Errors
-    /// What stands against it.
     pub fn probe(&self) -> Result<(), MapFileError> {
         let target = self.target();
         let temporary = temporary_path(&target);

@@ -11,9 +11,8 @@ use mapsmith_core::server::{LastGoodList, Server, ServerAddress};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::StoreErrorKind;
 
-/// A server of a list.
 #[derive(Serialize, Deserialize)]
 struct Row {
     name: String,
@@ -37,7 +36,9 @@ impl From<&Server> for Row {
 
 /// Every list, by backend. One that can't be used is rejected: its backend waits for its source, as
 /// without a store.
-pub(super) fn read(connection: &Connection) -> Result<BTreeMap<String, LastGoodList>, Failure> {
+pub(super) fn read(
+    connection: &Connection,
+) -> Result<BTreeMap<String, LastGoodList>, StoreErrorKind> {
     let mut lists = BTreeMap::new();
     let mut statement = connection.prepare("SELECT backend, origin, servers FROM server_lists")?;
     let mut rows = statement.query([])?;
@@ -62,12 +63,12 @@ pub(super) fn write(
     connection: &Connection,
     backend: &str,
     list: Option<&LastGoodList>,
-) -> Result<(), Failure> {
+) -> Result<(), StoreErrorKind> {
     match list {
         Some(list) => {
             let rows: Vec<_> = list.servers.values().map(Row::from).collect();
             let text = serde_json::to_string(&rows)
-                .map_err(|error| super::StoreErrorKind::Other(error.to_string()))?;
+                .map_err(|error| StoreErrorKind::Other(error.to_string()))?;
             connection.execute(
                 "INSERT OR REPLACE INTO server_lists (backend, origin, servers) VALUES (?1, ?2, \
                     ?3)",
@@ -106,7 +107,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Server>, String> {
             options: listed.options.unwrap_or_default(),
         }),
         Host::Name(name) => {
-            Err(format!("server {:?}: {name} is a host name, no address", listed.name))
+            Err(format!("server {:?}: {name} is a host name, not an address", listed.name))
         }
     };
     list.servers

@@ -2,10 +2,9 @@
 //!
 //! SQLite's own locks are held for moments, so a second daemon would open the file and serve
 //! overrides that the first one changes. The kernel ends this lock with the process, however that
-//! ends; the file stays, with the number of the process that had it last. Who only looks takes no
+//! ends; the file stays, with the number of the process that had it last. Who only reads takes no
 //! lock.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -23,7 +22,10 @@ pub(super) struct Lock(#[expect(dead_code, reason = "closing the file ends the l
 impl Lock {
     /// Takes the lock of the store at `store`.
     pub(super) fn take(store: &Path) -> Result<Self, StoreErrorKind> {
-        let path = beside(store);
+        // `mapsmith.db.lock`.
+        let mut path = store.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
         let failed = |error: std::io::Error| {
             StoreErrorKind::NotOpened(format!("{}: {error}", path.display()))
         };
@@ -44,13 +46,6 @@ impl Lock {
         file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed)?;
         Ok(Self(file))
     }
-}
-
-/// `mapsmith.db.lock`.
-fn beside(store: &Path) -> PathBuf {
-    let mut name = OsString::from(store);
-    name.push(".lock");
-    PathBuf::from(name)
 }
 
 /// Who has it, for a person.

@@ -51,58 +51,28 @@ pub struct SqliteStore {
     _lock: Arc<Lock>,
 }
 
-/// A failure before it has its path.
-enum Failure {
-    StoreErrorKind(StoreErrorKind),
-    Sqlite(rusqlite::Error),
-}
-
-impl From<StoreErrorKind> for Failure {
-    fn from(fault: StoreErrorKind) -> Self {
-        Self::StoreErrorKind(fault)
-    }
-}
-
-impl From<rusqlite::Error> for Failure {
+impl From<rusqlite::Error> for StoreErrorKind {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl Failure {
-    fn at(self, path: &Path) -> StoreError {
-        let fault = match self {
-            Self::StoreErrorKind(fault) => fault,
-            Self::Sqlite(error) => {
-                let told = error.to_string();
-                match error.sqlite_error_code() {
-                    Some(
-                        ErrorCode::DatabaseBusy
-                        | ErrorCode::DatabaseLocked
-                        | ErrorCode::FileLockingProtocolFailed,
-                    ) => StoreErrorKind::Locked(told),
-                    Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                        StoreErrorKind::ReadOnly(told)
-                    }
-                    Some(ErrorCode::DiskFull) => StoreErrorKind::Full(told),
-                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                        StoreErrorKind::Damaged(told)
-                    }
-                    Some(ErrorCode::CannotOpen) => StoreErrorKind::NotOpened(told),
-                    _ => StoreErrorKind::Other(told),
-                }
-            }
-        };
-        StoreError { path: path.display().to_string(), fault }
+        let text = error.to_string();
+        match error.sqlite_error_code() {
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed,
+            ) => Self::Locked(text),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly(text),
+            Some(ErrorCode::DiskFull) => Self::Full(text),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(text),
+            Some(ErrorCode::CannotOpen) => Self::NotOpened(text),
+            _ => Self::Other(text),
+        }
     }
 }
 
 impl SqliteStore {
     /// Opens the file, makes it where there is none, and brings its schema up to date. It is this
     /// process's until the store is dropped.
-    ///
-    /// # Errors
-    /// Why it can't be used; a file that is not ours, or of a later version, is left as it is.
+    /// A file that is not ours, or of a later version, is left as it is.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let (lock, connection) = blocking(path, open).await?;
         Ok(Self {
@@ -113,17 +83,12 @@ impl SqliteStore {
     }
 
     /// Every backend's list that was last in force and can be used.
-    ///
-    /// # Errors
-    /// Why they can't be read.
     pub async fn last_good_lists(&self) -> Result<BTreeMap<String, LastGoodList>, StoreError> {
         self.with(|connection| lists::read(connection)).await
     }
 
     /// Keeps a backend's list for good in place of the one before; without a list forgets it.
-    ///
-    /// # Errors
-    /// Why it can't be kept; nothing changed then.
+    /// Where it can't be kept nothing has changed.
     pub async fn keep_list(
         &self,
         backend: &str,
@@ -135,16 +100,13 @@ impl SqliteStore {
 
     /// What the file holds, for a program that is not the daemon and changes nothing; no overrides
     /// where there is no file.
-    ///
-    /// # Errors
-    /// Why it can't be read.
     pub async fn peek(path: &Path) -> Result<Overrides, StoreError> {
         blocking(path, peek).await
     }
 
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreErrorKind> + Send + 'static,
     ) -> Result<T, StoreError> {
         let connection = Arc::clone(&self.connection);
         blocking(&self.path, move |_| {
@@ -172,17 +134,14 @@ impl Store for SqliteStore {
 /// SQLite blocks; this keeps it off the async threads.
 async fn blocking<T: Send + 'static>(
     path: &Path,
-    work: impl FnOnce(&Path) -> Result<T, Failure> + Send + 'static,
+    work: impl FnOnce(&Path) -> Result<T, StoreErrorKind> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let path = path.to_owned();
-    let inside = path.clone();
-    match tokio::task::spawn_blocking(move || work(&inside)).await {
-        Ok(result) => result.map_err(|failure| failure.at(&path)),
-        Err(error) => Err(Failure::StoreErrorKind(StoreErrorKind::Other(format!(
-            "the thread of the store died: {error}"
-        )))
-        .at(&path)),
-    }
+    let inside = path.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&inside)).await;
+    done.unwrap_or_else(|error| {
+        Err(StoreErrorKind::Other(format!("the store's thread ended unexpectedly: {error}")))
+    })
+    .map_err(|fault| StoreError { path: path.display().to_string(), fault })
 }
 
 /// What can be said of a path before it is opened.
@@ -196,13 +155,13 @@ fn fit(path: &Path) -> Result<(), StoreErrorKind> {
     }
 }
 
-fn open(path: &Path) -> Result<(Lock, Connection), Failure> {
+fn open(path: &Path) -> Result<(Lock, Connection), StoreErrorKind> {
     fit(path)?;
     let lock = Lock::take(path)?;
     // SQLite would make it for everyone to read.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(StoreErrorKind::NotOpened(error.to_string()).into());
+            return Err(StoreErrorKind::NotOpened(error.to_string()));
         }
         _ => {}
     }
@@ -220,7 +179,7 @@ fn open(path: &Path) -> Result<(Lock, Connection), Failure> {
     Ok((lock, connection))
 }
 
-fn peek(path: &Path) -> Result<Overrides, Failure> {
+fn peek(path: &Path) -> Result<Overrides, StoreErrorKind> {
     fit(path)?;
     if !path.try_exists().map_err(|error| StoreErrorKind::NotOpened(error.to_string()))? {
         return Ok(Overrides::default());
@@ -238,7 +197,7 @@ fn peek(path: &Path) -> Result<Overrides, Failure> {
 }
 
 /// The schema of the file, which must be ours or empty.
-fn schema(connection: &Connection) -> Result<i64, Failure> {
+fn schema(connection: &Connection) -> Result<i64, StoreErrorKind> {
     let number =
         |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);
@@ -248,20 +207,20 @@ fn schema(connection: &Connection) -> Result<i64, Failure> {
     match (application, version) {
         (0, 0) if tables == 0 => Ok(0),
         (APPLICATION_ID, version) if version > known => {
-            Err(StoreErrorKind::Newer { found: version, known }.into())
+            Err(StoreErrorKind::Newer { found: version, known })
         }
         (APPLICATION_ID, version @ 1..) => Ok(version),
-        _ => Err(StoreErrorKind::Foreign.into()),
+        _ => Err(StoreErrorKind::Foreign),
     }
 }
 
-/// A file is damaged in places that a mere look would miss.
-fn check(connection: &Connection) -> Result<(), Failure> {
+/// A file is damaged in places that opening it does not show.
+fn check(connection: &Connection) -> Result<(), StoreErrorKind> {
     let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if verdict == "ok" { Ok(()) } else { Err(StoreErrorKind::Damaged(verdict).into()) }
+    if verdict == "ok" { Ok(()) } else { Err(StoreErrorKind::Damaged(verdict)) }
 }
 
-fn migrate(connection: &mut Connection, version: i64) -> Result<(), Failure> {
+fn migrate(connection: &mut Connection, version: i64) -> Result<(), StoreErrorKind> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for (step, statements) in (1i64..).zip(MIGRATIONS).skip_while(|(step, _)| *step <= version) {
         transaction.execute_batch(statements)?;
@@ -273,12 +232,12 @@ fn migrate(connection: &mut Connection, version: i64) -> Result<(), Failure> {
     Ok(transaction.commit()?)
 }
 
-fn read(connection: &Connection) -> Result<Overrides, Failure> {
+fn read(connection: &Connection) -> Result<Overrides, StoreErrorKind> {
     // One transaction, so that a change does not come between the tables.
     rows(&*connection.unchecked_transaction()?)
 }
 
-fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
+fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
     let invalid = |name: String| move |reason: Invalid| StoreErrorKind::Invalid { name, reason };
     let number: i64 = transaction.query_row("SELECT number FROM state", [], |row| row.get(0))?;
     let mut overrides = Overrides::numbered(number.unsigned_abs());
@@ -304,14 +263,14 @@ fn rows(transaction: &Connection) -> Result<Overrides, Failure> {
 
 fn time(milliseconds: i64) -> Result<Timestamp, StoreErrorKind> {
     Timestamp::from_millisecond(milliseconds).map_err(|error| {
-        StoreErrorKind::Damaged(format!("{milliseconds} is no time in milliseconds: {error}"))
+        StoreErrorKind::Damaged(format!("{milliseconds} is not a time in milliseconds: {error}"))
     })
 }
 
 fn write(
     connection: &mut Connection,
     change: &OverrideChange,
-) -> Result<Option<Overrides>, Failure> {
+) -> Result<Option<Overrides>, StoreErrorKind> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if make(&transaction, change)? == 0 {
         return Ok(None);

@@ -311,7 +311,8 @@ async fn a_server_list_that_another_program_wrote_never_gets_to_haproxy_and_the_
     let other = Connection::open(&path).unwrap();
     let row = |name: &str, address: &str, weight: &str, option: &str| {
         format!(
-            "[{{\"name\":{name:?},\"address\":{address:?},\"weight\":{weight},\"backup\":false,\"options\":[{option:?}]}}]"
+            "[{{\"name\":{name:?},\"address\":{address:?},\"weight\":{weight},\
+                \"backup\":false,\"options\":[{option:?}]}}]"
         )
     };
     for text in [

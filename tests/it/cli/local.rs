@@ -197,7 +197,7 @@ fn a_plan_without_an_answer_fails_and_says_why() {
     let config = scene.config();
     let output = config.cli(&["plan"]);
     assert_text!(complaint(&output, 1), @"
-    mapsmith: there is nothing to plan with, for a required source gave no answer:
+    mapsmith: there is nothing to plan with, because a required source gave no answer:
       source registry: http://127.0.0.1:[PORT]/nodes.json: is unavailable for now (503): PuppetDB \
       is starting
     ");

@@ -76,7 +76,7 @@ fn a_drain_is_told_with_its_outcome_and_explained() {
     revision   3, 3 entries
     changed    [AGE] ago by override: 0 added, 2 moved, 0 removed
     masters    master1 2, master2 1
-    drained    master1 (keeps its nodes, for no other master is left), master2 (keeps its nodes, for no other master is left)
+    drained    master1 (keeps its nodes, because no other master is left), master2 (keeps its nodes, because no other master is left)
     map file   [GATEWAY]/node-master.map
 
     sources
@@ -159,6 +159,6 @@ fn a_name_that_a_path_would_swallow_is_refused_in_words() {
         &["explain", "."],
     ] {
         let told = complaint(&crate::support::mapsmith::cli(arguments, None), 1);
-        assert!(told.contains("can be no node and no master"), "{arguments:?}: {told}");
+        assert!(told.contains("is not a valid node or master name"), "{arguments:?}: {told}");
     }
 }

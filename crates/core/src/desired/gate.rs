@@ -4,46 +4,30 @@
 
 use crate::revision::HeldChange;
 
-/// Why a change can't be approved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApprovalError {
-    /// Nothing is held.
     #[error("nothing is held back, so there is nothing to approve")]
     NothingHeld,
-    /// Another change is held.
     #[error(
-        "the change {asked} is not the one held back, {held} is; look at it before you approve it"
+        "the change {asked} is not the one held back, {held} is; review it before you approve it"
     )]
-    Another {
-        /// The id that was asked for.
-        asked: String,
-        /// The id that is held.
-        held: String,
-    },
+    Another { asked: String, held: String },
     /// It was approved, but the map file can't be written.
     #[error("approved, but not in force yet: {0}")]
     NotWritten(String),
 }
 
-/// What became of a change that was submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may come into force.
     Passed,
-    /// It may come into force because it was approved.
     Approved,
-    /// It is held back.
     Held(Hold),
 }
 
-/// How a held change differs from the one held before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// Nothing was held before.
     New,
-    /// Another change was.
     Replaced,
-    /// The same change was.
     Unchanged,
 }
 
@@ -63,12 +47,10 @@ impl<V> Default for Gate<V> {
 }
 
 impl<V> Gate<V> {
-    /// The last value that was accepted.
     pub fn accepted(&self) -> Option<&V> {
         self.accepted.as_ref()
     }
 
-    /// The change that is held back.
     pub fn held(&self) -> Option<&HeldChange> {
         self.held.as_ref()
     }
@@ -79,9 +61,6 @@ impl<V> Gate<V> {
     }
 
     /// Lets the held change of this id through when it is submitted again.
-    ///
-    /// # Errors
-    /// When no such change is held.
     pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
         match &self.held {
             None => Err(ApprovalError::NothingHeld),
@@ -95,7 +74,6 @@ impl<V> Gate<V> {
         }
     }
 
-    /// Whether the change of this id is approved.
     pub fn is_approved(&self, id: &str) -> bool {
         self.approved.as_deref() == Some(id)
     }
@@ -117,7 +95,6 @@ impl<V> Gate<V> {
         Verdict::Held(self.hold(describe(id, reason)))
     }
 
-    /// Holds a change back.
     fn hold(&mut self, mut change: HeldChange) -> Hold {
         // An approval was of what was held when it was given; it must not let that through some
         // other day.
@@ -140,8 +117,8 @@ impl<V> Gate<V> {
         self.held.take()
     }
 
-    /// The accepted value was submitted again: nothing is held any more, and no approval stands. Gives
-    /// what was held.
+    /// The accepted value was submitted again: nothing is held any more, and no approval stands.
+    /// Gives what was held.
     pub fn settle(&mut self) -> Option<HeldChange> {
         self.approved = None;
         self.release()

@@ -16,24 +16,25 @@ pub use state::{Desired, DesiredMap, MapChange};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::{EntryMap, EntryMapBuilder, Snapshot};
+use crate::{EntryMap, EntryMapBuilder, Snapshot, SourceState};
 
-/// A source as the merge sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceView<'a> {
-    /// Its name in the settings.
     pub name: &'a str,
     /// Whether the desired map waits for it.
     pub required: bool,
-    /// Its last good answer.
     pub snapshot: Option<&'a Snapshot>,
+}
+
+impl<'a> From<&'a SourceState> for SourceView<'a> {
+    fn from(SourceState { status, snapshot, .. }: &'a SourceState) -> Self {
+        Self { name: &status.name, required: status.required, snapshot: snapshot.as_ref() }
+    }
 }
 
 /// Merges the sources' entries. `sources` stand in order of priority: of a node that several know,
 /// the first source's master counts.
-///
-/// # Errors
-/// The names of the required sources that have never answered, or of all sources if none has.
+/// The error names the required sources that have never answered, or all sources if none has.
 pub fn merge(sources: &[SourceView<'_>]) -> Result<Arc<EntryMap>, Vec<String>> {
     let silent = |wanted: bool| -> Vec<String> {
         sources

@@ -7,7 +7,7 @@
 //! - `a` drained to `b` while `b` is drained to `c`: `a`'s nodes go to `c`. Where such a chain ends
 //!   at a master whose nodes are spread, or runs in a circle, they are spread.
 //! - Where no other master is left to spread over, the nodes stay where the sources have them, and
-//!   their master is told as stuck.
+//!   their master is reported as stuck.
 //!
 //! The result hangs on nothing but the two arguments: without an override the map is as it was
 //! before it.
@@ -19,16 +19,13 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::{EntryMap, EntryMapBuilder, Overrides};
 
-/// The desired map with the overrides in it.
 #[derive(Debug, Clone)]
 pub struct Overridden {
-    /// The map.
     pub entries: Arc<EntryMap>,
     /// Drained masters that keep their nodes, because no other master is left. Sorted.
     pub stuck: Vec<String>,
 }
 
-/// Where a drained master's nodes go.
 #[derive(Clone, Copy)]
 enum Target<'a> {
     Master(&'a str),
@@ -62,7 +59,7 @@ pub fn apply(merged: &Arc<EntryMap>, overrides: &Overrides) -> Overridden {
                 None => take(node, master),
                 Some(Target::Master(to)) => take(node, to),
                 // Without another master the node stays.
-                Some(Target::Spread) => take(node, others.of(node).unwrap_or(master)),
+                Some(Target::Spread) => take(node, others.master_for(node).unwrap_or(master)),
             },
         }
     }
@@ -96,9 +93,7 @@ pub fn dead_end(merged: &EntryMap, overrides: &Overrides, master: &str) -> Optio
 /// See [`dead_end`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadEnd {
-    /// From a master back to it.
     Circle(Vec<String>),
-    /// Every master is drained.
     NobodyLeft,
 }
 
@@ -132,7 +127,7 @@ impl<'a> Others<'a> {
         Self { masters: masters.map(|master| (xxh3_64(master.as_bytes()), master)).collect() }
     }
 
-    fn of(&self, node: &str) -> Option<&'a str> {
+    fn master_for(&self, node: &str) -> Option<&'a str> {
         // Of equal hashes the last master's counts: the order is the names', and so the same
         // everywhere.
         self.masters
@@ -335,10 +330,10 @@ mod tests {
                 let rest =
                     Others::new(masters.iter().map(String::as_str).filter(|master| master != gone));
                 for node in &nodes {
-                    if all.of(node) != Some(gone) {
+                    if all.master_for(node) != Some(gone) {
                         prop_assert_eq!(
-                            all.of(node),
-                            rest.of(node),
+                            all.master_for(node),
+                            rest.master_for(node),
                             "{} was moved by \
                             {}",
                             node,
@@ -353,7 +348,11 @@ mod tests {
         fn overrides_touch_no_node_that_they_do_not_concern_and_drained_masters_keep_none(
             entries in proptest::collection::btree_map("[a-f]{1,2}", "m[1-4]", 1..40),
             pins in proptest::collection::btree_map("[a-f]{1,2}", "m[1-5]", 0..6),
-            drained in proptest::collection::btree_map("m[1-4]", proptest::option::of("m[1-5]"), 0..5),
+            drained in proptest::collection::btree_map(
+                "m[1-4]",
+                proptest::option::of("m[1-5]"),
+                0..5,
+            ),
         ) {
             let merged: Arc<EntryMap> =
                 Arc::new(entries.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect());

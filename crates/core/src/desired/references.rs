@@ -39,12 +39,10 @@ impl fmt::Display for Action {
     }
 }
 
-/// What becomes of entries, by why they point nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actions {
     /// Entries whose master is no existing backend or server.
     pub unknown: Action,
-    /// Entries whose master exists and is not ready.
     pub not_ready: Action,
 }
 
@@ -81,7 +79,7 @@ impl Targets {
     /// Every backend and server of an instance. A backend is ready while a server of it is, or
     /// where it has none: it answers by itself then. A name that stands for several is ready while
     /// one of them is.
-    pub fn of(observed: &ObservedServers) -> Self {
+    pub fn from_observed(observed: &ObservedServers) -> Self {
         let mut targets = Self::default();
         for (name, backend) in observed {
             let mut serves = backend.servers.is_empty();
@@ -100,7 +98,6 @@ impl Targets {
         self.0.get(name).copied()
     }
 
-    /// The names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -139,9 +136,9 @@ pub struct Dangling {
 }
 
 impl Dangling {
-    /// Looks every master of the map up in every instance that has been looked at; without any,
+    /// Looks every master of the map up in every instance that has been observed; without any,
     /// nothing is known to dangle.
-    pub fn of(entries: &EntryMap, instances: &[Arc<Targets>]) -> Self {
+    pub fn new(entries: &EntryMap, instances: &[Arc<Targets>]) -> Self {
         let mut dangling = Self::default();
         if instances.is_empty() {
             return dangling;
@@ -195,7 +192,6 @@ impl Dangling {
         }))
     }
 
-    /// The masters that an action is for.
     fn masters(&self, actions: Actions, action: Action) -> BTreeSet<&str> {
         let mut masters = BTreeSet::new();
         for (what, chosen) in
@@ -300,17 +296,17 @@ mod tests {
     fn a_master_that_one_instance_lacks_is_unknown_and_one_that_is_down_somewhere_is_not_ready() {
         let one: Targets = [("m1", true), ("m2", false), ("m3", true)].into_iter().collect();
         let two: Targets = [("m1", true), ("m2", true)].into_iter().collect();
-        let dangling = Dangling::of(&map(), &[Arc::new(one), Arc::new(two)]);
+        let dangling = Dangling::new(&map(), &[Arc::new(one), Arc::new(two)]);
         assert_eq!(dangling.unknown, BTreeMap::from([("m3".to_owned(), 1)]));
         assert_eq!(dangling.not_ready, BTreeMap::from([("m2".to_owned(), 2)]));
         assert_eq!(dangling.entries(), (1, 2));
-        assert_eq!(Dangling::of(&map(), &[]), Dangling::default(), "nothing was looked at");
+        assert_eq!(Dangling::new(&map(), &[]), Dangling::default(), "nothing was observed");
     }
 
     #[test]
     fn each_action_is_for_its_own_kind() {
         let one: Targets = [("m1", true), ("m2", false)].into_iter().collect();
-        let dangling = Dangling::of(&map(), &[Arc::new(one)]);
+        let dangling = Dangling::new(&map(), &[Arc::new(one)]);
         let actions = Actions { unknown: Action::LeaveOut, not_ready: Action::Keep };
         let kept = dangling.leave_out(&map(), actions).unwrap();
         assert_eq!(kept.iter().collect::<Vec<_>>(), [("a", "m1"), ("b", "m2"), ("c", "m2")]);
@@ -330,7 +326,7 @@ mod tests {
         let well: Targets = [("m1", true), ("m2", true)].into_iter().collect();
         let ill: Targets = [("m1", false), ("m2", false)].into_iter().collect();
         let actions = Actions { unknown: Action::LeaveOut, not_ready: Action::LeaveOut };
-        let both = Dangling::of(&map(), &[Arc::new(well), Arc::new(ill.clone())]);
+        let both = Dangling::new(&map(), &[Arc::new(well), Arc::new(ill.clone())]);
         assert_eq!(both.entries(), (1, 3), "all of them are shown");
         let kept = both.leave_out(&map(), actions).unwrap();
         assert_eq!(
@@ -339,7 +335,7 @@ mod tests {
             "only m3 is nowhere"
         );
         assert_eq!(
-            Dangling::of(&map(), &[Arc::new(ill)]).leave_out(&map(), actions),
+            Dangling::new(&map(), &[Arc::new(ill)]).leave_out(&map(), actions),
             None,
             "nothing would be left"
         );

@@ -1,5 +1,5 @@
-//! Server lists -> the servers a backend should have. Pure: what host names resolve to is told by
-//! the caller.
+//! Server lists -> the servers a backend should have. Pure: the caller says what host
+//! names resolve to.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;

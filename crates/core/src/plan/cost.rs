@@ -20,18 +20,15 @@ const EDIT: f64 = 8e-6;
 const WALK_PER_ENTRY: f64 = 40e-9;
 /// Staging, read-back and commit of one entry.
 const SWAP_PER_ENTRY: f64 = 1.1e-6;
-/// The commands round a swap.
 const SWAP: f64 = 0.5e-3;
 /// How long HAProxy may work on a line of single commands.
 const LONGEST_LINE: Duration = Duration::from_millis(2);
 
-/// What a change costs a version of HAProxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CostModel {
     list_based: bool,
 }
 
-/// A number of single commands, by what they cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EditCounts {
     /// `add map`: never walks.
@@ -41,7 +38,6 @@ pub struct EditCounts {
 }
 
 impl CostModel {
-    /// The measured costs of a version.
     pub fn new(version: HaproxyVersion) -> Self {
         Self { list_based: version < TREE }
     }
@@ -66,7 +62,6 @@ impl CostModel {
         EditCounts { adding: most(EDIT), walking: most(self.walk(entries)) }
     }
 
-    /// The time of a swap to a map of `entries` entries.
     pub fn swap(self, entries: usize) -> Duration {
         Duration::from_secs_f64(SWAP + SWAP_PER_ENTRY * entries as f64)
     }

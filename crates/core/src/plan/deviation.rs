@@ -28,11 +28,11 @@ pub struct Deviation {
 impl Deviation {
     /// From a map that memory is known to hold to the wanted one.
     pub fn between(held: &EntryMap, wanted: &EntryMap) -> Self {
-        Self::of(Diff::between(held, wanted), held)
+        Self::from_diff(Diff::between(held, wanted), held)
     }
 
     /// The same, from the difference that lies between the two.
-    pub fn of(diff: Diff, held: &EntryMap) -> Self {
+    pub fn from_diff(diff: Diff, held: &EntryMap) -> Self {
         let Diff { added, moved, removed } = diff;
         Self {
             missing: added,
@@ -47,12 +47,10 @@ impl Deviation {
         }
     }
 
-    /// Whether memory holds exactly the wanted map.
     pub fn is_none(&self) -> bool {
         self.counts().total() == 0 && self.duplicates == 0
     }
 
-    /// How many keys must change.
     pub fn counts(&self) -> ChangeCounts {
         ChangeCounts {
             added: self.missing.len(),
@@ -73,7 +71,6 @@ pub struct ReadBack<'a> {
 }
 
 impl<'a> ReadBack<'a> {
-    /// Nothing read yet.
     pub fn new(wanted: &'a EntryMap) -> Self {
         Self {
             wanted,
@@ -84,7 +81,6 @@ impl<'a> ReadBack<'a> {
         }
     }
 
-    /// Takes one entry of the memory.
     pub fn entry(&mut self, key: &[u8], value: &[u8]) {
         self.entries += 1;
         // What we staged comes back in the order we staged it, so the next position is nearly
@@ -110,7 +106,6 @@ impl<'a> ReadBack<'a> {
         }
     }
 
-    /// How many entries were read.
     pub fn entries(&self) -> usize {
         self.entries
     }

@@ -19,7 +19,6 @@ pub struct Diff {
 }
 
 impl Diff {
-    /// Compares two maps.
     pub fn between(old: &EntryMap, new: &EntryMap) -> Self {
         let mut diff = Self::default();
         let (mut at_old, mut at_new) = (0, 0);
@@ -45,7 +44,6 @@ impl Diff {
         diff
     }
 
-    /// How many keys changed.
     pub fn counts(&self) -> ChangeCounts {
         ChangeCounts {
             added: self.added.len(),
@@ -54,7 +52,6 @@ impl Diff {
         }
     }
 
-    /// Whether the maps are equal.
     pub fn is_empty(&self) -> bool {
         self.counts().total() == 0
     }

@@ -9,28 +9,14 @@ use crate::{EntryMap, names};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// `add map`: the key is not in memory.
-    Add {
-        /// The node.
-        key: String,
-        /// Its master.
-        value: String,
-    },
+    Add { key: String, value: String },
     /// `set map`: the key is in memory with another value.
-    Set {
-        /// The node.
-        key: String,
-        /// Its master.
-        value: String,
-    },
+    Set { key: String, value: String },
     /// `del map`: the key is in memory and not wanted.
-    Remove {
-        /// The node.
-        key: String,
-    },
+    Remove { key: String },
 }
 
 impl Edit {
-    /// The key that it touches.
     pub fn key(&self) -> &str {
         match self {
             Self::Add { key, .. } | Self::Set { key, .. } | Self::Remove { key } => key,
@@ -49,18 +35,15 @@ impl Edit {
 /// How an instance's memory gets to the wanted map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MapPlan {
-    /// Memory holds the wanted map.
     InSync,
     /// Single commands, in this order.
     Edit {
         /// The commands: new keys, then moves, then removals.
         edits: Vec<Edit>,
-        /// Why this way.
         reason: String,
     },
     /// The whole wanted map as a new version.
     Swap {
-        /// Why this way.
         reason: String,
     },
 }
@@ -68,12 +51,10 @@ pub enum MapPlan {
 /// What the planner knows of an instance's memory beside the deviation.
 #[derive(Debug, Clone, Copy)]
 pub struct MapFacts {
-    /// Entries of the live map.
     pub entries: usize,
     /// Entries of staged versions that nobody has committed. Before 3.2 single commands reach into
     /// them too, and answer success where only they hold the key.
     pub staged_entries: usize,
-    /// The instance's cost model.
     pub cost: CostModel,
 }
 
@@ -117,9 +98,10 @@ pub fn plan_map(wanted: &EntryMap, deviation: &Deviation, memory: &MapFacts) -> 
     };
     let (edits_cost, swap_cost) =
         (memory.cost.edits(memory.entries, counts), memory.cost.swap(wanted.len()));
+    let edits = counts.adding + counts.walking;
+    let commands = if edits == 1 { "command is" } else { "commands are" };
     let reason = format!(
-        "{} commands are estimated at {:.2} ms, a swap of {} entries at {:.2} ms",
-        counts.adding + counts.walking,
+        "{edits} {commands} estimated at {:.2} ms, a swap of {} entries at {:.2} ms",
         milliseconds(edits_cost),
         wanted.len(),
         milliseconds(swap_cost)

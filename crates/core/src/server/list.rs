@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_WEIGHT, ServerOptions, is_valid_name};
+use super::{MAX_WEIGHT, ServerAddress, ServerOptions, is_valid_name};
 use crate::names::Invalid;
-use crate::snapshot::{Content, NAMED_REJECTIONS, Rejections, shown};
+use crate::snapshot::{Content, NAMED_REJECTIONS, Rejections, sanitize};
 
 /// The longest host name, in bytes (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;
@@ -22,7 +22,6 @@ pub struct RawServer {
     pub address: String,
     /// The port, unless the address has it.
     pub port: Option<i64>,
-    /// The weight.
     pub weight: Option<i64>,
     /// Whether it serves only while no other server does.
     pub backup: bool,
@@ -30,10 +29,8 @@ pub struct RawServer {
     pub options: Option<Vec<String>>,
 }
 
-/// Where a listed server is found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Host {
-    /// At this address.
     Address(IpAddr),
     /// At what this name resolves to; in lower case.
     Name(String),
@@ -44,7 +41,6 @@ pub enum Host {
 pub struct ListedServer {
     /// Its name, valid by [`is_valid_name`].
     pub name: String,
-    /// Where it is found.
     pub host: Host,
     /// Its port, 1 to 65535.
     pub port: u16,
@@ -56,10 +52,8 @@ pub struct ListedServer {
     pub options: Option<ServerOptions>,
 }
 
-/// A row that no server is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedServer {
-    /// Where it stands.
     pub place: String,
     /// The server that it names, where that name is valid: what is known of it stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,7 +116,7 @@ impl ServerListBuilder {
     fn leave_out(&mut self, place: &str, name: Option<String>, reason: Invalid, detail: String) {
         self.rejections.push(place, reason);
         if self.rejected.len() < NAMED_REJECTIONS {
-            self.rejected.push(RejectedServer { place: shown(place), name, reason: detail });
+            self.rejected.push(RejectedServer { place: sanitize(place), name, reason: detail });
         }
     }
 
@@ -157,7 +151,7 @@ impl ServerListBuilder {
                         )
                     } else {
                         format!(
-                            "another server of the list has this name and counts, the one at {}",
+                            "another server of the list has this name and is used, the one at {}",
                             location(first)
                         )
                     };
@@ -177,8 +171,7 @@ impl ServerListBuilder {
 /// `10.0.0.1:8140`, `[fe80::1]:8140`, `puppet00.example:8140`.
 fn location(server: &ListedServer) -> String {
     match &server.host {
-        Host::Address(IpAddr::V6(address)) => format!("[{address}]:{}", server.port),
-        Host::Address(address) => format!("{address}:{}", server.port),
+        Host::Address(ip) => ServerAddress { ip: *ip, port: server.port }.to_string(),
         Host::Name(name) => format!("{name}:{}", server.port),
     }
 }
@@ -192,43 +185,33 @@ fn check(raw: RawServer) -> Result<ListedServer, (Invalid, String)> {
         Host::Name(name) => format!("{name}:{port}"),
     });
     if !is_valid_name(&name) {
-        let detail =
-            format!("{:?} can name no server: 1 to 255 letters, digits and . _ : -", shown(&name));
+        let detail = format!(
+            "{:?} is not a valid server name: 1 to 255 letters, digits and . _ : -",
+            sanitize(&name)
+        );
         return Err((Invalid::ServerName, detail));
     }
-    let weight = match raw.weight {
-        None => None,
-        Some(weight) => match u16::try_from(weight) {
-            Ok(weight) if weight <= MAX_WEIGHT => Some(weight),
-            _ => {
-                return Err((
-                    Invalid::ServerWeight,
-                    format!("the weight {weight} is not within 0 to {MAX_WEIGHT}"),
-                ));
-            }
-        },
+    let within = |weight| match u16::try_from(weight) {
+        Ok(weight) if weight <= MAX_WEIGHT => Ok(weight),
+        _ => Err((
+            Invalid::ServerWeight,
+            format!("the weight {weight} is not within 0 to {MAX_WEIGHT}"),
+        )),
     };
-    let options = match &raw.options {
-        None => None,
-        Some(words) => Some(
-            ServerOptions::parse(words)
-                .map_err(|error| (Invalid::ServerOption, error.to_string()))?,
-        ),
-    };
+    let weight = raw.weight.map(within).transpose()?;
+    let options = raw.options.as_deref().map(ServerOptions::parse).transpose();
+    let options = options.map_err(|error| (Invalid::ServerOption, error.to_string()))?;
     Ok(ListedServer { name, host, port, weight, backup: raw.backup, options })
 }
 
 /// Takes `10.0.0.1`, `10.0.0.1:8140`, `fe80::1`, `[fe80::1]:8140`, `puppet00.example`,
 /// `puppet00.example:8140`; the port stands in one of the two places, or is the same in both.
-///
-/// # Errors
-/// What is wrong, for a person.
 pub fn parse_address(address: &str, port: Option<i64>) -> Result<(Host, u16), String> {
     let none = || {
         format!(
             "{:?} is not an address: write it like 10.0.0.1:8140, [fe80::1]:8140 or \
                 puppet00.example:8140",
-            shown(address)
+            sanitize(address)
         )
     };
     let (host, own_port) = if let Some(rest) = address.strip_prefix('[') {
@@ -255,7 +238,7 @@ pub fn parse_address(address: &str, port: Option<i64>) -> Result<(Host, u16), St
     if let Host::Address(address) = &host
         && (address.is_unspecified() || address.is_multicast())
     {
-        return Err(format!("no server can have the address {address}"));
+        return Err(format!("a server cannot have the address {address}"));
     }
     let own_port = match own_port {
         None => None,
@@ -269,7 +252,7 @@ pub fn parse_address(address: &str, port: Option<i64>) -> Result<(Host, u16), St
             return Err(format!("the address has the port {own}, but port is {port}"));
         }
         (Some(port), _) | (None, Some(port)) => port,
-        (None, None) => return Err(format!("{:?} has no port", shown(address))),
+        (None, None) => return Err(format!("{:?} has no port", sanitize(address))),
     };
     match u16::try_from(port) {
         Ok(port) if port > 0 => Ok((host, port)),
@@ -363,8 +346,8 @@ mod tests {
             ("[10.0.0.1]:1", None, "is not an address"),
             ("[::1", None, "is not an address"),
             ("-x.example:1", None, "is not an address"),
-            ("0.0.0.0:1", None, "no server can have"),
-            ("ff02::1", Some(1), "no server can have"),
+            ("0.0.0.0:1", None, "a server cannot have"),
+            ("ff02::1", Some(1), "a server cannot have"),
             ("10.0.0.1", None, "has no port"),
             ("fe80::1", None, "has no port"),
             ("10.0.0.1:0", None, "not within 1 to 65535"),

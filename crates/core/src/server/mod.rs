@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 pub struct LastGoodList {
     /// Where the list came from, as the status names it: another origin's list is another list.
     pub origin: String,
-    /// By name.
     pub servers: BTreeMap<String, Server>,
 }
 
@@ -35,10 +34,8 @@ pub enum Manage {
     All,
 }
 
-/// A backend's servers as they should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredBackend {
-    /// By name.
     pub servers: BTreeMap<String, Server>,
     /// Names that were desired once and are not any more: Mapsmith's to remove.
     pub former: BTreeSet<String>,
@@ -54,11 +51,9 @@ pub struct DesiredBackend {
     pub drain: Duration,
 }
 
-/// All declared backends as they should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredServers {
     /// Grows with every change.
     pub number: u64,
-    /// By name.
     pub backends: BTreeMap<String, DesiredBackend>,
 }

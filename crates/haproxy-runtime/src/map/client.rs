@@ -10,7 +10,8 @@ use crate::process::{self, Probe};
 use crate::wire::pace::Pacer;
 use crate::wire::{self, Listing, Payloads};
 
-/// One map behind a stats socket.
+/// One map behind a stats socket. A command fails when the socket can't be reached, stays silent or
+/// refuses.
 #[derive(Debug, Clone)]
 pub struct MapClient {
     pub(crate) client: RuntimeClient,
@@ -29,28 +30,19 @@ impl MapClient {
         &self.map
     }
 
-    /// Looks at the process, the socket's level and the map's counters.
-    ///
-    /// # Errors
-    /// When the socket can't be reached, stays silent or answers something else.
+    /// Probes the process, the socket's level and the map's counters.
     pub async fn probe(&self) -> Result<Probe, RuntimeError> {
         let answer = self.client.call(process::PROBE).await?;
         process::probe(&answer, self.map.as_str())
-            .map_err(|error| self.client.refused(process::PROBE.as_bytes(), error))
+            .map_err(|error| self.client.failed(process::PROBE, error))
     }
 
     /// The names of all backends and servers.
-    ///
-    /// # Errors
-    /// As every command: not reached, silent, refused.
     pub async fn backends_and_servers(&self) -> Result<BTreeSet<String>, RuntimeError> {
         self.client.judge(process::BACKENDS_AND_SERVERS, process::backends_and_servers).await
     }
 
     /// Opens a new version.
-    ///
-    /// # Errors
-    /// As every command: not reached, silent, refused.
     pub async fn prepare(&self) -> Result<u64, RuntimeError> {
         self.client.judge(&self.map.prepare(), prepared).await
     }
@@ -82,7 +74,7 @@ impl MapClient {
             let took = sent.elapsed();
             wire::replies(&answer?, 1)
                 .and_then(|replies| silent(replies[0]))
-                .map_err(|error| self.client.refused(&payload, error))?;
+                .map_err(|error| self.client.failed(&payload, error))?;
             connection = following?;
             std::mem::swap(&mut payload, &mut next);
             if more {
@@ -111,21 +103,19 @@ impl MapClient {
             rows.take(bytes)
         };
         self.client.receive_rows(line.as_bytes(), bound, take).await?;
-        listing.finish().map_err(|error| self.client.refused(&line, error))
+        listing.finish().map_err(|error| self.client.failed(&line, error))
     }
 
     /// Makes a version the live map, at once for every request.
     ///
     /// # Errors
-    /// As every command; [`ReplyError::VersionOvertaken`] where another writer was later.
+    /// As every command; [`VersionOvertaken`](crate::ReplyError::VersionOvertaken) where another
+    /// writer was later.
     pub async fn commit(&self, version: u64) -> Result<(), RuntimeError> {
         self.client.judge(&self.map.commit(version), silent).await
     }
 
     /// Drops a version that is not the live one.
-    ///
-    /// # Errors
-    /// As every command.
     pub async fn clear(&self, version: u64) -> Result<(), RuntimeError> {
         self.client.judge(&self.map.clear(version), silent).await
     }
@@ -147,11 +137,9 @@ impl MapClient {
         let mut following = lines.next();
         while let Some((line, count)) = following {
             let sent = Instant::now();
-            let answer = self.client.call(&line).await?;
+            let judge = |replies: Vec<&[u8]>| replies.into_iter().try_for_each(silent);
+            self.client.judge_all(&line, count, judge).await?;
             let took = sent.elapsed();
-            wire::replies(&answer, count)
-                .and_then(|replies| replies.into_iter().try_for_each(silent))
-                .map_err(|error| self.client.refused(&line, error))?;
             following = lines.next();
             if following.is_some() {
                 *rested += rest(&mut pace, took).await;
@@ -161,9 +149,6 @@ impl MapClient {
     }
 
     /// Looks keys up as traffic does; `found` gets each key's position and value.
-    ///
-    /// # Errors
-    /// As every command.
     pub async fn look_up<'k>(
         &self,
         keys: impl Iterator<Item = &'k str>,
@@ -173,7 +158,6 @@ impl MapClient {
         for (line, count) in
             wire::Batches::new(keys.map(|key| self.map.get(key)), self.max_payload, usize::MAX)
         {
-            let answer = self.client.call(&line).await?;
             let judge = |replies: Vec<&[u8]>| {
                 for reply in replies {
                     found(position, looked_up(reply)?);
@@ -181,9 +165,7 @@ impl MapClient {
                 }
                 Ok(())
             };
-            wire::replies(&answer, count)
-                .and_then(judge)
-                .map_err(|error| self.client.refused(&line, error))?;
+            self.client.judge_all(&line, count, judge).await?;
         }
         Ok(())
     }

@@ -135,7 +135,7 @@ pub fn prepared(reply: &[u8]) -> Result<u64, ReplyError> {
     str::from_utf8(reply)
         .ok()
         .and_then(|text| text.trim_end().strip_prefix("New version created: ")?.parse().ok())
-        .ok_or_else(|| ReplyError::of_text(reply))
+        .ok_or_else(|| ReplyError::from_text(reply))
 }
 
 /// Judges the commands that say nothing when all went well: `add`, `set`, `del`, `commit`, `clear`.
@@ -143,7 +143,7 @@ pub fn prepared(reply: &[u8]) -> Result<u64, ReplyError> {
 /// # Errors
 /// The refusal.
 pub fn silent(reply: &[u8]) -> Result<(), ReplyError> {
-    if reply.is_empty() { Ok(()) } else { Err(ReplyError::of_text(reply)) }
+    if reply.is_empty() { Ok(()) } else { Err(ReplyError::from_text(reply)) }
 }
 
 /// The value in a `get map` reply; none where the key is not in the live map.
@@ -172,7 +172,7 @@ pub fn looked_up(reply: &[u8]) -> Result<Option<&str>, ReplyError> {
         let value = text.rsplit_once("\", type=\"")?.0;
         Some(Some(&value[value.find("\", value=\"")? + "\", value=\"".len()..]))
     };
-    answer().ok_or_else(|| ReplyError::of_text(reply))
+    answer().ok_or_else(|| ReplyError::from_text(reply))
 }
 
 /// What a map takes as keys and values, as its converter has it.
@@ -191,18 +191,18 @@ pub enum MapKind {
 /// Match types that take any key.
 const ANY_KEY: [&str; 6] = ["str", "beg", "sub", "dir", "dom", "end"];
 
-/// Tells a map's kind from a `get map` reply. None where the key is not there: then nothing tells
-/// what its values are.
+/// Reads a map's kind from a `get map` reply. None where the key is not there: then its values are
+/// not known.
 ///
 /// # Errors
 /// The refusal, or a text that is no lookup's answer.
 pub fn map_kind(reply: &[u8]) -> Result<Option<MapKind>, ReplyError> {
-    let text = str::from_utf8(reply).map_err(|_| ReplyError::of_text(reply))?;
+    let text = str::from_utf8(reply).map_err(|_| ReplyError::from_text(reply))?;
     let mut values = Vec::new();
     // A file that is used by several converters answers a line for each.
     for line in text.lines() {
         let matched = line.strip_prefix("type=").and_then(|rest| rest.split(',').next());
-        let matched = matched.ok_or_else(|| ReplyError::of_text(reply))?;
+        let matched = matched.ok_or_else(|| ReplyError::from_text(reply))?;
         if !ANY_KEY.contains(&matched) {
             return Ok(Some(MapKind::Restricted { by: format!("type={matched}") }));
         }
@@ -213,7 +213,7 @@ pub fn map_kind(reply: &[u8]) -> Result<Option<MapKind>, ReplyError> {
         return Ok(Some(MapKind::Restricted { by: format!("values of type={kind}") }));
     }
     if values.is_empty() {
-        return Err(ReplyError::of_text(reply));
+        return Err(ReplyError::from_text(reply));
     }
     Ok(values.iter().all(Option::is_some).then_some(MapKind::Any))
 }
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(silent(b"Version number out of range.\n"), Err(ReplyError::VersionOvertaken));
         assert_eq!(
             silent(b"entry not found.\n"),
-            Err(ReplyError::Refused { text: "entry not found.".to_owned() })
+            Err(ReplyError::Refused("entry not found.".to_owned()))
         );
     }
 }

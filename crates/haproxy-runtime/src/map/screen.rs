@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use super::MapKind;
 use super::client::MapClient;
 use crate::client::rest;
-use crate::error::ReplyError;
-use crate::error::RuntimeError;
+use crate::error::{ReplyError, RuntimeError};
 use crate::wire::pace::Pacer;
 use crate::wire::{self, Batches, Listing, Payloads};
 
@@ -24,22 +23,16 @@ fn words((key, value): &(String, String)) -> (&str, &str) {
 }
 
 impl MapClient {
-    /// What the map takes, without changing anything; none where that can't be told, as of an empty
+    /// What the map takes, without changing anything; none where that is not known, as of an empty
     /// map.
-    ///
-    /// # Errors
-    /// As every command.
     pub async fn kind(&self) -> Result<Option<MapKind>, RuntimeError> {
         let key = self.any_key().await?;
         let line = self.map.get(key.as_deref().unwrap_or(ANY_ROW)) + "\n";
         self.client.judge(&line, super::map_kind).await
     }
 
-    /// [`MapClient::kind`], and where that can't be told by staging a row; `true` where it came to
+    /// [`MapClient::kind`], and where that is not known by staging a row; `true` where it came to
     /// that.
-    ///
-    /// # Errors
-    /// As every command.
     pub async fn probe_kind(&self) -> Result<(MapKind, bool), RuntimeError> {
         if let Some(kind) = self.kind().await? {
             return Ok((kind, false));
@@ -64,7 +57,7 @@ impl MapClient {
                     first = Some(key.to_vec());
                 }
             };
-            listing.feed(&buffer, take).map_err(|error| self.client.refused(&line, error))?;
+            listing.feed(&buffer, take).map_err(|error| self.client.failed(&line, error))?;
             buffer.clear();
         }
         Ok(first.and_then(|key| String::from_utf8(key).ok()).filter(|key| wire::is_word(key)))
@@ -105,7 +98,7 @@ impl MapClient {
                     self.screen_each(version, start, &rows[start..payloads.taken()], &mut refused)
                         .await?;
                 }
-                Err(error) => return Err(self.client.refused(&payload, error)),
+                Err(error) => return Err(self.client.failed(&payload, error)),
             }
             start = payloads.taken();
             rest(&mut pace, sent.elapsed()).await;
@@ -123,16 +116,17 @@ impl MapClient {
         let commands = rows.iter().map(|(key, value)| self.map.stage(version, key, value));
         let mut position = start;
         for (line, count) in Batches::new(commands, self.max_payload, usize::MAX) {
-            let answer = self.client.call(&line).await?;
-            let wrap = |error| self.client.refused(&line, error);
-            for reply in wire::replies(&answer, count).map_err(wrap)? {
-                match super::silent(reply) {
-                    Ok(()) => {}
-                    Err(ReplyError::Refused { text }) => refused.push((position, text)),
-                    Err(error) => return Err(wrap(error)),
+            let judge = |replies: Vec<&[u8]>| {
+                for reply in replies {
+                    match super::silent(reply) {
+                        Err(ReplyError::Refused(text)) => refused.push((position, text)),
+                        judged => judged?,
+                    }
+                    position += 1;
                 }
-                position += 1;
-            }
+                Ok(())
+            };
+            self.client.judge_all(&line, count, judge).await?;
         }
         Ok(())
     }

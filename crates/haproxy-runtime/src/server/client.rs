@@ -20,7 +20,7 @@ impl ServersClient {
         Self { client, max_payload }
     }
 
-    /// Looks at every backend and server, in one line. From 3.0 on a new address shows a moment
+    /// Observes every backend and server, in one line. From 3.0 on a new address shows a moment
     /// after it was set.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl ServersClient {
     pub async fn observe(&self) -> Result<ObservedServers, RuntimeError> {
         let line = command::OBSERVE;
         let answer = self.client.call(line).await?;
-        reply::observed(&answer).map_err(|error| self.client.refused(line, error))
+        reply::observed(&answer).map_err(|error| self.client.failed(line, error))
     }
 
     /// Runs commands in their order, as many a line as fit. The outcomes are in the same order; a
@@ -36,7 +36,7 @@ impl ServersClient {
     ///
     /// # Errors
     /// When a line is not answered whole. The lines before it are done, and of it anything may be:
-    /// look again.
+    /// observe again.
     pub async fn run(
         &self,
         commands: &[ServerCommand],
@@ -45,7 +45,7 @@ impl ServersClient {
         for (line, part) in command::lines(commands, self.max_payload) {
             let answer = self.client.call(&line).await?;
             let judged = command::outcomes(&answer, part)
-                .map_err(|error| self.client.refused(&line, error))?;
+                .map_err(|error| self.client.failed(&line, error))?;
             outcomes.extend(judged);
         }
         Ok(outcomes)

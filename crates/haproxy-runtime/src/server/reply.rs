@@ -3,12 +3,12 @@
 
 use core::net::IpAddr;
 use core::str::FromStr;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::{AdminState, ObservedServer, ObservedServers};
 use crate::error::ReplyError;
 use crate::wire;
+use crate::wire::statistics;
 
 /// `srv_check_state`: a check is configured (HAProxy's `CHK_ST_CONFIGURED`).
 const CHECK_CONFIGURED: u32 = 0x02;
@@ -37,18 +37,17 @@ const STATE_COLUMNS: [&str; 11] = [
 const STATISTICS_COLUMNS: [&str; 11] =
     ["pxname", "svname", "type", "status", "bck", "scur", "slim", "stot", "qcur", "qlimit", "algo"];
 
-/// Reads the answer to [`super::server_command::OBSERVE`]: every backend that is not disabled,
-/// those without servers included.
+/// Reads the answer to [`super::command::OBSERVE`]: every backend that is not disabled, those
+/// without servers included.
 ///
 /// # Errors
-/// A cut answer, a row that can't be read, a server in one list that the other lacks (look again).
+/// A cut answer, a row that can't be read, a server in one list that the other lacks (observe
+/// again).
 pub fn observed(answer: &[u8]) -> Result<ObservedServers, ReplyError> {
     let replies = wire::replies(answer, 2)?;
     let mut states = states(text(replies[0])?)?;
-    let statistics = Csv::read(text(replies[1])?)?;
-    let columns = statistics.columns(STATISTICS_COLUMNS)?;
     let mut backends = ObservedServers::new();
-    for record in statistics.records() {
+    statistics::rows(text(replies[1])?, STATISTICS_COLUMNS, |fields, row| {
         let [
             proxy,
             server,
@@ -61,37 +60,34 @@ pub fn observed(answer: &[u8]) -> Result<ObservedServers, ReplyError> {
             queued,
             queue_limit,
             algorithm,
-        ] = statistics.pick(record, columns)?;
-        let unreadable = |why: &str| unreadable(record, why);
-        let backend = backends.entry(proxy.clone().into_owned()).or_default();
+        ] = fields;
+        let unreadable = |why: &str| ReplyError::unreadable(row, why);
+        let backend = backends.entry(proxy.to_owned()).or_default();
         // HAProxy's management guide, "CSV format": 1 is a backend, 2 a server.
-        match kind.as_ref() {
-            "1" => backend.algorithm = Some(algorithm.into_owned()).filter(|name| !name.is_empty()),
+        match kind {
+            "1" => backend.algorithm = Some(algorithm.to_owned()).filter(|name| !name.is_empty()),
             "2" => {
-                let Some((_, mut seen)) =
-                    states.remove(&(proxy.into_owned(), server.clone().into_owned()))
-                else {
-                    return Err(unreadable(
-                        "the server is listed twice, or not in `show servers state`",
-                    ));
-                };
-                let flag = |text: &str| number::<u8>(text).map(|flag| flag == 1);
-                seen.status = status.into_owned();
-                seen.backup = flag(&backup).ok_or_else(|| unreadable("bck"))?;
-                seen.sessions = number(&sessions).ok_or_else(|| unreadable("scur"))?;
-                seen.sessions_total = number(&total).ok_or_else(|| unreadable("stot"))?;
-                seen.queued = number(&queued).ok_or_else(|| unreadable("qcur"))?;
-                seen.maxconn = limited(&limit).ok_or_else(|| unreadable("slim"))?;
-                seen.maxqueue = limited(&queue_limit).ok_or_else(|| unreadable("qlimit"))?;
-                backend.servers.insert(server.into_owned(), seen);
+                let (_, mut seen) =
+                    states.remove(&(proxy.to_owned(), server.to_owned())).ok_or_else(|| {
+                        unreadable("the server is listed twice, or not in `show servers state`")
+                    })?;
+                status.clone_into(&mut seen.status);
+                seen.backup = number::<u8>(backup).ok_or_else(|| unreadable("bck"))? == 1;
+                seen.sessions = number(sessions).ok_or_else(|| unreadable("scur"))?;
+                seen.sessions_total = number(total).ok_or_else(|| unreadable("stot"))?;
+                seen.queued = number(queued).ok_or_else(|| unreadable("qcur"))?;
+                seen.maxconn = limited(limit).ok_or_else(|| unreadable("slim"))?;
+                seen.maxqueue = limited(queue_limit).ok_or_else(|| unreadable("qlimit"))?;
+                backend.servers.insert(server.to_owned(), seen);
             }
             _ => return Err(unreadable("neither a backend nor a server")),
         }
-    }
+        Ok(())
+    })?;
     // Disabled backends are not in the statistics. Those that are must have all their servers
     // there.
     match states.into_iter().find(|((backend, _), _)| backends.contains_key(backend)) {
-        Some((_, (row, _))) => Err(unreadable(row, "the server is not in `show stat`")),
+        Some((_, (row, _))) => Err(ReplyError::unreadable(row, "the server is not in `show stat`")),
         None => Ok(backends),
     }
 }
@@ -104,14 +100,14 @@ fn states(listing: &str) -> Result<States<'_>, ReplyError> {
     let mut lines = listing.lines();
     let head = match (lines.next(), lines.next().and_then(|line| line.strip_prefix("# "))) {
         (Some(STATE_FORMAT), Some(head)) => head,
-        _ => return Err(ReplyError::of_text(listing.as_bytes())),
+        _ => return Err(ReplyError::from_text(listing.as_bytes())),
     };
     let names: Vec<&str> = head.split(' ').collect();
-    let columns = positions(&names, STATE_COLUMNS)?;
+    let columns = statistics::positions(&names, STATE_COLUMNS)?;
     lines
         .map(|row| {
             let (backend, server, seen) =
-                state(row, names.len(), columns).map_err(|why| unreadable(row, why))?;
+                state(row, names.len(), columns).map_err(|why| ReplyError::unreadable(row, why))?;
             Ok(((backend.to_owned(), server.to_owned()), (row, seen)))
         })
         .collect()
@@ -170,25 +166,6 @@ fn text(reply: &[u8]) -> Result<&str, ReplyError> {
     str::from_utf8(reply).map_err(|_| ReplyError::unexpected(reply))
 }
 
-fn unreadable(row: &str, why: &str) -> ReplyError {
-    ReplyError::Unreadable { row: row.chars().take(120).collect(), why: why.to_owned() }
-}
-
-fn positions<const N: usize>(
-    names: &[&str],
-    wanted: [&'static str; N],
-) -> Result<[usize; N], ReplyError> {
-    let mut found = [0; N];
-    for (position, wanted) in found.iter_mut().zip(wanted) {
-        let lacking = || ReplyError::Unreadable {
-            row: "the head".to_owned(),
-            why: format!("there is no column {wanted}"),
-        };
-        *position = names.iter().position(|name| *name == wanted).ok_or_else(lacking)?;
-    }
-    Ok(found)
-}
-
 /// A number in digits only: no sign, no space.
 fn number<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -197,66 +174,6 @@ fn number<T: FromStr>(text: &str) -> Option<T> {
 /// A limit: none where the field is empty. None of all where it is no number.
 fn limited(text: &str) -> Option<Option<u32>> {
     if text.is_empty() { Some(None) } else { number(text).map(Some) }
-}
-
-/// HAProxy's CSV: a head after `# `, a comma after the last field too, fields in quotes where they
-/// hold commas, quotes (doubled) or line breaks.
-struct Csv<'a> {
-    names: Vec<&'a str>,
-    body: &'a str,
-}
-
-impl<'a> Csv<'a> {
-    fn read(text: &'a str) -> Result<Self, ReplyError> {
-        let refused = || ReplyError::of_text(text.as_bytes());
-        let (head, body) = text.split_once('\n').ok_or_else(refused)?;
-        let head = head
-            .strip_prefix("# ")
-            .filter(|head| head.starts_with("pxname,svname,"))
-            .ok_or_else(refused)?;
-        if !body.is_empty() && !body.ends_with('\n') {
-            return Err(ReplyError::cut(text.as_bytes()));
-        }
-        Ok(Self { names: head.split(',').collect(), body })
-    }
-
-    fn columns<const N: usize>(&self, wanted: [&'static str; N]) -> Result<[usize; N], ReplyError> {
-        positions(&self.names, wanted)
-    }
-
-    fn records(&self) -> impl Iterator<Item = &'a str> {
-        let body = self.body.strip_suffix('\n').unwrap_or(self.body);
-        (!body.is_empty()).then(|| unquoted_split(body, '\n')).into_iter().flatten()
-    }
-
-    /// The fields at `columns` of a record that has as many as the head.
-    fn pick<const N: usize>(
-        &self,
-        record: &'a str,
-        columns: [usize; N],
-    ) -> Result<[Cow<'a, str>; N], ReplyError> {
-        let fields: Vec<&str> = unquoted_split(record, ',').collect();
-        if fields.len() != self.names.len() {
-            return Err(unreadable(record, "its columns are not those of its head"));
-        }
-        Ok(columns.map(|column| unquote(fields[column])))
-    }
-}
-
-/// Splits where `separator` stands outside of quotes.
-fn unquoted_split(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    text.split(move |character| {
-        quoted ^= character == '"';
-        character == separator && !quoted
-    })
-}
-
-fn unquote(field: &str) -> Cow<'_, str> {
-    match field.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(inner) => Cow::Owned(inner.replace("\"\"", "\"")),
-        None => Cow::Borrowed(field),
-    }
 }
 
 #[cfg(test)]
@@ -383,59 +300,6 @@ mod tests {
         assert!(look("").is_err());
     }
 
-    /// All fields of all rows by name, empty ones left out.
-    fn rows(reply: &str) -> Result<Vec<BTreeMap<String, String>>, ReplyError> {
-        let csv = Csv::read(reply)?;
-        let row = |record| {
-            let fields = (0..csv.names.len())
-                .map(|column| csv.pick(record, [column]).map(|[field]| field.into_owned()));
-            let named = csv
-                .names
-                .iter()
-                .map(|name| (*name).to_owned())
-                .zip(fields.collect::<Result<Vec<_>, _>>()?);
-            Ok(named.filter(|(_, field)| !field.is_empty()).collect())
-        };
-        csv.records().map(row).collect()
-    }
-
-    fn named(fields: &[(&str, &str)]) -> BTreeMap<String, String> {
-        fields.iter().map(|(name, field)| ((*name).to_owned(), (*field).to_owned())).collect()
-    }
-
-    /// `haproxy_stats_csv.json`, except that a short row is an error here and not skipped.
-    #[test]
-    fn the_csv_is_read_as_other_controllers_read_it_but_for_a_short_row() {
-        let two = rows("# pxname,svname,status,\nbe,s1,UP,\nbe,s2,MAINT,\n").unwrap();
-        assert_eq!(two[0], named(&[("pxname", "be"), ("svname", "s1"), ("status", "UP")]));
-        assert_eq!(two[1], named(&[("pxname", "be"), ("svname", "s2"), ("status", "MAINT")]));
-        assert_eq!(
-            rows("# pxname,svname,status,\nbe,s1,,\n").unwrap(),
-            [named(&[("pxname", "be"), ("svname", "s1")])]
-        );
-        assert!(rows("# pxname,svname,status,\nbe,s1\n").is_err());
-        assert!(rows("Unknown command.\n").is_err());
-        assert!(rows("").is_err());
-        assert!(rows("# pxname,svname,status,\n").unwrap().is_empty());
-    }
-
-    /// The server and backend rows of `muppet_metrics.json`.
-    #[test]
-    fn the_rows_of_an_exporter_are_read_by_their_columns_names() {
-        let reply = "# pxname,svname,scur,status,act,type,check_duration,qtime,ttime,addr,\n\
-            secure_api,BACKEND,,UP,2,1,,1500,0,,\nsecure_api,u:80,0,UP 1/2,,2,12,,,10.0.0.1:80,\n";
-        let seen = rows(reply).unwrap();
-        assert_eq!(
-            (seen[0]["svname"].as_str(), seen[0]["qtime"].as_str(), seen[0].get("scur")),
-            ("BACKEND", "1500", None)
-        );
-        assert_eq!(
-            (seen[1]["status"].as_str(), seen[1]["addr"].as_str()),
-            ("UP 1/2", "10.0.0.1:80")
-        );
-        assert_eq!(seen[1]["check_duration"], "12");
-    }
-
     proptest! {
         #[test]
         fn a_look_cut_at_any_byte_is_an_error(cut in 0..ANSWER.len()) {
@@ -451,19 +315,6 @@ mod tests {
             let mut answer = ANSWER.as_bytes().to_vec();
             answer.splice(position..position, bytes);
             let _ = observed(&answer);
-        }
-
-        #[test]
-        fn quoted_fields_come_back_as_they_were(
-            fields in proptest::collection::vec("[a-z,\"\n ]{0,8}", 3),
-        ) {
-            let quoted: String =
-                fields.iter().map(|field| format!("\"{}\",", field.replace('"', "\"\""))).collect();
-            let reply = format!("# pxname,svname,status,\n{quoted}\n");
-            let csv = Csv::read(&reply).unwrap();
-            let records: Vec<_> = csv.records().collect();
-            prop_assert_eq!(records.len(), 1);
-            prop_assert_eq!(csv.pick(records[0], [0, 1, 2]).unwrap().to_vec(), fields);
         }
     }
 }

@@ -1,9 +1,7 @@
 //! A stick table behind a stats socket.
 
-use tokio::time::timeout;
-
 use super::{Row, Rows, TableName, TableSize};
-use crate::client::{READ_BUFFER, RowBound, RuntimeClient, shown};
+use crate::client::{READ_BUFFER, RowBound, RuntimeClient};
 use crate::error::RuntimeError;
 use crate::wire;
 
@@ -22,9 +20,6 @@ impl TableClient {
     }
 
     /// Every stick table of the process.
-    ///
-    /// # Errors
-    /// As every command.
     pub async fn tables(&self) -> Result<Vec<TableSize>, RuntimeError> {
         self.client.judge(super::TABLES, super::tables).await
     }
@@ -45,8 +40,7 @@ impl TableClient {
         let mut connection = self.client.connect().await?;
         self.client.send(&mut connection, line).await?;
         let (mut rows, mut buffer) = (Rows::new(), Vec::with_capacity(READ_BUFFER));
-        let refused = |error| self.client.refused(line, error);
-        let whole = RowBound::new(most).time(self.client.bound);
+        let refused = |error| self.client.failed(line, error);
         let receive = async {
             while self.client.read(&mut connection, line, &mut buffer).await? > 0 {
                 rows.feed(&buffer, &mut each).map_err(refused)?;
@@ -60,12 +54,7 @@ impl TableClient {
             }
             Ok(None)
         };
-        let endless = || RuntimeError::Endless {
-            address: self.client.address.to_string(),
-            command: shown(line),
-            waited: whole,
-        };
-        match timeout(whole, receive).await.unwrap_or_else(|_| Err(endless()))? {
+        match self.client.ending(line, RowBound::new(most), receive).await? {
             Some(left) => Ok(left),
             None => rows.finish().map(|size| (size, 0)).map_err(refused),
         }
@@ -89,12 +78,10 @@ impl TableClient {
             })
             .collect();
         for (line, count) in wire::Batches::new(commands.iter(), self.max_payload, usize::MAX) {
-            let answer = self.client.call(&line).await?;
             let judge = |replies: Vec<&[u8]>| {
                 replies.into_iter().map(super::forgotten).collect::<Result<Vec<_>, _>>()
             };
-            let forgotten = wire::replies(&answer, count).and_then(judge);
-            let forgotten = forgotten.map_err(|error| self.client.refused(&line, error))?;
+            let forgotten = self.client.judge_all(&line, count, judge).await?;
             staying += forgotten.into_iter().filter(|forgotten| !forgotten).count();
         }
         Ok(staying)

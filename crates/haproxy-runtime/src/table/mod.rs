@@ -9,6 +9,7 @@ use core::time::Duration;
 use crate::error::ReplyError;
 use crate::server::command::InvalidName;
 use crate::server::is_valid_name;
+use crate::wire::Lines;
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -44,7 +45,7 @@ impl TableName {
     }
 
     /// Forgets a key, without the line's end; silent, also where the key is not there. None for the
-    /// empty key, which HAProxy can't be told: it is forgotten when it expires.
+    /// empty key, which can't stand in a command: it is forgotten when it expires.
     pub fn forget(&self, key: &[u8]) -> Option<Vec<u8>> {
         if key.is_empty() || key.contains(&b'\n') {
             return None;
@@ -69,7 +70,7 @@ pub fn forgotten(reply: &[u8]) -> Result<bool, ReplyError> {
     match reply {
         b"" => Ok(true),
         reply if reply.starts_with(b"Entry currently in use") => Ok(false),
-        reply => Err(ReplyError::of_text(reply)),
+        reply => Err(ReplyError::from_text(reply)),
     }
 }
 
@@ -105,7 +106,7 @@ pub struct Row {
 /// end.
 #[derive(Debug, Default)]
 pub struct Rows {
-    carry: Vec<u8>,
+    carry: Lines,
     head: Option<TableSize>,
     rows: u64,
     ended: bool,
@@ -132,20 +133,10 @@ impl Rows {
     /// # Errors
     /// A refusal in place of the head, and a row that can't be read.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Row)) -> Result<(), ReplyError> {
-        let mut rest = bytes;
-        while let Some(end) = memchr::memchr(b'\n', rest) {
-            let mut line = core::mem::take(&mut self.carry);
-            line.extend_from_slice(&rest[..end]);
-            rest = &rest[end + 1..];
-            self.line(&line, &mut each)?;
-            line.clear();
-            self.carry = line;
-        }
-        if self.carry.len() + rest.len() > LONGEST_ROW {
-            return Err(ReplyError::unexpected(&self.carry));
-        }
-        self.carry.extend_from_slice(rest);
-        Ok(())
+        let mut carry = core::mem::take(&mut self.carry);
+        let fed = carry.feed(bytes, LONGEST_ROW, |line| self.line(line, &mut each));
+        self.carry = carry;
+        fed
     }
 
     fn line(&mut self, line: &[u8], each: &mut impl FnMut(Row)) -> Result<(), ReplyError> {
@@ -157,13 +148,16 @@ impl Rows {
                 str::from_utf8(line)
                     .ok()
                     .and_then(head)
-                    .ok_or_else(|| ReplyError::of_text(line))?,
+                    .ok_or_else(|| ReplyError::from_text(line))?,
             );
         } else if line.is_empty() {
             self.ended = true;
         } else {
             self.rows += 1;
-            each(row(line).ok_or_else(|| unreadable(line))?);
+            let unreadable = || {
+                ReplyError::unreadable(&String::from_utf8_lossy(line), "no row of a stick table")
+            };
+            each(row(line).ok_or_else(unreadable)?);
         }
         Ok(())
     }
@@ -174,18 +168,11 @@ impl Rows {
     /// When the empty line that ends a listing has not come: the answer was cut.
     pub fn finish(self) -> Result<TableSize, ReplyError> {
         match self.head {
-            Some(head) if self.ended && self.carry.is_empty() => Ok(head),
-            Some(head) => {
-                Err(ReplyError::Cut { got: format!("a part of the table {}", head.name) })
-            }
-            None => Err(ReplyError::cut(&self.carry)),
+            Some(head) if self.ended && self.carry.rest().is_empty() => Ok(head),
+            Some(head) => Err(ReplyError::Cut(format!("a part of the table {}", head.name))),
+            None => Err(ReplyError::cut(self.carry.rest())),
         }
     }
-}
-
-fn unreadable(line: &[u8]) -> ReplyError {
-    let row = String::from_utf8_lossy(&line[..line.len().min(120)]).into_owned();
-    ReplyError::Unreadable { row, why: "no row of a stick table".to_owned() }
 }
 
 /// All tables in the reply to [`TABLES`].
@@ -195,7 +182,7 @@ fn unreadable(line: &[u8]) -> ReplyError {
 pub fn tables(reply: &[u8]) -> Result<Vec<TableSize>, ReplyError> {
     let text = str::from_utf8(reply).map_err(|_| ReplyError::unexpected(reply))?;
     text.lines()
-        .map(|line| head(line).ok_or_else(|| ReplyError::of_text(line.as_bytes())))
+        .map(|line| head(line).ok_or_else(|| ReplyError::from_text(line.as_bytes())))
         .collect()
 }
 

@@ -2,6 +2,7 @@
 //! Pure.
 
 pub mod pace;
+pub(crate) mod statistics;
 
 use std::borrow::Cow;
 
@@ -167,11 +168,49 @@ pub fn replies(answer: &[u8], commands: usize) -> Result<Vec<&[u8]>, ReplyError>
 /// and more.
 const LONGEST_LINE: usize = 1024 * 1024;
 
+/// The lines of a listing as it streams in.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    carry: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes the next bytes; calls `each` with every whole line, without its end.
+    pub(crate) fn feed(
+        &mut self,
+        bytes: &[u8],
+        longest: usize,
+        mut each: impl FnMut(&[u8]) -> Result<(), ReplyError>,
+    ) -> Result<(), ReplyError> {
+        let mut rest = bytes;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            if self.carry.is_empty() {
+                each(&rest[..end])?;
+            } else {
+                self.carry.extend_from_slice(&rest[..end]);
+                each(&self.carry)?;
+                self.carry.clear();
+            }
+            rest = &rest[end + 1..];
+        }
+        if self.carry.len() + rest.len() > longest {
+            return Err(ReplyError::unexpected(&self.carry));
+        }
+        self.carry.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// What came behind the last whole line.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.carry
+    }
+}
+
 /// Reads a `show map NAME` listing as it streams in: lines `0xPTR key value`, an empty line at the
 /// end.
 #[derive(Debug, Default)]
 pub struct Listing {
-    carry: Vec<u8>,
+    carry: Lines,
     lines: u64,
     ended: bool,
 }
@@ -185,33 +224,18 @@ impl Listing {
     /// Takes the next bytes; calls `entry` with the key and the value of each whole line.
     ///
     /// # Errors
-    /// When the first line is not an entry: HAProxy refused the command, and this is its text. A later
-    /// line that is none is part of an entry with a line break in it, which another writer left: it
-    /// is reported as an entry that no valid key matches.
+    /// When the first line is not an entry: HAProxy refused the command, and this is its text. A
+    /// later line that is not one is part of an entry with a line break in it, which another writer
+    /// left: it is reported as an entry that no valid key matches.
     pub fn feed(
         &mut self,
         bytes: &[u8],
         mut entry: impl FnMut(&[u8], &[u8]),
     ) -> Result<(), ReplyError> {
-        if self.carry.len() > LONGEST_LINE {
-            return Err(ReplyError::unexpected(&self.carry));
-        }
-        let mut rest = bytes;
-        while let Some(end) = memchr::memchr(b'\n', rest) {
-            let (line, after) = (&rest[..end], &rest[end + 1..]);
-            if self.carry.is_empty() {
-                self.line(line, &mut entry)?;
-            } else {
-                let mut whole = std::mem::take(&mut self.carry);
-                whole.extend_from_slice(line);
-                self.line(&whole, &mut entry)?;
-                whole.clear();
-                self.carry = whole;
-            }
-            rest = after;
-        }
-        self.carry.extend_from_slice(rest);
-        Ok(())
+        let mut carry = std::mem::take(&mut self.carry);
+        let fed = carry.feed(bytes, LONGEST_LINE, |line| self.line(line, &mut entry));
+        self.carry = carry;
+        fed
     }
 
     fn line(
@@ -235,7 +259,7 @@ impl Listing {
         });
         match parsed {
             Some((key, value)) => entry(key, value),
-            None if self.lines == 1 => return Err(ReplyError::of_text(line)),
+            None if self.lines == 1 => return Err(ReplyError::from_text(line)),
             None => entry(line, b""),
         }
         Ok(())
@@ -246,12 +270,12 @@ impl Listing {
     /// # Errors
     /// When the empty line that ends a listing has not come: the answer was cut.
     pub fn finish(self) -> Result<(), ReplyError> {
-        match (self.ended, self.carry.is_empty()) {
-            (true, true) => Ok(()),
-            (false, true) if self.lines > 0 => {
-                Err(ReplyError::Cut { got: format!("{} whole lines", self.lines) })
+        match (self.ended, self.carry.rest()) {
+            (true, []) => Ok(()),
+            (false, []) if self.lines > 0 => {
+                Err(ReplyError::Cut(format!("{} whole lines", self.lines)))
             }
-            _ => Err(ReplyError::cut(&self.carry)),
+            (_, rest) => Err(ReplyError::cut(rest)),
         }
     }
 }

@@ -203,7 +203,7 @@ fn check_references(
     if !actions.guard() || targets.is_empty() {
         return Ok(());
     }
-    let (before_it, after_it) = (Dangling::of(before, targets), Dangling::of(after, targets));
+    let (before_it, after_it) = (Dangling::new(before, targets), Dangling::new(after, targets));
     let counts =
         ((before_it.guarded(actions), before.len()), (after_it.guarded(actions), after.len()));
     guard::check_references(limits, counts.0, counts.1).map_err(|reason| {

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 
 use crate::desired::guard::Limit;
 
-/// How fast a list may change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DampingPolicy {
     /// How long nothing may change before a change counts.
@@ -69,7 +68,6 @@ pub struct Damper<T> {
 }
 
 impl<T: Clone + PartialEq> Damper<T> {
-    /// A damper that has heard of nothing.
     pub fn new(pace: DampingPolicy) -> Self {
         Self {
             pace,
@@ -129,7 +127,6 @@ impl<T: Clone + PartialEq> Damper<T> {
         changed
     }
 
-    /// The servers that go now.
     fn going(&mut self, now: Duration) -> Vec<String> {
         let mut due: Vec<_> =
             self.last_seen.iter().filter(|(_, seen)| now >= **seen + self.pace.hold).collect();
@@ -150,7 +147,6 @@ impl<T: Clone + PartialEq> Damper<T> {
         due.into_iter().take(most).map(|(name, _)| name.clone()).collect()
     }
 
-    /// How fast the list may change.
     pub fn pace(&self) -> DampingPolicy {
         self.pace
     }

@@ -11,7 +11,6 @@ pub const CHANGES: usize = 3;
 /// once are forgotten first.
 const MOST_NODES: usize = 100_000;
 
-/// A node that moved within the window.
 #[derive(Debug)]
 struct Moves {
     /// The master that the sources name.
@@ -99,7 +98,6 @@ impl Flapping {
         }
     }
 
-    /// Whether the node stays where it is.
     pub fn keeps(&self, node: &str, now: Duration) -> bool {
         self.nodes.get(node).is_some_and(|moves| flaps(moves, self.window, self.hold, now))
     }

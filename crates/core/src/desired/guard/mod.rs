@@ -1,9 +1,9 @@
-//! Refuses maps that a registry in trouble would answer: empty, shrunken, overgrown or mass-reassigned
-//! ones. Pure.
+//! Refuses maps that a registry in trouble would answer: empty, shrunken, overgrown or
+//! mass-reassigned ones. Pure.
 //!
 //! A registry that lost its nodes answers `[]` with status 200; a mass expiry looks like a quiet
 //! day. The guard compares what would change with what is in force, and what changed lately, and
-//! holds back what an operator should look at first.
+//! holds back what an operator should review first.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,15 +39,15 @@ impl TryFrom<LimitText> for Limit {
                 // Rounded, for 0.07 * 100 is a little more than 7.
                 let percent = (share * 100.0 * 1e6).round() / 1e6;
                 Err(format!(
-                    "{share} may be a percentage or a number; write \"{percent}%\" for this percentage of \
-                        the entries in force"
+                    "{share} may be a percentage or a number; write \"{percent}%\" for this \
+                        percentage of the entries in force"
                 ))
             }
             LimitText::Share(number) => Err(wrong_limit(&number.to_string())),
             LimitText::Text(text) => match text.trim().parse::<usize>() {
                 Ok(number) => Err(format!(
-                    "{text:?} may be a percentage or a number; write \"{number}%\" for a percentage, or \
-                        {number} without quotes for a number of entries"
+                    "{text:?} may be a percentage or a number; write \"{number}%\" for a \
+                        percentage, or {number} without quotes for a number of entries"
                 )),
                 Err(_) => text.parse(),
             },
@@ -69,8 +69,8 @@ enum LimitText {
 
 fn wrong_limit(text: &str) -> String {
     format!(
-        "{text:?} is not a limit: write a percentage like \"20%\" (0% to 100%) or a number of entries \
-            like 500"
+        "{text:?} is not a limit: write a percentage like \"20%\" (0% to 100%) or a number of \
+            entries like 500"
     )
 }
 
@@ -98,7 +98,6 @@ impl fmt::Display for Limit {
     }
 }
 
-/// The guard's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// How many of the entries in force one change may remove.
@@ -107,7 +106,6 @@ pub struct Limits {
     pub max_moved: Limit,
     /// How many entries one change may add to those in force.
     pub max_added: Limit,
-    /// The fewest entries that a map must have.
     pub min_entries: usize,
     /// The most entries that a map may have; without it as many as the sources name.
     pub max_entries: Option<usize>,
@@ -135,10 +133,8 @@ impl Default for Limits {
     }
 }
 
-/// What is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// The node map.
     Map,
     /// A backend's server list. Of `guard.min_entries`, a number of nodes, only this much holds for
     /// it: it must not be empty.
@@ -160,29 +156,23 @@ impl Subject {
 pub struct Recent {
     /// The most entries that were in force.
     pub most: usize,
-    /// All that changed.
     pub counts: ChangeCounts,
     /// Whether the change leads to what was in force before one of those changes.
     pub is_return: bool,
 }
 
-/// A change as the guard sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Proposal {
     /// Entries in force; none before the first map or list.
     pub in_force: Option<usize>,
     /// Entries after the change.
     pub entries: usize,
-    /// What it changes.
     pub counts: ChangeCounts,
-    /// What came into force lately.
     pub recent: Recent,
 }
 
 /// Whether a map or list may be applied.
-///
-/// # Errors
-/// Which limit it breaks, with the figures: one sentence for a person.
+/// The error says which limit it breaks, with the figures.
 pub fn check(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(), String> {
     let Proposal { entries, counts, recent, .. } = *proposal;
     let (whole, parts) = subject.words();
@@ -256,23 +246,21 @@ pub fn check(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(
     Ok(())
 }
 
-/// Which per cent the part is of the whole, with as many digits as tell it from the limit that it
-/// is over.
+/// Which per cent the part is of the whole, with as many digits as distinguish it from the limit
+/// that it exceeds.
 fn share(count: usize, in_force: usize, limit: Limit) -> String {
     let share = count as f64 * 100.0 / in_force.max(1) as f64;
-    let shown = |digits: usize| format!("{share:.digits$}");
-    let told = |text: &String| match limit {
-        Limit::Percent(most) => text.parse().is_ok_and(|shown: f64| shown > most),
+    let text = |digits: usize| format!("{share:.digits$}");
+    let differs = |text: &String| match limit {
+        Limit::Percent(most) => text.parse().is_ok_and(|rounded: f64| rounded > most),
         Limit::Entries(_) => true,
     };
-    (1..=12).map(shown).find(told).unwrap_or_else(|| shown(1))
+    (1..=12).map(text).find(differs).unwrap_or_else(|| text(1))
 }
 
 /// Whether a change may lead more entries to where an instance has nothing. Both are such entries
 /// and all entries, before and after it. They count as removed ones do, for nobody serves them.
-///
-/// # Errors
-/// Which limit it breaks, with the figures: a sentence that the names of the masters complete.
+/// The error says which limit it breaks, with the figures; the names of the masters complete it.
 pub fn check_references(
     limits: &Limits,
     before: (usize, usize),

@@ -14,27 +14,21 @@ use crate::revision::ChangeCounts;
 /// The most changes that are remembered one by one; beyond them the two oldest become one.
 const MOST_CHANGES: usize = 4096;
 
-/// A change that came into force.
 #[derive(Debug, Clone, Copy)]
 struct Change {
     at: Duration,
     /// The mark of the content before it.
     before: u64,
-    /// Entries before it.
     entries: usize,
     counts: ChangeCounts,
 }
 
-/// A change that comes into force.
 #[derive(Debug, Clone, Copy)]
 pub struct Accepted {
     /// The mark of the content after it, from [`Window::after`].
     pub mark: u64,
-    /// Entries before it.
     pub before: usize,
-    /// Entries after it.
     pub entries: usize,
-    /// What it changed.
     pub counts: ChangeCounts,
     /// Whether an operator let it through: what came before then counts no more.
     pub approved: bool,

@@ -1,12 +1,11 @@
-//! What an instance's task remembers of server lists from one look to the next: HAProxy does not
-//! tell whose hand put a server into maintenance, nor what it refused before.
+//! What an instance's task remembers of server lists from one plan to the next: HAProxy does not
+//! show who put a server into maintenance, nor what it refused before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use haproxy_runtime::HaproxyVersion;
-use haproxy_runtime::Refusal;
+use haproxy_runtime::{HaproxyVersion, Refusal};
 
 use super::ServerPlan;
 use super::report::Phase;
@@ -27,21 +26,17 @@ const LONGEST_CHECK: Duration = Duration::from_secs(30);
 /// What was done to a server to take it away.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// How long ago it was found draining or told to drain.
+    /// How long ago it was found draining or ordered to drain.
     pub age: Duration,
-    /// We drained it.
     pub drained: bool,
-    /// We put it into maintenance.
     pub maintained: bool,
-    /// We shut its sessions down.
     pub shut: bool,
 }
 
-/// ServerHistory of one HAProxy process: a new one for a new process. Keeps no clock; [`ServerHistory::advance`]
-/// tells it the time.
+/// What is remembered of one HAProxy process: a new one for a new process. Keeps no clock, see
+/// [`ServerHistory::advance`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerHistory {
-    /// The process's version.
     pub version: HaproxyVersion,
     /// The masters that the map routes nodes to: none of them is drained before its nodes have gone
     /// elsewhere.
@@ -98,23 +93,13 @@ impl ServerHistory {
     /// plan that drains it, and what is ready again or gone is forgotten. To be called once for
     /// each plan, before its steps.
     pub fn planned(&mut self, plan: &ServerPlan, observed: &ObservedServers) {
-        let is_out = |place: &Place| {
-            let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
-            server.is_some_and(|server| is_out(server.admin))
+        let seen = |place: &Place| observed.get(&place.0)?.servers.get(&place.1);
+        self.marks.retain(|place, _| seen(place).is_some_and(|server| is_out(server.admin)));
+        self.moved.retain(|place, _| seen(place).is_some_and(|server| server.fqdn.is_some()));
+        let waits = |server: &ObservedServer| {
+            server.admin.ready() && !server.running && !server.check_failed
         };
-        self.marks.retain(|place, _| is_out(place));
-        let has_name = |place: &Place| {
-            let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
-            server.is_some_and(|server| server.fqdn.is_some())
-        };
-        self.moved.retain(|place, _| has_name(place));
-        let waits = |place: &Place| {
-            let server = observed.get(&place.0).and_then(|backend| backend.servers.get(&place.1));
-            server.is_some_and(|server| {
-                server.admin.ready() && !server.running && !server.check_failed
-            })
-        };
-        self.checking.retain(|place, age| waits(place) && *age < LONGEST_CHECK);
+        self.checking.retain(|place, age| seen(place).is_some_and(waits) && *age < LONGEST_CHECK);
         for removing in plan
             .removing
             .iter()
@@ -128,15 +113,13 @@ impl ServerHistory {
     /// ours from here on.
     pub fn sending(&mut self, step: &ServerStep) {
         let Some(server) = step.server() else { return };
-        let mark = || (step.backend().to_owned(), server.to_owned());
-        match step {
-            ServerStep::Drain { .. } => self.marks.entry(mark()).or_default().drained = true,
-            ServerStep::Maintain { .. } => self.marks.entry(mark()).or_default().maintained = true,
-            ServerStep::ShutdownSessions { .. } => {
-                self.marks.entry(mark()).or_default().shut = true
-            }
-            _ => {}
-        }
+        let set: fn(&mut Mark) = match step {
+            ServerStep::Drain { .. } => |mark| mark.drained = true,
+            ServerStep::Maintain { .. } => |mark| mark.maintained = true,
+            ServerStep::ShutdownSessions { .. } => |mark| mark.shut = true,
+            _ => return,
+        };
+        set(self.marks.entry((step.backend().to_owned(), server.to_owned())).or_default());
     }
 
     /// A step was answered. A refusal that would come again is kept, so that the step is not sent
@@ -146,12 +129,16 @@ impl ServerHistory {
         if let (ServerStep::Delete { .. }, Ok(())) = (step, &answer) {
             self.deleted.insert(place.clone());
         }
-        let waits = step.waits_for_check();
-        if waits && answer.is_ok() {
+        if step.waits_for_check() && answer.is_ok() {
             self.checking.insert(place.clone(), Duration::ZERO);
         }
+        // A backend whose name is taken and that is still not seen: a frontend has the name, or the
+        // backend is `disabled`.
+        let taken = |refusal: &Refusal| {
+            matches!((step, refusal), (ServerStep::AddBackend { .. }, Refusal::NameTaken))
+        };
         match (step, answer) {
-            (_, Err(refusal)) if refusal.is_lasting() || is_taken(step, &refusal) => {
+            (_, Err(refusal)) if refusal.is_lasting() || taken(&refusal) => {
                 if refusal == Refusal::StaticAlgorithm && matches!(step, ServerStep::Add { .. }) {
                     self.static_backends.insert(step.backend().to_owned());
                 }
@@ -179,7 +166,6 @@ impl ServerHistory {
         }
     }
 
-    /// What was done to a server.
     pub(super) fn mark(&self, backend: &str, server: &str) -> Mark {
         self.marks.get(&(backend.to_owned(), server.to_owned())).copied().unwrap_or_default()
     }
@@ -223,13 +209,7 @@ impl ServerHistory {
     }
 }
 
-/// A backend whose name is taken and that is still not seen: a frontend has the name, or the
-/// backend is `disabled`.
-fn is_taken(step: &ServerStep, refusal: &Refusal) -> bool {
-    matches!((step, refusal), (ServerStep::AddBackend { .. }, Refusal::NameTaken))
-}
-
-/// Whether the runtime API, by whatever hand, keeps the server out.
+/// Whether the runtime API, whoever used it, keeps the server out.
 pub(super) fn is_out(admin: AdminState) -> bool {
     admin.0 & (AdminState::MAINTENANCE | AdminState::DRAIN) != 0
 }

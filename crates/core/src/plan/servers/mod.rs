@@ -3,7 +3,7 @@
 //! In order of preference: change in place; `add server`; a slot of a `server-template`; and where
 //! none will do, a reload is named with its cause. Only declared backends are touched, and in them
 //! only what is Mapsmith's. What a person put into maintenance or drain stays so. Every step is
-//! justified by what was observed, and a removal takes one phase a look.
+//! justified by what was observed, and a removal takes one phase a plan.
 
 mod memory;
 pub mod replay;
@@ -13,11 +13,10 @@ mod step;
 
 use std::collections::BTreeMap;
 
+use haproxy_runtime::HaproxyVersion;
 pub use memory::{Mark, ServerHistory};
 pub use report::{AwaitsCheck, ByAgent, Cause, ExternalChange, Hand, NeedsReload, Phase, Removing};
 pub use step::ServerStep;
-
-use haproxy_runtime::HaproxyVersion;
 
 use self::memory::is_out;
 use self::replay::limit;
@@ -27,7 +26,6 @@ use crate::server::{
     ObservedServers, Server, ServerAddress,
 };
 
-/// The first version that has `add backend`.
 pub const ADDS_BACKENDS: HaproxyVersion = HaproxyVersion { major: 3, minor: 4 };
 
 /// The one algorithm that is static whatever else the configuration says, as `show stat` names it.
@@ -44,7 +42,6 @@ pub struct ServerPlan {
     pub before: Vec<ServerStep>,
     /// Steps that take servers away: only once the map in force points elsewhere.
     pub after: Vec<ServerStep>,
-    /// The servers that are being taken away.
     pub removing: Vec<Removing>,
     /// What only a changed configuration and a reload can bring about.
     pub needs_reload: Vec<NeedsReload>,
@@ -60,13 +57,12 @@ pub struct ServerPlan {
 }
 
 impl ServerPlan {
-    /// Whether nothing is to be sent.
     pub fn has_no_steps(&self) -> bool {
         self.before.is_empty() && self.after.is_empty()
     }
 }
 
-/// Plans one look at one instance.
+/// Plans from one observation of one instance.
 pub fn plan_servers(
     desired: &DesiredServers,
     observed: &ObservedServers,
@@ -84,7 +80,6 @@ pub fn plan_servers(
     plan
 }
 
-/// A declared backend that HAProxy does not have.
 fn plan_missing(
     name: &str,
     wanted: &DesiredBackend,
@@ -97,7 +92,7 @@ fn plan_missing(
         Some(defaults) => {
             let step =
                 ServerStep::AddBackend { backend: name.to_owned(), defaults: defaults.clone() };
-            let refused = memory.refusal(&step).map(|refusal| Cause::of(refusal, None));
+            let refused = memory.refusal(&step).map(|refusal| Cause::from_refusal(refusal, None));
             if refused.is_none() {
                 plan.before.push(step);
             }
@@ -127,7 +122,7 @@ fn add_is_futile(
     memory: &ServerHistory,
 ) -> Option<Cause> {
     if let Some(refusal) = memory.refusal(add) {
-        return Some(Cause::of(refusal, algorithm));
+        return Some(Cause::from_refusal(refusal, algorithm));
     }
     let is_static = algorithm == Some(STATIC_ALGORITHM) || memory.is_static(add.backend());
     is_static.then(|| Cause::StaticAlgorithm { algorithm: algorithm.map(str::to_owned) })
@@ -144,7 +139,7 @@ struct Backend<'a> {
 
 fn plan_backend(backend: &mut Backend<'_>) {
     let (wanted, seen) = (backend.wanted, backend.seen);
-    let mut slots = Slots::of(backend.name, wanted, seen, backend.memory);
+    let mut slots = Slots::new(backend.name, wanted, seen, backend.memory);
     // Where each desired server is: under its own name, or in a slot.
     let mut homes = BTreeMap::new();
     for (name, server) in &wanted.servers {
@@ -192,9 +187,9 @@ impl Backend<'_> {
     /// A desired server that is there, under its own name or a slot's.
     fn keep(&mut self, wanted: &Server, home: &str, seen: &ObservedServer) {
         let (backend, server) = (self.name.to_owned(), home.to_owned());
-        // A person's hand keeps the server out, no more: where it is and what it weighs stays right
+        // What somebody else did keeps the server out, no more: its address and weight stay right
         // for the day it comes back.
-        if !is_at(seen, wanted.address) {
+        if address_of(seen) != Some(wanted.address) {
             match &seen.fqdn {
                 // A server whose name has not been resolved takes no address at all (2.6 even calls
                 // it ready then). Any other does, but where it has `resolvers`, which is not shown,
@@ -275,7 +270,6 @@ impl Backend<'_> {
         }
     }
 
-    /// What differs and can't be changed at runtime.
     fn report_fixed(&mut self, wanted: &Server, home: &str, seen: &ObservedServer) {
         if wanted.backup != seen.backup {
             self.report(home, Cause::Backup { wanted: wanted.backup });
@@ -334,7 +328,7 @@ impl Backend<'_> {
         if let Some(step) = step {
             if let Some(refusal) = self.memory.refusal(&step) {
                 // It stays as it is; there is no progress to show.
-                self.report(name, Cause::of(refusal, None));
+                self.report(name, Cause::from_refusal(refusal, None));
                 return;
             }
             self.plan.after.push(step);
@@ -353,7 +347,7 @@ impl Backend<'_> {
     fn change(&mut self, step: ServerStep) {
         match self.memory.refusal(&step) {
             Some(refusal) => {
-                let cause = Cause::of(refusal, self.seen.algorithm.as_deref());
+                let cause = Cause::from_refusal(refusal, self.seen.algorithm.as_deref());
                 self.report(step.server().unwrap_or_default(), cause);
             }
             None => self.plan.before.push(step),
@@ -373,10 +367,6 @@ impl Backend<'_> {
 fn address_of(server: &ObservedServer) -> Option<ServerAddress> {
     let ip = server.address.filter(|ip| !ip.is_unspecified())?;
     Some(ServerAddress { ip, port: server.port })
-}
-
-fn is_at(server: &ObservedServer, address: ServerAddress) -> bool {
-    address_of(server) == Some(address)
 }
 
 /// An `add server` whose `enable health` never came: only that leaves a check configured and not

@@ -3,23 +3,17 @@
 use std::fmt;
 use std::time::Duration;
 
-use haproxy_runtime::HaproxyVersion;
-use haproxy_runtime::Refusal;
+use haproxy_runtime::{HaproxyVersion, Refusal};
 
 use super::ADDS_BACKENDS;
 
-/// A server that is being taken away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removing {
-    /// Where.
     pub backend: String,
     /// The server, or the slot.
     pub server: String,
-    /// How far it is.
     pub phase: Phase,
-    /// Its sessions when it was looked at.
     pub sessions: u64,
-    /// The requests that waited for it.
     pub queued: u64,
     /// Since when it is known to be on its way out.
     pub age: Duration,
@@ -36,20 +30,14 @@ impl fmt::Display for Removing {
     }
 }
 
-/// How far a removal is: this look's step, or what is waited for.
+/// How far a removal is: this plan's step, or what is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It serves on, for no desired server of the backend is ready and running.
     Waiting,
-    /// It serves on, for the map still routes nodes to it.
     Routed,
-    /// It takes no new traffic, and its sessions may end by themselves.
     Draining,
-    /// The bound is reached: its sessions are shut down.
     ShuttingDown,
-    /// It is, or is being put, in maintenance.
     Maintenance,
-    /// The server is deleted, the slot cleared.
     Deleting,
 }
 
@@ -69,11 +57,9 @@ impl fmt::Display for Phase {
 /// Something that no runtime command can bring about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeedsReload {
-    /// Where.
     pub backend: String,
     /// The server, by HAProxy's name where it has it; none for the whole backend.
     pub server: Option<String>,
-    /// Why.
     pub cause: Cause,
 }
 
@@ -89,63 +75,47 @@ impl fmt::Display for NeedsReload {
 /// Why a reload is needed, and what to change before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// The backend is not there and can't be made.
     BackendAbsent {
-        /// The process's version.
         version: HaproxyVersion,
     },
-    /// A static algorithm takes neither servers nor weights at runtime.
+    /// A static algorithm takes neither servers nor weights at runtime. Named as in `show stat`,
+    /// where it is known.
     StaticAlgorithm {
-        /// As `show stat` names it, where it is known.
         algorithm: Option<String>,
     },
-    /// An option of the server is not taken at runtime.
     OptionNotTaken {
-        /// HAProxy's words.
         text: String,
     },
-    /// The server can't be added, and no slot is left for it.
     NoFreeSlot {
-        /// The slots' prefix.
         prefix: String,
-        /// Why it can't be added.
         because: Box<Cause>,
     },
-    /// Whether it is a backup can't be changed.
     Backup {
-        /// As it should be.
         wanted: bool,
     },
-    /// `maxqueue` can't be changed.
     Maxqueue {
-        /// As it should be.
         wanted: u32,
     },
-    /// A health check can't be added.
     Check,
-    /// HAProxy resolves the server's name by itself.
     ResolvedByName {
-        /// The name.
         fqdn: String,
     },
     /// The server is to go, but the configuration refers to it (`use-server`, `track`, a name to
     /// resolve); it stays in maintenance.
     Referenced,
-    /// HAProxy refused a command for another reason.
     Refused {
-        /// Its words.
         text: String,
     },
 }
 
 impl Cause {
     /// The cause in a refusal, with the backend's algorithm where it is known.
-    pub(super) fn of(refusal: &Refusal, algorithm: Option<&str>) -> Self {
+    pub(super) fn from_refusal(refusal: &Refusal, algorithm: Option<&str>) -> Self {
         match refusal {
             Refusal::StaticAlgorithm => {
                 Self::StaticAlgorithm { algorithm: algorithm.map(str::to_owned) }
             }
-            Refusal::OptionNotTaken { text } => Self::OptionNotTaken { text: text.clone() },
+            Refusal::OptionNotTaken(text) => Self::OptionNotTaken { text: text.clone() },
             Refusal::Referenced => Self::Referenced,
             other => Self::Refused { text: other.to_string() },
         }
@@ -178,16 +148,22 @@ impl fmt::Display for Cause {
                 )
             }
             Self::OptionNotTaken { text } => {
-                write!(out, "an option is not taken at runtime ({text}): write the server out")
+                write!(
+                    out,
+                    "an option is not accepted at runtime ({text}): write the server into the \
+                        configuration"
+                )
             }
             Self::NoFreeSlot { prefix, because } => {
                 write!(
                     out,
-                    "{because}; and no slot of `server-template {prefix}` is free: give it more"
+                    "{because}; and no slot of `server-template {prefix}` is free: add slots to it"
                 )
             }
-            Self::Backup { wanted: true } => write!(out, "it is no `backup`, and should be one"),
-            Self::Backup { wanted: false } => write!(out, "it is a `backup`, and should be none"),
+            Self::Backup { wanted: true } => write!(out, "it is not a `backup`, and should be one"),
+            Self::Backup { wanted: false } => {
+                write!(out, "it is a `backup`, and should not be one")
+            }
             Self::Maxqueue { wanted } => {
                 write!(out, "`maxqueue` should be {wanted}, and can't be changed at runtime")
             }
@@ -195,7 +171,7 @@ impl fmt::Display for Cause {
             Self::ResolvedByName { fqdn } => {
                 write!(
                     out,
-                    "its address should be another, but HAProxy resolves {fqdn} by itself: write \
+                    "its address should be different, but HAProxy resolves {fqdn} by itself: write \
                         the address out"
                 )
             }
@@ -210,11 +186,9 @@ impl fmt::Display for Cause {
 /// A desired server that somebody else keeps out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalChange {
-    /// Where.
     pub backend: String,
     /// The server, or the slot that serves it.
     pub server: String,
-    /// In which way.
     pub hand: Hand,
 }
 
@@ -227,7 +201,6 @@ impl fmt::Display for ExternalChange {
 /// A desired server that was made ready and whose check has yet to pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwaitsCheck {
-    /// Where.
     pub backend: String,
     /// The server, or the slot that serves it.
     pub server: String,
@@ -242,16 +215,12 @@ impl fmt::Display for AwaitsCheck {
     }
 }
 
-/// A desired server whose weight its agent sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByAgent {
-    /// Where.
     pub backend: String,
     /// The server, or the slot that serves it.
     pub server: String,
-    /// As its agent has it.
     pub weight: u16,
-    /// As it is listed.
     pub listed: u16,
 }
 

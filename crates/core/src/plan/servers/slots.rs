@@ -1,7 +1,7 @@
 //! The slots of a `server-template`: servers whose names can't change, so that only its address
 //! tells whom a slot serves.
 //!
-//! Whoever names the prefix hands all its slots over to Mapsmith, but for those that HAProxy fills
+//! Whoever names the prefix gives all its slots to Mapsmith, but for those that HAProxy fills
 //! from DNS by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ pub(super) struct Slots<'a> {
 impl<'a> Slots<'a> {
     /// Finds the slots, and for each desired server that is not there under its own name the one
     /// that serves it.
-    pub(super) fn of(
+    pub(super) fn new(
         backend: &'a str,
         wanted: &'a DesiredBackend,
         seen: &'a ObservedBackend,
@@ -73,17 +73,14 @@ impl<'a> Slots<'a> {
         Self { backend, memory, slots, serving, taken: BTreeSet::new() }
     }
 
-    /// The slot that serves a desired server.
     pub(super) fn serving(&self, server: &str) -> Option<&'a str> {
         self.serving.get(server).copied()
     }
 
-    /// Whether a server is a slot.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.slots.contains_key(name)
     }
 
-    /// Whether this plan has given a slot away.
     pub(super) fn is_taken(&self, name: &str) -> bool {
         self.taken.contains(name)
     }

@@ -8,117 +8,40 @@ use crate::server::{Server, ServerAddress};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerStep {
     /// `add backend` and `publish backend` (3.4 and later).
-    AddBackend {
-        /// The new backend.
-        backend: String,
-        /// The `defaults` section that it is made from.
-        defaults: String,
-    },
+    AddBackend { backend: String, defaults: String },
     /// `add server`, `enable health` where it has a check, `enable server`: one line, so that it is
     /// ready or not there. With a check it is down until that has passed.
-    Add {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: Server,
-    },
+    Add { backend: String, server: Server },
     /// `enable health; enable server` for an `add server` that was never finished; down until its
     /// check has passed.
-    Finish {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: String,
-    },
+    Finish { backend: String, server: String },
     /// `set server addr`: sessions that are open go on, new ones go to the new address.
-    SetAddress {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: String,
-        /// Its new address and port.
-        address: ServerAddress,
-    },
-    /// `set server weight`.
-    SetWeight {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: String,
-        /// 0 to 256.
-        weight: u16,
-    },
-    /// `set maxconn server`.
-    SetMaxconn {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: String,
-        /// 0 is not a limit.
-        maxconn: u32,
-    },
-    /// `set server state ready`: back from our own drain or maintenance.
-    Ready {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: String,
-        /// Down until its check has passed: it has one, and comes out of maintenance.
-        once_checked: bool,
-    },
+    SetAddress { backend: String, server: String, address: ServerAddress },
+    /// `set server weight`, 0 to 256.
+    SetWeight { backend: String, server: String, weight: u16 },
+    /// `set maxconn server`; 0 is not a limit.
+    SetMaxconn { backend: String, server: String, maxconn: u32 },
+    /// `set server state ready`: back from our own drain or maintenance. `once_checked` is down
+    /// until its check has passed: it has one, and comes out of maintenance.
+    Ready { backend: String, server: String, once_checked: bool },
     /// A slot of a `server-template` serves `server` from now on: address, weight, maxconn, and
     /// only then ready. A refused weight is no refusal of the step: the slot serves, and the next
-    /// look sees to its weight.
-    TakeSlot {
-        /// Where.
-        backend: String,
-        /// The slot.
-        slot: String,
-        /// The server.
-        server: Server,
-        /// Down until its check has passed: it has one, and comes out of maintenance.
-        once_checked: bool,
-    },
+    /// plan corrects its weight. `once_checked` as of [`ServerStep::Ready`].
+    TakeSlot { backend: String, slot: String, server: Server, once_checked: bool },
     /// `set server state drain`.
-    Drain {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: String,
-    },
+    Drain { backend: String, server: String },
     /// `shutdown sessions server`: the bound is reached.
-    ShutdownSessions {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: String,
-    },
+    ShutdownSessions { backend: String, server: String },
     /// `set server state maint`.
-    Maintain {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: String,
-    },
+    Maintain { backend: String, server: String },
     /// `del server`.
-    Delete {
-        /// Where.
-        backend: String,
-        /// The server.
-        server: String,
-    },
-    /// `set server addr 0.0.0.0`: a slot that is done with, in maintenance, is told from one that a
-    /// person put there.
-    ClearSlot {
-        /// Where.
-        backend: String,
-        /// The slot.
-        slot: String,
-    },
+    Delete { backend: String, server: String },
+    /// `set server addr 0.0.0.0`: distinguishes a slot that is no longer used, in maintenance,
+    /// from one that a person put there.
+    ClearSlot { backend: String, slot: String },
 }
 
 impl ServerStep {
-    /// The backend that it touches.
     pub fn backend(&self) -> &str {
         match self {
             Self::AddBackend { backend, .. }
@@ -154,9 +77,7 @@ impl ServerStep {
             | Self::Delete { server, .. } => Some(server),
         }
     }
-}
 
-impl ServerStep {
     /// Whether the server is down after it until its check has passed.
     pub fn waits_for_check(&self) -> bool {
         match self {

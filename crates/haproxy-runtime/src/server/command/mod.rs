@@ -20,7 +20,7 @@ pub use refusal::Refusal;
 /// before it.
 pub const END: &str = "show cli level";
 
-/// Both lists that a look at the servers is made of, in one line. Frontends are not asked for. See
+/// Both lists that an observation of the servers is made of, in one line, without frontends. See
 /// [`super::reply::observed`].
 pub const OBSERVE: &str = "show servers state;show stat -1 6 -1\n";
 
@@ -89,72 +89,34 @@ pub enum ServerState {
     Maintenance,
 }
 
-/// One change of a server or a backend.
+/// One change of a backend, or of the server `at` a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant says what its fields are")]
 pub enum ServerCommand {
-    /// Makes a backend (3.4 and later): `add backend`, then `publish backend` so that rules may
-    /// choose it.
-    AddBackend {
-        /// Its name.
-        backend: BackendName,
-        /// The `defaults` section it is made from: named, and with a `mode`.
-        defaults: BackendName,
-    },
-    /// Adds a server and puts it into rotation: `add server`, `enable health` and `enable agent`
-    /// where it has such checks, then `enable server`; with a check it comes in by way of draining,
-    /// down until that has passed. Should another writer have added a server of that name since the
-    /// last look, the refusal is reported and that one is enabled.
-    Add {
-        /// Where.
-        at: ServerPath,
-        /// Address, weight, options. Its name is the path's.
-        server: Box<Server>,
-    },
+    /// Makes a backend (3.4 and later) from a `defaults` section that is named and has a `mode`:
+    /// `add backend`, then `publish backend` so that rules may choose it.
+    AddBackend { backend: BackendName, defaults: BackendName },
+    /// Adds a server of the path's name and puts it into rotation: `add server`, `enable health`
+    /// and `enable agent` where it has such checks, then `enable server`; with a check it comes in
+    /// by way of draining, down until that has passed. Should another writer have added a server of
+    /// that name meanwhile, the refusal is reported and that one is enabled.
+    Add { at: ServerPath, server: Box<Server> },
     /// Another address and port. From 3.0 on HAProxy makes the change a moment after its answer.
     /// Requests in flight end where they began, and before 3.0 the connections they came by are
     /// used again.
-    SetAddress {
-        /// Which.
-        at: ServerPath,
-        /// Where it listens now.
-        address: ServerAddress,
-    },
+    SetAddress { at: ServerPath, address: ServerAddress },
     /// Another weight, 0 to 256.
-    SetWeight {
-        /// Which.
-        at: ServerPath,
-        /// The weight.
-        weight: u16,
-    },
+    SetWeight { at: ServerPath, weight: u16 },
     /// Another limit of connections; none lifts it.
-    SetMaxconn {
-        /// Which.
-        at: ServerPath,
-        /// The limit.
-        maxconn: Option<u32>,
-    },
+    SetMaxconn { at: ServerPath, maxconn: Option<u32> },
     /// Ready, drain or maintenance.
-    SetState {
-        /// Which.
-        at: ServerPath,
-        /// The state.
-        state: ServerState,
-    },
+    SetState { at: ServerPath, state: ServerState },
     /// Starts the health check that a server has but does not run.
-    EnableHealth {
-        /// Which.
-        at: ServerPath,
-    },
+    EnableHealth { at: ServerPath },
     /// Ends every session on a server; the clients see their requests fail.
-    ShutdownSessions {
-        /// Which.
-        at: ServerPath,
-    },
+    ShutdownSessions { at: ServerPath },
     /// Removes a server that is in maintenance and has no connection left.
-    Delete {
-        /// Which.
-        at: ServerPath,
-    },
+    Delete { at: ServerPath },
 }
 
 /// A valid name of a backend or of a `defaults` section.
@@ -177,7 +139,7 @@ impl fmt::Display for BackendName {
     }
 }
 
-/// How a reply's success looks.
+/// How a success is recognized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Success {
     /// Nothing is said.
@@ -206,12 +168,12 @@ impl Success {
                 text.lines().count() == 1 && changes.iter().any(|change| text.starts_with(change))
             }
         };
-        if good { Ok(()) } else { Err(Refusal::of_text(reply)) }
+        if good { Ok(()) } else { Err(Refusal::from_text(reply)) }
     }
 }
 
 impl ServerCommand {
-    /// The commands it is made of, each with what its success looks like.
+    /// The commands it is made of, each with how its success is recognized.
     fn parts(&self) -> Vec<(String, Success)> {
         let one = |command: String, success| vec![(command, success)];
         match self {
@@ -419,7 +381,7 @@ pub fn removable(reply: &[u8]) -> Result<bool, Refusal> {
     } else if text.starts_with("Wait delay expired.") {
         Ok(false)
     } else {
-        Err(Refusal::of_text(reply))
+        Err(Refusal::from_text(reply))
     }
 }
 

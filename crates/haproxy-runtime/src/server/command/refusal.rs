@@ -1,9 +1,9 @@
-//! Why HAProxy did not do what it was told. Pure.
+//! Why HAProxy did not carry out a command. Pure.
 
 use crate::error::ReplyError;
 
-/// Why HAProxy did not do what it was told. What the caller acts on has its own variant; everything
-/// else is its text.
+/// Why HAProxy did not carry out a command. What the caller acts on has its own variant; everything
+/// else is HAProxy's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The socket's level does not allow it.
@@ -23,17 +23,11 @@ pub enum Refusal {
     #[error("the backend's balance algorithm is static: use roundrobin, leastconn or random")]
     StaticAlgorithm,
     /// `add server`: this HAProxy does not take an option.
-    #[error("an option is not taken at runtime: {text}")]
-    OptionNotTaken {
-        /// HAProxy's words.
-        text: String,
-    },
+    #[error("an option is not accepted at runtime: {0}")]
+    OptionNotTaken(String),
     /// `add backend`: no `defaults` section of that name, or one that names no `mode`.
-    #[error("the `defaults` section does not serve: {text}")]
-    Defaults {
-        /// HAProxy's words.
-        text: String,
-    },
+    #[error("the `defaults` section cannot be used: {0}")]
+    Defaults(String),
     /// `del server`: it is not in maintenance.
     #[error("the server is not in maintenance")]
     NotInMaintenance,
@@ -45,25 +39,19 @@ pub enum Refusal {
     #[error("the configuration names the server (use-server, track): only a reload removes it")]
     Referenced,
     /// `set server addr`: the server has a name to resolve and no address yet.
-    #[error("the server has no address to change: {text}")]
-    NoAddress {
-        /// HAProxy's words.
-        text: String,
-    },
+    #[error("the server has no address to change: {0}")]
+    NoAddress(String),
     /// This HAProxy does not know the command.
     #[error("this HAProxy is too old for the command")]
     UnknownCommand,
     /// Anything else.
-    #[error("HAProxy answered {text:?}")]
-    Other {
-        /// Its words.
-        text: String,
-    },
+    #[error("HAProxy answered {0:?}")]
+    Other(String),
 }
 
 impl Refusal {
     /// Whether the same command would be refused again for as long as the process lives. The others
-    /// say that something changed between the look and the command, which the next look sees.
+    /// say that something changed between observation and command, which the next one sees.
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::NoSuchBackend
@@ -83,10 +71,10 @@ impl Refusal {
     }
 
     /// What a text in place of a success says.
-    pub(super) fn of_text(reply: &[u8]) -> Self {
-        let text = match ReplyError::of_text(reply) {
+    pub(super) fn from_text(reply: &[u8]) -> Self {
+        let text = match ReplyError::from_text(reply) {
             ReplyError::Denied => return Self::Denied,
-            ReplyError::Refused { text } => text,
+            ReplyError::Refused(text) => text,
             other => other.to_string(),
         };
         let has = |part: &str| text.contains(part);
@@ -106,9 +94,9 @@ impl Refusal {
         } else if has("option is not accepted for dynamic server")
             || text.starts_with("unknown keyword")
         {
-            Self::OptionNotTaken { text }
+            Self::OptionNotTaken(text)
         } else if has("Cannot find default proxy") || has("Mode is required") {
-            Self::Defaults { text }
+            Self::Defaults(text)
         } else if has("Only servers in maintenance mode can be deleted") {
             Self::NotInMaintenance
         } else if has("still has connections attached") {
@@ -116,11 +104,11 @@ impl Refusal {
         } else if has("due to other configuration elements pointing to it") {
             Self::Referenced
         } else if has("server address family is only supported through configuration file") {
-            Self::NoAddress { text }
+            Self::NoAddress(text)
         } else if text.starts_with("Unknown command") {
             Self::UnknownCommand
         } else {
-            Self::Other { text }
+            Self::Other(text)
         }
     }
 }

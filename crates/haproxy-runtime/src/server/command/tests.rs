@@ -114,7 +114,7 @@ fn each_version_words_its_successes_and_all_are_known() {
         assert_eq!(answered(&set, &format!("{text}\n\nadmin\n\n")), Ok(vec![Ok(())]), "{text}");
     }
     let refused = answered(&set, "Invalid addr 'zz'\n\nadmin\n\n").unwrap();
-    assert_eq!(refused, [Err(Refusal::Other { text: "Invalid addr 'zz'".to_owned() })]);
+    assert_eq!(refused, [Err(Refusal::Other("Invalid addr 'zz'".to_owned()))]);
     let made = answered(&[add(&["check"])], "New server registered.\n\n\n\n\n\nadmin\n\n");
     assert_eq!(made, Ok(vec![Ok(())]));
     assert_eq!(answered(&[delete()], "Server deleted.\n\nadmin\n\n"), Ok(vec![Ok(())]));

@@ -24,57 +24,33 @@ pub enum OptionError {
     Empty,
     /// Characters that can't stand on HAProxy's command line.
     #[error(
-        "{option:?}: quotes, backslashes, `;`, `#` and control characters can't be used; write \
-            one option with its arguments, as in \"inter 2s\""
+        "{0:?}: quotes, backslashes, `;`, `#` and control characters can't be used; write one \
+            option with its arguments, as in \"inter 2s\""
     )]
-    Invalid {
-        /// The option as given.
-        option: String,
-    },
+    Invalid(String),
     /// What has a key of its own.
-    #[error("{option:?}: give it by its own key `{key}`, not as an option")]
-    OwnKey {
-        /// The option as given.
-        option: String,
-        /// The key.
-        key: &'static str,
-    },
-    /// An option of HAProxy that `add server` refuses, or that means nothing at runtime.
+    #[error("{0:?}: set it with its own key `{1}`, not as an option")]
+    OwnKey(String, &'static str),
+    /// An option of HAProxy that `add server` refuses, or that means nothing at runtime; with more
+    /// about it, or nothing.
     #[error(
-        "{option:?}: HAProxy does not take it for a server made at runtime{hint}; remove it, or \
-            write the server into HAProxy's configuration"
+        "{0:?}: HAProxy does not take it for a server made at runtime{1}; remove it, or write the \
+            server into HAProxy's configuration"
     )]
-    NotAtRuntime {
-        /// The option's name.
-        option: String,
-        /// More about it, with a separator before it, or nothing.
-        hint: &'static str,
-    },
+    NotAtRuntime(String, &'static str),
     /// None that is known.
     #[error(
-        "{option:?} is not a server option that Mapsmith knows; see `server` in section 5.2 of \
+        "{0:?} is not a server option that Mapsmith knows; see `server` in section 5.2 of \
             HAProxy's configuration manual"
     )]
-    Unknown {
-        /// The option's name.
-        option: String,
-    },
+    Unknown(String),
     /// Too few or too many arguments, or one of the wrong kind.
     #[error("{option:?}: write it as \"{form}\"{hint}")]
-    Arguments {
-        /// The option as given.
-        option: String,
-        /// How it is written.
-        form: String,
-        /// More about it, or nothing.
-        hint: &'static str,
-    },
+    #[expect(missing_docs, reason = "the message says what they are")]
+    Arguments { option: String, form: String, hint: &'static str },
     /// Given more than once.
-    #[error("{option:?} is given twice; keep one")]
-    Twice {
-        /// The option's name.
-        option: String,
-    },
+    #[error("{0:?} is given twice; keep one")]
+    Twice(String),
 }
 
 /// What stands after an option's name.
@@ -97,132 +73,70 @@ enum Arguments {
 
 use Arguments::{None as Bare, Number, Port, Source, Time, Verify, Word};
 
-/// What `add server` takes, with the oldest of the measured versions that does.
-const TAKEN: &[(&str, Arguments, Version)] = &[
-    ("addr", Word, OLDEST),
-    ("agent-addr", Word, OLDEST),
-    ("agent-check", Bare, OLDEST),
-    ("agent-inter", Time, OLDEST),
-    ("agent-port", Port, OLDEST),
-    ("agent-send", Word, OLDEST),
-    ("allow-0rtt", Bare, OLDEST),
-    ("alpn", Word, OLDEST),
-    ("ca-file", Word, OLDEST),
-    ("check", Bare, OLDEST),
-    ("check-alpn", Word, OLDEST),
-    ("check-pool-conn-name", Word, (3, 2)),
-    ("check-proto", Word, OLDEST),
-    ("check-reuse-pool", Bare, (3, 2)),
-    ("check-send-proxy", Bare, OLDEST),
-    ("check-sni", Word, OLDEST),
-    ("check-ssl", Bare, OLDEST),
-    ("check-via-socks4", Bare, OLDEST),
-    ("ciphers", Word, OLDEST),
-    ("ciphersuites", Word, OLDEST),
-    ("client-sigalgs", Word, (3, 0)),
-    ("cookie", Word, (3, 0)),
-    ("crl-file", Word, OLDEST),
-    ("crt", Word, OLDEST),
-    ("curves", Word, (3, 0)),
-    ("downinter", Time, OLDEST),
-    ("error-limit", Number, OLDEST),
-    ("fall", Number, OLDEST),
-    ("fastinter", Time, OLDEST),
-    ("force-tlsv10", Bare, OLDEST),
-    ("force-tlsv11", Bare, OLDEST),
-    ("force-tlsv12", Bare, OLDEST),
-    ("force-tlsv13", Bare, OLDEST),
-    ("guid", Word, (3, 0)),
-    ("hash-key", Word, (3, 0)),
-    ("healthcheck", Word, (3, 4)),
-    ("id", Number, OLDEST),
-    ("idle-ping", Time, (3, 2)),
-    ("init-state", Word, (3, 2)),
-    ("inter", Time, OLDEST),
-    ("maxconn", Number, OLDEST),
-    ("maxqueue", Number, OLDEST),
-    ("minconn", Number, OLDEST),
-    ("no-check-sni-auto", Bare, (3, 4)),
-    ("no-renegotiate", Bare, (3, 4)),
-    ("no-send-proxy", Bare, OLDEST),
-    ("no-send-proxy-v2", Bare, OLDEST),
-    ("no-sni-auto", Bare, (3, 4)),
-    ("no-ssl-reuse", Bare, OLDEST),
-    ("no-tfo", Bare, OLDEST),
-    ("no-tls-tickets", Bare, OLDEST),
-    ("no-tlsv10", Bare, OLDEST),
-    ("no-tlsv11", Bare, OLDEST),
-    ("no-tlsv12", Bare, OLDEST),
-    ("no-tlsv13", Bare, OLDEST),
-    ("observe", Word, OLDEST),
-    ("on-error", Word, OLDEST),
-    ("on-marked-down", Word, OLDEST),
-    ("on-marked-up", Word, OLDEST),
-    ("pool-conn-name", Word, (3, 0)),
-    ("pool-low-conn", Number, OLDEST),
-    ("pool-max-conn", Number, OLDEST),
-    ("pool-purge-delay", Time, OLDEST),
-    ("port", Port, OLDEST),
-    ("proto", Word, OLDEST),
-    ("proxy-v2-options", Word, OLDEST),
-    ("renegotiate", Bare, (3, 4)),
-    ("rise", Number, OLDEST),
-    ("send-proxy", Bare, OLDEST),
-    ("send-proxy-v2", Bare, OLDEST),
-    ("send-proxy-v2-ssl", Bare, OLDEST),
-    ("send-proxy-v2-ssl-cn", Bare, OLDEST),
-    ("sigalgs", Word, (3, 0)),
-    ("slowstart", Time, OLDEST),
-    ("sni", Word, OLDEST),
-    ("source", Source, OLDEST),
-    ("ssl", Bare, OLDEST),
-    ("ssl-max-ver", Word, OLDEST),
-    ("ssl-min-ver", Word, OLDEST),
-    ("strict-maxconn", Bare, (3, 2)),
-    ("tfo", Bare, OLDEST),
-    ("tls-tickets", Bare, OLDEST),
-    ("track", Word, OLDEST),
-    ("verify", Verify, OLDEST),
-    ("verifyhost", Word, OLDEST),
-    ("ws", Word, OLDEST),
+/// What `add server` takes: the oldest of the measured versions that does, and the names.
+const TAKEN: &[(Arguments, Version, &str)] = &[
+    (
+        Bare,
+        OLDEST,
+        "agent-check allow-0rtt check check-send-proxy check-ssl check-via-socks4 force-tlsv10 \
+            force-tlsv11 force-tlsv12 force-tlsv13 no-send-proxy no-send-proxy-v2 no-ssl-reuse \
+            no-tfo no-tls-tickets no-tlsv10 no-tlsv11 no-tlsv12 no-tlsv13 send-proxy send-proxy-v2 \
+            send-proxy-v2-ssl send-proxy-v2-ssl-cn ssl tfo tls-tickets",
+    ),
+    (
+        Number,
+        OLDEST,
+        "error-limit fall id maxconn maxqueue minconn pool-low-conn pool-max-conn rise",
+    ),
+    (Time, OLDEST, "agent-inter downinter fastinter inter pool-purge-delay slowstart"),
+    (Port, OLDEST, "agent-port port"),
+    (Verify, OLDEST, "verify"),
+    (
+        Word,
+        OLDEST,
+        "addr agent-addr agent-send alpn ca-file check-alpn check-proto check-sni ciphers \
+            ciphersuites crl-file crt observe on-error on-marked-down on-marked-up proto \
+            proxy-v2-options sni ssl-max-ver ssl-min-ver track verifyhost ws",
+    ),
+    (Source, OLDEST, "source"),
+    (Word, (3, 0), "client-sigalgs cookie curves guid hash-key pool-conn-name sigalgs"),
+    (Bare, (3, 2), "check-reuse-pool strict-maxconn"),
+    (Time, (3, 2), "idle-ping"),
+    (Word, (3, 2), "check-pool-conn-name init-state"),
+    (Bare, (3, 4), "no-check-sni-auto no-renegotiate no-sni-auto renegotiate"),
+    (Word, (3, 4), "healthcheck"),
 ];
 
-/// Options of a `server` line that a server made at runtime can't have, each with more about it.
+/// Options of a `server` line that a server made at runtime can't have, and more about them.
 const REFUSED: &[(&str, &str)] = &[
-    ("cc", ""),
+    (
+        "cc ktls log-bufsize log-proto max-reuse namespace non-stick redir socks4 tcp-md5sig \
+            tcp-ut",
+        "",
+    ),
     ("disabled", ": it would stay out of rotation; leave it out of the list instead"),
     ("enabled", ": Mapsmith enables every server that it adds"),
     ("init-addr", ": Mapsmith gives it an address"),
-    ("ktls", ""),
-    ("log-bufsize", ""),
-    ("log-proto", ""),
-    ("max-reuse", ""),
-    ("namespace", ""),
-    ("no-agent-check", ": that is so without it"),
-    ("no-backup", ": that is so without it"),
-    ("no-check", ": that is so without it"),
-    ("no-check-ssl", ": that is so without it"),
-    ("no-ssl", ": that is so without it"),
-    ("non-stick", ""),
-    ("redir", ""),
-    ("resolve-net", ": Mapsmith resolves names"),
-    ("resolve-opts", ": Mapsmith resolves names"),
-    ("resolve-prefer", ": Mapsmith resolves names"),
-    ("resolvers", ": Mapsmith resolves names"),
-    ("sni-auto", ": that is so without it from 3.4 on"),
-    ("socks4", ""),
-    ("ssl-reuse", ": that is so without it"),
-    ("stick", ": that is so without it"),
-    ("tcp-md5sig", ""),
-    ("tcp-ut", ""),
+    (
+        "no-agent-check no-backup no-check no-check-ssl no-ssl ssl-reuse stick",
+        ": that is the default",
+    ),
+    ("resolve-net resolve-opts resolve-prefer resolvers", ": Mapsmith resolves names"),
+    ("sni-auto", ": that is the default from 3.4 on"),
 ];
 
 /// What has a key of its own in Mapsmith's settings and in a source's answer.
-const OWN_KEYS: &[(&str, &str)] =
-    &[("weight", "weight"), ("backup", "backup"), ("name", "name"), ("address", "address")];
+const OWN_KEYS: [&str; 4] = ["weight", "backup", "name", "address"];
 
-fn taken(name: &str) -> Option<&'static (&'static str, Arguments, Version)> {
-    TAKEN.iter().find(|(taken, ..)| *taken == name)
+fn taken(name: &str) -> Option<(Arguments, Version)> {
+    TAKEN
+        .iter()
+        .find(|(.., names)| has(names, name))
+        .map(|(arguments, oldest, _)| (*arguments, *oldest))
+}
+
+fn has(names: &str, name: &str) -> bool {
+    names.split(' ').any(|known| known == name)
 }
 
 impl Arguments {
@@ -272,7 +186,7 @@ impl ServerOptions {
         for option in options {
             let (name, arguments) = split(option)?;
             if seen.contains(&name) {
-                return Err(OptionError::Twice { option: name.to_owned() });
+                return Err(OptionError::Twice(name.to_owned()));
             }
             seen.push(name);
             match (name, arguments.as_slice()) {
@@ -304,7 +218,7 @@ impl ServerOptions {
     pub fn oldest_version(&self) -> (Version, Option<&str>) {
         let names = self.other.iter().filter_map(|option| option.split(' ').next());
         let newer = names
-            .filter_map(|name| Some((taken(name)?.2, name)))
+            .filter_map(|name| Some((taken(name)?.1, name)))
             .filter(|(version, _)| *version > OLDEST);
         newer
             .max_by_key(|(version, _)| *version)
@@ -325,23 +239,22 @@ fn split(option: &str) -> Result<(&str, Vec<&str>), OptionError> {
             || matches!(character, ';' | '\\' | '"' | '\'' | '#')
     };
     if option.contains(invalid) || option.len() > MAX_ARGUMENT || option.contains("<<") {
-        let option = option.chars().take(80).collect();
-        return Err(OptionError::Invalid { option });
+        return Err(OptionError::Invalid(option.chars().take(80).collect()));
     }
     let mut words = option.split_ascii_whitespace();
     let name = words.next().ok_or(OptionError::Empty)?;
     let arguments: Vec<&str> = words.collect();
-    if let Some((_, key)) = OWN_KEYS.iter().find(|(own, _)| *own == name) {
-        return Err(OptionError::OwnKey { option: option.to_owned(), key });
+    if let Some(key) = OWN_KEYS.iter().find(|key| **key == name) {
+        return Err(OptionError::OwnKey(option.to_owned(), key));
     }
-    if let Some((name, hint)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-        return Err(OptionError::NotAtRuntime { option: (*name).to_owned(), hint });
+    if let Some((_, hint)) = REFUSED.iter().find(|(names, _)| has(names, name)) {
+        return Err(OptionError::NotAtRuntime(name.to_owned(), hint));
     }
-    let Some((_, kind, _)) = taken(name) else {
-        return Err(OptionError::Unknown { option: name.to_owned() });
+    let Some((kind, _)) = taken(name) else {
+        return Err(OptionError::Unknown(name.to_owned()));
     };
     if !kind.fit(&arguments) {
-        let hint = if *kind == Bare { "; each option is a text of its own" } else { "" };
+        let hint = if kind == Bare { "; each option is a text of its own" } else { "" };
         return Err(OptionError::Arguments {
             option: option.to_owned(),
             form: kind.form(name),

@@ -8,8 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use haproxy_runtime::HaproxyVersion;
-use haproxy_runtime::Refusal;
+use haproxy_runtime::{HaproxyVersion, Refusal};
 
 use super::step::ServerStep;
 use super::{ADDS_BACKENDS, STATIC_ALGORITHM};
@@ -17,12 +16,9 @@ use crate::server::{
     AdminState, ObservedBackend, ObservedServer, ObservedServers, Server, ServerAddress,
 };
 
-/// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Its version.
     pub version: HaproxyVersion,
-    /// What can be observed of it.
     pub servers: ObservedServers,
     /// The named `defaults` sections, with the algorithm that `show stat` names for a backend made
     /// of them.
@@ -39,7 +35,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// A process of which this was observed.
     pub fn new(version: HaproxyVersion, servers: ObservedServers) -> Self {
         Self {
             version,
@@ -52,7 +47,6 @@ impl Process {
         }
     }
 
-    /// The checks that servers wait for have passed.
     pub fn pass_checks(&mut self) {
         for (backend, server) in std::mem::take(&mut self.unchecked) {
             let seen =
@@ -75,13 +69,10 @@ impl Process {
     }
 
     /// Does one step.
-    ///
-    /// # Errors
-    /// When HAProxy would refuse it; nothing is changed then.
+    /// Where HAProxy would refuse it nothing is changed.
     pub fn apply(&mut self, step: &ServerStep) -> Result<(), Refusal> {
         self.change_at_once(step)?;
-        let waits = step.waits_for_check();
-        if let Some(server) = step.server().filter(|_| waits) {
+        if let Some(server) = step.server().filter(|_| step.waits_for_check()) {
             self.wait_for_check(step.backend(), server);
         }
         Ok(())
@@ -180,9 +171,7 @@ impl Process {
             return Err(Refusal::NameTaken);
         }
         let Some(algorithm) = self.defaults.get(defaults) else {
-            return Err(Refusal::Defaults {
-                text: format!("Cannot find default proxy '{defaults}'."),
-            });
+            return Err(Refusal::Defaults(format!("Cannot find default proxy '{defaults}'.")));
         };
         let made = ObservedBackend { algorithm: Some(algorithm.clone()), servers: BTreeMap::new() };
         self.servers.insert(backend.to_owned(), made);
@@ -199,7 +188,7 @@ impl Process {
             return Err(Refusal::NameTaken);
         }
         if let Some(word) = server.options.other.iter().find(|word| self.untaken.contains(*word)) {
-            return Err(Refusal::OptionNotTaken { text: word.clone() });
+            return Err(Refusal::OptionNotTaken(word.clone()));
         }
         seen.servers.insert(server.name.clone(), added(server));
         Ok(())
@@ -256,7 +245,7 @@ fn set_address(server: &mut ObservedServer, address: ServerAddress) -> Result<()
         let text = "Update for the current server address family is only supported through \
             configuration file."
             .to_owned();
-        return Err(Refusal::NoAddress { text });
+        return Err(Refusal::NoAddress(text));
     }
     server.address = Some(address.ip);
     server.port = address.port;

@@ -1,0 +1,127 @@
+//! What a request may ask for: its names and times are checked here, before anything acts on them.
+//! Pure; the clock is an argument.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::{DrainedMaster, OverrideChange, Pin, names};
+use thiserror::Error as ThisError;
+
+use super::types::{DrainRequest, PinRequest};
+
+/// The longest that a reload or an override may be waited for.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// The longest time that a pin may be given: beyond it nobody remembers why.
+const LONGEST_PIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// What is wrong with a request, and what would be right.
+#[derive(Debug, PartialEq, Eq, ThisError)]
+#[error("{0}")]
+pub struct Invalid(String);
+
+/// How long the answer may be waited for, where the request says so.
+pub fn wait(text: Option<&str>) -> Result<Option<Duration>, Invalid> {
+    match text.map(humantime::parse_duration) {
+        None => Ok(None),
+        Some(Ok(wait)) if !wait.is_zero() && wait <= LONGEST_WAIT => Ok(Some(wait)),
+        Some(_) => Err(Invalid("wait must be a duration up to 10m, like 30s".to_owned())),
+    }
+}
+
+pub fn node(name: String) -> Result<String, Invalid> {
+    match names::check_key(&name) {
+        Ok(()) => Ok(name),
+        Err(reason) => Err(Invalid(format!("{name:?} is not a valid node name: {reason}"))),
+    }
+}
+
+pub fn master(name: String) -> Result<String, Invalid> {
+    match names::check_value(&name) {
+        Ok(()) => Ok(name),
+        Err(reason) => Err(Invalid(format!("{name:?} is not a valid master name: {reason}"))),
+    }
+}
+
+/// The pin of a valid node that begins now.
+pub fn pin(node: String, request: PinRequest, now: Timestamp) -> Result<OverrideChange, Invalid> {
+    let master = master(request.master)?;
+    let end = |duration: String| {
+        let length = humantime::parse_duration(&duration).ok();
+        length
+            .filter(|length| !length.is_zero() && *length <= LONGEST_PIN)
+            .and_then(|length| now.checked_add(SignedDuration::try_from(length).ok()?).ok())
+            .ok_or_else(|| {
+                Invalid(format!("{duration:?} is not a duration like 30m or 2h, a year at most"))
+            })
+    };
+    let until = request.duration.map(end).transpose()?;
+    Ok(OverrideChange::Pin(Pin { node, master, since: now, until }))
+}
+
+/// The drain of a valid master that begins now.
+pub fn drain(
+    from: String,
+    request: DrainRequest,
+    now: Timestamp,
+) -> Result<OverrideChange, Invalid> {
+    let to = request.to.map(master).transpose()?;
+    if to.as_ref() == Some(&from) {
+        return Err(Invalid(format!("{from} can't be drained to itself; name another master")));
+    }
+    Ok(OverrideChange::Drain(DrainedMaster { master: from, to, since: now }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn pinned(master: &str, duration: Option<&str>) -> Result<OverrideChange, Invalid> {
+        let duration = duration.map(str::to_owned);
+        pin("n1".to_owned(), PinRequest { master: master.to_owned(), duration }, NOW)
+    }
+
+    #[test]
+    fn a_wait_is_at_most_ten_minutes_and_not_nothing() {
+        assert_eq!(wait(None), Ok(None));
+        assert_eq!(wait(Some("10m")), Ok(Some(LONGEST_WAIT)));
+        for wrong in ["0s", "11m", "", "soon", "-1s"] {
+            assert!(wait(Some(wrong)).unwrap_err().to_string().contains("up to 10m"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_pin_lasts_a_year_at_most() {
+        let until = |duration| match pinned("m1", duration) {
+            Ok(OverrideChange::Pin(pin)) => pin.until.map(|until| until.as_second()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(until(None), None);
+        assert_eq!(until(Some("2h")), Some(7200));
+        assert_eq!(until(Some("366days")), Some(366 * 86400));
+        for wrong in ["367days", "0s", "", "2"] {
+            let error = pinned("m1", Some(wrong)).unwrap_err().to_string();
+            assert!(error.contains("a year at most"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_name_that_haproxy_would_misread_is_taken() {
+        for wrong in ["", "a b", "#a", "a<<"] {
+            assert!(node(wrong.to_owned()).is_err(), "{wrong:?}");
+            let error = pinned(wrong, None).unwrap_err().to_string();
+            assert!(error.contains("is not a valid master name"), "{error}");
+            let to = DrainRequest { to: Some(wrong.to_owned()) };
+            assert!(drain("m1".to_owned(), to, NOW).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_master_is_not_drained_to_itself() {
+        let to = |name: &str| DrainRequest { to: Some(name.to_owned()) };
+        assert!(drain("m1".to_owned(), to("m2"), NOW).is_ok());
+        let error = drain("m1".to_owned(), to("m1"), NOW).unwrap_err();
+        assert_eq!(error.to_string(), "m1 can't be drained to itself; name another master");
+    }
+}

@@ -1,0 +1,90 @@
+//! The parts of a request's line: names in the path, and query parameters.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::error::HttpError;
+use crate::api::requests;
+
+/// The parameters that a path takes. Others are an error, or a misspelt one would go unnoticed.
+pub(super) trait Known: DeserializeOwned {
+    const KNOWN: &str;
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoQuery {}
+
+impl Known for NoQuery {
+    const KNOWN: &str = "this path takes no parameters";
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WaitQuery {
+    pub(super) wait: Option<String>,
+}
+
+impl Known for WaitQuery {
+    const KNOWN: &str = "the only parameter is wait";
+}
+
+/// What an order that names a master may be given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrderQuery {
+    pub(super) wait: Option<String>,
+    /// Masters are taken that nobody knows.
+    #[serde(default)]
+    pub(super) force: bool,
+}
+
+impl Known for OrderQuery {
+    const KNOWN: &str = "the parameters are wait and force";
+}
+
+pub(super) struct Parameters<Q>(pub(super) Q);
+
+impl<S: Send + Sync, Q: Known> FromRequestParts<S> for Parameters<Q> {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(error) => {
+                Err(HttpError::BadRequest(format!("{}; {}", error.body_text(), Q::KNOWN)))
+            }
+        }
+    }
+}
+
+async fn name<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, HttpError> {
+    match Path::from_request_parts(parts, state).await {
+        Ok(Path(name)) => Ok(name),
+        Err(error) => Err(HttpError::BadRequest(error.body_text())),
+    }
+}
+
+/// The valid name of a node.
+pub(super) struct Node(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Node {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        Ok(Self(requests::node(name(parts, state).await?)?))
+    }
+}
+
+/// The valid name of a master.
+pub(super) struct Master(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Master {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        Ok(Self(requests::master(name(parts, state).await?)?))
+    }
+}
