@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mapsmith_core::{Invalid, names};
 
-use super::secret::Secret;
-use super::without_mark;
+use super::format::without_mark;
+use super::transport::secret::Secret;
 
 /// A source that can't be set up, or a poll that brought no whole answer. The source's name stands
 /// beside it in status and logs.

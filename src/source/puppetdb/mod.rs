@@ -11,28 +11,29 @@
 //! than `overlap`, all polls are full: which of them is wrong, and by how much the producers'
 //! differ, nobody knows.
 
+mod delta;
 pub(super) mod keys;
+mod pql;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use mapsmith_core::Snapshot;
 use mapsmith_core::status::PollKind;
+use mapsmith_core::{EntryMap, ServerList, Snapshot};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Body, Method, Response, StatusCode, Url};
+use reqwest::{Body, Method, Response, StatusCode};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::collector::{self, Collector, Names, off_thread};
 use super::error::{SourceError, SourceErrorKind};
-use super::http::{self, HttpClient};
-use super::json::{JsonReader, Shape};
-use super::kinds::SourceKind;
-use super::row::Fields;
-use super::secret::Secret;
-use super::{Extent, Notes, Polled, Source, delta, is_due, pql, signed};
+use super::feed::{is_due, off_thread, signed};
+use super::format::{Collector, Fields, JsonReader, Names, Shape};
+use super::transport::http::{self, HttpClient};
+use super::transport::secret::Secret;
+use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings;
 
 /// Puppet Enterprise's header for a token.
@@ -66,15 +67,38 @@ struct PollState {
 const LEAST_SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// A PuppetDB.
-#[derive(Debug, Clone)]
 pub(super) struct PuppetDb {
+    /// The source's name.
+    name: String,
+    /// What each feed begins as.
+    nodes: Nodes,
+}
+
+impl PuppetDb {
+    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
+        Ok(Self { name: settings.name.clone(), nodes: Nodes::new(settings, names)? })
+    }
+}
+
+impl Registry for PuppetDb {
+    fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported> {
+        Ok(Box::new(self.nodes.clone_beside()))
+    }
+
+    fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
+        Err(Unsupported::new(&self.name, "a puppetdb source lists no servers"))
+    }
+}
+
+/// The nodes and their masters, as rows of one query.
+#[derive(Debug, Clone)]
+struct Nodes {
     http: HttpClient,
-    url: Url,
     query: String,
     delta_query: DeltaQuery,
     fields: Fields,
     names: Arc<Names>,
-    full_poll: SignedDuration,
+    full_poll: Duration,
     overlap: SignedDuration,
     /// None before the first answer and after a failure: then the next poll is full.
     known: Option<PollState>,
@@ -84,16 +108,9 @@ pub(super) struct PuppetDb {
     narrows: bool,
 }
 
-impl PuppetDb {
-    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
+impl Nodes {
+    fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
         let keys = &settings.of_kind.puppetdb;
-        let root = settings.of_kind.http.url.as_deref().unwrap_or_default();
-        let url = Url::parse(&format!("{}/pdb/query/v4", root.trim_end_matches('/'))).map_err(
-            |error| SourceError {
-                place: root.to_owned(),
-                fault: SourceErrorKind::Setup(format!("url: {error}")),
-            },
-        )?;
         let query = keys.query().to_owned();
         let delta_query = match &keys.delta_query {
             Some(given) => DeltaQuery::Given(given.clone()),
@@ -101,18 +118,21 @@ impl PuppetDb {
         };
         let fields = fields(settings);
         Ok(Self {
-            http: HttpClient::new(settings, &url)?,
-            url,
+            http: HttpClient::new(settings, Some("/pdb/query/v4"), status::meaning)?,
             query,
             delta_query,
             narrows: fields.node == "certname",
             fields,
             names,
-            full_poll: signed(settings.full_poll),
+            full_poll: settings.full_poll,
             overlap: signed(keys.overlap),
             known: None,
             ahead: SignedDuration::ZERO,
         })
+    }
+
+    fn clone_beside(&self) -> Self {
+        Self { http: self.http.beside(), ..self.clone() }
     }
 
     /// The delta query for now, if a delta will do.
@@ -163,7 +183,7 @@ impl PuppetDb {
                     Some(PollState { answered, newest: known.newest.max(newest), ..known });
                 return Ok(polled);
             }
-            let refusal = self.http.refusal(response, SourceKind::Puppetdb, token.clone()).await;
+            let refusal = self.http.refusal(response, token.clone()).await;
             if !matches!(
                 (&refusal, &self.delta_query),
                 (SourceErrorKind::Status { status: 400, .. }, DeltaQuery::Derived(_))
@@ -178,19 +198,14 @@ impl PuppetDb {
         let asked = Instant::now();
         let response = self.ask(&query, token.as_ref()).await?;
         if response.status() != StatusCode::OK {
-            return Err(self.http.refusal(response, SourceKind::Puppetdb, token).await);
+            return Err(self.http.refusal(response, token).await);
         }
         let answered = self.read_clock(response.headers(), now, asked.elapsed());
-        let reader = JsonReader::new(
-            Shape::List(self.fields.clone()),
-            Collector::new(Arc::clone(&self.names)),
-            token,
-        );
-        let (collector, bytes) = self.http.read(response, reader).await?;
-        let newest = collector.newest();
-        let (entries, rejections) = collector::settle(collector, current.cloned()).await;
+        let (rows, bytes) = self.read(response, Collector::new, token).await?;
+        let newest = rows.newest();
+        let polled = Polled::settle(rows, bytes, current).await;
         self.known = Some(PollState { answered, newest, full_poll: now });
-        Ok(Polled { kind: PollKind::Full, entries, rejections, bytes })
+        Ok(polled)
     }
 
     /// Asks for these nodes alone; what the next delta reaches back to stays as it is.
@@ -209,12 +224,12 @@ impl PuppetDb {
         if response.status() == StatusCode::OK {
             return self.read_changes(response, current, token).await.map(|(polled, _)| polled);
         }
-        let refusal = self.http.refusal(response, SourceKind::Puppetdb, token).await;
+        let refusal = self.http.refusal(response, token).await;
         if !matches!(refusal, SourceErrorKind::Status { status: 400, .. }) {
             return Err(refusal);
         }
         warn!(query, %refusal, "the query for single nodes, made of the query for everything, was \
-            refused: early looks ask for everything from now on");
+            refused: targeted lookups ask for everything from now on");
         self.narrows = false;
         self.poll_once(Extent::Changes, Some(current), now).await
     }
@@ -226,16 +241,23 @@ impl PuppetDb {
         current: &Snapshot,
         token: Option<Secret>,
     ) -> Result<(Polled, Option<Timestamp>), SourceErrorKind> {
-        let reader = JsonReader::new(
-            Shape::List(self.fields.clone()),
-            Collector::for_delta(Arc::clone(&self.names)),
-            token,
-        );
-        let (collector, bytes) = self.http.read(response, reader).await?;
-        let (current, newest) = (current.clone(), collector.newest());
+        let (rows, bytes) = self.read(response, Collector::for_delta, token).await?;
+        let (current, newest) = (current.clone(), rows.newest());
         let (entries, rejections) =
-            off_thread(move || delta::lay_over(&current, collector.finish())).await;
+            off_thread(move || delta::lay_over(&current, rows.finish())).await;
         Ok((Polled { kind: PollKind::Delta, entries, rejections, bytes }, newest))
+    }
+
+    /// The rows of an answer, and its bytes.
+    async fn read(
+        &mut self,
+        response: Response,
+        collector: fn(Arc<Names>) -> Collector,
+        token: Option<Secret>,
+    ) -> Result<(Collector, u64), SourceErrorKind> {
+        let shape = Shape::List(self.fields.clone());
+        let reader = JsonReader::new(shape, collector(Arc::clone(&self.names)), token);
+        self.http.read(response, reader).await
     }
 
     async fn ask(
@@ -243,7 +265,7 @@ impl PuppetDb {
         query: &str,
         token: Option<&Secret>,
     ) -> Result<Response, SourceErrorKind> {
-        let mut request = self.http.request(Method::POST, &self.url, token, (TOKEN_HEADER, ""))?;
+        let mut request = self.http.request(Method::POST, token, (TOKEN_HEADER, ""))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *request.body_mut() = Some(Body::from(serde_json::json!({ "query": query }).to_string()));
         self.http.send(request).await
@@ -251,15 +273,14 @@ impl PuppetDb {
 }
 
 #[async_trait]
-impl Source for PuppetDb {
+impl Feed<EntryMap> for Nodes {
     async fn poll(
         &mut self,
         extent: Extent,
         current: Option<&Snapshot>,
         now: Timestamp,
     ) -> Result<Polled, SourceError> {
-        let outcome = self.http.limit().bound(self.poll_once(extent, current, now)).await;
-        outcome.map_err(|fault| self.http.error(fault))
+        self.http.limit().bound(self.poll_once(extent, current, now)).await
     }
 
     async fn look_up(
@@ -268,12 +289,11 @@ impl Source for PuppetDb {
         current: &Snapshot,
         now: Timestamp,
     ) -> Result<Polled, SourceError> {
-        let outcome = self.http.limit().bound(self.look_up_once(nodes, current, now)).await;
-        outcome.map_err(|fault| self.http.error(fault))
+        self.http.limit().bound(self.look_up_once(nodes, current, now)).await
     }
 
-    fn beside(&self) -> Option<Box<dyn Source>> {
-        Some(Box::new(Self { http: self.http.beside(), ..self.clone() }))
+    fn beside(&self) -> Option<Box<dyn Feed<EntryMap>>> {
+        Some(Box::new(self.clone_beside()))
     }
 
     fn notes(&self) -> Notes {

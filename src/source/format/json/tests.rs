@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::source::collector::{Collected, Names};
+use crate::source::format::{Collected, Names};
 
 fn list() -> Shape {
     Shape::List(Fields { node: "certname".to_owned(), master: "producer".to_owned() })

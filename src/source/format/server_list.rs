@@ -8,12 +8,11 @@ use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuil
 use mapsmith_core::{Invalid, Rejections};
 use serde_json::{Map, Number, Value};
 
-use super::error::{Excerpt, Position, SourceErrorKind};
-use super::format::{Format, Reader, Rows};
 use super::json::ERROR_KEYS;
 use super::repair::mend;
-use super::secret::Secret;
-use super::without_mark;
+use super::{Format, Reader, Rows, parser_message, without_mark};
+use crate::source::error::{Excerpt, Position, SourceErrorKind};
+use crate::source::transport::secret::Secret;
 
 /// The largest list, in bytes, whatever `max_bytes` says: it is held in memory as text and as
 /// values.
@@ -21,7 +20,7 @@ const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Server lists.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ServerFormat;
+pub(crate) struct ServerFormat;
 
 impl Format for ServerFormat {
     type Content = ServerList;
@@ -35,7 +34,7 @@ impl Format for ServerFormat {
 
 /// Keeps the text until it has ended.
 #[derive(Debug)]
-pub(super) struct ServerReader {
+pub(crate) struct ServerReader {
     text: Vec<u8>,
     hidden: Option<Secret>,
 }
@@ -87,12 +86,7 @@ impl Reader for ServerReader {
             }),
             Err(error) => {
                 let position = Position { line: error.line(), column: error.column() };
-                let message = error.to_string();
-                let message = message
-                    .rsplit_once(" at line ")
-                    .map_or(message.as_str(), |(message, _)| message)
-                    .to_owned();
-                Err(SourceErrorKind::Syntax { position, message })
+                Err(SourceErrorKind::Syntax { position, message: parser_message(&error) })
             }
         }
     }

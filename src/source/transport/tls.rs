@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, ClientBuilder, Identity};
 
-use super::error::SourceErrorKind;
-use super::without_mark;
 use crate::settings;
+use crate::source::error::SourceErrorKind;
+use crate::source::format::without_mark;
 
 /// The files of a source's TLS settings, named in errors.
 #[derive(Debug, Clone)]
@@ -32,24 +32,21 @@ impl TlsFiles {
             let certificates = Certificate::from_pem_bundle(&read("ca", ca)?).map_err(|error| {
                 SourceErrorKind::Setup(format!("ca {}: {}", ca.display(), root_cause(&error)))
             })?;
-            if certificates.is_empty() {
-                return Err(SourceErrorKind::Setup(format!(
-                    "ca {}: holds no certificate in PEM form",
-                    ca.display()
-                )));
-            }
+            require(!certificates.is_empty(), || {
+                format!("ca {}: holds no certificate in PEM form", ca.display())
+            })?;
             client = client.tls_certs_only(certificates);
         }
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
             let mut pem = read("cert", cert)?;
-            require(&pem, "CERTIFICATE-----", || {
+            require(holds(&pem, "CERTIFICATE-----"), || {
                 format!("cert {}: holds no certificate in PEM form", cert.display())
             })?;
             let key_pem = read("key", key)?;
-            require(&key_pem, "PRIVATE KEY-----", || {
+            require(holds(&key_pem, "PRIVATE KEY-----"), || {
                 format!("key {}: holds no private key in PEM form", key.display())
             })?;
-            require_not(&key_pem, "ENCRYPTED", || {
+            require(!holds(&key_pem, "ENCRYPTED"), || {
                 format!("key {}: is encrypted; a daemon needs a plain key", key.display())
             })?;
             pem.push(b'\n');
@@ -62,20 +59,20 @@ impl TlsFiles {
 
     /// A certificate and a key that the TLS library will not take together.
     pub(super) fn unfit(&self, error: &(dyn std::error::Error + 'static)) -> SourceErrorKind {
-        let shown = |path: &Option<PathBuf>| {
+        let describe = |path: &Option<PathBuf>| {
             path.as_ref().map_or("none".to_owned(), |path| path.display().to_string())
         };
         SourceErrorKind::Setup(format!(
             "cert {} and key {} (ca {}) can't be used: {}",
-            shown(&self.cert),
-            shown(&self.key),
-            shown(&self.ca),
+            describe(&self.cert),
+            describe(&self.key),
+            describe(&self.ca),
             root_cause(error)
         ))
     }
 
-    /// What the TLS library's words mean, if they are of TLS. They are told by their text: the HTTP
-    /// client does not hand out the library's own type. The tests with a real handshake would
+    /// What the TLS library's words mean, if they are of TLS. Known by their text: the HTTP client
+    /// does not hand out the library's own type. The tests with a real handshake would
     /// notice other words.
     pub(super) fn classify(&self, cause: &str) -> Option<SourceErrorKind> {
         let cause = cause.to_owned();
@@ -169,20 +166,8 @@ fn holds(pem: &[u8], mark: &str) -> bool {
     memchr::memmem::find(pem, mark.as_bytes()).is_some()
 }
 
-fn require(
-    pem: &[u8],
-    mark: &str,
-    message: impl FnOnce() -> String,
-) -> Result<(), SourceErrorKind> {
-    if holds(pem, mark) { Ok(()) } else { Err(SourceErrorKind::Setup(message())) }
-}
-
-fn require_not(
-    pem: &[u8],
-    mark: &str,
-    message: impl FnOnce() -> String,
-) -> Result<(), SourceErrorKind> {
-    if holds(pem, mark) { Err(SourceErrorKind::Setup(message())) } else { Ok(()) }
+fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), SourceErrorKind> {
+    if condition { Ok(()) } else { Err(SourceErrorKind::Setup(message())) }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
-use super::collector::off_thread;
+use super::off_thread;
 
 /// The most links that are followed, as in Linux.
 const MOST_LINKS: usize = 40;

@@ -34,7 +34,7 @@ struct Scripted {
 }
 
 #[async_trait]
-impl Source for Scripted {
+impl Feed<EntryMap> for Scripted {
     async fn poll(
         &mut self,
         _: Extent,
@@ -409,7 +409,7 @@ fn a_lasting_failure_is_logged_once_and_its_end_once() {
 struct Steered(mpsc::UnboundedSender<(Extent, oneshot::Sender<Answer>)>);
 
 #[async_trait]
-impl Source for Steered {
+impl Feed<EntryMap> for Steered {
     async fn poll(
         &mut self,
         extent: Extent,
@@ -426,7 +426,7 @@ impl Source for Steered {
         }
     }
 
-    fn beside(&self) -> Option<Box<dyn Source>> {
+    fn beside(&self) -> Option<Box<dyn Feed<EntryMap>>> {
         Some(Box::new(self.clone()))
     }
 }

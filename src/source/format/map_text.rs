@@ -11,22 +11,21 @@ use mapsmith_core::{EntryMap, Rejections};
 use reqwest::StatusCode;
 
 use super::collector::{Collector, Field, Names, Row};
-use super::error::{Excerpt, SourceErrorKind};
-use super::format::{Format, Reader, Rows};
-use super::secret::Secret;
-use super::without_mark;
+use super::{Format, Reader, Rows, without_mark};
+use crate::source::error::{Excerpt, SourceErrorKind};
+use crate::source::transport::secret::Secret;
 
 /// Lines that may be no entries in any file; beyond them a tenth.
 const FORGIVEN: usize = 2;
 
 /// Map files.
 #[derive(Debug, Clone)]
-pub(super) struct MapText {
+pub(crate) struct MapText {
     names: Arc<Names>,
 }
 
 impl MapText {
-    pub(super) fn new(names: Arc<Names>) -> Self {
+    pub(crate) fn new(names: Arc<Names>) -> Self {
         Self { names }
     }
 }
@@ -43,7 +42,7 @@ impl Format for MapText {
 
 /// Keeps the text until it has ended: what refuses it may stand in its last line.
 #[derive(Debug)]
-pub(super) struct MapTextReader {
+pub(crate) struct MapTextReader {
     text: Vec<u8>,
     names: Arc<Names>,
 }

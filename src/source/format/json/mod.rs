@@ -8,13 +8,12 @@
 
 use serde::de::{DeserializeSeed, IgnoredAny};
 
-use super::BYTE_ORDER_MARK;
 use super::collector::{Collector, Field, Row};
-use super::error::{Excerpt, Position, SourceErrorKind};
-use super::format::Reader;
 use super::repair::mend;
 use super::row::{FieldSeed, Fields, RowSeed};
-use super::secret::Secret;
+use super::{BYTE_ORDER_MARK, Reader, parser_message};
+use crate::source::error::{Excerpt, Position, SourceErrorKind};
+use crate::source::transport::secret::Secret;
 
 /// The largest row, in bytes: a node with all its facts is far smaller.
 const MAX_ROW_BYTES: usize = 16 * 1024 * 1024;
@@ -25,7 +24,7 @@ const LIKE_A_MAP: usize = 8;
 
 /// What the answer should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// `[{"node field": ..., "master field": ...}, ...]`.
     List(Fields),
     /// `{"node": "master", ...}`.
@@ -64,7 +63,7 @@ enum Step {
 
 /// Parses an answer chunk by chunk.
 #[derive(Debug)]
-pub(super) struct JsonReader {
+pub(crate) struct JsonReader {
     shape: Shape,
     collector: Collector,
     state: State,
@@ -89,7 +88,7 @@ pub(super) struct JsonReader {
 
 impl JsonReader {
     /// A reader that has seen nothing. `hidden` never shows in an error.
-    pub(super) fn new(shape: Shape, collector: Collector, hidden: Option<Secret>) -> Self {
+    pub(crate) fn new(shape: Shape, collector: Collector, hidden: Option<Secret>) -> Self {
         Self {
             shape,
             collector,
@@ -388,13 +387,7 @@ fn parse<'de, S: DeserializeSeed<'de>>(
                     (true, false) => {}
                 }
             }
-            let message = error.to_string();
-            // The parser counts from the row's beginning; the fault counts from the text's.
-            let message = message
-                .rsplit_once(" at line ")
-                .map_or(message.as_str(), |(message, _)| message)
-                .to_owned();
-            Err(Mistake::Syntax { offset, message })
+            Err(Mistake::Syntax { offset, message: parser_message(&error) })
         }
     }
 }

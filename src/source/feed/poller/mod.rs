@@ -1,8 +1,9 @@
 //! One task a source: polls when asked, when the source itself changed, and by itself while it
 //! fails.
 //!
-//! An early look (see [`super::early`]) brings single nodes up to date between two polls; it is no
-//! poll: it covers no request, and the source's age and condition stay as the last poll left them.
+//! A targeted lookup (see [`super::targeted`]) brings single nodes up to date between two polls; it
+//! is no poll: it covers no request, and the source's age and condition stay as the last poll left
+//! them.
 //!
 //! A poll is for changes, or for everything where somebody asked and waits for the answer.
 //!
@@ -22,9 +23,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::schedule::Requested;
+use super::requests::{PollRequests, Requested};
 use super::targeted::{RequestPacer, TargetedLookups};
-use super::{Extent, Notes, PollRequests, Polled, Source, SourceError};
+use super::{Extent, Feed, Notes, Polled, SourceError};
 use crate::heartbeat;
 use crate::settings;
 use crate::telemetry::{
@@ -70,7 +71,7 @@ const ROUND_SPACING: Duration = Duration::from_secs(1);
 /// poll covers, so that requests made together, or during a poll, become one. Between polls it
 /// looks early at the nodes of `looks`. `state` should begin as [`SourceState::before_first_poll`].
 pub async fn run<C: Content>(
-    source: Box<dyn Source<C>>,
+    source: Box<dyn Feed<C>>,
     settings: &settings::Source,
     requests: PollRequests,
     looks: &TargetedLookups,
@@ -89,7 +90,7 @@ struct Running<C: Content> {
     covered: Requested,
     extent: Extent,
     began: Instant,
-    poll: BoxFuture<'static, (Box<dyn Source<C>>, Outcome<C>)>,
+    poll: BoxFuture<'static, (Box<dyn Feed<C>>, Outcome<C>)>,
 }
 
 type Outcome<C> = Result<Polled<C>, SourceError>;
@@ -143,7 +144,7 @@ impl<C: Content> Poller<C> {
         }
     }
 
-    async fn run(mut self, mut source: Box<dyn Source<C>>) {
+    async fn run(mut self, mut source: Box<dyn Feed<C>>) {
         loop {
             heartbeat::beat();
             source = self.poll(source).await;
@@ -183,7 +184,7 @@ impl<C: Content> Poller<C> {
     /// first to answer counts for the requests made before it began. Further requests replace that
     /// other one in its turn; the first poll is never given up for them, so that a registry which
     /// is just slow is heard.
-    async fn poll(&mut self, source: Box<dyn Source<C>>) -> Box<dyn Source<C>> {
+    async fn poll(&mut self, source: Box<dyn Feed<C>>) -> Box<dyn Feed<C>> {
         if let Some(last) = self.last_begun {
             sleep_until(last + self.pacing.spacing).await;
         }
@@ -218,7 +219,7 @@ impl<C: Content> Poller<C> {
         }
     }
 
-    fn begin(&mut self, mut source: Box<dyn Source<C>>) -> Running<C> {
+    fn begin(&mut self, mut source: Box<dyn Feed<C>>) -> Running<C> {
         // Read before the poll starts: what is asked for from now on is for the next one.
         let covered = *self.requests.borrow_and_update();
         let extent =
@@ -234,7 +235,7 @@ impl<C: Content> Poller<C> {
     }
 
     /// Tells everyone of a poll that has ended.
-    fn conclude(&mut self, running: &Running<C>, source: &dyn Source<C>, outcome: Outcome<C>) {
+    fn conclude(&mut self, running: &Running<C>, source: &dyn Feed<C>, outcome: Outcome<C>) {
         let took = running.began.elapsed();
         self.covered = running.covered;
         self.measure(&outcome, took);
@@ -256,7 +257,7 @@ impl<C: Content> Poller<C> {
 
     /// Asks for single nodes and publishes what is new of them. A poll that is asked for meanwhile
     /// brings them too, and does not wait for a slow look.
-    async fn request_lookups(&mut self, source: &mut dyn Source<C>, nodes: &[String]) {
+    async fn request_lookups(&mut self, source: &mut dyn Feed<C>, nodes: &[String]) {
         let Some(current) = self.state.borrow().snapshot.clone() else { return };
         let began = Instant::now();
         let mut requests = self.requests.clone();
@@ -430,9 +431,7 @@ async fn everything_requested(
 }
 
 /// What a poll beside another brings; never where there is none.
-async fn answer_of<C: Content>(
-    running: &mut Option<Running<C>>,
-) -> (Box<dyn Source<C>>, Outcome<C>) {
+async fn answer_of<C: Content>(running: &mut Option<Running<C>>) -> (Box<dyn Feed<C>>, Outcome<C>) {
     match running {
         Some(running) => (&mut running.poll).await,
         None => std::future::pending().await,
