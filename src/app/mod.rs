@@ -28,7 +28,7 @@ use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport};
 use crate::settings::{self, Listing, Settings};
-use crate::source::{self, Feed, PollRequests, TargetedLookups, poller, schedule};
+use crate::source::{self, Feed, PollRequests, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
 
@@ -187,10 +187,10 @@ impl Daemon {
 
     fn start_sources(&mut self) -> anyhow::Result<Vec<watch::Receiver<SourceState>>> {
         let settings = Arc::clone(&self.settings);
-        let lookups = self.lookups.clone();
+        let (round, lookups) = (self.requests.round(), self.lookups.clone());
         let sources = settings.sources.iter().map(|source| {
             let feed = source::registry(source, settings.map.lowercase)?.node_map()?;
-            Ok(self.start_poller(source, feed, lookups.clone()))
+            Ok(self.start_poller(source, feed, round.clone(), lookups.clone()))
         });
         sources.collect()
     }
@@ -202,7 +202,8 @@ impl Daemon {
         let sources = settings.list_sources.iter().map(|source| {
             let feed = source::registry(source, settings.map.lowercase)?.servers()?;
             // What HAProxy learns is about nodes.
-            Ok(self.start_poller(source, feed, TargetedLookups::new()))
+            let lookups = TargetedLookups::new();
+            Ok(self.start_poller(source, feed, self.requests.round(), lookups))
         });
         sources.collect()
     }
@@ -211,6 +212,7 @@ impl Daemon {
         &mut self,
         source: &settings::Source,
         feed: Box<dyn Feed<C>>,
+        round: Round,
         lookups: TargetedLookups,
     ) -> watch::Receiver<SourceState<C>> {
         let (sender, state) = watch::channel(SourceState::before_first_poll(
@@ -218,10 +220,9 @@ impl Daemon {
             source.kind.to_string(),
             source.required,
         ));
-        let (source, requests, stop) =
-            (source.clone(), self.requests.clone(), self.shutdown.clone());
+        let (source, stop) = (source.clone(), self.shutdown.clone());
         self.tasks.start(format!("source {}", source.name), async move {
-            poller::run(feed, &source, requests, &lookups, sender, stop).await;
+            poller::run(feed, &source, round, &lookups, sender, stop).await;
         });
         state
     }
@@ -358,7 +359,7 @@ fn ask_sources(requests: &PollRequests) -> AskSources {
     Box::new(move || requests.request_everything_at_leisure())
 }
 
-fn request_lookups(looks: &TargetedLookups, instance: &str) -> RequestLookups {
-    let (looks, instance) = (looks.clone(), instance.to_owned());
-    Box::new(move |routes| looks.dispute(&instance, routes))
+fn request_lookups(lookups: &TargetedLookups, instance: &str) -> RequestLookups {
+    let (lookups, instance) = (lookups.clone(), instance.to_owned());
+    Box::new(move |routes| lookups.dispute(&instance, routes))
 }

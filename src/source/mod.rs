@@ -30,7 +30,7 @@ use mapsmith_core::{EntryMap, Rejections, ServerList};
 use format::{Format, Names, ServerFormat};
 
 pub use error::{SourceError, SourceErrorKind};
-pub use feed::requests::PollRequests;
+pub use feed::requests::{PollRequests, Round};
 pub use feed::targeted::TargetedLookups;
 pub use feed::{Extent, Feed, Notes, Polled, poller, schedule};
 pub use file::keys::FileFormat;

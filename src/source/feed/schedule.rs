@@ -147,7 +147,7 @@ mod tests {
             PollSchedule::Cron("* * * * * *".to_owned()),
         ] {
             let (requests, shutdown) = (PollRequests::new(), CancellationToken::new());
-            let mut latest = requests.subscribe();
+            let mut latest = requests.round().subscribe();
             let (schedule, end) = (every_second(poll), shutdown.clone());
             let task = tokio::spawn(async move { run(&schedule, requests, end).await });
             latest.wait_for(|requested| requested.latest >= 2).await.unwrap();
@@ -161,7 +161,8 @@ mod tests {
         let (requests, shutdown) = (PollRequests::new(), CancellationToken::new());
         let schedule = every_second(PollSchedule::Every(Duration::from_secs(86_400)));
         shutdown.cancel();
-        run(&schedule, requests.clone(), shutdown).await.unwrap();
-        assert_eq!(requests.subscribe().borrow().latest, 0);
+        let round = requests.round();
+        run(&schedule, requests, shutdown).await.unwrap();
+        assert_eq!(round.subscribe().borrow().latest, 0);
     }
 }

@@ -221,8 +221,8 @@ impl Watched {
         let shutdown = CancellationToken::new();
         let end = shutdown.clone();
         tokio::spawn(async move {
-            let requests = PollRequests::new();
-            poller::run(source, &settings, requests, &TargetedLookups::new(), sender, end).await;
+            let (round, lookups) = (PollRequests::new().round(), TargetedLookups::new());
+            poller::run(source, &settings, round, &lookups, sender, end).await;
         });
         Self { state, shutdown }
     }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::requests::{PollRequests, Requested};
+use super::requests::{Requested, Round};
 use super::targeted::{RequestPacer, TargetedLookups};
 use super::{Extent, Feed, Notes, Polled, SourceError};
 use crate::heartbeat;
@@ -64,27 +64,28 @@ impl Pacing {
     }
 }
 
-/// The least time between two rounds of polls that a source's own watch starts.
+/// The least time between two requests to its round that a feed's own watch makes.
 const ROUND_SPACING: Duration = Duration::from_secs(1);
 
-/// Polls `source` until `shutdown`: once at the start, then whenever a request came that no started
-/// poll covers, so that requests made together, or during a poll, become one. Between polls it
-/// looks early at the nodes of `looks`. `state` should begin as [`SourceState::before_first_poll`].
+/// Polls `feed` until `shutdown`: once at the start, then whenever its round was asked for something
+/// that no started poll covers, so that requests made together, or during a poll, become one.
+/// Between polls it looks up the nodes of `lookups`. `state` should begin as
+/// [`SourceState::before_first_poll`].
 pub async fn run<C: Content>(
-    source: Box<dyn Feed<C>>,
+    feed: Box<dyn Feed<C>>,
     settings: &settings::Source,
-    requests: PollRequests,
-    looks: &TargetedLookups,
+    round: Round,
+    lookups: &TargetedLookups,
     state: watch::Sender<SourceState<C>>,
     shutdown: CancellationToken,
 ) {
     counter!(SOURCE_FAILURES, "source" => settings.name.clone()).increment(0);
-    let poller = Poller::new(settings.name.clone(), requests, looks, state, Pacing::STANDARD);
+    let poller = Poller::new(settings.name.clone(), round, lookups, state, Pacing::STANDARD);
     // A poll that is under way when the end comes changes nothing anywhere: it is dropped.
-    shutdown.run_until_cancelled(poller.run(source)).await;
+    shutdown.run_until_cancelled(poller.run(feed)).await;
 }
 
-/// A poll under way. It has the source meanwhile, and gives it back.
+/// A poll under way. It has the feed meanwhile, and gives it back.
 struct Running<C: Content> {
     /// The requests that it covers: read before it began.
     covered: Requested,
@@ -98,10 +99,10 @@ type Outcome<C> = Result<Polled<C>, SourceError>;
 struct Poller<C: Content> {
     name: String,
     requests: watch::Receiver<Requested>,
-    /// Where a change that the source saw itself becomes a request to all.
-    rounds: PollRequests,
-    last_round: Option<Instant>,
-    looks: RequestPacer,
+    /// Asked where the feed saw a change itself.
+    round: Round,
+    last_change: Option<Instant>,
+    lookups: RequestPacer,
     state: watch::Sender<SourceState<C>>,
     pacing: Pacing,
     /// The requests that are answered.
@@ -121,17 +122,17 @@ struct Poller<C: Content> {
 impl<C: Content> Poller<C> {
     fn new(
         name: String,
-        rounds: PollRequests,
-        looks: &TargetedLookups,
+        round: Round,
+        lookups: &TargetedLookups,
         state: watch::Sender<SourceState<C>>,
         pacing: Pacing,
     ) -> Self {
         Self {
             name,
-            requests: rounds.subscribe(),
-            rounds,
-            last_round: None,
-            looks: looks.pace(),
+            requests: round.subscribe(),
+            round,
+            last_change: None,
+            lookups: lookups.pacer(),
             state,
             pacing,
             covered: Requested::default(),
@@ -144,10 +145,10 @@ impl<C: Content> Poller<C> {
         }
     }
 
-    async fn run(mut self, mut source: Box<dyn Feed<C>>) {
+    async fn run(mut self, mut feed: Box<dyn Feed<C>>) {
         loop {
             heartbeat::beat();
-            source = self.poll(source).await;
+            feed = self.poll(feed).await;
             heartbeat::beat();
             let retry = (self.failures > 0).then(|| {
                 let pause = Instant::now() + self.pacing.pause(self.failures);
@@ -166,14 +167,16 @@ impl<C: Content> Poller<C> {
                         self.covered = requested;
                         self.state.send_modify(|state| state.answered = requested.latest);
                     }
-                    () = source.changed() => {
-                        self.start_round().await;
+                    () = feed.changed() => {
+                        self.request_round().await;
                         break;
                     }
                     () = pause(retry) => break,
                     () = heartbeat::tick() => {}
                     // A source that fails is left to its retries, which bring everything.
-                    nodes = self.looks.next(), if self.failures == 0 => self.request_lookups(source.as_mut(), &nodes).await,
+                    nodes = self.lookups.next(), if self.failures == 0 => {
+                        self.look_up(feed.as_mut(), &nodes).await;
+                    }
                 }
             }
         }
@@ -184,12 +187,12 @@ impl<C: Content> Poller<C> {
     /// first to answer counts for the requests made before it began. Further requests replace that
     /// other one in its turn; the first poll is never given up for them, so that a registry which
     /// is just slow is heard.
-    async fn poll(&mut self, source: Box<dyn Feed<C>>) -> Box<dyn Feed<C>> {
+    async fn poll(&mut self, feed: Box<dyn Feed<C>>) -> Box<dyn Feed<C>> {
         if let Some(last) = self.last_begun {
             sleep_until(last + self.pacing.spacing).await;
         }
-        let spare = source.beside();
-        let mut first = self.begin(source);
+        let spare = feed.beside();
+        let mut first = self.begin(feed);
         let mut second: Option<Running<C>> = None;
         loop {
             let latest = second.as_ref().unwrap_or(&first);
@@ -197,29 +200,30 @@ impl<C: Content> Poller<C> {
                 (latest.covered, latest.began + self.pacing.late.max(self.usual * 2));
             let mut requests = self.requests.clone();
             tokio::select! {
-                (source, outcome) = &mut first.poll => {
-                    self.conclude(&first, source.as_ref(), outcome);
+                (feed, outcome) = &mut first.poll => {
+                    self.conclude(&first, feed.as_ref(), outcome);
                     match second.take() {
-                        None => return source,
+                        None => return feed,
                         Some(next) => first = next,
                     }
                 }
-                (source, outcome) = answer_of(&mut second) => {
+                (feed, outcome) = answer_of(&mut second) => {
                     if let Some(second) = &second {
-                        self.conclude(second, source.as_ref(), outcome);
+                        self.conclude(second, feed.as_ref(), outcome);
                     }
-                    return source;
+                    return feed;
                 }
                 () = everything_requested(&mut requests, covered, late), if spare.is_some() => {
                     debug!(source = self.name, "the poll under way is late; another begins beside \
                         it");
-                    second = spare.as_ref().and_then(|spare| spare.beside()).map(|source| self.begin(source));
+                    let beside = spare.as_ref().and_then(|spare| spare.beside());
+                    second = beside.map(|feed| self.begin(feed));
                 }
             }
         }
     }
 
-    fn begin(&mut self, mut source: Box<dyn Feed<C>>) -> Running<C> {
+    fn begin(&mut self, mut feed: Box<dyn Feed<C>>) -> Running<C> {
         // Read before the poll starts: what is asked for from now on is for the next one.
         let covered = *self.requests.borrow_and_update();
         let extent =
@@ -228,14 +232,14 @@ impl<C: Content> Poller<C> {
         let began = Instant::now();
         self.last_begun = Some(began);
         let poll = Box::pin(async move {
-            let outcome = source.poll(extent, current.as_ref(), Timestamp::now()).await;
-            (source, outcome)
+            let outcome = feed.poll(extent, current.as_ref(), Timestamp::now()).await;
+            (feed, outcome)
         });
         Running { covered, extent, began, poll }
     }
 
-    /// Tells everyone of a poll that has ended.
-    fn conclude(&mut self, running: &Running<C>, source: &dyn Feed<C>, outcome: Outcome<C>) {
+    /// Publishes, logs and counts a poll that has ended.
+    fn conclude(&mut self, running: &Running<C>, feed: &dyn Feed<C>, outcome: Outcome<C>) {
         let took = running.began.elapsed();
         self.covered = running.covered;
         self.measure(&outcome, took);
@@ -252,31 +256,31 @@ impl<C: Content> Poller<C> {
                 self.rests_until = error.fault.retry_after().map(|rest| Instant::now() + rest);
             }
         }
-        self.publish(outcome, source.notes(), took);
+        self.publish(outcome, feed.notes(), took);
     }
 
     /// Asks for single nodes and publishes what is new of them. A poll that is asked for meanwhile
-    /// brings them too, and does not wait for a slow look.
-    async fn request_lookups(&mut self, source: &mut dyn Feed<C>, nodes: &[String]) {
+    /// brings them too, and does not wait for a slow lookup.
+    async fn look_up(&mut self, feed: &mut dyn Feed<C>, nodes: &[String]) {
         let Some(current) = self.state.borrow().snapshot.clone() else { return };
         let began = Instant::now();
         let mut requests = self.requests.clone();
         let outcome = tokio::select! {
             biased;
-            outcome = source.look_up(nodes, &current, Timestamp::now()) => Some(outcome),
+            outcome = feed.look_up(nodes, &current, Timestamp::now()) => Some(outcome),
             _ = requested(&mut requests, self.covered) => None,
         };
         let took = began.elapsed();
-        self.looks.rest(Instant::now(), took);
+        self.lookups.rest(Instant::now(), took);
         let Some(outcome) = outcome else { return };
         histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => "look")
             .record(took.as_secs_f64());
         let Polled { entries, rejections, .. } = match outcome {
             Ok(polled) => polled,
             Err(error) => {
-                // Not the source's condition: the next poll tells that. The look is repeated by
+                // Not the source's condition: the next poll shows that. The lookup is repeated by
                 // itself.
-                debug!(source = self.name, %error, nodes = nodes.len(), "an early look failed");
+                debug!(source = self.name, %error, nodes = nodes.len(), "a targeted lookup failed");
                 return;
             }
         };
@@ -286,7 +290,7 @@ impl<C: Content> Poller<C> {
             source = self.name,
             nodes = nodes.len(),
             news,
-            "looked early at nodes with a learned route"
+            "looked up nodes with a learned route"
         );
         if news {
             gauge!(SOURCE_ENTRIES, "source" => self.name.clone()).set(entries.count() as f64);
@@ -299,15 +303,14 @@ impl<C: Content> Poller<C> {
         }
     }
 
-    /// Has every source look again, this one among them: a node that left here may have gone to
-    /// another registry, and must not vanish in between. A file that changes all the time starts a
-    /// round a second at most.
-    async fn start_round(&mut self) {
-        if let Some(last) = self.last_round {
+    /// Has every feed of the round polled again, this one among them. A file that changes all the
+    /// time starts a round a second at most.
+    async fn request_round(&mut self) {
+        if let Some(last) = self.last_change {
             sleep_until(last + ROUND_SPACING).await;
         }
-        self.last_round = Some(Instant::now());
-        self.rounds.request();
+        self.last_change = Some(Instant::now());
+        self.round.request();
     }
 
     fn measure(&mut self, outcome: &Result<Polled<C>, SourceError>, took: Duration) {
