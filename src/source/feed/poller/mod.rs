@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::requests::{Requested, Round};
 use super::targeted::{RequestPacer, TargetedLookups};
 use super::{Extent, Feed, Notes, Polled, SourceError};
+use crate::backoff::Backoff;
 use crate::heartbeat;
 use crate::settings;
 use crate::telemetry::{
@@ -33,12 +34,10 @@ use crate::telemetry::{
 };
 
 /// How much a source is asked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Pacing {
-    /// The pause after a first failure.
-    first: Duration,
-    /// The longest pause after a failure.
-    longest: Duration,
+    /// The pauses after failures.
+    backoff: Backoff,
     /// The least time from one poll's beginning to the next one's.
     spacing: Duration,
     /// A poll counts as late once it has taken this long, and twice as long as the last good one.
@@ -49,19 +48,10 @@ impl Pacing {
     /// "PuppetDB was starting" recovers within seconds; one that is down for long is not hammered.
     /// Reloads in a loop are a few polls a second.
     const STANDARD: Self = Self {
-        first: Duration::from_secs(1),
-        longest: Duration::from_secs(30),
+        backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         spacing: Duration::from_millis(300),
         late: Duration::from_secs(1),
     };
-
-    /// The pause after that many failures in a row: doubled each time, half of it at random, so
-    /// that a fleet does not come back at once.
-    fn pause(self, failures: u32) -> Duration {
-        let whole =
-            self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest);
-        whole.mul_f64(0.5 + fastrand::f64() / 2.0)
-    }
 }
 
 /// The least time between two requests to its round that a feed's own watch makes.
@@ -112,7 +102,8 @@ struct Poller<C: Content> {
     last_begun: Option<Instant>,
     /// How long the last good poll took.
     usual: Duration,
-    failures: u32,
+    /// When a failing source is asked again by itself; none where the last poll was good.
+    retry: Option<Instant>,
     /// Until when the registry asked to be left alone.
     rests_until: Option<Instant>,
     /// Reasons whose gauge was ever set: one that vanished goes to 0.
@@ -139,7 +130,7 @@ impl<C: Content> Poller<C> {
             brought: 0,
             last_begun: None,
             usual: Duration::ZERO,
-            failures: 0,
+            retry: None,
             rests_until: None,
             reported: BTreeSet::new(),
         }
@@ -150,10 +141,6 @@ impl<C: Content> Poller<C> {
             heartbeat::beat();
             feed = self.poll(feed).await;
             heartbeat::beat();
-            let retry = (self.failures > 0).then(|| {
-                let pause = Instant::now() + self.pacing.pause(self.failures);
-                self.rests_until.map_or(pause, |rest| rest.max(pause))
-            });
             loop {
                 let mut requests = self.requests.clone();
                 tokio::select! {
@@ -171,10 +158,10 @@ impl<C: Content> Poller<C> {
                         self.request_round().await;
                         break;
                     }
-                    () = pause(retry) => break,
+                    () = pause(self.retry) => break,
                     () = heartbeat::tick() => {}
                     // A source that fails is left to its retries, which bring everything.
-                    nodes = self.lookups.next(), if self.failures == 0 => {
+                    nodes = self.lookups.next(), if self.retry.is_none() => {
                         self.look_up(feed.as_mut(), &nodes).await;
                     }
                 }
@@ -246,14 +233,16 @@ impl<C: Content> Poller<C> {
         self.log(&outcome);
         match &outcome {
             Ok(_) => {
-                (self.failures, self.rests_until, self.usual) = (0, None, took);
+                (self.retry, self.rests_until, self.usual) = (None, None, took);
+                self.pacing.backoff.reset();
                 if running.extent == Extent::Everything {
                     self.brought = running.covered.everything;
                 }
             }
             Err(error) => {
-                self.failures = self.failures.saturating_add(1);
-                self.rests_until = error.fault.retry_after().map(|rest| Instant::now() + rest);
+                let now = Instant::now();
+                self.rests_until = error.fault.retry_after().map(|rest| now + rest);
+                self.retry = self.rests_until.max(Some(now + self.pacing.backoff.pause()));
             }
         }
         self.publish(outcome, feed.notes(), took);

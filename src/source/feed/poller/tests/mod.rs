@@ -17,13 +17,13 @@ use crate::source::{PollRequests, SourceErrorKind};
 const DAY: Duration = Duration::from_secs(86_400);
 /// Failures are repeated at once.
 const SOON: Pacing = Pacing {
-    first: Duration::from_millis(1),
-    longest: Duration::from_millis(4),
+    backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(4)),
     spacing: Duration::ZERO,
     late: DAY,
 };
 /// Failures are not repeated.
-const NEVER: Pacing = Pacing { first: DAY, longest: DAY, spacing: Duration::ZERO, late: DAY };
+const NEVER: Pacing =
+    Pacing { backoff: Backoff::new(DAY, DAY), spacing: Duration::ZERO, late: DAY };
 
 type Answer = Result<Polled, SourceErrorKind>;
 
@@ -233,6 +233,12 @@ async fn a_watch_asks_its_own_round_again_and_a_reload_asks_all() {
         feed.state(|state| state.answered == reload).await;
         assert_eq!(feed.begun.load(Ordering::SeqCst), 3, "at the start, of its round, of all");
     }
+}
+
+#[test]
+fn a_failing_source_is_asked_again_after_a_second_and_each_half_minute_at_last() {
+    let standard = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    assert_eq!(Pacing::STANDARD.backoff, standard);
 }
 
 #[tokio::test]
