@@ -12,8 +12,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Gauge, by `source`: seconds since the source last gave a good answer; absent before the first.
 pub const SOURCE_ANSWER_AGE: &str = "mapsmith_source_answer_age_seconds";
-/// Histogram, by `source` and `kind` (`full`, `delta`, `unchanged`, `failed`; `look` for early
-/// looks at single nodes): how long polls take.
+/// Histogram, by `source` and `kind` (`full`, `delta`, `unchanged`, `failed`; `look` for
+/// targeted lookups): how long polls take.
 pub const SOURCE_POLL_DURATION: &str = "mapsmith_source_poll_duration_seconds";
 /// Gauge, by `source`: bytes of the last answer after decompression.
 pub const SOURCE_ANSWER_BYTES: &str = "mapsmith_source_answer_bytes";

@@ -1,5 +1,5 @@
-//! The kinds of registries: the one list that a new kind has to be put into. All else of a kind, its
-//! keys in `[[source]]` among it, is in its own folder.
+//! The kinds of registries: the one list that a new kind has to be put into. All else of a kind,
+//! its keys in `[[source]]` among it, is in its own folder.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use serde::de::MapAccess;
 
 use super::file::FileRegistry;
 use super::file::keys::{FileFormat, FileKeys};
-use super::format::{Collector, Format, JsonReader, MapFormat, MapText, Names, Shape, read};
+use super::format::{Format, MapFormat, MapText, Names, read};
 use super::http_json::HttpJson;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
@@ -46,13 +46,13 @@ impl SourceKind {
     /// The registry of a source of this kind.
     pub(super) fn registry(
         self,
-        settings: &settings::Source,
+        settings: Arc<settings::Source>,
         names: Arc<Names>,
     ) -> Result<Box<dyn Registry>, SourceError> {
         Ok(match self {
             Self::Puppetdb => Box::new(PuppetDb::new(settings, names)?),
-            Self::HttpJson => Box::new(HttpJson::new(settings, MapFormat::new(settings, names))?),
-            Self::File => Box::new(FileRegistry::new(settings, names)?),
+            Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
+            Self::File => Box::new(FileRegistry::new(settings, names)),
         })
     }
 
@@ -63,16 +63,14 @@ impl SourceKind {
         names: Arc<Names>,
         chunks: impl IntoIterator<Item = &'c [u8]>,
     ) -> Result<(EntryMap, Rejections), SourceErrorKind> {
-        match (self, settings.of_kind.file.file_format()) {
-            (Self::Puppetdb, _) => {
-                let shape = Shape::List(puppetdb::fields(settings));
-                read(JsonReader::new(shape, Collector::new(names), None), chunks)
+        let format = match self {
+            Self::File if settings.of_kind.file.file_format() == FileFormat::Map => {
+                return read(MapText::new(names).reader(None), chunks);
             }
-            (Self::File, FileFormat::Map) => read(MapText::new(names).reader(None), chunks),
-            (Self::HttpJson | Self::File, _) => {
-                read(MapFormat::new(settings, names).reader(None), chunks)
-            }
-        }
+            Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
+            Self::HttpJson | Self::File => MapFormat::document(settings, names),
+        };
+        read(format.reader(None), chunks)
     }
 }
 

@@ -2,16 +2,19 @@
 //!
 //! A [`Registry`] is what a `[[source]]` is built to; a [`Feed`] turns its answers into valid
 //! entries in HAProxy's words. Neither decides what an answer means for a gateway: an empty answer
-//! is an answer, and the guard's case. No part of an answer is ever handed out: what is cut off, too
-//! large, too late or no map at all is a [`SourceError`], and the poller keeps the last good
+//! is an answer, and the guard's case. No part of an answer is ever handed out: what is cut off,
+//! too large, too late or no map at all is a [`SourceError`], and the poller keeps the last good
 //! snapshot.
 //!
 //! ```text
 //! schedule, reload ──PollRequests──> poller ──poll──> Feed of a Registry
-//!                                      │         puppetdb | http_json | file
-//!                                      │                  │ transport: bytes
-//!                                      v                  v
-//!                        SourceState (watch)    format: rows ──> EntryMap or ServerList, Rejections
+//!                      Round           │   ^     puppetdb | http_json | file
+//!                                      │   │              │
+//!                                      │   │              │ transport: bytes
+//!                                      │   │              v
+//!                                      │   └─Polled── format: rows
+//!                                      v
+//!                              SourceState (watch): EntryMap or ServerList, Rejections
 //! ```
 
 mod error;
@@ -84,7 +87,8 @@ pub fn registry(
     settings: &settings::Source,
     lowercase: bool,
 ) -> Result<Box<dyn Registry>, SourceError> {
-    let registry = settings.kind.registry(settings, names(settings, lowercase));
+    let names = names(settings, lowercase);
+    let registry = settings.kind.registry(Arc::new(settings.clone()), names);
     registry.map_err(|error| SourceError {
         place: format!("source {:?}, {}", settings.name, error.place),
         ..error

@@ -156,7 +156,8 @@ impl Backend {
                 None => problem(format!("from: there is no source of the name {from:?}")),
                 Some(source) if !source.kind.lists_servers() => {
                     problem(format!(
-                        "from: {from:?} is of type {}; only file and http_json sources list servers",
+                        "from: {from:?} is of type {}; only file and http_json sources list \
+                            servers",
                         source.kind
                     ));
                 }

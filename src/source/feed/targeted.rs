@@ -13,8 +13,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long after each lookup the same route is looked up again, in seconds; the last one counts from
-/// there on.
+/// How long after each lookup the same route is looked up again, in seconds; the last one counts
+/// from there on.
 const PAUSES: [u64; 8] = [1, 2, 3, 5, 8, 13, 21, 30];
 /// The most nodes that one lookup asks for: a query of some 20 KB.
 const NODES_A_LOOKUP: usize = 500;
@@ -83,8 +83,8 @@ pub(super) struct RequestPacer {
 }
 
 impl RequestPacer {
-    /// Waits for the next lookup and gives its nodes, those that have waited longest first. Dropping
-    /// the future loses nothing.
+    /// Waits for the next lookup and gives its nodes, those that have waited longest first.
+    /// Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Vec<String> {
         loop {
             let nodes = self.due(Instant::now());

@@ -11,7 +11,7 @@ mod watch;
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -73,44 +73,18 @@ impl ReadState {
 
 /// A file.
 pub(super) struct FileRegistry {
-    place: Place,
-    format: FileFormat,
+    settings: Arc<settings::Source>,
     names: Arc<Names>,
-    map: MapFormat,
-}
-
-/// Where the content is, and how much of it is taken in which time.
-#[derive(Debug, Clone)]
-struct Place {
-    path: PathBuf,
-    timeout: Duration,
-    full_poll: Duration,
-    max_bytes: u64,
 }
 
 impl FileRegistry {
-    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
-        let keys = &settings.of_kind.file;
-        let path = keys.path.clone().ok_or_else(|| SourceError {
-            place: settings.name.clone(),
-            fault: SourceErrorKind::Setup("path is missing".to_owned()),
-        })?;
-        Ok(Self {
-            place: Place {
-                path,
-                timeout: settings.timeout,
-                full_poll: settings.full_poll,
-                max_bytes: settings.max_bytes,
-            },
-            format: keys.file_format(),
-            map: MapFormat::new(settings, Arc::clone(&names)),
-            names,
-        })
+    pub(super) fn new(settings: Arc<settings::Source>, names: Arc<Names>) -> Self {
+        Self { settings, names }
     }
 
     fn feed<F: Format>(&self, format: F) -> Box<dyn Feed<F::Content>> {
         Box::new(FileFeed {
-            place: self.place.clone(),
+            settings: Arc::clone(&self.settings),
             format,
             known: None,
             events: Arc::default(),
@@ -123,9 +97,10 @@ impl FileRegistry {
 
 impl Registry for FileRegistry {
     fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported> {
-        Ok(match self.format {
-            FileFormat::Json => self.feed(self.map.clone()),
-            FileFormat::Map => self.feed(MapText::new(Arc::clone(&self.names))),
+        let names = Arc::clone(&self.names);
+        Ok(match self.settings.of_kind.file.file_format() {
+            FileFormat::Json => self.feed(MapFormat::document(&self.settings, names)),
+            FileFormat::Map => self.feed(MapText::new(names)),
         })
     }
 
@@ -136,7 +111,7 @@ impl Registry for FileRegistry {
 
 /// The file, read as one kind of content.
 struct FileFeed<F> {
-    place: Place,
+    settings: Arc<settings::Source>,
     format: F,
     known: Option<ReadState>,
     /// Raised by the watch.
@@ -150,25 +125,29 @@ struct FileFeed<F> {
 }
 
 impl<F: Format> FileFeed<F> {
+    fn path(&self) -> &Path {
+        self.settings.of_kind.file.path()
+    }
+
     async fn poll_once(
         &mut self,
         extent: Extent,
         current: Option<&Snapshot<F::Content>>,
         now: Timestamp,
     ) -> Result<Polled<F::Content>, SourceErrorKind> {
-        let (place, format) = (self.place.clone(), self.format.clone());
+        let (settings, format) = (Arc::clone(&self.settings), self.format.clone());
         let trusted = |known: &ReadState| {
-            extent == Extent::Changes && !is_due(place.full_poll, known.read, now)
+            extent == Extent::Changes && !is_due(settings.full_poll, known.read, now)
         };
         let known = self.known.filter(|known| current.is_some() && trusted(known));
         let current = current.cloned();
         let mut watch = self
             .watch
             .take()
-            .unwrap_or_else(|| FileWatch::new(place.path.clone(), Arc::clone(&self.events)));
+            .unwrap_or_else(|| FileWatch::new(self.path().to_owned(), Arc::clone(&self.events)));
         // Watched before it is read: what changes from then on raises an event.
         let (armed, outcome, watch) = off_thread(move || {
-            (watch.arm(), poll(&place, &format, known, current.as_ref()), watch)
+            (watch.arm(), poll(&settings, &format, known, current.as_ref()), watch)
         })
         .await;
         self.watch = Some(watch);
@@ -181,7 +160,7 @@ impl<F: Format> FileFeed<F> {
     }
 
     fn note_gap(&mut self, gap: Option<String>) {
-        let path = self.place.path.display();
+        let path = self.path().display();
         match (&gap, &self.gap) {
             (Some(error), None) => warn!(%path, error, "the file can't be watched, only polled"),
             (None, Some(_)) => info!(%path, "the file is watched again"),
@@ -199,11 +178,11 @@ impl<F: Format> Feed<F::Content> for FileFeed<F> {
         current: Option<&Snapshot<F::Content>>,
         now: Timestamp,
     ) -> Result<Polled<F::Content>, SourceError> {
-        let timeout = self.place.timeout;
+        let timeout = self.settings.timeout;
         let outcome = tokio::time::timeout(timeout, self.poll_once(extent, current, now)).await;
         outcome
             .unwrap_or(Err(SourceErrorKind::NoAnswer(timeout)))
-            .map_err(|fault| SourceError { place: self.place.path.display().to_string(), fault })
+            .map_err(|fault| SourceError { place: self.path().display().to_string(), fault })
     }
 
     async fn changed(&mut self) {
@@ -214,7 +193,7 @@ impl<F: Format> Feed<F::Content> for FileFeed<F> {
             }
             tokio::time::sleep(DEBOUNCE).await;
             self.event_seen = false;
-            let metadata = tokio::fs::metadata(&self.place.path).await;
+            let metadata = tokio::fs::metadata(self.path()).await;
             let stamp = metadata.ok().map(|metadata| Stamp::new(&metadata));
             let nothing_new = match (self.known, stamp) {
                 (Some(known), Some(stamp)) => known.still_holds(stamp),
@@ -238,12 +217,13 @@ impl<F: Format> Feed<F::Content> for FileFeed<F> {
 
 /// One poll of the file, with its stamp and whether that is settled; blocks.
 fn poll<F: Format>(
-    place: &Place,
+    settings: &settings::Source,
     format: &F,
     known: Option<ReadState>,
     current: Option<&Snapshot<F::Content>>,
 ) -> Result<(Stamp, bool, Polled<F::Content>), SourceErrorKind> {
-    let metadata = std::fs::metadata(&place.path).map_err(unreadable)?;
+    let path = settings.of_kind.file.path();
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(SourceErrorKind::File(
             if metadata.is_dir() { "is a folder" } else { "is no regular file" }.to_owned(),
@@ -254,9 +234,9 @@ fn poll<F: Format>(
     {
         return Ok((known.stamp, known.settled, Polled::unchanged(current)));
     }
-    let mut file = File::open(&place.path).map_err(unreadable)?;
+    let mut file = File::open(path).map_err(unreadable)?;
     let stamp = Stamp::new(&file.metadata().map_err(unreadable)?);
-    let content = read(&mut file, format, place.max_bytes);
+    let content = read(&mut file, format, settings.max_bytes);
     if Stamp::new(&file.metadata().map_err(unreadable)?) != stamp {
         return Err(SourceErrorKind::File(
             "was changed while it was read; replace it by a rename".to_owned(),

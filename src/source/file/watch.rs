@@ -126,7 +126,7 @@ impl FileWatch {
         self.armed = None;
         let (events, entries) = (Arc::clone(&self.events), way.entries.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // An error may mean that events were lost: better look.
+            // An error may mean that events were lost: better poll.
             if event.map_or(true, |event| matters(&event, &entries)) {
                 events.notify_one();
             }

@@ -299,8 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_masters_without_a_newer_one_the_first_by_name_is_named_as_disputed_whatever_the_order()
-     {
+    fn of_two_masters_without_a_newer_one_the_first_by_name_is_disputed_whatever_the_order() {
         let at = Some("2026-11-20T10:25:04.290Z");
         for rows in [
             [("a", "m2", None), ("a", "m1", None), ("a", "m3", None)],

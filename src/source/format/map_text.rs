@@ -98,7 +98,7 @@ fn no_map_file(text: &[u8], file: &MapFile) -> Option<String> {
             "it looks like JSON; set format = \"json\", or let its name end in .json".to_owned(),
         );
     }
-    let shown = |text: &[u8]| {
+    let describe = |text: &[u8]| {
         let mut excerpt = Excerpt::new(None);
         excerpt.push(text);
         excerpt.to_string()
@@ -106,7 +106,7 @@ fn no_map_file(text: &[u8], file: &MapFile) -> Option<String> {
     if is_status(text) {
         return Some(format!(
             "it says no more than {:?}, as a server does that has nothing",
-            shown(text)
+            describe(text)
         ));
     }
     let lines = (1..)
@@ -114,14 +114,14 @@ fn no_map_file(text: &[u8], file: &MapFile) -> Option<String> {
         .filter(|(_, line)| line.first() != Some(&b'#'));
     for (number, line) in lines {
         if holds_tag(line) {
-            return Some(format!("line {number} holds a tag, as a page does: {}", shown(text)));
+            return Some(format!("line {number} holds a tag, as a page does: {}", describe(text)));
         }
         let word = line.trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
         if word.ends_with(b":") {
             return Some(format!(
                 "line {number} begins with `{}`, as YAML does; write the node, a blank, and its \
                     master",
-                shown(word)
+                describe(word)
             ));
         }
     }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use mapsmith_core::{Content, EntryMap, Rejections};
 
+use json::{JsonReader, Shape};
+
 use super::error::SourceErrorKind;
 use super::transport::secret::Secret;
 use crate::settings;
@@ -19,7 +21,6 @@ use crate::settings;
 pub(super) use collector::{Collected, Collector, Names};
 #[cfg(test)]
 pub(super) use collector::{Field, Row};
-pub(super) use json::{JsonReader, Shape};
 pub(super) use map_text::MapText;
 pub(super) use row::Fields;
 pub(super) use server_list::ServerFormat;
@@ -70,15 +71,23 @@ pub(super) struct MapFormat {
 }
 
 impl MapFormat {
+    /// A list of objects with these fields.
+    pub(super) fn list(fields: Fields, names: Arc<Names>) -> Self {
+        Self { shape: Shape::List(fields), names }
+    }
+
     /// A list of objects where the settings name fields, else an object.
-    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Self {
-        let shape = match (&settings.node_field, &settings.master_field) {
-            (Some(node), Some(master)) => {
-                Shape::List(Fields { node: node.clone(), master: master.clone() })
-            }
-            _ => Shape::Object,
-        };
-        Self { shape, names }
+    pub(super) fn document(settings: &settings::Source, names: Arc<Names>) -> Self {
+        match (settings.node_field.clone(), settings.master_field.clone()) {
+            (Some(node), Some(master)) => Self::list(Fields { node, master }, names),
+            _ => Self { shape: Shape::Object, names },
+        }
+    }
+
+    /// A reader of the rows that changed.
+    pub(super) fn delta_reader(&self, hidden: Option<Secret>) -> JsonReader {
+        let collector = Collector::for_delta(Arc::clone(&self.names));
+        JsonReader::new(self.shape.clone(), collector, hidden)
     }
 }
 

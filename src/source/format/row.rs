@@ -127,10 +127,10 @@ impl Visitor<'_> for KeySeed<'_> {
         if let Some(seen) = self.seen
             && seen.len() < REMEMBERED_FIELDS
         {
-            let shown: String = name.escape_default().take(100).collect();
+            let name: String = name.escape_default().take(100).collect();
             // A row that came in pieces is read more than once.
-            if !seen.contains(&shown) {
-                seen.push(shown);
+            if !seen.contains(&name) {
+                seen.push(name);
             }
         }
         Ok(if name == self.fields.node {

@@ -191,8 +191,10 @@ mod tests {
     fn rows_are_taken_with_numbers_as_numbers_or_as_text() {
         let (list, rejections) = read(
             r#"[
-                {"address": "10.0.0.2", "port": "8140", "weight": "7", "backup": "true", "datacenter": {"a": 1}},
-                {"name": "m1", "address": "10.0.0.1:8140", "weight": 100, "backup": false, "options": ["check", "maxconn 10"]},
+                {"address": "10.0.0.2", "port": "8140", "weight": "7", "backup": "true",
+                    "datacenter": {"a": 1}},
+                {"name": "m1", "address": "10.0.0.1:8140", "weight": 100, "backup": false,
+                    "options": ["check", "maxconn 10"]},
                 {"name": null, "address": "Puppet00.example", "port": 8140, "options": null},
                 {"name": "m2", "address": "10.0.0.3", "port": 80.0, "weight": "1e1"}
             ]"#,
@@ -220,9 +222,12 @@ mod tests {
     #[test]
     fn rows_that_are_no_servers_are_left_out_by_place() {
         let (list, rejections) = read(
-            r#"[1, {"name": "a"}, {"name": "b", "address": 7}, {"name": "c", "address": "10.0.0.1", "port": 1.5},
-                {"address": "10.0.0.1:1", "backup": "maybe"}, {"address": "10.0.0.1:1", "options": "check"},
-                {"address": "10.0.0.1:1", "options": [1]}, {"name": "good", "address": "10.0.0.1:1"},
+            r#"[1, {"name": "a"}, {"name": "b", "address": 7},
+                {"name": "c", "address": "10.0.0.1", "port": 1.5},
+                {"address": "10.0.0.1:1", "backup": "maybe"},
+                {"address": "10.0.0.1:1", "options": "check"},
+                {"address": "10.0.0.1:1", "options": [1]},
+                {"name": "good", "address": "10.0.0.1:1"},
                 {"name": "d\u001b[31m", "address": "nowhere:"}]"#,
         )
         .unwrap();

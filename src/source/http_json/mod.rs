@@ -5,6 +5,7 @@
 //! document costs next to nothing. "Not modified" is trusted for `full_poll` at most, and never
 //! where somebody waits for the answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use reqwest::{Method, StatusCode};
 
 use super::error::{SourceError, SourceErrorKind};
 use super::feed::is_due;
-use super::format::{Format, MapFormat, ServerFormat};
+use super::format::{Format, MapFormat, Names, ServerFormat};
 use super::transport::http::{self, HttpClient};
 use super::transport::status;
 use super::{Extent, Feed, Polled, Registry, Unsupported};
@@ -33,15 +34,18 @@ const GRAIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// A JSON document.
 pub(super) struct HttpJson {
+    settings: Arc<settings::Source>,
     http: HttpClient,
-    full_poll: Duration,
-    map: MapFormat,
+    names: Arc<Names>,
 }
 
 impl HttpJson {
-    pub(super) fn new(settings: &settings::Source, map: MapFormat) -> Result<Self, SourceError> {
-        let http = HttpClient::new(settings, None, status::meaning)?;
-        Ok(Self { http, full_poll: settings.full_poll, map })
+    pub(super) fn new(
+        settings: Arc<settings::Source>,
+        names: Arc<Names>,
+    ) -> Result<Self, SourceError> {
+        let http = HttpClient::new(&settings, None, status::meaning)?;
+        Ok(Self { settings, http, names })
     }
 
     fn feed<F: Format>(&self, format: F) -> Box<dyn Feed<F::Content>> {
@@ -49,7 +53,7 @@ impl HttpJson {
             http: self.http.beside(),
             format,
             conditions: HeaderMap::new(),
-            full_poll: self.full_poll,
+            full_poll: self.settings.full_poll,
             read: None,
         })
     }
@@ -57,7 +61,7 @@ impl HttpJson {
 
 impl Registry for HttpJson {
     fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported> {
-        Ok(self.feed(self.map.clone()))
+        Ok(self.feed(MapFormat::document(&self.settings, Arc::clone(&self.names))))
     }
 
     fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {

@@ -156,11 +156,15 @@ mod tests {
         assert_eq!(rejections.total(), known.rejections.total());
     }
 
+    fn rows() -> impl Strategy<Value = BTreeMap<String, Option<String>>> {
+        proptest::collection::btree_map("[a-f]{1,2}", proptest::option::of("m[12]"), 0..20)
+    }
+
     proptest! {
         #[test]
         fn a_delta_laid_over_gives_what_a_full_answer_would(
-            known in proptest::collection::btree_map("[a-f]{1,2}", proptest::option::of("m[12]"), 0..20),
-            changed in proptest::collection::btree_map("[a-f]{1,2}", proptest::option::of("m[12]"), 0..20),
+            known in rows(),
+            changed in rows(),
         ) {
             let rows = |map: &BTreeMap<String, Option<String>>| -> Vec<(String, Option<String>)> {
                 map.clone().into_iter().collect()

@@ -30,7 +30,7 @@ use tracing::warn;
 
 use super::error::{SourceError, SourceErrorKind};
 use super::feed::{is_due, off_thread, signed};
-use super::format::{Collector, Fields, JsonReader, Names, Shape};
+use super::format::{Fields, Format, MapFormat, Names};
 use super::transport::http::{self, HttpClient};
 use super::transport::secret::Secret;
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
@@ -62,31 +62,51 @@ struct PollState {
     full_poll: Timestamp,
 }
 
-/// Clocks that differ by no more than this are not told apart: a `Date` is in whole seconds and
+/// Clocks that differ by no more than this are not distinguished: a `Date` is in whole seconds and
 /// travels for a while.
 const LEAST_SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// A PuppetDB.
 pub(super) struct PuppetDb {
-    /// The source's name.
-    name: String,
-    /// What each feed begins as.
-    nodes: Nodes,
+    settings: Arc<settings::Source>,
+    http: HttpClient,
+    names: Arc<Names>,
 }
 
 impl PuppetDb {
-    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
-        Ok(Self { name: settings.name.clone(), nodes: Nodes::new(settings, names)? })
+    pub(super) fn new(
+        settings: Arc<settings::Source>,
+        names: Arc<Names>,
+    ) -> Result<Self, SourceError> {
+        let http = HttpClient::new(&settings, Some("/pdb/query/v4"), status::meaning)?;
+        Ok(Self { settings, http, names })
     }
 }
 
 impl Registry for PuppetDb {
     fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported> {
-        Ok(Box::new(self.nodes.clone_beside()))
+        let keys = &self.settings.of_kind.puppetdb;
+        let query = keys.query().to_owned();
+        let delta_query = match &keys.delta_query {
+            Some(given) => DeltaQuery::Given(given.clone()),
+            None => pql::derive_delta(&query).map_or(DeltaQuery::None, DeltaQuery::Derived),
+        };
+        let fields = fields(&self.settings);
+        Ok(Box::new(Nodes {
+            http: self.http.beside(),
+            query,
+            delta_query,
+            narrows: fields.node == "certname",
+            format: MapFormat::list(fields, Arc::clone(&self.names)),
+            full_poll: self.settings.full_poll,
+            overlap: signed(keys.overlap),
+            known: None,
+            ahead: SignedDuration::ZERO,
+        }))
     }
 
     fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
-        Err(Unsupported::new(&self.name, "a puppetdb source lists no servers"))
+        Err(Unsupported::new(&self.settings.name, "a puppetdb source lists no servers"))
     }
 }
 
@@ -96,8 +116,7 @@ struct Nodes {
     http: HttpClient,
     query: String,
     delta_query: DeltaQuery,
-    fields: Fields,
-    names: Arc<Names>,
+    format: MapFormat,
     full_poll: Duration,
     overlap: SignedDuration,
     /// None before the first answer and after a failure: then the next poll is full.
@@ -109,32 +128,6 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
-        let keys = &settings.of_kind.puppetdb;
-        let query = keys.query().to_owned();
-        let delta_query = match &keys.delta_query {
-            Some(given) => DeltaQuery::Given(given.clone()),
-            None => pql::derive_delta(&query).map_or(DeltaQuery::None, DeltaQuery::Derived),
-        };
-        let fields = fields(settings);
-        Ok(Self {
-            http: HttpClient::new(settings, Some("/pdb/query/v4"), status::meaning)?,
-            query,
-            delta_query,
-            narrows: fields.node == "certname",
-            fields,
-            names,
-            full_poll: settings.full_poll,
-            overlap: signed(keys.overlap),
-            known: None,
-            ahead: SignedDuration::ZERO,
-        })
-    }
-
-    fn clone_beside(&self) -> Self {
-        Self { http: self.http.beside(), ..self.clone() }
-    }
-
     /// The delta query for now, if a delta will do.
     fn delta_query(&self, known: Option<PollState>, now: Timestamp) -> Option<(String, PollState)> {
         let (DeltaQuery::Given(query) | DeltaQuery::Derived(query)) = &self.delta_query else {
@@ -201,7 +194,7 @@ impl Nodes {
             return Err(self.http.refusal(response, token).await);
         }
         let answered = self.read_clock(response.headers(), now, asked.elapsed());
-        let (rows, bytes) = self.read(response, Collector::new, token).await?;
+        let (rows, bytes) = self.http.read(response, self.format.reader(token)).await?;
         let newest = rows.newest();
         let polled = Polled::settle(rows, bytes, current).await;
         self.known = Some(PollState { answered, newest, full_poll: now });
@@ -241,23 +234,11 @@ impl Nodes {
         current: &Snapshot,
         token: Option<Secret>,
     ) -> Result<(Polled, Option<Timestamp>), SourceErrorKind> {
-        let (rows, bytes) = self.read(response, Collector::for_delta, token).await?;
+        let (rows, bytes) = self.http.read(response, self.format.delta_reader(token)).await?;
         let (current, newest) = (current.clone(), rows.newest());
         let (entries, rejections) =
             off_thread(move || delta::lay_over(&current, rows.finish())).await;
         Ok((Polled { kind: PollKind::Delta, entries, rejections, bytes }, newest))
-    }
-
-    /// The rows of an answer, and its bytes.
-    async fn read(
-        &mut self,
-        response: Response,
-        collector: fn(Arc<Names>) -> Collector,
-        token: Option<Secret>,
-    ) -> Result<(Collector, u64), SourceErrorKind> {
-        let shape = Shape::List(self.fields.clone());
-        let reader = JsonReader::new(shape, collector(Arc::clone(&self.names)), token);
-        self.http.read(response, reader).await
     }
 
     async fn ask(
@@ -293,7 +274,7 @@ impl Feed<EntryMap> for Nodes {
     }
 
     fn beside(&self) -> Option<Box<dyn Feed<EntryMap>>> {
-        Some(Box::new(self.clone_beside()))
+        Some(Box::new(Self { http: self.http.beside(), ..self.clone() }))
     }
 
     fn notes(&self) -> Notes {

@@ -4,121 +4,104 @@ use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, ClientBuilder, Identity};
 
-use crate::settings;
+use super::http::keys::HttpKeys;
 use crate::source::error::SourceErrorKind;
 use crate::source::format::without_mark;
 
-/// The files of a source's TLS settings, named in errors.
-#[derive(Debug, Clone)]
-pub(super) struct TlsFiles {
-    ca: Option<PathBuf>,
-    cert: Option<PathBuf>,
-    key: Option<PathBuf>,
+/// Reads the files. With `ca` only that CA is trusted: the system's say nothing about who may speak
+/// for a registry.
+pub(super) fn apply(
+    keys: &HttpKeys,
+    mut client: ClientBuilder,
+) -> Result<ClientBuilder, SourceErrorKind> {
+    if let Some(ca) = &keys.ca {
+        let certificates = Certificate::from_pem_bundle(&read("ca", ca)?).map_err(|error| {
+            SourceErrorKind::Setup(format!("ca {}: {}", ca.display(), root_cause(&error)))
+        })?;
+        require(!certificates.is_empty(), || {
+            format!("ca {}: holds no certificate in PEM form", ca.display())
+        })?;
+        client = client.tls_certs_only(certificates);
+    }
+    if let (Some(cert), Some(key)) = (&keys.cert, &keys.key) {
+        let mut pem = read("cert", cert)?;
+        require(holds(&pem, "CERTIFICATE-----"), || {
+            format!("cert {}: holds no certificate in PEM form", cert.display())
+        })?;
+        let key_pem = read("key", key)?;
+        require(holds(&key_pem, "PRIVATE KEY-----"), || {
+            format!("key {}: holds no private key in PEM form", key.display())
+        })?;
+        require(!holds(&key_pem, "ENCRYPTED"), || {
+            format!("key {}: is encrypted; a daemon needs a plain key", key.display())
+        })?;
+        pem.push(b'\n');
+        pem.extend(key_pem);
+        let identity = Identity::from_pem(&pem).map_err(|error| unfit(keys, &error))?;
+        client = client.identity(identity);
+    }
+    Ok(client)
 }
 
-impl TlsFiles {
-    pub(super) fn new(settings: &settings::Source) -> Self {
-        let keys = &settings.of_kind.http;
-        Self { ca: keys.ca.clone(), cert: keys.cert.clone(), key: keys.key.clone() }
-    }
+/// A certificate and a key that the TLS library will not take together.
+pub(super) fn unfit(keys: &HttpKeys, error: &(dyn std::error::Error + 'static)) -> SourceErrorKind {
+    let describe = |path: &Option<PathBuf>| {
+        path.as_ref().map_or("none".to_owned(), |path| path.display().to_string())
+    };
+    SourceErrorKind::Setup(format!(
+        "cert {} and key {} (ca {}) can't be used: {}",
+        describe(&keys.cert),
+        describe(&keys.key),
+        describe(&keys.ca),
+        root_cause(error)
+    ))
+}
 
-    /// Reads the files. With `ca` only that CA is trusted: the system's say nothing about who may
-    /// speak for a registry.
-    pub(super) fn apply(
-        &self,
-        mut client: ClientBuilder,
-    ) -> Result<ClientBuilder, SourceErrorKind> {
-        if let Some(ca) = &self.ca {
-            let certificates = Certificate::from_pem_bundle(&read("ca", ca)?).map_err(|error| {
-                SourceErrorKind::Setup(format!("ca {}: {}", ca.display(), root_cause(&error)))
-            })?;
-            require(!certificates.is_empty(), || {
-                format!("ca {}: holds no certificate in PEM form", ca.display())
-            })?;
-            client = client.tls_certs_only(certificates);
-        }
-        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            let mut pem = read("cert", cert)?;
-            require(holds(&pem, "CERTIFICATE-----"), || {
-                format!("cert {}: holds no certificate in PEM form", cert.display())
-            })?;
-            let key_pem = read("key", key)?;
-            require(holds(&key_pem, "PRIVATE KEY-----"), || {
-                format!("key {}: holds no private key in PEM form", key.display())
-            })?;
-            require(!holds(&key_pem, "ENCRYPTED"), || {
-                format!("key {}: is encrypted; a daemon needs a plain key", key.display())
-            })?;
-            pem.push(b'\n');
-            pem.extend(key_pem);
-            let identity = Identity::from_pem(&pem).map_err(|error| self.unfit(&error))?;
-            client = client.identity(identity);
-        }
-        Ok(client)
-    }
-
-    /// A certificate and a key that the TLS library will not take together.
-    pub(super) fn unfit(&self, error: &(dyn std::error::Error + 'static)) -> SourceErrorKind {
-        let describe = |path: &Option<PathBuf>| {
-            path.as_ref().map_or("none".to_owned(), |path| path.display().to_string())
-        };
-        SourceErrorKind::Setup(format!(
-            "cert {} and key {} (ca {}) can't be used: {}",
-            describe(&self.cert),
-            describe(&self.key),
-            describe(&self.ca),
-            root_cause(error)
-        ))
-    }
-
-    /// What the TLS library's words mean, if they are of TLS. Known by their text: the HTTP client
-    /// does not hand out the library's own type. The tests with a real handshake would
-    /// notice other words.
-    pub(super) fn classify(&self, cause: &str) -> Option<SourceErrorKind> {
-        let cause = cause.to_owned();
-        if let Some(alert) = cause.strip_prefix("received fatal alert: ") {
-            // Java ends a handshake without a client certificate with BadCertificate (TLS 1.3) or
-            // HandshakeFailure (1.2).
-            let of_the_certificate = alert.contains("Certificate")
-                || ["UnknownCA", "AccessDenied", "HandshakeFailure", "DecryptError"]
-                    .contains(&alert);
-            return Some(if of_the_certificate {
-                SourceErrorKind::ClientCertificateRefused {
-                    alert: alert.to_owned(),
-                    cert: self.cert.clone(),
-                }
-            } else {
-                SourceErrorKind::Tls { cause }
-            });
-        }
-        if let Some(why) = cause.strip_prefix("invalid peer certificate: ") {
-            if let Some((_, reason)) = UNFIT.iter().find(|(words, _)| why.contains(words)) {
-                // Some of its words are lists of every algorithm there is.
-                let cause = why.split([' ', '{']).next().unwrap_or_default().to_owned();
-                return Some(SourceErrorKind::ServerUnfit { reason, cause });
+/// What the TLS library's words mean, if they are of TLS. They are known by their text: the HTTP
+/// client does not hand out the library's own type. The tests with a real handshake would notice
+/// other words.
+pub(super) fn classify(keys: &HttpKeys, cause: &str) -> Option<SourceErrorKind> {
+    let cause = cause.to_owned();
+    if let Some(alert) = cause.strip_prefix("received fatal alert: ") {
+        // Java ends a handshake without a client certificate with BadCertificate (TLS 1.3) or
+        // HandshakeFailure (1.2).
+        let of_the_certificate = alert.contains("Certificate")
+            || ["UnknownCA", "AccessDenied", "HandshakeFailure", "DecryptError"].contains(&alert);
+        return Some(if of_the_certificate {
+            SourceErrorKind::ClientCertificateRefused {
+                alert: alert.to_owned(),
+                cert: keys.cert.clone(),
             }
-            let begins = |beginnings: [&str; 2]| {
-                beginnings.iter().any(|beginning| why.starts_with(beginning))
-            };
-            return Some(if begins(["certificate not valid for name", "NotValidForName"]) {
-                SourceErrorKind::ServerName { cause: why.to_owned() }
-            } else if begins(["certificate expired", "certificate not valid yet"]) {
-                SourceErrorKind::ServerOutdated { cause: why.to_owned() }
-            } else {
-                SourceErrorKind::ServerUntrusted { cause: why.to_owned(), ca: self.ca.clone() }
-            });
-        }
-        let of_tls = [
-            "received corrupt message",
-            "peer is incompatible",
-            "peer misbehaved",
-            "received unexpected",
-        ];
-        of_tls
-            .iter()
-            .any(|beginning| cause.starts_with(beginning))
-            .then_some(SourceErrorKind::Tls { cause })
+        } else {
+            SourceErrorKind::Tls { cause }
+        });
     }
+    if let Some(why) = cause.strip_prefix("invalid peer certificate: ") {
+        if let Some((_, reason)) = UNFIT.iter().find(|(words, _)| why.contains(words)) {
+            // Some of its words are lists of every algorithm there is.
+            let cause = why.split([' ', '{']).next().unwrap_or_default().to_owned();
+            return Some(SourceErrorKind::ServerUnfit { reason, cause });
+        }
+        let begins =
+            |beginnings: [&str; 2]| beginnings.iter().any(|beginning| why.starts_with(beginning));
+        return Some(if begins(["certificate not valid for name", "NotValidForName"]) {
+            SourceErrorKind::ServerName { cause: why.to_owned() }
+        } else if begins(["certificate expired", "certificate not valid yet"]) {
+            SourceErrorKind::ServerOutdated { cause: why.to_owned() }
+        } else {
+            SourceErrorKind::ServerUntrusted { cause: why.to_owned(), ca: keys.ca.clone() }
+        });
+    }
+    let of_tls = [
+        "received corrupt message",
+        "peer is incompatible",
+        "peer misbehaved",
+        "received unexpected",
+    ];
+    of_tls
+        .iter()
+        .any(|beginning| cause.starts_with(beginning))
+        .then_some(SourceErrorKind::Tls { cause })
 }
 
 /// What makes a server's certificate useless whoever signed it: the TLS library's word for it, then
@@ -174,9 +157,10 @@ fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), Sour
 mod tests {
     use super::*;
 
-    fn files(folder: &Path) -> TlsFiles {
+    fn files(folder: &Path) -> HttpKeys {
         let file = |name: &str| Some(folder.join(name));
-        TlsFiles { ca: file("ca.pem"), cert: file("cert.pem"), key: file("cert.key") }
+        let (ca, cert, key) = (file("ca.pem"), file("cert.pem"), file("cert.key"));
+        HttpKeys { ca, cert, key, ..HttpKeys::default() }
     }
 
     #[test]
@@ -208,16 +192,16 @@ mod tests {
             ),
             ("received corrupt message of type InvalidContentType", &["TLS failed", "speak TLS"]),
         ] {
-            let message = files.classify(cause).unwrap().to_string();
+            let message = classify(&files, cause).unwrap().to_string();
             for part in parts {
                 assert!(message.contains(part), "{part:?} is not in {message:?}");
             }
         }
-        let without = TlsFiles { ca: None, cert: None, key: None };
+        let without = HttpKeys::default();
         let message =
-            without.classify("received fatal alert: CertificateRequired").unwrap().to_string();
+            classify(&without, "received fatal alert: CertificateRequired").unwrap().to_string();
         assert!(message.contains("demands a client certificate; set cert and key"), "{message}");
-        assert_eq!(without.classify("Connection refused (os error 111)"), None);
+        assert_eq!(classify(&without, "Connection refused (os error 111)"), None);
     }
 
     #[test]
@@ -247,10 +231,9 @@ mod tests {
             }
             let files = files(folder.path());
             let build = |builder: ClientBuilder| {
-                builder.tls_backend_rustls().build().map_err(|error| files.unfit(&error))
+                builder.tls_backend_rustls().build().map_err(|error| unfit(&files, &error))
             };
-            let message = files
-                .apply(ClientBuilder::new())
+            let message = apply(&files, ClientBuilder::new())
                 .and_then(build)
                 .map(drop)
                 .unwrap_err()

@@ -57,9 +57,9 @@ impl Pacing {
 /// The least time between two requests to its round that a feed's own watch makes.
 const ROUND_SPACING: Duration = Duration::from_secs(1);
 
-/// Polls `feed` until `shutdown`: once at the start, then whenever its round was asked for something
-/// that no started poll covers, so that requests made together, or during a poll, become one.
-/// Between polls it looks up the nodes of `lookups`. `state` should begin as
+/// Polls `feed` until `shutdown`: once at the start, then whenever a request to its round came that
+/// no started poll covers, so that requests made together, or during a poll, become one. Between
+/// polls it looks up the nodes of `lookups`. `state` should begin as
 /// [`SourceState::before_first_poll`].
 pub async fn run<C: Content>(
     feed: Box<dyn Feed<C>>,
@@ -142,11 +142,11 @@ impl<C: Content> Poller<C> {
             feed = self.poll(feed).await;
             heartbeat::beat();
             loop {
-                let mut requests = self.requests.clone();
+                let covered = self.covered.latest;
                 tokio::select! {
-                    requested = requested(&mut requests, self.covered) => {
+                    requested = requested(&self.requests, |asked| asked.latest > covered) => {
                         let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
-                        if !rests || requested.urgent > self.covered.latest {
+                        if !rests || requested.urgent > covered {
                             break;
                         }
                         // The registry asked for rest. The schedule can wait, and the other sources
@@ -185,7 +185,10 @@ impl<C: Content> Poller<C> {
             let latest = second.as_ref().unwrap_or(&first);
             let (covered, late) =
                 (latest.covered, latest.began + self.pacing.late.max(self.usual * 2));
-            let mut requests = self.requests.clone();
+            let everything = async {
+                requested(&self.requests, |asked| asked.everything > covered.latest).await;
+                sleep_until(late).await;
+            };
             tokio::select! {
                 (feed, outcome) = &mut first.poll => {
                     self.conclude(&first, feed.as_ref(), outcome);
@@ -200,7 +203,7 @@ impl<C: Content> Poller<C> {
                     }
                     return feed;
                 }
-                () = everything_requested(&mut requests, covered, late), if spare.is_some() => {
+                () = everything, if spare.is_some() => {
                     debug!(source = self.name, "the poll under way is late; another begins beside \
                         it");
                     let beside = spare.as_ref().and_then(|spare| spare.beside());
@@ -253,11 +256,11 @@ impl<C: Content> Poller<C> {
     async fn look_up(&mut self, feed: &mut dyn Feed<C>, nodes: &[String]) {
         let Some(current) = self.state.borrow().snapshot.clone() else { return };
         let began = Instant::now();
-        let mut requests = self.requests.clone();
+        let covered = self.covered.latest;
         let outcome = tokio::select! {
             biased;
             outcome = feed.look_up(nodes, &current, Timestamp::now()) => Some(outcome),
-            _ = requested(&mut requests, self.covered) => None,
+            _ = requested(&self.requests, |asked| asked.latest > covered) => None,
         };
         let took = began.elapsed();
         self.lookups.rest(Instant::now(), took);
@@ -398,28 +401,16 @@ impl<C: Content> Poller<C> {
     }
 }
 
-/// Resolves when a request beyond `covered` was made; never once nobody is left to make one.
-async fn requested(requests: &mut watch::Receiver<Requested>, covered: Requested) -> Requested {
-    let requested = requests
-        .wait_for(|requested| requested.latest > covered.latest)
-        .await
-        .map(|requested| *requested);
+/// Resolves when something is asked for that is `news`; never once nobody is left to ask.
+async fn requested(
+    requests: &watch::Receiver<Requested>,
+    news: impl Fn(&Requested) -> bool,
+) -> Requested {
+    let requested = requests.clone().wait_for(news).await.map(|requested| *requested);
     match requested {
         Ok(requested) => requested,
         Err(_) => std::future::pending().await,
     }
-}
-
-/// Resolves when everything was asked for beyond `covered`, but not before `at`.
-async fn everything_requested(
-    requests: &mut watch::Receiver<Requested>,
-    covered: Requested,
-    at: Instant,
-) {
-    if requests.wait_for(|requested| requested.everything > covered.latest).await.is_err() {
-        std::future::pending().await
-    }
-    sleep_until(at).await;
 }
 
 /// What a poll beside another brings; never where there is none.

@@ -53,7 +53,7 @@ enum Refusal {
     WrongShape,
 }
 
-/// What one look at the bytes at hand came to.
+/// What one step through the bytes at hand came to.
 enum Step {
     /// That many bytes are done with.
     Took(usize),
@@ -69,9 +69,9 @@ pub(crate) struct JsonReader {
     state: State,
     /// Bytes that are not done with.
     pending: Vec<u8>,
-    /// No further look before `pending` has this length: a row of many chunks is parsed a few
+    /// No further step before `pending` has this length: a row of many chunks is parsed a few
     /// times, not at each chunk.
-    next_look: usize,
+    next_parse: usize,
     /// Where `pending` begins.
     position: Position,
     bytes: u64,
@@ -94,7 +94,7 @@ impl JsonReader {
             collector,
             state: State::Mark,
             pending: Vec::new(),
-            next_look: 0,
+            next_parse: 0,
             position: Position::START,
             bytes: 0,
             rows: 0,
@@ -128,7 +128,7 @@ impl JsonReader {
     }
 
     /// Parses as far as the bytes go. `last`: there will be no more.
-    fn look(&mut self, last: bool) -> Result<(), SourceErrorKind> {
+    fn parse_pending(&mut self, last: bool) -> Result<(), SourceErrorKind> {
         let mut pending = std::mem::take(&mut self.pending);
         let mut done = 0;
         let outcome = loop {
@@ -144,7 +144,7 @@ impl JsonReader {
         self.position = self.position.after(&pending[..done]);
         self.pending = pending;
         self.pending.drain(..done);
-        self.next_look = self.pending.len() * 2;
+        self.next_parse = self.pending.len() * 2;
         outcome?;
         if self.pending.len() > MAX_ROW_BYTES {
             Err(SourceErrorKind::RowTooLarge(MAX_ROW_BYTES))
@@ -294,12 +294,12 @@ impl Reader for JsonReader {
             return if self.excerpt.is_full() { Err(self.refused(refusal)) } else { Ok(()) };
         }
         self.pending.extend_from_slice(chunk);
-        if self.pending.len() < self.next_look { Ok(()) } else { self.look(false) }
+        if self.pending.len() < self.next_parse { Ok(()) } else { self.parse_pending(false) }
     }
 
     fn close(mut self) -> Result<Collector, SourceErrorKind> {
         if !matches!(self.state, State::Refused(_)) {
-            self.look(true)?;
+            self.parse_pending(true)?;
         }
         match self.state {
             State::Refused(refusal) => return Err(self.refused(refusal)),
@@ -334,7 +334,7 @@ impl Reader for JsonReader {
             && self.collector.taken() == 0
             && let Some(reason) = self.collector.a_rejection()
         {
-            return Err(SourceErrorKind::NothingLegal { entries: self.rows, reason });
+            return Err(SourceErrorKind::NothingValid { entries: self.rows, reason });
         }
         Ok(self.collector)
     }

@@ -7,7 +7,6 @@
 
 pub(crate) mod keys;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use tracing::debug;
 use super::body::{Body, Bounded};
 use super::secret::Secret;
 use super::status::{self, Meaning};
-use super::tls::{TlsFiles, root_cause};
+use super::tls::{self, root_cause};
 use crate::settings;
 use crate::source::error::{Excerpt, SourceError, SourceErrorKind};
 use crate::source::format::Reader;
@@ -41,10 +40,8 @@ pub(crate) struct HttpClient {
     client: Client,
     url: Url,
     meaning: Meaning,
-    tls: TlsFiles,
+    settings: Arc<settings::Source>,
     limit: Limit,
-    max_bytes: u64,
-    token_file: Option<PathBuf>,
     /// When a connection was last left open for the next request.
     kept_since: Option<Instant>,
 }
@@ -84,11 +81,12 @@ impl HttpClient {
     /// A client for `path` below the settings' URL, or that URL itself where there is none, that
     /// trusts and shows what the settings say. Connects to nothing yet.
     pub(crate) fn new(
-        settings: &settings::Source,
+        settings: &Arc<settings::Source>,
         path: Option<&str>,
         meaning: Meaning,
     ) -> Result<Self, SourceError> {
-        let root = settings.of_kind.http.url.as_deref().unwrap_or_default();
+        let keys = &settings.of_kind.http;
+        let root = keys.url.as_deref().unwrap_or_default();
         let url = match path {
             Some(path) => Url::parse(&format!("{}{path}", root.trim_end_matches('/'))),
             None => Url::parse(root),
@@ -98,9 +96,7 @@ impl HttpClient {
             fault: SourceErrorKind::Setup(format!("url: {error}")),
         })?;
         let place = sanitize(&url);
-        let tls = TlsFiles::new(settings);
-        let client = tls
-            .apply(Client::builder())
+        let client = tls::apply(keys, Client::builder())
             .and_then(|builder| {
                 builder
                     .tls_backend_rustls()
@@ -111,17 +107,15 @@ impl HttpClient {
                     .pool_idle_timeout(POOL_IDLE_TIMEOUT)
                     .user_agent(concat!("mapsmith/", env!("CARGO_PKG_VERSION")))
                     .build()
-                    .map_err(|error| tls.unfit(&error))
+                    .map_err(|error| tls::unfit(keys, &error))
             })
             .map_err(|fault| SourceError { place: place.clone(), fault })?;
         Ok(Self {
             client,
             url,
             meaning,
-            tls,
+            settings: Arc::clone(settings),
             limit: Limit::new(settings.timeout, place),
-            max_bytes: settings.max_bytes,
-            token_file: settings.of_kind.http.token_file.clone(),
             kept_since: None,
         })
     }
@@ -140,7 +134,7 @@ impl HttpClient {
 
     /// The token as its file holds it now.
     pub(crate) async fn token(&self) -> Result<Option<Secret>, SourceErrorKind> {
-        match &self.token_file {
+        match &self.settings.of_kind.http.token_file {
             Some(path) => Secret::read(path).await.map(Some),
             None => Ok(None),
         }
@@ -156,7 +150,7 @@ impl HttpClient {
         let mut request = Request::new(method, self.url.clone());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        if let (Some(token), Some(path)) = (token, &self.token_file) {
+        if let (Some(token), Some(path)) = (token, &self.settings.of_kind.http.token_file) {
             request.headers_mut().insert(header, token.header(prefix, path)?);
         }
         Ok(request)
@@ -204,7 +198,8 @@ impl HttpClient {
         mut response: Response,
         reader: R,
     ) -> Result<(R::Rows, u64), SourceErrorKind> {
-        let mut body = Body::new(response.headers(), Bounded::new(reader, self.max_bytes))?;
+        let mut body =
+            Body::new(response.headers(), Bounded::new(reader, self.settings.max_bytes))?;
         while let Some(chunk) =
             response.chunk().await.map_err(|error| self.failure(&error, "within the answer"))?
         {
@@ -264,7 +259,7 @@ impl HttpClient {
 
     fn failure(&self, error: &reqwest::Error, during: &'static str) -> SourceErrorKind {
         let cause = root_cause(error);
-        if let Some(fault) = self.tls.classify(&cause) {
+        if let Some(fault) = tls::classify(&self.settings.of_kind.http, &cause) {
             return fault;
         }
         if error.is_connect() {
