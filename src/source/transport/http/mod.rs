@@ -52,7 +52,7 @@ pub(crate) struct Limit {
     timeout: Duration,
     /// The URL without what might hold a token, for errors.
     place: String,
-    /// Whether the answer's head has come: what tells a silent server from a slow one.
+    /// Whether the answer's head has come: what distinguishes a silent server from a slow one.
     head_came: Arc<AtomicBool>,
 }
 
