@@ -57,9 +57,8 @@ pub trait Feed<C: Content>: Send + Sync {
     ) -> Result<Polled<C>, SourceError>;
 
     /// Asks for these nodes alone where the registry can be asked so, else for everything, as
-    /// [`Feed::poll`] does. `nodes` are valid keys, as many as [`targeted`] asks for at once. A
-    /// node that is not in the answer stays as it is in `current`: what is gone shows in a full
-    /// poll.
+    /// [`Feed::poll`] does. `nodes` are valid keys, as many as one query can name. A node that is
+    /// not in the answer stays as it is in `current`: what is gone shows in a full poll.
     ///
     /// # Errors
     /// As [`Feed::poll`]; the next poll is as good as without.

@@ -1,7 +1,7 @@
 //! One task a source: polls when asked, when the source itself changed, and by itself while it
 //! fails.
 //!
-//! A targeted lookup (see [`super::targeted`]) brings single nodes up to date between two polls; it
+//! A targeted lookup (see [`TargetedLookups`]) brings single nodes up to date between two polls; it
 //! is no poll: it covers no request, and the source's age and condition stay as the last poll left
 //! them.
 //!
