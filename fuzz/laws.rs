@@ -581,7 +581,7 @@ pub fn answers(text: &[u8]) {
             (
                 Err(
                     SourceErrorKind::NoField { .. }
-                    | SourceErrorKind::NothingLegal { .. }
+                    | SourceErrorKind::NothingValid { .. }
                     | SourceErrorKind::ErrorObject(_),
                 ),
                 Some(_),

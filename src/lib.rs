@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod app;
+mod backoff;
 pub mod cli;
 pub mod engine;
 pub mod heartbeat;

@@ -15,7 +15,7 @@ use crate::engine::{Approval, Decision};
 use crate::heartbeat::Heartbeats;
 use crate::instance::InstanceReport;
 use crate::settings::Settings;
-use crate::source::schedule::PollRequests;
+use crate::source::PollRequests;
 use crate::store::OverrideService;
 
 mod commands;

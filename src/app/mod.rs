@@ -28,8 +28,7 @@ use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport};
 use crate::settings::{self, Listing, Settings};
-use crate::source::schedule::PollRequests;
-use crate::source::{self, Source, TargetedLookups, poller, schedule};
+use crate::source::{self, Feed, PollRequests, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
 
@@ -180,10 +179,10 @@ impl Daemon {
 
     fn start_sources(&mut self) -> anyhow::Result<Vec<watch::Receiver<SourceState>>> {
         let settings = Arc::clone(&self.settings);
-        let lookups = self.lookups.clone();
+        let (round, lookups) = (self.requests.round(), self.lookups.clone());
         let sources = settings.sources.iter().map(|source| {
-            let registry = source::build(source, settings.map.lowercase)?;
-            Ok(self.start_poller(source, registry, lookups.clone()))
+            let feed = source::registry(source, settings.map.lowercase)?.node_map()?;
+            Ok(self.start_poller(source, feed, round.clone(), lookups.clone()))
         });
         sources.collect()
     }
@@ -193,9 +192,10 @@ impl Daemon {
     ) -> anyhow::Result<Vec<watch::Receiver<SourceState<ServerList>>>> {
         let settings = Arc::clone(&self.settings);
         let sources = settings.list_sources.iter().map(|source| {
-            let registry = source::build_list(source)?;
+            let feed = source::registry(source, settings.map.lowercase)?.servers()?;
             // What HAProxy learns is about nodes.
-            Ok(self.start_poller(source, registry, TargetedLookups::new()))
+            let lookups = TargetedLookups::new();
+            Ok(self.start_poller(source, feed, self.requests.round(), lookups))
         });
         sources.collect()
     }
@@ -203,7 +203,8 @@ impl Daemon {
     fn start_poller<C: Content>(
         &mut self,
         source: &settings::Source,
-        registry: Box<dyn Source<C>>,
+        feed: Box<dyn Feed<C>>,
+        round: Round,
         lookups: TargetedLookups,
     ) -> watch::Receiver<SourceState<C>> {
         let (sender, state) = watch::channel(SourceState::before_first_poll(
@@ -211,10 +212,9 @@ impl Daemon {
             source.kind.to_string(),
             source.required,
         ));
-        let (source, requests, stop) =
-            (source.clone(), self.requests.clone(), self.shutdown.clone());
+        let (source, stop) = (source.clone(), self.shutdown.clone());
         self.tasks.start(format!("source {}", source.name), async move {
-            poller::run(registry, &source, requests, &lookups, sender, stop).await;
+            poller::run(feed, &source, round, &lookups, sender, stop).await;
         });
         state
     }

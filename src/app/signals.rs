@@ -3,7 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::source::schedule::PollRequests;
+use crate::source::PollRequests;
 
 /// The signals that the daemon answers. Before they are caught here SIGTERM and SIGINT end it at
 /// once, and SIGHUP does nothing (see `cli`).

@@ -11,28 +11,31 @@ use mapsmith_core::status::{PollReport, milliseconds};
 use mapsmith_core::{Content, Overrides, ServerList, Snapshot, SourceState};
 
 use crate::settings::{self, Settings};
-use crate::source::{self, Extent, Source, SourceError};
+use crate::source::{self, Extent, Feed, SourceError};
 use crate::store::{SqliteStore, StoreError};
 
 /// Polls every source of the node map once, side by side. A source that can't be built or polled
 /// has its error in its status.
 pub(super) async fn poll_all(settings: &Settings) -> Vec<SourceState> {
-    let polls = settings
-        .sources
-        .iter()
-        .map(|source| poll(source, source::build(source, settings.map.lowercase)));
+    let polls = settings.sources.iter().map(|source| {
+        let registry = source::registry(source, settings.map.lowercase);
+        poll(source, registry.and_then(|registry| Ok(registry.node_map()?)))
+    });
     join_all(polls).await
 }
 
 /// The same for every source that lists servers.
 pub(super) async fn poll_lists(settings: &Settings) -> Vec<SourceState<ServerList>> {
-    join_all(settings.list_sources.iter().map(|source| poll(source, source::build_list(source))))
-        .await
+    let polls = settings.list_sources.iter().map(|source| {
+        let registry = source::registry(source, settings.map.lowercase);
+        poll(source, registry.and_then(|registry| Ok(registry.servers()?)))
+    });
+    join_all(polls).await
 }
 
 async fn poll<C: Content>(
     settings: &settings::Source,
-    built: Result<Box<dyn Source<C>>, SourceError>,
+    feed: Result<Box<dyn Feed<C>>, SourceError>,
 ) -> SourceState<C> {
     let mut state = SourceState::before_first_poll(
         settings.name.clone(),
@@ -41,9 +44,9 @@ async fn poll<C: Content>(
     );
     let start = Instant::now();
     let polled = async {
-        let mut source = built?;
-        let polled = source.poll(Extent::Everything, None, Timestamp::now()).await?;
-        Ok::<_, SourceError>((polled, source.notes()))
+        let mut feed = feed?;
+        let polled = feed.poll(Extent::Everything, None, Timestamp::now()).await?;
+        Ok::<_, SourceError>((polled, feed.notes()))
     };
     let mut report = PollReport { kind: None, at: Timestamp::now(), milliseconds: 0.0, bytes: 0 };
     match polled.await {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::engine::AskSources;
 use crate::engine::rows::InstanceRows;
 use crate::heartbeat;
@@ -38,10 +39,8 @@ use process::Seen;
 pub use report::{InstanceReport, Observed};
 use servers::ServerPhase;
 
-/// The first wait after a failure.
-const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-/// The longest wait between two tries.
-const BACKOFF_MOST: Duration = Duration::from_secs(10);
+/// Between a failure and the next try.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
 /// What the instance was last verified to hold, and the marks by which a change outside Mapsmith
 /// shows.
@@ -158,16 +157,14 @@ impl Instance {
         report: watch::Sender<InstanceReport>,
         shutdown: CancellationToken,
     ) {
-        let mut backoff = BACKOFF_FIRST;
+        let mut backoff = BACKOFF;
         while !shutdown.is_cancelled() {
             let target = desired.borrow_and_update().clone();
             let wait = if self.cycle(&target).await {
-                backoff = BACKOFF_FIRST;
+                backoff.reset();
                 self.observe
             } else {
-                let wait = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
-                backoff = (backoff * 2).min(BACKOFF_MOST);
-                wait
+                backoff.pause()
             };
             report.send_replace(self.report.clone());
             // A failing instance waits its time out whatever the sources say, unless there is

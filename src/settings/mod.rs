@@ -1,9 +1,9 @@
 //! Settings: a TOML, YAML or JSON file, overlaid by `MAPSMITH__SECTION__KEY` variables, checked as
 //! a whole.
 //!
-//! Every problem is named at once, with its line and key, so that an operator mends a file in one
-//! go. `text` reads, `tree` makes these types of what was read and tells all that has no sense, and
-//! [`Settings`] tells what contradicts itself.
+//! Every problem is named at once, with its line and key, so that an operator corrects a file in
+//! one go. `text` reads, `tree` makes these types of what was read and names all that has no
+//! sense, and [`Settings`] names what contradicts itself.
 //!
 //! Each section has a file with its type, its own check and, by `keys`, the documentation of its
 //! keys, which `document` makes docs/configuration.md of. The keys of a source's kind are beside
@@ -54,7 +54,7 @@ pub use tree::{Place, Problem};
 use text::Format;
 use tree::Reading;
 
-/// Everything that Mapsmith is told.
+/// Everything that Mapsmith is configured with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -279,7 +279,7 @@ impl Settings {
     }
 }
 
-/// Tells names that can be none, or that two elements of a section have.
+/// Reports names that can be none, or that two elements of a section have.
 fn check_names<'a>(
     section: &str,
     names: impl Iterator<Item = &'a String>,

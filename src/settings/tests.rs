@@ -354,14 +354,20 @@ uri = "http://127.0.0.1"
 "#;
     assert_eq!(
         load(text, &[]).unwrap_err(),
-        r#"FILE: 7 problem(s) in the settings:
-  - instance: there is none; add an [[instance]] with its runtime socket
-  - line 2: api.listen: 0.0.0.0:7070 can be reached from other machines; set api.token_file, or listen on 127.0.0.1
-  - line 4: map.path: "relative.map" is relative to HAProxy's working folder; set map.file to where Mapsmith shall write it
-  - line 6: guard.hold: there is no such key; there are max_removed, max_moved, max_added, min_entries, max_entries, small, free, window
-  - line 7: source[0] "f": path is missing
-  - line 10: source[0] "f": url: a file source has none
-  - line 14: source[1].uri: there is no such key; did you mean url?"#
+        [
+            "FILE: 7 problem(s) in the settings:",
+            "  - instance: there is none; add an [[instance]] with its runtime socket",
+            "  - line 2: api.listen: 0.0.0.0:7070 can be reached from other machines; set \
+                api.token_file, or listen on 127.0.0.1",
+            "  - line 4: map.path: \"relative.map\" is relative to HAProxy's working folder; set \
+                map.file to where Mapsmith shall write it",
+            "  - line 6: guard.hold: there is no such key; there are max_removed, max_moved, \
+                max_added, min_entries, max_entries, small, free, window",
+            "  - line 7: source[0] \"f\": path is missing",
+            "  - line 10: source[0] \"f\": url: a file source has none",
+            "  - line 14: source[1].uri: there is no such key; did you mean url?",
+        ]
+        .join("\n")
     );
 }
 
@@ -396,8 +402,8 @@ fn what_a_person_means_is_taken_or_is_told_how_to_be_written() {
         ("0.07", "write \"7%\""),
         (
             "\"20\"",
-            "\"20\" may be a percentage or a number; write \"20%\" for a percentage, or 20 without quotes \
-                for a number",
+            "\"20\" may be a percentage or a number; write \"20%\" for a percentage, or 20 without \
+                quotes for a number",
         ),
         ("20.5", "\"20.5\" is not a limit"),
         ("-1", "is not a limit: write a percentage"),

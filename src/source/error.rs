@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mapsmith_core::{Invalid, names};
 
-use super::secret::Secret;
-use super::without_mark;
+use super::format::without_mark;
+use super::transport::secret::Secret;
 
 /// A source that can't be set up, or a poll that brought no whole answer. The source's name stands
 /// beside it in status and logs.
@@ -165,7 +165,7 @@ pub enum SourceErrorKind {
     },
     /// An object with entries, none of which can stand in a map.
     #[error("none of the object's {entries} entries can stand in a map, for example: {reason}")]
-    NothingLegal {
+    NothingValid {
         /// How many entries it has.
         entries: u64,
         /// Why one of them was left out.
@@ -259,7 +259,7 @@ const EXCERPT_CHARACTERS: usize = 300;
 /// The most bytes of a text that are kept for an excerpt: whitespace and markup fall away.
 pub(super) const EXCERPT_BYTES: usize = 4096;
 
-/// The beginning of an answer, kept for the case that it has to be shown.
+/// The beginning of an answer, kept for the case that an error has to quote it.
 #[derive(Debug)]
 pub(super) struct Excerpt {
     beginning: Vec<u8>,
@@ -315,7 +315,7 @@ impl fmt::Display for Excerpt {
 mod tests {
     use super::*;
 
-    fn shown(text: &str) -> String {
+    fn excerpt(text: &str) -> String {
         let mut excerpt = Excerpt::new(None);
         excerpt.push(text.as_bytes());
         excerpt.to_string()
@@ -323,17 +323,17 @@ mod tests {
 
     #[test]
     fn a_servers_text_is_one_bounded_line_without_control_characters() {
-        assert_eq!(shown("PQL parse error\n\n  at\tline 1\n"), "PQL parse error at line 1");
-        assert_eq!(shown("\u{feff}a\u{1b}[31m\u{202e}b"), "a\\u{1b}[31m\\u{202e}b");
-        assert_eq!(shown(" \n"), "(no text)");
-        assert_eq!(shown("<html><head>\n<title>Error 404</title></head>"), "Error 404");
-        let long = shown(&"word ".repeat(2000));
+        assert_eq!(excerpt("PQL parse error\n\n  at\tline 1\n"), "PQL parse error at line 1");
+        assert_eq!(excerpt("\u{feff}a\u{1b}[31m\u{202e}b"), "a\\u{1b}[31m\\u{202e}b");
+        assert_eq!(excerpt(" \n"), "(no text)");
+        assert_eq!(excerpt("<html><head>\n<title>Error 404</title></head>"), "Error 404");
+        let long = excerpt(&"word ".repeat(2000));
         assert_eq!(long.chars().count(), EXCERPT_CHARACTERS + 1);
         assert!(long.ends_with('…'));
     }
 
     #[test]
-    fn a_failure_is_told_once_with_its_place() {
+    fn a_failure_is_named_once_with_its_place() {
         let fault = SourceErrorKind::Setup("ca /ca.pem: can't be read".to_owned());
         let error = anyhow::Error::from(SourceError { place: "source \"a\"".to_owned(), fault });
         assert_eq!(format!("{error:#}"), "source \"a\": ca /ca.pem: can't be read");

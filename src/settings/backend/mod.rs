@@ -12,7 +12,6 @@ use serde::Deserialize;
 use super::Source;
 use super::keys::section;
 use super::units::duration;
-use crate::source::SourceKind;
 
 section! {
     /// A backend of HAProxy whose servers Mapsmith manages. Exactly one of `servers`, `from` and
@@ -155,10 +154,11 @@ impl Backend {
         if let Some(from) = &self.from {
             match sources.iter().find(|source| source.name == *from) {
                 None => problem(format!("from: there is no source of the name {from:?}")),
-                Some(source) if source.kind == SourceKind::Puppetdb => {
+                Some(source) if !source.kind.lists_servers() => {
                     problem(format!(
-                        "from: {from:?} is of type puppetdb; only file and http_json sources list \
-                            servers"
+                        "from: {from:?} is of type {}; only file and http_json sources list \
+                            servers",
+                        source.kind
                     ));
                 }
                 Some(_) => {}

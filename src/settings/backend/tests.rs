@@ -15,7 +15,9 @@ url = "http://127.0.0.1:8500/servers.json"
 [[backend]]
 name = "written"
 servers = [
-  { name = "m1", address = "127.0.0.1:8141", weight = 100, backup = true, options = ["check", "maxconn 1000"] },
+  { name = "m1", address = "127.0.0.1:8141", weight = 100, backup = true, options = [
+    "check", "maxconn 1000",
+  ] },
   { name = "m2", address = "[::1]:8141" },
 ]
 options = ["check"]

@@ -53,7 +53,7 @@ pub(super) fn parse(format: Format, text: &str) -> Result<Value, String> {
                 };
                 format!("{}{hint}", error.to_string().trim_end())
             })?;
-            let lines = Lines::of(text);
+            let lines = Lines::new(text);
             Ok(toml_entries(table.get_ref(), &lines).into())
         }
         Format::Yaml => yaml(text),
@@ -61,7 +61,7 @@ pub(super) fn parse(format: Format, text: &str) -> Result<Value, String> {
             // The whole grammar, and how deep it may go, before the text is taken apart.
             serde_json::from_str::<serde_json::Value>(text).map_err(|error| error.to_string())?;
             let raw = serde_json::from_str(text).map_err(|error| error.to_string())?;
-            json(raw, text, &Lines::of(text)).map_err(|error| error.to_string())
+            json(raw, text, &Lines::new(text)).map_err(|error| error.to_string())
         }
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn parse(format: Format, text: &str) -> Result<Value, String> {
 struct Lines(Vec<usize>);
 
 impl Lines {
-    fn of(text: &str) -> Self {
+    fn new(text: &str) -> Self {
         Self(memchr::memchr_iter(b'\n', text.as_bytes()).map(|end| end + 1).collect())
     }
 
@@ -260,7 +260,7 @@ impl Yaml {
     }
 }
 
-/// Lays the variables over the file. One that can't be laid over it is left out and told.
+/// Lays the variables over the file. One that can't be laid over it is left out and reported.
 pub(super) fn overlay(
     file: &mut Value,
     variables: impl IntoIterator<Item = (OsString, OsString)>,

@@ -130,18 +130,24 @@ source: &all
 instance: [{name: edge1, runtime: "unix@/run/haproxy/admin.sock"}]
 guard: {max_removed: 20%, max_moved: 500}
 "#;
-    let json = r#"{"map": {"path": "/etc/haproxy/maps/node-master.map", "lowercase": false}, "api": null,
-"source": [{"name": "puppetdb", "type": "puppetdb", "url": "http:\/\/127.0.0.1:8080", "priority": -3,
-"masters": {"puppet00": "007", "a.b": "1.10", "c": "yes"}}], "instance": {"name": "edge1", "runtime": "unix@/run/haproxy/admin.sock"},
+    let json = r#"{"map": {"path": "/etc/haproxy/maps/node-master.map", "lowercase": false},
+"api": null,
+"source": [{"name": "puppetdb", "type": "puppetdb", "url": "http:\/\/127.0.0.1:8080",
+"priority": -3, "masters": {"puppet00": "007", "a.b": "1.10", "c": "yes"}}],
+"instance": {"name": "edge1", "runtime": "unix@/run/haproxy/admin.sock"},
 "guard": {"max_removed": "20%", "max_moved": 500}}"#;
     let toml = r#"
 map.path = '/etc/haproxy/maps/node-master.map'
 map.lowercase = false
-source = [{name = "puppetdb", type = "puppetdb", url = "http://127.0.0.1:8080", priority = -3, masters = {puppet00 = "007", "a.b" = "1.10", c = "yes"}}]
+source = [PUPPETDB]
 instance = [{name = "edge1", runtime = "unix@/run/haproxy/admin.sock"}]
 guard = {max_removed = "20%", max_moved = 0x1F4}
 "#;
-    let [toml, yaml, json] = [("toml", toml), ("yaml", yaml), ("json", json)]
+    let puppetdb = r#"{name = "puppetdb", type = "puppetdb", url = "http://127.0.0.1:8080", "#
+        .to_owned()
+        + r#"priority = -3, masters = {puppet00 = "007", "a.b" = "1.10", c = "yes"}}"#;
+    let toml = toml.replace("PUPPETDB", &puppetdb);
+    let [toml, yaml, json] = [("toml", &*toml), ("yaml", yaml), ("json", json)]
         .map(|(ending, text)| load_as(ending, text, &[]).unwrap());
     assert_eq!(toml.sources[0].masters["puppet00"], "007");
     assert_eq!(toml.guard.max_moved, mapsmith_core::desired::guard::Limit::Entries(500));

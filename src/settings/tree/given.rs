@@ -157,7 +157,7 @@ impl<'de> Deserializer<'de> for Given<'de> {
     }
 }
 
-/// A list's values, but for those that were told as wrong.
+/// A list's values, but for those that were reported as wrong.
 struct Elements<'de>(std::iter::Enumerate<std::slice::Iter<'de, Value>>);
 
 impl<'de> SeqAccess<'de> for Elements<'de> {
@@ -174,8 +174,8 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
     }
 }
 
-/// A table's entries, but for those that were told as wrong and, of a type's fields, those without
-/// a value.
+/// A table's entries, but for those that were reported as wrong and, of a type's fields, those
+/// without a value.
 struct Entries<'de> {
     entries: std::vec::IntoIter<(&'de String, &'de Value)>,
     value: Option<(&'de String, &'de Value)>,

@@ -13,7 +13,7 @@ mod given;
 
 use given::Given;
 
-/// The most problems that are told in one run.
+/// The most problems that are reported in one run.
 const MOST_PROBLEMS: usize = 100;
 
 /// Where a value was given.
@@ -162,7 +162,7 @@ pub(super) fn place_of(root: &Value, problem: &str) -> Option<Place> {
     value.and_then(place)
 }
 
-/// Whether it was told as a problem, and counts as not given. Only such a value has neither an
+/// Whether it was reported as a problem, and counts as not given. Only such a value has neither an
 /// origin nor a content.
 fn is_rejected(value: &Value) -> bool {
     *value == Value::default()
@@ -197,8 +197,8 @@ pub(super) struct Reading<T> {
     pub(super) whole: bool,
 }
 
-/// Makes a `T` of the tree. Of what is wrong the first is told, left out, and it is tried again,
-/// until all of it is told.
+/// Makes a `T` of the tree. Of what is wrong the first is reported and left out, and it is tried
+/// again, until all of it is reported.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(given: &Value) -> Reading<T> {
     let mut tree = given.clone();
     let mut reading =

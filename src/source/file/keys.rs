@@ -32,6 +32,11 @@ pub enum FileFormat {
 }
 
 impl FileKeys {
+    /// The path. (Checked with the settings: there is one.)
+    pub(crate) fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
     /// What the file holds: nothing is guessed from its text.
     pub fn file_format(&self) -> FileFormat {
         let of_name = || match self.path.as_deref().and_then(Path::extension) {

@@ -6,34 +6,36 @@
 //! stays cut looks like a shorter map: the guard's case.
 
 pub(super) mod keys;
+mod watch;
 
 use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use mapsmith_core::status::{PollKind, Watch};
-use mapsmith_core::{Rejections, Snapshot};
+use mapsmith_core::{EntryMap, ServerList, Snapshot};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::collector::{self, off_thread};
 use super::error::{SourceError, SourceErrorKind};
-use super::format::{Format, Reader, Rows};
-use super::watch::FileWatch;
-use super::{Extent, Notes, Polled, Source, is_due, signed};
+use super::feed::{is_due, off_thread};
+use super::format::{Format, MapFormat, MapText, Names, Reader, ServerFormat};
+use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings;
+use keys::FileFormat;
+use watch::FileWatch;
 
-/// Between an event and the look at the file: a replacement raises several events.
+/// Between an event and the check of the file: a replacement raises several events.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// A file changed this recently may change again without its time of change showing it.
 const CLOCK_GRAIN: Duration = Duration::from_secs(1);
 
-/// What tells one content of a file from the next.
+/// What distinguishes one content of a file from the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -43,7 +45,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    fn new(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -70,11 +72,47 @@ impl ReadState {
 }
 
 /// A file.
-pub(super) struct FileSource<F> {
-    path: PathBuf,
-    reading: Reading<F>,
-    timeout: Duration,
-    full_poll: SignedDuration,
+pub(super) struct FileRegistry {
+    settings: Arc<settings::Source>,
+    names: Arc<Names>,
+}
+
+impl FileRegistry {
+    pub(super) fn new(settings: Arc<settings::Source>, names: Arc<Names>) -> Self {
+        Self { settings, names }
+    }
+
+    fn feed<F: Format>(&self, format: F) -> Box<dyn Feed<F::Content>> {
+        Box::new(FileFeed {
+            settings: Arc::clone(&self.settings),
+            format,
+            known: None,
+            events: Arc::default(),
+            event_seen: false,
+            watch: None,
+            gap: None,
+        })
+    }
+}
+
+impl Registry for FileRegistry {
+    fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported> {
+        let names = Arc::clone(&self.names);
+        Ok(match self.settings.of_kind.file.file_format() {
+            FileFormat::Json => self.feed(MapFormat::document(&self.settings, names)),
+            FileFormat::Map => self.feed(MapText::new(names)),
+        })
+    }
+
+    fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
+        Ok(self.feed(ServerFormat))
+    }
+}
+
+/// The file, read as one kind of content.
+struct FileFeed<F> {
+    settings: Arc<settings::Source>,
+    format: F,
     known: Option<ReadState>,
     /// Raised by the watch.
     events: Arc<Notify>,
@@ -86,30 +124,9 @@ pub(super) struct FileSource<F> {
     gap: Option<String>,
 }
 
-/// How the content is understood.
-#[derive(Debug, Clone)]
-struct Reading<F> {
-    format: F,
-    max_bytes: u64,
-}
-
-impl<F: Format> FileSource<F> {
-    pub(super) fn new(settings: &settings::Source, format: F) -> Result<Self, SourceError> {
-        let path = settings.of_kind.file.path.clone().ok_or_else(|| SourceError {
-            place: settings.name.clone(),
-            fault: SourceErrorKind::Setup("path is missing".to_owned()),
-        })?;
-        Ok(Self {
-            path,
-            reading: Reading { format, max_bytes: settings.max_bytes },
-            timeout: settings.timeout,
-            full_poll: signed(settings.full_poll),
-            known: None,
-            events: Arc::default(),
-            event_seen: false,
-            watch: None,
-            gap: None,
-        })
+impl<F: Format> FileFeed<F> {
+    fn path(&self) -> &Path {
+        self.settings.of_kind.file.path()
     }
 
     async fn poll_once(
@@ -118,19 +135,19 @@ impl<F: Format> FileSource<F> {
         current: Option<&Snapshot<F::Content>>,
         now: Timestamp,
     ) -> Result<Polled<F::Content>, SourceErrorKind> {
-        let (path, reading) = (self.path.clone(), self.reading.clone());
+        let (settings, format) = (Arc::clone(&self.settings), self.format.clone());
         let trusted = |known: &ReadState| {
-            extent == Extent::Changes && !is_due(self.full_poll, known.read, now)
+            extent == Extent::Changes && !is_due(settings.full_poll, known.read, now)
         };
         let known = self.known.filter(|known| current.is_some() && trusted(known));
         let current = current.cloned();
         let mut watch = self
             .watch
             .take()
-            .unwrap_or_else(|| FileWatch::new(path.clone(), Arc::clone(&self.events)));
+            .unwrap_or_else(|| FileWatch::new(self.path().to_owned(), Arc::clone(&self.events)));
         // Watched before it is read: what changes from then on raises an event.
         let (armed, outcome, watch) = off_thread(move || {
-            (watch.arm(), poll(&path, &reading, known, current.as_ref()), watch)
+            (watch.arm(), poll(&settings, &format, known, current.as_ref()), watch)
         })
         .await;
         self.watch = Some(watch);
@@ -143,7 +160,7 @@ impl<F: Format> FileSource<F> {
     }
 
     fn note_gap(&mut self, gap: Option<String>) {
-        let path = self.path.display();
+        let path = self.path().display();
         match (&gap, &self.gap) {
             (Some(error), None) => warn!(%path, error, "the file can't be watched, only polled"),
             (None, Some(_)) => info!(%path, "the file is watched again"),
@@ -154,18 +171,18 @@ impl<F: Format> FileSource<F> {
 }
 
 #[async_trait]
-impl<F: Format> Source<F::Content> for FileSource<F> {
+impl<F: Format> Feed<F::Content> for FileFeed<F> {
     async fn poll(
         &mut self,
         extent: Extent,
         current: Option<&Snapshot<F::Content>>,
         now: Timestamp,
     ) -> Result<Polled<F::Content>, SourceError> {
-        let timeout = self.timeout;
+        let timeout = self.settings.timeout;
         let outcome = tokio::time::timeout(timeout, self.poll_once(extent, current, now)).await;
         outcome
             .unwrap_or(Err(SourceErrorKind::NoAnswer(timeout)))
-            .map_err(|fault| SourceError { place: self.path.display().to_string(), fault })
+            .map_err(|fault| SourceError { place: self.path().display().to_string(), fault })
     }
 
     async fn changed(&mut self) {
@@ -176,8 +193,8 @@ impl<F: Format> Source<F::Content> for FileSource<F> {
             }
             tokio::time::sleep(DEBOUNCE).await;
             self.event_seen = false;
-            let stamp =
-                tokio::fs::metadata(&self.path).await.ok().map(|metadata| Stamp::of(&metadata));
+            let metadata = tokio::fs::metadata(self.path()).await;
+            let stamp = metadata.ok().map(|metadata| Stamp::new(&metadata));
             let nothing_new = match (self.known, stamp) {
                 (Some(known), Some(stamp)) => known.still_holds(stamp),
                 (known, stamp) => known.is_none() && stamp.is_none(),
@@ -198,47 +215,64 @@ impl<F: Format> Source<F::Content> for FileSource<F> {
     }
 }
 
-/// One look at the file, with its stamp and whether that is settled; blocks.
+/// One poll of the file, with its stamp and whether that is settled; blocks.
 fn poll<F: Format>(
-    path: &Path,
-    reading: &Reading<F>,
+    settings: &settings::Source,
+    format: &F,
     known: Option<ReadState>,
     current: Option<&Snapshot<F::Content>>,
 ) -> Result<(Stamp, bool, Polled<F::Content>), SourceErrorKind> {
-    let cant = |error: std::io::Error| {
-        SourceErrorKind::File(match error.kind() {
-            ErrorKind::NotFound => "there is no such file".to_owned(),
-            _ => format!("can't be read: {error}"),
-        })
-    };
-    let metadata = std::fs::metadata(path).map_err(cant)?;
+    let path = settings.of_kind.file.path();
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(SourceErrorKind::File(
             if metadata.is_dir() { "is a folder" } else { "is no regular file" }.to_owned(),
         ));
     }
     if let (Some(known), Some(current)) = (known, current)
-        && known.still_holds(Stamp::of(&metadata))
+        && known.still_holds(Stamp::new(&metadata))
     {
-        let (entries, rejections) = (Arc::clone(&current.entries), Arc::clone(&current.rejections));
-        return Ok((
-            known.stamp,
-            known.settled,
-            Polled { kind: PollKind::Unchanged, entries, rejections, bytes: 0 },
-        ));
+        return Ok((known.stamp, known.settled, Polled::unchanged(current)));
     }
-    let mut file = File::open(path).map_err(cant)?;
-    let stamp = Stamp::of(&file.metadata().map_err(cant)?);
-    let content = reading.read(&mut file, cant);
-    if Stamp::of(&file.metadata().map_err(cant)?) != stamp {
+    let mut file = File::open(path).map_err(unreadable)?;
+    let stamp = Stamp::new(&file.metadata().map_err(unreadable)?);
+    let content = read(&mut file, format, settings.max_bytes);
+    if Stamp::new(&file.metadata().map_err(unreadable)?) != stamp {
         return Err(SourceErrorKind::File(
             "was changed while it was read; replace it by a rename".to_owned(),
         ));
     }
-    let (content, bytes) = content?;
-    let (entries, rejections) = collector::share(content, current);
+    let (rows, bytes) = content?;
     let settled = is_settled(stamp.modified, SystemTime::now());
-    Ok((stamp, settled, Polled { kind: PollKind::Full, entries, rejections, bytes }))
+    Ok((stamp, settled, Polled::full(rows, bytes, current)))
+}
+
+fn unreadable(error: io::Error) -> SourceErrorKind {
+    SourceErrorKind::File(match error.kind() {
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        _ => format!("can't be read: {error}"),
+    })
+}
+
+/// The file's rows and its bytes.
+fn read<F: Format>(
+    file: &mut File,
+    format: &F,
+    max_bytes: u64,
+) -> Result<(F::Rows, u64), SourceErrorKind> {
+    let mut reader = format.reader(None);
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut chunk).map_err(unreadable)? {
+            0 => break,
+            length => reader.feed(&chunk[..length])?,
+        }
+        if reader.bytes() > max_bytes {
+            return Err(SourceErrorKind::TooLarge(max_bytes));
+        }
+    }
+    let bytes = reader.bytes();
+    Ok((reader.close()?, bytes))
 }
 
 fn is_settled((seconds, nanoseconds): (i64, i64), now: SystemTime) -> bool {
@@ -246,31 +280,6 @@ fn is_settled((seconds, nanoseconds): (i64, i64), now: SystemTime) -> bool {
     let grain = i128::try_from(CLOCK_GRAIN.as_nanos()).unwrap_or(i128::MAX);
     let modified = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     i128::try_from(age.as_nanos()).is_ok_and(|now| now - modified > grain)
-}
-
-/// A file's content and the bytes it was.
-type Content<F> = ((<F as Format>::Content, Rejections), u64);
-
-impl<F: Format> Reading<F> {
-    fn read(
-        &self,
-        file: &mut File,
-        cant: impl Fn(std::io::Error) -> SourceErrorKind,
-    ) -> Result<Content<F>, SourceErrorKind> {
-        let mut reader = self.format.reader(None);
-        let mut chunk = vec![0; 64 * 1024];
-        loop {
-            match file.read(&mut chunk).map_err(&cant)? {
-                0 => break,
-                length => reader.feed(&chunk[..length])?,
-            }
-            if reader.bytes() > self.max_bytes {
-                return Err(SourceErrorKind::TooLarge(self.max_bytes));
-            }
-        }
-        let bytes = reader.bytes();
-        Ok((reader.close()?.settle(), bytes))
-    }
 }
 
 #[cfg(test)]

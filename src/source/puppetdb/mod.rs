@@ -11,28 +11,29 @@
 //! than `overlap`, all polls are full: which of them is wrong, and by how much the producers'
 //! differ, nobody knows.
 
+mod delta;
 pub(super) mod keys;
+mod pql;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use mapsmith_core::Snapshot;
 use mapsmith_core::status::PollKind;
+use mapsmith_core::{EntryMap, ServerList, Snapshot};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Body, Method, Response, StatusCode, Url};
+use reqwest::{Body, Method, Response, StatusCode};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::collector::{self, Collector, Names, off_thread};
 use super::error::{SourceError, SourceErrorKind};
-use super::http::{self, HttpClient};
-use super::json::{JsonReader, Shape};
-use super::kinds::SourceKind;
-use super::row::Fields;
-use super::secret::Secret;
-use super::{Extent, Notes, Polled, Source, delta, is_due, pql, signed};
+use super::feed::{is_due, off_thread, signed};
+use super::format::{Fields, Format, MapFormat, Names};
+use super::transport::http::{self, HttpClient};
+use super::transport::secret::Secret;
+use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings;
 
 /// Puppet Enterprise's header for a token.
@@ -61,20 +62,62 @@ struct PollState {
     full_poll: Timestamp,
 }
 
-/// Clocks that differ by no more than this are not told apart: a `Date` is in whole seconds and
+/// Clocks that differ by no more than this are not distinguished: a `Date` is in whole seconds and
 /// travels for a while.
 const LEAST_SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// A PuppetDB.
-#[derive(Debug, Clone)]
 pub(super) struct PuppetDb {
+    settings: Arc<settings::Source>,
     http: HttpClient,
-    url: Url,
+    names: Arc<Names>,
+}
+
+impl PuppetDb {
+    pub(super) fn new(
+        settings: Arc<settings::Source>,
+        names: Arc<Names>,
+    ) -> Result<Self, SourceError> {
+        let http = HttpClient::new(&settings, Some("/pdb/query/v4"), status::meaning)?;
+        Ok(Self { settings, http, names })
+    }
+}
+
+impl Registry for PuppetDb {
+    fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported> {
+        let keys = &self.settings.of_kind.puppetdb;
+        let query = keys.query().to_owned();
+        let delta_query = match &keys.delta_query {
+            Some(given) => DeltaQuery::Given(given.clone()),
+            None => pql::derive_delta(&query).map_or(DeltaQuery::None, DeltaQuery::Derived),
+        };
+        let fields = fields(&self.settings);
+        Ok(Box::new(Nodes {
+            http: self.http.beside(),
+            query,
+            delta_query,
+            narrows: fields.node == "certname",
+            format: MapFormat::list(fields, Arc::clone(&self.names)),
+            full_poll: self.settings.full_poll,
+            overlap: signed(keys.overlap),
+            known: None,
+            ahead: SignedDuration::ZERO,
+        }))
+    }
+
+    fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
+        Err(Unsupported::new(&self.settings.name, "a puppetdb source lists no servers"))
+    }
+}
+
+/// The nodes and their masters, as rows of one query.
+#[derive(Debug, Clone)]
+struct Nodes {
+    http: HttpClient,
     query: String,
     delta_query: DeltaQuery,
-    fields: Fields,
-    names: Arc<Names>,
-    full_poll: SignedDuration,
+    format: MapFormat,
+    full_poll: Duration,
     overlap: SignedDuration,
     /// None before the first answer and after a failure: then the next poll is full.
     known: Option<PollState>,
@@ -84,37 +127,7 @@ pub(super) struct PuppetDb {
     narrows: bool,
 }
 
-impl PuppetDb {
-    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Result<Self, SourceError> {
-        let keys = &settings.of_kind.puppetdb;
-        let root = settings.of_kind.http.url.as_deref().unwrap_or_default();
-        let url = Url::parse(&format!("{}/pdb/query/v4", root.trim_end_matches('/'))).map_err(
-            |error| SourceError {
-                place: root.to_owned(),
-                fault: SourceErrorKind::Setup(format!("url: {error}")),
-            },
-        )?;
-        let query = keys.query().to_owned();
-        let delta_query = match &keys.delta_query {
-            Some(given) => DeltaQuery::Given(given.clone()),
-            None => pql::derive_delta(&query).map_or(DeltaQuery::None, DeltaQuery::Derived),
-        };
-        let fields = fields(settings);
-        Ok(Self {
-            http: HttpClient::new(settings, &url)?,
-            url,
-            query,
-            delta_query,
-            narrows: fields.node == "certname",
-            fields,
-            names,
-            full_poll: signed(settings.full_poll),
-            overlap: signed(keys.overlap),
-            known: None,
-            ahead: SignedDuration::ZERO,
-        })
-    }
-
+impl Nodes {
     /// The delta query for now, if a delta will do.
     fn delta_query(&self, known: Option<PollState>, now: Timestamp) -> Option<(String, PollState)> {
         let (DeltaQuery::Given(query) | DeltaQuery::Derived(query)) = &self.delta_query else {
@@ -163,7 +176,7 @@ impl PuppetDb {
                     Some(PollState { answered, newest: known.newest.max(newest), ..known });
                 return Ok(polled);
             }
-            let refusal = self.http.refusal(response, SourceKind::Puppetdb, token.clone()).await;
+            let refusal = self.http.refusal(response, token.clone()).await;
             if !matches!(
                 (&refusal, &self.delta_query),
                 (SourceErrorKind::Status { status: 400, .. }, DeltaQuery::Derived(_))
@@ -178,19 +191,14 @@ impl PuppetDb {
         let asked = Instant::now();
         let response = self.ask(&query, token.as_ref()).await?;
         if response.status() != StatusCode::OK {
-            return Err(self.http.refusal(response, SourceKind::Puppetdb, token).await);
+            return Err(self.http.refusal(response, token).await);
         }
         let answered = self.read_clock(response.headers(), now, asked.elapsed());
-        let reader = JsonReader::new(
-            Shape::List(self.fields.clone()),
-            Collector::new(Arc::clone(&self.names)),
-            token,
-        );
-        let (collector, bytes) = self.http.read(response, reader).await?;
-        let newest = collector.newest();
-        let (entries, rejections) = collector::settle(collector, current.cloned()).await;
+        let (rows, bytes) = self.http.read(response, self.format.reader(token)).await?;
+        let newest = rows.newest();
+        let polled = Polled::settle(rows, bytes, current).await;
         self.known = Some(PollState { answered, newest, full_poll: now });
-        Ok(Polled { kind: PollKind::Full, entries, rejections, bytes })
+        Ok(polled)
     }
 
     /// Asks for these nodes alone; what the next delta reaches back to stays as it is.
@@ -209,12 +217,12 @@ impl PuppetDb {
         if response.status() == StatusCode::OK {
             return self.read_changes(response, current, token).await.map(|(polled, _)| polled);
         }
-        let refusal = self.http.refusal(response, SourceKind::Puppetdb, token).await;
+        let refusal = self.http.refusal(response, token).await;
         if !matches!(refusal, SourceErrorKind::Status { status: 400, .. }) {
             return Err(refusal);
         }
         warn!(query, %refusal, "the query for single nodes, made of the query for everything, was \
-            refused: early looks ask for everything from now on");
+            refused: targeted lookups ask for everything from now on");
         self.narrows = false;
         self.poll_once(Extent::Changes, Some(current), now).await
     }
@@ -226,15 +234,10 @@ impl PuppetDb {
         current: &Snapshot,
         token: Option<Secret>,
     ) -> Result<(Polled, Option<Timestamp>), SourceErrorKind> {
-        let reader = JsonReader::new(
-            Shape::List(self.fields.clone()),
-            Collector::for_delta(Arc::clone(&self.names)),
-            token,
-        );
-        let (collector, bytes) = self.http.read(response, reader).await?;
-        let (current, newest) = (current.clone(), collector.newest());
+        let (rows, bytes) = self.http.read(response, self.format.delta_reader(token)).await?;
+        let (current, newest) = (current.clone(), rows.newest());
         let (entries, rejections) =
-            off_thread(move || delta::lay_over(&current, collector.finish())).await;
+            off_thread(move || delta::lay_over(&current, rows.finish())).await;
         Ok((Polled { kind: PollKind::Delta, entries, rejections, bytes }, newest))
     }
 
@@ -243,7 +246,7 @@ impl PuppetDb {
         query: &str,
         token: Option<&Secret>,
     ) -> Result<Response, SourceErrorKind> {
-        let mut request = self.http.request(Method::POST, &self.url, token, (TOKEN_HEADER, ""))?;
+        let mut request = self.http.request(Method::POST, token, (TOKEN_HEADER, ""))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *request.body_mut() = Some(Body::from(serde_json::json!({ "query": query }).to_string()));
         self.http.send(request).await
@@ -251,15 +254,14 @@ impl PuppetDb {
 }
 
 #[async_trait]
-impl Source for PuppetDb {
+impl Feed<EntryMap> for Nodes {
     async fn poll(
         &mut self,
         extent: Extent,
         current: Option<&Snapshot>,
         now: Timestamp,
     ) -> Result<Polled, SourceError> {
-        let outcome = self.http.limit().bound(self.poll_once(extent, current, now)).await;
-        outcome.map_err(|fault| self.http.error(fault))
+        self.http.limit().bound(self.poll_once(extent, current, now)).await
     }
 
     async fn look_up(
@@ -268,11 +270,10 @@ impl Source for PuppetDb {
         current: &Snapshot,
         now: Timestamp,
     ) -> Result<Polled, SourceError> {
-        let outcome = self.http.limit().bound(self.look_up_once(nodes, current, now)).await;
-        outcome.map_err(|fault| self.http.error(fault))
+        self.http.limit().bound(self.look_up_once(nodes, current, now)).await
     }
 
-    fn beside(&self) -> Option<Box<dyn Source>> {
+    fn beside(&self) -> Option<Box<dyn Feed<EntryMap>>> {
         Some(Box::new(Self { http: self.http.beside(), ..self.clone() }))
     }
 

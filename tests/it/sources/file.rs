@@ -212,7 +212,7 @@ impl Watched {
     fn start(path: &Path) -> Self {
         let settings: mapsmith::settings::Source =
             serde_json::from_value(json!({"name": "file", "type": "file", "path": path})).unwrap();
-        let source = source::build(&settings, true).unwrap();
+        let source = source::registry(&settings, true).unwrap().node_map().unwrap();
         let (sender, state) = watch::channel(SourceState::before_first_poll(
             "file".to_owned(),
             "file".to_owned(),
@@ -221,8 +221,8 @@ impl Watched {
         let shutdown = CancellationToken::new();
         let end = shutdown.clone();
         tokio::spawn(async move {
-            let requests = PollRequests::new();
-            poller::run(source, &settings, requests, &TargetedLookups::new(), sender, end).await;
+            let (round, lookups) = (PollRequests::new().round(), TargetedLookups::new());
+            poller::run(source, &settings, round, &lookups, sender, end).await;
         });
         Self { state, shutdown }
     }

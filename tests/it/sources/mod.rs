@@ -10,14 +10,14 @@ mod tls;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use mapsmith::source::{self, Extent, Polled, Source, SourceError};
-use mapsmith_core::{Invalid, Snapshot};
+use mapsmith::source::{self, Extent, Feed, Polled, SourceError};
+use mapsmith_core::{EntryMap, Invalid, Snapshot};
 use serde_json::{Value, json};
 use wiremock::MockServer;
 
 /// A source and what it said last.
 struct Registry {
-    source: Box<dyn Source>,
+    source: Box<dyn Feed<EntryMap>>,
     current: Option<Snapshot>,
     now: Timestamp,
 }
@@ -28,7 +28,8 @@ impl Registry {
         let mut all = json!({"name": "registry"});
         all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         let settings = serde_json::from_value(all).unwrap();
-        let source = source::build(&settings, true).unwrap_or_else(|error| panic!("{error}"));
+        let registry = source::registry(&settings, true).unwrap_or_else(|error| panic!("{error}"));
+        let source = registry.node_map().unwrap();
         Self { source, current: None, now: "2026-11-20T12:00:00Z".parse().unwrap() }
     }
 

@@ -320,8 +320,8 @@ async fn a_query_of_any_length_goes_through() {
     Registry::puppetdb(&server.uri(), json!({"query": query})).poll().await;
 }
 
-/// What a look at these nodes brings; it becomes the current snapshot, as in the poller.
-async fn look(registry: &mut Registry, nodes: &[&str]) -> mapsmith::source::Polled {
+/// What a lookup of these nodes brings; it becomes the current snapshot, as in the poller.
+async fn look_up(registry: &mut Registry, nodes: &[&str]) -> mapsmith::source::Polled {
     let nodes: Vec<_> = nodes.iter().map(|node| (*node).to_owned()).collect();
     let current = registry.current.clone().expect("polled before");
     let polled = registry
@@ -352,10 +352,10 @@ async fn single_nodes_are_asked_for_alone_and_one_that_is_not_answered_stays() {
     let mut registry =
         Registry::puppetdb(&server.uri(), json!({"full_poll": "4m", "overlap": "90s"}));
     registry.poll().await;
-    let looked = look(&mut registry, &["a", "b", "c"]).await;
-    assert_eq!(entries(&looked), [("a", "m2"), ("c", "m1")]);
-    assert_eq!(rejected(&looked), [("b", Invalid::NoMaster)]);
-    // The next delta reaches back to the last poll: a look says nothing of the other nodes.
+    let after = look_up(&mut registry, &["a", "b", "c"]).await;
+    assert_eq!(entries(&after), [("a", "m2"), ("c", "m1")]);
+    assert_eq!(rejected(&after), [("b", Invalid::NoMaster)]);
+    // The next delta reaches back to the last poll: a lookup says nothing of the other nodes.
     registry.later(60);
     assert_eq!(registry.poll().await.kind, PollKind::Delta);
     assert_eq!(
@@ -369,7 +369,7 @@ async fn single_nodes_are_asked_for_alone_and_one_that_is_not_answered_stays() {
 }
 
 #[tokio::test]
-async fn where_single_nodes_can_not_be_asked_for_a_look_is_a_poll() {
+async fn where_single_nodes_can_not_be_asked_for_a_lookup_is_a_poll() {
     let server = MockServer::start().await;
     let rows = json!([{"name": "a", "value": "m1", "certname": "a", "producer": "m1"}]);
     let good = || ResponseTemplate::new(200).set_body_json(rows.clone());
@@ -393,12 +393,12 @@ async fn where_single_nodes_can_not_be_asked_for_a_look_is_a_poll() {
         json!({"query": query, "node_field": "name", "master_field": "value"}),
     );
     registry.poll().await;
-    assert_eq!(look(&mut registry, &["a"]).await.kind, PollKind::Full);
+    assert_eq!(look_up(&mut registry, &["a"]).await.kind, PollKind::Full);
     let mut registry =
         Registry::puppetdb(&server.uri(), json!({"query": "nodes[certname, producer] { }"}));
     registry.poll().await;
     for _ in 0..2 {
-        assert_eq!(look(&mut registry, &["a"]).await.kind, PollKind::Full);
+        assert_eq!(look_up(&mut registry, &["a"]).await.kind, PollKind::Full);
     }
     let all = "nodes[certname, producer] { }";
     assert_eq!(
@@ -408,7 +408,7 @@ async fn where_single_nodes_can_not_be_asked_for_a_look_is_a_poll() {
 }
 
 #[tokio::test]
-async fn a_look_that_fails_does_not_cost_a_full_poll() {
+async fn a_lookup_that_fails_does_not_cost_a_full_poll() {
     let server = MockServer::start().await;
     let rows = || answer(json!([row("a", "m1")]));
     in_order(&server, vec![rows(), ResponseTemplate::new(500).set_body_string("down"), rows()])

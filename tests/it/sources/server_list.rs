@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mapsmith::source::{self, Extent, Polled, Source};
+use mapsmith::source::{self, Extent, Feed, Polled};
 use mapsmith_core::status::PollKind;
 use mapsmith_core::{Invalid, ServerList, Snapshot};
 use serde_json::{Value, json};
@@ -13,15 +13,16 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::{assert_says, faults};
 
-fn source(settings: Value) -> Box<dyn Source<ServerList>> {
+fn source(settings: Value) -> Box<dyn Feed<ServerList>> {
     let mut all = json!({"name": "consul"});
     all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    source::build_list(&serde_json::from_value(all).unwrap())
-        .unwrap_or_else(|error| panic!("{error}"))
+    let settings = serde_json::from_value(all).unwrap();
+    let registry = source::registry(&settings, true).unwrap_or_else(|error| panic!("{error}"));
+    registry.servers().unwrap()
 }
 
 async fn poll(
-    source: &mut Box<dyn Source<ServerList>>,
+    source: &mut Box<dyn Feed<ServerList>>,
     current: Option<&Snapshot<ServerList>>,
 ) -> Polled<ServerList> {
     source

@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mapsmith_core::node_map::Repeated;
-use mapsmith_core::{Content, EntryMap, EntryMapBuilder, Invalid, Rejections, Snapshot, names};
+use mapsmith_core::{EntryMap, EntryMapBuilder, Invalid, Rejections, names};
 use rustc_hash::FxHashMap;
 
-use super::format::Rows;
+use super::Rows;
 
 /// How a registry's names become HAProxy's.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(crate) struct Names {
     lowercase: bool,
     masters: FxHashMap<String, String>,
 }
@@ -25,7 +25,7 @@ pub(super) struct Names {
 impl Names {
     /// Nodes in lower case (ASCII) if `lowercase`; masters renamed by `masters`, others as they
     /// are.
-    pub(super) fn new(lowercase: bool, masters: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(lowercase: bool, masters: &BTreeMap<String, String>) -> Self {
         Self {
             lowercase,
             masters: masters
@@ -36,7 +36,7 @@ impl Names {
     }
 
     /// Whether every name stays as it is.
-    pub(super) fn keep_all(&self) -> bool {
+    pub(crate) fn keep_all(&self) -> bool {
         !self.lowercase && self.masters.is_empty()
     }
 
@@ -51,7 +51,7 @@ impl Names {
 
 /// A field of a row, as far as a map cares.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) enum Field<'a> {
+pub(crate) enum Field<'a> {
     /// The row has no such field.
     #[default]
     Absent,
@@ -65,7 +65,7 @@ pub(super) enum Field<'a> {
 
 /// A node, its master, and when that was said.
 #[derive(Debug, Default)]
-pub(super) struct Row<'a> {
+pub(crate) struct Row<'a> {
     pub node: Field<'a>,
     pub master: Field<'a>,
     pub producer_timestamp: Field<'a>,
@@ -76,7 +76,7 @@ const NEVER: i64 = i64::MIN;
 
 /// Takes rows in any order.
 #[derive(Debug)]
-pub(super) struct Collector {
+pub(crate) struct Collector {
     names: Arc<Names>,
     builder: EntryMapBuilder,
     rejections: Rejections,
@@ -93,7 +93,7 @@ pub(super) struct Collector {
 
 /// What the rows came to.
 #[derive(Debug)]
-pub(super) struct Collected {
+pub(crate) struct Collected {
     pub entries: EntryMap,
     pub rejections: Rejections,
     /// Nodes whose row names no valid master; empty unless asked for.
@@ -102,7 +102,7 @@ pub(super) struct Collected {
 
 impl Collector {
     /// For a whole answer.
-    pub(super) fn new(names: Arc<Names>) -> Self {
+    pub(crate) fn new(names: Arc<Names>) -> Self {
         Self {
             names,
             builder: EntryMapBuilder::new(),
@@ -116,12 +116,12 @@ impl Collector {
 
     /// For the rows that changed: a node that lost its master is noted beyond the bounded
     /// [`Rejections`].
-    pub(super) fn for_delta(names: Arc<Names>) -> Self {
+    pub(crate) fn for_delta(names: Arc<Names>) -> Self {
         Self { withdrawn: Some(Vec::new()), ..Self::new(names) }
     }
 
     /// Takes one row, or leaves it out with its reason.
-    pub(super) fn take(&mut self, row: &Row<'_>) {
+    pub(crate) fn take(&mut self, row: &Row<'_>) {
         let node = match &row.node {
             Field::Text(node) => &**node,
             Field::Absent | Field::Null => {
@@ -158,27 +158,27 @@ impl Collector {
     }
 
     /// Notes something that stands where a row should, and is none.
-    pub(super) fn take_no_row(&mut self) {
+    pub(crate) fn take_no_row(&mut self) {
         self.rejections.push("(a row that is no object)", Invalid::NotText);
     }
 
     /// Notes an entry that was found invalid before it came here.
-    pub(super) fn reject(&mut self, node: &str, reason: Invalid) {
+    pub(crate) fn reject(&mut self, node: &str, reason: Invalid) {
         self.rejections.push(node, reason);
     }
 
     /// How many valid rows were taken, repeats included.
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.builder.len()
     }
 
     /// The newest timestamp of a taken row; none where rows carry none.
-    pub(super) fn newest(&self) -> Option<Timestamp> {
+    pub(crate) fn newest(&self) -> Option<Timestamp> {
         self.newest
     }
 
     /// Why a row was left out, if one was.
-    pub(super) fn a_rejection(&self) -> Option<Invalid> {
+    pub(crate) fn a_rejection(&self) -> Option<Invalid> {
         self.rejections.named.values().next().copied()
     }
 
@@ -197,7 +197,7 @@ impl Collector {
     /// stays, and for a node without one it is the alphabetically first, so that the order of an
     /// answer never makes a route flap. Takes CPU time in proportion to the rows: not for an async
     /// task.
-    pub(super) fn finish(self) -> Collected {
+    pub(crate) fn finish(self) -> Collected {
         let Self { builder, mut rejections, moments, withdrawn, .. } = self;
         let entries = builder.finish_with(|repeated| {
             if repeated.candidates.iter().any(|(_, master)| *master != repeated.candidates[0].1) {
@@ -232,41 +232,6 @@ impl Rows for Collector {
     fn settle(self) -> (EntryMap, Rejections) {
         let Collected { entries, rejections, .. } = self.finish();
         (entries, rejections)
-    }
-}
-
-/// The content, as the very maps of `current` where they are equal.
-pub(super) fn share<C: Content>(
-    (entries, rejections): (C, Rejections),
-    current: Option<&Snapshot<C>>,
-) -> (Arc<C>, Arc<Rejections>) {
-    let same_entries =
-        current.map(|snapshot| &snapshot.entries).filter(|known| ***known == entries);
-    let same_rejections =
-        current.map(|snapshot| &snapshot.rejections).filter(|known| ***known == rejections);
-    (
-        same_entries.map_or_else(|| Arc::new(entries), Arc::clone),
-        same_rejections.map_or_else(|| Arc::new(rejections), Arc::clone),
-    )
-}
-
-/// [`Rows::settle`] and [`share`] off the async threads.
-pub(super) async fn settle<R: Rows>(
-    rows: R,
-    current: Option<Snapshot<R::Content>>,
-) -> (Arc<R::Content>, Arc<Rejections>) {
-    off_thread(move || share(rows.settle(), current.as_ref())).await
-}
-
-/// Runs what takes CPU time or blocks off the async threads. A panic goes on in the caller.
-pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down: nobody waits for this any more.
-            Err(_) => std::future::pending().await,
-        },
     }
 }
 
@@ -334,8 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_masters_without_a_newer_one_the_first_by_name_is_named_as_disputed_whatever_the_order()
-     {
+    fn of_two_masters_without_a_newer_one_the_first_by_name_is_disputed_whatever_the_order() {
         let at = Some("2026-11-20T10:25:04.290Z");
         for rows in [
             [("a", "m2", None), ("a", "m1", None), ("a", "m3", None)],
@@ -355,26 +319,5 @@ mod tests {
             collector.take(&Row { node: text(node), master, ..Row::default() });
         }
         assert_eq!(collector.finish().withdrawn, ["a", "b"]);
-    }
-
-    #[test]
-    fn equal_content_is_held_once() {
-        let known = collect(plain(), &[("a", "m1", None), ("b c", "m1", None)]);
-        let snapshot = Snapshot {
-            entries: Arc::new(known.entries),
-            rejections: Arc::new(known.rejections),
-            answered_at: Timestamp::UNIX_EPOCH,
-        };
-        let again = |rows: &[(&str, &str, Option<&str>)]| {
-            let collected = collect(plain(), rows);
-            share((collected.entries, collected.rejections), Some(&snapshot))
-        };
-        let (entries, rejections) = again(&[("b c", "m1", None), ("a", "m1", None)]);
-        assert!(
-            Arc::ptr_eq(&entries, &snapshot.entries)
-                && Arc::ptr_eq(&rejections, &snapshot.rejections)
-        );
-        let (entries, rejections) = again(&[("a", "m2", None)]);
-        assert_eq!((entries.get("a"), rejections.total()), (Some("m2"), 0));
     }
 }

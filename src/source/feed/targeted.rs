@@ -1,5 +1,5 @@
-//! Early looks: nodes whose learned route no registry confirms yet are asked for at once and then
-//! at growing intervals, so that the map follows a move within seconds, whatever the schedule.
+//! Targeted lookups: nodes whose learned route no registry confirms yet are asked for at once and
+//! then at growing intervals, so that the map follows a move within seconds, whatever the schedule.
 //!
 //! Level-triggered: each instance says which routes it has, as often as it likes; what is asked
 //! when is decided here, by every source's poller for itself.
@@ -13,14 +13,14 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long after each look the same route is looked up again, in seconds; the last one counts from
-/// there on.
+/// How long after each lookup the same route is looked up again, in seconds; the last one counts
+/// from there on.
 const PAUSES: [u64; 8] = [1, 2, 3, 5, 8, 13, 21, 30];
-/// The most nodes that one look asks for: a query of some 20 KB.
-pub(super) const NODES_A_LOOK: usize = 500;
-/// The least time between two looks of a source.
+/// The most nodes that one lookup asks for: a query of some 20 KB.
+const NODES_A_LOOKUP: usize = 500;
+/// The least time between two lookups of a source.
 const REST: Duration = Duration::from_millis(500);
-/// A look is followed by a rest of so many times its own duration: where a look is a poll of
+/// A lookup is followed by a rest of so many times its own duration: where a lookup is a poll of
 /// everything, it must not become the registry's main work.
 const REST_FACTOR: u32 = 10;
 /// The longest rest.
@@ -59,7 +59,7 @@ impl TargetedLookups {
     }
 
     /// For one source.
-    pub(super) fn pace(&self) -> RequestPacer {
+    pub(super) fn pacer(&self) -> RequestPacer {
         let mut disputed = self.disputed.subscribe();
         disputed.mark_changed();
         RequestPacer { disputed, routes: FxHashMap::default(), rests_until: Instant::now() }
@@ -70,7 +70,7 @@ impl TargetedLookups {
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     next: Instant,
-    looks: usize,
+    lookups: usize,
 }
 
 /// When one source is asked for which nodes.
@@ -83,8 +83,8 @@ pub(super) struct RequestPacer {
 }
 
 impl RequestPacer {
-    /// Waits for the next look and gives its nodes, those that have waited longest first. Dropping
-    /// the future loses nothing.
+    /// Waits for the next lookup and gives its nodes, those that have waited longest first.
+    /// Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Vec<String> {
         loop {
             let nodes = self.due(Instant::now());
@@ -109,12 +109,12 @@ impl RequestPacer {
         }
     }
 
-    /// A look has ended; it took so long.
+    /// A lookup has ended; it took so long.
     pub(super) fn rest(&mut self, now: Instant, took: Duration) {
         self.rests_until = now + (took * REST_FACTOR).clamp(REST, LONGEST_REST);
     }
 
-    /// The nodes of a look that is due now; they count as looked up.
+    /// The nodes of a lookup that is due now; they count as looked up.
     fn due(&mut self, now: Instant) -> Vec<String> {
         if self.disputed.has_changed().unwrap_or(false) {
             self.refresh(now);
@@ -133,7 +133,7 @@ impl RequestPacer {
         self.routes = routes
             .map(|route| {
                 let key = (route.node.clone(), route.master.clone());
-                let turn = before.remove(&key).unwrap_or(Turn { next: now, looks: 0 });
+                let turn = before.remove(&key).unwrap_or(Turn { next: now, lookups: 0 });
                 (key, turn)
             })
             .collect();
@@ -141,17 +141,17 @@ impl RequestPacer {
 
     fn take(&mut self, now: Instant) -> Vec<String> {
         let mut due: Vec<_> = self.routes.iter_mut().filter(|(_, turn)| turn.next <= now).collect();
-        if due.len() > NODES_A_LOOK {
+        if due.len() > NODES_A_LOOKUP {
             // Neither sorted nor compared by name: of a hundred thousand nearly all are left for
-            // later looks.
-            due.select_nth_unstable_by_key(NODES_A_LOOK, |(_, turn)| turn.next);
-            due.truncate(NODES_A_LOOK);
+            // later lookups.
+            due.select_nth_unstable_by_key(NODES_A_LOOKUP, |(_, turn)| turn.next);
+            due.truncate(NODES_A_LOOKUP);
         }
         let mut nodes: Vec<_> = due
             .into_iter()
             .map(|((node, _), turn)| {
-                turn.next = now + Duration::from_secs(PAUSES[turn.looks.min(PAUSES.len() - 1)]);
-                turn.looks += 1;
+                turn.next = now + Duration::from_secs(PAUSES[turn.lookups.min(PAUSES.len() - 1)]);
+                turn.lookups += 1;
                 node.clone()
             })
             .collect();
@@ -178,17 +178,17 @@ mod tests {
         routes.iter().map(route).collect()
     }
 
-    /// The seconds from `start` on at which `pace` is due, up to `until`, where each look takes no
-    /// time.
-    fn looks(pace: &mut RequestPacer, start: Instant, until: u64) -> Vec<u64> {
+    /// The seconds from `start` on at which `pacer` is due, up to `until`, where each lookup takes
+    /// no time.
+    fn times(pacer: &mut RequestPacer, start: Instant, until: u64) -> Vec<u64> {
         let mut times = Vec::new();
         let mut now = start;
         while now <= start + Duration::from_secs(until) {
-            if !pace.due(now).is_empty() {
+            if !pacer.due(now).is_empty() {
                 times.push((now - start).as_secs());
-                pace.rest(now, Duration::ZERO);
+                pacer.rest(now, Duration::ZERO);
             }
-            let Some(next) = pace.next_turn() else { break };
+            let Some(next) = pacer.next_turn() else { break };
             now = next;
         }
         times
@@ -196,55 +196,55 @@ mod tests {
 
     #[test]
     fn a_disputed_node_is_asked_for_at_once_and_then_at_growing_intervals() {
-        let early = TargetedLookups::new();
-        let mut pace = early.pace();
+        let lookups = TargetedLookups::new();
+        let mut pacer = lookups.pacer();
         let start = Instant::now();
-        early.dispute("edge1", &routes(&[("n1", "m2")]));
-        assert_eq!(looks(&mut pace, start, 120), [0, 1, 3, 6, 11, 19, 32, 53, 83, 113]);
+        lookups.dispute("edge1", &routes(&[("n1", "m2")]));
+        assert_eq!(times(&mut pacer, start, 120), [0, 1, 3, 6, 11, 19, 32, 53, 83, 113]);
         // It moved on, and another node moved too: at once again.
-        early.dispute("edge1", &routes(&[("n1", "m3"), ("n2", "m2")]));
-        assert_eq!(pace.due(start + Duration::from_secs(120)), ["n1", "n2"]);
-        early.dispute("edge1", &routes(&[]));
+        lookups.dispute("edge1", &routes(&[("n1", "m3"), ("n2", "m2")]));
+        assert_eq!(pacer.due(start + Duration::from_secs(120)), ["n1", "n2"]);
+        lookups.dispute("edge1", &routes(&[]));
         assert!(
-            pace.due(start + Duration::from_secs(3600)).is_empty(),
+            pacer.due(start + Duration::from_secs(3600)).is_empty(),
             "nothing is disputed any more"
         );
-        assert_eq!(pace.next_turn(), None);
+        assert_eq!(pacer.next_turn(), None);
     }
 
     #[test]
     fn what_several_instances_learned_is_asked_for_once() {
-        let early = TargetedLookups::new();
-        let mut pace = early.pace();
+        let lookups = TargetedLookups::new();
+        let mut pacer = lookups.pacer();
         let start = Instant::now();
-        early.dispute("edge1", &routes(&[("n1", "m2")]));
-        early.dispute("edge2", &routes(&[("n1", "m2"), ("n2", "m1")]));
-        assert_eq!(pace.due(start), ["n1", "n2"]);
+        lookups.dispute("edge1", &routes(&[("n1", "m2")]));
+        lookups.dispute("edge2", &routes(&[("n1", "m2"), ("n2", "m1")]));
+        assert_eq!(pacer.due(start), ["n1", "n2"]);
         // Said again, it is no news.
-        early.dispute("edge2", &routes(&[("n1", "m2"), ("n2", "m1")]));
-        assert!(pace.due(start + Duration::from_millis(999)).is_empty());
-        assert_eq!(pace.due(start + Duration::from_secs(1)), ["n1", "n2"]);
+        lookups.dispute("edge2", &routes(&[("n1", "m2"), ("n2", "m1")]));
+        assert!(pacer.due(start + Duration::from_millis(999)).is_empty());
+        assert_eq!(pacer.due(start + Duration::from_secs(1)), ["n1", "n2"]);
         // One of the two has settled it; the other still asks.
-        early.dispute("edge1", &routes(&[]));
-        assert_eq!(pace.due(start + Duration::from_secs(3)), ["n1", "n2"]);
+        lookups.dispute("edge1", &routes(&[]));
+        assert_eq!(pacer.due(start + Duration::from_secs(3)), ["n1", "n2"]);
     }
 
     #[test]
-    fn many_nodes_are_asked_for_in_bounded_looks_and_slow_looks_are_rare() {
-        let names: Vec<_> = (0..NODES_A_LOOK + 3).map(|number| format!("n{number:04}")).collect();
+    fn many_nodes_are_asked_for_in_bounded_lookups_and_slow_lookups_are_rare() {
+        let names: Vec<_> = (0..NODES_A_LOOKUP + 3).map(|number| format!("n{number:04}")).collect();
         let all: Vec<_> = names.iter().map(|name| (name.as_str(), "m2")).collect();
-        let early = TargetedLookups::new();
-        let mut pace = early.pace();
+        let lookups = TargetedLookups::new();
+        let mut pacer = lookups.pacer();
         let start = Instant::now();
-        early.dispute("edge1", &routes(&all));
-        let first = pace.due(start);
-        assert_eq!(first.len(), NODES_A_LOOK);
-        pace.rest(start, Duration::from_secs(2));
-        let second = pace.next_turn().unwrap();
+        lookups.dispute("edge1", &routes(&all));
+        let first = pacer.due(start);
+        assert_eq!(first.len(), NODES_A_LOOKUP);
+        pacer.rest(start, Duration::from_secs(2));
+        let second = pacer.next_turn().unwrap();
         assert_eq!(second - start, Duration::from_secs(20));
         // The three that have waited come before those whose turn has come again.
-        let nodes = pace.due(second);
-        assert_eq!(nodes.len(), NODES_A_LOOK);
+        let nodes = pacer.due(second);
+        assert_eq!(nodes.len(), NODES_A_LOOKUP);
         let waited: Vec<_> = names.iter().filter(|name| !first.contains(name)).collect();
         assert_eq!(waited.len(), 3);
         assert!(waited.iter().all(|name| nodes.contains(name)), "{waited:?} have waited");

@@ -8,13 +8,12 @@
 
 use serde::de::{DeserializeSeed, IgnoredAny};
 
-use super::BYTE_ORDER_MARK;
 use super::collector::{Collector, Field, Row};
-use super::error::{Excerpt, Position, SourceErrorKind};
-use super::format::Reader;
 use super::repair::mend;
 use super::row::{FieldSeed, Fields, RowSeed};
-use super::secret::Secret;
+use super::{BYTE_ORDER_MARK, Reader, parser_message};
+use crate::source::error::{Excerpt, Position, SourceErrorKind};
+use crate::source::transport::secret::Secret;
 
 /// The largest row, in bytes: a node with all its facts is far smaller.
 const MAX_ROW_BYTES: usize = 16 * 1024 * 1024;
@@ -25,7 +24,7 @@ const LIKE_A_MAP: usize = 8;
 
 /// What the answer should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// `[{"node field": ..., "master field": ...}, ...]`.
     List(Fields),
     /// `{"node": "master", ...}`.
@@ -54,7 +53,7 @@ enum Refusal {
     WrongShape,
 }
 
-/// What one look at the bytes at hand came to.
+/// What one step through the bytes at hand came to.
 enum Step {
     /// That many bytes are done with.
     Took(usize),
@@ -64,15 +63,15 @@ enum Step {
 
 /// Parses an answer chunk by chunk.
 #[derive(Debug)]
-pub(super) struct JsonReader {
+pub(crate) struct JsonReader {
     shape: Shape,
     collector: Collector,
     state: State,
     /// Bytes that are not done with.
     pending: Vec<u8>,
-    /// No further look before `pending` has this length: a row of many chunks is parsed a few
+    /// No further step before `pending` has this length: a row of many chunks is parsed a few
     /// times, not at each chunk.
-    next_look: usize,
+    next_parse: usize,
     /// Where `pending` begins.
     position: Position,
     bytes: u64,
@@ -89,13 +88,13 @@ pub(super) struct JsonReader {
 
 impl JsonReader {
     /// A reader that has seen nothing. `hidden` never shows in an error.
-    pub(super) fn new(shape: Shape, collector: Collector, hidden: Option<Secret>) -> Self {
+    pub(crate) fn new(shape: Shape, collector: Collector, hidden: Option<Secret>) -> Self {
         Self {
             shape,
             collector,
             state: State::Mark,
             pending: Vec::new(),
-            next_look: 0,
+            next_parse: 0,
             position: Position::START,
             bytes: 0,
             rows: 0,
@@ -129,7 +128,7 @@ impl JsonReader {
     }
 
     /// Parses as far as the bytes go. `last`: there will be no more.
-    fn look(&mut self, last: bool) -> Result<(), SourceErrorKind> {
+    fn parse_pending(&mut self, last: bool) -> Result<(), SourceErrorKind> {
         let mut pending = std::mem::take(&mut self.pending);
         let mut done = 0;
         let outcome = loop {
@@ -145,7 +144,7 @@ impl JsonReader {
         self.position = self.position.after(&pending[..done]);
         self.pending = pending;
         self.pending.drain(..done);
-        self.next_look = self.pending.len() * 2;
+        self.next_parse = self.pending.len() * 2;
         outcome?;
         if self.pending.len() > MAX_ROW_BYTES {
             Err(SourceErrorKind::RowTooLarge(MAX_ROW_BYTES))
@@ -295,12 +294,12 @@ impl Reader for JsonReader {
             return if self.excerpt.is_full() { Err(self.refused(refusal)) } else { Ok(()) };
         }
         self.pending.extend_from_slice(chunk);
-        if self.pending.len() < self.next_look { Ok(()) } else { self.look(false) }
+        if self.pending.len() < self.next_parse { Ok(()) } else { self.parse_pending(false) }
     }
 
     fn close(mut self) -> Result<Collector, SourceErrorKind> {
         if !matches!(self.state, State::Refused(_)) {
-            self.look(true)?;
+            self.parse_pending(true)?;
         }
         match self.state {
             State::Refused(refusal) => return Err(self.refused(refusal)),
@@ -335,7 +334,7 @@ impl Reader for JsonReader {
             && self.collector.taken() == 0
             && let Some(reason) = self.collector.a_rejection()
         {
-            return Err(SourceErrorKind::NothingLegal { entries: self.rows, reason });
+            return Err(SourceErrorKind::NothingValid { entries: self.rows, reason });
         }
         Ok(self.collector)
     }
@@ -388,13 +387,7 @@ fn parse<'de, S: DeserializeSeed<'de>>(
                     (true, false) => {}
                 }
             }
-            let message = error.to_string();
-            // The parser counts from the row's beginning; the fault counts from the text's.
-            let message = message
-                .rsplit_once(" at line ")
-                .map_or(message.as_str(), |(message, _)| message)
-                .to_owned();
-            Err(Mistake::Syntax { offset, message })
+            Err(Mistake::Syntax { offset, message: parser_message(&error) })
         }
     }
 }

@@ -14,7 +14,7 @@ const REMEMBERED_FIELDS: usize = 20;
 
 /// Which fields of a row name the node and its master.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     /// `node_field`.
     pub node: String,
     /// `master_field`.
@@ -22,7 +22,7 @@ pub(super) struct Fields {
 }
 
 /// Reads one element of a list: a row, or none where it is no object.
-pub(super) struct RowSeed<'f> {
+pub(crate) struct RowSeed<'f> {
     pub fields: &'f Fields,
     /// Where the names of the fields go while it is in doubt whether the settings name the right
     /// ones.
@@ -127,10 +127,10 @@ impl Visitor<'_> for KeySeed<'_> {
         if let Some(seen) = self.seen
             && seen.len() < REMEMBERED_FIELDS
         {
-            let shown: String = name.escape_default().take(100).collect();
+            let name: String = name.escape_default().take(100).collect();
             // A row that came in pieces is read more than once.
-            if !seen.contains(&shown) {
-                seen.push(shown);
+            if !seen.contains(&name) {
+                seen.push(name);
             }
         }
         Ok(if name == self.fields.node {
@@ -146,7 +146,7 @@ impl Visitor<'_> for KeySeed<'_> {
 }
 
 /// Reads one value: the master of an object's entry, or a field of a row.
-pub(super) struct FieldSeed;
+pub(crate) struct FieldSeed;
 
 impl<'de> DeserializeSeed<'de> for FieldSeed {
     type Value = Field<'de>;

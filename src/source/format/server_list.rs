@@ -8,12 +8,11 @@ use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuil
 use mapsmith_core::{Invalid, Rejections};
 use serde_json::{Map, Number, Value};
 
-use super::error::{Excerpt, Position, SourceErrorKind};
-use super::format::{Format, Reader, Rows};
 use super::json::ERROR_KEYS;
 use super::repair::mend;
-use super::secret::Secret;
-use super::without_mark;
+use super::{Format, Reader, Rows, parser_message, without_mark};
+use crate::source::error::{Excerpt, Position, SourceErrorKind};
+use crate::source::transport::secret::Secret;
 
 /// The largest list, in bytes, whatever `max_bytes` says: it is held in memory as text and as
 /// values.
@@ -21,7 +20,7 @@ const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Server lists.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ServerFormat;
+pub(crate) struct ServerFormat;
 
 impl Format for ServerFormat {
     type Content = ServerList;
@@ -35,7 +34,7 @@ impl Format for ServerFormat {
 
 /// Keeps the text until it has ended.
 #[derive(Debug)]
-pub(super) struct ServerReader {
+pub(crate) struct ServerReader {
     text: Vec<u8>,
     hidden: Option<Secret>,
 }
@@ -87,12 +86,7 @@ impl Reader for ServerReader {
             }),
             Err(error) => {
                 let position = Position { line: error.line(), column: error.column() };
-                let message = error.to_string();
-                let message = message
-                    .rsplit_once(" at line ")
-                    .map_or(message.as_str(), |(message, _)| message)
-                    .to_owned();
-                Err(SourceErrorKind::Syntax { position, message })
+                Err(SourceErrorKind::Syntax { position, message: parser_message(&error) })
             }
         }
     }
@@ -197,8 +191,10 @@ mod tests {
     fn rows_are_taken_with_numbers_as_numbers_or_as_text() {
         let (list, rejections) = read(
             r#"[
-                {"address": "10.0.0.2", "port": "8140", "weight": "7", "backup": "true", "datacenter": {"a": 1}},
-                {"name": "m1", "address": "10.0.0.1:8140", "weight": 100, "backup": false, "options": ["check", "maxconn 10"]},
+                {"address": "10.0.0.2", "port": "8140", "weight": "7", "backup": "true",
+                    "datacenter": {"a": 1}},
+                {"name": "m1", "address": "10.0.0.1:8140", "weight": 100, "backup": false,
+                    "options": ["check", "maxconn 10"]},
                 {"name": null, "address": "Puppet00.example", "port": 8140, "options": null},
                 {"name": "m2", "address": "10.0.0.3", "port": 80.0, "weight": "1e1"}
             ]"#,
@@ -226,9 +222,12 @@ mod tests {
     #[test]
     fn rows_that_are_no_servers_are_left_out_by_place() {
         let (list, rejections) = read(
-            r#"[1, {"name": "a"}, {"name": "b", "address": 7}, {"name": "c", "address": "10.0.0.1", "port": 1.5},
-                {"address": "10.0.0.1:1", "backup": "maybe"}, {"address": "10.0.0.1:1", "options": "check"},
-                {"address": "10.0.0.1:1", "options": [1]}, {"name": "good", "address": "10.0.0.1:1"},
+            r#"[1, {"name": "a"}, {"name": "b", "address": 7},
+                {"name": "c", "address": "10.0.0.1", "port": 1.5},
+                {"address": "10.0.0.1:1", "backup": "maybe"},
+                {"address": "10.0.0.1:1", "options": "check"},
+                {"address": "10.0.0.1:1", "options": [1]},
+                {"name": "good", "address": "10.0.0.1:1"},
                 {"name": "d\u001b[31m", "address": "nowhere:"}]"#,
         )
         .unwrap();

@@ -6,17 +6,14 @@ use mapsmith_core::snapshot::NAMED_REJECTIONS;
 use mapsmith_core::{EntryMap, EntryMapBuilder, Invalid, Rejections, Snapshot};
 use rustc_hash::FxHashSet;
 
-use super::collector::Collected;
+use crate::source::feed::share;
+use crate::source::format::Collected;
 
 /// The known content with the changed rows over it. A node whose changed row names no valid master
 /// is gone and rejected. Where the changed rows change nothing, the very maps of `current`.
 pub(super) fn lay_over(current: &Snapshot, changed: Collected) -> (Arc<EntryMap>, Arc<Rejections>) {
     let rejections = reject(&current.rejections, &current.entries, &changed);
-    let rejections = if rejections == *current.rejections {
-        Arc::clone(&current.rejections)
-    } else {
-        Arc::new(rejections)
-    };
+    let rejections = share(rejections, Some(&current.rejections));
     // One row may be valid and another of the same node not: the valid one counts, as in a full
     // answer.
     let withdrawn: FxHashSet<&str> = changed
@@ -104,7 +101,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::source::collector::{Collector, Field, Names, Row};
+    use crate::source::format::{Collector, Field, Names, Row};
 
     fn collect(rows: &[(&str, Option<&str>)]) -> Collected {
         let mut collector = Collector::for_delta(Arc::new(Names::new(true, &BTreeMap::new())));
@@ -159,11 +156,15 @@ mod tests {
         assert_eq!(rejections.total(), known.rejections.total());
     }
 
+    fn rows() -> impl Strategy<Value = BTreeMap<String, Option<String>>> {
+        proptest::collection::btree_map("[a-f]{1,2}", proptest::option::of("m[12]"), 0..20)
+    }
+
     proptest! {
         #[test]
         fn a_delta_laid_over_gives_what_a_full_answer_would(
-            known in proptest::collection::btree_map("[a-f]{1,2}", proptest::option::of("m[12]"), 0..20),
-            changed in proptest::collection::btree_map("[a-f]{1,2}", proptest::option::of("m[12]"), 0..20),
+            known in rows(),
+            changed in rows(),
         ) {
             let rows = |map: &BTreeMap<String, Option<String>>| -> Vec<(String, Option<String>)> {
                 map.clone().into_iter().collect()

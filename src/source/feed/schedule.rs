@@ -1,82 +1,15 @@
 //! When the sources are polled: by an interval or a cron expression, put off a little at random.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::requests::PollRequests;
 use crate::heartbeat;
 use crate::settings::{self, PollSchedule};
-
-/// What was asked for so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Requested {
-    /// The number of the latest request.
-    pub latest: u64,
-    /// The number of the latest request for everything.
-    pub everything: u64,
-    /// The number of the latest request that somebody waits for: a registry that asked for rest is
-    /// asked all the same.
-    pub urgent: u64,
-}
-
-/// "Look again": a number that only grows. Ticks, reloads and signals raise it; every poller
-/// watches it.
-#[derive(Debug, Clone)]
-pub struct PollRequests {
-    requested: Arc<watch::Sender<Requested>>,
-}
-
-impl Default for PollRequests {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl PollRequests {
-    /// No request yet: number 0, which every source's first poll covers.
-    pub fn new() -> Self {
-        Self { requested: Arc::new(watch::Sender::new(Requested::default())) }
-    }
-
-    /// Asks every source to look again, as cheaply as it can. The number of this request: once a
-    /// source's `answered` has reached it, that source has been polled since.
-    pub fn request(&self) -> u64 {
-        self.raise(|_| {})
-    }
-
-    /// Asks every source for everything, for somebody who waits: what they get must not depend on
-    /// what a cheaper poll can't see, like deletions. The number is one as of
-    /// [`PollRequests::request`].
-    pub fn request_everything(&self) -> u64 {
-        self.raise(|requested| {
-            (requested.everything, requested.urgent) = (requested.latest, requested.latest)
-        })
-    }
-
-    /// The same, where nobody waits: a registry that asked for rest has it.
-    pub fn request_everything_at_leisure(&self) -> u64 {
-        self.raise(|requested| requested.everything = requested.latest)
-    }
-
-    fn raise(&self, mark: impl FnOnce(&mut Requested)) -> u64 {
-        let mut number = 0;
-        self.requested.send_modify(|requested| {
-            requested.latest += 1;
-            number = requested.latest;
-            mark(requested);
-        });
-        number
-    }
-
-    /// Follows the requests.
-    pub fn subscribe(&self) -> watch::Receiver<Requested> {
-        self.requested.subscribe()
-    }
-}
 
 /// The scheduler could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +19,7 @@ pub struct ScheduleError {
     error: JobSchedulerError,
 }
 
-/// A tick may be this late before it counts as missed: the scheduler looks every 500 ms and counts
+/// A tick may be this late before it counts as missed: the scheduler checks every 500 ms and counts
 /// whole seconds.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -100,8 +33,8 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// clock, or a pause of the machine, has jumped over a tick. So the monotonic clock stands guard: a
 /// tick that does not come is made up for, and the scheduler is started again.
 ///
-/// A schedule that has run out, its last year being over, is told once; from then on polls are made
-/// on request only.
+/// A schedule that has run out, its last year being over, is logged once; from then on polls are
+/// made on request only.
 ///
 /// # Errors
 /// If the scheduler can't be started.
@@ -115,7 +48,7 @@ pub async fn run(
         let mut ticker = Ticker::start(&schedule.poll).await.map_err(failed)?;
         let ended =
             shutdown.run_until_cancelled(heartbeat::waiting(ticker.run(schedule, &requests))).await;
-        // Its own task looks at a flag every 500 ms and ends.
+        // Its own task reads a flag every 500 ms and ends.
         ticker.scheduler.shutdown().await.map_err(failed)?;
         match ended {
             None => return Ok(()),
@@ -207,19 +140,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_request_is_numbered_and_seen_by_all() {
-        let requests = PollRequests::new();
-        let (one, two) = (requests.subscribe(), requests.clone().subscribe());
-        assert_eq!(
-            (requests.request(), requests.request_everything(), requests.request()),
-            (1, 2, 3)
-        );
-        assert_eq!(requests.request_everything_at_leisure(), 4);
-        let requested = Requested { latest: 4, everything: 4, urgent: 2 };
-        assert_eq!((*one.borrow(), *two.borrow()), (requested, requested));
-    }
-
     #[tokio::test]
     async fn polls_are_requested_again_and_again_until_the_end() {
         for poll in [
@@ -227,7 +147,7 @@ mod tests {
             PollSchedule::Cron("* * * * * *".to_owned()),
         ] {
             let (requests, shutdown) = (PollRequests::new(), CancellationToken::new());
-            let mut latest = requests.subscribe();
+            let mut latest = requests.round().subscribe();
             let (schedule, end) = (every_second(poll), shutdown.clone());
             let task = tokio::spawn(async move { run(&schedule, requests, end).await });
             latest.wait_for(|requested| requested.latest >= 2).await.unwrap();
@@ -241,7 +161,8 @@ mod tests {
         let (requests, shutdown) = (PollRequests::new(), CancellationToken::new());
         let schedule = every_second(PollSchedule::Every(Duration::from_secs(86_400)));
         shutdown.cancel();
-        run(&schedule, requests.clone(), shutdown).await.unwrap();
-        assert_eq!(*requests.subscribe().borrow(), Requested::default());
+        let round = requests.round();
+        run(&schedule, requests, shutdown).await.unwrap();
+        assert_eq!(round.subscribe().borrow().latest, 0);
     }
 }

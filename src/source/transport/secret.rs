@@ -5,15 +5,15 @@ use std::path::Path;
 
 use reqwest::header::HeaderValue;
 
-use super::error::SourceErrorKind;
+use crate::source::error::SourceErrorKind;
 
 /// A token as it stands in its file, whitespace around it removed.
 #[derive(Clone)]
-pub(super) struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Reads the token again, so that a rotated one is used from the next poll on.
-    pub(super) async fn read(path: &Path) -> Result<Self, SourceErrorKind> {
+    pub(crate) async fn read(path: &Path) -> Result<Self, SourceErrorKind> {
         let fault = |cause: String| SourceErrorKind::Token { path: path.to_owned(), cause };
         let text = tokio::fs::read_to_string(path)
             .await
@@ -26,7 +26,7 @@ impl Secret {
     }
 
     /// The token as a header's value after `prefix`, marked so that no library prints it.
-    pub(super) fn header(&self, prefix: &str, path: &Path) -> Result<HeaderValue, SourceErrorKind> {
+    pub(crate) fn header(&self, prefix: &str, path: &Path) -> Result<HeaderValue, SourceErrorKind> {
         let mut value = HeaderValue::try_from(format!("{prefix}{}", self.0)).map_err(|_| {
             SourceErrorKind::Token {
                 path: path.to_owned(),
@@ -38,7 +38,7 @@ impl Secret {
     }
 
     /// `text` without the token, for servers that repeat what they were sent.
-    pub(super) fn hide_in(&self, text: &str) -> String {
+    pub(crate) fn hide_in(&self, text: &str) -> String {
         text.replace(&self.0, "***")
     }
 }

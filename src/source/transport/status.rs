@@ -1,13 +1,12 @@
-//! What an HTTP status other than success means for a source, and what to do. Pure.
+//! What an HTTP status other than success means, and what to do. Pure.
 
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
-use super::error::Excerpt;
 use super::http;
-use super::kinds::SourceKind;
+use crate::source::error::Excerpt;
 
 /// The longest that a registry is left alone because it asks for it: beyond that its answer is
 /// worth more than its rest.
@@ -15,7 +14,7 @@ const LONGEST_REST: Duration = Duration::from_secs(600);
 
 /// How long the registry asks to be left alone (RFC 9110, section 10.2.3): seconds, or a date by
 /// its own clock.
-pub(super) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
     }
@@ -28,44 +27,45 @@ pub(super) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Dur
     Some(rest.min(LONGEST_REST))
 }
 
-/// What a status means. `text` is the body's beginning, `location` where a redirect leads.
-pub(super) fn meaning(
-    kind: SourceKind,
-    status: StatusCode,
-    location: &Excerpt,
-    text: &Excerpt,
-) -> String {
-    let puppetdb = kind == SourceKind::Puppetdb;
+/// Says what a status means for a kind of registry: the status, where a redirect leads, and the
+/// beginning of the body.
+pub(crate) type Meaning = fn(StatusCode, &Excerpt, &Excerpt) -> String;
+
+/// What a status means where a document was asked for.
+pub(crate) fn meaning(status: StatusCode, location: &Excerpt, text: &Excerpt) -> String {
     let number = status.as_u16();
     match number {
-        400 if puppetdb => format!("the query was refused (400): {text}"),
-        401 | 403 if puppetdb => format!(
-            "access was refused ({number}): {text}; PuppetDB's certificate-allowlist must name \
-                this client's certificate (cert), or Puppet Enterprise needs a valid token \
-                (token_file)"
-        ),
         401 | 403 => {
             format!("access was refused ({number}): {text}; see token_file, or cert and key")
         }
-        300..400 if puppetdb => {
-            format!("redirects to {location} ({number}); is the url PuppetDB's root?")
-        }
-        300..400 => format!(
+        300..=399 => format!(
             "redirects to {location} ({number}), which is not followed; set url to the document \
                 itself"
         ),
-        404 if puppetdb => {
-            format!("has no query API there (404): {text}; is the url PuppetDB's root?")
-        }
         404 => format!("has no such document (404): {text}; is the url the document itself?"),
-        503 if puppetdb => format!("PuppetDB is starting or in maintenance (503): {text}"),
         503 => format!("is unavailable for now (503): {text}"),
-        500..600 if puppetdb => {
-            format!("failed ({number}), for want of its database perhaps: {text}")
-        }
         500..600 => format!("failed ({number}): {text}"),
         429 => format!("asks for fewer requests (429): {text}; poll more rarely (schedule.poll)"),
         _ => format!("answered with status {number}, which is not expected here: {text}"),
+    }
+}
+
+/// Whether the meaning of each status has these parts, the redirect leading to PLACE and the body
+/// being TEXT.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn assert_meanings(meaning: Meaning, statuses: &[(u16, &[&str])]) {
+    let excerpt = |text: &str| {
+        let mut excerpt = Excerpt::new(None);
+        excerpt.push(text.as_bytes());
+        excerpt
+    };
+    for (status, parts) in statuses {
+        let status = StatusCode::from_u16(*status).unwrap();
+        let message = meaning(status, &excerpt("PLACE"), &excerpt("TEXT"));
+        for part in *parts {
+            assert!(message.contains(part), "{part:?} is not in {message:?}");
+        }
     }
 }
 
@@ -102,31 +102,17 @@ mod tests {
 
     #[test]
     fn a_status_says_what_to_do() {
-        let excerpt = |text: &str| {
-            let mut excerpt = Excerpt::new(None);
-            excerpt.push(text.as_bytes());
-            excerpt
-        };
-        for (kind, status, parts) in [
-            (SourceKind::Puppetdb, 400, &["the query was refused", "TEXT"][..]),
-            (SourceKind::Puppetdb, 403, &["certificate-allowlist", "token_file", "TEXT"]),
-            (SourceKind::Puppetdb, 302, &["redirects to PLACE", "root?"]),
-            (SourceKind::Puppetdb, 404, &["root?"]),
-            (SourceKind::Puppetdb, 503, &["starting", "TEXT"]),
-            (SourceKind::Puppetdb, 500, &["failed (500)", "TEXT"]),
-            (SourceKind::HttpJson, 401, &["token_file"]),
-            (SourceKind::HttpJson, 301, &["redirects to PLACE", "not followed"]),
-            (SourceKind::HttpJson, 404, &["no such document", "url"]),
-            (SourceKind::HttpJson, 400, &["status 400", "TEXT"]),
-            (SourceKind::HttpJson, 503, &["unavailable"]),
-            (SourceKind::HttpJson, 429, &["fewer requests", "TEXT"]),
-            (SourceKind::HttpJson, 204, &["status 204"]),
-        ] {
-            let status = StatusCode::from_u16(status).unwrap();
-            let message = meaning(kind, status, &excerpt("PLACE"), &excerpt("TEXT"));
-            for part in parts {
-                assert!(message.contains(part), "{part:?} is not in {message:?}");
-            }
-        }
+        assert_meanings(
+            meaning,
+            &[
+                (401, &["token_file"]),
+                (301, &["redirects to PLACE", "not followed"]),
+                (404, &["no such document", "url"]),
+                (400, &["status 400", "TEXT"]),
+                (503, &["unavailable"]),
+                (429, &["fewer requests", "TEXT"]),
+                (204, &["status 204"]),
+            ],
+        );
     }
 }

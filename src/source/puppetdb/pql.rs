@@ -123,8 +123,11 @@ mod tests {
                     ~ \"\\\"x{\") and producer_timestamp > \"{since}\" }",
             ),
             (
-                r#"factsets[certname, producer] { certname in nodes[certname] { node_state = "any" limit 3 } or a = 1 }"#,
-                r#"factsets[certname, producer] { (certname in nodes[certname] { node_state = "any" limit 3 } or a = 1) and producer_timestamp > "{since}" }"#,
+                "factsets[certname, producer] { certname in nodes[certname] \
+                    { node_state = \"any\" limit 3 } or a = 1 }",
+                "factsets[certname, producer] { (certname in nodes[certname] \
+                    { node_state = \"any\" limit 3 } or a = 1) and \
+                    producer_timestamp > \"{since}\" }",
             ),
         ] {
             assert_eq!(derive_delta(query).as_deref(), Some(delta), "{query}");
@@ -160,7 +163,8 @@ mod tests {
             ),
             (
                 "facts[certname, value] { name = 'master' }",
-                r#"facts[certname, value] { (name = 'master') and certname in ["a.example.test", "c"] }"#,
+                "facts[certname, value] { (name = 'master') and certname in \
+                    [\"a.example.test\", \"c\"] }",
             ),
         ] {
             assert_eq!(narrow(query, &nodes).as_deref(), Some(narrowed));

@@ -1,7 +1,7 @@
 //! One task a source: polls when asked, when the source itself changed, and by itself while it
 //! fails.
 //!
-//! A targeted lookup (see [`super::targeted`]) brings single nodes up to date between two polls; it
+//! A targeted lookup (see [`TargetedLookups`]) brings single nodes up to date between two polls; it
 //! is no poll: it covers no request, and the source's age and condition stay as the last poll left
 //! them.
 //!
@@ -23,9 +23,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::schedule::Requested;
+use super::requests::{Requested, Round};
 use super::targeted::{RequestPacer, TargetedLookups};
-use super::{Extent, Notes, PollRequests, Polled, Source, SourceError};
+use super::{Extent, Feed, Notes, Polled, SourceError};
+use crate::backoff::Backoff;
 use crate::heartbeat;
 use crate::settings;
 use crate::telemetry::{
@@ -33,12 +34,10 @@ use crate::telemetry::{
 };
 
 /// How much a source is asked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Pacing {
-    /// The pause after a first failure.
-    first: Duration,
-    /// The longest pause after a failure.
-    longest: Duration,
+    /// The pauses after failures.
+    backoff: Backoff,
     /// The least time from one poll's beginning to the next one's.
     spacing: Duration,
     /// A poll counts as late once it has taken this long, and twice as long as the last good one.
@@ -49,48 +48,40 @@ impl Pacing {
     /// "PuppetDB was starting" recovers within seconds; one that is down for long is not hammered.
     /// Reloads in a loop are a few polls a second.
     const STANDARD: Self = Self {
-        first: Duration::from_secs(1),
-        longest: Duration::from_secs(30),
+        backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         spacing: Duration::from_millis(300),
         late: Duration::from_secs(1),
     };
-
-    /// The pause after that many failures in a row: doubled each time, half of it at random, so
-    /// that a fleet does not come back at once.
-    fn pause(self, failures: u32) -> Duration {
-        let whole =
-            self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest);
-        whole.mul_f64(0.5 + fastrand::f64() / 2.0)
-    }
 }
 
-/// The least time between two rounds of polls that a source's own watch starts.
+/// The least time between two requests to its round that a feed's own watch makes.
 const ROUND_SPACING: Duration = Duration::from_secs(1);
 
-/// Polls `source` until `shutdown`: once at the start, then whenever a request came that no started
-/// poll covers, so that requests made together, or during a poll, become one. Between polls it
-/// looks early at the nodes of `looks`. `state` should begin as [`SourceState::before_first_poll`].
+/// Polls `feed` until `shutdown`: once at the start, then whenever a request to its round came that
+/// no started poll covers, so that requests made together, or during a poll, become one. Between
+/// polls it looks up the nodes of `lookups`. `state` should begin as
+/// [`SourceState::before_first_poll`].
 pub async fn run<C: Content>(
-    source: Box<dyn Source<C>>,
+    feed: Box<dyn Feed<C>>,
     settings: &settings::Source,
-    requests: PollRequests,
-    looks: &TargetedLookups,
+    round: Round,
+    lookups: &TargetedLookups,
     state: watch::Sender<SourceState<C>>,
     shutdown: CancellationToken,
 ) {
     counter!(SOURCE_FAILURES, "source" => settings.name.clone()).increment(0);
-    let poller = Poller::new(settings.name.clone(), requests, looks, state, Pacing::STANDARD);
+    let poller = Poller::new(settings.name.clone(), round, lookups, state, Pacing::STANDARD);
     // A poll that is under way when the end comes changes nothing anywhere: it is dropped.
-    shutdown.run_until_cancelled(poller.run(source)).await;
+    shutdown.run_until_cancelled(poller.run(feed)).await;
 }
 
-/// A poll under way. It has the source meanwhile, and gives it back.
+/// A poll under way. It has the feed meanwhile, and gives it back.
 struct Running<C: Content> {
     /// The requests that it covers: read before it began.
     covered: Requested,
     extent: Extent,
     began: Instant,
-    poll: BoxFuture<'static, (Box<dyn Source<C>>, Outcome<C>)>,
+    poll: BoxFuture<'static, (Box<dyn Feed<C>>, Outcome<C>)>,
 }
 
 type Outcome<C> = Result<Polled<C>, SourceError>;
@@ -98,10 +89,10 @@ type Outcome<C> = Result<Polled<C>, SourceError>;
 struct Poller<C: Content> {
     name: String,
     requests: watch::Receiver<Requested>,
-    /// Where a change that the source saw itself becomes a request to all.
-    rounds: PollRequests,
-    last_round: Option<Instant>,
-    looks: RequestPacer,
+    /// Asked where the feed saw a change itself.
+    round: Round,
+    last_change: Option<Instant>,
+    lookups: RequestPacer,
     state: watch::Sender<SourceState<C>>,
     pacing: Pacing,
     /// The requests that are answered.
@@ -111,7 +102,8 @@ struct Poller<C: Content> {
     last_begun: Option<Instant>,
     /// How long the last good poll took.
     usual: Duration,
-    failures: u32,
+    /// When a failing source is asked again by itself; none where the last poll was good.
+    retry: Option<Instant>,
     /// Until when the registry asked to be left alone.
     rests_until: Option<Instant>,
     /// Reasons whose gauge was ever set: one that vanished goes to 0.
@@ -121,44 +113,40 @@ struct Poller<C: Content> {
 impl<C: Content> Poller<C> {
     fn new(
         name: String,
-        rounds: PollRequests,
-        looks: &TargetedLookups,
+        round: Round,
+        lookups: &TargetedLookups,
         state: watch::Sender<SourceState<C>>,
         pacing: Pacing,
     ) -> Self {
         Self {
             name,
-            requests: rounds.subscribe(),
-            rounds,
-            last_round: None,
-            looks: looks.pace(),
+            requests: round.subscribe(),
+            round,
+            last_change: None,
+            lookups: lookups.pacer(),
             state,
             pacing,
             covered: Requested::default(),
             brought: 0,
             last_begun: None,
             usual: Duration::ZERO,
-            failures: 0,
+            retry: None,
             rests_until: None,
             reported: BTreeSet::new(),
         }
     }
 
-    async fn run(mut self, mut source: Box<dyn Source<C>>) {
+    async fn run(mut self, mut feed: Box<dyn Feed<C>>) {
         loop {
             heartbeat::beat();
-            source = self.poll(source).await;
+            feed = self.poll(feed).await;
             heartbeat::beat();
-            let retry = (self.failures > 0).then(|| {
-                let pause = Instant::now() + self.pacing.pause(self.failures);
-                self.rests_until.map_or(pause, |rest| rest.max(pause))
-            });
             loop {
-                let mut requests = self.requests.clone();
+                let covered = self.covered.latest;
                 tokio::select! {
-                    requested = requested(&mut requests, self.covered) => {
+                    requested = requested(&self.requests, |asked| asked.latest > covered) => {
                         let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
-                        if !rests || requested.urgent > self.covered.latest {
+                        if !rests || requested.urgent > covered {
                             break;
                         }
                         // The registry asked for rest. The schedule can wait, and the other sources
@@ -166,14 +154,16 @@ impl<C: Content> Poller<C> {
                         self.covered = requested;
                         self.state.send_modify(|state| state.answered = requested.latest);
                     }
-                    () = source.changed() => {
-                        self.start_round().await;
+                    () = feed.changed() => {
+                        self.request_round().await;
                         break;
                     }
-                    () = pause(retry) => break,
+                    () = pause(self.retry) => break,
                     () = heartbeat::tick() => {}
                     // A source that fails is left to its retries, which bring everything.
-                    nodes = self.looks.next(), if self.failures == 0 => self.request_lookups(source.as_mut(), &nodes).await,
+                    nodes = self.lookups.next(), if self.retry.is_none() => {
+                        self.look_up(feed.as_mut(), &nodes).await;
+                    }
                 }
             }
         }
@@ -184,42 +174,46 @@ impl<C: Content> Poller<C> {
     /// first to answer counts for the requests made before it began. Further requests replace that
     /// other one in its turn; the first poll is never given up for them, so that a registry which
     /// is just slow is heard.
-    async fn poll(&mut self, source: Box<dyn Source<C>>) -> Box<dyn Source<C>> {
+    async fn poll(&mut self, feed: Box<dyn Feed<C>>) -> Box<dyn Feed<C>> {
         if let Some(last) = self.last_begun {
             sleep_until(last + self.pacing.spacing).await;
         }
-        let spare = source.beside();
-        let mut first = self.begin(source);
+        let spare = feed.beside();
+        let mut first = self.begin(feed);
         let mut second: Option<Running<C>> = None;
         loop {
             let latest = second.as_ref().unwrap_or(&first);
             let (covered, late) =
                 (latest.covered, latest.began + self.pacing.late.max(self.usual * 2));
-            let mut requests = self.requests.clone();
+            let everything = async {
+                requested(&self.requests, |asked| asked.everything > covered.latest).await;
+                sleep_until(late).await;
+            };
             tokio::select! {
-                (source, outcome) = &mut first.poll => {
-                    self.conclude(&first, source.as_ref(), outcome);
+                (feed, outcome) = &mut first.poll => {
+                    self.conclude(&first, feed.as_ref(), outcome);
                     match second.take() {
-                        None => return source,
+                        None => return feed,
                         Some(next) => first = next,
                     }
                 }
-                (source, outcome) = answer_of(&mut second) => {
+                (feed, outcome) = answer_of(&mut second) => {
                     if let Some(second) = &second {
-                        self.conclude(second, source.as_ref(), outcome);
+                        self.conclude(second, feed.as_ref(), outcome);
                     }
-                    return source;
+                    return feed;
                 }
-                () = everything_requested(&mut requests, covered, late), if spare.is_some() => {
+                () = everything, if spare.is_some() => {
                     debug!(source = self.name, "the poll under way is late; another begins beside \
                         it");
-                    second = spare.as_ref().and_then(|spare| spare.beside()).map(|source| self.begin(source));
+                    let beside = spare.as_ref().and_then(|spare| spare.beside());
+                    second = beside.map(|feed| self.begin(feed));
                 }
             }
         }
     }
 
-    fn begin(&mut self, mut source: Box<dyn Source<C>>) -> Running<C> {
+    fn begin(&mut self, mut feed: Box<dyn Feed<C>>) -> Running<C> {
         // Read before the poll starts: what is asked for from now on is for the next one.
         let covered = *self.requests.borrow_and_update();
         let extent =
@@ -228,55 +222,57 @@ impl<C: Content> Poller<C> {
         let began = Instant::now();
         self.last_begun = Some(began);
         let poll = Box::pin(async move {
-            let outcome = source.poll(extent, current.as_ref(), Timestamp::now()).await;
-            (source, outcome)
+            let outcome = feed.poll(extent, current.as_ref(), Timestamp::now()).await;
+            (feed, outcome)
         });
         Running { covered, extent, began, poll }
     }
 
-    /// Tells everyone of a poll that has ended.
-    fn conclude(&mut self, running: &Running<C>, source: &dyn Source<C>, outcome: Outcome<C>) {
+    /// Publishes, logs and counts a poll that has ended.
+    fn conclude(&mut self, running: &Running<C>, feed: &dyn Feed<C>, outcome: Outcome<C>) {
         let took = running.began.elapsed();
         self.covered = running.covered;
         self.measure(&outcome, took);
         self.log(&outcome);
         match &outcome {
             Ok(_) => {
-                (self.failures, self.rests_until, self.usual) = (0, None, took);
+                (self.retry, self.rests_until, self.usual) = (None, None, took);
+                self.pacing.backoff.reset();
                 if running.extent == Extent::Everything {
                     self.brought = running.covered.everything;
                 }
             }
             Err(error) => {
-                self.failures = self.failures.saturating_add(1);
-                self.rests_until = error.fault.retry_after().map(|rest| Instant::now() + rest);
+                let now = Instant::now();
+                self.rests_until = error.fault.retry_after().map(|rest| now + rest);
+                self.retry = self.rests_until.max(Some(now + self.pacing.backoff.pause()));
             }
         }
-        self.publish(outcome, source.notes(), took);
+        self.publish(outcome, feed.notes(), took);
     }
 
     /// Asks for single nodes and publishes what is new of them. A poll that is asked for meanwhile
-    /// brings them too, and does not wait for a slow look.
-    async fn request_lookups(&mut self, source: &mut dyn Source<C>, nodes: &[String]) {
+    /// brings them too, and does not wait for a slow lookup.
+    async fn look_up(&mut self, feed: &mut dyn Feed<C>, nodes: &[String]) {
         let Some(current) = self.state.borrow().snapshot.clone() else { return };
         let began = Instant::now();
-        let mut requests = self.requests.clone();
+        let covered = self.covered.latest;
         let outcome = tokio::select! {
             biased;
-            outcome = source.look_up(nodes, &current, Timestamp::now()) => Some(outcome),
-            _ = requested(&mut requests, self.covered) => None,
+            outcome = feed.look_up(nodes, &current, Timestamp::now()) => Some(outcome),
+            _ = requested(&self.requests, |asked| asked.latest > covered) => None,
         };
         let took = began.elapsed();
-        self.looks.rest(Instant::now(), took);
+        self.lookups.rest(Instant::now(), took);
         let Some(outcome) = outcome else { return };
         histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => "look")
             .record(took.as_secs_f64());
         let Polled { entries, rejections, .. } = match outcome {
             Ok(polled) => polled,
             Err(error) => {
-                // Not the source's condition: the next poll tells that. The look is repeated by
+                // Not the source's condition: the next poll shows that. The lookup is repeated by
                 // itself.
-                debug!(source = self.name, %error, nodes = nodes.len(), "an early look failed");
+                debug!(source = self.name, %error, nodes = nodes.len(), "a targeted lookup failed");
                 return;
             }
         };
@@ -286,7 +282,7 @@ impl<C: Content> Poller<C> {
             source = self.name,
             nodes = nodes.len(),
             news,
-            "looked early at nodes with a learned route"
+            "looked up nodes with a learned route"
         );
         if news {
             gauge!(SOURCE_ENTRIES, "source" => self.name.clone()).set(entries.count() as f64);
@@ -299,15 +295,14 @@ impl<C: Content> Poller<C> {
         }
     }
 
-    /// Has every source look again, this one among them: a node that left here may have gone to
-    /// another registry, and must not vanish in between. A file that changes all the time starts a
-    /// round a second at most.
-    async fn start_round(&mut self) {
-        if let Some(last) = self.last_round {
+    /// Has every feed of the round polled again, this one among them. A file that changes all the
+    /// time starts a round a second at most.
+    async fn request_round(&mut self) {
+        if let Some(last) = self.last_change {
             sleep_until(last + ROUND_SPACING).await;
         }
-        self.last_round = Some(Instant::now());
-        self.rounds.request();
+        self.last_change = Some(Instant::now());
+        self.round.request();
     }
 
     fn measure(&mut self, outcome: &Result<Polled<C>, SourceError>, took: Duration) {
@@ -406,34 +401,20 @@ impl<C: Content> Poller<C> {
     }
 }
 
-/// Resolves when a request beyond `covered` was made; never once nobody is left to make one.
-async fn requested(requests: &mut watch::Receiver<Requested>, covered: Requested) -> Requested {
-    let requested = requests
-        .wait_for(|requested| requested.latest > covered.latest)
-        .await
-        .map(|requested| *requested);
+/// Resolves when something is asked for that is `news`; never once nobody is left to ask.
+async fn requested(
+    requests: &watch::Receiver<Requested>,
+    news: impl Fn(&Requested) -> bool,
+) -> Requested {
+    let requested = requests.clone().wait_for(news).await.map(|requested| *requested);
     match requested {
         Ok(requested) => requested,
         Err(_) => std::future::pending().await,
     }
 }
 
-/// Resolves when everything was asked for beyond `covered`, but not before `at`.
-async fn everything_requested(
-    requests: &mut watch::Receiver<Requested>,
-    covered: Requested,
-    at: Instant,
-) {
-    if requests.wait_for(|requested| requested.everything > covered.latest).await.is_err() {
-        std::future::pending().await
-    }
-    sleep_until(at).await;
-}
-
 /// What a poll beside another brings; never where there is none.
-async fn answer_of<C: Content>(
-    running: &mut Option<Running<C>>,
-) -> (Box<dyn Source<C>>, Outcome<C>) {
+async fn answer_of<C: Content>(running: &mut Option<Running<C>>) -> (Box<dyn Feed<C>>, Outcome<C>) {
     match running {
         Some(running) => (&mut running.poll).await,
         None => std::future::pending().await,

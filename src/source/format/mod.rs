@@ -1,16 +1,29 @@
 //! How an answer's bytes become content: entries of the node map, or a list of servers. How the
 //! bytes are fetched, bounded and kept apart from half an answer is the same for both.
 
+mod collector;
+mod json;
+mod map_text;
+mod repair;
+mod row;
+mod server_list;
+
 use std::sync::Arc;
 
 use mapsmith_core::{Content, EntryMap, Rejections};
 
-use super::collector::{Collector, Names};
+use json::{JsonReader, Shape};
+
 use super::error::SourceErrorKind;
-use super::json::{JsonReader, Shape};
-use super::row::Fields;
-use super::secret::Secret;
+use super::transport::secret::Secret;
 use crate::settings;
+
+pub(super) use collector::{Collected, Collector, Names};
+#[cfg(test)]
+pub(super) use collector::{Field, Row};
+pub(super) use map_text::MapText;
+pub(super) use row::Fields;
+pub(super) use server_list::ServerFormat;
 
 /// What a source's answers are.
 pub(super) trait Format: Clone + Send + Sync + 'static {
@@ -58,15 +71,23 @@ pub(super) struct MapFormat {
 }
 
 impl MapFormat {
+    /// A list of objects with these fields.
+    pub(super) fn list(fields: Fields, names: Arc<Names>) -> Self {
+        Self { shape: Shape::List(fields), names }
+    }
+
     /// A list of objects where the settings name fields, else an object.
-    pub(super) fn new(settings: &settings::Source, names: Arc<Names>) -> Self {
-        let shape = match (&settings.node_field, &settings.master_field) {
-            (Some(node), Some(master)) => {
-                Shape::List(Fields { node: node.clone(), master: master.clone() })
-            }
-            _ => Shape::Object,
-        };
-        Self { shape, names }
+    pub(super) fn document(settings: &settings::Source, names: Arc<Names>) -> Self {
+        match (settings.node_field.clone(), settings.master_field.clone()) {
+            (Some(node), Some(master)) => Self::list(Fields { node, master }, names),
+            _ => Self { shape: Shape::Object, names },
+        }
+    }
+
+    /// A reader of the rows that changed.
+    pub(super) fn delta_reader(&self, hidden: Option<Secret>) -> JsonReader {
+        let collector = Collector::for_delta(Arc::clone(&self.names));
+        JsonReader::new(self.shape.clone(), collector, hidden)
     }
 }
 
@@ -78,4 +99,27 @@ impl Format for MapFormat {
     fn reader(&self, hidden: Option<Secret>) -> JsonReader {
         JsonReader::new(self.shape.clone(), Collector::new(Arc::clone(&self.names)), hidden)
     }
+}
+
+/// What some editors put before a text in UTF-8. It says nothing.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
+/// The JSON parser's words without its place, which counts from where a row begins.
+fn parser_message(error: &serde_json::Error) -> String {
+    let mut message = error.to_string();
+    message.truncate(message.rfind(" at line ").unwrap_or(message.len()));
+    message
+}
+
+/// Reads an answer, in whatever chunks it comes.
+pub(super) fn read<'c, R: Reader<Rows: Rows>>(
+    mut reader: R,
+    chunks: impl IntoIterator<Item = &'c [u8]>,
+) -> Result<(<R::Rows as Rows>::Content, Rejections), SourceErrorKind> {
+    chunks.into_iter().try_for_each(|chunk| reader.feed(chunk))?;
+    Ok(reader.close()?.settle())
 }

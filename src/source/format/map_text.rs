@@ -11,22 +11,21 @@ use mapsmith_core::{EntryMap, Rejections};
 use reqwest::StatusCode;
 
 use super::collector::{Collector, Field, Names, Row};
-use super::error::{Excerpt, SourceErrorKind};
-use super::format::{Format, Reader, Rows};
-use super::secret::Secret;
-use super::without_mark;
+use super::{Format, Reader, Rows, without_mark};
+use crate::source::error::{Excerpt, SourceErrorKind};
+use crate::source::transport::secret::Secret;
 
 /// Lines that may be no entries in any file; beyond them a tenth.
 const FORGIVEN: usize = 2;
 
 /// Map files.
 #[derive(Debug, Clone)]
-pub(super) struct MapText {
+pub(crate) struct MapText {
     names: Arc<Names>,
 }
 
 impl MapText {
-    pub(super) fn new(names: Arc<Names>) -> Self {
+    pub(crate) fn new(names: Arc<Names>) -> Self {
         Self { names }
     }
 }
@@ -43,7 +42,7 @@ impl Format for MapText {
 
 /// Keeps the text until it has ended: what refuses it may stand in its last line.
 #[derive(Debug)]
-pub(super) struct MapTextReader {
+pub(crate) struct MapTextReader {
     text: Vec<u8>,
     names: Arc<Names>,
 }
@@ -99,7 +98,7 @@ fn no_map_file(text: &[u8], file: &MapFile) -> Option<String> {
             "it looks like JSON; set format = \"json\", or let its name end in .json".to_owned(),
         );
     }
-    let shown = |text: &[u8]| {
+    let describe = |text: &[u8]| {
         let mut excerpt = Excerpt::new(None);
         excerpt.push(text);
         excerpt.to_string()
@@ -107,7 +106,7 @@ fn no_map_file(text: &[u8], file: &MapFile) -> Option<String> {
     if is_status(text) {
         return Some(format!(
             "it says no more than {:?}, as a server does that has nothing",
-            shown(text)
+            describe(text)
         ));
     }
     let lines = (1..)
@@ -115,14 +114,14 @@ fn no_map_file(text: &[u8], file: &MapFile) -> Option<String> {
         .filter(|(_, line)| line.first() != Some(&b'#'));
     for (number, line) in lines {
         if holds_tag(line) {
-            return Some(format!("line {number} holds a tag, as a page does: {}", shown(text)));
+            return Some(format!("line {number} holds a tag, as a page does: {}", describe(text)));
         }
         let word = line.trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
         if word.ends_with(b":") {
             return Some(format!(
                 "line {number} begins with `{}`, as YAML does; write the node, a blank, and its \
                     master",
-                shown(word)
+                describe(word)
             ));
         }
     }

@@ -8,8 +8,8 @@ use std::io::{self, ErrorKind, Write};
 use flate2::write::MultiGzDecoder;
 use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 
-use super::error::{Excerpt, SourceErrorKind};
-use super::format::Reader;
+use crate::source::error::{Excerpt, SourceErrorKind};
+use crate::source::format::Reader;
 
 /// Hands the bytes of a body on to `sink`, as the server meant them.
 pub(super) enum Body<S: Write> {

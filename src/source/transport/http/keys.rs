@@ -31,7 +31,7 @@ kind_keys! {
 
 impl HttpKeys {
     pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
-        let over_http = kind != SourceKind::File;
+        let over_http = kind.is_asked_over_http();
         match (&self.url, over_http) {
             (Some(url), true) => url_problems(url, &mut problem),
             (None, true) => problem("url is missing".to_owned()),
@@ -42,7 +42,7 @@ impl HttpKeys {
             problem("cert and key go together".to_owned());
         }
         if !over_http && [&self.ca, &self.cert, &self.token_file].into_iter().any(Option::is_some) {
-            problem("ca, cert, key, token_file: a file source has none".to_owned());
+            problem(format!("ca, cert, key, token_file: a {kind} source has none"));
         }
     }
 

@@ -16,7 +16,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
-use super::collector::off_thread;
+use super::off_thread;
 
 /// The most links that are followed, as in Linux.
 const MOST_LINKS: usize = 40;
@@ -126,7 +126,7 @@ impl FileWatch {
         self.armed = None;
         let (events, entries) = (Arc::clone(&self.events), way.entries.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // An error may mean that events were lost: better look.
+            // An error may mean that events were lost: better poll.
             if event.map_or(true, |event| matters(&event, &entries)) {
                 events.notify_one();
             }

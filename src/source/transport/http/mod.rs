@@ -1,12 +1,12 @@
-//! What the HTTP sources share: one client, one bounded exchange, errors in plain words.
+//! What the registries that are asked over HTTP share: one client, one bounded exchange, errors in
+//! plain words.
 //!
 //! HTTP/1.1 only: a source asks one thing at a time, and Jetty speaks nothing else here. No
 //! redirects: a registry that moves is for its operator to notice. No proxy, whatever the
 //! environment says: a gateway must not route by what a proxy kept.
 
-pub(super) mod keys;
+pub(crate) mod keys;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,13 +18,12 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::{Body, Bounded};
-use super::error::{Excerpt, SourceError, SourceErrorKind};
-use super::format::Reader;
-use super::kinds::SourceKind;
 use super::secret::Secret;
-use super::status;
-use super::tls::{TlsFiles, root_cause};
+use super::status::{self, Meaning};
+use super::tls::{self, root_cause};
 use crate::settings;
+use crate::source::error::{Excerpt, SourceError, SourceErrorKind};
+use crate::source::format::Reader;
 
 /// How long a connection may take to open; a whole poll has `timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,50 +36,67 @@ const MOST_REPETITIONS: u32 = 5;
 
 /// A client for one URL.
 #[derive(Debug, Clone)]
-pub(super) struct HttpClient {
+pub(crate) struct HttpClient {
     client: Client,
-    /// The URL as it is shown: a query might hold a token.
-    place: String,
-    tls: TlsFiles,
+    url: Url,
+    meaning: Meaning,
+    settings: Arc<settings::Source>,
     limit: Limit,
-    max_bytes: u64,
-    token_file: Option<PathBuf>,
     /// When a connection was last left open for the next request.
     kept_since: Option<Instant>,
 }
 
 /// The bound on a whole poll: connecting, waiting, reading and parsing.
 #[derive(Debug, Clone)]
-pub(super) struct Limit {
+pub(crate) struct Limit {
     timeout: Duration,
-    /// Whether the answer's head has come: what tells a silent server from a slow one.
+    /// The URL without what might hold a token, for errors.
+    place: String,
+    /// Whether the answer's head has come: what distinguishes a silent server from a slow one.
     head_came: Arc<AtomicBool>,
 }
 
 impl Limit {
+    fn new(timeout: Duration, place: String) -> Self {
+        Self { timeout, place, head_came: Arc::default() }
+    }
+
     /// Runs `exchange` within the bound.
-    pub(super) async fn bound<T>(
+    pub(crate) async fn bound<T>(
         self,
         exchange: impl Future<Output = Result<T, SourceErrorKind>>,
-    ) -> Result<T, SourceErrorKind> {
+    ) -> Result<T, SourceError> {
         self.head_came.store(false, Ordering::Relaxed);
-        match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(outcome) => outcome,
-            Err(_) if self.head_came.load(Ordering::Relaxed) => {
-                Err(SourceErrorKind::SlowAnswer(self.timeout))
-            }
-            Err(_) => Err(SourceErrorKind::NoAnswer(self.timeout)),
-        }
+        let outcome = tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
+            Err(match self.head_came.load(Ordering::Relaxed) {
+                true => SourceErrorKind::SlowAnswer(self.timeout),
+                false => SourceErrorKind::NoAnswer(self.timeout),
+            })
+        });
+        outcome.map_err(|fault| SourceError { place: self.place, fault })
     }
 }
 
 impl HttpClient {
-    /// A client that trusts and shows what the settings say. Connects to nothing yet.
-    pub(super) fn new(settings: &settings::Source, url: &Url) -> Result<Self, SourceError> {
-        let place = shown(url);
-        let tls = TlsFiles::new(settings);
-        let client = tls
-            .apply(Client::builder())
+    /// A client for `path` below the settings' URL, or that URL itself where there is none, that
+    /// trusts and shows what the settings say. Connects to nothing yet.
+    pub(crate) fn new(
+        settings: &Arc<settings::Source>,
+        path: Option<&str>,
+        meaning: Meaning,
+    ) -> Result<Self, SourceError> {
+        let keys = &settings.of_kind.http;
+        let root = keys.url.as_deref().unwrap_or_default();
+        let url = match path {
+            Some(path) => Url::parse(&format!("{}{path}", root.trim_end_matches('/'))),
+            None => Url::parse(root),
+        };
+        let url = url.map_err(|error| SourceError {
+            place: root.to_owned(),
+            fault: SourceErrorKind::Setup(format!("url: {error}")),
+        })?;
+        let place = sanitize(&url);
+        let client = tls::apply(keys, Client::builder())
             .and_then(|builder| {
                 builder
                     .tls_backend_rustls()
@@ -91,59 +107,50 @@ impl HttpClient {
                     .pool_idle_timeout(POOL_IDLE_TIMEOUT)
                     .user_agent(concat!("mapsmith/", env!("CARGO_PKG_VERSION")))
                     .build()
-                    .map_err(|error| tls.unfit(&error))
+                    .map_err(|error| tls::unfit(keys, &error))
             })
             .map_err(|fault| SourceError { place: place.clone(), fault })?;
         Ok(Self {
             client,
-            place,
-            tls,
-            limit: Limit { timeout: settings.timeout, head_came: Arc::default() },
-            max_bytes: settings.max_bytes,
-            token_file: settings.of_kind.http.token_file.clone(),
+            url,
+            meaning,
+            settings: Arc::clone(settings),
+            limit: Limit::new(settings.timeout, place),
             kept_since: None,
         })
     }
 
     /// The same client for a request at the same time. It begins on a connection of its own: one
     /// that was kept open may be dead.
-    pub(super) fn beside(&self) -> Self {
-        Self {
-            limit: Limit { timeout: self.limit.timeout, head_came: Arc::default() },
-            ..self.clone()
-        }
-    }
-
-    /// An error of this client's URL.
-    pub(super) fn error(&self, fault: SourceErrorKind) -> SourceError {
-        SourceError { place: self.place.clone(), fault }
+    pub(crate) fn beside(&self) -> Self {
+        let limit = Limit::new(self.limit.timeout, self.limit.place.clone());
+        Self { limit, ..self.clone() }
     }
 
     /// The bound to run a poll in.
-    pub(super) fn limit(&self) -> Limit {
+    pub(crate) fn limit(&self) -> Limit {
         self.limit.clone()
     }
 
     /// The token as its file holds it now.
-    pub(super) async fn token(&self) -> Result<Option<Secret>, SourceErrorKind> {
-        match &self.token_file {
+    pub(crate) async fn token(&self) -> Result<Option<Secret>, SourceErrorKind> {
+        match &self.settings.of_kind.http.token_file {
             Some(path) => Secret::read(path).await.map(Some),
             None => Ok(None),
         }
     }
 
     /// Makes a request; the token stands in `header` after `prefix`.
-    pub(super) fn request(
+    pub(crate) fn request(
         &self,
         method: Method,
-        url: &Url,
         token: Option<&Secret>,
         (header, prefix): (HeaderName, &str),
     ) -> Result<Request, SourceErrorKind> {
-        let mut request = Request::new(method, url.clone());
+        let mut request = Request::new(method, self.url.clone());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        if let (Some(token), Some(path)) = (token, &self.token_file) {
+        if let (Some(token), Some(path)) = (token, &self.settings.of_kind.http.token_file) {
             request.headers_mut().insert(header, token.header(prefix, path)?);
         }
         Ok(request)
@@ -154,7 +161,7 @@ impl HttpClient {
     /// before the request left, it is tried again a few times: under TLS 1.3 the refusal of this
     /// client's certificate comes after the handshake, and the HTTP library keeps its words only if
     /// it arrives once the request is on its way. Every other failure is the poller's to repeat.
-    pub(super) async fn send(&mut self, request: Request) -> Result<Response, SourceErrorKind> {
+    pub(crate) async fn send(&mut self, request: Request) -> Result<Response, SourceErrorKind> {
         let kept = self.kept_since.take().is_some_and(|since| since.elapsed() <= POOL_IDLE_TIMEOUT);
         let secure = request.url().scheme() == "https";
         let copy = request.try_clone();
@@ -174,7 +181,7 @@ impl HttpClient {
                 break;
             }
             debug!(
-                place = self.place,
+                place = self.limit.place,
                 error = root_cause(error),
                 "the connection was dead before it was used: asking again"
             );
@@ -186,12 +193,13 @@ impl HttpClient {
     }
 
     /// Parses the body as it comes. Gives the rows and the bytes after decompression.
-    pub(super) async fn read<R: Reader>(
+    pub(crate) async fn read<R: Reader>(
         &mut self,
         mut response: Response,
         reader: R,
     ) -> Result<(R::Rows, u64), SourceErrorKind> {
-        let mut body = Body::new(response.headers(), Bounded::new(reader, self.max_bytes))?;
+        let mut body =
+            Body::new(response.headers(), Bounded::new(reader, self.settings.max_bytes))?;
         while let Some(chunk) =
             response.chunk().await.map_err(|error| self.failure(&error, "within the answer"))?
         {
@@ -205,10 +213,9 @@ impl HttpClient {
     }
 
     /// Why an answer other than success was given: its status and the beginning of its text.
-    pub(super) async fn refusal(
+    pub(crate) async fn refusal(
         &self,
         response: Response,
-        kind: SourceKind,
         token: Option<Secret>,
     ) -> SourceErrorKind {
         let status = response.status();
@@ -223,14 +230,14 @@ impl HttpClient {
         let text = self.excerpt(response, token).await;
         SourceErrorKind::Status {
             status: status.as_u16(),
-            meaning: status::meaning(kind, status, &location, &text),
+            meaning: (self.meaning)(status, &location, &text),
             retry_after,
         }
     }
 
     /// The beginning of a body. One that breaks off is better than none: the status has said what
     /// counts.
-    pub(super) async fn excerpt(&self, mut response: Response, token: Option<Secret>) -> Excerpt {
+    pub(crate) async fn excerpt(&self, mut response: Response, token: Option<Secret>) -> Excerpt {
         let Ok(mut body) = Body::new(response.headers(), Excerpt::new(token.clone())) else {
             return Excerpt::new(token);
         };
@@ -244,7 +251,7 @@ impl HttpClient {
     }
 
     /// Reads a body that has nothing to say, so that its connection can serve again.
-    pub(super) async fn discard(&mut self, response: Response) {
+    pub(crate) async fn discard(&mut self, response: Response) {
         if matches!(response.content_length(), None | Some(0)) && response.bytes().await.is_ok() {
             self.kept_since = Some(Instant::now());
         }
@@ -252,7 +259,7 @@ impl HttpClient {
 
     fn failure(&self, error: &reqwest::Error, during: &'static str) -> SourceErrorKind {
         let cause = root_cause(error);
-        if let Some(fault) = self.tls.classify(&cause) {
+        if let Some(fault) = tls::classify(&self.settings.of_kind.http, &cause) {
             return fault;
         }
         if error.is_connect() {
@@ -269,7 +276,7 @@ impl HttpClient {
 }
 
 /// A date among an answer's headers (RFC 9110, section 5.6.7).
-pub(super) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
+pub(crate) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
     let date = headers.get(name)?.to_str().ok()?;
     jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
 }
@@ -280,8 +287,9 @@ fn never_sent(error: &reqwest::Error) -> bool {
     causes.filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_canceled)
 }
 
-/// A URL without query and fragment; one with a user is refused by the settings.
-fn shown(url: &Url) -> String {
+/// A URL without query and fragment, which might hold a token; one with a user is refused by the
+/// settings.
+fn sanitize(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);

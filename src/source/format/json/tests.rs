@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::source::collector::{Collected, Names};
+use crate::source::format::{Collected, Names};
 
 fn list() -> Shape {
     Shape::List(Fields { node: "certname".to_owned(), master: "producer".to_owned() })
@@ -71,11 +71,12 @@ fn an_empty_answer_is_an_answer() {
 }
 
 #[test]
-fn rows_that_name_nothing_legal_are_left_out_with_their_reason() {
+fn rows_that_name_nothing_valid_are_left_out_with_their_reason() {
     let answer = read(
         list(),
-        r#"[{"certname":"a","producer":null},{"certname":"b"},{"producer":"m1"},{"certname":null,"producer":"m1"},
-            {"certname":3,"producer":"m1"},{"certname":"c","producer":true},{"certname":"d","producer":"m 1"},
+        r#"[{"certname":"a","producer":null},{"certname":"b"},{"producer":"m1"},
+            {"certname":null,"producer":"m1"},{"certname":3,"producer":"m1"},
+            {"certname":"c","producer":true},{"certname":"d","producer":"m 1"},
             3,"text",null,[1,2],{"certname":"e","producer":"m1"}]"#,
     )
     .unwrap();
@@ -97,7 +98,8 @@ fn an_answer_cut_at_any_byte_is_an_error() {
     for (shape, text) in [
         (
             list(),
-            r#"[{"certname":"a\u00e9","producer":"m1","n":[1,{"x":-1.5e3}]}, 12, true, {"certname":"bé","producer":null}]"#,
+            r#"[{"certname":"a\u00e9","producer":"m1","n":[1,{"x":-1.5e3}]}, 12, true,
+                {"certname":"bé","producer":null}]"#,
         ),
         (list(), "[]"),
         (Shape::Object, r#"{"a":"m1", "b\n": null , "c":12,"d":[true]}"#),
@@ -107,8 +109,9 @@ fn an_answer_cut_at_any_byte_is_an_error() {
             let cut = &text.as_bytes()[..cut];
             for chunk in [1, 7, text.len()] {
                 let fault = read_chunks(shape.clone(), cut.chunks(chunk)).unwrap_err();
+                let came = cut.len() as u64;
                 assert!(
-                    matches!(fault, SourceErrorKind::Truncated { bytes, .. } if bytes == cut.len() as u64),
+                    matches!(fault, SourceErrorKind::Truncated { bytes, .. } if bytes == came),
                     "{cut:?}: {fault}"
                 );
             }
@@ -135,16 +138,18 @@ fn an_error_object_in_place_of_a_map_is_shown_with_its_text() {
     ] {
         for chunk in [1, 5, 100] {
             let fault = read_chunks(Shape::Object, text.as_bytes().chunks(chunk)).unwrap_err();
+            let cause = "database is down";
             assert!(
-                matches!(&fault, SourceErrorKind::ErrorObject(text) if text.contains("database is down")),
+                matches!(&fault, SourceErrorKind::ErrorObject(text) if text.contains(cause)),
                 "{fault}"
             );
         }
     }
     let fault =
         read_chunks(list(), r#"{"error":"database is down"}"#.as_bytes().chunks(1)).unwrap_err();
+    let cause = "database is down";
     assert!(
-        matches!(&fault, SourceErrorKind::WrongShape { text, .. } if text.contains("database is down")),
+        matches!(&fault, SourceErrorKind::WrongShape { text, .. } if text.contains(cause)),
         "{fault}"
     );
 }
@@ -242,11 +247,11 @@ fn one_row_that_is_no_good_json_is_left_out_and_the_rest_is_taken_whatever_the_c
         }
         for (shape, text, rejected) in texts {
             for chunk in [1, 2, 5, text.len()] {
-                let shown = || format!("{} in chunks of {chunk}", text.escape_ascii());
+                let describe = || format!("{} in chunks of {chunk}", text.escape_ascii());
                 let answer = read_chunks(shape.clone(), text.chunks(chunk))
-                    .unwrap_or_else(|fault| panic!("{}: {fault}", shown()));
-                assert_eq!(entries(&answer), [("a", "m1"), ("z", "m2")], "{}", shown());
-                assert_eq!(answer.rejections.total(), rejected, "{}", shown());
+                    .unwrap_or_else(|fault| panic!("{}: {fault}", describe()));
+                assert_eq!(entries(&answer), [("a", "m1"), ("z", "m2")], "{}", describe());
+                assert_eq!(answer.rejections.total(), rejected, "{}", describe());
             }
             for cut in 0..text.len() {
                 let fault = read_chunks(shape.clone(), text[..cut].chunks(7)).unwrap_err();
@@ -330,9 +335,18 @@ fn a_row_without_end_is_refused_before_it_fills_the_memory() {
 
 fn arbitrary_row() -> impl Strategy<Value = Value> {
     let name = prop_oneof![8 => "[a-c]{1,2}", 1 => ".{0,4}"];
-    let master = prop_oneof![6 => "m[12]".prop_map(Value::from), 1 => Just(Value::Null), 1 => Just(json!(3)), 1 => ".{0,4}".prop_map(Value::from)];
+    let master = prop_oneof![
+        6 => "m[12]".prop_map(Value::from),
+        1 => Just(Value::Null),
+        1 => Just(json!(3)),
+        1 => ".{0,4}".prop_map(Value::from),
+    ];
+    let row = |(node, master): (String, Value)| {
+        let other = json!(["\"}],", -1.5e-3, true]);
+        json!({"certname": node, "x": other, "producer": master})
+    };
     prop_oneof![
-        8 => (name, master).prop_map(|(node, master)| json!({"certname": node, "x": ["\"}],", -1.5e-3, true], "producer": master})),
+        8 => (name, master).prop_map(row),
         1 => Just(json!({"producer": "m1"})),
         1 => prop_oneof![Just(json!(-1.5)), Just(json!(null)), Just(json!(["}"]))],
     ]

@@ -6,62 +6,82 @@
 //! where somebody waits for the answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use mapsmith_core::Snapshot;
-use mapsmith_core::status::PollKind;
+use mapsmith_core::{EntryMap, ServerList, Snapshot};
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, LAST_MODIFIED,
 };
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, StatusCode};
 
-use super::collector;
 use super::error::{SourceError, SourceErrorKind};
-use super::format::Format;
-use super::http::{self, HttpClient};
-use super::kinds::SourceKind;
-use super::{Extent, Polled, Source, is_due, signed};
+use super::feed::is_due;
+use super::format::{Format, MapFormat, Names, ServerFormat};
+use super::transport::http::{self, HttpClient};
+use super::transport::status;
+use super::{Extent, Feed, Polled, Registry, Unsupported};
 use crate::settings;
 
 /// A header of an answer and the one that asks whether it still holds.
 const CONDITIONS: [(HeaderName, HeaderName); 2] =
     [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)];
 
-/// Two changes of a document this close together may bear one time: it is told in whole seconds.
+/// Two changes of a document this close together may bear one time: it is in whole seconds.
 const GRAIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// A JSON document.
-#[derive(Debug, Clone)]
-pub(super) struct HttpJson<F> {
+pub(super) struct HttpJson {
+    settings: Arc<settings::Source>,
     http: HttpClient,
-    url: Url,
+    names: Arc<Names>,
+}
+
+impl HttpJson {
+    pub(super) fn new(
+        settings: Arc<settings::Source>,
+        names: Arc<Names>,
+    ) -> Result<Self, SourceError> {
+        let http = HttpClient::new(&settings, None, status::meaning)?;
+        Ok(Self { settings, http, names })
+    }
+
+    fn feed<F: Format>(&self, format: F) -> Box<dyn Feed<F::Content>> {
+        Box::new(Document {
+            http: self.http.beside(),
+            format,
+            conditions: HeaderMap::new(),
+            full_poll: self.settings.full_poll,
+            read: None,
+        })
+    }
+}
+
+impl Registry for HttpJson {
+    fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported> {
+        Ok(self.feed(MapFormat::document(&self.settings, Arc::clone(&self.names))))
+    }
+
+    fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
+        Ok(self.feed(ServerFormat))
+    }
+}
+
+/// The document, read as one kind of content.
+#[derive(Debug, Clone)]
+struct Document<F> {
+    http: HttpClient,
     format: F,
     /// What the last whole answer said of its version, as the headers that ask for another one.
     conditions: HeaderMap,
-    full_poll: SignedDuration,
+    full_poll: Duration,
     /// Our time of the last whole answer.
     read: Option<Timestamp>,
 }
 
-impl<F: Format> HttpJson<F> {
-    pub(super) fn new(settings: &settings::Source, format: F) -> Result<Self, SourceError> {
-        let place = settings.of_kind.http.url.as_deref().unwrap_or_default();
-        let url = Url::parse(place).map_err(|error| SourceError {
-            place: place.to_owned(),
-            fault: SourceErrorKind::Setup(format!("url: {error}")),
-        })?;
-        Ok(Self {
-            http: HttpClient::new(settings, &url)?,
-            url,
-            format,
-            conditions: HeaderMap::new(),
-            full_poll: signed(settings.full_poll),
-            read: None,
-        })
-    }
-
+impl<F: Format> Document<F> {
     async fn poll_once(
         &mut self,
         extent: Extent,
@@ -69,12 +89,8 @@ impl<F: Format> HttpJson<F> {
         now: Timestamp,
     ) -> Result<Polled<F::Content>, SourceErrorKind> {
         let token = self.http.token().await?;
-        let mut request = self.http.request(
-            Method::GET,
-            &self.url,
-            token.as_ref(),
-            (AUTHORIZATION, "Bearer "),
-        )?;
+        let mut request =
+            self.http.request(Method::GET, token.as_ref(), (AUTHORIZATION, "Bearer "))?;
         // Without a snapshot "not modified" would leave us with nothing.
         let trusted = extent == Extent::Changes
             && self.read.is_some_and(|read| !is_due(self.full_poll, read, now));
@@ -89,14 +105,9 @@ impl<F: Format> HttpJson<F> {
                 self.http.discard(response).await;
                 let current =
                     current.filter(|_| conditional).ok_or(SourceErrorKind::NotModified)?;
-                return Ok(Polled {
-                    kind: PollKind::Unchanged,
-                    entries: Arc::clone(&current.entries),
-                    rejections: Arc::clone(&current.rejections),
-                    bytes: 0,
-                });
+                return Ok(Polled::unchanged(current));
             }
-            _ => return Err(self.http.refusal(response, SourceKind::HttpJson, token).await),
+            _ => return Err(self.http.refusal(response, token).await),
         }
         let headers = response.headers();
         let conditions = conditions(headers);
@@ -109,10 +120,10 @@ impl<F: Format> HttpJson<F> {
         }
         let reader = self.format.reader(token);
         let (rows, bytes) = self.http.read(response, reader).await?;
-        let (entries, rejections) = collector::settle(rows, current.cloned()).await;
+        let polled = Polled::settle(rows, bytes, current).await;
         self.conditions = conditions;
         self.read = Some(now);
-        Ok(Polled { kind: PollKind::Full, entries, rejections, bytes })
+        Ok(polled)
     }
 }
 
@@ -133,18 +144,17 @@ fn conditions(headers: &HeaderMap) -> HeaderMap {
 }
 
 #[async_trait]
-impl<F: Format> Source<F::Content> for HttpJson<F> {
+impl<F: Format> Feed<F::Content> for Document<F> {
     async fn poll(
         &mut self,
         extent: Extent,
         current: Option<&Snapshot<F::Content>>,
         now: Timestamp,
     ) -> Result<Polled<F::Content>, SourceError> {
-        let outcome = self.http.limit().bound(self.poll_once(extent, current, now)).await;
-        outcome.map_err(|fault| self.http.error(fault))
+        self.http.limit().bound(self.poll_once(extent, current, now)).await
     }
 
-    fn beside(&self) -> Option<Box<dyn Source<F::Content>>> {
+    fn beside(&self) -> Option<Box<dyn Feed<F::Content>>> {
         Some(Box::new(Self { http: self.http.beside(), ..self.clone() }))
     }
 }
