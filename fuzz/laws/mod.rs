@@ -1,9 +1,9 @@
 //! What must hold of any bytes from outside: one function a fuzz target, each of which panics where
 //! a law is broken.
 //!
-//! `scripts/fuzz` feeds them what libFuzzer finds; `tests/it/fuzz.rs` includes these files and feeds
-//! them the committed seeds, so that a finding stays mended. Where a thing can be told in a second
-//! way, slow and plain, the two are compared.
+//! `scripts/fuzz` feeds them what libFuzzer finds; `tests/it/fuzz.rs` includes these files and
+//! feeds them the committed seeds, so that a finding stays mended. Where a thing can be told in a
+//! second way, slow and plain, the two are compared.
 
 mod answers;
 mod commands;

@@ -22,6 +22,40 @@ fn sample(mapsmith: &Mapsmith, name: &str, labels: &str) -> f64 {
     })
 }
 
+/// A revision that adds, moves and removes; an answer with rows that are left out; a failure; a
+/// hold; drift.
+fn much_happens(gateway: &Gateway, registry: &Registry, mapsmith: &Mapsmith) {
+    let reaches = |what: &str, series: &str, value: f64| {
+        mapsmith
+            .wait_for(what, BOUND, |mapsmith| (metric(mapsmith, series)? >= value).then_some(()));
+    };
+
+    let mut changed = nodes(39, "m1");
+    changed[0].1 = "m2".to_owned();
+    changed.push(("new1".to_owned(), "m1".to_owned()));
+    changed.push(("new2".to_owned(), "m1".to_owned()));
+    changed.push(("lost".to_owned(), "m 1".to_owned()));
+    registry.knows(&borrowed(&changed));
+    mapsmith.post("/v1/reload");
+    reaches(
+        "the revision",
+        &format!("{}{{haproxy=\"edge1\"}}", telemetry::INSTANCE_REVISION_HELD),
+        2.0,
+    );
+    registry.answers(500, "down");
+    mapsmith.post("/v1/reload");
+    reaches("the failure", &format!("{}{{source=\"registry\"}}", telemetry::SOURCE_FAILURES), 1.0);
+    registry.knows(&[]);
+    mapsmith.post("/v1/reload");
+    reaches("the hold", telemetry::GUARD_HELD, 1.0);
+    gateway.command(&format!("del map {} new1", gateway.map_path()));
+    reaches(
+        "the correction",
+        &format!("{}{{haproxy=\"edge1\",kind=\"map_changed\"}}", telemetry::DRIFT_CORRECTED),
+        1.0,
+    );
+}
+
 #[test]
 fn every_promised_metric_is_there_with_values_that_fit_what_happened() {
     for binary in oldest_and_newest() {
@@ -35,42 +69,7 @@ fn every_promised_metric_is_there_with_values_that_fit_what_happened() {
         );
         let mapsmith = Mapsmith::config(&settings).start();
         in_sync(&mapsmith);
-        let reaches = |what: &str, series: &str, value: f64| {
-            mapsmith.wait_for(what, BOUND, |mapsmith| {
-                (metric(mapsmith, series)? >= value).then_some(())
-            });
-        };
-
-        // A revision that adds, moves and removes; an answer with rows that are left out; a
-        // failure; a hold; drift.
-        let mut changed = nodes(39, "m1");
-        changed[0].1 = "m2".to_owned();
-        changed.push(("new1".to_owned(), "m1".to_owned()));
-        changed.push(("new2".to_owned(), "m1".to_owned()));
-        changed.push(("lost".to_owned(), "m 1".to_owned()));
-        registry.knows(&borrowed(&changed));
-        mapsmith.post("/v1/reload");
-        reaches(
-            "the revision",
-            &format!("{}{{haproxy=\"edge1\"}}", telemetry::INSTANCE_REVISION_HELD),
-            2.0,
-        );
-        registry.answers(500, "down");
-        mapsmith.post("/v1/reload");
-        reaches(
-            "the failure",
-            &format!("{}{{source=\"registry\"}}", telemetry::SOURCE_FAILURES),
-            1.0,
-        );
-        registry.knows(&[]);
-        mapsmith.post("/v1/reload");
-        reaches("the hold", telemetry::GUARD_HELD, 1.0);
-        gateway.command(&format!("del map {} new1", gateway.map_path()));
-        reaches(
-            "the correction",
-            &format!("{}{{haproxy=\"edge1\",kind=\"map_changed\"}}", telemetry::DRIFT_CORRECTED),
-            1.0,
-        );
+        much_happens(&gateway, &registry, &mapsmith);
 
         let value = |name: &str, labels: &str| sample(&mapsmith, name, labels);
         let source = "source=\"registry\"";

@@ -66,9 +66,13 @@ fn an_answer_that_is_no_list_keeps_the_last_good_one() {
             "{body}"
         );
     }
-    scene
-        .servers
-        .answers(200, r#"[{"address": "10.0.0.1:1"}, {"address": "10.0.0.2:1"}, {"address": "10.0.0.3", "port": "x"}, 7]"#);
+    let rows = json!([
+        {"address": "10.0.0.1:1"},
+        {"address": "10.0.0.2:1"},
+        {"address": "10.0.0.3", "port": "x"},
+        7,
+    ]);
+    scene.servers.answers(200, &rows.to_string());
     reload(&mapsmith);
     mapsmith.wait_for("the rows that are good are taken", BOUND, |mapsmith| {
         servers(mapsmith).iter().any(|server| server == "10.0.0.2:1 10.0.0.2 1").then_some(())

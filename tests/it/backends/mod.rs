@@ -63,7 +63,10 @@ impl Scene {
 /// So many servers, as a registry lists them.
 fn list(count: usize) -> Value {
     (0..count)
-        .map(|number| json!({ "name": format!("s{number:02}"), "address": format!("10.0.0.{}", number + 1), "port": 8140 }))
+        .map(|number| {
+            let address = format!("10.0.0.{}", number + 1);
+            json!({ "name": format!("s{number:02}"), "address": address, "port": 8140 })
+        })
         .collect()
 }
 

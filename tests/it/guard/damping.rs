@@ -60,7 +60,8 @@ fn a_node_named_twice_stays_where_it_is_and_is_shown_after_a_restart_too() {
         let mut mapsmith = config(&gateway, &registry, "").start();
         in_sync(&mapsmith);
         let before = entries(&[("node1", "master2"), ("node2", "master1")]);
-        let conflicts = json!({ "count": 1, "nodes": [{ "node": "node1", "master": "master2", "said": "master1" }] });
+        let conflict = json!({ "node": "node1", "master": "master2", "said": "master1" });
+        let conflicts = json!({ "count": 1, "nodes": [conflict] });
         for body in [
             r#"{"Node1": "master1", "node1": "master2", "node2": "master1"}"#,
             r#"{"node1": "master2", "node2": "master1", "NODE1": "master1", "Node1": "master3"}"#,

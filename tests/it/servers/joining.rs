@@ -1,5 +1,7 @@
 //! Servers come in, by every way that HAProxy has for them, and change in place where they can.
 
+use serde_json::json;
+
 use super::{ROUND_ROBIN, answering, empty_backend, listed, masters, stat};
 use crate::support::admin_proxy::AdminProxy;
 use crate::support::haproxy::{Gateway, installed};
@@ -52,12 +54,14 @@ fn what_can_be_changed_in_place_is_changed_in_place() {
         settles(&gateway, &mapsmith, &[("s1", masters[1].address())]);
         assert_eq!(answering(&gateway, 2), ["new"]);
         let address = masters[1].address();
-        let text = format!(
-            r#"[{{ "name": "s1", "address": "{}", "port": {}, "weight": 7, "options": ["maxconn 9"] }}]"#,
-            address.ip(),
-            address.port()
-        );
-        pool.writes(&text);
+        let row = json!({
+            "name": "s1",
+            "address": address.ip().to_string(),
+            "port": address.port(),
+            "weight": 7,
+            "options": ["maxconn 9"],
+        });
+        pool.writes(&json!([row]).to_string());
         mapsmith.wait_for("weight and maxconn follow", BOUND, |_| {
             let state =
                 gateway.command(&format!("show stat {BACKEND} 4 -1;show servers state {BACKEND}"));
