@@ -22,6 +22,18 @@ fn sample(mapsmith: &Mapsmith, name: &str, labels: &str) -> f64 {
     })
 }
 
+/// A Mapsmith in sync with the registry.
+fn start(gateway: &Gateway, registry: &Registry) -> Mapsmith {
+    let settings = format!(
+        "{ON_REQUEST}{}{}",
+        gateway_settings(gateway),
+        source_settings("registry", &registry.url())
+    );
+    let mapsmith = Mapsmith::config(&settings).start();
+    in_sync(&mapsmith);
+    mapsmith
+}
+
 /// A revision that adds, moves and removes; an answer with rows that are left out; a failure; a
 /// hold; drift.
 fn much_happens(gateway: &Gateway, registry: &Registry, mapsmith: &Mapsmith) {
@@ -133,13 +145,7 @@ fn rejected_entries_are_counted_by_reason() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[]);
     registry.answers(200, r##"{"a": "m1", "b": null, "c": null, "d e": "m1", "#f": "m1"}"##);
-    let settings = format!(
-        "{ON_REQUEST}{}{}",
-        gateway_settings(&gateway),
-        source_settings("registry", &registry.url())
-    );
-    let mapsmith = Mapsmith::config(&settings).start();
-    in_sync(&mapsmith);
+    let mapsmith = start(&gateway, &registry);
     for (reason, count) in [("no_master", 2.0), ("key_white_space", 1.0), ("key_mark", 1.0)] {
         let labels = format!("source=\"registry\",reason=\"{reason}\"");
         assert_eq!(sample(&mapsmith, telemetry::SOURCE_REJECTED, &labels), count, "{reason}");
@@ -216,13 +222,7 @@ fn a_map_file_that_can_not_be_written_shows() {
 fn prometheus_finds_nothing_wrong_with_the_exposition() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
-    let settings = format!(
-        "{ON_REQUEST}{}{}",
-        gateway_settings(&gateway),
-        source_settings("registry", &registry.url())
-    );
-    let mapsmith = Mapsmith::config(&settings).start();
-    in_sync(&mapsmith);
+    let mapsmith = start(&gateway, &registry);
     reload(&mapsmith);
     let response = mapsmith.ask("GET", "/metrics", &[], "");
     assert_eq!(response.content_type, "text/plain; version=0.0.4; charset=utf-8");

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{asks, forgets, has_forgotten, masters, plan, settings, shows};
+use super::{asks, forgets, has_forgotten, masters, plan, settings, shows, start};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::owners::Owners;
 use crate::support::puppetdb::PuppetDb;
 use crate::support::registry::Registry;
 use crate::support::scene::{
-    BOUND, borrowed, in_sync, metric, newest, oldest_and_newest, printed, reload, source_settings,
+    BOUND, borrowed, in_sync, metric, newest, oldest_and_newest, printed, reload,
 };
 
 #[test]
@@ -18,10 +18,7 @@ fn a_stale_entry_is_answered_by_the_true_owner_and_the_map_follows_by_an_early_l
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&borrowed(&owners.all()));
-        let mapsmith =
-            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
-                .start();
-        in_sync(&mapsmith);
+        let mapsmith = start(&gateway, &registry);
         asks(&gateway, &owners, "n1", "master1", 0..=0);
         assert_eq!(gateway.learned(), [], "what the map has is not learned");
 
@@ -132,10 +129,7 @@ fn a_newer_answer_of_the_registry_that_says_something_else_counts_more_than_a_le
     let masters = masters(&owners);
     let gateway = plan(newest(), &masters).start();
     let registry = Registry::start(&borrowed(&owners.all()));
-    let mapsmith =
-        Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
-            .start();
-    in_sync(&mapsmith);
+    let mapsmith = start(&gateway, &registry);
     owners.moves("n1", "master2");
     asks(&gateway, &owners, "n1", "master2", 1..=28);
     shows(&mapsmith, &[("n1", "master2")]);
@@ -155,10 +149,7 @@ fn a_second_move_is_found_the_same_way_and_is_a_route_of_its_own() {
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&borrowed(&owners.all()));
-        let mapsmith =
-            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
-                .start();
-        in_sync(&mapsmith);
+        let mapsmith = start(&gateway, &registry);
         owners.moves("n1", "master2");
         asks(&gateway, &owners, "n1", "master2", 1..=28);
         let first = shows(&mapsmith, &[("n1", "master2")]);
@@ -186,10 +177,7 @@ fn a_node_that_no_registry_knows_is_found_and_stays_learned() {
     let masters = masters(&owners);
     let gateway = plan(newest(), &masters).start();
     let registry = Registry::start(&[("n1", "master1")]);
-    let mapsmith =
-        Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
-            .start();
-    in_sync(&mapsmith);
+    let mapsmith = start(&gateway, &registry);
     assert_eq!(gateway.request("new"), (200, "master2".to_owned()));
     asks(&gateway, &owners, "new", "master2", 0..=0);
     shows(&mapsmith, &[("new", "master2")]);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{LEARNED, asks, forgets, masters, plan, report, settings, shows};
+use super::{LEARNED, asks, forgets, masters, plan, report, settings, shows, start};
 use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::owners::Owners;
@@ -21,10 +21,7 @@ fn keys_that_can_be_no_node_are_counted_and_harm_nothing() {
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&[("n1", "master1")]);
-        let mapsmith =
-            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
-                .start();
-        in_sync(&mapsmith);
+        let mapsmith = start(&gateway, &registry);
         for node in odd.iter().chain(&valid) {
             assert_eq!(gateway.request(node).0, 200, "{node}");
         }
@@ -79,10 +76,7 @@ fn a_stick_table_that_haproxy_does_not_have_is_told_and_the_map_is_kept_all_the_
     for binary in oldest_and_newest() {
         let gateway = Gateway::plan(binary).start();
         let registry = Registry::start(&[("n1", "master1")]);
-        let mapsmith =
-            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
-                .start();
-        in_sync(&mapsmith);
+        let mapsmith = start(&gateway, &registry);
         let told = mapsmith.wait_for("the status tells", BOUND, |mapsmith| {
             mapsmith.get("/v1/status").1["instances"][0]["learned"]["error"]
                 .as_str()

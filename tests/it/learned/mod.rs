@@ -13,7 +13,8 @@ use crate::support::haproxy::{Binary, Gateway, Plan};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
 use crate::support::owners::Owners;
-use crate::support::scene::{BOUND, ON_REQUEST, gateway_settings};
+use crate::support::registry::Registry;
+use crate::support::scene::{BOUND, ON_REQUEST, gateway_settings, in_sync, source_settings};
 
 const LEARNED: &str = "[learned]\ntable = \"puppet\"\n";
 
@@ -32,6 +33,14 @@ fn plan(binary: &Binary, masters: &[Master]) -> Plan {
 fn settings(gateway: &Gateway, sources: &str) -> String {
     let guard = "[guard]\nmax_moved = \"100%\"\nmax_removed = \"100%\"\n[damping]\nhold = \"0s\"\n";
     format!("{ON_REQUEST}{LEARNED}{guard}{}{sources}", gateway_settings(gateway))
+}
+
+/// A Mapsmith in sync with the registry.
+fn start(gateway: &Gateway, registry: &Registry) -> Mapsmith {
+    let mapsmith =
+        Mapsmith::config(&settings(gateway, &source_settings("registry", &registry.url()))).start();
+    in_sync(&mapsmith);
+    mapsmith
 }
 
 /// What `GET /v1/learned` says of the first instance.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{asks, forgets, has_forgotten, masters, plan, report, settings, shows};
+use super::{asks, forgets, has_forgotten, masters, plan, report, settings, shows, start};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::owners::{Census, Owners};
 use crate::support::random::{self, Random};
@@ -28,10 +28,7 @@ fn a_moved_node_is_always_answered_while_the_registry_lags_and_nothing_learned_i
         let masters = masters(&owners);
         let gateway = plan(binary, &masters).start();
         let registry = Registry::start(&at_first);
-        let mapsmith =
-            Mapsmith::config(&settings(&gateway, &source_settings("registry", &registry.url())))
-                .start();
-        in_sync(&mapsmith);
+        let mapsmith = start(&gateway, &registry);
         let census = Census::start(&[gateway.http_address()], &names, &owners, 4);
 
         // What the registry will know, and when.

@@ -1,7 +1,5 @@
 //! HAProxy, Mapsmith or the socket fails in the middle of a change.
 
-use std::thread;
-
 use super::{ROUND_ROBIN, Slow, answering, damped, empty_backend, listed, masters};
 use crate::support::admin_proxy::AdminProxy;
 use crate::support::haproxy::Gateway;
@@ -146,13 +144,7 @@ fn a_haproxy_reloaded_while_a_server_drains_gets_the_same_list_again() {
         let mapsmith =
             pool.config(&gateway, &gateway.runtime_address(), "drain = \"10m\"", "").start();
         settles(&gateway, &mapsmith, &[("slow", slow.address)]);
-        let http = gateway.http_address();
-        let request = thread::spawn(move || {
-            let answer =
-                crate::support::http::request(http, "GET", "/", &[("X-Node-Name", "node1")], "");
-            answer.map_or((0, String::new()), |answer| (answer.status, answer.body))
-        });
-        slow.taken.recv().expect("the request arrives");
+        let request = slow.begin(&gateway);
         pool.lists(&[("quick", quick.address())]);
         mapsmith.wait_for("it drains", BOUND, |_| {
             (servers(&gateway).get("slow")?.1 != 0).then_some(())

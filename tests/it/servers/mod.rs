@@ -17,6 +17,7 @@ use std::thread;
 
 use crate::support::admin_proxy::AdminProxy;
 use crate::support::haproxy::{Binary, Gateway};
+use crate::support::http;
 use crate::support::load::Answer;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
@@ -113,6 +114,17 @@ impl Slow {
         });
         Self { address, answer, taken }
     }
+
+    /// Has a request of the gateway's node under way here; it ends with its status and body.
+    fn begin(&self, gateway: &Gateway) -> thread::JoinHandle<(u16, String)> {
+        let gateway = gateway.http_address();
+        let request = thread::spawn(move || {
+            let answer = http::request(gateway, "GET", "/", &[("X-Node-Name", "node1")], "");
+            answer.map_or((0, String::new()), |answer| (answer.status, answer.body))
+        });
+        self.taken.recv().expect("the request arrives");
+        request
+    }
 }
 
 /// A gateway with a slow server that has a request under way, and one that answers at once.
@@ -128,13 +140,7 @@ fn under_way(
         .config(&gateway, &gateway.runtime_address(), &format!("drain = {drain:?}"), "")
         .start();
     settles(&gateway, &mapsmith, &[("slow", slow.address)]);
-    let http = gateway.http_address();
-    let request = thread::spawn(move || {
-        let answer =
-            crate::support::http::request(http, "GET", "/", &[("X-Node-Name", "node1")], "");
-        answer.map_or((0, String::new()), |answer| (answer.status, answer.body))
-    });
-    slow.taken.recv().expect("the request arrives");
+    let request = slow.begin(&gateway);
     (gateway, pool, mapsmith, slow, quick, request)
 }
 

@@ -16,7 +16,7 @@ use haproxy_runtime::{
 use mapsmith_core::ObservedServers;
 use mapsmith_core::server::{ObservedServer, Server, ServerAddress, ServerOptions};
 
-use crate::support::haproxy::{Gateway, installed};
+use crate::support::haproxy::{Binary, Gateway, installed};
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -31,6 +31,16 @@ struct Scene {
 }
 
 impl Scene {
+    /// Node `node1` is served by backend `b`.
+    fn start(binary: &Binary, sections: &str) -> Self {
+        let gateway = Gateway::plan(binary).entry("node1", "b").more(sections).start();
+        let address = gateway.runtime_address().parse().expect("a runtime address");
+        let client = ServersClient::new(RuntimeClient::new(address, BOUND), 15_000);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { gateway, client, runtime }
+    }
+
     fn observe(&self) -> ObservedServers {
         self.runtime.block_on(self.client.observe()).expect("a look")
     }
@@ -71,12 +81,7 @@ fn every_version(sections: &str, check: impl Fn(&Scene)) {
     for binary in installed() {
         // Shown when the check fails.
         println!("HAProxy {:?}", binary.version);
-        let gateway = Gateway::plan(binary).entry("node1", "b").more(sections).start();
-        let address = gateway.runtime_address().parse().expect("a runtime address");
-        let client = ServersClient::new(RuntimeClient::new(address, BOUND), 15_000);
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        check(&Scene { gateway, client, runtime });
+        check(&Scene::start(binary, sections));
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use haproxy_runtime::{Refusal, RuntimeClient, ServerCommand, ServerState, ServersClient};
+use haproxy_runtime::{Refusal, ServerCommand, ServerState};
 use mapsmith_core::server::AdminState;
 
 use super::{BOUND, HeldMaster, Scene, Stream, at, delete, every_version, set_state};
 use crate::support::eventually;
-use crate::support::haproxy::{Gateway, installed};
+use crate::support::haproxy::installed;
 
 #[test]
 fn a_server_is_removed_in_maintenance_when_no_connection_is_left() {
@@ -16,13 +16,7 @@ fn a_server_is_removed_in_maintenance_when_no_connection_is_left() {
         let master = HeldMaster::start();
         let sections =
             format!("backend b\n    balance roundrobin\n    server s1 {}\n", master.address());
-        let gateway = Gateway::plan(binary).entry("node1", "b").more(&sections).start();
-        let client = ServersClient::new(
-            RuntimeClient::new(gateway.runtime_address().parse().unwrap(), BOUND),
-            15_000,
-        );
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let scene = Scene { gateway, client, runtime };
+        let scene = Scene::start(binary, &sections);
         let mut node = Stream::client(&scene.gateway);
         node.ask();
         let mut begun = master.request();
@@ -63,13 +57,7 @@ fn shutdown_sessions_cuts_what_a_server_still_does() {
         let master = HeldMaster::start();
         let sections =
             format!("backend b\n    balance roundrobin\n    server s1 {}\n", master.address());
-        let gateway = Gateway::plan(binary).entry("node1", "b").more(&sections).start();
-        let client = ServersClient::new(
-            RuntimeClient::new(gateway.runtime_address().parse().unwrap(), BOUND),
-            15_000,
-        );
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let scene = Scene { gateway, client, runtime };
+        let scene = Scene::start(binary, &sections);
         let mut node = Stream::client(&scene.gateway);
         node.ask();
         let _begun = master.request();
