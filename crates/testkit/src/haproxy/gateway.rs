@@ -195,7 +195,9 @@ impl Gateway {
     pub(super) fn launch(&mut self) -> bool {
         let binary = self.plan.binary.path.to_str().expect("a path in UTF-8");
         let ending = Ending { remove: Some(self.directory.path().to_owned()), ..Ending::default() };
-        let mut command = vec![binary, "-f", &self.configuration];
+        // Without SO_REUSEPORT, with which another test's HAProxy could share the port that was
+        // free a moment ago, and answer some of the requests.
+        let mut command = vec![binary, "-dR", "-f", &self.configuration];
         if self.plan.master_worker {
             command.extend(["-W", "-S", self.master_socket.trim_start_matches("unix@")]);
         } else {
