@@ -15,6 +15,7 @@ mod common;
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{Daemon, Gateway, PATIENCE, haproxies, processor, status};
@@ -89,8 +90,8 @@ fn floor(gateway: &Gateway, backends: usize) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
-fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Result<()> {
-    let root = gateway.folder.path();
+/// A map of one node, and the servers of each backend as a list in the settings.
+fn write_settings(root: &Path, backends: usize) -> anyhow::Result<()> {
     let mut settings = format!(
         "[schedule]\npoll = \"1h\"\nservers = \"1s\"\n[damping]\ndebounce = \"0s\"\n[api]\nlisten \
             = \"127.0.0.1:0\"\n[map]\npath = \"{0}/n.map\"\n[[source]]\nname = \"nodes\"\n\
@@ -115,6 +116,12 @@ fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Resul
         );
     }
     fs::write(root.join("mapsmith.toml"), settings)?;
+    Ok(())
+}
+
+fn measure(gateway: &Gateway, backends: usize, floor: Duration) -> anyhow::Result<()> {
+    let root = gateway.folder.path();
+    write_settings(root, backends)?;
     let before = gateway.processor();
     let start = Instant::now();
     let mut daemon = Daemon::start(root)?;

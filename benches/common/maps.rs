@@ -54,7 +54,8 @@ impl Registry {
     pub fn start(maps: &[EntryMap]) -> anyhow::Result<Self> {
         let row = |(node, master): (&str, &str)| {
             format!(
-                "{{\"certname\":\"{node}\",\"producer\":\"{master}\",\"producer_timestamp\":\"2026-11-20T10:25:04.290Z\"}}"
+                "{{\"certname\":\"{node}\",\"producer\":\"{master}\",\
+                 \"producer_timestamp\":\"2026-11-20T10:25:04.290Z\"}}"
             )
         };
         let print = |map: &EntryMap| {

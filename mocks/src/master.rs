@@ -391,10 +391,13 @@ mod tests {
         // Sent again until the poll, which is on its way meanwhile, has been there to see one.
         let mut poll =
             Box::pin(ask(Method::GET, &master, "/nodes/web1/commands?wait=60", None, ""));
+        let uptime = r#"{"command":"uptime"}"#;
         let polled = loop {
             tokio::select! {
                 polled = &mut poll => break polled,
-                (status, _) = ask(Method::POST, &master, commands, None, r#"{"command":"uptime"}"#) => assert_eq!(status, StatusCode::OK),
+                (status, _) = ask(Method::POST, &master, commands, None, uptime) => {
+                    assert_eq!(status, StatusCode::OK);
+                }
             }
         };
         assert_eq!(polled, (StatusCode::OK, answer(Some("uptime"))));

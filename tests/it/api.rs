@@ -61,6 +61,7 @@ fn with_a_token_only_who_has_it_is_let_in_and_probes_need_none() {
         ("GET", "/v1/status"),
         ("POST", "/v1/reload"),
         ("GET", "/v1/nodes/node1"),
+        ("GET", "/v1/learned"),
         ("GET", "/v1/held"),
         ("POST", "/v1/held/approve"),
         ("GET", "/v1/overrides"),

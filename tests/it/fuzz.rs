@@ -6,7 +6,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-#[path = "../../fuzz/laws.rs"]
+#[path = "../../fuzz/laws/mod.rs"]
 mod laws;
 
 /// What the seeds may come to, in bytes: they are there to begin with, not to replace a run.

@@ -22,6 +22,52 @@ fn sample(mapsmith: &Mapsmith, name: &str, labels: &str) -> f64 {
     })
 }
 
+/// A Mapsmith in sync with the registry.
+fn start(gateway: &Gateway, registry: &Registry) -> Mapsmith {
+    let settings = format!(
+        "{ON_REQUEST}{}{}",
+        gateway_settings(gateway),
+        source_settings("registry", &registry.url())
+    );
+    let mapsmith = Mapsmith::config(&settings).start();
+    in_sync(&mapsmith);
+    mapsmith
+}
+
+/// A revision that adds, moves and removes; an answer with rows that are left out; a failure; a
+/// hold; drift.
+fn much_happens(gateway: &Gateway, registry: &Registry, mapsmith: &Mapsmith) {
+    let reaches = |what: &str, series: &str, value: f64| {
+        mapsmith
+            .wait_for(what, BOUND, |mapsmith| (metric(mapsmith, series)? >= value).then_some(()));
+    };
+
+    let mut changed = nodes(39, "m1");
+    changed[0].1 = "m2".to_owned();
+    changed.push(("new1".to_owned(), "m1".to_owned()));
+    changed.push(("new2".to_owned(), "m1".to_owned()));
+    changed.push(("lost".to_owned(), "m 1".to_owned()));
+    registry.knows(&borrowed(&changed));
+    mapsmith.post("/v1/reload");
+    reaches(
+        "the revision",
+        &format!("{}{{haproxy=\"edge1\"}}", telemetry::INSTANCE_REVISION_HELD),
+        2.0,
+    );
+    registry.answers(500, "down");
+    mapsmith.post("/v1/reload");
+    reaches("the failure", &format!("{}{{source=\"registry\"}}", telemetry::SOURCE_FAILURES), 1.0);
+    registry.knows(&[]);
+    mapsmith.post("/v1/reload");
+    reaches("the hold", telemetry::GUARD_HELD, 1.0);
+    gateway.command(&format!("del map {} new1", gateway.map_path()));
+    reaches(
+        "the correction",
+        &format!("{}{{haproxy=\"edge1\",kind=\"map_changed\"}}", telemetry::DRIFT_CORRECTED),
+        1.0,
+    );
+}
+
 #[test]
 fn every_promised_metric_is_there_with_values_that_fit_what_happened() {
     for binary in oldest_and_newest() {
@@ -35,42 +81,7 @@ fn every_promised_metric_is_there_with_values_that_fit_what_happened() {
         );
         let mapsmith = Mapsmith::config(&settings).start();
         in_sync(&mapsmith);
-        let reaches = |what: &str, series: &str, value: f64| {
-            mapsmith.wait_for(what, BOUND, |mapsmith| {
-                (metric(mapsmith, series)? >= value).then_some(())
-            });
-        };
-
-        // A revision that adds, moves and removes; an answer with rows that are left out; a
-        // failure; a hold; drift.
-        let mut changed = nodes(39, "m1");
-        changed[0].1 = "m2".to_owned();
-        changed.push(("new1".to_owned(), "m1".to_owned()));
-        changed.push(("new2".to_owned(), "m1".to_owned()));
-        changed.push(("lost".to_owned(), "m 1".to_owned()));
-        registry.knows(&borrowed(&changed));
-        mapsmith.post("/v1/reload");
-        reaches(
-            "the revision",
-            &format!("{}{{haproxy=\"edge1\"}}", telemetry::INSTANCE_REVISION_HELD),
-            2.0,
-        );
-        registry.answers(500, "down");
-        mapsmith.post("/v1/reload");
-        reaches(
-            "the failure",
-            &format!("{}{{source=\"registry\"}}", telemetry::SOURCE_FAILURES),
-            1.0,
-        );
-        registry.knows(&[]);
-        mapsmith.post("/v1/reload");
-        reaches("the hold", telemetry::GUARD_HELD, 1.0);
-        gateway.command(&format!("del map {} new1", gateway.map_path()));
-        reaches(
-            "the correction",
-            &format!("{}{{haproxy=\"edge1\",kind=\"map_changed\"}}", telemetry::DRIFT_CORRECTED),
-            1.0,
-        );
+        much_happens(&gateway, &registry, &mapsmith);
 
         let value = |name: &str, labels: &str| sample(&mapsmith, name, labels);
         let source = "source=\"registry\"";
@@ -134,13 +145,7 @@ fn rejected_entries_are_counted_by_reason() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[]);
     registry.answers(200, r##"{"a": "m1", "b": null, "c": null, "d e": "m1", "#f": "m1"}"##);
-    let settings = format!(
-        "{ON_REQUEST}{}{}",
-        gateway_settings(&gateway),
-        source_settings("registry", &registry.url())
-    );
-    let mapsmith = Mapsmith::config(&settings).start();
-    in_sync(&mapsmith);
+    let mapsmith = start(&gateway, &registry);
     for (reason, count) in [("no_master", 2.0), ("key_white_space", 1.0), ("key_mark", 1.0)] {
         let labels = format!("source=\"registry\",reason=\"{reason}\"");
         assert_eq!(sample(&mapsmith, telemetry::SOURCE_REJECTED, &labels), count, "{reason}");
@@ -217,13 +222,7 @@ fn a_map_file_that_can_not_be_written_shows() {
 fn prometheus_finds_nothing_wrong_with_the_exposition() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("a", "m1")]);
-    let settings = format!(
-        "{ON_REQUEST}{}{}",
-        gateway_settings(&gateway),
-        source_settings("registry", &registry.url())
-    );
-    let mapsmith = Mapsmith::config(&settings).start();
-    in_sync(&mapsmith);
+    let mapsmith = start(&gateway, &registry);
     reload(&mapsmith);
     let response = mapsmith.ask("GET", "/metrics", &[], "");
     assert_eq!(response.content_type, "text/plain; version=0.0.4; charset=utf-8");

@@ -74,34 +74,32 @@ fn a_restart_during_an_outage_keeps_every_route_right() {
             let (code, report) = request(&mapsmith, "DELETE", "/v1/overrides/n003?wait=30s", "");
             holds(&mapsmith, "and ends", &known);
             assert_eq!(code, 200, "{outage}: {report}");
-            // What is missing is said.
-            mapsmith.wait_for(&format!("{outage}: the status says so"), BOUND, |mapsmith| {
-                let status = mapsmith.get("/v1/status").1;
-                (status["waiting_for"] == json!(["registry"])
-                    || status["held"][0]["id"].is_string())
-                .then_some(())
-            });
-            let (_, text) = printed(&mapsmith.cli(&["explain", "n007"]));
-            let said = text
-                .contains("has not answered since the start; the map file's map stays in force");
-            assert!(
-                text.contains("node n007 goes to m1")
-                    && (said || text.contains("HELD BY THE GUARD")),
-                "{outage}: {text}"
-            );
-            let (code, text) = printed(&mapsmith.cli(&["status"]));
-            let said = text
-                .contains("WAITING for an answer of registry: the map file's map stays in force");
-            assert!(
-                code != 0 && (said || text.contains("HELD BY THE GUARD")),
-                "{outage}: {code}\n{text}"
-            );
+            assert_told(&mapsmith, outage);
             registry.knows(&borrowed(&nodes(201, "m1")));
             reload(&mapsmith);
             assert_eq!(memory(&gateway), nodes(201, "m1"), "{outage}");
             assert_eq!(mapsmith.get("/v1/status").1["waiting_for"], json!([]));
         }
     }
+}
+
+/// What is missing is said, in the status and by the commands.
+fn assert_told(mapsmith: &Mapsmith, outage: &str) {
+    mapsmith.wait_for(&format!("{outage}: the status says so"), BOUND, |mapsmith| {
+        let status = mapsmith.get("/v1/status").1;
+        (status["waiting_for"] == json!(["registry"]) || status["held"][0]["id"].is_string())
+            .then_some(())
+    });
+    let (_, text) = printed(&mapsmith.cli(&["explain", "n007"]));
+    let said = text.contains("has not answered since the start; the map file's map stays in force");
+    assert!(
+        text.contains("node n007 goes to m1") && (said || text.contains("HELD BY THE GUARD")),
+        "{outage}: {text}"
+    );
+    let (code, text) = printed(&mapsmith.cli(&["status"]));
+    let said =
+        text.contains("WAITING for an answer of registry: the map file's map stays in force");
+    assert!(code != 0 && (said || text.contains("HELD BY THE GUARD")), "{outage}: {code}\n{text}");
 }
 
 fn request(mapsmith: &Mapsmith, method: &str, path: &str, body: &str) -> (u16, String) {

@@ -74,7 +74,8 @@ fn a_node_whose_facts_come_through_another_master_is_routed_to_it_after_a_reload
             .master("master1", first.address())
             .master("master2", second.address())
             .start();
-        let names = "[source.masters]\n\"puppet00.example.test\" = \"master1\"\n\"puppet01.example.test\" = \"master2\"";
+        let names = "[source.masters]\n\"puppet00.example.test\" = \"master1\"\n\
+                     \"puppet01.example.test\" = \"master2\"";
         let mapsmith = config(&gateway, &source(&puppetdb.url(), &prefix, names)).start();
         in_sync(&mapsmith);
         assert_eq!(gateway.request(&moving), (200, "master1".to_owned()));

@@ -97,8 +97,12 @@ fn scripts_explore_runs_every_test_that_draws() {
     let drawing: Vec<_> =
         files.iter().filter(|file| draws(&fs::read_to_string(file).expect("a source"))).collect();
     assert!(drawing.len() >= 3, "{drawing:?}");
+    let root = root.join("tests/it");
     for file in drawing {
-        let module = file.file_stem().and_then(|name| name.to_str()).expect("a name in UTF-8");
+        let path = file.strip_prefix(&root).expect("a file of the folder").with_extension("");
+        let names = path.iter().map(|name| name.to_str().expect("a name in UTF-8"));
+        let module: Vec<_> = names.filter(|name| *name != "mod").collect();
+        let module = module.join("::");
         assert!(
             script.contains(&format!(" {module}::")) || script.contains(&format!("({module}::")),
             "{module} draws, and scripts/explore does not run it"

@@ -36,14 +36,18 @@ const JAVA_OPTIONS: [&str; 5] = [
 /// is self-signed.
 const CERTIFICATES: &str = r#"
 set -e
-openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj '/CN=Puppet CA: test' -keyout ca.key -out ca.pem \
-  -addext basicConstraints=critical,CA:true -addext keyUsage=critical,keyCertSign,cRLSign
+openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj '/CN=Puppet CA: test' \
+  -keyout ca.key -out ca.pem -addext basicConstraints=critical,CA:true \
+  -addext keyUsage=critical,keyCertSign,cRLSign
 for name in puppetdb gateway stranger; do
   openssl req -newkey rsa:2048 -nodes -subj "/CN=$name" -keyout "$name.key" -out "$name.csr"
-  printf 'subjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' "$name" >"$name.ext"
-  openssl x509 -req -in "$name.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 3650 -extfile "$name.ext" -out "$name.pem"
+  printf 'subjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=%s\n' \
+    "$name" serverAuth,clientAuth >"$name.ext"
+  openssl x509 -req -in "$name.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 3650 \
+    -extfile "$name.ext" -out "$name.pem"
 done
-openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=rogue -keyout rogue.key -out rogue.pem
+openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=rogue \
+  -keyout rogue.key -out rogue.pem
 "#;
 
 /// The running pair. Both end, and their folders go, when the test process has ended, however that
@@ -147,7 +151,8 @@ impl PuppetDb {
     ) {
         let wait = if wait { "&secondsToWaitForCompletion=30" } else { "" };
         let path = format!(
-            "/pdb/cmd/v1?command={command}&version={version}&certname={certname}&producer-timestamp={timestamp}{wait}"
+            "/pdb/cmd/v1?command={command}&version={version}&certname={certname}\
+             &producer-timestamp={timestamp}{wait}"
         );
         let headers = [("Content-Type", "application/json"), ("Accept", "application/json")];
         let body = content.to_string();

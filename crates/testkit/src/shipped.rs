@@ -103,7 +103,8 @@ impl Plan {
             ]);
             let mut command = vec!["env"];
             command.extend(variables.iter().map(String::as_str));
-            command.extend([binary, "-db", "-f", &threads, "-f", &configuration]);
+            // As a test's own gateway: a port is not shared with another process.
+            command.extend([binary, "-db", "-dR", "-f", &threads, "-f", &configuration]);
             let ending = Ending { remove: Some(directory.path().to_owned()), ..Ending::default() };
             let mut process = Process::start(&command, &log, ending);
             let runtime = format!("unix@{socket}");

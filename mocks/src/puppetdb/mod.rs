@@ -48,7 +48,12 @@ async fn status() -> Json<Value> {
         "service_status_version": 1,
         "state": "running",
         "detail_level": "info",
-        "status": { "maintenance_mode?": false, "read_db_up?": true, "write_db_up?": true, "queue_depth": 0 },
+        "status": {
+            "maintenance_mode?": false,
+            "read_db_up?": true,
+            "write_db_up?": true,
+            "queue_depth": 0,
+        },
         "active_alerts": [],
     }))
 }
@@ -219,8 +224,13 @@ mod tests {
             .append_pair("version", "5")
             .append_pair("certname", certname)
             .append_pair("producer-timestamp", timestamp);
-        let facts = json!({ "certname": certname, "environment": "production", "producer_timestamp": timestamp,
-            "producer": producer, "values": {} });
+        let facts = json!({
+            "certname": certname,
+            "environment": "production",
+            "producer_timestamp": timestamp,
+            "producer": producer,
+            "values": {},
+        });
         client().post(url).json(&facts).send().await.unwrap().json().await.unwrap()
     }
 
@@ -259,14 +269,23 @@ mod tests {
         submit_facts(&url, "n1", "2026-11-20T10:00:00Z", "puppet00").await;
         submit_facts(&url, "n2", "2026-11-20T10:00:02Z", "puppet00").await;
         submit_facts(&url, "n1", "2026-11-20T10:00:03Z", "puppet01").await;
-        let text = r#"factsets[certname, producer, producer_timestamp] { producer_timestamp > "2026-11-20T10:00:01Z" order by producer_timestamp }"#;
+        let text = "factsets[certname, producer, producer_timestamp] { producer_timestamp > \
+                    \"2026-11-20T10:00:01Z\" order by producer_timestamp }";
         let (status, body) = query(&url, text).await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(
             serde_json::from_str::<Value>(&body).unwrap(),
             json!([
-                { "certname": "n2", "producer": "puppet00", "producer_timestamp": "2026-11-20T10:00:02.000Z" },
-                { "certname": "n1", "producer": "puppet01", "producer_timestamp": "2026-11-20T10:00:03.000Z" },
+                {
+                    "certname": "n2",
+                    "producer": "puppet00",
+                    "producer_timestamp": "2026-11-20T10:00:02.000Z",
+                },
+                {
+                    "certname": "n1",
+                    "producer": "puppet01",
+                    "producer_timestamp": "2026-11-20T10:00:03.000Z",
+                },
             ])
         );
     }
@@ -303,7 +322,8 @@ mod tests {
         submit_facts(&url, "n1", "2026-11-20T10:00:00Z", "puppet00").await;
         let mut command = url.join("/pdb/cmd/v1").unwrap();
         command.set_query(Some(
-            "command=deactivate_node&version=3&certname=n1&producer-timestamp=2026-11-20T10:00:01Z&secondsToWaitForCompletion=5",
+            "command=deactivate_node&version=3&certname=n1&producer-timestamp=2026-11-20T10:00:01Z\
+             &secondsToWaitForCompletion=5",
         ));
         let payload = json!({ "certname": "n1", "producer_timestamp": "2026-11-20T10:00:01Z" });
         let answer: Value =

@@ -49,7 +49,11 @@ fn a_pin_is_told_with_its_outcome_and_explained() {
         revision 3: 0 added, 1 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(complaint(&mapsmith.cli(&["unpin", "alpha"]), 1), @"mapsmith: node alpha has no \
         pin (404 Not Found)");
-    assert_text!(text(&mapsmith.cli(&["pin", "gamma", "master3", "--force", "--wait", "0s"]), 0), @"node gamma is pinned to master3 (by force: no HAProxy has a backend or server of the name); it is stored, and every instance gets it now");
+    assert_text!(
+        text(&mapsmith.cli(&["pin", "gamma", "master3", "--force", "--wait", "0s"]), 0),
+        @"node gamma is pinned to master3 (by force: no HAProxy has a backend or server of the \
+            name); it is stored, and every instance gets it now"
+    );
 }
 
 #[test]
@@ -95,7 +99,10 @@ fn a_drain_is_told_with_its_outcome_and_explained() {
         drained; revision 5: 0 added, 1 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(complaint(&mapsmith.cli(&["undrain", "master2"]), 1), @"mapsmith: master master2 \
         is not drained (404 Not Found)");
-    assert_text!(complaint(&mapsmith.cli(&["drain", "master2", "--to", "master2"]), 1), @"mapsmith: master2 can't be drained to itself; name another master (400 Bad Request)");
+    assert_text!(
+        complaint(&mapsmith.cli(&["drain", "master2", "--to", "master2"]), 1),
+        @"mapsmith: master2 can't be drained to itself; name another master (400 Bad Request)"
+    );
 }
 
 #[test]

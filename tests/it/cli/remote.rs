@@ -190,8 +190,10 @@ fn a_node_is_explained() {
     in memory right now
       edge1: no entry
     ");
-    assert_text!(complaint(&mapsmith.cli(&["explain", "two \
-        words"]), 1), @r#"mapsmith: "two words" is not a valid node name: node name contains whitespace (400 Bad Request)"#);
+    assert_text!(
+        complaint(&mapsmith.cli(&["explain", "two words"]), 1),
+        @r#"mapsmith: "two words" is not a valid node name: node name contains whitespace (400 Bad Request)"#
+    );
     drop(scene);
 }
 
@@ -257,7 +259,11 @@ fn a_reload_that_is_held_says_what_to_look_at_and_approving_ends_it() {
       since [TIME] ([AGE] ago): 40 entries in force, 10 held: 0 added, 0 moved, 30 removed
       let it through: mapsmith approve [ID]
     ");
-    assert_text!(complaint(&mapsmith.cli(&["approve", "0123456789abcdef"]), 1).replace(&id, "[ID]"), @"mapsmith: the change 0123456789abcdef is not the one held back, [ID] is; review it before you approve it (409 Conflict)");
+    assert_text!(
+        complaint(&mapsmith.cli(&["approve", "0123456789abcdef"]), 1).replace(&id, "[ID]"),
+        @"mapsmith: the change 0123456789abcdef is not the one held back, [ID] is; review it \
+            before you approve it (409 Conflict)"
+    );
     let shown = text(&mapsmith.cli(&["approve"]), 4);
     assert!(
         shown.starts_with("HELD BY THE GUARD")

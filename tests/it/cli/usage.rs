@@ -52,7 +52,11 @@ fn settings_that_can_not_be_used_end_with_2_and_name_every_problem() {
 
 #[test]
 fn a_settings_file_that_can_not_be_read_is_named() {
-    assert_text!(complaint(&cli(&["check", "-c", "/nonexistent/mapsmith.toml"], None), 2), @"mapsmith: /nonexistent/mapsmith.toml: can't be read: No such file or directory (os error 2); -c FILE or MAPSMITH_CONFIG names another one");
+    assert_text!(
+        complaint(&cli(&["check", "-c", "/nonexistent/mapsmith.toml"], None), 2),
+        @"mapsmith: /nonexistent/mapsmith.toml: can't be read: No such file or directory (os error \
+            2); -c FILE or MAPSMITH_CONFIG names another one"
+    );
     let misspelt = Mapsmith::config("[map]\npth = \"/etc/haproxy/maps/node-master.map\"\n");
     assert_text!(complaint(&misspelt.cli(&["check"]), 2), @"
     mapsmith: [CONFIG]/mapsmith.toml: 1 problem(s) in the settings:
@@ -87,9 +91,21 @@ fn with_output_json_a_failure_is_json_too() {
     assert_eq!(
         misspelt["problems"],
         json!([
-            { "line": 2, "variable": null, "problem": "map.pth: there is no such key; did you mean path?" },
-            { "line": 3, "variable": null, "problem": "map.lowercase: \"perhaps\" is neither true nor false" },
-            { "line": null, "variable": "MAPSMITH__GUARD__SMALL", "problem": "guard.small: \"few\" is not a whole number from 0 on" },
+            {
+                "line": 2,
+                "variable": null,
+                "problem": "map.pth: there is no such key; did you mean path?"
+            },
+            {
+                "line": 3,
+                "variable": null,
+                "problem": "map.lowercase: \"perhaps\" is neither true nor false"
+            },
+            {
+                "line": null,
+                "variable": "MAPSMITH__GUARD__SMALL",
+                "problem": "guard.small: \"few\" is not a whole number from 0 on"
+            },
         ])
     );
     // Port 1 is nobody's.

@@ -6,6 +6,7 @@
 //! `MAPSMITH_FAULT_FROM` the first of them, `MAPSMITH_FAULT_JOBS` how many at a time:
 //! `scripts/faults` sets them.
 
+mod answers;
 mod client;
 mod crowd;
 mod daemon;
@@ -14,6 +15,7 @@ mod guard;
 mod laws;
 mod map_file;
 mod outage;
+mod process;
 mod registry;
 mod run;
 mod schedule;

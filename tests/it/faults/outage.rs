@@ -4,9 +4,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use super::answers::{bad_reply, told_bad};
 use super::laws::Excuse;
 use super::registry::{Reply, VERSIONS};
-use super::run::{bad_reply, document, told_bad};
+use super::run::document;
 use super::schedule::{Bad, Routing};
 use super::site::{Outcome, Whole};
 use crate::support::random::Random;

@@ -6,25 +6,22 @@ use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::laws::Excuse;
-use super::registry::Reply;
-use super::schedule::{Bad, Fault, Schedule, Step};
-use super::site::{Journal, NODES, Outcome, Photograph, Whole, is_held, with_pins};
-use super::{crowd, guard, map_file, outage};
+use super::schedule::{Fault, Schedule, Step};
+use super::site::{Journal, NODES, Outcome, Whole};
+use super::{answers, crowd, guard, map_file, outage, process};
 use crate::support::admin_proxy::Weather;
 use crate::support::process::{Ending, Process};
 use crate::support::random::Random;
-use crate::support::{find_program, poll, run};
+use crate::support::{find_program, poll};
 
 /// How long a moment is waited for that may not come: a change takes another way than the one that
 /// was to be broken.
-const MOMENT: Duration = Duration::from_secs(3);
+pub const MOMENT: Duration = Duration::from_secs(3);
 
 /// Longer than a tracer takes to attach.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Of the log of a run that fails.
 const LOG_LINES: usize = 150;
@@ -150,115 +147,27 @@ pub fn moves(whole: &mut Whole, random: &mut Random) {
 /// The fault, with the moves around it. False where this machine can't show it.
 fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, String> {
     match &step.fault {
-        Fault::PowerCut => {
-            moves(whole, random);
-            whole.nudge();
-            milliseconds(random.below(300) as u64);
-            let all = 0..whole.gateways.len();
-            whole.mapsmith.kill();
-            for gateway in all.clone() {
-                whole.laws.excused(gateway, Excuse::Down);
-                whole.gateways[gateway].kill();
-            }
-            moves(whole, random);
-            // Either may be there first.
-            let mapsmith_first = random.chance(50);
-            if mapsmith_first {
-                whole.restart_mapsmith();
-            }
-            for gateway in all {
-                whole.gateways[gateway].restart();
-                whole.laws.closed(gateway, Excuse::Down);
-            }
-            if !mapsmith_first {
-                whole.restart_mapsmith();
-            }
-        }
+        Fault::PowerCut => process::power_cut(whole, random),
         Fault::GatewayKilled { instance, down } => whole.restart_gateway(*instance, |whole| {
             moves(whole, random);
             whole.nudge();
             milliseconds(*down);
         }),
         Fault::GatewayStopped { instance, time } => {
-            moves(whole, random);
-            whole.nudge();
-            milliseconds(random.below(150) as u64);
-            whole.gateways[*instance].stop_process();
-            moves(whole, random);
-            milliseconds(*time);
-            whole.gateways[*instance].continue_process();
+            process::gateway_stopped(whole, random, *instance, *time);
         }
-        Fault::GatewayReloaded { instance } => {
-            moves(whole, random);
-            whole.nudge();
-            milliseconds(random.below(300) as u64);
-            whole.laws.excused(*instance, Excuse::Down);
-            whole.gateways[*instance].reload();
-            whole.laws.closed(*instance, Excuse::Down);
-        }
+        Fault::GatewayReloaded { instance } => process::gateway_reloaded(whole, random, *instance),
         Fault::GatewayAged { instance, back, mapsmith } => {
-            if !mapsmith {
-                whole.mapsmith.kill();
-            }
-            let file = whole.older_file(*back).to_vec();
-            whole.laws.excused(*instance, Excuse::Old);
-            whole.restart_gateway(*instance, |whole| {
-                whole
-                    .laws
-                    .replace_file(&whole.map_path(), &file)
-                    .expect("the map's folder can be written");
-            });
-            if !mapsmith {
-                whole.restart_mapsmith();
-            }
+            process::gateway_aged(whole, *instance, *back, *mapsmith);
         }
-        Fault::MapsmithEnded { down } => {
-            moves(whole, random);
-            whole.nudge();
-            milliseconds(random.below(200) as u64);
-            let code = whole.mapsmith.sigterm();
-            if code != 0 {
-                return Err(format!("Mapsmith ended with {code} on SIGTERM"));
-            }
-            moves(whole, random);
-            milliseconds(*down);
-            whole.restart_mapsmith();
-        }
+        Fault::MapsmithEnded { down } => process::mapsmith_ended(whole, random, *down)?,
         Fault::MapsmithKilledAtCommand { instance, command, nth, arrives } => {
-            let proxy = &whole.proxies[*instance];
-            if command.contains("map @") || command.ends_with("e map") || *command == "commit map" {
-                stage_elsewhere(whole, *instance);
-            }
-            proxy.hold(command, *nth);
-            moves(whole, random);
-            whole.nudge();
-            let proxy = &whole.proxies[*instance];
-            let held = poll(MOMENT, || proxy.held());
-            let line = held
-                .as_ref()
-                .map_or("no such command came", |held| held.line.get(..60).unwrap_or(&held.line));
-            whole.journal.note(&format!("  killed at {line:?}"));
-            whole.mapsmith.kill();
-            if held.is_some() && *arrives {
-                whole.proxies[*instance].forward();
-            }
-            whole.proxies[*instance].clear();
-            whole.restart_mapsmith();
+            process::killed_at_command(whole, random, *instance, command, *nth, *arrives);
         }
         Fault::MapsmithKilledAtCall { call, nth } => {
-            return Ok(killed_at_call(whole, random, call, *nth));
+            return Ok(process::killed_at_call(whole, random, call, *nth));
         }
-        Fault::MapsmithKilledInFile { bytes } => {
-            run(
-                "prlimit",
-                &["--pid", &whole.mapsmith.id().to_string(), &format!("--fsize={bytes}")],
-            );
-            moves(whole, random);
-            whole.nudge_if_alive();
-            let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
-            whole.journal.note(if killed { "  it wrote beyond" } else { "  it wrote less" });
-            whole.restart_mapsmith();
-        }
+        Fault::MapsmithKilledInFile { bytes } => process::killed_in_file(whole, random, *bytes),
         Fault::RestartInOutage { source, bad } => {
             outage::restart_in_outage(whole, random, *source, *bad)?
         }
@@ -272,54 +181,16 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
         Fault::HalfRequests { clients } => crowd::half_requests(whole, random, *clients)?,
         Fault::SecondMapsmith { takes_over } => crowd::second_mapsmith(whole, random, *takes_over)?,
         Fault::RegistryBad { source, bad, restart } => {
-            registry_bad(whole, random, *source, *bad, *restart)?
+            answers::registry_bad(whole, random, *source, *bad, *restart)?
         }
         Fault::RegistrySlow { source, time } => {
-            whole.changes(random);
-            whole.publish();
-            let body = Value::Object(whole.document(*source)).to_string();
-            whole
-                .registries
-                .answers(&document(*source), Reply::Slow(body, Duration::from_millis(*time)));
-            whole.nudge();
-            milliseconds(*time);
+            answers::registry_slow(whole, random, *source, *time);
         }
-        Fault::RegistryOdd { source } => {
-            whole.changes(random);
-            whole.publish();
-            let mut rows = whole.document(*source);
-            for odd in ["two words", "#comment", "<<", "line\nbreak", "", "a;b\\ c", "\u{1}"] {
-                rows.insert(odd.to_owned(), "m1".into());
-            }
-            rows.insert("of-two-words.example.test".to_owned(), "m1 m2".into());
-            rows.insert("of-two-lines.example.test".to_owned(), "m1\nm2".into());
-            whole
-                .registries
-                .answers(&document(*source), Reply::Whole(200, Value::Object(rows).to_string()));
-            whole.nudge();
-            whole
-                .settles_on(&whole.expected())
-                .map_err(|error| format!("among odd rows: {error}"))?;
-        }
-        Fault::RegistryOld { back } => return registry_old(whole, random, *back),
-        Fault::ServerListBad { bad } => {
-            let before = whole.photograph()?;
-            whole
-                .registries
-                .answers("servers", bad_reply(*bad, &json!([{ "address": "127.0.0.1" }])));
-            whole.nudge();
-            told_bad(whole, &before, "servers", whole.site.sources, *bad)?;
-        }
+        Fault::RegistryOdd { source } => answers::registry_odd(whole, random, *source)?,
+        Fault::RegistryOld { back } => return answers::registry_old(whole, random, *back),
+        Fault::ServerListBad { bad } => answers::server_list_bad(whole, *bad)?,
         Fault::Sockets { instance, percent, time, seed } => {
-            let proxy = &whole.proxies[*instance];
-            let before = proxy.suffered();
-            proxy.weather(Some(Weather::new(*seed, *percent)));
-            moves(whole, random);
-            whole.nudge();
-            milliseconds(*time);
-            let proxy = &whole.proxies[*instance];
-            proxy.weather(None);
-            whole.journal.note(&format!("  {} commands suffered", proxy.suffered() - before));
+            sockets(whole, random, *instance, *time, Weather::new(*seed, *percent));
         }
         Fault::SocketAbsent { instance, time } => {
             whole.proxies[*instance].absent(true);
@@ -338,19 +209,7 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
         Fault::MapDiskBroken { call, which } => {
             return map_file::map_disk_broken(whole, random, call, which);
         }
-        Fault::StoreDiskFull => {
-            if !whole.store_volume.is_own() {
-                return Ok(false);
-            }
-            whole.store_volume.fill();
-            let ordered = (0..3).try_for_each(|_| whole.order(random, true));
-            whole.store_volume.clear();
-            ordered?;
-            if random.chance(50) {
-                whole.journal.note("  killed right after");
-                whole.restart_mapsmith();
-            }
-        }
+        Fault::StoreDiskFull => return store_disk_full(whole, random),
         Fault::Clock { seconds } => {
             if !whole.step_clock(*seconds) {
                 return Ok(false);
@@ -362,18 +221,37 @@ fn take(whole: &mut Whole, step: &Step, random: &mut Random) -> Result<bool, Str
     Ok(true)
 }
 
-pub fn document(source: usize) -> String {
-    format!("{NODES}{source}")
+/// Commands are lost, late or cut for so long.
+fn sockets(whole: &mut Whole, random: &mut Random, instance: usize, time: u64, weather: Weather) {
+    let proxy = &whole.proxies[instance];
+    let before = proxy.suffered();
+    proxy.weather(Some(weather));
+    moves(whole, random);
+    whole.nudge();
+    milliseconds(time);
+    let proxy = &whole.proxies[instance];
+    proxy.weather(None);
+    whole.journal.note(&format!("  {} commands suffered", proxy.suffered() - before));
 }
 
-/// Another tool stages an entry, so that what follows is a swap whatever it costs.
-fn stage_elsewhere(whole: &Whole, instance: usize) {
-    let gateway = &whole.gateways[instance];
-    let map = gateway.map_path();
-    let reply = gateway.command(&format!("prepare map {map}"));
-    if let Some((_, version)) = reply.trim_end().rsplit_once(' ') {
-        gateway.command(&format!("add map @{version} {map} staged-by-another-tool m1"));
+/// The store's disk is full for a few orders.
+fn store_disk_full(whole: &mut Whole, random: &mut Random) -> Result<bool, String> {
+    if !whole.store_volume.is_own() {
+        return Ok(false);
     }
+    whole.store_volume.fill();
+    let ordered = (0..3).try_for_each(|_| whole.order(random, true));
+    whole.store_volume.clear();
+    ordered?;
+    if random.chance(50) {
+        whole.journal.note("  killed right after");
+        whole.restart_mapsmith();
+    }
+    Ok(true)
+}
+
+pub fn document(source: usize) -> String {
+    format!("{NODES}{source}")
 }
 
 /// Has `strace` do something at such calls of Mapsmith; none where it can't.
@@ -411,117 +289,4 @@ pub fn tracer(
         return None;
     }
     Some((tracer, folder))
-}
-
-fn killed_at_call(whole: &mut Whole, random: &mut Random, call: &str, nth: usize) -> bool {
-    let Some(_tracer) = tracer(whole, call, &[], &format!("signal=SIGKILL:when={nth}")) else {
-        return false;
-    };
-    moves(whole, random);
-    whole.nudge_if_alive();
-    let killed = poll(MOMENT, || whole.mapsmith.has_ended().then_some(())).is_some();
-    whole.journal.note(if killed { "  killed there" } else { "  no such call came: killed now" });
-    whole.restart_mapsmith();
-    true
-}
-
-pub fn bad_reply(bad: Bad, right: &Value) -> Reply {
-    let empty = if right.is_array() { json!([]) } else { json!({}) };
-    let other = if right.is_array() { json!({ "a": "b" }) } else { json!([right]) };
-    let text = right.to_string();
-    match bad {
-        Bad::Broken => Reply::Whole(500, "{\"error\": \"out of memory\"}".to_owned()),
-        Bad::Page => Reply::Whole(200, "<html><body>Sign in</body></html>".to_owned()),
-        Bad::Shape => Reply::Whole(200, other.to_string()),
-        Bad::Empty => Reply::Whole(200, empty.to_string()),
-        Bad::Part => {
-            let third = |rows: &serde_json::Map<String, Value>| {
-                let kept = rows.iter().enumerate().filter(|(number, _)| number % 3 == 0);
-                Value::Object(
-                    kept.map(|(_, (node, master))| (node.clone(), master.clone())).collect(),
-                )
-            };
-            Reply::Whole(200, right.as_object().map_or(empty, third).to_string())
-        }
-        Bad::HalfText => Reply::Whole(200, text[..text.len() / 2].to_owned()),
-        Bad::CutOff => {
-            let half = text.len() / 2;
-            Reply::Cut(text, half)
-        }
-        Bad::Hangs => Reply::Hang,
-        Bad::Closes => Reply::Close,
-    }
-}
-
-/// Waits until Mapsmith tells of a source's bad answer and has asked twice more, and sees that
-/// nothing changes meanwhile.
-pub fn told_bad(
-    whole: &Whole,
-    before: &Photograph,
-    document: &str,
-    source: usize,
-    bad: Bad,
-) -> Outcome {
-    let (mut nudged, mut asked_when_told) = (0, None);
-    whole.stays(before, &format!("{document} answered badly ({bad:?})"), |whole| {
-        let status = whole.status();
-        let told = match bad {
-            Bad::Empty | Bad::Part => is_held(&status),
-            _ => !status["sources"][source]["error"].is_null(),
-        };
-        let asked = whole.registries.asked(document);
-        let first = match asked_when_told {
-            Some(first) => first,
-            None if told => *asked_when_told.insert(asked),
-            None => return false,
-        };
-        if asked - first >= nudged && nudged < 2 {
-            nudged += 1;
-            whole.nudge();
-        }
-        told && asked - first >= 2
-    })
-}
-
-fn registry_bad(
-    whole: &mut Whole,
-    random: &mut Random,
-    source: usize,
-    bad: Bad,
-    restart: bool,
-) -> Outcome {
-    let before = whole.photograph()?;
-    let right = Value::Object(whole.document(source));
-    whole.registries.answers(&document(source), bad_reply(bad, &right));
-    whole.nudge();
-    told_bad(whole, &before, &document(source), source, bad)?;
-    if restart {
-        whole.journal.note("  restarted meanwhile");
-        whole.restart_mapsmith();
-        told_bad(whole, &before, &document(source), source, bad)?;
-    }
-    whole.changes(random);
-    Ok(())
-}
-
-fn registry_old(whole: &mut Whole, random: &mut Random, back: usize) -> Result<bool, String> {
-    let Some((older, held)) = whole.older_registry(back) else {
-        moves(whole, random);
-        return Ok(true);
-    };
-    whole.journal.note(if held { "  the guard must hold it" } else { "  the guard lets it pass" });
-    let before = whole.photograph()?;
-    (0..whole.gateways.len()).for_each(|gateway| whole.laws.excused(gateway, Excuse::Old));
-    whole.publish_map(&older);
-    whole.nudge();
-    if held {
-        let told = |whole: &Whole| is_held(&whole.status());
-        whole.stays(&before, "the registry is back with old data", told)?;
-    } else {
-        whole
-            .settles_on(&with_pins(&older, &whole.pins))
-            .map_err(|error| format!("old data: {error}"))?;
-    }
-    whole.changes(random);
-    Ok(true)
 }

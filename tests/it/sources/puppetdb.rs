@@ -11,11 +11,15 @@ use super::{Registry, assert_says, entries, queries, rejected};
 const FULL: &str = "factsets[certname, producer, producer_timestamp] {}";
 
 fn row(certname: &str, producer: &str) -> Value {
-    json!({"certname": certname, "producer": producer, "producer_timestamp": "2026-11-20T11:00:00.000Z"})
+    at(certname, producer, "11:00:00.000Z")
 }
 
 fn at(certname: &str, producer: &str, time: &str) -> Value {
-    json!({"certname": certname, "producer": producer, "producer_timestamp": format!("2026-11-20T{time}")})
+    json!({
+        "certname": certname,
+        "producer": producer,
+        "producer_timestamp": format!("2026-11-20T{time}"),
+    })
 }
 
 fn answer(rows: Value) -> ResponseTemplate {
@@ -86,7 +90,7 @@ async fn a_node_without_a_master_is_left_out_and_the_rest_goes_on() {
 #[tokio::test]
 async fn of_two_rows_of_a_node_the_newest_counts() {
     let server = MockServer::start().await;
-    let newer = json!({"certname": "NODE1", "producer": "z", "producer_timestamp": "2026-11-20T11:00:00.001Z"});
+    let newer = at("NODE1", "z", "11:00:00.001Z");
     in_order(
         &server,
         vec![
@@ -112,10 +116,13 @@ async fn between_full_polls_only_what_changed_is_asked_for() {
         vec![
             answer(json!([row("a", "m1"), row("b", "m1"), row("c", "m1")])),
             answer(json!([])),
-            ResponseTemplate::new(200).insert_header("Date", "Fri, 20 Nov 2026 12:01:00 \
-                GMT").set_body_json(
-                json!([at("b", "m2", "12:00:57.000Z"), at("d", "m1", "12:09:00.000Z"), {"certname": "c", "producer": null}]),
-            ),
+            ResponseTemplate::new(200)
+                .insert_header("Date", "Fri, 20 Nov 2026 12:01:00 GMT")
+                .set_body_json(json!([
+                    at("b", "m2", "12:00:57.000Z"),
+                    at("d", "m1", "12:09:00.000Z"),
+                    {"certname": "c", "producer": null},
+                ])),
             answer(json!([row("a", "m1")])),
             answer(json!([row("a", "m2")])),
         ],
@@ -210,7 +217,11 @@ async fn clocks_that_differ_by_more_than_overlap_are_shown_and_make_all_polls_fu
 #[tokio::test]
 async fn one_row_from_the_future_does_not_blind_the_deltas() {
     let server = MockServer::start().await;
-    let future = json!({"certname": "b", "producer": "m1", "producer_timestamp": "2099-01-01T00:00:00.000Z"});
+    let future = json!({
+        "certname": "b",
+        "producer": "m1",
+        "producer_timestamp": "2099-01-01T00:00:00.000Z",
+    });
     answered_at(&server, "12:00:00", json!([at("a", "m1", "11:59:00.000Z"), future])).await;
     answered_at(&server, "12:00:00", json!([])).await;
     let mut registry = Registry::puppetdb(&server.uri(), json!({"overlap": "2m"}));

@@ -47,7 +47,11 @@ async fn a_list_that_did_not_change_is_not_sent_again_and_one_that_says_the_same
         .with_priority(1)
         .mount(&server)
         .await;
-    let rows = json!([{"name": "b", "address": "10.0.0.2:1"}, {"name": "a", "address": "10.0.0.1:1"}, {"name": "c"}]);
+    let rows = json!([
+        {"name": "b", "address": "10.0.0.2:1"},
+        {"name": "a", "address": "10.0.0.1:1"},
+        {"name": "c"},
+    ]);
     let whole = faults::gzipped(rows.to_string().as_bytes()).insert_header("ETag", "\"v1\"");
     Mock::given(method("GET")).respond_with(whole).mount(&server).await;
     let settings = json!({"type": "http_json", "url": format!("{}/servers", server.uri())});

@@ -59,7 +59,11 @@ impl Pool {
             .iter()
             .map(|(name, address)| match *name {
                 "" => json!({ "address": address.ip().to_string(), "port": address.port() }),
-                name => json!({ "name": name, "address": address.ip().to_string(), "port": address.port() }),
+                name => json!({
+                    "name": name,
+                    "address": address.ip().to_string(),
+                    "port": address.port(),
+                }),
             })
             .collect();
         self.writes(&Value::Array(list).to_string());

@@ -1,0 +1,126 @@
+//! Twenty servers are replaced one by one while requests come in.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+
+use super::{answering, assert_none_failed, empty_backend};
+use crate::support::haproxy::installed;
+use crate::support::load::Load;
+use crate::support::master::Master;
+use crate::support::pool::{Pool, settles};
+use crate::support::scene::BOUND;
+
+/// The load takes what processor time there is, so one of these tests runs at a time.
+static ROLLING: Mutex<()> = Mutex::new(());
+
+/// Twenty servers, each replaced by one at a new address while requests come in all the time.
+fn rolling_replacement(version: (u32, u32), keep_names: bool) {
+    let Some(binary) = installed().iter().find(|binary| binary.version == version) else {
+        println!("HAProxy {version:?} is not installed here");
+        return;
+    };
+    let _alone = ROLLING.lock().unwrap_or_else(PoisonError::into_inner);
+    const SERVERS: usize = 20;
+    let names: Vec<String> = (0..SERVERS).map(|number| format!("s{number}")).collect();
+    let mut running: Vec<Master> = (0..SERVERS).map(|_| Master::start("old")).collect();
+    let gateway = empty_backend(binary);
+    let list = |running: &[Master]| -> Vec<(String, SocketAddr)> {
+        let name = |at: usize| {
+            if keep_names { names[at].clone() } else { running[at].address().to_string() }
+        };
+        running.iter().enumerate().map(|(at, master)| (name(at), master.address())).collect()
+    };
+    // Where names are not kept the registry gives none, and they follow the addresses.
+    let given = |list: &[(String, SocketAddr)]| -> Vec<(String, SocketAddr)> {
+        list.iter()
+            .map(|(name, address)| {
+                (if keep_names { name.clone() } else { String::new() }, *address)
+            })
+            .collect()
+    };
+    let pool = Pool::start(&[]);
+    let write = |running: &[Master]| {
+        let given = given(&list(running));
+        pool.lists(
+            &given.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>(),
+        );
+    };
+    write(&running);
+    let mapsmith = pool
+        .config(
+            &gateway,
+            &gateway.runtime_address(),
+            "options = [\"check\", \"inter 100ms\"]\ndrain = \"30s\"",
+            "",
+        )
+        .start();
+    let settled = |running: &[Master]| {
+        let wanted = list(running);
+        settles(
+            &gateway,
+            &mapsmith,
+            &wanted.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>(),
+        );
+    };
+    settled(&running);
+    let pid = gateway.pid();
+    let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
+    let mut retired = Vec::new();
+    for at in 0..SERVERS {
+        let old = std::mem::replace(&mut running[at], Master::start("new"));
+        write(&running);
+        // The file's watch alone starts a poll a second at most.
+        assert_eq!(mapsmith.post("/v1/reload").0, 202);
+        settled(&running);
+        if keep_names {
+            // Its address is no server's any more; requests that were under way on it go on to
+            // their end.
+            retired.push(old);
+        } else {
+            // The server is gone from HAProxy, so nothing can be under way on it.
+            drop(old);
+        }
+    }
+    let before = load.answered();
+    mapsmith
+        .wait_for("the load goes on", BOUND, |_| (load.answered() > before + 100).then_some(()));
+    let answers = load.stop();
+    assert_none_failed(&answers);
+    assert!(
+        answers.iter().any(|answer| answer.master == "old")
+            && answers.iter().any(|answer| answer.master == "new")
+    );
+    assert_eq!(answering(&gateway, SERVERS), ["new"]);
+    assert_eq!(gateway.pid(), pid, "no reload");
+    println!("{version:?}: {} answers, none failed", answers.len());
+}
+
+#[test]
+fn twenty_servers_move_to_new_addresses_without_a_failed_request_on_2_6() {
+    rolling_replacement((2, 6), true);
+}
+
+#[test]
+fn twenty_servers_move_to_new_addresses_without_a_failed_request_on_3_0() {
+    rolling_replacement((3, 0), true);
+}
+
+#[test]
+fn twenty_servers_move_to_new_addresses_without_a_failed_request_on_3_2() {
+    rolling_replacement((3, 2), true);
+}
+
+#[test]
+fn twenty_servers_are_replaced_by_others_without_a_failed_request_on_2_6() {
+    rolling_replacement((2, 6), false);
+}
+
+#[test]
+fn twenty_servers_are_replaced_by_others_without_a_failed_request_on_3_0() {
+    rolling_replacement((3, 0), false);
+}
+
+#[test]
+fn twenty_servers_are_replaced_by_others_without_a_failed_request_on_3_2() {
+    rolling_replacement((3, 2), false);
+}
