@@ -9,9 +9,11 @@ use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::convergence::Asked;
 use super::types::{ReloadOutcome, ReloadReport};
 use super::{Api, Error, views};
 use crate::engine::{Approval, Decision};
+use crate::source::PollRequests;
 
 /// The most names that a refused order lists.
 const LISTED_MASTERS: usize = 10;
@@ -20,18 +22,23 @@ impl Api {
     /// Polls every source now; with `wait` answers when every instance holds the result, or when
     /// the time is over.
     pub async fn reload(&self, wait: Option<Duration>) -> ReloadReport {
-        let start = Instant::now();
-        let before =
-            self.decision.borrow().map.in_force.as_ref().map_or(0, |revision| revision.number);
-        let request = self.requests.request_everything();
+        let mut asked = self.ask(PollRequests::request_everything);
         let (outcome, message) = match wait {
-            Some(wait) => self.reload_in_force(request, before, start + wait, wait).await,
+            Some(wait) => self.reload_in_force(&mut asked, wait).await,
             None => (
                 ReloadOutcome::Requested,
-                "every source is polled now; add ?wait=30s to be told the outcome".to_owned(),
+                "every source is polled now; add ?wait=30s to get the outcome".to_owned(),
             ),
         };
-        self.reload_report(outcome, message, before, request, start)
+        self.reload_report(&asked, outcome, message)
+    }
+
+    /// Begins a change, with this request to the sources.
+    fn ask(&self, request: impl FnOnce(&PollRequests) -> u64) -> Asked {
+        let decision = self.decision.borrow();
+        let before = decision.map.in_force.as_ref().map_or(0, |revision| revision.number);
+        let request = request(&self.requests);
+        Asked { start: Instant::now(), before, request, generation: None }
     }
 
     /// Lets exactly this held change through.
@@ -59,73 +66,85 @@ impl Api {
         force: bool,
         wait: Option<Duration>,
     ) -> Result<ReloadReport, Error> {
-        let keeper = self.overrides.as_ref().ok_or(Error::NoStore)?;
-        let start = Instant::now();
+        let service = self.overrides.as_ref().ok_or(Error::NoStore)?;
+        let mut asked = self.ask(|_| 0);
         match &mut change {
             OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node } => {
                 *node = self.as_in_map(node)
             }
             _ => {}
         }
-        let decision = self.decision.borrow().clone();
-        let before = decision.map.in_force.as_ref().map_or(0, |revision| revision.number);
-        let known = self.check_masters(&change, &decision);
+        let known = self.check_masters(&change, &self.decision.borrow().clone());
         let summary = describe(&change, known.is_ok());
         if !force {
             known?;
-            self.check_drain(&change, &keeper.latest())?;
+            self.check_drain(&change, &service.latest())?;
         }
         let nothing_to_end = match &change {
             OverrideChange::Undrain { master } => format!("master {master} is not drained"),
             OverrideChange::Unpin { node } => format!("node {node} has no pin"),
             _ => "nothing changed".to_owned(),
         };
-        let changed =
-            keeper.change(change.clone()).await.map_err(|error| Error::Store(error.to_string()))?;
+        let changed = service
+            .change(change.clone())
+            .await
+            .map_err(|error| Error::Store(error.to_string()))?;
         let number = changed.ok_or(Error::NoOverride(nothing_to_end))?.number();
-        let report = |outcome, message| Ok(self.reload_report(outcome, message, before, 0, start));
-        let Some(wait) = wait else {
-            return report(
+        let (outcome, message) = match wait {
+            Some(wait) => self.override_in_force(&mut asked, &change, number, wait).await,
+            None => (
                 ReloadOutcome::Requested,
-                format!("{summary}; it is stored, and every instance gets it now"),
-            );
+                "; it is stored, and every instance gets it now".to_owned(),
+            ),
         };
-        let deadline = start + wait;
-        let Some(decision) =
-            self.decided(deadline, |decision| decision.map.overrides.number() >= number).await
-        else {
-            return report(
-                ReloadOutcome::Behind,
-                format!("{summary}; it is stored, and not in force within {wait:?}"),
-            );
+        Ok(self.reload_report(&asked, outcome, format!("{summary}{message}")))
+    }
+
+    /// Waits until the overrides of this number are in force in every instance, and says how that
+    /// ended.
+    async fn override_in_force(
+        &self,
+        asked: &mut Asked,
+        change: &OverrideChange,
+        number: u64,
+        wait: Duration,
+    ) -> (ReloadOutcome, String) {
+        let deadline = asked.start + wait;
+        let is_evaluated = |decision: &Decision| decision.map.overrides.number() >= number;
+        let Some(decision) = self.decided(deadline, is_evaluated).await else {
+            let message = format!("; it is stored, and not in force within {wait:?}");
+            return (ReloadOutcome::Behind, message);
         };
+        asked.generation = Some(decision.generation);
         let behind = match decision.map.active {
             true => self.map_behind(decision.generation, deadline).await,
             false => Vec::new(),
         };
+        let held = |held: &HeldChange| format!("{} (id {})", held.reason, held.id);
         let (outcome, message) = match &decision.map.held {
-            Some(held) if !decision.map.active => {
-                let later = "it is stored, and comes into force with the first answer of the \
-                    sources that is let through";
-                (
-                    ReloadOutcome::Held,
-                    format!("{later}; held back by the guard: {} (id {})", held.reason, held.id),
-                )
-            }
-            Some(held) if is_held_back(&change, &decision) => (
+            Some(change) if !decision.map.active => (
                 ReloadOutcome::Held,
-                format!("it is stored, and held back: {} (id {})", held.reason, held.id),
+                format!(
+                    "it is stored, and comes into force with the first answer of the sources that \
+                     is let through; held back by the guard: {}",
+                    held(change)
+                ),
             ),
-            _ => self.arrival(&decision, &behind, before, wait),
+            Some(first) if is_held_back(change, &decision) => {
+                (ReloadOutcome::Held, format!("it is stored, and held back: {}", held(first)))
+            }
+            _ => self.arrival(&decision, &behind, asked.before, wait),
         };
         let stuck = match decision.map.stuck.as_slice() {
             [] => String::new(),
-            stuck => format!(
-                "; no other master is left, so these keep their nodes: {}",
-                stuck.join(", ")
-            ),
+            stuck => {
+                format!(
+                    "; no other master is left, so these keep their nodes: {}",
+                    stuck.join(", ")
+                )
+            }
         };
-        report(outcome, format!("{summary}{stuck}; {message}"))
+        (outcome, format!("{stuck}; {message}"))
     }
 
     /// Whether every master that an order names is one: a backend or server of some instance, or a

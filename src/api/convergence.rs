@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::HeldChange;
 use mapsmith_core::revision::RevisionSummary;
-use mapsmith_core::status::{InstanceState, KeptNodes, milliseconds};
+use mapsmith_core::status::{InstanceState, KeptNodes, ServersState, milliseconds};
 use tokio::time::{Instant, timeout_at};
 
 use super::Api;
@@ -15,18 +15,30 @@ use crate::engine::Decision;
 use crate::engine::map::MapDecision;
 use crate::instance::InstanceReport;
 
+/// A change that somebody asked for.
+pub(super) struct Asked {
+    /// When it was asked for.
+    pub start: Instant,
+    /// The revision then.
+    pub before: u64,
+    /// The poll request that the sources are asked by; 0 where none was made.
+    pub request: u64,
+    /// The generation that it is in force with, once that is known.
+    pub generation: Option<u64>,
+}
+
 impl Api {
     /// Waits until a reload is in force in every instance, and says how that ended.
     pub(super) async fn reload_in_force(
         &self,
-        request: u64,
-        before: u64,
-        deadline: Instant,
+        asked: &mut Asked,
         wait: Duration,
     ) -> (ReloadOutcome, String) {
-        let Some(decision) = self.evaluated(request, deadline).await else {
-            return self.not_evaluated(request, wait);
+        let (deadline, before) = (asked.start + wait, asked.before);
+        let Some(decision) = self.evaluated(asked.request, deadline).await else {
+            return self.not_evaluated(asked.request, wait);
         };
+        asked.generation = Some(decision.generation);
         if let Some(writer) = &decision.map.read_only {
             return (ReloadOutcome::ReadOnly, read_only(writer));
         }
@@ -111,17 +123,16 @@ impl Api {
             .collect()
     }
 
-    /// What is known now. `request` is the poll request that the sources are asked by; 0 where none
-    /// was made.
+    /// What is known now.
     pub(super) fn reload_report(
         &self,
+        asked: &Asked,
         outcome: ReloadOutcome,
         message: String,
-        before: u64,
-        request: u64,
-        start: Instant,
     ) -> ReloadReport {
+        let Asked { start, before, request, generation } = *asked;
         let decision = self.decision.borrow().clone();
+        let generation = generation.unwrap_or(decision.generation);
         let revision = decision.map.in_force.as_ref().map(|revision| revision.number);
         let sources = self
             .source_statuses()
@@ -140,11 +151,12 @@ impl Api {
             .map(|report| ReloadInstance {
                 servers: report.status.servers.as_ref().map(|servers| ReloadServers {
                     verified: servers.needs_reload.is_empty()
-                        && report.observed.servers >= decision.generation,
+                        && report.observed.servers >= generation
+                        && !matches!(servers.state, ServersState::Failed { .. }),
                     state: servers.state.clone(),
                     needs_reload: servers.needs_reload.clone(),
                 }),
-                verified: report.observed.map >= decision.generation
+                verified: report.observed.map >= generation
                     && matches!(report.status.state, InstanceState::InSync { .. }),
                 apply: report.status.last_apply.filter(|apply| apply.revision > before),
                 name: report.status.name,

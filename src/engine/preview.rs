@@ -66,10 +66,10 @@ pub async fn servers(
     let mut decider = ServerDecider::new(settings);
     let mut resolver = Resolver::new(Box::new(SystemLookup), settings.damping.hold);
     let quiet = settings.damping.max_delay;
-    for now in [Duration::ZERO, quiet] {
-        decider.take_in(lists, &map.decision);
-        let addresses = resolver.answer(decider.question(), now).await;
-        decider.decide(&addresses, now);
-    }
+    decider.take_in(lists, &map.decision);
+    let addresses = resolver.answer(decider.question(), Duration::ZERO).await;
+    decider.decide(&addresses, Duration::ZERO);
+    decider.take_in(lists, &map.decision);
+    decider.decide(&addresses, quiet);
     decider.backends(quiet)
 }

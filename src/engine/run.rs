@@ -54,6 +54,8 @@ pub struct Engine {
     began: Instant,
     /// Before the first decision on the map.
     starting: bool,
+    /// When the first try to observe each instance was over.
+    tried_at: Option<Instant>,
     /// Whether the map is published: at the start the sources may be about to say something newer
     /// than what the file has.
     map_counts: bool,
@@ -88,6 +90,7 @@ impl Engine {
             desired: Desired::default(),
             began: now,
             starting: true,
+            tried_at: None,
             map_counts: false,
             answers: Vec::new(),
             round_ends: None,
@@ -109,11 +112,15 @@ impl Engine {
         self.publish();
         loop {
             heartbeat::beat();
-            self.step().await;
-            let timer = self.next_timer();
+            if shutdown.is_cancelled() {
+                // Half a round is no ground for a revision that nobody would correct.
+                return;
+            }
+            let now = Instant::now();
+            self.step(now).await;
+            let timer = self.next_timer(now);
             let file_is_checked = !self.starting && self.map.checks_its_file();
             tokio::select! {
-                // Half a round is no ground for a revision that nobody would correct.
                 () = shutdown.cancelled() => return,
                 wake = self.inputs.news(self.targets_after) => match wake {
                     Wake::Source => {
@@ -121,6 +128,8 @@ impl Engine {
                     }
                     Wake::List => self.lists_are_due = true,
                     Wake::Overrides => self.map_is_due = true,
+                    // At the start each instance's first ones are waited for.
+                    Wake::Targets if self.starting => {}
                     Wake::Targets => {
                         self.targets_after = Instant::now() + TARGETS_SPACING;
                         self.map_is_due = true;
@@ -142,8 +151,7 @@ impl Engine {
     }
 
     /// Decides on what is due.
-    async fn step(&mut self) {
-        let now = Instant::now();
+    async fn step(&mut self, now: Instant) {
         let published = self.map_counts;
         if self.starting {
             self.begin(now);
@@ -185,13 +193,14 @@ impl Engine {
 
     /// Whether each instance that can be reached was observed, as far as the first decision needs
     /// to know, or has had its time.
-    fn instances_were_seen(&self, now: Instant) -> bool {
+    fn instances_were_seen(&mut self, now: Instant) -> bool {
         if !self.map.every_instance_was_tried() && now < self.began + FIRST_PASSES {
             return false;
         }
+        let tried_at = *self.tried_at.get_or_insert(now);
         let unreached = self.map.unreached_instances().chain(std::iter::repeat(false));
         !self.map.targets_matter()
-            || now >= self.began + FIRST_PASSES + FIRST_TARGETS
+            || now >= tried_at + FIRST_TARGETS
             || self
                 .inputs
                 .targets
@@ -225,6 +234,10 @@ impl Engine {
                 self.lists_are_due = false;
                 let lists = self.inputs.lists();
                 self.servers.take_in(&lists, self.map.decision());
+                if self.servers.question().hosts.is_empty() {
+                    // What was asked before is of no use any more.
+                    self.hosts.ask(self.servers.question());
+                }
             }
             let addresses = self.hosts.addresses();
             if !self.servers.decide(&addresses, self.began.elapsed()) {
@@ -262,12 +275,10 @@ impl Engine {
     }
 
     /// When something is due although nobody says anything new.
-    fn next_timer(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let starts = [FIRST_ANSWERS, FIRST_PASSES, FIRST_PASSES + FIRST_TARGETS]
-            .map(|after| self.began + after)
-            .into_iter()
-            .filter(|due| self.starting && *due > now);
+    fn next_timer(&self, now: Instant) -> Option<Instant> {
+        let after = [FIRST_ANSWERS, FIRST_PASSES].map(|after| self.began + after);
+        let targets = self.tried_at.map(|tried| tried + FIRST_TARGETS);
+        let starts = after.into_iter().chain(targets).filter(|due| self.starting && *due > now);
         let after_the_start = [self.round_ends, self.map_timer()].into_iter().flatten();
         let after_the_start = after_the_start.filter(|_| !self.starting);
         starts.chain(after_the_start).chain(self.lists_timer()).min()
@@ -292,7 +303,7 @@ impl Engine {
         let servers = self.servers.desired().filter(|_| decision.read_only.is_none());
         let marks = |map: &Option<DesiredMap>| {
             map.as_ref()
-                .map(|map| (map.revision.number, map.evaluated_request, map.overrides.number()))
+                .map(|map| (map.revision.number, map.evaluated_request, Arc::clone(&map.overrides)))
         };
         if marks(&map) != marks(&self.desired.map) || servers != self.desired.servers {
             let generation = self.desired.generation + 1;

@@ -44,7 +44,7 @@ pub async fn keep_lists(
         }
         tokio::select! {
             biased;
-            Ok(()) = heartbeat::waiting(desired.changed()) => {}
+            Ok(_) = heartbeat::waiting(desired.wait_for(|desired| desired.servers != latest)) => {}
             () = shutdown.cancelled() => return,
             () = sleep(RETRY), if failing => {}
         }

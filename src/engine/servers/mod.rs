@@ -4,7 +4,7 @@
 //! A backend whose list is not known yet, or was never accepted, is absent from what is desired,
 //! and so is not touched. A list that was in force before a restart is the last good one after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +98,10 @@ impl ServerDecider {
             Host::Name(name) => Some(name.clone()),
             Host::Address(_) => None,
         });
-        let question = HostQuestion { round: evaluated_request, hosts: names.collect() };
+        let hosts: BTreeSet<_> = names.collect();
+        // Where no name is left there is nothing to ask again in another round.
+        let round = if hosts.is_empty() { 0 } else { evaluated_request };
+        let question = HostQuestion { round, hosts };
         self.waiting = Some(Lists { evaluated_request, lists, question });
     }
 
