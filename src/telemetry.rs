@@ -111,7 +111,7 @@ metrics! {
     // By `backend`.
     // Absent before its list is known.
     gauge BACKEND_SERVERS = "mapsmith_backend_servers", "Servers that the backend should have";
-    gauge BACKEND_REJECTED = "mapsmith_backend_left_out_servers",
+    gauge BACKEND_REJECTED = "mapsmith_backend_rejected_servers",
         "Rows of the backend's server list that were rejected";
     gauge BACKEND_LEAVING = "mapsmith_backend_leaving_servers",
         "Servers that are no longer listed and stay for a while";

@@ -65,7 +65,7 @@ fn a_mistake_in_a_written_list_is_told_by_place_and_the_rest_goes_on() {
         backend["rejected"].as_array().unwrap().iter().map(|row| row["place"].clone()).collect();
     places.sort_by_key(Value::to_string);
     assert_eq!(places, [json!("servers[2] \"m1\""), json!("servers[3] \"m3\"")]);
-    assert_eq!(gauge(&mapsmith, "mapsmith_backend_left_out_servers"), Some(2.0));
+    assert_eq!(gauge(&mapsmith, "mapsmith_backend_rejected_servers"), Some(2.0));
     assert_eq!(gauge(&mapsmith, "mapsmith_backend_servers"), Some(2.0));
     let log = mapsmith.log();
     assert!(log.contains("rejected in the server list") && log.contains("127.0.0.300"), "{log}");

@@ -265,7 +265,7 @@ impl<C: Content> Poller<C> {
         let took = began.elapsed();
         self.lookups.rest(Instant::now(), took);
         let Some(outcome) = outcome else { return };
-        histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => "look")
+        histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => "lookup")
             .record(took.as_secs_f64());
         let Polled { entries, rejections, .. } = match outcome {
             Ok(polled) => polled,

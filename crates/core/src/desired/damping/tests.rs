@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 
 use super::*;
 
@@ -129,114 +130,93 @@ fn the_longest_gone_go_first() {
     assert_eq!(emitted, expected);
 }
 
+/// Servers in force with the millisecond in which each was last seen, and a list.
+struct Removal {
+    id: &'static str,
+    servers: &'static str,
+    listed: &'static str,
+    kept: &'static str,
+    next: Option<u64>,
+}
+
+const ALL_OF_TEN: &str =
+    "a:10000 b:10000 c:10000 d:10000 e:10000 f:10000 g:10000 h:10000 i:10000 j:10000";
+
+/// muppet_watch.json, removals: hold 30 s, 20 %, now 100 s. The share is rounded down here, and one
+/// server always stays; where that differs from what Muppet did, Muppet's list stands beside it.
+const REMOVALS: &[Removal] = &[
+    Removal {
+        id: "one-gone-within-hold",
+        servers: "a:99000 b:99000",
+        listed: "a",
+        kept: "a b",
+        next: Some(129_000),
+    },
+    Removal {
+        id: "ten-minus-two-after-hold-not-throttled",
+        servers: ALL_OF_TEN,
+        listed: "a b c d e f g h",
+        kept: "a b c d e f g h",
+        next: None,
+    },
+    Removal {
+        id: "ten-minus-all-after-hold",
+        servers: ALL_OF_TEN,
+        listed: "",
+        kept: "c d e f g h i j",
+        next: Some(130_000),
+    },
+    // Muppet: none is left.
+    Removal {
+        id: "one-server-gone-after-hold-leaves-none",
+        servers: "a:10000",
+        listed: "",
+        kept: "a",
+        next: None,
+    },
+    // Muppet would remove b too, at 130 s.
+    Removal {
+        id: "two-servers-both-gone",
+        servers: "a:10000 b:10000",
+        listed: "",
+        kept: "b",
+        next: None,
+    },
+    Removal {
+        id: "three-servers-all-gone",
+        servers: "a:10000 b:20000 c:30000",
+        listed: "",
+        kept: "b c",
+        next: Some(130_000),
+    },
+    // Muppet: b goes as well, for a threshold of 2.
+    Removal {
+        id: "six-minus-three-threshold-2-oldest-first",
+        servers: "a:50000 b:40000 c:10000 d:99000 e:99000 f:99000",
+        listed: "d e f",
+        kept: "a b d e f",
+        next: Some(130_000),
+    },
+    // Muppet: c goes as well, for a threshold of 3.
+    Removal {
+        id: "eleven-threshold-3",
+        servers: "a:1 b:1 c:1 d:1 e:1 f:1 g:1 h:1 i:1 j:1 k:1",
+        listed: "k",
+        kept: "c d e f g h i j k",
+        next: Some(130_000),
+    },
+];
+
 #[test]
 fn removals_follow_hold_time_and_share() {
-    // muppet_watch.json, removals: hold 30 s, 20 %, now 100 s. The share is rounded down here, and
-    // one server always stays; where that differs from what Muppet did, Muppet's list stands beside
-    // it.
-    struct Case {
-        id: &'static str,
-        /// In force, with when each was last seen.
-        servers: &'static [(&'static str, u64)],
-        listed: &'static str,
-        kept: &'static str,
-        next: Option<u64>,
-    }
-    const ALL_OF_TEN: [(&str, u64); 10] = [
-        ("a", 10_000),
-        ("b", 10_000),
-        ("c", 10_000),
-        ("d", 10_000),
-        ("e", 10_000),
-        ("f", 10_000),
-        ("g", 10_000),
-        ("h", 10_000),
-        ("i", 10_000),
-        ("j", 10_000),
-    ];
-    for Case { id, servers, listed, kept, next } in [
-        Case {
-            id: "one-gone-within-hold",
-            servers: &[("a", 99_000), ("b", 99_000)],
-            listed: "a",
-            kept: "a b",
-            next: Some(129_000),
-        },
-        Case {
-            id: "ten-minus-two-after-hold-not-throttled",
-            servers: &ALL_OF_TEN,
-            listed: "a b c d e f g h",
-            kept: "a b c d e f g h",
-            next: None,
-        },
-        Case {
-            id: "ten-minus-all-after-hold",
-            servers: &ALL_OF_TEN,
-            listed: "",
-            kept: "c d e f g h i j",
-            next: Some(130_000),
-        },
-        // Muppet: none is left.
-        Case {
-            id: "one-server-gone-after-hold-leaves-none",
-            servers: &[("a", 10_000)],
-            listed: "",
-            kept: "a",
-            next: None,
-        },
-        // Muppet would remove b too, at 130 s.
-        Case {
-            id: "two-servers-both-gone",
-            servers: &[("a", 10_000), ("b", 10_000)],
-            listed: "",
-            kept: "b",
-            next: None,
-        },
-        Case {
-            id: "three-servers-all-gone",
-            servers: &[("a", 10_000), ("b", 20_000), ("c", 30_000)],
-            listed: "",
-            kept: "b c",
-            next: Some(130_000),
-        },
-        // Muppet: b goes as well, for a threshold of 2.
-        Case {
-            id: "six-minus-three-threshold-2-oldest-first",
-            servers: &[
-                ("a", 50_000),
-                ("b", 40_000),
-                ("c", 10_000),
-                ("d", 99_000),
-                ("e", 99_000),
-                ("f", 99_000),
-            ],
-            listed: "d e f",
-            kept: "a b d e f",
-            next: Some(130_000),
-        },
-        // Muppet: c goes as well, for a threshold of 3.
-        Case {
-            id: "eleven-threshold-3",
-            servers: &[
-                ("a", 1),
-                ("b", 1),
-                ("c", 1),
-                ("d", 1),
-                ("e", 1),
-                ("f", 1),
-                ("g", 1),
-                ("h", 1),
-                ("i", 1),
-                ("j", 1),
-                ("k", 1),
-            ],
-            listed: "k",
-            kept: "c d e f g h i j k",
-            next: Some(130_000),
-        },
-    ] {
+    for Removal { id, servers, listed, kept, next } in REMOVALS {
         let pace = DampingPolicy { hold: ms(30_000), ..QUICK };
         let listed = list(listed);
+        let servers: Vec<(&str, u64)> = servers
+            .split(' ')
+            .map(|server| server.split_once(':').expect("name:millisecond"))
+            .map(|(name, seen)| (name, seen.parse().expect("milliseconds")))
+            .collect();
         let mut damper = Damper::new(pace);
         damper.in_force = Some(servers.iter().map(|(name, _)| ((*name).to_owned(), ())).collect());
         damper.last_seen = servers
@@ -310,6 +290,25 @@ fn keys(servers: &BTreeMap<String, ()>) -> BTreeSet<String> {
     servers.keys().cloned().collect()
 }
 
+/// Of the servers that `gone` names each was gone for the hold time, and none of those that stayed
+/// and could have gone was gone for longer.
+fn check_order(
+    gone: &[String],
+    after: &BTreeMap<String, ()>,
+    listed: &BTreeMap<String, ()>,
+    seen: &BTreeMap<String, Duration>,
+    now: Duration,
+    pace: &DampingPolicy,
+) -> Result<(), TestCaseError> {
+    for name in gone {
+        prop_assert!(now >= seen[name] + pace.hold, "{name} went within its hold time");
+        for other in after.keys().filter(|other| !listed.contains_key(*other)) {
+            prop_assert!(seen[other] >= seen[name], "{name} went before {other}");
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn the_laws_of_damping_hold_for_any_registry(
@@ -343,44 +342,28 @@ proptest! {
                     prop_assert!(next - burst.first <= pace.max_delay, "a change waited too long");
                     prop_assert!(
                         keys(&last_listed).is_subset(&keys(&after)),
-                        "what is listed is \
-                        in force after the wait"
+                        "what is listed is in force after the wait"
                     );
                 }
                 let gone: Vec<_> = keys(&before).difference(&keys(&after)).cloned().collect();
+                check_order(&gone, &after, &last_listed, &seen, next, &pace)?;
+                largest = largest.max(before.len());
                 prop_assert!(
                     gone.len() <= pace.most_removed(before.len()),
-                    "{} of {} at \
-                    once",
+                    "{} of {} at once",
                     gone.len(),
                     before.len()
                 );
-                for name in &gone {
-                    prop_assert!(
-                        next >= seen[name] + pace.hold,
-                        "{name} went within its hold \
-                        time"
-                    );
-                    // Of those that stayed and could have gone, none was longer gone.
-                    for (other, _) in
-                        after.iter().filter(|(other, _)| !last_listed.contains_key(*other))
-                    {
-                        prop_assert!(seen[other] >= seen[name], "{name} went before {other}");
-                    }
-                }
-                largest = largest.max(before.len());
                 removals.extend(gone.iter().map(|_| next));
                 let recent = removals.iter().filter(|at| **at + pace.spacing() > next).count();
                 prop_assert!(
                     recent <= 2 * pace.most_removed(largest),
-                    "{recent} within one hold \
-                    time"
+                    "{recent} within one hold time"
                 );
                 prop_assert!(before.is_empty() || !after.is_empty(), "the last server went");
                 prop_assert!(
                     damper.next_step().is_none_or(|then| then > next),
-                    "it looks again \
-                    at once"
+                    "it is due again at once"
                 );
             }
             now = until;

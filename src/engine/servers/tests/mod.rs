@@ -16,6 +16,9 @@ use super::backend::FORMER_NAMES;
 use super::resolve::{Lookup, Resolver};
 use super::*;
 
+mod rejected;
+mod restart;
+
 /// A resolver that knows what a test says.
 #[derive(Clone, Default)]
 pub(in crate::engine) struct Names(pub Arc<Mutex<HashMap<String, IpAddr>>>);
@@ -382,92 +385,6 @@ async fn what_a_backend_remembers_of_former_servers_is_bounded() {
 }
 
 #[tokio::test]
-async fn servers_that_nobody_lists_are_left_alone_only_while_a_row_is_rejected() {
-    let mut scene = Scene::start("");
-    let row = |name: &str, address: &str| (name.to_owned(), address.to_owned());
-    scene.says(&[row("a", "10.0.1.1:1"), row("b", "nowhere:1")]);
-    scene.decide(0).await;
-    scene.decide(2).await;
-    let before = scene.decider.desired().unwrap().number;
-    assert_eq!(scene.desired("listed").unwrap().manage, Manage::Own);
-    scene.says(&[row("a", "10.0.1.1:1")]);
-    scene.decide(3).await;
-    let after = scene.desired("listed").unwrap();
-    assert_eq!(
-        (after.manage, after.servers.len()),
-        (Manage::All, 1),
-        "the list itself is the same"
-    );
-    assert!(scene.decider.desired().unwrap().number > before);
-}
-
-#[tokio::test]
-async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
-    let mut scene =
-        Scene::resume(MAPPED, &[("listed", "source consul", 0..40), ("mapped", "node map", 0..2)]);
-    assert_eq!(
-        (scene.servers("listed").len(), scene.servers("mapped").len()),
-        (40, 2),
-        "before anything was asked"
-    );
-    let number = scene.decider.desired().unwrap().number;
-    for second in [0, 1, 10_000] {
-        scene.decide(second).await;
-        let listed = scene.desired("listed").unwrap();
-        assert_eq!(
-            (listed.servers.len(), listed.manage),
-            (40, Manage::Own),
-            "nobody has said yet whose the others are"
-        );
-        assert_eq!(
-            scene.status("listed").waiting_for.as_deref(),
-            Some("a first answer of source consul")
-        );
-        assert_eq!(scene.status("mapped").waiting_for.as_deref(), Some("a first node map"));
-    }
-    assert_eq!(scene.decider.desired().unwrap().number, number, "nothing changed");
-
-    // What is listed then is a change of it: judged by the guard, and slowed down.
-    scene.lists(0..10);
-    scene.decide(10_010).await;
-    scene.decide(20_000).await;
-    assert_eq!((scene.servers("listed").len(), scene.status("listed").waiting_for), (40, None));
-    let held = scene.status("listed").held.unwrap();
-    assert!(held.reason.contains("remove 30 of the 40 servers in force"), "{}", held.reason);
-    scene.lists(1..40);
-    scene.decide(20_010).await;
-    scene.decide_again(20_011).await;
-    assert_eq!((scene.status("listed").held, scene.status("listed").leaving.len()), (None, 1));
-    scene.decide_again(20_041).await;
-    let listed = scene.desired("listed").unwrap();
-    assert_eq!((listed.servers.len(), listed.manage), (39, Manage::All));
-    assert!(
-        listed.former.contains("s00"),
-        "it is Mapsmith's to remove, although it left the list after the restart"
-    );
-}
-
-#[tokio::test]
-async fn the_list_of_another_origin_or_of_a_backend_that_is_written_out_by_now_is_not_taken() {
-    for (backend, origin) in [
-        ("listed", "source zookeeper"),
-        ("listed", "node map"),
-        ("written", "source consul"),
-        ("gone", "node map"),
-    ] {
-        let mut scene = Scene::resume(WRITTEN, &[(backend, origin, 0..3)]);
-        assert_eq!(scene.decider.desired(), None, "{backend} from {origin}");
-        scene.decide(0).await;
-        scene.decide(100).await;
-        assert_eq!(
-            (scene.servers("listed").len(), scene.servers("written").len()),
-            (0, 1),
-            "{backend} from {origin}"
-        );
-    }
-}
-
-#[tokio::test]
 async fn a_list_that_loses_a_little_at_a_time_is_held_like_one_that_loses_it_at_once() {
     let mut scene = Scene::start("");
     scene.lists(0..40);
@@ -490,43 +407,4 @@ async fn a_list_that_loses_a_little_at_a_time_is_held_like_one_that_loses_it_at_
     scene.lists(0..33);
     scene.decide(1200).await;
     assert_eq!(scene.status("listed").held, None, "and none of them counts as gone");
-}
-
-#[tokio::test]
-async fn a_server_that_two_rows_name_stays_as_it_is_and_a_new_one_waits_until_one_row_is_gone() {
-    let mut scene = Scene::start("");
-    let row = |name: &str, address: &str| (name.to_owned(), address.to_owned());
-    scene.says(&[row("a", "10.0.1.1:1"), row("b", "10.0.1.9:1")]);
-    scene.decide(0).await;
-    scene.decide_again(1).await;
-    scene.says(&[
-        row("a", "10.0.1.1:1"),
-        row("b", "10.0.1.2:1"),
-        row("b", "10.0.1.9:1"),
-        row("c", "10.0.1.3:1"),
-        row("c", "10.0.1.4:1"),
-    ]);
-    for second in [10, 11, 200] {
-        scene.decide(second).await;
-        assert_eq!(scene.servers("listed"), ["a 10.0.1.1:1", "b 10.0.1.9:1"], "at {second} s");
-    }
-    let rejected = scene.status("listed").rejected;
-    let named = rejected
-        .iter()
-        .filter(|row| row.reason.contains("what is in force stays; remove one of them"))
-        .count();
-    assert_eq!(named, 2, "{rejected:?}");
-    scene.says(&[
-        row("a", "10.0.1.1:1"),
-        row("b", "10.0.1.2:1"),
-        row("c", "10.0.1.4:1"),
-        row("c", "10.0.1.4:1"),
-    ]);
-    scene.decide(300).await;
-    scene.decide_again(301).await;
-    assert_eq!(
-        scene.servers("listed"),
-        ["a 10.0.1.1:1", "b 10.0.1.2:1", "c 10.0.1.4:1"],
-        "equal rows are one"
-    );
 }
