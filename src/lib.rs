@@ -3,8 +3,9 @@
 //! ```text
 //! source ──snapshot──> desire ──desired──> plan(desired, observed) ──steps──> apply ──> HAProxy
 //!   ^                    ^                        ^                                       │
-//! cron tick, reload,   guard                      └────────────── observe <───────────────┘
-//! file watch: "look again"                            status ──> API, CLI, metrics
+//! cron tick, reload,   guard, overrides,          └────────────── observe <───────────────┘
+//! watch, learned       damping, references            status ──> API, CLI, metrics
+//! routes: "evaluate"
 //! ```
 //!
 //! The crate `mapsmith-core` and the commands and replies of `haproxy-runtime` are pure: no I/O, no

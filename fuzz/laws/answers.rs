@@ -64,7 +64,7 @@ pub fn answers(text: &[u8]) {
         if answer.is_ok() {
             assert!(
                 serde_json::from_slice::<IgnoredAny>(&harmless).is_ok(),
-                "what is no JSON text was taken"
+                "what is not JSON was taken"
             );
         }
         let Ok(value) = &value else { continue };

@@ -2,7 +2,7 @@
 //! a law is broken.
 //!
 //! `scripts/fuzz` feeds them what libFuzzer finds; `tests/it/fuzz.rs` includes these files and
-//! feeds them the committed seeds, so that a finding stays mended. Where a thing can be told in a
+//! feeds them the committed seeds, so that a finding stays fixed. Where a thing can be told in a
 //! second way, slow and plain, the two are compared.
 
 mod answers;

@@ -227,7 +227,7 @@ impl Daemon {
             let (targets_sender, targets) = watch::channel(None);
             let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers);
             let lookups = request_lookups(&self.lookups, &instance.name);
-            let learned = LearnedTable::of(instance, &settings.learned, lookups)?;
+            let learned = LearnedTable::from_settings(instance, &settings.learned, lookups)?;
             let (screen, rows) = rows::channel(&instance.name);
             let ask = Some(ask_sources(&self.requests));
             let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))

@@ -15,11 +15,11 @@ use crate::api::types::ApproveRequest;
 pub(super) async fn approve(
     connection: Connection,
     id: Option<String>,
-    form: OutputFormat,
+    format: OutputFormat,
 ) -> anyhow::Result<u8> {
     let Some(id) = id else {
         let held: Vec<HeldChange> = connection.get(&["v1", "held"]).await?;
-        print(form, &held, |held| match held.as_slice() {
+        print(format, &held, |held| match held.as_slice() {
             [] => "nothing is held back".to_owned(),
             held => held.iter().map(held_text).collect::<String>().trim_end().to_owned(),
         })?;
@@ -30,7 +30,7 @@ pub(super) async fn approve(
         .ask(Method::POST, &["v1", "held", "approve"], None, Some(&request), Duration::ZERO)
         .await?
         .good()?;
-    print(form, &approved, |approved| {
+    print(format, &approved, |approved| {
         let outcome = match approved.of.as_str() {
             HeldChange::MAP => "approved and in force".to_owned(),
             of => format!("approved for {of}, and in force as fast as damping lets it"),

@@ -28,23 +28,23 @@ const NAMED: usize = 10;
 
 #[derive(Debug, Serialize)]
 struct CheckReport {
-    good: bool,
+    ok: bool,
     findings: Vec<Finding>,
 }
 
 #[derive(Debug, Serialize)]
 struct Finding {
     what: String,
-    good: bool,
+    ok: bool,
     detail: String,
 }
 
 fn finding(what: impl Into<String>, result: Result<String, String>) -> Finding {
-    let good = result.is_ok();
-    Finding { what: what.into(), good, detail: result.unwrap_or_else(|error| error) }
+    let ok = result.is_ok();
+    Finding { what: what.into(), ok, detail: result.unwrap_or_else(|error| error) }
 }
 
-pub(super) async fn check(settings: Settings, form: OutputFormat) -> anyhow::Result<u8> {
+pub(super) async fn check(settings: Settings, format: OutputFormat) -> anyhow::Result<u8> {
     let sources = pluralize(settings.sources.len() + settings.list_sources.len(), "source");
     let backends = match settings.backends.len() {
         0 => String::new(),
@@ -91,15 +91,15 @@ pub(super) async fn check(settings: Settings, form: OutputFormat) -> anyhow::Res
         settings.instances.iter().map(|instance| check_instance(instance, &name, &expected));
     findings.extend(join_all(instances).await.into_iter().flatten());
 
-    let report = CheckReport { good: findings.iter().all(|finding| finding.good), findings };
-    print(form, &report, text)?;
-    Ok(if report.good { SUCCESS } else { FAILED })
+    let report = CheckReport { ok: findings.iter().all(|finding| finding.ok), findings };
+    print(format, &report, text)?;
+    Ok(if report.ok { SUCCESS } else { FAILED })
 }
 
 fn check_map_file(settings: &Settings) -> Finding {
-    let mut keeper = MapFileWriter::new(settings.map.file());
+    let mut writer = MapFileWriter::new(settings.map.file());
     let path = settings.map.file().display();
-    let result = match (keeper.probe(), keeper.peek()) {
+    let result = match (writer.probe(), writer.peek()) {
         (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
         (Ok(()), Ok(None)) => Err(format!(
             "{path} does not exist: HAProxy does not start without it; create it, empty"
@@ -316,10 +316,10 @@ fn text(report: &CheckReport) -> String {
     let mut text = String::new();
     for finding in &report.findings {
         let mark =
-            if finding.good { paint(Colour::Green, "ok  ") } else { paint(Colour::Red, "FAIL") };
+            if finding.ok { paint(Colour::Green, "ok  ") } else { paint(Colour::Red, "FAIL") };
         let _ = writeln!(text, "{mark}  {}: {}", finding.what, finding.detail);
     }
-    let failures = report.findings.iter().filter(|finding| !finding.good).count();
+    let failures = report.findings.iter().filter(|finding| !finding.ok).count();
     let _ = match failures {
         0 => writeln!(text, "all is well"),
         count => writeln!(text, "{}", pluralize(count, "problem")),

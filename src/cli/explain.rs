@@ -11,10 +11,10 @@ use crate::api::types::{ExplainInstance, ExplainReport, ExplainSource};
 pub(super) async fn explain(
     connection: Connection,
     node: &str,
-    form: OutputFormat,
+    format: OutputFormat,
 ) -> anyhow::Result<u8> {
     let report: ExplainReport = connection.get(&["v1", "nodes", node]).await?;
-    print(form, &report, text)?;
+    print(format, &report, text)?;
     Ok(if report.master.is_some() { SUCCESS } else { FAILED })
 }
 

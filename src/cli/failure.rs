@@ -36,10 +36,10 @@ impl<'a> From<&'a Problem> for SettingsProblem<'a> {
 }
 
 /// Prints why a verb failed. Settings that can't be used are wrong usage.
-pub(super) fn print(form: OutputFormat, error: &anyhow::Error) -> ExitCode {
+pub(super) fn print(format: OutputFormat, error: &anyhow::Error) -> ExitCode {
     let settings = error.downcast_ref::<SettingsError>();
     let exit_code = if settings.is_some() { USAGE } else { FAILED };
-    match form {
+    match format {
         OutputFormat::Text => output::error_line(&format!("mapsmith: {error:#}")),
         OutputFormat::Json => {
             let problems = match settings {

@@ -46,7 +46,7 @@ const DEFAULT_CONFIG: &str = "/etc/mapsmith/mapsmith.toml";
 /// Keeps HAProxy gateways routing right: node -> master maps from PuppetDB and other registries,
 /// swapped in atomically.
 ///
-/// Exit codes: 0 good, 1 failed, 2 wrong usage or settings, 3 (`plan` only) there are changes, 4
+/// Exit codes: 0 success, 1 failed, 2 wrong usage or settings, 3 (`plan` only) there are changes, 4
 /// held by the guard.
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
@@ -281,11 +281,11 @@ fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
 }
 
 fn print<T: Serialize>(
-    form: OutputFormat,
+    format: OutputFormat,
     report: &T,
     text: impl FnOnce(&T) -> String,
 ) -> anyhow::Result<()> {
-    match form {
+    match format {
         OutputFormat::Json => output::line(&serde_json::to_string_pretty(report)?),
         OutputFormat::Text => output::line(text(report).trim_end()),
     }

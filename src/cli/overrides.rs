@@ -30,7 +30,7 @@ impl Order {
         path: &[&str],
         force: bool,
         body: Option<&impl Serialize>,
-        form: OutputFormat,
+        format: OutputFormat,
     ) -> anyhow::Result<u8> {
         let wait = (!self.wait.is_zero()).then_some(self.wait).map(query_of);
         let query = wait
@@ -39,7 +39,7 @@ impl Order {
             .into_iter()
             .chain(force.then_some(("force", "true")));
         let report = report_of(self.connection.ask(method, path, query, body, self.wait).await?)?;
-        print(form, &report, text)?;
+        print(format, &report, text)?;
         Ok(exit_code(report.outcome))
     }
 }

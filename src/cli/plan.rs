@@ -56,7 +56,11 @@ struct InstancePlan {
     error: Option<String>,
 }
 
-pub(super) async fn plan(settings: Settings, form: OutputFormat, all: bool) -> anyhow::Result<u8> {
+pub(super) async fn plan(
+    settings: Settings,
+    format: OutputFormat,
+    all: bool,
+) -> anyhow::Result<u8> {
     let states = poll_all(&settings).await;
     let errors = errors(&states);
     let unanswered = || {
@@ -91,7 +95,7 @@ pub(super) async fn plan(settings: Settings, form: OutputFormat, all: bool) -> a
     let instances =
         join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after)))
             .await;
-    let shown = if all || form == OutputFormat::Json { usize::MAX } else { SHOWN };
+    let shown = if all || format == OutputFormat::Json { usize::MAX } else { SHOWN };
     let report = PlanReport {
         entries_before: before.len(),
         entries_after: after.len(),
@@ -102,7 +106,7 @@ pub(super) async fn plan(settings: Settings, form: OutputFormat, all: bool) -> a
         errors,
         instances,
     };
-    print(form, &report, text)?;
+    print(format, &report, text)?;
     let to_do =
         !diff.is_empty() || !has_file || report.instances.iter().any(|instance| !instance.in_sync);
     let failed = !report.errors.is_empty()

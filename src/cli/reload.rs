@@ -14,7 +14,7 @@ use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
 pub(super) async fn reload(
     connection: Connection,
     wait: Option<Duration>,
-    form: OutputFormat,
+    format: OutputFormat,
 ) -> anyhow::Result<u8> {
     let text_of_wait = wait.map(query_of);
     let query = text_of_wait.as_deref().map(|wait| ("wait", wait));
@@ -23,7 +23,7 @@ pub(super) async fn reload(
             .ask(Method::POST, &["v1", "reload"], query, NOTHING, wait.unwrap_or_default())
             .await?,
     )?;
-    print(form, &report, text)?;
+    print(format, &report, text)?;
     Ok(exit_code(report.outcome))
 }
 

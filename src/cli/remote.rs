@@ -104,7 +104,7 @@ impl Connection {
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
         let mut url = reqwest::Url::parse(self.url()).with_context(|| {
-            format!("--url {:?} is not a URL like http://127.0.0.1:7070", self.url())
+            format!("--url {:?} is not a valid URL (example: http://127.0.0.1:7070)", self.url())
         })?;
         // A URL can't name these: its path would lead elsewhere.
         if let Some(invalid) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {

@@ -15,9 +15,9 @@ use super::remote::Connection;
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::api::types::{ReferencesReport, StatusReport};
 
-pub(super) async fn status(connection: Connection, form: OutputFormat) -> anyhow::Result<u8> {
+pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyhow::Result<u8> {
     let report: StatusReport = connection.get(&["v1", "status"]).await?;
-    print(form, &report, text)?;
+    print(format, &report, text)?;
     let in_sync = report
         .instances
         .iter()

@@ -37,7 +37,7 @@ struct SyncReport {
 
 pub(super) async fn sync(
     settings: Settings,
-    form: OutputFormat,
+    format: OutputFormat,
     approve: Option<String>,
 ) -> anyhow::Result<u8> {
     let stored = Arc::new(overrides(&settings).await?);
@@ -100,7 +100,7 @@ pub(super) async fn sync(
         let desired = Desired { generation: 1, map: Some(map), servers: None };
         report.instances = join_all(tasks.into_iter().map(|task| apply(task, &desired))).await;
     }
-    print(form, &report, text)?;
+    print(format, &report, text)?;
     Ok(report.exit_code())
 }
 

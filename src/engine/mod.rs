@@ -5,7 +5,7 @@
 //! the servers of each backend; [`Engine`] runs both in one task and publishes one
 //! [`Desired`](mapsmith_core::Desired).
 //! `rows` is what is said between it and the instances about rows that a map refuses. `preview` is
-//! the same code without a writer: what `plan`, `sync` and `check` show.
+//! the same code without a writer: what `plan` and `check` show.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use super::error::HttpError;
 use crate::api::requests;
 
 /// The parameters that a path takes. Others are an error, or a misspelt one would go unnoticed.
-pub(super) trait Known: DeserializeOwned {
+pub(super) trait QueryParameters: DeserializeOwned {
     const KNOWN: &str;
 }
 
@@ -17,7 +17,7 @@ pub(super) trait Known: DeserializeOwned {
 #[serde(deny_unknown_fields)]
 pub(super) struct NoQuery {}
 
-impl Known for NoQuery {
+impl QueryParameters for NoQuery {
     const KNOWN: &str = "this path takes no parameters";
 }
 
@@ -27,7 +27,7 @@ pub(super) struct WaitQuery {
     pub(super) wait: Option<String>,
 }
 
-impl Known for WaitQuery {
+impl QueryParameters for WaitQuery {
     const KNOWN: &str = "the only parameter is wait";
 }
 
@@ -41,13 +41,13 @@ pub(super) struct OrderQuery {
     pub(super) force: bool,
 }
 
-impl Known for OrderQuery {
+impl QueryParameters for OrderQuery {
     const KNOWN: &str = "the parameters are wait and force";
 }
 
 pub(super) struct Parameters<Q>(pub(super) Q);
 
-impl<S: Send + Sync, Q: Known> FromRequestParts<S> for Parameters<Q> {
+impl<S: Send + Sync, Q: QueryParameters> FromRequestParts<S> for Parameters<Q> {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {

@@ -9,7 +9,7 @@ use crate::engine::rows::RefusedRow;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
-    Look(RuntimeError),
+    Probe(RuntimeError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
@@ -41,13 +41,13 @@ impl Failure {
     /// The process could not be reached or gave no whole answer to the first probe. Once it has
     /// answered that, a command that fails later leaves it behind, not unreachable.
     pub(super) fn unreachable(&self) -> bool {
-        matches!(self, Self::Look(_)) && !self.refused()
+        matches!(self, Self::Probe(_)) && !self.refused()
     }
 
     /// The process answers and won't do it: only its configuration can help.
     pub(super) fn refused(&self) -> bool {
         match self {
-            Self::Look(error) | Self::Runtime(error) | Self::Apply(ApplyError::Runtime(error)) => {
+            Self::Probe(error) | Self::Runtime(error) | Self::Apply(ApplyError::Runtime(error)) => {
                 matches!(
                     error.reply(),
                     Some(ReplyError::Denied | ReplyError::UnknownMap | ReplyError::TooBig)

@@ -111,7 +111,7 @@ impl LearnedTable {
     ///
     /// # Errors
     /// A name that can be no table's.
-    pub fn of(
+    pub fn from_settings(
         instance: &settings::Instance,
         learned: &settings::Learned,
         request_lookups: RequestLookups,
@@ -372,7 +372,7 @@ mod tests {
         )
         .unwrap();
         let settings = settings::Learned { table: Some("puppet".to_owned()), max };
-        LearnedTable::of(&instance, &settings, Box::new(|_| {})).unwrap().unwrap()
+        LearnedTable::from_settings(&instance, &settings, Box::new(|_| {})).unwrap().unwrap()
     }
 
     fn read(

@@ -52,7 +52,7 @@ fn deviation_from(held: &Revision, wanted: &DesiredMap) -> Arc<Deviation> {
 
 impl Instance {
     /// Brings the map in memory to the wanted one.
-    pub(super) async fn bring_map(
+    pub(super) async fn sync_map(
         &mut self,
         seen: &Seen,
         wanted: Option<&DesiredMap>,

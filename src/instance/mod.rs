@@ -214,7 +214,7 @@ impl Instance {
         let seen = self.observe(desired).await?;
         let counters = self.learn_rows(seen.counters).await?;
         self.make_servers_ready(&seen, desired).await;
-        let state = self.bring_map(&Seen { counters, ..seen }, desired.map.as_ref()).await;
+        let state = self.sync_map(&Seen { counters, ..seen }, desired.map.as_ref()).await;
         self.take_servers_away(&seen, desired, &state).await;
         self.report_servers(desired);
         state

@@ -27,7 +27,7 @@ impl Instance {
     /// Which process answers, whether this socket may change it, and the map's counters. Where it
     /// does not answer, what is known of its servers is known no more.
     pub(super) async fn observe(&mut self, desired: &Desired) -> Result<Seen, Failure> {
-        let probe = self.client.probe().await.map_err(Failure::Look);
+        let probe = self.client.probe().await.map_err(Failure::Probe);
         let seen = probe.and_then(|probe| self.observe_process(&probe));
         if let (Err(failure), Some(servers)) = (&seen, &mut self.servers) {
             servers.lost(failure.to_string(), desired);

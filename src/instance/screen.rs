@@ -76,7 +76,7 @@ impl Instance {
 
     /// Which rows HAProxy refuses. Its counters move by this; what is known of the map stays known.
     async fn screen(&mut self, rows: &[(String, String)]) -> Result<Vec<(usize, String)>, Failure> {
-        let before = self.client.probe().await.map_err(Failure::Look)?;
+        let before = self.client.probe().await.map_err(Failure::Probe)?;
         let refused = self.client.screen(rows).await?;
         let after = self.client.probe().await?;
         let same_process = self.process.as_ref().is_some_and(|(process, _)| {

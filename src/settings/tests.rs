@@ -279,7 +279,7 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         ),
         (
             SMALL.replace("http://127.0.0.1:8080", "puppetdb"),
-            "url: \"puppetdb\" is not a URL like https://puppetdb.example.com:8081",
+            "url: \"puppetdb\" is not a valid URL (example: https://puppetdb.example.com:8081)",
         ),
         (
             SMALL.replace("unix@", ""),

@@ -129,7 +129,7 @@ pub enum SourceErrorKind {
     #[error("something follows the end of the JSON text, at {0}")]
     Trailing(Position),
     /// Something else than JSON.
-    #[error("the answer is no JSON text: {0}")]
+    #[error("the answer is not JSON: {0}")]
     NotJson(String),
     /// JSON, but an object for a list or the other way round.
     #[error("{expected}, but this is: {text}")]
@@ -175,7 +175,7 @@ pub enum SourceErrorKind {
     #[error("answered 304 (not modified) although nothing was asked conditionally")]
     NotModified,
     /// Another text where a map file should be.
-    #[error("the file is no map file: {0}")]
+    #[error("the file is not a map file: {0}")]
     NoMapFile(String),
     /// The file can't be read.
     #[error("{0}")]

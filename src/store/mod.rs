@@ -61,7 +61,7 @@ pub enum StoreErrorKind {
     #[error("the disk is full ({0}); make room")]
     Full(String),
     #[error(
-        "is damaged or no SQLite database ({0}); restore a backup, or move the file away and \
+        "is damaged or not a SQLite database ({0}); restore a backup, or move the file away and \
             order the overrides again"
     )]
     Damaged(String),

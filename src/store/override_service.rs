@@ -14,7 +14,7 @@ use super::{Store, StoreError, StoreErrorKind};
 use crate::heartbeat;
 
 /// The longest sleep until a pin's end: the clock may be set meanwhile.
-const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(30);
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Keeps the overrides, and ends pins whose time is over.
 #[derive(Clone)]
@@ -67,12 +67,12 @@ impl OverrideService {
         &self,
         change: OverrideChange,
     ) -> Result<Option<Arc<Overrides>>, StoreError> {
-        let keeper = self.clone();
+        let writer = self.clone();
         // On a task of its own: whoever asked may go away between the store and the rest.
         let task = tokio::spawn(async move {
-            let Some(after) = keeper.store.change(change.clone()).await? else { return Ok(None) };
+            let Some(after) = writer.store.change(change.clone()).await? else { return Ok(None) };
             log(&change);
-            Ok(Some(keeper.publish(after)))
+            Ok(Some(writer.publish(after)))
         });
         match task.await {
             Ok(result) => result,
@@ -108,8 +108,8 @@ impl OverrideService {
                     continue;
                 }
                 Some(end) => Duration::try_from(end.duration_since(now))
-                    .map_or(Duration::ZERO, |rest| rest.min(LOOK_AT_THE_CLOCK)),
-                None => LOOK_AT_THE_CLOCK,
+                    .map_or(Duration::ZERO, |rest| rest.min(CLOCK_CHECK_INTERVAL)),
+                None => CLOCK_CHECK_INTERVAL,
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -228,27 +228,27 @@ mod tests {
     #[tokio::test]
     async fn a_change_that_the_store_refuses_is_not_in_force() {
         let memory = Arc::new(Memory::default());
-        let (keeper, _) = OverrideService::open(Arc::clone(&memory)).await.unwrap();
-        let followed = keeper.subscribe();
+        let (writer, _) = OverrideService::open(Arc::clone(&memory)).await.unwrap();
+        let followed = writer.subscribe();
         memory.fails.store(true, Ordering::SeqCst);
-        assert!(keeper.change(pin("a", None)).await.is_err());
-        assert!(keeper.latest().is_empty() && !followed.has_changed().unwrap());
+        assert!(writer.change(pin("a", None)).await.is_err());
+        assert!(writer.latest().is_empty() && !followed.has_changed().unwrap());
         memory.fails.store(false, Ordering::SeqCst);
-        keeper.change(pin("a", None)).await.unwrap();
-        assert!(keeper.latest().pin("a").is_some() && followed.has_changed().unwrap());
+        writer.change(pin("a", None)).await.unwrap();
+        assert!(writer.latest().pin("a").is_some() && followed.has_changed().unwrap());
     }
 
     #[tokio::test]
     async fn a_store_that_fails_keeps_no_pin_in_force_beyond_its_end() {
         let memory = Arc::new(Memory::default());
-        let (keeper, _) = OverrideService::open(Arc::clone(&memory)).await.unwrap();
+        let (writer, _) = OverrideService::open(Arc::clone(&memory)).await.unwrap();
         let soon = Timestamp::now().checked_add(jiff::SignedDuration::from_millis(200)).unwrap();
-        keeper.change(pin("short", Some(soon))).await.unwrap();
-        keeper.change(pin("long", None)).await.unwrap();
+        writer.change(pin("short", Some(soon))).await.unwrap();
+        writer.change(pin("long", None)).await.unwrap();
         memory.fails.store(true, Ordering::SeqCst);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(keeper.clone().run(stop.clone()));
-        let mut followed = keeper.subscribe();
+        let task = tokio::spawn(writer.clone().run(stop.clone()));
+        let mut followed = writer.subscribe();
         let over = followed.wait_for(|overrides| {
             overrides.pin("short").is_none() && overrides.pin("long").is_some()
         });

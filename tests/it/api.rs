@@ -336,7 +336,7 @@ fn a_node_that_has_no_route_is_explained_too() {
     let (gateway, registry, mapsmith) = start();
     registry.answers(200, r#"{"node1": "m1", "lost": null, "spaced": "m 1"}"#);
     reload(&mapsmith);
-    for (node, reason) in [("lost", "no_master"), ("spaced", "value_white_space"), ("stranger", "")]
+    for (node, reason) in [("lost", "no_master"), ("spaced", "value_whitespace"), ("stranger", "")]
     {
         let (status, explained) = mapsmith.get(&format!("/v1/nodes/{node}"));
         assert_eq!(status, 200);

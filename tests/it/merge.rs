@@ -205,7 +205,7 @@ fn junk_in_the_place_of_a_map_file_changes_no_route() {
         let error = problem["report"]["sources"][0]["error"]
             .as_str()
             .unwrap_or_else(|| panic!("{problem:#}"));
-        assert!(error.contains("the file is no map file"), "{error}");
+        assert!(error.contains("the file is not a map file"), "{error}");
         assert_eq!(memory(&gateway), entries(&[("a", "m1"), ("b", "m2")]), "{junk:?}");
     }
     fs::write(&path, "\u{feff}a m3\n").unwrap();

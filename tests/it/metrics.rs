@@ -109,7 +109,7 @@ fn every_promised_metric_is_there_with_values_that_fit_what_happened() {
         assert!(value(telemetry::SOURCE_FAILURES, source) >= 1.0);
         // The reason of an answer before the last one has gone to 0, not away.
         assert_eq!(
-            value(telemetry::SOURCE_REJECTED, &format!("{source},reason=\"value_white_space\"")),
+            value(telemetry::SOURCE_REJECTED, &format!("{source},reason=\"value_whitespace\"")),
             0.0
         );
         assert_eq!(value(telemetry::MAP_ENTRIES, ""), 41.0);
@@ -146,7 +146,7 @@ fn rejected_entries_are_counted_by_reason() {
     let registry = Registry::start(&[]);
     registry.answers(200, r##"{"a": "m1", "b": null, "c": null, "d e": "m1", "#f": "m1"}"##);
     let mapsmith = start(&gateway, &registry);
-    for (reason, count) in [("no_master", 2.0), ("key_white_space", 1.0), ("key_mark", 1.0)] {
+    for (reason, count) in [("no_master", 2.0), ("key_whitespace", 1.0), ("key_mark", 1.0)] {
         let labels = format!("source=\"registry\",reason=\"{reason}\"");
         assert_eq!(sample(&mapsmith, telemetry::SOURCE_REJECTED, &labels), count, "{reason}");
     }

@@ -139,8 +139,8 @@ fn invalid_entries_are_left_out_and_shown_and_the_rest_is_applied() {
         let too_long = "n".repeat(MAX_BYTES + 1);
         let invalid = [
             ("", json!("master1"), "empty_key"),
-            ("a b", json!("master1"), "key_white_space"),
-            ("line\nbreak", json!("master1"), "key_white_space"),
+            ("a b", json!("master1"), "key_whitespace"),
+            ("line\nbreak", json!("master1"), "key_whitespace"),
             ("nul\0", json!("master1"), "key_control"),
             ("#comment", json!("master1"), "key_mark"),
             ("<<payload", json!("master1"), "key_mark"),
@@ -148,13 +148,13 @@ fn invalid_entries_are_left_out_and_shown_and_the_rest_is_applied() {
             (&too_long, json!("master1"), "key_too_long"),
             ("no-master", Value::Null, "no_master"),
             ("empty-master", json!(""), "empty_value"),
-            ("two-words", json!("master 1"), "value_white_space"),
-            ("two-lines", json!("master1\nn000001 master1"), "value_white_space"),
+            ("two-words", json!("master 1"), "value_whitespace"),
+            ("two-lines", json!("master1\nn000001 master1"), "value_whitespace"),
             ("control", json!("master1\u{7f}"), "value_control"),
             ("mark", json!("<<"), "value_mark"),
             ("mark-at-the-end", json!("master1<<"), "value_mark"),
             ("long-master", json!(too_long), "value_too_long"),
-            ("number", json!(7), "not_text"),
+            ("number", json!(7), "not_string"),
         ];
         let valid = alternating(31, 0);
         let mut document: serde_json::Map<String, Value> =

@@ -152,7 +152,7 @@ fn rows_that_a_map_refuses_are_kept_out_of_the_file_and_told_by_name() {
             scene.gateway.restart();
             scene.settles(&mapsmith, &good);
             is_rejected(&mapsmith, bad);
-            // The registry mends them.
+            // The registry corrects them.
             scene.registry.knows(&good[..1]);
             reload(&mapsmith);
             scene.settles(&mapsmith, &good[..1]);

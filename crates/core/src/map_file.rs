@@ -7,7 +7,7 @@
 //! known: the revision, who wrote it, and what the sources said of each node whose entry is another
 //! one (a pin, a drained master, a reference to nothing):
 //! ```text
-//! # Written by Mapsmith: changes by hand are overwritten. Revision 7
+//! # Written by Mapsmith: external changes are overwritten. Revision 7
 //! # Writer: pid 812 on gw1 (site edge-fra) [418230 4026531836]
 //! #= node1 master1
 //! #- node2
@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use crate::names::{self, Invalid};
 use crate::node_map::{EntryMap, EntryMapBuilder};
 
-const HEADER: &str = "# Written by Mapsmith: changes by hand are overwritten. Revision ";
+const HEADER: &str = "# Written by Mapsmith: external changes are overwritten. Revision ";
 const WRITER: &str = "# Writer: ";
 /// Before a node and the master that the sources name for it, where its entry has another one.
 const SAID: &str = "#= ";
@@ -148,7 +148,8 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, &str)>, Invalid> {
     if line.first() == Some(&b'#') {
         return Ok(None);
     }
-    let line = str::from_utf8(line).map_err(|_| Invalid::NotText)?.trim_start_matches([' ', '\t']);
+    let line =
+        str::from_utf8(line).map_err(|_| Invalid::NotString)?.trim_start_matches([' ', '\t']);
     // A line ends for HAProxy with a carriage return, wherever that stands.
     if line.is_empty() || line.starts_with('\r') {
         return Ok(None);
@@ -223,7 +224,7 @@ mod tests {
             file.entries.iter().collect::<Vec<_>>(),
             [("node1", "master1"), ("node2", "master2")]
         );
-        assert_eq!(file.rejected, [(6, Invalid::EmptyValue), (7, Invalid::ValueWhiteSpace)]);
+        assert_eq!(file.rejected, [(6, Invalid::EmptyValue), (7, Invalid::ValueWhitespace)]);
         assert_eq!((file.revision(), file.repeated, file.is_exact()), (None, 1, false));
     }
 
@@ -260,7 +261,7 @@ mod tests {
         }
         assert_eq!(parse(b"# my own map\na m1\n").header, None);
         assert_eq!(
-            parse(b"# Written by Mapsmith: changes by hand are overwritten. Revision x\na m1\n")
+            parse(b"# Written by Mapsmith: external changes are overwritten. Revision x\na m1\n")
                 .header,
             None
         );
@@ -268,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_the_sources_said_of_overridden_nodes_survives_in_comments() {
-        let text = b"# Written by Mapsmith: changes by hand are overwritten. Revision 7\n#= a \
+        let text = b"# Written by Mapsmith: external changes are overwritten. Revision 7\n#= a \
             m1\n#- b\n#= gone m3\n#= two words x\na m2\nb m2\nc m1\n";
         let file = parse(text);
         assert_eq!(

@@ -33,7 +33,7 @@ pub enum Invalid {
     EmptyKey,
     /// The key contains whitespace, which ends a key in HAProxy.
     #[error("node name contains whitespace")]
-    KeyWhiteSpace,
+    KeyWhitespace,
     /// The key holds a control character, or another that can't be seen.
     #[error("node name contains a control or invisible character")]
     KeyControl,
@@ -53,7 +53,7 @@ pub enum Invalid {
     #[error("master name is empty")]
     EmptyValue,
     #[error("master name contains whitespace")]
-    ValueWhiteSpace,
+    ValueWhitespace,
     #[error("master name contains a control or invisible character")]
     ValueControl,
     #[error("master name is longer than 255 bytes")]
@@ -65,7 +65,7 @@ pub enum Invalid {
     ValueMark,
     /// The key or the value is a number, a list or an object where a text must stand.
     #[error("node or master is not a string")]
-    NotText,
+    NotString,
     #[error("the row has no field for the node")]
     NoNode,
     /// The answer names the node more than once with different masters; see `Snapshot` for which
@@ -148,14 +148,14 @@ pub fn is_invisible(character: char) -> bool {
 
 /// Whether `key` may be a map key.
 pub fn check_key(key: &str) -> Result<(), Invalid> {
-    use Invalid::{EmptyKey, KeyControl, KeyMark, KeyTooLong, KeyWhiteSpace};
-    check(key, [EmptyKey, KeyTooLong, KeyMark, KeyWhiteSpace, KeyControl])
+    use Invalid::{EmptyKey, KeyControl, KeyMark, KeyTooLong, KeyWhitespace};
+    check(key, [EmptyKey, KeyTooLong, KeyMark, KeyWhitespace, KeyControl])
 }
 
 /// Whether `value` may be a map value.
 pub fn check_value(value: &str) -> Result<(), Invalid> {
-    use Invalid::{EmptyValue, ValueControl, ValueMark, ValueTooLong, ValueWhiteSpace};
-    check(value, [EmptyValue, ValueTooLong, ValueMark, ValueWhiteSpace, ValueControl])
+    use Invalid::{EmptyValue, ValueControl, ValueMark, ValueTooLong, ValueWhitespace};
+    check(value, [EmptyValue, ValueTooLong, ValueMark, ValueWhitespace, ValueControl])
 }
 
 #[cfg(test)]
@@ -178,10 +178,10 @@ mod tests {
         let too_long = "n".repeat(MAX_BYTES + 1);
         for (name, key, value) in [
             ("", Invalid::EmptyKey, Invalid::EmptyValue),
-            (" ", Invalid::KeyWhiteSpace, Invalid::ValueWhiteSpace),
-            ("a b", Invalid::KeyWhiteSpace, Invalid::ValueWhiteSpace),
-            ("a\nb", Invalid::KeyWhiteSpace, Invalid::ValueWhiteSpace),
-            ("a\u{a0}b", Invalid::KeyWhiteSpace, Invalid::ValueWhiteSpace),
+            (" ", Invalid::KeyWhitespace, Invalid::ValueWhitespace),
+            ("a b", Invalid::KeyWhitespace, Invalid::ValueWhitespace),
+            ("a\nb", Invalid::KeyWhitespace, Invalid::ValueWhitespace),
+            ("a\u{a0}b", Invalid::KeyWhitespace, Invalid::ValueWhitespace),
             ("a\0b", Invalid::KeyControl, Invalid::ValueControl),
             ("a\u{7f}", Invalid::KeyControl, Invalid::ValueControl),
             ("a\u{200b}b", Invalid::KeyControl, Invalid::ValueControl),

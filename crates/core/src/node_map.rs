@@ -306,7 +306,7 @@ mod tests {
     fn an_invalid_entry_leaves_the_builder_as_it_was() {
         let mut builder = EntryMapBuilder::new();
         builder.push("a", "m1").unwrap();
-        assert_eq!(builder.push("b", "m 2"), Err(Invalid::ValueWhiteSpace));
+        assert_eq!(builder.push("b", "m 2"), Err(Invalid::ValueWhitespace));
         assert_eq!(builder.push("", "m1"), Err(Invalid::EmptyKey));
         assert_eq!(builder.finish().iter().collect::<Vec<_>>(), [("a", "m1")]);
     }

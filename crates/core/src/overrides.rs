@@ -153,12 +153,12 @@ mod tests {
             to: to.map(str::to_owned),
             since: Timestamp::UNIX_EPOCH,
         };
-        assert_eq!(overrides.add_pin(pin("two words", None)), Err(Invalid::KeyWhiteSpace));
+        assert_eq!(overrides.add_pin(pin("two words", None)), Err(Invalid::KeyWhitespace));
         assert_eq!(
             overrides.add_pin(Pin { master: String::new(), ..pin("a", None) }),
             Err(Invalid::EmptyValue)
         );
-        assert_eq!(overrides.add_drain(drained("m 1", None)), Err(Invalid::ValueWhiteSpace));
+        assert_eq!(overrides.add_drain(drained("m 1", None)), Err(Invalid::ValueWhitespace));
         assert_eq!(overrides.add_drain(drained("m1", Some("#m2"))), Err(Invalid::ValueMark));
         assert!(overrides.is_empty());
     }

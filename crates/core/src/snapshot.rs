@@ -116,20 +116,20 @@ mod tests {
     fn rejections_are_counted_beyond_the_ones_that_are_named() {
         let mut rejections = Rejections::default();
         for number in 0..NAMED_REJECTIONS + 5 {
-            rejections.push(&format!("node {number}"), Invalid::KeyWhiteSpace);
+            rejections.push(&format!("node {number}"), Invalid::KeyWhitespace);
         }
         rejections.push("n", Invalid::NoMaster);
         assert_eq!(rejections.total(), 1006);
-        assert_eq!(rejections.counts[&Invalid::KeyWhiteSpace], 1005);
+        assert_eq!(rejections.counts[&Invalid::KeyWhitespace], 1005);
         assert_eq!(rejections.named.len(), NAMED_REJECTIONS);
-        assert_eq!(rejections.reason("node 3"), Some(Invalid::KeyWhiteSpace));
+        assert_eq!(rejections.reason("node 3"), Some(Invalid::KeyWhitespace));
     }
 
     #[test]
     fn a_rejected_name_cannot_break_a_log_line() {
         let mut rejections = Rejections::default();
-        rejections.push("a\n\u{1b}[31mb", Invalid::KeyWhiteSpace);
+        rejections.push("a\n\u{1b}[31mb", Invalid::KeyWhitespace);
         assert_eq!(rejections.named.keys().collect::<Vec<_>>(), ["a\\n\\u{1b}[31mb"]);
-        assert_eq!(rejections.reason("a\n\u{1b}[31mb"), Some(Invalid::KeyWhiteSpace));
+        assert_eq!(rejections.reason("a\n\u{1b}[31mb"), Some(Invalid::KeyWhitespace));
     }
 }

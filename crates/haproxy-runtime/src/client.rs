@@ -181,23 +181,23 @@ impl RuntimeClient {
     }
 
     /// Sends a line of one command and judges its reply.
-    pub(crate) async fn judge<T>(
+    pub(crate) async fn parse_reply<T>(
         &self,
         line: &str,
-        judge: impl FnOnce(&[u8]) -> Result<T, ReplyError>,
+        parse: impl FnOnce(&[u8]) -> Result<T, ReplyError>,
     ) -> Result<T, RuntimeError> {
-        self.judge_all(line.as_bytes(), 1, |replies| judge(replies[0])).await
+        self.parse_replies(line.as_bytes(), 1, |replies| parse(replies[0])).await
     }
 
     /// Sends a line of so many commands and judges their replies.
-    pub(crate) async fn judge_all<T>(
+    pub(crate) async fn parse_replies<T>(
         &self,
         line: &[u8],
         commands: usize,
-        judge: impl FnOnce(Vec<&[u8]>) -> Result<T, ReplyError>,
+        parse: impl FnOnce(Vec<&[u8]>) -> Result<T, ReplyError>,
     ) -> Result<T, RuntimeError> {
         let answer = self.call(line).await?;
-        wire::replies(&answer, commands).and_then(judge).map_err(|error| self.failed(line, error))
+        wire::replies(&answer, commands).and_then(parse).map_err(|error| self.failed(line, error))
     }
 }
 

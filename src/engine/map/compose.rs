@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use mapsmith_core::desired::gate::Verdict;
-use mapsmith_core::desired::overrides;
+use mapsmith_core::desired::overrides::{self, Overridden};
 use mapsmith_core::desired::references::{Dangling, Targets};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::status::StepTiming;
@@ -75,9 +75,15 @@ impl MapDecider {
         if !self.actions.hold() {
             return None;
         }
-        let overridden = overrides::apply(map, over).entries;
         let in_force = self.entries_in_force().unwrap_or_default();
-        Dangling::new(&overridden, &self.targets).held(self.actions, &in_force)
+        self.with_overrides(map, over).1.held(self.actions, &in_force)
+    }
+
+    /// What lies over an accepted answer, and which entries point nowhere then.
+    fn with_overrides(&self, map: &Arc<EntryMap>, over: &Overrides) -> (Overridden, Dangling) {
+        let overridden = overrides::apply(map, over);
+        let dangling = Dangling::new(&overridden.entries, &self.targets);
+        (overridden, dangling)
     }
 
     /// The entries of the map in force.
@@ -142,8 +148,7 @@ impl MapDecider {
         before: &Arc<EntryMap>,
         over: &Overrides,
     ) -> Option<Arc<EntryMap>> {
-        let mut overridden = overrides::apply(&said.map, over);
-        let mut dangling = Dangling::new(&overridden.entries, &self.targets);
+        let (mut overridden, mut dangling) = self.with_overrides(&said.map, over);
         // An approval of what the guard held is one of all that comes with it.
         let judged = said.passed && !said.approved;
         let held = judged.then(|| dangling.held(self.actions, before)).flatten();
@@ -168,8 +173,7 @@ impl MapDecider {
             Verdict::Held(hold) => {
                 self.log_hold(hold);
                 *said = Said::again(self.gate.accepted().cloned()?);
-                overridden = overrides::apply(&said.map, over);
-                dangling = Dangling::new(&overridden.entries, &self.targets);
+                (overridden, dangling) = self.with_overrides(&said.map, over);
             }
         }
         let mut map = Arc::clone(&overridden.entries);

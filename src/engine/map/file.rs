@@ -44,8 +44,8 @@ impl MapFileAccess {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(mut keeper: MapFileWriter) -> Result<Self, MapFileError> {
-        let path = keeper.path().to_owned();
+    pub fn start(mut writer: MapFileWriter) -> Result<Self, MapFileError> {
+        let path = writer.path().to_owned();
         let (jobs, received) = mpsc::channel();
         let busy = Arc::new(AtomicBool::new(false));
         let done = Arc::clone(&busy);
@@ -53,11 +53,11 @@ impl MapFileAccess {
         let thread = std::thread::Builder::new().name("map-file".to_owned()).spawn(move || {
             for job in received {
                 match job {
-                    Job::Load(answer) => reply(answer, keeper.load(), &done),
-                    Job::Header(answer) => reply(answer, keeper.header(), &done),
-                    Job::Check(entries, answer) => reply(answer, keeper.check(&entries), &done),
+                    Job::Load(answer) => reply(answer, writer.load(), &done),
+                    Job::Header(answer) => reply(answer, writer.header(), &done),
+                    Job::Check(entries, answer) => reply(answer, writer.check(&entries), &done),
                     Job::Write(revision, said, answer) => {
-                        reply(answer, keeper.write(&revision, &said), &done)
+                        reply(answer, writer.write(&revision, &said), &done)
                     }
                 }
             }

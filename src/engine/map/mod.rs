@@ -167,10 +167,10 @@ impl MapDecider {
     /// When the file is there and can't be read.
     pub async fn start(
         limits: Limits,
-        keeper: MapFileWriter,
+        writer: MapFileWriter,
         overrides: Arc<Overrides>,
     ) -> Result<Self, MapFileError> {
-        let mut access = MapFileAccess::start(keeper)?;
+        let mut access = MapFileAccess::start(writer)?;
         let found = access.load().await?;
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(GUARD_HOLDS).increment(0);

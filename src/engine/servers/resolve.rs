@@ -44,9 +44,9 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// How many answers in a row an address must be missing from before it counts no more, however long
-/// they take: of eight addresses that are answered three at a time, one is missing from ten in a
-/// row once in a hundred times.
+/// How many answers in a row an address must be missing from before it no longer counts, however
+/// long they take: of eight addresses that are answered three at a time, one is missing from ten in
+/// a row once in a hundred times.
 const MISSING: u32 = 10;
 
 /// An address of a name.
@@ -273,7 +273,7 @@ impl Resolver {
                     if known.error.as_ref() != Some(&error) {
                         let meanwhile = match known.addresses.preferred() {
                             Some(address) => format!("it keeps its last address {address}"),
-                            None => "its server is left out".to_owned(),
+                            None => "its server is rejected".to_owned(),
                         };
                         tracing::warn!(host, error, "the host name does not resolve; {meanwhile}");
                     }

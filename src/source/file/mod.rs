@@ -226,7 +226,7 @@ fn poll<F: Format>(
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(SourceErrorKind::File(
-            if metadata.is_dir() { "is a folder" } else { "is no regular file" }.to_owned(),
+            if metadata.is_dir() { "is a folder" } else { "is not a regular file" }.to_owned(),
         ));
     }
     if let (Some(known), Some(current)) = (known, current)

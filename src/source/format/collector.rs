@@ -128,7 +128,9 @@ impl Collector {
                 return self.rejections.push("(a row without a node)", Invalid::NoNode);
             }
             Field::Other => {
-                return self.rejections.push("(a row whose node is no text)", Invalid::NotText);
+                return self
+                    .rejections
+                    .push("(a row whose node is not a string)", Invalid::NotString);
             }
         };
         let node = if self.names.lowercase && node.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -142,7 +144,7 @@ impl Collector {
         let pushed = match &row.master {
             Field::Text(master) => self.builder.push(node, self.names.master(master)),
             Field::Absent | Field::Null => Err(Invalid::NoMaster),
-            Field::Other => Err(Invalid::NotText),
+            Field::Other => Err(Invalid::NotString),
         };
         match pushed {
             Ok(()) => self.note_moment(&row.producer_timestamp),
@@ -159,7 +161,7 @@ impl Collector {
 
     /// Notes something that stands where a row should, and is none.
     pub(crate) fn take_no_row(&mut self) {
-        self.rejections.push("(a row that is no object)", Invalid::NotText);
+        self.rejections.push("(a row that is not an object)", Invalid::NotString);
     }
 
     /// Notes an entry that was found invalid before it came here.

@@ -14,7 +14,7 @@ const ESCAPED_MARK: &[u8] = br"\u007f";
 
 /// Mends the first value of `text`, or the pair `"name": value`, as far as it goes; `last`: no more
 /// will come. Whether anything was changed.
-pub(super) fn mend(text: &mut [u8], last: bool) -> bool {
+pub(super) fn repair(text: &mut [u8], last: bool) -> bool {
     let (mut changed, mut depth, mut at) = (false, 0_usize, 0);
     while let Some(byte) = text.get(at) {
         match byte {
@@ -150,9 +150,9 @@ mod tests {
 
     use super::*;
 
-    fn mended(text: &[u8]) -> (bool, Value) {
+    fn repaired(text: &[u8]) -> (bool, Value) {
         let mut text = text.to_vec();
-        let changed = mend(&mut text, true);
+        let changed = repair(&mut text, true);
         (
             changed,
             serde_json::from_slice(&text)
@@ -171,16 +171,16 @@ mod tests {
             (b"{\"a\xff\": \"\xc3(\xe2\x82\"}", json!({"a\u{7f}": "\u{7f}(\u{7f}\u{7f}"})),
             (b"[1e999, -1E+400, [2]]", json!([[], [], [2]])),
         ] {
-            assert_eq!(mended(text), (true, value), "{}", String::from_utf8_lossy(text));
+            assert_eq!(repaired(text), (true, value), "{}", String::from_utf8_lossy(text));
         }
         let huge = format!("[{}]", "9".repeat(400));
-        assert_eq!(mended(huge.as_bytes()), (true, json!([[]])));
+        assert_eq!(repaired(huge.as_bytes()), (true, json!([[]])));
     }
 
     #[test]
     fn only_the_first_value_is_mended() {
         let mut text = b"\"a\x01\": \"\x02\", \"\x03\": 1e999}".to_vec();
-        assert!(mend(&mut text, true));
+        assert!(repair(&mut text, true));
         assert_eq!(text, b"\"a\x7f\": \"\x7f\", \"\x03\": 1e999}");
     }
 
@@ -190,11 +190,11 @@ mod tests {
         {
             for cut in 0..whole.len() {
                 let mut text = whole[..cut].to_vec();
-                assert!(!mend(&mut text, false), "{:?}", String::from_utf8_lossy(&text));
+                assert!(!repair(&mut text, false), "{:?}", String::from_utf8_lossy(&text));
             }
             let mut text = whole.to_vec();
             assert!(
-                !mend(&mut text, true) && text == whole,
+                !repair(&mut text, true) && text == whole,
                 "{:?}",
                 String::from_utf8_lossy(&text)
             );
@@ -205,9 +205,9 @@ mod tests {
         #[test]
         fn a_good_text_is_never_touched(text in ".{0,40}", number: f64) {
             let whole = json!([text, {"k": number}]).to_string();
-            let mut mended = whole.clone().into_bytes();
-            prop_assert!(!mend(&mut mended, true));
-            prop_assert_eq!(mended, whole.into_bytes());
+            let mut repaired = whole.clone().into_bytes();
+            prop_assert!(!repair(&mut repaired, true));
+            prop_assert_eq!(repaired, whole.into_bytes());
         }
 
         #[test]
@@ -216,9 +216,9 @@ mod tests {
             last: bool,
         ) {
             let mut once = text;
-            mend(&mut once, last);
+            repair(&mut once, last);
             let mut twice = once.clone();
-            prop_assert!(!mend(&mut twice, last));
+            prop_assert!(!repair(&mut twice, last));
             prop_assert_eq!(once, twice);
         }
     }

@@ -9,7 +9,7 @@ use mapsmith_core::{Invalid, Rejections};
 use serde_json::{Map, Number, Value};
 
 use super::json::ERROR_KEYS;
-use super::repair::mend;
+use super::repair::repair;
 use super::{Format, Reader, Rows, parser_message, without_mark};
 use crate::source::error::{Excerpt, Position, SourceErrorKind};
 use crate::source::transport::secret::Secret;
@@ -68,7 +68,7 @@ impl Reader for ServerReader {
             return Err(SourceErrorKind::NotJson(self.excerpt()));
         }
         let mut parsed = serde_json::from_slice::<Value>(without_mark(&self.text));
-        if parsed.as_ref().is_err_and(|error| !error.is_eof()) && mend(&mut self.text, true) {
+        if parsed.as_ref().is_err_and(|error| !error.is_eof()) && repair(&mut self.text, true) {
             parsed = serde_json::from_slice(without_mark(&self.text));
         }
         match parsed {
@@ -131,7 +131,7 @@ fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
     let text = |name: &str| match field(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("{name} is no text")),
+        Some(_) => Err(format!("{name} is not a string")),
     };
     let number = |name: &str| match field(name) {
         None => Ok(None),
@@ -159,9 +159,9 @@ fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
         Some(Value::Array(options)) => {
             let words: Option<Vec<_>> =
                 options.iter().map(|option| option.as_str().map(str::to_owned)).collect();
-            Some(words.ok_or("options holds something that is no text")?)
+            Some(words.ok_or("options holds something that is not a string")?)
         }
-        Some(_) => return Err("options is no list of texts".to_owned()),
+        Some(_) => return Err("options is not a list of strings".to_owned()),
     };
     let address = text("address")?.ok_or("the row has no address")?;
     Ok(RawServer {
@@ -279,7 +279,7 @@ mod tests {
             ("", "cut off"),
             ("[{\"address\": \"10.0.0.1", "cut off at line 1"),
             ("[{}]\n[", "mistake at line 2, column 1: trailing characters"),
-            ("<html><title>Gone</title>", "no JSON text: Gone"),
+            ("<html><title>Gone</title>", "not JSON: Gone"),
             ("{\"error\": \"down\"}", "error object"),
             ("{\"servers\": []}", "a list of servers was expected"),
             ("[{,}]", "mistake at line 1"),

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(entries.iter().collect::<Vec<_>>(), [("a", "m1"), ("c", "m2")]);
         let named: Vec<_> =
             rejections.named.iter().map(|(node, reason)| (node.as_str(), *reason)).collect();
-        assert_eq!(named, [("b", Invalid::NoMaster), ("d", Invalid::ValueWhiteSpace)]);
+        assert_eq!(named, [("b", Invalid::NoMaster), ("d", Invalid::ValueWhitespace)]);
         assert_eq!(rejections.total(), 2);
     }
 

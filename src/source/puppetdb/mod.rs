@@ -183,8 +183,7 @@ impl Nodes {
             ) {
                 return Err(refusal);
             }
-            warn!(query, %refusal, "the query for what changed, made of the query for everything, \
-                was refused: all polls are full from now on");
+            warn!(query, %refusal, "PuppetDB rejected the derived delta query; using full polls");
             self.delta_query = DeltaQuery::None;
         }
         let query = self.query.clone();
@@ -221,8 +220,8 @@ impl Nodes {
         if !matches!(refusal, SourceErrorKind::Status { status: 400, .. }) {
             return Err(refusal);
         }
-        warn!(query, %refusal, "the query for single nodes, made of the query for everything, was \
-            refused: targeted lookups ask for everything from now on");
+        warn!(query, %refusal, "PuppetDB rejected the derived query for single nodes; \
+            targeted lookups ask for everything");
         self.narrows = false;
         self.poll_once(Extent::Changes, Some(current), now).await
     }

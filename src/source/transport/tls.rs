@@ -109,8 +109,8 @@ pub(super) fn classify(keys: &HttpKeys, cause: &str) -> Option<SourceErrorKind> 
 const UNFIT: [(&str, &str); 4] = [
     (
         "not valid for any names",
-        "has a common name (CN) only, which counts no more; have it issued with the url's host as \
-            a subjectAltName (for Puppet: dns_alt_names)",
+        "has a common name (CN) only, which is no longer accepted; have it issued with the url's \
+            host as a subjectAltName (for Puppet: dns_alt_names)",
     ),
     (
         "UnsupportedSignatureAlgorithm",

@@ -14,12 +14,12 @@ fn revision(number: u64, entries: &[(&str, &str)]) -> Revision {
 
 /// Writes a revision of what the sources said.
 fn write(
-    keeper: &mut MapFileWriter,
+    writer: &mut MapFileWriter,
     number: u64,
     entries: &[(&str, &str)],
 ) -> Result<(), WriteError> {
     let revision = revision(number, entries);
-    keeper.write(&revision, &revision.entries)
+    writer.write(&revision, &revision.entries)
 }
 
 fn files(folder: &Path) -> Vec<String> {
@@ -34,10 +34,10 @@ fn files(folder: &Path) -> Vec<String> {
 #[test]
 fn a_written_file_is_read_back_with_its_revision_and_leaves_nothing_beside_it() {
     let folder = tempfile::tempdir().unwrap();
-    let mut keeper = MapFileWriter::new(&folder.path().join("n.map"));
-    assert!(keeper.load().unwrap().is_none());
-    write(&mut keeper, 7, &[("a", "m1")]).unwrap();
-    let file = keeper.load().unwrap().unwrap();
+    let mut writer = MapFileWriter::new(&folder.path().join("n.map"));
+    assert!(writer.load().unwrap().is_none());
+    write(&mut writer, 7, &[("a", "m1")]).unwrap();
+    let file = writer.load().unwrap().unwrap();
     assert_eq!((file.revision(), file.entries.get("a")), (Some(7), Some("m1")));
     assert_eq!(files(folder.path()), ["n.map"]);
 }
@@ -72,16 +72,16 @@ fn a_symbolic_link_stays_one() {
 fn a_lost_or_changed_file_is_noticed_and_the_same_map_by_another_hand_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("n.map");
-    let mut keeper = MapFileWriter::new(&path);
+    let mut writer = MapFileWriter::new(&path);
     let wanted = revision(1, &[("a", "m1")]);
-    keeper.write(&wanted, &wanted.entries).unwrap();
-    assert!(matches!(keeper.check(&wanted.entries), Check::Same));
+    writer.write(&wanted, &wanted.entries).unwrap();
+    assert!(matches!(writer.check(&wanted.entries), Check::Same));
     fs::write(&path, "a  m1\n").unwrap();
-    assert!(matches!(keeper.check(&wanted.entries), Check::Same));
+    assert!(matches!(writer.check(&wanted.entries), Check::Same));
     fs::write(&path, "a m2\n").unwrap();
-    assert!(matches!(keeper.check(&wanted.entries), Check::Different));
+    assert!(matches!(writer.check(&wanted.entries), Check::Different));
     fs::remove_file(&path).unwrap();
-    assert!(matches!(keeper.check(&wanted.entries), Check::Different));
+    assert!(matches!(writer.check(&wanted.entries), Check::Different));
 }
 
 #[test]
@@ -116,9 +116,9 @@ fn a_file_of_which_haproxy_would_load_more_is_not_the_map_that_is_wanted() {
     let wanted = revision(1, &[("a", "m1")]);
     for text in ["a m1\na m2\n", "a m1\nevil two words\n", "a m1\nlonely\n"] {
         fs::write(&path, text).unwrap();
-        let mut keeper = MapFileWriter::new(&path);
-        assert_eq!(keeper.load().unwrap().unwrap().entries, *wanted.entries, "{text:?}");
-        assert!(matches!(keeper.check(&wanted.entries), Check::Different), "{text:?}");
+        let mut writer = MapFileWriter::new(&path);
+        assert_eq!(writer.load().unwrap().unwrap().entries, *wanted.entries, "{text:?}");
+        assert!(matches!(writer.check(&wanted.entries), Check::Different), "{text:?}");
     }
 }
 
@@ -129,13 +129,13 @@ fn what_is_not_a_regular_file_is_never_replaced_and_never_waited_for() {
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
         .unwrap();
     for path in [fifo.as_path(), folder.path(), Path::new("/dev/null")] {
-        let mut keeper = MapFileWriter::new(path);
+        let mut writer = MapFileWriter::new(path);
         let kind = fs::metadata(path).unwrap().file_type();
         let wanted = revision(1, &[("a", "m1")]);
-        assert!(matches!(keeper.check(&wanted.entries), Check::Unusable(_)), "{path:?}");
+        assert!(matches!(writer.check(&wanted.entries), Check::Unusable(_)), "{path:?}");
         for message in [
-            keeper.peek().unwrap_err().to_string(),
-            keeper.write(&wanted, &wanted.entries).unwrap_err().to_string(),
+            writer.peek().unwrap_err().to_string(),
+            writer.write(&wanted, &wanted.entries).unwrap_err().to_string(),
         ] {
             assert!(message.contains("not a regular file"), "{message}");
         }
@@ -149,13 +149,13 @@ fn a_file_of_absurd_size_is_an_error_that_costs_no_memory_and_can_be_replaced() 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("n.map");
     File::create(&path).unwrap().set_len(8 << 30).unwrap();
-    let mut keeper = MapFileWriter::new(&path);
-    let message = keeper.peek().unwrap_err().to_string();
+    let mut writer = MapFileWriter::new(&path);
+    let message = writer.peek().unwrap_err().to_string();
     assert!(message.contains("8589934592 bytes, more than 1073741824"), "{message}");
     let wanted = revision(1, &[("a", "m1")]);
-    assert!(matches!(keeper.check(&wanted.entries), Check::Different));
-    write(&mut keeper, 1, &[("a", "m1")]).unwrap();
-    assert!(matches!(keeper.check(&wanted.entries), Check::Same));
+    assert!(matches!(writer.check(&wanted.entries), Check::Different));
+    write(&mut writer, 1, &[("a", "m1")]).unwrap();
+    assert!(matches!(writer.check(&wanted.entries), Check::Same));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_file_that_another_mapsmith_goes_on_writing_is_left_to_it() {
     // An old copy that somebody puts back is no work of the other one.
     fs::write(
         &path,
-        "# Written by Mapsmith: changes by hand are overwritten. Revision 1\n# Writer: pid 7 \
+        "# Written by Mapsmith: external changes are overwritten. Revision 1\n# Writer: pid 7 \
             on gw2 (site fra) []\na m9\n",
     )
     .unwrap();
@@ -231,7 +231,7 @@ fn a_file_that_another_mapsmith_goes_on_writing_is_left_to_it() {
         (WriterState::Gone, WriterState::Unknown)
     );
     let text = format!(
-        "# Written by Mapsmith: changes by hand are overwritten. Revision 9\n# Writer: \
+        "# Written by Mapsmith: external changes are overwritten. Revision 9\n# Writer: \
             {ended} [{}]\na m9\n",
         ended.key
     );

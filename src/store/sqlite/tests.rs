@@ -220,7 +220,7 @@ async fn a_name_that_another_program_wrote_never_gets_to_haproxy() {
     let error = store.load().await.unwrap_err();
     assert_eq!(
         error.fault,
-        StoreErrorKind::Invalid { name: "n; clear map".to_owned(), reason: Invalid::KeyWhiteSpace }
+        StoreErrorKind::Invalid { name: "n; clear map".to_owned(), reason: Invalid::KeyWhitespace }
     );
 }
 

@@ -295,7 +295,7 @@ fn what_is_printed_for_people_is_there_for_programs_too() {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{text}"))
     };
     let check = json(&["check"], 0);
-    assert_eq!(check["good"], true, "{check:#}");
+    assert_eq!(check["ok"], true, "{check:#}");
     assert!(check["findings"].as_array().is_some_and(|findings| findings.len() > 5), "{check:#}");
     let plan = json(&["plan"], 3);
     assert_eq!(

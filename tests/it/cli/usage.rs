@@ -141,7 +141,9 @@ fn every_verb_has_help_of_its_own() {
     let help = text(&cli(&["--help"], None), 0);
     assert!(VERBS.iter().all(|verb| help.contains(&format!("  {verb} "))), "{help}");
     assert!(
-        help.contains("Exit codes: 0 good, 1 failed, 2 wrong usage or settings, 3 (`plan` only)"),
+        help.contains(
+            "Exit codes: 0 success, 1 failed, 2 wrong usage or settings, 3 (`plan` only)"
+        ),
         "{help}"
     );
 }

@@ -202,7 +202,7 @@ impl Laws {
         state.stamp = stamp.ok();
     }
 
-    /// Puts another map file in place; what Mapsmith wrote before counts no more.
+    /// Puts another map file in place; what Mapsmith wrote before no longer counts.
     pub fn replace_file(&self, path: &Path, text: &[u8]) -> io::Result<()> {
         let mut state = self.state();
         let fresh = path.with_extension("older");
@@ -286,7 +286,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const HEADER: &str = "# Written by Mapsmith: changes by hand are overwritten. Revision ";
+    const HEADER: &str = "# Written by Mapsmith: external changes are overwritten. Revision ";
 
     fn file(revision: u64, lines: &str) -> String {
         format!("{HEADER}{revision}\n{lines}")

@@ -29,7 +29,7 @@ fn a_store_that_can_not_be_used_keeps_the_daemon_from_starting_and_says_why() {
         assert!(code == 1 && text.contains("FAIL  store: "), "{text}");
     };
     fs::write(&path, "no database at all ".repeat(500)).expect("a file");
-    refused("is damaged or no SQLite database");
+    refused("is damaged or not a SQLite database");
     fs::remove_file(&path).expect("it is there");
 
     Connection::open(&path)

@@ -252,7 +252,7 @@ async fn an_answer_cut_at_any_byte_is_no_answer() {
 #[tokio::test]
 async fn a_body_that_is_no_list_of_rows_is_no_answer() {
     for (body, part) in [
-        ("<html><title>Sign in</title></html>", "no JSON text: Sign in"),
+        ("<html><title>Sign in</title></html>", "not JSON: Sign in"),
         (r#"{"error":"the database is down"}"#, "the database is down"),
         (r#"[{"certname":"a","producer":"m1"}] trailing"#, "something follows the end"),
         (r#"[{"certname":"a","producer":"m1"} {"#, "mistake at line 1, column 35"),

@@ -106,7 +106,7 @@ async fn a_file_that_holds_something_else_is_refused_whole_and_the_last_good_map
         let mut registry = folder.registry(json!({}));
         registry.poll().await;
         folder.replace(junk);
-        let what = if name == "nodes.json" { "is no JSON text" } else { "the file is no map file" };
+        let what = if name == "nodes.json" { "is not JSON" } else { "the file is not a map file" };
         assert_says(&registry.failure().await, &[name, what]);
         folder.replace(good);
         assert_eq!(registry.poll().await.entries.get("a"), Some("m1"), "{junk:?}");
@@ -136,7 +136,7 @@ async fn invalid_lines_of_a_map_file_are_left_out_and_named() {
     assert_eq!(entries(&polled), [("a", "m1")]);
     assert_eq!(
         rejected(&polled),
-        [("line 2", Invalid::EmptyValue), ("line 3", Invalid::ValueWhiteSpace)]
+        [("line 2", Invalid::EmptyValue), ("line 3", Invalid::ValueWhitespace)]
     );
 }
 

@@ -25,7 +25,7 @@ async fn an_object_of_nodes_and_masters_is_a_map() {
     let polled =
         Registry::http_json(&server.uri(), json!({"masters": {"m2": "master2"}})).poll().await;
     assert_eq!(entries(&polled), [("a", "m1"), ("b", "master2")]);
-    assert_eq!(rejected(&polled), [("c", Invalid::NoMaster), ("d", Invalid::NotText)]);
+    assert_eq!(rejected(&polled), [("c", Invalid::NoMaster), ("d", Invalid::NotString)]);
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ async fn a_node_without_a_master_is_left_out_and_the_rest_goes_on() {
     assert_eq!(entries(&polled), [("node2", "master1")]);
     assert_eq!(
         rejected(&polled),
-        [("no de", Invalid::KeyWhiteSpace), ("node1", Invalid::NoMaster)]
+        [("no de", Invalid::KeyWhitespace), ("node1", Invalid::NoMaster)]
     );
 }
 

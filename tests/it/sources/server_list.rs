@@ -106,7 +106,7 @@ async fn a_file_is_a_list_of_json_and_nothing_else() {
     let polled = poll(&mut file, None).await;
     assert_eq!((polled.kind, &*polled.entries.servers[0].name), (PollKind::Full, "10.0.0.1:8140"));
     for (text, part) in [
-        ("master1 10.0.0.1:8140\n", "no JSON text: master1"),
+        ("master1 10.0.0.1:8140\n", "not JSON: master1"),
         ("", "cut off"),
         ("{\"a\": \"b\"}", "a list of servers was expected"),
     ] {

@@ -9,8 +9,8 @@ use crate::{DesiredServers, Overrides, Revision};
 /// that it was seen to hold.
 #[derive(Debug, Clone, Default)]
 pub struct Desired {
-    /// Grows whenever an instance should observe again: with each change, and with each round of polls
-    /// that is decided on.
+    /// Grows whenever an instance should observe again: with each change, and with each round of
+    /// polls that is decided on.
     pub generation: u64,
     /// The map; none until a first answer of the sources was accepted, and while another Mapsmith
     /// keeps the instances.

@@ -39,12 +39,12 @@ impl MapClient {
 
     /// The names of all backends and servers.
     pub async fn backends_and_servers(&self) -> Result<BTreeSet<String>, RuntimeError> {
-        self.client.judge(process::BACKENDS_AND_SERVERS, process::backends_and_servers).await
+        self.client.parse_reply(process::BACKENDS_AND_SERVERS, process::backends_and_servers).await
     }
 
     /// Opens a new version.
     pub async fn prepare(&self) -> Result<u64, RuntimeError> {
-        self.client.judge(&self.map.prepare(), prepared).await
+        self.client.parse_reply(&self.map.prepare(), prepared).await
     }
 
     /// Adds every entry to a version, with rests between the payloads, which are added to `rested`.
@@ -112,12 +112,12 @@ impl MapClient {
     /// As every command; [`VersionOvertaken`](crate::ReplyError::VersionOvertaken) where another
     /// writer was later.
     pub async fn commit(&self, version: u64) -> Result<(), RuntimeError> {
-        self.client.judge(&self.map.commit(version), silent).await
+        self.client.parse_reply(&self.map.commit(version), silent).await
     }
 
     /// Drops a version that is not the live one.
     pub async fn clear(&self, version: u64) -> Result<(), RuntimeError> {
-        self.client.judge(&self.map.clear(version), silent).await
+        self.client.parse_reply(&self.map.clear(version), silent).await
     }
 
     /// Runs single commands, at most `most` a line, with rests between the lines, which are added
@@ -137,8 +137,8 @@ impl MapClient {
         let mut following = lines.next();
         while let Some((line, count)) = following {
             let sent = Instant::now();
-            let judge = |replies: Vec<&[u8]>| replies.into_iter().try_for_each(silent);
-            self.client.judge_all(&line, count, judge).await?;
+            let parse = |replies: Vec<&[u8]>| replies.into_iter().try_for_each(silent);
+            self.client.parse_replies(&line, count, parse).await?;
             let took = sent.elapsed();
             following = lines.next();
             if following.is_some() {
@@ -158,14 +158,14 @@ impl MapClient {
         for (line, count) in
             wire::Batches::new(keys.map(|key| self.map.get(key)), self.max_payload, usize::MAX)
         {
-            let judge = |replies: Vec<&[u8]>| {
+            let parse = |replies: Vec<&[u8]>| {
                 for reply in replies {
                     found(position, looked_up(reply)?);
                     position += 1;
                 }
                 Ok(())
             };
-            self.client.judge_all(&line, count, judge).await?;
+            self.client.parse_replies(&line, count, parse).await?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The commands as text, each beside the one parser that may judge its reply. Pure.
+//! The commands as text, each beside the one parser that may parse its reply. Pure.
 
 #[cfg(feature = "client")]
 pub mod client;

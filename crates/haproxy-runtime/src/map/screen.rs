@@ -28,7 +28,7 @@ impl MapClient {
     pub async fn kind(&self) -> Result<Option<MapKind>, RuntimeError> {
         let key = self.any_key().await?;
         let line = self.map.get(key.as_deref().unwrap_or(ANY_ROW)) + "\n";
-        self.client.judge(&line, super::map_kind).await
+        self.client.parse_reply(&line, super::map_kind).await
     }
 
     /// [`MapClient::kind`], and where that is not known by staging a row; `true` where it came to
@@ -116,7 +116,7 @@ impl MapClient {
         let commands = rows.iter().map(|(key, value)| self.map.stage(version, key, value));
         let mut position = start;
         for (line, count) in Batches::new(commands, self.max_payload, usize::MAX) {
-            let judge = |replies: Vec<&[u8]>| {
+            let parse = |replies: Vec<&[u8]>| {
                 for reply in replies {
                     match super::silent(reply) {
                         Err(ReplyError::Refused(text)) => refused.push((position, text)),
@@ -126,7 +126,7 @@ impl MapClient {
                 }
                 Ok(())
             };
-            self.client.judge_all(&line, count, judge).await?;
+            self.client.parse_replies(&line, count, parse).await?;
         }
         Ok(())
     }

@@ -63,7 +63,7 @@ impl ServersClient {
     ) -> Result<Result<bool, Refusal>, RuntimeError> {
         let patient = RuntimeClient { bound: self.client.bound + delay, ..self.client.clone() };
         patient
-            .judge(&command::wait_removable(at, delay), |reply| Ok(command::removable(reply)))
+            .parse_reply(&command::wait_removable(at, delay), |reply| Ok(command::removable(reply)))
             .await
     }
 }

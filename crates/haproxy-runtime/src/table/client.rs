@@ -21,7 +21,7 @@ impl TableClient {
 
     /// Every stick table of the process.
     pub async fn tables(&self) -> Result<Vec<TableSize>, RuntimeError> {
-        self.client.judge(super::TABLES, super::tables).await
+        self.client.parse_reply(super::TABLES, super::tables).await
     }
 
     /// Lists the rows one by one as they come, about `most` of them: the rest is not read, so that
@@ -78,10 +78,10 @@ impl TableClient {
             })
             .collect();
         for (line, count) in wire::Batches::new(commands.iter(), self.max_payload, usize::MAX) {
-            let judge = |replies: Vec<&[u8]>| {
+            let parse = |replies: Vec<&[u8]>| {
                 replies.into_iter().map(super::forgotten).collect::<Result<Vec<_>, _>>()
             };
-            let forgotten = self.client.judge_all(&line, count, judge).await?;
+            let forgotten = self.client.parse_replies(&line, count, parse).await?;
             staying += forgotten.into_iter().filter(|forgotten| !forgotten).count();
         }
         Ok(staying)

@@ -51,9 +51,9 @@ impl Scene {
     /// A first start on a folder where this makes a rename last.
     async fn start_syncing(sync_folder: fn(&Path) -> io::Result<()>) -> Self {
         let mut scene = Self::start(None).await;
-        let mut keeper = MapFileWriter::new(&scene.path());
-        keeper.sync_folder = sync_folder;
-        scene.decider = MapDecider::start(Limits::default(), keeper, Arc::default()).await.unwrap();
+        let mut writer = MapFileWriter::new(&scene.path());
+        writer.sync_folder = sync_folder;
+        scene.decider = MapDecider::start(Limits::default(), writer, Arc::default()).await.unwrap();
         scene
     }
 
@@ -64,8 +64,8 @@ impl Scene {
 
     /// A restart on the same files.
     async fn restart(&mut self) {
-        let keeper = MapFileWriter::new(&self.path());
-        self.decider = MapDecider::start(Limits::default(), keeper, Arc::clone(&self.overrides))
+        let writer = MapFileWriter::new(&self.path());
+        self.decider = MapDecider::start(Limits::default(), writer, Arc::clone(&self.overrides))
             .await
             .unwrap();
     }

@@ -163,7 +163,7 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     scene.one(nodes(2, "m1")).await;
     let other = |number: u64| {
         let header =
-            format!("# Written by Mapsmith: changes by hand are overwritten. Revision {number}");
+            format!("# Written by Mapsmith: external changes are overwritten. Revision {number}");
         format!("{header}\n# Writer: pid 7 on elsewhere.example.com (site fra)\nn000 m7\nn001 m1\n")
     };
     fs::write(scene.path(), other(2)).unwrap();
@@ -194,9 +194,9 @@ async fn a_daemon_whose_map_file_another_one_writes_changes_nothing_until_it_is_
     assert!(scene.decider.check_file().await);
     assert!(read_only(&scene).unwrap().starts_with("pid 8 on"));
     // Told to take over, it goes on from there.
-    let keeper = MapFileWriter::new(&scene.path());
+    let writer = MapFileWriter::new(&scene.path());
     scene.decider =
-        MapDecider::start(Limits::default(), keeper, Arc::default()).await.unwrap().take_over();
+        MapDecider::start(Limits::default(), writer, Arc::default()).await.unwrap().take_over();
     scene.answer(&[("puppetdb", true, None)]).await;
     assert!(
         fs::read_to_string(scene.path())
@@ -216,7 +216,7 @@ async fn the_map_file_names_its_writer_from_the_first_decision_after_a_start() {
     let gone = Writer { pid: u32::MAX, ..here.clone() };
     for writer in [format!("# Writer: {gone} [{}]\n", gone.key), String::new()] {
         let text = format!(
-            "# Written by Mapsmith: changes by hand are overwritten. Revision 4\n{writer}n000 \
+            "# Written by Mapsmith: external changes are overwritten. Revision 4\n{writer}n000 \
                 m1\nn001 m1\n"
         );
         let mut scene = Scene::start(Some(&text)).await;

@@ -9,7 +9,7 @@
 use serde::de::{DeserializeSeed, IgnoredAny};
 
 use super::collector::{Collector, Field, Row};
-use super::repair::mend;
+use super::repair::repair;
 use super::row::{FieldSeed, Fields, RowSeed};
 use super::{BYTE_ORDER_MARK, Reader, parser_message};
 use crate::source::error::{Excerpt, Position, SourceErrorKind};
@@ -137,7 +137,7 @@ impl JsonReader {
                 Ok(Step::Incomplete) => break Ok(()),
                 // One row never fails the rest: where only its texts and numbers are wrong, it is
                 // read again without that.
-                Err(Mistake::Syntax { .. }) if mend(&mut pending[done..], last) => {}
+                Err(Mistake::Syntax { .. }) if repair(&mut pending[done..], last) => {}
                 Err(mistake) => break Err(self.fault(mistake, &pending, done)),
             }
         };

@@ -60,7 +60,7 @@ fn entries_of_an_object_become_entries() {
     assert_eq!(entries(&answer), [("a", "m1"), ("b", "m2")]);
     assert_eq!(
         answer.rejections.counts.into_iter().collect::<Vec<_>>(),
-        [(Invalid::EmptyKey, 1), (Invalid::NoMaster, 1), (Invalid::NotText, 3)]
+        [(Invalid::EmptyKey, 1), (Invalid::NoMaster, 1), (Invalid::NotString, 3)]
     );
 }
 
@@ -85,8 +85,8 @@ fn rows_that_name_nothing_valid_are_left_out_with_their_reason() {
         answer.rejections.counts.into_iter().collect::<Vec<_>>(),
         [
             (Invalid::NoMaster, 2),
-            (Invalid::ValueWhiteSpace, 1),
-            (Invalid::NotText, 6),
+            (Invalid::ValueWhitespace, 1),
+            (Invalid::NotString, 6),
             (Invalid::NoNode, 2)
         ]
     );
@@ -157,7 +157,7 @@ fn an_error_object_in_place_of_a_map_is_shown_with_its_text() {
 #[test]
 fn what_is_no_json_or_of_the_wrong_shape_says_so() {
     let message = read(list(), "<html><title>Sign in</title>").unwrap_err().to_string();
-    assert_eq!(message, "the answer is no JSON text: Sign in");
+    assert_eq!(message, "the answer is not JSON: Sign in");
     let message = read(Shape::Object, r#"[{"certname":"a"}]"#).unwrap_err().to_string();
     assert!(message.contains("set node_field and master_field"), "{message}");
     let long = format!("nonsense {}", "x".repeat(10_000));

@@ -64,7 +64,7 @@ fn url_problems(url: &str, problem: &mut impl FnMut(String)) {
         }
         Ok(_) => problem("url: must begin with http:// or https://".to_owned()),
         Err(error) => problem(format!(
-            "url: {url:?} is not a URL like https://puppetdb.example.com:8081: {error}"
+            "url: {url:?} is not a valid URL (example: https://puppetdb.example.com:8081): {error}"
         )),
     }
 }

@@ -226,7 +226,7 @@ fn removals_follow_hold_time_and_share() {
             .collect();
         damper.listed = Some(listed);
         damper.step(ms(100_000));
-        assert_eq!(names(damper.in_force().unwrap()), kept, "{id}");
+        assert_eq!(names(damper.in_force().unwrap()), *kept, "{id}");
         assert_eq!(damper.next_step(), next.map(ms), "{id}");
     }
 }

@@ -35,7 +35,7 @@ impl TryFrom<LimitText> for Limit {
     fn try_from(text: LimitText) -> Result<Self, String> {
         match text {
             LimitText::Number(entries) => Ok(Self::Entries(entries)),
-            LimitText::Share(share) if (0.0..=1.0).contains(&share) => {
+            LimitText::Fraction(share) if (0.0..=1.0).contains(&share) => {
                 // Rounded, for 0.07 * 100 is a little more than 7.
                 let percent = (share * 100.0 * 1e6).round() / 1e6;
                 Err(format!(
@@ -43,7 +43,7 @@ impl TryFrom<LimitText> for Limit {
                         percentage of the entries in force"
                 ))
             }
-            LimitText::Share(number) => Err(wrong_limit(&number.to_string())),
+            LimitText::Fraction(number) => Err(wrong_limit(&number.to_string())),
             LimitText::Text(text) => match text.trim().parse::<usize>() {
                 Ok(number) => Err(format!(
                     "{text:?} may be a percentage or a number; write \"{number}%\" for a \
@@ -63,7 +63,7 @@ impl TryFrom<LimitText> for Limit {
 )]
 enum LimitText {
     Number(usize),
-    Share(f64),
+    Fraction(f64),
     Text(String),
 }
 
@@ -229,7 +229,7 @@ pub fn check(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(
         };
         if broken {
             let of = if adds { "to" } else { "of" };
-            let share = share(total, base, limit);
+            let share = percentage(total, base, limit);
             let lately = match before {
                 0 => String::new(),
                 _ => format!(
@@ -248,7 +248,7 @@ pub fn check(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(
 
 /// Which per cent the part is of the whole, with as many digits as distinguish it from the limit
 /// that it exceeds.
-fn share(count: usize, in_force: usize, limit: Limit) -> String {
+fn percentage(count: usize, in_force: usize, limit: Limit) -> String {
     let share = count as f64 * 100.0 / in_force.max(1) as f64;
     let text = |digits: usize| format!("{share:.digits$}");
     let differs = |text: &String| match limit {

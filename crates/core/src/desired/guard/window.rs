@@ -30,7 +30,7 @@ pub struct Accepted {
     pub before: usize,
     pub entries: usize,
     pub counts: ChangeCounts,
-    /// Whether an operator let it through: what came before then counts no more.
+    /// Whether an operator let it through: what came before then no longer counts.
     pub approved: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Commands that change servers and backends, as values, each with the one judge of its replies.
+//! Commands that change servers and backends, as values, each with the one parse of its replies.
 //! Pure.
 //!
 //! HAProxy's replies have no codes, and their texts differ between versions; every text here was
@@ -151,7 +151,7 @@ enum Success {
 }
 
 impl Success {
-    fn judge(self, reply: &[u8]) -> Result<(), Refusal> {
+    fn parse(self, reply: &[u8]) -> Result<(), Refusal> {
         let text = str::from_utf8(reply).unwrap_or_default();
         let good = match self {
             Self::Silent => reply.is_empty(),
@@ -309,7 +309,7 @@ pub fn outcomes(
     let mut replies = replies.into_iter();
     let outcomes = parts.iter().map(|parts| {
         let judged =
-            parts.iter().zip(replies.by_ref()).map(|((_, success), reply)| success.judge(reply));
+            parts.iter().zip(replies.by_ref()).map(|((_, success), reply)| success.parse(reply));
         // Each part's reply is taken, also after a refusal.
         judged.collect::<Vec<_>>().into_iter().collect()
     });
@@ -363,7 +363,7 @@ fn unended<'a>(answer: &'a [u8], commands: &[&str]) -> Option<Vec<&'a [u8]>> {
     rest.is_empty().then_some(replies)
 }
 
-/// Waits in HAProxy until a server can be removed, for at most `delay` (3.0 and later). Its judge
+/// Waits in HAProxy until a server can be removed, for at most `delay` (3.0 and later). Its parse
 /// is [`removable`].
 pub fn wait_removable(at: &ServerPath, delay: Duration) -> String {
     format!("wait {}ms srv-removable {at}\n", delay.as_millis())
