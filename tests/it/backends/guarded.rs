@@ -47,7 +47,7 @@ const NO_LISTS: [(u16, &str, &str); 5] = [
     (200, "{\"error\": \"down\"}", "error object"),
     (200, "{}", "a list of servers was expected"),
     (200, "[{\"address\": \"10.0.0.1:1\"}, {\"addr", "cut off"),
-    (200, "<html><title>Gateway Timeout</title></html>", "no JSON"),
+    (200, "<html><title>Gateway Timeout</title></html>", "not JSON"),
 ];
 
 #[test]

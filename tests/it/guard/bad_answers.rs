@@ -12,7 +12,7 @@ fn a_change_that_is_held_does_not_hide_that_the_source_fails_since() {
     let scene = Scene::start(newest(), "");
     scene.registry.knows(&[]);
     let id = scene.held()["id"].as_str().expect("an id").to_owned();
-    for (status, body, words) in [(500, "down", "failed (500)"), (200, "<html>", "no JSON")] {
+    for (status, body, words) in [(500, "down", "failed (500)"), (200, "<html>", "not JSON")] {
         scene.registry.answers(status, body);
         let problem = scene.refused_reload(502);
         let detail = problem["detail"].as_str().unwrap_or_default();
@@ -37,7 +37,7 @@ const NO_MAPS: [(&str, &str, &str); 5] = [
     ("an empty list in place of an object", "[]", "an object {\"node\": \"master\"} was expected"),
     ("an error object", r#"{"error": "the database is down"}"#, "error object"),
     ("truncated JSON", r#"{"n000": "m2", "n001": "m"#, "cut off"),
-    ("a page", "<html><title>Gateway Timeout</title></html>", "no JSON"),
+    ("a page", "<html><title>Gateway Timeout</title></html>", "not JSON"),
     ("nothing", "", "cut off"),
 ];
 

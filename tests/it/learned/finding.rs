@@ -118,7 +118,7 @@ fn puppetdb_is_asked_for_the_learned_nodes_alone() {
     assert!(
         metric(
             &mapsmith,
-            "mapsmith_source_poll_duration_seconds_count{source=\"puppetdb\",kind=\"look\"}"
+            "mapsmith_source_poll_duration_seconds_count{source=\"puppetdb\",kind=\"lookup\"}"
         ) >= Some(1.0)
     );
 }
