@@ -51,6 +51,9 @@ metrics! {
     // By `kind` (`unknown`, `not_ready`).
     gauge REFERENCES_DANGLING = "mapsmith_references_dangling_entries",
         "Entries whose master is unknown to an instance, or not ready, by kind";
+    // By `phase` (`away`, `returning`, `leaving`); absent where owners are not remembered.
+    gauge OWNED_NODES = "mapsmith_owned_nodes",
+        "Nodes whose owner is remembered because the registry names another master, by phase";
     // By `task`.
     gauge TASK_HEARTBEAT_AGE = "mapsmith_task_heartbeat_age_seconds",
         "Seconds since the task last began something or said that it waits for work";

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::convergence::Asked;
 use super::types::{ReloadOutcome, ReloadReport};
 use super::{Api, Error, views};
-use crate::engine::{Approval, Decision};
+use crate::engine::{Approval, Decision, Order, OwnError, OwnOrder};
 use crate::source::PollRequests;
 
 /// The most names that a refused order lists.
@@ -49,7 +49,7 @@ impl Api {
         let (answer, result) = oneshot::channel();
         let gone = || Error::NotApproved("Mapsmith is shutting down".to_owned());
         let approval = Approval { id: id.to_owned(), answer };
-        self.approvals.send(approval).await.map_err(|_| gone())?;
+        self.orders.send(Order::Approve(approval)).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?.map_err(|error| Error::NotApproved(error.to_string()))
     }
 
@@ -69,7 +69,7 @@ impl Api {
         let service = self.overrides.as_ref().ok_or(Error::NoStore)?;
         let mut asked = self.ask(|_| 0);
         match &mut change {
-            OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node } => {
+            OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {
                 *node = self.as_in_map(node)
             }
             _ => {}
@@ -81,8 +81,8 @@ impl Api {
             self.check_drain(&change, &service.latest())?;
         }
         let nothing_to_end = match &change {
-            OverrideChange::Undrain { master } => format!("master {master} is not drained"),
-            OverrideChange::Unpin { node } => format!("node {node} has no pin"),
+            OverrideChange::Undrain { master, .. } => format!("master {master} is not drained"),
+            OverrideChange::Unpin { node, .. } => format!("node {node} has no pin"),
             _ => "nothing changed".to_owned(),
         };
         let changed = service
@@ -98,6 +98,47 @@ impl Api {
             ),
         };
         Ok(self.reload_report(&asked, outcome, format!("{summary}{message}")))
+    }
+
+    /// Says whose a node is from now on: it goes to this master until the registry names it, and
+    /// belongs to it from then on. With `wait` answers when every instance holds the result, or
+    /// when the time is over. Both names are valid. With `force` a master is taken that nobody
+    /// knows.
+    ///
+    /// # Errors
+    /// Owners are not remembered, the store did not take it, or the master is unknown.
+    pub async fn own(
+        &self,
+        node: &str,
+        master: String,
+        force: bool,
+        wait: Option<Duration>,
+    ) -> Result<ReloadReport, Error> {
+        let node = self.as_in_map(node);
+        let mut asked = self.ask(|_| 0);
+        let known = self.check_known([&master], &self.decision.borrow().clone());
+        if !force {
+            known?;
+        }
+        let (answer, result) = oneshot::channel();
+        let gone = || Error::Store("Mapsmith is shutting down".to_owned());
+        let summary = format!("node {node} belongs to {master}");
+        let order = OwnOrder { node, master, answer };
+        self.orders.send(Order::Own(order)).await.map_err(|_| gone())?;
+        let generation = result.await.map_err(|_| gone())?.map_err(|error| match error {
+            OwnError::NotRemembered => Error::NotRemembered(error.to_string()),
+            OwnError::NotStored(_) => Error::Store(error.to_string()),
+        })?;
+        let (outcome, message) = match wait {
+            Some(wait) => {
+                asked.generation = Some(generation);
+                let behind = self.map_behind(generation, asked.start + wait).await;
+                let decision = self.decision.borrow().clone();
+                self.arrival(&decision, &behind, asked.before, wait)
+            }
+            None => (ReloadOutcome::Requested, "every instance gets it now".to_owned()),
+        };
+        Ok(self.reload_report(&asked, outcome, format!("{summary}; {message}")))
     }
 
     /// Waits until the overrides of this number are in force in every instance, and says how that
@@ -151,13 +192,20 @@ impl Api {
     /// master that nodes are routed to. A name that is none is a slip of the pen mostly, and would
     /// be a route to nothing.
     fn check_masters(&self, change: &OverrideChange, decision: &Decision) -> Result<(), Error> {
-        let named = match change {
-            OverrideChange::Pin(pin) => vec![&pin.master],
+        match change {
+            OverrideChange::Pin(pin) => self.check_known([&pin.master], decision),
             OverrideChange::Drain(drained) => {
-                [Some(&drained.master), drained.to.as_ref()].into_iter().flatten().collect()
+                self.check_known([&drained.master].into_iter().chain(&drained.to), decision)
             }
-            _ => return Ok(()),
-        };
+            _ => Ok(()),
+        }
+    }
+
+    fn check_known<'a>(
+        &self,
+        named: impl IntoIterator<Item = &'a String>,
+        decision: &Decision,
+    ) -> Result<(), Error> {
         let targets: Vec<_> =
             self.targets.iter().filter_map(|targets| targets.borrow().clone()).collect();
         let listed = decision.backends.iter().flat_map(|backend| {
@@ -250,14 +298,19 @@ fn describe(change: &OverrideChange, is_known: bool) -> String {
             let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
             format!("node {node} is pinned to {master}{until}{unknown}")
         }
-        OverrideChange::Unpin { node } => format!("node {node} is no longer pinned"),
+        OverrideChange::Unpin { node, .. } => format!("node {node} is no longer pinned"),
         OverrideChange::Drain(drained) => match &drained.to {
             Some(to) => format!("master {} is drained to {to}{unknown}", drained.master),
             None => {
                 format!("master {} is drained to the others{unknown}", drained.master)
             }
         },
-        OverrideChange::Undrain { master } => format!("master {master} is no longer drained"),
+        OverrideChange::Undrain { master, stay: false, .. } => {
+            format!("master {master} is no longer drained")
+        }
+        OverrideChange::Undrain { master, .. } => {
+            format!("master {master} is no longer drained; nodes stay where they went meanwhile")
+        }
         OverrideChange::Expire { .. } => "pins whose time is over have ended".to_owned(),
     }
 }

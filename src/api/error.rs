@@ -23,6 +23,9 @@ pub enum Error {
             /var/lib/mapsmith/mapsmith.db) and restart Mapsmith"
     )]
     NoStore,
+    /// Owners are not remembered.
+    #[error("{0}")]
+    NotRemembered(String),
     /// The store did not take the change.
     #[error("{0}")]
     Store(String),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use mapsmith_core::desired;
 use mapsmith_core::desired::SourceView;
+use mapsmith_core::desired::ownership::OwnedNode;
 use tokio::time::timeout;
 
 use super::types::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
@@ -23,8 +24,10 @@ impl Api {
         let views = views(&states);
         let origin = desired::origin(&views, &node);
         let said = origin.and_then(|source| source.snapshot?.entries.get(&node));
+        let owner = decision.owners.nodes.get(&node).cloned();
         let pin = decision.overrides.pin(&node).cloned();
-        let drained = said
+        let base = owner.as_ref().and_then(OwnedNode::routed_to).or(said);
+        let drained = base
             .filter(|_| pin.is_none())
             .and_then(|master| decision.overrides.drain(master))
             .cloned();
@@ -38,7 +41,7 @@ impl Api {
                 .as_deref()
                 .filter(|to| decision.overrides.drain(to).is_none())
                 .or(in_force),
-            (None, None) => said,
+            (None, None) => base,
         };
         // What an operator ordered is not kept back by anything that the sources say.
         let kept = match &pin {
@@ -51,6 +54,7 @@ impl Api {
         };
         let reference = ordered.and_then(|master| self.explain_reference(&decision, master));
         ExplainReport {
+            owner: owner.clone(),
             reference,
             rejected: decision.rejected.of_node(&node).cloned(),
             kept,

@@ -11,7 +11,7 @@ use mapsmith_core::{Desired, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
 
-use crate::engine::{Approval, Decision};
+use crate::engine::{Decision, Order};
 use crate::heartbeat::Heartbeats;
 use crate::instance::InstanceReport;
 use crate::settings::Settings;
@@ -43,7 +43,7 @@ pub struct Api {
     pub(crate) instances: Vec<watch::Receiver<InstanceReport>>,
     pub(crate) clients: Vec<MapClient>,
     pub(crate) requests: PollRequests,
-    pub(crate) approvals: mpsc::Sender<Approval>,
+    pub(crate) orders: mpsc::Sender<Order>,
     /// None without a store.
     pub(crate) overrides: Option<OverrideService>,
     pub(crate) metrics: PrometheusHandle,

@@ -1,15 +1,21 @@
 //! What is only read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mapsmith_core::desired::ownership::Phase;
 use mapsmith_core::status::InstanceState;
 use mapsmith_core::{HeldChange, Overrides, Pin};
 use metrics::gauge;
 
-use super::types::{LearnedReport, MasterLoad, Readiness, ReferencesReport, StatusReport};
+use super::types::{
+    LearnedReport, MasterLoad, OwnerLoad, OwnershipReport, Readiness, ReferencesReport,
+    StatusReport,
+};
 use super::{Api, DECIDER, Error};
+use crate::engine::map::OwnersDecision;
 use crate::instance::InstanceReport;
 use crate::store::OverrideService;
 use crate::telemetry::{SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
@@ -49,6 +55,7 @@ impl Api {
             stuck: decision.stuck,
             flapping: decision.flapping,
             conflicts: decision.conflicts,
+            ownership: self.settings.ownership.remember.then(|| ownership(&decision.owners)),
             references: ReferencesReport {
                 dangling: (*decision.dangling).clone(),
                 unknown_are: self.settings.references_in_force().unknown,
@@ -161,4 +168,20 @@ impl Api {
         }
         self.metrics.render()
     }
+}
+
+fn ownership(owners: &OwnersDecision) -> OwnershipReport {
+    let mut loads: BTreeMap<&str, OwnerLoad> = BTreeMap::new();
+    for owned in owners.nodes.values() {
+        let owner = owned.record.owner.as_str();
+        let load = loads
+            .entry(owner)
+            .or_insert_with(|| OwnerLoad { owner: owner.to_owned(), ..OwnerLoad::default() });
+        match owned.phase {
+            Phase::Away => load.away += 1,
+            Phase::Returning { .. } => load.returning += 1,
+            Phase::Leaving { .. } => load.leaving += 1,
+        }
+    }
+    OwnershipReport { owners: loads.into_values().collect(), error: owners.error.clone() }
 }

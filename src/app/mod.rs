@@ -37,9 +37,9 @@ mod signals;
 
 use signals::Signals;
 
-/// How many approvals may wait for the decision at hand: one operator, one change; more callers
-/// simply wait.
-const APPROVALS_WAITING: usize = 4;
+/// How many orders may wait for the decision at hand: one operator, one change; more callers simply
+/// wait.
+const ORDERS_WAITING: usize = 4;
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in progress may take to end after a signal, before the program leaves all the
@@ -79,6 +79,14 @@ pub async fn run(
         .await?
         .with_actions(settings.references_in_force())
         .with_hold(settings.damping.hold);
+    let decider = match store.clone().filter(|_| settings.ownership.remember) {
+        Some(store) => {
+            let owners = store.owners().await?;
+            let store = Arc::new(store);
+            decider.with_ownership(settings.ownership.policy(), owners, Some(store))
+        }
+        None => decider,
+    };
     let decider = if take_over { decider.take_over() } else { decider };
 
     let mut daemon = Daemon::new(settings);
@@ -89,7 +97,7 @@ pub async fn run(
     let fleet = daemon.start_instances(&desired)?;
     let (decision_sender, decision) =
         watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
-    let (approvals_sender, approvals) = mpsc::channel(APPROVALS_WAITING);
+    let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
     let servers = daemon.server_decider(store, &desired).await?;
     let api = Arc::new(Api {
         sources: sources.clone(),
@@ -100,7 +108,7 @@ pub async fn run(
         instances: fleet.reports,
         clients: fleet.clients,
         requests: daemon.requests.clone(),
-        approvals: approvals_sender,
+        orders: orders_sender,
         overrides: override_service,
         metrics: metrics.clone(),
         settings: Arc::clone(&daemon.settings),
@@ -108,7 +116,7 @@ pub async fn run(
     });
 
     daemon.start_metrics_upkeep(metrics);
-    let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, approvals };
+    let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
     let outputs = Outputs { decision: decision_sender, desired: desired_sender };
     let decider = decider.with_screens(fleet.screens);
     let engine = Engine::new(decider, servers, daemon.start_resolver(), inputs, outputs);

@@ -2,25 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use futures_util::future::join_all;
 use haproxy_runtime::{Level, MapClient, MapCounters, MapKind, MapName};
-use jiff::Timestamp;
 use mapsmith_core::desired::references::{Actions, Targets};
 use mapsmith_core::status::{BackendStatus, SourceStatus};
-use mapsmith_core::{EntryMap, ObservedServers, Overrides};
+use mapsmith_core::{EntryMap, ObservedServers};
 use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{overrides, poll_all, poll_lists};
+use super::local::{poll_all, poll_lists, stored};
 use super::output::{Colour, paint, pluralize};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
 use crate::http::Token;
 use crate::instance::apply::read_back;
 use crate::settings::{self, Backend, Settings};
+use crate::store::Stored;
 use crate::store::map_file::MapFileWriter;
 
 /// How many masters without a backend or server are named.
@@ -60,9 +59,9 @@ pub(super) async fn check(settings: Settings, format: OutputFormat) -> anyhow::R
         ));
     }
     findings.push(check_map_file(&settings));
-    let stored = overrides(&settings).await;
+    let stored = stored(&settings).await;
     if settings.store.is_some() {
-        let count = |overrides: &Overrides| {
+        let count = |Stored { overrides, .. }: &Stored| {
             let pins = pluralize(overrides.pins().len(), "pin");
             format!("{pins}, {} drained", overrides.drained().len())
         };
@@ -73,10 +72,10 @@ pub(super) async fn check(settings: Settings, format: OutputFormat) -> anyhow::R
     findings.extend(lists.iter().map(|state| check_source(&state.status)));
 
     let found = MapFileWriter::new(settings.map.file()).peek().ok().flatten();
-    let overrides = Arc::new(stored.unwrap_or_default().at(Timestamp::now()));
+    let stored = stored.unwrap_or_default();
     // Without the sources it is the map in force: its masters should be there all the same. What
     // points nowhere stays in, for that is what is looked for.
-    let map = preview::map(&settings, Actions::default(), found, Vec::new(), &states, overrides)
+    let map = preview::map(&settings, Actions::default(), found, Vec::new(), &states, stored)
         .with_subscriber(NoSubscriber::new())
         .await;
     let masters: BTreeSet<String> =

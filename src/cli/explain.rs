@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use mapsmith_core::desired::ownership::{OwnedNode, OwnerRecord, Phase};
+
 use super::output::{Colour, ago, paint};
 use super::remote::Connection;
 use super::status::{held_text, to_text};
@@ -90,6 +92,9 @@ fn override_text(report: &ExplainReport) -> String {
         let _ =
             writeln!(text, "  {what} by an operator {}, until it is undrained", ago(drained.since));
     }
+    if let Some(owned) = &report.owner {
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, &owner_text(owned)));
+    }
     for note in report.reference.iter().chain(&report.kept) {
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, note));
     }
@@ -98,6 +103,24 @@ fn override_text(report: &ExplainReport) -> String {
         let _ = writeln!(text, "  {}", paint(Colour::Red, &format!("rejected: {rejected}{stays}")));
     }
     text
+}
+
+/// Whose the node is, and what becomes of it.
+fn owner_text(owned: &OwnedNode) -> String {
+    let OwnerRecord { owner, since, ordered, .. } = &owned.record;
+    let whose = match ordered {
+        true => format!("belongs to {owner} by an operator's word {}", ago(*since)),
+        false => format!("belongs to {owner}, the registry names another since {}", ago(*since)),
+    };
+    match owned.phase {
+        Phase::Away => format!("{whose}; goes back when {owner} serves again"),
+        Phase::Returning { until } => {
+            format!("{whose}; stays there until the registry names it, at most until {until:.0}")
+        }
+        Phase::Leaving { until } => format!(
+            "{whose}; belongs to that one from {until:.0} on, unless {owner} turns out to be down"
+        ),
+    }
 }
 
 fn source_text(source: &ExplainSource, report: &ExplainReport) -> String {
@@ -117,6 +140,7 @@ fn source_text(source: &ExplainSource, report: &ExplainReport) -> String {
             " (would count without the override)"
         }
         true if source.master == report.master => " (counts)",
+        true if report.owner.is_some() => " (its owner counts)",
         true if report.held.is_some() => " (held back)",
         true => " (not in force)",
         false => "",

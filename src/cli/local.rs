@@ -8,11 +8,11 @@ use haproxy_runtime::MapName;
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::status::{PollReport, milliseconds};
-use mapsmith_core::{Content, Overrides, ServerList, Snapshot, SourceState};
+use mapsmith_core::{Content, ServerList, Snapshot, SourceState};
 
 use crate::settings::{self, Settings};
 use crate::source::{self, Extent, Feed, SourceError};
-use crate::store::{SqliteStore, StoreError};
+use crate::store::{SqliteStore, StoreError, Stored};
 
 /// Polls every source of the node map once, side by side. A source that can't be built or polled
 /// has its error in its status.
@@ -86,12 +86,12 @@ pub(super) async fn targets(settings: &Settings) -> Vec<Arc<Targets>> {
     names.map(|names| Arc::new(names.iter().map(|name| (name.as_str(), true)).collect())).collect()
 }
 
-/// The overrides in the store, pins whose time is over included; none where the settings name no
-/// store. Without them these verbs would take pinned nodes back.
-pub(super) async fn overrides(settings: &Settings) -> Result<Overrides, StoreError> {
+/// The overrides in the store, pins whose time is over included, and the owners; none where the
+/// settings name no store. Without them these verbs would take pinned nodes back.
+pub(super) async fn stored(settings: &Settings) -> Result<Stored, StoreError> {
     match &settings.store {
         Some(store) => SqliteStore::peek(&store.path).await,
-        None => Ok(Overrides::default()),
+        None => Ok(Stored::default()),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::remote::NOTHING;
 use crate::api::requests::LONGEST_WAIT;
-use crate::api::types::{DrainRequest, PinRequest};
+use crate::api::types::{DrainRequest, OwnRequest, PinRequest};
 use crate::settings::Settings;
 use crate::telemetry;
 
@@ -153,6 +153,22 @@ enum Verb {
     Undrain {
         /// The master, by HAProxy's name
         master: String,
+        /// Leave nodes where they went during the drain, also where owners are remembered
+        #[arg(long)]
+        stay: bool,
+        #[command(flatten)]
+        order: overrides::Order,
+    },
+    /// Say whose a node is from now on, where owners are remembered ([ownership]): it goes there
+    /// until the registry names that master, and home to it after an outage
+    Own {
+        /// The node's name, as in X-Node-Name
+        node: String,
+        /// The master, by HAProxy's name
+        master: String,
+        /// Take a master that no HAProxy and no node is known to have
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         order: overrides::Order,
     },
@@ -192,6 +208,7 @@ impl Verb {
             Self::Pin { order, .. }
             | Self::Unpin { order, .. }
             | Self::Drain { order, .. }
+            | Self::Own { order, .. }
             | Self::Undrain { order, .. } => Some(&mut order.connection),
         }
     }
@@ -258,19 +275,26 @@ async fn carry_out(
         Verb::Pin { node, master, length, force, order } => {
             let pin = PinRequest { master, duration: length };
             let path = ["v1", "overrides", &node];
-            order.send(Method::PUT, &path, force, Some(&pin), output).await
+            order.send(Method::PUT, &path, &[("force", force)], Some(&pin), output).await
         }
         Verb::Unpin { node, order } => {
             let path = ["v1", "overrides", &node];
-            order.send(Method::DELETE, &path, false, NOTHING, output).await
+            order.send(Method::DELETE, &path, &[], NOTHING, output).await
         }
         Verb::Drain { master, to, spread: _, force, order } => {
             let path = ["v1", "masters", &master, "drain"];
-            order.send(Method::POST, &path, force, Some(&DrainRequest { to }), output).await
+            let flags = [("force", force)];
+            order.send(Method::POST, &path, &flags, Some(&DrainRequest { to }), output).await
         }
-        Verb::Undrain { master, order } => {
+        Verb::Undrain { master, stay, order } => {
             let path = ["v1", "masters", &master, "drain"];
-            order.send(Method::DELETE, &path, false, NOTHING, output).await
+            let flags = [("stay", stay)];
+            order.send(Method::DELETE, &path, &flags, NOTHING, output).await
+        }
+        Verb::Own { node, master, force, order } => {
+            let path = ["v1", "nodes", &node, "owner"];
+            let flags = [("force", force)];
+            order.send(Method::PUT, &path, &flags, Some(&OwnRequest { master }), output).await
         }
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
     }

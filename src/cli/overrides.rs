@@ -1,4 +1,4 @@
-//! `mapsmith pin`, `unpin`, `drain` and `undrain`.
+//! `mapsmith pin`, `unpin`, `drain`, `undrain` and `own`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -23,12 +23,12 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// Sends one order; with `force` masters are taken that nobody knows.
+    /// Sends one order, with those of the flags that are given.
     pub(super) async fn send(
         self,
         method: Method,
         path: &[&str],
-        force: bool,
+        flags: &[(&str, bool)],
         body: Option<&impl Serialize>,
         format: OutputFormat,
     ) -> anyhow::Result<u8> {
@@ -37,7 +37,7 @@ impl Order {
             .as_deref()
             .map(|wait| ("wait", wait))
             .into_iter()
-            .chain(force.then_some(("force", "true")));
+            .chain(flags.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag, "true")));
         let report = report_of(self.connection.ask(method, path, query, body, self.wait).await?)?;
         print(format, &report, text)?;
         Ok(exit_code(report.outcome))

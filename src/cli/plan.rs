@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use anyhow::anyhow;
 use futures_util::future::join_all;
 use haproxy_runtime::{HaproxyVersion, MapName};
-use jiff::Timestamp;
 use mapsmith_core::EntryMap;
 use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
@@ -16,7 +14,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{errors, overrides, poll_all, targets};
+use super::local::{errors, poll_all, stored, targets};
 use super::output::{Colour, paint, table};
 use super::{CHANGES, FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
@@ -73,14 +71,14 @@ pub(super) async fn plan(
         return Err(unanswered());
     }
     let found = MapFileWriter::new(settings.map.file()).peek()?;
-    let overrides = Arc::new(overrides(&settings).await?.at(Timestamp::now()));
+    let stored = stored(&settings).await?;
     let preview = preview::map(
         &settings,
         settings.references_in_force(),
         found,
         targets(&settings).await,
         &states,
-        overrides,
+        stored,
     )
     // It decides in earnest and does nothing: what it would log has not happened.
     .with_subscriber(NoSubscriber::new())

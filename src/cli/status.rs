@@ -13,7 +13,7 @@ use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use super::output::{Colour, ago, paint, pluralize, steps, table};
 use super::remote::Connection;
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
-use crate::api::types::{ReferencesReport, StatusReport};
+use crate::api::types::{OwnerLoad, OwnershipReport, ReferencesReport, StatusReport};
 
 pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyhow::Result<u8> {
     let report: StatusReport = connection.get(&["v1", "status"]).await?;
@@ -69,6 +69,7 @@ fn text(report: &StatusReport) -> String {
             report.drained.iter().map(|drained| drain_text(drained, &report.stuck)).collect();
         let _ = writeln!(text, "drained    {}", paint(Colour::Yellow, &drained.join(", ")));
     }
+    report.ownership.iter().for_each(|ownership| text.push_str(&ownership_text(ownership)));
     text.push_str(&map_file_text(report));
     text.push_str(&waiting_text(report));
     report.held.iter().for_each(|held| text.push_str(&held_text(held)));
@@ -93,6 +94,27 @@ fn text(report: &StatusReport) -> String {
     }
     text.push_str("\ninstances\n");
     report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance)));
+    text
+}
+
+/// Nodes that are not where they belong, or not for good.
+fn ownership_text(report: &OwnershipReport) -> String {
+    let owner = |load: &OwnerLoad| {
+        let counts =
+            [(load.away, "away"), (load.returning, "returning"), (load.leaving, "leaving")];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<_> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+        format!("{} {}", load.owner, counts.join(" "))
+    };
+    let mut text = String::new();
+    if !report.owners.is_empty() {
+        let owners: Vec<_> = report.owners.iter().map(owner).collect();
+        let _ = writeln!(text, "owners     {}", paint(Colour::Yellow, &owners.join(", ")));
+    }
+    if let Some(error) = &report.error {
+        let note = format!("owners could not be stored, a restart would lose them: {error}");
+        let _ = writeln!(text, "{}", paint(Colour::Red, &note));
+    }
     text
 }
 

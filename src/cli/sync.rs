@@ -12,7 +12,7 @@ use mapsmith_core::status::{InstanceState, InstanceStatus};
 use mapsmith_core::{Desired, HeldChange, RejectedRows};
 use serde::Serialize;
 
-use super::local::{errors, overrides, poll_all, targets};
+use super::local::{errors, poll_all, stored, targets};
 use super::output::{Colour, paint, steps};
 use super::status::{held_text, rejected_text};
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
@@ -21,6 +21,7 @@ use crate::engine::rows;
 use crate::instance::Instance;
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
+use crate::store::{OwnerStore, SqliteStore, Stored};
 
 /// How often an instance is tried: a commit overtaken by another writer is worth a second try.
 const TRIES: usize = 3;
@@ -40,7 +41,15 @@ pub(super) async fn sync(
     format: OutputFormat,
     approve: Option<String>,
 ) -> anyhow::Result<u8> {
-    let stored = Arc::new(overrides(&settings).await?);
+    let Stored { overrides, owners } = stored(&settings).await?;
+    // What becomes of an owner must outlive this run, in a store that is nobody else's meanwhile.
+    let store: Option<Arc<dyn OwnerStore>> = match &settings.store {
+        Some(store) if settings.ownership.remember => {
+            Some(Arc::new(SqliteStore::open(&store.path).await?))
+        }
+        _ => None,
+    };
+    let stored = Arc::new(overrides);
     let overrides = Arc::new(stored.at(Timestamp::now()));
     let map = MapName::new(&settings.map.path.to_string_lossy());
     let mut screens = Vec::new();
@@ -59,7 +68,8 @@ pub(super) async fn sync(
         .await?
         .for_one_round()
         .with_actions(actions)
-        .with_screens(screens);
+        .with_screens(screens)
+        .with_ownership(settings.ownership.policy(), owners, store);
     let nothing = Desired::default();
     let looks = join_all(tasks.iter_mut().map(|task| task.cycle(&nothing)));
     let (states, targets, _) = tokio::join!(poll_all(&settings), targets(&settings), looks);

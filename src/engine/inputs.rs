@@ -8,7 +8,7 @@ use mapsmith_core::{Content, Overrides, ServerList, SourceState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::Approval;
+use super::Order;
 
 /// What decisions are made of.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub struct Inputs {
     pub overrides: watch::Receiver<Arc<Overrides>>,
     /// What the map may point to, an instance each; none before it was observed.
     pub targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
-    /// Held changes that are to be let through.
-    pub approvals: mpsc::Receiver<Approval>,
+    /// What an operator orders of the engine itself.
+    pub orders: mpsc::Receiver<Order>,
 }
 
 /// What woke the engine.
@@ -35,7 +35,7 @@ pub(super) enum Wake {
     Overrides,
     /// What the map may point to.
     Targets,
-    Approval(Approval),
+    Order(Order),
     /// Whoever feeds the engine is gone.
     Ended,
 }
@@ -61,7 +61,7 @@ impl Inputs {
             },
             Ok(()) = self.overrides.changed() => Wake::Overrides,
             true = targets => Wake::Targets,
-            Some(approval) = self.approvals.recv() => Wake::Approval(approval),
+            Some(order) = self.orders.recv() => Wake::Order(order),
         }
     }
 

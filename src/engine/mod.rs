@@ -60,6 +60,34 @@ pub type AskSources = Box<dyn Fn() -> u64 + Send + Sync>;
 /// asked for their nodes.
 pub type RequestLookups = Box<dyn Fn(&Arc<[LearnedRoute]>) + Send + Sync>;
 
+/// What an operator orders of the engine itself.
+#[derive(Debug)]
+pub enum Order {
+    Approve(Approval),
+    Own(OwnOrder),
+}
+
+/// Says whose a node is from now on.
+#[derive(Debug)]
+pub struct OwnOrder {
+    /// The node, as the map has it.
+    pub node: String,
+    /// The master, by HAProxy's name.
+    pub master: String,
+    /// Gets the generation that has it in force, or why it is not.
+    pub answer: oneshot::Sender<Result<u64, OwnError>>,
+}
+
+/// Why an order of an owner is not in force for good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OwnError {
+    #[error("owners are not remembered: set ownership.remember, or use `pin`")]
+    NotRemembered,
+    /// It counts, but a restart would lose it.
+    #[error("in force, but not stored yet: {0}")]
+    NotStored(String),
+}
+
 /// Asks for a held change to be let through.
 #[derive(Debug)]
 pub struct Approval {

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use mapsmith_core::desired::references::{Actions, Targets};
 use mapsmith_core::map_file::MapFile;
 use mapsmith_core::status::BackendStatus;
-use mapsmith_core::{EntryMap, HeldChange, Overrides, ServerList, SourceState};
+use mapsmith_core::{EntryMap, HeldChange, ServerList, SourceState};
 
 use super::map::{MapDecider, MapDecision};
 use super::servers::ServerDecider;
 use super::servers::resolve::{Resolver, SystemLookup};
 use crate::settings::Settings;
+use crate::store::Stored;
 
 /// What a decision would bring into force.
 #[derive(Debug)]
@@ -35,11 +37,14 @@ pub async fn map(
     found: Option<MapFile>,
     targets: Vec<Arc<Targets>>,
     sources: &[SourceState],
-    overrides: Arc<Overrides>,
+    stored: Stored,
 ) -> Preview {
+    let overrides = Arc::new(stored.overrides.at(Timestamp::now()));
     let start = Arc::clone(&overrides);
     let (limits, path) = (settings.guard.clone(), settings.map.file());
-    let mut decider = MapDecider::without_writer(limits, path, found, start).with_actions(actions);
+    let mut decider = MapDecider::without_writer(limits, path, found, start)
+        .with_actions(actions)
+        .with_ownership(settings.ownership.policy(), stored.owners, None);
     let before = decider.entries_in_force();
     decider.see(targets);
     decider.decide(sources, Arc::clone(&overrides)).await;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::{Desired, DesiredMap, HeldChange, SourceState};
 use tokio::sync::{oneshot, watch};
@@ -13,7 +14,7 @@ use super::inputs::Wake;
 use super::map::MapDecider;
 use super::servers::ServerDecider;
 use super::servers::resolve::HostNames;
-use super::{Approval, Decision, Inputs};
+use super::{Approval, Decision, Inputs, Order, OwnError, OwnOrder};
 use crate::heartbeat;
 
 /// How long the sources have at the start before the map file counts without them.
@@ -43,6 +44,9 @@ pub struct Outputs {
 /// Somebody who waits for what an approval came to.
 type Approved = (HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>);
 
+/// Somebody who waits for a node to have its owner.
+type Owned = oneshot::Sender<Result<u64, OwnError>>;
+
 /// Decides what every instance should hold: the map, the server lists, and when.
 pub struct Engine {
     map: MapDecider,
@@ -67,8 +71,11 @@ pub struct Engine {
     lists_are_due: bool,
     targets_after: Instant,
     file_retry: Instant,
+    /// When something becomes of a node whose owner is remembered.
+    owners_due: Option<Instant>,
     approved_of_map: Vec<Approved>,
     approved_of_lists: Vec<Approved>,
+    owned: Vec<Owned>,
 }
 
 impl Engine {
@@ -98,8 +105,10 @@ impl Engine {
             lists_are_due: true,
             targets_after: now,
             file_retry: now,
+            owners_due: None,
             approved_of_map: Vec::new(),
             approved_of_lists: Vec::new(),
+            owned: Vec::new(),
         }
     }
 
@@ -134,7 +143,8 @@ impl Engine {
                         self.targets_after = Instant::now() + TARGETS_SPACING;
                         self.map_is_due = true;
                     }
-                    Wake::Approval(approval) => self.approve(approval),
+                    Wake::Order(Order::Approve(approval)) => self.approve(approval),
+                    Wake::Order(Order::Own(order)) => self.own(order),
                     Wake::Ended => return,
                 },
                 () = self.map.rows_changed() => self.map_is_due = true,
@@ -174,6 +184,13 @@ impl Engine {
         for (held, answer) in self.approved_of_map.drain(..) {
             // Whoever asked may have gone; the change is in force all the same.
             let _ = answer.send(self.map.outcome_of_approval(held));
+        }
+        if !self.map_is_due {
+            let stored = self.map.owners_error().map(str::to_owned);
+            for answer in self.owned.drain(..) {
+                let stored = stored.clone().map_or(Ok(()), |error| Err(OwnError::NotStored(error)));
+                let _ = answer.send(stored.map(|()| self.desired.generation));
+            }
         }
     }
 
@@ -222,6 +239,7 @@ impl Engine {
         self.map.see(self.inputs.targets());
         self.map.decide(&self.answers, overrides).await;
         self.file_retry = Instant::now() + FILE_RETRY;
+        self.owners_due = self.map.owners_due().map(|wait| Instant::now() + wait);
         self.map_is_due = false;
         self.lists_are_due = true;
     }
@@ -274,6 +292,15 @@ impl Engine {
         }
     }
 
+    fn own(&mut self, OwnOrder { node, master, answer }: OwnOrder) {
+        if self.map.own(&node, &master, Timestamp::now()) {
+            self.map_is_due = true;
+            self.owned.push(answer);
+        } else {
+            let _ = answer.send(Err(OwnError::NotRemembered));
+        }
+    }
+
     /// When something is due although nobody says anything new.
     fn next_timer(&self, now: Instant) -> Option<Instant> {
         let after = [FIRST_ANSWERS, FIRST_PASSES].map(|after| self.began + after);
@@ -286,7 +313,8 @@ impl Engine {
 
     fn map_timer(&self) -> Option<Instant> {
         let retry = self.map.must_try_again().then_some(self.file_retry);
-        self.map.next_release().into_iter().chain(retry).min()
+        let owners = self.owners_due;
+        self.map.next_release().into_iter().chain(retry).chain(owners).min()
     }
 
     fn lists_timer(&self) -> Option<Instant> {

@@ -22,7 +22,7 @@ use super::rows::{self, InstanceRows, RowScreen};
 use super::servers::ServerDecider;
 use super::servers::resolve::{HostNames, Lookup, Resolver};
 use super::servers::tests::Names;
-use super::{Approval, Decision, Engine, Inputs, Outputs};
+use super::{Approval, Decision, Engine, Inputs, Order, Outputs};
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
 
@@ -65,14 +65,20 @@ impl Start {
         let (senders, sources) = sources.into_iter().map(watch::channel).unzip();
         let (orders, overrides) = watch::channel(Arc::<Overrides>::default());
         let (observed, targets) = watch::channel(None);
-        let (approver, approvals) = mpsc::channel(1);
+        let (approver, engine_orders) = mpsc::channel(1);
         let (decisions, decision) = watch::channel(Decision::default());
         let (sender, desired) = watch::channel(Desired::default());
         let engine = Engine::new(
             map.with_actions(actions).with_screens(screens),
             servers,
             hosts,
-            Inputs { sources, lists: Vec::new(), overrides, targets: vec![targets], approvals },
+            Inputs {
+                sources,
+                lists: Vec::new(),
+                overrides,
+                targets: vec![targets],
+                orders: engine_orders,
+            },
             Outputs { decision: decisions, desired: sender },
         );
         let stop = CancellationToken::new();
@@ -97,7 +103,7 @@ struct Running {
     sources: Vec<watch::Sender<SourceState>>,
     orders: watch::Sender<Arc<Overrides>>,
     observed: watch::Sender<Option<Arc<Targets>>>,
-    approver: mpsc::Sender<Approval>,
+    approver: mpsc::Sender<Order>,
     decision: watch::Receiver<Decision>,
     desired: watch::Receiver<Desired>,
     stop: CancellationToken,
@@ -330,7 +336,8 @@ async fn an_approval_is_answered_when_the_change_is_in_force_and_one_of_nothing_
     running.decided("the first map", |decision| decision.map.active).await;
     let approve = async |running: &Running, id: &str| {
         let (answer, result) = oneshot::channel();
-        running.approver.send(Approval { id: id.to_owned(), answer }).await.unwrap();
+        let approval = Approval { id: id.to_owned(), answer };
+        running.approver.send(Order::Approve(approval)).await.unwrap();
         tokio::time::timeout(BOUND, result).await.expect("an answer in time").unwrap()
     };
     assert_eq!(approve(&running, "0123").await, Err(ApprovalError::NothingHeld));

@@ -73,7 +73,8 @@ impl HttpError {
                 api::Error::NotApproved(_)
                 | api::Error::UnknownMaster(_)
                 | api::Error::DeadEnd(_)
-                | api::Error::NoStore,
+                | api::Error::NoStore
+                | api::Error::NotRemembered(_),
             ) => StatusCode::CONFLICT,
             Self::Reload(report) => status_of(report.outcome),
         }

@@ -12,10 +12,10 @@ use mapsmith_core::{HeldChange, OverrideChange, Pin};
 use serde::de::DeserializeOwned;
 
 use super::error::{HttpError, status_of};
-use super::request::{Master, NoQuery, Node, OrderQuery, Parameters, WaitQuery};
+use super::request::{Master, NoQuery, Node, OrderQuery, Parameters, UndrainQuery, WaitQuery};
 use crate::api::types::{
-    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, ReloadReport,
-    StatusReport,
+    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, OwnRequest,
+    ReloadReport, StatusReport,
 };
 use crate::api::{Api, requests};
 
@@ -114,7 +114,10 @@ pub(super) async fn unpin(
     Parameters(query): Parameters<WaitQuery>,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    answer(api.change_override(OverrideChange::Unpin { node }, false, wait).await?)
+    answer(
+        api.change_override(OverrideChange::Unpin { node, now: Timestamp::now() }, false, wait)
+            .await?,
+    )
 }
 
 pub(super) async fn drain(
@@ -133,10 +136,22 @@ pub(super) async fn drain(
 pub(super) async fn undrain(
     State(api): Shared,
     Master(master): Master,
-    Parameters(query): Parameters<WaitQuery>,
+    Parameters(query): Parameters<UndrainQuery>,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    answer(api.change_override(OverrideChange::Undrain { master }, false, wait).await?)
+    let change = OverrideChange::Undrain { master, stay: query.stay, now: Timestamp::now() };
+    answer(api.change_override(change, false, wait).await?)
+}
+
+pub(super) async fn own(
+    State(api): Shared,
+    Node(node): Node,
+    Parameters(query): Parameters<OrderQuery>,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    let wait = requests::wait(query.wait.as_deref())?;
+    let OwnRequest { master } = json(&body, "{\"master\": \"...\"} with the node's owner")?;
+    answer(api.own(&node, requests::master(master)?, query.force, wait).await?)
 }
 
 pub(super) async fn metrics(State(api): Shared) -> Response {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 mod access;
 mod body;
@@ -25,6 +25,7 @@ pub fn router(api: Arc<Api>, token: Option<Token>) -> Router {
         .route("/status", get(handlers::status))
         .route("/reload", post(handlers::reload))
         .route("/nodes/{node}", get(handlers::explain))
+        .route("/nodes/{node}/owner", put(handlers::own))
         .route("/learned", get(handlers::learned))
         .route("/held", get(handlers::held))
         .route("/held/approve", post(handlers::approve))

@@ -31,6 +31,20 @@ impl QueryParameters for WaitQuery {
     const KNOWN: &str = "the only parameter is wait";
 }
 
+/// What the end of a drain may be given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UndrainQuery {
+    pub(super) wait: Option<String>,
+    /// Nodes stay where they went during the drain.
+    #[serde(default)]
+    pub(super) stay: bool,
+}
+
+impl QueryParameters for UndrainQuery {
+    const KNOWN: &str = "the parameters are wait and stay";
+}
+
 /// What an order that names a master may be given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -28,6 +28,7 @@ mod instance;
 pub(crate) mod keys;
 mod learned;
 mod map;
+mod ownership;
 mod references;
 mod schedule;
 mod site;
@@ -44,6 +45,7 @@ pub use document::document;
 pub use instance::Instance;
 pub use learned::Learned;
 pub use map::Map;
+pub use ownership::Ownership;
 pub use schedule::{PollSchedule, Schedule};
 pub use site::Site;
 pub use source::Source;
@@ -80,6 +82,9 @@ pub struct Settings {
     pub references: Actions,
     /// Where overrides are kept; without it there are none.
     pub store: Option<Store>,
+    /// Whose nodes are whose after a drain, a pin or an outage.
+    #[serde(default)]
+    pub ownership: Ownership,
     /// The registries, in the order of the file. [`Settings::load`] sorts them by priority, and
     /// takes those away that list servers.
     #[serde(default, rename = "source")]
@@ -204,6 +209,8 @@ impl Settings {
         (settings.list_sources, settings.sources) = std::mem::take(&mut settings.sources)
             .into_iter()
             .partition(|source| lists.contains(&source.name));
+        let keep_times = settings.ownership.remember;
+        settings.sources.iter_mut().for_each(|source| source.keep_times = keep_times);
         let folder = path.parent().unwrap_or(Path::new("."));
         settings.resolve(folder);
         Ok(settings)
@@ -269,6 +276,7 @@ impl Settings {
         self.map.problems(&mut problems);
         guard::problems(&self.guard, &mut problems);
         self.store.iter().for_each(|store| store.problems(&self.map, &mut problems));
+        self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
         let lists = backend::list_sources(&self.backends);
         source::problems(&self.sources, &lists, &self.map, self.store.as_ref(), &mut problems);

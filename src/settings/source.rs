@@ -68,6 +68,8 @@ section! {
     beside {
         /// The keys that it has because of its kind.
         pub of_kind: KeysOfKinds,
+        /// Whether it keeps the times that the rows carry: `[ownership]` asks for them.
+        pub keep_times: bool,
     }
 }
 

@@ -119,5 +119,5 @@ pub fn read_list<'c>(
 }
 
 fn names(settings: &settings::Source, lowercase: bool) -> Arc<Names> {
-    Arc::new(Names::new(lowercase, &settings.masters))
+    Arc::new(Names::new(lowercase, &settings.masters).with_times(settings.keep_times))
 }

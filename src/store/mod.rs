@@ -2,6 +2,7 @@
 //! before anything acts on it.
 
 use async_trait::async_trait;
+use mapsmith_core::desired::ownership::OwnersChange;
 use mapsmith_core::{Invalid, OverrideChange, Overrides};
 
 pub mod lists;
@@ -11,7 +12,7 @@ pub mod sqlite;
 
 pub use lists::keep_lists;
 pub use override_service::OverrideService;
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteStore, Stored};
 
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -24,6 +25,13 @@ pub trait Store: Send + Sync + 'static {
     /// end, and nothing changed.
     /// Where it can't be kept nothing has changed.
     async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError>;
+}
+
+/// Where the owners of nodes outlive a restart.
+#[async_trait]
+pub trait OwnerStore: Send + Sync + 'static {
+    /// Keeps a change for good, all of it or nothing.
+    async fn keep_owners(&self, change: OwnersChange) -> Result<(), StoreError>;
 }
 
 /// Why the store can't be used, and what to do.

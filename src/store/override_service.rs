@@ -152,12 +152,14 @@ fn log(change: &OverrideChange) {
                 "an operator pinned a node"
             );
         }
-        OverrideChange::Unpin { node } => tracing::info!(node, "an operator ended a node's pin"),
+        OverrideChange::Unpin { node, .. } => {
+            tracing::info!(node, "an operator ended a node's pin")
+        }
         OverrideChange::Drain(drained) => {
             let to = drained.to.as_deref().unwrap_or("the other masters");
             tracing::info!(master = drained.master, to, "an operator drained a master");
         }
-        OverrideChange::Undrain { master } => {
+        OverrideChange::Undrain { master, .. } => {
             tracing::info!(master, "an operator gave a master its nodes back")
         }
         OverrideChange::Expire { .. } => {}

@@ -20,7 +20,7 @@ pub use desired::{Desired, DesiredMap};
 pub use learned::LearnedRoute;
 pub use names::Invalid;
 pub use node_map::{EntryMap, EntryMapBuilder};
-pub use overrides::{DrainedMaster, OverrideChange, Overrides, Pin};
+pub use overrides::{DrainedMaster, EndedKind, EndedOverride, OverrideChange, Overrides, Pin};
 pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};
 pub use server::list::ServerList;

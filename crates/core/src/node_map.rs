@@ -2,8 +2,10 @@
 //!
 //! One text holds every key, one table every distinct value; an entry is 12 bytes beside its key. A
 //! map never changes once it is built, so sources, revisions and instances share one copy behind an
-//! `Arc`.
+//! `Arc`. Where somebody needs them, the times at which a producer gave the entries lie beside them,
+//! at 4 bytes each.
 
+use jiff::Timestamp;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -24,6 +26,9 @@ pub struct EntryMap {
     entries: Vec<Entry>,
     values: Vec<Box<str>>,
     disputed: usize,
+    /// When each entry was given, in seconds since 1970; 0 where that is not known. Empty where it
+    /// is known of none.
+    times: Vec<u32>,
 }
 
 impl EntryMap {
@@ -91,6 +96,13 @@ impl EntryMap {
         self.entries[index].disputed
     }
 
+    /// When its producer gave the entry at a position of the sorted order, in whole seconds; none
+    /// where that is not known.
+    pub fn time(&self, index: usize) -> Option<Timestamp> {
+        let seconds = self.times.get(index).copied().filter(|seconds| *seconds > 0)?;
+        Timestamp::from_second(i64::from(seconds)).ok()
+    }
+
     pub fn disputed(&self) -> usize {
         self.disputed
     }
@@ -136,6 +148,7 @@ impl PartialEq for EntryMap {
         self.len() == other.len()
             && self.disputed == other.disputed
             && self.iter().eq(other.iter())
+            && self.times == other.times
             && (self.disputed == 0 || flags(self) == flags(other))
     }
 }
@@ -211,6 +224,18 @@ impl EntryMapBuilder {
         if let Some(last) = self.map.entries.last_mut() {
             last.disputed = map.is_disputed(index);
         }
+        if let Some(time) = map.times.get(index) {
+            self.map.times.resize(self.map.entries.len() - 1, 0);
+            self.map.times.push(*time);
+        }
+    }
+
+    /// Says when the entries were given, in the order taken, as far as that is known.
+    pub fn with_times(mut self, times: impl Iterator<Item = Option<Timestamp>>) -> Self {
+        let seconds = times
+            .map(|time| time.and_then(|time| u32::try_from(time.as_second()).ok()).unwrap_or(0));
+        self.map.times = seconds.take(self.map.entries.len()).collect();
+        self
     }
 
     fn value_id(&mut self, value: &str) -> Result<u32, Invalid> {
@@ -228,7 +253,11 @@ impl EntryMapBuilder {
     /// order taken, and says which of them stays, and whether that is disputed.
     pub fn finish_with(self, mut choose: impl FnMut(Repeated<'_>) -> (usize, bool)) -> EntryMap {
         let Self { mut map, out_of_order, .. } = self;
+        if !map.times.is_empty() {
+            map.times.resize(map.entries.len(), 0);
+        }
         if out_of_order {
+            let times = std::mem::take(&mut map.times);
             let keys = &map.keys;
             let mut order: Vec<(u32, Entry)> = (0u32..).zip(map.entries.iter().copied()).collect();
             // By key, then by arrival, so that `choose` sees the repeats as they came.
@@ -237,8 +266,8 @@ impl EntryMapBuilder {
             });
             map.entries.clear();
             for group in order.chunk_by(|(_, a), (_, b)| key_of(keys, *a) == key_of(keys, *b)) {
-                let kept = match group {
-                    [(_, only)] => *only,
+                let (at, kept) = match group {
+                    [(at, only)] => (*at, *only),
                     repeated => {
                         let candidates: Vec<_> = repeated
                             .iter()
@@ -248,13 +277,16 @@ impl EntryMapBuilder {
                             key: key_of(keys, repeated[0].1),
                             candidates: &candidates,
                         });
-                        Entry { disputed, ..repeated[chosen.min(repeated.len() - 1)].1 }
+                        let (at, entry) = repeated[chosen.min(repeated.len() - 1)];
+                        (at, Entry { disputed, ..entry })
                     }
                 };
                 map.entries.push(kept);
+                map.times.extend(times.get(at as usize));
             }
         }
         map.disputed = map.entries.iter().filter(|entry| entry.disputed).count();
+        map.times.shrink_to_fit();
         map.keys.shrink_to_fit();
         map.entries.shrink_to_fit();
         map
@@ -349,6 +381,28 @@ mod tests {
         );
         assert_ne!(map.settled(std::iter::empty()), map, "an answer that is clear is another one");
         assert_eq!(seen, [("b".to_owned(), vec![(0, "m1".to_owned()), (2, "m2".to_owned())])]);
+    }
+
+    #[test]
+    fn the_times_of_entries_stay_with_them() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut builder = EntryMapBuilder::new();
+        for (key, value) in [("b", "m1"), ("a", "m1"), ("b", "m2"), ("c", "m3")] {
+            builder.push(key, value).unwrap();
+        }
+        let map = builder
+            .with_times([Some(at(2)), None, Some(at(9))].into_iter())
+            .finish_with(|_| (1, false));
+        let times = |map: &EntryMap| (0..map.len()).map(|at| map.time(at)).collect::<Vec<_>>();
+        assert_eq!(times(&map), [None, Some(at(9)), None]);
+        let mut copy = EntryMapBuilder::new();
+        copy.push_checked("0", "m1");
+        (0..3).for_each(|at| copy.copy(&map, at));
+        copy.push_checked("d", "m1");
+        assert_eq!(times(&copy.finish()), [None, None, Some(at(9)), None, None]);
+        assert_eq!(times(&map.settled([(0, "m7")].into_iter())), times(&map));
+        let untimed: EntryMap = map.iter().collect();
+        assert!(untimed != map && times(&untimed) == [None; 3]);
     }
 
     proptest! {

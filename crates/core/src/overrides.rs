@@ -2,6 +2,7 @@
 //! go elsewhere.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,12 @@ impl Pin {
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
+
+    /// The pin as it is remembered after its end.
+    pub fn ended(&self, until: Timestamp) -> EndedOverride {
+        let of = EndedKind::Pin { node: self.node.clone(), master: self.master.clone() };
+        EndedOverride { of, since: self.since, until, stay: false }
+    }
 }
 
 /// A master whose nodes go to other masters.
@@ -36,6 +43,38 @@ pub struct DrainedMaster {
     pub since: Timestamp,
 }
 
+/// How long it is remembered that a pin or drain has ended: longer than a node's owner is waited
+/// for.
+pub const ENDED_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A pin or a drain that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedOverride {
+    pub of: EndedKind,
+    pub since: Timestamp,
+    /// Its end.
+    pub until: Timestamp,
+    /// Whether the nodes were to stay where they were.
+    pub stay: bool,
+}
+
+/// What has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndedKind {
+    Pin { node: String, master: String },
+    Drain { master: String },
+}
+
+impl EndedOverride {
+    /// Whether it took this node from this owner.
+    pub fn concerned(&self, node: &str, owner: &str) -> bool {
+        match &self.of {
+            EndedKind::Pin { node: pinned, master } => pinned == node && master != owner,
+            EndedKind::Drain { master } => master == owner,
+        }
+    }
+}
+
 /// One order of an operator, or the clock's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OverrideChange {
@@ -44,12 +83,16 @@ pub enum OverrideChange {
     Unpin {
         /// The node, as the map has it.
         node: String,
+        now: Timestamp,
     },
     /// Drains a master; a drain that it has is replaced.
     Drain(DrainedMaster),
     /// Gives a master its nodes back.
     Undrain {
         master: String,
+        /// Whether nodes that the registry names another master for by now stay there.
+        stay: bool,
+        now: Timestamp,
     },
     Expire {
         now: Timestamp,
@@ -62,6 +105,7 @@ pub struct Overrides {
     number: u64,
     pins: BTreeMap<String, Pin>,
     drained: BTreeMap<String, DrainedMaster>,
+    ended: Vec<EndedOverride>,
 }
 
 impl Overrides {
@@ -93,6 +137,17 @@ impl Overrides {
         self.drained.get(master)
     }
 
+    /// The pins and drains that have ended within [`ENDED_KEPT`].
+    pub fn ended(&self) -> impl Iterator<Item = &EndedOverride> {
+        self.ended.iter()
+    }
+
+    /// Remembers a pin or drain that has ended.
+    pub fn add_ended(&mut self, ended: EndedOverride) {
+        self.ended.push(ended);
+    }
+
+    /// Whether nothing is pinned or drained.
     pub fn is_empty(&self) -> bool {
         self.pins.is_empty() && self.drained.is_empty()
     }
@@ -113,9 +168,13 @@ impl Overrides {
         Ok(())
     }
 
+    /// Without the pins whose time is over then, which have ended.
     pub fn at(&self, now: Timestamp) -> Self {
         let mut left = self.clone();
-        left.pins.retain(|_, pin| !pin.is_over(now));
+        for pin in self.pins.values().filter(|pin| pin.is_over(now)) {
+            left.pins.remove(&pin.node);
+            left.ended.extend(pin.until.map(|until| pin.ended(until)));
+        }
         left
     }
 

@@ -1,6 +1,7 @@
 //! Why a node goes where it goes.
 
 use jiff::Timestamp;
+use mapsmith_core::desired::ownership::OwnedNode;
 use mapsmith_core::{DrainedMaster, HeldChange, Invalid, LearnedRoute, Pin, RejectedRow};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub struct ExplainReport {
     pub pin: Option<Pin>,
     /// The drain of the master that the sources name, where the node has no pin.
     pub drained: Option<DrainedMaster>,
+    /// The node's owner, where the registry names another master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<OwnedNode>,
     /// Why the node's master is no target in some instance, and what became of the entry; none
     /// where all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]

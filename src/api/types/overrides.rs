@@ -1,4 +1,4 @@
-//! Pins and drains: what is asked for and what is in force.
+//! Pins, drains and owners: what is asked for and what is in force.
 
 use mapsmith_core::{DrainedMaster, Pin};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,14 @@ pub struct PinRequest {
     /// For how long, like `2h`, a year at most; without it until the pin is taken away.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub duration: Option<String>,
+}
+
+/// `PUT /v1/nodes/{node}/owner`: the body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnRequest {
+    /// The master that the node belongs to, by HAProxy's name.
+    pub master: String,
 }
 
 /// `POST /v1/masters/{master}/drain`: the body, which may be left out.

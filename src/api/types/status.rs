@@ -42,6 +42,9 @@ pub struct StatusReport {
     /// is.
     #[serde(default)]
     pub conflicts: KeptNodes,
+    /// Nodes whose owner is remembered; none where owners are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ownership: Option<OwnershipReport>,
     /// Entries of the map that point nowhere in some instance.
     pub references: ReferencesReport,
     /// Entries that are not in the map because a HAProxy's map refuses them.
@@ -67,4 +70,25 @@ pub struct MasterLoad {
     pub master: String,
     /// Its nodes.
     pub nodes: usize,
+}
+
+/// Nodes whose registry names another master than their owner.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnershipReport {
+    /// Of each owner that has such nodes, sorted by master.
+    pub owners: Vec<OwnerLoad>,
+    /// Why they could not be stored: a restart would lose them.
+    pub error: Option<String>,
+}
+
+/// How many nodes of an owner are elsewhere, or on their way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerLoad {
+    pub owner: String,
+    /// Nodes that others serve, because the owner is drained, pinned away from or down.
+    pub away: usize,
+    /// Nodes that go to it again, and that the registry does not name it for yet.
+    pub returning: usize,
+    /// Nodes that are about to belong to the master that the registry names.
+    pub leaving: usize,
 }

@@ -12,7 +12,7 @@ use mapsmith_core::{EntryMap, Revision, SourceState};
 use metrics::counter;
 
 use super::compose::{Composed, Said};
-use super::{BY_OVERRIDE, BY_REFERENCES, Evaluation, MapDecider};
+use super::{BY_OVERRIDE, BY_OWNERSHIP, BY_REFERENCES, Evaluation, MapDecider};
 use crate::telemetry::MAP_CHANGES;
 
 impl MapDecider {
@@ -104,6 +104,9 @@ impl MapDecider {
         }
         if round.overrides != self.overrides {
             causes.push(BY_OVERRIDE.to_owned());
+        }
+        if round.owners_changed {
+            causes.push(BY_OWNERSHIP.to_owned());
         }
         if causes.is_empty() {
             // What came or went between the file and a start is an override.

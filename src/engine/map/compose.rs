@@ -81,7 +81,7 @@ impl MapDecider {
 
     /// What lies over an accepted answer, and which entries point nowhere then.
     fn with_overrides(&self, map: &Arc<EntryMap>, over: &Overrides) -> (Overridden, Dangling) {
-        let overridden = overrides::apply(map, over);
+        let overridden = overrides::apply(&self.with_owners(map), over);
         let dangling = Dangling::new(&overridden.entries, &self.targets);
         (overridden, dangling)
     }
@@ -113,14 +113,16 @@ impl MapDecider {
         &mut self,
         mut said: Said,
         before: &Arc<EntryMap>,
-        round: &Evaluation<'_>,
+        round: &mut Evaluation<'_>,
     ) -> Option<Composed> {
+        round.owners_changed = self.evaluate_owners(&said.map, round).await;
         let ordered = round.overrides != self.overrides;
         let accepted = self.gate.accepted();
         let same_base = accepted.is_some_and(|accepted| Arc::ptr_eq(accepted, &said.map));
         let settled = self.gate.held().is_none() && same(&self.targets, &self.checked);
         let refusals = self.screens.take_in();
-        let as_before = self.composed && same_base && !ordered && !refusals;
+        let as_before =
+            self.composed && same_base && !ordered && !refusals && !round.owners_changed;
         if as_before && (settled || !self.actions.matter()) {
             if !settled {
                 self.decision.dangling = Arc::new(Dangling::new(before, &self.targets));

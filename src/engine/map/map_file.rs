@@ -22,7 +22,7 @@ const ABANDONED: Duration = Duration::from_secs(30);
 impl MapDecider {
     /// Takes what the map file holds for the map in force, as at a start.
     pub(super) fn adopt(&mut self, found: Option<MapFile>) {
-        self.own();
+        self.claim_file();
         let Some(found) = found else { return };
         for (line, reason) in found.rejected.iter().take(10) {
             tracing::warn!(
@@ -45,6 +45,9 @@ impl MapDecider {
         self.gate.resume(
             said.map(|said| if said == *entries { Arc::clone(&entries) } else { Arc::new(said) }),
         );
+        if let (Some(owners), Some(said)) = (&mut self.owners, self.gate.accepted()) {
+            owners.go_on_from(said);
+        }
         self.file.revision = Some(number);
         self.decision.in_force = Some(Arc::new(Revision { number, at: Timestamp::now(), entries }));
         self.decision.active = self.gate.accepted().is_some();
@@ -68,7 +71,7 @@ impl MapDecider {
     }
 
     /// The map file is this one's to write.
-    fn own(&mut self) {
+    fn claim_file(&mut self) {
         (self.foreign, self.abandoned, self.decision.read_only) = (None, None, None);
         self.file.error = None;
         // Also that it is this one's.
@@ -99,7 +102,7 @@ impl MapDecider {
                 "the map file is taken over from another Mapsmith ({writer})"
             );
         }
-        self.own();
+        self.claim_file();
         self.decision.active = self.gate.accepted().is_some();
         self
     }

@@ -21,6 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use mapsmith_core::desired::MapChange;
 use mapsmith_core::desired::gate::{ApprovalError, Gate};
 use mapsmith_core::desired::guard::{Flapping, Limits, Window};
@@ -48,14 +49,19 @@ mod compose;
 mod file;
 mod guard;
 mod map_file;
+mod owners;
 mod screens;
 
 use compose::Said;
 use file::MapFileAccess;
+use owners::Owners;
+pub use owners::OwnersDecision;
 use screens::Screens;
 
 /// The cause of a revision that overrides led to, beside the sources' names.
 pub const BY_OVERRIDE: &str = "override";
+/// The cause of a revision that nodes led to which go to their owner, or leave it.
+pub const BY_OWNERSHIP: &str = "ownership";
 /// The cause of a revision that nothing but a change of what the map may point to, or of what a
 /// HAProxy takes, led to.
 pub const BY_REFERENCES: &str = "references";
@@ -92,6 +98,8 @@ pub struct MapDecision {
     /// Nodes that an answer names with different masters, none of them newer: each stays where it
     /// is.
     pub conflicts: KeptNodes,
+    /// The nodes whose owner is remembered; none where owners are not.
+    pub owners: OwnersDecision,
     /// The map file.
     pub file: Option<MapFileStatus>,
     /// The latest revisions.
@@ -106,6 +114,10 @@ struct Evaluation<'a> {
     overrides: Arc<Overrides>,
     /// The time, since the decider's start.
     now: Duration,
+    /// The time by the clock that producers have too.
+    at: Timestamp,
+    /// Whether a node is another's than at the decision before.
+    owners_changed: bool,
     steps: Vec<StepTiming>,
 }
 
@@ -147,6 +159,8 @@ pub struct MapDecider {
     targets: Vec<Arc<Targets>>,
     /// The same, as it was when the map in force was last compared with it.
     checked: Vec<Arc<Targets>>,
+    /// Whose the nodes are; none where a node is whoever's the sources name.
+    owners: Option<Owners>,
     /// What the instances' maps refuse.
     screens: Screens,
     /// What the sources changed lately.
@@ -229,6 +243,7 @@ impl MapDecider {
             actions: Actions::default(),
             targets: Vec::new(),
             checked: Vec::new(),
+            owners: None,
             screens: Screens::default(),
         }
     }
@@ -281,7 +296,7 @@ impl MapDecider {
     /// Whether a decision is to be repeated soon: the map file could not be written, or rows wait
     /// for an instance that can be asked.
     pub(super) fn must_try_again(&self) -> bool {
-        self.file.error.is_some() || self.screens.waiting()
+        self.file.error.is_some() || self.screens.waiting() || self.owners_error().is_some()
     }
 
     /// Whether the map file is to be compared with what it should hold.
@@ -363,7 +378,9 @@ impl MapDecider {
         self.decision.evaluated_request =
             sources.iter().map(|state| state.answered).min().unwrap_or(0);
         self.decision.overrides = Arc::clone(&overrides);
-        let mut round = Evaluation { sources, overrides, now, steps: Vec::new() };
+        let at = Timestamp::now();
+        let mut round =
+            Evaluation { sources, overrides, now, at, owners_changed: false, steps: Vec::new() };
         match desired::merge(&views) {
             Err(waiting) => {
                 self.decision.waiting_for = waiting;
@@ -398,6 +415,7 @@ impl MapDecider {
         gauge!(MAP_REJECTED).set(self.decision.rejected.count as f64);
         gauge!(FLAPPING_NODES).set(self.decision.flapping.count as f64);
         gauge!(CONFLICTING_NODES).set(self.decision.conflicts.count as f64);
+        self.record_owners();
         gauge!(DRAINED_MASTERS).set(self.decision.overrides.drained().len() as f64);
         if let Some(revision) = &self.decision.in_force {
             gauge!(REVISION).set(revision.number as f64);

@@ -6,7 +6,9 @@ use super::backend::DeclaredServer;
 use super::guard::Guard;
 use super::keys::{Key, Keys, Unset};
 use super::references::References;
-use super::{Api, Backend, Damping, Instance, Learned, Map, Schedule, Site, Source, Store};
+use super::{
+    Api, Backend, Damping, Instance, Learned, Map, Ownership, Schedule, Site, Source, Store,
+};
 use crate::source::KeysOfKinds;
 
 const INTRO: &str = "\
@@ -62,6 +64,7 @@ fn parts() -> Vec<Part> {
         Part::new::<Damping>("## `[damping]`"),
         Part::new::<References>("## `[references]`"),
         Part::new::<Store>("## `[store]`"),
+        Part::new::<Ownership>("## `[ownership]`"),
         Part::new::<Learned>("## `[learned]`"),
         Part::new::<Api>("## `[api]`"),
         Part::new::<Site>("## `[site]`"),

@@ -20,6 +20,7 @@ use super::Rows;
 pub(crate) struct Names {
     lowercase: bool,
     masters: FxHashMap<String, String>,
+    keep_times: bool,
 }
 
 impl Names {
@@ -32,7 +33,13 @@ impl Names {
                 .iter()
                 .map(|(registry, haproxy)| (registry.clone(), haproxy.clone()))
                 .collect(),
+            keep_times: false,
         }
+    }
+
+    /// Keeps the rows' timestamps beside the entries.
+    pub(crate) fn with_times(self, keep_times: bool) -> Self {
+        Self { keep_times, ..self }
     }
 
     /// Whether every name stays as it is.
@@ -200,7 +207,12 @@ impl Collector {
     /// answer never makes a route flap. Takes CPU time in proportion to the rows: not for an async
     /// task.
     pub(crate) fn finish(self) -> Collected {
-        let Self { builder, mut rejections, moments, withdrawn, .. } = self;
+        let Self { names, mut builder, mut rejections, moments, withdrawn, .. } = self;
+        if names.keep_times {
+            // NEVER is before every time there is.
+            let times = moments.iter().map(|moment| Timestamp::from_millisecond(*moment).ok());
+            builder = builder.with_times(times);
+        }
         let entries = builder.finish_with(|repeated| {
             if repeated.candidates.iter().any(|(_, master)| *master != repeated.candidates[0].1) {
                 rejections.push(repeated.key, Invalid::Conflict);

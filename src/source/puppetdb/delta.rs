@@ -26,6 +26,7 @@ pub(super) fn lay_over(current: &Snapshot, changed: Collected) -> (Arc<EntryMap>
     let same = |new: usize, at: usize| {
         changed.entries.value(new) == known.value(at)
             && changed.entries.is_disputed(new) == known.is_disputed(at)
+            && changed.entries.time(new) == known.time(at)
     };
     let nothing_new = (0..changed.entries.len())
         .all(|new| known.find(changed.entries.key(new).as_bytes()).is_some_and(|at| same(new, at)))

@@ -13,22 +13,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use mapsmith_core::desired::ownership::{OwnersChange, StoredOwners};
+use mapsmith_core::overrides::ENDED_KEPT;
 use mapsmith_core::server::LastGoodList;
-use mapsmith_core::{DrainedMaster, Invalid, OverrideChange, Overrides, Pin};
+use mapsmith_core::{
+    DrainedMaster, EndedKind, EndedOverride, Invalid, OverrideChange, Overrides, Pin,
+};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use self::lock::Lock;
-use super::{Store, StoreError, StoreErrorKind};
+use super::{OwnerStore, Store, StoreError, StoreErrorKind};
 
 mod lists;
 mod lock;
+mod owners;
 
 /// Stands in the file's header (`PRAGMA application_id`): "MapS".
 const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -38,10 +43,25 @@ const MIGRATIONS: [&str; 2] = [
 ",
     "CREATE TABLE server_lists (backend TEXT PRIMARY KEY, origin TEXT NOT NULL, servers TEXT NOT \
         NULL) STRICT;",
+    "
+    CREATE TABLE ended (kind TEXT NOT NULL CHECK (kind IN ('pin', 'drain')), node TEXT, \
+    master TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, stay INTEGER NOT NULL) \
+    STRICT;
+    CREATE TABLE owners (node TEXT PRIMARY KEY, owner TEXT NOT NULL, since INTEGER NOT NULL, \
+    seen INTEGER NOT NULL, ordered INTEGER NOT NULL) STRICT;
+    CREATE TABLE outages (master TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER) STRICT;
+",
 ];
 
 /// How long another program's lock is waited for: a backup holds it for moments.
 const BUSY: Duration = Duration::from_secs(2);
+
+/// What the file holds of what an operator ordered, and of owners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    pub overrides: Overrides,
+    pub owners: StoredOwners,
+}
 
 /// A [`Store`] in a file.
 #[derive(Debug, Clone)]
@@ -98,9 +118,14 @@ impl SqliteStore {
         self.with(move |connection| lists::write(connection, &backend, list.as_ref())).await
     }
 
-    /// What the file holds, for a program that is not the daemon and changes nothing; no overrides
-    /// where there is no file.
-    pub async fn peek(path: &Path) -> Result<Overrides, StoreError> {
+    /// The owners that are remembered.
+    pub async fn owners(&self) -> Result<StoredOwners, StoreError> {
+        self.with(|connection| owners::read(connection)).await
+    }
+
+    /// What the file holds, for a program that is not the daemon and changes nothing; nothing where
+    /// there is no file.
+    pub async fn peek(path: &Path) -> Result<Stored, StoreError> {
         blocking(path, peek).await
     }
 
@@ -128,6 +153,13 @@ impl Store for SqliteStore {
 
     async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
         self.with(move |connection| write(connection, &change)).await
+    }
+}
+
+#[async_trait]
+impl OwnerStore for SqliteStore {
+    async fn keep_owners(&self, change: OwnersChange) -> Result<(), StoreError> {
+        self.with(move |connection| owners::write(connection, &change)).await
     }
 }
 
@@ -179,10 +211,10 @@ fn open(path: &Path) -> Result<(Lock, Connection), StoreErrorKind> {
     Ok((lock, connection))
 }
 
-fn peek(path: &Path) -> Result<Overrides, StoreErrorKind> {
+fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
     fit(path)?;
     if !path.try_exists().map_err(|error| StoreErrorKind::NotOpened(error.to_string()))? {
-        return Ok(Overrides::default());
+        return Ok(Stored::default());
     }
     let connection = Connection::open_with_flags(
         path,
@@ -191,8 +223,8 @@ fn peek(path: &Path) -> Result<Overrides, StoreErrorKind> {
     connection.busy_timeout(BUSY)?;
     match schema(&connection)? {
         // Made by a daemon that got no further.
-        0 => Ok(Overrides::default()),
-        _ => read(&connection),
+        0 => Ok(Stored::default()),
+        _ => Ok(Stored { overrides: read(&connection)?, owners: owners::read(&connection)? }),
     }
 }
 
@@ -258,7 +290,28 @@ fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
         let name = drained.master.clone();
         overrides.add_drain(drained).map_err(invalid(name))?;
     }
+    if !has_table(transaction, "ended")? {
+        return Ok(overrides);
+    }
+    let mut ended = transaction.prepare("SELECT node, master, since, until, stay FROM ended")?;
+    let mut rows = ended.query([])?;
+    while let Some(row) = rows.next()? {
+        let (node, master) = (row.get::<_, Option<String>>(0)?, row.get(1)?);
+        let of = match node {
+            Some(node) => EndedKind::Pin { node, master },
+            None => EndedKind::Drain { master },
+        };
+        let (since, until) = (time(row.get(2)?)?, time(row.get(3)?)?);
+        overrides.add_ended(EndedOverride { of, since, until, stay: row.get(4)? });
+    }
     Ok(overrides)
+}
+
+/// Whether the file has a table: one that is only peeked into is of an earlier version until the
+/// daemon has opened it.
+fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    const FOUND: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
+    connection.query_row(FOUND, [name], |row| row.get(0))
 }
 
 fn time(milliseconds: i64) -> Result<Timestamp, StoreErrorKind> {
@@ -272,6 +325,7 @@ fn write(
     change: &OverrideChange,
 ) -> Result<Option<Overrides>, StoreErrorKind> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    remember_end(&transaction, change)?;
     if make(&transaction, change)? == 0 {
         return Ok(None);
     }
@@ -279,6 +333,38 @@ fn write(
     let after = rows(&transaction)?;
     transaction.commit()?;
     Ok(Some(after))
+}
+
+/// Remembers what the change ends, so that it is known later why a node was elsewhere.
+fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Result<usize> {
+    const PIN: &str = "INSERT INTO ended (kind, node, master, since, until, stay) \
+        SELECT 'pin', node, master, since, ?2, 0 FROM pins WHERE node = ?1";
+    const DRAIN: &str = "INSERT INTO ended (kind, node, master, since, until, stay) \
+        SELECT 'drain', NULL, master, since, ?2, ?3 FROM drained WHERE master = ?1";
+    const OVER: &str = "INSERT INTO ended (kind, node, master, since, until, stay) \
+        SELECT 'pin', node, master, since, until, 0 FROM pins WHERE until <= ?1";
+    let now = match change {
+        OverrideChange::Pin(Pin { since: now, .. })
+        | OverrideChange::Drain(DrainedMaster { since: now, .. })
+        | OverrideChange::Unpin { now, .. }
+        | OverrideChange::Undrain { now, .. }
+        | OverrideChange::Expire { now } => *now,
+    };
+    let at = now.as_millisecond();
+    let forgotten = now.saturating_sub(ENDED_KEPT).unwrap_or(Timestamp::MIN);
+    transaction.execute("DELETE FROM ended WHERE until < ?1", [forgotten.as_millisecond()])?;
+    match change {
+        OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {
+            transaction.execute(PIN, params![node, at])
+        }
+        OverrideChange::Drain(DrainedMaster { master, .. }) => {
+            transaction.execute(DRAIN, params![master, at, false])
+        }
+        OverrideChange::Undrain { master, stay, .. } => {
+            transaction.execute(DRAIN, params![master, at, stay])
+        }
+        OverrideChange::Expire { .. } => transaction.execute(OVER, [at]),
+    }
 }
 
 /// How many rows changed.
@@ -293,14 +379,14 @@ fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Res
                 pin.until.map(|until| until.as_millisecond())
             ],
         ),
-        OverrideChange::Unpin { node } => {
+        OverrideChange::Unpin { node, .. } => {
             transaction.execute("DELETE FROM pins WHERE node = ?1", [node])
         }
         OverrideChange::Drain(drained) => transaction.execute(
             "INSERT OR REPLACE INTO drained (master, target, since) VALUES (?1, ?2, ?3)",
             params![drained.master, drained.to, drained.since.as_millisecond()],
         ),
-        OverrideChange::Undrain { master } => {
+        OverrideChange::Undrain { master, .. } => {
             transaction.execute("DELETE FROM drained WHERE master = ?1", [master])
         }
         OverrideChange::Expire { now } => transaction.execute(

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use mapsmith_core::Server;
+use mapsmith_core::desired::ownership::{Outage, OwnerRecord};
 use mapsmith_core::server::{ServerAddress, ServerOptions};
 
 use super::*;
@@ -23,6 +24,14 @@ fn drain(master: &str, to: Option<&str>) -> OverrideChange {
         to: to.map(str::to_owned),
         since: at(1),
     })
+}
+
+fn unpin(node: &str) -> OverrideChange {
+    OverrideChange::Unpin { node: node.to_owned(), now: at(30) }
+}
+
+fn undrain(master: &str) -> OverrideChange {
+    OverrideChange::Undrain { master: master.to_owned(), stay: true, now: at(30) }
 }
 
 /// `n1=m1` and `m1>m2`, for short.
@@ -56,23 +65,16 @@ async fn what_was_ordered_is_there_after_a_restart_and_the_number_only_grows() {
     ] {
         assert_eq!(listed(&store.change(change).await.unwrap().unwrap()), expected);
     }
-    for nothing in [
-        OverrideChange::Unpin { node: "n1".to_owned() },
-        OverrideChange::Undrain { master: "m2".to_owned() },
-        OverrideChange::Expire { now: at(19) },
-    ] {
+    for nothing in [unpin("n1"), undrain("m2"), OverrideChange::Expire { now: at(19) }] {
         assert_eq!(store.change(nothing).await.unwrap(), None);
     }
     let before = store.load().await.unwrap();
     assert_eq!((before.number(), before.pin("n2").unwrap().until), (6, Some(at(20))));
     drop(store);
-    assert_eq!(SqliteStore::peek(&path).await.unwrap(), before);
+    assert_eq!(SqliteStore::peek(&path).await.unwrap().overrides, before);
     let again = SqliteStore::open(&path).await.unwrap();
     assert_eq!(again.load().await.unwrap(), before);
-    for end in [
-        OverrideChange::Unpin { node: "n2".to_owned() },
-        OverrideChange::Undrain { master: "m1".to_owned() },
-    ] {
+    for end in [unpin("n2"), undrain("m1")] {
         again.change(end).await.unwrap().unwrap();
     }
     let left = again.load().await.unwrap();
@@ -86,14 +88,7 @@ async fn names_that_look_like_sql_are_names() {
     let odd = "n'1';--";
     store.change(pin(odd, "m\"1", None)).await.unwrap();
     assert_eq!(listed(&store.load().await.unwrap()), ["n'1';--=m\"1"]);
-    assert!(
-        store
-            .change(OverrideChange::Unpin { node: odd.to_owned() })
-            .await
-            .unwrap()
-            .unwrap()
-            .is_empty()
-    );
+    assert!(store.change(unpin(odd)).await.unwrap().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -119,7 +114,7 @@ async fn the_file_is_for_its_owner_alone() {
 async fn a_look_without_a_file_finds_nothing_and_makes_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.db");
-    assert!(SqliteStore::peek(&path).await.unwrap().is_empty());
+    assert!(SqliteStore::peek(&path).await.unwrap().overrides.is_empty());
     assert!(!path.exists());
     // What keeps the daemon from starting is no empty store.
     let gone = SqliteStore::peek(&folder.path().join("gone/m.db")).await.unwrap_err().fault;
@@ -127,7 +122,7 @@ async fn a_look_without_a_file_finds_nothing_and_makes_none() {
     assert_eq!(SqliteStore::peek(folder.path()).await.unwrap_err().fault, StoreErrorKind::Folder);
     fs::write(&path, "").unwrap();
     assert!(
-        SqliteStore::peek(&path).await.unwrap().is_empty(),
+        SqliteStore::peek(&path).await.unwrap().overrides.is_empty(),
         "as a daemon that was killed at once leaves it"
     );
     SqliteStore::open(&path).await.unwrap();
@@ -186,8 +181,8 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
     drop(SqliteStore::open(&newer).await.unwrap());
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let told = fault(&newer).await;
-    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 2 });
-    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 2)"), "{told}");
+    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 3 });
+    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 3)"), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
 
@@ -233,7 +228,7 @@ async fn a_store_that_is_open_is_told_with_its_process_and_may_be_looked_at() {
     let told = fault(&path).await;
     assert_eq!(told, StoreErrorKind::InUse(format!("process {}", std::process::id())));
     assert!(told.to_string().starts_with("is in use by another Mapsmith (process "), "{told}");
-    assert_eq!(listed(&SqliteStore::peek(&path).await.unwrap()), ["n=m"]);
+    assert_eq!(listed(&SqliteStore::peek(&path).await.unwrap().overrides), ["n=m"]);
     let clone = store.clone();
     drop(store);
     assert!(
@@ -352,9 +347,72 @@ async fn a_store_of_the_first_schema_keeps_its_overrides() {
     old.pragma_update(None, "user_version", 1).unwrap();
     old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
     drop(old);
-    assert_eq!(listed(&SqliteStore::peek(&path).await.unwrap()), ["n=m"]);
+    assert_eq!(listed(&SqliteStore::peek(&path).await.unwrap().overrides), ["n=m"]);
     let store = SqliteStore::open(&path).await.unwrap();
     assert_eq!(listed(&store.load().await.unwrap()), ["n=m"]);
     store.keep_list("puppet", Some(list("node map", &[]))).await.unwrap();
     assert_eq!(store.last_good_lists().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_has_ended_is_remembered_with_its_times_for_a_week() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("m.db")).await.unwrap();
+    for change in [
+        pin("n1", "m1", None),
+        pin("n2", "m1", Some(10)),
+        drain("m1", Some("m2")),
+        OverrideChange::Expire { now: at(20) },
+        unpin("n1"),
+        undrain("m1"),
+    ] {
+        store.change(change).await.unwrap().unwrap();
+    }
+    let told = |overrides: &Overrides| -> Vec<(bool, i64, i64, bool)> {
+        let ended = overrides.ended();
+        let told = ended.map(|ended| {
+            let is_pin = matches!(ended.of, EndedKind::Pin { .. });
+            (is_pin, ended.since.as_second(), ended.until.as_second(), ended.stay)
+        });
+        told.collect()
+    };
+    let stored = store.load().await.unwrap();
+    assert_eq!(told(&stored), [(true, 1, 10, false), (true, 1, 30, false), (false, 1, 30, true)]);
+    assert!(stored.ended().any(|ended| ended.concerned("n1", "m2")));
+    assert!(stored.ended().any(|ended| ended.concerned("n9", "m1")));
+    assert!(!stored.ended().any(|ended| ended.concerned("n1", "m9") && ended.stay));
+    let week = 7 * 24 * 3600;
+    store.change(drain("m3", None)).await.unwrap().unwrap();
+    let undrained =
+        OverrideChange::Undrain { master: "m3".to_owned(), stay: false, now: at(week + 25) };
+    let left = store.change(undrained).await.unwrap().unwrap();
+    assert_eq!(told(&left).len(), 3, "the one that ended first is forgotten");
+}
+
+#[tokio::test]
+async fn owners_and_outages_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let record = |owner: &str| OwnerRecord {
+        owner: owner.to_owned(),
+        since: at(1),
+        seen: at(2),
+        ordered: owner == "m2",
+    };
+    let outage =
+        |from, until: Option<i64>| Outage { master: "m1".to_owned(), from, until: until.map(at) };
+    let records = ["n1", "n2", "n3"].map(|node| (node.to_owned(), Some(record("m1"))));
+    let outages = vec![outage(at(3), Some(4)), outage(Timestamp::MIN, None)];
+    let first = OwnersChange { records: records.into(), outages: Some(outages.clone()) };
+    store.keep_owners(first).await.unwrap();
+    let records = [("n1".to_owned(), None), ("n2".to_owned(), Some(record("m2")))];
+    store.keep_owners(OwnersChange { records: records.into(), outages: None }).await.unwrap();
+    drop(store);
+    let expected = StoredOwners {
+        records: [("n2".to_owned(), record("m2")), ("n3".to_owned(), record("m1"))].into(),
+        outages,
+    };
+    assert_eq!(SqliteStore::peek(&path).await.unwrap().owners, expected);
+    assert_eq!(SqliteStore::open(&path).await.unwrap().owners().await.unwrap(), expected);
 }

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 8] = ["run", "check", "plan", "sync", "status", "explain", "reload", "approve"];
+const VERBS: [&str; 13] = [
+    "run", "check", "plan", "sync", "status", "explain", "reload", "pin", "unpin", "drain",
+    "undrain", "own", "approve",
+];
 
 #[test]
 fn wrong_arguments_end_with_2_and_say_what_is_wrong() {

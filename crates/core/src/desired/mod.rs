@@ -7,6 +7,7 @@ pub mod damping;
 pub mod gate;
 pub mod guard;
 pub mod overrides;
+pub mod ownership;
 pub mod references;
 pub mod servers;
 mod state;

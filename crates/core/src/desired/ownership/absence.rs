@@ -1,0 +1,196 @@
+//! When a node's owner could not serve it: drained, pinned away from, or ready in no instance.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::Overrides;
+use crate::desired::references::Targets;
+
+/// The most outages of a master that are remembered after their end.
+const REMEMBERED_OUTAGES: usize = 16;
+
+/// A time in which a node's owner did not serve it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Absence {
+    pub from: Timestamp,
+    /// None while it lasts.
+    pub until: Option<Timestamp>,
+    /// Whether an operator ordered it.
+    pub ordered: bool,
+    /// Whether the nodes were to stay where they were at its end.
+    pub stay: bool,
+}
+
+/// Every absence of a node's owner that is known.
+pub(super) fn absences<'a>(
+    node: &'a str,
+    owner: &'a str,
+    overrides: &'a Overrides,
+    outages: &'a Outages,
+) -> impl Iterator<Item = Absence> + 'a {
+    let lasting = |from| Absence { from, until: None, ordered: true, stay: false };
+    let drained = overrides.drain(owner).map(|drained| lasting(drained.since));
+    let pinned = overrides.pin(node).filter(|pin| pin.master != owner);
+    let pinned = pinned.map(|pin| lasting(pin.since));
+    let ended = overrides.ended().filter(move |ended| ended.concerned(node, owner));
+    let ended = ended.map(|ended| Absence {
+        from: ended.since,
+        until: Some(ended.until),
+        ordered: true,
+        stay: ended.stay,
+    });
+    drained.into_iter().chain(pinned).chain(ended).chain(outages.of(owner))
+}
+
+/// A time in which a master was ready in no instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    pub master: String,
+    pub from: Timestamp,
+    /// None while it lasts.
+    pub until: Option<Timestamp>,
+}
+
+/// When masters were ready in no instance.
+#[derive(Debug, Clone)]
+pub struct Outages {
+    return_after: Duration,
+    masters: BTreeMap<String, Master>,
+    /// Whether one has begun or ended since they were stored.
+    unsaved: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Master {
+    state: State,
+    /// The latest outages that are over.
+    ended: VecDeque<(Timestamp, Timestamp)>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    /// Before it was first observed.
+    #[default]
+    Unknown,
+    Up,
+    Down {
+        from: Timestamp,
+    },
+    /// Ready again, and not for long enough yet.
+    Recovering {
+        from: Timestamp,
+        until: Timestamp,
+    },
+}
+
+impl Outages {
+    /// Goes on from what is stored. An outage ends once the master has been ready for so long.
+    pub(super) fn resume(return_after: Duration, known: Vec<Outage>) -> Self {
+        let mut masters: BTreeMap<String, Master> = BTreeMap::new();
+        for Outage { master, from, until } in known {
+            let master = masters.entry(master).or_default();
+            match until {
+                Some(until) => master.end(from, until),
+                None => master.state = State::Down { from },
+            }
+        }
+        Self { return_after, masters, unsaved: false }
+    }
+
+    /// Every outage that is remembered, as it is to be stored.
+    pub(super) fn all(&self) -> Vec<Outage> {
+        let outages = self.masters.iter().flat_map(|(name, master)| {
+            let ended = master.ended.iter().map(|(from, until)| (*from, Some(*until)));
+            let all = ended.chain(master.lasting().map(|from| (from, None)));
+            all.map(|(from, until)| Outage { master: name.clone(), from, until })
+        });
+        outages.collect()
+    }
+
+    pub(super) fn unsaved(&self) -> bool {
+        self.unsaved
+    }
+
+    pub(super) fn saved(&mut self) {
+        self.unsaved = false;
+    }
+
+    /// Takes in what every instance that has been observed has ready, for these masters. Without
+    /// any instance nothing is known of them.
+    pub fn observe<'a>(
+        &mut self,
+        targets: &[Arc<Targets>],
+        masters: impl Iterator<Item = &'a str>,
+        now: Timestamp,
+    ) {
+        if targets.is_empty() {
+            return;
+        }
+        for name in masters {
+            let ready = targets.iter().any(|targets| targets.ready(name) == Some(true));
+            if !self.masters.contains_key(name) {
+                self.masters.insert(name.to_owned(), Master::default());
+            }
+            if let Some(master) = self.masters.get_mut(name) {
+                let before = master.lasting();
+                master.observe(ready, now, self.return_after);
+                self.unsaved |= master.lasting() != before;
+            }
+        }
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        let due = self.masters.values().filter_map(|master| match master.state {
+            State::Recovering { until, .. } => Some(until),
+            _ => None,
+        });
+        due.min()
+    }
+
+    fn of(&self, owner: &str) -> impl Iterator<Item = Absence> {
+        self.masters.get(owner).into_iter().flat_map(|master| {
+            let ended = master.ended.iter().map(|(from, until)| (*from, Some(*until)));
+            let absences = ended.chain(master.lasting().map(|from| (from, None)));
+            absences.map(|(from, until)| Absence { from, until, ordered: false, stay: false })
+        })
+    }
+}
+
+impl Master {
+    fn lasting(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Down { from } | State::Recovering { from, .. } => Some(from),
+            State::Unknown | State::Up => None,
+        }
+    }
+
+    fn observe(&mut self, ready: bool, now: Timestamp, return_after: Duration) {
+        self.state = match (self.state, ready) {
+            (State::Unknown | State::Up, true) => State::Up,
+            // It may have been down for long when it is first observed.
+            (State::Unknown, false) => State::Down { from: Timestamp::MIN },
+            (State::Up, false) => State::Down { from: now },
+            (State::Down { from } | State::Recovering { from, .. }, false) => State::Down { from },
+            (State::Down { from }, true) => {
+                State::Recovering { from, until: now.saturating_add(return_after).unwrap_or(now) }
+            }
+            (recovering @ State::Recovering { .. }, true) => recovering,
+        };
+        if let State::Recovering { from, until } = self.state
+            && until <= now
+        {
+            self.end(from, until);
+            self.state = State::Up;
+        }
+    }
+
+    fn end(&mut self, from: Timestamp, until: Timestamp) {
+        if self.ended.len() == REMEMBERED_OUTAGES {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((from, until));
+    }
+}
