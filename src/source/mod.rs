@@ -77,8 +77,8 @@ impl From<Unsupported> for SourceError {
     }
 }
 
-/// Makes the registry that the settings describe. Certificates and keys are read here; a change of
-/// them takes a restart. Nothing is connected yet. `lowercase` is `[map] lowercase`.
+/// Makes the registry that the settings describe. Certificates and keys are read here, and again
+/// once their files change. Nothing is connected yet. `lowercase` is `[map] lowercase`.
 ///
 /// # Errors
 /// A certificate, key or URL that can't be used, with the source's name, the file and what is wrong

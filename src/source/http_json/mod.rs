@@ -22,7 +22,7 @@ use super::feed::is_due;
 use super::format::{Format, MapFormat, Names, ServerFormat};
 use super::transport::http::{self, HttpClient};
 use super::transport::status;
-use super::{Extent, Feed, Polled, Registry, Unsupported};
+use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings;
 
 /// A header of an answer and the one that asks whether it still holds.
@@ -44,7 +44,7 @@ impl HttpJson {
         settings: Arc<settings::Source>,
         names: Arc<Names>,
     ) -> Result<Self, SourceError> {
-        let http = HttpClient::new(&settings, None, status::meaning)?;
+        let http = HttpClient::new((&*settings).into(), None, status::meaning)?;
         Ok(Self { settings, http, names })
     }
 
@@ -156,5 +156,9 @@ impl<F: Format> Feed<F::Content> for Document<F> {
 
     fn beside(&self) -> Option<Box<dyn Feed<F::Content>>> {
         Some(Box::new(Self { http: self.http.beside(), ..self.clone() }))
+    }
+
+    fn notes(&self) -> Notes {
+        Notes { warning: self.http.warning().map(str::to_owned), ..Notes::default() }
     }
 }

@@ -78,7 +78,7 @@ impl PuppetDb {
         settings: Arc<settings::Source>,
         names: Arc<Names>,
     ) -> Result<Self, SourceError> {
-        let http = HttpClient::new(&settings, Some("/pdb/query/v4"), status::meaning)?;
+        let http = HttpClient::new((&*settings).into(), Some("/pdb/query/v4"), status::meaning)?;
         Ok(Self { settings, http, names })
     }
 }
@@ -277,7 +277,7 @@ impl Feed<EntryMap> for Nodes {
     }
 
     fn notes(&self) -> Notes {
-        let warning = self.clocks_differ().then(|| {
+        let clocks = self.clocks_differ().then(|| {
             let way = if self.ahead.is_positive() { "ahead of" } else { "behind" };
             let by = SignedDuration::from_secs(
                 (self.ahead.abs() + SignedDuration::from_millis(500)).as_secs(),
@@ -288,6 +288,9 @@ impl Feed<EntryMap> for Nodes {
                     differ by less than overlap ({overlap:#}): set both by NTP"
             )
         });
+        let warnings: Vec<_> =
+            self.http.warning().map(str::to_owned).into_iter().chain(clocks).collect();
+        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         Notes { warning, ..Notes::default() }
     }
 }

@@ -1,5 +1,6 @@
 //! TLS: the client's CA, certificate and key from their files, and what a failed handshake means.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, ClientBuilder, Identity};
@@ -8,39 +9,69 @@ use super::http::keys::HttpKeys;
 use crate::source::error::SourceErrorKind;
 use crate::source::format::without_mark;
 
-/// Reads the files. With `ca` only that CA is trusted: the system's say nothing about who may speak
-/// for a registry.
-pub(super) fn apply(
-    keys: &HttpKeys,
-    mut client: ClientBuilder,
-) -> Result<ClientBuilder, SourceErrorKind> {
-    if let Some(ca) = &keys.ca {
-        let certificates = Certificate::from_pem_bundle(&read("ca", ca)?).map_err(|error| {
-            SourceErrorKind::Setup(format!("ca {}: {}", ca.display(), root_cause(&error)))
-        })?;
-        require(!certificates.is_empty(), || {
-            format!("ca {}: holds no certificate in PEM form", ca.display())
-        })?;
-        client = client.tls_certs_only(certificates);
+/// What the files of `ca`, `cert` and `key` held when a client was made of them: never printed, for
+/// a key is among them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct TlsFiles {
+    ca: Option<Vec<u8>>,
+    cert: Option<Vec<u8>>,
+    key: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for TlsFiles {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("TlsFiles(***)")
     }
-    if let (Some(cert), Some(key)) = (&keys.cert, &keys.key) {
-        let mut pem = read("cert", cert)?;
-        require(holds(&pem, "CERTIFICATE-----"), || {
-            format!("cert {}: holds no certificate in PEM form", cert.display())
-        })?;
-        let key_pem = read("key", key)?;
-        require(holds(&key_pem, "PRIVATE KEY-----"), || {
-            format!("key {}: holds no private key in PEM form", key.display())
-        })?;
-        require(!holds(&key_pem, "ENCRYPTED"), || {
-            format!("key {}: is encrypted; a daemon needs a plain key", key.display())
-        })?;
-        pem.push(b'\n');
-        pem.extend(key_pem);
-        let identity = Identity::from_pem(&pem).map_err(|error| unfit(keys, &error))?;
-        client = client.identity(identity);
+}
+
+impl TlsFiles {
+    /// Reads the files that the keys name; blocks.
+    pub(super) fn read(keys: &HttpKeys) -> Result<Self, SourceErrorKind> {
+        let text = |setting: &str, path: &Option<PathBuf>| match path {
+            Some(path) => read(setting, path).map(Some),
+            None => Ok(None),
+        };
+        Ok(Self {
+            ca: text("ca", &keys.ca)?,
+            cert: text("cert", &keys.cert)?,
+            key: text("key", &keys.key)?,
+        })
     }
-    Ok(client)
+
+    /// Has a client trust and show what the files hold. With `ca` only that CA is trusted: the
+    /// system's say nothing about who may speak for a registry.
+    pub(super) fn apply(
+        &self,
+        keys: &HttpKeys,
+        mut client: ClientBuilder,
+    ) -> Result<ClientBuilder, SourceErrorKind> {
+        if let (Some(text), Some(ca)) = (&self.ca, &keys.ca) {
+            let certificates = Certificate::from_pem_bundle(text).map_err(|error| {
+                SourceErrorKind::Setup(format!("ca {}: {}", ca.display(), root_cause(&error)))
+            })?;
+            require(!certificates.is_empty(), || {
+                format!("ca {}: holds no certificate in PEM form", ca.display())
+            })?;
+            client = client.tls_certs_only(certificates);
+        }
+        if let (Some(pem), Some(cert), Some(key_pem), Some(key)) =
+            (&self.cert, &keys.cert, &self.key, &keys.key)
+        {
+            require(holds(pem, "CERTIFICATE-----"), || {
+                format!("cert {}: holds no certificate in PEM form", cert.display())
+            })?;
+            require(holds(key_pem, "PRIVATE KEY-----"), || {
+                format!("key {}: holds no private key in PEM form", key.display())
+            })?;
+            require(!holds(key_pem, "ENCRYPTED"), || {
+                format!("key {}: is encrypted; a daemon needs a plain key", key.display())
+            })?;
+            let pair = [pem.as_slice(), b"\n", key_pem].concat();
+            let identity = Identity::from_pem(&pair).map_err(|error| unfit(keys, &error))?;
+            client = client.identity(identity);
+        }
+        Ok(client)
+    }
 }
 
 /// A certificate and a key that the TLS library will not take together.
@@ -233,7 +264,8 @@ mod tests {
             let build = |builder: ClientBuilder| {
                 builder.tls_backend_rustls().build().map_err(|error| unfit(&files, &error))
             };
-            let message = apply(&files, ClientBuilder::new())
+            let message = TlsFiles::read(&files)
+                .and_then(|texts| texts.apply(&files, ClientBuilder::new()))
                 .and_then(build)
                 .map(drop)
                 .unwrap_err()

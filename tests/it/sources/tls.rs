@@ -188,3 +188,38 @@ async fn a_server_without_tls_is_told_from_one_that_refuses() {
     let message = certificates.registry(&url, "ours", None).failure().await;
     assert_says(&message, &["TLS failed", "speak TLS"]);
 }
+
+#[tokio::test]
+async fn a_renewed_certificate_is_in_use_at_the_next_poll_and_a_bad_one_leaves_the_old_one() {
+    let certificates = Certificates::new();
+    let copy = |pair: &str| {
+        for ending in ["pem", "key"] {
+            let from = certificates.path(&format!("{pair}-client.{ending}"));
+            fs::copy(from, certificates.path(&format!("renewed-client.{ending}"))).unwrap();
+        }
+    };
+    copy("foreign");
+    let (_server, url) = certificates.serve("ours-server");
+    let mut registry = certificates.registry(&url, "ours", Some("renewed"));
+    assert_says(&registry.failure().await, &["refused this client's certificate"]);
+
+    copy("ours");
+    assert_eq!(entries(&registry.poll().await), [("a", "m1")]);
+    assert_eq!(registry.source.notes().warning, None);
+
+    // The certificate is there already, its key is not.
+    fs::copy(certificates.path("foreign-client.pem"), certificates.path("renewed-client.pem"))
+        .unwrap();
+    assert_eq!(entries(&registry.poll().await), [("a", "m1")]);
+    let warning = registry.source.notes().warning.unwrap();
+    assert_says(&warning, &["renewed-client.pem", "can't be used", "from before are in use"]);
+
+    fs::remove_file(certificates.path("renewed-client.key")).unwrap();
+    assert_eq!(entries(&registry.poll().await), [("a", "m1")]);
+    let warning = registry.source.notes().warning.unwrap();
+    assert_says(&warning, &["key ", "renewed-client.key: can't be read"]);
+
+    copy("foreign");
+    assert_says(&registry.failure().await, &["refused this client's certificate"]);
+    assert_eq!(registry.source.notes().warning, None);
+}

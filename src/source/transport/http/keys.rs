@@ -8,8 +8,9 @@ use crate::settings::keys::kind_keys;
 use crate::source::SourceKind;
 
 kind_keys! {
-    /// Keys of sources that are asked over HTTP. Certificates and keys are read at the start:
-    /// restart Mapsmith after renewing them.
+    /// Keys of sources that are asked over HTTP. Certificates and keys are read again when their
+    /// files change; where the new ones can't be used, those from before stay in use, and `status`
+    /// says so.
     #[derive(Debug, Clone, Default)]
     pub struct HttpKeys {
         /// `puppetdb`: the root of the server (`https://puppetdb.example.com:8081`). `http_json`:

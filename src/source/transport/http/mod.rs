@@ -15,15 +15,17 @@ use jiff::Timestamp;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, Method, Request, Response, Url};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::body::{Body, Bounded};
 use super::secret::Secret;
 use super::status::{self, Meaning};
-use super::tls::{self, root_cause};
+use super::tls::{self, TlsFiles, root_cause};
 use crate::settings;
 use crate::source::error::{Excerpt, SourceError, SourceErrorKind};
+use crate::source::feed::off_thread;
 use crate::source::format::Reader;
+use keys::HttpKeys;
 
 /// How long a connection may take to open; a whole poll has `timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,13 +36,35 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a request goes out again within one poll, see [`HttpClient::send`].
 const MOST_REPETITIONS: u32 = 5;
 
+/// What a client is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpSettings {
+    /// URL, certificates and token.
+    pub keys: HttpKeys,
+    /// The bound on a whole poll.
+    pub timeout: Duration,
+    /// The bound on an answer after decompression, in bytes.
+    pub max_bytes: u64,
+}
+
+impl From<&settings::Source> for HttpSettings {
+    fn from(source: &settings::Source) -> Self {
+        let keys = source.of_kind.http.clone();
+        Self { keys, timeout: source.timeout, max_bytes: source.max_bytes }
+    }
+}
+
 /// A client for one URL.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpClient {
     client: Client,
+    /// What the client trusts and shows.
+    files: TlsFiles,
+    /// Why the files as they are now can't be used, if so: the client is of those before.
+    warning: Option<String>,
     url: Url,
     meaning: Meaning,
-    settings: Arc<settings::Source>,
+    settings: Arc<HttpSettings>,
     limit: Limit,
     /// When a connection was last left open for the next request.
     kept_since: Option<Instant>,
@@ -81,11 +105,11 @@ impl HttpClient {
     /// A client for `path` below the settings' URL, or that URL itself where there is none, that
     /// trusts and shows what the settings say. Connects to nothing yet.
     pub(crate) fn new(
-        settings: &Arc<settings::Source>,
+        settings: HttpSettings,
         path: Option<&str>,
         meaning: Meaning,
     ) -> Result<Self, SourceError> {
-        let keys = &settings.of_kind.http;
+        let keys = &settings.keys;
         let root = keys.url.as_deref().unwrap_or_default();
         let url = match path {
             Some(path) => Url::parse(&format!("{}{path}", root.trim_end_matches('/'))),
@@ -96,28 +120,58 @@ impl HttpClient {
             fault: SourceErrorKind::Setup(format!("url: {error}")),
         })?;
         let place = sanitize(&url);
-        let client = tls::apply(keys, Client::builder())
-            .and_then(|builder| {
-                builder
-                    .tls_backend_rustls()
-                    .http1_only()
-                    .no_proxy()
-                    .redirect(reqwest::redirect::Policy::none())
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-                    .user_agent(concat!("mapsmith/", env!("CARGO_PKG_VERSION")))
-                    .build()
-                    .map_err(|error| tls::unfit(keys, &error))
-            })
-            .map_err(|fault| SourceError { place: place.clone(), fault })?;
+        let made = TlsFiles::read(keys).and_then(|files| Ok((build(keys, &files)?, files)));
+        let (client, files) = made.map_err(|fault| SourceError { place: place.clone(), fault })?;
         Ok(Self {
             client,
+            files,
+            warning: None,
             url,
             meaning,
-            settings: Arc::clone(settings),
             limit: Limit::new(settings.timeout, place),
+            settings: Arc::new(settings),
             kept_since: None,
         })
+    }
+
+    /// Why the certificates and the key as their files hold them now can't be used, if so. Those
+    /// from before are in use meanwhile.
+    pub(crate) fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// Takes other certificates or another key into use, once their files hold some.
+    async fn renew(&mut self) {
+        let keys = &self.settings.keys;
+        if keys.ca.is_none() && keys.cert.is_none() {
+            return;
+        }
+        let (settings, known) = (Arc::clone(&self.settings), self.files.clone());
+        let renewed = off_thread(move || {
+            let files = TlsFiles::read(&settings.keys)?;
+            let client = match files == known {
+                true => None,
+                false => Some(build(&settings.keys, &files)?),
+            };
+            Ok::<_, SourceErrorKind>((files, client))
+        });
+        let place = &self.limit.place;
+        match renewed.await {
+            Ok((files, client)) => {
+                if let Some(client) = client {
+                    info!(place, "ca, cert or key was renewed, and is in use");
+                    (self.client, self.files, self.kept_since) = (client, files, None);
+                }
+                self.warning = None;
+            }
+            Err(fault) => {
+                let warning = format!("{fault}; the certificates and key from before are in use");
+                if self.warning.as_ref() != Some(&warning) {
+                    warn!(place, "{warning}");
+                }
+                self.warning = Some(warning);
+            }
+        }
     }
 
     /// The same client for a request at the same time. It begins on a connection of its own: one
@@ -134,7 +188,7 @@ impl HttpClient {
 
     /// The token as its file holds it now.
     pub(crate) async fn token(&self) -> Result<Option<Secret>, SourceErrorKind> {
-        match &self.settings.of_kind.http.token_file {
+        match &self.settings.keys.token_file {
             Some(path) => Secret::read(path).await.map(Some),
             None => Ok(None),
         }
@@ -150,7 +204,7 @@ impl HttpClient {
         let mut request = Request::new(method, self.url.clone());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        if let (Some(token), Some(path)) = (token, &self.settings.of_kind.http.token_file) {
+        if let (Some(token), Some(path)) = (token, &self.settings.keys.token_file) {
             request.headers_mut().insert(header, token.header(prefix, path)?);
         }
         Ok(request)
@@ -162,6 +216,7 @@ impl HttpClient {
     /// client's certificate comes after the handshake, and the HTTP library keeps its words only if
     /// it arrives once the request is on its way. Every other failure is the poller's to repeat.
     pub(crate) async fn send(&mut self, request: Request) -> Result<Response, SourceErrorKind> {
+        self.renew().await;
         let kept = self.kept_since.take().is_some_and(|since| since.elapsed() <= POOL_IDLE_TIMEOUT);
         let secure = request.url().scheme() == "https";
         let copy = request.try_clone();
@@ -259,7 +314,7 @@ impl HttpClient {
 
     fn failure(&self, error: &reqwest::Error, during: &'static str) -> SourceErrorKind {
         let cause = root_cause(error);
-        if let Some(fault) = tls::classify(&self.settings.of_kind.http, &cause) {
+        if let Some(fault) = tls::classify(&self.settings.keys, &cause) {
             return fault;
         }
         if error.is_connect() {
@@ -273,6 +328,21 @@ impl HttpClient {
             SourceErrorKind::Disconnected { during, cause }
         }
     }
+}
+
+/// A client that trusts and shows what the files hold.
+fn build(keys: &HttpKeys, files: &TlsFiles) -> Result<Client, SourceErrorKind> {
+    files
+        .apply(keys, Client::builder())?
+        .tls_backend_rustls()
+        .http1_only()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .user_agent(concat!("mapsmith/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| tls::unfit(keys, &error))
 }
 
 /// A date among an answer's headers (RFC 9110, section 5.6.7).
