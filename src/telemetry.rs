@@ -34,6 +34,8 @@ metrics! {
     counter GUARD_HOLDS = "mapsmith_guard_holds_total", "Changes that the guard held back";
     gauge GUARD_HELD = "mapsmith_guard_held",
         "1 while a change of the map is held back by the guard";
+    counter GUARD_PARTS = "mapsmith_guard_parts_total",
+        "Parts of changes of the map that were applied while the rest was held";
     gauge FLAPPING_NODES = "mapsmith_flapping_nodes",
         "Nodes that stay where they are because their master goes back and forth";
     gauge CONFLICTING_NODES = "mapsmith_conflicting_nodes",
@@ -48,6 +50,8 @@ metrics! {
         "Connections of the API that were refused because there were too many";
     // By `kind` (`added`, `moved`, `removed`).
     counter MAP_CHANGES = "mapsmith_map_changes_total", "Keys changed by revisions, by kind";
+    gauge GUARD_HELD_ENTRIES = "mapsmith_guard_held_entries",
+        "Keys of the map that the held change would change, by kind";
     // By `kind` (`unknown`, `not_ready`).
     gauge REFERENCES_DANGLING = "mapsmith_references_dangling_entries",
         "Entries whose master is unknown to an instance, or not ready, by kind";

@@ -47,7 +47,7 @@ impl Api {
             false => Vec::new(),
         };
         let failed = self.failed_sources();
-        let held = held_in_words(&decision);
+        let held = held_in_words(&decision, before);
         // Without the map file nothing comes into force, whatever is held.
         if decision.map.file.as_ref().is_some_and(|file| file.error.is_some()) {
             return self.arrival(&decision, &behind, before, wait);
@@ -270,8 +270,9 @@ fn why_behind(report: &InstanceReport, generation: u64) -> Option<String> {
     }
 }
 
-/// What the guard holds back, in words.
-fn held_in_words(decision: &Decision) -> Option<String> {
+/// What the guard holds back, in words, and what came into force since the revision `before` all the
+/// same.
+fn held_in_words(decision: &Decision, before: u64) -> Option<String> {
     let describe = |held: &HeldChange| {
         let of = match held.of == HeldChange::MAP {
             true => String::new(),
@@ -280,7 +281,11 @@ fn held_in_words(decision: &Decision) -> Option<String> {
         format!("{of}{} (id {})", held.reason, held.id)
     };
     let held: Vec<_> = decision.held().map(describe).collect();
-    (!held.is_empty()).then(|| format!("held back by the guard: {}", held.join("; ")))
+    let changes = match decision.map.log.since(before).as_slice() {
+        [] => String::new(),
+        changes => format!("; in force beside it: {}", changes_in_words(changes)),
+    };
+    (!held.is_empty()).then(|| format!("held back by the guard: {}{changes}", held.join("; ")))
 }
 
 fn read_only(writer: &str) -> String {

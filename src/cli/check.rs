@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use haproxy_runtime::{Level, MapClient, MapCounters, MapKind, MapName};
 use mapsmith_core::desired::references::{Actions, Targets};
 use mapsmith_core::status::{BackendStatus, SourceStatus};
-use mapsmith_core::{EntryMap, ObservedServers};
+use mapsmith_core::{EntryMap, HeldChange, ObservedServers};
 use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
@@ -78,6 +78,7 @@ pub(super) async fn check(settings: Settings, format: OutputFormat) -> anyhow::R
     let map = preview::map(&settings, Actions::default(), found, Vec::new(), &states, stored)
         .with_subscriber(NoSubscriber::new())
         .await;
+    findings.extend(map.held.as_ref().map(check_held));
     let masters: BTreeSet<String> =
         map.map.load().into_iter().map(|(master, _)| master.to_owned()).collect();
     let backends =
@@ -136,6 +137,16 @@ fn check_source(status: &SourceStatus) -> Finding {
         }
     };
     finding(format!("source {}", status.name), result)
+}
+
+/// A change of the map that the daemon would hold.
+fn check_held(held: &HeldChange) -> Finding {
+    let rest = match held.applied.is_empty() {
+        true => String::new(),
+        false => format!("; the rest would be applied: {}", held.applied),
+    };
+    let what = format!("the guard would hold {}: {}{rest}", held.counts, held.reason);
+    finding("map", Err(what))
 }
 
 /// What the daemon would make of a server list, with the rows that it would leave out.

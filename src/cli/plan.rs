@@ -33,7 +33,12 @@ struct PlanReport {
     counts: ChangeCounts,
     changes: Vec<RouteChange>,
     masters: Vec<Load>,
+    /// Why the guard would hold a change back, or a part of one.
     held: Option<String>,
+    /// What it would hold.
+    held_counts: Option<ChangeCounts>,
+    /// What would be applied all the same.
+    applied_counts: Option<ChangeCounts>,
     errors: Vec<String>,
     instances: Vec<InstancePlan>,
 }
@@ -100,6 +105,8 @@ pub(super) async fn plan(
         counts: diff.counts(),
         changes: diff.changes(&before, &after).take(shown).collect(),
         masters: loads(&before, &after),
+        held_counts: preview.held.as_ref().map(|held| held.counts),
+        applied_counts: preview.held.as_ref().map(|held| held.applied),
         held: preview.held.map(|held| held.reason),
         errors,
         instances,
@@ -216,6 +223,11 @@ fn text(report: &PlanReport) -> String {
     if let Some(reason) = &report.held {
         let _ =
             writeln!(text, "{}: {reason}", paint(Colour::Red, "the guard would hold this back"));
+    }
+    if let (Some(held), Some(applied)) = (report.held_counts, report.applied_counts)
+        && !applied.is_empty()
+    {
+        let _ = writeln!(text, "  held: {held}; the rest would be applied: {applied}");
     }
     text
 }

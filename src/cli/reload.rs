@@ -61,6 +61,9 @@ fn text(report: &ReloadReport) -> String {
         _ => paint(Colour::Red, &report.message),
     };
     text.push('\n');
+    for change in report.changes.iter().filter(|_| report.outcome == ReloadOutcome::Held) {
+        let _ = writeln!(text, "  applied: revision {}: {}", change.number, change.counts);
+    }
     for source in &report.sources {
         let took = source
             .poll

@@ -418,10 +418,17 @@ pub(super) fn held_text(held: &HeldChange) -> String {
         HeldChange::MAP => (String::new(), "entries"),
         of => (format!(" of {of}"), "servers"),
     };
+    let (what, applied) = match held.applied.is_empty() {
+        true => (format!("nothing of this change{of} is applied"), String::new()),
+        false => (
+            "the rest of the change is applied".to_owned(),
+            format!("  applied meanwhile: {}\n", held.applied),
+        ),
+    };
     format!(
-        "{}\n  {}\n  since {} ({}): {} {parts} in force, {} held: {}\n  let it through: mapsmith \
-            approve {}\n",
-        paint(Colour::Red, &format!("HELD BY THE GUARD: nothing of this change{of} is applied")),
+        "{}\n  {}\n  since {} ({}): {} {parts} in force, {} held: {}\n{applied}  let it through: \
+            mapsmith approve {}\n",
+        paint(Colour::Red, &format!("HELD BY THE GUARD: {what}")),
         held.reason,
         time(held.since),
         ago(held.since),

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use mapsmith_core::desired::gate::{ApprovalError, Hold};
+use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::BackendStatus;
 use mapsmith_core::{HeldChange, LearnedRoute};
 use metrics::counter;
@@ -97,8 +98,9 @@ pub struct Approval {
     pub answer: oneshot::Sender<Result<HeldChange, ApprovalError>>,
 }
 
-/// Logs and counts a change that is held back. `what` stays as it is meanwhile.
-fn record_hold(hold: Hold, held: &HeldChange, what: &str) {
+/// Logs and counts a change that is held back. `what` stays as it is meanwhile, but for the `rest`
+/// of the change, if that passes.
+fn record_hold(hold: Hold, held: &HeldChange, what: &str, rest: Option<ChangeCounts>) {
     match hold {
         Hold::Unchanged => {}
         Hold::Replaced => tracing::info!(
@@ -110,11 +112,15 @@ fn record_hold(hold: Hold, held: &HeldChange, what: &str) {
         ),
         Hold::New => {
             counter!(GUARD_HOLDS).increment(1);
+            let meanwhile = match rest {
+                None => format!("the last good {what} stays in force"),
+                Some(rest) => format!("the rest of the change passes: {rest}"),
+            };
             tracing::warn!(
                 of = held.of,
                 id = held.id,
-                "held back by the guard: {}; the last good {what} stays in force ({}); `mapsmith \
-                 approve {}` lets it through",
+                "held back by the guard: {} ({}); {meanwhile}; `mapsmith approve {}` lets it \
+                    through",
                 held.reason,
                 held.counts,
                 held.id

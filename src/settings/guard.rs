@@ -44,6 +44,13 @@ section! {
         #[unset("1h")]
         #[serde(deserialize_with = "duration")]
         window: Duration,
+        /// Whether moves, additions and removals are evaluated apart where a change of the map does
+        /// not pass as a whole: what passes is applied, the rest is held. So nodes that a registry
+        /// lost do not keep others from moving. With `false` the whole change is held. An answer
+        /// below `guard.min_entries`, with no node that is in force, or with more new nodes than
+        /// such ones where too many are gone, is held as a whole, and so is a server list.
+        #[unset("true")]
+        partial: bool,
     }
 }
 
@@ -58,16 +65,46 @@ impl Default for Guard {
             small,
             free,
             window,
+            partial,
         } = Limits::default();
-        Self { max_removed, max_moved, max_added, min_entries, max_entries, small, free, window }
+        Self {
+            max_removed,
+            max_moved,
+            max_added,
+            min_entries,
+            max_entries,
+            small,
+            free,
+            window,
+            partial,
+        }
     }
 }
 
 /// The section as the pure core takes it.
 pub(super) fn limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Limits, D::Error> {
-    let Guard { max_removed, max_moved, max_added, min_entries, max_entries, small, free, window } =
-        Guard::deserialize(deserializer)?;
-    Ok(Limits { max_removed, max_moved, max_added, min_entries, max_entries, small, free, window })
+    let Guard {
+        max_removed,
+        max_moved,
+        max_added,
+        min_entries,
+        max_entries,
+        small,
+        free,
+        window,
+        partial,
+    } = Guard::deserialize(deserializer)?;
+    Ok(Limits {
+        max_removed,
+        max_moved,
+        max_added,
+        min_entries,
+        max_entries,
+        small,
+        free,
+        window,
+        partial,
+    })
 }
 
 pub(super) fn problems(limits: &Limits, problems: &mut Vec<String>) {

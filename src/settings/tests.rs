@@ -362,7 +362,7 @@ uri = "http://127.0.0.1"
             "  - line 4: map.path: \"relative.map\" is relative to HAProxy's working folder; set \
                 map.file to where Mapsmith shall write it",
             "  - line 6: guard.hold: there is no such key; there are max_removed, max_moved, \
-                max_added, min_entries, max_entries, small, free, window",
+                max_added, min_entries, max_entries, small, free, window, partial",
             "  - line 7: source[0] \"f\": path is missing",
             "  - line 10: source[0] \"f\": url: a file source has none",
             "  - line 14: source[1].uri: there is no such key; did you mean url?",

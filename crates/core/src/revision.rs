@@ -30,6 +30,23 @@ impl ChangeCounts {
     pub fn total(&self) -> usize {
         self.added + self.moved + self.removed
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.total() == 0
+    }
+
+    /// Each with what it counts, as metrics have it.
+    pub fn by_kind(&self) -> [(&'static str, usize); 3] {
+        [("added", self.added), ("moved", self.moved), ("removed", self.removed)]
+    }
+}
+
+impl std::ops::AddAssign for ChangeCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.added += other.added;
+        self.moved += other.moved;
+        self.removed += other.removed;
+    }
 }
 
 impl std::fmt::Display for ChangeCounts {
@@ -101,11 +118,11 @@ impl RevisionLog {
     }
 }
 
-/// A change that the guard refused: nothing of it is applied until it is approved or the sources
-/// say something else.
+/// A change that the guard refused: it is not applied until it is approved or the sources say
+/// something else. Of a change of the map it may be a part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldChange {
-    /// Names exactly this change: approving it lets nothing else through.
+    /// Names exactly what an approval brings into force: approving it lets nothing else through.
     pub id: String,
     /// What it is of: [`HeldChange::MAP`], or `backend NAME` for that backend's server list.
     pub of: String,
@@ -115,8 +132,12 @@ pub struct HeldChange {
     pub entries_in_force: usize,
     /// Entries or servers that the held one has.
     pub entries_held: usize,
+    /// What is held, without what was applied.
     #[serde(flatten)]
     pub counts: ChangeCounts,
+    /// What of the sources' answers came into force since, though the rest is held.
+    #[serde(default, skip_serializing_if = "ChangeCounts::is_empty")]
+    pub applied: ChangeCounts,
 }
 
 impl HeldChange {

@@ -13,7 +13,7 @@ pub enum ReloadOutcome {
     Requested,
     /// Every instance holds the revision and the servers that the sources' answers led to.
     InSync,
-    /// The guard holds the change back; nothing of it was applied.
+    /// The guard holds the change back, or a part of it.
     Held,
     /// A source gave no good answer: its last good one stays in force.
     SourceFailed,

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use mapsmith_core::desired::MapChange;
+use mapsmith_core::desired::guard::Part;
 use mapsmith_core::plan::{Deviation, Diff};
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::StepTiming;
@@ -13,7 +14,7 @@ use metrics::counter;
 
 use super::compose::{Composed, Said};
 use super::{BY_OVERRIDE, BY_OWNERSHIP, BY_REFERENCES, Evaluation, MapDecider};
-use crate::telemetry::MAP_CHANGES;
+use crate::telemetry::{GUARD_PARTS, MAP_CHANGES};
 
 impl MapDecider {
     /// Writes the composed map to the file where it says something new, and takes it for the one in
@@ -26,6 +27,7 @@ impl MapDecider {
     ) {
         let Composed { said, map, diff } = composed;
         let approved = said.approved;
+        let part = said.passing.filter(|passing| passing.part != Part::WHOLE);
         let accepted = match self.decision.in_force.clone() {
             Some(revision) if diff.is_empty() => {
                 self.confirm(&revision, &said).await;
@@ -53,7 +55,13 @@ impl MapDecider {
         self.composed = true;
         self.checked.clone_from(&self.targets);
         self.decision.active = self.foreign.is_none();
-        self.let_through = self.gate.accept(accepted).filter(|_| approved);
+        match part {
+            Some(part) => {
+                self.gate.accept_part(accepted, part.counts);
+                counter!(GUARD_PARTS).increment(1);
+            }
+            None => self.let_through = self.gate.accept(accepted).filter(|_| approved),
+        }
     }
 
     /// The map in force stays; the file is written where it lacks something.
@@ -137,9 +145,7 @@ impl MapDecider {
             sources = summary.sources.join(","),
             "new revision: {counts}"
         );
-        for (kind, count) in
-            [("added", counts.added), ("moved", counts.moved), ("removed", counts.removed)]
-        {
+        for (kind, count) in counts.by_kind() {
             counter!(MAP_CHANGES, "kind" => kind).increment(count as u64);
         }
         self.log.push(

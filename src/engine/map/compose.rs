@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use mapsmith_core::desired::gate::Verdict;
+use mapsmith_core::desired::gate::{Hold, Verdict};
 use mapsmith_core::desired::overrides::{self, Overridden};
 use mapsmith_core::desired::references::{Dangling, Targets};
 use mapsmith_core::plan::Diff;
+use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::StepTiming;
 use mapsmith_core::{EntryMap, HeldChange, Overrides, RejectedRows};
 
@@ -21,7 +22,8 @@ const SUBJECT: &str = "map";
 /// What the sources said and the guard let through, or the last that it did.
 pub(super) struct Said {
     pub map: Arc<EntryMap>,
-    /// Whether the guard let what the sources say now through; false where this is an older answer.
+    /// Whether the guard let what the sources say now through; false where this is an older answer,
+    /// or a part of theirs.
     pub passed: bool,
     /// Whether it differs from the last that was let through.
     pub is_new: bool,
@@ -167,13 +169,14 @@ impl MapDecider {
                 entries_in_force: before.len(),
                 entries_held: map.len(),
                 counts: between(before, map).counts(),
+                applied: ChangeCounts::default(),
             },
         );
         match verdict {
             Verdict::Passed => {}
             Verdict::Approved => said.approved = true,
             Verdict::Held(hold) => {
-                self.log_hold(hold);
+                self.log_hold(hold, None);
                 *said = Said::again(self.gate.accepted().cloned()?);
                 (overridden, dangling) = self.with_overrides(&said.map, over);
             }
@@ -194,10 +197,10 @@ impl MapDecider {
         Some(map)
     }
 
-    /// Tells of what the gate holds.
-    pub(super) fn log_hold(&self, hold: mapsmith_core::desired::gate::Hold) {
+    /// Tells of what the gate holds, and of the rest of the change that passes.
+    pub(super) fn log_hold(&self, hold: Hold, rest: Option<ChangeCounts>) {
         if let Some(held) = self.gate.held() {
-            record_hold(hold, held, SUBJECT);
+            record_hold(hold, held, SUBJECT, rest);
         }
     }
 

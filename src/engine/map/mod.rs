@@ -29,7 +29,7 @@ use mapsmith_core::desired::references::{Actions, Dangling, Targets};
 use mapsmith_core::desired::{self, SourceView};
 use mapsmith_core::map_file::{MapFile, Writer};
 use mapsmith_core::plan::Diff;
-use mapsmith_core::revision::RevisionLog;
+use mapsmith_core::revision::{ChangeCounts, RevisionLog};
 use mapsmith_core::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
 use mapsmith_core::{
     DesiredMap, EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState,
@@ -39,9 +39,9 @@ use metrics::{counter, gauge};
 use super::rows::RowScreen;
 use crate::store::map_file::{MapFileError, MapFileWriter};
 use crate::telemetry::{
-    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GUARD_HELD, GUARD_HOLDS,
-    MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING,
-    REVISION,
+    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GUARD_HELD,
+    GUARD_HELD_ENTRIES, GUARD_HOLDS, GUARD_PARTS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED,
+    MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
 };
 
 mod commit;
@@ -188,9 +188,10 @@ impl MapDecider {
         let found = access.load().await?;
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(GUARD_HOLDS).increment(0);
+        counter!(GUARD_PARTS).increment(0);
         counter!(DRIFT_CORRECTED, "haproxy" => "file", "kind" => DriftKind::MapFile.label())
             .increment(0);
-        for kind in ["added", "moved", "removed"] {
+        for (kind, _) in ChangeCounts::default().by_kind() {
             counter!(MAP_CHANGES, "kind" => kind).increment(0);
         }
         let mut decider = Self::new(limits, access, overrides);
@@ -406,6 +407,10 @@ impl MapDecider {
 
     fn record(&self) {
         gauge!(GUARD_HELD).set(f64::from(u8::from(self.decision.held.is_some())));
+        let held = self.decision.held.as_ref().map(|held| held.counts).unwrap_or_default();
+        for (kind, count) in held.by_kind() {
+            gauge!(GUARD_HELD_ENTRIES, "kind" => kind).set(count as f64);
+        }
         gauge!(MAP_FILE_FAILED).set(f64::from(u8::from(self.file.error.is_some())));
         gauge!(READ_ONLY).set(f64::from(u8::from(self.foreign.is_some())));
         gauge!(PINS).set(self.decision.overrides.pins().len() as f64);

@@ -9,6 +9,7 @@ use mapsmith_core::desired::damping::Damper;
 use mapsmith_core::desired::gate::{ApprovalError, Gate, Verdict};
 use mapsmith_core::desired::guard::{self, Accepted, Limits, Proposal, Subject, Window};
 use mapsmith_core::desired::servers::{self, Resolved};
+use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::server::list::{Host, RejectedServer};
 use mapsmith_core::server::{LastGoodList, Manage, ServerOptions};
 use mapsmith_core::status::{BackendStatus, LeavingServer};
@@ -287,13 +288,14 @@ impl BackendList {
                 entries_in_force: in_force_len.unwrap_or(0),
                 entries_held: entries,
                 counts,
+                applied: ChangeCounts::default(),
             },
         );
         match verdict {
             Verdict::Passed | Verdict::Approved => Some(Accepted { approved, ..passing }),
             Verdict::Held(hold) => {
                 if let Some(held) = self.gate.held() {
-                    record_hold(hold, held, "server list");
+                    record_hold(hold, held, "server list", None);
                 }
                 None
             }

@@ -33,22 +33,32 @@ pub fn registry_bad(
 }
 
 pub fn registry_old(whole: &mut Whole, random: &mut Random, back: usize) -> Result<bool, String> {
-    let Some((older, held)) = whole.older_registry(back) else {
+    let Some((older, in_force)) = whole.older_registry(back) else {
         moves(whole, random);
         return Ok(true);
     };
-    whole.journal.note(if held { "  the guard must hold it" } else { "  the guard lets it pass" });
+    let (passes, stays) = (in_force == older, in_force == *whole.registry());
+    whole.journal.note(match (passes, stays) {
+        (true, _) => "  the guard lets it pass",
+        (false, true) => "  the guard must hold it",
+        (false, false) => "  the guard must hold a part of it",
+    });
     let before = whole.photograph()?;
     (0..whole.gateways.len()).for_each(|gateway| whole.laws.excused(gateway, Excuse::Old));
     whole.publish_map(&older);
     whole.nudge();
-    if held {
+    let expected = with_pins(&in_force, &whole.pins);
+    if passes {
+        whole.settles_on(&expected).map_err(|error| format!("old data: {error}"))?;
+    } else {
+        let before = if stays {
+            before
+        } else {
+            whole.holds(&expected).map_err(|error| format!("a part of old data: {error}"))?;
+            whole.photograph()?
+        };
         let told = |whole: &Whole| is_held(&whole.status());
         whole.stays(&before, "the registry is back with old data", told)?;
-    } else {
-        whole
-            .settles_on(&with_pins(&older, &whole.pins))
-            .map_err(|error| format!("old data: {error}"))?;
     }
     whole.changes(random);
     Ok(true)

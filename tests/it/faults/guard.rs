@@ -1,5 +1,6 @@
 //! Registries that lose a little at each poll, and nodes that go back and forth.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::laws::Excuse;
@@ -8,6 +9,7 @@ use super::schedule::Routing;
 use super::site::{Outcome, Whole, is_held, source_of, with_pins};
 use crate::support::poll;
 use crate::support::random::Random;
+use crate::support::site::Nodes;
 
 /// The settings of these faults; in the others no change counts but the one at hand, and no node is
 /// kept.
@@ -24,7 +26,7 @@ const LOSS_PERCENT: usize = 8;
 const BOUND: Duration = Duration::from_secs(60);
 
 /// A registry loses a few nodes at each poll, never many at once. No more are lost than one poll
-/// might have taken.
+/// might have taken, and what is held keeps no other node from moving.
 pub fn registry_creeps(whole: &mut Whole, random: &mut Random) -> Outcome {
     whole.restart_with(&[WINDOW]);
     whole.settle()?;
@@ -77,6 +79,7 @@ pub fn registry_creeps(whole: &mut Whole, random: &mut Random) -> Outcome {
     if !whole.is_in_memory(&in_force) {
         return Err("a part of what is held was applied".to_owned());
     }
+    moves_meanwhile(whole, random, said, &in_force)?;
     whole.publish();
     whole.nudge();
     let expected = whole.expected();
@@ -85,6 +88,41 @@ pub fn registry_creeps(whole: &mut Whole, random: &mut Random) -> Outcome {
         .map_err(|error| format!("the registry has its nodes again: {error}"))?;
     whole.restart_with(&[]);
     Ok(())
+}
+
+/// A node moves while the loss of others is held, which `said` lacks.
+fn moves_meanwhile(
+    whole: &Whole,
+    random: &mut Random,
+    mut said: BTreeMap<String, String>,
+    in_force: &Nodes,
+) -> Outcome {
+    let nodes: Vec<_> =
+        said.keys().filter(|node| !whole.pins.contains_key(*node)).cloned().collect();
+    let node = random.pick(&nodes).clone();
+    let home = said[&node].clone();
+    let others: Vec<_> = whole.master_names().into_iter().filter(|name| *name != home).collect();
+    let away = random.pick(&others).clone();
+    if whole.site.routing == Routing::Map {
+        whole.owners.moves(&node, &away);
+        whole.owners.moves(&node, &home);
+    }
+    whole.journal.note(&format!("  {node} moves to {away} meanwhile"));
+    said.insert(node.clone(), away.clone());
+    whole.publish_map(&said);
+    whole.nudge();
+    let expected: Nodes = in_force
+        .iter()
+        .map(|(name, master)| (name.clone(), if *name == node { &away } else { master }.clone()))
+        .collect();
+    whole
+        .holds(&expected)
+        .map_err(|error| format!("a node does not move while others are held: {error}"))?;
+    if is_held(&whole.status()) {
+        Ok(())
+    } else {
+        Err("what is held was let go because a node moved".to_owned())
+    }
 }
 
 /// A node goes back and forth between two masters. From its third move on it stays where it is,

@@ -11,7 +11,8 @@ use crate::support::scene::{
 #[test]
 fn approving_lets_exactly_the_held_change_through() {
     for binary in oldest_and_newest() {
-        let scene = Scene::start(binary, "");
+        // Its moves would pass.
+        let scene = Scene::start(binary, "[guard]\npartial = false\n");
         scene.registry.knows(&borrowed(&nodes(10, "m2")));
         let held = scene.held();
         let id = held["id"].as_str().expect("an id");

@@ -6,6 +6,7 @@ mod bad_answers;
 mod damping;
 mod first_start;
 mod limits;
+mod partial;
 
 use std::fs;
 

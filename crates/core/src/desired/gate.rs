@@ -2,7 +2,7 @@
 //! that is held back, and the approval that lets it through. Pure. The node map has one, and each
 //! backend's server list.
 
-use crate::revision::HeldChange;
+use crate::revision::{ChangeCounts, HeldChange};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApprovalError {
@@ -38,11 +38,13 @@ pub struct Gate<V> {
     held: Option<HeldChange>,
     /// The id of a held change that is let through when it is submitted again.
     approved: Option<String>,
+    /// What was accepted before the first part of what is held.
+    before_part: Option<V>,
 }
 
 impl<V> Default for Gate<V> {
     fn default() -> Self {
-        Self { accepted: None, held: None, approved: None }
+        Self { accepted: None, held: None, approved: None, before_part: None }
     }
 }
 
@@ -53,6 +55,12 @@ impl<V> Gate<V> {
 
     pub fn held(&self) -> Option<&HeldChange> {
         self.held.as_ref()
+    }
+
+    /// What was accepted before a part of what is held came into force; none where none did. The
+    /// rest is judged against it too, or it would pass for what came beside it.
+    pub fn before_part(&self) -> Option<&V> {
+        self.before_part.as_ref()
     }
 
     /// Sets the accepted value without a change being submitted: what a start found in force.
@@ -105,6 +113,7 @@ impl<V> Gate<V> {
             // hold all the same.
             Some(before) => {
                 change.since = before.since;
+                change.applied = before.applied;
                 if before.id == change.id { Hold::Unchanged } else { Hold::Replaced }
             }
         };
@@ -114,6 +123,7 @@ impl<V> Gate<V> {
 
     /// Nothing is held any more. Gives what was.
     pub fn release(&mut self) -> Option<HeldChange> {
+        self.before_part = None;
         self.held.take()
     }
 
@@ -129,6 +139,15 @@ impl<V> Gate<V> {
         self.accepted = Some(value);
         self.approved.take()
     }
+
+    /// The accepted value with a part of what is held is in force now; the rest stays held.
+    pub fn accept_part(&mut self, value: V, counts: ChangeCounts) {
+        let before = self.accepted.replace(value);
+        if let Some(held) = &mut self.held {
+            held.applied += counts;
+            self.before_part = self.before_part.take().or(before);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -136,7 +155,6 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::revision::ChangeCounts;
 
     fn change(id: String, reason: String) -> HeldChange {
         HeldChange {
@@ -147,6 +165,7 @@ mod tests {
             entries_in_force: 1,
             entries_held: 0,
             counts: ChangeCounts::default(),
+            applied: ChangeCounts::default(),
         }
     }
 
@@ -200,5 +219,24 @@ mod tests {
         assert_eq!(submit(&mut gate, "b", Err("too much")), Verdict::Held(Hold::Replaced));
         assert_eq!(submit(&mut gate, "a", Err("too much")), Verdict::Held(Hold::Replaced));
         assert_eq!(gate.accepted(), None);
+    }
+    #[test]
+    fn a_part_that_comes_into_force_leaves_the_rest_held_and_is_told() {
+        let mut gate = Gate::default();
+        gate.accept(1);
+        let part = ChangeCounts { moved: 2, ..ChangeCounts::default() };
+        assert_eq!(submit(&mut gate, "a", Err("too much")), Verdict::Held(Hold::New));
+        gate.accept_part(2, part);
+        assert_eq!((gate.accepted(), gate.before_part()), (Some(&2), Some(&1)));
+        assert_eq!(submit(&mut gate, "a", Err("too much")), Verdict::Held(Hold::Unchanged));
+        assert_eq!(submit(&mut gate, "b", Err("too much")), Verdict::Held(Hold::Replaced));
+        gate.accept_part(3, part);
+        assert_eq!((gate.accepted(), gate.before_part()), (Some(&3), Some(&1)));
+        assert_eq!(gate.held().unwrap().applied.moved, 4);
+        gate.approve("b").unwrap();
+        assert_eq!(submit(&mut gate, "b", Err("too much")), Verdict::Approved);
+        assert_eq!(gate.release().map(|held| held.id).as_deref(), Some("b"));
+        gate.accept(4);
+        assert_eq!((gate.accepted(), gate.before_part()), (Some(&4), None));
     }
 }

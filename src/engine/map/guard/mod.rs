@@ -1,4 +1,5 @@
-//! What of the sources' answer may come into force: nodes that stay where they are, then the guard.
+//! What of the sources' answer may come into force: nodes that stay where they are, then the guard,
+//! which may let a part of a change through while it holds the rest.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +7,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::desired::gate::Verdict;
-use mapsmith_core::desired::guard::{self, Accepted, Flapping, Limits, Proposal};
+use mapsmith_core::desired::guard::{
+    self, Accepted, Flapping, Limits, Part, Proposal, Recent, partial,
+};
 use mapsmith_core::desired::references::{Actions, Dangling, Targets};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::ChangeCounts;
@@ -25,7 +28,28 @@ pub(super) struct Passing {
     /// The mark of the map that it leads to.
     mark: u64,
     before: usize,
-    counts: ChangeCounts,
+    pub counts: ChangeCounts,
+    /// What of the change it is; the rest is held.
+    pub part: Part,
+}
+
+/// From what was accepted last to what the sources say now.
+struct Change {
+    base: Arc<EntryMap>,
+    /// Entries in force; none before the first map.
+    in_force: Option<usize>,
+    candidate: Arc<EntryMap>,
+    diff: Diff,
+}
+
+impl Change {
+    /// What was accepted last, with a part of the change.
+    fn map(&self, part: Part) -> Arc<EntryMap> {
+        match part {
+            Part::WHOLE => Arc::clone(&self.candidate),
+            _ => Arc::new(part.apply(&self.base, &self.candidate)),
+        }
+    }
 }
 
 impl MapDecider {
@@ -53,65 +77,110 @@ impl MapDecider {
             return Some(Said { passed: true, ..Said::again(Arc::clone(accepted)) });
         }
         let candidate = Diff::settle(&kept, &base, &candidate);
-        let counts = diff.counts();
-        let mark = self.window.after(diff.routes(&base, &candidate));
-        let proposal = Proposal {
-            in_force: before.as_ref().map(|map| map.len()),
-            // Of the candidate's own entries: pins do not make up for what the sources lost.
-            entries: candidate.len(),
-            counts,
-            recent: self.window.recent(mark, round.now),
-        };
-        let limits = self.within_limits(&proposal, &base, &candidate).map_err(|reason| {
+        let change =
+            Change { in_force: before.as_ref().map(|map| map.len()), base, candidate, diff };
+        let (whole, passing) = self.propose(&change, Part::WHOLE, round.now);
+        let limits = self.within_limits(&whole, &change, Part::WHOLE).map_err(|reason| {
             // Who approves it is told all that comes with it.
-            match self.points_nowhere(&candidate, &round.overrides) {
+            match self.points_nowhere(&change.candidate, &round.overrides) {
                 Some(more) => format!("{reason}; {more}"),
                 None => reason,
             }
         });
+        let part = match &limits {
+            Ok(()) => None,
+            Err(_) => self.passing_part(&change, &whole, round),
+        };
+        let left = part.map_or(whole.counts, |passing| passing.part.rest(whole.counts));
         let verdict = self.gate.submit(
             limits,
-            || id_of(&candidate),
+            || id_of(&change.candidate),
             |id, reason| HeldChange {
                 id,
                 of: HeldChange::MAP.to_owned(),
                 reason,
                 since: Timestamp::now(),
-                entries_in_force: base.len(),
-                entries_held: candidate.len(),
-                counts,
+                entries_in_force: change.candidate.len() + left.removed - left.added,
+                entries_held: change.candidate.len(),
+                counts: left,
+                applied: ChangeCounts::default(),
             },
         );
-        if let Verdict::Held(hold) = verdict {
-            self.log_hold(hold);
-            return None;
-        }
         let from_in_force = match (&before, &in_force) {
             (Some(before), Some(in_force)) => Arc::ptr_eq(before, in_force),
             (before, in_force) => before.is_none() && in_force.is_none(),
         };
+        if let Verdict::Held(hold) = verdict {
+            self.log_hold(hold, part.map(|passing| passing.counts));
+            let passing = part?;
+            let map = change.map(passing.part);
+            return Some(Said {
+                is_new: true,
+                change: from_in_force.then(|| Diff::between(&change.base, &map)),
+                passing: Some(passing),
+                ..Said::again(map)
+            });
+        }
         Some(Said {
-            map: candidate,
             passed: true,
-            is_new: !diff.is_empty() || before.is_none(),
+            is_new: !change.diff.is_empty() || before.is_none(),
             approved: verdict == Verdict::Approved,
-            change: from_in_force.then_some(diff),
-            passing: Some(Passing { mark, before: base.len(), counts }),
+            map: change.candidate,
+            change: from_in_force.then_some(change.diff),
+            passing: Some(passing),
         })
     }
 
-    /// Whether the guard lets a change of what the sources say through without being asked.
+    /// A part of a change as the guard judges it, and what is remembered of it once it is in force.
+    fn propose(&self, change: &Change, part: Part, now: Duration) -> (Proposal, Passing) {
+        let counts = part.counts(change.diff.counts());
+        let routes = change.diff.routes(&change.base, &change.candidate);
+        let mark = self.window.after(routes.filter(|(_, from, to)| part.has(*from, *to)));
+        let before = change.base.len();
+        let recent = Recent {
+            before_part: self.gate.before_part().map(|map| map.len()),
+            ..self.window.recent(mark, now)
+        };
+        // Of the candidate's own entries: pins do not make up for what the sources lost.
+        let entries = before + counts.added - counts.removed;
+        let proposal = Proposal { in_force: change.in_force, entries, counts, recent };
+        (proposal, Passing { mark, before, counts, part })
+    }
+
+    /// What of a change that is held as a whole passes.
+    fn passing_part(
+        &self,
+        change: &Change,
+        whole: &Proposal,
+        round: &Evaluation<'_>,
+    ) -> Option<Passing> {
+        // A map file that nothing confirms is no map in force, and a first answer is one.
+        self.gate.accepted()?;
+        let passes = |part: Part| {
+            let (proposal, _) = self.propose(change, part, round.now);
+            self.within_limits(&proposal, change, part).is_ok()
+                && self.points_nowhere(&change.map(part), &round.overrides).is_none()
+        };
+        let part = partial::split(&self.limits, whole, passes)?;
+        Some(self.propose(change, part, round.now).1)
+    }
+
+    /// Whether the guard lets a part of a change of what the sources say through without being
+    /// asked.
     fn within_limits(
         &self,
         proposal: &Proposal,
-        base: &EntryMap,
-        candidate: &EntryMap,
+        change: &Change,
+        part: Part,
     ) -> Result<(), String> {
         guard::check(guard::Subject::Map, &self.limits, proposal)?;
-        if proposal.recent.is_return {
+        if proposal.recent.is_return || !self.actions.guard() || self.targets.is_empty() {
             return Ok(());
         }
-        check_references(self.actions, &self.limits, &self.targets, base, candidate)
+        let after = change.map(part);
+        std::iter::once(&change.base).chain(self.gate.before_part()).try_for_each(|before| {
+            check_references(self.actions, &self.limits, &self.targets, before, &after)
+        })
     }
 
     /// Takes the moves out of the way that must not be made now: of nodes that flap, and of those
@@ -173,7 +242,7 @@ impl MapDecider {
 
     /// Notes that the sources' answer is in force.
     pub(super) fn note_accepted(&mut self, said: &Said, now: Duration) {
-        if let Some(Passing { mark, before, counts }) = said.passing {
+        if let Some(Passing { mark, before, counts, .. }) = said.passing {
             let accepted =
                 Accepted { mark, before, entries: said.map.len(), counts, approved: said.approved };
             self.window.accept(&accepted, now);
@@ -188,8 +257,7 @@ fn news<'a>(before: &KeptNodes, now: &'a KeptNodes) -> impl Iterator<Item = &'a 
     now.nodes.iter().filter(move |kept| !known.contains(&kept.node)).take(bound)
 }
 
-/// Whether a change of the map leads too many more of its entries to where an instance has nothing,
-/// as far as that is kept at all.
+/// Whether a change of the map leads too many more of its entries to where an instance has nothing.
 ///
 /// # Errors
 /// The figures and the masters: one sentence for a person.
@@ -200,9 +268,6 @@ fn check_references(
     before: &EntryMap,
     after: &EntryMap,
 ) -> Result<(), String> {
-    if !actions.guard() || targets.is_empty() {
-        return Ok(());
-    }
     let (before_it, after_it) = (Dangling::new(before, targets), Dangling::new(after, targets));
     let counts =
         ((before_it.guarded(actions), before.len()), (after_it.guarded(actions), after.len()));

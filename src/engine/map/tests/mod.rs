@@ -16,6 +16,7 @@ use mapsmith_core::{DrainedMaster, Pin, Snapshot};
 use super::*;
 
 mod overrides;
+mod partial;
 mod references;
 mod restart;
 

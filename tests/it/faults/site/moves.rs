@@ -10,6 +10,9 @@ use super::super::schedule::Routing;
 use super::{Outcome, Rest, Whole, node_name, publish};
 use crate::support::random::Random;
 
+/// Nodes with their masters.
+type Rows = BTreeMap<String, String>;
+
 impl Whole {
     /// The registries say what is true.
     pub fn publish(&self) {
@@ -96,15 +99,27 @@ impl Whole {
         &from.iter().find(near).unwrap_or(&self.rests[last]).file
     }
 
-    /// What the registries said so many rests ago, and whether the guard holds it back; none where
-    /// it is a near thing.
-    pub fn older_registry(&self, back: usize) -> Option<(BTreeMap<String, String>, bool)> {
-        let rest = &self.rests[(self.rests.len() - 1).saturating_sub(back)];
-        let (moved, removed) = self.distance(&self.registry, &rest.registry);
-        let (moved_back, removed_back) = self.distance(&rest.registry, &self.registry);
-        let held = moved > 55 || removed > 25;
-        let passes = moved < 45 && removed < 15 && moved_back < 45 && removed_back < 15;
-        (held || passes).then(|| (rest.registry.clone(), held))
+    /// What the registries said so many rests ago, and what of it comes into force: the guard judges
+    /// moves and removals apart. None where it is a near thing.
+    pub fn older_registry(&self, back: usize) -> Option<(Rows, Rows)> {
+        let said = &self.rests[(self.rests.len() - 1).saturating_sub(back)].registry;
+        let (moved, removed) = self.distance(&self.registry, said);
+        let passes = |percent: usize, most: usize| match percent.abs_diff(most) {
+            ..=5 => None,
+            _ => Some(percent < most),
+        };
+        let (moves, removals) = (passes(moved, 50)?, passes(removed, 20)?);
+        let mut in_force = self.registry.clone();
+        in_force.retain(|node, _| !removals || said.contains_key(node));
+        for (node, master) in said {
+            match in_force.get_mut(node) {
+                Some(before) if moves => before.clone_from(master),
+                Some(_) => {}
+                None => drop(in_force.insert(node.clone(), master.clone())),
+            }
+        }
+        let (moved_back, removed_back) = self.distance(&in_force, &self.registry);
+        (moved_back < 45 && removed_back < 15).then(|| (said.clone(), in_force))
     }
 
     /// The registries say this, whatever is true.

@@ -14,9 +14,11 @@ use serde::Deserialize;
 use crate::revision::ChangeCounts;
 
 pub mod flapping;
+pub mod partial;
 pub mod window;
 
 pub use flapping::Flapping;
+pub use partial::Part;
 pub use window::{Accepted, Window};
 
 /// How much of a map one change may touch: `"20%"` of the entries in force, or a number of entries.
@@ -116,6 +118,8 @@ pub struct Limits {
     /// For limits in per cent the changes of this long count together, against the most entries
     /// within it.
     pub window: Duration,
+    /// Whether what passes of a change of the map comes into force while the rest is held.
+    pub partial: bool,
 }
 
 impl Default for Limits {
@@ -129,6 +133,7 @@ impl Default for Limits {
             small: 20,
             free: 10_000,
             window: Duration::from_secs(3600),
+            partial: true,
         }
     }
 }
@@ -159,6 +164,9 @@ pub struct Recent {
     pub counts: ChangeCounts,
     /// Whether the change leads to what was in force before one of those changes.
     pub is_return: bool,
+    /// Entries in force before a part of what is held came into force, if one did: a removal that
+    /// is held must not pass for what came beside it.
+    pub before_part: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -220,20 +228,23 @@ pub fn check(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(
         if count == 0 || (adds && entries < limits.free) {
             continue;
         }
+        let before_part = recent.before_part.filter(|entries| !adds && *entries < base);
+        let measure = before_part.unwrap_or(base);
         // No more can be removed or moved than was there; some of it was twice.
-        let total = if adds { count + before } else { (count + before).min(base) };
+        let total = if adds { count + before } else { (count + before).min(measure) };
         let broken = match limit {
             Limit::Entries(most) => count > most,
             Limit::Percent(_) if base < limits.small => false,
-            Limit::Percent(percent) => total as f64 > base as f64 * percent / 100.0,
+            Limit::Percent(percent) => total as f64 > measure as f64 * percent / 100.0,
         };
         if broken {
             let of = if adds { "to" } else { "of" };
-            let share = percentage(total, base, limit);
-            let lately = match before {
-                0 => String::new(),
+            let share = percentage(total, measure, limit);
+            let lately = match (before, before_part) {
+                (0, None) => String::new(),
+                (0, Some(_)) => format!(", of {measure} before a part of the change was applied"),
                 _ => format!(
-                    ", {total} of {base} within {}",
+                    ", {total} of {measure} within {}",
                     humantime::format_duration(limits.window)
                 ),
             };

@@ -118,7 +118,7 @@ fn growth_is_held_once_the_map_is_large_and_a_ceiling_holds_at_any_size() {
 #[test]
 fn what_went_lately_counts_with_what_goes_now_against_the_most_that_there_was() {
     let lately =
-        |moved, removed| Recent { most: 200, counts: counts(moved, removed), is_return: false };
+        |moved, removed| Recent { most: 200, counts: counts(moved, removed), ..Recent::default() };
     let check_within = |in_force, entries, counts, recent| {
         super::check(
             Subject::Map,
@@ -157,7 +157,7 @@ fn what_went_lately_counts_with_what_goes_now_against_the_most_that_there_was() 
 #[test]
 fn servers_that_are_replaced_one_after_the_other_never_add_up_and_a_list_that_shrinks_does() {
     let lately =
-        |moved, removed| Recent { most: 20, counts: counts(moved, removed), is_return: false };
+        |moved, removed| Recent { most: 20, counts: counts(moved, removed), ..Recent::default() };
     let check_within = |in_force, entries, counts, recent| {
         super::check(
             Subject::Servers,

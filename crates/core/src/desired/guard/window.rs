@@ -71,9 +71,7 @@ impl Window {
         let mut recent = Recent::default();
         for change in self.changes.iter().filter(|change| self.counts(change, now)) {
             recent.most = recent.most.max(change.entries);
-            recent.counts.added += change.counts.added;
-            recent.counts.moved += change.counts.moved;
-            recent.counts.removed += change.counts.removed;
+            recent.counts += change.counts;
             recent.is_return |= change.before == mark;
         }
         recent
@@ -111,9 +109,7 @@ impl Window {
             && let Some(next) = self.changes.front_mut()
         {
             next.entries = next.entries.max(oldest.entries);
-            next.counts.added += oldest.counts.added;
-            next.counts.moved += oldest.counts.moved;
-            next.counts.removed += oldest.counts.removed;
+            next.counts += oldest.counts;
         }
     }
 }
@@ -182,7 +178,7 @@ mod tests {
         let before = window.after(["b", "c", "d"].into_iter().map(|node| (node, None, Some("m1"))));
         assert_eq!(
             window.recent(before, minutes(2)),
-            Recent { most: 6, counts: removed(0), is_return: true }
+            Recent { most: 6, is_return: true, ..Recent::default() }
         );
     }
 
