@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use mapsmith_core::{Invalid, names};
 
 use super::format::without_mark;
@@ -93,6 +94,17 @@ pub enum SourceErrorKind {
         during: &'static str,
         /// The system's words.
         cause: String,
+    },
+    /// Its data are older than what another server has said.
+    #[error("its newest facts are {0:#} older than what is known: its replication is behind")]
+    Behind(SignedDuration),
+    /// Several servers were asked.
+    #[error("{first}; {others}")]
+    NoneAnswered {
+        /// What went wrong with the first.
+        first: Box<SourceErrorKind>,
+        /// The errors of the others, with their places.
+        others: String,
     },
     /// Nothing came within the bound.
     #[error("gave no answer within {0:?}")]

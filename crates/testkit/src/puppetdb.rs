@@ -115,6 +115,14 @@ impl PuppetDb {
         );
     }
 
+    /// The same with facts of the node's own. Waits until they are stored.
+    pub fn replace_facts_with(&self, certname: &str, producer: &str, values: Value) {
+        let timestamp = self.next_timestamp(SignedDuration::ZERO);
+        let mut facts = facts(certname, Some(producer), &timestamp);
+        facts["values"] = values;
+        self.command("replace_facts", 5, certname, &timestamp, &facts, true);
+    }
+
     /// A node's facts without a producer, as old Puppet Servers and imports leave them. Waits until
     /// they are stored.
     pub fn replace_facts_of_no_producer(&self, certname: &str) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::settings::keys::kind_keys;
 use crate::settings::units::duration;
 use crate::source::SourceKind;
+use crate::source::transport::http::keys::url_problems;
 
 /// Each node's facts name the Puppet Server that sent them last: the master that owns the node.
 const DEFAULT_QUERY: &str = "factsets[certname, producer, producer_timestamp] {}";
@@ -22,6 +23,11 @@ kind_keys! {
         /// such a query is full.
         #[unset(says "derived from `query`")]
         pub delta_query: Option<String>,
+        /// Further PuppetDBs with the same data, asked with the same query, certificates and token
+        /// where the one before gives no answer. One whose newest facts are older than what is
+        /// known, by more than `overlap`, is not taken. `url` is tried again at the next full poll.
+        #[unset(says "none")]
+        pub fallback_urls: Vec<String>,
         /// How far a delta query reaches back beyond the newest time that a Puppet Server gave, for
         /// commands that PuppetDB stored late and clocks that differ.
         #[unset("2m")]
@@ -32,7 +38,8 @@ kind_keys! {
 
 impl Default for PuppetDbKeys {
     fn default() -> Self {
-        Self { query: None, delta_query: None, overlap: Duration::from_secs(120) }
+        let overlap = Duration::from_secs(120);
+        Self { query: None, delta_query: None, fallback_urls: Vec::new(), overlap }
     }
 }
 
@@ -45,6 +52,12 @@ impl PuppetDbKeys {
     pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
         if kind != SourceKind::Puppetdb && (self.query.is_some() || self.delta_query.is_some()) {
             problem("query, delta_query: only a puppetdb source has them".to_owned());
+        }
+        if kind != SourceKind::Puppetdb && !self.fallback_urls.is_empty() {
+            problem("fallback_urls: only a puppetdb source has them".to_owned());
+        }
+        for url in &self.fallback_urls {
+            url_problems("fallback_urls", url, &mut problem);
         }
         if self.delta_query.as_ref().is_some_and(|query| !query.contains("{since}")) {
             problem("delta_query: must contain {since}, where the time is put".to_owned());

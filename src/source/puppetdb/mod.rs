@@ -14,6 +14,7 @@
 mod delta;
 pub(super) mod keys;
 mod pql;
+mod replicas;
 mod status;
 
 use std::sync::Arc;
@@ -28,10 +29,11 @@ use reqwest::{Body, Method, Response, StatusCode};
 use tokio::time::Instant;
 use tracing::warn;
 
+use self::replicas::Replicas;
 use super::error::{SourceError, SourceErrorKind};
 use super::feed::{is_due, off_thread, signed};
 use super::format::{Fields, Format, MapFormat, Names};
-use super::transport::http::{self, HttpClient};
+use super::transport::http::{self, HttpClient, HttpSettings};
 use super::transport::secret::Secret;
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings;
@@ -69,7 +71,8 @@ const LEAST_SKEW: SignedDuration = SignedDuration::from_secs(5);
 /// A PuppetDB.
 pub(super) struct PuppetDb {
     settings: Arc<settings::Source>,
-    http: HttpClient,
+    /// `url`, then the others.
+    servers: Vec<HttpClient>,
     names: Arc<Names>,
 }
 
@@ -78,8 +81,15 @@ impl PuppetDb {
         settings: Arc<settings::Source>,
         names: Arc<Names>,
     ) -> Result<Self, SourceError> {
-        let http = HttpClient::new((&*settings).into(), Some("/pdb/query/v4"), status::meaning)?;
-        Ok(Self { settings, http, names })
+        let usual: HttpSettings = (&*settings).into();
+        let fallbacks = settings.of_kind.puppetdb.fallback_urls.iter().cloned();
+        let urls = usual.keys.url.clone().into_iter().chain(fallbacks);
+        let servers = urls.map(|url| {
+            let settings = usual.clone().with_url(url);
+            HttpClient::new(settings, Some("/pdb/query/v4"), status::meaning)
+        });
+        let servers = servers.collect::<Result<_, _>>()?;
+        Ok(Self { settings, servers, names })
     }
 }
 
@@ -92,17 +102,20 @@ impl Registry for PuppetDb {
             None => pql::derive_delta(&query).map_or(DeltaQuery::None, DeltaQuery::Derived),
         };
         let fields = fields(&self.settings);
-        Ok(Box::new(Nodes {
-            http: self.http.beside(),
-            query,
-            delta_query,
-            narrows: fields.node == "certname",
-            format: MapFormat::list(fields, Arc::clone(&self.names)),
+        let narrows = fields.node == "certname";
+        let format = MapFormat::list(fields, Arc::clone(&self.names));
+        let servers = self.servers.iter().map(|http| Nodes {
+            http: http.beside(),
+            query: query.clone(),
+            delta_query: delta_query.clone(),
+            narrows,
+            format: format.clone(),
             full_poll: self.settings.full_poll,
             overlap: signed(keys.overlap),
             known: None,
             ahead: SignedDuration::ZERO,
-        }))
+        });
+        Ok(Box::new(Replicas::new(servers.collect())))
     }
 
     fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
@@ -139,6 +152,11 @@ impl Nodes {
         let latest = known.newest.map_or(known.answered, |newest| newest.min(known.answered));
         let since = latest.checked_sub(self.overlap).ok()?;
         Some((query.replace("{since}", &format!("{since:.3}")), known))
+    }
+
+    /// The same, on a connection of its own.
+    fn beside_it(&self) -> Self {
+        Self { http: self.http.beside(), ..self.clone() }
     }
 
     fn clocks_differ(&self) -> bool {
@@ -273,7 +291,7 @@ impl Feed<EntryMap> for Nodes {
     }
 
     fn beside(&self) -> Option<Box<dyn Feed<EntryMap>>> {
-        Some(Box::new(Self { http: self.http.beside(), ..self.clone() }))
+        Some(Box::new(self.beside_it()))
     }
 
     fn notes(&self) -> Notes {

@@ -4,6 +4,7 @@ mod faults;
 mod file;
 mod http_json;
 mod puppetdb;
+mod replicas;
 mod server_list;
 mod tls;
 
@@ -74,6 +75,11 @@ impl Registry {
             Ok(polled) => panic!("an answer: {polled:?}"),
             Err(error) => error.to_string(),
         }
+    }
+
+    /// What is wrong although it answers.
+    fn warning(&self) -> Option<String> {
+        self.source.notes().warning
     }
 
     fn later(&mut self, seconds: i64) {

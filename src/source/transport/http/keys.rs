@@ -34,7 +34,7 @@ impl HttpKeys {
     pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
         let over_http = kind.is_asked_over_http();
         match (&self.url, over_http) {
-            (Some(url), true) => url_problems(url, &mut problem),
+            (Some(url), true) => url_problems("url", url, &mut problem),
             (None, true) => problem("url is missing".to_owned()),
             (Some(_), false) => problem(format!("url: a {kind} source has none")),
             (None, false) => {}
@@ -53,19 +53,19 @@ impl HttpKeys {
     }
 }
 
-fn url_problems(url: &str, problem: &mut impl FnMut(String)) {
+/// What is wrong with a URL that stands in `key`.
+pub(crate) fn url_problems(key: &str, url: &str, problem: &mut impl FnMut(String)) {
     match Url::parse(url) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => {
             if !url.username().is_empty() || url.password().is_some() {
-                problem(
-                    "url: no user name or password in a URL; use token_file or cert and key"
-                        .to_owned(),
-                );
+                problem(format!(
+                    "{key}: no user name or password in a URL; use token_file or cert and key"
+                ));
             }
         }
-        Ok(_) => problem("url: must begin with http:// or https://".to_owned()),
+        Ok(_) => problem(format!("{key}: must begin with http:// or https://")),
         Err(error) => problem(format!(
-            "url: {url:?} is not a valid URL (example: https://puppetdb.example.com:8081): {error}"
+            "{key}: {url:?} is not a valid URL (example: https://puppetdb.example.com:8081): {error}"
         )),
     }
 }

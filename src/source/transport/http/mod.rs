@@ -54,6 +54,14 @@ impl From<&settings::Source> for HttpSettings {
     }
 }
 
+impl HttpSettings {
+    /// The same for another URL.
+    pub(crate) fn with_url(mut self, url: String) -> Self {
+        self.keys.url = Some(url);
+        self
+    }
+}
+
 /// A client for one URL.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpClient {
@@ -132,6 +140,11 @@ impl HttpClient {
             settings: Arc::new(settings),
             kept_since: None,
         })
+    }
+
+    /// The URL without what might hold a token.
+    pub(crate) fn place(&self) -> &str {
+        &self.limit.place
     }
 
     /// Why the certificates and the key as their files hold them now can't be used, if so. Those
