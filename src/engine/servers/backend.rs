@@ -159,6 +159,7 @@ impl BackendList {
                 let masters = map.load();
                 let list = servers::masters_list(
                     template,
+                    &self.settings.options,
                     masters.iter().map(|(master, _)| *master),
                     producers,
                 );

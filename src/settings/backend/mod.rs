@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mapsmith_core::desired::servers::names_its_master;
 use mapsmith_core::server::list::{
     RawServer, Repeats, ServerList, ServerListBuilder, parse_address,
 };
@@ -32,7 +33,8 @@ section! {
         /// The address of each master that the node map names, as a template with `{producer}` (the
         /// registry's name of the master) or `{master}` (HAProxy's name): `{producer}:8140`.
         pub masters: Option<String>,
-        /// The options of every server that has none of its own: `["check", "maxconn 1000"]`.
+        /// The options of every server that has none of its own: `["check", "maxconn 1000"]`. With
+        /// `masters` also `{producer}` and `{master}`: `"verifyhost {producer}"`.
         #[unset(says "none")]
         #[serde(default)]
         pub options: Vec<String>,
@@ -169,6 +171,9 @@ impl Backend {
         }
         if let Err(error) = ServerOptions::parse(&self.options) {
             problem(format!("options: {error}"));
+        }
+        if self.masters.is_none() && self.options.iter().any(|option| names_its_master(option)) {
+            problem("options: {producer} and {master} need `masters`".to_owned());
         }
         for (key, value) in [("slots", &self.slots), ("defaults", &self.defaults)] {
             if value.as_ref().is_some_and(|name| !is_valid_name(name)) {

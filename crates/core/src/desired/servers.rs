@@ -26,11 +26,18 @@ pub fn producers<'a>(
     producers
 }
 
+/// Whether a text names the master that it is for.
+pub fn names_its_master(text: &str) -> bool {
+    text.contains("{producer}") || text.contains("{master}")
+}
+
 /// The masters of the node map as a list, each at the address that `template` gives: `{producer}`
-/// is the registry's name of the master, `{master}` HAProxy's. A master that no server can be made
-/// of is left out.
+/// is the registry's name of the master, `{master}` HAProxy's. The same in `options`; servers have
+/// options of their own only where one names its master. A master that no server can be made of is
+/// rejected.
 pub fn masters_list<'a>(
     template: &str,
+    options: &[String],
     masters: impl Iterator<Item = &'a str>,
     producers: &BTreeMap<String, String>,
 ) -> ServerList {
@@ -38,11 +45,15 @@ pub fn masters_list<'a>(
     for master in masters {
         let producer = producers.get(master).map_or(master, String::as_str);
         // Part by part, so that a name with a placeholder in it is taken as it is.
-        let address: Vec<_> =
-            template.split("{producer}").map(|part| part.replace("{master}", master)).collect();
+        let fill = |template: &str| {
+            let parts = template.split("{producer}").map(|part| part.replace("{master}", master));
+            parts.collect::<Vec<_>>().join(producer)
+        };
+        let own = options.iter().any(|option| names_its_master(option));
         let raw = RawServer {
             name: Some(master.to_owned()),
-            address: address.join(producer),
+            address: fill(template),
+            options: own.then(|| options.iter().map(|option| fill(option)).collect()),
             ..RawServer::default()
         };
         builder.push(&format!("master {master:?}"), raw);
@@ -137,8 +148,12 @@ mod tests {
             ("p2.example".to_owned(), "m2".to_owned()),
         ]);
         let producers = producers([&first, &second].into_iter());
-        let list =
-            masters_list("{producer}:8140", ["m1", "m2", "m3.example"].into_iter(), &producers);
+        let list = masters_list(
+            "{producer}:8140",
+            &[],
+            ["m1", "m2", "m3.example"].into_iter(),
+            &producers,
+        );
         let name = |name: &str| Host::Name(name.to_owned());
         let expected = [
             ("m1", name("old.example"), 8140),
@@ -146,14 +161,28 @@ mod tests {
             ("m3.example", name("m3.example"), 8140),
         ];
         assert_eq!(hosts(&list), expected);
-        let list = masters_list("{master}.{producer}:1", ["m2"].into_iter(), &producers);
+        let list = masters_list("{master}.{producer}:1", &[], ["m2"].into_iter(), &producers);
         assert_eq!(hosts(&list), [("m2", name("m2.p2.example"), 1)]);
+    }
+
+    #[test]
+    fn an_option_that_names_the_master_is_filled_in_for_each() {
+        let producers = BTreeMap::from([("m1".to_owned(), "puppet1.example".to_owned())]);
+        let options = ["check", "verifyhost {producer}", "sni str({master})"].map(str::to_owned);
+        let list = masters_list("{producer}:1", &options, ["m1", "m2;x"].into_iter(), &producers);
+        let words = list.servers[0].options.as_ref().map(ServerOptions::words);
+        let expected = ["check", "verifyhost puppet1.example", "sni str(m1)"];
+        assert_eq!(words, Some(expected.map(str::to_owned).to_vec()));
+        assert_eq!(list.rejected.len(), 1, "no name gets into a command unchecked");
+        let list = masters_list("{producer}:1", &options[..1], ["m1"].into_iter(), &producers);
+        assert_eq!(list.servers[0].options, None, "the backend's count");
     }
 
     #[test]
     fn a_master_that_can_be_no_server_is_rejected() {
         let list = masters_list(
             "{producer}:8140",
+            &[],
             ["m1", "é", "{master}", "a/b"].into_iter(),
             &BTreeMap::new(),
         );
@@ -166,6 +195,7 @@ mod tests {
     fn a_name_that_never_resolved_leaves_its_server_out_and_the_rest_goes_on() {
         let list = masters_list(
             "{master}:1",
+            &[],
             ["a.example", "b.example", "10.0.0.1"].into_iter(),
             &BTreeMap::new(),
         );
