@@ -59,6 +59,7 @@ pub(super) async fn sync(
         .await?
         .for_one_round()
         .with_actions(actions)
+        .with_remove_after(settings.map.remove_after)
         .with_screens(screens);
     let nothing = Desired::default();
     let looks = join_all(tasks.iter_mut().map(|task| task.cycle(&nothing)));

@@ -39,7 +39,9 @@ pub async fn map(
 ) -> Preview {
     let start = Arc::clone(&overrides);
     let (limits, path) = (settings.guard.clone(), settings.map.file());
-    let mut decider = MapDecider::without_writer(limits, path, found, start).with_actions(actions);
+    let mut decider = MapDecider::without_writer(limits, path, found, start)
+        .with_actions(actions)
+        .with_remove_after(settings.map.remove_after);
     let before = decider.entries_in_force();
     decider.see(targets);
     decider.decide(sources, Arc::clone(&overrides)).await;
