@@ -40,6 +40,8 @@ metrics! {
         "Nodes that stay where they are because their master goes back and forth";
     gauge CONFLICTING_NODES = "mapsmith_conflicting_nodes",
         "Nodes that an answer names with different masters, none of them newer";
+    gauge GONE_NODES = "mapsmith_gone_nodes",
+        "Nodes that no source names any more and that stay in the map for a while";
     gauge PINS = "mapsmith_pins", "Nodes that an operator pinned to a master";
     gauge DRAINED_MASTERS = "mapsmith_drained_masters", "Masters that an operator drained";
     gauge MAP_FILE_FAILED = "mapsmith_map_file_failed", "1 while the map file can't be written";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mapsmith::source;
 use mapsmith_core::map_file;
-use mapsmith_core::map_file::{Header, MapFile};
+use mapsmith_core::map_file::{Header, MapFile, Said};
 
 use super::answers::{SOURCES, entries_are_harmless};
 use super::{harmless, whatever_the_pieces};
@@ -60,14 +60,20 @@ pub(super) fn round_trip(file: &MapFile) {
     let differ = file.entries.iter().map(|(node, _)| node).chain(said.iter().map(|(node, _)| node));
     let differ = differ
         .filter(|node| file.entries.get(node) != said.get(node))
-        .map(|node| (node, said.get(node)));
+        .map(|node| (node, said.get(node).into()));
+    let gone = file
+        .gone
+        .iter()
+        .map(|gone| (gone.node.as_str(), Said::Gone { since: gone.since, master: &gone.master }));
     let mut text = Vec::new();
-    map_file::print(&file.entries, &header, differ, &mut text).expect("a vector takes everything");
+    map_file::print(&file.entries, &header, differ.chain(gone), &mut text)
+        .expect("a vector takes everything");
     let again = map_file::parse(&text);
     assert!(
         again.is_exact()
             && again.revision() == Some(header.revision)
             && again.entries == file.entries
+            && again.gone == file.gone
     );
     assert_eq!(again.said_by_sources(), said);
     assert_eq!(map_file_in_haproxy(&text).len(), file.entries.len());

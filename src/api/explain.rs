@@ -23,7 +23,11 @@ impl Api {
         let states = self.states();
         let views = views(&states);
         let origin = desired::origin(&views, &node);
-        let said = origin.and_then(|source| source.snapshot?.entries.get(&node));
+        // Overrides lie over a node that is gone as over any other.
+        let gone = decision.gone.get(&node);
+        let said = origin
+            .and_then(|source| source.snapshot?.entries.get(&node))
+            .or(gone.map(|gone| gone.master.as_str()));
         let owner = decision.owners.nodes.get(&node).cloned();
         let pin = decision.overrides.pin(&node).cloned();
         let base = owner.as_ref().and_then(OwnedNode::routed_to).or(said);
@@ -58,6 +62,7 @@ impl Api {
             reference,
             rejected: decision.rejected.of_node(&node).cloned(),
             kept,
+            gone: gone.map(|gone| self.gone_node(&node, gone)),
             master: in_force.map(str::to_owned),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             last_change: decision.log.last_change(&node).map(|(revision, change)| ExplainChange {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mapsmith_core::desired::gone::GoneNode;
 use mapsmith_core::desired::ownership::Phase;
-use mapsmith_core::status::InstanceState;
+use mapsmith_core::status::{InstanceState, NAMED_NODES};
 use mapsmith_core::{HeldChange, Overrides, Pin};
 use metrics::gauge;
 
 use super::types::{
-    LearnedReport, MasterLoad, OwnerLoad, OwnershipReport, Readiness, ReferencesReport,
-    StatusReport,
+    GoneNodeReport, GoneReport, LearnedReport, MasterLoad, OwnerLoad, OwnershipReport, Readiness,
+    ReferencesReport, StatusReport,
 };
 use super::{Api, DECIDER, Error};
 use crate::engine::map::OwnersDecision;
@@ -55,6 +56,15 @@ impl Api {
             stuck: decision.stuck,
             flapping: decision.flapping,
             conflicts: decision.conflicts,
+            gone: GoneReport {
+                count: decision.gone.len(),
+                nodes: decision
+                    .gone
+                    .iter()
+                    .take(NAMED_NODES)
+                    .map(|(node, gone)| self.gone_node(node, gone))
+                    .collect(),
+            },
             ownership: self.settings.ownership.remember.then(|| ownership(&decision.owners)),
             references: ReferencesReport {
                 dangling: (*decision.dangling).clone(),
@@ -67,6 +77,17 @@ impl Api {
             servers_number: self.desired.borrow().servers.as_ref().map(|desired| desired.number),
             backends: whole.backends,
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
+        }
+    }
+
+    /// A node that no source names any more, with the time until which it stays.
+    pub(super) fn gone_node(&self, node: &str, gone: &GoneNode) -> GoneNodeReport {
+        let stays = self.settings.map.remove_after.unwrap_or_default();
+        GoneNodeReport {
+            node: node.to_owned(),
+            master: gone.master.clone(),
+            since: gone.since,
+            until: gone.since.saturating_add(stays).unwrap_or(Timestamp::MAX),
         }
     }
 

@@ -78,7 +78,8 @@ pub async fn run(
     let decider = MapDecider::start(settings.guard.clone(), map_file, stored)
         .await?
         .with_actions(settings.references_in_force())
-        .with_hold(settings.damping.hold);
+        .with_hold(settings.damping.hold)
+        .with_remove_after(settings.map.remove_after);
     let decider = match store.clone().filter(|_| settings.ownership.remember) {
         Some(store) => {
             let owners = store.owners().await?;

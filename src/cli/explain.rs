@@ -6,7 +6,7 @@ use mapsmith_core::desired::ownership::{OwnedNode, OwnerRecord, Phase};
 
 use super::output::{Colour, ago, paint};
 use super::remote::Connection;
-use super::status::{held_text, to_text};
+use super::status::{held_text, time, to_text};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::api::types::{ExplainInstance, ExplainReport, ExplainSource};
 
@@ -91,6 +91,14 @@ fn override_text(report: &ExplainReport) -> String {
             paint(Colour::Yellow, &format!("{} is drained {}", drained.master, to_text(drained)));
         let _ =
             writeln!(text, "  {what} by an operator {}, until it is undrained", ago(drained.since));
+    }
+    if let Some(gone) = &report.gone {
+        let what = format!(
+            "no source names it any more: gone since {}, stays until {} (map.remove_after)",
+            time(gone.since),
+            time(gone.until)
+        );
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, &what));
     }
     if let Some(owned) = &report.owner {
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, &owner_text(owned)));

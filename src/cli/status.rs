@@ -13,7 +13,7 @@ use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use super::output::{Colour, ago, paint, pluralize, steps, table};
 use super::remote::Connection;
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
-use crate::api::types::{OwnerLoad, OwnershipReport, ReferencesReport, StatusReport};
+use crate::api::types::{GoneReport, OwnerLoad, OwnershipReport, ReferencesReport, StatusReport};
 
 pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyhow::Result<u8> {
     let report: StatusReport = connection.get(&["v1", "status"]).await?;
@@ -83,6 +83,7 @@ fn text(report: &StatusReport) -> String {
         &report.conflicts,
         "because an answer names other masters too, and none is newer",
     ));
+    text.push_str(&gone_text(&report.gone));
     text.push_str(&references_text(&report.references));
     text.push_str(&rejected_text(&report.rejected));
     text.push_str("\nsources\n");
@@ -246,6 +247,23 @@ fn kept_text(title: &str, kept: &KeptNodes, until: &str) -> String {
     format!("{title} {}\n", paint(Colour::Yellow, &note))
 }
 
+/// Nothing to tell while the sources name every node.
+fn gone_text(gone: &GoneReport) -> String {
+    if gone.count == 0 {
+        return String::new();
+    }
+    let shown: Vec<_> =
+        gone.nodes.iter().take(5).map(|gone| format!("{} ({})", gone.node, gone.master)).collect();
+    let more = if gone.count > shown.len() { ", ..." } else { "" };
+    let (nodes, stay) =
+        (pluralize(gone.count, "node"), if gone.count == 1 { "stays" } else { "stay" });
+    let note = format!(
+        "{nodes} that no source names any more {stay} until map.remove_after is over: {}{more}",
+        shown.join(", ")
+    );
+    format!("gone       {}\n", paint(Colour::Yellow, &note))
+}
+
 /// Nothing to tell while every entry points somewhere.
 fn references_text(references: &ReferencesReport) -> String {
     let mut text = String::new();
@@ -372,7 +390,7 @@ fn learned_text(learned: &LearnedStatus) -> String {
     text
 }
 
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 

@@ -68,6 +68,7 @@ pub(super) async fn sync(
         .await?
         .for_one_round()
         .with_actions(actions)
+        .with_remove_after(settings.map.remove_after)
         .with_screens(screens)
         .with_ownership(settings.ownership.policy(), owners, store);
     let nothing = Desired::default();

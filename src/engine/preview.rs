@@ -44,6 +44,7 @@ pub async fn map(
     let (limits, path) = (settings.guard.clone(), settings.map.file());
     let mut decider = MapDecider::without_writer(limits, path, found, start)
         .with_actions(actions)
+        .with_remove_after(settings.map.remove_after)
         .with_ownership(settings.ownership.policy(), stored.owners, None);
     let before = decider.entries_in_force();
     decider.see(targets);

@@ -1,10 +1,12 @@
 //! `[map]`: the node -> master map.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::keys::section;
+use super::units::duration;
 
 section! {
     /// The map from nodes to masters that HAProxy routes by.
@@ -23,7 +25,18 @@ section! {
         #[unset("true")]
         #[serde(default = "lowercase")]
         pub lowercase: bool,
+        /// How long a node stays in the map, with its last master, after the sources' answers lack
+        /// it: one that is deactivated for a rebuild keeps its route. The guard judges the loss at
+        /// once, and a loss that an operator approves goes at once. A year at most; for PuppetDB
+        /// a day or two.
+        #[unset(says "it goes at once")]
+        #[serde(default, deserialize_with = "optional_duration")]
+        pub remove_after: Option<Duration>,
     }
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
 }
 
 fn lowercase() -> bool {

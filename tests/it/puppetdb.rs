@@ -154,6 +154,62 @@ fn a_reload_and_a_signal_drop_a_node_that_was_deactivated_or_purged() {
 }
 
 #[test]
+fn a_deactivated_node_keeps_its_route_for_remove_after_and_then_goes_by_itself() {
+    const STAYS: &str = "MAPSMITH__MAP__REMOVE_AFTER";
+    let puppetdb = PuppetDb::shared();
+    for certname in ["rebuilt-leaving", "rebuilt-staying"] {
+        puppetdb.replace_facts(certname, "m1", true);
+    }
+    let gateway = Gateway::plan(newest()).start();
+    let source = source(&puppetdb.url(), "rebuilt-", "full_poll = \"1h\"");
+    let mut mapsmith = config(&gateway, &source).variable(STAYS, "1h").start();
+    in_sync(&mapsmith);
+    let both = |leaving: &str| entries(&[("rebuilt-leaving", leaving), ("rebuilt-staying", "m1")]);
+
+    puppetdb.deactivate("rebuilt-leaving");
+    let report = reload(&mapsmith);
+    assert_eq!((&report["changes"], memory(&gateway)), (&json!([]), both("m1")), "{report:#}");
+    let gone = mapsmith.get("/v1/status").1["gone"].clone();
+    assert_eq!((&gone["count"], &gone["nodes"][0]["master"]), (&json!(1), &json!("m1")), "{gone}");
+    assert_eq!(metric(&mapsmith, "mapsmith_gone_nodes"), Some(1.0));
+    let explained = mapsmith.get("/v1/nodes/rebuilt-leaving").1;
+    assert_eq!(
+        (&explained["master"], &explained["gone"]),
+        (&json!("m1"), &gone["nodes"][0]),
+        "{explained:#}"
+    );
+    let (code, text) = printed(&mapsmith.cli(&["explain", "rebuilt-leaving"]));
+    assert!(code == 0 && text.contains("gone since ") && text.contains(", stays until "), "{text}");
+    let (_, text) = printed(&mapsmith.cli(&["status"]));
+    assert!(text.contains("1 node that no source names any more stays"), "{text}");
+
+    // Over a restart, with the time since when it is gone.
+    mapsmith.kill();
+    mapsmith.restart();
+    in_sync(&mapsmith);
+    reload(&mapsmith);
+    let again = mapsmith.get("/v1/status").1["gone"].clone();
+    assert_eq!((again, memory(&gateway)), (gone, both("m1")));
+
+    // Back by another master, it is PuppetDB's again.
+    puppetdb.replace_facts("rebuilt-leaving", "m2", true);
+    reload(&mapsmith);
+    assert_eq!(memory(&gateway), both("m2"));
+    assert_eq!(mapsmith.get("/v1/status").1["gone"]["count"], 0);
+
+    puppetdb.deactivate("rebuilt-leaving");
+    reload(&mapsmith);
+    assert_eq!(memory(&gateway), both("m2"));
+    mapsmith.extra_variables(&[&format!("{STAYS}=2s")]);
+    mapsmith.restart();
+    // Nobody polls again.
+    mapsmith.wait_for("the node is gone for good", BOUND, |_| {
+        (memory(&gateway) == entries(&[("rebuilt-staying", "m1")])).then_some(())
+    });
+    assert_eq!(mapsmith.get("/v1/status").1["gone"]["count"], 0);
+}
+
+#[test]
 fn a_move_is_found_by_deltas_though_the_masters_clocks_are_ten_minutes_behind_puppetdbs() {
     let puppetdb = PuppetDb::shared();
     let behind = SignedDuration::from_mins(-10);

@@ -5,18 +5,22 @@
 //!
 //! A file that Mapsmith wrote says more in its comments, so that a restart knows all that was
 //! known: the revision, who wrote it, and what the sources said of each node whose entry is another
-//! one (a pin, a drained master, a reference to nothing):
+//! one (a pin, a drained master, a reference to nothing, a node that is gone and stays for a while):
 //! ```text
 //! # Written by Mapsmith: external changes are overwritten. Revision 7
 //! # Writer: pid 812 on gw1 (site edge-fra) [418230 4026531836]
 //! #= node1 master1
 //! #- node2
+//! #- node3 2026-11-26T07:00:00Z master1
 //! node1 master2
 //! node2 master2
+//! node3 master1
 //! ```
 
 use std::fmt;
 use std::io::{self, Write};
+
+use jiff::Timestamp;
 
 use crate::names::{self, Invalid};
 use crate::node_map::{EntryMap, EntryMapBuilder};
@@ -25,7 +29,8 @@ const HEADER: &str = "# Written by Mapsmith: external changes are overwritten. R
 const WRITER: &str = "# Writer: ";
 /// Before a node and the master that the sources name for it, where its entry has another one.
 const SAID: &str = "#= ";
-/// Before a node that has an entry and that the sources do not know.
+/// Before a node that has an entry and that the sources do not know; for one that they knew, with
+/// since when they don't, and the master that they named last.
 const UNKNOWN: &str = "#- ";
 
 /// The Mapsmith that wrote a map file.
@@ -63,6 +68,35 @@ impl Writer {
     }
 }
 
+/// What the sources say of a node whose entry is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said<'a> {
+    Master(&'a str),
+    /// They don't know it.
+    Nothing,
+    /// They don't know it any more, and it stays for a while.
+    Gone {
+        since: Timestamp,
+        /// The master that they named last.
+        master: &'a str,
+    },
+}
+
+impl<'a> From<Option<&'a str>> for Said<'a> {
+    fn from(master: Option<&'a str>) -> Self {
+        master.map_or(Self::Nothing, Self::Master)
+    }
+}
+
+/// A node that the sources don't know any more, as a map file has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoneEntry {
+    pub node: String,
+    pub since: Timestamp,
+    /// The master that they named last.
+    pub master: String,
+}
+
 /// What a map file that Mapsmith wrote says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -79,6 +113,8 @@ pub struct MapFile {
     /// Nodes of which the sources said something else than the entry: the master that they name, or
     /// none where they don't know it.
     pub said: Vec<(String, Option<String>)>,
+    /// Those of them that the sources knew, and that stay for a while.
+    pub gone: Vec<GoneEntry>,
     /// Lines that are rejected: line number (from 1) and why.
     pub rejected: Vec<(usize, Invalid)>,
     /// How many entries stand behind another one of the same key: HAProxy loads them all.
@@ -127,7 +163,14 @@ pub fn parse(text: &[u8]) -> MapFile {
     let ours = file.header.is_some();
     for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         match parse_line(line) {
-            Ok(None) => file.said.extend(Some(line).filter(|_| ours).and_then(parse_said)),
+            Ok(None) if ours => {
+                if let Some(gone) = parse_gone(line) {
+                    file.said.push((gone.node.clone(), None));
+                    file.gone.push(gone);
+                }
+                file.said.extend(parse_said(line));
+            }
+            Ok(None) => {}
             Ok(Some((key, value))) => {
                 if let Err(reason) = builder.push(key, value) {
                     file.rejected.push((number, reason));
@@ -181,23 +224,33 @@ fn parse_said(line: &[u8]) -> Option<(String, Option<String>)> {
     valid.then(|| (node.to_owned(), master.map(str::to_owned)))
 }
 
+/// A comment that says since when the sources don't know a node any more, likewise.
+fn parse_gone(line: &[u8]) -> Option<GoneEntry> {
+    let line = str::from_utf8(line).ok()?.trim_end_matches('\r').strip_prefix(UNKNOWN)?;
+    let (node, rest) = line.split_once(' ')?;
+    let (since, master) = rest.split_once(' ')?;
+    let since = since.parse().ok()?;
+    let valid = names::check_key(node).is_ok() && names::check_value(master).is_ok();
+    valid.then(|| GoneEntry { node: node.to_owned(), since, master: master.to_owned() })
+}
+
 /// Writes a map file's text: comments with the revision, its writer and what the sources `said` of
-/// nodes whose entry is another one (no master where they don't know the node), then the entries
-/// sorted by key.
+/// nodes whose entry is another one, then the entries sorted by key.
 pub fn print<'a>(
     entries: &EntryMap,
     header: &Header,
-    said: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    said: impl IntoIterator<Item = (&'a str, Said<'a>)>,
     out: &mut impl Write,
 ) -> io::Result<()> {
     writeln!(out, "{HEADER}{}", header.revision)?;
     if let Some(writer) = &header.writer {
         writeln!(out, "{WRITER}{writer} [{}]", writer.key)?;
     }
-    for (node, master) in said {
-        match master {
-            Some(master) => writeln!(out, "{SAID}{node} {master}")?,
-            None => writeln!(out, "{UNKNOWN}{node}")?,
+    for (node, said) in said {
+        match said {
+            Said::Master(master) => writeln!(out, "{SAID}{node} {master}")?,
+            Said::Nothing => writeln!(out, "{UNKNOWN}{node}")?,
+            Said::Gone { since, master } => writeln!(out, "{UNKNOWN}{node} {since} {master}")?,
         }
     }
     for (key, value) in entries.iter() {
@@ -211,6 +264,8 @@ pub fn print<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -288,11 +343,29 @@ mod tests {
         );
     }
 
+    #[test]
+    fn nodes_that_are_gone_survive_in_comments_beside_those_that_were_never_known() {
+        let text =
+            b"# Written by Mapsmith: external changes are overwritten. Revision 7\n#- a\n#- b \
+            2026-11-26T07:00:00Z m1\n#- c yesterday m1\n#- d 2026-11-26T07:00:00Z\na m2\nb m2\nc \
+            m1\nd m1\n";
+        let file = parse(text);
+        let since = "2026-11-26T07:00:00Z".parse().unwrap();
+        let gone = GoneEntry { node: "b".to_owned(), since, master: "m1".to_owned() };
+        assert_eq!(file.gone, [gone]);
+        assert_eq!(
+            file.said_by_sources().iter().collect::<Vec<_>>(),
+            [("c", "m1"), ("d", "m1")],
+            "what is no such comment means nothing"
+        );
+    }
+
     proptest! {
         #[test]
         fn a_printed_map_parses_to_itself(
             entries in proptest::collection::vec(("[!-~é]{1,12}", "[!-~]{1,8}"), 0..40),
             other in proptest::collection::vec(("[!-~é]{1,12}", "[!-~]{1,8}"), 0..40),
+            gone in proptest::collection::vec((0usize..40, "[!-~]{1,8}", 0i64..4_000_000_000), 0..9),
             revision: u64,
         ) {
             let map = |entries: &[(String, String)]| -> EntryMap {
@@ -301,13 +374,29 @@ mod tests {
             let (map, said) =
                 (map(&entries), map(&[&entries[entries.len() / 2..], &other[..]].concat()));
             let differ = map.iter().map(|(key, _)| key).chain(said.iter().map(|(key, _)| key));
-            let differ =
-                differ.filter(|key| map.get(key) != said.get(key)).map(|key| (key, said.get(key)));
+            let differ: Vec<_> = differ.filter(|key| map.get(key) != said.get(key)).collect();
+            // Of those that the sources don't know any are gone, each once.
+            let gone: BTreeMap<String, GoneEntry> = gone
+                .into_iter()
+                .filter_map(|(at, master, second)| {
+                    let node = (*differ.get(at)?).to_owned();
+                    let valid = said.get(&node).is_none() && names::check_value(&master).is_ok();
+                    let since = Timestamp::from_second(second).unwrap();
+                    valid.then(|| (node.clone(), GoneEntry { node, since, master }))
+                })
+                .collect();
+            let differ = differ.iter().map(|node| match gone.get(*node) {
+                Some(gone) => (*node, Said::Gone { since: gone.since, master: &gone.master }),
+                None => (*node, said.get(node).into()),
+            });
             let mut text = Vec::new();
             print(&map, &Header { revision, writer: None }, differ, &mut text).unwrap();
             let file = parse(&text);
             prop_assert!(file.is_exact());
             prop_assert_eq!(file.revision(), Some(revision));
+            let found: BTreeMap<_, _> =
+                file.gone.iter().map(|gone| (gone.node.clone(), gone.clone())).collect();
+            prop_assert_eq!(found, gone);
             prop_assert_eq!(file.said_by_sources(), said);
             prop_assert_eq!(file.entries, map);
         }

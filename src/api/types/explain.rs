@@ -5,6 +5,8 @@ use mapsmith_core::desired::ownership::OwnedNode;
 use mapsmith_core::{DrainedMaster, HeldChange, Invalid, LearnedRoute, Pin, RejectedRow};
 use serde::{Deserialize, Serialize};
 
+use super::GoneNodeReport;
+
 /// `GET /v1/nodes/{node}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExplainReport {
@@ -35,6 +37,9 @@ pub struct ExplainReport {
     /// where they say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+    /// Since when no source names the node any more, and until when it stays; none where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<GoneNodeReport>,
     /// What each source says of the node, in order of priority.
     pub sources: Vec<ExplainSource>,
     /// What each instance holds in memory right now.

@@ -1,6 +1,7 @@
 //! What the API says and takes, one file a resource. `cli` reads the same types.
 
 mod explain;
+mod gone;
 mod held;
 mod learned;
 mod overrides;
@@ -11,6 +12,7 @@ mod reload;
 mod status;
 
 pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
+pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;
 pub use learned::LearnedReport;
 pub use overrides::{DrainRequest, OverridesReport, OwnRequest, PinRequest};

@@ -7,7 +7,7 @@ use mapsmith_core::status::{
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use serde::{Deserialize, Serialize};
 
-use super::ReferencesReport;
+use super::{GoneReport, ReferencesReport};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct StatusReport {
     /// is.
     #[serde(default)]
     pub conflicts: KeptNodes,
+    /// Nodes that no source names any more, and that stay for a while.
+    #[serde(default)]
+    pub gone: GoneReport,
     /// Nodes whose owner is remembered; none where owners are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership: Option<OwnershipReport>,

@@ -13,7 +13,7 @@ use mapsmith_core::{EntryMap, Revision, SourceState};
 use metrics::counter;
 
 use super::compose::{Composed, Said};
-use super::{BY_OVERRIDE, BY_OWNERSHIP, BY_REFERENCES, Evaluation, MapDecider};
+use super::{BY_OVERRIDE, BY_OWNERSHIP, BY_REFERENCES, BY_REMOVE_AFTER, Evaluation, MapDecider};
 use crate::telemetry::{GUARD_PARTS, MAP_CHANGES};
 
 impl MapDecider {
@@ -27,6 +27,7 @@ impl MapDecider {
     ) {
         let Composed { said, map, diff } = composed;
         let approved = said.approved;
+        let gone = Arc::clone(&said.gone);
         let part = said.passing.filter(|passing| passing.part != Part::WHOLE);
         let accepted = match self.decision.in_force.clone() {
             Some(revision) if diff.is_empty() => {
@@ -38,7 +39,7 @@ impl MapDecider {
             _ => {
                 let revision = self.numbered(map);
                 let start = Instant::now();
-                let written = self.write(Arc::clone(&revision), Arc::clone(&said.map)).await;
+                let written = self.write(Arc::clone(&revision), &said.map, &said.gone).await;
                 round.steps.push(StepTiming::new("map file", start.elapsed()));
                 if !written {
                     // What is not in the file must not be in memory: a restart would bring the
@@ -51,7 +52,7 @@ impl MapDecider {
                 said.map
             }
         };
-        self.overrides = Arc::clone(&round.overrides);
+        (self.overrides, self.gone) = (Arc::clone(&round.overrides), gone);
         self.composed = true;
         self.checked.clone_from(&self.targets);
         self.decision.active = self.foreign.is_none();
@@ -67,7 +68,7 @@ impl MapDecider {
     /// The map in force stays; the file is written where it lacks something.
     async fn confirm(&mut self, revision: &Arc<Revision>, said: &Said) {
         // A file that says what the sources said before would bring that back after a restart.
-        self.unsaved |= said.is_new;
+        self.unsaved |= said.is_new || said.gone != self.gone;
         if self.file.error.is_none() && !self.unsaved {
             return;
         }
@@ -77,7 +78,7 @@ impl MapDecider {
         } else {
             Arc::clone(revision)
         };
-        if self.write(Arc::clone(&again), Arc::clone(&said.map)).await {
+        if self.write(Arc::clone(&again), &said.map, &said.gone).await {
             self.decision.in_force = Some(again);
         }
     }
@@ -101,7 +102,8 @@ impl MapDecider {
         self.decision.in_force = Some(revision);
     }
 
-    /// What led to a revision: sources by name, an override, or what the map may point to.
+    /// What led to a revision: sources by name, an override, the end of a node that was gone, or
+    /// what the map may point to.
     fn causes(&mut self, said: &Said, round: &Evaluation<'_>) -> Vec<String> {
         let mut causes = Vec::new();
         if said.is_new {
@@ -115,6 +117,9 @@ impl MapDecider {
         }
         if round.owners_changed {
             causes.push(BY_OWNERSHIP.to_owned());
+        }
+        if !said.is_new && said.gone != self.gone {
+            causes.push(BY_REMOVE_AFTER.to_owned());
         }
         if causes.is_empty() {
             // What came or went between the file and a start is an override.

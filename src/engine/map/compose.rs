@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use mapsmith_core::desired::gate::{Hold, Verdict};
+use mapsmith_core::desired::gone::GoneNodes;
 use mapsmith_core::desired::overrides::{self, Overridden};
 use mapsmith_core::desired::references::{Dangling, Targets};
 use mapsmith_core::plan::Diff;
@@ -34,12 +35,22 @@ pub(super) struct Said {
     pub change: Option<Diff>,
     /// What the guard remembers of it once it is in force; none where nothing is new.
     pub passing: Option<guard::Passing>,
+    /// The nodes that are gone and stay once it is in force.
+    pub gone: Arc<GoneNodes>,
 }
 
 impl Said {
     /// What was let through before, once more.
     pub fn again(map: Arc<EntryMap>) -> Self {
-        Self { map, passed: false, is_new: false, approved: false, change: None, passing: None }
+        Self {
+            map,
+            passed: false,
+            is_new: false,
+            approved: false,
+            change: None,
+            passing: None,
+            gone: Arc::default(),
+        }
     }
 }
 
@@ -78,12 +89,18 @@ impl MapDecider {
             return None;
         }
         let in_force = self.entries_in_force().unwrap_or_default();
-        self.with_overrides(map, over).1.held(self.actions, &in_force)
+        self.with_overrides(map, &self.gone, over).1.held(self.actions, &in_force)
     }
 
-    /// What lies over an accepted answer, and which entries point nowhere then.
-    fn with_overrides(&self, map: &Arc<EntryMap>, over: &Overrides) -> (Overridden, Dangling) {
-        let overridden = overrides::apply(&self.with_owners(map), over);
+    /// An accepted answer with what lies under and over it, and which entries point nowhere then.
+    fn with_overrides(
+        &self,
+        map: &Arc<EntryMap>,
+        gone: &GoneNodes,
+        over: &Overrides,
+    ) -> (Overridden, Dangling) {
+        let map = self.with_owners(&gone.under(map));
+        let overridden = overrides::apply(&map, over);
         let dangling = Dangling::new(&overridden.entries, &self.targets);
         (overridden, dangling)
     }
@@ -118,11 +135,13 @@ impl MapDecider {
         round: &mut Evaluation<'_>,
     ) -> Option<Composed> {
         round.owners_changed = self.evaluate_owners(&said.map, round).await;
+        said.gone = self.gone_with(&said, round.now);
         let ordered = round.overrides != self.overrides;
         let accepted = self.gate.accepted();
         let same_base = accepted.is_some_and(|accepted| Arc::ptr_eq(accepted, &said.map));
         let settled = self.gate.held().is_none() && same(&self.targets, &self.checked);
         let refusals = self.screens.take_in();
+        let same_base = same_base && Arc::ptr_eq(&said.gone, &self.gone);
         let as_before =
             self.composed && same_base && !ordered && !refusals && !round.owners_changed;
         if as_before && (settled || !self.actions.matter()) {
@@ -131,7 +150,7 @@ impl MapDecider {
             }
             return Some(Composed { said, map: Arc::clone(before), diff: Diff::default() });
         }
-        let overridden = self.override_within_references(&mut said, before, &round.overrides)?;
+        let overridden = self.override_within_references(&mut said, before, round)?;
         let known = said.change.take().filter(|_| Arc::ptr_eq(&overridden, &said.map));
         let diff = known.unwrap_or_else(|| between(before, &overridden));
         let sifted = self.screens.sift(overridden, before, diff, &self.limits).await;
@@ -150,9 +169,10 @@ impl MapDecider {
         &mut self,
         said: &mut Said,
         before: &Arc<EntryMap>,
-        over: &Overrides,
+        round: &Evaluation<'_>,
     ) -> Option<Arc<EntryMap>> {
-        let (mut overridden, mut dangling) = self.with_overrides(&said.map, over);
+        let over = &round.overrides;
+        let (mut overridden, mut dangling) = self.with_overrides(&said.map, &said.gone, over);
         // An approval of what the guard held is one of all that comes with it.
         let judged = said.passed && !said.approved;
         let held = judged.then(|| dangling.held(self.actions, before)).flatten();
@@ -178,7 +198,8 @@ impl MapDecider {
             Verdict::Held(hold) => {
                 self.log_hold(hold, None);
                 *said = Said::again(self.gate.accepted().cloned()?);
-                (overridden, dangling) = self.with_overrides(&said.map, over);
+                said.gone = self.gone_with(said, round.now);
+                (overridden, dangling) = self.with_overrides(&said.map, &said.gone, over);
             }
         }
         let mut map = Arc::clone(&overridden.entries);

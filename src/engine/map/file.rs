@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use mapsmith_core::desired::gone::GoneNodes;
 use mapsmith_core::map_file::{Header, MapFile};
 use mapsmith_core::{EntryMap, Revision};
 use tokio::sync::oneshot;
@@ -24,7 +25,7 @@ enum Job {
     Load(oneshot::Sender<Result<Option<MapFile>, MapFileError>>),
     Header(oneshot::Sender<Option<Header>>),
     Check(Arc<EntryMap>, oneshot::Sender<Check>),
-    Write(Arc<Revision>, Arc<EntryMap>, oneshot::Sender<Result<(), WriteError>>),
+    Write(Arc<Revision>, Arc<EntryMap>, Arc<GoneNodes>, oneshot::Sender<Result<(), WriteError>>),
 }
 
 /// Reads and writes the map file, within a bound.
@@ -56,8 +57,8 @@ impl MapFileAccess {
                     Job::Load(answer) => reply(answer, writer.load(), &done),
                     Job::Header(answer) => reply(answer, writer.header(), &done),
                     Job::Check(entries, answer) => reply(answer, writer.check(&entries), &done),
-                    Job::Write(revision, said, answer) => {
-                        reply(answer, writer.write(&revision, &said), &done)
+                    Job::Write(revision, said, gone, answer) => {
+                        reply(answer, writer.write(&revision, &said, &gone), &done)
                     }
                 }
             }
@@ -104,12 +105,13 @@ impl MapFileAccess {
         &mut self,
         revision: Arc<Revision>,
         said: Arc<EntryMap>,
+        gone: Arc<GoneNodes>,
     ) -> Result<(), WriteError> {
         if self.jobs.is_none() {
             return Ok(());
         }
         let asked = !self.busy.load(Ordering::Acquire);
-        match self.ask(|answer| Job::Write(revision, said, answer)).await {
+        match self.ask(|answer| Job::Write(revision, said, gone, answer)).await {
             Ok(result) => result,
             Err(error) => Err(MapFileError { replaced: asked, ..error }.into()),
         }

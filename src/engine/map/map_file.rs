@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use mapsmith_core::desired::gone::GoneNodes;
 use mapsmith_core::desired::guard::Window;
 use mapsmith_core::map_file::{MapFile, Writer};
 use mapsmith_core::status::DriftKind;
@@ -12,6 +13,7 @@ use mapsmith_core::{EntryMap, Revision};
 use metrics::counter;
 
 use super::MapDecider;
+use super::gone::moment;
 use crate::store::map_file::{Check, MapFileError, WriteError, WriterState, state_of};
 use crate::telemetry::DRIFT_CORRECTED;
 
@@ -32,6 +34,8 @@ impl MapDecider {
             );
         }
         let number = found.revision().unwrap_or(0);
+        self.gone =
+            Arc::new(GoneNodes::from_file(found.gone.clone(), moment(self.clock.elapsed())));
         let written = found.header.is_some();
         let said = written.then(|| found.said_by_sources());
         let entries = Arc::new(found.entries);
@@ -107,9 +111,16 @@ impl MapDecider {
         self
     }
 
-    /// Writes a revision to the map file, with what the sources said; says whether it is there now.
-    pub(super) async fn write(&mut self, revision: Arc<Revision>, said: Arc<EntryMap>) -> bool {
-        let error = match self.access.write(Arc::clone(&revision), said).await {
+    /// Writes a revision to the map file, with what the sources said and the nodes that are gone;
+    /// says whether it is there now.
+    pub(super) async fn write(
+        &mut self,
+        revision: Arc<Revision>,
+        said: &Arc<EntryMap>,
+        gone: &Arc<GoneNodes>,
+    ) -> bool {
+        let (said, gone) = (Arc::clone(said), Arc::clone(gone));
+        let error = match self.access.write(Arc::clone(&revision), said, gone).await {
             Ok(()) => {
                 (self.unsynced_on_disk, self.unsaved) = (None, false);
                 self.file.revision = Some(revision.number);
@@ -150,7 +161,8 @@ impl MapDecider {
         match self.access.check(Arc::clone(&wanted.revision.entries)).await {
             Check::Same => return false,
             Check::Different => {
-                if self.write(wanted.revision, said).await {
+                let gone = Arc::clone(&self.gone);
+                if self.write(wanted.revision, &said, &gone).await {
                     self.file.corrected += 1;
                     let kind = DriftKind::MapFile.label();
                     counter!(DRIFT_CORRECTED, "haproxy" => "file", "kind" => kind).increment(1);

@@ -21,9 +21,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::desired::MapChange;
 use mapsmith_core::desired::gate::{ApprovalError, Gate};
+use mapsmith_core::desired::gone::GoneNodes;
 use mapsmith_core::desired::guard::{Flapping, Limits, Window};
 use mapsmith_core::desired::references::{Actions, Dangling, Targets};
 use mapsmith_core::desired::{self, SourceView};
@@ -39,7 +40,7 @@ use metrics::{counter, gauge};
 use super::rows::RowScreen;
 use crate::store::map_file::{MapFileError, MapFileWriter};
 use crate::telemetry::{
-    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GUARD_HELD,
+    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GONE_NODES, GUARD_HELD,
     GUARD_HELD_ENTRIES, GUARD_HOLDS, GUARD_PARTS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED,
     MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
 };
@@ -47,6 +48,7 @@ use crate::telemetry::{
 mod commit;
 mod compose;
 mod file;
+mod gone;
 mod guard;
 mod map_file;
 mod owners;
@@ -65,6 +67,9 @@ pub const BY_OWNERSHIP: &str = "ownership";
 /// The cause of a revision that nothing but a change of what the map may point to, or of what a
 /// HAProxy takes, led to.
 pub const BY_REFERENCES: &str = "references";
+
+/// The cause of a revision that nothing but the end of `map.remove_after` led to.
+pub const BY_REMOVE_AFTER: &str = "remove_after";
 
 /// What was decided last.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +103,8 @@ pub struct MapDecision {
     /// Nodes that an answer names with different masters, none of them newer: each stays where it
     /// is.
     pub conflicts: KeptNodes,
+    /// Nodes that no source names any more, and that stay for a while.
+    pub gone: Arc<GoneNodes>,
     /// The nodes whose owner is remembered; none where owners are not.
     pub owners: OwnersDecision,
     /// The map file.
@@ -171,6 +178,12 @@ pub struct MapDecider {
     clock: Instant,
     /// When the first node that the last decision kept for flapping may go, on that clock.
     release: Option<Duration>,
+    /// Nodes in the map in force that no source names any more.
+    gone: Arc<GoneNodes>,
+    /// How long they stay.
+    remove_after: SignedDuration,
+    /// When the next of them goes, on that clock.
+    removal: Option<Duration>,
 }
 
 impl MapDecider {
@@ -226,6 +239,9 @@ impl MapDecider {
             flapping: Flapping::new(limits.window, Duration::ZERO),
             clock: Instant::now(),
             release: None,
+            gone: Arc::default(),
+            remove_after: SignedDuration::ZERO,
+            removal: None,
             limits,
             access,
             decision,
@@ -289,9 +305,10 @@ impl MapDecider {
         })
     }
 
-    /// When a node that the last decision kept for flapping may go.
+    /// When a node that the last decision kept may go, for it flaps or is gone.
     pub(super) fn next_release(&self) -> Option<tokio::time::Instant> {
-        self.release.map(|due| tokio::time::Instant::from_std(self.clock) + due)
+        let due = self.release.into_iter().chain(self.removal).min();
+        due.map(|due| tokio::time::Instant::from_std(self.clock) + due)
     }
 
     /// Whether a decision is to be repeated soon: the map file could not be written, or rows wait
@@ -398,6 +415,8 @@ impl MapDecider {
                 }
             }
         }
+        self.removal = self.next_removal(now);
+        self.decision.gone = Arc::clone(&self.gone);
         self.decision.steps = round.steps;
         self.decision.held = self.gate.held().cloned();
         self.decision.file = Some(self.file.clone());
@@ -419,6 +438,7 @@ impl MapDecider {
         gauge!(REFERENCES_DANGLING, "kind" => "not_ready").set(not_ready as f64);
         gauge!(MAP_REJECTED).set(self.decision.rejected.count as f64);
         gauge!(FLAPPING_NODES).set(self.decision.flapping.count as f64);
+        gauge!(GONE_NODES).set(self.gone.len() as f64);
         gauge!(CONFLICTING_NODES).set(self.decision.conflicts.count as f64);
         self.record_owners();
         gauge!(DRAINED_MASTERS).set(self.decision.overrides.drained().len() as f64);

@@ -13,7 +13,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use mapsmith_core::map_file::{self, Header, MapFile, Writer};
+use mapsmith_core::desired::gone::GoneNodes;
+use mapsmith_core::map_file::{self, Header, MapFile, Said, Writer};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::{EntryMap, Revision};
 use rustix::fs::OFlags;
@@ -61,6 +62,14 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
 
 /// The mode of a map file that Mapsmith creates: HAProxy's user must be able to read it.
 const NEW_FILE_MODE: u32 = 0o644;
+
+/// What a map file says.
+struct Content<'a> {
+    header: &'a Header,
+    entries: &'a EntryMap,
+    said: &'a EntryMap,
+    gone: &'a GoneNodes,
+}
 
 /// What identifies the file that we wrote, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,18 +319,24 @@ impl MapFileWriter {
         self.foreign(self.header()).map_or(Ok(()), |writer| Err(WriteError::Foreign(writer)))
     }
 
-    /// Replaces the file by one with the revision's entries, and with what the sources `said` where
-    /// that differs. Owner, group, mode and extended attributes stay those of the file in place.
+    /// Replaces the file by one with the revision's entries, with what the sources `said` where that
+    /// differs, and with the nodes that are `gone` and stay. Owner, group, mode and extended attributes stay those of the file in place.
     /// Where another Mapsmith writes the file, or any step fails, it stays as it was, but for an
     /// error that says `replaced`.
-    pub fn write(&mut self, revision: &Revision, said: &EntryMap) -> Result<(), WriteError> {
+    pub fn write(
+        &mut self,
+        revision: &Revision,
+        said: &EntryMap,
+        gone: &GoneNodes,
+    ) -> Result<(), WriteError> {
         self.must_be_ours()?;
         // A symbolic link stays one: its target is replaced.
         let target = self.target();
         let temporary = temporary_path(&target);
         let header = Header { revision: revision.number, writer: Some(self.writer.clone()) };
-        let written = self.write_temporary(&target, &temporary, &header, revision, said).and_then(
-            |(_lock, stamp)| {
+        let content = Content { header: &header, entries: &revision.entries, said, gone };
+        let written =
+            self.write_temporary(&target, &temporary, &content).and_then(|(_lock, stamp)| {
                 fs::rename(&temporary, &target).map_err(|error| self.error(REPLACING, error))?;
                 (self.sync_folder)(target.parent().unwrap_or(Path::new("/"))).map_err(|error| {
                     MapFileError {
@@ -330,8 +345,7 @@ impl MapFileWriter {
                     }
                 })?;
                 Ok(stamp)
-            },
-        );
+            });
         match written {
             Ok(stamp) => {
                 (self.stamp, self.header) = (Some(stamp), Some(header));
@@ -387,13 +401,11 @@ impl MapFileWriter {
         &self,
         target: &Path,
         temporary: &Path,
-        header: &Header,
-        revision: &Revision,
-        said: &EntryMap,
+        content: &Content<'_>,
     ) -> Result<(File, Stamp), MapFileError> {
         let wrap = |what| move |error| self.error(what, error);
         let mut out = BufWriter::with_capacity(1 << 16, self.create_temporary(target, temporary)?);
-        let entries = &*revision.entries;
+        let Content { header, entries, said, gone } = *content;
         // Without overrides both are one map.
         let differences = if std::ptr::eq(entries, said) {
             Diff::default()
@@ -406,9 +418,11 @@ impl MapFileWriter {
             .map(|(_, at)| at)
             .chain(&differences.added)
             .map(|at| *at as usize);
-        let changed = changed.map(|at| (said.key(at), Some(said.value(at))));
-        let unknown = differences.removed.iter().map(|at| (entries.key(*at as usize), None));
-        map_file::print(entries, header, changed.chain(unknown), &mut out)
+        let changed = changed.map(|at| (said.key(at), Said::Master(said.value(at))));
+        let unknown = differences.removed.iter().map(|at| entries.key(*at as usize));
+        let unknown =
+            unknown.filter(|node| gone.get(node).is_none()).map(|node| (node, Said::Nothing));
+        map_file::print(entries, header, changed.chain(unknown).chain(gone.said()), &mut out)
             .map_err(wrap("its replacement can't be written"))?;
         let file = out
             .into_inner()

@@ -19,7 +19,7 @@ fn write(
     entries: &[(&str, &str)],
 ) -> Result<(), WriteError> {
     let revision = revision(number, entries);
-    writer.write(&revision, &revision.entries)
+    writer.write(&revision, &revision.entries, &GoneNodes::default())
 }
 
 fn files(folder: &Path) -> Vec<String> {
@@ -74,7 +74,7 @@ fn a_lost_or_changed_file_is_noticed_and_the_same_map_by_another_hand_is_not() {
     let path = folder.path().join("n.map");
     let mut writer = MapFileWriter::new(&path);
     let wanted = revision(1, &[("a", "m1")]);
-    writer.write(&wanted, &wanted.entries).unwrap();
+    writer.write(&wanted, &wanted.entries, &GoneNodes::default()).unwrap();
     assert!(matches!(writer.check(&wanted.entries), Check::Same));
     fs::write(&path, "a  m1\n").unwrap();
     assert!(matches!(writer.check(&wanted.entries), Check::Same));
@@ -135,7 +135,7 @@ fn what_is_not_a_regular_file_is_never_replaced_and_never_waited_for() {
         assert!(matches!(writer.check(&wanted.entries), Check::Unusable(_)), "{path:?}");
         for message in [
             writer.peek().unwrap_err().to_string(),
-            writer.write(&wanted, &wanted.entries).unwrap_err().to_string(),
+            writer.write(&wanted, &wanted.entries, &GoneNodes::default()).unwrap_err().to_string(),
         ] {
             assert!(message.contains("not a regular file"), "{message}");
         }

@@ -5,6 +5,7 @@
 
 pub mod damping;
 pub mod gate;
+pub mod gone;
 pub mod guard;
 pub mod overrides;
 pub mod ownership;

@@ -128,6 +128,7 @@ impl MapDecider {
             map: change.candidate,
             change: from_in_force.then_some(change.diff),
             passing: Some(passing),
+            gone: Arc::default(),
         })
     }
 

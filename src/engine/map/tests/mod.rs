@@ -15,6 +15,7 @@ use mapsmith_core::{DrainedMaster, Pin, Snapshot};
 
 use super::*;
 
+mod gone;
 mod overrides;
 mod partial;
 mod references;

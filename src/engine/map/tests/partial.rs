@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// 100 nodes in force, of which `lost` are gone; the first of the others is with m2, and one is new.
+/// 100 nodes in force, of which `lost` are gone; the first of the others is with m2, one is new.
 fn answer(lost: usize) -> EntryMap {
     let all = nodes(100, "m1");
     let there = all.iter().skip(lost).enumerate();
