@@ -31,6 +31,7 @@ mod model;
 mod names;
 mod outage;
 mod overrides;
+mod puppet;
 mod puppetdb;
 mod references;
 mod rows;
