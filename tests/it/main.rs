@@ -32,6 +32,7 @@ mod names;
 mod outage;
 mod overrides;
 mod ownership;
+mod puppet;
 mod puppetdb;
 mod references;
 mod rows;

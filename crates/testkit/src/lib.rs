@@ -11,6 +11,8 @@
 )]
 
 pub mod admin_proxy;
+pub mod authority;
+pub mod curl;
 pub mod haproxy;
 pub mod http;
 pub mod load;
@@ -18,6 +20,7 @@ pub mod master;
 pub mod owner;
 pub mod owners;
 pub mod process;
+pub mod puppet;
 pub mod puppetdb;
 pub mod random;
 pub mod registry;

@@ -7,13 +7,15 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::process::Command;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use crate::authority::Authority;
 use crate::process::{Ending, Process};
 use crate::{eventually, free_port, http, program, run};
 
@@ -30,37 +32,20 @@ const JAVA_OPTIONS: [&str; 5] = [
     "-Djava.security.egd=/dev/urandom",
 ];
 
-/// The certificate authority of the tests and what it has signed. Puppet's own is like it.
-///
-/// `gateway` is on PuppetDB's allowlist; `stranger` is of the same authority and not on it; `rogue`
-/// is self-signed.
-const CERTIFICATES: &str = r#"
-set -e
-openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj '/CN=Puppet CA: test' \
-  -keyout ca.key -out ca.pem -addext basicConstraints=critical,CA:true \
-  -addext keyUsage=critical,keyCertSign,cRLSign
-for name in puppetdb gateway stranger; do
-  openssl req -newkey rsa:2048 -nodes -subj "/CN=$name" -keyout "$name.key" -out "$name.csr"
-  printf 'subjectAltName=DNS:%s,DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=%s\n' \
-    "$name" serverAuth,clientAuth >"$name.ext"
-  openssl x509 -req -in "$name.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 3650 \
-    -extfile "$name.ext" -out "$name.pem"
-done
-openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=rogue \
-  -keyout rogue.key -out rogue.pem
-"#;
-
 /// The running pair. Both end, and their folders go, when the test process has ended, however that
 /// was.
 pub struct PuppetDb {
     http: SocketAddr,
     tls: SocketAddr,
     directory: PathBuf,
+    authority: Authority,
+    database_port: u16,
     /// The last producer timestamp given, in milliseconds: PuppetDB keeps the facts with the newest
     /// one.
     last_timestamp: AtomicI64,
-    _postgres: Process,
-    _puppetdb: Process,
+    postgres: Mutex<Process>,
+    /// None while it is stopped.
+    process: Mutex<Option<Process>>,
 }
 
 impl PuppetDb {
@@ -80,19 +65,25 @@ impl PuppetDb {
         format!("https://{}", self.tls)
     }
 
-    /// The authority's certificate.
-    pub fn ca(&self) -> PathBuf {
-        self.directory.join("ssl/ca.pem")
+    /// Who signed its certificate and those of its clients.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
-    /// The certificate of `gateway`, `stranger` or `rogue`.
+    /// The authority's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.authority.ca()
+    }
+
+    /// The certificate of `gateway`, `stranger` or `rogue`: the first is on the allowlist, the
+    /// second is not, and the third is self-signed.
     pub fn certificate(&self, name: &str) -> PathBuf {
-        self.directory.join(format!("ssl/{name}.pem"))
+        self.authority.certificate(name)
     }
 
     /// The key to [`Self::certificate`].
     pub fn key(&self, name: &str) -> PathBuf {
-        self.directory.join(format!("ssl/{name}.key"))
+        self.authority.key(name)
     }
 
     /// A Puppet Server (the producer) sends a node's facts. Waits until they are stored, or only
@@ -194,7 +185,8 @@ impl PuppetDb {
         next.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
     }
 
-    fn start() -> Self {
+    /// One of its own, for tests that take it away from others.
+    pub fn start() -> Self {
         // Nobody drops a static: the supervising shells remove these.
         let directory = shared_folder("mapsmith-puppetdb-");
         let database = shared_folder("mapsmith-postgres-");
@@ -202,15 +194,36 @@ impl PuppetDb {
         for folder in ["conf.d", "ssl", "var"] {
             fs::create_dir(directory.join(folder)).expect("a folder");
         }
-        let ssl = directory.join("ssl");
-        run("sh", &["-c", &format!("cd '{}' && {{ {CERTIFICATES} }} 2>&1", ssl.display())]);
-
-        let mut postgres = start_postgres(&database, database_port);
-        create_database(database_port, &mut postgres);
+        let authority = Authority::create(&directory.join("ssl"));
+        ["puppetdb", "gateway", "stranger"].iter().for_each(|name| authority.issue(name));
+        authority.self_signed("rogue");
         write_configuration(&directory, http_port, tls_port, database_port);
+        let puppetdb = Self {
+            http: SocketAddr::from(([127, 0, 0, 1], http_port)),
+            tls: SocketAddr::from(([127, 0, 0, 1], tls_port)),
+            directory,
+            authority,
+            database_port,
+            last_timestamp: AtomicI64::new(0),
+            postgres: Mutex::new(start_postgres(&database, database_port)),
+            process: Mutex::new(None),
+        };
+        puppetdb.create_database();
+        puppetdb.resume();
+        puppetdb
+    }
 
-        let temporary_files = format!("-Djava.io.tmpdir={}", directory.display());
-        let configuration = directory.join("conf.d");
+    /// Ends it; its database stays.
+    pub fn stop(&self) {
+        if let Some(mut process) = lock(&self.process).take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it, and waits until it answers.
+    pub fn resume(&self) {
+        let temporary_files = format!("-Djava.io.tmpdir={}", self.directory.display());
+        let configuration = self.directory.join("conf.d");
         let java = program("java");
         let mut command = vec![java.to_str().expect("a path in UTF-8")];
         command.extend(JAVA_OPTIONS);
@@ -228,24 +241,55 @@ impl PuppetDb {
             "/etc/puppetdb/bootstrap.cfg",
         ]);
         command.extend(["--config", configuration.to_str().expect("a path in UTF-8")]);
-        let ending = Ending { remove: Some(directory.clone()), ..Ending::default() };
-        let mut puppetdb = Process::start(&command, &directory.join("puppetdb.log"), ending);
-
-        let http = SocketAddr::from(([127, 0, 0, 1], http_port));
+        let ending = Ending { remove: Some(self.directory.clone()), ..Ending::default() };
+        let mut puppetdb = Process::start(&command, &self.directory.join("puppetdb.log"), ending);
         eventually("PuppetDB answers", PATIENCE, || {
             assert!(puppetdb.exit_status().is_none(), "PuppetDB ended:\n{}", puppetdb.log());
-            let response = http::request(http, "GET", "/pdb/meta/v1/version", &[], "").ok()?;
+            let response = http::request(self.http, "GET", "/pdb/meta/v1/version", &[], "").ok()?;
             (response.status == 200).then_some(())
         });
-        Self {
-            http,
-            tls: SocketAddr::from(([127, 0, 0, 1], tls_port)),
-            directory,
-            last_timestamp: AtomicI64::new(0),
-            _postgres: postgres,
-            _puppetdb: puppetdb,
-        }
+        *lock(&self.process) = Some(puppetdb);
     }
+
+    /// While it is stopped: everything that it knew is gone.
+    pub fn empty(&self) {
+        assert!(lock(&self.process).is_none(), "PuppetDB runs");
+        self.sql(&["drop database puppetdb", "drop role puppetdb"]);
+        self.create_database();
+    }
+
+    fn create_database(&self) {
+        eventually("PostgreSQL answers", PATIENCE, || {
+            let mut postgres = lock(&self.postgres);
+            assert!(postgres.exit_status().is_none(), "PostgreSQL ended:\n{}", postgres.log());
+            self.psql(&["select 1"]).output().expect("psql starts").status.success().then_some(())
+        });
+        self.sql(&[
+            "create role puppetdb login password 'puppetdb'",
+            "create database puppetdb owner puppetdb encoding 'UTF8' template template0",
+            r"\connect puppetdb",
+            "create extension pg_trgm",
+        ]);
+    }
+
+    fn sql(&self, commands: &[&str]) {
+        let output = self.psql(commands).output().expect("psql starts");
+        assert!(output.status.success(), "{commands:?}: {output:?}");
+    }
+
+    fn psql(&self, commands: &[&str]) -> Command {
+        let mut psql = Command::new(program("psql"));
+        psql.args(["-h", "127.0.0.1", "-p", &self.database_port.to_string(), "-U", "postgres"]);
+        psql.args(["-qtA", "-v", "ON_ERROR_STOP=1"]);
+        commands.iter().for_each(|command| {
+            psql.args(["-c", command]);
+        });
+        psql
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn facts(certname: &str, producer: Option<&str>, timestamp: &str) -> Value {
@@ -259,7 +303,7 @@ fn facts(certname: &str, producer: Option<&str>, timestamp: &str) -> Value {
 }
 
 /// A folder that another user can enter and nobody drops.
-fn shared_folder(prefix: &str) -> PathBuf {
+pub(crate) fn shared_folder(prefix: &str) -> PathBuf {
     let folder =
         tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary folder").keep();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("our own folder");
@@ -304,36 +348,13 @@ fn postgres_programs() -> PathBuf {
         .expect("PostgreSQL is not installed: run scripts/setup")
 }
 
-fn create_database(port: u16, postgres: &mut Process) {
-    let psql = program("psql");
-    let port = port.to_string();
-    let connect =
-        ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-qtA", "-v", "ON_ERROR_STOP=1"];
-    eventually("PostgreSQL answers", PATIENCE, || {
-        assert!(postgres.exit_status().is_none(), "PostgreSQL ended:\n{}", postgres.log());
-        let ready =
-            std::process::Command::new(&psql).args(connect).args(["-c", "select 1"]).output();
-        ready.expect("psql starts").status.success().then_some(())
-    });
-    let sql = [
-        "-c",
-        "create role puppetdb login password 'puppetdb'",
-        "-c",
-        "create database puppetdb owner puppetdb encoding 'UTF8' template template0",
-        "-c",
-        r"\connect puppetdb",
-        "-c",
-        "create extension pg_trgm",
-    ];
-    run(&psql, &[&connect[..], &sql].concat());
-}
-
 fn write_configuration(directory: &Path, http_port: u16, tls_port: u16, database_port: u16) {
     let folder = directory.join("conf.d");
     let write = |name: &str, text: String| {
         fs::write(folder.join(name), text).expect("a configuration file")
     };
-    fs::write(directory.join("allowlist"), "gateway\n").expect("the allowlist");
+    // The masters of `puppet::Fleet` send it what they know.
+    fs::write(directory.join("allowlist"), "gateway\npuppet00\npuppet01\n").expect("the allowlist");
     let directory = directory.display();
     write(
         "config.ini",

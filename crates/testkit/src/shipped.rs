@@ -25,6 +25,12 @@ pub const REDISPATCH: &str = "haproxy.cfg";
 /// One backend a master.
 pub const BACKEND_PER_MASTER: &str = "backend-per-master.cfg";
 
+/// The gateway of Puppet agents.
+pub const PUPPET: &str = "puppet.cfg";
+
+/// The guard beside a Puppet Server.
+pub const PUPPET_MASTER: &str = "puppet-master.cfg";
+
 /// Where a shipped file is.
 pub fn path_of(shape: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../haproxy").join(shape)
@@ -40,6 +46,20 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A shipped file with two threads and an empty map, and what else it names by default.
+    pub fn of(binary: &Binary, file: &str) -> Self {
+        let path = path_of(file);
+        let text =
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self {
+            binary: binary.clone(),
+            text,
+            threads: 2,
+            entries: String::new(),
+            environment: Vec::new(),
+        }
+    }
+
     pub fn threads(mut self, threads: u32) -> Self {
         self.threads = threads;
         self
@@ -97,6 +117,7 @@ impl Plan {
             let mut variables = self.environment.clone();
             variables.extend([
                 format!("GATEWAY_BIND={address}"),
+                format!("MASTER_BIND={address}"),
                 format!("STATS_BIND=127.0.0.1:{}", free_port()),
                 format!("ADMIN_SOCKET={socket}"),
                 format!("NODE_MASTER_MAP={map}"),
@@ -115,7 +136,7 @@ impl Plan {
                 ask(&runtime, "show info").is_ok_and(|info| info.contains("Pid: ")).then_some(true)
             });
             if answers {
-                return Shipped { process, runtime, address, _directory: directory };
+                return Shipped { process, runtime, map, address, _directory: directory };
             }
         }
         panic!("HAProxy does not start:\n{}", fs::read_to_string(log).unwrap_or_default());
@@ -127,6 +148,7 @@ pub struct Shipped {
     // Before the folder, since fields are dropped in this order.
     process: Process,
     runtime: String,
+    map: String,
     address: SocketAddr,
     _directory: TempDir,
 }
@@ -134,20 +156,26 @@ pub struct Shipped {
 impl Shipped {
     /// A gateway of two threads with an empty map; the first master is its `master1`, and so on.
     pub fn plan(binary: &Binary, shape: &str, masters: [&Owner; 3]) -> Plan {
-        let path = path_of(shape);
-        let text =
-            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let plan = Plan {
-            binary: binary.clone(),
-            text,
-            threads: 2,
-            entries: String::new(),
-            environment: Vec::new(),
-        };
+        let plan = Plan::of(binary, shape);
         masters.into_iter().enumerate().fold(plan, |plan, (index, master)| {
             assert_eq!(master.name(), format!("master{}", index + 1));
             plan.set(&format!("MASTER{}_ADDRESS", index + 1), &master.address().to_string())
         })
+    }
+
+    /// The admin socket, as Mapsmith's settings write it.
+    pub fn runtime(&self) -> &str {
+        &self.runtime
+    }
+
+    /// The map file, exactly as HAProxy knows it.
+    pub fn map(&self) -> &str {
+        &self.map
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Runs a command on the admin socket.

@@ -160,6 +160,41 @@ fn a_stale_entry_is_answered_by_the_owner_in_the_same_request_and_costs_one_sear
 }
 
 #[test]
+fn what_is_no_nodes_own_is_asked_of_one_master_and_teaches_no_route() {
+    let paths = [
+        "/puppet-ca/v1/certificate_revocation_list/ca",
+        "/puppet/v3/file_content/modules/site/motd",
+        "/puppet/v3/file_metadata/modules/site/motd",
+        "/puppet/v3/file_metadatas/plugins?recurse=true",
+        "/puppet/v3/static_file_content/modules/site/files/motd",
+    ];
+    for binary in installed() {
+        let masters = masters();
+        // The map is behind for web2, and leaves web3 out.
+        let plan = Shipped::plan(binary, REDISPATCH, masters.each_ref());
+        let gateway = plan.entry("web2", "master1").start();
+        let asked = || masters.iter().map(Owner::misdirected).sum::<usize>();
+        for (number, path) in paths.into_iter().enumerate() {
+            assert_eq!(said(&gateway.ask("GET", path, "web2")), (404, "master1"));
+            assert_eq!(asked(), number + 1, "the 404 is an answer");
+        }
+        // Each master has its turn, the owner of web3 too; a 404 is passed on as it is.
+        let answers = [(); 3].map(|()| gateway.ask("GET", paths[1], "web3"));
+        let mut answers = answers.each_ref().map(said);
+        answers.sort_unstable();
+        assert_eq!(answers, [(200, "master3"), (404, "master1"), (404, "master2")]);
+        assert!(!gateway.command("show table puppet").contains("key="), "nothing is learned");
+        assert_eq!(said(&gateway.ask("GET", "/puppet/v3/node/web2", "web2")), (200, "master2"));
+
+        // A route that was learned serves them, and they leave it as it is.
+        assert_eq!(said(&gateway.ask("GET", paths[1], "web2")), (200, "master2"));
+        masters[1].lose("web2");
+        assert_eq!(said(&gateway.ask("GET", paths[1], "web2")), (404, "master2"));
+        assert!(gateway.command("show table puppet").contains("server_key=master2"));
+    }
+}
+
+#[test]
 fn many_stale_entries_at_once_are_all_found() {
     let nodes: Vec<String> = (0..40).map(|number| format!("node{number}")).collect();
     for binary in installed() {
