@@ -22,6 +22,7 @@ use crate::http::Token;
 use crate::instance::apply::read_back;
 use crate::settings::{self, Backend, Settings};
 use crate::store::map_file::MapFileWriter;
+use crate::tls_file::TlsFile;
 
 /// How many masters without a backend or server are named.
 const NAMED: usize = 10;
@@ -60,6 +61,7 @@ pub(super) async fn check(settings: Settings, format: OutputFormat) -> anyhow::R
         ));
     }
     findings.push(check_map_file(&settings));
+    findings.extend(join_all(settings.tls_files.iter().map(check_tls_file)).await);
     let stored = overrides(&settings).await;
     if settings.store.is_some() {
         let count = |overrides: &Overrides| {
@@ -114,6 +116,15 @@ fn check_map_file(settings: &Settings) -> Finding {
         },
     };
     finding("map file", result)
+}
+
+/// What the daemon would put into the file now.
+async fn check_tls_file(file: &settings::TlsFile) -> Finding {
+    let result = match TlsFile::new(file) {
+        Ok((mut task, _)) => task.preview(Timestamp::now()).await.map(|held| held.join("; ")),
+        Err(error) => Err(error.to_string()),
+    };
+    finding(format!("tls_file {}", file.path.display()), result)
 }
 
 fn check_source(status: &SourceStatus) -> Finding {

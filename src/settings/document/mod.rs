@@ -6,7 +6,9 @@ use super::backend::DeclaredServer;
 use super::guard::Guard;
 use super::keys::{Key, Keys, Unset};
 use super::references::References;
-use super::{Api, Backend, Damping, Instance, Learned, Map, Schedule, Site, Source, Store};
+use super::{
+    Api, Backend, Damping, Instance, Learned, Map, Schedule, Site, Source, Store, TlsFile,
+};
 use crate::source::KeysOfKinds;
 
 const INTRO: &str = "\
@@ -55,6 +57,7 @@ fn parts() -> Vec<Part> {
     parts.extend(of_kinds);
     parts.extend([
         Part::new::<Instance>("## `[[instance]]`"),
+        Part::new::<TlsFile>("## `[[tls_file]]`"),
         Part::new::<Schedule>("## `[schedule]`"),
         Part::new::<Guard>("## `[guard]`"),
         Part::new::<Backend>("## `[[backend]]`"),
