@@ -24,3 +24,4 @@ pub mod settings;
 pub mod source;
 pub mod store;
 pub mod telemetry;
+pub mod tls_file;

@@ -116,6 +116,17 @@ metrics! {
     // By `haproxy` and `reason` (`agreed`, `contradicted`, `overridden`).
     counter LEARNED_FORGOTTEN = "mapsmith_learned_forgotten_total",
         "Learned routes that were forgotten, by reason";
+    gauge TLS_FILES_IN_SYNC = "mapsmith_tls_files_in_sync",
+        "1 while every file of certificates and revocations is in memory as it should be";
+    gauge TLS_FILES_NEED_RELOAD = "mapsmith_tls_files_need_reload",
+        "Files of certificates and revocations that only a reload of HAProxy can bring";
+
+    // By `file` and `kind` (`crl`, `ca`, `certificate`).
+    // Absent where nothing in it has an end.
+    gauge TLS_FILE_EXPIRY = "mapsmith_tls_file_expiry_timestamp_seconds",
+        "When the first of what the file holds is out of date, in seconds since 1970";
+    gauge TLS_FILE_FAILED = "mapsmith_tls_file_failed",
+        "1 while what the file should hold can't be read, is refused or can't be written";
 
     // By `backend`.
     // Absent before its list is known.

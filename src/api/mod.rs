@@ -17,6 +17,7 @@ use crate::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::source::PollRequests;
 use crate::store::OverrideService;
+use crate::tls_file::InForce;
 
 mod commands;
 mod convergence;
@@ -41,6 +42,8 @@ pub struct Api {
     /// What a map may point to, an instance each; none before it was observed.
     pub(crate) targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
     pub(crate) instances: Vec<watch::Receiver<InstanceReport>>,
+    /// The files of certificates and revocations, in the settings' order.
+    pub(crate) tls_files: Vec<watch::Receiver<InForce>>,
     pub(crate) clients: Vec<MapClient>,
     pub(crate) requests: PollRequests,
     pub(crate) orders: mpsc::Sender<Order>,

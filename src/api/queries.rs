@@ -76,6 +76,7 @@ impl Api {
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
             servers_number: self.desired.borrow().servers.as_ref().map(|desired| desired.number),
             backends: whole.backends,
+            tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
     }

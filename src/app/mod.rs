@@ -24,6 +24,7 @@ use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
 use crate::engine::{AskSources, Decision, Engine, Inputs, Outputs, RequestLookups};
 use crate::heartbeat::{self, Heartbeats};
 use crate::http;
+use crate::instance::certificates::CertificatePhase;
 use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport};
@@ -31,6 +32,7 @@ use crate::settings::{self, Listing, Settings};
 use crate::source::{self, Feed, PollRequests, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
+use crate::tls_file::{InForce, TlsFile};
 
 mod descriptors;
 mod signals;
@@ -95,7 +97,8 @@ pub async fn run(
     let sources = daemon.start_sources()?;
     let lists = daemon.start_list_sources()?;
     let (desired_sender, desired) = watch::channel(Desired::default());
-    let fleet = daemon.start_instances(&desired)?;
+    let tls_files = daemon.start_tls_files()?;
+    let fleet = daemon.start_instances(&desired, &tls_files)?;
     let (decision_sender, decision) =
         watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
     let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
@@ -107,6 +110,7 @@ pub async fn run(
         desired,
         targets: fleet.targets.clone(),
         instances: fleet.reports,
+        tls_files,
         clients: fleet.clients,
         requests: daemon.requests.clone(),
         orders: orders_sender,
@@ -228,7 +232,23 @@ impl Daemon {
         state
     }
 
-    fn start_instances(&mut self, desired: &watch::Receiver<Desired>) -> anyhow::Result<Fleet> {
+    /// In the settings' order.
+    fn start_tls_files(&mut self) -> anyhow::Result<Vec<watch::Receiver<InForce>>> {
+        let settings = Arc::clone(&self.settings);
+        let files = settings.tls_files.iter().map(|file| {
+            let (task, state) = TlsFile::new(file)?;
+            let name = format!("tls_file {}", file.path.display());
+            self.tasks.start(name, task.run(self.shutdown.clone()));
+            Ok(state)
+        });
+        files.collect()
+    }
+
+    fn start_instances(
+        &mut self,
+        desired: &watch::Receiver<Desired>,
+        tls_files: &[watch::Receiver<InForce>],
+    ) -> anyhow::Result<Fleet> {
         let settings = Arc::clone(&self.settings);
         let map = MapName::new(&settings.map.path.to_string_lossy());
         let mut fleet = Fleet::default();
@@ -237,10 +257,13 @@ impl Daemon {
             let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers);
             let lookups = request_lookups(&self.lookups, &instance.name);
             let learned = LearnedTable::from_settings(instance, &settings.learned, lookups)?;
+            let files = settings.tls_files.iter().zip(tls_files.iter().cloned());
+            let certificates = CertificatePhase::new(instance, files, settings.schedule.verify);
             let (screen, rows) = rows::channel(&instance.name);
             let ask = Some(ask_sources(&self.requests));
             let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
                 .with_rows(rows)
+                .with_certificates(certificates)
                 .with_learned(learned);
             let (sender, report) = watch::channel(task.report().clone());
             fleet.targets.push(targets);

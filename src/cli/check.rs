@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use futures_util::future::join_all;
 use haproxy_runtime::{Level, MapClient, MapCounters, MapKind, MapName};
+use jiff::Timestamp;
 use mapsmith_core::desired::references::{Actions, Targets};
 use mapsmith_core::status::{BackendStatus, SourceStatus};
 use mapsmith_core::{EntryMap, HeldChange, ObservedServers};
@@ -21,6 +22,7 @@ use crate::instance::apply::read_back;
 use crate::settings::{self, Backend, Settings};
 use crate::store::Stored;
 use crate::store::map_file::MapFileWriter;
+use crate::tls_file::TlsFile;
 
 /// How many masters without a backend or server are named.
 const NAMED: usize = 10;
@@ -59,6 +61,7 @@ pub(super) async fn check(settings: Settings, format: OutputFormat) -> anyhow::R
         ));
     }
     findings.push(check_map_file(&settings));
+    findings.extend(join_all(settings.tls_files.iter().map(check_tls_file)).await);
     let stored = stored(&settings).await;
     if settings.store.is_some() {
         let count = |Stored { overrides, .. }: &Stored| {
@@ -114,6 +117,15 @@ fn check_map_file(settings: &Settings) -> Finding {
         },
     };
     finding("map file", result)
+}
+
+/// What the daemon would put into the file now.
+async fn check_tls_file(file: &settings::TlsFile) -> Finding {
+    let result = match TlsFile::new(file) {
+        Ok((mut task, _)) => task.preview(Timestamp::now()).await.map(|held| held.join("; ")),
+        Err(error) => Err(error.to_string()),
+    };
+    finding(format!("tls_file {}", file.path.display()), result)
 }
 
 fn check_source(status: &SourceStatus) -> Finding {

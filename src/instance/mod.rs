@@ -24,6 +24,7 @@ use crate::settings;
 use crate::telemetry::{APPLY_FAILURES, DRIFT_CORRECTED};
 
 pub mod apply;
+pub mod certificates;
 mod failure;
 pub mod learned;
 mod map;
@@ -33,6 +34,7 @@ mod rest;
 mod screen;
 pub mod servers;
 
+use certificates::CertificatePhase;
 use failure::Failure;
 use learned::LearnedTable;
 use process::Seen;
@@ -78,6 +80,7 @@ pub struct Instance {
     /// When a bad state was last logged.
     last_logged: Option<Instant>,
     ask_sources: Option<AskSources>,
+    certificates: Option<CertificatePhase>,
     servers: Option<ServerPhase>,
     learned: Option<LearnedTable>,
     rows: Option<InstanceRows>,
@@ -112,6 +115,7 @@ impl Instance {
             drift_corrected: Default::default(),
             last_apply: None,
             servers: None,
+            tls_files: Vec::new(),
             learned: None,
         };
         Self {
@@ -129,6 +133,7 @@ impl Instance {
             last_swap: None,
             last_logged: None,
             ask_sources,
+            certificates: None,
             learned: None,
             rows: None,
             asked: None,
@@ -138,6 +143,11 @@ impl Instance {
     /// Has it tell which rows its map refuses.
     pub fn with_rows(self, rows: InstanceRows) -> Self {
         Self { rows: Some(rows), ..self }
+    }
+
+    /// Has it keep certificates and revocations too.
+    pub fn with_certificates(self, certificates: Option<CertificatePhase>) -> Self {
+        Self { certificates, ..self }
     }
 
     /// Has it keep the stick table of learned routes too.
@@ -208,16 +218,24 @@ impl Instance {
         result.is_ok()
     }
 
-    /// One pass. Its order is what keeps requests from failing: servers that become ready, the map,
-    /// servers that leave.
+    /// One pass. Its order is what keeps requests from failing: certificates, servers that become
+    /// ready, the map, servers that leave.
     async fn pass(&mut self, desired: &Desired) -> Result<InstanceState, Failure> {
         let seen = self.observe(desired).await?;
+        self.bring_certificates(&seen).await;
         let counters = self.learn_rows(seen.counters).await?;
         self.make_servers_ready(&seen, desired).await;
         let state = self.sync_map(&Seen { counters, ..seen }, desired.map.as_ref()).await;
         self.take_servers_away(&seen, desired, &state).await;
         self.report_servers(desired);
         state
+    }
+
+    async fn bring_certificates(&mut self, seen: &Seen) {
+        let Some(certificates) = &mut self.certificates else { return };
+        let started = self.process.as_ref().and_then(|(_, started)| *started);
+        certificates.bring(seen.version, started).await;
+        self.report.status.tls_files = certificates.status();
     }
 
     async fn make_servers_ready(&mut self, seen: &Seen, desired: &Desired) {

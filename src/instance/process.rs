@@ -8,6 +8,7 @@ use mapsmith_core::status::DriftKind;
 use tokio::time::Instant;
 
 use super::Instance;
+use super::certificates::CertificatePhase;
 use super::failure::Failure;
 use super::servers::ServerPhase;
 use crate::engine::rows::InstanceRows;
@@ -33,6 +34,10 @@ impl Instance {
             servers.lost(failure.to_string(), desired);
             self.report_servers(desired);
         }
+        if let (Err(failure), Some(certificates)) = (&seen, &mut self.certificates) {
+            certificates.lost(&failure.to_string());
+            self.report.status.tls_files = certificates.status();
+        }
         seen
     }
 
@@ -55,6 +60,7 @@ impl Instance {
             self.verified = None;
             self.staged = None;
             self.suspicion = Some(DriftKind::Restarted);
+            self.certificates.iter_mut().for_each(CertificatePhase::forget);
             self.servers.iter_mut().for_each(ServerPhase::forget);
             self.rows.iter_mut().for_each(InstanceRows::forget);
         }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use haproxy_runtime::{
-    MapClient, MapName, RuntimeAddress, RuntimeClient, ServersClient, TableClient, TableName,
+    CertClient, MapClient, MapName, RuntimeAddress, RuntimeClient, ServersClient, TableClient,
+    TableName,
 };
 use serde::Deserialize;
 
@@ -56,6 +57,11 @@ impl Instance {
     /// A client of its servers.
     pub fn servers_client(&self) -> ServersClient {
         ServersClient::new(self.client(), self.max_payload)
+    }
+
+    /// A client of its certificates and revocations.
+    pub fn cert_client(&self) -> CertClient {
+        CertClient::new(self.client(), self.max_payload)
     }
 
     /// A client of one of its stick tables.

@@ -35,6 +35,7 @@ mod site;
 mod source;
 mod store;
 mod text;
+pub mod tls_file;
 mod tree;
 pub(crate) mod units;
 
@@ -51,6 +52,7 @@ pub use site::Site;
 pub use source::Source;
 pub use store::Store;
 pub use text::VARIABLE_PREFIX;
+pub use tls_file::TlsFile;
 pub use tree::{Place, Problem};
 
 use text::Format;
@@ -102,6 +104,9 @@ pub struct Settings {
     /// The HAProxy processes that are driven.
     #[serde(default, rename = "instance")]
     pub instances: Vec<Instance>,
+    /// The certificates and revocations that these have loaded from files.
+    #[serde(default, rename = "tls_file")]
+    pub tls_files: Vec<TlsFile>,
 }
 
 /// Why the settings can't be used.
@@ -253,6 +258,7 @@ impl Settings {
         self.store.iter_mut().for_each(|store| store.resolve(folder));
         let sources = self.sources.iter_mut().chain(&mut self.list_sources);
         sources.for_each(|source| source.resolve(folder));
+        self.tls_files.iter_mut().for_each(|file| file.resolve(folder));
     }
 
     /// What becomes of entries that point nowhere. Where Mapsmith makes a backend's servers of the
@@ -281,6 +287,8 @@ impl Settings {
         let lists = backend::list_sources(&self.backends);
         source::problems(&self.sources, &lists, &self.map, self.store.as_ref(), &mut problems);
         instance::problems(&self.instances, &mut problems);
+        let (files, instances) = (&self.tls_files, &self.instances);
+        tls_file::problems(files, instances, &self.map, self.store.as_ref(), &mut problems);
         self.damping.problems(&mut problems);
         backend::problems(&self.backends, &self.sources, &mut problems);
         problems

@@ -17,6 +17,7 @@
 //!                              SourceState (watch): EntryMap or ServerList, Rejections
 //! ```
 
+mod document;
 mod error;
 mod feed;
 mod file;
@@ -32,6 +33,7 @@ use mapsmith_core::{EntryMap, Rejections, ServerList};
 
 use format::{Format, Names, ServerFormat};
 
+pub(crate) use document::Document;
 pub use error::{SourceError, SourceErrorKind};
 pub use feed::requests::{PollRequests, Round};
 pub use feed::targeted::TargetedLookups;

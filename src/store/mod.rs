@@ -5,9 +5,11 @@ use async_trait::async_trait;
 use mapsmith_core::desired::ownership::OwnersChange;
 use mapsmith_core::{Invalid, OverrideChange, Overrides};
 
+mod attributes;
 pub mod lists;
 pub mod map_file;
 pub mod override_service;
+pub mod replace;
 pub mod sqlite;
 
 pub use lists::keep_lists;

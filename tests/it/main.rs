@@ -10,6 +10,7 @@
 mod alerts;
 mod api;
 mod backends;
+mod certificates;
 mod cli;
 mod connections;
 mod crash;

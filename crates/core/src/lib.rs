@@ -15,6 +15,7 @@ pub mod revision;
 pub mod server;
 pub mod snapshot;
 pub mod status;
+pub mod tls_file;
 
 pub use desired::{Desired, DesiredMap};
 pub use learned::LearnedRoute;

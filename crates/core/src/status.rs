@@ -13,6 +13,7 @@ use crate::revision::{ChangeCounts, HeldChange};
 use crate::server::Server;
 use crate::server::list::RejectedServer;
 use crate::snapshot::Rejections;
+use crate::tls_file::InstanceTlsFile;
 
 /// One timed part of a poll or an apply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -212,6 +213,9 @@ pub struct InstanceStatus {
     /// Its declared backends; none before they were first seen, and where none is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servers: Option<ServersStatus>,
+    /// Its files of certificates and revocations that the settings name, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls_files: Vec<InstanceTlsFile>,
     /// Its stick table of learned routes; none without `[learned]`, and until its map was first in
     /// sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]

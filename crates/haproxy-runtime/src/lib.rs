@@ -2,14 +2,15 @@
 //!
 //! # How it is built
 //!
-//! The clients ([`MapClient`], [`ServersClient`], [`TableClient`] over [`RuntimeClient`]) are the
-//! edge and decide nothing; without the feature `client` they are not there. Everything else is
-//! pure: commands as values or text, each beside the one parser that judges its replies. HAProxy's
-//! management guide, section "Unix Socket commands", names the commands; the replies' exact bytes
-//! were measured on 2.6 to 3.4 and are held by the tests.
+//! The clients ([`MapClient`], [`ServersClient`], [`TableClient`], [`CertClient`] over
+//! [`RuntimeClient`]) are the edge and decide nothing; without the feature `client` they are not
+//! there. Everything else is pure: commands as values or text, each beside the one parser that
+//! judges its replies. HAProxy's management guide, section "Unix Socket commands", names the
+//! commands; the replies' exact bytes were measured on 2.6 to 3.4 and are held by the tests.
 #![warn(missing_docs)]
 
 pub mod address;
+pub mod cert;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod error;
@@ -21,6 +22,8 @@ pub mod version;
 pub mod wire;
 
 pub use address::RuntimeAddress;
+#[cfg(feature = "client")]
+pub use cert::client::CertClient;
 #[cfg(feature = "client")]
 pub use client::RuntimeClient;
 pub use error::{ReplyError, RuntimeError};

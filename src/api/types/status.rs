@@ -4,6 +4,7 @@ use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::{
     BackendStatus, InstanceStatus, KeptNodes, MapFileStatus, SourceStatus,
 };
+use mapsmith_core::tls_file::TlsFileStatus;
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,9 @@ pub struct StatusReport {
     pub servers_number: Option<u64>,
     /// The declared backends.
     pub backends: Vec<BackendStatus>,
+    /// The files of certificates and revocations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls_files: Vec<TlsFileStatus>,
     /// The instances.
     pub instances: Vec<InstanceStatus>,
 }

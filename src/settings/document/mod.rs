@@ -8,6 +8,7 @@ use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
     Api, Backend, Damping, Instance, Learned, Map, Ownership, Schedule, Site, Source, Store,
+    TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -57,6 +58,7 @@ fn parts() -> Vec<Part> {
     parts.extend(of_kinds);
     parts.extend([
         Part::new::<Instance>("## `[[instance]]`"),
+        Part::new::<TlsFile>("## `[[tls_file]]`"),
         Part::new::<Schedule>("## `[schedule]`"),
         Part::new::<Guard>("## `[guard]`"),
         Part::new::<Backend>("## `[[backend]]`"),

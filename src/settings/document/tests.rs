@@ -21,6 +21,10 @@ name = "m1"
 address = "127.0.0.1:8141"
 [store]
 path = "/mapsmith.db"
+[[tls_file]]
+kind = "crl"
+path = "/haproxy/crl.pem"
+from = "/crl.pem"
 "#;
 
 fn settings() -> String {
@@ -88,6 +92,9 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("name = \"m1\"", "backend[0].servers[0].name: is missing"),
         ("address = \"127.0.0.1:8141\"", "backend[0].servers[0].address: is missing"),
         ("path = \"/mapsmith.db\"", "store.path: is missing"),
+        ("kind = \"crl\"", "tls_file[0].kind: is missing"),
+        ("path = \"/haproxy/crl.pem\"", "tls_file[0].path: is missing"),
+        ("from = \"/crl.pem\"", "tls_file[0].from: is missing"),
     ];
     for (line, told) in lines {
         let text = settings().replacen(&format!("\n{line}\n"), "\n", 1);

@@ -6,7 +6,7 @@
 //! stays cut looks like a shorter map: the guard's case.
 
 pub(super) mod keys;
-mod watch;
+pub(super) mod watch;
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};

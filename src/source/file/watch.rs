@@ -82,7 +82,7 @@ fn push(left: &mut Vec<OsString>, path: &Path) {
 }
 
 /// A watch of a file.
-pub(super) struct FileWatch {
+pub(in crate::source) struct FileWatch {
     path: PathBuf,
     /// Raised by a change of something on the way.
     events: Arc<Notify>,
@@ -98,12 +98,12 @@ struct Armed {
 
 impl FileWatch {
     /// Watches nothing yet.
-    pub(super) fn new(path: PathBuf, events: Arc<Notify>) -> Self {
+    pub(in crate::source) fn new(path: PathBuf, events: Arc<Notify>) -> Self {
         Self { path, events, armed: None }
     }
 
     /// Whether the folders that are watched are those on the way no more.
-    pub(super) async fn is_outdated(&self) -> bool {
+    pub(in crate::source) async fn is_outdated(&self) -> bool {
         let path = self.path.clone();
         let way = off_thread(move || Way::to(&path)).await;
         !self.covers(&way)
@@ -117,7 +117,7 @@ impl FileWatch {
     ///
     /// # Errors
     /// Why a folder can't be watched whose changes show nowhere else but at the next poll.
-    pub(super) fn arm(&mut self) -> Result<(), String> {
+    pub(in crate::source) fn arm(&mut self) -> Result<(), String> {
         let way = Way::to(&self.path);
         if self.covers(&way) {
             return Ok(());

@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,7 +19,7 @@ use mapsmith_core::plan::Diff;
 use mapsmith_core::{EntryMap, Revision};
 use rustix::fs::OFlags;
 
-mod attributes;
+use super::replace::{self, OWNING, temporary_path};
 
 /// Why the map file can't be read or written. The file in place is untouched, unless it was
 /// `replaced`.
@@ -35,11 +35,8 @@ pub struct MapFileError {
 
 /// What could not be done when the file could not be read.
 const READING: &str = "can't be read";
-/// What could not be done when the new file can't be given to the owner of the old one. It says
-/// what to do itself.
-const OWNING: &str = "its owner and group can't be kept (give the file to Mapsmith's user)";
 /// What could not be done when the file could not be replaced.
-const REPLACING: &str = "can't be replaced";
+pub(super) const REPLACING: &str = "can't be replaced";
 
 /// The largest map file that is read, in bytes: two million entries of the longest names.
 const MAX_BYTES: u64 = 1 << 30;
@@ -191,13 +188,12 @@ pub struct MapFileWriter {
 impl MapFileWriter {
     /// For the file at `path`; touches nothing yet.
     pub fn new(path: &Path) -> Self {
-        let sync_folder = |folder: &Path| File::open(folder)?.sync_all();
         Self {
             path: path.to_owned(),
             writer: this_process(None),
             stamp: None,
             header: None,
-            sync_folder,
+            sync_folder: replace::sync_folder,
         }
     }
 
@@ -364,37 +360,12 @@ impl MapFileWriter {
         fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
     }
 
-    /// Creates the file that shall replace `target`, with its owner, group and mode. It is locked,
-    /// so that others can tell it from one whose writer is no more, and it is never one that was
-    /// there before: whoever may write the folder could have put a link there.
+    /// Creates the file that shall replace `target`; see [`replace::create`].
     fn create_temporary(&self, target: &Path, temporary: &Path) -> Result<File, MapFileError> {
-        let wrap = |what| move |error| self.error(what, error);
         let in_place = fs::metadata(target).ok();
         in_place.iter().try_for_each(|metadata| self.must_be_regular(REPLACING, metadata))?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(temporary)
-            .map_err(wrap("its replacement can't be created"))?;
-        // Where the file system knows no locks, nobody clears leftovers away either.
-        let _ = file.try_lock();
-        let ours = file.metadata().map_err(wrap("its replacement can't be read"))?;
-        let mode = in_place
-            .as_ref()
-            .map_or(NEW_FILE_MODE, |metadata| metadata.permissions().mode() & 0o7777);
-        if let Some(in_place) = in_place {
-            let owner = (in_place.uid() != ours.uid()).then_some(in_place.uid());
-            let group = (in_place.gid() != ours.gid()).then_some(in_place.gid());
-            if owner.is_some() || group.is_some() {
-                fchown(&file, owner, group).map_err(wrap(OWNING))?;
-            }
-        }
-        file.set_permissions(fs::Permissions::from_mode(mode))
-            .map_err(wrap("its mode can't be kept"))?;
-        // After the mode, which is a part of an access control list.
-        attributes::copy(target, &file).map_err(wrap("its extended attributes can't be kept"))?;
-        Ok(file)
+        replace::create(target, temporary, NEW_FILE_MODE)
+            .map_err(|(what, cause)| self.error(what, cause))
     }
 
     fn write_temporary(
@@ -462,12 +433,6 @@ impl MapFileWriter {
             }
         }
     }
-}
-
-/// A name beside the map file that nobody can foresee.
-fn temporary_path(target: &Path) -> PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(format!(".{name}.mapsmith-{:016x}.tmp", fastrand::u64(..)))
 }
 
 fn is_temporary(file: &str, name: &str) -> bool {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Client, Method, Request, Response, Url};
+use reqwest::{Client, Method, Request, Response, StatusCode, Url};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -223,6 +223,23 @@ impl HttpClient {
         Ok(request)
     }
 
+    /// Asks for the document, whatever its type, and gives it as it is, within the bound.
+    pub(crate) async fn text(&mut self) -> Result<Vec<u8>, SourceError> {
+        let mut request = Request::new(Method::GET, self.url.clone());
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/plain, */*"));
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let limit = self.limit();
+        let exchange = async {
+            let response = self.send(request).await?;
+            if response.status() != StatusCode::OK {
+                return Err(self.refusal(response, None).await);
+            }
+            self.read(response, Verbatim::default()).await
+        };
+        let (text, _) = limit.bound(exchange).await?;
+        Ok(text)
+    }
+
     /// Sends a request that changes nothing at the server. Where a connection that was kept open
     /// turns out dead, it is sent once more on a fresh one. Where a server ends a TLS connection
     /// before the request left, it is tried again a few times: under TLS 1.3 the refusal of this
@@ -340,6 +357,27 @@ impl HttpClient {
         } else {
             SourceErrorKind::Disconnected { during, cause }
         }
+    }
+}
+
+/// Takes a body as it is.
+#[derive(Default)]
+struct Verbatim(Vec<u8>);
+
+impl Reader for Verbatim {
+    type Rows = Vec<u8>;
+
+    fn bytes(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), SourceErrorKind> {
+        self.0.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn close(self) -> Result<Vec<u8>, SourceErrorKind> {
+        Ok(self.0)
     }
 }
 

@@ -10,10 +10,12 @@ use mapsmith_core::status::{
 };
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 
-use super::output::{Colour, ago, paint, pluralize, steps, table};
-use super::remote::Connection;
-use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::api::types::{GoneReport, OwnerLoad, OwnershipReport, ReferencesReport, StatusReport};
+use crate::cli::output::{Colour, ago, paint, pluralize, steps, table};
+use crate::cli::remote::Connection;
+use crate::cli::{FAILED, HELD, OutputFormat, SUCCESS, print};
+
+mod tls;
 
 pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyhow::Result<u8> {
     let report: StatusReport = connection.get(&["v1", "status"]).await?;
@@ -92,6 +94,10 @@ fn text(report: &StatusReport) -> String {
     if !report.backends.is_empty() {
         text.push_str("\nbackends\n");
         report.backends.iter().for_each(|backend| text.push_str(&backend_text(backend)));
+    }
+    if !report.tls_files.is_empty() {
+        text.push_str("\ncertificates and CRLs\n");
+        report.tls_files.iter().for_each(|file| text.push_str(&tls::file(file, Timestamp::now())));
     }
     text.push_str("\ninstances\n");
     report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance)));
@@ -216,6 +222,7 @@ fn instance_text(instance: &InstanceStatus) -> String {
             steps(&apply.steps)
         );
     }
+    text.push_str(&tls::of_instance(&instance.tls_files));
     if let Some(servers) = &instance.servers {
         text.push_str(&servers_text(servers));
     }
