@@ -5,6 +5,7 @@
 //! of its own.
 
 mod identity;
+mod long;
 mod runs;
 
 use crate::support::haproxy::{Binary, entries_of};

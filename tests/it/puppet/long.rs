@@ -1,0 +1,172 @@
+//! What takes minutes, for `scripts/proof puppet`: masters, PuppetDB and certificates that go while
+//! agents run. On the oldest and the newest HAProxy.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::{Scene, other};
+use crate::support::puppet::{Agent, Fleet, Run};
+use crate::support::scene::{BOUND, oldest_and_newest};
+use crate::support::shipped::Shipped;
+
+/// One at a time: each takes something of the fleet away. None where long tests are not asked for.
+fn fleet() -> Option<(&'static Fleet, MutexGuard<'static, ()>)> {
+    static ONE: Mutex<()> = Mutex::new(());
+    std::env::var_os("MAPSMITH_TEST_LONG")?;
+    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    Some((Fleet::expendable(), one))
+}
+
+/// On both HAProxys, the nodes of each beginning with other names.
+fn on_both(prefix: &str, test: impl Fn(&'static Fleet, &Scene, &str)) {
+    let Some((fleet, _one)) = fleet() else { return };
+    for (number, binary) in oldest_and_newest().into_iter().enumerate() {
+        let prefix = format!("{prefix}{number}-");
+        test(fleet, &Scene::on(fleet, binary, &prefix), &prefix);
+    }
+}
+
+/// Agents with certificates, each at home where its first run went.
+fn agents(scene: &Scene, prefix: &str, count: usize) -> Vec<Agent> {
+    let agents: Vec<_> =
+        (0..count).map(|number| Agent::new(&format!("{prefix}{number}.auto"))).collect();
+    for agent in &agents {
+        let run = scene.run(agent);
+        let home = run.compiled_by().unwrap_or_else(|| panic!("{run:?}"));
+        scene.wait_for_producer(agent.name(), home);
+    }
+    scene.follow();
+    agents
+}
+
+fn assert_good(scene: &Scene, agent: &Agent, run: &Run) {
+    assert!(run.is_good(), "{}: {run:?}\n{}", agent.name(), scene.logs());
+}
+
+#[test]
+fn a_missing_file_costs_one_404_and_the_next_source_is_taken() {
+    on_both("missing", |_, scene, prefix| {
+        let agents = agents(scene, prefix, 1);
+        let target = agents[0].file("target");
+        let run = agents[0].run_with(scene.site.address(), &[("target", &target)]);
+        assert_good(scene, &agents[0], &run);
+        assert_eq!(std::fs::read_to_string(&target).expect("the file is there"), "a file\n");
+        let log = scene.site.gateway().log();
+        let missing: Vec<_> = log.lines().filter(|line| line.contains("/site/missing")).collect();
+        assert_eq!(missing.len(), 1, "{missing:#?}");
+        assert!(missing[0].contains(" 404 ") && !missing[0].contains("/+"), "{missing:#?}");
+    });
+}
+
+#[test]
+fn a_master_that_is_killed_in_mid_run_fails_no_run() {
+    on_both("killed", |fleet, scene, prefix| {
+        let agents = agents(scene, prefix, 2);
+        for agent in &agents {
+            scene.order(&["pin", agent.name(), "puppet01"]);
+        }
+        let runs: Vec<_> = thread::scope(|scope| {
+            let runs: Vec<_> = agents
+                .iter()
+                .map(|agent| {
+                    scope.spawn(|| {
+                        let folder = agent.file("folder");
+                        agent.run_with(scene.site.address(), &[("folder", &folder)])
+                    })
+                })
+                .collect();
+            scene.mapsmith.wait_for("both runs fetch files", BOUND * 5, |_| {
+                let log = scene.site.gateway().log();
+                let fetched = |agent: &Agent| {
+                    let node = format!("node=\"{}\"", agent.name());
+                    log.lines()
+                        .filter(|line| line.contains("file_content") && line.contains(&node))
+                        .count()
+                };
+                agents.iter().all(|agent| fetched(agent) > 10).then_some(())
+            });
+            fleet.masters()[1].kill();
+            runs.into_iter().map(|run| run.join().expect("it does not panic")).collect()
+        });
+        for (agent, run) in agents.iter().zip(&runs) {
+            assert_good(scene, agent, run);
+            let files = std::fs::read_dir(agent.file("folder")).expect("the folder").count();
+            assert!(files > 100, "{files} files");
+            // And the next one, with the master down from its first request on.
+            assert_eq!(scene.run(agent).compiled_by(), Some("puppet00"));
+        }
+        fleet.masters()[1].restart();
+    });
+}
+
+#[test]
+fn runs_while_a_master_is_drained_are_served_by_the_other() {
+    on_both("drained", |_, scene, prefix| {
+        let agents = agents(scene, prefix, 2);
+        let home = scene.mapped(agents[0].name()).expect("it is in the map");
+        scene.order(&["drain", &home]);
+        for agent in &agents {
+            assert_eq!(scene.mapped(agent.name()).as_deref(), Some(other(&home)));
+            assert_eq!(scene.run(agent).compiled_by(), Some(other(&home)));
+        }
+    });
+}
+
+#[test]
+fn a_revoked_node_is_refused_once_haproxy_has_the_new_list() {
+    on_both("revoked", |fleet, scene, prefix| {
+        let agents = agents(scene, prefix, 2);
+        let revoked = agents[0].name();
+        fleet.ca(&["revoke", "--certname", revoked]);
+        assert!(scene.run(&agents[0]).is_good(), "HAProxy has the list of its start");
+        let list = std::fs::read_to_string(fleet.crl()).expect("the list");
+        let path = fleet.crl();
+        for haproxy in scene.site.guards().iter().chain([scene.site.gateway()]) {
+            take_list(haproxy, &path, &list);
+        }
+        for address in [scene.site.address(), scene.site.guards()[0].address()] {
+            let run = agents[0].run(address);
+            assert!(!run.is_good(), "{run:?}\n{}", scene.logs());
+            assert!(run.output.contains("revoked"), "{run:?}");
+        }
+        scene.run(&agents[1]);
+    });
+}
+
+fn take_list(haproxy: &Shipped, path: &Path, list: &str) {
+    let path = path.display();
+    let set = haproxy.command(&format!("set ssl crl-file {path} <<\n{}\n\n", list.trim()));
+    assert!(set.contains("transaction created"), "{set}");
+    let commit = haproxy.command(&format!("commit ssl crl-file {path}"));
+    assert!(commit.contains("Success!"), "{commit}");
+}
+
+#[test]
+fn while_puppetdb_is_down_and_after_it_was_emptied_no_run_fails() {
+    on_both("outage", |fleet, scene, prefix| {
+        let agents = agents(scene, prefix, 2);
+        let homes: Vec<_> = agents.iter().map(|agent| scene.mapped(agent.name())).collect();
+        let at_home = |when: &str| {
+            for (agent, home) in agents.iter().zip(&homes) {
+                assert_eq!(scene.run(agent).compiled_by(), home.as_deref(), "{when}");
+            }
+        };
+        let puppetdb = fleet.puppetdb();
+        puppetdb.stop();
+        at_home("while PuppetDB is down");
+        puppetdb.empty();
+        puppetdb.resume();
+        // The guard holds the loss of every node.
+        let (_, report) = scene.mapsmith.post("/v1/reload?wait=30s");
+        for (agent, home) in agents.iter().zip(&homes) {
+            assert_eq!(scene.mapped(agent.name()), *home, "{report:#}");
+        }
+        at_home("while PuppetDB is empty");
+        for (agent, home) in agents.iter().zip(&homes) {
+            scene.wait_for_producer(agent.name(), home.as_deref().expect("it was in the map"));
+        }
+        scene.follow();
+        at_home("once PuppetDB knows the nodes again");
+    });
+}
