@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::{Scene, other};
-use crate::support::puppet::{Agent, Fleet, Run};
+use crate::support::mapsmith::Mapsmith;
+use crate::support::puppet::{Agent, Fleet, Run, Site};
 use crate::support::scene::{BOUND, oldest_and_newest};
 use crate::support::shipped::Shipped;
 
@@ -20,10 +21,20 @@ fn fleet() -> Option<(&'static Fleet, MutexGuard<'static, ()>)> {
 
 /// On both HAProxys, the nodes of each beginning with other names.
 fn on_both(prefix: &str, test: impl Fn(&'static Fleet, &Scene, &str)) {
+    on_both_with(prefix, |_, _| String::new(), test);
+}
+
+/// With these settings beside the usual ones.
+fn on_both_with(
+    prefix: &str,
+    settings: impl Fn(&Fleet, &Site) -> String,
+    test: impl Fn(&'static Fleet, &Scene, &str),
+) {
     let Some((fleet, _one)) = fleet() else { return };
     for (number, binary) in oldest_and_newest().into_iter().enumerate() {
         let prefix = format!("{prefix}{number}-");
-        test(fleet, &Scene::on(fleet, binary, &prefix), &prefix);
+        let scene = Scene::with(fleet, binary, &prefix, |site| settings(fleet, site));
+        test(fleet, &scene, &prefix);
     }
 }
 
@@ -101,29 +112,53 @@ fn a_master_that_is_killed_in_mid_run_fails_no_run() {
 }
 
 #[test]
-fn runs_while_a_master_is_drained_are_served_by_the_other() {
-    on_both("drained", |_, scene, prefix| {
+fn nodes_that_ran_elsewhere_while_their_master_was_drained_are_home_after_it() {
+    let remember = |_: &Fleet, _: &Site| "[ownership]\nremember = true\n".to_owned();
+    on_both_with("drained", remember, |_, scene, prefix| {
         let agents = agents(scene, prefix, 2);
-        let home = scene.mapped(agents[0].name()).expect("it is in the map");
-        scene.order(&["drain", &home]);
+        let homes: Vec<_> = agents.iter().map(|agent| scene.mapped(agent.name())).collect();
+        let home = homes[0].clone().expect("it is in the map");
+        let away = other(&home);
+        // The map must have a master to give the nodes to.
+        scene.order(&["drain", &home, "--to", away]);
         for agent in &agents {
-            assert_eq!(scene.mapped(agent.name()).as_deref(), Some(other(&home)));
-            assert_eq!(scene.run(agent).compiled_by(), Some(other(&home)));
+            assert_eq!(scene.mapped(agent.name()).as_deref(), Some(away));
+            assert_eq!(scene.run(agent).compiled_by(), Some(away));
+            scene.wait_for_producer(agent.name(), away);
         }
+        scene.follow();
+        scene.order(&["undrain", &home]);
+        for (agent, home) in agents.iter().zip(&homes) {
+            let home = home.as_deref();
+            assert_eq!(scene.mapped(agent.name()).as_deref(), home, "{}", scene.mapsmith.log());
+            assert_eq!(scene.run(agent).compiled_by(), home);
+            scene.wait_for_producer(agent.name(), home.expect("it is in the map"));
+        }
+        scene.follow();
+        let status = scene.mapsmith.get("/v1/status").1;
+        assert_eq!(status["ownership"]["owners"], serde_json::json!([]), "all is confirmed");
     });
 }
 
 #[test]
 fn a_revoked_node_is_refused_once_haproxy_has_the_new_list() {
-    on_both("revoked", |fleet, scene, prefix| {
+    let follows = |fleet: &Fleet, site: &Site| {
+        let (path, from) = (site.crl(), fleet.crl());
+        format!("[[tls_file]]\nkind = \"crl\"\npath = {path:?}\nfrom = {from:?}\n")
+    };
+    on_both_with("revoked", follows, |fleet, scene, prefix| {
         let agents = agents(scene, prefix, 2);
         let revoked = agents[0].name();
         fleet.ca(&["revoke", "--certname", revoked]);
-        assert!(scene.run(&agents[0]).is_good(), "HAProxy has the list of its start");
-        let list = std::fs::read_to_string(fleet.crl()).expect("the list");
-        let path = fleet.crl();
-        for haproxy in scene.site.guards().iter().chain([scene.site.gateway()]) {
-            take_list(haproxy, &path, &list);
+        // Mapsmith sees that the CA's list has changed, and gives it to the gateway, which is one
+        // process without a master and can't reload.
+        let refused = |_: &Mapsmith| (!agents[0].run(scene.site.address()).is_good()).then_some(());
+        scene.mapsmith.wait_for("the gateway refuses it", BOUND, refused);
+        let list = std::fs::read_to_string(scene.site.crl()).expect("the list");
+        assert_eq!(list, std::fs::read_to_string(fleet.crl()).expect("the CA's"));
+        // The guards have no Mapsmith here.
+        for guard in scene.site.guards() {
+            take_list(guard, &scene.site.crl(), &list);
         }
         for address in [scene.site.address(), scene.site.guards()[0].address()] {
             let run = agents[0].run(address);

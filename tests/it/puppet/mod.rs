@@ -27,6 +27,16 @@ impl Scene {
     }
 
     fn on(fleet: &'static Fleet, binary: &Binary, prefix: &str) -> Self {
+        Self::with(fleet, binary, prefix, |_| String::new())
+    }
+
+    /// With these settings beside the usual ones.
+    fn with(
+        fleet: &'static Fleet,
+        binary: &Binary,
+        prefix: &str,
+        more: impl Fn(&Site) -> String,
+    ) -> Self {
         let site = fleet.site(binary);
         let puppetdb = fleet.puppetdb();
         // No site begins without a node.
@@ -45,7 +55,7 @@ impl Scene {
             puppetdb.certificate("gateway"),
             puppetdb.key("gateway"),
         );
-        let mapsmith = Mapsmith::config(&settings).start();
+        let mapsmith = Mapsmith::config(&format!("{settings}{}", more(&site))).start();
         in_sync(&mapsmith);
         Self { fleet, site, mapsmith }
     }

@@ -1,21 +1,30 @@
 //! A gateway from `haproxy/puppet.cfg` before a fleet, and the masters' guards of the same HAProxy.
 
+use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
 
 use super::{Fleet, MASTERS, guard};
 use crate::haproxy::Binary;
 use crate::shipped::{self, Shipped};
 
+const CRL: &str = "crl.pem";
+
 /// The gateway and its guards, gone on drop.
 pub struct Site {
     gateway: Shipped,
     guards: [Shipped; 2],
+    /// Its own copy of the CA's list of revoked certificates.
+    folder: TempDir,
 }
 
 impl Site {
     pub(super) fn start(fleet: &Fleet, binary: &Binary) -> Self {
-        let crl = fleet.crl();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let crl = folder.path().join(CRL);
+        fs::copy(fleet.crl(), &crl).expect("the CA has a list");
         let guard = |number: usize| {
             let master = &fleet.masters[number];
             let port = master.plain().port();
@@ -31,7 +40,12 @@ impl Site {
             let up = stat.lines().filter(|row| row.contains(",UP,") && !row.contains("BACKEND"));
             (up.count() == 3).then_some(())
         });
-        Self { gateway, guards }
+        Self { gateway, guards, folder }
+    }
+
+    /// The list of revoked certificates that the gateway and its guards load.
+    pub fn crl(&self) -> PathBuf {
+        self.folder.path().join(CRL)
     }
 
     pub fn gateway(&self) -> &Shipped {
