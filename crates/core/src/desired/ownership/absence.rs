@@ -61,6 +61,8 @@ pub struct Outages {
     masters: BTreeMap<String, Master>,
     /// Whether one has begun or ended since they were stored.
     unsaved: bool,
+    /// Whether a master's state is another than when that was last taken in.
+    new: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -97,7 +99,7 @@ impl Outages {
                 None => master.state = State::Down { from },
             }
         }
-        Self { return_after, masters, unsaved: false }
+        Self { return_after, masters, unsaved: false, new: true }
     }
 
     /// Every outage that is remembered, as it is to be stored.
@@ -108,6 +110,14 @@ impl Outages {
             all.map(|(from, until)| Outage { master: name.clone(), from, until })
         });
         outages.collect()
+    }
+
+    pub(super) fn are_new(&self) -> bool {
+        self.new
+    }
+
+    pub(super) fn taken_in(&mut self) {
+        self.new = false;
     }
 
     pub(super) fn unsaved(&self) -> bool {
@@ -135,9 +145,10 @@ impl Outages {
                 self.masters.insert(name.to_owned(), Master::default());
             }
             if let Some(master) = self.masters.get_mut(name) {
-                let before = master.lasting();
+                let (before, state) = (master.lasting(), master.state);
                 master.observe(ready, now, self.return_after);
                 self.unsaved |= master.lasting() != before;
+                self.new |= master.state != state;
             }
         }
     }

@@ -122,6 +122,10 @@ pub struct Ownership {
     answered_at: Timestamp,
     /// The time of the last evaluation.
     evaluated: Timestamp,
+    /// The number of the overrides at the last evaluation; none before the first.
+    overrides: Option<u64>,
+    /// Whether an operator has said whose a node is since.
+    ordered: bool,
     nodes: BTreeMap<String, OwnedNode>,
     /// What is not stored yet: the record of a node, or that there is none any more.
     unsaved: BTreeMap<String, Option<OwnerRecord>>,
@@ -155,6 +159,8 @@ impl Ownership {
             said,
             answered_at: Timestamp::MIN,
             evaluated: Timestamp::MIN,
+            overrides: None,
+            ordered: false,
             nodes: nodes.collect(),
             unsaved: BTreeMap::new(),
         }
@@ -190,6 +196,7 @@ impl Ownership {
     pub fn own(&mut self, node: &str, owner: &str, now: Timestamp) {
         let owner = owner.to_owned();
         self.remember(node, OwnerRecord { owner, since: now, seen: now, ordered: true });
+        self.ordered = true;
     }
 
     /// Takes in what the sources say, what was ordered, and the time. `time_of` gives when the
@@ -200,6 +207,9 @@ impl Ownership {
         seen: &Observation<'_>,
         time_of: impl Fn(&str, &str) -> Option<Timestamp>,
     ) -> bool {
+        if self.is_settled(seen) {
+            return false;
+        }
         let before = self.at_owner();
         let changed = match Arc::ptr_eq(&self.said, seen.said) {
             true => BTreeSet::new(),
@@ -215,6 +225,9 @@ impl Ownership {
         self.said = Arc::clone(seen.said);
         self.answered_at = self.answered_at.max(seen.answered_at);
         self.evaluated = seen.now;
+        self.overrides = Some(seen.overrides.number());
+        self.ordered = false;
+        self.outages.taken_in();
         before != self.at_owner()
     }
 
@@ -242,6 +255,17 @@ impl Ownership {
         });
         // Without an instance to observe an outage has no end.
         of_nodes.chain(self.outages.next_due()).filter(|due| *due > self.evaluated).min()
+    }
+
+    /// Whether this is what was evaluated last, and no time is over: health checks of many instances
+    /// flap all the time, and most of them say nothing about a master.
+    fn is_settled(&self, seen: &Observation<'_>) -> bool {
+        Arc::ptr_eq(&self.said, seen.said)
+            && self.answered_at >= seen.answered_at
+            && self.overrides == Some(seen.overrides.number())
+            && !self.ordered
+            && !self.outages.are_new()
+            && self.next_due().is_none_or(|due| due > seen.now)
     }
 
     fn at_owner(&self) -> Vec<(String, String)> {

@@ -138,6 +138,7 @@ impl World {
     fn drain(&mut self, master: &str) -> &mut Self {
         self.end_drain(master, false);
         let (master, since) = (master.to_owned(), self.now);
+        self.renumber();
         self.overrides.add_drain(DrainedMaster { master, to: None, since }).unwrap();
         self.evaluate()
     }
@@ -155,6 +156,7 @@ impl World {
 
     fn pin(&mut self, node: &str, master: &str) -> &mut Self {
         let (node, master) = (node.to_owned(), master.to_owned());
+        self.renumber();
         self.overrides.add_pin(Pin { node, master, since: self.now, until: None }).unwrap();
         self.evaluate()
     }
@@ -163,6 +165,15 @@ impl World {
         let Some(pin) = self.overrides.pin(node).cloned() else { return self };
         let ended = pin.ended(self.now);
         self.rebuild(|pin| pin.node != node, |_| true, ended).evaluate()
+    }
+
+    /// Each change has a number.
+    fn renumber(&mut self) {
+        let mut after = Overrides::numbered(self.overrides.number() + 1);
+        self.overrides.pins().for_each(|pin| after.add_pin(pin.clone()).unwrap());
+        self.overrides.drained().for_each(|drain| after.add_drain(drain.clone()).unwrap());
+        self.overrides.ended().cloned().for_each(|ended| after.add_ended(ended));
+        self.overrides = after;
     }
 
     /// As the store does it.
