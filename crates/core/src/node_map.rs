@@ -2,8 +2,8 @@
 //!
 //! One text holds every key, one table every distinct value; an entry is 12 bytes beside its key. A
 //! map never changes once it is built, so sources, revisions and instances share one copy behind an
-//! `Arc`. Where somebody needs them, the times at which a producer gave the entries lie beside them,
-//! at 4 bytes each.
+//! `Arc`. Where somebody needs them, the times at which a producer gave the entries lie beside
+//! them, at 4 bytes each.
 
 use jiff::Timestamp;
 use rustc_hash::FxHashMap;
