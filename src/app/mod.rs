@@ -76,20 +76,7 @@ pub async fn run(
         }
         None => (None, Arc::default()),
     };
-    let map_file = MapFileWriter::new(settings.map.file()).with_site(settings.site.name.as_deref());
-    let decider = MapDecider::start(settings.guard.clone(), map_file, stored)
-        .await?
-        .with_actions(settings.references_in_force())
-        .with_hold(settings.damping.hold)
-        .with_remove_after(settings.map.remove_after);
-    let decider = match store.clone().filter(|_| settings.ownership.remember) {
-        Some(store) => {
-            let owners = store.owners().await?;
-            let store = Arc::new(store);
-            decider.with_ownership(settings.ownership.policy(), owners, Some(store))
-        }
-        None => decider,
-    };
+    let decider = map_decider(&settings, stored, store.clone()).await?;
     let decider = if take_over { decider.take_over() } else { decider };
 
     let mut daemon = Daemon::new(settings);
@@ -135,6 +122,23 @@ pub async fn run(
     daemon.tasks.start("API", serve);
     daemon.start_schedule();
     daemon.run_until_stopped(&mut signals).await
+}
+
+/// Goes on from the map file, and from the owners in the store.
+async fn map_decider(
+    settings: &Settings,
+    stored: Arc<Overrides>,
+    store: Option<SqliteStore>,
+) -> anyhow::Result<MapDecider> {
+    let map_file = MapFileWriter::new(settings.map.file()).with_site(settings.site.name.as_deref());
+    let decider = MapDecider::start(settings.guard.clone(), map_file, stored)
+        .await?
+        .with_actions(settings.references_in_force())
+        .with_hold(settings.damping.hold)
+        .with_remove_after(settings.map.remove_after);
+    let Some(store) = store.filter(|_| settings.ownership.remember) else { return Ok(decider) };
+    let owners = store.owners().await?;
+    Ok(decider.with_ownership(settings.ownership.policy(), owners, Some(Arc::new(store))))
 }
 
 /// Listens where the API is to be.
