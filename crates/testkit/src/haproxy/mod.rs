@@ -22,6 +22,20 @@ pub struct Binary {
     pub path: PathBuf,
 }
 
+/// The machine's own HAProxy.
+///
+/// # Panics
+/// When there is none of 2.6 or later.
+pub fn own() -> &'static Binary {
+    static OWN: OnceLock<Binary> = OnceLock::new();
+    OWN.get_or_init(|| {
+        find_program("haproxy")
+            .and_then(|path| inspect(&path))
+            .filter(|own| own.version >= (2, 6))
+            .expect("HAProxy 2.6 or later is not installed: run scripts/setup")
+    })
+}
+
 /// The machine's own HAProxy and those that `scripts/setup` unpacked, oldest first.
 ///
 /// # Panics
@@ -29,10 +43,6 @@ pub struct Binary {
 pub fn installed() -> &'static [Binary] {
     static INSTALLED: OnceLock<Vec<Binary>> = OnceLock::new();
     INSTALLED.get_or_init(|| {
-        let own = find_program("haproxy").and_then(|path| inspect(&path));
-        let own = own
-            .filter(|own| own.version >= (2, 6))
-            .expect("HAProxy 2.6 or later is not installed: run scripts/setup");
         let unpacked = match std::env::var_os("MAPSMITH_DEPS") {
             Some(folder) => PathBuf::from(folder),
             None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/deps"),
@@ -43,7 +53,7 @@ pub fn installed() -> &'static [Binary] {
             .flatten()
             .filter_map(|entry| inspect(&entry.path().join("usr/sbin/haproxy")))
             .collect();
-        binaries.push(own);
+        binaries.push(own().clone());
         binaries.sort_by_key(|binary| binary.version);
         assert!(
             binaries.iter().any(|binary| binary.version == (3, 0)),

@@ -20,7 +20,7 @@ pub use master::Master;
 pub use site::{Site, plan};
 pub use stand_in::StandIn;
 
-use crate::haproxy::{Binary, installed};
+use crate::haproxy::{self, Binary};
 use crate::puppetdb::{PuppetDb, shared_folder};
 use crate::shipped::{self, Shipped};
 use crate::{free_port, program, run};
@@ -57,7 +57,7 @@ impl Fleet {
         install_certificate(&folders[1], puppetdb);
         let crl = crl_in(&folders[0]);
         let guard = |number: usize| {
-            guard(&installed()[0], &folders[number], ports[number], puppetdb, &crl, number)
+            guard(haproxy::own(), &folders[number], ports[number], puppetdb, &crl, number)
         };
         let guards = [guard(0), guard(1)];
         let ca_port = guards[0].address().port();
