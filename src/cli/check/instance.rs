@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use haproxy_runtime::{HaproxyVersion, Level, MapClient, MapCounters, MapKind, MapName};
-use mapsmith_core::{DesiredServers, EntryMap};
+use mapsmith_core::{DesiredServers, EntryMap, ObservedServers};
 
 use super::servers::{check_declared, check_down, check_masters};
 use super::{Finding, finding};
@@ -20,16 +20,26 @@ pub(super) struct Expected<'a> {
     pub desired: &'a DesiredServers,
 }
 
+/// What was found of an instance.
+pub(super) struct Checked {
+    pub findings: Vec<Finding>,
+    /// The servers that it has; none where it does not show them.
+    pub servers: Option<ObservedServers>,
+}
+
 pub(super) async fn check_instance(
     instance: &settings::Instance,
     map: &MapName,
     expected: &Expected<'_>,
-) -> Vec<Finding> {
+) -> Checked {
     let what = |part: &str| format!("instance {}{part}", instance.name);
     let client = instance.map_client(map);
     let probe = match client.probe().await {
         Ok(probe) => probe,
-        Err(error) => return vec![finding(what(""), Err(error.to_string()))],
+        Err(error) => {
+            let findings = vec![finding(what(""), Err(error.to_string()))];
+            return Checked { findings, servers: None };
+        }
     };
     let version = &probe.process.version;
     let mut findings = vec![finding(
@@ -58,8 +68,11 @@ pub(super) async fn check_instance(
             )),
         },
     ));
-    match instance.servers_client().observe().await {
-        Err(error) => findings.push(finding(what(", masters"), Err(error.to_string()))),
+    let servers = match instance.servers_client().observe().await {
+        Err(error) => {
+            findings.push(finding(what(", masters"), Err(error.to_string())));
+            None
+        }
         Ok(observed) => {
             let version = version.parse().unwrap_or(HaproxyVersion { major: 2, minor: 6 });
             let masters = check_masters(&observed, expected.masters, expected.desired, version);
@@ -68,9 +81,10 @@ pub(super) async fn check_instance(
             findings.extend(down.map(|down| finding(what(", backends"), Err(down))));
             let down = check_down(&observed).err();
             findings.extend(down.map(|down| finding(what(", servers"), Err(down))));
+            Some(observed)
         }
-    }
-    findings
+    };
+    Checked { findings, servers }
 }
 
 /// How many entries memory has; and where the map takes some entries only, whether it has all of

@@ -22,6 +22,7 @@ use instance::Expected;
 mod files;
 mod instance;
 mod options;
+mod probe;
 mod servers;
 mod sources;
 
@@ -46,7 +47,11 @@ fn finding(what: impl Into<String>, result: Result<String, String>) -> Finding {
     Finding { what: what.into(), ok, detail: result.unwrap_or_else(|error| error) }
 }
 
-pub(super) async fn check(settings: Settings, format: OutputFormat) -> anyhow::Result<u8> {
+pub(super) async fn check(
+    settings: Settings,
+    format: OutputFormat,
+    probe_masters: bool,
+) -> anyhow::Result<u8> {
     let mut findings = vec![summary(&settings)];
     findings.extend(files::check_token(&settings));
     findings.push(files::check_map_file(&settings));
@@ -83,7 +88,14 @@ pub(super) async fn check(settings: Settings, format: OutputFormat) -> anyhow::R
         .instances
         .iter()
         .map(|instance| instance::check_instance(instance, &name, &expected));
-    findings.extend(join_all(instances).await.into_iter().flatten());
+    let mut observed = Vec::new();
+    for checked in join_all(instances).await {
+        findings.extend(checked.findings);
+        observed.extend(checked.servers);
+    }
+    if probe_masters {
+        findings.extend(probe::probe_masters(&masters, &backends.desired, &observed).await);
+    }
 
     let report = CheckReport { ok: findings.iter().all(|finding| finding.ok), findings };
     print(format, &report, text)?;

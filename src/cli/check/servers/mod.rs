@@ -11,8 +11,9 @@ use super::named;
 use crate::cli::output::pluralize;
 use crate::settings::Backend;
 
-/// How `show stat` describes what a plain check gets from a port that wants TLS.
-const NO_HTTP: &str = "Layer7 invalid response";
+/// How `show stat` describes what a plain check gets from a port that wants TLS (measured: the first
+/// on 2.6, the other from 3.0 on).
+const NO_HTTP: [&str; 2] = ["Layer7 invalid response", "Socket error"];
 
 /// Masters that an instance lacks and that a `[[backend]]` lists, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,20 @@ impl Coming {
         }
         coming
     }
+
+    /// What keeps which of these from being added, a sentence a cause.
+    fn needing_reload(&self, missing: &[&str]) -> Vec<String> {
+        let mut of_cause = BTreeMap::<&str, Vec<&str>>::new();
+        for master in missing {
+            if let Some(cause) = self.needs_reload.get(*master) {
+                of_cause.entry(cause).or_default().push(master);
+            }
+        }
+        let sentence = |(cause, masters): (&str, Vec<&str>)| {
+            format!("{} can't be added without a reload of HAProxy: {cause}", named(&masters))
+        };
+        of_cause.into_iter().map(sentence).collect()
+    }
 }
 
 /// Whether each master of the map is a backend or server that takes requests, or one that the
@@ -79,12 +94,7 @@ pub(super) fn check_masters(
         })
         .collect();
     missing.retain(|master| !coming.added.contains_key(*master));
-    let mut problems = Vec::new();
-    for master in &missing {
-        if let Some(cause) = coming.needs_reload.get(*master) {
-            problems.push(format!("{master} can't be added without a reload of HAProxy: {cause}"));
-        }
-    }
+    let mut problems = coming.needing_reload(&missing);
     missing.retain(|master| !coming.needs_reload.contains_key(*master));
     if !missing.is_empty() {
         problems.push(format!(
@@ -155,7 +165,7 @@ pub(super) fn check_down(observed: &ObservedServers) -> Result<(), String> {
                 false => &server.last_check,
             };
             down.push(format!("{backend}/{name} ({why})"));
-            if server.tls && server.last_check == NO_HTTP {
+            if server.tls && NO_HTTP.contains(&server.last_check.as_str()) {
                 in_plain.push(format!("{backend}/{name}"));
             }
         }

@@ -71,7 +71,7 @@ fn each_server_that_is_down_is_named_with_what_its_check_found_and_none_that_was
     let mut seen = observed("roundrobin", &["bare", "out", "refused", "tls", "up"]);
     let servers = &mut seen.get_mut("puppet").unwrap().servers;
     for (name, last_check) in
-        [("refused", "Layer4 connection problem"), ("tls", NO_HTTP), ("bare", ""), ("out", "")]
+        [("refused", "Layer4 connection problem"), ("tls", NO_HTTP[0]), ("bare", ""), ("out", "")]
     {
         let server = servers.get_mut(name).unwrap();
         server.running = false;
