@@ -44,21 +44,21 @@ pub fn server_replies(answer: &[u8]) {
 /// As HAProxy shows these servers, in the columns that are read.
 fn printed(seen: &ObservedServers) -> String {
     let mut states = "1\n# be_name srv_name srv_addr srv_port srv_fqdn srv_uweight srv_op_state \
-            srv_admin_state srv_check_state srv_check_result srv_agent_state\n"
+            srv_admin_state srv_check_state srv_check_result srv_agent_state srv_use_ssl\n"
         .to_owned();
     let mut statistics =
-        "# pxname,svname,type,status,bck,scur,slim,stot,qcur,qlimit,algo,\n".to_owned();
+        "# pxname,svname,type,status,bck,scur,slim,stot,qcur,qlimit,algo,check_desc,\n".to_owned();
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let limit = |limit: Option<u32>| limit.map(|limit| limit.to_string()).unwrap_or_default();
     for (backend, shown) in seen {
         let proxy = quoted(backend);
         statistics += &format!(
-            "{proxy},BACKEND,1,,,,,,,,{},\n",
+            "{proxy},BACKEND,1,,,,,,,,{},,\n",
             quoted(shown.algorithm.as_deref().unwrap_or_default())
         );
         for (name, server) in &shown.servers {
             states += &format!(
-                "{backend} {name} {} {} {} {} {} {} {} {} {}\n",
+                "{backend} {name} {} {} {} {} {} {} {} {} {} {}\n",
                 server.address.map_or_else(|| "-".to_owned(), |address| address.to_string()),
                 server.port,
                 server.fqdn.as_deref().unwrap_or("-"),
@@ -69,9 +69,10 @@ fn printed(seen: &ObservedServers) -> String {
                     + if server.check_enabled { 4 } else { 0 },
                 if server.check_failed { 2 } else { 0 },
                 if server.agent_enabled { 4 } else { 0 },
+                u8::from(server.tls),
             );
             statistics += &format!(
-                "{proxy},{},2,{},{},{},{},{},{},{},,\n",
+                "{proxy},{},2,{},{},{},{},{},{},{},,{},\n",
                 quoted(name),
                 quoted(&server.status),
                 u8::from(server.backup),
@@ -80,6 +81,7 @@ fn printed(seen: &ObservedServers) -> String {
                 server.sessions_total,
                 server.queued,
                 limit(server.maxqueue),
+                quoted(&server.last_check),
             );
         }
     }

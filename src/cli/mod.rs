@@ -78,8 +78,15 @@ enum Verb {
         #[arg(long)]
         take_over: bool,
     },
-    /// Name every problem with settings, sources, sockets, map and file at once; changes nothing
-    Check,
+    /// Name every problem with settings, sources, sockets, map, servers and file at once; changes
+    /// nothing
+    Check {
+        /// Also ask each master of the map, at the addresses of its servers, whether it believes
+        /// whoever claims in headers to be a node: a request for Puppet's list of environments, in
+        /// plain text and over TLS without a certificate. Takes a minute at most
+        #[arg(long)]
+        probe_masters: bool,
+    },
     /// Show what a sync would change: nodes added, moved, removed, each master's load; changes
     /// nothing
     Plan {
@@ -200,7 +207,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl Verb {
     fn connection(&mut self) -> Option<&mut remote::Connection> {
         match self {
-            Self::Run { .. } | Self::Check | Self::Plan { .. } | Self::Sync { .. } => None,
+            Self::Run { .. } | Self::Check { .. } | Self::Plan { .. } | Self::Sync { .. } => None,
             Self::Status(connection)
             | Self::Explain { connection, .. }
             | Self::Reload { connection, .. }
@@ -266,7 +273,7 @@ async fn carry_out(
             crate::app::run(settings, metrics, take_over).await?;
             Ok(SUCCESS)
         }
-        Verb::Check => check::check(load(config)?, output).await,
+        Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
         Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
         Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
         Verb::Status(connection) => status::status(connection, output).await,

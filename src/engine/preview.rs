@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use mapsmith_core::desired::references::{Actions, Targets};
 use mapsmith_core::map_file::MapFile;
 use mapsmith_core::status::BackendStatus;
-use mapsmith_core::{EntryMap, HeldChange, ServerList, SourceState};
+use mapsmith_core::{DesiredServers, EntryMap, HeldChange, ServerList, SourceState};
 
 use super::map::{MapDecider, MapDecision};
 use super::servers::ServerDecider;
@@ -62,13 +62,22 @@ pub async fn map(
     Preview { before, map, held, waiting_for, decision }
 }
 
+/// What decisions on server lists would come to.
+#[derive(Debug)]
+pub struct ServersPreview {
+    /// Of each declared backend, in the order of the settings.
+    pub statuses: Vec<BackendStatus>,
+    /// What would be in force.
+    pub desired: Arc<DesiredServers>,
+}
+
 /// Decides on the server lists likewise, once they have been quiet for long enough. Looks their
 /// host names up.
 pub async fn servers(
     settings: &Settings,
     lists: &[SourceState<ServerList>],
     map: &Preview,
-) -> Vec<BackendStatus> {
+) -> ServersPreview {
     let mut decider = ServerDecider::new(settings);
     let mut resolver = Resolver::new(Box::new(SystemLookup), settings.damping.hold);
     let quiet = settings.damping.max_delay;
@@ -77,5 +86,8 @@ pub async fn servers(
     decider.decide(&addresses, Duration::ZERO);
     decider.take_in(lists, &map.decision);
     decider.decide(&addresses, quiet);
-    decider.backends(quiet)
+    ServersPreview {
+        statuses: decider.backends(quiet),
+        desired: decider.desired().unwrap_or_default(),
+    }
 }

@@ -225,6 +225,7 @@ impl Scene {
 fn comparable(mut servers: ObservedServers) -> ObservedServers {
     for server in servers.values_mut().flat_map(|backend| backend.servers.values_mut()) {
         server.status = String::new();
+        server.last_check = String::new();
         server.sessions_total = 0;
         server.check_failed = false;
         // What `0.0.0.0` is for the process is not an address for the model.

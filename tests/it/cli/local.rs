@@ -359,6 +359,8 @@ fn masters_and_servers_that_are_down_are_no_good_setup() {
             "FAIL  instance edge1, masters: 2 of 4 masters can't take requests (down, drained or \
                 in maintenance; HAProxy's `show stat` says which): dead, resting",
             "FAIL  instance edge1, backends: every server is down by its health check in dead\n",
+            "FAIL  instance edge1, servers: 3 servers are down: alive/a2 (Layer4 connection \
+                problem), dead/d1 (Layer4 connection problem), dead/d2 (Layer4 connection problem)\n",
         ] {
             assert!(printed.contains(told), "{told}\n{printed}");
         }

@@ -19,6 +19,7 @@ macro_rules! assert_text {
     };
 }
 
+mod check;
 mod local;
 mod overrides;
 mod readme;

@@ -199,6 +199,40 @@ fn a_missing_file_costs_one_request_and_a_master_that_dies_over_a_request_none()
 }
 
 #[test]
+fn a_catalog_by_another_master_than_the_mapped_one_is_counted_and_logged() {
+    let signed = Signed::by_ca(&["web1", "web2"]);
+    for binary in installed() {
+        let masters = Masters::start(binary, &signed);
+        let gateway = start(masters.plan(binary).entry("web1", "puppet00"));
+        let count = || {
+            let table = gateway.command("show table compiled_elsewhere");
+            let row = table.lines().find(|row| row.contains("key=puppet00 "))?.to_owned();
+            row.split(' ').find_map(|field| field.strip_prefix("gpc0=")).map(str::to_owned)
+        };
+        let catalog = |node: &str| {
+            let path = format!("/puppet/v3/catalog/{node}");
+            masters.client(node).post(gateway.address(), &path, "facts")
+        };
+        assert_eq!(said(&catalog("web1")), (200, "puppet00"));
+        // Of a node that is not mapped any master's is as good.
+        assert_eq!(catalog("web2").status, 200);
+        assert_eq!(count(), None, "{:?}", binary.version);
+        masters.server(0).crashes();
+        for expected in ["1", "2"] {
+            assert_eq!(said(&catalog("web1")), (200, "puppet01"), "{:?}", binary.version);
+            assert_eq!(count().as_deref(), Some(expected), "{:?}", binary.version);
+        }
+        // What is no catalog names no compiler.
+        assert_eq!(said(&masters.client("web1").get(gateway.address(), "/", &[])).1, "puppet01");
+        assert_eq!(count().as_deref(), Some("2"));
+        gateway.wait_for("the log says who compiled it", || {
+            let logged = r#"node="web1" master="puppet00" compiler="puppet01""#;
+            gateway.log().contains(logged).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_node_without_a_master_that_is_up_has_the_same_other_one_for_its_whole_run() {
     let nodes = ["n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"];
     let signed = Signed::by_ca(&nodes);

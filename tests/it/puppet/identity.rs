@@ -2,8 +2,9 @@
 
 use super::Scene;
 use crate::support::curl::Client;
+use crate::support::mapsmith::Mapsmith;
 use crate::support::puppet::Agent;
-use crate::support::scene::{BOUND, oldest_and_newest};
+use crate::support::scene::{BOUND, oldest_and_newest, printed};
 
 #[test]
 fn a_new_agent_asks_for_its_certificate_through_the_gateway_and_runs_once_it_is_signed() {
@@ -88,4 +89,25 @@ fn a_request_to_the_ca_stays_there_and_moves_nobody() {
     assert_eq!(scene.run(&agent).compiled_by(), Some("puppet01"));
     let answered = scene.answered(agent.name()).split_off(before);
     assert!(!answered.contains(&"puppet/puppet00".to_owned()), "{answered:?}");
+}
+
+#[test]
+fn check_finds_a_puppet_server_whose_port_is_open_and_no_fault_with_its_guard() {
+    let scene = Scene::start(oldest_and_newest()[1], "probe-");
+    let config = scene.mapsmith.configuration();
+    let (_, guarded) = printed(&config.cli(&["check", "--probe-masters"]));
+    let guard = scene.site.guards()[0].address();
+    let told = format!("ok    master puppet00, probe: {guard}: ");
+    assert!(guarded.contains(&told), "{guarded}\n{}", scene.logs());
+    assert!(guarded.contains(", 403 over TLS without a certificate\n"), "{guarded}");
+
+    let open = scene.fleet.masters()[0].plain();
+    let settings = std::fs::read_to_string(config.path()).expect("the settings");
+    let settings = format!(
+        "{settings}[[backend]]\nname = \"puppet\"\nservers = [\n\
+         {{ name = \"puppet00\", address = \"{open}\" }},\n]\n"
+    );
+    let (code, found) = printed(&Mapsmith::config(&settings).cli(&["check", "--probe-masters"]));
+    let told = format!("FAIL  master puppet00, probe: {open} believes whoever claims in a header");
+    assert!(code == 1 && found.contains(&told), "{found}\n{}", scene.logs());
 }

@@ -132,8 +132,13 @@ pub struct ObservedServer {
     pub admin: AdminState,
     /// Whether HAProxy would send it traffic by its checks: `srv_op_state` running or starting.
     pub running: bool,
+    /// Whether it is spoken to over TLS.
+    pub tls: bool,
     /// The status as `show stat` words it: `UP`, `DOWN 1/2`, `MAINT (resolution)`, `no check`.
     pub status: String,
+    /// What the last health check came to, in the words of `show stat` (`check_desc`): `Layer4
+    /// connection problem`; empty before the first.
+    pub last_check: String,
     /// Whether a health check is configured.
     pub check_configured: bool,
     /// Whether the health check is enabled: `add server` leaves it configured and not enabled.

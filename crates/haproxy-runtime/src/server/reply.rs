@@ -20,7 +20,7 @@ const CHECK_FAILED: u32 = 2;
 const STATE_FORMAT: &str = "1";
 
 /// What is read of `show servers state`, by its columns' names.
-const STATE_COLUMNS: [&str; 11] = [
+const STATE_COLUMNS: [&str; 12] = [
     "be_name",
     "srv_name",
     "srv_addr",
@@ -32,10 +32,23 @@ const STATE_COLUMNS: [&str; 11] = [
     "srv_check_state",
     "srv_check_result",
     "srv_agent_state",
+    "srv_use_ssl",
 ];
 /// What is read of `show stat`, by its columns' names.
-const STATISTICS_COLUMNS: [&str; 11] =
-    ["pxname", "svname", "type", "status", "bck", "scur", "slim", "stot", "qcur", "qlimit", "algo"];
+const STATISTICS_COLUMNS: [&str; 12] = [
+    "pxname",
+    "svname",
+    "type",
+    "status",
+    "bck",
+    "scur",
+    "slim",
+    "stot",
+    "qcur",
+    "qlimit",
+    "algo",
+    "check_desc",
+];
 
 /// Reads the answer to [`super::command::OBSERVE`]: every backend that is not disabled, those
 /// without servers included.
@@ -60,6 +73,7 @@ pub fn observed(answer: &[u8]) -> Result<ObservedServers, ReplyError> {
             queued,
             queue_limit,
             algorithm,
+            last_check,
         ] = fields;
         let unreadable = |why: &str| ReplyError::unreadable(row, why);
         let backend = backends.entry(proxy.to_owned()).or_default();
@@ -72,6 +86,7 @@ pub fn observed(answer: &[u8]) -> Result<ObservedServers, ReplyError> {
                         unreadable("the server is listed twice, or not in `show servers state`")
                     })?;
                 status.clone_into(&mut seen.status);
+                last_check.clone_into(&mut seen.last_check);
                 seen.backup = number::<u8>(backup).ok_or_else(|| unreadable("bck"))? == 1;
                 seen.sessions = number(sessions).ok_or_else(|| unreadable("scur"))?;
                 seen.sessions_total = number(total).ok_or_else(|| unreadable("stot"))?;
@@ -122,8 +137,20 @@ fn state(
     if fields.len() != width {
         return Err("its columns are not those of its head");
     }
-    let [backend, server, address, port, fqdn, weight, operational, admin, check, result, agent] =
-        columns.map(|column| fields[column]);
+    let [
+        backend,
+        server,
+        address,
+        port,
+        fqdn,
+        weight,
+        operational,
+        admin,
+        check,
+        result,
+        agent,
+        tls,
+    ] = columns.map(|column| fields[column]);
     if backend.is_empty() || server.is_empty() {
         return Err("no name");
     }
@@ -147,7 +174,10 @@ fn state(
             "1" | "2" => true,
             _ => return Err("srv_op_state"),
         },
+        // -1 is `no-ssl`.
+        tls: tls == "1",
         status: String::new(),
+        last_check: String::new(),
         check_configured: check & CHECK_CONFIGURED != 0,
         check_enabled: check & CHECK_ENABLED != 0,
         check_failed: result == CHECK_FAILED,
@@ -188,18 +218,18 @@ mod tests {
         srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health \
         srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port \
         srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port\n\
-        3 b 1 s1 127.0.0.1 0 0 7 5 0 8 2 0 6 0 0 0 - 1111 - 0 0 - - 0\n\
-        3 b 2 s:2 2001:db8::1 2 0 1 1 0 1 0 2 0 0 0 0 - 2222 - 0 0 - - 0\n\
+        3 b 1 s1 127.0.0.1 0 0 7 5 0 8 2 0 6 0 0 0 - 1111 - 1 0 - - 0\n\
+        3 b 2 s:2 2001:db8::1 2 0 1 1 0 1 0 2 0 0 0 0 - 2222 - -1 0 - - 0\n\
         3 b 3 fq1 - 0 32 1 1 0 1 0 0 14 0 0 0 nosuch.example.test 80 - 0 0 - - 0\n\
         3 b 4 new 127.0.0.1 0 1 1 1 0 1 0 0 2 0 0 0 - 1 - 0 0 - - 0\n\
         8 off 0 a 127.0.0.1 2 0 1 1 0 1 0 2 0 0 0 0 - 1 - 0 0 - - 0\n\n\
-        # pxname,svname,qcur,scur,slim,stot,status,bck,qlimit,type,last_chk,algo,\n\
-        b,s1,1,2,10,99,UP 1/3,0,5,2,\"a, \"\"b\"\"\nc\",,\n\
-        b,s:2,0,0,,0,no check,1,,2,,,\n\
-        b,fq1,0,0,,0,MAINT (resolution),0,,2,,,\n\
-        b,new,0,0,,0,MAINT,0,,2,,,\n\
-        b,BACKEND,0,0,999,0,UP,0,,1,,roundrobin,\n\
-        empty,BACKEND,0,0,1,0,UP,0,,1,,,\n\n";
+        # pxname,svname,qcur,scur,slim,stot,status,bck,qlimit,type,last_chk,algo,check_desc,\n\
+        b,s1,1,2,10,99,UP 1/3,0,5,2,\"a, \"\"b\"\"\nc\",,Layer7 timeout,\n\
+        b,s:2,0,0,,0,no check,1,,2,,,,\n\
+        b,fq1,0,0,,0,MAINT (resolution),0,,2,,,,\n\
+        b,new,0,0,,0,MAINT,0,,2,,,,\n\
+        b,BACKEND,0,0,999,0,UP,0,,1,,roundrobin,,\n\
+        empty,BACKEND,0,0,1,0,UP,0,,1,,,,\n\n";
 
     fn look(answer: &str) -> Result<ObservedServers, ReplyError> {
         observed(answer.as_bytes())
@@ -220,6 +250,7 @@ mod tests {
         assert_eq!((first.weight, first.maxconn, first.maxqueue), (7, Some(10), Some(5)));
         assert_eq!((first.sessions, first.queued, first.sessions_total), (2, 1, 99));
         assert_eq!((first.status.as_str(), first.running, first.backup), ("UP 1/3", false, false));
+        assert_eq!((first.tls, first.last_check.as_str()), (true, "Layer7 timeout"));
         assert!(
             first.check_configured
                 && first.check_enabled
@@ -242,6 +273,7 @@ mod tests {
             (second.address, second.maxconn, second.maxqueue),
             (Some("2001:db8::1".parse().unwrap()), None, None)
         );
+        assert!(!second.tls && second.last_check.is_empty());
         assert!(
             second.backup && second.running && !second.check_configured && !second.check_failed
         );
@@ -280,13 +312,13 @@ mod tests {
         for (good, bad, named) in [
             ("3 b 1 s1 127.0.0.1 0", "3 b 1 s1 127.0.0 0", "3 b 1 s1 127.0.0 0"),
             ("srv_fqdn srv_port", "srv_fqdn port", "srv_port"),
-            (" - 1111 - 0 0 - - 0", " - 1111 - 0 0 -", "3 b 1 s1"),
+            (" - 1111 - 1 0 - - 0", " - 1111 - 1 0 -", "3 b 1 s1"),
             (" - 1111 -", " - 70000 -", "srv_port"),
             ("b,s1,1,2,10,99,", "b,s1,1,2,10,", "b,s1,1"),
             ("b,s1,1,2,10,99,", "b,s1,1,2,-1,99,", "slim"),
             ("b,s1,1,2,10,99,", "b,s1,1,2,10,,", "stot"),
             ("b,s:2,", "b,s3,", "b,s3,"),
-            ("b,new,0,0,,0,MAINT,0,,2,,,\n", "", "3 b 4 new"),
+            ("b,new,0,0,,0,MAINT,0,,2,,,,\n", "", "3 b 4 new"),
             ("b,new,", "b,fq1,", "listed twice"),
             ("0,,1,,roundrobin", "0,,3,,roundrobin", "b,BACKEND"),
             (",algo,", ",rabbit,", "algo"),

@@ -10,7 +10,8 @@ use std::thread::{self, JoinHandle};
 use crate::free_port;
 
 /// A master that answers every request with 200, its name, and a line for each `X-Client-` header
-/// that reached it; 404 where the path has `missing` in it. It ends on drop, and its connections
+/// that reached it; 404 where the path has `missing` in it. A catalog's answer names its compiler, as
+/// Puppet Server 8.4 and later do. It ends on drop, and its connections
 /// are cut.
 pub struct StandIn {
     address: SocketAddr,
@@ -104,8 +105,13 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         let status = if request.contains("missing") { "404 Not Found" } else { "200 OK" };
         let body =
             if is_check { "running".to_owned() } else { format!("{}\n{claims}", shared.name) };
+        let compiler = match request.contains("/puppet/v3/catalog/") {
+            true => format!("X-Puppet-Compiler-Name: {}\r\n", shared.name),
+            false => String::new(),
+        };
         let length = body.len();
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let answer =
+            format!("HTTP/1.1 {status}\r\n{compiler}Content-Length: {length}\r\n\r\n{body}");
         stream.write_all(answer.as_bytes())?;
     }
     Ok(())

@@ -225,6 +225,14 @@ impl ServerOptions {
             .map_or((OLDEST, None), |(version, name)| (version, Some(name)))
     }
 
+    /// Whether HAProxy would check a TLS port in plain text: `ssl` alone makes no TLS check of one
+    /// that is added at runtime. A check that has its own `port` or `addr` may well be meant so.
+    pub fn checks_tls_in_plain_text(&self) -> bool {
+        let has =
+            |name: &str| self.other.iter().any(|option| option.split(' ').next() == Some(name));
+        self.check && has("ssl") && !["check-ssl", "port", "addr"].into_iter().any(has)
+    }
+
     /// Whether an agent check is asked for, which `add server` leaves off as it does the health
     /// check.
     pub fn agent_check(&self) -> bool {

@@ -34,6 +34,21 @@ fn options_are_written_as_in_haproxys_configuration() {
 }
 
 #[test]
+fn a_plain_check_of_a_tls_port_is_known_by_its_options() {
+    for (options, in_plain) in [
+        (&["ssl", "verify none", "check"][..], true),
+        (&["ssl", "check", "check-sni m1", "inter 1s"], true),
+        (&["ssl", "check", "check-ssl"], false),
+        (&["ssl"], false),
+        (&["check"], false),
+        (&["ssl", "check", "port 8081"], false),
+        (&["ssl", "check", "addr 10.0.0.9"], false),
+    ] {
+        assert_eq!(parse(options).unwrap().checks_tls_in_plain_text(), in_plain, "{options:?}");
+    }
+}
+
+#[test]
 fn what_haproxy_does_not_take_at_runtime_is_refused_with_a_way_out() {
     for option in [
         "resolvers dns",

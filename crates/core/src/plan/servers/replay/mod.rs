@@ -221,6 +221,8 @@ pub fn added(server: &Server) -> ObservedServer {
         weight: server.weight.unwrap_or(1),
         admin: AdminState(0),
         running: true,
+        tls: server.options.other.iter().any(|option| option == "ssl"),
+        last_check: String::new(),
         status: if server.options.check { "UP" } else { "no check" }.to_owned(),
         check_configured: server.options.check,
         check_enabled: server.options.check,

@@ -1,0 +1,60 @@
+//! What stands on disk: the token, the map file, certificates, the store.
+
+use jiff::Timestamp;
+
+use super::{Finding, finding};
+use crate::cli::output::pluralize;
+use crate::http::Token;
+use crate::settings::{self, Settings};
+use crate::store::map_file::MapFileWriter;
+use crate::store::{StoreError, Stored};
+use crate::tls_file::TlsFile;
+
+pub(super) fn check_token(settings: &Settings) -> Option<Finding> {
+    let path = settings.api.token_file.as_ref()?;
+    let read = Token::read(path).map(|_| "readable".to_owned());
+    let read = read.map_err(|error| error.trim_start_matches("api.token_file ").to_owned());
+    Some(finding("api.token_file", read))
+}
+
+pub(super) fn check_map_file(settings: &Settings) -> Finding {
+    let mut writer = MapFileWriter::new(settings.map.file());
+    let path = settings.map.file().display();
+    let result = match (writer.probe(), writer.peek()) {
+        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+        (Ok(()), Ok(None)) => Err(format!(
+            "{path} does not exist: HAProxy does not start without it; create it, empty"
+        )),
+        (Ok(()), Ok(Some(file))) => match file.rejected.first() {
+            None => Ok(format!("{path}: {} entries in force, can be replaced", file.entries.len())),
+            Some((line, reason)) => Err(format!(
+                "{path}: lines that are not entries will be dropped at the first write: {}, the \
+                    first is line {line}: {reason}",
+                pluralize(file.rejected.len(), "line")
+            )),
+        },
+    };
+    finding("map file", result)
+}
+
+/// What the daemon would put into the file now.
+pub(super) async fn check_tls_file(file: &settings::TlsFile) -> Finding {
+    let result = match TlsFile::new(file) {
+        Ok((mut task, _)) => task.preview(Timestamp::now()).await.map(|held| held.join("; ")),
+        Err(error) => Err(error.to_string()),
+    };
+    finding(format!("tls_file {}", file.path.display()), result)
+}
+
+/// How much the store has, where the settings name one.
+pub(super) fn check_store(
+    settings: &Settings,
+    stored: &Result<Stored, StoreError>,
+) -> Option<Finding> {
+    settings.store.as_ref()?;
+    let count = |Stored { overrides, .. }: &Stored| {
+        let pins = pluralize(overrides.pins().len(), "pin");
+        format!("{pins}, {} drained", overrides.drained().len())
+    };
+    Some(finding("store", stored.as_ref().map(count).map_err(ToString::to_string)))
+}

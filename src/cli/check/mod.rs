@@ -1,0 +1,137 @@
+//! `mapsmith check`: every problem at once, changing nothing. One file for each thing that is
+//! checked.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use futures_util::future::join_all;
+use haproxy_runtime::MapName;
+use mapsmith_core::desired::references::Actions;
+use serde::Serialize;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
+
+use super::local::{poll_all, poll_lists, stored};
+use super::output::{Colour, paint, pluralize};
+use super::{FAILED, OutputFormat, SUCCESS, print};
+use crate::engine::preview;
+use crate::settings::Settings;
+use crate::store::map_file::MapFileWriter;
+use instance::Expected;
+
+mod files;
+mod instance;
+mod options;
+mod probe;
+mod servers;
+mod sources;
+
+/// How many of many are named.
+const NAMED: usize = 10;
+
+#[derive(Debug, Serialize)]
+struct CheckReport {
+    ok: bool,
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    ok: bool,
+    detail: String,
+}
+
+fn finding(what: impl Into<String>, result: Result<String, String>) -> Finding {
+    let ok = result.is_ok();
+    Finding { what: what.into(), ok, detail: result.unwrap_or_else(|error| error) }
+}
+
+pub(super) async fn check(
+    settings: Settings,
+    format: OutputFormat,
+    probe_masters: bool,
+) -> anyhow::Result<u8> {
+    let mut findings = vec![summary(&settings)];
+    findings.extend(files::check_token(&settings));
+    findings.push(files::check_map_file(&settings));
+    findings.extend(join_all(settings.tls_files.iter().map(files::check_tls_file)).await);
+    let stored = stored(&settings).await;
+    findings.extend(files::check_store(&settings, &stored));
+    let (states, lists) = tokio::join!(poll_all(&settings), poll_lists(&settings));
+    findings.extend(states.iter().map(|state| sources::check_source(&state.status)));
+    findings.extend(lists.iter().map(|state| sources::check_source(&state.status)));
+
+    let found = MapFileWriter::new(settings.map.file()).peek().ok().flatten();
+    let stored = stored.unwrap_or_default();
+    // Without the sources it is the map in force: its masters should be there all the same. What
+    // points nowhere stays in, for that is what is looked for.
+    let map = preview::map(&settings, Actions::default(), found, Vec::new(), &states, stored)
+        .with_subscriber(NoSubscriber::new())
+        .await;
+    findings.extend(map.held.as_ref().map(sources::check_held));
+    let masters: BTreeSet<String> =
+        map.map.load().into_iter().map(|(master, _)| master.to_owned()).collect();
+    let backends =
+        preview::servers(&settings, &lists, &map).with_subscriber(NoSubscriber::new()).await;
+    findings.extend(backends.statuses.iter().map(sources::check_backend));
+    findings.extend(options::check_options(&settings.backends, &backends.statuses));
+    let name = MapName::new(&settings.map.path.to_string_lossy());
+    let in_file = map.before.clone().unwrap_or_default();
+    let expected = Expected {
+        masters: &masters,
+        in_file: &in_file,
+        backends: &settings.backends,
+        desired: &backends.desired,
+    };
+    let instances = settings
+        .instances
+        .iter()
+        .map(|instance| instance::check_instance(instance, &name, &expected));
+    let mut observed = Vec::new();
+    for checked in join_all(instances).await {
+        findings.extend(checked.findings);
+        observed.extend(checked.servers);
+    }
+    if probe_masters {
+        findings.extend(probe::probe_masters(&masters, &backends.desired, &observed).await);
+    }
+
+    let report = CheckReport { ok: findings.iter().all(|finding| finding.ok), findings };
+    print(format, &report, text)?;
+    Ok(if report.ok { SUCCESS } else { FAILED })
+}
+
+/// What the settings have.
+fn summary(settings: &Settings) -> Finding {
+    let sources = pluralize(settings.sources.len() + settings.list_sources.len(), "source");
+    let backends = match settings.backends.len() {
+        0 => String::new(),
+        count => format!(", {}", pluralize(count, "backend")),
+    };
+    let instances = pluralize(settings.instances.len(), "instance");
+    finding("settings", Ok(format!("{sources}{backends}, {instances}")))
+}
+
+/// The first few names, and how many more there are.
+fn named<T: AsRef<str>>(names: &[T]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let first: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
+    format!("{}{more}", first.join(", "))
+}
+
+fn text(report: &CheckReport) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        let mark =
+            if finding.ok { paint(Colour::Green, "ok  ") } else { paint(Colour::Red, "FAIL") };
+        let _ = writeln!(text, "{mark}  {}: {}", finding.what, finding.detail);
+    }
+    let failures = report.findings.iter().filter(|finding| !finding.ok).count();
+    let _ = match failures {
+        0 => writeln!(text, "all is well"),
+        count => writeln!(text, "{}", pluralize(count, "problem")),
+    };
+    text
+}

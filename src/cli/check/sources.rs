@@ -1,0 +1,62 @@
+//! What the sources answer, and what the daemon would make of it.
+
+use mapsmith_core::HeldChange;
+use mapsmith_core::status::{BackendStatus, SourceStatus};
+
+use super::{Finding, NAMED, finding};
+use crate::cli::output::pluralize;
+
+pub(super) fn check_source(status: &SourceStatus) -> Finding {
+    let result = match (&status.error, status.entries) {
+        (Some(error), _) => Err(error.clone()),
+        (None, entries) => {
+            let reasons: Vec<_> = status
+                .rejections
+                .counts
+                .iter()
+                .map(|(reason, count)| format!("{count} rejected: {reason}"))
+                .collect();
+            let rejected = if reasons.is_empty() {
+                String::new()
+            } else {
+                format!("; {}", reasons.join("; "))
+            };
+            let warning =
+                status.warning.as_ref().map_or(String::new(), |warning| format!("; {warning}"));
+            Ok(format!("answers with {} entries{rejected}{warning}", entries.unwrap_or(0)))
+        }
+    };
+    finding(format!("source {}", status.name), result)
+}
+
+/// A change of the map that the daemon would hold.
+pub(super) fn check_held(held: &HeldChange) -> Finding {
+    let rest = match held.applied.is_empty() {
+        true => String::new(),
+        false => format!("; the rest would be applied: {}", held.applied),
+    };
+    let what = format!("the guard would hold {}: {}{rest}", held.counts, held.reason);
+    finding("map", Err(what))
+}
+
+/// What the daemon would make of a server list, with the rows that it would leave out.
+pub(super) fn check_backend(backend: &BackendStatus) -> Finding {
+    let servers = pluralize(backend.servers.as_ref().map_or(0, Vec::len), "server");
+    let rows: Vec<_> = backend
+        .rejected
+        .iter()
+        .take(NAMED)
+        .map(|row| format!("{}: {}", row.place, row.reason))
+        .collect();
+    let more = backend.rejected.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let result = match (&backend.waiting_for, &backend.held) {
+        (Some(waiting_for), _) => Err(format!("its servers are not known without {waiting_for}")),
+        _ if !rows.is_empty() => {
+            Err(format!("{servers} from {}; rejected: {}{more}", backend.from, rows.join("; ")))
+        }
+        (None, Some(held)) => Err(format!("the guard would hold its list back: {}", held.reason)),
+        (None, None) => Ok(format!("{servers} from {}", backend.from)),
+    };
+    finding(format!("backend {}", backend.name), result)
+}
