@@ -1,11 +1,11 @@
-//! What changes something: reload, approve, pins and drains.
+//! What changes something: reload, approve, pins, drains and owners.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mapsmith_core::desired;
 use mapsmith_core::desired::overrides::DeadEnd;
-use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin};
+use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin, SourceState};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -103,10 +103,11 @@ impl Api {
     /// Says whose a node is from now on: it goes to this master until the registry names it, and
     /// belongs to it from then on. With `wait` answers when every instance holds the result, or
     /// when the time is over. Both names are valid. With `force` a master is taken that nobody
-    /// knows.
+    /// knows, and a node.
     ///
     /// # Errors
-    /// Owners are not remembered, the store did not take it, or the master is unknown.
+    /// Owners are not remembered, the store did not take it, another Mapsmith decides, or the node
+    /// or the master is unknown.
     pub async fn own(
         &self,
         node: &str,
@@ -116,19 +117,23 @@ impl Api {
     ) -> Result<ReloadReport, Error> {
         let node = self.as_in_map(node);
         let mut asked = self.ask(|_| 0);
-        let known = self.check_known([&master], &self.decision.borrow().clone());
         if !force {
-            known?;
+            let decision = self.decision.borrow().clone();
+            self.check_known([&master], &decision)?;
+            self.check_node(&node, &decision)?;
         }
         let (answer, result) = oneshot::channel();
         let gone = || Error::Store("Mapsmith is shutting down".to_owned());
-        let summary = format!("node {node} belongs to {master}");
+        let (owned, owner) = (node.clone(), master.clone());
         let order = OwnOrder { node, master, answer };
         self.orders.send(Order::Own(order)).await.map_err(|_| gone())?;
         let generation = result.await.map_err(|_| gone())?.map_err(|error| match error {
             OwnError::NotRemembered => Error::NotRemembered(error.to_string()),
-            OwnError::NotStored(_) => Error::Store(error.to_string()),
+            OwnError::ReadOnly(_) | OwnError::NotStored(_) | OwnError::NotInForce(_) => {
+                Error::Store(error.to_string())
+            }
         })?;
+        let summary = self.owned_text(&owned, &owner);
         let (outcome, message) = match wait {
             Some(wait) => {
                 asked.generation = Some(generation);
@@ -201,6 +206,35 @@ impl Api {
         }
     }
 
+    /// Whether a source or the map in force names a node.
+    fn check_node(&self, node: &str, decision: &Decision) -> Result<(), Error> {
+        let routed = decision.map.in_force.iter().any(|map| map.entries.get(node).is_some());
+        let said = |state: &SourceState| {
+            state.snapshot.as_ref().is_some_and(|said| said.entries.get(node).is_some())
+        };
+        if routed || self.states().iter().any(said) {
+            return Ok(());
+        }
+        Err(Error::UnknownNode(format!(
+            "{node:?} is not a known node: no source and no entry of the map names it (--force, or \
+                force=true, takes it all the same)"
+        )))
+    }
+
+    /// What came of an order of an owner: an override counts more.
+    fn owned_text(&self, node: &str, owner: &str) -> String {
+        let decision = self.decision.borrow().clone();
+        let overrides = &decision.map.overrides;
+        let but = match (overrides.pin(node), overrides.drain(owner)) {
+            (Some(pin), _) if pin.master != owner => {
+                format!(", and goes to {} until its pin ends", pin.master)
+            }
+            (None, Some(_)) => format!(", and elsewhere until {owner} is undrained"),
+            _ => String::new(),
+        };
+        format!("node {node} belongs to {owner}{but}")
+    }
+
     fn check_known<'a>(
         &self,
         named: impl IntoIterator<Item = &'a String>,
@@ -219,8 +253,9 @@ impl Api {
             .map(|revision| revision.entries.load())
             .unwrap_or_default();
         let drained = decision.map.overrides.drained().map(|drained| drained.master.as_str());
+        let owners = decision.map.owners.nodes.values().map(|owned| owned.record.owner.as_str());
         let masters: BTreeSet<&str> =
-            routed.iter().map(|(master, _)| *master).chain(drained).collect();
+            routed.iter().map(|(master, _)| *master).chain(drained).chain(owners).collect();
         let known: BTreeSet<&str> = targets
             .iter()
             .flat_map(|targets| targets.names())

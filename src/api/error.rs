@@ -14,6 +14,9 @@ pub enum Error {
     /// An order names a master that nobody knows.
     #[error("{0}")]
     UnknownMaster(String),
+    /// An order names a node that nobody knows.
+    #[error("{0}")]
+    UnknownNode(String),
     /// The nodes of a master that is to be drained have nowhere to go.
     #[error("{0}")]
     DeadEnd(String),

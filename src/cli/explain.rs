@@ -122,7 +122,10 @@ fn owner_text(owned: &OwnedNode) -> String {
     };
     match owned.phase {
         Phase::Away => format!("{whose}; goes back when {owner} serves again"),
-        Phase::Returning { until } => {
+        Phase::Returning { until: None } => {
+            format!("{whose}; stays there until the registry names it, or moves it on purpose")
+        }
+        Phase::Returning { until: Some(until) } => {
             format!("{whose}; stays there until the registry names it, at most until {until:.0}")
         }
         Phase::Leaving { until } => format!(

@@ -173,7 +173,7 @@ enum Verb {
         node: String,
         /// The master, by HAProxy's name
         master: String,
-        /// Take a master that no HAProxy and no node is known to have
+        /// Take a node that no source names, and a master that no HAProxy and no node has
         #[arg(long)]
         force: bool,
         #[command(flatten)]

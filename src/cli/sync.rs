@@ -41,7 +41,6 @@ pub(super) async fn sync(
     format: OutputFormat,
     approve: Option<String>,
 ) -> anyhow::Result<u8> {
-    let Stored { overrides, owners } = stored(&settings).await?;
     // What becomes of an owner must outlive this run, in a store that is nobody else's meanwhile.
     let store: Option<Arc<dyn OwnerStore>> = match &settings.store {
         Some(store) if settings.ownership.remember => {
@@ -49,6 +48,7 @@ pub(super) async fn sync(
         }
         _ => None,
     };
+    let Stored { overrides, owners } = stored(&settings).await?;
     let stored = Arc::new(overrides);
     let overrides = Arc::new(stored.at(Timestamp::now()));
     let map = MapName::new(&settings.map.path.to_string_lossy());

@@ -84,9 +84,14 @@ pub struct OwnOrder {
 pub enum OwnError {
     #[error("owners are not remembered: set ownership.remember, or use `pin`")]
     NotRemembered,
+    #[error("the map is another Mapsmith's ({0}): ask that one")]
+    ReadOnly(String),
     /// It counts, but a restart would lose it.
-    #[error("in force, but not stored yet: {0}")]
+    #[error("not stored yet, a restart would lose it; trying again: {0}")]
     NotStored(String),
+    /// It counts once that is over.
+    #[error("taken, but not in force yet: {0}")]
+    NotInForce(String),
 }
 
 /// Asks for a held change to be let through.

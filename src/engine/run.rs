@@ -28,6 +28,8 @@ const FIRST_TARGETS: Duration = Duration::from_secs(5);
 const ROUND_BOUND: Duration = Duration::from_secs(5);
 /// Between two tries to write a map file that can't be written.
 const FILE_RETRY: Duration = Duration::from_secs(5);
+/// Between two looks at a node whose time is over, where the first came to nothing.
+const OWNERS_RETRY: Duration = Duration::from_secs(1);
 /// The least time between two decisions that only what the map may point to led to: health checks
 /// of many instances flap all the time, and each decision may be a revision.
 const TARGETS_SPACING: Duration = Duration::from_secs(1);
@@ -186,10 +188,9 @@ impl Engine {
             let _ = answer.send(self.map.outcome_of_approval(held));
         }
         if !self.map_is_due {
-            let stored = self.map.owners_error().map(str::to_owned);
+            let outcome = self.map.outcome_of_own();
             for answer in self.owned.drain(..) {
-                let stored = stored.clone().map_or(Ok(()), |error| Err(OwnError::NotStored(error)));
-                let _ = answer.send(stored.map(|()| self.desired.generation));
+                let _ = answer.send(outcome.clone().map(|()| self.desired.generation));
             }
         }
     }
@@ -239,7 +240,9 @@ impl Engine {
         self.map.see(self.inputs.targets());
         self.map.decide(&self.answers, overrides).await;
         self.file_retry = Instant::now() + FILE_RETRY;
-        self.owners_due = self.map.owners_due().map(|wait| Instant::now() + wait);
+        // What is due already waits for something else, as an answer.
+        let wait = |wait: Duration| if wait.is_zero() { OWNERS_RETRY } else { wait };
+        self.owners_due = self.map.owners_due().map(|due| Instant::now() + wait(due));
         self.map_is_due = false;
         self.lists_are_due = true;
     }
@@ -293,11 +296,15 @@ impl Engine {
     }
 
     fn own(&mut self, OwnOrder { node, master, answer }: OwnOrder) {
-        if self.map.own(&node, &master, Timestamp::now()) {
-            self.map_is_due = true;
-            self.owned.push(answer);
-        } else {
-            let _ = answer.send(Err(OwnError::NotRemembered));
+        match self.map.own(&node, &master, Timestamp::now()) {
+            Ok(()) => {
+                tracing::info!(node, owner = master, "an operator said whose a node is");
+                self.map_is_due = true;
+                self.owned.push(answer);
+            }
+            Err(error) => {
+                let _ = answer.send(Err(error));
+            }
         }
     }
 

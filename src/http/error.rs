@@ -72,6 +72,7 @@ impl HttpError {
             Self::Api(
                 api::Error::NotApproved(_)
                 | api::Error::UnknownMaster(_)
+                | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)
                 | api::Error::NoStore
                 | api::Error::NotRemembered(_),

@@ -27,8 +27,8 @@ section! {
         #[serde(deserialize_with = "duration")]
         pub return_after: Duration,
         /// How long a node stays with its owner until the registry names the owner again, which
-        /// takes a run of its agent; then it goes to whoever the registry names. At most 24h, not
-        /// 0.
+        /// takes a run of its agent; if it answers later and names another, the node goes there.
+        /// At most 24h, not 0.
         #[unset("2h")]
         #[serde(deserialize_with = "duration")]
         pub confirm_within: Duration,

@@ -159,6 +159,9 @@ fn log(change: &OverrideChange) {
             let to = drained.to.as_deref().unwrap_or("the other masters");
             tracing::info!(master = drained.master, to, "an operator drained a master");
         }
+        OverrideChange::Undrain { master, stay: true, .. } => {
+            tracing::info!(master, "an operator ended a drain; nodes stay where they went")
+        }
         OverrideChange::Undrain { master, .. } => {
             tracing::info!(master, "an operator gave a master its nodes back")
         }

@@ -186,11 +186,20 @@ fn an_operator_gives_a_node_away_and_leaves_nodes_where_they_went() {
     let output = scene.mapsmith.cli(&["own", &node, "mastre2"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(complaints(&output).contains("\"mastre2\" is not a known master"));
+    let output = scene.mapsmith.cli(&["own", "web1.unheard-of", "master2"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = complaints(&output);
+    assert!(told.contains("\"web1.unheard-of\" is not a known node") && told.contains("--force"));
     scene.run("web1", "master2");
     assert_eq!(scene.owners(), json!([]));
 
     scene.order(&["drain", "master2", "--to", "master1"]);
     scene.assert_map("master1", "master1");
+    let text = scene.order(&["own", &node, "master2"]);
+    assert!(
+        text.contains("belongs to master2, and elsewhere until master2 is undrained"),
+        "{text}"
+    );
     scene.run("web2", "master1");
     let text = scene.order(&["undrain", "master2", "--stay"]);
     assert!(text.contains("nodes stay where they went meanwhile"), "{text}");

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use mapsmith_core::desired::gate::{Hold, Verdict};
 use mapsmith_core::desired::gone::GoneNodes;
 use mapsmith_core::desired::overrides::{self, Overridden};
+use mapsmith_core::desired::ownership::Ownership;
 use mapsmith_core::desired::references::{Dangling, Targets};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::ChangeCounts;
@@ -114,7 +115,10 @@ impl MapDecider {
     pub(super) async fn compose_and_commit(&mut self, said: Said, round: &mut Evaluation<'_>) {
         let start = Instant::now();
         let before = self.entries_in_force().unwrap_or_default();
-        let Some(composed) = self.compose(said, &before, round).await else { return };
+        let composed = self.compose(said, &before, round).await;
+        // Before the map file says what the sources said.
+        self.keep_owners().await;
+        let Some(composed) = composed else { return };
         if composed.said.passed
             && let Some(held) = self.gate.release()
         {
@@ -134,7 +138,9 @@ impl MapDecider {
         before: &Arc<EntryMap>,
         round: &mut Evaluation<'_>,
     ) -> Option<Composed> {
-        round.owners_changed = self.evaluate_owners(&said.map, round).await;
+        // What references hold is as if it had not been said.
+        let owners = self.actions.hold().then(|| self.owners_before()).flatten();
+        round.owners_changed = self.evaluate_owners(&said.map, round);
         said.gone = self.gone_with(&said, round.now);
         let ordered = round.overrides != self.overrides;
         let accepted = self.gate.accepted();
@@ -150,7 +156,7 @@ impl MapDecider {
             }
             return Some(Composed { said, map: Arc::clone(before), diff: Diff::default() });
         }
-        let overridden = self.override_within_references(&mut said, before, round)?;
+        let overridden = self.override_within_references(&mut said, before, owners, round)?;
         let known = said.change.take().filter(|_| Arc::ptr_eq(&overridden, &said.map));
         let diff = known.unwrap_or_else(|| between(before, &overridden));
         let sifted = self.screens.sift(overridden, before, diff, &self.limits).await;
@@ -169,9 +175,10 @@ impl MapDecider {
         &mut self,
         said: &mut Said,
         before: &Arc<EntryMap>,
-        round: &Evaluation<'_>,
+        owners: Option<Ownership>,
+        round: &mut Evaluation<'_>,
     ) -> Option<Arc<EntryMap>> {
-        let over = &round.overrides;
+        let over = &Arc::clone(&round.overrides);
         let (mut overridden, mut dangling) = self.with_overrides(&said.map, &said.gone, over);
         // An approval of what the guard held is one of all that comes with it.
         let judged = said.passed && !said.approved;
@@ -198,6 +205,8 @@ impl MapDecider {
             Verdict::Held(hold) => {
                 self.log_hold(hold, None);
                 *said = Said::again(self.gate.accepted().cloned()?);
+                self.take_owners_back(owners);
+                round.owners_changed = self.evaluate_owners(&said.map, round);
                 said.gone = self.gone_with(said, round.now);
                 (overridden, dangling) = self.with_overrides(&said.map, &said.gone, over);
             }

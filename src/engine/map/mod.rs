@@ -123,6 +123,8 @@ struct Evaluation<'a> {
     now: Duration,
     /// The time by the clock that producers have too.
     at: Timestamp,
+    /// What the sources say now, held back or not; none while some have not answered.
+    candidate: Option<Arc<EntryMap>>,
     /// Whether a node is another's than at the decision before.
     owners_changed: bool,
     steps: Vec<StepTiming>,
@@ -397,9 +399,17 @@ impl MapDecider {
             sources.iter().map(|state| state.answered).min().unwrap_or(0);
         self.decision.overrides = Arc::clone(&overrides);
         let at = Timestamp::now();
-        let mut round =
-            Evaluation { sources, overrides, now, at, owners_changed: false, steps: Vec::new() };
-        match desired::merge(&views) {
+        let merged = desired::merge(&views);
+        let mut round = Evaluation {
+            sources,
+            overrides,
+            now,
+            at,
+            candidate: merged.as_ref().ok().cloned(),
+            owners_changed: false,
+            steps: Vec::new(),
+        };
+        match merged {
             Err(waiting) => {
                 self.decision.waiting_for = waiting;
                 if let (None, Some(accepted)) = (&self.foreign, self.gate.accepted().cloned()) {

@@ -1,17 +1,20 @@
 //! Whose the nodes are: evaluated before overrides, kept in the store before the map file says what
 //! the sources said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mapsmith_core::desired::ownership::{Observation, OwnedNode, Ownership, Policy, StoredOwners};
+use mapsmith_core::desired::ownership::{
+    Forgotten, Observation, OwnedNode, Ownership, Policy, StoredOwners, Told, Why,
+};
 use mapsmith_core::{EntryMap, SourceState};
 use metrics::gauge;
 use tokio::time::timeout;
 
 use super::{Evaluation, MapDecider};
+use crate::engine::OwnError;
 use crate::store::OwnerStore;
 use crate::telemetry::OWNED_NODES;
 
@@ -52,16 +55,45 @@ impl MapDecider {
     ) -> Self {
         let said = self.gate.accepted().cloned().unwrap_or_default();
         let owners = policy.map(|policy| {
-            let ownership = Ownership::resume(policy, stored, said);
+            let ownership = Ownership::resume(policy, stored, said, Timestamp::now());
             Owners { ownership, store, error: None }
         });
         Self { owners, ..self }
     }
 
-    /// Says whose a node is, from the next decision on; false where owners are not remembered.
-    pub(in crate::engine) fn own(&mut self, node: &str, master: &str, now: Timestamp) -> bool {
-        let owners = self.owners.as_mut();
-        owners.map(|owners| owners.ownership.own(node, master, now)).is_some()
+    /// Says whose a node is, from the next decision on.
+    ///
+    /// # Errors
+    /// Owners are not remembered, or another Mapsmith decides.
+    pub(in crate::engine) fn own(
+        &mut self,
+        node: &str,
+        master: &str,
+        now: Timestamp,
+    ) -> Result<(), OwnError> {
+        if let Some(writer) = &self.foreign {
+            return Err(OwnError::ReadOnly(writer.to_string()));
+        }
+        let owners = self.owners.as_mut().ok_or(OwnError::NotRemembered)?;
+        owners.ownership.own(node, master, now);
+        Ok(())
+    }
+
+    /// Why an order of an owner is not in force for good after a decision, if it is not.
+    pub(in crate::engine) fn outcome_of_own(&self) -> Result<(), OwnError> {
+        let Some(owners) = &self.owners else { return Err(OwnError::NotRemembered) };
+        match (&self.file.error, &owners.error) {
+            (_, Some(error)) => Err(OwnError::NotStored(error.clone())),
+            (Some(error), None) => Err(OwnError::NotInForce(error.clone())),
+            (None, None) if owners.ownership.has_orders() => {
+                let sources = self.decision.waiting_for.join(", ");
+                Err(OwnError::NotInForce(format!("the first answer of {sources} is waited for")))
+            }
+            (None, None) if owners.ownership.unsaved().is_some() => {
+                Err(OwnError::NotInForce("the map waits for an instance".to_owned()))
+            }
+            (None, None) => Ok(()),
+        }
     }
 
     /// Why the owners could not be stored at the last decision.
@@ -71,42 +103,74 @@ impl MapDecider {
 
     /// When something becomes of a node whose owner is remembered.
     pub(in crate::engine) fn owners_due(&self) -> Option<Duration> {
-        let due = self.owners.as_ref()?.ownership.next_due()?;
+        // What is another Mapsmith's to decide is never evaluated here.
+        let owners = self.owners.as_ref().filter(|_| self.foreign.is_none())?;
+        let due = owners.ownership.next_due()?;
         Some(Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default())
     }
 
     /// Takes in what the sources said. Whether any node is another's than before.
-    pub(super) async fn evaluate_owners(
-        &mut self,
-        said: &Arc<EntryMap>,
-        round: &Evaluation<'_>,
-    ) -> bool {
+    pub(super) fn evaluate_owners(&mut self, said: &Arc<EntryMap>, round: &Evaluation<'_>) -> bool {
         let Some(owners) = &mut self.owners else { return false };
         let ownership = &mut owners.ownership;
-        let masters: Vec<String> = {
-            let load = said.load();
-            let named = load.iter().map(|(master, _)| *master);
-            let owners = ownership.nodes().values().map(|owned| owned.record.owner.as_str());
-            named.chain(owners).map(str::to_owned).collect()
+        let mut masters: BTreeSet<String> = BTreeSet::new();
+        let mut add = |map: &EntryMap| {
+            masters.extend(map.load().iter().map(|(master, _)| (*master).to_owned()));
         };
+        add(said);
+        if !Arc::ptr_eq(said, ownership.said()) {
+            add(ownership.said());
+        }
+        masters.extend(ownership.nodes().values().map(|owned| owned.record.owner.clone()));
         let names = masters.iter().map(String::as_str);
         ownership.outages().observe(&self.targets, names, round.at);
         let answered = round.sources.iter().filter_map(|source| source.snapshot.as_ref());
         let answered_at = answered.map(|snapshot| snapshot.answered_at).min();
         let seen = Observation {
             said,
+            candidate: round.candidate.as_ref().unwrap_or(said),
             answered_at: answered_at.unwrap_or(Timestamp::MIN),
             overrides: &round.overrides,
             now: round.at,
         };
-        let changed =
-            ownership.evaluate(&seen, |node, master| time_of(round.sources, node, master));
+        ownership.evaluate(&seen, |node, master| told(round.sources, node, master))
+    }
+
+    /// The owners as they are, to go back to where an answer does not come into force after all.
+    pub(super) fn owners_before(&self) -> Option<Ownership> {
+        Some(self.owners.as_ref()?.ownership.clone())
+    }
+
+    /// Undoes an evaluation.
+    pub(super) fn take_owners_back(&mut self, before: Option<Ownership>) {
+        if let (Some(owners), Some(before)) = (&mut self.owners, before) {
+            owners.ownership = before;
+        }
+    }
+
+    /// Stores what is new, and tells of it.
+    pub(super) async fn keep_owners(&mut self) {
+        let Some(owners) = &mut self.owners else { return };
         owners.save().await;
+        log_forgotten(&owners.ownership.take_forgotten());
+        self.publish_owners();
+    }
+
+    /// The map in force is what sends nodes home.
+    pub(super) fn owners_in_force(&mut self, at: Timestamp) {
+        let map = self.entries_in_force();
+        if let (Some(owners), Some(map)) = (&mut self.owners, map) {
+            owners.ownership.in_force(&map, at);
+        }
+        self.publish_owners();
+    }
+
+    fn publish_owners(&mut self) {
+        let Some(owners) = &self.owners else { return };
         if *self.decision.owners.nodes != *owners.ownership.nodes() {
             self.decision.owners.nodes = Arc::new(owners.ownership.nodes().clone());
         }
         self.decision.owners.error.clone_from(&owners.error);
-        changed
     }
 
     /// The sources' answer with nodes given to their owners.
@@ -132,7 +196,7 @@ impl MapDecider {
 impl Owners {
     /// The sources had said this, as the map file has it.
     pub(super) fn go_on_from(&mut self, said: &Arc<EntryMap>) {
-        self.ownership.go_on_from(said);
+        self.ownership.go_on_from(said, Timestamp::now());
     }
 
     /// What can't be stored is tried again at the next decision; meanwhile it counts.
@@ -168,13 +232,24 @@ impl Owners {
     }
 }
 
-/// When a producer said that a node has this master, by the sources that say so.
-fn time_of(sources: &[SourceState], node: &str, master: &str) -> Option<Timestamp> {
+/// How a source names a node with this master, the newest if several do.
+fn told(sources: &[SourceState], node: &str, master: &str) -> Option<Told> {
     let snapshots = sources.iter().filter_map(|source| source.snapshot.as_ref());
-    let times = snapshots.filter_map(|snapshot| {
+    let told = snapshots.filter_map(|snapshot| {
         let at = snapshot.entries.find(node.as_bytes())?;
-        let time = snapshot.entries.time(at)?;
-        (snapshot.entries.value(at) == master).then_some(time)
+        let told = Told { at: snapshot.entries.time(at), answered: snapshot.answered_at };
+        (snapshot.entries.value(at) == master).then_some(told)
     });
-    times.max()
+    told.max_by_key(|told| (told.at, told.answered))
+}
+
+/// One line for each owner and reason: a drain may send home every node of a master.
+fn log_forgotten(forgotten: &[Forgotten]) {
+    let mut groups: BTreeMap<(&str, Why), (usize, &str)> = BTreeMap::new();
+    for Forgotten { node, owner, why } in forgotten {
+        groups.entry((owner, *why)).or_insert((0, node)).0 += 1;
+    }
+    for ((owner, why), (nodes, first)) in groups {
+        tracing::info!(owner, nodes, first, "an owner is not remembered any more: {}", why.label());
+    }
 }

@@ -47,10 +47,9 @@ impl Replicas {
     }
 
     /// By how much a server's answer is behind what is known, if it is.
-    fn behind(&self, at: usize, now: Timestamp) -> Option<SignedDuration> {
+    fn behind(&self, at: usize) -> Option<SignedDuration> {
         let server = &self.servers[at];
-        // A row from the future says nothing about the others.
-        let (known, newest) = (self.newest?.min(now), server.known?.newest?);
+        let (known, newest) = (self.newest?, server.known?.newest?);
         let behind = known.duration_since(newest);
         (at != self.current && behind > server.overlap).then_some(behind)
     }
@@ -72,7 +71,7 @@ impl Feed<EntryMap> for Replicas {
             }
             let error = match self.servers[at].poll(extent, current, now).await {
                 Err(error) => error,
-                Ok(polled) => match self.behind(at, now) {
+                Ok(polled) => match self.behind(at) {
                     Some(behind) => {
                         let by = SignedDuration::from_secs(behind.as_secs());
                         SourceError {
@@ -83,7 +82,8 @@ impl Feed<EntryMap> for Replicas {
                     None => {
                         self.current = at;
                         let newest = self.servers[at].known.and_then(|known| known.newest);
-                        self.newest = self.newest.max(newest);
+                        // A row from the future says nothing about the others.
+                        self.newest = self.newest.max(newest.filter(|newest| *newest <= now));
                         let told: Vec<_> = failures.iter().map(ToString::to_string).collect();
                         let asked_all = at == 0 || !told.is_empty();
                         if asked_all {

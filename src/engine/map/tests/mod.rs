@@ -17,6 +17,7 @@ use super::*;
 
 mod gone;
 mod overrides;
+mod owners;
 mod partial;
 mod references;
 mod restart;

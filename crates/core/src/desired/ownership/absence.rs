@@ -1,16 +1,18 @@
 //! When a node's owner could not serve it: drained, pinned away from, or ready in no instance.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::Overrides;
 use crate::desired::references::Targets;
+use crate::overrides::ENDED_KEPT;
 
-/// The most outages of a master that are remembered after their end.
+/// The most outages of a master that are remembered after their end, and for how long.
 const REMEMBERED_OUTAGES: usize = 16;
+const KEPT: SignedDuration = SignedDuration::from_secs(ENDED_KEPT.as_secs() as i64);
 
 /// A time in which a node's owner did not serve it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +52,8 @@ pub(super) fn absences<'a>(
 pub struct Outage {
     pub master: String,
     pub from: Timestamp,
-    /// None while it lasts.
+    /// None while it lasts; in the future where the master is ready again, and not for long enough
+    /// yet.
     pub until: Option<Timestamp>,
 }
 
@@ -61,6 +64,8 @@ pub struct Outages {
     masters: BTreeMap<String, Master>,
     /// Whether one has begun or ended since they were stored.
     unsaved: bool,
+    /// Whether any instance was observed.
+    observed: bool,
     /// Whether a master's state is another than when that was last taken in.
     new: bool,
 }
@@ -90,23 +95,30 @@ enum State {
 
 impl Outages {
     /// Goes on from what is stored. An outage ends once the master has been ready for so long.
-    pub(super) fn resume(return_after: Duration, known: Vec<Outage>) -> Self {
+    pub(super) fn resume(return_after: Duration, known: Vec<Outage>, now: Timestamp) -> Self {
         let mut masters: BTreeMap<String, Master> = BTreeMap::new();
         for Outage { master, from, until } in known {
             let master = masters.entry(master).or_default();
             match until {
+                Some(until) if until > now => master.state = State::Recovering { from, until },
                 Some(until) => master.end(from, until),
                 None => master.state = State::Down { from },
             }
         }
-        Self { return_after, masters, unsaved: false, new: true }
+        Self { return_after, masters, unsaved: false, observed: false, new: true }
+    }
+
+    /// Whether a HAProxy has, or had, such a server or backend; without any HAProxy nobody knows.
+    pub(super) fn exists(&self, master: &str) -> bool {
+        let state = self.masters.get(master).map(|master| master.state);
+        !self.observed || state.is_some_and(|state| state != State::Unknown)
     }
 
     /// Every outage that is remembered, as it is to be stored.
     pub(super) fn all(&self) -> Vec<Outage> {
         let outages = self.masters.iter().flat_map(|(name, master)| {
             let ended = master.ended.iter().map(|(from, until)| (*from, Some(*until)));
-            let all = ended.chain(master.lasting().map(|from| (from, None)));
+            let all = ended.chain(master.to_store());
             all.map(|(from, until)| Outage { master: name.clone(), from, until })
         });
         outages.collect()
@@ -128,8 +140,8 @@ impl Outages {
         self.unsaved = false;
     }
 
-    /// Takes in what every instance that has been observed has ready, for these masters. Without
-    /// any instance nothing is known of them.
+    /// Takes in what every instance that has been observed has ready, for these masters: all that
+    /// are of any interest. Without any instance nothing is known of them.
     pub fn observe<'a>(
         &mut self,
         targets: &[Arc<Targets>],
@@ -139,18 +151,24 @@ impl Outages {
         if targets.is_empty() {
             return;
         }
-        for name in masters {
-            let ready = targets.iter().any(|targets| targets.ready(name) == Some(true));
-            if !self.masters.contains_key(name) {
-                self.masters.insert(name.to_owned(), Master::default());
-            }
-            if let Some(master) = self.masters.get_mut(name) {
-                let (before, state) = (master.lasting(), master.state);
-                master.observe(ready, now, self.return_after);
-                self.unsaved |= master.lasting() != before;
-                self.new |= master.state != state;
+        self.observed = true;
+        let named: BTreeSet<&str> = masters.collect();
+        for name in &named {
+            if !self.masters.contains_key(*name) {
+                self.masters.insert((*name).to_owned(), Master::default());
             }
         }
+        self.masters.retain(|name, master| {
+            let ready = targets.iter().filter_map(|targets| targets.ready(name)).max();
+            let (stored, ended, state) = (master.to_store(), master.ended.len(), master.state);
+            master.observe(ready, now, self.return_after);
+            master.ended.retain(|(_, until)| now.duration_since(*until) < KEPT);
+            let kept = named.contains(name.as_str()) || !master.ended.is_empty();
+            self.unsaved |= master.to_store() != stored || master.ended.len() != ended;
+            self.unsaved |= !kept && stored.is_some();
+            self.new |= master.state != state;
+            kept
+        });
     }
 
     pub(super) fn next_due(&self) -> Option<Timestamp> {
@@ -178,8 +196,19 @@ impl Master {
         }
     }
 
-    fn observe(&mut self, ready: bool, now: Timestamp, return_after: Duration) {
-        self.state = match (self.state, ready) {
+    /// The outage that is not over for good, as it is to be stored.
+    fn to_store(&self) -> Option<(Timestamp, Option<Timestamp>)> {
+        match self.state {
+            State::Down { from } => Some((from, None)),
+            State::Recovering { from, until } => Some((from, Some(until))),
+            State::Unknown | State::Up => None,
+        }
+    }
+
+    /// `ready` is none where no instance has such a target.
+    fn observe(&mut self, ready: Option<bool>, now: Timestamp, return_after: Duration) {
+        self.state = match (self.state, ready.unwrap_or(false)) {
+            (State::Unknown, false) if ready.is_none() => State::Unknown,
             (State::Unknown | State::Up, true) => State::Up,
             // It may have been down for long when it is first observed.
             (State::Unknown, false) => State::Down { from: Timestamp::MIN },
@@ -199,8 +228,12 @@ impl Master {
     }
 
     fn end(&mut self, from: Timestamp, until: Timestamp) {
-        if self.ended.len() == REMEMBERED_OUTAGES {
-            self.ended.pop_front();
+        // The oldest two become one: a master that flaps was hardly there in between.
+        if self.ended.len() == REMEMBERED_OUTAGES
+            && let Some((oldest, _)) = self.ended.pop_front()
+            && let Some((from, _)) = self.ended.front_mut()
+        {
+            *from = oldest;
         }
         self.ended.push_back((from, until));
     }

@@ -7,8 +7,8 @@
 //! - While a node's owner is *absent* (drained, pinned away from, or ready in no instance) a new
 //!   master is provisional. The owner is remembered, and the node is [`Phase::Away`].
 //! - Once the owner is back the node goes back to it and is [`Phase::Returning`], until the
-//!   registry names the owner, or a bound is over. A newer answer that names another master is a
-//!   move on purpose.
+//!   registry names the owner, or still does not in an answer after a bound. A newer answer that
+//!   names another master is a move on purpose.
 //! - While the owner is there a new master is a move on purpose. For a moment the node is
 //!   [`Phase::Leaving`]: the registry may know of a failover before a health check has failed.
 //!
@@ -22,6 +22,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::overrides::ENDED_KEPT;
 use crate::plan::Diff;
 use crate::{EntryMap, Overrides};
 
@@ -35,8 +36,8 @@ pub use absence::{Outage, Outages};
 pub struct Policy {
     /// How long an owner that was down must be ready again before its nodes go back to it.
     pub return_after: Duration,
-    /// How long a node waits for the registry to name its owner again; then its owner is whoever
-    /// the registry names.
+    /// How long a node waits for the registry to name its owner again; if the registry answers
+    /// later than that and does not, its owner is whoever it names.
     pub confirm_within: Duration,
     /// How much older or newer than an absence a change of the registry may be that it led to:
     /// health checks take a while to fail, and clocks differ.
@@ -73,8 +74,12 @@ pub struct OwnerRecord {
 pub enum Phase {
     /// Its owner is absent: it goes to the master that the registry names, or that was ordered.
     Away,
-    /// It goes to its owner again, until the registry names the owner or the time is over.
-    Returning { until: Timestamp },
+    /// It goes to its owner again, until the registry names the owner, or answers after this time
+    /// and does not. What an operator ordered has no such time.
+    Returning {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+    },
     /// It goes to the master that the registry names, which is its owner from then on.
     Leaving { until: Timestamp },
 }
@@ -99,6 +104,53 @@ pub struct OwnedNode {
     /// Whether it counts as its owner's, before overrides.
     #[serde(skip)]
     at_owner: bool,
+    /// Since when the map in force sends it to its owner again, as far as this process knows.
+    #[serde(skip)]
+    routed_since: Option<Timestamp>,
+}
+
+/// An owner that is not remembered any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    pub node: String,
+    pub owner: String,
+    pub why: Why,
+}
+
+/// Why an owner is not remembered any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// The registry names it again.
+    Confirmed,
+    /// The registry named another master while the owner served the node.
+    MovedOnPurpose,
+    /// The registry did not name the owner in time.
+    NotConfirmed,
+    /// The operator left the nodes where they had gone.
+    Stayed,
+    /// No source has named the node for a week.
+    Vanished,
+}
+
+impl Why {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Confirmed => "the registry names the owner again",
+            Self::MovedOnPurpose => "the registry named another master while the owner was there",
+            Self::NotConfirmed => "the registry did not name the owner within confirm_within",
+            Self::Stayed => "an operator left the nodes where they had gone",
+            Self::Vanished => "no source has named the node for a week",
+        }
+    }
+}
+
+/// How a source names a node with a master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// When the producer said so, where the registry tells.
+    pub at: Option<Timestamp>,
+    /// When the source answered.
+    pub answered: Timestamp,
 }
 
 /// What an evaluation is made of.
@@ -106,6 +158,8 @@ pub struct OwnedNode {
 pub struct Observation<'a> {
     /// What the sources say, as far as the guard let it through.
     pub said: &'a Arc<EntryMap>,
+    /// What they say, held back or not.
+    pub candidate: &'a EntryMap,
     /// When the sources said it: what is new in it is newer than the answer before.
     pub answered_at: Timestamp,
     pub overrides: &'a Overrides,
@@ -113,7 +167,7 @@ pub struct Observation<'a> {
 }
 
 /// The owners of all nodes: what the registry says, but for those that are remembered.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ownership {
     policy: Policy,
     outages: Outages,
@@ -129,6 +183,8 @@ pub struct Ownership {
     nodes: BTreeMap<String, OwnedNode>,
     /// What is not stored yet: the record of a node, or that there is none any more.
     unsaved: BTreeMap<String, Option<OwnerRecord>>,
+    /// Owners forgotten since this was last asked for.
+    forgotten: Vec<Forgotten>,
 }
 
 /// What outlives a restart.
@@ -151,24 +207,36 @@ pub struct OwnersChange {
 
 impl Ownership {
     /// Goes on from what is stored, and from what the sources had said.
-    pub fn resume(policy: Policy, stored: StoredOwners, said: Arc<EntryMap>) -> Self {
+    pub fn resume(
+        policy: Policy,
+        stored: StoredOwners,
+        said: Arc<EntryMap>,
+        now: Timestamp,
+    ) -> Self {
         let nodes = stored.records.into_iter().map(|(node, record)| (node, OwnedNode::new(record)));
         Self {
-            outages: Outages::resume(policy.return_after, stored.outages),
+            outages: Outages::resume(policy.return_after, stored.outages, now),
             policy,
             said,
-            answered_at: Timestamp::MIN,
+            answered_at: now,
             evaluated: Timestamp::MIN,
             overrides: None,
             ordered: false,
             nodes: nodes.collect(),
             unsaved: BTreeMap::new(),
+            forgotten: Vec::new(),
         }
     }
 
     /// The sources had said this before: nothing is known of how they came to it.
-    pub fn go_on_from(&mut self, said: &Arc<EntryMap>) {
+    pub fn go_on_from(&mut self, said: &Arc<EntryMap>, now: Timestamp) {
         self.said = Arc::clone(said);
+        self.answered_at = self.answered_at.max(now);
+    }
+
+    /// What the sources said at the last evaluation.
+    pub fn said(&self) -> &Arc<EntryMap> {
+        &self.said
     }
 
     /// The nodes whose owner is remembered, sorted by name.
@@ -192,6 +260,24 @@ impl Ownership {
         self.outages.saved();
     }
 
+    /// The owners forgotten since this was last asked for.
+    pub fn take_forgotten(&mut self) -> Vec<Forgotten> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    /// This map is in force now. A node that it sends home ran elsewhere until then.
+    pub fn in_force(&mut self, map: &EntryMap, now: Timestamp) {
+        for (node, owned) in &mut self.nodes {
+            let home = owned.at_owner && map.get(node) == Some(owned.record.owner.as_str());
+            owned.routed_since = home.then(|| owned.routed_since.unwrap_or(now));
+        }
+    }
+
+    /// Whether an operator's order is not evaluated yet.
+    pub fn has_orders(&self) -> bool {
+        self.ordered
+    }
+
     /// An operator says whose a node is. It counts from the next evaluation on.
     pub fn own(&mut self, node: &str, owner: &str, now: Timestamp) {
         let owner = owner.to_owned();
@@ -199,13 +285,12 @@ impl Ownership {
         self.ordered = true;
     }
 
-    /// Takes in what the sources say, what was ordered, and the time. `time_of` gives when the
-    /// producer said that a node has this master, where the registry tells. Whether any node is
-    /// another's than before.
+    /// Takes in what the sources say, what was ordered, and the time. `told` is how a source names a
+    /// node with a master, if one does. Whether any node is another's than before.
     pub fn evaluate(
         &mut self,
         seen: &Observation<'_>,
-        time_of: impl Fn(&str, &str) -> Option<Timestamp>,
+        told: impl Fn(&str, &str) -> Option<Told>,
     ) -> bool {
         if self.is_settled(seen) {
             return false;
@@ -213,14 +298,13 @@ impl Ownership {
         let before = self.at_owner();
         let changed = match Arc::ptr_eq(&self.said, seen.said) {
             true => BTreeSet::new(),
-            false => self.take_in(seen, &time_of),
+            false => self.take_in(seen, &told),
         };
         let nodes: Vec<String> = self.nodes.keys().cloned().collect();
         for node in nodes {
-            let said = seen.said.get(&node);
-            let at = said.and_then(|master| time_of(&node, master));
-            let at = at.or(changed.contains(&node).then_some(self.answered_at));
-            self.settle(&node, seen, at);
+            let told = seen.said.get(&node).and_then(|master| told(&node, master));
+            let new = changed.contains(&node).then_some(self.answered_at);
+            self.settle(&node, seen, told, new);
         }
         self.said = Arc::clone(seen.said);
         self.answered_at = self.answered_at.max(seen.answered_at);
@@ -251,9 +335,10 @@ impl Ownership {
     pub fn next_due(&self) -> Option<Timestamp> {
         let of_nodes = self.nodes.values().filter_map(|owned| match owned.phase {
             Phase::Away => None,
-            Phase::Returning { until } | Phase::Leaving { until } => Some(until),
+            Phase::Returning { until } => until,
+            Phase::Leaving { until } => Some(until),
         });
-        // Without an instance to observe an outage has no end.
+        // What is over already waits for something else: an instance to observe, an answer.
         of_nodes.chain(self.outages.next_due()).filter(|due| *due > self.evaluated).min()
     }
 
@@ -278,7 +363,7 @@ impl Ownership {
     fn take_in(
         &mut self,
         seen: &Observation<'_>,
-        time_of: &impl Fn(&str, &str) -> Option<Timestamp>,
+        told: &impl Fn(&str, &str) -> Option<Told>,
     ) -> BTreeSet<String> {
         let before = Arc::clone(&self.said);
         let diff = Diff::between(&before, seen.said);
@@ -287,8 +372,10 @@ impl Ownership {
             let (from, to) = (*from as usize, *to as usize);
             let (node, owner) = (before.key(from), before.value(from));
             changed.insert(node.to_owned());
-            if !self.nodes.contains_key(node) {
-                let (since, at) = match time_of(node, seen.said.value(to)) {
+            // A master that no HAProxy has is nobody's home.
+            let is_home = self.outages.exists(owner) || self.is_absent(node, owner, seen);
+            if is_home && !self.nodes.contains_key(node) {
+                let (since, at) = match told(node, seen.said.value(to)).and_then(|told| told.at) {
                     Some(at) => (at, at),
                     None => (self.answered_at, seen.now),
                 };
@@ -299,9 +386,7 @@ impl Ownership {
         // What a registry loses while the owner is absent comes back under the stand-in's name.
         for from in &diff.removed {
             let (node, owner) = (before.key(*from as usize), before.value(*from as usize));
-            let absent = absences(node, owner, seen.overrides, &self.outages)
-                .any(|absence| absence.until.is_none());
-            if absent && !self.nodes.contains_key(node) {
+            if self.is_absent(node, owner, seen) && !self.nodes.contains_key(node) {
                 let (owner, at) = (owner.to_owned(), seen.now);
                 self.remember(node, OwnerRecord { owner, since: at, seen: at, ordered: false });
             }
@@ -309,15 +394,43 @@ impl Ownership {
         changed
     }
 
-    /// What has become of a node whose owner is remembered. `at` is when the registry said whose it
-    /// is, as far as that is known.
-    fn settle(&mut self, node: &str, seen: &Observation<'_>, at: Option<Timestamp>) {
+    /// Whether a node's owner does not serve it now.
+    fn is_absent(&self, node: &str, owner: &str, seen: &Observation<'_>) -> bool {
+        absences(node, owner, seen.overrides, &self.outages).any(|absence| absence.until.is_none())
+    }
+
+    /// What has become of a node whose owner is remembered. `told` is how a source names it with the
+    /// master that it is said to have, `new` when that was not said yet, if it is new.
+    fn settle(
+        &mut self,
+        node: &str,
+        seen: &Observation<'_>,
+        told: Option<Told>,
+        new: Option<Timestamp>,
+    ) {
         let Some(owned) = self.nodes.get(node) else { return };
         let record = &owned.record;
         let known: Vec<_> = absences(node, &record.owner, seen.overrides, &self.outages).collect();
-        let confirmed = seen.said.get(node) == Some(record.owner.as_str());
-        let next = if confirmed { None } else { self.policy.phase(record, &known, seen.now, at) };
-        let Some((phase, at_owner)) = next else { return self.forget(node) };
+        let names_owner = |map: &EntryMap| map.get(node) == Some(record.owner.as_str());
+        let is_said = seen.said.get(node).is_some();
+        let evidence = Evidence {
+            is_held: names_owner(seen.candidate),
+            at: told.and_then(|told| told.at).or(new),
+            answered: told.map(|told| told.answered).or((!is_said).then_some(seen.answered_at)),
+            routed_since: owned.routed_since,
+        };
+        let vanished = || !is_said && seen.candidate.get(node).is_none();
+        let next = if names_owner(seen.said) {
+            Err(Why::Confirmed)
+        } else if after(record.seen, ENDED_KEPT) < seen.now && vanished() {
+            Err(Why::Vanished)
+        } else {
+            self.policy.phase(record, &known, seen.now, &evidence)
+        };
+        let (phase, at_owner) = match next {
+            Ok(next) => next,
+            Err(why) => return self.forget(node, why),
+        };
         if let Some(owned) = self.nodes.get_mut(node) {
             (owned.phase, owned.at_owner) = (phase, at_owner);
         }
@@ -328,9 +441,11 @@ impl Ownership {
         self.nodes.insert(node.to_owned(), OwnedNode::new(record));
     }
 
-    fn forget(&mut self, node: &str) {
-        self.nodes.remove(node);
-        self.unsaved.insert(node.to_owned(), None);
+    fn forget(&mut self, node: &str, why: Why) {
+        let Some(owned) = self.nodes.remove(node) else { return };
+        let (node, owner) = (node.to_owned(), owned.record.owner);
+        self.unsaved.insert(node.clone(), None);
+        self.forgotten.push(Forgotten { node, owner, why });
     }
 }
 
@@ -342,39 +457,67 @@ impl OwnedNode {
 
     /// Where it is says the next evaluation.
     fn new(record: OwnerRecord) -> Self {
-        Self { record, phase: Phase::Away, at_owner: false }
+        Self { record, phase: Phase::Away, at_owner: false, routed_since: None }
     }
+}
+
+/// What the registry tells of a node that it does not name the owner of.
+struct Evidence {
+    /// Whether the registry names the owner by now, and the guard holds that.
+    is_held: bool,
+    /// When the registry named the master that it names, as far as that is known.
+    at: Option<Timestamp>,
+    /// When it last answered so.
+    answered: Option<Timestamp>,
+    /// Since when the node is sent to its owner.
+    routed_since: Option<Timestamp>,
 }
 
 impl Policy {
     /// Where a node is that the registry does not name the owner of, and whether it counts as its
-    /// owner's; none where it belongs to whoever the registry names.
+    /// owner's; or why it belongs to whoever the registry names.
     fn phase(
         &self,
         record: &OwnerRecord,
         absences: &[Absence],
         now: Timestamp,
-        at: Option<Timestamp>,
-    ) -> Option<(Phase, bool)> {
+        evidence: &Evidence,
+    ) -> Result<(Phase, bool), Why> {
         let (earliest, latest) = (before(record.since, self.grace), after(record.seen, self.grace));
         let later =
             absences.iter().filter(|absence| absence.until.is_none_or(|end| end >= earliest));
         if !record.ordered && !later.clone().any(|absence| absence.from <= latest) {
-            return (now < latest).then_some((Phase::Leaving { until: latest }, false));
+            let phase = Phase::Leaving { until: latest };
+            return if now < latest { Ok((phase, false)) } else { Err(Why::MovedOnPurpose) };
+        }
+        // Whatever else keeps the owner away: the nodes that had gone were to stay.
+        let stayed = |absence: &Absence| absence.stay && absence.until >= Some(record.since);
+        if !record.ordered && later.clone().any(stayed) {
+            return Err(Why::Stayed);
         }
         let mut lasting = later.clone().filter(|absence| absence.until.is_none()).peekable();
         if lasting.peek().is_some() {
             // Of a node that was ordered elsewhere the order says where; what is down is no
             // place to send it.
-            return Some((Phase::Away, lasting.any(|absence| absence.ordered)));
+            return Ok((Phase::Away, lasting.any(|absence| absence.ordered)));
         }
         let last = later.filter_map(|absence| Some((absence.until?, absence.stay))).max();
         let (back, stay) = last.unwrap_or((record.since, false));
+        if stay && !(record.ordered && record.since >= back) {
+            return Err(Why::Stayed);
+        }
         let back = if record.ordered { back.max(record.since) } else { back };
-        let until = after(back, self.confirm_within);
-        let on_purpose = at.is_some_and(|at| at > after(back, self.grace));
-        let stays = stay && !(record.ordered && record.since >= back);
-        (!on_purpose && !stays && now < until).then_some((Phase::Returning { until }, true))
+        // Until the map sends it home, its agent runs where it was.
+        let served = evidence.routed_since.map(|routed| after(routed.max(back), self.grace));
+        if served.is_some_and(|served| evidence.at.is_some_and(|at| at > served)) {
+            return Err(Why::MovedOnPurpose);
+        }
+        let until = (!record.ordered).then(|| after(back, self.confirm_within));
+        let is_over = |until| evidence.answered.is_some_and(|answered| answered >= until);
+        match until.is_some_and(is_over) && !evidence.is_held {
+            true => Err(Why::NotConfirmed),
+            false => Ok((Phase::Returning { until }, true)),
+        }
     }
 }
 
