@@ -17,7 +17,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,32 +26,12 @@ use crate::plan::Diff;
 use crate::{EntryMap, Overrides};
 
 mod absence;
+mod phase;
 
-use absence::{Absence, absences};
+use absence::absences;
 pub use absence::{Outage, Outages};
-
-/// How owners are remembered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// How long an owner that was down must be ready again before its nodes go back to it.
-    pub return_after: Duration,
-    /// How long a node waits for the registry to name its owner again; if the registry answers
-    /// later than that and does not, its owner is whoever it names.
-    pub confirm_within: Duration,
-    /// How much older or newer than an absence a change of the registry may be that it led to:
-    /// health checks take a while to fail, and clocks differ.
-    pub grace: Duration,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            return_after: Duration::from_secs(60),
-            confirm_within: Duration::from_secs(2 * 3600),
-            grace: Duration::from_secs(60),
-        }
-    }
-}
+use phase::{Evidence, after};
+pub use phase::{Phase, Policy, Why};
 
 /// What is remembered of a node whose registry names another master than its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,32 +45,6 @@ pub struct OwnerRecord {
     pub seen: Timestamp,
     /// Whether an operator said whose the node is (`own`).
     pub ordered: bool,
-}
-
-/// Where a node is whose owner the registry does not name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
-pub enum Phase {
-    /// Its owner is absent: it goes to the master that the registry names, or that was ordered.
-    Away,
-    /// It goes to its owner again, until the registry names the owner, or answers after this time
-    /// and does not. What an operator ordered has no such time.
-    Returning {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        until: Option<Timestamp>,
-    },
-    /// It goes to the master that the registry names, which is its owner from then on.
-    Leaving { until: Timestamp },
-}
-
-impl Phase {
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Away => "away",
-            Self::Returning { .. } => "returning",
-            Self::Leaving { .. } => "leaving",
-        }
-    }
 }
 
 /// A node whose owner is remembered.
@@ -115,33 +68,6 @@ pub struct Forgotten {
     pub node: String,
     pub owner: String,
     pub why: Why,
-}
-
-/// Why an owner is not remembered any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    /// The registry names it again.
-    Confirmed,
-    /// The registry named another master while the owner served the node.
-    MovedOnPurpose,
-    /// The registry did not name the owner in time.
-    NotConfirmed,
-    /// The operator left the nodes where they had gone.
-    Stayed,
-    /// No source has named the node for a week.
-    Vanished,
-}
-
-impl Why {
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Confirmed => "the registry names the owner again",
-            Self::MovedOnPurpose => "the registry named another master while the owner was there",
-            Self::NotConfirmed => "the registry did not name the owner within confirm_within",
-            Self::Stayed => "an operator left the nodes where they had gone",
-            Self::Vanished => "no source has named the node for a week",
-        }
-    }
 }
 
 /// How a source names a node with a master.
@@ -459,74 +385,6 @@ impl OwnedNode {
     fn new(record: OwnerRecord) -> Self {
         Self { record, phase: Phase::Away, at_owner: false, routed_since: None }
     }
-}
-
-/// What the registry tells of a node that it does not name the owner of.
-struct Evidence {
-    /// Whether the registry names the owner by now, and the guard holds that.
-    is_held: bool,
-    /// When the registry named the master that it names, as far as that is known.
-    at: Option<Timestamp>,
-    /// When it last answered so.
-    answered: Option<Timestamp>,
-    /// Since when the node is sent to its owner.
-    routed_since: Option<Timestamp>,
-}
-
-impl Policy {
-    /// Where a node is that the registry does not name the owner of, and whether it counts as its
-    /// owner's; or why it belongs to whoever the registry names.
-    fn phase(
-        &self,
-        record: &OwnerRecord,
-        absences: &[Absence],
-        now: Timestamp,
-        evidence: &Evidence,
-    ) -> Result<(Phase, bool), Why> {
-        let (earliest, latest) = (before(record.since, self.grace), after(record.seen, self.grace));
-        let later =
-            absences.iter().filter(|absence| absence.until.is_none_or(|end| end >= earliest));
-        if !record.ordered && !later.clone().any(|absence| absence.from <= latest) {
-            let phase = Phase::Leaving { until: latest };
-            return if now < latest { Ok((phase, false)) } else { Err(Why::MovedOnPurpose) };
-        }
-        // Whatever else keeps the owner away: the nodes that had gone were to stay.
-        let stayed = |absence: &Absence| absence.stay && absence.until >= Some(record.since);
-        if !record.ordered && later.clone().any(stayed) {
-            return Err(Why::Stayed);
-        }
-        let mut lasting = later.clone().filter(|absence| absence.until.is_none()).peekable();
-        if lasting.peek().is_some() {
-            // Of a node that was ordered elsewhere the order says where; what is down is no
-            // place to send it.
-            return Ok((Phase::Away, lasting.any(|absence| absence.ordered)));
-        }
-        let last = later.filter_map(|absence| Some((absence.until?, absence.stay))).max();
-        let (back, stay) = last.unwrap_or((record.since, false));
-        if stay && !(record.ordered && record.since >= back) {
-            return Err(Why::Stayed);
-        }
-        let back = if record.ordered { back.max(record.since) } else { back };
-        // Until the map sends it home, its agent runs where it was.
-        let served = evidence.routed_since.map(|routed| after(routed.max(back), self.grace));
-        if served.is_some_and(|served| evidence.at.is_some_and(|at| at > served)) {
-            return Err(Why::MovedOnPurpose);
-        }
-        let until = (!record.ordered).then(|| after(back, self.confirm_within));
-        let is_over = |until| evidence.answered.is_some_and(|answered| answered >= until);
-        match until.is_some_and(is_over) && !evidence.is_held {
-            true => Err(Why::NotConfirmed),
-            false => Ok((Phase::Returning { until }, true)),
-        }
-    }
-}
-
-fn before(at: Timestamp, by: Duration) -> Timestamp {
-    at.saturating_sub(by).unwrap_or(Timestamp::MIN)
-}
-
-fn after(at: Timestamp, by: Duration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
