@@ -128,7 +128,7 @@ fn a_delta_poll_finds_a_moved_node_and_never_loses_one() {
 }
 
 #[test]
-fn a_reload_and_a_signal_drop_a_node_that_was_deactivated_or_purged() {
+fn a_reload_and_a_signal_drop_a_node_that_was_deactivated() {
     let puppetdb = PuppetDb::shared();
     for certname in ["gone-deactivated", "gone-by-signal", "gone-staying"] {
         puppetdb.replace_facts(certname, "m1", true);

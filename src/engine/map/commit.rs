@@ -54,7 +54,7 @@ impl MapDecider {
         };
         (self.overrides, self.gone) = (Arc::clone(&round.overrides), gone);
         self.composed = true;
-        self.owners_in_force(round.at);
+        self.owners_in_force(round.at).await;
         self.checked.clone_from(&self.targets);
         self.decision.active = self.foreign.is_none();
         match part {

@@ -343,7 +343,7 @@ impl MapDecider {
     pub(super) fn targets_matter(&self) -> bool {
         let has_routes =
             self.decision.in_force.as_ref().is_some_and(|revision| !revision.entries.is_empty());
-        self.actions.matter() || (self.actions.guard() && has_routes)
+        self.actions.matter() || self.owners.is_some() || (self.actions.guard() && has_routes)
     }
 
     /// Lets one held change through at the next decision.

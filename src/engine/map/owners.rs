@@ -1,7 +1,7 @@
 //! Whose the nodes are: evaluated before overrides, kept in the store before the map file says what
 //! the sources said.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +55,8 @@ impl MapDecider {
     ) -> Self {
         let said = self.gate.accepted().cloned().unwrap_or_default();
         let owners = policy.map(|policy| {
-            let ownership = Ownership::resume(policy, stored, said, Timestamp::now());
+            let now = Timestamp::now();
+            let ownership = Ownership::resume(policy, stored, said, now);
             Owners { ownership, store, error: None }
         });
         Self { owners, ..self }
@@ -82,14 +83,22 @@ impl MapDecider {
     /// Why an order of an owner is not in force for good after a decision, if it is not.
     pub(in crate::engine) fn outcome_of_own(&self) -> Result<(), OwnError> {
         let Some(owners) = &self.owners else { return Err(OwnError::NotRemembered) };
+        if let Some(writer) = &self.foreign {
+            return Err(OwnError::ReadOnly(writer.to_string()));
+        }
         match (&self.file.error, &owners.error) {
             (_, Some(error)) => Err(OwnError::NotStored(error.clone())),
             (Some(error), None) => Err(OwnError::NotInForce(error.clone())),
             (None, None) if owners.ownership.has_orders() => {
-                let sources = self.decision.waiting_for.join(", ");
-                Err(OwnError::NotInForce(format!("the first answer of {sources} is waited for")))
+                Err(OwnError::NotInForce(match self.gate.held() {
+                    Some(held) => format!("the first answer is held back, see {}", held.id),
+                    None => {
+                        let sources = self.decision.waiting_for.join(", ");
+                        format!("the first answer of {sources} is waited for")
+                    }
+                }))
             }
-            (None, None) if owners.ownership.unsaved().is_some() => {
+            (None, None) if !self.composed => {
                 Err(OwnError::NotInForce("the map waits for an instance".to_owned()))
             }
             (None, None) => Ok(()),
@@ -113,23 +122,14 @@ impl MapDecider {
     pub(super) fn evaluate_owners(&mut self, said: &Arc<EntryMap>, round: &Evaluation<'_>) -> bool {
         let Some(owners) = &mut self.owners else { return false };
         let ownership = &mut owners.ownership;
-        let mut masters: BTreeSet<String> = BTreeSet::new();
-        let mut add = |map: &EntryMap| {
-            masters.extend(map.load().iter().map(|(master, _)| (*master).to_owned()));
-        };
-        add(said);
-        if !Arc::ptr_eq(said, ownership.said()) {
-            add(ownership.said());
-        }
-        masters.extend(ownership.nodes().values().map(|owned| owned.record.owner.clone()));
-        let names = masters.iter().map(String::as_str);
-        ownership.outages().observe(&self.targets, names, round.at);
-        let answered = round.sources.iter().filter_map(|source| source.snapshot.as_ref());
-        let answered_at = answered.map(|snapshot| snapshot.answered_at).min();
+        ownership.observe(&self.targets, said, round.at);
+        let answered = round.sources.iter().map(|source| source.snapshot.as_ref());
+        let answered = answered.map(|snapshot| Some(snapshot?.answered_at));
         let seen = Observation {
             said,
             candidate: round.candidate.as_ref().unwrap_or(said),
-            answered_at: answered_at.unwrap_or(Timestamp::MIN),
+            answered: answered.collect(),
+            gone: &self.gone,
             overrides: &round.overrides,
             now: round.at,
         };
@@ -157,10 +157,11 @@ impl MapDecider {
     }
 
     /// The map in force is what sends nodes home.
-    pub(super) fn owners_in_force(&mut self, at: Timestamp) {
+    pub(super) async fn owners_in_force(&mut self, at: Timestamp) {
         let map = self.entries_in_force();
         if let (Some(owners), Some(map)) = (&mut self.owners, map) {
             owners.ownership.in_force(&map, at);
+            owners.save().await;
         }
         self.publish_owners();
     }
@@ -234,10 +235,10 @@ impl Owners {
 
 /// How a source names a node with this master, the newest if several do.
 fn told(sources: &[SourceState], node: &str, master: &str) -> Option<Told> {
-    let snapshots = sources.iter().filter_map(|source| source.snapshot.as_ref());
-    let told = snapshots.filter_map(|snapshot| {
+    let told = sources.iter().enumerate().filter_map(|(source, state)| {
+        let snapshot = state.snapshot.as_ref()?;
         let at = snapshot.entries.find(node.as_bytes())?;
-        let told = Told { at: snapshot.entries.time(at), answered: snapshot.answered_at };
+        let told = Told { source, at: snapshot.entries.time(at), answered: snapshot.answered_at };
         (snapshot.entries.value(at) == master).then_some(told)
     });
     told.max_by_key(|told| (told.at, told.answered))

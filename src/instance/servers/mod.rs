@@ -131,6 +131,14 @@ impl ServerPhase {
 
     /// HAProxy could not be observed, so nothing is known of its lists.
     pub fn lost(&mut self, error: String, desired: &Desired) {
+        self.targets.send_if_modified(|known| {
+            let fresh = known.take_if(|known| !known.is_stale());
+            let is_news = fresh.is_some();
+            if let Some(fresh) = fresh {
+                *known = Some(Arc::new(fresh.stale()));
+            }
+            is_news
+        });
         self.fail(error, desired);
     }
 

@@ -48,7 +48,7 @@ const MIGRATIONS: [&str; 3] = [
     master TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, stay INTEGER NOT NULL) \
     STRICT;
     CREATE TABLE owners (node TEXT PRIMARY KEY, owner TEXT NOT NULL, since INTEGER NOT NULL, \
-    seen INTEGER NOT NULL, ordered INTEGER NOT NULL) STRICT;
+    seen INTEGER NOT NULL, ordered INTEGER NOT NULL, routed INTEGER) STRICT;
     CREATE TABLE outages (master TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER) STRICT;
 ",
 ];
@@ -352,7 +352,10 @@ fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusql
     };
     let at = now.as_millisecond();
     let forgotten = now.saturating_sub(ENDED_KEPT).unwrap_or(Timestamp::MIN);
-    transaction.execute("DELETE FROM ended WHERE until < ?1", [forgotten.as_millisecond()])?;
+    // What an owner's record is a consequence of is kept with it.
+    const FORGET: &str = "DELETE FROM ended WHERE until < ?1 \
+        AND NOT EXISTS (SELECT 1 FROM owners WHERE owners.since <= ended.until)";
+    transaction.execute(FORGET, [forgotten.as_millisecond()])?;
     match change {
         OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {
             transaction.execute(PIN, params![node, at])

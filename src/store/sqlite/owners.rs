@@ -13,14 +13,17 @@ pub(super) fn read(connection: &Connection) -> Result<StoredOwners, StoreErrorKi
         return Ok(stored);
     }
     let invalid = |name: String| move |reason: Invalid| StoreErrorKind::Invalid { name, reason };
-    let mut owners = connection.prepare("SELECT node, owner, since, seen, ordered FROM owners")?;
+    let mut owners =
+        connection.prepare("SELECT node, owner, since, seen, ordered, routed FROM owners")?;
     let mut rows = owners.query([])?;
     while let Some(row) = rows.next()? {
         let (node, owner) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
         names::check_key(&node).map_err(invalid(node.clone()))?;
         names::check_value(&owner).map_err(invalid(owner.clone()))?;
         let (since, seen) = (time(row.get(2)?)?, time(row.get(3)?)?);
-        stored.records.insert(node, OwnerRecord { owner, since, seen, ordered: row.get(4)? });
+        let routed_since = row.get::<_, Option<i64>>(5)?.map(time).transpose()?;
+        let record = OwnerRecord { owner, since, seen, ordered: row.get(4)?, routed_since };
+        stored.records.insert(node, record);
     }
     let mut outages = connection.prepare("SELECT master, since, until FROM outages")?;
     let mut rows = outages.query([])?;
@@ -39,16 +42,17 @@ pub(super) fn write(
     connection: &mut Connection,
     change: &OwnersChange,
 ) -> Result<(), StoreErrorKind> {
-    const KEEP: &str = "INSERT OR REPLACE INTO owners (node, owner, since, seen, ordered) \
-        VALUES (?1, ?2, ?3, ?4, ?5)";
+    const KEEP: &str = "INSERT OR REPLACE INTO owners (node, owner, since, seen, ordered, routed) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut keep = transaction.prepare(KEEP)?;
     let mut forget = transaction.prepare("DELETE FROM owners WHERE node = ?1")?;
     for (node, record) in &change.records {
         match record {
-            Some(OwnerRecord { owner, since, seen, ordered }) => {
+            Some(OwnerRecord { owner, since, seen, ordered, routed_since }) => {
                 let (since, seen) = (milliseconds(*since), milliseconds(*seen));
-                keep.execute(params![node, owner, since, seen, ordered])?
+                let routed = routed_since.map(milliseconds);
+                keep.execute(params![node, owner, since, seen, ordered, routed])?
             }
             None => forget.execute([node])?,
         };

@@ -399,6 +399,7 @@ async fn owners_and_outages_are_there_after_a_restart() {
         since: at(1),
         seen: at(2),
         ordered: owner == "m2",
+        routed_since: (owner == "m2").then(|| at(3)),
     };
     let outage =
         |from, until: Option<i64>| Outage { master: "m1".to_owned(), from, until: until.map(at) };

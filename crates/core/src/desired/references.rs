@@ -73,7 +73,11 @@ impl Actions {
 
 /// The names that a map's values may point to in one instance, and whether what they name is ready.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Targets(BTreeMap<String, bool>);
+pub struct Targets {
+    ready: BTreeMap<String, bool>,
+    /// Whether the instance could not be reached since.
+    stale: bool,
+}
 
 impl Targets {
     /// Every backend and server of an instance. A backend is ready while a server of it is, or
@@ -95,18 +99,28 @@ impl Targets {
 
     /// Whether the backend or server of this name is ready; none where there is none.
     pub fn ready(&self, name: &str) -> Option<bool> {
-        self.0.get(name).copied()
+        self.ready.get(name).copied()
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.ready.keys().map(String::as_str)
+    }
+
+    /// What was last seen of an instance that can't be reached now.
+    #[must_use]
+    pub fn stale(&self) -> Self {
+        Self { stale: true, ..self.clone() }
+    }
+
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     fn add(&mut self, name: &str, ready: bool) {
-        match self.0.get_mut(name) {
+        match self.ready.get_mut(name) {
             Some(known) => *known |= ready,
             None => {
-                self.0.insert(name.to_owned(), ready);
+                self.ready.insert(name.to_owned(), ready);
             }
         }
     }
@@ -144,13 +158,13 @@ impl Dangling {
             return dangling;
         }
         for (master, nodes) in entries.load() {
-            let states: Vec<_> = instances.iter().map(|targets| targets.0.get(master)).collect();
+            let states: Vec<_> = instances.iter().map(|targets| targets.ready(master)).collect();
             let nowhere = if states.contains(&None) {
                 dangling.unknown.insert(master.to_owned(), nodes);
                 states.iter().all(Option::is_none)
-            } else if states.contains(&Some(&false)) {
+            } else if states.contains(&Some(false)) {
                 dangling.not_ready.insert(master.to_owned(), nodes);
-                !states.contains(&Some(&true))
+                !states.contains(&Some(true))
             } else {
                 false
             };
@@ -344,6 +358,6 @@ mod tests {
     #[test]
     fn a_name_that_stands_for_several_is_ready_while_one_of_them_is() {
         let targets: Targets = [("m1", false), ("m1", true), ("m1", false)].into_iter().collect();
-        assert!(targets.0["m1"]);
+        assert_eq!(targets.ready("m1"), Some(true));
     }
 }

@@ -59,7 +59,7 @@ pub struct Outage {
 
 /// When masters were ready in no instance.
 #[derive(Debug, Clone)]
-pub struct Outages {
+pub(super) struct Outages {
     return_after: Duration,
     masters: BTreeMap<String, Master>,
     /// Whether one has begun or ended since they were stored.
@@ -108,6 +108,11 @@ impl Outages {
         Self { return_after, masters, unsaved: false, observed: false, new: true }
     }
 
+    /// Whether any HAProxy has been seen.
+    pub(super) fn observed(&self) -> bool {
+        self.observed
+    }
+
     /// Whether a HAProxy has, or had, such a server or backend; without any HAProxy nobody knows.
     pub(super) fn exists(&self, master: &str) -> bool {
         let state = self.masters.get(master).map(|master| master.state);
@@ -140,17 +145,21 @@ impl Outages {
         self.unsaved = false;
     }
 
-    /// Takes in what every instance that has been observed has ready, for these masters: all that
-    /// are of any interest. Without any instance nothing is known of them.
-    pub fn observe<'a>(
+    /// Takes in what every instance that can be reached has ready, for these masters: all that are
+    /// of any interest. Without any such instance nothing is known of them. Outages that ended
+    /// before `needed` and a week ago are forgotten.
+    pub(super) fn observe<'a>(
         &mut self,
         targets: &[Arc<Targets>],
         masters: impl Iterator<Item = &'a str>,
+        needed: Timestamp,
         now: Timestamp,
     ) {
+        let targets: Vec<_> = targets.iter().filter(|targets| !targets.is_stale()).collect();
         if targets.is_empty() {
             return;
         }
+        self.new |= !self.observed;
         self.observed = true;
         let named: BTreeSet<&str> = masters.collect();
         for name in &named {
@@ -162,7 +171,8 @@ impl Outages {
             let ready = targets.iter().filter_map(|targets| targets.ready(name)).max();
             let (stored, ended, state) = (master.to_store(), master.ended.len(), master.state);
             master.observe(ready, now, self.return_after);
-            master.ended.retain(|(_, until)| now.duration_since(*until) < KEPT);
+            let kept = |until: Timestamp| until >= needed || now.duration_since(until) < KEPT;
+            master.ended.retain(|(_, until)| kept(*until));
             let kept = named.contains(name.as_str()) || !master.ended.is_empty();
             self.unsaved |= master.to_store() != stored || master.ended.len() != ended;
             self.unsaved |= !kept && stored.is_some();

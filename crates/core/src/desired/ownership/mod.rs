@@ -15,12 +15,14 @@
 //! What is kept of a node is no more than its owner and when it left ([`OwnerRecord`]); the phase
 //! follows from that and from the absences, so that a restart comes to the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::gone::GoneNodes;
+use super::references::Targets;
 use crate::overrides::ENDED_KEPT;
 use crate::plan::Diff;
 use crate::{EntryMap, Overrides};
@@ -28,9 +30,10 @@ use crate::{EntryMap, Overrides};
 mod absence;
 mod phase;
 
+pub use absence::Outage;
+use absence::Outages;
 use absence::absences;
-pub use absence::{Outage, Outages};
-use phase::{Evidence, after};
+use phase::{Evidence, after, before};
 pub use phase::{Phase, Policy, Why};
 
 /// What is remembered of a node whose registry names another master than its owner.
@@ -45,6 +48,9 @@ pub struct OwnerRecord {
     pub seen: Timestamp,
     /// Whether an operator said whose the node is (`own`).
     pub ordered: bool,
+    /// Since when the map in force sends it to its owner again; kept while it is leaving.
+    #[serde(skip)]
+    pub routed_since: Option<Timestamp>,
 }
 
 /// A node whose owner is remembered.
@@ -57,9 +63,13 @@ pub struct OwnedNode {
     /// Whether it counts as its owner's, before overrides.
     #[serde(skip)]
     at_owner: bool,
-    /// Since when the map in force sends it to its owner again, as far as this process knows.
+    /// When the registry began to name the master that it names, at the earliest and at the latest,
+    /// as far as this process knows.
     #[serde(skip)]
-    routed_since: Option<Timestamp>,
+    named: Option<(Timestamp, Timestamp)>,
+    /// Since when no source names it, as far as this process knows.
+    #[serde(skip)]
+    unnamed_since: Option<Timestamp>,
 }
 
 /// An owner that is not remembered any more.
@@ -73,6 +83,8 @@ pub struct Forgotten {
 /// How a source names a node with a master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Told {
+    /// The source's number among those of [`Observation::answered`].
+    pub source: usize,
     /// When the producer said so, where the registry tells.
     pub at: Option<Timestamp>,
     /// When the source answered.
@@ -85,9 +97,11 @@ pub struct Observation<'a> {
     /// What the sources say, as far as the guard let it through.
     pub said: &'a Arc<EntryMap>,
     /// What they say, held back or not.
-    pub candidate: &'a EntryMap,
-    /// When the sources said it: what is new in it is newer than the answer before.
-    pub answered_at: Timestamp,
+    pub candidate: &'a Arc<EntryMap>,
+    /// When each source answered, if it has: what is new in an answer is newer than the one before.
+    pub answered: Vec<Option<Timestamp>>,
+    /// Nodes that no source names any more, and that stay with their master for a while.
+    pub gone: &'a GoneNodes,
     pub overrides: &'a Overrides,
     pub now: Timestamp,
 }
@@ -99,7 +113,13 @@ pub struct Ownership {
     outages: Outages,
     /// What the sources said at the last evaluation.
     said: Arc<EntryMap>,
-    answered_at: Timestamp,
+    /// When each source had answered then.
+    answered: Vec<Option<Timestamp>>,
+    /// The nodes that the sources had with another master than they counted as having, for it was
+    /// held back; each with a time at which they did not yet.
+    held: BTreeMap<String, Timestamp>,
+    /// When this began.
+    began: Timestamp,
     /// The time of the last evaluation.
     evaluated: Timestamp,
     /// The number of the overrides at the last evaluation; none before the first.
@@ -144,7 +164,9 @@ impl Ownership {
             outages: Outages::resume(policy.return_after, stored.outages, now),
             policy,
             said,
-            answered_at: now,
+            answered: Vec::new(),
+            held: BTreeMap::new(),
+            began: now,
             evaluated: Timestamp::MIN,
             overrides: None,
             ordered: false,
@@ -157,7 +179,8 @@ impl Ownership {
     /// The sources had said this before: nothing is known of how they came to it.
     pub fn go_on_from(&mut self, said: &Arc<EntryMap>, now: Timestamp) {
         self.said = Arc::clone(said);
-        self.answered_at = self.answered_at.max(now);
+        (self.answered, self.began) = (Vec::new(), now);
+        self.held.clear();
     }
 
     /// What the sources said at the last evaluation.
@@ -170,8 +193,15 @@ impl Ownership {
         &self.nodes
     }
 
-    pub fn outages(&mut self) -> &mut Outages {
-        &mut self.outages
+    /// Takes in what every instance has ready, for the masters that nodes have or had by what the
+    /// sources say.
+    pub fn observe(&mut self, targets: &[Arc<Targets>], said: &EntryMap, now: Timestamp) {
+        let oldest = self.nodes.values().map(|owned| owned.record.since).min();
+        let needed = oldest.map_or(Timestamp::MAX, |oldest| before(oldest, self.policy.grace));
+        let (said, earlier) = (said.load(), self.said.load());
+        let owners = self.nodes.values().map(|owned| owned.record.owner.as_str());
+        let named = said.iter().chain(&earlier).map(|(master, _)| *master);
+        self.outages.observe(targets, named.chain(owners), needed, now);
     }
 
     /// What is to be stored, if anything; [`Ownership::saved`] says that it was.
@@ -194,8 +224,16 @@ impl Ownership {
     /// This map is in force now. A node that it sends home ran elsewhere until then.
     pub fn in_force(&mut self, map: &EntryMap, now: Timestamp) {
         for (node, owned) in &mut self.nodes {
-            let home = owned.at_owner && map.get(node) == Some(owned.record.owner.as_str());
-            owned.routed_since = home.then(|| owned.routed_since.unwrap_or(now));
+            let is_home = map.get(node) == Some(owned.record.owner.as_str());
+            let before = owned.record.routed_since;
+            owned.record.routed_since = match owned.phase {
+                Phase::Leaving { .. } => before,
+                Phase::Returning { .. } if is_home => before.or(Some(now)),
+                Phase::Away | Phase::Returning { .. } => None,
+            };
+            if owned.record.routed_since != before {
+                self.unsaved.insert(node.clone(), Some(owned.record.clone()));
+            }
         }
     }
 
@@ -207,7 +245,10 @@ impl Ownership {
     /// An operator says whose a node is. It counts from the next evaluation on.
     pub fn own(&mut self, node: &str, owner: &str, now: Timestamp) {
         let owner = owner.to_owned();
-        self.remember(node, OwnerRecord { owner, since: now, seen: now, ordered: true });
+        self.remember(
+            node,
+            OwnerRecord { owner, since: now, seen: now, ordered: true, routed_since: None },
+        );
         self.ordered = true;
     }
 
@@ -223,17 +264,17 @@ impl Ownership {
         }
         let before = self.at_owner();
         let changed = match Arc::ptr_eq(&self.said, seen.said) {
-            true => BTreeSet::new(),
+            true => BTreeMap::new(),
             false => self.take_in(seen, &told),
         };
+        self.note_held(seen, &told);
         let nodes: Vec<String> = self.nodes.keys().cloned().collect();
         for node in nodes {
             let told = seen.said.get(&node).and_then(|master| told(&node, master));
-            let new = changed.contains(&node).then_some(self.answered_at);
-            self.settle(&node, seen, told, new);
+            self.settle(&node, seen, told, changed.get(&node).copied());
         }
         self.said = Arc::clone(seen.said);
-        self.answered_at = self.answered_at.max(seen.answered_at);
+        self.answered.clone_from(&seen.answered);
         self.evaluated = seen.now;
         self.overrides = Some(seen.overrides.number());
         self.ordered = false;
@@ -272,7 +313,7 @@ impl Ownership {
     /// flap all the time, and most of them say nothing about a master.
     fn is_settled(&self, seen: &Observation<'_>) -> bool {
         Arc::ptr_eq(&self.said, seen.said)
-            && self.answered_at >= seen.answered_at
+            && self.answered == seen.answered
             && self.overrides == Some(seen.overrides.number())
             && !self.ordered
             && !self.outages.are_new()
@@ -285,39 +326,77 @@ impl Ownership {
     }
 
     /// Remembers the owners of nodes whose registry names another master than before, or none.
-    /// The nodes that have another master.
+    /// The nodes that have another master, each with a time at which that was not said yet.
     fn take_in(
         &mut self,
         seen: &Observation<'_>,
         told: &impl Fn(&str, &str) -> Option<Told>,
-    ) -> BTreeSet<String> {
+    ) -> BTreeMap<String, Timestamp> {
         let before = Arc::clone(&self.said);
         let diff = Diff::between(&before, seen.said);
-        let mut changed = BTreeSet::new();
+        let mut changed = BTreeMap::new();
         for (from, to) in &diff.moved {
             let (from, to) = (*from as usize, *to as usize);
             let (node, owner) = (before.key(from), before.value(from));
-            changed.insert(node.to_owned());
-            // A master that no HAProxy has is nobody's home.
-            let is_home = self.outages.exists(owner) || self.is_absent(node, owner, seen);
-            if is_home && !self.nodes.contains_key(node) {
-                let (since, at) = match told(node, seen.said.value(to)).and_then(|told| told.at) {
-                    Some(at) => (at, at),
-                    None => (self.answered_at, seen.now),
-                };
+            let told = told(node, seen.said.value(to));
+            let earliest = self.before_it_was_said(node, told);
+            changed.insert(node.to_owned(), earliest);
+            let is_absent = self.is_absent(node, owner, seen);
+            // A master that no HAProxy has is nobody's home. One that took a node on purpose, a
+            // moment before it was absent itself, is.
+            let is_home = is_absent || self.outages.exists(owner);
+            let is_known = self
+                .nodes
+                .get(node)
+                .is_some_and(|owned| !matches!(owned.phase, Phase::Leaving { .. }) || !is_absent);
+            if is_home && !is_known {
+                let at = told.and_then(|told| told.at);
+                let (since, seen) = at.map_or((earliest, seen.now), |at| (at, at));
                 let owner = owner.to_owned();
-                self.remember(node, OwnerRecord { owner, since, seen: at, ordered: false });
+                self.remember(
+                    node,
+                    OwnerRecord { owner, since, seen, ordered: false, routed_since: None },
+                );
             }
         }
         // What a registry loses while the owner is absent comes back under the stand-in's name.
-        for from in &diff.removed {
-            let (node, owner) = (before.key(*from as usize), before.value(*from as usize));
+        let lost = diff.removed.iter().map(|from| *from as usize);
+        let lost = lost.map(|from| (before.key(from), before.value(from)));
+        let back = diff.added.iter().filter_map(|to| {
+            let node = seen.said.key(*to as usize);
+            let gone = seen.gone.get(node)?;
+            (seen.said.value(*to as usize) != gone.master).then_some((node, gone.master.as_str()))
+        });
+        for (node, owner) in lost.chain(back) {
             if self.is_absent(node, owner, seen) && !self.nodes.contains_key(node) {
                 let (owner, at) = (owner.to_owned(), seen.now);
-                self.remember(node, OwnerRecord { owner, since: at, seen: at, ordered: false });
+                self.remember(
+                    node,
+                    OwnerRecord { owner, since: at, seen: at, ordered: false, routed_since: None },
+                );
             }
         }
         changed
+    }
+
+    /// A time at which the sources did not name a node as they do now.
+    fn before_it_was_said(&self, node: &str, told: Option<Told>) -> Timestamp {
+        let answered = told.and_then(|told| *self.answered.get(told.source)?);
+        self.held.get(node).copied().or(answered).unwrap_or(self.began)
+    }
+
+    /// Notes the nodes that the sources have with another master than they count as having.
+    fn note_held(&mut self, seen: &Observation<'_>, told: &impl Fn(&str, &str) -> Option<Told>) {
+        if Arc::ptr_eq(seen.said, seen.candidate) {
+            return self.held.clear();
+        }
+        let diff = Diff::between(seen.said, seen.candidate);
+        let held = diff.moved.iter().map(|(_, to)| {
+            let (node, master) =
+                (seen.candidate.key(*to as usize), seen.candidate.value(*to as usize));
+            (node.to_owned(), self.before_it_was_said(node, told(node, master)))
+        });
+        self.held = held.collect();
     }
 
     /// Whether a node's owner does not serve it now.
@@ -334,21 +413,28 @@ impl Ownership {
         told: Option<Told>,
         new: Option<Timestamp>,
     ) {
+        let named = seen.said.get(node).is_some() || seen.candidate.get(node).is_some();
+        let Some(owned) = self.nodes.get_mut(node) else { return };
+        let since = owned.unnamed_since.unwrap_or(seen.now);
+        owned.unnamed_since = (!named).then_some(since);
+        let at = told.and_then(|told| told.at).map(|at| (at, at));
+        owned.named = at.or(new.map(|earliest| (earliest, seen.now))).or(owned.named);
         let Some(owned) = self.nodes.get(node) else { return };
         let record = &owned.record;
         let known: Vec<_> = absences(node, &record.owner, seen.overrides, &self.outages).collect();
         let names_owner = |map: &EntryMap| map.get(node) == Some(record.owner.as_str());
-        let is_said = seen.said.get(node).is_some();
+        let answered = told.map(|told| told.answered);
         let evidence = Evidence {
             is_held: names_owner(seen.candidate),
-            at: told.and_then(|told| told.at).or(new),
-            answered: told.map(|told| told.answered).or((!is_said).then_some(seen.answered_at)),
-            routed_since: owned.routed_since,
+            named: owned.named,
+            answered,
+            observed: self.outages.observed(),
         };
-        let vanished = || !is_said && seen.candidate.get(node).is_none();
-        let next = if names_owner(seen.said) {
+        // An order is not confirmed by what was said before it.
+        let is_news = !record.ordered || answered > Some(record.since);
+        let next = if names_owner(seen.said) && is_news {
             Err(Why::Confirmed)
-        } else if after(record.seen, ENDED_KEPT) < seen.now && vanished() {
+        } else if owned.unnamed_since.is_some_and(|since| after(since, ENDED_KEPT) < seen.now) {
             Err(Why::Vanished)
         } else {
             self.policy.phase(record, &known, seen.now, &evidence)
@@ -383,7 +469,7 @@ impl OwnedNode {
 
     /// Where it is says the next evaluation.
     fn new(record: OwnerRecord) -> Self {
-        Self { record, phase: Phase::Away, at_owner: false, routed_since: None }
+        Self { record, phase: Phase::Away, at_owner: false, named: None, unnamed_since: None }
     }
 }
 

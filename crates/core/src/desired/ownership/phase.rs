@@ -88,12 +88,13 @@ impl Why {
 pub(super) struct Evidence {
     /// Whether the registry names the owner by now, and the guard holds that.
     pub is_held: bool,
-    /// When the registry named the master that it names, as far as that is known.
-    pub at: Option<Timestamp>,
+    /// When the registry began to name the master that it names, at the earliest and at the latest,
+    /// as far as that is known.
+    pub named: Option<(Timestamp, Timestamp)>,
     /// When it last answered so.
     pub answered: Option<Timestamp>,
-    /// Since when the node is sent to its owner.
-    pub routed_since: Option<Timestamp>,
+    /// Whether any HAProxy has been seen, without which no outage is known.
+    pub observed: bool,
 }
 
 impl Policy {
@@ -110,8 +111,7 @@ impl Policy {
         let later =
             absences.iter().filter(|absence| absence.until.is_none_or(|end| end >= earliest));
         if !record.ordered && !later.clone().any(|absence| absence.from <= latest) {
-            let phase = Phase::Leaving { until: latest };
-            return if now < latest { Ok((phase, false)) } else { Err(Why::MovedOnPurpose) };
+            return leaving(latest, now, evidence);
         }
         // Whatever else keeps the owner away: the nodes that had gone were to stay.
         let stayed = |absence: &Absence| absence.stay && absence.until >= Some(record.since);
@@ -126,14 +126,15 @@ impl Policy {
         }
         let last = later.filter_map(|absence| Some((absence.until?, absence.stay))).max();
         let (back, stay) = last.unwrap_or((record.since, false));
-        if stay && !(record.ordered && record.since >= back) {
+        if stay && !record.ordered {
             return Err(Why::Stayed);
         }
         let back = if record.ordered { back.max(record.since) } else { back };
         // Until the map sends it home, its agent runs where it was.
-        let served = evidence.routed_since.map(|routed| after(routed.max(back), self.grace));
-        if served.is_some_and(|served| evidence.at.is_some_and(|at| at > served)) {
-            return Err(Why::MovedOnPurpose);
+        let served = record.routed_since.map(|routed| after(routed.max(back), self.grace));
+        let is_later = |(at, _): &(Timestamp, _)| served.is_some_and(|served| *at > served);
+        if let Some((_, latest)) = evidence.named.filter(is_later) {
+            return leaving(after(latest, self.grace), now, evidence);
         }
         let until = (!record.ordered).then(|| after(back, self.confirm_within));
         let is_over = |until| evidence.answered.is_some_and(|answered| answered >= until);
@@ -144,7 +145,16 @@ impl Policy {
     }
 }
 
-fn before(at: Timestamp, by: Duration) -> Timestamp {
+/// The registry names another master while the owner is there, as far as is known now: it may know
+/// of a failover before a health check has failed.
+fn leaving(until: Timestamp, now: Timestamp, evidence: &Evidence) -> Result<(Phase, bool), Why> {
+    match now < until || !evidence.observed {
+        true => Ok((Phase::Leaving { until }, false)),
+        false => Err(Why::MovedOnPurpose),
+    }
+}
+
+pub(super) fn before(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_sub(by).unwrap_or(Timestamp::MIN)
 }
 

@@ -1,6 +1,6 @@
 //! The rule in examples, and in all orders of what can happen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
@@ -17,6 +17,7 @@ const MINUTE: i64 = 60;
 /// A gateway with the masters `m1`, `m2` and `m3`, a registry that names the last producer, and a
 /// clock.
 struct World {
+    policy: Policy,
     ownership: Ownership,
     stored: StoredOwners,
     overrides: Overrides,
@@ -28,6 +29,8 @@ struct World {
     held: bool,
     /// Whether the map in force is what was decided last.
     routed: bool,
+    /// Whether no HAProxy can be reached.
+    blind: bool,
     /// Masters that the registry names and no HAProxy has.
     unknown: BTreeSet<&'static str>,
     down: BTreeSet<String>,
@@ -48,6 +51,7 @@ impl World {
             ((*node).to_owned(), ((*master).to_owned(), now - SignedDuration::from_hours(1)))
         });
         let mut world = Self {
+            policy: policy(),
             ownership: Ownership::resume(policy(), StoredOwners::default(), Arc::clone(&said), now),
             stored: StoredOwners::default(),
             overrides: Overrides::default(),
@@ -56,6 +60,7 @@ impl World {
             said,
             held: false,
             routed: true,
+            blind: false,
             unknown: BTreeSet::new(),
             down: BTreeSet::new(),
             now,
@@ -88,11 +93,14 @@ impl World {
         let ready = masters.map(|master| (master, !self.down.contains(master)));
         let known = ready.into_iter().filter(|(master, _)| !self.unknown.contains(master));
         let targets: Targets = known.collect();
-        self.ownership.outages().observe(&[Arc::new(targets)], masters.into_iter(), self.now);
+        if !self.blind {
+            self.ownership.observe(&[Arc::new(targets)], &self.said, self.now);
+        }
         let seen = Observation {
             said: &self.said,
             candidate: &self.candidate,
-            answered_at: self.polled_at,
+            answered: vec![Some(self.polled_at)],
+            gone: &GoneNodes::default(),
             overrides: &self.overrides,
             now: self.now,
         };
@@ -100,7 +108,7 @@ impl World {
         let (timed, answered) = (self.timed, self.polled_at);
         self.ownership.evaluate(&seen, |node, master| {
             let at = registry.get(node).filter(|(named, _)| timed && named == master);
-            let told = Told { at: at.map(|(_, at)| *at), answered };
+            let told = Told { source: 0, at: at.map(|(_, at)| *at), answered };
             (candidate.get(node) == Some(master)).then_some(told)
         });
         if self.routed {
@@ -126,8 +134,17 @@ impl World {
     }
 
     fn restart(&mut self) -> &mut Self {
-        let stored = self.stored.clone();
-        self.ownership = Ownership::resume(policy(), stored, Arc::clone(&self.said), self.now);
+        let (stored, now) = (self.stored.clone(), self.now);
+        let said = Arc::clone(&self.said);
+        self.ownership = Ownership::resume(self.policy.clone(), stored, said, now);
+        self.evaluate()
+    }
+
+    /// A restart whose first answer is there before any HAProxy was seen.
+    fn blind_restart(&mut self) -> &mut Self {
+        self.blind = true;
+        self.restart().poll();
+        self.blind = false;
         self.evaluate()
     }
 
@@ -180,6 +197,7 @@ impl World {
     }
 
     fn pin(&mut self, node: &str, master: &str) -> &mut Self {
+        self.end_pin(node);
         let (node, master) = (node.to_owned(), master.to_owned());
         self.renumber();
         self.overrides.add_pin(Pin { node, master, since: self.now, until: None }).unwrap();
@@ -187,9 +205,13 @@ impl World {
     }
 
     fn unpin(&mut self, node: &str) -> &mut Self {
+        self.end_pin(node).evaluate()
+    }
+
+    fn end_pin(&mut self, node: &str) -> &mut Self {
         let Some(pin) = self.overrides.pin(node).cloned() else { return self };
         let ended = pin.ended(self.now);
-        self.rebuild(|pin| pin.node != node, |_| true, ended).evaluate()
+        self.rebuild(|pin| pin.node != node, |_| true, ended)
     }
 
     /// Each change has a number.
@@ -223,6 +245,19 @@ impl World {
     fn fail(&mut self, master: &str) -> &mut Self {
         self.down.insert(master.to_owned());
         self.evaluate()
+    }
+
+    /// A master fails: its nodes run elsewhere, which the registry tells before a health check has
+    /// failed.
+    fn fails_over(&mut self, master: &str) -> &mut Self {
+        let nodes: Vec<String> = self.registry.keys().cloned().collect();
+        let stand_in = ["m1", "m2", "m3"].into_iter().find(|other| *other != master);
+        for node in nodes {
+            if self.server(&node) == master {
+                self.produce(&node, stand_in.unwrap_or("m1"));
+            }
+        }
+        self.pass(2).poll().pass(4).fail(master)
     }
 
     fn recover(&mut self, master: &str) -> &mut Self {

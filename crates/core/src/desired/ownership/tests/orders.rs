@@ -1,5 +1,7 @@
 //! The rule in all orders of what can happen.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -18,6 +20,14 @@ enum Event {
     Move(usize, usize),
     /// An operator says whose a node is.
     Own(usize, usize),
+    /// A master fails, and PuppetDB knows of the runs at stand-ins before its health check failed.
+    Failover(usize),
+    Pin(usize, usize),
+    Unpin(usize),
+    /// A restart at which the sources answer before any HAProxy is seen.
+    BlindRestart,
+    /// The registry loses a node whose owner is away.
+    Lose(usize),
     /// From here on the guard holds what the registry says, or does not.
     Held(bool),
     /// From here on decisions come into force, or don't.
@@ -26,7 +36,6 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        // All of them together are less than the bound of a return.
         3 => (1i64..2 * MINUTE).prop_map(Event::Wait),
         4 => (0usize..3).prop_map(Event::Run),
         4 => Just(Event::Poll),
@@ -37,6 +46,11 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Restart),
         2 => (0usize..3, 0usize..3).prop_map(|(node, master)| Event::Move(node, master)),
         1 => (0usize..3, 0usize..3).prop_map(|(node, master)| Event::Own(node, master)),
+        2 => (0usize..3).prop_map(Event::Failover),
+        1 => (0usize..3, 0usize..3).prop_map(|(node, master)| Event::Pin(node, master)),
+        1 => (0usize..3).prop_map(Event::Unpin),
+        1 => Just(Event::BlindRestart),
+        1 => (0usize..3).prop_map(Event::Lose),
         1 => any::<bool>().prop_map(Event::Held),
         1 => any::<bool>().prop_map(Event::Routed),
     ]
@@ -50,6 +64,9 @@ fn settle(world: &mut World) {
     (world.held, world.routed) = (false, true);
     for master in MASTERS {
         world.recover(master).undrain(master, false);
+    }
+    for node in NODES {
+        world.unpin(node);
     }
     for _ in 0..3 {
         world.pass(2 * MINUTE).poll();
@@ -67,6 +84,9 @@ proptest! {
         timed: bool,
     ) {
         let mut world = World::new(&[("n1", "m1"), ("n2", "m2"), ("n3", "m3")], timed);
+        // More than all events together take.
+        world.policy.confirm_within = Duration::from_secs(24 * 3600);
+        world.restart();
         let mut owners: BTreeMap<&str, &str> = NODES.into_iter().zip(MASTERS).collect();
         for event in events {
             match event {
@@ -78,7 +98,24 @@ proptest! {
                 Event::Fail(master) if world.down.len() < 2 => { world.fail(MASTERS[master]); }
                 Event::Fail(_) => {}
                 Event::Recover(master) => { world.recover(MASTERS[master]); }
+                // When what is held began is not stored: without times it is not known then.
+                Event::Restart | Event::BlindRestart if world.held && !timed => {}
                 Event::Restart => { world.restart(); }
+                Event::Failover(master) if world.down.is_empty() && !world.held => {
+                    world.fails_over(MASTERS[master]);
+                }
+                Event::Failover(_) => {}
+                Event::Pin(node, master) => { world.pin(NODES[node], MASTERS[master]); }
+                Event::Unpin(node) => { world.unpin(NODES[node]); }
+                Event::BlindRestart => { world.blind_restart(); }
+                Event::Lose(node) => {
+                    let owner = owners[NODES[node]];
+                    let absent = world.down.contains(owner) || world.overrides.drain(owner).is_some();
+                    if absent && world.phase(NODES[node]) == Some("away") {
+                        world.registry.remove(NODES[node]);
+                        world.poll();
+                    }
+                }
                 Event::Held(held) => world.held = held,
                 Event::Routed(routed) => world.routed = routed,
                 Event::Own(node, master) => {
@@ -87,18 +124,26 @@ proptest! {
                     world.evaluate();
                     owners.insert(NODES[node], MASTERS[master]);
                 }
-                // On purpose is what happens while the owner is there and serves the node, and is
-                // not close to an absence.
+                // On purpose is what happens while the owner is there and serves the node, which
+                // may be on its way home, and is not close to an absence.
                 Event::Move(node, master) => {
                     let (node, master) = (NODES[node], MASTERS[master]);
-                    let everyone = world.down.is_empty() && world.overrides.is_empty();
-                    let everyone = everyone && !world.held && world.routed;
-                    if everyone && world.ownership.nodes().is_empty() {
-                        world.poll().pass(3 * MINUTE).poll();
-                        if world.ownership.nodes().is_empty() {
-                            world.produce(node, master).pass(5).poll().pass(3 * MINUTE).evaluate();
-                            owners.insert(node, master);
-                        }
+                    if world.held || !world.routed {
+                        continue;
+                    }
+                    world.poll().pass(3 * MINUTE).poll().pass(3 * MINUTE).poll();
+                    let is_there = |of: &str| {
+                        !world.down.contains(of) && world.overrides.drain(of).is_none()
+                    };
+                    // Without times the same answer again is no news.
+                    let named = world.registry.get(node);
+                    let is_news = named.is_some_and(|(named, _)| timed || named != master);
+                    let phase = world.phase(node);
+                    let settled = phase.is_none() || phase == Some("returning");
+                    let settled = settled && world.overrides.pin(node).is_none();
+                    if settled && is_news && is_there(owners[node]) && is_there(master) {
+                        world.produce(node, master).pass(5).poll().pass(3 * MINUTE).poll();
+                        owners.insert(node, master);
                     }
                 }
             }

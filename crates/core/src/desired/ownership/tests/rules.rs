@@ -96,7 +96,71 @@ fn a_move_on_purpose_counts_once_the_owner_is_back() {
         let other = if stand_in == "m2" { "m3" } else { "m2" };
         world.pass(MINUTE).undrain("m1", false).pass(5 * MINUTE).poll();
         world.pass(5 * MINUTE).produce(NODE, other).pass(5).poll();
+        assert_eq!(
+            (world.route(NODE).as_deref(), world.phase(NODE)),
+            (Some(other), Some("leaving")),
+            "its owner may have failed just now"
+        );
+        world.pass(MINUTE).evaluate();
         assert_eq!((world.route(NODE).as_deref(), world.phase(NODE)), (Some(other), None));
+    }
+}
+
+#[test]
+fn a_failover_of_a_node_that_is_on_its_way_home_is_no_move() {
+    for mut world in worlds() {
+        world.pass(MINUTE).drain("m1").run(NODE).pass(5).poll();
+        world.pass(MINUTE).undrain("m1", false).pass(5 * MINUTE).poll().pass(5 * MINUTE).poll();
+        assert_eq!(world.phase(NODE), Some("returning"));
+        world.fails_over("m1").pass(10 * MINUTE).evaluate();
+        assert_eq!(world.phase(NODE), Some("away"));
+        world.recover("m1").pass(MINUTE).evaluate();
+        assert_eq!(world.route(NODE).as_deref(), Some("m1"));
+    }
+}
+
+#[test]
+fn an_order_is_not_confirmed_by_what_was_said_before_it() {
+    for mut world in worlds() {
+        world.pass(MINUTE).drain("m1").run(NODE).pass(5).poll();
+        let stand_in = world.registry[NODE].0.clone();
+        world.pass(MINUTE).undrain("m1", false).pass(10 * MINUTE).run(NODE).pass(5);
+        let now = world.now;
+        world.ownership.own(NODE, &stand_in, now);
+        world.evaluate().pass(5).poll();
+        assert_eq!(world.route(NODE).as_deref(), Some(stand_in.as_str()));
+        world.run(NODE).pass(5).poll();
+        assert_eq!((world.route(NODE), world.phase(NODE)), (Some(stand_in), None));
+    }
+}
+
+#[test]
+fn what_was_held_when_the_owner_was_drained_is_no_move_once_it_is_approved() {
+    for mut world in worlds() {
+        world.pass(MINUTE).drain("m1").pass(MINUTE);
+        world.held = true;
+        world.run(NODE).pass(5).poll();
+        world.pass(10 * MINUTE).poll().undrain("m1", false);
+        for _ in 0..5 {
+            world.pass(2 * MINUTE).poll();
+        }
+        world.held = false;
+        world.poll();
+        assert_eq!(
+            (world.route(NODE).as_deref(), world.phase(NODE)),
+            (Some("m1"), Some("returning"))
+        );
+    }
+}
+
+#[test]
+fn nodes_that_ran_elsewhere_while_mapsmith_was_off_go_home_though_no_haproxy_is_seen_at_first() {
+    for mut world in worlds() {
+        world.pass(MINUTE).down.insert("m1".to_owned());
+        world.pass(10 * MINUTE).run(NODE).pass(10 * MINUTE).blind_restart();
+        assert_eq!(world.phase(NODE), Some("away"));
+        world.recover("m1").pass(MINUTE).evaluate();
+        assert_eq!(world.route(NODE).as_deref(), Some("m1"));
     }
 }
 
@@ -238,7 +302,7 @@ fn a_run_before_the_return_is_in_force_is_no_move_on_purpose() {
         assert_eq!(world.phase(NODE), Some("returning"), "the map file could not be written");
         world.routed = true;
         world.pass(MINUTE).evaluate().pass(10 * MINUTE).poll();
-        world.produce(NODE, &stand_in).pass(5).poll();
+        world.produce(NODE, &stand_in).pass(5).poll().pass(MINUTE).evaluate();
         assert_eq!((world.route(NODE), world.phase(NODE)), (Some(stand_in), None));
         assert_eq!(world.forgotten(), [Why::MovedOnPurpose]);
     }
@@ -295,6 +359,11 @@ fn an_owner_is_forgotten_once_no_source_has_named_its_node_for_a_week() {
         world.registry.remove(NODE);
         world.poll().pass(6 * 24 * 60 * MINUTE).poll();
         assert_eq!(world.phase(NODE), Some("away"));
+        // Back for a moment: the week begins anew.
+        world.produce(NODE, "m2").pass(5).poll();
+        world.registry.remove(NODE);
+        world.pass(5).poll().pass(6 * 24 * 60 * MINUTE).poll();
+        assert_eq!(world.phase(NODE), Some("away"));
         world.pass(2 * 24 * 60 * MINUTE).poll();
         assert_eq!(world.phase(NODE), None);
         assert_eq!(world.forgotten(), [Why::Vanished]);
@@ -315,7 +384,7 @@ fn of_a_master_that_flaps_no_outage_is_lost_and_few_are_kept() {
             (world.route(NODE).as_deref(), world.phase(NODE)),
             (Some("m1"), Some("returning"))
         );
-        world.pass(8 * 24 * 60 * MINUTE).evaluate();
+        world.run(NODE).pass(5).poll().pass(8 * 24 * 60 * MINUTE).evaluate();
         assert!(world.stored.outages.is_empty(), "{:?}", world.stored.outages);
     }
 }
