@@ -19,12 +19,20 @@ use crate::source::PollRequests;
 const LISTED_MASTERS: usize = 10;
 
 impl Api {
-    /// Polls every source now; with `wait` answers when every instance holds the result, or when
-    /// the time is over.
+    /// Polls every source now and reads every certificate and CRL; with `wait` answers when every
+    /// instance holds the result, or when the time is over.
     pub async fn reload(&self, wait: Option<Duration>) -> ReloadReport {
+        let files = self.tls_file_numbers();
         let mut asked = self.ask(PollRequests::request_everything);
         let (outcome, message) = match wait {
-            Some(wait) => self.reload_in_force(&mut asked, wait).await,
+            Some(wait) => {
+                let (request, deadline) = (asked.request, asked.start + wait);
+                let (ended, files) = tokio::join!(
+                    self.reload_in_force(&mut asked, wait),
+                    self.tls_files_in_force(&files, request, deadline),
+                );
+                files.beside(ended)
+            }
             None => (
                 ReloadOutcome::Requested,
                 "every source is polled now; add ?wait=30s to get the outcome".to_owned(),

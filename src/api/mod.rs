@@ -25,6 +25,7 @@ mod error;
 mod explain;
 mod queries;
 pub mod requests;
+mod tls_files;
 pub mod types;
 
 pub use error::Error;

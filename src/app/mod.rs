@@ -242,7 +242,7 @@ impl Daemon {
         let files = settings.tls_files.iter().map(|file| {
             let (task, state) = TlsFile::new(file)?;
             let name = format!("tls_file {}", file.path.display());
-            self.tasks.start(name, task.run(self.shutdown.clone()));
+            self.tasks.start(name, task.run(self.requests.round(), self.shutdown.clone()));
             Ok(state)
         });
         files.collect()

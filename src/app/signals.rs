@@ -48,7 +48,7 @@ impl Signals {
                     return None;
                 }
                 _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: polling every source now");
+                    tracing::info!("SIGHUP: polling every source and reading every certificate and CRL now");
                     requests.request_everything();
                 }
                 Some(ended) = tasks.join_next() => return Some(match ended {

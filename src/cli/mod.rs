@@ -110,7 +110,7 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
-    /// Poll every source now
+    /// Poll every source now, and read every certificate and CRL
     Reload {
         /// Wait until every HAProxy is in sync, at most this long
         #[arg(long, value_name = "DURATION", value_parser = duration)]

@@ -3,9 +3,11 @@
 //! A process that was started after a file was written has its content already, so nothing is sent
 //! before HAProxy was asked what it holds. What only a reload can bring is said, not tried.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use haproxy_runtime::cert::client::Held;
 use haproxy_runtime::cert::{CertRefusal, FileKind, MIXES_COMMITS, StoredFile, payload};
 use haproxy_runtime::{CertClient, HaproxyVersion, ReplyError, RuntimeError};
@@ -52,6 +54,8 @@ struct Tracked {
     in_force: watch::Receiver<InForce>,
     /// What it was last compared with, or given, whatever came of it.
     tried: Option<Arc<Content>>,
+    /// The number of that content; 0 where there is none.
+    number: u64,
     /// What it was last seen to hold.
     held: Option<Arc<Content>>,
     due: Instant,
@@ -75,6 +79,7 @@ impl CertificatePhase {
                     file: StoredFile::new(file.kind, &path),
                     in_force,
                     tried: None,
+                    number: 0,
                     held: None,
                     due: now,
                     status: InstanceTlsFile {
@@ -98,13 +103,27 @@ impl CertificatePhase {
     pub fn forget(&mut self) {
         self.process = None;
         for tracked in &mut self.files {
-            (tracked.tried, tracked.held) = (None, None);
+            (tracked.tried, tracked.number, tracked.held) = (None, 0, None);
         }
     }
 
     /// How it stands with each file.
     pub fn status(&self) -> Vec<InstanceTlsFile> {
         self.files.iter().map(|tracked| tracked.status.clone()).collect()
+    }
+
+    /// The number of the content that each file, by its path, was last compared with or given.
+    pub fn numbers(&self) -> BTreeMap<String, u64> {
+        self.files.iter().map(|file| (file.status.path.clone(), file.number)).collect()
+    }
+
+    /// Knows from now on when there is another content.
+    pub fn news(&self) -> News {
+        let files = self.files.iter().map(|tracked| {
+            let number = tracked.in_force.borrow().number;
+            (tracked.in_force.clone(), number)
+        });
+        News(files.collect())
     }
 
     /// HAProxy could not be observed, so nothing is known of its memory.
@@ -121,7 +140,8 @@ impl CertificatePhase {
     /// own account. A failure is in the status.
     pub async fn bring(&mut self, version: HaproxyVersion, started: Option<Instant>) {
         for index in 0..self.files.len() {
-            let Some(content) = self.files[index].next(&self.name, self.every) else { continue };
+            let next = self.files[index].next(&self.name, self.every);
+            let Some((content, number)) = next else { continue };
             let state = match self.bring_one(index, &content, version, started).await {
                 Ok(state) => state,
                 Err(error) => TlsFileState::Failed { error: error.to_string() },
@@ -133,7 +153,7 @@ impl CertificatePhase {
             if state == TlsFileState::InSync {
                 tracked.held = Some(Arc::clone(&content));
             }
-            tracked.tried = Some(content);
+            (tracked.tried, tracked.number) = (Some(content), number);
             tracked.enter(&self.name, state);
         }
         self.record();
@@ -224,6 +244,24 @@ impl CertificatePhase {
     }
 }
 
+/// The files' contents, by their numbers when this was made.
+pub struct News(Vec<(watch::Receiver<InForce>, u64)>);
+
+impl News {
+    /// Resolves when one of them is another.
+    pub async fn changed(&mut self) {
+        let other = self.0.iter_mut().map(|(file, number)| {
+            Box::pin(async move {
+                if file.wait_for(|in_force| in_force.number != *number).await.is_err() {
+                    // Its task has ended; the shutdown follows.
+                    std::future::pending::<()>().await;
+                }
+            })
+        });
+        select_all(other).await;
+    }
+}
+
 impl Process {
     /// Whether a certificate must not be replaced, see [`MIXES_COMMITS`].
     fn loses(self, kind: FileKind, used: bool) -> bool {
@@ -234,9 +272,10 @@ impl Process {
 }
 
 impl Tracked {
-    /// What is to be compared now, if anything is.
-    fn next(&mut self, instance: &str, every: Duration) -> Option<Arc<Content>> {
-        let Some(content) = self.in_force.borrow_and_update().content.clone() else {
+    /// What is to be compared now, if anything is, with its number.
+    fn next(&mut self, instance: &str, every: Duration) -> Option<(Arc<Content>, u64)> {
+        let InForce { content, number, .. } = self.in_force.borrow_and_update().clone();
+        let Some(content) = content else {
             self.enter(instance, TlsFileState::Waiting);
             return None;
         };
@@ -246,7 +285,7 @@ impl Tracked {
             return None;
         }
         self.due = now + every;
-        Some(content)
+        Some((content, number))
     }
 
     /// One line a change of condition.

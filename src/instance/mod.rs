@@ -4,6 +4,7 @@
 //! every touched key answered right, and only as long as the process and the map's counters stay as
 //! they were then.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,7 +124,12 @@ impl Instance {
             client,
             verify: schedule.verify,
             observe: schedule.observe,
-            report: InstanceReport { status, observed: Observed::default(), learned: Arc::new([]) },
+            report: InstanceReport {
+                status,
+                observed: Observed::default(),
+                tls_files: BTreeMap::new(),
+                learned: Arc::new([]),
+            },
             process: None,
             verified: None,
             last_revision: None,
@@ -170,6 +176,7 @@ impl Instance {
         let mut backoff = BACKOFF;
         while !shutdown.is_cancelled() {
             let target = desired.borrow_and_update().clone();
+            let mut tls_files = self.certificates.as_ref().map(CertificatePhase::news);
             let wait = if self.cycle(&target).await {
                 backoff.reset();
                 self.observe
@@ -178,18 +185,25 @@ impl Instance {
             };
             report.send_replace(self.report.clone());
             // A failing instance waits its time out whatever the sources say, unless there is
-            // another map for it.
+            // another map for it, or another CRL or certificate.
             let failing = wait != self.observe;
             let number = |desired: &Desired| desired.map.as_ref().map(|map| map.revision.number);
             let tried = number(&target);
             let news = desired.wait_for(move |desired| {
                 number(desired) != tried || (!failing && desired.generation != target.generation)
             });
+            let new_content = async {
+                match &mut tls_files {
+                    Some(files) => files.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             let rows = &mut self.rows;
             let woken = heartbeat::waiting(async {
                 tokio::select! {
                     () = shutdown.cancelled() => Some(None),
                     changed = news => changed.is_ok().then_some(None),
+                    () = new_content => Some(None),
                     question = screen::question(rows) => Some(Some(question)),
                     () = sleep(wait) => Some(None),
                 }
@@ -236,6 +250,7 @@ impl Instance {
         let started = self.process.as_ref().and_then(|(_, started)| *started);
         certificates.bring(seen.version, started).await;
         self.report.status.tls_files = certificates.status();
+        self.report.tls_files = certificates.numbers();
     }
 
     async fn make_servers_ready(&mut self, seen: &Seen, desired: &Desired) {

@@ -37,6 +37,7 @@ impl Instance {
         if let (Err(failure), Some(certificates)) = (&seen, &mut self.certificates) {
             certificates.lost(&failure.to_string());
             self.report.status.tls_files = certificates.status();
+            self.report.tls_files = certificates.numbers();
         }
         seen
     }

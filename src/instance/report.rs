@@ -1,5 +1,6 @@
 //! What an instance's task publishes: report, metrics, log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct InstanceReport {
     pub status: InstanceStatus,
     /// Which generation it was last seen to hold.
     pub observed: Observed,
+    /// The number of the content that each TLS file, by its path, was last compared with or given.
+    pub tls_files: BTreeMap<String, u64>,
     /// The routes it learned that the map does not have, sorted by node.
     pub learned: Arc<[LearnedRoute]>,
 }

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::keys::section;
-use super::units::duration;
+use super::units::optional_duration;
 
 section! {
     /// The map from nodes to masters that HAProxy routes by.
@@ -33,10 +33,6 @@ section! {
         #[serde(default, deserialize_with = "optional_duration")]
         pub remove_after: Option<Duration>,
     }
-}
-
-fn optional_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    duration(from).map(Some)
 }
 
 fn lowercase() -> bool {

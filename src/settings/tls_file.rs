@@ -8,11 +8,15 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::keys::section;
-use super::units::duration;
+use super::units::{duration, optional_duration};
 use super::{Instance, Map, Store};
 
-/// Shorter is no use: HAProxy is looked at once a second at most.
-const SHORTEST_POLL: Duration = Duration::from_secs(1);
+/// More often a server is not asked for a document.
+const SHORTEST_POLL: Duration = Duration::from_millis(100);
+/// What `poll` is for a file: a change raises an event, and this is for the one that did not.
+const POLL_OF_A_FILE: Duration = Duration::from_secs(60);
+/// What `poll` is for a URL: within a second of the CA's change HAProxy has it.
+const POLL_OF_A_URL: Duration = Duration::from_millis(500);
 
 section! {
     /// A file of certificates or revocations that HAProxy has loaded. Mapsmith reads `from`, checks
@@ -39,10 +43,11 @@ section! {
         /// `certificate`: the file with the private key (PEM, not encrypted), if `from` does not
         /// hold it.
         pub key_from: Option<PathBuf>,
-        /// The time between two reads of `from`, at least `1s`.
-        #[unset("60s")]
-        #[serde(default = "poll", deserialize_with = "duration")]
-        pub poll: Duration,
+        /// The time between two reads of `from`, at least `100ms`. From a URL the document comes
+        /// only if it changed, where its server can tell, and once a minute in any case.
+        #[unset(says "a URL: `500ms`; a file, which is watched: `60s`")]
+        #[serde(default, deserialize_with = "optional_duration")]
+        pub poll: Option<Duration>,
         /// The bound on one read of `from`. Not 0.
         #[unset("30s")]
         #[serde(default = "timeout", deserialize_with = "duration")]
@@ -59,10 +64,6 @@ section! {
         #[unset(says "all")]
         pub instances: Option<Vec<String>>,
     }
-}
-
-fn poll() -> Duration {
-    Duration::from_secs(60)
 }
 
 fn timeout() -> Duration {
@@ -92,6 +93,14 @@ impl TlsFile {
         }
     }
 
+    /// The time between two reads.
+    pub fn poll(&self) -> Duration {
+        self.poll.unwrap_or_else(|| match self.origin() {
+            Origin::File(_) => POLL_OF_A_FILE,
+            Origin::Url(_) => POLL_OF_A_URL,
+        })
+    }
+
     /// Whether this instance has loaded it.
     pub fn is_of(&self, instance: &str) -> bool {
         self.instances.as_ref().is_none_or(|names| names.iter().any(|name| name == instance))
@@ -118,8 +127,8 @@ impl TlsFile {
                 self.path
             ));
         }
-        if self.poll < SHORTEST_POLL {
-            problem(format!("poll: {:?} is too short, at least {SHORTEST_POLL:?}", self.poll));
+        if let Some(poll) = self.poll.filter(|poll| *poll < SHORTEST_POLL) {
+            problem(format!("poll: {poll:?} is too short, at least {SHORTEST_POLL:?}"));
         }
         if self.timeout.is_zero() {
             problem("timeout must not be 0".to_owned());
@@ -215,7 +224,7 @@ mod tests {
     fn four_lines_are_enough() {
         let settings = load(&format!("{SMALL}{CRL}"), &[]).unwrap();
         let [file] = &settings.tls_files[..] else { panic!("{:?}", settings.tls_files) };
-        assert_eq!((file.kind, file.poll), (FileKind::Crl, Duration::from_secs(60)));
+        assert_eq!((file.kind, file.poll()), (FileKind::Crl, Duration::from_millis(500)));
         assert_eq!(file.file(), Path::new("/etc/haproxy/crl.pem"));
         assert!(matches!(file.origin(), Origin::Url(_)) && file.is_of("edge1"));
     }
@@ -232,6 +241,7 @@ mod tests {
         assert!(file.file().is_absolute() && file.file().ends_with("crl/crl.pem"));
         let Origin::File(from) = file.origin() else { panic!("{file:?}") };
         assert!(from.is_absolute() && from.ends_with("puppet/certificate_revocation_list/ca"));
+        assert_eq!(file.poll(), Duration::from_secs(60), "it is watched");
     }
 
     #[test]
@@ -242,7 +252,7 @@ mod tests {
             ("/etc/haproxy/crl.pem", "/etc/crl:1", "colon"),
             ("/etc/haproxy/crl.pem", "crl.pem", "set file"),
             ("/etc/haproxy/crl.pem", "/etc/haproxy/maps/node-master.map", "is the map file"),
-            ("from = ", "poll = \"0s\"\nfrom = ", "tls_file[0].poll"),
+            ("from = ", "poll = \"99ms\"\nfrom = ", "tls_file[0].poll"),
             ("from = ", "timeout = \"0s\"\nfrom = ", "tls_file[0].timeout"),
             ("from = ", "key_from = \"/k\"\nfrom = ", "key_from: a CRL has no private key"),
             ("from = ", "cert = \"/c\"\nfrom = ", "cert and key go together"),

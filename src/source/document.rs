@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::HeaderMap;
 use rustix::fs::OFlags;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::error::{SourceError, SourceErrorKind};
-use super::feed::off_thread;
+use super::feed::{Extent, off_thread};
 use super::file::watch::FileWatch;
 use super::transport::http::keys::HttpKeys;
 use super::transport::http::{HttpClient, HttpSettings};
@@ -23,6 +24,9 @@ use super::transport::status;
 const MAX_BYTES: u64 = 64 << 20;
 /// Between an event and the read: a replacement raises several events.
 const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How long "not modified" is trusted: a server whose clock was put back, or whose file was given
+/// an older time, says it wrongly.
+const TRUST: Duration = Duration::from_secs(60);
 
 /// A text at a place.
 pub(crate) struct Document(Place);
@@ -40,7 +44,15 @@ enum Place {
         gap: Option<String>,
     },
     /// A document over HTTP.
-    Url(HttpClient),
+    Url { client: HttpClient, known: Option<Known> },
+}
+
+/// The last whole answer.
+struct Known {
+    text: Vec<u8>,
+    /// The headers that ask whether it still holds.
+    conditions: HeaderMap,
+    since: Instant,
 }
 
 impl Document {
@@ -61,16 +73,38 @@ impl Document {
         let keys = HttpKeys { url: Some(url), ca, cert, key, token_file: None };
         let settings = HttpSettings { keys, timeout, max_bytes: MAX_BYTES };
         let client = HttpClient::new(settings, None, status::meaning)?;
-        Ok(Self(Place::Url(client)))
+        Ok(Self(Place::Url { client, known: None }))
     }
 
-    /// The text as it is now.
+    /// The text of a file, which is not watched.
     ///
     /// # Errors
     /// Why it can't be had, with its place.
-    pub(crate) async fn read(&mut self) -> Result<Vec<u8>, SourceError> {
+    pub(crate) async fn read_once(path: &Path, bound: Duration) -> Result<Vec<u8>, SourceError> {
+        let at = path.to_owned();
+        let work = timeout(bound, off_thread(move || read_file(&at)));
+        let outcome = work.await.unwrap_or(Err(SourceErrorKind::NoAnswer(bound)));
+        outcome.map_err(|fault| SourceError { place: path.display().to_string(), fault })
+    }
+
+    /// The text as it is now. For [`Extent::Changes`] a server's "not modified" will do, for a
+    /// while.
+    ///
+    /// # Errors
+    /// Why it can't be had, with its place.
+    pub(crate) async fn read(&mut self, extent: Extent) -> Result<Vec<u8>, SourceError> {
         match &mut self.0 {
-            Place::Url(client) => client.text().await,
+            Place::Url { client, known } => {
+                let trusted = known
+                    .as_ref()
+                    .filter(|known| extent == Extent::Changes && known.since.elapsed() < TRUST);
+                let conditions = trusted.map(|known| known.conditions.clone()).unwrap_or_default();
+                let since = Instant::now();
+                if let Some((text, conditions)) = client.text(&conditions).await? {
+                    *known = Some(Known { text, conditions, since });
+                }
+                Ok(known.as_ref().map(|known| known.text.clone()).unwrap_or_default())
+            }
             Place::File { path, timeout: bound, watch, events, gap } => {
                 let (at, taken) = (path.clone(), watch.take());
                 let mut armed =
@@ -96,7 +130,7 @@ impl Document {
                 events.notified().await;
                 sleep(DEBOUNCE).await;
             }
-            Place::Url(_) => std::future::pending().await,
+            Place::Url { .. } => std::future::pending().await,
         }
     }
 
@@ -106,7 +140,7 @@ impl Document {
             Place::File { gap, .. } => {
                 gap.as_ref().map(|gap| format!("is not watched, only polled: {gap}"))
             }
-            Place::Url(client) => client.warning().map(str::to_owned),
+            Place::Url { client, .. } => client.warning().map(str::to_owned),
         }
     }
 }
@@ -133,4 +167,53 @@ fn read_file(path: &Path) -> Result<Vec<u8>, SourceErrorKind> {
         ));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::IF_MODIFIED_SINCE;
+    use wiremock::matchers::{header_exists, method};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use super::*;
+
+    /// As Puppet's CA answers: without a word of the version, and "not modified" all the same.
+    async fn puppet_ca(whole_answers: u64, not_modified: u64) -> MockServer {
+        let server = MockServer::start().await;
+        Mock::given(header_exists(IF_MODIFIED_SINCE))
+            .respond_with(ResponseTemplate::new(304))
+            .with_priority(1)
+            .expect(not_modified)
+            .mount(&server)
+            .await;
+        let whole = ResponseTemplate::new(200)
+            .insert_header("Date", "Thu, 26 Nov 2026 10:00:00 GMT")
+            .set_body_string("the list");
+        Mock::given(method("GET")).respond_with(whole).expect(whole_answers).mount(&server).await;
+        server
+    }
+
+    #[tokio::test]
+    async fn a_list_that_did_not_change_is_not_sent_again_but_to_who_asks_for_all_of_it() {
+        let server = puppet_ca(2, 3).await;
+        let mut document =
+            Document::url(server.uri(), [None, None, None], Duration::from_secs(30)).unwrap();
+        for extent in [Extent::Changes, Extent::Changes, Extent::Everything, Extent::Changes] {
+            assert_eq!(document.read(extent).await.unwrap(), b"the list");
+        }
+        assert_eq!(document.read(Extent::Changes).await.unwrap(), b"the list");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_not_modified_is_trusted_for_a_while_only() {
+        let server = puppet_ca(2, 1).await;
+        let mut document =
+            Document::url(server.uri(), [None, None, None], Duration::from_secs(30)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(document.read(Extent::Changes).await.unwrap(), b"the list");
+        }
+        let Place::Url { known: Some(known), .. } = &mut document.0 else { panic!("a URL") };
+        known.since -= TRUST;
+        assert_eq!(document.read(Extent::Changes).await.unwrap(), b"the list");
+    }
 }

@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! Document (file or URL) ──text──> Content ──in order?──> the file ──> InForce (watch) ──> instances
+//!          ^
+//!   poll, watch, PollRequests
 //! ```
 //!
 //! What HAProxy loads at its next start is replaced before any memory is, so a restart never brings
@@ -26,13 +28,16 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::heartbeat;
 use crate::settings::{self, tls_file::Origin};
-use crate::source::{Document, SourceError};
+use crate::source::{Document, Extent, Round, SourceError};
 use crate::store::replace::{probe, replace};
 use crate::telemetry::{TLS_FILE_EXPIRY, TLS_FILE_FAILED};
 use content::{Content, Unfit};
 
-/// Between a failure and the next try, where `poll` is longer.
+/// Between a failure and the next try, see [`TlsFile::pause_after_failure`].
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// The longest such pause where `poll` is shorter: a CA that is down is not asked as often as one
+/// that answers.
+const SHORT_POLLS_PAUSE: Duration = Duration::from_secs(5);
 
 /// The mode of a file that is created: with a private key it is its owner's alone, else HAProxy's
 /// user must be able to read it.
@@ -45,6 +50,10 @@ pub struct InForce {
     pub status: TlsFileStatus,
     /// What the file holds and every memory should; none before the first.
     pub content: Option<Arc<Content>>,
+    /// The number of that content: another one has another, 0 is none.
+    pub number: u64,
+    /// The highest [poll request](crate::source::PollRequests) that `from` was read for since.
+    pub answered: u64,
 }
 
 /// Why what `from` holds is not in force.
@@ -64,7 +73,17 @@ pub struct TlsFile {
     from: Document,
     /// The file with the private key, where it has one of its own.
     key: Option<Document>,
+    /// What `from` was last found to hold, so that what did not change is not parsed again.
+    last: Option<Parsed>,
+    /// How long the server of `from` asked to be left alone in place of its last answer.
+    rest: Duration,
     state: watch::Sender<InForce>,
+}
+
+struct Parsed {
+    text: Vec<u8>,
+    key: Option<Vec<u8>>,
+    content: Arc<Content>,
 }
 
 impl TlsFile {
@@ -104,21 +123,33 @@ impl TlsFile {
             warning: None,
         };
         let key = settings.key_from.clone().map(|path| Document::file(path, bound));
-        let (state, receiver) = watch::channel(InForce { status, content: None });
-        Ok((Self { settings: settings.clone(), from, key, state }, receiver))
+        let nothing = InForce { status, content: None, number: 0, answered: 0 };
+        let (state, receiver) = watch::channel(nothing);
+        let (last, rest) = (None, Duration::ZERO);
+        Ok((Self { settings: settings.clone(), from, key, last, rest, state }, receiver))
     }
 
-    /// Keeps the file as `from` has it, until shutdown.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut backoff = BACKOFF;
+    /// Keeps the file as `from` has it, until shutdown. Whoever waits for a poll request gets what
+    /// `from` holds then.
+    pub async fn run(mut self, round: Round, shutdown: CancellationToken) {
+        let mut requests = round.subscribe();
+        // The first read covers what was asked for before.
+        let (mut backoff, mut answered) = (BACKOFF, 0);
+        let mut request = requests.borrow_and_update().latest;
         while !shutdown.is_cancelled() {
-            let pause = match self.round(Timestamp::now()).await {
+            let extent = match request > answered {
+                true => Extent::Everything,
+                false => Extent::Changes,
+            };
+            let pause = match self.round(extent, Timestamp::now()).await {
                 true => {
                     backoff.reset();
-                    self.settings.poll
+                    self.settings.poll()
                 }
-                false => backoff.pause().min(self.settings.poll),
+                false => self.pause_after_failure(backoff.pause()),
             };
+            answered = request;
+            self.state.send_modify(|state| state.answered = answered);
             let key_changed = async {
                 match &self.key {
                     Some(key) => key.changed().await,
@@ -130,20 +161,26 @@ impl TlsFile {
                     () = shutdown.cancelled() => {}
                     () = self.from.changed() => {}
                     () = key_changed => {}
+                    _ = requests.wait_for(|requested| requested.urgent > answered) => {}
                     () = sleep(pause) => {}
                 }
             })
             .await;
+            request = answered.max(requests.borrow_and_update().urgent);
         }
+    }
+
+    fn pause_after_failure(&self, backoff: Duration) -> Duration {
+        backoff.min(self.settings.poll().max(SHORT_POLLS_PAUSE)).max(self.rest)
     }
 
     /// Reads `from` and the file, and puts the one in force that should be. Whether all went well;
     /// what is published says the rest.
-    pub async fn round(&mut self, now: Timestamp) -> bool {
+    pub async fn round(&mut self, extent: Extent, now: Timestamp) -> bool {
         let known = self.state.borrow().content.clone();
-        let on_disk = self.on_disk().await;
+        let on_disk = self.on_disk(known.as_ref()).await;
         let base = adopted(known, on_disk.clone(), now);
-        let outcome = match self.candidate(base.as_deref(), now).await {
+        let outcome = match self.candidate(extent, base.as_deref(), now).await {
             Ok(candidate) => self.put_in_force(candidate, on_disk.as_deref()).await,
             Err(failure) => {
                 // Meanwhile the file is kept as what is in force.
@@ -168,8 +205,8 @@ impl TlsFile {
     /// # Errors
     /// Why it would not.
     pub async fn preview(&mut self, now: Timestamp) -> Result<Vec<String>, String> {
-        let on_disk = self.on_disk().await;
-        let candidate = self.candidate(on_disk.as_deref(), now).await;
+        let on_disk = self.on_disk(None).await;
+        let candidate = self.candidate(Extent::Everything, on_disk.as_deref(), now).await;
         let content = candidate.map_err(|failure| failure.to_string())?;
         probe(self.settings.file()).map_err(|error| error.to_string())?;
         Ok(content.described())
@@ -178,22 +215,25 @@ impl TlsFile {
     /// What `from` holds, if it may follow what is in force.
     async fn candidate(
         &mut self,
+        extent: Extent,
         base: Option<&Content>,
         now: Timestamp,
     ) -> Result<Arc<Content>, Failure> {
-        let text = self.from.read().await?;
+        let text = self.from.read(extent).await;
+        let rest = text.as_ref().err().and_then(|error| error.fault.retry_after());
+        self.rest = rest.unwrap_or_default();
+        let text = text?;
         let key = match &mut self.key {
-            Some(key) => Some(key.read().await?),
+            Some(key) => Some(key.read(extent).await?),
             None => None,
         };
-        let content = Content::parse(self.settings.kind, &text, key.as_deref());
-        let checked = content.and_then(|content| {
+        let checked = self.parse(text, key).and_then(|content| {
             content.check_dates(now)?;
             if let Some(base) = base {
                 content.check_order(base)?;
                 content.check_whole(base)?;
             }
-            Ok(Arc::new(content))
+            Ok(content)
         });
         checked.map_err(|unfit| Failure::Unfit {
             place: self.state.borrow().status.from.clone(),
@@ -201,11 +241,22 @@ impl TlsFile {
         })
     }
 
+    fn parse(&mut self, text: Vec<u8>, key: Option<Vec<u8>>) -> Result<Arc<Content>, Unfit> {
+        if let Some(last) = self.last.as_ref().filter(|last| last.text == text && last.key == key) {
+            return Ok(Arc::clone(&last.content));
+        }
+        let content = Content::parse(self.settings.kind, &text, key.as_deref()).map(Arc::new)?;
+        self.last = Some(Parsed { text, key, content: Arc::clone(&content) });
+        Ok(content)
+    }
+
     /// What the file holds now, if that is whole.
-    async fn on_disk(&self) -> Option<Arc<Content>> {
-        let path = self.settings.file().to_owned();
-        let text = Document::file(path, self.settings.timeout).read().await.ok()?;
-        Content::parse(self.settings.kind, &text, None).ok().map(Arc::new)
+    async fn on_disk(&self, known: Option<&Arc<Content>>) -> Option<Arc<Content>> {
+        let text = Document::read_once(self.settings.file(), self.settings.timeout).await.ok()?;
+        match known.filter(|known| known.text() == text) {
+            Some(known) => Some(Arc::clone(known)),
+            None => Content::parse(self.settings.kind, &text, None).ok().map(Arc::new),
+        }
     }
 
     /// Writes the file, if it does not hold the content already.
@@ -254,7 +305,7 @@ impl TlsFile {
                 status.contents =
                     content.as_ref().map(|content| content.described()).unwrap_or_default();
                 // The same content stays the same allocation, by which instances know it.
-                state.content = content;
+                (state.content, state.number) = (content, state.number + 1);
             }
             (status.expires_at, status.polled_at) = (expires_at, Some(now));
             (status.error, status.warning) = (error, warning);

@@ -33,7 +33,7 @@ impl Scene {
     }
 
     async fn round(&mut self) -> bool {
-        self.task.round(Timestamp::now()).await
+        self.task.round(Extent::Changes, Timestamp::now()).await
     }
 
     fn error(&self) -> String {

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 pub enum ReloadOutcome {
     /// The poll was asked for, or the override is stored; nobody waited.
     Requested,
-    /// Every instance holds the revision and the servers that the sources' answers led to.
+    /// Every instance holds the revision and the servers that the sources' answers led to, and what
+    /// was read of certificates and CRLs.
     InSync,
     /// The guard holds the change back, or a part of it.
     Held,
-    /// A source gave no good answer: its last good one stays in force.
+    /// A source, or what a certificate or CRL comes from, gave no good answer: the last good one
+    /// stays in force.
     SourceFailed,
     /// The change is accepted, but the time was over before every instance was in sync.
     Behind,

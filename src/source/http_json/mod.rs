@@ -9,28 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use mapsmith_core::{EntryMap, ServerList, Snapshot};
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED,
-};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 
 use super::error::{SourceError, SourceErrorKind};
 use super::feed::is_due;
 use super::format::{Format, MapFormat, Names, ServerFormat};
-use super::transport::http::{self, HttpClient};
+use super::transport::http::HttpClient;
+use super::transport::http::conditions::conditions;
 use super::transport::status;
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings;
-
-/// A header of an answer and the one that asks whether it still holds.
-const CONDITIONS: [(HeaderName, HeaderName); 2] =
-    [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)];
-
-/// Two changes of a document this close together may bear one time: it is in whole seconds.
-const GRAIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// A JSON document.
 pub(super) struct HttpJson {
@@ -125,22 +116,6 @@ impl<F: Format> Document<F> {
         self.read = Some(now);
         Ok(polled)
     }
-}
-
-/// The headers that ask whether the answer with these still holds. None where the document was
-/// changed within the [`GRAIN`] before the answer: a change right after it would bear the same
-/// time, and so may the same `ETag` (nginx makes it of time and size).
-fn conditions(headers: &HeaderMap) -> HeaderMap {
-    if headers.contains_key(LAST_MODIFIED) {
-        let dates = http::date(headers, &LAST_MODIFIED).zip(http::date(headers, &DATE));
-        if dates.is_none_or(|(modified, answered)| answered.duration_since(modified) < GRAIN) {
-            return HeaderMap::new();
-        }
-    }
-    let kept = |(answer, question): &(HeaderName, HeaderName)| {
-        Some((question.clone(), headers.get(answer)?.clone()))
-    };
-    CONDITIONS.iter().filter_map(kept).collect()
 }
 
 #[async_trait]

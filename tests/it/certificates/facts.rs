@@ -29,6 +29,21 @@ fn before_3_2_a_certificate_is_lost_after_a_crl_and_the_next_crl_ends_the_proces
 }
 
 #[test]
+fn a_connection_that_is_open_is_served_after_its_certificate_was_revoked_and_a_new_one_is_not() {
+    for binary in installed() {
+        println!("HAProxy {:?}", binary.version);
+        let scene = Scene::start(binary, |plan| plan);
+        let mut open = scene.open("bad");
+        assert!(open.is_served());
+        scene.authority.revoke("bad");
+        scene.authority.issue("crl.pem", "");
+        assert!(replace(&scene, "crl-file", "crl.pem", "crl.pem").ends_with("Success!\n\n"));
+        assert!(!scene.is_welcome("bad"));
+        assert!(open.is_served());
+    }
+}
+
+#[test]
 fn a_certificate_before_a_crl_is_served_and_both_may_follow() {
     for binary in installed() {
         println!("HAProxy {:?}", binary.version);

@@ -1,22 +1,25 @@
 //! Certificates and CRLs of a gateway with TLS: brought into a real HAProxy without a reload.
 
 mod facts;
+mod prompt;
 mod refused;
 mod reload;
 mod replaced;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::free_port;
 use crate::support::haproxy::{Binary, Gateway, Plan};
 use crate::support::mapsmith::Mapsmith;
+use crate::support::process::{Ending, Process};
 use crate::support::run;
 use crate::support::scene::{BOUND, ON_REQUEST, file_source_settings, gateway_settings};
+use crate::support::{eventually, free_port};
 
 /// A CA as `openssl ca` keeps it, in a folder of its own, with the gateway's and two clients'
 /// certificates. What is in `loaded` HAProxy loads; the rest is what Mapsmith reads.
@@ -148,13 +151,16 @@ impl Scene {
 
     /// A Mapsmith with these settings of its files.
     fn mapsmith_with(&self, files: &str) -> Mapsmith {
+        let settings =
+            ON_REQUEST.to_owned() + &gateway_settings(&self.gateway) + &self.nodes() + files;
+        Mapsmith::config(&settings).start()
+    }
+
+    /// A source with the gateway's node.
+    fn nodes(&self) -> String {
         let nodes = self.authority.path("nodes.map");
         fs::write(&nodes, "a m1\n").unwrap();
-        let settings = ON_REQUEST.to_owned()
-            + &gateway_settings(&self.gateway)
-            + &file_source_settings("nodes", &nodes)
-            + files;
-        Mapsmith::config(&settings).start()
+        file_source_settings("nodes", &nodes)
     }
 
     /// Whether a client with this certificate is let in, on a connection of its own.
@@ -166,6 +172,17 @@ impl Scene {
             path("key").display()
         ));
         answer.contains("welcome")
+    }
+
+    /// A connection of a client with this certificate, which stays open.
+    fn open(&self, client: &str) -> Connection {
+        let mut command = Command::new("openssl");
+        let address = format!("127.0.0.1:{}", self.port);
+        command.args(["s_client", "-quiet", "-no_ign_eof", "-connect", &address, "-cert"]);
+        command.arg(self.authority.path(&format!("{client}.pem"))).arg("-key");
+        command.arg(self.authority.path(&format!("{client}.key")));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Connection(command.spawn().unwrap())
     }
 
     /// The certificate that is served on a new connection.
@@ -206,6 +223,77 @@ impl Scene {
 
     fn loaded(&self, name: &str) -> String {
         self.authority.read(&format!("loaded/{name}"))
+    }
+}
+
+/// A connection by OpenSSL's client; ends with it.
+struct Connection(Child);
+
+impl Connection {
+    /// Whether a request is answered.
+    fn is_served(&mut self) -> bool {
+        let request = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n";
+        self.0.stdin.as_mut().unwrap().write_all(request).unwrap();
+        let (mut answer, mut byte) = (Vec::new(), [0]);
+        let output = self.0.stdout.as_mut().unwrap();
+        while !answer.ends_with(b"welcome") && output.read_exact(&mut byte).is_ok() {
+            answer.extend(byte);
+        }
+        answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"welcome")
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The CRL as the Puppet CA gives it out: by HTTPS, to who shows a certificate of the CA. Gone when
+/// it is dropped.
+struct Published<'s> {
+    scene: &'s Scene,
+    address: String,
+    _server: Process,
+}
+
+impl<'s> Published<'s> {
+    fn start(scene: &'s Scene) -> Self {
+        let command = format!(
+            "cd {} && exec openssl s_server -accept 127.0.0.1:0 -HTTP -Verify 1 \
+                -verify_return_error -CAfile ca.pem -cert gateway.pem -key gateway.key",
+            scene.authority.path("").display()
+        );
+        let log = scene.authority.path("server.log");
+        let server = Process::start(&["sh", "-c", &command], &log, Ending::default());
+        let address = eventually("openssl listens", BOUND, || {
+            server.log().lines().find_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned))
+        });
+        let published = Self { scene, address, _server: server };
+        published.publish();
+        published
+    }
+
+    /// Gives out what the CRL is now.
+    fn publish(&self) {
+        let answer = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n".to_owned();
+        let authority = &self.scene.authority;
+        authority.replace("published", &(answer + &authority.read("crl.pem")));
+    }
+
+    /// The gateway's CRL comes from here; with more settings.
+    fn settings(&self, more: &str) -> String {
+        let path = |name: &str| self.scene.authority.path(name).display().to_string();
+        format!(
+            "[[tls_file]]\nkind = \"crl\"\npath = {:?}\nfrom = \"https://{}/published\"\nca = \
+                {:?}\ncert = {:?}\nkey = {:?}\n{more}",
+            path("loaded/crl.pem"),
+            self.address,
+            path("ca.pem"),
+            path("good.pem"),
+            path("good.key"),
+        )
     }
 }
 

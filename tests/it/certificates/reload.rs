@@ -106,5 +106,8 @@ fn a_file_that_haproxy_has_not_loaded_is_named() {
     let status = scene.wait_for_state(&mapsmith, "needs_reload");
     let reason = status["instances"][0]["tls_files"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("names no such file"), "{reason}");
-    assert_eq!(status["instances"][0]["state"], "in_sync", "the map goes its way");
+    mapsmith.wait_for("the map goes its way", BOUND, |mapsmith| {
+        let status = mapsmith.get("/v1/status").1;
+        (status["instances"][0]["state"] == "in_sync").then_some(())
+    });
 }

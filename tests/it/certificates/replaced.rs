@@ -1,9 +1,7 @@
 //! What comes into force, and for whom.
 
-use super::{Scene, contents, first_certificate};
-use crate::support::eventually;
+use super::{Published, Scene, contents, first_certificate};
 use crate::support::haproxy::installed;
-use crate::support::process::{Ending, Process};
 use crate::support::scene::{BOUND, metric, newest, oldest_and_newest};
 
 #[test]
@@ -24,9 +22,7 @@ fn a_revoked_client_is_refused_without_a_reload() {
 
         scene.authority.revoke("bad");
         scene.authority.issue("crl.pem", "");
-        mapsmith.wait_for("the revoked client is refused", BOUND, |_| {
-            (!scene.is_welcome("bad")).then_some(())
-        });
+        scene.wait_for_refusal(&mapsmith, "bad");
         assert!(scene.is_welcome("good"));
         assert_eq!(scene.gateway.pid(), pid);
         assert_eq!(scene.loaded("crl.pem"), scene.authority.read("crl.pem"));
@@ -49,43 +45,18 @@ fn a_revoked_client_is_refused_without_a_reload() {
     }
 }
 
-/// As the Puppet CA gives it out: by HTTPS, to who shows a certificate of the CA.
 #[test]
 fn a_crl_comes_from_a_url_that_wants_a_certificate() {
     let scene = Scene::start(newest(), |plan| plan);
-    let path = |name: &str| scene.authority.path(name).display().to_string();
-    let publish = || {
-        let answer = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n".to_owned();
-        scene.authority.replace("published", &(answer + &scene.authority.read("crl.pem")));
-    };
-    publish();
-    let command = format!(
-        "cd {} && exec openssl s_server -accept 127.0.0.1:0 -HTTP -Verify 1 -verify_return_error \
-            -CAfile ca.pem -cert gateway.pem -key gateway.key",
-        path("")
-    );
-    let log = scene.authority.path("server.log");
-    let server = Process::start(&["sh", "-c", &command], &log, Ending::default());
-    let address = eventually("openssl listens", BOUND, || {
-        server.log().lines().find_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned))
-    });
-    let mapsmith = scene.mapsmith_with(&format!(
-        "[[tls_file]]\nkind = \"crl\"\npath = {:?}\nfrom = \"https://{address}/published\"\npoll = \
-            \"1s\"\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
-        path("loaded/crl.pem"),
-        path("ca.pem"),
-        path("good.pem"),
-        path("good.key"),
-    ));
+    let published = Published::start(&scene);
+    let mapsmith = scene.mapsmith_with(&published.settings(""));
     scene.wait_for_state(&mapsmith, "in_sync");
     scene.authority.revoke("bad");
     scene.authority.issue("crl.pem", "");
-    publish();
-    mapsmith.wait_for("the revoked client is refused", BOUND, |_| {
-        (!scene.is_welcome("bad")).then_some(())
-    });
+    published.publish();
+    scene.wait_for_refusal(&mapsmith, "bad");
     assert_eq!(scene.loaded("crl.pem"), scene.authority.read("crl.pem"));
-    drop(server);
+    drop(published);
     scene.wait_for_error(&mapsmith, "can't be reached");
     assert!(scene.is_welcome("good") && !scene.is_welcome("bad"));
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Instant, SystemTime};
 
 use super::{Scene, other};
 use crate::support::mapsmith::Mapsmith;
@@ -166,6 +167,47 @@ fn a_revoked_node_is_refused_once_haproxy_has_the_new_list() {
             assert!(run.output.contains("revoked"), "{run:?}");
         }
         scene.run(&agents[1]);
+    });
+}
+
+/// How soon, is printed: from the CA's own endpoint, through its guard.
+#[test]
+fn a_revoked_node_is_refused_once_the_cas_own_answer_has_it() {
+    let follows = |fleet: &Fleet, site: &Site| {
+        format!(
+            "[[tls_file]]\nkind = \"crl\"\npath = {:?}\nfrom = \
+                \"https://{}/puppet-ca/v1/certificate_revocation_list/ca\"\nca = {:?}\n",
+            site.crl(),
+            site.guards()[0].address(),
+            fleet.puppetdb().ca(),
+        )
+    };
+    on_both_with("endpoint", follows, |fleet, scene, prefix| {
+        let agents = agents(scene, prefix, 4);
+        let ask = |agent: &Agent| {
+            let path = format!("/puppet/v3/node/{}?environment=production", agent.name());
+            agent.client().get(scene.site.address(), &path, &[])
+        };
+        for agent in &agents[1..] {
+            assert_eq!(ask(agent).status, 200);
+            let began = Instant::now();
+            fleet.ca(&["revoke", "--certname", agent.name()]);
+            let took = began.elapsed();
+            scene.mapsmith.wait_for("the gateway refuses it", BOUND, |_| {
+                (ask(agent).status == 0).then_some(())
+            });
+            let refused = SystemTime::now();
+            let changed = std::fs::metadata(fleet.crl()).and_then(|crl| crl.modified());
+            let since = refused.duration_since(changed.expect("a time")).expect("it was before");
+            println!(
+                "refused {} ms after the CA's list changed at most; `ca revoke` took {} ms",
+                since.as_millis(),
+                took.as_millis()
+            );
+            let complaint = ask(agent).complaint;
+            assert!(complaint.contains("revoked"), "{complaint}\n{}", scene.logs());
+        }
+        assert_eq!(ask(&agents[0]).status, 200);
     });
 }
 

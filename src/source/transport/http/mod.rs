@@ -5,6 +5,7 @@
 //! redirects: a registry that moves is for its operator to notice. No proxy, whatever the
 //! environment says: a gateway must not route by what a proxy kept.
 
+pub(crate) mod conditions;
 pub(crate) mod keys;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::settings;
 use crate::source::error::{Excerpt, SourceError, SourceErrorKind};
 use crate::source::feed::off_thread;
 use crate::source::format::Reader;
+use conditions::conditions_or_date;
 use keys::HttpKeys;
 
 /// How long a connection may take to open; a whole poll has `timeout`.
@@ -223,21 +225,35 @@ impl HttpClient {
         Ok(request)
     }
 
-    /// Asks for the document, whatever its type, and gives it as it is, within the bound.
-    pub(crate) async fn text(&mut self) -> Result<Vec<u8>, SourceError> {
+    /// Asks for the document, whatever its type, within the bound. As it is, with the headers that
+    /// ask whether it still holds; none where these `conditions` hold still.
+    pub(crate) async fn text(
+        &mut self,
+        conditions: &HeaderMap,
+    ) -> Result<Option<(Vec<u8>, HeaderMap)>, SourceError> {
         let mut request = Request::new(Method::GET, self.url.clone());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/plain, */*"));
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        request.headers_mut().extend(conditions.clone());
         let limit = self.limit();
         let exchange = async {
             let response = self.send(request).await?;
-            if response.status() != StatusCode::OK {
-                return Err(self.refusal(response, None).await);
+            match response.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_MODIFIED if conditions.is_empty() => {
+                    return Err(SourceErrorKind::NotModified);
+                }
+                StatusCode::NOT_MODIFIED => {
+                    self.discard(response).await;
+                    return Ok(None);
+                }
+                _ => return Err(self.refusal(response, None).await),
             }
-            self.read(response, Verbatim::default()).await
+            let next = conditions_or_date(response.headers());
+            let (text, _) = self.read(response, Verbatim::default()).await?;
+            Ok(Some((text, next)))
         };
-        let (text, _) = limit.bound(exchange).await?;
-        Ok(text)
+        limit.bound(exchange).await
     }
 
     /// Sends a request that changes nothing at the server. Where a connection that was kept open
