@@ -147,6 +147,7 @@ fn source_text(source: &ExplainSource, report: &ExplainReport) -> String {
         true if report.pin.is_some() || report.drained.is_some() => {
             " (would count without the override)"
         }
+        true if report.kept.is_some() && report.owner.is_some() => " (does not count yet)",
         true if source.master == report.master => " (counts)",
         true if report.owner.is_some() => " (its owner counts)",
         true if report.held.is_some() => " (held back)",
