@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::convergence::Asked;
+use super::owned::why_elsewhere;
 use super::types::{ReloadOutcome, ReloadReport};
 use super::{Api, Error, views};
 use crate::engine::{Approval, Decision, Order, OwnError, OwnOrder};
@@ -117,13 +118,14 @@ impl Api {
         let node = self.as_in_map(node);
         let mut asked = self.ask(|_| 0);
         let known = self.check_known([&master], &self.decision.borrow().clone());
+        let is_known = known.is_ok();
         if !force {
             known?;
         }
         let (answer, result) = oneshot::channel();
         let gone = || Error::Store("Mapsmith is shutting down".to_owned());
-        let summary = format!("node {node} belongs to {master}");
-        let order = OwnOrder { node, master, answer };
+        let mut summary = describe_owner(&node, &master, is_known);
+        let order = OwnOrder { node: node.clone(), master: master.clone(), answer };
         self.orders.send(Order::Own(order)).await.map_err(|_| gone())?;
         let generation = result.await.map_err(|_| gone())?.map_err(|error| match error {
             OwnError::NotRemembered => Error::NotRemembered(error.to_string()),
@@ -138,6 +140,11 @@ impl Api {
             }
             None => (ReloadOutcome::Requested, "every instance gets it now".to_owned()),
         };
+        let decision = self.decision.borrow().map.clone();
+        let reference = self.explain_reference(&decision, &master);
+        if let Some(why) = why_elsewhere(&decision, &node, &master, reference) {
+            summary += &format!("; {why}");
+        }
         Ok(self.reload_report(&asked, outcome, format!("{summary}; {message}")))
     }
 
@@ -288,11 +295,17 @@ fn unknown(master: &str, known: &BTreeSet<&str>, masters: &BTreeSet<&str>, unsee
     )
 }
 
+/// Said of a master that was ordered all the same.
+const BY_FORCE: &str = " (by force: no HAProxy has a backend or server of the name)";
+
+fn describe_owner(node: &str, owner: &str, is_known: bool) -> String {
+    format!("node {node} belongs to {owner}{}", if is_known { "" } else { BY_FORCE })
+}
+
 /// What was ordered, for a person, with a warning where no node has the master that gets nodes: it
 /// may be a slip of the pen.
 fn describe(change: &OverrideChange, is_known: bool) -> String {
-    let unknown =
-        if is_known { "" } else { " (by force: no HAProxy has a backend or server of the name)" };
+    let unknown = if is_known { "" } else { BY_FORCE };
     match change {
         OverrideChange::Pin(Pin { node, master, until, .. }) => {
             let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
