@@ -43,9 +43,10 @@ pub fn server_replies(answer: &[u8]) {
 
 /// As HAProxy shows these servers, in the columns that are read.
 fn printed(seen: &ObservedServers) -> String {
-    let mut states = "1\n# be_name srv_name srv_addr srv_port srv_fqdn srv_uweight srv_op_state \
+    let mut states =
+        "1\n# be_name srv_name srv_addr srv_port srv_fqdn srv_uweight srv_iweight srv_op_state \
             srv_admin_state srv_check_state srv_check_result srv_agent_state srv_use_ssl\n"
-        .to_owned();
+            .to_owned();
     let mut statistics =
         "# pxname,svname,type,status,bck,scur,slim,stot,qcur,qlimit,algo,check_desc,\n".to_owned();
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
@@ -58,11 +59,12 @@ fn printed(seen: &ObservedServers) -> String {
         );
         for (name, server) in &shown.servers {
             states += &format!(
-                "{backend} {name} {} {} {} {} {} {} {} {} {} {}\n",
+                "{backend} {name} {} {} {} {} {} {} {} {} {} {} {}\n",
                 server.address.map_or_else(|| "-".to_owned(), |address| address.to_string()),
                 server.port,
                 server.fqdn.as_deref().unwrap_or("-"),
                 server.weight,
+                server.initial_weight,
                 if server.running { 2 } else { 0 },
                 server.admin.0,
                 if server.check_configured { 2 } else { 0 }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::convergence::Asked;
+use super::owned::why_elsewhere;
 use super::types::{ReloadOutcome, ReloadReport};
 use super::{Api, Error, views};
 use crate::engine::{Approval, Decision, Order, OwnError, OwnOrder};
@@ -125,15 +126,17 @@ impl Api {
     ) -> Result<ReloadReport, Error> {
         let node = self.as_in_map(node);
         let mut asked = self.ask(|_| 0);
+        let decision = self.decision.borrow().clone();
+        let known = self.check_known([&master], &decision);
+        let is_known = known.is_ok();
         if !force {
-            let decision = self.decision.borrow().clone();
-            self.check_known([&master], &decision)?;
+            known?;
             self.check_node(&node, &decision)?;
         }
         let (answer, result) = oneshot::channel();
         let gone = || Error::Store("Mapsmith is shutting down".to_owned());
-        let (owned, owner) = (node.clone(), master.clone());
-        let order = OwnOrder { node, master, answer };
+        let mut summary = describe_owner(&node, &master, is_known);
+        let order = OwnOrder { node: node.clone(), master: master.clone(), answer };
         self.orders.send(Order::Own(order)).await.map_err(|_| gone())?;
         let generation = result.await.map_err(|_| gone())?.map_err(|error| match error {
             OwnError::NotRemembered => Error::NotRemembered(error.to_string()),
@@ -141,7 +144,6 @@ impl Api {
                 Error::Store(error.to_string())
             }
         })?;
-        let summary = self.owned_text(&owned, &owner);
         let (outcome, message) = match wait {
             Some(wait) => {
                 asked.generation = Some(generation);
@@ -151,6 +153,11 @@ impl Api {
             }
             None => (ReloadOutcome::Requested, "every instance gets it now".to_owned()),
         };
+        let decision = self.decision.borrow().map.clone();
+        let reference = self.explain_reference(&decision, &master);
+        if let Some(why) = why_elsewhere(&decision, &node, &master, reference) {
+            summary += &format!("; {why}");
+        }
         Ok(self.reload_report(&asked, outcome, format!("{summary}; {message}")))
     }
 
@@ -227,20 +234,6 @@ impl Api {
             "{node:?} is not a known node: no source and no entry of the map names it (--force, or \
                 force=true, takes it all the same)"
         )))
-    }
-
-    /// What came of an order of an owner: an override counts more.
-    fn owned_text(&self, node: &str, owner: &str) -> String {
-        let decision = self.decision.borrow().clone();
-        let overrides = &decision.map.overrides;
-        let but = match (overrides.pin(node), overrides.drain(owner)) {
-            (Some(pin), _) if pin.master != owner => {
-                format!(", and goes to {} until its pin ends", pin.master)
-            }
-            (None, Some(_)) => format!(", and elsewhere until {owner} is undrained"),
-            _ => String::new(),
-        };
-        format!("node {node} belongs to {owner}{but}")
     }
 
     fn check_known<'a>(
@@ -331,11 +324,17 @@ fn unknown(master: &str, known: &BTreeSet<&str>, masters: &BTreeSet<&str>, unsee
     )
 }
 
+/// Said of a master that was ordered all the same.
+const BY_FORCE: &str = " (by force: no HAProxy has a backend or server of the name)";
+
+fn describe_owner(node: &str, owner: &str, is_known: bool) -> String {
+    format!("node {node} belongs to {owner}{}", if is_known { "" } else { BY_FORCE })
+}
+
 /// What was ordered, for a person, with a warning where no node has the master that gets nodes: it
 /// may be a slip of the pen.
 fn describe(change: &OverrideChange, is_known: bool) -> String {
-    let unknown =
-        if is_known { "" } else { " (by force: no HAProxy has a backend or server of the name)" };
+    let unknown = if is_known { "" } else { BY_FORCE };
     match change {
         OverrideChange::Pin(Pin { node, master, until, .. }) => {
             let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));

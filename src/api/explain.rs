@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use mapsmith_core::desired;
 use mapsmith_core::desired::SourceView;
 use mapsmith_core::desired::ownership::OwnedNode;
+use mapsmith_core::status::KeptNode;
 use tokio::time::timeout;
 
 use super::types::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
@@ -30,7 +31,11 @@ impl Api {
             .or(gone.map(|gone| gone.master.as_str()));
         let owner = decision.owners.nodes.get(&node).cloned();
         let pin = decision.overrides.pin(&node).cloned();
-        let base = owner.as_ref().and_then(OwnedNode::routed_to).or(said);
+        let disputed = origin.is_some_and(|origin| is_disputed(&origin, &node));
+        let kept = kept_node(&decision, &node);
+        // What is kept counts for the sources' answer, whatever they say at the moment.
+        let counts = kept.map(|kept| kept.master.as_str()).or(said);
+        let base = owner.as_ref().and_then(OwnedNode::routed_to).or(counts);
         let drained = base
             .filter(|_| pin.is_none())
             .and_then(|master| decision.overrides.drain(master))
@@ -50,11 +55,7 @@ impl Api {
         // What an operator ordered is not kept back by anything that the sources say.
         let kept = match &pin {
             Some(_) => None,
-            None => explain_kept(
-                &decision,
-                &node,
-                origin.is_some_and(|origin| is_disputed(&origin, &node)),
-            ),
+            None => explain_kept(kept, disputed, owner.is_some()),
         };
         let reference = ordered.and_then(|master| self.explain_reference(&decision, master));
         ExplainReport {
@@ -99,7 +100,7 @@ impl Api {
     }
 
     /// Why a master is no target in some instance, and what becomes of entries with it.
-    fn explain_reference(&self, decision: &MapDecision, master: &str) -> Option<String> {
+    pub(super) fn explain_reference(&self, decision: &MapDecision, master: &str) -> Option<String> {
         let (why, action) = if decision.dangling.unknown.contains_key(master) {
             ("an instance has no backend or server of the name", self.settings.references.unknown)
         } else if decision.dangling.not_ready.contains_key(master) {
@@ -139,17 +140,55 @@ fn is_disputed(source: &SourceView<'_>, node: &str) -> bool {
     })
 }
 
-/// Why a node stays where it is although the sources say something else, if so.
-fn explain_kept(decision: &MapDecision, node: &str, disputed: bool) -> Option<String> {
-    if disputed {
-        return Some(
-            "its source names it with different masters, and none is newer: it stays where it is"
-                .to_owned(),
-        );
+/// The node, where it stays although the sources say something else.
+fn kept_node<'a>(decision: &'a MapDecision, node: &str) -> Option<&'a KeptNode> {
+    let kept = decision.conflicts.nodes.iter().chain(&decision.flapping.nodes);
+    kept.into_iter().find(|kept| kept.node == node)
+}
+
+/// Why a node stays where it is although the sources say something else, if so. Where its owner is
+/// remembered it may well be there: then only the sources' answer stays what it was.
+fn explain_kept(kept: Option<&KeptNode>, disputed: bool, is_owned: bool) -> Option<String> {
+    let why = match disputed {
+        true => "its source names it with different masters, and none is newer",
+        false => "it flaps",
+    };
+    let until = if disputed { "" } else { " until the registry has named one master for a while" };
+    match kept {
+        Some(KeptNode { master, .. }) if is_owned => {
+            Some(format!("{why}: {master} counts as the registry's answer{until}"))
+        }
+        Some(KeptNode { master, .. }) if !disputed => {
+            Some(format!("{why}: it stays with {master}{until}"))
+        }
+        Some(_) => Some(format!("{why}: it stays where it is")),
+        None => disputed.then(|| format!("{why}: it stays where it is")),
     }
-    let kept = decision.flapping.nodes.iter().find(|kept| kept.node == node)?;
-    Some(format!(
-        "it flaps: it stays with {} until the registry has named one master for a while",
-        kept.master
-    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_with_an_owner_is_not_said_to_stay_where_it_is_not() {
+        let kept =
+            KeptNode { node: "n".to_owned(), master: "m2".to_owned(), said: "m1".to_owned() };
+        let told = |disputed, is_owned| explain_kept(Some(&kept), disputed, is_owned);
+        assert_eq!(
+            told(false, false).as_deref(),
+            Some("it flaps: it stays with m2 until the registry has named one master for a while")
+        );
+        assert_eq!(
+            told(false, true).as_deref(),
+            Some(
+                "it flaps: m2 counts as the registry's answer until the registry has named one \
+                    master for a while"
+            )
+        );
+        let why = "its source names it with different masters, and none is newer";
+        assert_eq!(told(true, false), Some(format!("{why}: it stays where it is")));
+        assert_eq!(told(true, true), Some(format!("{why}: m2 counts as the registry's answer")));
+        assert_eq!(explain_kept(None, false, true), None);
+    }
 }

@@ -23,6 +23,7 @@ mod commands;
 mod convergence;
 mod error;
 mod explain;
+mod owned;
 mod queries;
 pub mod requests;
 mod tls_files;

@@ -101,7 +101,7 @@ fn override_text(report: &ExplainReport) -> String {
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, &what));
     }
     if let Some(owned) = &report.owner {
-        let _ = writeln!(text, "  {}", paint(Colour::Yellow, &owner_text(owned)));
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, &owner_text(owned, report)));
     }
     for note in report.reference.iter().chain(&report.kept) {
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, note));
@@ -114,13 +114,17 @@ fn override_text(report: &ExplainReport) -> String {
 }
 
 /// Whose the node is, and what becomes of it.
-fn owner_text(owned: &OwnedNode) -> String {
+fn owner_text(owned: &OwnedNode, report: &ExplainReport) -> String {
     let OwnerRecord { owner, since, ordered, .. } = &owned.record;
     let whose = match ordered {
         true => format!("belongs to {owner} by an operator's word {}", ago(*since)),
+        false if !report.sources.iter().any(|source| source.master.is_some()) => {
+            format!("belongs to {owner}; no source names the node")
+        }
         false => format!("belongs to {owner}, the registry names another since {}", ago(*since)),
     };
     match owned.phase {
+        Phase::Away if report.pin.is_some() => format!("{whose}; goes back when its pin ends"),
         Phase::Away => format!("{whose}; goes back when {owner} serves again"),
         Phase::Returning { until: None } => {
             format!("{whose}; stays there until the registry names it, or moves it on purpose")
@@ -147,9 +151,11 @@ fn source_text(source: &ExplainSource, report: &ExplainReport) -> String {
     };
     let answered = source.answered_at.map_or(String::new(), |at| format!(", answered {}", ago(at)));
     let used = match source.used {
-        true if report.pin.is_some() || report.drained.is_some() => {
-            " (would count without the override)"
-        }
+        true if report.pin.is_some() || report.drained.is_some() => match report.owner {
+            Some(_) => " (without the override its owner would count)",
+            None => " (would count without the override)",
+        },
+        true if report.kept.is_some() && report.owner.is_some() => " (does not count yet)",
         true if source.master == report.master => " (counts)",
         true if report.owner.is_some() => " (its owner counts)",
         true if report.held.is_some() => " (held back)",

@@ -197,7 +197,7 @@ fn an_operator_gives_a_node_away_and_leaves_nodes_where_they_went() {
     scene.assert_map("master1", "master1");
     let text = scene.order(&["own", &node, "master2"]);
     assert!(
-        text.contains("belongs to master2, and elsewhere until master2 is undrained"),
+        text.contains("belongs to master2; the order is remembered, and the node goes to master1 until master2 is"),
         "{text}"
     );
     scene.run("web2", "master1");

@@ -40,11 +40,12 @@ struct Case {
     manage_all: bool,
     /// A person's command on one of the servers, where it is there.
     external: (&'static str, &'static str, Option<u8>),
+    /// The master that is drained, where drains are these backends' matter.
+    drained: Option<&'static str>,
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    // Not the configured 1: a static algorithm takes that back after 0, which the model leaves out.
-    let weight = proptest::option::of(select(&[0, 2, 3][..]));
+    let weight = proptest::option::of(select(&[0, 1, 2, 3][..]));
     let maxconn = proptest::option::of(select(&[0, 10, 20][..]));
     (select(&NAMES[..]), 0..3_usize, weight, maxconn, prop::bool::weighted(0.1), any::<bool>())
 }
@@ -55,8 +56,14 @@ fn case() -> impl Strategy<Value = Case> {
         select(&["a", "b", "c", "slot1"][..]),
         proptest::option::of(0..3_u8),
     );
-    (proptest::collection::vec(proptest::collection::vec(row(), 0..4), 2), any::<bool>(), hand)
-        .prop_map(|(lists, manage_all, external)| Case { lists, manage_all, external })
+    let lists = proptest::collection::vec(proptest::collection::vec(row(), 0..4), 2);
+    let drained = proptest::option::of(select(&NAMES[..]));
+    (lists, any::<bool>(), hand, drained).prop_map(|(lists, manage_all, external, drained)| Case {
+        lists,
+        manage_all,
+        external,
+        drained,
+    })
 }
 
 fn desired(case: &Case, masters: &[SocketAddr]) -> DesiredServers {
@@ -88,6 +95,7 @@ fn desired(case: &Case, masters: &[SocketAddr]) -> DesiredServers {
             slots: (name == "slotted").then(|| "slot".to_owned()),
             defaults: None,
             drain: Duration::ZERO,
+            drained: case.drained.map(|master| [master.to_owned()].into()),
         };
         (name.to_owned(), backend)
     });

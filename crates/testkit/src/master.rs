@@ -2,7 +2,7 @@
 //! their own nodes alone.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
@@ -30,8 +30,30 @@ impl Master {
         Self::listen(name, Some(owners.clone()))
     }
 
+    /// Masters of one port, at 127.0.0.1, 127.0.0.2 and so on; each has its address as its name.
+    pub fn at_one_port(count: u8) -> Vec<Self> {
+        loop {
+            let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = first.local_addr().expect("a bound address").port();
+            // Another process may have the port there.
+            let others =
+                (2..=count).map(|host| TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), port)));
+            let Ok(others) = others.collect::<io::Result<Vec<_>>>() else { continue };
+            return std::iter::once(first)
+                .chain(others)
+                .map(|listener| {
+                    let address = listener.local_addr().expect("a bound address");
+                    Self::on(listener, &address.ip().to_string(), None)
+                })
+                .collect();
+        }
+    }
+
     fn listen(name: &str, owners: Option<Owners>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a free port"), name, owners)
+    }
+
+    fn on(listener: TcpListener, name: &str, owners: Option<Owners>) -> Self {
         let address = listener.local_addr().expect("a bound address");
         let ended = Arc::new(AtomicBool::new(false));
         let connections = Arc::new(Mutex::new(Vec::new()));

@@ -1,6 +1,6 @@
 //! One backend's list on its way to be desired.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +46,31 @@ pub(super) struct BackendList {
     waiting_for: Option<String>,
     rejected: Vec<RejectedServer>,
     stale: Vec<RejectedServer>,
-    /// The masters' list, with the map it was made of.
-    mapped: Option<(Arc<EntryMap>, Arc<ServerList>)>,
+    /// The masters' list, with what it was made of.
+    mapped: Option<MastersList>,
+    /// The drained masters, where the list is one of masters.
+    drained: Option<BTreeSet<String>>,
+}
+
+/// A list of masters, and what it was made of.
+#[derive(Debug)]
+struct MastersList {
+    map: Arc<EntryMap>,
+    /// Masters that stay on it without a node in the map.
+    kept: BTreeSet<String>,
+    list: Arc<ServerList>,
+}
+
+/// The masters that a backend may be made of.
+pub(super) struct Masters<'a> {
+    /// Nodes are sent to them by this map; none while it may be older than anything.
+    pub map: Option<&'a Arc<EntryMap>>,
+    /// An operator has drained them: they are away for a while, and not gone.
+    pub drained: BTreeSet<&'a str>,
+    /// Nodes of theirs are elsewhere and will come home.
+    pub owners: BTreeSet<&'a str>,
+    /// The registry's names of them.
+    pub producers: &'a BTreeMap<String, String>,
 }
 
 impl BackendList {
@@ -69,6 +92,7 @@ impl BackendList {
             rejected: Vec::new(),
             stale: Vec::new(),
             mapped: None,
+            drained: None,
         }
     }
 
@@ -100,20 +124,19 @@ impl BackendList {
         self.damper.next_step()
     }
 
-    /// The list as it is known now: of the source of a name, by `listed`, or of the masters of
-    /// `map`. Notes what is waited for.
+    /// The list as it is known now: of the source of a name, by `listed`, or of the masters. Notes
+    /// what is waited for.
     pub(super) fn list(
         &mut self,
         listed: impl Fn(&str) -> Option<Arc<ServerList>>,
-        map: Option<&Arc<EntryMap>>,
-        producers: &BTreeMap<String, String>,
+        masters: &Masters<'_>,
     ) -> Option<Arc<ServerList>> {
         let list = match self.settings.listing() {
             Listing::Servers(_) => Some(Arc::clone(&self.declared)),
             Listing::From(name) => listed(name),
             Listing::Masters(template) => {
                 let template = template.to_owned();
-                map.map(|map| self.masters(map, &template, producers))
+                masters.map.map(|map| self.masters(map, masters, &template))
             }
         };
         self.waiting_for = list.is_none().then(|| self.first_answer());
@@ -146,28 +169,32 @@ impl BackendList {
         }
     }
 
-    /// The masters of the map as a list; made once a map.
+    /// The masters as a list; made once for the same ones. An order to drain one that is on it
+    /// counts at once: neither guard nor damping delay what an operator says.
     fn masters(
         &mut self,
         map: &Arc<EntryMap>,
+        masters: &Masters<'_>,
         template: &str,
-        producers: &BTreeMap<String, String>,
     ) -> Arc<ServerList> {
-        match &self.mapped {
-            Some((known, list)) if Arc::ptr_eq(known, map) => Arc::clone(list),
-            _ => {
-                let masters = map.load();
-                let list = servers::masters_list(
-                    template,
-                    &self.settings.options,
-                    masters.iter().map(|(master, _)| *master),
-                    producers,
-                );
-                let list = Arc::new(list);
-                self.mapped = Some((Arc::clone(map), Arc::clone(&list)));
-                list
-            }
+        let owned =
+            |masters: &BTreeSet<&str>| masters.iter().map(|name| (*name).to_owned()).collect();
+        self.drained = Some(owned(&masters.drained));
+        let kept: BTreeSet<&str> = masters.drained.union(&masters.owners).copied().collect();
+        if let Some(made) = &self.mapped
+            && Arc::ptr_eq(&made.map, map)
+            && made.kept.iter().eq(kept.iter())
+        {
+            return Arc::clone(&made.list);
         }
+        let named = map.load();
+        let names: BTreeSet<&str> =
+            named.iter().map(|(master, _)| *master).chain(kept.iter().copied()).collect();
+        let options = &self.settings.options;
+        let list = servers::masters_list(template, options, names.into_iter(), masters.producers);
+        let (list, kept) = (Arc::new(list), owned(&kept));
+        self.mapped = Some(MastersList { map: Arc::clone(map), kept, list: Arc::clone(&list) });
+        list
     }
 
     /// The list with its addresses. Notes what is left out of it.
@@ -367,6 +394,7 @@ impl BackendList {
             slots: self.settings.slots.clone(),
             defaults: self.settings.defaults.clone(),
             drain: self.settings.drain,
+            drained: self.drained.clone(),
         })
     }
 

@@ -23,7 +23,7 @@ use crate::settings::Settings;
 mod backend;
 pub mod resolve;
 
-use backend::BackendList;
+use backend::{BackendList, Masters};
 use resolve::{HostAddresses, HostQuestion};
 
 /// Every backend's list as it is known at one time.
@@ -83,16 +83,23 @@ impl ServerDecider {
     pub fn take_in(&mut self, states: &[SourceState<ServerList>], map: &MapDecision) {
         let answered = states.iter().map(|state| state.answered);
         let evaluated_request = answered.chain([map.evaluated_request]).min().unwrap_or_default();
-        // A map that was only found in the file may be older than anything.
-        let map = map.in_force.as_ref().filter(|_| map.active).map(|revision| &revision.entries);
-        let (sources, producers) = (&self.sources, &self.producers);
+        let drained = map.overrides.drained().map(|drained| drained.master.as_str());
+        let owners = map.owners.nodes.values().map(|owned| owned.record.owner.as_str());
+        let masters = Masters {
+            // A map that was only found in the file may be older than anything.
+            map: map.in_force.as_ref().filter(|_| map.active).map(|revision| &revision.entries),
+            drained: drained.collect(),
+            owners: owners.collect(),
+            producers: &self.producers,
+        };
+        let sources = &self.sources;
         let listed = |name: &str| {
             let index = sources.iter().position(|source| source == name)?;
             let snapshot = states.get(index)?.snapshot.as_ref()?;
             Some(Arc::clone(&snapshot.entries))
         };
         let lists: Vec<_> =
-            self.backends.iter_mut().map(|backend| backend.list(listed, map, producers)).collect();
+            self.backends.iter_mut().map(|backend| backend.list(listed, &masters)).collect();
         let servers = lists.iter().flatten().flat_map(|list: &Arc<ServerList>| &list.servers);
         let names = servers.filter_map(|server| match &server.host {
             Host::Name(name) => Some(name.clone()),

@@ -49,6 +49,17 @@ pub struct DesiredBackend {
     pub defaults: Option<String>,
     /// How long a server that is to go may keep its sessions.
     pub drain: Duration,
+    /// The servers whose master an operator has drained: weight 0, so that the balance algorithm
+    /// passes them over; the others have their weight back. None where a drain of a master is no
+    /// matter of this backend's.
+    pub drained: Option<BTreeSet<String>>,
+}
+
+impl DesiredBackend {
+    /// Whether an operator has drained the master of this server.
+    pub fn is_drained(&self, server: &str) -> bool {
+        self.drained.as_ref().is_some_and(|drained| drained.contains(server))
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -128,6 +128,8 @@ pub struct ObservedServer {
     pub fqdn: Option<String>,
     /// The weight in force as set by configuration or runtime API (`srv_uweight`).
     pub weight: u16,
+    /// The weight that its configuration or `add server` gave it (`srv_iweight`).
+    pub initial_weight: u16,
     /// What keeps it out, if anything.
     pub admin: AdminState,
     /// Whether HAProxy would send it traffic by its checks: `srv_op_state` running or starting.

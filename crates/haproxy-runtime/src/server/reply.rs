@@ -20,13 +20,14 @@ const CHECK_FAILED: u32 = 2;
 const STATE_FORMAT: &str = "1";
 
 /// What is read of `show servers state`, by its columns' names.
-const STATE_COLUMNS: [&str; 12] = [
+const STATE_COLUMNS: [&str; 13] = [
     "be_name",
     "srv_name",
     "srv_addr",
     "srv_port",
     "srv_fqdn",
     "srv_uweight",
+    "srv_iweight",
     "srv_op_state",
     "srv_admin_state",
     "srv_check_state",
@@ -144,6 +145,7 @@ fn state(
         port,
         fqdn,
         weight,
+        initial_weight,
         operational,
         admin,
         check,
@@ -167,6 +169,7 @@ fn state(
         port: number(port).ok_or("srv_port")?,
         fqdn: Some(fqdn.to_owned()).filter(|name| name != "-"),
         weight: number(weight).ok_or("srv_uweight")?,
+        initial_weight: number(initial_weight).ok_or("srv_iweight")?,
         admin: AdminState(number(admin).ok_or("srv_admin_state")?),
         running: match operational {
             // Stopped, and stopping after a `drain` by the check (HAProxy's `enum srv_state`).
@@ -248,6 +251,7 @@ mod tests {
         let first = &servers["s1"];
         assert_eq!((first.address, first.port), (Some("127.0.0.1".parse().unwrap()), 1111));
         assert_eq!((first.weight, first.maxconn, first.maxqueue), (7, Some(10), Some(5)));
+        assert_eq!(first.initial_weight, 5);
         assert_eq!((first.sessions, first.queued, first.sessions_total), (2, 1, 99));
         assert_eq!((first.status.as_str(), first.running, first.backup), ("UP 1/3", false, false));
         assert_eq!((first.tls, first.last_check.as_str()), (true, "Layer7 timeout"));

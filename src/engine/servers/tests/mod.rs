@@ -16,6 +16,7 @@ use super::backend::FORMER_NAMES;
 use super::resolve::{Lookup, Resolver};
 use super::*;
 
+mod masters;
 mod rejected;
 mod restart;
 

@@ -142,18 +142,28 @@ fn plan_backend(backend: &mut Backend<'_>) {
     let mut slots = Slots::new(backend.name, wanted, seen, backend.memory);
     // Where each desired server is: under its own name, or in a slot.
     let mut homes = BTreeMap::new();
+    let (mut usable, mut others_serve) = (false, false);
     for (name, server) in &wanted.servers {
         let home =
             if seen.servers.contains_key(name) { Some(name.as_str()) } else { slots.serving(name) };
-        match home.and_then(|home| seen.servers.get_key_value(home)) {
+        if let Some((home, seen)) = home.and_then(|home| seen.servers.get_key_value(home)) {
+            homes.insert(name.as_str(), (home.as_str(), seen));
+            let ready = seen.admin.ready() && seen.running;
+            usable |= ready;
+            let has_weight = server.weight.unwrap_or(seen.initial_weight) > 0;
+            others_serve |= ready && has_weight && !wanted.is_drained(name);
+        }
+    }
+    for (name, server) in &wanted.servers {
+        match homes.get(name.as_str()) {
             Some((home, seen)) => {
-                homes.insert(home.as_str(), seen);
-                backend.keep(server, home, seen);
+                let weight = backend.weight(server, seen, others_serve);
+                backend.keep(server, home, seen, weight);
             }
             None => backend.place(server, &mut slots),
         }
     }
-    let usable = homes.values().any(|server| server.admin.ready() && server.running);
+    let homes: BTreeMap<_, _> = homes.into_values().collect();
     for (home, server) in &homes {
         if backend.memory.waits_for_its_check(backend.name, home, server) {
             let (server, alone) = ((*home).to_owned(), !usable);
@@ -184,8 +194,22 @@ fn plan_backend(backend: &mut Backend<'_>) {
 }
 
 impl Backend<'_> {
+    /// The weight that a server should have; none leaves the one it has. A drained one has 0 only
+    /// while another serves: a master that is about to go is better than none.
+    fn weight(&self, wanted: &Server, seen: &ObservedServer, others_serve: bool) -> Option<u16> {
+        let drains = self.wanted.drained.is_some();
+        if self.wanted.is_drained(&wanted.name) && others_serve {
+            Some(0)
+        } else if drains && seen.weight == 0 {
+            // Nothing but what is observed tells that it was drained: Mapsmith may have restarted.
+            Some(wanted.weight.unwrap_or(seen.initial_weight))
+        } else {
+            wanted.weight
+        }
+    }
+
     /// A desired server that is there, under its own name or a slot's.
-    fn keep(&mut self, wanted: &Server, home: &str, seen: &ObservedServer) {
+    fn keep(&mut self, wanted: &Server, home: &str, seen: &ObservedServer, weight: Option<u16>) {
         let (backend, server) = (self.name.to_owned(), home.to_owned());
         // What somebody else did keeps the server out, no more: its address and weight stay right
         // for the day it comes back.
@@ -207,7 +231,7 @@ impl Backend<'_> {
                 }),
             }
         }
-        if let Some(weight) = wanted.weight.filter(|weight| *weight != seen.weight) {
+        if let Some(weight) = weight.filter(|weight| *weight != seen.weight) {
             let (backend, server) = (backend.clone(), server.clone());
             if seen.agent_enabled {
                 // It would set its own again at its next answer, and we ours.

@@ -2,9 +2,8 @@
 //! The tests hold it against the real process.
 //!
 //! It keeps what can be observed and the few hidden facts that refusals depend on. It leaves out
-//! that a static algorithm also takes the configured weight back after 0, that `set server addr`
-//! shows only a moment later from 3.2 on, what tracking servers inherit, the counts in a `status`,
-//! and traffic: sessions are what a test says they are.
+//! that `set server addr` shows only a moment later from 3.2 on, what tracking servers inherit, the
+//! counts in a `status`, and traffic: sessions are what a test says they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -219,6 +218,7 @@ pub fn added(server: &Server) -> ObservedServer {
         port: server.address.port,
         fqdn: None,
         weight: server.weight.unwrap_or(1),
+        initial_weight: server.weight.unwrap_or(1),
         admin: AdminState(0),
         running: true,
         tls: server.options.other.iter().any(|option| option == "ssl"),
@@ -255,7 +255,7 @@ fn set_address(server: &mut ObservedServer, address: ServerAddress) -> Result<()
 }
 
 fn set_weight(server: &mut ObservedServer, weight: u16, is_static: bool) -> Result<(), Refusal> {
-    if is_static && weight > 0 && weight != server.weight {
+    if is_static && weight > 0 && weight != server.initial_weight {
         return Err(Refusal::StaticAlgorithm);
     }
     server.weight = weight;

@@ -7,6 +7,7 @@ use super::*;
 use crate::server::ServerOptions;
 
 mod cases;
+mod drained;
 mod leaving;
 mod refusals;
 mod slots;

@@ -43,6 +43,7 @@ prop_compose! {
         all in prop::bool::weighted(0.3),
         slots in prop::bool::weighted(0.7),
         defaults in proptest::option::of(prop_oneof![3 => Just("good"), 1 => Just("missing")]),
+        drained in proptest::option::of(proptest::collection::btree_set("[a-e]", 0..3)),
     ) -> DesiredBackend {
         DesiredBackend {
             servers: servers
@@ -54,6 +55,7 @@ prop_compose! {
             slots: slots.then(|| "slot".to_owned()),
             defaults: defaults.map(str::to_owned),
             drain: BOUND,
+            drained,
         }
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::world::World;
 use super::*;
 use crate::plan::servers::{Cause, Hand, Phase, ServerPlan};
-use crate::server::DesiredBackend;
+use crate::server::{DesiredBackend, ObservedBackend};
 
 impl World {
     /// A step touches a declared backend, and in it what is ours.
@@ -126,12 +126,13 @@ impl World {
                 slots_in_use.extend(slots.into_iter().map(|(slot, _)| slot));
             }
             if let Some((home, is)) = home {
-                assert_server_right(plan, name, wanted_server, server, home, is)?;
+                assert_server_right(plan, name, wanted, wanted_server, home, is)?;
             } else {
                 let said = reported(plan, name, Some(server), &|_| true);
                 prop_assert!(said, "{name}/{server} is nowhere and nobody says so");
             }
         }
+        assert_drains_right(plan, name, wanted, seen)?;
         let waiting = plan.removing.iter().filter(|removing| removing.backend == name).count();
         let serving = slots_in_use.iter().filter(|slot| seen.servers[**slot].admin.ready()).count();
         prop_assert!(serving <= homeless + waiting, "{name}: more slots than servers");
@@ -179,15 +180,47 @@ fn is_at(seen: &ObservedServer, server: &Server) -> bool {
     seen.address == Some(server.address.ip) && seen.port == server.address.port
 }
 
+/// A drained server has no weight while another has some and serves, and only then; whoever is not
+/// drained has his.
+fn assert_drains_right(
+    plan: &ServerPlan,
+    backend: &str,
+    wanted: &DesiredBackend,
+    seen: &ObservedBackend,
+) -> Result<(), TestCaseError> {
+    if wanted.drained.is_none() || wanted.slots.is_some() {
+        // Of slots at one address the planner may have chosen another than we.
+        return Ok(());
+    }
+    let homes = wanted.servers.values().filter_map(|server| {
+        let is = seen.servers.get(&server.name)?;
+        Some((server, is, server.weight.unwrap_or(is.initial_weight)))
+    });
+    let homes: Vec<_> = homes.collect();
+    let others_serve = homes.iter().any(|(server, is, weight)| {
+        is.admin.ready() && is.running && *weight > 0 && !wanted.is_drained(&server.name)
+    });
+    for (server, is, weight) in homes {
+        let out = wanted.is_drained(&server.name) && others_serve;
+        let right = if out { is.weight == 0 } else { (is.weight == 0) == (weight == 0) };
+        let said = reported(plan, backend, Some(&server.name), &|cause| {
+            matches!(cause, Cause::StaticAlgorithm { .. })
+        });
+        prop_assert!(right || said, "{backend}/{}: weight {}", server.name, is.weight);
+    }
+    Ok(())
+}
+
 /// What serves for `server`, itself or a slot, is as the list has it, or it is said why not.
 fn assert_server_right(
     plan: &ServerPlan,
     backend: &str,
+    list: &DesiredBackend,
     wanted: &Server,
-    server: &str,
     home: &str,
     is: &ObservedServer,
 ) -> Result<(), TestCaseError> {
+    let server = wanted.name.as_str();
     let said = |fits: &dyn Fn(&Cause) -> bool| {
         // Of two slots at one address the planner may have chosen the other.
         home != server || reported(plan, backend, Some(home), fits)
@@ -196,7 +229,7 @@ fn assert_server_right(
         is_at(is, wanted) || said(&|cause| matches!(cause, Cause::ResolvedByName { .. })),
         "{backend}/{home}: address"
     );
-    let weighs = wanted.weight.is_none_or(|weight| weight == is.weight);
+    let weighs = list.is_drained(server) || wanted.weight.is_none_or(|weight| weight == is.weight);
     prop_assert!(
         weighs || said(&|cause| matches!(cause, Cause::StaticAlgorithm { .. })),
         "{backend}/{home}: weight"
