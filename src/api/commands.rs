@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mapsmith_core::desired;
 use mapsmith_core::desired::overrides::DeadEnd;
+use mapsmith_core::desired::ownership::with_owners;
 use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin, SourceState};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -277,6 +278,7 @@ impl Api {
         let OverrideChange::Drain(drained) = change else { return Ok(()) };
         let states = self.states();
         let Ok(merged) = desired::merge(&views(&states)) else { return Ok(()) };
+        let merged = with_owners(&merged, &self.decision.borrow().map.owners.nodes);
         let mut after = stored.clone();
         // A name that is not valid was refused before.
         let _ = after.add_drain(drained.clone());

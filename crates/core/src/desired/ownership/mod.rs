@@ -284,18 +284,7 @@ impl Ownership {
 
     /// What the sources say, with nodes given to their owner that count as its.
     pub fn apply(&self, said: &Arc<EntryMap>) -> Arc<EntryMap> {
-        let owned = self.nodes.iter().filter(|(_, owned)| owned.at_owner);
-        let changed: Vec<(usize, &str)> = owned
-            .filter_map(|(node, owned)| {
-                let at = said.find(node.as_bytes())?;
-                let owner = owned.record.owner.as_str();
-                (said.value(at) != owner).then_some((at, owner))
-            })
-            .collect();
-        match changed.is_empty() {
-            true => Arc::clone(said),
-            false => Arc::new(said.settled(changed.into_iter())),
-        }
+        with_owners(said, &self.nodes)
     }
 
     /// When something becomes of a node by itself.
@@ -429,6 +418,7 @@ impl Ownership {
             named: owned.named,
             answered,
             observed: self.outages.observed(),
+            exists: self.outages.exists(&record.owner),
         };
         // An order is not confirmed by what was said before it.
         let is_news = !record.ordered || answered > Some(record.since);
@@ -458,6 +448,22 @@ impl Ownership {
         let (node, owner) = (node.to_owned(), owned.record.owner);
         self.unsaved.insert(node.clone(), None);
         self.forgotten.push(Forgotten { node, owner, why });
+    }
+}
+
+/// What the sources say, with these nodes given to their owner where they count as its.
+pub fn with_owners(said: &Arc<EntryMap>, nodes: &BTreeMap<String, OwnedNode>) -> Arc<EntryMap> {
+    let owned = nodes.iter().filter(|(_, owned)| owned.at_owner);
+    let changed: Vec<(usize, &str)> = owned
+        .filter_map(|(node, owned)| {
+            let at = said.find(node.as_bytes())?;
+            let owner = owned.record.owner.as_str();
+            (said.value(at) != owner).then_some((at, owner))
+        })
+        .collect();
+    match changed.is_empty() {
+        true => Arc::clone(said),
+        false => Arc::new(said.settled(changed.into_iter())),
     }
 }
 

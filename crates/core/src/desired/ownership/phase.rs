@@ -95,6 +95,8 @@ pub(super) struct Evidence {
     pub answered: Option<Timestamp>,
     /// Whether any HAProxy has been seen, without which no outage is known.
     pub observed: bool,
+    /// Whether a HAProxy has the owner, as far as any has been seen.
+    pub exists: bool,
 }
 
 impl Policy {
@@ -123,6 +125,9 @@ impl Policy {
             // Of a node that was ordered elsewhere the order says where; what is down is no
             // place to send it.
             return Ok((Phase::Away, lasting.any(|absence| absence.ordered)));
+        }
+        if record.ordered && !evidence.exists {
+            return Ok((Phase::Away, false));
         }
         let last = later.filter_map(|absence| Some((absence.until?, absence.stay))).max();
         let (back, stay) = last.unwrap_or((record.since, false));

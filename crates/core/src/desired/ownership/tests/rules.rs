@@ -339,6 +339,20 @@ fn an_order_has_no_bound() {
 }
 
 #[test]
+fn an_order_of_a_master_that_no_haproxy_has_waits_for_it() {
+    for mut world in worlds() {
+        world.unknown.insert("m3");
+        let now = world.restart().pass(MINUTE).now;
+        world.ownership.own(NODE, "m3", now);
+        world.evaluate();
+        assert_eq!((world.route(NODE).as_deref(), world.phase(NODE)), (Some("m1"), Some("away")));
+        world.unknown.clear();
+        world.pass(5).evaluate();
+        assert_eq!(world.route(NODE).as_deref(), Some("m3"));
+    }
+}
+
+#[test]
 fn a_restart_does_not_make_a_master_that_is_ready_again_wait_anew() {
     for mut world in worlds() {
         world.pass(MINUTE).fail("m1").pass(MINUTE).run(NODE).pass(5).poll().recover("m1");
