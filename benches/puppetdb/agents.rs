@@ -55,6 +55,21 @@ impl<'a> Agents<'a> {
         (self.run_rate, self.move_rate)
     }
 
+    /// One run after another for so long, as fast as PuppetDB stores them: Java compiles what it is
+    /// asked often.
+    pub(super) fn warm_up(&self, duration: Duration) {
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    while start.elapsed() < duration {
+                        self.usual_run(true);
+                    }
+                });
+            }
+        });
+    }
+
     /// Goes on for so long; `routes` waits for the moves of the first `measured` of it.
     pub(super) fn run(&self, duration: Duration, measured: Duration, routes: &Routes) -> Runs {
         let (start, runs) = (Instant::now(), Mutex::new(Runs::default()));
@@ -92,7 +107,7 @@ impl<'a> Agents<'a> {
             thread::sleep((start + due).saturating_duration_since(Instant::now()));
             runs.count += 1;
             if fastrand::f64() * self.run_rate >= self.move_rate {
-                self.usual_run();
+                self.usual_run(false);
                 continue;
             }
             let sent = Instant::now();
@@ -105,11 +120,11 @@ impl<'a> Agents<'a> {
     }
 
     /// The node whose run is the longest ago, through the same master.
-    fn usual_run(&self) {
+    fn usual_run(&self, wait: bool) {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let number = run % self.registry.nodes;
         let master = MASTERS[self.masters[number].load(Ordering::Relaxed)];
-        self.registry.puppetdb.send_facts_with(&node(number), master, facts(run), false);
+        self.registry.puppetdb.send_facts_with(&node(number), master, facts(run), wait);
     }
 
     /// A node's run through the next master; returns when it is stored.

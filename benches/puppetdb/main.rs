@@ -58,16 +58,16 @@ impl Plan {
         let seconds = Duration::from_secs;
         if quick {
             let polls = vec![("5s", seconds(8), seconds(30))];
-            let (warm_up, unpolled, quiet) = (seconds(10), seconds(10), seconds(5));
+            let (warm_up, unpolled, quiet) = (seconds(20), seconds(10), seconds(5));
             return Self { warm_up, unpolled, polls, quiet, full_polls: 3 };
         }
         // The interval, its jitter, and a moment.
         let polls = vec![
-            ("60s", seconds(66), seconds(215)),
+            ("60s", seconds(66), seconds(205)),
             ("10s", seconds(16), seconds(80)),
             ("5s", seconds(8), seconds(80)),
         ];
-        let (warm_up, unpolled, quiet) = (seconds(30), seconds(60), seconds(25));
+        let (warm_up, unpolled, quiet) = (seconds(45), seconds(60), seconds(25));
         Self { warm_up, unpolled, polls, quiet, full_polls: 10 }
     }
 }
@@ -110,7 +110,7 @@ fn main() -> anyhow::Result<()> {
             node",
         site.version
     );
-    agents.run(plan.warm_up, Duration::ZERO, &Routes::default());
+    agents.warm_up(plan.warm_up);
 
     let mut phases = vec![unpolled(&registry, &agents, plan.unpolled)];
     for (poll, most, duration) in plan.polls {
