@@ -68,7 +68,8 @@ impl Polling {
         let (_, text) = call(&self.api, "GET", "/metrics")?;
         let sample = |name: &str| {
             let series = format!(
-                "mapsmith_source_poll_duration_seconds_{name}{{source=\"puppetdb\",kind=\"{kind}\"}} "
+                "mapsmith_source_poll_duration_seconds_{name}{{source=\"puppetdb\",\
+                    kind=\"{kind}\"}} "
             );
             let value = text.lines().find_map(|line| line.strip_prefix(&series));
             // A series begins with its first poll.

@@ -73,7 +73,8 @@ pub(super) fn print_minutes(phases: &[Phase], quiet: &Quiet) {
     let floor = unpolled_rate(phases) * 60.0;
     println!("\nseconds of processor time a minute, agents running\n");
     println!(
-        "| `schedule.poll` | polls | kB a poll | runs | PuppetDB | PostgreSQL | both | : not polled | Mapsmith |"
+        "| `schedule.poll` | polls | kB a poll | runs | PuppetDB | PostgreSQL | both \
+            | : not polled | Mapsmith |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     for phase in phases {
