@@ -15,8 +15,6 @@
 mod common;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,7 +23,7 @@ use anyhow::Context as _;
 use common::open_loop::{Connection, exchange};
 use common::site::{MASTERS, Site, node, nodes, wait_for};
 use common::world::{Owners, Registry};
-use common::{Daemon, PATIENCE, haproxies};
+use common::{Daemon, PATIENCE, call, haproxies};
 use serde_json::Value;
 
 const ENTRIES: usize = 100_000;
@@ -148,22 +146,6 @@ impl Scene {
         let status: Value = serde_json::from_str(&call(&self.api, "GET", "/v1/status")?.1)?;
         status["sources"][0]["last_poll"]["milliseconds"].as_f64().context("no last poll")
     }
-}
-
-/// The status and the body of the API's answer.
-fn call(api: &str, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    let address: SocketAddr = api.trim_start_matches("http://").parse()?;
-    let mut stream = TcpStream::connect(address)?;
-    stream.write_all(
-        format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n")
-            .as_bytes(),
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-    let status =
-        head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
-    Ok((status, body.to_owned()))
 }
 
 /// Times of one kind, in milliseconds.
