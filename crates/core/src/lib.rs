@@ -3,6 +3,7 @@
 //!
 //! Pure: nothing here reads a clock, a file or a socket.
 
+pub mod config;
 pub mod desired;
 pub mod learned;
 pub mod map_file;
@@ -11,6 +12,7 @@ pub mod node_map;
 pub mod overrides;
 pub mod plan;
 pub mod rejection;
+pub mod render;
 pub mod revision;
 pub mod server;
 pub mod snapshot;

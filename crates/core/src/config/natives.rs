@@ -1,0 +1,91 @@
+//! Lines of one's own in a section of `haproxy.cfg`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::render::words::{LineError, words};
+
+/// The words that begin a section, or steer HAProxy's reader: after one of them what follows would
+/// stand elsewhere than where it was written.
+const SECTIONS: [&str; 21] = [
+    "global",
+    "defaults",
+    "listen",
+    "frontend",
+    "backend",
+    "userlist",
+    "peers",
+    "mailers",
+    "resolvers",
+    "program",
+    "http-errors",
+    "ring",
+    "log-forward",
+    "log-profile",
+    "cache",
+    "fcgi-app",
+    "crt-store",
+    "traces",
+    "acme",
+    "namespace_list",
+    "dynamic-update",
+];
+
+/// A line that HAProxy reads as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Native(String);
+
+/// Why a text is no line of a section.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NativeError {
+    #[error("the line {line:?}: {fault}")]
+    Line { line: String, fault: LineError },
+    #[error("the line is empty, or a comment")]
+    Empty,
+    #[error("{0:?} would begin another section, or steer HAProxy's reader")]
+    Section(String),
+}
+
+impl Native {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Native {
+    type Error = NativeError;
+
+    fn try_from(line: String) -> Result<Self, NativeError> {
+        let words =
+            words(&line).map_err(|fault| NativeError::Line { line: line.clone(), fault })?;
+        let first = words.first().ok_or(NativeError::Empty)?;
+        if SECTIONS.contains(&first.as_str()) || first.starts_with('.') {
+            return Err(NativeError::Section(first.clone()));
+        }
+        Ok(Self(line.trim().to_owned()))
+    }
+}
+
+impl From<Native> for String {
+    fn from(native: Native) -> Self {
+        native.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_in_its_section() {
+        let native = |line: &str| Native::try_from(line.to_owned());
+        assert_eq!(native("  option abortonclose ").unwrap().as_str(), "option abortonclose");
+        for line in ["frontend x", "  .if 1", "'backend' y", "glo\"bal\"", "lis\\ten x"] {
+            let refused = native(line);
+            let is_section = matches!(refused, Err(NativeError::Section(_)));
+            assert!(is_section || line == "lis\\ten x", "{line}: {refused:?}");
+        }
+        assert_eq!(native("# a comment"), Err(NativeError::Empty));
+        assert!(matches!(native("a\nfrontend x"), Err(NativeError::Line { .. })));
+    }
+}

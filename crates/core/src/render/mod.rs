@@ -1,0 +1,13 @@
+//! The text of `haproxy.cfg`. Pure: the same configuration gives the same bytes.
+
+mod config;
+mod rules;
+mod text;
+pub mod words;
+
+pub use config::render;
+pub use rules::fits;
+pub use text::Rendered;
+
+#[cfg(test)]
+mod tests;
