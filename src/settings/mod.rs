@@ -23,13 +23,16 @@ mod api;
 pub mod backend;
 mod damping;
 mod document;
+pub mod frontend;
 mod guard;
+pub mod haproxy;
 mod instance;
 pub(crate) mod keys;
 mod learned;
 mod map;
 mod ownership;
 mod references;
+mod rendering;
 mod schedule;
 mod site;
 mod source;
@@ -43,6 +46,8 @@ pub use api::Api;
 pub use backend::{Backend, Listing};
 pub use damping::Damping;
 pub use document::document;
+pub use frontend::Frontend;
+pub use haproxy::Haproxy;
 pub use instance::Instance;
 pub use learned::Learned;
 pub use map::Map;
@@ -98,6 +103,11 @@ pub struct Settings {
     /// The backends whose servers are kept.
     #[serde(default, rename = "backend")]
     pub backends: Vec<Backend>,
+    /// HAProxy's own configuration; without it that is somebody else's.
+    pub haproxy: Option<Haproxy>,
+    /// Its frontends.
+    #[serde(default, rename = "frontend")]
+    pub frontends: Vec<Frontend>,
     /// What redispatch learned.
     #[serde(default)]
     pub learned: Learned,
@@ -291,6 +301,7 @@ impl Settings {
         tls_file::problems(files, instances, &self.map, self.store.as_ref(), &mut problems);
         self.damping.problems(&mut problems);
         backend::problems(&self.backends, &self.sources, &mut problems);
+        rendering::problems(self, &mut problems);
         problems
     }
 }

@@ -10,6 +10,10 @@ use mapsmith_core::server::list::{
 use mapsmith_core::server::{Manage, ServerOptions, is_valid_name};
 use serde::Deserialize;
 
+mod config;
+
+pub use config::BackendConfig;
+
 use super::Source;
 use super::keys::section;
 use super::units::duration;
@@ -55,6 +59,10 @@ section! {
         #[unset("30s")]
         #[serde(default = "drain", deserialize_with = "duration")]
         pub drain: Duration,
+        /// What HAProxy's configuration says of the backend, where Mapsmith writes it.
+        #[unset(says "below")]
+        #[serde(default)]
+        pub config: BackendConfig,
     }
 }
 

@@ -81,7 +81,8 @@ impl Default for Timeouts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
     pub bind: BindAddress,
-    pub uri: Text,
+    /// `/` unless it is given.
+    pub uri: Option<Text>,
 }
 
 /// HAProxy's own Prometheus exporter.
@@ -169,7 +170,8 @@ pub enum Balance {
 /// How servers that are checked are asked whether they serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpCheck {
-    pub method: values::Method,
+    /// `GET` unless it is given.
+    pub method: Option<values::Method>,
     pub uri: Text,
     pub host: Option<Text>,
     pub status: Option<Status>,
@@ -186,7 +188,8 @@ pub struct Cookie {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorBody {
     pub status: Status,
-    pub content_type: Text,
+    /// `text/plain` unless it is given.
+    pub content_type: Option<Text>,
     pub body: Text,
     /// Seconds.
     pub retry_after: Option<u32>,

@@ -78,7 +78,7 @@ pub enum Action {
     Deny(Status),
     Return {
         status: Status,
-        content_type: Text,
+        content_type: Option<Text>,
         body: Option<Text>,
     },
     SetHeader(HeaderName, Text),

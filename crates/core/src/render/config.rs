@@ -99,7 +99,8 @@ fn write_stats(writer: &mut Writer, stats: &Stats) {
     writer.line(&Line::new("bind").value(stats.bind.as_str()));
     writer.words("http-request set-log-level silent");
     writer.words("stats enable");
-    writer.line(&Line::new("stats uri").value(stats.uri.as_str()));
+    let uri = stats.uri.as_ref().map_or("/", |uri| uri.as_str());
+    writer.line(&Line::new("stats uri").value(uri));
 }
 
 fn write_metrics(writer: &mut Writer, metrics: &Metrics) {
@@ -224,7 +225,9 @@ fn write_backend(writer: &mut Writer, place: &str, backend: &Backend) {
 fn write_check(writer: &mut Writer, place: &str, check: &HttpCheck) {
     writer.of(place);
     writer.words("option httpchk");
-    let line = Line::new("http-check send meth").value(check.method.as_str()).words("uri");
+    let line = Line::new("http-check send meth")
+        .value(check.method.as_ref().map_or("GET", |method| method.as_str()))
+        .words("uri");
     let mut line = line.value(check.uri.as_str());
     if let Some(host) = &check.host {
         line = line.words("ver HTTP/1.1 hdr host").text(host.as_str());
@@ -238,7 +241,7 @@ fn write_check(writer: &mut Writer, place: &str, check: &HttpCheck) {
 fn error_line(error: &ErrorBody) -> Line {
     let mut line = Line::new(&format!("http-error status {}", u16::from(error.status)));
     line.push_words("content-type");
-    line.push_value(error.content_type.as_str());
+    line.push_value(error.content_type.as_ref().map_or("text/plain", |text| text.as_str()));
     if let Some(seconds) = error.retry_after {
         line.push_words(&format!("hdr Retry-After {seconds}"));
     }

@@ -3,6 +3,7 @@
 mod config;
 mod rules;
 mod text;
+pub mod verdict;
 pub mod words;
 
 pub use config::render;

@@ -188,7 +188,7 @@ fn action_line(action: &Action, is_http: bool) -> Line {
                 None => line,
                 Some(body) => line
                     .words("content-type")
-                    .value(content_type.as_str())
+                    .value(content_type.as_ref().map_or("text/plain", |text| text.as_str()))
                     .words("string")
                     .value(body.as_str()),
             }

@@ -152,7 +152,7 @@ fn a_backend_has_its_algorithm_check_answers_and_servers() {
         backends: vec![Backend {
             balance: Balance::Header(value("X-Node")),
             check: Some(HttpCheck {
-                method: value("GET"),
+                method: Some(value("GET")),
                 uri: value("/ping"),
                 host: Some(value("a.test")),
                 status: Some(Status::try_from(200).unwrap()),
@@ -163,7 +163,7 @@ fn a_backend_has_its_algorithm_check_answers_and_servers() {
             redispatch: true,
             errors: vec![ErrorBody {
                 status: Status::try_from(503).unwrap(),
-                content_type: value("application/json"),
+                content_type: Some(value("application/json")),
                 body: value(r#"{"error": "busy, 100%"}"#),
                 retry_after: Some(5),
             }],

@@ -1,0 +1,88 @@
+//! What HAProxy says of a configuration (`haproxy -c`), with the settings that its lines are made
+//! of. By HAProxy 2.6 to 3.4: `[ALERT]    (7) : config : parsing [FILE:12] : text`, from 3.2 on also
+//! without `config : ` and a place at the beginning of the text.
+
+use serde::{Deserialize, Serialize};
+
+use super::Rendered;
+
+/// A line that HAProxy printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    pub level: Level,
+    /// The line of the rendered text, from 1, where HAProxy names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// The setting that the line is made of, like `frontend[0].rules[2]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setting: Option<String>,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    Alert,
+    Warning,
+}
+
+/// The alerts and warnings of what HAProxy printed on a configuration in this file.
+pub fn remarks(printed: &str, file: &str, rendered: &Rendered) -> Vec<Remark> {
+    printed.lines().filter_map(|line| remark(line, file, rendered)).collect()
+}
+
+fn remark(printed: &str, file: &str, rendered: &Rendered) -> Option<Remark> {
+    let (level, rest) = [("[ALERT]", Level::Alert), ("[WARNING]", Level::Warning)]
+        .into_iter()
+        .find_map(|(mark, level)| Some((level, printed.strip_prefix(mark)?)))?;
+    // `    (4711) : config : parsing [FILE:12] : text`
+    let text = rest.split_once(") : ").map_or(rest, |(_, text)| text);
+    let text = text.strip_prefix("config : ").unwrap_or(text);
+    let line = line_of(text, file);
+    let text = line.map_or(text, |line| without_place(text, &format!("[{file}:{line}]")));
+    let setting = line.and_then(|line| rendered.origin(line)).map(str::to_owned);
+    Some(Remark { level, line, setting, text: text.trim().to_owned() })
+}
+
+/// The number after the file's name in `[FILE:12]`.
+fn line_of(text: &str, file: &str) -> Option<usize> {
+    let (_, rest) = text.split_once(&format!("[{file}:"))?;
+    rest.split_once(']')?.0.parse().ok()
+}
+
+/// The text after the place, without the colon between them.
+fn without_place<'a>(text: &'a str, place: &str) -> &'a str {
+    let rest = text.split_once(place).map_or(text, |(_, rest)| rest);
+    rest.trim_start_matches([' ', ':'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::render::render;
+
+    #[test]
+    fn a_line_that_haproxy_names_is_the_setting_that_it_is_made_of() {
+        let rendered = render(&Config::default());
+        let printed = "[NOTICE]   (1) : haproxy version is 2.6.12\n\
+            [ALERT]    (7) : config : parsing [/t/haproxy.cfg:3] : unknown keyword 'x'.\n\
+            [WARNING]  (7) : [/t/haproxy.cfg:3]: 'y' is deprecated.\n\
+            [ALERT]    (7) : config : Proxy 'f': unable to find required use_backend: 'nope'.\n\
+            [ALERT]    (7) : config : Fatal errors found in configuration.\n";
+        let remarks = remarks(printed, "/t/haproxy.cfg", &rendered);
+        let told: Vec<_> = remarks
+            .iter()
+            .map(|remark| (remark.level, remark.setting.as_deref(), remark.text.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Level::Alert, Some("haproxy"), "unknown keyword 'x'."),
+                (Level::Warning, Some("haproxy"), "'y' is deprecated."),
+                (Level::Alert, None, "Proxy 'f': unable to find required use_backend: 'nope'."),
+                (Level::Alert, None, "Fatal errors found in configuration."),
+            ]
+        );
+    }
+}
