@@ -26,6 +26,7 @@ mod overrides;
 mod plan;
 mod reload;
 mod remote;
+mod render;
 mod status;
 mod sync;
 
@@ -99,6 +100,12 @@ enum Verb {
         /// Let this held change through (the id that a held sync printed)
         #[arg(long, value_name = "ID")]
         approve: Option<String>,
+    },
+    /// Print the haproxy.cfg that the settings declare; writes nothing
+    Render {
+        /// Let HAProxy check it, and say which setting each of its errors is about
+        #[arg(long)]
+        check: bool,
     },
     /// Show sources, instances, revision and what is held
     Status(remote::Connection),
@@ -207,7 +214,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl Verb {
     fn connection(&mut self) -> Option<&mut remote::Connection> {
         match self {
-            Self::Run { .. } | Self::Check { .. } | Self::Plan { .. } | Self::Sync { .. } => None,
+            Self::Run { .. }
+            | Self::Check { .. }
+            | Self::Plan { .. }
+            | Self::Render { .. }
+            | Self::Sync { .. } => None,
             Self::Status(connection)
             | Self::Explain { connection, .. }
             | Self::Reload { connection, .. }
@@ -275,6 +286,7 @@ async fn carry_out(
         }
         Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
         Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
+        Verb::Render { check } => render::render(load(config)?, output, check).await,
         Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,

@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 
-use super::backend::DeclaredServer;
+use super::backend::{BackendConfig, DeclaredServer};
+use super::frontend::{Bind, Rule};
 use super::guard::Guard;
+use super::haproxy::{Metrics, Stats, Timeouts};
 use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
-    Api, Backend, Damping, Instance, Learned, Map, Ownership, Schedule, Site, Source, Store,
-    TlsFile,
+    Api, Backend, Damping, Frontend, Haproxy, Instance, Learned, Map, Ownership, Schedule, Site,
+    Source, Store, TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -63,6 +65,14 @@ fn parts() -> Vec<Part> {
         Part::new::<Guard>("## `[guard]`"),
         Part::new::<Backend>("## `[[backend]]`"),
         Part::new::<DeclaredServer>("### `backend.servers`"),
+        Part::new::<BackendConfig>("### `backend.config`"),
+        Part::new::<Haproxy>("## `[haproxy]`"),
+        Part::new::<Timeouts>("### `haproxy.timeouts`"),
+        Part::new::<Stats>("### `haproxy.stats`"),
+        Part::new::<Metrics>("### `haproxy.metrics`"),
+        Part::new::<Frontend>("## `[[frontend]]`"),
+        Part::new::<Bind>("### `frontend.bind`"),
+        Part::new::<Rule>("### `frontend.rules`"),
         Part::new::<Damping>("## `[damping]`"),
         Part::new::<References>("## `[references]`"),
         Part::new::<Store>("## `[store]`"),
