@@ -400,6 +400,7 @@ async fn owners_and_outages_are_there_after_a_restart() {
         seen: at(2),
         ordered: owner == "m2",
         routed_since: (owner == "m2").then(|| at(3)),
+        unnamed_since: (owner == "m1").then(|| at(4)),
     };
     let outage =
         |from, until: Option<i64>| Outage { master: "m1".to_owned(), from, until: until.map(at) };
