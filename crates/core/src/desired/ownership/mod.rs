@@ -238,6 +238,12 @@ impl Ownership {
                 Phase::Returning { .. } if is_home => before.or(Some(now)),
                 Phase::Away | Phase::Returning { .. } => None,
             };
+            if let (None, Some(routed), false) =
+                (before, owned.record.routed_since, owned.record.ordered)
+            {
+                let until = Some(after(routed, self.policy.confirm_within));
+                owned.phase = Phase::Returning { until };
+            }
             if owned.record.routed_since != before {
                 self.unsaved.insert(node.clone(), Some(owned.record.clone()));
             }
