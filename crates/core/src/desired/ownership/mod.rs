@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -435,7 +436,10 @@ impl Ownership {
             exists: self.outages.exists(&record.owner),
         };
         // An order is not confirmed by what was said before it.
-        let is_after = |told: Told| told.at.unwrap_or(told.answered) > record.since;
+        // Rows have whole seconds, cut off.
+        let second = Duration::from_secs(1);
+        let is_after =
+            |told: Told| told.at.map_or(told.answered, |at| after(at, second)) > record.since;
         let is_news = !record.ordered || told.is_some_and(is_after);
         let next = if names_owner(seen.said) && is_news {
             Err(Why::Confirmed)
