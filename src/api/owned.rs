@@ -14,7 +14,7 @@ pub(super) fn why_elsewhere(
 ) -> Option<String> {
     let in_force = decision.in_force.as_ref().and_then(|revision| revision.entries.get(node));
     let Some(master) = in_force else {
-        return Some("no source names the node: it goes there once one does".to_owned());
+        return Some("the map has no entry for the node: it goes there once it has".to_owned());
     };
     if master == owner {
         return None;
@@ -77,7 +77,7 @@ mod tests {
         );
         assert_eq!(
             why_elsewhere(&decision, "new", "m2", None).as_deref(),
-            Some("no source names the node: it goes there once one does")
+            Some("the map has no entry for the node: it goes there once it has")
         );
 
         let since = Timestamp::UNIX_EPOCH;

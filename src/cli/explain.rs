@@ -116,10 +116,15 @@ fn override_text(report: &ExplainReport) -> String {
 /// Whose the node is, and what becomes of it.
 fn owner_text(owned: &OwnedNode, report: &ExplainReport) -> String {
     let OwnerRecord { owner, since, ordered, .. } = &owned.record;
+    let counts = report.sources.iter().find(|source| source.used);
+    let names_owner = counts.is_some_and(|source| source.master.as_ref() == Some(owner));
     let whose = match ordered {
         true => format!("belongs to {owner} by an operator's word {}", ago(*since)),
         false if !report.sources.iter().any(|source| source.master.is_some()) => {
             format!("belongs to {owner}; no source names the node")
+        }
+        false if names_owner => {
+            format!("belongs to {owner}; that the registry names it again is held back")
         }
         false => format!("belongs to {owner}, the registry names another since {}", ago(*since)),
     };
@@ -130,7 +135,10 @@ fn owner_text(owned: &OwnedNode, report: &ExplainReport) -> String {
             format!("{whose}; stays there until the registry names it, or moves it on purpose")
         }
         Phase::Returning { until: Some(until) } => {
-            format!("{whose}; stays there until the registry names it, at most until {until:.0}")
+            format!(
+                "{whose}; stays there until the registry names it, or after {until:.0} still does \
+                    not"
+            )
         }
         Phase::Leaving { until } => format!(
             "{whose}; belongs to that one from {until:.0} on, unless {owner} turns out to be down"

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use haproxy_runtime::MapName;
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::status::{PollReport, milliseconds};
@@ -74,16 +73,14 @@ async fn poll<C: Content>(
     state
 }
 
-/// What maps may point to, of each instance that answers. Only names: what is not ready is the
-/// daemon's to watch.
+/// What maps may point to, of each instance that answers.
 pub(super) async fn targets(settings: &Settings) -> Vec<Arc<Targets>> {
-    let map = MapName::new(&settings.map.path.to_string_lossy());
     let observed = settings.instances.iter().map(|instance| {
-        let client = instance.map_client(&map);
-        async move { client.backends_and_servers().await.ok() }
+        let client = instance.servers_client();
+        async move { client.observe().await.ok() }
     });
-    let names = join_all(observed).await.into_iter().flatten();
-    names.map(|names| Arc::new(names.iter().map(|name| (name.as_str(), true)).collect())).collect()
+    let observed = join_all(observed).await.into_iter().flatten();
+    observed.map(|observed| Arc::new(Targets::from_observed(&observed))).collect()
 }
 
 /// The overrides in the store, pins whose time is over included, and the owners; none where the

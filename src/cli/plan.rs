@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use futures_util::future::join_all;
 use haproxy_runtime::{HaproxyVersion, MapName};
 use mapsmith_core::EntryMap;
+use mapsmith_core::desired::references::{Action, Actions};
 use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
 use mapsmith_core::revision::{ChangeCounts, RouteChange};
@@ -79,7 +80,8 @@ pub(super) async fn plan(
     let stored = stored(&settings).await?;
     let preview = preview::map(
         &settings,
-        settings.references_in_force(),
+        // What is not ready at this moment is the daemon's to watch.
+        Actions { not_ready: Action::Keep, ..settings.references_in_force() },
         found,
         targets(&settings).await,
         &states,

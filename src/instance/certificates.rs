@@ -52,9 +52,8 @@ struct Process {
 struct Tracked {
     file: StoredFile,
     in_force: watch::Receiver<InForce>,
-    /// What it was last compared with, or given, whatever came of it.
-    tried: Option<Arc<Content>>,
-    /// The number of that content; 0 where there is none.
+    /// The number of the content that it was last compared with, or given, whatever came of it; 0
+    /// where there is none. A content that comes back has another one.
     number: u64,
     /// What it was last seen to hold.
     held: Option<Arc<Content>>,
@@ -78,7 +77,6 @@ impl CertificatePhase {
                 Tracked {
                     file: StoredFile::new(file.kind, &path),
                     in_force,
-                    tried: None,
                     number: 0,
                     held: None,
                     due: now,
@@ -103,7 +101,7 @@ impl CertificatePhase {
     pub fn forget(&mut self) {
         self.process = None;
         for tracked in &mut self.files {
-            (tracked.tried, tracked.number, tracked.held) = (None, 0, None);
+            (tracked.number, tracked.held) = (0, None);
         }
     }
 
@@ -153,7 +151,7 @@ impl CertificatePhase {
             if state == TlsFileState::InSync {
                 tracked.held = Some(Arc::clone(&content));
             }
-            (tracked.tried, tracked.number) = (Some(content), number);
+            tracked.number = number;
             tracked.enter(&self.name, state);
         }
         self.record();
@@ -279,9 +277,8 @@ impl Tracked {
             self.enter(instance, TlsFileState::Waiting);
             return None;
         };
-        let is_known = self.tried.as_ref().is_some_and(|tried| Arc::ptr_eq(tried, &content));
         let now = Instant::now();
-        if is_known && now < self.due {
+        if self.number == number && now < self.due {
             return None;
         }
         self.due = now + every;
@@ -311,4 +308,49 @@ fn lost_track(version: HaproxyVersion) -> String {
         "HAProxy {version} does not serve a new certificate once a CA file or CRL was replaced in \
             its memory, and ends at the next one ({MIXES_COMMITS} and later do)"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_that_comes_back_is_compared_again_at_once() {
+        let pem = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
+        let content = Content::parse(FileKind::Ca, pem.as_bytes(), None).map(Arc::new).unwrap();
+        let status = |path: &str| InstanceTlsFile {
+            path: path.to_owned(),
+            kind: FileKind::Ca,
+            state: TlsFileState::Waiting,
+            changed_at: None,
+        };
+        let in_force = |number| InForce {
+            status: serde_json::from_value(serde_json::json!({
+                "path": "/ca.pem", "kind": "ca", "from": "/from.pem", "contents": [],
+            }))
+            .unwrap(),
+            content: Some(Arc::clone(&content)),
+            number,
+            answered: 0,
+        };
+        let (state, receiver) = watch::channel(in_force(1));
+        let mut tracked = Tracked {
+            file: StoredFile::new(FileKind::Ca, "/ca.pem"),
+            in_force: receiver,
+            number: 0,
+            held: None,
+            due: Instant::now(),
+            status: status("/ca.pem"),
+        };
+        let every = Duration::from_secs(3600);
+        let mut number = || {
+            let (_, number) = tracked.next("edge1", every)?;
+            tracked.number = number;
+            Some(number)
+        };
+        assert_eq!((number(), number()), (Some(1), None));
+        // Another one was in force in between, as number 2, and this instance was busy.
+        state.send_replace(in_force(3));
+        assert_eq!((number(), number()), (Some(3), None));
+    }
 }

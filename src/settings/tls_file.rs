@@ -37,14 +37,15 @@ section! {
         #[unset(says "`path`")]
         pub file: Option<PathBuf>,
         /// Where the content comes from: another file, which is watched, or a URL that begins with
-        /// `http://` or `https://`. PEM.
+        /// `http://` or `https://` and names one server. PEM.
         #[unset(required)]
         pub from: String,
         /// `certificate`: the file with the private key (PEM, not encrypted), if `from` does not
         /// hold it.
         pub key_from: Option<PathBuf>,
         /// The time between two reads of `from`, at least `100ms`. From a URL the document comes
-        /// only if it changed, where its server can tell, and once a minute in any case.
+        /// only if it changed, where its server can tell, and once a minute in any case. Unless this
+        /// is set, a server that can't tell is asked every 10 s.
         #[unset(says "a URL: `500ms`; a file, which is watched: `60s`")]
         #[serde(default, deserialize_with = "optional_duration")]
         pub poll: Option<Duration>,

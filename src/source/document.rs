@@ -27,6 +27,10 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How long "not modified" is trusted: a server whose clock was put back, or whose file was given
 /// an older time, says it wrongly.
 const TRUST: Duration = Duration::from_secs(60);
+/// How long a server may send the same document again and again before it counts as one that can't
+/// tell whether it changed. Right after a change the best of servers does so: times are in whole
+/// seconds.
+const REPEATS: Duration = Duration::from_secs(5);
 
 /// A text at a place.
 pub(crate) struct Document(Place);
@@ -53,6 +57,9 @@ struct Known {
     /// The headers that ask whether it still holds.
     conditions: HeaderMap,
     since: Instant,
+    /// Since when the same text comes whole where only changes are asked for; none where the server
+    /// said that nothing changed, or something did.
+    repeated: Option<Instant>,
 }
 
 impl Document {
@@ -61,7 +68,7 @@ impl Document {
         Self(Place::File { path, timeout, watch: None, events: Arc::default(), gap: None })
     }
 
-    /// At a URL. Reads the certificates and the key; connects to nothing yet.
+    /// At the URL of a `[[tls_file]]`. Reads the certificates and the key; connects to nothing yet.
     ///
     /// # Errors
     /// A certificate or key that can't be used.
@@ -72,7 +79,7 @@ impl Document {
     ) -> Result<Self, SourceError> {
         let keys = HttpKeys { url: Some(url), ca, cert, key, token_file: None };
         let settings = HttpSettings { keys, timeout, max_bytes: MAX_BYTES };
-        let client = HttpClient::new(settings, None, status::meaning)?;
+        let client = HttpClient::new(settings, None, status::meaning_for_tls_file)?;
         Ok(Self(Place::Url { client, known: None }))
     }
 
@@ -100,8 +107,22 @@ impl Document {
                     .filter(|known| extent == Extent::Changes && known.since.elapsed() < TRUST);
                 let conditions = trusted.map(|known| known.conditions.clone()).unwrap_or_default();
                 let since = Instant::now();
-                if let Some((text, conditions)) = client.text(&conditions).await? {
-                    *known = Some(Known { text, conditions, since });
+                match (client.text(&conditions).await?, known.as_mut()) {
+                    (Some((text, conditions)), Some(last)) if last.text == text => {
+                        (last.conditions, last.since) = (conditions, since);
+                        // Who asks for everything gets it, from any server.
+                        if extent == Extent::Changes {
+                            last.repeated.get_or_insert(since);
+                        }
+                    }
+                    (Some((text, conditions)), _) => {
+                        *known = Some(Known { text, conditions, since, repeated: None });
+                    }
+                    (None, last) => {
+                        if let Some(last) = last {
+                            last.repeated = None;
+                        }
+                    }
                 }
                 Ok(known.as_ref().map(|known| known.text.clone()).unwrap_or_default())
             }
@@ -121,6 +142,12 @@ impl Document {
                 outcome.map_err(|fault| SourceError { place: path.display().to_string(), fault })
             }
         }
+    }
+
+    /// Whether a server sends the whole of it at each read, although nothing changed.
+    pub(crate) fn is_repeated(&self) -> bool {
+        let Place::Url { known: Some(known), .. } = &self.0 else { return false };
+        known.repeated.is_some_and(|since| since.elapsed() >= REPEATS)
     }
 
     /// Resolves when the file may have changed; pends forever for a URL.
@@ -215,5 +242,57 @@ mod tests {
         let Place::Url { known: Some(known), .. } = &mut document.0 else { panic!("a URL") };
         known.since -= TRUST;
         assert_eq!(document.read(Extent::Changes).await.unwrap(), b"the list");
+    }
+
+    impl Document {
+        /// Reads once more, long after the same text began to come again, if it did.
+        pub(crate) async fn read_later(&mut self, extent: Extent) {
+            if let Place::Url { known: Some(known), .. } = &mut self.0 {
+                known.repeated = known.repeated.map(|since| since - REPEATS);
+            }
+            self.read(extent).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_sends_the_same_list_again_and_again_is_known_by_that() {
+        let date =
+            ResponseTemplate::new(200).insert_header("Date", "Thu, 26 Nov 2026 10:00:00 GMT");
+        let tag = ResponseTemplate::new(200).insert_header("ETag", "\"v1\"");
+        for answer in [ResponseTemplate::new(200), date, tag] {
+            let server = MockServer::start().await;
+            let answers = |text: &str| {
+                Mock::given(method("GET")).respond_with(answer.clone().set_body_string(text))
+            };
+            let first = answers("one").mount_as_scoped(&server).await;
+            let mut document =
+                Document::url(server.uri(), [None, None, None], Duration::from_secs(30)).unwrap();
+            for extent in [Extent::Changes, Extent::Everything, Extent::Changes] {
+                document.read_later(extent).await;
+                assert!(!document.is_repeated(), "it may just have changed");
+            }
+            document.read_later(Extent::Changes).await;
+            assert!(document.is_repeated());
+            drop(first);
+            answers("two").mount(&server).await;
+            document.read_later(Extent::Changes).await;
+            assert!(!document.is_repeated(), "another change may follow");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_not_modified_repeats_nothing() {
+        let server = puppet_ca(4, 1).await;
+        let mut document =
+            Document::url(server.uri(), [None, None, None], Duration::from_secs(30)).unwrap();
+        let everything = Extent::Everything;
+        for extent in [everything, everything, everything, Extent::Changes] {
+            document.read_later(extent).await;
+            assert!(!document.is_repeated());
+        }
+        let Place::Url { known: Some(known), .. } = &mut document.0 else { panic!("a URL") };
+        known.since -= TRUST;
+        document.read_later(Extent::Changes).await;
+        assert!(!document.is_repeated(), "all of it was asked for");
     }
 }

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use mapsmith_core::tls_file::TlsFileStatus;
 use metrics::gauge;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -38,6 +38,11 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_sec
 /// The longest such pause where `poll` is shorter: a CA that is down is not asked as often as one
 /// that answers.
 const SHORT_POLLS_PAUSE: Duration = Duration::from_secs(5);
+/// Between two reads where `poll` was not set and the server sends all of it each time.
+const REPEATS_POLL: Duration = Duration::from_secs(10);
+/// The least time from one round's beginning to the next one's: reloads in a loop are a few reads a
+/// second. A shorter `poll` stands.
+const SPACING: Duration = Duration::from_millis(300);
 
 /// The mode of a file that is created: with a private key it is its owner's alone, else HAProxy's
 /// user must be able to read it.
@@ -141,10 +146,11 @@ impl TlsFile {
                 true => Extent::Everything,
                 false => Extent::Changes,
             };
+            let began = Instant::now();
             let pause = match self.round(extent, Timestamp::now()).await {
                 true => {
                     backoff.reset();
-                    self.settings.poll()
+                    self.poll()
                 }
                 false => self.pause_after_failure(backoff.pause()),
             };
@@ -164,9 +170,23 @@ impl TlsFile {
                     _ = requests.wait_for(|requested| requested.urgent > answered) => {}
                     () = sleep(pause) => {}
                 }
+                let is_urgent = requests.borrow().urgent > answered;
+                let spacing = if is_urgent { SPACING } else { SPACING.min(self.settings.poll()) };
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = sleep_until(began + spacing) => {}
+                }
             })
             .await;
             request = answered.max(requests.borrow_and_update().urgent);
+        }
+    }
+
+    /// Between two reads while all is well.
+    fn poll(&self) -> Duration {
+        match self.settings.poll {
+            None if self.from.is_repeated() => REPEATS_POLL,
+            _ => self.settings.poll(),
         }
     }
 

@@ -6,8 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tempfile::TempDir;
+use wiremock::matchers::method;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
+use crate::source::PollRequests;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 struct Scene {
     folder: TempDir,
@@ -117,4 +122,52 @@ async fn a_file_that_can_not_be_written_leaves_what_is_in_force() {
     assert!(!scene.round().await);
     assert!(scene.error().contains("not a regular file"), "{}", scene.error());
     assert!(scene.state.borrow().content.is_none());
+}
+
+/// A server that sends all of a CA file to whoever asks, and the task that asks it.
+async fn of_a_simple_server(poll: Option<Duration>) -> (MockServer, TempDir, TlsFile) {
+    let server = MockServer::start().await;
+    let whole = ResponseTemplate::new(200).set_body_string(pair("ca").0);
+    Mock::given(method("GET")).respond_with(whole).mount(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = serde_json::from_value(json!({
+        "kind": "ca", "path": folder.path().join("ca.pem"), "from": server.uri(), "timeout": "30s",
+    }));
+    let settings = settings::TlsFile { poll, ..settings.unwrap() };
+    let (task, _) = TlsFile::new(&settings).unwrap();
+    (server, folder, task)
+}
+
+#[tokio::test]
+async fn reloads_in_a_loop_are_a_few_reads_and_each_is_answered() {
+    let (server, _folder, task) = of_a_simple_server(Some(SECOND * 3600)).await;
+    let (requests, shutdown) = (PollRequests::new(), CancellationToken::new());
+    let mut state = task.state.subscribe();
+    let began = Instant::now();
+    let running = tokio::spawn(task.run(requests.round(), shutdown.clone()));
+    for _ in 0..4 {
+        let request = requests.request_everything();
+        state.wait_for(|state| state.answered >= request).await.unwrap();
+    }
+    let reads = server.received_requests().await.unwrap().len();
+    let most = began.elapsed().as_millis() / SPACING.as_millis() + 1;
+    assert!(reads as u128 <= most, "{reads} reads, where the time allows {most}");
+    assert_eq!(state.borrow().status.error, None);
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_sends_all_of_it_each_time_is_asked_more_rarely_unless_poll_says_how_often() {
+    for (poll, often, rarely) in
+        [(None, Duration::from_millis(500), REPEATS_POLL), (Some(SECOND), SECOND, SECOND)]
+    {
+        let (_server, _folder, mut task) = of_a_simple_server(poll).await;
+        for _ in 0..2 {
+            task.from.read_later(Extent::Changes).await;
+            assert_eq!(task.poll(), often);
+        }
+        task.from.read_later(Extent::Changes).await;
+        assert_eq!(task.poll(), rarely);
+    }
 }

@@ -121,7 +121,7 @@ fn a_node_that_ran_elsewhere_during_a_drain_is_home_after_it_also_over_a_restart
         assert!(code == 0 && status.contains("owners     master1 1 returning"), "{status}");
         let explained = scene.explained("web1");
         assert!(
-            explained.contains("stays there until the registry names it, at most until")
+            explained.contains("stays there until the registry names it, or after")
                 && explained.contains("puppetdb: master2 (its owner counts)"),
             "{explained}"
         );

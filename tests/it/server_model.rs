@@ -42,6 +42,8 @@ struct Case {
     external: (&'static str, &'static str, Option<u8>),
     /// The master that is drained, where drains are these backends' matter.
     drained: Option<&'static str>,
+    /// The master whose drain has ended.
+    undrained: &'static str,
 }
 
 fn row() -> impl Strategy<Value = Row> {
@@ -58,12 +60,15 @@ fn case() -> impl Strategy<Value = Case> {
     );
     let lists = proptest::collection::vec(proptest::collection::vec(row(), 0..4), 2);
     let drained = proptest::option::of(select(&NAMES[..]));
-    (lists, any::<bool>(), hand, drained).prop_map(|(lists, manage_all, external, drained)| Case {
-        lists,
-        manage_all,
-        external,
-        drained,
-    })
+    (lists, any::<bool>(), hand, drained, select(&NAMES[..])).prop_map(
+        |(lists, manage_all, external, drained, undrained)| Case {
+            lists,
+            manage_all,
+            external,
+            drained,
+            undrained,
+        },
+    )
 }
 
 fn desired(case: &Case, masters: &[SocketAddr]) -> DesiredServers {
@@ -96,6 +101,7 @@ fn desired(case: &Case, masters: &[SocketAddr]) -> DesiredServers {
             defaults: None,
             drain: Duration::ZERO,
             drained: case.drained.map(|master| [master.to_owned()].into()),
+            undrained: [case.undrained.to_owned()].into(),
         };
         (name.to_owned(), backend)
     });

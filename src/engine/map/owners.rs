@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use mapsmith_core::desired::ownership::{
-    Forgotten, Observation, OwnedNode, Ownership, Policy, StoredOwners, Told, Why,
+    Forgotten, Observation, OwnedNode, OwnersChange, Ownership, Policy, StoredOwners, Told, Why,
 };
 use mapsmith_core::{EntryMap, SourceState};
 use metrics::gauge;
@@ -15,7 +17,7 @@ use tokio::time::timeout;
 
 use super::{Evaluation, MapDecider};
 use crate::engine::OwnError;
-use crate::store::OwnerStore;
+use crate::store::{OwnerStore, StoreError};
 use crate::telemetry::OWNED_NODES;
 
 /// How long a decision waits for the store.
@@ -35,6 +37,8 @@ pub(super) struct Owners {
     ownership: Ownership,
     /// None where nothing is written.
     store: Option<Arc<dyn OwnerStore>>,
+    /// A write that was given up: until it ends none is begun, or it might come after a newer one.
+    in_flight: Option<BoxFuture<'static, Result<(), StoreError>>>,
     error: Option<String>,
 }
 
@@ -57,7 +61,7 @@ impl MapDecider {
         let owners = policy.map(|policy| {
             let now = Timestamp::now();
             let ownership = Ownership::resume(policy, stored, said, now);
-            Owners { ownership, store, error: None }
+            Owners { ownership, store, in_flight: None, error: None }
         });
         Self { owners, ..self }
     }
@@ -161,7 +165,10 @@ impl MapDecider {
         let map = self.entries_in_force();
         if let (Some(owners), Some(map)) = (&mut self.owners, map) {
             owners.ownership.in_force(&map, at);
-            owners.save().await;
+            // What just failed is tried again at the next decision.
+            if owners.error.is_none() {
+                owners.save().await;
+            }
         }
         self.publish_owners();
     }
@@ -207,13 +214,7 @@ impl Owners {
             return;
         };
         let nodes = change.records.len();
-        let kept = match &self.store {
-            Some(store) => match timeout(STORE_BOUND, store.keep_owners(change)).await {
-                Ok(kept) => kept.map_err(|error| error.to_string()),
-                Err(_) => Err(format!("the store did not answer within {STORE_BOUND:?}")),
-            },
-            None => Ok(()),
-        };
+        let kept = self.write(change).await;
         match kept {
             Ok(()) => {
                 self.ownership.saved();
@@ -228,6 +229,27 @@ impl Owners {
                     );
                 }
                 self.error = Some(error);
+            }
+        }
+    }
+}
+
+impl Owners {
+    async fn write(&mut self, change: OwnersChange) -> Result<(), String> {
+        let Some(store) = self.store.clone() else { return Ok(()) };
+        if let Some(earlier) = &mut self.in_flight {
+            if earlier.now_or_never().is_none() {
+                return Err("the store has not answered yet".to_owned());
+            }
+            self.in_flight = None;
+        }
+        let mut write: BoxFuture<'static, _> =
+            Box::pin(async move { store.keep_owners(change).await });
+        match timeout(STORE_BOUND, &mut write).await {
+            Ok(kept) => kept.map_err(|error| error.to_string()),
+            Err(_) => {
+                self.in_flight = Some(write);
+                Err(format!("the store did not answer within {STORE_BOUND:?}"))
             }
         }
     }

@@ -50,12 +50,16 @@ pub(super) struct BackendList {
     mapped: Option<MastersList>,
     /// The drained masters, where the list is one of masters.
     drained: Option<BTreeSet<String>>,
+    /// The masters whose drain has ended, where the list is one of masters.
+    undrained: BTreeSet<String>,
 }
 
 /// A list of masters, and what it was made of.
 #[derive(Debug)]
 struct MastersList {
     map: Arc<EntryMap>,
+    /// Masters that nodes are sent to by the map.
+    named: BTreeSet<String>,
     /// Masters that stay on it without a node in the map.
     kept: BTreeSet<String>,
     list: Arc<ServerList>,
@@ -67,6 +71,8 @@ pub(super) struct Masters<'a> {
     pub map: Option<&'a Arc<EntryMap>>,
     /// An operator has drained them: they are away for a while, and not gone.
     pub drained: BTreeSet<&'a str>,
+    /// Their drain has ended, and their nodes were to stay elsewhere (true) or to come back.
+    pub undrained: BTreeMap<&'a str, bool>,
     /// Nodes of theirs are elsewhere and will come home.
     pub owners: BTreeSet<&'a str>,
     /// The registry's names of them.
@@ -93,6 +99,7 @@ impl BackendList {
             stale: Vec::new(),
             mapped: None,
             drained: None,
+            undrained: BTreeSet::new(),
         }
     }
 
@@ -177,24 +184,35 @@ impl BackendList {
         masters: &Masters<'_>,
         template: &str,
     ) -> Arc<ServerList> {
-        let owned =
-            |masters: &BTreeSet<&str>| masters.iter().map(|name| (*name).to_owned()).collect();
-        self.drained = Some(owned(&masters.drained));
-        let kept: BTreeSet<&str> = masters.drained.union(&masters.owners).copied().collect();
-        if let Some(made) = &self.mapped
-            && Arc::ptr_eq(&made.map, map)
-            && made.kept.iter().eq(kept.iter())
-        {
-            return Arc::clone(&made.list);
-        }
-        let named = map.load();
-        let names: BTreeSet<&str> =
-            named.iter().map(|(master, _)| *master).chain(kept.iter().copied()).collect();
-        let options = &self.settings.options;
-        let list = servers::masters_list(template, options, names.into_iter(), masters.producers);
-        let (list, kept) = (Arc::new(list), owned(&kept));
-        self.mapped = Some(MastersList { map: Arc::clone(map), kept, list: Arc::clone(&list) });
-        list
+        let owned = |name: &str| name.to_owned();
+        self.drained = Some(masters.drained.iter().copied().map(owned).collect());
+        self.undrained = masters.undrained.keys().copied().map(owned).collect();
+        let kept = self.kept(masters);
+        let made = self.mapped.take().filter(|made| Arc::ptr_eq(&made.map, map));
+        let made = match made {
+            Some(made) if made.kept == kept => made,
+            other => {
+                let named = other.map_or_else(
+                    || map.load().into_iter().map(|(master, _)| owned(master)).collect(),
+                    |made| made.named,
+                );
+                let names = named.union(&kept).map(String::as_str).collect::<BTreeSet<_>>();
+                let (options, producers) = (&self.settings.options, masters.producers);
+                let list = servers::masters_list(template, options, names.into_iter(), producers);
+                MastersList { map: Arc::clone(map), named, kept, list: Arc::new(list) }
+            }
+        };
+        Arc::clone(&self.mapped.insert(made).list)
+    }
+
+    /// The masters that stay on the list whether or not the map names them. Only those that are in
+    /// force: the name of one that no map ever named is an order's alone, and its server, where
+    /// HAProxy has one, is somebody else's.
+    fn kept(&self, masters: &Masters<'_>) -> BTreeSet<String> {
+        let returned = masters.undrained.iter().filter(|(_, stay)| !**stay).map(|(name, _)| name);
+        let Some(in_force) = self.damper.in_force() else { return BTreeSet::new() };
+        let kept = masters.drained.iter().chain(&masters.owners).chain(returned);
+        kept.filter(|name| in_force.contains_key(**name)).map(|name| (*name).to_owned()).collect()
     }
 
     /// The list with its addresses. Notes what is left out of it.
@@ -395,6 +413,7 @@ impl BackendList {
             defaults: self.settings.defaults.clone(),
             drain: self.settings.drain,
             drained: self.drained.clone(),
+            undrained: self.undrained.clone(),
         })
     }
 

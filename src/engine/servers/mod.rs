@@ -15,7 +15,7 @@ use mapsmith_core::desired::servers;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::server::list::Host;
 use mapsmith_core::status::BackendStatus;
-use mapsmith_core::{DesiredServers, HeldChange, ServerList, SourceState};
+use mapsmith_core::{DesiredServers, EndedKind, HeldChange, Overrides, ServerList, SourceState};
 
 use super::map::MapDecision;
 use crate::settings::Settings;
@@ -34,6 +34,19 @@ struct Lists {
     lists: Vec<Option<Arc<ServerList>>>,
     /// The addresses that they need.
     question: HostQuestion,
+}
+
+/// The masters whose drain has ended, and whether its nodes were to stay elsewhere.
+fn undrained(overrides: &Overrides) -> BTreeMap<&str, bool> {
+    let drains = overrides.ended().filter_map(|ended| match &ended.of {
+        EndedKind::Drain { master } if overrides.drain(master).is_none() => {
+            Some((ended.until, master.as_str(), ended.stay))
+        }
+        _ => None,
+    });
+    // The last one of each counts.
+    let drains: BTreeSet<_> = drains.collect();
+    drains.into_iter().map(|(_, master, stay)| (master, stay)).collect()
 }
 
 /// Makes the desired servers.
@@ -89,6 +102,7 @@ impl ServerDecider {
             // A map that was only found in the file may be older than anything.
             map: map.in_force.as_ref().filter(|_| map.active).map(|revision| &revision.entries),
             drained: drained.collect(),
+            undrained: undrained(&map.overrides),
             owners: owners.collect(),
             producers: &self.producers,
         };

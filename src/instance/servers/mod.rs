@@ -33,6 +33,9 @@ use commands::slot_address;
 /// and the map should not wait long.
 const ROUNDS: usize = 5;
 
+/// For how long HAProxy can't be observed before what was seen of it last is out of date.
+const STALE_AFTER: Duration = Duration::from_secs(10);
+
 /// The first version that has `wait srv-removable`.
 const WAITS: HaproxyVersion = HaproxyVersion { major: 3, minor: 0 };
 /// How long HAProxy is waited for in it.
@@ -51,6 +54,8 @@ pub struct ServerPhase {
     advanced_at: Instant,
     due: Instant,
     observed_at: Timestamp,
+    /// Since when HAProxy can't be observed.
+    lost_since: Option<Instant>,
     /// The desired lists that were last looked into, whatever came of it.
     seen: Option<Arc<DesiredServers>>,
     /// What was left to do when they were last observed; none where no backend is declared.
@@ -87,6 +92,7 @@ impl ServerPhase {
             advanced_at: now,
             due: now,
             observed_at: Timestamp::now(),
+            lost_since: None,
             seen: None,
             plan: None,
             routed: None,
@@ -131,14 +137,18 @@ impl ServerPhase {
 
     /// HAProxy could not be observed, so nothing is known of its lists.
     pub fn lost(&mut self, error: String, desired: &Desired) {
-        self.targets.send_if_modified(|known| {
-            let fresh = known.take_if(|known| !known.is_stale());
-            let is_news = fresh.is_some();
-            if let Some(fresh) = fresh {
-                *known = Some(Arc::new(fresh.stale()));
-            }
-            is_news
-        });
+        // A single pass may fail over a reload.
+        if self.lost_since.get_or_insert_with(Instant::now).elapsed() >= STALE_AFTER {
+            self.targets.send_if_modified(|known| {
+                let fresh = known.take_if(|known| !known.is_stale());
+                let is_news = fresh.is_some();
+                if let Some(fresh) = fresh {
+                    *known = Some(Arc::new(fresh.stale()));
+                }
+                is_news
+            });
+        }
+        self.due = Instant::now();
         self.fail(error, desired);
     }
 
@@ -226,7 +236,7 @@ impl ServerPhase {
         self.seen.clone_from(&desired);
         self.due = Instant::now() + self.every;
         let observed = self.client.observe().await?;
-        self.observed_at = Timestamp::now();
+        (self.observed_at, self.lost_since) = (Timestamp::now(), None);
         self.last_targets = Some(Targets::from_observed(&observed));
         let Some(desired) = desired else {
             self.plan = None;

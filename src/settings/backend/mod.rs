@@ -34,10 +34,10 @@ section! {
         /// `{name?, address, port?, weight?, backup?, options?}`. That source is no part of the
         /// node map.
         pub from: Option<String>,
-        /// The address of each master that the node map names, that is drained, or that owns nodes
-        /// (`[ownership]`), as a template with `{producer}` (the registry's name of the master) or
-        /// `{master}` (HAProxy's name): `{producer}:8140`. A drained master's server has weight 0
-        /// while another is ready; every other one that has 0 gets its configured weight back.
+        /// The address of each master that the node map names, or has named while it is drained or
+        /// owns nodes (`[ownership]`), as a template with `{producer}` (the registry's name of the
+        /// master) or `{master}` (HAProxy's name): `{producer}:8140`. A drained master's server has
+        /// weight 0 while another is ready; after the drain it has its configured weight again.
         pub masters: Option<String>,
         /// The options of every server that has none of its own: `["check", "maxconn 1000"]`. With
         /// `masters` also `{producer}` and `{master}`: `"verifyhost {producer}"`.

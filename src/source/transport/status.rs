@@ -50,6 +50,25 @@ pub(crate) fn meaning(status: StatusCode, location: &Excerpt, text: &Excerpt) ->
     }
 }
 
+/// What it means where the document of a `[[tls_file]]` was asked for, which has keys of its own.
+pub(crate) fn meaning_for_tls_file(
+    status: StatusCode,
+    location: &Excerpt,
+    text: &Excerpt,
+) -> String {
+    let number = status.as_u16();
+    match number {
+        401 | 403 => format!("access was refused ({number}): {text}; see cert and key"),
+        300..=399 => format!(
+            "redirects to {location} ({number}), which is not followed; set from to the document \
+                itself"
+        ),
+        404 => format!("has no such document (404): {text}; is from the document itself?"),
+        429 => format!("asks for fewer requests (429): {text}; poll more rarely (tls_file.poll)"),
+        _ => meaning(status, location, text),
+    }
+}
+
 /// Whether the meaning of each status has these parts, the redirect leading to PLACE and the body
 /// being TEXT.
 #[cfg(test)]
@@ -112,6 +131,22 @@ mod tests {
                 (503, &["unavailable"]),
                 (429, &["fewer requests", "TEXT"]),
                 (204, &["status 204"]),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_status_names_the_keys_that_a_tls_file_has() {
+        assert_meanings(
+            meaning_for_tls_file,
+            &[
+                (401, &["refused (401): TEXT; see cert and key"]),
+                (403, &["refused (403): TEXT; see cert and key"]),
+                (302, &["redirects to PLACE", "set from to"]),
+                (404, &["no such document", "is from the document"]),
+                (429, &["fewer requests", "tls_file.poll"]),
+                (503, &["unavailable"]),
+                (500, &["failed (500)"]),
             ],
         );
     }

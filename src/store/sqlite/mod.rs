@@ -33,7 +33,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -48,8 +48,12 @@ const MIGRATIONS: [&str; 3] = [
     master TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, stay INTEGER NOT NULL) \
     STRICT;
     CREATE TABLE owners (node TEXT PRIMARY KEY, owner TEXT NOT NULL, since INTEGER NOT NULL, \
-    seen INTEGER NOT NULL, ordered INTEGER NOT NULL, routed INTEGER) STRICT;
+    seen INTEGER NOT NULL, ordered INTEGER NOT NULL) STRICT;
     CREATE TABLE outages (master TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER) STRICT;
+",
+    "
+    ALTER TABLE owners ADD COLUMN routed INTEGER;
+    ALTER TABLE owners ADD COLUMN unnamed INTEGER;
 ",
 ];
 
@@ -354,7 +358,8 @@ fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusql
     let forgotten = now.saturating_sub(ENDED_KEPT).unwrap_or(Timestamp::MIN);
     // What an owner's record is a consequence of is kept with it.
     const FORGET: &str = "DELETE FROM ended WHERE until < ?1 \
-        AND NOT EXISTS (SELECT 1 FROM owners WHERE owners.since <= ended.until)";
+        AND NOT EXISTS (SELECT 1 FROM owners WHERE owners.since <= ended.until \
+        AND (owners.owner = ended.master OR owners.node = ended.node))";
     transaction.execute(FORGET, [forgotten.as_millisecond()])?;
     match change {
         OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {

@@ -13,16 +13,18 @@ pub(super) fn read(connection: &Connection) -> Result<StoredOwners, StoreErrorKi
         return Ok(stored);
     }
     let invalid = |name: String| move |reason: Invalid| StoreErrorKind::Invalid { name, reason };
-    let mut owners =
-        connection.prepare("SELECT node, owner, since, seen, ordered, routed FROM owners")?;
+    let mut owners = connection
+        .prepare("SELECT node, owner, since, seen, ordered, routed, unnamed FROM owners")?;
     let mut rows = owners.query([])?;
     while let Some(row) = rows.next()? {
         let (node, owner) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
         names::check_key(&node).map_err(invalid(node.clone()))?;
         names::check_value(&owner).map_err(invalid(owner.clone()))?;
         let (since, seen) = (time(row.get(2)?)?, time(row.get(3)?)?);
+        let ordered = row.get(4)?;
         let routed_since = row.get::<_, Option<i64>>(5)?.map(time).transpose()?;
-        let record = OwnerRecord { owner, since, seen, ordered: row.get(4)?, routed_since };
+        let unnamed_since = row.get::<_, Option<i64>>(6)?.map(time).transpose()?;
+        let record = OwnerRecord { owner, since, seen, ordered, routed_since, unnamed_since };
         stored.records.insert(node, record);
     }
     let mut outages = connection.prepare("SELECT master, since, until FROM outages")?;
@@ -42,17 +44,18 @@ pub(super) fn write(
     connection: &mut Connection,
     change: &OwnersChange,
 ) -> Result<(), StoreErrorKind> {
-    const KEEP: &str = "INSERT OR REPLACE INTO owners (node, owner, since, seen, ordered, routed) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    const KEEP: &str = "INSERT OR REPLACE INTO owners (node, owner, since, seen, ordered, routed, unnamed) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut keep = transaction.prepare(KEEP)?;
     let mut forget = transaction.prepare("DELETE FROM owners WHERE node = ?1")?;
     for (node, record) in &change.records {
         match record {
-            Some(OwnerRecord { owner, since, seen, ordered, routed_since }) => {
+            Some(OwnerRecord { owner, since, seen, ordered, routed_since, unnamed_since }) => {
                 let (since, seen) = (milliseconds(*since), milliseconds(*seen));
-                let routed = routed_since.map(milliseconds);
-                keep.execute(params![node, owner, since, seen, ordered, routed])?
+                let (routed, unnamed) =
+                    (routed_since.map(milliseconds), unnamed_since.map(milliseconds));
+                keep.execute(params![node, owner, since, seen, ordered, routed, unnamed])?
             }
             None => forget.execute([node])?,
         };

@@ -181,8 +181,8 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
     drop(SqliteStore::open(&newer).await.unwrap());
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let told = fault(&newer).await;
-    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 3 });
-    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 3)"), "{told}");
+    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 4 });
+    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 4)"), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
 
@@ -400,6 +400,7 @@ async fn owners_and_outages_are_there_after_a_restart() {
         seen: at(2),
         ordered: owner == "m2",
         routed_since: (owner == "m2").then(|| at(3)),
+        unnamed_since: (owner == "m1").then(|| at(4)),
     };
     let outage =
         |from, until: Option<i64>| Outage { master: "m1".to_owned(), from, until: until.map(at) };

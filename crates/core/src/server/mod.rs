@@ -50,9 +50,11 @@ pub struct DesiredBackend {
     /// How long a server that is to go may keep its sessions.
     pub drain: Duration,
     /// The servers whose master an operator has drained: weight 0, so that the balance algorithm
-    /// passes them over; the others have their weight back. None where a drain of a master is no
-    /// matter of this backend's.
+    /// passes them over. None where a drain of a master is no matter of this backend's.
     pub drained: Option<BTreeSet<String>>,
+    /// The servers whose master's drain has ended: they have their weight back.
+    #[serde(default)]
+    pub undrained: BTreeSet<String>,
 }
 
 impl DesiredBackend {

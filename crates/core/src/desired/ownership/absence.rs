@@ -64,7 +64,9 @@ pub(super) struct Outages {
     masters: BTreeMap<String, Master>,
     /// Whether one has begun or ended since they were stored.
     unsaved: bool,
-    /// Whether any instance was observed.
+    /// When an instance was last observed, if ever.
+    observed_at: Option<Timestamp>,
+    /// Whether one can be observed now.
     observed: bool,
     /// Whether a master's state is another than when that was last taken in.
     new: bool,
@@ -105,10 +107,17 @@ impl Outages {
                 None => master.state = State::Down { from },
             }
         }
-        Self { return_after, masters, unsaved: false, observed: false, new: true }
+        Self {
+            return_after,
+            masters,
+            unsaved: false,
+            observed_at: None,
+            observed: false,
+            new: true,
+        }
     }
 
-    /// Whether any HAProxy has been seen.
+    /// Whether any HAProxy can be seen now.
     pub(super) fn observed(&self) -> bool {
         self.observed
     }
@@ -116,7 +125,7 @@ impl Outages {
     /// Whether a HAProxy has, or had, such a server or backend; without any HAProxy nobody knows.
     pub(super) fn exists(&self, master: &str) -> bool {
         let state = self.masters.get(master).map(|master| master.state);
-        !self.observed || state.is_some_and(|state| state != State::Unknown)
+        self.observed_at.is_none() || state.is_some_and(|state| state != State::Unknown)
     }
 
     /// Every outage that is remembered, as it is to be stored.
@@ -156,11 +165,13 @@ impl Outages {
         now: Timestamp,
     ) {
         let targets: Vec<_> = targets.iter().filter(|targets| !targets.is_stale()).collect();
+        self.new |= self.observed == targets.is_empty();
+        self.observed = !targets.is_empty();
         if targets.is_empty() {
             return;
         }
-        self.new |= !self.observed;
-        self.observed = true;
+        // Whoever is down after a time in which nothing was seen may have been so all along.
+        let up_until = self.observed_at.replace(now).unwrap_or(now);
         let named: BTreeSet<&str> = masters.collect();
         for name in &named {
             if !self.masters.contains_key(*name) {
@@ -170,7 +181,7 @@ impl Outages {
         self.masters.retain(|name, master| {
             let ready = targets.iter().filter_map(|targets| targets.ready(name)).max();
             let (stored, ended, state) = (master.to_store(), master.ended.len(), master.state);
-            master.observe(ready, now, self.return_after);
+            master.observe(ready, up_until, now, self.return_after);
             let kept = |until: Timestamp| until >= needed || now.duration_since(until) < KEPT;
             master.ended.retain(|(_, until)| kept(*until));
             let kept = named.contains(name.as_str()) || !master.ended.is_empty();
@@ -215,14 +226,20 @@ impl Master {
         }
     }
 
-    /// `ready` is none where no instance has such a target.
-    fn observe(&mut self, ready: Option<bool>, now: Timestamp, return_after: Duration) {
+    /// `ready` is none where no instance has such a target; `up_until` is when one was last seen.
+    fn observe(
+        &mut self,
+        ready: Option<bool>,
+        up_until: Timestamp,
+        now: Timestamp,
+        return_after: Duration,
+    ) {
         self.state = match (self.state, ready.unwrap_or(false)) {
             (State::Unknown, false) if ready.is_none() => State::Unknown,
             (State::Unknown | State::Up, true) => State::Up,
             // It may have been down for long when it is first observed.
             (State::Unknown, false) => State::Down { from: Timestamp::MIN },
-            (State::Up, false) => State::Down { from: now },
+            (State::Up, false) => State::Down { from: up_until },
             (State::Down { from } | State::Recovering { from, .. }, false) => State::Down { from },
             (State::Down { from }, true) => {
                 State::Recovering { from, until: now.saturating_add(return_after).unwrap_or(now) }

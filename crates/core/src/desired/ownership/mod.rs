@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,16 @@ pub struct OwnerRecord {
     /// Since when the map in force sends it to its owner again; kept while it is leaving.
     #[serde(skip)]
     pub routed_since: Option<Timestamp>,
+    /// Since when no source names it, if none does.
+    #[serde(skip)]
+    pub unnamed_since: Option<Timestamp>,
+}
+
+impl OwnerRecord {
+    fn new(owner: String, since: Timestamp, seen: Timestamp) -> Self {
+        let (routed_since, unnamed_since) = (None, None);
+        Self { owner, since, seen, ordered: false, routed_since, unnamed_since }
+    }
 }
 
 /// A node whose owner is remembered.
@@ -67,9 +78,6 @@ pub struct OwnedNode {
     /// as far as this process knows.
     #[serde(skip)]
     named: Option<(Timestamp, Timestamp)>,
-    /// Since when no source names it, as far as this process knows.
-    #[serde(skip)]
-    unnamed_since: Option<Timestamp>,
 }
 
 /// An owner that is not remembered any more.
@@ -231,6 +239,12 @@ impl Ownership {
                 Phase::Returning { .. } if is_home => before.or(Some(now)),
                 Phase::Away | Phase::Returning { .. } => None,
             };
+            if let (None, Some(routed), false) =
+                (before, owned.record.routed_since, owned.record.ordered)
+            {
+                let until = Some(after(routed, self.policy.confirm_within));
+                owned.phase = Phase::Returning { until };
+            }
             if owned.record.routed_since != before {
                 self.unsaved.insert(node.clone(), Some(owned.record.clone()));
             }
@@ -245,10 +259,7 @@ impl Ownership {
     /// An operator says whose a node is. It counts from the next evaluation on.
     pub fn own(&mut self, node: &str, owner: &str, now: Timestamp) {
         let owner = owner.to_owned();
-        self.remember(
-            node,
-            OwnerRecord { owner, since: now, seen: now, ordered: true, routed_since: None },
-        );
+        self.remember(node, OwnerRecord { ordered: true, ..OwnerRecord::new(owner, now, now) });
         self.ordered = true;
     }
 
@@ -342,10 +353,14 @@ impl Ownership {
                 let at = told.and_then(|told| told.at);
                 let (since, seen) = at.map_or((earliest, seen.now), |at| (at, at));
                 let owner = owner.to_owned();
-                self.remember(
-                    node,
-                    OwnerRecord { owner, since, seen, ordered: false, routed_since: None },
-                );
+                self.remember(node, OwnerRecord::new(owner, since, seen));
+            }
+        }
+        for to in diff.added.iter().map(|to| *to as usize) {
+            let node = seen.said.key(to);
+            if self.nodes.contains_key(node) {
+                let told = told(node, seen.said.value(to));
+                changed.insert(node.to_owned(), self.before_it_was_said(node, told));
             }
         }
         // What a registry loses while the owner is absent comes back under the stand-in's name.
@@ -359,10 +374,7 @@ impl Ownership {
         for (node, owner) in lost.chain(back) {
             if self.is_absent(node, owner, seen) && !self.nodes.contains_key(node) {
                 let (owner, at) = (owner.to_owned(), seen.now);
-                self.remember(
-                    node,
-                    OwnerRecord { owner, since: at, seen: at, ordered: false, routed_since: None },
-                );
+                self.remember(node, OwnerRecord::new(owner, at, at));
             }
         }
         changed
@@ -404,8 +416,11 @@ impl Ownership {
     ) {
         let named = seen.said.get(node).is_some() || seen.candidate.get(node).is_some();
         let Some(owned) = self.nodes.get_mut(node) else { return };
-        let since = owned.unnamed_since.unwrap_or(seen.now);
-        owned.unnamed_since = (!named).then_some(since);
+        let before = owned.record.unnamed_since;
+        owned.record.unnamed_since = (!named).then_some(before.unwrap_or(seen.now));
+        if owned.record.unnamed_since != before {
+            self.unsaved.insert(node.to_owned(), Some(owned.record.clone()));
+        }
         let at = told.and_then(|told| told.at).map(|at| (at, at));
         owned.named = at.or(new.map(|earliest| (earliest, seen.now))).or(owned.named);
         let Some(owned) = self.nodes.get(node) else { return };
@@ -421,10 +436,14 @@ impl Ownership {
             exists: self.outages.exists(&record.owner),
         };
         // An order is not confirmed by what was said before it.
-        let is_news = !record.ordered || answered > Some(record.since);
+        // Rows have whole seconds, cut off.
+        let second = Duration::from_secs(1);
+        let is_after =
+            |told: Told| told.at.map_or(told.answered, |at| after(at, second)) > record.since;
+        let is_news = !record.ordered || told.is_some_and(is_after);
         let next = if names_owner(seen.said) && is_news {
             Err(Why::Confirmed)
-        } else if owned.unnamed_since.is_some_and(|since| after(since, ENDED_KEPT) < seen.now) {
+        } else if record.unnamed_since.is_some_and(|since| after(since, ENDED_KEPT) < seen.now) {
             Err(Why::Vanished)
         } else {
             self.policy.phase(record, &known, seen.now, &evidence)
@@ -475,7 +494,7 @@ impl OwnedNode {
 
     /// Where it is says the next evaluation.
     fn new(record: OwnerRecord) -> Self {
-        Self { record, phase: Phase::Away, at_owner: false, named: None, unnamed_since: None }
+        Self { record, phase: Phase::Away, at_owner: false, named: None }
     }
 }
 

@@ -38,7 +38,8 @@ pub enum Phase {
     /// Its owner is absent: it goes to the master that the registry names, or that was ordered.
     Away,
     /// It goes to its owner again, until the registry names the owner, or answers after this time
-    /// and does not. What an operator ordered has no such time.
+    /// and does not. What an operator ordered has no such time, and what the map in force does not
+    /// send home yet.
     Returning {
         #[serde(skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
@@ -93,7 +94,7 @@ pub(super) struct Evidence {
     pub named: Option<(Timestamp, Timestamp)>,
     /// When it last answered so.
     pub answered: Option<Timestamp>,
-    /// Whether any HAProxy has been seen, without which no outage is known.
+    /// Whether any HAProxy is seen, without which no outage is.
     pub observed: bool,
     /// Whether a HAProxy has the owner, as far as any has been seen.
     pub exists: bool,
@@ -141,9 +142,10 @@ impl Policy {
         if let Some((_, latest)) = evidence.named.filter(is_later) {
             return leaving(after(latest, self.grace), now, evidence);
         }
-        let until = (!record.ordered).then(|| after(back, self.confirm_within));
+        let routed = record.routed_since.filter(|_| !record.ordered);
+        let until = routed.map(|routed| after(routed.max(back), self.confirm_within));
         let is_over = |until| evidence.answered.is_some_and(|answered| answered >= until);
-        match until.is_some_and(is_over) && !evidence.is_held {
+        match until.is_some_and(is_over) && !evidence.is_held && evidence.observed {
             true => Err(Why::NotConfirmed),
             false => Ok((Phase::Returning { until }, true)),
         }

@@ -150,8 +150,8 @@ fn plan_backend(backend: &mut Backend<'_>) {
             homes.insert(name.as_str(), (home.as_str(), seen));
             let ready = seen.admin.ready() && seen.running;
             usable |= ready;
-            let has_weight = server.weight.unwrap_or(seen.initial_weight) > 0;
-            others_serve |= ready && has_weight && !wanted.is_drained(name);
+            others_serve |=
+                ready && !wanted.is_drained(name) && backend.weight_alone(server, seen) > 0;
         }
     }
     for (name, server) in &wanted.servers {
@@ -197,15 +197,21 @@ impl Backend<'_> {
     /// The weight that a server should have; none leaves the one it has. A drained one has 0 only
     /// while another serves: a master that is about to go is better than none.
     fn weight(&self, wanted: &Server, seen: &ObservedServer, others_serve: bool) -> Option<u16> {
-        let drains = self.wanted.drained.is_some();
-        if self.wanted.is_drained(&wanted.name) && others_serve {
+        let is_drained = self.wanted.is_drained(&wanted.name);
+        if is_drained && others_serve {
             Some(0)
-        } else if drains && seen.weight == 0 {
-            // Nothing but what is observed tells that it was drained: Mapsmith may have restarted.
+        } else if seen.weight == 0 && (is_drained || self.wanted.undrained.contains(&wanted.name)) {
+            // Any other 0 is a person's, and stays.
             Some(wanted.weight.unwrap_or(seen.initial_weight))
         } else {
             wanted.weight
         }
+    }
+
+    /// The weight that a server has once the plan is carried out, were no other there.
+    fn weight_alone(&self, wanted: &Server, seen: &ObservedServer) -> u16 {
+        let to_be_set = self.weight(wanted, seen, false).filter(|_| !seen.agent_enabled);
+        to_be_set.unwrap_or(seen.weight)
     }
 
     /// A desired server that is there, under its own name or a slot's.

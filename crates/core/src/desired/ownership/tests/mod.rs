@@ -93,9 +93,8 @@ impl World {
         let ready = masters.map(|master| (master, !self.down.contains(master)));
         let known = ready.into_iter().filter(|(master, _)| !self.unknown.contains(master));
         let targets: Targets = known.collect();
-        if !self.blind {
-            self.ownership.observe(&[Arc::new(targets)], &self.said, self.now);
-        }
+        let targets = if self.blind { targets.stale() } else { targets };
+        self.ownership.observe(&[Arc::new(targets)], &self.said, self.now);
         let seen = Observation {
             said: &self.said,
             candidate: &self.candidate,

@@ -99,7 +99,7 @@ proptest! {
                 Event::Fail(_) => {}
                 Event::Recover(master) => { world.recover(MASTERS[master]); }
                 // When what is held began is not stored: without times it is not known then.
-                Event::Restart | Event::BlindRestart if world.held && !timed => {}
+                Event::Restart | Event::BlindRestart if !timed && world.said != world.candidate => {}
                 Event::Restart => { world.restart(); }
                 Event::Failover(master) if world.down.is_empty() && !world.held => {
                     world.fails_over(MASTERS[master]);

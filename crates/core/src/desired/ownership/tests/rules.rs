@@ -402,3 +402,57 @@ fn of_a_master_that_flaps_no_outage_is_lost_and_few_are_kept() {
         assert!(world.stored.outages.is_empty(), "{:?}", world.stored.outages);
     }
 }
+
+#[test]
+fn nodes_that_the_map_does_not_send_home_yet_are_not_given_up() {
+    for mut world in worlds() {
+        world.pass(MINUTE).drain("m1").run(NODE).pass(5).poll();
+        world.routed = false;
+        world.undrain("m1", false).pass(10 * 60 * MINUTE).poll();
+        assert_eq!(world.phase(NODE), Some("returning"), "the map file could not be written");
+        world.routed = true;
+        world.evaluate().pass(MINUTE).run(NODE).pass(5).poll();
+        assert_eq!((world.route(NODE).as_deref(), world.phase(NODE)), (Some("m1"), None));
+    }
+}
+
+#[test]
+fn what_happens_while_no_haproxy_can_be_seen_is_judged_once_one_is() {
+    for mut world in worlds() {
+        world.pass(MINUTE).blind = true;
+        world.evaluate().pass(MINUTE).down.insert("m1".to_owned());
+        world.run(NODE).pass(5).poll().pass(10 * MINUTE).poll();
+        assert_eq!(world.phase(NODE), Some("leaving"));
+        world.blind = false;
+        world.evaluate();
+        assert_eq!(world.phase(NODE), Some("away"));
+        world.recover("m1").pass(MINUTE).evaluate();
+        assert_eq!(world.route(NODE).as_deref(), Some("m1"));
+    }
+}
+
+#[test]
+fn an_order_is_not_confirmed_by_an_older_row_that_is_polled_after_it() {
+    let mut world = World::new(&[(NODE, "m1")], true);
+    world.pass(MINUTE).produce(NODE, "m2").pass(MINUTE);
+    let now = world.now;
+    world.ownership.own(NODE, "m2", now);
+    world.evaluate().pass(5).poll();
+    assert_eq!(world.phase(NODE), Some("returning"));
+    world.produce(NODE, "m2").pass(5).poll();
+    assert_eq!((world.route(NODE).as_deref(), world.phase(NODE)), (Some("m2"), None));
+}
+
+#[test]
+fn a_node_that_comes_back_to_the_registry_elsewhere_was_moved_on_purpose() {
+    for mut world in worlds() {
+        let now = world.pass(MINUTE).now;
+        world.ownership.own(NODE, "m3", now);
+        world.evaluate().pass(5 * MINUTE).registry.remove(NODE);
+        world.poll().pass(5 * MINUTE).poll();
+        world.produce(NODE, "m2").pass(5).poll().pass(2 * MINUTE).poll();
+        assert_eq!(world.route(NODE).as_deref(), Some("m3"), "until then it was in no map");
+        world.pass(5 * MINUTE).poll().produce(NODE, "m1").pass(5).poll().pass(2 * MINUTE).poll();
+        assert_eq!((world.route(NODE).as_deref(), world.phase(NODE)), (Some("m1"), None));
+    }
+}

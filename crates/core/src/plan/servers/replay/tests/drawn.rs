@@ -44,6 +44,7 @@ prop_compose! {
         slots in prop::bool::weighted(0.7),
         defaults in proptest::option::of(prop_oneof![3 => Just("good"), 1 => Just("missing")]),
         drained in proptest::option::of(proptest::collection::btree_set("[a-e]", 0..3)),
+        undrained in proptest::collection::btree_set("[a-e]", 0..3),
     ) -> DesiredBackend {
         DesiredBackend {
             servers: servers
@@ -56,6 +57,7 @@ prop_compose! {
             defaults: defaults.map(str::to_owned),
             drain: BOUND,
             drained,
+            undrained,
         }
     }
 }

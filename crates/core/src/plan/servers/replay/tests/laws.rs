@@ -180,8 +180,8 @@ fn is_at(seen: &ObservedServer, server: &Server) -> bool {
     seen.address == Some(server.address.ip) && seen.port == server.address.port
 }
 
-/// A drained server has no weight while another has some and serves, and only then; whoever is not
-/// drained has his.
+/// A drained server has no weight while another has some and serves, and only then; one whose drain
+/// has ended has its own.
 fn assert_drains_right(
     plan: &ServerPlan,
     backend: &str,
@@ -194,7 +194,9 @@ fn assert_drains_right(
     }
     let homes = wanted.servers.values().filter_map(|server| {
         let is = seen.servers.get(&server.name)?;
-        Some((server, is, server.weight.unwrap_or(is.initial_weight)))
+        let is_ours = wanted.is_drained(&server.name) || wanted.undrained.contains(&server.name);
+        let own = if is.weight == 0 && is_ours { is.initial_weight } else { is.weight };
+        Some((server, is, server.weight.unwrap_or(own)))
     });
     let homes: Vec<_> = homes.collect();
     let others_serve = homes.iter().any(|(server, is, weight)| {
