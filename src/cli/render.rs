@@ -24,8 +24,6 @@ use crate::store::map_file::MapFileWriter;
 
 /// How long HAProxy may take to check a configuration: ten thousand servers take two seconds.
 const CHECK_BOUND: Duration = Duration::from_secs(120);
-/// HAProxy's program where the settings name none.
-const BINARY: &str = "haproxy";
 
 #[derive(Debug, Serialize)]
 struct RenderReport {
@@ -48,7 +46,7 @@ pub(super) async fn render(
                 configuration is somebody else's"
         );
     };
-    let binary = haproxy.binary.as_ref().map_or(BINARY, |binary| binary.as_str()).to_owned();
+    let binary = haproxy.program().to_owned();
     let rendered = rendered(&settings).await?;
     let mut report =
         RenderReport { text: rendered.text().to_owned(), valid: None, remarks: Vec::new() };

@@ -7,6 +7,7 @@ use mapsmith_core::config::{self, Native, Process};
 use serde::Deserialize;
 
 use super::keys::section;
+use super::supervision::{self, Managed};
 use super::units::{duration, optional_duration};
 
 section! {
@@ -18,8 +19,40 @@ section! {
         /// HAProxy's program, by its path or as the shell finds it.
         #[unset("haproxy")]
         pub binary: Option<Text>,
+        /// Who runs HAProxy. `true`: Mapsmith starts it, reloads it, starts it again when it dies,
+        /// and leaves it running when it ends itself. `"attached"`: systemd or another supervisor
+        /// on this host runs it, and Mapsmith writes `config` and has it reloaded. `false`: nobody
+        /// is told of what is rendered.
+        #[unset("false")]
+        pub managed: Managed,
+        /// Managed: the folder of `haproxy.cfg`, of HAProxy's sockets, log and pid. 80 bytes at
+        /// most, as sockets have short paths; it is created if it is missing.
+        #[unset("/var/lib/mapsmith/haproxy")]
+        pub folder: Option<FilePath>,
+        /// Attached: the file that HAProxy loads, which Mapsmith writes.
+        pub config: Option<FilePath>,
+        /// Attached: the socket of HAProxy's master process (its option `-S`), by which it is
+        /// reloaded.
+        pub master_socket: Option<FilePath>,
+        /// Attached: the command that reloads HAProxy, each word one text: `["systemctl", "reload",
+        /// "haproxy"]`. With `master_socket` too, the command reloads and the socket tells what
+        /// came of it.
+        #[unset(says "by `master_socket`")]
+        pub reload_command: Vec<Text>,
+        /// The least time between two reloads; what changes meanwhile goes into the next one.
+        #[unset("2s")]
+        #[serde(deserialize_with = "optional_duration")]
+        pub reload_interval: Option<Duration>,
+        /// A reload waits while so many processes of earlier ones still have connections, 1 to
+        /// 1000. `hard_stop_after` ends them.
+        #[unset("8")]
+        pub max_old_workers: Option<u16>,
+        /// Managed: Mapsmith opens the sockets that frontends listen on and hands them to HAProxy,
+        /// so that connections wait instead of being refused while HAProxy is started again.
+        #[unset("false")]
+        pub hold_sockets: bool,
         /// The socket of the Runtime API.
-        #[unset(says "none")]
+        #[unset(says "managed: `admin.sock` in `folder`; else none")]
         pub socket: Option<FilePath>,
         /// Connections at a time.
         #[unset(says "HAProxy's")]
@@ -154,7 +187,7 @@ impl Haproxy {
             user: self.user.clone(),
             group: self.group.clone(),
             log,
-            socket: self.socket.clone(),
+            socket: self.socket.clone().or_else(|| supervision::own_socket(self)),
             hard_stop_after: Some(self.hard_stop_after.unwrap_or(HARD_STOP_AFTER)),
             timeouts: config::Timeouts {
                 connect,

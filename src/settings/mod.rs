@@ -37,6 +37,7 @@ mod schedule;
 mod site;
 mod source;
 mod store;
+pub mod supervision;
 mod text;
 pub mod tls_file;
 mod tree;
@@ -302,6 +303,7 @@ impl Settings {
         self.damping.problems(&mut problems);
         backend::problems(&self.backends, &self.sources, &mut problems);
         rendering::problems(self, &mut problems);
+        self.haproxy.iter().for_each(|haproxy| supervision::problems(haproxy, &mut problems));
         problems
     }
 }
