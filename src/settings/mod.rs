@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::desired::references::{Action, Actions};
@@ -118,6 +118,34 @@ pub struct Settings {
     /// The certificates and revocations that these have loaded from files.
     #[serde(default, rename = "tls_file")]
     pub tls_files: Vec<TlsFile>,
+}
+
+/// The settings, and the file that they were read from.
+#[derive(Debug, Clone)]
+pub struct SettingsFile {
+    pub settings: Settings,
+    path: PathBuf,
+    text: String,
+}
+
+impl SettingsFile {
+    /// Reads and checks a file, overlaid by the process's environment.
+    ///
+    /// # Errors
+    /// Those of [`Settings::load`].
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let text = text_of(path)?;
+        let settings = Settings::of_text(path, &text, std::env::vars_os())?;
+        Ok(Self { settings, path: path.to_owned(), text })
+    }
+
+    /// Reads the file once more; none where its text is as before.
+    ///
+    /// # Errors
+    /// Those of [`Settings::load`].
+    pub fn read_again(&self) -> Result<Option<Self>, SettingsError> {
+        Ok(Some(Self::read(&self.path)?).filter(|again| again.text != self.text))
+    }
 }
 
 /// Why the settings can't be used.
@@ -270,6 +298,12 @@ impl Settings {
         let sources = self.sources.iter_mut().chain(&mut self.list_sources);
         sources.for_each(|source| source.resolve(folder));
         self.tls_files.iter_mut().for_each(|file| file.resolve(folder));
+    }
+
+    /// Whether there is a node map: without a source of one Mapsmith is there for HAProxy's
+    /// configuration and servers alone.
+    pub fn keeps_map(&self) -> bool {
+        !self.sources.is_empty()
     }
 
     /// What becomes of entries that point nowhere. Where Mapsmith makes a backend's servers of the

@@ -9,6 +9,7 @@ use std::time::Duration;
 pub mod natives;
 mod problems;
 pub mod rules;
+pub mod status;
 pub mod values;
 
 pub use natives::Native;

@@ -2,6 +2,7 @@
 
 mod config;
 mod rules;
+pub mod stamp;
 mod text;
 pub mod verdict;
 pub mod words;
