@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use haproxy_runtime::{MapClient, MapName};
 use mapsmith_core::desired::references::Targets;
-use mapsmith_core::{Content, Desired, Overrides, ServerList, SourceState};
+use mapsmith_core::{Content, Desired, DesiredServers, Overrides, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -227,7 +227,8 @@ impl Daemon {
         let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
         let decider = decider.with_screens(fleet.screens);
-        let engine = Engine::new(decider, servers, daemon.start_resolver(), inputs, outputs);
+        let engine = Engine::new(decider, servers, daemon.start_resolver(), inputs, outputs)
+            .with_config(settings.haproxy_config(&DesiredServers::default()));
         let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
         daemon.tasks.start(DECIDER, engine.run(file_check, stop));
 

@@ -108,7 +108,7 @@ pub(super) async fn sync(
         instances: Vec::new(),
     };
     if let Some(map) = decider.desired() {
-        let desired = Desired { generation: 1, map: Some(map), servers: None };
+        let desired = Desired { generation: 1, map: Some(map), servers: None, config: None };
         report.instances = join_all(tasks.into_iter().map(|task| apply(task, &desired))).await;
     }
     print(format, &report, text)?;

@@ -64,6 +64,9 @@ pub use tree::{Place, Problem};
 use text::Format;
 use tree::Reading;
 
+/// What the instance is called that `[haproxy]` declares by itself.
+const OWN_INSTANCE: &str = "haproxy";
+
 /// Everything that Mapsmith is configured with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +81,7 @@ pub struct Settings {
     #[serde(default)]
     pub api: Api,
     /// The map that is kept.
+    #[serde(default)]
     pub map: Map,
     /// What changes are held back.
     #[serde(default, deserialize_with = "guard::limits")]
@@ -232,6 +236,7 @@ impl Settings {
         let Reading { value: settings, problems: nonsense, doubtful, whole } =
             tree::read::<Self>(&values);
         problems.extend(nonsense);
+        let settings = settings.map(Self::with_own_haproxy);
         // Without an element of a list the others have other numbers, and may seem to miss it.
         if let Some(settings) = settings.as_ref().filter(|_| whole) {
             // What was left out as wrong is not missing, and what it would contradict is not known.
@@ -300,6 +305,30 @@ impl Settings {
         self.tls_files.iter_mut().for_each(|file| file.resolve(folder));
     }
 
+    /// What a HAProxy whose configuration Mapsmith writes needs no words for: its instance, and the
+    /// path of its map.
+    fn with_own_haproxy(mut self) -> Self {
+        let Some(haproxy) = self.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised()) else {
+            return self;
+        };
+        if self.map.path.as_os_str().is_empty() {
+            self.map.path = haproxy.files().map();
+        }
+        if let Some(address) = haproxy.runtime()
+            && self.instances.iter().all(|instance| instance.runtime != address)
+        {
+            self.instances.push(Instance::new(OWN_INSTANCE, address));
+        }
+        self
+    }
+
+    /// The place among the instances of the HAProxy whose configuration Mapsmith writes.
+    pub fn own_instance(&self) -> Option<usize> {
+        let haproxy = self.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised())?;
+        let address = haproxy.runtime()?;
+        self.instances.iter().position(|instance| instance.runtime == address)
+    }
+
     /// Whether there is a node map: without a source of one Mapsmith is there for HAProxy's
     /// configuration and servers alone.
     pub fn keeps_map(&self) -> bool {
@@ -330,7 +359,11 @@ impl Settings {
         self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
         let lists = backend::list_sources(&self.backends);
-        source::problems(&self.sources, &lists, &self.map, self.store.as_ref(), &mut problems);
+        let store = self.store.as_ref();
+        source::problems(&self.sources, &lists, &self.map, store, &mut problems);
+        if self.haproxy.is_none() {
+            source::problems_without_map(&self.sources, &lists, &mut problems);
+        }
         instance::problems(&self.instances, &mut problems);
         let (files, instances) = (&self.tls_files, &self.instances);
         tls_file::problems(files, instances, &self.map, self.store.as_ref(), &mut problems);
