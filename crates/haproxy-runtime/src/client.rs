@@ -154,6 +154,15 @@ impl RuntimeClient {
         command: &[u8],
     ) -> Result<Vec<u8>, RuntimeError> {
         self.send(&mut connection, command).await?;
+        self.receive(connection, command).await
+    }
+
+    /// Reads the whole answer to a command that was sent.
+    pub(crate) async fn receive(
+        &self,
+        mut connection: Connection,
+        command: &[u8],
+    ) -> Result<Vec<u8>, RuntimeError> {
         let mut answer = Vec::with_capacity(SHORT_ANSWER);
         let receive = async {
             while self.read(&mut connection, command, &mut answer).await? > 0 {
