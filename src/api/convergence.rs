@@ -237,8 +237,14 @@ impl Api {
         // Its task's end is told by the deadline.
         let _ = timeout_at(deadline, settled).await;
         let report = haproxy.borrow();
-        (report.status.state != ConfigState::InForce)
-            .then(|| format!("HAProxy's configuration ({})", report.status.state))
+        match &report.status.state {
+            ConfigState::InForce if report.observed >= generation => None,
+            ConfigState::InForce => {
+                Some("workers that a reload of HAProxy replaced, and that still have connections"
+                    .to_owned())
+            }
+            state => Some(format!("HAProxy's configuration ({state})")),
+        }
     }
 
     /// Waits until every instance was seen to hold the generation's map, which is all that an order

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, Due};
 use super::check::{self, CHECK_BOUND, CheckError, Verdict};
 use super::files::{Files, FilesError, InPlace};
+use super::old_workers::OldWorkers;
 use super::process::{Managed, ProcessError};
 use super::reload::{Outcome, Reloader};
 use crate::backoff::Backoff;
@@ -45,6 +46,8 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_sec
 const RELOAD_BOUND: Duration = Duration::from_secs(60);
 /// How long a reload waits for the commands that are being sent to the worker it replaces.
 const TURN_BOUND: Duration = Duration::from_secs(30);
+/// Between two looks while something is about to be in force.
+const SOON: Duration = Duration::from_millis(100);
 /// How long the process may take to say which configuration it has.
 const ANSWER_BOUND: Duration = Duration::from_secs(5);
 
@@ -127,6 +130,8 @@ pub struct Supervisor {
     budget: Budget,
     turn: Turn,
     candidate: Option<Candidate>,
+    /// None without a master's socket.
+    old_workers: Option<OldWorkers>,
     /// What needed a reload when one was last made for it.
     reloaded_for: Vec<String>,
     report: SupervisorReport,
@@ -146,11 +151,12 @@ impl Supervisor {
             heartbeat::beat();
             let wanted = desired.borrow_and_update().clone();
             let needs = needs_reload(&instance.borrow_and_update());
-            let began = self.report.observed;
-            let wait = match self.cycle(&wanted, &needs).await {
+            let is_well = self.cycle(&wanted, &needs).await;
+            self.follow_old_workers(&desired, wanted.generation);
+            let wait = match is_well {
                 true => {
                     backoff.reset();
-                    self.observe
+                    if self.report.observed < wanted.generation { SOON } else { self.observe }
                 }
                 false => backoff.pause(),
             };
@@ -177,10 +183,6 @@ impl Supervisor {
             Err(failure) => ConfigState::Failed { error: failure.to_string() },
         };
         self.observe_processes().await;
-        if matches!(state, ConfigState::InForce | ConfigState::Refused { .. } | ConfigState::Edited)
-        {
-            self.report.observed = desired.generation;
-        }
         let is_good = matches!(
             state,
             ConfigState::InForce
@@ -309,7 +311,7 @@ impl Supervisor {
             Some(loaded) if loaded == mark => Reason::Servers,
             _ => Reason::Configuration,
         };
-        let old_workers = self.old_workers();
+        let old_workers = self.count_old_workers();
         if let Due::Waits(why) = self.budget.due(Instant::now(), old_workers) {
             return Ok(ConfigState::ReloadDue { reason: why });
         }
@@ -397,7 +399,29 @@ impl Supervisor {
         Ok(heartbeat::waiting(tokio::task::spawn_blocking(work)).await??)
     }
 
-    fn old_workers(&self) -> usize {
+    /// Has those that a reload replaced answer what the worker that serves would.
+    fn follow_old_workers(&mut self, desired: &watch::Receiver<Desired>, generation: u64) {
+        let mut all_hold = true;
+        if let Some(old_workers) = &mut self.old_workers {
+            let listed = self.report.status.process.iter_mut().flat_map(|process| &mut process.workers);
+            let mut old: Vec<_> = listed.filter(|worker| worker.old).collect();
+            let pids: Vec<_> = old.iter().map(|worker| worker.pid).collect();
+            old_workers.follow(&pids, desired);
+            for worker in &mut old {
+                worker.in_sync = old_workers.holds(worker.pid, generation);
+                all_hold &= worker.in_sync == Some(true) || worker.connections == Some(0);
+            }
+        }
+        let is_settled = matches!(
+            self.report.status.state,
+            ConfigState::InForce | ConfigState::Refused { .. } | ConfigState::Edited
+        );
+        if is_settled && all_hold {
+            self.report.observed = generation;
+        }
+    }
+
+    fn count_old_workers(&self) -> usize {
         let workers = self.report.status.process.iter().flat_map(|process| &process.workers);
         workers.filter(|worker| worker.old).count()
     }
@@ -449,7 +473,9 @@ async fn processes_of(master: &MasterClient) -> Option<ProcessStatus> {
                 age_seconds: worker.uptime_seconds,
                 // After a failed reload the worker that serves is listed as an old one.
                 old: is_old && info.as_ref().is_none_or(|info| info.stopping),
-                connections: info.map(|info| info.connections),
+                // The one that asks is not counted.
+                connections: info.map(|info| info.connections.saturating_sub(1)),
+                in_sync: None,
             });
         }
     }

@@ -26,6 +26,7 @@ mod instances;
 mod large;
 mod learned;
 mod library;
+mod managed;
 mod merge;
 mod metrics;
 mod model;

@@ -74,7 +74,7 @@ fn remarks(remarks: &[Remark]) -> String {
 fn process_text(process: &ProcessStatus) -> String {
     let master = process.master_pid.map(|pid| format!(", master {pid}")).unwrap_or_default();
     let mut text = format!("  HAProxy {}{master}\n", process.version);
-    for WorkerStatus { pid, age_seconds, old, connections } in &process.workers {
+    for WorkerStatus { pid, age_seconds, old, connections, in_sync } in &process.workers {
         let kind = if *old { "old worker" } else { "worker" };
         let age = humantime::format_duration(Duration::from_secs(*age_seconds));
         let connections = connections
@@ -83,7 +83,11 @@ fn process_text(process: &ProcessStatus) -> String {
                 format!(", {}", pluralize(count, "connection"))
             })
             .unwrap_or_default();
-        let _ = writeln!(text, "    {kind} {pid}, {age}{connections}");
+        let behind = match in_sync {
+            Some(false) => paint(Colour::Yellow, ", not in sync yet"),
+            Some(true) | None => String::new(),
+        };
+        let _ = writeln!(text, "    {kind} {pid}, {age}{connections}{behind}");
     }
     text
 }
