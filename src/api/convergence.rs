@@ -239,10 +239,10 @@ impl Api {
         let report = haproxy.borrow();
         match &report.status.state {
             ConfigState::InForce if report.observed >= generation => None,
-            ConfigState::InForce => {
-                Some("workers that a reload of HAProxy replaced, and that still have connections"
-                    .to_owned())
-            }
+            ConfigState::InForce => Some(
+                "workers that a reload of HAProxy replaced, and that still have connections"
+                    .to_owned(),
+            ),
             state => Some(format!("HAProxy's configuration ({state})")),
         }
     }

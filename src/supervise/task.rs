@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::bail;
+use haproxy_runtime::master::Target;
 use haproxy_runtime::{MasterClient, RuntimeClient};
 use jiff::Timestamp;
 use mapsmith_core::Desired;
@@ -16,9 +18,8 @@ use mapsmith_core::config::status::{
     ConfigState, HaproxyStatus, ProcessStatus, RefusedCandidate, ReloadOutcome, ReloadReport,
     WorkerStatus,
 };
-use mapsmith_core::desired::config::DesiredConfig;
+use mapsmith_core::render::Rendered;
 use mapsmith_core::render::stamp::{self, Stamp};
-use mapsmith_core::render::{Rendered, render};
 use mapsmith_core::status::milliseconds;
 use metrics::{counter, gauge};
 use tokio::sync::watch;
@@ -26,14 +27,17 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Due};
+use super::candidate::Candidate;
 use super::check::{self, CHECK_BOUND, CheckError, Verdict};
 use super::files::{Files, FilesError, InPlace};
 use super::old_workers::OldWorkers;
-use super::process::{Managed, ProcessError};
+use super::process::{self, ProcessError};
 use super::reload::{Outcome, Reloader};
+use super::sockets::Sockets;
 use crate::backoff::Backoff;
 use crate::heartbeat;
 use crate::instance::{InstanceReport, Turn};
+use crate::settings::supervision::Managed;
 use crate::settings::{self, Settings};
 use crate::telemetry::{
     HAPROXY_CONFIG_EDITS, HAPROXY_CONFIG_IN_FORCE, HAPROXY_CONFIG_QUARANTINED,
@@ -80,23 +84,6 @@ impl Reason {
     }
 }
 
-/// What should be in place, as it is written.
-struct Candidate {
-    of: Arc<DesiredConfig>,
-    rendered: Rendered,
-    text: String,
-    mark: String,
-}
-
-impl Candidate {
-    fn new(of: &Arc<DesiredConfig>) -> Self {
-        let rendered = render(&of.config);
-        let mark = stamp::mark(render(&of.without_servers()).text());
-        let text = stamp::stamped(rendered.text(), &mark);
-        Self { of: Arc::clone(of), rendered, text, mark }
-    }
-}
-
 /// Why a pass came to nothing.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -123,7 +110,7 @@ pub struct Supervisor {
     observe: Duration,
     files: Arc<std::sync::Mutex<Files>>,
     /// None where the process is somebody else's.
-    managed: Option<Managed>,
+    managed: Option<process::Managed>,
     reloader: Arc<Reloader>,
     master: Option<MasterClient>,
     runtime: RuntimeClient,
@@ -138,6 +125,70 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
+    /// From the settings; none where HAProxy's configuration is somebody else's.
+    ///
+    /// # Errors
+    /// Another Mapsmith has the folder, or it can't be used.
+    pub async fn new(settings: &Settings, turn: Turn) -> anyhow::Result<Option<Self>> {
+        let own = settings.own_instance().and_then(|own| settings.instances.get(own));
+        let (Some(haproxy), Some(instance)) = (&settings.haproxy, own) else { return Ok(None) };
+        let runtime = RuntimeClient::new(instance.runtime.clone(), ANSWER_BOUND);
+        let master_socket = haproxy.master_socket();
+        let master = master_socket.clone().map(|socket| MasterClient::new(socket, ANSWER_BOUND));
+        let reloader = match (haproxy.reload_command(), &master) {
+            (Some(command), master) => {
+                Reloader::by_command(command, master.clone(), Some(runtime.clone()), RELOAD_BOUND)
+            }
+            (None, Some(master)) => Reloader::by_master(master.clone(), None, RELOAD_BOUND),
+            (None, None) => bail!("haproxy: nothing says how HAProxy is reloaded"),
+        };
+        for reason in Reason::ALL {
+            for outcome in ReloadOutcome::ALL {
+                let (reason, outcome) = (reason.label(), outcome.label());
+                // There from the start: a counter that begins at 1 has no rise that an alert could
+                // see.
+                counter!(HAPROXY_RELOADS, "reason" => reason, "outcome" => outcome).increment(0);
+            }
+        }
+        counter!(HAPROXY_CONFIG_EDITS).increment(0);
+        let config = haproxy.configuration();
+        let status = HaproxyStatus {
+            managed: haproxy.managed == Managed::Yes,
+            config: config.display().to_string(),
+            state: ConfigState::Starting,
+            loaded: None,
+            process: None,
+            last_reload: None,
+            reloads: 0,
+            starts: 0,
+            refused: None,
+            quarantined: Vec::new(),
+            edit_kept: None,
+        };
+        Ok(Some(Self {
+            haproxy: haproxy.clone(),
+            map_file: settings.keeps_map().then(|| settings.map.file().to_owned()),
+            includes: Vec::new(),
+            observe: settings.schedule.observe,
+            files: Arc::new(std::sync::Mutex::new(Files::new(&config, haproxy.files().path()))),
+            managed: None,
+            reloader: Arc::new(reloader),
+            master,
+            runtime,
+            budget: Budget::new(haproxy.reload_interval(), haproxy.max_old_workers()),
+            turn,
+            candidate: None,
+            old_workers: master_socket.map(|socket| OldWorkers::new(settings, instance, socket)),
+            reloaded_for: Vec::new(),
+            report: SupervisorReport { status, observed: 0 },
+        }))
+    }
+
+    /// What it last published.
+    pub fn report(&self) -> &SupervisorReport {
+        &self.report
+    }
+
     /// Keeps the configuration in force until shutdown, and leaves HAProxy running then.
     pub async fn run(
         mut self,
@@ -257,7 +308,12 @@ impl Supervisor {
 
     fn refuse(&mut self, file: &Path, verdict: Verdict) -> ConfigState {
         let reason = verdict.alerts().lines().next().unwrap_or_default().to_owned();
-        let known = self.report.status.refused.as_ref().is_some_and(|known| known.remarks == verdict.remarks);
+        let known = self
+            .report
+            .status
+            .refused
+            .as_ref()
+            .is_some_and(|known| known.remarks == verdict.remarks);
         if !known {
             tracing::error!(
                 "HAProxy refuses the configuration, the last good one stays in force: {}",
@@ -272,11 +328,14 @@ impl Supervisor {
         ConfigState::Refused { reason }
     }
 
+    /// What HAProxy says of a file that the candidate was written to.
     async fn check(&self, file: &Path) -> Result<Verdict, Failure> {
-        let Some(Candidate { rendered, .. }) = &self.candidate else { return Ok(Verdict::default()) };
+        let unrendered = Rendered::default();
+        let rendered = self.candidate.as_ref().map_or(&unrendered, |candidate| &candidate.rendered);
         let files: Vec<&Path> =
             [file].into_iter().chain(self.includes.iter().map(PathBuf::as_path)).collect();
-        let sockets = self.managed.as_ref().map(Managed::sockets);
+        let none = Sockets::default();
+        let sockets = self.managed.as_ref().map_or(&none, process::Managed::sockets);
         Ok(check::check(self.haproxy.program(), &files, rendered, sockets, CHECK_BOUND).await?)
     }
 
@@ -374,7 +433,8 @@ impl Supervisor {
             .map_err(|_| Failure::Unanswered("the Runtime API gives no answer".to_owned()))?
             .map_err(|error| Failure::Unanswered(error.to_string()))?;
         let answer = String::from_utf8_lossy(&answer);
-        let value = answer.lines().find_map(|line| line.strip_prefix(stamp::VARIABLE)?.strip_prefix('='));
+        let value =
+            answer.lines().find_map(|line| line.strip_prefix(stamp::VARIABLE)?.strip_prefix('='));
         Ok(value.map(str::to_owned))
     }
 
@@ -403,7 +463,8 @@ impl Supervisor {
     fn follow_old_workers(&mut self, desired: &watch::Receiver<Desired>, generation: u64) {
         let mut all_hold = true;
         if let Some(old_workers) = &mut self.old_workers {
-            let listed = self.report.status.process.iter_mut().flat_map(|process| &mut process.workers);
+            let listed =
+                self.report.status.process.iter_mut().flat_map(|process| &mut process.workers);
             let mut old: Vec<_> = listed.filter(|worker| worker.old).collect();
             let pids: Vec<_> = old.iter().map(|worker| worker.pid).collect();
             old_workers.follow(&pids, desired);

@@ -40,7 +40,12 @@ fn ten_reloads_fail_no_request_on_kept_connections() {
         }
         let answers = load.stop();
         let failed: Vec<_> = answers.iter().filter(|answer| answer.status == 0).collect();
-        assert!(failed.is_empty() && answers.len() > 20, "{} of {}: {failed:?}", failed.len(), answers.len());
+        assert!(
+            failed.is_empty() && answers.len() > 20,
+            "{} of {}: {failed:?}",
+            failed.len(),
+            answers.len()
+        );
     }
 }
 

@@ -47,12 +47,16 @@ fn a_haproxy_whose_master_or_worker_is_killed_is_started_again() {
                 _ => managed.status()["process"]["workers"][0]["pid"].as_u64().expect("a worker"),
             };
             kill(pid.try_into().expect("a pid"));
-            eventually(&format!("another master serves after the {victim}'s end"), PATIENCE, || {
-                let serves = managed.ground.word().as_deref() == Some("one");
-                let status = managed.status();
-                let master = status["process"]["master_pid"].as_u64()?;
-                (serves && master != u64::from(before)).then_some(())
-            });
+            eventually(
+                &format!("another master serves after the {victim}'s end"),
+                PATIENCE,
+                || {
+                    let serves = managed.ground.word().as_deref() == Some("one");
+                    let status = managed.status();
+                    let master = status["process"]["master_pid"].as_u64()?;
+                    (serves && master != u64::from(before)).then_some(())
+                },
+            );
         }
         assert!(managed.wait_for_state("in_force")["starts"].as_u64() >= Some(2));
     }

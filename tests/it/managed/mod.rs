@@ -45,7 +45,8 @@ impl Ground {
             pid.display()
         );
         let ending = Ending { signal: "TERM", remove: None };
-        let reaper = Process::start(&["sh", "-c", &script], &folder.path().join("reaper.log"), ending);
+        let reaper =
+            Process::start(&["sh", "-c", &script], &folder.path().join("reaper.log"), ending);
         let web = SocketAddr::from(([127, 0, 0, 1], free_port()));
         Self { binary, web, folder, _reaper: reaper }
     }

@@ -34,7 +34,8 @@ fn servers_that_come_and_go_reload_nothing_and_stand_in_the_file() {
         write(&masters[..1]);
         let managed = Managed::start(binary, "word", &backend(&list));
         let config = managed.ground.file("haproxy.cfg");
-        let listed = |name: &str| fs::read_to_string(&config).unwrap().contains(&format!("server {name} "));
+        let listed =
+            |name: &str| fs::read_to_string(&config).unwrap().contains(&format!("server {name} "));
         assert!(listed("one") && !listed("two"));
         for (count, there) in [(2, true), (1, false), (2, true)] {
             write(&masters[..count]);
