@@ -48,8 +48,7 @@ pub(super) async fn render(
     };
     let binary = haproxy.program().to_owned();
     let rendered = rendered(&settings).await?;
-    let mut report =
-        RenderReport { text: rendered.text().to_owned(), valid: None, remarks: Vec::new() };
+    let mut report = RenderReport { text: rendered.shown(), valid: None, remarks: Vec::new() };
     if check {
         let (valid, said) = ask(&binary, &rendered).await?;
         (report.valid, report.remarks) = (Some(valid), said);
