@@ -23,5 +23,6 @@ pub mod instance;
 pub mod settings;
 pub mod source;
 pub mod store;
+pub mod supervise;
 pub mod telemetry;
 pub mod tls_file;

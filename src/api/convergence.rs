@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::HeldChange;
 use mapsmith_core::revision::RevisionSummary;
-use mapsmith_core::status::{InstanceState, KeptNodes, ServersState, milliseconds};
+use mapsmith_core::status::{KeptNodes, ServersState, milliseconds};
 use tokio::time::{Instant, timeout_at};
 
 use super::Api;
@@ -156,8 +156,7 @@ impl Api {
                     state: servers.state.clone(),
                     needs_reload: servers.needs_reload.clone(),
                 }),
-                verified: report.observed.map >= generation
-                    && matches!(report.status.state, InstanceState::InSync { .. }),
+                verified: report.observed.map >= generation && report.status.state.is_in_sync(),
                 apply: report.status.last_apply.filter(|apply| apply.revision > before),
                 name: report.status.name,
                 state: report.status.state,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mapsmith_core::desired::gone::GoneNode;
 use mapsmith_core::desired::ownership::Phase;
-use mapsmith_core::status::{InstanceState, NAMED_NODES};
+use mapsmith_core::status::NAMED_NODES;
 use mapsmith_core::{HeldChange, Overrides, Pin};
 use metrics::gauge;
 
@@ -129,8 +129,7 @@ impl Api {
             }),
         );
         let reports = self.instance_reports();
-        let in_sync =
-            |report: &&InstanceReport| matches!(report.status.state, InstanceState::InSync { .. });
+        let in_sync = |report: &&InstanceReport| report.status.state.is_in_sync();
         let ready =
             decision.active && file.is_none() && reports.iter().any(|report| in_sync(&report));
         let behind = reports.iter().filter(|report| !in_sync(report));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use haproxy_runtime::{MapClient, MapName};
 use mapsmith_core::desired::references::Targets;
-use mapsmith_core::{Content, Desired, Overrides, ServerList, SourceState};
+use mapsmith_core::{Content, Desired, DesiredServers, Overrides, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -28,7 +28,7 @@ use crate::instance::certificates::CertificatePhase;
 use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport};
-use crate::settings::{self, Listing, Settings};
+use crate::settings::{self, Listing, Settings, SettingsFile};
 use crate::source::{self, Feed, PollRequests, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
@@ -37,7 +37,7 @@ use crate::tls_file::{InForce, TlsFile};
 mod descriptors;
 mod signals;
 
-use signals::Signals;
+use signals::{End, Signals};
 
 /// How many orders may wait for the decision at hand: one operator, one change; more callers simply
 /// wait.
@@ -51,77 +51,72 @@ const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
 /// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where
 /// another Mapsmith does so.
 ///
+/// A SIGHUP reads the settings again. Where they have changed, all tasks end and begin anew with
+/// them, as after a restart, which no HAProxy notices; the API's socket stays open meanwhile.
+///
 /// # Errors
 /// What keeps it from starting, or which of its tasks died.
 pub async fn run(
-    settings: Settings,
+    file: SettingsFile,
     metrics: PrometheusHandle,
-    take_over: bool,
+    mut take_over: bool,
 ) -> anyhow::Result<()> {
-    let token = settings.api.token_file.as_deref().map(http::Token::read);
-    let token = token.transpose().map_err(anyhow::Error::msg)?;
     let mut signals = Signals::catch()?;
     let most_connections = http::connections_within(descriptors::raise_limit());
-    // Before anything is touched: a second Mapsmith that was started by mistake ends here.
-    let listener = bind(settings.api.listen).await?;
-    // A store that can't be read keeps the daemon from starting: without its overrides nodes would
-    // go back to where an operator took them from.
-    let store = match &settings.store {
-        Some(store) => Some(SqliteStore::open(&store.path).await?),
-        None => None,
-    };
-    let (override_service, stored) = match store.clone() {
-        Some(store) => {
-            OverrideService::open(store).await.map(|(service, stored)| (Some(service), stored))?
+    let mut ground = Ground::of(file).await?;
+    let mut before = None;
+    loop {
+        let start = Daemon::start(&ground, metrics.clone(), most_connections, take_over);
+        let daemon = match (start.await, before.take()) {
+            (Ok(daemon), _) => daemon,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(good)) => {
+                tracing::error!(
+                    "the changed settings can't be used, those of before stay in force: {error:#}"
+                );
+                ground = good;
+                continue;
+            }
+        };
+        // Whoever writes the map file is known from here on.
+        take_over = false;
+        match daemon.run_until_stopped(&mut signals, &ground).await? {
+            None => return Ok(()),
+            Some(changed) => before = Some(std::mem::replace(&mut ground, changed)),
         }
-        None => (None, Arc::default()),
-    };
-    let decider = map_decider(&settings, stored, store.clone()).await?;
-    let decider = if take_over { decider.take_over() } else { decider };
+    }
+}
 
-    let mut daemon = Daemon::new(settings);
-    let overrides = daemon.start_overrides(override_service.clone());
-    let sources = daemon.start_sources()?;
-    let lists = daemon.start_list_sources()?;
-    let (desired_sender, desired) = watch::channel(Desired::default());
-    let tls_files = daemon.start_tls_files()?;
-    let fleet = daemon.start_instances(&desired, &tls_files)?;
-    let (decision_sender, decision) =
-        watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
-    let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
-    let servers = daemon.server_decider(store, &desired).await?;
-    let api = Arc::new(Api {
-        sources: sources.clone(),
-        lists: lists.clone(),
-        decision,
-        desired,
-        targets: fleet.targets.clone(),
-        instances: fleet.reports,
-        tls_files,
-        clients: fleet.clients,
-        requests: daemon.requests.clone(),
-        orders: orders_sender,
-        overrides: override_service,
-        metrics: metrics.clone(),
-        settings: Arc::clone(&daemon.settings),
-        heartbeats: daemon.tasks.heartbeats.clone(),
-    });
+/// What the daemon stands on: the settings, and what of them shows at once whether they can be used.
+struct Ground {
+    file: SettingsFile,
+    token: Option<http::Token>,
+    /// The API's.
+    listener: std::net::TcpListener,
+}
 
-    daemon.start_metrics_upkeep(metrics);
-    let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
-    let outputs = Outputs { decision: decision_sender, desired: desired_sender };
-    let decider = decider.with_screens(fleet.screens);
-    let engine = Engine::new(decider, servers, daemon.start_resolver(), inputs, outputs);
-    let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
-    daemon.tasks.start(DECIDER, engine.run(file_check, stop));
+impl Ground {
+    async fn of(file: SettingsFile) -> anyhow::Result<Self> {
+        let token = read_token(&file.settings)?;
+        // Before anything is touched: a second Mapsmith that was started by mistake ends here.
+        let listener = bind(file.settings.api.listen).await?.into_std()?;
+        Ok(Self { file, token, listener })
+    }
 
-    tracing::info!(address = %listener.local_addr()?, "API listening");
-    let spare = http::spare_router(api.clone(), most_connections);
-    let stop = daemon.shutdown.clone();
-    let serve = http::serve(listener, http::router(api, token), spare, most_connections, stop);
-    daemon.tasks.start("API", serve);
-    daemon.start_schedule();
-    daemon.run_until_stopped(&mut signals).await
+    /// The same with other settings.
+    async fn changed(&self, file: SettingsFile) -> anyhow::Result<Self> {
+        let token = read_token(&file.settings)?;
+        let listener = match file.settings.api.listen == self.file.settings.api.listen {
+            true => self.listener.try_clone()?,
+            false => bind(file.settings.api.listen).await?.into_std()?,
+        };
+        Ok(Self { file, token, listener })
+    }
+}
+
+fn read_token(settings: &Settings) -> anyhow::Result<Option<http::Token>> {
+    let token = settings.api.token_file.as_deref().map(http::Token::read);
+    token.transpose().map_err(anyhow::Error::msg)
 }
 
 /// Goes on from the map file, and from the owners in the store.
@@ -173,6 +168,80 @@ struct Fleet {
 }
 
 impl Daemon {
+    /// Starts every task.
+    async fn start(
+        ground: &Ground,
+        metrics: PrometheusHandle,
+        most_connections: usize,
+        take_over: bool,
+    ) -> anyhow::Result<Self> {
+        let settings = &ground.file.settings;
+        let listener = TcpListener::from_std(ground.listener.try_clone()?)?;
+        // A store that can't be read keeps the daemon from starting: without its overrides nodes
+        // would go back to where an operator took them from.
+        let store = match &settings.store {
+            Some(store) => Some(SqliteStore::open(&store.path).await?),
+            None => None,
+        };
+        let (override_service, stored) = match store.clone() {
+            Some(store) => OverrideService::open(store)
+                .await
+                .map(|(service, stored)| (Some(service), stored))?,
+            None => (None, Arc::default()),
+        };
+        let decider = match settings.keeps_map() {
+            true => map_decider(settings, stored, store.clone()).await?,
+            false => MapDecider::without_map(settings.guard.clone(), settings.map.file(), stored),
+        };
+        let decider = if take_over { decider.take_over() } else { decider };
+
+        let mut daemon = Self::new(settings.clone());
+        let overrides = daemon.start_overrides(override_service.clone());
+        let sources = daemon.start_sources()?;
+        let lists = daemon.start_list_sources()?;
+        let (desired_sender, desired) = watch::channel(Desired::default());
+        let tls_files = daemon.start_tls_files()?;
+        let fleet = daemon.start_instances(&desired, &tls_files)?;
+        let (decision_sender, decision) =
+            watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
+        let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
+        let servers = daemon.server_decider(store, &desired).await?;
+        let api = Arc::new(Api {
+            sources: sources.clone(),
+            lists: lists.clone(),
+            decision,
+            desired,
+            targets: fleet.targets.clone(),
+            instances: fleet.reports,
+            tls_files,
+            clients: fleet.clients,
+            requests: daemon.requests.clone(),
+            orders: orders_sender,
+            overrides: override_service,
+            metrics: metrics.clone(),
+            settings: Arc::clone(&daemon.settings),
+            heartbeats: daemon.tasks.heartbeats.clone(),
+        });
+
+        daemon.start_metrics_upkeep(metrics);
+        let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
+        let outputs = Outputs { decision: decision_sender, desired: desired_sender };
+        let decider = decider.with_screens(fleet.screens);
+        let engine = Engine::new(decider, servers, daemon.start_resolver(), inputs, outputs)
+            .with_config(settings.haproxy_config(&DesiredServers::default()));
+        let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
+        daemon.tasks.start(DECIDER, engine.run(file_check, stop));
+
+        tracing::info!(address = %listener.local_addr()?, "API listening");
+        let spare = http::spare_router(api.clone(), most_connections);
+        let stop = daemon.shutdown.clone();
+        let router = http::router(api, ground.token.clone());
+        let serve = http::serve(listener, router, spare, most_connections, stop);
+        daemon.tasks.start("API", serve);
+        daemon.start_schedule();
+        Ok(daemon)
+    }
+
     fn new(settings: Settings) -> Self {
         Self {
             settings: Arc::new(settings),
@@ -269,6 +338,7 @@ impl Daemon {
                 .with_rows(rows)
                 .with_certificates(certificates)
                 .with_learned(learned);
+            let task = if settings.keeps_map() { task } else { task.without_map() };
             let (sender, report) = watch::channel(task.report().clone());
             fleet.targets.push(targets);
             fleet.screens.push(screen);
@@ -331,11 +401,27 @@ impl Daemon {
         });
     }
 
-    /// Waits for a signal, or a task that ends by itself, and then for the steps in progress.
-    async fn run_until_stopped(mut self, signals: &mut Signals) -> anyhow::Result<()> {
-        let died = signals.wait_for_end(&self.requests, &mut self.tasks.running).await;
-        self.shutdown.cancel();
+    /// Waits for a signal, or a task that ends by itself, and then for the steps in progress. What
+    /// to go on with, where that are other settings.
+    async fn run_until_stopped(
+        mut self,
+        signals: &mut Signals,
+        ground: &Ground,
+    ) -> anyhow::Result<Option<Ground>> {
         let running = &mut self.tasks.running;
+        let end = loop {
+            match signals.wait_for_end(&ground.file, &self.requests, running).await {
+                End::Settings(file) => match ground.changed(*file).await {
+                    Ok(changed) => break Ok(Some(changed)),
+                    Err(error) => {
+                        tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
+                    }
+                },
+                End::Stopped => break Ok(None),
+                End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
+            }
+        };
+        self.shutdown.cancel();
         let drain = async { while running.join_next().await.is_some() {} };
         tokio::select! {
             drained = timeout(SHUTDOWN_BOUND, drain) => if drained.is_err() {
@@ -345,13 +431,12 @@ impl Daemon {
                 bail!("a second {signal}: left without waiting for the step in progress")
             }
         }
-        match died {
-            Some(task) => bail!("the task {task:?} ended unexpectedly"),
-            None => {
-                tracing::info!("stopped");
-                Ok(())
-            }
+        match &end {
+            Ok(Some(_)) => tracing::info!("SIGHUP: going on with the changed settings"),
+            Ok(None) => tracing::info!("stopped"),
+            Err(_) => {}
         }
+        end
     }
 }
 

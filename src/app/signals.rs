@@ -3,7 +3,17 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::settings::SettingsFile;
 use crate::source::PollRequests;
+
+/// Why the daemon's tasks are to end.
+pub(super) enum End {
+    Stopped,
+    /// There are other settings.
+    Settings(Box<SettingsFile>),
+    /// A task that should not have ended.
+    Died(String),
+}
 
 /// The signals that the daemon answers. Before they are caught here SIGTERM and SIGINT end it at
 /// once, and SIGHUP does nothing (see `cli`).
@@ -30,28 +40,38 @@ impl Signals {
         }
     }
 
-    /// Waits for SIGTERM or SIGINT, passing SIGHUPs on as poll requests; or for a task that ends by
-    /// itself, which none should.
+    /// Waits for SIGTERM or SIGINT; for a SIGHUP after which there are other settings, while those
+    /// that change none are passed on as poll requests; or for a task that ends by itself, which
+    /// none should.
     pub(super) async fn wait_for_end(
         &mut self,
+        file: &SettingsFile,
         requests: &PollRequests,
         tasks: &mut JoinSet<String>,
-    ) -> Option<String> {
+    ) -> End {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {
                     tracing::info!("SIGTERM: finishing the step in progress");
-                    return None;
+                    return End::Stopped;
                 }
                 _ = self.interrupt.recv() => {
                     tracing::info!("SIGINT: finishing the step in progress");
-                    return None;
+                    return End::Stopped;
                 }
-                _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: polling every source and reading every certificate and CRL now");
-                    requests.request_everything();
-                }
-                Some(ended) = tasks.join_next() => return Some(match ended {
+                _ = self.hangup.recv() => match file.read_again() {
+                    Ok(None) => {
+                        tracing::info!("SIGHUP: the settings are as before; polling every source \
+                            and reading every certificate and CRL now");
+                        requests.request_everything();
+                    }
+                    Ok(Some(changed)) => return End::Settings(Box::new(changed)),
+                    Err(error) => {
+                        tracing::error!("SIGHUP: the settings in force stay so: {error}");
+                        requests.request_everything();
+                    }
+                },
+                Some(ended) = tasks.join_next() => return End::Died(match ended {
                     Ok(task) => task,
                     Err(error) => error.to_string(),
                 }),

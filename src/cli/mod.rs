@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::remote::NOTHING;
 use crate::api::requests::LONGEST_WAIT;
 use crate::api::types::{DrainRequest, OwnRequest, PinRequest};
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsFile};
 use crate::telemetry;
 
 mod approve;
@@ -280,8 +280,8 @@ async fn carry_out(
     }
     match verb {
         Verb::Run { take_over } => {
-            let (settings, metrics) = (load(config)?, telemetry::start_metrics()?);
-            crate::app::run(settings, metrics, take_over).await?;
+            let file = SettingsFile::read(path_of(config))?;
+            crate::app::run(file, telemetry::start_metrics()?, take_over).await?;
             Ok(SUCCESS)
         }
         Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
@@ -320,7 +320,11 @@ async fn carry_out(
 }
 
 fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
-    Ok(Settings::load(config.unwrap_or(Path::new(DEFAULT_CONFIG)), std::env::vars_os())?)
+    Ok(Settings::load(path_of(config), std::env::vars_os())?)
+}
+
+fn path_of(config: Option<&Path>) -> &Path {
+    config.unwrap_or(Path::new(DEFAULT_CONFIG))
 }
 
 fn print<T: Serialize>(

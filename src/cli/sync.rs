@@ -8,7 +8,7 @@ use haproxy_runtime::MapName;
 use jiff::Timestamp;
 use mapsmith_core::desired::references::{Action, Actions};
 use mapsmith_core::revision::RevisionSummary;
-use mapsmith_core::status::{InstanceState, InstanceStatus};
+use mapsmith_core::status::InstanceStatus;
 use mapsmith_core::{Desired, HeldChange, RejectedRows};
 use serde::Serialize;
 
@@ -108,7 +108,7 @@ pub(super) async fn sync(
         instances: Vec::new(),
     };
     if let Some(map) = decider.desired() {
-        let desired = Desired { generation: 1, map: Some(map), servers: None };
+        let desired = Desired { generation: 1, map: Some(map), servers: None, config: None };
         report.instances = join_all(tasks.into_iter().map(|task| apply(task, &desired))).await;
     }
     print(format, &report, text)?;
@@ -127,8 +127,7 @@ async fn apply(mut instance: Instance, desired: &Desired) -> InstanceStatus {
 
 impl SyncReport {
     fn exit_code(&self) -> u8 {
-        let in_sync =
-            |instance: &InstanceStatus| matches!(instance.state, InstanceState::InSync { .. });
+        let in_sync = |instance: &InstanceStatus| instance.state.is_in_sync();
         let applied = !self.instances.is_empty() && self.instances.iter().all(in_sync);
         match () {
             () if self.held.is_some() => HELD,
@@ -164,7 +163,7 @@ fn text(report: &SyncReport) -> String {
     }
     text.push_str(&rejected_text(&report.rejected));
     for instance in &report.instances {
-        let good = matches!(instance.state, InstanceState::InSync { .. });
+        let good = instance.state.is_in_sync();
         let state =
             paint(if good { Colour::Green } else { Colour::Red }, &instance.state.to_string());
         let apply = instance.last_apply.as_ref().map_or("already in memory".to_owned(), |apply| {

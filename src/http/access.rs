@@ -18,6 +18,7 @@ use super::error::HttpError;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The API's bearer token. Never shown.
+#[derive(Clone)]
 pub struct Token(String);
 
 impl Token {

@@ -85,6 +85,8 @@ pub struct Instance {
     servers: Option<ServerPhase>,
     learned: Option<LearnedTable>,
     rows: Option<InstanceRows>,
+    /// Whether there is a node map to keep.
+    keeps_map: bool,
     /// The poll request that must be decided on before a change outside Mapsmith is undone.
     asked: Option<(u64, Instant)>,
 }
@@ -142,6 +144,7 @@ impl Instance {
             certificates: None,
             learned: None,
             rows: None,
+            keeps_map: true,
             asked: None,
         }
     }
@@ -149,6 +152,11 @@ impl Instance {
     /// Has it tell which rows its map refuses.
     pub fn with_rows(self, rows: InstanceRows) -> Self {
         Self { rows: Some(rows), ..self }
+    }
+
+    /// Its HAProxy has no node map.
+    pub fn without_map(self) -> Self {
+        Self { keeps_map: false, ..self }
     }
 
     /// Has it keep certificates and revocations too.
@@ -224,8 +232,11 @@ impl Instance {
             Ok(state) => state.clone(),
             Err(failure) => self.failed_state(failure, wanted),
         };
-        if let (InstanceState::InSync { .. }, Some(_)) = (&state, wanted) {
-            self.report.observed.map = desired.generation;
+        match (&state, wanted) {
+            (InstanceState::InSync { .. }, Some(_)) | (InstanceState::NoMap, _) => {
+                self.report.observed.map = desired.generation;
+            }
+            _ => {}
         }
         self.publish(state, wanted);
         self.read_learned(wanted).await;
@@ -237,9 +248,15 @@ impl Instance {
     async fn pass(&mut self, desired: &Desired) -> Result<InstanceState, Failure> {
         let seen = self.observe(desired).await?;
         self.bring_certificates(&seen).await;
-        let counters = self.learn_rows(seen.counters).await?;
+        let seen = match self.keeps_map {
+            true => Seen { counters: self.learn_rows(seen.counters).await?, ..seen },
+            false => seen,
+        };
         self.make_servers_ready(&seen, desired).await;
-        let state = self.sync_map(&Seen { counters, ..seen }, desired.map.as_ref()).await;
+        let state = match self.keeps_map {
+            true => self.sync_map(&seen, desired.map.as_ref()).await,
+            false => Ok(InstanceState::NoMap),
+        };
         self.take_servers_away(&seen, desired, &state).await;
         self.report_servers(desired);
         state
@@ -266,7 +283,9 @@ impl Instance {
         desired: &Desired,
         state: &Result<InstanceState, Failure>,
     ) {
-        if let (Some(servers), Ok(InstanceState::InSync { .. })) = (&mut self.servers, state) {
+        if let (Some(servers), Ok(InstanceState::InSync { .. } | InstanceState::NoMap)) =
+            (&mut self.servers, state)
+        {
             servers.take_away(seen.version, desired).await;
         }
     }

@@ -72,8 +72,14 @@ impl Instance {
             Level::Operator => return Err(Failure::Level("operator")),
             Level::User => return Err(Failure::Level("user")),
         }
-        let counters =
-            probe.map.ok_or_else(|| Failure::UnknownMap(self.client.map().as_str().to_owned()))?;
+        let counters = match probe.map {
+            Some(counters) => counters,
+            None if !self.keeps_map => MapCounters::default(),
+            None => return Err(Failure::UnknownMap(self.client.map().as_str().to_owned())),
+        };
+        if !self.keeps_map {
+            return Ok(Seen { counters, version });
+        }
         // Where the counter can't be true, what was read back last counts.
         let live_entries = self.verified.as_ref().map_or(0, |verified| verified.live_entries);
         if let Some(count) = counters.count(live_entries) {

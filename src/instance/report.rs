@@ -94,7 +94,7 @@ impl Instance {
         let name = status.name.clone();
         let up = !matches!(state, InstanceState::Unreachable { .. } | InstanceState::Starting);
         gauge!(INSTANCE_UP, "haproxy" => name.clone()).set(f64::from(u8::from(up)));
-        let in_sync = matches!(state, InstanceState::InSync { .. });
+        let in_sync = state.is_in_sync();
         gauge!(INSTANCE_IN_SYNC, "haproxy" => name.clone()).set(f64::from(u8::from(in_sync)));
         if let Some(wanted) = wanted {
             gauge!(INSTANCE_REVISION_WANTED, "haproxy" => name.clone())

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::desired::references::{Action, Actions};
@@ -66,6 +66,9 @@ pub use tree::{Place, Problem};
 use text::Format;
 use tree::Reading;
 
+/// What the instance is called that `[haproxy]` declares by itself.
+const OWN_INSTANCE: &str = "haproxy";
+
 /// Everything that Mapsmith is configured with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +83,7 @@ pub struct Settings {
     #[serde(default)]
     pub api: Api,
     /// The map that is kept.
+    #[serde(default)]
     pub map: Map,
     /// What changes are held back.
     #[serde(default, deserialize_with = "guard::limits")]
@@ -123,6 +127,34 @@ pub struct Settings {
     /// The certificates and revocations that these have loaded from files.
     #[serde(default, rename = "tls_file")]
     pub tls_files: Vec<TlsFile>,
+}
+
+/// The settings, and the file that they were read from.
+#[derive(Debug, Clone)]
+pub struct SettingsFile {
+    pub settings: Settings,
+    path: PathBuf,
+    text: String,
+}
+
+impl SettingsFile {
+    /// Reads and checks a file, overlaid by the process's environment.
+    ///
+    /// # Errors
+    /// Those of [`Settings::load`].
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let text = text_of(path)?;
+        let settings = Settings::of_text(path, &text, std::env::vars_os())?;
+        Ok(Self { settings, path: path.to_owned(), text })
+    }
+
+    /// Reads the file once more; none where its text is as before.
+    ///
+    /// # Errors
+    /// Those of [`Settings::load`].
+    pub fn read_again(&self) -> Result<Option<Self>, SettingsError> {
+        Ok(Some(Self::read(&self.path)?).filter(|again| again.text != self.text))
+    }
 }
 
 /// Why the settings can't be used.
@@ -209,6 +241,7 @@ impl Settings {
         let Reading { value: settings, problems: nonsense, doubtful, whole } =
             tree::read::<Self>(&values);
         problems.extend(nonsense);
+        let settings = settings.map(Self::with_own_haproxy);
         // Without an element of a list the others have other numbers, and may seem to miss it.
         if let Some(settings) = settings.as_ref().filter(|_| whole) {
             // What was left out as wrong is not missing, and what it would contradict is not known.
@@ -286,6 +319,36 @@ impl Settings {
         self.haproxy.iter_mut().for_each(|haproxy| haproxy.resolve(folder));
     }
 
+    /// What a HAProxy whose configuration Mapsmith writes needs no words for: its instance, and the
+    /// path of its map.
+    fn with_own_haproxy(mut self) -> Self {
+        let Some(haproxy) = self.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised()) else {
+            return self;
+        };
+        if self.map.path.as_os_str().is_empty() {
+            self.map.path = haproxy.files().map();
+        }
+        if let Some(address) = haproxy.runtime()
+            && self.instances.iter().all(|instance| instance.runtime != address)
+        {
+            self.instances.push(Instance::new(OWN_INSTANCE, address));
+        }
+        self
+    }
+
+    /// The place among the instances of the HAProxy whose configuration Mapsmith writes.
+    pub fn own_instance(&self) -> Option<usize> {
+        let haproxy = self.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised())?;
+        let address = haproxy.runtime()?;
+        self.instances.iter().position(|instance| instance.runtime == address)
+    }
+
+    /// Whether there is a node map: without a source of one Mapsmith is there for HAProxy's
+    /// configuration and servers alone.
+    pub fn keeps_map(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
     /// What becomes of entries that point nowhere. Where Mapsmith makes a backend's servers of the
     /// map's masters, a new master's server comes after the map that names it, so the guard would
     /// hold it for ever.
@@ -310,7 +373,11 @@ impl Settings {
         self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
         let lists = backend::list_sources(&self.backends);
-        source::problems(&self.sources, &lists, &self.map, self.store.as_ref(), &mut problems);
+        let store = self.store.as_ref();
+        source::problems(&self.sources, &lists, &self.map, store, &mut problems);
+        if self.haproxy.is_none() {
+            source::problems_without_map(&self.sources, &lists, &mut problems);
+        }
         instance::problems(&self.instances, &mut problems);
         let (files, instances, store) = (&self.tls_files, &self.instances, self.store.as_ref());
         tls_file::problems(files, instances, &self.map, store, &mut problems);

@@ -106,6 +106,8 @@ pub enum InstanceState {
     Starting,
     /// It answers; there is no desired map yet.
     Connected,
+    /// It answers; there is no node map to keep.
+    NoMap,
     /// Its memory was seen to hold this revision.
     InSync { revision: u64 },
     /// It answers but does not hold the wanted revision.
@@ -117,10 +119,17 @@ pub enum InstanceState {
 }
 
 impl InstanceState {
+    /// Whether it holds what it should.
+    pub fn is_in_sync(&self) -> bool {
+        matches!(self, Self::InSync { .. } | Self::NoMap)
+    }
+
     /// The state without its reason, which may hold paths and addresses.
     pub fn in_brief(&self) -> String {
         match self {
-            Self::Starting | Self::Connected | Self::InSync { .. } => self.to_string(),
+            Self::Starting | Self::Connected | Self::NoMap | Self::InSync { .. } => {
+                self.to_string()
+            }
             Self::Behind { wanted, .. } => format!("behind revision {wanted}"),
             Self::Unreachable { since, .. } => format!("unreachable since {since:.0}"),
             Self::Refused { .. } => "refused".to_owned(),
@@ -133,6 +142,7 @@ impl fmt::Display for InstanceState {
         match self {
             Self::Starting => write!(out, "starting"),
             Self::Connected => write!(out, "connected, no map wanted yet"),
+            Self::NoMap => write!(out, "in sync (no node map)"),
             Self::InSync { revision } => write!(out, "in sync with revision {revision}"),
             Self::Behind { wanted, reason } => write!(out, "behind revision {wanted}: {reason}"),
             Self::Unreachable { since, error } => {

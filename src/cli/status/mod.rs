@@ -20,10 +20,7 @@ mod tls;
 pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyhow::Result<u8> {
     let report: StatusReport = connection.get(&["v1", "status"]).await?;
     print(format, &report, text)?;
-    let in_sync = report
-        .instances
-        .iter()
-        .all(|instance| matches!(instance.state, InstanceState::InSync { .. }));
+    let in_sync = report.instances.iter().all(|instance| instance.state.is_in_sync());
     let sources = report.sources.iter().all(|source| source.error.is_none() || !source.required);
     let file = report.map_file.as_ref().is_none_or(|file| file.error.is_none());
     Ok(if !report.held.is_empty() {
@@ -195,7 +192,7 @@ fn source_notes(source: &SourceStatus) -> String {
 fn instance_text(instance: &InstanceStatus) -> String {
     let mut text = String::new();
     let colour = match instance.state {
-        InstanceState::InSync { .. } => Colour::Green,
+        InstanceState::InSync { .. } | InstanceState::NoMap => Colour::Green,
         InstanceState::Starting | InstanceState::Connected => Colour::Yellow,
         _ => Colour::Red,
     };

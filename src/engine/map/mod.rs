@@ -133,6 +133,9 @@ struct Evaluation<'a> {
 /// Makes the revisions.
 #[derive(Debug)]
 pub struct MapDecider {
+    /// Whether there is a map to keep: with no source of one, Mapsmith is there for HAProxy's
+    /// configuration and servers alone.
+    keeps_map: bool,
     limits: Limits,
     access: MapFileAccess,
     decision: MapDecision,
@@ -232,11 +235,20 @@ impl MapDecider {
         decider
     }
 
+    /// There is no map to keep, and no map file.
+    pub fn without_map(limits: Limits, path: &Path, overrides: Arc<Overrides>) -> Self {
+        let mut decider = Self::without_writer(limits, path, None, overrides);
+        decider.keeps_map = false;
+        decider.decision.active = true;
+        decider
+    }
+
     fn new(limits: Limits, access: MapFileAccess, overrides: Arc<Overrides>) -> Self {
         let path = access.path().display().to_string();
         let file = MapFileStatus { path, revision: None, error: None, corrected: 0 };
         let decision = MapDecision { overrides: Arc::clone(&overrides), ..MapDecision::default() };
         Self {
+            keeps_map: true,
             window: Window::new(limits.window),
             flapping: Flapping::new(limits.window, Duration::ZERO),
             clock: Instant::now(),
@@ -321,7 +333,7 @@ impl MapDecider {
 
     /// Whether the map file is to be compared with what it should hold.
     pub(super) fn checks_its_file(&self) -> bool {
-        self.file.error.is_none() || self.foreign.is_some()
+        self.keeps_map && (self.file.error.is_none() || self.foreign.is_some())
     }
 
     /// Resolves when an instance tells something else of its rows than before.
@@ -372,6 +384,11 @@ impl MapDecider {
 
     /// Looks at what every source said and an operator ordered, and decides what is wanted.
     pub async fn decide(&mut self, sources: &[SourceState], overrides: Arc<Overrides>) {
+        if !self.keeps_map {
+            // Nobody is asked, so every request is answered.
+            self.decision.evaluated_request = u64::MAX;
+            return;
+        }
         self.decide_at(sources, overrides, self.clock.elapsed()).await;
     }
 

@@ -28,8 +28,9 @@ section! {
         /// is told of what is rendered.
         #[unset("false")]
         pub managed: Managed,
-        /// Managed: the folder of `haproxy.cfg`, of HAProxy's sockets, log and pid. 80 bytes at
-        /// most, as sockets have short paths; it is created if it is missing.
+        /// The folder of candidates and of the last good configuration; managed, also of
+        /// `haproxy.cfg`, of HAProxy's sockets, log and pid. 80 bytes at most, as sockets have
+        /// short paths; it is created if it is missing.
         #[unset(says "`/var/lib/mapsmith/haproxy`")]
         pub folder: Option<FilePath>,
         /// Attached: the file that HAProxy loads, which Mapsmith writes.

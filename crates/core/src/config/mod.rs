@@ -9,6 +9,7 @@ pub mod natives;
 mod problems;
 mod process;
 pub mod rules;
+pub mod status;
 pub mod values;
 
 pub use backend::{

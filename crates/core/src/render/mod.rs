@@ -8,6 +8,7 @@ mod log;
 mod process;
 mod route;
 mod rules;
+pub mod stamp;
 mod text;
 pub mod verdict;
 pub mod words;

@@ -88,7 +88,7 @@ impl MapName {
 }
 
 /// A map's counters in a `show map` listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MapCounters {
     /// The live version; 0 since the process started, until the first commit.
     pub live_version: u64,

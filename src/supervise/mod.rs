@@ -1,0 +1,3 @@
+//! The HAProxy whose configuration Mapsmith writes.
+
+pub mod files;
