@@ -54,8 +54,7 @@ pub(super) async fn render(
     };
     let binary = haproxy.program().to_owned();
     let rendered = text_of(&desired(&settings).await?.config);
-    let mut report =
-        RenderReport { text: rendered.text().to_owned(), valid: None, remarks: Vec::new() };
+    let mut report = RenderReport { text: rendered.shown(), valid: None, remarks: Vec::new() };
     if check {
         let verdict = ask(&binary, &rendered).await?;
         (report.valid, report.remarks) = (Some(verdict.valid), verdict.remarks);

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 mod api;
 pub mod backend;
+pub mod certificate;
 mod damping;
 mod document;
 pub mod frontend;
@@ -45,6 +46,7 @@ pub(crate) mod units;
 
 pub use api::Api;
 pub use backend::{Backend, Listing};
+pub use certificate::Certificate;
 pub use damping::Damping;
 pub use document::document;
 pub use frontend::Frontend;
@@ -108,11 +110,14 @@ pub struct Settings {
     /// The backends whose servers are kept.
     #[serde(default, rename = "backend")]
     pub backends: Vec<Backend>,
-    /// HAProxy's own configuration; without it that is somebody else's.
+    /// HAProxy's configuration; without it Mapsmith does not render one.
     pub haproxy: Option<Haproxy>,
     /// Its frontends.
     #[serde(default, rename = "frontend")]
     pub frontends: Vec<Frontend>,
+    /// The certificates that these show.
+    #[serde(default, rename = "certificate")]
+    pub certificates: Vec<Certificate>,
     /// What redispatch learned.
     #[serde(default)]
     pub learned: Learned,
@@ -245,13 +250,15 @@ impl Settings {
             let place = |text: String| Problem { place: tree::place_of(&values, &text), text };
             problems.extend(settings.problems().into_iter().filter(known).map(place));
         }
+        let invalid = |mut problems: Vec<Problem>| {
+            problems.sort_by(|a, b| a.place.cmp(&b.place));
+            SettingsError::Invalid { path: path.display().to_string(), problems }
+        };
         let mut settings = match settings {
             Some(settings) if problems.is_empty() => settings,
-            _ => {
-                problems.sort_by(|a, b| a.place.cmp(&b.place));
-                return Err(SettingsError::Invalid { path: path.display().to_string(), problems });
-            }
+            _ => return Err(invalid(problems)),
         };
+        settings.tls_files.extend(settings.certificates.iter().filter_map(Certificate::tls_file));
         settings.sources.sort_by_key(|source| std::cmp::Reverse(source.priority));
         let lists: BTreeSet<_> =
             backend::list_sources(&settings.backends).into_iter().map(str::to_owned).collect();
@@ -262,7 +269,13 @@ impl Settings {
         settings.sources.iter_mut().for_each(|source| source.keep_times = keep_times);
         let folder = path.parent().unwrap_or(Path::new("."));
         settings.resolve(folder);
-        Ok(settings)
+        let mut unread = Vec::new();
+        settings.haproxy.iter_mut().for_each(|haproxy| haproxy.read_files(&mut unread));
+        if unread.is_empty() {
+            return Ok(settings);
+        }
+        let place = |text: String| Problem { place: tree::place_of(&values, &text), text };
+        Err(invalid(unread.into_iter().map(place).collect()))
     }
 
     /// `[api]` alone, whatever else stands in the file: for those who ask a running Mapsmith.
@@ -303,6 +316,7 @@ impl Settings {
         let sources = self.sources.iter_mut().chain(&mut self.list_sources);
         sources.for_each(|source| source.resolve(folder));
         self.tls_files.iter_mut().for_each(|file| file.resolve(folder));
+        self.haproxy.iter_mut().for_each(|haproxy| haproxy.resolve(folder));
     }
 
     /// What a HAProxy whose configuration Mapsmith writes needs no words for: its instance, and the
@@ -365,8 +379,9 @@ impl Settings {
             source::problems_without_map(&self.sources, &lists, &mut problems);
         }
         instance::problems(&self.instances, &mut problems);
-        let (files, instances) = (&self.tls_files, &self.instances);
-        tls_file::problems(files, instances, &self.map, self.store.as_ref(), &mut problems);
+        let (files, instances, store) = (&self.tls_files, &self.instances, self.store.as_ref());
+        tls_file::problems(files, instances, &self.map, store, &mut problems);
+        certificate::problems(&self.certificates, files, &self.map, store, &mut problems);
         self.damping.problems(&mut problems);
         backend::problems(&self.backends, &self.sources, &mut problems);
         rendering::problems(self, &mut problems);

@@ -37,6 +37,7 @@ mod ownership;
 mod puppet;
 mod puppetdb;
 mod references;
+mod render;
 mod rows;
 mod schedule;
 mod seeds;
