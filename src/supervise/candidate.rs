@@ -37,7 +37,8 @@ impl Candidate {
         let config = haproxy.configuration();
         let files = Files::new(&config, haproxy.files().path());
         let file = files.write_candidate(&self.text)?;
-        let checked: [&Path; 1] = [&file];
+        let includes = haproxy.includes.iter().map(|file| Path::new(file.as_str()));
+        let checked: Vec<&Path> = [file.as_path()].into_iter().chain(includes).collect();
         let (program, none) = (haproxy.program(), Sockets::default());
         let verdict = check::check(program, &checked, &self.rendered, &none, CHECK_BOUND).await?;
         if verdict.valid {

@@ -10,6 +10,7 @@ pub mod candidate;
 pub mod check;
 mod command;
 pub mod files;
+pub mod health;
 mod identity;
 mod log;
 mod old_workers;

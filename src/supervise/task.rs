@@ -30,6 +30,7 @@ use super::budget::{Budget, Due};
 use super::candidate::Candidate;
 use super::check::{self, CHECK_BOUND, CheckError, Verdict};
 use super::files::{Files, FilesError, InPlace};
+use super::health::{Answer, Health};
 use super::old_workers::OldWorkers;
 use super::process::{self, ProcessError};
 use super::reload::{Outcome, Reloader};
@@ -106,7 +107,6 @@ pub struct Supervisor {
     haproxy: settings::Haproxy,
     /// The node map's file, which HAProxy must find; none without a map.
     map_file: Option<PathBuf>,
-    includes: Vec<PathBuf>,
     observe: Duration,
     files: Arc<std::sync::Mutex<Files>>,
     /// None where the process is somebody else's.
@@ -119,6 +119,10 @@ pub struct Supervisor {
     candidate: Option<Candidate>,
     /// None without a master's socket.
     old_workers: Option<OldWorkers>,
+    /// What a load balancer in front is answered; none where it is not asked for.
+    health: Option<Health>,
+    /// Whether the process that runs answers that it is ready.
+    is_ready: bool,
     /// What needed a reload when one was last made for it.
     reloaded_for: Vec<String>,
     report: SupervisorReport,
@@ -132,7 +136,7 @@ impl Supervisor {
     pub async fn new(settings: &Settings, turn: Turn) -> anyhow::Result<Option<Self>> {
         let own = settings.own_instance().and_then(|own| settings.instances.get(own));
         let (Some(haproxy), Some(instance)) = (&settings.haproxy, own) else { return Ok(None) };
-        let runtime = RuntimeClient::new(instance.runtime.clone(), ANSWER_BOUND);
+        let runtime = runtime_of(instance);
         let master_socket = haproxy.master_socket();
         let master = master_socket.clone().map(|socket| MasterClient::new(socket, ANSWER_BOUND));
         let reloader = match (haproxy.reload_command(), &master) {
@@ -168,7 +172,6 @@ impl Supervisor {
         Ok(Some(Self {
             haproxy: haproxy.clone(),
             map_file: settings.keeps_map().then(|| settings.map.file().to_owned()),
-            includes: Vec::new(),
             observe: settings.schedule.observe,
             files: Arc::new(std::sync::Mutex::new(Files::new(&config, haproxy.files().path()))),
             managed: None,
@@ -179,6 +182,12 @@ impl Supervisor {
             turn,
             candidate: None,
             old_workers: master_socket.map(|socket| OldWorkers::new(settings, instance, socket)),
+            health: haproxy
+                .health
+                .as_ref()
+                .and(haproxy.health_map())
+                .map(|map| Health::new(Path::new(map.as_str()), runtime_of(instance))),
+            is_ready: false,
             reloaded_for: Vec::new(),
             report: SupervisorReport { status, observed: 0 },
         }))
@@ -201,9 +210,13 @@ impl Supervisor {
         while !shutdown.is_cancelled() {
             heartbeat::beat();
             let wanted = desired.borrow_and_update().clone();
-            let needs = needs_reload(&instance.borrow_and_update());
+            let (needs, in_sync) = {
+                let report = instance.borrow_and_update();
+                (needs_reload(&report), report.observed.generation() > 0)
+            };
             let is_well = self.cycle(&wanted, &needs).await;
             self.follow_old_workers(&desired, wanted.generation);
+            self.tell_health(in_sync).await;
             let wait = match is_well {
                 true => {
                     backoff.reset();
@@ -216,7 +229,9 @@ impl Supervisor {
                 tokio::select! {
                     Ok(()) = desired.changed() => {}
                     // What it needs a reload for is new, or was met.
-                    Ok(_) = instance.wait_for(|report| needs_reload(report) != needs) => {}
+                    Ok(_) = instance.wait_for(|report| {
+                        needs_reload(report) != needs || (report.observed.generation() > 0) != in_sync
+                    }) => {}
                     () = sleep(self.budget.wait(Instant::now()).unwrap_or(wait).min(wait)) => {}
                     () = shutdown.cancelled() => {}
                 }
@@ -292,7 +307,7 @@ impl Supervisor {
                 externally; it is written again");
             self.report.status.edit_kept = Some(kept.display().to_string());
         }
-        self.supply_map_file()?;
+        self.supply_maps()?;
         let candidate = text.clone();
         let file = self.files(move |files| files.write_candidate(&candidate)).await?;
         let verdict = self.check(&file).await?;
@@ -332,16 +347,21 @@ impl Supervisor {
     async fn check(&self, file: &Path) -> Result<Verdict, Failure> {
         let unrendered = Rendered::default();
         let rendered = self.candidate.as_ref().map_or(&unrendered, |candidate| &candidate.rendered);
-        let files: Vec<&Path> =
-            [file].into_iter().chain(self.includes.iter().map(PathBuf::as_path)).collect();
+        let files: Vec<&Path> = [file]
+            .into_iter()
+            .chain(self.haproxy.includes.iter().map(|file| Path::new(file.as_str())))
+            .collect();
         let none = Sockets::default();
         let sockets = self.managed.as_ref().map_or(&none, process::Managed::sockets);
         Ok(check::check(self.haproxy.program(), &files, rendered, sockets, CHECK_BOUND).await?)
     }
 
-    /// HAProxy does not start without the map's file, which is written once the sources have
-    /// spoken.
-    fn supply_map_file(&self) -> Result<(), Failure> {
+    /// HAProxy does not start without its maps' files; the node map's is written once the sources
+    /// have spoken.
+    fn supply_maps(&self) -> Result<(), Failure> {
+        if let Some(health) = self.health.as_ref().filter(|health| !health.is_there()) {
+            health.write(Answer::Starting).map_err(FilesError::Write)?;
+        }
         let Some(path) = &self.map_file else { return Ok(()) };
         let error = |cause| Failure::MapFile { path: path.clone(), cause };
         if let Some(folder) = path.parent() {
@@ -482,6 +502,19 @@ impl Supervisor {
         }
     }
 
+    /// A gateway that has once been ready stays so, whatever its registries do: it serves by what
+    /// it last knew.
+    async fn tell_health(&mut self, in_sync: bool) {
+        let Some(health) = self.health.clone().filter(|_| !self.is_ready) else { return };
+        if in_sync && self.report.status.state == ConfigState::InForce {
+            let written = health.write(Answer::Ready);
+            if let Err(error) = &written {
+                tracing::warn!("the answer of haproxy.health can't be written: {error}");
+            }
+            self.is_ready = written.is_ok() && health.set(Answer::Ready).await;
+        }
+    }
+
     fn count_old_workers(&self) -> usize {
         let workers = self.report.status.process.iter().flat_map(|process| &process.workers);
         workers.filter(|worker| worker.old).count()
@@ -515,6 +548,10 @@ impl Supervisor {
             self.report.status.state = state;
         }
     }
+}
+
+fn runtime_of(instance: &settings::Instance) -> RuntimeClient {
+    RuntimeClient::new(instance.runtime.clone(), ANSWER_BOUND)
 }
 
 /// What of the servers only a reload of HAProxy can bring.
