@@ -1,17 +1,12 @@
 //! `mapsmith render`: the text of `haproxy.cfg`, and what HAProxy says of it.
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mapsmith_core::desired::references::Actions;
-use mapsmith_core::render::verdict::{Level, Remark, remarks};
+use mapsmith_core::render::verdict::{Level, Remark};
 use mapsmith_core::render::{Rendered, render as text_of};
 use serde::Serialize;
-use tokio::process::Command;
-use tokio::time::timeout;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
@@ -21,9 +16,8 @@ use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
-
-/// How long HAProxy may take to check a configuration: ten thousand servers take two seconds.
-const CHECK_BOUND: Duration = Duration::from_secs(120);
+use crate::supervise::check::{self, CHECK_BOUND, Verdict};
+use crate::supervise::sockets::Sockets;
 
 #[derive(Debug, Serialize)]
 struct RenderReport {
@@ -51,8 +45,8 @@ pub(super) async fn render(
     let mut report =
         RenderReport { text: rendered.text().to_owned(), valid: None, remarks: Vec::new() };
     if check {
-        let (valid, said) = ask(&binary, &rendered).await?;
-        (report.valid, report.remarks) = (Some(valid), said);
+        let verdict = ask(&binary, &rendered).await?;
+        (report.valid, report.remarks) = (Some(verdict.valid), verdict.remarks);
     }
     match format {
         OutputFormat::Text => {
@@ -80,39 +74,24 @@ async fn rendered(settings: &Settings) -> anyhow::Result<Rendered> {
     config.map(|config| text_of(&config)).context("the settings have no [haproxy]")
 }
 
-/// Whether HAProxy would start with this, and what it says of it.
-async fn ask(binary: &str, rendered: &Rendered) -> anyhow::Result<(bool, Vec<Remark>)> {
+/// What HAProxy says of it.
+async fn ask(program: &str, rendered: &Rendered) -> anyhow::Result<Verdict> {
     let folder = tempfile::tempdir().context("no folder for a candidate can be made")?;
     let file = folder.path().join("haproxy.cfg");
-    write(&file, rendered.text())?;
-    let mut command = Command::new(binary);
-    command.arg("-c").arg("-f").arg(&file).stdin(Stdio::null()).kill_on_drop(true);
-    let output = timeout(CHECK_BOUND, command.output())
-        .await
-        .with_context(|| format!("{binary} -c gave no answer within {CHECK_BOUND:?}"))?
-        .with_context(|| format!("{binary} can't be started (haproxy.binary)"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    Ok((output.status.success(), remarks(&said, &file.to_string_lossy(), rendered)))
-}
-
-fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(file, text).with_context(|| format!("{} can't be written", file.display()))
+    std::fs::write(&file, rendered.text())
+        .with_context(|| format!("{} can't be written", file.display()))?;
+    Ok(check::check(program, &[&file], rendered, &Sockets::default(), CHECK_BOUND).await?)
 }
 
 /// What HAProxy says, for a person; nothing where it was not asked.
 fn verdict(report: &RenderReport, binary: &str) -> String {
     let mut text = String::new();
-    for Remark { level, line, setting, text: said } in &report.remarks {
-        let (colour, word) = match level {
+    for remark in &report.remarks {
+        let (colour, word) = match remark.level {
             Level::Alert => (Colour::Red, "error"),
             Level::Warning => (Colour::Yellow, "warning"),
         };
-        let place = match (setting, line) {
-            (Some(setting), Some(line)) => format!("{setting} (line {line}): "),
-            (None, Some(line)) => format!("line {line}: "),
-            _ => String::new(),
-        };
-        let _ = writeln!(text, "{}: {place}{said}", paint(colour, word));
+        let _ = writeln!(text, "{}: {remark}", paint(colour, word));
     }
     match report.valid {
         None => {}
