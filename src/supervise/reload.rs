@@ -121,7 +121,7 @@ impl Reloader {
     }
 
     async fn ask_master(&self, master: &MasterClient, deadline: Instant) -> Outcome {
-        let before = match master.processes().await {
+        let before = match listed(master).await {
             Ok(before) => before,
             Err(error) => return Outcome::Unreachable { why: error.to_string() },
         };
@@ -173,7 +173,13 @@ impl Reloader {
             return Outcome::Unreachable { why: "haproxy.reload_command is empty".to_owned() };
         };
         let before = match &self.master {
-            Some(master) => Some(master.processes().await),
+            Some(master) => match listed(master).await {
+                Ok(before) => Some((master, before)),
+                Err(error) if self.runtime.is_none() => {
+                    return Outcome::Unreachable { why: error.to_string() };
+                }
+                Err(_) => None,
+            },
             None => None,
         };
         let pid_before = self.serving().await;
@@ -192,20 +198,17 @@ impl Reloader {
             let said = if said.is_empty() { output.status.to_string() } else { said };
             return Outcome::Refused { said };
         }
-        match (&self.master, before) {
-            (Some(master), Some(Ok(before))) => {
+        match before {
+            Some((master, before)) => {
                 self.outcome(&settle(master, &before, deadline, false).await, said)
             }
-            _ => self.proof_by_pid(pid_before, deadline, said).await,
+            None => self.proof_by_pid(pid_before, deadline, said).await,
         }
     }
 
     /// The process that serves, by the Runtime API.
     async fn serving(&self) -> Option<u32> {
-        let answer = self.runtime.as_ref()?.call("show info\n").await;
-        eprintln!("{answer:?}");
-        let answer = answer.ok()?;
-        eprintln!("{} {:?}", String::from_utf8_lossy(&answer), worker_info(&answer));
+        let answer = self.runtime.as_ref()?.call("show info\n").await.ok()?;
         worker_info(&answer).ok().filter(|info| !info.stopping).map(|info| info.pid)
     }
 
@@ -223,6 +226,18 @@ impl Reloader {
         }
         let why = format!("the command succeeded, and process {before} still serves");
         Outcome::Unknown { why }
+    }
+}
+
+/// How things stand before a reload. A master that somebody else reloads can't be reached for a
+/// moment.
+async fn listed(master: &MasterClient) -> Result<Processes, RuntimeError> {
+    let deadline = Instant::now() + ANSWER_BOUND;
+    loop {
+        match master.processes().await {
+            Err(_) if Instant::now() < deadline => sleep(ASK_EVERY).await,
+            listed => return listed,
+        }
     }
 }
 

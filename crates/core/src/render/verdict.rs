@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::Rendered;
