@@ -44,7 +44,6 @@ mod seeds;
 mod server_model;
 mod servers;
 mod sources;
-mod supervise;
 mod support;
 mod swap;
 mod two_daemons;

@@ -11,7 +11,7 @@ fn backend(list: &std::path::Path) -> String {
         "default_backend = \"app\"\n\
         [[source]]\nname = \"app\"\ntype = \"file\"\npath = \"{}\"\n\
         [[backend]]\nname = \"app\"\nfrom = \"app\"\n\
-        [damping]\nquiet = \"0s\"\nmax_delay = \"0s\"\n",
+        [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\n",
         list.display()
     )
 }
