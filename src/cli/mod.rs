@@ -20,6 +20,7 @@ mod approve;
 mod check;
 mod explain;
 mod failure;
+mod haproxy;
 mod local;
 mod output;
 mod overrides;
@@ -107,6 +108,9 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Start, stop and reload the HAProxy that the settings declare
+    #[command(subcommand)]
+    Haproxy(haproxy::HaproxyVerb),
     /// Show sources, instances, revision and what is held
     Status(remote::Connection),
     /// Show why a node goes to its master: source, time, and what each HAProxy holds in memory
@@ -218,6 +222,7 @@ impl Verb {
             | Self::Check { .. }
             | Self::Plan { .. }
             | Self::Render { .. }
+            | Self::Haproxy(_)
             | Self::Sync { .. } => None,
             Self::Status(connection)
             | Self::Explain { connection, .. }
@@ -287,6 +292,7 @@ async fn carry_out(
         Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
         Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
         Verb::Render { check } => render::render(load(config)?, output, check).await,
+        Verb::Haproxy(verb) => haproxy::haproxy(load(config)?, verb, output).await,
         Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,

@@ -5,10 +5,14 @@
 //! Mapsmith. Nothing is signalled but a process that [`process`] started, known by its pid and its
 //! start time.
 
+pub mod budget;
 pub mod check;
 mod command;
 pub mod files;
 pub mod identity;
+pub mod keeper;
+pub mod lock;
 mod log;
+pub mod process;
 pub mod reload;
 pub mod sockets;
