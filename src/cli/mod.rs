@@ -20,6 +20,7 @@ mod approve;
 mod check;
 mod explain;
 mod failure;
+mod haproxy;
 mod local;
 mod output;
 mod overrides;
@@ -111,6 +112,9 @@ enum Verb {
         #[arg(long, conflicts_with = "check")]
         take_over: bool,
     },
+    /// Start, stop and reload the HAProxy that the settings declare
+    #[command(subcommand)]
+    Haproxy(haproxy::HaproxyVerb),
     /// Show sources, instances, revision and what is held
     Status(remote::Connection),
     /// Show why a node goes to its master: source, time, and what each HAProxy holds in memory
@@ -222,6 +226,7 @@ impl Verb {
             | Self::Check { .. }
             | Self::Plan { .. }
             | Self::Render { .. }
+            | Self::Haproxy(_)
             | Self::Sync { .. } => None,
             Self::Status(connection)
             | Self::Explain { connection, .. }
@@ -296,6 +301,7 @@ async fn carry_out(
         Verb::Render { check, take_over: false } => {
             render::render(load(config)?, output, check).await
         }
+        Verb::Haproxy(verb) => haproxy::haproxy(load(config)?, verb, output).await,
         Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,

@@ -6,6 +6,8 @@
 //! start time.
 
 pub mod budget;
+
+pub mod budget;
 pub mod candidate;
 pub mod check;
 mod command;

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! A HAProxy that Mapsmith runs: started, found again, stopped.
 //!
 //! It is a master process with a process group of its own, so neither a signal to Mapsmith nor a
@@ -411,23 +410,4 @@ fn remove(path: &Path) -> Result<(), ProcessError> {
         }
         _ => Ok(()),
     }
-=======
-use super::sockets::Sockets;
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ProcessError(pub String);
-pub struct Managed {
-    sockets: Sockets,
-}
-impl Managed {
-    pub async fn keep_running(&mut self) -> Result<(), ProcessError> {
-        Ok(())
-    }
-    pub fn starts(&self) -> u64 {
-        0
-    }
-    pub fn sockets(&self) -> &Sockets {
-        &self.sockets
-    }
->>>>>>> issue10
 }

@@ -44,6 +44,7 @@ mod seeds;
 mod server_model;
 mod servers;
 mod sources;
+mod supervise;
 mod support;
 mod swap;
 mod two_daemons;

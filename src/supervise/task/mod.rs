@@ -24,7 +24,7 @@ use super::budget::{Budget, Due, Limits};
 use super::candidate::Candidate;
 use super::check::CheckError;
 use super::files::{Files, FilesError};
-use super::health::Health;
+use super::health::{Answer, Health};
 use super::keeper::{Event, Keeper};
 use super::old_workers::OldWorkers;
 use super::process::{Launch, ProcessError};
@@ -320,6 +320,11 @@ impl Supervisor {
             } else if let Some(left) = keeper.pause() {
                 return Err(Failure::Down(left));
             } else {
+                // Until the map and the servers are in force in it.
+                if let Some(health) = &self.health {
+                    health.write(Answer::Starting).map_err(FilesError::Write)?;
+                }
+                self.is_ready = false;
                 heartbeat::waiting(keeper.next()).await
             };
             match event {
