@@ -8,12 +8,14 @@ use anyhow::bail;
 use clap::Subcommand;
 use mapsmith_core::render::Rendered;
 use serde::Serialize;
+use tokio::time::sleep;
 
 use super::output::{Colour, paint};
 use super::{FAILED, OutputFormat, SUCCESS, duration, print};
 use crate::settings::supervision::Managed;
 use crate::settings::{Haproxy, Settings};
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
+use crate::supervise::health::{Answer, Health};
 use crate::supervise::process::{Launch, Running, Stopped};
 use crate::supervise::reload::{Outcome, Reloader};
 use crate::supervise::sockets::Sockets;
@@ -26,7 +28,8 @@ pub(super) enum HaproxyVerb {
     /// Let it serve its connections to their end, then end it; it stays so until it is started
     /// (managed = true)
     Stop {
-        /// Cut the connections that are left after this time
+        /// Cut the connections that are left after this time. With haproxy.health all is served for
+        /// as long before that, and the health check says 503
         #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
         grace: Duration,
     },
@@ -85,7 +88,7 @@ pub(super) async fn haproxy(
             "haproxy.managed is \"attached\": HAProxy is started and stopped by who runs it, as by \
                 systemctl"
         ),
-        (Managed::Yes, verb) => managed(&Launch::new(haproxy), verb).await?,
+        (Managed::Yes, verb) => managed(haproxy, verb).await?,
     };
     print(format, &report, |report| {
         let colour = if report.is_good() { Colour::Green } else { Colour::Red };
@@ -94,7 +97,8 @@ pub(super) async fn haproxy(
     Ok(if report.is_good() { SUCCESS } else { FAILED })
 }
 
-async fn managed(launch: &Launch, verb: HaproxyVerb) -> anyhow::Result<Report> {
+async fn managed(haproxy: &Haproxy, verb: HaproxyVerb) -> anyhow::Result<Report> {
+    let launch = &Launch::new(haproxy);
     let running = launch.find().await?;
     match (verb, running) {
         (HaproxyVerb::Start, Some(running)) => {
@@ -105,6 +109,13 @@ async fn managed(launch: &Launch, verb: HaproxyVerb) -> anyhow::Result<Report> {
             start(launch, Sockets::of_file(&launch.folder.sockets())?).await
         }
         (HaproxyVerb::Stop { grace }, Some(running)) => {
+            if let Some(health) = Health::of(haproxy) {
+                // The balancer in front has the time to see it, while all is served.
+                health.write(Answer::Stopping)?;
+                if health.set(Answer::Stopping).await {
+                    sleep(grace).await;
+                }
+            }
             let (stopped, sockets) = running.stop(grace).await?;
             // Nobody is to wait in them.
             sockets.close();

@@ -84,16 +84,6 @@ impl Folder {
         self.0.join("node-master.map")
     }
 
-    /// Whoever starts, stops or reloads it locks this.
-    pub fn lock(&self) -> PathBuf {
-        self.0.join("lock")
-    }
-
-    /// Is there where HAProxy was stopped on purpose.
-    pub fn stopped(&self) -> PathBuf {
-        self.0.join("stopped")
-    }
-
     pub fn log(&self) -> PathBuf {
         self.0.join("haproxy.log")
     }

@@ -6,8 +6,6 @@
 //! start time.
 
 pub mod budget;
-
-pub mod budget;
 pub mod candidate;
 pub mod check;
 mod command;

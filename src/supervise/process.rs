@@ -118,7 +118,7 @@ impl Launch {
         let socket = haproxy.socket.as_ref().map(|socket| PathBuf::from(socket.as_str()));
         Self {
             program: haproxy.program().to_owned(),
-            extra: Vec::new(),
+            extra: haproxy.includes.iter().map(|file| PathBuf::from(file.as_str())).collect(),
             admin_socket: socket.unwrap_or_else(|| folder.admin_socket()),
             folder,
             bound: BOUND,

@@ -5,7 +5,7 @@
 //! process by its environment what it has loaded (`core::render::stamp`); what was done before is never
 //! trusted. A crash at any point leaves a file that starts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -194,11 +194,7 @@ impl Supervisor {
             candidate: None,
             last_good: None,
             old_workers: master_socket.map(|socket| OldWorkers::new(settings, instance, socket)),
-            health: haproxy
-                .health
-                .as_ref()
-                .and(haproxy.health_map())
-                .map(|map| Health::new(Path::new(map.as_str()), runtime_of(instance))),
+            health: Health::of(haproxy),
             is_ready: false,
             reloaded_for: Vec::new(),
             report: SupervisorReport { status, observed: 0 },
@@ -296,9 +292,11 @@ impl Supervisor {
             self.candidate = Some(Candidate::new(config));
             self.report.status.quarantined.clear();
         }
+        let has_good = in_place.is_some();
         if let Some(refusal) = self.put_in_place(in_place).await? {
-            // The last good one goes on.
-            self.keep_running().await?;
+            if has_good {
+                self.keep_running().await?;
+            }
             return Ok(refusal);
         }
         self.keep_running().await?;
