@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use mapsmith_core::config::values::BindAddress;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::process::{Launch, ProcessError, Running};
-use super::sockets::Sockets;
+use super::sockets::{Sockets, SocketsError};
 use crate::backoff::Backoff;
 
 /// The pauses before it is started again.
@@ -73,10 +74,39 @@ impl Keeper {
         (!left.is_zero()).then_some(left)
     }
 
-    /// The sockets that the next start gives to HAProxy, in place of those that the folder's file
-    /// names. Whoever sets them has written a configuration with their numbers.
-    pub fn set_sockets(&mut self, sockets: Sockets) {
-        self.sockets = Some(sockets);
+    /// Has these addresses listened on for HAProxy, where none runs yet, beside those that the
+    /// configuration in place names by their numbers. One that runs keeps what it was started with.
+    ///
+    /// # Errors
+    /// An address that can't be listened on.
+    pub fn hold<'a>(
+        &mut self,
+        addresses: impl IntoIterator<Item = &'a BindAddress>,
+    ) -> Result<&Sockets, SocketsError> {
+        match (&self.running, &mut self.sockets) {
+            (Some(running), _) => Ok(running.sockets()),
+            (None, sockets) => {
+                let held = sockets.get_or_insert_default();
+                held.add(addresses, &self.launch.folder.sockets())?;
+                Ok(held)
+            }
+        }
+    }
+
+    /// Has no other addresses than these listened on any more. Called once a configuration is in
+    /// force that names no other.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn release<'a>(
+        &mut self,
+        addresses: impl IntoIterator<Item = &'a BindAddress>,
+    ) -> Result<(), SocketsError> {
+        let file = self.launch.folder.sockets();
+        match &mut self.running {
+            Some(running) => running.sockets_mut().release(addresses, &file),
+            None => Ok(()),
+        }
     }
 
     /// Looks for a HAProxy that runs already.

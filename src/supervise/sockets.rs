@@ -65,11 +65,40 @@ impl Sockets {
         addresses: impl IntoIterator<Item = &'a BindAddress>,
         file: &Path,
     ) -> Result<Self, SocketsError> {
+        let mut sockets = Self::default();
+        sockets.listen(addresses, &numbers(file)?)?;
+        Ok(sockets)
+    }
+
+    /// Listens on these addresses too, and on those in the file where that is possible: a
+    /// configuration that is in place names them.
+    ///
+    /// # Errors
+    /// The first of these addresses that can't be listened on, or a file that can't be read.
+    pub fn add<'a>(
+        &mut self,
+        addresses: impl IntoIterator<Item = &'a BindAddress>,
+        file: &Path,
+    ) -> Result<(), SocketsError> {
         let numbers = numbers(file)?;
-        let mut next = numbers.values().map(|number| number + 1).max().unwrap_or(FIRST);
-        let mut held = BTreeMap::new();
+        self.listen(addresses, &numbers)?;
+        for address in numbers.keys() {
+            // What HAProxy lacks it says itself.
+            let _ = self.listen([address], &numbers);
+        }
+        Ok(())
+    }
+
+    fn listen<'a>(
+        &mut self,
+        addresses: impl IntoIterator<Item = &'a BindAddress>,
+        numbers: &BTreeMap<BindAddress, RawFd>,
+    ) -> Result<(), SocketsError> {
+        let taken = self.0.values().map(|held| held.socket.as_raw_fd());
+        let mut next =
+            taken.chain(numbers.values().copied()).max().map_or(FIRST, |number| number + 1);
         for address in addresses {
-            let Some(text) = internet(address).filter(|_| !held.contains_key(address)) else {
+            let Some(text) = internet(address).filter(|_| !self.0.contains_key(address)) else {
                 continue;
             };
             let listening = || {
@@ -83,9 +112,9 @@ impl Sockets {
             let socket = listening()
                 .map_err(|cause| SocketsError::Bind { address: address.to_string(), cause })?;
             next = next.max(socket.as_raw_fd() + 1);
-            held.insert(address.clone(), Held { socket, is_stand_in: false });
+            self.0.insert(address.clone(), Held { socket, is_stand_in: false });
         }
-        Ok(Self(held))
+        Ok(())
     }
 
     /// Listens on the addresses in the file: those of the configuration that was written with it.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use mapsmith::settings::supervision;
 use mapsmith::supervise::keeper::{Event, Keeper};
 use mapsmith::supervise::process::{Launch, ProcessError};
+use mapsmith::supervise::reload::Outcome;
 use mapsmith::supervise::sockets::Sockets;
 use mapsmith_core::config::values::BindAddress;
 use serde_json::Value;
@@ -21,7 +22,7 @@ use crate::support::haproxy::{Binary, installed};
 use crate::support::mapsmith::{Config, Mapsmith};
 use crate::support::process::{Ending, Process};
 use crate::support::scene::{complaints, newest, oldest_and_newest, printed};
-use crate::support::{eventually, http};
+use crate::support::{eventually, free_port, http};
 
 /// Waits to be ended, and ends what the folder's file names.
 const REAPER: &str = r#"
@@ -308,13 +309,10 @@ async fn connections_wait_in_held_sockets_while_haproxy_is_killed_and_started_ag
     for binary in installed() {
         let managed = Managed::new(binary);
         let address = BindAddress::try_from(managed.folder.address.to_string()).unwrap();
-        let file = managed.folder.file("sockets");
-        let sockets = Sockets::bind([&address], &file).unwrap();
         let text = managed.folder.answering("one");
-        let place = sockets.place(&address);
-        managed.folder.write(&text.replace(address.as_str(), place.as_str()));
         let mut keeper = Keeper::new(managed.launch());
-        keeper.set_sockets(sockets);
+        let place = keeper.hold([&address]).unwrap().place(&address);
+        managed.folder.write(&text.replace(address.as_str(), place.as_str()));
         let event = next(&mut keeper).await;
         assert!(matches!(event, Event::Started), "{event:?}");
         let probes = Probes::start(managed.folder.address);
@@ -327,10 +325,20 @@ async fn connections_wait_in_held_sockets_while_haproxy_is_killed_and_started_ag
             assert!(matches!(event, Event::Started), "{event:?}");
         }
         let outcome = keeper.running().unwrap().reloader().reload(&unseen()).await;
-        println!("{outcome:?}");
+        assert!(matches!(outcome, Outcome::Loaded { .. }), "{outcome:?}");
         let before = probes.answered();
         eventually("it serves again", PATIENCE, || (probes.answered() > before).then_some(()));
         assert_eq!(probes.stop(), 0, "refused");
+        // Another address, which the one that runs has not inherited.
+        let other = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let wanted = BindAddress::try_from(other.to_string()).unwrap();
+        assert_eq!(keeper.hold([&wanted]).unwrap().place(&wanted), wanted);
+        managed.folder.write(&text.replace(address.as_str(), wanted.as_str()));
+        let outcome = keeper.running().unwrap().reloader().reload(&unseen()).await;
+        assert!(matches!(outcome, Outcome::Loaded { .. }), "{outcome:?}");
+        keeper.release([&wanted]).unwrap();
+        assert!(refuses(managed.folder.address), "nobody is to wait there");
+        assert!(!refuses(other));
     }
 }
 
