@@ -93,6 +93,11 @@ impl Keeper {
         }
     }
 
+    /// The sockets of the HAProxy that runs, or of the next one.
+    pub fn sockets(&self) -> Option<&Sockets> {
+        self.running.as_ref().map(Running::sockets).or(self.sockets.as_ref())
+    }
+
     /// Has no other addresses than these listened on any more. Called once a configuration is in
     /// force that names no other.
     ///

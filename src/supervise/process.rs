@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use haproxy_runtime::master::worker_info;
+use haproxy_runtime::master::{Processes, worker_info};
 use haproxy_runtime::{MasterClient, RuntimeAddress, RuntimeClient};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::{Child, Command};
@@ -145,8 +145,8 @@ impl Launch {
         let Some((identity, process)) = self.known().await? else { return Ok(None) };
         let deadline = Instant::now() + self.bound;
         loop {
-            let why = match self.is_ready(identity).await {
-                Ok(()) => break,
+            let why = match self.serves(identity).await {
+                Ok(_) => break,
                 Err(why) => why,
             };
             if !identity.is_alive() {
@@ -263,12 +263,23 @@ impl Launch {
         Ok((child, identity, process))
     }
 
-    /// Whether the master and the Runtime API answer, and are of this process.
-    async fn is_ready(&self, identity: Identity) -> Result<(), String> {
+    /// Whether the master answers, is this process, and has a worker. Of one that has served for a
+    /// while this is all that can be asked: a reload that failed may have closed the Runtime API's
+    /// socket.
+    async fn serves(&self, identity: Identity) -> Result<Processes, String> {
         let listed = self.master().processes().await.map_err(|error| error.to_string())?;
         if listed.master.pid != identity.pid {
             return Err(format!("process {} answers there", listed.master.pid));
         }
+        if listed.all_workers().next().is_none() {
+            return Err("it has no worker".to_owned());
+        }
+        Ok(listed)
+    }
+
+    /// Whether the Runtime API answers too.
+    async fn is_ready(&self, identity: Identity) -> Result<(), String> {
+        let listed = self.serves(identity).await?;
         let address = RuntimeAddress::Unix(self.admin_socket.clone());
         let answer = RuntimeClient::new(address, ANSWER_BOUND).call("show info\n").await;
         let answer = answer.map_err(|error| error.to_string())?;

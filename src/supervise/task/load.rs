@@ -1,5 +1,6 @@
 //! What the process has loaded, and reloads.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::heartbeat;
 use crate::supervise::budget::Due;
 use crate::supervise::keeper::Keeper;
 use crate::supervise::process::Running;
-use crate::supervise::reload::Outcome;
+use crate::supervise::reload::{Outcome, Reloader};
 use crate::telemetry::HAPROXY_RELOADS;
 
 /// How long a reload waits for the commands that are being sent to the worker it replaces.
@@ -27,7 +28,12 @@ impl Supervisor {
         let Some(mark) = self.candidate.as_ref().map(|candidate| candidate.mark.clone()) else {
             return Ok(ConfigState::Starting);
         };
-        let loaded = self.loaded().await?;
+        let loaded = match self.loaded().await {
+            Ok(loaded) => loaded,
+            // It runs, and only a reload opens the Runtime API's socket again.
+            Err(_) if self.master_answers().await => None,
+            Err(failure) => return Err(failure),
+        };
         self.report.status.loaded.clone_from(&loaded);
         if needs.is_empty() {
             self.reloaded_for.clear();
@@ -59,8 +65,7 @@ impl Supervisor {
         let turn = heartbeat::waiting(timeout(TURN_BOUND, turn.lock_owned())).await;
         let start = Instant::now();
         self.budget.begin(start.into_std());
-        let running = self.keeper.as_ref().and_then(Keeper::running);
-        let Some(reloader) = running.map(Running::reloader).or(self.reloader.as_ref()) else {
+        let Some(reloader) = self.reloader() else {
             return Err(Failure::Unanswered("HAProxy does not run".to_owned()));
         };
         let outcome = heartbeat::waiting(reloader.reload(&verdict)).await;
@@ -73,6 +78,9 @@ impl Supervisor {
             }
             Outcome::Refused { said } | Outcome::MasterDied { said } => {
                 let restored = self.files(|files| files.restore()).await?;
+                if restored {
+                    self.open_socket_again(&config).await?;
+                }
                 let last = said.lines().last().unwrap_or("HAProxy did not say why").to_owned();
                 tracing::error!(
                     restored,
@@ -99,6 +107,33 @@ impl Supervisor {
             said,
         });
         Ok(state)
+    }
+
+    /// From HAProxy 3.2 on a worker that can't bind a port has already taken the place of the
+    /// Runtime API's socket when it ends, and the one that goes on can't be reached there any more.
+    /// The last good configuration, loaded once more, brings it back.
+    async fn open_socket_again(&self, config: &Path) -> Result<(), Failure> {
+        if self.loaded().await.is_ok() || !self.master_answers().await {
+            return Ok(());
+        }
+        let verdict = self.check(config).await?;
+        let Some(reloader) = self.reloader() else { return Ok(()) };
+        let outcome = heartbeat::waiting(reloader.reload(&verdict)).await;
+        tracing::info!(?outcome, "reloaded once more, for the Runtime API's socket");
+        Ok(())
+    }
+
+    async fn master_answers(&self) -> bool {
+        match &self.master {
+            Some(master) => master.processes().await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// By what the process that runs is reloaded.
+    fn reloader(&self) -> Option<&Reloader> {
+        let running = self.keeper.as_ref().and_then(Keeper::running);
+        running.map(Running::reloader).or(self.reloader.as_ref())
     }
 
     /// The mark of what the process has loaded; none where that was not rendered.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Due, Limits};
-use super::candidate::Candidate;
+use super::candidate::{Candidate, addresses};
 use super::check::CheckError;
 use super::files::{Files, FilesError};
 use super::health::{Answer, Health};
@@ -29,6 +29,7 @@ use super::keeper::{Event, Keeper};
 use super::old_workers::OldWorkers;
 use super::process::{Launch, ProcessError};
 use super::reload::Reloader;
+use super::sockets::{Sockets, SocketsError};
 use crate::backoff::Backoff;
 use crate::heartbeat;
 use crate::instance::{InstanceReport, Turn};
@@ -87,6 +88,8 @@ enum Failure {
     Check(#[from] CheckError),
     #[error("{0}")]
     Process(#[from] ProcessError),
+    #[error("{0}")]
+    Sockets(#[from] SocketsError),
     #[error("a task of the program ended: {0}")]
     Blocking(#[from] tokio::task::JoinError),
     #[error("{0}")]
@@ -288,8 +291,10 @@ impl Supervisor {
             );
             return Ok(ConfigState::Waiting { reason });
         }
-        if self.candidate.as_ref().is_none_or(|candidate| !Arc::ptr_eq(&candidate.of, config)) {
-            self.candidate = Some(Candidate::new(config));
+        self.hold_sockets(config).await?;
+        if self.candidate.as_ref().is_none_or(|candidate| !candidate.is_of(config, self.sockets()))
+        {
+            self.candidate = Some(Candidate::new(config, self.sockets()));
             self.report.status.quarantined.clear();
         }
         let has_good = in_place.is_some();
@@ -300,7 +305,25 @@ impl Supervisor {
             return Ok(refusal);
         }
         self.keep_running().await?;
-        self.load(needs).await
+        let state = self.load(needs).await?;
+        if let (Some(keeper), ConfigState::InForce) = (&mut self.keeper, &state) {
+            keeper.release(addresses(config))?;
+        }
+        Ok(state)
+    }
+
+    /// Listens for a HAProxy that is about to be started, where it is to find its sockets open.
+    async fn hold_sockets(&mut self, config: &DesiredConfig) -> Result<(), Failure> {
+        if let Some(keeper) = self.keeper.as_mut().filter(|_| self.haproxy.hold_sockets) {
+            keeper.find().await?;
+            keeper.hold(addresses(config))?;
+        }
+        Ok(())
+    }
+
+    /// The sockets that are held for HAProxy.
+    fn sockets(&self) -> Option<&Sockets> {
+        self.keeper.as_ref()?.sockets()
     }
 
     /// Finds or starts a managed process that does not run.

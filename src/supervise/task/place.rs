@@ -18,8 +18,6 @@ use crate::supervise::candidate::Candidate;
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
 use crate::supervise::files::{Files, FilesError, InPlace, create};
 use crate::supervise::health::Answer;
-use crate::supervise::keeper::Keeper;
-use crate::supervise::process::Running;
 use crate::supervise::quarantine;
 use crate::supervise::sockets::Sockets;
 use crate::telemetry::HAPROXY_CONFIG_EDITS;
@@ -88,8 +86,8 @@ impl Supervisor {
                 verdict.alerts()
             );
         }
-        self.candidate =
-            Some(Candidate { of: Arc::clone(&candidate.of), ..Candidate::new(&instead) });
+        let instead = Candidate::new(&instead, self.sockets());
+        self.candidate = Some(Candidate { of: Arc::clone(&candidate.of), ..instead });
         self.report.status.quarantined = quarantined;
         true
     }
@@ -136,8 +134,7 @@ impl Supervisor {
             .chain(self.haproxy.includes.iter().map(|file| Path::new(file.as_str())))
             .collect();
         let none = Sockets::default();
-        let running = self.keeper.as_ref().and_then(Keeper::running);
-        let sockets = running.map_or(&none, Running::sockets);
+        let sockets = self.sockets().unwrap_or(&none);
         Ok(check::check(self.haproxy.program(), &files, rendered, sockets, CHECK_BOUND).await?)
     }
 
