@@ -36,6 +36,7 @@ mod ownership;
 mod puppet;
 mod puppetdb;
 mod references;
+mod render;
 mod rows;
 mod schedule;
 mod seeds;

@@ -27,7 +27,10 @@ pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend, confi
     if frontend.binds.iter().any(clients) {
         // Why a client was refused, `verify` by OpenSSL's number: 10 an expired certificate, 20
         // another CA's, 23 a revoked one.
-        writer.words(r#"error-log-format "%ci:%cp [%tr] %ft: %[fc_err_str] verify=%[ssl_c_err]""#);
+        let time = if frontend.mode == Mode::Tcp { "%t" } else { "%tr" };
+        writer.words(&format!(
+            r#"error-log-format "%ci:%cp [{time}] %ft: %[fc_err_str] verify=%[ssl_c_err]""#
+        ));
     }
     if frontend.mode == Mode::Http {
         write_http(writer, frontend);

@@ -86,7 +86,8 @@ fn looks_at_sni(rule: &Rule) -> bool {
 /// Whether a rule's condition fits in a line: HAProxy takes [`MAX_WORDS`].
 pub fn fits(rule: &Rule) -> bool {
     let condition = names(&rule.condition, 0);
-    let words: usize = condition.iter().map(|group| group.len() + 1).sum();
+    // Where rules rewrite, each alternative begins with a condition of five words.
+    let words: usize = condition.iter().map(|group| group.len() + 6).sum();
     words + 20 < MAX_WORDS
 }
 
