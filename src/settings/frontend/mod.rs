@@ -145,7 +145,8 @@ section! {
         pub map: Option<Name>,
         /// What names the node: `{ header = "X-Node-Name" }`, or `"client_certificate"` for its
         /// common name. With a certificate, masters get `X-Client-Verify`, `X-Client-DN` and
-        /// `X-Client-Cert`, as Puppet Server reads them.
+        /// `X-Client-Cert`, as Puppet Server reads them. Requests with header names that have
+        /// characters other than letters, digits and `-` are refused (403).
         #[unset(required)]
         pub by: RouteBy,
         /// The backend whose servers are the masters, each by its name in the map.

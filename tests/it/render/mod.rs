@@ -1,5 +1,6 @@
-//! The rendered `haproxy.cfg` against real HAProxies.
+//! The configuration that Mapsmith renders, and what HAProxys of every version make of it.
 
+mod accepted;
 mod echo;
 mod files;
 mod laws;

@@ -136,7 +136,7 @@ pub(super) fn write_backend(writer: &mut Writer, backend: &Backend, route: &Rout
     match route.misdirected {
         Some(status) => write_learning(writer, backend, route, status),
         None => {
-            write_queue_limit(writer, backend, "mapped");
+            write_queue_limit(writer, backend, "mapped", "");
             // Passed over where that master is down, or no server has its name.
             writer.words("use-server %[var(txn.master)] if mapped");
         }
@@ -145,12 +145,11 @@ pub(super) fn write_backend(writer: &mut Writer, backend: &Backend, route: &Rout
 }
 
 /// A `maxqueue` on the servers would send the overflow to other masters.
-fn write_queue_limit(writer: &mut Writer, backend: &Backend, condition: &str) {
+fn write_queue_limit(writer: &mut Writer, backend: &Backend, condition: &str, owner: &str) {
     if let Some(most) = backend.maxqueue {
-        let text = "The queue of the master %[var(txn.master)], which owns the node \
-            %[var(txn.node)], is full.";
+        let text = format!("The queue of the master %[var(txn.master)]{owner} is full.");
         let is_full = format!("if {condition} {{ var(txn.master),srv_queue ge {most} }}");
-        writer.line(&formatted(503, Some(5), text).words(&is_full));
+        writer.line(&formatted(503, Some(5), &text).words(&is_full));
     }
 }
 
@@ -167,7 +166,8 @@ fn write_learning(writer: &mut Writer, backend: &Backend, route: &Route, status:
     writer.words(&format!("acl learned var(txn.node),in_table({})", backend.name));
     writer.words("acl as_mapped srv_name,strcmp(txn.master) eq 0");
     writer.words("acl answered status 200:299");
-    write_queue_limit(writer, backend, "mapped !learned");
+    let owner = ", which owns the node %[var(txn.node)],";
+    write_queue_limit(writer, backend, "mapped !learned", owner);
     writer.words("stick match var(txn.node)");
     writer.words("use-server %[var(txn.master)] if mapped !learned");
     // Reached only where the line before could not take its server: that master is down.
@@ -202,27 +202,35 @@ fn answer(status: u16, retry_after: Option<u32>, text: &str, condition: &str) ->
 
 /// The gateway's own answers where no master gives one, unless the settings have others.
 fn write_errors(writer: &mut Writer, backend: &Backend, route: &Route) {
-    let repeated = match route.by {
-        RouteBy::Header(_) => " It was not repeated, as it may have been run.",
-        RouteBy::ClientCertificate => "",
+    const NODE: &str = "the node %[var(txn.node)]";
+    let up = format!("now (%[nbsrv({})] up): try again later.", backend.name);
+    let texts = match route.by {
+        RouteBy::Header(_) => [
+            format!("No master takes the request for {NODE} {up}"),
+            format!(
+                "A master's answer for {NODE} broke off or was no HTTP. The request was not \
+                    repeated, as it may have been run."
+            ),
+            format!(
+                "A master took too long over the request for {NODE}. It was not repeated, as it \
+                    may have been run."
+            ),
+        ],
+        RouteBy::ClientCertificate => [
+            format!("No master takes the request of {NODE} {up}"),
+            format!("The masters' answers for {NODE} broke off or were no HTTP."),
+            format!("A master took too long over the request of {NODE}."),
+        ],
     };
-    let unavailable = format!(
-        "No master takes the request for the node %[var(txn.node)] now (%[nbsrv({})] up): try \
-            again later.",
-        backend.name
-    );
-    let broken = format!(
-        "A master's answer for the node %[var(txn.node)] broke off or was no HTTP.{repeated}"
-    );
-    let late =
-        format!("A master took too long over the request for the node %[var(txn.node)].{repeated}");
-    for (status, retry_after, text) in [
-        (ErrorStatus::UNAVAILABLE, Some(5), unavailable),
-        (ErrorStatus::BAD_GATEWAY, None, broken),
-        (ErrorStatus::GATEWAY_TIMEOUT, None, late),
-    ] {
+    let statuses = [
+        (ErrorStatus::UNAVAILABLE, Some(5)),
+        (ErrorStatus::BAD_GATEWAY, None),
+        (ErrorStatus::GATEWAY_TIMEOUT, None),
+    ];
+    for ((status, retry_after), text) in statuses.into_iter().zip(texts) {
         if backend.errors.iter().all(|error| error.status != status) {
-            writer.line(&described(Line::new("http-error"), status.into(), retry_after, &text));
+            let line = Line::new("http-error");
+            writer.line(&described(line, status.into(), retry_after, &text));
         }
     }
 }

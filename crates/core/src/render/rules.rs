@@ -85,10 +85,12 @@ fn looks_at_sni(rule: &Rule) -> bool {
 
 /// Whether a rule's condition fits in a line: HAProxy takes [`MAX_WORDS`].
 pub fn fits(rule: &Rule) -> bool {
-    let condition = names(&rule.condition, 0);
-    // Where rules rewrite, each alternative begins with a condition of five words.
-    let words: usize = condition.iter().map(|group| group.len() + 6).sum();
-    words + 20 < MAX_WORDS
+    // What may stand before the condition, and in each alternative that the backend is kept by.
+    const OTHERS: usize = 20;
+    const IN_EACH: usize = 6;
+    let alternatives = names(&rule.condition, 0);
+    let words: usize = alternatives.iter().map(|acls| acls.len() + IN_EACH).sum();
+    words + OTHERS < MAX_WORDS
 }
 
 /// The alternatives of a condition, each a list of ACLs that must all be true. Empty is always
