@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mapsmith_core::desired::config::DesiredConfig;
-use mapsmith_core::render::{Rendered, render, stamp};
+use mapsmith_core::render::{Rendered, TemplateError, rendered, stamp};
 
 use super::check::{self, CHECK_BOUND, Verdict};
 use super::files::Files;
@@ -21,11 +21,13 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    pub fn new(of: &Arc<DesiredConfig>) -> Self {
-        let rendered = render(&of.config);
-        let mark = stamp::mark(render(&of.without_servers()).text());
+    /// # Errors
+    /// The user's template does not give a text.
+    pub fn new(of: &Arc<DesiredConfig>) -> Result<Self, TemplateError> {
+        let rendered = rendered(&of.config)?;
+        let mark = stamp::mark(self::rendered(&of.without_servers())?.text());
         let text = stamp::stamped(rendered.text(), &mark);
-        Self { of: Arc::clone(of), rendered, text, mark }
+        Ok(Self { of: Arc::clone(of), rendered, text, mark })
     }
 
     /// Puts it in place, whatever is there, if HAProxy accepts it. A Mapsmith that runs has it

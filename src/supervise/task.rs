@@ -274,7 +274,13 @@ impl Supervisor {
             return Ok(ConfigState::Waiting { reason });
         }
         if self.candidate.as_ref().is_none_or(|candidate| !Arc::ptr_eq(&candidate.of, config)) {
-            self.candidate = Some(Candidate::new(config));
+            match Candidate::new(config) {
+                Ok(candidate) => self.candidate = Some(candidate),
+                Err(error) => {
+                    self.keep_running().await?;
+                    return Ok(ConfigState::Refused { reason: error.to_string() });
+                }
+            }
         }
         if let Some(refusal) = self.put_in_place(in_place).await? {
             // The last good one goes on.

@@ -181,7 +181,7 @@ mod tests {
         let file = folder.path().join("haproxy.cfg.j2");
         let text = format!("{SMALL}[haproxy]\ntemplate = {file:?}\n");
         let message = load(&text, &[]).unwrap_err();
-        assert!(message.contains("line 11: haproxy.template: "), "{message}");
+        assert!(message.contains("line 12: haproxy.template: "), "{message}");
         assert!(message.contains("can't be read"), "{message}");
         fs::write(&file, "# {{ rendered }}\n{% if %}\n").unwrap();
         let message = load(&text, &[]).unwrap_err();

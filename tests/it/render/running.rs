@@ -26,7 +26,7 @@ pub fn verdict(binary: &Binary, folder: &Path, text: &str) -> (i32, String) {
 
 /// Ended on drop.
 pub struct Running {
-    _process: Process,
+    process: Process,
 }
 
 impl Running {
@@ -53,7 +53,12 @@ impl Running {
                 "HAProxy does not start:\n{log}\n{text}"
             );
         }
-        listens.then_some(Self { _process: process })
+        listens.then_some(Self { process })
+    }
+
+    /// What it has printed so far.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 }
 

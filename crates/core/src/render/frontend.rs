@@ -63,7 +63,11 @@ fn write_http(writer: &mut Writer, frontend: &Frontend) {
     match frontend.keep_alive {
         KeepAlive::Both => {}
         KeepAlive::Client => writer.words("option http-server-close"),
-        KeepAlive::None => writer.words("option httpclose"),
+        KeepAlive::None => {
+            // `option httpclose` keeps the server's from HAProxy 3.0 on.
+            writer.words("option http-server-close");
+            writer.words("http-after-response set-header Connection close");
+        }
     }
     // Many servers take `X_Forwarded_For` for `X-Forwarded-For`.
     match &frontend.route {
