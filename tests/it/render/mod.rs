@@ -1,3 +1,4 @@
 //! The configuration that Mapsmith renders, and what HAProxys of every version make of it.
 
 mod accepted;
+mod served;
