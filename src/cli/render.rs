@@ -1,17 +1,15 @@
 //! `mapsmith render`: the text of `haproxy.cfg`, and what HAProxy says of it.
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use mapsmith_core::DesiredServers;
+use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::desired::references::Actions;
-use mapsmith_core::render::verdict::{Level, Remark, remarks};
+use mapsmith_core::render::verdict::{Level, Remark};
 use mapsmith_core::render::{Rendered, render as text_of};
 use serde::Serialize;
-use tokio::process::Command;
-use tokio::time::timeout;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
@@ -21,9 +19,9 @@ use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
-
-/// How long HAProxy may take to check a configuration: ten thousand servers take two seconds.
-const CHECK_BOUND: Duration = Duration::from_secs(120);
+use crate::supervise::candidate::Candidate;
+use crate::supervise::check::{self, CHECK_BOUND, Verdict};
+use crate::supervise::sockets::Sockets;
 
 #[derive(Debug, Serialize)]
 struct RenderReport {
@@ -32,6 +30,14 @@ struct RenderReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     valid: Option<bool>,
     /// What HAProxy says of it.
+    remarks: Vec<Remark>,
+}
+
+#[derive(Debug, Serialize)]
+struct TakeOverReport {
+    path: String,
+    /// Whether HAProxy accepts it, and it is in place.
+    valid: bool,
     remarks: Vec<Remark>,
 }
 
@@ -47,11 +53,11 @@ pub(super) async fn render(
         );
     };
     let binary = haproxy.program().to_owned();
-    let rendered = rendered(&settings).await?;
+    let rendered = text_of(&desired(&settings).await?.config);
     let mut report = RenderReport { text: rendered.shown(), valid: None, remarks: Vec::new() };
     if check {
-        let (valid, said) = ask(&binary, &rendered).await?;
-        (report.valid, report.remarks) = (Some(valid), said);
+        let verdict = ask(&binary, &rendered).await?;
+        (report.valid, report.remarks) = (Some(verdict.valid), verdict.remarks);
     }
     match format {
         OutputFormat::Text => {
@@ -63,8 +69,40 @@ pub(super) async fn render(
     Ok(if report.valid == Some(false) { FAILED } else { SUCCESS })
 }
 
-/// The text, with the servers that the lists have now.
-async fn rendered(settings: &Settings) -> anyhow::Result<Rendered> {
+/// Puts the text in place of HAProxy's file.
+pub(super) async fn take_over(settings: Settings, format: OutputFormat) -> anyhow::Result<u8> {
+    let Some(haproxy) = settings.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised()) else {
+        bail!(
+            "Mapsmith writes no file of HAProxy's here: set haproxy.managed to true or \
+                \"attached\", or redirect the output of `mapsmith render` yourself"
+        );
+    };
+    let desired = desired(&settings).await?;
+    if let Some(backend) = desired.unknown.first() {
+        bail!(
+            "the servers of backend {backend} are not known, and a file without them would take \
+                them from service; see `mapsmith check`"
+        );
+    }
+    let candidate = Candidate::new(&Arc::new(desired));
+    let (path, verdict) = candidate.take_over(haproxy).await?;
+    let report = TakeOverReport {
+        path: path.display().to_string(),
+        valid: verdict.valid,
+        remarks: verdict.remarks,
+    };
+    print(format, &report, |report| match report.valid {
+        true => format!("{} is Mapsmith's now\n", report.path),
+        false => format!("{} stays as it is, for HAProxy refuses the new one:\n", report.path),
+    })?;
+    if let OutputFormat::Text = format {
+        error_line(&remarks_text(&report.remarks));
+    }
+    Ok(if report.valid { SUCCESS } else { FAILED })
+}
+
+/// What the file should say, with the servers that the lists have now.
+async fn desired(settings: &Settings) -> anyhow::Result<DesiredConfig> {
     let (states, lists) = tokio::join!(poll_all(settings), poll_lists(settings));
     let found = MapFileWriter::new(settings.map.file()).peek()?;
     let stored = stored(settings).await?;
@@ -75,48 +113,40 @@ async fn rendered(settings: &Settings) -> anyhow::Result<Rendered> {
     };
     // It decides in earnest and does nothing: what it would log has not happened.
     let servers = decide.with_subscriber(NoSubscriber::new()).await;
-    let config = settings.haproxy_config(&servers.desired);
-    config.map(|config| text_of(&config)).context("the settings have no [haproxy]")
+    let declared = settings.haproxy_config(&DesiredServers::default());
+    let declared = declared.context("the settings have no [haproxy]")?;
+    Ok(DesiredConfig::new(&declared, Some(&servers.desired)))
 }
 
-/// Whether HAProxy would start with this, and what it says of it.
-async fn ask(binary: &str, rendered: &Rendered) -> anyhow::Result<(bool, Vec<Remark>)> {
+/// What HAProxy says of it.
+async fn ask(program: &str, rendered: &Rendered) -> anyhow::Result<Verdict> {
     let folder = tempfile::tempdir().context("no folder for a candidate can be made")?;
     let file = folder.path().join("haproxy.cfg");
-    write(&file, rendered.text())?;
-    let mut command = Command::new(binary);
-    command.arg("-c").arg("-f").arg(&file).stdin(Stdio::null()).kill_on_drop(true);
-    let output = timeout(CHECK_BOUND, command.output())
-        .await
-        .with_context(|| format!("{binary} -c gave no answer within {CHECK_BOUND:?}"))?
-        .with_context(|| format!("{binary} can't be started (haproxy.binary)"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    Ok((output.status.success(), remarks(&said, &file.to_string_lossy(), rendered)))
-}
-
-fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(file, text).with_context(|| format!("{} can't be written", file.display()))
+    std::fs::write(&file, rendered.text())
+        .with_context(|| format!("{} can't be written", file.display()))?;
+    Ok(check::check(program, &[&file], rendered, &Sockets::default(), CHECK_BOUND).await?)
 }
 
 /// What HAProxy says, for a person; nothing where it was not asked.
 fn verdict(report: &RenderReport, binary: &str) -> String {
-    let mut text = String::new();
-    for Remark { level, line, setting, text: said } in &report.remarks {
-        let (colour, word) = match level {
-            Level::Alert => (Colour::Red, "error"),
-            Level::Warning => (Colour::Yellow, "warning"),
-        };
-        let place = match (setting, line) {
-            (Some(setting), Some(line)) => format!("{setting} (line {line}): "),
-            (None, Some(line)) => format!("line {line}: "),
-            _ => String::new(),
-        };
-        let _ = writeln!(text, "{}: {place}{said}", paint(colour, word));
-    }
+    let mut text = remarks_text(&report.remarks);
     match report.valid {
         None => {}
-        Some(true) => text.push_str(&paint(Colour::Green, &format!("{binary} takes it"))),
+        Some(true) => text.push_str(&paint(Colour::Green, &format!("{binary} accepts it"))),
         Some(false) => text.push_str(&paint(Colour::Red, &format!("{binary} refuses it"))),
     }
     text.trim_end().to_owned()
+}
+
+/// A line for each.
+fn remarks_text(remarks: &[Remark]) -> String {
+    let mut text = String::new();
+    for remark in remarks {
+        let (colour, word) = match remark.level {
+            Level::Alert => (Colour::Red, "error"),
+            Level::Warning => (Colour::Yellow, "warning"),
+        };
+        let _ = writeln!(text, "{}: {remark}", paint(colour, word));
+    }
+    text
 }

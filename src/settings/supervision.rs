@@ -114,6 +114,20 @@ impl Haproxy {
         }
     }
 
+    /// The master's socket, where there is one that is known.
+    pub fn master_socket(&self) -> Option<PathBuf> {
+        match self.managed {
+            Managed::Yes => Some(self.files().master_socket()),
+            _ => self.master_socket.as_ref().map(|socket| PathBuf::from(socket.as_str())),
+        }
+    }
+
+    /// What reloads it, where that is a command: the program and its arguments.
+    pub fn reload_command(&self) -> Option<Vec<String>> {
+        let words: Vec<_> = self.reload_command.iter().cloned().map(String::from).collect();
+        (!words.is_empty()).then_some(words)
+    }
+
     /// HAProxy's program.
     pub fn program(&self) -> &str {
         self.binary.as_ref().map_or(BINARY, |binary| binary.as_str())

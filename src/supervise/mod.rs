@@ -1,3 +1,22 @@
-//! The HAProxy whose configuration Mapsmith writes.
+//! The HAProxy process: its configuration is checked, it is started or found again, reloaded with
+//! the outcome known, and started again when it dies.
+//!
+//! HAProxy is never a part of Mapsmith's own life: it has a process group of its own and outlives
+//! Mapsmith. Nothing is signalled but a process that [`process`] started, known by its pid and its
+//! start time.
 
+pub mod budget;
+pub mod candidate;
+pub mod check;
+mod command;
 pub mod files;
+pub mod health;
+mod identity;
+mod log;
+mod old_workers;
+pub mod process;
+pub mod reload;
+pub mod sockets;
+mod task;
+
+pub use task::{Supervisor, SupervisorReport};

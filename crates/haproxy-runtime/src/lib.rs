@@ -3,7 +3,7 @@
 //! # How it is built
 //!
 //! The clients ([`MapClient`], [`ServersClient`], [`TableClient`], [`CertClient`] over
-//! [`RuntimeClient`]) are the edge and decide nothing; without the feature `client` they are not
+//! [`RuntimeClient`], and [`MasterClient`]) are the edge and decide nothing; without the feature `client` they are not
 //! there. Everything else is pure: commands as values or text, each beside the one parser that
 //! judges its replies. HAProxy's management guide, section "Unix Socket commands", names the
 //! commands; the replies' exact bytes were measured on 2.6 to 3.4 and are held by the tests.
@@ -15,6 +15,7 @@ pub mod cert;
 pub mod client;
 pub mod error;
 pub mod map;
+pub mod master;
 pub mod process;
 pub mod server;
 pub mod table;
@@ -30,6 +31,8 @@ pub use error::{ReplyError, RuntimeError};
 #[cfg(feature = "client")]
 pub use map::client::MapClient;
 pub use map::{MapCounters, MapKind, MapName};
+#[cfg(feature = "client")]
+pub use master::client::MasterClient;
 pub use process::{Level, Probe, ProcessInfo};
 #[cfg(feature = "client")]
 pub use server::client::ServersClient;

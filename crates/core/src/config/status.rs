@@ -102,6 +102,10 @@ pub struct WorkerStatus {
     /// Its connections; none where it does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
+    /// Whether an old worker was seen to hold the node map in force, for the requests that its
+    /// connections may still bring; none where it is not driven.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_sync: Option<bool>,
 }
 
 /// A reload, and what came of it.

@@ -2,6 +2,10 @@
 //! from. HAProxy 2.6 to 3.4 print `[ALERT]    (7) : config : parsing [FILE:12] : text`, from 3.2 on
 //! also without `config : `, with the place at the beginning of the text.
 
+use std::fmt;
+
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::Rendered;
@@ -24,6 +28,18 @@ pub struct Remark {
 pub enum Level {
     Alert,
     Warning,
+}
+
+impl fmt::Display for Remark {
+    /// `frontend[0].rules[2] (line 12): unknown keyword`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.setting, self.line) {
+            (Some(setting), Some(line)) => write!(out, "{setting} (line {line}): ")?,
+            (None, Some(line)) => write!(out, "line {line}: ")?,
+            (_, None) => {}
+        }
+        out.write_str(&self.text)
+    }
 }
 
 /// The alerts and warnings of what HAProxy printed on a configuration in this file.

@@ -1,0 +1,132 @@
+//! Programs that are run to their end: within a time, and with what they print kept to a bound.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// The most bytes of each stream that are kept; the rest is read and dropped.
+const MOST_PRINTED: usize = 256 * 1024;
+/// How long what a program left behind may hold its streams open after its end.
+const REST: Duration = Duration::from_millis(200);
+
+/// What a program did.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Why a program did nothing that counts.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("{program} can't be started: {cause}")]
+    Start { program: String, cause: io::Error },
+    #[error("{program} did not end within {bound:?} and was stopped")]
+    Silent { program: String, bound: Duration },
+}
+
+/// Runs a program to its end, with a process group of its own, which is killed if it takes longer.
+pub(super) async fn run(
+    mut command: Command,
+    bound: Duration,
+    spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+) -> Result<Output, CommandError> {
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0).kill_on_drop(true);
+    let started = |cause| CommandError::Start { program: program.clone(), cause };
+    let mut child = spawn(&mut command).map_err(started)?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    match timeout(bound, finish(&mut child)).await {
+        Ok(output) => output.map_err(started),
+        Err(_) => {
+            // It may have ended this very moment.
+            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+            let _ = child.wait().await;
+            Err(CommandError::Silent { program, bound })
+        }
+    }
+}
+
+async fn finish(child: &mut Child) -> io::Result<Output> {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let status = {
+        let read = async { tokio::join!(keep(stdout, &mut out), keep(stderr, &mut err)) };
+        tokio::pin!(read);
+        tokio::select! {
+            _ = &mut read => child.wait().await?,
+            status = child.wait() => {
+                // Another process may hold the streams that has been started on the way.
+                let _ = timeout(REST, &mut read).await;
+                status?
+            }
+        }
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&out), text(&err));
+    Ok(Output { status, stdout, stderr })
+}
+
+/// Reads to the end. What can't be read is not there.
+async fn keep(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = vec![0; 8192];
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        let room = MOST_PRINTED.saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..read.min(room)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn shell(script: &str, bound: Duration) -> Result<Output, CommandError> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        run(command, bound, Command::spawn).await
+    }
+
+    #[tokio::test]
+    async fn what_a_program_says_is_kept_with_its_exit_code() {
+        let output =
+            shell("echo out; echo err >&2; exit 3", Duration::from_secs(30)).await.unwrap();
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\n", "err\n"));
+        assert_eq!(output.status.code(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_words_is_cut_and_does_not_stop_the_program() {
+        let output =
+            shell("yes | head -c 3000000; echo end >&2", Duration::from_secs(60)).await.unwrap();
+        assert_eq!(output.stdout.len(), MOST_PRINTED);
+        assert_eq!(output.stderr, "end\n");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_never_ends_is_stopped_with_all_that_it_started() {
+        let error = shell("sleep 1000 & echo $!; wait", Duration::from_millis(300)).await;
+        assert!(matches!(error, Err(CommandError::Silent { .. })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_running_does_not_keep_its_caller() {
+        let output = shell("sleep 1000 & echo $!", Duration::from_secs(60)).await.unwrap();
+        let left = Pid::from_raw(output.stdout.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(left, Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_named() {
+        let command = Command::new("/no/such/program");
+        let error = run(command, Duration::from_secs(1), Command::spawn).await.unwrap_err();
+        assert!(error.to_string().starts_with("/no/such/program can't be started: "), "{error}");
+    }
+}

@@ -1,0 +1,60 @@
+//! HAProxy's log file: where 2.6 says why it refuses a configuration, and every version why it does
+//! not start.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// The most of it that is shown, in bytes.
+const MOST_SHOWN: u64 = 16 * 1024;
+
+/// A place in the log, from which on something was written.
+#[derive(Debug)]
+pub(super) struct Mark {
+    path: PathBuf,
+    from: u64,
+}
+
+impl Mark {
+    /// What is written from now on.
+    pub fn now(path: &Path) -> Self {
+        Self { path: path.to_owned(), from: std::fs::metadata(path).map_or(0, |file| file.len()) }
+    }
+
+    /// What has been written since, its end where it is much; nothing where it can't be read.
+    pub fn since(&self) -> String {
+        self.read().unwrap_or_default().trim().to_owned()
+    }
+
+    fn read(&self) -> io::Result<String> {
+        let mut file = File::open(&self.path)?;
+        let length = file.metadata()?.len();
+        // One that is shorter than it was has been emptied meanwhile.
+        let from = if length < self.from { 0 } else { self.from };
+        file.seek(SeekFrom::Start(from.max(length.saturating_sub(MOST_SHOWN))))?;
+        let mut bytes = Vec::new();
+        file.take(MOST_SHOWN).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_since_is_shown_its_end_where_it_is_much() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("haproxy.log");
+        assert_eq!(Mark::now(&path).since(), "");
+        let mut file = File::create(&path).unwrap();
+        writeln!(file, "before").unwrap();
+        let mark = Mark::now(&path);
+        writeln!(file, "after").unwrap();
+        assert_eq!(mark.since(), "after");
+        writeln!(file, "{}end", "x".repeat(100_000)).unwrap();
+        assert!(mark.since().len() <= 16 * 1024 && mark.since().ends_with("xend"));
+    }
+}

@@ -1,0 +1,231 @@
+//! Listening sockets that Mapsmith holds for HAProxy, which inherits them as `fd@N`: while no
+//! HAProxy runs, connections wait in them instead of being refused.
+//!
+//! A number stays that of its address as long as the HAProxy lives that was started with it, so it
+//! is kept in a file. A Mapsmith that finds such a HAProxy again takes the sockets back from it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use mapsmith_core::config::values::BindAddress;
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketType, listen, socket};
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
+
+/// Numbers from here on are given to held sockets: a process has fewer files open at its start.
+const FIRST: RawFd = 300;
+/// Connections that may wait for HAProxy; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// One process is started at a time, so that no other one inherits the sockets with it.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Sockets by the address that they listen on.
+#[derive(Debug, Default)]
+pub struct Sockets(BTreeMap<BindAddress, Held>);
+
+#[derive(Debug)]
+struct Held {
+    /// Its descriptor is its number.
+    socket: OwnedFd,
+    /// It does not listen: it has the number that HAProxy's check asks for, and no more.
+    is_stand_in: bool,
+}
+
+/// What could not be held.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketsError {
+    #[error("nobody can listen on {address} (frontend.bind): {cause}")]
+    Bind { address: String, cause: io::Error },
+    #[error("{path} can't be {action}: {cause}")]
+    File { path: String, action: &'static str, cause: io::Error },
+    #[error("{path} has a line that is none of \"NUMBER ADDRESS\": {line:?}")]
+    Line { path: String, line: String },
+}
+
+impl Sockets {
+    /// Listens on these addresses. Unix sockets and descriptors are left to HAProxy.
+    ///
+    /// # Errors
+    /// The first address that can't be listened on.
+    pub fn bind<'a>(
+        addresses: impl IntoIterator<Item = &'a BindAddress>,
+    ) -> Result<Self, SocketsError> {
+        let mut held = BTreeMap::new();
+        for address in addresses {
+            let Some(text) = internet(address).filter(|_| !held.contains_key(address)) else {
+                continue;
+            };
+            let listening = || {
+                let listener = TcpListener::bind(text)?;
+                listen(&listener, BACKLOG)?;
+                Ok(fcntl_dupfd_cloexec(&listener, FIRST)?)
+            };
+            let socket = listening()
+                .map_err(|cause| SocketsError::Bind { address: address.to_string(), cause })?;
+            held.insert(address.clone(), Held { socket, is_stand_in: false });
+        }
+        Ok(Self(held))
+    }
+
+    /// The sockets of a HAProxy that was found again, by the file that says which they are. Where
+    /// the kernel does not give them, there is something of their numbers for HAProxy's check.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    pub fn take_back(file: &Path, process: &impl AsFd) -> Result<Self, SocketsError> {
+        let path = || file.display().to_string();
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(cause) => {
+                return Err(SocketsError::File { path: path(), action: "read", cause });
+            }
+        };
+        let mut held = BTreeMap::new();
+        for line in text.lines() {
+            let parsed = || {
+                let (number, address) = line.split_once(' ')?;
+                let address = BindAddress::try_from(address.to_owned()).ok()?;
+                Some((number.parse::<RawFd>().ok().filter(|number| *number >= FIRST)?, address))
+            };
+            let (number, address) = parsed()
+                .ok_or_else(|| SocketsError::Line { path: path(), line: line.to_owned() })?;
+            let taken = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
+            let is_stand_in = taken.is_err();
+            let socket = match taken {
+                Ok(socket) => Ok(socket),
+                Err(_) => socket(AddressFamily::INET, SocketType::STREAM, None),
+            };
+            let numbered = socket.and_then(|socket| fcntl_dupfd_cloexec(socket, number));
+            let socket = numbered
+                .map_err(io::Error::from)
+                .and_then(|socket| match socket.as_raw_fd() == number {
+                    true => Ok(socket),
+                    false => Err(io::Error::other(format!("descriptor {number} is in use"))),
+                })
+                .map_err(|cause| SocketsError::Bind { address: address.to_string(), cause })?;
+            held.insert(address, Held { socket, is_stand_in });
+        }
+        Ok(Self(held))
+    }
+
+    /// Writes which they are, for [`Self::take_back`].
+    ///
+    /// # Errors
+    /// A file that can't be written.
+    pub fn save(&self, file: &Path) -> Result<(), SocketsError> {
+        let lines =
+            self.0.iter().map(|(address, held)| format!("{} {address}\n", held.socket.as_raw_fd()));
+        fs::write(file, lines.collect::<String>()).map_err(|cause| SocketsError::File {
+            path: file.display().to_string(),
+            action: "written",
+            cause,
+        })
+    }
+
+    /// Where HAProxy is to listen for this address: the socket that is held for it, or itself.
+    pub fn place(&self, address: &BindAddress) -> BindAddress {
+        let held = self.0.get(address);
+        held.and_then(|held| BindAddress::try_from(format!("fd@{}", held.socket.as_raw_fd())).ok())
+            .unwrap_or_else(|| address.clone())
+    }
+
+    /// Whether these are the sockets of exactly these addresses, all of them listening.
+    pub fn are_of<'a>(&self, addresses: impl IntoIterator<Item = &'a BindAddress>) -> bool {
+        let wanted: std::collections::BTreeSet<_> =
+            addresses.into_iter().filter(|address| internet(address).is_some()).collect();
+        wanted.into_iter().eq(self.0.keys()) && self.0.values().all(|held| !held.is_stand_in)
+    }
+
+    /// Starts a process that inherits them.
+    pub(super) fn inherited<T>(&self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.0.is_empty() {
+            return start();
+        }
+        let _only = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_flags(FdFlags::empty())?;
+        let started = start();
+        self.set_flags(FdFlags::CLOEXEC)?;
+        started
+    }
+
+    fn set_flags(&self, flags: FdFlags) -> io::Result<()> {
+        self.0.values().try_for_each(|held| Ok(fcntl_setfd(&held.socket, flags)?))
+    }
+}
+
+/// The address as the system's resolver-free listening takes it; none for a unix socket or a
+/// descriptor.
+fn internet(address: &BindAddress) -> Option<String> {
+    let text = address.as_str();
+    if text.starts_with("unix@") || text.starts_with("fd@") {
+        return None;
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let host = if matches!(host, "" | "*") { "0.0.0.0" } else { host };
+    Some(format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+    use super::*;
+
+    fn address(text: &str) -> BindAddress {
+        BindAddress::try_from(text.to_owned()).unwrap()
+    }
+
+    fn own_process() -> OwnedFd {
+        pidfd_open(getpid(), PidfdFlags::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_held_socket_takes_connections_and_is_named_by_its_number() {
+        let port = testkit::free_port();
+        let web = address(&format!("127.0.0.1:{port}"));
+        let other = address("unix@/run/x.sock");
+        let sockets = Sockets::bind([&web, &other, &web]).unwrap();
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
+        assert!(sockets.place(&web).as_str().starts_with("fd@3"), "{:?}", sockets.place(&web));
+        assert_eq!(sockets.place(&other), other);
+        assert!(sockets.are_of([&other, &web]) && !sockets.are_of([&other]));
+        let taken = Sockets::bind([&web]).unwrap_err().to_string();
+        assert!(taken.contains(&format!("{web} (frontend.bind)")), "{taken}");
+    }
+
+    #[test]
+    fn all_of_a_host_is_every_address_of_version_4() {
+        for (text, listens) in
+            [(":80", "0.0.0.0:80"), ("*:80", "0.0.0.0:80"), ("[::1]:80", "[::1]:80")]
+        {
+            assert_eq!(internet(&address(text)).as_deref(), Some(listens));
+        }
+    }
+
+    #[test]
+    fn sockets_that_nobody_gives_back_have_stand_ins_that_do_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sockets");
+        let web = address("127.0.0.1:8080");
+        assert!(Sockets::take_back(&file, &own_process()).unwrap().are_of([]));
+        // A number that nothing has here.
+        fs::write(&file, "977 127.0.0.1:8080\n").unwrap();
+        let sockets = Sockets::take_back(&file, &own_process()).unwrap();
+        assert_eq!(sockets.place(&web), address("fd@977"));
+        assert!(!sockets.are_of([&web]));
+        for line in ["977", "12 127.0.0.1:1", "x 127.0.0.1:1", "977 nowhere"] {
+            fs::write(&file, line).unwrap();
+            let error = Sockets::take_back(&file, &own_process()).unwrap_err().to_string();
+            assert!(error.contains(&format!("{line:?}")), "{error}");
+        }
+    }
+}
