@@ -34,7 +34,7 @@ section! {
         #[unset(says "`/var/lib/mapsmith/haproxy`")]
         pub folder: Option<FilePath>,
         /// A template of your own for `haproxy.cfg`, in Jinja's language; see
-        /// [haproxy.md](haproxy.md#a-template-of-your-own). It is read with the settings.
+        /// [rendering.md](rendering.md#a-template-of-your-own). It is read with the settings.
         #[unset(says "the rendered text as it is")]
         pub template: Option<PathBuf>,
         /// Attached: the file that HAProxy loads, which Mapsmith writes.

@@ -8,3 +8,4 @@ mod laws;
 mod models;
 mod property;
 mod running;
+mod served;
