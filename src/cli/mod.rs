@@ -18,6 +18,7 @@ use crate::telemetry;
 
 mod approve;
 mod check;
+mod diff;
 mod explain;
 mod failure;
 mod haproxy;
@@ -107,6 +108,9 @@ enum Verb {
         /// Let HAProxy check it, and say which setting each of its errors is about
         #[arg(long)]
         check: bool,
+        /// Show what would change in HAProxy's file instead, as `diff -u` does, without secrets
+        #[arg(long, conflicts_with_all = ["check", "take_over"])]
+        diff: bool,
         /// Put it in place of HAProxy's file, also where that was edited or is not Mapsmith's, if
         /// HAProxy accepts it. A Mapsmith that runs loads it then
         #[arg(long, conflicts_with = "check")]
@@ -295,12 +299,9 @@ async fn carry_out(
         }
         Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
         Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
-        Verb::Render { check: _, take_over: true } => {
-            render::take_over(load(config)?, output).await
-        }
-        Verb::Render { check, take_over: false } => {
-            render::render(load(config)?, output, check).await
-        }
+        Verb::Render { diff: true, .. } => render::diff(load(config)?, output).await,
+        Verb::Render { take_over: true, .. } => render::take_over(load(config)?, output).await,
+        Verb::Render { check, .. } => render::render(load(config)?, output, check).await,
         Verb::Haproxy(verb) => haproxy::haproxy(load(config)?, verb, output).await,
         Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
         Verb::Status(connection) => status::status(connection, output).await,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
-use mapsmith_core::render::{Rendered, render, stamp};
+use mapsmith_core::render::{Rendered, TemplateError, rendered, stamp};
 
 use super::check::{self, CHECK_BOUND, Verdict};
 use super::files::Files;
@@ -25,16 +25,19 @@ pub struct Candidate {
 
 impl Candidate {
     /// With the sockets that are held for HAProxy.
-    pub fn new(of: &Arc<DesiredConfig>, sockets: Option<&Sockets>) -> Self {
+    ///
+    /// # Errors
+    /// The user's template does not give a text.
+    pub fn new(of: &Arc<DesiredConfig>, sockets: Option<&Sockets>) -> Result<Self, TemplateError> {
         let places = places(of, sockets);
         let mut placed = DesiredConfig::clone(of);
         let frontends = placed.config.frontends.iter_mut();
         let binds = frontends.flat_map(|frontend| &mut frontend.binds);
         binds.zip(&places).for_each(|(bind, place)| bind.address.clone_from(place));
-        let rendered = render(&placed.config);
-        let mark = stamp::mark(render(&placed.without_servers()).text());
+        let rendered = rendered(&placed.config)?;
+        let mark = stamp::mark(self::rendered(&placed.without_servers())?.text());
         let text = stamp::stamped(rendered.text(), &mark);
-        Self { of: Arc::clone(of), places, rendered, text, mark }
+        Ok(Self { of: Arc::clone(of), places, rendered, text, mark })
     }
 
     /// Whether it is of this configuration, with these sockets.

@@ -294,7 +294,15 @@ impl Supervisor {
         self.hold_sockets(config).await?;
         if self.candidate.as_ref().is_none_or(|candidate| !candidate.is_of(config, self.sockets()))
         {
-            self.candidate = Some(Candidate::new(config, self.sockets()));
+            match Candidate::new(config, self.sockets()) {
+                Ok(candidate) => self.candidate = Some(candidate),
+                Err(error) => {
+                    if in_place.is_some() {
+                        self.keep_running().await?;
+                    }
+                    return Ok(ConfigState::Refused { reason: error.to_string() });
+                }
+            }
             self.report.status.quarantined.clear();
         }
         let has_good = in_place.is_some();

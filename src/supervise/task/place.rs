@@ -86,7 +86,7 @@ impl Supervisor {
                 verdict.alerts()
             );
         }
-        let instead = Candidate::new(&instead, self.sockets());
+        let Ok(instead) = Candidate::new(&instead, self.sockets()) else { return false };
         self.candidate = Some(Candidate { of: Arc::clone(&candidate.of), ..instead });
         self.report.status.quarantined = quarantined;
         true

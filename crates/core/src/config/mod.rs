@@ -9,6 +9,7 @@ pub mod natives;
 mod problems;
 mod process;
 pub mod rules;
+mod serialized;
 pub mod status;
 pub mod values;
 
@@ -22,16 +23,30 @@ pub use natives::Native;
 pub use problems::Problem;
 pub use process::{Health, LogFormat, Metrics, Process, Stats, Timeouts};
 
+use std::sync::Arc;
+
+use serde::Serialize;
 use values::FilePath;
 
 /// Everything that `haproxy.cfg` says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Config {
     pub process: Process,
     pub frontends: Vec<Frontend>,
     pub backends: Vec<Backend>,
     /// Files that HAProxy loads after this one, in this order. They are never written.
     pub includes: Vec<FilePath>,
+    /// The user's own template; none is the shipped text.
+    #[serde(skip)]
+    pub template: Option<Template>,
+}
+
+/// A template of `haproxy.cfg` (see [`crate::render::rendered`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// Of its file, for messages.
+    pub name: String,
+    pub source: Arc<str>,
 }
 
 impl Config {

@@ -116,7 +116,7 @@ fn write_stats(writer: &mut Writer, stats: &Stats) {
     writer.origin("haproxy.stats");
     writer.section(&Line::new("frontend mapsmith-stats"));
     writer.line(&Line::new("bind").value(stats.bind.as_str()));
-    writer.words("http-request set-log-level silent");
+    writer.words("no log");
     writer.words("stats enable");
     let uri = stats.uri.as_ref().map_or("/", |uri| uri.as_str());
     writer.line(&Line::new("stats uri").value(uri));
@@ -129,7 +129,7 @@ fn write_metrics(writer: &mut Writer, metrics: &Metrics) {
     writer.origin("haproxy.metrics");
     writer.section(&Line::new("frontend mapsmith-metrics"));
     writer.line(&Line::new("bind").value(metrics.bind.as_str()));
-    writer.words("http-request set-log-level silent");
+    writer.words("no log");
     if !metrics.allow.is_empty() {
         for allowed in metrics.allow.chunks(32) {
             let line = Line::new("acl allowed src --");
@@ -145,7 +145,7 @@ fn write_health(writer: &mut Writer, health: &Health) {
     writer.origin("haproxy.health");
     writer.section(&Line::new("frontend mapsmith-health"));
     writer.line(&Line::new("bind").value(health.bind.as_str()));
-    writer.words("http-request set-log-level silent");
+    writer.words("no log");
     let (key, ready) = (Health::KEY, Health::READY);
     writer.words(&format!("acl ready str({key}),map_str({}) -m str {ready}", health.map));
     let answer = |status: u16, text: &str| {
