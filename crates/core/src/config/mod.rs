@@ -31,7 +31,21 @@ pub struct Config {
     pub frontends: Vec<Frontend>,
     pub backends: Vec<Backend>,
     /// Files that HAProxy loads after this one, in this order. They are never written.
-    pub includes: Vec<FilePath>,
+    pub includes: Vec<Include>,
+}
+
+/// A file that HAProxy loads after the rendered one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Include {
+    pub path: FilePath,
+    /// Tells its content from another: it is part of what is loaded.
+    pub hash: u64,
+}
+
+impl Include {
+    pub fn as_str(&self) -> &str {
+        self.path.as_str()
+    }
 }
 
 impl Config {

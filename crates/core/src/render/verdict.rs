@@ -4,8 +4,6 @@
 
 use std::fmt;
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::Rendered;
