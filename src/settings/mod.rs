@@ -148,12 +148,19 @@ impl SettingsFile {
         Ok(Self { settings, path: path.to_owned(), text })
     }
 
-    /// Reads the file once more; none where its text is as before.
+    /// Reads the file once more; none where its text is as before, and so are the files that are
+    /// part of HAProxy's configuration.
     ///
     /// # Errors
     /// Those of [`Settings::load`].
     pub fn read_again(&self) -> Result<Option<Self>, SettingsError> {
-        Ok(Some(Self::read(&self.path)?).filter(|again| again.text != self.text))
+        let again = Self::read(&self.path)?;
+        let named = |file: &Self| {
+            let haproxy = file.settings.haproxy.as_ref();
+            haproxy.map(|haproxy| (haproxy.includes.clone(), haproxy.stats_auth.clone()))
+        };
+        let is_same = again.text == self.text && named(&again) == named(self);
+        Ok((!is_same).then_some(again))
     }
 }
 

@@ -237,7 +237,7 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
     let source = |more: &str| SMALL.replace("type = \"puppetdb\"", more);
     let backend = "[[backend]]\nname = \"a\"\nservers = []\n";
     for (text, told) in [
-        (String::new(), "map: is missing"),
+        (String::new(), "map.path: is missing"),
         (source(""), "source[0].type: is missing"),
         (
             source("type = \"pupetdb\""),

@@ -100,7 +100,6 @@ fn each_documented_default_is_the_one_in_force() {
 #[test]
 fn each_required_key_is_missed_where_it_is_not_given() {
     let lines = [
-        ("path = \"/etc/haproxy/maps/node-master.map\"", "map.path: is missing"),
         ("name = \"puppetdb\"", "source[0].name: is missing"),
         ("type = \"puppetdb\"", "source[0].type: is missing"),
         ("url = \"http://127.0.0.1:8080\"", "source[0] \"puppetdb\": url is missing"),

@@ -5,9 +5,9 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use mapsmith_core::config::Template;
 use mapsmith_core::config::values::{FilePath, Secret, Text};
-use mapsmith_core::render::check_template;
+use mapsmith_core::config::{Include, Template};
+use mapsmith_core::render::{check_template, stamp};
 
 use super::Haproxy;
 
@@ -64,7 +64,7 @@ fn template_of(path: &Path) -> Result<Template, String> {
 }
 
 /// The files that a path with `*` in its last part stands for, sorted by name.
-fn files_of(pattern: &str) -> Result<Vec<FilePath>, String> {
+fn files_of(pattern: &str) -> Result<Vec<Include>, String> {
     let path = Path::new(pattern);
     let (folder, name) = (path.parent(), path.file_name().and_then(|name| name.to_str()));
     let (Some(folder), Some(name), true) = (folder, name, path.is_absolute()) else {
@@ -73,16 +73,19 @@ fn files_of(pattern: &str) -> Result<Vec<FilePath>, String> {
     if folder.to_string_lossy().contains('*') {
         return Err(format!("{pattern:?} has a * before its last part"));
     }
-    let checked = |path: PathBuf| {
+    let include = |path: PathBuf| -> Result<Include, String> {
+        let content = fs::read(&path);
+        let content =
+            content.map_err(|error| format!("{} can't be read: {error}", path.display()))?;
         let text = path
             .into_os_string()
             .into_string()
             .map_err(|path| format!("{} is not a name in UTF-8", Path::new(&path).display()))?;
-        FilePath::try_from(text).map_err(|error| error.to_string())
+        let path = FilePath::try_from(text).map_err(|error| error.to_string())?;
+        Ok(Include { path, hash: stamp::hash(&content) })
     };
     if !name.contains('*') {
-        fs::metadata(path).map_err(|error| format!("{pattern} can't be read: {error}"))?;
-        return Ok(vec![checked(path.to_owned())?]);
+        return Ok(vec![include(path.to_owned())?]);
     }
     let unreadable = |error| format!("{} can't be read: {error}", folder.display());
     let mut files = Vec::new();
@@ -91,7 +94,7 @@ fn files_of(pattern: &str) -> Result<Vec<FilePath>, String> {
         if entry.file_name().to_str().is_some_and(|found| matches(name, found))
             && entry.path().is_file()
         {
-            files.push(checked(entry.path())?);
+            files.push(include(entry.path())?);
         }
     }
     files.sort();
@@ -170,6 +173,10 @@ mod tests {
         assert_eq!(names("a*g").unwrap(), ["a.cfg"]);
         assert_eq!(names("d.txt").unwrap(), ["d.txt"]);
         assert_eq!(names("*.none").unwrap(), [""; 0]);
+        let hash = || files_of(&format!("{path}/a.cfg")).unwrap()[0].hash;
+        let before = hash();
+        fs::write(folder.path().join("a.cfg"), "backend a\n").unwrap();
+        assert_ne!(hash(), before, "another content is another configuration");
         assert!(names("none").unwrap_err().contains("can't be read"));
         assert!(names("*/a.cfg").unwrap_err().contains("before its last part"));
         assert!(files_of("a.cfg").unwrap_err().contains("absolute"));

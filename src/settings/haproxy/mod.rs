@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mapsmith_core::config::values::{BindAddress, FilePath, Network, Secret, Text};
-use mapsmith_core::config::{self, Health, Native, Process, Template};
+use mapsmith_core::config::{self, Health, Include, Native, Process, Template};
 use serde::Deserialize;
 
 use super::keys::section;
@@ -96,8 +96,8 @@ section! {
         /// being stopped.
         pub health: Option<BindAddress>,
         /// Files that HAProxy loads after the rendered one, in this order: absolute paths, in whose
-        /// last part `*` stands for any text. They are checked with it and never written; the list
-        /// is read with the settings.
+        /// last part `*` stands for any text. They are checked with it and never written. A SIGHUP
+        /// looks at them again.
         #[unset(says "none")]
         pub include: Vec<Text>,
         /// Native lines for the section `global`, after the rendered ones.
@@ -109,7 +109,7 @@ section! {
     }
     beside {
         /// The files that `include` stands for.
-        pub includes: Vec<FilePath>,
+        pub includes: Vec<Include>,
         /// What `template` holds.
         pub own_template: Option<Template>,
         /// What `stats.auth_file` holds.

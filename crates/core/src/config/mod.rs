@@ -35,7 +35,7 @@ pub struct Config {
     pub frontends: Vec<Frontend>,
     pub backends: Vec<Backend>,
     /// Files that HAProxy loads after this one, in this order. They are never written.
-    pub includes: Vec<FilePath>,
+    pub includes: Vec<Include>,
     /// The user's own template; none is the shipped text.
     #[serde(skip)]
     pub template: Option<Template>,
@@ -47,6 +47,20 @@ pub struct Template {
     /// Of its file, for messages.
     pub name: String,
     pub source: Arc<str>,
+}
+
+/// A file that HAProxy loads after the rendered one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Include {
+    pub path: FilePath,
+    /// Tells its content from another: it is part of what is loaded.
+    pub hash: u64,
+}
+
+impl Include {
+    pub fn as_str(&self) -> &str {
+        self.path.as_str()
+    }
 }
 
 impl Config {

@@ -39,7 +39,7 @@ pub fn render(config: &Config) -> Rendered {
     writer.comment("Written by Mapsmith from its settings: external changes are overwritten.");
     for (index, include) in config.includes.iter().enumerate() {
         writer.origin(&format!("haproxy.include[{index}]"));
-        writer.comment(&format!("Loaded with it: {include}"));
+        writer.comment(&format!("Loaded with it: {} ({:016x})", include.path, include.hash));
     }
     process::write(&mut writer, config);
     for (index, frontend) in config.frontends.iter().enumerate() {
