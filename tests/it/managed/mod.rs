@@ -16,6 +16,7 @@ use crate::support::{eventually, free_port, http};
 mod attached;
 mod changes;
 mod crashes;
+mod health;
 mod servers;
 
 /// Longer than any start, reload or change takes.

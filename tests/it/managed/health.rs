@@ -1,0 +1,57 @@
+//! What a load balancer in front of the gateway is answered.
+
+use std::net::SocketAddr;
+
+use super::{Ground, Managed, PATIENCE};
+use crate::support::haproxy::installed;
+use crate::support::mapsmith::Mapsmith;
+use crate::support::{eventually, free_port, http};
+
+fn status(address: SocketAddr) -> Option<u16> {
+    http::request(address, "GET", "/", &[], "").ok().map(|response| response.status)
+}
+
+#[test]
+fn the_health_check_is_good_from_the_first_map_and_lists_on_until_haproxy_is_stopped() {
+    for binary in installed() {
+        let ground = Ground::new(binary);
+        let health = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let list = ground.file("app.json");
+        // The list that a backend waits for is not there yet.
+        let more = format!(
+            "default_backend = \"app\"\n[[source]]\nname = \"app\"\ntype = \"file\"\n\
+            path = \"{}\"\n[[backend]]\nname = \"app\"\nfrom = \"app\"\n",
+            list.display()
+        );
+        let settings = ground
+            .settings("word", &more)
+            .replace("[haproxy]\n", &format!("[haproxy]\nhealth = \"{health}\"\n"));
+        let mapsmith = Mapsmith::config(&settings).start();
+        let managed = Managed { mapsmith, ground };
+        managed.wait_for_word("word");
+        assert_eq!(status(health), Some(503), "no list is known yet");
+        std::fs::write(&list, r#"[{"name": "one", "address": "127.0.0.1:9"}]"#).unwrap();
+        managed.mapsmith.wait_for("the gateway is ready", PATIENCE, |_| {
+            (status(health) == Some(200)).then_some(())
+        });
+        let config = managed.mapsmith.configuration();
+        let stopping = std::thread::scope(|scope| {
+            let stop = scope.spawn(|| config.cli(&["haproxy", "stop", "--grace", "2s"]));
+            eventually("the health check says that it is being stopped", PATIENCE, || {
+                (status(health) == Some(503)).then_some(())
+            });
+            // All is served meanwhile.
+            assert_eq!(managed.ground.word().as_deref(), Some("word"));
+            stop.join().unwrap()
+        });
+        assert!(stopping.status.success(), "{stopping:?}");
+        assert_eq!(status(health), None, "nobody listens any more");
+        managed.wait_for_state("stopped");
+        let started = managed.mapsmith.configuration().cli(&["haproxy", "start"]);
+        assert!(started.status.success(), "{started:?}");
+        managed.mapsmith.wait_for("the gateway is ready again", PATIENCE, |_| {
+            (status(health) == Some(200)).then_some(())
+        });
+        managed.wait_for_state("in_force");
+    }
+}
