@@ -75,9 +75,12 @@ impl Ground {
     /// The same with other settings.
     pub async fn changed(&self, file: SettingsFile) -> anyhow::Result<Self> {
         let token = read_token(&file.settings)?;
-        let listener = match file.settings.api.listen == self.file.settings.api.listen {
+        let listen = file.settings.api.listen;
+        // Port 0 was any port.
+        let listens_there = self.listener.local_addr().is_ok_and(|address| address == listen);
+        let listener = match listens_there || listen == self.file.settings.api.listen {
             true => self.listener.try_clone()?,
-            false => bind(file.settings.api.listen).await?.into_std()?,
+            false => bind(listen).await?.into_std()?,
         };
         Ok(Self { file, token, listener })
     }

@@ -18,8 +18,10 @@ use crate::telemetry;
 
 mod approve;
 mod check;
+mod diff;
 mod explain;
 mod failure;
+mod haproxy;
 mod local;
 mod output;
 mod overrides;
@@ -106,11 +108,17 @@ enum Verb {
         /// Let HAProxy check it, and say which setting each of its errors is about
         #[arg(long)]
         check: bool,
+        /// Show what would change in HAProxy's file instead, as `diff -u` does, without secrets
+        #[arg(long, conflicts_with_all = ["check", "take_over"])]
+        diff: bool,
         /// Put it in place of HAProxy's file, also where that was edited or is not Mapsmith's, if
         /// HAProxy accepts it. A Mapsmith that runs loads it then
         #[arg(long, conflicts_with = "check")]
         take_over: bool,
     },
+    /// Start, stop and reload the HAProxy that the settings declare
+    #[command(subcommand)]
+    Haproxy(haproxy::HaproxyVerb),
     /// Show sources, instances, revision and what is held
     Status(remote::Connection),
     /// Show why a node goes to its master: source, time, and what each HAProxy holds in memory
@@ -222,6 +230,7 @@ impl Verb {
             | Self::Check { .. }
             | Self::Plan { .. }
             | Self::Render { .. }
+            | Self::Haproxy(_)
             | Self::Sync { .. } => None,
             Self::Status(connection)
             | Self::Explain { connection, .. }
@@ -290,12 +299,10 @@ async fn carry_out(
         }
         Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
         Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
-        Verb::Render { check: _, take_over: true } => {
-            render::take_over(load(config)?, output).await
-        }
-        Verb::Render { check, take_over: false } => {
-            render::render(load(config)?, output, check).await
-        }
+        Verb::Render { diff: true, .. } => render::diff(load(config)?, output).await,
+        Verb::Render { take_over: true, .. } => render::take_over(load(config)?, output).await,
+        Verb::Render { check, .. } => render::render(load(config)?, output, check).await,
+        Verb::Haproxy(verb) => haproxy::haproxy(load(config)?, verb, output).await,
         Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,

@@ -8,7 +8,7 @@ use mapsmith_core::DesiredServers;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::desired::references::Actions;
 use mapsmith_core::render::verdict::{Level, Remark};
-use mapsmith_core::render::{Rendered, render as text_of};
+use mapsmith_core::render::{Rendered, rendered};
 use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
@@ -53,7 +53,7 @@ pub(super) async fn render(
         );
     };
     let binary = haproxy.program().to_owned();
-    let rendered = text_of(&desired(&settings).await?.config);
+    let rendered = rendered(&desired(&settings).await?.config)?;
     let mut report = RenderReport { text: rendered.shown(), valid: None, remarks: Vec::new() };
     if check {
         let verdict = ask(&binary, &rendered).await?;
@@ -67,6 +67,20 @@ pub(super) async fn render(
         OutputFormat::Json => print(format, &report, |report| report.text.clone())?,
     }
     Ok(if report.valid == Some(false) { FAILED } else { SUCCESS })
+}
+
+/// Shows what would change in HAProxy's file.
+pub(super) async fn diff(settings: Settings, format: OutputFormat) -> anyhow::Result<u8> {
+    let Some(haproxy) = settings.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised()) else {
+        bail!(
+            "Mapsmith writes no file of HAProxy's here: set haproxy.managed to true or \
+                \"attached\", or compare the output of `mapsmith render` yourself"
+        );
+    };
+    let rendered = rendered(&desired(&settings).await?.config)?;
+    let report = super::diff::report(&haproxy.configuration(), rendered.text())?;
+    print(format, &report, super::diff::text)?;
+    Ok(SUCCESS)
 }
 
 /// Puts the text in place of HAProxy's file.
@@ -84,7 +98,7 @@ pub(super) async fn take_over(settings: Settings, format: OutputFormat) -> anyho
                 them from service; see `mapsmith check`"
         );
     }
-    let candidate = Candidate::new(&Arc::new(desired));
+    let candidate = Candidate::new(&Arc::new(desired), None)?;
     let (path, verdict) = candidate.take_over(haproxy).await?;
     let report = TakeOverReport {
         path: path.display().to_string(),

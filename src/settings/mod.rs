@@ -157,7 +157,10 @@ impl SettingsFile {
         let again = Self::read(&self.path)?;
         let named = |file: &Self| {
             let haproxy = file.settings.haproxy.as_ref();
-            haproxy.map(|haproxy| (haproxy.includes.clone(), haproxy.stats_auth.clone()))
+            haproxy.map(|haproxy| {
+                let Haproxy { includes, own_template, stats_auth, .. } = haproxy;
+                (includes.clone(), own_template.clone(), stats_auth.clone())
+            })
         };
         let is_same = again.text == self.text && named(&again) == named(self);
         Ok((!is_same).then_some(again))

@@ -23,6 +23,7 @@ impl Settings {
             frontends: frontends.collect(),
             backends: backends.collect(),
             includes: haproxy.includes.clone(),
+            template: haproxy.own_template.clone(),
         })
     }
 }

@@ -88,6 +88,16 @@ impl Folder {
         self.0.join("haproxy.log")
     }
 
+    /// Whoever starts, stops or reloads it locks this.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// Is there where HAProxy was stopped on purpose.
+    pub fn stopped(&self) -> PathBuf {
+        self.0.join("stopped")
+    }
+
     /// The sockets that are held for it.
     pub fn sockets(&self) -> PathBuf {
         self.0.join("sockets")

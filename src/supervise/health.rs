@@ -12,6 +12,7 @@ use mapsmith_core::config::Health as Key;
 use tokio::time::timeout;
 
 use super::files::create;
+use crate::settings::Haproxy;
 use crate::store::map_file::MapFileError;
 use crate::store::replace::replace;
 
@@ -48,6 +49,13 @@ pub struct Health {
 impl Health {
     pub fn new(file: &Path, runtime: RuntimeClient) -> Self {
         Self { file: file.to_owned(), runtime }
+    }
+
+    /// Of the HAProxy of these settings; none where nobody asks for it.
+    pub fn of(haproxy: &Haproxy) -> Option<Self> {
+        let (_, map, address) =
+            (haproxy.health.as_ref()?, haproxy.health_map()?, haproxy.runtime()?);
+        Some(Self::new(Path::new(map.as_str()), RuntimeClient::new(address, ANSWER_BOUND)))
     }
 
     pub fn is_there(&self) -> bool {

@@ -22,6 +22,17 @@ impl Identity {
     pub fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
     }
+
+    /// As it is kept in a file.
+    pub(super) fn line(self) -> String {
+        format!("{} {}\n", self.pid, self.started)
+    }
+
+    /// Reads [`Self::line`].
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let (pid, started) = line.trim_end().split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, started: started.parse().ok()? })
+    }
 }
 
 /// The 22nd field of `/proc/PID/stat` (proc(5)), unless the third says that the process is over.
@@ -42,6 +53,10 @@ mod tests {
         let own = Identity::of(std::process::id()).unwrap();
         assert!(own.is_alive() && own.started > 0);
         assert!(!Identity { started: own.started + 1, ..own }.is_alive(), "another with its pid");
+        assert_eq!(Identity::parse(&own.line()), Some(own));
+        for wrong in ["", "12", "12 x", "-1 3", "1 2 3"] {
+            assert_eq!(Identity::parse(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

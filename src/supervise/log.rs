@@ -1,12 +1,14 @@
 //! HAProxy's log file: where 2.6 says why it refuses a configuration, and every version why it does
 //! not start.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// The most of it that is shown, in bytes.
 const MOST_SHOWN: u64 = 16 * 1024;
+/// It is emptied when it is larger, in bytes.
+const MOST_KEPT: u64 = 64 * 1024 * 1024;
 
 /// A place in the log, from which on something was written.
 #[derive(Debug)]
@@ -38,6 +40,20 @@ impl Mark {
     }
 }
 
+/// Opens it for a process that writes to its end, wherever that is.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Empties it where it is too large. The process that writes goes on at its new end.
+pub(super) fn bound(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    if file.metadata()?.len() > MOST_KEPT {
+        file.set_len(0)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -49,12 +65,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("haproxy.log");
         assert_eq!(Mark::now(&path).since(), "");
-        let mut file = File::create(&path).unwrap();
+        let mut file = open(&path).unwrap();
         writeln!(file, "before").unwrap();
         let mark = Mark::now(&path);
         writeln!(file, "after").unwrap();
         assert_eq!(mark.since(), "after");
         writeln!(file, "{}end", "x".repeat(100_000)).unwrap();
         assert!(mark.since().len() <= 16 * 1024 && mark.since().ends_with("xend"));
+    }
+
+    #[test]
+    fn a_log_that_is_too_large_is_emptied_under_the_one_who_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("haproxy.log");
+        let mut file = open(&path).unwrap();
+        writeln!(file, "small").unwrap();
+        let mark = Mark::now(&path);
+        bound(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "small\n");
+        file.set_len(MOST_KEPT + 1).unwrap();
+        bound(&path).unwrap();
+        write!(file, "on").unwrap();
+        assert_eq!(
+            (std::fs::read_to_string(&path).unwrap(), mark.since()),
+            ("on".into(), "on".into())
+        );
     }
 }

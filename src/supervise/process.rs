@@ -1,18 +1,424 @@
-use super::sockets::Sockets;
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ProcessError(pub String);
-pub struct Managed {
-    sockets: Sockets,
+//! A HAProxy that Mapsmith runs: started, found again, stopped.
+//!
+//! It is a master process with a process group of its own, so neither a signal to Mapsmith nor a
+//! closed terminal reaches it, and it serves on when Mapsmith ends. The file with its pid and start
+//! time is how a later Mapsmith finds it. Signals go through a pidfd, so to this process or to
+//! none.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use haproxy_runtime::master::{Processes, worker_info};
+use haproxy_runtime::{MasterClient, RuntimeAddress, RuntimeClient};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::files::{self, FilesError};
+use super::identity::Identity;
+use super::lock::{self, LockError};
+use super::log::{self, Mark};
+use super::reload::{BOUND, Reloader};
+use super::sockets::{Sockets, SocketsError};
+use crate::settings::Haproxy;
+use crate::settings::supervision::Folder;
+use crate::store::map_file::MapFileError;
+use crate::store::replace::replace;
+
+/// How long a socket may take to answer.
+const ANSWER_BOUND: Duration = Duration::from_secs(2);
+/// How often a process that starts is asked.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+/// How often it is seen whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long it may take to end after a signal that cuts its connections.
+const CUT_BOUND: Duration = Duration::from_secs(5);
+/// How often that signal is sent: one that comes just when a reload begins is lost.
+const CUTS: usize = 3;
+const PID_FILE_MODE: u32 = 0o644;
+
+/// How a HAProxy is started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    pub program: String,
+    pub folder: Folder,
+    /// Files that are loaded together with the folder's own configuration.
+    pub extra: Vec<PathBuf>,
+    /// The Runtime API's socket in the configuration.
+    pub admin_socket: PathBuf,
+    /// How long a start or a reload may take.
+    pub bound: Duration,
 }
-impl Managed {
-    pub async fn keep_running(&mut self) -> Result<(), ProcessError> {
-        Ok(())
+
+/// Why a HAProxy does not run, or can't be stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error("{program} can't be started: {cause} (haproxy.binary)")]
+    Program { program: String, cause: io::Error },
+    #[error("HAProxy did not start ({status}): {said}")]
+    Refused { status: String, said: String },
+    #[error(
+        "HAProxy did not answer on {} and {} within {bound:?}, and was ended: {said}",
+        master.display(), admin.display()
+    )]
+    Silent { master: PathBuf, admin: PathBuf, bound: Duration, said: String },
+    #[error("HAProxy runs already, as process {0}")]
+    Running(u32),
+    #[error(
+        "process {pid} was started as this HAProxy, and its master's socket {} gives no answer: \
+            {why}; end the process if it hangs",
+        socket.display()
+    )]
+    Unreachable { pid: u32, socket: PathBuf, why: String },
+    #[error("{}: can't be {action}: {cause} (haproxy.folder)", path.display())]
+    File { path: PathBuf, action: &'static str, cause: io::Error },
+    #[error("process {pid} can't be {action}: {cause}")]
+    Signal { pid: u32, action: &'static str, cause: io::Error },
+    #[error(transparent)]
+    Folder(#[from] FilesError),
+    #[error(transparent)]
+    Write(#[from] MapFileError),
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+/// A HAProxy that runs. It runs on when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    identity: Identity,
+    /// What signals are sent to.
+    process: OwnedFd,
+    master: MasterClient,
+    reloader: Reloader,
+    sockets: Sockets,
+    folder: Folder,
+    log: Mark,
+}
+
+/// How a HAProxy ended that was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// With its last connection.
+    Softly,
+    /// Its connections were cut when the time was over.
+    Cut,
+}
+
+impl Launch {
+    /// As the settings say.
+    pub fn new(haproxy: &Haproxy) -> Self {
+        let folder = haproxy.files();
+        let socket = haproxy.socket.as_ref().map(|socket| PathBuf::from(socket.as_str()));
+        Self {
+            program: haproxy.program().to_owned(),
+            extra: haproxy.includes.iter().map(|file| PathBuf::from(file.as_str())).collect(),
+            admin_socket: socket.unwrap_or_else(|| folder.admin_socket()),
+            folder,
+            bound: BOUND,
+        }
     }
-    pub fn starts(&self) -> u64 {
-        0
+
+    /// The files that are loaded, in their order.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let own = std::iter::once(self.folder.configuration());
+        own.chain(self.extra.iter().cloned()).collect()
     }
+
+    /// Whether it was stopped on purpose, and not started since.
+    pub fn is_stopped(&self) -> bool {
+        self.folder.stopped().exists()
+    }
+
+    /// The HAProxy that an earlier Mapsmith, or another one now, has started here; none where it
+    /// does not run. One that is just being started is waited for.
+    ///
+    /// # Errors
+    /// It runs and does not answer, or a file of it can't be read.
+    pub async fn find(&self) -> Result<Option<Running>, ProcessError> {
+        let Some((identity, process)) = self.known().await? else { return Ok(None) };
+        let deadline = Instant::now() + self.bound;
+        loop {
+            let why = match self.serves(identity).await {
+                Ok(_) => break,
+                Err(why) => why,
+            };
+            if !identity.is_alive() {
+                return Ok(None);
+            }
+            if Instant::now() >= deadline {
+                let (pid, socket) = (identity.pid, self.folder.master_socket());
+                return Err(ProcessError::Unreachable { pid, socket, why });
+            }
+            sleep(ASK_EVERY).await;
+        }
+        let sockets = Sockets::take_back(&self.folder.sockets(), &process)?;
+        Ok(Some(self.running(identity, process, sockets)))
+    }
+
+    /// The process that the file names; or one that answers on the master's socket, whose start was
+    /// cut off before the file was written.
+    async fn known(&self) -> Result<Option<(Identity, OwnedFd)>, ProcessError> {
+        let path = self.folder.pid();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(cause) => return Err(ProcessError::File { path, action: "read", cause }),
+        };
+        if let Some(known) = Identity::parse(&text).and_then(open) {
+            return Ok(Some(known));
+        }
+        let Ok(listed) = self.master().processes().await else { return Ok(None) };
+        let Some((identity, process)) = Identity::of(listed.master.pid).and_then(open) else {
+            return Ok(None);
+        };
+        replace(&path, identity.line().as_bytes(), PID_FILE_MODE)?;
+        Ok(Some((identity, process)))
+    }
+
+    /// Has it stay as it is, where it does not run.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn mark_stopped(&self) -> Result<(), ProcessError> {
+        files::create(self.folder.path())?;
+        mark_stopped(&self.folder)
+    }
+
+    /// Starts it, and waits until it serves. It inherits the sockets, which the configuration in
+    /// the folder names by their numbers; they are left where it does not start.
+    ///
+    /// # Errors
+    /// It runs already, or does not start, with its own words.
+    pub async fn start(&self, sockets: &mut Sockets) -> Result<Running, ProcessError> {
+        files::create(self.folder.path())?;
+        let _lock = lock::acquire(&self.folder.lock(), self.bound).await?;
+        if let Some(running) = self.find().await? {
+            return Err(ProcessError::Running(running.identity.pid));
+        }
+        sockets.save(&self.folder.sockets())?;
+        let path = self.folder.log();
+        // One that is not there needs no bound.
+        let _ = log::bound(&path);
+        let mark = Mark::now(&path);
+        let (mut child, identity, process) = self.spawn(sockets, &mark)?;
+        replace(&self.folder.pid(), identity.line().as_bytes(), PID_FILE_MODE)?;
+        remove(&self.folder.stopped())?;
+        let deadline = Instant::now() + self.bound;
+        while self.is_ready(identity).await.is_err() {
+            if let Ok(Some(status)) = child.try_wait() {
+                remove(&self.folder.pid())?;
+                let (status, said) = (status.to_string(), mark.since());
+                return Err(ProcessError::Refused { status, said });
+            }
+            if Instant::now() >= deadline {
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+                remove(&self.folder.pid())?;
+                return Err(ProcessError::Silent {
+                    master: self.folder.master_socket(),
+                    admin: self.admin_socket.clone(),
+                    bound: self.bound,
+                    said: mark.since(),
+                });
+            }
+            sleep(ASK_EVERY).await;
+        }
+        Ok(self.running(identity, process, mem::take(sockets)))
+    }
+
+    fn spawn(
+        &self,
+        sockets: &Sockets,
+        mark: &Mark,
+    ) -> Result<(Child, Identity, OwnedFd), ProcessError> {
+        let path = self.folder.log();
+        let error = |cause| ProcessError::File { path: path.clone(), action: "opened", cause };
+        let output = log::open(&path).map_err(error)?;
+        let errors = output.try_clone().map_err(error)?;
+        let socket = format!("{},mode,600,level,admin", self.folder.master_socket().display());
+        let mut command = Command::new(&self.program);
+        command.args(["-W", "-db", "-S", &socket]);
+        self.files().iter().for_each(|file| {
+            command.arg("-f").arg(file);
+        });
+        command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        // They are between Mapsmith and who started it.
+        command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        let program = |cause| ProcessError::Program { program: self.program.clone(), cause };
+        let child = sockets.inherited(|| command.spawn()).map_err(program)?;
+        let pid = child.id().unwrap_or_default();
+        // It is our child, so its pid is nobody else's before it was waited for.
+        let identity = Identity::of(pid);
+        let opened = identity.and_then(open);
+        let (identity, process) = opened.ok_or_else(|| ProcessError::Refused {
+            status: "it ended at once".to_owned(),
+            said: mark.since(),
+        })?;
+        Ok((child, identity, process))
+    }
+
+    /// Whether the master answers, is this process, and has a worker. Of one that has served for a
+    /// while this is all that can be asked: a reload that failed may have closed the Runtime API's
+    /// socket.
+    async fn serves(&self, identity: Identity) -> Result<Processes, String> {
+        let listed = self.master().processes().await.map_err(|error| error.to_string())?;
+        if listed.master.pid != identity.pid {
+            return Err(format!("process {} answers there", listed.master.pid));
+        }
+        if listed.all_workers().next().is_none() {
+            return Err("it has no worker".to_owned());
+        }
+        Ok(listed)
+    }
+
+    /// Whether the Runtime API answers too.
+    async fn is_ready(&self, identity: Identity) -> Result<(), String> {
+        let listed = self.serves(identity).await?;
+        let address = RuntimeAddress::Unix(self.admin_socket.clone());
+        let answer = RuntimeClient::new(address, ANSWER_BOUND).call("show info\n").await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let pid = worker_info(&answer).map_err(|error| error.to_string())?.pid;
+        match listed.all_workers().any(|worker| worker.pid == pid) {
+            true => Ok(()),
+            false => Err(format!("{}: process {pid} answers there", self.admin_socket.display())),
+        }
+    }
+
+    fn master(&self) -> MasterClient {
+        MasterClient::new(self.folder.master_socket(), ANSWER_BOUND)
+    }
+
+    fn running(&self, identity: Identity, process: OwnedFd, sockets: Sockets) -> Running {
+        let log = self.folder.log();
+        let reloader = Reloader::by_master(self.master(), Some(log.clone()), self.bound)
+            .with_lock(self.folder.lock());
+        let folder = self.folder.clone();
+        let (master, log) = (self.master(), Mark::now(&log));
+        Running { identity, process, master, reloader, sockets, folder, log }
+    }
+}
+
+impl Running {
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub fn master(&self) -> &MasterClient {
+        &self.master
+    }
+
+    pub fn reloader(&self) -> &Reloader {
+        &self.reloader
+    }
+
     pub fn sockets(&self) -> &Sockets {
         &self.sockets
+    }
+
+    pub fn sockets_mut(&mut self) -> &mut Sockets {
+        &mut self.sockets
+    }
+
+    /// The sockets that outlive it.
+    pub fn into_sockets(self) -> Sockets {
+        self.sockets
+    }
+
+    /// Waits for its end. Cancel-safe.
+    pub async fn ended(&self) {
+        while self.identity.is_alive() {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The end of what it has printed since it was started or found.
+    pub fn said(&self) -> String {
+        self.log.since()
+    }
+
+    /// Empties its log where that is too large. Whoever supervises it calls this now and then.
+    ///
+    /// # Errors
+    /// A log that can't be emptied.
+    pub fn bound_log(&self) -> io::Result<()> {
+        log::bound(&self.folder.log())
+    }
+
+    /// Has it serve its connections to their end, for at most this time, and then cuts them. Waits
+    /// for a reload that runs. Gives back the sockets, in which connections wait from now on.
+    ///
+    /// # Errors
+    /// It can't be signalled, or does not end even so.
+    pub async fn stop(self, grace: Duration) -> Result<(Stopped, Sockets), ProcessError> {
+        let idle = self.reloader.idle().await?;
+        mark_stopped(&self.folder)?;
+        let stopped = self.end(grace).await?;
+        remove(&self.folder.pid())?;
+        drop(idle);
+        Ok((stopped, self.sockets))
+    }
+
+    async fn end(&self, grace: Duration) -> Result<Stopped, ProcessError> {
+        if !grace.is_zero() {
+            self.signal(Signal::USR1)?;
+            if timeout(grace, self.ended()).await.is_ok() {
+                return Ok(Stopped::Softly);
+            }
+        }
+        for _ in 0..CUTS {
+            self.signal(Signal::TERM)?;
+            if timeout(CUT_BOUND, self.ended()).await.is_ok() {
+                return Ok(Stopped::Cut);
+            }
+        }
+        self.signal(Signal::KILL)?;
+        match timeout(CUT_BOUND, self.ended()).await {
+            Ok(()) => Ok(Stopped::Cut),
+            Err(_) => Err(ProcessError::Signal {
+                pid: self.identity.pid,
+                action: "ended",
+                cause: io::ErrorKind::TimedOut.into(),
+            }),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        match pidfd_send_signal(&self.process, signal) {
+            // It has ended already.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(cause) => Err(ProcessError::Signal {
+                pid: self.identity.pid,
+                action: "signalled",
+                cause: cause.into(),
+            }),
+        }
+    }
+}
+
+/// A hold on the process, if it is still this one.
+fn open(identity: Identity) -> Option<(Identity, OwnedFd)> {
+    let pid = Pid::from_raw(i32::try_from(identity.pid).ok()?)?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    // Whoever has the pid now is held; was it that one before?
+    identity.is_alive().then_some((identity, process))
+}
+
+fn mark_stopped(folder: &Folder) -> Result<(), ProcessError> {
+    let path = folder.stopped();
+    fs::write(&path, "").map_err(|cause| ProcessError::File { path, action: "written", cause })
+}
+
+fn remove(path: &Path) -> Result<(), ProcessError> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(ProcessError::File { path: path.to_owned(), action: "removed", cause })
+        }
+        _ => Ok(()),
     }
 }

@@ -4,11 +4,12 @@
 //! which it would have: then `show proc` tells, by its counters and by a worker that was not there
 //! before. No answer in time is neither a success nor a failure.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use haproxy_runtime::master::{Processes, ReloadReply, Target, worker_info};
-use haproxy_runtime::{MasterClient, RuntimeClient, RuntimeError};
+use haproxy_runtime::{MasterClient, RuntimeAddress, RuntimeClient, RuntimeError};
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
@@ -16,8 +17,12 @@ use tokio::time::{Instant, sleep};
 use super::check::Verdict;
 use super::command::{self, CommandError};
 use super::identity::Identity;
+use super::lock::{self, LockError};
 use super::log::Mark;
+use crate::settings::Haproxy;
 
+/// How long a reload may take: 14,000 servers with TLS take six seconds.
+pub(super) const BOUND: Duration = Duration::from_secs(60);
 /// How long the master, or a worker, may take to say how things stand.
 const ANSWER_BOUND: Duration = Duration::from_secs(2);
 /// How often that is asked.
@@ -65,8 +70,17 @@ pub struct Reloader {
     runtime: Option<RuntimeClient>,
     /// Where HAProxy's standard error goes, where that is a file.
     log: Option<PathBuf>,
+    /// Of the other programs that reload it.
+    lock: Option<PathBuf>,
     bound: Duration,
     running: Mutex<()>,
+}
+
+/// Nobody reloads, starts or stops this HAProxy while this lives.
+#[derive(Debug)]
+pub struct Idle<'a> {
+    _here: MutexGuard<'a, ()>,
+    _elsewhere: Option<File>,
 }
 
 /// What a look at the master says of a reload.
@@ -80,11 +94,16 @@ enum Progress {
 }
 
 impl Reloader {
-    /// By the master's socket. `bound` is how long a reload may take: 14,000 servers with TLS take
-    /// six seconds.
+    /// By the master's socket. `bound` is how long a reload may take.
     pub fn by_master(master: MasterClient, log: Option<PathBuf>, bound: Duration) -> Self {
         let master = Some(master.within(ANSWER_BOUND));
-        Self { way: Way::Master, master, runtime: None, log, bound, running: Mutex::new(()) }
+        let (way, running) = (Way::Master, Mutex::new(()));
+        Self { way, master, runtime: None, log, lock: None, bound, running }
+    }
+
+    /// Also other programs that take this lock wait for one another.
+    pub fn with_lock(self, lock: PathBuf) -> Self {
+        Self { lock: Some(lock), ..self }
     }
 
     /// By a command; what came of it is told by the master's socket, or else by the process that
@@ -96,14 +115,34 @@ impl Reloader {
         bound: Duration,
     ) -> Self {
         let master = master.map(|master| master.within(ANSWER_BOUND));
-        let way = Way::Command(command);
-        Self { way, master, runtime, log: None, bound, running: Mutex::new(()) }
+        let (way, running) = (Way::Command(command), Mutex::new(()));
+        Self { way, master, runtime, log: None, lock: None, bound, running }
+    }
+
+    /// As the settings say of a HAProxy that another supervisor runs; `runtime` is its Runtime API.
+    pub fn attached(haproxy: &Haproxy, runtime: Option<RuntimeAddress>) -> Self {
+        let socket = haproxy.master_socket.as_ref();
+        let master = socket.map(|socket| MasterClient::new(socket.as_str(), ANSWER_BOUND));
+        let runtime = runtime.map(|address| RuntimeClient::new(address, ANSWER_BOUND));
+        let words = haproxy.reload_command.iter().map(ToString::to_string).collect::<Vec<_>>();
+        match master {
+            Some(master) if words.is_empty() => Self::by_master(master, None, BOUND),
+            master => Self::by_command(words, master, runtime, BOUND),
+        }
     }
 
     /// Waits until no reload runs, and keeps the next one back: signals to a master that reloads
     /// are lost, or kill it.
-    pub async fn idle(&self) -> MutexGuard<'_, ()> {
-        self.running.lock().await
+    ///
+    /// # Errors
+    /// Another program has kept the lock for longer than a reload may take.
+    pub async fn idle(&self) -> Result<Idle<'_>, LockError> {
+        let _here = self.running.lock().await;
+        let _elsewhere = match &self.lock {
+            Some(path) => Some(lock::acquire(path, self.bound).await?),
+            None => None,
+        };
+        Ok(Idle { _here, _elsewhere })
     }
 
     /// Has HAProxy load its configuration, which was checked; one that was refused is not loaded.
@@ -111,7 +150,10 @@ impl Reloader {
         if !checked.valid {
             return Outcome::Refused { said: checked.alerts() };
         }
-        let _one = self.idle().await;
+        let _one = match self.idle().await {
+            Ok(idle) => idle,
+            Err(error) => return Outcome::Unreachable { why: error.to_string() },
+        };
         let deadline = Instant::now() + self.bound;
         match (&self.way, &self.master) {
             (Way::Master, Some(master)) => self.ask_master(master, deadline).await,

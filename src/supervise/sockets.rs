@@ -4,7 +4,7 @@
 //! A number stays that of its address as long as the HAProxy lives that was started with it, so it
 //! is kept in a file. A Mapsmith that finds such a HAProxy again takes the sockets back from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use mapsmith_core::config::values::BindAddress;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use rustix::net::{AddressFamily, SocketType, listen, socket};
+use rustix::net::{AddressFamily, Shutdown, SocketType, listen, shutdown, socket};
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 /// Numbers from here on are given to held sockets: a process has fewer files open at its start.
@@ -37,6 +37,13 @@ struct Held {
     is_stand_in: bool,
 }
 
+impl Held {
+    fn close(&self) {
+        // One that does not listen refuses connections already.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
 /// What could not be held.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketsError {
@@ -49,28 +56,73 @@ pub enum SocketsError {
 }
 
 impl Sockets {
-    /// Listens on these addresses. Unix sockets and descriptors are left to HAProxy.
+    /// Listens on these addresses, each by the number that it has in the file where it has one.
+    /// Unix sockets and descriptors are left to HAProxy.
     ///
     /// # Errors
-    /// The first address that can't be listened on.
+    /// The first address that can't be listened on, or a file that can't be read.
     pub fn bind<'a>(
         addresses: impl IntoIterator<Item = &'a BindAddress>,
+        file: &Path,
     ) -> Result<Self, SocketsError> {
-        let mut held = BTreeMap::new();
+        let mut sockets = Self::default();
+        sockets.listen(addresses, &numbers(file)?)?;
+        Ok(sockets)
+    }
+
+    /// Listens on these addresses too, and on those in the file where that is possible: a
+    /// configuration that is in place names them.
+    ///
+    /// # Errors
+    /// The first of these addresses that can't be listened on, or a file that can't be read.
+    pub fn add<'a>(
+        &mut self,
+        addresses: impl IntoIterator<Item = &'a BindAddress>,
+        file: &Path,
+    ) -> Result<(), SocketsError> {
+        let numbers = numbers(file)?;
+        self.listen(addresses, &numbers)?;
+        for address in numbers.keys() {
+            // What HAProxy lacks it says itself.
+            let _ = self.listen([address], &numbers);
+        }
+        Ok(())
+    }
+
+    fn listen<'a>(
+        &mut self,
+        addresses: impl IntoIterator<Item = &'a BindAddress>,
+        numbers: &BTreeMap<BindAddress, RawFd>,
+    ) -> Result<(), SocketsError> {
+        let taken = self.0.values().map(|held| held.socket.as_raw_fd());
+        let mut next =
+            taken.chain(numbers.values().copied()).max().map_or(FIRST, |number| number + 1);
         for address in addresses {
-            let Some(text) = internet(address).filter(|_| !held.contains_key(address)) else {
+            let Some(text) = internet(address).filter(|_| !self.0.contains_key(address)) else {
                 continue;
             };
             let listening = || {
                 let listener = TcpListener::bind(text)?;
                 listen(&listener, BACKLOG)?;
-                Ok(fcntl_dupfd_cloexec(&listener, FIRST)?)
+                match numbers.get(address) {
+                    Some(number) => numbered(listener.into(), *number),
+                    None => Ok(fcntl_dupfd_cloexec(&listener, next)?),
+                }
             };
             let socket = listening()
                 .map_err(|cause| SocketsError::Bind { address: address.to_string(), cause })?;
-            held.insert(address.clone(), Held { socket, is_stand_in: false });
+            next = next.max(socket.as_raw_fd() + 1);
+            self.0.insert(address.clone(), Held { socket, is_stand_in: false });
         }
-        Ok(Self(held))
+        Ok(())
+    }
+
+    /// Listens on the addresses in the file: those of the configuration that was written with it.
+    ///
+    /// # Errors
+    /// Those of [`Self::bind`].
+    pub fn of_file(file: &Path) -> Result<Self, SocketsError> {
+        Self::bind(numbers(file)?.keys(), file)
     }
 
     /// The sockets of a HAProxy that was found again, by the file that says which they are. Where
@@ -79,40 +131,42 @@ impl Sockets {
     /// # Errors
     /// A file that can't be read.
     pub fn take_back(file: &Path, process: &impl AsFd) -> Result<Self, SocketsError> {
-        let path = || file.display().to_string();
-        let text = match fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(cause) => {
-                return Err(SocketsError::File { path: path(), action: "read", cause });
-            }
-        };
         let mut held = BTreeMap::new();
-        for line in text.lines() {
-            let parsed = || {
-                let (number, address) = line.split_once(' ')?;
-                let address = BindAddress::try_from(address.to_owned()).ok()?;
-                Some((number.parse::<RawFd>().ok().filter(|number| *number >= FIRST)?, address))
-            };
-            let (number, address) = parsed()
-                .ok_or_else(|| SocketsError::Line { path: path(), line: line.to_owned() })?;
+        for (address, number) in numbers(file)? {
             let taken = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
             let is_stand_in = taken.is_err();
             let socket = match taken {
                 Ok(socket) => Ok(socket),
                 Err(_) => socket(AddressFamily::INET, SocketType::STREAM, None),
             };
-            let numbered = socket.and_then(|socket| fcntl_dupfd_cloexec(socket, number));
-            let socket = numbered
+            let socket = socket
                 .map_err(io::Error::from)
-                .and_then(|socket| match socket.as_raw_fd() == number {
-                    true => Ok(socket),
-                    false => Err(io::Error::other(format!("descriptor {number} is in use"))),
-                })
+                .and_then(|socket| numbered(socket, number))
                 .map_err(|cause| SocketsError::Bind { address: address.to_string(), cause })?;
             held.insert(address, Held { socket, is_stand_in });
         }
         Ok(Self(held))
+    }
+
+    /// Listens no more on addresses other than these: connections to them are refused from now on,
+    /// also where another process has the same socket.
+    ///
+    /// # Errors
+    /// A file that can't be written.
+    pub fn release<'a>(
+        &mut self,
+        kept: impl IntoIterator<Item = &'a BindAddress>,
+        file: &Path,
+    ) -> Result<(), SocketsError> {
+        let kept: BTreeSet<_> = kept.into_iter().collect();
+        self.0.retain(|address, held| {
+            let is_kept = kept.contains(address);
+            if !is_kept {
+                held.close();
+            }
+            is_kept
+        });
+        self.save(file)
     }
 
     /// Writes which they are, for [`Self::take_back`].
@@ -138,9 +192,19 @@ impl Sockets {
 
     /// Whether these are the sockets of exactly these addresses, all of them listening.
     pub fn are_of<'a>(&self, addresses: impl IntoIterator<Item = &'a BindAddress>) -> bool {
-        let wanted: std::collections::BTreeSet<_> =
+        let wanted: BTreeSet<_> =
             addresses.into_iter().filter(|address| internet(address).is_some()).collect();
-        wanted.into_iter().eq(self.0.keys()) && self.0.values().all(|held| !held.is_stand_in)
+        wanted.into_iter().eq(self.0.keys()) && self.are_real()
+    }
+
+    /// Listens on none of them any more, also where another process has them.
+    pub fn close(self) {
+        self.0.values().for_each(Held::close);
+    }
+
+    /// Whether all of them listen.
+    pub fn are_real(&self) -> bool {
+        self.0.values().all(|held| !held.is_stand_in)
     }
 
     /// Starts a process that inherits them.
@@ -157,6 +221,32 @@ impl Sockets {
 
     fn set_flags(&self, flags: FdFlags) -> io::Result<()> {
         self.0.values().try_for_each(|held| Ok(fcntl_setfd(&held.socket, flags)?))
+    }
+}
+
+/// The number of each address, by the file.
+fn numbers(file: &Path) -> Result<BTreeMap<BindAddress, RawFd>, SocketsError> {
+    let path = || file.display().to_string();
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(cause) => return Err(SocketsError::File { path: path(), action: "read", cause }),
+    };
+    let parsed = text.lines().map(|line| {
+        let (number, address) = line.split_once(' ')?;
+        let address = BindAddress::try_from(address.to_owned()).ok()?;
+        Some((address, number.parse::<RawFd>().ok().filter(|number| *number >= FIRST)?))
+    });
+    let line = |line: &str| SocketsError::Line { path: path(), line: line.to_owned() };
+    parsed.zip(text.lines()).map(|(parsed, text)| parsed.ok_or_else(|| line(text))).collect()
+}
+
+/// The socket under exactly this number.
+fn numbered(socket: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
+    let socket = fcntl_dupfd_cloexec(socket, number)?;
+    match socket.as_raw_fd() == number {
+        true => Ok(socket),
+        false => Err(io::Error::other(format!("descriptor {number} is in use"))),
     }
 }
 
@@ -189,17 +279,46 @@ mod tests {
     }
 
     #[test]
-    fn a_held_socket_takes_connections_and_is_named_by_its_number() {
+    fn a_held_socket_takes_connections_until_it_is_released() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sockets");
         let port = testkit::free_port();
         let web = address(&format!("127.0.0.1:{port}"));
         let other = address("unix@/run/x.sock");
-        let sockets = Sockets::bind([&web, &other, &web]).unwrap();
+        let mut sockets = Sockets::bind([&web, &other, &web], &file).unwrap();
         assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
-        assert!(sockets.place(&web).as_str().starts_with("fd@3"), "{:?}", sockets.place(&web));
+        assert!(sockets.place(&web).as_str().starts_with("fd@"), "{:?}", sockets.place(&web));
         assert_eq!(sockets.place(&other), other);
         assert!(sockets.are_of([&other, &web]) && !sockets.are_of([&other]));
-        let taken = Sockets::bind([&web]).unwrap_err().to_string();
+        let taken = Sockets::bind([&web], &file).unwrap_err().to_string();
         assert!(taken.contains(&format!("{web} (frontend.bind)")), "{taken}");
+        // As HAProxy's master has it too.
+        let inherited = sockets.0[&web].socket.try_clone().unwrap();
+        sockets.release([&other], &file).unwrap();
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+        drop(inherited);
+    }
+
+    #[test]
+    fn an_address_keeps_its_number_in_a_later_mapsmith() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sockets");
+        let addresses: Vec<_> =
+            (0..3).map(|_| address(&format!("127.0.0.1:{}", testkit::free_port()))).collect();
+        let places = |sockets: &Sockets| {
+            addresses.iter().map(|address| sockets.place(address)).collect::<Vec<_>>()
+        };
+        // Numbers that no other test has.
+        fs::write(&file, format!("811 {}\n812 {}\n", addresses[0], addresses[1])).unwrap();
+        let sockets = Sockets::bind(&addresses, &file).unwrap();
+        let before = places(&sockets);
+        assert_eq!(before[2], address("fd@813"), "a new one");
+        sockets.save(&file).unwrap();
+        drop(sockets);
+        let again = Sockets::bind(addresses.iter().rev(), &file).unwrap();
+        assert_eq!(places(&again), before);
+        drop(again);
+        assert_eq!(places(&Sockets::of_file(&file).unwrap()), before);
     }
 
     #[test]

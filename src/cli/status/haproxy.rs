@@ -16,9 +16,10 @@ const REMARKS: usize = 8;
 pub(super) fn text(haproxy: &HaproxyStatus) -> String {
     let colour = match haproxy.state {
         ConfigState::InForce => Colour::Green,
-        ConfigState::Starting | ConfigState::Waiting { .. } | ConfigState::ReloadDue { .. } => {
-            Colour::Yellow
-        }
+        ConfigState::Starting
+        | ConfigState::Stopped
+        | ConfigState::Waiting { .. }
+        | ConfigState::ReloadDue { .. } => Colour::Yellow,
         ConfigState::Refused { .. } | ConfigState::Edited | ConfigState::Failed { .. } => {
             Colour::Red
         }
@@ -46,7 +47,7 @@ pub(super) fn text(haproxy: &HaproxyStatus) -> String {
         };
         let _ = writeln!(
             text,
-            "  last reload {} ({}): {}, {:.0} ms; {} since Mapsmith started",
+            "  last reload {} ({}): {}, {:.0} ms; {} in all",
             ago(reload.at),
             reload.reason,
             paint(colour, outcome),

@@ -5,12 +5,14 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use mapsmith_core::config::Include;
 use mapsmith_core::config::values::{FilePath, Secret, Text};
-use mapsmith_core::render::stamp;
+use mapsmith_core::config::{Include, Template};
+use mapsmith_core::render::{check_template, stamp};
 
 use super::Haproxy;
 
+/// The most bytes of a template.
+const MAX_TEMPLATE: u64 = 1024 * 1024;
 /// The most bytes of a file with passwords.
 const MAX_AUTH_FILE: u64 = 64 * 1024;
 
@@ -18,7 +20,7 @@ impl Haproxy {
     /// Relative paths are relative to the settings file.
     pub(in crate::settings) fn resolve(&mut self, folder: &Path) {
         let file = self.stats.as_mut().and_then(|stats| stats.auth_file.as_mut());
-        file.into_iter().for_each(|path| *path = folder.join(&*path));
+        file.into_iter().chain(&mut self.template).for_each(|path| *path = folder.join(&*path));
     }
 
     /// Reads the files that are part of the settings.
@@ -30,6 +32,12 @@ impl Haproxy {
                 Err(error) => problems.push(format!("haproxy.include[{index}]: {error}")),
             }
         }
+        if let Some(path) = &self.template {
+            match template_of(path) {
+                Ok(template) => self.own_template = Some(template),
+                Err(error) => problems.push(format!("haproxy.template: {error}")),
+            }
+        }
         if let Some(path) = self.stats.as_ref().and_then(|stats| stats.auth_file.as_ref()) {
             match users_of(path) {
                 Ok(users) => self.stats_auth = users,
@@ -39,6 +47,20 @@ impl Haproxy {
             }
         }
     }
+}
+
+/// A template that can be one.
+fn template_of(path: &Path) -> Result<Template, String> {
+    let unreadable = |error| format!("{}: can't be read: {error}", path.display());
+    let file = fs::File::open(path).map_err(unreadable)?;
+    let mut source = String::new();
+    file.take(MAX_TEMPLATE + 1).read_to_string(&mut source).map_err(unreadable)?;
+    if source.len() as u64 > MAX_TEMPLATE {
+        return Err(format!("{}: is longer than {MAX_TEMPLATE} bytes", path.display()));
+    }
+    let template = Template { name: path.display().to_string(), source: source.into() };
+    check_template(&template).map_err(|error| error.to_string())?;
+    Ok(template)
 }
 
 /// The files that a path with `*` in its last part stands for, sorted by name.
@@ -126,6 +148,9 @@ fn users_of(path: &Path) -> Result<Vec<Secret>, String> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use mapsmith_core::DesiredServers;
+    use mapsmith_core::render::{render, rendered};
+
     use super::*;
     use crate::settings::tests::{SMALL, load};
 
@@ -155,6 +180,23 @@ mod tests {
         assert!(names("none").unwrap_err().contains("can't be read"));
         assert!(names("*/a.cfg").unwrap_err().contains("before its last part"));
         assert!(files_of("a.cfg").unwrap_err().contains("absolute"));
+    }
+
+    #[test]
+    fn a_template_is_read_with_the_settings_and_its_faults_are_named_with_their_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("haproxy.cfg.j2");
+        let text = format!("{SMALL}[haproxy]\ntemplate = {file:?}\n");
+        let message = load(&text, &[]).unwrap_err();
+        assert!(message.contains("line 12: haproxy.template: "), "{message}");
+        assert!(message.contains("can't be read"), "{message}");
+        fs::write(&file, "# {{ rendered }}\n{% if %}\n").unwrap();
+        let message = load(&text, &[]).unwrap_err();
+        assert!(message.contains("haproxy.cfg.j2, line 2: unexpected end of block"), "{message}");
+        fs::write(&file, "{{ rendered }}\n").unwrap();
+        let settings = load(&text, &[]).unwrap();
+        let config = settings.haproxy_config(&DesiredServers::default()).unwrap();
+        assert_eq!(rendered(&config).unwrap().text(), render(&config).text());
     }
 
     #[test]

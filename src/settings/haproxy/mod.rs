@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mapsmith_core::config::values::{BindAddress, FilePath, Network, Secret, Text};
-use mapsmith_core::config::{self, Health, Include, Native, Process};
+use mapsmith_core::config::{self, Health, Include, Native, Process, Template};
 use serde::Deserialize;
 
 use super::keys::section;
@@ -33,6 +33,10 @@ section! {
         /// short paths; it is created if it is missing.
         #[unset(says "`/var/lib/mapsmith/haproxy`")]
         pub folder: Option<FilePath>,
+        /// A template of your own for `haproxy.cfg`, in Jinja's language; see
+        /// [rendering.md](rendering.md#a-template-of-your-own). It is read with the settings.
+        #[unset(says "the rendered text as it is")]
+        pub template: Option<PathBuf>,
         /// Attached: the file that HAProxy loads, which Mapsmith writes.
         pub config: Option<FilePath>,
         /// Attached: the socket of HAProxy's master process (its option `-S`), by which it is
@@ -106,6 +110,8 @@ section! {
     beside {
         /// The files that `include` stands for.
         pub includes: Vec<Include>,
+        /// What `template` holds.
+        pub own_template: Option<Template>,
         /// What `stats.auth_file` holds.
         pub stats_auth: Vec<Secret>,
     }

@@ -24,6 +24,7 @@ mod local;
 mod overrides;
 mod readme;
 mod remote;
+mod render;
 mod usage;
 
 /// What the registry of the scene answers: three nodes, and one that no master has reported for.

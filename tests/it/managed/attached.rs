@@ -55,14 +55,14 @@ fn a_file_that_mapsmith_did_not_write_stays_until_it_is_taken_over() {
         assert_eq!(managed.ground.word().as_deref(), Some("distribution"));
         let taken = managed.mapsmith.configuration().cli(&["render", "--take-over"]);
         assert!(taken.status.success(), "{taken:?}");
-        managed.ground.wait_for_word("one");
+        managed.wait_for_word("one");
         managed.wait_for_state("in_force");
         // From then on changes are written and loaded.
         let two = settings(&managed.ground, "two")
             + &format!("[api]\nlisten = \"{}\"\n", managed.mapsmith.address());
         fs::write(managed.mapsmith.configuration().path(), two).unwrap();
         managed.mapsmith.hangup();
-        managed.ground.wait_for_word("two");
+        managed.wait_for_word("two");
         let status = managed.wait_for_state("in_force");
         assert_eq!(status["managed"], false);
         // An edit is not written over.

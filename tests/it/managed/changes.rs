@@ -13,7 +13,7 @@ fn a_declared_configuration_is_served_and_a_changed_one_after_one_reload() {
         let mut managed = Managed::start(binary, "one", "");
         let master = managed.ground.master();
         managed.change("two", "");
-        managed.ground.wait_for_word("two");
+        managed.wait_for_word("two");
         let status = managed.wait_for_state("in_force");
         assert_eq!(managed.ground.master(), master, "{status}");
         assert_eq!(status["reloads"], 1, "{status}");
@@ -36,7 +36,7 @@ fn ten_reloads_fail_no_request_on_kept_connections() {
         for number in 1..=10 {
             let word = number.to_string();
             managed.change(&word, "");
-            managed.ground.wait_for_word(&word);
+            managed.wait_for_word(&word);
         }
         let answers = load.stop();
         let failed: Vec<_> = answers.iter().filter(|answer| answer.status == 0).collect();
@@ -70,7 +70,7 @@ fn a_line_that_haproxy_refuses_changes_nothing_and_is_named() {
         assert!(String::from_utf8_lossy(&told.stdout).contains("haproxy.global[0]"), "{told:?}");
         // The next good change applies.
         managed.change("three", "");
-        managed.ground.wait_for_word("three");
+        managed.wait_for_word("three");
         managed.wait_for_state("in_force");
     }
 }
@@ -105,7 +105,7 @@ fn a_port_that_is_taken_leaves_the_last_good_configuration_in_force() {
         assert_eq!(managed.ground.word().as_deref(), Some("one"));
         assert_eq!(fs::read(managed.ground.file("haproxy.cfg")).unwrap(), before);
         managed.change("three", "");
-        managed.ground.wait_for_word("three");
+        managed.wait_for_word("three");
         managed.wait_for_state("in_force");
     }
 }

@@ -32,7 +32,7 @@ fn what_changed_while_mapsmith_was_away_is_loaded_when_it_is_back() {
     managed.mapsmith.kill();
     managed.write("two", "");
     managed.mapsmith.restart();
-    managed.ground.wait_for_word("two");
+    managed.wait_for_word("two");
     assert_eq!(managed.wait_for_state("in_force")["reloads"], 1);
 }
 

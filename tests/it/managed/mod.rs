@@ -110,13 +110,25 @@ impl Managed {
         let mapsmith = Mapsmith::config(&ground.settings(word, more)).start();
         let managed = Self { mapsmith, ground };
         managed.wait_for_state("in_force");
-        managed.ground.wait_for_word(word);
+        managed.wait_for_word(word);
         managed
+    }
+
+    /// Waits until HAProxy answers with this word.
+    fn wait_for_word(&self, word: &str) {
+        self.mapsmith.wait_for(&format!("HAProxy answers {word}"), PATIENCE, |_| {
+            (self.ground.word().as_deref() == Some(word)).then_some(())
+        });
     }
 
     /// What status says of HAProxy.
     fn status(&self) -> Value {
-        self.mapsmith.get("/v1/status").1["haproxy"].clone()
+        // A connection may end while other settings come into force.
+        eventually("the API answers", PATIENCE, || {
+            let response = self.mapsmith.try_ask("GET", "/v1/status").ok()?;
+            let status: Value = serde_json::from_str(&response.body).ok()?;
+            Some(status["haproxy"].clone())
+        })
     }
 
     fn wait_for_state(&self, state: &str) -> Value {

@@ -42,7 +42,7 @@ async fn files_are_checked_together_with_the_sockets_that_haproxy_inherits() {
         let address =
             mapsmith_core::config::values::BindAddress::try_from(folder.address.to_string())
                 .unwrap();
-        let sockets = Sockets::bind([&address]).unwrap();
+        let sockets = Sockets::bind([&address], &folder.file("sockets")).unwrap();
         let place = sockets.place(&address);
         folder.write(&text.replace(address.as_str(), place.as_str()));
         let extra = folder.file("extra.cfg");

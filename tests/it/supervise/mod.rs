@@ -17,6 +17,8 @@ use crate::support::process::{Ending, Process};
 use crate::support::{eventually, free_port, http};
 
 mod checks;
+mod load;
+mod managed;
 mod reloads;
 
 /// Longer than any start, check or reload takes.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::values::{ErrorStatus, HeaderName, Method, Name, Secret, StatusRanges, Text};
-use super::{Mode, Native};
+use super::{Mode, Native, serialized};
 use crate::server::Server;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Backend {
     pub name: Name,
     pub mode: Mode,
@@ -30,15 +30,18 @@ pub struct Backend {
     /// How many requests may wait; further ones are answered 503.
     pub maxqueue: Option<u32>,
     /// How long a request may wait.
+    #[serde(serialize_with = "serialized::optional_time")]
     pub queue_timeout: Option<Duration>,
     /// Answers in place of HAProxy's own.
     pub errors: Vec<ErrorBody>,
     /// Sorted by name.
+    #[serde(serialize_with = "serialized::servers")]
     pub servers: Vec<Server>,
     pub natives: Vec<Native>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Balance {
     RoundRobin,
     LeastConn,
@@ -52,7 +55,7 @@ pub enum Balance {
 }
 
 /// How servers with the option `check` are asked for their health.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HttpCheck {
     /// `GET` unless it is given.
     pub method: Option<Method>,
@@ -73,7 +76,8 @@ pub enum HttpVersion {
 }
 
 /// The answer of a healthy server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Expect {
     Status(StatusRanges),
     /// The body contains this.
@@ -84,14 +88,15 @@ pub enum Expect {
 
 /// Clients come back to their server by a cookie. Its value follows from the server's address and
 /// the key: it is the same at every gateway and after every reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cookie {
     pub name: HeaderName,
+    #[serde(skip)]
     pub key: Secret,
 }
 
 /// An answer of HAProxy's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ErrorBody {
     pub status: ErrorStatus,
     /// `text/plain` unless it is given.

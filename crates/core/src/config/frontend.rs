@@ -1,17 +1,20 @@
 //! Frontends: where HAProxy listens, and where each request goes.
 
+use serde::Serialize;
+
 use super::Native;
 use super::rules::Rule;
 use super::values::{Alpn, BindAddress, ErrorStatus, FilePath, HeaderName, Name, Text};
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     #[default]
     Http,
     Tcp,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Frontend {
     pub name: Name,
     pub mode: Mode,
@@ -30,7 +33,8 @@ pub struct Frontend {
 }
 
 /// Which connections are kept open for further requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KeepAlive {
     #[default]
     Both,
@@ -39,7 +43,7 @@ pub enum KeepAlive {
     None,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bind {
     pub address: BindAddress,
     pub tls: Option<BindTls>,
@@ -47,7 +51,7 @@ pub struct Bind {
     pub accept_proxy: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BindTls {
     /// Files or folders of certificates. The first certificate is the default.
     pub certificates: Vec<FilePath>,
@@ -57,7 +61,7 @@ pub struct BindTls {
 }
 
 /// Certificates that clients show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClientCertificates {
     /// The CA that signs them.
     pub ca: FilePath,
@@ -65,7 +69,8 @@ pub struct ClientCertificates {
     pub verify: Verify,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verify {
     #[default]
     Required,
@@ -75,7 +80,7 @@ pub enum Verify {
 
 /// Routing by the node map: the node that a request names, the map's master of it, that master's
 /// server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Route {
     pub by: RouteBy,
     /// The map file, as the Runtime API names it.
@@ -92,7 +97,8 @@ pub struct Route {
 }
 
 /// What names the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RouteBy {
     Header(HeaderName),
     /// The common name of the client's certificate. The master is told who the client is in

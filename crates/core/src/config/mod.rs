@@ -9,6 +9,7 @@ pub mod natives;
 mod problems;
 mod process;
 pub mod rules;
+mod serialized;
 pub mod status;
 pub mod values;
 
@@ -22,20 +23,27 @@ pub use natives::Native;
 pub use problems::Problem;
 pub use process::{Health, LogFormat, Metrics, Process, Stats, Timeouts};
 
+use std::sync::Arc;
+
+use serde::Serialize;
 use values::FilePath;
 
 /// Everything that `haproxy.cfg` says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Config {
     pub process: Process,
     pub frontends: Vec<Frontend>,
     pub backends: Vec<Backend>,
     /// Files that HAProxy loads after this one, in this order. They are never written.
     pub includes: Vec<Include>,
+    /// The user's own template; none is the shipped text.
+    #[serde(skip)]
+    pub template: Option<Template>,
 }
 
 /// A file that HAProxy loads after the rendered one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub struct Include {
     pub path: FilePath,
     /// Tells its content from another: it is part of what is loaded.
@@ -46,6 +54,20 @@ impl Include {
     pub fn as_str(&self) -> &str {
         self.path.as_str()
     }
+}
+
+impl From<Include> for String {
+    fn from(include: Include) -> Self {
+        include.path.into()
+    }
+}
+
+/// A template of `haproxy.cfg` (see [`crate::render::rendered`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// Of its file, for messages.
+    pub name: String,
+    pub source: Arc<str>,
 }
 
 impl Config {

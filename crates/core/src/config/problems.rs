@@ -6,13 +6,15 @@ use std::fmt;
 use std::time::Duration;
 
 use super::process::Timeouts;
-use super::rules::{Action, Matcher, Rule};
-use super::values::BindAddress;
+use super::rules::{Action, Condition, Matcher, Rule};
+use super::values::{BindAddress, MAX_SOCKET_PATH};
 use super::{
     Backend, Balance, BindTls, Config, Frontend, HttpReuse, HttpVersion, Mode, Route, RouteBy,
 };
 use crate::render;
 
+/// Anything shorter would be 0, which is no limit at all.
+const MIN_TIME: Duration = Duration::from_millis(1);
 /// The longest time that HAProxy can count, in milliseconds.
 const MAX_TIME: Duration = Duration::from_millis(i32::MAX as u64);
 /// HAProxy 2.6's limit.
@@ -91,6 +93,10 @@ impl<'a> Found<'a> {
         if process.threads.is_some_and(|threads| !(1..=MAX_THREADS).contains(&threads)) {
             self.add("haproxy.nbthread", format!("must be from 1 to {MAX_THREADS}"));
         }
+        let socket = process.socket.as_ref();
+        if socket.is_some_and(|socket| socket.as_str().len() > MAX_SOCKET_PATH) {
+            self.add("haproxy.socket", format!("is longer than {MAX_SOCKET_PATH} bytes"));
+        }
         let Timeouts {
             connect,
             client,
@@ -130,8 +136,8 @@ impl<'a> Found<'a> {
     }
 
     fn time(&mut self, place: &str, time: Option<Duration>) {
-        if time.is_some_and(|time| time.is_zero() || time > MAX_TIME) {
-            self.add(place, "must be more than 0 and at most 24 days, HAProxy's limit");
+        if time.is_some_and(|time| time < MIN_TIME || time > MAX_TIME) {
+            self.add(place, "must be at least 1ms and at most 24 days, HAProxy's limits");
         }
     }
 
@@ -195,6 +201,13 @@ impl<'a> Found<'a> {
                 self.add(place, "return: an answer of status 204 or 304 has no body");
             }
             _ => {}
+        }
+        let Condition { all, none, any } = &rule.condition;
+        if all.iter().chain(none).chain(any.iter().flatten()).any(Matcher::is_empty) {
+            self.add(place, "a condition without values never matches");
+        }
+        if any.iter().any(Vec::is_empty) {
+            self.add(place, "any: an empty table matches everything");
         }
         if !render::fits(rule) {
             self.add(place, "has more conditions than a line of HAProxy's configuration can have");

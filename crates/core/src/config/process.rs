@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::Native;
+use serde::Serialize;
+
 use super::values::{BindAddress, FilePath, Network, Secret, Text};
+use super::{Native, serialized};
 
 /// The sections `global` and `defaults`, and the frontends for operators.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Process {
     /// Concurrent connections; none leaves it to HAProxy.
     pub maxconn: Option<u32>,
@@ -20,6 +22,7 @@ pub struct Process {
     /// The Runtime API's socket.
     pub socket: Option<FilePath>,
     /// How long an old process may keep its connections after a reload.
+    #[serde(serialize_with = "serialized::optional_time")]
     pub hard_stop_after: Option<Duration>,
     /// How many reloads an old process may outlive.
     pub max_old_workers: Option<u32>,
@@ -33,7 +36,8 @@ pub struct Process {
 }
 
 /// The access log's format.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// HAProxy's own (`option httplog`, `option tcplog`).
     #[default]
@@ -42,15 +46,23 @@ pub enum LogFormat {
     Json,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Timeouts {
+    #[serde(serialize_with = "serialized::time")]
     pub connect: Duration,
+    #[serde(serialize_with = "serialized::time")]
     pub client: Duration,
+    #[serde(serialize_with = "serialized::time")]
     pub server: Duration,
+    #[serde(serialize_with = "serialized::time")]
     pub queue: Duration,
+    #[serde(serialize_with = "serialized::time")]
     pub http_request: Duration,
+    #[serde(serialize_with = "serialized::time")]
     pub http_keep_alive: Duration,
+    #[serde(serialize_with = "serialized::time")]
     pub tunnel: Duration,
+    #[serde(serialize_with = "serialized::time")]
     pub check: Duration,
 }
 
@@ -71,17 +83,18 @@ impl Default for Timeouts {
 }
 
 /// HAProxy's own statistics page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stats {
     pub bind: BindAddress,
     /// `/` unless it is given.
     pub uri: Option<Text>,
     /// Who may read it, each as `user:password`; empty is whoever reaches the address.
+    #[serde(skip)]
     pub auth: Vec<Secret>,
 }
 
 /// HAProxy's own Prometheus exporter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Metrics {
     pub bind: BindAddress,
     /// Who may ask; empty is whoever reaches the address.
@@ -93,7 +106,7 @@ pub struct Metrics {
 /// The answer is 200 while the map file has the value [`Health::READY`] for [`Health::KEY`], 503
 /// with any other value or none. `set map FILE health ready` switches it at runtime; the file
 /// holds the same, so that a reload or restart changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Health {
     pub bind: BindAddress,
     pub map: FilePath,

@@ -1,9 +1,11 @@
 //! Rules: what a frontend does with which request, in order.
 
+use serde::Serialize;
+
 use super::values::{ErrorStatus, FilePath, HeaderName, Method, Name, Network, Status, Text};
 
 /// A rule of a frontend.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rule {
     pub condition: Condition,
     pub action: Action,
@@ -11,7 +13,7 @@ pub struct Rule {
 
 /// What must match: all of `all`, nothing of `none`, and all matchers of at least one group of
 /// `any`. A condition without matchers is always true.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Condition {
     pub all: Vec<Matcher>,
     pub none: Vec<Matcher>,
@@ -19,7 +21,8 @@ pub struct Condition {
 }
 
 /// Matches a request whose part is one of the values.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Matcher {
     Path(How, Vec<Text>),
     /// The path with its query.
@@ -37,8 +40,25 @@ pub enum Matcher {
     Map(MapKey, FilePath),
 }
 
+impl Matcher {
+    /// Whether it has no values, and so never matches.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Path(_, values)
+            | Self::Url(_, values)
+            | Self::Header(_, _, values)
+            | Self::Host(values)
+            | Self::Sni(values) => values.is_empty(),
+            Self::Method(values) => values.is_empty(),
+            Self::Source(values) => values.is_empty(),
+            Self::Map(..) => false,
+        }
+    }
+}
+
 /// How a path or URL is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum How {
     Exact,
     Begins,
@@ -47,7 +67,8 @@ pub enum How {
 }
 
 /// How a header's value is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HeaderHow {
     Exact,
     Begins,
@@ -57,7 +78,8 @@ pub enum HeaderHow {
 }
 
 /// What is looked up in a map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MapKey {
     Path,
     Host,
@@ -67,7 +89,8 @@ pub enum MapKey {
 
 /// What is done with a request that matches. `Deny`, `Return` and `Redirect` answer it; the first
 /// `Backend` decides where it goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     Backend(Name),
     Redirect {
@@ -87,7 +110,8 @@ pub enum Action {
     ReplacePath(Text, Text),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Redirect {
     /// To this URL.
     Location(Text),
@@ -97,7 +121,8 @@ pub enum Redirect {
     Https,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RedirectStatus {
     Moved,
     #[default]

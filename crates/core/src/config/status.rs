@@ -26,9 +26,9 @@ pub struct HaproxyStatus {
     /// The last reload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<ReloadReport>,
-    /// Reloads since Mapsmith started.
+    /// Reloads since Mapsmith started or read other settings.
     pub reloads: u64,
-    /// Starts of the process since Mapsmith started.
+    /// Starts of the process likewise.
     pub starts: u64,
     /// The last candidate that HAProxy refused, until one is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +47,8 @@ pub struct HaproxyStatus {
 pub enum ConfigState {
     /// Not looked at yet.
     Starting,
+    /// HAProxy was stopped on purpose.
+    Stopped,
     /// The process runs with what the settings declare.
     InForce,
     /// Nothing can be rendered yet.
@@ -65,6 +67,9 @@ impl fmt::Display for ConfigState {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => write!(out, "starting"),
+            Self::Stopped => {
+                write!(out, "HAProxy was stopped; `mapsmith haproxy start` starts it")
+            }
             Self::InForce => write!(out, "in force"),
             Self::Waiting { reason } => write!(out, "waiting: {reason}"),
             Self::ReloadDue { reason } => write!(out, "reload due: {reason}"),

@@ -12,6 +12,10 @@ use crate::server::is_valid_name;
 /// The longest value in bytes: four of them fit in HAProxy's buffer for a line's words.
 pub const MAX_BYTES: usize = 4096;
 
+/// The longest path of a socket: HAProxy binds it under a longer name, for which there is room for
+/// 107 bytes.
+pub(super) const MAX_SOCKET_PATH: usize = 97;
+
 /// Why a text is not a value of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
@@ -284,7 +288,9 @@ fn is_number(text: &str) -> bool {
 
 fn is_bind_address(text: &str) -> bool {
     if let Some(path) = text.strip_prefix("unix@") {
-        return path.starts_with('/') && path.len() <= 107;
+        // A comma would end the address, and `$` begins a variable even in quotes.
+        let is_plain = path.bytes().all(is_path_byte);
+        return path.starts_with('/') && path.len() <= MAX_SOCKET_PATH && is_plain;
     }
     if let Some(number) = text.strip_prefix("fd@") {
         return is_number(number) && number.len() <= 6;
@@ -321,7 +327,18 @@ mod tests {
         for good in ["127.0.0.1:80", ":443", "*:443", "[::1]:80", "unix@/run/a.sock", "fd@7"] {
             assert!(value::<BindAddress>(good).is_ok(), "{good}");
         }
-        for bad in ["80", "::1:80", "localhost:80", ":0", ":65536", "unix@a", "fd@", "1.2.3:80"] {
+        for bad in [
+            "80",
+            "::1:80",
+            "localhost:80",
+            ":0",
+            ":65536",
+            "unix@a",
+            "unix@/a,:80",
+            "unix@/$HOME",
+            "fd@",
+            "1.2.3:80",
+        ] {
             assert!(value::<BindAddress>(bad).is_err(), "{bad}");
         }
         for (text, is_good) in [

@@ -27,7 +27,10 @@ pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend, confi
     if frontend.binds.iter().any(clients) {
         // Why a client was refused, `verify` by OpenSSL's number: 10 an expired certificate, 20
         // another CA's, 23 a revoked one.
-        writer.words(r#"error-log-format "%ci:%cp [%tr] %ft: %[fc_err_str] verify=%[ssl_c_err]""#);
+        let time = if frontend.mode == Mode::Tcp { "%t" } else { "%tr" };
+        writer.words(&format!(
+            r#"error-log-format "%ci:%cp [{time}] %ft: %[fc_err_str] verify=%[ssl_c_err]""#
+        ));
     }
     if frontend.mode == Mode::Http {
         write_http(writer, frontend);
@@ -60,7 +63,11 @@ fn write_http(writer: &mut Writer, frontend: &Frontend) {
     match frontend.keep_alive {
         KeepAlive::Both => {}
         KeepAlive::Client => writer.words("option http-server-close"),
-        KeepAlive::None => writer.words("option httpclose"),
+        KeepAlive::None => {
+            // `option httpclose` keeps the server's from HAProxy 3.0 on.
+            writer.words("option http-server-close");
+            writer.words("http-after-response set-header Connection close");
+        }
     }
     // Many servers take `X_Forwarded_For` for `X-Forwarded-For`.
     match &frontend.route {

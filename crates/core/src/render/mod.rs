@@ -9,16 +9,30 @@ mod process;
 mod route;
 mod rules;
 pub mod stamp;
+mod template;
 mod text;
 pub mod verdict;
 pub mod words;
 
 use crate::config::{Config, Native};
 pub use rules::fits;
+pub use template::{TemplateError, check_template};
 pub use text::Rendered;
 use text::Writer;
 
-/// The text, for HAProxy 2.6 and later.
+/// The text that the configuration's own template gives; without one it is that of [`render`].
+///
+/// # Errors
+/// The template does not give a text.
+pub fn rendered(config: &Config) -> Result<Rendered, TemplateError> {
+    let rendered = render(config);
+    match &config.template {
+        None => Ok(rendered),
+        Some(template) => template::render(template, config, &rendered),
+    }
+}
+
+/// The text, for HAProxy 2.6 and later, whatever the template.
 pub fn render(config: &Config) -> Rendered {
     let mut writer = Writer::default();
     writer.origin("haproxy");

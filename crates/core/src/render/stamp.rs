@@ -29,6 +29,11 @@ pub fn stamped(text: &str, mark: &str) -> String {
     stamped
 }
 
+/// A text without its end, if it has one.
+pub fn unstamped(text: &str) -> &str {
+    text.rsplit_once(&format!("\nglobal\n    setenv {VARIABLE} ")).map_or(text, |(text, _)| text)
+}
+
 /// What a file in place is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stamp {
@@ -65,6 +70,7 @@ mod tests {
         let text = "defaults\n    mode http\n";
         let file = stamped(text, &mark(text));
         assert_eq!(read(file.as_bytes()), Stamp::Whole { mark: mark(text) });
+        assert_eq!((unstamped(&file), unstamped(text)), (text, text));
         let edits = [
             file.replace("http", "tcp"),
             format!("{file}# more\n"),

@@ -11,7 +11,7 @@ use crate::config::values::*;
 use crate::config::*;
 use crate::server::{Server, ServerAddress, ServerOptions};
 
-fn value<T: TryFrom<String>>(text: &str) -> T
+pub(super) fn value<T: TryFrom<String>>(text: &str) -> T
 where
     T::Error: std::fmt::Debug,
 {
@@ -22,7 +22,7 @@ fn rule(all: Vec<Matcher>, action: Action) -> Rule {
     Rule { condition: Condition { all, ..Condition::default() }, action }
 }
 
-fn frontend(name: &str, address: &str, rules: Vec<Rule>) -> Frontend {
+pub(super) fn frontend(name: &str, address: &str, rules: Vec<Rule>) -> Frontend {
     let bind = Bind { address: value(address), tls: None, accept_proxy: false };
     Frontend {
         name: value(name),
@@ -38,7 +38,7 @@ fn frontend(name: &str, address: &str, rules: Vec<Rule>) -> Frontend {
     }
 }
 
-fn backend(name: &str) -> Backend {
+pub(super) fn backend(name: &str) -> Backend {
     Backend {
         name: value(name),
         mode: Mode::Http,
@@ -58,7 +58,7 @@ fn backend(name: &str) -> Backend {
     }
 }
 
-fn server(name: &str, address: &str) -> Server {
+pub(super) fn server(name: &str, address: &str) -> Server {
     let address: std::net::SocketAddr = address.parse().unwrap();
     Server {
         name: name.to_owned(),
@@ -387,6 +387,57 @@ fn native_request_lines_come_before_the_lines_that_choose_a_backend() {
         lines[lines.len() - 3..],
         ["http-request set-var(txn.a) int(1)", "use_backend app", "default_backend app"]
     );
+}
+
+#[test]
+fn what_haproxy_would_take_for_something_else_is_named_with_its_place() {
+    let nothing = Matcher::Host(Vec::new());
+    let deny = || Action::Deny(ErrorStatus::FORBIDDEN);
+    let any = Condition { any: vec![Vec::new()], ..Condition::default() };
+    let rules = vec![rule(vec![nothing], deny()), Rule { condition: any, action: deny() }];
+    let config = Config {
+        process: Process {
+            socket: Some(value(&format!("/{}", "a".repeat(97)))),
+            timeouts: Timeouts { client: Duration::from_micros(999), ..Timeouts::default() },
+            ..Process::default()
+        },
+        frontends: vec![frontend("web", ":80", rules)],
+        backends: vec![backend("app")],
+        ..Config::default()
+    };
+    let problems: Vec<_> = config.problems().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "haproxy.socket: is longer than 97 bytes",
+            "haproxy.timeouts.client: must be at least 1ms and at most 24 days, HAProxy's limits",
+            "frontend[0].rules[0]: a condition without values never matches",
+            "frontend[0].rules[1]: any: an empty table matches everything",
+        ]
+    );
+}
+
+#[test]
+fn a_rule_that_fits_has_no_line_of_more_words_than_haproxy_takes() {
+    let group = |at: usize| vec![Matcher::Host(vec![value(&format!("{at}.test"))]); 2];
+    let chosen = |groups: usize| Rule {
+        condition: Condition { any: (0..groups).map(group).collect(), ..Condition::default() },
+        action: Action::Backend(value("app")),
+    };
+    let rewrites = rule(Vec::new(), Action::SetPath(value("/x")));
+    for groups in 0..30 {
+        let rules = vec![chosen(groups), rewrites.clone()];
+        let fitting = rules.iter().all(fits);
+        let config = Config {
+            frontends: vec![frontend("web", ":80", rules)],
+            backends: vec![backend("app")],
+            ..Config::default()
+        };
+        let rendered = render(&config);
+        let longest = rendered.text().lines().map(|line| line.trim().split(' ').count()).max();
+        assert!(!fitting || longest <= Some(words::MAX_WORDS), "{groups}: {longest:?}");
+        assert!(fitting || groups > 4, "{groups} do not fit");
+    }
 }
 
 proptest! {

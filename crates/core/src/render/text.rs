@@ -48,6 +48,24 @@ impl Rendered {
     }
 }
 
+/// What a template gives is written line by line.
+impl Rendered {
+    /// A line that is made of this.
+    pub(super) fn push_line(&mut self, line: &str, origin: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+        self.origins.push(Arc::from(origin));
+    }
+
+    /// A line that another text has too, by its number there (from 1).
+    pub(super) fn push_line_of(&mut self, line: &str, other: &Self, number: usize) {
+        if let Some(hidden) = number.checked_sub(1).and_then(|at| other.hidden.get(&at)) {
+            self.hidden.insert(self.origins.len(), hidden.clone());
+        }
+        self.push_line(line, other.origin(number).unwrap_or_default());
+    }
+}
+
 /// Writes sections.
 #[derive(Default)]
 pub(super) struct Writer {

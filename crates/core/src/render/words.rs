@@ -99,6 +99,13 @@ fn quote(text: &mut String, value: &str) {
     text.push('\'');
 }
 
+/// A value as one word.
+pub fn quoted(value: &str) -> String {
+    let mut text = String::with_capacity(value.len() + 2);
+    quote(&mut text, value);
+    text
+}
+
 /// Why a text is not a line of HAProxy's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {

@@ -1,0 +1,212 @@
+//! `mapsmith haproxy`: starts, stops and reloads the HAProxy that the settings declare, without the
+//! daemon and beside it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Subcommand;
+use mapsmith_core::render::Rendered;
+use serde::Serialize;
+use tokio::time::sleep;
+
+use super::output::{Colour, paint};
+use super::{FAILED, OutputFormat, SUCCESS, duration, print};
+use crate::settings::supervision::Managed;
+use crate::settings::{Haproxy, Settings};
+use crate::supervise::check::{self, CHECK_BOUND, Verdict};
+use crate::supervise::health::{Answer, Health};
+use crate::supervise::process::{Launch, Running, Stopped};
+use crate::supervise::reload::{Outcome, Reloader};
+use crate::supervise::sockets::Sockets;
+
+/// What is done to it.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum HaproxyVerb {
+    /// Start it with the configuration that was written last (managed = true)
+    Start,
+    /// Let it serve its connections to their end, then end it; it stays so until it is started
+    /// (managed = true)
+    Stop {
+        /// Cut the connections that are left after this time. With haproxy.health all is served for
+        /// as long before that, and the health check says 503
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
+        grace: Duration,
+    },
+    /// Stop and start it, with the program as it is installed now (managed = true)
+    Restart {
+        /// Cut the connections that are left after this time
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
+        grace: Duration,
+    },
+    /// Have it load its configuration again, and say what came of it
+    Reload,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    outcome: &'static str,
+    /// The master's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    /// The process that has the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<u32>,
+    message: String,
+}
+
+impl Report {
+    fn new(outcome: &'static str, pid: Option<u32>, message: String) -> Self {
+        Self { outcome, pid, worker: None, message }
+    }
+
+    fn refused(verdict: &Verdict) -> Self {
+        let message = format!("HAProxy refuses its configuration:\n{}", verdict.alerts());
+        Self::new("refused", None, message)
+    }
+
+    fn is_good(&self) -> bool {
+        matches!(self.outcome, "running" | "stopped" | "loaded")
+    }
+}
+
+pub(super) async fn haproxy(
+    settings: Settings,
+    verb: HaproxyVerb,
+    format: OutputFormat,
+) -> anyhow::Result<u8> {
+    let Some(haproxy) = &settings.haproxy else {
+        bail!("the settings have no [haproxy], so HAProxy is somebody else's");
+    };
+    let report = match (haproxy.managed, verb) {
+        (Managed::No, _) => bail!(
+            "haproxy.managed is false, so HAProxy is somebody else's: set it to true, or to \
+                \"attached\" for reloads"
+        ),
+        (Managed::Attached, HaproxyVerb::Reload) => reload_attached(&settings, haproxy).await?,
+        (Managed::Attached, _) => bail!(
+            "haproxy.managed is \"attached\": HAProxy is started and stopped by who runs it, as by \
+                systemctl"
+        ),
+        (Managed::Yes, verb) => managed(haproxy, verb).await?,
+    };
+    print(format, &report, |report| {
+        let colour = if report.is_good() { Colour::Green } else { Colour::Red };
+        paint(colour, &report.message)
+    })?;
+    Ok(if report.is_good() { SUCCESS } else { FAILED })
+}
+
+async fn managed(haproxy: &Haproxy, verb: HaproxyVerb) -> anyhow::Result<Report> {
+    let launch = &Launch::new(haproxy);
+    let running = launch.find().await?;
+    match (verb, running) {
+        (HaproxyVerb::Start, Some(running)) => {
+            let pid = running.identity().pid;
+            Ok(Report::new("running", Some(pid), format!("HAProxy runs already, pid {pid}")))
+        }
+        (HaproxyVerb::Start, None) => {
+            start(launch, Sockets::of_file(&launch.folder.sockets())?).await
+        }
+        (HaproxyVerb::Stop { grace }, Some(running)) => {
+            if let Some(health) = Health::of(haproxy) {
+                // The balancer in front has the time to see it, while all is served.
+                health.write(Answer::Stopping)?;
+                if health.set(Answer::Stopping).await {
+                    sleep(grace).await;
+                }
+            }
+            let (stopped, sockets) = running.stop(grace).await?;
+            // Nobody is to wait in them.
+            sockets.close();
+            Ok(Report::new("stopped", None, ended(stopped, grace)))
+        }
+        (HaproxyVerb::Stop { .. }, None) => {
+            launch.mark_stopped()?;
+            Ok(Report::new("stopped", None, "HAProxy does not run".to_owned()))
+        }
+        (HaproxyVerb::Restart { grace }, Some(running)) => restart(launch, running, grace).await,
+        (HaproxyVerb::Restart { .. } | HaproxyVerb::Reload, None) => {
+            bail!("HAProxy does not run; `mapsmith haproxy start` starts it")
+        }
+        (HaproxyVerb::Reload, Some(running)) => {
+            let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
+            let outcome = running.reloader().reload(&verdict).await;
+            Ok(reloaded(outcome, Some(running.identity().pid)))
+        }
+    }
+}
+
+async fn start(launch: &Launch, mut sockets: Sockets) -> anyhow::Result<Report> {
+    let configuration = launch.folder.configuration();
+    if !configuration.exists() {
+        bail!(
+            "{} is not there yet: `mapsmith run` writes it, and starts HAProxy",
+            configuration.display()
+        );
+    }
+    let verdict = verdict(&launch.program, &launch.files(), &sockets).await?;
+    if !verdict.valid {
+        return Ok(Report::refused(&verdict));
+    }
+    let pid = launch.start(&mut sockets).await?.identity().pid;
+    Ok(Report::new("running", Some(pid), format!("HAProxy runs, pid {pid}")))
+}
+
+async fn restart(launch: &Launch, running: Running, grace: Duration) -> anyhow::Result<Report> {
+    // What would not start is not stopped for.
+    let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
+    if !verdict.valid {
+        return Ok(Report::refused(&verdict));
+    }
+    let (_, mut sockets) = running.stop(grace).await?;
+    if !sockets.are_real() {
+        sockets = Sockets::of_file(&launch.folder.sockets())?;
+    }
+    let pid = launch.start(&mut sockets).await?.identity().pid;
+    Ok(Report::new("running", Some(pid), format!("HAProxy runs again, pid {pid}")))
+}
+
+async fn reload_attached(settings: &Settings, haproxy: &Haproxy) -> anyhow::Result<Report> {
+    let Some(config) = &haproxy.config else { bail!("haproxy.config is missing") };
+    let runtime = settings.instances.first().map(|instance| instance.runtime.clone());
+    let files = [PathBuf::from(config.as_str())];
+    let verdict = verdict(haproxy.program(), &files, &Sockets::default()).await?;
+    let outcome = Reloader::attached(haproxy, runtime).reload(&verdict).await;
+    Ok(reloaded(outcome, None))
+}
+
+async fn verdict(program: &str, files: &[PathBuf], sockets: &Sockets) -> anyhow::Result<Verdict> {
+    let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    Ok(check::check(program, &files, &Rendered::default(), sockets, CHECK_BOUND).await?)
+}
+
+fn ended(stopped: Stopped, grace: Duration) -> String {
+    match stopped {
+        Stopped::Softly => "HAProxy ended with its last connection".to_owned(),
+        Stopped::Cut => format!(
+            "HAProxy ended; connections that were left after {} were cut",
+            humantime::format_duration(grace)
+        ),
+    }
+}
+
+fn reloaded(outcome: Outcome, pid: Option<u32>) -> Report {
+    let with = |said: &str| if said.is_empty() { String::new() } else { format!(":\n{said}") };
+    let (outcome, worker, message) = match outcome {
+        Outcome::Loaded { worker, .. } => {
+            ("loaded", Some(worker), format!("the configuration is in force in process {worker}"))
+        }
+        Outcome::Refused { said } => {
+            ("refused", None, format!("refused; the one before stays in force{}", with(&said)))
+        }
+        Outcome::Unknown { why } => {
+            ("unknown", None, format!("it is not known which configuration is in force: {why}"))
+        }
+        Outcome::MasterDied { said } => {
+            ("died", None, format!("HAProxy ended at the reload{}", with(&said)))
+        }
+        Outcome::Unreachable { why } => ("unreachable", None, format!("not reloaded: {why}")),
+    };
+    Report { outcome, pid, worker, message }
+}
