@@ -223,11 +223,13 @@ impl Supervisor {
             let wanted = desired.borrow_and_update().clone();
             let (needs, in_sync) = {
                 let report = instance.borrow_and_update();
-                (needs_reload(&report), report.observed.generation() > 0)
+                (needs_reload(&report), report.observed.generation() >= wanted.generation)
             };
+            let lists_are_known =
+                wanted.config.as_ref().is_some_and(|config| config.unknown.is_empty());
             let is_well = self.cycle(&wanted, &needs).await;
             self.follow_old_workers(&desired, wanted.generation);
-            self.tell_health(in_sync).await;
+            self.tell_health(in_sync && lists_are_known).await;
             let wait = match is_well {
                 true => {
                     backoff.reset();
@@ -245,7 +247,8 @@ impl Supervisor {
                     Ok(()) = desired.changed() => {}
                     // What it needs a reload for is new, or was met.
                     Ok(_) = instance.wait_for(|report| {
-                        needs_reload(report) != needs || (report.observed.generation() > 0) != in_sync
+                        let now_in_sync = report.observed.generation() >= wanted.generation;
+                        needs_reload(report) != needs || now_in_sync != in_sync
                     }) => {}
                     () = ended(self.keeper.as_ref()) => {}
                     () = sleep(wait) => {}
