@@ -60,6 +60,22 @@ metrics! {
     // By `phase` (`away`, `returning`, `leaving`); absent where owners are not remembered.
     gauge OWNED_NODES = "mapsmith_owned_nodes",
         "Nodes whose owner is remembered because the registry names another master, by phase";
+    // Of the HAProxy whose configuration is rendered; absent where there is none.
+    gauge HAPROXY_CONFIG_IN_FORCE = "mapsmith_haproxy_config_in_force",
+        "1 while HAProxy runs with the configuration that is declared";
+    gauge HAPROXY_CONFIG_REFUSED = "mapsmith_haproxy_config_refused",
+        "1 while HAProxy refuses the configuration that is declared";
+    gauge HAPROXY_CONFIG_QUARANTINED = "mapsmith_haproxy_config_quarantined",
+        "Parts of the configuration that keep their last good form";
+    counter HAPROXY_CONFIG_EDITS = "mapsmith_haproxy_config_external_edits_total",
+        "External edits of the rendered configuration that were found";
+    counter HAPROXY_STARTS = "mapsmith_haproxy_starts_total", "Starts of a managed HAProxy";
+    // By `kind` (`current`, `old`).
+    gauge HAPROXY_WORKERS = "mapsmith_haproxy_workers", "HAProxy's worker processes, by kind";
+    // By `reason` (`configuration`, `servers`, `requested`) and `outcome` (`loaded`, `refused`,
+    // `unknown`).
+    counter HAPROXY_RELOADS = "mapsmith_haproxy_reloads_total", "Reloads, by reason and outcome";
+
     // By `task`.
     gauge TASK_HEARTBEAT_AGE = "mapsmith_task_heartbeat_age_seconds",
         "Seconds since the task last began something or said that it waits for work";

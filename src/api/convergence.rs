@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::HeldChange;
+use mapsmith_core::config::status::ConfigState;
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::{KeptNodes, ServersState, milliseconds};
 use tokio::time::{Instant, timeout_at};
@@ -221,9 +222,29 @@ impl Api {
     /// Waits until every instance was seen to hold the generation, its servers as far as it can
     /// without a reload of HAProxy. Those that do not or can't, each with the reason.
     async fn behind(&self, generation: u64, deadline: Instant) -> Vec<String> {
-        let reports =
-            self.observed(deadline, |report| report.observed.generation() >= generation).await;
-        reports.iter().filter_map(|report| why_behind(report, generation)).collect()
+        let (configuration, reports) = tokio::join!(
+            self.configuration_behind(generation, deadline),
+            self.observed(deadline, |report| report.observed.generation() >= generation)
+        );
+        let instances = reports.iter().filter_map(|report| why_behind(report, generation));
+        configuration.into_iter().chain(instances).collect()
+    }
+
+    /// Why the process does not run with the configuration of this generation, if it does not.
+    async fn configuration_behind(&self, generation: u64, deadline: Instant) -> Option<String> {
+        let mut haproxy = self.haproxy.clone()?;
+        let settled = haproxy.wait_for(|report| report.observed >= generation);
+        // Its task's end is told by the deadline.
+        let _ = timeout_at(deadline, settled).await;
+        let report = haproxy.borrow();
+        match &report.status.state {
+            ConfigState::InForce if report.observed >= generation => None,
+            ConfigState::InForce => Some(
+                "workers that a reload of HAProxy replaced, and that still have connections"
+                    .to_owned(),
+            ),
+            state => Some(format!("HAProxy's configuration ({state})")),
+        }
     }
 
     /// Waits until every instance was seen to hold the generation's map, which is all that an order

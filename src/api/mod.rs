@@ -17,6 +17,7 @@ use crate::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::source::PollRequests;
 use crate::store::OverrideService;
+use crate::supervise::SupervisorReport;
 use crate::tls_file::InForce;
 
 mod commands;
@@ -46,6 +47,8 @@ pub struct Api {
     pub(crate) instances: Vec<watch::Receiver<InstanceReport>>,
     /// The files of certificates and revocations, in the settings' order.
     pub(crate) tls_files: Vec<watch::Receiver<InForce>>,
+    /// The HAProxy whose configuration is rendered; none where it is somebody else's.
+    pub(crate) haproxy: Option<watch::Receiver<SupervisorReport>>,
     pub(crate) clients: Vec<MapClient>,
     pub(crate) requests: PollRequests,
     pub(crate) orders: mpsc::Sender<Order>,

@@ -77,6 +77,7 @@ impl Api {
             servers_number: self.desired.borrow().servers.as_ref().map(|desired| desired.number),
             backends: whole.backends,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
+            haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
     }

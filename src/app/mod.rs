@@ -1,52 +1,21 @@
 //! Wiring: channels, tasks, signals. Decides nothing.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
-use haproxy_runtime::{MapClient, MapName};
-use mapsmith_core::desired::references::Targets;
-use mapsmith_core::{Content, Desired, Overrides, ServerList, SourceState};
+use anyhow::anyhow;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Duration, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, DECIDER};
-use crate::engine::map::MapDecider;
-use crate::engine::rows::{self, RowScreen};
-use crate::engine::servers::ServerDecider;
-use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
-use crate::engine::{AskSources, Decision, Engine, Inputs, Outputs, RequestLookups};
-use crate::heartbeat::{self, Heartbeats};
 use crate::http;
-use crate::instance::certificates::CertificatePhase;
-use crate::instance::learned::LearnedTable;
-use crate::instance::servers::ServerPhase;
-use crate::instance::{Instance, InstanceReport};
-use crate::settings::{self, Listing, Settings, SettingsFile};
-use crate::source::{self, Feed, PollRequests, Round, TargetedLookups, poller, schedule};
-use crate::store::map_file::MapFileWriter;
-use crate::store::{OverrideService, SqliteStore, keep_lists};
-use crate::tls_file::{InForce, TlsFile};
+use crate::settings::{Settings, SettingsFile};
 
+mod daemon;
 mod descriptors;
 mod signals;
 
-use signals::{End, Signals};
-
-/// How many orders may wait for the decision at hand: one operator, one change; more callers simply
-/// wait.
-const ORDERS_WAITING: usize = 4;
-/// How often the metrics' samples are folded.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-/// How long the steps in progress may take to end after a signal, before the program leaves all the
-/// same.
-const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
+use daemon::Daemon;
+use signals::Signals;
 
 /// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where
 /// another Mapsmith does so.
@@ -88,11 +57,11 @@ pub async fn run(
 }
 
 /// What the daemon stands on: the settings, and what of them shows at once whether they can be used.
-struct Ground {
-    file: SettingsFile,
-    token: Option<http::Token>,
+pub(super) struct Ground {
+    pub file: SettingsFile,
+    pub token: Option<http::Token>,
     /// The API's.
-    listener: std::net::TcpListener,
+    pub listener: std::net::TcpListener,
 }
 
 impl Ground {
@@ -104,11 +73,14 @@ impl Ground {
     }
 
     /// The same with other settings.
-    async fn changed(&self, file: SettingsFile) -> anyhow::Result<Self> {
+    pub async fn changed(&self, file: SettingsFile) -> anyhow::Result<Self> {
         let token = read_token(&file.settings)?;
-        let listener = match file.settings.api.listen == self.file.settings.api.listen {
+        let listen = file.settings.api.listen;
+        // Port 0 was any port.
+        let listens_there = self.listener.local_addr().is_ok_and(|address| address == listen);
+        let listener = match listens_there || listen == self.file.settings.api.listen {
             true => self.listener.try_clone()?,
-            false => bind(file.settings.api.listen).await?.into_std()?,
+            false => bind(listen).await?.into_std()?,
         };
         Ok(Self { file, token, listener })
     }
@@ -117,23 +89,6 @@ impl Ground {
 fn read_token(settings: &Settings) -> anyhow::Result<Option<http::Token>> {
     let token = settings.api.token_file.as_deref().map(http::Token::read);
     token.transpose().map_err(anyhow::Error::msg)
-}
-
-/// Goes on from the map file, and from the owners in the store.
-async fn map_decider(
-    settings: &Settings,
-    stored: Arc<Overrides>,
-    store: Option<SqliteStore>,
-) -> anyhow::Result<MapDecider> {
-    let map_file = MapFileWriter::new(settings.map.file()).with_site(settings.site.name.as_deref());
-    let decider = MapDecider::start(settings.guard.clone(), map_file, stored)
-        .await?
-        .with_actions(settings.references_in_force())
-        .with_hold(settings.damping.hold)
-        .with_remove_after(settings.map.remove_after);
-    let Some(store) = store.filter(|_| settings.ownership.remember) else { return Ok(decider) };
-    let owners = store.owners().await?;
-    Ok(decider.with_ownership(settings.ownership.policy(), owners, Some(Arc::new(store))))
 }
 
 /// Listens where the API is to be.
@@ -147,332 +102,4 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         };
         anyhow!("api.listen: can't listen on {address}: {error}{hint}")
     })
-}
-
-/// What the tasks of one daemon share.
-struct Daemon {
-    settings: Arc<Settings>,
-    shutdown: CancellationToken,
-    requests: PollRequests,
-    lookups: TargetedLookups,
-    tasks: Tasks,
-}
-
-/// The instances' tasks as the others see them, in the settings' order.
-#[derive(Default)]
-struct Fleet {
-    reports: Vec<watch::Receiver<InstanceReport>>,
-    clients: Vec<MapClient>,
-    targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
-    screens: Vec<RowScreen>,
-}
-
-impl Daemon {
-    /// Starts every task.
-    async fn start(
-        ground: &Ground,
-        metrics: PrometheusHandle,
-        most_connections: usize,
-        take_over: bool,
-    ) -> anyhow::Result<Self> {
-        let settings = &ground.file.settings;
-        let listener = TcpListener::from_std(ground.listener.try_clone()?)?;
-        // A store that can't be read keeps the daemon from starting: without its overrides nodes
-        // would go back to where an operator took them from.
-        let store = match &settings.store {
-            Some(store) => Some(SqliteStore::open(&store.path).await?),
-            None => None,
-        };
-        let (override_service, stored) = match store.clone() {
-            Some(store) => OverrideService::open(store)
-                .await
-                .map(|(service, stored)| (Some(service), stored))?,
-            None => (None, Arc::default()),
-        };
-        let decider = match settings.keeps_map() {
-            true => map_decider(settings, stored, store.clone()).await?,
-            false => MapDecider::without_map(settings.guard.clone(), settings.map.file(), stored),
-        };
-        let decider = if take_over { decider.take_over() } else { decider };
-
-        let mut daemon = Self::new(settings.clone());
-        let overrides = daemon.start_overrides(override_service.clone());
-        let sources = daemon.start_sources()?;
-        let lists = daemon.start_list_sources()?;
-        let (desired_sender, desired) = watch::channel(Desired::default());
-        let tls_files = daemon.start_tls_files()?;
-        let fleet = daemon.start_instances(&desired, &tls_files)?;
-        let (decision_sender, decision) =
-            watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
-        let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
-        let servers = daemon.server_decider(store, &desired).await?;
-        let api = Arc::new(Api {
-            sources: sources.clone(),
-            lists: lists.clone(),
-            decision,
-            desired,
-            targets: fleet.targets.clone(),
-            instances: fleet.reports,
-            tls_files,
-            clients: fleet.clients,
-            requests: daemon.requests.clone(),
-            orders: orders_sender,
-            overrides: override_service,
-            metrics: metrics.clone(),
-            settings: Arc::clone(&daemon.settings),
-            heartbeats: daemon.tasks.heartbeats.clone(),
-        });
-
-        daemon.start_metrics_upkeep(metrics);
-        let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
-        let outputs = Outputs { decision: decision_sender, desired: desired_sender };
-        let decider = decider.with_screens(fleet.screens);
-        let engine = Engine::new(decider, servers, daemon.start_resolver(), inputs, outputs);
-        let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
-        daemon.tasks.start(DECIDER, engine.run(file_check, stop));
-
-        tracing::info!(address = %listener.local_addr()?, "API listening");
-        let spare = http::spare_router(api.clone(), most_connections);
-        let stop = daemon.shutdown.clone();
-        let router = http::router(api, ground.token.clone());
-        let serve = http::serve(listener, router, spare, most_connections, stop);
-        daemon.tasks.start("API", serve);
-        daemon.start_schedule();
-        Ok(daemon)
-    }
-
-    fn new(settings: Settings) -> Self {
-        Self {
-            settings: Arc::new(settings),
-            shutdown: CancellationToken::new(),
-            requests: PollRequests::new(),
-            lookups: TargetedLookups::new(),
-            tasks: Tasks::default(),
-        }
-    }
-
-    /// Without a store the overrides stay as they are, none.
-    fn start_overrides(
-        &mut self,
-        service: Option<OverrideService>,
-    ) -> watch::Receiver<Arc<Overrides>> {
-        let Some(service) = service else { return watch::channel(Arc::default()).1 };
-        let overrides = service.subscribe();
-        self.tasks.start("overrides", service.run(self.shutdown.clone()));
-        overrides
-    }
-
-    fn start_sources(&mut self) -> anyhow::Result<Vec<watch::Receiver<SourceState>>> {
-        let settings = Arc::clone(&self.settings);
-        let (round, lookups) = (self.requests.round(), self.lookups.clone());
-        let sources = settings.sources.iter().map(|source| {
-            let feed = source::registry(source, settings.map.lowercase)?.node_map()?;
-            Ok(self.start_poller(source, feed, round.clone(), lookups.clone()))
-        });
-        sources.collect()
-    }
-
-    fn start_list_sources(
-        &mut self,
-    ) -> anyhow::Result<Vec<watch::Receiver<SourceState<ServerList>>>> {
-        let settings = Arc::clone(&self.settings);
-        let sources = settings.list_sources.iter().map(|source| {
-            let feed = source::registry(source, settings.map.lowercase)?.servers()?;
-            // What HAProxy learns is about nodes.
-            let lookups = TargetedLookups::new();
-            Ok(self.start_poller(source, feed, self.requests.round(), lookups))
-        });
-        sources.collect()
-    }
-
-    fn start_poller<C: Content>(
-        &mut self,
-        source: &settings::Source,
-        feed: Box<dyn Feed<C>>,
-        round: Round,
-        lookups: TargetedLookups,
-    ) -> watch::Receiver<SourceState<C>> {
-        let (sender, state) = watch::channel(SourceState::before_first_poll(
-            source.name.clone(),
-            source.kind.to_string(),
-            source.required,
-        ));
-        let (source, stop) = (source.clone(), self.shutdown.clone());
-        self.tasks.start(format!("source {}", source.name), async move {
-            poller::run(feed, &source, round, &lookups, sender, stop).await;
-        });
-        state
-    }
-
-    /// In the settings' order.
-    fn start_tls_files(&mut self) -> anyhow::Result<Vec<watch::Receiver<InForce>>> {
-        let settings = Arc::clone(&self.settings);
-        let files = settings.tls_files.iter().map(|file| {
-            let (task, state) = TlsFile::new(file)?;
-            let name = format!("tls_file {}", file.path.display());
-            self.tasks.start(name, task.run(self.requests.round(), self.shutdown.clone()));
-            Ok(state)
-        });
-        files.collect()
-    }
-
-    fn start_instances(
-        &mut self,
-        desired: &watch::Receiver<Desired>,
-        tls_files: &[watch::Receiver<InForce>],
-    ) -> anyhow::Result<Fleet> {
-        let settings = Arc::clone(&self.settings);
-        let map = MapName::new(&settings.map.path.to_string_lossy());
-        let mut fleet = Fleet::default();
-        for instance in &settings.instances {
-            let (targets_sender, targets) = watch::channel(None);
-            let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers);
-            let lookups = request_lookups(&self.lookups, &instance.name);
-            let learned = LearnedTable::from_settings(instance, &settings.learned, lookups)?;
-            let files = settings.tls_files.iter().zip(tls_files.iter().cloned());
-            let certificates = CertificatePhase::new(instance, files, settings.schedule.verify);
-            let (screen, rows) = rows::channel(&instance.name);
-            let ask = Some(ask_sources(&self.requests));
-            let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
-                .with_rows(rows)
-                .with_certificates(certificates)
-                .with_learned(learned);
-            let task = if settings.keeps_map() { task } else { task.without_map() };
-            let (sender, report) = watch::channel(task.report().clone());
-            fleet.targets.push(targets);
-            fleet.screens.push(screen);
-            fleet.reports.push(report);
-            fleet.clients.push(instance.map_client(&map));
-            let work = task.run(desired.clone(), sender, self.shutdown.clone());
-            self.tasks.start(format!("instance {}", instance.name), work);
-        }
-        Ok(fleet)
-    }
-
-    /// Goes on from the lists in the store, and keeps them there.
-    async fn server_decider(
-        &mut self,
-        store: Option<SqliteStore>,
-        desired: &watch::Receiver<Desired>,
-    ) -> anyhow::Result<ServerDecider> {
-        let decider = ServerDecider::new(&self.settings);
-        let Some(store) = store else { return Ok(decider) };
-        let lists = store.last_good_lists().await?;
-        let decider = decider.resume(&lists);
-        let origins = stored_lists(&self.settings);
-        let keep = keep_lists(store, origins, lists, desired.clone(), self.shutdown.clone());
-        self.tasks.start("server lists in the store", keep);
-        Ok(decider)
-    }
-
-    fn start_resolver(&mut self) -> HostNames {
-        let resolver = Resolver::new(Box::new(SystemLookup), self.settings.damping.hold);
-        let (names, lookups) = HostNames::new(resolver);
-        let stop = self.shutdown.clone();
-        self.tasks.start("host names", async move {
-            stop.run_until_cancelled(lookups).await;
-        });
-        names
-    }
-
-    /// Samples of durations are kept until somebody asks for the metrics; folded now and then, they
-    /// don't pile up.
-    fn start_metrics_upkeep(&mut self, metrics: PrometheusHandle) {
-        let stop = self.shutdown.clone();
-        self.tasks.start("metrics", async move {
-            let fold = async {
-                loop {
-                    heartbeat::waiting(sleep(METRICS_UPKEEP)).await;
-                    metrics.run_upkeep();
-                }
-            };
-            stop.run_until_cancelled(fold).await;
-        });
-    }
-
-    fn start_schedule(&mut self) {
-        let (clock, stop, requests) =
-            (self.settings.schedule.clone(), self.shutdown.clone(), self.requests.clone());
-        self.tasks.start("schedule", async move {
-            if let Err(error) = schedule::run(&clock, requests, stop).await {
-                tracing::error!("the schedule ended: {error}");
-            }
-        });
-    }
-
-    /// Waits for a signal, or a task that ends by itself, and then for the steps in progress. What
-    /// to go on with, where that are other settings.
-    async fn run_until_stopped(
-        mut self,
-        signals: &mut Signals,
-        ground: &Ground,
-    ) -> anyhow::Result<Option<Ground>> {
-        let running = &mut self.tasks.running;
-        let end = loop {
-            match signals.wait_for_end(&ground.file, &self.requests, running).await {
-                End::Settings(file) => match ground.changed(*file).await {
-                    Ok(changed) => break Ok(Some(changed)),
-                    Err(error) => {
-                        tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
-                    }
-                },
-                End::Stopped => break Ok(None),
-                End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
-            }
-        };
-        self.shutdown.cancel();
-        let drain = async { while running.join_next().await.is_some() {} };
-        tokio::select! {
-            drained = timeout(SHUTDOWN_BOUND, drain) => if drained.is_err() {
-                bail!("some tasks did not end within {SHUTDOWN_BOUND:?} after the signal");
-            },
-            signal = signals.end() => {
-                bail!("a second {signal}: left without waiting for the step in progress")
-            }
-        }
-        match &end {
-            Ok(Some(_)) => tracing::info!("SIGHUP: going on with the changed settings"),
-            Ok(None) => tracing::info!("stopped"),
-            Err(_) => {}
-        }
-        end
-    }
-}
-
-/// What the daemon does side by side.
-#[derive(Default)]
-struct Tasks {
-    heartbeats: Heartbeats,
-    running: JoinSet<String>,
-}
-
-impl Tasks {
-    fn start(&mut self, name: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
-        let name = name.into();
-        let work = self.heartbeats.watch(name.clone(), work);
-        self.running.spawn(async move {
-            work.await;
-            name
-        });
-    }
-}
-
-/// Where the lists come from that are stored, by backend. What is written out is in the settings.
-fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
-    let found = settings
-        .backends
-        .iter()
-        .filter(|backend| !matches!(backend.listing(), Listing::Servers(_)));
-    found.map(|backend| (backend.name.clone(), backend.origin())).collect()
-}
-
-fn ask_sources(requests: &PollRequests) -> AskSources {
-    let requests = requests.clone();
-    // Of what another writer knows already this one must miss nothing.
-    Box::new(move || requests.request_everything_at_leisure())
-}
-
-fn request_lookups(lookups: &TargetedLookups, instance: &str) -> RequestLookups {
-    let (lookups, instance) = (lookups.clone(), instance.to_owned());
-    Box::new(move |routes| lookups.dispute(&instance, routes))
 }

@@ -102,11 +102,15 @@ enum Verb {
         #[arg(long, value_name = "ID")]
         approve: Option<String>,
     },
-    /// Print the haproxy.cfg that the settings declare; writes nothing
+    /// Print the haproxy.cfg that the settings declare; writes nothing unless told to
     Render {
         /// Let HAProxy check it, and say which setting each of its errors is about
         #[arg(long)]
         check: bool,
+        /// Put it in place of HAProxy's file, also where that was edited or is not Mapsmith's, if
+        /// HAProxy accepts it. A Mapsmith that runs loads it then
+        #[arg(long, conflicts_with = "check")]
+        take_over: bool,
     },
     /// Start, stop and reload the HAProxy that the settings declare
     #[command(subcommand)]
@@ -291,7 +295,12 @@ async fn carry_out(
         }
         Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
         Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
-        Verb::Render { check } => render::render(load(config)?, output, check).await,
+        Verb::Render { check: _, take_over: true } => {
+            render::take_over(load(config)?, output).await
+        }
+        Verb::Render { check, take_over: false } => {
+            render::render(load(config)?, output, check).await
+        }
         Verb::Haproxy(verb) => haproxy::haproxy(load(config)?, verb, output).await,
         Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
         Verb::Status(connection) => status::status(connection, output).await,

@@ -1,8 +1,11 @@
 //! `mapsmith render`: the text of `haproxy.cfg`, and what HAProxy says of it.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use mapsmith_core::DesiredServers;
+use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::desired::references::Actions;
 use mapsmith_core::render::verdict::{Level, Remark};
 use mapsmith_core::render::{Rendered, render as text_of};
@@ -16,6 +19,7 @@ use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
+use crate::supervise::candidate::Candidate;
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
 use crate::supervise::sockets::Sockets;
 
@@ -26,6 +30,14 @@ struct RenderReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     valid: Option<bool>,
     /// What HAProxy says of it.
+    remarks: Vec<Remark>,
+}
+
+#[derive(Debug, Serialize)]
+struct TakeOverReport {
+    path: String,
+    /// Whether HAProxy accepts it, and it is in place.
+    valid: bool,
     remarks: Vec<Remark>,
 }
 
@@ -41,9 +53,8 @@ pub(super) async fn render(
         );
     };
     let binary = haproxy.program().to_owned();
-    let rendered = rendered(&settings).await?;
-    let mut report =
-        RenderReport { text: rendered.text().to_owned(), valid: None, remarks: Vec::new() };
+    let rendered = text_of(&desired(&settings).await?.config);
+    let mut report = RenderReport { text: rendered.shown(), valid: None, remarks: Vec::new() };
     if check {
         let verdict = ask(&binary, &rendered).await?;
         (report.valid, report.remarks) = (Some(verdict.valid), verdict.remarks);
@@ -58,8 +69,40 @@ pub(super) async fn render(
     Ok(if report.valid == Some(false) { FAILED } else { SUCCESS })
 }
 
-/// The text, with the servers that the lists have now.
-async fn rendered(settings: &Settings) -> anyhow::Result<Rendered> {
+/// Puts the text in place of HAProxy's file.
+pub(super) async fn take_over(settings: Settings, format: OutputFormat) -> anyhow::Result<u8> {
+    let Some(haproxy) = settings.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised()) else {
+        bail!(
+            "Mapsmith writes no file of HAProxy's here: set haproxy.managed to true or \
+                \"attached\", or redirect the output of `mapsmith render` yourself"
+        );
+    };
+    let desired = desired(&settings).await?;
+    if let Some(backend) = desired.unknown.first() {
+        bail!(
+            "the servers of backend {backend} are not known, and a file without them would take \
+                them from service; see `mapsmith check`"
+        );
+    }
+    let candidate = Candidate::new(&Arc::new(desired), &Sockets::default());
+    let (path, verdict) = candidate.take_over(haproxy).await?;
+    let report = TakeOverReport {
+        path: path.display().to_string(),
+        valid: verdict.valid,
+        remarks: verdict.remarks,
+    };
+    print(format, &report, |report| match report.valid {
+        true => format!("{} is Mapsmith's now\n", report.path),
+        false => format!("{} stays as it is, for HAProxy refuses the new one:\n", report.path),
+    })?;
+    if let OutputFormat::Text = format {
+        error_line(&remarks_text(&report.remarks));
+    }
+    Ok(if report.valid { SUCCESS } else { FAILED })
+}
+
+/// What the file should say, with the servers that the lists have now.
+async fn desired(settings: &Settings) -> anyhow::Result<DesiredConfig> {
     let (states, lists) = tokio::join!(poll_all(settings), poll_lists(settings));
     let found = MapFileWriter::new(settings.map.file()).peek()?;
     let stored = stored(settings).await?;
@@ -70,8 +113,9 @@ async fn rendered(settings: &Settings) -> anyhow::Result<Rendered> {
     };
     // It decides in earnest and does nothing: what it would log has not happened.
     let servers = decide.with_subscriber(NoSubscriber::new()).await;
-    let config = settings.haproxy_config(&servers.desired);
-    config.map(|config| text_of(&config)).context("the settings have no [haproxy]")
+    let declared = settings.haproxy_config(&DesiredServers::default());
+    let declared = declared.context("the settings have no [haproxy]")?;
+    Ok(DesiredConfig::new(&declared, Some(&servers.desired)))
 }
 
 /// What HAProxy says of it.
@@ -85,18 +129,24 @@ async fn ask(program: &str, rendered: &Rendered) -> anyhow::Result<Verdict> {
 
 /// What HAProxy says, for a person; nothing where it was not asked.
 fn verdict(report: &RenderReport, binary: &str) -> String {
+    let mut text = remarks_text(&report.remarks);
+    match report.valid {
+        None => {}
+        Some(true) => text.push_str(&paint(Colour::Green, &format!("{binary} accepts it"))),
+        Some(false) => text.push_str(&paint(Colour::Red, &format!("{binary} refuses it"))),
+    }
+    text.trim_end().to_owned()
+}
+
+/// A line for each.
+fn remarks_text(remarks: &[Remark]) -> String {
     let mut text = String::new();
-    for remark in &report.remarks {
+    for remark in remarks {
         let (colour, word) = match remark.level {
             Level::Alert => (Colour::Red, "error"),
             Level::Warning => (Colour::Yellow, "warning"),
         };
         let _ = writeln!(text, "{}: {remark}", paint(colour, word));
     }
-    match report.valid {
-        None => {}
-        Some(true) => text.push_str(&paint(Colour::Green, &format!("{binary} takes it"))),
-        Some(false) => text.push_str(&paint(Colour::Red, &format!("{binary} refuses it"))),
-    }
-    text.trim_end().to_owned()
+    text
 }

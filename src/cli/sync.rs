@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use anyhow::bail;
 use futures_util::future::join_all;
 use haproxy_runtime::MapName;
 use jiff::Timestamp;
@@ -41,6 +42,12 @@ pub(super) async fn sync(
     format: OutputFormat,
     approve: Option<String>,
 ) -> anyhow::Result<u8> {
+    if !settings.keeps_map() {
+        bail!(
+            "there is no map to sync: no [[source]] is one of the node map; `mapsmith run` keeps \
+                HAProxy's configuration and servers"
+        );
+    }
     // What becomes of an owner must outlive this run, in a store that is nobody else's meanwhile.
     let store: Option<Arc<dyn OwnerStore>> = match &settings.store {
         Some(store) if settings.ownership.remember => {
@@ -108,7 +115,7 @@ pub(super) async fn sync(
         instances: Vec::new(),
     };
     if let Some(map) = decider.desired() {
-        let desired = Desired { generation: 1, map: Some(map), servers: None };
+        let desired = Desired { generation: 1, map: Some(map), servers: None, config: None };
         report.instances = join_all(tasks.into_iter().map(|task| apply(task, &desired))).await;
     }
     print(format, &report, text)?;

@@ -42,7 +42,11 @@ pub async fn map(
     let overrides = Arc::new(stored.overrides.at(Timestamp::now()));
     let start = Arc::clone(&overrides);
     let (limits, path) = (settings.guard.clone(), settings.map.file());
-    let mut decider = MapDecider::without_writer(limits, path, found, start)
+    let decider = match settings.keeps_map() {
+        true => MapDecider::without_writer(limits, path, found, start),
+        false => MapDecider::without_map(limits, path, start),
+    };
+    let mut decider = decider
         .with_actions(actions)
         .with_remove_after(settings.map.remove_after)
         .with_ownership(settings.ownership.policy(), stored.owners, None);

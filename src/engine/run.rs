@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mapsmith_core::config::Config;
+use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::{Desired, DesiredMap, HeldChange, SourceState};
 use tokio::sync::{oneshot, watch};
@@ -53,6 +55,9 @@ type Owned = oneshot::Sender<Result<u64, OwnError>>;
 pub struct Engine {
     map: MapDecider,
     servers: ServerDecider,
+    /// HAProxy's configuration, without the servers of its backends; none where it is somebody
+    /// else's.
+    declared: Option<Config>,
     hosts: HostNames,
     inputs: Inputs,
     outputs: Outputs,
@@ -93,6 +98,7 @@ impl Engine {
         Self {
             map,
             servers,
+            declared: None,
             hosts,
             inputs,
             outputs,
@@ -112,6 +118,11 @@ impl Engine {
             approved_of_lists: Vec::new(),
             owned: Vec::new(),
         }
+    }
+
+    /// Has it say what HAProxy's configuration should be, too.
+    pub fn with_config(self, declared: Option<Config>) -> Self {
+        Self { declared, ..self }
     }
 
     /// Decides whenever there is news, an approval comes, or a wait is over; until shutdown.
@@ -340,9 +351,17 @@ impl Engine {
             map.as_ref()
                 .map(|map| (map.revision.number, map.evaluated_request, Arc::clone(&map.overrides)))
         };
-        if marks(&map) != marks(&self.desired.map) || servers != self.desired.servers {
+        let other_servers = servers != self.desired.servers;
+        let first_config = self.declared.is_some() && self.desired.config.is_none();
+        if marks(&map) != marks(&self.desired.map) || other_servers || first_config {
             let generation = self.desired.generation + 1;
-            self.desired = Desired { generation, map, servers };
+            let config = match &self.declared {
+                Some(declared) if other_servers || first_config => {
+                    Some(Arc::new(DesiredConfig::new(declared, servers.as_deref())))
+                }
+                _ => self.desired.config.clone(),
+            };
+            self.desired = Desired { generation, map, servers, config };
             self.outputs.desired.send_replace(self.desired.clone());
         }
         self.outputs.decision.send_replace(Decision {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use mapsmith_core::status::{DriftKind, InstanceState, InstanceStatus};
 use mapsmith_core::{Desired, DesiredMap, Revision};
 use metrics::counter;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,9 @@ use servers::ServerPhase;
 
 /// Between a failure and the next try.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+
+/// Held by whoever sends commands to a process, and by its reload.
+pub type Turn = Arc<Mutex<()>>;
 
 /// What the instance was last verified to hold, and the marks by which a change outside Mapsmith
 /// shows.
@@ -87,6 +90,9 @@ pub struct Instance {
     rows: Option<InstanceRows>,
     /// Whether there is a node map to keep.
     keeps_map: bool,
+    /// Held during a pass, where Mapsmith reloads the process too: no command of the pass goes to a
+    /// worker that is about to be replaced.
+    turn: Option<Turn>,
     /// The poll request that must be decided on before a change outside Mapsmith is undone.
     asked: Option<(u64, Instant)>,
 }
@@ -145,6 +151,7 @@ impl Instance {
             learned: None,
             rows: None,
             keeps_map: true,
+            turn: None,
             asked: None,
         }
     }
@@ -157,6 +164,11 @@ impl Instance {
     /// Its HAProxy has no node map.
     pub fn without_map(self) -> Self {
         Self { keeps_map: false, ..self }
+    }
+
+    /// Has it take turns with the process's reloads.
+    pub fn with_turn(self, turn: Option<Turn>) -> Self {
+        Self { turn, ..self }
     }
 
     /// Has it keep certificates and revocations too.
@@ -185,7 +197,13 @@ impl Instance {
         while !shutdown.is_cancelled() {
             let target = desired.borrow_and_update().clone();
             let mut tls_files = self.certificates.as_ref().map(CertificatePhase::news);
-            let wait = if self.cycle(&target).await {
+            let turn = match &self.turn {
+                Some(turn) => Some(heartbeat::waiting(Arc::clone(turn).lock_owned()).await),
+                None => None,
+            };
+            let is_well = self.cycle(&target).await;
+            drop(turn);
+            let wait = if is_well {
                 backoff.reset();
                 self.observe
             } else {

@@ -45,6 +45,11 @@ fn max_payload() -> usize {
 }
 
 impl Instance {
+    /// With what holds where nothing is given.
+    pub(super) fn new(name: &str, runtime: RuntimeAddress) -> Self {
+        Self { name: name.to_owned(), runtime, timeout: timeout(), max_payload: max_payload() }
+    }
+
     fn client(&self) -> RuntimeClient {
         RuntimeClient::new(self.runtime.clone(), self.timeout)
     }

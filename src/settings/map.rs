@@ -15,7 +15,8 @@ section! {
     pub struct Map {
         /// The map's path, exactly as HAProxy's configuration names it. No whitespace or control
         /// characters. If it is relative (to HAProxy's working directory), set `map.file` too.
-        #[unset(required)]
+        #[unset(says "required; with `haproxy.managed`: `node-master.map` in its folder")]
+        #[serde(default)]
         pub path: PathBuf,
         /// The file that Mapsmith writes, if its path is not HAProxy's (a chroot, a mount).
         #[unset(says "`map.path`")]
@@ -35,6 +36,12 @@ section! {
     }
 }
 
+impl Default for Map {
+    fn default() -> Self {
+        Self { path: PathBuf::new(), file: None, lowercase: true, remove_after: None }
+    }
+}
+
 fn lowercase() -> bool {
     true
 }
@@ -46,6 +53,9 @@ impl Map {
     }
 
     pub(super) fn problems(&self, problems: &mut Vec<String>) {
+        if self.path.as_os_str().is_empty() {
+            return problems.push("map.path: is missing".to_owned());
+        }
         match self.path.to_str() {
             Some(text) if !text.is_empty() && !text.starts_with('#') && !text.starts_with('@') => {
                 if text.chars().any(|c| c.is_control() || c.is_whitespace()) {

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 mod api;
 pub mod backend;
+pub mod certificate;
 mod damping;
 mod document;
 pub mod frontend;
@@ -45,6 +46,7 @@ pub(crate) mod units;
 
 pub use api::Api;
 pub use backend::{Backend, Listing};
+pub use certificate::Certificate;
 pub use damping::Damping;
 pub use document::document;
 pub use frontend::Frontend;
@@ -64,6 +66,9 @@ pub use tree::{Place, Problem};
 use text::Format;
 use tree::Reading;
 
+/// What the instance is called that `[haproxy]` declares by itself.
+const OWN_INSTANCE: &str = "haproxy";
+
 /// Everything that Mapsmith is configured with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +83,7 @@ pub struct Settings {
     #[serde(default)]
     pub api: Api,
     /// The map that is kept.
+    #[serde(default)]
     pub map: Map,
     /// What changes are held back.
     #[serde(default, deserialize_with = "guard::limits")]
@@ -104,11 +110,14 @@ pub struct Settings {
     /// The backends whose servers are kept.
     #[serde(default, rename = "backend")]
     pub backends: Vec<Backend>,
-    /// HAProxy's own configuration; without it that is somebody else's.
+    /// HAProxy's configuration; without it Mapsmith does not render one.
     pub haproxy: Option<Haproxy>,
     /// Its frontends.
     #[serde(default, rename = "frontend")]
     pub frontends: Vec<Frontend>,
+    /// The certificates that these show.
+    #[serde(default, rename = "certificate")]
+    pub certificates: Vec<Certificate>,
     /// What redispatch learned.
     #[serde(default)]
     pub learned: Learned,
@@ -232,6 +241,7 @@ impl Settings {
         let Reading { value: settings, problems: nonsense, doubtful, whole } =
             tree::read::<Self>(&values);
         problems.extend(nonsense);
+        let settings = settings.map(Self::with_own_haproxy);
         // Without an element of a list the others have other numbers, and may seem to miss it.
         if let Some(settings) = settings.as_ref().filter(|_| whole) {
             // What was left out as wrong is not missing, and what it would contradict is not known.
@@ -240,13 +250,15 @@ impl Settings {
             let place = |text: String| Problem { place: tree::place_of(&values, &text), text };
             problems.extend(settings.problems().into_iter().filter(known).map(place));
         }
+        let invalid = |mut problems: Vec<Problem>| {
+            problems.sort_by(|a, b| a.place.cmp(&b.place));
+            SettingsError::Invalid { path: path.display().to_string(), problems }
+        };
         let mut settings = match settings {
             Some(settings) if problems.is_empty() => settings,
-            _ => {
-                problems.sort_by(|a, b| a.place.cmp(&b.place));
-                return Err(SettingsError::Invalid { path: path.display().to_string(), problems });
-            }
+            _ => return Err(invalid(problems)),
         };
+        settings.tls_files.extend(settings.certificates.iter().filter_map(Certificate::tls_file));
         settings.sources.sort_by_key(|source| std::cmp::Reverse(source.priority));
         let lists: BTreeSet<_> =
             backend::list_sources(&settings.backends).into_iter().map(str::to_owned).collect();
@@ -257,7 +269,13 @@ impl Settings {
         settings.sources.iter_mut().for_each(|source| source.keep_times = keep_times);
         let folder = path.parent().unwrap_or(Path::new("."));
         settings.resolve(folder);
-        Ok(settings)
+        let mut unread = Vec::new();
+        settings.haproxy.iter_mut().for_each(|haproxy| haproxy.read_files(&mut unread));
+        if unread.is_empty() {
+            return Ok(settings);
+        }
+        let place = |text: String| Problem { place: tree::place_of(&values, &text), text };
+        Err(invalid(unread.into_iter().map(place).collect()))
     }
 
     /// `[api]` alone, whatever else stands in the file: for those who ask a running Mapsmith.
@@ -298,6 +316,31 @@ impl Settings {
         let sources = self.sources.iter_mut().chain(&mut self.list_sources);
         sources.for_each(|source| source.resolve(folder));
         self.tls_files.iter_mut().for_each(|file| file.resolve(folder));
+        self.haproxy.iter_mut().for_each(|haproxy| haproxy.resolve(folder));
+    }
+
+    /// What a HAProxy whose configuration Mapsmith writes needs no words for: its instance, and the
+    /// path of its map.
+    fn with_own_haproxy(mut self) -> Self {
+        let Some(haproxy) = self.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised()) else {
+            return self;
+        };
+        if self.map.path.as_os_str().is_empty() {
+            self.map.path = haproxy.files().map();
+        }
+        if let Some(address) = haproxy.runtime()
+            && self.instances.iter().all(|instance| instance.runtime != address)
+        {
+            self.instances.push(Instance::new(OWN_INSTANCE, address));
+        }
+        self
+    }
+
+    /// The place among the instances of the HAProxy whose configuration Mapsmith writes.
+    pub fn own_instance(&self) -> Option<usize> {
+        let haproxy = self.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised())?;
+        let address = haproxy.runtime()?;
+        self.instances.iter().position(|instance| instance.runtime == address)
     }
 
     /// Whether there is a node map: without a source of one Mapsmith is there for HAProxy's
@@ -330,10 +373,15 @@ impl Settings {
         self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
         let lists = backend::list_sources(&self.backends);
-        source::problems(&self.sources, &lists, &self.map, self.store.as_ref(), &mut problems);
+        let store = self.store.as_ref();
+        source::problems(&self.sources, &lists, &self.map, store, &mut problems);
+        if self.haproxy.is_none() {
+            source::problems_without_map(&self.sources, &lists, &mut problems);
+        }
         instance::problems(&self.instances, &mut problems);
-        let (files, instances) = (&self.tls_files, &self.instances);
-        tls_file::problems(files, instances, &self.map, self.store.as_ref(), &mut problems);
+        let (files, instances, store) = (&self.tls_files, &self.instances, self.store.as_ref());
+        tls_file::problems(files, instances, &self.map, store, &mut problems);
+        certificate::problems(&self.certificates, files, &self.map, store, &mut problems);
         self.damping.problems(&mut problems);
         backend::problems(&self.backends, &self.sources, &mut problems);
         rendering::problems(self, &mut problems);

@@ -203,12 +203,10 @@ impl Source {
     }
 }
 
-/// `lists` are the names of the sources that list servers.
-pub(super) fn problems(
+/// Reports that there is no source of the node map, without which Mapsmith has nothing to do.
+pub(super) fn problems_without_map(
     sources: &[Source],
     lists: &BTreeSet<&str>,
-    map: &Map,
-    store: Option<&Store>,
     problems: &mut Vec<String>,
 ) {
     if sources.is_empty() {
@@ -219,6 +217,16 @@ pub(super) fn problems(
                 .to_owned(),
         );
     }
+}
+
+/// `lists` are the names of the sources that list servers.
+pub(super) fn problems(
+    sources: &[Source],
+    lists: &BTreeSet<&str>,
+    map: &Map,
+    store: Option<&Store>,
+    problems: &mut Vec<String>,
+) {
     check_names("source", sources.iter().map(|source| &source.name), problems);
     for (index, source) in sources.iter().enumerate() {
         let place = format!("source[{index}] {:?}", source.name);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use haproxy_runtime::RuntimeAddress;
 use mapsmith_core::config::values::FilePath;
 use serde::Deserialize;
 
@@ -78,6 +79,11 @@ impl Folder {
         self.0.join("admin.sock")
     }
 
+    /// The node map.
+    pub fn map(&self) -> PathBuf {
+        self.0.join("node-master.map")
+    }
+
     pub fn log(&self) -> PathBuf {
         self.0.join("haproxy.log")
     }
@@ -99,6 +105,39 @@ impl Folder {
 }
 
 impl Haproxy {
+    /// Whether Mapsmith writes the configuration of a process, its own or another's.
+    pub fn is_supervised(&self) -> bool {
+        self.managed != Managed::No
+    }
+
+    /// The Runtime API of that process.
+    pub fn runtime(&self) -> Option<RuntimeAddress> {
+        let socket = self.socket.clone().or_else(|| own_socket(self))?;
+        Some(RuntimeAddress::Unix(PathBuf::from(socket.as_str())))
+    }
+
+    /// The file that it loads.
+    pub fn configuration(&self) -> PathBuf {
+        match (&self.config, self.managed) {
+            (Some(config), Managed::Attached) => PathBuf::from(config.as_str()),
+            _ => self.files().configuration(),
+        }
+    }
+
+    /// The master's socket, where there is one that is known.
+    pub fn master_socket(&self) -> Option<PathBuf> {
+        match self.managed {
+            Managed::Yes => Some(self.files().master_socket()),
+            _ => self.master_socket.as_ref().map(|socket| PathBuf::from(socket.as_str())),
+        }
+    }
+
+    /// What reloads it, where that is a command: the program and its arguments.
+    pub fn reload_command(&self) -> Option<Vec<String>> {
+        let words: Vec<_> = self.reload_command.iter().cloned().map(String::from).collect();
+        (!words.is_empty()).then_some(words)
+    }
+
     /// HAProxy's program.
     pub fn program(&self) -> &str {
         self.binary.as_ref().map_or(BINARY, |binary| binary.as_str())
@@ -131,7 +170,6 @@ pub(super) fn problems(haproxy: &Haproxy, problems: &mut Vec<String>) {
         ("config", haproxy.config.is_some(), Managed::Attached),
         ("master_socket", haproxy.master_socket.is_some(), Managed::Attached),
         ("reload_command", !haproxy.reload_command.is_empty(), Managed::Attached),
-        ("folder", haproxy.folder.is_some(), Managed::Yes),
         ("hold_sockets", haproxy.hold_sockets, Managed::Yes),
     ];
     for (key, is_given, of) in given {
@@ -208,7 +246,6 @@ mod tests {
             ("managed = true\nconfig = \"/c\"", "haproxy.config: is for managed = \"attached\""),
             ("managed = true\nreload_command = [\"x\"]", "haproxy.reload_command: is for managed"),
             ("hold_sockets = true", "haproxy.hold_sockets: is for managed = true only"),
-            ("folder = \"/x\"", "haproxy.folder: is for managed = true only"),
             ("managed = \"maybe\"", "\"maybe\" is neither true, false nor \"attached\""),
             ("max_old_workers = 0", "haproxy.max_old_workers: must be 1 to 1000"),
         ] {

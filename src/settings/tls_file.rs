@@ -67,7 +67,7 @@ section! {
     }
 }
 
-fn timeout() -> Duration {
+pub(super) fn timeout() -> Duration {
     Duration::from_secs(30)
 }
 
@@ -117,7 +117,7 @@ impl TlsFile {
         paths.for_each(|path| *path = folder.join(&*path));
     }
 
-    fn problems(&self, mut problem: impl FnMut(String)) {
+    pub(super) fn problems(&self, mut problem: impl FnMut(String)) {
         if let Err(why) = haproxy_runtime::cert::check_name(&self.path.to_string_lossy()) {
             problem(format!("path: {:?} {why}", self.path));
         }
@@ -172,7 +172,12 @@ impl TlsFile {
     }
 
     /// What else has its file or, in one HAProxy, its path.
-    fn clashes(&self, others: &[Self], map: &Map, store: Option<&Store>) -> Option<String> {
+    pub(super) fn clashes(
+        &self,
+        others: &[Self],
+        map: &Map,
+        store: Option<&Store>,
+    ) -> Option<String> {
         if self.file() == map.file() {
             return Some("path is the map file".to_owned());
         }

@@ -6,13 +6,20 @@
 //! start time.
 
 pub mod budget;
+pub mod candidate;
 pub mod check;
 mod command;
 pub mod files;
+pub mod health;
 pub mod identity;
 pub mod keeper;
 pub mod lock;
 mod log;
+mod old_workers;
 pub mod process;
+mod quarantine;
 pub mod reload;
 pub mod sockets;
+mod task;
+
+pub use task::{Supervisor, SupervisorReport};

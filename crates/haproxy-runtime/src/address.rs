@@ -17,6 +17,14 @@ pub enum RuntimeAddress {
     Unix(PathBuf),
     /// A TCP listener: `host:port`, resolved at each connection.
     Tcp(String),
+    /// A worker, by way of the master's socket: also one that a reload has replaced, which has no
+    /// socket of its own any more. It can't be written in settings.
+    Worker {
+        /// The master's socket.
+        master: PathBuf,
+        /// The worker's process id.
+        pid: u32,
+    },
 }
 
 impl FromStr for RuntimeAddress {
@@ -70,6 +78,7 @@ impl fmt::Display for RuntimeAddress {
         match self {
             Self::Unix(path) => write!(out, "unix@{}", path.display()),
             Self::Tcp(address) => write!(out, "tcp@{address}"),
+            Self::Worker { master, pid } => write!(out, "unix@{} @!{pid}", master.display()),
         }
     }
 }

@@ -59,6 +59,12 @@ impl RuntimeClient {
                     stream.set_nodelay(true)?;
                     Ok(Either::Right(stream))
                 }
+                RuntimeAddress::Worker { master, pid } => {
+                    let mut stream = UnixStream::connect(master).await?;
+                    // By itself on a line it holds for the whole connection, payloads included.
+                    stream.write_all(format!("@!{pid}\n").as_bytes()).await?;
+                    Ok(Either::Left(stream))
+                }
             }
         };
         match timeout(self.bound, connect).await {
@@ -100,7 +106,15 @@ impl RuntimeClient {
         connection: &mut Connection,
         command: &[u8],
     ) -> Result<(), RuntimeError> {
-        self.bounded(command, connection.write_all(command)).await
+        let send = async {
+            connection.write_all(command).await?;
+            match self.address {
+                // The master would keep the connection open for the next command.
+                RuntimeAddress::Worker { .. } => connection.shutdown().await,
+                RuntimeAddress::Unix(_) | RuntimeAddress::Tcp(_) => Ok(()),
+            }
+        };
+        self.bounded(command, send).await
     }
 
     /// Reads what is there next behind what `buffer` holds; 0 at the end of the stream.

@@ -51,6 +51,11 @@ impl Plan {
         let path = path_of(file);
         let text =
             fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self::of_text(binary, text)
+    }
+
+    /// The same with another text that names such variables.
+    pub fn of_text(binary: &Binary, text: String) -> Self {
         Self {
             binary: binary.clone(),
             text,
@@ -76,6 +81,14 @@ impl Plan {
         assert!(self.text.contains(&format!("presetenv {name} ")), "the file names no {name}");
         self.environment.push(format!("{name}={value}"));
         self
+    }
+
+    /// Where the masters are: the first is `master1`, and so on.
+    pub fn masters(self, masters: [&Owner; 3]) -> Self {
+        masters.into_iter().enumerate().fold(self, |plan, (index, master)| {
+            assert_eq!(master.name(), format!("master{}", index + 1));
+            plan.set(&format!("MASTER{}_ADDRESS", index + 1), &master.address().to_string())
+        })
     }
 
     /// Limits every master to so many requests at a time.
@@ -156,11 +169,7 @@ pub struct Shipped {
 impl Shipped {
     /// A gateway of two threads with an empty map; the first master is its `master1`, and so on.
     pub fn plan(binary: &Binary, shape: &str, masters: [&Owner; 3]) -> Plan {
-        let plan = Plan::of(binary, shape);
-        masters.into_iter().enumerate().fold(plan, |plan, (index, master)| {
-            assert_eq!(master.name(), format!("master{}", index + 1));
-            plan.set(&format!("MASTER{}_ADDRESS", index + 1), &master.address().to_string())
-        })
+        Plan::of(binary, shape).masters(masters)
     }
 
     /// The admin socket, as Mapsmith's settings write it.

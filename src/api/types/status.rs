@@ -1,5 +1,6 @@
 //! What `GET /v1/status` says.
 
+use mapsmith_core::config::status::HaproxyStatus;
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::{
     BackendStatus, InstanceStatus, KeptNodes, MapFileStatus, SourceStatus,
@@ -66,6 +67,9 @@ pub struct StatusReport {
     /// The files of certificates and revocations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tls_files: Vec<TlsFileStatus>,
+    /// The HAProxy whose configuration is rendered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub haproxy: Option<HaproxyStatus>,
     /// The instances.
     pub instances: Vec<InstanceStatus>,
 }

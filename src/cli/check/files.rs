@@ -22,6 +22,9 @@ pub(super) fn check_map_file(settings: &Settings) -> Finding {
     let path = settings.map.file().display();
     let result = match (writer.probe(), writer.peek()) {
         (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+        (Ok(()), Ok(None)) if settings.own_instance().is_some() => {
+            Ok(format!("{path} does not exist yet and will be created"))
+        }
         (Ok(()), Ok(None)) => Err(format!(
             "{path} does not exist: HAProxy does not start without it; create it, empty"
         )),

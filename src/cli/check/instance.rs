@@ -13,6 +13,8 @@ use crate::settings::{self, Backend};
 
 /// What an instance is held against.
 pub(super) struct Expected<'a> {
+    /// Whether there is a node map.
+    pub keeps_map: bool,
     pub masters: &'a BTreeSet<String>,
     pub in_file: &'a EntryMap,
     pub backends: &'a [Backend],
@@ -56,9 +58,8 @@ pub(super) async fn check_instance(
     };
     let denied = admin.is_err();
     findings.push(finding(what(", level"), admin));
-    findings.push(finding(
-        what(", map"),
-        match probe.map {
+    if expected.keeps_map {
+        let in_memory = match probe.map {
             Some(counters) => check_map(&client, counters, expected.in_file).await,
             None if denied => Err("not shown to this level".to_owned()),
             None => Err(format!(
@@ -66,8 +67,9 @@ pub(super) async fn check_instance(
                     path in a map converter",
                 map.as_str()
             )),
-        },
-    ));
+        };
+        findings.push(finding(what(", map"), in_memory));
+    }
     let servers = match instance.servers_client().observe().await {
         Err(error) => {
             findings.push(finding(what(", masters"), Err(error.to_string())));

@@ -54,7 +54,9 @@ pub(super) async fn check(
 ) -> anyhow::Result<u8> {
     let mut findings = vec![summary(&settings)];
     findings.extend(files::check_token(&settings));
-    findings.push(files::check_map_file(&settings));
+    if settings.keeps_map() {
+        findings.push(files::check_map_file(&settings));
+    }
     findings.extend(join_all(settings.tls_files.iter().map(files::check_tls_file)).await);
     let stored = stored(&settings).await;
     findings.extend(files::check_store(&settings, &stored));
@@ -79,6 +81,7 @@ pub(super) async fn check(
     let name = MapName::new(&settings.map.path.to_string_lossy());
     let in_file = map.before.clone().unwrap_or_default();
     let expected = Expected {
+        keeps_map: settings.keeps_map(),
         masters: &masters,
         in_file: &in_file,
         backends: &settings.backends,

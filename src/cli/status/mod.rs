@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use mapsmith_core::config::status::ConfigState;
 use mapsmith_core::learned::LearnedStatus;
 use mapsmith_core::status::{
     BackendStatus, InstanceState, InstanceStatus, KeptNodes, PollKind, ServersState, ServersStatus,
@@ -15,6 +16,7 @@ use crate::cli::output::{Colour, ago, paint, pluralize, steps, table};
 use crate::cli::remote::Connection;
 use crate::cli::{FAILED, HELD, OutputFormat, SUCCESS, print};
 
+mod haproxy;
 mod tls;
 
 pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyhow::Result<u8> {
@@ -23,9 +25,11 @@ pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyh
     let in_sync = report.instances.iter().all(|instance| instance.state.is_in_sync());
     let sources = report.sources.iter().all(|source| source.error.is_none() || !source.required);
     let file = report.map_file.as_ref().is_none_or(|file| file.error.is_none());
+    let config =
+        report.haproxy.as_ref().is_none_or(|haproxy| haproxy.state == ConfigState::InForce);
     Ok(if !report.held.is_empty() {
         HELD
-    } else if in_sync && sources && file && report.read_only.is_none() {
+    } else if in_sync && sources && file && config && report.read_only.is_none() {
         SUCCESS
     } else {
         FAILED
@@ -85,8 +89,10 @@ fn text(report: &StatusReport) -> String {
     text.push_str(&gone_text(&report.gone));
     text.push_str(&references_text(&report.references));
     text.push_str(&rejected_text(&report.rejected));
-    text.push_str("\nsources\n");
-    text.push_str(&table("  ", &report.sources.iter().map(source_row).collect::<Vec<_>>()));
+    if !report.sources.is_empty() {
+        text.push_str("\nsources\n");
+        text.push_str(&table("  ", &report.sources.iter().map(source_row).collect::<Vec<_>>()));
+    }
     report.sources.iter().for_each(|source| text.push_str(&source_notes(source)));
     if !report.backends.is_empty() {
         text.push_str("\nbackends\n");
@@ -96,6 +102,7 @@ fn text(report: &StatusReport) -> String {
         text.push_str("\ncertificates and CRLs\n");
         report.tls_files.iter().for_each(|file| text.push_str(&tls::file(file, Timestamp::now())));
     }
+    report.haproxy.iter().for_each(|haproxy| text.push_str(&haproxy::text(haproxy)));
     text.push_str("\ninstances\n");
     report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance)));
     text

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use mapsmith_core::desired::damping::Damper;
 use mapsmith_core::desired::gate::{ApprovalError, Gate, Verdict};
 use mapsmith_core::desired::guard::{self, Accepted, Limits, Proposal, Subject, Window};
-use mapsmith_core::desired::servers::{self, Resolved};
+use mapsmith_core::desired::servers::{self, BackendOptions, Resolved};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::server::list::{Host, RejectedServer};
-use mapsmith_core::server::{LastGoodList, Manage, ServerOptions};
+use mapsmith_core::server::{LastGoodList, Manage};
 use mapsmith_core::status::{BackendStatus, LeavingServer};
 use mapsmith_core::{DesiredBackend, EntryMap, HeldChange, Server, ServerList};
 use metrics::{counter, gauge};
@@ -35,7 +35,9 @@ pub(super) struct BackendList {
     settings: Backend,
     /// The written-out list, where there is one.
     declared: Arc<ServerList>,
-    options: ServerOptions,
+    options: BackendOptions,
+    /// Those of masters, with their placeholders.
+    of_masters: Vec<String>,
     damper: Damper<Server>,
     /// The last list that was let through (it may not be all in force yet), and the one that is
     /// held.
@@ -88,7 +90,8 @@ impl BackendList {
         }
         Self {
             declared: Arc::new(backend.declared()),
-            options: backend.default_options(),
+            options: BackendOptions::new(backend.default_options(), backend.usual_options()),
+            of_masters: backend.all_options(),
             damper: Damper::new(settings.damping.pace()),
             settings: backend.clone(),
             gate: Gate::default(),
@@ -197,7 +200,7 @@ impl BackendList {
                     |made| made.named,
                 );
                 let names = named.union(&kept).map(String::as_str).collect::<BTreeSet<_>>();
-                let (options, producers) = (&self.settings.options, masters.producers);
+                let (options, producers) = (&self.of_masters, masters.producers);
                 let list = servers::masters_list(template, options, names.into_iter(), producers);
                 MastersList { map: Arc::clone(map), named, kept, list: Arc::new(list) }
             }

@@ -1,8 +1,10 @@
-//! `[[backend]]`: whose servers are kept.
+//! `[[backend]]`: whose servers are kept, and how requests are shared out among them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mapsmith_core::config::values::Text;
+use mapsmith_core::config::{HttpReuse, Native, RetryOn};
 use mapsmith_core::desired::servers::names_its_master;
 use mapsmith_core::server::list::{
     RawServer, Repeats, ServerList, ServerListBuilder, parse_address,
@@ -10,13 +12,15 @@ use mapsmith_core::server::list::{
 use mapsmith_core::server::{Manage, ServerOptions, is_valid_name};
 use serde::Deserialize;
 
-mod config;
+mod rendered;
+mod server_options;
 
-pub use config::BackendConfig;
+pub use rendered::{Balance, Check, Cookie, ErrorBody, Tls};
 
 use super::Source;
+use super::frontend::Mode;
 use super::keys::section;
-use super::units::duration;
+use super::units::{duration, optional_duration};
 
 section! {
     /// A backend of HAProxy whose servers Mapsmith manages. Exactly one of `servers`, `from` and
@@ -59,10 +63,61 @@ section! {
         #[unset("30s")]
         #[serde(default = "drain", deserialize_with = "duration")]
         pub drain: Duration,
-        /// What HAProxy's configuration says of the backend, where Mapsmith writes it.
-        #[unset(says "below")]
-        #[serde(default)]
-        pub config: BackendConfig,
+        /// Like all keys from here on it needs `[haproxy]`. `http` or `tcp`.
+        #[unset(says "`http`")]
+        pub mode: Option<Mode>,
+        /// How requests are shared out: `roundrobin`, `leastconn`, `random`, or a consistent hash:
+        /// `source` (of the client's address), `uri` (of the path) or `{ header = "X-Name" }`.
+        #[unset(says "`roundrobin`; of all masters that can serve any node, a hash of the node")]
+        pub balance: Option<Balance>,
+        /// The health check of its servers.
+        #[unset(says "`options` alone")]
+        pub check: Option<Check>,
+        /// TLS to its servers.
+        #[unset(says "`options` alone")]
+        pub tls: Option<Tls>,
+        /// Whether connections to its servers begin with a PROXY protocol header (version 2), which
+        /// says who the client is.
+        #[unset(says "`false`")]
+        pub send_proxy: Option<bool>,
+        /// The most concurrent requests (mode tcp: connections) of each server. Further ones wait.
+        #[unset(says "`options` alone")]
+        pub maxconn: Option<u32>,
+        /// How many may wait, for any server or, where the node map routes, for each; further ones
+        /// are answered 503.
+        #[unset(says "no limit")]
+        pub maxqueue: Option<u32>,
+        /// How long one may wait; then it is answered 503.
+        #[unset(says "`haproxy.timeouts.queue`")]
+        #[serde(default, deserialize_with = "optional_duration")]
+        pub queue_timeout: Option<Duration>,
+        /// The `Host` header that servers get, in place of the client's.
+        pub host: Option<Text>,
+        /// Clients come back to their server by this cookie, `{ name, key }`. The key is a secret
+        /// of your own, the same at each gateway. HAProxy 2.6 gives no cookie to a server that was
+        /// added at runtime, until a reload.
+        pub cookie: Option<Cookie>,
+        /// How often a failed attempt is repeated.
+        #[unset(says "`3`; with `route.misdirected` `28`")]
+        pub retries: Option<u16>,
+        /// Whether a repeated attempt goes to another server.
+        #[unset(says "`false`; where the node map routes `true`")]
+        pub redispatch: Option<bool>,
+        /// What is repeated: `conn-failure`, `empty-response`, `junk-response`, `response-timeout`
+        /// and statuses of an answer, like `"503"`. All but the first may repeat what has run.
+        #[unset(says "`[\"conn-failure\"]`; `route`: see [gateway.md](gateway.md)")]
+        pub retry_on: Option<Vec<RetryOn>>,
+        /// Whether requests of several clients share a connection to a server: `never`, `safe`,
+        /// `aggressive` or `always`.
+        #[unset(says "`safe`")]
+        pub http_reuse: Option<HttpReuse>,
+        /// HAProxy's own answers: `{ status, content_type, body, retry_after }`, `retry_after` in
+        /// seconds.
+        #[unset(says "HAProxy's pages; `route`: texts that name node and master")]
+        pub errors: Option<Vec<ErrorBody>>,
+        /// Native lines, after the rendered ones.
+        #[unset(says "none")]
+        pub natives: Option<Vec<Native>>,
     }
 }
 
@@ -128,7 +183,7 @@ impl Backend {
 
     /// The options of servers that bring none. (Checked with the settings: they are taken.)
     pub fn default_options(&self) -> ServerOptions {
-        ServerOptions::parse(&self.options).unwrap_or_default()
+        ServerOptions::parse(&self.all_options()).unwrap_or_default()
     }
 
     /// The list that is written out, checked row by row. What is wrong with a row fails no start:
@@ -185,6 +240,7 @@ impl Backend {
         if self.masters.is_none() && self.options.iter().any(|option| names_its_master(option)) {
             problem("options: {producer} and {master} need `masters`".to_owned());
         }
+        self.option_problems(&mut problem);
         for (key, value) in [("slots", &self.slots), ("defaults", &self.defaults)] {
             if value.as_ref().is_some_and(|name| !is_valid_name(name)) {
                 problem(format!(

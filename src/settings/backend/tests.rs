@@ -138,3 +138,63 @@ fn problems_of_backends_are_named_with_their_place() {
         assert!(message.contains(part), "{part:?} is not in: {message}\n{text}");
     }
 }
+
+const RENDERED: &str = r#"
+[haproxy]
+[[backend]]
+name = "app"
+options = ["slowstart 10s"]
+servers = [
+  { name = "a1", address = "10.0.0.1:8080" },
+  { name = "a2", address = "10.0.0.2:8080", options = ["inter 9s", "maxconn 7"] },
+]
+balance = { header = "X-Tenant" }
+check = { uri = "/healthz", host = "app.test", expect = { status = "200-299" }, interval = "2s", rise = 2, fall = 4, port = 9000 }
+tls = { ca = "/ca.pem", verify_host = "{server}.test", cert = "/client.pem" }
+send_proxy = true
+maxconn = 100
+"#;
+
+#[test]
+fn what_is_said_of_a_backend_stands_on_each_server_unless_its_own_options_say_otherwise() {
+    let settings = load(&format!("{SMALL}{RENDERED}"), &[]).unwrap();
+    let backend = &settings.backends[0];
+    let usual = "check, maxconn 100, slowstart 10s, inter 2s, rise 2, fall 4, port 9000, ssl, \
+        verify required, ca-file /ca.pem, crt /client.pem, sni str({server}.test), check-sni \
+        {server}.test, verifyhost {server}.test, check-ssl, send-proxy-v2";
+    assert_eq!(backend.default_options().words().join(", "), usual);
+    let list = backend.declared();
+    let own = list.servers[1].options.as_ref().unwrap();
+    let both = own.with_usual(&backend.usual_options()).unwrap().words().join(", ");
+    assert!(both.starts_with("check, maxconn 7, inter 9s, rise 2"), "{both}");
+}
+
+#[test]
+fn problems_of_what_is_rendered_are_named_with_their_key() {
+    let whole = format!("{SMALL}{RENDERED}");
+    for (from, to, part) in [
+        ("[haproxy]\n", "", "backend[0].balance: needs [haproxy]"),
+        ("uri = \"/healthz\", ", "", "check.host: needs uri"),
+        ("rise = 2", "rise = 0", "check.rise: must not be 0"),
+        ("\"200-299\"", "\"ok\"", "expect.status: \"ok\" is not a list of statuses"),
+        ("interval = \"2s\"", "interval = \"0s\"", "check.interval: must be more than 0"),
+        ("ca = \"/ca.pem\", ", "", "tls: give ca, or verify = false"),
+        ("verify_host = \"{server}.test\", ", "", "tls: give verify_host, or verify = false"),
+        ("{server}.test", "a b", "tls.verify_host: \"a b\" is not a host name"),
+        ("{server}.test", "{master}", "tls.verify_host: {producer} and {master} need"),
+        ("= { header = \"X-Tenant\" }", "= \"rdp\"", "\"rdp\" is none of roundrobin"),
+        ("send_proxy", "retry_on = \"404s\"\nsend_proxy", "\"404s\" is none of conn-failure"),
+        ("send_proxy", "errors = { status = 599, body = \"x\" }\nsend_proxy", "599 is none of"),
+        ("send_proxy", "mode = \"tcp\"\nhost = \"x\"\nsend_proxy", "host: only for mode http"),
+        (
+            "send_proxy",
+            "http_reuse = \"always\"\nsend_proxy",
+            "http_reuse: with send_proxy a connection belongs to one client",
+        ),
+    ] {
+        let text = whole.replacen(from, to, 1);
+        assert_ne!(text, whole, "{from}");
+        let message = load(&text, &[]).unwrap_err();
+        assert!(message.contains(part), "{part:?} is not in: {message}\n{text}");
+    }
+}

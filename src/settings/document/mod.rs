@@ -2,15 +2,15 @@
 
 use std::fmt::Write;
 
-use super::backend::{BackendConfig, DeclaredServer};
-use super::frontend::{Bind, Rule};
+use super::backend::{Check, DeclaredServer, Tls};
+use super::frontend::{Bind, Route, Rule};
 use super::guard::Guard;
 use super::haproxy::{Metrics, Stats, Timeouts};
 use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
-    Api, Backend, Damping, Frontend, Haproxy, Instance, Learned, Map, Ownership, Schedule, Site,
-    Source, Store, TlsFile,
+    Api, Backend, Certificate, Damping, Frontend, Haproxy, Instance, Learned, Map, Ownership,
+    Schedule, Site, Source, Store, TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -65,7 +65,8 @@ fn parts() -> Vec<Part> {
         Part::new::<Guard>("## `[guard]`"),
         Part::new::<Backend>("## `[[backend]]`"),
         Part::new::<DeclaredServer>("### `backend.servers`"),
-        Part::new::<BackendConfig>("### `backend.config`"),
+        Part::new::<Check>("### `backend.check`"),
+        Part::new::<Tls>("### `backend.tls`"),
         Part::new::<Haproxy>("## `[haproxy]`"),
         Part::new::<Timeouts>("### `haproxy.timeouts`"),
         Part::new::<Stats>("### `haproxy.stats`"),
@@ -73,6 +74,8 @@ fn parts() -> Vec<Part> {
         Part::new::<Frontend>("## `[[frontend]]`"),
         Part::new::<Bind>("### `frontend.bind`"),
         Part::new::<Rule>("### `frontend.rules`"),
+        Part::new::<Route>("### `frontend.route`"),
+        Part::new::<Certificate>("## `[[certificate]]`"),
         Part::new::<Damping>("## `[damping]`"),
         Part::new::<References>("## `[references]`"),
         Part::new::<Store>("## `[store]`"),

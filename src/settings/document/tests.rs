@@ -25,6 +25,23 @@ path = "/mapsmith.db"
 kind = "crl"
 path = "/haproxy/crl.pem"
 from = "/crl.pem"
+[haproxy.stats]
+bind = "127.0.0.1:8404"
+[haproxy.metrics]
+bind = "127.0.0.1:8405"
+[[certificate]]
+name = "site"
+path = "/haproxy/site.pem"
+[[frontend]]
+name = "web"
+default_backend = "puppet"
+[[frontend.bind]]
+address = "127.0.0.1:8080"
+[[frontend]]
+name = "gateway"
+bind = "127.0.0.1:8081"
+[frontend.route]
+by = { header = "X-Node-Name" }
 "#;
 
 fn settings() -> String {
@@ -50,8 +67,10 @@ fn parts_of_variables() -> Vec<(String, Part)> {
     let mut named = Vec::new();
     for part in parts() {
         let title = part.heading.trim_matches(['#', ' ', '`', '[', ']']).to_uppercase();
-        if title == "BACKEND.SERVERS" {
-            section = "BACKEND__0__SERVERS__0".to_owned();
+        if let Some((table, key)) = title.split_once('.') {
+            let element = |key| ["BACKEND", "FRONTEND", "SERVERS", "BIND", "RULES"].contains(&key);
+            let number = |key| if element(key) { "__0" } else { "" };
+            section = format!("{table}{}__{key}{}", number(table), number(key));
         } else if part.heading.starts_with("## ") {
             let element = if part.heading.contains("[[") { "__0" } else { "" };
             section = format!("{title}{element}");
@@ -95,6 +114,14 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("kind = \"crl\"", "tls_file[0].kind: is missing"),
         ("path = \"/haproxy/crl.pem\"", "tls_file[0].path: is missing"),
         ("from = \"/crl.pem\"", "tls_file[0].from: is missing"),
+        ("bind = \"127.0.0.1:8404\"", "haproxy.stats.bind: is missing"),
+        ("bind = \"127.0.0.1:8405\"", "haproxy.metrics.bind: is missing"),
+        ("name = \"site\"", "certificate[0].name: is missing"),
+        ("path = \"/haproxy/site.pem\"", "certificate[0].path: is missing"),
+        ("name = \"web\"", "frontend[0].name: is missing"),
+        ("address = \"127.0.0.1:8080\"", "frontend[0].bind[0].address: is missing"),
+        ("bind = \"127.0.0.1:8081\"", "frontend[1].bind: is missing"),
+        ("by = { header = \"X-Node-Name\" }", "frontend[1].route.by: is missing"),
     ];
     for (line, told) in lines {
         let text = settings().replacen(&format!("\n{line}\n"), "\n", 1);

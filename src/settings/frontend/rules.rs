@@ -3,83 +3,102 @@
 use mapsmith_core::config::rules::{
     self, Action, Condition, HeaderHow, How, MapKey, Matcher, Redirect, RedirectStatus,
 };
-use mapsmith_core::config::values::{FilePath, HeaderName, Method, Name, Network, Status, Text};
+use mapsmith_core::config::values::{
+    ErrorStatus, FilePath, HeaderName, Method, Name, Network, Status, Text,
+};
 use serde::Deserialize;
 
 use crate::settings::keys::section;
 
-/// A value, or several of which one is enough.
+/// A value, or a list of which one must match.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub enum OneOrMore<T> {
-    One(T),
-    More(Vec<T>),
+#[serde(try_from = "Vec<T>", bound = "T: Deserialize<'de>")]
+pub struct Values<T>(Vec<T>);
+
+impl<T> TryFrom<Vec<T>> for Values<T> {
+    type Error = &'static str;
+
+    fn try_from(values: Vec<T>) -> Result<Self, Self::Error> {
+        if values.is_empty() { Err("an empty list matches nothing") } else { Ok(Self(values)) }
+    }
+}
+
+impl<T: Clone> Values<T> {
+    fn list(&self) -> Vec<T> {
+        self.0.clone()
+    }
 }
 
 section! {
-    /// A rule: a table with what must match, all of it together, and one thing that is done then.
-    /// Where several values are given for a key, one of them is enough.
+    /// A rule: conditions, all of which must match, and exactly one action. A condition takes one
+    /// value or a list, of which one must match. Without conditions it is for every request. The
+    /// first rule with `backend` that matches decides where a request goes.
     #[derive(Debug, Clone, Default, Deserialize)]
     #[serde(default, deny_unknown_fields)]
     pub struct Rule {
         /// The path is one of these.
-        pub path: Option<OneOrMore<Text>>,
+        pub path: Option<Values<Text>>,
         /// It begins with one of these.
-        pub path_beg: Option<OneOrMore<Text>>,
+        pub path_beg: Option<Values<Text>>,
         /// It ends with one of these.
-        pub path_end: Option<OneOrMore<Text>>,
+        pub path_end: Option<Values<Text>>,
         /// It matches one of these regular expressions.
-        pub path_reg: Option<OneOrMore<Text>>,
+        pub path_reg: Option<Values<Text>>,
         /// The path with its query is one of these.
-        pub url: Option<OneOrMore<Text>>,
+        pub url: Option<Values<Text>>,
         /// It begins with one of these.
-        pub url_beg: Option<OneOrMore<Text>>,
+        pub url_beg: Option<Values<Text>>,
         /// It ends with one of these.
-        pub url_end: Option<OneOrMore<Text>>,
+        pub url_end: Option<Values<Text>>,
         /// It matches one of these regular expressions.
-        pub url_reg: Option<OneOrMore<Text>>,
-        /// The header that `hdr`, `hdr_beg`, `hdr_dom` and `hdr_reg` look at, whatever the case.
+        pub url_reg: Option<Values<Text>>,
+        /// The header that `hdr`, `hdr_beg`, `hdr_dom` and `hdr_reg` compare. Upper and lower case
+        /// are the same.
         pub header: Option<HeaderName>,
         /// The header is one of these.
-        pub hdr: Option<OneOrMore<Text>>,
+        pub hdr: Option<Values<Text>>,
         /// It begins with one of these.
-        pub hdr_beg: Option<OneOrMore<Text>>,
-        /// It has one of these as labels of a domain: `example.com` in `www.example.com`.
-        pub hdr_dom: Option<OneOrMore<Text>>,
+        pub hdr_beg: Option<Values<Text>>,
+        /// It has one of these as whole labels of a domain name: `example.com` in
+        /// `www.example.com`.
+        pub hdr_dom: Option<Values<Text>>,
         /// It matches one of these regular expressions.
-        pub hdr_reg: Option<OneOrMore<Text>>,
-        /// The host that is asked for, without its port, is one of these.
-        pub host: Option<OneOrMore<Text>>,
+        pub hdr_reg: Option<Values<Text>>,
+        /// The requested host, without its port, is one of these.
+        pub host: Option<Values<Text>>,
         /// The method is one of these.
-        pub method: Option<OneOrMore<Method>>,
-        /// The client's address is one of these, or in one of these networks.
-        pub src: Option<OneOrMore<Network>>,
-        /// The name that the client asks for by TLS is one of these.
-        pub sni: Option<OneOrMore<Text>>,
-        /// A map file has what is looked up as a key: `{ file, by }`, by `path`, `host`, `src` or
-        /// `{ header = "..." }`.
+        pub method: Option<Values<Method>>,
+        /// The client's address is one of these, or within one of these networks.
+        pub src: Option<Values<Network>>,
+        /// The host name in the TLS handshake is one of these.
+        pub sni: Option<Values<Text>>,
+        /// A map file has a key for the request: `{ file, by }`. `by` is `path` (a key that the path
+        /// begins with), `host`, `src` or `{ header = "..." }`.
         pub map: Option<MapMatch>,
-        /// None of what is in this table matches.
+        /// None of this table's conditions matches.
         pub not: Option<Box<Rule>>,
-        /// All of what is in one of these tables matches.
+        /// All conditions of one of these tables match.
         pub any: Vec<Rule>,
-        /// Then: this backend, unless a rule before named one.
+        /// Action: the request goes to this backend.
         pub backend: Option<Name>,
-        /// Then: another address, `{ location }`, `{ prefix }` or `{ https = true }`, with `status`
-        /// 301, 302, 303, 307 or 308.
+        /// Action: a redirect to `{ location = URL }`, to the requested path behind `{ prefix = URL
+        /// }`, or to the same URL by HTTPS: `{ https = true }`. With `status` 301, 302 (the
+        /// default), 303, 307 or 308.
         pub redirect: Option<Redirection>,
-        /// Then: no more than this status, as 403.
-        pub deny: Option<Status>,
-        /// Then: this answer, `{ status, content_type, body }`.
+        /// Action: HAProxy's own answer of this status, like 403. In mode tcp the connection is
+        /// closed.
+        pub deny: Option<ErrorStatus>,
+        /// Action: this answer, `{ status, content_type, body }`.
         #[serde(rename = "return")]
         pub answer: Option<Answer>,
-        /// Then: a header of the request is set, `{ name, value }`.
+        /// Action: sets a header of the request, `{ name, value }`.
         pub set_header: Option<HeaderValue>,
-        /// Then: a header of the request is dropped.
+        /// Action: removes a header of the request.
         pub del_header: Option<HeaderName>,
-        /// Then: another path.
+        /// Action: sets the path.
         pub set_path: Option<Text>,
-        /// Then: what this expression finds in the path is replaced, `{ regex, with }`.
+        /// Action: replaces what a regular expression matches in the path, `{ regex, with }`; `\1`
+        /// in `with` is the first group.
         pub replace_path: Option<Rewrite>,
     }
 }
@@ -133,38 +152,32 @@ pub struct Rewrite {
     pub with: Text,
 }
 
-impl<T: Clone> OneOrMore<T> {
-    fn list(&self) -> Vec<T> {
-        match self {
-            Self::One(value) => vec![value.clone()],
-            Self::More(values) => values.clone(),
-        }
-    }
-}
-
 impl Rule {
-    /// As the pure core takes it.
+    /// As the core has it.
     ///
     /// # Errors
-    /// What contradicts itself, for a person.
+    /// What contradicts itself.
     pub fn model(&self) -> Result<rules::Rule, String> {
         let mut actions = self.actions()?;
         let action = match (actions.pop(), actions.pop()) {
             (Some(action), None) => action,
             (None, _) => {
-                return Err("it does nothing: give one of backend, redirect, deny, return, \
+                return Err("has no action: give one of backend, redirect, deny, return, \
                     set_header, del_header, set_path, replace_path"
                     .to_owned());
             }
             (Some(_), Some(_)) => {
-                return Err("it does several things: make a rule of each".to_owned());
+                return Err("has several actions: make a rule of each".to_owned());
             }
         };
         let none = self.not.as_ref().map_or(Ok(Vec::new()), |not| not.only_matchers("not"))?;
         let any = self.any.iter().map(|group| group.only_matchers("any"));
         let any: Vec<_> = any.collect::<Result<_, _>>()?;
         if any.iter().any(Vec::is_empty) {
-            return Err("any: an empty table would match everything".to_owned());
+            return Err("any: a table without conditions would match every request".to_owned());
+        }
+        if self.not.is_some() && none.is_empty() {
+            return Err("not: has no conditions".to_owned());
         }
         let condition = Condition { all: self.matchers()?, none, any };
         Ok(rules::Rule { condition, action })
@@ -173,7 +186,7 @@ impl Rule {
     /// The matchers of a table within `not` or `any`.
     fn only_matchers(&self, key: &str) -> Result<Vec<Matcher>, String> {
         if !self.actions()?.is_empty() || self.not.is_some() || !self.any.is_empty() {
-            return Err(format!("{key}: only what must match may stand here"));
+            return Err(format!("{key}: takes conditions only"));
         }
         self.matchers()
     }
@@ -224,9 +237,9 @@ impl Rule {
             given.into_iter().filter_map(|(values, how)| Some((values.as_ref()?, how))).collect();
         match (&self.header, given.is_empty()) {
             (None, true) => Ok(Vec::new()),
-            (None, false) => Err("hdr...: `header` names which one".to_owned()),
+            (None, false) => Err("hdr: needs `header`, the header's name".to_owned()),
             (Some(_), true) => {
-                Err("header: give one of hdr, hdr_beg, hdr_dom, hdr_reg with it".to_owned())
+                Err("header: needs one of hdr, hdr_beg, hdr_dom, hdr_reg".to_owned())
             }
             (Some(header), false) => Ok(given
                 .into_iter()
@@ -262,7 +275,11 @@ impl Redirection {
             (Some(location), None, false) => Redirect::Location(location.clone()),
             (None, Some(prefix), false) => Redirect::Prefix(prefix.clone()),
             (None, None, true) => Redirect::Https,
-            _ => return Err("redirect: give one of location, prefix, https = true".to_owned()),
+            _ => {
+                return Err(
+                    "redirect: give exactly one of location, prefix, https = true".to_owned()
+                );
+            }
         };
         let status = match self.status {
             Some(301) => RedirectStatus::Moved,
@@ -271,7 +288,7 @@ impl Redirection {
             Some(307) => RedirectStatus::Temporary,
             Some(308) => RedirectStatus::Permanent,
             Some(other) => {
-                return Err(format!("redirect.status: {other} is none of 301, 302, 303, 307, 308"));
+                return Err(format!("redirect: status {other} is none of 301, 302, 303, 307, 308"));
             }
         };
         Ok(Action::Redirect { to, status })

@@ -1,6 +1,7 @@
 //! How a value of the tree becomes a type: the deserializer.
 
 use config::{Value, ValueKind};
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
@@ -149,7 +150,13 @@ impl<'de> Deserializer<'de> for Given<'de> {
         _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Wrong> {
-        visitor.visit_enum(self.scalar()?.into_deserializer())
+        match &self.0.kind {
+            // A variant with a value: `{ header = "X-Node-Name" }`.
+            ValueKind::Table(_) => {
+                visitor.visit_enum(MapAccessDeserializer::new(self.entries(true)?))
+            }
+            _ => visitor.visit_enum(self.scalar()?.into_deserializer()),
+        }
     }
 
     forward_to_deserialize_any! {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::{each, rendered};
 use crate::support::authority::Authority;
 use crate::support::curl::{Answer, Client};
 use crate::support::haproxy::{Binary, installed};
@@ -12,6 +13,9 @@ use crate::support::puppet::{MASTERS, StandIn, plan};
 use crate::support::scene::BOUND;
 use crate::support::shipped::{PUPPET, PUPPET_MASTER, Plan, Shipped, path_of};
 use crate::support::{eventually, program};
+
+/// The gateway, shipped and rendered.
+const GATEWAYS: [&str; 2] = [PUPPET, rendered::PUPPET];
 
 /// An authority that has signed the masters, a gateway and agents of these names.
 struct Signed {
@@ -30,13 +34,15 @@ impl Signed {
 
 /// A stand-in with its guard for each of the two masters.
 struct Masters<'a> {
+    /// Of the gateway before them.
+    file: &'static str,
     authority: &'a Authority,
     servers: [Option<StandIn>; 2],
     guards: [Shipped; 2],
 }
 
 impl<'a> Masters<'a> {
-    fn start(binary: &Binary, signed: &'a Signed) -> Self {
+    fn start(binary: &Binary, signed: &'a Signed, file: &'static str) -> Self {
         let authority = &signed.authority;
         let servers = MASTERS.map(StandIn::start);
         let guards = [0, 1].map(|number| {
@@ -46,13 +52,17 @@ impl<'a> Masters<'a> {
                 .set("GATEWAY_NAMES", "elsewhere gateway")
                 .start()
         });
-        Self { authority, servers: servers.map(Some), guards }
+        Self { file, authority, servers: servers.map(Some), guards }
     }
 
     fn plan(&self, binary: &Binary) -> Plan {
         let addresses = [self.guards[0].address(), self.guards[1].address()];
         let (both, ca) = (self.authority.both("gateway"), self.authority.ca());
-        plan(binary, &both, &ca, &self.authority.crl(), addresses)
+        let gateway = match self.file == PUPPET {
+            true => Plan::of(binary, PUPPET),
+            false => rendered::puppet_plan(binary),
+        };
+        plan(gateway, &both, &ca, &self.authority.crl(), addresses)
             .instead_of("inter 2s", "inter 200ms")
     }
 
@@ -118,8 +128,8 @@ fn haproxy_of_every_version_takes_both_files_without_a_warning() {
 #[test]
 fn a_node_is_routed_by_its_certificate_whatever_its_headers_say() {
     let signed = Signed::by_ca(&["web1", "web2"]);
-    for binary in installed() {
-        let masters = Masters::start(binary, &signed);
+    for (binary, file) in each(GATEWAYS) {
+        let masters = Masters::start(binary, &signed, file);
         let plan = masters.plan(binary).entry("web1", "puppet00").entry("web2", "puppet01");
         let gateway = start(plan);
         let claims = [
@@ -158,7 +168,7 @@ fn a_node_is_routed_by_its_certificate_whatever_its_headers_say() {
 fn a_guard_believes_a_gateway_alone() {
     let signed = Signed::by_ca(&["web1"]);
     for binary in installed() {
-        let masters = Masters::start(binary, &signed);
+        let masters = Masters::start(binary, &signed, PUPPET);
         let guard = &masters.guards[1];
         let claims = [("X-Client-Verify", "SUCCESS"), ("X-Client-DN", "CN=victim")];
         let gateway = masters.client("gateway").get(guard.address(), "/", &claims);
@@ -175,8 +185,8 @@ fn a_guard_believes_a_gateway_alone() {
 #[test]
 fn a_missing_file_costs_one_request_and_a_master_that_dies_over_a_request_none() {
     let signed = Signed::by_ca(&["web1"]);
-    for binary in installed() {
-        let masters = Masters::start(binary, &signed);
+    for (binary, file) in each(GATEWAYS) {
+        let masters = Masters::start(binary, &signed, file);
         let gateway = start(masters.plan(binary).entry("web1", "puppet00"));
         let client = masters.client("web1");
         let asked = || [0, 1].map(|number| masters.server(number).served().len());
@@ -201,8 +211,8 @@ fn a_missing_file_costs_one_request_and_a_master_that_dies_over_a_request_none()
 #[test]
 fn a_catalog_by_another_master_than_the_mapped_one_is_counted_and_logged() {
     let signed = Signed::by_ca(&["web1", "web2"]);
-    for binary in installed() {
-        let masters = Masters::start(binary, &signed);
+    for (binary, file) in each(GATEWAYS) {
+        let masters = Masters::start(binary, &signed, file);
         let gateway = start(masters.plan(binary).entry("web1", "puppet00"));
         let count = || {
             let table = gateway.command("show table compiled_elsewhere");
@@ -236,8 +246,8 @@ fn a_catalog_by_another_master_than_the_mapped_one_is_counted_and_logged() {
 fn a_node_without_a_master_that_is_up_has_the_same_other_one_for_its_whole_run() {
     let nodes = ["n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"];
     let signed = Signed::by_ca(&nodes);
-    for binary in installed() {
-        let mut masters = Masters::start(binary, &signed);
+    for (binary, file) in each(GATEWAYS) {
+        let mut masters = Masters::start(binary, &signed, file);
         // In the map with no server, with another, or not at all.
         let plan = masters.plan(binary).entry("n1", "puppet09").entry("n2", "puppet01");
         let gateway = start(plan);
@@ -276,9 +286,9 @@ fn a_node_without_a_master_that_is_up_has_the_same_other_one_for_its_whole_run()
 
 #[test]
 fn a_revoked_node_is_refused_once_haproxy_has_the_list_resumed_sessions_included() {
-    for binary in installed() {
+    for (binary, file) in each(GATEWAYS) {
         let signed = Signed::by_ca(&["web1", "web2"]);
-        let masters = Masters::start(binary, &signed);
+        let masters = Masters::start(binary, &signed, file);
         let gateway = start(masters.plan(binary).entry("web1", "puppet00"));
         let ask = |node: &str| masters.client(node).get(gateway.address(), "/", &[]);
         assert_eq!(said(&ask("web1")), (200, "puppet00"));
@@ -335,8 +345,8 @@ fn resumes(masters: &Masters, gateway: &Shipped) -> bool {
 #[test]
 fn masters_can_be_added_to_and_removed_from_the_gateway_at_runtime() {
     let signed = Signed::by_ca(&["web1"]);
-    for binary in installed() {
-        let masters = Masters::start(binary, &signed);
+    for (binary, file) in each(GATEWAYS) {
+        let masters = Masters::start(binary, &signed, file);
         let gateway = start(masters.plan(binary).entry("web1", "new"));
         let (ca, crl) = (text(masters.authority.ca()), text(masters.authority.crl()));
         let both = text(masters.authority.both("gateway"));

@@ -1,8 +1,16 @@
 //! How requests wait for a master that is busy, and for how long.
 
-use super::{assert_unavailable, masters, plan, said};
+use super::{REDISPATCHING, SEPARATE, assert_unavailable, masters, plan, rendered, said};
 use crate::support::haproxy::installed;
 use crate::support::shipped::{BACKEND_PER_MASTER, REDISPATCH};
+
+/// The shapes, shipped and rendered, each with a backend that has the first master.
+const SHAPES: [(&str, &str); 4] = [
+    (REDISPATCH, "puppet"),
+    (BACKEND_PER_MASTER, "master1"),
+    (rendered::REDISPATCH, "puppet"),
+    (rendered::BACKEND_PER_MASTER, "master1"),
+];
 
 /// Longer than any test takes: for those that are about something else.
 const LONG: &str = "120s";
@@ -10,7 +18,7 @@ const LONG: &str = "120s";
 #[test]
 fn what_waits_is_served_by_class_and_a_long_poll_that_runs_keeps_its_slot() {
     for binary in installed() {
-        for (shape, backend) in [(REDISPATCH, "puppet"), (BACKEND_PER_MASTER, "master1")] {
+        for (shape, backend) in SHAPES {
             let masters = masters();
             let gateway = plan(binary, shape, &masters).slots(1).set("QUEUE_TIMEOUT", LONG).start();
             masters[0].hold();
@@ -63,17 +71,20 @@ fn a_full_queue_is_answered_at_once_and_no_other_master_is_asked() {
     for binary in installed() {
         for (shape, backend, text) in [
             (
-                REDISPATCH,
+                REDISPATCHING,
                 "puppet",
                 "The queue of the master master1, which owns the node web1, is full.",
             ),
             (
-                BACKEND_PER_MASTER,
+                SEPARATE,
                 "master1",
                 "Neither the master master1, which owns the node web1, nor a stand-in takes the \
                     request now: try again later.",
             ),
-        ] {
+        ]
+        .into_iter()
+        .flat_map(|(shapes, backend, text)| shapes.map(|shape| (shape, backend, text)))
+        {
             let masters = masters();
             let gateway = plan(binary, shape, &masters)
                 .slots(1)
@@ -133,15 +144,18 @@ fn who_has_waited_too_long_is_told_to_come_back() {
     for binary in installed() {
         for (shape, text) in [
             (
-                REDISPATCH,
+                REDISPATCHING,
                 "No master takes the request for the node web1 now (3 up): try again later.",
             ),
             (
-                BACKEND_PER_MASTER,
+                SEPARATE,
                 "Neither the master master1, which owns the node web1, nor a stand-in takes the \
                     request now: try again later.",
             ),
-        ] {
+        ]
+        .into_iter()
+        .flat_map(|(shapes, text)| shapes.map(|shape| (shape, text)))
+        {
             let masters = masters();
             let gateway =
                 plan(binary, shape, &masters).slots(1).set("QUEUE_TIMEOUT", "100ms").start();
@@ -160,7 +174,7 @@ fn who_has_waited_too_long_is_told_to_come_back() {
 #[test]
 fn a_greater_maxconn_set_at_runtime_lets_what_waits_go_on_at_once() {
     for binary in installed() {
-        for (shape, backend) in [(REDISPATCH, "puppet"), (BACKEND_PER_MASTER, "master1")] {
+        for (shape, backend) in SHAPES {
             let masters = masters();
             // One thread, so that no two requests that come together take the one slot both.
             let gateway = plan(binary, shape, &masters)

@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use super::{assert_unavailable, masters, plan, said};
+use super::{REDISPATCHING, SEPARATE, assert_unavailable, bare_plan, each, masters, plan, said};
 use crate::support::haproxy::installed;
 use crate::support::owner::Owner;
-use crate::support::shipped::{BACKEND_PER_MASTER, REDISPATCH, Shipped, path_of};
+use crate::support::shipped::{BACKEND_PER_MASTER, REDISPATCH, path_of};
 
 #[test]
 fn haproxy_of_every_version_takes_both_files_without_a_warning() {
@@ -29,7 +29,7 @@ fn haproxy_of_every_version_takes_both_files_without_a_warning() {
 fn a_request_that_names_no_node_or_several_is_told_to_name_one() {
     let long = "n".repeat(256);
     for binary in installed() {
-        for shape in [REDISPATCH, BACKEND_PER_MASTER] {
+        for shape in [REDISPATCHING, SEPARATE].concat() {
             let masters = masters();
             let gateway = plan(binary, shape, &masters).start();
             let wrong: [&[(&str, &str)]; 5] = [
@@ -59,12 +59,10 @@ fn a_request_that_names_no_node_or_several_is_told_to_name_one() {
 
 #[test]
 fn a_node_that_nobody_owns_is_looked_for_at_every_master_and_is_404_in_writing() {
-    for binary in installed() {
+    for (binary, shape) in each(REDISPATCHING) {
         let masters = masters();
-        let gateway = plan(binary, REDISPATCH, &masters)
-            .entry("gone", "master1")
-            .entry("lost", "master9")
-            .start();
+        let gateway =
+            plan(binary, shape, &masters).entry("gone", "master1").entry("lost", "master9").start();
         let text = "No master owns the node stranger: it is not in the map, and each that could \
             be asked answered 404.";
         assert_eq!(said(&gateway.ask("GET", "/", "stranger")), (404, text));
@@ -80,9 +78,9 @@ fn a_node_that_nobody_owns_is_looked_for_at_every_master_and_is_404_in_writing()
 
 #[test]
 fn while_the_owner_is_down_its_nodes_are_told_so_and_the_others_are_served() {
-    for binary in installed() {
+    for (binary, shape) in each(REDISPATCHING) {
         let [first, second, third] = masters();
-        let plan = Shipped::plan(binary, REDISPATCH, [&first, &second, &third])
+        let plan = bare_plan(binary, shape, [&first, &second, &third])
             .instead_of("inter 2s", "inter 200ms");
         let gateway = plan.entry("web1", "master1").entry("web2", "master2").start();
         assert_eq!(gateway.ask("GET", "/", "web1").status, 200);
@@ -116,10 +114,10 @@ fn while_the_owner_is_down_its_nodes_are_told_so_and_the_others_are_served() {
 
 #[test]
 fn a_stale_entry_is_answered_by_the_owner_in_the_same_request_and_costs_one_search() {
-    for binary in installed() {
+    for (binary, shape) in each(REDISPATCHING) {
         let masters = masters();
         // The map is behind: it has web2 still with master1.
-        let plan = Shipped::plan(binary, REDISPATCH, masters.each_ref()).threads(4);
+        let plan = bare_plan(binary, shape, masters.each_ref()).threads(4);
         let gateway = plan.entry("web1", "master1").entry("web2", "master1").start();
         let asked_in_vain = || masters.iter().map(Owner::misdirected).sum::<usize>();
 
@@ -168,10 +166,10 @@ fn what_is_no_nodes_own_is_asked_of_one_master_and_teaches_no_route() {
         "/puppet/v3/file_metadatas/plugins?recurse=true",
         "/puppet/v3/static_file_content/modules/site/files/motd",
     ];
-    for binary in installed() {
+    for (binary, shape) in each(REDISPATCHING) {
         let masters = masters();
         // The map is behind for web2, and leaves web3 out.
-        let plan = Shipped::plan(binary, REDISPATCH, masters.each_ref());
+        let plan = bare_plan(binary, shape, masters.each_ref());
         let gateway = plan.entry("web2", "master1").start();
         let asked = || masters.iter().map(Owner::misdirected).sum::<usize>();
         for (number, path) in paths.into_iter().enumerate() {
@@ -197,9 +195,9 @@ fn what_is_no_nodes_own_is_asked_of_one_master_and_teaches_no_route() {
 #[test]
 fn many_stale_entries_at_once_are_all_found() {
     let nodes: Vec<String> = (0..40).map(|number| format!("node{number}")).collect();
-    for binary in installed() {
+    for (binary, shape) in each(REDISPATCHING) {
         let masters = masters();
-        let mut plan = Shipped::plan(binary, REDISPATCH, masters.each_ref());
+        let mut plan = bare_plan(binary, shape, masters.each_ref());
         for (number, node) in nodes.iter().enumerate() {
             plan = plan.entry(node, "master1");
             masters[1 + number % 2].take(node);
@@ -216,10 +214,9 @@ fn many_stale_entries_at_once_are_all_found() {
 #[test]
 fn a_body_larger_than_a_buffer_is_not_sent_on_to_the_owner() {
     let body = "x".repeat(100_000);
-    for binary in installed() {
+    for (binary, shape) in each(REDISPATCHING) {
         let masters = masters();
-        let gateway =
-            Shipped::plan(binary, REDISPATCH, masters.each_ref()).entry("web2", "master1").start();
+        let gateway = bare_plan(binary, shape, masters.each_ref()).entry("web2", "master1").start();
         let large = || gateway.send("POST", "/", &[("X-Node-Name", "web2")], &body);
         assert_eq!(said(&large()), (404, "master1"));
         assert_eq!(gateway.ask("GET", "/", "web2").status, 200);
@@ -229,10 +226,10 @@ fn a_body_larger_than_a_buffer_is_not_sent_on_to_the_owner() {
 
 #[test]
 fn servers_can_be_added_to_and_removed_from_the_shipped_backend_at_runtime() {
-    for binary in installed() {
+    for (binary, shape) in each(REDISPATCHING) {
         let masters = masters();
         let fourth = Owner::start("master4", &["web4"]);
-        let gateway = plan(binary, REDISPATCH, &masters).start();
+        let gateway = plan(binary, shape, &masters).start();
         gateway
             .command(&format!("add server puppet/master4 {} check maxconn 10", fourth.address()));
         gateway.command("enable health puppet/master4; enable server puppet/master4");
@@ -252,11 +249,12 @@ fn servers_can_be_added_to_and_removed_from_the_shipped_backend_at_runtime() {
 #[test]
 fn with_a_backend_a_master_a_stand_in_serves_while_the_master_is_down() {
     // The oldest and the newest: a second between a failed connection and the next try adds up.
-    for binary in [installed().first(), installed().last()].into_iter().flatten() {
+    let binaries = [installed().first(), installed().last()].into_iter().flatten();
+    for (binary, shape) in binaries.flat_map(|binary| SEPARATE.map(|shape| (binary, shape))) {
         let [first, second, third] = masters();
         // Whoever stands in must be able to serve the node.
         second.take("web1");
-        let plan = Shipped::plan(binary, BACKEND_PER_MASTER, [&first, &second, &third])
+        let plan = bare_plan(binary, shape, [&first, &second, &third])
             .instead_of("inter 2s", "inter 200ms");
         let gateway =
             plan.entry("web1", "master1").entry("web3", "master3").entry("lost", "master9").start();

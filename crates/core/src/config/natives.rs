@@ -1,11 +1,11 @@
-//! Lines of one's own in a section of `haproxy.cfg`.
+//! Native lines: lines of `haproxy.cfg` as HAProxy's manual has them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::render::words::{LineError, words};
 
-/// The words that begin a section, or steer HAProxy's reader: after one of them what follows would
-/// stand elsewhere than where it was written.
+/// The words that begin a section: what follows one of them would belong to another section than
+/// the setting says.
 const SECTIONS: [&str; 21] = [
     "global",
     "defaults",
@@ -30,25 +30,30 @@ const SECTIONS: [&str; 21] = [
     "dynamic-update",
 ];
 
-/// A line that HAProxy reads as it was written.
+/// A line that is rendered as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Native(String);
 
-/// Why a text is no line of a section.
+/// Why a text is not a native line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NativeError {
-    #[error("the line {line:?}: {fault}")]
+    #[error("the line {line:?} {fault}")]
     Line { line: String, fault: LineError },
-    #[error("the line is empty, or a comment")]
+    #[error("the line is empty or a comment")]
     Empty,
-    #[error("{0:?} would begin another section, or steer HAProxy's reader")]
+    #[error("the line begins with {0:?}, which would begin another section or a condition")]
     Section(String),
 }
 
 impl Native {
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it begins with this word.
+    pub fn is(&self, keyword: &str) -> bool {
+        self.0.split_ascii_whitespace().next() == Some(keyword)
     }
 }
 

@@ -1,12 +1,26 @@
-//! What of a configuration contradicts itself: HAProxy's own check sees some of it, says it of
-//! lines, and lets the rest pass.
+//! Contradictions in a configuration. HAProxy's own check finds some of them and names lines; it
+//! accepts the others and does something else than was meant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
+use super::process::Timeouts;
 use super::rules::{Action, Matcher, Rule};
-use super::{Backend, Config, Frontend, Mode};
+use super::values::BindAddress;
+use super::{
+    Backend, Balance, BindTls, Config, Frontend, HttpReuse, HttpVersion, Mode, Route, RouteBy,
+};
 use crate::render;
+
+/// The longest time that HAProxy can count, in milliseconds.
+const MAX_TIME: Duration = Duration::from_millis(i32::MAX as u64);
+/// HAProxy 2.6's limit.
+const MAX_THREADS: u16 = 64;
+/// With more, a process that HAProxy's check accepts does not get ready.
+const MAX_CONNECTIONS: u32 = 5_000_000;
+/// Names of what is rendered beside the declared frontends and backends begin with it.
+const RESERVED: &str = "mapsmith-";
 
 /// A contradiction, and the setting that has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,90 +39,246 @@ impl fmt::Display for Problem {
 impl Config {
     /// What HAProxy would refuse, or take for something else, in the order of the settings.
     pub fn problems(&self) -> Vec<Problem> {
-        let mut found = Found { problems: Vec::new() };
         let backends: BTreeMap<&str, &Backend> =
             self.backends.iter().map(|backend| (backend.name.as_str(), backend)).collect();
+        let mut found = Found { problems: Vec::new(), backends, addresses: BTreeMap::new() };
+        found.process(self);
         let mut names = BTreeSet::new();
-        let mut addresses = BTreeMap::new();
         for (index, frontend) in self.frontends.iter().enumerate() {
             let place = format!("frontend[{index}]");
-            if !names.insert(frontend.name.as_str()) {
-                found.add(&place, format!("there are two of the name {}", frontend.name));
-            }
-            if backends.contains_key(frontend.name.as_str()) {
+            found.name(&place, frontend.name.as_str(), &mut names);
+            if found.backends.contains_key(frontend.name.as_str()) {
                 // HAProxy 3.4 refuses it.
                 found.add(&place, format!("a backend has the name {} too", frontend.name));
             }
-            found.binds(&place, frontend, &mut addresses);
-            found.rules(&place, frontend, &backends);
+            found.frontend(&place, frontend);
         }
         let mut names = BTreeSet::new();
         for (index, backend) in self.backends.iter().enumerate() {
-            if !names.insert(backend.name.as_str()) {
-                let place = format!("backend[{index}]");
-                found.add(&place, format!("there are two of the name {}", backend.name));
-            }
+            let place = format!("backend[{index}]");
+            found.name(&place, backend.name.as_str(), &mut names);
+            found.backend(&place, backend);
         }
+        found.routes(self);
         found.problems
     }
 }
 
-struct Found {
+struct Found<'a> {
     problems: Vec<Problem>,
+    backends: BTreeMap<&'a str, &'a Backend>,
+    /// Where somebody listens, and who.
+    addresses: BTreeMap<String, String>,
 }
 
-impl Found {
-    fn add(&mut self, place: &str, text: String) {
-        self.problems.push(Problem { place: place.to_owned(), text });
+impl<'a> Found<'a> {
+    fn add(&mut self, place: &str, text: impl Into<String>) {
+        self.problems.push(Problem { place: place.to_owned(), text: text.into() });
     }
 
-    /// HAProxy binds one address twice without a word.
-    fn binds<'a>(
-        &mut self,
-        place: &str,
-        frontend: &'a Frontend,
-        addresses: &mut BTreeMap<&'a str, &'a str>,
-    ) {
+    fn name(&mut self, place: &str, name: &'a str, names: &mut BTreeSet<&'a str>) {
+        if !names.insert(name) {
+            self.add(place, format!("there are two of the name {name}"));
+        }
+        if name.starts_with(RESERVED) {
+            self.add(place, format!("name: {RESERVED}... is reserved; take another name"));
+        }
+    }
+
+    fn process(&mut self, config: &Config) {
+        let process = &config.process;
+        self.maxconn("haproxy", process.maxconn);
+        if process.threads.is_some_and(|threads| !(1..=MAX_THREADS).contains(&threads)) {
+            self.add("haproxy.nbthread", format!("must be from 1 to {MAX_THREADS}"));
+        }
+        let Timeouts {
+            connect,
+            client,
+            server,
+            queue,
+            http_request,
+            http_keep_alive,
+            tunnel,
+            check,
+        } = &process.timeouts;
+        for (key, time) in [
+            ("connect", connect),
+            ("client", client),
+            ("server", server),
+            ("queue", queue),
+            ("http_request", http_request),
+            ("http_keep_alive", http_keep_alive),
+            ("tunnel", tunnel),
+            ("check", check),
+        ] {
+            self.time(&format!("haproxy.timeouts.{key}"), Some(*time));
+        }
+        self.time("haproxy.hard_stop_after", process.hard_stop_after);
+        let stats = process.stats.as_ref().map(|stats| ("haproxy.stats.bind", &stats.bind));
+        let metrics =
+            process.metrics.as_ref().map(|metrics| ("haproxy.metrics.bind", &metrics.bind));
+        let health = process.health.as_ref().map(|health| ("haproxy.health", &health.bind));
+        for (place, bind) in [stats, metrics, health].into_iter().flatten() {
+            self.listens(place, place, bind);
+        }
+    }
+
+    fn maxconn(&mut self, place: &str, maxconn: Option<u32>) {
+        if maxconn.is_some_and(|maxconn| !(1..=MAX_CONNECTIONS).contains(&maxconn)) {
+            self.add(place, format!("maxconn: must be from 1 to {MAX_CONNECTIONS}"));
+        }
+    }
+
+    fn time(&mut self, place: &str, time: Option<Duration>) {
+        if time.is_some_and(|time| time.is_zero() || time > MAX_TIME) {
+            self.add(place, "must be more than 0 and at most 24 days, HAProxy's limit");
+        }
+    }
+
+    /// HAProxy binds an address twice without an error.
+    fn listens(&mut self, place: &str, who: &str, address: &BindAddress) {
+        let normal = match address.as_str().rsplit_once(':') {
+            Some(("" | "*" | "0.0.0.0", port)) => format!(":{port}"),
+            _ => address.as_str().to_owned(),
+        };
+        if let Some(other) = self.addresses.insert(normal, who.to_owned()) {
+            self.add(place, format!("{other} listens at {address} too"));
+        }
+    }
+
+    fn frontend(&mut self, place: &str, frontend: &'a Frontend) {
         if frontend.binds.is_empty() {
-            self.add(place, "bind: it listens nowhere".to_owned());
+            self.add(place, "bind: give at least one address");
         }
         for (at, bind) in frontend.binds.iter().enumerate() {
             let place = format!("{place}.bind[{at}]");
-            let (address, name) = (bind.address.as_str(), frontend.name.as_str());
-            if let Some(other) = addresses.insert(address, name) {
-                self.add(&place, format!("the frontend {other} listens at {address} too"));
+            self.listens(&place, &format!("the frontend {}", frontend.name), &bind.address);
+            if bind.tls.as_ref().is_some_and(|tls| tls.certificates.is_empty()) {
+                self.add(&place, "certificate: give at least one");
             }
+        }
+        self.maxconn(place, frontend.maxconn);
+        for (at, rule) in frontend.rules.iter().enumerate() {
+            self.rule(&format!("{place}.rules[{at}]"), frontend, rule);
+        }
+        match (&frontend.default_backend, &frontend.route) {
+            (Some(name), _) => {
+                self.goes(&format!("{place}.default_backend"), frontend, name.as_str());
+            }
+            (None, None) if frontend.rules.is_empty() && frontend.natives.is_empty() => {
+                self.add(place, "requests go nowhere: add default_backend");
+            }
+            (None, _) => {}
         }
     }
 
-    fn rules(&mut self, place: &str, frontend: &Frontend, backends: &BTreeMap<&str, &Backend>) {
-        let goes = |found: &mut Self, place: &str, name: &str| match backends.get(name) {
-            None => found.add(place, format!("there is no backend {name}")),
+    /// A frontend sends requests to a backend.
+    fn goes(&mut self, place: &str, frontend: &Frontend, name: &str) {
+        match self.backends.get(name) {
+            None => self.add(place, format!("there is no backend {name}")),
             Some(backend) if backend.mode != frontend.mode => {
-                found.add(place, format!("the backend {name} has another mode"));
+                self.add(place, format!("the backend {name} has another mode"));
             }
             Some(_) => {}
-        };
-        for (at, rule) in frontend.rules.iter().enumerate() {
-            let place = format!("{place}.rules[{at}]");
-            if let Action::Backend(name) = &rule.action {
-                goes(self, &place, name.as_str());
+        }
+    }
+
+    fn rule(&mut self, place: &str, frontend: &Frontend, rule: &Rule) {
+        match &rule.action {
+            Action::Backend(name) => self.goes(place, frontend, name.as_str()),
+            Action::SetPath(path) if !path.as_str().starts_with('/') => {
+                self.add(place, "set_path: must begin with /");
             }
-            if !render::fits(rule) {
-                let text = "it has more conditions than fit in a line of HAProxy's";
-                self.add(&place, text.to_owned());
+            Action::Return { status, body: Some(_), .. }
+                if matches!(u16::from(*status), 204 | 304) =>
+            {
+                self.add(place, "return: an answer of status 204 or 304 has no body");
             }
-            if frontend.mode == Mode::Tcp && needs_http(rule) {
-                let text = "only src, sni, backend and deny are for frontends of mode tcp";
-                self.add(&place, text.to_owned());
+            _ => {}
+        }
+        if !render::fits(rule) {
+            self.add(place, "has more conditions than a line of HAProxy's configuration can have");
+        }
+        if frontend.mode == Mode::Tcp && needs_http(rule) {
+            self.add(place, "a frontend of mode tcp has only src, sni, backend and deny");
+        }
+    }
+
+    fn backend(&mut self, place: &str, backend: &Backend) {
+        if backend.mode == Mode::Tcp {
+            let http = [
+                ("host", backend.host.is_some()),
+                ("cookie", backend.cookie.is_some()),
+                ("errors", !backend.errors.is_empty()),
+                ("retry_on", !backend.retry_on.is_empty()),
+                ("http_reuse", backend.http_reuse.is_some()),
+            ];
+            for (key, _) in http.into_iter().filter(|(_, given)| *given) {
+                self.add(place, format!("{key}: only for mode http"));
+            }
+            if matches!(backend.balance, Some(Balance::Uri | Balance::Header(_))) {
+                self.add(place, "balance: uri and header are only for mode http");
             }
         }
-        match &frontend.default_backend {
-            Some(name) => goes(self, &format!("{place}.default_backend"), name.as_str()),
-            None if frontend.rules.is_empty() && frontend.natives.is_empty() => {
-                self.add(place, "it sends requests nowhere: add default_backend".to_owned());
+        self.time(&format!("{place}.queue_timeout"), backend.queue_timeout);
+        let proxied = |option: &String| option.starts_with("send-proxy");
+        let sends_proxy =
+            backend.servers.iter().any(|server| server.options.words().iter().any(proxied));
+        if sends_proxy
+            && matches!(backend.http_reuse, Some(HttpReuse::Aggressive | HttpReuse::Always))
+        {
+            let text = "http_reuse: with send_proxy a connection belongs to one client: never or \
+                safe";
+            self.add(place, text);
+        }
+        let statuses: BTreeSet<_> = backend.errors.iter().map(|error| error.status).collect();
+        if statuses.len() < backend.errors.len() {
+            self.add(place, "errors: there are two of one status");
+        }
+        if let Some(check) = &backend.check
+            && check.host.is_none()
+            && check.version == Some(HttpVersion::Http11)
+        {
+            self.add(&format!("{place}.check"), "version 1.1 needs host");
+        }
+    }
+
+    fn routes(&mut self, config: &'a Config) {
+        let mut to: BTreeMap<&str, &Route> = BTreeMap::new();
+        for (index, frontend) in config.frontends.iter().enumerate() {
+            let Some(route) = &frontend.route else { continue };
+            let place = format!("frontend[{index}].route");
+            if frontend.mode == Mode::Tcp {
+                self.add(&place, "only for mode http");
             }
-            None => {}
+            if let Some(name) = &route.backend {
+                self.goes(&format!("{place}.backend"), frontend, name.as_str());
+                let other = to.insert(name.as_str(), route);
+                let differs = other.is_some_and(|other| {
+                    (&other.by, other.misdirected) != (&route.by, route.misdirected)
+                });
+                if differs {
+                    let text = "backend: another frontend routes to it by another name or status";
+                    self.add(&place, text);
+                }
+                if frontend.default_backend.is_some() {
+                    self.add(&place, "default_backend: the route sends all requests to a backend");
+                }
+            } else if route.misdirected.is_some() {
+                self.add(&place, "misdirected: needs `backend`, with all masters as its servers");
+            }
+            if route.misdirected.is_some_and(|status| !matches!(u16::from(status), 404 | 421)) {
+                self.add(&place, "misdirected: must be 404 or 421");
+            }
+            let clients = |tls: &BindTls| tls.clients.is_some();
+            let all_verify =
+                frontend.binds.iter().all(|bind| bind.tls.as_ref().is_some_and(clients));
+            if route.by == RouteBy::ClientCertificate && !all_verify {
+                self.add(&place, "by: each bind needs `certificate` and `client_ca`");
+            }
+            if route.by != RouteBy::ClientCertificate && !route.open.is_empty() {
+                self.add(&place, "open: only by = \"client_certificate\"");
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
-//! What a frontend does with a request: an ordered list of rules, each with what must match and
-//! what is done then.
+//! Rules: what a frontend does with which request, in order.
 
-use super::values::{FilePath, HeaderName, Method, Name, Network, Status, Text};
+use super::values::{ErrorStatus, FilePath, HeaderName, Method, Name, Network, Status, Text};
 
 /// A rule of a frontend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,8 +9,8 @@ pub struct Rule {
     pub action: Action,
 }
 
-/// What must match: everything in `all`, nothing in `none`, and of `any` one group as a whole.
-/// Without any matcher it is every request.
+/// What must match: all of `all`, nothing of `none`, and all matchers of at least one group of
+/// `any`. A condition without matchers is always true.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Condition {
     pub all: Vec<Matcher>,
@@ -19,22 +18,22 @@ pub struct Condition {
     pub any: Vec<Vec<Matcher>>,
 }
 
-/// Matches where what it looks at is one of its values.
+/// Matches a request whose part is one of the values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Matcher {
     Path(How, Vec<Text>),
     /// The path with its query.
     Url(How, Vec<Text>),
-    /// A header, whatever the case of its value.
+    /// A header. Upper and lower case are the same.
     Header(HeaderName, HeaderHow, Vec<Text>),
-    /// The host that the request names, without its port, whatever its case.
+    /// The requested host without its port. Upper and lower case are the same.
     Host(Vec<Text>),
     Method(Vec<Method>),
     /// The client's address.
     Source(Vec<Network>),
-    /// The name that a client asks for by TLS.
+    /// The host name in the TLS handshake.
     Sni(Vec<Text>),
-    /// Whether a map file has what is looked at as a key.
+    /// A map file has the part as a key.
     Map(MapKey, FilePath),
 }
 
@@ -52,7 +51,7 @@ pub enum How {
 pub enum HeaderHow {
     Exact,
     Begins,
-    /// As labels of a domain: `example.com` in `www.example.com`.
+    /// Whole labels of a domain name: `example.com` in `www.example.com`.
     Domain,
     Regex,
 }
@@ -66,8 +65,8 @@ pub enum MapKey {
     Header(HeaderName),
 }
 
-/// What is done with a request that matches. `Deny`, `Return` and `Redirect` end it; the first
-/// `Backend` says where it goes.
+/// What is done with a request that matches. `Deny`, `Return` and `Redirect` answer it; the first
+/// `Backend` decides where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Backend(Name),
@@ -75,7 +74,7 @@ pub enum Action {
         to: Redirect,
         status: RedirectStatus,
     },
-    Deny(Status),
+    Deny(ErrorStatus),
     Return {
         status: Status,
         content_type: Option<Text>,
@@ -84,17 +83,17 @@ pub enum Action {
     SetHeader(HeaderName, Text),
     DelHeader(HeaderName),
     SetPath(Text),
-    /// A regular expression, and what stands for what it found (`\1` for its first group).
+    /// A regular expression, and the replacement of what it matches (`\1` is its first group).
     ReplacePath(Text, Text),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redirect {
-    /// To this address, whatever was asked for.
+    /// To this URL.
     Location(Text),
-    /// To the same path there.
+    /// To the requested path, appended to this.
     Prefix(Text),
-    /// To the same address by HTTPS.
+    /// To the same URL by HTTPS.
     Https,
 }
 
@@ -121,7 +120,7 @@ impl RedirectStatus {
 }
 
 impl Action {
-    /// Whether it changes what later matchers look at.
+    /// Whether it changes what later rules match.
     pub fn rewrites(&self) -> bool {
         match self {
             Self::SetHeader(..) | Self::DelHeader(_) | Self::SetPath(_) | Self::ReplacePath(..) => {

@@ -26,9 +26,9 @@ pub struct HaproxyStatus {
     /// The last reload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<ReloadReport>,
-    /// Reloads since Mapsmith started.
+    /// Reloads since Mapsmith started or read other settings.
     pub reloads: u64,
-    /// Starts of the process since Mapsmith started.
+    /// Starts of the process likewise.
     pub starts: u64,
     /// The last candidate that HAProxy refused, until one is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +47,8 @@ pub struct HaproxyStatus {
 pub enum ConfigState {
     /// Not looked at yet.
     Starting,
+    /// HAProxy was stopped on purpose.
+    Stopped,
     /// The process runs with what the settings declare.
     InForce,
     /// Nothing can be rendered yet.
@@ -65,6 +67,9 @@ impl fmt::Display for ConfigState {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => write!(out, "starting"),
+            Self::Stopped => {
+                write!(out, "HAProxy was stopped; `mapsmith haproxy start` starts it")
+            }
             Self::InForce => write!(out, "in force"),
             Self::Waiting { reason } => write!(out, "waiting: {reason}"),
             Self::ReloadDue { reason } => write!(out, "reload due: {reason}"),
@@ -102,6 +107,10 @@ pub struct WorkerStatus {
     /// Its connections; none where it does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
+    /// Whether an old worker was seen to hold the node map in force, for the requests that its
+    /// connections may still bring; none where it is not driven.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_sync: Option<bool>,
 }
 
 /// A reload, and what came of it.

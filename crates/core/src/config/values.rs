@@ -1,5 +1,5 @@
-//! Values of a declared configuration, checked where they come in: whatever is here can be written
-//! into a line of HAProxy's configuration as one word.
+//! Values of a declared configuration, checked where they come in: whatever is here can be rendered
+//! as one word of a line.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use crate::server::is_valid_name;
 /// The longest value in bytes: four of them fit in HAProxy's buffer for a line's words.
 pub const MAX_BYTES: usize = 4096;
 
-/// Why a text is no value of its kind, for a person.
+/// Why a text is not a value of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     #[error("is empty")]
@@ -23,7 +23,7 @@ pub enum ValueError {
     Control(usize),
     #[error("{0:?} is not a name in HAProxy: 1 to 255 letters, digits and . _ : -")]
     Name(String),
-    #[error("{0:?} is not the name of a header: letters, digits and ! # $ % & ' * + - . ^ _ ` | ~")]
+    #[error("{0:?} is not the name of a header: letters, digits and - _ . only")]
     Header(String),
     #[error("{0:?} is not an address to listen on: HOST:PORT, :PORT, unix@PATH or fd@N")]
     Bind(String),
@@ -35,9 +35,19 @@ pub enum ValueError {
     Method(String),
     #[error("{0} is not a status from 200 to 599")]
     Status(u16),
+    #[error("{0} is none of the statuses {ERROR_STATUSES:?}")]
+    ErrorStatus(u16),
+    #[error("{0:?} is not a list of statuses: \"200\", \"200,204\" or \"200-399\"")]
+    StatusRanges(String),
+    #[error("{0:?} is not the name of a protocol, like h2 or http/1.1")]
+    Alpn(String),
 }
 
-/// A value that is made of text, and is checked when it is.
+/// Statuses that every version from HAProxy 2.6 on can deny with, or has an answer of its own for.
+const ERROR_STATUSES: [u16; 18] =
+    [400, 401, 403, 404, 405, 407, 408, 410, 413, 421, 422, 425, 429, 500, 501, 502, 503, 504];
+
+/// A type of checked text.
 macro_rules! text_value {
     ($(#[doc = $doc:literal])* $name:ident, $check:expr) => {
         $(#[doc = $doc])*
@@ -90,8 +100,8 @@ text_value! {
 }
 
 text_value! {
-    /// The name of a header (RFC 9110, 5.6.2: a token).
-    HeaderName, |text| match text.bytes().all(is_token) {
+    /// The name of a header. Fewer characters than RFC 9110 has, as it stands within expressions.
+    HeaderName, |text| match text.bytes().all(is_header_byte) {
         true => Ok(()),
         false => Err(ValueError::Header(text.to_owned())),
     }
@@ -114,7 +124,7 @@ text_value! {
 }
 
 text_value! {
-    /// The whole path of a file that HAProxy opens: `/etc/haproxy/maps/a.map`. Plain characters
+    /// The absolute path of a file that HAProxy opens: `/etc/haproxy/maps/a.map`. Plain characters
     /// only, as it may stand within an expression.
     FilePath, |text| match text.starts_with('/') && text.bytes().all(is_path_byte) {
         true => Ok(()),
@@ -127,6 +137,44 @@ text_value! {
     BindAddress, |text| match is_bind_address(text) {
         true => Ok(()),
         false => Err(ValueError::Bind(text.to_owned())),
+    }
+}
+
+text_value! {
+    /// Statuses that a health check expects: `200`, `200,204`, `200-399`.
+    StatusRanges, |text| match text.split(',').all(is_status_range) {
+        true => Ok(()),
+        false => Err(ValueError::StatusRanges(text.to_owned())),
+    }
+}
+
+text_value! {
+    /// A protocol as TLS names it (ALPN): `h2`, `http/1.1`.
+    Alpn, |text| match text.bytes().all(|byte| is_header_byte(byte) || byte == b'/') {
+        true => Ok(()),
+        false => Err(ValueError::Alpn(text.to_owned())),
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(Text);
+
+impl Secret {
+    pub fn new(text: Text) -> Self {
+        Self(text)
+    }
+
+    /// For HAProxy alone.
+    pub fn reveal(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("***")
     }
 }
 
@@ -146,6 +194,38 @@ impl TryFrom<u16> for Status {
 impl From<Status> for u16 {
     fn from(status: Status) -> Self {
         status.0
+    }
+}
+
+/// A status that HAProxy has an answer of its own for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct ErrorStatus(u16);
+
+impl ErrorStatus {
+    pub const FORBIDDEN: Self = Self(403);
+    pub const BAD_GATEWAY: Self = Self(502);
+    pub const UNAVAILABLE: Self = Self(503);
+    pub const GATEWAY_TIMEOUT: Self = Self(504);
+}
+
+impl TryFrom<u16> for ErrorStatus {
+    type Error = ValueError;
+
+    fn try_from(code: u16) -> Result<Self, ValueError> {
+        ERROR_STATUSES.contains(&code).then_some(Self(code)).ok_or(ValueError::ErrorStatus(code))
+    }
+}
+
+impl From<ErrorStatus> for u16 {
+    fn from(status: ErrorStatus) -> Self {
+        status.0
+    }
+}
+
+impl fmt::Display for ErrorStatus {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.0)
     }
 }
 
@@ -174,8 +254,17 @@ fn check_text(text: &str) -> Result<(), ValueError> {
     }
 }
 
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+fn is_header_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
+}
+
+fn is_status_range(text: &str) -> bool {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let status = |text: &str| {
+        let code = text.parse::<u16>().ok().filter(|code| (100..600).contains(code));
+        code.filter(|_| text.len() == 3 && is_number(text))
+    };
+    matches!((status(first), status(last)), (Some(first), Some(last)) if first <= last)
 }
 
 fn is_path_byte(byte: u8) -> bool {
@@ -245,7 +334,22 @@ mod tests {
             assert_eq!(value::<Network>(text).is_ok(), is_good, "{text}");
         }
         assert!(value::<HeaderName>("X-Node-Name").is_ok());
-        assert!(value::<HeaderName>("X Node").is_err());
+        for bad in ["X Node", "X'Node", "X#Node", "X)"] {
+            assert!(value::<HeaderName>(bad).is_err(), "{bad}");
+        }
+        for (text, is_good) in [
+            ("200", true),
+            ("200,204", true),
+            ("200-399", true),
+            ("399-200", false),
+            ("20", false),
+            ("200,", false),
+            ("+20", false),
+        ] {
+            assert_eq!(value::<StatusRanges>(text).is_ok(), is_good, "{text}");
+        }
+        assert!(value::<Alpn>("http/1.1").is_ok() && value::<Alpn>("h2,http/1.1").is_err());
+        assert_eq!(ErrorStatus::try_from(418), Err(ValueError::ErrorStatus(418)));
         assert!(value::<Name>("a b").is_err());
         assert!(value::<Method>("get").is_err());
         assert_eq!(Status::try_from(199), Err(ValueError::Status(199)));

@@ -3,6 +3,7 @@
 //! Until every required source has spoken once there is no desired map: "nothing known" must never
 //! look like "nothing there".
 
+pub mod config;
 pub mod damping;
 pub mod gate;
 pub mod gone;

@@ -46,8 +46,8 @@ pub fn masters_list<'a>(
         let producer = producers.get(master).map_or(master, String::as_str);
         // Part by part, so that a name with a placeholder in it is taken as it is.
         let fill = |template: &str| {
-            let parts = template.split("{producer}").map(|part| part.replace("{master}", master));
-            parts.collect::<Vec<_>>().join(producer)
+            let own = |part: &str| part.replace("{master}", master).replace(SERVER, master);
+            template.split("{producer}").map(own).collect::<Vec<_>>().join(producer)
         };
         let own = options.iter().any(|option| names_its_master(option));
         let raw = RawServer {
@@ -61,6 +61,43 @@ pub fn masters_list<'a>(
     builder.finish(Repeats::LowestAddress).0
 }
 
+/// In a server's options, its name.
+pub const SERVER: &str = "{server}";
+
+/// Options that servers have because of their backend.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BackendOptions {
+    /// Of servers that bring none.
+    common: ServerOptions,
+    /// Of each server, as far as its own do not say otherwise.
+    usual: Vec<String>,
+    /// Whether the options name the server.
+    name_it: bool,
+}
+
+impl BackendOptions {
+    /// `common` has what is in `usual`.
+    pub fn new(common: ServerOptions, usual: Vec<String>) -> Self {
+        let name_it = common.words().iter().chain(&usual).any(|option| option.contains(SERVER));
+        Self { common, usual, name_it }
+    }
+
+    /// The options of a server, given its own.
+    fn of(&self, server: &str, own: Option<&ServerOptions>) -> ServerOptions {
+        let mut options = own.unwrap_or(&self.common).clone();
+        if own.is_some() && !self.usual.is_empty() {
+            // The settings were checked: they are taken.
+            options = options.with_usual(&self.usual).unwrap_or(options);
+        }
+        if self.name_it {
+            let words: Vec<_> =
+                options.words().iter().map(|option| option.replace(SERVER, server)).collect();
+            options = ServerOptions::parse(&words).unwrap_or(options);
+        }
+        options
+    }
+}
+
 /// What a list comes to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Resolved {
@@ -70,11 +107,10 @@ pub struct Resolved {
     pub rejected: Vec<RejectedServer>,
 }
 
-/// The servers of a list. `address` says what a host name resolves to, or why it is not known;
-/// servers without options of their own get `options`.
+/// The servers of a list. `address` says what a host name resolves to, or why it is not known.
 pub fn resolve<'a>(
     list: &'a ServerList,
-    options: &ServerOptions,
+    options: &BackendOptions,
     address: impl Fn(&'a str) -> Result<IpAddr, &'a str>,
 ) -> Resolved {
     let mut resolved = Resolved::default();
@@ -99,7 +135,7 @@ pub fn resolve<'a>(
             address: ServerAddress { ip, port: listed.port },
             weight: listed.weight,
             backup: listed.backup,
-            options: listed.options.clone().unwrap_or_else(|| options.clone()),
+            options: options.of(&listed.name, listed.options.as_ref()),
         };
         resolved.servers.insert(listed.name.clone(), server);
     }
@@ -200,6 +236,7 @@ mod tests {
             &BTreeMap::new(),
         );
         let options = ServerOptions { check: true, ..ServerOptions::default() };
+        let options = BackendOptions::new(options, Vec::new());
         let resolved = resolve(&list, &options, |host| match host {
             "a.example" => Ok(IpAddr::from([10, 0, 0, 7])),
             _ => Err("no such name"),
@@ -209,6 +246,22 @@ mod tests {
         assert_eq!(addresses, ["10.0.0.1:1", "10.0.0.7:1"]);
         assert!(resolved.servers.values().all(|server| server.options.check));
         assert_eq!(resolved.rejected[0].reason, "b.example never resolved: no such name");
+    }
+
+    #[test]
+    fn a_backends_options_yield_to_a_servers_own() {
+        let parse = |options: &[&str]| {
+            ServerOptions::parse(&options.iter().map(|&it| it.to_owned()).collect::<Vec<_>>())
+                .unwrap()
+        };
+        let usual = ["check", "inter 2s", "send-proxy-v2", "verifyhost {server}"];
+        let options = BackendOptions::new(parse(&usual), usual.map(str::to_owned).to_vec());
+        let words = |own: Option<&ServerOptions>| options.of("m1", own).words();
+        assert_eq!(words(None), ["check", "inter 2s", "send-proxy-v2", "verifyhost m1"]);
+        assert_eq!(
+            words(Some(&parse(&["inter 5s", "no-send-proxy"]))),
+            ["check", "inter 5s", "no-send-proxy", "verifyhost m1"]
+        );
     }
 
     #[test]

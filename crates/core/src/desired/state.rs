@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::config::DesiredConfig;
 use crate::plan::Deviation;
 use crate::{DesiredServers, Overrides, Revision};
 
@@ -17,6 +18,8 @@ pub struct Desired {
     pub map: Option<DesiredMap>,
     /// What backends should have; none before the first list was accepted, and likewise.
     pub servers: Option<Arc<DesiredServers>>,
+    /// What `haproxy.cfg` should say; none where it is somebody else's.
+    pub config: Option<Arc<DesiredConfig>>,
 }
 
 /// The map that every instance should hold.

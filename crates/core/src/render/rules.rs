@@ -1,23 +1,44 @@
 //! Rules of a frontend, as lines.
 //!
-//! Each matcher is an ACL with a name of its own, so that any number of values fits in lines of 64
-//! words. HAProxy runs all `http-request` lines before any `use_backend`: where rules rewrite what
-//! later ones match, the backend is chosen in a variable, in the order of the rules.
+//! Each matcher is a named ACL, so that any number of values fits in lines of 64 words. HAProxy runs
+//! all `http-request` lines before any `use_backend`: where rules rewrite what later ones match, the
+//! backend is kept in a variable, so that the rules count in their order.
 
 use super::text::Writer;
 use super::words::{Line, MAX_WORDS};
 use crate::config::rules::{Action, Condition, HeaderHow, How, MapKey, Matcher, Redirect, Rule};
+use crate::config::{Frontend, Mode};
 
 /// The most values in one ACL line; further ones follow in lines of the same name.
 const VALUES: usize = 32;
 
-/// Writes the rules of the frontend that is rendered; `place` is its setting.
-pub(super) fn write(writer: &mut Writer, place: &str, rules: &[Rule], is_http: bool) {
+/// The `use_backend` lines, which come after all others of the frontend.
+#[must_use]
+pub(super) struct Switching(Vec<(String, Line)>);
+
+impl Switching {
+    pub(super) fn write(self, writer: &mut Writer) {
+        for (origin, line) in self.0 {
+            writer.origin(&origin);
+            writer.line(&line);
+        }
+    }
+}
+
+/// Writes the rules of a frontend, up to the lines that choose a backend.
+pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend) -> Switching {
+    let rules = &frontend.rules;
+    let sni = sni_of(frontend);
+    if sni == SNI_OF_CONTENT && rules.iter().any(looks_at_sni) {
+        writer.origin(&format!("{place}.rules"));
+        writer.words("tcp-request inspect-delay 5s");
+    }
     let rewrites = rules.iter().any(|rule| rule.action.rewrites());
-    let mut backends = Vec::new();
+    let mut switching = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
-        writer.of(&format!("{place}.rules[{index}]"));
-        let condition = write_condition(writer, index, &rule.condition, is_http);
+        let origin = format!("{place}.rules[{index}]");
+        writer.origin(&origin);
+        let condition = write_condition(writer, index, &rule.condition, sni);
         match &rule.action {
             Action::Backend(name) if rewrites => {
                 let line = Line::new("http-request set-var(txn.backend)");
@@ -25,31 +46,54 @@ pub(super) fn write(writer: &mut Writer, place: &str, rules: &[Rule], is_http: b
                 writer.line(&with(line, &prefixed(&condition, "!{ var(txn.backend) -m found }")));
             }
             Action::Backend(name) => {
-                backends
-                    .push((index, with(Line::new("use_backend").value(name.as_str()), &condition)));
+                let line = with(Line::new("use_backend").value(name.as_str()), &condition);
+                switching.push((origin, line));
             }
-            action => writer.line(&with(action_line(action, is_http), &condition)),
+            action => writer.line(&with(action_line(action, frontend.mode), &condition)),
         }
-    }
-    for (index, line) in backends {
-        writer.of(&format!("{place}.rules[{index}]"));
-        writer.line(&line);
     }
     let chooses = |rule: &Rule| matches!(rule.action, Action::Backend(_));
     if rewrites && rules.iter().any(chooses) {
-        writer.of(&format!("{place}.rules"));
-        writer.words("use_backend %[var(txn.backend)] if { var(txn.backend) -m found }");
+        let line = "use_backend %[var(txn.backend)] if { var(txn.backend) -m found }";
+        switching.push((format!("{place}.rules"), Line::new(line)));
+    }
+    if sni == SNI_OF_CONTENT && rules.iter().any(looks_at_sni) {
+        writer.origin(&format!("{place}.rules"));
+        // The backend is chosen once the name has come.
+        writer.words("tcp-request content accept if { req.ssl_hello_type 1 }");
+    }
+    Switching(switching)
+}
+
+/// The name in a handshake that HAProxy passes on, in mode tcp.
+const SNI_OF_CONTENT: &str = "req.ssl_sni";
+
+/// How the host name of the TLS handshake is fetched.
+fn sni_of(frontend: &Frontend) -> &'static str {
+    let ends_tls = frontend.binds.iter().any(|bind| bind.tls.is_some());
+    match frontend.mode == Mode::Http || ends_tls {
+        true => "ssl_fc_sni",
+        false => SNI_OF_CONTENT,
     }
 }
 
-/// How many words the longest line of a rule's condition has; HAProxy takes [`MAX_WORDS`].
-pub fn fits(rule: &Rule) -> bool {
-    let condition = names(&rule.condition, 0);
-    let words: usize = condition.iter().map(|group| group.len() + 1).sum();
-    words + 20 < MAX_WORDS
+fn looks_at_sni(rule: &Rule) -> bool {
+    let Condition { all, none, any } = &rule.condition;
+    let mut matchers = all.iter().chain(none).chain(any.iter().flatten());
+    matchers.any(|matcher| matches!(matcher, Matcher::Sni(_)))
 }
 
-/// The alternatives of a condition, each the ACLs that must all be true; empty where it is always
+/// Whether a rule's condition fits in a line: HAProxy takes [`MAX_WORDS`].
+pub fn fits(rule: &Rule) -> bool {
+    // What may stand before the condition, and in each alternative that the backend is kept by.
+    const OTHERS: usize = 20;
+    const IN_EACH: usize = 6;
+    let alternatives = names(&rule.condition, 0);
+    let words: usize = alternatives.iter().map(|acls| acls.len() + IN_EACH).sum();
+    words + OTHERS < MAX_WORDS
+}
+
+/// The alternatives of a condition, each a list of ACLs that must all be true. Empty is always
 /// true.
 type Alternatives = Vec<Vec<String>>;
 
@@ -95,11 +139,11 @@ fn write_condition(
     writer: &mut Writer,
     rule: usize,
     condition: &Condition,
-    is_http: bool,
+    sni: &str,
 ) -> Alternatives {
     let mut acls = |matchers: &[Matcher], part: &str| {
         for (at, matcher) in matchers.iter().enumerate() {
-            write_acl(writer, &acl_name(rule, &format!("{part}{at}")), matcher, is_http);
+            write_acl(writer, &acl_name(rule, &format!("{part}{at}")), matcher, sni);
         }
     };
     acls(&condition.all, "all");
@@ -110,10 +154,11 @@ fn write_condition(
     names(condition, rule)
 }
 
-fn write_acl(writer: &mut Writer, name: &str, matcher: &Matcher, is_http: bool) {
+fn write_acl(writer: &mut Writer, name: &str, matcher: &Matcher, sni: &str) {
     let (fetch, values): (String, Vec<&str>) = match matcher {
-        Matcher::Path(how, values) => (named("path", *how), texts(values)),
-        Matcher::Url(how, values) => (named("url", *how), texts(values)),
+        Matcher::Path(how, values) => (compared("path", *how), texts(values)),
+        // Not `url`: in HTTP/2 that begins with the scheme and the host.
+        Matcher::Url(how, values) => (compared("pathq", *how), texts(values)),
         Matcher::Header(header, how, values) => {
             let how = match how {
                 HeaderHow::Exact => "str",
@@ -130,10 +175,7 @@ fn write_acl(writer: &mut Writer, name: &str, matcher: &Matcher, is_http: bool) 
         Matcher::Source(values) => {
             ("src".to_owned(), values.iter().map(|value| value.as_str()).collect())
         }
-        Matcher::Sni(values) => {
-            let fetch = if is_http { "ssl_fc_sni" } else { "req.ssl_sni" };
-            (format!("{fetch} -i -m str"), texts(values))
-        }
+        Matcher::Sni(values) => (format!("{sni} -i -m str"), texts(values)),
         Matcher::Map(key, file) => {
             let (fetch, converter) = match key {
                 MapKey::Path => ("path".to_owned(), "map_beg"),
@@ -152,21 +194,21 @@ fn write_acl(writer: &mut Writer, name: &str, matcher: &Matcher, is_http: bool) 
     }
 }
 
-fn named(fetch: &str, how: How) -> String {
-    let ending = match how {
-        How::Exact => "",
-        How::Begins => "_beg",
-        How::Ends => "_end",
-        How::Regex => "_reg",
+fn compared(fetch: &str, how: How) -> String {
+    let how = match how {
+        How::Exact => "str",
+        How::Begins => "beg",
+        How::Ends => "end",
+        How::Regex => "reg",
     };
-    format!("{fetch}{ending}")
+    format!("{fetch} -m {how}")
 }
 
 fn texts(values: &[crate::config::values::Text]) -> Vec<&str> {
     values.iter().map(|value| value.as_str()).collect()
 }
 
-fn action_line(action: &Action, is_http: bool) -> Line {
+fn action_line(action: &Action, mode: Mode) -> Line {
     let request = |words: &str| Line::new("http-request").words(words);
     match action {
         Action::Backend(name) => Line::new("use_backend").value(name.as_str()),
@@ -180,8 +222,8 @@ fn action_line(action: &Action, is_http: bool) -> Line {
             };
             line.words(&format!("code {}", status.code()))
         }
-        Action::Deny(_) if !is_http => Line::new("tcp-request content reject"),
-        Action::Deny(status) => request(&format!("deny deny_status {}", u16::from(*status))),
+        Action::Deny(_) if mode == Mode::Tcp => Line::new("tcp-request content reject"),
+        Action::Deny(status) => request(&format!("deny deny_status {status}")),
         Action::Return { status, content_type, body } => {
             let line = request(&format!("return status {}", u16::from(*status)));
             match body {

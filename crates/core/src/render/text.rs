@@ -1,39 +1,63 @@
-//! A text of lines, each with the setting that it was made of.
+//! A text of lines, each with the setting that it was made from.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use super::words::Line;
+use crate::config::values::Secret;
 
-/// `haproxy.cfg`, and which setting each of its lines is made of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What people see of a secret.
+const HIDDEN: &str = "***";
+
+/// `haproxy.cfg`, and which setting each of its lines was made from.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
     text: String,
     /// Of each line.
     origins: Vec<Arc<str>>,
+    /// The lines with a secret, as people see them. By number, from 0.
+    hidden: BTreeMap<usize, String>,
+}
+
+impl std::fmt::Debug for Rendered {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.shown())
+    }
 }
 
 impl Rendered {
+    /// For HAProxy. It may hold secrets: people get [`Rendered::shown`].
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The setting that a line (from 1) was made of, like `frontend[0].rules[2]`.
+    /// The text without its secrets, line by line the same.
+    pub fn shown(&self) -> String {
+        let mut shown = String::with_capacity(self.text.len());
+        for (number, line) in self.text.lines().enumerate() {
+            shown.push_str(self.hidden.get(&number).map_or(line, String::as_str));
+            shown.push('\n');
+        }
+        shown
+    }
+
+    /// The setting that a line (from 1) was made from, like `frontend[0].rules[2]`.
     pub fn origin(&self, line: usize) -> Option<&str> {
         self.origins.get(line.checked_sub(1)?).map(AsRef::as_ref)
     }
 }
 
 /// Writes sections.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Writer {
     rendered: Rendered,
     origin: Arc<str>,
 }
 
 impl Writer {
-    /// What follows is made of this setting.
-    pub fn of(&mut self, origin: &str) {
+    /// What follows is made from this setting.
+    pub fn origin(&mut self, origin: &str) {
         if *self.origin != *origin {
             self.origin = Arc::from(origin);
         }
@@ -52,7 +76,15 @@ impl Writer {
         self.push(&format!("    {line}"));
     }
 
-    /// A line of HAProxy's own language.
+    /// A line that ends with a secret.
+    pub fn secret_line(&mut self, keywords: &str, secret: &Secret) {
+        self.rendered
+            .hidden
+            .insert(self.rendered.origins.len(), format!("    {keywords} {HIDDEN}"));
+        self.line(&Line::new(keywords).value(secret.reveal()));
+    }
+
+    /// A line in HAProxy's own syntax.
     pub fn words(&mut self, words: &str) {
         self.line(&Line::new(words));
     }

@@ -1,6 +1,6 @@
-//! What HAProxy says of a configuration (`haproxy -c`), with the settings that its lines are made
-//! of. By HAProxy 2.6 to 3.4: `[ALERT]    (7) : config : parsing [FILE:12] : text`, from 3.2 on also
-//! without `config : ` and a place at the beginning of the text.
+//! What HAProxy says of a configuration (`haproxy -c`), with the settings that its lines were made
+//! from. HAProxy 2.6 to 3.4 print `[ALERT]    (7) : config : parsing [FILE:12] : text`, from 3.2 on
+//! also without `config : `, with the place at the beginning of the text.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub struct Remark {
     /// The line of the rendered text, from 1, where HAProxy names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
-    /// The setting that the line is made of, like `frontend[0].rules[2]`.
+    /// The setting that the line was made from, like `frontend[0].rules[2]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub setting: Option<String>,
     pub text: String,
@@ -77,7 +77,7 @@ mod tests {
     use crate::render::render;
 
     #[test]
-    fn a_line_that_haproxy_names_is_the_setting_that_it_is_made_of() {
+    fn a_line_that_haproxy_names_is_shown_as_the_setting_that_it_was_made_from() {
         let rendered = render(&Config::default());
         let printed = "[NOTICE]   (1) : haproxy version is 2.6.12\n\
             [ALERT]    (7) : config : parsing [/t/haproxy.cfg:3] : unknown keyword 'x'.\n\

@@ -1,8 +1,8 @@
 //! Lines of HAProxy's configuration, word by word, as its tokenizer reads them (`parse_line` of
 //! HAProxy 2.6 to 3.4).
 //!
-//! What a setting says must arrive in HAProxy as it is, in the one word that it was written for:
-//! no value may end its word, begin another, or be read as a variable of the environment.
+//! A value must reach HAProxy unchanged, in the one word that it was written for: it may not end its
+//! word, begin another, or be read as an environment variable.
 
 use std::fmt::{self, Write};
 
@@ -17,12 +17,12 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line that begins with words of HAProxy's own language.
+    /// A line that begins with words in HAProxy's own syntax.
     pub fn new(keywords: &str) -> Self {
         Self { words: keywords.split_ascii_whitespace().count(), text: keywords.to_owned() }
     }
 
-    /// More words of HAProxy's own language.
+    /// More words in HAProxy's own syntax.
     #[must_use]
     pub fn words(mut self, keywords: &str) -> Self {
         self.push_words(keywords);
@@ -36,10 +36,18 @@ impl Line {
         self
     }
 
-    /// A value in a place where HAProxy expects a log format, as text.
+    /// A value where HAProxy expects a log format, as plain text.
     #[must_use]
     pub fn text(self, value: &str) -> Self {
         self.value(&value.replace('%', "%%"))
+    }
+
+    /// A value and a line break, as one word.
+    #[must_use]
+    pub fn value_line(mut self, value: &str) -> Self {
+        self.push_value(value);
+        self.text.push_str(r#""\n""#);
+        self
     }
 
     pub fn push_words(&mut self, keywords: &str) {
@@ -91,32 +99,33 @@ fn quote(text: &mut String, value: &str) {
     text.push('\'');
 }
 
-/// Why a line is none, for HAProxy.
+/// Why a text is not a line of HAProxy's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    #[error("a quote is not closed")]
+    #[error("has a quote that is not closed")]
     OpenQuote,
-    #[error("a backslash ends the line")]
+    #[error("ends with a backslash")]
     OpenEscape,
-    #[error(r"\x needs two hexadecimal digits, and not 00")]
+    #[error(r"has a \x without two hexadecimal digits, or \x00")]
     Escape,
-    #[error("it contains a line break or another control character")]
+    #[error("contains a line break or another control character")]
     Control,
-    #[error("it has more than 64 words, which HAProxy cuts off")]
+    #[error("has more than 64 words, HAProxy's limit")]
     TooLong,
-    #[error("it has an empty word, which ends the line for some versions of HAProxy")]
+    #[error("has an empty word, which ends the line in some versions of HAProxy")]
     EmptyWord,
-    #[error("a variable of the environment ($NAME in double quotes) is only for the settings file")]
+    #[error(
+        "has an environment variable ($NAME in double quotes): write its value, or set the key by a MAPSMITH__ variable"
+    )]
     Variable,
 }
 
 /// The words of a line, as HAProxy reads them.
 ///
 /// # Errors
-/// HAProxy refuses the line, reads it differently from version to version, or reads from the
-/// environment.
+/// HAProxy refuses the line, its versions read it differently, or it reads the environment.
 pub fn words(line: &str) -> Result<Vec<String>, LineError> {
-    if line.chars().any(char::is_control) && line.chars().any(|c| c.is_control() && c != '\t') {
+    if line.chars().any(|character| character.is_control() && character != '\t') {
         return Err(LineError::Control);
     }
     let mut words = Vec::new();
@@ -166,7 +175,7 @@ fn escaped(characters: &mut std::str::Chars<'_>) -> Result<String, LineError> {
             characters.nth(1);
         }
         character @ (' ' | '#' | '\\' | '"' | '\'') => text.push(character),
-        // It is no escape, and stays as it is.
+        // Not an escape: both characters stay.
         character => write!(text, "\\{character}").unwrap_or_default(),
     }
     Ok(text)

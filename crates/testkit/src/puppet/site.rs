@@ -33,8 +33,14 @@ impl Site {
         let guards = [guard(0), guard(1)];
         let addresses = [guards[0].address(), guards[1].address()];
         let authority = fleet.puppetdb.authority();
-        let gateway =
-            plan(binary, &authority.both("gateway"), &authority.ca(), &crl, addresses).start();
+        let plan = plan(
+            shipped::Plan::of(binary, shipped::PUPPET),
+            &authority.both("gateway"),
+            &authority.ca(),
+            &crl,
+            addresses,
+        );
+        let gateway = plan.start();
         gateway.wait_for("the masters are up", || {
             let stat = gateway.command("show stat");
             let up = stat.lines().filter(|row| row.contains(",UP,") && !row.contains("BACKEND"));
@@ -68,16 +74,16 @@ impl Site {
     }
 }
 
-/// `puppet.cfg` with two masters, the first of which has the CA.
+/// `puppet.cfg`, or a text with its variables, with two masters, the first of which has the CA.
 pub fn plan(
-    binary: &Binary,
+    gateway: shipped::Plan,
     certificate: &Path,
     ca: &Path,
     crl: &Path,
     masters: [SocketAddr; 2],
 ) -> shipped::Plan {
     let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
-    shipped::Plan::of(binary, shipped::PUPPET)
+    gateway
         .set("GATEWAY_CERTIFICATE", &text(certificate))
         .set("PUPPET_CA", &text(ca))
         .set("PUPPET_CRL", &text(crl))

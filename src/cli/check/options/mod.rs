@@ -41,7 +41,11 @@ fn plain_checks(backend: &Backend, status: &BackendStatus) -> Vec<String> {
     match backend.listing() {
         Listing::Servers(servers) => {
             for (index, server) in servers.iter().enumerate() {
-                let own = server.options.as_ref().map(|own| ServerOptions::parse(own));
+                let usual = backend.usual_options();
+                let own = server
+                    .options
+                    .as_ref()
+                    .map(|own| ServerOptions::parse(own).and_then(|own| own.with_usual(&usual)));
                 if own.is_some_and(|own| own.is_ok_and(|own| in_plain(&own))) {
                     places.push(format!("the options of servers[{index}] {:?}", server.name));
                 }

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use mapsmith_core::server::Manage;
 use mapsmith_core::server::list::{RawServer, Repeats, ServerListBuilder};
-use mapsmith_core::server::{Manage, ServerOptions};
 use mapsmith_core::{DesiredBackend, Revision, Snapshot};
 
 use super::backend::FORMER_NAMES;
@@ -101,7 +101,7 @@ impl Scene {
         let mut before = Self::start("");
         let list = |(backend, origin, servers): &(&str, &str, std::ops::Range<u8>)| {
             before.lists(servers.clone());
-            let options = ServerOptions::default();
+            let options = servers::BackendOptions::default();
             let servers =
                 servers::resolve(before.list.as_ref().unwrap(), &options, |_| Err("no names here"))
                     .servers;

@@ -206,6 +206,23 @@ impl ServerOptions {
         Ok(parsed)
     }
 
+    /// Those of `usual` that `options` say nothing of: neither the option itself nor its opposite
+    /// or another version of it.
+    pub fn missing(options: &[String], usual: &[String]) -> Vec<String> {
+        let given: Vec<&str> = options.iter().map(|option| subject(option)).collect();
+        usual.iter().filter(|option| !given.contains(&subject(option))).cloned().collect()
+    }
+
+    /// These options, and those of `usual` that they say nothing of.
+    ///
+    /// # Errors
+    /// Those of [`ServerOptions::parse`] about `usual`.
+    pub fn with_usual(&self, usual: &[String]) -> Result<Self, OptionError> {
+        let mut words = self.words();
+        words.extend(Self::missing(&words, usual));
+        Self::parse(&words)
+    }
+
     /// The options as [`ServerOptions::parse`] reads them.
     pub fn words(&self) -> Vec<String> {
         let check = self.check.then(|| "check".to_owned());
@@ -238,6 +255,13 @@ impl ServerOptions {
     pub fn agent_check(&self) -> bool {
         self.other.iter().any(|option| option == "agent-check")
     }
+}
+
+/// What an option is about: `send-proxy` of `send-proxy-v2`, `no-send-proxy` and itself.
+fn subject(option: &str) -> &str {
+    let name = option.split_ascii_whitespace().next().unwrap_or_default();
+    let name = name.strip_prefix("no-").unwrap_or(name);
+    if name.starts_with("send-proxy") { "send-proxy" } else { name }
 }
 
 /// One option's name and arguments, checked.

@@ -1,23 +1,26 @@
 //! `[haproxy]`: the process, and what its configuration says of all frontends and backends.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use mapsmith_core::config::values::{BindAddress, FilePath, Network, Text};
-use mapsmith_core::config::{self, Native, Process};
+use mapsmith_core::config::values::{BindAddress, FilePath, Network, Secret, Text};
+use mapsmith_core::config::{self, Health, Native, Process};
 use serde::Deserialize;
 
 use super::keys::section;
 use super::supervision::{self, Managed};
 use super::units::{duration, optional_duration};
 
+mod files;
+
 section! {
-    /// HAProxy's own configuration, where Mapsmith writes it: `mapsmith render` shows the text of
-    /// this section, of `[[frontend]]` and of `[[backend]]`.
+    /// With this section Mapsmith renders HAProxy's configuration, from this section,
+    /// `[[frontend]]`, `[[backend]]` and `[[certificate]]`. `mapsmith render` shows the text.
     #[derive(Debug, Clone, Default, Deserialize)]
     #[serde(default, deny_unknown_fields)]
     pub struct Haproxy {
         /// HAProxy's program, by its path or as the shell finds it.
-        #[unset("haproxy")]
+        #[unset(says "`haproxy`")]
         pub binary: Option<Text>,
         /// Who runs HAProxy. `true`: Mapsmith starts it, reloads it, starts it again when it dies,
         /// and leaves it running when it ends itself. `"attached"`: systemd or another supervisor
@@ -25,9 +28,10 @@ section! {
         /// is told of what is rendered.
         #[unset("false")]
         pub managed: Managed,
-        /// Managed: the folder of `haproxy.cfg`, of HAProxy's sockets, log and pid. 80 bytes at
-        /// most, as sockets have short paths; it is created if it is missing.
-        #[unset("/var/lib/mapsmith/haproxy")]
+        /// The folder of candidates and of the last good configuration; managed, also of
+        /// `haproxy.cfg`, of HAProxy's sockets, log and pid. 80 bytes at most, as sockets have
+        /// short paths; it is created if it is missing.
+        #[unset(says "`/var/lib/mapsmith/haproxy`")]
         pub folder: Option<FilePath>,
         /// Attached: the file that HAProxy loads, which Mapsmith writes.
         pub config: Option<FilePath>,
@@ -40,12 +44,12 @@ section! {
         #[unset(says "by `master_socket`")]
         pub reload_command: Vec<Text>,
         /// The least time between two reloads; what changes meanwhile goes into the next one.
-        #[unset("2s")]
+        #[unset(says "`2s`")]
         #[serde(deserialize_with = "optional_duration")]
         pub reload_interval: Option<Duration>,
         /// A reload waits while so many processes of earlier ones still have connections, 1 to
         /// 1000. `hard_stop_after` ends them.
-        #[unset("8")]
+        #[unset(says "`8`")]
         pub max_old_workers: Option<u16>,
         /// Managed: Mapsmith opens the sockets that frontends listen on and hands them to HAProxy,
         /// so that connections wait instead of being refused while HAProxy is started again.
@@ -54,75 +58,102 @@ section! {
         /// The socket of the Runtime API.
         #[unset(says "managed: `admin.sock` in `folder`; else none")]
         pub socket: Option<FilePath>,
-        /// Connections at a time.
-        #[unset(says "HAProxy's")]
+        /// The most concurrent connections of the process, 1 to 5000000.
+        #[unset(says "by the limit of open files")]
         pub maxconn: Option<u32>,
-        /// Threads.
+        /// The number of threads, 1 to 64.
         #[unset(says "one for each processor")]
         pub nbthread: Option<u16>,
-        /// The user that HAProxy runs as, once it was started as root.
-        #[unset(says "whoever starts it")]
+        /// The user that HAProxy changes to when it was started as root.
+        #[unset(says "the user who starts it")]
         pub user: Option<Text>,
-        /// Its group.
-        #[unset(says "whoever starts it")]
+        /// The group likewise.
+        #[unset(says "the group of the user who starts it")]
         pub group: Option<Text>,
-        /// Where logs go, as HAProxy's `log` line has it, each one line.
-        #[unset("[\"stdout format raw local0\"]")]
+        /// Where logs go, as in HAProxy's `log` lines.
+        #[unset(says "`[\"stdout format raw local0\"]`")]
         pub log: Option<Vec<Native>>,
+        /// The access log's lines: `text` (HAProxy's own format) or `json` (an object each).
+        #[unset("text")]
+        pub log_format: LogFormat,
         /// How long an old process may keep its connections after a reload.
-        #[unset("30m")]
+        #[unset(says "`30m`")]
         #[serde(deserialize_with = "optional_duration")]
         pub hard_stop_after: Option<Duration>,
-        /// Timeouts of all frontends and backends.
+        /// The timeouts of all frontends and backends.
         #[unset(says "below")]
         pub timeouts: Timeouts,
-        /// HAProxy's statistics page: `{ bind, uri }`.
+        /// HAProxy's statistics page.
         pub stats: Option<Stats>,
-        /// HAProxy's Prometheus exporter at `/metrics`: `{ bind, allow }`.
+        /// HAProxy's Prometheus exporter, at `/metrics`.
         pub metrics: Option<Metrics>,
-        /// Lines of one's own in `global`.
+        /// The address of a health check for a load balancer in front: it is answered 200 while
+        /// this gateway is ready, 503 until its maps and servers are in force and while it is
+        /// being stopped.
+        pub health: Option<BindAddress>,
+        /// Files that HAProxy loads after the rendered one, in this order: absolute paths, in whose
+        /// last part `*` stands for any text. They are checked with it and never written; the list
+        /// is read with the settings.
+        #[unset(says "none")]
+        pub include: Vec<Text>,
+        /// Native lines for the section `global`, after the rendered ones.
         #[unset(says "none")]
         pub global: Vec<Native>,
-        /// Lines of one's own in `defaults`.
+        /// Native lines for the section `defaults`, after the rendered ones.
         #[unset(says "none")]
         pub defaults: Vec<Native>,
     }
+    beside {
+        /// The files that `include` stands for.
+        pub includes: Vec<FilePath>,
+        /// What `stats.auth_file` holds.
+        pub stats_auth: Vec<Secret>,
+    }
+}
+
+/// The access log's format.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 section! {
-    /// What HAProxy waits for, and how long.
+    /// How long HAProxy waits, at most 24 days.
     #[derive(Debug, Clone, Deserialize)]
     #[serde(default, deny_unknown_fields)]
     pub struct Timeouts {
-        /// A connection to a server.
+        /// For a connection to a server.
         #[unset("5s")]
         #[serde(deserialize_with = "duration")]
         pub connect: Duration,
-        /// A client that is silent.
+        /// For data from a client.
         #[unset("1m")]
         #[serde(deserialize_with = "duration")]
         pub client: Duration,
-        /// A server that is silent.
+        /// For data from a server.
         #[unset("1m")]
         #[serde(deserialize_with = "duration")]
         pub server: Duration,
-        /// A place at a server that is full.
+        /// For a free slot of a server that has reached its `maxconn`.
         #[unset("30s")]
         #[serde(deserialize_with = "duration")]
         pub queue: Duration,
-        /// The headers of a request.
+        /// For the complete headers of a request.
         #[unset("10s")]
         #[serde(deserialize_with = "duration")]
         pub http_request: Duration,
-        /// The next request on a kept connection.
+        /// For the next request on a kept connection.
         #[unset("15s")]
         #[serde(deserialize_with = "duration")]
         pub http_keep_alive: Duration,
-        /// Either side of a tunnel, as of a WebSocket.
+        /// For data in a tunnel, such as a WebSocket.
         #[unset("1h")]
         #[serde(deserialize_with = "duration")]
         pub tunnel: Duration,
-        /// The answer of a health check.
+        /// For the answer to a health check.
         #[unset("5s")]
         #[serde(deserialize_with = "duration")]
         pub check: Duration,
@@ -130,17 +161,21 @@ section! {
 }
 
 section! {
-    /// HAProxy's statistics page, for reading only.
+    /// HAProxy's statistics page. It is read-only.
     #[derive(Debug, Clone, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub struct Stats {
-        /// Where it listens; keep it on loopback.
+        /// Its address. Keep it on loopback, or set `auth_file`.
         #[unset(required)]
         pub bind: BindAddress,
         /// Its path.
-        #[unset("/")]
+        #[unset(says "`/`")]
         #[serde(default)]
         pub uri: Option<Text>,
+        /// The file with who may read it: lines of `user:password`. Its mode must be 0600. It is
+        /// read with the settings, and `mapsmith render` does not show it.
+        #[unset(says "whoever reaches the address may")]
+        pub auth_file: Option<PathBuf>,
     }
 }
 
@@ -149,11 +184,11 @@ section! {
     #[derive(Debug, Clone, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub struct Metrics {
-        /// Where it listens.
+        /// Its address.
         #[unset(required)]
         pub bind: BindAddress,
-        /// Addresses and networks that may ask.
-        #[unset(says "whoever reaches it")]
+        /// The addresses and networks that may read it.
+        #[unset(says "whoever reaches the address may")]
         #[serde(default)]
         pub allow: Vec<Network>,
     }
@@ -188,6 +223,10 @@ impl Haproxy {
             group: self.group.clone(),
             log,
             socket: self.socket.clone().or_else(|| supervision::own_socket(self)),
+            log_format: match self.log_format {
+                LogFormat::Text => config::LogFormat::Text,
+                LogFormat::Json => config::LogFormat::Json,
+            },
             hard_stop_after: Some(self.hard_stop_after.unwrap_or(HARD_STOP_AFTER)),
             timeouts: config::Timeouts {
                 connect,
@@ -199,10 +238,17 @@ impl Haproxy {
                 tunnel,
                 check,
             },
-            stats: self
-                .stats
-                .as_ref()
-                .map(|stats| config::Stats { bind: stats.bind.clone(), uri: stats.uri.clone() }),
+            max_old_workers: Some(u32::try_from(self.max_old_workers()).unwrap_or(u32::MAX)),
+            stats: self.stats.as_ref().map(|stats| config::Stats {
+                bind: stats.bind.clone(),
+                uri: stats.uri.clone(),
+                auth: self.stats_auth.clone(),
+            }),
+            health: self
+                .health
+                .clone()
+                .zip(self.health_map())
+                .map(|(bind, map)| Health { bind, map }),
             metrics: self.metrics.as_ref().map(|metrics| config::Metrics {
                 bind: metrics.bind.clone(),
                 allow: metrics.allow.clone(),
@@ -210,6 +256,14 @@ impl Haproxy {
             global: self.global.clone(),
             defaults: self.defaults.clone(),
         }
+    }
+}
+
+impl Haproxy {
+    /// The map file that `health` answers from: [`Health::KEY`] and its value.
+    pub fn health_map(&self) -> Option<FilePath> {
+        let path = self.files().path().join("health.map");
+        FilePath::try_from(path.into_os_string().into_string().ok()?).ok()
     }
 }
 

@@ -1,0 +1,105 @@
+//! HAProxy's process: the sections `global` and `defaults`, and the frontends for operators.
+
+use std::time::Duration;
+
+use super::Native;
+use super::values::{BindAddress, FilePath, Network, Secret, Text};
+
+/// The sections `global` and `defaults`, and the frontends for operators.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Concurrent connections; none leaves it to HAProxy.
+    pub maxconn: Option<u32>,
+    /// Threads; none leaves it to HAProxy.
+    pub threads: Option<u16>,
+    pub user: Option<Text>,
+    pub group: Option<Text>,
+    /// Where logs go, as HAProxy's `log` has it: `stdout format raw local0`.
+    pub log: Vec<Native>,
+    pub log_format: LogFormat,
+    /// The Runtime API's socket.
+    pub socket: Option<FilePath>,
+    /// How long an old process may keep its connections after a reload.
+    pub hard_stop_after: Option<Duration>,
+    /// How many reloads an old process may outlive.
+    pub max_old_workers: Option<u32>,
+    pub timeouts: Timeouts,
+    pub stats: Option<Stats>,
+    pub metrics: Option<Metrics>,
+    pub health: Option<Health>,
+    /// Native lines.
+    pub global: Vec<Native>,
+    pub defaults: Vec<Native>,
+}
+
+/// The access log's format.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// HAProxy's own (`option httplog`, `option tcplog`).
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub client: Duration,
+    pub server: Duration,
+    pub queue: Duration,
+    pub http_request: Duration,
+    pub http_keep_alive: Duration,
+    pub tunnel: Duration,
+    pub check: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connect: seconds(5),
+            client: seconds(60),
+            server: seconds(60),
+            queue: seconds(30),
+            http_request: seconds(10),
+            http_keep_alive: seconds(15),
+            tunnel: seconds(3600),
+            check: seconds(5),
+        }
+    }
+}
+
+/// HAProxy's own statistics page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    pub bind: BindAddress,
+    /// `/` unless it is given.
+    pub uri: Option<Text>,
+    /// Who may read it, each as `user:password`; empty is whoever reaches the address.
+    pub auth: Vec<Secret>,
+}
+
+/// HAProxy's own Prometheus exporter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    pub bind: BindAddress,
+    /// Who may ask; empty is whoever reaches the address.
+    pub allow: Vec<Network>,
+}
+
+/// Says whether this gateway is ready, for a load balancer in front of it.
+///
+/// The answer is 200 while the map file has the value [`Health::READY`] for [`Health::KEY`], 503
+/// with any other value or none. `set map FILE health ready` switches it at runtime; the file
+/// holds the same, so that a reload or restart changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub bind: BindAddress,
+    pub map: FilePath,
+}
+
+impl Health {
+    pub const KEY: &'static str = "health";
+    pub const READY: &'static str = "ready";
+}

@@ -1,0 +1,51 @@
+//! A configuration as it is written, before its check.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mapsmith_core::desired::config::DesiredConfig;
+use mapsmith_core::render::{Rendered, render, stamp};
+
+use super::check::{self, CHECK_BOUND, Verdict};
+use super::files::Files;
+use super::sockets::Sockets;
+use crate::settings::Haproxy;
+
+/// What should be in place.
+pub struct Candidate {
+    pub(super) of: Arc<DesiredConfig>,
+    pub rendered: Rendered,
+    /// As it is written: with its stamp.
+    pub text: String,
+    pub mark: String,
+}
+
+impl Candidate {
+    /// With these sockets in place of the addresses that they listen on: they are no part of its
+    /// mark.
+    pub fn new(of: &Arc<DesiredConfig>, sockets: &Sockets) -> Self {
+        let rendered = render(&sockets.placed(&of.config));
+        let mark = stamp::mark(render(&of.without_servers()).text());
+        let text = stamp::stamped(rendered.text(), &mark);
+        Self { of: Arc::clone(of), rendered, text, mark }
+    }
+
+    /// Puts it in place, whatever is there, if HAProxy accepts it. A Mapsmith that runs has it
+    /// loaded then.
+    ///
+    /// # Errors
+    /// It can't be checked or written.
+    pub async fn take_over(&self, haproxy: &Haproxy) -> anyhow::Result<(PathBuf, Verdict)> {
+        let config = haproxy.configuration();
+        let files = Files::new(&config, haproxy.files().path());
+        let file = files.write_candidate(&self.text)?;
+        let includes = haproxy.includes.iter().map(|file| Path::new(file.as_str()));
+        let checked: Vec<&Path> = [file.as_path()].into_iter().chain(includes).collect();
+        let (program, none) = (haproxy.program(), Sockets::default());
+        let verdict = check::check(program, &checked, &self.rendered, &none, CHECK_BOUND).await?;
+        if verdict.valid {
+            files.switch(&self.text, true)?;
+        }
+        Ok((config, verdict))
+    }
+}

@@ -1,0 +1,178 @@
+//! The file: a candidate that HAProxy accepts takes the place of what is there.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use jiff::Timestamp;
+use mapsmith_core::config::status::{ConfigState, RefusedCandidate};
+use mapsmith_core::render::Rendered;
+use mapsmith_core::render::stamp::Stamp;
+use metrics::counter;
+use tokio::task::spawn_blocking;
+
+use super::{Failure, Supervisor};
+use crate::heartbeat;
+use crate::supervise::candidate::Candidate;
+use crate::supervise::check::{self, CHECK_BOUND, Verdict};
+use crate::supervise::files::{Files, FilesError, InPlace, create};
+use crate::supervise::health::Answer;
+use crate::supervise::keeper::Keeper;
+use crate::supervise::quarantine;
+use crate::supervise::sockets::Sockets;
+use crate::telemetry::HAPROXY_CONFIG_EDITS;
+
+impl Supervisor {
+    /// Writes the candidate where something else is in place, once HAProxy has accepted it. What
+    /// keeps it from that.
+    pub(super) async fn put_in_place(
+        &mut self,
+        in_place: Option<InPlace>,
+    ) -> Result<Option<ConfigState>, Failure> {
+        let Some(candidate) = &self.candidate else { return Ok(None) };
+        if in_place.as_ref().is_some_and(|in_place| in_place.holds(&candidate.text)) {
+            self.last_good = Some(Arc::clone(&candidate.of));
+            return Ok(None);
+        }
+        let stamp = in_place.map(|in_place| in_place.stamp);
+        let is_external = matches!(stamp, Some(Stamp::Edited | Stamp::Foreign));
+        if is_external && self.keeper.is_none() {
+            return Ok(Some(ConfigState::Edited));
+        }
+        self.supply_maps()?;
+        let (mut file, mut verdict) = self.try_candidate().await?;
+        if !verdict.valid && self.quarantine(&verdict) {
+            (file, verdict) = self.try_candidate().await?;
+        }
+        if !verdict.valid {
+            self.report.status.quarantined.clear();
+            return Ok(Some(self.refuse(&file, verdict)));
+        }
+        self.report.status.refused = None;
+        if is_external {
+            self.keep_edit().await?;
+        }
+        let Some(Candidate { of, text, mark, .. }) = &self.candidate else { return Ok(None) };
+        let (of, text) = (Arc::clone(of), text.clone());
+        // Servers that come and go leave the last good one as it is: only a reload can fail.
+        let keep = stamp != Some(Stamp::Whole { mark: mark.clone() });
+        self.files(move |files| files.switch(&text, keep)).await?;
+        self.last_good = Some(of);
+        Ok(None)
+    }
+
+    /// What HAProxy says of the candidate, and the file that it was written to for that.
+    async fn try_candidate(&mut self) -> Result<(PathBuf, Verdict), Failure> {
+        let text = self.candidate.as_ref().map(|candidate| candidate.text.clone());
+        let text = text.unwrap_or_default();
+        let file = self.files(move |files| files.write_candidate(&text)).await?;
+        let verdict = self.check(&file).await?;
+        Ok((file, verdict))
+    }
+
+    /// Puts the last good servers into the candidate where HAProxy refuses nothing but servers;
+    /// whether it did.
+    fn quarantine(&mut self, verdict: &Verdict) -> bool {
+        let Some(candidate) = &self.candidate else { return false };
+        let Some((instead, quarantined)) =
+            quarantine::substitute(&candidate.of, self.last_good.as_deref(), verdict)
+        else {
+            return false;
+        };
+        for quarantined in &quarantined {
+            tracing::error!(
+                "HAProxy refuses servers of {}, which keeps its last good ones: {}",
+                quarantined.object,
+                verdict.alerts()
+            );
+        }
+        self.candidate = Some(Candidate {
+            of: Arc::clone(&candidate.of),
+            ..Candidate::new(&instead, self.sockets())
+        });
+        self.report.status.quarantined = quarantined;
+        true
+    }
+
+    async fn keep_edit(&mut self) -> Result<(), Failure> {
+        let kept = self.files(|files| files.set_aside()).await?.display().to_string();
+        counter!(HAPROXY_CONFIG_EDITS).increment(1);
+        tracing::warn!(
+            kept,
+            "the rendered configuration was edited externally; it is written again"
+        );
+        self.report.status.edit_kept = Some(kept);
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, file: &Path, verdict: Verdict) -> ConfigState {
+        let reason = verdict.alerts().lines().next().unwrap_or_default().to_owned();
+        let known = self
+            .report
+            .status
+            .refused
+            .as_ref()
+            .is_some_and(|known| known.remarks == verdict.remarks);
+        if !known {
+            tracing::error!(
+                "HAProxy refuses the configuration, the last good one stays in force: {}",
+                verdict.alerts()
+            );
+            self.report.status.refused = Some(RefusedCandidate {
+                at: Timestamp::now(),
+                file: file.display().to_string(),
+                remarks: verdict.remarks,
+            });
+        }
+        ConfigState::Refused { reason }
+    }
+
+    /// What HAProxy says of a file that the candidate was written to.
+    pub(super) async fn check(&self, file: &Path) -> Result<Verdict, Failure> {
+        let unrendered = Rendered::default();
+        let rendered = self.candidate.as_ref().map_or(&unrendered, |candidate| &candidate.rendered);
+        let files: Vec<&Path> = [file]
+            .into_iter()
+            .chain(self.haproxy.includes.iter().map(|file| Path::new(file.as_str())))
+            .collect();
+        let program = self.haproxy.program();
+        Ok(check::check(program, &files, rendered, self.sockets(), CHECK_BOUND).await?)
+    }
+
+    /// Those that HAProxy inherits.
+    pub(super) fn sockets(&self) -> &Sockets {
+        static NONE: Sockets = Sockets::none();
+        self.keeper.as_ref().and_then(Keeper::sockets).unwrap_or(&NONE)
+    }
+
+    /// HAProxy does not start without its maps' files; the node map's is written once the sources
+    /// have spoken.
+    fn supply_maps(&self) -> Result<(), Failure> {
+        if let Some(health) = self.health.as_ref().filter(|health| !health.is_there()) {
+            health.write(Answer::Starting).map_err(FilesError::Write)?;
+        }
+        let Some(path) = &self.map_file else { return Ok(()) };
+        let error = |cause| Failure::MapFile { path: path.clone(), cause };
+        if let Some(folder) = path.parent() {
+            create(folder)?;
+        }
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(error(cause)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Does something with the files, off the async threads.
+    pub(super) async fn files<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Files) -> Result<T, FilesError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let files = Arc::clone(&self.files);
+        let work = move || {
+            // Nothing panics while it holds the lock.
+            work(&mut files.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        Ok(heartbeat::waiting(spawn_blocking(work)).await??)
+    }
+}

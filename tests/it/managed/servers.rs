@@ -1,0 +1,54 @@
+//! Servers come and go by the Runtime API; the file follows without a reload.
+
+use std::fs;
+
+use super::{Managed, PATIENCE};
+use crate::support::haproxy::installed;
+use crate::support::master::Master;
+
+fn backend(list: &std::path::Path) -> String {
+    format!(
+        "default_backend = \"app\"\n\
+        [[source]]\nname = \"app\"\ntype = \"file\"\npath = \"{}\"\n\
+        [[backend]]\nname = \"app\"\nfrom = \"app\"\n\
+        [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\n",
+        list.display()
+    )
+}
+
+#[test]
+fn servers_that_come_and_go_reload_nothing_and_stand_in_the_file() {
+    for binary in installed() {
+        let masters = [Master::start("one"), Master::start("two")];
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("app.json");
+        let write = |masters: &[Master]| {
+            let rows: Vec<_> = masters
+                .iter()
+                .map(|master| {
+                    serde_json::json!({"name": master.name(), "address": master.address().to_string()})
+                })
+                .collect();
+            fs::write(&list, serde_json::to_string(&rows).unwrap()).unwrap();
+        };
+        write(&masters[..1]);
+        let managed = Managed::start(binary, "word", &backend(&list));
+        let config = managed.ground.file("haproxy.cfg");
+        let listed =
+            |name: &str| fs::read_to_string(&config).unwrap().contains(&format!("server {name} "));
+        assert!(listed("one") && !listed("two"));
+        for (count, there) in [(2, true), (1, false), (2, true)] {
+            write(&masters[..count]);
+            managed.mapsmith.wait_for("the file has the servers", PATIENCE, |_| {
+                (listed("two") == there).then_some(())
+            });
+        }
+        managed.mapsmith.wait_for("both servers serve", PATIENCE, |_| {
+            let answers: Vec<_> =
+                (0..6).filter_map(|_| managed.ground.get("/").map(|answer| answer.body)).collect();
+            let serves = |name: &str| answers.iter().any(|body| body.contains(name));
+            (serves("one") && serves("two")).then_some(())
+        });
+        assert_eq!(managed.reloads(), 0, "{}", managed.status());
+    }
+}

@@ -1,0 +1,3 @@
+//! The configuration that Mapsmith renders, and what HAProxys of every version make of it.
+
+mod accepted;
