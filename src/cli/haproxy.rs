@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Subcommand;
+use haproxy_runtime::RuntimeClient;
 use mapsmith_core::render::Rendered;
 use serde::Serialize;
 use tokio::time::sleep;
@@ -20,6 +21,9 @@ use crate::supervise::process::{Launch, Running, Stopped};
 use crate::supervise::reload::{Outcome, Reloader};
 use crate::supervise::sockets::Sockets;
 
+/// How long a socket may take to answer.
+const ANSWER_BOUND: Duration = Duration::from_secs(2);
+
 /// What is done to it.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(super) enum HaproxyVerb {
@@ -28,14 +32,14 @@ pub(super) enum HaproxyVerb {
     /// Let it serve its connections to their end, then end it; it stays so until it is started
     /// (managed = true)
     Stop {
-        /// Cut the connections that are left after this time. With haproxy.health all is served for
-        /// as long before that, and the health check says 503
+        /// Cut the connections that are left after this time. With haproxy.health, that answers
+        /// 503 for as long before
         #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
         grace: Duration,
     },
     /// Stop and start it, with the program as it is installed now (managed = true)
     Restart {
-        /// Cut the connections that are left after this time
+        /// As of stop
         #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
         grace: Duration,
     },
@@ -88,7 +92,7 @@ pub(super) async fn haproxy(
             "haproxy.managed is \"attached\": HAProxy is started and stopped by who runs it, as by \
                 systemctl"
         ),
-        (Managed::Yes, verb) => managed(haproxy, verb).await?,
+        (Managed::Yes, verb) => managed(&Launch::new(haproxy), verb, health(haproxy)).await?,
     };
     print(format, &report, |report| {
         let colour = if report.is_good() { Colour::Green } else { Colour::Red };
@@ -97,8 +101,17 @@ pub(super) async fn haproxy(
     Ok(if report.is_good() { SUCCESS } else { FAILED })
 }
 
-async fn managed(haproxy: &Haproxy, verb: HaproxyVerb) -> anyhow::Result<Report> {
-    let launch = &Launch::new(haproxy);
+/// What the balancer in front is answered, where the settings say that it is.
+fn health(haproxy: &Haproxy) -> Option<Health> {
+    let (_, map, runtime) = (haproxy.health.as_ref()?, haproxy.health_map()?, haproxy.runtime()?);
+    Some(Health::new(Path::new(map.as_str()), RuntimeClient::new(runtime, ANSWER_BOUND)))
+}
+
+async fn managed(
+    launch: &Launch,
+    verb: HaproxyVerb,
+    health: Option<Health>,
+) -> anyhow::Result<Report> {
     let running = launch.find().await?;
     match (verb, running) {
         (HaproxyVerb::Start, Some(running)) => {
@@ -109,13 +122,7 @@ async fn managed(haproxy: &Haproxy, verb: HaproxyVerb) -> anyhow::Result<Report>
             start(launch, Sockets::of_file(&launch.folder.sockets())?).await
         }
         (HaproxyVerb::Stop { grace }, Some(running)) => {
-            if let Some(health) = Health::of(haproxy) {
-                // The balancer in front has the time to see it, while all is served.
-                health.write(Answer::Stopping)?;
-                if health.set(Answer::Stopping).await {
-                    sleep(grace).await;
-                }
-            }
+            turn_away(health, grace).await;
             let (stopped, sockets) = running.stop(grace).await?;
             // Nobody is to wait in them.
             sockets.close();
@@ -125,7 +132,15 @@ async fn managed(haproxy: &Haproxy, verb: HaproxyVerb) -> anyhow::Result<Report>
             launch.mark_stopped()?;
             Ok(Report::new("stopped", None, "HAProxy does not run".to_owned()))
         }
-        (HaproxyVerb::Restart { grace }, Some(running)) => restart(launch, running, grace).await,
+        (HaproxyVerb::Restart { grace }, Some(running)) => {
+            // What would not start is not stopped for.
+            let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
+            if !verdict.valid {
+                return Ok(Report::refused(&verdict));
+            }
+            turn_away(health, grace).await;
+            restart(launch, running, grace).await
+        }
         (HaproxyVerb::Restart { .. } | HaproxyVerb::Reload, None) => {
             bail!("HAProxy does not run; `mapsmith haproxy start` starts it")
         }
@@ -153,12 +168,16 @@ async fn start(launch: &Launch, mut sockets: Sockets) -> anyhow::Result<Report> 
     Ok(Report::new("running", Some(pid), format!("HAProxy runs, pid {pid}")))
 }
 
-async fn restart(launch: &Launch, running: Running, grace: Duration) -> anyhow::Result<Report> {
-    // What would not start is not stopped for.
-    let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
-    if !verdict.valid {
-        return Ok(Report::refused(&verdict));
+/// Has the balancer in front send nobody any more, while connections are still taken.
+async fn turn_away(health: Option<Health>, grace: Duration) {
+    if let Some(health) = health
+        && health.set(Answer::Stopping).await
+    {
+        sleep(grace).await;
     }
+}
+
+async fn restart(launch: &Launch, running: Running, grace: Duration) -> anyhow::Result<Report> {
     let (_, mut sockets) = running.stop(grace).await?;
     if !sockets.are_real() {
         sockets = Sockets::of_file(&launch.folder.sockets())?;

@@ -98,7 +98,7 @@ pub(super) async fn take_over(settings: Settings, format: OutputFormat) -> anyho
                 them from service; see `mapsmith check`"
         );
     }
-    let candidate = Candidate::new(&Arc::new(desired), None)?;
+    let candidate = Candidate::new(&Arc::new(desired), &Sockets::default())?;
     let (path, verdict) = candidate.take_over(haproxy).await?;
     let report = TakeOverReport {
         path: path.display().to_string(),

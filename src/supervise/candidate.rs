@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::render::{Rendered, TemplateError, rendered, stamp};
 
@@ -15,8 +14,6 @@ use crate::settings::Haproxy;
 /// What should be in place.
 pub struct Candidate {
     pub(super) of: Arc<DesiredConfig>,
-    /// Where its frontends listen: as declared, or at a socket that is held for them.
-    pub(super) places: Vec<BindAddress>,
     pub rendered: Rendered,
     /// As it is written: with its stamp.
     pub text: String,
@@ -24,25 +21,16 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// With the sockets that are held for HAProxy.
+    /// With these sockets in place of the addresses that they listen on: they are no part of its
+    /// mark.
     ///
     /// # Errors
     /// The user's template does not give a text.
-    pub fn new(of: &Arc<DesiredConfig>, sockets: Option<&Sockets>) -> Result<Self, TemplateError> {
-        let places = places(of, sockets);
-        let mut placed = DesiredConfig::clone(of);
-        let frontends = placed.config.frontends.iter_mut();
-        let binds = frontends.flat_map(|frontend| &mut frontend.binds);
-        binds.zip(&places).for_each(|(bind, place)| bind.address.clone_from(place));
-        let rendered = rendered(&placed.config)?;
-        let mark = stamp::mark(self::rendered(&placed.without_servers())?.text());
+    pub fn new(of: &Arc<DesiredConfig>, sockets: &Sockets) -> Result<Self, TemplateError> {
+        let rendered = rendered(&sockets.placed(&of.config))?;
+        let mark = stamp::mark(self::rendered(&of.without_servers())?.text());
         let text = stamp::stamped(rendered.text(), &mark);
-        Ok(Self { of: Arc::clone(of), places, rendered, text, mark })
-    }
-
-    /// Whether it is of this configuration, with these sockets.
-    pub(super) fn is_of(&self, config: &Arc<DesiredConfig>, sockets: Option<&Sockets>) -> bool {
-        Arc::ptr_eq(&self.of, config) && self.places == places(config, sockets)
+        Ok(Self { of: Arc::clone(of), rendered, text, mark })
     }
 
     /// Puts it in place, whatever is there, if HAProxy accepts it. A Mapsmith that runs has it
@@ -63,18 +51,4 @@ impl Candidate {
         }
         Ok((config, verdict))
     }
-}
-
-/// Where frontends are declared to listen, in their order.
-pub(super) fn addresses(config: &DesiredConfig) -> impl Iterator<Item = &BindAddress> {
-    let binds = config.config.frontends.iter().flat_map(|frontend| &frontend.binds);
-    binds.map(|bind| &bind.address)
-}
-
-fn places(config: &DesiredConfig, sockets: Option<&Sockets>) -> Vec<BindAddress> {
-    let place = |address: &BindAddress| match sockets {
-        Some(sockets) => sockets.place(address),
-        None => address.clone(),
-    };
-    addresses(config).map(place).collect()
 }

@@ -78,22 +78,19 @@ impl Keeper {
     /// configuration in place names by their numbers. One that runs keeps what it was started with.
     ///
     /// # Errors
-    /// An address that can't be listened on.
-    pub fn hold<'a>(
+    /// An address that can't be listened on, or a HAProxy that runs and does not answer.
+    pub async fn hold<'a>(
         &mut self,
         addresses: impl IntoIterator<Item = &'a BindAddress>,
-    ) -> Result<&Sockets, SocketsError> {
-        match (&self.running, &mut self.sockets) {
-            (Some(running), _) => Ok(running.sockets()),
-            (None, sockets) => {
-                let held = sockets.get_or_insert_default();
-                held.add(addresses, &self.launch.folder.sockets())?;
-                Ok(held)
-            }
+    ) -> Result<(), ProcessError> {
+        if !self.find().await? {
+            let held = self.sockets.get_or_insert_default();
+            held.add(addresses, &self.launch.folder.sockets())?;
         }
+        Ok(())
     }
 
-    /// The sockets of the HAProxy that runs, or of the next one.
+    /// Those that are held: of the HAProxy that runs, or for the next one.
     pub fn sockets(&self) -> Option<&Sockets> {
         self.running.as_ref().map(Running::sockets).or(self.sockets.as_ref())
     }

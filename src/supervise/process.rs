@@ -116,9 +116,10 @@ impl Launch {
     pub fn new(haproxy: &Haproxy) -> Self {
         let folder = haproxy.files();
         let socket = haproxy.socket.as_ref().map(|socket| PathBuf::from(socket.as_str()));
+        let extra = haproxy.includes.iter().map(|file| PathBuf::from(file.as_str()));
         Self {
             program: haproxy.program().to_owned(),
-            extra: haproxy.includes.iter().map(|file| PathBuf::from(file.as_str())).collect(),
+            extra: extra.collect(),
             admin_socket: socket.unwrap_or_else(|| folder.admin_socket()),
             folder,
             bound: BOUND,

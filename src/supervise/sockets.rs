@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use mapsmith_core::config::Config;
 use mapsmith_core::config::values::BindAddress;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{AddressFamily, Shutdown, SocketType, listen, shutdown, socket};
@@ -56,6 +57,11 @@ pub enum SocketsError {
 }
 
 impl Sockets {
+    /// Nothing is held.
+    pub const fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
     /// Listens on these addresses, each by the number that it has in the file where it has one.
     /// Unix sockets and descriptors are left to HAProxy.
     ///
@@ -159,6 +165,9 @@ impl Sockets {
         file: &Path,
     ) -> Result<(), SocketsError> {
         let kept: BTreeSet<_> = kept.into_iter().collect();
+        if self.0.keys().all(|address| kept.contains(address)) {
+            return Ok(());
+        }
         self.0.retain(|address, held| {
             let is_kept = kept.contains(address);
             if !is_kept {
@@ -188,6 +197,15 @@ impl Sockets {
         let held = self.0.get(address);
         held.and_then(|held| BindAddress::try_from(format!("fd@{}", held.socket.as_raw_fd())).ok())
             .unwrap_or_else(|| address.clone())
+    }
+
+    /// The configuration with the sockets in place of the addresses that they listen on.
+    pub fn placed(&self, config: &Config) -> Config {
+        let mut placed = config.clone();
+        for bind in placed.frontends.iter_mut().flat_map(|frontend| &mut frontend.binds) {
+            bind.address = self.place(&bind.address);
+        }
+        placed
     }
 
     /// Whether these are the sockets of exactly these addresses, all of them listening.

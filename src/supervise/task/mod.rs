@@ -13,7 +13,9 @@ use anyhow::bail;
 use futures_util::FutureExt as _;
 use haproxy_runtime::{MasterClient, RuntimeClient};
 use mapsmith_core::Desired;
+use mapsmith_core::config::Config;
 use mapsmith_core::config::status::{ConfigState, HaproxyStatus, ReloadOutcome};
+use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
 use metrics::counter;
 use tokio::sync::watch;
@@ -21,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Due, Limits};
-use super::candidate::{Candidate, addresses};
+use super::candidate::Candidate;
 use super::check::CheckError;
 use super::files::{Files, FilesError};
 use super::health::{Answer, Health};
@@ -29,7 +31,6 @@ use super::keeper::{Event, Keeper};
 use super::old_workers::OldWorkers;
 use super::process::{Launch, ProcessError};
 use super::reload::Reloader;
-use super::sockets::{Sockets, SocketsError};
 use crate::backoff::Backoff;
 use crate::heartbeat;
 use crate::instance::{InstanceReport, Turn};
@@ -88,8 +89,6 @@ enum Failure {
     Check(#[from] CheckError),
     #[error("{0}")]
     Process(#[from] ProcessError),
-    #[error("{0}")]
-    Sockets(#[from] SocketsError),
     #[error("a task of the program ended: {0}")]
     Blocking(#[from] tokio::task::JoinError),
     #[error("{0}")]
@@ -294,9 +293,10 @@ impl Supervisor {
             );
             return Ok(ConfigState::Waiting { reason });
         }
-        self.hold_sockets(config).await?;
-        if self.candidate.as_ref().is_none_or(|candidate| !candidate.is_of(config, self.sockets()))
-        {
+        if self.candidate.as_ref().is_none_or(|candidate| !Arc::ptr_eq(&candidate.of, config)) {
+            if let Some(keeper) = self.keeper.as_mut().filter(|_| self.haproxy.hold_sockets) {
+                keeper.hold(addresses(&config.config)).await?;
+            }
             match Candidate::new(config, self.sockets()) {
                 Ok(candidate) => self.candidate = Some(candidate),
                 Err(error) => {
@@ -317,24 +317,10 @@ impl Supervisor {
         }
         self.keep_running().await?;
         let state = self.load(needs).await?;
-        if let (Some(keeper), ConfigState::InForce) = (&mut self.keeper, &state) {
-            keeper.release(addresses(config))?;
+        if let (ConfigState::InForce, Some(keeper)) = (&state, &mut self.keeper) {
+            keeper.release(addresses(&config.config)).map_err(ProcessError::from)?;
         }
         Ok(state)
-    }
-
-    /// Listens for a HAProxy that is about to be started, where it is to find its sockets open.
-    async fn hold_sockets(&mut self, config: &DesiredConfig) -> Result<(), Failure> {
-        if let Some(keeper) = self.keeper.as_mut().filter(|_| self.haproxy.hold_sockets) {
-            keeper.find().await?;
-            keeper.hold(addresses(config))?;
-        }
-        Ok(())
-    }
-
-    /// The sockets that are held for HAProxy.
-    fn sockets(&self) -> Option<&Sockets> {
-        self.keeper.as_ref()?.sockets()
     }
 
     /// Finds or starts a managed process that does not run.
@@ -372,6 +358,11 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// What its frontends listen on.
+fn addresses(config: &Config) -> impl Iterator<Item = &BindAddress> {
+    config.frontends.iter().flat_map(|frontend| &frontend.binds).map(|bind| &bind.address)
 }
 
 fn runtime_of(instance: &settings::Instance) -> RuntimeClient {

@@ -18,6 +18,7 @@ use crate::supervise::candidate::Candidate;
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
 use crate::supervise::files::{Files, FilesError, InPlace, create};
 use crate::supervise::health::Answer;
+use crate::supervise::keeper::Keeper;
 use crate::supervise::quarantine;
 use crate::supervise::sockets::Sockets;
 use crate::telemetry::HAPROXY_CONFIG_EDITS;
@@ -133,9 +134,14 @@ impl Supervisor {
             .into_iter()
             .chain(self.haproxy.includes.iter().map(|file| Path::new(file.as_str())))
             .collect();
-        let none = Sockets::default();
-        let sockets = self.sockets().unwrap_or(&none);
-        Ok(check::check(self.haproxy.program(), &files, rendered, sockets, CHECK_BOUND).await?)
+        let program = self.haproxy.program();
+        Ok(check::check(program, &files, rendered, self.sockets(), CHECK_BOUND).await?)
+    }
+
+    /// Those that HAProxy inherits.
+    pub(super) fn sockets(&self) -> &Sockets {
+        static NONE: Sockets = Sockets::none();
+        self.keeper.as_ref().and_then(Keeper::sockets).unwrap_or(&NONE)
     }
 
     /// HAProxy does not start without its maps' files; the node map's is written once the sources

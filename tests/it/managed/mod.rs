@@ -17,6 +17,7 @@ mod attached;
 mod changes;
 mod crashes;
 mod health;
+mod held;
 mod servers;
 
 /// Longer than any start, reload or change takes.

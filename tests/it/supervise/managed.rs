@@ -311,7 +311,8 @@ async fn connections_wait_in_held_sockets_while_haproxy_is_killed_and_started_ag
         let address = BindAddress::try_from(managed.folder.address.to_string()).unwrap();
         let text = managed.folder.answering("one");
         let mut keeper = Keeper::new(managed.launch());
-        let place = keeper.hold([&address]).unwrap().place(&address);
+        keeper.hold([&address]).await.unwrap();
+        let place = keeper.sockets().unwrap().place(&address);
         managed.folder.write(&text.replace(address.as_str(), place.as_str()));
         let event = next(&mut keeper).await;
         assert!(matches!(event, Event::Started), "{event:?}");
@@ -332,7 +333,8 @@ async fn connections_wait_in_held_sockets_while_haproxy_is_killed_and_started_ag
         // Another address, which the one that runs has not inherited.
         let other = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let wanted = BindAddress::try_from(other.to_string()).unwrap();
-        assert_eq!(keeper.hold([&wanted]).unwrap().place(&wanted), wanted);
+        keeper.hold([&wanted]).await.unwrap();
+        assert_eq!(keeper.sockets().unwrap().place(&wanted), wanted);
         managed.folder.write(&text.replace(address.as_str(), wanted.as_str()));
         let outcome = keeper.running().unwrap().reloader().reload(&unseen()).await;
         assert!(matches!(outcome, Outcome::Loaded { .. }), "{outcome:?}");
