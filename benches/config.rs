@@ -1,8 +1,9 @@
 //! What rendering HAProxy's configuration costs beside HAProxy's own check of it:
 //! `scripts/bench config [BACKENDS]`.
 //!
-//! Each round has the rendering, the comparison with the file in place, and `haproxy -c` of the same
-//! text right after one another, so that their ratio does not depend on what else the machine does.
+//! Each round has the rendering, the comparison with the file in place, and `haproxy -c` of the
+//! same text right after one another, so that their ratio does not depend on what else the machine
+//! does.
 
 #![allow(
     clippy::expect_used,
