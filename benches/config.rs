@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     for binary in haproxies() {
         for (name, config) in [("shipped", &config), ("a template around it", &templated)] {
             let rounds: Vec<_> =
-                (0..ROUNDS).map(|_| round(folder.path(), &binary.path, config)).collect();
+                (0..ROUNDS).map(|_| round(folder.path(), &binary, config)).collect();
             let of = |part: fn(&Round) -> Duration| {
                 let mut times: Vec<f64> =
                     rounds.iter().map(|round| part(round).as_secs_f64() * 1000.0).collect();
@@ -60,10 +60,9 @@ fn main() -> anyhow::Result<()> {
             let (render, compare, check) =
                 (of(|round| round.render), of(|round| round.compare), of(|round| round.check));
             println!(
-                "HAProxy {}.{}, {name}: render {render:.1} ms, compare {compare:.2} ms, haproxy -c \
+                "{}, {name}: render {render:.1} ms, compare {compare:.2} ms, haproxy -c \
                     {check:.1} ms: {:.1} % of it",
-                binary.version.0,
-                binary.version.1,
+                binary.display(),
                 (render + compare) / check * 100.0
             );
         }
