@@ -1,8 +1,9 @@
 //! What rendering HAProxy's configuration costs beside HAProxy's own check of it:
 //! `scripts/bench config [BACKENDS]`.
 //!
-//! Each round has the rendering, the comparison with the file in place, and `haproxy -c` of the same
-//! text right after one another, so that their ratio does not depend on what else the machine does.
+//! Each round has the rendering, the comparison with the file in place, and `haproxy -c` of the
+//! same text right after one another, so that their ratio does not depend on what else the machine
+//! does.
 
 #![allow(
     clippy::expect_used,
@@ -49,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     for binary in haproxies() {
         for (name, config) in [("shipped", &config), ("a template around it", &templated)] {
             let rounds: Vec<_> =
-                (0..ROUNDS).map(|_| round(folder.path(), &binary.path, config)).collect();
+                (0..ROUNDS).map(|_| round(folder.path(), &binary, config)).collect();
             let of = |part: fn(&Round) -> Duration| {
                 let mut times: Vec<f64> =
                     rounds.iter().map(|round| part(round).as_secs_f64() * 1000.0).collect();
@@ -59,10 +60,9 @@ fn main() -> anyhow::Result<()> {
             let (render, compare, check) =
                 (of(|round| round.render), of(|round| round.compare), of(|round| round.check));
             println!(
-                "HAProxy {}.{}, {name}: render {render:.1} ms, compare {compare:.2} ms, haproxy -c \
+                "{}, {name}: render {render:.1} ms, compare {compare:.2} ms, haproxy -c \
                     {check:.1} ms: {:.1} % of it",
-                binary.version.0,
-                binary.version.1,
+                binary.display(),
                 (render + compare) / check * 100.0
             );
         }

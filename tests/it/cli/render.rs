@@ -17,7 +17,8 @@ fn write(config: &Config, more: &str, backend: &str) {
     let folder = config.directory().display();
     let settings = format!(
         "[haproxy]\nmanaged = true\nfolder = \"{folder}\"\n{more}\n[[frontend]]\nname = \"web\"\n\
-         bind = [\"127.0.0.1:8080\"]\ndefault_backend = \"app\"\n[[backend]]\nname = \"app\"\n{backend}\n"
+         bind = [\"127.0.0.1:8080\"]\ndefault_backend = \"app\"\n\
+         [[backend]]\nname = \"app\"\n{backend}\n"
     );
     fs::write(config.path(), settings).expect("the settings can be written");
 }
@@ -36,7 +37,8 @@ fn what_would_change_in_haproxys_file_is_shown_as_diff_does() {
     );
 
     fs::write(&file, &rendered).expect("the file can be written");
-    assert_text!(text(&config.cli(&["render", "--diff"]), 0), @"[CONFIG]/haproxy.cfg is as it would be rendered");
+    let same = text(&config.cli(&["render", "--diff"]), 0);
+    assert_text!(same, @"[CONFIG]/haproxy.cfg is as it would be rendered");
 
     fs::write(config.directory().join("extra.cfg"), "").expect("the file can be written");
     let include = format!("include = [\"{}/*.cfg\"]", config.directory().display());

@@ -13,9 +13,9 @@ fn checked(binary: &Binary, settings: &str) -> Value {
     let config = Mapsmith::config("");
     let folder = config.directory().display();
     let text = format!(
-        "[haproxy]\nbinary = {:?}\n[map]\npath = \"{folder}/nodes.map\"\n[[source]]\nname = \"nodes\"\n\
-         type = \"file\"\npath = \"{folder}/nodes.json\"\n[[instance]]\nname = \"edge1\"\nruntime = \
-         \"unix@{folder}/admin.sock\"\n{settings}",
+        "[haproxy]\nbinary = {:?}\n[map]\npath = \"{folder}/nodes.map\"\n\
+         [[source]]\nname = \"nodes\"\ntype = \"file\"\npath = \"{folder}/nodes.json\"\n\
+         [[instance]]\nname = \"edge1\"\nruntime = \"unix@{folder}/admin.sock\"\n{settings}",
         binary.path
     );
     fs::write(config.path(), text).expect("the settings can be written");

@@ -9,7 +9,9 @@ mod parts;
 mod values;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, Error, OutputSpan, OutputSpanKind, UndefinedBehavior};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, OutputSpan, OutputSpanKind, UndefinedBehavior,
+};
 
 use super::text::Rendered;
 use crate::config::{Config, Template};
@@ -106,8 +108,12 @@ fn environment<'source>(parts: &Parts) -> Environment<'source> {
 /// What is wrong, and with which expression of the template.
 fn describe(error: &Error, source: &str) -> String {
     let text = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    // There is no expression yet.
+    let is_syntax = error.kind() == ErrorKind::SyntaxError;
     match error.range().and_then(|range| source.get(range)) {
-        Some(expression) if !text.contains(expression) => format!("{}: {text}", expression.trim()),
+        Some(expression) if !text.contains(expression) && !is_syntax => {
+            format!("{}: {text}", expression.trim())
+        }
         _ => text,
     }
 }

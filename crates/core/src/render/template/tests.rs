@@ -139,7 +139,8 @@ fn a_template_that_is_none_is_found_before_it_is_needed() {
 proptest! {
     #[test]
     fn no_value_leaves_its_word(texts in proptest::collection::vec("[^\\p{Cc}]{1,20}", 1..10)) {
-        let source = "{% for text in texts %}\na{{ text }}b {{ text }}{{ text }} # {{ text }}\n{% endfor %}";
+        let source = "{% for text in texts %}\na{{ text }}b {{ text }}{{ text }} # {{ text }}\n\
+            {% endfor %}";
         let environment = environment(&Parts::default());
         let template = environment.template_from_named_str("t", source).unwrap();
         let text = template.render(minijinja::context! { texts => texts.clone() }).unwrap();
