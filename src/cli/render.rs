@@ -1,6 +1,7 @@
 //! `mapsmith render`: the text of `haproxy.cfg`, and what HAProxy says of it.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -17,7 +18,7 @@ use super::local::{poll_all, poll_lists, stored};
 use super::output::{Colour, error_line, paint};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
-use crate::settings::Settings;
+use crate::settings::{Haproxy, Settings};
 use crate::store::map_file::MapFileWriter;
 use crate::supervise::candidate::Candidate;
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
@@ -56,7 +57,7 @@ pub(super) async fn render(
     let rendered = rendered(&desired(&settings).await?.config)?;
     let mut report = RenderReport { text: rendered.shown(), valid: None, remarks: Vec::new() };
     if check {
-        let verdict = ask(&binary, &rendered).await?;
+        let verdict = ask(&settings, haproxy, &rendered).await?;
         (report.valid, report.remarks) = (Some(verdict.valid), verdict.remarks);
     }
     match format {
@@ -132,13 +133,30 @@ async fn desired(settings: &Settings) -> anyhow::Result<DesiredConfig> {
     Ok(DesiredConfig::new(&declared, Some(&servers.desired)))
 }
 
-/// What HAProxy says of it.
-async fn ask(program: &str, rendered: &Rendered) -> anyhow::Result<Verdict> {
+/// What HAProxy says of it. Maps whose files `mapsmith run` will create are taken for empty.
+pub(super) async fn ask(
+    settings: &Settings,
+    haproxy: &Haproxy,
+    rendered: &Rendered,
+) -> anyhow::Result<Verdict> {
     let folder = tempfile::tempdir().context("no folder for a candidate can be made")?;
-    let file = folder.path().join("haproxy.cfg");
-    std::fs::write(&file, rendered.text())
-        .with_context(|| format!("{} can't be written", file.display()))?;
-    Ok(check::check(program, &[&file], rendered, &Sockets::default(), CHECK_BOUND).await?)
+    let (file, empty) = (folder.path().join("haproxy.cfg"), folder.path().join("empty.map"));
+    let mut text = rendered.text().to_owned();
+    let health = haproxy.health_map().map(String::from);
+    let maps = [Some(settings.map.path.display().to_string()), health];
+    for map in maps.into_iter().flatten().filter(|map| !map.is_empty()) {
+        if !Path::new(&map).exists() {
+            text = text.replace(&map, &empty.display().to_string());
+        }
+    }
+    for (path, text) in [(&file, text.as_str()), (&empty, "")] {
+        std::fs::write(path, text)
+            .with_context(|| format!("{} can't be written", path.display()))?;
+    }
+    let includes = haproxy.includes.iter().map(|file| Path::new(file.as_str()));
+    let files: Vec<&Path> = [file.as_path()].into_iter().chain(includes).collect();
+    let (program, sockets) = (haproxy.program(), Sockets::default());
+    Ok(check::check(program, &files, rendered, &sockets, CHECK_BOUND).await?)
 }
 
 /// What HAProxy says, for a person; nothing where it was not asked.

@@ -42,12 +42,7 @@ pub(super) async fn sync(
     format: OutputFormat,
     approve: Option<String>,
 ) -> anyhow::Result<u8> {
-    if !settings.keeps_map() {
-        bail!(
-            "there is no map to sync: no [[source]] is one of the node map; `mapsmith run` keeps \
-                HAProxy's configuration and servers"
-        );
-    }
+    check_keeps_map(&settings)?;
     // What becomes of an owner must outlive this run, in a store that is nobody else's meanwhile.
     let store: Option<Arc<dyn OwnerStore>> = match &settings.store {
         Some(store) if settings.ownership.remember => {
@@ -120,6 +115,16 @@ pub(super) async fn sync(
     }
     print(format, &report, text)?;
     Ok(report.exit_code())
+}
+
+fn check_keeps_map(settings: &Settings) -> anyhow::Result<()> {
+    if !settings.keeps_map() {
+        bail!(
+            "there is no map to sync: no [[source]] is one of the node map; `mapsmith run` keeps \
+                HAProxy's configuration and servers"
+        );
+    }
+    Ok(())
 }
 
 /// Brings one instance to the desired map.

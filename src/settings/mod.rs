@@ -374,6 +374,10 @@ impl Settings {
     /// What contradicts itself or the rules, section by section.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
+        if self.haproxy.is_none() && self.map.path.as_os_str().is_empty() {
+            // Without its main section it is hardly a settings file yet.
+            return vec!["map.path: is missing".to_owned()];
+        }
         self.schedule.problems(&mut problems);
         self.api.problems(&mut problems);
         self.site.problems(&mut problems);

@@ -20,6 +20,7 @@ use crate::store::map_file::MapFileWriter;
 use instance::Expected;
 
 mod files;
+mod haproxy;
 mod instance;
 mod options;
 mod probe;
@@ -77,6 +78,7 @@ pub(super) async fn check(
     let backends =
         preview::servers(&settings, &lists, &map).with_subscriber(NoSubscriber::new()).await;
     findings.extend(backends.statuses.iter().map(sources::check_backend));
+    findings.extend(haproxy::check_configuration(&settings, &backends.desired).await);
     findings.extend(options::check_options(&settings.backends, &backends.statuses));
     let name = MapName::new(&settings.map.path.to_string_lossy());
     let in_file = map.before.clone().unwrap_or_default();

@@ -263,7 +263,7 @@ fn nothing_and_what_is_no_table_is_told_as_that() {
     for (ending, text) in [("toml", ""), ("yaml", ""), ("yaml", "# nothing"), ("json", "{}")] {
         let message = load_as(ending, text, &[]).unwrap_err();
         assert!(
-            message.contains("3 problem(s) in the settings:\n  - map.path: is missing"),
+            message.contains("1 problem(s) in the settings:\n  - map.path: is missing"),
             "{ending} {text:?}: {message}"
         );
     }

@@ -32,8 +32,7 @@ mod absence;
 mod phase;
 
 pub use absence::Outage;
-use absence::Outages;
-use absence::absences;
+use absence::{Outages, absences};
 use phase::{Evidence, after, before};
 pub use phase::{Phase, Policy, Why};
 
@@ -239,9 +238,8 @@ impl Ownership {
                 Phase::Returning { .. } if is_home => before.or(Some(now)),
                 Phase::Away | Phase::Returning { .. } => None,
             };
-            if let (None, Some(routed), false) =
-                (before, owned.record.routed_since, owned.record.ordered)
-            {
+            let OwnerRecord { routed_since, ordered, .. } = owned.record;
+            if let (None, Some(routed), false) = (before, routed_since, ordered) {
                 let until = Some(after(routed, self.policy.confirm_within));
                 owned.phase = Phase::Returning { until };
             }

@@ -1,0 +1,26 @@
+//! What HAProxy says of the configuration that the settings declare.
+
+use mapsmith_core::DesiredServers;
+use mapsmith_core::render::rendered;
+
+use super::{Finding, finding};
+use crate::cli::render::ask;
+use crate::settings::Settings;
+
+/// Nothing where that is somebody else's.
+pub(super) async fn check_configuration(
+    settings: &Settings,
+    servers: &DesiredServers,
+) -> Option<Finding> {
+    let haproxy = settings.haproxy.as_ref()?;
+    let config = settings.haproxy_config(servers)?;
+    let said = match rendered(&config) {
+        Err(error) => Err(error.to_string()),
+        Ok(rendered) => match ask(settings, haproxy, &rendered).await {
+            Err(error) => Err(error.to_string()),
+            Ok(verdict) if verdict.valid => Ok(format!("{} accepts it", haproxy.program())),
+            Ok(verdict) => Err(verdict.alerts()),
+        },
+    };
+    Some(finding("haproxy configuration", said))
+}
