@@ -229,6 +229,10 @@ impl Supervisor {
             let is_well = self.cycle(&wanted, &needs).await;
             self.follow_old_workers(&desired, wanted.generation);
             self.tell_health(in_sync && lists_are_known).await;
+            if let Some(running) = self.keeper.as_ref().and_then(Keeper::running) {
+                // One that can't be emptied is told by the disk's own alarms.
+                let _ = running.bound_log();
+            }
             let wait = match is_well {
                 true => {
                     backoff.reset();
