@@ -337,7 +337,9 @@ impl Supervisor {
                     None => return Ok(()),
                     Some(event) => event,
                 }
-            } else if keeper.launch().is_stopped() && !keeper.find().await? {
+            } else if keeper.find().await? {
+                Event::Found
+            } else if keeper.launch().is_stopped() {
                 return Err(Failure::Stopped);
             } else if let Some(left) = keeper.pause() {
                 return Err(Failure::Down(left));

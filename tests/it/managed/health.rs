@@ -1,6 +1,10 @@
 //! What a load balancer in front of the gateway is answered.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use super::{Ground, Managed, PATIENCE};
 use crate::support::haproxy::installed;
@@ -27,21 +31,41 @@ fn the_health_check_is_good_from_the_first_map_and_lists_on_until_haproxy_is_sto
             .settings("word", &more)
             .replace("[haproxy]\n", &format!("[haproxy]\nhealth = \"{health}\"\n"));
         let mapsmith = Mapsmith::config(&settings).start();
-        let managed = Managed { mapsmith, ground };
+        let mut managed = Managed { mapsmith, ground };
         managed.wait_for_word("word");
         assert_eq!(status(health), Some(503), "no list is known yet");
-        std::fs::write(&list, r#"[{"name": "one", "address": "127.0.0.1:9"}]"#).unwrap();
+        fs::write(&list, r#"[{"name": "one", "address": "127.0.0.1:9"}]"#).unwrap();
         managed.mapsmith.wait_for("the gateway is ready", PATIENCE, |_| {
             (status(health) == Some(200)).then_some(())
         });
+        // Changed settings are loaded, and nobody is turned away meanwhile.
+        let watched = AtomicBool::new(true);
+        let seen = thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut seen = BTreeSet::new();
+                while watched.load(Ordering::Relaxed) {
+                    seen.insert(status(health));
+                }
+                seen
+            });
+            let changed = fs::read_to_string(managed.mapsmith.configuration().path()).unwrap();
+            let changed = changed.replace("body = \"word\"", "body = \"other\"");
+            fs::write(managed.mapsmith.configuration().path(), changed).unwrap();
+            managed.mapsmith.hangup();
+            managed.wait_for_word("other");
+            managed.wait_for_state("in_force");
+            watched.store(false, Ordering::Relaxed);
+            watch.join().unwrap()
+        });
+        assert_eq!(seen, [Some(200)].into());
         let config = managed.mapsmith.configuration();
-        let stopping = std::thread::scope(|scope| {
+        let stopping = thread::scope(|scope| {
             let stop = scope.spawn(|| config.cli(&["haproxy", "stop", "--grace", "2s"]));
             eventually("the health check says that it is being stopped", PATIENCE, || {
                 (status(health) == Some(503)).then_some(())
             });
             // All is served meanwhile.
-            assert_eq!(managed.ground.word().as_deref(), Some("word"));
+            assert_eq!(managed.ground.word().as_deref(), Some("other"));
             stop.join().unwrap()
         });
         assert!(stopping.status.success(), "{stopping:?}");
