@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -30,6 +31,17 @@ struct Ground {
     folder: TempDir,
     /// Ends the HAProxy that outlives Mapsmith.
     _reaper: Process,
+}
+
+impl Drop for Ground {
+    /// Before its folder goes, with the pid in it.
+    fn drop(&mut self) {
+        let text = fs::read_to_string(self.file("haproxy.pid")).unwrap_or_default();
+        if let Some(pid) = text.split_whitespace().next() {
+            // One that has ended already needs no signal.
+            let _ = Command::new("kill").args(["-9", pid]).output();
+        }
+    }
 }
 
 impl Ground {
