@@ -50,7 +50,7 @@ fn what_would_change_in_haproxys_file_is_shown_as_diff_does() {
     +++ [CONFIG]/haproxy.cfg (rendered)
     @@ -1,4 +1,5 @@
      # Written by Mapsmith from its settings: external changes are overwritten.
-    +# Loaded with it: [CONFIG]/extra.cfg
+    +# Loaded with it: [CONFIG]/extra.cfg (2d06800538d394c2)
      
      global
          log stdout format raw local0
