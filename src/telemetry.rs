@@ -3,6 +3,7 @@
 //! The names are constants because three things must agree on them: what records, what `/metrics`
 //! shows, and the alert rules.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 
 use anyhow::Context;
@@ -65,6 +66,10 @@ metrics! {
         "1 while HAProxy runs with the configuration that is declared";
     gauge HAPROXY_CONFIG_REFUSED = "mapsmith_haproxy_config_refused",
         "1 while HAProxy refuses the configuration that is declared";
+    // By `state`: `starting`, `stopped` (on purpose), `in_force`, `waiting` (for servers that no
+    // registry has named yet), `reload_due`, `refused`, `edited`, `failed`.
+    gauge HAPROXY_CONFIG_STATE = "mapsmith_haproxy_config_state",
+        "1 for the state that the configuration is in, 0 for the others";
     gauge HAPROXY_CONFIG_QUARANTINED = "mapsmith_haproxy_config_quarantined",
         "Parts of the configuration that keep their last good form";
     counter HAPROXY_CONFIG_EDITS = "mapsmith_haproxy_config_external_edits_total",
@@ -158,6 +163,45 @@ metrics! {
         "Servers changed by the backend's list, by kind";
 }
 
+/// What the map file is called among the instances: it is kept in sync like one.
+pub const MAP_FILE: &str = "file";
+
+/// Labels that say of what a series is, each with the names that there are.
+pub type Parts<'a> = BTreeMap<&'a str, BTreeSet<String>>;
+
+/// A text of Prometheus's format without the series of what there is no more: once a recorder has a
+/// series, it tells its last value for ever.
+pub fn of_parts(text: &str, parts: &Parts<'_>) -> String {
+    let is_there = |line: &&str| {
+        line.starts_with('#')
+            || labels(line).all(|(label, value)| {
+                parts.get(label).is_none_or(|names| names.iter().any(|name| escaped(name) == value))
+            })
+    };
+    text.split_inclusive('\n').filter(is_there).collect()
+}
+
+/// The labels of a series, each with its value as it is written.
+fn labels(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = line.split_once('{').map_or("", |(_, rest)| rest);
+    std::iter::from_fn(move || {
+        let (label, value) = rest.split_once("=\"")?;
+        let mut is_escaped = false;
+        let end = value.find(|letter| {
+            let ends = letter == '"' && !is_escaped;
+            is_escaped = letter == '\\' && !is_escaped;
+            ends
+        })?;
+        rest = &value[end + 1..];
+        Some((label.trim_start_matches(','), &value[..end]))
+    })
+}
+
+/// A label's value as it is written.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// Logs to standard error: for people on a terminal, as JSON lines otherwise. `RUST_LOG` sets the
 /// level, else `level` counts.
 pub fn start_logging(level: &str) {
@@ -186,4 +230,26 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         .context("the metrics recorder can't be installed")?;
     describe();
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_is_no_more_is_told_no_more() {
+        let text = "# TYPE age gauge\n\
+            age{source=\"a\"} 1\n\
+            age{source=\"b \\\"{x}\\\\\"} 2\n\
+            age{source=\"gone\"} 3\n\
+            took_bucket{kind=\"x\",source=\"gone\",le=\"1\"} 4\n\
+            took_bucket{kind=\"gone\",source=\"a\",le=\"1\"} 5\n\
+            plain 6\n";
+        let names = ["a".to_owned(), "b \"{x}\\".to_owned()];
+        let parts = Parts::from([("source", BTreeSet::from(names))]);
+        let told = of_parts(text, &parts);
+        let values: Vec<_> =
+            told.lines().filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value).collect();
+        assert_eq!(values, ["gauge", "1", "2", "5", "6"], "{told}");
+    }
 }

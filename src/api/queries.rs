@@ -19,7 +19,7 @@ use super::{Api, DECIDER, Error};
 use crate::engine::map::OwnersDecision;
 use crate::instance::InstanceReport;
 use crate::store::OverrideService;
-use crate::telemetry::{SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
+use crate::telemetry::{self, SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
 
 /// How long the task that decides may give no sign of life before the process counts as ill: many
 /// times its longest work.
@@ -188,7 +188,24 @@ impl Api {
         for (task, age) in self.heartbeats.ages() {
             gauge!(TASK_HEARTBEAT_AGE, "task" => task).set(age.as_secs_f64());
         }
-        self.metrics.render()
+        telemetry::of_parts(&self.metrics.render(), &self.parts())
+    }
+
+    /// What there are metrics of. Settings that were read again may have other parts than before,
+    /// and old workers come and go.
+    fn parts(&self) -> telemetry::Parts<'static> {
+        let settings = &*self.settings;
+        let sources = settings.sources.iter().chain(&settings.list_sources);
+        let instances = settings.instances.iter().map(|instance| instance.name.clone());
+        let files = settings.tls_files.iter().map(|file| file.path.display().to_string());
+        let tasks = self.heartbeats.ages().into_iter().map(|(task, _)| task);
+        telemetry::Parts::from([
+            ("source", sources.map(|source| source.name.clone()).collect()),
+            ("haproxy", instances.chain([telemetry::MAP_FILE.to_owned()]).collect()),
+            ("backend", settings.backends.iter().map(|backend| backend.name.clone()).collect()),
+            ("file", files.collect()),
+            ("task", tasks.collect()),
+        ])
     }
 }
 

@@ -276,13 +276,14 @@ impl Daemon {
         fleet: &Fleet,
         turn: Turn,
     ) -> anyhow::Result<Option<watch::Receiver<SupervisorReport>>> {
-        let Some(supervisor) = Supervisor::new(&self.settings, turn).await? else {
+        let Some(supervisor) = Supervisor::new(&self.settings, turn, self.shutdown.clone()).await?
+        else {
             return Ok(None);
         };
         let own = self.settings.own_instance().and_then(|own| fleet.reports.get(own).cloned());
         let Some(instance) = own else { return Ok(None) };
         let (sender, report) = watch::channel(supervisor.report().clone());
-        let work = supervisor.run(desired.clone(), instance, sender, self.shutdown.clone());
+        let work = supervisor.run(desired.clone(), instance, sender);
         self.tasks.start("haproxy", work);
         Ok(Some(report))
     }

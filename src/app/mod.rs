@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::http;
 use crate::settings::{Settings, SettingsFile};
+use crate::supervise::descriptor_store;
 
 mod daemon;
 mod descriptors;
@@ -30,6 +31,7 @@ pub async fn run(
     metrics: PrometheusHandle,
     mut take_over: bool,
 ) -> anyhow::Result<()> {
+    descriptor_store::open();
     let mut signals = Signals::catch()?;
     let most_connections = http::connections_within(descriptors::raise_limit());
     let mut ground = Ground::of(file).await?;

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context;
-use mapsmith_core::render::stamp;
+use mapsmith_core::render::{before_secret, stamp};
 use serde::Serialize;
 use similar::TextDiff;
 
@@ -64,31 +64,22 @@ fn shown(text: &str, has: impl Fn(&str) -> bool) -> String {
     shown
 }
 
-/// What a line with a secret has before it.
-fn before_secret(line: &str) -> Option<String> {
-    let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let keywords = match words.as_slice() {
-        ["dynamic-cookie-key", ..] => 1,
-        ["stats", "auth", ..] => 2,
-        ["user", _, "password" | "insecure-password", ..] => 3,
-        _ => return None,
-    };
-    let indent = &line[..line.len() - line.trim_start().len()];
-    Some(format!("{indent}{}", words[..keywords].join(" ")))
-}
-
 /// For a person; in colours on a terminal.
 pub(super) fn text(report: &DiffReport) -> String {
     if !report.differs {
         return format!("{} is as it would be rendered\n", report.path);
     }
-    let coloured = |line: &str| match line.as_bytes().first() {
+    report.diff.lines().map(|line| coloured(line) + "\n").collect()
+}
+
+/// A line of a difference, in colours on a terminal.
+pub(super) fn coloured(line: &str) -> String {
+    match line.as_bytes().first() {
         Some(b'+') => paint(Colour::Green, line),
         Some(b'-') => paint(Colour::Red, line),
         Some(b'@') => paint(Colour::Yellow, line),
         _ => line.to_owned(),
-    };
-    report.diff.lines().map(|line| coloured(line) + "\n").collect()
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
 //! `mapsmith haproxy`: starts, stops and reloads the HAProxy that the settings declare, without the
 //! daemon and beside it.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Subcommand;
-use haproxy_runtime::RuntimeClient;
 use mapsmith_core::render::Rendered;
+use rustix::process::geteuid;
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::select;
+use tokio::signal::ctrl_c;
+use tokio::time::{Instant, sleep};
 
 use super::output::{Colour, paint};
 use super::{FAILED, OutputFormat, SUCCESS, duration, print};
@@ -21,8 +25,9 @@ use crate::supervise::process::{Launch, Running, Stopped};
 use crate::supervise::reload::{Outcome, Reloader};
 use crate::supervise::sockets::Sockets;
 
-/// How long a socket may take to answer.
-const ANSWER_BOUND: Duration = Duration::from_secs(2);
+/// How long the Mapsmith that runs may take to start it.
+const START_BOUND: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What is done to it.
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -87,12 +92,18 @@ pub(super) async fn haproxy(
             "haproxy.managed is false, so HAProxy is somebody else's: set it to true, or to \
                 \"attached\" for reloads"
         ),
-        (Managed::Attached, HaproxyVerb::Reload) => reload_attached(&settings, haproxy).await?,
+        (Managed::Attached, HaproxyVerb::Reload) => {
+            own_files(haproxy)?;
+            reload_attached(&settings, haproxy).await?
+        }
         (Managed::Attached, _) => bail!(
             "haproxy.managed is \"attached\": HAProxy is started and stopped by who runs it, as by \
                 systemctl"
         ),
-        (Managed::Yes, verb) => managed(&Launch::new(haproxy), verb, health(haproxy)).await?,
+        (Managed::Yes, verb) => {
+            own_files(haproxy)?;
+            managed(&Launch::new(haproxy), verb, Health::of(haproxy)).await?
+        }
     };
     print(format, &report, |report| {
         let colour = if report.is_good() { Colour::Green } else { Colour::Red };
@@ -101,10 +112,19 @@ pub(super) async fn haproxy(
     Ok(if report.is_good() { SUCCESS } else { FAILED })
 }
 
-/// What the balancer in front is answered, where the settings say that it is.
-fn health(haproxy: &Haproxy) -> Option<Health> {
-    let (_, map, runtime) = (haproxy.health.as_ref()?, haproxy.health_map()?, haproxy.runtime()?);
-    Some(Health::new(Path::new(map.as_str()), RuntimeClient::new(runtime, ANSWER_BOUND)))
+/// What one user starts and writes, a Mapsmith of another could neither reach nor write.
+pub(super) fn own_files(haproxy: &Haproxy) -> anyhow::Result<()> {
+    let folder = haproxy.files();
+    let Ok(metadata) = fs::metadata(folder.path()) else { return Ok(()) };
+    let (owner, own) = (metadata.uid(), geteuid().as_raw());
+    if owner != own {
+        bail!(
+            "{} belongs to user {owner}, and this is user {own}: run it as that user, like `sudo \
+                -u '#{owner}' mapsmith ...` (haproxy.folder)",
+            folder.path().display()
+        );
+    }
+    Ok(())
 }
 
 async fn managed(
@@ -115,14 +135,20 @@ async fn managed(
     let running = launch.find().await?;
     match (verb, running) {
         (HaproxyVerb::Start, Some(running)) => {
+            // A stop that was called off.
+            launch.unmark_stopped()?;
             let pid = running.identity().pid;
             Ok(Report::new("running", Some(pid), format!("HAProxy runs already, pid {pid}")))
         }
+        (HaproxyVerb::Start, None) if launch.is_kept() => {
+            launch.unmark_stopped()?;
+            kept(launch, None).await
+        }
         (HaproxyVerb::Start, None) => {
-            start(launch, Sockets::of_file(&launch.folder.sockets())?).await
+            start(launch, Sockets::of_file(&launch.folder.sockets())?, health).await
         }
         (HaproxyVerb::Stop { grace }, Some(running)) => {
-            turn_away(health, grace).await;
+            turn_away(health, grace).await?;
             let (stopped, sockets) = running.stop(grace).await?;
             // Nobody is to wait in them.
             sockets.close();
@@ -138,8 +164,8 @@ async fn managed(
             if !verdict.valid {
                 return Ok(Report::refused(&verdict));
             }
-            turn_away(health, grace).await;
-            restart(launch, running, grace).await
+            turn_away(health.clone(), grace).await?;
+            restart(launch, running, grace, health).await
         }
         (HaproxyVerb::Restart { .. } | HaproxyVerb::Reload, None) => {
             bail!("HAProxy does not run; `mapsmith haproxy start` starts it")
@@ -152,7 +178,27 @@ async fn managed(
     }
 }
 
-async fn start(launch: &Launch, mut sockets: Sockets) -> anyhow::Result<Report> {
+/// Waits for the Mapsmith that runs to start it, as a process other than this one.
+async fn kept(launch: &Launch, before: Option<u32>) -> anyhow::Result<Report> {
+    let deadline = Instant::now() + START_BOUND;
+    while Instant::now() < deadline {
+        let found = launch.find().await?.map(|running| running.identity().pid);
+        if let Some(pid) = found.filter(|pid| Some(*pid) != before) {
+            return Ok(Report::new("running", Some(pid), format!("HAProxy runs, pid {pid}")));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    bail!(
+        "the Mapsmith that runs has not started HAProxy within {START_BOUND:?}: `mapsmith status` \
+            says why"
+    )
+}
+
+async fn start(
+    launch: &Launch,
+    mut sockets: Sockets,
+    health: Option<Health>,
+) -> anyhow::Result<Report> {
     let configuration = launch.folder.configuration();
     if !configuration.exists() {
         bail!(
@@ -164,21 +210,46 @@ async fn start(launch: &Launch, mut sockets: Sockets) -> anyhow::Result<Report> 
     if !verdict.valid {
         return Ok(Report::refused(&verdict));
     }
+    // Until a Mapsmith has brought map and servers into force in it.
+    if let Some(health) = &health {
+        health.write(Answer::Starting)?;
+    }
     let pid = launch.start(&mut sockets).await?.identity().pid;
     Ok(Report::new("running", Some(pid), format!("HAProxy runs, pid {pid}")))
 }
 
 /// Has the balancer in front send nobody any more, while connections are still taken.
-async fn turn_away(health: Option<Health>, grace: Duration) {
-    if let Some(health) = health
-        && health.set(Answer::Stopping).await
-    {
-        sleep(grace).await;
+///
+/// # Errors
+/// It was called off.
+async fn turn_away(health: Option<Health>, grace: Duration) -> anyhow::Result<()> {
+    let Some(health) = health else { return Ok(()) };
+    if !health.set(Answer::Stopping).await {
+        return Ok(());
+    }
+    select! {
+        () = sleep(grace) => Ok(()),
+        _ = ctrl_c() => {
+            health.set(Answer::Ready).await;
+            bail!("called off; HAProxy serves on");
+        }
     }
 }
 
-async fn restart(launch: &Launch, running: Running, grace: Duration) -> anyhow::Result<Report> {
-    let (_, mut sockets) = running.stop(grace).await?;
+async fn restart(
+    launch: &Launch,
+    running: Running,
+    grace: Duration,
+    health: Option<Health>,
+) -> anyhow::Result<Report> {
+    let before = running.identity().pid;
+    let mut sockets = running.end_for_restart(grace).await?;
+    if launch.is_kept() {
+        return kept(launch, Some(before)).await;
+    }
+    if let Some(health) = &health {
+        health.write(Answer::Starting)?;
+    }
     if !sockets.are_real() {
         sockets = Sockets::of_file(&launch.folder.sockets())?;
     }
@@ -188,8 +259,10 @@ async fn restart(launch: &Launch, running: Running, grace: Duration) -> anyhow::
 
 async fn reload_attached(settings: &Settings, haproxy: &Haproxy) -> anyhow::Result<Report> {
     let Some(config) = &haproxy.config else { bail!("haproxy.config is missing") };
-    let runtime = settings.instances.first().map(|instance| instance.runtime.clone());
-    let files = [PathBuf::from(config.as_str())];
+    let own = settings.own_instance().and_then(|own| settings.instances.get(own));
+    let runtime = own.map(|instance| instance.runtime.clone());
+    let includes = haproxy.includes.iter().map(|file| PathBuf::from(file.as_str()));
+    let files: Vec<_> = [PathBuf::from(config.as_str())].into_iter().chain(includes).collect();
     let verdict = verdict(haproxy.program(), &files, &Sockets::default()).await?;
     let outcome = Reloader::attached(haproxy, runtime).reload(&verdict).await;
     Ok(reloaded(outcome, None))

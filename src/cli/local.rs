@@ -93,7 +93,7 @@ pub(super) async fn stored(settings: &Settings) -> Result<Stored, StoreError> {
 }
 
 /// The errors of the sources that gave no answer, a line each.
-pub(super) fn errors(states: &[SourceState]) -> Vec<String> {
+pub(super) fn errors<C: Content>(states: &[SourceState<C>]) -> Vec<String> {
     states
         .iter()
         .filter_map(|state| {

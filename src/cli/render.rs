@@ -22,7 +22,7 @@ use crate::settings::{Haproxy, Settings};
 use crate::store::map_file::MapFileWriter;
 use crate::supervise::candidate::Candidate;
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
-use crate::supervise::sockets::Sockets;
+use crate::supervise::sockets::{Sockets, placed_by};
 
 #[derive(Debug, Serialize)]
 struct RenderReport {
@@ -78,7 +78,8 @@ pub(super) async fn diff(settings: Settings, format: OutputFormat) -> anyhow::Re
                 \"attached\", or compare the output of `mapsmith render` yourself"
         );
     };
-    let rendered = rendered(&desired(&settings).await?.config)?;
+    let desired = desired(&settings).await?;
+    let rendered = rendered(&placed_by(&haproxy.files().sockets(), &desired.config)?)?;
     let report = super::diff::report(&haproxy.configuration(), rendered.text())?;
     print(format, &report, super::diff::text)?;
     Ok(SUCCESS)
@@ -128,9 +129,13 @@ async fn desired(settings: &Settings) -> anyhow::Result<DesiredConfig> {
     };
     // It decides in earnest and does nothing: what it would log has not happened.
     let servers = decide.with_subscriber(NoSubscriber::new()).await;
-    let declared = settings.haproxy_config(&DesiredServers::default());
-    let declared = declared.context("the settings have no [haproxy]")?;
-    Ok(DesiredConfig::new(&declared, Some(&servers.desired)))
+    desired_with(settings, &servers.desired).context("the settings have no [haproxy]")
+}
+
+/// What the file should say with these servers; none where it is somebody else's.
+pub(super) fn desired_with(settings: &Settings, servers: &DesiredServers) -> Option<DesiredConfig> {
+    let declared = settings.haproxy_config(&DesiredServers::default())?;
+    Some(DesiredConfig::new(&declared, Some(servers)))
 }
 
 /// What HAProxy says of it. Maps whose files `mapsmith run` will create are taken for empty.

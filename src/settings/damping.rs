@@ -57,6 +57,7 @@ impl Damping {
             max_delay: self.max_delay,
             hold: self.hold,
             max_removed: self.max_removed,
+            may_be_empty: false,
         }
     }
 

@@ -45,7 +45,7 @@ mod tree;
 pub(crate) mod units;
 
 pub use api::Api;
-pub use backend::{Backend, Listing};
+pub use backend::{Backend, Listing, WhenEmpty};
 pub use certificate::Certificate;
 pub use damping::Damping;
 pub use document::document;
@@ -158,8 +158,8 @@ impl SettingsFile {
         let named = |file: &Self| {
             let haproxy = file.settings.haproxy.as_ref();
             haproxy.map(|haproxy| {
-                let Haproxy { includes, own_template, stats_auth, .. } = haproxy;
-                (includes.clone(), own_template.clone(), stats_auth.clone())
+                let Haproxy { includes, read_with, own_template, stats_auth, .. } = haproxy;
+                (includes.clone(), read_with.clone(), own_template.clone(), stats_auth.clone())
             })
         };
         let is_same = again.text == self.text && named(&again) == named(self);
@@ -281,6 +281,7 @@ impl Settings {
         settings.resolve(folder);
         let mut unread = Vec::new();
         settings.haproxy.iter_mut().for_each(|haproxy| haproxy.read_files(&mut unread));
+        settings.read_named_files();
         if unread.is_empty() {
             return Ok(settings);
         }

@@ -93,9 +93,19 @@ impl Folder {
         self.0.join("lock")
     }
 
+    /// The Mapsmith that runs it, or writes its configuration, locks this.
+    pub fn owner(&self) -> PathBuf {
+        self.0.join("mapsmith.lock")
+    }
+
     /// Is there where HAProxy was stopped on purpose.
     pub fn stopped(&self) -> PathBuf {
         self.0.join("stopped")
+    }
+
+    /// Is there while HAProxy is ended in order to be started again.
+    pub fn restarting(&self) -> PathBuf {
+        self.0.join("restarting")
     }
 
     /// The sockets that are held for it.
@@ -210,7 +220,8 @@ mod tests {
     use crate::settings::tests::{SMALL, load};
 
     fn haproxy(text: &str) -> Result<Haproxy, String> {
-        load(&format!("{SMALL}[haproxy]\n{text}"), &[])
+        let listening = "[haproxy.metrics]\nbind = \"127.0.0.1:8405\"";
+        load(&format!("{SMALL}[haproxy]\n{text}\n{listening}\n"), &[])
             .map(|settings| settings.haproxy.expect("it is in the text"))
     }
 

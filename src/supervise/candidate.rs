@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mapsmith_core::config::Config;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::render::{Rendered, TemplateError, rendered, stamp};
 
@@ -27,7 +28,15 @@ impl Candidate {
     /// # Errors
     /// The user's template does not give a text.
     pub fn new(of: &Arc<DesiredConfig>, sockets: &Sockets) -> Result<Self, TemplateError> {
-        let rendered = rendered(&sockets.placed(&of.config))?;
+        Self::placed(of, &sockets.placed(&of.config))
+    }
+
+    /// With its listening addresses as they stand in `placed`.
+    ///
+    /// # Errors
+    /// The user's template does not give a text.
+    pub fn placed(of: &Arc<DesiredConfig>, placed: &Config) -> Result<Self, TemplateError> {
+        let rendered = rendered(placed)?;
         let mark = stamp::mark(self::rendered(&of.without_servers())?.text());
         let text = stamp::stamped(rendered.text(), &mark);
         Ok(Self { of: Arc::clone(of), rendered, text, mark })

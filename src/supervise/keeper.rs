@@ -35,6 +35,8 @@ pub enum Event {
     },
     /// It was stopped on purpose, and stays so until somebody starts it.
     Stopped,
+    /// It was ended in order to be started again.
+    Restarting,
 }
 
 /// A HAProxy that is kept running.
@@ -182,6 +184,10 @@ impl Keeper {
         }
         // Connections wait in them. Stand-ins hold nothing, and are opened by the next start.
         self.sockets = sockets.filter(Sockets::are_real);
+        if self.launch.is_restarting() {
+            self.next = Instant::now();
+            return Event::Restarting;
+        }
         if self.since.elapsed() > RAN_WELL {
             self.backoff.reset();
         }

@@ -9,6 +9,7 @@ pub mod budget;
 pub mod candidate;
 pub mod check;
 mod command;
+pub mod descriptor_store;
 pub mod files;
 pub mod health;
 pub mod identity;

@@ -5,7 +5,7 @@
 //! time is how a later Mapsmith finds it. Signals go through a pidfd, so to this process or to
 //! none.
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
@@ -183,13 +183,32 @@ impl Launch {
         Ok(Some((identity, process)))
     }
 
+    /// Whether it is being ended in order to be started again.
+    pub fn is_restarting(&self) -> bool {
+        self.folder.restarting().exists()
+    }
+
     /// Has it stay as it is, where it does not run.
     ///
     /// # Errors
     /// The folder can't be written.
     pub fn mark_stopped(&self) -> Result<(), ProcessError> {
         files::create(self.folder.path())?;
-        mark_stopped(&self.folder)
+        mark(&self.folder.stopped())
+    }
+
+    /// Lets the Mapsmith that runs start it, or keep it running, where it was stopped on purpose.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn unmark_stopped(&self) -> Result<(), ProcessError> {
+        remove(&self.folder.stopped())
+    }
+
+    /// Whether a Mapsmith runs that keeps this HAProxy running.
+    pub fn is_kept(&self) -> bool {
+        let owner = fs::File::open(self.folder.owner());
+        owner.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// Starts it, and waits until it serves. It inherits the sockets, which the configuration in
@@ -211,6 +230,7 @@ impl Launch {
         let (mut child, identity, process) = self.spawn(sockets, &mark)?;
         replace(&self.folder.pid(), identity.line().as_bytes(), PID_FILE_MODE)?;
         remove(&self.folder.stopped())?;
+        remove(&self.folder.restarting())?;
         let deadline = Instant::now() + self.bound;
         while self.is_ready(identity).await.is_err() {
             if let Ok(Some(status)) = child.try_wait() {
@@ -250,7 +270,9 @@ impl Launch {
         });
         command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
         // They are between Mapsmith and who started it.
-        command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"] {
+            command.env_remove(name);
+        }
         let program = |cause| ProcessError::Program { program: self.program.clone(), cause };
         let child = sockets.inherited(|| command.spawn()).map_err(program)?;
         let pid = child.id().unwrap_or_default();
@@ -358,11 +380,25 @@ impl Running {
     /// It can't be signalled, or does not end even so.
     pub async fn stop(self, grace: Duration) -> Result<(Stopped, Sockets), ProcessError> {
         let idle = self.reloader.idle().await?;
-        mark_stopped(&self.folder)?;
+        mark(&self.folder.stopped())?;
         let stopped = self.end(grace).await?;
         remove(&self.folder.pid())?;
         drop(idle);
         Ok((stopped, self.sockets))
+    }
+
+    /// The same, for a new start: whoever keeps it running starts it, also where the caller does
+    /// not live to do so.
+    ///
+    /// # Errors
+    /// Those of [`Self::stop`].
+    pub async fn end_for_restart(self, grace: Duration) -> Result<Sockets, ProcessError> {
+        let idle = self.reloader.idle().await?;
+        mark(&self.folder.restarting())?;
+        self.end(grace).await?;
+        remove(&self.folder.pid())?;
+        drop(idle);
+        Ok(self.sockets)
     }
 
     async fn end(&self, grace: Duration) -> Result<Stopped, ProcessError> {
@@ -410,9 +446,12 @@ fn open(identity: Identity) -> Option<(Identity, OwnedFd)> {
     identity.is_alive().then_some((identity, process))
 }
 
-fn mark_stopped(folder: &Folder) -> Result<(), ProcessError> {
-    let path = folder.stopped();
-    fs::write(&path, "").map_err(|cause| ProcessError::File { path, action: "written", cause })
+fn mark(path: &Path) -> Result<(), ProcessError> {
+    fs::write(path, "").map_err(|cause| ProcessError::File {
+        path: path.to_owned(),
+        action: "written",
+        cause,
+    })
 }
 
 fn remove(path: &Path) -> Result<(), ProcessError> {

@@ -125,10 +125,11 @@ impl Reloader {
         let master = socket.map(|socket| MasterClient::new(socket.as_str(), ANSWER_BOUND));
         let runtime = runtime.map(|address| RuntimeClient::new(address, ANSWER_BOUND));
         let words = haproxy.reload_command.iter().map(ToString::to_string).collect::<Vec<_>>();
-        match master {
+        let reloader = match master {
             Some(master) if words.is_empty() => Self::by_master(master, None, BOUND),
             master => Self::by_command(words, master, runtime, BOUND),
-        }
+        };
+        reloader.with_lock(haproxy.files().lock())
     }
 
     /// Waits until no reload runs, and keeps the next one back: signals to a master that reloads
@@ -179,8 +180,8 @@ impl Reloader {
                         progress => self.outcome(&progress, said),
                     };
                 }
-                // 2.6, or a connection that was lost: the counters tell.
-                Ok(ReloadReply::Silence) | Err(_) => {}
+                // Somebody else's reload, 2.6, or a connection that was lost: the counters tell.
+                Ok(ReloadReply::Busy | ReloadReply::Silence) | Err(_) => {}
             }
             match settle(master, &before, deadline, true).await {
                 Progress::NotBegun => {}
@@ -266,8 +267,11 @@ impl Reloader {
                 _ => sleep(ASK_EVERY).await,
             }
         }
-        let why = format!("the command succeeded, and process {before} still serves");
-        Outcome::Unknown { why }
+        let said = format!(
+            "the command succeeded, and process {before} still serves after {:?}. {said}",
+            self.bound
+        );
+        Outcome::Refused { said: said.trim_end().to_owned() }
     }
 }
 

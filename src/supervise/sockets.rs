@@ -2,7 +2,8 @@
 //! HAProxy runs, connections wait in them instead of being refused.
 //!
 //! A number stays that of its address as long as the HAProxy lives that was started with it, so it
-//! is kept in a file. A Mapsmith that finds such a HAProxy again takes the sockets back from it.
+//! is kept in a file. A Mapsmith that finds such a HAProxy again takes the sockets back from it, and
+//! one that finds none from systemd, which keeps them too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,8 +19,14 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{AddressFamily, Shutdown, SocketType, listen, shutdown, socket};
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
+use super::descriptor_store;
+use crate::store::map_file::MapFileError;
+use crate::store::replace::replace;
+
 /// Numbers from here on are given to held sockets: a process has fewer files open at its start.
 const FIRST: RawFd = 300;
+/// Of the file with their numbers.
+const MODE: u32 = 0o600;
 /// Connections that may wait for HAProxy; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -40,6 +47,7 @@ struct Held {
 
 impl Held {
     fn close(&self) {
+        descriptor_store::forget(self.socket.as_raw_fd());
         // One that does not listen refuses connections already.
         let _ = shutdown(&self.socket, Shutdown::Both);
     }
@@ -50,8 +58,10 @@ impl Held {
 pub enum SocketsError {
     #[error("nobody can listen on {address} (frontend.bind): {cause}")]
     Bind { address: String, cause: io::Error },
-    #[error("{path} can't be {action}: {cause}")]
-    File { path: String, action: &'static str, cause: io::Error },
+    #[error("{path} can't be read: {cause}")]
+    File { path: String, cause: io::Error },
+    #[error("{0}")]
+    Write(#[from] MapFileError),
     #[error("{path} has a line that is none of \"NUMBER ADDRESS\": {line:?}")]
     Line { path: String, line: String },
 }
@@ -107,13 +117,20 @@ impl Sockets {
             let Some(text) = internet(address).filter(|_| !self.0.contains_key(address)) else {
                 continue;
             };
+            let number = numbers.get(address).copied();
             let listening = || {
+                if let Some(kept) = number.and_then(|number| descriptor_store::kept(number, &text))
+                {
+                    return numbered(kept, number.unwrap_or(next));
+                }
                 let listener = TcpListener::bind(text)?;
                 listen(&listener, BACKLOG)?;
-                match numbers.get(address) {
-                    Some(number) => numbered(listener.into(), *number),
-                    None => Ok(fcntl_dupfd_cloexec(&listener, next)?),
-                }
+                let socket = match number {
+                    Some(number) => numbered(listener.into(), number)?,
+                    None => fcntl_dupfd_cloexec(&listener, next)?,
+                };
+                descriptor_store::keep(socket.as_raw_fd(), &socket);
+                Ok(socket)
             };
             let socket = listening()
                 .map_err(|cause| SocketsError::Bind { address: address.to_string(), cause })?;
@@ -139,11 +156,13 @@ impl Sockets {
     pub fn take_back(file: &Path, process: &impl AsFd) -> Result<Self, SocketsError> {
         let mut held = BTreeMap::new();
         for (address, number) in numbers(file)? {
-            let taken = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
-            let is_stand_in = taken.is_err();
+            let taken = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok();
+            let kept = || descriptor_store::kept(number, &internet(&address)?);
+            let taken = taken.or_else(kept);
+            let is_stand_in = taken.is_none();
             let socket = match taken {
-                Ok(socket) => Ok(socket),
-                Err(_) => socket(AddressFamily::INET, SocketType::STREAM, None),
+                Some(socket) => Ok(socket),
+                None => socket(AddressFamily::INET, SocketType::STREAM, None),
             };
             let socket = socket
                 .map_err(io::Error::from)
@@ -185,18 +204,14 @@ impl Sockets {
     pub fn save(&self, file: &Path) -> Result<(), SocketsError> {
         let lines =
             self.0.iter().map(|(address, held)| format!("{} {address}\n", held.socket.as_raw_fd()));
-        fs::write(file, lines.collect::<String>()).map_err(|cause| SocketsError::File {
-            path: file.display().to_string(),
-            action: "written",
-            cause,
-        })
+        // Whole or not at all: without its numbers nothing could be taken back.
+        Ok(replace(file, lines.collect::<String>().as_bytes(), MODE)?)
     }
 
     /// Where HAProxy is to listen for this address: the socket that is held for it, or itself.
     pub fn place(&self, address: &BindAddress) -> BindAddress {
         let held = self.0.get(address);
-        held.and_then(|held| BindAddress::try_from(format!("fd@{}", held.socket.as_raw_fd())).ok())
-            .unwrap_or_else(|| address.clone())
+        held.map_or_else(|| address.clone(), |held| descriptor(held.socket.as_raw_fd(), address))
     }
 
     /// The configuration with the sockets in place of the addresses that they listen on.
@@ -242,13 +257,33 @@ impl Sockets {
     }
 }
 
+/// The configuration as [`Sockets::placed`] has it, by the numbers in the file alone.
+///
+/// # Errors
+/// A file that can't be read.
+pub fn placed_by(file: &Path, config: &Config) -> Result<Config, SocketsError> {
+    let numbers = numbers(file)?;
+    let mut placed = config.clone();
+    for bind in placed.frontends.iter_mut().flat_map(|frontend| &mut frontend.binds) {
+        if let Some(number) = numbers.get(&bind.address) {
+            bind.address = descriptor(*number, &bind.address);
+        }
+    }
+    Ok(placed)
+}
+
+/// The listening address that is this descriptor, in place of another one.
+fn descriptor(number: RawFd, address: &BindAddress) -> BindAddress {
+    BindAddress::try_from(format!("fd@{number}")).unwrap_or_else(|_| address.clone())
+}
+
 /// The number of each address, by the file.
 fn numbers(file: &Path) -> Result<BTreeMap<BindAddress, RawFd>, SocketsError> {
     let path = || file.display().to_string();
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(cause) => return Err(SocketsError::File { path: path(), action: "read", cause }),
+        Err(cause) => return Err(SocketsError::File { path: path(), cause }),
     };
     let parsed = text.lines().map(|line| {
         let (number, address) = line.split_once(' ')?;

@@ -15,7 +15,7 @@ use metrics::counter;
 use super::MapDecider;
 use super::gone::moment;
 use crate::store::map_file::{Check, MapFileError, WriteError, WriterState, state_of};
-use crate::telemetry::DRIFT_CORRECTED;
+use crate::telemetry::{DRIFT_CORRECTED, MAP_FILE};
 
 /// How long a map file that another Mapsmith wrote may be gone, or name nobody, before it counts as
 /// nobody's.
@@ -165,7 +165,7 @@ impl MapDecider {
                 if self.write(wanted.revision, &said, &gone).await {
                     self.file.corrected += 1;
                     let kind = DriftKind::MapFile.label();
-                    counter!(DRIFT_CORRECTED, "haproxy" => "file", "kind" => kind).increment(1);
+                    counter!(DRIFT_CORRECTED, "haproxy" => MAP_FILE, "kind" => kind).increment(1);
                     tracing::warn!(
                         path = self.file.path,
                         "map file missing or modified externally; rewritten"

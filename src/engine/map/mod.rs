@@ -41,8 +41,8 @@ use super::rows::RowScreen;
 use crate::store::map_file::{MapFileError, MapFileWriter};
 use crate::telemetry::{
     CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GONE_NODES, GUARD_HELD,
-    GUARD_HELD_ENTRIES, GUARD_HOLDS, GUARD_PARTS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE_FAILED,
-    MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
+    GUARD_HELD_ENTRIES, GUARD_HOLDS, GUARD_PARTS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE,
+    MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
 };
 
 mod commit;
@@ -207,7 +207,7 @@ impl MapDecider {
         // There from the start: a counter that begins at 1 has no rise that an alert could see.
         counter!(GUARD_HOLDS).increment(0);
         counter!(GUARD_PARTS).increment(0);
-        counter!(DRIFT_CORRECTED, "haproxy" => "file", "kind" => DriftKind::MapFile.label())
+        counter!(DRIFT_CORRECTED, "haproxy" => MAP_FILE, "kind" => DriftKind::MapFile.label())
             .increment(0);
         for (kind, _) in ChangeCounts::default().by_kind() {
             counter!(MAP_CHANGES, "kind" => kind).increment(0);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mapsmith_core::desired::damping::Damper;
+use mapsmith_core::desired::damping::{Damper, DampingPolicy};
 use mapsmith_core::desired::gate::{ApprovalError, Gate, Verdict};
 use mapsmith_core::desired::guard::{self, Accepted, Limits, Proposal, Subject, Window};
 use mapsmith_core::desired::servers::{self, BackendOptions, Resolved};
@@ -18,7 +18,7 @@ use metrics::{counter, gauge};
 
 use super::resolve::HostAddresses;
 use crate::engine::record_hold;
-use crate::settings::{Backend, Listing, Settings};
+use crate::settings::{Backend, Listing, Settings, WhenEmpty};
 use crate::telemetry::{
     BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_REJECTED, BACKEND_SERVERS,
 };
@@ -92,7 +92,10 @@ impl BackendList {
             declared: Arc::new(backend.declared()),
             options: BackendOptions::new(backend.default_options(), backend.usual_options()),
             of_masters: backend.all_options(),
-            damper: Damper::new(settings.damping.pace()),
+            damper: Damper::new(DampingPolicy {
+                may_be_empty: backend.empty == WhenEmpty::Accept,
+                ..settings.damping.pace()
+            }),
             settings: backend.clone(),
             gate: Gate::default(),
             window: Window::new(settings.guard.window),
@@ -320,7 +323,8 @@ impl BackendList {
             counts,
             recent: self.window.recent(passing.mark, now),
         };
-        let within = match in_force == Some(listed) {
+        let may_be_empty = self.settings.empty == WhenEmpty::Accept && self.rejected.is_empty();
+        let within = match in_force == Some(listed) || (listed.is_empty() && may_be_empty) {
             true => Ok(()),
             false => guard::check(Subject::Servers, limits, &proposal),
         };

@@ -48,6 +48,11 @@ section! {
         #[unset(says "none")]
         #[serde(default)]
         pub options: Vec<String>,
+        /// A list without a server: `keep` holds it, and the servers in force stay; `accept` takes it,
+        /// and requests are answered 503. A list whose rows are all invalid is no empty one.
+        #[unset("keep")]
+        #[serde(default)]
+        pub empty: WhenEmpty,
         /// Which servers may be changed. `own`: only those that are or were listed. `all`: every
         /// server of the backend.
         #[unset("own")]
@@ -119,6 +124,15 @@ section! {
         #[unset(says "none")]
         pub natives: Option<Vec<Native>>,
     }
+}
+
+/// What becomes of a list without a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenEmpty {
+    #[default]
+    Keep,
+    Accept,
 }
 
 fn drain() -> Duration {

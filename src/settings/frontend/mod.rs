@@ -263,6 +263,11 @@ impl Frontend {
 }
 
 impl Bind {
+    /// What clients' certificates are verified by.
+    pub(super) fn files_of_clients(&self) -> impl Iterator<Item = &FilePath> {
+        [&self.client_ca, &self.crl].into_iter().filter_map(Option::as_ref)
+    }
+
     fn model(&self, mode: config::Mode, certificates: &[Certificate]) -> config::Bind {
         let usual = || -> Vec<Alpn> {
             let names = ["h2", "http/1.1"].map(|name| Alpn::try_from(name.to_owned()));

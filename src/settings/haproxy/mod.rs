@@ -110,6 +110,8 @@ section! {
     beside {
         /// The files that `include` stands for.
         pub includes: Vec<Include>,
+        /// The certificates, CAs and CRLs that it names, but those that Mapsmith itself writes.
+        pub read_with: Vec<Include>,
         /// What `template` holds.
         pub own_template: Option<Template>,
         /// What `stats.auth_file` holds.
@@ -244,7 +246,6 @@ impl Haproxy {
                 tunnel,
                 check,
             },
-            max_old_workers: Some(u32::try_from(self.max_old_workers()).unwrap_or(u32::MAX)),
             stats: self.stats.as_ref().map(|stats| config::Stats {
                 bind: stats.bind.clone(),
                 uri: stats.uri.clone(),

@@ -5,6 +5,7 @@
 //! process by its environment what it has loaded (`core::render::stamp`); what was done before is never
 //! trusted. A crash at any point leaves a file that starts.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,9 +26,10 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, Due, Limits};
 use super::candidate::Candidate;
 use super::check::CheckError;
-use super::files::{Files, FilesError};
+use super::files::{self, Files, FilesError};
 use super::health::{Answer, Health};
 use super::keeper::{Event, Keeper};
+use super::lock::{self, LockError};
 use super::old_workers::OldWorkers;
 use super::process::{Launch, ProcessError};
 use super::reload::Reloader;
@@ -44,6 +46,8 @@ mod place;
 
 /// Between a failure or a refusal and the next try: what it lacked may be there by then.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// How long one that is just ending may still have the folder.
+const OWNER_BOUND: Duration = Duration::from_secs(5);
 /// How long a reload may take.
 const RELOAD_BOUND: Duration = Duration::from_secs(60);
 /// Between two looks while something is about to be in force.
@@ -95,6 +99,8 @@ enum Failure {
     Unanswered(String),
     #[error("HAProxy was stopped on purpose; `mapsmith haproxy start` starts it")]
     Stopped,
+    #[error("Mapsmith is shutting down")]
+    Ending,
     #[error("HAProxy ended by itself and is started again in {:.1} s", .0.as_secs_f64())]
     Down(Duration),
     #[error("the map file {}: can't be created: {cause}", path.display())]
@@ -104,6 +110,8 @@ enum Failure {
 /// The task of one HAProxy.
 pub struct Supervisor {
     haproxy: settings::Haproxy,
+    /// Held for as long as this lives; none where the folder can't be written now.
+    _owner: Option<File>,
     /// The node map's file, which HAProxy must find; none without a map.
     map_file: Option<PathBuf>,
     observe: Duration,
@@ -128,6 +136,7 @@ pub struct Supervisor {
     /// What needed a reload when one was last made for it.
     reloaded_for: Vec<String>,
     report: SupervisorReport,
+    shutdown: CancellationToken,
 }
 
 impl Supervisor {
@@ -135,9 +144,14 @@ impl Supervisor {
     ///
     /// # Errors
     /// Another Mapsmith has the folder, or it can't be used.
-    pub async fn new(settings: &Settings, turn: Turn) -> anyhow::Result<Option<Self>> {
+    pub async fn new(
+        settings: &Settings,
+        turn: Turn,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
         let own = settings.own_instance().and_then(|own| settings.instances.get(own));
         let (Some(haproxy), Some(instance)) = (&settings.haproxy, own) else { return Ok(None) };
+        let owner = own_folder(haproxy).await?;
         let runtime = runtime_of(instance);
         let master_socket = haproxy.master_socket();
         let master = master_socket.clone().map(|socket| MasterClient::new(socket, ANSWER_BOUND));
@@ -181,6 +195,7 @@ impl Supervisor {
         };
         Ok(Some(Self {
             haproxy: haproxy.clone(),
+            _owner: owner,
             map_file: settings.keeps_map().then(|| settings.map.file().to_owned()),
             observe: settings.schedule.observe,
             files: Arc::new(Mutex::new(Files::new(&config, haproxy.files().path()))),
@@ -200,6 +215,7 @@ impl Supervisor {
             is_ready: false,
             reloaded_for: Vec::new(),
             report: SupervisorReport { status, observed: 0 },
+            shutdown,
         }))
     }
 
@@ -208,14 +224,14 @@ impl Supervisor {
         &self.report
     }
 
-    /// Keeps the configuration in force until shutdown, and leaves HAProxy running then.
+    /// Keeps the configuration in force until `shutdown`, and leaves HAProxy running then.
     pub async fn run(
         mut self,
         mut desired: watch::Receiver<Desired>,
         mut instance: watch::Receiver<InstanceReport>,
         report: watch::Sender<SupervisorReport>,
-        shutdown: CancellationToken,
     ) {
+        let shutdown = self.shutdown.clone();
         let mut backoff = BACKOFF;
         while !shutdown.is_cancelled() {
             heartbeat::beat();
@@ -269,6 +285,7 @@ impl Supervisor {
         let state = match self.pass(desired, needs).await {
             Ok(state) => state,
             Err(Failure::Stopped) => ConfigState::Stopped,
+            Err(Failure::Ending) => return true,
             Err(failure) => ConfigState::Failed { error: failure.to_string() },
         };
         self.observe_processes().await;
@@ -349,7 +366,9 @@ impl Supervisor {
                     health.write(Answer::Starting).map_err(FilesError::Write)?;
                 }
                 self.is_ready = false;
-                heartbeat::waiting(keeper.next()).await
+                // One whose start is not waited for is found by the next Mapsmith.
+                let next = self.shutdown.run_until_cancelled(keeper.next());
+                heartbeat::waiting(next).await.ok_or(Failure::Ending)?
             };
             match event {
                 Event::Found => tracing::info!("HAProxy runs already"),
@@ -361,7 +380,33 @@ impl Supervisor {
                 Event::NotStarted { why, .. } => return Err(why.into()),
                 Event::Died { said } => tracing::error!("HAProxy ended by itself: {said}"),
                 Event::Stopped => return Err(Failure::Stopped),
+                Event::Restarting => tracing::info!("HAProxy has ended to be started again"),
             }
+        }
+    }
+}
+
+/// Makes the folder this Mapsmith's: two that write one configuration would undo each other's work
+/// for ever. A folder that can't be written at the moment keeps nobody from starting.
+async fn own_folder(haproxy: &settings::Haproxy) -> anyhow::Result<Option<File>> {
+    let folder = haproxy.files();
+    let locked = match files::create(folder.path()) {
+        Ok(()) => lock::acquire(&folder.owner(), OWNER_BOUND).await,
+        Err(error) => {
+            tracing::warn!("{error}");
+            return Ok(None);
+        }
+    };
+    match locked {
+        Ok(file) => Ok(Some(file)),
+        Err(LockError::Taken(_)) => bail!(
+            "haproxy.folder: another Mapsmith keeps HAProxy's configuration in {}; stop it, or \
+                give this one a folder of its own",
+            folder.path().display()
+        ),
+        Err(error) => {
+            tracing::warn!("{error}");
+            Ok(None)
         }
     }
 }

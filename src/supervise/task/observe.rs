@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use super::Supervisor;
 use crate::supervise::health::Answer;
 use crate::telemetry::{
-    HAPROXY_CONFIG_IN_FORCE, HAPROXY_CONFIG_QUARANTINED, HAPROXY_CONFIG_REFUSED, HAPROXY_WORKERS,
+    HAPROXY_CONFIG_IN_FORCE, HAPROXY_CONFIG_QUARANTINED, HAPROXY_CONFIG_REFUSED,
+    HAPROXY_CONFIG_STATE, HAPROXY_WORKERS,
 };
 
 impl Supervisor {
@@ -71,6 +72,9 @@ impl Supervisor {
         let flag = |is: bool| f64::from(u8::from(is));
         gauge!(HAPROXY_CONFIG_IN_FORCE).set(flag(state == ConfigState::InForce));
         gauge!(HAPROXY_CONFIG_REFUSED).set(flag(matches!(state, ConfigState::Refused { .. })));
+        for label in ConfigState::LABELS {
+            gauge!(HAPROXY_CONFIG_STATE, "state" => label).set(flag(label == state.label()));
+        }
         gauge!(HAPROXY_CONFIG_QUARANTINED).set(self.report.status.quarantined.len() as f64);
         let workers = self.report.status.process.iter().flat_map(|process| &process.workers);
         let old = workers.clone().filter(|worker| worker.old).count();

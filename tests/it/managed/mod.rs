@@ -19,7 +19,11 @@ mod changes;
 mod crashes;
 mod health;
 mod held;
+mod planned;
+mod renewed;
+mod second;
 mod servers;
+mod verbs;
 
 /// Longer than any start, reload or change takes.
 const PATIENCE: Duration = Duration::from_secs(40);

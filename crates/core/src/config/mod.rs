@@ -36,6 +36,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// Files that HAProxy loads after this one, in this order. They are never written.
     pub includes: Vec<Include>,
+    /// Certificates, CAs and CRLs that HAProxy reads with it and that somebody else writes.
+    pub files: Vec<Include>,
     /// The user's own template; none is the shipped text.
     #[serde(skip)]
     pub template: Option<Template>,
@@ -49,7 +51,7 @@ pub struct Template {
     pub source: Arc<str>,
 }
 
-/// A file that HAProxy loads after the rendered one.
+/// A file that HAProxy loads with the rendered one, or a folder of such files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Include {
     pub path: FilePath,

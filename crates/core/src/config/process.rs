@@ -24,8 +24,6 @@ pub struct Process {
     /// How long an old process may keep its connections after a reload.
     #[serde(serialize_with = "serialized::optional_time")]
     pub hard_stop_after: Option<Duration>,
-    /// How many reloads an old process may outlive.
-    pub max_old_workers: Option<u32>,
     pub timeouts: Timeouts,
     pub stats: Option<Stats>,
     pub metrics: Option<Metrics>,

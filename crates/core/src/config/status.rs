@@ -63,6 +63,34 @@ pub enum ConfigState {
     Failed { error: String },
 }
 
+impl ConfigState {
+    /// The names of all states, in metrics.
+    pub const LABELS: [&str; 8] = [
+        "starting",
+        "stopped",
+        "in_force",
+        "waiting",
+        "reload_due",
+        "refused",
+        "edited",
+        "failed",
+    ];
+
+    /// Its name in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Stopped => "stopped",
+            Self::InForce => "in_force",
+            Self::Waiting { .. } => "waiting",
+            Self::ReloadDue { .. } => "reload_due",
+            Self::Refused { .. } => "refused",
+            Self::Edited => "edited",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
 impl fmt::Display for ConfigState {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -17,8 +17,8 @@ pub mod words;
 use crate::config::{Config, Native};
 pub use rules::fits;
 pub use template::{TemplateError, check_template};
-pub use text::Rendered;
 use text::Writer;
+pub use text::{Rendered, before_secret};
 
 /// The text that the configuration's own template gives; without one it is that of [`render`].
 ///
@@ -40,6 +40,10 @@ pub fn render(config: &Config) -> Rendered {
     for (index, include) in config.includes.iter().enumerate() {
         writer.origin(&format!("haproxy.include[{index}]"));
         writer.comment(&format!("Loaded with it: {} ({:016x})", include.path, include.hash));
+    }
+    writer.origin("haproxy");
+    for file in &config.files {
+        writer.comment(&format!("Read with it: {} ({:016x})", file.path, file.hash));
     }
     process::write(&mut writer, config);
     for (index, frontend) in config.frontends.iter().enumerate() {

@@ -9,6 +9,11 @@ use crate::config::{
     Timeouts,
 };
 
+/// How many reloads a worker may outlive. HAProxy ends one that has seen more of them, failed ones
+/// too, however it serves: how many old workers there are is bounded before a reload, and for how
+/// long by `hard_stop_after`.
+const MOST_RELOADS: u32 = 10_000;
+
 pub(super) fn write(writer: &mut Writer, config: &Config) {
     let process = &config.process;
     write_global(writer, process);
@@ -46,13 +51,14 @@ fn write_global(writer: &mut Writer, process: &Process) {
         ("maxconn", "maxconn", process.maxconn.map(number)),
         ("nbthread", "nbthread", process.threads.map(u32::from).map(number)),
         ("hard_stop_after", "hard-stop-after", process.hard_stop_after.map(time)),
-        ("max_old_workers", "mworker-max-reloads", process.max_old_workers.map(number)),
     ] {
         writer.origin(&format!("haproxy.{key}"));
         if let Some(value) = value {
             writer.line(&Line::new(keyword).value(&value));
         }
     }
+    writer.origin("haproxy");
+    writer.words(&format!("mworker-max-reloads {MOST_RELOADS}"));
     if let Some(socket) = &process.socket {
         writer.origin("haproxy.socket");
         writer.line(

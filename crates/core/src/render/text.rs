@@ -36,16 +36,39 @@ impl Rendered {
     pub fn shown(&self) -> String {
         let mut shown = String::with_capacity(self.text.len());
         for (number, line) in self.text.lines().enumerate() {
-            shown.push_str(self.hidden.get(&number).map_or(line, String::as_str));
+            match (self.hidden.get(&number), before_secret(line)) {
+                (Some(hidden), _) => shown.push_str(hidden),
+                // A template may have changed the lines around it.
+                (None, Some(before)) => shown.push_str(&format!("{before} {HIDDEN}")),
+                (None, None) => shown.push_str(line),
+            }
             shown.push('\n');
         }
         shown
+    }
+
+    /// Whether somebody who reads it learns a secret.
+    pub fn has_secrets(&self) -> bool {
+        !self.hidden.is_empty() || self.text.lines().any(|line| before_secret(line).is_some())
     }
 
     /// The setting that a line (from 1) was made from, like `frontend[0].rules[2]`.
     pub fn origin(&self, line: usize) -> Option<&str> {
         self.origins.get(line.checked_sub(1)?).map(AsRef::as_ref)
     }
+}
+
+/// What a line with a secret has before it.
+pub fn before_secret(line: &str) -> Option<String> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let keywords = match words.as_slice() {
+        ["dynamic-cookie-key", ..] => 1,
+        ["stats", "auth", ..] => 2,
+        ["user", _, "password" | "insecure-password", ..] => 3,
+        _ => return None,
+    };
+    let indent = &line[..line.len() - line.trim_start().len()];
+    Some(format!("{indent}{}", words[..keywords].join(" ")))
 }
 
 /// What a template gives is written line by line.

@@ -63,7 +63,9 @@ pub enum ReloadReply {
     Loaded(String),
     /// It does not, and the one before goes on; with HAProxy's log of the reload.
     Refused(String),
-    /// 2.6 says nothing, nor does any version while another reload runs.
+    /// Another reload runs: nothing was begun.
+    Busy,
+    /// 2.6 says nothing, nor does 3.0 while another reload runs.
     Silence,
 }
 
@@ -178,6 +180,9 @@ fn seconds(uptime: &str) -> Option<u64> {
     minutes.checked_mul(60)?.checked_add(part(rest.strip_suffix('s')?)?)
 }
 
+/// How HAProxy 3.1 and later answer while they reload already.
+const BUSY: &str = "Another reload is still in progress";
+
 /// Reads the answer to [`RELOAD`].
 ///
 /// # Errors
@@ -191,6 +196,7 @@ pub fn reload_reply(answer: &[u8]) -> Result<ReloadReply, ReplyError> {
     let log = log.strip_prefix("--\n").unwrap_or(log).trim_end().to_owned();
     match outcome {
         "Success=1" => Ok(ReloadReply::Loaded(log)),
+        "Success=0" if log.starts_with(BUSY) => Ok(ReloadReply::Busy),
         "Success=0" => Ok(ReloadReply::Refused(log)),
         _ => Err(ReplyError::from_text(answer)),
     }

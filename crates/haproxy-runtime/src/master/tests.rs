@@ -99,6 +99,8 @@ fn a_reload_is_known_by_its_first_line_and_explained_by_the_rest() {
         Ok(ReloadReply::Refused(log)) => assert!(log.contains("unknown keyword 'nonsense'")),
         other => panic!("{other:?}"),
     }
+    let busy = b"Success=0\n--\nAnother reload is still in progress.\n\n";
+    assert_eq!(reload_reply(busy), Ok(ReloadReply::Busy));
     assert_eq!(reload_reply(b""), Ok(ReloadReply::Silence), "2.6 says nothing");
     for strange in ["Success=1", "Success=2\n", "Permission denied\n", "Unknown command\n\n"] {
         assert!(reload_reply(strange.as_bytes()).is_err(), "{strange:?}");

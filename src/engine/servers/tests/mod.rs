@@ -64,10 +64,10 @@ const WRITTEN: &str = "[[backend]]\nname = \"written\"\nservers = [ \
                        { name = \"w2\", address = \"nowhere\" } ]\noptions = [\"check\"]\n";
 const MAPPED: &str = "[[backend]]\nname = \"mapped\"\nmasters = \"{producer}:8140\"\n";
 
-fn settings(more: &str) -> Settings {
+fn settings(text: &str) -> Settings {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mapsmith.toml");
-    std::fs::write(&path, format!("{SETTINGS}{more}")).unwrap();
+    std::fs::write(&path, text).unwrap();
     Settings::load(&path, []).unwrap()
 }
 
@@ -83,8 +83,13 @@ struct Scene {
 
 impl Scene {
     fn start(more: &str) -> Self {
+        Self::start_with(|text| format!("{text}{more}"))
+    }
+
+    /// With settings that differ from the usual ones.
+    fn start_with(edit: impl Fn(&str) -> String) -> Self {
         let names = Names::default();
-        let settings = settings(more);
+        let settings = settings(&edit(SETTINGS));
         Self {
             decider: ServerDecider::new(&settings),
             resolver: Resolver::new(Box::new(names.clone()), settings.damping.hold),
@@ -246,6 +251,25 @@ async fn an_empty_list_is_held_also_as_the_first_one() {
     scene.decide(900).await;
     assert_eq!(scene.servers("listed").len(), 3, "the last good list stays in force");
     assert_eq!(scene.status("listed").held.unwrap().counts.removed, 3);
+}
+
+#[tokio::test]
+async fn an_empty_list_is_taken_where_the_settings_say_so_unless_its_rows_are_invalid() {
+    let mut scene = Scene::start_with(|text| text.replace("manage", "empty = \"accept\"\nmanage"));
+    scene.lists(0..30);
+    scene.decide(0).await;
+    scene.decide_again(1).await;
+    scene.says(&[("s1".to_owned(), "no address".to_owned())]);
+    scene.decide(10).await;
+    let held = scene.status("listed").held.unwrap();
+    assert!(held.reason.contains("has 0 servers"), "{}", held.reason);
+    scene.lists(0..0);
+    scene.decide(20).await;
+    assert_eq!(scene.status("listed").held, None);
+    for step in 1..60 {
+        scene.decide_again(20 + 30 * step).await;
+    }
+    assert_eq!(scene.servers("listed"), [""; 0]);
 }
 
 #[tokio::test]

@@ -57,32 +57,32 @@ pub(super) fn process(files: &Files) -> impl Strategy<Value = Process> + use<> {
         option::of(1..3u16),
         who,
         select(&[LogFormat::Text, LogFormat::Json][..]),
-        (option::of(time()), option::of(1..1000u32)),
+        option::of(time()),
         timeouts(),
         operators(files),
         own,
     );
-    fields.prop_map(|(maxconn, threads, who, log_format, old, timeouts, operators, own)| {
-        let (user, group, socket) = who;
-        let (hard_stop_after, max_old_workers) = old;
-        let (stats, metrics, health) = operators;
-        let (log, global, defaults) = own;
-        Process {
-            maxconn,
-            threads,
-            user,
-            group,
-            log,
-            log_format,
-            socket,
-            hard_stop_after,
-            max_old_workers,
-            timeouts,
-            stats,
-            metrics,
-            health,
-            global,
-            defaults,
-        }
-    })
+    fields.prop_map(
+        |(maxconn, threads, who, log_format, hard_stop_after, timeouts, operators, own)| {
+            let (user, group, socket) = who;
+            let (stats, metrics, health) = operators;
+            let (log, global, defaults) = own;
+            Process {
+                maxconn,
+                threads,
+                user,
+                group,
+                log,
+                log_format,
+                socket,
+                hard_stop_after,
+                timeouts,
+                stats,
+                metrics,
+                health,
+                global,
+                defaults,
+            }
+        },
+    )
 }

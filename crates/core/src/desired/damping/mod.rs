@@ -2,7 +2,7 @@
 //!
 //! Changes wait until the registry has been quiet for a moment, bounded in total; a server that is
 //! gone stays for a hold time; of those that are due only a share goes at once, the ones longest
-//! gone first, and the last server of a list never goes. The rules and their numbers are Muppet's
+//! gone first, and the last server of a list never goes unless the list may be empty. The rules and their numbers are Muppet's
 //! (TritonDataCenter/muppet, `lib/watch.js`), but for its rounding: see [`DampingPolicy`].
 
 use core::time::Duration;
@@ -23,6 +23,8 @@ pub struct DampingPolicy {
     /// one. (Muppet rounds up, and so lets more go than the share says, the last server among
     /// them.)
     pub max_removed: Limit,
+    /// Whether the last server may go.
+    pub may_be_empty: bool,
 }
 
 impl DampingPolicy {
@@ -142,9 +144,15 @@ impl<T: Clone + PartialEq> Damper<T> {
             }
         };
         self.window = Some(window);
-        let spared = usize::from(self.listed.as_ref().is_none_or(BTreeMap::is_empty));
-        let most = window.left.min(self.last_seen.len().saturating_sub(spared));
+        let most = window.left.min(self.last_seen.len() - usize::from(self.spares_last()));
         due.into_iter().take(most).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether one of the servers that are not listed any more stays as the last of all.
+    fn spares_last(&self) -> bool {
+        !self.pace.may_be_empty
+            && !self.last_seen.is_empty()
+            && self.listed.as_ref().is_none_or(BTreeMap::is_empty)
     }
 
     pub fn pace(&self) -> DampingPolicy {
@@ -166,8 +174,7 @@ impl<T: Clone + PartialEq> Damper<T> {
     /// The servers in force that are not listed any more, each with the earliest time it may go;
     /// none for one that stays because it is the last.
     pub fn leaving(&self) -> impl Iterator<Item = (&str, Option<Duration>)> {
-        let is_last =
-            self.last_seen.len() == 1 && self.listed.as_ref().is_none_or(BTreeMap::is_empty);
+        let is_last = self.last_seen.len() == 1 && self.spares_last();
         let full = self.window.filter(|window| window.left == 0).map(|window| window.until);
         self.last_seen.iter().map(move |(name, seen)| {
             let due = (*seen + self.pace.hold).max(full.unwrap_or_default());

@@ -1,6 +1,7 @@
 //! A template in, the text of `haproxy.cfg` out.
 
 use super::*;
+use crate::config::values::{BindAddress, Secret, Text};
 use crate::config::*;
 use crate::render::tests::{backend, frontend, server, value};
 use crate::render::words::words;
@@ -30,6 +31,23 @@ fn given(template: &str) -> Result<Rendered, String> {
     let template = Template { name: "haproxy.cfg.j2".to_owned(), source: template.into() };
     let config = Config { template: Some(template), ..config() };
     rendered(&config).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_secret_stays_one_wherever_a_template_puts_it() {
+    let stats = Stats {
+        bind: BindAddress::try_from(":8404".to_owned()).unwrap(),
+        uri: None,
+        auth: vec![Secret::new(Text::try_from("admin:geheim".to_owned()).unwrap())],
+    };
+    let mut config = Config::default();
+    config.process.stats = Some(stats);
+    let source = "{{ rendered | replace('frontend mapsmith-stats', 'frontend stats') | safe }}";
+    config.template = Some(Template { name: "t.j2".to_owned(), source: source.into() });
+    let rendered = rendered(&config).unwrap();
+    assert!(rendered.text().contains("geheim") && rendered.text().contains("frontend stats\n"));
+    assert!(!rendered.shown().contains("geheim"), "{}", rendered.shown());
+    assert!(rendered.has_secrets());
 }
 
 #[test]

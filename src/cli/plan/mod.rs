@@ -15,13 +15,18 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{errors, poll_all, stored, targets};
+use super::local::{errors, poll_all, poll_lists, stored, targets};
 use super::output::{Colour, paint, table};
+use super::render::desired_with;
 use super::{CHANGES, FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
 use crate::instance::apply;
 use crate::settings::{self, Settings};
 use crate::store::map_file::MapFileWriter;
+
+mod configuration;
+
+use configuration::ConfigurationPlan;
 
 /// How many changed nodes are printed unless all are asked for.
 const SHOWN: usize = 20;
@@ -42,6 +47,9 @@ struct PlanReport {
     applied_counts: Option<ChangeCounts>,
     errors: Vec<String>,
     instances: Vec<InstancePlan>,
+    /// Of HAProxy's configuration; none where that is somebody else's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<ConfigurationPlan>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,8 +73,8 @@ pub(super) async fn plan(
     format: OutputFormat,
     all: bool,
 ) -> anyhow::Result<u8> {
-    let states = poll_all(&settings).await;
-    let errors = errors(&states);
+    let (states, lists) = tokio::join!(poll_all(&settings), poll_lists(&settings));
+    let mut errors = errors(&states);
     let unanswered = || {
         anyhow!(
             "there is nothing to plan with, because a required source gave no answer:\n  {}",
@@ -93,13 +101,26 @@ pub(super) async fn plan(
     if !preview.waiting_for.is_empty() {
         return Err(unanswered());
     }
+    // It logs no more than that on the map.
+    let servers =
+        preview::servers(&settings, &lists, &preview).with_subscriber(NoSubscriber::new()).await;
+    let desired = desired_with(&settings, &servers.desired);
+    let configuration = configuration::plan(&settings, desired).await?;
+    errors.extend(self::errors(&lists));
     let (has_file, before) = (preview.before.is_some(), preview.before.unwrap_or_default());
     let after = preview.map;
     let diff = Diff::between(&before, &after);
     let map = MapName::new(&settings.map.path.to_string_lossy());
+    // A HAProxy that is yet to be started has nothing that could be compared.
+    let starts = configuration.as_ref().is_some_and(|plan| plan.starts());
+    let unborn = settings.own_instance().filter(|_| starts);
+    let asked = settings
+        .instances
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| settings.keeps_map() && unborn != Some(*index));
     let instances =
-        join_all(settings.instances.iter().map(|instance| plan_instance(instance, &map, &after)))
-            .await;
+        join_all(asked.map(|(_, instance)| plan_instance(instance, &map, &after))).await;
     let shown = if all || format == OutputFormat::Json { usize::MAX } else { SHOWN };
     let report = PlanReport {
         entries_before: before.len(),
@@ -112,11 +133,17 @@ pub(super) async fn plan(
         held: preview.held.map(|held| held.reason),
         errors,
         instances,
+        configuration,
     };
-    print(format, &report, text)?;
-    let to_do =
-        !diff.is_empty() || !has_file || report.instances.iter().any(|instance| !instance.in_sync);
+    print(format, &report, |report| text(report, &settings, all))?;
+    let lacks_file = settings.keeps_map() && !has_file;
+    let configuration = report.configuration.as_ref();
+    let to_do = !diff.is_empty()
+        || lacks_file
+        || configuration.is_some_and(ConfigurationPlan::has_changes)
+        || report.instances.iter().any(|instance| !instance.in_sync);
     let failed = !report.errors.is_empty()
+        || configuration.is_some_and(ConfigurationPlan::failed)
         || report.instances.iter().any(|instance| instance.error.is_some());
     Ok(match () {
         () if report.held.is_some() => HELD,
@@ -178,7 +205,36 @@ async fn plan_instance(
     InstancePlan { name: instance.name.clone(), plan, in_sync, error }
 }
 
-fn text(report: &PlanReport) -> String {
+fn text(report: &PlanReport, settings: &Settings, all: bool) -> String {
+    let mut text = String::new();
+    if settings.keeps_map() {
+        text.push_str(&map_text(report));
+    }
+    if let (Some(plan), Some(haproxy)) = (&report.configuration, &settings.haproxy) {
+        text.push_str(&configuration::text(plan, haproxy, all));
+    }
+    for error in &report.errors {
+        let _ = writeln!(text, "{}", paint(Colour::Red, error));
+    }
+    let in_sync = report.instances.iter().all(|instance| instance.in_sync)
+        && !report.configuration.as_ref().is_some_and(ConfigurationPlan::has_changes);
+    if in_sync && report.counts.total() == 0 && report.errors.is_empty() {
+        text.push_str("nothing to do\n");
+    }
+    if let Some(reason) = &report.held {
+        let _ =
+            writeln!(text, "{}: {reason}", paint(Colour::Red, "the guard would hold this back"));
+    }
+    if let (Some(held), Some(applied)) = (report.held_counts, report.applied_counts)
+        && !applied.is_empty()
+    {
+        let _ = writeln!(text, "  held: {held}; the rest would be applied: {applied}");
+    }
+    text
+}
+
+/// Of the map, and of what each instance holds of it.
+fn map_text(report: &PlanReport) -> String {
     let mut text = format!(
         "map: {} -> {} entries: {}\n",
         report.entries_before, report.entries_after, report.counts
@@ -214,22 +270,6 @@ fn text(report: &PlanReport) -> String {
             None => instance.plan.clone(),
         };
         let _ = writeln!(text, "  {}: {outcome}", instance.name);
-    }
-    for error in &report.errors {
-        let _ = writeln!(text, "{}", paint(Colour::Red, error));
-    }
-    let in_sync = report.instances.iter().all(|instance| instance.in_sync);
-    if in_sync && report.counts.total() == 0 && report.errors.is_empty() {
-        text.push_str("nothing to do\n");
-    }
-    if let Some(reason) = &report.held {
-        let _ =
-            writeln!(text, "{}: {reason}", paint(Colour::Red, "the guard would hold this back"));
-    }
-    if let (Some(held), Some(applied)) = (report.held_counts, report.applied_counts)
-        && !applied.is_empty()
-    {
-        let _ = writeln!(text, "  held: {held}; the rest would be applied: {applied}");
     }
     text
 }
