@@ -1,9 +1,10 @@
-//! What rendering HAProxy's configuration costs beside HAProxy's own check of it:
+//! What a change of HAProxy's configuration costs beside what HAProxy itself takes for it:
 //! `scripts/bench config [BACKENDS]`.
 //!
 //! Each round has the rendering, the comparison with the file in place, and `haproxy -c` of the
 //! same text right after one another, so that their ratio does not depend on what else the machine
-//! does.
+//! does. Then a HAProxy runs, and each round has a change from the model to the new worker, beside
+//! `haproxy -c` and a bare `reload` of the same file.
 
 #![allow(
     clippy::expect_used,
@@ -22,16 +23,24 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::haproxies;
+use haproxy_runtime::master::Target;
 use mapsmith::settings::Settings;
+use mapsmith::settings::supervision::Folder;
+use mapsmith::supervise::check;
 use mapsmith::supervise::files::Files;
+use mapsmith::supervise::process::{Launch, Running};
+use mapsmith::supervise::reload::Outcome;
+use mapsmith::supervise::sockets::Sockets;
 use mapsmith_core::DesiredServers;
+use mapsmith_core::config::values::FilePath;
 use mapsmith_core::config::{Config, Template};
-use mapsmith_core::render::{rendered, stamp};
+use mapsmith_core::render::{Rendered, rendered, stamp};
 use mapsmith_core::server::{Server, ServerAddress, ServerOptions};
 
 const BACKENDS: usize = 1000;
 const SERVERS: usize = 10;
 const ROUNDS: usize = 15;
+const RELOADS: usize = 5;
 /// Of the model with itself, which takes little.
 const COMPARISONS: usize = 20;
 
@@ -52,10 +61,7 @@ fn main() -> anyhow::Result<()> {
             let rounds: Vec<_> =
                 (0..ROUNDS).map(|_| round(folder.path(), &binary, config)).collect();
             let of = |part: fn(&Round) -> Duration| {
-                let mut times: Vec<f64> =
-                    rounds.iter().map(|round| part(round).as_secs_f64() * 1000.0).collect();
-                times.sort_by(f64::total_cmp);
-                times[times.len() / 2]
+                median(rounds.iter().map(|round| part(round).as_secs_f64() * 1000.0).collect())
             };
             let (render, compare, check) =
                 (of(|round| round.render), of(|round| round.compare), of(|round| round.check));
@@ -66,6 +72,77 @@ fn main() -> anyhow::Result<()> {
                 (render + compare) / check * 100.0
             );
         }
+        tokio::runtime::Runtime::new()?.block_on(loaded(&binary, &config))?;
+    }
+    Ok(())
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Changes that a running HAProxy loads.
+async fn loaded(haproxy: &Path, config: &Config) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut config = config.clone();
+    let socket = folder.path().join("admin.sock").display().to_string();
+    config.process.socket = FilePath::try_from(socket).ok();
+    let launch = Launch {
+        program: haproxy.display().to_string(),
+        folder: Folder::new(folder.path()),
+        extra: Vec::new(),
+        admin_socket: folder.path().join("admin.sock"),
+        bound: Duration::from_secs(120),
+    };
+    let file = launch.folder.configuration();
+    let files = Files::new(&file, folder.path());
+    let text_of = |config: &Config| -> anyhow::Result<(Rendered, String)> {
+        let rendered = rendered(config)?;
+        let text = stamp::stamped(rendered.text(), &stamp::mark(rendered.text()));
+        Ok((rendered, text))
+    };
+    files.switch(&text_of(&config)?.1, false, false)?;
+    let running = launch.start(&mut Sockets::default()).await?;
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for number in 0..RELOADS {
+        config.process.maxconn = Some(1000 + number as u32);
+        let start = Instant::now();
+        let (rendered, text) = text_of(&config)?;
+        let candidate = files.write_candidate(&text)?;
+        let (program, none) = (&*launch.program, Sockets::default());
+        let verdict =
+            check::check(program, &[&*candidate], &rendered, &none, check::CHECK_BOUND).await?;
+        files.switch(&text, true, false)?;
+        let outcome = running.reloader().reload(&verdict).await;
+        ours.push(start.elapsed().as_secs_f64() * 1000.0);
+        assert!(matches!(outcome, Outcome::Loaded { .. }), "{outcome:?}");
+        let start = Instant::now();
+        let mut command = Command::new(haproxy);
+        command.arg("-c").arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(command.status()?.success());
+        reload_alone(&running).await?;
+        bare.push(start.elapsed().as_secs_f64() * 1000.0);
+    }
+    running.stop(Duration::ZERO).await?;
+    let (ours, bare) = (median(ours), median(bare));
+    println!(
+        "{}: a change until the new worker serves {ours:.0} ms, haproxy -c and a bare reload \
+            {bare:.0} ms: {:+.1} %",
+        haproxy.display(),
+        (ours / bare - 1.0) * 100.0
+    );
+    Ok(())
+}
+
+/// From the master's command until another worker serves: 2.6 answers before.
+async fn reload_alone(running: &Running) -> anyhow::Result<()> {
+    let serving = async || running.master().worker(Target::Current).await.map(|info| info.pid);
+    let before = serving().await?;
+    // 2.6 says nothing.
+    let _ = running.master().within(Duration::from_secs(120)).reload().await;
+    while serving().await.is_ok_and(|pid| pid == before) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ use crate::settings::{self, Listing, Settings};
 use crate::source::{self, Feed, PollRequests, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
+use crate::supervise::sockets::Handover;
 use crate::supervise::{Supervisor, SupervisorReport};
 use crate::tls_file::{InForce, TlsFile};
 
@@ -44,6 +45,10 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in progress may take to end after a signal, before the program leaves all the
 /// same.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
+
+/// How long they may take before other settings are used: a reload of HAProxy that nobody answers
+/// for, and its check, are waited for.
+const CHANGE_BOUND: Duration = Duration::from_secs(300);
 
 /// Goes on from the map file, and from the owners in the store.
 async fn map_decider(
@@ -116,7 +121,8 @@ impl Daemon {
         let tls_files = daemon.start_tls_files()?;
         let turn = Turn::default();
         let fleet = daemon.start_instances(&desired, &tls_files, &turn)?;
-        let haproxy = daemon.start_supervisor(&desired, &fleet, turn).await?;
+        let haproxy =
+            daemon.start_supervisor(&desired, &fleet, turn, ground.sockets.clone()).await?;
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
@@ -275,9 +281,10 @@ impl Daemon {
         desired: &watch::Receiver<Desired>,
         fleet: &Fleet,
         turn: Turn,
+        sockets: Handover,
     ) -> anyhow::Result<Option<watch::Receiver<SupervisorReport>>> {
-        let Some(supervisor) = Supervisor::new(&self.settings, turn, self.shutdown.clone()).await?
-        else {
+        let stop = self.shutdown.clone();
+        let Some(supervisor) = Supervisor::new(&self.settings, turn, sockets, stop).await? else {
             return Ok(None);
         };
         let own = self.settings.own_instance().and_then(|own| fleet.reports.get(own).cloned());
@@ -360,10 +367,12 @@ impl Daemon {
             }
         };
         self.shutdown.cancel();
+        // Nobody waits for changed settings with a signal that kills.
+        let bound = if matches!(end, Ok(Some(_))) { CHANGE_BOUND } else { SHUTDOWN_BOUND };
         let drain = async { while running.join_next().await.is_some() {} };
         tokio::select! {
-            drained = timeout(SHUTDOWN_BOUND, drain) => if drained.is_err() {
-                bail!("some tasks did not end within {SHUTDOWN_BOUND:?} after the signal");
+            drained = timeout(bound, drain) => if drained.is_err() {
+                bail!("some tasks did not end within {bound:?} after the signal");
             },
             signal = signals.end() => {
                 bail!("a second {signal}: left without waiting for the step in progress")

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use crate::http;
 use crate::settings::{Settings, SettingsFile};
 use crate::supervise::descriptor_store;
+use crate::supervise::sockets::Handover;
 
 mod daemon;
 mod descriptors;
@@ -64,6 +65,8 @@ pub(super) struct Ground {
     pub token: Option<http::Token>,
     /// The API's.
     pub listener: std::net::TcpListener,
+    /// Those that are held for HAProxy.
+    pub sockets: Handover,
 }
 
 impl Ground {
@@ -71,7 +74,7 @@ impl Ground {
         let token = read_token(&file.settings)?;
         // Before anything is touched: a second Mapsmith that was started by mistake ends here.
         let listener = bind(file.settings.api.listen).await?.into_std()?;
-        Ok(Self { file, token, listener })
+        Ok(Self { file, token, listener, sockets: Handover::default() })
     }
 
     /// The same with other settings.
@@ -84,7 +87,7 @@ impl Ground {
             true => self.listener.try_clone()?,
             false => bind(listen).await?.into_std()?,
         };
-        Ok(Self { file, token, listener })
+        Ok(Self { file, token, listener, sockets: self.sockets.clone() })
     }
 }
 

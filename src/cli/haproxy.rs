@@ -245,6 +245,8 @@ async fn restart(
     let before = running.identity().pid;
     let mut sockets = running.end_for_restart(grace).await?;
     if launch.is_kept() {
+        // Mapsmith has them too, and connections wait in its own.
+        drop(sockets);
         return kept(launch, Some(before)).await;
     }
     if let Some(health) = &health {

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
+use super::haproxy::own_files;
 use super::local::{poll_all, poll_lists, stored};
 use super::output::{Colour, error_line, paint};
 use super::{FAILED, OutputFormat, SUCCESS, print};
@@ -93,6 +94,7 @@ pub(super) async fn take_over(settings: Settings, format: OutputFormat) -> anyho
                 \"attached\", or redirect the output of `mapsmith render` yourself"
         );
     };
+    own_files(haproxy)?;
     let desired = desired(&settings).await?;
     if let Some(backend) = desired.unknown.first() {
         bail!(
@@ -101,7 +103,10 @@ pub(super) async fn take_over(settings: Settings, format: OutputFormat) -> anyho
         );
     }
     let candidate = Candidate::new(&Arc::new(desired), &Sockets::default())?;
-    let (path, verdict) = candidate.take_over(haproxy).await?;
+    let (path, verdict) = {
+        let node_map = settings.keeps_map().then(|| settings.map.file());
+        candidate.take_over(haproxy, node_map).await?
+    };
     let report = TakeOverReport {
         path: path.display().to_string(),
         valid: verdict.valid,

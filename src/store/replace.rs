@@ -109,6 +109,36 @@ pub(super) fn temporary_path(target: &Path) -> PathBuf {
     target.with_file_name(format!(".{name}.mapsmith-{:016x}.tmp", fastrand::u64(..)))
 }
 
+/// Clears away temporary files beside this one whose writers are no more: nobody holds their lock.
+pub fn remove_leftovers(target: &Path) {
+    let (Some(folder), Some(name)) =
+        (target.parent(), target.file_name().and_then(|name| name.to_str()))
+    else {
+        return;
+    };
+    let Ok(files) = fs::read_dir(folder) else { return };
+    for file in files.flatten() {
+        let ours = file.file_name().to_str().is_some_and(|file| is_temporary(file, name));
+        let is_file = file.file_type().is_ok_and(|kind| kind.is_file());
+        if ours
+            && is_file
+            && let Ok(left) = File::open(file.path())
+            && left.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(file.path());
+        }
+    }
+}
+
+fn is_temporary(file: &str, name: &str) -> bool {
+    let random = || {
+        file.strip_prefix('.')?.strip_prefix(name)?.strip_prefix(".mapsmith-")?.strip_suffix(".tmp")
+    };
+    random().is_some_and(|random| {
+        random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;

@@ -8,13 +8,17 @@ use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::render::{Rendered, TemplateError, rendered, stamp};
 
 use super::check::{self, CHECK_BOUND, Verdict};
-use super::files::Files;
+use super::files::{Files, supply_maps};
+use super::health::Health;
 use super::sockets::Sockets;
 use crate::settings::Haproxy;
 
 /// What should be in place.
 pub struct Candidate {
+    /// What is desired.
     pub(super) of: Arc<DesiredConfig>,
+    /// What it is rendered from: the same, but for what is quarantined.
+    pub(super) from: Arc<DesiredConfig>,
     pub rendered: Rendered,
     /// As it is written: with its stamp.
     pub text: String,
@@ -37,9 +41,17 @@ impl Candidate {
     /// The user's template does not give a text.
     pub fn placed(of: &Arc<DesiredConfig>, placed: &Config) -> Result<Self, TemplateError> {
         let rendered = rendered(placed)?;
-        let mark = stamp::mark(self::rendered(&of.without_servers())?.text());
+        let mark = Self::mark_of(of)?;
         let text = stamp::stamped(rendered.text(), &mark);
-        Ok(Self { of: Arc::clone(of), rendered, text, mark })
+        Ok(Self { of: Arc::clone(of), from: Arc::clone(of), rendered, text, mark })
+    }
+
+    /// The mark of a configuration: of all of it but its servers.
+    ///
+    /// # Errors
+    /// The user's template does not give a text.
+    pub fn mark_of(of: &DesiredConfig) -> Result<String, TemplateError> {
+        Ok(stamp::mark(rendered(&of.without_servers())?.text()))
     }
 
     /// Puts it in place, whatever is there, if HAProxy accepts it. A Mapsmith that runs has it
@@ -47,7 +59,12 @@ impl Candidate {
     ///
     /// # Errors
     /// It can't be checked or written.
-    pub async fn take_over(&self, haproxy: &Haproxy) -> anyhow::Result<(PathBuf, Verdict)> {
+    pub async fn take_over(
+        &self,
+        haproxy: &Haproxy,
+        node_map: Option<&Path>,
+    ) -> anyhow::Result<(PathBuf, Verdict)> {
+        supply_maps(Health::of(haproxy).as_ref(), node_map)?;
         let config = haproxy.configuration();
         let files = Files::new(&config, haproxy.files().path());
         let file = files.write_candidate(&self.text)?;
@@ -56,7 +73,7 @@ impl Candidate {
         let (program, none) = (haproxy.program(), Sockets::default());
         let verdict = check::check(program, &checked, &self.rendered, &none, CHECK_BOUND).await?;
         if verdict.valid {
-            files.switch(&self.text, true)?;
+            files.switch(&self.text, true, self.rendered.has_secrets())?;
         }
         Ok((config, verdict))
     }

@@ -2,22 +2,28 @@
 //! the last one that a process is known to have loaded. Its calls block: run them off the async
 //! threads.
 
-use std::fs::{self, DirBuilder};
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use mapsmith_core::render::stamp::{self, Stamp};
 
+use super::health::{Answer, Health};
 use crate::store::map_file::MapFileError;
-use crate::store::replace::replace;
+use crate::store::replace::{probe, remove_leftovers, replace};
 
 /// The name of a configuration within a folder.
 const NAME: &str = "haproxy.cfg";
 /// Passwords and keys of cookies may stand in it, so it is its owner's alone.
 const MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
+/// What of a mode is for users who are neither its owner nor of its group.
+const OTHERS: u32 = 0o007;
+/// How many external edits are kept.
+const EDITS: usize = 20;
 
 /// Why the files can't be read or written. Nothing that HAProxy would load has changed.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +32,14 @@ pub enum FilesError {
     Folder { path: PathBuf, cause: io::Error },
     #[error("{}: can't be read: {cause}", path.display())]
     Read { path: PathBuf, cause: io::Error },
-    #[error("{0}")]
+    #[error(
+        "{}: can't be hidden from other users, and would hold passwords or keys: {cause}",
+        path.display()
+    )]
+    Hide { path: PathBuf, cause: io::Error },
+    #[error("the map file {}: can't be created: {cause}", path.display())]
+    MapFile { path: PathBuf, cause: io::Error },
+    #[error("{0} (haproxy.folder)")]
     Write(#[from] MapFileError),
 }
 
@@ -56,6 +69,26 @@ struct Fingerprint {
     changed: (i64, i64),
 }
 
+/// Creates the maps' files that are not there yet: without them HAProxy does not start.
+///
+/// # Errors
+/// One can't be created.
+pub fn supply_maps(health: Option<&Health>, node_map: Option<&Path>) -> Result<(), FilesError> {
+    if let Some(health) = health.filter(|health| !health.is_there()) {
+        health.write(Answer::Starting)?;
+    }
+    let Some(path) = node_map else { return Ok(()) };
+    if let Some(folder) = path.parent() {
+        create(folder)?;
+    }
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+            Err(FilesError::MapFile { path: path.to_owned(), cause })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The files of one HAProxy.
 #[derive(Debug)]
 pub struct Files {
@@ -63,11 +96,13 @@ pub struct Files {
     config: PathBuf,
     folder: PathBuf,
     read: Option<(Fingerprint, InPlace)>,
+    /// The mark of the last good one, where that is known.
+    good: Option<String>,
 }
 
 impl Files {
     pub fn new(config: &Path, folder: &Path) -> Self {
-        Self { config: config.to_owned(), folder: folder.to_owned(), read: None }
+        Self { config: config.to_owned(), folder: folder.to_owned(), read: None, good: None }
     }
 
     pub fn config(&self) -> &Path {
@@ -113,18 +148,101 @@ impl Files {
         Ok(path)
     }
 
-    /// Puts a text in force. With `keep` the one before is kept as the last good one.
+    /// Puts a text in force. With `keep` the one before is kept as the last good one. Where it is
+    /// `secret`, only the file's owner and group can read it from then on.
     ///
     /// # Errors
     /// What failed; the file in force is the one before.
-    pub fn switch(&self, text: &str, keep: bool) -> Result<(), FilesError> {
+    pub fn switch(&self, text: &str, keep: bool, secret: bool) -> Result<(), FilesError> {
         if keep {
             self.keep_last_good()?;
         }
         if let Some(folder) = self.config.parent() {
             create(folder)?;
         }
+        if secret {
+            self.hide_from_others()?;
+        }
         Ok(replace(&self.config, text.as_bytes(), MODE)?)
+    }
+
+    /// A file keeps the mode that it has when it is replaced.
+    fn hide_from_others(&self) -> Result<(), FilesError> {
+        let Ok(metadata) = fs::metadata(&self.config) else { return Ok(()) };
+        let mode = metadata.permissions().mode();
+        if mode & OTHERS == 0 {
+            return Ok(());
+        }
+        let hidden = fs::Permissions::from_mode(mode & !OTHERS);
+        fs::set_permissions(&self.config, hidden)
+            .map_err(|cause| FilesError::Hide { path: self.config.clone(), cause })
+    }
+
+    /// Whether files can be created beside the one in force now.
+    ///
+    /// # Errors
+    /// They can't.
+    pub fn probe(&self) -> Result<(), FilesError> {
+        Ok(probe(&self.config)?)
+    }
+
+    /// Keeps what is in place as the last good one, if that is this configuration: a process has
+    /// loaded it.
+    ///
+    /// # Errors
+    /// It can't be read or kept.
+    pub fn keep_good(&mut self, mark: &str) -> Result<(), FilesError> {
+        let stamp = self.in_place()?.map(|in_place| in_place.stamp);
+        if self.good()? != Some(mark) && stamp == Some(Stamp::Whole { mark: mark.to_owned() }) {
+            self.keep_last_good()?;
+            self.good = Some(mark.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether a process is known to have loaded what has this stamp.
+    ///
+    /// # Errors
+    /// The last good one can't be read.
+    pub fn is_good(&mut self, stamp: &Stamp) -> Result<bool, FilesError> {
+        let good = self.good()?;
+        Ok(matches!(stamp, Stamp::Whole { mark } if good == Some(mark)))
+    }
+
+    fn good(&mut self) -> Result<Option<&str>, FilesError> {
+        if self.good.is_none() {
+            let path = self.folder.join("last-good").join(NAME);
+            self.good = match fs::read(&path) {
+                Ok(text) => match stamp::read(&text) {
+                    Stamp::Whole { mark } => Some(mark),
+                    _ => None,
+                },
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
+                Err(cause) => return Err(FilesError::Read { path, cause }),
+            };
+        }
+        Ok(self.good.as_deref())
+    }
+
+    /// Puts the last good one in force again where something else is in place that a process did
+    /// not start from; whether that is so.
+    ///
+    /// # Errors
+    /// A file can't be read, or put in place.
+    pub fn fall_back(&mut self) -> Result<bool, FilesError> {
+        let stamp = self.in_place()?.map(|in_place| in_place.stamp);
+        match stamp {
+            Some(stamp) if self.good()?.is_some() && !self.is_good(&stamp)? => self.restore(),
+            _ => Ok(false),
+        }
+    }
+
+    /// Clears away what a killed Mapsmith has left half-written.
+    pub fn remove_leftovers(&self) {
+        remove_leftovers(&self.config);
+        for kind in ["candidate", "last-good"] {
+            remove_leftovers(&self.folder.join(kind).join(NAME));
+        }
     }
 
     fn keep_last_good(&self) -> Result<(), FilesError> {
@@ -158,10 +276,19 @@ impl Files {
     pub fn set_aside(&self) -> Result<PathBuf, FilesError> {
         let folder = self.folder.join("edited");
         create(&folder)?;
-        let kept = folder.join(format!("{NAME}.{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
+        let kept =
+            folder.join(format!("{NAME}.{}", Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ")));
         let text = fs::read(&self.config)
             .map_err(|cause| FilesError::Read { path: self.config.clone(), cause })?;
         replace(&kept, &text, MODE)?;
+        // By their times.
+        let edits: BTreeSet<_> = fs::read_dir(&folder)
+            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default();
+        for old in edits.iter().rev().skip(EDITS) {
+            // One that stays takes some room, and no more.
+            let _ = fs::remove_file(old);
+        }
         Ok(kept)
     }
 
@@ -199,9 +326,9 @@ mod tests {
         let (good, bad) = (stamp::stamped("a\n", "1"), stamp::stamped("b\n", "2"));
         assert_eq!(files.in_place().unwrap(), None);
         assert!(!files.restore().unwrap(), "there is none yet");
-        files.switch(&good, true).unwrap();
+        files.switch(&good, true, false).unwrap();
         assert!(files.in_place().unwrap().unwrap().holds(&good));
-        files.switch(&bad, true).unwrap();
+        files.switch(&bad, true, false).unwrap();
         let mark = Stamp::Whole { mark: "2".to_owned() };
         assert_eq!(files.in_place().unwrap().unwrap().stamp, mark);
         assert!(files.restore().unwrap());
@@ -209,10 +336,29 @@ mod tests {
     }
 
     #[test]
+    fn what_no_process_has_loaded_is_never_the_last_good_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = files(folder.path());
+        let text = |mark: &str| stamp::stamped("a\n", mark);
+        let whole = |mark: &str| Stamp::Whole { mark: mark.to_owned() };
+        files.switch(&text("1"), false, false).unwrap();
+        assert!(!files.fall_back().unwrap(), "nothing is known to be good");
+        files.keep_good("1").unwrap();
+        assert!(files.is_good(&whole("1")).unwrap() && !files.fall_back().unwrap());
+        files.switch(&text("2"), false, false).unwrap();
+        files.keep_good("1").unwrap();
+        assert!(!files.is_good(&whole("2")).unwrap());
+        // So it is for a Mapsmith that begins only now.
+        let mut later = Files::new(files.config(), &files.folder);
+        assert!(later.fall_back().unwrap());
+        assert!(later.in_place().unwrap().unwrap().holds(&text("1")));
+    }
+
+    #[test]
     fn an_external_edit_is_seen_and_can_be_kept_aside() {
         let folder = tempfile::tempdir().unwrap();
         let mut files = files(folder.path());
-        files.switch(&stamp::stamped("a\n", "1"), false).unwrap();
+        files.switch(&stamp::stamped("a\n", "1"), false, false).unwrap();
         files.in_place().unwrap();
         let edited = stamp::stamped("a\n", "1").replace("a\n", "# by hand\n");
         fs::write(files.config(), &edited).unwrap();
@@ -222,8 +368,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_gets_a_secret_is_hidden_from_other_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = files(folder.path());
+        files.switch("first", false, false).unwrap();
+        let mode = || fs::metadata(files.config()).unwrap().permissions().mode() & 0o777;
+        fs::set_permissions(files.config(), fs::Permissions::from_mode(0o644)).unwrap();
+        files.switch("open", false, false).unwrap();
+        assert_eq!(mode(), 0o644);
+        files.switch("secret", false, true).unwrap();
+        assert_eq!(mode(), 0o640);
+    }
+
+    #[test]
     fn a_candidate_is_nobody_elses_to_read() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let candidate = files(folder.path()).write_candidate("text").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -1,5 +1,6 @@
 //! Which process it is: a pid alone may be another one's by now, its start time tells.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 /// A process of this host.
@@ -16,6 +17,24 @@ impl Identity {
     pub fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         Some(Self { pid, started: started(&stat)? })
+    }
+
+    /// The process that has an argument which begins so, and is no child of another that has it.
+    pub(super) fn of_argument(beginning: &str) -> Option<Self> {
+        let entries = fs::read_dir("/proc").ok()?.flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let having: BTreeSet<_> = pids
+            .filter(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let mut arguments = line.split(|byte| *byte == 0);
+                arguments.any(|argument| argument.starts_with(beginning.as_bytes()))
+            })
+            .collect();
+        let is_first = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !parent(&stat).is_some_and(|parent| having.contains(&parent))
+        };
+        having.iter().filter(|pid| is_first(pid)).find_map(|pid| Self::of(*pid))
     }
 
     /// Whether it is still there.
@@ -44,8 +63,18 @@ fn started(stat: &str) -> Option<u64> {
     (!matches!(state, "Z" | "X")).then(|| fields.nth(18)?.parse().ok()).flatten()
 }
 
+/// The fourth field.
+fn parent(stat: &str) -> Option<u32> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(1)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -57,6 +86,23 @@ mod tests {
         for wrong in ["", "12", "12 x", "-1 3", "1 2 3"] {
             assert_eq!(Identity::parse(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_process_is_found_by_an_argument_and_its_children_are_not() {
+        let own = format!("mapsmith-identity-{}", std::process::id());
+        assert_eq!(Identity::of_argument(&own), None);
+        let script = "sh -c 'sleep 60; :' \"$0\"; :";
+        let mut parent = Command::new("sh");
+        let mut parent = parent.args(["-c", script, &own]).process_group(0).spawn().unwrap();
+        // It has its arguments a moment after its start.
+        let found = testkit::eventually("it is found", Duration::from_secs(30), || {
+            Identity::of_argument(&own)
+        });
+        assert_eq!(found.pid, parent.id());
+        let group = format!("-{}", parent.id());
+        assert!(Command::new("kill").args(["-9", "--", &group]).status().unwrap().success());
+        parent.wait().unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Keeps a managed HAProxy running: found again at the start, started again when it dies, and left
 //! alone where it was stopped on purpose.
 
+use std::fs;
 use std::time::Duration;
 
 use mapsmith_core::config::values::BindAddress;
@@ -58,6 +59,16 @@ impl Keeper {
         Self { launch, running: None, sockets: None, backoff, since: now, next: now }
     }
 
+    /// Goes on with these sockets.
+    pub fn with_sockets(self, sockets: Option<Sockets>) -> Self {
+        Self { sockets, ..self }
+    }
+
+    /// The sockets that are held, for who goes on with them.
+    pub fn into_sockets(self) -> Option<Sockets> {
+        self.running.map(Running::into_sockets).or(self.sockets)
+    }
+
     pub fn launch(&self) -> &Launch {
         &self.launch
     }
@@ -74,6 +85,11 @@ impl Keeper {
     pub fn pause(&self) -> Option<Duration> {
         let left = self.next.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
+    }
+
+    /// The next start waits for no pause: it is of something else than what did not start.
+    pub fn start_now(&mut self) {
+        self.next = Instant::now();
     }
 
     /// Has these addresses listened on for HAProxy, where none runs yet, beside those that the
@@ -119,7 +135,7 @@ impl Keeper {
     /// It runs and does not answer.
     pub async fn find(&mut self) -> Result<bool, ProcessError> {
         if self.running.is_none()
-            && let Some(running) = self.launch.find().await?
+            && let Some(running) = self.launch.find_with(&mut self.sockets).await?
         {
             self.has(running);
         }
@@ -159,6 +175,9 @@ impl Keeper {
             Some(sockets) => sockets,
             None => Sockets::of_file(&self.launch.folder.sockets())?,
         };
+        // What it does not name it may listen on by itself.
+        let text = fs::read_to_string(self.launch.folder.configuration()).unwrap_or_default();
+        sockets.retain_named(&text);
         match self.launch.start(&mut sockets).await {
             Ok(running) => {
                 self.has(running);
@@ -184,7 +203,7 @@ impl Keeper {
         }
         // Connections wait in them. Stand-ins hold nothing, and are opened by the next start.
         self.sockets = sockets.filter(Sockets::are_real);
-        if self.launch.is_restarting() {
+        if self.launch.was_restarted() {
             self.next = Instant::now();
             return Event::Restarting;
         }

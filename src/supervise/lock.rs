@@ -6,10 +6,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::bail;
 use tokio::time::{Instant, sleep};
+
+use super::files;
+use crate::settings::supervision::Folder;
 
 /// How often a lock that is taken is tried.
 const TRY_EVERY: Duration = Duration::from_millis(50);
+
+/// How long one that is just ending may still have the folder.
+const OWNER_BOUND: Duration = Duration::from_secs(5);
 
 /// Why the lock is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +38,30 @@ pub(super) async fn acquire(path: &Path, bound: Duration) -> Result<File, LockEr
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(TRY_EVERY).await,
             Err(TryLockError::WouldBlock) => return Err(LockError::Taken(bound)),
             Err(TryLockError::Error(cause)) => return Err(error(cause)),
+        }
+    }
+}
+
+/// Makes the folder this Mapsmith's: two that write one configuration would undo each other's work
+/// for ever. A folder that can't be written at the moment keeps nobody from starting.
+pub(super) async fn own_folder(folder: Folder) -> anyhow::Result<Option<File>> {
+    let locked = match files::create(folder.path()) {
+        Ok(()) => acquire(&folder.owner(), OWNER_BOUND).await,
+        Err(error) => {
+            tracing::warn!("{error}");
+            return Ok(None);
+        }
+    };
+    match locked {
+        Ok(file) => Ok(Some(file)),
+        Err(LockError::Taken(_)) => bail!(
+            "haproxy.folder: another Mapsmith keeps HAProxy's configuration in {}; stop it, or \
+                give this one a folder of its own",
+            folder.path().display()
+        ),
+        Err(error) => {
+            tracing::warn!("{error}");
+            Ok(None)
         }
     }
 }

@@ -5,8 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+/// How the lines begin that are about HAProxy itself.
+const LEVELS: [&str; 3] = ["[ALERT]", "[WARNING]", "[NOTICE]"];
+/// The most of it that is read, in bytes: requests may be logged there too.
+const MOST_READ: u64 = 1024 * 1024;
 /// The most of it that is shown, in bytes.
-const MOST_SHOWN: u64 = 16 * 1024;
+const MOST_SHOWN: usize = 16 * 1024;
 /// It is emptied when it is larger, in bytes.
 const MOST_KEPT: u64 = 64 * 1024 * 1024;
 
@@ -23,9 +27,16 @@ impl Mark {
         Self { path: path.to_owned(), from: std::fs::metadata(path).map_or(0, |file| file.len()) }
     }
 
-    /// What has been written since, its end where it is much; nothing where it can't be read.
+    /// What HAProxy has said since of itself, its end where it is much; nothing where it can't be
+    /// read.
     pub fn since(&self) -> String {
-        self.read().unwrap_or_default().trim().to_owned()
+        let text = self.read().unwrap_or_default();
+        let is_said = |line: &&str| LEVELS.iter().any(|level| line.starts_with(level));
+        let said = text.lines().filter(is_said).collect::<Vec<_>>().join("\n");
+        // Of a crash it speaks in other words.
+        let said = if said.is_empty() { text.trim() } else { &said };
+        let from = said.ceil_char_boundary(said.len().saturating_sub(MOST_SHOWN));
+        said.get(from..).unwrap_or_default().to_owned()
     }
 
     fn read(&self) -> io::Result<String> {
@@ -33,9 +44,9 @@ impl Mark {
         let length = file.metadata()?.len();
         // One that is shorter than it was has been emptied meanwhile.
         let from = if length < self.from { 0 } else { self.from };
-        file.seek(SeekFrom::Start(from.max(length.saturating_sub(MOST_SHOWN))))?;
+        file.seek(SeekFrom::Start(from.max(length.saturating_sub(MOST_READ))))?;
         let mut bytes = Vec::new();
-        file.take(MOST_SHOWN).read_to_end(&mut bytes)?;
+        file.take(MOST_READ).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
@@ -70,6 +81,9 @@ mod tests {
         let mark = Mark::now(&path);
         writeln!(file, "after").unwrap();
         assert_eq!(mark.since(), "after");
+        writeln!(file, "[ALERT] (7) : why\n127.0.0.1:1 [26/Nov/2026] a request").unwrap();
+        assert_eq!(mark.since(), "[ALERT] (7) : why");
+        let mark = Mark::now(&path);
         writeln!(file, "{}end", "x".repeat(100_000)).unwrap();
         assert!(mark.since().len() <= 16 * 1024 && mark.since().ends_with("xend"));
     }

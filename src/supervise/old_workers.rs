@@ -1,12 +1,15 @@
 //! Workers that a reload has replaced. They finish what they have, and a connection that is kept
-//! may bring them one more request: it must not be answered by an old map. So each of them is
-//! driven like the worker that serves, by way of the master's socket, until it ends.
+//! may bring them one more request: it must not be answered by an old map. So the map of each is
+//! kept like that of the worker that serves, by way of the master's socket, until it ends. HAProxy
+//! changes no servers there any more (2.6 to 3.4 say `Proxy is disabled`): they are only looked at,
+//! and a worker that lacks a change of them is not in sync.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use haproxy_runtime::{MapName, RuntimeAddress};
 use mapsmith_core::Desired;
+use mapsmith_core::status::ServersState;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +78,7 @@ impl OldWorkers {
         };
         // What it could route to is nobody's concern any more.
         let (targets, _) = watch::channel(None);
-        let servers = ServerPhase::new(&instance, targets, self.schedule.servers);
+        let servers = ServerPhase::new(&instance, targets, self.schedule.servers).only_observing();
         let task = Instance::new(&instance, &self.map, &self.schedule, None, Some(servers));
         let task = if self.keeps_map { task } else { task.without_map() };
         let (sender, report) = watch::channel(task.report().clone());
@@ -84,9 +87,13 @@ impl OldWorkers {
         Driven { report, stop }
     }
 
-    /// Whether this worker was seen to hold the map of a generation; none where it is not driven.
+    /// Whether this worker was seen to hold the map and the servers of a generation; none where it
+    /// is not driven.
     pub fn holds(&self, pid: u32, generation: u64) -> Option<bool> {
-        self.running.get(&pid).map(|driven| driven.report.borrow().observed.map >= generation)
+        let report = self.running.get(&pid)?.report.borrow();
+        let servers = report.status.servers.as_ref();
+        let has_servers = servers.is_none_or(|servers| servers.state == ServersState::InSync);
+        Some(has_servers && report.observed.generation() >= generation)
     }
 }
 

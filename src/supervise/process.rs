@@ -143,7 +143,15 @@ impl Launch {
     /// # Errors
     /// It runs and does not answer, or a file of it can't be read.
     pub async fn find(&self) -> Result<Option<Running>, ProcessError> {
-        let Some((identity, process)) = self.known().await? else { return Ok(None) };
+        self.find_with(&mut None).await
+    }
+
+    /// The same; these are its sockets where some are held, and are taken.
+    pub(super) async fn find_with(
+        &self,
+        held: &mut Option<Sockets>,
+    ) -> Result<Option<Running>, ProcessError> {
+        let Some((identity, process)) = self.known()? else { return Ok(None) };
         let deadline = Instant::now() + self.bound;
         loop {
             let why = match self.serves(identity).await {
@@ -159,13 +167,16 @@ impl Launch {
             }
             sleep(ASK_EVERY).await;
         }
-        let sockets = Sockets::take_back(&self.folder.sockets(), &process)?;
+        let sockets = match held.take() {
+            Some(sockets) => sockets,
+            None => Sockets::take_back(&self.folder.sockets(), &process)?,
+        };
         Ok(Some(self.running(identity, process, sockets)))
     }
 
-    /// The process that the file names; or one that answers on the master's socket, whose start was
-    /// cut off before the file was written.
-    async fn known(&self) -> Result<Option<(Identity, OwnedFd)>, ProcessError> {
+    /// The process that the file names; or one that has the master's socket on its command line,
+    /// whose start was cut off before the file was written.
+    fn known(&self) -> Result<Option<(Identity, OwnedFd)>, ProcessError> {
         let path = self.folder.pid();
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -175,17 +186,33 @@ impl Launch {
         if let Some(known) = Identity::parse(&text).and_then(open) {
             return Ok(Some(known));
         }
-        let Ok(listed) = self.master().processes().await else { return Ok(None) };
-        let Some((identity, process)) = Identity::of(listed.master.pid).and_then(open) else {
+        let named = format!("{},", self.folder.master_socket().display());
+        let Some((identity, process)) = Identity::of_argument(&named).and_then(open) else {
             return Ok(None);
         };
-        replace(&path, identity.line().as_bytes(), PID_FILE_MODE)?;
+        self.keep_pid(identity);
         Ok(Some((identity, process)))
     }
 
-    /// Whether it is being ended in order to be started again.
-    pub fn is_restarting(&self) -> bool {
+    /// Whether it was ended in order to be started again.
+    pub fn was_restarted(&self) -> bool {
         self.folder.restarting().exists()
+    }
+
+    /// Whether somebody is ending it, in order to start it again.
+    pub fn is_restarting(&self) -> bool {
+        let lock = fs::File::open(self.folder.lock());
+        let is_locked =
+            lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
+        is_locked && self.was_restarted()
+    }
+
+    /// Where the file can't be written the process is found without it.
+    fn keep_pid(&self, identity: Identity) {
+        let path = self.folder.pid();
+        if let Err(error) = replace(&path, identity.line().as_bytes(), PID_FILE_MODE) {
+            tracing::warn!("HAProxy's pid can't be kept (haproxy.folder): {error}");
+        }
     }
 
     /// Has it stay as it is, where it does not run.
@@ -228,7 +255,7 @@ impl Launch {
         let _ = log::bound(&path);
         let mark = Mark::now(&path);
         let (mut child, identity, process) = self.spawn(sockets, &mark)?;
-        replace(&self.folder.pid(), identity.line().as_bytes(), PID_FILE_MODE)?;
+        self.keep_pid(identity);
         remove(&self.folder.stopped())?;
         remove(&self.folder.restarting())?;
         let deadline = Instant::now() + self.bound;

@@ -11,7 +11,8 @@ use mapsmith_core::render::verdict::{Level, Remark};
 use super::check::Verdict;
 
 /// The desired configuration with the last good servers of those backends whose new ones HAProxy
-/// refuses, and which these are; none where anything else is wrong, or nothing good is known.
+/// refuses, and which these are. Where none are known, since Mapsmith has started or has other
+/// settings, it is without the refused ones. None where anything else is wrong, or nothing is left.
 pub(super) fn substitute(
     desired: &DesiredConfig,
     last_good: Option<&DesiredConfig>,
@@ -19,31 +20,47 @@ pub(super) fn substitute(
 ) -> Option<(Arc<DesiredConfig>, Vec<Quarantined>)> {
     let mut config = desired.config.clone();
     let mut quarantined = Vec::new();
-    for (index, remarks) in refused_servers(verdict)? {
+    for (index, refused) in refused_servers(verdict)? {
         let backend = config.backends.get_mut(index)?;
-        let mut known = last_good?.config.backends.iter();
-        let good = known.find(|good| good.name == backend.name)?;
-        if good.servers == backend.servers {
-            return None;
+        let mut known = last_good.into_iter().flat_map(|good| &good.config.backends);
+        match known.find(|good| good.name == backend.name) {
+            Some(good) if good.servers == backend.servers => return None,
+            Some(good) => backend.servers.clone_from(&good.servers),
+            None => {
+                backend.servers.retain(|server| !refused.iter().any(|one| one.0 == server.name));
+                if backend.servers.is_empty() {
+                    return None;
+                }
+            }
         }
-        backend.servers.clone_from(&good.servers);
+        let remarks = refused.into_iter().map(|(_, remark)| remark).collect();
         quarantined.push(Quarantined { object: format!("backend {}", backend.name), remarks });
     }
     let instead = DesiredConfig { config, unknown: desired.unknown.clone() };
     (!quarantined.is_empty()).then(|| (Arc::new(instead), quarantined))
 }
 
-/// The alerts by the place of the backend whose servers they are about; none where one is about
-/// something else.
-fn refused_servers(verdict: &Verdict) -> Option<BTreeMap<usize, Vec<Remark>>> {
-    let mut refused: BTreeMap<usize, Vec<Remark>> = BTreeMap::new();
+/// The needs of other backends than these: no reload brings what is not in the file.
+pub(super) fn without_quarantined(needs: &[String], quarantined: &[Quarantined]) -> Vec<String> {
+    let is_of = |need: &str, one: &Quarantined| {
+        let named = one.object.strip_prefix("backend ").and_then(|name| need.strip_prefix(name));
+        named.is_some_and(|rest| rest.starts_with(['/', ':']))
+    };
+    let other = |need: &&String| !quarantined.iter().any(|one| is_of(need, one));
+    needs.iter().filter(other).cloned().collect()
+}
+
+/// The alerts, each with the server that it is about, by the place of their backend; none where one
+/// is about something else.
+fn refused_servers(verdict: &Verdict) -> Option<BTreeMap<usize, Vec<(String, Remark)>>> {
+    let mut refused: BTreeMap<usize, Vec<_>> = BTreeMap::new();
     for remark in verdict.remarks.iter().filter(|remark| remark.level == Level::Alert) {
         match &remark.setting {
             Some(setting) => {
                 let place = setting.strip_prefix("backend[")?;
                 let (index, rest) = place.split_once(']')?;
-                rest.strip_prefix(".servers ")?;
-                refused.entry(index.parse().ok()?).or_default().push(remark.clone());
+                let name = rest.strip_prefix(".servers ")?.trim_matches('"').to_owned();
+                refused.entry(index.parse().ok()?).or_default().push((name, remark.clone()));
             }
             // The last lines only say that there were others.
             None if remark.text.contains("found in configuration") => {}
@@ -121,6 +138,25 @@ mod tests {
         assert_eq!(servers(&substitute), ["a2", "b1"]);
         assert_eq!(quarantined[0].object, "backend b");
         assert_eq!(quarantined[0].remarks.len(), 1);
+    }
+
+    #[test]
+    fn a_server_that_is_refused_from_the_start_is_left_out() {
+        let mut wanted = desired(&[("a", "a1"), ("b", "b1")]);
+        wanted.config.backends[1].servers.push(server("b2"));
+        let refusal = verdict(vec![alert(Some("backend[1].servers \"b2\""), "refused")]);
+        let (instead, quarantined) = substitute(&wanted, None, &refusal).unwrap();
+        assert_eq!(servers(&instead), ["a1", "b1"]);
+        assert_eq!(quarantined.len(), 1);
+    }
+
+    #[test]
+    fn what_a_quarantined_backend_needs_a_reload_for_is_no_reason_for_one() {
+        let quarantined = Quarantined { object: "backend b".to_owned(), remarks: Vec::new() };
+        let needs = ["b/b2: refused", "b: absent", "bb/b2: refused", "a/a1: refused"];
+        let needs = needs.map(str::to_owned);
+        assert_eq!(without_quarantined(&needs, &[quarantined]), needs[2..]);
+        assert_eq!(without_quarantined(&needs, &[]), needs);
     }
 
     #[test]

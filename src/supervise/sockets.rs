@@ -10,8 +10,8 @@ use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mapsmith_core::config::Config;
 use mapsmith_core::config::values::BindAddress;
@@ -37,6 +37,24 @@ static STARTING: Mutex<()> = Mutex::new(());
 #[derive(Debug, Default)]
 pub struct Sockets(BTreeMap<BindAddress, Held>);
 
+/// Sockets that stay open while Mapsmith begins anew with other settings. Shared.
+#[derive(Debug, Clone, Default)]
+pub struct Handover(Arc<Mutex<Option<(PathBuf, Sockets)>>>);
+
+impl Handover {
+    /// Keeps those of the HAProxy with this folder; none that only stand in for others.
+    pub fn keep(&self, folder: &Path, sockets: Sockets) {
+        let kept = sockets.are_real().then(|| (folder.to_owned(), sockets));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    }
+
+    /// Gives up what is kept; those of this folder.
+    pub fn take(&self, folder: &Path) -> Option<Sockets> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.filter(|(of, _)| of == folder).map(|(_, sockets)| sockets)
+    }
+}
+
 #[derive(Debug)]
 struct Held {
     /// Its descriptor is its number.
@@ -60,7 +78,7 @@ pub enum SocketsError {
     Bind { address: String, cause: io::Error },
     #[error("{path} can't be read: {cause}")]
     File { path: String, cause: io::Error },
-    #[error("{0}")]
+    #[error("{0} (haproxy.folder)")]
     Write(#[from] MapFileError),
     #[error("{path} has a line that is none of \"NUMBER ADDRESS\": {line:?}")]
     Line { path: String, line: String },
@@ -97,12 +115,11 @@ impl Sockets {
         file: &Path,
     ) -> Result<(), SocketsError> {
         let numbers = numbers(file)?;
-        self.listen(addresses, &numbers)?;
         for address in numbers.keys() {
             // What HAProxy lacks it says itself.
             let _ = self.listen([address], &numbers);
         }
-        Ok(())
+        self.listen(addresses, &numbers)
     }
 
     fn listen<'a>(
@@ -197,6 +214,16 @@ impl Sockets {
         self.save(file)
     }
 
+    /// Gives up those that a configuration does not name by their numbers.
+    pub(super) fn retain_named(&mut self, text: &str) {
+        let numbers = text.split("fd@").skip(1).filter_map(|rest| {
+            let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+            rest[..end].parse().ok()
+        });
+        let named: BTreeSet<RawFd> = numbers.collect();
+        self.0.retain(|_, held| named.contains(&held.socket.as_raw_fd()));
+    }
+
     /// Writes which they are, for [`Self::take_back`].
     ///
     /// # Errors
@@ -204,8 +231,12 @@ impl Sockets {
     pub fn save(&self, file: &Path) -> Result<(), SocketsError> {
         let lines =
             self.0.iter().map(|(address, held)| format!("{} {address}\n", held.socket.as_raw_fd()));
-        // Whole or not at all: without its numbers nothing could be taken back.
-        Ok(replace(file, lines.collect::<String>().as_bytes(), MODE)?)
+        let text = lines.collect::<String>();
+        // A full disk keeps nobody from a start with the same sockets.
+        if fs::read_to_string(file).is_ok_and(|in_place| in_place == text) {
+            return Ok(());
+        }
+        Ok(replace(file, text.as_bytes(), MODE)?)
     }
 
     /// Where HAProxy is to listen for this address: the socket that is held for it, or itself.
@@ -305,7 +336,7 @@ fn numbered(socket: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
 
 /// The address as the system's resolver-free listening takes it; none for a unix socket or a
 /// descriptor.
-fn internet(address: &BindAddress) -> Option<String> {
+pub(super) fn internet(address: &BindAddress) -> Option<String> {
     let text = address.as_str();
     if text.starts_with("unix@") || text.starts_with("fd@") {
         return None;
@@ -350,6 +381,18 @@ mod tests {
         sockets.release([&other], &file).unwrap();
         assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
         drop(inherited);
+    }
+
+    #[test]
+    fn a_socket_that_a_configuration_does_not_name_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let addresses: Vec<_> =
+            (0..2).map(|_| address(&format!("127.0.0.1:{}", testkit::free_port()))).collect();
+        let mut sockets = Sockets::bind(&addresses, &folder.path().join("sockets")).unwrap();
+        let named = sockets.place(&addresses[0]).to_string();
+        sockets.retain_named(&format!("    bind {named} tfo\n    bind {}\n", addresses[1]));
+        assert!(sockets.are_of([&addresses[0]]));
+        assert!(TcpListener::bind(addresses[1].as_str()).is_ok());
     }
 
     #[test]

@@ -111,16 +111,7 @@ pub(super) async fn plan(
     let after = preview.map;
     let diff = Diff::between(&before, &after);
     let map = MapName::new(&settings.map.path.to_string_lossy());
-    // A HAProxy that is yet to be started has nothing that could be compared.
-    let starts = configuration.as_ref().is_some_and(|plan| plan.starts());
-    let unborn = settings.own_instance().filter(|_| starts);
-    let asked = settings
-        .instances
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| settings.keeps_map() && unborn != Some(*index));
-    let instances =
-        join_all(asked.map(|(_, instance)| plan_instance(instance, &map, &after))).await;
+    let instances = plan_instances(&settings, configuration.as_ref(), &map, &after).await;
     let shown = if all || format == OutputFormat::Json { usize::MAX } else { SHOWN };
     let report = PlanReport {
         entries_before: before.len(),
@@ -151,6 +142,21 @@ pub(super) async fn plan(
         () if to_do => CHANGES,
         () => SUCCESS,
     })
+}
+
+/// What each instance lacks of the map. A HAProxy that is yet to be started has nothing that could
+/// be compared.
+async fn plan_instances(
+    settings: &Settings,
+    configuration: Option<&ConfigurationPlan>,
+    map: &MapName,
+    wanted: &EntryMap,
+) -> Vec<InstancePlan> {
+    let starts = configuration.is_some_and(ConfigurationPlan::starts);
+    let unborn = settings.own_instance().filter(|_| starts);
+    let instances = settings.instances.iter().enumerate();
+    let asked = instances.filter(|(index, _)| settings.keeps_map() && unborn != Some(*index));
+    join_all(asked.map(|(_, instance)| plan_instance(instance, map, wanted))).await
 }
 
 fn loads(before: &EntryMap, after: &EntryMap) -> Vec<Load> {

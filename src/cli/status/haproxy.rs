@@ -43,6 +43,7 @@ pub(super) fn text(haproxy: &HaproxyStatus) -> String {
         let (colour, outcome) = match reload.outcome {
             ReloadOutcome::Loaded => (Colour::Green, "loaded"),
             ReloadOutcome::Refused => (Colour::Red, "refused"),
+            ReloadOutcome::Died => (Colour::Red, "HAProxy ended at it"),
             ReloadOutcome::Unknown => (Colour::Yellow, "outcome unknown"),
         };
         let _ = writeln!(

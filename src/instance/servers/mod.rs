@@ -50,6 +50,8 @@ pub struct ServerPhase {
     last_targets: Option<Targets>,
     /// Between two observations where nothing is to do.
     every: Duration,
+    /// Nothing is changed, whatever is missing.
+    only_observes: bool,
     memory: Option<ServerHistory>,
     advanced_at: Instant,
     due: Instant,
@@ -88,6 +90,7 @@ impl ServerPhase {
             targets,
             last_targets: None,
             every,
+            only_observes: false,
             memory: None,
             advanced_at: now,
             due: now,
@@ -101,6 +104,11 @@ impl ServerPhase {
             steps: 0,
             last_steps: Vec::new(),
         }
+    }
+
+    /// Of a process that takes no change of its servers.
+    pub fn only_observing(self) -> Self {
+        Self { only_observes: true, ..self }
     }
 
     /// Another process answers: what was done to the old one is no longer true.
@@ -173,7 +181,8 @@ impl ServerPhase {
             // servers again by now.
             return;
         }
-        if self.plan.as_ref().is_some_and(|plan| !plan.after.is_empty()) {
+        let is_left = self.plan.as_ref().is_some_and(|plan| !plan.after.is_empty());
+        if is_left && !self.only_observes {
             let outcome = self.try_take_away(version, desired).await;
             self.conclude(outcome, desired);
         }
@@ -195,7 +204,7 @@ impl ServerPhase {
         let mut sent = Vec::new();
         for _ in 0..ROUNDS {
             let Some(plan) = self.observe(version, desired).await? else { return Ok(()) };
-            if plan.before.is_empty() || plan.before == sent {
+            if plan.before.is_empty() || plan.before == sent || self.only_observes {
                 return Ok(());
             }
             self.send(&plan.before).await?;

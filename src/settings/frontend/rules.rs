@@ -82,8 +82,8 @@ section! {
         /// Action: the request goes to this backend.
         pub backend: Option<Name>,
         /// Action: a redirect to `{ location = URL }`, to the requested path behind `{ prefix = URL
-        /// }`, or to the same URL by HTTPS: `{ https = true }`. With `status` 301, 302 (the
-        /// default), 303, 307 or 308.
+        /// }`, or to the same URL by HTTPS: `{ https = true }`, which leaves alone who comes by TLS.
+        /// With `status` 301, 302 (the default), 303, 307 or 308.
         pub redirect: Option<Redirection>,
         /// Action: HAProxy's own answer of this status, like 403. In mode tcp the connection is
         /// closed.

@@ -65,7 +65,7 @@ rules = [
         "acl rule2_any1_0 src -- 10.0.0.0/8 ::1",
         "http-request deny deny_status 403 if rule2_any0_0 or rule2_any1_0",
         "acl rule3_all0 'req.hdr(X-Key),map_str(/m.map)' -m found",
-        "http-request redirect scheme https code 301 if rule3_all0",
+        "http-request redirect scheme https code 301 if !{ ssl_fc } rule3_all0",
         r"http-request return status 200 content-type text/plain string 'it'\''s' if rule4_all0",
     ] {
         assert!(lines.iter().any(|it| it == line), "{line:?} is not in {lines:#?}");

@@ -214,7 +214,7 @@ impl MapFileWriter {
     /// Reads the file; none where there is none. Also clears away what a killed Mapsmith left
     /// half-written.
     pub fn load(&mut self) -> Result<Option<MapFile>, MapFileError> {
-        self.remove_leftovers();
+        replace::remove_leftovers(&self.target());
         self.peek()
     }
 
@@ -411,37 +411,6 @@ impl MapFileWriter {
         let _ = fs::remove_file(&temporary);
         result
     }
-
-    /// Clears away temporary files whose writers are no more: nobody holds their lock.
-    fn remove_leftovers(&self) {
-        let target = self.target();
-        let (Some(folder), Some(name)) =
-            (target.parent(), target.file_name().and_then(|name| name.to_str()))
-        else {
-            return;
-        };
-        let Ok(files) = fs::read_dir(folder) else { return };
-        for file in files.flatten() {
-            let ours = file.file_name().to_str().is_some_and(|file| is_temporary(file, name));
-            let is_file = file.file_type().is_ok_and(|kind| kind.is_file());
-            if ours
-                && is_file
-                && let Ok(left) = File::open(file.path())
-                && left.try_lock().is_ok()
-            {
-                let _ = fs::remove_file(file.path());
-            }
-        }
-    }
-}
-
-fn is_temporary(file: &str, name: &str) -> bool {
-    let random = || {
-        file.strip_prefix('.')?.strip_prefix(name)?.strip_prefix(".mapsmith-")?.strip_suffix(".tmp")
-    };
-    random().is_some_and(|random| {
-        random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
 }
 
 #[cfg(test)]

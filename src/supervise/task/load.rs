@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mapsmith_core::config::status::{ConfigState, ReloadOutcome, ReloadReport};
+use mapsmith_core::config::status::{ConfigState, RefusedCandidate, ReloadOutcome, ReloadReport};
 use mapsmith_core::render::stamp;
+use mapsmith_core::render::verdict::{Level, remarks};
 use mapsmith_core::status::milliseconds;
 use metrics::counter;
 use tokio::time::{Instant, timeout};
@@ -16,40 +17,59 @@ use crate::heartbeat;
 use crate::supervise::budget::Due;
 use crate::supervise::keeper::Keeper;
 use crate::supervise::process::Running;
+use crate::supervise::quarantine::without_quarantined;
 use crate::supervise::reload::{Outcome, Reloader};
 use crate::telemetry::HAPROXY_RELOADS;
 
 /// How long a reload waits for the commands that are being sent to the worker it replaces.
 const TURN_BOUND: Duration = Duration::from_secs(30);
 
+/// How long the Runtime API may be silent while the master answers.
+const SILENCE: Duration = Duration::from_secs(10);
+
 impl Supervisor {
-    /// Has the process load what is in place, if it has something else.
-    pub(super) async fn load(&mut self, needs: &[String]) -> Result<ConfigState, Failure> {
+    /// Has the process load what is in place, if it has something else. `needs` is what of the
+    /// servers needs a reload; none where that is not known of those that are desired now.
+    pub(super) async fn load(&mut self, needs: Option<&[String]>) -> Result<ConfigState, Failure> {
         let Some(mark) = self.candidate.as_ref().map(|candidate| candidate.mark.clone()) else {
             return Ok(ConfigState::Starting);
         };
         let loaded = match self.loaded().await {
-            Ok(loaded) => loaded,
+            Ok(loaded) => {
+                self.silent_since = None;
+                loaded
+            }
             // It runs, and only a reload opens the Runtime API's socket again.
-            Err(_) if self.master_answers().await => None,
+            Err(_) if self.master_answers().await && self.is_silent() => None,
             Err(failure) => return Err(failure),
         };
         self.report.status.loaded.clone_from(&loaded);
+        let needs = match needs {
+            Some(needs) => without_quarantined(needs, &self.report.status.quarantined),
+            None => self.reloaded_for.clone(),
+        };
         if needs.is_empty() {
             self.reloaded_for.clear();
         }
         let reason = match loaded {
             Some(loaded) if loaded == mark && (needs.is_empty() || needs == self.reloaded_for) => {
                 self.budget.forget();
+                self.setback = None;
+                self.files(move |files| files.keep_good(&mark)).await?;
                 return Ok(ConfigState::InForce);
             }
             Some(loaded) if loaded == mark => Reason::Servers,
             _ => Reason::Configuration,
         };
+        if reason == Reason::Configuration
+            && let Some(state) = self.setback_of(&mark)
+        {
+            return Ok(state);
+        }
         let now = Instant::now().into_std();
         self.budget.want(reason, now);
         match self.budget.due(self.count_old_workers(), now) {
-            Due::Now => self.reload(reason, needs).await,
+            Due::Now => self.reload(reason, &needs).await,
             due => Ok(ConfigState::ReloadDue { reason: due.to_string() }),
         }
     }
@@ -59,6 +79,11 @@ impl Supervisor {
         let verdict = self.check(&config).await?;
         if !verdict.valid {
             return Ok(self.refuse(&config, verdict));
+        }
+        if self.keeper.is_some() {
+            // A master that can't open its socket in the folder again ends at the reload (seen on
+            // 2.6).
+            self.files(|files| files.probe()).await?;
         }
         let turn = Arc::clone(&self.turn);
         // Commands that are under way are for the worker that is about to go.
@@ -74,20 +99,29 @@ impl Supervisor {
             Outcome::Loaded { worker, .. } => {
                 tracing::info!(worker, reason = reason.label(), "HAProxy was reloaded");
                 self.reloaded_for = needs.to_vec();
-                (ReloadOutcome::Loaded, String::new(), ConfigState::InForce)
+                (ReloadOutcome::Loaded, String::new(), self.shown(&config).await?)
             }
-            Outcome::Refused { said } | Outcome::MasterDied { said } => {
+            Outcome::Refused { said } => {
                 let restored = self.files(|files| files.restore()).await?;
                 if restored {
                     self.open_socket_again(&config).await?;
                 }
-                let last = said.lines().last().unwrap_or("HAProxy did not say why").to_owned();
+                let state = self.note_refused_reload(&config, &said);
                 tracing::error!(
                     restored,
                     "HAProxy could not load the configuration, the last good one stays in force: \
-                        {said}"
+                        {state}: {said}"
                 );
-                (ReloadOutcome::Refused, said, ConfigState::Refused { reason: last })
+                (ReloadOutcome::Refused, said, state)
+            }
+            Outcome::MasterDied { said } => {
+                self.files(|files| files.restore()).await?;
+                let state = self.note_refused_reload(&config, &said);
+                tracing::error!(
+                    "HAProxy ended at the reload, and its connections with it; the last good \
+                        configuration is started: {state}: {said}"
+                );
+                (ReloadOutcome::Died, said, state)
             }
             Outcome::Unknown { why } => {
                 tracing::warn!("what came of the reload is not known yet: {why}");
@@ -96,6 +130,11 @@ impl Supervisor {
             }
             Outcome::Unreachable { why } => return Err(Failure::Unanswered(why)),
         };
+        if let Some(mark) = self.candidate.as_ref().map(|candidate| candidate.mark.clone())
+            && matches!(state, ConfigState::Refused { .. } | ConfigState::Failed { .. })
+        {
+            self.note_setback(&mark, &state);
+        }
         counter!(HAPROXY_RELOADS, "reason" => reason.label(), "outcome" => outcome.label())
             .increment(1);
         self.report.status.reloads += 1;
@@ -107,6 +146,55 @@ impl Supervisor {
             said,
         });
         Ok(state)
+    }
+
+    /// Whether the process has what it was reloaded for. One that has not would be reloaded for
+    /// ever.
+    async fn shown(&self, config: &Path) -> Result<ConfigState, Failure> {
+        let wanted = self.candidate.as_ref().map(|candidate| &candidate.mark);
+        Ok(match self.loaded().await {
+            Ok(Some(mark)) if Some(&mark) == wanted => {
+                self.files(move |files| files.keep_good(&mark)).await?;
+                ConfigState::InForce
+            }
+            Ok(_) => {
+                let error = format!(
+                    "HAProxy was reloaded and does not have {}: does the process at haproxy.socket \
+                        load that file?",
+                    config.display()
+                );
+                ConfigState::Failed { error }
+            }
+            Err(failure) => {
+                let error =
+                    format!("HAProxy was reloaded, and does not say what it has: {failure}");
+                ConfigState::Failed { error }
+            }
+        })
+    }
+
+    /// Whether the Runtime API has given no answer for so long that only a reload helps.
+    fn is_silent(&mut self) -> bool {
+        self.silent_since.get_or_insert_with(Instant::now).elapsed() >= SILENCE
+    }
+
+    /// What HAProxy said when it could not load this file, by the settings that it is about. A
+    /// command that reloads it has words of its own.
+    fn note_refused_reload(&mut self, config: &Path, said: &str) -> ConfigState {
+        let rendered = self.candidate.as_ref().map(|candidate| &candidate.rendered);
+        let file = config.display().to_string();
+        let mut remarks =
+            rendered.map(|rendered| remarks(said, &file, rendered)).unwrap_or_default();
+        remarks.retain(|remark| remark.level == Level::Alert);
+        let reason = match remarks.first() {
+            Some(first) => first.to_string(),
+            None => said.lines().last().unwrap_or("HAProxy did not say why").to_owned(),
+        };
+        if !remarks.is_empty() {
+            self.report.status.refused =
+                Some(RefusedCandidate { at: Timestamp::now(), file, remarks });
+        }
+        ConfigState::Refused { reason }
     }
 
     /// From HAProxy 3.2 on a worker that can't bind a port has already taken the place of the
@@ -137,7 +225,7 @@ impl Supervisor {
     }
 
     /// The mark of what the process has loaded; none where that was not rendered.
-    async fn loaded(&self) -> Result<Option<String>, Failure> {
+    pub(super) async fn loaded(&self) -> Result<Option<String>, Failure> {
         let line = format!("show env {}\n", stamp::VARIABLE);
         let answer = timeout(ANSWER_BOUND, self.runtime.call(line))
             .await

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::bail;
-use futures_util::FutureExt as _;
 use haproxy_runtime::{MasterClient, RuntimeClient};
 use mapsmith_core::Desired;
 use mapsmith_core::config::Config;
@@ -26,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, Due, Limits};
 use super::candidate::Candidate;
 use super::check::CheckError;
-use super::files::{self, Files, FilesError};
-use super::health::{Answer, Health};
-use super::keeper::{Event, Keeper};
-use super::lock::{self, LockError};
+use super::files::{Files, FilesError, InPlace};
+use super::health::Health;
+use super::keeper::Keeper;
+use super::lock;
 use super::old_workers::OldWorkers;
 use super::process::{Launch, ProcessError};
 use super::reload::Reloader;
+use super::sockets::{Handover, SocketsError};
 use crate::backoff::Backoff;
 use crate::heartbeat;
 use crate::instance::{InstanceReport, Turn};
@@ -40,18 +40,23 @@ use crate::settings::supervision::Managed;
 use crate::settings::{self, Settings};
 use crate::telemetry::{HAPROXY_CONFIG_EDITS, HAPROXY_RELOADS, HAPROXY_STARTS};
 
+mod keep;
 mod load;
 mod observe;
 mod place;
+mod setback;
+
+use setback::Setback;
 
 /// Between a failure or a refusal and the next try: what it lacked may be there by then.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-/// How long one that is just ending may still have the folder.
-const OWNER_BOUND: Duration = Duration::from_secs(5);
 /// How long a reload may take.
 const RELOAD_BOUND: Duration = Duration::from_secs(60);
 /// Between two looks while something is about to be in force.
 const SOON: Duration = Duration::from_millis(100);
+/// How long the first start waits for the servers of backends: they would be added right after it,
+/// and what can't be brought so would take a reload.
+const FIRST_LISTS: Duration = Duration::from_secs(3);
 /// How long the process may take to say which configuration it has.
 const ANSWER_BOUND: Duration = Duration::from_secs(5);
 
@@ -99,12 +104,14 @@ enum Failure {
     Unanswered(String),
     #[error("HAProxy was stopped on purpose; `mapsmith haproxy start` starts it")]
     Stopped,
+    #[error("HAProxy is being ended, to be started again")]
+    Restarting,
     #[error("Mapsmith is shutting down")]
     Ending,
     #[error("HAProxy ended by itself and is started again in {:.1} s", .0.as_secs_f64())]
     Down(Duration),
-    #[error("the map file {}: can't be created: {cause}", path.display())]
-    MapFile { path: PathBuf, cause: std::io::Error },
+    #[error("{0}; the last good configuration was started")]
+    FellBack(ProcessError),
 }
 
 /// The task of one HAProxy.
@@ -118,6 +125,8 @@ pub struct Supervisor {
     files: Arc<Mutex<Files>>,
     /// Keeps the process running; none where it is somebody else's.
     keeper: Option<Keeper>,
+    /// Where its sockets are left for the next one.
+    handover: Handover,
     /// Of a process that is somebody else's.
     reloader: Option<Reloader>,
     master: Option<MasterClient>,
@@ -133,8 +142,12 @@ pub struct Supervisor {
     health: Option<Health>,
     /// Whether the process that runs answers that it is ready.
     is_ready: bool,
+    began: Instant,
     /// What needed a reload when one was last made for it.
     reloaded_for: Vec<String>,
+    setback: Option<Setback>,
+    /// Since when the Runtime API gives no answer though the master does.
+    silent_since: Option<Instant>,
     report: SupervisorReport,
     shutdown: CancellationToken,
 }
@@ -147,11 +160,12 @@ impl Supervisor {
     pub async fn new(
         settings: &Settings,
         turn: Turn,
+        handover: Handover,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
         let own = settings.own_instance().and_then(|own| settings.instances.get(own));
         let (Some(haproxy), Some(instance)) = (&settings.haproxy, own) else { return Ok(None) };
-        let owner = own_folder(haproxy).await?;
+        let owner = lock::own_folder(haproxy.files()).await?;
         let runtime = runtime_of(instance);
         let master_socket = haproxy.master_socket();
         let master = master_socket.clone().map(|socket| MasterClient::new(socket, ANSWER_BOUND));
@@ -167,18 +181,9 @@ impl Supervisor {
             }
             (_, None, None) => bail!("haproxy: nothing says how HAProxy is reloaded"),
         };
-        if haproxy.managed == Managed::Yes {
-            counter!(HAPROXY_STARTS).increment(0);
-        }
-        for reason in Reason::ALL {
-            for outcome in ReloadOutcome::ALL {
-                let (reason, outcome) = (reason.label(), outcome.label());
-                // There from the start: a counter that begins at 1 has no rise that an alert could
-                // see.
-                counter!(HAPROXY_RELOADS, "reason" => reason, "outcome" => outcome).increment(0);
-            }
-        }
-        counter!(HAPROXY_CONFIG_EDITS).increment(0);
+        begin_counters(haproxy.managed == Managed::Yes);
+        let held = handover.take(haproxy.files().path()).filter(|_| haproxy.hold_sockets);
+        let keeper = || Keeper::new(Launch::new(haproxy)).with_sockets(held);
         let config = haproxy.configuration();
         let status = HaproxyStatus {
             managed: haproxy.managed == Managed::Yes,
@@ -199,7 +204,8 @@ impl Supervisor {
             map_file: settings.keeps_map().then(|| settings.map.file().to_owned()),
             observe: settings.schedule.observe,
             files: Arc::new(Mutex::new(Files::new(&config, haproxy.files().path()))),
-            keeper: (haproxy.managed == Managed::Yes).then(|| Keeper::new(Launch::new(haproxy))),
+            keeper: (haproxy.managed == Managed::Yes).then(keeper),
+            handover,
             reloader,
             master,
             runtime,
@@ -213,7 +219,10 @@ impl Supervisor {
             old_workers: master_socket.map(|socket| OldWorkers::new(settings, instance, socket)),
             health: Health::of(haproxy),
             is_ready: false,
+            began: Instant::now(),
             reloaded_for: Vec::new(),
+            setback: None,
+            silent_since: None,
             report: SupervisorReport { status, observed: 0 },
             shutdown,
         }))
@@ -233,16 +242,23 @@ impl Supervisor {
     ) {
         let shutdown = self.shutdown.clone();
         let mut backoff = BACKOFF;
+        // Nothing that matters fails here.
+        let clear = |files: &mut Files| {
+            files.remove_leftovers();
+            Ok(())
+        };
+        let _ = self.files(clear).await;
         while !shutdown.is_cancelled() {
             heartbeat::beat();
             let wanted = desired.borrow_and_update().clone();
             let (needs, in_sync) = {
                 let report = instance.borrow_and_update();
-                (needs_reload(&report), report.observed.generation() >= wanted.generation)
+                let needs = needs_reload(&report, wanted.generation);
+                (needs, report.observed.generation() >= wanted.generation)
             };
             let lists_are_known =
                 wanted.config.as_ref().is_some_and(|config| config.unknown.is_empty());
-            let is_well = self.cycle(&wanted, &needs).await;
+            let is_well = self.cycle(&wanted, needs.as_deref()).await;
             self.follow_old_workers(&desired, wanted.generation);
             self.tell_health(in_sync && lists_are_known).await;
             if let Some(running) = self.keeper.as_ref().and_then(Keeper::running) {
@@ -254,7 +270,7 @@ impl Supervisor {
                     backoff.reset();
                     match self.budget.due(0, Instant::now().into_std()) {
                         Due::In(left) => left.min(self.observe),
-                        _ if self.report.observed < wanted.generation => SOON,
+                        _ if self.report.observed < wanted.generation && self.is_about_to() => SOON,
                         _ => self.observe,
                     }
                 }
@@ -267,7 +283,8 @@ impl Supervisor {
                     // What it needs a reload for is new, or was met.
                     Ok(_) = instance.wait_for(|report| {
                         let now_in_sync = report.observed.generation() >= wanted.generation;
-                        needs_reload(report) != needs || now_in_sync != in_sync
+                        let now_needs = needs_reload(report, wanted.generation);
+                        now_needs != needs || now_in_sync != in_sync
                     }) => {}
                     () = ended(self.keeper.as_ref()) => {}
                     () = sleep(wait) => {}
@@ -276,16 +293,21 @@ impl Supervisor {
             };
             heartbeat::waiting(news).await;
         }
+        if let Some(sockets) = self.keeper.take().and_then(Keeper::into_sockets) {
+            self.handover.keep(self.haproxy.files().path(), sockets);
+        }
     }
 }
 
 impl Supervisor {
     /// Looks once and does what is to be done; whether all is as it should be, or only waits.
-    async fn cycle(&mut self, desired: &Desired, needs: &[String]) -> bool {
+    async fn cycle(&mut self, desired: &Desired, needs: Option<&[String]>) -> bool {
         let state = match self.pass(desired, needs).await {
             Ok(state) => state,
             Err(Failure::Stopped) => ConfigState::Stopped,
             Err(Failure::Ending) => return true,
+            Err(Failure::Restarting) => ConfigState::Starting,
+            Err(Failure::FellBack(why)) => ConfigState::Refused { reason: why.to_string() },
             Err(failure) => ConfigState::Failed { error: failure.to_string() },
         };
         self.observe_processes().await;
@@ -302,11 +324,20 @@ impl Supervisor {
     }
 
     /// One pass: what is in place, what should be, the process, and what that has loaded.
-    async fn pass(&mut self, desired: &Desired, needs: &[String]) -> Result<ConfigState, Failure> {
+    async fn pass(
+        &mut self,
+        desired: &Desired,
+        needs: Option<&[String]>,
+    ) -> Result<ConfigState, Failure> {
+        self.report.status.loaded = None;
         let Some(config) = &desired.config else { return Ok(ConfigState::Starting) };
+        self.leave_to_others()?;
         let in_place = self.files(Files::in_place).await?;
-        if let (Some(_), [first, more @ ..]) = (&in_place, config.unknown.as_slice()) {
-            self.keep_running().await?;
+        let can_wait = in_place.is_some() || self.began.elapsed() < FIRST_LISTS;
+        if let (true, [first, more @ ..]) = (can_wait, config.unknown.as_slice()) {
+            if in_place.is_some() {
+                self.keep_running().await?;
+            }
             let more = if more.is_empty() { "" } else { " and others" };
             let reason = format!(
                 "the servers of backend {first}{more} are not known yet; the file stays as it is \
@@ -314,27 +345,38 @@ impl Supervisor {
             );
             return Ok(ConfigState::Waiting { reason });
         }
-        if self.candidate.as_ref().is_none_or(|candidate| !Arc::ptr_eq(&candidate.of, config)) {
-            if let Some(keeper) = self.keeper.as_mut().filter(|_| self.haproxy.hold_sockets) {
-                keeper.hold(addresses(&config.config)).await?;
+        if let Some(InPlace { stamp, .. }) = &in_place {
+            self.start_what_is_good(stamp, config).await?;
+        }
+        if self.lacks_candidate(config) {
+            let held = self.hold_sockets(&config.config).await;
+            if let Err(ProcessError::Sockets(error @ SocketsError::Bind { .. })) = held {
+                // What is in place needs no more than it had.
+                return self.keep_last_good(in_place.is_some(), error.to_string()).await;
             }
+            held?;
             match Candidate::new(config, self.sockets()) {
                 Ok(candidate) => self.candidate = Some(candidate),
                 Err(error) => {
-                    if in_place.is_some() {
-                        self.keep_running().await?;
+                    let refused = ConfigState::Refused { reason: error.to_string() };
+                    if self.report.status.state != refused {
+                        tracing::error!("HAProxy's configuration: {refused}");
                     }
-                    return Ok(ConfigState::Refused { reason: error.to_string() });
+                    return self.keep_last_good(in_place.is_some(), error.to_string()).await;
                 }
             }
             self.report.status.quarantined.clear();
         }
         let has_good = in_place.is_some();
-        if let Some(refusal) = self.put_in_place(in_place).await? {
-            if has_good {
-                self.keep_running().await?;
+        if let Some(reason) = self.is_set_back(in_place.as_ref()).await {
+            return self.keep_last_good(has_good, reason).await;
+        }
+        match self.put_in_place(in_place).await? {
+            Some(ConfigState::Refused { reason }) => {
+                return self.keep_last_good(has_good, reason).await;
             }
-            return Ok(refusal);
+            Some(state) => return Ok(state),
+            None => {}
         }
         self.keep_running().await?;
         let state = self.load(needs).await?;
@@ -344,71 +386,48 @@ impl Supervisor {
         Ok(state)
     }
 
-    /// Finds or starts a managed process that does not run.
-    async fn keep_running(&mut self) -> Result<(), Failure> {
-        let Some(keeper) = &mut self.keeper else { return Ok(()) };
-        loop {
-            let event = if keeper.running().is_some() {
-                // Where it has ended, that shows at once.
-                match keeper.next().now_or_never() {
-                    None => return Ok(()),
-                    Some(event) => event,
-                }
-            } else if keeper.find().await? {
-                Event::Found
-            } else if keeper.launch().is_stopped() {
-                return Err(Failure::Stopped);
-            } else if let Some(left) = keeper.pause() {
-                return Err(Failure::Down(left));
-            } else {
-                // Until the map and the servers are in force in it.
-                if let Some(health) = &self.health {
-                    health.write(Answer::Starting).map_err(FilesError::Write)?;
-                }
-                self.is_ready = false;
-                // One whose start is not waited for is found by the next Mapsmith.
-                let next = self.shutdown.run_until_cancelled(keeper.next());
-                heartbeat::waiting(next).await.ok_or(Failure::Ending)?
-            };
-            match event {
-                Event::Found => tracing::info!("HAProxy runs already"),
-                Event::Started => {
-                    tracing::info!("HAProxy was started");
-                    counter!(HAPROXY_STARTS).increment(1);
-                    self.report.status.starts += 1;
-                }
-                Event::NotStarted { why, .. } => return Err(why.into()),
-                Event::Died { said } => tracing::error!("HAProxy ended by itself: {said}"),
-                Event::Stopped => return Err(Failure::Stopped),
-                Event::Restarting => tracing::info!("HAProxy has ended to be started again"),
-            }
+    /// Whether what is desired is to be rendered: it is another, or sockets are to be held that the
+    /// one before did not have.
+    fn lacks_candidate(&self, config: &Arc<DesiredConfig>) -> bool {
+        let holds_anew = self.haproxy.hold_sockets
+            && self.is_down()
+            && !self.sockets().are_of(addresses(&config.config));
+        holds_anew
+            || self.candidate.as_ref().is_none_or(|candidate| !Arc::ptr_eq(&candidate.of, config))
+    }
+
+    /// Why the candidate is not to be put in place again yet: HAProxy could not load it.
+    async fn is_set_back(&mut self, in_place: Option<&InPlace>) -> Option<String> {
+        let candidate = self.candidate.as_ref()?;
+        if in_place.is_some_and(|in_place| in_place.holds(&candidate.text)) {
+            return None;
         }
+        let ConfigState::Refused { reason } = self.setback_of(&candidate.mark)? else {
+            return None;
+        };
+        let mark = candidate.mark.clone();
+        // It may have been slow.
+        (self.loaded().await.ok().flatten() != Some(mark)).then_some(reason)
+    }
+
+    /// Whether more is in force at any moment.
+    fn is_about_to(&self) -> bool {
+        matches!(self.report.status.state, ConfigState::InForce | ConfigState::Starting)
     }
 }
 
-/// Makes the folder this Mapsmith's: two that write one configuration would undo each other's work
-/// for ever. A folder that can't be written at the moment keeps nobody from starting.
-async fn own_folder(haproxy: &settings::Haproxy) -> anyhow::Result<Option<File>> {
-    let folder = haproxy.files();
-    let locked = match files::create(folder.path()) {
-        Ok(()) => lock::acquire(&folder.owner(), OWNER_BOUND).await,
-        Err(error) => {
-            tracing::warn!("{error}");
-            return Ok(None);
-        }
-    };
-    match locked {
-        Ok(file) => Ok(Some(file)),
-        Err(LockError::Taken(_)) => bail!(
-            "haproxy.folder: another Mapsmith keeps HAProxy's configuration in {}; stop it, or \
-                give this one a folder of its own",
-            folder.path().display()
-        ),
-        Err(error) => {
-            tracing::warn!("{error}");
-            Ok(None)
+/// There from the start: a counter that begins at 1 has no rise that an alert could see.
+fn begin_counters(starts: bool) {
+    if starts {
+        counter!(HAPROXY_STARTS).increment(0);
+    }
+    for reason in Reason::ALL {
+        for outcome in ReloadOutcome::ALL {
+            let (reason, outcome) = (reason.label(), outcome.label());
+            counter!(HAPROXY_RELOADS, "reason" => reason, "outcome" => outcome).increment(0);
         }
     }
+    counter!(HAPROXY_CONFIG_EDITS).increment(0);
 }
 
 /// What its frontends listen on.
@@ -420,9 +439,12 @@ fn runtime_of(instance: &settings::Instance) -> RuntimeClient {
     RuntimeClient::new(instance.runtime.clone(), ANSWER_BOUND)
 }
 
-/// What of the servers only a reload of HAProxy can bring.
-fn needs_reload(report: &InstanceReport) -> Vec<String> {
-    report.status.servers.as_ref().map(|servers| servers.needs_reload.clone()).unwrap_or_default()
+/// What of the servers only a reload of HAProxy can bring; none where those that are desired now
+/// were not looked at yet.
+fn needs_reload(report: &InstanceReport, generation: u64) -> Option<Vec<String>> {
+    let servers = report.status.servers.as_ref();
+    (report.observed.servers >= generation)
+        .then(|| servers.map(|servers| servers.needs_reload.clone()).unwrap_or_default())
 }
 
 /// Resolves when a managed process that runs has ended.

@@ -66,6 +66,10 @@ impl Supervisor {
             None => None,
         };
         self.report.status.process = process;
+        // A pass that ended before has not asked.
+        if self.report.status.loaded.is_none() && self.report.status.process.is_some() {
+            self.report.status.loaded = self.loaded().await.ok().flatten();
+        }
     }
 
     pub(super) fn publish(&mut self, state: ConfigState) {
@@ -105,8 +109,8 @@ async fn processes_of(master: &MasterClient) -> Option<ProcessStatus> {
                 age_seconds: worker.uptime_seconds,
                 // After a failed reload the worker that serves is listed as an old one.
                 old: is_old && info.as_ref().is_none_or(|info| info.stopping),
-                // The one that asks is not counted.
-                connections: info.map(|info| info.connections.saturating_sub(1)),
+                // By way of the master the one that asks is not among them.
+                connections: info.map(|info| info.connections),
                 in_sync: None,
             });
         }

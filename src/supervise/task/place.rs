@@ -1,7 +1,5 @@
 //! The file: a candidate that HAProxy accepts takes the place of what is there.
 
-use std::fs::OpenOptions;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -16,11 +14,10 @@ use super::{Failure, Supervisor};
 use crate::heartbeat;
 use crate::supervise::candidate::Candidate;
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
-use crate::supervise::files::{Files, FilesError, InPlace, create};
-use crate::supervise::health::Answer;
+use crate::supervise::files::{Files, FilesError, InPlace, supply_maps};
 use crate::supervise::keeper::Keeper;
-use crate::supervise::quarantine;
 use crate::supervise::sockets::Sockets;
+use crate::supervise::{ports, quarantine};
 use crate::telemetry::HAPROXY_CONFIG_EDITS;
 
 impl Supervisor {
@@ -32,15 +29,15 @@ impl Supervisor {
     ) -> Result<Option<ConfigState>, Failure> {
         let Some(candidate) = &self.candidate else { return Ok(None) };
         if in_place.as_ref().is_some_and(|in_place| in_place.holds(&candidate.text)) {
-            self.last_good = Some(Arc::clone(&candidate.of));
+            self.last_good = Some(Arc::clone(&candidate.from));
             return Ok(None);
         }
+        self.supply_missing_maps()?;
         let stamp = in_place.map(|in_place| in_place.stamp);
         let is_external = matches!(stamp, Some(Stamp::Edited | Stamp::Foreign));
         if is_external && self.keeper.is_none() {
             return Ok(Some(ConfigState::Edited));
         }
-        self.supply_maps()?;
         let (mut file, mut verdict) = self.try_candidate().await?;
         if !verdict.valid && self.quarantine(&verdict) {
             (file, verdict) = self.try_candidate().await?;
@@ -53,12 +50,17 @@ impl Supervisor {
         if is_external {
             self.keep_edit().await?;
         }
-        let Some(Candidate { of, text, mark, .. }) = &self.candidate else { return Ok(None) };
-        let (of, text) = (Arc::clone(of), text.clone());
+        let Some(Candidate { from, text, mark, .. }) = &self.candidate else { return Ok(None) };
+        let (from, text) = (Arc::clone(from), text.clone());
+        let secret = self.candidate.as_ref().is_some_and(|one| one.rendered.has_secrets());
         // Servers that come and go leave the last good one as it is: only a reload can fail.
-        let keep = stamp != Some(Stamp::Whole { mark: mark.clone() });
-        self.files(move |files| files.switch(&text, keep)).await?;
-        self.last_good = Some(of);
+        let stamp = stamp.filter(|stamp| *stamp != Stamp::Whole { mark: mark.clone() });
+        let switch = move |files: &mut Files| {
+            let keep = stamp.map_or(Ok(false), |stamp| files.is_good(&stamp))?;
+            files.switch(&text, keep, secret)
+        };
+        self.files(switch).await?;
+        self.last_good = Some(from);
         Ok(None)
     }
 
@@ -67,7 +69,12 @@ impl Supervisor {
         let text = self.candidate.as_ref().map(|candidate| candidate.text.clone());
         let text = text.unwrap_or_default();
         let file = self.files(move |files| files.write_candidate(&text)).await?;
-        let verdict = self.check(&file).await?;
+        let mut verdict = self.check(&file).await?;
+        if let (Some(candidate), Some(_)) = (&self.candidate, &self.keeper) {
+            let taken = ports::taken(&candidate.of.config, self.sockets());
+            verdict.valid &= taken.is_empty();
+            verdict.remarks.extend(taken);
+        }
         Ok((file, verdict))
     }
 
@@ -146,19 +153,8 @@ impl Supervisor {
 
     /// HAProxy does not start without its maps' files; the node map's is written once the sources
     /// have spoken.
-    fn supply_maps(&self) -> Result<(), Failure> {
-        if let Some(health) = self.health.as_ref().filter(|health| !health.is_there()) {
-            health.write(Answer::Starting).map_err(FilesError::Write)?;
-        }
-        let Some(path) = &self.map_file else { return Ok(()) };
-        let error = |cause| Failure::MapFile { path: path.clone(), cause };
-        if let Some(folder) = path.parent() {
-            create(folder)?;
-        }
-        match OpenOptions::new().write(true).create_new(true).open(path) {
-            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(error(cause)),
-            _ => Ok(()),
-        }
+    fn supply_missing_maps(&self) -> Result<(), Failure> {
+        Ok(supply_maps(self.health.as_ref(), self.map_file.as_deref())?)
     }
 
     /// Does something with the files, off the async threads.

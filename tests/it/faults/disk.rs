@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Mounts a small file system until it is told to end, so that it goes with a test that is killed,
 /// too.
 const MOUNT: &str = r#"
-trap 'umount -l "$1"; exit' TERM
+trap 'while umount -l "$1" 2>/dev/null; do :; done; exit' TERM
 mount -t tmpfs -o size=4m,mode=755 mapsmith-faults "$1" || exit 1
 echo mounted
 while :; do sleep 1000 & wait $!; done

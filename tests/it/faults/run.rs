@@ -73,17 +73,21 @@ pub fn run_seed(seed: u64) -> Result<Figures, String> {
     if broken.is_empty() {
         return Ok(figures);
     }
-    let lines: Vec<_> = log.lines().collect();
-    let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-    Err(format!(
-        "seed {seed}: {}\n\nwhat happened when:\n{}\nMapsmith's log, its last {LOG_LINES} \
-            lines:\n{last}\n\nreplay: scripts/faults --seed {seed}\n",
-        broken.join("\n"),
-        figures.journal
-    ))
+    Err(told(seed, "", &broken, &figures.journal, &log))
 }
 
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
+/// All there is to say about a run that failed. `kind` is an option of `scripts/faults`.
+pub fn told(seed: u64, kind: &str, broken: &[String], journal: &str, log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+    format!(
+        "seed {seed}: {}\n\nwhat happened when:\n{journal}\nMapsmith's log, its last \
+            {LOG_LINES} lines:\n{last}\n\nreplay: scripts/faults {kind}--seed {seed}\n",
+        broken.join("\n")
+    )
+}
+
+pub fn words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }

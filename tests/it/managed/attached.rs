@@ -1,6 +1,8 @@
 //! A HAProxy that another supervisor runs: Mapsmith writes its file and has it reloaded.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use super::{Ground, Managed, PATIENCE};
 use crate::support::eventually;
@@ -9,7 +11,7 @@ use crate::support::mapsmith::Mapsmith;
 use crate::support::process::{Ending, Process};
 
 /// HAProxy as systemd would run it, with a file that Mapsmith did not write.
-fn haproxy(ground: &Ground) -> Process {
+pub(super) fn haproxy(ground: &Ground) -> Process {
     let config = ground.file("site.cfg");
     let text = format!(
         "global\n    stats socket {} mode 600 level admin\ndefaults\n    mode http\n    \
@@ -28,7 +30,7 @@ fn haproxy(ground: &Ground) -> Process {
     process
 }
 
-fn settings(ground: &Ground, word: &str) -> String {
+pub(super) fn settings(ground: &Ground, word: &str) -> String {
     ground.settings(word, "").replace(
         "managed = true\n",
         &format!(
@@ -38,6 +40,23 @@ fn settings(ground: &Ground, word: &str) -> String {
             ground.file("admin.sock").display()
         ),
     )
+}
+
+/// Settings by which a script of the test's reloads HAProxy; `master_socket` tells what came of it,
+/// or else the Runtime API does.
+fn by_command(ground: &Ground, word: &str, script: &Path, with_master: bool) -> String {
+    let master = format!("master_socket = \"{}\"\n", ground.file("master.sock").display());
+    let command = format!("reload_command = [{script:?}, \"haproxy\"]\n");
+    let settings = settings(ground, word);
+    assert!(settings.contains(&master), "{settings}");
+    let kept = if with_master { master.as_str() } else { "" };
+    settings.replace(&master, &format!("{kept}{command}"))
+}
+
+/// A program that does this.
+fn script(path: &Path, text: &str) {
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn begin(binary: &'static Binary) -> (Managed, Process) {
@@ -74,5 +93,45 @@ fn a_file_that_mapsmith_did_not_write_stays_until_it_is_taken_over() {
         eventually("the worker of before still serves", PATIENCE, || {
             (managed.ground.word().as_deref() == Some("two")).then_some(())
         });
+    }
+}
+
+#[test]
+fn a_command_reloads_and_what_it_says_is_shown_when_it_fails() {
+    for (binary, with_master) in installed().iter().flat_map(|one| [(one, true), (one, false)]) {
+        let ground = Ground::new(binary);
+        let process = haproxy(&ground);
+        let reload = ground.file("reload");
+        let good = format!("[ \"$1\" = haproxy ] && kill -USR2 {}", process.id());
+        script(&reload, &good);
+        let mapsmith = Mapsmith::config(&by_command(&ground, "one", &reload, with_master)).start();
+        let mut managed = Managed { mapsmith, ground };
+        managed.wait_for_state("edited");
+        let taken = managed.mapsmith.configuration().cli(&["render", "--take-over"]);
+        assert!(taken.status.success(), "{taken:?}");
+        managed.wait_for_word("one");
+        let status = managed.wait_for_state("in_force");
+        assert_eq!(status["last_reload"]["outcome"], "loaded", "{status:#}");
+
+        // One that may not: the file of before comes back, for whoever starts HAProxy next.
+        script(&reload, "echo 'haproxy.service: access denied' >&2; exit 4");
+        let path = managed.ground.file("site.cfg");
+        let before = fs::read_to_string(&path).unwrap();
+        managed.write_settings(&by_command(&managed.ground, "two", &reload, with_master));
+        managed.mapsmith.hangup();
+        let status = managed.wait_for_state("refused");
+        assert_eq!(status["last_reload"]["said"], "haproxy.service: access denied", "{status:#}");
+        let told = managed.mapsmith.cli(&["status"]);
+        let text = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(told.status.code() == Some(1) && text.contains("access denied"), "{text}");
+        assert!(managed.mapsmith.log().contains("haproxy.service: access denied"));
+        // It is tried again by itself, for which the new one is there for a moment.
+        eventually("the file of before is back", PATIENCE, || {
+            (fs::read_to_string(&path).unwrap() == before).then_some(())
+        });
+        assert_eq!(managed.ground.word().as_deref(), Some("one"));
+        script(&reload, &good);
+        managed.wait_for_word("two");
+        managed.wait_for_state("in_force");
     }
 }

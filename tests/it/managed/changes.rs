@@ -101,7 +101,8 @@ fn a_port_that_is_taken_leaves_the_last_good_configuration_in_force() {
         let before = fs::read(managed.ground.file("haproxy.cfg")).unwrap();
         managed.change("two", &other);
         let status = managed.wait_for_state("refused");
-        assert!(status["last_reload"]["outcome"] == "refused", "{status}");
+        assert_eq!(status["refused"]["remarks"][0]["setting"], "frontend[1].bind[0]", "{status}");
+        assert_eq!(status["reloads"], 0, "{status}");
         assert_eq!(managed.ground.word().as_deref(), Some("one"));
         assert_eq!(fs::read(managed.ground.file("haproxy.cfg")).unwrap(), before);
         managed.change("three", "");

@@ -16,13 +16,22 @@ use crate::support::{eventually, free_port, http};
 
 mod attached;
 mod changes;
+mod coming_from;
 mod crashes;
+mod elsewhere;
+mod examples;
+mod faults;
 mod health;
 mod held;
+mod many;
+mod old_connections;
 mod planned;
+mod quarantine;
+mod refused;
 mod renewed;
 mod second;
 mod servers;
+mod templates;
 mod verbs;
 
 /// Longer than any start, reload or change takes.
@@ -32,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 struct Ground {
     binary: &'static Binary,
     web: SocketAddr,
-    folder: TempDir,
+    folder: PathBuf,
+    _temporary: Option<TempDir>,
     /// Ends the HAProxy that outlives Mapsmith.
     _reaper: Process,
 }
@@ -50,27 +60,33 @@ impl Drop for Ground {
 
 impl Ground {
     fn new(binary: &'static Binary) -> Self {
-        // Shown when a test fails.
-        println!("HAProxy {:?}", binary.version);
         let folder = tempfile::Builder::new()
             .prefix("mapsmith-managed-")
             .tempdir()
             .expect("a temporary folder");
-        let pid = folder.path().join("haproxy.pid");
+        let mut ground = Self::within(binary, folder.path());
+        ground._temporary = Some(folder);
+        ground
+    }
+
+    /// In a folder of the test's.
+    fn within(binary: &'static Binary, folder: &Path) -> Self {
+        // Shown when a test fails.
+        println!("HAProxy {:?}", binary.version);
+        let pid = folder.join("haproxy.pid");
         let script = format!(
             "trap 'kill -9 $(grep -o \"^[0-9]*\" {} | head -1); exit' TERM; \
                 while :; do sleep 1 & wait $!; done",
             pid.display()
         );
         let ending = Ending { signal: "TERM", remove: None };
-        let reaper =
-            Process::start(&["sh", "-c", &script], &folder.path().join("reaper.log"), ending);
+        let reaper = Process::start(&["sh", "-c", &script], &folder.join("reaper.log"), ending);
         let web = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        Self { binary, web, folder, _reaper: reaper }
+        Self { binary, web, folder: folder.to_owned(), _temporary: None, _reaper: reaper }
     }
 
     fn path(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -83,7 +99,7 @@ impl Ground {
         format!(
             "[haproxy]\nmanaged = true\nbinary = \"{program}\"\nfolder = \"{folder}\"\n\
             reload_interval = \"100ms\"\nhard_stop_after = \"20s\"\n\
-            [schedule]\nobserve = \"200ms\"\n\
+            [schedule]\nobserve = \"200ms\"\nservers = \"200ms\"\n\
             [[frontend]]\nname = \"web\"\nbind = [\"{}\"]\n\
             rules = [{{ path = \"/word\", return = {{ status = 200, body = \"{word}\" }} }}]\n\
             {more}\n",
@@ -106,12 +122,30 @@ impl Ground {
         });
     }
 
+    /// What the master says to a command. It can't be reached for a moment at each reload.
+    fn ask_master(&self, command: &str) -> String {
+        let address = format!("unix@{}", self.file("master.sock").display());
+        eventually("the master answers", PATIENCE, || {
+            ask(&address, &format!("{command};quit")).ok().filter(|answer| !answer.is_empty())
+        })
+    }
+
+    /// A column of the master's own line in `show proc`.
+    fn of_master(&self, column: usize) -> u32 {
+        let listed = self.ask_master("show proc");
+        let line = listed.lines().find(|line| line.contains("master")).expect("a master is listed");
+        let word = line.split_whitespace().nth(column);
+        word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{listed}"))
+    }
+
     /// The master's pid, by its own account.
     fn master(&self) -> u32 {
-        let address = format!("unix@{}", self.file("master.sock").display());
-        let listed = ask(&address, "show proc;quit").expect("the master answers");
-        let line = listed.lines().find(|line| line.contains("master")).expect("a master is listed");
-        line.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("it has a pid")
+        self.of_master(0)
+    }
+
+    /// How often it has reloaded, by its own account.
+    fn reloads(&self) -> u32 {
+        self.of_master(2)
     }
 }
 
@@ -163,12 +197,20 @@ impl Managed {
     }
 
     fn write(&self, word: &str, more: &str) {
-        let settings = format!(
-            "{}\n[api]\nlisten = \"{}\"\n",
-            self.ground.settings(word, more),
-            self.mapsmith.address()
-        );
+        self.write_settings(&self.ground.settings(word, more));
+    }
+
+    /// Writes these settings, with the API where it is.
+    fn write_settings(&self, settings: &str) {
+        let settings = format!("{settings}\n[api]\nlisten = \"{}\"\n", self.mapsmith.address());
         fs::write(self.mapsmith.configuration().path(), settings).expect("settings can be written");
+    }
+
+    /// Waits until its log has this.
+    fn wait_for_log(&self, text: &str) {
+        self.mapsmith.wait_for(&format!("{text:?} is logged"), PATIENCE, |mapsmith| {
+            mapsmith.log().contains(text).then_some(())
+        });
     }
 
     fn reloads(&self) -> u64 {

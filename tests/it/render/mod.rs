@@ -2,10 +2,10 @@
 
 mod accepted;
 mod declared;
-mod echo;
+pub mod echo;
 mod files;
 mod laws;
 mod models;
 mod property;
-mod running;
+pub mod running;
 mod served;

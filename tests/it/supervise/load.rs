@@ -1,7 +1,8 @@
-//! Reloads under load: no request fails, no connection is refused, a download goes on, and the old
-//! workers stay within their bound. Ten reloads; two hundred with `MAPSMITH_TEST_LONG`.
+//! Reloads under load: no request fails, no connection is refused, a download and a WebSocket go
+//! on, and the old workers stay within their bound. Ten reloads; two hundred with
+//! `MAPSMITH_TEST_LONG`.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
@@ -45,6 +46,59 @@ fn downloads(ending: Arc<AtomicBool>) -> SocketAddr {
         }
     });
     address
+}
+
+/// A server of WebSockets (RFC 6455) that sends back whatever comes.
+fn sockets() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it has one");
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let upgraded = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+            let mut bytes = [0; 4096];
+            // How a client leaves is the client's affair.
+            let _ = stream.read(&mut bytes).and_then(|_| stream.write_all(upgraded.as_bytes()));
+            while let Ok(read @ 1..) = stream.read(&mut bytes) {
+                if stream.write_all(&bytes[..read]).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+/// A client's WebSocket.
+struct Socket(BufReader<TcpStream>);
+
+impl Socket {
+    fn open(port: u16) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a bound on reading");
+        let request = "GET /socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut reader = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).expect("an answer") > 0, "{head}");
+        }
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        Self(reader)
+    }
+
+    /// Sends a text and gets it back.
+    fn exchange(&mut self, text: &str) {
+        let length = u8::try_from(text.len()).expect("a short text");
+        // A frame whose mask changes nothing.
+        let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat();
+        self.0.get_mut().write_all(&frame).expect("it is open");
+        let mut back = vec![0; frame.len()];
+        self.0.read_exact(&mut back).expect("it is open");
+        assert_eq!(back, frame);
+    }
 }
 
 /// Clients that ask all the time, and what failed.
@@ -127,8 +181,28 @@ fn by_curl(web: SocketAddr) -> Result<usize, String> {
     })
 }
 
+/// A frontend of HTTP/2 that answers with the word too, and one of the download and the WebSocket.
+fn beside(
+    answering: &str,
+    word: &str,
+    [multiplexed, slow]: [u16; 2],
+    certificate: &str,
+    [origin, sockets]: [SocketAddr; 2],
+) -> String {
+    format!(
+        "{answering}frontend multiplexed\n    \
+        bind 127.0.0.1:{multiplexed} ssl crt {certificate} alpn h2\n    \
+        http-request return status 200 content-type text/plain string {word}\n\
+        frontend slow\n    bind 127.0.0.1:{slow}\n    \
+        use_backend sockets if {{ path /socket }}\n    default_backend origin\n\
+        backend origin\n    timeout server 60s\n    server origin {origin}\n\
+        backend sockets\n    timeout tunnel 30m\n    server sockets {sockets}\n"
+    )
+    .replace("hard-stop-after 20s", "hard-stop-after 30m")
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn reloads_under_load_fail_no_request_and_cut_no_download() {
+async fn reloads_under_load_fail_no_request_and_cut_no_download_or_websocket() {
     let long = std::env::var_os("MAPSMITH_TEST_LONG").is_some();
     let reloads = if long { 200 } else { 10 };
     for binary in installed() {
@@ -138,16 +212,10 @@ async fn reloads_under_load_fail_no_request_and_cut_no_download() {
         authority.issue("gateway");
         let certificate = authority.both("gateway").display().to_string();
         let finished = Arc::<AtomicBool>::default();
-        let origin = downloads(Arc::clone(&finished));
+        let (origin, sockets) = (downloads(Arc::clone(&finished)), sockets());
         let text = |word: &str| {
-            format!(
-                "{}frontend multiplexed\n    bind 127.0.0.1:{multiplexed} ssl crt {certificate} alpn h2\n    \
-                http-request return status 200 content-type text/plain string {word}\nfrontend \
-                slow\n    bind 127.0.0.1:{slow}\n    default_backend origin\nbackend origin\n    \
-                timeout server 60s\n    server origin {origin}\n",
-                managed.folder.answering(word)
-            )
-            .replace("hard-stop-after 20s", "hard-stop-after 30m")
+            let answering = managed.folder.answering(word);
+            beside(&answering, word, [multiplexed, slow], &certificate, [origin, sockets])
         };
         managed.folder.write(&text("w0"));
         let running = managed.launch().start(&mut Sockets::default()).await.unwrap();
@@ -158,6 +226,7 @@ async fn reloads_under_load_fail_no_request_and_cut_no_download() {
             let mut body = Vec::new();
             download.read_to_end(&mut body).map(|_| body)
         });
+        let mut socket = Socket::open(slow);
         let clients = Clients::start(managed.folder.address, ([127, 0, 0, 1], multiplexed).into());
         let began = Instant::now();
         let (mut budget, mut most_old) = (Budget::new(LIMITS), 0);
@@ -181,7 +250,10 @@ async fn reloads_under_load_fail_no_request_and_cut_no_download() {
             managed.folder.write(&text(&word));
             let checked = managed.folder.check().await;
             match running.reloader().reload(&checked).await {
-                Outcome::Loaded { .. } => assert_eq!(managed.folder.answer(), word),
+                Outcome::Loaded { .. } => {
+                    assert_eq!(managed.folder.answer(), word);
+                    socket.exchange(&word);
+                }
                 other => panic!("reload {number}: {other:?}\n{}", running.said()),
             }
         }
@@ -195,7 +267,9 @@ async fn reloads_under_load_fail_no_request_and_cut_no_download() {
         assert_eq!(failed, Vec::<String>::new(), "of {answered}");
         assert!(answered > 100 * reloads && most_old <= LIMITS.max_old_workers);
         let listed = running.master().processes().await.unwrap();
-        assert!(!listed.old_workers.is_empty(), "the download's worker is alive");
+        assert!(!listed.old_workers.is_empty(), "the worker of the download and the WebSocket");
+        socket.exchange("end");
+        drop(socket);
         finished.store(true, Ordering::Relaxed);
         let body = reader.join().unwrap().expect("it is not cut");
         assert!(body.ends_with(b"end"), "{} bytes", body.len());

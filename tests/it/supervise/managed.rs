@@ -51,7 +51,7 @@ impl Managed {
             "[map]\npath = \"{path}/node-master.map\"\n[[source]]\nname = \"s\"\ntype = \
             \"file\"\npath = \"{path}/nodes.json\"\n[[instance]]\nname = \"edge1\"\nruntime = \
             \"unix@{path}/admin.sock\"\n[haproxy]\nmanaged = true\nfolder = \"{path}\"\nbinary = \
-            \"{}\"\n",
+            \"{}\"\nmetrics = {{ bind = \"127.0.0.1:1\" }}\n",
             folder.program()
         ));
         Self { _reaper: reaper, folder, config }
@@ -168,7 +168,8 @@ fn verbs_for_a_haproxy_that_is_somebody_elses_say_whose() {
     let config = Mapsmith::config(
         "[map]\npath = \"/tmp/m.map\"\n[[source]]\nname = \"s\"\ntype = \"file\"\npath = \
         \"/tmp/n.json\"\n[[instance]]\nname = \"e\"\nruntime = \"unix@/tmp/a.sock\"\n[haproxy]\n\
-        managed = \"attached\"\nconfig = \"/tmp/h.cfg\"\nreload_command = [\"true\"]\n",
+        managed = \"attached\"\nconfig = \"/tmp/h.cfg\"\nreload_command = [\"true\"]\n\
+        metrics = { bind = \"127.0.0.1:1\" }\n",
     );
     let output = config.cli(&["haproxy", "stop"]);
     assert!(complaints(&output).contains("managed is \"attached\""), "{}", complaints(&output));

@@ -132,7 +132,18 @@ async fn a_command_reloads_and_the_runtime_api_or_the_master_tells_what_came_of_
         let nothing =
             Reloader::by_command(words("exit 0"), None, runtime(), Duration::from_millis(500));
         let outcome = nothing.reload(&checked).await;
-        assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Refused { said } if said.contains("still serves")),
+            "{outcome:?}"
+        );
+        let endless = words("sleep 1000");
+        let bound = Duration::from_millis(500);
+        match Reloader::by_command(endless, None, runtime(), bound).reload(&checked).await {
+            Outcome::Unknown { why } => {
+                assert!(why.starts_with("sh did not end within ") && why.ends_with("was stopped"));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 

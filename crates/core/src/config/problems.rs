@@ -167,6 +167,12 @@ impl<'a> Found<'a> {
         for (at, rule) in frontend.rules.iter().enumerate() {
             self.rule(&format!("{place}.rules[{at}]"), frontend, rule);
         }
+        if let Some(at) = frontend.rules.iter().position(Rule::answers_all)
+            && at + 1 < frontend.rules.len()
+        {
+            let place = format!("{place}.rules[{}]", at + 1);
+            self.add(&place, format!("is never reached: rules[{at}] answers every request"));
+        }
         match (&frontend.default_backend, &frontend.route) {
             (Some(name), _) => {
                 self.goes(&format!("{place}.default_backend"), frontend, name.as_str());

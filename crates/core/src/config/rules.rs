@@ -110,6 +110,18 @@ pub enum Action {
     ReplacePath(Text, Text),
 }
 
+impl Rule {
+    /// Whether no later rule is ever reached: it answers every request itself.
+    pub fn answers_all(&self) -> bool {
+        let is_final = match &self.action {
+            Action::Redirect { to, .. } => *to != Redirect::Https,
+            Action::Deny(_) | Action::Return { .. } => true,
+            _ => false,
+        };
+        is_final && self.condition == Condition::default()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Redirect {

@@ -65,16 +65,8 @@ pub enum ConfigState {
 
 impl ConfigState {
     /// The names of all states, in metrics.
-    pub const LABELS: [&str; 8] = [
-        "starting",
-        "stopped",
-        "in_force",
-        "waiting",
-        "reload_due",
-        "refused",
-        "edited",
-        "failed",
-    ];
+    pub const LABELS: [&str; 8] =
+        ["starting", "stopped", "in_force", "waiting", "reload_due", "refused", "edited", "failed"];
 
     /// Its name in metrics.
     pub fn label(&self) -> &'static str {
@@ -135,8 +127,8 @@ pub struct WorkerStatus {
     /// Its connections; none where it does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
-    /// Whether an old worker was seen to hold the node map in force, for the requests that its
-    /// connections may still bring; none where it is not driven.
+    /// Whether an old worker was seen to hold the node map and the servers in force, for the
+    /// requests that its connections may still bring; none where it is not driven.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_sync: Option<bool>,
 }
@@ -158,18 +150,21 @@ pub struct ReloadReport {
 pub enum ReloadOutcome {
     Loaded,
     Refused,
+    /// HAProxy ended at it.
+    Died,
     /// Nothing told in time what came of it.
     Unknown,
 }
 
 impl ReloadOutcome {
-    pub const ALL: [Self; 3] = [Self::Loaded, Self::Refused, Self::Unknown];
+    pub const ALL: [Self; 4] = [Self::Loaded, Self::Refused, Self::Died, Self::Unknown];
 
     /// Its name in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Loaded => "loaded",
             Self::Refused => "refused",
+            Self::Died => "died",
             Self::Unknown => "unknown",
         }
     }

@@ -49,6 +49,11 @@ pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend) -> Sw
                 let line = with(Line::new("use_backend").value(name.as_str()), &condition);
                 switching.push((origin, line));
             }
+            // Who comes by TLS is there already.
+            action @ Action::Redirect { to: Redirect::Https, .. } => {
+                let condition = prefixed(&condition, "!{ ssl_fc }");
+                writer.line(&with(action_line(action, frontend.mode), &condition));
+            }
             action => writer.line(&with(action_line(action, frontend.mode), &condition)),
         }
     }

@@ -475,3 +475,17 @@ proptest! {
 fn a_line_counts_its_words() {
     assert_eq!(Line::new("a b").words("c d").value("e f").len(), 5);
 }
+
+#[test]
+fn who_comes_by_tls_is_not_redirected_there_and_what_is_never_reached_is_told() {
+    let redirect = |to| Action::Redirect { to, status: RedirectStatus::default() };
+    let to_https = rule(Vec::new(), redirect(Redirect::Https));
+    let to_other = rule(Vec::new(), redirect(Redirect::Location(value("https://a.example/"))));
+    let rules = vec![to_https.clone(), to_other, to_https];
+    let config = Config { frontends: vec![frontend("web", ":80", rules)], ..Config::default() };
+    let text = render(&config);
+    assert!(text.text().contains("redirect scheme https code 302 if !{ ssl_fc }\n"), "{text:?}");
+    let problems: Vec<_> = config.problems().iter().map(ToString::to_string).collect();
+    let told = "frontend[0].rules[2]: is never reached: rules[1] answers every request";
+    assert_eq!(problems[0], told);
+}

@@ -4,6 +4,7 @@
 mod aqueduct;
 mod muppet;
 mod proxymgr;
+mod to_servers;
 mod verdicts;
 
 use std::fs;

@@ -236,7 +236,12 @@ fn rules(files: &Files, mode: Mode) -> BoxedStrategy<Vec<Rule>> {
     let rule = (condition(matcher), action)
         .prop_map(|(condition, action)| Rule { condition, action })
         .prop_filter("more conditions than a line holds", mapsmith_core::render::fits);
-    vec(rule, 0..6).boxed()
+    let reached = |mut rules: Vec<Rule>| {
+        let last = rules.iter().position(Rule::answers_all);
+        rules.truncate(last.map_or(rules.len(), |last| last + 1));
+        rules
+    };
+    vec(rule, 0..6).prop_map(reached).boxed()
 }
 
 /// A bind without its port or path, which [`assemble`] gives it.

@@ -1,0 +1,69 @@
+//! Addresses that somebody else has. HAProxy's check opens no port, and a reload that fails at one
+//! is not for nothing: 2.6 loses the sockets that it inherited, and from 3.2 on the worker that
+//! goes on has lost the Runtime API's socket.
+
+use std::net::SocketAddr;
+
+use mapsmith_core::config::Config;
+use mapsmith_core::render::verdict::{Level, Remark};
+use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
+use rustix::net::{AddressFamily, SocketType, bind, socket};
+
+use super::sockets::{Sockets, internet};
+
+/// An alert for each address of the frontends that HAProxy could not listen on, beside those that
+/// it inherits.
+pub(super) fn taken(config: &Config, sockets: &Sockets) -> Vec<Remark> {
+    let frontends = config.frontends.iter().enumerate();
+    let binds = frontends.flat_map(|(index, frontend)| {
+        let binds = frontend.binds.iter().enumerate();
+        binds.map(move |(at, bind)| (format!("frontend[{index}].bind[{at}]"), &bind.address))
+    });
+    let own = binds.filter(|(_, address)| sockets.place(address) == **address);
+    let taken = own.filter(|(_, address)| {
+        let address = internet(address).and_then(|text| text.parse::<SocketAddr>().ok());
+        address.is_some_and(is_taken)
+    });
+    let alert = |(setting, address)| Remark {
+        level: Level::Alert,
+        line: None,
+        setting: Some(setting),
+        text: format!("{address} is taken by another program"),
+    };
+    taken.map(alert).collect()
+}
+
+/// Whether nobody else can listen there. HAProxies share a port, so one that has it does not count.
+fn is_taken(address: SocketAddr) -> bool {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let Ok(socket) = socket(family, SocketType::STREAM, None) else { return false };
+    let shared = set_socket_reuseaddr(&socket, true).and(set_socket_reuseport(&socket, true));
+    // What else may be wrong is HAProxy's to say. It does not listen, so nobody connects to it.
+    shared.is_ok() && bind(&socket, &address) == Err(Errno::ADDRINUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_port_of_another_program_is_taken_and_one_that_is_shared_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(is_taken(address));
+        drop(listener);
+        assert!(!is_taken(address));
+        // As HAProxy listens.
+        let shared = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        set_socket_reuseport(&shared, true).unwrap();
+        bind(&shared, &address).unwrap();
+        rustix::net::listen(&shared, 1).unwrap();
+        assert!(!is_taken(address));
+    }
+}

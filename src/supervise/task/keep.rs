@@ -1,0 +1,153 @@
+//! The process: kept running where it is Mapsmith's, left to others where they end it.
+
+use futures_util::FutureExt as _;
+use mapsmith_core::config::Config;
+use mapsmith_core::config::status::ConfigState;
+use mapsmith_core::desired::config::DesiredConfig;
+use mapsmith_core::render::stamp::Stamp;
+use metrics::counter;
+
+use super::{Failure, Supervisor, addresses};
+use crate::heartbeat;
+use crate::supervise::candidate::Candidate;
+use crate::supervise::files::{Files, FilesError};
+use crate::supervise::health::Answer;
+use crate::supervise::keeper::{Event, Keeper};
+use crate::supervise::process::ProcessError;
+use crate::telemetry::HAPROXY_STARTS;
+
+/// How many lines are told of what a HAProxy said that has ended.
+const LAST_WORDS: usize = 10;
+
+impl Supervisor {
+    /// A HAProxy that somebody stops, or restarts, is theirs until it has ended.
+    pub(super) fn leave_to_others(&mut self) -> Result<(), Failure> {
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        if keeper.launch().is_stopped() {
+            if keeper.running().is_some() {
+                // Where it has ended, its sockets are closed.
+                let _ = keeper.next().now_or_never();
+            }
+            self.is_ready = false;
+            return Err(Failure::Stopped);
+        }
+        let is_alive = keeper.running().is_some_and(|running| running.identity().is_alive());
+        if is_alive && keeper.launch().is_restarting() {
+            return Err(Failure::Restarting);
+        }
+        Ok(())
+    }
+
+    /// While HAProxy is down nobody is served: what has started before comes first, unless what is
+    /// desired is the same but for its servers.
+    pub(super) async fn start_what_is_good(
+        &mut self,
+        stamp: &Stamp,
+        config: &DesiredConfig,
+    ) -> Result<(), Failure> {
+        let stamp = stamp.clone();
+        let is_same = match (&stamp, Candidate::mark_of(config)) {
+            (Stamp::Whole { mark }, Ok(wanted)) => *mark == wanted,
+            _ => false,
+        };
+        if self.is_down() && !is_same && self.files(move |files| files.is_good(&stamp)).await? {
+            self.keep_running().await?;
+        }
+        Ok(())
+    }
+
+    /// What is refused changes nothing: what is in place is kept running.
+    pub(super) async fn keep_last_good(
+        &mut self,
+        is_there: bool,
+        reason: String,
+    ) -> Result<ConfigState, Failure> {
+        if is_there {
+            self.keep_running().await?;
+            self.report.status.loaded = self.loaded().await.ok().flatten();
+        }
+        Ok(ConfigState::Refused { reason })
+    }
+
+    pub(super) async fn hold_sockets(&mut self, config: &Config) -> Result<(), ProcessError> {
+        match &mut self.keeper {
+            Some(keeper) if self.haproxy.hold_sockets => keeper.hold(addresses(config)).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is a managed process, and none is known to run.
+    pub(super) fn is_down(&self) -> bool {
+        let Some(keeper) = &self.keeper else { return false };
+        keeper.running().is_none_or(|running| !running.identity().is_alive())
+    }
+
+    /// Finds or starts a managed process that does not run.
+    pub(super) async fn keep_running(&mut self) -> Result<(), Failure> {
+        let mut refused = None;
+        loop {
+            let Some(keeper) = &mut self.keeper else { return Ok(()) };
+            let event = if keeper.running().is_some() {
+                // Where it has ended, that shows at once.
+                match keeper.next().now_or_never() {
+                    None => return refused.map_or(Ok(()), |why| Err(Failure::FellBack(why))),
+                    Some(event) => event,
+                }
+            } else if keeper.find().await? {
+                Event::Found
+            } else if keeper.launch().is_stopped() {
+                return Err(Failure::Stopped);
+            } else if let Some(left) = keeper.pause() {
+                return Err(Failure::Down(left));
+            } else {
+                // Until the map and the servers are in force in it.
+                if let Some(health) = &self.health {
+                    health.write(Answer::Starting).map_err(FilesError::Write)?;
+                }
+                self.is_ready = false;
+                // One whose start is not waited for is found by the next Mapsmith.
+                let next = self.shutdown.run_until_cancelled(keeper.next());
+                heartbeat::waiting(next).await.ok_or(Failure::Ending)?
+            };
+            match event {
+                Event::Found => tracing::info!("HAProxy runs already"),
+                Event::Started => {
+                    tracing::info!("HAProxy was started");
+                    counter!(HAPROXY_STARTS).increment(1);
+                    self.report.status.starts += 1;
+                }
+                Event::NotStarted { why, .. } => {
+                    let is_refused =
+                        matches!(why, ProcessError::Refused { .. } | ProcessError::Silent { .. });
+                    if !is_refused || !self.files(Files::fall_back).await? {
+                        return Err(why.into());
+                    }
+                    tracing::error!("the last good configuration takes its place again: {why}");
+                    self.keeper.iter_mut().for_each(Keeper::start_now);
+                    // It may have other sockets.
+                    if let Some(candidate) = self.candidate.take() {
+                        let state = ConfigState::Refused { reason: why.to_string() };
+                        self.note_setback(&candidate.mark, &state);
+                    }
+                    refused = Some(why);
+                }
+                Event::Died { said } => {
+                    tracing::error!("HAProxy ended by itself: {}", last_words(&said));
+                }
+                Event::Stopped => return Err(Failure::Stopped),
+                Event::Restarting => tracing::info!("HAProxy has ended to be started again"),
+            }
+        }
+    }
+}
+
+/// What it said of its end, among the lines of its log.
+fn last_words(said: &str) -> String {
+    let levels = ["[ALERT]", "[WARNING]", "[EMERG]"];
+    let own = said.lines().filter(|line| levels.iter().any(|level| line.starts_with(level)));
+    let own: Vec<_> = own.collect();
+    match own.is_empty() {
+        true => said.lines().last().unwrap_or("nothing").to_owned(),
+        false => own[own.len().saturating_sub(LAST_WORDS)..].join("\n"),
+    }
+}
