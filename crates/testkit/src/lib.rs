@@ -27,6 +27,7 @@ pub mod puppetdb;
 pub mod random;
 pub mod registry;
 pub mod shipped;
+pub mod zookeeper;
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
