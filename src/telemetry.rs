@@ -85,7 +85,7 @@ metrics! {
     gauge TASK_HEARTBEAT_AGE = "mapsmith_task_heartbeat_age_seconds",
         "Seconds since the task last began something or said that it waits for work";
 
-    // By `source`.
+    // By `source`: its name, or of a list of servers what the backend's `from` says.
     // Absent before the first.
     gauge SOURCE_ANSWER_AGE = "mapsmith_source_answer_age_seconds",
         "Seconds since the source last gave a good answer";

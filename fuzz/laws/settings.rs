@@ -80,7 +80,7 @@ pub(super) fn taken(settings: &Settings) {
         );
         harmless(&instance.name);
     }
-    for source in settings.sources.iter().chain(&settings.list_sources) {
+    for source in &settings.sources {
         harmless(&source.name);
         source.masters.values().for_each(|master| harmless(master));
     }

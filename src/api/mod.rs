@@ -38,7 +38,7 @@ pub const DECIDER: &str = "engine";
 /// The running program, as the API sees it.
 pub struct Api {
     pub(crate) sources: Vec<watch::Receiver<SourceState>>,
-    /// The sources that list servers.
+    /// The server lists that backends take from sources.
     pub(crate) lists: Vec<watch::Receiver<SourceState<ServerList>>>,
     pub(crate) decision: watch::Receiver<Decision>,
     pub(crate) desired: watch::Receiver<Desired>,

@@ -195,12 +195,13 @@ impl Api {
     /// and old workers come and go.
     fn parts(&self) -> telemetry::Parts<'static> {
         let settings = &*self.settings;
-        let sources = settings.sources.iter().chain(&settings.list_sources);
+        let sources = settings.map_sources().map(|source| source.name.clone());
+        let lists = settings.server_lists().into_iter().map(|(_, list)| list.to_string());
         let instances = settings.instances.iter().map(|instance| instance.name.clone());
         let files = settings.tls_files.iter().map(|file| file.path.display().to_string());
         let tasks = self.heartbeats.ages().into_iter().map(|(task, _)| task);
         telemetry::Parts::from([
-            ("source", sources.map(|source| source.name.clone()).collect()),
+            ("source", sources.chain(lists).collect()),
             ("haproxy", instances.chain([telemetry::MAP_FILE.to_owned()]).collect()),
             ("backend", settings.backends.iter().map(|backend| backend.name.clone()).collect()),
             ("file", files.collect()),

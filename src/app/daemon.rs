@@ -27,7 +27,7 @@ use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport, Turn};
 use crate::settings::{self, Listing, Settings};
-use crate::source::{self, Feed, PollRequests, Round, TargetedLookups, poller, schedule};
+use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
 use crate::supervise::sockets::Handover;
@@ -115,8 +115,9 @@ impl Daemon {
 
         let mut daemon = Self::new(settings.clone());
         let overrides = daemon.start_overrides(override_service.clone());
-        let sources = daemon.start_sources()?;
-        let lists = daemon.start_list_sources()?;
+        let registries = Registries::new(settings);
+        let sources = daemon.start_sources(&registries)?;
+        let lists = daemon.start_lists(&registries)?;
         let (desired_sender, desired) = watch::channel(Desired::default());
         let tls_files = daemon.start_tls_files()?;
         let turn = Turn::default();
@@ -185,44 +186,49 @@ impl Daemon {
         overrides
     }
 
-    fn start_sources(&mut self) -> anyhow::Result<Vec<watch::Receiver<SourceState>>> {
+    fn start_sources(
+        &mut self,
+        registries: &Registries,
+    ) -> anyhow::Result<Vec<watch::Receiver<SourceState>>> {
         let settings = Arc::clone(&self.settings);
         let (round, lookups) = (self.requests.round(), self.lookups.clone());
-        let sources = settings.sources.iter().map(|source| {
-            let feed = source::registry(source, settings.map.lowercase)?.node_map()?;
-            Ok(self.start_poller(source, feed, round.clone(), lookups.clone()))
+        let sources = settings.map_sources().map(|source| {
+            let (name, feed) = (source.name.clone(), registries.node_map(&source.name)?);
+            Ok(self.start_poller(name, source, feed, round.clone(), lookups.clone()))
         });
         sources.collect()
     }
 
-    fn start_list_sources(
+    fn start_lists(
         &mut self,
+        registries: &Registries,
     ) -> anyhow::Result<Vec<watch::Receiver<SourceState<ServerList>>>> {
         let settings = Arc::clone(&self.settings);
-        let sources = settings.list_sources.iter().map(|source| {
-            let feed = source::registry(source, settings.map.lowercase)?.servers()?;
+        let lists = settings.server_lists().into_iter().map(|(source, list)| {
+            let (name, feed) = (list.to_string(), registries.servers(list)?);
             // What HAProxy learns is about nodes.
             let lookups = TargetedLookups::new();
-            Ok(self.start_poller(source, feed, self.requests.round(), lookups))
+            Ok(self.start_poller(name, source, feed, self.requests.round(), lookups))
         });
-        sources.collect()
+        lists.collect()
     }
 
     fn start_poller<C: Content>(
         &mut self,
+        name: String,
         source: &settings::Source,
         feed: Box<dyn Feed<C>>,
         round: Round,
         lookups: TargetedLookups,
     ) -> watch::Receiver<SourceState<C>> {
         let (sender, state) = watch::channel(SourceState::before_first_poll(
-            source.name.clone(),
+            name.clone(),
             source.kind.to_string(),
             source.required,
         ));
-        let (source, stop) = (source.clone(), self.shutdown.clone());
-        self.tasks.start(format!("source {}", source.name), async move {
-            poller::run(feed, &source, round, &lookups, sender, stop).await;
+        let stop = self.shutdown.clone();
+        self.tasks.start(format!("source {name}"), async move {
+            poller::run(name, feed, round, &lookups, sender, stop).await;
         });
         state
     }

@@ -10,37 +10,35 @@ use mapsmith_core::status::{PollReport, milliseconds};
 use mapsmith_core::{Content, ServerList, Snapshot, SourceState};
 
 use crate::settings::{self, Settings};
-use crate::source::{self, Extent, Feed, SourceError};
+use crate::source::{Extent, Feed, Registries, SourceError};
 use crate::store::{SqliteStore, StoreError, Stored};
 
 /// Polls every source of the node map once, side by side. A source that can't be built or polled
 /// has its error in its status.
 pub(super) async fn poll_all(settings: &Settings) -> Vec<SourceState> {
-    let polls = settings.sources.iter().map(|source| {
-        let registry = source::registry(source, settings.map.lowercase);
-        poll(source, registry.and_then(|registry| Ok(registry.node_map()?)))
-    });
+    let registries = Registries::new(settings);
+    let polls = settings
+        .map_sources()
+        .map(|source| poll(source, source.name.clone(), registries.node_map(&source.name)));
     join_all(polls).await
 }
 
-/// The same for every source that lists servers.
+/// The same for every list of servers.
 pub(super) async fn poll_lists(settings: &Settings) -> Vec<SourceState<ServerList>> {
-    let polls = settings.list_sources.iter().map(|source| {
-        let registry = source::registry(source, settings.map.lowercase);
-        poll(source, registry.and_then(|registry| Ok(registry.servers()?)))
-    });
+    let registries = Registries::new(settings);
+    let lists = settings.server_lists().into_iter();
+    let polls =
+        lists.map(|(source, list)| poll(source, list.to_string(), registries.servers(list)));
     join_all(polls).await
 }
 
 async fn poll<C: Content>(
     settings: &settings::Source,
+    name: String,
     feed: Result<Box<dyn Feed<C>>, SourceError>,
 ) -> SourceState<C> {
-    let mut state = SourceState::before_first_poll(
-        settings.name.clone(),
-        settings.kind.to_string(),
-        settings.required,
-    );
+    let mut state =
+        SourceState::before_first_poll(name, settings.kind.to_string(), settings.required);
     let start = Instant::now();
     let polled = async {
         let mut feed = feed?;

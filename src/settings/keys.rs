@@ -5,7 +5,7 @@
 //! docs/configuration.md. [`kind_keys!`] does the same for keys that a source has beside those of
 //! every source, because of its kind.
 
-use serde::de::MapAccess;
+use serde::de::{DeserializeOwned, MapAccess};
 
 /// A key of a section.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,12 @@ pub trait KindKeys: Keys + Default {
     /// # Errors
     /// A value that the key can't have.
     fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error>;
+}
+
+/// Keys that a backend's `from` has because of its source's kind.
+pub trait SelectorKeys: DeserializeOwned {
+    /// Reports what is wrong with them, each with its key.
+    fn problems(&self, _problem: impl FnMut(String)) {}
 }
 
 /// [`Unset`] of `#[unset("value")]`, `#[unset(required)]`, `#[unset(says "words")]` or no such

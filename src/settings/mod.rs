@@ -45,7 +45,7 @@ mod tree;
 pub(crate) mod units;
 
 pub use api::Api;
-pub use backend::{Backend, Listing, WhenEmpty};
+pub use backend::{Backend, Listing, Selector, WhenEmpty};
 pub use certificate::Certificate;
 pub use damping::Damping;
 pub use document::document;
@@ -99,14 +99,9 @@ pub struct Settings {
     /// Whose nodes are whose after a drain, a pin or an outage.
     #[serde(default)]
     pub ownership: Ownership,
-    /// The registries, in the order of the file. [`Settings::load`] sorts them by priority, and
-    /// takes those away that list servers.
+    /// The registries, in the order of the file. [`Settings::load`] sorts them by priority.
     #[serde(default, rename = "source")]
     pub sources: Vec<Source>,
-    /// The sources that list servers, for some backend's `from`: [`Settings::load`] parts them from
-    /// those of the node map.
-    #[serde(skip)]
-    pub list_sources: Vec<Source>,
     /// The backends whose servers are kept.
     #[serde(default, rename = "backend")]
     pub backends: Vec<Backend>,
@@ -251,7 +246,7 @@ impl Settings {
         let Reading { value: settings, problems: nonsense, doubtful, whole } =
             tree::read::<Self>(&values);
         problems.extend(nonsense);
-        let settings = settings.map(Self::with_own_haproxy);
+        let settings = settings.map(Self::with_own_haproxy).map(Self::with_feeds);
         // Without an element of a list the others have other numbers, and may seem to miss it.
         if let Some(settings) = settings.as_ref().filter(|_| whole) {
             // What was left out as wrong is not missing, and what it would contradict is not known.
@@ -270,13 +265,6 @@ impl Settings {
         };
         settings.tls_files.extend(settings.certificates.iter().filter_map(Certificate::tls_file));
         settings.sources.sort_by_key(|source| std::cmp::Reverse(source.priority));
-        let lists: BTreeSet<_> =
-            backend::list_sources(&settings.backends).into_iter().map(str::to_owned).collect();
-        (settings.list_sources, settings.sources) = std::mem::take(&mut settings.sources)
-            .into_iter()
-            .partition(|source| lists.contains(&source.name));
-        let keep_times = settings.ownership.remember;
-        settings.sources.iter_mut().for_each(|source| source.keep_times = keep_times);
         let folder = path.parent().unwrap_or(Path::new("."));
         settings.resolve(folder);
         let mut unread = Vec::new();
@@ -324,8 +312,7 @@ impl Settings {
         self.api.resolve(folder);
         self.map.resolve(folder);
         self.store.iter_mut().for_each(|store| store.resolve(folder));
-        let sources = self.sources.iter_mut().chain(&mut self.list_sources);
-        sources.for_each(|source| source.resolve(folder));
+        self.sources.iter_mut().for_each(|source| source.resolve(folder));
         self.tls_files.iter_mut().for_each(|file| file.resolve(folder));
         self.haproxy.iter_mut().for_each(|haproxy| haproxy.resolve(folder));
     }
@@ -347,6 +334,36 @@ impl Settings {
         self
     }
 
+    /// What each source is asked for.
+    fn with_feeds(mut self) -> Self {
+        let lists = backend::list_sources(&self.backends);
+        for source in &mut self.sources {
+            let listed = lists.contains(source.name.as_str());
+            source.maps_nodes = source.kind.maps_nodes(&source.of_kind, listed);
+            source.keep_times = source.maps_nodes && self.ownership.remember;
+        }
+        self
+    }
+
+    /// The sources of the node map.
+    pub fn map_sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(|source| source.maps_nodes)
+    }
+
+    /// The server lists that backends take from sources, each once, in the order of the backends.
+    pub fn server_lists(&self) -> Vec<(&Source, &Selector)> {
+        let mut lists: Vec<(&Source, &Selector)> = Vec::new();
+        for from in self.backends.iter().filter_map(|backend| backend.from.as_ref()) {
+            let source = self.sources.iter().find(|source| source.name == from.source);
+            if let Some(source) = source
+                && !lists.iter().any(|(_, known)| *known == from)
+            {
+                lists.push((source, from));
+            }
+        }
+        lists
+    }
+
     /// The place among the instances of the HAProxy whose configuration Mapsmith writes.
     pub fn own_instance(&self) -> Option<usize> {
         let haproxy = self.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised())?;
@@ -357,7 +374,7 @@ impl Settings {
     /// Whether there is a node map: without a source of one Mapsmith is there for HAProxy's
     /// configuration and servers alone.
     pub fn keeps_map(&self) -> bool {
-        !self.sources.is_empty()
+        self.map_sources().next().is_some()
     }
 
     /// What becomes of entries that point nowhere. Where Mapsmith makes a backend's servers of the
@@ -391,7 +408,7 @@ impl Settings {
         let store = self.store.as_ref();
         source::problems(&self.sources, &lists, &self.map, store, &mut problems);
         if self.haproxy.is_none() {
-            source::problems_without_map(&self.sources, &lists, &mut problems);
+            source::problems_without_map(&self.sources, &mut problems);
         }
         instance::problems(&self.instances, &mut problems);
         let (files, instances, store) = (&self.tls_files, &self.instances, self.store.as_ref());

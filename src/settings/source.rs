@@ -68,6 +68,8 @@ section! {
     beside {
         /// The keys that it has because of its kind.
         pub of_kind: KeysOfKinds,
+        /// Whether it says who owns which node.
+        pub maps_nodes: bool,
         /// Whether it keeps the times that the rows carry: `[ownership]` asks for them.
         pub keep_times: bool,
     }
@@ -168,7 +170,7 @@ impl Source {
         }
     }
 
-    /// Of a source that lists servers: settings of the node map on it would do nothing.
+    /// Of a source that only lists servers: settings of the node map on it would do nothing.
     fn list_problems(&self, place: &str, problems: &mut Vec<String>) {
         if self.node_field.is_some() || self.master_field.is_some() || !self.masters.is_empty() {
             problems.push(format!(
@@ -204,14 +206,10 @@ impl Source {
 }
 
 /// Reports that there is no source of the node map, without which Mapsmith has nothing to do.
-pub(super) fn problems_without_map(
-    sources: &[Source],
-    lists: &BTreeSet<&str>,
-    problems: &mut Vec<String>,
-) {
+pub(super) fn problems_without_map(sources: &[Source], problems: &mut Vec<String>) {
     if sources.is_empty() {
         problems.push("source: there is none; add a [[source]]".to_owned());
-    } else if sources.iter().all(|source| lists.contains(source.name.as_str())) {
+    } else if !sources.iter().any(|source| source.maps_nodes) {
         problems.push(
             "source: each lists servers for a backend; add a [[source]] for the node map"
                 .to_owned(),
@@ -232,8 +230,13 @@ pub(super) fn problems(
         let place = format!("source[{index}] {:?}", source.name);
         source.path_problems(&place, map, store, problems);
         source.problems(&place, problems);
-        if lists.contains(source.name.as_str()) {
-            source.list_problems(&place, problems);
+        match (source.maps_nodes, lists.contains(source.name.as_str())) {
+            (true, _) => {}
+            (false, true) => source.list_problems(&place, problems),
+            (false, false) => problems.push(format!(
+                "{place}: nothing is taken from it; name it in a backend's from, or give it the \
+                    keys of a node map"
+            )),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::transport::secret::Secret;
 
 /// A source that can't be set up, or a poll that brought no whole answer. The source's name stands
 /// beside it in status and logs.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{place}: {fault}")]
 pub struct SourceError {
     /// The URL (without its query) or the path that was asked.

@@ -17,8 +17,8 @@ use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
 use super::transport::http::keys::HttpKeys;
 use super::{Registry, SourceError, SourceErrorKind};
-use crate::settings;
-use crate::settings::keys::{Key, Keys, KindKeys};
+use crate::settings::keys::{Key, Keys, KindKeys, SelectorKeys};
+use crate::settings::{self, Selector};
 
 /// The kinds of registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -38,9 +38,25 @@ impl SourceKind {
         matches!(self, Self::Puppetdb | Self::HttpJson)
     }
 
-    /// Whether its registries list servers.
-    pub(crate) fn lists_servers(self) -> bool {
-        matches!(self, Self::HttpJson | Self::File)
+    /// Whether a source of this kind says who owns which node. `listed`: a backend takes servers
+    /// from it. What is one document is one of the two.
+    pub(crate) fn maps_nodes(self, _keys: &KeysOfKinds, listed: bool) -> bool {
+        match self {
+            Self::Puppetdb => true,
+            Self::HttpJson | Self::File => !listed,
+        }
+    }
+
+    /// Reports what is wrong with a backend's `from` that names a source of this kind.
+    pub(crate) fn selector_problems(self, from: &Selector, mut problem: impl FnMut(String)) {
+        match self {
+            Self::Puppetdb => problem(format!(
+                "from: {:?} is of type {self}, which lists no servers; name a source of another \
+                    type",
+                from.source
+            )),
+            Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
+        }
     }
 
     /// The registry of a source of this kind.
@@ -84,6 +100,22 @@ impl fmt::Display for SourceKind {
     }
 }
 
+/// What a backend says beside the name of a source that is one list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OneList {}
+
+impl SelectorKeys for OneList {}
+
+/// Reports what is wrong with a backend's `from`, whose keys are these.
+fn read_selector<T: SelectorKeys>(from: &Selector, mut problem: impl FnMut(String)) {
+    let mut tell = |text: String| problem(format!("from.{text}"));
+    match from.read::<T>() {
+        Ok(keys) => keys.problems(tell),
+        Err(problems) => problems.into_iter().for_each(&mut tell),
+    }
+}
+
 /// Every kind's keys. Those of another kind than the source's are reported as problems, so a source
 /// whose settings were checked has none of them.
 #[derive(Debug, Clone, Default)]
@@ -103,6 +135,10 @@ impl KeysOfKinds {
         ("`puppetdb`", PuppetDbKeys::ABOUT, PuppetDbKeys::KEYS),
         ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
     ];
+
+    /// The kinds whose sources have more than one list of servers, what the keys of a backend's
+    /// `from` are for, and these keys.
+    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 0] = [];
 
     /// Takes the key's value if it is a key of any kind. Whether it was.
     pub(crate) fn take<'de, A: MapAccess<'de>>(

@@ -27,6 +27,7 @@ mod kinds;
 mod puppetdb;
 mod transport;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mapsmith_core::{EntryMap, Rejections, ServerList};
@@ -41,7 +42,7 @@ pub use feed::{Extent, Feed, Notes, Polled, poller, schedule};
 pub use file::keys::FileFormat;
 pub use kinds::{KeysOfKinds, SourceKind};
 
-use crate::settings;
+use crate::settings::{self, Selector, Settings};
 
 /// A registry: one connection, opened once, which its feeds share.
 pub trait Registry: Send + Sync {
@@ -51,11 +52,11 @@ pub trait Registry: Send + Sync {
     /// If a registry of this kind does not say so.
     fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported>;
 
-    /// Its list of servers.
+    /// The servers that a backend wants of it.
     ///
     /// # Errors
-    /// If a registry of this kind lists none.
-    fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported>;
+    /// If a registry of this kind lists none, or none so.
+    fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported>;
 }
 
 /// A registry has no such content.
@@ -63,18 +64,18 @@ pub trait Registry: Send + Sync {
 #[error("source {source_name:?}, type: {reason}")]
 pub struct Unsupported {
     source_name: String,
-    reason: &'static str,
+    reason: String,
 }
 
 impl Unsupported {
-    fn new(source: &str, reason: &'static str) -> Self {
-        Self { source_name: source.to_owned(), reason }
+    fn new(source: &str, reason: impl Into<String>) -> Self {
+        Self { source_name: source.to_owned(), reason: reason.into() }
     }
 }
 
 impl From<Unsupported> for SourceError {
     fn from(Unsupported { source_name, reason }: Unsupported) -> Self {
-        let fault = SourceErrorKind::Setup(reason.to_owned());
+        let fault = SourceErrorKind::Setup(reason);
         Self { place: format!("source {source_name:?}, type"), fault }
     }
 }
@@ -95,6 +96,41 @@ pub fn registry(
         place: format!("source {:?}, {}", settings.name, error.place),
         ..error
     })
+}
+
+/// The registries of all sources: each is made once, whatever is fed by it.
+pub struct Registries(BTreeMap<String, Result<Box<dyn Registry>, SourceError>>);
+
+impl Registries {
+    /// Makes those that the settings describe. One that can't be made is an error where it is asked
+    /// for.
+    pub fn new(settings: &Settings) -> Self {
+        let made = |source: &settings::Source| registry(source, settings.map.lowercase);
+        Self(settings.sources.iter().map(|source| (source.name.clone(), made(source))).collect())
+    }
+
+    /// Who owns which node, as this source says it.
+    ///
+    /// # Errors
+    /// If its registry can't be made, or does not say so.
+    pub fn node_map(&self, source: &str) -> Result<Box<dyn Feed<EntryMap>>, SourceError> {
+        Ok(self.registry(source)?.node_map()?)
+    }
+
+    /// The servers that this selector wants.
+    ///
+    /// # Errors
+    /// If its source's registry can't be made, or lists none so.
+    pub fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, SourceError> {
+        Ok(self.registry(&of.source)?.servers(of)?)
+    }
+
+    fn registry(&self, source: &str) -> Result<&dyn Registry, SourceError> {
+        match self.0.get(source) {
+            Some(made) => made.as_deref().map_err(Clone::clone),
+            None => Err(Unsupported::new(source, "there is no such source").into()),
+        }
+    }
 }
 
 /// Reads an answer, in whatever chunks it comes, as a source of these settings reads a file or the

@@ -290,7 +290,7 @@ pub struct ServersStatus {
 pub struct BackendStatus {
     pub name: String,
     /// Where its servers come from: `settings` (written out), `node map` (its masters), or
-    /// `source NAME`.
+    /// `source NAME`, with the keys of the backend's `from`.
     pub from: String,
     /// The servers it should have, by name; none before its list was known and accepted, and until
     /// then it is not touched. While something is waited for, those that were in force before

@@ -109,7 +109,7 @@ pub(super) async fn check(
 
 /// What the settings have.
 fn summary(settings: &Settings) -> Finding {
-    let sources = pluralize(settings.sources.len() + settings.list_sources.len(), "source");
+    let sources = pluralize(settings.sources.len(), "source");
     let backends = match settings.backends.len() {
         0 => String::new(),
         count => format!(", {}", pluralize(count, "backend")),

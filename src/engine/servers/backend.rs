@@ -18,7 +18,7 @@ use metrics::{counter, gauge};
 
 use super::resolve::HostAddresses;
 use crate::engine::record_hold;
-use crate::settings::{Backend, Listing, Settings, WhenEmpty};
+use crate::settings::{Backend, Listing, Selector, Settings, WhenEmpty};
 use crate::telemetry::{
     BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_REJECTED, BACKEND_SERVERS,
 };
@@ -137,16 +137,16 @@ impl BackendList {
         self.damper.next_step()
     }
 
-    /// The list as it is known now: of the source of a name, by `listed`, or of the masters. Notes
+    /// The list as it is known now: of a source, by `listed`, or of the masters. Notes
     /// what is waited for.
     pub(super) fn list(
         &mut self,
-        listed: impl Fn(&str) -> Option<Arc<ServerList>>,
+        listed: impl Fn(&Selector) -> Option<Arc<ServerList>>,
         masters: &Masters<'_>,
     ) -> Option<Arc<ServerList>> {
         let list = match self.settings.listing() {
             Listing::Servers(_) => Some(Arc::clone(&self.declared)),
-            Listing::From(name) => listed(name),
+            Listing::From(selector) => listed(selector),
             Listing::Masters(template) => {
                 let template = template.to_owned();
                 masters.map.map(|map| self.masters(map, masters, &template))
@@ -177,7 +177,7 @@ impl BackendList {
     fn first_answer(&self) -> String {
         match self.settings.listing() {
             Listing::Servers(_) => "the settings".to_owned(),
-            Listing::From(name) => format!("a first answer of source {name}"),
+            Listing::From(selector) => format!("a first answer of source {selector}"),
             Listing::Masters(_) => "a first node map".to_owned(),
         }
     }

@@ -18,7 +18,7 @@ use mapsmith_core::status::BackendStatus;
 use mapsmith_core::{DesiredServers, EndedKind, HeldChange, Overrides, ServerList, SourceState};
 
 use super::map::MapDecision;
-use crate::settings::Settings;
+use crate::settings::{Selector, Settings};
 
 mod backend;
 pub mod resolve;
@@ -52,8 +52,8 @@ fn undrained(overrides: &Overrides) -> BTreeMap<&str, bool> {
 /// Makes the desired servers.
 pub struct ServerDecider {
     limits: Limits,
-    /// The names of the sources that list servers, in the order of their states.
-    sources: Vec<String>,
+    /// The lists that backends take from sources, in the order of their states.
+    listed: Vec<Selector>,
     producers: BTreeMap<String, String>,
     backends: Vec<BackendList>,
     /// What waits for its addresses.
@@ -69,8 +69,8 @@ impl ServerDecider {
             settings.backends.iter().map(|backend| BackendList::new(backend, settings)).collect();
         Self {
             limits: settings.guard.clone(),
-            sources: settings.list_sources.iter().map(|source| source.name.clone()).collect(),
-            producers: servers::producers(settings.sources.iter().map(|source| &source.masters)),
+            listed: settings.server_lists().into_iter().map(|(_, list)| list.clone()).collect(),
+            producers: servers::producers(settings.map_sources().map(|source| &source.masters)),
             backends,
             waiting: None,
             evaluated_request: 0,
@@ -91,8 +91,7 @@ impl ServerDecider {
     }
 
     /// Takes in what is known of every backend's list, to be decided on once the addresses of its
-    /// host names are known. `states` are those of the sources that list servers, in the settings'
-    /// order.
+    /// host names are known. `states` are those of [`Settings::server_lists`].
     pub fn take_in(&mut self, states: &[SourceState<ServerList>], map: &MapDecision) {
         let answered = states.iter().map(|state| state.answered);
         let evaluated_request = answered.chain([map.evaluated_request]).min().unwrap_or_default();
@@ -106,9 +105,9 @@ impl ServerDecider {
             owners: owners.collect(),
             producers: &self.producers,
         };
-        let sources = &self.sources;
-        let listed = |name: &str| {
-            let index = sources.iter().position(|source| source == name)?;
+        let known = &self.listed;
+        let listed = |selector: &Selector| {
+            let index = known.iter().position(|list| list == selector)?;
             let snapshot = states.get(index)?.snapshot.as_ref()?;
             Some(Arc::clone(&snapshot.entries))
         };

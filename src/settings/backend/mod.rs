@@ -13,9 +13,11 @@ use mapsmith_core::server::{Manage, ServerOptions, is_valid_name};
 use serde::Deserialize;
 
 mod rendered;
+mod selector;
 mod server_options;
 
 pub use rendered::{Balance, Check, Cookie, ErrorBody, Tls};
+pub use selector::Selector;
 
 use super::Source;
 use super::frontend::Mode;
@@ -34,10 +36,10 @@ section! {
         /// The servers, written out in the settings. An invalid one is rejected and reported, and
         /// does not keep Mapsmith from starting.
         pub servers: Option<Vec<DeclaredServer>>,
-        /// The name of a `file` or `http_json` source that lists the servers, as JSON objects
-        /// `{name?, address, port?, weight?, backup?, options?}`. That source is no part of the
-        /// node map.
-        pub from: Option<String>,
+        /// The source that lists the servers. `file` and `http_json`: its name; it holds JSON
+        /// objects `{name?, address, port?, weight?, backup?, options?}` and is no part of the node
+        /// map. Other kinds: a table that says which of its servers, `{ source, .. }`.
+        pub from: Option<Selector>,
         /// The address of each master that the node map names, or has named while it is drained or
         /// owns nodes (`[ownership]`), as a template with `{producer}` (the registry's name of the
         /// master) or `{master}` (HAProxy's name): `{producer}:8140`. A drained master's server has
@@ -168,8 +170,8 @@ section! {
 pub enum Listing<'a> {
     /// Written out.
     Servers(&'a [DeclaredServer]),
-    /// The source of this name lists them.
-    From(&'a str),
+    /// A source lists them.
+    From(&'a Selector),
     /// The masters of the node map, at addresses of this form.
     Masters(&'a str),
 }
@@ -179,18 +181,18 @@ impl Backend {
     /// there.)
     pub fn listing(&self) -> Listing<'_> {
         match (&self.from, &self.masters) {
-            (Some(source), _) => Listing::From(source),
+            (Some(selector), _) => Listing::From(selector),
             (None, Some(address)) => Listing::Masters(address),
             (None, None) => Listing::Servers(self.servers.as_deref().unwrap_or_default()),
         }
     }
 
     /// Where its servers come from, for a person: `settings` (written out), `node map` (its
-    /// masters), or `source NAME`.
+    /// masters), or `source NAME`, with the selector's keys.
     pub fn origin(&self) -> String {
         match self.listing() {
             Listing::Servers(_) => "settings".to_owned(),
-            Listing::From(source) => format!("source {source}"),
+            Listing::From(selector) => format!("source {selector}"),
             Listing::Masters(_) => "node map".to_owned(),
         }
     }
@@ -233,16 +235,12 @@ impl Backend {
             problem("give exactly one of servers, from and masters".to_owned());
         }
         if let Some(from) = &self.from {
-            match sources.iter().find(|source| source.name == *from) {
-                None => problem(format!("from: there is no source of the name {from:?}")),
-                Some(source) if !source.kind.lists_servers() => {
-                    problem(format!(
-                        "from: {from:?} is of type {}; only file and http_json sources list \
-                            servers",
-                        source.kind
-                    ));
+            from.problems(&mut problem);
+            match sources.iter().find(|source| source.name == from.source) {
+                None => {
+                    problem(format!("from: there is no source of the name {:?}", from.source));
                 }
-                Some(_) => {}
+                Some(source) => source.kind.selector_problems(from, &mut problem),
             }
         }
         if let Some(Err(error)) = self.masters.as_ref().map(|template| check_template(template)) {
@@ -287,7 +285,7 @@ fn check_template(template: &str) -> Result<(), String> {
 
 /// The names of the sources that list servers.
 pub(super) fn list_sources(backends: &[Backend]) -> BTreeSet<&str> {
-    backends.iter().filter_map(|backend| backend.from.as_deref()).collect()
+    backends.iter().filter_map(|backend| Some(backend.from.as_ref()?.source.as_str())).collect()
 }
 
 #[cfg(test)]

@@ -40,15 +40,13 @@ not_ready = "hold"
 fn backends_take_their_servers_from_a_list_a_source_or_the_map() {
     let settings = load(&format!("{SMALL}{LISTS}"), &[]).unwrap();
     assert_eq!(
-        settings.sources.iter().map(|source| &*source.name).collect::<Vec<_>>(),
+        settings.map_sources().map(|source| &*source.name).collect::<Vec<_>>(),
         ["puppetdb"]
     );
-    assert_eq!(
-        settings.list_sources.iter().map(|source| &*source.name).collect::<Vec<_>>(),
-        ["consul"]
-    );
+    let lists = settings.server_lists();
+    assert_eq!(lists.iter().map(|(_, list)| list.to_string()).collect::<Vec<_>>(), ["consul"]);
     let [written, listed, mapped] = &settings.backends[..] else { panic!("three backends") };
-    assert!(matches!(listed.listing(), Listing::From("consul")));
+    assert!(matches!(listed.listing(), Listing::From(list) if list.source == "consul"));
     assert!(matches!(mapped.listing(), Listing::Masters("{producer}:8140")));
     let list = written.declared();
     assert_eq!(list.servers.iter().map(|server| &*server.name).collect::<Vec<_>>(), ["m1", "m2"]);
@@ -99,8 +97,17 @@ fn problems_of_backends_are_named_with_their_place() {
         ),
         (backend("name = \"a\"\nfrom = \"gone\""), "there is no source of the name \"gone\""),
         (
+            backend("name = \"a\"\nfrom = { service = \"web\" }"),
+            "backend[0].from.source: is missing",
+        ),
+        (
+            format!("{SMALL}{LISTS}")
+                .replace("from = \"consul\"", "from = { source = \"consul\", service = \"web\" }"),
+            "backend[1] \"listed\": from.service: there is no such key",
+        ),
+        (
             backend("name = \"a\"\nfrom = \"puppetdb\""),
-            "only file and http_json sources list servers",
+            "is of type puppetdb, which lists no servers",
         ),
         (backend("name = \"a\"\nmasters = \"puppet:8140\""), "must contain {producer} or {master}"),
         (backend("name = \"a\"\nmasters = \"{producer}\""), "has no port"),

@@ -10,7 +10,7 @@ use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
     Api, Backend, Certificate, Damping, Frontend, Haproxy, Instance, Learned, Map, Ownership,
-    Schedule, Site, Source, Store, TlsFile,
+    Schedule, Selector, Site, Source, Store, TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -56,6 +56,11 @@ fn parts() -> Vec<Part> {
         about,
         keys,
     });
+    let of_selectors = KeysOfKinds::OF_SELECTORS.map(|(kinds, about, keys)| Part {
+        heading: format!("### `backend.from`: {kinds}"),
+        about,
+        keys,
+    });
     let mut parts = vec![Part::new::<Map>("## `[map]`"), Part::new::<Source>("## `[[source]]`")];
     parts.extend(of_kinds);
     parts.extend([
@@ -65,6 +70,10 @@ fn parts() -> Vec<Part> {
         Part::new::<Guard>("## `[guard]`"),
         Part::new::<Backend>("## `[[backend]]`"),
         Part::new::<DeclaredServer>("### `backend.servers`"),
+        Part::new::<Selector>("### `backend.from`"),
+    ]);
+    parts.extend(of_selectors);
+    parts.extend([
         Part::new::<Check>("### `backend.check`"),
         Part::new::<Tls>("### `backend.tls`"),
         Part::new::<Haproxy>("## `[haproxy]`"),

@@ -19,6 +19,10 @@ name = "puppet"
 [[backend.servers]]
 name = "m1"
 address = "127.0.0.1:8141"
+[[backend]]
+name = "listed"
+[backend.from]
+source = "pins"
 [store]
 path = "/mapsmith.db"
 [[tls_file]]
@@ -109,6 +113,7 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("name = \"puppet\"", "backend[0].name: is missing"),
         ("name = \"m1\"", "backend[0].servers[0].name: is missing"),
         ("address = \"127.0.0.1:8141\"", "backend[0].servers[0].address: is missing"),
+        ("source = \"pins\"", "backend[1].from.source: is missing"),
         ("path = \"/mapsmith.db\"", "store.path: is missing"),
         ("kind = \"crl\"", "tls_file[0].kind: is missing"),
         ("path = \"/haproxy/crl.pem\"", "tls_file[0].path: is missing"),

@@ -230,6 +230,7 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(given: &Value) -> Reading<T> {
                     &path,
                     &match meant {
                         Some(meant) => format!("there is no such key; did you mean {meant}?"),
+                        None if keys.is_empty() => "there is no such key".to_owned(),
                         None => format!("there is no such key; there are {}", keys.join(", ")),
                     },
                 );

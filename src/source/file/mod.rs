@@ -26,7 +26,7 @@ use super::error::{SourceError, SourceErrorKind};
 use super::feed::{is_due, off_thread};
 use super::format::{Format, MapFormat, MapText, Names, Reader, ServerFormat};
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
-use crate::settings;
+use crate::settings::{self, Selector};
 use keys::FileFormat;
 use watch::FileWatch;
 
@@ -104,7 +104,7 @@ impl Registry for FileRegistry {
         })
     }
 
-    fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
+    fn servers(&self, _of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
         Ok(self.feed(ServerFormat))
     }
 }

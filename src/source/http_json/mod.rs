@@ -21,7 +21,7 @@ use super::transport::http::HttpClient;
 use super::transport::http::conditions::conditions;
 use super::transport::status;
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
-use crate::settings;
+use crate::settings::{self, Selector};
 
 /// A JSON document.
 pub(super) struct HttpJson {
@@ -55,7 +55,7 @@ impl Registry for HttpJson {
         Ok(self.feed(MapFormat::document(&self.settings, Arc::clone(&self.names))))
     }
 
-    fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
+    fn servers(&self, _of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
         Ok(self.feed(ServerFormat))
     }
 }

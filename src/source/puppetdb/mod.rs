@@ -36,7 +36,7 @@ use super::format::{Fields, Format, MapFormat, Names};
 use super::transport::http::{self, HttpClient, HttpSettings};
 use super::transport::secret::Secret;
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
-use crate::settings;
+use crate::settings::{self, Selector};
 
 /// Puppet Enterprise's header for a token.
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-authentication");
@@ -118,7 +118,7 @@ impl Registry for PuppetDb {
         Ok(Box::new(Replicas::new(servers.collect())))
     }
 
-    fn servers(&self) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
+    fn servers(&self, _of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
         Err(Unsupported::new(&self.settings.name, "a puppetdb source lists no servers"))
     }
 }

@@ -222,7 +222,7 @@ impl Watched {
         let end = shutdown.clone();
         tokio::spawn(async move {
             let (round, lookups) = (PollRequests::new().round(), TargetedLookups::new());
-            poller::run(source, &settings, round, &lookups, sender, end).await;
+            poller::run(settings.name, source, round, &lookups, sender, end).await;
         });
         Self { state, shutdown }
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use mapsmith::settings::Selector;
 use mapsmith::source::{self, Extent, Feed, Polled};
 use mapsmith_core::status::PollKind;
 use mapsmith_core::{Invalid, ServerList, Snapshot};
@@ -18,7 +19,7 @@ fn source(settings: Value) -> Box<dyn Feed<ServerList>> {
     all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
     let settings = serde_json::from_value(all).unwrap();
     let registry = source::registry(&settings, true).unwrap_or_else(|error| panic!("{error}"));
-    registry.servers().unwrap()
+    registry.servers(&Selector::all_of("consul")).unwrap()
 }
 
 async fn poll(

@@ -28,7 +28,6 @@ use super::targeted::{RequestPacer, TargetedLookups};
 use super::{Extent, Feed, Notes, Polled, SourceError};
 use crate::backoff::Backoff;
 use crate::heartbeat;
-use crate::settings;
 use crate::telemetry::{
     SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION, SOURCE_REJECTED,
 };
@@ -57,20 +56,20 @@ impl Pacing {
 /// The least time between two requests to its round that a feed's own watch makes.
 const ROUND_SPACING: Duration = Duration::from_secs(1);
 
-/// Polls `feed` until `shutdown`: once at the start, then whenever a request to its round came that
+/// Polls the feed of this name until `shutdown`: once at the start, then whenever a request to its round came that
 /// no started poll covers, so that requests made together, or during a poll, become one. Between
 /// polls it looks up the nodes of `lookups`. `state` should begin as
 /// [`SourceState::before_first_poll`].
 pub async fn run<C: Content>(
+    name: String,
     feed: Box<dyn Feed<C>>,
-    settings: &settings::Source,
     round: Round,
     lookups: &TargetedLookups,
     state: watch::Sender<SourceState<C>>,
     shutdown: CancellationToken,
 ) {
-    counter!(SOURCE_FAILURES, "source" => settings.name.clone()).increment(0);
-    let poller = Poller::new(settings.name.clone(), round, lookups, state, Pacing::STANDARD);
+    counter!(SOURCE_FAILURES, "source" => name.clone()).increment(0);
+    let poller = Poller::new(name, round, lookups, state, Pacing::STANDARD);
     // A poll that is under way when the end comes changes nothing anywhere: it is dropped.
     shutdown.run_until_cancelled(poller.run(feed)).await;
 }
