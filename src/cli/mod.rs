@@ -266,7 +266,11 @@ pub fn main() -> ExitCode {
     };
     // The other verbs print all there is to say themselves; `RUST_LOG` shows what lies behind it.
     let daemon = matches!(verb, Verb::Run { .. });
-    telemetry::start_logging(if daemon { "info,tokio_cron_scheduler=warn" } else { "off" });
+    telemetry::start_logging(if daemon {
+        "info,tokio_cron_scheduler=warn,zookeeper_client=error"
+    } else {
+        "off"
+    });
     let outcome = runtime.block_on(async {
         let mut hangup = hangup?;
         tokio::select! {

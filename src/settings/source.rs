@@ -25,8 +25,8 @@ section! {
         /// Its name in status, logs and metrics: 1 to 255 bytes without whitespace.
         #[unset(required)]
         pub name: String,
-        /// What it is: `puppetdb` (PuppetDB's query API), `http_json` (a JSON document over HTTP)
-        /// or `file` (a JSON document or a map file).
+        /// What it is: `puppetdb` (PuppetDB's query API), `http_json` (a JSON document over HTTP),
+        /// `file` (a JSON document or a map file) or `zookeeper` (the children of a path).
         #[unset(required)]
         #[serde(rename = "type")]
         pub kind: SourceKind,

@@ -192,6 +192,9 @@ pub enum SourceErrorKind {
     /// The file can't be read.
     #[error("{0}")]
     File(String),
+    /// What the registry answered in its own protocol in place of what was asked for.
+    #[error("{0}")]
+    Registry(String),
 }
 
 impl SourceErrorKind {

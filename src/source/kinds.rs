@@ -16,6 +16,9 @@ use super::http_json::HttpJson;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
 use super::transport::http::keys::HttpKeys;
+use super::zookeeper::ZooKeeper;
+use super::zookeeper::keys::ZooKeeperKeys;
+use super::zookeeper::selector::ZooKeeperSelector;
 use super::{Registry, SourceError, SourceErrorKind};
 use crate::settings::keys::{Key, Keys, KindKeys, SelectorKeys};
 use crate::settings::{self, Selector};
@@ -30,6 +33,8 @@ pub enum SourceKind {
     HttpJson,
     /// A JSON document or a map file on disk.
     File,
+    /// ZooKeeper.
+    Zookeeper,
 }
 
 impl SourceKind {
@@ -40,10 +45,11 @@ impl SourceKind {
 
     /// Whether a source of this kind says who owns which node. `listed`: a backend takes servers
     /// from it. What is one document is one of the two.
-    pub(crate) fn maps_nodes(self, _keys: &KeysOfKinds, listed: bool) -> bool {
+    pub(crate) fn maps_nodes(self, keys: &KeysOfKinds, listed: bool) -> bool {
         match self {
             Self::Puppetdb => true,
             Self::HttpJson | Self::File => !listed,
+            Self::Zookeeper => keys.zookeeper.nodes.is_some(),
         }
     }
 
@@ -56,6 +62,7 @@ impl SourceKind {
                 from.source
             )),
             Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
+            Self::Zookeeper => read_selector::<ZooKeeperSelector>(from, problem),
         }
     }
 
@@ -69,6 +76,7 @@ impl SourceKind {
             Self::Puppetdb => Box::new(PuppetDb::new(settings, names)?),
             Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
             Self::File => Box::new(FileRegistry::new(settings, names)),
+            Self::Zookeeper => Box::new(ZooKeeper::new(settings, names)?),
         })
     }
 
@@ -85,6 +93,10 @@ impl SourceKind {
             }
             Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
+            Self::Zookeeper => {
+                let why = "what a zookeeper source says is no one text";
+                return Err(SourceErrorKind::Setup(why.to_owned()));
+            }
         };
         read(format.reader(None), chunks)
     }
@@ -96,6 +108,7 @@ impl fmt::Display for SourceKind {
             Self::Puppetdb => "puppetdb",
             Self::HttpJson => "http_json",
             Self::File => "file",
+            Self::Zookeeper => "zookeeper",
         })
     }
 }
@@ -126,19 +139,23 @@ pub struct KeysOfKinds {
     pub puppetdb: PuppetDbKeys,
     /// For a file.
     pub file: FileKeys,
+    /// For a ZooKeeper.
+    pub zookeeper: ZooKeeperKeys,
 }
 
 impl KeysOfKinds {
     /// The kinds that have them, what they are for, and the keys.
-    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 3] = [
-        ("`puppetdb` and `http_json`", HttpKeys::ABOUT, HttpKeys::KEYS),
+    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 4] = [
+        ("`puppetdb`, `http_json`; of TLS: `zookeeper`", HttpKeys::ABOUT, HttpKeys::KEYS),
         ("`puppetdb`", PuppetDbKeys::ABOUT, PuppetDbKeys::KEYS),
         ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
+        ("`zookeeper`", ZooKeeperKeys::ABOUT, ZooKeeperKeys::KEYS),
     ];
 
     /// The kinds whose sources have more than one list of servers, what the keys of a backend's
     /// `from` are for, and these keys.
-    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 0] = [];
+    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 1] =
+        [("`zookeeper`", ZooKeeperSelector::ABOUT, ZooKeeperSelector::KEYS)];
 
     /// Takes the key's value if it is a key of any kind. Whether it was.
     pub(crate) fn take<'de, A: MapAccess<'de>>(
@@ -148,7 +165,8 @@ impl KeysOfKinds {
     ) -> Result<bool, A::Error> {
         Ok(self.http.take(key, map)?
             || self.puppetdb.take(key, map)?
-            || self.file.take(key, map)?)
+            || self.file.take(key, map)?
+            || self.zookeeper.take(key, map)?)
     }
 
     /// Reports what is wrong with them for a source of this kind.
@@ -156,10 +174,11 @@ impl KeysOfKinds {
         self.http.problems(kind, &mut problem);
         self.puppetdb.problems(kind, &mut problem);
         self.file.problems(kind, &mut problem);
+        self.zookeeper.problems(kind, &mut problem);
     }
 
     /// The paths among them.
     pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        self.http.paths().chain(&mut self.file.path)
+        self.http.paths().chain(&mut self.file.path).chain(&mut self.zookeeper.auth_file)
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! schedule, reload ──PollRequests──> poller ──poll──> Feed of a Registry
-//!                      Round           │   ^     puppetdb | http_json | file
+//!                      Round           │   ^     puppetdb | http_json | file | zookeeper
 //!                                      │   │              │
 //!                                      │   │              │ transport: bytes
 //!                                      │   │              v
@@ -26,6 +26,7 @@ mod http_json;
 mod kinds;
 mod puppetdb;
 mod transport;
+mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -49,3 +49,4 @@ mod support;
 mod swap;
 mod two_daemons;
 mod writers;
+mod zookeeper;

@@ -86,6 +86,9 @@ pub enum Invalid {
     ServerOption,
     #[error("the list names the server twice")]
     ServerTwice,
+    /// A record of another type than a selector asks for: somebody else's, and no mistake.
+    #[error("the record is of a type that is not asked for")]
+    RecordType,
 }
 
 impl Invalid {
@@ -208,6 +211,7 @@ mod tests {
             Invalid::ValueTooLong,
             Invalid::Conflict,
             Invalid::ServerTwice,
+            Invalid::RecordType,
         ] {
             let json = serde_json::to_string(&reason).unwrap();
             assert_eq!(json.trim_matches('"'), reason.label());

@@ -14,6 +14,10 @@ const MORE: &str = r#"
 name = "pins"
 type = "file"
 path = "/pins.json"
+[[source]]
+name = "zk"
+type = "zookeeper"
+servers = ["127.0.0.1:2181"]
 [[backend]]
 name = "puppet"
 [[backend.servers]]
@@ -23,6 +27,12 @@ address = "127.0.0.1:8141"
 name = "listed"
 [backend.from]
 source = "pins"
+[[backend]]
+name = "children"
+[backend.from]
+source = "zk"
+format = "proxymgr"
+path = "/services/web"
 [store]
 path = "/mapsmith.db"
 [[tls_file]]
@@ -108,6 +118,8 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("type = \"puppetdb\"", "source[0].type: is missing"),
         ("url = \"http://127.0.0.1:8080\"", "source[0] \"puppetdb\": url is missing"),
         ("path = \"/pins.json\"", "source[1] \"pins\": path is missing"),
+        ("servers = [\"127.0.0.1:2181\"]", "source[2] \"zk\": servers is missing"),
+        ("format = \"proxymgr\"", "from.format: is missing"),
         ("name = \"edge1\"", "instance[0].name: is missing"),
         ("runtime = \"unix@/run/haproxy/admin.sock\"", "instance[0].runtime: is missing"),
         ("name = \"puppet\"", "backend[0].name: is missing"),

@@ -18,12 +18,10 @@ use super::error::SourceErrorKind;
 use super::transport::secret::Secret;
 use crate::settings;
 
-pub(super) use collector::{Collected, Collector, Names};
-#[cfg(test)]
-pub(super) use collector::{Field, Row};
+pub(super) use collector::{Collected, Collector, Field, Names, Row};
 pub(super) use map_text::MapText;
 pub(super) use row::Fields;
-pub(super) use server_list::ServerFormat;
+pub(super) use server_list::{ServerFormat, raw_server, whole_number};
 
 /// What a source's answers are.
 pub(super) trait Format: Clone + Send + Sync + 'static {

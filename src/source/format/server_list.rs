@@ -117,7 +117,15 @@ impl Rows for Vec<Value> {
     }
 }
 
-/// A whole number, also where it is written as a fraction: `80.0`.
+/// A whole number, also where it is written as a fraction (`80.0`) or as text.
+pub(crate) fn whole_number(value: &Value) -> Option<i64> {
+    let number = match value {
+        Value::String(text) => serde_json::from_str(text.trim()).ok(),
+        value => value.as_number().cloned(),
+    };
+    number.as_ref().and_then(whole)
+}
+
 fn whole(number: &Number) -> Option<i64> {
     // Up to 2^53 each whole number is one of these.
     let exact = |number: &f64| number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
@@ -126,7 +134,7 @@ fn whole(number: &Number) -> Option<i64> {
 
 /// A row's fields; registries write numbers and truth values as text, too. Other fields are the
 /// registry's own business.
-fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
+pub(crate) fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
     let field = |name: &str| row.get(name).filter(|value| !value.is_null());
     let text = |name: &str| match field(name) {
         None => Ok(None),
@@ -136,15 +144,7 @@ fn raw_server(row: &Map<String, Value>) -> Result<RawServer, String> {
     let number = |name: &str| match field(name) {
         None => Ok(None),
         Some(value) => {
-            let number = match value {
-                Value::String(text) => serde_json::from_str(text.trim()).ok(),
-                value => value.as_number().cloned(),
-            };
-            number
-                .as_ref()
-                .and_then(whole)
-                .map(Some)
-                .ok_or_else(|| format!("{name} is not a whole number"))
+            whole_number(value).map(Some).ok_or_else(|| format!("{name} is not a whole number"))
         }
     };
     let backup = match field("backup") {

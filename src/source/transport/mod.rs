@@ -4,4 +4,4 @@ mod body;
 pub(super) mod http;
 pub(super) mod secret;
 pub(super) mod status;
-mod tls;
+pub(super) mod tls;

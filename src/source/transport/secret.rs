@@ -37,6 +37,11 @@ impl Secret {
         Ok(value)
     }
 
+    /// The token itself, for those that send it.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// `text` without the token, for servers that repeat what they were sent.
     pub(crate) fn hide_in(&self, text: &str) -> String {
         text.replace(&self.0, "***")

@@ -91,7 +91,7 @@ pub(super) fn unfit(keys: &HttpKeys, error: &(dyn std::error::Error + 'static)) 
 /// What the TLS library's words mean, if they are of TLS. They are known by their text: the HTTP
 /// client does not hand out the library's own type. The tests with a real handshake would notice
 /// other words.
-pub(super) fn classify(keys: &HttpKeys, cause: &str) -> Option<SourceErrorKind> {
+pub(in crate::source) fn classify(keys: &HttpKeys, cause: &str) -> Option<SourceErrorKind> {
     let cause = cause.to_owned();
     if let Some(alert) = cause.strip_prefix("received fatal alert: ") {
         // Java ends a handshake without a client certificate with BadCertificate (TLS 1.3) or
@@ -161,7 +161,7 @@ const UNFIT: [(&str, &str); 4] = [
 ];
 
 /// The innermost error's words: the outer ones only say that a request failed.
-pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(in crate::source) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

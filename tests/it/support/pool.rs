@@ -16,7 +16,7 @@ use super::scene::{BOUND, file_source_settings};
 pub const BACKEND: &str = "app";
 
 /// A schedule that looks often, and damping that lets every change through at once.
-const AT_ONCE: &str = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers \
+pub const AT_ONCE: &str = "[schedule]\npoll = \"1h\"\nverify = \"1s\"\nobserve = \"100ms\"\nservers \
     = \"200ms\"\n\
                        [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold \
                        = \"0s\"\nmax_removed = \"100%\"\n";

@@ -102,15 +102,36 @@ impl ServerListBuilder {
     /// Takes one row, or leaves it out. `place` says where it stands.
     pub fn push(&mut self, place: &str, raw: RawServer) {
         let name = raw.name.clone().filter(|name| is_valid_name(name));
-        match check(raw) {
-            Ok(server) => self.rows.push((place.to_owned(), server)),
-            Err((reason, detail)) => self.leave_out(place, name, reason, detail),
+        if let Err((reason, detail)) = self.try_push(place, raw) {
+            self.leave_out(place, name, reason, detail);
         }
+    }
+
+    /// Takes one row; the name of its server.
+    ///
+    /// # Errors
+    /// If no server can be made of it: why, and what is wrong with it in words. It is not noted.
+    pub fn try_push(&mut self, place: &str, raw: RawServer) -> Result<String, (Invalid, String)> {
+        let server = check(raw)?;
+        let name = server.name.clone();
+        self.rows.push((place.to_owned(), server));
+        Ok(name)
     }
 
     /// Leaves a row out. `detail` says to a person what is wrong with it.
     pub fn reject(&mut self, place: &str, reason: Invalid, detail: String) {
         self.leave_out(place, None, reason, detail);
+    }
+
+    /// Leaves out what stands where a server of this name stood before, and what is known of that
+    /// server stays in force.
+    pub fn reject_known(&mut self, place: &str, name: &str, reason: Invalid, detail: String) {
+        self.leave_out(place, Some(name.to_owned()), reason, detail);
+    }
+
+    /// Counts what is not for this list, and nothing is wrong with.
+    pub fn skip(&mut self, place: &str, reason: Invalid) {
+        self.rejections.push(place, reason);
     }
 
     fn leave_out(&mut self, place: &str, name: Option<String>, reason: Invalid, detail: String) {

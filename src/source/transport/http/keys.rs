@@ -8,7 +8,8 @@ use crate::settings::keys::kind_keys;
 use crate::source::SourceKind;
 
 kind_keys! {
-    /// Keys of sources that are asked over HTTP. Certificates and keys are read again when their
+    /// Keys of sources that are asked over HTTP; `ca`, `cert` and `key` also of others that speak
+    /// TLS. Certificates and keys are read again when their
     /// files change; where the new ones can't be used, those from before stay in use, and `status`
     /// says so.
     #[derive(Debug, Clone, Default)]
@@ -39,11 +40,18 @@ impl HttpKeys {
             (Some(_), false) => problem(format!("url: a {kind} source has none")),
             (None, false) => {}
         }
+        let has_tls = over_http || kind == SourceKind::Zookeeper;
         if self.cert.is_some() != self.key.is_some() {
             problem("cert and key go together".to_owned());
         }
-        if !over_http && [&self.ca, &self.cert, &self.token_file].into_iter().any(Option::is_some) {
-            problem(format!("ca, cert, key, token_file: a {kind} source has none"));
+        if !has_tls && [&self.ca, &self.cert].into_iter().any(Option::is_some) {
+            problem(format!("ca, cert, key: a {kind} source has none"));
+        }
+        if kind == SourceKind::Zookeeper && self.ca.is_none() && self.cert.is_some() {
+            problem("ca is missing: a zookeeper source speaks TLS where it is given".to_owned());
+        }
+        if !over_http && self.token_file.is_some() {
+            problem(format!("token_file: a {kind} source has none"));
         }
     }
 

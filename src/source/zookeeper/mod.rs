@@ -1,0 +1,216 @@
+//! ZooKeeper: the children of a path are servers, or the nodes of the node map.
+//!
+//! Every poll reads everything: the path's children, and what each holds. If any of that can't be
+//! read, the poll has failed; only a child that vanished in between is none. A watch starts a poll,
+//! and is all that it does.
+
+mod connection;
+pub(super) mod keys;
+mod records;
+pub(super) mod selector;
+mod tls;
+mod watch;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+use mapsmith_core::status::{PollKind, Watch};
+use mapsmith_core::{EntryMap, ServerList, Snapshot};
+use tokio::sync::Notify;
+use zookeeper_client::{Client, Error};
+
+use super::error::{SourceError, SourceErrorKind};
+use super::feed::{off_thread, share};
+use super::format::Names;
+use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
+use crate::settings::{self, Selector};
+use connection::Connection;
+use records::{Child, Nodes, Reading, Servers};
+use selector::ZooKeeperSelector;
+use watch::PathWatch;
+
+/// The most children of a path. ZooKeeper lists some ten thousand before it refuses the answer's
+/// size by itself.
+const MOST_CHILDREN: usize = 100_000;
+/// How many children are asked for before the first has answered.
+const AT_ONCE: usize = 64;
+
+/// A ZooKeeper.
+pub(super) struct ZooKeeper {
+    settings: Arc<settings::Source>,
+    names: Arc<Names>,
+    connection: Arc<Connection>,
+}
+
+impl ZooKeeper {
+    pub(super) fn new(
+        settings: Arc<settings::Source>,
+        names: Arc<Names>,
+    ) -> Result<Self, SourceError> {
+        let connection = Connection::new(Arc::clone(&settings))
+            .map_err(|fault| SourceError { place: "TLS".to_owned(), fault })?;
+        Ok(Self { settings, names, connection: Arc::new(connection) })
+    }
+
+    fn feed<R: Reading>(&self, path: String, reading: R) -> Box<dyn Feed<R::Content>> {
+        Box::new(PathFeed {
+            settings: Arc::clone(&self.settings),
+            connection: Arc::clone(&self.connection),
+            path,
+            reading,
+            events: Arc::default(),
+            watch: None,
+        })
+    }
+}
+
+impl Registry for ZooKeeper {
+    fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported> {
+        match &self.settings.of_kind.zookeeper.nodes {
+            Some(path) => Ok(self.feed(path.clone(), Nodes(Arc::clone(&self.names)))),
+            None => Err(Unsupported::new(&self.settings.name, "set nodes to have a node map")),
+        }
+    }
+
+    fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
+        let keys = of.read::<ZooKeeperSelector>();
+        let (path, format) = keys
+            .and_then(|keys| keys.wanted())
+            .map_err(|problems| Unsupported::new(&self.settings.name, problems.join("; ")))?;
+        Ok(self.feed(path, Servers::new(format)))
+    }
+}
+
+/// The children of a path.
+struct PathFeed<R> {
+    settings: Arc<settings::Source>,
+    connection: Arc<Connection>,
+    path: String,
+    reading: R,
+    /// Raised by the watch.
+    events: Arc<Notify>,
+    watch: Option<PathWatch>,
+}
+
+impl<R: Reading> PathFeed<R> {
+    async fn poll_once(
+        &mut self,
+        current: Option<&Snapshot<R::Content>>,
+    ) -> Result<Polled<R::Content>, SourceErrorKind> {
+        let client = self.connection.client().await?;
+        let answer = match self.ask(&client).await {
+            // The connection was lost since it was used last: what was asked is asked once more.
+            Err(Failure::Client(error, _)) if is_of_session(&error) => {
+                let client = self.connection.client().await?;
+                self.ask(&client).await
+            }
+            answer => answer,
+        };
+        let (children, bytes) = match answer {
+            Ok(answer) => answer,
+            Err(Failure::Client(error, path)) => {
+                if error == Error::NoAuth {
+                    self.connection.close().await;
+                }
+                return Err(self.connection.fault(&error, &path));
+            }
+            Err(Failure::Bound(fault)) => return Err(fault),
+        };
+        let (mut reading, current) = (self.reading.clone(), current.cloned());
+        let (reading, polled) = off_thread(move || {
+            let (content, rejections) = reading.read(&children);
+            let known = current.as_ref();
+            let entries = share(content, known.map(|snapshot| &snapshot.entries));
+            let rejections = share(rejections, known.map(|snapshot| &snapshot.rejections));
+            (reading, Polled { kind: PollKind::Full, entries, rejections, bytes })
+        })
+        .await;
+        self.reading = reading;
+        Ok(polled)
+    }
+
+    /// The path's children, and how many bytes they hold.
+    async fn ask(&mut self, client: &Client) -> Result<(Vec<Child>, u64), Failure> {
+        let of_path = |error| Failure::Client(error, self.path.clone());
+        // Watched before it is read: what changes from then on raises an event.
+        if !self.watch.as_ref().is_some_and(|watch| watch.holds(client)) {
+            self.watch = None;
+            self.watch =
+                Some(PathWatch::arm(client, &self.path, &self.events).await.map_err(of_path)?);
+        }
+        // The server may lag behind the one that was asked before.
+        client.sync(&self.path).await.map_err(of_path)?;
+        let (mut names, _) = client.get_children(&self.path).await.map_err(of_path)?;
+        if names.len() > MOST_CHILDREN {
+            return Err(Failure::Bound(SourceErrorKind::Registry(format!(
+                "{} has {} children; at most {MOST_CHILDREN} are read",
+                self.path,
+                names.len()
+            ))));
+        }
+        names.sort_unstable();
+        if !self.reading.reads_data() {
+            let child = |name| Child { name, data: Vec::new() };
+            return Ok((names.into_iter().map(child).collect(), 0));
+        }
+        let parent = self.path.trim_end_matches('/');
+        let mut answers = stream::iter(names)
+            .map(|name| async move {
+                let path = format!("{parent}/{name}");
+                (name, client.get_data(&path).await, path)
+            })
+            .buffered(AT_ONCE);
+        let (mut children, mut bytes) = (Vec::new(), 0);
+        while let Some((name, answer, path)) = answers.next().await {
+            let data = match answer {
+                Ok((data, _)) => data,
+                Err(Error::NoNode) => continue,
+                Err(error) => return Err(Failure::Client(error, path)),
+            };
+            bytes += data.len() as u64;
+            if bytes > self.settings.max_bytes {
+                return Err(Failure::Bound(SourceErrorKind::TooLarge(self.settings.max_bytes)));
+            }
+            children.push(Child { name, data });
+        }
+        Ok((children, bytes))
+    }
+}
+
+/// Why there is no whole answer.
+enum Failure {
+    /// The client's reason, and the path that it is about.
+    Client(Error, String),
+    Bound(SourceErrorKind),
+}
+
+fn is_of_session(error: &Error) -> bool {
+    matches!(error, Error::ConnectionLoss | Error::SessionExpired | Error::ClientClosed)
+}
+
+#[async_trait]
+impl<R: Reading> Feed<R::Content> for PathFeed<R> {
+    async fn poll(
+        &mut self,
+        _extent: Extent,
+        current: Option<&Snapshot<R::Content>>,
+        _now: Timestamp,
+    ) -> Result<Polled<R::Content>, SourceError> {
+        let (timeout, place) = (self.settings.timeout, self.connection.place(&self.path));
+        let outcome = tokio::time::timeout(timeout, self.poll_once(current)).await;
+        outcome
+            .unwrap_or(Err(SourceErrorKind::NoAnswer(timeout)))
+            .map_err(|fault| SourceError { place, fault })
+    }
+
+    async fn changed(&mut self) {
+        self.events.notified().await;
+    }
+
+    fn notes(&self) -> Notes {
+        let whole = self.watch.as_ref().is_some_and(|watch| watch.is_whole && watch.is_alive());
+        Notes { watch: Some(if whole { Watch::Watched } else { Watch::PolledOnly }), warning: None }
+    }
+}
