@@ -105,7 +105,7 @@ async fn queries(server: &MockServer) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_says(message: &str, parts: &[&str]) {
+pub fn assert_says(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "{part:?} is not in: {message}");
     }
