@@ -28,6 +28,7 @@ mod old_connections;
 mod planned;
 mod quarantine;
 mod refused;
+mod registrar;
 mod renewed;
 mod second;
 mod servers;
