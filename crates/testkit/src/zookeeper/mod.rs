@@ -197,7 +197,7 @@ impl ZooKeeper {
     }
 
     fn launch(&self) {
-        // It answers `ruok` before it serves, and what it is asked at a bad moment it never answers.
+        // It answers `ruok` before it serves, and never answers what it is asked at a bad moment.
         self.daemon.launch(|| {
             let answer = self.ask_within(Duration::from_millis(500), "srvr");
             answer.is_ok_and(|answer| answer.contains("Mode:"))
