@@ -12,7 +12,9 @@
 
 pub mod admin_proxy;
 pub mod authority;
+pub mod consul;
 pub mod curl;
+pub mod daemon;
 pub mod haproxy;
 pub mod http;
 pub mod load;
@@ -26,6 +28,7 @@ pub mod random;
 pub mod registry;
 pub mod shipped;
 
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -92,6 +95,19 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     // Servers are in the system folders, which an ordinary user's PATH leaves out.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// The folder of what `scripts/setup` unpacks and does not install.
+pub fn unpacked() -> PathBuf {
+    match std::env::var_os("MAPSMITH_DEPS") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/deps"),
+    }
+}
+
+/// What a file holds, which may not be there yet.
+pub(crate) fn text_of(file: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
 
 /// Runs a program to its end and returns what it printed.

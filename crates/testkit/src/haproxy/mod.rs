@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 pub use gateway::{Gateway, ask, entries_of};
 pub use plan::Plan;
 
-use crate::find_program;
+use crate::{find_program, unpacked};
 
 /// An installed HAProxy.
 #[derive(Clone, Debug)]
@@ -43,11 +43,7 @@ pub fn own() -> &'static Binary {
 pub fn installed() -> &'static [Binary] {
     static INSTALLED: OnceLock<Vec<Binary>> = OnceLock::new();
     INSTALLED.get_or_init(|| {
-        let unpacked = match std::env::var_os("MAPSMITH_DEPS") {
-            Some(folder) => PathBuf::from(folder),
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/deps"),
-        };
-        let mut binaries: Vec<Binary> = fs::read_dir(unpacked)
+        let mut binaries: Vec<Binary> = fs::read_dir(unpacked())
             .into_iter()
             .flatten()
             .flatten()
