@@ -9,6 +9,8 @@ use mapsmith_core::{EntryMap, Rejections};
 use serde::Deserialize;
 use serde::de::MapAccess;
 
+use super::consul::Consul;
+use super::consul::keys::{ConsulKeys, ConsulSelector};
 use super::file::FileRegistry;
 use super::file::keys::{FileFormat, FileKeys};
 use super::format::{Format, MapFormat, MapText, Names, read};
@@ -16,7 +18,7 @@ use super::http_json::HttpJson;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
 use super::transport::http::keys::HttpKeys;
-use super::{Registry, SourceError, SourceErrorKind};
+use super::{Registry, SourceError, SourceErrorKind, consul};
 use crate::settings::keys::{Key, Keys, KindKeys, SelectorKeys};
 use crate::settings::{self, Selector};
 
@@ -26,6 +28,8 @@ use crate::settings::{self, Selector};
 pub enum SourceKind {
     /// PuppetDB's query API.
     Puppetdb,
+    /// Services and keys of Consul.
+    Consul,
     /// A JSON document over HTTP.
     HttpJson,
     /// A JSON document or a map file on disk.
@@ -35,14 +39,20 @@ pub enum SourceKind {
 impl SourceKind {
     /// Whether its registries are asked over HTTP.
     pub(crate) fn is_asked_over_http(self) -> bool {
-        matches!(self, Self::Puppetdb | Self::HttpJson)
+        matches!(self, Self::Puppetdb | Self::Consul | Self::HttpJson)
+    }
+
+    /// Whether the settings name the fields of a row.
+    pub(crate) fn has_fields(self) -> bool {
+        matches!(self, Self::Puppetdb | Self::HttpJson | Self::File)
     }
 
     /// Whether a source of this kind says who owns which node. `listed`: a backend takes servers
     /// from it. What is one document is one of the two.
-    pub(crate) fn maps_nodes(self, _keys: &KeysOfKinds, listed: bool) -> bool {
+    pub(crate) fn maps_nodes(self, keys: &KeysOfKinds, listed: bool) -> bool {
         match self {
             Self::Puppetdb => true,
+            Self::Consul => keys.consul.kv.is_some(),
             Self::HttpJson | Self::File => !listed,
         }
     }
@@ -55,6 +65,7 @@ impl SourceKind {
                     type",
                 from.source
             )),
+            Self::Consul => read_selector::<ConsulSelector>(from, problem),
             Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
         }
     }
@@ -67,6 +78,7 @@ impl SourceKind {
     ) -> Result<Box<dyn Registry>, SourceError> {
         Ok(match self {
             Self::Puppetdb => Box::new(PuppetDb::new(settings, names)?),
+            Self::Consul => Box::new(Consul::new(settings, names)?),
             Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
             Self::File => Box::new(FileRegistry::new(settings, names)),
         })
@@ -84,6 +96,7 @@ impl SourceKind {
                 return read(MapText::new(names).reader(None), chunks);
             }
             Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
+            Self::Consul => consul::map_format(names),
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
         };
         read(format.reader(None), chunks)
@@ -94,6 +107,7 @@ impl fmt::Display for SourceKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Puppetdb => "puppetdb",
+            Self::Consul => "consul",
             Self::HttpJson => "http_json",
             Self::File => "file",
         })
@@ -124,21 +138,25 @@ pub struct KeysOfKinds {
     pub http: HttpKeys,
     /// For a PuppetDB.
     pub puppetdb: PuppetDbKeys,
+    /// For a Consul.
+    pub consul: ConsulKeys,
     /// For a file.
     pub file: FileKeys,
 }
 
 impl KeysOfKinds {
     /// The kinds that have them, what they are for, and the keys.
-    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 3] = [
-        ("`puppetdb` and `http_json`", HttpKeys::ABOUT, HttpKeys::KEYS),
+    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 4] = [
+        ("`puppetdb`, `consul` and `http_json`", HttpKeys::ABOUT, HttpKeys::KEYS),
         ("`puppetdb`", PuppetDbKeys::ABOUT, PuppetDbKeys::KEYS),
+        ("`consul`", ConsulKeys::ABOUT, ConsulKeys::KEYS),
         ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
     ];
 
     /// The kinds whose sources have more than one list of servers, what the keys of a backend's
     /// `from` are for, and these keys.
-    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 0] = [];
+    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 1] =
+        [("`consul`", ConsulSelector::ABOUT, ConsulSelector::KEYS)];
 
     /// Takes the key's value if it is a key of any kind. Whether it was.
     pub(crate) fn take<'de, A: MapAccess<'de>>(
@@ -148,6 +166,7 @@ impl KeysOfKinds {
     ) -> Result<bool, A::Error> {
         Ok(self.http.take(key, map)?
             || self.puppetdb.take(key, map)?
+            || self.consul.take(key, map)?
             || self.file.take(key, map)?)
     }
 
@@ -155,6 +174,7 @@ impl KeysOfKinds {
     pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
         self.http.problems(kind, &mut problem);
         self.puppetdb.problems(kind, &mut problem);
+        self.consul.problems(kind, &mut problem);
         self.file.problems(kind, &mut problem);
     }
 

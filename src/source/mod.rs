@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! schedule, reload ──PollRequests──> poller ──poll──> Feed of a Registry
-//!                      Round           │   ^     puppetdb | http_json | file
+//!                      Round           │   ^     puppetdb | consul | http_json | file
 //!                                      │   │              │
 //!                                      │   │              │ transport: bytes
 //!                                      │   │              v
@@ -17,6 +17,7 @@
 //!                              SourceState (watch): EntryMap or ServerList, Rejections
 //! ```
 
+mod consul;
 mod document;
 mod error;
 mod feed;
