@@ -5,15 +5,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mapsmith_core::{EntryMap, Rejections};
+use mapsmith_core::{EntryMap, Rejections, ServerList};
 use serde::Deserialize;
 use serde::de::MapAccess;
 
-use super::consul::Consul;
 use super::consul::keys::{ConsulKeys, ConsulSelector};
+use super::consul::{Consul, HealthFormat};
 use super::file::FileRegistry;
 use super::file::keys::{FileFormat, FileKeys};
-use super::format::{Format, MapFormat, MapText, Names, read};
+use super::format::{Format, MapFormat, MapText, Names, ServerFormat, read};
 use super::http_json::HttpJson;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
@@ -100,6 +100,17 @@ impl SourceKind {
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
         };
         read(format.reader(None), chunks)
+    }
+
+    /// Reads an answer as a source of this kind does that lists servers.
+    pub(super) fn read_list<'c>(
+        self,
+        chunks: impl IntoIterator<Item = &'c [u8]>,
+    ) -> Result<(ServerList, Rejections), SourceErrorKind> {
+        match self {
+            Self::Consul => read(HealthFormat.reader(None), chunks),
+            Self::Puppetdb | Self::HttpJson | Self::File => read(ServerFormat.reader(None), chunks),
+        }
     }
 }
 

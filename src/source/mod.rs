@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use mapsmith_core::{EntryMap, Rejections, ServerList};
 
-use format::{Format, Names, ServerFormat};
+use format::Names;
 
 pub(crate) use document::Document;
 pub use error::{SourceError, SourceErrorKind};
@@ -147,14 +147,16 @@ pub fn read_map<'c>(
     settings.kind.read_map(settings, names(settings, lowercase), chunks)
 }
 
-/// Reads a JSON answer, in whatever chunks it comes, as a source that lists servers does.
+/// Reads a JSON answer, in whatever chunks it comes, as a source of this kind does that lists
+/// servers.
 ///
 /// # Errors
 /// If it is not whole, or no list.
 pub fn read_list<'c>(
+    kind: SourceKind,
     chunks: impl IntoIterator<Item = &'c [u8]>,
 ) -> Result<(ServerList, Rejections), SourceErrorKind> {
-    format::read(ServerFormat.reader(None), chunks)
+    kind.read_list(chunks)
 }
 
 fn names(settings: &settings::Source, lowercase: bool) -> Arc<Names> {

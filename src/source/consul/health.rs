@@ -61,7 +61,7 @@ impl Instance {
 
 /// Instances of a service.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct HealthFormat;
+pub(in crate::source) struct HealthFormat;
 
 impl Format for HealthFormat {
     type Content = ServerList;
@@ -75,7 +75,7 @@ impl Format for HealthFormat {
 
 /// Keeps the text until it has ended.
 #[derive(Debug)]
-pub(super) struct HealthReader {
+pub(in crate::source) struct HealthReader {
     text: Vec<u8>,
     hidden: Option<Secret>,
 }
@@ -136,7 +136,7 @@ fn server(row: &RawValue) -> Result<RawServer, String> {
 
 /// What could be read of each instance.
 #[derive(Debug)]
-pub(super) struct Instances(Vec<Result<RawServer, String>>);
+pub(in crate::source) struct Instances(Vec<Result<RawServer, String>>);
 
 impl Rows for Instances {
     type Content = ServerList;

@@ -30,7 +30,7 @@ use super::transport::status;
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings::{self, Selector};
 use changes::{Changes, index_of};
-use health::HealthFormat;
+pub(super) use health::HealthFormat;
 use keys::{Consistency, ConsulSelector};
 
 /// Where the token stands.
