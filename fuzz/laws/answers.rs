@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use mapsmith::settings::{Settings, Source};
-use mapsmith::source::{self, SourceErrorKind};
+use mapsmith::source::{self, SourceErrorKind, SourceKind};
 use mapsmith_core::{EntryMap, Invalid, Rejections, ServerList, names};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
@@ -37,13 +37,19 @@ pub(super) static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
         name = "file"
         type = "file"
         path = "nodes.map"
+        [[source]]
+        name = "consul"
+        type = "consul"
+        url = "http://localhost"
+        kv = "nodes/"
     "#;
     Settings::of_text(Path::new("/mapsmith.toml"), text, [])
         .expect("these settings are right")
         .sources
 });
 
-/// A JSON answer: PuppetDB's rows, a list of objects, an object, a list of servers.
+/// A JSON answer: PuppetDB's rows, a list of objects, an object, Consul's keys, a list of servers,
+/// instances of a service.
 pub fn answers(text: &[u8]) {
     // A byte order mark is skipped.
     let plain = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -51,7 +57,7 @@ pub fn answers(text: &[u8]) {
     // A control character within a text costs a row at most.
     let harmless: Vec<_> =
         plain.iter().map(|byte| if *byte < 0x20 { b' ' } else { *byte }).collect();
-    for source in SOURCES.iter().filter(|source| source.name != "file") {
+    for source in SOURCES.iter().filter(|source| !["file", "consul"].contains(&&*source.name)) {
         let fields = match source.name.as_str() {
             "puppetdb" => Some(("certname", "producer")),
             "list" => Some(("node", "master")),
@@ -83,8 +89,15 @@ pub fn answers(text: &[u8]) {
             (Err(fault), Some(_)) => panic!("a whole answer was refused: {fault}"),
         }
     }
-    let list = whatever_the_pieces(text, |pieces| source::read_list(pieces.iter().copied()));
-    if let Ok((ServerList { servers, rejected, disputed }, rejections)) = list {
+    for consul in SOURCES.iter().filter(|source| source.name == "consul") {
+        entries_are_harmless(&whatever_the_pieces(text, |pieces| {
+            source::read_map(consul, true, pieces.iter().copied())
+        }));
+    }
+    for kind in [SourceKind::HttpJson, SourceKind::Consul] {
+        let list =
+            whatever_the_pieces(text, |pieces| source::read_list(kind, pieces.iter().copied()));
+        let Ok((ServerList { servers, rejected, disputed }, rejections)) = list else { continue };
         assert!(value.as_ref().map_or_else(|error| !error.is_eof(), Value::is_array));
         assert!(servers.is_sorted_by(|one, next| one.name < next.name), "each name once, in order");
         assert!(rejected.len() as u64 <= rejections.total());

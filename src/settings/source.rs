@@ -25,8 +25,9 @@ section! {
         /// Its name in status, logs and metrics: 1 to 255 bytes without whitespace.
         #[unset(required)]
         pub name: String,
-        /// What it is: `puppetdb` (PuppetDB's query API), `http_json` (a JSON document over HTTP),
-        /// `file` (a JSON document or a map file) or `zookeeper` (the children of a path).
+        /// What it is: `puppetdb` (PuppetDB's query API), `consul` (services and keys of Consul),
+        /// `http_json` (a JSON document over HTTP), `file` (a JSON document or a map file) or
+        /// `zookeeper` (the children of a path).
         #[unset(required)]
         #[serde(rename = "type")]
         pub kind: SourceKind,
@@ -159,6 +160,9 @@ impl Source {
             && self.node_field.is_some() != self.master_field.is_some()
         {
             problem("node_field and master_field go together".to_owned());
+        }
+        if !self.kind.has_fields() && (self.node_field.is_some() || self.master_field.is_some()) {
+            problem(format!("node_field, master_field: a {} source has none", self.kind));
         }
         if self.timeout.is_zero() || self.max_bytes == 0 {
             problem("timeout and max_bytes must not be 0".to_owned());

@@ -98,6 +98,9 @@ pub enum SourceErrorKind {
     /// Its data are older than what another server has said.
     #[error("its newest facts are {0:#} older than what is known: its replication is behind")]
     Behind(SignedDuration),
+    /// The registry says itself that the answer is not whole, or may be old.
+    #[error("{0}")]
+    NotWhole(&'static str),
     /// Several servers were asked.
     #[error("{first}; {others}")]
     NoneAnswered {

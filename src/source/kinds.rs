@@ -5,13 +5,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mapsmith_core::{EntryMap, Rejections};
+use mapsmith_core::{EntryMap, Rejections, ServerList};
 use serde::Deserialize;
 use serde::de::MapAccess;
 
+use super::consul::keys::{ConsulKeys, ConsulSelector};
+use super::consul::{Consul, HealthFormat};
 use super::file::FileRegistry;
 use super::file::keys::{FileFormat, FileKeys};
-use super::format::{Format, MapFormat, MapText, Names, read};
+use super::format::{Format, MapFormat, MapText, Names, ServerFormat, read};
 use super::http_json::HttpJson;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
@@ -19,7 +21,7 @@ use super::transport::http::keys::HttpKeys;
 use super::zookeeper::ZooKeeper;
 use super::zookeeper::keys::ZooKeeperKeys;
 use super::zookeeper::selector::ZooKeeperSelector;
-use super::{Registry, SourceError, SourceErrorKind};
+use super::{Registry, SourceError, SourceErrorKind, consul};
 use crate::settings::keys::{Key, Keys, KindKeys, SelectorKeys};
 use crate::settings::{self, Selector};
 
@@ -29,6 +31,8 @@ use crate::settings::{self, Selector};
 pub enum SourceKind {
     /// PuppetDB's query API.
     Puppetdb,
+    /// Services and keys of Consul.
+    Consul,
     /// A JSON document over HTTP.
     HttpJson,
     /// A JSON document or a map file on disk.
@@ -40,7 +44,12 @@ pub enum SourceKind {
 impl SourceKind {
     /// Whether its registries are asked over HTTP.
     pub(crate) fn is_asked_over_http(self) -> bool {
-        matches!(self, Self::Puppetdb | Self::HttpJson)
+        matches!(self, Self::Puppetdb | Self::Consul | Self::HttpJson)
+    }
+
+    /// Whether the settings name the fields of a row.
+    pub(crate) fn has_fields(self) -> bool {
+        matches!(self, Self::Puppetdb | Self::HttpJson | Self::File)
     }
 
     /// Whether a source of this kind says who owns which node. `listed`: a backend takes servers
@@ -48,6 +57,7 @@ impl SourceKind {
     pub(crate) fn maps_nodes(self, keys: &KeysOfKinds, listed: bool) -> bool {
         match self {
             Self::Puppetdb => true,
+            Self::Consul => keys.consul.kv.is_some(),
             Self::HttpJson | Self::File => !listed,
             Self::Zookeeper => keys.zookeeper.nodes.is_some(),
         }
@@ -61,6 +71,7 @@ impl SourceKind {
                     type",
                 from.source
             )),
+            Self::Consul => read_selector::<ConsulSelector>(from, problem),
             Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
             Self::Zookeeper => read_selector::<ZooKeeperSelector>(from, problem),
         }
@@ -74,6 +85,7 @@ impl SourceKind {
     ) -> Result<Box<dyn Registry>, SourceError> {
         Ok(match self {
             Self::Puppetdb => Box::new(PuppetDb::new(settings, names)?),
+            Self::Consul => Box::new(Consul::new(settings, names)?),
             Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
             Self::File => Box::new(FileRegistry::new(settings, names)),
             Self::Zookeeper => Box::new(ZooKeeper::new(settings, names)?),
@@ -92,13 +104,27 @@ impl SourceKind {
                 return read(MapText::new(names).reader(None), chunks);
             }
             Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
+            Self::Consul => consul::map_format(names),
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
-            Self::Zookeeper => {
-                let why = "what a zookeeper source says is no one text";
-                return Err(SourceErrorKind::Setup(why.to_owned()));
-            }
+            Self::Zookeeper => return Err(self.is_no_one_text()),
         };
         read(format.reader(None), chunks)
+    }
+
+    /// Reads an answer as a source of this kind does that lists servers.
+    pub(super) fn read_list<'c>(
+        self,
+        chunks: impl IntoIterator<Item = &'c [u8]>,
+    ) -> Result<(ServerList, Rejections), SourceErrorKind> {
+        match self {
+            Self::Consul => read(HealthFormat.reader(None), chunks),
+            Self::Puppetdb | Self::HttpJson | Self::File => read(ServerFormat.reader(None), chunks),
+            Self::Zookeeper => Err(self.is_no_one_text()),
+        }
+    }
+
+    fn is_no_one_text(self) -> SourceErrorKind {
+        SourceErrorKind::Setup(format!("what a {self} source says is no one text"))
     }
 }
 
@@ -106,6 +132,7 @@ impl fmt::Display for SourceKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Puppetdb => "puppetdb",
+            Self::Consul => "consul",
             Self::HttpJson => "http_json",
             Self::File => "file",
             Self::Zookeeper => "zookeeper",
@@ -137,6 +164,8 @@ pub struct KeysOfKinds {
     pub http: HttpKeys,
     /// For a PuppetDB.
     pub puppetdb: PuppetDbKeys,
+    /// For a Consul.
+    pub consul: ConsulKeys,
     /// For a file.
     pub file: FileKeys,
     /// For a ZooKeeper.
@@ -145,17 +174,20 @@ pub struct KeysOfKinds {
 
 impl KeysOfKinds {
     /// The kinds that have them, what they are for, and the keys.
-    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 4] = [
-        ("`puppetdb`, `http_json`; of TLS: `zookeeper`", HttpKeys::ABOUT, HttpKeys::KEYS),
+    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 5] = [
+        ("`puppetdb`, `consul`, `http_json`; of TLS: `zookeeper`", HttpKeys::ABOUT, HttpKeys::KEYS),
         ("`puppetdb`", PuppetDbKeys::ABOUT, PuppetDbKeys::KEYS),
+        ("`consul`", ConsulKeys::ABOUT, ConsulKeys::KEYS),
         ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
         ("`zookeeper`", ZooKeeperKeys::ABOUT, ZooKeeperKeys::KEYS),
     ];
 
     /// The kinds whose sources have more than one list of servers, what the keys of a backend's
     /// `from` are for, and these keys.
-    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 1] =
-        [("`zookeeper`", ZooKeeperSelector::ABOUT, ZooKeeperSelector::KEYS)];
+    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 2] = [
+        ("`consul`", ConsulSelector::ABOUT, ConsulSelector::KEYS),
+        ("`zookeeper`", ZooKeeperSelector::ABOUT, ZooKeeperSelector::KEYS),
+    ];
 
     /// Takes the key's value if it is a key of any kind. Whether it was.
     pub(crate) fn take<'de, A: MapAccess<'de>>(
@@ -165,6 +197,7 @@ impl KeysOfKinds {
     ) -> Result<bool, A::Error> {
         Ok(self.http.take(key, map)?
             || self.puppetdb.take(key, map)?
+            || self.consul.take(key, map)?
             || self.file.take(key, map)?
             || self.zookeeper.take(key, map)?)
     }
@@ -173,6 +206,7 @@ impl KeysOfKinds {
     pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
         self.http.problems(kind, &mut problem);
         self.puppetdb.problems(kind, &mut problem);
+        self.consul.problems(kind, &mut problem);
         self.file.problems(kind, &mut problem);
         self.zookeeper.problems(kind, &mut problem);
     }

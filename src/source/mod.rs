@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! schedule, reload ──PollRequests──> poller ──poll──> Feed of a Registry
-//!                      Round           │   ^     puppetdb | http_json | file | zookeeper
+//!                      Round           │   ^     puppetdb | consul | http_json | file | zookeeper
 //!                                      │   │              │
 //!                                      │   │              │ transport: bytes
 //!                                      │   │              v
@@ -17,6 +17,7 @@
 //!                              SourceState (watch): EntryMap or ServerList, Rejections
 //! ```
 
+mod consul;
 mod document;
 mod error;
 mod feed;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 
 use mapsmith_core::{EntryMap, Rejections, ServerList};
 
-use format::{Format, Names, ServerFormat};
+use format::Names;
 
 pub(crate) use document::Document;
 pub use error::{SourceError, SourceErrorKind};
@@ -147,14 +148,16 @@ pub fn read_map<'c>(
     settings.kind.read_map(settings, names(settings, lowercase), chunks)
 }
 
-/// Reads a JSON answer, in whatever chunks it comes, as a source that lists servers does.
+/// Reads a JSON answer, in whatever chunks it comes, as a source of this kind does that lists
+/// servers.
 ///
 /// # Errors
 /// If it is not whole, or no list.
 pub fn read_list<'c>(
+    kind: SourceKind,
     chunks: impl IntoIterator<Item = &'c [u8]>,
 ) -> Result<(ServerList, Rejections), SourceErrorKind> {
-    format::read(ServerFormat.reader(None), chunks)
+    kind.read_list(chunks)
 }
 
 fn names(settings: &settings::Source, lowercase: bool) -> Arc<Names> {

@@ -13,6 +13,7 @@ mod backends;
 mod certificates;
 mod cli;
 mod connections;
+mod consul;
 mod crash;
 mod drift;
 mod examples;

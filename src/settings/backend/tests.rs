@@ -61,6 +61,72 @@ fn backends_take_their_servers_from_a_list_a_source_or_the_map() {
     assert_eq!(settings.references, Actions { unknown: Action::LeaveOut, not_ready: Action::Hold });
 }
 
+const CONSUL: &str = r#"
+[[source]]
+name = "consul"
+type = "consul"
+url = "http://127.0.0.1:8500"
+[[backend]]
+name = "web"
+from = { source = "consul", service = "web", tag = "a" }
+[[backend]]
+name = "web-too"
+from = { source = "consul", service = "web", tag = ["a"] }
+[[backend]]
+name = "api"
+from = { source = "consul", service = "api", passing = false }
+"#;
+
+#[test]
+fn a_source_feeds_each_list_once_and_the_node_map_where_it_has_one() {
+    let feeds = |text: &str| {
+        let settings = load(&format!("{SMALL}{text}"), &[]).unwrap();
+        let maps: Vec<_> = settings.map_sources().map(|source| source.name.clone()).collect();
+        let lists = settings.server_lists().into_iter().map(|(_, list)| list.to_string());
+        (maps.join(", "), lists.collect::<Vec<_>>().join(", "))
+    };
+    let lists = "consul service=web tag=a, consul passing=false service=api".to_owned();
+    assert_eq!(feeds(CONSUL), ("puppetdb".to_owned(), lists.clone()));
+    let both = CONSUL.replace("8500\"", "8500\"\nkv = \"nodes/\"\npriority = 1");
+    assert_eq!(feeds(&both), ("consul, puppetdb".to_owned(), lists));
+    let settings = load(&format!("{SMALL}{CONSUL}"), &[]).unwrap();
+    assert_eq!(settings.backends[0].origin(), "source consul service=web tag=a");
+}
+
+#[test]
+fn problems_of_a_selector_are_named_with_backend_key_and_what_to_do() {
+    let selector = "service = \"web\", tag = \"a\" }";
+    for (to, part) in [
+        ("}", "backend[0] \"web\": from.service: is missing"),
+        ("servise = \"web\" }", "from.servise: there is no such key; did you mean service?"),
+        ("service = \"web\", passing = \"perhaps\" }", "from.passing: \"perhaps\" is neither"),
+        ("service = [\"web\", \"b\"] }", "from.service: one value must stand here"),
+        ("service = \"a/b\" }", "from.service: \"a/b\" is not the name of a service"),
+        ("service = \"web\", tag = { a = 1 } }", "backend[0].from.tag"),
+        ("service = \"web\", tag = \"a\\u0007\" }", "from.tag: at most"),
+    ] {
+        let text = CONSUL
+            .replacen(selector, to, 1)
+            .replace("source = \"consul\", }", "source = \"consul\" }");
+        let message = load(&format!("{SMALL}{text}"), &[]).unwrap_err();
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+    for (from, to, part) in [
+        ("8500\"", "8500\"\nkv = \"nodes\"", "source[1] \"consul\": kv: must end with /"),
+        ("8500\"", "8500\"\nnode_field = \"a\"\nmaster_field = \"b\"", "a consul source has none"),
+        ("8500\"", "8500\"\nconsistency = \"some\"", "\"some\" is none of default"),
+        (
+            "8500\"",
+            "8500\"\n[[source]]\nname = \"idle\"\ntype = \"consul\"\nurl = \"http://a\"",
+            "source[2] \"idle\": nothing is taken from it",
+        ),
+    ] {
+        let text = CONSUL.replacen(from, to, 1);
+        let message = load(&format!("{SMALL}{text}"), &[]).unwrap_err();
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
 #[test]
 fn a_mistake_within_a_written_list_is_left_out_by_place_and_fails_no_start() {
     let text = format!(

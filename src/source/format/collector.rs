@@ -78,6 +78,9 @@ pub(crate) struct Row<'a> {
     pub producer_timestamp: Field<'a>,
 }
 
+/// Makes an entry of a row; none of what stands for no node.
+pub(crate) type EntryOf = fn(&Row<'_>) -> Option<Row<'static>>;
+
 /// A moment before all others: rows that say none.
 const NEVER: i64 = i64::MIN;
 
@@ -96,6 +99,8 @@ pub(crate) struct Collector {
     lowered: String,
     /// Nodes whose row names no valid master, where a delta asks for them.
     withdrawn: Option<Vec<String>>,
+    /// What makes an entry of a row; none where a row is one.
+    entry_of: Option<EntryOf>,
 }
 
 /// What the rows came to.
@@ -118,7 +123,13 @@ impl Collector {
             newest: None,
             lowered: String::new(),
             withdrawn: None,
+            entry_of: None,
         }
+    }
+
+    /// Has rows read so.
+    pub(crate) fn with_entries_of(self, entry_of: Option<EntryOf>) -> Self {
+        Self { entry_of, ..self }
     }
 
     /// For the rows that changed: a node that lost its master is noted beyond the bounded
@@ -129,6 +140,13 @@ impl Collector {
 
     /// Takes one row, or leaves it out with its reason.
     pub(crate) fn take(&mut self, row: &Row<'_>) {
+        match self.entry_of {
+            None => self.take_entry(row),
+            Some(entry_of) => entry_of(row).iter().for_each(|entry| self.take_entry(entry)),
+        }
+    }
+
+    fn take_entry(&mut self, row: &Row<'_>) {
         let node = match &row.node {
             Field::Text(node) => &**node,
             Field::Absent | Field::Null => {

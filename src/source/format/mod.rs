@@ -7,11 +7,13 @@ mod map_text;
 mod repair;
 mod row;
 mod server_list;
+mod server_name;
 
 use std::sync::Arc;
 
 use mapsmith_core::{Content, EntryMap, Rejections};
 
+use collector::EntryOf;
 use json::{JsonReader, Shape};
 
 use super::error::SourceErrorKind;
@@ -22,6 +24,7 @@ pub(super) use collector::{Collected, Collector, Field, Names, Row};
 pub(super) use map_text::MapText;
 pub(super) use row::Fields;
 pub(super) use server_list::{ServerFormat, raw_server, whole_number};
+pub(super) use server_name::server_name;
 
 /// What a source's answers are.
 pub(super) trait Format: Clone + Send + Sync + 'static {
@@ -66,20 +69,26 @@ pub(super) trait Rows: Send + 'static {
 pub(super) struct MapFormat {
     shape: Shape,
     names: Arc<Names>,
+    entry_of: Option<EntryOf>,
 }
 
 impl MapFormat {
     /// A list of objects with these fields.
     pub(super) fn list(fields: Fields, names: Arc<Names>) -> Self {
-        Self { shape: Shape::List(fields), names }
+        Self { shape: Shape::List(fields), names, entry_of: None }
     }
 
     /// A list of objects where the settings name fields, else an object.
     pub(super) fn document(settings: &settings::Source, names: Arc<Names>) -> Self {
         match (settings.node_field.clone(), settings.master_field.clone()) {
             (Some(node), Some(master)) => Self::list(Fields { node, master }, names),
-            _ => Self { shape: Shape::Object, names },
+            _ => Self { shape: Shape::Object, names, entry_of: None },
         }
+    }
+
+    /// The same where a row has to be read before it is an entry.
+    pub(super) fn with_entries_of(self, entry_of: EntryOf) -> Self {
+        Self { entry_of: Some(entry_of), ..self }
     }
 
     /// A reader of the rows that changed.
@@ -95,7 +104,8 @@ impl Format for MapFormat {
     type Reader = JsonReader;
 
     fn reader(&self, hidden: Option<Secret>) -> JsonReader {
-        JsonReader::new(self.shape.clone(), Collector::new(Arc::clone(&self.names)), hidden)
+        let collector = Collector::new(Arc::clone(&self.names)).with_entries_of(self.entry_of);
+        JsonReader::new(self.shape.clone(), collector, hidden)
     }
 }
 
@@ -107,7 +117,7 @@ pub(super) fn without_mark(text: &[u8]) -> &[u8] {
 }
 
 /// The JSON parser's words without its place, which counts from where a row begins.
-fn parser_message(error: &serde_json::Error) -> String {
+pub(super) fn parser_message(error: &serde_json::Error) -> String {
     let mut message = error.to_string();
     message.truncate(message.rfind(" at line ").unwrap_or(message.len()));
     message

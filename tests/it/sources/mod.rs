@@ -1,5 +1,6 @@
 //! The sources against servers that misbehave on demand, and files that change under them.
 
+mod consul;
 mod faults;
 mod file;
 mod http_json;

@@ -52,6 +52,7 @@ async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
 async fn the_list_of_another_origin_or_of_a_backend_that_is_written_out_by_now_is_not_taken() {
     for (backend, origin) in [
         ("listed", "source zookeeper"),
+        ("listed", "source consul service=web"),
         ("listed", "node map"),
         ("written", "source consul"),
         ("gone", "node map"),

@@ -14,8 +14,9 @@ kind_keys! {
     /// says so.
     #[derive(Debug, Clone, Default)]
     pub struct HttpKeys {
-        /// `puppetdb`: the root of the server (`https://puppetdb.example.com:8081`). `http_json`:
-        /// the document itself. No user name or password.
+        /// `puppetdb` and `consul`: the root of the server or agent
+        /// (`https://puppetdb.example.com:8081`, `http://127.0.0.1:8500`). `http_json`: the document
+        /// itself. No user name or password.
         #[unset(required)]
         pub url: Option<String>,
         /// TLS: the CA's certificates (PEM). Only this CA is trusted.
@@ -25,8 +26,8 @@ kind_keys! {
         pub cert: Option<PathBuf>,
         /// TLS: the client's key (PEM, not encrypted); goes with `cert`.
         pub key: Option<PathBuf>,
-        /// A file with a token: sent as `X-Authentication` to a `puppetdb`, as a bearer token to an
-        /// `http_json`. It is read again at each poll.
+        /// A file with a token: sent as `X-Authentication` to a `puppetdb`, as `X-Consul-Token` to a
+        /// `consul`, as a bearer token to an `http_json`. It is read again at each poll.
         pub token_file: Option<PathBuf>,
     }
 }

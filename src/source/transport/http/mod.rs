@@ -144,6 +144,17 @@ impl HttpClient {
         })
     }
 
+    /// The same client for another URL of its server.
+    pub(crate) fn at(&self, url: Url) -> Self {
+        let limit = Limit::new(self.limit.timeout, sanitize(&url));
+        Self { url, limit, ..self.clone() }
+    }
+
+    /// What is asked for.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
     /// The URL without what might hold a token.
     pub(crate) fn place(&self) -> &str {
         &self.limit.place
