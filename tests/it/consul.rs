@@ -117,6 +117,8 @@ fn services_are_servers_and_keys_are_the_map_and_each_change_is_routed_as_consul
         assert_eq!(code, 0, "{checked}");
         assert!(checked.contains(&format!("source {LIST}: answers with 2 entries")), "{checked}");
         assert!(checked.contains(&format!("2 servers from source {LIST}")), "{checked}");
+        let (code, planned) = printed(&config.cli(&["plan"]));
+        assert!(code == 0 && planned.contains("nothing to do"), "{code}: {planned}");
 
         let mapsmith = config.start();
         let (w1, w2) = ("node-w1:w1", "node-w2:w2");
