@@ -13,22 +13,23 @@ use crate::settings::{self, Settings};
 use crate::source::{Extent, Feed, Registries, SourceError};
 use crate::store::{SqliteStore, StoreError, Stored};
 
-/// Polls every source of the node map once, side by side. A source that can't be built or polled
-/// has its error in its status.
-pub(super) async fn poll_all(settings: &Settings) -> Vec<SourceState> {
+/// Polls every feed once, side by side: those of the node map, and the lists of servers. One that
+/// can't be made or polled has its error in its status.
+pub(super) async fn poll_all(
+    settings: &Settings,
+) -> (Vec<SourceState>, Vec<SourceState<ServerList>>) {
     let registries = Registries::new(settings);
+    let lists = settings.server_lists().into_iter();
+    let lists =
+        lists.map(|(source, list)| poll(source, list.to_string(), registries.servers(list)));
+    tokio::join!(poll_map(settings, &registries), join_all(lists))
+}
+
+/// The same for those of the node map alone.
+pub(super) async fn poll_map(settings: &Settings, registries: &Registries) -> Vec<SourceState> {
     let polls = settings
         .map_sources()
         .map(|source| poll(source, source.name.clone(), registries.node_map(&source.name)));
-    join_all(polls).await
-}
-
-/// The same for every list of servers.
-pub(super) async fn poll_lists(settings: &Settings) -> Vec<SourceState<ServerList>> {
-    let registries = Registries::new(settings);
-    let lists = settings.server_lists().into_iter();
-    let polls =
-        lists.map(|(source, list)| poll(source, list.to_string(), registries.servers(list)));
     join_all(polls).await
 }
 

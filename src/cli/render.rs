@@ -15,7 +15,7 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
 use super::haproxy::own_files;
-use super::local::{poll_all, poll_lists, stored};
+use super::local::{poll_all, stored};
 use super::output::{Colour, error_line, paint};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
@@ -124,7 +124,7 @@ pub(super) async fn take_over(settings: Settings, format: OutputFormat) -> anyho
 
 /// What the file should say, with the servers that the lists have now.
 async fn desired(settings: &Settings) -> anyhow::Result<DesiredConfig> {
-    let (states, lists) = tokio::join!(poll_all(settings), poll_lists(settings));
+    let (states, lists) = poll_all(settings).await;
     let found = MapFileWriter::new(settings.map.file()).peek()?;
     let stored = stored(settings).await?;
     let decide = async {

@@ -13,7 +13,7 @@ use mapsmith_core::status::InstanceStatus;
 use mapsmith_core::{Desired, HeldChange, RejectedRows};
 use serde::Serialize;
 
-use super::local::{errors, poll_all, stored, targets};
+use super::local::{errors, poll_map, stored, targets};
 use super::output::{Colour, paint, steps};
 use super::status::{held_text, rejected_text};
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
@@ -21,6 +21,7 @@ use crate::engine::map::MapDecider;
 use crate::engine::rows;
 use crate::instance::Instance;
 use crate::settings::Settings;
+use crate::source::Registries;
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OwnerStore, SqliteStore, Stored};
 
@@ -75,7 +76,9 @@ pub(super) async fn sync(
         .with_ownership(settings.ownership.policy(), owners, store);
     let nothing = Desired::default();
     let looks = join_all(tasks.iter_mut().map(|task| task.cycle(&nothing)));
-    let (states, targets, _) = tokio::join!(poll_all(&settings), targets(&settings), looks);
+    let registries = Registries::new(&settings);
+    let polls = poll_map(&settings, &registries);
+    let (states, targets, _) = tokio::join!(polls, targets(&settings), looks);
     decider.see(targets);
     let mut errors = errors(&states);
     let decide = async {

@@ -38,7 +38,11 @@ struct Site {
 impl Site {
     /// The node map has one node, which goes to the backend.
     fn start() -> Self {
-        let site = Self { consul: Consul::start(), folder: tempfile::tempdir().unwrap() };
+        Self::start_with("")
+    }
+
+    fn start_with(more: &str) -> Self {
+        let site = Self { consul: Consul::start_with(more), folder: tempfile::tempdir().unwrap() };
         site.allow(RULES);
         site.consul.set("mapsmith/nodes/node1", BACKEND);
         site
@@ -60,7 +64,7 @@ impl Site {
     fn config(&self, gateway: &Gateway) -> Config {
         Mapsmith::config(&format!(
             "{NEVER}[store]\npath = {:?}\n{}[[source]]\nname = \"consul\"\ntype = \"consul\"\n\
-             url = {:?}\ntoken_file = {:?}\nkv = \"mapsmith/nodes/\"\ntimeout = \"5s\"\n\
+             url = {:?}\ntoken_file = {:?}\nkv = \"mapsmith/nodes/\"\ntimeout = \"20s\"\n\
              [[backend]]\nname = {BACKEND:?}\nfrom = {{ source = \"consul\", service = \"web\", \
              tag = \"a\" }}\n",
             self.folder.path().join("mapsmith.db"),
@@ -113,6 +117,8 @@ fn services_are_servers_and_keys_are_the_map_and_each_change_is_routed_as_consul
         assert_eq!(code, 0, "{checked}");
         assert!(checked.contains(&format!("source {LIST}: answers with 2 entries")), "{checked}");
         assert!(checked.contains(&format!("2 servers from source {LIST}")), "{checked}");
+        let (code, planned) = printed(&config.cli(&["plan"]));
+        assert!(code == 0 && planned.contains("nothing to do"), "{code}: {planned}");
 
         let mapsmith = config.start();
         let (w1, w2) = ("node-w1:w1", "node-w2:w2");
@@ -216,4 +222,39 @@ fn without_permission_the_servers_stay_and_the_status_says_what_is_missing() {
     settles(&gateway, &mapsmith, &[first[0], ("node-w2:w2", masters[1].address())]);
     assert_eq!(ready(&gateway).len(), 2);
     assert_eq!(mapsmith.get("/v1/held").1, json!([]));
+}
+
+#[test]
+fn consul_servers_without_a_leader_change_nothing_until_they_have_one_again() {
+    // Of two servers both are needed. With this protocol the second counts from the start.
+    let protocol = "raft_protocol = 2\n";
+    let site = Site::start_with(protocol);
+    let own: Value =
+        serde_json::from_str(&site.consul.request("GET", "/v1/agent/self", "").body).unwrap();
+    let serf = own["Member"]["Port"].as_u64().expect("the port that servers join at");
+    let second = Consul::start_with(&format!(
+        "{protocol}bootstrap_expect = 0\nnode_name = \"second\"\n\
+         retry_join = [\"127.0.0.1:{serf}\"]\n"
+    ));
+    let masters = ["m1", "m2"].map(Master::start);
+    site.register("w1", &masters[0]);
+    let gateway = gateway(newest());
+    let mapsmith = site.config(&gateway).start();
+    let first = [("node-w1:w1", masters[0].address())];
+    settles(&gateway, &mapsmith, &first);
+
+    second.kill();
+    // A request that waits goes on waiting: what asks is the schedule, or a reload. Consul holds
+    // that for seconds, in case there is a leader again.
+    mapsmith.wait_for("a poll fails", BOUND, |mapsmith| {
+        mapsmith.post("/v1/reload?wait=30s");
+        source(mapsmith, LIST)["error"].is_string().then_some(())
+    });
+    for name in ["consul", LIST] {
+        fails(&mapsmith, name, "the Consul servers have no leader (500): No cluster leader");
+    }
+    settles(&gateway, &mapsmith, &first);
+    second.restart();
+    site.register("w2", &masters[1]);
+    settles(&gateway, &mapsmith, &[first[0], ("node-w2:w2", masters[1].address())]);
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{poll_all, poll_lists, stored};
+use super::local::{poll_all, stored};
 use super::output::{Colour, paint, pluralize};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
@@ -61,7 +61,7 @@ pub(super) async fn check(
     findings.extend(join_all(settings.tls_files.iter().map(files::check_tls_file)).await);
     let stored = stored(&settings).await;
     findings.extend(files::check_store(&settings, &stored));
-    let (states, lists) = tokio::join!(poll_all(&settings), poll_lists(&settings));
+    let (states, lists) = poll_all(&settings).await;
     findings.extend(states.iter().map(|state| sources::check_source(&state.status)));
     findings.extend(lists.iter().map(|state| sources::check_source(&state.status)));
 

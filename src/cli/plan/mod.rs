@@ -15,7 +15,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{errors, poll_all, poll_lists, stored, targets};
+use super::local::{errors, poll_all, stored, targets};
 use super::output::{Colour, paint, table};
 use super::render::desired_with;
 use super::{CHANGES, FAILED, HELD, OutputFormat, SUCCESS, print};
@@ -73,7 +73,7 @@ pub(super) async fn plan(
     format: OutputFormat,
     all: bool,
 ) -> anyhow::Result<u8> {
-    let (states, lists) = tokio::join!(poll_all(&settings), poll_lists(&settings));
+    let (states, lists) = poll_all(&settings).await;
     let mut errors = errors(&states);
     let unanswered = || {
         anyhow!(

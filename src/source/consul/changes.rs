@@ -38,21 +38,20 @@ pub(super) struct Changes {
     backoff: Backoff,
     /// Why the last requests failed, and how many.
     failures: (u32, String),
+    /// Whether the last answer had no index.
+    unnumbered: bool,
 }
 
 impl Changes {
     pub(super) fn new() -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        Self { waiting: None, backoff, failures: (0, String::new()) }
+        Self { waiting: None, backoff, failures: (0, String::new()), unnumbered: false }
     }
 
     /// A poll has brought an answer of this index: waits for the next one.
     pub(super) fn follow(&mut self, index: Option<u64>, request: impl FnOnce() -> Request) {
-        let Some(index) = index else {
-            self.waiting = None;
-            self.failures = (2, "the answers have no X-Consul-Index".to_owned());
-            return;
-        };
+        self.unnumbered = index.is_none();
+        let Some(index) = index else { return self.stop() };
         if self.waiting.as_ref().is_some_and(|(known, _)| *known == index) {
             return;
         }
@@ -86,6 +85,9 @@ impl Changes {
 
     /// Why changes are noticed at polls only, if so.
     pub(super) fn failure(&self) -> Option<&str> {
+        if self.unnumbered {
+            return Some("the answers have no X-Consul-Index");
+        }
         (self.failures.0 > 1).then_some(self.failures.1.as_str())
     }
 }
