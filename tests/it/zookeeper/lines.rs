@@ -1,4 +1,4 @@
-//! A line to ZooKeeper that is cut, garbled or silent from any byte on: an answer is whole, or none.
+//! A line to ZooKeeper that is cut, garbled or silent from any byte: an answer is whole, or none.
 
 use std::time::{Duration, Instant};
 
