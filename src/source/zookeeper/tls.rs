@@ -18,7 +18,7 @@ use crate::source::transport::http::keys::HttpKeys;
 use crate::source::transport::tls::{classify, root_cause};
 
 /// How long each step of a handshake may take that is made to see why one failed.
-const PROBE: Duration = Duration::from_secs(1);
+const PROBE: Duration = Duration::from_secs(2);
 
 /// What the files hold: never printed, for a key is among them.
 struct Texts {
