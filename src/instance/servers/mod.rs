@@ -13,7 +13,9 @@ use haproxy_runtime::{
 };
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
-use mapsmith_core::plan::servers::{ServerHistory, ServerPlan, ServerStep, plan_servers};
+use mapsmith_core::plan::servers::{
+    ExternalChange, ServerHistory, ServerPlan, ServerStep, plan_servers,
+};
 use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
 use mapsmith_core::{Desired, DesiredServers, ObservedServers};
 use metrics::counter;
@@ -121,6 +123,11 @@ impl ServerPhase {
     /// declared.
     pub fn status(&self) -> Option<&ServersStatus> {
         self.status.as_ref()
+    }
+
+    /// Servers that a person put into maintenance or drain.
+    pub fn external(&self) -> &[ExternalChange] {
+        self.plan.as_ref().map(|plan| plan.external.as_slice()).unwrap_or_default()
     }
 
     /// Whether the instance is known to hold the desired lists: every server that is to be there

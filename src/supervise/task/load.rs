@@ -19,10 +19,15 @@ use crate::supervise::keeper::Keeper;
 use crate::supervise::process::Running;
 use crate::supervise::quarantine::without_quarantined;
 use crate::supervise::reload::{Outcome, Reloader};
+use crate::supervise::server_states;
 use crate::telemetry::HAPROXY_RELOADS;
 
 /// How long a reload waits for the commands that are being sent to the worker it replaces.
 const TURN_BOUND: Duration = Duration::from_secs(30);
+
+/// How long a first reload waits for the states of servers: a worker that takes over must have what
+/// a person did to them.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
 
 /// How long the Runtime API may be silent while the master answers.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -66,12 +71,36 @@ impl Supervisor {
         {
             return Ok(state);
         }
+        let candidate = self.candidate.as_ref();
+        let has_servers = candidate.is_some_and(|candidate| candidate.of.has_servers());
+        if has_servers && !self.servers_are_seen && self.began.elapsed() < FIRST_LOOK {
+            let reason = "what a person did to servers is being looked at".to_owned();
+            return Ok(ConfigState::ReloadDue { reason });
+        }
         let now = Instant::now().into_std();
         self.budget.want(reason, now);
         match self.budget.due(self.count_old_workers(), now) {
             Due::Now => self.reload(reason, &needs).await,
             due => Ok(ConfigState::ReloadDue { reason: due.to_string() }),
         }
+    }
+
+    /// Leaves what a person did to servers to the worker that takes over.
+    async fn hand_over_states(&self) -> Result<(), Failure> {
+        if self.external.is_empty() {
+            return Ok(());
+        }
+        let shown = self.ask("show servers state\n").await;
+        if let Err(why) = &shown {
+            tracing::warn!("maintenance and drains of servers are lost at this reload: {why}");
+        }
+        self.write_states(server_states::of_servers(&shown.unwrap_or_default(), &self.external))
+            .await
+    }
+
+    async fn write_states(&self, text: String) -> Result<(), Failure> {
+        let file = self.haproxy.files().server_states();
+        self.files(move |_| Ok(server_states::write(&file, &text)?)).await
     }
 
     async fn reload(&mut self, reason: Reason, needs: &[String]) -> Result<ConfigState, Failure> {
@@ -90,10 +119,14 @@ impl Supervisor {
         let turn = heartbeat::waiting(timeout(TURN_BOUND, turn.lock_owned())).await;
         let start = Instant::now();
         self.budget.begin(start.into_std());
+        self.hand_over_states().await?;
         let Some(reloader) = self.reloader() else {
             return Err(Failure::Unanswered("HAProxy does not run".to_owned()));
         };
         let outcome = heartbeat::waiting(reloader.reload(&verdict)).await;
+        if let Err(why) = self.write_states(server_states::NONE.to_owned()).await {
+            tracing::warn!("the states of servers stay in their file: {why}");
+        }
         drop(turn);
         let (outcome, said, state) = match outcome {
             Outcome::Loaded { worker, .. } => {
@@ -226,14 +259,18 @@ impl Supervisor {
 
     /// The mark of what the process has loaded; none where that was not rendered.
     pub(super) async fn loaded(&self) -> Result<Option<String>, Failure> {
-        let line = format!("show env {}\n", stamp::VARIABLE);
+        let answer = self.ask(&format!("show env {}\n", stamp::VARIABLE)).await?;
+        let value =
+            answer.lines().find_map(|line| line.strip_prefix(stamp::VARIABLE)?.strip_prefix('='));
+        Ok(value.map(str::to_owned))
+    }
+
+    /// What the Runtime API answers to a line.
+    async fn ask(&self, line: &str) -> Result<String, Failure> {
         let answer = timeout(ANSWER_BOUND, self.runtime.call(line))
             .await
             .map_err(|_| Failure::Unanswered("the Runtime API gives no answer".to_owned()))?
             .map_err(|error| Failure::Unanswered(error.to_string()))?;
-        let answer = String::from_utf8_lossy(&answer);
-        let value =
-            answer.lines().find_map(|line| line.strip_prefix(stamp::VARIABLE)?.strip_prefix('='));
-        Ok(value.map(str::to_owned))
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 }

@@ -17,6 +17,8 @@ use mapsmith_core::config::Config;
 use mapsmith_core::config::status::{ConfigState, HaproxyStatus, ReloadOutcome};
 use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
+use mapsmith_core::plan::servers::ExternalChange;
+use mapsmith_core::status::ServersState;
 use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -146,6 +148,10 @@ pub struct Supervisor {
     /// What needed a reload when one was last made for it.
     reloaded_for: Vec<String>,
     setback: Option<Setback>,
+    /// Whether the servers of the process were seen.
+    servers_are_seen: bool,
+    /// What a person did to servers.
+    external: Vec<ExternalChange>,
     /// Since when the Runtime API gives no answer though the master does.
     silent_since: Option<Instant>,
     report: SupervisorReport,
@@ -222,6 +228,8 @@ impl Supervisor {
             began: Instant::now(),
             reloaded_for: Vec::new(),
             setback: None,
+            servers_are_seen: false,
+            external: Vec::new(),
             silent_since: None,
             report: SupervisorReport { status, observed: 0 },
             shutdown,
@@ -254,6 +262,8 @@ impl Supervisor {
             let (needs, in_sync) = {
                 let report = instance.borrow_and_update();
                 let needs = needs_reload(&report, wanted.generation);
+                self.servers_are_seen = have_been_seen(&report);
+                self.external.clone_from(&report.external);
                 (needs, report.observed.generation() >= wanted.generation)
             };
             let lists_are_known =
@@ -284,7 +294,9 @@ impl Supervisor {
                     Ok(_) = instance.wait_for(|report| {
                         let now_in_sync = report.observed.generation() >= wanted.generation;
                         let now_needs = needs_reload(report, wanted.generation);
-                        now_needs != needs || now_in_sync != in_sync
+                        now_needs != needs
+                            || now_in_sync != in_sync
+                            || have_been_seen(report) != self.servers_are_seen
                     }) => {}
                     () = ended(self.keeper.as_ref()) => {}
                     () = sleep(wait) => {}
@@ -437,6 +449,12 @@ fn addresses(config: &Config) -> impl Iterator<Item = &BindAddress> {
 
 fn runtime_of(instance: &settings::Instance) -> RuntimeClient {
     RuntimeClient::new(instance.runtime.clone(), ANSWER_BOUND)
+}
+
+/// Whether the process has said how its servers are.
+fn have_been_seen(report: &InstanceReport) -> bool {
+    let servers = report.status.servers.as_ref();
+    servers.is_some_and(|servers| !matches!(servers.state, ServersState::Failed { .. }))
 }
 
 /// What of the servers only a reload of HAProxy can bring; none where those that are desired now

@@ -23,6 +23,7 @@ mod examples;
 mod faults;
 mod health;
 mod held;
+mod maintenance;
 mod many;
 mod old_connections;
 mod planned;

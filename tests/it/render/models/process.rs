@@ -74,6 +74,8 @@ pub(super) fn process(files: &Files) -> impl Strategy<Value = Process> + use<> {
                 group,
                 log,
                 log_format,
+                // One that is not there is no error.
+                server_states: socket.clone(),
                 socket,
                 hard_stop_after,
                 timeouts,
