@@ -5,6 +5,7 @@ use std::fs;
 use super::{Managed, PATIENCE};
 use crate::support::haproxy::installed;
 use crate::support::master::Master;
+use crate::support::scene::{newest, reload};
 
 fn backend(list: &std::path::Path) -> String {
     format!(
@@ -50,4 +51,27 @@ fn servers_that_come_and_go_reload_nothing_and_stand_in_the_file() {
         });
         assert_eq!(managed.reloads(), 0, "{}", managed.status());
     }
+}
+
+#[test]
+fn a_reload_request_waits_for_the_reload_that_a_server_needs() {
+    let [one, two] = ["one", "two"].map(Master::start);
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("app.json");
+    let write = |is_backup: bool| {
+        let rows = serde_json::json!([
+            {"name": "one", "address": one.address().to_string()},
+            {"name": "two", "address": two.address().to_string(), "backup": is_backup},
+        ]);
+        fs::write(&list, rows.to_string()).unwrap();
+    };
+    write(false);
+    let managed = Managed::start(newest(), "word", &backend(&list));
+    // The Runtime API can't make it one.
+    write(true);
+    reload(&managed.mapsmith);
+    assert_eq!(managed.ground.reloads(), 1);
+    let answers: Vec<_> =
+        (0..4).map(|_| managed.ground.get("/").expect("an answer").body).collect();
+    assert!(answers.iter().all(|body| body.contains("one")), "{answers:?}");
 }
