@@ -294,6 +294,7 @@ impl ServerPhase {
         memory.advance(now.duration_since(self.advanced_at));
         self.advanced_at = now;
         memory.desired(desired);
+        memory.observed(desired, observed);
         memory.routed =
             self.routed.as_ref().map_or_else(Arc::default, |(_, routed)| Arc::clone(routed));
         plan_servers(desired, observed, memory)

@@ -58,20 +58,26 @@ fn a_reload_request_waits_for_the_reload_that_a_server_needs() {
     let [one, two] = ["one", "two"].map(Master::start);
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("app.json");
-    let write = |is_backup: bool| {
-        let rows = serde_json::json!([
-            {"name": "one", "address": one.address().to_string()},
-            {"name": "two", "address": two.address().to_string(), "backup": is_backup},
-        ]);
-        fs::write(&list, rows.to_string()).unwrap();
+    let write = |more: &str| {
+        let row = |master: &Master, more: &str| {
+            let (name, address) = (master.name(), master.address());
+            format!("{{\"name\": \"{name}\", \"address\": \"{address}\"{more}}}")
+        };
+        fs::write(&list, format!("[{}, {}]", row(&one, ""), row(&two, more))).unwrap();
     };
-    write(false);
+    write("");
     let managed = Managed::start(newest(), "word", &backend(&list));
     // The Runtime API can't make it one.
-    write(true);
+    write(", \"backup\": true");
     reload(&managed.mapsmith);
     assert_eq!(managed.ground.reloads(), 1);
     let answers: Vec<_> =
         (0..4).map(|_| managed.ground.get("/").expect("an answer").body).collect();
     assert!(answers.iter().all(|body| body.contains("one")), "{answers:?}");
+    // Nor does it change an option, which it does not even show.
+    write(", \"backup\": true, \"options\": [\"send-proxy\"]");
+    reload(&managed.mapsmith);
+    assert_eq!(managed.ground.reloads(), 2);
+    let text = fs::read_to_string(managed.ground.file("haproxy.cfg")).unwrap();
+    assert!(text.contains("backup send-proxy"), "{text}");
 }
