@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use mapsmith_core::plan::servers::ExternalChange;
+use mapsmith_core::server::AdminState;
 
 use super::files::{FilesError, create};
 use crate::store::map_file::MapFileError;
@@ -17,18 +17,27 @@ pub(crate) const NONE: &str = "1\n";
 /// HAProxy reads it before it gives up its rights.
 const MODE: u32 = 0o600;
 
-/// The rows of `show servers state` that are of these servers, as a file of states.
-pub(super) fn of_servers(shown: &str, servers: &[ExternalChange]) -> String {
-    let of_them = |row: &&str| {
-        // `be_id be_name srv_id srv_name` and more.
-        let mut fields = row.split(' ').skip(1).step_by(2);
-        let (backend, server) = (fields.next(), fields.next());
-        servers
-            .iter()
-            .any(|one| Some(one.backend.as_str()) == backend && Some(one.server.as_str()) == server)
+/// The rows of `show servers state` of these servers, by their backend, their name and the flags of
+/// their administrative state, as a file of states.
+pub(crate) fn rows(shown: &str, of: impl Fn(&str, &str, AdminState) -> bool) -> String {
+    let is_of_them = |row: &&str| {
+        // `be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state` and more.
+        let fields: Vec<_> = row.split(' ').collect();
+        let flags = fields.get(6).and_then(|flags| flags.parse().ok());
+        match (fields.get(1), fields.get(3), flags) {
+            (Some(backend), Some(server), Some(flags)) => of(backend, server, AdminState(flags)),
+            _ => false,
+        }
     };
-    let rows = shown.lines().filter(of_them);
+    let rows = shown.lines().filter(is_of_them);
     rows.fold(NONE.to_owned(), |text, row| format!("{text}{row}\n"))
+}
+
+/// Those that are out, whoever took them out.
+pub(crate) fn all_out(shown: &str) -> String {
+    rows(shown, |_, _, AdminState(flags)| {
+        flags & (AdminState::MAINTENANCE | AdminState::DRAIN) != 0
+    })
 }
 
 /// Creates a file without rows where there is none.
@@ -45,11 +54,19 @@ pub(super) fn supply(file: &Path) -> Result<(), FilesError> {
     Ok(write(file, NONE)?)
 }
 
+/// Takes the rows out of a file that is there.
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn clear(file: &Path) -> Result<(), MapFileError> {
+    if file.exists() { write(file, NONE) } else { Ok(()) }
+}
+
 /// Writes it where it says something else.
 ///
 /// # Errors
 /// It can't be written.
-pub(super) fn write(file: &Path, text: &str) -> Result<(), MapFileError> {
+pub(crate) fn write(file: &Path, text: &str) -> Result<(), MapFileError> {
     if std::fs::read(file).is_ok_and(|there| there == text.as_bytes()) {
         return Ok(());
     }
@@ -58,23 +75,16 @@ pub(super) fn write(file: &Path, text: &str) -> Result<(), MapFileError> {
 
 #[cfg(test)]
 mod tests {
-    use mapsmith_core::plan::servers::Hand;
-
     use super::*;
 
     #[test]
-    fn only_servers_that_a_person_changed_have_rows() {
-        let change = |backend: &str, server: &str| ExternalChange {
-            backend: backend.to_owned(),
-            server: server.to_owned(),
-            hand: Hand::Drain,
-        };
-        let shown = "1\n# be_id be_name srv_id srv_name srv_addr\n3 app 1 one 127.0.0.1 2\n\
-            3 app 2 two 127.0.0.1 2\n4 two 1 app 127.0.0.1 2\n\n";
-        assert_eq!(
-            of_servers(shown, &[change("app", "two"), change("app", "gone")]),
-            "1\n3 app 2 two 127.0.0.1 2\n"
-        );
-        assert_eq!(of_servers(shown, &[]), NONE);
+    fn only_the_servers_that_are_meant_have_rows() {
+        let shown = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state\n\
+            3 app 1 one 127.0.0.1 2 0\n3 app 2 two 127.0.0.1 0 1\n4 two 1 app 127.0.0.1 2 8\n\n";
+        let named = |backend: &str, server: &str, _| (backend, server) == ("app", "two");
+        assert_eq!(rows(shown, named), "1\n3 app 2 two 127.0.0.1 0 1\n");
+        let out = "1\n3 app 2 two 127.0.0.1 0 1\n4 two 1 app 127.0.0.1 2 8\n";
+        assert_eq!(all_out(shown), out);
+        assert_eq!(all_out(""), NONE);
     }
 }

@@ -68,6 +68,28 @@ fn maintenance_and_drain_of_a_person_outlive_a_reload_and_end_with_ready() {
 }
 
 #[test]
+fn maintenance_outlives_a_reload_by_hand_and_no_row_of_it_outlives_the_reload() {
+    let masters = ["one", "two"].map(Master::start);
+    let mut managed = Managed::start(newest(), "word", &backend(&masters, ""));
+    command(&managed, "set server app/one state maint");
+    let reloaded = managed.mapsmith.configuration().cli(&["haproxy", "reload"]);
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    assert_eq!(admin_state(&managed, "one"), MAINTENANCE);
+    // As a Mapsmith leaves it that is killed in the midst of a reload.
+    let file = managed.ground.file("servers.state");
+    let table = command(&managed, "show servers state app");
+    let row = table.lines().find(|line| line.contains(" one ")).expect("a row");
+    managed.mapsmith.kill();
+    fs::write(&file, format!("1\n{row}\n")).unwrap();
+    command(&managed, "set server app/one state ready");
+    managed.mapsmith.restart();
+    managed.change("other", &backend(&masters, ""));
+    managed.wait_for_word("other");
+    assert_eq!(admin_state(&managed, "one"), 0);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1\n");
+}
+
+#[test]
 fn an_option_of_all_servers_that_the_runtime_api_cannot_change_is_one_reload() {
     let masters = ["one"].map(Master::start);
     let mut managed = Managed::start(newest(), "word", &backend(&masters, ""));
