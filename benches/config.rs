@@ -20,21 +20,24 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::haproxies;
 use haproxy_runtime::master::Target;
 use mapsmith::settings::Settings;
 use mapsmith::settings::supervision::Folder;
+use mapsmith::supervise::candidate::Candidate;
 use mapsmith::supervise::check;
 use mapsmith::supervise::files::Files;
-use mapsmith::supervise::process::{Launch, Running};
+use mapsmith::supervise::process::Launch;
 use mapsmith::supervise::reload::Outcome;
+use mapsmith::supervise::running::Running;
 use mapsmith::supervise::sockets::Sockets;
 use mapsmith_core::DesiredServers;
 use mapsmith_core::config::values::FilePath;
 use mapsmith_core::config::{Config, Template};
-use mapsmith_core::render::{Rendered, rendered, stamp};
+use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::server::{Server, ServerAddress, ServerOptions};
 
 const BACKENDS: usize = 1000;
@@ -97,23 +100,18 @@ async fn loaded(haproxy: &Path, config: &Config) -> anyhow::Result<()> {
     };
     let file = launch.folder.configuration();
     let files = Files::new(&file, folder.path());
-    let text_of = |config: &Config| -> anyhow::Result<(Rendered, String)> {
-        let rendered = rendered(config)?;
-        let text = stamp::stamped(rendered.text(), &stamp::mark(rendered.text()));
-        Ok((rendered, text))
-    };
-    files.switch(&text_of(&config)?.1, false, false)?;
+    files.switch(&candidate(&config).text, false, false)?;
     let running = launch.start(&mut Sockets::default()).await?;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for number in 0..RELOADS {
         config.process.maxconn = Some(1000 + number as u32);
         let start = Instant::now();
-        let (rendered, text) = text_of(&config)?;
-        let candidate = files.write_candidate(&text)?;
+        let candidate = candidate(&config);
+        let written = files.write_candidate(&candidate.text)?;
         let (program, none) = (&*launch.program, Sockets::default());
-        let verdict =
-            check::check(program, &[&*candidate], &rendered, &none, check::CHECK_BOUND).await?;
-        files.switch(&text, true, false)?;
+        let (checked, rendered) = ([&*written], &candidate.rendered);
+        let verdict = check::check(program, &checked, rendered, &none, check::CHECK_BOUND).await?;
+        files.switch(&candidate.text, true, false)?;
         let outcome = running.reloader().reload(&verdict).await;
         ours.push(start.elapsed().as_secs_f64() * 1000.0);
         assert!(matches!(outcome, Outcome::Loaded { .. }), "{outcome:?}");
@@ -168,8 +166,7 @@ fn round(folder: &Path, haproxy: &Path, config: &Config) -> Round {
     let file = folder.join("haproxy.cfg");
     let mut files = Files::new(&file, folder);
     let start = Instant::now();
-    let rendered = rendered(config).expect("it is rendered");
-    let text = stamp::stamped(rendered.text(), &stamp::mark(rendered.text()));
+    let Candidate { text, .. } = candidate(config);
     let render = start.elapsed();
     fs::write(&file, &text).expect("the file can be written");
     let start = Instant::now();
@@ -181,6 +178,12 @@ fn round(folder: &Path, haproxy: &Path, config: &Config) -> Round {
     command.arg("-c").arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
     assert!(command.status().expect("HAProxy starts").success());
     Round { render, compare, check: start.elapsed() }
+}
+
+/// As Mapsmith makes it.
+fn candidate(config: &Config) -> Candidate {
+    let desired = DesiredConfig { config: config.clone(), unknown: Vec::new() };
+    Candidate::new(&Arc::new(desired), &Sockets::default()).expect("it is rendered")
 }
 
 /// What settings with so many backends declare, with servers as a registry lists them.

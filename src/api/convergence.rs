@@ -220,11 +220,19 @@ impl Api {
     }
 
     /// Waits until every instance was seen to hold the generation, its servers as far as it can
-    /// without a reload of HAProxy. Those that do not or can't, each with the reason.
+    /// without a reload of HAProxy; where Mapsmith reloads it, with that. Those that do not or
+    /// can't, each with the reason.
     async fn behind(&self, generation: u64, deadline: Instant) -> Vec<String> {
+        let reloaded = self.haproxy.as_ref().and_then(|_| self.settings.own_instance());
+        let has_all = |index, report: &InstanceReport| {
+            let servers = report.status.servers.as_ref();
+            let waits = reloaded == Some(index)
+                && servers.is_some_and(|servers| !servers.needs_reload.is_empty());
+            report.observed.generation() >= generation && !waits
+        };
         let (configuration, reports) = tokio::join!(
             self.configuration_behind(generation, deadline),
-            self.observed(deadline, |report| report.observed.generation() >= generation)
+            self.observed(deadline, has_all)
         );
         let instances = reports.iter().filter_map(|report| why_behind(report, generation));
         configuration.into_iter().chain(instances).collect()
@@ -250,20 +258,22 @@ impl Api {
     /// Waits until every instance was seen to hold the generation's map, which is all that an order
     /// changes. The names of those that do not.
     pub(super) async fn map_behind(&self, generation: u64, deadline: Instant) -> Vec<String> {
-        let reports = self.observed(deadline, |report| report.observed.map >= generation).await;
+        let reports = self.observed(deadline, |_, report| report.observed.map >= generation).await;
         let behind = reports.into_iter().filter(|report| report.observed.map < generation);
         behind.map(|report| report.status.name).collect()
     }
 
-    /// Every instance, once it has reached that or the time is over.
+    /// Every instance, by its place in the settings, once it has reached that or the time is over.
     async fn observed(
         &self,
         deadline: Instant,
-        reached: impl Fn(&InstanceReport) -> bool + Copy,
+        reached: impl Fn(usize, &InstanceReport) -> bool + Copy,
     ) -> Vec<InstanceReport> {
-        join_all(self.instances.iter().map(|instance| async move {
+        join_all(self.instances.iter().enumerate().map(|(index, instance)| async move {
+            let mut reports = instance.clone();
+            let waits = reports.wait_for(|report| reached(index, report));
             // An instance's task that ended tells nothing more.
-            let _ = timeout_at(deadline, instance.clone().wait_for(reached)).await;
+            let _ = timeout_at(deadline, waits).await;
             instance.borrow().clone()
         }))
         .await

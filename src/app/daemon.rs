@@ -295,8 +295,8 @@ impl Daemon {
         };
         let own = self.settings.own_instance().and_then(|own| fleet.reports.get(own).cloned());
         let Some(instance) = own else { return Ok(None) };
-        let (sender, report) = watch::channel(supervisor.report().clone());
-        let work = supervisor.run(desired.clone(), instance, sender);
+        let report = supervisor.reports();
+        let work = supervisor.run(desired.clone(), instance);
         self.tasks.start("haproxy", work);
         Ok(Some(report))
     }

@@ -3,11 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use crate::http;
+use crate::settings::supervision::Managed;
 use crate::settings::{Settings, SettingsFile};
 use crate::supervise::descriptor_store;
 use crate::supervise::sockets::Handover;
@@ -80,6 +81,7 @@ impl Ground {
     /// The same with other settings.
     pub async fn changed(&self, file: SettingsFile) -> anyhow::Result<Self> {
         let token = read_token(&file.settings)?;
+        stays_where_it_is(&self.file.settings, &file.settings)?;
         let listen = file.settings.api.listen;
         // Port 0 was any port.
         let listens_there = self.listener.local_addr().is_ok_and(|address| address == listen);
@@ -88,6 +90,25 @@ impl Ground {
             false => bind(listen).await?.into_std()?,
         };
         Ok(Self { file, token, listener, sockets: self.sockets.clone() })
+    }
+}
+
+/// A HAProxy that runs is not left behind.
+fn stays_where_it_is(settings: &Settings, changed: &Settings) -> anyhow::Result<()> {
+    let of = |settings: &Settings| {
+        let haproxy = settings.haproxy.as_ref().filter(|haproxy| haproxy.managed == Managed::Yes);
+        haproxy.map(|haproxy| haproxy.files().path().to_owned())
+    };
+    match (of(settings), of(changed)) {
+        (Some(folder), other) if other.as_ref() != Some(&folder) => {
+            bail!(
+                "haproxy.folder (or managed): the HAProxy of {} is Mapsmith's and serves; end it \
+                    with `mapsmith haproxy stop`, and start Mapsmith again with the changed \
+                    settings",
+                folder.display()
+            )
+        }
+        _ => Ok(()),
     }
 }
 

@@ -21,8 +21,9 @@ use crate::settings::supervision::Managed;
 use crate::settings::{Haproxy, Settings};
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
 use crate::supervise::health::{Answer, Health};
-use crate::supervise::process::{Launch, Running, Stopped};
+use crate::supervise::process::Launch;
 use crate::supervise::reload::{Outcome, Reloader};
+use crate::supervise::running::{Running, Stopped};
 use crate::supervise::sockets::Sockets;
 
 /// How long the Mapsmith that runs may take to start it.
@@ -138,6 +139,11 @@ async fn managed(
             // A stop that was called off.
             launch.unmark_stopped()?;
             let pid = running.identity().pid;
+            if running.is_ending().await {
+                // It listens again by a reload only.
+                let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
+                return Ok(reloaded(running.reload(&verdict).await, Some(pid)));
+            }
             Ok(Report::new("running", Some(pid), format!("HAProxy runs already, pid {pid}")))
         }
         (HaproxyVerb::Start, None) if launch.is_kept() => {
@@ -172,8 +178,7 @@ async fn managed(
         }
         (HaproxyVerb::Reload, Some(running)) => {
             let verdict = verdict(&launch.program, &launch.files(), running.sockets()).await?;
-            let outcome = running.reloader().reload(&verdict).await;
-            Ok(reloaded(outcome, Some(running.identity().pid)))
+            Ok(reloaded(running.reload(&verdict).await, Some(running.identity().pid)))
         }
     }
 }
@@ -185,6 +190,9 @@ async fn kept(launch: &Launch, before: Option<u32>) -> anyhow::Result<Report> {
         let found = launch.find().await?.map(|running| running.identity().pid);
         if let Some(pid) = found.filter(|pid| Some(*pid) != before) {
             return Ok(Report::new("running", Some(pid), format!("HAProxy runs, pid {pid}")));
+        }
+        if launch.is_stopped() {
+            bail!("HAProxy was stopped meanwhile, by `mapsmith haproxy stop`");
         }
         sleep(LOOK_EVERY).await;
     }

@@ -23,6 +23,7 @@ use crate::settings::{Haproxy, Settings};
 use crate::store::map_file::MapFileWriter;
 use crate::supervise::candidate::Candidate;
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
+use crate::supervise::server_states;
 use crate::supervise::sockets::{Sockets, placed_by};
 
 #[derive(Debug, Serialize)]
@@ -159,7 +160,11 @@ pub(super) async fn ask(
             text = text.replace(&map, &empty.display().to_string());
         }
     }
-    for (path, text) in [(&file, text.as_str()), (&empty, "")] {
+    let states = folder.path().join("servers.state");
+    if let Some(file) = haproxy.server_states().filter(|file| !Path::new(file.as_str()).exists()) {
+        text = text.replace(file.as_str(), &states.display().to_string());
+    }
+    for (path, text) in [(&file, text.as_str()), (&empty, ""), (&states, server_states::NONE)] {
         std::fs::write(path, text)
             .with_context(|| format!("{} can't be written", path.display()))?;
     }

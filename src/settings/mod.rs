@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::desired::references::{Action, Actions};
 use mapsmith_core::names;
+use mapsmith_core::server::Manage;
 use serde::Deserialize;
 
 mod api;
@@ -330,6 +331,11 @@ impl Settings {
             && self.instances.iter().all(|instance| instance.runtime != address)
         {
             self.instances.push(Instance::new(OWN_INSTANCE, address));
+        }
+        if self.instances.len() == 1 && haproxy.template.is_none() {
+            // A start of HAProxy would end every other server.
+            let whole = self.backends.iter_mut().filter(|backend| backend.has_all_servers());
+            whole.for_each(|backend| _ = backend.manage.get_or_insert(Manage::All));
         }
         self
     }

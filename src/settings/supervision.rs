@@ -108,6 +108,11 @@ impl Folder {
         self.0.join("restarting")
     }
 
+    /// What a worker that takes over reads of its servers.
+    pub fn server_states(&self) -> PathBuf {
+        self.0.join("servers.state")
+    }
+
     /// The sockets that are held for it.
     pub fn sockets(&self) -> PathBuf {
         self.0.join("sockets")

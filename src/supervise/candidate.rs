@@ -8,8 +8,7 @@ use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::render::{Rendered, TemplateError, rendered, stamp};
 
 use super::check::{self, CHECK_BOUND, Verdict};
-use super::files::{Files, supply_maps};
-use super::health::Health;
+use super::files::{Files, supply};
 use super::sockets::Sockets;
 use crate::settings::Haproxy;
 
@@ -46,12 +45,24 @@ impl Candidate {
         Ok(Self { of: Arc::clone(of), from: Arc::clone(of), rendered, text, mark })
     }
 
-    /// The mark of a configuration: of all of it but its servers.
+    /// The mark of a configuration: of all of it but its servers, and of the options that all
+    /// servers of a backend have, which nothing but a reload changes.
     ///
     /// # Errors
     /// The user's template does not give a text.
     pub fn mark_of(of: &DesiredConfig) -> Result<String, TemplateError> {
-        Ok(stamp::mark(rendered(&of.without_servers())?.text()))
+        let config = of.without_servers();
+        let mut text = rendered(&config)?.text().to_owned();
+        for backend in &config.backends {
+            let options = &backend.server_options;
+            let mut fixed =
+                options.iter().filter(|option| !option.starts_with("maxconn ")).peekable();
+            if fixed.peek().is_some() {
+                let fixed: Vec<_> = fixed.map(String::as_str).collect();
+                text.push_str(&format!("{} {}\n", backend.name, fixed.join(" ")));
+            }
+        }
+        Ok(stamp::mark(&text))
     }
 
     /// Puts it in place, whatever is there, if HAProxy accepts it. A Mapsmith that runs has it
@@ -64,7 +75,7 @@ impl Candidate {
         haproxy: &Haproxy,
         node_map: Option<&Path>,
     ) -> anyhow::Result<(PathBuf, Verdict)> {
-        supply_maps(Health::of(haproxy).as_ref(), node_map)?;
+        supply(haproxy, node_map)?;
         let config = haproxy.configuration();
         let files = Files::new(&config, haproxy.files().path());
         let file = files.write_candidate(&self.text)?;

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use mapsmith_core::render::stamp::{self, Stamp};
 
 use super::health::{Answer, Health};
+use super::server_states;
+use crate::settings::Haproxy;
 use crate::store::map_file::MapFileError;
 use crate::store::replace::{probe, remove_leftovers, replace};
 
@@ -69,11 +71,16 @@ struct Fingerprint {
     changed: (i64, i64),
 }
 
-/// Creates the maps' files that are not there yet: without them HAProxy does not start.
+/// Creates the files that HAProxy reads beside its configuration and that are not there yet:
+/// without its maps it does not start.
 ///
 /// # Errors
 /// One can't be created.
-pub fn supply_maps(health: Option<&Health>, node_map: Option<&Path>) -> Result<(), FilesError> {
+pub fn supply(haproxy: &Haproxy, node_map: Option<&Path>) -> Result<(), FilesError> {
+    if haproxy.server_states().is_some() {
+        server_states::supply(&haproxy.files().server_states())?;
+    }
+    let health = Health::of(haproxy);
     if let Some(health) = health.filter(|health| !health.is_there()) {
         health.write(Answer::Starting)?;
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use mapsmith_core::config::values::BindAddress;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::process::{Launch, ProcessError, Running};
+use super::process::{Launch, ProcessError};
+use super::running::Running;
 use super::sockets::{Sockets, SocketsError};
 use crate::backoff::Backoff;
 

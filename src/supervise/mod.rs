@@ -21,6 +21,8 @@ mod ports;
 pub mod process;
 mod quarantine;
 pub mod reload;
+pub mod running;
+pub(crate) mod server_states;
 pub mod sockets;
 mod task;
 

@@ -12,14 +12,19 @@ use rustix::net::{AddressFamily, SocketType, bind, socket};
 
 use super::sockets::{Sockets, internet};
 
-/// An alert for each address of the frontends that HAProxy could not listen on, beside those that
-/// it inherits.
+/// An alert for each address that HAProxy could not listen on, beside those that it inherits.
 pub(super) fn taken(config: &Config, sockets: &Sockets) -> Vec<Remark> {
     let frontends = config.frontends.iter().enumerate();
     let binds = frontends.flat_map(|(index, frontend)| {
         let binds = frontend.binds.iter().enumerate();
         binds.map(move |(at, bind)| (format!("frontend[{index}].bind[{at}]"), &bind.address))
     });
+    let process = &config.process;
+    let stats = process.stats.as_ref().map(|stats| ("haproxy.stats.bind", &stats.bind));
+    let metrics = process.metrics.as_ref().map(|metrics| ("haproxy.metrics.bind", &metrics.bind));
+    let health = process.health.as_ref().map(|health| ("haproxy.health", &health.bind));
+    let of_process = [stats, metrics, health].into_iter().flatten();
+    let binds = binds.chain(of_process.map(|(setting, bind)| (setting.to_owned(), bind)));
     let own = binds.filter(|(_, address)| sockets.place(address) == **address);
     let taken = own.filter(|(_, address)| {
         let address = internet(address).and_then(|text| text.parse::<SocketAddr>().ok());

@@ -1,4 +1,4 @@
-//! A HAProxy that Mapsmith runs: started, found again, stopped.
+//! A HAProxy that Mapsmith runs: started, and found again.
 //!
 //! It is a master process with a process group of its own, so neither a signal to Mapsmith nor a
 //! closed terminal reaches it, and it serves on when Mapsmith ends. The file with its pid and start
@@ -17,13 +17,15 @@ use haproxy_runtime::master::{Processes, worker_info};
 use haproxy_runtime::{MasterClient, RuntimeAddress, RuntimeClient};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::files::{self, FilesError};
 use super::identity::Identity;
 use super::lock::{self, LockError};
 use super::log::{self, Mark};
 use super::reload::{BOUND, Reloader};
+use super::running::Running;
+use super::server_states;
 use super::sockets::{Sockets, SocketsError};
 use crate::settings::Haproxy;
 use crate::settings::supervision::Folder;
@@ -31,15 +33,9 @@ use crate::store::map_file::MapFileError;
 use crate::store::replace::replace;
 
 /// How long a socket may take to answer.
-const ANSWER_BOUND: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_BOUND: Duration = Duration::from_secs(2);
 /// How often a process that starts is asked.
 const ASK_EVERY: Duration = Duration::from_millis(20);
-/// How often it is seen whether it has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long it may take to end after a signal that cuts its connections.
-const CUT_BOUND: Duration = Duration::from_secs(5);
-/// How often that signal is sent: one that comes just when a reload begins is lost.
-const CUTS: usize = 3;
 const PID_FILE_MODE: u32 = 0o644;
 
 /// How a HAProxy is started.
@@ -87,28 +83,6 @@ pub enum ProcessError {
     Sockets(#[from] SocketsError),
     #[error(transparent)]
     Lock(#[from] LockError),
-}
-
-/// A HAProxy that runs. It runs on when this is dropped.
-#[derive(Debug)]
-pub struct Running {
-    identity: Identity,
-    /// What signals are sent to.
-    process: OwnedFd,
-    master: MasterClient,
-    reloader: Reloader,
-    sockets: Sockets,
-    folder: Folder,
-    log: Mark,
-}
-
-/// How a HAProxy ended that was stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stopped {
-    /// With its last connection.
-    Softly,
-    /// Its connections were cut when the time was over.
-    Cut,
 }
 
 impl Launch {
@@ -250,6 +224,8 @@ impl Launch {
             return Err(ProcessError::Running(running.identity.pid));
         }
         sockets.save(&self.folder.sockets())?;
+        // It begins with what the settings say. A file that can't be written is told by HAProxy's.
+        let _ = server_states::clear(&self.folder.server_states());
         let path = self.folder.log();
         // One that is not there needs no bound.
         let _ = log::bound(&path);
@@ -348,120 +324,9 @@ impl Launch {
         let log = self.folder.log();
         let reloader = Reloader::by_master(self.master(), Some(log.clone()), self.bound)
             .with_lock(self.folder.lock());
-        let folder = self.folder.clone();
+        let (folder, admin_socket) = (self.folder.clone(), self.admin_socket.clone());
         let (master, log) = (self.master(), Mark::now(&log));
-        Running { identity, process, master, reloader, sockets, folder, log }
-    }
-}
-
-impl Running {
-    pub fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    pub fn master(&self) -> &MasterClient {
-        &self.master
-    }
-
-    pub fn reloader(&self) -> &Reloader {
-        &self.reloader
-    }
-
-    pub fn sockets(&self) -> &Sockets {
-        &self.sockets
-    }
-
-    pub fn sockets_mut(&mut self) -> &mut Sockets {
-        &mut self.sockets
-    }
-
-    /// The sockets that outlive it.
-    pub fn into_sockets(self) -> Sockets {
-        self.sockets
-    }
-
-    /// Waits for its end. Cancel-safe.
-    pub async fn ended(&self) {
-        while self.identity.is_alive() {
-            sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// The end of what it has printed since it was started or found.
-    pub fn said(&self) -> String {
-        self.log.since()
-    }
-
-    /// Empties its log where that is too large. Whoever supervises it calls this now and then.
-    ///
-    /// # Errors
-    /// A log that can't be emptied.
-    pub fn bound_log(&self) -> io::Result<()> {
-        log::bound(&self.folder.log())
-    }
-
-    /// Has it serve its connections to their end, for at most this time, and then cuts them. Waits
-    /// for a reload that runs. Gives back the sockets, in which connections wait from now on.
-    ///
-    /// # Errors
-    /// It can't be signalled, or does not end even so.
-    pub async fn stop(self, grace: Duration) -> Result<(Stopped, Sockets), ProcessError> {
-        let idle = self.reloader.idle().await?;
-        mark(&self.folder.stopped())?;
-        let stopped = self.end(grace).await?;
-        remove(&self.folder.pid())?;
-        drop(idle);
-        Ok((stopped, self.sockets))
-    }
-
-    /// The same, for a new start: whoever keeps it running starts it, also where the caller does
-    /// not live to do so.
-    ///
-    /// # Errors
-    /// Those of [`Self::stop`].
-    pub async fn end_for_restart(self, grace: Duration) -> Result<Sockets, ProcessError> {
-        let idle = self.reloader.idle().await?;
-        mark(&self.folder.restarting())?;
-        self.end(grace).await?;
-        remove(&self.folder.pid())?;
-        drop(idle);
-        Ok(self.sockets)
-    }
-
-    async fn end(&self, grace: Duration) -> Result<Stopped, ProcessError> {
-        if !grace.is_zero() {
-            self.signal(Signal::USR1)?;
-            if timeout(grace, self.ended()).await.is_ok() {
-                return Ok(Stopped::Softly);
-            }
-        }
-        for _ in 0..CUTS {
-            self.signal(Signal::TERM)?;
-            if timeout(CUT_BOUND, self.ended()).await.is_ok() {
-                return Ok(Stopped::Cut);
-            }
-        }
-        self.signal(Signal::KILL)?;
-        match timeout(CUT_BOUND, self.ended()).await {
-            Ok(()) => Ok(Stopped::Cut),
-            Err(_) => Err(ProcessError::Signal {
-                pid: self.identity.pid,
-                action: "ended",
-                cause: io::ErrorKind::TimedOut.into(),
-            }),
-        }
-    }
-
-    fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
-        match pidfd_send_signal(&self.process, signal) {
-            // It has ended already.
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(cause) => Err(ProcessError::Signal {
-                pid: self.identity.pid,
-                action: "signalled",
-                cause: cause.into(),
-            }),
-        }
+        Running { identity, process, master, reloader, sockets, folder, admin_socket, log }
     }
 }
 
@@ -473,7 +338,7 @@ fn open(identity: Identity) -> Option<(Identity, OwnedFd)> {
     identity.is_alive().then_some((identity, process))
 }
 
-fn mark(path: &Path) -> Result<(), ProcessError> {
+pub(super) fn mark(path: &Path) -> Result<(), ProcessError> {
     fs::write(path, "").map_err(|cause| ProcessError::File {
         path: path.to_owned(),
         action: "written",
@@ -481,7 +346,7 @@ fn mark(path: &Path) -> Result<(), ProcessError> {
     })
 }
 
-fn remove(path: &Path) -> Result<(), ProcessError> {
+pub(super) fn remove(path: &Path) -> Result<(), ProcessError> {
     match fs::remove_file(path) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
             Err(ProcessError::File { path: path.to_owned(), action: "removed", cause })

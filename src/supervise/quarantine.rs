@@ -104,6 +104,7 @@ mod tests {
             maxqueue: None,
             queue_timeout: None,
             errors: Vec::new(),
+            server_options: Vec::new(),
             servers: vec![server(only)],
             natives: Vec::new(),
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use haproxy_runtime::master::{Processes, ReloadReply, Target, worker_info};
 use haproxy_runtime::{MasterClient, RuntimeAddress, RuntimeClient, RuntimeError};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
@@ -49,6 +50,23 @@ pub enum Outcome {
     MasterDied { said: String },
     /// Nothing was asked for, since nobody can be asked.
     Unreachable { why: String },
+}
+
+impl Outcome {
+    /// With the last so many bytes of what was said.
+    pub(super) fn with_words(mut self, most: usize) -> Self {
+        let (Self::Loaded { said: words, .. }
+        | Self::Refused { said: words }
+        | Self::MasterDied { said: words }
+        | Self::Unknown { why: words }
+        | Self::Unreachable { why: words }) = &mut self;
+        let mut cut = words.len().saturating_sub(most);
+        while !words.is_char_boundary(cut) {
+            cut += 1;
+        }
+        words.drain(..cut);
+        self
+    }
 }
 
 /// By what HAProxy is reloaded.
@@ -317,8 +335,20 @@ async fn settle(
         if Instant::now() >= deadline {
             return Progress::Running;
         }
+        if began.elapsed() > DEAD_AFTER {
+            wake(before.master.pid);
+        }
         sleep(ASK_EVERY).await;
     }
+}
+
+/// A new worker that fails calls the one before back by SIGTTIN, which stops it where it has begun
+/// to end (seen on 3.0): the master then waits for it for ever, and nobody serves. This signal is
+/// nothing to one that runs.
+fn wake(master: u32) {
+    let group = i32::try_from(master).ok().and_then(Pid::from_raw);
+    // It may have ended, and need not lead a group.
+    let _ = group.map(|group| kill_process_group(group, Signal::CONT));
 }
 
 async fn progress(master: &MasterClient, before: &Processes, now: &Processes) -> Progress {

@@ -412,7 +412,7 @@ impl BackendList {
             // While a row is left out, or nothing is listed since the start, a server that is not
             // in force may well be listed.
             manage: if self.rejected.is_empty() && self.waiting_for.is_none() {
-                self.settings.manage
+                self.settings.manage.unwrap_or_default()
             } else {
                 Manage::Own
             },

@@ -13,7 +13,9 @@ use haproxy_runtime::{
 };
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
-use mapsmith_core::plan::servers::{ServerHistory, ServerPlan, ServerStep, plan_servers};
+use mapsmith_core::plan::servers::{
+    ExternalChange, ServerHistory, ServerPlan, ServerStep, plan_servers,
+};
 use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
 use mapsmith_core::{Desired, DesiredServers, ObservedServers};
 use metrics::counter;
@@ -121,6 +123,11 @@ impl ServerPhase {
     /// declared.
     pub fn status(&self) -> Option<&ServersStatus> {
         self.status.as_ref()
+    }
+
+    /// Servers that a person put into maintenance or drain.
+    pub fn external(&self) -> &[ExternalChange] {
+        self.plan.as_ref().map(|plan| plan.external.as_slice()).unwrap_or_default()
     }
 
     /// Whether the instance is known to hold the desired lists: every server that is to be there
@@ -287,6 +294,7 @@ impl ServerPhase {
         memory.advance(now.duration_since(self.advanced_at));
         self.advanced_at = now;
         memory.desired(desired);
+        memory.observed(desired, observed);
         memory.routed =
             self.routed.as_ref().map_or_else(Arc::default, |(_, routed)| Arc::clone(routed));
         plan_servers(desired, observed, memory)

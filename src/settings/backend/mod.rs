@@ -57,9 +57,8 @@ section! {
         pub empty: WhenEmpty,
         /// Which servers may be changed. `own`: only those that are or were listed. `all`: every
         /// server of the backend.
-        #[unset("own")]
-        #[serde(default)]
-        pub manage: Manage,
+        #[unset(says "`own`; `all` where all its servers are written by Mapsmith, too")]
+        pub manage: Option<Manage>,
         /// The prefix of a `server-template`, whose free slots are used where no server can be
         /// added.
         pub slots: Option<String>,
@@ -195,6 +194,13 @@ impl Backend {
             Listing::From(selector) => format!("source {selector}"),
             Listing::Masters(_) => "node map".to_owned(),
         }
+    }
+
+    /// Whether Mapsmith writes the lines of all its servers, where it writes HAProxy's file.
+    pub(super) fn has_all_servers(&self) -> bool {
+        let natives = self.natives.iter().flatten();
+        let mut of_servers = natives.filter(|native| native.as_str().starts_with("server"));
+        self.slots.is_none() && of_servers.next().is_none()
     }
 
     /// The options of servers that bring none. (Checked with the settings: they are taken.)

@@ -154,6 +154,7 @@ impl Backend {
             maxqueue: self.maxqueue,
             queue_timeout: self.queue_timeout,
             errors: self.errors.iter().flatten().cloned().map(ErrorBody::model).collect(),
+            server_options: self.all_options(),
             servers,
             natives: self.natives.clone().unwrap_or_default(),
         }

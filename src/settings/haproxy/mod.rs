@@ -231,6 +231,7 @@ impl Haproxy {
             group: self.group.clone(),
             log,
             socket: self.socket.clone().or_else(|| supervision::own_socket(self)),
+            server_states: self.server_states(),
             log_format: match self.log_format {
                 LogFormat::Text => config::LogFormat::Text,
                 LogFormat::Json => config::LogFormat::Json,
@@ -267,6 +268,12 @@ impl Haproxy {
 }
 
 impl Haproxy {
+    /// What a worker that takes over reads of its servers.
+    pub fn server_states(&self) -> Option<FilePath> {
+        let path = self.files().server_states().into_os_string().into_string().ok()?;
+        self.is_supervised().then(|| FilePath::try_from(path).ok()).flatten()
+    }
+
     /// The map file that `health` answers from: [`Health::KEY`] and its value.
     pub fn health_map(&self) -> Option<FilePath> {
         let path = self.files().path().join("health.map");

@@ -7,6 +7,9 @@ use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::render::stamp::Stamp;
 use metrics::counter;
 
+use tokio::time::Instant;
+
+use super::load::SILENCE;
 use super::{Failure, Supervisor, addresses};
 use crate::heartbeat;
 use crate::supervise::candidate::Candidate;
@@ -31,11 +34,35 @@ impl Supervisor {
             self.is_ready = false;
             return Err(Failure::Stopped);
         }
-        let is_alive = keeper.running().is_some_and(|running| running.identity().is_alive());
-        if is_alive && keeper.launch().is_restarting() {
-            return Err(Failure::Restarting);
+        if let Some(running) = keeper.running() {
+            if !running.identity().is_alive() {
+                // Its sockets are for the next one, which may need others beside them.
+                self.note_end()?;
+            } else if keeper.launch().is_restarting() {
+                return Err(Failure::Restarting);
+            } else if self.report.status.state == ConfigState::Stopped {
+                // It was about to end, which was called off: it listens again by a reload only.
+                self.silent_since = Instant::now().checked_sub(SILENCE);
+            }
         }
         Ok(())
+    }
+
+    /// Takes note of the end of the process that ran; whether it has ended.
+    fn note_end(&mut self) -> Result<bool, Failure> {
+        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.running().is_some()) else {
+            return Ok(false);
+        };
+        match keeper.next().now_or_never() {
+            None => return Ok(false),
+            Some(Event::Died { said }) => {
+                tracing::error!("HAProxy ended by itself: {}", last_words(&said));
+            }
+            Some(Event::Restarting) => tracing::info!("HAProxy has ended to be started again"),
+            Some(Event::Stopped) => return Err(Failure::Stopped),
+            Some(Event::Found | Event::Started | Event::NotStarted { .. }) => {}
+        }
+        Ok(true)
     }
 
     /// While HAProxy is down nobody is served: what has started before comes first, unless what is
@@ -86,13 +113,10 @@ impl Supervisor {
     pub(super) async fn keep_running(&mut self) -> Result<(), Failure> {
         let mut refused = None;
         loop {
+            self.note_end()?;
             let Some(keeper) = &mut self.keeper else { return Ok(()) };
             let event = if keeper.running().is_some() {
-                // Where it has ended, that shows at once.
-                match keeper.next().now_or_never() {
-                    None => return refused.map_or(Ok(()), |why| Err(Failure::FellBack(why))),
-                    Some(event) => event,
-                }
+                return refused.map_or(Ok(()), |why| Err(Failure::FellBack(why)));
             } else if keeper.find().await? {
                 Event::Found
             } else if keeper.launch().is_stopped() {
@@ -131,11 +155,9 @@ impl Supervisor {
                     }
                     refused = Some(why);
                 }
-                Event::Died { said } => {
-                    tracing::error!("HAProxy ended by itself: {}", last_words(&said));
-                }
                 Event::Stopped => return Err(Failure::Stopped),
-                Event::Restarting => tracing::info!("HAProxy has ended to be started again"),
+                // Of one that runs.
+                Event::Died { .. } | Event::Restarting => {}
             }
         }
     }

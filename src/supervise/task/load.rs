@@ -10,22 +10,34 @@ use mapsmith_core::render::stamp;
 use mapsmith_core::render::verdict::{Level, remarks};
 use mapsmith_core::status::milliseconds;
 use metrics::counter;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{ANSWER_BOUND, Failure, Reason, Supervisor};
 use crate::heartbeat;
 use crate::supervise::budget::Due;
+use crate::supervise::check::Verdict;
 use crate::supervise::keeper::Keeper;
-use crate::supervise::process::Running;
 use crate::supervise::quarantine::without_quarantined;
 use crate::supervise::reload::{Outcome, Reloader};
+use crate::supervise::running::Running;
+use crate::supervise::server_states;
 use crate::telemetry::HAPROXY_RELOADS;
 
 /// How long a reload waits for the commands that are being sent to the worker it replaces.
 const TURN_BOUND: Duration = Duration::from_secs(30);
 
+/// How long a first reload waits for the states of servers: a worker that takes over must have what
+/// a person did to them.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+
+/// Of what HAProxy, or a command, says of a reload, in bytes.
+const MOST_WORDS: usize = 4096;
+
+/// How long a reload is waited for after the end of these settings.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
+
 /// How long the Runtime API may be silent while the master answers.
-const SILENCE: Duration = Duration::from_secs(10);
+pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
 impl Supervisor {
     /// Has the process load what is in place, if it has something else. `needs` is what of the
@@ -66,12 +78,69 @@ impl Supervisor {
         {
             return Ok(state);
         }
+        let candidate = self.candidate.as_ref();
+        let has_servers = candidate.is_some_and(|candidate| candidate.of.has_servers());
+        if has_servers && !self.servers_are_seen && self.began.elapsed() < FIRST_LOOK {
+            let reason = "what a person did to servers is being looked at".to_owned();
+            return Ok(ConfigState::ReloadDue { reason });
+        }
         let now = Instant::now().into_std();
         self.budget.want(reason, now);
         match self.budget.due(self.count_old_workers(), now) {
             Due::Now => self.reload(reason, &needs).await,
             due => Ok(ConfigState::ReloadDue { reason: due.to_string() }),
         }
+    }
+
+    /// What came of it, as far as that is told while these settings are in force.
+    async fn have_it_loaded(&mut self, verdict: &Verdict) -> Result<Outcome, Failure> {
+        self.hand_over_states().await;
+        let under_way = ConfigState::ReloadDue { reason: "HAProxy is loading it".to_owned() };
+        self.publish(under_way);
+        self.published.send_replace(self.report.clone());
+        let Some(reloader) = self.reloader() else {
+            return Err(Failure::Unanswered("HAProxy does not run".to_owned()));
+        };
+        let outcome = tokio::select! {
+            outcome = heartbeat::waiting(reloader.reload(verdict)) => outcome,
+            () = self.given_up() => Outcome::Unknown {
+                why: "other settings came before HAProxy had answered".to_owned(),
+            },
+        };
+        self.write_states(server_states::NONE.to_owned()).await;
+        Ok(outcome)
+    }
+
+    /// Leaves what a person did to servers to the worker that takes over. A reload is not put off
+    /// for it.
+    async fn hand_over_states(&self) {
+        let shown = match self.external.is_empty() {
+            true => Ok(String::new()),
+            false => self.ask("show servers state\n").await,
+        };
+        if let Err(why) = &shown {
+            tracing::warn!("maintenance and drains of servers are lost at this reload: {why}");
+        }
+        let of_them = |backend: &str, server: &str, _| {
+            self.external.iter().any(|one| one.backend == backend && one.server == server)
+        };
+        self.write_states(server_states::rows(&shown.unwrap_or_default(), of_them)).await;
+    }
+
+    async fn write_states(&self, text: String) {
+        let file = self.haproxy.files().server_states();
+        let written = self.files(move |_| Ok(server_states::write(&file, &text)?)).await;
+        if let Err(why) = written {
+            tracing::warn!("the states of servers for HAProxy's next worker: {why}");
+        }
+    }
+
+    /// Resolves when a reload is waited for no longer, though nobody knows yet what came of it:
+    /// maps and servers of every instance would stand still. What goes on with other settings looks
+    /// at what the process has.
+    async fn given_up(&self) {
+        self.shutdown.cancelled().await;
+        sleep(LAST_ANSWER).await;
     }
 
     async fn reload(&mut self, reason: Reason, needs: &[String]) -> Result<ConfigState, Failure> {
@@ -90,12 +159,9 @@ impl Supervisor {
         let turn = heartbeat::waiting(timeout(TURN_BOUND, turn.lock_owned())).await;
         let start = Instant::now();
         self.budget.begin(start.into_std());
-        let Some(reloader) = self.reloader() else {
-            return Err(Failure::Unanswered("HAProxy does not run".to_owned()));
-        };
-        let outcome = heartbeat::waiting(reloader.reload(&verdict)).await;
+        let outcome = self.have_it_loaded(&verdict).await?;
         drop(turn);
-        let (outcome, said, state) = match outcome {
+        let (outcome, said, state) = match outcome.with_words(MOST_WORDS) {
             Outcome::Loaded { worker, .. } => {
                 tracing::info!(worker, reason = reason.label(), "HAProxy was reloaded");
                 self.reloaded_for = needs.to_vec();
@@ -119,7 +185,8 @@ impl Supervisor {
                 let state = self.note_refused_reload(&config, &said);
                 tracing::error!(
                     "HAProxy ended at the reload, and its connections with it; the last good \
-                        configuration is started: {state}: {said}"
+                        configuration is started, and this one is not tried again before the \
+                        settings change or Mapsmith is started again: {state}: {said}"
                 );
                 (ReloadOutcome::Died, said, state)
             }
@@ -133,7 +200,10 @@ impl Supervisor {
         if let Some(mark) = self.candidate.as_ref().map(|candidate| candidate.mark.clone())
             && matches!(state, ConfigState::Refused { .. } | ConfigState::Failed { .. })
         {
-            self.note_setback(&mark, &state);
+            match outcome {
+                ReloadOutcome::Died => self.hold_back(&mark, &state),
+                _ => self.note_setback(&mark, &state),
+            }
         }
         counter!(HAPROXY_RELOADS, "reason" => reason.label(), "outcome" => outcome.label())
             .increment(1);
@@ -226,14 +296,18 @@ impl Supervisor {
 
     /// The mark of what the process has loaded; none where that was not rendered.
     pub(super) async fn loaded(&self) -> Result<Option<String>, Failure> {
-        let line = format!("show env {}\n", stamp::VARIABLE);
+        let answer = self.ask(&format!("show env {}\n", stamp::VARIABLE)).await?;
+        let value =
+            answer.lines().find_map(|line| line.strip_prefix(stamp::VARIABLE)?.strip_prefix('='));
+        Ok(value.map(str::to_owned))
+    }
+
+    /// What the Runtime API answers to a line.
+    async fn ask(&self, line: &str) -> Result<String, Failure> {
         let answer = timeout(ANSWER_BOUND, self.runtime.call(line))
             .await
             .map_err(|_| Failure::Unanswered("the Runtime API gives no answer".to_owned()))?
             .map_err(|error| Failure::Unanswered(error.to_string()))?;
-        let answer = String::from_utf8_lossy(&answer);
-        let value =
-            answer.lines().find_map(|line| line.strip_prefix(stamp::VARIABLE)?.strip_prefix('='));
-        Ok(value.map(str::to_owned))
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 }

@@ -17,6 +17,8 @@ use mapsmith_core::config::Config;
 use mapsmith_core::config::status::{ConfigState, HaproxyStatus, ReloadOutcome};
 use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
+use mapsmith_core::plan::servers::ExternalChange;
+use mapsmith_core::status::ServersState;
 use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -32,6 +34,7 @@ use super::lock;
 use super::old_workers::OldWorkers;
 use super::process::{Launch, ProcessError};
 use super::reload::Reloader;
+use super::server_states;
 use super::sockets::{Handover, SocketsError};
 use crate::backoff::Backoff;
 use crate::heartbeat;
@@ -114,6 +117,27 @@ enum Failure {
     FellBack(ProcessError),
 }
 
+/// When to look again, unless there is news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    AsUsual,
+    /// HAProxy is started again then.
+    In(Duration),
+    /// Each time later: HAProxy's check is run for it.
+    BackOff,
+}
+
+impl Next {
+    fn after(outcome: &Result<ConfigState, Failure>) -> Self {
+        match outcome {
+            Err(Failure::Down(left)) => Self::In(*left),
+            Ok(ConfigState::Refused { .. } | ConfigState::Failed { .. }) => Self::BackOff,
+            Ok(_) | Err(Failure::Stopped | Failure::Ending | Failure::Restarting) => Self::AsUsual,
+            Err(_) => Self::BackOff,
+        }
+    }
+}
+
 /// The task of one HAProxy.
 pub struct Supervisor {
     haproxy: settings::Haproxy,
@@ -146,9 +170,14 @@ pub struct Supervisor {
     /// What needed a reload when one was last made for it.
     reloaded_for: Vec<String>,
     setback: Option<Setback>,
+    /// Whether the servers of the process were seen.
+    servers_are_seen: bool,
+    /// What a person did to servers.
+    external: Vec<ExternalChange>,
     /// Since when the Runtime API gives no answer though the master does.
     silent_since: Option<Instant>,
     report: SupervisorReport,
+    published: watch::Sender<SupervisorReport>,
     shutdown: CancellationToken,
 }
 
@@ -198,6 +227,7 @@ impl Supervisor {
             quarantined: Vec::new(),
             edit_kept: None,
         };
+        let report = SupervisorReport { status, observed: 0 };
         Ok(Some(Self {
             haproxy: haproxy.clone(),
             _owner: owner,
@@ -222,15 +252,18 @@ impl Supervisor {
             began: Instant::now(),
             reloaded_for: Vec::new(),
             setback: None,
+            servers_are_seen: false,
+            external: Vec::new(),
             silent_since: None,
-            report: SupervisorReport { status, observed: 0 },
+            published: watch::Sender::new(report.clone()),
+            report,
             shutdown,
         }))
     }
 
-    /// What it last published.
-    pub fn report(&self) -> &SupervisorReport {
-        &self.report
+    /// What it publishes.
+    pub fn reports(&self) -> watch::Receiver<SupervisorReport> {
+        self.published.subscribe()
     }
 
     /// Keeps the configuration in force until `shutdown`, and leaves HAProxy running then.
@@ -238,14 +271,14 @@ impl Supervisor {
         mut self,
         mut desired: watch::Receiver<Desired>,
         mut instance: watch::Receiver<InstanceReport>,
-        report: watch::Sender<SupervisorReport>,
     ) {
         let shutdown = self.shutdown.clone();
         let mut backoff = BACKOFF;
         // Nothing that matters fails here.
-        let clear = |files: &mut Files| {
+        let states = self.haproxy.files().server_states();
+        let clear = move |files: &mut Files| {
             files.remove_leftovers();
-            Ok(())
+            Ok(server_states::clear(&states)?)
         };
         let _ = self.files(clear).await;
         while !shutdown.is_cancelled() {
@@ -254,19 +287,21 @@ impl Supervisor {
             let (needs, in_sync) = {
                 let report = instance.borrow_and_update();
                 let needs = needs_reload(&report, wanted.generation);
+                self.servers_are_seen = have_been_seen(&report);
+                self.external.clone_from(&report.external);
                 (needs, report.observed.generation() >= wanted.generation)
             };
             let lists_are_known =
                 wanted.config.as_ref().is_some_and(|config| config.unknown.is_empty());
-            let is_well = self.cycle(&wanted, needs.as_deref()).await;
+            let next = self.cycle(&wanted, needs.as_deref()).await;
             self.follow_old_workers(&desired, wanted.generation);
             self.tell_health(in_sync && lists_are_known).await;
             if let Some(running) = self.keeper.as_ref().and_then(Keeper::running) {
                 // One that can't be emptied is told by the disk's own alarms.
                 let _ = running.bound_log();
             }
-            let wait = match is_well {
-                true => {
+            let wait = match next {
+                Next::AsUsual => {
                     backoff.reset();
                     match self.budget.due(0, Instant::now().into_std()) {
                         Due::In(left) => left.min(self.observe),
@@ -274,9 +309,10 @@ impl Supervisor {
                         _ => self.observe,
                     }
                 }
-                false => backoff.pause(),
+                Next::In(left) => left,
+                Next::BackOff => backoff.pause(),
             };
-            report.send_replace(self.report.clone());
+            self.published.send_replace(self.report.clone());
             let news = async {
                 tokio::select! {
                     Ok(()) = desired.changed() => {}
@@ -284,7 +320,9 @@ impl Supervisor {
                     Ok(_) = instance.wait_for(|report| {
                         let now_in_sync = report.observed.generation() >= wanted.generation;
                         let now_needs = needs_reload(report, wanted.generation);
-                        now_needs != needs || now_in_sync != in_sync
+                        now_needs != needs
+                            || now_in_sync != in_sync
+                            || have_been_seen(report) != self.servers_are_seen
                     }) => {}
                     () = ended(self.keeper.as_ref()) => {}
                     () = sleep(wait) => {}
@@ -300,27 +338,21 @@ impl Supervisor {
 }
 
 impl Supervisor {
-    /// Looks once and does what is to be done; whether all is as it should be, or only waits.
-    async fn cycle(&mut self, desired: &Desired, needs: Option<&[String]>) -> bool {
-        let state = match self.pass(desired, needs).await {
+    /// Looks once and does what is to be done; when to look again.
+    async fn cycle(&mut self, desired: &Desired, needs: Option<&[String]>) -> Next {
+        let outcome = self.pass(desired, needs).await;
+        let next = Next::after(&outcome);
+        let state = match outcome {
             Ok(state) => state,
             Err(Failure::Stopped) => ConfigState::Stopped,
-            Err(Failure::Ending) => return true,
+            Err(Failure::Ending) => return next,
             Err(Failure::Restarting) => ConfigState::Starting,
             Err(Failure::FellBack(why)) => ConfigState::Refused { reason: why.to_string() },
             Err(failure) => ConfigState::Failed { error: failure.to_string() },
         };
         self.observe_processes().await;
-        let is_good = matches!(
-            state,
-            ConfigState::InForce
-                | ConfigState::Starting
-                | ConfigState::Stopped
-                | ConfigState::Waiting { .. }
-                | ConfigState::ReloadDue { .. }
-        );
         self.publish(state);
-        is_good
+        next
     }
 
     /// One pass: what is in place, what should be, the process, and what that has loaded.
@@ -437,6 +469,12 @@ fn addresses(config: &Config) -> impl Iterator<Item = &BindAddress> {
 
 fn runtime_of(instance: &settings::Instance) -> RuntimeClient {
     RuntimeClient::new(instance.runtime.clone(), ANSWER_BOUND)
+}
+
+/// Whether the process has said how its servers are.
+fn have_been_seen(report: &InstanceReport) -> bool {
+    let servers = report.status.servers.as_ref();
+    servers.is_some_and(|servers| !matches!(servers.state, ServersState::Failed { .. }))
 }
 
 /// What of the servers only a reload of HAProxy can bring; none where those that are desired now

@@ -1,7 +1,7 @@
 //! The processes, what they answer, and what is published of them.
 
 use haproxy_runtime::MasterClient;
-use haproxy_runtime::master::Target;
+use haproxy_runtime::master::{Target, worker_info};
 use mapsmith_core::Desired;
 use mapsmith_core::config::status::{ConfigState, ProcessStatus, WorkerStatus};
 use metrics::gauge;
@@ -46,7 +46,13 @@ impl Supervisor {
     /// it last knew.
     pub(super) async fn tell_health(&mut self, in_sync: bool) {
         let Some(health) = self.health.clone().filter(|_| !self.is_ready) else { return };
-        if in_sync && self.report.status.state == ConfigState::InForce {
+        // What is refused leaves the last good one in force.
+        let serves = match self.report.status.state {
+            ConfigState::InForce => true,
+            ConfigState::Refused { .. } => self.report.status.loaded.is_some(),
+            _ => false,
+        };
+        if in_sync && serves {
             let written = health.write(Answer::Ready);
             if let Err(error) = &written {
                 tracing::warn!("the answer of haproxy.health can't be written: {error}");
@@ -63,13 +69,33 @@ impl Supervisor {
     pub(super) async fn observe_processes(&mut self) {
         let process = match &self.master {
             Some(master) => processes_of(master).await,
-            None => None,
+            None => self.worker_alone().await,
         };
         self.report.status.process = process;
         // A pass that ended before has not asked.
         if self.report.status.loaded.is_none() && self.report.status.process.is_some() {
             self.report.status.loaded = self.loaded().await.ok().flatten();
         }
+    }
+
+    /// The process that answers on the Runtime API, where no master's socket is known.
+    async fn worker_alone(&self) -> Option<ProcessStatus> {
+        let info = self.runtime.call("show info\n").await.ok()?;
+        let worker = worker_info(&info).ok()?;
+        let text = String::from_utf8_lossy(&info);
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        Some(ProcessStatus {
+            version: field("Version: ")?.to_owned(),
+            master_pid: None,
+            workers: vec![WorkerStatus {
+                pid: worker.pid,
+                age_seconds: field("Uptime_sec: ")?.parse().ok()?,
+                old: false,
+                // Without the one that asks.
+                connections: Some(worker.connections.saturating_sub(1)),
+                in_sync: None,
+            }],
+        })
     }
 
     pub(super) fn publish(&mut self, state: ConfigState) {

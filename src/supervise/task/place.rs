@@ -14,7 +14,7 @@ use super::{Failure, Supervisor};
 use crate::heartbeat;
 use crate::supervise::candidate::Candidate;
 use crate::supervise::check::{self, CHECK_BOUND, Verdict};
-use crate::supervise::files::{Files, FilesError, InPlace, supply_maps};
+use crate::supervise::files::{Files, FilesError, InPlace, supply};
 use crate::supervise::keeper::Keeper;
 use crate::supervise::sockets::Sockets;
 use crate::supervise::{ports, quarantine};
@@ -32,7 +32,7 @@ impl Supervisor {
             self.last_good = Some(Arc::clone(&candidate.from));
             return Ok(None);
         }
-        self.supply_missing_maps()?;
+        self.supply_missing_files()?;
         let stamp = in_place.map(|in_place| in_place.stamp);
         let is_external = matches!(stamp, Some(Stamp::Edited | Stamp::Foreign));
         if is_external && self.keeper.is_none() {
@@ -153,8 +153,8 @@ impl Supervisor {
 
     /// HAProxy does not start without its maps' files; the node map's is written once the sources
     /// have spoken.
-    fn supply_missing_maps(&self) -> Result<(), Failure> {
-        Ok(supply_maps(self.health.as_ref(), self.map_file.as_deref())?)
+    fn supply_missing_files(&self) -> Result<(), Failure> {
+        Ok(supply(&self.haproxy, self.map_file.as_deref())?)
     }
 
     /// Does something with the files, off the async threads.

@@ -17,7 +17,8 @@ pub(super) struct Setback {
     mark: String,
     state: ConfigState,
     backoff: Backoff,
-    until: Instant,
+    /// None where only other settings, or a start of Mapsmith, try it again.
+    until: Option<Instant>,
 }
 
 impl Supervisor {
@@ -25,14 +26,22 @@ impl Supervisor {
     pub(super) fn note_setback(&mut self, mark: &str, state: &ConfigState) {
         let known = self.setback.take().filter(|setback| setback.mark == mark);
         let mut backoff = known.map_or(PAUSES, |setback| setback.backoff);
-        let until = Instant::now() + backoff.pause();
+        let until = Some(Instant::now() + backoff.pause());
         let (mark, state) = (mark.to_owned(), state.clone());
         self.setback = Some(Setback { mark, state, backoff, until });
+    }
+
+    /// Has it wait for other settings: HAProxy ended when it was to load it, and with it every
+    /// connection.
+    pub(super) fn hold_back(&mut self, mark: &str, state: &ConfigState) {
+        let (mark, state) = (mark.to_owned(), state.clone());
+        self.setback = Some(Setback { mark, state, backoff: PAUSES, until: None });
     }
 
     /// What came of the last try of this mark, while the next one waits.
     pub(super) fn setback_of(&self, mark: &str) -> Option<ConfigState> {
         let setback = self.setback.as_ref().filter(|setback| setback.mark == mark)?;
-        (Instant::now() < setback.until).then(|| setback.state.clone())
+        let waits = setback.until.is_none_or(|until| Instant::now() < until);
+        waits.then(|| setback.state.clone())
     }
 }

@@ -54,7 +54,7 @@ fn what_would_change_in_haproxys_file_is_shown_as_diff_does() {
      
      global
          log stdout format raw local0
-    @@ -30,4 +31,5 @@
+    @@ -32,4 +33,5 @@
      
      backend app
          balance roundrobin

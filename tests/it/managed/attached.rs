@@ -9,6 +9,7 @@ use crate::support::eventually;
 use crate::support::haproxy::{Binary, installed};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::process::{Ending, Process};
+use crate::support::scene::newest;
 
 /// HAProxy as systemd would run it, with a file that Mapsmith did not write.
 pub(super) fn haproxy(ground: &Ground) -> Process {
@@ -134,4 +135,28 @@ fn a_command_reloads_and_what_it_says_is_shown_when_it_fails() {
         managed.wait_for_word("two");
         managed.wait_for_state("in_force");
     }
+}
+
+#[test]
+fn other_settings_do_not_wait_for_a_reload_that_gives_no_answer() {
+    let ground = Ground::new(newest());
+    let _process = haproxy(&ground);
+    let slow = ground.file("slow.sh");
+    script(&slow, "sleep 1000");
+    let mapsmith = Mapsmith::config(&settings(&ground, "one")).start();
+    let mut managed = Managed { mapsmith, ground };
+    let taken = managed.mapsmith.configuration().cli(&["render", "--take-over"]);
+    assert!(taken.status.success(), "{taken:?}");
+    managed.wait_for_word("one");
+    managed.wait_for_state("in_force");
+    managed.write_settings(&by_command(&managed.ground, "two", &slow, true));
+    managed.mapsmith.hangup();
+    managed.mapsmith.wait_for("the reload is under way", PATIENCE, |_| {
+        let state = managed.status()["state"].to_string();
+        state.contains("HAProxy is loading it").then_some(())
+    });
+    managed.write_settings(&settings(&managed.ground, "three"));
+    managed.mapsmith.hangup();
+    managed.wait_for_word("three");
+    managed.wait_for_state("in_force");
 }

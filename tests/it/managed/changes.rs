@@ -4,7 +4,6 @@ use std::fs;
 
 use super::{Ground, Managed, PATIENCE};
 use crate::support::haproxy::installed;
-use crate::support::load::Load;
 use crate::support::mapsmith::Mapsmith;
 
 #[test]
@@ -24,28 +23,6 @@ fn a_declared_configuration_is_served_and_a_changed_one_after_one_reload() {
             mapsmith.log().contains("the settings are as before").then_some(())
         });
         assert_eq!(managed.reloads(), 1);
-    }
-}
-
-#[test]
-fn ten_reloads_fail_no_request_on_kept_connections() {
-    for binary in installed() {
-        let mut managed = Managed::start(binary, "0", "");
-        // Each thread keeps its connection.
-        let load = Load::start(managed.ground.web, &["word".to_owned()], 4);
-        for number in 1..=10 {
-            let word = number.to_string();
-            managed.change(&word, "");
-            managed.wait_for_word(&word);
-        }
-        let answers = load.stop();
-        let failed: Vec<_> = answers.iter().filter(|answer| answer.status == 0).collect();
-        assert!(
-            failed.is_empty() && answers.len() > 20,
-            "{} of {}: {failed:?}",
-            failed.len(),
-            answers.len()
-        );
     }
 }
 

@@ -9,6 +9,7 @@ use std::thread;
 use super::{Ground, Managed, PATIENCE};
 use crate::support::haproxy::installed;
 use crate::support::mapsmith::Mapsmith;
+use crate::support::scene::newest;
 use crate::support::{eventually, free_port, http};
 
 fn status(address: SocketAddr) -> Option<u16> {
@@ -78,4 +79,29 @@ fn the_health_check_is_good_from_the_first_map_and_lists_on_until_haproxy_is_sto
         });
         managed.wait_for_state("in_force");
     }
+}
+
+/// A mistake in the settings takes no gateway out that works.
+#[test]
+fn the_health_check_is_good_after_a_start_of_haproxy_though_changed_settings_are_refused() {
+    let ground = Ground::new(newest());
+    let health = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let settings = ground
+        .settings("word", "")
+        .replace("[haproxy]\n", &format!("[haproxy]\nhealth = \"{health}\"\n"));
+    let mapsmith = Mapsmith::config(&settings).start();
+    let mut managed = Managed { mapsmith, ground };
+    managed.wait_for_state("in_force");
+    managed
+        .write_settings(&settings.replace("[haproxy]\n", "[haproxy]\nglobal = [\"bogus line\"]\n"));
+    managed.mapsmith.hangup();
+    managed.wait_for_state("refused");
+    let master = managed.ground.master();
+    let restarted = managed.mapsmith.configuration().cli(&["haproxy", "restart", "--grace", "0s"]);
+    assert!(restarted.status.success(), "{restarted:?}");
+    assert_ne!(managed.ground.master(), master);
+    managed.mapsmith.wait_for("the gateway is ready", PATIENCE, |_| {
+        (status(health) == Some(200)).then_some(())
+    });
+    assert_eq!(managed.status()["state"]["state"], "refused");
 }

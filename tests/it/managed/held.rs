@@ -13,7 +13,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::{Ground, Managed, PATIENCE};
 use crate::support::haproxy::installed;
 use crate::support::mapsmith::{BINARY, Mapsmith};
-use crate::support::{eventually, run};
+use crate::support::scene::oldest_and_newest;
+use crate::support::{eventually, free_port, run};
 
 #[test]
 fn nobody_is_refused_while_a_killed_haproxy_is_started_again_before_and_after_a_restart() {
@@ -45,6 +46,36 @@ fn nobody_is_refused_while_a_killed_haproxy_is_started_again_before_and_after_a_
         // It is reloaded with the same sockets.
         managed.change("two", "");
         managed.ground.wait_for_word("two");
+    }
+}
+
+#[test]
+fn a_changed_bind_is_held_from_the_next_start_on() {
+    for binary in oldest_and_newest() {
+        let ground = Ground::new(binary);
+        let config = Mapsmith::config(&ground.settings("one", ""))
+            .variable("MAPSMITH__HAPROXY__HOLD_SOCKETS", "true");
+        let mut managed = Managed { mapsmith: config.start(), ground };
+        managed.wait_for_state("in_force");
+        let before = managed.ground.web;
+        managed.ground.web.set_port(free_port());
+        managed.change("two", "");
+        managed.wait_for_word("two");
+        managed.wait_for_state("in_force");
+        let file = managed.ground.file("haproxy.cfg");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(&managed.ground.web.to_string()), "it listens by itself: {text}");
+        let restarted =
+            managed.mapsmith.configuration().cli(&["haproxy", "restart", "--grace", "0s"]);
+        assert!(restarted.status.success(), "{restarted:?}");
+        managed.wait_for_word("two");
+        managed.wait_for_state("in_force");
+        managed.mapsmith.wait_for("it listens on a held socket", PATIENCE, |_| {
+            let text = fs::read_to_string(&file).unwrap();
+            let held = text.contains("bind 'fd@") || text.contains("bind fd@");
+            (held && !text.contains(&managed.ground.web.to_string())).then_some(())
+        });
+        assert!(TcpStream::connect(before).is_err(), "the one before is closed");
     }
 }
 

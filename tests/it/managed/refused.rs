@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Ground, Managed};
 use crate::faults::disk::Volume;
-use crate::support::haproxy::{Binary, ask};
+use crate::support::haproxy::{Binary, ask, installed};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{complaints, oldest_and_newest, printed};
 
@@ -172,7 +172,31 @@ fn a_port_that_is_taken_is_told_with_its_address_and_the_setting() {
         assert!(told, "{log}");
         assert_eq!(printed(&managed.mapsmith.cli(&["status"])).0, 1);
         managed.recovers("a taken port");
+        let metrics = format!("[haproxy]\nmetrics = {{ bind = \"{address}\" }}\n");
+        let settings = managed.ground.settings("two", "").replace("[haproxy]\n", &metrics);
+        let status = managed.is_kept("a taken port of metrics", &settings, "refused").to_string();
+        assert!(status.contains("haproxy.metrics.bind"), "{status}");
+        managed.recovers("a taken port of metrics");
     }
+}
+
+/// HAProxy's check does not see it, and the master of these versions ends at the reload.
+#[test]
+fn what_haproxy_ends_of_is_not_tried_again_before_the_settings_change() {
+    let binary = installed().iter().rfind(|binary| binary.version < (3, 2)).expect("HAProxy 2.6");
+    let mut managed = Managed::start(binary, "one", "");
+    let settings = managed.ground.settings("two", "");
+    let settings =
+        settings.replace("[haproxy]\n", "[haproxy]\nglobal = [\"chroot /nonexistent\"]\n");
+    managed.write_settings(&settings);
+    managed.mapsmith.hangup();
+    managed.wait_for_log("not tried again before the settings change");
+    managed.wait_for_word("one");
+    let status = managed.wait_for_state("refused");
+    assert_eq!(status["last_reload"]["outcome"], "died", "{status:#}");
+    assert_eq!(status["starts"], 1, "{status:#}");
+    assert_eq!(managed.ground.reloads(), 0, "of the one that was started again");
+    managed.recovers("what HAProxy ends of");
 }
 
 /// A HAProxy whose candidates are written to a file system that a test can fill or make read-only;

@@ -3,8 +3,9 @@
 use std::fs;
 
 use super::{Managed, PATIENCE};
-use crate::support::haproxy::installed;
+use crate::support::haproxy::{ask, installed};
 use crate::support::master::Master;
+use crate::support::scene::{newest, reload};
 
 fn backend(list: &std::path::Path) -> String {
     format!(
@@ -50,4 +51,58 @@ fn servers_that_come_and_go_reload_nothing_and_stand_in_the_file() {
         });
         assert_eq!(managed.reloads(), 0, "{}", managed.status());
     }
+}
+
+#[test]
+fn a_reload_request_waits_for_the_reload_that_a_server_needs() {
+    let [one, two] = ["one", "two"].map(Master::start);
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("app.json");
+    let write = |more: &str| {
+        let row = |master: &Master, more: &str| {
+            let (name, address) = (master.name(), master.address());
+            format!("{{\"name\": \"{name}\", \"address\": \"{address}\"{more}}}")
+        };
+        fs::write(&list, format!("[{}, {}]", row(&one, ""), row(&two, more))).unwrap();
+    };
+    write("");
+    let managed = Managed::start(newest(), "word", &backend(&list));
+    // The Runtime API can't make it one.
+    write(", \"backup\": true");
+    reload(&managed.mapsmith);
+    assert_eq!(managed.ground.reloads(), 1);
+    let answers: Vec<_> =
+        (0..4).map(|_| managed.ground.get("/").expect("an answer").body).collect();
+    assert!(answers.iter().all(|body| body.contains("one")), "{answers:?}");
+    // Nor does it change an option, which it does not even show.
+    write(", \"backup\": true, \"options\": [\"send-proxy\"]");
+    reload(&managed.mapsmith);
+    assert_eq!(managed.ground.reloads(), 2);
+    let text = fs::read_to_string(managed.ground.file("haproxy.cfg")).unwrap();
+    assert!(text.contains("backup send-proxy"), "{text}");
+}
+
+#[test]
+fn a_server_that_left_while_mapsmith_was_down_goes_with_its_start() {
+    let [one, two] = ["one", "two"].map(Master::start);
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("app.json");
+    let write = |masters: &[&Master]| {
+        let row = |master: &&Master| {
+            format!("{{\"name\": \"{}\", \"address\": \"{}\"}}", master.name(), master.address())
+        };
+        let rows: Vec<_> = masters.iter().map(row).collect();
+        fs::write(&list, format!("[{}]", rows.join(", "))).unwrap();
+    };
+    write(&[&one, &two]);
+    let mut managed = Managed::start(newest(), "word", &backend(&list));
+    managed.mapsmith.kill();
+    write(&[&one]);
+    managed.mapsmith.restart();
+    let socket = format!("unix@{}", managed.ground.file("admin.sock").display());
+    managed.mapsmith.wait_for("HAProxy has the list", PATIENCE, |_| {
+        let table = ask(&socket, "show servers state app").ok()?;
+        (table.contains(" one ") && !table.contains(" two ")).then_some(())
+    });
+    assert_eq!(managed.ground.reloads(), 0);
 }

@@ -1,11 +1,14 @@
 //! `mapsmith haproxy` beside a Mapsmith that runs.
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::process::Output;
 
 use super::{Ground, Managed, PATIENCE};
 use crate::support::haproxy::installed;
-use crate::support::mapsmith::Mapsmith;
+use crate::support::mapsmith::{BINARY, Mapsmith};
+use crate::support::process::{Ending, Process};
+use crate::support::scene::oldest_and_newest;
 
 fn holding(ground: Ground) -> Managed {
     let config = Mapsmith::config(&ground.settings("one", ""))
@@ -53,4 +56,29 @@ fn what_was_stopped_stays_so_whatever_changes_until_it_is_started() {
     verb(&managed, &["start"]);
     managed.ground.wait_for_word("two");
     managed.wait_for_state("in_force");
+}
+
+#[test]
+fn a_stop_that_is_called_off_by_a_start_leaves_haproxy_listening() {
+    for binary in oldest_and_newest() {
+        let managed = Managed::start(binary, "one", "");
+        // A request that is never finished keeps it from ending.
+        let mut held = TcpStream::connect(managed.ground.web).expect("it listens");
+        held.write_all(b"GET / HTTP/1.1\r\n").expect("it reads");
+        let path = managed.mapsmith.configuration().path().display().to_string();
+        let mut stop = Process::start(
+            &[BINARY, "haproxy", "stop", "--grace", "10m", "-c", &path],
+            &managed.ground.file("stop.log"),
+            Ending::default(),
+        );
+        managed.wait_for_state("stopped");
+        managed.mapsmith.wait_for("nobody listens any more", PATIENCE, |_| {
+            TcpStream::connect(managed.ground.web).is_err().then_some(())
+        });
+        stop.kill();
+        verb(&managed, &["start"]);
+        assert_eq!(managed.ground.word().as_deref(), Some("one"));
+        managed.wait_for_state("in_force");
+        drop(held);
+    }
 }

@@ -18,6 +18,8 @@ pub struct Files {
     pub map: FilePath,
     /// Keys that are addresses.
     pub address_map: FilePath,
+    /// States of no servers.
+    pub states: FilePath,
     folder: TempDir,
 }
 
@@ -37,6 +39,7 @@ impl Files {
             ca: file("ca.pem", &made.cert.pem()),
             map: file("a.map", "/a 1\n"),
             address_map: file("b.map", "10.0.0.0/8 1\n"),
+            states: file("servers.state", "1\n"),
             folder,
         }
     }

@@ -105,6 +105,7 @@ fn backend(name: &str, server: Option<SocketAddr>) -> Backend {
         maxqueue: None,
         queue_timeout: None,
         errors: Vec::new(),
+        server_options: Vec::new(),
         servers: server.into_iter().collect(),
         natives: Vec::new(),
     }

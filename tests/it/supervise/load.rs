@@ -198,7 +198,8 @@ fn beside(
         backend origin\n    timeout server 60s\n    server origin {origin}\n\
         backend sockets\n    timeout tunnel 30m\n    server sockets {sockets}\n"
     )
-    .replace("hard-stop-after 20s", "hard-stop-after 30m")
+    // As they are rendered.
+    .replace("hard-stop-after 20s", "hard-stop-after 30m\n    mworker-max-reloads 10000")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,6 +34,8 @@ pub struct Backend {
     pub queue_timeout: Option<Duration>,
     /// Answers in place of HAProxy's own.
     pub errors: Vec<ErrorBody>,
+    /// What servers have that bring no options of their own.
+    pub server_options: Vec<String>,
     /// Sorted by name.
     #[serde(serialize_with = "serialized::servers")]
     pub servers: Vec<Server>,

@@ -21,6 +21,8 @@ pub struct Process {
     pub log_format: LogFormat,
     /// The Runtime API's socket.
     pub socket: Option<FilePath>,
+    /// What a worker that takes over reads of servers that a person put into maintenance or drain.
+    pub server_states: Option<FilePath>,
     /// How long an old process may keep its connections after a reload.
     #[serde(serialize_with = "serialized::optional_time")]
     pub hard_stop_after: Option<Duration>,

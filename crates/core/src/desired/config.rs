@@ -28,6 +28,11 @@ impl DesiredConfig {
         Self { config, unknown }
     }
 
+    /// Whether any backend has a server.
+    pub fn has_servers(&self) -> bool {
+        self.config.backends.iter().any(|backend| !backend.servers.is_empty())
+    }
+
     /// The part of it that only a reload of HAProxy can change.
     pub fn without_servers(&self) -> Config {
         let mut config = self.config.clone();

@@ -24,6 +24,9 @@ pub(super) fn write(writer: &mut Writer, config: &Config) {
     writer.words("mode http");
     writer.words("log global");
     writer.words("option dontlognull");
+    if process.server_states.is_some() {
+        writer.words("load-server-state-from-file global");
+    }
     write_timeouts(writer, &process.timeouts);
     write_natives(writer, "haproxy.defaults", &process.defaults);
     if let Some(stats) = &process.stats {
@@ -68,6 +71,9 @@ fn write_global(writer: &mut Writer, process: &Process) {
         );
         // Room for a reader that takes its time over a large map.
         writer.words("stats timeout 1m");
+    }
+    if let Some(file) = &process.server_states {
+        writer.line(&Line::new("server-state-file").value(file.as_str()));
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) fn backend(name: &str) -> Backend {
         maxqueue: None,
         queue_timeout: None,
         errors: Vec::new(),
+        server_options: Vec::new(),
         servers: Vec::new(),
         natives: Vec::new(),
     }

@@ -1,7 +1,7 @@
 //! Muppet: HAProxy's servers beside the registry's, which are wrong and why, and what is done.
 
 use super::{Listed, Row};
-use crate::support::scene::{oldest_and_newest, reload};
+use crate::support::scene::{newest, oldest_and_newest, reload};
 
 const X: Row<'_> = ("4afa9ff4:6780", "127.0.0.1:6780", &[]);
 const Y: Row<'_> = ("5c679a71:6781", "127.0.0.1:6781", &[]);
@@ -56,16 +56,26 @@ fn a_server_that_an_operator_drains_or_maintains_stays_so_and_is_shown() {
             listed.command(&format!("set server app/{} state ready", Y.0));
             listed.wait_for(&[X, Y]);
         }
-        // A server that no list names is an error to theirs, and nobody's business here.
+        assert_eq!(listed.reloads(), 0);
+    }
+}
+
+/// A server that no list names is an error to theirs.
+#[test]
+fn a_server_that_no_list_names_goes_as_with_a_start_of_haproxy_unless_it_is_to_be_left_alone() {
+    for (keys, stays) in [("", false), ("manage = \"own\"", true)] {
+        let listed = Listed::start(newest(), keys, &[X, Y]);
         listed.command("add server app/stranger 127.0.0.1:9");
         listed.command("enable server app/stranger");
-        listed.managed.mapsmith.wait_for("it is counted", super::PATIENCE, |_| {
-            (listed.servers()["foreign"] == 1).then_some(())
-        });
+        if stays {
+            listed.managed.mapsmith.wait_for("it is counted", super::PATIENCE, |_| {
+                (listed.servers()["foreign"] == 1).then_some(())
+            });
+        }
         listed.list(&[X, Y, Z]);
-        let stranger = ("stranger", "127.0.0.1:9", "READY");
+        let stranger = stays.then_some(("stranger", "127.0.0.1:9", "READY"));
         let ours = [X, Y, Z].map(|row| (row.0, row.1, "READY"));
-        listed.wait_for_states(&[&[stranger][..], &ours].concat());
+        listed.wait_for_states(&stranger.into_iter().chain(ours).collect::<Vec<_>>());
         assert_eq!(listed.reloads(), 0);
     }
 }

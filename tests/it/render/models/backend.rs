@@ -132,6 +132,7 @@ pub(super) fn backend(mode: Mode) -> impl Strategy<Value = Backend> {
                 maxqueue,
                 queue_timeout,
                 errors: of_http.map(|http| http.errors).unwrap_or_default(),
+                server_options: Vec::new(),
                 servers,
                 natives,
             }

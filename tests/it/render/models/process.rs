@@ -62,8 +62,9 @@ pub(super) fn process(files: &Files) -> impl Strategy<Value = Process> + use<> {
         operators(files),
         own,
     );
+    let states = files.states.clone();
     fields.prop_map(
-        |(maxconn, threads, who, log_format, hard_stop_after, timeouts, operators, own)| {
+        move |(maxconn, threads, who, log_format, hard_stop_after, timeouts, operators, own)| {
             let (user, group, socket) = who;
             let (stats, metrics, health) = operators;
             let (log, global, defaults) = own;
@@ -74,6 +75,7 @@ pub(super) fn process(files: &Files) -> impl Strategy<Value = Process> + use<> {
                 group,
                 log,
                 log_format,
+                server_states: Some(states.clone()),
                 socket,
                 hard_stop_after,
                 timeouts,

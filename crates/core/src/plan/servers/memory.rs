@@ -10,7 +10,9 @@ use haproxy_runtime::{HaproxyVersion, Refusal};
 use super::ServerPlan;
 use super::report::Phase;
 use super::step::ServerStep;
-use crate::server::{AdminState, DesiredServers, ObservedServer, ObservedServers, ServerAddress};
+use crate::server::{
+    AdminState, DesiredServers, ObservedServer, ObservedServers, Server, ServerAddress,
+};
 
 /// A backend and a server of it.
 type Place = (String, String);
@@ -50,6 +52,8 @@ pub struct ServerHistory {
     moved: BTreeMap<Place, ServerAddress>,
     /// Servers that we have wait for their check to pass, and since when.
     checking: BTreeMap<Place, Duration>,
+    /// The options that HAProxy does not show, as servers were made or first seen with.
+    options: BTreeMap<Place, Vec<String>>,
 }
 
 impl ServerHistory {
@@ -65,6 +69,7 @@ impl ServerHistory {
             deleted: BTreeSet::new(),
             moved: BTreeMap::new(),
             checking: BTreeMap::new(),
+            options: BTreeMap::new(),
         }
     }
 
@@ -87,6 +92,23 @@ impl ServerHistory {
                 backend.former.contains(server) && !backend.servers.contains_key(server)
             })
         });
+    }
+
+    /// These are there. One that is seen for the first time is taken to have the options that it
+    /// should have. To be called before each plan.
+    pub fn observed(&mut self, desired: &DesiredServers, observed: &ObservedServers) {
+        self.options.retain(|(backend, server), _| {
+            observed.get(backend).is_some_and(|seen| seen.servers.contains_key(server))
+        });
+        for (name, backend) in &desired.backends {
+            let Some(seen) = observed.get(name) else { continue };
+            for server in backend.servers.values() {
+                let place = (name.clone(), server.name.clone());
+                if seen.servers.contains_key(&server.name) && !self.options.contains_key(&place) {
+                    self.options.insert(place, server.options.other.clone());
+                }
+            }
+        }
     }
 
     /// A plan was made from what was observed: the drain bound of each removal runs from the first
@@ -126,8 +148,15 @@ impl ServerHistory {
     /// again.
     pub fn answered(&mut self, step: &ServerStep, answer: Result<(), Refusal>) {
         let place = (step.backend().to_owned(), step.server().unwrap_or_default().to_owned());
-        if let (ServerStep::Delete { .. }, Ok(())) = (step, &answer) {
-            self.deleted.insert(place.clone());
+        match (step, &answer) {
+            (ServerStep::Delete { .. }, Ok(())) => {
+                self.options.remove(&place);
+                self.deleted.insert(place.clone());
+            }
+            (ServerStep::Add { server, .. }, Ok(())) => {
+                self.options.insert(place.clone(), server.options.other.clone());
+            }
+            _ => {}
         }
         if step.waits_for_check() && answer.is_ok() {
             self.checking.insert(place.clone(), Duration::ZERO);
@@ -185,6 +214,14 @@ impl ServerHistory {
     /// The address that a server given by name took last.
     pub(super) fn moved_to(&self, backend: &str, server: &str) -> Option<ServerAddress> {
         self.moved.get(&(backend.to_owned(), server.to_owned())).copied()
+    }
+
+    /// Whether the server was made or first seen with other options than these, in any order.
+    pub(super) fn has_other_options(&self, backend: &str, wanted: &Server) -> bool {
+        let sorted = |options: &[String]| options.iter().cloned().collect::<BTreeSet<_>>();
+        let (known, wanted) =
+            (self.options.get(&(backend.to_owned(), wanted.name.clone())), &wanted.options.other);
+        known.is_some_and(|known| known != wanted && sorted(known) != sorted(wanted))
     }
 
     /// Why exactly this step was refused before.

@@ -261,6 +261,9 @@ impl Backend<'_> {
             });
         }
         self.report_fixed(wanted, home, seen);
+        if home == wanted.name && self.memory.has_other_options(self.name, wanted) {
+            self.report(home, Cause::Options { wanted: wanted.options.other.join(" ") });
+        }
         let mark = self.memory.mark(self.name, home);
         if is_unfinished(seen) {
             self.change(ServerStep::Finish { backend, server });

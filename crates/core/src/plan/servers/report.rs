@@ -97,6 +97,10 @@ pub enum Cause {
         wanted: u32,
     },
     Check,
+    /// Those of [`ServerOptions::other`](crate::server::ServerOptions).
+    Options {
+        wanted: String,
+    },
     ResolvedByName {
         fqdn: String,
     },
@@ -168,6 +172,12 @@ impl fmt::Display for Cause {
                 write!(out, "`maxqueue` should be {wanted}, and can't be changed at runtime")
             }
             Self::Check => write!(out, "it should have a `check`, and none is configured"),
+            Self::Options { wanted } if wanted.is_empty() => {
+                write!(out, "it has options that it should not have any more")
+            }
+            Self::Options { wanted } => {
+                write!(out, "its options should be `{wanted}`, and can't be changed at runtime")
+            }
             Self::ResolvedByName { fqdn } => {
                 write!(
                     out,

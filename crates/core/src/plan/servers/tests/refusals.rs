@@ -109,6 +109,31 @@ fn what_cannot_be_changed_at_runtime_is_named() {
 }
 
 #[test]
+fn an_option_that_haproxy_does_not_show_is_named_once_it_changes() {
+    let with = |option: &str| {
+        let mut server = server("a", 1);
+        server.options.other = vec![option.to_owned()];
+        desired(wanted([server]))
+    };
+    let mut scene = Scene::new(NEW, []);
+    let named = |scene: &mut Scene, desired: &DesiredServers| {
+        scene.memory.observed(desired, &scene.process.servers);
+        let plan = scene.look(desired);
+        plan.needs_reload.into_iter().map(|needs| needs.cause).collect::<Vec<_>>()
+    };
+    // Added with it, and seen with it after a restart.
+    assert_eq!(named(&mut scene, &with("ssl")), []);
+    assert_eq!(named(&mut scene, &with("ssl")), []);
+    let wanted = "send-proxy".to_owned();
+    assert_eq!(named(&mut scene, &with("send-proxy")), [Cause::Options { wanted }]);
+    assert_eq!(named(&mut scene, &with("ssl")), [], "changed back");
+    scene.restart_mapsmith();
+    assert_eq!(named(&mut scene, &with("send-proxy")), []);
+    let wanted = "ssl".to_owned();
+    assert_eq!(named(&mut scene, &with("ssl")), [Cause::Options { wanted }]);
+}
+
+#[test]
 fn the_address_of_a_name_that_haproxy_resolves_is_left_to_it() {
     let mut scene = Scene::new(OLD, [server("a", 1), server("b", 2)]);
     for name in ["a", "b"] {
