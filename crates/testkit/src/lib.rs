@@ -15,6 +15,7 @@ pub mod authority;
 pub mod consul;
 pub mod curl;
 pub mod daemon;
+pub mod dns;
 pub mod haproxy;
 pub mod http;
 pub mod load;
