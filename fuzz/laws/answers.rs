@@ -43,7 +43,8 @@ pub(super) static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
         .sources
 });
 
-/// A JSON answer: PuppetDB's rows, a list of objects, an object, a list of servers.
+/// A JSON answer: PuppetDB's rows, a list of objects, an object, a list of servers; or such a list
+/// as lines.
 pub fn answers(text: &[u8]) {
     // A byte order mark is skipped.
     let plain = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -84,8 +85,23 @@ pub fn answers(text: &[u8]) {
         }
     }
     let list = whatever_the_pieces(text, |pieces| source::read_list(pieces.iter().copied()));
-    if let Ok((ServerList { servers, rejected, disputed }, rejections)) = list {
+    if list.is_ok() {
         assert!(value.as_ref().map_or_else(|error| !error.is_eof(), Value::is_array));
+    }
+    servers_are_harmless(list);
+    let lines = whatever_the_pieces(text, |pieces| source::read_lines(pieces.iter().copied()));
+    if lines.is_ok() {
+        assert!(
+            !value.is_ok_and(|value| value.is_array() || value.is_object()),
+            "JSON is no lines"
+        );
+    }
+    servers_are_harmless(lines);
+}
+
+/// What a list of servers holds, wherever it is from.
+fn servers_are_harmless(list: Result<(ServerList, Rejections), SourceErrorKind>) {
+    if let Ok((ServerList { servers, rejected, disputed }, rejections)) = list {
         assert!(servers.is_sorted_by(|one, next| one.name < next.name), "each name once, in order");
         assert!(rejected.len() as u64 <= rejections.total());
         assert!(

@@ -9,13 +9,16 @@ use mapsmith_core::{EntryMap, Rejections};
 use serde::Deserialize;
 use serde::de::MapAccess;
 
+use super::dns::Dns;
+use super::dns::keys::{DnsKeys, DnsSelector};
 use super::file::FileRegistry;
 use super::file::keys::{FileFormat, FileKeys};
-use super::format::{Format, MapFormat, MapText, Names, read};
+use super::format::{Format, MapFormat, MapText, Names, ServerFields, read};
 use super::http_json::HttpJson;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
 use super::transport::http::keys::HttpKeys;
+use super::transport::servers::ServersKeys;
 use super::{Registry, SourceError, SourceErrorKind};
 use crate::settings::keys::{Key, Keys, KindKeys, SelectorKeys};
 use crate::settings::{self, Selector};
@@ -30,6 +33,8 @@ pub enum SourceKind {
     HttpJson,
     /// A JSON document or a map file on disk.
     File,
+    /// Addresses and services in DNS.
+    Dns,
 }
 
 impl SourceKind {
@@ -44,6 +49,7 @@ impl SourceKind {
         match self {
             Self::Puppetdb => true,
             Self::HttpJson | Self::File => !listed,
+            Self::Dns => false,
         }
     }
 
@@ -56,6 +62,7 @@ impl SourceKind {
                 from.source
             )),
             Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
+            Self::Dns => read_selector::<DnsSelector>(from, problem),
         }
     }
 
@@ -69,6 +76,7 @@ impl SourceKind {
             Self::Puppetdb => Box::new(PuppetDb::new(settings, names)?),
             Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
             Self::File => Box::new(FileRegistry::new(settings, names)),
+            Self::Dns => Box::new(Dns::new(settings)),
         })
     }
 
@@ -85,6 +93,10 @@ impl SourceKind {
             }
             Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
+            Self::Dns => {
+                let why = "what a dns source says is no one text";
+                return Err(SourceErrorKind::Setup(why.to_owned()));
+            }
         };
         read(format.reader(None), chunks)
     }
@@ -96,6 +108,7 @@ impl fmt::Display for SourceKind {
             Self::Puppetdb => "puppetdb",
             Self::HttpJson => "http_json",
             Self::File => "file",
+            Self::Dns => "dns",
         })
     }
 }
@@ -126,19 +139,29 @@ pub struct KeysOfKinds {
     pub puppetdb: PuppetDbKeys,
     /// For a file.
     pub file: FileKeys,
+    /// For documents that list servers.
+    pub fields: ServerFields,
+    /// Where several servers answer.
+    pub servers: ServersKeys,
+    /// For DNS.
+    pub dns: DnsKeys,
 }
 
 impl KeysOfKinds {
     /// The kinds that have them, what they are for, and the keys.
-    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 3] = [
+    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 6] = [
         ("`puppetdb` and `http_json`", HttpKeys::ABOUT, HttpKeys::KEYS),
         ("`puppetdb`", PuppetDbKeys::ABOUT, PuppetDbKeys::KEYS),
         ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
+        ("`http_json` and `file`: lists of servers", ServerFields::ABOUT, ServerFields::KEYS),
+        ("`dns`: servers", ServersKeys::ABOUT, ServersKeys::KEYS),
+        ("`dns`", DnsKeys::ABOUT, DnsKeys::KEYS),
     ];
 
     /// The kinds whose sources have more than one list of servers, what the keys of a backend's
     /// `from` are for, and these keys.
-    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 0] = [];
+    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 1] =
+        [("`dns`", DnsSelector::ABOUT, DnsSelector::KEYS)];
 
     /// Takes the key's value if it is a key of any kind. Whether it was.
     pub(crate) fn take<'de, A: MapAccess<'de>>(
@@ -148,7 +171,10 @@ impl KeysOfKinds {
     ) -> Result<bool, A::Error> {
         Ok(self.http.take(key, map)?
             || self.puppetdb.take(key, map)?
-            || self.file.take(key, map)?)
+            || self.file.take(key, map)?
+            || self.fields.take(key, map)?
+            || self.servers.take(key, map)?
+            || self.dns.take(key, map)?)
     }
 
     /// Reports what is wrong with them for a source of this kind.
@@ -156,6 +182,9 @@ impl KeysOfKinds {
         self.http.problems(kind, &mut problem);
         self.puppetdb.problems(kind, &mut problem);
         self.file.problems(kind, &mut problem);
+        self.fields.problems(kind, &mut problem);
+        self.servers.problems(kind, &mut problem);
+        self.dns.problems(kind, &mut problem);
     }
 
     /// The paths among them.

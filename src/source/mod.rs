@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! schedule, reload ──PollRequests──> poller ──poll──> Feed of a Registry
-//!                      Round           │   ^     puppetdb | http_json | file
+//!                      Round           │   ^     puppetdb | http_json | file | dns
 //!                                      │   │              │
 //!                                      │   │              │ transport: bytes
 //!                                      │   │              v
@@ -17,6 +17,7 @@
 //!                              SourceState (watch): EntryMap or ServerList, Rejections
 //! ```
 
+mod dns;
 mod document;
 mod error;
 mod feed;
@@ -153,7 +154,17 @@ pub fn read_map<'c>(
 pub fn read_list<'c>(
     chunks: impl IntoIterator<Item = &'c [u8]>,
 ) -> Result<(ServerList, Rejections), SourceErrorKind> {
-    format::read(ServerFormat.reader(None), chunks)
+    format::read(ServerFormat::default().reader(None), chunks)
+}
+
+/// Reads lines of servers, in whatever chunks they come, as a file of them is read.
+///
+/// # Errors
+/// If they are something else.
+pub fn read_lines<'c>(
+    chunks: impl IntoIterator<Item = &'c [u8]>,
+) -> Result<(ServerList, Rejections), SourceErrorKind> {
+    format::read(ServerFormat::lines().reader(None), chunks)
 }
 
 fn names(settings: &settings::Source, lowercase: bool) -> Arc<Names> {

@@ -113,6 +113,12 @@ impl ServerListBuilder {
         self.leave_out(place, None, reason, detail);
     }
 
+    /// Leaves out what stands where a server of this name stood before, and what is known of that
+    /// server stays in force.
+    pub fn reject_known(&mut self, place: &str, name: &str, reason: Invalid, detail: String) {
+        self.leave_out(place, Some(name.to_owned()), reason, detail);
+    }
+
     fn leave_out(&mut self, place: &str, name: Option<String>, reason: Invalid, detail: String) {
         self.rejections.push(place, reason);
         if self.rejected.len() < NAMED_REJECTIONS {

@@ -99,10 +99,11 @@ impl Bind {
 
 fn configure(folder: &Path, port: u16, records: &[&str]) {
     let shown = folder.display();
+    // A name may have more than the hundred records that it may by default.
     let options = format!(
         "directory \"{shown}\"; pid-file \"{shown}/pid\"; session-keyfile \"{shown}/session.key\"; \
          listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no; \
-         dnssec-validation no; empty-zones-enable no; allow-new-zones no; minimal-responses yes;"
+         dnssec-validation no; empty-zones-enable no; allow-new-zones no; minimal-responses yes; max-records-per-type 0;"
     );
     let configuration = format!(
         "options {{ {options} }};\ncontrols {{}};\n\
