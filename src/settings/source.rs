@@ -26,8 +26,8 @@ section! {
         #[unset(required)]
         pub name: String,
         /// What it is: `puppetdb` (PuppetDB's query API), `consul` (services and keys of Consul),
-        /// `http_json` (a JSON document over HTTP), `file` (a JSON document or a map file) or
-        /// `zookeeper` (the children of a path).
+        /// `zookeeper` (the children of a path), `dns` (addresses and services in DNS), `http_json`
+        /// (a JSON document over HTTP) or `file` (a JSON document, a map file or lines).
         #[unset(required)]
         #[serde(rename = "type")]
         pub kind: SourceKind,
@@ -183,7 +183,24 @@ impl Source {
             ));
         }
         if self.of_kind.file.format == Some(FileFormat::Map) {
-            problems.push(format!("{place}: format: a list of servers is JSON"));
+            problems.push(format!("{place}: format: a list of servers is json or lines"));
+        }
+    }
+
+    /// Of a source of the node map: settings of a list on it would do nothing.
+    fn map_problems(&self, place: &str, problems: &mut Vec<String>) {
+        let fields = self.of_kind.fields.names();
+        if !fields.is_empty() {
+            problems.push(format!(
+                "{place}: {}: for lists of servers, but no backend takes its servers from this \
+                    source; name it in a backend's from",
+                fields.join(", ")
+            ));
+        }
+        if self.of_kind.file.format == Some(FileFormat::Lines) {
+            problems.push(format!(
+                "{place}: format: lines are a list of servers; name the source in a backend's from"
+            ));
         }
     }
 
@@ -235,7 +252,7 @@ pub(super) fn problems(
         source.path_problems(&place, map, store, problems);
         source.problems(&place, problems);
         match (source.maps_nodes, lists.contains(source.name.as_str())) {
-            (true, _) => {}
+            (true, _) => source.map_problems(&place, problems),
             (false, true) => source.list_problems(&place, problems),
             (false, false) => problems.push(format!(
                 "{place}: nothing is taken from it; name it in a backend's from, or give it the \

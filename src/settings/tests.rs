@@ -125,7 +125,7 @@ fn a_files_format_goes_by_its_name_unless_it_is_set() {
         "{SMALL}\n[[source]]\nname = \"f\"\ntype = \"file\"\npath = \"f\"\nformat = \"yaml\"\n"
     );
     let message = load(&text, &[]).unwrap_err();
-    assert!(message.contains("\"yaml\" is none of json or map"), "{message}");
+    assert!(message.contains("\"yaml\" is none of json, map or lines"), "{message}");
 }
 
 #[test]
@@ -241,7 +241,8 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         (source(""), "source[0].type: is missing"),
         (
             source("type = \"pupetdb\""),
-            "source[0].type: \"pupetdb\" is none of puppetdb, consul, http_json, file or zookeeper",
+            "source[0].type: \"pupetdb\" is none of puppetdb, consul, zookeeper, dns, http_json or \
+                file",
         ),
         (
             with("[references]\nunknown = \"drop\""),

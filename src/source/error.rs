@@ -192,6 +192,25 @@ pub enum SourceErrorKind {
     /// Another text where a map file should be.
     #[error("the file is not a map file: {0}")]
     NoMapFile(String),
+    /// Another text where lines of servers should be.
+    #[error("the file is not a list of host:port lines: {0}")]
+    NoLines(String),
+    /// The field that should hold the list has none.
+    #[error("there is no list in the field {field:?} (list_field) of: {text}")]
+    NoList {
+        /// The field.
+        field: String,
+        /// How the answer begins.
+        text: String,
+    },
+    /// One of a folder's files is wrong.
+    #[error("{name}: {fault}")]
+    Fragment {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        fault: Box<SourceErrorKind>,
+    },
     /// The file can't be read.
     #[error("{0}")]
     File(String),

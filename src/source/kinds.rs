@@ -11,13 +11,16 @@ use serde::de::MapAccess;
 
 use super::consul::keys::{ConsulKeys, ConsulSelector};
 use super::consul::{Consul, HealthFormat};
+use super::dns::Dns;
+use super::dns::keys::{DnsKeys, DnsSelector};
 use super::file::FileRegistry;
 use super::file::keys::{FileFormat, FileKeys};
-use super::format::{Format, MapFormat, MapText, Names, ServerFormat, read};
+use super::format::{Format, MapFormat, MapText, Names, ServerFields, ServerFormat, read};
 use super::http_json::HttpJson;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
 use super::transport::http::keys::HttpKeys;
+use super::transport::servers::ServersKeys;
 use super::zookeeper::ZooKeeper;
 use super::zookeeper::keys::ZooKeeperKeys;
 use super::zookeeper::selector::ZooKeeperSelector;
@@ -33,12 +36,14 @@ pub enum SourceKind {
     Puppetdb,
     /// Services and keys of Consul.
     Consul,
-    /// A JSON document over HTTP.
-    HttpJson,
-    /// A JSON document or a map file on disk.
-    File,
     /// ZooKeeper.
     Zookeeper,
+    /// Addresses and services in DNS.
+    Dns,
+    /// A JSON document over HTTP.
+    HttpJson,
+    /// A JSON document, a map file or lines on disk.
+    File,
 }
 
 impl SourceKind {
@@ -58,8 +63,9 @@ impl SourceKind {
         match self {
             Self::Puppetdb => true,
             Self::Consul => keys.consul.kv.is_some(),
-            Self::HttpJson | Self::File => !listed,
             Self::Zookeeper => keys.zookeeper.nodes.is_some(),
+            Self::Dns => false,
+            Self::HttpJson | Self::File => !listed,
         }
     }
 
@@ -72,8 +78,9 @@ impl SourceKind {
                 from.source
             )),
             Self::Consul => read_selector::<ConsulSelector>(from, problem),
-            Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
             Self::Zookeeper => read_selector::<ZooKeeperSelector>(from, problem),
+            Self::Dns => read_selector::<DnsSelector>(from, problem),
+            Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
         }
     }
 
@@ -86,9 +93,10 @@ impl SourceKind {
         Ok(match self {
             Self::Puppetdb => Box::new(PuppetDb::new(settings, names)?),
             Self::Consul => Box::new(Consul::new(settings, names)?),
+            Self::Zookeeper => Box::new(ZooKeeper::new(settings, names)?),
+            Self::Dns => Box::new(Dns::new(settings)),
             Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
             Self::File => Box::new(FileRegistry::new(settings, names)),
-            Self::Zookeeper => Box::new(ZooKeeper::new(settings, names)?),
         })
     }
 
@@ -105,8 +113,8 @@ impl SourceKind {
             }
             Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
             Self::Consul => consul::map_format(names),
+            Self::Zookeeper | Self::Dns => return Err(self.is_no_one_text()),
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
-            Self::Zookeeper => return Err(self.is_no_one_text()),
         };
         read(format.reader(None), chunks)
     }
@@ -118,8 +126,10 @@ impl SourceKind {
     ) -> Result<(ServerList, Rejections), SourceErrorKind> {
         match self {
             Self::Consul => read(HealthFormat.reader(None), chunks),
-            Self::Puppetdb | Self::HttpJson | Self::File => read(ServerFormat.reader(None), chunks),
-            Self::Zookeeper => Err(self.is_no_one_text()),
+            Self::Zookeeper | Self::Dns => Err(self.is_no_one_text()),
+            Self::Puppetdb | Self::HttpJson | Self::File => {
+                read(ServerFormat::default().reader(None), chunks)
+            }
         }
     }
 
@@ -133,9 +143,10 @@ impl fmt::Display for SourceKind {
         out.write_str(match self {
             Self::Puppetdb => "puppetdb",
             Self::Consul => "consul",
+            Self::Zookeeper => "zookeeper",
+            Self::Dns => "dns",
             Self::HttpJson => "http_json",
             Self::File => "file",
-            Self::Zookeeper => "zookeeper",
         })
     }
 }
@@ -166,27 +177,37 @@ pub struct KeysOfKinds {
     pub puppetdb: PuppetDbKeys,
     /// For a Consul.
     pub consul: ConsulKeys,
-    /// For a file.
-    pub file: FileKeys,
+    /// Where several servers answer.
+    pub servers: ServersKeys,
     /// For a ZooKeeper.
     pub zookeeper: ZooKeeperKeys,
+    /// For DNS.
+    pub dns: DnsKeys,
+    /// For documents that list servers.
+    pub fields: ServerFields,
+    /// For a file.
+    pub file: FileKeys,
 }
 
 impl KeysOfKinds {
     /// The kinds that have them, what they are for, and the keys.
-    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 5] = [
+    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 8] = [
         ("`puppetdb`, `consul`, `http_json`; of TLS: `zookeeper`", HttpKeys::ABOUT, HttpKeys::KEYS),
         ("`puppetdb`", PuppetDbKeys::ABOUT, PuppetDbKeys::KEYS),
         ("`consul`", ConsulKeys::ABOUT, ConsulKeys::KEYS),
-        ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
+        ("`zookeeper` and `dns`: servers", ServersKeys::ABOUT, ServersKeys::KEYS),
         ("`zookeeper`", ZooKeeperKeys::ABOUT, ZooKeeperKeys::KEYS),
+        ("`dns`", DnsKeys::ABOUT, DnsKeys::KEYS),
+        ("`http_json` and `file`: lists of servers", ServerFields::ABOUT, ServerFields::KEYS),
+        ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
     ];
 
     /// The kinds whose sources have more than one list of servers, what the keys of a backend's
     /// `from` are for, and these keys.
-    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 2] = [
+    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 3] = [
         ("`consul`", ConsulSelector::ABOUT, ConsulSelector::KEYS),
         ("`zookeeper`", ZooKeeperSelector::ABOUT, ZooKeeperSelector::KEYS),
+        ("`dns`", DnsSelector::ABOUT, DnsSelector::KEYS),
     ];
 
     /// Takes the key's value if it is a key of any kind. Whether it was.
@@ -198,8 +219,11 @@ impl KeysOfKinds {
         Ok(self.http.take(key, map)?
             || self.puppetdb.take(key, map)?
             || self.consul.take(key, map)?
-            || self.file.take(key, map)?
-            || self.zookeeper.take(key, map)?)
+            || self.servers.take(key, map)?
+            || self.zookeeper.take(key, map)?
+            || self.dns.take(key, map)?
+            || self.fields.take(key, map)?
+            || self.file.take(key, map)?)
     }
 
     /// Reports what is wrong with them for a source of this kind.
@@ -207,8 +231,11 @@ impl KeysOfKinds {
         self.http.problems(kind, &mut problem);
         self.puppetdb.problems(kind, &mut problem);
         self.consul.problems(kind, &mut problem);
-        self.file.problems(kind, &mut problem);
+        self.servers.problems(kind, &mut problem);
         self.zookeeper.problems(kind, &mut problem);
+        self.dns.problems(kind, &mut problem);
+        self.fields.problems(kind, &mut problem);
+        self.file.problems(kind, &mut problem);
     }
 
     /// The paths among them.

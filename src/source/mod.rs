@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! schedule, reload ──PollRequests──> poller ──poll──> Feed of a Registry
-//!                      Round           │   ^     puppetdb | consul | http_json | file | zookeeper
+//!                      Round           │   ^     puppetdb | consul | zookeeper | dns | .. | file
 //!                                      │   │              │
 //!                                      │   │              │ transport: bytes
 //!                                      │   │              v
@@ -18,6 +18,7 @@
 //! ```
 
 mod consul;
+mod dns;
 mod document;
 mod error;
 mod feed;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 
 use mapsmith_core::{EntryMap, Rejections, ServerList};
 
-use format::Names;
+use format::{Format, Names, ServerFormat};
 
 pub(crate) use document::Document;
 pub use error::{SourceError, SourceErrorKind};
@@ -158,6 +159,16 @@ pub fn read_list<'c>(
     chunks: impl IntoIterator<Item = &'c [u8]>,
 ) -> Result<(ServerList, Rejections), SourceErrorKind> {
     kind.read_list(chunks)
+}
+
+/// Reads lines of servers, in whatever chunks they come, as a file of them is read.
+///
+/// # Errors
+/// If they are something else.
+pub fn read_lines<'c>(
+    chunks: impl IntoIterator<Item = &'c [u8]>,
+) -> Result<(ServerList, Rejections), SourceErrorKind> {
+    format::read(ServerFormat::lines().reader(None), chunks)
 }
 
 /// Reads what the children of a ZooKeeper's path hold, one answer after another, as a feed of this

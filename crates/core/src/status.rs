@@ -68,7 +68,7 @@ impl fmt::Display for Watch {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
     pub name: String,
-    /// Its type: `puppetdb`, `http_json`, `file`.
+    /// Its type, as in the settings: `puppetdb`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Whether nothing may happen before it has answered once.

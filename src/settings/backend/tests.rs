@@ -271,3 +271,97 @@ fn problems_of_what_is_rendered_are_named_with_their_key() {
         assert!(message.contains(part), "{part:?} is not in: {message}\n{text}");
     }
 }
+
+const DNS: &str = r#"
+[[source]]
+name = "dns"
+type = "dns"
+[[backend]]
+name = "web"
+from = { source = "dns", name = "Web.example.test.", port = 8080 }
+[[backend]]
+name = "api"
+from = { source = "dns", srv = "_api._tcp.example.test", family = "ipv6" }
+"#;
+
+#[test]
+fn a_name_in_dns_is_a_selector_and_what_is_wrong_with_it_is_named_with_its_key() {
+    let settings = load(&format!("{SMALL}{DNS}"), &[]).unwrap();
+    let lists = settings.server_lists().into_iter().map(|(_, list)| list.to_string());
+    assert_eq!(
+        lists.collect::<Vec<_>>(),
+        ["dns name=Web.example.test. port=8080", "dns family=ipv6 srv=_api._tcp.example.test"]
+    );
+    let (of_source, selector) = ("type = \"dns\"", "name = \"Web.example.test.\", port = 8080");
+    let of = |from: &str, key: &str| (from.to_owned(), key.to_owned());
+    for ((from, to), part) in [
+        (
+            of(of_source, "type = \"dns\"\nservers = [\"ns.example.test\"]"),
+            "servers: \"ns.example.test\" is not a name server's",
+        ),
+        (of(of_source, "type = \"dns\"\nattempts = 0"), "source[1] \"dns\": attempts: 1 to 10"),
+        (of(of_source, "type = \"dns\"\nmin_ttl = \"10m\""), "min_ttl must be 1s or longer"),
+        (of(of_source, "type = \"dns\"\nquery_timeout = \"0s\""), "query_timeout: not 0"),
+        (
+            of(of_source, "type = \"dns\"\nnodata = \"drop\""),
+            "nodata: \"drop\" is none of keep or empty",
+        ),
+        (of(of_source, "type = \"dns\"\nurl = \"http://a\""), "url: a dns source has none"),
+        (
+            of(of_source, "type = \"file\"\npath = \"/a\"\nservers = [\"10.0.0.1\"]"),
+            "servers: a file source has none",
+        ),
+        (
+            of(of_source, "type = \"file\"\npath = \"/a\"\nnxdomain = \"empty\""),
+            "no_answer: a file source has none",
+        ),
+        (of(selector, "name = \"web\""), "backend[0] \"web\": from.port: is missing"),
+        (of(selector, "name = \"web\", port = \"http\""), "from.port: \"http\" is not"),
+        (
+            of(selector, "name = \"web\", srv = \"web\""),
+            "from.name: give exactly one of name and srv",
+        ),
+        (
+            of(selector, "nam = \"web\", port = 80"),
+            "from.nam: there is no such key; did you mean name?",
+        ),
+        (
+            of(selector, "srv = \"web\", family = \"4\""),
+            "from.family: \"4\" is none of ipv4, ipv6 or both",
+        ),
+    ] {
+        let message = load(&format!("{SMALL}{}", DNS.replacen(&from, &to, 1)), &[]).unwrap_err();
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
+#[test]
+fn the_fields_of_a_list_are_for_documents_that_list_servers() {
+    let list = "[[source]]\nname = \"cmdb\"\ntype = \"http_json\"\nurl = \"http://a\"\n\
+        address_field = \"net.ip\"\nlist_field = \"hosts\"\n";
+    let backend = "[[backend]]\nname = \"web\"\nfrom = \"cmdb\"\n";
+    load(&format!("{SMALL}{list}{backend}"), &[]).unwrap();
+    for (text, part) in [
+        (list.to_owned(), "\"cmdb\": list_field, address_field: for lists of servers, but no"),
+        (list.replace("net.ip", "net..ip") + backend, "address_field: a field's name"),
+        (
+            "[[source]]\nname = \"a\"\ntype = \"puppetdb\"\nurl = \"http://a\"\nport_field = \"p\"\n"
+                .to_owned(),
+            "port_field: a puppetdb source has none",
+        ),
+        (
+            "[[source]]\nname = \"a\"\ntype = \"file\"\npath = \"/a\"\nformat = \"lines\"\n"
+                .to_owned(),
+            "format: lines are a list of servers",
+        ),
+        (
+            "[[source]]\nname = \"cmdb\"\ntype = \"file\"\npath = \"/a\"\nformat = \"map\"\n"
+                .to_owned()
+                + backend,
+            "format: a list of servers is json or lines",
+        ),
+    ] {
+        let message = load(&format!("{SMALL}{text}"), &[]).unwrap_err();
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}

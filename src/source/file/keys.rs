@@ -11,12 +11,16 @@ kind_keys! {
     /// Keys of a file.
     #[derive(Debug, Clone, Default)]
     pub struct FileKeys {
-        /// The file. It is watched, and read at each poll if it changed.
+        /// The file. It is watched, links included (as Kubernetes mounts them), and read at each
+        /// poll if it changed. A list of servers may be a folder: each file in it is a list, and
+        /// all together are the list, in the order of their names. Folders and names that begin
+        /// with `.` or end in `~` or `.tmp` are passed over. A folder without a file is a failure.
         #[unset(required)]
         pub path: Option<PathBuf>,
-        /// What the file contains: `json` (like the document of an `http_json`), or `map` with
-        /// `node master` on each line. Nothing is guessed from the text.
-        #[unset(says "`json` if the name ends in `.json`, else `map`")]
+        /// What the file contains: `json` (like the document of an `http_json`); of a node map
+        /// `map` with `node master` on each line; of a list of servers `lines` with `host:port` on
+        /// each. Nothing is guessed from the text.
+        #[unset(says "`json`; of a node map `map` unless the name ends in `.json`")]
         pub format: Option<FileFormat>,
     }
 }
@@ -29,6 +33,8 @@ pub enum FileFormat {
     Json,
     /// A map file: node and master, a line each.
     Map,
+    /// Servers: host and port, a line each.
+    Lines,
 }
 
 impl FileKeys {

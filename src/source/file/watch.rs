@@ -1,5 +1,5 @@
 //! A watch of everything that decides which file a path leads to: each folder on the way, links
-//! followed.
+//! followed. Of a folder of lists also what is in it, and the way to each of its files.
 //!
 //! A file replaced by a rename, a link that is turned (`current -> releases/7`), a folder that is
 //! removed and made again: each is a change of an entry in one of those folders. Which folders they
@@ -17,6 +17,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::off_thread;
+use super::read::fragments;
 
 /// The most links that are followed, as in Linux.
 const MOST_LINKS: usize = 40;
@@ -29,6 +30,8 @@ struct Way {
     folders: BTreeMap<PathBuf, (u64, u64)>,
     /// What is looked up in them: folders, links, and the file.
     entries: BTreeSet<PathBuf>,
+    /// The folder that the path leads to, if it does: whatever comes and goes there matters.
+    listed: Option<PathBuf>,
     /// The folders that hold a link, and the last one: a change of what the file is shows there. In
     /// the others only what removes a folder below, which shows there, too.
     telling: BTreeSet<PathBuf>,
@@ -39,9 +42,26 @@ impl Way {
     /// be.
     fn to(path: &Path) -> Self {
         let mut way = Self::default();
+        let Some(end) = way.go(path) else { return way };
+        // A file, nearly always. (What can't be listed can't be read either: the poll says so.)
+        let Ok(metadata) = std::fs::metadata(&end) else { return way };
+        if metadata.is_dir() {
+            way.folders.insert(end.clone(), (metadata.dev(), metadata.ino()));
+            way.telling.insert(end.clone());
+            for name in fragments(&end).unwrap_or_default() {
+                way.go(&end.join(name));
+            }
+            way.listed = Some(end);
+        }
+        way
+    }
+
+    /// Adds the way to this path. Where it ends, without links; none where it is broken off.
+    fn go(&mut self, path: &Path) -> Option<PathBuf> {
         let mut left: Vec<OsString> = Vec::new();
         push(&mut left, &std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
         let (mut at, mut last, mut links) = (PathBuf::from("/"), PathBuf::from("/"), 0);
+        let mut is_whole = true;
         while let Some(name) = left.pop() {
             if name == "/" {
                 at = PathBuf::from("/");
@@ -51,16 +71,20 @@ impl Way {
                 at.pop();
                 continue;
             }
-            let Ok(folder) = std::fs::metadata(&at) else { break };
-            way.folders.insert(at.clone(), (folder.dev(), folder.ino()));
+            let Ok(folder) = std::fs::metadata(&at) else {
+                is_whole = false;
+                break;
+            };
+            self.folders.insert(at.clone(), (folder.dev(), folder.ino()));
             let entry = at.join(name);
-            way.entries.insert(entry.clone());
+            self.entries.insert(entry.clone());
             last.clone_from(&at);
             match std::fs::read_link(&entry) {
                 Ok(target) => {
-                    way.telling.insert(at.clone());
+                    self.telling.insert(at.clone());
                     links += 1;
                     if links > MOST_LINKS {
+                        is_whole = false;
                         break;
                     }
                     push(&mut left, &target);
@@ -69,8 +93,8 @@ impl Way {
                 Err(_) => at = entry,
             }
         }
-        way.telling.insert(last);
-        way
+        self.telling.insert(last);
+        is_whole.then_some(at)
     }
 }
 
@@ -125,9 +149,10 @@ impl FileWatch {
         // The old one first: there is a bound on how many a user may have.
         self.armed = None;
         let (events, entries) = (Arc::clone(&self.events), way.entries.clone());
+        let listed = way.listed.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // An error may mean that events were lost: better poll.
-            if event.map_or(true, |event| matters(&event, &entries)) {
+            if event.map_or(true, |event| matters(&event, &entries, listed.as_deref())) {
                 events.notify_one();
             }
         });
@@ -152,10 +177,12 @@ impl FileWatch {
 
 /// Whether something on the way may have changed. Reading raises events too, and the folders hold
 /// other files.
-fn matters(event: &notify::Event, entries: &BTreeSet<PathBuf>) -> bool {
+fn matters(event: &notify::Event, entries: &BTreeSet<PathBuf>, listed: Option<&Path>) -> bool {
     let is_reading = event.kind.is_access()
         && event.kind != EventKind::Access(AccessKind::Close(AccessMode::Write));
-    !is_reading && (event.need_rescan() || event.paths.iter().any(|path| entries.contains(path)))
+    let concerns =
+        |path: &PathBuf| entries.contains(path) || (listed.is_some() && path.parent() == listed);
+    !is_reading && (event.need_rescan() || event.paths.iter().any(concerns))
 }
 
 #[cfg(test)]
@@ -200,6 +227,36 @@ mod tests {
             assert!(way.entries.contains(&root.join(entry)), "{path}: {:?}", way.entries);
             assert!(way.folders.contains_key(Path::new("/")), "{path}");
         }
+    }
+
+    #[test]
+    fn of_a_folder_its_files_are_watched_too_wherever_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        // As Kubernetes mounts a volume: a change turns the link `..data`.
+        fs::create_dir_all(root.join("lists/..2026_11_20")).unwrap();
+        fs::write(root.join("lists/..2026_11_20/a.json"), "[]").unwrap();
+        symlink("..2026_11_20", root.join("lists/..data")).unwrap();
+        symlink("..data/a.json", root.join("lists/a.json")).unwrap();
+        let way = Way::to(&root.join("lists"));
+        assert_eq!(way.listed.as_deref(), Some(&*root.join("lists")));
+        for folder in ["", "lists", "lists/..2026_11_20"] {
+            let folder: PathBuf = root.join(folder).components().collect();
+            assert!(way.telling.contains(&folder), "{}: {way:?}", folder.display());
+        }
+        for entry in ["lists/a.json", "lists/..data", "lists/..2026_11_20/a.json"] {
+            assert!(way.entries.contains(&root.join(entry)), "{entry}: {way:?}");
+        }
+        let event = |path: &str| {
+            let kind = EventKind::Create(notify::event::CreateKind::File);
+            matters(
+                &notify::Event::new(kind).add_path(root.join(path)),
+                &way.entries,
+                way.listed.as_deref(),
+            )
+        };
+        assert!(event("lists/b.json") && event("lists/..data"));
+        assert!(!event("other.json") && !event("lists/..2026_11_20/b.json"));
     }
 
     #[tokio::test]

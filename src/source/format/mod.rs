@@ -6,6 +6,8 @@ mod json;
 mod map_text;
 mod repair;
 mod row;
+mod server_fields;
+mod server_lines;
 mod server_list;
 mod server_name;
 
@@ -23,6 +25,7 @@ use crate::settings;
 pub(super) use collector::{Collected, Collector, Field, Names, Row};
 pub(super) use map_text::MapText;
 pub(super) use row::Fields;
+pub(super) use server_fields::ServerFields;
 pub(super) use server_list::{ServerFormat, raw_server, whole_number};
 pub(super) use server_name::server_name;
 
@@ -59,6 +62,15 @@ pub(super) trait Reader: Send + 'static {
 /// The rows of a whole answer.
 pub(super) trait Rows: Send + 'static {
     type Content: Content;
+
+    /// The rows of several texts, each with its name, as those of one; none where a text is the
+    /// whole content always.
+    fn joined(_texts: Vec<(String, Self)>) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 
     /// Sorts and settles them. Takes CPU time in proportion to the rows: not for an async task.
     fn settle(self) -> (Self::Content, Rejections);

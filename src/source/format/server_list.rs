@@ -1,8 +1,11 @@
 //! A list of servers:
-//! `[{"name": ..., "address": ..., "port": ..., "weight": ..., "backup": ..., "options": [...]}]`.
+//! `[{"name": ..., "address": ..., "port": ..., "weight": ..., "backup": ..., "options": [...]}]`,
+//! in a registry's own words where the settings say so, or lines.
 //!
 //! Such lists are small (some hundred rows), so the text is kept until it has ended and then parsed
 //! at once.
+
+use std::sync::Arc;
 
 use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder};
 use mapsmith_core::{Invalid, Rejections};
@@ -10,7 +13,8 @@ use serde_json::{Map, Number, Value};
 
 use super::json::ERROR_KEYS;
 use super::repair::repair;
-use super::{Format, Reader, Rows, parser_message, without_mark};
+use super::server_fields::{Misread, ServerFields};
+use super::{Format, Reader, Rows, parser_message, server_lines, without_mark};
 use crate::source::error::{Excerpt, Position, SourceErrorKind};
 use crate::source::transport::secret::Secret;
 
@@ -19,24 +23,45 @@ use crate::source::transport::secret::Secret;
 const MAX_LIST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Server lists.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ServerFormat;
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ServerFormat {
+    fields: Arc<ServerFields>,
+    /// Whether they are lines, not JSON.
+    lines: bool,
+}
+
+impl ServerFormat {
+    /// JSON, whose rows have these fields.
+    pub(crate) fn json(fields: &ServerFields) -> Self {
+        Self { fields: Arc::new(fields.clone()), lines: false }
+    }
+
+    /// `host:port` on each line.
+    pub(crate) fn lines() -> Self {
+        Self { lines: true, ..Self::default() }
+    }
+}
 
 impl Format for ServerFormat {
     type Content = ServerList;
-    type Rows = Vec<Value>;
+    type Rows = ServerRows;
     type Reader = ServerReader;
 
     fn reader(&self, hidden: Option<Secret>) -> ServerReader {
-        ServerReader { text: Vec::new(), hidden }
+        ServerReader { text: Vec::new(), hidden, format: self.clone() }
     }
 }
+
+/// Rows, each with its place.
+#[derive(Debug)]
+pub(crate) struct ServerRows(Vec<(String, Value)>);
 
 /// Keeps the text until it has ended.
 #[derive(Debug)]
 pub(crate) struct ServerReader {
     text: Vec<u8>,
     hidden: Option<Secret>,
+    format: ServerFormat,
 }
 
 impl ServerReader {
@@ -48,7 +73,7 @@ impl ServerReader {
 }
 
 impl Reader for ServerReader {
-    type Rows = Vec<Value>;
+    type Rows = ServerRows;
 
     fn bytes(&self) -> u64 {
         self.text.len() as u64
@@ -62,7 +87,15 @@ impl Reader for ServerReader {
         Ok(())
     }
 
-    fn close(mut self) -> Result<Vec<Value>, SourceErrorKind> {
+    fn close(mut self) -> Result<ServerRows, SourceErrorKind> {
+        if self.format.lines {
+            let rows = server_lines::rows(without_mark(&self.text));
+            let place = |(line, row)| (format!("line {line}"), row);
+            return match rows {
+                Ok(rows) => Ok(ServerRows(rows.into_iter().map(place).collect())),
+                Err(why) => Err(SourceErrorKind::NoLines(why)),
+            };
+        }
         let first = without_mark(&self.text).trim_ascii_start().first();
         if first.is_some_and(|byte| !matches!(byte, b'[' | b'{')) {
             return Err(SourceErrorKind::NotJson(self.excerpt()));
@@ -72,14 +105,19 @@ impl Reader for ServerReader {
             parsed = serde_json::from_slice(without_mark(&self.text));
         }
         match parsed {
-            Ok(Value::Array(rows)) => Ok(rows),
-            Ok(Value::Object(object)) if ERROR_KEYS.iter().any(|key| object.contains_key(*key)) => {
-                Err(SourceErrorKind::ErrorObject(self.excerpt()))
+            Ok(answer) => {
+                let is_error = ERROR_KEYS.iter().any(|key| answer.get(key).is_some());
+                match self.format.fields.rows(answer) {
+                    Ok(rows) => {
+                        let place = |(index, row)| (format!("row {index}"), row);
+                        Ok(ServerRows((1..).zip(rows).map(place).collect()))
+                    }
+                    Err(Misread::NotAList | Misread::ListMissing(_)) if is_error => {
+                        Err(SourceErrorKind::ErrorObject(self.excerpt()))
+                    }
+                    Err(misread) => Err(misread.into_error(self.excerpt())),
+                }
             }
-            Ok(_) => Err(SourceErrorKind::WrongShape {
-                expected: "a list of servers was expected",
-                text: self.excerpt(),
-            }),
             Err(error) if error.is_eof() => Err(SourceErrorKind::Truncated {
                 position: Position::START.after(&self.text),
                 bytes: self.bytes(),
@@ -92,13 +130,19 @@ impl Reader for ServerReader {
     }
 }
 
-impl Rows for Vec<Value> {
+impl Rows for ServerRows {
     type Content = ServerList;
+
+    fn joined(texts: Vec<(String, Self)>) -> Option<Self> {
+        let rows = texts.into_iter().flat_map(|(name, Self(rows))| {
+            rows.into_iter().map(move |(place, row)| (format!("{name} {place}"), row))
+        });
+        Some(Self(rows.collect()))
+    }
 
     fn settle(self) -> (ServerList, Rejections) {
         let mut builder = ServerListBuilder::default();
-        for (index, row) in self.into_iter().enumerate() {
-            let place = format!("row {}", index + 1);
+        for (place, row) in self.0 {
             match row {
                 Value::Object(row) => {
                     let place = match row.get("name").and_then(Value::as_str) {
@@ -180,7 +224,7 @@ mod tests {
     use mapsmith_core::server::list::Host;
 
     fn read(text: &str) -> Result<(ServerList, Rejections), SourceErrorKind> {
-        let mut reader = ServerFormat.reader(None);
+        let mut reader = ServerFormat::default().reader(None);
         for chunk in text.as_bytes().chunks(7) {
             reader.feed(chunk)?;
         }
@@ -291,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_list_beyond_all_measure_is_refused_as_it_arrives() {
-        let mut reader = ServerFormat.reader(None);
+        let mut reader = ServerFormat::default().reader(None);
         let chunk = vec![b' '; 1024 * 1024];
         let fault = (0..=16).find_map(|_| reader.feed(&chunk).err());
         assert_eq!(fault, Some(SourceErrorKind::TooLarge(MAX_LIST_BYTES)));

@@ -56,7 +56,7 @@ impl Registry for HttpJson {
     }
 
     fn servers(&self, _of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
-        Ok(self.feed(ServerFormat))
+        Ok(self.feed(ServerFormat::json(&self.settings.of_kind.fields)))
     }
 }
 

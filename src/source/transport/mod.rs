@@ -3,5 +3,6 @@
 mod body;
 pub(super) mod http;
 pub(super) mod secret;
+pub(super) mod servers;
 pub(super) mod status;
 pub(super) mod tls;

@@ -80,7 +80,7 @@ impl Connection {
     pub(super) fn place(&self, path: &str) -> String {
         let keys = &self.settings.of_kind.zookeeper;
         let chroot = keys.chroot.as_deref().unwrap_or_default().trim_end_matches('/');
-        format!("{} {chroot}{path}", keys.servers.join(","))
+        format!("{} {chroot}{path}", self.settings.of_kind.servers.servers.join(","))
     }
 
     async fn connect(&self) -> Result<Client, SourceErrorKind> {
@@ -90,7 +90,7 @@ impl Connection {
         if let Some(secret) = self.secret().await? {
             connector = connector.with_auth("digest", secret.text().as_bytes());
         }
-        let servers = keys.addresses();
+        let servers = self.settings.of_kind.servers.addresses();
         let cluster = servers.join(",");
         let connected = match tls::read_off_thread(&self.settings.of_kind.http).await? {
             Some(options) => connector.with_tls(options).secure_connect(&cluster).await,

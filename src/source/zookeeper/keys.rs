@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mapsmith_core::server::list::{Host, parse_address};
-
 use crate::settings::keys::kind_keys;
 use crate::settings::units::duration;
 use crate::source::SourceKind;
@@ -21,10 +19,6 @@ kind_keys! {
     /// watch starts one as soon as something of it changes.
     #[derive(Debug, Clone)]
     pub struct ZooKeeperKeys {
-        /// The servers of the ensemble: `["zk1.example.com:2181", "[fe80::1]:2181"]`. One that
-        /// answers is enough.
-        #[unset(required)]
-        pub servers: Vec<String>,
         /// The path below which all paths of this source are: `/site1`.
         #[unset(says "the root")]
         pub chroot: Option<String>,
@@ -45,7 +39,6 @@ kind_keys! {
 impl Default for ZooKeeperKeys {
     fn default() -> Self {
         Self {
-            servers: Vec::new(),
             chroot: None,
             auth_file: None,
             session_timeout: Duration::from_secs(10),
@@ -58,7 +51,6 @@ impl ZooKeeperKeys {
     pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
         if kind != SourceKind::Zookeeper {
             let given = [
-                ("servers", !self.servers.is_empty()),
                 ("chroot", self.chroot.is_some()),
                 ("auth_file", self.auth_file.is_some()),
                 ("nodes", self.nodes.is_some()),
@@ -67,14 +59,6 @@ impl ZooKeeperKeys {
                 problem(format!("{key}: a {kind} source has none"));
             }
             return;
-        }
-        if self.servers.is_empty() {
-            problem("servers is missing".to_owned());
-        }
-        for server in &self.servers {
-            if let Err(reason) = address(server) {
-                problem(format!("servers: {reason}"));
-            }
         }
         if !SESSION_TIMEOUTS.contains(&self.session_timeout) {
             problem("session_timeout: must be 500ms to 10m".to_owned());
@@ -85,21 +69,6 @@ impl ZooKeeperKeys {
             }
         }
     }
-
-    /// The servers as the client names them. (Checked with the settings: they are addresses.)
-    pub(super) fn addresses(&self) -> Vec<String> {
-        self.servers.iter().filter_map(|server| address(server).ok()).collect()
-    }
-}
-
-/// `host:port`, an IPv6 address in brackets.
-fn address(server: &str) -> Result<String, String> {
-    let (host, port) = parse_address(server, None)?;
-    Ok(match host {
-        Host::Address(ip) => std::net::SocketAddr::new(ip, port).to_string(),
-        // A final dot is right in DNS, and wrong in a certificate.
-        Host::Name(name) => format!("{}:{port}", name.trim_end_matches('.')),
-    })
 }
 
 /// What ZooKeeper takes for a path.
@@ -130,28 +99,22 @@ mod tests {
     }
 
     #[test]
-    fn servers_and_paths_are_checked_before_anything_is_connected() {
-        let keys = |servers: &[&str], chroot: &str, nodes: &str| ZooKeeperKeys {
-            servers: servers.iter().map(|server| (*server).to_owned()).collect(),
+    fn paths_are_checked_before_anything_is_connected() {
+        let keys = |chroot: &str, nodes: &str| ZooKeeperKeys {
             chroot: Some(chroot.to_owned()),
             nodes: Some(nodes.to_owned()),
             ..ZooKeeperKeys::default()
         };
-        let good = keys(&["zk1.Example.:2181", "[fe80::0:1]:2181", "10.0.0.1:1"], "/a", "/b/c");
+        let good = keys("/a", "/b/c");
         assert_eq!(problems(&good), "");
-        assert_eq!(good.addresses(), ["zk1.example:2181", "[fe80::1]:2181", "10.0.0.1:1"]);
-        for (servers, chroot, nodes, part) in [
-            (&[][..], "/", "/a", "servers is missing"),
-            (&["zk1"][..], "/", "/a", "servers: \"zk1\" has no port"),
-            (&["zk1:2181,zk2:2181"][..], "/", "/a", "is not an address"),
-            (&["zk1:2181/chroot"][..], "/", "/a", "is not an address"),
-            (&["zk1:2181"][..], "a", "/a", "chroot: \"a\" is not a path"),
-            (&["zk1:2181"][..], "/a/", "/a", "chroot: \"/a/\""),
-            (&["zk1:2181"][..], "/a", "/a//b", "nodes: \"/a//b\""),
-            (&["zk1:2181"][..], "/a", "/a/../b", "a part of it is empty, . or .."),
-            (&["zk1:2181"][..], "/a", "/a\n", "invisible character"),
+        for (chroot, nodes, part) in [
+            ("a", "/a", "chroot: \"a\" is not a path"),
+            ("/a/", "/a", "chroot: \"/a/\""),
+            ("/a", "/a//b", "nodes: \"/a//b\""),
+            ("/a", "/a/../b", "a part of it is empty, . or .."),
+            ("/a", "/a\n", "invisible character"),
         ] {
-            let found = problems(&keys(servers, chroot, nodes));
+            let found = problems(&keys(chroot, nodes));
             assert!(found.contains(part), "{part:?} is not in {found:?}");
         }
         let hasty = ZooKeeperKeys { session_timeout: Duration::ZERO, ..good };

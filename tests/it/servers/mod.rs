@@ -2,6 +2,7 @@
 //! without a failed request.
 
 mod checks;
+mod dns;
 mod drained;
 mod flapping;
 mod interrupted;

@@ -1,11 +1,13 @@
 //! The sources against servers that misbehave on demand, and files that change under them.
 
 mod consul;
+mod dns;
 mod faults;
 mod file;
 mod http_json;
 mod puppetdb;
 mod replicas;
+mod server_documents;
 mod server_list;
 mod tls;
 

@@ -14,7 +14,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::{assert_says, faults};
 
-fn source(settings: Value) -> Box<dyn Feed<ServerList>> {
+pub(super) fn source(settings: Value) -> Box<dyn Feed<ServerList>> {
     let mut all = json!({"name": "consul"});
     all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
     let settings = serde_json::from_value(all).unwrap();
@@ -22,7 +22,7 @@ fn source(settings: Value) -> Box<dyn Feed<ServerList>> {
     registry.servers(&Selector::all_of("consul")).unwrap()
 }
 
-async fn poll(
+pub(super) async fn poll(
     source: &mut Box<dyn Feed<ServerList>>,
     current: Option<&Snapshot<ServerList>>,
 ) -> Polled<ServerList> {
@@ -32,7 +32,7 @@ async fn poll(
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn snapshot(polled: &Polled<ServerList>) -> Snapshot<ServerList> {
+pub(super) fn snapshot(polled: &Polled<ServerList>) -> Snapshot<ServerList> {
     Snapshot {
         entries: Arc::clone(&polled.entries),
         rejections: Arc::clone(&polled.rejections),

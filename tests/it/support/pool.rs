@@ -79,13 +79,25 @@ impl Pool {
     pub fn config(&self, gateway: &Gateway, runtime: &str, backend: &str, more: &str) -> Config {
         let at_once =
             if more.contains("[schedule]") { more.to_owned() } else { AT_ONCE.to_owned() + more };
+        let servers = file_source_settings("servers", &self.servers());
+        let backend = format!("from = \"servers\"\n{backend}");
+        self.config_from(gateway, runtime, &backend, &(at_once + &servers))
+    }
+
+    /// The same where `backend` says itself whose servers it has; `more` has that source.
+    pub fn config_from(
+        &self,
+        gateway: &Gateway,
+        runtime: &str,
+        backend: &str,
+        more: &str,
+    ) -> Config {
+        let at_once = if more.contains("[schedule]") { "" } else { AT_ONCE };
         Mapsmith::config(&format!(
-            "{at_once}[map]\npath = {:?}\n{}{}[[backend]]\nname = {BACKEND:?}\nfrom \
-                = \"servers\"\n{backend}\n\
+            "{at_once}{more}[map]\npath = {:?}\n{}[[backend]]\nname = {BACKEND:?}\n{backend}\n\
              [[instance]]\nname = \"edge1\"\nruntime = {runtime:?}\ntimeout = \"5s\"\n",
             gateway.map_path(),
             file_source_settings("nodes", &self.nodes()),
-            file_source_settings("servers", &self.servers()),
         ))
     }
 }

@@ -1,17 +1,19 @@
-//! BIND, which takes changes of its zone while it runs.
+//! A real BIND of a test's own, authoritative for the tests' zone. Its records are changed by
+//! `nsupdate` while it runs, and are there when the call returns.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::io::Write;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{ZONE, dig};
+use super::{ZONE, answers};
 use crate::daemon::Daemon;
 use crate::{free_port, program};
 
-/// Whoever changes the zone signs with it.
-const KEY: &str = "hmac-sha256:updates:c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0";
+/// Who may change the zone.
+const KEY: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0";
 
 /// A running BIND and its folder, both gone on drop.
 pub struct Bind {
@@ -20,57 +22,63 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// With nothing in its zone.
-    pub fn start() -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    /// With these records, each as in a zone file with its whole name:
+    /// `web.example.test. 1 A 127.0.0.1`.
+    ///
+    /// Below `broken.test.` it answers SERVFAIL (its zone can't be loaded), below any other name
+    /// outside of the zone REFUSED.
+    pub fn start(records: &[&str]) -> Self {
+        let port = free_port();
         let daemon = Daemon::new("BIND", |folder| {
-            let file = folder.join("named.conf");
-            fs::write(&file, configure(folder, address.port())).expect("a configuration file");
-            fs::write(folder.join("zone"), zone()).expect("a zone");
-            let named = program("named");
-            let [named, file] =
-                [named, file].map(|path| path.to_str().expect("a path in UTF-8").to_owned());
-            // In the foreground, on IPv4, with one thread.
-            [&named, "-g", "-4", "-n", "1", "-c", &file].map(str::to_owned).to_vec()
+            configure(folder, port, records);
+            let file = folder.join("named.conf").display().to_string();
+            let program = program("named").display().to_string();
+            let words = ["-f", "-4", "-n", "1", "-c"].map(str::to_owned);
+            [program].into_iter().chain(words).chain([file]).collect()
         });
-        let bind = Self { address, daemon };
-        bind.launch();
+        let bind = Self { address: SocketAddr::from(([127, 0, 0, 1], port)), daemon };
+        bind.restart();
         bind
     }
 
-    /// Where it answers.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it answers, over UDP and TCP.
+    pub fn address(&self) -> String {
+        self.address.to_string()
     }
 
-    /// Adds a record to a name of the zone: `add("web", 60, "A", "10.0.0.1")`.
-    pub fn add(&self, name: &str, ttl: u32, of: &str, value: &str) {
-        self.update(&[format!("add {name}.{ZONE}. {ttl} {of} {value}")]);
-    }
-
-    /// Deletes a name's records of a type, or one of them: `delete("web", "A 10.0.0.1")`.
-    pub fn delete(&self, name: &str, of: &str) {
-        self.update(&[format!("delete {name}.{ZONE}. {of}")]);
-    }
-
-    /// Changes the zone all at once, by lines of `nsupdate`.
-    pub fn update(&self, lines: &[impl AsRef<str>]) {
-        let mut script = format!("server {} {}\n", self.address.ip(), self.address.port());
-        for line in lines {
-            script += line.as_ref();
-            script += "\n";
+    /// Changes records, in `nsupdate`'s words: `add web.example.test. 1 A 127.0.0.1`,
+    /// `delete web.example.test. A 127.0.0.1`, `delete web.example.test.`. All of them or none.
+    ///
+    /// # Panics
+    /// With what nsupdate said, if the server did not take them.
+    pub fn update(&self, changes: &[&str]) {
+        let mut text = format!(
+            "server {} {}\nkey hmac-sha256:k {KEY}\n",
+            self.address.ip(),
+            self.address.port()
+        );
+        for change in changes {
+            let _ = writeln!(text, "update {change}");
         }
-        script += "send\n";
-        // By TCP: many lines are more than a datagram.
-        let mut command = Command::new(program("nsupdate"));
-        command.args(["-v", "-y", KEY]).stdin(Stdio::piped());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = command.spawn().expect("nsupdate starts");
-        let mut input = running.stdin.take().expect("its input is a pipe");
-        input.write_all(script.as_bytes()).expect("nsupdate reads");
+        text += "send\n";
+        // Over TCP, which has room for some hundred records.
+        let mut nsupdate = Command::new(program("nsupdate"))
+            .arg("-v")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nsupdate starts");
+        let mut input = nsupdate.stdin.take().expect("it has an input");
+        input.write_all(text.as_bytes()).expect("nsupdate reads");
         drop(input);
-        let output = running.wait_with_output().expect("nsupdate ends");
-        assert!(output.status.success(), "{output:?}\n{script}\n{}", self.log());
+        let output = nsupdate.wait_with_output().expect("nsupdate ends");
+        assert!(
+            output.status.success(),
+            "{changes:?}: {}\n{}",
+            String::from_utf8_lossy(&output.stderr),
+            self.daemon.log()
+        );
     }
 
     /// Ends it with SIGKILL.
@@ -78,52 +86,73 @@ impl Bind {
         self.daemon.kill();
     }
 
-    /// Ends it as an administrator does.
-    pub fn stop(&self) {
-        self.daemon.stop();
-    }
-
-    /// Starts it again at the same address with the same zone; kills it first if it runs.
-    pub fn restart(&self) {
-        self.launch();
-    }
-
-    /// `STOP` has it take questions and answer none, `CONT` ends that.
+    /// Sends it a signal: `STOP` has it answer nothing, `CONT` ends that.
     pub fn signal(&self, name: &str) {
         self.daemon.signal(name);
     }
 
-    /// What it has printed so far.
-    pub fn log(&self) -> String {
-        self.daemon.log()
-    }
-
-    fn launch(&self) {
-        self.daemon
-            .launch(|| dig(self.address, ZONE, "SOA").is_some_and(|(_, soa)| !soa.is_empty()));
+    /// Starts it at the same address with what it had; kills it first if it runs.
+    pub fn restart(&self) {
+        self.daemon.launch(|| answers(self.address.port()));
     }
 }
 
-fn configure(folder: &Path, port: u16) -> String {
-    let folder = folder.display();
-    let (algorithm, rest) = KEY.split_once(':').expect("an algorithm");
-    let (name, secret) = rest.split_once(':').expect("a name and a secret");
-    format!(
-        "options {{ directory \"{folder}\"; pid-file \"{folder}/pid\";\n\
-         session-keyfile \"{folder}/session.key\";\n\
-         listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n\
-         recursion no; dnssec-validation no; empty-zones-enable no; allow-new-zones no; }};\n\
-         controls {{ }};\n\
-         key \"{name}\" {{ algorithm {algorithm}; secret \"{secret}\"; }};\n\
-         zone \"{ZONE}\" {{ type primary; file \"{folder}/zone\"; \
-         allow-update {{ key \"{name}\"; }}; \
-         max-records-per-type 0; }};\n"
-    )
+fn configure(folder: &Path, port: u16, records: &[&str]) {
+    let shown = folder.display();
+    // A name may have more than the hundred records that it may by default.
+    let options = format!(
+        "directory \"{shown}\"; pid-file \"{shown}/pid\"; session-keyfile \"{shown}/session.key\"; \
+         listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no; \
+         dnssec-validation no; empty-zones-enable no; allow-new-zones no; minimal-responses yes; max-records-per-type 0;"
+    );
+    let configuration = format!(
+        "options {{ {options} }};\ncontrols {{}};\n\
+         key \"k\" {{ algorithm hmac-sha256; secret \"{KEY}\"; }};\n\
+         zone \"{ZONE}\" {{ type primary; file \"{ZONE}.zone\"; allow-update {{ key k; }}; }};\n\
+         zone \"broken.test\" {{ type primary; file \"missing.zone\"; }};\n"
+    );
+    // The last number is how long it is known that a name does not exist.
+    let zone = format!(
+        "$TTL 1\n{ZONE}. SOA ns.{ZONE}. root.{ZONE}. 1 60 60 60 1\n{ZONE}. NS ns.{ZONE}.\n\
+         ns.{ZONE}. A 127.0.0.1\n{}\n",
+        records.join("\n")
+    );
+    fs::write(folder.join("named.conf"), configuration).expect("a configuration file");
+    fs::write(folder.join(format!("{ZONE}.zone")), zone).expect("a zone file");
 }
 
-fn zone() -> String {
-    format!(
-        "$TTL 1\n@ IN SOA ns.{ZONE}. root.{ZONE}. 1 60 60 60 1\n@ IN NS ns.{ZONE}.\nns IN A \
-         127.0.0.1\n"
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::Dnsmasq;
+    use crate::run;
+
+    fn dig(address: &str, question: &[&str]) -> Vec<String> {
+        let (_, port) = address.split_once(':').unwrap();
+        let arguments = [&["@127.0.0.1", "-p", port, "+short", "+tries=1"], question].concat();
+        let mut lines: Vec<_> =
+            run(program("dig"), &arguments).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn records_are_there_at_once_changes_too_and_survive_a_restart() {
+        let bind = Bind::start(&["web.example.test. A 127.0.0.1", "web.example.test. A 127.0.0.2"]);
+        assert_eq!(dig(&bind.address(), &["web.example.test", "A"]), ["127.0.0.1", "127.0.0.2"]);
+        bind.update(&[
+            "delete web.example.test. A 127.0.0.1",
+            "add _web._tcp.example.test. 1 SRV 10 60 8080 web.example.test.",
+        ]);
+        assert_eq!(dig(&bind.address(), &["web.example.test", "A"]), ["127.0.0.2"]);
+        bind.restart();
+        assert_eq!(
+            dig(&bind.address(), &["_web._tcp.example.test", "SRV"]),
+            ["10 60 8080 web.example.test."]
+        );
+        let dnsmasq = Dnsmasq::start(&["host-record=web.example.test,127.0.0.1"]);
+        assert_eq!(dig(&dnsmasq.address(), &["web.example.test", "A"]), ["127.0.0.1"]);
+        dnsmasq.has(&["host-record=web.example.test,127.0.0.3"]);
+        assert_eq!(dig(&dnsmasq.address(), &["web.example.test", "A"]), ["127.0.0.3"]);
+    }
 }

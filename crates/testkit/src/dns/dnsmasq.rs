@@ -1,15 +1,11 @@
-//! dnsmasq, as it stands beside many a site's hosts.
+//! A real dnsmasq of a test's own: its records are its configuration, so a change is a restart.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
-use super::{ZONE, dig};
+use super::{ZONE, answers};
 use crate::daemon::Daemon;
-use crate::{eventually, free_port, program};
-
-/// A service's record: its name, its host, port, priority and weight.
-pub type Srv<'a> = (&'a str, &'a str, u16, u16, u16);
+use crate::{free_port, program};
 
 /// A running dnsmasq and its folder, both gone on drop.
 pub struct Dnsmasq {
@@ -18,37 +14,37 @@ pub struct Dnsmasq {
 }
 
 impl Dnsmasq {
-    /// With these hosts, each a name of the zone and an address, and services.
-    pub fn start(hosts: &[(&str, &str)], services: &[Srv<'_>]) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    /// With these lines of its configuration: `host-record=web.example.test,127.0.0.1`,
+    /// `srv-host=_web._tcp.example.test,web.example.test,8080,10,60`.
+    pub fn start(records: &[&str]) -> Self {
+        let port = free_port();
         let daemon = Daemon::new("dnsmasq", |folder| {
-            let file = folder.join("dnsmasq.conf");
-            write_hosts(folder, hosts);
-            fs::write(&file, configure(folder, address.port(), services)).expect("its settings");
-            let file = file.to_str().expect("a path in UTF-8");
-            let program = program("dnsmasq");
-            let program = program.to_str().expect("a path in UTF-8");
-            [program, "-k", "-C", file, "--log-facility=-"].map(str::to_owned).to_vec()
+            let file = folder.join("dnsmasq.conf").display().to_string();
+            let pid_file = format!("--pid-file={}", folder.join("pid").display());
+            let program = program("dnsmasq").display().to_string();
+            vec![program, "-k".to_owned(), "-C".to_owned(), file, pid_file]
         });
-        let dnsmasq = Self { address, daemon };
-        dnsmasq.launch();
+        let dnsmasq = Self { address: SocketAddr::from(([127, 0, 0, 1], port)), daemon };
+        dnsmasq.has(records);
         dnsmasq
     }
 
-    /// Where it answers.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it answers, over UDP and TCP.
+    pub fn address(&self) -> String {
+        self.address.to_string()
     }
 
-    /// From now on it has these hosts.
-    pub fn hosts(&self, hosts: &[(&str, &str)]) {
-        write_hosts(self.daemon.folder(), hosts);
-        // So that a test sees that it has read them.
-        let mark = self.daemon.log().matches("read ").count();
-        self.daemon.signal("HUP");
-        eventually("dnsmasq reads its hosts", std::time::Duration::from_secs(30), || {
-            (self.daemon.log().matches("read ").count() > mark).then_some(())
-        });
+    /// From now on it has these records, as [`Self::start`] takes them.
+    pub fn has(&self, records: &[&str]) {
+        let port = self.address.port();
+        // A TTL of one second, or it would say 0, and nobody could tell that a TTL is obeyed.
+        let text = format!(
+            "port={port}\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nno-poll\n\
+             local-ttl=1\nuser=\nlog-facility=-\nlocal=/{ZONE}/\n{}\n",
+            records.join("\n")
+        );
+        fs::write(self.daemon.folder().join("dnsmasq.conf"), text).expect("a configuration file");
+        self.restart();
     }
 
     /// Ends it with SIGKILL.
@@ -56,40 +52,13 @@ impl Dnsmasq {
         self.daemon.kill();
     }
 
-    /// Starts it again at the same address with the same hosts; kills it first if it runs.
-    pub fn restart(&self) {
-        self.launch();
-    }
-
-    /// `STOP` has it take questions and answer none, `CONT` ends that.
+    /// Sends it a signal: `STOP` has it answer nothing, `CONT` ends that.
     pub fn signal(&self, name: &str) {
         self.daemon.signal(name);
     }
 
-    /// What it has printed so far.
-    pub fn log(&self) -> String {
-        self.daemon.log()
+    /// Starts it at the same address with what it had; kills it first if it runs.
+    pub fn restart(&self) {
+        self.daemon.launch(|| answers(self.address.port()));
     }
-
-    fn launch(&self) {
-        self.daemon.launch(|| dig(self.address, ZONE, "A").is_some());
-    }
-}
-
-fn write_hosts(folder: &Path, hosts: &[(&str, &str)]) {
-    let line = |(name, address): &(&str, &str)| format!("{address} {name}.{ZONE}\n");
-    let text: String = hosts.iter().map(line).collect();
-    fs::write(folder.join("hosts"), text).expect("a hosts file");
-}
-
-fn configure(folder: &Path, port: u16, services: &[Srv<'_>]) -> String {
-    let folder = folder.display();
-    let mut text = format!(
-        "port={port}\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nno-poll\n\
-         local-ttl=1\nuser=\nlocal=/{ZONE}/\naddn-hosts={folder}/hosts\npid-file={folder}/pid\n"
-    );
-    for (name, host, port, priority, weight) in services {
-        text += &format!("srv-host={name}.{ZONE},{host}.{ZONE},{port},{priority},{weight}\n");
-    }
-    text
 }

@@ -9,9 +9,8 @@ use crate::source::SourceKind;
 
 kind_keys! {
     /// Keys of sources that are asked over HTTP; `ca`, `cert` and `key` also of others that speak
-    /// TLS. Certificates and keys are read again when their
-    /// files change; where the new ones can't be used, those from before stay in use, and `status`
-    /// says so.
+    /// TLS. Certificates and keys are read again when their files change; where the new ones can't
+    /// be used, those from before stay in use, and `status` says so.
     #[derive(Debug, Clone, Default)]
     pub struct HttpKeys {
         /// `puppetdb` and `consul`: the root of the server or agent
