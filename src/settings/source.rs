@@ -26,8 +26,8 @@ section! {
         #[unset(required)]
         pub name: String,
         /// What it is: `puppetdb` (PuppetDB's query API), `consul` (services and keys of Consul),
-        /// `http_json` (a JSON document over HTTP), `file` (a JSON document or a map file) or
-        /// `zookeeper` (the children of a path).
+        /// `http_json` (a JSON document over HTTP), `file` (a JSON document or a map file),
+        /// `zookeeper` (the children of a path) or `etcd` (the keys of a prefix).
         #[unset(required)]
         #[serde(rename = "type")]
         pub kind: SourceKind,

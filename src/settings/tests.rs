@@ -241,7 +241,7 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         (source(""), "source[0].type: is missing"),
         (
             source("type = \"pupetdb\""),
-            "source[0].type: \"pupetdb\" is none of puppetdb, consul, http_json, file or zookeeper",
+            "source[0].type: \"pupetdb\" is none of puppetdb, consul, http_json, file, zookeeper or etcd",
         ),
         (
             with("[references]\nunknown = \"drop\""),

@@ -11,10 +11,13 @@ use serde::de::MapAccess;
 
 use super::consul::keys::{ConsulKeys, ConsulSelector};
 use super::consul::{Consul, HealthFormat};
+use super::etcd::Etcd;
+use super::etcd::keys::{EtcdKeys, EtcdSelector};
 use super::file::FileRegistry;
 use super::file::keys::{FileFormat, FileKeys};
 use super::format::{Format, MapFormat, MapText, Names, ServerFormat, read};
 use super::http_json::HttpJson;
+use super::nodes::NodesKeys;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
 use super::transport::http::keys::HttpKeys;
@@ -39,6 +42,8 @@ pub enum SourceKind {
     File,
     /// ZooKeeper.
     Zookeeper,
+    /// etcd, version 3.
+    Etcd,
 }
 
 impl SourceKind {
@@ -59,7 +64,7 @@ impl SourceKind {
             Self::Puppetdb => true,
             Self::Consul => keys.consul.kv.is_some(),
             Self::HttpJson | Self::File => !listed,
-            Self::Zookeeper => keys.zookeeper.nodes.is_some(),
+            Self::Zookeeper | Self::Etcd => keys.nodes.nodes.is_some(),
         }
     }
 
@@ -74,6 +79,7 @@ impl SourceKind {
             Self::Consul => read_selector::<ConsulSelector>(from, problem),
             Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
             Self::Zookeeper => read_selector::<ZooKeeperSelector>(from, problem),
+            Self::Etcd => read_selector::<EtcdSelector>(from, problem),
         }
     }
 
@@ -89,6 +95,7 @@ impl SourceKind {
             Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
             Self::File => Box::new(FileRegistry::new(settings, names)),
             Self::Zookeeper => Box::new(ZooKeeper::new(settings, names)?),
+            Self::Etcd => Box::new(Etcd::new(settings, names)?),
         })
     }
 
@@ -106,7 +113,7 @@ impl SourceKind {
             Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
             Self::Consul => consul::map_format(names),
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
-            Self::Zookeeper => return Err(self.is_no_one_text()),
+            Self::Zookeeper | Self::Etcd => return Err(self.is_no_one_text()),
         };
         read(format.reader(None), chunks)
     }
@@ -119,7 +126,7 @@ impl SourceKind {
         match self {
             Self::Consul => read(HealthFormat.reader(None), chunks),
             Self::Puppetdb | Self::HttpJson | Self::File => read(ServerFormat.reader(None), chunks),
-            Self::Zookeeper => Err(self.is_no_one_text()),
+            Self::Zookeeper | Self::Etcd => Err(self.is_no_one_text()),
         }
     }
 
@@ -136,6 +143,7 @@ impl fmt::Display for SourceKind {
             Self::HttpJson => "http_json",
             Self::File => "file",
             Self::Zookeeper => "zookeeper",
+            Self::Etcd => "etcd",
         })
     }
 }
@@ -170,23 +178,34 @@ pub struct KeysOfKinds {
     pub file: FileKeys,
     /// For a ZooKeeper.
     pub zookeeper: ZooKeeperKeys,
+    /// For an etcd.
+    pub etcd: EtcdKeys,
+    /// For a ZooKeeper and an etcd.
+    pub nodes: NodesKeys,
 }
 
 impl KeysOfKinds {
     /// The kinds that have them, what they are for, and the keys.
-    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 5] = [
-        ("`puppetdb`, `consul`, `http_json`; of TLS: `zookeeper`", HttpKeys::ABOUT, HttpKeys::KEYS),
+    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 7] = [
+        (
+            "`puppetdb`, `consul`, `http_json`; of TLS: `zookeeper`, `etcd`",
+            HttpKeys::ABOUT,
+            HttpKeys::KEYS,
+        ),
         ("`puppetdb`", PuppetDbKeys::ABOUT, PuppetDbKeys::KEYS),
         ("`consul`", ConsulKeys::ABOUT, ConsulKeys::KEYS),
         ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
         ("`zookeeper`", ZooKeeperKeys::ABOUT, ZooKeeperKeys::KEYS),
+        ("`etcd`", EtcdKeys::ABOUT, EtcdKeys::KEYS),
+        ("`zookeeper`, `etcd`", NodesKeys::ABOUT, NodesKeys::KEYS),
     ];
 
     /// The kinds whose sources have more than one list of servers, what the keys of a backend's
     /// `from` are for, and these keys.
-    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 2] = [
+    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 3] = [
         ("`consul`", ConsulSelector::ABOUT, ConsulSelector::KEYS),
         ("`zookeeper`", ZooKeeperSelector::ABOUT, ZooKeeperSelector::KEYS),
+        ("`etcd`", EtcdSelector::ABOUT, EtcdSelector::KEYS),
     ];
 
     /// Takes the key's value if it is a key of any kind. Whether it was.
@@ -199,7 +218,9 @@ impl KeysOfKinds {
             || self.puppetdb.take(key, map)?
             || self.consul.take(key, map)?
             || self.file.take(key, map)?
-            || self.zookeeper.take(key, map)?)
+            || self.zookeeper.take(key, map)?
+            || self.etcd.take(key, map)?
+            || self.nodes.take(key, map)?)
     }
 
     /// Reports what is wrong with them for a source of this kind.
@@ -209,10 +230,14 @@ impl KeysOfKinds {
         self.consul.problems(kind, &mut problem);
         self.file.problems(kind, &mut problem);
         self.zookeeper.problems(kind, &mut problem);
+        self.etcd.problems(kind, &self.http, &mut problem);
+        self.nodes.problems(kind, &mut problem);
     }
 
     /// The paths among them.
     pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        self.http.paths().chain(&mut self.file.path).chain(&mut self.zookeeper.auth_file)
+        let of_kinds =
+            [&mut self.file.path, &mut self.zookeeper.auth_file, &mut self.etcd.password_file];
+        self.http.paths().chain(of_kinds.into_iter().flatten())
     }
 }

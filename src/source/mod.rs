@@ -9,6 +9,7 @@
 //! ```text
 //! schedule, reload ──PollRequests──> poller ──poll──> Feed of a Registry
 //!                      Round           │   ^     puppetdb | consul | http_json | file | zookeeper
+//!                                      │   │     | etcd
 //!                                      │   │              │
 //!                                      │   │              │ transport: bytes
 //!                                      │   │              v
@@ -20,11 +21,13 @@
 mod consul;
 mod document;
 mod error;
+mod etcd;
 mod feed;
 mod file;
 mod format;
 mod http_json;
 mod kinds;
+mod nodes;
 mod puppetdb;
 mod transport;
 mod zookeeper;

@@ -35,9 +35,6 @@ kind_keys! {
         #[unset("10s")]
         #[serde(deserialize_with = "duration")]
         pub session_timeout: Duration,
-        /// The path whose children are the node map: each is a node by its name, and holds its
-        /// master's name. Without it the source is no part of the node map.
-        pub nodes: Option<String>,
     }
 }
 
@@ -48,7 +45,6 @@ impl Default for ZooKeeperKeys {
             chroot: None,
             auth_file: None,
             session_timeout: Duration::from_secs(10),
-            nodes: None,
         }
     }
 }
@@ -60,7 +56,6 @@ impl ZooKeeperKeys {
                 ("servers", !self.servers.is_empty()),
                 ("chroot", self.chroot.is_some()),
                 ("auth_file", self.auth_file.is_some()),
-                ("nodes", self.nodes.is_some()),
             ];
             for (key, _) in given.into_iter().filter(|(_, given)| *given) {
                 problem(format!("{key}: a {kind} source has none"));
@@ -78,10 +73,8 @@ impl ZooKeeperKeys {
         if !SESSION_TIMEOUTS.contains(&self.session_timeout) {
             problem("session_timeout: must be 500ms to 10m".to_owned());
         }
-        for (key, path) in [("chroot", &self.chroot), ("nodes", &self.nodes)] {
-            if let Some(Err(reason)) = path.as_deref().map(check_path) {
-                problem(format!("{key}: {reason}"));
-            }
+        if let Some(Err(reason)) = self.chroot.as_deref().map(check_path) {
+            problem(format!("chroot: {reason}"));
         }
     }
 
@@ -102,7 +95,7 @@ fn address(server: &str) -> Result<String, String> {
 }
 
 /// What ZooKeeper takes for a path.
-pub(super) fn check_path(path: &str) -> Result<(), String> {
+pub(in crate::source) fn check_path(path: &str) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("{path:?} is not a path of ZooKeeper's: {why}"));
     let Some(parts) = path.strip_prefix('/') else { return wrong("it must begin with /") };
     if path.len() > LONGEST_PATH {
@@ -130,27 +123,26 @@ mod tests {
 
     #[test]
     fn servers_and_paths_are_checked_before_anything_is_connected() {
-        let keys = |servers: &[&str], chroot: &str, nodes: &str| ZooKeeperKeys {
+        let keys = |servers: &[&str], chroot: &str| ZooKeeperKeys {
             servers: servers.iter().map(|server| (*server).to_owned()).collect(),
             chroot: Some(chroot.to_owned()),
-            nodes: Some(nodes.to_owned()),
             ..ZooKeeperKeys::default()
         };
-        let good = keys(&["zk1.Example.:2181", "[fe80::0:1]:2181", "10.0.0.1:1"], "/a", "/b/c");
+        let good = keys(&["zk1.Example.:2181", "[fe80::0:1]:2181", "10.0.0.1:1"], "/a");
         assert_eq!(problems(&good), "");
         assert_eq!(good.addresses(), ["zk1.example:2181", "[fe80::1]:2181", "10.0.0.1:1"]);
-        for (servers, chroot, nodes, part) in [
-            (&[][..], "/", "/a", "servers is missing"),
-            (&["zk1"][..], "/", "/a", "servers: \"zk1\" has no port"),
-            (&["zk1:2181,zk2:2181"][..], "/", "/a", "is not an address"),
-            (&["zk1:2181/chroot"][..], "/", "/a", "is not an address"),
-            (&["zk1:2181"][..], "a", "/a", "chroot: \"a\" is not a path"),
-            (&["zk1:2181"][..], "/a/", "/a", "chroot: \"/a/\""),
-            (&["zk1:2181"][..], "/a", "/a//b", "nodes: \"/a//b\""),
-            (&["zk1:2181"][..], "/a", "/a/../b", "a part of it is empty, . or .."),
-            (&["zk1:2181"][..], "/a", "/a\n", "invisible character"),
+        for (servers, chroot, part) in [
+            (&[][..], "/", "servers is missing"),
+            (&["zk1"][..], "/", "servers: \"zk1\" has no port"),
+            (&["zk1:2181,zk2:2181"][..], "/", "is not an address"),
+            (&["zk1:2181/chroot"][..], "/", "is not an address"),
+            (&["zk1:2181"][..], "a", "chroot: \"a\" is not a path"),
+            (&["zk1:2181"][..], "/a/", "chroot: \"/a/\""),
+            (&["zk1:2181"][..], "/a//b", "chroot: \"/a//b\""),
+            (&["zk1:2181"][..], "/a/../b", "a part of it is empty, . or .."),
+            (&["zk1:2181"][..], "/a\n", "invisible character"),
         ] {
-            let found = problems(&keys(servers, chroot, nodes));
+            let found = problems(&keys(servers, chroot));
             assert!(found.contains(part), "{part:?} is not in {found:?}");
         }
         let hasty = ZooKeeperKeys { session_timeout: Duration::ZERO, ..good };
