@@ -6,6 +6,7 @@
 //! second way, slow and plain, the two are compared.
 
 mod answers;
+mod children;
 mod commands;
 mod map_file;
 mod map_replies;
@@ -15,6 +16,7 @@ mod settings;
 mod table_replies;
 
 pub use answers::answers;
+pub use children::children;
 pub use map_file::map_file;
 pub use map_replies::map_replies;
 pub use names::names;
@@ -28,8 +30,9 @@ use mapsmith_core::names::MAX_BYTES;
 pub type Law = fn(&[u8]);
 
 /// The targets by name. Each has a file in `targets/` and a folder in `seeds/`.
-pub const TARGETS: [(&str, Law); 7] = [
+pub const TARGETS: [(&str, Law); 8] = [
     ("answers", answers),
+    ("children", children),
     ("map_file", map_file),
     ("map_replies", map_replies),
     ("names", names),

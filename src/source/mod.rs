@@ -163,6 +163,18 @@ pub fn read_list<'c>(
     kind.read_list(chunks)
 }
 
+/// Reads what the children of a ZooKeeper's path hold, one answer after another, as a feed of this
+/// selector does. A child is its name, and what it holds.
+///
+/// # Errors
+/// If no feed of a ZooKeeper can be had by these keys.
+pub fn read_children(
+    of: &Selector,
+    answers: impl IntoIterator<Item = Vec<(String, Vec<u8>)>>,
+) -> Result<Vec<(ServerList, Rejections)>, Unsupported> {
+    zookeeper::read(of, answers)
+}
+
 fn names(settings: &settings::Source, lowercase: bool) -> Arc<Names> {
     Arc::new(Names::new(lowercase, &settings.masters).with_times(settings.keep_times))
 }

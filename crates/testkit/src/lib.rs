@@ -29,6 +29,7 @@ pub mod puppetdb;
 pub mod random;
 pub mod registry;
 pub mod shipped;
+pub mod tcp_proxy;
 pub mod zookeeper;
 
 use std::fs;

@@ -16,8 +16,9 @@ const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(600);
 
 kind_keys! {
-    /// Keys of a ZooKeeper, of version 3.6 or later. With `ca` it is spoken to in TLS. A poll reads
-    /// everything that is asked for; a watch starts one as soon as something of it changes.
+    /// Keys of a ZooKeeper, of version 3.6 or later. With `ca` it is spoken to in TLS; certificates
+    /// and password are read for each new session. A poll reads everything that is asked for; a
+    /// watch starts one as soon as something of it changes.
     #[derive(Debug, Clone)]
     pub struct ZooKeeperKeys {
         /// The servers of the ensemble: `["zk1.example.com:2181", "[fe80::1]:2181"]`. One that

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use mapsmith_core::status::{PollKind, Watch};
-use mapsmith_core::{EntryMap, ServerList, Snapshot};
+use mapsmith_core::{EntryMap, Rejections, ServerList, Snapshot};
 use tokio::sync::Notify;
 use zookeeper_client::{Client, Error};
 
@@ -75,12 +75,31 @@ impl Registry for ZooKeeper {
     }
 
     fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
-        let keys = of.read::<ZooKeeperSelector>();
-        let (path, format) = keys
-            .and_then(|keys| keys.wanted())
-            .map_err(|problems| Unsupported::new(&self.settings.name, problems.join("; ")))?;
-        Ok(self.feed(path, Servers::new(format)))
+        let (path, servers) = wanted(of)?;
+        Ok(self.feed(path, servers))
     }
+}
+
+/// The path that a selector names, and how its children are read.
+fn wanted(of: &Selector) -> Result<(String, Servers), Unsupported> {
+    let keys = of.read::<ZooKeeperSelector>();
+    let (path, format) = keys
+        .and_then(|keys| keys.wanted())
+        .map_err(|problems| Unsupported::new(&of.source, problems.join("; ")))?;
+    Ok((path, Servers::new(format)))
+}
+
+/// Reads answers as a feed of this selector does.
+pub(super) fn read(
+    of: &Selector,
+    answers: impl IntoIterator<Item = Vec<(String, Vec<u8>)>>,
+) -> Result<Vec<(ServerList, Rejections)>, Unsupported> {
+    let (_, mut servers) = wanted(of)?;
+    let read = |children: Vec<(String, Vec<u8>)>| {
+        let child = |(name, data)| Child { name, data };
+        servers.read(&children.into_iter().map(child).collect::<Vec<_>>())
+    };
+    Ok(answers.into_iter().map(read).collect())
 }
 
 /// The children of a path.

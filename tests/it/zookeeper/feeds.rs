@@ -184,7 +184,7 @@ async fn tls_is_spoken_with_both_certificates_and_a_refusal_says_whose_is_wrong(
     let settings = |trusted: &Authority, shown: Option<&Authority>| {
         let mut settings = json!({
             "servers": [zookeeper.tls_address().to_string()],
-            "session_timeout": "2s",
+            "session_timeout": "20s",
             "ca": trusted.ca(),
         });
         if let Some(shown) = shown {
@@ -204,7 +204,7 @@ async fn tls_is_spoken_with_both_certificates_and_a_refusal_says_whose_is_wrong(
     }
     let plain = registry(json!({
         "servers": [zookeeper.address().to_string()],
-        "session_timeout": "2s",
+        "session_timeout": "20s",
         "ca": authority.ca(),
     }));
     assert_says(&failure(&mut listed(plain.as_ref(), &of)).await, &["opens no session"]);

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Scene, address};
 use crate::support::master::Master;
 use crate::support::pool::settles;
-use crate::support::scene::{BOUND, entries, in_sync, map_file, memory};
+use crate::support::scene::{BOUND, entries, in_sync, map_file, memory, printed};
 
 #[test]
 fn proxymgrs_children_answer_requests_and_changes_arrive_by_themselves() {
@@ -22,6 +22,9 @@ fn proxymgrs_children_answer_requests_and_changes_arrive_by_themselves() {
     scene.zookeeper.create("/services/web/n2", &address(&second));
     settles(&scene.gateway, &mapsmith, &[(&one.0, one.1), (&two.0, two.1)]);
     assert_eq!(scene.answering(4), ["first", "second"]);
+    let (code, text) = printed(&mapsmith.configuration().cli(&["check"]));
+    let list = "ok    source zk format=proxymgr path=/services/web: answers with 2 entries";
+    assert!(code == 0 && text.contains(list), "{code}: {text}");
 
     scene.zookeeper.set("/services/web/n1", address(&second).as_bytes());
     settles(&scene.gateway, &mapsmith, &[(&two.0, two.1)]);

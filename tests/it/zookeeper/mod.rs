@@ -4,6 +4,7 @@
 mod faults;
 mod feeds;
 mod gateway;
+mod lines;
 
 use std::sync::Arc;
 
