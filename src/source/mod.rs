@@ -175,6 +175,18 @@ pub fn read_children(
     zookeeper::read(of, answers)
 }
 
+/// Reads what the keys below a prefix of an etcd hold, one answer after another, as a feed of this
+/// selector does. A key stands without the prefix.
+///
+/// # Errors
+/// If no feed of an etcd can be had by these keys of a selector.
+pub fn read_keys(
+    of: &Selector,
+    answers: impl IntoIterator<Item = Vec<(Vec<u8>, Vec<u8>)>>,
+) -> Result<Vec<(ServerList, Rejections)>, Unsupported> {
+    etcd::read(of, answers)
+}
+
 fn names(settings: &settings::Source, lowercase: bool) -> Arc<Names> {
     Arc::new(Names::new(lowercase, &settings.masters).with_times(settings.keep_times))
 }

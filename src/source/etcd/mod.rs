@@ -17,11 +17,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mapsmith_core::status::Watch;
-use mapsmith_core::{EntryMap, ServerList, Snapshot};
+use mapsmith_core::{EntryMap, Rejections, ServerList, Snapshot};
 use tracing::warn;
 
 use super::error::{SourceError, SourceErrorKind};
-use super::format::Names;
+use super::format::{Names, Rows};
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings::{self, Selector};
 use connection::{Connection, Session};
@@ -72,11 +72,31 @@ impl Registry for Etcd {
     }
 
     fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
-        let EtcdSelector { prefix, format } = of
-            .read()
-            .map_err(|problems| Unsupported::new(&self.settings.name, problems.join("; ")))?;
-        Ok(self.feed(prefix, Servers::new(format)))
+        let (prefix, servers) = wanted(of)?;
+        Ok(self.feed(prefix, servers))
     }
+}
+
+/// The prefix that a selector names, and how its keys are read.
+fn wanted(of: &Selector) -> Result<(String, Servers), Unsupported> {
+    let EtcdSelector { prefix, format } =
+        of.read().map_err(|problems| Unsupported::new(&of.source, problems.join("; ")))?;
+    Ok((prefix, Servers::new(format)))
+}
+
+/// See [`super::read_keys`].
+pub(super) fn read(
+    of: &Selector,
+    answers: impl IntoIterator<Item = Vec<(Vec<u8>, Vec<u8>)>>,
+) -> Result<Vec<(ServerList, Rejections)>, Unsupported> {
+    let (_, mut servers) = wanted(of)?;
+    let read = |pairs: Vec<(Vec<u8>, Vec<u8>)>| {
+        let mut rows = servers.rows();
+        pairs.iter().for_each(|(key, value)| Servers::take(&mut rows, key, value));
+        servers.learn(&mut rows);
+        rows.settle()
+    };
+    Ok(answers.into_iter().map(read).collect())
 }
 
 /// The keys of a prefix.
@@ -98,7 +118,7 @@ impl<R: Reading> PrefixFeed<R> {
         &mut self,
         extent: Extent,
         current: Option<&Snapshot<R::Content>>,
-    ) -> Result<Polled<R::Content>, SourceErrorKind> {
+    ) -> Result<Polled<R::Content>, (usize, SourceErrorKind)> {
         let members = self.connection.endpoints().len();
         let mut failures: Vec<(usize, SourceErrorKind)> = Vec::new();
         let mut may_repeat = true;
@@ -141,7 +161,7 @@ impl<R: Reading> PrefixFeed<R> {
                 }
                 other => {
                     self.connection.close(&session).await;
-                    return Err(other.into_fault(&self.prefix));
+                    return Err((session.at, other.into_fault(&self.prefix)));
                 }
             }
         }
@@ -184,14 +204,14 @@ impl<R: Reading> PrefixFeed<R> {
         Ok((rows, bytes))
     }
 
-    /// All were asked.
-    fn none_answered(&self, failures: &[(usize, SourceErrorKind)]) -> SourceErrorKind {
+    /// All were asked. The first one's failure, and beside it the others'.
+    fn none_answered(&self, failures: &[(usize, SourceErrorKind)]) -> (usize, SourceErrorKind) {
         match failures {
-            [] => SourceErrorKind::Setup("endpoints is missing".to_owned()),
-            [(_, fault)] => fault.clone(),
-            [(_, first), others @ ..] => {
+            [] => (0, SourceErrorKind::Setup("endpoints is missing".to_owned())),
+            [failure] => failure.clone(),
+            [(at, first), others @ ..] => {
                 let (first, others) = (Box::new(first.clone()), self.told(others));
-                SourceErrorKind::NoneAnswered { first, others }
+                (*at, SourceErrorKind::NoneAnswered { first, others })
             }
         }
     }
@@ -214,11 +234,12 @@ impl<R: Reading> Feed<R::Content> for PrefixFeed<R> {
     ) -> Result<Polled<R::Content>, SourceError> {
         let timeout = self.settings.timeout;
         let outcome = tokio::time::timeout(timeout, self.poll_once(extent, current)).await;
-        let outcome = outcome.unwrap_or(Err(SourceErrorKind::NoAnswer(timeout)));
-        outcome.map_err(|fault| {
+        let outcome = outcome.unwrap_or(Err((usize::MAX, SourceErrorKind::NoAnswer(timeout))));
+        outcome.map_err(|(at, fault)| {
             self.changes.stop();
-            let place = format!("{} {}", self.connection.endpoints().join(","), self.prefix);
-            SourceError { place, fault }
+            let endpoints = self.connection.endpoints();
+            let endpoint = endpoints.get(at).cloned().unwrap_or_else(|| endpoints.join(","));
+            SourceError { place: format!("{endpoint} {}", self.prefix), fault }
         })
     }
 

@@ -52,7 +52,7 @@ pub(super) async fn read(
                 }
                 failure => return Err(failure),
             },
-            Ok(Ok(page)) => Page::from(page),
+            Ok(Ok(page)) => Page::new(page).map_err(Failure::Member)?,
         };
         if cursor.moment.is_none() {
             check(page.moment)?;
@@ -74,15 +74,16 @@ struct Page {
     count: i64,
 }
 
-impl From<GetResponse> for Page {
-    fn from(mut page: GetResponse) -> Self {
-        let moment = page.header().map_or(Moment { cluster: 0, revision: 0 }, |header| Moment {
-            cluster: header.cluster_id(),
-            revision: header.revision(),
-        });
+impl Page {
+    fn new(mut page: GetResponse) -> Result<Self, SourceErrorKind> {
+        let moment = page
+            .header()
+            .map(|header| Moment { cluster: header.cluster_id(), revision: header.revision() })
+            .filter(|moment| moment.revision > 0)
+            .ok_or(SourceErrorKind::NotWhole("the answer does not say of which revision it is"))?;
         let (more, count) = (page.more(), page.count());
         let pairs = page.take_kvs().into_iter().map(|pair| pair.into_key_value()).collect();
-        Self { moment, pairs, more, count }
+        Ok(Self { moment, pairs, more, count })
     }
 }
 

@@ -86,7 +86,7 @@ impl Changes {
 async fn wait(client: WatchClient, prefix: &str, revision: i64) -> Result<(), String> {
     let options = WatchOptions::new()
         .with_range(end_of(prefix))
-        .with_start_revision(revision + 1)
+        .with_start_revision(revision.saturating_add(1))
         .with_progress_notify()
         .with_fragment();
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
