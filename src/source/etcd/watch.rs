@@ -126,3 +126,30 @@ fn words(error: &etcd_client::Error) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use etcd_client::{Client, ConnectOptions};
+    use testkit::etcd::Etcd;
+
+    use super::*;
+
+    /// How a watch from after this revision ends.
+    async fn ended(etcd: &Etcd, revision: i64) -> Result<(), String> {
+        let options = ConnectOptions::new().with_require_leader(true);
+        let client = Client::connect([etcd.url()], Some(options)).await.unwrap();
+        let ended = timeout(Duration::from_secs(60), wait(client.watch_client(), "/a/", revision));
+        ended.await.expect("the watch ends")
+    }
+
+    #[tokio::test]
+    async fn a_watch_of_what_was_compacted_asks_for_a_poll_and_one_without_a_leader_says_so() {
+        let etcd = Etcd::start();
+        (0..9).for_each(|number| etcd.put("/b", &number.to_string()));
+        etcd.compact(7);
+        assert_eq!(ended(&etcd, 2).await, Ok(()));
+        // One of two members is no quorum.
+        etcd.ctl(&["member", "add", "absent", "--peer-urls=http://127.0.0.1:1"]);
+        assert_eq!(ended(&etcd, 10).await, Err("etcdserver: no leader".to_owned()));
+    }
+}
