@@ -8,6 +8,10 @@
 ARG BINARIES=build
 
 FROM rust:1-bookworm AS build
+# etcd's messages are generated from its protocol's files.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends protobuf-compiler libprotobuf-dev \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /src
 COPY . .
 RUN scripts/dist && mv target/dist /binaries

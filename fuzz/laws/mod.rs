@@ -8,6 +8,7 @@
 mod answers;
 mod children;
 mod commands;
+mod keys;
 mod map_file;
 mod map_replies;
 mod names;
@@ -17,6 +18,7 @@ mod table_replies;
 
 pub use answers::answers;
 pub use children::children;
+pub use keys::keys;
 pub use map_file::map_file;
 pub use map_replies::map_replies;
 pub use names::names;
@@ -30,9 +32,10 @@ use mapsmith_core::names::MAX_BYTES;
 pub type Law = fn(&[u8]);
 
 /// The targets by name. Each has a file in `targets/` and a folder in `seeds/`.
-pub const TARGETS: [(&str, Law); 8] = [
+pub const TARGETS: [(&str, Law); 9] = [
     ("answers", answers),
     ("children", children),
+    ("keys", keys),
     ("map_file", map_file),
     ("map_replies", map_replies),
     ("names", names),

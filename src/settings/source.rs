@@ -26,8 +26,9 @@ section! {
         #[unset(required)]
         pub name: String,
         /// What it is: `puppetdb` (PuppetDB's query API), `consul` (services and keys of Consul),
-        /// `zookeeper` (the children of a path), `dns` (addresses and services in DNS), `http_json`
-        /// (a JSON document over HTTP) or `file` (a JSON document, a map file or lines).
+        /// `zookeeper` (the children of a path), `etcd` (the keys of a prefix), `dns` (addresses and
+        /// services in DNS), `http_json` (a JSON document over HTTP) or `file` (a JSON document, a
+        /// map file or lines).
         #[unset(required)]
         #[serde(rename = "type")]
         pub kind: SourceKind,

@@ -241,8 +241,8 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         (source(""), "source[0].type: is missing"),
         (
             source("type = \"pupetdb\""),
-            "source[0].type: \"pupetdb\" is none of puppetdb, consul, zookeeper, dns, http_json or \
-                file",
+            "source[0].type: \"pupetdb\" is none of puppetdb, consul, zookeeper, etcd, dns, \
+                http_json or file",
         ),
         (
             with("[references]\nunknown = \"drop\""),

@@ -13,10 +13,13 @@ use super::consul::keys::{ConsulKeys, ConsulSelector};
 use super::consul::{Consul, HealthFormat};
 use super::dns::Dns;
 use super::dns::keys::{DnsKeys, DnsSelector};
+use super::etcd::Etcd;
+use super::etcd::keys::{EtcdKeys, EtcdSelector};
 use super::file::FileRegistry;
 use super::file::keys::{FileFormat, FileKeys};
 use super::format::{Format, MapFormat, MapText, Names, ServerFields, ServerFormat, read};
 use super::http_json::HttpJson;
+use super::nodes::NodesKeys;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
 use super::transport::http::keys::HttpKeys;
@@ -38,6 +41,8 @@ pub enum SourceKind {
     Consul,
     /// ZooKeeper.
     Zookeeper,
+    /// etcd, version 3.
+    Etcd,
     /// Addresses and services in DNS.
     Dns,
     /// A JSON document over HTTP.
@@ -63,7 +68,7 @@ impl SourceKind {
         match self {
             Self::Puppetdb => true,
             Self::Consul => keys.consul.kv.is_some(),
-            Self::Zookeeper => keys.zookeeper.nodes.is_some(),
+            Self::Zookeeper | Self::Etcd => keys.nodes.nodes.is_some(),
             Self::Dns => false,
             Self::HttpJson | Self::File => !listed,
         }
@@ -79,6 +84,7 @@ impl SourceKind {
             )),
             Self::Consul => read_selector::<ConsulSelector>(from, problem),
             Self::Zookeeper => read_selector::<ZooKeeperSelector>(from, problem),
+            Self::Etcd => read_selector::<EtcdSelector>(from, problem),
             Self::Dns => read_selector::<DnsSelector>(from, problem),
             Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
         }
@@ -94,6 +100,7 @@ impl SourceKind {
             Self::Puppetdb => Box::new(PuppetDb::new(settings, names)?),
             Self::Consul => Box::new(Consul::new(settings, names)?),
             Self::Zookeeper => Box::new(ZooKeeper::new(settings, names)?),
+            Self::Etcd => Box::new(Etcd::new(settings, names)?),
             Self::Dns => Box::new(Dns::new(settings)),
             Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
             Self::File => Box::new(FileRegistry::new(settings, names)),
@@ -113,7 +120,7 @@ impl SourceKind {
             }
             Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
             Self::Consul => consul::map_format(names),
-            Self::Zookeeper | Self::Dns => return Err(self.is_no_one_text()),
+            Self::Zookeeper | Self::Etcd | Self::Dns => return Err(self.is_no_one_text()),
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
         };
         read(format.reader(None), chunks)
@@ -126,7 +133,7 @@ impl SourceKind {
     ) -> Result<(ServerList, Rejections), SourceErrorKind> {
         match self {
             Self::Consul => read(HealthFormat.reader(None), chunks),
-            Self::Zookeeper | Self::Dns => Err(self.is_no_one_text()),
+            Self::Zookeeper | Self::Etcd | Self::Dns => Err(self.is_no_one_text()),
             Self::Puppetdb | Self::HttpJson | Self::File => {
                 read(ServerFormat::default().reader(None), chunks)
             }
@@ -144,6 +151,7 @@ impl fmt::Display for SourceKind {
             Self::Puppetdb => "puppetdb",
             Self::Consul => "consul",
             Self::Zookeeper => "zookeeper",
+            Self::Etcd => "etcd",
             Self::Dns => "dns",
             Self::HttpJson => "http_json",
             Self::File => "file",
@@ -181,6 +189,10 @@ pub struct KeysOfKinds {
     pub servers: ServersKeys,
     /// For a ZooKeeper.
     pub zookeeper: ZooKeeperKeys,
+    /// For an etcd.
+    pub etcd: EtcdKeys,
+    /// For a ZooKeeper and an etcd.
+    pub nodes: NodesKeys,
     /// For DNS.
     pub dns: DnsKeys,
     /// For documents that list servers.
@@ -191,12 +203,18 @@ pub struct KeysOfKinds {
 
 impl KeysOfKinds {
     /// The kinds that have them, what they are for, and the keys.
-    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 8] = [
-        ("`puppetdb`, `consul`, `http_json`; of TLS: `zookeeper`", HttpKeys::ABOUT, HttpKeys::KEYS),
+    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 10] = [
+        (
+            "`puppetdb`, `consul`, `http_json`; of TLS: `zookeeper`, `etcd`",
+            HttpKeys::ABOUT,
+            HttpKeys::KEYS,
+        ),
         ("`puppetdb`", PuppetDbKeys::ABOUT, PuppetDbKeys::KEYS),
         ("`consul`", ConsulKeys::ABOUT, ConsulKeys::KEYS),
         ("`zookeeper` and `dns`: servers", ServersKeys::ABOUT, ServersKeys::KEYS),
         ("`zookeeper`", ZooKeeperKeys::ABOUT, ZooKeeperKeys::KEYS),
+        ("`etcd`", EtcdKeys::ABOUT, EtcdKeys::KEYS),
+        ("`zookeeper` and `etcd`: nodes", NodesKeys::ABOUT, NodesKeys::KEYS),
         ("`dns`", DnsKeys::ABOUT, DnsKeys::KEYS),
         ("`http_json` and `file`: lists of servers", ServerFields::ABOUT, ServerFields::KEYS),
         ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
@@ -204,9 +222,10 @@ impl KeysOfKinds {
 
     /// The kinds whose sources have more than one list of servers, what the keys of a backend's
     /// `from` are for, and these keys.
-    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 3] = [
+    pub(crate) const OF_SELECTORS: [(&'static str, &'static str, &'static [Key]); 4] = [
         ("`consul`", ConsulSelector::ABOUT, ConsulSelector::KEYS),
         ("`zookeeper`", ZooKeeperSelector::ABOUT, ZooKeeperSelector::KEYS),
+        ("`etcd`", EtcdSelector::ABOUT, EtcdSelector::KEYS),
         ("`dns`", DnsSelector::ABOUT, DnsSelector::KEYS),
     ];
 
@@ -221,6 +240,8 @@ impl KeysOfKinds {
             || self.consul.take(key, map)?
             || self.servers.take(key, map)?
             || self.zookeeper.take(key, map)?
+            || self.etcd.take(key, map)?
+            || self.nodes.take(key, map)?
             || self.dns.take(key, map)?
             || self.fields.take(key, map)?
             || self.file.take(key, map)?)
@@ -233,6 +254,8 @@ impl KeysOfKinds {
         self.consul.problems(kind, &mut problem);
         self.servers.problems(kind, &mut problem);
         self.zookeeper.problems(kind, &mut problem);
+        self.etcd.problems(kind, &self.http, &mut problem);
+        self.nodes.problems(kind, &mut problem);
         self.dns.problems(kind, &mut problem);
         self.fields.problems(kind, &mut problem);
         self.file.problems(kind, &mut problem);
@@ -240,6 +263,8 @@ impl KeysOfKinds {
 
     /// The paths among them.
     pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        self.http.paths().chain(&mut self.file.path).chain(&mut self.zookeeper.auth_file)
+        let of_kinds =
+            [&mut self.file.path, &mut self.zookeeper.auth_file, &mut self.etcd.password_file];
+        self.http.paths().chain(of_kinds.into_iter().flatten())
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! schedule, reload ──PollRequests──> poller ──poll──> Feed of a Registry
-//!                      Round           │   ^     puppetdb | consul | zookeeper | dns | .. | file
+//!                      Round           │   ^     puppetdb | consul | zookeeper | etcd | ..
 //!                                      │   │              │
 //!                                      │   │              │ transport: bytes
 //!                                      │   │              v
@@ -21,11 +21,13 @@ mod consul;
 mod dns;
 mod document;
 mod error;
+mod etcd;
 mod feed;
 mod file;
 mod format;
 mod http_json;
 mod kinds;
+mod nodes;
 mod puppetdb;
 mod transport;
 mod zookeeper;
@@ -181,6 +183,18 @@ pub fn read_children(
     answers: impl IntoIterator<Item = Vec<(String, Vec<u8>)>>,
 ) -> Result<Vec<(ServerList, Rejections)>, Unsupported> {
     zookeeper::read(of, answers)
+}
+
+/// Reads what the keys below a prefix of an etcd hold, one answer after another, as a feed of this
+/// selector does. A key stands without the prefix.
+///
+/// # Errors
+/// If no feed of an etcd can be had by these keys of a selector.
+pub fn read_keys(
+    of: &Selector,
+    answers: impl IntoIterator<Item = Vec<(Vec<u8>, Vec<u8>)>>,
+) -> Result<Vec<(ServerList, Rejections)>, Unsupported> {
+    etcd::read(of, answers)
 }
 
 fn names(settings: &settings::Source, lowercase: bool) -> Arc<Names> {

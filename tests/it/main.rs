@@ -16,6 +16,7 @@ mod connections;
 mod consul;
 mod crash;
 mod drift;
+mod etcd;
 mod examples;
 mod faults;
 mod fuzz;

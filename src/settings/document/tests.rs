@@ -18,6 +18,10 @@ path = "/pins.json"
 name = "zk"
 type = "zookeeper"
 servers = ["127.0.0.1:2181"]
+[[source]]
+name = "etcd"
+type = "etcd"
+endpoints = ["http://127.0.0.1:2379"]
 [[backend]]
 name = "puppet"
 [[backend.servers]]
@@ -33,6 +37,11 @@ name = "children"
 source = "zk"
 format = "proxymgr"
 path = "/services/web"
+[[backend]]
+name = "keys"
+[backend.from]
+source = "etcd"
+prefix = "/services/web/"
 [[source]]
 name = "consul"
 type = "consul"
@@ -130,14 +139,16 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("url = \"http://127.0.0.1:8080\"", "source[0] \"puppetdb\": url is missing"),
         ("path = \"/pins.json\"", "source[1] \"pins\": path is missing"),
         ("servers = [\"127.0.0.1:2181\"]", "source[2] \"zk\": servers is missing"),
+        ("endpoints = [\"http://127.0.0.1:2379\"]", "source[3] \"etcd\": endpoints is missing"),
         ("format = \"proxymgr\"", "from.format: is missing"),
+        ("prefix = \"/services/web/\"", "backend[3] \"keys\": from.prefix: is missing"),
         ("name = \"edge1\"", "instance[0].name: is missing"),
         ("runtime = \"unix@/run/haproxy/admin.sock\"", "instance[0].runtime: is missing"),
         ("name = \"puppet\"", "backend[0].name: is missing"),
         ("name = \"m1\"", "backend[0].servers[0].name: is missing"),
         ("address = \"127.0.0.1:8141\"", "backend[0].servers[0].address: is missing"),
         ("source = \"pins\"", "backend[1].from.source: is missing"),
-        ("service = \"web\"", "backend[3] \"services\": from.service: is missing"),
+        ("service = \"web\"", "backend[4] \"services\": from.service: is missing"),
         ("path = \"/mapsmith.db\"", "store.path: is missing"),
         ("kind = \"crl\"", "tls_file[0].kind: is missing"),
         ("path = \"/haproxy/crl.pem\"", "tls_file[0].path: is missing"),

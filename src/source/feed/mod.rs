@@ -56,6 +56,10 @@ pub trait Feed<C: Content>: Send + Sync {
         now: Timestamp,
     ) -> Result<Polled<C>, SourceError>;
 
+    /// The number of the latest reload that the next poll answers. It only grows: an answer that
+    /// only an operator can let pass is told from its repetition by it.
+    fn set_reload(&mut self, _number: u64) {}
+
     /// Asks for these nodes alone where the registry can be asked so, else for everything, as
     /// [`Feed::poll`] does. `nodes` are valid keys, as many as one query can name. A node that is
     /// not in the answer stays as it is in `current`: what is gone shows in a full poll.

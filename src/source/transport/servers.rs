@@ -47,7 +47,11 @@ impl ServersKeys {
                     )
                 })
             },
-            SourceKind::Puppetdb | SourceKind::Consul | SourceKind::HttpJson | SourceKind::File => {
+            SourceKind::Puppetdb
+            | SourceKind::Consul
+            | SourceKind::Etcd
+            | SourceKind::HttpJson
+            | SourceKind::File => {
                 if !self.servers.is_empty() {
                     problem(format!("servers: a {kind} source has none"));
                 }

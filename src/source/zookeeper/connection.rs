@@ -16,6 +16,7 @@ use zookeeper_client::{Client, Error, SessionState};
 use super::tls;
 use crate::settings;
 use crate::source::error::SourceErrorKind;
+use crate::source::transport::handshake;
 use crate::source::transport::secret::Secret;
 
 /// How long a server may take to be asked why there is no session.
@@ -129,7 +130,7 @@ impl Connection {
                 "the server refused the authentication (auth_file)".to_owned(),
             );
         }
-        if let Some(fault) = tls::why_not(&self.settings.of_kind.http, servers).await {
+        if let Some(fault) = handshake::why_not(&self.settings.of_kind.http, servers).await {
             return fault;
         }
         let probes = servers.iter().map(async |server| {

@@ -30,31 +30,20 @@ kind_keys! {
         #[unset("10s")]
         #[serde(deserialize_with = "duration")]
         pub session_timeout: Duration,
-        /// The path whose children are the node map: each is a node by its name, and holds its
-        /// master's name. Without it the source is no part of the node map.
-        pub nodes: Option<String>,
     }
 }
 
 impl Default for ZooKeeperKeys {
     fn default() -> Self {
-        Self {
-            chroot: None,
-            auth_file: None,
-            session_timeout: Duration::from_secs(10),
-            nodes: None,
-        }
+        Self { chroot: None, auth_file: None, session_timeout: Duration::from_secs(10) }
     }
 }
 
 impl ZooKeeperKeys {
     pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
         if kind != SourceKind::Zookeeper {
-            let given = [
-                ("chroot", self.chroot.is_some()),
-                ("auth_file", self.auth_file.is_some()),
-                ("nodes", self.nodes.is_some()),
-            ];
+            let given =
+                [("chroot", self.chroot.is_some()), ("auth_file", self.auth_file.is_some())];
             for (key, _) in given.into_iter().filter(|(_, given)| *given) {
                 problem(format!("{key}: a {kind} source has none"));
             }
@@ -63,16 +52,14 @@ impl ZooKeeperKeys {
         if !SESSION_TIMEOUTS.contains(&self.session_timeout) {
             problem("session_timeout: must be 500ms to 10m".to_owned());
         }
-        for (key, path) in [("chroot", &self.chroot), ("nodes", &self.nodes)] {
-            if let Some(Err(reason)) = path.as_deref().map(check_path) {
-                problem(format!("{key}: {reason}"));
-            }
+        if let Some(Err(reason)) = self.chroot.as_deref().map(check_path) {
+            problem(format!("chroot: {reason}"));
         }
     }
 }
 
 /// What ZooKeeper takes for a path.
-pub(super) fn check_path(path: &str) -> Result<(), String> {
+pub(in crate::source) fn check_path(path: &str) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("{path:?} is not a path of ZooKeeper's: {why}"));
     let Some(parts) = path.strip_prefix('/') else { return wrong("it must begin with /") };
     if path.len() > LONGEST_PATH {
@@ -100,21 +87,20 @@ mod tests {
 
     #[test]
     fn paths_are_checked_before_anything_is_connected() {
-        let keys = |chroot: &str, nodes: &str| ZooKeeperKeys {
+        let keys = |chroot: &str| ZooKeeperKeys {
             chroot: Some(chroot.to_owned()),
-            nodes: Some(nodes.to_owned()),
             ..ZooKeeperKeys::default()
         };
-        let good = keys("/a", "/b/c");
+        let good = keys("/a");
         assert_eq!(problems(&good), "");
-        for (chroot, nodes, part) in [
-            ("a", "/a", "chroot: \"a\" is not a path"),
-            ("/a/", "/a", "chroot: \"/a/\""),
-            ("/a", "/a//b", "nodes: \"/a//b\""),
-            ("/a", "/a/../b", "a part of it is empty, . or .."),
-            ("/a", "/a\n", "invisible character"),
+        for (chroot, part) in [
+            ("a", "chroot: \"a\" is not a path"),
+            ("/a/", "chroot: \"/a/\""),
+            ("/a//b", "chroot: \"/a//b\""),
+            ("/a/../b", "a part of it is empty, . or .."),
+            ("/a\n", "invisible character"),
         ] {
-            let found = problems(&keys(chroot, nodes));
+            let found = problems(&keys(chroot));
             assert!(found.contains(part), "{part:?} is not in {found:?}");
         }
         let hasty = ZooKeeperKeys { session_timeout: Duration::ZERO, ..good };

@@ -68,7 +68,7 @@ impl ZooKeeper {
 
 impl Registry for ZooKeeper {
     fn node_map(&self) -> Result<Box<dyn Feed<EntryMap>>, Unsupported> {
-        match &self.settings.of_kind.zookeeper.nodes {
+        match &self.settings.of_kind.nodes.nodes {
             Some(path) => Ok(self.feed(path.clone(), Nodes(Arc::clone(&self.names)))),
             None => Err(Unsupported::new(&self.settings.name, "set nodes to have a node map")),
         }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::{fs, thread};
 
 use serde_json::Value;
@@ -227,7 +227,12 @@ impl Etcd {
     fn launch(&self) {
         self.daemon.launch(|| {
             let mut command = self.command(&["endpoint", "health"]);
-            command.output().is_ok_and(|output| output.status.success())
+            // Who needs a login to hear that it is well hears it all the same.
+            let is_well = |output: Output| {
+                let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+                output.status.success() || complaint.contains("user name is empty")
+            };
+            command.output().is_ok_and(is_well)
         });
     }
 }

@@ -220,6 +220,7 @@ impl<C: Content> Poller<C> {
         let current = self.state.borrow().snapshot.clone();
         let began = Instant::now();
         self.last_begun = Some(began);
+        feed.set_reload(covered.urgent);
         let poll = Box::pin(async move {
             let outcome = feed.poll(extent, current.as_ref(), Timestamp::now()).await;
             (feed, outcome)

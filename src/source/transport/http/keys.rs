@@ -40,7 +40,7 @@ impl HttpKeys {
             (Some(_), false) => problem(format!("url: a {kind} source has none")),
             (None, false) => {}
         }
-        let has_tls = over_http || kind == SourceKind::Zookeeper;
+        let has_tls = over_http || matches!(kind, SourceKind::Zookeeper | SourceKind::Etcd);
         if self.cert.is_some() != self.key.is_some() {
             problem("cert and key go together".to_owned());
         }
