@@ -1,7 +1,6 @@
 //! What the process has loaded, and reloads.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -154,13 +153,14 @@ impl Supervisor {
             // 2.6).
             self.files(|files| files.probe()).await?;
         }
-        let turn = Arc::clone(&self.turn);
+        let turn = self.turn.clone();
         // Commands that are under way are for the worker that is about to go.
-        let turn = heartbeat::waiting(timeout(TURN_BOUND, turn.lock_owned())).await;
+        let turn = heartbeat::waiting(timeout(TURN_BOUND, turn.take())).await;
         let start = Instant::now();
         self.budget.begin(start.into_std());
         let outcome = self.have_it_loaded(&verdict).await?;
         drop(turn);
+        self.turn.tell();
         let (outcome, said, state) = match outcome.with_words(MOST_WORDS) {
             Outcome::Loaded { worker, .. } => {
                 tracing::info!(worker, reason = reason.label(), "HAProxy was reloaded");
