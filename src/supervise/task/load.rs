@@ -185,8 +185,7 @@ impl Supervisor {
                 let state = self.note_refused_reload(&config, &said);
                 tracing::error!(
                     "HAProxy ended at the reload, and its connections with it; the last good \
-                        configuration is started, and this one is not tried again before the \
-                        settings change or Mapsmith is started again: {state}: {said}"
+                        configuration is started: {state}: {said}"
                 );
                 (ReloadOutcome::Died, said, state)
             }
@@ -201,7 +200,11 @@ impl Supervisor {
             && matches!(state, ConfigState::Refused { .. } | ConfigState::Failed { .. })
         {
             match outcome {
-                ReloadOutcome::Died => self.hold_back(&mark, &state),
+                ReloadOutcome::Died if self.note_death(&mark, &state) => tracing::error!(
+                    "HAProxy has ended twice at this configuration, which is not tried again \
+                        before the settings change or Mapsmith is started again"
+                ),
+                ReloadOutcome::Died => {}
                 _ => self.note_setback(&mark, &state),
             }
         }
