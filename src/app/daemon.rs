@@ -267,7 +267,7 @@ impl Daemon {
             let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
                 .with_rows(rows)
                 .with_certificates(certificates)
-                .with_turn((own == Some(index)).then(|| Arc::clone(turn)))
+                .with_turn((own == Some(index)).then(|| turn.clone()))
                 .with_learned(learned);
             let task = if settings.keeps_map() { task } else { task.without_map() };
             let (sender, report) = watch::channel(task.report().clone());

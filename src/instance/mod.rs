@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use mapsmith_core::status::{DriftKind, InstanceState, InstanceStatus};
 use mapsmith_core::{Desired, DesiredMap, Revision};
 use metrics::counter;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,7 @@ mod report;
 mod rest;
 mod screen;
 pub mod servers;
+mod turn;
 
 use certificates::CertificatePhase;
 use failure::Failure;
@@ -41,12 +42,10 @@ use learned::LearnedTable;
 use process::Seen;
 pub use report::{InstanceReport, Observed};
 use servers::ServerPhase;
+pub use turn::Turn;
 
 /// Between a failure and the next try.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-
-/// Held by whoever sends commands to a process, and by its reload.
-pub type Turn = Arc<Mutex<()>>;
 
 /// What the instance was last verified to hold, and the marks by which a change outside Mapsmith
 /// shows.
@@ -199,7 +198,7 @@ impl Instance {
             let target = desired.borrow_and_update().clone();
             let mut tls_files = self.certificates.as_ref().map(CertificatePhase::news);
             let turn = match &self.turn {
-                Some(turn) => Some(heartbeat::waiting(Arc::clone(turn).lock_owned()).await),
+                Some(turn) => Some(heartbeat::waiting(turn.take()).await),
                 None => None,
             };
             let is_well = self.cycle(&target).await;
@@ -225,12 +224,19 @@ impl Instance {
                     None => std::future::pending().await,
                 }
             };
+            let another_process = async {
+                match &self.turn {
+                    Some(turn) => turn.told().await,
+                    None => std::future::pending().await,
+                }
+            };
             let rows = &mut self.rows;
             let woken = heartbeat::waiting(async {
                 tokio::select! {
                     () = shutdown.cancelled() => Some(None),
                     changed = news => changed.is_ok().then_some(None),
                     () = new_content => Some(None),
+                    () = another_process => Some(None),
                     question = screen::question(rows) => Some(Some(question)),
                     () = sleep(wait) => Some(None),
                 }

@@ -44,9 +44,16 @@ impl Verdict {
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     #[error("the configuration can't be checked: {0} (haproxy.binary)")]
-    Command(#[from] CommandError),
+    Command(CommandError),
     #[error("{program} -v does not name a version of HAProxy: {printed:?} (haproxy.binary)")]
     Version { program: String, printed: String },
+}
+
+impl From<CommandError> for CheckError {
+    /// Its text is all that it has to say.
+    fn from(error: CommandError) -> Self {
+        Self::Command(error)
+    }
 }
 
 /// Asks the program what it says of these files together. The first is the rendered one; it

@@ -54,6 +54,13 @@ impl Identity {
     }
 }
 
+/// Whether a process is stopped (by `SIGSTOP`, `SIGTTIN` and the like), and is a child of this one.
+pub(super) fn is_stopped_child(pid: u32, of: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').next());
+    state == Some("T") && parent(&stat) == Some(of)
+}
+
 /// The 22nd field of `/proc/PID/stat` (proc(5)), unless the third says that the process is over.
 /// The second is a name in parentheses that may hold anything.
 fn started(stat: &str) -> Option<u64> {

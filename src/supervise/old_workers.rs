@@ -13,6 +13,8 @@ use mapsmith_core::status::ServersState;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport};
@@ -83,7 +85,9 @@ impl OldWorkers {
         let task = if self.keeps_map { task } else { task.without_map() };
         let (sender, report) = watch::channel(task.report().clone());
         let stop = self.shutdown.child_token();
-        self.tasks.spawn(task.run(desired, sender, stop.clone()));
+        // Each ends by itself, which looks like a failure from there; status shows them.
+        let work = task.run(desired, sender, stop.clone());
+        self.tasks.spawn(work.with_subscriber(NoSubscriber::new()));
         Driven { report, stop }
     }
 

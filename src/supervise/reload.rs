@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use haproxy_runtime::master::{Processes, ReloadReply, Target, worker_info};
 use haproxy_runtime::{MasterClient, RuntimeAddress, RuntimeClient, RuntimeError};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use super::check::Verdict;
 use super::command::{self, CommandError};
-use super::identity::Identity;
+use super::identity::{Identity, is_stopped_child};
 use super::lock::{self, LockError};
 use super::log::Mark;
 use crate::settings::Haproxy;
@@ -335,20 +335,23 @@ async fn settle(
         if Instant::now() >= deadline {
             return Progress::Running;
         }
-        if began.elapsed() > DEAD_AFTER {
-            wake(before.master.pid);
-        }
+        wake_stopped(before);
         sleep(ASK_EVERY).await;
     }
 }
 
 /// A new worker that fails calls the one before back by SIGTTIN, which stops it where it has begun
-/// to end (seen on 3.0): the master then waits for it for ever, and nobody serves. This signal is
-/// nothing to one that runs.
-fn wake(master: u32) {
-    let group = i32::try_from(master).ok().and_then(Pid::from_raw);
-    // It may have ended, and need not lead a group.
-    let _ = group.map(|group| kill_process_group(group, Signal::CONT));
+/// to end (seen on 3.0): the master then waits for it for ever, and nobody serves. One that is not
+/// stopped must get no SIGCONT: the kernel drops a SIGTTIN that has not arrived for it, and the
+/// worker, which has closed its ports for the new one, would never open them again.
+fn wake_stopped(before: &Processes) {
+    let master = before.master.pid;
+    let workers = before.all_workers().map(|worker| worker.pid);
+    for worker in workers.filter(|worker| is_stopped_child(*worker, master)) {
+        let pid = i32::try_from(worker).ok().and_then(Pid::from_raw);
+        // It may have ended this very moment.
+        let _ = pid.map(|pid| kill_process(pid, Signal::CONT));
+    }
 }
 
 async fn progress(master: &MasterClient, before: &Processes, now: &Processes) -> Progress {

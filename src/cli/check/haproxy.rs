@@ -6,6 +6,8 @@ use mapsmith_core::render::rendered;
 use super::{Finding, finding};
 use crate::cli::render::ask;
 use crate::settings::Settings;
+use crate::settings::supervision::Managed;
+use crate::supervise::process::Launch;
 
 /// Nothing where that is somebody else's.
 pub(super) async fn check_configuration(
@@ -23,4 +25,12 @@ pub(super) async fn check_configuration(
         },
     };
     Some(finding("haproxy configuration", said))
+}
+
+/// The place of the instance that Mapsmith starts, where it does not run and was not stopped.
+pub(super) async fn unstarted(settings: &Settings) -> Option<usize> {
+    let haproxy = settings.haproxy.as_ref().filter(|haproxy| haproxy.managed == Managed::Yes)?;
+    let launch = Launch::new(haproxy);
+    let is_there = launch.is_stopped() || !matches!(launch.find().await, Ok(None));
+    settings.own_instance().filter(|_| !is_there)
 }

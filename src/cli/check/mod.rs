@@ -89,10 +89,17 @@ pub(super) async fn check(
         backends: &settings.backends,
         desired: &backends.desired,
     };
+    let unstarted = haproxy::unstarted(&settings).await;
+    findings.extend(unstarted.map(|own| {
+        let what = format!("instance {}", settings.instances[own].name);
+        finding(what, Ok("not started yet; `mapsmith run` starts it".to_owned()))
+    }));
     let instances = settings
         .instances
         .iter()
-        .map(|instance| instance::check_instance(instance, &name, &expected));
+        .enumerate()
+        .filter(|(index, _)| Some(*index) != unstarted)
+        .map(|(_, instance)| instance::check_instance(instance, &name, &expected));
     let mut observed = Vec::new();
     for checked in join_all(instances).await {
         findings.extend(checked.findings);

@@ -137,6 +137,7 @@ impl Supervisor {
                 Event::Found => tracing::info!("HAProxy runs already"),
                 Event::Started => {
                     tracing::info!("HAProxy was started");
+                    self.turn.tell();
                     counter!(HAPROXY_STARTS).increment(1);
                     self.report.status.starts += 1;
                 }

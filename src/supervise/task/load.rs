@@ -1,7 +1,6 @@
 //! What the process has loaded, and reloads.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -154,13 +153,14 @@ impl Supervisor {
             // 2.6).
             self.files(|files| files.probe()).await?;
         }
-        let turn = Arc::clone(&self.turn);
+        let turn = self.turn.clone();
         // Commands that are under way are for the worker that is about to go.
-        let turn = heartbeat::waiting(timeout(TURN_BOUND, turn.lock_owned())).await;
+        let turn = heartbeat::waiting(timeout(TURN_BOUND, turn.take())).await;
         let start = Instant::now();
         self.budget.begin(start.into_std());
         let outcome = self.have_it_loaded(&verdict).await?;
         drop(turn);
+        self.turn.tell();
         let (outcome, said, state) = match outcome.with_words(MOST_WORDS) {
             Outcome::Loaded { worker, .. } => {
                 tracing::info!(worker, reason = reason.label(), "HAProxy was reloaded");
@@ -185,8 +185,7 @@ impl Supervisor {
                 let state = self.note_refused_reload(&config, &said);
                 tracing::error!(
                     "HAProxy ended at the reload, and its connections with it; the last good \
-                        configuration is started, and this one is not tried again before the \
-                        settings change or Mapsmith is started again: {state}: {said}"
+                        configuration is started: {state}: {said}"
                 );
                 (ReloadOutcome::Died, said, state)
             }
@@ -201,7 +200,11 @@ impl Supervisor {
             && matches!(state, ConfigState::Refused { .. } | ConfigState::Failed { .. })
         {
             match outcome {
-                ReloadOutcome::Died => self.hold_back(&mark, &state),
+                ReloadOutcome::Died if self.note_death(&mark, &state) => tracing::error!(
+                    "HAProxy has ended twice at this configuration, which is not tried again \
+                        before the settings change or Mapsmith is started again"
+                ),
+                ReloadOutcome::Died => {}
                 _ => self.note_setback(&mark, &state),
             }
         }

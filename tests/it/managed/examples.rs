@@ -12,7 +12,7 @@ use crate::render::echo::Echo;
 use crate::render::running::{Reply, ask};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
-use crate::support::scene::oldest_and_newest;
+use crate::support::scene::{oldest_and_newest, printed};
 use crate::support::{free_port, http};
 
 /// The example, running.
@@ -42,6 +42,9 @@ impl Example {
         replace("\"/var/lib/mapsmith/haproxy\"", &format!("{:?}", ground.path()));
         let program = ground.binary.path.to_str().expect("a path in UTF-8");
         let config = Mapsmith::config(&text).variable("MAPSMITH__HAPROXY__BINARY", program);
+        // As it is before its first start.
+        let (code, checked) = printed(&config.cli(&["check"]));
+        assert!(code == 0 && checked.contains("not started yet; `mapsmith run`"), "{checked}");
         let managed = Managed { mapsmith: config.start(), ground };
         managed.wait_for_state("in_force");
         Self { managed, postgres, health, metrics }

@@ -120,6 +120,13 @@ impl<'a> Found<'a> {
             self.time(&format!("haproxy.timeouts.{key}"), Some(*time));
         }
         self.time("haproxy.hard_stop_after", process.hard_stop_after);
+        for (index, line) in process.global.iter().enumerate() {
+            let word = line.as_str().split_ascii_whitespace().next();
+            if process.server_states.is_some() && word == Some("server-state-file") {
+                let place = format!("haproxy.global[{index}]");
+                self.add(&place, "Mapsmith gives HAProxy a file of its own; remove the line");
+            }
+        }
         let stats = process.stats.as_ref().map(|stats| ("haproxy.stats.bind", &stats.bind));
         let metrics =
             process.metrics.as_ref().map(|metrics| ("haproxy.metrics.bind", &metrics.bind));

@@ -400,6 +400,8 @@ fn what_haproxy_would_take_for_something_else_is_named_with_its_place() {
         process: Process {
             socket: Some(value(&format!("/{}", "a".repeat(97)))),
             timeouts: Timeouts { client: Duration::from_micros(999), ..Timeouts::default() },
+            server_states: Some(value("/states")),
+            global: vec![value("server-state-file /mine")],
             ..Process::default()
         },
         frontends: vec![frontend("web", ":80", rules)],
@@ -412,6 +414,7 @@ fn what_haproxy_would_take_for_something_else_is_named_with_its_place() {
         [
             "haproxy.socket: is longer than 97 bytes",
             "haproxy.timeouts.client: must be at least 1ms and at most 24 days, HAProxy's limits",
+            "haproxy.global[0]: Mapsmith gives HAProxy a file of its own; remove the line",
             "frontend[0].rules[0]: a condition without values never matches",
             "frontend[0].rules[1]: any: an empty table matches everything",
         ]

@@ -40,9 +40,20 @@ impl fmt::Display for Remark {
     }
 }
 
+/// What says no more than that there was an error, of which there is a line of its own.
+const SUMS_UP: [&str; 2] =
+    ["Error(s) found in configuration file", "Fatal errors found in configuration"];
+
 /// The alerts and warnings of what HAProxy printed on a configuration in this file.
 pub fn remarks(printed: &str, file: &str, rendered: &Rendered) -> Vec<Remark> {
-    printed.lines().filter_map(|line| remark(line, file, rendered)).collect()
+    let mut remarks: Vec<_> =
+        printed.lines().filter_map(|line| remark(line, file, rendered)).collect();
+    let sums_up = |text: &str| SUMS_UP.iter().any(|sum| text.starts_with(sum));
+    let says_why = |remark: &Remark| remark.level == Level::Alert && !sums_up(&remark.text);
+    if remarks.iter().any(says_why) {
+        remarks.retain(|remark| !sums_up(&remark.text));
+    }
+    remarks
 }
 
 fn remark(printed: &str, file: &str, rendered: &Rendered) -> Option<Remark> {
@@ -95,8 +106,9 @@ mod tests {
                 (Level::Alert, Some("haproxy"), "unknown keyword 'x'."),
                 (Level::Warning, Some("haproxy"), "'y' is deprecated."),
                 (Level::Alert, None, "Proxy 'f': unable to find required use_backend: 'nope'."),
-                (Level::Alert, None, "Fatal errors found in configuration."),
             ]
         );
+        let alone = "[ALERT]    (7) : config : Fatal errors found in configuration.\n";
+        assert_eq!(super::remarks(alone, "/t/haproxy.cfg", &rendered).len(), 1);
     }
 }
