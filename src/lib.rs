@@ -21,6 +21,7 @@ pub mod heartbeat;
 pub mod http;
 pub mod instance;
 pub mod settings;
+pub mod shadow;
 pub mod source;
 pub mod store;
 pub mod supervise;

@@ -101,6 +101,11 @@ metrics! {
     gauge SOURCE_REJECTED = "mapsmith_source_rejected_entries",
         "Entries of the last good answer that were rejected, by reason";
 
+    // By `source` and `kind` (`missing`, `extra`, `elsewhere`; of servers `renamed` and `options`
+    // too, by `backend` besides). Absent before the first comparison.
+    gauge SHADOW_DIFFERENCES = "mapsmith_source_shadow_differences",
+        "Nodes or servers that a source which is never applied has otherwise, by kind";
+
     // By `haproxy`, which is the instance.
     gauge INSTANCE_REVISION_WANTED = "mapsmith_instance_revision_wanted",
         "Revision that the instance should hold";

@@ -15,6 +15,7 @@ use crate::engine::{Decision, Order};
 use crate::heartbeat::Heartbeats;
 use crate::instance::InstanceReport;
 use crate::settings::Settings;
+use crate::shadow::Shadows;
 use crate::source::PollRequests;
 use crate::store::OverrideService;
 use crate::supervise::SupervisorReport;
@@ -40,6 +41,8 @@ pub struct Api {
     pub(crate) sources: Vec<watch::Receiver<SourceState>>,
     /// The server lists that backends take from sources.
     pub(crate) lists: Vec<watch::Receiver<SourceState<ServerList>>>,
+    /// What is compared and never applied.
+    pub(crate) shadows: Shadows,
     pub(crate) decision: watch::Receiver<Decision>,
     pub(crate) desired: watch::Receiver<Desired>,
     /// What a map may point to, an instance each; none before it was observed.

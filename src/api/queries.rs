@@ -74,6 +74,7 @@ impl Api {
             rejected: (*decision.rejected).clone(),
             map_file: decision.file,
             sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
+            shadows: self.shadows.statuses(),
             servers_number: self.desired.borrow().servers.as_ref().map(|desired| desired.number),
             backends: whole.backends,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
@@ -179,7 +180,9 @@ impl Api {
     /// The metrics in Prometheus's text format.
     pub fn metrics(&self) -> String {
         // An age grows by itself, so it is taken when it is asked for.
-        for (status, _) in self.source_statuses() {
+        let shadows = self.shadows.statuses().into_iter().map(|shadow| shadow.source);
+        let applied = self.source_statuses().into_iter().map(|(status, _)| status);
+        for status in applied.chain(shadows) {
             if let Some(at) = status.answered_at {
                 let age = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
                 gauge!(SOURCE_ANSWER_AGE, "source" => status.name).set(age);
@@ -196,12 +199,14 @@ impl Api {
     fn parts(&self) -> telemetry::Parts<'static> {
         let settings = &*self.settings;
         let sources = settings.map_sources().map(|source| source.name.clone());
-        let lists = settings.server_lists().into_iter().map(|(_, list)| list.to_string());
+        let lists = settings.server_lists().into_iter().chain(settings.shadow_lists());
+        let lists = lists.map(|(_, list)| list.to_string());
+        let shadows = settings.shadow_sources().map(|source| source.name.clone());
         let instances = settings.instances.iter().map(|instance| instance.name.clone());
         let files = settings.tls_files.iter().map(|file| file.path.display().to_string());
         let tasks = self.heartbeats.ages().into_iter().map(|(task, _)| task);
         telemetry::Parts::from([
-            ("source", sources.chain(lists).collect()),
+            ("source", sources.chain(lists).chain(shadows).collect()),
             ("haproxy", instances.chain([telemetry::MAP_FILE.to_owned()]).collect()),
             ("backend", settings.backends.iter().map(|backend| backend.name.clone()).collect()),
             ("file", files.collect()),

@@ -128,9 +128,11 @@ impl Daemon {
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
         let servers = daemon.server_decider(store, &desired).await?;
+        let shadows = daemon.start_shadows(&registries, &sources, &lists, &decision);
         let api = Arc::new(Api {
             sources: sources.clone(),
             lists: lists.clone(),
+            shadows,
             decision,
             desired,
             targets: fleet.targets.clone(),
@@ -175,6 +177,27 @@ impl Daemon {
         }
     }
 
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings)
+    }
+
+    /// A round of one feed.
+    pub(super) fn round(&self) -> Round {
+        self.requests.round()
+    }
+
+    /// A task that has no end of its own, and nothing to bring to one.
+    pub(super) fn start_until_shutdown(
+        &mut self,
+        name: impl Into<String>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let stop = self.shutdown.clone();
+        self.tasks.start(name, async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
     /// Without a store the overrides stay as they are, none.
     fn start_overrides(
         &mut self,
@@ -213,7 +236,7 @@ impl Daemon {
         lists.collect()
     }
 
-    fn start_poller<C: Content>(
+    pub(super) fn start_poller<C: Content>(
         &mut self,
         name: String,
         source: &settings::Source,
@@ -320,25 +343,18 @@ impl Daemon {
     fn start_resolver(&mut self) -> HostNames {
         let resolver = Resolver::new(Box::new(SystemLookup), self.settings.damping.hold);
         let (names, lookups) = HostNames::new(resolver);
-        let stop = self.shutdown.clone();
-        self.tasks.start("host names", async move {
-            stop.run_until_cancelled(lookups).await;
-        });
+        self.start_until_shutdown("host names", lookups);
         names
     }
 
     /// Samples of durations are kept until somebody asks for the metrics; folded now and then, they
     /// don't pile up.
     fn start_metrics_upkeep(&mut self, metrics: PrometheusHandle) {
-        let stop = self.shutdown.clone();
-        self.tasks.start("metrics", async move {
-            let fold = async {
-                loop {
-                    heartbeat::waiting(sleep(METRICS_UPKEEP)).await;
-                    metrics.run_upkeep();
-                }
-            };
-            stop.run_until_cancelled(fold).await;
+        self.start_until_shutdown("metrics", async move {
+            loop {
+                heartbeat::waiting(sleep(METRICS_UPKEEP)).await;
+                metrics.run_upkeep();
+            }
         });
     }
 

@@ -15,6 +15,7 @@ use crate::supervise::sockets::Handover;
 
 mod daemon;
 mod descriptors;
+mod shadows;
 mod signals;
 
 use daemon::Daemon;

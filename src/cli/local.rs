@@ -6,10 +6,12 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
-use mapsmith_core::status::{PollReport, milliseconds};
+use mapsmith_core::desired::shadow::ShadowStatus;
+use mapsmith_core::status::{BackendStatus, PollReport, milliseconds};
 use mapsmith_core::{Content, ServerList, Snapshot, SourceState};
 
 use crate::settings::{self, Settings};
+use crate::shadow::{ShadowHosts, compare_list, compare_maps};
 use crate::source::{Extent, Feed, Registries, SourceError};
 use crate::store::{SqliteStore, StoreError, Stored};
 
@@ -23,6 +25,45 @@ pub(super) async fn poll_all(
     let lists =
         lists.map(|(source, list)| poll(source, list.to_string(), registries.servers(list)));
     tokio::join!(poll_map(settings, &registries), join_all(lists))
+}
+
+/// Polls what is compared and never applied once, likewise, and compares it: with what the sources
+/// of the node map say, and with the servers that backends would have.
+pub(super) async fn shadows(
+    settings: &Settings,
+    sources: &[SourceState],
+    lists: &[SourceState<ServerList>],
+    backends: &[BackendStatus],
+) -> Vec<ShadowStatus> {
+    let registries = Registries::new(settings);
+    let maps = settings
+        .shadow_sources()
+        .map(|source| poll(source, source.name.clone(), registries.node_map(&source.name)));
+    let polled = settings.shadow_lists().into_iter();
+    let polled =
+        polled.map(|(source, list)| poll(source, list.to_string(), registries.servers(list)));
+    let (maps, polled) = tokio::join!(join_all(maps), join_all(polled));
+    let of_map = maps.into_iter().map(|state| ShadowStatus {
+        compared: compare_maps(&state, sources),
+        source: state.status,
+        backend: None,
+    });
+    let mut all: Vec<_> = of_map.collect();
+    let mut hosts = ShadowHosts::new(settings.damping.hold);
+    for backend in &settings.backends {
+        let Some(list) = &backend.shadow_from else { continue };
+        let name = list.to_string();
+        let state = polled.iter().chain(lists).find(|state| state.status.name == name);
+        let status = backends.iter().find(|status| status.name == backend.name);
+        let Some((state, status)) = state.zip(status) else { continue };
+        let in_force = status.servers.as_deref();
+        all.push(ShadowStatus {
+            source: state.status.clone(),
+            backend: Some(backend.name.clone()),
+            compared: compare_list(backend, state, in_force, &mut hosts).await,
+        });
+    }
+    all
 }
 
 /// The same for those of the node map alone.

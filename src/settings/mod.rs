@@ -347,19 +347,41 @@ impl Settings {
             let listed = lists.contains(source.name.as_str());
             source.maps_nodes = source.kind.maps_nodes(&source.of_kind, listed);
             source.keep_times = source.maps_nodes && self.ownership.remember;
+            source.required &= !source.shadow;
         }
         self
     }
 
     /// The sources of the node map.
     pub fn map_sources(&self) -> impl Iterator<Item = &Source> {
-        self.sources.iter().filter(|source| source.maps_nodes)
+        self.sources.iter().filter(|source| source.feeds_map())
+    }
+
+    /// The sources whose node map is compared and never applied.
+    pub fn shadow_sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(|source| source.maps_nodes && source.shadow)
     }
 
     /// The server lists that backends take from sources, each once, in the order of the backends.
     pub fn server_lists(&self) -> Vec<(&Source, &Selector)> {
+        self.lists_of(self.backends.iter().filter_map(|backend| backend.from.as_ref()))
+    }
+
+    /// The server lists that are compared and that no backend takes its servers from, likewise.
+    pub fn shadow_lists(&self) -> Vec<(&Source, &Selector)> {
+        let mut lists =
+            self.lists_of(self.backends.iter().filter_map(|it| it.shadow_from.as_ref()));
+        let applied = self.server_lists();
+        lists.retain(|(_, list)| !applied.iter().any(|(_, known)| known == list));
+        lists
+    }
+
+    fn lists_of<'a>(
+        &'a self,
+        selectors: impl Iterator<Item = &'a Selector>,
+    ) -> Vec<(&'a Source, &'a Selector)> {
         let mut lists: Vec<(&Source, &Selector)> = Vec::new();
-        for from in self.backends.iter().filter_map(|backend| backend.from.as_ref()) {
+        for from in selectors {
             let source = self.sources.iter().find(|source| source.name == from.source);
             if let Some(source) = source
                 && !lists.iter().any(|(_, known)| *known == from)

@@ -41,6 +41,13 @@ section! {
         #[unset("true")]
         #[serde(default = "required")]
         pub required: bool,
+        /// Whether it is polled and compared, and never applied: for the way from one registry to
+        /// another ([operations.md](operations.md#from-one-registry-to-another)). What it says of
+        /// the node map is compared with what the other sources say; a list of servers that a
+        /// backend's `shadow_from` takes from it, with the servers in force. It is never required.
+        #[unset("false")]
+        #[serde(default)]
+        pub shadow: bool,
         /// The field of a row that names the node.
         #[unset(says "`puppetdb`: `certname`")]
         pub node_field: Option<String>,
@@ -154,6 +161,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for KeysOfAll<'_, A> {
 }
 
 impl Source {
+    /// Whether it says who owns which node, and that is applied.
+    pub fn feeds_map(&self) -> bool {
+        self.maps_nodes && !self.shadow
+    }
+
     fn problems(&self, place: &str, problems: &mut Vec<String>) {
         let mut problem = |text: String| problems.push(format!("{place}: {text}"));
         self.of_kind.problems(self.kind, &mut problem);
@@ -231,9 +243,10 @@ impl Source {
 pub(super) fn problems_without_map(sources: &[Source], problems: &mut Vec<String>) {
     if sources.is_empty() {
         problems.push("source: there is none; add a [[source]]".to_owned());
-    } else if !sources.iter().any(|source| source.maps_nodes) {
+    } else if !sources.iter().any(Source::feeds_map) {
         problems.push(
-            "source: each lists servers for a backend; add a [[source]] for the node map"
+            "source: each lists servers for a backend, or is a shadow; add a [[source]] for the \
+                node map"
                 .to_owned(),
         );
     }
@@ -248,15 +261,23 @@ pub(super) fn problems(
     problems: &mut Vec<String>,
 ) {
     check_names("source", sources.iter().map(|source| &source.name), problems);
+    let has_map = sources.iter().any(Source::feeds_map);
     for (index, source) in sources.iter().enumerate() {
         let place = format!("source[{index}] {:?}", source.name);
         source.path_problems(&place, map, store, problems);
         source.problems(&place, problems);
+        if source.shadow && source.maps_nodes && !has_map {
+            problems.push(format!(
+                "{place}: shadow: no other source says which master owns a node, so there is \
+                    nothing to compare it with"
+            ));
+        }
+        let key = if source.shadow { "shadow_from" } else { "from" };
         match (source.maps_nodes, lists.contains(source.name.as_str())) {
             (true, _) => source.map_problems(&place, problems),
             (false, true) => source.list_problems(&place, problems),
             (false, false) => problems.push(format!(
-                "{place}: nothing is taken from it; name it in a backend's from, or give it the \
+                "{place}: nothing is taken from it; name it in a backend's {key}, or give it the \
                     keys of a node map"
             )),
         }

@@ -1,6 +1,7 @@
 //! What `GET /v1/status` says.
 
 use mapsmith_core::config::status::HaproxyStatus;
+use mapsmith_core::desired::shadow::ShadowStatus;
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::{
     BackendStatus, InstanceStatus, KeptNodes, MapFileStatus, SourceStatus,
@@ -59,6 +60,9 @@ pub struct StatusReport {
     pub map_file: Option<MapFileStatus>,
     /// The sources.
     pub sources: Vec<SourceStatus>,
+    /// What is compared and never applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<ShadowStatus>,
     /// The number of the desired server lists, which grows with every change of one; none before
     /// the first was accepted.
     pub servers_number: Option<u64>,

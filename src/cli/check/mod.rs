@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{poll_all, stored};
+use super::local::{poll_all, shadows, stored};
 use super::output::{Colour, paint, pluralize};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
@@ -78,6 +78,8 @@ pub(super) async fn check(
     let backends =
         preview::servers(&settings, &lists, &map).with_subscriber(NoSubscriber::new()).await;
     findings.extend(backends.statuses.iter().map(sources::check_backend));
+    let shadows = shadows(&settings, &states, &lists, &backends.statuses).await;
+    findings.extend(shadows.iter().map(sources::check_shadow));
     findings.extend(haproxy::check_configuration(&settings, &backends.desired).await);
     findings.extend(options::check_options(&settings.backends, &backends.statuses));
     let name = MapName::new(&settings.map.path.to_string_lossy());

@@ -1,10 +1,12 @@
 //! What the sources answer, and what the daemon would make of it.
 
 use mapsmith_core::HeldChange;
+use mapsmith_core::desired::shadow::ShadowStatus;
 use mapsmith_core::status::{BackendStatus, SourceStatus};
 
 use super::{Finding, NAMED, finding};
 use crate::cli::output::pluralize;
+use crate::cli::status::shadows::in_brief;
 
 pub(super) fn check_source(status: &SourceStatus) -> Finding {
     let result = match (&status.error, status.entries) {
@@ -27,6 +29,15 @@ pub(super) fn check_source(status: &SourceStatus) -> Finding {
         }
     };
     finding(format!("source {}", status.name), result)
+}
+
+/// What is compared and never applied: to differ is no failure, to give no answer is one.
+pub(super) fn check_shadow(shadow: &ShadowStatus) -> Finding {
+    let result = match &shadow.source.error {
+        Some(error) => Err(error.clone()),
+        None => Ok(in_brief(shadow)),
+    };
+    finding(format!("shadow {}", shadow.source.name), result)
 }
 
 /// A change of the map that the daemon would hold.

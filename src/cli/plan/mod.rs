@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use haproxy_runtime::{HaproxyVersion, MapName};
 use mapsmith_core::EntryMap;
 use mapsmith_core::desired::references::{Action, Actions};
+use mapsmith_core::desired::shadow::ShadowStatus;
 use mapsmith_core::plan::map::MapFacts;
 use mapsmith_core::plan::{CostModel, Diff, MapPlan, plan_map};
 use mapsmith_core::revision::{ChangeCounts, RouteChange};
@@ -15,7 +16,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{errors, poll_all, stored, targets};
+use super::local::{errors, poll_all, shadows, stored, targets};
 use super::output::{Colour, paint, table};
 use super::render::desired_with;
 use super::{CHANGES, FAILED, HELD, OutputFormat, SUCCESS, print};
@@ -47,6 +48,9 @@ struct PlanReport {
     applied_counts: Option<ChangeCounts>,
     errors: Vec<String>,
     instances: Vec<InstancePlan>,
+    /// What is compared and never applied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shadows: Vec<ShadowStatus>,
     /// Of HAProxy's configuration; none where that is somebody else's.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<ConfigurationPlan>,
@@ -104,6 +108,7 @@ pub(super) async fn plan(
     // It logs no more than that on the map.
     let servers =
         preview::servers(&settings, &lists, &preview).with_subscriber(NoSubscriber::new()).await;
+    let shadows = shadows(&settings, &states, &lists, &servers.statuses).await;
     let desired = desired_with(&settings, &servers.desired);
     let configuration = configuration::plan(&settings, desired).await?;
     errors.extend(self::errors(&lists));
@@ -124,6 +129,7 @@ pub(super) async fn plan(
         held: preview.held.map(|held| held.reason),
         errors,
         instances,
+        shadows,
         configuration,
     };
     print(format, &report, |report| text(report, &settings, all))?;
@@ -218,6 +224,13 @@ fn text(report: &PlanReport, settings: &Settings, all: bool) -> String {
     }
     if let (Some(plan), Some(haproxy)) = (&report.configuration, &settings.haproxy) {
         text.push_str(&configuration::text(plan, haproxy, all));
+    }
+    if !report.shadows.is_empty() {
+        text.push_str("shadows (compared, never applied)\n");
+        report
+            .shadows
+            .iter()
+            .for_each(|shadow| text.push_str(&super::status::shadows::text(shadow)));
     }
     for error in &report.errors {
         let _ = writeln!(text, "{}", paint(Colour::Red, error));

@@ -17,6 +17,7 @@ use crate::cli::remote::Connection;
 use crate::cli::{FAILED, HELD, OutputFormat, SUCCESS, print};
 
 mod haproxy;
+pub(super) mod shadows;
 mod tls;
 
 pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyhow::Result<u8> {
@@ -94,6 +95,10 @@ fn text(report: &StatusReport) -> String {
         text.push_str(&table("  ", &report.sources.iter().map(source_row).collect::<Vec<_>>()));
     }
     report.sources.iter().for_each(|source| text.push_str(&source_notes(source)));
+    if !report.shadows.is_empty() {
+        text.push_str("\nshadows (compared, never applied)\n");
+        report.shadows.iter().for_each(|shadow| text.push_str(&shadows::text(shadow)));
+    }
     if !report.backends.is_empty() {
         text.push_str("\nbackends\n");
         report.backends.iter().for_each(|backend| text.push_str(&backend_text(backend)));

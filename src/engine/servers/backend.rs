@@ -156,9 +156,11 @@ impl BackendList {
         list
     }
 
-    /// Takes the list that was last in force, where it came from where the list comes from now.
+    /// Takes the list that was last in force, where it came from where the list comes from now. Or
+    /// from what is compared with it now: the two have changed places, and what the new one lists
+    /// is judged as a change of what the old one did.
     pub(super) fn resume(&mut self, list: &LastGoodList) {
-        if list.origin != self.settings.origin() {
+        if list.origin != self.settings.origin() && !self.settings.is_shadowed_by(&list.origin) {
             return;
         }
         let servers = list.servers.clone();

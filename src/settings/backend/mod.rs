@@ -40,6 +40,10 @@ section! {
         /// objects `{name?, address, port?, weight?, backup?, options?}` and is no part of the node
         /// map. Other kinds: a table that says which of its servers, `{ source, .. }`.
         pub from: Option<Selector>,
+        /// A second list of servers, named like one of `from`, that is polled and compared with the
+        /// servers in force, and never applied
+        /// ([operations.md](operations.md#from-one-registry-to-another)).
+        pub shadow_from: Option<Selector>,
         /// The address of each master that the node map names, or has named while it is drained or
         /// owns nodes (`[ownership]`), as a template with `{producer}` (the registry's name of the
         /// master) or `{master}` (HAProxy's name): `{producer}:8140`. A drained master's server has
@@ -203,6 +207,11 @@ impl Backend {
         self.slots.is_none() && of_servers.next().is_none()
     }
 
+    /// Whether a list of this origin is what its servers in force are compared with.
+    pub fn is_shadowed_by(&self, origin: &str) -> bool {
+        self.shadow_from.as_ref().is_some_and(|list| origin == format!("source {list}"))
+    }
+
     /// The options of servers that bring none. (Checked with the settings: they are taken.)
     pub fn default_options(&self) -> ServerOptions {
         ServerOptions::parse(&self.all_options()).unwrap_or_default()
@@ -228,6 +237,30 @@ impl Backend {
         builder.finish(Repeats::First).0
     }
 
+    fn from_problems(&self, sources: &[Source], mut problem: impl FnMut(String)) {
+        for (key, from) in [("from", &self.from), ("shadow_from", &self.shadow_from)] {
+            let Some(from) = from else { continue };
+            // They name the key that most lists stand in.
+            let mut of_key = |text: String| match text.strip_prefix("from") {
+                Some(rest) => problem(format!("{key}{rest}")),
+                None => problem(text),
+            };
+            from.problems(&mut of_key);
+            match sources.iter().find(|source| source.name == from.source) {
+                None => of_key(format!("from: there is no source of the name {:?}", from.source)),
+                Some(source) if source.shadow && key == "from" => of_key(format!(
+                    "from: source {:?} is a shadow, which is never applied; name it in \
+                        shadow_from, or remove shadow from the source",
+                    from.source
+                )),
+                Some(source) => source.kind.selector_problems(from, of_key),
+            }
+        }
+        if self.from.is_some() && self.from == self.shadow_from {
+            problem("shadow_from: names the very list of from; name the other one".to_owned());
+        }
+    }
+
     fn problems(&self, place: &str, sources: &[Source], problems: &mut Vec<String>) {
         let mut problem = |text: String| problems.push(format!("{place}: {text}"));
         if !is_valid_name(&self.name) {
@@ -240,15 +273,7 @@ impl Backend {
         if given.into_iter().filter(|given| *given).count() != 1 {
             problem("give exactly one of servers, from and masters".to_owned());
         }
-        if let Some(from) = &self.from {
-            from.problems(&mut problem);
-            match sources.iter().find(|source| source.name == from.source) {
-                None => {
-                    problem(format!("from: there is no source of the name {:?}", from.source));
-                }
-                Some(source) => source.kind.selector_problems(from, &mut problem),
-            }
-        }
+        self.from_problems(sources, &mut problem);
         if let Some(Err(error)) = self.masters.as_ref().map(|template| check_template(template)) {
             problem(format!("masters: {error}"));
         }
@@ -291,7 +316,8 @@ fn check_template(template: &str) -> Result<(), String> {
 
 /// The names of the sources that list servers.
 pub(super) fn list_sources(backends: &[Backend]) -> BTreeSet<&str> {
-    backends.iter().filter_map(|backend| Some(backend.from.as_ref()?.source.as_str())).collect()
+    let lists = backends.iter().flat_map(|backend| [&backend.from, &backend.shadow_from]);
+    lists.flatten().map(|list| list.source.as_str()).collect()
 }
 
 #[cfg(test)]

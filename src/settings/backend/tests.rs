@@ -94,6 +94,68 @@ fn a_source_feeds_each_list_once_and_the_node_map_where_it_has_one() {
 }
 
 #[test]
+fn a_shadow_is_no_source_of_what_is_applied() {
+    let text = format!("{SMALL}{CONSUL}").replace(
+        "from = { source = \"consul\", service = \"api\"",
+        "servers = []\nshadow_from = { source = \"consul\", service = \"api\"",
+    );
+    let both = text.replace("8500\"", "8500\"\nkv = \"nodes/\"\npriority = 1");
+    let settings = load(&both, &[]).unwrap();
+    let lists = |lists: Vec<(_, &super::Selector)>| {
+        lists.into_iter().map(|(_, list)| list.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(lists(settings.server_lists()), "consul service=web tag=a");
+    assert_eq!(lists(settings.shadow_lists()), "consul passing=false service=api");
+    assert_eq!(settings.map_sources().count(), 2);
+    let shadowed = CONSUL.replace("from = ", "servers = []\nshadow_from = ");
+    let shadowed = shadowed.replace("8500\"", "8500\"\nkv = \"nodes/\"\nshadow = true");
+    let settings = load(&format!("{SMALL}{shadowed}"), &[]).unwrap();
+    assert_eq!(settings.server_lists().len(), 0);
+    assert_eq!(settings.shadow_lists().len(), 2);
+    let names = |name: &str| settings.sources.iter().find(|source| source.name == name).unwrap();
+    assert!(!names("consul").required && names("puppetdb").required);
+    let of_map = settings.map_sources().map(|source| &*source.name).collect::<Vec<_>>();
+    assert_eq!(of_map, ["puppetdb"]);
+    let shadows = settings.shadow_sources().map(|source| &*source.name).collect::<Vec<_>>();
+    assert_eq!(shadows, ["consul"]);
+}
+
+#[test]
+fn a_shadow_that_would_be_applied_or_compared_with_nothing_is_a_problem() {
+    let consul = |keys: &str| CONSUL.replace("8500\"", &format!("8500\"\n{keys}"));
+    let second = "from = { source = \"consul\", service = \"api\", passing = false }";
+    let same = format!("{second}\nshadow_{second}");
+    for (text, part) in [
+        (
+            format!("{SMALL}{}", consul("shadow = true")),
+            "backend[0] \"web\": from: source \"consul\" is a shadow, which is never applied",
+        ),
+        (
+            format!("{SMALL}{}", CONSUL.replace(second, &same)),
+            "backend[2] \"api\": shadow_from: names the very list of from",
+        ),
+        (
+            format!("{SMALL}{}", CONSUL.replace(second, "servers = []\nshadow_from = \"none\"")),
+            "backend[2] \"api\": shadow_from: there is no source of the name \"none\"",
+        ),
+        (
+            format!(
+                "{SMALL}{}",
+                CONSUL.replace(second, "servers = []\nshadow_from = { source = \"consul\" }")
+            ),
+            "backend[2] \"api\": shadow_from.service: is missing",
+        ),
+        (
+            SMALL.replacen("type = \"puppetdb\"", "type = \"puppetdb\"\nshadow = true", 1),
+            "shadow: no other source says which master owns a node",
+        ),
+    ] {
+        let problems = load(&text, &[]).unwrap_err().to_string();
+        assert!(problems.contains(part), "{part}: {problems}");
+    }
+}
+
+#[test]
 fn problems_of_a_selector_are_named_with_backend_key_and_what_to_do() {
     let selector = "service = \"web\", tag = \"a\" }";
     for (to, part) in [

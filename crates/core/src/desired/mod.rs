@@ -12,6 +12,7 @@ pub mod overrides;
 pub mod ownership;
 pub mod references;
 pub mod servers;
+pub mod shadow;
 mod state;
 
 pub use state::{Desired, DesiredMap, MapChange};

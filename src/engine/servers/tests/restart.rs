@@ -49,6 +49,26 @@ async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
 }
 
 #[tokio::test]
+async fn where_from_and_shadow_from_have_changed_places_the_new_list_is_a_change_of_the_old_one() {
+    let more = "shadow_from = \"old\"\n[[source]]\nname = \"old\"\ntype = \"http_json\"\n\
+        url = \"http://127.0.0.1:9/\"\n";
+    let mut scene = Scene::resume(more, &[("listed", "source old", 0..40)]);
+    assert_eq!(scene.servers("listed").len(), 40, "before the new one has answered");
+    scene.lists(100..140);
+    scene.decide(0).await;
+    scene.decide(100).await;
+    let held = scene.status("listed").held.unwrap();
+    assert!(held.reason.contains("remove 40 of the 40 servers in force"), "{}", held.reason);
+    assert_eq!(scene.servers("listed").len(), 40);
+    scene.lists(0..39);
+    scene.decide(200).await;
+    scene.decide_again(201).await;
+    scene.decide_again(300).await;
+    let listed = scene.desired("listed").unwrap();
+    assert!(listed.servers.len() == 39 && listed.former.contains("s39"), "{listed:?}");
+}
+
+#[tokio::test]
 async fn the_list_of_another_origin_or_of_a_backend_that_is_written_out_by_now_is_not_taken() {
     for (backend, origin) in [
         ("listed", "source zookeeper"),
