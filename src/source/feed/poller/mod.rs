@@ -9,6 +9,8 @@
 //!
 //! A failed poll never touches the snapshot: the last good answer and its age stay.
 
+mod changes;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use crate::heartbeat;
 use crate::telemetry::{
     SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION, SOURCE_REJECTED,
 };
+use changes::ChangePacer;
 
 /// How much a source is asked.
 #[derive(Debug, Clone)]
@@ -53,12 +56,9 @@ impl Pacing {
     };
 }
 
-/// The least time between two requests to its round that a feed's own watch makes.
-const ROUND_SPACING: Duration = Duration::from_secs(1);
-
-/// Polls the feed of this name until `shutdown`: once at the start, then whenever a request to its round came that
-/// no started poll covers, so that requests made together, or during a poll, become one. Between
-/// polls it looks up the nodes of `lookups`. `state` should begin as
+/// Polls the feed of this name until `shutdown`: once at the start, then whenever a request to its
+/// round came that no started poll covers, so that requests made together, or during a poll, become
+/// one. Between polls it looks up the nodes of `lookups`. `state` should begin as
 /// [`SourceState::before_first_poll`].
 pub async fn run<C: Content>(
     name: String,
@@ -90,7 +90,7 @@ struct Poller<C: Content> {
     requests: watch::Receiver<Requested>,
     /// Asked where the feed saw a change itself.
     round: Round,
-    last_change: Option<Instant>,
+    changes: ChangePacer,
     lookups: RequestPacer,
     state: watch::Sender<SourceState<C>>,
     pacing: Pacing,
@@ -121,7 +121,7 @@ impl<C: Content> Poller<C> {
             name,
             requests: round.subscribe(),
             round,
-            last_change: None,
+            changes: ChangePacer::default(),
             lookups: lookups.pacer(),
             state,
             pacing,
@@ -295,14 +295,16 @@ impl<C: Content> Poller<C> {
         }
     }
 
-    /// Has every feed of the round polled again, this one among them. A file that changes all the
-    /// time starts a round a second at most.
+    /// Has every feed of the round polled again, this one among them, as soon as it may. A request
+    /// that comes meanwhile covers the change.
     async fn request_round(&mut self) {
-        if let Some(last) = self.last_change {
-            sleep_until(last + ROUND_SPACING).await;
+        let (due, covered) = (self.changes.due(Instant::now()), self.covered.latest);
+        tokio::select! {
+            () = sleep_until(due) => {
+                self.round.request();
+            }
+            _ = requested(&self.requests, |asked| asked.latest > covered) => {}
         }
-        self.last_change = Some(Instant::now());
-        self.round.request();
     }
 
     fn measure(&mut self, outcome: &Result<Polled<C>, SourceError>, took: Duration) {
