@@ -237,7 +237,7 @@ impl Backend {
         builder.finish(Repeats::First).0
     }
 
-    fn from_problems(&self, sources: &[Source], mut problem: impl FnMut(String)) {
+    fn problems_of_lists(&self, sources: &[Source], mut problem: impl FnMut(String)) {
         for (key, from) in [("from", &self.from), ("shadow_from", &self.shadow_from)] {
             let Some(from) = from else { continue };
             // They name the key that most lists stand in.
@@ -273,7 +273,7 @@ impl Backend {
         if given.into_iter().filter(|given| *given).count() != 1 {
             problem("give exactly one of servers, from and masters".to_owned());
         }
-        self.from_problems(sources, &mut problem);
+        self.problems_of_lists(sources, &mut problem);
         if let Some(Err(error)) = self.masters.as_ref().map(|template| check_template(template)) {
             problem(format!("masters: {error}"));
         }
