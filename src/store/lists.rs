@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{Desired, DesiredServers};
 use tokio::sync::watch;
@@ -75,7 +76,11 @@ async fn write(
         if stored.get(backend).is_some_and(|list| list.servers == desired.servers) {
             continue;
         }
-        let list = LastGoodList { origin: origin.clone(), servers: desired.servers.clone() };
+        let list = LastGoodList {
+            origin: origin.clone(),
+            since: Some(Timestamp::now()),
+            servers: desired.servers.clone(),
+        };
         store.keep_list(backend, Some(list.clone())).await?;
         stored.insert(backend.clone(), list);
     }

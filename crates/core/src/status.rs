@@ -298,6 +298,10 @@ pub struct BackendStatus {
     pub servers: Option<Vec<Server>>,
     /// What has not spoken since Mapsmith's start, if its list is not known for that.
     pub waiting_for: Option<String>,
+    /// Since when these servers are in force, while they are those of a store and something is
+    /// waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_since: Option<Timestamp>,
     /// What of the list is left out.
     pub rejected: Vec<RejectedServer>,
     /// Host names that do not resolve right now, and keep their last address.

@@ -342,10 +342,13 @@ fn backend_text(backend: &BackendStatus) -> String {
         }
         (Some(servers), Some(waiting_for)) => {
             let servers = pluralize(servers.len(), "server");
+            let since = backend.stored_since.map_or(String::new(), |since| {
+                format!(", in force since {} ({})", time(since), ago(since))
+            });
             paint(
                 Colour::Yellow,
                 &format!(
-                    "{servers} as last stored from {}: waiting for {waiting_for}",
+                    "{servers} as last stored from {}{since}: waiting for {waiting_for}",
                     backend.from
                 ),
             )

@@ -46,6 +46,8 @@ pub(super) struct BackendList {
     window: Window,
     former: VecDeque<String>,
     waiting_for: Option<String>,
+    /// Since when the stored list is in force that counts while something is waited for.
+    stored_since: Option<Timestamp>,
     rejected: Vec<RejectedServer>,
     stale: Vec<RejectedServer>,
     /// The masters' list, with what it was made of.
@@ -101,6 +103,7 @@ impl BackendList {
             window: Window::new(settings.guard.window),
             former: VecDeque::new(),
             waiting_for: None,
+            stored_since: None,
             rejected: Vec::new(),
             stale: Vec::new(),
             mapped: None,
@@ -171,6 +174,7 @@ impl BackendList {
             self.settings.origin()
         );
         self.waiting_for = Some(self.first_answer());
+        self.stored_since = list.since;
         self.gate.resume(Some(servers.clone()));
         self.damper = Damper::resume(self.damper.pace(), servers);
     }
@@ -436,6 +440,7 @@ impl BackendList {
             from: self.settings.origin(),
             servers: self.damper.in_force().map(|servers| servers.values().cloned().collect()),
             waiting_for: self.waiting_for.clone(),
+            stored_since: self.stored_since.filter(|_| self.waiting_for.is_some()),
             rejected: self.rejected.clone(),
             stale: self.stale.clone(),
             held: self.gate.held().cloned(),

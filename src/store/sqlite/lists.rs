@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use mapsmith_core::server::list::{Host, RawServer, Repeats, ServerListBuilder};
 use mapsmith_core::server::{LastGoodList, Server, ServerAddress};
 use rusqlite::{Connection, params};
@@ -40,14 +41,17 @@ pub(super) fn read(
     connection: &Connection,
 ) -> Result<BTreeMap<String, LastGoodList>, StoreErrorKind> {
     let mut lists = BTreeMap::new();
-    let mut statement = connection.prepare("SELECT backend, origin, servers FROM server_lists")?;
+    let mut statement =
+        connection.prepare("SELECT backend, origin, servers, since FROM server_lists")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (backend, origin, text) =
             (row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?);
+        // A time that can't be one is none: the servers are what matters.
+        let since = row.get::<_, Option<i64>>(3)?.and_then(|since| super::time(since).ok());
         match parse(&text) {
             Ok(servers) => {
-                lists.insert(backend, LastGoodList { origin, servers });
+                lists.insert(backend, LastGoodList { origin, since, servers });
             }
             Err(reason) => tracing::warn!(
                 backend,
@@ -70,9 +74,9 @@ pub(super) fn write(
             let text = serde_json::to_string(&rows)
                 .map_err(|error| StoreErrorKind::Other(error.to_string()))?;
             connection.execute(
-                "INSERT OR REPLACE INTO server_lists (backend, origin, servers) VALUES (?1, ?2, \
-                    ?3)",
-                params![backend, list.origin, text],
+                "INSERT OR REPLACE INTO server_lists (backend, origin, servers, since) VALUES \
+                    (?1, ?2, ?3, ?4)",
+                params![backend, list.origin, text, list.since.map(Timestamp::as_millisecond)],
             )?
         }
         None => connection.execute("DELETE FROM server_lists WHERE backend = ?1", [backend])?,

@@ -33,7 +33,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -55,6 +55,7 @@ const MIGRATIONS: [&str; 4] = [
     ALTER TABLE owners ADD COLUMN routed INTEGER;
     ALTER TABLE owners ADD COLUMN unnamed INTEGER;
 ",
+    "ALTER TABLE server_lists ADD COLUMN since INTEGER;",
 ];
 
 /// How long another program's lock is waited for: a backup holds it for moments.

@@ -181,8 +181,8 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
     drop(SqliteStore::open(&newer).await.unwrap());
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let told = fault(&newer).await;
-    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 4 });
-    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 4)"), "{told}");
+    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 5 });
+    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 5)"), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
 
@@ -268,7 +268,7 @@ fn list(origin: &str, rows: &[(&str, &str, &[&str])]) -> LastGoodList {
         }
     };
     let servers = rows.iter().map(|row| (row.0.to_owned(), server(row))).collect();
-    LastGoodList { origin: origin.to_owned(), servers }
+    LastGoodList { origin: origin.to_owned(), since: Some(at(7)), servers }
 }
 
 #[tokio::test]
@@ -297,6 +297,10 @@ async fn a_server_list_is_there_after_a_restart_just_as_it_was() {
     assert_eq!(store.last_good_lists().await.unwrap().len(), 1);
 }
 
+/// What another program may do to the table.
+const INSERT: &str = "INSERT OR REPLACE INTO server_lists (backend, origin, servers) VALUES ('bad', \
+    'node map', ?1)";
+
 #[tokio::test]
 async fn a_server_list_that_another_program_wrote_never_gets_to_haproxy_and_the_others_count() {
     let folder = tempfile::tempdir().unwrap();
@@ -324,17 +328,14 @@ async fn a_server_list_that_another_program_wrote_never_gets_to_haproxy_and_the_
         "[7]".to_owned(),
         String::new(),
     ] {
-        other
-            .execute("INSERT OR REPLACE INTO server_lists VALUES ('bad', 'node map', ?1)", [&text])
-            .unwrap();
+        other.execute(INSERT, [&text]).unwrap();
         let lists = store.last_good_lists().await.unwrap();
         assert_eq!(lists.keys().collect::<Vec<_>>(), ["good"], "{text}");
     }
     let fine = row("s1", "10.0.0.1:1", "1", "check");
-    other
-        .execute("INSERT OR REPLACE INTO server_lists VALUES ('bad', 'node map', ?1)", [fine])
-        .unwrap();
-    assert_eq!(store.last_good_lists().await.unwrap().len(), 2);
+    other.execute(INSERT, [fine]).unwrap();
+    let lists = store.last_good_lists().await.unwrap();
+    assert_eq!((lists.len(), lists["bad"].since), (2, None), "nobody noted since when");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ pub use haproxy_runtime::server::{
     AdminState, MAX_NAME, MAX_WEIGHT, ObservedBackend, ObservedServer, ObservedServers, Server,
     ServerAddress, ServerOptions, is_valid_name, options,
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// A backend's servers as they were last in force, kept for a start while whoever lists them is
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 pub struct LastGoodList {
     /// Where the list came from, as the status names it: another origin's list is another list.
     pub origin: String,
+    /// Since when it is in force; none where a Mapsmith stored it that did not note it.
+    pub since: Option<Timestamp>,
     pub servers: BTreeMap<String, Server>,
 }
 

@@ -110,7 +110,14 @@ impl Scene {
             let servers =
                 servers::resolve(before.list.as_ref().unwrap(), &options, |_| Err("no names here"))
                     .servers;
-            ((*backend).to_owned(), LastGoodList { origin: (*origin).to_owned(), servers })
+            (
+                (*backend).to_owned(),
+                LastGoodList {
+                    origin: (*origin).to_owned(),
+                    since: Some(Timestamp::UNIX_EPOCH),
+                    servers,
+                },
+            )
         };
         let lists = lists.iter().map(list).collect();
         let mut scene = Self::start(more);

@@ -25,6 +25,7 @@ async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
             Some("a first answer of source consul")
         );
         assert_eq!(scene.status("mapped").waiting_for.as_deref(), Some("a first node map"));
+        assert_eq!(scene.status("listed").stored_since, Some(Timestamp::UNIX_EPOCH));
     }
     assert_eq!(scene.decider.desired().unwrap().number, number, "nothing changed");
 
@@ -33,6 +34,7 @@ async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
     scene.decide(10_010).await;
     scene.decide(20_000).await;
     assert_eq!((scene.servers("listed").len(), scene.status("listed").waiting_for), (40, None));
+    assert_eq!(scene.status("listed").stored_since, None, "the source has spoken");
     let held = scene.status("listed").held.unwrap();
     assert!(held.reason.contains("remove 30 of the 40 servers in force"), "{}", held.reason);
     scene.lists(1..40);
