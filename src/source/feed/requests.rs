@@ -4,6 +4,7 @@
 //! the one test of whether a request was covered, whoever was asked.
 
 use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -45,7 +46,7 @@ impl PollRequests {
         let latest = rounds.latest;
         let requested = watch::Sender::new(Requested { latest, ..Requested::default() });
         rounds.requested.push(requested.clone());
-        Round { requests: self.clone(), requested }
+        Round { requests: self.clone(), requested, feeds: Arc::default() }
     }
 
     /// Asks every feed again, as cheaply as it can. The number of this request: once a feed's
@@ -92,6 +93,7 @@ impl PollRequests {
 pub struct Round {
     requests: PollRequests,
     requested: watch::Sender<Requested>,
+    feeds: Arc<AtomicUsize>,
 }
 
 impl Round {
@@ -99,6 +101,17 @@ impl Round {
     /// [`PollRequests::request`].
     pub fn request(&self) -> u64 {
         self.requests.raise(Some(self), |_| {})
+    }
+
+    /// Follows what this round is asked for, as one of its feeds.
+    pub(super) fn join(&self) -> watch::Receiver<Requested> {
+        self.feeds.fetch_add(1, Ordering::Relaxed);
+        self.subscribe()
+    }
+
+    /// Whether it is the round of more than one feed.
+    pub(super) fn is_shared(&self) -> bool {
+        self.feeds.load(Ordering::Relaxed) > 1
     }
 
     /// Follows what this round is asked for.
@@ -122,6 +135,15 @@ mod tests {
         assert_eq!(requests.request_everything_at_leisure(), 4);
         let requested = Requested { latest: 4, everything: 4, urgent: 2 };
         assert_eq!((*one.borrow(), *two.borrow()), (requested, requested));
+    }
+
+    #[test]
+    fn a_round_is_shared_by_feeds_and_not_by_who_looks_on() {
+        let requests = PollRequests::new();
+        let (alone, shared) = (requests.round(), requests.round());
+        let _feeds = [alone.join(), shared.join(), shared.clone().join()];
+        let _others = [alone.subscribe(), alone.subscribe()];
+        assert_eq!((alone.is_shared(), shared.is_shared()), (false, true));
     }
 
     #[test]

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The least time between two rounds, in the long run: a file that is written all the time must not
-/// have a registry beside it asked all the time.
+/// The most time between two rounds that changes ask for, in the long run: a file that is written
+/// all the time must not have a registry beside it asked all the time.
 const SPACING: Duration = Duration::from_secs(1);
+/// Where a round is one feed's, a poll is followed by so many times its length of rest: reading a
+/// large list again and again must not keep a processor busy.
+const REST: u32 = 4;
 /// How many rounds may come at once after a rest: a service that is deployed changes its registry
 /// several times within a second, and each change should be routed as fast as the first. They wait
 /// for no more than the spacing of polls.
@@ -20,11 +23,21 @@ pub(super) struct ChangePacer {
 }
 
 impl ChangePacer {
-    /// When a change that was seen `now` may be asked for. It counts as asked for then.
-    pub(super) fn due(&mut self, now: Instant) -> Instant {
+    /// When a change that was seen `now` may be asked for, where these are `spacing` apart in the
+    /// long run. It counts as asked for then.
+    pub(super) fn due(&mut self, now: Instant, spacing: Duration) -> Instant {
         let rested = self.rested.map_or(now, |rested| rested.max(now));
-        self.rested = Some(rested + SPACING);
-        rested.checked_sub(SPACING * (BURST - 1)).map_or(now, |due| due.max(now))
+        self.rested = Some(rested + spacing);
+        rested.checked_sub(spacing * (BURST - 1)).map_or(now, |due| due.max(now))
+    }
+}
+
+/// How far apart changes are asked for in the long run. Others may be asked with a `shared` round;
+/// alone, a feed that is polled within `usual` is asked as often as `polls` may be.
+pub(super) fn spacing(shared: bool, usual: Duration, polls: Duration) -> Duration {
+    match shared {
+        true => SPACING,
+        false => (usual * REST).max(polls).min(SPACING),
     }
 }
 
@@ -37,7 +50,7 @@ mod tests {
     fn waits(apart: Duration, changes: usize) -> Vec<u128> {
         let (mut pacer, mut now) = (ChangePacer::default(), Instant::now());
         let wait = |_| {
-            let due = pacer.due(now);
+            let due = pacer.due(now, SPACING);
             let wait = due - now;
             now = due + apart;
             wait.as_millis()
@@ -53,13 +66,25 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_is_read_quickly_is_read_as_often_as_polls_may_be_and_a_slow_one_is_not() {
+        let milliseconds = Duration::from_millis;
+        for (shared, usual, expected) in
+            [(true, 1, 1000), (false, 1, 300), (false, 100, 400), (false, 900, 1000)]
+        {
+            let found = spacing(shared, milliseconds(usual), milliseconds(300));
+            assert_eq!(found, milliseconds(expected), "shared: {shared}, {usual} ms");
+        }
+    }
+
+    #[test]
     fn after_a_rest_a_few_come_at_once_again() {
         let (mut pacer, start) = (ChangePacer::default(), Instant::now());
         for _ in 0..20 {
-            pacer.due(start);
+            pacer.due(start, SPACING);
         }
         let later = start + Duration::from_secs(60);
-        let dues: Vec<_> = (0..6).map(|_| (pacer.due(later) - later).as_millis()).collect();
+        let dues: Vec<_> =
+            (0..6).map(|_| (pacer.due(later, SPACING) - later).as_millis()).collect();
         assert_eq!(dues, [0, 0, 0, 0, 0, 1000]);
     }
 }

@@ -119,7 +119,7 @@ impl<C: Content> Poller<C> {
     ) -> Self {
         Self {
             name,
-            requests: round.subscribe(),
+            requests: round.join(),
             round,
             changes: ChangePacer::default(),
             lookups: lookups.pacer(),
@@ -298,7 +298,8 @@ impl<C: Content> Poller<C> {
     /// Has every feed of the round polled again, this one among them, as soon as it may. A request
     /// that comes meanwhile covers the change.
     async fn request_round(&mut self) {
-        let (due, covered) = (self.changes.due(Instant::now()), self.covered.latest);
+        let spacing = changes::spacing(self.round.is_shared(), self.usual, self.pacing.spacing);
+        let (due, covered) = (self.changes.due(Instant::now(), spacing), self.covered.latest);
         tokio::select! {
             () = sleep_until(due) => {
                 self.round.request();
