@@ -1,9 +1,8 @@
 //! A HAProxy that Mapsmith runs: started, and found again.
 //!
-//! It is a master process with a process group of its own, so neither a signal to Mapsmith nor a
-//! closed terminal reaches it, and it serves on when Mapsmith ends. The file with its pid and start
-//! time is how a later Mapsmith finds it. Signals go through a pidfd, so to this process or to
-//! none.
+//! It is a master process with a session of its own, so neither a signal to Mapsmith nor a closed
+//! terminal reaches it, and it serves on when Mapsmith ends. The file with its pid and start time is
+//! how a later Mapsmith finds it. Signals go through a pidfd, so to this process or to none.
 
 use std::fs::{self, TryLockError};
 use std::io;
@@ -15,8 +14,8 @@ use std::time::Duration;
 
 use haproxy_runtime::master::{Processes, worker_info};
 use haproxy_runtime::{MasterClient, RuntimeAddress, RuntimeClient};
+use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessSession};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::files::{self, FilesError};
@@ -260,24 +259,28 @@ impl Launch {
         &self,
         sockets: &Sockets,
         mark: &Mark,
-    ) -> Result<(Child, Identity, OwnedFd), ProcessError> {
+    ) -> Result<(Box<dyn ChildWrapper>, Identity, OwnedFd), ProcessError> {
         let path = self.folder.log();
         let error = |cause| ProcessError::File { path: path.clone(), action: "opened", cause };
         let output = log::open(&path).map_err(error)?;
         let errors = output.try_clone().map_err(error)?;
         let socket = format!("{},mode,600,level,admin", self.folder.master_socket().display());
-        let mut command = Command::new(&self.program);
-        command.args(["-W", "-db", "-S", &socket]);
-        self.files().iter().for_each(|file| {
-            command.arg("-f").arg(file);
+        let mut command = CommandWrap::with_new(&self.program, |command| {
+            command.args(["-W", "-db", "-S", &socket]);
+            self.files().iter().for_each(|file| {
+                command.arg("-f").arg(file);
+            });
+            command.stdin(Stdio::null()).stdout(output).stderr(errors);
+            // They are between Mapsmith and who started it.
+            for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"] {
+                command.env_remove(name);
+            }
         });
-        command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
-        // They are between Mapsmith and who started it.
-        for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"] {
-            command.env_remove(name);
-        }
+        command.wrap(ProcessSession);
         let program = |cause| ProcessError::Program { program: self.program.clone(), cause };
-        let child = sockets.inherited(|| command.spawn()).map_err(program)?;
+        let group = sockets.inherited(|| command.spawn()).map_err(program)?;
+        // What is waited for is the master's end, not that of all its workers.
+        let child = group.into_inner();
         let pid = child.id().unwrap_or_default();
         // It is our child, so its pid is nobody else's before it was waited for.
         let identity = Identity::of(pid);

@@ -99,8 +99,10 @@ fn haproxy_is_started_reloaded_and_stopped_by_verbs_and_outlives_each() {
         assert_eq!((code, &report["outcome"]), (0, &"running".into()), "{report}");
         let pid = u32::try_from(report["pid"].as_u64().unwrap()).unwrap();
         assert_eq!(managed.folder.answer(), "one");
-        let group = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        assert_eq!(group.rsplit_once(") ").unwrap().1.split(' ').nth(2), Some(&*pid.to_string()));
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let own = &*pid.to_string();
+        assert_eq!(fields[2..5], [own, own, "0"], "its group, its session, no terminal");
         let (code, report) = managed.verb(&["start"]);
         assert_eq!((code, report["pid"].as_u64()), (0, Some(pid.into())), "it runs already");
 
