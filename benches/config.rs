@@ -99,14 +99,17 @@ async fn loaded(haproxy: &Path, config: &Config) -> anyhow::Result<()> {
         bound: Duration::from_secs(120),
     };
     let file = launch.folder.configuration();
-    let files = Files::new(&file, folder.path());
+    let mut files = Files::new(&file, folder.path());
     files.switch(&candidate(&config).text, false, false)?;
     let running = launch.start(&mut Sockets::default()).await?;
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (mut ours, mut rendering, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..RELOADS {
         config.process.maxconn = Some(1000 + number as u32);
         let start = Instant::now();
         let candidate = candidate(&config);
+        let in_place = files.in_place()?.expect("it is there");
+        assert!(!in_place.holds(&candidate.text));
+        rendering.push(start.elapsed().as_secs_f64() * 1000.0);
         let written = files.write_candidate(&candidate.text)?;
         let (program, none) = (&*launch.program, Sockets::default());
         let (checked, rendered) = ([&*written], &candidate.rendered);
@@ -123,12 +126,13 @@ async fn loaded(haproxy: &Path, config: &Config) -> anyhow::Result<()> {
         bare.push(start.elapsed().as_secs_f64() * 1000.0);
     }
     running.stop(Duration::ZERO).await?;
-    let (ours, bare) = (median(ours), median(bare));
+    let (ours, rendering, bare) = (median(ours), median(rendering), median(bare));
     println!(
         "{}: a change until the new worker serves {ours:.0} ms, haproxy -c and a bare reload \
-            {bare:.0} ms: {:+.1} %",
+            {bare:.0} ms: {:+.1} %; of it rendering and comparing {rendering:.1} ms: {:+.1} %",
         haproxy.display(),
-        (ours / bare - 1.0) * 100.0
+        (ours / bare - 1.0) * 100.0,
+        rendering / bare * 100.0
     );
     Ok(())
 }
@@ -139,7 +143,8 @@ async fn reload_alone(running: &Running) -> anyhow::Result<()> {
     let before = serving().await?;
     // 2.6 says nothing.
     let _ = running.master().within(Duration::from_secs(120)).reload().await;
-    while serving().await.is_ok_and(|pid| pid == before) {
+    // 2.6's master can't be reached while it begins anew.
+    while serving().await.map_or(true, |pid| pid == before) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(())
