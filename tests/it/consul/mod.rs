@@ -1,6 +1,9 @@
 //! A real Consul, Mapsmith and a real HAProxy: its services are the backends' servers, its keys the
 //! node map.
 
+mod lines;
+mod many;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;

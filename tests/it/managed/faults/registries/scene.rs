@@ -1,0 +1,255 @@
+//! The running whole with a registry: members that come, go and move, and what must stay as it was
+//! while nobody can say what is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::lists::{Lists, Servers};
+use super::registry::{self, Registry};
+use super::schedule::Site;
+use crate::faults::run::Figures;
+use crate::faults::site::{Journal, Outcome};
+use crate::managed::faults::site::{AT_ONCE, App, Whole, followed, servers_at};
+use crate::support::master::Master;
+use crate::support::poll;
+use crate::support::random::Random;
+use crate::support::tcp_proxy::TcpProxy;
+
+/// Longer than anything takes that Mapsmith is to notice.
+const BOUND: Duration = Duration::from_secs(60);
+/// How long a server stays that is listed no more, where changes are damped.
+const HOLD: Duration = Duration::from_secs(1);
+/// A worker that just started may not answer yet.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Between two looks at HAProxy's servers.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+const MASTERS: usize = 7;
+const MOST_MEMBERS: usize = 5;
+
+/// A backend whose servers a registry lists. The order is that in which its parts end.
+pub struct Scene {
+    pub whole: Whole,
+    pub proxy: TcpProxy,
+    pub registry: Box<dyn Registry>,
+    lists: Arc<Lists>,
+    /// Which master each member is.
+    members: BTreeMap<String, usize>,
+    hold: Duration,
+}
+
+impl AsMut<Whole> for Scene {
+    fn as_mut(&mut self) -> &mut Whole {
+        &mut self.whole
+    }
+}
+
+impl Scene {
+    pub fn start(site: &Site, journal: &Journal) -> Self {
+        journal.note(&format!("{site:?}"));
+        let beside = tempfile::tempdir().expect("a temporary folder");
+        let registry = registry::start(site.kind, beside.path());
+        let proxy = TcpProxy::start(registry.address());
+        let masters: Vec<_> =
+            (0..MASTERS).map(|number| Master::start(&format!("s{number}"))).collect();
+        let members: BTreeMap<_, _> = (0..3).map(|number| (format!("m{number}"), number)).collect();
+        for (member, master) in &members {
+            registry.put(member, masters[*master].address(), true);
+        }
+        let hold = if site.damped { HOLD } else { Duration::ZERO };
+        let damping = if site.damped {
+            "[damping]\ndebounce = \"100ms\"\nmax_delay = \"1s\"\nhold = \"1s\"\n\
+            max_removed = \"50%\"\n"
+        } else {
+            AT_ONCE
+        };
+        let settings = format!(
+            "{}{damping}[store]\npath = {:?}\n[[source]]\nname = \"app\"\n{}timeout = \"1500ms\"\n\
+            [[backend]]\nname = \"app\"\nfrom = {{ source = \"app\", {} }}\n",
+            followed(if site.polled { "1s" } else { "1h" }),
+            beside.path().join("mapsmith.db"),
+            registry.source(proxy.address()),
+            registry.selector(),
+        );
+        let listed = servers(registry.as_ref(), &masters, &members);
+        let lists = Arc::<Lists>::default();
+        lists.changes(&listed, hold);
+        let app = App { masters, listed, settings };
+        let mut whole = Whole::start(site.haproxy.clone(), app, beside, journal);
+        let (laws, admin, known) = (Arc::clone(&whole.laws), whole.admin(), Arc::clone(&lists));
+        whole.clients.watch("the servers", move || {
+            std::thread::sleep(BETWEEN_LOOKS);
+            known.look(&laws, || servers_at(&admin))
+        });
+        Self { whole, proxy, registry, lists, members, hold }
+    }
+
+    /// Waits until what is listed is in force, and nothing else.
+    pub fn settle(&mut self, figures: &mut Figures) -> Outcome {
+        self.whole.settle(figures)?;
+        self.lists.rests(&self.whole.app.listed);
+        Ok(())
+    }
+
+    /// A few members come, go or move, one after the other.
+    pub fn changes(&mut self, random: &mut Random) {
+        for _ in 0..random.between(1, 3) {
+            let members = self.other_members(random);
+            self.lists(members, true);
+        }
+    }
+
+    /// The members after one change.
+    fn other_members(&self, random: &mut Random) -> BTreeMap<String, usize> {
+        let mut members = self.members.clone();
+        let free: Vec<_> = (0..MASTERS)
+            .filter(|number| !members.values().any(|master| master == number))
+            .collect();
+        let names: Vec<_> = (0..=MOST_MEMBERS).map(|number| format!("m{number}")).collect();
+        let name = random.pick(&names).clone();
+        let is_there = members.contains_key(&name);
+        if is_there && members.len() > 2 && random.chance(50) {
+            members.remove(&name);
+        } else if is_there || members.len() < MOST_MEMBERS {
+            members.insert(name, *random.pick(&free));
+        }
+        members
+    }
+
+    /// Has the registry list these. Whether Mapsmith may hear of it is for the laws.
+    pub fn lists(&mut self, members: BTreeMap<String, usize>, heard: bool) {
+        let listed = servers(self.registry.as_ref(), &self.whole.app.masters, &members);
+        self.whole.journal.note(&format!("  listed: {members:?}"));
+        if heard {
+            self.lists.changes(&listed, self.hold);
+        }
+        for gone in self.members.keys().filter(|member| !members.contains_key(*member)) {
+            self.registry.remove(gone);
+        }
+        for (member, master) in &members {
+            let before = self.members.get(member);
+            if before != Some(master) {
+                let address = self.whole.app.masters[*master].address();
+                self.registry.put(member, address, before.is_none());
+            }
+        }
+        self.members = members;
+        self.whole.app.listed = listed;
+    }
+
+    /// Mapsmith may hear from now on what is listed.
+    pub fn hears(&self) {
+        self.lists.changes(&self.whole.app.listed, self.hold);
+    }
+
+    /// What may be listed after all that was is gone: the same, or a little else.
+    pub fn some_members(&self, random: &mut Random) -> BTreeMap<String, usize> {
+        let changed = self.other_members(random);
+        if random.chance(50) { self.members.clone() } else { changed }
+    }
+
+    /// Mapsmith sees what was before and what is after, and nothing in between.
+    pub fn unseen(&mut self, change: impl FnOnce(&mut Self)) {
+        if self.whole.is_down {
+            return change(self);
+        }
+        self.whole.mapsmith.signal("STOP");
+        change(self);
+        self.whole.mapsmith.signal("CONT");
+    }
+
+    /// No member is listed. `heard` as for [`Self::lists`].
+    pub fn empty(&mut self, heard: bool) {
+        let listed = self.whole.app.listed.clone();
+        self.lists(BTreeMap::new(), heard);
+        // What is in force stays, and is known.
+        self.whole.app.listed = listed;
+    }
+
+    /// The registry has lost all; it lists these again.
+    pub fn refill(&mut self, members: BTreeMap<String, usize>) {
+        // Before the first of them is there.
+        let listed = servers(self.registry.as_ref(), &self.whole.app.masters, &members);
+        self.lists.changes(&listed, self.hold);
+        self.members.clear();
+        self.unseen(|scene| {
+            scene.lists(members, true);
+            scene.registry.allow_anew();
+        });
+    }
+
+    /// Waits until the source says this, and HAProxy still has what it had.
+    pub fn is_told(&self, words: &str) -> Outcome {
+        let mut seen = Value::Null;
+        let told = poll(BOUND, || {
+            let status = self.whole.whole_status()?;
+            let sources = status["sources"].as_array()?;
+            let source =
+                sources.iter().find(|source| source["name"].as_str().is_some_and(is_list))?;
+            seen = source["error"].clone();
+            seen.as_str().is_some_and(|error| error.contains(words)).then_some(())
+        });
+        told.ok_or_else(|| format!("{BOUND:?} later the source does not say {words:?}: {seen}"))
+    }
+
+    /// Waits until the list that is empty is held.
+    pub fn is_held(&self) -> Outcome {
+        let mut seen = Value::Null;
+        let held = poll(BOUND, || {
+            seen = self.whole.whole_status()?["backends"].clone();
+            let reason = seen[0]["held"]["reason"].as_str()?;
+            reason.contains("0 servers").then_some(())
+        });
+        held.ok_or_else(|| format!("{BOUND:?} later the empty list is not held: {seen}"))
+    }
+
+    /// Whoever asks for everything hears what is wrong.
+    pub fn reload_says(&self, words: &str) -> Outcome {
+        let mut seen = String::new();
+        let told = poll(BOUND, || {
+            let answer = self.whole.mapsmith.try_ask("POST", "/v1/reload?wait=20s").ok()?;
+            seen = format!("{} {}", answer.status, answer.body);
+            (answer.status == 502 && answer.body.contains(words)).then_some(())
+        });
+        told.ok_or_else(|| format!("{BOUND:?} later a reload does not say {words:?}: {seen}"))
+    }
+
+    /// Asks for everything, and waits for nothing.
+    pub fn reload(&self) {
+        // While other settings come into force nobody answers, and all is asked for anyway.
+        let _ = self.whole.mapsmith.try_ask("POST", "/v1/reload");
+    }
+
+    /// HAProxy has exactly what was in force before.
+    pub fn is_unchanged(&self, before: &Servers) -> Outcome {
+        let has = poll(ANSWER, || self.whole.servers());
+        let has = has.ok_or("HAProxy does not say which servers it has")?;
+        let before: BTreeMap<_, _> =
+            before.iter().map(|(name, at)| (name.clone(), at.to_string())).collect();
+        let is_same = has.len() == before.len()
+            && has.iter().all(|(name, (at, _))| before.get(name) == Some(at));
+        match is_same {
+            true => Ok(()),
+            false => Err(format!("HAProxy has {has:?}, and {before:?} were in force")),
+        }
+    }
+}
+
+/// Whether a feed of this name is the backend's list: `app` and the selector.
+fn is_list(name: &str) -> bool {
+    name.starts_with("app ")
+}
+
+fn servers(
+    registry: &dyn Registry,
+    masters: &[Master],
+    members: &BTreeMap<String, usize>,
+) -> Servers {
+    let server = |(member, master): (&String, &usize)| {
+        let address = masters[*master].address();
+        (registry.server(member, address), address)
+    };
+    members.iter().map(server).collect()
+}
