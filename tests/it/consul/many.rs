@@ -51,6 +51,6 @@ async fn ten_thousand_instances_and_megabytes_of_them_are_read_and_more_than_max
     assert!(polled.bytes > 10 * 1024 * 1024, "{} bytes", polled.bytes);
     let (small, _token) = registry(&consul, json!({"max_bytes": "1000000"}));
     let poll = instances(small.as_ref()).poll(Extent::Changes, None, Timestamp::UNIX_EPOCH).await;
-    let message = poll.err().expect("more than max_bytes").to_string();
+    let message = poll.expect_err("more than max_bytes").to_string();
     assert_says(&message, &["/v1/health/service/web", "larger than max_bytes (1000000"]);
 }

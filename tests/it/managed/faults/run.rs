@@ -1,7 +1,7 @@
 //! A run: the schedule's changes and faults, one after the other, against the running whole.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,15 @@ use serde_json::Value;
 use super::laws::Excuse;
 use super::processes::{accepts, family};
 use super::schedule::{Change, Schedule, Step};
-use super::site::{App, Declared, Flaw, Whole, ask, bad_certificate, servers_in, taken_port};
+use super::site::{
+    App, Declared, Flaw, Whole, ask, bad_certificate, servers_in, serves, taken_port,
+};
 use super::strike::Before;
 use crate::faults::run::{Figures, told, words};
 use crate::faults::site::{Journal, Outcome};
 use crate::support::master::Master;
+use crate::support::poll;
 use crate::support::random::Random;
-use crate::support::{poll, pool};
 
 /// Within this all is in force, or refused, after a fault: Mapsmith tries again after at most half
 /// a minute.
@@ -312,13 +314,7 @@ impl Whole {
             return Some(format!("the file has the servers {servers:?}, not {wanted:?}"));
         }
         let known = self.servers().unwrap_or_default();
-        let is_wanted = |((name, (address, admin)), (wanted, at)): (
-            (&String, &(String, u32)),
-            (&String, &SocketAddr),
-        )| {
-            name == wanted && *address == at.to_string() && pool::is_ready(*admin)
-        };
-        if known.len() != wanted.len() || !known.iter().zip(wanted).all(is_wanted) {
+        if !serves(&known, wanted) {
             return Some(format!("HAProxy has the servers {known:?}, not {wanted:?}"));
         }
         let folders = ["", "candidate", "last-good"].map(|name| self.file(name));

@@ -292,6 +292,17 @@ fn settings(
     text + app + &flaw.more
 }
 
+/// Whether HAProxy has exactly these servers, each ready.
+pub fn serves(
+    has: &BTreeMap<String, (String, u32)>,
+    listed: &BTreeMap<String, SocketAddr>,
+) -> bool {
+    let is_one = |name, at: &String, admin| {
+        pool::is_ready(admin) && listed.get(name).is_some_and(|listed| listed.to_string() == *at)
+    };
+    has.len() == listed.len() && has.iter().all(|(name, (at, admin))| is_one(name, at, *admin))
+}
+
 /// What a new connection is answered.
 pub fn ask(address: SocketAddr, path: &str) -> Option<String> {
     let response = crate::support::http::request(address, "GET", path, &[], "").ok()?;

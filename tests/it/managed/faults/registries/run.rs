@@ -90,6 +90,7 @@ fn take(scene: &mut Scene, step: &Step, rested: bool) -> Outcome {
             scene.changes(&mut random);
         }
         Fault::Emptied { at_once } => emptied(scene, step, rested && at_once, &mut random)?,
+        Fault::Shrunk { approved } => shrunk(scene, step, rested, approved, &mut random)?,
         Fault::Lost => lost(scene, step, rested, &mut random)?,
         Fault::Refused { told } => refused(scene, step, rested, told, &mut random)?,
     }
@@ -138,6 +139,10 @@ fn absent(scene: &mut Scene, step: &Step, rested: bool, random: &mut Random, tim
     if rested { scene.is_unchanged(&before) } else { Ok(()) }
 }
 
+/// Why an empty list is held, and one that lost too much.
+const EMPTY: &str = "0 servers";
+const TOO_MANY: &str = "guard.max_removed";
+
 /// Nothing is listed, which is held; then something is again.
 fn emptied(scene: &mut Scene, step: &Step, at_once: bool, random: &mut Random) -> Outcome {
     let before = scene.whole.app.listed.clone();
@@ -148,15 +153,40 @@ fn emptied(scene: &mut Scene, step: &Step, at_once: bool, random: &mut Random) -
         // What Mapsmith sees of it is shorter and shorter.
         scene.empty(true);
     }
-    scene.is_held()?;
+    scene.is_held(EMPTY)?;
     meanwhile(scene, step, random);
     if step.meanwhile.is_some() {
-        scene.is_held()?;
+        scene.is_held(EMPTY)?;
     }
     if at_once {
         scene.is_unchanged(&before)?;
     }
     scene.refill(after);
+    Ok(())
+}
+
+/// So much is gone that it is held.
+fn shrunk(
+    scene: &mut Scene,
+    step: &Step,
+    rested: bool,
+    approved: bool,
+    random: &mut Random,
+) -> Outcome {
+    let before = (scene.whole.app.listed.clone(), scene.members());
+    scene.unseen(|scene| scene.shrink(random));
+    scene.is_held(TOO_MANY)?;
+    meanwhile(scene, step, random);
+    let id = scene.is_held(TOO_MANY)?;
+    if rested {
+        scene.is_unchanged(&before.0)?;
+    }
+    if approved {
+        scene.hears();
+        scene.approve(&id)?;
+    } else {
+        scene.unseen(|scene| scene.lists(before.1, true));
+    }
     Ok(())
 }
 

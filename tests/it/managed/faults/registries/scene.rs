@@ -12,7 +12,7 @@ use super::registry::{self, Registry};
 use super::schedule::Site;
 use crate::faults::run::Figures;
 use crate::faults::site::{Journal, Outcome};
-use crate::managed::faults::site::{AT_ONCE, App, Whole, followed, servers_at};
+use crate::managed::faults::site::{AT_ONCE, App, Whole, followed, servers_at, serves};
 use crate::support::master::Master;
 use crate::support::poll;
 use crate::support::random::Random;
@@ -26,8 +26,9 @@ const HOLD: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(20);
 /// Between two looks at HAProxy's servers.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
-const MASTERS: usize = 7;
-const MOST_MEMBERS: usize = 5;
+/// The fewest and the most members: of a large list so few come and go that the guard lets them.
+const SMALL: (usize, usize) = (2, 5);
+const LARGE: (usize, usize) = (22, 24);
 
 /// A backend whose servers a registry lists. The order is that in which its parts end.
 pub struct Scene {
@@ -37,6 +38,7 @@ pub struct Scene {
     lists: Arc<Lists>,
     /// Which master each member is.
     members: BTreeMap<String, usize>,
+    size: (usize, usize),
     hold: Duration,
 }
 
@@ -52,9 +54,11 @@ impl Scene {
         let beside = tempfile::tempdir().expect("a temporary folder");
         let registry = registry::start(site.kind, beside.path());
         let proxy = TcpProxy::start(registry.address());
+        let size = if site.large { LARGE } else { SMALL };
         let masters: Vec<_> =
-            (0..MASTERS).map(|number| Master::start(&format!("s{number}"))).collect();
-        let members: BTreeMap<_, _> = (0..3).map(|number| (format!("m{number}"), number)).collect();
+            (0..size.1 + 2).map(|number| Master::start(&format!("s{number}"))).collect();
+        let members: BTreeMap<_, _> =
+            (0..=size.0).map(|number| (format!("m{number}"), number)).collect();
         for (member, master) in &members {
             registry.put(member, masters[*master].address(), true);
         }
@@ -83,7 +87,7 @@ impl Scene {
             std::thread::sleep(BETWEEN_LOOKS);
             known.look(&laws, || servers_at(&admin))
         });
-        Self { whole, proxy, registry, lists, members, hold }
+        Self { whole, proxy, registry, lists, members, size, hold }
     }
 
     /// Waits until what is listed is in force, and nothing else.
@@ -104,15 +108,16 @@ impl Scene {
     /// The members after one change.
     fn other_members(&self, random: &mut Random) -> BTreeMap<String, usize> {
         let mut members = self.members.clone();
-        let free: Vec<_> = (0..MASTERS)
+        let (least, most) = self.size;
+        let free: Vec<_> = (0..self.whole.app.masters.len())
             .filter(|number| !members.values().any(|master| master == number))
             .collect();
-        let names: Vec<_> = (0..=MOST_MEMBERS).map(|number| format!("m{number}")).collect();
+        let names: Vec<_> = (0..=most).map(|number| format!("m{number}")).collect();
         let name = random.pick(&names).clone();
         let is_there = members.contains_key(&name);
-        if is_there && members.len() > 2 && random.chance(50) {
+        if is_there && members.len() > least && random.chance(50) {
             members.remove(&name);
-        } else if is_there || members.len() < MOST_MEMBERS {
+        } else if is_there || members.len() < most {
             members.insert(name, *random.pick(&free));
         }
         members
@@ -194,15 +199,41 @@ impl Scene {
         told.ok_or_else(|| format!("{BOUND:?} later the source does not say {words:?}: {seen}"))
     }
 
-    /// Waits until the list that is empty is held.
-    pub fn is_held(&self) -> Outcome {
+    /// Waits until the list is held for this reason; the id of the held change.
+    pub fn is_held(&self, words: &str) -> Result<String, String> {
         let mut seen = Value::Null;
         let held = poll(BOUND, || {
             seen = self.whole.whole_status()?["backends"].clone();
-            let reason = seen[0]["held"]["reason"].as_str()?;
-            reason.contains("0 servers").then_some(())
+            let held = &seen[0]["held"];
+            let is_so = held["reason"].as_str()?.contains(words);
+            is_so.then(|| held["id"].as_str().map(str::to_owned))?
         });
-        held.ok_or_else(|| format!("{BOUND:?} later the empty list is not held: {seen}"))
+        held.ok_or_else(|| format!("{BOUND:?} later the list is not held, {words:?}: {seen}"))
+    }
+
+    /// An operator says that the change is right.
+    pub fn approve(&self, id: &str) -> Outcome {
+        let output = self.whole.mapsmith.cli(&["approve", id]);
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(format!("the change can't be approved: {output:?}")),
+        }
+    }
+
+    /// Half of the members are gone at once.
+    pub fn shrink(&mut self, random: &mut Random) {
+        let mut members = self.members.clone();
+        let half = members.len() / 2;
+        while members.len() > half {
+            let names: Vec<_> = members.keys().cloned().collect();
+            members.remove(random.pick(&names));
+        }
+        self.lists(members, false);
+    }
+
+    /// The members that there are.
+    pub fn members(&self) -> BTreeMap<String, usize> {
+        self.members.clone()
     }
 
     /// Whoever asks for everything hears what is wrong.
@@ -226,11 +257,7 @@ impl Scene {
     pub fn is_unchanged(&self, before: &Servers) -> Outcome {
         let has = poll(ANSWER, || self.whole.servers());
         let has = has.ok_or("HAProxy does not say which servers it has")?;
-        let before: BTreeMap<_, _> =
-            before.iter().map(|(name, at)| (name.clone(), at.to_string())).collect();
-        let is_same = has.len() == before.len()
-            && has.iter().all(|(name, (at, _))| before.get(name) == Some(at));
-        match is_same {
+        match serves(&has, before) {
             true => Ok(()),
             false => Err(format!("HAProxy has {has:?}, and {before:?} were in force")),
         }

@@ -19,6 +19,8 @@ pub struct Site {
     pub polled: bool,
     /// Servers that are listed no more stay for a moment, and go in parts.
     pub damped: bool,
+    /// It lists so many servers that the guard counts them.
+    pub large: bool,
 }
 
 /// What fails. Times are in milliseconds.
@@ -44,6 +46,9 @@ pub enum Fault {
     Stopped { time: u64 },
     /// No member is listed any more: at once, or one after the other.
     Emptied { at_once: bool },
+    /// Half of the members of a large list are gone at once, until they are back, or an operator
+    /// has said that this is right.
+    Shrunk { approved: bool },
     /// SIGKILL, and started again with nothing of what it knew.
     Lost,
     /// Mapsmith may not read any more; it asks again by itself once it may, or is told to.
@@ -86,9 +91,10 @@ impl Schedule {
         let kinds = [Kind::ZooKeeper, Kind::Etcd, Kind::Consul];
         let kind = kinds[(seed % kinds.len() as u64) as usize];
         let haproxy = schedule::Site { haproxy: random.below(4), holds: random.chance(20) };
-        let site = Site { kind, haproxy, polled: random.chance(50), damped: random.chance(30) };
+        let (polled, damped, large) = (random.chance(50), random.chance(30), random.chance(25));
+        let site = Site { kind, haproxy, polled, damped, large };
         let count = random.between(5, 7);
-        let mut steps: Vec<_> = (0..count).map(|_| step(kind, &mut random)).collect();
+        let mut steps: Vec<_> = (0..count).map(|_| step(&site, &mut random)).collect();
         if let Some(last) = steps.last_mut() {
             last.settles = true;
         }
@@ -113,8 +119,8 @@ fn name_of(text: &str) -> String {
     text.split([' ', '{']).next().unwrap_or_default().to_owned()
 }
 
-fn step(kind: Kind, random: &mut Random) -> Step {
-    let fault = fault(kind, random);
+fn step(site: &Site, random: &mut Random) -> Step {
+    let fault = fault(site, random);
     let meanwhile =
         (fault == Fault::Nothing || random.chance(35)).then(|| match random.below(100) {
             0..50 => Meanwhile::MapsmithKilled { down: random.below(400) as u64 },
@@ -124,19 +130,20 @@ fn step(kind: Kind, random: &mut Random) -> Step {
     Step { fault, meanwhile, seed: random.next_u64(), settles: random.chance(75) }
 }
 
-fn fault(kind: Kind, random: &mut Random) -> Fault {
+fn fault(site: &Site, random: &mut Random) -> Fault {
     let (bytes, time) = (random.below(900), random.between(50, 1200) as u64);
     match random.below(100) {
         0..10 => Fault::Nothing,
         10..18 => Fault::ConnectionsClosed,
         18..28 => Fault::LineCut { bytes, time },
-        28..35 if kind == Kind::ZooKeeper => Fault::LineCut { bytes: bytes / 10, time },
+        28..35 if site.kind == Kind::ZooKeeper => Fault::LineCut { bytes: bytes / 10, time },
         28..35 => Fault::LineGarbled { bytes, time },
         35..42 => Fault::LineSilent { bytes, time },
         42..50 => Fault::Silence { time },
         50..60 => Fault::SessionLost,
         60..70 => Fault::Killed { down: time },
         70..76 => Fault::Stopped { time },
+        76..83 if site.large => Fault::Shrunk { approved: random.chance(50) },
         76..86 => Fault::Emptied { at_once: random.chance(80) },
         86..92 => Fault::Lost,
         _ => Fault::Refused { told: random.chance(60) },
@@ -162,6 +169,6 @@ mod tests {
                 meanwhile.extend(step.meanwhile.map(Meanwhile::kind));
             }
         }
-        assert_eq!((kinds.len(), meanwhile.len()), (3 * 12 - 1, 3), "{kinds:?} {meanwhile:?}");
+        assert_eq!((kinds.len(), meanwhile.len()), (3 * 13 - 1, 3), "{kinds:?} {meanwhile:?}");
     }
 }
