@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::scene::Scene;
+use super::scene::{EMPTY, Scene};
 use super::schedule::{Fault, Meanwhile, Schedule, Step};
 use crate::faults::run::Figures;
 use crate::faults::site::Outcome;
@@ -139,8 +139,7 @@ fn absent(scene: &mut Scene, step: &Step, rested: bool, random: &mut Random, tim
     if rested { scene.is_unchanged(&before) } else { Ok(()) }
 }
 
-/// Why an empty list is held, and one that lost too much.
-const EMPTY: &str = "0 servers";
+/// Why a list is held that lost too much.
 const TOO_MANY: &str = "guard.max_removed";
 
 /// Nothing is listed, which is held; then something is again.
@@ -195,7 +194,7 @@ fn lost(scene: &mut Scene, step: &Step, rested: bool, random: &mut Random) -> Ou
     let before = scene.whole.app.listed.clone();
     let after = scene.some_members(random);
     scene.registry.restart_empty();
-    scene.is_told(scene.registry.complaints()[1])?;
+    scene.is_told_or_held(scene.registry.complaints()[1])?;
     meanwhile(scene, step, random);
     if rested {
         scene.is_unchanged(&before)?;

@@ -30,6 +30,9 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 const SMALL: (usize, usize) = (2, 5);
 const LARGE: (usize, usize) = (22, 24);
 
+/// Why an empty list is held.
+pub const EMPTY: &str = "0 servers";
+
 /// A backend whose servers a registry lists. The order is that in which its parts end.
 pub struct Scene {
     pub whole: Whole,
@@ -185,18 +188,29 @@ impl Scene {
         });
     }
 
-    /// Waits until the source says this, and HAProxy still has what it had.
+    /// Waits until the source says this.
     pub fn is_told(&self, words: &str) -> Outcome {
         let mut seen = Value::Null;
         let told = poll(BOUND, || {
             let status = self.whole.whole_status()?;
-            let sources = status["sources"].as_array()?;
-            let source =
-                sources.iter().find(|source| source["name"].as_str().is_some_and(is_list))?;
-            seen = source["error"].clone();
+            seen = error_in(&status)?.clone();
             seen.as_str().is_some_and(|error| error.contains(words)).then_some(())
         });
         told.ok_or_else(|| format!("{BOUND:?} later the source does not say {words:?}: {seen}"))
+    }
+
+    /// The same, or that the list is empty and held: whoever began anew does not know that there
+    /// was more.
+    pub fn is_told_or_held(&self, words: &str) -> Outcome {
+        let mut seen = Value::Null;
+        let told = poll(BOUND, || {
+            seen = self.whole.whole_status()?;
+            let is_told = error_in(&seen)?.as_str().is_some_and(|error| error.contains(words));
+            let held = &seen["backends"][0]["held"]["reason"];
+            let is_held = held.as_str().is_some_and(|reason| reason.contains(EMPTY));
+            (is_told || is_held).then_some(())
+        });
+        told.ok_or_else(|| format!("{BOUND:?} later nothing says {words:?} or holds: {seen}"))
     }
 
     /// Waits until the list is held for this reason; the id of the held change.
@@ -264,9 +278,11 @@ impl Scene {
     }
 }
 
-/// Whether a feed of this name is the backend's list: `app` and the selector.
-fn is_list(name: &str) -> bool {
-    name.starts_with("app ")
+/// What is wrong with the backend's list: its feed is called by the source and the selector.
+fn error_in(status: &Value) -> Option<&Value> {
+    let is_list =
+        |source: &&Value| source["name"].as_str().is_some_and(|name| name.starts_with("app "));
+    Some(&status["sources"].as_array()?.iter().find(is_list)?["error"])
 }
 
 fn servers(
