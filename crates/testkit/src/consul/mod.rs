@@ -307,7 +307,7 @@ bind_addr = "127.0.0.1"
 client_addr = "127.0.0.1"
 ports {{ http = {http} serf_lan = {serf} serf_wan = -1 server = {server} dns = -1 grpc = -1 }}
 acl {{ enabled = true default_policy = "deny" tokens {{ master = "{MANAGEMENT_TOKEN}" }} }}
-performance {{ raft_multiplier = 1 }}
+performance {{ raft_multiplier = 1 rpc_hold_timeout = "1s" }}
 log_level = "warn"
 disable_host_node_id = true
 disable_update_check = true

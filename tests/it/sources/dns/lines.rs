@@ -35,12 +35,11 @@ async fn whatever_byte_the_line_breaks_at_an_answer_is_whole_or_none() {
     let records = [1, 2, 3].map(|last| format!("web.example.test. A 10.0.0.{last}"));
     let bind = Bind::start(&records.each_ref().map(String::as_str));
     let proxy = over_tcp(&bind);
-    let settings = json!({"query_timeout": "1s", "attempts": 1, "nodata": "empty"});
+    let settings = json!({"query_timeout": "250ms", "attempts": 1, "nodata": "empty"});
     let mut from = host(super::WEB);
     from["family"] = "ipv4".into();
     let mut web = Name::new(&[proxy.address().to_string()], settings, from);
-    let whole = web.servers().await;
-    assert_eq!(whole.len(), 3, "{whole:?}");
+    let whole = [1, 2, 3].map(|last| format!("10.0.0.{last}:8080 10.0.0.{last}:8080"));
     let (mut answers, mut failures) = (0, 0);
     let cut = (0..MOST).step_by(3).map(Line::CutAfter);
     let garbled = (0..CHECKED).map(Line::GarbledFrom);
@@ -61,5 +60,13 @@ async fn whatever_byte_the_line_breaks_at_an_answer_is_whole_or_none() {
     }
     assert!(failures > 20, "{failures} failures, {answers} answers: the line was not spoilt");
     proxy.set(Line::Good);
-    assert_eq!(web.servers().await, whole);
+    // One answer may be late on a busy machine.
+    let began = Instant::now();
+    let found = loop {
+        match web.poll().await {
+            Ok(polled) => break super::described(&polled),
+            Err(message) => assert!(began.elapsed() < BOUND, "{message}"),
+        }
+    };
+    assert_eq!(found, whole);
 }
