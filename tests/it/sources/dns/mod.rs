@@ -205,8 +205,8 @@ async fn where_one_name_server_can_not_say_what_is_the_next_one_is_asked() {
     assert_says(&message, &["NXDOMAIN", &first.address()]);
 }
 
-/// A name server that answers over UDP with what this makes of the question, and over TCP with these
-/// bytes, whatever is asked.
+/// A name server that answers over UDP with what this makes of the question, and over TCP with
+/// these bytes, whatever is asked.
 fn stand_in(answer: fn(&[u8]) -> Vec<u8>, over_tcp: &'static [u8]) -> String {
     loop {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
