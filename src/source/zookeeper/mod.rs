@@ -1,9 +1,10 @@
 //! ZooKeeper: the children of a path are servers, or the nodes of the node map.
 //!
 //! Every poll reads everything: the path's children, and what each holds. If any of that can't be
-//! read, the poll has failed; only a child that vanished in between is none. A watch starts a poll,
-//! and is all that it does.
+//! read, the poll has failed; only a child that vanished in between is none, see [`children`]. A
+//! watch starts a poll, and is all that it does.
 
+mod children;
 mod connection;
 pub(super) mod keys;
 mod records;
@@ -14,7 +15,6 @@ mod watch;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use mapsmith_core::status::{PollKind, Watch};
 use mapsmith_core::{EntryMap, Rejections, ServerList, Snapshot};
@@ -26,6 +26,7 @@ use super::feed::{off_thread, share};
 use super::format::Names;
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings::{self, Selector};
+use children::Children;
 use connection::Connection;
 use records::{Child, Nodes, Reading, Servers};
 use selector::ZooKeeperSelector;
@@ -34,8 +35,6 @@ use watch::PathWatch;
 /// The most children of a path. ZooKeeper lists some ten thousand before it refuses the answer's
 /// size by itself.
 const MOST_CHILDREN: usize = 100_000;
-/// How many children are asked for before the first has answered.
-const AT_ONCE: usize = 64;
 
 /// A ZooKeeper.
 pub(super) struct ZooKeeper {
@@ -161,7 +160,30 @@ impl<R: Reading> PathFeed<R> {
         }
         // The server may lag behind the one that was asked before.
         client.sync(&self.path).await.map_err(of_path)?;
-        let (mut names, _) = client.get_children(&self.path).await.map_err(of_path)?;
+        let path = OfPath { client, path: &self.path, max_bytes: self.settings.max_bytes };
+        if !self.reading.reads_data() {
+            let mut names = path.names().await?;
+            names.sort_unstable();
+            let child = |name| Child { name, data: Vec::new() };
+            return Ok((names.into_iter().map(child).collect(), 0));
+        }
+        children::read(&path).await
+    }
+}
+
+/// The children of a path, by a client.
+struct OfPath<'a> {
+    client: &'a Client,
+    path: &'a str,
+    max_bytes: u64,
+}
+
+impl Children for OfPath<'_> {
+    type Error = Failure;
+
+    async fn names(&self) -> Result<Vec<String>, Failure> {
+        let names = self.client.get_children(self.path).await;
+        let (names, _) = names.map_err(|error| Failure::Client(error, self.path.to_owned()))?;
         if names.len() > MOST_CHILDREN {
             return Err(Failure::Bound(SourceErrorKind::Registry(format!(
                 "{} has {} children; at most {MOST_CHILDREN} are read",
@@ -169,32 +191,28 @@ impl<R: Reading> PathFeed<R> {
                 names.len()
             ))));
         }
-        names.sort_unstable();
-        if !self.reading.reads_data() {
-            let child = |name| Child { name, data: Vec::new() };
-            return Ok((names.into_iter().map(child).collect(), 0));
+        Ok(names)
+    }
+
+    async fn data(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = format!("{}/{name}", self.path.trim_end_matches('/'));
+        match self.client.get_data(&path).await {
+            Ok((data, _)) => Ok(Some(data)),
+            Err(Error::NoNode) => Ok(None),
+            Err(error) => Err(Failure::Client(error, path)),
         }
-        let parent = self.path.trim_end_matches('/');
-        let mut answers = stream::iter(names)
-            .map(|name| async move {
-                let path = format!("{parent}/{name}");
-                (name, client.get_data(&path).await, path)
-            })
-            .buffered(AT_ONCE);
-        let (mut children, mut bytes) = (Vec::new(), 0);
-        while let Some((name, answer, path)) = answers.next().await {
-            let data = match answer {
-                Ok((data, _)) => data,
-                Err(Error::NoNode) => continue,
-                Err(error) => return Err(Failure::Client(error, path)),
-            };
-            bytes += data.len() as u64;
-            if bytes > self.settings.max_bytes {
-                return Err(Failure::Bound(SourceErrorKind::TooLarge(self.settings.max_bytes)));
-            }
-            children.push(Child { name, data });
-        }
-        Ok((children, bytes))
+    }
+
+    fn too_large(&self, bytes: u64) -> Option<Failure> {
+        let bound = SourceErrorKind::TooLarge(self.max_bytes);
+        (bytes > self.max_bytes).then_some(Failure::Bound(bound))
+    }
+
+    fn never_whole(&self) -> Failure {
+        Failure::Bound(SourceErrorKind::Registry(format!(
+            "the children of {} come and go faster than they can be read",
+            self.path
+        )))
     }
 }
 

@@ -94,6 +94,23 @@ async fn an_answer_that_is_not_whole_by_consuls_own_words_is_none() {
 }
 
 #[tokio::test]
+async fn ten_megabytes_of_garbage_are_a_failure_that_is_told_in_a_line() {
+    let megabytes = 10 * 1024 * 1024;
+    for (body, part) in [
+        ("x".repeat(megabytes), "not JSON"),
+        (format!("{{\"{}", "x".repeat(megabytes)), "a list of a service's instances was expected"),
+        (format!("[\"{}", "x".repeat(megabytes)), "cut off"),
+        ("[".repeat(megabytes), "/v1/health/service/web"),
+    ] {
+        let server = answering(200, &[("X-Consul-Index", "5")], &body).await;
+        let mut feed = Instances::of(&server.uri(), json!({}), json!({}));
+        let error = feed.try_poll(Extent::Changes).await.unwrap_err().to_string();
+        assert_says(&error, &[part]);
+        assert!(error.len() < 1_000, "{} bytes are told", error.len());
+    }
+}
+
+#[tokio::test]
 async fn an_empty_folder_is_an_empty_map_and_a_missing_page_is_no_answer() {
     let kv = json!({"type": "consul", "kv": "mapsmith/nodes/"});
     let nodes = |server: &MockServer| {
