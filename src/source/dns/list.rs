@@ -19,6 +19,8 @@ const MOST_SERVERS: usize = 10_000;
 pub(super) struct Listed {
     builder: ServerListBuilder,
     servers: usize,
+    /// Those of hosts: two may have one in common.
+    of_hosts: BTreeSet<(IpAddr, u16)>,
 }
 
 impl Rows for Listed {
@@ -36,17 +38,19 @@ pub(super) struct TooMany;
 
 impl Listed {
     /// The servers of a host, called by address and port.
-    pub(super) fn host(addresses: &[IpAddr], port: u16) -> Result<Self, TooMany> {
-        let mut listed = Self::default();
+    pub(super) fn add_host(&mut self, addresses: &[IpAddr], port: u16) -> Result<(), TooMany> {
         for address in addresses {
+            if !self.of_hosts.insert((*address, port)) {
+                continue;
+            }
             let raw = RawServer {
                 address: address.to_string(),
                 port: Some(port.into()),
                 ..RawServer::default()
             };
-            listed.push(&format!("record {address}"), raw)?;
+            self.push(&format!("record {address}"), raw)?;
         }
-        Ok(listed)
+        Ok(())
     }
 
     /// The servers of a service's record, whose target has these addresses.
