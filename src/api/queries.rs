@@ -79,6 +79,7 @@ impl Api {
             backends: whole.backends,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
+            services: self.services.as_ref().map(|services| services.borrow().clone()),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
     }

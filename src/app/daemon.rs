@@ -1,11 +1,12 @@
 //! The tasks of a daemon: what each is given, and how they end together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use haproxy_runtime::{MapClient, MapName};
 use mapsmith_core::desired::references::Targets;
+use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{Content, Desired, DesiredServers, Overrides, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -26,11 +27,11 @@ use crate::instance::certificates::CertificatePhase;
 use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport, Turn};
+use crate::services::Known;
 use crate::settings::{self, Listing, Settings};
 use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
-use crate::supervise::sockets::Handover;
 use crate::supervise::{Supervisor, SupervisorReport};
 use crate::tls_file::{InForce, TlsFile};
 
@@ -74,6 +75,10 @@ pub(super) struct Daemon {
     requests: PollRequests,
     lookups: TargetedLookups,
     tasks: Tasks,
+    /// Gives other services.
+    pub(super) changed_services: Option<mpsc::Receiver<Known>>,
+    /// None before the start.
+    pub(super) desired: Option<watch::Receiver<Desired>>,
 }
 
 /// The instances' tasks as the others see them, in the settings' order.
@@ -93,7 +98,7 @@ impl Daemon {
         most_connections: usize,
         take_over: bool,
     ) -> anyhow::Result<Self> {
-        let settings = &ground.file.settings;
+        let settings = &ground.settings;
         let listener = TcpListener::from_std(ground.listener.try_clone()?)?;
         // A store that can't be read keeps the daemon from starting: without its overrides nodes
         // would go back to where an operator took them from.
@@ -119,15 +124,23 @@ impl Daemon {
         let sources = daemon.start_sources(&registries)?;
         let lists = daemon.start_lists(&registries)?;
         let (desired_sender, desired) = watch::channel(Desired::default());
+        daemon.desired = Some(desired.clone());
+        let stored = match &store {
+            Some(store) => Some(store.last_good_lists().await?),
+            None => None,
+        };
         let tls_files = daemon.start_tls_files()?;
         let turn = Turn::default();
         let fleet = daemon.start_instances(&desired, &tls_files, &turn)?;
-        let haproxy =
-            daemon.start_supervisor(&desired, &fleet, turn, ground.sockets.clone()).await?;
+        let fresh = daemon.fresh_backends(ground, stored.as_ref());
+        let haproxy = daemon.start_supervisor(&desired, &fleet, turn, ground, fresh).await?;
+        let services =
+            daemon.start_services(ground, &registries, store.clone(), haproxy.clone())?;
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
-        let servers = daemon.server_decider(store, &desired).await?;
+        let stored = store.zip(stored);
+        let servers = daemon.server_decider(stored, &ground.lists, &desired);
         let shadows = daemon.start_shadows(&registries, &sources, &lists, &decision);
         let api = Arc::new(Api {
             sources: sources.clone(),
@@ -139,6 +152,7 @@ impl Daemon {
             instances: fleet.reports,
             tls_files,
             haproxy,
+            services,
             clients: fleet.clients,
             requests: daemon.requests.clone(),
             orders: orders_sender,
@@ -174,6 +188,8 @@ impl Daemon {
             requests: PollRequests::new(),
             lookups: TargetedLookups::new(),
             tasks: Tasks::default(),
+            changed_services: None,
+            desired: None,
         }
     }
 
@@ -310,34 +326,38 @@ impl Daemon {
         desired: &watch::Receiver<Desired>,
         fleet: &Fleet,
         turn: Turn,
-        sockets: Handover,
+        ground: &Ground,
+        fresh: BTreeSet<String>,
     ) -> anyhow::Result<Option<watch::Receiver<SupervisorReport>>> {
-        let stop = self.shutdown.clone();
+        let (stop, sockets) = (self.shutdown.clone(), ground.sockets.clone());
         let Some(supervisor) = Supervisor::new(&self.settings, turn, sockets, stop).await? else {
             return Ok(None);
         };
         let own = self.settings.own_instance().and_then(|own| fleet.reports.get(own).cloned());
         let Some(instance) = own else { return Ok(None) };
+        let quarantined = ground.services.quarantined();
+        let supervisor = supervisor.with_fresh(fresh).with_quarantined(quarantined);
         let report = supervisor.reports();
         let work = supervisor.run(desired.clone(), instance);
         self.tasks.start("haproxy", work);
         Ok(Some(report))
     }
 
-    /// Goes on from the lists in the store, and keeps them there.
-    async fn server_decider(
+    /// Goes on from the lists in the store, and keeps them there, or from those that were in force
+    /// with other settings.
+    fn server_decider(
         &mut self,
-        store: Option<SqliteStore>,
+        stored: Option<(SqliteStore, BTreeMap<String, LastGoodList>)>,
+        before: &BTreeMap<String, LastGoodList>,
         desired: &watch::Receiver<Desired>,
-    ) -> anyhow::Result<ServerDecider> {
+    ) -> ServerDecider {
         let decider = ServerDecider::new(&self.settings);
-        let Some(store) = store else { return Ok(decider) };
-        let lists = store.last_good_lists().await?;
-        let decider = decider.resume(&lists);
+        let Some((store, lists)) = stored else { return decider.resume(before) };
+        let decider = decider.resume(&lists).resume(before);
         let origins = stored_lists(&self.settings);
         let keep = keep_lists(store, origins, lists, desired.clone(), self.shutdown.clone());
         self.tasks.start("server lists in the store", keep);
-        Ok(decider)
+        decider
     }
 
     fn start_resolver(&mut self) -> HostNames {
@@ -377,12 +397,17 @@ impl Daemon {
     ) -> anyhow::Result<Option<Ground>> {
         let running = &mut self.tasks.running;
         let end = loop {
-            match signals.wait_for_end(&ground.file, &self.requests, running).await {
+            let services = &mut self.changed_services;
+            match signals.wait_for_end(&ground.file, &self.requests, services, running).await {
                 End::Settings(file) => match ground.changed(*file).await {
                     Ok(changed) => break Ok(Some(changed)),
                     Err(error) => {
                         tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
                     }
+                },
+                End::Services(services) => match ground.with_services(*services) {
+                    Ok(changed) => break Ok(Some(changed)),
+                    Err(error) => break Err(error),
                 },
                 End::Stopped => break Ok(None),
                 End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
@@ -400,12 +425,18 @@ impl Daemon {
                 bail!("a second {signal}: left without waiting for the step in progress")
             }
         }
-        match &end {
-            Ok(Some(_)) => tracing::info!("SIGHUP: going on with the changed settings"),
-            Ok(None) => tracing::info!("stopped"),
-            Err(_) => {}
+        let lists = self.lists_in_force();
+        match end {
+            Ok(Some(changed)) => {
+                tracing::info!("going on with the changed settings");
+                Ok(Some(Ground { lists, ..changed }))
+            }
+            Ok(None) => {
+                tracing::info!("stopped");
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        end
     }
 }
 
@@ -428,7 +459,7 @@ impl Tasks {
 }
 
 /// Where the lists come from that are stored, by backend. What is written out is in the settings.
-fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
+pub(super) fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
     let found = settings
         .backends
         .iter()

@@ -5,6 +5,7 @@
 //! process by its environment what it has loaded (`core::render::stamp`); what was done before is never
 //! trusted. A crash at any point leaves a file that starts.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use anyhow::bail;
 use haproxy_runtime::{MasterClient, RuntimeClient};
 use mapsmith_core::Desired;
 use mapsmith_core::config::Config;
-use mapsmith_core::config::status::{ConfigState, HaproxyStatus, ReloadOutcome};
+use mapsmith_core::config::status::{ConfigState, HaproxyStatus, Quarantined, ReloadOutcome};
 use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::plan::servers::ExternalChange;
@@ -70,6 +71,8 @@ pub struct SupervisorReport {
     pub status: HaproxyStatus,
     /// The last [`Desired::generation`] whose configuration was settled: in force, or refused.
     pub observed: u64,
+    /// The services that HAProxy refuses, where it refuses nothing else.
+    pub refused_services: Vec<Quarantined>,
 }
 
 /// Why a reload is wanted.
@@ -157,6 +160,12 @@ pub struct Supervisor {
     runtime: RuntimeClient,
     budget: Budget<Reason>,
     turn: Turn,
+    /// The services among what is desired; none while they are not known yet.
+    services: Option<BTreeSet<String>>,
+    /// Backends that no file has had servers of.
+    fresh: BTreeSet<String>,
+    /// Those that are not among it as their registry has them, because HAProxy refuses that.
+    quarantined_services: Vec<Quarantined>,
     candidate: Option<Candidate>,
     /// What HAProxy last accepted.
     last_good: Option<Arc<DesiredConfig>>,
@@ -227,7 +236,7 @@ impl Supervisor {
             quarantined: Vec::new(),
             edit_kept: None,
         };
-        let report = SupervisorReport { status, observed: 0 };
+        let report = SupervisorReport { status, observed: 0, refused_services: Vec::new() };
         Ok(Some(Self {
             haproxy: haproxy.clone(),
             _owner: owner,
@@ -244,6 +253,12 @@ impl Supervisor {
                 max_old_workers: haproxy.max_old_workers(),
             }),
             turn,
+            services: match settings.services {
+                Some(_) => settings.services_in_force.clone(),
+                None => Some(BTreeSet::new()),
+            },
+            fresh: BTreeSet::new(),
+            quarantined_services: Vec::new(),
             candidate: None,
             last_good: None,
             old_workers: master_socket.map(|socket| OldWorkers::new(settings, instance, socket)),
@@ -259,6 +274,21 @@ impl Supervisor {
             report,
             shutdown,
         }))
+    }
+
+    /// Has the file be written without the servers of these backends where they are not known
+    /// soon: it has had none yet.
+    #[must_use]
+    pub fn with_fresh(mut self, backends: BTreeSet<String>) -> Self {
+        self.fresh = backends;
+        self
+    }
+
+    /// What is quarantined already: it is shown.
+    #[must_use]
+    pub fn with_quarantined(mut self, services: Vec<Quarantined>) -> Self {
+        self.quarantined_services = services;
+        self
     }
 
     /// What it publishes.
@@ -292,7 +322,7 @@ impl Supervisor {
                 (needs, report.observed.generation() >= wanted.generation)
             };
             let lists_are_known =
-                wanted.config.as_ref().is_some_and(|config| config.unknown.is_empty());
+                wanted.config.as_ref().is_some_and(|config| self.awaited(config).next().is_none());
             let next = self.cycle(&wanted, needs.as_deref()).await;
             self.follow_old_workers(&desired, wanted.generation);
             self.tell_health(in_sync && lists_are_known).await;
@@ -365,24 +395,38 @@ impl Supervisor {
         let Some(config) = &desired.config else { return Ok(ConfigState::Starting) };
         self.leave_to_others()?;
         let in_place = self.files(Files::in_place).await?;
-        let can_wait = in_place.is_some() || self.began.elapsed() < FIRST_LISTS;
-        if let (true, [first, more @ ..]) = (can_wait, config.unknown.as_slice()) {
+        if self.services.is_none() {
             if in_place.is_some() {
                 self.keep_running().await?;
             }
-            let more = if more.is_empty() { "" } else { " and others" };
+            let reason = "the services of services.from are not known yet; the file stays as it is \
+                (with [store] a restart knows the last ones)";
+            return Ok(ConfigState::Waiting { reason: reason.to_owned() });
+        }
+        let can_wait = in_place.is_some() || self.began.elapsed() < FIRST_LISTS;
+        let mut awaited = self.awaited(config);
+        if let (true, Some(first)) = (can_wait, awaited.next().cloned()) {
+            let more = if awaited.next().is_none() { "" } else { " and others" };
+            drop(awaited);
+            if in_place.is_some() {
+                self.keep_running().await?;
+            }
             let reason = format!(
                 "the servers of backend {first}{more} are not known yet; the file stays as it is \
                     (with [store] a restart knows the last ones)"
             );
             return Ok(ConfigState::Waiting { reason });
         }
+        drop(awaited);
         if let Some(InPlace { stamp, .. }) = &in_place {
             self.start_what_is_good(stamp, config).await?;
         }
         if self.lacks_candidate(config) {
             let held = self.hold_sockets(&config.config).await;
             if let Err(ProcessError::Sockets(error @ SocketsError::Bind { .. })) = held {
+                if self.refuse_services_without_port(&config.config) {
+                    return self.wait_without_refused(in_place.is_some()).await;
+                }
                 // What is in place needs no more than it had.
                 return self.keep_last_good(in_place.is_some(), error.to_string()).await;
             }
@@ -397,7 +441,7 @@ impl Supervisor {
                     return self.keep_last_good(in_place.is_some(), error.to_string()).await;
                 }
             }
-            self.report.status.quarantined.clear();
+            self.report.status.quarantined = self.quarantined_services.clone();
         }
         let has_good = in_place.is_some();
         if let Some(reason) = self.is_set_back(in_place.as_ref()).await {
@@ -407,6 +451,7 @@ impl Supervisor {
             Some(ConfigState::Refused { reason }) => {
                 return self.keep_last_good(has_good, reason).await;
             }
+            Some(ConfigState::Waiting { .. }) => return self.wait_without_refused(has_good).await,
             Some(state) => return Ok(state),
             None => {}
         }
@@ -416,6 +461,12 @@ impl Supervisor {
             keeper.release(addresses(&config.config)).map_err(ProcessError::from)?;
         }
         Ok(state)
+    }
+
+    /// The backends whose servers are not known and waited for.
+    fn awaited<'a>(&'a self, config: &'a DesiredConfig) -> impl Iterator<Item = &'a String> {
+        let is_over = self.began.elapsed() >= FIRST_LISTS;
+        config.unknown.iter().filter(move |backend| !is_over || !self.fresh.contains(*backend))
     }
 
     /// Whether what is desired is to be rendered: it is another, or sockets are to be held that the
