@@ -460,10 +460,7 @@ impl Settings {
 }
 
 /// The names of the sources that list servers, or services.
-fn list_sources<'a>(
-    backends: &'a [Backend],
-    services: Option<&'a Services>,
-) -> BTreeSet<&'a str> {
+fn list_sources<'a>(backends: &'a [Backend], services: Option<&'a Services>) -> BTreeSet<&'a str> {
     let services = services.map(|services| services.from.source.as_str());
     backend::list_sources(backends).into_iter().chain(services).collect()
 }

@@ -44,7 +44,26 @@ pub(super) fn refused(
     };
     refused.retain(|name, remarks| !is_of_one_server(name, remarks));
     let quarantined = |(name, remarks): (&str, _)| Quarantined { object: object(name), remarks };
-    refused.into_iter().map(quarantined).collect()
+    refused.into_iter().map(quarantined).map(in_service_words).collect()
+}
+
+/// What HAProxy says of a service, with the keys of the service in place of the settings that were
+/// made of them.
+pub(super) fn in_service_words(Quarantined { object, remarks }: Quarantined) -> Quarantined {
+    Quarantined { object, remarks: remarks.into_iter().map(in_its_words).collect() }
+}
+
+/// With the key of the service in place of the setting that was made of it, which no file has.
+fn in_its_words(remark: Remark) -> Remark {
+    let setting = remark.setting.unwrap_or_default();
+    let keys = [
+        ("].bind", "port: "),
+        ("].servers", "server_options: "),
+        ("].natives", "listen_options: "),
+        ("].check", "listen_options: "),
+    ];
+    let key = keys.iter().find(|(part, _)| setting.contains(part)).map_or("", |(_, key)| key);
+    Remark { line: None, setting: None, text: format!("{key}{}", remark.text), ..remark }
 }
 
 /// The services that listen on an address which nobody can listen on, and why.
@@ -121,8 +140,12 @@ fn named<'a>(config: &'a Config, services: &BTreeSet<String>, text: &str) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use mapsmith_core::DesiredServers;
+
     use super::*;
-    use crate::settings::tests::load;
+    use crate::settings::Settings;
 
     const TWO: &str = r#"
         [haproxy]
@@ -144,8 +167,8 @@ mod tests {
     "#;
 
     fn refused_of(alerts: &[(Option<&str>, &str)]) -> Vec<String> {
-        let settings = load(TWO, &[]).unwrap();
-        let config = settings.haproxy_config(&mapsmith_core::DesiredServers::default()).unwrap();
+        let settings = Settings::of_text(Path::new("/a.toml"), TWO, []).unwrap();
+        let config = settings.haproxy_config(&DesiredServers::default()).unwrap();
         let remark = |(setting, text): &(Option<&str>, &str)| Remark {
             level: Level::Alert,
             line: None,

@@ -38,7 +38,10 @@ const KEYWORDS: &[(Place, &str)] = &[
     (Refused("its port and services.address say where it listens"), "bind"),
     (Refused("its servers come from what `type` names"), "server server-template dispatch"),
     (Refused("write it into server_options"), "default-server"),
-    (Refused("a service has a backend of its own; use_backend sends requests elsewhere"), "default_backend"),
+    (
+        Refused("a service has a backend of its own; use_backend sends requests elsewhere"),
+        "default_backend",
+    ),
     (Refused("take the service out of the registry instead"), "disabled"),
     (Refused("that is the default"), "enabled"),
     (Refused("set haproxy.stats in Mapsmith's settings"), "stats"),
@@ -109,19 +112,29 @@ pub(super) fn place(words: &[&str]) -> Option<Place> {
 
 /// Words after which a file is named, in lines and in options of servers.
 const FILES: [&str; 10] = [
-    "-f", "file", "lf-file", "errorfile", "errorfiles", "crt", "ca-file", "crl-file", "ca-verify-file",
+    "-f",
+    "file",
+    "lf-file",
+    "errorfile",
+    "errorfiles",
+    "crt",
+    "ca-file",
+    "crl-file",
+    "ca-verify-file",
     "default-errorfiles",
 ];
 
 /// Expressions that a registry may not have: they run programs of others, or change maps that
 /// others, the node map among them, are read from.
-const EXPRESSIONS: [&str; 6] = ["lua.", "use-service", "set-map(", "del-map(", "add-acl(", "del-acl("];
+const EXPRESSIONS: [&str; 6] =
+    ["lua.", "use-service", "set-map(", "del-map(", "add-acl(", "del-acl("];
 
 /// The files that a line with these words names; or what of it a service may not have.
 pub(super) fn files<'a>(words: &[&'a str]) -> Result<Vec<&'a str>, String> {
     let mut files = Vec::new();
     for (at, word) in words.iter().enumerate() {
-        if let Some(expression) = EXPRESSIONS.iter().find(|expression| word.contains(**expression)) {
+        if let Some(expression) = EXPRESSIONS.iter().find(|expression| word.contains(**expression))
+        {
             return Err(format!(
                 "a registry may not have {expression:?}; write the frontend into Mapsmith's \
                     settings"
@@ -206,7 +219,9 @@ mod tests {
         ] {
             assert_eq!(files(&line.split(' ').collect::<Vec<_>>()), Ok(expected), "{line}");
         }
-        for line in ["http-request set-map(/m) a b", "http-request lua.x", "http-request use-service x"] {
+        for line in
+            ["http-request set-map(/m) a b", "http-request lua.x", "http-request use-service x"]
+        {
             assert!(files(&line.split(' ').collect::<Vec<_>>()).is_err(), "{line}");
         }
     }

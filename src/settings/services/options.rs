@@ -76,19 +76,19 @@ pub(super) fn listen_options(
 ///
 /// # Errors
 /// The first that a server can't have.
-pub(super) fn server_options(
-    texts: &[String],
-    settings: &Services,
-) -> Result<Vec<String>, String> {
+pub(super) fn server_options(texts: &[String], settings: &Services) -> Result<Vec<String>, String> {
     let words: Vec<&str> = texts.iter().flat_map(|text| text.split_whitespace()).collect();
     check_files(&words, settings)?;
     let mut options = Vec::new();
     let mut rest = &words[..];
     while !rest.is_empty() {
         let option = |length: usize| rest.get(..length).map(|words| words.join(" "));
-        let is_option = |option: &String| ServerOptions::parse(std::slice::from_ref(option)).is_ok();
+        let is_option =
+            |option: &String| ServerOptions::parse(std::slice::from_ref(option)).is_ok();
         // The longest: `source ADDRESS usesrc ADDRESS` begins like one without the rest.
-        let taken = (1..=LONGEST_OPTION).rev().find(|length| option(*length).is_some_and(|it| is_option(&it)));
+        let taken = (1..=LONGEST_OPTION)
+            .rev()
+            .find(|length| option(*length).is_some_and(|it| is_option(&it)));
         match taken {
             Some(length) => {
                 options.extend(option(length));

@@ -148,7 +148,8 @@ impl<'a> Making<'a> {
             texts.texts.iter().partition(|(name, text)| is_as_before(name, text));
         for (name, text) in before.into_iter().chain(new) {
             let text = text.as_ref().map_err(String::as_str);
-            let Err(Wrong { reason, by_haproxy }) = self.try_form(name, text, refused, contradicting)
+            let Err(Wrong { reason, by_haproxy }) =
+                self.try_form(name, text, refused, contradicting)
             else {
                 continue;
             };
@@ -203,8 +204,8 @@ impl<'a> Making<'a> {
         if let Some((_, who)) = there.next() {
             return Err(format!("port: {who} listens on {} too; take another one", service.port));
         }
-        let bind = BindAddress::try_from(address.to_string())
-            .map_err(|error| format!("port: {error}"))?;
+        let bind =
+            BindAddress::try_from(address.to_string()).map_err(|error| format!("port: {error}"))?;
         let from = self.selector(&service.watcher)?;
         self.shown.push(ServiceStatus {
             name: name.to_owned(),
@@ -281,10 +282,15 @@ impl<'a> Making<'a> {
 
     /// The source for these servers, and the path in it. Credentials go nowhere but where the
     /// settings file sends them: to a source of its own with the very same servers.
-    fn zookeeper(&mut self, Ensemble { servers, path }: &Ensemble) -> Result<(String, String), String> {
-        let declared = self.file.sources.iter().filter(|source| {
-            source.kind == SourceKind::Zookeeper && !source.shadow
-        });
+    fn zookeeper(
+        &mut self,
+        Ensemble { servers, path }: &Ensemble,
+    ) -> Result<(String, String), String> {
+        let declared = self
+            .file
+            .sources
+            .iter()
+            .filter(|source| source.kind == SourceKind::Zookeeper && !source.shadow);
         for source in declared {
             let mut own = source.of_kind.servers.servers.clone();
             own.sort_unstable();
@@ -315,7 +321,9 @@ impl<'a> Making<'a> {
                 servers.join(",")
             ));
         }
-        self.add_source(&name, SourceKind::Zookeeper, |keys| keys.servers.servers.clone_from(servers));
+        self.add_source(&name, SourceKind::Zookeeper, |keys| {
+            keys.servers.servers.clone_from(servers)
+        });
         Ok((name, path.clone()))
     }
 

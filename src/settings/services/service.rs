@@ -92,9 +92,7 @@ fn watcher(
             (Watcher::File(file.map_err(|why| format!("file: {why}"))?), &["file"])
         }
         _ => {
-            return Err(format!(
-                "type: {kind:?} is none of zookeeper, campanjazk, dns and file"
-            ));
+            return Err(format!("type: {kind:?} is none of zookeeper, campanjazk, dns and file"));
         }
     })
 }
@@ -110,9 +108,9 @@ fn ensemble(fields: &Fields<'_>) -> Result<Ensemble, String> {
         parse_address(&text, None).map(|_| text)
     };
     let servers = fields.text("server")?.split(',').map(str::trim).map(server);
-    let mut servers = servers.collect::<Result<Vec<_>, _>>().map_err(|why| {
-        format!("server: {why}; give HOST:PORT, several of them between commas")
-    })?;
+    let mut servers = servers
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|why| format!("server: {why}; give HOST:PORT, several of them between commas"))?;
     servers.sort_unstable();
     servers.dedup();
     Ok(Ensemble { servers, path: path.to_owned() })

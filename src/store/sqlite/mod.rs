@@ -142,7 +142,11 @@ impl SqliteStore {
 
     /// Keeps these services for good in place of those before. Where they can't be kept nothing has
     /// changed.
-    pub async fn keep_services(&self, origin: &str, forms: &ServiceForms) -> Result<(), StoreError> {
+    pub async fn keep_services(
+        &self,
+        origin: &str,
+        forms: &ServiceForms,
+    ) -> Result<(), StoreError> {
         let (origin, forms) = (origin.to_owned(), forms.clone());
         self.with(move |connection| services::write(connection, &origin, &forms)).await
     }

@@ -37,9 +37,8 @@ pub(super) fn write(
     transaction.execute("DELETE FROM services", [])?;
     let now = Timestamp::now().as_millisecond();
     {
-        let mut insert = transaction.prepare(
-            "INSERT INTO services (name, origin, text, since) VALUES (?1, ?2, ?3, ?4)",
-        )?;
+        let mut insert = transaction
+            .prepare("INSERT INTO services (name, origin, text, since) VALUES (?1, ?2, ?3, ?4)")?;
         for (name, text) in forms {
             insert.execute(params![name, origin, text, now])?;
         }

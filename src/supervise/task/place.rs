@@ -77,7 +77,10 @@ impl Supervisor {
         if let (Some(candidate), Some(_)) = (&self.candidate, &self.keeper) {
             let mut taken = ports::taken(&candidate.of.config, self.sockets());
             let known: Vec<_> = taken.iter().map(|remark| remark.setting.clone()).collect();
-            let more = self.services_without_port(&candidate.of.config).into_iter().flat_map(|one| one.remarks);
+            let more = self
+                .services_without_port(&candidate.of.config)
+                .into_iter()
+                .flat_map(|one| one.remarks);
             taken.extend(more.filter(|remark| !known.contains(&remark.setting)));
             verdict.valid &= taken.is_empty();
             verdict.remarks.extend(taken);
@@ -110,7 +113,9 @@ impl Supervisor {
 
     /// Tells which services HAProxy refuses, where it refuses nothing else; whether it is so.
     fn refuse_services(&mut self, verdict: &Verdict) -> bool {
-        let (Some(candidate), Some(known)) = (&self.candidate, &self.services) else { return false };
+        let (Some(candidate), Some(known)) = (&self.candidate, &self.services) else {
+            return false;
+        };
         let refused = services::refused(&candidate.of.config, known, verdict);
         self.tell_refused(refused)
     }
@@ -118,7 +123,7 @@ impl Supervisor {
     /// The same of those whose address nobody can listen on.
     pub(super) fn refuse_services_without_port(&mut self, config: &Config) -> bool {
         let refused = self.services_without_port(config);
-        self.tell_refused(refused)
+        self.tell_refused(refused.into_iter().map(services::in_service_words).collect())
     }
 
     fn services_without_port(&self, config: &Config) -> Vec<Quarantined> {
