@@ -51,12 +51,15 @@ const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
 /// for, and its check, are waited for.
 const CHANGE_BOUND: Duration = Duration::from_secs(300);
 
-/// Goes on from the map file, and from the owners in the store.
+/// Goes on from the map file, and from the owners in the store; without a map from nothing.
 async fn map_decider(
     settings: &Settings,
     stored: Arc<Overrides>,
     store: Option<SqliteStore>,
 ) -> anyhow::Result<MapDecider> {
+    if !settings.keeps_map() {
+        return Ok(MapDecider::without_map(settings.guard.clone(), settings.map.file(), stored));
+    }
     let map_file = MapFileWriter::new(settings.map.file()).with_site(settings.site.name.as_deref());
     let decider = MapDecider::start(settings.guard.clone(), map_file, stored)
         .await?
@@ -106,16 +109,13 @@ impl Daemon {
             Some(store) => Some(SqliteStore::open(&store.path).await?),
             None => None,
         };
-        let (override_service, stored) = match store.clone() {
+        let (override_service, overridden) = match store.clone() {
             Some(store) => OverrideService::open(store)
                 .await
-                .map(|(service, stored)| (Some(service), stored))?,
+                .map(|(service, overridden)| (Some(service), overridden))?,
             None => (None, Arc::default()),
         };
-        let decider = match settings.keeps_map() {
-            true => map_decider(settings, stored, store.clone()).await?,
-            false => MapDecider::without_map(settings.guard.clone(), settings.map.file(), stored),
-        };
+        let decider = map_decider(settings, overridden, store.clone()).await?;
         let decider = if take_over { decider.take_over() } else { decider };
 
         let mut daemon = Self::new(settings.clone());
@@ -125,21 +125,16 @@ impl Daemon {
         let lists = daemon.start_lists(&registries)?;
         let (desired_sender, desired) = watch::channel(Desired::default());
         daemon.desired = Some(desired.clone());
-        let stored = match &store {
-            Some(store) => Some(store.last_good_lists().await?),
-            None => None,
-        };
+        let stored = stored_with(store.clone()).await?;
         let tls_files = daemon.start_tls_files()?;
         let turn = Turn::default();
         let fleet = daemon.start_instances(&desired, &tls_files, &turn)?;
-        let fresh = daemon.fresh_backends(ground, stored.as_ref());
+        let fresh = daemon.fresh_backends(ground, stored.as_ref().map(|(_, lists)| lists));
         let haproxy = daemon.start_supervisor(&desired, &fleet, turn, ground, fresh).await?;
-        let services =
-            daemon.start_services(ground, &registries, store.clone(), haproxy.clone())?;
+        let services = daemon.start_services(ground, &registries, store, haproxy.clone())?;
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
-        let stored = store.zip(stored);
         let servers = daemon.server_decider(stored, &ground.lists, &desired);
         let shadows = daemon.start_shadows(&registries, &sources, &lists, &decision);
         let api = Arc::new(Api {
@@ -165,8 +160,8 @@ impl Daemon {
         daemon.start_metrics_upkeep(metrics);
         let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
-        let decider = decider.with_screens(fleet.screens);
-        let engine = Engine::new(decider, servers, daemon.start_resolver(), inputs, outputs)
+        let (decider, names) = (decider.with_screens(fleet.screens), daemon.start_resolver());
+        let engine = Engine::new(decider, servers, names, inputs, outputs)
             .with_config(settings.haproxy_config(&DesiredServers::default()));
         let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
         daemon.tasks.start(DECIDER, engine.run(file_check, stop));
@@ -456,6 +451,15 @@ impl Tasks {
             name
         });
     }
+}
+
+/// The store with the lists in it.
+async fn stored_with(
+    store: Option<SqliteStore>,
+) -> anyhow::Result<Option<(SqliteStore, BTreeMap<String, LastGoodList>)>> {
+    let Some(store) = store else { return Ok(None) };
+    let lists = store.last_good_lists().await?;
+    Ok(Some((store, lists)))
 }
 
 /// Where the lists come from that are stored, by backend. What is written out is in the settings.

@@ -66,7 +66,8 @@ pub async fn run(
     }
 }
 
-/// What the daemon stands on: the settings, and what of them shows at once whether they can be used.
+/// What the daemon stands on: the settings, and what of them shows at once whether they can be
+/// used.
 pub(super) struct Ground {
     pub file: SettingsFile,
     /// What is gone by: the file's settings, with the services over them.

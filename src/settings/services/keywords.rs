@@ -60,7 +60,8 @@ const OPTIONS: &[(Place, &str)] = &[
         "accept-invalid-http-request accept-unsafe-violations-in-http-request clitcpka contstats \
             disable-h2-upgrade dontlog-normal dontlognull h1-case-adjust-bogus-client \
             http-drop-response-trailers http-ignore-probes http-use-proxy-header httplog httpslog \
-            idle-close-on-response log-separate-errors logasap socket-stats tcp-smart-accept tcplog",
+            idle-close-on-response log-separate-errors logasap socket-stats tcp-smart-accept \
+            tcplog",
     ),
     (
         Backend,

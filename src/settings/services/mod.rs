@@ -36,9 +36,9 @@ section! {
     #[derive(Debug, Clone, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub struct Services {
-        /// The source that declares them. `zookeeper`: `{ source = "zk", path = "/service_config" }`,
-        /// whose children are services. `file`: its name; its `path` is a folder with a file
-        /// `NAME.json` for each service.
+        /// The source that declares them. `zookeeper`: `{ source = "zk", path =
+        /// "/service_config" }`, whose children are services. `file`: its name; its `path` is a
+        /// folder with a file `NAME.json` for each service.
         #[unset(required)]
         pub from: Selector,
         /// The address that services listen on, each on its own port.

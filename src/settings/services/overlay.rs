@@ -316,8 +316,8 @@ impl<'a> Making<'a> {
             .collect();
         if made.len() >= MOST_ENSEMBLES && !made.contains(name.as_str()) {
             return Err(format!(
-                "server: services name more than {MOST_ENSEMBLES} ZooKeepers that are no [[source]] \
-                    of the settings; add one for {}",
+                "server: services name more than {MOST_ENSEMBLES} ZooKeepers that are no \
+                    [[source]] of the settings; add one for {}",
                 servers.join(",")
             ));
         }

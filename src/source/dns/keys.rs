@@ -111,9 +111,9 @@ impl DnsKeys {
 }
 
 section! {
-    /// Exactly one of `name`, `hosts` and `srv`. Upper and lower case are the same, and names are whole: a
-    /// final dot changes nothing. A server of `name` or `hosts` is called by its address and port
-    /// (`10.0.0.1:8080`). One of `srv` is called by the record's target and port
+    /// Exactly one of `name`, `hosts` and `srv`. Upper and lower case are the same, and names are
+    /// whole: a final dot changes nothing. A server of `name` or `hosts` is called by its address
+    /// and port (`10.0.0.1:8080`). One of `srv` is called by the record's target and port
     /// (`web1.example.com:8080`), so that it keeps its name when its address changes; of a target
     /// with several addresses each server has its address behind that
     /// (`web1.example.com:8080:10.0.0.1`). Of `srv` the records with the lowest priority number are

@@ -27,8 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Due, Limits};
 use super::candidate::Candidate;
-use super::check::CheckError;
-use super::files::{Files, FilesError, InPlace};
+use super::files::{Files, InPlace};
 use super::health::Health;
 use super::keeper::Keeper;
 use super::lock;
@@ -47,9 +46,11 @@ use crate::telemetry::{HAPROXY_CONFIG_EDITS, HAPROXY_RELOADS, HAPROXY_STARTS};
 mod keep;
 mod load;
 mod observe;
+mod outcome;
 mod place;
 mod setback;
 
+use outcome::{Failure, Next, Reason};
 use setback::Setback;
 
 /// Between a failure or a refusal and the next try: what it lacked may be there by then.
@@ -73,72 +74,6 @@ pub struct SupervisorReport {
     pub observed: u64,
     /// The services that HAProxy refuses, where it refuses nothing else.
     pub refused_services: Vec<Quarantined>,
-}
-
-/// Why a reload is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Reason {
-    /// The process has another configuration.
-    Configuration,
-    /// Servers can't be brought by the Runtime API.
-    Servers,
-}
-
-impl Reason {
-    const ALL: [Self; 2] = [Self::Configuration, Self::Servers];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Configuration => "configuration",
-            Self::Servers => "servers",
-        }
-    }
-}
-
-/// Why a pass came to nothing.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("{0}")]
-    Files(#[from] FilesError),
-    #[error("{0}")]
-    Check(#[from] CheckError),
-    #[error("{0}")]
-    Process(#[from] ProcessError),
-    #[error("a task of the program ended: {0}")]
-    Blocking(#[from] tokio::task::JoinError),
-    #[error("{0}")]
-    Unanswered(String),
-    #[error("HAProxy was stopped on purpose; `mapsmith haproxy start` starts it")]
-    Stopped,
-    #[error("HAProxy is being ended, to be started again")]
-    Restarting,
-    #[error("Mapsmith is shutting down")]
-    Ending,
-    #[error("HAProxy ended by itself and is started again in {:.1} s", .0.as_secs_f64())]
-    Down(Duration),
-    #[error("{0}; the last good configuration was started")]
-    FellBack(ProcessError),
-}
-
-/// When to look again, unless there is news.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    AsUsual,
-    /// HAProxy is started again then.
-    In(Duration),
-    /// Each time later: HAProxy's check is run for it.
-    BackOff,
-}
-
-impl Next {
-    fn after(outcome: &Result<ConfigState, Failure>) -> Self {
-        match outcome {
-            Err(Failure::Down(left)) => Self::In(*left),
-            Ok(ConfigState::Refused { .. } | ConfigState::Failed { .. }) => Self::BackOff,
-            Ok(_) | Err(Failure::Stopped | Failure::Ending | Failure::Restarting) => Self::AsUsual,
-            Err(_) => Self::BackOff,
-        }
-    }
 }
 
 /// The task of one HAProxy.

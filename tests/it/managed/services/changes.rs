@@ -30,7 +30,7 @@ fn a_service_that_comes_changes_or_goes_is_served_so_and_the_others_fail_no_requ
         site.wait_for_answer(second, "api");
         site.wait_until_closed(first);
         let file = site.file();
-        for line in ["balance leastconn", "timeout server 5s", "check inter 3s maxconn 50"] {
+        for line in ["balance leastconn", "timeout server 5s", "inter 3s", "maxconn 50"] {
             assert!(file.contains(line), "{line}: {file}");
         }
         let status = site.status();
