@@ -370,7 +370,7 @@ impl<'a> Making<'a> {
                 }
                 _ => return None,
             };
-            let why = why.trim_start_matches(|character| matches!(character, '.' | ':' | ' '));
+            let why = why.trim_start_matches(['.', ':', ' ']);
             self.forms.contains_key(name).then(|| (name.to_owned(), why.to_owned()))
         };
         settings.problems().into_iter().filter_map(of_service).collect()
