@@ -75,7 +75,7 @@ metrics! {
     counter HAPROXY_CONFIG_EDITS = "mapsmith_haproxy_config_external_edits_total",
         "External edits of the rendered configuration that were found";
     counter HAPROXY_STARTS = "mapsmith_haproxy_starts_total", "Starts of a managed HAProxy";
-    // Absent without services.
+    // 0 where the settings name no services.
     gauge SERVICES_IN_FORCE = "mapsmith_services_in_force", "Services of a registry in force";
     // By `by` (`mapsmith`, `haproxy`).
     gauge SERVICES_REJECTED = "mapsmith_services_rejected",

@@ -80,6 +80,8 @@ pub(super) struct Daemon {
     tasks: Tasks,
     /// Gives other services.
     pub(super) changed_services: Option<mpsc::Receiver<Known>>,
+    /// What is known of services now.
+    pub(super) known_services: Option<watch::Receiver<Known>>,
     /// None before the start.
     pub(super) desired: Option<watch::Receiver<Desired>>,
 }
@@ -184,6 +186,7 @@ impl Daemon {
             lookups: TargetedLookups::new(),
             tasks: Tasks::default(),
             changed_services: None,
+            known_services: None,
             desired: None,
         }
     }
@@ -347,8 +350,8 @@ impl Daemon {
         desired: &watch::Receiver<Desired>,
     ) -> ServerDecider {
         let decider = ServerDecider::new(&self.settings);
-        let Some((store, lists)) = stored else { return decider.resume(before) };
-        let decider = decider.resume(&lists).resume(before);
+        let Some((store, lists)) = stored else { return decider.go_on(before) };
+        let decider = decider.resume(&lists).go_on(before);
         let origins = stored_lists(&self.settings);
         let keep = keep_lists(store, origins, lists, desired.clone(), self.shutdown.clone());
         self.tasks.start("server lists in the store", keep);
@@ -394,12 +397,14 @@ impl Daemon {
         let end = loop {
             let services = &mut self.changed_services;
             match signals.wait_for_end(&ground.file, &self.requests, services, running).await {
-                End::Settings(file) => match ground.changed(*file).await {
-                    Ok(changed) => break Ok(Some(changed)),
-                    Err(error) => {
-                        tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
+                End::Settings(file) => {
+                    match ground.changed(*file, self.known_services.as_ref()).await {
+                        Ok(changed) => break Ok(Some(changed)),
+                        Err(error) => {
+                            tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
+                        }
                     }
-                },
+                }
                 End::Services(services) => match ground.with_services(*services) {
                     Ok(changed) => break Ok(Some(changed)),
                     Err(error) => break Err(error),

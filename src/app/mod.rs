@@ -8,6 +8,7 @@ use anyhow::{anyhow, bail};
 use mapsmith_core::server::LastGoodList;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::http;
 use crate::services::Known;
@@ -93,8 +94,12 @@ impl Ground {
         Ok(Self { file, settings, services, lists, token, listener, sockets })
     }
 
-    /// The same with other settings.
-    pub async fn changed(&self, file: SettingsFile) -> anyhow::Result<Self> {
+    /// The same with other settings, and what is known of services by now.
+    pub async fn changed(
+        &self,
+        file: SettingsFile,
+        known: Option<&watch::Receiver<Known>>,
+    ) -> anyhow::Result<Self> {
         let token = read_token(&file.settings)?;
         stays_where_it_is(&self.file.settings, &file.settings)?;
         let listen = file.settings.api.listen;
@@ -104,7 +109,8 @@ impl Ground {
             true => self.listener.try_clone()?,
             false => bind(listen).await?.into_std()?,
         };
-        let services = self.services.under(&self.file.settings, &file.settings);
+        let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
+        let services = known.under(&self.file.settings, &file.settings);
         let settings = services.settings(&file.settings);
         let (lists, sockets) = (self.lists.clone(), self.sockets.clone());
         Ok(Self { file, settings, services, lists, token, listener, sockets })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::services::ServicesStatus;
+use metrics::gauge;
 use tokio::sync::{mpsc, watch};
 
 use super::Ground;
@@ -13,6 +14,7 @@ use crate::services::ServicesTask;
 use crate::source::{Registries, SourceError, TargetedLookups};
 use crate::store::SqliteStore;
 use crate::supervise::SupervisorReport;
+use crate::telemetry::{SERVICES_HELD, SERVICES_IN_FORCE, SERVICES_REJECTED};
 
 impl Daemon {
     /// Follows the services' source, if there is one.
@@ -25,6 +27,13 @@ impl Daemon {
     ) -> Result<Option<watch::Receiver<ServicesStatus>>, SourceError> {
         let settings = self.settings();
         let (Some((source, from)), Some(haproxy)) = (settings.services_source(), haproxy) else {
+            // There may have been some with other settings.
+            for none in [SERVICES_IN_FORCE, SERVICES_HELD] {
+                gauge!(none).set(0.0);
+            }
+            for by in ["haproxy", "mapsmith"] {
+                gauge!(SERVICES_REJECTED, "by" => by).set(0.0);
+            }
             return Ok(None);
         };
         let (name, feed, round) = (from.to_string(), registries.services(from)?, self.round());
@@ -33,6 +42,7 @@ impl Daemon {
         let (file, known) = (ground.file.settings.clone(), ground.services.clone());
         let task = ServicesTask::new(file, known, state, haproxy, store, anew);
         let status = task.status();
+        self.known_services = Some(task.known());
         self.start_until_shutdown("services", task.run());
         self.changed_services = Some(changed);
         Ok(Some(status))

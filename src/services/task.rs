@@ -31,6 +31,8 @@ pub struct ServicesTask {
     haproxy: watch::Receiver<SupervisorReport>,
     store: Option<SqliteStore>,
     status: watch::Sender<ServicesStatus>,
+    /// What is known now, for those who begin anew for another reason.
+    latest: watch::Sender<Known>,
     /// Takes what is to be begun with anew.
     anew: mpsc::Sender<Known>,
     /// What was taken in last.
@@ -55,6 +57,7 @@ impl ServicesTask {
         let status = watch::Sender::new(known.status(source.borrow().status.clone()));
         Self {
             file: Arc::new(file),
+            latest: watch::Sender::new(known.clone()),
             known,
             source,
             haproxy,
@@ -73,6 +76,11 @@ impl ServicesTask {
         self.status.subscribe()
     }
 
+    /// What is known of them, as it is at any moment.
+    pub fn known(&self) -> watch::Receiver<Known> {
+        self.latest.subscribe()
+    }
+
     /// Follows the source, until what is known is begun with anew.
     pub async fn run(mut self) {
         let mut retried = self.known.retry();
@@ -84,6 +92,7 @@ impl ServicesTask {
             retried = self.known.retry();
             if is_new {
                 self.decide().await;
+                self.latest.send_replace(self.known.clone());
             }
             self.keep().await;
             self.publish();

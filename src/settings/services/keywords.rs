@@ -20,7 +20,7 @@ const KEYWORDS: &[(Place, &str)] = &[
         Frontend,
         "backlog capture clitcpka-cnt clitcpka-idle clitcpka-intvl declare error-log-format \
             log-format log-format-sd max-session-srv-conns maxconn monitor monitor-uri rate-limit \
-            unique-id-format unique-id-header use_backend",
+            unique-id-format unique-id-header",
     ),
     (
         Backend,
@@ -39,8 +39,8 @@ const KEYWORDS: &[(Place, &str)] = &[
     (Refused("its servers come from what `type` names"), "server server-template dispatch"),
     (Refused("write it into server_options"), "default-server"),
     (
-        Refused("a service has a backend of its own; use_backend sends requests elsewhere"),
-        "default_backend",
+        Refused("a service has its own backend; write the frontend into Mapsmith's settings"),
+        "default_backend use_backend",
     ),
     (Refused("take the service out of the registry instead"), "disabled"),
     (Refused("that is the default"), "enabled"),
@@ -125,10 +125,10 @@ const FILES: [&str; 10] = [
     "default-errorfiles",
 ];
 
-/// Expressions that a registry may not have: they run programs of others, or change maps that
-/// others, the node map among them, are read from.
-const EXPRESSIONS: [&str; 6] =
-    ["lua.", "use-service", "set-map(", "del-map(", "add-acl(", "del-acl("];
+/// Expressions that a registry may not have: they run programs of others, read the environment, or
+/// change maps that others, the node map among them, are read from.
+const EXPRESSIONS: [&str; 7] =
+    ["lua.", "use-service", "set-map(", "del-map(", "add-acl(", "del-acl(", "env("];
 
 /// The files that a line with these words names; or what of it a service may not have.
 pub(super) fn files<'a>(words: &[&'a str]) -> Result<Vec<&'a str>, String> {
@@ -140,6 +140,9 @@ pub(super) fn files<'a>(words: &[&'a str]) -> Result<Vec<&'a str>, String> {
                 "a registry may not have {expression:?}; write the frontend into Mapsmith's \
                     settings"
             ));
+        }
+        if *word == "table" {
+            return Err("\"table\": a service has no table but its own".to_owned());
         }
         if FILES.contains(word) {
             files.extend(words.get(at + 1));
@@ -213,7 +216,7 @@ mod tests {
             ("acl a path -i -f /etc/a -f /etc/b", vec!["/etc/a", "/etc/b"]),
             ("http-request return status 200 lf-file /etc/shadow", vec!["/etc/shadow"]),
             ("errorfile 503 /etc/shadow", vec!["/etc/shadow"]),
-            ("use_backend %[path,map_beg(/etc/m,web)]", vec!["/etc/m"]),
+            ("http-request set-path %[path,map_beg(/etc/m,web)]", vec!["/etc/m"]),
             ("http-request set-header X %[src,map(/a)]-%[src,map_ip(/b)]", vec!["/a", "/b"]),
             ("check ssl crt /etc/key.pem", vec!["/etc/key.pem"]),
             ("balance roundrobin", vec![]),

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::{Client, Site, free_port, register};
+use super::{Client, PATIENCE, Site, free_port, register};
 use crate::support::master::Master;
 use crate::support::scene::{metric, newest, oldest_and_newest};
 
@@ -80,16 +80,22 @@ fn a_service_that_haproxy_refuses_keeps_its_last_good_form_until_it_is_corrected
         site.declare("api", &refused);
         let rejected = site.wait_for_rejected("api", "HAProxy refuses it");
         assert_eq!(rejected["keeps_last_good"], false, "{rejected}");
-        let status = site.managed.wait_for_state("in_force");
-        assert_eq!(status["quarantined"][0]["object"], "service api", "{status:#}");
-        assert_eq!(status["quarantined"][1]["object"], "service shop", "{status:#}");
+        site.managed.mapsmith.wait_for("both are quarantined", PATIENCE, |_| {
+            let status = site.managed.status();
+            let object = |at: usize| status["quarantined"][at]["object"].as_str();
+            let both = [object(0), object(1)] == [Some("service api"), Some("service shop")];
+            (both && status["state"]["state"] == "in_force").then_some(())
+        });
 
         site.change("api", &site.service("api", other).to_string());
         site.wait_for_answer(other, "api");
         site.change("shop", &site.service("shop", port).to_string());
         site.wait_until_none_is_rejected();
-        let status = site.managed.wait_for_state("in_force");
-        assert!(status["quarantined"].is_null(), "{status:#}");
+        site.managed.mapsmith.wait_for("none is quarantined", PATIENCE, |_| {
+            let status = site.managed.status();
+            let none = status["quarantined"].is_null();
+            (none && status["state"]["state"] == "in_force").then_some(())
+        });
         others.assert_all_answered();
     }
 }
@@ -128,7 +134,7 @@ fn services_outlive_a_restart_while_zookeeper_is_down() {
         let mut site = Site::start(newest(), &web, port, if has_store { &store } else { "" });
         let others = Client::start(port, "web");
         if has_store {
-            site.managed.mapsmith.wait_for("the list is stored", super::PATIENCE, |_| {
+            site.managed.mapsmith.wait_for("the list is stored", PATIENCE, |_| {
                 let settled = site.managed.status()["state"]["state"] == "in_force";
                 settled.then_some(())
             });
@@ -161,7 +167,7 @@ fn services_that_vanish_all_at_once_stay_unless_the_settings_say_otherwise() {
     let port = free_port();
     let mut site = Site::start(newest(), &web, port, "");
     site.remove("shop");
-    site.managed.mapsmith.wait_for("the answer is held", super::PATIENCE, |_| {
+    site.managed.mapsmith.wait_for("the answer is held", PATIENCE, |_| {
         let held = site.status()["held"].to_string();
         held.contains("the new set of services has 0 services").then_some(())
     });
