@@ -75,6 +75,13 @@ metrics! {
     counter HAPROXY_CONFIG_EDITS = "mapsmith_haproxy_config_external_edits_total",
         "External edits of the rendered configuration that were found";
     counter HAPROXY_STARTS = "mapsmith_haproxy_starts_total", "Starts of a managed HAProxy";
+    // 0 where the settings name no services.
+    gauge SERVICES_IN_FORCE = "mapsmith_services_in_force", "Services of a registry in force";
+    // By `by` (`mapsmith`, `haproxy`).
+    gauge SERVICES_REJECTED = "mapsmith_services_rejected",
+        "Services that are not in force as their registry has them, by who rejects them";
+    gauge SERVICES_HELD = "mapsmith_services_held",
+        "1 while services stay that their registry does not have any more";
     // By `kind` (`current`, `old`).
     gauge HAPROXY_WORKERS = "mapsmith_haproxy_workers", "HAProxy's worker processes, by kind";
     // By `reason` (`configuration`, `servers`, `requested`) and `outcome` (`loaded`, `refused`,

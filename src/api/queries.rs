@@ -79,6 +79,7 @@ impl Api {
             backends: whole.backends,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
+            services: self.services.as_ref().map(|services| services.borrow().clone()),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
     }
@@ -182,7 +183,8 @@ impl Api {
         // An age grows by itself, so it is taken when it is asked for.
         let shadows = self.shadows.statuses().into_iter().map(|shadow| shadow.source);
         let applied = self.source_statuses().into_iter().map(|(status, _)| status);
-        for status in applied.chain(shadows) {
+        let services = self.services.iter().map(|services| services.borrow().source.clone());
+        for status in applied.chain(shadows).chain(services) {
             if let Some(at) = status.answered_at {
                 let age = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
                 gauge!(SOURCE_ANSWER_AGE, "source" => status.name).set(age);
@@ -202,11 +204,12 @@ impl Api {
         let lists = settings.server_lists().into_iter().chain(settings.shadow_lists());
         let lists = lists.map(|(_, list)| list.to_string());
         let shadows = settings.shadow_sources().map(|source| source.name.clone());
+        let services = settings.services_source().map(|(_, from)| from.to_string());
         let instances = settings.instances.iter().map(|instance| instance.name.clone());
         let files = settings.tls_files.iter().map(|file| file.path.display().to_string());
         let tasks = self.heartbeats.ages().into_iter().map(|(task, _)| task);
         telemetry::Parts::from([
-            ("source", sources.chain(lists).chain(shadows).collect()),
+            ("source", sources.chain(lists).chain(shadows).chain(services).collect()),
             ("haproxy", instances.chain([telemetry::MAP_FILE.to_owned()]).collect()),
             ("backend", settings.backends.iter().map(|backend| backend.name.clone()).collect()),
             ("file", files.collect()),

@@ -35,7 +35,7 @@ mod zookeeper;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mapsmith_core::{EntryMap, Rejections, ServerList};
+use mapsmith_core::{EntryMap, Rejections, ServerList, ServiceTexts};
 
 use format::{Format, Names, ServerFormat};
 
@@ -62,6 +62,14 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// If a registry of this kind lists none, or none so.
     fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported>;
+
+    /// The services that it declares.
+    ///
+    /// # Errors
+    /// If a registry of this kind declares none, or none so.
+    fn services(&self, of: &Selector) -> Result<Box<dyn Feed<ServiceTexts>>, Unsupported> {
+        Err(Unsupported::new(&of.source, "it declares no services"))
+    }
 }
 
 /// A registry has no such content.
@@ -128,6 +136,14 @@ impl Registries {
     /// If its source's registry can't be made, or lists none so.
     pub fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, SourceError> {
         Ok(self.registry(&of.source)?.servers(of)?)
+    }
+
+    /// The services that this selector wants.
+    ///
+    /// # Errors
+    /// If its source's registry can't be made, or declares none so.
+    pub fn services(&self, of: &Selector) -> Result<Box<dyn Feed<ServiceTexts>>, SourceError> {
+        Ok(self.registry(&of.source)?.services(of)?)
     }
 
     fn registry(&self, source: &str) -> Result<&dyn Registry, SourceError> {

@@ -17,6 +17,7 @@ use crate::cli::remote::Connection;
 use crate::cli::{FAILED, HELD, OutputFormat, SUCCESS, print};
 
 mod haproxy;
+mod services;
 pub(super) mod shadows;
 mod tls;
 
@@ -28,9 +29,12 @@ pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyh
     let file = report.map_file.as_ref().is_none_or(|file| file.error.is_none());
     let config =
         report.haproxy.as_ref().is_none_or(|haproxy| haproxy.state == ConfigState::InForce);
-    Ok(if !report.held.is_empty() {
+    let services = report.services.as_ref();
+    let holds_services = services.is_some_and(|services| services.held.is_some());
+    let services = services.is_none_or(services::are_well);
+    Ok(if !report.held.is_empty() || holds_services {
         HELD
-    } else if in_sync && sources && file && config && report.read_only.is_none() {
+    } else if in_sync && services && sources && file && config && report.read_only.is_none() {
         SUCCESS
     } else {
         FAILED
@@ -108,6 +112,7 @@ fn text(report: &StatusReport) -> String {
         report.tls_files.iter().for_each(|file| text.push_str(&tls::file(file, Timestamp::now())));
     }
     report.haproxy.iter().for_each(|haproxy| text.push_str(&haproxy::text(haproxy)));
+    report.services.iter().for_each(|services| text.push_str(&services::text(services)));
     text.push_str("\ninstances\n");
     report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance)));
     text

@@ -159,24 +159,31 @@ impl BackendList {
         list
     }
 
+    /// Takes the list that the store has, as [`BackendList::take_up`].
+    pub(super) fn resume(&mut self, list: &LastGoodList) {
+        if self.take_up(list) {
+            tracing::info!(
+                backend = self.settings.name,
+                servers = list.servers.len(),
+                "the stored server list is in force until {} lists servers",
+                self.settings.origin()
+            );
+        }
+    }
+
     /// Takes the list that was last in force, where it came from where the list comes from now. Or
     /// from what is compared with it now: the two have changed places, and what the new one lists
-    /// is judged as a change of what the old one did.
-    pub(super) fn resume(&mut self, list: &LastGoodList) {
+    /// is judged as a change of what the old one did. Whether it did.
+    pub(super) fn take_up(&mut self, list: &LastGoodList) -> bool {
         if list.origin != self.settings.origin() && !self.settings.is_shadowed_by(&list.origin) {
-            return;
+            return false;
         }
         let servers = list.servers.clone();
-        tracing::info!(
-            backend = self.settings.name,
-            servers = servers.len(),
-            "the stored server list is in force until {} lists servers",
-            self.settings.origin()
-        );
         self.waiting_for = Some(self.first_answer());
         self.stored_since = list.since;
         self.gate.resume(Some(servers.clone()));
         self.damper = Damper::resume(self.damper.pace(), servers);
+        true
     }
 
     /// What is waited for while the list is not known.

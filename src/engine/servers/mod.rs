@@ -80,10 +80,23 @@ impl ServerDecider {
 
     /// Goes on from the lists that were last in force: each is the last good one until its origin
     /// lists servers again, and what it lists then is judged as a change of it.
-    pub fn resume(mut self, stored: &BTreeMap<String, LastGoodList>) -> Self {
+    pub fn resume(self, stored: &BTreeMap<String, LastGoodList>) -> Self {
+        self.with_lists(stored, BackendList::resume)
+    }
+
+    /// Goes on from the lists that were in force with other settings, likewise.
+    pub fn go_on(self, before: &BTreeMap<String, LastGoodList>) -> Self {
+        self.with_lists(before, |backend, list| _ = backend.take_up(list))
+    }
+
+    fn with_lists(
+        mut self,
+        lists: &BTreeMap<String, LastGoodList>,
+        take: impl Fn(&mut BackendList, &LastGoodList),
+    ) -> Self {
         for backend in &mut self.backends {
-            if let Some(list) = stored.get(backend.name()) {
-                backend.resume(list);
+            if let Some(list) = lists.get(backend.name()) {
+                take(backend, list);
             }
         }
         self.number();

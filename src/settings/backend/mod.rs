@@ -180,6 +180,39 @@ pub enum Listing<'a> {
 }
 
 impl Backend {
+    /// One of this name, of which nothing else is said.
+    pub(super) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            servers: None,
+            from: None,
+            shadow_from: None,
+            masters: None,
+            options: Vec::new(),
+            empty: WhenEmpty::default(),
+            manage: None,
+            slots: None,
+            defaults: None,
+            drain: drain(),
+            mode: None,
+            balance: None,
+            check: None,
+            tls: None,
+            send_proxy: None,
+            maxconn: None,
+            maxqueue: None,
+            queue_timeout: None,
+            host: None,
+            cookie: None,
+            retries: None,
+            redispatch: None,
+            retry_on: None,
+            http_reuse: None,
+            errors: None,
+            natives: None,
+        }
+    }
+
     /// Where its servers come from. (Where the settings were checked, exactly one of the keys is
     /// there.)
     pub fn listing(&self) -> Listing<'_> {

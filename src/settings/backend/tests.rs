@@ -381,7 +381,7 @@ fn a_name_in_dns_is_a_selector_and_what_is_wrong_with_it_is_named_with_its_key()
         (of(selector, "name = \"web\", port = \"http\""), "from.port: \"http\" is not"),
         (
             of(selector, "name = \"web\", srv = \"web\""),
-            "from.name: give exactly one of name and srv",
+            "from.name: give exactly one of name, hosts and srv",
         ),
         (
             of(selector, "nam = \"web\", port = 80"),

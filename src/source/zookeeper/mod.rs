@@ -17,7 +17,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mapsmith_core::status::{PollKind, Watch};
-use mapsmith_core::{EntryMap, Rejections, ServerList, Snapshot};
+use mapsmith_core::{EntryMap, Rejections, ServerList, ServiceTexts, Snapshot};
 use tokio::sync::Notify;
 use zookeeper_client::{Client, Error};
 
@@ -28,8 +28,8 @@ use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings::{self, Selector};
 use children::Children;
 use connection::Connection;
-use records::{Child, Nodes, Reading, Servers};
-use selector::ZooKeeperSelector;
+use records::{Child, Nodes, Reading, Servers, Services};
+use selector::{ServicesSelector, ZooKeeperSelector};
 use watch::PathWatch;
 
 /// The most children of a path. ZooKeeper lists some ten thousand before it refuses the answer's
@@ -76,6 +76,12 @@ impl Registry for ZooKeeper {
     fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
         let (path, servers) = wanted(of)?;
         Ok(self.feed(path, servers))
+    }
+
+    fn services(&self, of: &Selector) -> Result<Box<dyn Feed<ServiceTexts>>, Unsupported> {
+        let keys = of.read::<ServicesSelector>();
+        let keys = keys.map_err(|problems| Unsupported::new(&of.source, problems.join("; ")))?;
+        Ok(self.feed(keys.path, Services))
     }
 }
 

@@ -17,23 +17,24 @@ use mapsmith_core::desired::ownership::{OwnersChange, StoredOwners};
 use mapsmith_core::overrides::ENDED_KEPT;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{
-    DrainedMaster, EndedKind, EndedOverride, Invalid, OverrideChange, Overrides, Pin,
+    DrainedMaster, EndedKind, EndedOverride, Invalid, OverrideChange, Overrides, Pin, ServiceForms,
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use self::lock::Lock;
-use super::{OwnerStore, Store, StoreError, StoreErrorKind};
+use super::{OwnerStore, Store, StoreError, StoreErrorKind, StoredServices};
 
 mod lists;
 mod lock;
 mod owners;
+mod services;
 
 /// Stands in the file's header (`PRAGMA application_id`): "MapS".
 const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -56,6 +57,8 @@ const MIGRATIONS: [&str; 5] = [
     ALTER TABLE owners ADD COLUMN unnamed INTEGER;
 ",
     "ALTER TABLE server_lists ADD COLUMN since INTEGER;",
+    "CREATE TABLE services (name TEXT PRIMARY KEY, origin TEXT NOT NULL, text TEXT NOT NULL, since \
+        INTEGER NOT NULL) STRICT;",
 ];
 
 /// How long another program's lock is waited for: a backup holds it for moments.
@@ -121,6 +124,31 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let backend = backend.to_owned();
         self.with(move |connection| lists::write(connection, &backend, list.as_ref())).await
+    }
+
+    /// The services of this origin that HAProxy had last, for a program that may not be the daemon;
+    /// none where there are none.
+    pub async fn peek_services(
+        path: &Path,
+        origin: &str,
+    ) -> Result<Option<StoredServices>, StoreError> {
+        let origin = origin.to_owned();
+        let read = move |path: &Path| match open_to_peek(path)? {
+            Some(connection) => services::read(&connection, &origin),
+            None => Ok(None),
+        };
+        blocking(path, read).await
+    }
+
+    /// Keeps these services for good in place of those before. Where they can't be kept nothing has
+    /// changed.
+    pub async fn keep_services(
+        &self,
+        origin: &str,
+        forms: &ServiceForms,
+    ) -> Result<(), StoreError> {
+        let (origin, forms) = (origin.to_owned(), forms.clone());
+        self.with(move |connection| services::write(connection, &origin, &forms)).await
     }
 
     /// The owners that are remembered.
@@ -217,20 +245,26 @@ fn open(path: &Path) -> Result<(Lock, Connection), StoreErrorKind> {
 }
 
 fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
+    match open_to_peek(path)? {
+        None => Ok(Stored::default()),
+        Some(connection) => {
+            Ok(Stored { overrides: read(&connection)?, owners: owners::read(&connection)? })
+        }
+    }
+}
+
+/// None where there is no file, or one made by a daemon that got no further.
+fn open_to_peek(path: &Path) -> Result<Option<Connection>, StoreErrorKind> {
     fit(path)?;
     if !path.try_exists().map_err(|error| StoreErrorKind::NotOpened(error.to_string()))? {
-        return Ok(Stored::default());
+        return Ok(None);
     }
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(BUSY)?;
-    match schema(&connection)? {
-        // Made by a daemon that got no further.
-        0 => Ok(Stored::default()),
-        _ => Ok(Stored { overrides: read(&connection)?, owners: owners::read(&connection)? }),
-    }
+    Ok((schema(&connection)? > 0).then_some(connection))
 }
 
 /// The schema of the file, which must be ours or empty.

@@ -182,7 +182,7 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let told = fault(&newer).await;
     assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 5 });
-    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 5)"), "{told}");
+    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 6)"), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
 
@@ -418,4 +418,24 @@ async fn owners_and_outages_are_there_after_a_restart() {
     };
     assert_eq!(SqliteStore::peek(&path).await.unwrap().owners, expected);
     assert_eq!(SqliteStore::open(&path).await.unwrap().owners().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn services_are_found_again_by_where_they_come_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    let forms = ServiceForms::from([("web".to_owned(), "{\"port\": 1}".to_owned())]);
+    let peek = async |origin: &str| SqliteStore::peek_services(&path, origin).await.unwrap();
+    assert_eq!(peek("zk path=/a").await, None, "there is no file");
+    {
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(peek("zk path=/a").await, None);
+        let other = ServiceForms::from([("old".to_owned(), "{}".to_owned())]);
+        store.keep_services("zk path=/b", &other).await.unwrap();
+        store.keep_services("zk path=/a", &forms).await.unwrap();
+    }
+    let stored = peek("zk path=/a").await.unwrap();
+    assert_eq!(stored.forms, forms);
+    assert!(stored.since.is_some());
+    assert_eq!(peek("zk path=/b").await, None, "another registry's are not kept");
 }

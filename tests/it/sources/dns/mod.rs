@@ -35,7 +35,7 @@ impl Name {
         let mut selector = json!({"source": "dns"});
         for (key, value) in from.as_object().unwrap() {
             let text = value.as_str().map_or(value.to_string(), str::to_owned);
-            selector[key] = json!([text]);
+            selector[key] = if value.is_array() { value.clone() } else { json!([text]) };
         }
         let selector: Selector = serde_json::from_value(selector).unwrap();
         Self { feed: registry.servers(&selector).unwrap(), current: None }
@@ -121,6 +121,26 @@ async fn a_hosts_addresses_are_servers_however_the_name_is_written_and_whatever_
     assert!(Arc::ptr_eq(&first.entries, &second.entries), "what is equal is held once");
     bind.update(&["delete web.example.test. A 10.0.0.2"]);
     assert_eq!(web.servers().await, [four[0], six], "nothing is kept from one poll to the next");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_hosts_are_one_list_and_one_that_is_gone_keeps_all_of_it() {
+    let bind = Bind::start(&[
+        "a.example.test. A 10.0.0.1",
+        "b.example.test. A 10.0.0.2",
+        "b.example.test. A 10.0.0.1",
+    ]);
+    let hosts = json!({"hosts": ["a.example.test:80", "B.example.test:80", "b.example.test:81"]});
+    let mut both = Name::new(&[bind.address()], json!({}), hosts.clone());
+    let expected = ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80", "10.0.0.2:81"];
+    let expected = expected.map(|server| format!("{server} {server}"));
+    assert_eq!(both.servers().await, expected);
+    bind.update(&["delete a.example.test. A"]);
+    let failure = both.failure().await;
+    assert!(failure.contains("a.example.test (A, AAAA)"), "{failure}");
+    let settings = json!({"nxdomain": "empty", "nodata": "empty"});
+    let mut left = Name::new(&[bind.address()], settings, hosts);
+    assert_eq!(left.servers().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
