@@ -24,6 +24,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use self::lock::Lock;
 use super::{OwnerStore, Store, StoreError, StoreErrorKind};
 
+mod copy;
 mod lists;
 mod lock;
 mod owners;
@@ -217,9 +218,20 @@ fn open(path: &Path) -> Result<(Lock, Connection), StoreErrorKind> {
 }
 
 fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
+    match open_to_peek(path)? {
+        None => Ok(Stored::default()),
+        Some(connection) => {
+            Ok(Stored { overrides: read(&connection)?, owners: owners::read(&connection)? })
+        }
+    }
+}
+
+/// None where there is no file, or one made by a daemon that got no further. What a Mapsmith of
+/// before has written is read from a copy with the latest schema: only the daemon changes the file.
+fn open_to_peek(path: &Path) -> Result<Option<Connection>, StoreErrorKind> {
     fit(path)?;
     if !path.try_exists().map_err(|error| StoreErrorKind::NotOpened(error.to_string()))? {
-        return Ok(Stored::default());
+        return Ok(None);
     }
     let connection = Connection::open_with_flags(
         path,
@@ -227,9 +239,9 @@ fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
     )?;
     connection.busy_timeout(BUSY)?;
     match schema(&connection)? {
-        // Made by a daemon that got no further.
-        0 => Ok(Stored::default()),
-        _ => Ok(Stored { overrides: read(&connection)?, owners: owners::read(&connection)? }),
+        0 => Ok(None),
+        version if version < MIGRATIONS.len() as i64 => copy::latest(&connection).map(Some),
+        _ => Ok(Some(connection)),
     }
 }
 
@@ -259,14 +271,21 @@ fn check(connection: &Connection) -> Result<(), StoreErrorKind> {
 
 fn migrate(connection: &mut Connection, version: i64) -> Result<(), StoreErrorKind> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for (step, statements) in (1i64..).zip(MIGRATIONS).skip_while(|(step, _)| *step <= version) {
-        transaction.execute_batch(statements)?;
-        transaction.pragma_update(None, "user_version", step)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    }
+    run_migrations(&transaction, version, MIGRATIONS.len() as i64)?;
     // Also where there was nothing to do: a file that can't be written is known at once, not at the
     // first override.
     Ok(transaction.commit()?)
+}
+
+/// Brings a file from one schema to another.
+fn run_migrations(connection: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
+    let steps = (1i64..).zip(MIGRATIONS).skip_while(|(step, _)| *step <= from);
+    for (step, statements) in steps.take_while(|(step, _)| *step <= to) {
+        connection.execute_batch(statements)?;
+        connection.pragma_update(None, "user_version", step)?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    Ok(())
 }
 
 fn read(connection: &Connection) -> Result<Overrides, StoreErrorKind> {
@@ -295,9 +314,6 @@ fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
         let name = drained.master.clone();
         overrides.add_drain(drained).map_err(invalid(name))?;
     }
-    if !has_table(transaction, "ended")? {
-        return Ok(overrides);
-    }
     let mut ended = transaction.prepare("SELECT node, master, since, until, stay FROM ended")?;
     let mut rows = ended.query([])?;
     while let Some(row) = rows.next()? {
@@ -310,13 +326,6 @@ fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
         overrides.add_ended(EndedOverride { of, since, until, stay: row.get(4)? });
     }
     Ok(overrides)
-}
-
-/// Whether the file has a table: one that is only peeked into is of an earlier version until the
-/// daemon has opened it.
-fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
-    const FOUND: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
-    connection.query_row(FOUND, [name], |row| row.get(0))
 }
 
 fn time(milliseconds: i64) -> Result<Timestamp, StoreErrorKind> {

@@ -356,6 +356,35 @@ async fn a_store_of_the_first_schema_keeps_its_overrides() {
 }
 
 #[tokio::test]
+async fn a_store_of_any_schema_before_is_looked_at_as_the_daemon_will_have_it_and_stays_as_it_is() {
+    for version in 1..MIGRATIONS.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.db");
+        let old = Connection::open(&path).unwrap();
+        run_migrations(&old, 0, version as i64).unwrap();
+        old.execute("INSERT INTO pins (node, master, since) VALUES ('n', 'm', 0)", []).unwrap();
+        old.execute("UPDATE state SET number = 7", []).unwrap();
+        if version >= 3 {
+            const OWNER: &str = "INSERT INTO owners (node, owner, since, seen, ordered) VALUES \
+                ('n', 'm', 1000, 2000, 1)";
+            old.execute(OWNER, []).unwrap();
+        }
+        drop(old);
+        let found = SqliteStore::peek(&path).await.unwrap();
+        assert_eq!(listed(&found.overrides), ["n=m"], "schema {version}");
+        assert_eq!(found.overrides.number(), 7, "schema {version}");
+        assert_eq!(found.owners.records.len(), usize::from(version >= 3), "schema {version}");
+        let file = Connection::open(&path).unwrap();
+        let left: i64 = file.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(left, version as i64, "who only looks changes nothing");
+        drop(file);
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(store.load().await.unwrap(), found.overrides, "schema {version}");
+        assert_eq!(store.owners().await.unwrap(), found.owners, "schema {version}");
+    }
+}
+
+#[tokio::test]
 async fn what_has_ended_is_remembered_with_its_times_for_a_week() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("m.db")).await.unwrap();
