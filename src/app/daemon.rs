@@ -26,7 +26,7 @@ use crate::instance::certificates::CertificatePhase;
 use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport, Turn};
-use crate::settings::{self, Listing, Settings};
+use crate::settings::{self, Settings};
 use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
@@ -427,13 +427,11 @@ impl Tasks {
     }
 }
 
-/// Where the lists come from that are stored, by backend. What is written out is in the settings.
+/// Where each backend's list comes from. All are stored, those too that the settings write out: what
+/// takes their place one day is a change of them.
 fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
-    let found = settings
-        .backends
-        .iter()
-        .filter(|backend| !matches!(backend.listing(), Listing::Servers(_)));
-    found.map(|backend| (backend.name.clone(), backend.origin())).collect()
+    let origin = |backend: &settings::Backend| (backend.name.clone(), backend.origin());
+    settings.backends.iter().map(origin).collect()
 }
 
 fn ask_sources(requests: &PollRequests) -> AskSources {

@@ -46,8 +46,8 @@ pub(super) struct BackendList {
     window: Window,
     former: VecDeque<String>,
     waiting_for: Option<String>,
-    /// Since when the stored list is in force that counts while something is waited for.
-    stored_since: Option<Timestamp>,
+    /// The list that was in force before the start, where a store has it.
+    before: Option<LastGoodList>,
     rejected: Vec<RejectedServer>,
     stale: Vec<RejectedServer>,
     /// The masters' list, with what it was made of.
@@ -103,7 +103,7 @@ impl BackendList {
             window: Window::new(settings.guard.window),
             former: VecDeque::new(),
             waiting_for: None,
-            stored_since: None,
+            before: None,
             rejected: Vec::new(),
             stale: Vec::new(),
             mapped: None,
@@ -159,24 +159,34 @@ impl BackendList {
         list
     }
 
-    /// Takes the list that was last in force, where it came from where the list comes from now. Or
-    /// from what is compared with it now: the two have changed places, and what the new one lists
-    /// is judged as a change of what the old one did.
+    /// Takes the list that was last in force. Whatever lists servers now, what it lists is judged as
+    /// a change of that list, also where its origin is another one. Only what the settings write out
+    /// is an order like any other of theirs: it replaces the list, and nothing holds it.
     pub(super) fn resume(&mut self, list: &LastGoodList) {
-        if list.origin != self.settings.origin() && !self.settings.is_shadowed_by(&list.origin) {
+        self.before = Some(list.clone());
+        if self.is_written_out() {
             return;
         }
         let servers = list.servers.clone();
         tracing::info!(
             backend = self.settings.name,
             servers = servers.len(),
+            from = list.origin,
             "the stored server list is in force until {} lists servers",
             self.settings.origin()
         );
         self.waiting_for = Some(self.first_answer());
-        self.stored_since = list.since;
         self.gate.resume(Some(servers.clone()));
         self.damper = Damper::resume(self.damper.pace(), servers);
+    }
+
+    fn is_written_out(&self) -> bool {
+        matches!(self.settings.listing(), Listing::Servers(_))
+    }
+
+    /// The servers in force; before the first step those of before the start, if they are known.
+    fn last_in_force(&self) -> Option<&BTreeMap<String, Server>> {
+        self.damper.in_force().or(self.before.as_ref().map(|before| &before.servers))
     }
 
     /// What is waited for while the list is not known.
@@ -254,14 +264,14 @@ impl BackendList {
         }
         // A row that went wrong is no word that its server is gone.
         for name in rejected.iter().filter_map(|row| row.name.as_ref()) {
-            if let Some(known) = self.damper.in_force().and_then(|in_force| in_force.get(name)) {
+            if let Some(known) = self.last_in_force().and_then(|in_force| in_force.get(name)) {
                 servers.entry(name.clone()).or_insert_with(|| known.clone());
             }
         }
         // Where rows contradict each other what is in force stays; where nothing is, neither row
         // counts.
         for name in &list.disputed {
-            match self.damper.in_force().and_then(|in_force| in_force.get(name)) {
+            match self.last_in_force().and_then(|in_force| in_force.get(name)) {
                 Some(known) => servers.insert(name.clone(), known.clone()),
                 None => servers.remove(name),
             };
@@ -386,7 +396,7 @@ impl BackendList {
 
     /// Brings into force what is due.
     pub(super) fn step(&mut self, now: Duration) {
-        let before = self.damper.in_force().cloned();
+        let before = self.last_in_force().cloned();
         if !self.damper.step(now) {
             return;
         }
@@ -440,7 +450,11 @@ impl BackendList {
             from: self.settings.origin(),
             servers: self.damper.in_force().map(|servers| servers.values().cloned().collect()),
             waiting_for: self.waiting_for.clone(),
-            stored_since: self.stored_since.filter(|_| self.waiting_for.is_some()),
+            stored_since: self
+                .before
+                .as_ref()
+                .filter(|_| self.waiting_for.is_some())
+                .and_then(|before| before.since),
             rejected: self.rejected.clone(),
             stale: self.stale.clone(),
             held: self.gate.held().cloned(),
