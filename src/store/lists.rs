@@ -58,13 +58,9 @@ async fn write(
     stored: &mut BTreeMap<String, LastGoodList>,
     desired: Option<&DesiredServers>,
 ) -> Result<(), super::StoreError> {
-    // A list that comes from elsewhere by now, or a backend that is declared no more: it must not
-    // come back one day.
-    let outdated: Vec<_> = stored
-        .iter()
-        .filter(|(backend, list)| origins.get(*backend) != Some(&list.origin))
-        .map(|(backend, _)| backend.clone())
-        .collect();
+    // A backend that is declared no more: its list must not come back one day.
+    let outdated: Vec<_> =
+        stored.keys().filter(|backend| !origins.contains_key(*backend)).cloned().collect();
     for backend in outdated {
         store.keep_list(&backend, None).await?;
         stored.remove(&backend);
@@ -73,12 +69,14 @@ async fn write(
         let Some(desired) = desired.and_then(|desired| desired.backends.get(backend)) else {
             continue;
         };
-        if stored.get(backend).is_some_and(|list| list.servers == desired.servers) {
+        let before = stored.get(backend).filter(|list| list.servers == desired.servers);
+        if before.is_some_and(|list| list.origin == *origin) {
             continue;
         }
         let list = LastGoodList {
             origin: origin.clone(),
-            since: Some(Timestamp::now()),
+            // The same servers from elsewhere are in force for as long as they were.
+            since: before.map_or_else(|| Some(Timestamp::now()), |list| list.since),
             servers: desired.servers.clone(),
         };
         store.keep_list(backend, Some(list.clone())).await?;
@@ -86,3 +84,6 @@ async fn write(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
