@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use haproxy_runtime::{MapClient, MapName};
+use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::{Content, Desired, DesiredServers, Overrides, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -127,7 +128,7 @@ impl Daemon {
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
-        let servers = daemon.server_decider(store, &desired).await?;
+        let servers = daemon.server_decider(store, &desired, &decision).await?;
         let shadows = daemon.start_shadows(&registries, &sources, &lists, &decision);
         let api = Arc::new(Api {
             sources: sources.clone(),
@@ -329,13 +330,16 @@ impl Daemon {
         &mut self,
         store: Option<SqliteStore>,
         desired: &watch::Receiver<Desired>,
+        decision: &watch::Receiver<Decision>,
     ) -> anyhow::Result<ServerDecider> {
         let decider = ServerDecider::new(&self.settings);
         let Some(store) = store else { return Ok(decider) };
         let lists = store.last_good_lists().await?;
         let decider = decider.resume(&lists);
         let origins = stored_lists(&self.settings);
-        let keep = keep_lists(store, origins, lists, desired.clone(), self.shutdown.clone());
+        let (desired, decision) = (desired.clone(), decision.clone());
+        let confirmed = move || confirmed_lists(&decision.borrow());
+        let keep = keep_lists(store, origins, confirmed, lists, desired, self.shutdown.clone());
         self.tasks.start("server lists in the store", keep);
         Ok(decider)
     }
@@ -432,6 +436,13 @@ impl Tasks {
 fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
     let origin = |backend: &settings::Backend| (backend.name.clone(), backend.origin());
     settings.backends.iter().map(origin).collect()
+}
+
+/// When whoever lists a backend's servers last said what is in force, of those that have since the
+/// start.
+fn confirmed_lists(decision: &Decision) -> BTreeMap<String, Timestamp> {
+    let confirmed = decision.backends.iter().filter(|backend| backend.waiting_for.is_none());
+    confirmed.filter_map(|backend| Some((backend.name.clone(), backend.confirmed_at?))).collect()
 }
 
 fn ask_sources(requests: &PollRequests) -> AskSources {

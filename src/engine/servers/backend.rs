@@ -48,6 +48,10 @@ pub(super) struct BackendList {
     waiting_for: Option<String>,
     /// The list that was in force before the start, where a store has it.
     before: Option<LastGoodList>,
+    /// When the list as it is known now was said.
+    said_at: Option<Timestamp>,
+    /// When it was last said that what is in force is the list.
+    confirmed_at: Option<Timestamp>,
     rejected: Vec<RejectedServer>,
     stale: Vec<RejectedServer>,
     /// The masters' list, with what it was made of.
@@ -73,6 +77,8 @@ struct MastersList {
 pub(super) struct Masters<'a> {
     /// Nodes are sent to them by this map; none while it may be older than anything.
     pub map: Option<&'a Arc<EntryMap>>,
+    /// When the sources of the map last said that it is the map.
+    pub said_at: Option<Timestamp>,
     /// An operator has drained them: they are away for a while, and not gone.
     pub drained: BTreeSet<&'a str>,
     /// Their drain has ended, and their nodes were to stay elsewhere (true) or to come back.
@@ -104,6 +110,8 @@ impl BackendList {
             former: VecDeque::new(),
             waiting_for: None,
             before: None,
+            said_at: None,
+            confirmed_at: None,
             rejected: Vec::new(),
             stale: Vec::new(),
             mapped: None,
@@ -144,17 +152,21 @@ impl BackendList {
     /// what is waited for.
     pub(super) fn list(
         &mut self,
-        listed: impl Fn(&Selector) -> Option<Arc<ServerList>>,
+        listed: impl Fn(&Selector) -> Option<(Arc<ServerList>, Timestamp)>,
         masters: &Masters<'_>,
     ) -> Option<Arc<ServerList>> {
-        let list = match self.settings.listing() {
-            Listing::Servers(_) => Some(Arc::clone(&self.declared)),
-            Listing::From(selector) => listed(selector),
+        let (list, said_at) = match self.settings.listing() {
+            Listing::Servers(_) => {
+                let read_at = self.said_at.unwrap_or_else(Timestamp::now);
+                (Some(Arc::clone(&self.declared)), Some(read_at))
+            }
+            Listing::From(selector) => listed(selector).unzip(),
             Listing::Masters(template) => {
                 let template = template.to_owned();
-                masters.map.map(|map| self.masters(map, masters, &template))
+                (masters.map.map(|map| self.masters(map, masters, &template)), masters.said_at)
             }
         };
+        self.said_at = said_at;
         self.waiting_for = list.is_none().then(|| self.first_answer());
         list
     }
@@ -176,6 +188,7 @@ impl BackendList {
             self.settings.origin()
         );
         self.waiting_for = Some(self.first_answer());
+        self.confirmed_at = list.confirmed;
         self.gate.resume(Some(servers.clone()));
         self.damper = Damper::resume(self.damper.pace(), servers);
     }
@@ -394,8 +407,17 @@ impl BackendList {
         }
     }
 
-    /// Brings into force what is due.
+    /// Brings into force what is due, and notes whether that is what was said.
     pub(super) fn step(&mut self, now: Duration) {
+        self.bring_into_force(now);
+        let in_force = self.damper.in_force();
+        let is_said = in_force == self.gate.accepted() && self.gate.held().is_none();
+        if is_said && in_force.is_some() && self.waiting_for.is_none() {
+            self.confirmed_at = self.said_at.or(self.confirmed_at);
+        }
+    }
+
+    fn bring_into_force(&mut self, now: Duration) {
         let before = self.last_in_force().cloned();
         if !self.damper.step(now) {
             return;
@@ -455,6 +477,7 @@ impl BackendList {
                 .as_ref()
                 .filter(|_| self.waiting_for.is_some())
                 .and_then(|before| before.since),
+            confirmed_at: self.confirmed_at,
             rejected: self.rejected.clone(),
             stale: self.stale.clone(),
             held: self.gate.held().cloned(),

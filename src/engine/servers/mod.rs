@@ -100,6 +100,7 @@ impl ServerDecider {
         let masters = Masters {
             // A map that was only found in the file may be older than anything.
             map: map.in_force.as_ref().filter(|_| map.active).map(|revision| &revision.entries),
+            said_at: map.answered_at.filter(|_| map.held.is_none() && map.waiting_for.is_empty()),
             drained: drained.collect(),
             undrained: undrained(&map.overrides),
             owners: owners.collect(),
@@ -109,7 +110,7 @@ impl ServerDecider {
         let listed = |selector: &Selector| {
             let index = known.iter().position(|list| list == selector)?;
             let snapshot = states.get(index)?.snapshot.as_ref()?;
-            Some(Arc::clone(&snapshot.entries))
+            Some((Arc::clone(&snapshot.entries), snapshot.answered_at))
         };
         let lists: Vec<_> =
             self.backends.iter_mut().map(|backend| backend.list(listed, &masters)).collect();

@@ -34,7 +34,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -57,6 +57,7 @@ const MIGRATIONS: [&str; 5] = [
     ALTER TABLE owners ADD COLUMN unnamed INTEGER;
 ",
     "ALTER TABLE server_lists ADD COLUMN since INTEGER;",
+    "ALTER TABLE server_lists ADD COLUMN confirmed INTEGER;",
 ];
 
 /// How long another program's lock is waited for: a backup holds it for moments.
@@ -122,6 +123,15 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let backend = backend.to_owned();
         self.with(move |connection| lists::write(connection, &backend, list.as_ref())).await
+    }
+
+    /// Keeps when these lists were confirmed and by whom; their servers stay as they are stored. All
+    /// of it or nothing.
+    pub async fn confirm_lists(
+        &self,
+        lists: BTreeMap<String, LastGoodList>,
+    ) -> Result<(), StoreError> {
+        self.with(move |connection| lists::confirm(connection, &lists)).await
     }
 
     /// The owners that are remembered.

@@ -181,8 +181,8 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
     drop(SqliteStore::open(&newer).await.unwrap());
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let told = fault(&newer).await;
-    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 5 });
-    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 5)"), "{told}");
+    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 6 });
+    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 6)"), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
 
@@ -268,7 +268,8 @@ fn list(origin: &str, rows: &[(&str, &str, &[&str])]) -> LastGoodList {
         }
     };
     let servers = rows.iter().map(|row| (row.0.to_owned(), server(row))).collect();
-    LastGoodList { origin: origin.to_owned(), since: Some(at(7)), servers }
+    let (since, confirmed) = (Some(at(7)), Some(at(8)));
+    LastGoodList { origin: origin.to_owned(), since, confirmed, servers }
 }
 
 #[tokio::test]
@@ -295,6 +296,13 @@ async fn a_server_list_is_there_after_a_restart_just_as_it_was() {
     assert_eq!(store.last_good_lists().await.unwrap(), kept);
     store.keep_list("puppet", None).await.unwrap();
     assert_eq!(store.last_good_lists().await.unwrap().len(), 1);
+    let confirmed = LastGoodList { confirmed: Some(at(9)), ..list("source new", rows) };
+    let lists = ["app", "gone"].map(|backend| (backend.to_owned(), confirmed.clone()));
+    store.confirm_lists(lists.into()).await.unwrap();
+    let left = store.last_good_lists().await.unwrap();
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["app"]);
+    assert_eq!((left["app"].origin.as_str(), left["app"].confirmed), ("source new", Some(at(9))));
+    assert_eq!(left["app"].servers.len(), 1, "the servers are those that were kept");
 }
 
 /// What another program may do to the table.

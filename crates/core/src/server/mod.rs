@@ -23,6 +23,8 @@ pub struct LastGoodList {
     pub origin: String,
     /// Since when it is in force; none where a Mapsmith stored it that did not note it.
     pub since: Option<Timestamp>,
+    /// When its origin last said that this is the list, as far as that was stored.
+    pub confirmed: Option<Timestamp>,
     pub servers: BTreeMap<String, Server>,
 }
 

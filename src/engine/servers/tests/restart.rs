@@ -118,3 +118,32 @@ async fn a_written_server_whose_host_name_does_not_resolve_at_a_start_keeps_its_
     scene.decide_again(3).await;
     assert_eq!(scene.servers("written"), ["s01 10.0.0.9:1", "w1 10.0.0.1:1"]);
 }
+
+#[tokio::test]
+async fn the_age_of_a_list_is_that_of_the_last_answer_that_said_what_is_in_force() {
+    let mut scene = Scene::resume(WRITTEN, &[("listed", "source consul", 0..40)]);
+    let confirmed = |scene: &Scene| scene.status("listed").confirmed_at.map(Timestamp::as_second);
+    scene.decide(0).await;
+    assert_eq!(confirmed(&scene), Some(0), "as it was stored");
+    let since = scene.status("written").confirmed_at;
+    scene.lists(0..40);
+    scene.decide(1).await;
+    assert_eq!(confirmed(&scene), Some(1000));
+    scene.answered_at = 1060;
+    scene.decide(2).await;
+    assert_eq!(confirmed(&scene), Some(1060), "nothing but the time of the answer is new");
+    // Neither what waits nor what is held confirms what is in force.
+    for (listed, answered_at) in [(0..41, 1120), (0..3, 1180)] {
+        scene.lists(listed);
+        scene.answered_at = answered_at;
+        scene.decide(3).await;
+        assert_eq!(confirmed(&scene), Some(1060));
+    }
+    scene.lists(0..41);
+    scene.answered_at = 1240;
+    scene.decide(4).await;
+    scene.decide(5).await;
+    assert_eq!((confirmed(&scene), scene.servers("listed").len()), (Some(1240), 41));
+    let written = scene.status("written").confirmed_at;
+    assert!(written.is_some() && since.is_none_or(|since| Some(since) == written), "{written:?}");
+}
