@@ -16,6 +16,11 @@ use mapsmith_core::status::{BackendStatus, LeavingServer};
 use mapsmith_core::{DesiredBackend, EntryMap, HeldChange, Server, ServerList};
 use metrics::{counter, gauge};
 
+mod masters;
+
+pub(super) use masters::Masters;
+use masters::MastersList;
+
 use super::resolve::HostAddresses;
 use crate::engine::record_hold;
 use crate::settings::{Backend, Listing, Selector, Settings, WhenEmpty};
@@ -48,6 +53,9 @@ pub(super) struct BackendList {
     waiting_for: Option<String>,
     /// The list that was in force before the start, where a store has it.
     before: Option<LastGoodList>,
+    /// Servers of before the start that no answer since has listed: a row that can't be read may be
+    /// any of them.
+    unseen: BTreeSet<String>,
     /// When the list as it is known now was said.
     said_at: Option<Timestamp>,
     /// When it was last said that what is in force is the list.
@@ -60,33 +68,6 @@ pub(super) struct BackendList {
     drained: Option<BTreeSet<String>>,
     /// The masters whose drain has ended, where the list is one of masters.
     undrained: BTreeSet<String>,
-}
-
-/// A list of masters, and what it was made of.
-#[derive(Debug)]
-struct MastersList {
-    map: Arc<EntryMap>,
-    /// Masters that nodes are sent to by the map.
-    named: BTreeSet<String>,
-    /// Masters that stay on it without a node in the map.
-    kept: BTreeSet<String>,
-    list: Arc<ServerList>,
-}
-
-/// The masters that a backend may be made of.
-pub(super) struct Masters<'a> {
-    /// Nodes are sent to them by this map; none while it may be older than anything.
-    pub map: Option<&'a Arc<EntryMap>>,
-    /// When the sources of the map last said that it is the map.
-    pub said_at: Option<Timestamp>,
-    /// An operator has drained them: they are away for a while, and not gone.
-    pub drained: BTreeSet<&'a str>,
-    /// Their drain has ended, and their nodes were to stay elsewhere (true) or to come back.
-    pub undrained: BTreeMap<&'a str, bool>,
-    /// Nodes of theirs are elsewhere and will come home.
-    pub owners: BTreeSet<&'a str>,
-    /// The registry's names of them.
-    pub producers: &'a BTreeMap<String, String>,
 }
 
 impl BackendList {
@@ -110,6 +91,7 @@ impl BackendList {
             former: VecDeque::new(),
             waiting_for: None,
             before: None,
+            unseen: BTreeSet::new(),
             said_at: None,
             confirmed_at: None,
             rejected: Vec::new(),
@@ -189,6 +171,9 @@ impl BackendList {
         );
         self.waiting_for = Some(self.first_answer());
         self.confirmed_at = list.confirmed;
+        if let Listing::From(_) = self.settings.listing() {
+            self.unseen = servers.keys().cloned().collect();
+        }
         self.gate.resume(Some(servers.clone()));
         self.damper = Damper::resume(self.damper.pace(), servers);
     }
@@ -209,45 +194,6 @@ impl BackendList {
             Listing::From(selector) => format!("a first answer of source {selector}"),
             Listing::Masters(_) => "a first node map".to_owned(),
         }
-    }
-
-    /// The masters as a list; made once for the same ones. An order to drain one that is on it
-    /// counts at once: neither guard nor damping delay what an operator says.
-    fn masters(
-        &mut self,
-        map: &Arc<EntryMap>,
-        masters: &Masters<'_>,
-        template: &str,
-    ) -> Arc<ServerList> {
-        let owned = |name: &str| name.to_owned();
-        self.drained = Some(masters.drained.iter().copied().map(owned).collect());
-        self.undrained = masters.undrained.keys().copied().map(owned).collect();
-        let kept = self.kept(masters);
-        let made = self.mapped.take().filter(|made| Arc::ptr_eq(&made.map, map));
-        let made = match made {
-            Some(made) if made.kept == kept => made,
-            other => {
-                let named = other.map_or_else(
-                    || map.load().into_iter().map(|(master, _)| owned(master)).collect(),
-                    |made| made.named,
-                );
-                let names = named.union(&kept).map(String::as_str).collect::<BTreeSet<_>>();
-                let (options, producers) = (&self.of_masters, masters.producers);
-                let list = servers::masters_list(template, options, names.into_iter(), producers);
-                MastersList { map: Arc::clone(map), named, kept, list: Arc::new(list) }
-            }
-        };
-        Arc::clone(&self.mapped.insert(made).list)
-    }
-
-    /// The masters that stay on the list whether or not the map names them. Only those that are in
-    /// force: the name of one that no map ever named is an order's alone, and its server, where
-    /// HAProxy has one, is somebody else's.
-    fn kept(&self, masters: &Masters<'_>) -> BTreeSet<String> {
-        let returned = masters.undrained.iter().filter(|(_, stay)| !**stay).map(|(name, _)| name);
-        let Some(in_force) = self.damper.in_force() else { return BTreeSet::new() };
-        let kept = masters.drained.iter().chain(&masters.owners).chain(returned);
-        kept.filter(|name| in_force.contains_key(**name)).map(|name| (*name).to_owned()).collect()
     }
 
     /// The list with its addresses. Notes what is left out of it.
@@ -275,6 +221,7 @@ impl BackendList {
                 news.len() - LOGGED_ROWS
             );
         }
+        self.keep_unseen(list, &mut servers);
         // A row that went wrong is no word that its server is gone.
         for name in rejected.iter().filter_map(|row| row.name.as_ref()) {
             if let Some(known) = self.last_in_force().and_then(|in_force| in_force.get(name)) {
@@ -304,6 +251,21 @@ impl BackendList {
             })
             .collect();
         servers
+    }
+
+    /// Keeps the servers of before the start that are not listed, while a row can't be read that may
+    /// be one of them. Whoever read the list before the start knew which server that row was; since
+    /// then it is known only once the row was read.
+    fn keep_unseen(&mut self, list: &ServerList, servers: &mut BTreeMap<String, Server>) {
+        self.unseen.retain(|name| !servers.contains_key(name));
+        let Some(in_force) = self.damper.in_force().filter(|_| !self.unseen.is_empty()) else {
+            return;
+        };
+        if list.explains(|name| in_force.contains_key(name) || servers.contains_key(name)) {
+            return self.unseen.clear();
+        }
+        let kept = self.unseen.iter().filter_map(|name| in_force.get_key_value(name));
+        servers.extend(kept.map(|(name, server)| (name.clone(), server.clone())));
     }
 
     /// Hands the list on to the damper, unless the guard holds it back.
