@@ -431,8 +431,8 @@ impl Tasks {
     }
 }
 
-/// Where each backend's list comes from. All are stored, those too that the settings write out: what
-/// takes their place one day is a change of them.
+/// Where each backend's list comes from. All are stored, those too that the settings write out:
+/// what takes their place one day is a change of them.
 fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
     let origin = |backend: &settings::Backend| (backend.name.clone(), backend.origin());
     settings.backends.iter().map(origin).collect()

@@ -78,8 +78,8 @@ impl ServerDecider {
         }
     }
 
-    /// Goes on from the lists that were last in force: each is the last good one until whoever lists
-    /// the backend's servers now does so, and what is listed then is judged as a change of it.
+    /// Goes on from the lists that were last in force: each is the last good one until the backend's
+    /// servers are listed again, by whomever, and what is listed then is judged as a change of it.
     pub fn resume(mut self, stored: &BTreeMap<String, LastGoodList>) -> Self {
         for backend in &mut self.backends {
             if let Some(list) = stored.get(backend.name()) {

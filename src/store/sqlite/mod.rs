@@ -63,11 +63,13 @@ const MIGRATIONS: [&str; 6] = [
 /// How long another program's lock is waited for: a backup holds it for moments.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// What the file holds of what an operator ordered, and of owners.
+/// What the file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stored {
     pub overrides: Overrides,
     pub owners: StoredOwners,
+    /// The server lists in force, by backend.
+    pub lists: BTreeMap<String, LastGoodList>,
 }
 
 /// A [`Store`] in a file.
@@ -125,8 +127,8 @@ impl SqliteStore {
         self.with(move |connection| lists::write(connection, &backend, list.as_ref())).await
     }
 
-    /// Keeps when these lists were confirmed and by whom; their servers stay as they are stored. All
-    /// of it or nothing.
+    /// Keeps when these lists were confirmed and by whom; their servers stay as they are stored.
+    /// All of it or nothing.
     pub async fn confirm_lists(
         &self,
         lists: BTreeMap<String, LastGoodList>,
@@ -230,9 +232,11 @@ fn open(path: &Path) -> Result<(Lock, Connection), StoreErrorKind> {
 fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
     match open_to_peek(path)? {
         None => Ok(Stored::default()),
-        Some(connection) => {
-            Ok(Stored { overrides: read(&connection)?, owners: owners::read(&connection)? })
-        }
+        Some(connection) => Ok(Stored {
+            overrides: read(&connection)?,
+            owners: owners::read(&connection)?,
+            lists: lists::read(&connection)?,
+        }),
     }
 }
 

@@ -377,11 +377,15 @@ async fn a_store_of_any_schema_before_is_looked_at_as_the_daemon_will_have_it_an
                 ('n', 'm', 1000, 2000, 1)";
             old.execute(OWNER, []).unwrap();
         }
+        if version >= 2 {
+            old.execute(&INSERT.replace("'bad'", "'app'"), ["[]"]).unwrap();
+        }
         drop(old);
         let found = SqliteStore::peek(&path).await.unwrap();
         assert_eq!(listed(&found.overrides), ["n=m"], "schema {version}");
         assert_eq!(found.overrides.number(), 7, "schema {version}");
         assert_eq!(found.owners.records.len(), usize::from(version >= 3), "schema {version}");
+        assert_eq!(found.lists.len(), usize::from(version >= 2), "schema {version}");
         let file = Connection::open(&path).unwrap();
         let left: i64 = file.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         assert_eq!(left, version as i64, "who only looks changes nothing");
@@ -389,6 +393,7 @@ async fn a_store_of_any_schema_before_is_looked_at_as_the_daemon_will_have_it_an
         let store = SqliteStore::open(&path).await.unwrap();
         assert_eq!(store.load().await.unwrap(), found.overrides, "schema {version}");
         assert_eq!(store.owners().await.unwrap(), found.owners, "schema {version}");
+        assert_eq!(store.last_good_lists().await.unwrap(), found.lists, "schema {version}");
     }
 }
 

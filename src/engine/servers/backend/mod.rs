@@ -13,7 +13,7 @@ use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::server::list::{Host, RejectedServer};
 use mapsmith_core::server::{LastGoodList, Manage};
 use mapsmith_core::status::{BackendStatus, LeavingServer};
-use mapsmith_core::{DesiredBackend, EntryMap, HeldChange, Server, ServerList};
+use mapsmith_core::{DesiredBackend, HeldChange, Server, ServerList};
 use metrics::{counter, gauge};
 
 mod masters;
@@ -153,9 +153,9 @@ impl BackendList {
         list
     }
 
-    /// Takes the list that was last in force. Whatever lists servers now, what it lists is judged as
-    /// a change of that list, also where its origin is another one. Only what the settings write out
-    /// is an order like any other of theirs: it replaces the list, and nothing holds it.
+    /// Takes the list that was last in force. Whatever lists servers now, what it lists is judged
+    /// as a change of that list, also where its origin is another one. Only what the settings write
+    /// out is an order like any other of theirs: it replaces the list, and nothing holds it.
     pub(super) fn resume(&mut self, list: &LastGoodList) {
         self.before = Some(list.clone());
         if self.is_written_out() {
@@ -253,9 +253,9 @@ impl BackendList {
         servers
     }
 
-    /// Keeps the servers of before the start that are not listed, while a row can't be read that may
-    /// be one of them. Whoever read the list before the start knew which server that row was; since
-    /// then it is known only once the row was read.
+    /// Keeps the servers of before the start that are not listed, while a row can't be read that
+    /// may be one of them. Whoever read the list before the start knew which server that row was;
+    /// since then it is known only once the row was read.
     fn keep_unseen(&mut self, list: &ServerList, servers: &mut BTreeMap<String, Server>) {
         self.unseen.retain(|name| !servers.contains_key(name));
         let Some(in_force) = self.damper.in_force().filter(|_| !self.unseen.is_empty()) else {
