@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use haproxy_runtime::{MapClient, MapName};
+use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{Content, Desired, DesiredServers, Overrides, ServerList, SourceState};
@@ -28,7 +29,7 @@ use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport, Turn};
 use crate::services::Known;
-use crate::settings::{self, Listing, Settings};
+use crate::settings::{self, Settings};
 use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
@@ -137,7 +138,7 @@ impl Daemon {
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
-        let servers = daemon.server_decider(stored, &ground.lists, &desired);
+        let servers = daemon.server_decider(stored, &ground.lists, &desired, &decision);
         let shadows = daemon.start_shadows(&registries, &sources, &lists, &decision);
         let api = Arc::new(Api {
             sources: sources.clone(),
@@ -348,12 +349,15 @@ impl Daemon {
         stored: Option<(SqliteStore, BTreeMap<String, LastGoodList>)>,
         before: &BTreeMap<String, LastGoodList>,
         desired: &watch::Receiver<Desired>,
+        decision: &watch::Receiver<Decision>,
     ) -> ServerDecider {
         let decider = ServerDecider::new(&self.settings);
         let Some((store, lists)) = stored else { return decider.go_on(before) };
         let decider = decider.resume(&lists).go_on(before);
         let origins = stored_lists(&self.settings);
-        let keep = keep_lists(store, origins, lists, desired.clone(), self.shutdown.clone());
+        let (desired, decision) = (desired.clone(), decision.clone());
+        let confirmed = move || confirmed_lists(&decision.borrow());
+        let keep = keep_lists(store, origins, confirmed, lists, desired, self.shutdown.clone());
         self.tasks.start("server lists in the store", keep);
         decider
     }
@@ -467,13 +471,18 @@ async fn stored_with(
     Ok(Some((store, lists)))
 }
 
-/// Where the lists come from that are stored, by backend. What is written out is in the settings.
+/// Where each backend's list comes from. All are stored, those too that the settings write out:
+/// what takes their place one day is a change of them.
 pub(super) fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
-    let found = settings
-        .backends
-        .iter()
-        .filter(|backend| !matches!(backend.listing(), Listing::Servers(_)));
-    found.map(|backend| (backend.name.clone(), backend.origin())).collect()
+    let origin = |backend: &settings::Backend| (backend.name.clone(), backend.origin());
+    settings.backends.iter().map(origin).collect()
+}
+
+/// When whoever lists a backend's servers last said what is in force, of those that have since the
+/// start.
+fn confirmed_lists(decision: &Decision) -> BTreeMap<String, Timestamp> {
+    let confirmed = decision.backends.iter().filter(|backend| backend.waiting_for.is_none());
+    confirmed.filter_map(|backend| Some((backend.name.clone(), backend.confirmed_at?))).collect()
 }
 
 fn ask_sources(requests: &PollRequests) -> AskSources {

@@ -70,7 +70,7 @@ impl Daemon {
         let origins = super::daemon::stored_lists(&settings);
         let list = |(backend, origin): (String, String)| {
             let servers = desired.as_ref()?.backends.get(&backend)?.servers.clone();
-            Some((backend, LastGoodList { origin, since: None, servers }))
+            Some((backend, LastGoodList { origin, since: None, confirmed: None, servers }))
         };
         origins.into_iter().filter_map(list).collect()
     }

@@ -302,6 +302,10 @@ pub struct BackendStatus {
     /// waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_since: Option<Timestamp>,
+    /// When whoever lists its servers last said that these are the list; none where that is not
+    /// known. Of a written-out list, when the settings were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_at: Option<Timestamp>,
     /// What of the list is left out.
     pub rejected: Vec<RejectedServer>,
     /// Host names that do not resolve right now, and keep their last address.

@@ -69,7 +69,8 @@ pub(super) async fn check(
     findings.extend(lists.iter().map(|state| sources::check_source(&state.status)));
 
     let found = MapFileWriter::new(settings.map.file()).peek().ok().flatten();
-    let stored = stored.unwrap_or_default();
+    let mut stored = stored.unwrap_or_default();
+    let in_force = std::mem::take(&mut stored.lists);
     // Without the sources it is the map in force: its masters should be there all the same. What
     // points nowhere stays in, for that is what is looked for.
     let map = preview::map(&settings, Actions::default(), found, Vec::new(), &states, stored)
@@ -79,8 +80,12 @@ pub(super) async fn check(
     let masters: BTreeSet<String> =
         map.map.load().into_iter().map(|(master, _)| master.to_owned()).collect();
     let backends =
-        preview::servers(&settings, &lists, &map).with_subscriber(NoSubscriber::new()).await;
-    findings.extend(backends.statuses.iter().map(sources::check_backend));
+        preview::servers(&settings, &lists, &map, &in_force).with_subscriber(NoSubscriber::new());
+    let backends = backends.await;
+    findings.extend(backends.statuses.iter().map(|status| {
+        let mut changes = backends.changes.iter();
+        sources::check_backend(status, changes.find(|change| change.backend == status.name))
+    }));
     let shadows = shadows(&settings, &states, &lists, &backends.statuses).await;
     findings.extend(shadows.iter().map(sources::check_shadow));
     // Without the services it would be another one.

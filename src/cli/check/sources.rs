@@ -7,6 +7,7 @@ use mapsmith_core::status::{BackendStatus, SourceStatus};
 use super::{Finding, NAMED, finding};
 use crate::cli::output::pluralize;
 use crate::cli::status::shadows::in_brief;
+use crate::engine::preview::ServersChange;
 
 pub(super) fn check_source(status: &SourceStatus) -> Finding {
     let result = match (&status.error, status.entries) {
@@ -50,8 +51,9 @@ pub(super) fn check_held(held: &HeldChange) -> Finding {
     finding("map", Err(what))
 }
 
-/// What the daemon would make of a server list, with the rows that it would leave out.
-pub(super) fn check_backend(backend: &BackendStatus) -> Finding {
+/// What the daemon would make of a server list, with the rows that it would leave out, and with
+/// what changes of the list in force.
+pub(super) fn check_backend(backend: &BackendStatus, change: Option<&ServersChange>) -> Finding {
     let servers = pluralize(backend.servers.as_ref().map_or(0, Vec::len), "server");
     let rows: Vec<_> = backend
         .rejected
@@ -61,13 +63,26 @@ pub(super) fn check_backend(backend: &BackendStatus) -> Finding {
         .collect();
     let more = backend.rejected.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let rejected = match rows.is_empty() {
+        true => String::new(),
+        false => format!("; rejected: {}{more}", rows.join("; ")),
+    };
+    let change = change.filter(|change| change.count() > 0).and_then(|change| {
+        let before = change.servers_before?;
+        Some(format!("{change}, of the {before} in force"))
+    });
+    let changes = change.as_ref().map_or(String::new(), |change| format!("; {change}"));
     let result = match (&backend.waiting_for, &backend.held) {
-        (Some(waiting_for), _) => Err(format!("its servers are not known without {waiting_for}")),
-        _ if !rows.is_empty() => {
-            Err(format!("{servers} from {}; rejected: {}{more}", backend.from, rows.join("; ")))
+        (Some(waiting_for), _) if backend.servers.is_some() => {
+            Err(format!("the {servers} last stored stay, waiting for {waiting_for}"))
         }
-        (None, Some(held)) => Err(format!("the guard would hold its list back: {}", held.reason)),
-        (None, None) => Ok(format!("{servers} from {}", backend.from)),
+        (Some(waiting_for), _) => Err(format!("its servers are not known without {waiting_for}")),
+        (None, Some(held)) => {
+            let what = change.map_or(String::new(), |change| format!(" ({change})"));
+            Err(format!("the guard would hold its list back{what}: {}{rejected}", held.reason))
+        }
+        _ if !rows.is_empty() => Err(format!("{servers} from {}{rejected}{changes}", backend.from)),
+        (None, None) => Ok(format!("{servers} from {}{changes}", backend.from)),
     };
     finding(format!("backend {}", backend.name), result)
 }

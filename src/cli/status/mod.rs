@@ -347,16 +347,14 @@ fn backend_text(backend: &BackendStatus) -> String {
         }
         (Some(servers), Some(waiting_for)) => {
             let servers = pluralize(servers.len(), "server");
+            let confirmed = backend
+                .confirmed_at
+                .map_or(String::new(), |confirmed| format!(", confirmed {}", ago(confirmed)));
             let since = backend.stored_since.map_or(String::new(), |since| {
                 format!(", in force since {} ({})", time(since), ago(since))
             });
-            paint(
-                Colour::Yellow,
-                &format!(
-                    "{servers} as last stored from {}{since}: waiting for {waiting_for}",
-                    backend.from
-                ),
-            )
+            let stored = format!("{servers} as last stored{confirmed}{since}");
+            paint(Colour::Yellow, &format!("{stored}: waiting for {waiting_for}"))
         }
         (None, Some(waiting_for)) => {
             paint(Colour::Yellow, &format!("not touched: waiting for {waiting_for}"))

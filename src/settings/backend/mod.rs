@@ -240,11 +240,6 @@ impl Backend {
         self.slots.is_none() && of_servers.next().is_none()
     }
 
-    /// Whether a list of this origin is what its servers in force are compared with.
-    pub fn is_shadowed_by(&self, origin: &str) -> bool {
-        self.shadow_from.as_ref().is_some_and(|list| origin == format!("source {list}"))
-    }
-
     /// The options of servers that bring none. (Checked with the settings: they are taken.)
     pub fn default_options(&self) -> ServerOptions {
         ServerOptions::parse(&self.all_options()).unwrap_or_default()

@@ -12,9 +12,6 @@ pub(super) fn read(
     connection: &Connection,
     origin: &str,
 ) -> Result<Option<StoredServices>, StoreErrorKind> {
-    if !super::has_table(connection, "services")? {
-        return Ok(None);
-    }
     let mut statement =
         connection.prepare("SELECT name, text, since FROM services WHERE origin = ?1")?;
     let mut rows = statement.query([origin])?;

@@ -74,6 +74,15 @@ pub struct ServerList {
     pub disputed: BTreeSet<String>,
 }
 
+impl ServerList {
+    /// Whether it is known of each row that was left out which server it is: one that `is_known`.
+    /// Where it is not, a row may be any server that is not listed.
+    pub fn explains(&self, is_known: impl Fn(&str) -> bool) -> bool {
+        let named = |row: &RejectedServer| row.name.as_deref().is_some_and(&is_known);
+        self.rejected.len() < NAMED_REJECTIONS && self.rejected.iter().all(named)
+    }
+}
+
 impl Content for ServerList {
     fn count(&self) -> usize {
         self.servers.len()
@@ -163,6 +172,7 @@ impl ServerListBuilder {
                     servers.insert(server.name.clone(), server);
                 }
                 Some(first) => {
+                    let name = Some(server.name.clone());
                     let detail = if repeats == Repeats::LowestAddress && *first != server {
                         disputed.insert(server.name);
                         format!(
@@ -176,7 +186,7 @@ impl ServerListBuilder {
                             location(first)
                         )
                     };
-                    self.reject(&place, Invalid::ServerTwice, detail);
+                    self.leave_out(&place, name, Invalid::ServerTwice, detail);
                 }
             }
         }
