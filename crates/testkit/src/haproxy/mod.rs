@@ -16,7 +16,7 @@ pub use plan::Plan;
 use crate::{find_program, unpacked};
 
 /// An installed HAProxy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binary {
     pub version: (u32, u32),
     pub path: PathBuf,
