@@ -59,7 +59,7 @@ pub(super) fn check_backend(backend: &BackendStatus) -> Finding {
         .take(NAMED)
         .map(|row| format!("{}: {}", row.place, row.reason))
         .collect();
-    let more = backend.rejected.len().saturating_sub(NAMED);
+    let more = backend.rejected_count.saturating_sub(rows.len() as u64);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     let result = match (&backend.waiting_for, &backend.held) {
         (Some(waiting_for), _) => Err(format!("its servers are not known without {waiting_for}")),

@@ -60,3 +60,30 @@ async fn servers_that_nobody_lists_are_left_alone_only_while_a_row_is_rejected()
     );
     assert!(scene.decider.desired().unwrap().number > before);
 }
+
+#[tokio::test]
+async fn every_server_whose_row_went_wrong_stays_however_many_there_are() {
+    let mut scene = Scene::start("");
+    let rows = |weight: Option<i64>| {
+        let mut builder = ServerListBuilder::default();
+        for server in 0..1200_u32 {
+            let address = format!("10.1.{}.{}:80", server / 100, server % 100);
+            // Half of them have a name of their own.
+            let name = (server % 2 == 0).then(|| format!("s{server:04}"));
+            builder.push("row", RawServer { name, address, weight, ..RawServer::default() });
+        }
+        Some(builder.finish(Repeats::LowestAddress).0)
+    };
+    scene.list = rows(Some(100));
+    scene.decide(0).await;
+    scene.decide_again(2).await;
+    let before = scene.servers("listed");
+    scene.list = rows(Some(300));
+    for second in [10, 12, 200] {
+        scene.decide(second).await;
+        assert!(scene.servers("listed") == before, "at {second} s");
+    }
+    let status = scene.status("listed");
+    assert_eq!((status.rejected.len(), status.rejected_count), (1000, 1200));
+    assert!(before.len() == 1200 && status.leaving.is_empty(), "{:?}", status.leaving);
+}
