@@ -8,6 +8,7 @@ use super::daemon::Daemon;
 use crate::engine::Decision;
 use crate::settings;
 use crate::shadow::{Shadows, follow_list, follow_map};
+use crate::source::poller::Use;
 use crate::source::{self, Feed, Registries, TargetedLookups};
 
 impl Daemon {
@@ -62,6 +63,6 @@ impl Daemon {
         feed: Box<dyn Feed<C>>,
     ) -> watch::Receiver<SourceState<C>> {
         let (round, lookups) = (self.round(), TargetedLookups::new());
-        self.start_poller(name, source, feed, round, lookups)
+        self.start_poller_for(Use::Compared, name, source, feed, round, lookups)
     }
 }

@@ -68,6 +68,10 @@ fn a_shadow_is_compared_as_it_changes_and_nothing_it_says_or_does_is_applied() {
     assert!(code == 0 && planned.contains("extra node2: none, shadow: app"), "{code}: {planned}");
     let series = "mapsmith_source_shadow_differences{source=\"zk\",kind=\"extra\"}";
     assert_eq!(metric(&mapsmith, series), Some(1.0));
+    let age = |labels: &str| {
+        metric(&mapsmith, &format!("mapsmith_source_answer_age_seconds{{source=\"zk\"{labels}}}"))
+    };
+    assert_eq!((age("").is_some(), age(",shadow=\"true\"").is_some()), (false, true));
     let revision = in_sync(&mapsmith)["revision"].clone();
 
     // It comes to agree, but for a name; then all of it is gone, and then ZooKeeper itself.
@@ -121,6 +125,8 @@ fn a_shadow_that_can_not_even_be_made_keeps_nothing_from_starting_and_is_tried_a
         });
     };
     fails("later.pem");
+    let failed = "mapsmith_source_poll_failures_total{source=\"new\",shadow=\"true\"}";
+    assert!(metric(&mapsmith, failed) > Some(0.0));
     let (code, checked) = printed(&mapsmith.configuration().cli(&["check"]));
     assert!(code != 0 && checked.contains("FAIL  shadow new"), "{code}: {checked}");
     fs::copy(Authority::create(folder.path()).ca(), &ca).unwrap();
