@@ -61,6 +61,7 @@ fn a_shadow_is_compared_as_it_changes_and_nothing_it_says_or_does_is_applied() {
     for line in [
         "elsewhere node1: app, shadow: elsewhere",
         "extra node2: none, shadow: app",
+        "compared with the node map; answered",
     ] {
         assert!(code == 0 && status.contains(line), "{status}");
     }

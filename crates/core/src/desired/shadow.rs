@@ -193,13 +193,16 @@ pub struct ShadowStatus {
 pub struct Compared {
     /// What is not known yet, if something is, for lack of which nothing was compared.
     pub waiting_for: Option<String>,
-    /// When they were last compared.
+    /// When what both say now was compared.
     pub compared_at: Option<Timestamp>,
     /// What that came to.
     pub differences: Option<Differences>,
-    /// The rows of a list of servers that were left out.
+    /// The rows of a list of servers that were left out, the first 1000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<RejectedServer>,
+    /// How many these are.
+    #[serde(default)]
+    pub rejected_count: u64,
 }
 
 impl Compared {
