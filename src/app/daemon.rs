@@ -259,6 +259,18 @@ impl Daemon {
         round: Round,
         lookups: TargetedLookups,
     ) -> watch::Receiver<SourceState<C>> {
+        self.start_poller_for(poller::Use::Applied, name, source, feed, round, lookups)
+    }
+
+    pub(super) fn start_poller_for<C: Content>(
+        &mut self,
+        use_of_it: poller::Use,
+        name: String,
+        source: &settings::Source,
+        feed: Box<dyn Feed<C>>,
+        round: Round,
+        lookups: TargetedLookups,
+    ) -> watch::Receiver<SourceState<C>> {
         let (sender, state) = watch::channel(SourceState::before_first_poll(
             name.clone(),
             source.kind.to_string(),
@@ -266,7 +278,7 @@ impl Daemon {
         ));
         let stop = self.shutdown.clone();
         self.tasks.start(format!("source {name}"), async move {
-            poller::run(name, feed, round, &lookups, sender, stop).await;
+            poller::run(name, feed, round, &lookups, sender, use_of_it, stop).await;
         });
         state
     }

@@ -57,6 +57,11 @@ impl SourceKind {
         matches!(self, Self::Puppetdb | Self::Consul | Self::HttpJson)
     }
 
+    /// Whether a source of this kind is one document: the node map, or a list that a backend names.
+    pub(crate) fn is_one_document(self) -> bool {
+        matches!(self, Self::HttpJson | Self::File)
+    }
+
     /// Whether the settings name the fields of a row.
     pub(crate) fn has_fields(self) -> bool {
         matches!(self, Self::Puppetdb | Self::HttpJson | Self::File)

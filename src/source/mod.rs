@@ -41,6 +41,7 @@ use format::{Format, Names, ServerFormat};
 
 pub(crate) use document::Document;
 pub use error::{SourceError, SourceErrorKind};
+use feed::LateFeed;
 pub use feed::requests::{PollRequests, Round};
 pub use feed::targeted::TargetedLookups;
 pub use feed::{Extent, Feed, Notes, Polled, poller, schedule};
@@ -109,6 +110,23 @@ pub fn registry(
         place: format!("source {:?}, {}", settings.name, error.place),
         ..error
     })
+}
+
+/// Who owns which node, as a source of these settings says it, whose registry is made when it is
+/// first polled, and tried again where that failed.
+pub fn late_node_map(settings: &settings::Source, lowercase: bool) -> Box<dyn Feed<EntryMap>> {
+    let settings = settings.clone();
+    Box::new(LateFeed::new(move || Ok(registry(&settings, lowercase)?.node_map()?)))
+}
+
+/// The servers that this selector wants of a source of these settings, likewise.
+pub fn late_servers(
+    settings: &settings::Source,
+    lowercase: bool,
+    of: &Selector,
+) -> Box<dyn Feed<ServerList>> {
+    let (settings, of) = (settings.clone(), of.clone());
+    Box::new(LateFeed::new(move || Ok(registry(&settings, lowercase)?.servers(&of)?)))
 }
 
 /// The registries of all sources: each is made once, whatever is fed by it.

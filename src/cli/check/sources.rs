@@ -13,17 +13,7 @@ pub(super) fn check_source(status: &SourceStatus) -> Finding {
     let result = match (&status.error, status.entries) {
         (Some(error), _) => Err(error.clone()),
         (None, entries) => {
-            let reasons: Vec<_> = status
-                .rejections
-                .counts
-                .iter()
-                .map(|(reason, count)| format!("{count} rejected: {reason}"))
-                .collect();
-            let rejected = if reasons.is_empty() {
-                String::new()
-            } else {
-                format!("; {}", reasons.join("; "))
-            };
+            let rejected = rejected(status);
             let warning =
                 status.warning.as_ref().map_or(String::new(), |warning| format!("; {warning}"));
             Ok(format!("answers with {} entries{rejected}{warning}", entries.unwrap_or(0)))
@@ -32,11 +22,20 @@ pub(super) fn check_source(status: &SourceStatus) -> Finding {
     finding(format!("source {}", status.name), result)
 }
 
+/// `; 3 rejected: no master` for each reason.
+fn rejected(status: &SourceStatus) -> String {
+    let counts = status.rejections.counts.iter();
+    counts.map(|(reason, count)| format!("; {count} rejected: {reason}")).collect()
+}
+
 /// What is compared and never applied: to differ is no failure, to give no answer is one.
 pub(super) fn check_shadow(shadow: &ShadowStatus) -> Finding {
     let result = match &shadow.source.error {
         Some(error) => Err(error.clone()),
-        None => Ok(in_brief(shadow)),
+        None => {
+            let rejected = rejected(&shadow.source);
+            Ok(format!("{}{rejected}", in_brief(shadow)))
+        }
     };
     finding(format!("shadow {}", shadow.source.name), result)
 }
@@ -61,7 +60,7 @@ pub(super) fn check_backend(backend: &BackendStatus, change: Option<&ServersChan
         .take(NAMED)
         .map(|row| format!("{}: {}", row.place, row.reason))
         .collect();
-    let more = backend.rejected.len().saturating_sub(NAMED);
+    let more = backend.rejected_count.saturating_sub(rows.len() as u64);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     let rejected = match rows.is_empty() {
         true => String::new(),

@@ -4,15 +4,23 @@ use std::fmt::Write as _;
 
 use mapsmith_core::desired::shadow::ShadowStatus;
 
-use crate::cli::output::{Colour, paint};
+use super::backends::{rejected_rows, rejections};
+use crate::cli::output::{Colour, ago, paint};
 
 /// One line of a shadow, and what is wrong with it or different, an example a line.
 pub(in crate::cli) fn text(shadow: &ShadowStatus) -> String {
-    let mut text = format!("  {}  {}\n", shadow.source.name, in_brief(shadow));
+    // What is compared is its last answer, however long ago that was.
+    let answered =
+        shadow.source.answered_at.map_or(String::new(), |at| format!("; answered {}", ago(at)));
+    let mut text = format!("  {}  {}{answered}\n", shadow.source.name, in_brief(shadow));
     let mut notes: Vec<_> = shadow.source.error.iter().cloned().collect();
     notes.extend(shadow.source.warning.iter().cloned());
-    let rejected = &shadow.compared.rejected;
-    notes.extend(rejected.iter().map(|row| format!("rejected: {}: {}", row.place, row.reason)));
+    match shadow.backend {
+        None => notes.extend(rejections(&shadow.source)),
+        Some(_) => {
+            notes.extend(rejected_rows(&shadow.compared.rejected, shadow.compared.rejected_count));
+        }
+    }
     for note in notes {
         let _ = writeln!(text, "    {}", paint(Colour::Yellow, &note));
     }

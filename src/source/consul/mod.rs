@@ -225,7 +225,10 @@ impl<F: Format> Feed<F::Content> for ConsulFeed<F> {
         let failure = self.changes.failure();
         let polled_only = || Some(format!("changes are noticed at polls only: {}", failure?));
         Notes {
-            watch: Some(if failure.is_some() { Watch::PolledOnly } else { Watch::Watched }),
+            watch: Some(match self.changes.is_waiting() {
+                true => Watch::Watched,
+                false => Watch::PolledOnly,
+            }),
             warning: self.request.http.warning().map(str::to_owned).or_else(polled_only),
         }
     }

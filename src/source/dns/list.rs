@@ -113,8 +113,7 @@ impl Target {
             name.strip_prefix(&*own).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
         };
         let listed = list.iter().flat_map(|list| list.servers.iter().map(|server| &*server.name));
-        let staying =
-            list.iter().flat_map(|list| list.rejected.iter().filter_map(|row| row.name.as_deref()));
+        let staying = list.iter().flat_map(|list| list.unknown.iter().map(String::as_str));
         let names: BTreeSet<_> = listed.chain(staying).filter(is_own).map(str::to_owned).collect();
         if names.is_empty() { BTreeSet::from([own]) } else { names }
     }

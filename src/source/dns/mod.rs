@@ -273,10 +273,11 @@ impl DnsFeed {
         let types = self.family.types();
         let lookups: Vec<_> = types.iter().map(|kind| name_servers.look_up(name, *kind)).collect();
         let mut found = Addresses { addresses: Vec::new(), ttl: u32::MAX, bytes: 0 };
-        let mut absent = None;
-        for lookup in join_all(lookups).await {
+        let (mut absent, mut failed, mut answered) = (None, Vec::new(), None);
+        for (kind, lookup) in types.iter().zip(join_all(lookups).await) {
             match lookup {
                 Lookup::Records { records, ttl, bytes } => {
+                    answered = Some(*kind);
                     found.ttl = found.ttl.min(ttl);
                     found.bytes += bytes;
                     found.addresses.extend(records.iter().filter_map(|record| match record {
@@ -288,11 +289,13 @@ impl DnsFeed {
                 Lookup::Absent { absence, ttl, server } => {
                     absent = Some(Problem::absent(place(name, types), absence, ttl, server));
                 }
-                Lookup::Failed(failures) => {
-                    let keys = self.resolver.keys();
-                    return Err(Problem::failed(place(name, types), &failures, keys));
-                }
+                Lookup::Failed(failures) => failed.push((*kind, failures)),
             }
+        }
+        if let Some((_, failures)) = failed.first() {
+            let kinds: Vec<_> = failed.iter().map(|(kind, _)| *kind).collect();
+            let problem = Problem::failed(place(name, &kinds), failures, self.resolver.keys());
+            return Err(problem.beside(answered));
         }
         match absent {
             Some(problem) if found.addresses.is_empty() => Err(problem),

@@ -61,6 +61,7 @@ impl ZooKeeper {
             reading,
             events: Arc::default(),
             watch: None,
+            has_failed: false,
         })
     }
 }
@@ -116,6 +117,8 @@ struct PathFeed<R> {
     /// Raised by the watch.
     events: Arc<Notify>,
     watch: Option<PathWatch>,
+    /// Whether the last poll failed.
+    has_failed: bool,
 }
 
 impl<R: Reading> PathFeed<R> {
@@ -124,20 +127,24 @@ impl<R: Reading> PathFeed<R> {
         current: Option<&Snapshot<R::Content>>,
     ) -> Result<Polled<R::Content>, SourceErrorKind> {
         let client = self.connection.client().await?;
-        let answer = match self.ask(&client).await {
-            // The connection was lost since it was used last: what was asked is asked once more.
-            Err(Failure::Client(error, _)) if is_of_session(&error) => {
+        let answer = self.ask(&client).await;
+        // The connection was lost since it was used last, or speaks for who may read by now: what
+        // was asked is asked once more.
+        let again = match &answer {
+            Err(Failure::Client(Error::NoAuth, _)) => self.connection.close_if_outdated().await,
+            Err(Failure::Client(error, _)) => is_of_session(error),
+            _ => false,
+        };
+        let answer = match again {
+            true => {
                 let client = self.connection.client().await?;
                 self.ask(&client).await
             }
-            answer => answer,
+            false => answer,
         };
         let (children, bytes) = match answer {
             Ok(answer) => answer,
             Err(Failure::Client(error, path)) => {
-                if error == Error::NoAuth {
-                    self.connection.close().await;
-                }
                 return Err(self.connection.fault(&error, &path));
             }
             Err(Failure::Bound(fault)) => return Err(fault),
@@ -243,13 +250,26 @@ impl<R: Reading> Feed<R::Content> for PathFeed<R> {
     ) -> Result<Polled<R::Content>, SourceError> {
         let (timeout, place) = (self.settings.timeout, self.connection.place(&self.path));
         let outcome = tokio::time::timeout(timeout, self.poll_once(current)).await;
+        self.has_failed = !matches!(outcome, Ok(Ok(_)));
         outcome
             .unwrap_or(Err(SourceErrorKind::NoAnswer(timeout)))
             .map_err(|fault| SourceError { place, fault })
     }
 
     async fn changed(&mut self) {
-        self.events.notified().await;
+        let (watch, has_failed) = (&mut self.watch, self.has_failed);
+        let lost = async {
+            match watch {
+                Some(watch) if !has_failed => watch.ended().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // What raised an event and ended is one change.
+            biased;
+            () = self.events.notified() => {}
+            () = lost => self.watch = None,
+        }
     }
 
     fn notes(&self) -> Notes {

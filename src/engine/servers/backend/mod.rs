@@ -12,6 +12,7 @@ use mapsmith_core::desired::servers::{self, BackendOptions, Resolved};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::server::list::{Host, RejectedServer};
 use mapsmith_core::server::{LastGoodList, Manage};
+use mapsmith_core::snapshot::NAMED_REJECTIONS;
 use mapsmith_core::status::{BackendStatus, LeavingServer};
 use mapsmith_core::{DesiredBackend, HeldChange, Server, ServerList};
 use metrics::{counter, gauge};
@@ -60,7 +61,10 @@ pub(super) struct BackendList {
     said_at: Option<Timestamp>,
     /// When it was last said that what is in force is the list.
     confirmed_at: Option<Timestamp>,
+    /// The first of what is left out.
     rejected: Vec<RejectedServer>,
+    /// How much that is.
+    rejected_count: u64,
     stale: Vec<RejectedServer>,
     /// The masters' list, with what it was made of.
     mapped: Option<MastersList>,
@@ -95,6 +99,7 @@ impl BackendList {
             said_at: None,
             confirmed_at: None,
             rejected: Vec::new(),
+            rejected_count: 0,
             stale: Vec::new(),
             mapped: None,
             drained: None,
@@ -212,7 +217,11 @@ impl BackendList {
     ) -> BTreeMap<String, Server> {
         let Resolved { mut servers, rejected: unresolved } =
             servers::resolve(list, &self.options, |host| addresses.address(host));
-        let rejected: Vec<_> = list.rejected.iter().cloned().chain(unresolved).collect();
+        let unknown = unresolved.iter().filter_map(|row| row.name.clone());
+        let unknown: Vec<_> = list.unknown.iter().cloned().chain(unknown).collect();
+        self.rejected_count = list.rejected_count + unresolved.len() as u64;
+        let rejected: Vec<_> =
+            list.rejected.iter().cloned().chain(unresolved).take(NAMED_REJECTIONS).collect();
         let news: Vec<_> = rejected.iter().filter(|row| !self.rejected.contains(row)).collect();
         for row in news.iter().take(LOGGED_ROWS) {
             tracing::warn!(
@@ -231,9 +240,10 @@ impl BackendList {
         }
         self.keep_unseen(list, &mut servers);
         // A row that went wrong is no word that its server is gone.
-        for name in rejected.iter().filter_map(|row| row.name.as_ref()) {
-            if let Some(known) = self.last_in_force().and_then(|in_force| in_force.get(name)) {
-                servers.entry(name.clone()).or_insert_with(|| known.clone());
+        for name in unknown {
+            if let Some(known) = self.last_in_force().and_then(|in_force| in_force.get(&name)) {
+                let known = known.clone();
+                servers.entry(name).or_insert(known);
             }
         }
         // Where rows contradict each other what is in force stays; where nothing is, neither row
@@ -449,6 +459,7 @@ impl BackendList {
                 .and_then(|before| before.since),
             confirmed_at: self.confirmed_at,
             rejected: self.rejected.clone(),
+            rejected_count: self.rejected_count,
             stale: self.stale.clone(),
             held: self.gate.held().cloned(),
             change_due: self.damper.change_due().map(at),
@@ -458,7 +469,7 @@ impl BackendList {
 
     pub(super) fn record(&self) {
         let name = || self.settings.name.clone();
-        gauge!(BACKEND_REJECTED, "backend" => name()).set(self.rejected.len() as f64);
+        gauge!(BACKEND_REJECTED, "backend" => name()).set(self.rejected_count as f64);
         gauge!(BACKEND_LEAVING, "backend" => name()).set(self.damper.leaving().count() as f64);
         gauge!(BACKEND_HELD, "backend" => name())
             .set(f64::from(u8::from(self.gate.held().is_some())));

@@ -52,7 +52,7 @@ async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
 
 #[tokio::test]
 async fn where_from_and_shadow_from_have_changed_places_the_new_list_is_a_change_of_the_old_one() {
-    let more = "shadow_from = \"old\"\n[[source]]\nname = \"old\"\ntype = \"http_json\"\n\
+    let more = "shadow_from = \"old\"\n[[source]]\nname = \"old\"\nshadow = true\ntype = \"http_json\"\n\
         url = \"http://127.0.0.1:9/\"\n";
     let mut scene = Scene::resume(more, &[("listed", "source old", 0..40)]);
     assert_eq!(scene.servers("listed").len(), 40, "before the new one has answered");
