@@ -49,3 +49,30 @@ pub(in crate::cli) fn in_brief(shadow: &ShadowStatus) -> String {
         (None, None) => format!("not compared with {with} yet"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use mapsmith_core::desired::shadow::{Compared, Differences};
+    use mapsmith_core::{EntryMap, Invalid, SourceState};
+
+    use super::*;
+
+    #[test]
+    fn a_shadow_of_the_node_map_says_how_old_its_answer_is_and_what_of_it_is_rejected() {
+        let name = "consul".to_owned();
+        let mut source =
+            SourceState::<EntryMap>::before_first_poll(name.clone(), name, false).status;
+        source.rejections.push("a node", Invalid::NoMaster);
+        source.rejections.push("another", Invalid::NoMaster);
+        source.answered_at = Some(Timestamp::now() - jiff::SignedDuration::from_hours(2));
+        source.error = Some("refused".to_owned());
+        let now: EntryMap = [("a", "m1")].into_iter().collect();
+        let found = Differences::of_maps(&now, &EntryMap::default());
+        let compared = Compared::of(found, Timestamp::now());
+        let shown = text(&ShadowStatus { source, backend: None, compared });
+        for part in ["1 missing", "node map; answered 2h ago", "refused", "2 rejected:", "a node"] {
+            assert!(shown.contains(part), "{part:?} is not in {shown}");
+        }
+    }
+}
