@@ -48,6 +48,8 @@ pub(super) struct BackendList {
     waiting_for: Option<String>,
     /// Since when the stored list is in force that counts while something is waited for.
     stored_since: Option<Timestamp>,
+    /// The names of that list, where all servers are Mapsmith's.
+    resumed: Option<BTreeSet<String>>,
     rejected: Vec<RejectedServer>,
     stale: Vec<RejectedServer>,
     /// The masters' list, with what it was made of.
@@ -104,6 +106,7 @@ impl BackendList {
             former: VecDeque::new(),
             waiting_for: None,
             stored_since: None,
+            resumed: None,
             rejected: Vec::new(),
             stale: Vec::new(),
             mapped: None,
@@ -175,6 +178,8 @@ impl BackendList {
         );
         self.waiting_for = Some(self.first_answer());
         self.stored_since = list.since;
+        let all_are_ours = self.settings.manage.unwrap_or_default() == Manage::All;
+        self.resumed = all_are_ours.then(|| servers.keys().cloned().collect());
         self.gate.resume(Some(servers.clone()));
         self.damper = Damper::resume(self.damper.pace(), servers);
     }
@@ -427,6 +432,7 @@ impl BackendList {
             drain: self.settings.drain,
             drained: self.drained.clone(),
             undrained: self.undrained.clone(),
+            resumed: self.resumed.clone(),
         })
     }
 
