@@ -60,6 +60,10 @@ pub struct DesiredBackend {
     /// The servers whose master's drain has ended: they have their weight back.
     #[serde(default)]
     pub undrained: BTreeSet<String>,
+    /// The servers that were in force when Mapsmith started, where all others are its own to remove:
+    /// so it was Mapsmith that took out whatever else was out then.
+    #[serde(default)]
+    pub resumed: Option<BTreeSet<String>>,
 }
 
 impl DesiredBackend {

@@ -200,6 +200,13 @@ impl BackendList {
         self.damper.in_force().or(self.before.as_ref().map(|before| &before.servers))
     }
 
+    /// The names of the servers that were in force before the start, where all are Mapsmith's.
+    fn resumed(&self) -> Option<BTreeSet<String>> {
+        let all_are_ours = self.settings.manage.unwrap_or_default() == Manage::All;
+        let before = self.before.as_ref().filter(|_| all_are_ours)?;
+        Some(before.servers.keys().cloned().collect())
+    }
+
     /// What is waited for while the list is not known.
     fn first_answer(&self) -> String {
         match self.settings.listing() {
@@ -439,6 +446,7 @@ impl BackendList {
             drain: self.settings.drain,
             drained: self.drained.clone(),
             undrained: self.undrained.clone(),
+            resumed: self.resumed(),
         })
     }
 
