@@ -17,7 +17,8 @@ kind_keys! {
         /// The datacentre that is asked about.
         #[unset(says "the agent's own")]
         pub datacenter: Option<String>,
-        /// Who may answer: `default` (the leader, which may just have lost that role), `consistent`
+        /// Who may answer: `default` (the leader, which may just have lost that role; the first
+        /// answer, and one that is older than the one before, as with `consistent`), `consistent`
         /// (the leader, once the others have said so), `stale` (any server while it knows a leader)
         /// or `cached` (the agent; `kv` and reloads ask the leader all the same).
         #[unset("default")]

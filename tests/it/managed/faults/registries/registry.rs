@@ -79,7 +79,7 @@ impl Registry for ZooKeeper {
     }
 
     fn source(&self, at: SocketAddr) -> String {
-        format!("type = \"zookeeper\"\nservers = [\"{at}\"]\nsession_timeout = \"1s\"\n")
+        format!("type = \"zookeeper\"\nservers = [\"{at}\"]\nsession_timeout = \"2s\"\n")
     }
 
     fn selector(&self) -> &'static str {

@@ -19,7 +19,7 @@ use crate::support::random::Random;
 use crate::support::tcp_proxy::TcpProxy;
 
 /// Longer than anything takes that Mapsmith is to notice.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_secs(120);
 /// How long a server stays that is listed no more, where changes are damped.
 const HOLD: Duration = Duration::from_secs(1);
 /// A worker that just started may not answer yet.
@@ -73,7 +73,8 @@ impl Scene {
             AT_ONCE
         };
         let settings = format!(
-            "{}{damping}[store]\npath = {:?}\n[[source]]\nname = \"app\"\n{}timeout = \"1500ms\"\n\
+            "{}{damping}[guard]\nmax_removed = \"40%\"\n[store]\npath = {:?}\n\
+            [[source]]\nname = \"app\"\n{}timeout = \"2s\"\n\
             [[backend]]\nname = \"app\"\nfrom = {{ source = \"app\", {} }}\n",
             followed(if site.polled { "1s" } else { "1h" }),
             beside.path().join("mapsmith.db"),
@@ -102,7 +103,8 @@ impl Scene {
 
     /// A few members come, go or move, one after the other.
     pub fn changes(&mut self, random: &mut Random) {
-        for _ in 0..random.between(1, 3) {
+        let most = if self.size == LARGE { 1 } else { 3 };
+        for _ in 0..random.between(1, most) {
             let members = self.other_members(random);
             self.lists(members, true);
         }

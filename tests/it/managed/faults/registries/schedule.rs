@@ -98,6 +98,8 @@ impl Schedule {
         if let Some(last) = steps.last_mut() {
             last.settles = true;
         }
+        // Or so much would change at once that the guard holds it.
+        steps.iter_mut().for_each(|step| step.settles |= site.large);
         Self { site, steps }
     }
 }
