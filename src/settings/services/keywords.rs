@@ -125,10 +125,24 @@ const FILES: [&str; 10] = [
     "default-errorfiles",
 ];
 
-/// Expressions that a registry may not have: they run programs of others, read the environment, or
-/// change maps that others, the node map among them, are read from.
-const EXPRESSIONS: [&str; 7] =
-    ["lua.", "use-service", "set-map(", "del-map(", "add-acl(", "del-acl(", "env("];
+/// Expressions that a registry may not have: they run programs of others, read the environment or
+/// keys, change maps that others, the node map among them, are read from, or reach what is the
+/// whole process's.
+const EXPRESSIONS: [&str; 10] = [
+    "lua.",
+    "use-service",
+    "set-map(",
+    "del-map(",
+    "add-acl(",
+    "del-acl(",
+    "env(",
+    "jwt_",
+    "in_table(",
+    "var(proc.",
+];
+
+/// Words that lead to tables of others.
+const OTHERS_TABLES: [&str; 3] = ["table", "write-to", "peers"];
 
 /// The files that a line with these words names; or what of it a service may not have.
 pub(super) fn files<'a>(words: &[&'a str]) -> Result<Vec<&'a str>, String> {
@@ -141,8 +155,8 @@ pub(super) fn files<'a>(words: &[&'a str]) -> Result<Vec<&'a str>, String> {
                     settings"
             ));
         }
-        if *word == "table" {
-            return Err("\"table\": a service has no table but its own".to_owned());
+        if OTHERS_TABLES.contains(word) || names_table(word) {
+            return Err(format!("{word:?}: a service has no table but its own"));
         }
         if FILES.contains(word) {
             files.extend(words.get(at + 1));
@@ -154,6 +168,20 @@ pub(super) fn files<'a>(words: &[&'a str]) -> Result<Vec<&'a str>, String> {
         files.extend(mapped_file(word));
     }
     Ok(files)
+}
+
+/// Whether an expression has a table's name among its arguments: `table_conn_cur(TABLE)`,
+/// `src_inc_gpc0(TABLE)`, `sc_get_gpc0(0,TABLE)`. Its own table needs no name.
+fn names_table(word: &str) -> bool {
+    let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    word.match_indices('(').any(|(at, _)| {
+        let before = &word[..at];
+        let name = &before[before.trim_end_matches(is_of_name).len()..];
+        let arguments = word[at + 1..].split(')').next().unwrap_or_default();
+        let has_name = arguments.contains(|letter: char| !matches!(letter, '0'..='9' | ','));
+        let counters = name.starts_with("src_") || name.starts_with("sc");
+        name.starts_with("table_") || (counters && name.contains('_') && has_name)
+    })
 }
 
 /// The file of a converter: `map(FILE)`, `map_beg_ip(FILE,DEFAULT)`.
@@ -223,10 +251,25 @@ mod tests {
         ] {
             assert_eq!(files(&line.split(' ').collect::<Vec<_>>()), Ok(expected), "{line}");
         }
-        for line in
-            ["http-request set-map(/m) a b", "http-request lua.x", "http-request use-service x"]
-        {
+        for line in [
+            "http-request set-map(/m) a b",
+            "http-request lua.x",
+            "http-request use-service x",
+            "acl a req.hdr(x),jwt_verify(RS256,/etc/key.pem) -m int 1",
+            "http-request set-var(proc.x) int(1)",
+            "acl a src,in_table(others)",
+            "acl a src,table_conn_cur(others) gt 1",
+            "http-request set-header X %[src_inc_gpc0(others)]",
+            "http-request set-header X %[sc_get_gpc0(0,others)]",
+            "http-request set-header X %[sc0_inc_gpc0(others)]",
+            "http-request track-sc0 src table others",
+            "stick-table type ip size 1k write-to others",
+            "stick-table type ip size 1k peers p",
+        ] {
             assert!(files(&line.split(' ').collect::<Vec<_>>()).is_err(), "{line}");
+        }
+        for line in ["acl a sc_get_gpc0(0) gt 1", "acl a src_conn_cur gt 1", "acl a sc1_tracked"] {
+            assert_eq!(files(&line.split(' ').collect::<Vec<_>>()), Ok(vec![]), "{line}");
         }
     }
 }

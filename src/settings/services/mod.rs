@@ -83,6 +83,9 @@ impl Services {
         let Some(folder) = &self.files else {
             return Err("set services.files to the folder that services may name files of".into());
         };
+        if name.contains(char::is_control) {
+            return Err(format!("{name:?} has a control character"));
+        }
         let path = folder.join(name);
         let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
         match path.strip_prefix(folder) {

@@ -107,9 +107,15 @@ pub(super) fn server_options(texts: &[String], settings: &Services) -> Result<Ve
     Ok(options)
 }
 
+/// HAProxy reads these files: it takes a relative name from a folder of its own, and some words
+/// before a path (`opt@`, `@store`) lead elsewhere.
 fn check_files(words: &[&str], settings: &Services) -> Result<(), String> {
     for file in files(words)? {
-        settings.file(file)?;
+        let path = settings.file(file)?;
+        if path.as_os_str() != file {
+            let path = path.display();
+            return Err(format!("{file:?} is not the whole path of a file: write {path}"));
+        }
     }
     Ok(())
 }

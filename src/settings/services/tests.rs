@@ -169,6 +169,9 @@ fn a_line_that_a_registry_may_not_have_is_refused() {
         ("http-request set-header a \"$HOME\"", "environment variable"),
         ("errorfile 503 /etc/shadow", "is not below services.files"),
         ("acl a src -f /etc/shadow", "is not below services.files"),
+        ("acl a src -f list", "is not the whole path of a file: write /etc/lists/list"),
+        ("acl a src -f opt@/etc/shadow", "is not the whole path"),
+        ("http-request set-header X %[src,map_ip(file@/etc/shadow)]", "is not the whole path"),
         ("http-request set-map(/m) a b", "\"set-map(\""),
         ("http-request lua.x", "\"lua.\""),
         ("http-request set-header a %[env(HOME)]", "\"env(\""),
@@ -188,6 +191,8 @@ fn a_line_that_a_registry_may_not_have_is_refused() {
     for (option, part) in [
         ("check intre 2s", "\"intre\" is not a server option"),
         ("check ssl crt /etc/key.pem", "is not below services.files"),
+        ("check ssl crt key.pem", "is not the whole path"),
+        ("check ssl ca-file @system-ca", "is not the whole path"),
         ("weight 10", "its own key"),
         ("check;quit", "can't be used"),
         ("check check", "given twice"),
