@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use mapsmith_core::config::values::{BindAddress, Name};
 use mapsmith_core::services::{RejectedService, ServiceStatus};
@@ -15,7 +16,7 @@ use super::service::{Ensemble, Service, Watcher, read};
 use crate::settings::backend::Backend;
 use crate::settings::frontend::{Bind, Frontend};
 use crate::settings::{Selector, Settings, Source};
-use crate::source::{FileFormat, KeysOfKinds, SourceKind};
+use crate::source::{Confined, FileFormat, KeysOfKinds, SourceKind};
 
 /// What is behind a service's name in its frontend's.
 const LISTEN: &str = "-listen";
@@ -242,7 +243,7 @@ impl<'a> Making<'a> {
         }
         let bind =
             BindAddress::try_from(address.to_string()).map_err(|error| format!("port: {error}"))?;
-        let from = self.selector(&service.watcher)?;
+        let from = self.selector(name, &service.watcher)?;
         self.shown.push(ServiceStatus {
             name: name.to_owned(),
             bind: address.to_string(),
@@ -279,8 +280,8 @@ impl<'a> Making<'a> {
         Ok(())
     }
 
-    /// What of which source its servers are.
-    fn selector(&mut self, watcher: &Watcher) -> Result<Selector, String> {
+    /// What of which source the servers of a service are.
+    fn selector(&mut self, service: &str, watcher: &Watcher) -> Result<Selector, String> {
         let text = |key: &str, value: &str| (key.to_owned(), vec![value.to_owned()]);
         Ok(match watcher {
             Watcher::ZooKeeper(ensemble) => {
@@ -307,9 +308,15 @@ impl<'a> Making<'a> {
             }
             Watcher::File(path) => {
                 let name = format!("file:{}", path.display());
+                let of = |folder: &PathBuf| Confined {
+                    service: service.to_owned(),
+                    folder: folder.clone(),
+                };
+                let confined = self.services.files.as_ref().map(of);
                 self.add_source(&name, SourceKind::File, |keys| {
                     keys.file.path = Some(path.clone());
                     keys.file.format = Some(FileFormat::Lines);
+                    keys.confined = confined;
                 });
                 Selector::all_of(&name)
             }
