@@ -26,5 +26,6 @@ pub(crate) mod server_states;
 pub(crate) mod services;
 pub mod sockets;
 mod task;
+pub mod unknown;
 
 pub use task::{Supervisor, SupervisorReport};

@@ -93,7 +93,7 @@ impl Supervisor {
     fn quarantine(&mut self, verdict: &Verdict) -> bool {
         let Some(candidate) = &self.candidate else { return false };
         let Some((instead, quarantined)) =
-            quarantine::substitute(&candidate.of, self.last_good.as_deref(), verdict)
+            quarantine::substitute(&candidate.from, self.last_good.as_deref(), verdict)
         else {
             return false;
         };
@@ -116,7 +116,7 @@ impl Supervisor {
         let (Some(candidate), Some(known)) = (&self.candidate, &self.services) else {
             return false;
         };
-        let refused = services::refused(&candidate.of.config, known, verdict);
+        let refused = services::refused(&candidate.from.config, known, verdict);
         self.tell_refused(refused)
     }
 
