@@ -420,10 +420,11 @@ impl Daemon {
                         }
                     }
                 }
-                End::Services(services) => match ground.with_services(*services) {
-                    Ok(changed) => break Ok(Some(changed)),
-                    Err(error) => break Err(error),
-                },
+                End::Services(services) => {
+                    let news = services.news(&ground.services);
+                    tracing::info!("the services have changed ({news})");
+                    break ground.with_services(*services).map(Some);
+                }
                 End::Stopped => break Ok(None),
                 End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
             }

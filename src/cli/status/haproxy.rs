@@ -32,7 +32,11 @@ pub(super) fn text(haproxy: &HaproxyStatus) -> String {
         text.push_str(&remarks(&refused.remarks));
     }
     for Quarantined { object, remarks: said } in &haproxy.quarantined {
-        let note = format!("{object} keeps its last good form: HAProxy refuses the new one");
+        // Whether a service has a last good form is told with the services.
+        let note = match object.starts_with("service ") {
+            true => format!("{object} is quarantined: HAProxy refuses what its registry has"),
+            false => format!("{object} keeps its last good form: HAProxy refuses the new one"),
+        };
         let _ = writeln!(text, "    {}", paint(Colour::Yellow, &note));
         text.push_str(&remarks(said));
     }

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use super::ServerPhase;
 use crate::telemetry::{SERVERS_EXTERNAL, SERVERS_IN_SYNC, SERVERS_NEED_RELOAD, SERVERS_REMOVING};
 
+/// How many causes of a reload that are news at one time are named in the log.
+const LOGGED: usize = 5;
+
 impl ServerPhase {
     /// Publishes what the map may point to: once a half is over, for in the middle of one a server
     /// that a restarted HAProxy lost is about to come back, and its nodes must keep their entries.
@@ -119,10 +122,19 @@ impl ServerPhase {
         let known = |text: &String, list: fn(&ServersStatus) -> &Vec<String>| {
             before.is_some_and(|before| list(before).contains(text))
         };
-        for cause in
-            status.needs_reload.iter().filter(|text| !known(text, |status| &status.needs_reload))
-        {
+        let causes =
+            status.needs_reload.iter().filter(|text| !known(text, |status| &status.needs_reload));
+        let causes: Vec<_> = causes.collect();
+        // Of many new backends each is one.
+        for cause in causes.iter().take(LOGGED) {
             tracing::warn!(instance = self.name, "needs a reload of HAProxy: {cause}");
+        }
+        if causes.len() > LOGGED {
+            let more = causes.len() - LOGGED;
+            tracing::warn!(
+                instance = self.name,
+                "needs a reload of HAProxy for {more} more causes; the status names them"
+            );
         }
         for server in status.external.iter().filter(|text| !known(text, |status| &status.external))
         {
