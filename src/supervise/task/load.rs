@@ -264,6 +264,10 @@ impl Supervisor {
             None => said.lines().last().unwrap_or("HAProxy did not say why").to_owned(),
         };
         if !remarks.is_empty() {
+            // A port that only HAProxy can't have, perhaps.
+            let verdict =
+                Verdict { valid: false, remarks: remarks.clone(), printed: String::new() };
+            self.refuse_services(&verdict);
             self.report.status.refused =
                 Some(RefusedCandidate { at: Timestamp::now(), file, remarks });
         }
