@@ -17,6 +17,7 @@ pub mod app;
 mod backoff;
 pub mod cli;
 pub mod engine;
+mod few;
 pub mod heartbeat;
 pub mod http;
 pub mod instance;

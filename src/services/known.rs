@@ -11,6 +11,7 @@ use mapsmith_core::{ServiceForms, ServiceTexts};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::few::few;
 use crate::settings::services::{Overlay, Refusals, overlay};
 use crate::settings::{Settings, WhenEmpty};
 use crate::store::{SqliteStore, StoreError, StoredServices};
@@ -22,8 +23,6 @@ const RETRIES: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_se
 /// Of a service that goes to and fro between forms which HAProxy refuses, the most that are known:
 /// what is known is not tried at once.
 const MOST_REFUSED: usize = 4;
-/// How many changed services are named.
-const NAMED: usize = 5;
 
 /// A form of a service that HAProxy refuses.
 #[derive(Debug, Clone)]
@@ -249,10 +248,9 @@ impl Known {
         let parts = parts.iter().filter(|(_, names)| !names.is_empty());
         let parts: Vec<_> = parts
             .map(|(kind, names)| {
-                let named = names[..names.len().min(NAMED)].join(", ");
-                let more = names.len().saturating_sub(NAMED);
+                let (named, more) = few(names.iter().copied());
                 let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                format!("{kind}: {named}{more}")
+                format!("{kind}: {}{more}", named.join(", "))
             })
             .collect();
         match parts.is_empty() {

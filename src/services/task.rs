@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Known;
 use super::pace::Pending;
+use crate::few::few;
 use crate::heartbeat;
 use crate::settings::Settings;
 use crate::settings::services::Overlay;
@@ -22,8 +23,6 @@ use crate::telemetry::{SERVICES_HELD, SERVICES_IN_FORCE, SERVICES_REJECTED};
 
 /// How long a store that failed is left alone.
 const RETRY: Duration = Duration::from_secs(30);
-/// How many rejected services of one change are named in the log.
-const LOGGED: usize = 5;
 
 /// The task of one source of services.
 pub struct ServicesTask {
@@ -202,13 +201,12 @@ impl ServicesTask {
             tracing::error!("services that the registry does not have any more stay: {why}");
         }
         let news = status.rejected.iter().filter(|rejected| !before.rejected.contains(rejected));
-        let news: Vec<_> = news.collect();
-        for rejected in news.iter().take(LOGGED) {
+        let (news, more) = few(news);
+        for rejected in news {
             let kept = if rejected.keeps_last_good { ", its last good form stays" } else { "" };
             tracing::warn!("service {} is rejected{kept}: {}", rejected.name, rejected.reason);
         }
-        if news.len() > LOGGED {
-            let more = news.len() - LOGGED;
+        if more > 0 {
             tracing::warn!("and {more} more services are rejected; the status names them");
         }
     }

@@ -10,10 +10,8 @@ use metrics::gauge;
 use tokio::time::Instant;
 
 use super::ServerPhase;
+use crate::few::few;
 use crate::telemetry::{SERVERS_EXTERNAL, SERVERS_IN_SYNC, SERVERS_NEED_RELOAD, SERVERS_REMOVING};
-
-/// How many causes of a reload that are news at one time are named in the log.
-const LOGGED: usize = 5;
 
 impl ServerPhase {
     /// Publishes what the map may point to: once a half is over, for in the middle of one a server
@@ -124,13 +122,12 @@ impl ServerPhase {
         };
         let causes =
             status.needs_reload.iter().filter(|text| !known(text, |status| &status.needs_reload));
-        let causes: Vec<_> = causes.collect();
-        // Of many new backends each is one.
-        for cause in causes.iter().take(LOGGED) {
+        // Each of many new backends is one.
+        let (causes, more) = few(causes);
+        for cause in causes {
             tracing::warn!(instance = self.name, "needs a reload of HAProxy: {cause}");
         }
-        if causes.len() > LOGGED {
-            let more = causes.len() - LOGGED;
+        if more > 0 {
             tracing::warn!(
                 instance = self.name,
                 "needs a reload of HAProxy for {more} more causes; the status names them"

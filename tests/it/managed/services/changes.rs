@@ -19,6 +19,7 @@ fn a_service_that_comes_changes_or_goes_is_served_so_and_the_others_fail_no_requ
         register(&site.zookeeper, "api", &api);
         site.declare("api", &site.service("api", first));
         site.wait_for_answer(first, "api");
+        site.managed.wait_for_log("the services have changed (new or changed: api)");
         let file = site.file();
         assert!(file.contains("frontend api-listen") && file.contains("backend api\n"), "{file}");
         assert!(file.contains("check inter 2000"), "{file}");
