@@ -131,7 +131,8 @@ mod tests {
     #[test]
     fn what_nobody_knows_keeps_the_servers_that_haproxy_has() {
         let text = "[haproxy]\nmanaged = true\n[[frontend]]\nname = \"own\"\n\
-            bind = [\"127.0.0.1:1\"]\ndefault_backend = \"web\"\n[[backend]]\nname = \"web\"\nservers = []\n\
+            bind = [\"127.0.0.1:1\"]\ndefault_backend = \"web\"\n\
+            [[backend]]\nname = \"web\"\nservers = []\n\
             [[backend]]\nname = \"new\"\nservers = []\n";
         let settings = Settings::of_text(Path::new("/a.toml"), text, []).unwrap();
         let config = settings.haproxy_config(&DesiredServers::default()).unwrap();

@@ -97,3 +97,29 @@ fn process_text(process: &ProcessStatus) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_not_said_to_have_a_last_good_form() {
+        let quarantined = |object: &str| Quarantined { object: object.to_owned(), remarks: vec![] };
+        let status = HaproxyStatus {
+            managed: true,
+            config: "/run/haproxy.cfg".to_owned(),
+            state: ConfigState::InForce,
+            loaded: None,
+            process: None,
+            last_reload: None,
+            reloads: 0,
+            starts: 0,
+            refused: None,
+            quarantined: vec![quarantined("service web"), quarantined("backend app")],
+            edit_kept: None,
+        };
+        let text = text(&status);
+        assert!(text.contains("service web is quarantined: HAProxy refuses"), "{text}");
+        assert!(text.contains("backend app keeps its last good form"), "{text}");
+    }
+}

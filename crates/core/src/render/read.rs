@@ -7,8 +7,8 @@ use super::words::words;
 use crate::server::{MAX_WEIGHT, Server, ServerAddress, ServerOptions, is_valid_name};
 
 /// What begins a section.
-const SECTIONS: &str = "acme backend cache crt-store defaults fcgi-app frontend global \
-    http-errors listen log-forward log-profile mailers peers program resolvers ring traces userlist";
+const SECTIONS: &str = "acme backend cache crt-store defaults fcgi-app frontend global http-errors \
+    listen log-forward log-profile mailers peers program resolvers ring traces userlist";
 
 /// The servers of these backends, where the text has such a backend; none where it has servers that
 /// can't be told as Mapsmith writes them.
