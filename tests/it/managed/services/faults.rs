@@ -1,7 +1,7 @@
 //! Services that can't be, and registries that say nothing.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use serde_json::json;
 
@@ -176,6 +176,25 @@ fn attached_site(zookeeper: ZooKeeper, more: &str) -> (Site, Process) {
     let taken = managed.mapsmith.configuration().cli(&["render", "--take-over"]);
     assert!(taken.status.success(), "{taken:?}");
     (Site { zookeeper, managed }, process)
+}
+
+#[test]
+fn services_that_keep_changing_come_into_force_though_nobody_knows_one() {
+    let web = Master::start("web");
+    let [port, silent] = [(); 2].map(|()| free_port());
+    let site = Site::start(newest(), &web, port, "");
+    let others = Client::start(port, "web");
+    let list = site.managed.ground.file("lists").join("nowhere");
+    site.declare("silent", &json!({"type": "file", "file": list, "port": silent}));
+    let mut seconds = 0;
+    site.managed.mapsmith.wait_for("the new service listens meanwhile", PATIENCE, |_| {
+        seconds += 1;
+        let mut changed = site.service("shop", port);
+        changed["listen_options"] = json!(["mode http", format!("timeout server {seconds}s")]);
+        site.change("shop", &changed.to_string());
+        TcpStream::connect(("127.0.0.1", silent)).ok()
+    });
+    others.assert_all_answered();
 }
 
 #[test]
