@@ -423,7 +423,7 @@ impl Daemon {
                 End::Services(services) => {
                     let news = services.news(&ground.services);
                     tracing::info!("the services have changed ({news})");
-                    break ground.with_services(*services).map(Some);
+                    break Ok(Some(ground.with_services(*services)));
                 }
                 End::Stopped => break Ok(None),
                 End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),

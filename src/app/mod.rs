@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use mapsmith_core::server::LastGoodList;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
+use crate::backoff::Backoff;
 use crate::http;
 use crate::services::Known;
 use crate::settings::supervision::Managed;
@@ -26,15 +30,19 @@ mod signals;
 use daemon::Daemon;
 use signals::Signals;
 
+/// Between two tries to begin, once there was a beginning.
+const RETRIES: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
+
 /// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where
 /// another Mapsmith does so.
 ///
 /// A SIGHUP reads the settings again. Where they have changed, or the services over them, all tasks
 /// end and begin anew with them, as after a restart, which no HAProxy notices; the API's socket
-/// stays open meanwhile.
+/// stays open meanwhile. What can't be begun with is left for what was gone by before, and where
+/// that can't be either, for want of a file or of descriptors, it is tried until it can.
 ///
 /// # Errors
-/// What keeps it from starting, or which of its tasks died.
+/// What keeps it from starting at all, or which of its tasks died.
 pub async fn run(
     file: SettingsFile,
     metrics: PrometheusHandle,
@@ -44,20 +52,42 @@ pub async fn run(
     let mut signals = Signals::catch()?;
     let most_connections = http::connections_within(descriptors::raise_limit());
     let mut ground = Ground::of(file).await?;
-    let mut before = None;
+    let mut before: Option<Ground> = None;
+    let (mut has_run, mut retries) = (false, RETRIES);
     loop {
         let start = Daemon::start(&ground, metrics.clone(), most_connections, take_over);
         let daemon = match (start.await, before.take()) {
-            (Ok(daemon), _) => daemon,
-            (Err(error), None) => return Err(error),
+            (Ok(daemon), None) => daemon,
+            (Ok(daemon), Some(_)) => {
+                retries.reset();
+                daemon
+            }
+            (Err(error), None) if !has_run => return Err(error),
             (Err(error), Some(good)) => {
                 tracing::error!(
                     "the changed settings can't be used, those of before stay in force: {error:#}"
                 );
-                ground = good;
+                let services = good.services.waiting_for(retries.pause());
+                ground = Ground { services, lists: ground.lists, ..good };
                 continue;
             }
+            (Err(error), None) => {
+                let pause = retries.pause();
+                tracing::error!(
+                    "the settings of before can't be gone on with now, which is tried again in \
+                        {:.1} s; HAProxy stays as it is: {error:#}",
+                    pause.as_secs_f64()
+                );
+                tokio::select! {
+                    signal = signals.end() => {
+                        tracing::info!("{signal}: stopped");
+                        return Ok(());
+                    }
+                    () = sleep(pause) => continue,
+                }
+            }
         };
+        has_run = true;
         // Whoever writes the map file is known from here on.
         take_over = false;
         match daemon.run_until_stopped(&mut signals, &ground).await? {
@@ -78,7 +108,7 @@ pub(super) struct Ground {
     pub lists: BTreeMap<String, LastGoodList>,
     pub token: Option<http::Token>,
     /// The API's.
-    pub listener: std::net::TcpListener,
+    pub listener: Arc<std::net::TcpListener>,
     /// Those that are held for HAProxy.
     pub sockets: Handover,
 }
@@ -87,7 +117,7 @@ impl Ground {
     async fn of(file: SettingsFile) -> anyhow::Result<Self> {
         let token = read_token(&file.settings)?;
         // Before anything is touched: a second Mapsmith that was started by mistake ends here.
-        let listener = bind(file.settings.api.listen).await?.into_std()?;
+        let listener = Arc::new(bind(file.settings.api.listen).await?.into_std()?);
         let services = Known::from_store(&file.settings).await?;
         let settings = services.settings(&file.settings);
         let (lists, sockets) = (BTreeMap::new(), Handover::default());
@@ -106,8 +136,8 @@ impl Ground {
         // Port 0 was any port.
         let listens_there = self.listener.local_addr().is_ok_and(|address| address == listen);
         let listener = match listens_there || listen == self.file.settings.api.listen {
-            true => self.listener.try_clone()?,
-            false => bind(listen).await?.into_std()?,
+            true => Arc::clone(&self.listener),
+            false => Arc::new(bind(listen).await?.into_std()?),
         };
         let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
         let services = known.under(&self.file.settings, &file.settings);
@@ -117,16 +147,16 @@ impl Ground {
     }
 
     /// The same with other services.
-    pub fn with_services(&self, services: Known) -> anyhow::Result<Self> {
-        Ok(Self {
+    pub fn with_services(&self, services: Known) -> Self {
+        Self {
             file: self.file.clone(),
             settings: services.settings(&self.file.settings),
             services,
             lists: self.lists.clone(),
             token: self.token.clone(),
-            listener: self.listener.try_clone()?,
+            listener: Arc::clone(&self.listener),
             sockets: self.sockets.clone(),
-        })
+        }
     }
 }
 

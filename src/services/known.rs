@@ -50,8 +50,8 @@ pub struct Known {
     overlay: Option<Overlay>,
     /// Those that HAProxy has not loaded yet.
     first_lists: FirstLists,
-    /// When the last change came into force.
-    pub(super) begun: Option<Instant>,
+    /// No other change comes into force before then.
+    pub(super) not_before: Option<Instant>,
 }
 
 impl Known {
@@ -79,6 +79,12 @@ impl Known {
     /// What is gone by: the settings of the file with the services over them.
     pub fn settings(&self, file: &Settings) -> Settings {
         self.overlay.as_ref().map_or_else(|| file.clone(), |overlay| overlay.settings.clone())
+    }
+
+    /// The same, and no change comes into force for so long.
+    #[must_use]
+    pub fn waiting_for(self, pause: Duration) -> Self {
+        Self { not_before: Some(Instant::now() + pause), ..self }
     }
 
     /// The same under other settings of the file, where the services come from the same place.
