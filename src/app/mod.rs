@@ -14,18 +14,20 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::backoff::Backoff;
+use crate::engine::Memory;
 use crate::http;
 use crate::services::Known;
 use crate::settings::supervision::Managed;
 use crate::settings::{Settings, SettingsFile};
-use crate::supervise::descriptor_store;
 use crate::supervise::sockets::Handover;
+use crate::supervise::{SupervisorReport, descriptor_store};
 
 mod daemon;
 mod descriptors;
 mod services;
 mod shadows;
 mod signals;
+mod tasks;
 
 use daemon::Daemon;
 use signals::Signals;
@@ -68,7 +70,7 @@ pub async fn run(
                     "the changed settings can't be used, those of before stay in force: {error:#}"
                 );
                 let services = good.services.waiting_for(retries.pause());
-                ground = Ground { services, lists: ground.lists, ..good };
+                ground = ground.left_for(Ground { services, ..good });
                 continue;
             }
             (Err(error), None) => {
@@ -99,6 +101,7 @@ pub async fn run(
 
 /// What the daemon stands on: the settings, and what of them shows at once whether they can be
 /// used.
+#[derive(Clone)]
 pub(super) struct Ground {
     pub file: SettingsFile,
     /// What is gone by: the file's settings, with the services over them.
@@ -106,6 +109,10 @@ pub(super) struct Ground {
     pub services: Known,
     /// The server lists that were in force with the settings before.
     pub lists: BTreeMap<String, LastGoodList>,
+    /// What the engine knew beside.
+    pub memory: Option<Arc<Memory>>,
+    /// How HAProxy's configuration and process stood.
+    pub haproxy: Option<SupervisorReport>,
     pub token: Option<http::Token>,
     /// The API's.
     pub listener: Arc<std::net::TcpListener>,
@@ -120,8 +127,17 @@ impl Ground {
         let listener = Arc::new(bind(file.settings.api.listen).await?.into_std()?);
         let services = Known::from_store(&file.settings).await?;
         let settings = services.settings(&file.settings);
-        let (lists, sockets) = (BTreeMap::new(), Handover::default());
-        Ok(Self { file, settings, services, lists, token, listener, sockets })
+        Ok(Self {
+            file,
+            settings,
+            services,
+            lists: BTreeMap::new(),
+            memory: None,
+            haproxy: None,
+            token,
+            listener,
+            sockets: Handover::default(),
+        })
     }
 
     /// The same with other settings, and what is known of services by now.
@@ -142,21 +158,19 @@ impl Ground {
         let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
         let services = known.under(&self.file.settings, &file.settings);
         let settings = services.settings(&file.settings);
-        let (lists, sockets) = (self.lists.clone(), self.sockets.clone());
-        Ok(Self { file, settings, services, lists, token, listener, sockets })
+        Ok(Self { file, settings, services, token, listener, ..self.clone() })
     }
 
     /// The same with other services.
     pub fn with_services(&self, services: Known) -> Self {
-        Self {
-            file: self.file.clone(),
-            settings: services.settings(&self.file.settings),
-            services,
-            lists: self.lists.clone(),
-            token: self.token.clone(),
-            listener: Arc::clone(&self.listener),
-            sockets: self.sockets.clone(),
-        }
+        let settings = services.settings(&self.file.settings);
+        Self { settings, services, ..self.clone() }
+    }
+
+    /// The good one, with what is known by now, for it can't be gone on with this one.
+    fn left_for(self, good: Self) -> Self {
+        let Self { lists, memory, haproxy, .. } = self;
+        Self { lists, memory, haproxy, ..good }
     }
 }
 
