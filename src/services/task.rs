@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Known;
 use super::pace::Pending;
+use crate::engine::Approval;
 use crate::heartbeat;
 use crate::settings::Settings;
 use crate::settings::services::Overlay;
@@ -22,6 +23,8 @@ use crate::telemetry::{SERVICES_HELD, SERVICES_IN_FORCE, SERVICES_REJECTED};
 
 /// How long a store that failed is left alone.
 const RETRY: Duration = Duration::from_secs(30);
+/// How many approvals may wait for the one at hand; more callers simply wait.
+const APPROVALS_WAITING: usize = 4;
 
 /// The task of one source of services.
 pub struct ServicesTask {
@@ -38,6 +41,9 @@ pub struct ServicesTask {
     /// What was taken in last.
     taken: Option<Arc<ServiceTexts>>,
     refused: Vec<Quarantined>,
+    /// What operators let through.
+    approvals: mpsc::Receiver<Approval>,
+    approve: mpsc::Sender<Approval>,
     /// What would come into force next, where that is something else.
     next: Option<(Overlay, Pending)>,
     /// When the store is to have what HAProxy has loaded.
@@ -54,6 +60,7 @@ impl ServicesTask {
         store: Option<SqliteStore>,
         anew: mpsc::Sender<Known>,
     ) -> Self {
+        let (approve, approvals) = mpsc::channel(APPROVALS_WAITING);
         let status = watch::Sender::new(known.status(source.borrow().status.clone()));
         Self {
             file: Arc::new(file),
@@ -66,6 +73,8 @@ impl ServicesTask {
             anew,
             taken: None,
             refused: Vec::new(),
+            approvals,
+            approve,
             next: None,
             store_due: None,
         }
@@ -81,12 +90,18 @@ impl ServicesTask {
         self.latest.subscribe()
     }
 
+    /// Takes approvals of what is held.
+    pub fn approvals(&self) -> mpsc::Sender<Approval> {
+        self.approve.clone()
+    }
+
     /// Follows the source, until what is known is begun with anew.
     pub async fn run(mut self) {
         let mut retried = self.known.retry();
+        let mut approved = false;
         loop {
             heartbeat::beat();
-            let mut is_new = self.take_answer();
+            let mut is_new = self.take_answer() | std::mem::take(&mut approved);
             is_new |= self.take_report();
             is_new |= retried.is_some_and(|retry| retry <= Instant::now());
             retried = self.known.retry();
@@ -106,6 +121,9 @@ impl ServicesTask {
                 tokio::select! {
                     Ok(()) = self.source.changed() => {}
                     Ok(()) = self.haproxy.changed() => {}
+                    Some(approval) = self.approvals.recv() => {
+                        approved = self.approve(approval);
+                    }
                     () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
                     else => std::future::pending().await,
                 }
@@ -126,6 +144,19 @@ impl ServicesTask {
         self.known.take(&self.file, &entries);
         self.taken = Some(entries);
         true
+    }
+
+    /// Lets what is held go, at once where the source has said since the beginning what that is,
+    /// and else with its next answer; whether that is news.
+    fn approve(&mut self, Approval { id, answer }: Approval) -> bool {
+        let approved = self.known.approve(&id);
+        let is_new = approved.is_ok();
+        if is_new && let Some(taken) = &self.taken {
+            self.known.take(&self.file, taken);
+        }
+        // Whoever asked may have gone; the change is approved all the same.
+        let _ = answer.send(approved);
+        is_new
     }
 
     /// Takes in what HAProxy has loaded, or refuses; whether that is news.
@@ -194,11 +225,6 @@ impl ServicesTask {
         by("mapsmith", status.rejected.len() - by_haproxy);
         gauge!(SERVICES_HELD).set(f64::from(u8::from(status.held.is_some())));
         let before = self.status.send_replace(status.clone());
-        if before.held != status.held
-            && let Some(why) = &status.held
-        {
-            tracing::error!("services that the registry does not have any more stay: {why}");
-        }
         for rejected in &status.rejected {
             if !before.rejected.contains(rejected) {
                 let kept = if rejected.keeps_last_good { ", its last good form stays" } else { "" };
