@@ -99,7 +99,8 @@ fn sections(made: &Overlay) -> BTreeMap<String, Vec<String>> {
     let mut sections = BTreeMap::<String, Vec<String>>::new();
     let mut header = String::new();
     for line in rendered.text().lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-        assert!(!line.contains(|character: char| character.is_control()), "{line:?}");
+        // A tab stands between words, as a space does.
+        assert!(!line.contains(|sign: char| sign.is_control() && sign != '\t'), "{line:?}");
         let first = line.split_whitespace().next().unwrap_or_default();
         if SECTIONS.contains(&first) {
             line.clone_into(&mut header);
