@@ -43,7 +43,7 @@ fn a_service_that_comes_changes_or_goes_is_served_so_and_the_others_fail_no_requ
         site.remove("api");
         site.wait_until_closed(second);
         others.assert_all_answered();
-        let status = site.managed.status();
+        let status = site.managed.wait_for_state("in_force");
         assert!(status["reloads"].as_u64() >= Some(3), "each change is counted: {status:#}");
         assert_eq!(site.managed.ground.word().as_deref(), Some("own"));
     }
