@@ -16,7 +16,7 @@ use crate::cli::render::ask;
 use crate::settings::supervision::Managed;
 use crate::settings::{Haproxy, Settings};
 use crate::supervise::candidate::Candidate;
-use crate::supervise::sockets::placed_by;
+use crate::supervise::sockets::{Sockets, placed_by};
 
 /// How many lines of the difference are printed unless all are asked for.
 const SHOWN: usize = 40;
@@ -83,8 +83,11 @@ pub(super) async fn plan(
     let unknown = desired.unknown.clone();
     let sockets = haproxy.files().sockets();
     let placed = placed_by(&sockets, &desired.config)?;
-    let candidate = Candidate::placed(&Arc::new(desired), &placed)?;
-    let verdict = ask(settings, haproxy, &candidate.rendered).await?;
+    let desired = Arc::new(desired);
+    let candidate = Candidate::placed(&desired, &placed)?;
+    // The sockets that are held for HAProxy are not here to be passed to it.
+    let asked = Candidate::new(&desired, &Sockets::default())?;
+    let verdict = ask(settings, haproxy, &asked.rendered).await?;
     let action = match needed(&path, &candidate, haproxy.managed) {
         Action::None => Action::None,
         _ if !verdict.valid => Action::Refuse,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use super::{Ground, Managed};
+use super::{Ground, Managed, PATIENCE};
 use crate::support::haproxy::installed;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::scene::{complaints, printed};
@@ -55,4 +55,19 @@ fn a_plan_names_an_edit_by_another_hand() {
     fs::write(&file, edited).unwrap();
     let output = managed.mapsmith.configuration().cli(&["plan"]);
     says(&output, 3, &["was edited externally", "-    http-request return status 201"]);
+}
+
+#[test]
+fn a_plan_is_the_same_where_mapsmith_holds_the_sockets() {
+    let ground = Ground::new(&installed()[0]);
+    let held = |word: &str| {
+        let settings = ground.settings(word, "");
+        Mapsmith::config(&settings.replace("[haproxy]\n", "[haproxy]\nhold_sockets = true\n"))
+    };
+    let mapsmith = held("one").start();
+    mapsmith.wait_for("HAProxy answers", PATIENCE, |_| (ground.word()? == "one").then_some(()));
+    let unchanged = held("one").cli(&["plan"]);
+    says(&unchanged, 0, &["haproxy.cfg: unchanged", "nothing to do"]);
+    assert!(!printed(&unchanged).1.contains("descriptor"), "{}", printed(&unchanged).1);
+    says(&held("two").cli(&["plan"]), 3, &["changes, and HAProxy is reloaded"]);
 }
