@@ -42,6 +42,8 @@ pub struct ServicesTask {
     next: Option<(Overlay, Pending)>,
     /// When the store is to have what HAProxy has loaded.
     store_due: Option<Instant>,
+    /// When a change may come into force, after one that could not.
+    after: Option<Instant>,
 }
 
 impl ServicesTask {
@@ -68,7 +70,14 @@ impl ServicesTask {
             refused: Vec::new(),
             next: None,
             store_due: None,
+            after: None,
         }
+    }
+
+    /// Leaves every change alone until then: the last one could not be begun with.
+    #[must_use]
+    pub fn not_before(self, after: Option<Instant>) -> Self {
+        Self { after, ..self }
     }
 
     /// How the services stand.
@@ -97,6 +106,7 @@ impl ServicesTask {
             self.keep().await;
             self.publish();
             let due = self.next.as_ref().map(|(_, pending)| pending.due(self.known.begun));
+            let due = due.map(|due| self.after.map_or(due, |after| due.max(after)));
             if due.is_some_and(|due| due <= Instant::now()) {
                 self.begin_anew().await;
                 return heartbeat::waiting(std::future::pending()).await;
