@@ -3,45 +3,46 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use haproxy_runtime::{MapClient, MapName};
+use anyhow::{anyhow, bail};
 use jiff::Timestamp;
-use mapsmith_core::desired::references::Targets;
 use mapsmith_core::server::LastGoodList;
-use mapsmith_core::{Content, Desired, DesiredServers, Overrides, ServerList, SourceState};
+use mapsmith_core::{Desired, DesiredServers, Overrides};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::ground::{Carried, Ground};
+use super::signals::{End, Signals};
+use super::tasks::{Fleet, Tasks};
 use crate::api::{Api, DECIDER};
 use crate::engine::map::MapDecider;
-use crate::engine::rows::{self, RowScreen};
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
-use crate::engine::{AskSources, Decision, Engine, Inputs, Memory, Outputs, RequestLookups};
+use crate::engine::{Decision, Engine, Inputs, Memory, Outputs};
 use crate::heartbeat;
 use crate::http;
-use crate::instance::certificates::CertificatePhase;
-use crate::instance::learned::LearnedTable;
-use crate::instance::servers::ServerPhase;
-use crate::instance::{Instance, InstanceReport, Turn};
+use crate::instance::Turn;
 use crate::services::Known;
 use crate::settings::{self, Settings};
-use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poller, schedule};
+use crate::source::{PollRequests, Registries, Round, TargetedLookups, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
 use crate::supervise::{Supervisor, SupervisorReport};
-use crate::tls_file::{InForce, TlsFile};
-
-use super::Ground;
-use super::tasks::Tasks;
 
 /// How many orders may wait for the decision at hand: one operator, one change; more callers simply
 /// wait.
 const ORDERS_WAITING: usize = 4;
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// How long the steps in progress may take to end after a signal, before the program leaves all the
+/// same.
+const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
+
+/// How long they may take before other settings are used: a reload of HAProxy that nobody answers
+/// for, and its check, are waited for.
+const CHANGE_BOUND: Duration = Duration::from_secs(300);
 
 /// Goes on from the map file, and from the owners in the store; without a map from nothing.
 async fn map_decider(
@@ -68,7 +69,7 @@ pub(super) struct Daemon {
     settings: Arc<Settings>,
     pub(super) shutdown: CancellationToken,
     pub(super) requests: PollRequests,
-    lookups: TargetedLookups,
+    pub(super) lookups: TargetedLookups,
     pub(super) tasks: Tasks,
     /// Gives other services.
     pub(super) changed_services: Option<mpsc::Receiver<Known>>,
@@ -77,66 +78,67 @@ pub(super) struct Daemon {
     /// None before the start.
     pub(super) desired: Option<watch::Receiver<Desired>>,
     /// Has what the engine knows once it has ended.
-    pub(super) memory: Option<oneshot::Receiver<Memory>>,
+    memory: Option<oneshot::Receiver<Memory>>,
     /// None where HAProxy's process and configuration are somebody else's.
-    pub(super) haproxy: Option<watch::Receiver<SupervisorReport>>,
-}
-
-/// The instances' tasks as the others see them, in the settings' order.
-#[derive(Default)]
-struct Fleet {
-    reports: Vec<watch::Receiver<InstanceReport>>,
-    clients: Vec<MapClient>,
-    targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
-    screens: Vec<RowScreen>,
+    haproxy: Option<watch::Receiver<SupervisorReport>>,
 }
 
 impl Daemon {
     /// Starts every task.
     pub async fn start(
         ground: &Ground,
+        carried: &Carried,
         metrics: PrometheusHandle,
         most_connections: usize,
         take_over: bool,
     ) -> anyhow::Result<Self> {
+        let mut daemon = Self::new(ground.settings.clone());
+        let started = daemon.start_tasks(ground, carried, metrics, most_connections, take_over);
+        if let Err(error) = started.await {
+            // The next start needs the store and HAProxy's folder.
+            daemon.tasks.running.shutdown().await;
+            return Err(error);
+        }
+        Ok(daemon)
+    }
+
+    async fn start_tasks(
+        &mut self,
+        ground: &Ground,
+        carried: &Carried,
+        metrics: PrometheusHandle,
+        most_connections: usize,
+        take_over: bool,
+    ) -> anyhow::Result<()> {
         let settings = &ground.settings;
         let listener = TcpListener::from_std(ground.listener.try_clone()?)?;
-        // A store that can't be read keeps the daemon from starting: without its overrides nodes
-        // would go back to where an operator took them from.
-        let store = match &settings.store {
-            Some(store) => Some(SqliteStore::open(&store.path).await?),
-            None => None,
-        };
-        let (override_service, overridden) = match store.clone() {
-            Some(store) => OverrideService::open(store)
-                .await
-                .map(|(service, overridden)| (Some(service), overridden))?,
-            None => (None, Arc::default()),
-        };
+        let (store, override_service, overridden) = open_store(settings).await?;
         let decider = map_decider(settings, overridden, store.clone()).await?;
         let mut decider = if take_over { decider.take_over() } else { decider };
-        if let Some(memory) = &ground.memory {
+        if let Some(memory) = &carried.memory {
             decider.go_on(memory);
         }
 
-        let mut daemon = Self::new(settings.clone());
-        let overrides = daemon.start_overrides(override_service.clone());
+        let overrides = self.start_overrides(override_service.clone());
         let registries = Registries::new(settings);
-        let sources = daemon.start_sources(&registries)?;
-        let lists = daemon.start_lists(&registries)?;
+        let sources = self.start_sources(&registries)?;
+        let lists = self.start_lists(&registries)?;
         let (desired_sender, desired) = watch::channel(Desired::default());
-        daemon.desired = Some(desired.clone());
+        self.desired = Some(desired.clone());
         let stored = stored_with(store.clone()).await?;
-        let tls_files = daemon.start_tls_files()?;
+        let tls_files = self.start_tls_files()?;
         let turn = Turn::default();
-        let fleet = daemon.start_instances(&desired, &tls_files, &turn)?;
-        let haproxy = daemon.start_supervisor(&desired, &fleet, turn, ground).await?;
-        let services = daemon.start_services(ground, &registries, store, haproxy.clone())?;
+        let fleet = self.start_instances(&desired, &tls_files, &turn)?;
+        let services = self.start_services_source(&registries)?;
+        let address = listener.local_addr()?;
+        // What can fail comes before: whoever takes the sockets that are held goes on with them.
+        let haproxy = self.start_supervisor(&desired, &fleet, turn, ground, carried).await?;
+        let services = self.start_services(ground, services, store, haproxy.clone());
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
-        let servers = daemon.server_decider(stored, ground, &desired, &decision);
-        let shadows = daemon.start_shadows(&registries, &sources, &lists, &decision);
+        let servers = self.server_decider(stored, carried, &desired, &decision);
+        let shadows = self.start_shadows(&registries, &sources, &lists, &decision);
         let api = Arc::new(Api {
             sources: sources.clone(),
             lists: lists.clone(),
@@ -149,37 +151,37 @@ impl Daemon {
             haproxy,
             services,
             clients: fleet.clients,
-            requests: daemon.requests.clone(),
+            requests: self.requests.clone(),
             orders: orders_sender,
             overrides: override_service,
             metrics: metrics.clone(),
-            settings: Arc::clone(&daemon.settings),
-            heartbeats: daemon.tasks.heartbeats.clone(),
+            settings: Arc::clone(&self.settings),
+            heartbeats: self.tasks.heartbeats.clone(),
         });
 
-        daemon.start_metrics_upkeep(metrics);
+        self.start_metrics_upkeep(metrics);
         let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
-        let (decider, names) = (decider.with_screens(fleet.screens), daemon.start_resolver());
+        let (decider, names) = (decider.with_screens(fleet.screens), self.start_resolver());
         let engine = Engine::new(decider, servers, names, inputs, outputs)
-            .with_config(settings.haproxy_config(&DesiredServers::default()));
-        let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
-        let engine = engine.remember(ground.memory.as_deref());
+            .with_config(settings.haproxy_config(&DesiredServers::default()))
+            .remember(carried.memory.as_ref());
+        let (file_check, stop) = (self.settings.schedule.observe, self.shutdown.clone());
         let (told, memory) = oneshot::channel();
-        daemon.memory = Some(memory);
-        daemon.tasks.start(DECIDER, async move {
+        self.memory = Some(memory);
+        self.tasks.start(DECIDER, async move {
             // Nobody waits for it at the end of the program.
             let _ = told.send(engine.run(file_check, stop).await);
         });
 
-        tracing::info!(address = %listener.local_addr()?, "API listening");
+        tracing::info!(%address, "API listening");
         let spare = http::spare_router(api.clone(), most_connections);
-        let stop = daemon.shutdown.clone();
+        let stop = self.shutdown.clone();
         let router = http::router(api, ground.token.clone());
         let serve = http::serve(listener, router, spare, most_connections, stop);
-        daemon.tasks.start("API", serve);
-        daemon.start_schedule();
-        Ok(daemon)
+        self.tasks.start("API", serve);
+        self.start_schedule();
+        Ok(())
     }
 
     fn new(settings: Settings) -> Self {
@@ -229,113 +231,6 @@ impl Daemon {
         overrides
     }
 
-    fn start_sources(
-        &mut self,
-        registries: &Registries,
-    ) -> anyhow::Result<Vec<watch::Receiver<SourceState>>> {
-        let settings = Arc::clone(&self.settings);
-        let (round, lookups) = (self.requests.round(), self.lookups.clone());
-        let sources = settings.map_sources().map(|source| {
-            let (name, feed) = (source.name.clone(), registries.node_map(&source.name)?);
-            Ok(self.start_poller(name, source, feed, round.clone(), lookups.clone()))
-        });
-        sources.collect()
-    }
-
-    fn start_lists(
-        &mut self,
-        registries: &Registries,
-    ) -> anyhow::Result<Vec<watch::Receiver<SourceState<ServerList>>>> {
-        let settings = Arc::clone(&self.settings);
-        let lists = settings.server_lists().into_iter().map(|(source, list)| {
-            let (name, feed) = (list.to_string(), registries.servers(list)?);
-            // What HAProxy learns is about nodes.
-            let lookups = TargetedLookups::new();
-            Ok(self.start_poller(name, source, feed, self.requests.round(), lookups))
-        });
-        lists.collect()
-    }
-
-    pub(super) fn start_poller<C: Content>(
-        &mut self,
-        name: String,
-        source: &settings::Source,
-        feed: Box<dyn Feed<C>>,
-        round: Round,
-        lookups: TargetedLookups,
-    ) -> watch::Receiver<SourceState<C>> {
-        self.start_poller_for(poller::Use::Applied, name, source, feed, round, lookups)
-    }
-
-    pub(super) fn start_poller_for<C: Content>(
-        &mut self,
-        use_of_it: poller::Use,
-        name: String,
-        source: &settings::Source,
-        feed: Box<dyn Feed<C>>,
-        round: Round,
-        lookups: TargetedLookups,
-    ) -> watch::Receiver<SourceState<C>> {
-        let (sender, state) = watch::channel(SourceState::before_first_poll(
-            name.clone(),
-            source.kind.to_string(),
-            source.required,
-        ));
-        let stop = self.shutdown.clone();
-        self.tasks.start(format!("source {name}"), async move {
-            poller::run(name, feed, round, &lookups, sender, use_of_it, stop).await;
-        });
-        state
-    }
-
-    /// In the settings' order.
-    fn start_tls_files(&mut self) -> anyhow::Result<Vec<watch::Receiver<InForce>>> {
-        let settings = Arc::clone(&self.settings);
-        let files = settings.tls_files.iter().map(|file| {
-            let (task, state) = TlsFile::new(file)?;
-            let name = format!("tls_file {}", file.path.display());
-            self.tasks.start(name, task.run(self.requests.round(), self.shutdown.clone()));
-            Ok(state)
-        });
-        files.collect()
-    }
-
-    fn start_instances(
-        &mut self,
-        desired: &watch::Receiver<Desired>,
-        tls_files: &[watch::Receiver<InForce>],
-        turn: &Turn,
-    ) -> anyhow::Result<Fleet> {
-        let settings = Arc::clone(&self.settings);
-        let map = MapName::new(&settings.map.path.to_string_lossy());
-        let mut fleet = Fleet::default();
-        let own = settings.own_instance();
-        for (index, instance) in settings.instances.iter().enumerate() {
-            let (targets_sender, targets) = watch::channel(None);
-            let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers);
-            let lookups = request_lookups(&self.lookups, &instance.name);
-            let learned = LearnedTable::from_settings(instance, &settings.learned, lookups)?;
-            let files = settings.tls_files.iter().zip(tls_files.iter().cloned());
-            let certificates = CertificatePhase::new(instance, files, settings.schedule.verify);
-            let (screen, rows) = rows::channel(&instance.name);
-            let ask = Some(ask_sources(&self.requests));
-            let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
-                .with_rows(rows)
-                .with_certificates(certificates)
-                .with_turn((own == Some(index)).then(|| turn.clone()))
-                .with_learned(learned);
-            let task = if settings.keeps_map() { task } else { task.without_map() };
-            let (sender, report) = watch::channel(task.report().clone());
-            fleet.targets.push(targets);
-            fleet.screens.push(screen);
-            fleet.reports.push(report);
-            fleet.clients.push(instance.map_client(&map));
-            let work = task.run(desired.clone(), sender, self.shutdown.clone());
-            self.tasks.start(format!("instance {}", instance.name), work);
-        }
-        Ok(fleet)
-    }
-
     /// Has HAProxy's configuration written and loaded, where the settings say so.
     async fn start_supervisor(
         &mut self,
@@ -343,8 +238,9 @@ impl Daemon {
         fleet: &Fleet,
         turn: Turn,
         ground: &Ground,
+        carried: &Carried,
     ) -> anyhow::Result<Option<watch::Receiver<SupervisorReport>>> {
-        let (stop, sockets) = (self.shutdown.clone(), ground.sockets.clone());
+        let (stop, sockets) = (self.shutdown.clone(), carried.sockets.clone());
         let Some(supervisor) = Supervisor::new(&self.settings, turn, sockets, stop).await? else {
             return Ok(None);
         };
@@ -352,8 +248,10 @@ impl Daemon {
         let Some(instance) = own else { return Ok(None) };
         let lists = ground.services.first_lists().clone();
         let quarantined = ground.services.quarantined();
-        let supervisor = supervisor.with_first_lists(lists).with_quarantined(quarantined);
-        let supervisor = supervisor.with_history(ground.haproxy.as_ref());
+        let supervisor = supervisor
+            .with_first_lists(lists)
+            .with_quarantined(quarantined)
+            .with_history(carried.haproxy.as_ref());
         let report = supervisor.reports();
         self.haproxy = Some(report.clone());
         let work = supervisor.run(desired.clone(), instance);
@@ -366,14 +264,14 @@ impl Daemon {
     fn server_decider(
         &mut self,
         stored: Option<(SqliteStore, BTreeMap<String, LastGoodList>)>,
-        ground: &Ground,
+        carried: &Carried,
         desired: &watch::Receiver<Desired>,
         decision: &watch::Receiver<Decision>,
     ) -> ServerDecider {
         let decider = ServerDecider::new(&self.settings);
-        let go_on = |decider: ServerDecider| match &ground.memory {
-            Some(memory) => decider.go_on(&ground.lists).remember(memory),
-            None => decider.go_on(&ground.lists),
+        let go_on = |decider: ServerDecider| match &carried.memory {
+            Some(memory) => decider.go_on(&carried.lists).remember(memory),
+            None => decider.go_on(&carried.lists),
         };
         let Some((store, lists)) = stored else { return go_on(decider) };
         let decider = go_on(decider.resume(&lists));
@@ -412,6 +310,79 @@ impl Daemon {
             }
         });
     }
+
+    /// Waits for a signal, or a task that ends by itself, and then for the steps in progress. What
+    /// to go on with, where that are other settings. `ground` has what is known of services by
+    /// then, and `carried` what these tasks leave.
+    pub async fn run_until_stopped(
+        mut self,
+        signals: &mut Signals,
+        ground: &mut Ground,
+        carried: &mut Carried,
+    ) -> anyhow::Result<Option<Ground>> {
+        let running = &mut self.tasks.running;
+        let end = loop {
+            let services = &mut self.changed_services;
+            match signals.wait_for_end(&ground.file, &self.requests, services, running).await {
+                End::Settings(file) => {
+                    match ground.changed(*file, self.known_services.as_ref()).await {
+                        Ok(changed) => break Ok(Some(changed)),
+                        Err(error) => {
+                            tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
+                        }
+                    }
+                }
+                End::Services(services) => {
+                    let news = services.news(&ground.services);
+                    tracing::info!("the services have changed ({news})");
+                    break Ok(Some(ground.with_services(*services)));
+                }
+                End::Stopped => break Ok(None),
+                End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
+            }
+        };
+        self.shutdown.cancel();
+        // Nobody waits for changed settings with a signal that kills.
+        let bound = if matches!(end, Ok(Some(_))) { CHANGE_BOUND } else { SHUTDOWN_BOUND };
+        let drain = async { while running.join_next().await.is_some() {} };
+        tokio::select! {
+            drained = timeout(bound, drain) => if drained.is_err() {
+                bail!("some tasks did not end within {bound:?} after the signal");
+            },
+            signal = signals.end() => {
+                bail!("a second {signal}: left without waiting for the step in progress")
+            }
+        }
+        carried.lists = self.lists_in_force();
+        carried.haproxy = self.haproxy.as_ref().map(|report| report.borrow().clone());
+        let memory = self.memory.take().and_then(|mut memory| memory.try_recv().ok());
+        carried.memory = memory.or(carried.memory.take());
+        if let Some(known) = &self.known_services {
+            *ground = ground.with_services(known.borrow().clone());
+        }
+        match end {
+            Ok(Some(changed)) => {
+                tracing::info!("going on with the changed settings");
+                Ok(Some(changed))
+            }
+            Ok(None) => {
+                tracing::info!("stopped");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The store, and the overrides in it. One that can't be read keeps the daemon from starting:
+/// without its overrides nodes would go back to where an operator took them from.
+async fn open_store(
+    settings: &Settings,
+) -> anyhow::Result<(Option<SqliteStore>, Option<OverrideService>, Arc<Overrides>)> {
+    let Some(store) = &settings.store else { return Ok((None, None, Arc::default())) };
+    let store = SqliteStore::open(&store.path).await?;
+    let (service, overridden) = OverrideService::open(store.clone()).await?;
+    Ok((Some(store), Some(service), overridden))
 }
 
 /// The store with the lists in it.
@@ -435,15 +406,4 @@ pub(super) fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
 fn confirmed_lists(decision: &Decision) -> BTreeMap<String, Timestamp> {
     let confirmed = decision.backends.iter().filter(|backend| backend.waiting_for.is_none());
     confirmed.filter_map(|backend| Some((backend.name.clone(), backend.confirmed_at?))).collect()
-}
-
-fn ask_sources(requests: &PollRequests) -> AskSources {
-    let requests = requests.clone();
-    // Of what another writer knows already this one must miss nothing.
-    Box::new(move || requests.request_everything_at_leisure())
-}
-
-fn request_lookups(lookups: &TargetedLookups, instance: &str) -> RequestLookups {
-    let (lookups, instance) = (lookups.clone(), instance.to_owned());
-    Box::new(move |routes| lookups.dispute(&instance, routes))
 }

@@ -1,212 +1,52 @@
 //! Wiring: channels, tasks, signals. Decides nothing.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
-
-use anyhow::{anyhow, bail};
-use mapsmith_core::server::LastGoodList;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::time::sleep;
 
-use crate::backoff::Backoff;
-use crate::engine::Memory;
 use crate::http;
-use crate::services::Known;
-use crate::settings::supervision::Managed;
-use crate::settings::{Settings, SettingsFile};
-use crate::supervise::sockets::Handover;
-use crate::supervise::{SupervisorReport, descriptor_store};
+use crate::settings::SettingsFile;
+use crate::supervise::descriptor_store;
 
+mod anew;
 mod daemon;
 mod descriptors;
+mod ground;
 mod services;
 mod shadows;
 mod signals;
 mod tasks;
 
-use daemon::Daemon;
+use anew::Starter;
+use ground::{Carried, Ground};
 use signals::Signals;
-
-/// Between two tries to begin, once there was a beginning.
-const RETRIES: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
 
 /// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where
 /// another Mapsmith does so.
 ///
 /// A SIGHUP reads the settings again. Where they have changed, or the services over them, all tasks
 /// end and begin anew with them, as after a restart, which no HAProxy notices; the API's socket
-/// stays open meanwhile. What can't be begun with is left for what was gone by before, and where
-/// that can't be either, for want of a file or of descriptors, it is tried until it can.
+/// stays open meanwhile. Where they can't be used it goes on with those of before.
 ///
 /// # Errors
-/// What keeps it from starting at all, or which of its tasks died.
+/// What keeps it from starting for the first time, or which of its tasks died.
 pub async fn run(
     file: SettingsFile,
     metrics: PrometheusHandle,
-    mut take_over: bool,
+    take_over: bool,
 ) -> anyhow::Result<()> {
     descriptor_store::open();
     let mut signals = Signals::catch()?;
     let most_connections = http::connections_within(descriptors::raise_limit());
+    let mut starter = Starter::new(metrics, most_connections);
     let mut ground = Ground::of(file).await?;
-    let mut before: Option<Ground> = None;
-    let (mut has_run, mut retries) = (false, RETRIES);
+    let mut carried = Carried::default();
+    let mut daemon = starter.start(&ground, &carried, take_over).await?;
     loop {
-        let start = Daemon::start(&ground, metrics.clone(), most_connections, take_over);
-        let daemon = match (start.await, before.take()) {
-            (Ok(daemon), None) => daemon,
-            (Ok(daemon), Some(_)) => {
-                retries.reset();
-                daemon
-            }
-            (Err(error), None) if !has_run => return Err(error),
-            (Err(error), Some(good)) => {
-                tracing::error!(
-                    "the changed settings can't be used, those of before stay in force: {error:#}"
-                );
-                let services = good.services.waiting_for(retries.pause());
-                ground = ground.left_for(Ground { services, ..good });
-                continue;
-            }
-            (Err(error), None) => {
-                let pause = retries.pause();
-                tracing::error!(
-                    "the settings of before can't be gone on with now, which is tried again in \
-                        {:.1} s; HAProxy stays as it is: {error:#}",
-                    pause.as_secs_f64()
-                );
-                tokio::select! {
-                    signal = signals.end() => {
-                        tracing::info!("{signal}: stopped");
-                        return Ok(());
-                    }
-                    () = sleep(pause) => continue,
-                }
-            }
-        };
-        has_run = true;
-        // Whoever writes the map file is known from here on.
-        take_over = false;
-        match daemon.run_until_stopped(&mut signals, &ground).await? {
+        let end = daemon.run_until_stopped(&mut signals, &mut ground, &mut carried);
+        let Some(changed) = end.await? else { return Ok(()) };
+        let started = starter.begin_anew(changed, ground, &carried, &mut signals);
+        match started.await {
+            Some(begun) => (ground, daemon) = begun,
             None => return Ok(()),
-            Some(changed) => before = Some(std::mem::replace(&mut ground, changed)),
         }
     }
-}
-
-/// What the daemon stands on: the settings, and what of them shows at once whether they can be
-/// used.
-#[derive(Clone)]
-pub(super) struct Ground {
-    pub file: SettingsFile,
-    /// What is gone by: the file's settings, with the services over them.
-    pub settings: Settings,
-    pub services: Known,
-    /// The server lists that were in force with the settings before.
-    pub lists: BTreeMap<String, LastGoodList>,
-    /// What the engine knew beside.
-    pub memory: Option<Arc<Memory>>,
-    /// How HAProxy's configuration and process stood.
-    pub haproxy: Option<SupervisorReport>,
-    pub token: Option<http::Token>,
-    /// The API's.
-    pub listener: Arc<std::net::TcpListener>,
-    /// Those that are held for HAProxy.
-    pub sockets: Handover,
-}
-
-impl Ground {
-    async fn of(file: SettingsFile) -> anyhow::Result<Self> {
-        let token = read_token(&file.settings)?;
-        // Before anything is touched: a second Mapsmith that was started by mistake ends here.
-        let listener = Arc::new(bind(file.settings.api.listen).await?.into_std()?);
-        let services = Known::from_store(&file.settings).await?;
-        let settings = services.settings(&file.settings);
-        Ok(Self {
-            file,
-            settings,
-            services,
-            lists: BTreeMap::new(),
-            memory: None,
-            haproxy: None,
-            token,
-            listener,
-            sockets: Handover::default(),
-        })
-    }
-
-    /// The same with other settings, and what is known of services by now.
-    pub async fn changed(
-        &self,
-        file: SettingsFile,
-        known: Option<&watch::Receiver<Known>>,
-    ) -> anyhow::Result<Self> {
-        let token = read_token(&file.settings)?;
-        stays_where_it_is(&self.file.settings, &file.settings)?;
-        let listen = file.settings.api.listen;
-        // Port 0 was any port.
-        let listens_there = self.listener.local_addr().is_ok_and(|address| address == listen);
-        let listener = match listens_there || listen == self.file.settings.api.listen {
-            true => Arc::clone(&self.listener),
-            false => Arc::new(bind(listen).await?.into_std()?),
-        };
-        let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
-        let services = known.under(&self.file.settings, &file.settings);
-        let settings = services.settings(&file.settings);
-        Ok(Self { file, settings, services, token, listener, ..self.clone() })
-    }
-
-    /// The same with other services.
-    pub fn with_services(&self, services: Known) -> Self {
-        let settings = services.settings(&self.file.settings);
-        Self { settings, services, ..self.clone() }
-    }
-
-    /// The good one, with what is known by now, for it can't be gone on with this one.
-    fn left_for(self, good: Self) -> Self {
-        let Self { lists, memory, haproxy, .. } = self;
-        Self { lists, memory, haproxy, ..good }
-    }
-}
-
-/// A HAProxy that runs is not left behind.
-fn stays_where_it_is(settings: &Settings, changed: &Settings) -> anyhow::Result<()> {
-    let of = |settings: &Settings| {
-        let haproxy = settings.haproxy.as_ref().filter(|haproxy| haproxy.managed == Managed::Yes);
-        haproxy.map(|haproxy| haproxy.files().path().to_owned())
-    };
-    match (of(settings), of(changed)) {
-        (Some(folder), other) if other.as_ref() != Some(&folder) => {
-            bail!(
-                "haproxy.folder (or managed): the HAProxy of {} is Mapsmith's and serves; end it \
-                    with `mapsmith haproxy stop`, and start Mapsmith again with the changed \
-                    settings",
-                folder.display()
-            )
-        }
-        _ => Ok(()),
-    }
-}
-
-fn read_token(settings: &Settings) -> anyhow::Result<Option<http::Token>> {
-    let token = settings.api.token_file.as_deref().map(http::Token::read);
-    token.transpose().map_err(anyhow::Error::msg)
-}
-
-/// Listens where the API is to be.
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => " (is another Mapsmith running?)",
-            io::ErrorKind::AddrNotAvailable => " (no interface of this machine has the address)",
-            io::ErrorKind::PermissionDenied => " (ports below 1024 are for root)",
-            _ => "",
-        };
-        anyhow!("api.listen: can't listen on {address}: {error}{hint}")
-    })
 }

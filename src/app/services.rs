@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mapsmith_core::server::LastGoodList;
+use mapsmith_core::{ServiceTexts, SourceState};
 use metrics::gauge;
 use tokio::sync::{mpsc, watch};
 
-use super::Ground;
 use super::daemon::Daemon;
+use super::ground::Ground;
 use crate::api::ServicesApi;
 use crate::services::ServicesTask;
 use crate::source::{Registries, SourceError, TargetedLookups};
@@ -17,16 +18,26 @@ use crate::supervise::SupervisorReport;
 use crate::telemetry::{SERVICES_HELD, SERVICES_IN_FORCE, SERVICES_REJECTED};
 
 impl Daemon {
-    /// Follows the services' source, if there is one.
+    /// Polls the services' source, if there is one.
+    pub(super) fn start_services_source(
+        &mut self,
+        registries: &Registries,
+    ) -> Result<Option<watch::Receiver<SourceState<ServiceTexts>>>, SourceError> {
+        let settings = self.settings();
+        let Some((source, from)) = settings.services_source() else { return Ok(None) };
+        let (name, feed, round) = (from.to_string(), registries.services(from)?, self.round());
+        Ok(Some(self.start_poller(name, source, feed, round, TargetedLookups::new())))
+    }
+
+    /// Follows what it says.
     pub(super) fn start_services(
         &mut self,
         ground: &Ground,
-        registries: &Registries,
+        source: Option<watch::Receiver<SourceState<ServiceTexts>>>,
         store: Option<SqliteStore>,
         haproxy: Option<watch::Receiver<SupervisorReport>>,
-    ) -> Result<Option<ServicesApi>, SourceError> {
-        let settings = self.settings();
-        let (Some((source, from)), Some(haproxy)) = (settings.services_source(), haproxy) else {
+    ) -> Option<ServicesApi> {
+        let (Some(source), Some(haproxy)) = (source, haproxy) else {
             // There may have been some with other settings.
             for none in [SERVICES_IN_FORCE, SERVICES_HELD] {
                 gauge!(none).set(0.0);
@@ -34,18 +45,16 @@ impl Daemon {
             for by in ["haproxy", "mapsmith"] {
                 gauge!(SERVICES_REJECTED, "by" => by).set(0.0);
             }
-            return Ok(None);
+            return None;
         };
-        let (name, feed, round) = (from.to_string(), registries.services(from)?, self.round());
-        let state = self.start_poller(name, source, feed, round, TargetedLookups::new());
         let (anew, changed) = mpsc::channel(1);
         let (file, known) = (ground.file.settings.clone(), ground.services.clone());
-        let task = ServicesTask::new(file, known, state, haproxy, store, anew);
+        let task = ServicesTask::new(file, known, source, haproxy, store, anew);
         let api = ServicesApi { status: task.status(), approvals: task.approvals() };
         self.known_services = Some(task.known());
         self.start_until_shutdown("services", task.run());
         self.changed_services = Some(changed);
-        Ok(Some(api))
+        Some(api)
     }
 
     /// The lists in force, for those who begin with other settings.

@@ -1,8 +1,11 @@
 //! The signals that the daemon answers.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::services::Known;
 use crate::settings::SettingsFile;
@@ -41,6 +44,29 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Waits for so long, while nothing runs; for SIGTERM or SIGINT, or for a SIGHUP, which ends
+    /// the wait, too: what kept everything from starting may be corrected, here or elsewhere.
+    pub(super) async fn pause(&mut self, length: Duration, file: &SettingsFile) -> Option<End> {
+        tokio::select! {
+            () = sleep(length) => None,
+            _ = self.terminate.recv() => {
+                tracing::info!("SIGTERM: stopped");
+                Some(End::Stopped)
+            }
+            _ = self.interrupt.recv() => {
+                tracing::info!("SIGINT: stopped");
+                Some(End::Stopped)
+            }
+            _ = self.hangup.recv() => match file.read_again() {
+                Ok(changed) => changed.map(|changed| End::Settings(Box::new(changed))),
+                Err(error) => {
+                    tracing::error!("SIGHUP: the settings of before stay: {error}");
+                    None
+                }
+            },
         }
     }
 

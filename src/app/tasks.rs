@@ -1,22 +1,24 @@
-//! What runs side by side, and how it ends together.
+//! The tasks that read and write outside: one for each source, list, TLS file and instance.
 
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use haproxy_runtime::{MapClient, MapName};
+use mapsmith_core::desired::references::Targets;
+use mapsmith_core::{Content, Desired, ServerList, SourceState};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, timeout};
 
-use super::Ground;
 use super::daemon::Daemon;
-use super::signals::{End, Signals};
+use crate::engine::rows::{self, RowScreen};
+use crate::engine::{AskSources, RequestLookups};
 use crate::heartbeat::Heartbeats;
-
-/// How long the steps in progress may take to end after a signal, before the program leaves all the
-/// same.
-const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
-/// How long they may take before other settings are used: a reload of HAProxy that nobody answers
-/// for, and its check, are waited for.
-const CHANGE_BOUND: Duration = Duration::from_secs(300);
+use crate::instance::certificates::CertificatePhase;
+use crate::instance::learned::LearnedTable;
+use crate::instance::servers::ServerPhase;
+use crate::instance::{Instance, InstanceReport, Turn};
+use crate::settings;
+use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poller};
+use crate::tls_file::{InForce, TlsFile};
 
 /// What the daemon does side by side.
 #[derive(Default)]
@@ -40,61 +42,131 @@ impl Tasks {
     }
 }
 
+/// The instances' tasks as the others see them, in the settings' order.
+#[derive(Default)]
+pub(super) struct Fleet {
+    pub reports: Vec<watch::Receiver<InstanceReport>>,
+    pub clients: Vec<MapClient>,
+    pub targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
+    pub screens: Vec<RowScreen>,
+}
+
 impl Daemon {
-    /// Waits for a signal, or a task that ends by itself, and then for the steps in progress. What
-    /// to go on with, where that are other settings.
-    pub async fn run_until_stopped(
-        mut self,
-        signals: &mut Signals,
-        ground: &Ground,
-    ) -> anyhow::Result<Option<Ground>> {
-        let running = &mut self.tasks.running;
-        let end = loop {
-            let services = &mut self.changed_services;
-            match signals.wait_for_end(&ground.file, &self.requests, services, running).await {
-                End::Settings(file) => {
-                    match ground.changed(*file, self.known_services.as_ref()).await {
-                        Ok(changed) => break Ok(Some(changed)),
-                        Err(error) => {
-                            tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
-                        }
-                    }
-                }
-                End::Services(services) => {
-                    let news = services.news(&ground.services);
-                    tracing::info!("the services have changed ({news})");
-                    break Ok(Some(ground.with_services(*services)));
-                }
-                End::Stopped => break Ok(None),
-                End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
-            }
-        };
-        self.shutdown.cancel();
-        // Nobody waits for changed settings with a signal that kills.
-        let bound = if matches!(end, Ok(Some(_))) { CHANGE_BOUND } else { SHUTDOWN_BOUND };
-        let drain = async { while running.join_next().await.is_some() {} };
-        tokio::select! {
-            drained = timeout(bound, drain) => if drained.is_err() {
-                bail!("some tasks did not end within {bound:?} after the signal");
-            },
-            signal = signals.end() => {
-                bail!("a second {signal}: left without waiting for the step in progress")
-            }
-        }
-        let lists = self.lists_in_force();
-        let memory = self.memory.take().and_then(|mut memory| memory.try_recv().ok());
-        let (memory, haproxy) =
-            (memory.map(Arc::new), self.haproxy.map(|known| known.borrow().clone()));
-        match end {
-            Ok(Some(changed)) => {
-                tracing::info!("going on with the changed settings");
-                Ok(Some(Ground { lists, memory, haproxy, ..changed }))
-            }
-            Ok(None) => {
-                tracing::info!("stopped");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+    pub(super) fn start_sources(
+        &mut self,
+        registries: &Registries,
+    ) -> anyhow::Result<Vec<watch::Receiver<SourceState>>> {
+        let settings = self.settings();
+        let (round, lookups) = (self.requests.round(), self.lookups.clone());
+        let sources = settings.map_sources().map(|source| {
+            let (name, feed) = (source.name.clone(), registries.node_map(&source.name)?);
+            Ok(self.start_poller(name, source, feed, round.clone(), lookups.clone()))
+        });
+        sources.collect()
     }
+
+    pub(super) fn start_lists(
+        &mut self,
+        registries: &Registries,
+    ) -> anyhow::Result<Vec<watch::Receiver<SourceState<ServerList>>>> {
+        let settings = self.settings();
+        let lists = settings.server_lists().into_iter().map(|(source, list)| {
+            let (name, feed) = (list.to_string(), registries.servers(list)?);
+            // What HAProxy learns is about nodes.
+            let lookups = TargetedLookups::new();
+            Ok(self.start_poller(name, source, feed, self.requests.round(), lookups))
+        });
+        lists.collect()
+    }
+
+    pub(super) fn start_poller<C: Content>(
+        &mut self,
+        name: String,
+        source: &settings::Source,
+        feed: Box<dyn Feed<C>>,
+        round: Round,
+        lookups: TargetedLookups,
+    ) -> watch::Receiver<SourceState<C>> {
+        self.start_poller_for(poller::Use::Applied, name, source, feed, round, lookups)
+    }
+
+    pub(super) fn start_poller_for<C: Content>(
+        &mut self,
+        use_of_it: poller::Use,
+        name: String,
+        source: &settings::Source,
+        feed: Box<dyn Feed<C>>,
+        round: Round,
+        lookups: TargetedLookups,
+    ) -> watch::Receiver<SourceState<C>> {
+        let (sender, state) = watch::channel(SourceState::before_first_poll(
+            name.clone(),
+            source.kind.to_string(),
+            source.required,
+        ));
+        let stop = self.shutdown.clone();
+        self.tasks.start(format!("source {name}"), async move {
+            poller::run(name, feed, round, &lookups, sender, use_of_it, stop).await;
+        });
+        state
+    }
+
+    /// In the settings' order.
+    pub(super) fn start_tls_files(&mut self) -> anyhow::Result<Vec<watch::Receiver<InForce>>> {
+        let settings = self.settings();
+        let files = settings.tls_files.iter().map(|file| {
+            let (task, state) = TlsFile::new(file)?;
+            let name = format!("tls_file {}", file.path.display());
+            self.tasks.start(name, task.run(self.requests.round(), self.shutdown.clone()));
+            Ok(state)
+        });
+        files.collect()
+    }
+
+    pub(super) fn start_instances(
+        &mut self,
+        desired: &watch::Receiver<Desired>,
+        tls_files: &[watch::Receiver<InForce>],
+        turn: &Turn,
+    ) -> anyhow::Result<Fleet> {
+        let settings = self.settings();
+        let map = MapName::new(&settings.map.path.to_string_lossy());
+        let mut fleet = Fleet::default();
+        let own = settings.own_instance();
+        for (index, instance) in settings.instances.iter().enumerate() {
+            let (targets_sender, targets) = watch::channel(None);
+            let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers);
+            let lookups = request_lookups(&self.lookups, &instance.name);
+            let learned = LearnedTable::from_settings(instance, &settings.learned, lookups)?;
+            let files = settings.tls_files.iter().zip(tls_files.iter().cloned());
+            let certificates = CertificatePhase::new(instance, files, settings.schedule.verify);
+            let (screen, rows) = rows::channel(&instance.name);
+            let ask = Some(ask_sources(&self.requests));
+            let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
+                .with_rows(rows)
+                .with_certificates(certificates)
+                .with_turn((own == Some(index)).then(|| turn.clone()))
+                .with_learned(learned);
+            let task = if settings.keeps_map() { task } else { task.without_map() };
+            let (sender, report) = watch::channel(task.report().clone());
+            fleet.targets.push(targets);
+            fleet.screens.push(screen);
+            fleet.reports.push(report);
+            fleet.clients.push(instance.map_client(&map));
+            let work = task.run(desired.clone(), sender, self.shutdown.clone());
+            self.tasks.start(format!("instance {}", instance.name), work);
+        }
+        Ok(fleet)
+    }
+}
+
+fn ask_sources(requests: &PollRequests) -> AskSources {
+    let requests = requests.clone();
+    // Of what another writer knows already this one must miss nothing.
+    Box::new(move || requests.request_everything_at_leisure())
+}
+
+fn request_lookups(lookups: &TargetedLookups, instance: &str) -> RequestLookups {
+    let (lookups, instance) = (lookups.clone(), instance.to_owned());
+    Box::new(move |routes| lookups.dispute(&instance, routes))
 }

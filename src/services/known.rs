@@ -87,8 +87,8 @@ impl Known {
 
     /// The same, and no change comes into force for so long.
     #[must_use]
-    pub fn waiting_for(self, pause: Duration) -> Self {
-        Self { not_before: Some(Instant::now() + pause), ..self }
+    pub fn waiting_for(&self, pause: Duration) -> Self {
+        Self { not_before: Some(Instant::now() + pause), ..self.clone() }
     }
 
     /// The same under other settings of the file, where the services come from the same place.

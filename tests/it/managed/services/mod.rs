@@ -1,6 +1,7 @@
 //! Services that a ZooKeeper declares, as ProxyMgr's `service_config` did: each is a port of a real
 //! HAProxy, and nothing but the registry says so.
 
+mod anew;
 mod changes;
 mod example;
 mod faults;

@@ -1,0 +1,124 @@
+//! What the daemon stands on, and what outlives a beginning anew.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use mapsmith_core::server::LastGoodList;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::engine::Memory;
+use crate::http;
+use crate::services::Known;
+use crate::settings::supervision::Managed;
+use crate::settings::{Settings, SettingsFile};
+use crate::supervise::SupervisorReport;
+use crate::supervise::sockets::Handover;
+
+/// What the tasks that have ended leave to those that begin anew, whatever these stand on.
+#[derive(Default)]
+pub(super) struct Carried {
+    /// The server lists in force.
+    pub lists: BTreeMap<String, LastGoodList>,
+    /// What the engine knew beside.
+    pub memory: Option<Memory>,
+    /// How HAProxy's configuration and process stood.
+    pub haproxy: Option<SupervisorReport>,
+    /// Those that are held for HAProxy.
+    pub sockets: Handover,
+}
+
+/// What the daemon stands on: the settings, and what of them shows at once whether they can be
+/// used.
+pub(super) struct Ground {
+    pub file: SettingsFile,
+    /// What is gone by: the file's settings, with the services over them.
+    pub settings: Settings,
+    pub services: Known,
+    pub token: Option<http::Token>,
+    /// The API's. Shared, for it stays open whatever becomes of a change.
+    pub listener: Arc<std::net::TcpListener>,
+}
+
+impl Ground {
+    pub async fn of(file: SettingsFile) -> anyhow::Result<Self> {
+        let token = read_token(&file.settings)?;
+        // Before anything is touched: a second Mapsmith that was started by mistake ends here.
+        let listener = Arc::new(bind(file.settings.api.listen).await?.into_std()?);
+        let services = Known::from_store(&file.settings).await?;
+        let settings = services.settings(&file.settings);
+        Ok(Self { file, settings, services, token, listener })
+    }
+
+    /// The same with other settings, and what is known of services by now.
+    pub async fn changed(
+        &self,
+        file: SettingsFile,
+        known: Option<&watch::Receiver<Known>>,
+    ) -> anyhow::Result<Self> {
+        let token = read_token(&file.settings)?;
+        stays_where_it_is(&self.file.settings, &file.settings)?;
+        let listen = file.settings.api.listen;
+        // Port 0 was any port.
+        let listens_there = self.listener.local_addr().is_ok_and(|address| address == listen);
+        let listener = match listens_there || listen == self.file.settings.api.listen {
+            true => Arc::clone(&self.listener),
+            false => Arc::new(bind(listen).await?.into_std()?),
+        };
+        let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
+        let services = known.under(&self.file.settings, &file.settings);
+        let settings = services.settings(&file.settings);
+        Ok(Self { file, settings, services, token, listener })
+    }
+
+    /// The same with other services.
+    pub fn with_services(&self, services: Known) -> Self {
+        Self {
+            file: self.file.clone(),
+            settings: services.settings(&self.file.settings),
+            services,
+            token: self.token.clone(),
+            listener: Arc::clone(&self.listener),
+        }
+    }
+}
+
+/// A HAProxy that runs is not left behind.
+fn stays_where_it_is(settings: &Settings, changed: &Settings) -> anyhow::Result<()> {
+    let of = |settings: &Settings| {
+        let haproxy = settings.haproxy.as_ref().filter(|haproxy| haproxy.managed == Managed::Yes);
+        haproxy.map(|haproxy| haproxy.files().path().to_owned())
+    };
+    match (of(settings), of(changed)) {
+        (Some(folder), other) if other.as_ref() != Some(&folder) => {
+            bail!(
+                "haproxy.folder (or managed): the HAProxy of {} is Mapsmith's and serves; end it \
+                    with `mapsmith haproxy stop`, and start Mapsmith again with the changed \
+                    settings",
+                folder.display()
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_token(settings: &Settings) -> anyhow::Result<Option<http::Token>> {
+    let token = settings.api.token_file.as_deref().map(http::Token::read);
+    token.transpose().map_err(anyhow::Error::msg)
+}
+
+/// Listens where the API is to be.
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => " (is another Mapsmith running?)",
+            io::ErrorKind::AddrNotAvailable => " (no interface of this machine has the address)",
+            io::ErrorKind::PermissionDenied => " (ports below 1024 are for root)",
+            _ => "",
+        };
+        anyhow!("api.listen: can't listen on {address}: {error}{hint}")
+    })
+}
