@@ -166,13 +166,7 @@ impl Daemon {
         let engine = Engine::new(decider, servers, names, inputs, outputs)
             .with_config(settings.haproxy_config(&DesiredServers::default()))
             .remember(carried.memory.as_ref());
-        let (file_check, stop) = (self.settings.schedule.observe, self.shutdown.clone());
-        let (told, memory) = oneshot::channel();
-        self.memory = Some(memory);
-        self.tasks.start(DECIDER, async move {
-            // Nobody waits for it at the end of the program.
-            let _ = told.send(engine.run(file_check, stop).await);
-        });
+        self.start_engine(engine);
 
         tracing::info!(%address, "API listening");
         let spare = http::spare_router(api.clone(), most_connections);
@@ -281,6 +275,16 @@ impl Daemon {
         let keep = keep_lists(store, origins, confirmed, lists, desired, self.shutdown.clone());
         self.tasks.start("server lists in the store", keep);
         decider
+    }
+
+    fn start_engine(&mut self, engine: Engine) {
+        let (file_check, stop) = (self.settings.schedule.observe, self.shutdown.clone());
+        let (told, memory) = oneshot::channel();
+        self.memory = Some(memory);
+        self.tasks.start(DECIDER, async move {
+            // Nobody waits for it at the end of the program.
+            let _ = told.send(engine.run(file_check, stop).await);
+        });
     }
 
     fn start_resolver(&mut self) -> HostNames {

@@ -77,6 +77,25 @@ pub struct SupervisorReport {
     pub(super) reload_began: Option<std::time::Instant>,
 }
 
+impl SupervisorReport {
+    fn before_the_start(haproxy: &settings::Haproxy) -> Self {
+        let status = HaproxyStatus {
+            managed: haproxy.managed == Managed::Yes,
+            config: haproxy.configuration().display().to_string(),
+            state: ConfigState::Starting,
+            loaded: None,
+            process: None,
+            last_reload: None,
+            reloads: 0,
+            starts: 0,
+            refused: None,
+            quarantined: Vec::new(),
+            edit_kept: None,
+        };
+        Self { status, observed: 0, refused_services: Vec::new(), reload_began: None }
+    }
+}
+
 /// The task of one HAProxy.
 pub struct Supervisor {
     haproxy: settings::Haproxy,
@@ -159,25 +178,7 @@ impl Supervisor {
         let held = handover.take(haproxy.files().path()).filter(|_| haproxy.hold_sockets);
         let keeper = || Keeper::new(Launch::new(haproxy)).with_sockets(held);
         let config = haproxy.configuration();
-        let status = HaproxyStatus {
-            managed: haproxy.managed == Managed::Yes,
-            config: config.display().to_string(),
-            state: ConfigState::Starting,
-            loaded: None,
-            process: None,
-            last_reload: None,
-            reloads: 0,
-            starts: 0,
-            refused: None,
-            quarantined: Vec::new(),
-            edit_kept: None,
-        };
-        let report = SupervisorReport {
-            status,
-            observed: 0,
-            refused_services: Vec::new(),
-            reload_began: None,
-        };
+        let report = SupervisorReport::before_the_start(haproxy);
         Ok(Some(Self {
             haproxy: haproxy.clone(),
             _owner: owner,
