@@ -114,12 +114,16 @@ pub fn accepts(program: &Path, config: &Path) -> Result<(), String> {
 /// A mount over a folder that lets nobody write there by its path, until this is dropped.
 pub fn mount_read_only(folder: &Path) {
     let path = folder.to_str().expect("a folder named in UTF-8");
-    run("mount", &["--bind", path, path]);
-    // It can't be while somebody writes.
     eventually("the folder is read-only", PATIENCE, || {
+        run("mount", &["--bind", path, path]);
         let mut command = Command::new("mount");
         let output = command.args(["-o", "remount,ro,bind", path]).output();
-        output.is_ok_and(|output| output.status.success()).then_some(())
+        let is_read_only = output.is_ok_and(|output| output.status.success());
+        if !is_read_only {
+            // Somebody has opened a file by this mount already, and may keep it.
+            unmount(folder);
+        }
+        is_read_only.then_some(())
     });
 }
 
