@@ -13,6 +13,7 @@ mod map_file;
 mod map_replies;
 mod names;
 mod server_replies;
+mod services;
 mod settings;
 mod table_replies;
 
@@ -23,6 +24,7 @@ pub use map_file::map_file;
 pub use map_replies::map_replies;
 pub use names::names;
 pub use server_replies::server_replies;
+pub use services::services;
 pub use settings::settings;
 pub use table_replies::table_replies;
 
@@ -32,7 +34,7 @@ use mapsmith_core::names::MAX_BYTES;
 pub type Law = fn(&[u8]);
 
 /// The targets by name. Each has a file in `targets/` and a folder in `seeds/`.
-pub const TARGETS: [(&str, Law); 9] = [
+pub const TARGETS: [(&str, Law); 10] = [
     ("answers", answers),
     ("children", children),
     ("keys", keys),
@@ -40,6 +42,7 @@ pub const TARGETS: [(&str, Law); 9] = [
     ("map_replies", map_replies),
     ("names", names),
     ("server_replies", server_replies),
+    ("services", services),
     ("settings", settings),
     ("table_replies", table_replies),
 ];

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::config::status::Quarantined;
-use mapsmith_core::services::ServicesStatus;
+use mapsmith_core::desired::gate::ApprovalError;
+use mapsmith_core::services::{ServicesGuard, ServicesStatus};
 use mapsmith_core::status::SourceStatus;
-use mapsmith_core::{ServiceForms, ServiceTexts};
+use mapsmith_core::{HeldChange, ServiceForms, ServiceTexts};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::engine::record_hold;
 use crate::few::few;
 use crate::settings::services::{Overlay, Refusals, overlay};
 use crate::settings::{Settings, WhenEmpty};
@@ -41,9 +43,11 @@ pub struct Known {
     /// Their forms as HAProxy has loaded them.
     pub(super) good: ServiceForms,
     stored_since: Option<Timestamp>,
-    /// What the registry said last, and what is held of it.
+    /// What the registry said last, with those that the guard keeps.
     texts: Option<ServiceTexts>,
-    held: Option<String>,
+    guard: ServicesGuard,
+    /// When the first answer was taken, from which the guard's window counts.
+    took_first: Option<Instant>,
     /// By the service's name and its text.
     refused: BTreeMap<(String, String), Refusal>,
     /// What is gone by; none while nothing is known.
@@ -112,13 +116,26 @@ impl Known {
         let Some(services) = &file.services else { return };
         let mut texts = answer.clone();
         let in_force = self.forms().cloned().unwrap_or_default();
-        self.held = texts.hold(&in_force, &file.guard, services.empty == WhenEmpty::Accept);
+        let limits = (&file.guard, services.empty == WhenEmpty::Accept);
+        let now = self.took_first.get_or_insert_with(Instant::now).elapsed();
+        let hold = self.guard.hold(&mut texts, &in_force, limits, (now, Timestamp::now()));
+        if let (Some(hold), Some(held)) = (hold, self.guard.held()) {
+            record_hold(hold, held, "set of services", None);
+        }
         // An answer that says nothing of services is none where nothing was known.
-        if !(texts.texts.is_empty() && self.held.is_some()) {
+        if !(texts.texts.is_empty() && self.guard.held().is_some()) {
             self.texts = Some(texts);
         }
         self.stored_since = None;
         self.forget_refused();
+    }
+
+    /// Lets the held change of this id through when the registry's answer is taken again.
+    ///
+    /// # Errors
+    /// When no such change is held.
+    pub(super) fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
+        self.guard.approve(id)
     }
 
     /// What would come of all that is known; none where nothing is.
@@ -273,7 +290,7 @@ impl Known {
             in_force: overlay.map(|overlay| overlay.shown.clone()),
             stored_since: self.stored_since,
             rejected: overlay.map(|overlay| overlay.rejected.clone()).unwrap_or_default(),
-            held: self.held.clone(),
+            held: self.guard.held().cloned(),
         }
     }
 }

@@ -4,6 +4,16 @@ use mapsmith_core::services::{RejectedService, ServicesStatus};
 
 use super::{Finding, finding};
 use crate::cli::output::pluralize;
+use crate::services::Known;
+use crate::settings::Settings;
+
+/// What the store has of services; none with a finding where it can't be read.
+pub(super) async fn stored(settings: &Settings) -> (Known, Option<Finding>) {
+    match Known::from_store(settings).await {
+        Ok(known) => (known, None),
+        Err(error) => (Known::default(), Some(finding("stored services", Err(error.to_string())))),
+    }
+}
 
 /// All of them together, then those that are rejected.
 pub(super) fn check_services(services: &ServicesStatus) -> Vec<Finding> {
@@ -14,7 +24,7 @@ pub(super) fn check_services(services: &ServicesStatus) -> Vec<Finding> {
             Err(format!("{}: {error}; {count} of the store", source.name))
         }
         (Some(error), _) => Err(format!("{}: {error}", source.name)),
-        (None, Some(why)) => Err(format!("{} are held: {why}", source.name)),
+        (None, Some(held)) => Err(format!("{} are held: {}", source.name, held.reason)),
         (None, None) => Ok(format!("{count} from {}", source.name)),
     };
     let of_one = |rejected: &RejectedService| {

@@ -27,8 +27,8 @@ pub(super) fn text(services: &ServicesStatus) -> String {
     if let Some(error) = &source.error {
         let _ = writeln!(text, "  {}", paint(Colour::Red, error));
     }
-    if let Some(why) = held {
-        let note = format!("services that are gone from the registry stay: {why}");
+    if let Some(held) = held {
+        let note = format!("services that are gone from the registry stay: {}", held.id);
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
     }
     let in_force = in_force.as_deref().unwrap_or_default();

@@ -59,6 +59,11 @@ impl Window {
         }
     }
 
+    /// Remembers for so long from now on.
+    pub fn set_length(&mut self, length: Duration) {
+        self.length = length;
+    }
+
     /// The mark of what is in force with these changes: key, value before, value after. Takes time
     /// in proportion to them.
     pub fn after<'a>(
