@@ -300,7 +300,7 @@ fn services_that_vanish_all_at_once_stay_until_approved_or_the_settings_say_othe
     site.remove("shop");
     site.managed.mapsmith.wait_for("the answer is held", PATIENCE, |_| {
         let held = site.status()["held"]["reason"].to_string();
-        held.contains("the new set of services has 0 services").then_some(())
+        held.contains("all 1 in force would go; services.empty =").then_some(())
     });
     site.wait_for_answer(port, "web");
     let mapsmith = &site.managed.mapsmith;
