@@ -135,7 +135,9 @@ impl Daemon {
         let own = settings.own_instance();
         for (index, instance) in settings.instances.iter().enumerate() {
             let (targets_sender, targets) = watch::channel(None);
-            let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers);
+            let is_own = own == Some(index);
+            let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers)
+                .with_own_reloads(is_own);
             let lookups = request_lookups(&self.lookups, &instance.name);
             let learned = LearnedTable::from_settings(instance, &settings.learned, lookups)?;
             let files = settings.tls_files.iter().zip(tls_files.iter().cloned());
@@ -145,7 +147,7 @@ impl Daemon {
             let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
                 .with_rows(rows)
                 .with_certificates(certificates)
-                .with_turn((own == Some(index)).then(|| turn.clone()))
+                .with_turn(is_own.then(|| turn.clone()))
                 .with_learned(learned);
             let task = if settings.keeps_map() { task } else { task.without_map() };
             let (sender, report) = watch::channel(task.report().clone());

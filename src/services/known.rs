@@ -59,7 +59,8 @@ pub struct Known {
 }
 
 impl Known {
-    /// What the store has for these settings; nothing without one.
+    /// What the store has for these settings, also where the services came from another place then;
+    /// nothing without one.
     ///
     /// # Errors
     /// A store that can't be read.
@@ -68,11 +69,11 @@ impl Known {
         let (Some((_, from)), Some(store)) = (file.services_source(), &file.store) else {
             return Ok(known);
         };
-        let stored = SqliteStore::peek_services(&store.path, &from.to_string()).await?;
-        if let Some(StoredServices { forms, since }) = stored {
+        let stored = SqliteStore::peek_services(&store.path).await?;
+        if let Some(StoredServices { forms, origin, since }) = stored {
             tracing::info!(
                 services = forms.len(),
-                "the stored services are in force until source {from} answers"
+                "the stored services of {origin} are in force until source {from} answers"
             );
             (known.good, known.stored_since) = (forms, since);
             known.go_by(known.made(file));
@@ -91,18 +92,23 @@ impl Known {
         Self { not_before: Some(Instant::now() + pause), ..self.clone() }
     }
 
-    /// The same under other settings of the file, where the services come from the same place.
+    /// The same under other settings of the file; nothing where they have no services. What is in
+    /// force stays so also where the services come from another place now: what that says is a
+    /// change of it.
     #[must_use]
     pub fn under(&self, before: &Settings, file: &Settings) -> Self {
+        if file.services_source().is_none() {
+            return Self::default();
+        }
         let origin = |settings: &Settings| {
             let (source, from) = settings.services_source()?;
             let keys = (&source.of_kind.servers.servers, &source.of_kind.zookeeper.chroot);
             Some(format!("{from} {:?} {keys:?} {:?}", source.kind, source.of_kind.file.path))
         };
-        if origin(before).is_none() || origin(before) != origin(file) {
-            return Self::default();
-        }
         let mut known = self.clone();
+        if origin(before) != origin(file) {
+            known.texts = None;
+        }
         // Other settings may be what it lacked.
         known.refused.clear();
         if known.overlay.is_some() {

@@ -439,7 +439,11 @@ impl Settings {
         self.store.iter().for_each(|store| store.problems(&self.map, &mut problems));
         self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
-        let lists = list_sources(&self.backends, self.services.as_ref());
+        let mut lists = list_sources(&self.backends, self.services.as_ref());
+        if self.services.is_some() {
+            let for_services = self.sources.iter().filter(|source| source.may_serve_services());
+            lists.extend(for_services.map(|source| source.name.as_str()));
+        }
         let store = self.store.as_ref();
         source::problems(&self.sources, &lists, &self.map, store, &mut problems);
         if self.haproxy.is_none() {

@@ -420,7 +420,11 @@ impl<'a> Making<'a> {
     }
 
     fn finish(self) -> Overlay {
-        let Self { settings, forms, mut shown, rejected, .. } = self;
+        let Self { file, mut settings, forms, mut shown, rejected, .. } = self;
+        // By name, not by which of them changed: another order would be another file of HAProxy's.
+        settings.frontends[file.frontends.len()..].sort_by(|one, other| one.name.cmp(&other.name));
+        settings.backends[file.backends.len()..].sort_by(|one, other| one.name.cmp(&other.name));
+        settings.sources[file.sources.len()..].sort_by(|one, other| one.name.cmp(&other.name));
         let mut settings = settings.with_own_haproxy().with_feeds();
         settings.services_in_force = Some(forms.keys().cloned().collect());
         shown.sort_by(|one, other| one.name.cmp(&other.name));
