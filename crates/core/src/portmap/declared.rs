@@ -3,7 +3,7 @@
 //! What servers are found by is plain data: whoever reads registries asks for them, so that a
 //! server comes and goes as those of any other backend.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::net::IpAddr;
 
 use super::{Port, Service};
@@ -93,7 +93,7 @@ impl Declaration {
         Ok(DeclaredService {
             frontend: self.frontend(&frontend, &backend, service)?,
             backend: self.backend(&backend, service),
-            servers: ServersFrom::of(service),
+            servers: ServersFrom::new(service),
             max_servers: self.max_servers,
         })
     }
@@ -204,7 +204,8 @@ impl Declaration {
 }
 
 impl ServersFrom {
-    fn of(service: &Service) -> Self {
+    /// What a service's name and port ask for.
+    pub fn new(service: &Service) -> Self {
         let name = service.backend_name.canonical();
         match (service.backend_name.address(), service.backend_port) {
             (Some(ip), Some(port)) => {
@@ -215,6 +216,16 @@ impl ServersFrom {
                 Self::Host { name, port: port.get() }
             }
             _ => Self::Service { name },
+        }
+    }
+}
+
+impl fmt::Display for ServersFrom {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(out, "{address}"),
+            Self::Host { name, port } => write!(out, "addresses of {name}, port {port}"),
+            Self::Service { name } => write!(out, "SRV records of {name}"),
         }
     }
 }

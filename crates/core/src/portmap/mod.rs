@@ -5,6 +5,7 @@
 //! or which HAProxy refuses: then one service is rejected, and not all of them lost.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 mod declared;
 mod error;
@@ -82,6 +83,14 @@ impl Portmap {
     fn reject(&mut self, piece: &str, column: usize, error: PortmapError) {
         let string = piece.chars().take(MAX_SHOWN).collect();
         self.rejected.push(Rejected { string, column, error });
+    }
+}
+
+/// For a person.
+impl fmt::Display for Rejected {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { string, column, error } = self;
+        write!(out, "column {column}, {}: {error}", service::shown(string))
     }
 }
 
