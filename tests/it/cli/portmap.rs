@@ -11,8 +11,14 @@ const GOOD: &str = "https-http://443:web.example.com:8080{check:/healthz,port:90
 #[test]
 fn what_a_portmap_declares_is_shown_service_by_service() {
     assert_text!(text(&cli(&["portmap", GOOD], None), 0), @"
-    listens  type        servers                               health check
-    443      https-http  addresses of web.example.com, port 8080  GET /healthz at port 9000, rise 2, fall 3
+    listens  type        servers                                                      \
+    health check
+    443      https-http  addresses of web.example.com, port 8080                      \
+    GET /healthz at port 9000, rise 2, fall 3
+    8443     https       SRV records of api.example.com, verified as api.example.com  \
+    connection, rise 2, fall 1
+    22       tcp         10.0.0.1:2222                                                \
+    connection, rise 2, fall 1
     ");
     assert_text!(text(&cli(&["portmap", " , "], None), 0), @"no services");
 }
@@ -20,7 +26,19 @@ fn what_a_portmap_declares_is_shown_service_by_service() {
 #[test]
 fn what_is_wrong_is_told_with_its_column_and_the_rest_is_shown() {
     let wrong = format!("{GOOD},udp://53:a.test, http://443:b.test {{check:/x}}");
-    assert_text!(text(&cli(&["portmap", &wrong], None), 1), @"");
+    let told = text(&cli(&["portmap", &wrong], None), 1);
+    let (services, rejected) = told.split_once("\n\n").expect("two parts");
+    assert_eq!(format!("{services}\n"), text(&cli(&["portmap", GOOD], None), 0));
+    assert_text!(rejected, @"
+    3 pieces rejected
+      column 125, udp://53:a.test: unsupported protocol: udp; write one of http, https, \
+      https+insecure, https-http, tcp and tcp-proxy-v2
+      column 149, http://443:b.test: port 443 is taken: \
+      https-http://443:web.example.com:8080{check:/healthz,port:9000,fall:3} comes first and \
+      listens there; take another port
+      column 160, {check:/x}: missing '://': write TYPE://PORT:NAME, like \
+      http://80:web.example.com:8080
+    ");
     let only = text(&cli(&["portmap", "http://80:a\u{1b}[31m"], None), 1);
     assert!(only.starts_with("no services\n\n1 piece rejected\n  column 12, "), "{only}");
     assert!(!only.contains('\u{1b}'), "a control character is shown and not sent: {only:?}");

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use mapsmith_core::config::Config;
 use mapsmith_core::config::values::FilePath;
+use mapsmith_core::config::{Config, Process};
+use mapsmith_core::portmap::metadata::{MetricsAcl, Syslog, Timeouts};
 use mapsmith_core::portmap::{Declaration, Naming, Portmap};
 use mapsmith_core::render::render;
 use mapsmith_core::server::{Server, ServerAddress, ServerOptions};
@@ -18,7 +19,13 @@ use crate::support::scene::oldest_and_newest;
 use crate::support::{eventually, free_port};
 
 /// The portmap in HAProxy's words; each service has one server, at this port.
-fn rendered(text: &str, certificate: FilePath, ca: FilePath, ports: &[u16]) -> String {
+fn rendered(
+    text: &str,
+    process: Process,
+    certificate: FilePath,
+    ca: FilePath,
+    ports: &[u16],
+) -> String {
     let portmap = Portmap::parse(text);
     assert_eq!(portmap.rejected, []);
     let declaration = Declaration {
@@ -29,7 +36,7 @@ fn rendered(text: &str, certificate: FilePath, ca: FilePath, ports: &[u16]) -> S
         ca,
         max_servers: 32,
     };
-    let mut config = Config::default();
+    let mut config = Config { process, ..Config::default() };
     for (service, port) in declaration.declare(&portmap.services).into_iter().zip(ports) {
         let service = service.expect("there is a certificate");
         let mut backend = service.backend;
@@ -56,7 +63,13 @@ fn haproxy_of_every_version_takes_every_type_without_a_warning() {
                 https+insecure://8003:10.0.0.1:1{check:/} https+insecure://8004:a.test:1 \
                 https-http://8005:a.test tcp://8006:a.test:1{check:/~!&()*+;=:@?} \
                 tcp-proxy-v2://8007:a.test:1 tcp-proxy-v2://8008:a.test:1{check:/,port:1}";
-    let text = rendered(text, files.certificate.clone(), files.ca.clone(), &[1; 8]);
+    let mut process = Process {
+        metrics: MetricsAcl::parse("10.0.0.0/8,2001:db8::/32").metrics(value("*:8405")),
+        ..Process::default()
+    };
+    process.log_to_syslog(Syslog::parse("[2001:db8::1]:514").value.as_ref());
+    Timeouts::parse("{client:5s}").expect("good ones").apply(&mut process.timeouts);
+    let text = rendered(text, process, files.certificate.clone(), files.ca.clone(), &[1; 8]);
     for binary in installed() {
         let (code, said) = verdict(binary, files.folder(), &text);
         let is_silent = !said.lines().any(|line| line.starts_with("[WARNING]"));
@@ -102,7 +115,8 @@ impl Gateway {
                  content-type text/plain lf-string \"from %[src]\"\n"
             );
             let at = types.map(|(.., port)| port);
-            let text = rendered(&text, certificate, path(authority.ca()), &at) + &servers;
+            let process = Process::default();
+            let text = rendered(&text, process, certificate, path(authority.ca()), &at) + &servers;
             let first = ([127, 0, 0, 1], ports[0]).into();
             Running::start(binary, folder, &text, first).map(|haproxy| (ports, haproxy))
         };
