@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 use common::{Daemon, Gateway, PATIENCE, haproxies, status};
 use serde_json::json;
 use testkit::consul::{Consul, Service};
+use testkit::dns::Bind;
+use testkit::etcd::Etcd;
 use testkit::master::Master;
 use testkit::registry::Registry;
 use testkit::zookeeper::ZooKeeper;
@@ -51,7 +53,7 @@ trait Site {
 type Kind = (&'static str, fn(&Path) -> Box<dyn Site>);
 
 /// Every kind that is measured. Those that tell of their changes are polled by nobody else.
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 6] = [
     ("file", |folder| Box::new(InFile(folder.join("servers.json")))),
     ("http_json", |_| Box::new(OverHttp(Registry::start(&[])))),
     ("consul", |folder| {
@@ -61,6 +63,8 @@ const KINDS: [Kind; 4] = [
         Box::new(InConsul(consul, token))
     }),
     ("zookeeper", |_| Box::new(InZooKeeper(ZooKeeper::start()))),
+    ("etcd", |_| Box::new(InEtcd(Etcd::start()))),
+    ("dns", |_| Box::new(InDns(Bind::start(&["host.example.test. 1 A 127.0.0.1"])))),
 ];
 
 const NEVER: &str = "1h";
@@ -126,6 +130,36 @@ impl Site for InZooKeeper {
         let Some(new) = servers.last() else { return };
         let row = json!({"address": new.ip(), "port": new.port()}).to_string();
         self.0.create(&format!("/web/n{}", servers.len()), &row);
+    }
+}
+
+struct InEtcd(Etcd);
+
+impl Site for InEtcd {
+    fn settings(&self) -> (String, String, &'static str) {
+        let source = format!("type = \"etcd\"\nendpoints = [\"{}\"]", self.0.url());
+        (source, ", prefix = \"/web/\", format = \"address\"".to_owned(), NEVER)
+    }
+
+    fn add(&self, servers: &[SocketAddr]) {
+        let Some(new) = servers.last() else { return };
+        self.0.put(&format!("/web/n{}", servers.len()), &new.to_string());
+    }
+}
+
+struct InDns(Bind);
+
+impl Site for InDns {
+    fn settings(&self) -> (String, String, &'static str) {
+        let address = self.0.address();
+        let source = format!("type = \"dns\"\nservers = [\"{address}\"]\nmin_ttl = \"1s\"");
+        (source, ", srv = \"_web._tcp.example.test\"".to_owned(), NEVER)
+    }
+
+    fn add(&self, servers: &[SocketAddr]) {
+        let Some(new) = servers.last() else { return };
+        let record = format!("SRV 0 1 {} host.example.test.", new.port());
+        self.0.update(&[&format!("add _web._tcp.example.test. 1 {record}")]);
     }
 }
 

@@ -20,6 +20,7 @@ pub mod engine;
 pub mod heartbeat;
 pub mod http;
 pub mod instance;
+pub mod services;
 pub mod settings;
 pub mod shadow;
 pub mod source;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use metrics_exporter_prometheus::formatting::sanitize_label_value;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -75,6 +76,13 @@ metrics! {
     counter HAPROXY_CONFIG_EDITS = "mapsmith_haproxy_config_external_edits_total",
         "External edits of the rendered configuration that were found";
     counter HAPROXY_STARTS = "mapsmith_haproxy_starts_total", "Starts of a managed HAProxy";
+    // 0 where the settings name no services.
+    gauge SERVICES_IN_FORCE = "mapsmith_services_in_force", "Services of a registry in force";
+    // By `by` (`mapsmith`, `haproxy`).
+    gauge SERVICES_REJECTED = "mapsmith_services_rejected",
+        "Services that are not in force as their registry has them, by who rejects them";
+    gauge SERVICES_HELD = "mapsmith_services_held",
+        "1 while services stay that their registry does not have any more";
     // By `kind` (`current`, `old`).
     gauge HAPROXY_WORKERS = "mapsmith_haproxy_workers", "HAProxy's worker processes, by kind";
     // By `reason` (`configuration`, `servers`, `requested`) and `outcome` (`loaded`, `refused`,
@@ -85,7 +93,8 @@ metrics! {
     gauge TASK_HEARTBEAT_AGE = "mapsmith_task_heartbeat_age_seconds",
         "Seconds since the task last began something or said that it waits for work";
 
-    // By `source`: its name, or of a list of servers what the backend's `from` says.
+    // By `source`: its name, or of a list of servers what the backend's `from` says. With
+    // `shadow="true"` where it is compared and never applied.
     // Absent before the first.
     gauge SOURCE_ANSWER_AGE = "mapsmith_source_answer_age_seconds",
         "Seconds since the source last gave a good answer";
@@ -174,14 +183,53 @@ pub const MAP_FILE: &str = "file";
 /// Labels that say of what a series is, each with the names that there are.
 pub type Parts<'a> = BTreeMap<&'a str, BTreeSet<String>>;
 
+/// The label of what is told of a source that is compared and never applied: no page is for it.
+pub const SHADOW: &str = "shadow";
+
+/// What there are metrics of.
+#[derive(Debug, Default)]
+pub struct Present<'a> {
+    pub parts: Parts<'a>,
+    /// The sources whose metrics say that they are shadows.
+    pub shadows: BTreeSet<String>,
+    /// What is compared with what: a source, and the backend where it lists servers.
+    pub compared: BTreeSet<(String, Option<String>)>,
+}
+
 /// A text of Prometheus's format without the series of what there is no more: once a recorder has a
 /// series, it tells its last value for ever.
-pub fn of_parts(text: &str, parts: &Parts<'_>) -> String {
+pub fn of_present(text: &str, present: &Present<'_>) -> String {
+    let written = |names: &BTreeSet<String>| -> BTreeSet<String> {
+        names.iter().map(|name| sanitize_label_value(name)).collect()
+    };
+    let parts = present.parts.iter().map(|(label, names)| (*label, written(names)));
+    let parts: BTreeMap<&str, BTreeSet<String>> = parts.collect();
+    let shadows = written(&present.shadows);
+    let compared: BTreeSet<(String, Option<String>)> = present
+        .compared
+        .iter()
+        .map(|(source, backend)| {
+            (sanitize_label_value(source), backend.as_deref().map(sanitize_label_value))
+        })
+        .collect();
     let is_there = |line: &&str| {
-        line.starts_with('#')
-            || labels(line).all(|(label, value)| {
-                parts.get(label).is_none_or(|names| names.iter().any(|name| escaped(name) == value))
-            })
+        if line.starts_with('#') {
+            return true;
+        }
+        let labels: BTreeMap<&str, &str> = labels(line).collect();
+        let label = |name: &str| labels.get(name).map(|value| (*value).to_owned());
+        let is_part = |(label, names): (_, &BTreeSet<String>)| match labels.get::<str>(label) {
+            Some(value) => names.contains(*value),
+            None => true,
+        };
+        let as_declared = match label("source") {
+            Some(source) if line.starts_with(SHADOW_DIFFERENCES) => {
+                compared.contains(&(source, label("backend")))
+            }
+            Some(source) => shadows.contains(&source) == labels.contains_key(SHADOW),
+            None => true,
+        };
+        as_declared && parts.iter().all(|(label, names)| is_part((*label, names)))
     };
     text.split_inclusive('\n').filter(is_there).collect()
 }
@@ -200,11 +248,6 @@ fn labels(line: &str) -> impl Iterator<Item = (&str, &str)> {
         rest = &value[end + 1..];
         Some((label.trim_start_matches(','), &value[..end]))
     })
-}
-
-/// A label's value as it is written.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// Logs to standard error: for people on a terminal, as JSON lines otherwise. `RUST_LOG` sets the
@@ -241,6 +284,17 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
 mod tests {
     use super::*;
 
+    /// The values of the series that are told.
+    fn told(text: &str, present: &Present<'_>) -> Vec<String> {
+        let told = of_present(text, present);
+        let values = told.lines().filter_map(|line| line.rsplit_once(' '));
+        values.map(|(_, value)| value.to_owned()).collect()
+    }
+
+    fn names(all: &[&str]) -> BTreeSet<String> {
+        all.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     #[test]
     fn what_there_is_no_more_is_told_no_more() {
         let text = "# TYPE age gauge\n\
@@ -250,11 +304,46 @@ mod tests {
             took_bucket{kind=\"x\",source=\"gone\",le=\"1\"} 4\n\
             took_bucket{kind=\"gone\",source=\"a\",le=\"1\"} 5\n\
             plain 6\n";
-        let names = ["a".to_owned(), "b \"{x}\\".to_owned()];
-        let parts = Parts::from([("source", BTreeSet::from(names))]);
-        let told = of_parts(text, &parts);
-        let values: Vec<_> =
-            told.lines().filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value).collect();
-        assert_eq!(values, ["gauge", "1", "2", "5", "6"], "{told}");
+        let parts = Parts::from([("source", names(&["a", "b \"{x}\\"]))]);
+        let present = Present { parts, ..Present::default() };
+        assert_eq!(told(text, &present), ["gauge", "1", "2", "5", "6"]);
+    }
+
+    #[test]
+    fn whatever_a_name_holds_its_series_are_told() {
+        let all = ["a\"b", "a\\b", "a\\\"b", "a\\\\b", "a\nb", "zk tag=\"a\\\"b\"", "\\", "x\\"];
+        for name in all {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            metrics::with_local_recorder(&recorder, || {
+                metrics::gauge!(SOURCE_ENTRIES, "source" => name).set(7.0);
+            });
+            let parts = Parts::from([("source", names(&[name]))]);
+            let present = Present { parts, ..Present::default() };
+            let text = handle.render();
+            assert!(told(&text, &present).contains(&"7".to_owned()), "{name:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_changed_places_with_its_shadow_is_told_as_what_it_is_now() {
+        let text = "mapsmith_source_entries{source=\"new\"} 1\n\
+            mapsmith_source_entries{source=\"new\",shadow=\"true\"} 2\n\
+            mapsmith_source_entries{source=\"old\"} 3\n\
+            mapsmith_source_entries{source=\"old\",shadow=\"true\"} 4\n\
+            mapsmith_source_shadow_differences{source=\"new\",backend=\"web\",kind=\"extra\"} 5\n\
+            mapsmith_source_shadow_differences{source=\"old\",backend=\"web\",kind=\"extra\"} 6\n\
+            mapsmith_source_shadow_differences{source=\"old\",backend=\"api\",kind=\"extra\"} 7\n\
+            mapsmith_source_shadow_differences{source=\"old\",kind=\"extra\"} 8\n";
+        let present = |shadow: &str| Present {
+            parts: Parts::from([("source", names(&["new", "old"]))]),
+            shadows: names(&[shadow]),
+            compared: BTreeSet::from([(shadow.to_owned(), Some("web".to_owned()))]),
+        };
+        assert_eq!(told(text, &present("new")), ["2", "3", "5"]);
+        assert_eq!(told(text, &present("old")), ["1", "4", "6"]);
+        let of_map =
+            Present { compared: BTreeSet::from([("old".to_owned(), None)]), ..present("old") };
+        assert_eq!(told(text, &of_map), ["1", "4", "8"]);
     }
 }

@@ -114,9 +114,11 @@ pub fn answers(text: &[u8]) {
 
 /// What a list of servers holds, wherever it is from.
 fn servers_are_harmless(list: Result<(ServerList, Rejections), SourceErrorKind>) {
-    if let Ok((ServerList { servers, rejected, disputed }, rejections)) = list {
+    if let Ok((list, rejections)) = list {
+        let ServerList { servers, rejected, rejected_count, unknown, unnamed, disputed } = list;
         assert!(servers.is_sorted_by(|one, next| one.name < next.name), "each name once, in order");
-        assert!(rejected.len() as u64 <= rejections.total());
+        assert!(rejected.len() as u64 <= rejected_count && rejected_count <= rejections.total());
+        assert!(unknown.len() as u64 + unnamed <= rejected_count);
         assert!(
             disputed.iter().all(|name| servers.iter().any(|server| server.name == *name)),
             "what is disputed is there"

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use haproxy_runtime::MapClient;
 use mapsmith_core::desired::SourceView;
 use mapsmith_core::desired::references::Targets;
+use mapsmith_core::services::ServicesStatus;
 use mapsmith_core::status::SourceStatus;
 use mapsmith_core::{Desired, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -52,6 +53,8 @@ pub struct Api {
     pub(crate) tls_files: Vec<watch::Receiver<InForce>>,
     /// The HAProxy whose configuration is rendered; none where it is somebody else's.
     pub(crate) haproxy: Option<watch::Receiver<SupervisorReport>>,
+    /// The services of a registry; none where the settings name none.
+    pub(crate) services: Option<watch::Receiver<ServicesStatus>>,
     pub(crate) clients: Vec<MapClient>,
     pub(crate) requests: PollRequests,
     pub(crate) orders: mpsc::Sender<Order>,

@@ -18,6 +18,8 @@ use super::types::{
 use super::{Api, DECIDER, Error};
 use crate::engine::map::OwnersDecision;
 use crate::instance::InstanceReport;
+use crate::settings::Backend;
+use crate::source::poller::{Use, labels_of};
 use crate::store::OverrideService;
 use crate::telemetry::{self, SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
 
@@ -79,6 +81,7 @@ impl Api {
             backends: whole.backends,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
+            services: self.services.as_ref().map(|services| services.borrow().clone()),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
     }
@@ -180,33 +183,55 @@ impl Api {
     /// The metrics in Prometheus's text format.
     pub fn metrics(&self) -> String {
         // An age grows by itself, so it is taken when it is asked for.
+        let present = self.present();
         let shadows = self.shadows.statuses().into_iter().map(|shadow| shadow.source);
         let applied = self.source_statuses().into_iter().map(|(status, _)| status);
-        for status in applied.chain(shadows) {
+        let services = self.services.iter().map(|services| services.borrow().source.clone());
+        for status in applied.chain(shadows).chain(services) {
             if let Some(at) = status.answered_at {
                 let age = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
-                gauge!(SOURCE_ANSWER_AGE, "source" => status.name).set(age);
+                let use_of_it = match present.shadows.contains(&status.name) {
+                    true => Use::Compared,
+                    false => Use::Applied,
+                };
+                gauge!(SOURCE_ANSWER_AGE, labels_of(status.name, use_of_it)).set(age);
             }
         }
         for (task, age) in self.heartbeats.ages() {
             gauge!(TASK_HEARTBEAT_AGE, "task" => task).set(age.as_secs_f64());
         }
-        telemetry::of_parts(&self.metrics.render(), &self.parts())
+        telemetry::of_present(&self.metrics.render(), &present)
     }
 
     /// What there are metrics of. Settings that were read again may have other parts than before,
     /// and old workers come and go.
+    fn present(&self) -> telemetry::Present<'static> {
+        let settings = &*self.settings;
+        let of_map: Vec<_> = settings.shadow_sources().map(|source| source.name.clone()).collect();
+        let of_lists = settings.shadow_lists().into_iter().map(|(_, list)| list.to_string());
+        let with_backend = |backend: &Backend| {
+            Some((backend.shadow_from.as_ref()?.to_string(), Some(backend.name.clone())))
+        };
+        let compared = settings.backends.iter().filter_map(with_backend);
+        telemetry::Present {
+            compared: compared.chain(of_map.iter().map(|name| (name.clone(), None))).collect(),
+            shadows: of_map.into_iter().chain(of_lists).collect(),
+            parts: self.parts(),
+        }
+    }
+
     fn parts(&self) -> telemetry::Parts<'static> {
         let settings = &*self.settings;
         let sources = settings.map_sources().map(|source| source.name.clone());
         let lists = settings.server_lists().into_iter().chain(settings.shadow_lists());
         let lists = lists.map(|(_, list)| list.to_string());
         let shadows = settings.shadow_sources().map(|source| source.name.clone());
+        let services = settings.services_source().map(|(_, from)| from.to_string());
         let instances = settings.instances.iter().map(|instance| instance.name.clone());
         let files = settings.tls_files.iter().map(|file| file.path.display().to_string());
         let tasks = self.heartbeats.ages().into_iter().map(|(task, _)| task);
         telemetry::Parts::from([
-            ("source", sources.chain(lists).chain(shadows).collect()),
+            ("source", sources.chain(lists).chain(shadows).chain(services).collect()),
             ("haproxy", instances.chain([telemetry::MAP_FILE.to_owned()]).collect()),
             ("backend", settings.backends.iter().map(|backend| backend.name.clone()).collect()),
             ("file", files.collect()),

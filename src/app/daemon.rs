@@ -1,11 +1,13 @@
 //! The tasks of a daemon: what each is given, and how they end together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use haproxy_runtime::{MapClient, MapName};
+use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
+use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{Content, Desired, DesiredServers, Overrides, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -26,11 +28,11 @@ use crate::instance::certificates::CertificatePhase;
 use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport, Turn};
-use crate::settings::{self, Listing, Settings};
+use crate::services::Known;
+use crate::settings::{self, Settings};
 use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poller, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
-use crate::supervise::sockets::Handover;
 use crate::supervise::{Supervisor, SupervisorReport};
 use crate::tls_file::{InForce, TlsFile};
 
@@ -50,12 +52,15 @@ const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
 /// for, and its check, are waited for.
 const CHANGE_BOUND: Duration = Duration::from_secs(300);
 
-/// Goes on from the map file, and from the owners in the store.
+/// Goes on from the map file, and from the owners in the store; without a map from nothing.
 async fn map_decider(
     settings: &Settings,
     stored: Arc<Overrides>,
     store: Option<SqliteStore>,
 ) -> anyhow::Result<MapDecider> {
+    if !settings.keeps_map() {
+        return Ok(MapDecider::without_map(settings.guard.clone(), settings.map.file(), stored));
+    }
     let map_file = MapFileWriter::new(settings.map.file()).with_site(settings.site.name.as_deref());
     let decider = MapDecider::start(settings.guard.clone(), map_file, stored)
         .await?
@@ -74,6 +79,12 @@ pub(super) struct Daemon {
     requests: PollRequests,
     lookups: TargetedLookups,
     tasks: Tasks,
+    /// Gives other services.
+    pub(super) changed_services: Option<mpsc::Receiver<Known>>,
+    /// What is known of services now.
+    pub(super) known_services: Option<watch::Receiver<Known>>,
+    /// None before the start.
+    pub(super) desired: Option<watch::Receiver<Desired>>,
 }
 
 /// The instances' tasks as the others see them, in the settings' order.
@@ -93,7 +104,7 @@ impl Daemon {
         most_connections: usize,
         take_over: bool,
     ) -> anyhow::Result<Self> {
-        let settings = &ground.file.settings;
+        let settings = &ground.settings;
         let listener = TcpListener::from_std(ground.listener.try_clone()?)?;
         // A store that can't be read keeps the daemon from starting: without its overrides nodes
         // would go back to where an operator took them from.
@@ -101,16 +112,13 @@ impl Daemon {
             Some(store) => Some(SqliteStore::open(&store.path).await?),
             None => None,
         };
-        let (override_service, stored) = match store.clone() {
+        let (override_service, overridden) = match store.clone() {
             Some(store) => OverrideService::open(store)
                 .await
-                .map(|(service, stored)| (Some(service), stored))?,
+                .map(|(service, overridden)| (Some(service), overridden))?,
             None => (None, Arc::default()),
         };
-        let decider = match settings.keeps_map() {
-            true => map_decider(settings, stored, store.clone()).await?,
-            false => MapDecider::without_map(settings.guard.clone(), settings.map.file(), stored),
-        };
+        let decider = map_decider(settings, overridden, store.clone()).await?;
         let decider = if take_over { decider.take_over() } else { decider };
 
         let mut daemon = Self::new(settings.clone());
@@ -119,15 +127,18 @@ impl Daemon {
         let sources = daemon.start_sources(&registries)?;
         let lists = daemon.start_lists(&registries)?;
         let (desired_sender, desired) = watch::channel(Desired::default());
+        daemon.desired = Some(desired.clone());
+        let stored = stored_with(store.clone()).await?;
         let tls_files = daemon.start_tls_files()?;
         let turn = Turn::default();
         let fleet = daemon.start_instances(&desired, &tls_files, &turn)?;
-        let haproxy =
-            daemon.start_supervisor(&desired, &fleet, turn, ground.sockets.clone()).await?;
+        let fresh = daemon.fresh_backends(ground, stored.as_ref().map(|(_, lists)| lists));
+        let haproxy = daemon.start_supervisor(&desired, &fleet, turn, ground, fresh).await?;
+        let services = daemon.start_services(ground, &registries, store, haproxy.clone())?;
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
-        let servers = daemon.server_decider(store, &desired).await?;
+        let servers = daemon.server_decider(stored, &ground.lists, &desired, &decision);
         let shadows = daemon.start_shadows(&registries, &sources, &lists, &decision);
         let api = Arc::new(Api {
             sources: sources.clone(),
@@ -139,6 +150,7 @@ impl Daemon {
             instances: fleet.reports,
             tls_files,
             haproxy,
+            services,
             clients: fleet.clients,
             requests: daemon.requests.clone(),
             orders: orders_sender,
@@ -151,8 +163,8 @@ impl Daemon {
         daemon.start_metrics_upkeep(metrics);
         let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
-        let decider = decider.with_screens(fleet.screens);
-        let engine = Engine::new(decider, servers, daemon.start_resolver(), inputs, outputs)
+        let (decider, names) = (decider.with_screens(fleet.screens), daemon.start_resolver());
+        let engine = Engine::new(decider, servers, names, inputs, outputs)
             .with_config(settings.haproxy_config(&DesiredServers::default()));
         let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
         daemon.tasks.start(DECIDER, engine.run(file_check, stop));
@@ -174,6 +186,9 @@ impl Daemon {
             requests: PollRequests::new(),
             lookups: TargetedLookups::new(),
             tasks: Tasks::default(),
+            changed_services: None,
+            known_services: None,
+            desired: None,
         }
     }
 
@@ -244,6 +259,18 @@ impl Daemon {
         round: Round,
         lookups: TargetedLookups,
     ) -> watch::Receiver<SourceState<C>> {
+        self.start_poller_for(poller::Use::Applied, name, source, feed, round, lookups)
+    }
+
+    pub(super) fn start_poller_for<C: Content>(
+        &mut self,
+        use_of_it: poller::Use,
+        name: String,
+        source: &settings::Source,
+        feed: Box<dyn Feed<C>>,
+        round: Round,
+        lookups: TargetedLookups,
+    ) -> watch::Receiver<SourceState<C>> {
         let (sender, state) = watch::channel(SourceState::before_first_poll(
             name.clone(),
             source.kind.to_string(),
@@ -251,7 +278,7 @@ impl Daemon {
         ));
         let stop = self.shutdown.clone();
         self.tasks.start(format!("source {name}"), async move {
-            poller::run(name, feed, round, &lookups, sender, stop).await;
+            poller::run(name, feed, round, &lookups, sender, use_of_it, stop).await;
         });
         state
     }
@@ -310,34 +337,41 @@ impl Daemon {
         desired: &watch::Receiver<Desired>,
         fleet: &Fleet,
         turn: Turn,
-        sockets: Handover,
+        ground: &Ground,
+        fresh: BTreeSet<String>,
     ) -> anyhow::Result<Option<watch::Receiver<SupervisorReport>>> {
-        let stop = self.shutdown.clone();
+        let (stop, sockets) = (self.shutdown.clone(), ground.sockets.clone());
         let Some(supervisor) = Supervisor::new(&self.settings, turn, sockets, stop).await? else {
             return Ok(None);
         };
         let own = self.settings.own_instance().and_then(|own| fleet.reports.get(own).cloned());
         let Some(instance) = own else { return Ok(None) };
+        let quarantined = ground.services.quarantined();
+        let supervisor = supervisor.with_fresh(fresh).with_quarantined(quarantined);
         let report = supervisor.reports();
         let work = supervisor.run(desired.clone(), instance);
         self.tasks.start("haproxy", work);
         Ok(Some(report))
     }
 
-    /// Goes on from the lists in the store, and keeps them there.
-    async fn server_decider(
+    /// Goes on from the lists in the store, and keeps them there, or from those that were in force
+    /// with other settings.
+    fn server_decider(
         &mut self,
-        store: Option<SqliteStore>,
+        stored: Option<(SqliteStore, BTreeMap<String, LastGoodList>)>,
+        before: &BTreeMap<String, LastGoodList>,
         desired: &watch::Receiver<Desired>,
-    ) -> anyhow::Result<ServerDecider> {
+        decision: &watch::Receiver<Decision>,
+    ) -> ServerDecider {
         let decider = ServerDecider::new(&self.settings);
-        let Some(store) = store else { return Ok(decider) };
-        let lists = store.last_good_lists().await?;
-        let decider = decider.resume(&lists);
+        let Some((store, lists)) = stored else { return decider.go_on(before) };
+        let decider = decider.resume(&lists).go_on(before);
         let origins = stored_lists(&self.settings);
-        let keep = keep_lists(store, origins, lists, desired.clone(), self.shutdown.clone());
+        let (desired, decision) = (desired.clone(), decision.clone());
+        let confirmed = move || confirmed_lists(&decision.borrow());
+        let keep = keep_lists(store, origins, confirmed, lists, desired, self.shutdown.clone());
         self.tasks.start("server lists in the store", keep);
-        Ok(decider)
+        decider
     }
 
     fn start_resolver(&mut self) -> HostNames {
@@ -377,12 +411,19 @@ impl Daemon {
     ) -> anyhow::Result<Option<Ground>> {
         let running = &mut self.tasks.running;
         let end = loop {
-            match signals.wait_for_end(&ground.file, &self.requests, running).await {
-                End::Settings(file) => match ground.changed(*file).await {
-                    Ok(changed) => break Ok(Some(changed)),
-                    Err(error) => {
-                        tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
+            let services = &mut self.changed_services;
+            match signals.wait_for_end(&ground.file, &self.requests, services, running).await {
+                End::Settings(file) => {
+                    match ground.changed(*file, self.known_services.as_ref()).await {
+                        Ok(changed) => break Ok(Some(changed)),
+                        Err(error) => {
+                            tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
+                        }
                     }
+                }
+                End::Services(services) => match ground.with_services(*services) {
+                    Ok(changed) => break Ok(Some(changed)),
+                    Err(error) => break Err(error),
                 },
                 End::Stopped => break Ok(None),
                 End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
@@ -400,12 +441,18 @@ impl Daemon {
                 bail!("a second {signal}: left without waiting for the step in progress")
             }
         }
-        match &end {
-            Ok(Some(_)) => tracing::info!("SIGHUP: going on with the changed settings"),
-            Ok(None) => tracing::info!("stopped"),
-            Err(_) => {}
+        let lists = self.lists_in_force();
+        match end {
+            Ok(Some(changed)) => {
+                tracing::info!("going on with the changed settings");
+                Ok(Some(Ground { lists, ..changed }))
+            }
+            Ok(None) => {
+                tracing::info!("stopped");
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        end
     }
 }
 
@@ -427,13 +474,27 @@ impl Tasks {
     }
 }
 
-/// Where the lists come from that are stored, by backend. What is written out is in the settings.
-fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
-    let found = settings
-        .backends
-        .iter()
-        .filter(|backend| !matches!(backend.listing(), Listing::Servers(_)));
-    found.map(|backend| (backend.name.clone(), backend.origin())).collect()
+/// The store with the lists in it.
+async fn stored_with(
+    store: Option<SqliteStore>,
+) -> anyhow::Result<Option<(SqliteStore, BTreeMap<String, LastGoodList>)>> {
+    let Some(store) = store else { return Ok(None) };
+    let lists = store.last_good_lists().await?;
+    Ok(Some((store, lists)))
+}
+
+/// Where each backend's list comes from. All are stored, those too that the settings write out:
+/// what takes their place one day is a change of them.
+pub(super) fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
+    let origin = |backend: &settings::Backend| (backend.name.clone(), backend.origin());
+    settings.backends.iter().map(origin).collect()
+}
+
+/// When whoever lists a backend's servers last said what is in force, of those that have since the
+/// start.
+fn confirmed_lists(decision: &Decision) -> BTreeMap<String, Timestamp> {
+    let confirmed = decision.backends.iter().filter(|backend| backend.waiting_for.is_none());
+    confirmed.filter_map(|backend| Some((backend.name.clone(), backend.confirmed_at?))).collect()
 }
 
 fn ask_sources(requests: &PollRequests) -> AskSources {

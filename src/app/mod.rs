@@ -1,13 +1,17 @@
 //! Wiring: channels, tasks, signals. Decides nothing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 
 use anyhow::{anyhow, bail};
+use mapsmith_core::server::LastGoodList;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::http;
+use crate::services::Known;
 use crate::settings::supervision::Managed;
 use crate::settings::{Settings, SettingsFile};
 use crate::supervise::descriptor_store;
@@ -15,6 +19,7 @@ use crate::supervise::sockets::Handover;
 
 mod daemon;
 mod descriptors;
+mod services;
 mod shadows;
 mod signals;
 
@@ -24,8 +29,9 @@ use signals::Signals;
 /// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where
 /// another Mapsmith does so.
 ///
-/// A SIGHUP reads the settings again. Where they have changed, all tasks end and begin anew with
-/// them, as after a restart, which no HAProxy notices; the API's socket stays open meanwhile.
+/// A SIGHUP reads the settings again. Where they have changed, or the services over them, all tasks
+/// end and begin anew with them, as after a restart, which no HAProxy notices; the API's socket
+/// stays open meanwhile.
 ///
 /// # Errors
 /// What keeps it from starting, or which of its tasks died.
@@ -61,9 +67,15 @@ pub async fn run(
     }
 }
 
-/// What the daemon stands on: the settings, and what of them shows at once whether they can be used.
+/// What the daemon stands on: the settings, and what of them shows at once whether they can be
+/// used.
 pub(super) struct Ground {
     pub file: SettingsFile,
+    /// What is gone by: the file's settings, with the services over them.
+    pub settings: Settings,
+    pub services: Known,
+    /// The server lists that were in force with the settings before.
+    pub lists: BTreeMap<String, LastGoodList>,
     pub token: Option<http::Token>,
     /// The API's.
     pub listener: std::net::TcpListener,
@@ -76,11 +88,18 @@ impl Ground {
         let token = read_token(&file.settings)?;
         // Before anything is touched: a second Mapsmith that was started by mistake ends here.
         let listener = bind(file.settings.api.listen).await?.into_std()?;
-        Ok(Self { file, token, listener, sockets: Handover::default() })
+        let services = Known::from_store(&file.settings).await?;
+        let settings = services.settings(&file.settings);
+        let (lists, sockets) = (BTreeMap::new(), Handover::default());
+        Ok(Self { file, settings, services, lists, token, listener, sockets })
     }
 
-    /// The same with other settings.
-    pub async fn changed(&self, file: SettingsFile) -> anyhow::Result<Self> {
+    /// The same with other settings, and what is known of services by now.
+    pub async fn changed(
+        &self,
+        file: SettingsFile,
+        known: Option<&watch::Receiver<Known>>,
+    ) -> anyhow::Result<Self> {
         let token = read_token(&file.settings)?;
         stays_where_it_is(&self.file.settings, &file.settings)?;
         let listen = file.settings.api.listen;
@@ -90,7 +109,24 @@ impl Ground {
             true => self.listener.try_clone()?,
             false => bind(listen).await?.into_std()?,
         };
-        Ok(Self { file, token, listener, sockets: self.sockets.clone() })
+        let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
+        let services = known.under(&self.file.settings, &file.settings);
+        let settings = services.settings(&file.settings);
+        let (lists, sockets) = (self.lists.clone(), self.sockets.clone());
+        Ok(Self { file, settings, services, lists, token, listener, sockets })
+    }
+
+    /// The same with other services.
+    pub fn with_services(&self, services: Known) -> anyhow::Result<Self> {
+        Ok(Self {
+            file: self.file.clone(),
+            settings: services.settings(&self.file.settings),
+            services,
+            lists: self.lists.clone(),
+            token: self.token.clone(),
+            listener: self.listener.try_clone()?,
+            sockets: self.sockets.clone(),
+        })
     }
 }
 

@@ -8,7 +8,8 @@ use super::daemon::Daemon;
 use crate::engine::Decision;
 use crate::settings;
 use crate::shadow::{Shadows, follow_list, follow_map};
-use crate::source::{Feed, Registries, SourceError, TargetedLookups};
+use crate::source::poller::Use;
+use crate::source::{self, Feed, Registries, TargetedLookups};
 
 impl Daemon {
     /// Polls the shadows, and compares each with what is applied: with what `sources` say, or with
@@ -25,7 +26,10 @@ impl Daemon {
         let mut shadows = Shadows::default();
         for source in settings.shadow_sources() {
             let name = source.name.clone();
-            let state = self.start_shadow(name.clone(), source, registries.node_map(&name));
+            // One that can't be made keeps nothing from starting, and is tried again.
+            let late = |_| source::late_node_map(source, settings.map.lowercase);
+            let feed = registries.node_map(&name).unwrap_or_else(late);
+            let state = self.start_shadow(name.clone(), source, feed);
             let compared = shadows.add(state.clone(), None);
             let work = follow_map(state, sources.to_vec(), compared);
             self.start_until_shutdown(format!("shadow {name}"), work);
@@ -33,7 +37,9 @@ impl Daemon {
         let applied = settings.server_lists().into_iter().map(|(_, list)| list);
         let mut states: Vec<_> = applied.zip(lists.iter().cloned()).collect();
         for (source, list) in settings.shadow_lists() {
-            let state = self.start_shadow(list.to_string(), source, registries.servers(list));
+            let late = |_| source::late_servers(source, settings.map.lowercase, list);
+            let feed = registries.servers(list).unwrap_or_else(late);
+            let state = self.start_shadow(list.to_string(), source, feed);
             states.push((list, state));
         }
         for backend in &settings.backends {
@@ -49,26 +55,14 @@ impl Daemon {
         shadows
     }
 
-    /// A round of its own: nothing that is applied waits for it. One that can't be made is told,
-    /// and keeps nothing from starting.
+    /// A round of its own: nothing that is applied waits for it.
     fn start_shadow<C: Content>(
         &mut self,
         name: String,
         source: &settings::Source,
-        feed: Result<Box<dyn Feed<C>>, SourceError>,
+        feed: Box<dyn Feed<C>>,
     ) -> watch::Receiver<SourceState<C>> {
-        match feed {
-            Ok(feed) => {
-                let round = self.round();
-                self.start_poller(name, source, feed, round, TargetedLookups::new())
-            }
-            Err(error) => {
-                tracing::error!("{error}; it is a shadow, so all else goes on without it");
-                let kind = source.kind.to_string();
-                let mut state = SourceState::before_first_poll(name, kind, false);
-                state.status.error = Some(error.to_string());
-                watch::channel(state).1
-            }
-        }
+        let (round, lookups) = (self.round(), TargetedLookups::new());
+        self.start_poller_for(Use::Compared, name, source, feed, round, lookups)
     }
 }

@@ -1,8 +1,10 @@
 //! The signals that the daemon answers.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::services::Known;
 use crate::settings::SettingsFile;
 use crate::source::PollRequests;
 
@@ -11,6 +13,8 @@ pub(super) enum End {
     Stopped,
     /// There are other settings.
     Settings(Box<SettingsFile>),
+    /// There are other services over them.
+    Services(Box<Known>),
     /// A task that should not have ended.
     Died(String),
 }
@@ -41,12 +45,13 @@ impl Signals {
     }
 
     /// Waits for SIGTERM or SIGINT; for a SIGHUP after which there are other settings, while those
-    /// that change none are passed on as poll requests; or for a task that ends by itself, which
-    /// none should.
+    /// that change none are passed on as poll requests; for other services; or for a task that ends
+    /// by itself, which none should.
     pub(super) async fn wait_for_end(
         &mut self,
         file: &SettingsFile,
         requests: &PollRequests,
+        services: &mut Option<mpsc::Receiver<Known>>,
         tasks: &mut JoinSet<String>,
     ) -> End {
         loop {
@@ -71,11 +76,20 @@ impl Signals {
                         requests.request_everything();
                     }
                 },
+                Some(known) = other(services) => return End::Services(Box::new(known)),
                 Some(ended) = tasks.join_next() => return End::Died(match ended {
                     Ok(task) => task,
                     Err(error) => error.to_string(),
                 }),
             }
         }
+    }
+}
+
+/// Resolves when there are other services.
+async fn other(services: &mut Option<mpsc::Receiver<Known>>) -> Option<Known> {
+    match services {
+        Some(services) => services.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::bail;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::desired::shadow::ShadowStatus;
+use mapsmith_core::services::ServicesStatus;
 use mapsmith_core::status::{BackendStatus, PollReport, milliseconds};
 use mapsmith_core::{Content, ServerList, Snapshot, SourceState};
 
+use crate::services::Known;
 use crate::settings::{self, Settings};
 use crate::shadow::{ShadowHosts, compare_list, compare_maps};
 use crate::source::{Extent, Feed, Registries, SourceError};
@@ -25,6 +28,39 @@ pub(super) async fn poll_all(
     let lists =
         lists.map(|(source, list)| poll(source, list.to_string(), registries.servers(list)));
     tokio::join!(poll_map(settings, &registries), join_all(lists))
+}
+
+/// The settings with the services over them that their source has now, or else those of the store,
+/// and how the services stand; nothing changes where the settings name none.
+pub(super) async fn with_services(
+    file: Settings,
+) -> anyhow::Result<(Settings, Option<ServicesStatus>)> {
+    let Some((source, from)) = file.services_source() else { return Ok((file, None)) };
+    let mut known = Known::from_store(&file).await?;
+    let feed = Registries::new(&file).services(from);
+    let state = poll(source, from.to_string(), feed).await;
+    if let Some(snapshot) = &state.snapshot {
+        known.take(&file, &snapshot.entries);
+    }
+    if let Some(next) = known.next(&file) {
+        known.go_by(next);
+    }
+    let status = known.status(state.status);
+    Ok((known.settings(&file), Some(status)))
+}
+
+/// The same for who needs them: services that are not known are an error.
+///
+/// # Errors
+/// Why they are not known.
+pub(super) async fn with_known_services(file: Settings) -> anyhow::Result<Settings> {
+    match with_services(file).await? {
+        (_, Some(ServicesStatus { in_force: None, source, held, .. })) => {
+            let why = source.error.or(held).unwrap_or_default();
+            bail!("the services of source {} are not known: {why}", source.name)
+        }
+        (settings, _) => Ok(settings),
+    }
 }
 
 /// Polls what is compared and never applied once, likewise, and compares it: with what the sources

@@ -311,13 +311,21 @@ async fn carry_out(
             Ok(SUCCESS)
         }
         Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
-        Verb::Plan { all } => plan::plan(load(config)?, output, all).await,
+        Verb::Plan { all } => plan::plan(load_with_services(config).await?, output, all).await,
         Verb::Portmap { text } => portmap::portmap(text, output),
-        Verb::Render { diff: true, .. } => render::diff(load(config)?, output).await,
-        Verb::Render { take_over: true, .. } => render::take_over(load(config)?, output).await,
-        Verb::Render { check, .. } => render::render(load(config)?, output, check).await,
+        Verb::Render { diff: true, .. } => {
+            render::diff(load_with_services(config).await?, output).await
+        }
+        Verb::Render { take_over: true, .. } => {
+            render::take_over(load_with_services(config).await?, output).await
+        }
+        Verb::Render { check, .. } => {
+            render::render(load_with_services(config).await?, output, check).await
+        }
         Verb::Haproxy(verb) => haproxy::haproxy(load(config)?, verb, output).await,
-        Verb::Sync { approve } => sync::sync(load(config)?, output, approve).await,
+        Verb::Sync { approve } => {
+            sync::sync(load_with_services(config).await?, output, approve).await
+        }
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
@@ -351,6 +359,11 @@ async fn carry_out(
 
 fn load(config: Option<&Path>) -> anyhow::Result<Settings> {
     Ok(Settings::load(path_of(config), std::env::vars_os())?)
+}
+
+/// With the services of a registry, if there are to be any.
+async fn load_with_services(config: Option<&Path>) -> anyhow::Result<Settings> {
+    local::with_known_services(load(config)?).await
 }
 
 fn path_of(config: Option<&Path>) -> &Path {

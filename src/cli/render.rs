@@ -123,15 +123,16 @@ pub(super) async fn take_over(settings: Settings, format: OutputFormat) -> anyho
     Ok(if report.valid { SUCCESS } else { FAILED })
 }
 
-/// What the file should say, with the servers that the lists have now.
+/// What the file should say, with the servers that would be in force now.
 async fn desired(settings: &Settings) -> anyhow::Result<DesiredConfig> {
     let (states, lists) = poll_all(settings).await;
     let found = MapFileWriter::new(settings.map.file()).peek()?;
-    let stored = stored(settings).await?;
+    let mut stored = stored(settings).await?;
+    let in_force = std::mem::take(&mut stored.lists);
     let decide = async {
         let map =
             preview::map(settings, Actions::default(), found, Vec::new(), &states, stored).await;
-        preview::servers(settings, &lists, &map).await
+        preview::servers(settings, &lists, &map, &in_force).await
     };
     // It decides in earnest and does nothing: what it would log has not happened.
     let servers = decide.with_subscriber(NoSubscriber::new()).await;

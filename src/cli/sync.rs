@@ -51,7 +51,7 @@ pub(super) async fn sync(
         }
         _ => None,
     };
-    let Stored { overrides, owners } = stored(&settings).await?;
+    let Stored { overrides, owners, .. } = stored(&settings).await?;
     let stored = Arc::new(overrides);
     let overrides = Arc::new(stored.at(Timestamp::now()));
     let map = MapName::new(&settings.map.path.to_string_lossy());

@@ -1,19 +1,26 @@
 //! What a decision would be now, without a writer: for `plan` and `check`.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mapsmith_core::desired::guard::Limit;
 use mapsmith_core::desired::references::{Actions, Targets};
 use mapsmith_core::map_file::MapFile;
+use mapsmith_core::server::LastGoodList;
 use mapsmith_core::status::BackendStatus;
-use mapsmith_core::{DesiredServers, EntryMap, HeldChange, ServerList, SourceState};
+use mapsmith_core::{DesiredServers, EntryMap, HeldChange, Server, ServerList, SourceState};
+use serde::Serialize;
 
 use super::map::{MapDecider, MapDecision};
 use super::servers::ServerDecider;
 use super::servers::resolve::{Resolver, SystemLookup};
 use crate::settings::Settings;
 use crate::store::Stored;
+
+type Servers = BTreeMap<String, Server>;
 
 /// What a decision would bring into force.
 #[derive(Debug)]
@@ -73,25 +80,108 @@ pub struct ServersPreview {
     pub statuses: Vec<BackendStatus>,
     /// What would be in force.
     pub desired: Arc<DesiredServers>,
+    /// What becomes of the lists in force, a backend each; those that stay as they are, and those
+    /// that are not known, are not there.
+    pub changes: Vec<ServersChange>,
 }
 
-/// Decides on the server lists likewise, once they have been quiet for long enough. Looks their
-/// host names up.
+/// What becomes of a backend's servers in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServersChange {
+    pub backend: String,
+    /// The servers in force, by the store; none where it has none.
+    pub servers_before: Option<usize>,
+    /// Those after the change; where the guard would hold it, after an approval.
+    pub servers_after: usize,
+    pub added: Vec<String>,
+    /// Those with another address, weight or options.
+    pub changed: Vec<String>,
+    pub removed: Vec<String>,
+    /// Why the guard would hold the change back.
+    pub held: Option<String>,
+}
+
+impl fmt::Display for ServersChange {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (added, changed, removed) = (self.added.len(), self.changed.len(), self.removed.len());
+        write!(out, "{added} added, {changed} changed, {removed} removed")
+    }
+}
+
+impl ServersChange {
+    /// None where there is nothing to tell.
+    fn of(
+        status: &BackendStatus,
+        before: Option<&Servers>,
+        after: Option<&Servers>,
+    ) -> Option<Self> {
+        let held = status.held.as_ref().map(|held| held.reason.clone());
+        if before.is_none() && held.is_none() {
+            return None;
+        }
+        let nothing = Servers::new();
+        let (old, new) = (before.unwrap_or(&nothing), after.unwrap_or(&nothing));
+        let names = |servers: &Servers, wanted: &dyn Fn(&str, &Server) -> bool| -> Vec<String> {
+            let found = servers.iter().filter(|(name, server)| wanted(name, server));
+            found.map(|(name, _)| name.clone()).collect()
+        };
+        let change = Self {
+            backend: status.name.clone(),
+            servers_before: before.map(Servers::len),
+            servers_after: new.len(),
+            added: names(new, &|name, _| !old.contains_key(name)),
+            changed: names(new, &|name, server| old.get(name).is_some_and(|old| old != server)),
+            removed: names(old, &|name, _| !new.contains_key(name)),
+            held,
+        };
+        (change.count() > 0 || change.held.is_some()).then_some(change)
+    }
+
+    /// How many servers it is about.
+    pub fn count(&self) -> usize {
+        self.added.len() + self.changed.len() + self.removed.len()
+    }
+}
+
+/// Decides on the server lists likewise, as the daemon would that finds these lists in its store:
+/// once they have been quiet for long enough, and what is listed no more has gone. Looks their host
+/// names up.
 pub async fn servers(
     settings: &Settings,
     lists: &[SourceState<ServerList>],
     map: &Preview,
+    stored: &BTreeMap<String, LastGoodList>,
 ) -> ServersPreview {
-    let mut decider = ServerDecider::new(settings);
+    let mut at_once = settings.clone();
+    (at_once.damping.hold, at_once.damping.max_removed) = (Duration::ZERO, Limit::Percent(100.0));
+    let mut decider = ServerDecider::new(&at_once).resume(stored);
     let mut resolver = Resolver::new(Box::new(SystemLookup), settings.damping.hold);
     let quiet = settings.damping.max_delay;
     decider.take_in(lists, &map.decision);
     let addresses = resolver.answer(decider.question(), Duration::ZERO).await;
-    decider.decide(&addresses, Duration::ZERO);
-    decider.take_in(lists, &map.decision);
-    decider.decide(&addresses, quiet);
-    ServersPreview {
-        statuses: decider.backends(quiet),
-        desired: decider.desired().unwrap_or_default(),
+    let decide = |decider: &mut ServerDecider, now: Duration| {
+        decider.take_in(lists, &map.decision);
+        decider.decide(&addresses, now);
+    };
+    decide(&mut decider, Duration::ZERO);
+    decide(&mut decider, quiet);
+    let statuses = decider.backends(quiet);
+    let desired = decider.desired().unwrap_or_default();
+    for held in statuses.iter().filter_map(|status| status.held.as_ref()) {
+        // What is approved is what is held: nothing has been decided since.
+        let _ = decider.approve(&held.id);
     }
+    decide(&mut decider, quiet);
+    decide(&mut decider, quiet + quiet);
+    let approved = decider.desired().unwrap_or_default();
+    let change = |status: &BackendStatus| {
+        let before = stored.get(&status.name).map(|list| &list.servers);
+        let after = approved.backends.get(&status.name).map(|backend| &backend.servers);
+        ServersChange::of(status, before, after)
+    };
+    let changes = statuses.iter().filter_map(change).collect();
+    ServersPreview { statuses, desired, changes }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,7 @@ mod ownership;
 mod references;
 mod rendering;
 mod schedule;
+pub mod services;
 mod site;
 mod source;
 mod store;
@@ -57,6 +58,7 @@ pub use learned::Learned;
 pub use map::Map;
 pub use ownership::Ownership;
 pub use schedule::{PollSchedule, Schedule};
+pub use services::Services;
 pub use site::Site;
 pub use source::Source;
 pub use store::Store;
@@ -114,6 +116,11 @@ pub struct Settings {
     /// The certificates that these show.
     #[serde(default, rename = "certificate")]
     pub certificates: Vec<Certificate>,
+    /// What a registry declares beside these.
+    pub services: Option<Services>,
+    /// The services among the frontends and backends; none before they are known.
+    #[serde(skip)]
+    pub services_in_force: Option<BTreeSet<String>>,
     /// What redispatch learned.
     #[serde(default)]
     pub learned: Learned,
@@ -342,7 +349,7 @@ impl Settings {
 
     /// What each source is asked for.
     fn with_feeds(mut self) -> Self {
-        let lists = backend::list_sources(&self.backends);
+        let lists = list_sources(&self.backends, self.services.as_ref());
         for source in &mut self.sources {
             let listed = lists.contains(source.name.as_str());
             source.maps_nodes = source.kind.maps_nodes(&source.of_kind, listed);
@@ -432,7 +439,7 @@ impl Settings {
         self.store.iter().for_each(|store| store.problems(&self.map, &mut problems));
         self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
-        let lists = backend::list_sources(&self.backends);
+        let lists = list_sources(&self.backends, self.services.as_ref());
         let store = self.store.as_ref();
         source::problems(&self.sources, &lists, &self.map, store, &mut problems);
         if self.haproxy.is_none() {
@@ -445,9 +452,17 @@ impl Settings {
         self.damping.problems(&mut problems);
         backend::problems(&self.backends, &self.sources, &mut problems);
         rendering::problems(self, &mut problems);
+        let (haproxy, services) = (self.haproxy.as_ref(), self.services.iter());
+        services.for_each(|services| services.problems(haproxy, &self.sources, &mut problems));
         self.haproxy.iter().for_each(|haproxy| supervision::problems(haproxy, &mut problems));
         problems
     }
+}
+
+/// The names of the sources that list servers, or services.
+fn list_sources<'a>(backends: &'a [Backend], services: Option<&'a Services>) -> BTreeSet<&'a str> {
+    let services = services.map(|services| services.from.source.as_str());
+    backend::list_sources(backends).into_iter().chain(services).collect()
 }
 
 /// Reports names that can be none, or that two elements of a section have.

@@ -79,7 +79,7 @@ pub(super) fn problems(settings: &Settings, problems: &mut Vec<String>) {
     frontend::problems(&settings.frontends, &settings.certificates, &settings.map, problems);
     if let Some(config) = settings.haproxy_config(&DesiredServers::default()) {
         let supervised = settings.haproxy.as_ref().is_some_and(Haproxy::is_supervised);
-        if supervised && listens_nowhere(&config) {
+        if supervised && settings.services.is_none() && listens_nowhere(&config) {
             problems.push(
                 "haproxy: HAProxy would listen nowhere; declare a [[frontend]], or include a file \
                     that has one"

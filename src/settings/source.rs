@@ -161,6 +161,26 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for KeysOfAll<'_, A> {
 }
 
 impl Source {
+    /// One that a service names: it lists servers, and has no credentials.
+    pub(super) fn of_services(name: &str, kind: SourceKind, of_kind: KeysOfKinds) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind,
+            priority: 0,
+            required: false,
+            shadow: false,
+            node_field: None,
+            master_field: None,
+            full_poll: full_poll(),
+            timeout: timeout(),
+            max_bytes: max_bytes(),
+            masters: BTreeMap::new(),
+            of_kind,
+            maps_nodes: false,
+            keep_times: false,
+        }
+    }
+
     /// Whether it says who owns which node, and that is applied.
     pub fn feeds_map(&self) -> bool {
         self.maps_nodes && !self.shadow

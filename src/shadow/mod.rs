@@ -15,6 +15,7 @@ use mapsmith_core::desired::servers::{self, BackendOptions};
 use mapsmith_core::desired::shadow::{Compared, Differences, ShadowStatus};
 use mapsmith_core::desired::{self, SourceView};
 use mapsmith_core::server::list::Host;
+use mapsmith_core::snapshot::NAMED_REJECTIONS;
 use mapsmith_core::status::SourceStatus;
 use mapsmith_core::{Content, EntryMap, Server, ServerList, SourceState};
 use metrics::gauge;
@@ -84,11 +85,7 @@ pub async fn follow_map(
         let maps: Vec<_> =
             maps.map(|state| Some(Arc::clone(&state.snapshot.as_ref()?.entries))).collect();
         // Of what is the very map of before nothing is compared again.
-        if known.as_ref().is_some_and(|known| are_same(known, &maps)) {
-            compared.send_modify(|compared| {
-                compared.compared_at = compared.differences.is_some().then(Timestamp::now);
-            });
-        } else {
+        if !known.as_ref().is_some_and(|known| are_same(known, &maps)) {
             let name = state.status.name.clone();
             let work = tokio::task::spawn_blocking(move || compare_maps(&state, &others));
             if let Ok(found) = work.await {
@@ -111,12 +108,19 @@ pub async fn follow_list(
     compared: watch::Sender<Compared>,
 ) {
     let mut hosts = ShadowHosts::new(hold);
+    let mut known = None;
     loop {
         heartbeat::beat();
         let state = shadow.borrow_and_update().clone();
         let in_force = in_force(&mut decision, &backend.name);
-        let found = compare_list(&backend, &state, in_force.as_deref(), &mut hosts).await;
-        publish(&state.status.name, Some(&backend.name), found, &compared);
+        // A poll that failed says nothing new.
+        let answer = state.snapshot.as_ref().map(|snapshot| snapshot.answered_at);
+        let said = Some((answer, in_force.clone()));
+        if known != said {
+            let found = compare_list(&backend, &state, in_force.as_deref(), &mut hosts).await;
+            publish(&state.status.name, Some(&backend.name), found, &compared);
+            known = said;
+        }
         heartbeat::waiting(sleep(SPACING)).await;
         // Most decisions are about something else.
         let others = async {
@@ -190,8 +194,10 @@ pub async fn compare_list(
     let now: BTreeMap<String, Server> =
         in_force.iter().map(|server| (server.name.clone(), server.clone())).collect();
     let found = Differences::of_servers(&now, &resolved.servers);
-    let rejected = list.rejected.iter().cloned().chain(resolved.rejected).collect();
-    Compared { rejected, ..Compared::of(found, Timestamp::now()) }
+    let rejected_count = list.rejected_count + resolved.rejected.len() as u64;
+    let rejected = list.rejected.iter().cloned().chain(resolved.rejected);
+    let rejected = rejected.take(NAMED_REJECTIONS).collect();
+    Compared { rejected, rejected_count, ..Compared::of(found, Timestamp::now()) }
 }
 
 fn waiting_for(source: &str) -> Compared {

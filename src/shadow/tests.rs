@@ -5,6 +5,8 @@ use mapsmith_core::desired::shadow::DifferenceKind;
 use mapsmith_core::server::list::{RawServer, Repeats, ServerListBuilder};
 use mapsmith_core::status::BackendStatus;
 
+use tokio::task::JoinHandle;
+
 use super::*;
 
 fn state<C: Content>(name: &str, content: Option<C>) -> SourceState<C> {
@@ -104,6 +106,39 @@ async fn a_map_is_compared_again_when_either_side_says_something_else_and_outliv
     let differences = status.compared.differences.as_ref().unwrap();
     assert_eq!(differences.counts[&DifferenceKind::Elsewhere], 1);
     task.abort();
+}
+
+#[tokio::test]
+async fn a_poll_that_failed_is_no_comparison() {
+    let backend = backend();
+    let servers = servers_of(&backend, &list(&["10.0.0.1:80"]));
+    let status: BackendStatus = serde_json::from_value(serde_json::json!({
+        "name": "web", "from": "source old", "servers": servers, "rejected": [], "stale": [],
+        "leaving": [],
+    }))
+    .unwrap();
+    let decision = Decision { backends: vec![status], ..Decision::default() };
+    let (_decisions, decisions) = watch::channel(decision);
+    let (new, shadow) = watch::channel(state("new", Some(list(&["10.0.0.2:80"]))));
+    let (old_map, old_state) = watch::channel(state("old", map(&[("a", "m1")])));
+    let (new_map, new_state) = watch::channel(state("new", map(&[])));
+    let (of_list, mut list_seen) = watch::channel(Compared::default());
+    let (of_map, mut map_seen) = watch::channel(Compared::default());
+    let work = follow_list(backend.clone(), Duration::ZERO, shadow, decisions, of_list);
+    let tasks = [tokio::spawn(work), tokio::spawn(follow_map(new_state, vec![old_state], of_map))];
+    for seen in [&mut list_seen, &mut map_seen] {
+        let at = seen.wait_for(|found| found.differences.is_some()).await.unwrap().compared_at;
+        assert!(at.is_some());
+        seen.mark_unchanged();
+    }
+    new.send_modify(|state| state.status.error = Some("refused".to_owned()));
+    new_map.send_modify(|state| state.status.error = Some("refused".to_owned()));
+    old_map.send_modify(|state| state.status.error = Some("refused".to_owned()));
+    for seen in [&mut list_seen, &mut map_seen] {
+        let found = tokio::time::timeout(SPACING * 30, seen.changed()).await;
+        assert!(found.is_err(), "{:?}", seen.borrow());
+    }
+    tasks.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]

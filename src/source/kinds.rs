@@ -26,7 +26,7 @@ use super::transport::http::keys::HttpKeys;
 use super::transport::servers::ServersKeys;
 use super::zookeeper::ZooKeeper;
 use super::zookeeper::keys::ZooKeeperKeys;
-use super::zookeeper::selector::ZooKeeperSelector;
+use super::zookeeper::selector::{ServicesSelector, ZooKeeperSelector};
 use super::{Registry, SourceError, SourceErrorKind, consul};
 use crate::settings::keys::{Key, Keys, KindKeys, SelectorKeys};
 use crate::settings::{self, Selector};
@@ -55,6 +55,11 @@ impl SourceKind {
     /// Whether its registries are asked over HTTP.
     pub(crate) fn is_asked_over_http(self) -> bool {
         matches!(self, Self::Puppetdb | Self::Consul | Self::HttpJson)
+    }
+
+    /// Whether a source of this kind is one document: the node map, or a list that a backend names.
+    pub(crate) fn is_one_document(self) -> bool {
+        matches!(self, Self::HttpJson | Self::File)
     }
 
     /// Whether the settings name the fields of a row.
@@ -87,6 +92,21 @@ impl SourceKind {
             Self::Etcd => read_selector::<EtcdSelector>(from, problem),
             Self::Dns => read_selector::<DnsSelector>(from, problem),
             Self::HttpJson | Self::File => read_selector::<OneList>(from, problem),
+        }
+    }
+
+    /// Reports what is wrong with a `services.from` that names a source of this kind.
+    pub(crate) fn services_problems(self, from: &Selector, mut problem: impl FnMut(String)) {
+        match self {
+            Self::Zookeeper => read_selector::<ServicesSelector>(from, problem),
+            Self::File => read_selector::<OneList>(from, problem),
+            Self::Puppetdb | Self::Consul | Self::Etcd | Self::Dns | Self::HttpJson => {
+                problem(format!(
+                    "from: {:?} is of type {self}, which declares no services; name a source of \
+                        type zookeeper or file",
+                    from.source
+                ));
+            }
         }
     }
 

@@ -35,12 +35,13 @@ mod zookeeper;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mapsmith_core::{EntryMap, Rejections, ServerList};
+use mapsmith_core::{EntryMap, Rejections, ServerList, ServiceTexts};
 
 use format::{Format, Names, ServerFormat};
 
 pub(crate) use document::Document;
 pub use error::{SourceError, SourceErrorKind};
+use feed::LateFeed;
 pub use feed::requests::{PollRequests, Round};
 pub use feed::targeted::TargetedLookups;
 pub use feed::{Extent, Feed, Notes, Polled, poller, schedule};
@@ -62,6 +63,14 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// If a registry of this kind lists none, or none so.
     fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported>;
+
+    /// The services that it declares.
+    ///
+    /// # Errors
+    /// If a registry of this kind declares none, or none so.
+    fn services(&self, of: &Selector) -> Result<Box<dyn Feed<ServiceTexts>>, Unsupported> {
+        Err(Unsupported::new(&of.source, "it declares no services"))
+    }
 }
 
 /// A registry has no such content.
@@ -103,6 +112,23 @@ pub fn registry(
     })
 }
 
+/// Who owns which node, as a source of these settings says it, whose registry is made when it is
+/// first polled, and tried again where that failed.
+pub fn late_node_map(settings: &settings::Source, lowercase: bool) -> Box<dyn Feed<EntryMap>> {
+    let settings = settings.clone();
+    Box::new(LateFeed::new(move || Ok(registry(&settings, lowercase)?.node_map()?)))
+}
+
+/// The servers that this selector wants of a source of these settings, likewise.
+pub fn late_servers(
+    settings: &settings::Source,
+    lowercase: bool,
+    of: &Selector,
+) -> Box<dyn Feed<ServerList>> {
+    let (settings, of) = (settings.clone(), of.clone());
+    Box::new(LateFeed::new(move || Ok(registry(&settings, lowercase)?.servers(&of)?)))
+}
+
 /// The registries of all sources: each is made once, whatever is fed by it.
 pub struct Registries(BTreeMap<String, Result<Box<dyn Registry>, SourceError>>);
 
@@ -128,6 +154,14 @@ impl Registries {
     /// If its source's registry can't be made, or lists none so.
     pub fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, SourceError> {
         Ok(self.registry(&of.source)?.servers(of)?)
+    }
+
+    /// The services that this selector wants.
+    ///
+    /// # Errors
+    /// If its source's registry can't be made, or declares none so.
+    pub fn services(&self, of: &Selector) -> Result<Box<dyn Feed<ServiceTexts>>, SourceError> {
+        Ok(self.registry(&of.source)?.services(of)?)
     }
 
     fn registry(&self, source: &str) -> Result<&dyn Registry, SourceError> {

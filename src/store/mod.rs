@@ -1,9 +1,10 @@
-//! Where overrides outlive a restart, and server lists. A change of an override is in the store
+//! Where overrides outlive a restart, server lists and services. A change of an override is in the store
 //! before anything acts on it.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use mapsmith_core::desired::ownership::OwnersChange;
-use mapsmith_core::{Invalid, OverrideChange, Overrides};
+use mapsmith_core::{Invalid, OverrideChange, Overrides, ServiceForms};
 
 mod attributes;
 pub mod lists;
@@ -15,6 +16,14 @@ pub mod sqlite;
 pub use lists::keep_lists;
 pub use override_service::OverrideService;
 pub use sqlite::{SqliteStore, Stored};
+
+/// Services as the store has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredServices {
+    pub forms: ServiceForms,
+    /// Since when they are in force.
+    pub since: Option<Timestamp>,
+}
 
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

@@ -23,6 +23,7 @@ mod quarantine;
 pub mod reload;
 pub mod running;
 pub(crate) mod server_states;
+pub(crate) mod services;
 pub mod sockets;
 mod task;
 

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use mapsmith_core::config::Config;
+use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::render::verdict::{Level, Remark};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
@@ -39,16 +40,33 @@ pub(super) fn taken(config: &Config, sockets: &Sockets) -> Vec<Remark> {
     taken.map(alert).collect()
 }
 
+/// Why this user can't listen there, whoever has the address.
+pub(super) fn obstacle(address: &BindAddress) -> Option<String> {
+    let address = internet(address)?.parse::<SocketAddr>().ok()?;
+    let why = match try_to_bind(address)? {
+        Errno::ADDRINUSE => "is taken by another program",
+        Errno::ACCESS => "may not be listened on by the user that Mapsmith runs as",
+        Errno::ADDRNOTAVAIL => "is no address of this machine",
+        _ => return None,
+    };
+    Some(format!("{address} {why}"))
+}
+
 /// Whether nobody else can listen there. HAProxies share a port, so one that has it does not count.
 fn is_taken(address: SocketAddr) -> bool {
+    try_to_bind(address) == Some(Errno::ADDRINUSE)
+}
+
+/// What keeps a socket from this address, if anything does.
+fn try_to_bind(address: SocketAddr) -> Option<Errno> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
-    let Ok(socket) = socket(family, SocketType::STREAM, None) else { return false };
-    let shared = set_socket_reuseaddr(&socket, true).and(set_socket_reuseport(&socket, true));
+    let socket = socket(family, SocketType::STREAM, None).ok()?;
+    set_socket_reuseaddr(&socket, true).and(set_socket_reuseport(&socket, true)).ok()?;
     // What else may be wrong is HAProxy's to say. It does not listen, so nobody connects to it.
-    shared.is_ok() && bind(&socket, &address) == Err(Errno::ADDRINUSE)
+    bind(&socket, &address).err()
 }
 
 #[cfg(test)]

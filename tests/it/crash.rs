@@ -209,7 +209,7 @@ fn abandoned_versions_are_gone_in_the_end_though_nothing_else_is_to_be_changed()
 
 #[test]
 fn a_cut_reply_is_told_and_put_right_and_no_request_suffers_from_it() {
-    for binary in installed() {
+    for binary in oldest_and_newest() {
         let maps = two_maps();
         let site = Site::start(binary, &maps[0]);
         let mapsmith = site.mapsmith();

@@ -16,6 +16,7 @@ pub mod rejection;
 pub mod render;
 pub mod revision;
 pub mod server;
+pub mod services;
 pub mod snapshot;
 pub mod status;
 pub mod tls_file;
@@ -29,6 +30,7 @@ pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};
 pub use server::list::ServerList;
 pub use server::{DesiredBackend, DesiredServers, ObservedServers, Server};
+pub use services::{ServiceForms, ServiceTexts};
 pub use snapshot::{Content, Rejections, Snapshot, SourceState};
 
 /// The name in JSON of a value without fields, which is its metric label too.

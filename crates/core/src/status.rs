@@ -302,8 +302,15 @@ pub struct BackendStatus {
     /// waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_since: Option<Timestamp>,
-    /// What of the list is left out.
+    /// When whoever lists its servers last said that these are the list; none where that is not
+    /// known. Of a written-out list, when the settings were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_at: Option<Timestamp>,
+    /// What of the list is left out, the first 1000 rows.
     pub rejected: Vec<RejectedServer>,
+    /// How many rows are left out.
+    #[serde(default)]
+    pub rejected_count: u64,
     /// Host names that do not resolve right now, and keep their last address.
     pub stale: Vec<RejectedServer>,
     pub held: Option<HeldChange>,

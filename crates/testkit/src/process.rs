@@ -38,6 +38,9 @@ kill -s KILL -- "-$process"
 exit "$status"
 "#;
 
+/// Longer than a process takes to obey.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How a process ends when its owner goes.
 pub struct Ending {
     /// The signal's name, as `kill -s` knows it.
@@ -96,9 +99,24 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Sends a signal to the process alone.
+    /// Sends a signal to the process alone. After `STOP` it stands still: on a busy machine it would
+    /// do some more before it sees the signal.
     pub fn signal(&mut self, name: &str) {
         self.send(name, &self.id.to_string());
+        if name == "STOP" {
+            eventually("the process stands still", PATIENCE, || self.stands_still().then_some(()));
+        }
+    }
+
+    /// Whether each of its threads does.
+    fn stands_still(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id)).into_iter().flatten();
+        let stats = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")));
+        // One that has just ended says nothing.
+        stats.flatten().all(|stat| {
+            let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            state.starts_with(['T', 't', 'Z', 'X'])
+        })
     }
 
     /// Sends a signal to the process and its children.
@@ -139,7 +157,7 @@ impl Process {
         if self.exit_status().is_none() {
             // It may end by itself, or by another's hand, at this very moment.
             self.try_send("KILL", &format!("-{}", self.id));
-            self.wait(Duration::from_secs(30));
+            self.wait(PATIENCE);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -20,6 +21,8 @@ pub enum Line {
 
 struct Shared {
     line: Line,
+    /// Of the connections that are open: nothing comes over them any more.
+    silent: Arc<AtomicBool>,
     /// Both ends of each connection that is open.
     open: Vec<[TcpStream; 2]>,
 }
@@ -35,7 +38,11 @@ impl TcpProxy {
     pub fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the loopback address");
         let address = listener.local_addr().expect("it listens");
-        let shared = Arc::new(Mutex::new(Shared { line: Line::Good, open: Vec::new() }));
+        let shared = Arc::new(Mutex::new(Shared {
+            line: Line::Good,
+            silent: Arc::default(),
+            open: Vec::new(),
+        }));
         let known = Arc::clone(&shared);
         // It ends with the test's process.
         thread::spawn(move || {
@@ -57,9 +64,18 @@ impl TcpProxy {
     pub fn set(&self, line: Line) {
         let mut shared = lock(&self.shared);
         shared.line = line;
+        shared.silent = Arc::default();
         for ends in shared.open.drain(..) {
             close(&ends);
         }
+    }
+
+    /// From now on nothing comes over any connection, those that there are included, and none
+    /// closes, until [`Self::set`].
+    pub fn silence(&self) {
+        let mut shared = lock(&self.shared);
+        shared.line = Line::SilentAfter(0);
+        shared.silent.store(true, Ordering::SeqCst);
     }
 }
 
@@ -71,10 +87,10 @@ impl Drop for TcpProxy {
 
 fn serve(client: TcpStream, server: TcpStream, shared: &Arc<Mutex<Shared>>) {
     let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-    let line = {
+    let (line, silent) = {
         let mut shared = lock(shared);
         shared.open.push([copy(&client), copy(&server)]);
-        shared.line
+        (shared.line, Arc::clone(&shared.silent))
     };
     let (mut from, mut to) = (copy(&client), copy(&server));
     thread::spawn(move || {
@@ -82,12 +98,15 @@ fn serve(client: TcpStream, server: TcpStream, shared: &Arc<Mutex<Shared>>) {
         let _ = std::io::copy(&mut from, &mut to);
         close(&[from, to]);
     });
-    thread::spawn(move || answer(server, client, line));
+    thread::spawn(move || answer(server, client, line, &silent));
 }
 
-fn answer(mut server: TcpStream, mut client: TcpStream, line: Line) {
+fn answer(mut server: TcpStream, mut client: TcpStream, line: Line, silent: &AtomicBool) {
     let (mut buffer, mut passed) = ([0; 4096], 0);
     while let Ok(length @ 1..) = server.read(&mut buffer) {
+        if silent.load(Ordering::SeqCst) {
+            continue;
+        }
         let bytes = &mut buffer[..length];
         let sent = match line {
             Line::Good => client.write_all(bytes),

@@ -3,6 +3,7 @@
 use mapsmith_core::config::status::HaproxyStatus;
 use mapsmith_core::desired::shadow::ShadowStatus;
 use mapsmith_core::revision::RevisionSummary;
+use mapsmith_core::services::ServicesStatus;
 use mapsmith_core::status::{
     BackendStatus, InstanceStatus, KeptNodes, MapFileStatus, SourceStatus,
 };
@@ -74,6 +75,9 @@ pub struct StatusReport {
     /// The HAProxy whose configuration is rendered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub haproxy: Option<HaproxyStatus>,
+    /// The services of a registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<ServicesStatus>,
     /// The instances.
     pub instances: Vec<InstanceStatus>,
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
-use super::local::{poll_all, shadows, stored};
+use super::local::{poll_all, shadows, stored, with_services};
 use super::output::{Colour, paint, pluralize};
 use super::{FAILED, OutputFormat, SUCCESS, print};
 use crate::engine::preview;
@@ -25,6 +25,7 @@ mod instance;
 mod options;
 mod probe;
 mod servers;
+mod services;
 mod sources;
 
 /// How many of many are named.
@@ -54,6 +55,8 @@ pub(super) async fn check(
     probe_masters: bool,
 ) -> anyhow::Result<u8> {
     let mut findings = vec![summary(&settings)];
+    let (settings, services) = with_services(settings).await?;
+    findings.extend(services.iter().flat_map(services::check_services));
     findings.extend(files::check_token(&settings));
     if settings.keeps_map() {
         findings.push(files::check_map_file(&settings));
@@ -66,7 +69,8 @@ pub(super) async fn check(
     findings.extend(lists.iter().map(|state| sources::check_source(&state.status)));
 
     let found = MapFileWriter::new(settings.map.file()).peek().ok().flatten();
-    let stored = stored.unwrap_or_default();
+    let mut stored = stored.unwrap_or_default();
+    let in_force = std::mem::take(&mut stored.lists);
     // Without the sources it is the map in force: its masters should be there all the same. What
     // points nowhere stays in, for that is what is looked for.
     let map = preview::map(&settings, Actions::default(), found, Vec::new(), &states, stored)
@@ -76,11 +80,18 @@ pub(super) async fn check(
     let masters: BTreeSet<String> =
         map.map.load().into_iter().map(|(master, _)| master.to_owned()).collect();
     let backends =
-        preview::servers(&settings, &lists, &map).with_subscriber(NoSubscriber::new()).await;
-    findings.extend(backends.statuses.iter().map(sources::check_backend));
+        preview::servers(&settings, &lists, &map, &in_force).with_subscriber(NoSubscriber::new());
+    let backends = backends.await;
+    findings.extend(backends.statuses.iter().map(|status| {
+        let mut changes = backends.changes.iter();
+        sources::check_backend(status, changes.find(|change| change.backend == status.name))
+    }));
     let shadows = shadows(&settings, &states, &lists, &backends.statuses).await;
     findings.extend(shadows.iter().map(sources::check_shadow));
-    findings.extend(haproxy::check_configuration(&settings, &backends.desired).await);
+    // Without the services it would be another one.
+    if services.as_ref().is_none_or(|services| services.in_force.is_some()) {
+        findings.extend(haproxy::check_configuration(&settings, &backends.desired).await);
+    }
     findings.extend(options::check_options(&settings.backends, &backends.statuses));
     let name = MapName::new(&settings.map.path.to_string_lossy());
     let in_file = map.before.clone().unwrap_or_default();

@@ -20,12 +20,13 @@ use super::local::{errors, poll_all, shadows, stored, targets};
 use super::output::{Colour, paint, table};
 use super::render::desired_with;
 use super::{CHANGES, FAILED, HELD, OutputFormat, SUCCESS, print};
-use crate::engine::preview;
+use crate::engine::preview::{self, ServersChange};
 use crate::instance::apply;
 use crate::settings::{self, Settings};
 use crate::store::map_file::MapFileWriter;
 
 mod configuration;
+mod servers;
 
 use configuration::ConfigurationPlan;
 
@@ -48,6 +49,9 @@ struct PlanReport {
     applied_counts: Option<ChangeCounts>,
     errors: Vec<String>,
     instances: Vec<InstancePlan>,
+    /// The server lists that change, by the store.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backends: Vec<ServersChange>,
     /// What is compared and never applied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shadows: Vec<ShadowStatus>,
@@ -89,7 +93,8 @@ pub(super) async fn plan(
         return Err(unanswered());
     }
     let found = MapFileWriter::new(settings.map.file()).peek()?;
-    let stored = stored(&settings).await?;
+    let mut stored = stored(&settings).await?;
+    let in_force = std::mem::take(&mut stored.lists);
     let preview = preview::map(
         &settings,
         // What is not ready at this moment is the daemon's to watch.
@@ -106,8 +111,9 @@ pub(super) async fn plan(
         return Err(unanswered());
     }
     // It logs no more than that on the map.
-    let servers =
-        preview::servers(&settings, &lists, &preview).with_subscriber(NoSubscriber::new()).await;
+    let servers = preview::servers(&settings, &lists, &preview, &in_force)
+        .with_subscriber(NoSubscriber::new())
+        .await;
     let shadows = shadows(&settings, &states, &lists, &servers.statuses).await;
     let desired = desired_with(&settings, &servers.desired);
     let configuration = configuration::plan(&settings, desired).await?;
@@ -129,25 +135,32 @@ pub(super) async fn plan(
         held: preview.held.map(|held| held.reason),
         errors,
         instances,
+        backends: servers.changes,
         shadows,
         configuration,
     };
     print(format, &report, |report| text(report, &settings, all))?;
-    let lacks_file = settings.keeps_map() && !has_file;
-    let configuration = report.configuration.as_ref();
-    let to_do = !diff.is_empty()
-        || lacks_file
-        || configuration.is_some_and(ConfigurationPlan::has_changes)
-        || report.instances.iter().any(|instance| !instance.in_sync);
-    let failed = !report.errors.is_empty()
-        || configuration.is_some_and(ConfigurationPlan::failed)
-        || report.instances.iter().any(|instance| instance.error.is_some());
-    Ok(match () {
-        () if report.held.is_some() => HELD,
-        () if failed => FAILED,
-        () if to_do => CHANGES,
-        () => SUCCESS,
-    })
+    Ok(report.exit_code(settings.keeps_map() && !has_file))
+}
+
+impl PlanReport {
+    fn exit_code(&self, lacks_file: bool) -> u8 {
+        let configuration = self.configuration.as_ref();
+        let to_do = !self.counts.is_empty()
+            || lacks_file
+            || configuration.is_some_and(ConfigurationPlan::has_changes)
+            || self.backends.iter().any(|change| change.count() > 0)
+            || self.instances.iter().any(|instance| !instance.in_sync);
+        let failed = !self.errors.is_empty()
+            || configuration.is_some_and(ConfigurationPlan::failed)
+            || self.instances.iter().any(|instance| instance.error.is_some());
+        match () {
+            () if self.held.is_some() || self.backends.iter().any(servers::is_held) => HELD,
+            () if failed => FAILED,
+            () if to_do => CHANGES,
+            () => SUCCESS,
+        }
+    }
 }
 
 /// What each instance lacks of the map. A HAProxy that is yet to be started has nothing that could
@@ -222,6 +235,7 @@ fn text(report: &PlanReport, settings: &Settings, all: bool) -> String {
     if settings.keeps_map() {
         text.push_str(&map_text(report));
     }
+    text.push_str(&servers::text(&report.backends, if all { usize::MAX } else { SHOWN }));
     if let (Some(plan), Some(haproxy)) = (&report.configuration, &settings.haproxy) {
         text.push_str(&configuration::text(plan, haproxy, all));
     }
@@ -237,6 +251,7 @@ fn text(report: &PlanReport, settings: &Settings, all: bool) -> String {
     }
     let in_sync = report.instances.iter().all(|instance| instance.in_sync)
         && !report.configuration.as_ref().is_some_and(ConfigurationPlan::has_changes);
+    let in_sync = in_sync && report.backends.is_empty();
     if in_sync && report.counts.total() == 0 && report.errors.is_empty() {
         text.push_str("nothing to do\n");
     }

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use mapsmith_core::config::status::ConfigState;
 use mapsmith_core::learned::LearnedStatus;
 use mapsmith_core::status::{
-    BackendStatus, InstanceState, InstanceStatus, KeptNodes, PollKind, ServersState, ServersStatus,
-    SourceStatus,
+    InstanceState, InstanceStatus, KeptNodes, PollKind, ServersState, ServersStatus, SourceStatus,
 };
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 
@@ -15,8 +14,11 @@ use crate::api::types::{GoneReport, OwnerLoad, OwnershipReport, ReferencesReport
 use crate::cli::output::{Colour, ago, paint, pluralize, steps, table};
 use crate::cli::remote::Connection;
 use crate::cli::{FAILED, HELD, OutputFormat, SUCCESS, print};
+use backends::{first_lines, rejections};
 
+mod backends;
 mod haproxy;
+mod services;
 pub(super) mod shadows;
 mod tls;
 
@@ -28,9 +30,12 @@ pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyh
     let file = report.map_file.as_ref().is_none_or(|file| file.error.is_none());
     let config =
         report.haproxy.as_ref().is_none_or(|haproxy| haproxy.state == ConfigState::InForce);
-    Ok(if !report.held.is_empty() {
+    let services = report.services.as_ref();
+    let holds_services = services.is_some_and(|services| services.held.is_some());
+    let services = services.is_none_or(services::are_well);
+    Ok(if !report.held.is_empty() || holds_services {
         HELD
-    } else if in_sync && sources && file && config && report.read_only.is_none() {
+    } else if in_sync && services && sources && file && config && report.read_only.is_none() {
         SUCCESS
     } else {
         FAILED
@@ -101,13 +106,14 @@ fn text(report: &StatusReport) -> String {
     }
     if !report.backends.is_empty() {
         text.push_str("\nbackends\n");
-        report.backends.iter().for_each(|backend| text.push_str(&backend_text(backend)));
+        report.backends.iter().for_each(|backend| text.push_str(&backends::text(backend)));
     }
     if !report.tls_files.is_empty() {
         text.push_str("\ncertificates and CRLs\n");
         report.tls_files.iter().for_each(|file| text.push_str(&tls::file(file, Timestamp::now())));
     }
     report.haproxy.iter().for_each(|haproxy| text.push_str(&haproxy::text(haproxy)));
+    report.services.iter().for_each(|services| text.push_str(&services::text(services)));
     text.push_str("\ninstances\n");
     report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance)));
     text
@@ -187,15 +193,8 @@ fn source_notes(source: &SourceStatus) -> String {
         let _ =
             writeln!(text, "  {}", paint(Colour::Yellow, &format!("{}: {warning}", source.name)));
     }
-    for (reason, count) in &source.rejections.counts {
-        let example = source
-            .rejections
-            .named
-            .iter()
-            .find(|(_, found)| *found == reason)
-            .map(|(node, _)| format!(", as {node:?}"));
-        let note =
-            format!("{}: {count} rejected: {reason}{}", source.name, example.unwrap_or_default());
+    for note in rejections(source) {
+        let note = format!("{}: {note}", source.name);
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
     }
     text
@@ -325,66 +324,17 @@ fn servers_text(servers: &ServersStatus) -> String {
         ServersState::Failed { .. } => Colour::Red,
     };
     let mut text = format!("    {}\n", paint(colour, &servers.state.to_string()));
-    let (waiting, kept) = (
-        servers.removing.iter().chain(&servers.checking),
-        servers.external.iter().chain(&servers.by_agent),
-    );
-    for line in servers.needs_reload.iter().chain(waiting).chain(kept) {
-        let _ = writeln!(text, "      {line}");
-    }
-    text
-}
-
-fn backend_text(backend: &BackendStatus) -> String {
-    let servers = match (&backend.servers, &backend.waiting_for) {
-        (Some(servers), None) => {
-            format!("{} from {}", pluralize(servers.len(), "server"), backend.from)
+    let lists = [
+        &servers.needs_reload,
+        &servers.removing,
+        &servers.checking,
+        &servers.external,
+        &servers.by_agent,
+    ];
+    for list in lists {
+        for line in first_lines(list.iter().map(ToString::to_string), list.len() as u64) {
+            let _ = writeln!(text, "      {line}");
         }
-        (Some(servers), Some(waiting_for)) => {
-            let servers = pluralize(servers.len(), "server");
-            let since = backend.stored_since.map_or(String::new(), |since| {
-                format!(", in force since {} ({})", time(since), ago(since))
-            });
-            paint(
-                Colour::Yellow,
-                &format!(
-                    "{servers} as last stored from {}{since}: waiting for {waiting_for}",
-                    backend.from
-                ),
-            )
-        }
-        (None, Some(waiting_for)) => {
-            paint(Colour::Yellow, &format!("not touched: waiting for {waiting_for}"))
-        }
-        (None, None) => paint(Colour::Yellow, "not touched: no list is in force yet"),
-    };
-    let mut text = format!("  {}  {servers}\n", backend.name);
-    for row in &backend.rejected {
-        let _ = writeln!(
-            text,
-            "    {}",
-            paint(Colour::Yellow, &format!("rejected: {}: {}", row.place, row.reason))
-        );
-    }
-    for row in &backend.stale {
-        let note = format!("keeps its last address: {}: {}", row.place, row.reason);
-        let _ = writeln!(text, "    {}", paint(Colour::Yellow, &note));
-    }
-    if let Some(due) = backend.change_due {
-        let _ = writeln!(
-            text,
-            "    a change waits for the list to be quiet, until {} at the latest",
-            time(due)
-        );
-    }
-    for server in &backend.leaving {
-        let until =
-            server.due.map_or("as the last one".to_owned(), |due| format!("until {}", time(due)));
-        let _ = writeln!(text, "    {} is no longer listed and stays {until}", server.name);
-    }
-    if let Some(held) = &backend.held {
-        let _ =
-            writeln!(text, "    {}", paint(Colour::Red, &format!("a change is held: {}", held.id)));
     }
     text
 }

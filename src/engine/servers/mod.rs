@@ -78,12 +78,25 @@ impl ServerDecider {
         }
     }
 
-    /// Goes on from the lists that were last in force: each is the last good one until its origin
-    /// lists servers again, and what it lists then is judged as a change of it.
-    pub fn resume(mut self, stored: &BTreeMap<String, LastGoodList>) -> Self {
+    /// Goes on from the lists that were last in force: each is the last good one until the backend's
+    /// servers are listed again, by whomever, and what is listed then is judged as a change of it.
+    pub fn resume(self, stored: &BTreeMap<String, LastGoodList>) -> Self {
+        self.with_lists(stored, BackendList::resume)
+    }
+
+    /// Goes on from the lists that were in force with other settings, likewise.
+    pub fn go_on(self, before: &BTreeMap<String, LastGoodList>) -> Self {
+        self.with_lists(before, |backend, list| _ = backend.take_up(list))
+    }
+
+    fn with_lists(
+        mut self,
+        lists: &BTreeMap<String, LastGoodList>,
+        take: impl Fn(&mut BackendList, &LastGoodList),
+    ) -> Self {
         for backend in &mut self.backends {
-            if let Some(list) = stored.get(backend.name()) {
-                backend.resume(list);
+            if let Some(list) = lists.get(backend.name()) {
+                take(backend, list);
             }
         }
         self.number();
@@ -100,6 +113,7 @@ impl ServerDecider {
         let masters = Masters {
             // A map that was only found in the file may be older than anything.
             map: map.in_force.as_ref().filter(|_| map.active).map(|revision| &revision.entries),
+            said_at: map.answered_at.filter(|_| map.held.is_none() && map.waiting_for.is_empty()),
             drained: drained.collect(),
             undrained: undrained(&map.overrides),
             owners: owners.collect(),
@@ -109,7 +123,7 @@ impl ServerDecider {
         let listed = |selector: &Selector| {
             let index = known.iter().position(|list| list == selector)?;
             let snapshot = states.get(index)?.snapshot.as_ref()?;
-            Some(Arc::clone(&snapshot.entries))
+            Some((Arc::clone(&snapshot.entries), snapshot.answered_at))
         };
         let lists: Vec<_> =
             self.backends.iter_mut().map(|backend| backend.list(listed, &masters)).collect();

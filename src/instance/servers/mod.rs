@@ -55,6 +55,8 @@ pub struct ServerPhase {
     /// Nothing is changed, whatever is missing.
     only_observes: bool,
     memory: Option<ServerHistory>,
+    /// Whether there was a plan since Mapsmith started.
+    has_planned: bool,
     advanced_at: Instant,
     due: Instant,
     observed_at: Timestamp,
@@ -94,6 +96,7 @@ impl ServerPhase {
             every,
             only_observes: false,
             memory: None,
+            has_planned: false,
             advanced_at: now,
             due: now,
             observed_at: Timestamp::now(),
@@ -295,6 +298,10 @@ impl ServerPhase {
         self.advanced_at = now;
         memory.desired(desired);
         memory.observed(desired, observed);
+        if !self.has_planned {
+            self.has_planned = true;
+            memory.found_at_start(desired, observed);
+        }
         memory.routed =
             self.routed.as_ref().map_or_else(Arc::default, |(_, routed)| Arc::clone(routed));
         plan_servers(desired, observed, memory)

@@ -180,6 +180,39 @@ pub enum Listing<'a> {
 }
 
 impl Backend {
+    /// One of this name, of which nothing else is said.
+    pub(super) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            servers: None,
+            from: None,
+            shadow_from: None,
+            masters: None,
+            options: Vec::new(),
+            empty: WhenEmpty::default(),
+            manage: None,
+            slots: None,
+            defaults: None,
+            drain: drain(),
+            mode: None,
+            balance: None,
+            check: None,
+            tls: None,
+            send_proxy: None,
+            maxconn: None,
+            maxqueue: None,
+            queue_timeout: None,
+            host: None,
+            cookie: None,
+            retries: None,
+            redispatch: None,
+            retry_on: None,
+            http_reuse: None,
+            errors: None,
+            natives: None,
+        }
+    }
+
     /// Where its servers come from. (Where the settings were checked, exactly one of the keys is
     /// there.)
     pub fn listing(&self) -> Listing<'_> {
@@ -207,11 +240,6 @@ impl Backend {
         self.slots.is_none() && of_servers.next().is_none()
     }
 
-    /// Whether a list of this origin is what its servers in force are compared with.
-    pub fn is_shadowed_by(&self, origin: &str) -> bool {
-        self.shadow_from.as_ref().is_some_and(|list| origin == format!("source {list}"))
-    }
-
     /// The options of servers that bring none. (Checked with the settings: they are taken.)
     pub fn default_options(&self) -> ServerOptions {
         ServerOptions::parse(&self.all_options()).unwrap_or_default()
@@ -237,7 +265,13 @@ impl Backend {
         builder.finish(Repeats::First).0
     }
 
-    fn problems_of_lists(&self, sources: &[Source], mut problem: impl FnMut(String)) {
+    /// `applied` are the sources that some backend's `from` names.
+    fn problems_of_lists(
+        &self,
+        sources: &[Source],
+        applied: &BTreeSet<&str>,
+        mut problem: impl FnMut(String),
+    ) {
         for (key, from) in [("from", &self.from), ("shadow_from", &self.shadow_from)] {
             let Some(from) = from else { continue };
             // They name the key that most lists stand in.
@@ -253,6 +287,18 @@ impl Backend {
                         shadow_from, or remove shadow from the source",
                     from.source
                 )),
+                // To compare it would take its nodes out of the map.
+                Some(source)
+                    if source.kind.is_one_document()
+                        && !source.shadow
+                        && !applied.contains(&*source.name) =>
+                {
+                    of_key(format!(
+                        "from: source {:?} is one document, which is part of the node map while \
+                            no from names it; set shadow = true in that source",
+                        from.source
+                    ));
+                }
                 Some(source) => source.kind.selector_problems(from, of_key),
             }
         }
@@ -261,7 +307,13 @@ impl Backend {
         }
     }
 
-    fn problems(&self, place: &str, sources: &[Source], problems: &mut Vec<String>) {
+    fn problems(
+        &self,
+        place: &str,
+        sources: &[Source],
+        applied: &BTreeSet<&str>,
+        problems: &mut Vec<String>,
+    ) {
         let mut problem = |text: String| problems.push(format!("{place}: {text}"));
         if !is_valid_name(&self.name) {
             problem(
@@ -273,7 +325,7 @@ impl Backend {
         if given.into_iter().filter(|given| *given).count() != 1 {
             problem("give exactly one of servers, from and masters".to_owned());
         }
-        self.problems_of_lists(sources, &mut problem);
+        self.problems_of_lists(sources, applied, &mut problem);
         if let Some(Err(error)) = self.masters.as_ref().map(|template| check_template(template)) {
             problem(format!("masters: {error}"));
         }
@@ -295,11 +347,14 @@ impl Backend {
 }
 
 pub(super) fn problems(backends: &[Backend], sources: &[Source], problems: &mut Vec<String>) {
+    let applied = backends.iter().filter_map(|backend| Some(&*backend.from.as_ref()?.source));
+    let applied = applied.collect();
     for (index, backend) in backends.iter().enumerate() {
         if backends[..index].iter().any(|other| other.name == backend.name) {
             problems.push(format!("backend: there are two of the name {:?}", backend.name));
         }
-        backend.problems(&format!("backend[{index}] {:?}", backend.name), sources, problems);
+        let place = format!("backend[{index}] {:?}", backend.name);
+        backend.problems(&place, sources, &applied, problems);
     }
 }
 

@@ -43,6 +43,14 @@ impl Selector {
         Self { source: source.to_owned(), keys: BTreeMap::new() }
     }
 
+    /// What these keys say.
+    pub(in crate::settings) fn of(
+        source: &str,
+        keys: impl IntoIterator<Item = (String, Vec<String>)>,
+    ) -> Self {
+        Self { source: source.to_owned(), keys: keys.into_iter().collect() }
+    }
+
     /// These keys, as a kind reads them.
     ///
     /// # Errors
@@ -65,7 +73,7 @@ impl Selector {
     }
 
     /// Reports values that can stand nowhere.
-    pub(super) fn problems(&self, mut problem: impl FnMut(String)) {
+    pub(in crate::settings) fn problems(&self, mut problem: impl FnMut(String)) {
         let is_wrong =
             |value: &String| value.len() > LONGEST_VALUE || value.contains(char::is_control);
         for (key, values) in &self.keys {

@@ -77,6 +77,9 @@ name = "api"
 from = { source = "consul", service = "api", passing = false }
 "#;
 
+const NODES: &str = "[[source]]\nname = \"nodes\"\ntype = \"file\"\npath = \"nodes.json\"\n\
+    priority = 1\n";
+
 #[test]
 fn a_source_feeds_each_list_once_and_the_node_map_where_it_has_one() {
     let feeds = |text: &str| {
@@ -146,12 +149,34 @@ fn a_shadow_that_would_be_applied_or_compared_with_nothing_is_a_problem() {
             "backend[2] \"api\": shadow_from.service: is missing",
         ),
         (
+            format!(
+                "{SMALL}{NODES}{}",
+                CONSUL.replace(second, "servers = []\nshadow_from = \"nodes\"")
+            ),
+            "backend[2] \"api\": shadow_from: source \"nodes\" is one document, which is part of the \
+                node map while no from names it; set shadow = true in that source",
+        ),
+        (
             SMALL.replacen("type = \"puppetdb\"", "type = \"puppetdb\"\nshadow = true", 1),
             "shadow: no other source says which master owns a node",
         ),
     ] {
         let problems = load(&text, &[]).unwrap_err().to_string();
         assert!(problems.contains(part), "{part}: {problems}");
+    }
+}
+
+#[test]
+fn a_document_is_compared_as_a_list_where_it_is_a_shadow_or_a_list_already() {
+    let second = "from = { source = \"consul\", service = \"api\", passing = false }";
+    let shadow = NODES.replace("\"file\"", "\"file\"\nshadow = true");
+    let compared = CONSUL.replace(second, "servers = []\nshadow_from = \"nodes\"");
+    let listed = "[[backend]]\nname = \"other\"\nfrom = \"nodes\"\n";
+    for text in [format!("{SMALL}{shadow}{compared}"), format!("{SMALL}{NODES}{compared}{listed}")]
+    {
+        let settings = load(&text, &[]).unwrap();
+        let of_map = settings.map_sources().map(|source| &*source.name).collect::<Vec<_>>();
+        assert_eq!(of_map, ["puppetdb"]);
     }
 }
 
@@ -381,7 +406,7 @@ fn a_name_in_dns_is_a_selector_and_what_is_wrong_with_it_is_named_with_its_key()
         (of(selector, "name = \"web\", port = \"http\""), "from.port: \"http\" is not"),
         (
             of(selector, "name = \"web\", srv = \"web\""),
-            "from.name: give exactly one of name and srv",
+            "from.name: give exactly one of name, hosts and srv",
         ),
         (
             of(selector, "nam = \"web\", port = 80"),

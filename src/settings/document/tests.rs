@@ -76,6 +76,14 @@ bind = "127.0.0.1:8081"
 by = { header = "X-Node-Name" }
 "#;
 
+/// What only a HAProxy has that Mapsmith runs.
+const SERVICES: &str = r#"
+[haproxy]
+managed = true
+[services]
+from = { source = "zk", path = "/service_config" }
+"#;
+
 fn settings() -> String {
     format!("{SMALL}{MORE}")
 }
@@ -114,8 +122,9 @@ fn parts_of_variables() -> Vec<(String, Part)> {
 
 #[test]
 fn each_documented_default_is_the_one_in_force() {
-    let text = settings();
-    let usual = format!("{:?}", load(&text, &[]).unwrap());
+    let (plain, with_services) = (settings(), settings() + SERVICES);
+    let shown = |text: &str| format!("{:?}", load(text, &[]).unwrap());
+    let usual = [shown(&plain), shown(&with_services)];
     let mut compared = 0;
     // A selector is kept as it was written; the kinds hold its defaults to what they document.
     let of_selector = |part: &Part| part.heading.starts_with("### `backend.from`");
@@ -123,8 +132,10 @@ fn each_documented_default_is_the_one_in_force() {
         for key in part.keys {
             let Unset::Value(value) = key.unset else { continue };
             let name = format!("{section}__{}", key.name.to_uppercase());
-            let given = load(&text, &[(&name, value)]).map(|settings| format!("{settings:?}"));
-            assert_eq!(given.as_ref(), Ok(&usual), "{name}={value}");
+            let of_services = section.ends_with("SERVICES");
+            let text = if of_services { &with_services } else { &plain };
+            let given = load(text, &[(&name, value)]).map(|settings| format!("{settings:?}"));
+            assert_eq!(given.as_ref(), Ok(&usual[usize::from(of_services)]), "{name}={value}");
             compared += 1;
         }
     }
@@ -161,9 +172,11 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("address = \"127.0.0.1:8080\"", "frontend[0].bind[0].address: is missing"),
         ("bind = \"127.0.0.1:8081\"", "frontend[1].bind: is missing"),
         ("by = { header = \"X-Node-Name\" }", "frontend[1].route.by: is missing"),
+        (SERVICES.trim().lines().last().expect("a line"), "services.from: is missing"),
     ];
     for (line, told) in lines {
-        let text = settings().replacen(&format!("\n{line}\n"), "\n", 1);
+        let services = if told.starts_with("services") { SERVICES } else { "" };
+        let text = (settings() + services).replacen(&format!("\n{line}\n"), "\n", 1);
         let message = load(&text, &[]).unwrap_err();
         assert!(message.contains(told), "{told:?} is not in: {message}");
     }

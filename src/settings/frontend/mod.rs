@@ -197,16 +197,7 @@ impl<'de> Deserialize<'de> for BindEntry {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Bind, E> {
-                let address = BindAddress::try_from(text.to_owned()).map_err(E::custom)?;
-                Ok(Bind {
-                    address,
-                    certificate: None,
-                    alpn: None,
-                    client_ca: None,
-                    verify: None,
-                    crl: None,
-                    accept_proxy: false,
-                })
+                BindAddress::try_from(text.to_owned()).map(Bind::plain).map_err(E::custom)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Bind, A::Error> {
@@ -219,6 +210,22 @@ impl<'de> Deserialize<'de> for BindEntry {
 }
 
 impl Frontend {
+    /// One that listens there and sends all requests to a backend, as they are.
+    pub(super) fn to(name: Name, bind: Bind, backend: Name) -> Self {
+        Self {
+            name,
+            bind: vec![bind],
+            mode: Mode::default(),
+            maxconn: None,
+            keep_alive: KeepAlive::default(),
+            forwarded_for: false,
+            route: None,
+            rules: Vec::new(),
+            default_backend: Some(backend),
+            natives: Vec::new(),
+        }
+    }
+
     /// As the core has it. What [`Frontend::problems`] names is left out.
     pub fn model(&self, certificates: &[Certificate], map: &Map) -> config::Frontend {
         let mode = config::Mode::from(self.mode);
@@ -263,6 +270,19 @@ impl Frontend {
 }
 
 impl Bind {
+    /// An address, without TLS.
+    pub(super) fn plain(address: BindAddress) -> Self {
+        Self {
+            address,
+            certificate: None,
+            alpn: None,
+            client_ca: None,
+            verify: None,
+            crl: None,
+            accept_proxy: false,
+        }
+    }
+
     /// What clients' certificates are verified by.
     pub(super) fn files_of_clients(&self) -> impl Iterator<Item = &FilePath> {
         [&self.client_ca, &self.crl].into_iter().filter_map(Option::as_ref)

@@ -83,6 +83,11 @@ impl Changes {
         }
     }
 
+    /// Whether a change would be noticed now.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.is_some() && self.failure().is_none()
+    }
+
     /// Why changes are noticed at polls only, if so.
     pub(super) fn failure(&self) -> Option<&str> {
         if self.unnumbered {
@@ -103,5 +108,24 @@ async fn wait(mut request: Request, index: u64) -> Result<(), String> {
             return Ok(());
         }
         sleep_until(began + SPACING).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_for_no_change_is_not_watched() {
+        let mut changes = Changes::new();
+        assert!(!changes.is_waiting(), "before the first answer");
+        let waiting = || AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
+        changes.waiting = Some((1, waiting()));
+        assert!(changes.is_waiting());
+        changes.failures = (2, "refused".to_owned());
+        assert!(!changes.is_waiting(), "it fails again and again");
+        changes.failures.0 = 0;
+        changes.stop();
+        assert!(!changes.is_waiting(), "after a failed poll");
     }
 }

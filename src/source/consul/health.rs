@@ -4,6 +4,7 @@ use mapsmith_core::server::MAX_WEIGHT;
 use mapsmith_core::server::list::{RawServer, Repeats, ServerList, ServerListBuilder};
 use mapsmith_core::{Invalid, Rejections};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::source::error::{Excerpt, Position, SourceErrorKind};
@@ -129,14 +130,28 @@ impl Reader for HealthReader {
     }
 }
 
-fn server(row: &RawValue) -> Result<RawServer, String> {
+fn server(row: &RawValue) -> Result<RawServer, Misread> {
     let instance = serde_json::from_str::<Instance>(row.get());
-    instance.map(Instance::server).map_err(|error| parser_message(&error))
+    instance.map(Instance::server).map_err(|error| {
+        let known = serde_json::from_str::<Value>(row.get()).ok().and_then(|row| {
+            let (node, id) = (row.pointer("/Node/Node")?, row.pointer("/Service/ID")?);
+            Some(server_name(&[node.as_str()?, id.as_str()?]))
+        });
+        Misread { known, detail: parser_message(&error) }
+    })
+}
+
+/// An instance of another form.
+#[derive(Debug)]
+struct Misread {
+    /// The server that it is, where that can be told.
+    known: Option<String>,
+    detail: String,
 }
 
 /// What could be read of each instance.
 #[derive(Debug)]
-pub(in crate::source) struct Instances(Vec<Result<RawServer, String>>);
+pub(in crate::source) struct Instances(Vec<Result<RawServer, Misread>>);
 
 impl Rows for Instances {
     type Content = ServerList;
@@ -154,7 +169,13 @@ impl Rows for Instances {
                     let weight = server.weight.map(|weight| scaled(weight, heaviest));
                     builder.push(&place, RawServer { weight, ..server });
                 }
-                Err(detail) => builder.reject(&place, Invalid::ServerRow, detail),
+                Err(Misread { known: Some(name), detail }) => {
+                    let place = format!("{place} {name:?}");
+                    builder.reject_known(&place, &name, Invalid::ServerRow, detail);
+                }
+                Err(Misread { known: None, detail }) => {
+                    builder.reject(&place, Invalid::ServerRow, detail);
+                }
             }
         }
         builder.finish(Repeats::LowestAddress)
@@ -174,7 +195,7 @@ fn scaled(weight: i64, heaviest: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -249,6 +270,17 @@ mod tests {
         assert_eq!(servers(&list).len(), 1);
         let places: Vec<_> = list.rejected.iter().map(|row| &*row.place).collect();
         assert_eq!(places, ["instance 1", "instance 2", "instance 4 \"n2:web\""]);
+    }
+
+    #[test]
+    fn an_instance_that_went_wrong_names_its_server_whose_place_is_kept() {
+        let mut row = instance("n1", "web", "10.0.0.1", Value::Null);
+        row["Service"]["Port"] = json!("http");
+        let no_id = json!({"Node": {"Node": "n2"}, "Service": {"Port": 80}});
+        let (list, _) = read(&json!([row, no_id]).to_string()).unwrap();
+        let places: Vec<_> = list.rejected.iter().map(|row| &*row.place).collect();
+        assert_eq!(places, ["instance 1 \"n1:web\"", "instance 2"]);
+        assert_eq!(list.unknown.iter().collect::<Vec<_>>(), ["n1:web"]);
     }
 
     #[test]

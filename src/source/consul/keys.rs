@@ -17,7 +17,8 @@ kind_keys! {
         /// The datacentre that is asked about.
         #[unset(says "the agent's own")]
         pub datacenter: Option<String>,
-        /// Who may answer: `default` (the leader, which may just have lost that role), `consistent`
+        /// Who may answer: `default` (the leader, which may just have lost that role; the first
+        /// answer, and one that is older than the one before, as with `consistent`), `consistent`
         /// (the leader, once the others have said so), `stale` (any server while it knows a leader)
         /// or `cached` (the agent; `kv` and reloads ask the leader all the same).
         #[unset("default")]
@@ -64,6 +65,9 @@ impl ConsulKeys {
                 "kv: must end with /, and not begin with it (example: mapsmith/nodes/)".to_owned(),
             );
         }
+        if kv.as_ref().is_some_and(|kv| kv.split('/').any(is_dots)) {
+            problem("kv: a part of a path in a URL can't be . or ..".to_owned());
+        }
     }
 }
 
@@ -91,13 +95,18 @@ section! {
     }
 }
 
+/// Whether a part of a path would lead elsewhere in a URL.
+fn is_dots(part: &str) -> bool {
+    matches!(part, "." | "..")
+}
+
 fn passing() -> bool {
     true
 }
 
 impl SelectorKeys for ConsulSelector {
     fn problems(&self, mut problem: impl FnMut(String)) {
-        if self.service.is_empty() || self.service.contains('/') {
+        if self.service.is_empty() || self.service.contains('/') || is_dots(&self.service) {
             problem(format!("service: {:?} is not the name of a service", self.service));
         }
     }
@@ -108,6 +117,24 @@ mod tests {
     use super::*;
     use crate::settings::Selector;
     use crate::settings::keys::{Keys, Unset};
+
+    #[test]
+    fn what_would_lead_elsewhere_in_a_url_is_no_service_and_no_folder() {
+        for (service, is_good) in [("web", true), (".web", true), (".", false), ("..", false)] {
+            let mut problems = Vec::new();
+            let text = serde_json::json!({"source": "c", "service": [service]});
+            let selector: Selector = serde_json::from_value(text).unwrap();
+            let keys = selector.read::<ConsulSelector>().unwrap();
+            keys.problems(|problem| problems.push(problem));
+            assert_eq!(problems.is_empty(), is_good, "{service}: {problems:?}");
+        }
+        for (kv, is_good) in [("a/nodes/", true), ("a/../nodes/", false), ("./nodes/", false)] {
+            let mut problems = Vec::new();
+            let keys = ConsulKeys { kv: Some(kv.to_owned()), ..ConsulKeys::default() };
+            keys.problems(SourceKind::Consul, |problem| problems.push(problem));
+            assert_eq!(problems.is_empty(), is_good, "{kv}: {problems:?}");
+        }
+    }
 
     #[test]
     fn each_documented_default_of_a_selector_is_the_one_in_force() {

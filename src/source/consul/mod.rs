@@ -5,7 +5,9 @@
 //! changed asks for the next poll, see [`changes`].
 //!
 //! Consul answers with success where it left out what the token may not read, and where the server
-//! that answers has lost its leader; headers say so. Neither answer is taken.
+//! that answers has lost its leader; headers say so. Neither answer is taken. And a server that was
+//! just started leads before it knows again all that it knew: so what is older than the answer
+//! before, and the first answer, is asked for in the mode in which a leader answers once it does.
 
 mod changes;
 mod health;
@@ -153,12 +155,36 @@ struct ConsulFeed<F> {
     format: F,
     /// Whether "not found" says that nothing is there: so Consul answers of an empty folder.
     may_be_missing: bool,
+    /// The index of the last answer.
+    known: Option<u64>,
     changes: Changes,
 }
 
 impl<F: Format> ConsulFeed<F> {
     fn new(request: Request, format: F, may_be_missing: bool) -> Self {
-        Self { request, format, may_be_missing, changes: Changes::new() }
+        Self { request, format, may_be_missing, known: None, changes: Changes::new() }
+    }
+
+    /// Asks; twice where the leader's first answer is older than the one before.
+    async fn ask(
+        &mut self,
+        consistency: Consistency,
+    ) -> Result<(Response, Option<Secret>), SourceErrorKind> {
+        let known = match (consistency, self.known) {
+            (Consistency::Default, Some(known)) => known,
+            (Consistency::Default, None) => {
+                return self.request.send(Consistency::Consistent, &[]).await;
+            }
+            // Whoever chose another mode has chosen how old an answer may be.
+            _ => return self.request.send(consistency, &[]).await,
+        };
+        let (response, token) = self.request.send(consistency, &[]).await?;
+        let is_older = index_of(response.headers()).is_some_and(|index| index < known);
+        if !is_older {
+            return Ok((response, token));
+        }
+        self.request.http.discard(response).await;
+        self.request.send(Consistency::Consistent, &[]).await
     }
 
     async fn poll_once(
@@ -171,7 +197,7 @@ impl<F: Format> ConsulFeed<F> {
             (Consistency::Cached, Extent::Everything) => Consistency::Default,
             (consistency, _) => consistency,
         };
-        let (response, token) = self.request.send(consistency, &[]).await?;
+        let (response, token) = self.ask(consistency).await?;
         let index = index_of(response.headers());
         // A "not found" of Consul's own has an index.
         let is_empty =
@@ -190,6 +216,7 @@ impl<F: Format> ConsulFeed<F> {
             false => self.request.http.read(response, reader).await?,
         };
         let polled = Polled::settle(rows, bytes, current).await;
+        self.known = index;
         let request = &self.request;
         self.changes.follow(index, || request.beside());
         Ok(polled)
@@ -225,7 +252,10 @@ impl<F: Format> Feed<F::Content> for ConsulFeed<F> {
         let failure = self.changes.failure();
         let polled_only = || Some(format!("changes are noticed at polls only: {}", failure?));
         Notes {
-            watch: Some(if failure.is_some() { Watch::PolledOnly } else { Watch::Watched }),
+            watch: Some(match self.changes.is_waiting() {
+                true => Watch::Watched,
+                false => Watch::PolledOnly,
+            }),
             warning: self.request.http.warning().map(str::to_owned).or_else(polled_only),
         }
     }

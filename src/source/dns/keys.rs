@@ -111,9 +111,9 @@ impl DnsKeys {
 }
 
 section! {
-    /// Exactly one of `name` and `srv`. Upper and lower case are the same, and names are whole: a
-    /// final dot changes nothing. A server of `name` is called by its address and port
-    /// (`10.0.0.1:8080`). One of `srv` is called by the record's target and port
+    /// Exactly one of `name`, `hosts` and `srv`. Upper and lower case are the same, and names are
+    /// whole: a final dot changes nothing. A server of `name` or `hosts` is called by its address
+    /// and port (`10.0.0.1:8080`). One of `srv` is called by the record's target and port
     /// (`web1.example.com:8080`), so that it keeps its name when its address changes; of a target
     /// with several addresses each server has its address behind that
     /// (`web1.example.com:8080:10.0.0.1`). Of `srv` the records with the lowest priority number are
@@ -127,6 +127,11 @@ section! {
         pub name: Option<String>,
         /// Their port; goes with `name`.
         pub port: Option<u16>,
+        /// Several host names, each with its port: `["a.example.com:80", "b.example.com:80"]`. One
+        /// that can't be resolved is a failure, or has no server, as the source says.
+        #[unset(says "`name`")]
+        #[serde(default)]
+        pub hosts: Vec<String>,
         /// A service: `_web._tcp.example.com`. Its SRV records give targets, ports, priorities and
         /// weights. A target without an address is rejected, and what is in force for it stays; one
         /// that no name server resolves is a failure. Where the source says `empty` of either, that
@@ -163,8 +168,8 @@ impl Family {
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// The addresses of a host, each with this port.
-    Host { name: Name, port: u16 },
+    /// The addresses of hosts, each with its port.
+    Hosts(Vec<(Name, u16)>),
     /// The SRV records of a service.
     Service { name: Name },
 }
@@ -175,15 +180,27 @@ impl DnsSelector {
     /// # Errors
     /// What is wrong with it, with its key.
     pub(super) fn wanted(&self) -> Result<Wanted, String> {
+        if !self.hosts.is_empty() {
+            if self.name.is_some() || self.port.is_some() || self.srv.is_some() {
+                return Err("hosts: give exactly one of name, hosts and srv".to_owned());
+            }
+            let host = |text: &String| {
+                let (name, port) = text.rsplit_once(':').unwrap_or((text, ""));
+                let port = port.parse().ok().filter(|port| *port > 0);
+                let port = port.ok_or_else(|| format!("hosts: {text:?} must be HOST:PORT"))?;
+                Ok((whole_name("hosts", name)?, port))
+            };
+            return self.hosts.iter().map(host).collect::<Result<_, String>>().map(Wanted::Hosts);
+        }
         match (&self.name, self.port, &self.srv) {
             (Some(name), Some(port), None) if port > 0 => {
-                Ok(Wanted::Host { name: whole_name("name", name)?, port })
+                Ok(Wanted::Hosts(vec![(whole_name("name", name)?, port)]))
             }
             (Some(_), Some(_), None) => Err("port: 1 to 65535".to_owned()),
             (Some(_), None, None) => Err("port: is missing; it goes with name".to_owned()),
             (None, None, Some(srv)) => Ok(Wanted::Service { name: whole_name("srv", srv)? }),
             (None, Some(_), Some(_)) => Err("port: an SRV record has its own".to_owned()),
-            _ => Err("name: give exactly one of name and srv".to_owned()),
+            _ => Err("name: give exactly one of name, hosts and srv".to_owned()),
         }
     }
 }
@@ -226,16 +243,22 @@ mod tests {
     fn a_selector_asks_for_a_host_with_a_port_or_a_service() {
         let wanted = |text: &str| selector(text).wanted();
         let name = |text: &str| Name::from_ascii(text).unwrap();
-        let host = Ok(Wanted::Host { name: name("web.example.test."), port: 80 });
+        let host = Ok(Wanted::Hosts(vec![(name("web.example.test."), 80)]));
         for text in ["web.example.test", "WEB.Example.test."] {
             assert_eq!(wanted(&format!(r#"{{"name": {text:?}, "port": 80}}"#)), host);
         }
+        let hosts = Ok(Wanted::Hosts(vec![(name("a.test."), 80), (name("b.test."), 81)]));
+        assert_eq!(wanted(r#"{"hosts": ["a.test:80", "B.test:81"]}"#), hosts);
         let service = Ok(Wanted::Service { name: name("_web._tcp.example.test.") });
         assert_eq!(wanted(r#"{"srv": "_Web._tcp.example.test"}"#), service);
         let long = format!(r#"{{"srv": "{}.test"}}"#, "x".repeat(64));
         for (text, part) in [
-            (r#"{}"#, "exactly one of name and srv"),
-            (r#"{"name": "a", "port": 1, "srv": "b"}"#, "exactly one of name and srv"),
+            (r#"{}"#, "exactly one of name, hosts and srv"),
+            (r#"{"name": "a", "port": 1, "srv": "b"}"#, "exactly one of name, hosts and srv"),
+            (r#"{"name": "a", "port": 1, "hosts": ["b:1"]}"#, "exactly one of name, hosts and srv"),
+            (r#"{"hosts": ["a"]}"#, "hosts: \"a\" must be HOST:PORT"),
+            (r#"{"hosts": ["a:0"]}"#, "must be HOST:PORT"),
+            (r#"{"hosts": ["10.0.0.1:80"]}"#, "is an address"),
             (r#"{"name": "a"}"#, "port: is missing"),
             (r#"{"name": "a", "port": 0}"#, "port: 1 to 65535"),
             (r#"{"srv": "a", "port": 80}"#, "port: an SRV record has its own"),

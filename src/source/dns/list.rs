@@ -19,6 +19,8 @@ const MOST_SERVERS: usize = 10_000;
 pub(super) struct Listed {
     builder: ServerListBuilder,
     servers: usize,
+    /// Those of hosts: two may have one in common.
+    of_hosts: BTreeSet<(IpAddr, u16)>,
 }
 
 impl Rows for Listed {
@@ -36,17 +38,19 @@ pub(super) struct TooMany;
 
 impl Listed {
     /// The servers of a host, called by address and port.
-    pub(super) fn host(addresses: &[IpAddr], port: u16) -> Result<Self, TooMany> {
-        let mut listed = Self::default();
+    pub(super) fn add_host(&mut self, addresses: &[IpAddr], port: u16) -> Result<(), TooMany> {
         for address in addresses {
+            if !self.of_hosts.insert((*address, port)) {
+                continue;
+            }
             let raw = RawServer {
                 address: address.to_string(),
                 port: Some(port.into()),
                 ..RawServer::default()
             };
-            listed.push(&format!("record {address}"), raw)?;
+            self.push(&format!("record {address}"), raw)?;
         }
-        Ok(listed)
+        Ok(())
     }
 
     /// The servers of a service's record, whose target has these addresses.
@@ -109,8 +113,7 @@ impl Target {
             name.strip_prefix(&*own).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
         };
         let listed = list.iter().flat_map(|list| list.servers.iter().map(|server| &*server.name));
-        let staying =
-            list.iter().flat_map(|list| list.rejected.iter().filter_map(|row| row.name.as_deref()));
+        let staying = list.iter().flat_map(|list| list.unknown.iter().map(String::as_str));
         let names: BTreeSet<_> = listed.chain(staying).filter(is_own).map(str::to_owned).collect();
         if names.is_empty() { BTreeSet::from([own]) } else { names }
     }
@@ -173,6 +176,12 @@ fn weight(weight: u16, of_priority: &[u16]) -> u16 {
 mod tests {
     use super::*;
 
+    fn host(addresses: &[IpAddr], port: u16) -> Result<Listed, TooMany> {
+        let mut listed = Listed::default();
+        listed.add_host(addresses, port)?;
+        Ok(listed)
+    }
+
     fn srv(priority: u16, weight: u16, port: u16, target: &str) -> RData {
         RData::SRV(SRV::new(priority, weight, port, Name::from_ascii(target).unwrap()))
     }
@@ -233,7 +242,7 @@ mod tests {
         };
         assert_eq!(names(&addresses[..1]), ["web1.test:80"]);
         assert_eq!(names(&addresses), ["web1.test:80:10.0.0.2", "web1.test:80:fe80::1"]);
-        let (list, _) = Listed::host(&addresses, 8080).unwrap().settle();
+        let (list, _) = host(&addresses, 8080).unwrap().settle();
         let names: Vec<_> = list.servers.iter().map(|server| &*server.name).collect();
         assert_eq!(names, ["10.0.0.2:8080", "fe80::1:8080"]);
     }
@@ -266,10 +275,10 @@ mod tests {
         let (list, rejections) = listed.settle();
         assert_eq!((list.servers.len(), rejections.total()), (0, 1));
         assert_eq!(list.rejected[0].place, "target web1.test:0");
-        let (list, _) = Listed::host(&["0.0.0.0".parse().unwrap()], 80).unwrap().settle();
+        let (list, _) = host(&["0.0.0.0".parse().unwrap()], 80).unwrap().settle();
         assert_eq!((list.servers.len(), &*list.rejected[0].place), (0, "record 0.0.0.0"));
         let many: Vec<IpAddr> =
             (0..=MOST_SERVERS).map(|at| [10, 1, (at / 256) as u8, at as u8].into()).collect();
-        assert_eq!(Listed::host(&many, 80).err(), Some(TooMany));
+        assert_eq!(host(&many, 80).err(), Some(TooMany));
     }
 }

@@ -130,7 +130,10 @@ struct Addresses {
 impl DnsFeed {
     fn place(&self) -> String {
         match &self.wanted {
-            Wanted::Host { name, .. } => place(name, self.family.types()),
+            Wanted::Hosts(hosts) => {
+                let places = hosts.iter().map(|(name, _)| place(name, self.family.types()));
+                places.collect::<Vec<_>>().join(", ")
+            }
             Wanted::Service { name } => place(name, &[RecordType::SRV]),
         }
     }
@@ -148,24 +151,36 @@ impl DnsFeed {
             Extent::Changes => self.resolver.settings.full_poll,
         });
         match &self.wanted {
-            Wanted::Host { name, port } => self.poll_host(&name_servers, name, *port).await,
+            Wanted::Hosts(hosts) => self.poll_hosts(&name_servers, hosts).await,
             Wanted::Service { name } => self.poll_service(&name_servers, name, current).await,
         }
     }
 
-    async fn poll_host(
+    async fn poll_hosts(
         &self,
         name_servers: &NameServers,
-        name: &Name,
-        port: u16,
+        hosts: &[(Name, u16)],
     ) -> Result<Found, SourceError> {
-        match self.addresses(name_servers, name).await {
-            Ok(Addresses { addresses, ttl, bytes }) => {
-                let listed = self.bounded(Listed::host(&addresses, port))?;
-                Ok(Found { listed, ttl: Some(ttl), warning: None, bytes })
+        let asked: Vec<_> =
+            hosts.iter().map(|(name, _)| self.addresses(name_servers, name)).collect();
+        let resolved: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+        let mut found =
+            Found { listed: Listed::default(), ttl: Some(u32::MAX), warning: None, bytes: 0 };
+        for ((_, port), outcome) in hosts.iter().zip(resolved) {
+            match outcome {
+                Ok(Addresses { addresses, ttl, bytes }) => {
+                    found.ttl = found.ttl.min(Some(ttl));
+                    found.bytes += bytes;
+                    self.bounded(found.listed.add_host(&addresses, *port))?;
+                }
+                Err(problem) => {
+                    let nothing = self.nothing(problem)?;
+                    found.ttl = found.ttl.min(nothing.ttl);
+                    found.warning = found.warning.or(nothing.warning);
+                }
             }
-            Err(problem) => self.nothing(problem),
         }
+        Ok(found)
     }
 
     async fn poll_service(
@@ -235,7 +250,7 @@ impl DnsFeed {
         Ok(())
     }
 
-    /// The whole list's name can't be resolved.
+    /// A name that the list is of can't be resolved.
     fn nothing(&self, problem: Problem) -> Result<Found, SourceError> {
         match problem.setting.of(self.resolver.keys()) {
             Unresolved::Keep => Err(problem.into_error()),
@@ -258,10 +273,11 @@ impl DnsFeed {
         let types = self.family.types();
         let lookups: Vec<_> = types.iter().map(|kind| name_servers.look_up(name, *kind)).collect();
         let mut found = Addresses { addresses: Vec::new(), ttl: u32::MAX, bytes: 0 };
-        let mut absent = None;
-        for lookup in join_all(lookups).await {
+        let (mut absent, mut failed, mut answered) = (None, Vec::new(), None);
+        for (kind, lookup) in types.iter().zip(join_all(lookups).await) {
             match lookup {
                 Lookup::Records { records, ttl, bytes } => {
+                    answered = Some(*kind);
                     found.ttl = found.ttl.min(ttl);
                     found.bytes += bytes;
                     found.addresses.extend(records.iter().filter_map(|record| match record {
@@ -273,11 +289,13 @@ impl DnsFeed {
                 Lookup::Absent { absence, ttl, server } => {
                     absent = Some(Problem::absent(place(name, types), absence, ttl, server));
                 }
-                Lookup::Failed(failures) => {
-                    let keys = self.resolver.keys();
-                    return Err(Problem::failed(place(name, types), &failures, keys));
-                }
+                Lookup::Failed(failures) => failed.push((*kind, failures)),
             }
+        }
+        if let Some((_, failures)) = failed.first() {
+            let kinds: Vec<_> = failed.iter().map(|(kind, _)| *kind).collect();
+            let problem = Problem::failed(place(name, &kinds), failures, self.resolver.keys());
+            return Err(problem.beside(answered));
         }
         match absent {
             Some(problem) if found.addresses.is_empty() => Err(problem),

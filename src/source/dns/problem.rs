@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use hickory_resolver::proto::rr::RecordType;
+
 use super::answer::{Absence, Failure};
 use super::keys::{DnsKeys, Unresolved};
 use crate::source::error::{SourceError, SourceErrorKind};
@@ -101,6 +103,20 @@ impl Problem {
         Self { setting, place, text, ttl: None }
     }
 
+    /// Where the name has addresses of the other family: a list of these alone is one order away.
+    pub(super) fn beside(mut self, answered: Option<RecordType>) -> Self {
+        let family = match answered {
+            Some(RecordType::A) => "ipv4",
+            Some(RecordType::AAAA) => "ipv6",
+            _ => return self,
+        };
+        let _ = write!(
+            self.text,
+            "; the other family is answered: to ask for it alone set family = \"{family}\" in from"
+        );
+        self
+    }
+
     /// What to do about it, as a source's error.
     pub(super) fn into_error(self) -> SourceError {
         let advice = match (self.setting, self.setting.name()) {
@@ -118,5 +134,27 @@ impl Problem {
         let Self { setting, place, text, .. } = self;
         let key = setting.name().unwrap_or_default();
         format!("{place}: {text}; taken for no servers ({key} = \"empty\")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_that_fails_beside_one_that_is_answered_names_the_setting_that_leaves_it_out() {
+        let keys = DnsKeys::default();
+        for (answered, part) in [
+            (Some(RecordType::A), Some("set family = \"ipv4\" in from")),
+            (Some(RecordType::AAAA), Some("set family = \"ipv6\" in from")),
+            (None, None),
+        ] {
+            let failures = [("10.0.0.53:53", Failure::ServFail)];
+            let problem = Problem::failed("web.test (AAAA)".to_owned(), &failures, &keys);
+            let told = problem.beside(answered).into_error().to_string();
+            assert!(told.contains("web.test (AAAA)") && told.contains("SERVFAIL"), "{told}");
+            assert_eq!(told.contains("family"), part.is_some(), "{told}");
+            assert!(part.is_none_or(|part| told.contains(part)), "{told}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Endpoint;
 
-use super::failure::{Failure, needs_no_login};
+use super::failure::{Failure, needs_no_login, with_remedy};
 use super::keys::is_in_tls;
 use crate::settings;
 use crate::source::error::SourceErrorKind;
@@ -149,7 +149,7 @@ impl Connection {
         let channel = endpoint.connect().await.map_err(|error| {
             let cause = root_cause(&error);
             classify(&self.settings.of_kind.http, &cause)
-                .unwrap_or(SourceErrorKind::Unreachable { cause })
+                .unwrap_or_else(|| SourceErrorKind::Unreachable { cause: with_remedy(cause) })
         })?;
         let options = ConnectOptions::new().with_require_leader(true);
         let Some((user, password)) = self.login().await? else {

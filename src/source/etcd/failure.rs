@@ -49,6 +49,7 @@ impl Failure {
             Code::OutOfRange if says("compacted") => Self::Compacted,
             _ if std::error::Error::source(status).is_some() => {
                 let (during, cause) = ("before or within the answer", root_cause(status));
+                let cause = with_remedy(cause);
                 Self::Member(SourceErrorKind::Disconnected { during, cause })
             }
             Code::Unavailable
@@ -78,6 +79,25 @@ impl Failure {
                 "a single key of {prefix} holds more than is read at once"
             )),
         }
+    }
+}
+
+/// How a connection ends with whoever is no etcd, or speaks TLS where it is not expected, or does
+/// not where it is.
+const FOREIGN: [&str; 6] = [
+    "frame with invalid size",
+    "broken pipe",
+    "connection closed",
+    "handshake eof",
+    "protocol error",
+    "corrupt message",
+];
+
+/// What broke a connection, with what to look at where it may be none to an etcd.
+pub(super) fn with_remedy(cause: String) -> String {
+    match FOREIGN.iter().any(|words| cause.contains(words)) {
+        true => format!("{cause}; is it etcd's client port (2379 mostly), with http or https?"),
+        false => cause,
     }
 }
 
@@ -124,6 +144,20 @@ mod tests {
         let kind = format!("{failure:?}");
         let kind = kind.split('(').next().unwrap().to_owned();
         (kind, failure.into_fault("/web/").to_string())
+    }
+
+    #[test]
+    fn a_connection_to_something_else_says_what_to_look_at() {
+        for cause in [
+            "stream closed because of a broken pipe",
+            "http2 error: frame with invalid size",
+            "tls handshake eof",
+        ] {
+            let told = with_remedy(cause.to_owned());
+            assert!(told.starts_with(cause) && told.contains("client port"), "{told}");
+        }
+        let refused = "Connection refused (os error 111)";
+        assert_eq!(with_remedy(refused.to_owned()), refused);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::settings::keys::{SelectorKeys, kind_keys, section};
 use crate::source::SourceKind;
 use crate::source::transport::http::keys::HttpKeys;
+use crate::source::transport::servers::quoted;
 
 /// The longest prefix, in bytes: it stands in messages.
 const LONGEST_PREFIX: usize = 1024;
@@ -63,9 +64,9 @@ impl EtcdKeys {
         if self.endpoints.len() > MOST_ENDPOINTS {
             problem(format!("endpoints: at most {MOST_ENDPOINTS}"));
         }
-        for endpoint in &self.endpoints {
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
             if let Err(reason) = check_endpoint(endpoint) {
-                problem(format!("endpoints: {endpoint:?} {reason}"));
+                problem(format!("endpoints: {} {reason}", quoted(index, endpoint)));
             }
         }
         let in_tls = self.endpoints.iter().filter(|endpoint| is_in_tls(endpoint)).count();
@@ -195,7 +196,11 @@ mod tests {
             (&["http://etcd"], "has no port"),
             (&["http://[fe80::1]"], "has no port"),
             (&["http://etcd:0"], "has no port"),
-            (&["http://u:p@etcd:2379"], "use user and password_file"),
+            (
+                &["http://u:p@etcd:2379"],
+                "endpoints: number 1 has a user name or password in it; use",
+            ),
+            (&["u:p@etcd:2379"], "endpoints: number 1 must begin with"),
             (&["http://etcd:2379/v3"], "has more than a host and a port"),
             (&["http://a:1", "https://b:1"], "all must begin with"),
             (&["http://a:1"; 21], "at most 20"),

@@ -257,7 +257,10 @@ impl<R: Reading> Feed<R::Content> for PrefixFeed<R> {
             || Some(format!("not every member answers: {}", self.passed_over.as_ref()?));
         let polled_only = || Some(format!("changes are noticed at polls only: {}", failure?));
         Notes {
-            watch: Some(if failure.is_some() { Watch::PolledOnly } else { Watch::Watched }),
+            watch: Some(match self.changes.is_waiting() {
+                true => Watch::Watched,
+                false => Watch::PolledOnly,
+            }),
             warning: polled_only().or_else(passed_over),
         }
     }

@@ -76,6 +76,11 @@ impl Changes {
         }
     }
 
+    /// Whether a change would be noticed now.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.is_some() && self.failure().is_none()
+    }
+
     /// Why changes are noticed at polls only, if so.
     pub(super) fn failure(&self) -> Option<&str> {
         (self.failures.0 > 1).then_some(self.failures.1.as_str())
@@ -140,6 +145,17 @@ mod tests {
         let client = Client::connect([etcd.url()], Some(options)).await.unwrap();
         let ended = timeout(Duration::from_secs(60), wait(client.watch_client(), "/a/", revision));
         ended.await.expect("the watch ends")
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_no_change_is_not_watched() {
+        let mut changes = Changes::new();
+        assert!(!changes.is_waiting(), "before the first answer");
+        let waiting = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
+        changes.waiting = Some((Instant::now(), waiting));
+        assert!(changes.is_waiting());
+        changes.stop();
+        assert!(!changes.is_waiting(), "after a failed poll");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! [`targeted`] which single nodes in between.
 
 mod answer;
+mod late;
 pub mod poller;
 pub mod requests;
 pub mod schedule;
@@ -20,6 +21,7 @@ use super::SourceError;
 
 pub use answer::Polled;
 pub(super) use answer::{off_thread, share};
+pub(super) use late::LateFeed;
 
 /// How much a poll must bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

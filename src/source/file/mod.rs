@@ -18,13 +18,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mapsmith_core::status::{PollKind, Watch};
-use mapsmith_core::{EntryMap, ServerList, Snapshot};
+use mapsmith_core::{EntryMap, ServerList, ServiceTexts, Snapshot};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::error::{SourceError, SourceErrorKind};
 use super::feed::{is_due, off_thread};
-use super::format::{Format, MapFormat, MapText, Names, ServerFormat};
+use super::format::{Format, MapFormat, MapText, Names, ServerFormat, ServiceFormat};
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings::{self, Selector};
 use keys::FileFormat;
@@ -76,6 +76,10 @@ impl Registry for FileRegistry {
             Some(FileFormat::Lines) => ServerFormat::lines(),
             _ => ServerFormat::json(&keys.fields),
         }))
+    }
+
+    fn services(&self, _of: &Selector) -> Result<Box<dyn Feed<ServiceTexts>>, Unsupported> {
+        Ok(self.feed(ServiceFormat))
     }
 }
 

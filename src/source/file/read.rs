@@ -109,6 +109,10 @@ pub(super) fn poll<F: Format>(
         return Ok((stamps, known.settled, Polled::unchanged(current)));
     }
     let (stamps, rows, bytes) = match stamps {
+        Stamps::File(_) if F::IS_FOLDER => {
+            let what = "is a file; services are a folder with a file NAME.json for each";
+            return Err(SourceErrorKind::File(what.to_owned()));
+        }
         Stamps::File(_) => {
             let (stamp, rows, bytes) = read(path, format, settings.max_bytes)?;
             (Stamps::File(stamp), rows, bytes)

@@ -10,6 +10,7 @@ mod server_fields;
 mod server_lines;
 mod server_list;
 mod server_name;
+mod service_texts;
 
 use std::sync::Arc;
 
@@ -28,12 +29,16 @@ pub(super) use row::Fields;
 pub(super) use server_fields::ServerFields;
 pub(super) use server_list::{ServerFormat, raw_server, whole_number};
 pub(super) use server_name::server_name;
+pub(super) use service_texts::{ServiceFormat, service_text};
 
 /// What a source's answers are.
 pub(super) trait Format: Clone + Send + Sync + 'static {
     type Content: Content;
     type Rows: Rows<Content = Self::Content>;
     type Reader: Reader<Rows = Self::Rows>;
+
+    /// Whether a folder is read, and a file is none.
+    const IS_FOLDER: bool = false;
 
     /// A reader that has seen nothing. `hidden` never shows in an error.
     fn reader(&self, hidden: Option<Secret>) -> Self::Reader;

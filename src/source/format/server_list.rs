@@ -151,7 +151,12 @@ impl Rows for ServerRows {
                     };
                     match raw_server(&row) {
                         Ok(raw) => builder.push(&place, raw),
-                        Err(detail) => builder.reject(&place, Invalid::ServerRow, detail),
+                        Err(detail) => match known_name(&row) {
+                            Some(name) => {
+                                builder.reject_known(&place, &name, Invalid::ServerRow, detail);
+                            }
+                            None => builder.reject(&place, Invalid::ServerRow, detail),
+                        },
                     }
                 }
                 _ => builder.reject(&place, Invalid::ServerRow, "the row is no object".to_owned()),
@@ -174,6 +179,20 @@ fn whole(number: &Number) -> Option<i64> {
     // Up to 2^53 each whole number is one of these.
     let exact = |number: &f64| number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
     number.as_i64().or_else(|| number.as_f64().filter(exact).map(|number| number as i64))
+}
+
+/// The server that a row of which [`raw_server`] makes none is about, where that can be told.
+fn known_name(row: &Map<String, Value>) -> Option<String> {
+    let field = |name: &str| row.get(name).filter(|value| !value.is_null());
+    let name = field("name").map(|name| name.as_str().ok_or(())).transpose().ok()?;
+    let port = field("port").map(|port| whole_number(port).ok_or(())).transpose();
+    let raw = RawServer {
+        name: name.map(str::to_owned),
+        address: field("address").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        port: port.ok().flatten(),
+        ..RawServer::default()
+    };
+    raw.known_name()
 }
 
 /// A row's fields; registries write numbers and truth values as text, too. Other fields are the
@@ -289,6 +308,26 @@ mod tests {
             "{:?}",
             list.rejected
         );
+    }
+
+    #[test]
+    fn a_row_that_went_wrong_names_its_server_whose_place_is_kept() {
+        let (list, _) = read(
+            r#"[{"name": "a", "address": "10.0.0.1:1", "weight": "heavy"},
+                {"name": "b"},
+                {"name": "c", "address": "10.0.0.3", "port": 1.5},
+                {"name": "d", "address": "10.0.0.4:1", "weight": 1e999},
+                {"address": "10.0.0.5", "port": 80, "weight": 300},
+                {"address": "10.0.0.6", "port": "80", "backup": "maybe"},
+                {"address": "[fe80::1]:80", "options": "check"},
+                {"name": 7, "address": "10.0.0.8:80"},
+                {"address": "10.0.0.9", "port": "http"},
+                {"name": "e f", "address": "10.0.0.9:80"}]"#,
+        )
+        .unwrap();
+        let unknown: Vec<_> = list.unknown.iter().map(String::as_str).collect();
+        assert_eq!(unknown, ["10.0.0.5:80", "10.0.0.6:80", "a", "b", "c", "d", "fe80::1:80"]);
+        assert!(list.servers.is_empty() && list.rejected_count == 10, "{list:?}");
     }
 
     #[test]

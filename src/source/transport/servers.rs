@@ -39,7 +39,7 @@ impl ServersKeys {
     pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
         let wrong: fn(&str) -> Option<String> = match kind {
             SourceKind::Zookeeper => |server| address(server).err(),
-            SourceKind::Dns => |server| {
+            SourceKind::Dns => |server: &str| {
                 name_server(server).is_none().then(|| {
                     format!(
                         "{server:?} is not a name server's address (examples: 10.0.0.53, \
@@ -64,10 +64,33 @@ impl ServersKeys {
         if self.servers.len() > MOST_SERVERS {
             problem(format!("servers: at most {MOST_SERVERS}"));
         }
-        for why in self.servers.iter().filter_map(|server| wrong(server)) {
-            problem(format!("servers: {why}"));
+        for (index, server) in self.servers.iter().enumerate() {
+            match wrong(server) {
+                Some(_) if has_user(server) => problem(format!(
+                    "servers: {} has a user name or password in it; give host and port alone{}",
+                    quoted(index, server),
+                    match kind {
+                        SourceKind::Zookeeper => ", and user:password in auth_file",
+                        _ => "",
+                    }
+                )),
+                Some(why) => problem(format!("servers: {why}")),
+                None => {}
+            }
         }
     }
+}
+
+/// A server as a message may show it: none that may have a password in it.
+pub(in crate::source) fn quoted(index: usize, server: &str) -> String {
+    match has_user(server) {
+        true => format!("number {}", index + 1),
+        false => format!("{server:?}"),
+    }
+}
+
+fn has_user(server: &str) -> bool {
+    server.contains('@')
 }
 
 /// `host:port`, an IPv6 address in brackets.
@@ -116,6 +139,15 @@ mod tests {
         ] {
             let found = name_server(text).map(|address| address.to_string());
             assert_eq!(found.as_deref(), address, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_among_the_servers_is_never_shown() {
+        for kind in [SourceKind::Zookeeper, SourceKind::Dns] {
+            let found = problems(kind, &["10.0.0.1:2181", "user:hunter2@10.0.0.2:2181"]);
+            assert!(found.contains("number 2 has a user name or password"), "{found}");
+            assert!(!found.contains("hunter2"), "{found}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! new session has the certificates and the password that are in their files now.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
@@ -27,9 +27,14 @@ pub(super) struct Connection {
     state: Mutex<State>,
 }
 
+/// When a file was last changed, and its size; none where it can't be read.
+type Stamp = Option<(SystemTime, u64)>;
+
 #[derive(Default)]
 struct State {
     client: Option<Client>,
+    /// The files that say who the session speaks for, as they were when it was opened.
+    credentials: Vec<Stamp>,
     /// When the last attempt failed, and why.
     failed: Option<(Instant, SourceErrorKind)>,
 }
@@ -60,6 +65,8 @@ impl Connection {
             return Err(fault.clone());
         }
         state.client = None;
+        // Before they are read: what changes from then on is a change.
+        state.credentials = self.credentials().await;
         match self.connect().await {
             Ok(client) => {
                 state.client = Some(client.clone());
@@ -72,9 +79,27 @@ impl Connection {
         }
     }
 
-    /// Gives the session up: who it speaks for may have another password by now.
-    pub(super) async fn close(&self) {
-        self.state.lock().await.client = None;
+    /// Gives the session up if who it speaks for has another password or certificate by now; whether
+    /// it was. All feeds share it, and their watches end with it.
+    pub(super) async fn close_if_outdated(&self) -> bool {
+        let credentials = self.credentials().await;
+        let mut state = self.state.lock().await;
+        let is_outdated = state.credentials != credentials;
+        if is_outdated {
+            state.client = None;
+        }
+        is_outdated
+    }
+
+    async fn credentials(&self) -> Vec<Stamp> {
+        let keys = &self.settings.of_kind;
+        let mut stamps = Vec::new();
+        for file in [&keys.zookeeper.auth_file, &keys.http.cert, &keys.http.key] {
+            let Some(file) = file else { continue };
+            let found = tokio::fs::metadata(file).await.ok();
+            stamps.push(found.and_then(|found| Some((found.modified().ok()?, found.len()))));
+        }
+        stamps
     }
 
     /// Where a path is, for messages.

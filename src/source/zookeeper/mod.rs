@@ -1,9 +1,10 @@
 //! ZooKeeper: the children of a path are servers, or the nodes of the node map.
 //!
 //! Every poll reads everything: the path's children, and what each holds. If any of that can't be
-//! read, the poll has failed; only a child that vanished in between is none. A watch starts a poll,
-//! and is all that it does.
+//! read, the poll has failed; only a child that vanished in between is none, see [`children`]. A
+//! watch starts a poll, and is all that it does.
 
+mod children;
 mod connection;
 pub(super) mod keys;
 mod records;
@@ -14,10 +15,9 @@ mod watch;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use mapsmith_core::status::{PollKind, Watch};
-use mapsmith_core::{EntryMap, Rejections, ServerList, Snapshot};
+use mapsmith_core::{EntryMap, Rejections, ServerList, ServiceTexts, Snapshot};
 use tokio::sync::Notify;
 use zookeeper_client::{Client, Error};
 
@@ -26,16 +26,15 @@ use super::feed::{off_thread, share};
 use super::format::Names;
 use super::{Extent, Feed, Notes, Polled, Registry, Unsupported};
 use crate::settings::{self, Selector};
+use children::Children;
 use connection::Connection;
-use records::{Child, Nodes, Reading, Servers};
-use selector::ZooKeeperSelector;
+use records::{Child, Nodes, Reading, Servers, Services};
+use selector::{ServicesSelector, ZooKeeperSelector};
 use watch::PathWatch;
 
 /// The most children of a path. ZooKeeper lists some ten thousand before it refuses the answer's
 /// size by itself.
 const MOST_CHILDREN: usize = 100_000;
-/// How many children are asked for before the first has answered.
-const AT_ONCE: usize = 64;
 
 /// A ZooKeeper.
 pub(super) struct ZooKeeper {
@@ -62,6 +61,7 @@ impl ZooKeeper {
             reading,
             events: Arc::default(),
             watch: None,
+            has_failed: false,
         })
     }
 }
@@ -77,6 +77,12 @@ impl Registry for ZooKeeper {
     fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported> {
         let (path, servers) = wanted(of)?;
         Ok(self.feed(path, servers))
+    }
+
+    fn services(&self, of: &Selector) -> Result<Box<dyn Feed<ServiceTexts>>, Unsupported> {
+        let keys = of.read::<ServicesSelector>();
+        let keys = keys.map_err(|problems| Unsupported::new(&of.source, problems.join("; ")))?;
+        Ok(self.feed(keys.path, Services))
     }
 }
 
@@ -111,6 +117,8 @@ struct PathFeed<R> {
     /// Raised by the watch.
     events: Arc<Notify>,
     watch: Option<PathWatch>,
+    /// Whether the last poll failed.
+    has_failed: bool,
 }
 
 impl<R: Reading> PathFeed<R> {
@@ -119,20 +127,24 @@ impl<R: Reading> PathFeed<R> {
         current: Option<&Snapshot<R::Content>>,
     ) -> Result<Polled<R::Content>, SourceErrorKind> {
         let client = self.connection.client().await?;
-        let answer = match self.ask(&client).await {
-            // The connection was lost since it was used last: what was asked is asked once more.
-            Err(Failure::Client(error, _)) if is_of_session(&error) => {
+        let answer = self.ask(&client).await;
+        // The connection was lost since it was used last, or speaks for who may read by now: what
+        // was asked is asked once more.
+        let again = match &answer {
+            Err(Failure::Client(Error::NoAuth, _)) => self.connection.close_if_outdated().await,
+            Err(Failure::Client(error, _)) => is_of_session(error),
+            _ => false,
+        };
+        let answer = match again {
+            true => {
                 let client = self.connection.client().await?;
                 self.ask(&client).await
             }
-            answer => answer,
+            false => answer,
         };
         let (children, bytes) = match answer {
             Ok(answer) => answer,
             Err(Failure::Client(error, path)) => {
-                if error == Error::NoAuth {
-                    self.connection.close().await;
-                }
                 return Err(self.connection.fault(&error, &path));
             }
             Err(Failure::Bound(fault)) => return Err(fault),
@@ -161,7 +173,30 @@ impl<R: Reading> PathFeed<R> {
         }
         // The server may lag behind the one that was asked before.
         client.sync(&self.path).await.map_err(of_path)?;
-        let (mut names, _) = client.get_children(&self.path).await.map_err(of_path)?;
+        let path = OfPath { client, path: &self.path, max_bytes: self.settings.max_bytes };
+        if !self.reading.reads_data() {
+            let mut names = path.names().await?;
+            names.sort_unstable();
+            let child = |name| Child { name, data: Vec::new() };
+            return Ok((names.into_iter().map(child).collect(), 0));
+        }
+        children::read(&path).await
+    }
+}
+
+/// The children of a path, by a client.
+struct OfPath<'a> {
+    client: &'a Client,
+    path: &'a str,
+    max_bytes: u64,
+}
+
+impl Children for OfPath<'_> {
+    type Error = Failure;
+
+    async fn names(&self) -> Result<Vec<String>, Failure> {
+        let names = self.client.get_children(self.path).await;
+        let (names, _) = names.map_err(|error| Failure::Client(error, self.path.to_owned()))?;
         if names.len() > MOST_CHILDREN {
             return Err(Failure::Bound(SourceErrorKind::Registry(format!(
                 "{} has {} children; at most {MOST_CHILDREN} are read",
@@ -169,32 +204,28 @@ impl<R: Reading> PathFeed<R> {
                 names.len()
             ))));
         }
-        names.sort_unstable();
-        if !self.reading.reads_data() {
-            let child = |name| Child { name, data: Vec::new() };
-            return Ok((names.into_iter().map(child).collect(), 0));
+        Ok(names)
+    }
+
+    async fn data(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = format!("{}/{name}", self.path.trim_end_matches('/'));
+        match self.client.get_data(&path).await {
+            Ok((data, _)) => Ok(Some(data)),
+            Err(Error::NoNode) => Ok(None),
+            Err(error) => Err(Failure::Client(error, path)),
         }
-        let parent = self.path.trim_end_matches('/');
-        let mut answers = stream::iter(names)
-            .map(|name| async move {
-                let path = format!("{parent}/{name}");
-                (name, client.get_data(&path).await, path)
-            })
-            .buffered(AT_ONCE);
-        let (mut children, mut bytes) = (Vec::new(), 0);
-        while let Some((name, answer, path)) = answers.next().await {
-            let data = match answer {
-                Ok((data, _)) => data,
-                Err(Error::NoNode) => continue,
-                Err(error) => return Err(Failure::Client(error, path)),
-            };
-            bytes += data.len() as u64;
-            if bytes > self.settings.max_bytes {
-                return Err(Failure::Bound(SourceErrorKind::TooLarge(self.settings.max_bytes)));
-            }
-            children.push(Child { name, data });
-        }
-        Ok((children, bytes))
+    }
+
+    fn too_large(&self, bytes: u64) -> Option<Failure> {
+        let bound = SourceErrorKind::TooLarge(self.max_bytes);
+        (bytes > self.max_bytes).then_some(Failure::Bound(bound))
+    }
+
+    fn never_whole(&self) -> Failure {
+        Failure::Bound(SourceErrorKind::Registry(format!(
+            "the children of {} come and go faster than they can be read",
+            self.path
+        )))
     }
 }
 
@@ -219,13 +250,26 @@ impl<R: Reading> Feed<R::Content> for PathFeed<R> {
     ) -> Result<Polled<R::Content>, SourceError> {
         let (timeout, place) = (self.settings.timeout, self.connection.place(&self.path));
         let outcome = tokio::time::timeout(timeout, self.poll_once(current)).await;
+        self.has_failed = !matches!(outcome, Ok(Ok(_)));
         outcome
             .unwrap_or(Err(SourceErrorKind::NoAnswer(timeout)))
             .map_err(|fault| SourceError { place, fault })
     }
 
     async fn changed(&mut self) {
-        self.events.notified().await;
+        let (watch, has_failed) = (&mut self.watch, self.has_failed);
+        let lost = async {
+            match watch {
+                Some(watch) if !has_failed => watch.ended().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // What raised an event and ended is one change.
+            biased;
+            () = self.events.notified() => {}
+            () = lost => self.watch = None,
+        }
     }
 
     fn notes(&self) -> Notes {

@@ -39,6 +39,21 @@ section! {
     }
 }
 
+/// What `[services]` wants of it: the children of a path.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::source) struct ServicesSelector {
+    pub(super) path: String,
+}
+
+impl SelectorKeys for ServicesSelector {
+    fn problems(&self, mut problem: impl FnMut(String)) {
+        if let Err(reason) = check_path(&self.path) {
+            problem(format!("path: {reason}"));
+        }
+    }
+}
+
 /// The formats, by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -2,7 +2,7 @@
 //!
 //! One recursive watch covers a path and everything below it. It ends with the connection: what
 //! changes while there is none raises no event, so whoever has lost one polls, and watches anew
-//! before he reads.
+//! before he reads. Where the last poll failed that is left to its repetition.
 
 use std::sync::Arc;
 
@@ -55,6 +55,12 @@ impl PathWatch {
     pub(super) fn is_alive(&self) -> bool {
         !self.task.is_finished()
     }
+
+    /// Resolves when it watches no more. It is over then, and must not be asked again.
+    pub(super) async fn ended(&mut self) {
+        // However it ended, nothing is noticed from now on.
+        let _ended = (&mut self.task).await;
+    }
 }
 
 impl Drop for PathWatch {
@@ -63,33 +69,24 @@ impl Drop for PathWatch {
     }
 }
 
-/// Raises the event when it is dropped, so that a watch never ends unnoticed.
-struct RaiseAtEnd(Arc<Notify>);
-
-impl Drop for RaiseAtEnd {
-    fn drop(&mut self) {
-        self.0.notify_one();
-    }
-}
-
 /// Takes the events as they come, since they are kept without a bound, until the connection is
 /// lost.
 async fn follow(mut watcher: PersistentWatcher, path: String, events: Arc<Notify>) {
-    let events = RaiseAtEnd(events);
     loop {
         let event = watcher.changed().await;
         if event.event_type == EventType::Session {
             return;
         }
         if concerns(&path, &event.path) {
-            events.0.notify_one();
+            events.notify_one();
         }
     }
 }
 
 async fn follow_once(watcher: OneshotWatcher, events: Arc<Notify>) {
-    let _events = RaiseAtEnd(events);
-    watcher.changed().await;
+    if watcher.changed().await.event_type != EventType::Session {
+        events.notify_one();
+    }
 }
 
 /// Whether a change at `changed` is one of the path or of its children.

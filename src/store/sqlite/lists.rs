@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use mapsmith_core::server::list::{Host, RawServer, Repeats, ServerListBuilder};
 use mapsmith_core::server::{LastGoodList, Server, ServerAddress};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
 use super::StoreErrorKind;
@@ -41,17 +41,20 @@ pub(super) fn read(
     connection: &Connection,
 ) -> Result<BTreeMap<String, LastGoodList>, StoreErrorKind> {
     let mut lists = BTreeMap::new();
-    let mut statement =
-        connection.prepare("SELECT backend, origin, servers, since FROM server_lists")?;
+    let mut statement = connection
+        .prepare("SELECT backend, origin, servers, since, confirmed FROM server_lists")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (backend, origin, text) =
             (row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?);
         // A time that can't be one is none: the servers are what matters.
-        let since = row.get::<_, Option<i64>>(3)?.and_then(|since| super::time(since).ok());
+        let time = |column: usize| -> rusqlite::Result<Option<Timestamp>> {
+            Ok(row.get::<_, Option<i64>>(column)?.and_then(|at| super::time(at).ok()))
+        };
+        let (since, confirmed) = (time(3)?, time(4)?);
         match parse(&text) {
             Ok(servers) => {
-                lists.insert(backend, LastGoodList { origin, since, servers });
+                lists.insert(backend, LastGoodList { origin, since, confirmed, servers });
             }
             Err(reason) => tracing::warn!(
                 backend,
@@ -74,14 +77,36 @@ pub(super) fn write(
             let text = serde_json::to_string(&rows)
                 .map_err(|error| StoreErrorKind::Other(error.to_string()))?;
             connection.execute(
-                "INSERT OR REPLACE INTO server_lists (backend, origin, servers, since) VALUES \
-                    (?1, ?2, ?3, ?4)",
-                params![backend, list.origin, text, list.since.map(Timestamp::as_millisecond)],
+                "INSERT OR REPLACE INTO server_lists (backend, origin, servers, since, confirmed) \
+                    VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    backend,
+                    list.origin,
+                    text,
+                    list.since.map(Timestamp::as_millisecond),
+                    list.confirmed.map(Timestamp::as_millisecond)
+                ],
             )?
         }
         None => connection.execute("DELETE FROM server_lists WHERE backend = ?1", [backend])?,
     };
     Ok(())
+}
+
+/// Writes what is known of these lists beside their servers, in one transaction.
+pub(super) fn confirm(
+    connection: &mut Connection,
+    lists: &BTreeMap<String, LastGoodList>,
+) -> Result<(), StoreErrorKind> {
+    const CONFIRM: &str = "UPDATE server_lists SET origin = ?2, since = ?3, confirmed = ?4 \
+        WHERE backend = ?1";
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (backend, list) in lists {
+        let since = list.since.map(Timestamp::as_millisecond);
+        let confirmed = list.confirmed.map(Timestamp::as_millisecond);
+        transaction.execute(CONFIRM, params![backend, list.origin, since, confirmed])?;
+    }
+    Ok(transaction.commit()?)
 }
 
 fn parse(text: &str) -> Result<BTreeMap<String, Server>, String> {

@@ -17,23 +17,25 @@ use mapsmith_core::desired::ownership::{OwnersChange, StoredOwners};
 use mapsmith_core::overrides::ENDED_KEPT;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{
-    DrainedMaster, EndedKind, EndedOverride, Invalid, OverrideChange, Overrides, Pin,
+    DrainedMaster, EndedKind, EndedOverride, Invalid, OverrideChange, Overrides, Pin, ServiceForms,
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use self::lock::Lock;
-use super::{OwnerStore, Store, StoreError, StoreErrorKind};
+use super::{OwnerStore, Store, StoreError, StoreErrorKind, StoredServices};
 
+mod copy;
 mod lists;
 mod lock;
 mod owners;
+mod services;
 
 /// Stands in the file's header (`PRAGMA application_id`): "MapS".
 const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 7] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -56,16 +58,21 @@ const MIGRATIONS: [&str; 5] = [
     ALTER TABLE owners ADD COLUMN unnamed INTEGER;
 ",
     "ALTER TABLE server_lists ADD COLUMN since INTEGER;",
+    "CREATE TABLE services (name TEXT PRIMARY KEY, origin TEXT NOT NULL, text TEXT NOT NULL, since \
+        INTEGER NOT NULL) STRICT;",
+    "ALTER TABLE server_lists ADD COLUMN confirmed INTEGER;",
 ];
 
 /// How long another program's lock is waited for: a backup holds it for moments.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// What the file holds of what an operator ordered, and of owners.
+/// What the file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stored {
     pub overrides: Overrides,
     pub owners: StoredOwners,
+    /// The server lists in force, by backend.
+    pub lists: BTreeMap<String, LastGoodList>,
 }
 
 /// A [`Store`] in a file.
@@ -121,6 +128,40 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let backend = backend.to_owned();
         self.with(move |connection| lists::write(connection, &backend, list.as_ref())).await
+    }
+
+    /// The services of this origin that HAProxy had last, for a program that may not be the daemon;
+    /// none where there are none.
+    pub async fn peek_services(
+        path: &Path,
+        origin: &str,
+    ) -> Result<Option<StoredServices>, StoreError> {
+        let origin = origin.to_owned();
+        let read = move |path: &Path| match open_to_peek(path)? {
+            Some(connection) => services::read(&connection, &origin),
+            None => Ok(None),
+        };
+        blocking(path, read).await
+    }
+
+    /// Keeps these services for good in place of those before. Where they can't be kept nothing has
+    /// changed.
+    pub async fn keep_services(
+        &self,
+        origin: &str,
+        forms: &ServiceForms,
+    ) -> Result<(), StoreError> {
+        let (origin, forms) = (origin.to_owned(), forms.clone());
+        self.with(move |connection| services::write(connection, &origin, &forms)).await
+    }
+
+    /// Keeps when these lists were confirmed and by whom; their servers stay as they are stored.
+    /// All of it or nothing.
+    pub async fn confirm_lists(
+        &self,
+        lists: BTreeMap<String, LastGoodList>,
+    ) -> Result<(), StoreError> {
+        self.with(move |connection| lists::confirm(connection, &lists)).await
     }
 
     /// The owners that are remembered.
@@ -217,9 +258,22 @@ fn open(path: &Path) -> Result<(Lock, Connection), StoreErrorKind> {
 }
 
 fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
+    match open_to_peek(path)? {
+        None => Ok(Stored::default()),
+        Some(connection) => Ok(Stored {
+            overrides: read(&connection)?,
+            owners: owners::read(&connection)?,
+            lists: lists::read(&connection)?,
+        }),
+    }
+}
+
+/// None where there is no file, or one made by a daemon that got no further. What a Mapsmith of
+/// before has written is read from a copy with the latest schema: only the daemon changes the file.
+fn open_to_peek(path: &Path) -> Result<Option<Connection>, StoreErrorKind> {
     fit(path)?;
     if !path.try_exists().map_err(|error| StoreErrorKind::NotOpened(error.to_string()))? {
-        return Ok(Stored::default());
+        return Ok(None);
     }
     let connection = Connection::open_with_flags(
         path,
@@ -227,9 +281,9 @@ fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
     )?;
     connection.busy_timeout(BUSY)?;
     match schema(&connection)? {
-        // Made by a daemon that got no further.
-        0 => Ok(Stored::default()),
-        _ => Ok(Stored { overrides: read(&connection)?, owners: owners::read(&connection)? }),
+        0 => Ok(None),
+        version if version < MIGRATIONS.len() as i64 => copy::latest(&connection).map(Some),
+        _ => Ok(Some(connection)),
     }
 }
 
@@ -259,14 +313,21 @@ fn check(connection: &Connection) -> Result<(), StoreErrorKind> {
 
 fn migrate(connection: &mut Connection, version: i64) -> Result<(), StoreErrorKind> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for (step, statements) in (1i64..).zip(MIGRATIONS).skip_while(|(step, _)| *step <= version) {
-        transaction.execute_batch(statements)?;
-        transaction.pragma_update(None, "user_version", step)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    }
+    run_migrations(&transaction, version, MIGRATIONS.len() as i64)?;
     // Also where there was nothing to do: a file that can't be written is known at once, not at the
     // first override.
     Ok(transaction.commit()?)
+}
+
+/// Brings a file from one schema to another.
+fn run_migrations(connection: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
+    let steps = (1i64..).zip(MIGRATIONS).skip_while(|(step, _)| *step <= from);
+    for (step, statements) in steps.take_while(|(step, _)| *step <= to) {
+        connection.execute_batch(statements)?;
+        connection.pragma_update(None, "user_version", step)?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    Ok(())
 }
 
 fn read(connection: &Connection) -> Result<Overrides, StoreErrorKind> {
@@ -295,9 +356,6 @@ fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
         let name = drained.master.clone();
         overrides.add_drain(drained).map_err(invalid(name))?;
     }
-    if !has_table(transaction, "ended")? {
-        return Ok(overrides);
-    }
     let mut ended = transaction.prepare("SELECT node, master, since, until, stay FROM ended")?;
     let mut rows = ended.query([])?;
     while let Some(row) = rows.next()? {
@@ -310,13 +368,6 @@ fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
         overrides.add_ended(EndedOverride { of, since, until, stay: row.get(4)? });
     }
     Ok(overrides)
-}
-
-/// Whether the file has a table: one that is only peeked into is of an earlier version until the
-/// daemon has opened it.
-fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
-    const FOUND: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
-    connection.query_row(FOUND, [name], |row| row.get(0))
 }
 
 fn time(milliseconds: i64) -> Result<Timestamp, StoreErrorKind> {

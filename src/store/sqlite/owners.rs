@@ -5,13 +5,10 @@ use mapsmith_core::desired::ownership::{Outage, OwnerRecord, OwnersChange, Store
 use mapsmith_core::{Invalid, names};
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::{StoreErrorKind, has_table, time};
+use super::{StoreErrorKind, time};
 
 pub(super) fn read(connection: &Connection) -> Result<StoredOwners, StoreErrorKind> {
     let mut stored = StoredOwners::default();
-    if !has_table(connection, "owners")? {
-        return Ok(stored);
-    }
     let invalid = |name: String| move |reason: Invalid| StoreErrorKind::Invalid { name, reason };
     let mut owners = connection
         .prepare("SELECT node, owner, since, seen, ordered, routed, unnamed FROM owners")?;

@@ -179,10 +179,10 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
 
     let newer = folder.path().join("newer.db");
     drop(SqliteStore::open(&newer).await.unwrap());
-    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 8).unwrap();
     let told = fault(&newer).await;
-    assert_eq!(told, StoreErrorKind::Newer { found: 7, known: 5 });
-    assert!(told.to_string().contains("later Mapsmith (schema 7, this one knows 5)"), "{told}");
+    assert_eq!(told, StoreErrorKind::Newer { found: 8, known: 7 });
+    assert!(told.to_string().contains("later Mapsmith (schema 8, this one knows 7)"), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
 
@@ -268,7 +268,8 @@ fn list(origin: &str, rows: &[(&str, &str, &[&str])]) -> LastGoodList {
         }
     };
     let servers = rows.iter().map(|row| (row.0.to_owned(), server(row))).collect();
-    LastGoodList { origin: origin.to_owned(), since: Some(at(7)), servers }
+    let (since, confirmed) = (Some(at(7)), Some(at(8)));
+    LastGoodList { origin: origin.to_owned(), since, confirmed, servers }
 }
 
 #[tokio::test]
@@ -295,6 +296,13 @@ async fn a_server_list_is_there_after_a_restart_just_as_it_was() {
     assert_eq!(store.last_good_lists().await.unwrap(), kept);
     store.keep_list("puppet", None).await.unwrap();
     assert_eq!(store.last_good_lists().await.unwrap().len(), 1);
+    let confirmed = LastGoodList { confirmed: Some(at(9)), ..list("source new", rows) };
+    let lists = ["app", "gone"].map(|backend| (backend.to_owned(), confirmed.clone()));
+    store.confirm_lists(lists.into()).await.unwrap();
+    let left = store.last_good_lists().await.unwrap();
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["app"]);
+    assert_eq!((left["app"].origin.as_str(), left["app"].confirmed), ("source new", Some(at(9))));
+    assert_eq!(left["app"].servers.len(), 1, "the servers are those that were kept");
 }
 
 /// What another program may do to the table.
@@ -353,6 +361,40 @@ async fn a_store_of_the_first_schema_keeps_its_overrides() {
     assert_eq!(listed(&store.load().await.unwrap()), ["n=m"]);
     store.keep_list("puppet", Some(list("node map", &[]))).await.unwrap();
     assert_eq!(store.last_good_lists().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_store_of_any_schema_before_is_looked_at_as_the_daemon_will_have_it_and_stays_as_it_is() {
+    for version in 1..MIGRATIONS.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.db");
+        let old = Connection::open(&path).unwrap();
+        run_migrations(&old, 0, version as i64).unwrap();
+        old.execute("INSERT INTO pins (node, master, since) VALUES ('n', 'm', 0)", []).unwrap();
+        old.execute("UPDATE state SET number = 7", []).unwrap();
+        if version >= 3 {
+            const OWNER: &str = "INSERT INTO owners (node, owner, since, seen, ordered) VALUES \
+                ('n', 'm', 1000, 2000, 1)";
+            old.execute(OWNER, []).unwrap();
+        }
+        if version >= 2 {
+            old.execute(&INSERT.replace("'bad'", "'app'"), ["[]"]).unwrap();
+        }
+        drop(old);
+        let found = SqliteStore::peek(&path).await.unwrap();
+        assert_eq!(listed(&found.overrides), ["n=m"], "schema {version}");
+        assert_eq!(found.overrides.number(), 7, "schema {version}");
+        assert_eq!(found.owners.records.len(), usize::from(version >= 3), "schema {version}");
+        assert_eq!(found.lists.len(), usize::from(version >= 2), "schema {version}");
+        let file = Connection::open(&path).unwrap();
+        let left: i64 = file.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(left, version as i64, "who only looks changes nothing");
+        drop(file);
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(store.load().await.unwrap(), found.overrides, "schema {version}");
+        assert_eq!(store.owners().await.unwrap(), found.owners, "schema {version}");
+        assert_eq!(store.last_good_lists().await.unwrap(), found.lists, "schema {version}");
+    }
 }
 
 #[tokio::test]
@@ -418,4 +460,24 @@ async fn owners_and_outages_are_there_after_a_restart() {
     };
     assert_eq!(SqliteStore::peek(&path).await.unwrap().owners, expected);
     assert_eq!(SqliteStore::open(&path).await.unwrap().owners().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn services_are_found_again_by_where_they_come_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    let forms = ServiceForms::from([("web".to_owned(), "{\"port\": 1}".to_owned())]);
+    let peek = async |origin: &str| SqliteStore::peek_services(&path, origin).await.unwrap();
+    assert_eq!(peek("zk path=/a").await, None, "there is no file");
+    {
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(peek("zk path=/a").await, None);
+        let other = ServiceForms::from([("old".to_owned(), "{}".to_owned())]);
+        store.keep_services("zk path=/b", &other).await.unwrap();
+        store.keep_services("zk path=/a", &forms).await.unwrap();
+    }
+    let stored = peek("zk path=/a").await.unwrap();
+    assert_eq!(stored.forms, forms);
+    assert!(stored.since.is_some());
+    assert_eq!(peek("zk path=/b").await, None, "another registry's are not kept");
 }

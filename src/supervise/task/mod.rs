@@ -5,6 +5,7 @@
 //! process by its environment what it has loaded (`core::render::stamp`); what was done before is never
 //! trusted. A crash at any point leaves a file that starts.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use anyhow::bail;
 use haproxy_runtime::{MasterClient, RuntimeClient};
 use mapsmith_core::Desired;
 use mapsmith_core::config::Config;
-use mapsmith_core::config::status::{ConfigState, HaproxyStatus, ReloadOutcome};
+use mapsmith_core::config::status::{ConfigState, HaproxyStatus, Quarantined, ReloadOutcome};
 use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::plan::servers::ExternalChange;
@@ -26,8 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Due, Limits};
 use super::candidate::Candidate;
-use super::check::CheckError;
-use super::files::{Files, FilesError, InPlace};
+use super::files::{Files, InPlace};
 use super::health::Health;
 use super::keeper::Keeper;
 use super::lock;
@@ -46,9 +46,11 @@ use crate::telemetry::{HAPROXY_CONFIG_EDITS, HAPROXY_RELOADS, HAPROXY_STARTS};
 mod keep;
 mod load;
 mod observe;
+mod outcome;
 mod place;
 mod setback;
 
+use outcome::{Failure, Next, Reason};
 use setback::Setback;
 
 /// Between a failure or a refusal and the next try: what it lacked may be there by then.
@@ -70,72 +72,8 @@ pub struct SupervisorReport {
     pub status: HaproxyStatus,
     /// The last [`Desired::generation`] whose configuration was settled: in force, or refused.
     pub observed: u64,
-}
-
-/// Why a reload is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Reason {
-    /// The process has another configuration.
-    Configuration,
-    /// Servers can't be brought by the Runtime API.
-    Servers,
-}
-
-impl Reason {
-    const ALL: [Self; 2] = [Self::Configuration, Self::Servers];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Configuration => "configuration",
-            Self::Servers => "servers",
-        }
-    }
-}
-
-/// Why a pass came to nothing.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("{0}")]
-    Files(#[from] FilesError),
-    #[error("{0}")]
-    Check(#[from] CheckError),
-    #[error("{0}")]
-    Process(#[from] ProcessError),
-    #[error("a task of the program ended: {0}")]
-    Blocking(#[from] tokio::task::JoinError),
-    #[error("{0}")]
-    Unanswered(String),
-    #[error("HAProxy was stopped on purpose; `mapsmith haproxy start` starts it")]
-    Stopped,
-    #[error("HAProxy is being ended, to be started again")]
-    Restarting,
-    #[error("Mapsmith is shutting down")]
-    Ending,
-    #[error("HAProxy ended by itself and is started again in {:.1} s", .0.as_secs_f64())]
-    Down(Duration),
-    #[error("{0}; the last good configuration was started")]
-    FellBack(ProcessError),
-}
-
-/// When to look again, unless there is news.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    AsUsual,
-    /// HAProxy is started again then.
-    In(Duration),
-    /// Each time later: HAProxy's check is run for it.
-    BackOff,
-}
-
-impl Next {
-    fn after(outcome: &Result<ConfigState, Failure>) -> Self {
-        match outcome {
-            Err(Failure::Down(left)) => Self::In(*left),
-            Ok(ConfigState::Refused { .. } | ConfigState::Failed { .. }) => Self::BackOff,
-            Ok(_) | Err(Failure::Stopped | Failure::Ending | Failure::Restarting) => Self::AsUsual,
-            Err(_) => Self::BackOff,
-        }
-    }
+    /// The services that HAProxy refuses, where it refuses nothing else.
+    pub refused_services: Vec<Quarantined>,
 }
 
 /// The task of one HAProxy.
@@ -157,6 +95,12 @@ pub struct Supervisor {
     runtime: RuntimeClient,
     budget: Budget<Reason>,
     turn: Turn,
+    /// The services among what is desired; none while they are not known yet.
+    services: Option<BTreeSet<String>>,
+    /// Backends that no file has had servers of.
+    fresh: BTreeSet<String>,
+    /// Those that are not among it as their registry has them, because HAProxy refuses that.
+    quarantined_services: Vec<Quarantined>,
     candidate: Option<Candidate>,
     /// What HAProxy last accepted.
     last_good: Option<Arc<DesiredConfig>>,
@@ -227,7 +171,7 @@ impl Supervisor {
             quarantined: Vec::new(),
             edit_kept: None,
         };
-        let report = SupervisorReport { status, observed: 0 };
+        let report = SupervisorReport { status, observed: 0, refused_services: Vec::new() };
         Ok(Some(Self {
             haproxy: haproxy.clone(),
             _owner: owner,
@@ -244,6 +188,12 @@ impl Supervisor {
                 max_old_workers: haproxy.max_old_workers(),
             }),
             turn,
+            services: match settings.services {
+                Some(_) => settings.services_in_force.clone(),
+                None => Some(BTreeSet::new()),
+            },
+            fresh: BTreeSet::new(),
+            quarantined_services: Vec::new(),
             candidate: None,
             last_good: None,
             old_workers: master_socket.map(|socket| OldWorkers::new(settings, instance, socket)),
@@ -259,6 +209,21 @@ impl Supervisor {
             report,
             shutdown,
         }))
+    }
+
+    /// Has the file be written without the servers of these backends where they are not known
+    /// soon: it has had none yet.
+    #[must_use]
+    pub fn with_fresh(mut self, backends: BTreeSet<String>) -> Self {
+        self.fresh = backends;
+        self
+    }
+
+    /// What is quarantined already: it is shown.
+    #[must_use]
+    pub fn with_quarantined(mut self, services: Vec<Quarantined>) -> Self {
+        self.quarantined_services = services;
+        self
     }
 
     /// What it publishes.
@@ -292,7 +257,7 @@ impl Supervisor {
                 (needs, report.observed.generation() >= wanted.generation)
             };
             let lists_are_known =
-                wanted.config.as_ref().is_some_and(|config| config.unknown.is_empty());
+                wanted.config.as_ref().is_some_and(|config| self.awaited(config).next().is_none());
             let next = self.cycle(&wanted, needs.as_deref()).await;
             self.follow_old_workers(&desired, wanted.generation);
             self.tell_health(in_sync && lists_are_known).await;
@@ -365,24 +330,38 @@ impl Supervisor {
         let Some(config) = &desired.config else { return Ok(ConfigState::Starting) };
         self.leave_to_others()?;
         let in_place = self.files(Files::in_place).await?;
-        let can_wait = in_place.is_some() || self.began.elapsed() < FIRST_LISTS;
-        if let (true, [first, more @ ..]) = (can_wait, config.unknown.as_slice()) {
+        if self.services.is_none() {
             if in_place.is_some() {
                 self.keep_running().await?;
             }
-            let more = if more.is_empty() { "" } else { " and others" };
+            let reason = "the services of services.from are not known yet; the file stays as it is \
+                (with [store] a restart knows the last ones)";
+            return Ok(ConfigState::Waiting { reason: reason.to_owned() });
+        }
+        let can_wait = in_place.is_some() || self.began.elapsed() < FIRST_LISTS;
+        let mut awaited = self.awaited(config);
+        if let (true, Some(first)) = (can_wait, awaited.next().cloned()) {
+            let more = if awaited.next().is_none() { "" } else { " and others" };
+            drop(awaited);
+            if in_place.is_some() {
+                self.keep_running().await?;
+            }
             let reason = format!(
                 "the servers of backend {first}{more} are not known yet; the file stays as it is \
                     (with [store] a restart knows the last ones)"
             );
             return Ok(ConfigState::Waiting { reason });
         }
+        drop(awaited);
         if let Some(InPlace { stamp, .. }) = &in_place {
             self.start_what_is_good(stamp, config).await?;
         }
         if self.lacks_candidate(config) {
             let held = self.hold_sockets(&config.config).await;
             if let Err(ProcessError::Sockets(error @ SocketsError::Bind { .. })) = held {
+                if self.refuse_services_without_port(&config.config) {
+                    return self.wait_without_refused(in_place.is_some()).await;
+                }
                 // What is in place needs no more than it had.
                 return self.keep_last_good(in_place.is_some(), error.to_string()).await;
             }
@@ -397,7 +376,7 @@ impl Supervisor {
                     return self.keep_last_good(in_place.is_some(), error.to_string()).await;
                 }
             }
-            self.report.status.quarantined.clear();
+            self.report.status.quarantined = self.quarantined_services.clone();
         }
         let has_good = in_place.is_some();
         if let Some(reason) = self.is_set_back(in_place.as_ref()).await {
@@ -407,6 +386,7 @@ impl Supervisor {
             Some(ConfigState::Refused { reason }) => {
                 return self.keep_last_good(has_good, reason).await;
             }
+            Some(ConfigState::Waiting { .. }) => return self.wait_without_refused(has_good).await,
             Some(state) => return Ok(state),
             None => {}
         }
@@ -416,6 +396,12 @@ impl Supervisor {
             keeper.release(addresses(&config.config)).map_err(ProcessError::from)?;
         }
         Ok(state)
+    }
+
+    /// The backends whose servers are not known and waited for.
+    fn awaited<'a>(&'a self, config: &'a DesiredConfig) -> impl Iterator<Item = &'a String> {
+        let is_over = self.began.elapsed() >= FIRST_LISTS;
+        config.unknown.iter().filter(move |backend| !is_over || !self.fresh.contains(*backend))
     }
 
     /// Whether what is desired is to be rendered: it is another, or sockets are to be held that the

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
-use mapsmith_core::config::status::{ConfigState, RefusedCandidate};
+use mapsmith_core::config::Config;
+use mapsmith_core::config::status::{ConfigState, Quarantined, RefusedCandidate};
 use mapsmith_core::render::Rendered;
 use mapsmith_core::render::stamp::Stamp;
 use metrics::counter;
@@ -17,7 +18,7 @@ use crate::supervise::check::{self, CHECK_BOUND, Verdict};
 use crate::supervise::files::{Files, FilesError, InPlace, supply};
 use crate::supervise::keeper::Keeper;
 use crate::supervise::sockets::Sockets;
-use crate::supervise::{ports, quarantine};
+use crate::supervise::{ports, quarantine, services};
 use crate::telemetry::HAPROXY_CONFIG_EDITS;
 
 impl Supervisor {
@@ -39,11 +40,14 @@ impl Supervisor {
             return Ok(Some(ConfigState::Edited));
         }
         let (mut file, mut verdict) = self.try_candidate().await?;
+        if !verdict.valid && self.refuse_services(&verdict) {
+            return Ok(Some(ConfigState::Waiting { reason: String::new() }));
+        }
         if !verdict.valid && self.quarantine(&verdict) {
             (file, verdict) = self.try_candidate().await?;
         }
         if !verdict.valid {
-            self.report.status.quarantined.clear();
+            self.report.status.quarantined = self.quarantined_services.clone();
             return Ok(Some(self.refuse(&file, verdict)));
         }
         self.report.status.refused = None;
@@ -71,7 +75,13 @@ impl Supervisor {
         let file = self.files(move |files| files.write_candidate(&text)).await?;
         let mut verdict = self.check(&file).await?;
         if let (Some(candidate), Some(_)) = (&self.candidate, &self.keeper) {
-            let taken = ports::taken(&candidate.of.config, self.sockets());
+            let mut taken = ports::taken(&candidate.of.config, self.sockets());
+            let known: Vec<_> = taken.iter().map(|remark| remark.setting.clone()).collect();
+            let more = self
+                .services_without_port(&candidate.of.config)
+                .into_iter()
+                .flat_map(|one| one.remarks);
+            taken.extend(more.filter(|remark| !known.contains(&remark.setting)));
             verdict.valid &= taken.is_empty();
             verdict.remarks.extend(taken);
         }
@@ -96,8 +106,55 @@ impl Supervisor {
         }
         let Ok(instead) = Candidate::new(&instead, self.sockets()) else { return false };
         self.candidate = Some(Candidate { of: Arc::clone(&candidate.of), ..instead });
-        self.report.status.quarantined = quarantined;
+        self.report.status.quarantined = self.quarantined_services.clone();
+        self.report.status.quarantined.extend(quarantined);
         true
+    }
+
+    /// Tells which services HAProxy refuses, where it refuses nothing else; whether it is so.
+    fn refuse_services(&mut self, verdict: &Verdict) -> bool {
+        let (Some(candidate), Some(known)) = (&self.candidate, &self.services) else {
+            return false;
+        };
+        let refused = services::refused(&candidate.of.config, known, verdict);
+        self.tell_refused(refused)
+    }
+
+    /// The same of those whose address nobody can listen on.
+    pub(super) fn refuse_services_without_port(&mut self, config: &Config) -> bool {
+        let refused = self.services_without_port(config);
+        self.tell_refused(refused.into_iter().map(services::in_service_words).collect())
+    }
+
+    fn services_without_port(&self, config: &Config) -> Vec<Quarantined> {
+        let Some(known) = &self.services else { return Vec::new() };
+        let sockets = self.sockets();
+        services::listening(config, known, |address| {
+            let is_own = sockets.place(address) == *address;
+            is_own.then(|| ports::obstacle(address)).flatten()
+        })
+    }
+
+    fn tell_refused(&mut self, refused: Vec<Quarantined>) -> bool {
+        for Quarantined { object, remarks } in &refused {
+            let said: Vec<_> = remarks.iter().map(ToString::to_string).collect();
+            tracing::error!("HAProxy refuses the {object}: {}", said.join("; "));
+        }
+        let any = !refused.is_empty();
+        self.report.refused_services = refused;
+        any
+    }
+
+    /// Whoever put the services over the settings begins anew without what is refused.
+    pub(super) async fn wait_without_refused(
+        &mut self,
+        is_there: bool,
+    ) -> Result<ConfigState, Failure> {
+        if is_there {
+            self.keep_running().await?;
+        }
+        let reason = "HAProxy refuses a service; going on without its change".to_owned();
+        Ok(ConfigState::Waiting { reason })
     }
 
     async fn keep_edit(&mut self) -> Result<(), Failure> {

@@ -222,7 +222,8 @@ fn a_list_outlives_a_restart_while_its_registry_is_silent() {
         assert_eq!(backend(&mapsmith)["waiting_for"], "a first answer of source consul");
         let (_, text) = printed(&mapsmith.cli(&["status"]));
         for told in [
-            "puppet  3 servers as last stored from source consul, in force since 20",
+            "puppet  3 servers as last stored, confirmed ",
+            " ago, in force since 20",
             " ago): waiting for a first answer of source consul\n",
         ] {
             assert!(text.contains(told), "{number}: {text}");

@@ -3,6 +3,7 @@
 
 mod damping;
 mod guarded;
+mod origins;
 mod written;
 
 use serde_json::{Value, json};

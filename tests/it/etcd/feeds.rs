@@ -1,5 +1,6 @@
 //! What a feed of a real etcd answers, and what it says where it can't.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
@@ -138,9 +139,24 @@ async fn a_member_that_can_not_be_reached_or_is_no_etcd_is_named_with_the_cause(
     thread::spawn(move || other.incoming().for_each(drop));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let is_silent = format!("http://{}", silent.local_addr().unwrap());
-    let settings = json!({"endpoints": [hangs_up, is_silent], "timeout": "2s"});
+    let settings = json!({"endpoints": [&hangs_up, &is_silent], "timeout": "2s"});
     let message = failure(&mut web(registry(settings).as_ref())).await;
     assert_says(&message, &["the connection broke", &format!("{is_silent}: gave no answer")]);
+    // What a plain web server says, and where TLS is not spoken.
+    let web_server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = web_server.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut client in web_server.incoming().map_while(Result::ok) {
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            let _ = client.read(&mut [0; 1000]);
+        }
+    });
+    let in_tls = hangs_up.replace("http://", "https://");
+    for endpoint in [format!("http://{at}"), in_tls] {
+        let settings = json!({"endpoints": [&endpoint], "timeout": "5s"});
+        let message = failure(&mut web(registry(settings).as_ref())).await;
+        assert_says(&message, &[&endpoint, "is it etcd's client port", "http or https"]);
+    }
 }
 
 #[tokio::test]

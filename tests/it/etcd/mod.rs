@@ -58,7 +58,7 @@ impl Scene {
         Mapsmith::config(&format!(
             "{AT_ONCE}[map]\npath = {:?}\n[store]\npath = {:?}\n\
              [[source]]\nname = \"etcd\"\ntype = \"etcd\"\nendpoints = [{:?}]\n\
-             nodes = \"/mapsmith/nodes/\"\ntimeout = \"3s\"\n{more}\
+             nodes = \"/mapsmith/nodes/\"\ntimeout = \"2s\"\n{more}\
              [[backend]]\nname = {BACKEND:?}\n\
              from = {{ source = \"etcd\", prefix = \"/services/web/\" }}\n\
              [[instance]]\nname = \"edge1\"\nruntime = {:?}\ntimeout = \"5s\"\n",

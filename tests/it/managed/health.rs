@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::{Ground, Managed, PATIENCE};
-use crate::support::haproxy::installed;
 use crate::support::mapsmith::Mapsmith;
-use crate::support::scene::newest;
+use crate::support::scene::{newest, oldest_and_newest};
 use crate::support::{eventually, free_port, http};
 
 fn status(address: SocketAddr) -> Option<u16> {
@@ -18,7 +17,7 @@ fn status(address: SocketAddr) -> Option<u16> {
 
 #[test]
 fn the_health_check_is_good_from_the_first_map_and_lists_on_until_haproxy_is_stopped() {
-    for binary in installed() {
+    for binary in oldest_and_newest() {
         let ground = Ground::new(binary);
         let health = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let list = ground.file("app.json");

@@ -35,6 +35,7 @@ mod reloads;
 mod renewed;
 mod second;
 mod servers;
+mod services;
 mod templates;
 mod verbs;
 

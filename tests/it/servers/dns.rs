@@ -10,11 +10,11 @@ use crate::support::master::Master;
 use crate::support::pool::{BACKEND, Pool, servers, settles};
 use crate::support::scene::{BOUND, newest, printed, reload};
 
-/// A Mapsmith whose backend takes its servers from this name server.
-fn mapsmith(gateway: &Gateway, pool: &Pool, server: &str, from: &str) -> Mapsmith {
+/// A Mapsmith whose backend takes its servers from this name server; `more` of the source's keys.
+fn mapsmith(gateway: &Gateway, pool: &Pool, server: &str, from: &str, more: &str) -> Mapsmith {
     let source = format!(
         "[[source]]\nname = \"dns\"\ntype = \"dns\"\nservers = [{server:?}]\nmin_ttl = \"1s\"\n\
-         query_timeout = \"500ms\"\nattempts = 1\n[store]\npath = \"mapsmith.db\"\n"
+         query_timeout = \"500ms\"\nattempts = 1\n{more}[store]\npath = \"mapsmith.db\"\n"
     );
     pool.config_from(gateway, &gateway.runtime_address(), &format!("from = {from}\n"), &source)
         .start()
@@ -46,7 +46,7 @@ fn a_hosts_addresses_are_served_a_change_follows_and_a_name_server_that_fails_ch
         "{{ source = \"dns\", name = \"Web.example.test\", port = {} }}",
         masters[0].address().port()
     );
-    let mut mapsmith = mapsmith(&gateway, &pool, &bind.address(), &from);
+    let mut mapsmith = mapsmith(&gateway, &pool, &bind.address(), &from, "");
     let names: Vec<_> = masters.iter().map(|master| master.address().to_string()).collect();
     let listed = |which: &[usize]| -> Vec<_> {
         which.iter().map(|at| (names[*at].as_str(), masters[*at].address())).collect()
@@ -99,7 +99,7 @@ fn a_services_weights_and_backups_are_haproxys_and_a_target_that_moves_keeps_its
     let dnsmasq = Dnsmasq::start(&records(0).each_ref().map(String::as_str));
     let (gateway, pool) = (empty_backend(newest()), Pool::start(&[]));
     let from = "{ source = \"dns\", srv = \"_web._tcp.example.test\" }";
-    let mapsmith = mapsmith(&gateway, &pool, &dnsmasq.address(), from);
+    let mapsmith = mapsmith(&gateway, &pool, &dnsmasq.address(), from, "");
     let names = ["a", "b", "c"].map(|name| format!("{name}.example.test:{port}"));
     let listed = |first: usize| {
         [first, 1, 2]
@@ -129,4 +129,30 @@ fn a_services_weights_and_backups_are_haproxys_and_a_target_that_moves_keeps_its
     assert_eq!(servers(&gateway).len(), 3, "{:?}", servers(&gateway));
     let backend = mapsmith.get("/v1/status").1["backends"][0].clone();
     assert!(backend.to_string().contains("NXDOMAIN"), "{backend:#} of {BACKEND}");
+}
+
+#[test]
+fn a_name_that_is_gone_where_that_means_no_server_is_held_and_a_refusal_changes_nothing() {
+    let master = Master::start("only");
+    let address = master.address();
+    let record = format!("host-record=web.example.test,{}", address.ip());
+    let dnsmasq = Dnsmasq::start(&[&record]);
+    let (gateway, pool) = (empty_backend(newest()), Pool::start(&[]));
+    let from =
+        format!("{{ source = \"dns\", name = \"web.example.test\", port = {} }}", address.port());
+    let empty = "nxdomain = \"empty\"\nnodata = \"empty\"\n";
+    let mapsmith = mapsmith(&gateway, &pool, &dnsmasq.address(), &from, empty);
+    let name = address.to_string();
+    settles(&gateway, &mapsmith, &[(&name, address)]);
+    dnsmasq.has(&[]);
+    let held = mapsmith.wait_for("the empty list is held", BOUND, |mapsmith| {
+        let status = mapsmith.get("/v1/status").1;
+        status["backends"][0]["held"]["reason"].as_str().map(str::to_owned)
+    });
+    assert!(held.contains("0 servers"), "{held}");
+    settles(&gateway, &mapsmith, &[(&name, address)]);
+    dnsmasq.refuses();
+    source_says(&mapsmith, Some("refused (REFUSED)"));
+    settles(&gateway, &mapsmith, &[(&name, address)]);
+    assert_eq!(answering(&gateway, 1), [master.name()]);
 }

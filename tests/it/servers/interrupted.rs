@@ -161,3 +161,31 @@ fn a_haproxy_reloaded_while_a_server_drains_gets_the_same_list_again() {
         );
     }
 }
+
+#[test]
+fn a_server_that_a_killed_mapsmith_was_taking_away_serves_again_once_it_is_listed() {
+    for command in ["state maint", "del server"] {
+        let masters = masters(&["m1", "m2"]);
+        let gateway = empty_backend(newest());
+        let proxy = AdminProxy::start(&gateway.runtime_address());
+        let pool = Pool::start(&listed(&masters));
+        let store = "[store]\npath = \"mapsmith.db\"\n";
+        let all = "manage = \"all\"";
+        let mut mapsmith = pool.config(&gateway, &proxy.address(), all, store).start();
+        settles(&gateway, &mapsmith, &listed(&masters));
+        // It is drained by then, or in maintenance, and nothing that outlives Mapsmith says by whom.
+        match command {
+            "del server" => proxy.hold("del server", 1),
+            state => proxy.hold(&format!("set server {BACKEND}/m2 {state}"), 1),
+        }
+        pool.lists(&listed(&masters[..1]));
+        proxy.wait_held();
+        mapsmith.kill();
+        proxy.lose();
+        assert_ne!(servers(&gateway)["m2"].1, 0, "{command}: it was on its way out");
+        pool.lists(&listed(&masters));
+        mapsmith.restart();
+        settles(&gateway, &mapsmith, &listed(&masters));
+        assert_eq!(answering(&gateway, 4), ["m1", "m2"], "{command}");
+    }
+}

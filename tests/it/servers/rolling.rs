@@ -1,4 +1,5 @@
-//! Twenty servers are replaced one by one while requests come in.
+//! Servers are replaced one by one while requests come in: eight of them, twenty with
+//! `MAPSMITH_TEST_LONG`.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
@@ -13,16 +14,17 @@ use crate::support::scene::BOUND;
 /// The load takes what processor time there is, so one of these tests runs at a time.
 static ROLLING: Mutex<()> = Mutex::new(());
 
-/// Twenty servers, each replaced by one at a new address while requests come in all the time.
+/// Servers, each replaced by one at a new address while requests come in all the time.
 fn rolling_replacement(version: (u32, u32), keep_names: bool) {
     let Some(binary) = installed().iter().find(|binary| binary.version == version) else {
         println!("HAProxy {version:?} is not installed here");
         return;
     };
     let _alone = ROLLING.lock().unwrap_or_else(PoisonError::into_inner);
-    const SERVERS: usize = 20;
-    let names: Vec<String> = (0..SERVERS).map(|number| format!("s{number}")).collect();
-    let mut running: Vec<Master> = (0..SERVERS).map(|_| Master::start("old")).collect();
+    let long = std::env::var_os("MAPSMITH_TEST_LONG").is_some();
+    let count = if long { 20 } else { 8 };
+    let names: Vec<String> = (0..count).map(|number| format!("s{number}")).collect();
+    let mut running: Vec<Master> = (0..count).map(|_| Master::start("old")).collect();
     let gateway = empty_backend(binary);
     let list = |running: &[Master]| -> Vec<(String, SocketAddr)> {
         let name = |at: usize| {
@@ -66,7 +68,7 @@ fn rolling_replacement(version: (u32, u32), keep_names: bool) {
     let pid = gateway.pid();
     let load = Load::start(gateway.http_address(), &["node1".to_owned()], 1);
     let mut retired = Vec::new();
-    for at in 0..SERVERS {
+    for at in 0..count {
         let old = std::mem::replace(&mut running[at], Master::start("new"));
         write(&running);
         // The file's watch alone starts a poll a second at most.
@@ -90,37 +92,37 @@ fn rolling_replacement(version: (u32, u32), keep_names: bool) {
         answers.iter().any(|answer| answer.master == "old")
             && answers.iter().any(|answer| answer.master == "new")
     );
-    assert_eq!(answering(&gateway, SERVERS), ["new"]);
+    assert_eq!(answering(&gateway, count), ["new"]);
     assert_eq!(gateway.pid(), pid, "no reload");
     println!("{version:?}: {} answers, none failed", answers.len());
 }
 
 #[test]
-fn twenty_servers_move_to_new_addresses_without_a_failed_request_on_2_6() {
+fn servers_move_to_new_addresses_without_a_failed_request_on_2_6() {
     rolling_replacement((2, 6), true);
 }
 
 #[test]
-fn twenty_servers_move_to_new_addresses_without_a_failed_request_on_3_0() {
+fn servers_move_to_new_addresses_without_a_failed_request_on_3_0() {
     rolling_replacement((3, 0), true);
 }
 
 #[test]
-fn twenty_servers_move_to_new_addresses_without_a_failed_request_on_3_2() {
+fn servers_move_to_new_addresses_without_a_failed_request_on_3_2() {
     rolling_replacement((3, 2), true);
 }
 
 #[test]
-fn twenty_servers_are_replaced_by_others_without_a_failed_request_on_2_6() {
+fn servers_are_replaced_by_others_without_a_failed_request_on_2_6() {
     rolling_replacement((2, 6), false);
 }
 
 #[test]
-fn twenty_servers_are_replaced_by_others_without_a_failed_request_on_3_0() {
+fn servers_are_replaced_by_others_without_a_failed_request_on_3_0() {
     rolling_replacement((3, 0), false);
 }
 
 #[test]
-fn twenty_servers_are_replaced_by_others_without_a_failed_request_on_3_2() {
+fn servers_are_replaced_by_others_without_a_failed_request_on_3_2() {
     rolling_replacement((3, 2), false);
 }

@@ -94,6 +94,23 @@ async fn an_answer_that_is_not_whole_by_consuls_own_words_is_none() {
 }
 
 #[tokio::test]
+async fn ten_megabytes_of_garbage_are_a_failure_that_is_told_in_a_line() {
+    let megabytes = 10 * 1024 * 1024;
+    for (body, part) in [
+        ("x".repeat(megabytes), "not JSON"),
+        (format!("{{\"{}", "x".repeat(megabytes)), "a list of a service's instances was expected"),
+        (format!("[\"{}", "x".repeat(megabytes)), "cut off"),
+        ("[".repeat(megabytes), "/v1/health/service/web"),
+    ] {
+        let server = answering(200, &[("X-Consul-Index", "5")], &body).await;
+        let mut feed = Instances::of(&server.uri(), json!({}), json!({}));
+        let error = feed.try_poll(Extent::Changes).await.unwrap_err().to_string();
+        assert_says(&error, &[part]);
+        assert!(error.len() < 1_000, "{} bytes are told", error.len());
+    }
+}
+
+#[tokio::test]
 async fn an_empty_folder_is_an_empty_map_and_a_missing_page_is_no_answer() {
     let kv = json!({"type": "consul", "kv": "mapsmith/nodes/"});
     let nodes = |server: &MockServer| {
@@ -139,6 +156,35 @@ async fn what_is_asked_for_is_what_the_settings_say() {
     );
 }
 
+/// A leader that does not know all again yet, unless it is asked to be sure.
+struct Restarted;
+
+impl Respond for Restarted {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        let query = request.url.query().unwrap_or_default();
+        if query.contains("index=") {
+            return ResponseTemplate::new(200).set_delay(BOUND * 10);
+        }
+        let (index, rows) = match query.contains("consistent") {
+            true => ("9", vec![instance("n1"), instance("n2")]),
+            false => ("3", vec![instance("old")]),
+        };
+        ResponseTemplate::new(200).set_body_json(rows).insert_header("X-Consul-Index", index)
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_was_just_started_and_knows_an_older_state_is_not_believed() {
+    let server = MockServer::start().await;
+    Mock::given(any()).respond_with(Restarted).mount(&server).await;
+    let mut feed = Instances::of(&server.uri(), json!({}), json!({}));
+    for _ in 0..3 {
+        assert_eq!(feed.names().await, ["n1:web", "n2:web"]);
+    }
+    let mut stale = Instances::of(&server.uri(), json!({"consistency": "stale"}), json!({}));
+    assert_eq!(stale.names().await, ["old:web"], "who wants any answer gets it");
+}
+
 /// Answers polls with one instance more each time and with these indexes in turn. A request that
 /// waits is answered at once while there is a further index to come, and then never.
 struct Indexes {
@@ -148,8 +194,15 @@ struct Indexes {
 
 impl Respond for Indexes {
     fn respond(&self, request: &Request) -> ResponseTemplate {
-        let waits = request.url.query().unwrap_or_default().contains("index=");
-        let polls = self.polls.fetch_add(usize::from(!waits), Ordering::Relaxed);
+        let query = request.url.query().unwrap_or_default();
+        let waits = query.contains("index=");
+        let before = self.polls.load(Ordering::Relaxed);
+        // What is older than before is asked for once more.
+        let repeats = query.contains("consistent") && before > 0;
+        let polls = match repeats {
+            true => before - 1,
+            false => self.polls.fetch_add(usize::from(!waits), Ordering::Relaxed),
+        };
         let next = self.indexes.get(polls);
         let index = next.or(self.indexes.last()).copied().unwrap_or_default();
         let rows: Vec<_> = (0..=polls).map(|number| instance(&format!("n{number}"))).collect();
@@ -175,7 +228,7 @@ async fn an_index_that_goes_backwards_or_begins_anew_is_followed_from_there() {
         }
     }
     assert_eq!(feed.0.notes().watch, Some(Watch::Watched));
-    let requests = requests_of(&server, 7).await;
+    let requests = requests_of(&server, 9).await;
     let indexes: Vec<_> = requests
         .iter()
         .flat_map(|request| request.url.query_pairs().collect::<Vec<_>>())

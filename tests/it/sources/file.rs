@@ -222,7 +222,8 @@ impl Watched {
         let end = shutdown.clone();
         tokio::spawn(async move {
             let (round, lookups) = (PollRequests::new().round(), TargetedLookups::new());
-            poller::run(settings.name, source, round, &lookups, sender, end).await;
+            poller::run(settings.name, source, round, &lookups, sender, poller::Use::Applied, end)
+                .await;
         });
         Self { state, shutdown }
     }

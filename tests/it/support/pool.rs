@@ -117,7 +117,11 @@ pub fn with_backend(plan: Plan, lines: &str) -> Plan {
 /// The backend's servers as HAProxy has them: address and port, and the administrative state (0 is
 /// ready).
 pub fn servers(gateway: &Gateway) -> BTreeMap<String, (String, u32)> {
-    let listing = gateway.command(&format!("show servers state {BACKEND}"));
+    servers_of(&gateway.command(&format!("show servers state {BACKEND}")))
+}
+
+/// The same, of what HAProxy said to that command.
+pub fn servers_of(listing: &str) -> BTreeMap<String, (String, u32)> {
     let mut lines = listing.lines().skip(1);
     let columns: Vec<_> =
         lines.next().unwrap_or_default().trim_start_matches("# ").split(' ').collect();
@@ -141,11 +145,16 @@ pub fn servers(gateway: &Gateway) -> BTreeMap<String, (String, u32)> {
 /// made ready.
 const OUT: u32 = 0x01 | 0x02 | 0x08 | 0x10 | 0x20;
 
+/// Whether nothing keeps a server of this administrative state out.
+pub fn is_ready(admin: u32) -> bool {
+    admin & OUT == 0
+}
+
 /// Names and addresses of the servers that nothing keeps out.
 pub fn ready(gateway: &Gateway) -> BTreeMap<String, String> {
     servers(gateway)
         .into_iter()
-        .filter(|(_, (_, admin))| *admin & OUT == 0)
+        .filter(|(_, (_, admin))| is_ready(*admin))
         .map(|(name, (address, _))| (name, address))
         .collect()
 }

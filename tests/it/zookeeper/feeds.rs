@@ -133,6 +133,32 @@ async fn a_path_that_is_missing_is_told_from_one_that_may_not_be_read() {
 }
 
 #[tokio::test]
+async fn a_list_that_may_not_be_read_disturbs_no_other_and_asks_for_no_poll_of_its_own() {
+    let quiet = Duration::from_millis(500);
+    let zookeeper = ZooKeeper::start();
+    zookeeper.create("/web/n1", r#"{"address": "10.0.0.1", "port": 1}"#);
+    zookeeper.create_for("/mixed/n2", "", "reader", "right");
+    let registry = registry(json!({"servers": [zookeeper.address().to_string()]}));
+    let of = |path: &str| json!({"format": ["proxymgr"], "path": [path]});
+    let mut good = listed(registry.as_ref(), &of("/web"));
+    let mut closed = listed(registry.as_ref(), &of("/mixed"));
+    poll(&mut good).await;
+    for _ in 0..3 {
+        assert_says(&failure(&mut closed).await, &["no permission to read /mixed/n2"]);
+        let found = tokio::time::timeout(quiet, good.changed()).await;
+        assert!(found.is_err(), "the session was closed, and the good list's watch with it");
+    }
+    // Where the connection is lost the good one polls at once, the other one when it is due.
+    zookeeper.restart();
+    changes(&mut good, "a lost connection").await;
+    assert!(
+        tokio::time::timeout(quiet, closed.changed()).await.is_err(),
+        "a failing list asks to be polled"
+    );
+    assert_eq!(names(&poll(&mut good).await), ["10.0.0.1:1"]);
+}
+
+#[tokio::test]
 async fn a_server_that_can_not_be_reached_or_is_no_zookeeper_is_named_with_the_cause() {
     let closed = format!("127.0.0.1:{}", free_port());
     let of = json!({"format": ["proxymgr"], "path": ["/web"]});

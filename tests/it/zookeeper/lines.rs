@@ -26,7 +26,7 @@ async fn whatever_byte_the_line_breaks_at_an_answer_is_whole_or_none() {
     let registry = registry(json!({
         "servers": [proxy.address().to_string()],
         "session_timeout": "1s",
-        "timeout": "3s",
+        "timeout": "1500ms",
     }));
     let mut list = listed(registry.as_ref(), &json!({"format": ["proxymgr"], "path": ["/web"]}));
     let whole = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
@@ -53,5 +53,13 @@ async fn whatever_byte_the_line_breaks_at_an_answer_is_whole_or_none() {
     }
     assert!(failures > 15, "{failures} failures, {answers} answers: the line was not spoilt");
     proxy.set(Line::Good);
-    assert_eq!(names(&poll(&mut list).await), whole);
+    // One answer may be late on a busy machine.
+    let began = Instant::now();
+    let polled = loop {
+        match list.poll(Extent::Everything, None, Timestamp::UNIX_EPOCH).await {
+            Ok(polled) => break polled,
+            Err(error) => assert!(began.elapsed() < BOUND, "{error}"),
+        }
+    };
+    assert_eq!(names(&polled), whole);
 }

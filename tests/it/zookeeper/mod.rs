@@ -5,6 +5,7 @@ mod faults;
 mod feeds;
 mod gateway;
 mod lines;
+mod restarts;
 mod shadow;
 
 use std::sync::Arc;

@@ -1,9 +1,12 @@
 //! A ZooKeeper that is about to take the place of files: it is compared with them, and whatever it
 //! says or does changes nothing that HAProxy has.
 
+use std::fs;
+
 use serde_json::Value;
 
 use super::address;
+use crate::support::authority::Authority;
 use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
@@ -55,13 +58,21 @@ fn a_shadow_is_compared_as_it_changes_and_nothing_it_says_or_does_is_applied() {
     differs(&mapsmith, None, &[("extra", 1), ("elsewhere", 1)]);
     differs(&mapsmith, Some(BACKEND), &[("missing", 1), ("extra", 1)]);
     let (code, status) = printed(&mapsmith.cli(&["status"]));
-    for line in ["elsewhere node1: app, shadow: elsewhere", "extra node2: none, shadow: app"] {
+    for line in [
+        "elsewhere node1: app, shadow: elsewhere",
+        "extra node2: none, shadow: app",
+        "compared with the node map; answered",
+    ] {
         assert!(code == 0 && status.contains(line), "{status}");
     }
     let (code, planned) = printed(&mapsmith.configuration().cli(&["plan"]));
     assert!(code == 0 && planned.contains("extra node2: none, shadow: app"), "{code}: {planned}");
     let series = "mapsmith_source_shadow_differences{source=\"zk\",kind=\"extra\"}";
     assert_eq!(metric(&mapsmith, series), Some(1.0));
+    let age = |labels: &str| {
+        metric(&mapsmith, &format!("mapsmith_source_answer_age_seconds{{source=\"zk\"{labels}}}"))
+    };
+    assert_eq!((age("").is_some(), age(",shadow=\"true\"").is_some()), (false, true));
     let revision = in_sync(&mapsmith)["revision"].clone();
 
     // It comes to agree, but for a name; then all of it is gone, and then ZooKeeper itself.
@@ -93,19 +104,33 @@ fn a_shadow_is_compared_as_it_changes_and_nothing_it_says_or_does_is_applied() {
 }
 
 #[test]
-fn a_shadow_that_can_not_even_be_made_keeps_nothing_from_starting() {
+fn a_shadow_that_can_not_even_be_made_keeps_nothing_from_starting_and_is_tried_again() {
     let first = Master::start("first");
     let plan = Gateway::plan(newest()).entry("node1", BACKEND);
     let gateway = with_backend(plan, "    balance roundrobin\n").start();
     let pool = Pool::start(&[("web1", first.address())]);
-    let shadow = "[[source]]\nname = \"new\"\ntype = \"http_json\"\nurl = \"https://[::1]:9/\"\n\
-        ca = \"/nonexistent/ca.pem\"\nshadow = true\n";
-    let config = pool.config(&gateway, &gateway.runtime_address(), "", shadow);
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("later.pem");
+    let shadow = format!(
+        "[[source]]\nname = \"new\"\ntype = \"http_json\"\nurl = \"https://[::1]:9/\"\n\
+         ca = {ca:?}\nshadow = true\n"
+    );
+    let config = pool.config(&gateway, &gateway.runtime_address(), "", &shadow);
     let mapsmith = config.start();
     settles(&gateway, &mapsmith, &[("web1", first.address())]);
-    let status = in_sync(&mapsmith);
-    let error = status["shadows"][0]["error"].as_str().unwrap_or_default();
-    assert!(error.contains("/nonexistent/ca.pem"), "{status:#}");
+    in_sync(&mapsmith);
+    let fails = |word: &str| {
+        mapsmith.wait_for(&format!("the shadow's error says {word:?}"), BOUND, |mapsmith| {
+            let (_, status) = mapsmith.get("/v1/status");
+            status["shadows"][0]["error"].as_str()?.contains(word).then_some(())
+        });
+    };
+    fails("later.pem");
+    let failed = "mapsmith_source_poll_failures_total{source=\"new\",shadow=\"true\"}";
+    assert!(metric(&mapsmith, failed) > Some(0.0));
     let (code, checked) = printed(&mapsmith.configuration().cli(&["check"]));
     assert!(code != 0 && checked.contains("FAIL  shadow new"), "{code}: {checked}");
+    fs::copy(Authority::create(folder.path()).ca(), &ca).unwrap();
+    reload(&mapsmith);
+    fails("can't be reached");
 }

@@ -14,6 +14,9 @@ use crate::{EntryMap, Server};
 /// The most examples of each kind.
 pub const EXAMPLES: usize = 10;
 
+/// A server's weight where it has none of its own: HAProxy's default.
+const USUAL_WEIGHT: u16 = 1;
+
 /// How a shadow differs from what counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,7 +147,8 @@ impl Differences {
     }
 
     fn compare_options(&mut self, now: &Server, shadow: &Server) {
-        let settings = |server: &Server| (server.weight, server.backup, server.options.clone());
+        let weight = |server: &Server| server.weight.unwrap_or(USUAL_WEIGHT);
+        let settings = |server: &Server| (weight(server), server.backup, server.options.clone());
         if settings(now) == settings(shadow) {
             return;
         }
@@ -189,13 +193,16 @@ pub struct ShadowStatus {
 pub struct Compared {
     /// What is not known yet, if something is, for lack of which nothing was compared.
     pub waiting_for: Option<String>,
-    /// When they were last compared.
+    /// When what both say now was compared.
     pub compared_at: Option<Timestamp>,
     /// What that came to.
     pub differences: Option<Differences>,
-    /// The rows of a list of servers that were left out.
+    /// The rows of a list of servers that were left out, the first 1000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<RejectedServer>,
+    /// How many these are.
+    #[serde(default)]
+    pub rejected_count: u64,
 }
 
 impl Compared {
@@ -260,6 +267,21 @@ mod tests {
         ];
         assert_eq!(lines(&differences), expected);
         assert!(Differences::of_servers(&now, &now).is_empty());
+    }
+
+    #[test]
+    fn a_server_without_a_weight_is_as_heavy_as_haproxy_makes_it() {
+        let heavy = |weight| {
+            let all = servers(&[("a", 1, 1), ("b", 2, 1)]).into_values();
+            let with = |server: Server| (server.name.clone(), Server { weight, ..server });
+            all.map(with).collect::<BTreeMap<_, _>>()
+        };
+        // So Consul gives each instance weight 1, and ZooKeeper's children have none.
+        let renamed = servers(&[("n1:a", 1, 1), ("n2:b", 2, 1)]);
+        assert_eq!(Differences::of_servers(&heavy(None), &renamed).to_string(), "2 renamed");
+        assert!(Differences::of_servers(&heavy(None), &heavy(Some(1))).is_empty());
+        let other = Differences::of_servers(&heavy(None), &heavy(Some(2)));
+        assert_eq!(other.to_string(), "2 options");
     }
 
     #[test]

@@ -29,6 +29,21 @@ pub struct RawServer {
     pub options: Option<Vec<String>>,
 }
 
+impl RawServer {
+    /// What its server is called, whatever else is wrong with it: its name, or the one derived from
+    /// address and port. None where that is no valid name.
+    pub fn known_name(&self) -> Option<String> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => {
+                let (host, port) = parse_address(&self.address, self.port).ok()?;
+                derived_name(&host, port)
+            }
+        };
+        is_valid_name(&name).then_some(name)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Host {
     Address(IpAddr),
@@ -69,9 +84,24 @@ pub struct ServerList {
     pub servers: Vec<ListedServer>,
     /// The rows that were left out, the first [`NAMED_REJECTIONS`] of them.
     pub rejected: Vec<RejectedServer>,
+    /// How many rows were left out.
+    pub rejected_count: u64,
+    /// The servers that rows which were left out name, all of them: what is known of these stays in
+    /// force.
+    pub unknown: BTreeSet<String>,
+    /// How many rows are left out that do not say which server they are.
+    pub unnamed: u64,
     /// Names that rows of the list give different servers, and nothing tells which counts: what is
     /// in force stays.
     pub disputed: BTreeSet<String>,
+}
+
+impl ServerList {
+    /// Whether it is known of each row that was left out which server it is: one that `is_known`.
+    /// Where it is not, a row may be any server that is not listed.
+    pub fn explains(&self, is_known: impl Fn(&str) -> bool) -> bool {
+        self.unnamed == 0 && self.unknown.iter().all(|name| is_known(name))
+    }
 }
 
 impl Content for ServerList {
@@ -95,13 +125,16 @@ pub enum Repeats {
 pub struct ServerListBuilder {
     rows: Vec<(String, ListedServer)>,
     rejected: Vec<RejectedServer>,
+    rejected_count: u64,
+    unknown: BTreeSet<String>,
+    unnamed: u64,
     rejections: Rejections,
 }
 
 impl ServerListBuilder {
     /// Takes one row, or leaves it out. `place` says where it stands.
     pub fn push(&mut self, place: &str, raw: RawServer) {
-        let name = raw.name.clone().filter(|name| is_valid_name(name));
+        let name = raw.known_name();
         if let Err((reason, detail)) = self.try_push(place, raw) {
             self.leave_out(place, name, reason, detail);
         }
@@ -136,6 +169,11 @@ impl ServerListBuilder {
 
     fn leave_out(&mut self, place: &str, name: Option<String>, reason: Invalid, detail: String) {
         self.rejections.push(place, reason);
+        self.rejected_count += 1;
+        match &name {
+            Some(name) => _ = self.unknown.insert(name.clone()),
+            None => self.unnamed += 1,
+        }
         if self.rejected.len() < NAMED_REJECTIONS {
             self.rejected.push(RejectedServer { place: sanitize(place), name, reason: detail });
         }
@@ -163,6 +201,7 @@ impl ServerListBuilder {
                     servers.insert(server.name.clone(), server);
                 }
                 Some(first) => {
+                    let name = Some(server.name.clone());
                     let detail = if repeats == Repeats::LowestAddress && *first != server {
                         disputed.insert(server.name);
                         format!(
@@ -176,13 +215,16 @@ impl ServerListBuilder {
                             location(first)
                         )
                     };
-                    self.reject(&place, Invalid::ServerTwice, detail);
+                    self.leave_out(&place, name, Invalid::ServerTwice, detail);
                 }
             }
         }
         let list = ServerList {
             servers: servers.into_values().collect(),
             rejected: self.rejected,
+            rejected_count: self.rejected_count,
+            unknown: self.unknown,
+            unnamed: self.unnamed,
             disputed,
         };
         (list, self.rejections)
@@ -197,14 +239,19 @@ fn location(server: &ListedServer) -> String {
     }
 }
 
-fn check(raw: RawServer) -> Result<ListedServer, (Invalid, String)> {
-    let (host, port) =
-        parse_address(&raw.address, raw.port).map_err(|detail| (Invalid::ServerAddress, detail))?;
-    let name = raw.name.unwrap_or_else(|| match &host {
+/// What a server without a name is called.
+fn derived_name(host: &Host, port: u16) -> String {
+    match host {
         // Without brackets, which no name may hold: the port is what follows the last colon.
         Host::Address(address) => format!("{address}:{port}"),
         Host::Name(name) => format!("{name}:{port}"),
-    });
+    }
+}
+
+fn check(raw: RawServer) -> Result<ListedServer, (Invalid, String)> {
+    let (host, port) =
+        parse_address(&raw.address, raw.port).map_err(|detail| (Invalid::ServerAddress, detail))?;
+    let name = raw.name.unwrap_or_else(|| derived_name(&host, port));
     if !is_valid_name(&name) {
         let detail = format!(
             "{:?} is not a valid server name: 1 to 255 letters, digits and . _ : -",
@@ -425,6 +472,28 @@ mod tests {
             Invalid::ServerOption,
         ] {
             assert_eq!(rejections.counts[&reason], 1, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_went_wrong_says_whose_it_is_however_many_did() {
+        let mut builder = ServerListBuilder::default();
+        let rows = 2 * NAMED_REJECTIONS;
+        for row in 0..rows {
+            let (weight, named) = (Some(300), row % 2 == 0);
+            let name = format!("s{row:04}");
+            let address = format!("host{row:04}.example:80");
+            let row = raw(named.then_some(name.as_str()), &address);
+            builder.push("row", RawServer { weight, ..row });
+        }
+        builder.push("row", raw(Some("a b"), "10.0.0.1:1"));
+        builder.push("row", raw(None, "nowhere"));
+        let (list, rejections) = builder.finish(Repeats::LowestAddress);
+        assert_eq!(list.rejected.len(), NAMED_REJECTIONS);
+        assert_eq!((list.rejected_count, rejections.total()), (rows as u64 + 2, rows as u64 + 2));
+        assert_eq!(list.unknown.len(), rows);
+        for name in ["s0000", "host0001.example:80", "s1998", "host1999.example:80"] {
+            assert!(list.unknown.contains(name), "{name}");
         }
     }
 

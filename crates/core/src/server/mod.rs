@@ -15,14 +15,16 @@ pub use haproxy_runtime::server::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A backend's servers as they were last in force, kept for a start while whoever lists them is
-/// silent.
+/// A backend's servers as they were last in force, kept for a start: they stay while whoever lists
+/// servers is silent, and what is listed then is a change of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastGoodList {
-    /// Where the list came from, as the status names it: another origin's list is another list.
+    /// Where the list came from, as the status names it.
     pub origin: String,
     /// Since when it is in force; none where a Mapsmith stored it that did not note it.
     pub since: Option<Timestamp>,
+    /// When its origin last said that this is the list, as far as that was stored.
+    pub confirmed: Option<Timestamp>,
     pub servers: BTreeMap<String, Server>,
 }
 
@@ -58,6 +60,10 @@ pub struct DesiredBackend {
     /// The servers whose master's drain has ended: they have their weight back.
     #[serde(default)]
     pub undrained: BTreeSet<String>,
+    /// The servers that were in force when Mapsmith started, where all others are its own to remove:
+    /// so it was Mapsmith that took out whatever else was out then.
+    #[serde(default)]
+    pub resumed: Option<BTreeSet<String>>,
 }
 
 impl DesiredBackend {

@@ -17,6 +17,9 @@ use crate::{free_port, unpacked};
 /// The token that may do everything.
 const MANAGEMENT_TOKEN: &str = "6b7d3d3c-9d7a-4a53-9c0f-5f6f1d2f7a10";
 
+/// The most operations of a transaction.
+const MOST_OPERATIONS: usize = 64;
+
 /// Its one datacentre.
 pub const DATACENTER: &str = "dc1";
 
@@ -182,6 +185,27 @@ impl Consul {
         self.put("/v1/catalog/register", &service.registration());
     }
 
+    /// Registers many instances of a service on one node, by their ids and ports.
+    pub fn register_all(
+        &self,
+        node: &str,
+        name: &str,
+        meta: &Value,
+        instances: impl IntoIterator<Item = (String, usize)>,
+    ) {
+        self.put("/v1/catalog/register", &json!({"Node": node, "Address": "127.0.0.1"}));
+        let set = |(id, port): &(String, usize)| {
+            let service = json!({
+                "ID": id, "Service": name, "Address": "10.0.0.1", "Port": port, "Meta": meta,
+            });
+            json!({"Service": {"Verb": "set", "Node": node, "Service": service}})
+        };
+        let instances: Vec<_> = instances.into_iter().collect();
+        for some in instances.chunks(MOST_OPERATIONS) {
+            self.put("/v1/txn", &some.iter().map(set).collect());
+        }
+    }
+
     /// Takes an instance of a service away, and its node.
     pub fn deregister(&self, id: &str) {
         self.put("/v1/catalog/deregister", &json!({"Node": node_of(id)}));
@@ -283,7 +307,7 @@ bind_addr = "127.0.0.1"
 client_addr = "127.0.0.1"
 ports {{ http = {http} serf_lan = {serf} serf_wan = -1 server = {server} dns = -1 grpc = -1 }}
 acl {{ enabled = true default_policy = "deny" tokens {{ master = "{MANAGEMENT_TOKEN}" }} }}
-performance {{ raft_multiplier = 1 }}
+performance {{ raft_multiplier = 1 rpc_hold_timeout = "1s" }}
 log_level = "warn"
 disable_host_node_id = true
 disable_update_check = true

@@ -36,12 +36,20 @@ impl Dnsmasq {
 
     /// From now on it has these records, as [`Self::start`] takes them.
     pub fn has(&self, records: &[&str]) {
+        self.configure(&format!("local=/{ZONE}/\n{}\n", records.join("\n")));
+    }
+
+    /// From now on it refuses whatever it is asked, as it has nobody to ask.
+    pub fn refuses(&self) {
+        self.configure("");
+    }
+
+    fn configure(&self, lines: &str) {
         let port = self.address.port();
         // A TTL of one second, or it would say 0, and nobody could tell that a TTL is obeyed.
         let text = format!(
             "port={port}\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nno-poll\n\
-             local-ttl=1\nuser=\nlog-facility=-\nlocal=/{ZONE}/\n{}\n",
-            records.join("\n")
+             local-ttl=1\nuser=\nlog-facility=-\n{lines}"
         );
         fs::write(self.daemon.folder().join("dnsmasq.conf"), text).expect("a configuration file");
         self.restart();

@@ -66,6 +66,8 @@ impl Etcd {
                 &format!("--initial-cluster=member={peer}"),
                 &format!("--max-txn-ops={MOST_OPERATIONS}"),
                 "--unsafe-no-fsync",
+                // A login is for a test, and there are many.
+                "--bcrypt-cost=4",
                 "--logger=zap",
                 "--log-level=warn",
             ]

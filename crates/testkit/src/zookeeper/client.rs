@@ -103,7 +103,9 @@ impl Client {
         let (done, outcome) = mpsc::channel();
         let address = self.address.to_string();
         let task = async move {
-            let client = Connected::connect(&address).await.expect("ZooKeeper can be reached");
+            // A session lasts as long as a call may take.
+            let connector = Connected::connector().with_session_timeout(PATIENCE);
+            let client = connector.connect(&address).await.expect("ZooKeeper can be reached");
             work(client.clone()).await;
             let mut state = client.state_watcher();
             drop(client);

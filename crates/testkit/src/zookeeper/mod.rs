@@ -82,7 +82,9 @@ impl ZooKeeper {
             }
             let file = folder.join("zoo.cfg");
             fs::write(&file, text).expect("a configuration file");
-            let jars = JARS.map(|jar| format!("/usr/share/java/{jar}.jar")).join(":");
+            let jars = JARS.map(|jar| format!("/usr/share/java/{jar}.jar"));
+            assert!(Path::new(&jars[0]).is_file(), "ZooKeeper is not installed: run scripts/setup");
+            let jars = jars.join(":");
             let main = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
             command.extend(["-cp".to_owned(), jars, main.to_owned(), text_path(&file)]);
             command

@@ -79,6 +79,8 @@ struct Scene {
     resolver: Resolver,
     addresses: HostAddresses,
     round: u64,
+    /// When the registry of the list gave its last answer, in seconds since 1970.
+    answered_at: i64,
 }
 
 impl Scene {
@@ -98,6 +100,7 @@ impl Scene {
             list: None,
             map: MapDecision::default(),
             round: 0,
+            answered_at: 1000,
         }
     }
 
@@ -115,6 +118,7 @@ impl Scene {
                 LastGoodList {
                     origin: (*origin).to_owned(),
                     since: Some(Timestamp::UNIX_EPOCH),
+                    confirmed: Some(Timestamp::UNIX_EPOCH),
                     servers,
                 },
             )
@@ -167,7 +171,7 @@ impl Scene {
         state.snapshot = self.list.clone().map(|list| Snapshot {
             entries: Arc::new(list),
             rejections: Arc::default(),
-            answered_at: Timestamp::UNIX_EPOCH,
+            answered_at: Timestamp::from_second(self.answered_at).unwrap(),
         });
         state.answered = self.round;
         self.map.evaluated_request = self.round;

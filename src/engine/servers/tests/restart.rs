@@ -52,7 +52,7 @@ async fn the_list_before_a_restart_is_the_last_good_one_after_it() {
 
 #[tokio::test]
 async fn where_from_and_shadow_from_have_changed_places_the_new_list_is_a_change_of_the_old_one() {
-    let more = "shadow_from = \"old\"\n[[source]]\nname = \"old\"\ntype = \"http_json\"\n\
+    let more = "shadow_from = \"old\"\n[[source]]\nname = \"old\"\nshadow = true\ntype = \"http_json\"\n\
         url = \"http://127.0.0.1:9/\"\n";
     let mut scene = Scene::resume(more, &[("listed", "source old", 0..40)]);
     assert_eq!(scene.servers("listed").len(), 40, "before the new one has answered");
@@ -71,22 +71,79 @@ async fn where_from_and_shadow_from_have_changed_places_the_new_list_is_a_change
 }
 
 #[tokio::test]
-async fn the_list_of_another_origin_or_of_a_backend_that_is_written_out_by_now_is_not_taken() {
-    for (backend, origin) in [
-        ("listed", "source zookeeper"),
-        ("listed", "source consul service=web"),
-        ("listed", "node map"),
-        ("written", "source consul"),
-        ("gone", "node map"),
-    ] {
-        let mut scene = Scene::resume(WRITTEN, &[(backend, origin, 0..3)]);
-        assert_eq!(scene.decider.desired(), None, "{backend} from {origin}");
+async fn a_list_of_another_origin_is_a_change_of_the_one_in_force_whatever_that_ones_origin_was() {
+    let origins = ["settings", "node map", "source zookeeper", "source consul service=web"];
+    for origin in origins {
+        let mut scene = Scene::resume("", &[("listed", origin, 0..40), ("gone", "node map", 0..3)]);
+        assert_eq!(scene.servers("listed").len(), 40, "{origin}, before the new one has answered");
+        assert_eq!(scene.desired("gone"), None);
+        scene.lists(0..1);
         scene.decide(0).await;
-        scene.decide(100).await;
-        assert_eq!(
-            (scene.servers("listed").len(), scene.servers("written").len()),
-            (0, 1),
-            "{backend} from {origin}"
-        );
+        scene.decide(10_000).await;
+        let held = scene.status("listed").held.expect(origin);
+        assert!(held.reason.contains("remove 39 of the 40 servers in force"), "{}", held.reason);
+        assert_eq!(scene.servers("listed").len(), 40, "{origin}");
+        scene.decider.approve(&held.id).unwrap();
+        scene.decide(10_001).await;
+        scene.decide_again(10_002).await;
+        assert_eq!(scene.status("listed").held, None, "{origin}");
+        assert_eq!(scene.status("listed").leaving.len(), 39, "{origin}, server by server");
     }
+}
+
+#[tokio::test]
+async fn what_the_settings_write_out_is_never_held_and_what_it_leaves_out_is_taken_away() {
+    for origin in ["settings", "source consul"] {
+        let mut scene = Scene::resume(WRITTEN, &[("written", origin, 0..40)]);
+        assert_eq!(scene.desired("written"), None, "nothing of before where it is written out");
+        scene.decide(0).await;
+        scene.decide_again(1).await;
+        let written = scene.desired("written").unwrap();
+        assert_eq!(written.servers.keys().collect::<Vec<_>>(), ["w1"], "{origin}");
+        assert_eq!(written.former.len(), 40, "they are Mapsmith's to remove");
+        assert_eq!(scene.status("written").held, None, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn a_written_server_whose_host_name_does_not_resolve_at_a_start_keeps_its_address() {
+    let written = WRITTEN.replace("w2", "s01").replace("nowhere", "late.example:1");
+    let mut scene = Scene::resume(&written, &[("written", "settings", 0..2)]);
+    scene.decide(0).await;
+    scene.decide_again(1).await;
+    assert_eq!(scene.servers("written"), ["s01 10.0.1.1:8140", "w1 10.0.0.1:1"]);
+    let late = ("late.example".to_owned(), IpAddr::from([10, 0, 0, 9]));
+    scene.names.0.lock().unwrap().extend([late]);
+    scene.decide(2).await;
+    scene.decide_again(3).await;
+    assert_eq!(scene.servers("written"), ["s01 10.0.0.9:1", "w1 10.0.0.1:1"]);
+}
+
+#[tokio::test]
+async fn the_age_of_a_list_is_that_of_the_last_answer_that_said_what_is_in_force() {
+    let mut scene = Scene::resume(WRITTEN, &[("listed", "source consul", 0..40)]);
+    let confirmed = |scene: &Scene| scene.status("listed").confirmed_at.map(Timestamp::as_second);
+    scene.decide(0).await;
+    assert_eq!(confirmed(&scene), Some(0), "as it was stored");
+    let since = scene.status("written").confirmed_at;
+    scene.lists(0..40);
+    scene.decide(1).await;
+    assert_eq!(confirmed(&scene), Some(1000));
+    scene.answered_at = 1060;
+    scene.decide(2).await;
+    assert_eq!(confirmed(&scene), Some(1060), "nothing but the time of the answer is new");
+    // Neither what waits nor what is held confirms what is in force.
+    for (listed, answered_at) in [(0..41, 1120), (0..3, 1180)] {
+        scene.lists(listed);
+        scene.answered_at = answered_at;
+        scene.decide(3).await;
+        assert_eq!(confirmed(&scene), Some(1060));
+    }
+    scene.lists(0..41);
+    scene.answered_at = 1240;
+    scene.decide(4).await;
+    scene.decide(5).await;
+    assert_eq!((confirmed(&scene), scene.servers("listed").len()), (Some(1240), 41));
+    let written = scene.status("written").confirmed_at;
+    assert!(written.is_some() && since.is_none_or(|since| Some(since) == written), "{written:?}");
 }

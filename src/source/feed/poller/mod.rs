@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use mapsmith_core::status::{PollKind, PollReport, milliseconds};
 use mapsmith_core::{Content, Invalid, Snapshot, SourceState};
-use metrics::{counter, gauge, histogram};
+use metrics::{Label, SharedString, counter, gauge, histogram};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,8 @@ use super::{Extent, Feed, Notes, Polled, SourceError};
 use crate::backoff::Backoff;
 use crate::heartbeat;
 use crate::telemetry::{
-    SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION, SOURCE_REJECTED,
+    SHADOW, SOURCE_ANSWER_BYTES, SOURCE_ENTRIES, SOURCE_FAILURES, SOURCE_POLL_DURATION,
+    SOURCE_REJECTED,
 };
 use changes::ChangePacer;
 
@@ -56,6 +57,21 @@ impl Pacing {
     };
 }
 
+/// What becomes of a feed's answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    Applied,
+    /// They are compared, and never applied.
+    Compared,
+}
+
+/// The labels of a source's metrics: what is never applied is told from what is, by whoever is
+/// paged for it.
+pub(crate) fn labels_of(name: String, use_of_it: Use) -> Vec<Label> {
+    let shadow = (use_of_it == Use::Compared).then(|| Label::from_static_parts(SHADOW, "true"));
+    [Label::new("source", name)].into_iter().chain(shadow).collect()
+}
+
 /// Polls the feed of this name until `shutdown`: once at the start, then whenever a request to its
 /// round came that no started poll covers, so that requests made together, or during a poll, become
 /// one. Between polls it looks up the nodes of `lookups`. `state` should begin as
@@ -66,10 +82,12 @@ pub async fn run<C: Content>(
     round: Round,
     lookups: &TargetedLookups,
     state: watch::Sender<SourceState<C>>,
+    use_of_it: Use,
     shutdown: CancellationToken,
 ) {
-    counter!(SOURCE_FAILURES, "source" => name.clone()).increment(0);
-    let poller = Poller::new(name, round, lookups, state, Pacing::STANDARD);
+    let labels = labels_of(name.clone(), use_of_it);
+    counter!(SOURCE_FAILURES, labels.clone()).increment(0);
+    let poller = Poller { labels, ..Poller::new(name, round, lookups, state, Pacing::STANDARD) };
     // A poll that is under way when the end comes changes nothing anywhere: it is dropped.
     shutdown.run_until_cancelled(poller.run(feed)).await;
 }
@@ -87,6 +105,8 @@ type Outcome<C> = Result<Polled<C>, SourceError>;
 
 struct Poller<C: Content> {
     name: String,
+    /// Of its metrics.
+    labels: Vec<Label>,
     requests: watch::Receiver<Requested>,
     /// Asked where the feed saw a change itself.
     round: Round,
@@ -118,6 +138,7 @@ impl<C: Content> Poller<C> {
         pacing: Pacing,
     ) -> Self {
         Self {
+            labels: labels_of(name.clone(), Use::Applied),
             name,
             requests: round.join(),
             round,
@@ -265,7 +286,7 @@ impl<C: Content> Poller<C> {
         let took = began.elapsed();
         self.lookups.rest(Instant::now(), took);
         let Some(outcome) = outcome else { return };
-        histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => "lookup")
+        histogram!(SOURCE_POLL_DURATION, self.labels_with("kind", "lookup"))
             .record(took.as_secs_f64());
         let Polled { entries, rejections, .. } = match outcome {
             Ok(polled) => polled,
@@ -285,7 +306,7 @@ impl<C: Content> Poller<C> {
             "looked up nodes with a learned route"
         );
         if news {
-            gauge!(SOURCE_ENTRIES, "source" => self.name.clone()).set(entries.count() as f64);
+            gauge!(SOURCE_ENTRIES, self.labels.clone()).set(entries.count() as f64);
             self.state.send_modify(|state| {
                 state.status.rejections = (*rejections).clone();
                 state.status.entries = Some(entries.count());
@@ -317,22 +338,24 @@ impl<C: Content> Poller<C> {
             },
             Err(_) => "failed",
         };
-        histogram!(SOURCE_POLL_DURATION, "source" => self.name.clone(), "kind" => kind)
-            .record(took.as_secs_f64());
+        histogram!(SOURCE_POLL_DURATION, self.labels_with("kind", kind)).record(took.as_secs_f64());
         let Ok(polled) = outcome else {
-            counter!(SOURCE_FAILURES, "source" => self.name.clone()).increment(1);
+            counter!(SOURCE_FAILURES, self.labels.clone()).increment(1);
             return;
         };
         if polled.kind != PollKind::Unchanged {
-            gauge!(SOURCE_ANSWER_BYTES, "source" => self.name.clone()).set(polled.bytes as f64);
+            gauge!(SOURCE_ANSWER_BYTES, self.labels.clone()).set(polled.bytes as f64);
         }
-        gauge!(SOURCE_ENTRIES, "source" => self.name.clone()).set(polled.entries.count() as f64);
+        gauge!(SOURCE_ENTRIES, self.labels.clone()).set(polled.entries.count() as f64);
         self.reported.extend(polled.rejections.counts.keys());
         for reason in &self.reported {
             let count = polled.rejections.counts.get(reason).copied().unwrap_or(0);
-            gauge!(SOURCE_REJECTED, "source" => self.name.clone(), "reason" => reason.label())
-                .set(count as f64);
+            gauge!(SOURCE_REJECTED, self.labels_with("reason", reason.label())).set(count as f64);
         }
+    }
+
+    fn labels_with(&self, key: &'static str, value: impl Into<SharedString>) -> Vec<Label> {
+        self.labels.iter().cloned().chain([Label::new(key, value)]).collect()
     }
 
     /// One line a change of condition: a source that fails for an hour says so once.

@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mapsmith_core::server::list::{RawServer, Repeats, ServerListBuilder};
-use mapsmith_core::{Content, EntryMap, Invalid, Rejections, ServerList};
+use mapsmith_core::{Content, EntryMap, Invalid, Rejections, ServerList, ServiceTexts};
 use serde_json::{Map, Value};
 
-use crate::source::format::{Collector, Field, Names, Row, Rows, raw_server, without_mark};
+use crate::source::format::{
+    Collector, Field, Names, Row, Rows, raw_server, service_text, without_mark,
+};
 use registrar::Registrar;
 
 /// The largest record, in bytes. One has some hundred.
@@ -188,6 +190,19 @@ impl Reading for Nodes {
             collector.take(&Row { node, master, ..Row::default() });
         }
         collector.settle()
+    }
+}
+
+/// Services: each child is one, and holds its text.
+#[derive(Debug, Clone)]
+pub(super) struct Services;
+
+impl Reading for Services {
+    type Content = ServiceTexts;
+
+    fn read(&mut self, children: &[Child]) -> (ServiceTexts, Rejections) {
+        let text = |child: &Child| (child.name.clone(), service_text(&child.data));
+        (ServiceTexts { texts: children.iter().map(text).collect() }, Rejections::default())
     }
 }
 

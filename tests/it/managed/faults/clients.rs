@@ -62,12 +62,20 @@ impl Clients {
         watched: &Watched,
         mut look: impl FnMut(&Watched) + Send + 'static,
     ) {
+        let watched = watched.clone();
+        self.watch(name, move || {
+            look(&watched);
+            true
+        });
+    }
+
+    /// One more who looks, again and again, and says each time whether it saw anything.
+    pub fn watch(&mut self, name: &'static str, mut look: impl FnMut() -> bool + Send + 'static) {
         let (ending, looks) = (Arc::clone(&self.ending), Arc::<AtomicUsize>::default());
-        let (watched, counted) = (watched.clone(), Arc::clone(&looks));
+        let counted = Arc::clone(&looks);
         let thread = thread::spawn(move || {
             while !ending.load(Ordering::Relaxed) {
-                look(&watched);
-                counted.fetch_add(1, Ordering::Relaxed);
+                counted.fetch_add(usize::from(look()), Ordering::Relaxed);
             }
         });
         self.threads.push((name, looks, thread));

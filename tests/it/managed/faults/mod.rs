@@ -7,6 +7,7 @@
 mod clients;
 mod laws;
 mod processes;
+mod registries;
 mod run;
 mod schedule;
 mod site;

@@ -11,11 +11,13 @@ use serde_json::Value;
 use super::laws::Excuse;
 use super::processes::{accepts, family};
 use super::schedule::{Change, Schedule, Step};
-use super::site::{Declared, Flaw, Whole, ask, bad_certificate, servers_in, taken_port};
+use super::site::{
+    App, Declared, Flaw, Whole, ask, bad_certificate, servers_in, serves, taken_port,
+};
 use super::strike::Before;
 use crate::faults::run::{Figures, told, words};
 use crate::faults::site::{Journal, Outcome};
-use crate::support::haproxy;
+use crate::support::master::Master;
 use crate::support::poll;
 use crate::support::random::Random;
 
@@ -30,16 +32,35 @@ const MOST_OLD_WORKERS: usize = 8;
 /// # Errors
 /// All there is to say about the law that was broken.
 pub fn run_seed(seed: u64) -> Result<Figures, String> {
-    let began = Instant::now();
     let schedule = Schedule::of(seed);
+    let start = |journal: &Journal| {
+        let beside = tempfile::tempdir().expect("a temporary folder");
+        let app = App::in_file(beside.path());
+        Whole::start(schedule.site.clone(), app, beside, journal)
+    };
+    run(seed, "--managed ", start, |whole, figures| take_steps(whole, &schedule, figures))
+}
+
+/// Starts something that runs, takes steps with it, and tells what broke. `kind` is an option of
+/// `scripts/faults`.
+///
+/// # Errors
+/// All there is to say about the law that was broken.
+pub fn run<R: AsMut<Whole>>(
+    seed: u64,
+    kind: &str,
+    start: impl FnOnce(&Journal) -> R,
+    take_steps: impl FnOnce(&mut R, &mut Figures) -> Outcome,
+) -> Result<Figures, String> {
+    let began = Instant::now();
     let journal = Journal::new();
     let mut figures = Figures::default();
     let mut log = String::new();
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let mut whole = Whole::start(schedule.site.clone(), &journal);
+        let mut running = start(&journal);
         // Caught here, where Mapsmith's log is still there.
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| take_steps(&mut whole, &schedule, &mut figures)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| take_steps(&mut running, &mut figures)));
+        let whole = running.as_mut();
         figures.requests = whole.laws.requests();
         let mut broken = whole.laws.all_broken();
         match outcome {
@@ -57,7 +78,7 @@ pub fn run_seed(seed: u64) -> Result<Figures, String> {
     figures.journal = journal.text();
     match broken.is_empty() {
         true => Ok(figures),
-        false => Err(told(seed, "--managed ", &broken, &figures.journal, &log)),
+        false => Err(told(seed, kind, &broken, &figures.journal, &log)),
     }
 }
 
@@ -108,15 +129,23 @@ fn strike_all(whole: &mut Whole, step: &Step, before: &Before, figures: &mut Fig
 }
 
 /// Makes a change; the word of an edit.
-fn change(whole: &mut Whole, change: Change, rested: bool, random: &mut Random) -> Option<String> {
+pub fn change(
+    whole: &mut Whole,
+    change: Change,
+    rested: bool,
+    random: &mut Random,
+) -> Option<String> {
     let word = whole.new_word();
     match change {
         Change::Servers => {
-            whole.listed = (0..whole.masters.len()).filter(|_| random.chance(60)).collect();
-            if whole.listed.is_empty() {
-                whole.listed.push(random.below(whole.masters.len()));
+            let masters = &whole.app.masters;
+            let mut listed: Vec<_> = masters.iter().filter(|_| random.chance(60)).collect();
+            if listed.is_empty() {
+                listed.push(random.pick(masters));
             }
-            whole.write_list();
+            let row = |master: &&Master| (master.name().to_owned(), master.address());
+            whole.app.listed = listed.iter().map(row).collect();
+            whole.app.write_list(whole.beside.path());
             return None;
         }
         // Only what is in force can be told from what Mapsmith is about to replace.
@@ -279,19 +308,13 @@ impl Whole {
         if stamp != (Stamp::Whole { mark: loaded.clone() }) {
             return Some(format!("the process has loaded {loaded:?}, and the file is {stamp:?}"));
         }
-        let mut wanted: Vec<_> =
-            self.listed.iter().map(|number| self.masters[*number].name().to_owned()).collect();
-        wanted.sort();
+        let wanted = &self.app.listed;
         let servers: Vec<_> = servers_in(&String::from_utf8_lossy(&text)).into_keys().collect();
-        if servers != wanted {
+        if !servers.iter().eq(wanted.keys()) {
             return Some(format!("the file has the servers {servers:?}, not {wanted:?}"));
         }
-        let address = format!("unix@{}", self.file("admin.sock").display());
-        let state = haproxy::ask(&address, "show servers state app").unwrap_or_default();
-        let mut known: Vec<_> =
-            state.lines().skip(2).filter_map(|line| line.split(' ').nth(3)).collect();
-        known.sort_unstable();
-        if known != wanted {
+        let known = self.servers().unwrap_or_default();
+        if !serves(&known, wanted) {
             return Some(format!("HAProxy has the servers {known:?}, not {wanted:?}"));
         }
         let folders = ["", "candidate", "last-good"].map(|name| self.file(name));

@@ -18,11 +18,11 @@ use super::processes::{end_all, unmount};
 use super::schedule::Site;
 use crate::faults::disk::Volume;
 use crate::faults::site::Journal;
-use crate::support::free_port;
-use crate::support::haproxy::{Binary, installed};
+use crate::support::haproxy::{self, Binary, installed};
 use crate::support::mapsmith::Mapsmith;
 use crate::support::master::Master;
 use crate::support::process::{Ending, Process};
+use crate::support::{free_port, pool};
 
 /// Ends what of HAProxy is left in a folder, where the test is killed.
 const REAPER: &str = r#"
@@ -57,6 +57,59 @@ pub struct Flaw {
     pub named: String,
 }
 
+/// The backend of a run: who may serve it, and who is to.
+pub struct App {
+    pub masters: Vec<Master>,
+    /// The servers that it has in the end, by their names in HAProxy.
+    pub listed: BTreeMap<String, SocketAddr>,
+    /// The settings that say where its servers come from, and how they are followed.
+    pub settings: String,
+}
+
+impl App {
+    /// Three masters, of which a file lists two.
+    pub fn in_file(beside: &Path) -> Self {
+        let masters: Vec<_> = ["s1", "s2", "s3"].into_iter().map(Master::start).collect();
+        let listed = masters[..2].iter().map(|master| (master.name().to_owned(), master.address()));
+        let settings = format!(
+            "{}{AT_ONCE}[[source]]\nname = \"app\"\ntype = \"file\"\npath = {:?}\n\
+            [[backend]]\nname = \"app\"\nfrom = \"app\"\n",
+            followed("1s"),
+            list(beside)
+        );
+        let app = Self { listed: listed.collect(), masters, settings };
+        app.write_list(beside);
+        app
+    }
+
+    pub fn write_list(&self, beside: &Path) {
+        let rows = self
+            .listed
+            .iter()
+            .map(|(name, address)| json!({"name": name, "address": address.to_string()}));
+        let path = list(beside);
+        let new = path.with_extension("new");
+        fs::write(&new, Value::from_iter(rows).to_string()).expect("the list can be written");
+        fs::rename(new, path).expect("the list can be written");
+    }
+}
+
+fn list(beside: &Path) -> PathBuf {
+    beside.join("app.json")
+}
+
+/// How often Mapsmith looks at HAProxy, and polls.
+pub fn followed(poll: &str) -> String {
+    format!(
+        "[schedule]\nobserve = \"100ms\"\npoll = \"{poll}\"\njitter = \"0s\"\n\
+        servers = \"200ms\"\n"
+    )
+}
+
+/// Every change of the servers comes at once.
+pub const AT_ONCE: &str = "[damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold = \"0s\"\n\
+    max_removed = \"100%\"\n";
+
 /// The running whole. The order is that in which its parts end.
 pub struct Whole {
     pub clients: Clients,
@@ -65,9 +118,7 @@ pub struct Whole {
     pub binary: &'static Binary,
     pub site: Site,
     pub declared: Declared,
-    /// Which of the masters the list has.
-    pub listed: Vec<usize>,
-    pub masters: Vec<Master>,
+    pub app: App,
     pub web: SocketAddr,
     pub other: SocketAddr,
     /// The folder is read-only by a mount that this ends.
@@ -83,6 +134,12 @@ pub struct Whole {
     _reaper: Process,
 }
 
+impl AsMut<Whole> for Whole {
+    fn as_mut(&mut self) -> &mut Whole {
+        self
+    }
+}
+
 impl Drop for Whole {
     fn drop(&mut self) {
         if self.is_read_only {
@@ -95,26 +152,23 @@ impl Drop for Whole {
 }
 
 impl Whole {
-    pub fn start(site: Site, journal: &Journal) -> Self {
+    /// `beside` is the folder of what is not on the disk that fills.
+    pub fn start(site: Site, app: App, beside: TempDir, journal: &Journal) -> Self {
         let binary = &installed()[site.haproxy % installed().len()];
         journal.note(&format!("HAProxy {:?}, {site:?}", binary.version));
         let volume = Volume::start();
-        let beside = tempfile::tempdir().expect("a temporary folder");
         let reaper_log = beside.path().join("reaper.log");
         let folder = volume.path().display().to_string();
         let ending = Ending { signal: "TERM", remove: None };
         let reaper = Process::start(&["sh", "-c", REAPER, "reaper", &folder], &reaper_log, ending);
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         let (web, other, api) = (address(), address(), address());
-        let masters: Vec<_> = ["s1", "s2", "s3"].into_iter().map(Master::start).collect();
         let laws = Arc::new(Laws::default());
         let declared = Declared { word: "w0".to_owned(), rule: None, other: false };
         laws.allow(&declared.word);
-        laws.serves(masters.iter().map(|master| master.name().to_owned()));
-        let listed = vec![0, 1];
-        write_list(beside.path(), &masters, &listed);
-        let folders = (volume.path(), beside.path());
-        let text = settings(&site, binary, folders, (web, other), &declared, &Flaw::default());
+        laws.serves(app.masters.iter().map(|master| master.name().to_owned()));
+        let settings_of = (&site, binary, volume.path(), &*app.settings);
+        let text = settings(settings_of, (web, other), &declared, &Flaw::default());
         let api = format!("[api]\nlisten = \"{api}\"\n");
         let mapsmith = Mapsmith::config(&format!("{text}{api}")).start();
         let config = volume.path().join("haproxy.cfg");
@@ -132,8 +186,7 @@ impl Whole {
             binary,
             site,
             declared,
-            listed,
-            masters,
+            app,
             web,
             other,
             is_read_only: false,
@@ -159,8 +212,8 @@ impl Whole {
     /// Writes settings, whole, and has Mapsmith read them.
     pub fn write(&mut self, declared: &Declared, flaw: &Flaw) {
         let addresses = (self.web, self.other);
-        let folders = (self.volume.path(), self.beside.path());
-        let text = settings(&self.site, self.binary, folders, addresses, declared, flaw);
+        let of = (&self.site, self.binary, self.volume.path(), &*self.app.settings);
+        let text = settings(of, addresses, declared, flaw);
         let api = format!("[api]\nlisten = \"{}\"\n", self.mapsmith.address());
         let path = self.mapsmith.configuration().path();
         let new = path.with_extension("new");
@@ -171,36 +224,38 @@ impl Whole {
         }
     }
 
-    pub fn write_list(&self) {
-        write_list(self.beside.path(), &self.masters, &self.listed);
+    /// The backend's servers as HAProxy has them; none where nobody says.
+    pub fn servers(&self) -> Option<BTreeMap<String, (String, u32)>> {
+        servers_at(&self.admin())
+    }
+
+    /// Where its Runtime API is.
+    pub fn admin(&self) -> String {
+        format!("unix@{}", self.file("admin.sock").display())
     }
 
     /// What status says of HAProxy; none where nobody answers.
     pub fn status(&self) -> Option<Value> {
+        Some(self.whole_status()?["haproxy"].clone())
+    }
+
+    /// All that status says.
+    pub fn whole_status(&self) -> Option<Value> {
         let response = self.mapsmith.try_ask("GET", "/v1/status").ok()?;
-        Some(serde_json::from_str::<Value>(&response.body).ok()?["haproxy"].clone())
+        serde_json::from_str(&response.body).ok()
     }
 }
 
-fn write_list(beside: &Path, masters: &[Master], listed: &[usize]) {
-    let rows = listed.iter().map(|number| {
-        let master = &masters[*number];
-        json!({"name": master.name(), "address": master.address().to_string()})
-    });
-    let path = list(beside);
-    let new = path.with_extension("new");
-    fs::write(&new, Value::from_iter(rows).to_string()).expect("the list can be written");
-    fs::rename(new, path).expect("the list can be written");
-}
-
-fn list(beside: &Path) -> PathBuf {
-    beside.join("app.json")
+/// The backend's servers as the HAProxy with this socket has them: addresses and administrative
+/// states.
+pub fn servers_at(admin: &str) -> Option<BTreeMap<String, (String, u32)>> {
+    let listing = haproxy::ask(admin, "show servers state app").ok()?;
+    // A worker that ends hangs up in the middle: a whole answer ends with an empty line.
+    (listing.starts_with("1\n") && listing.ends_with("\n\n")).then(|| pool::servers_of(&listing))
 }
 
 fn settings(
-    site: &Site,
-    binary: &Binary,
-    (folder, beside): (&Path, &Path),
+    (site, binary, folder, app): (&Site, &Binary, &Path, &str),
     (web, other): (SocketAddr, SocketAddr),
     declared: &Declared,
     flaw: &Flaw,
@@ -218,8 +273,6 @@ fn settings(
     let mut text = format!(
         "[haproxy]\nmanaged = true\nbinary = {:?}\nfolder = {:?}\nhold_sockets = {}\n\
         reload_interval = \"100ms\"\nhard_stop_after = \"20s\"\n{}\
-        [schedule]\nobserve = \"100ms\"\npoll = \"1s\"\njitter = \"0s\"\nservers = \"200ms\"\n\
-        [damping]\ndebounce = \"0s\"\nmax_delay = \"0s\"\nhold = \"0s\"\nmax_removed = \"100%\"\n\
         [[frontend]]\nname = \"web\"\nbind = [\"{web}\"]\ndefault_backend = \"app\"\n\
         rules = [{}]\n{}",
         binary.path,
@@ -236,14 +289,18 @@ fn settings(
             rules = [{{ return = {{ status = 200, body = \"{word}\" }} }}]\n"
         );
     }
-    let _ = write!(
-        text,
-        "[[source]]\nname = \"app\"\ntype = \"file\"\npath = {:?}\n\
-        [[backend]]\nname = \"app\"\nfrom = \"app\"\n{}",
-        list(beside),
-        flaw.more
-    );
-    text
+    text + app + &flaw.more
+}
+
+/// Whether HAProxy has exactly these servers, each ready.
+pub fn serves(
+    has: &BTreeMap<String, (String, u32)>,
+    listed: &BTreeMap<String, SocketAddr>,
+) -> bool {
+    let is_one = |name, at: &String, admin| {
+        pool::is_ready(admin) && listed.get(name).is_some_and(|listed| listed.to_string() == *at)
+    };
+    has.len() == listed.len() && has.iter().all(|(name, (at, admin))| is_one(name, at, *admin))
 }
 
 /// What a new connection is answered.

@@ -144,6 +144,8 @@ pub enum Subject {
     /// A backend's server list. Of `guard.min_entries`, a number of nodes, only this much holds for
     /// it: it must not be empty.
     Servers,
+    /// The services of a registry, likewise.
+    Services,
 }
 
 impl Subject {
@@ -152,6 +154,7 @@ impl Subject {
         match self {
             Self::Map => ("map", "entries"),
             Self::Servers => ("server list", "servers"),
+            Self::Services => ("set of services", "services"),
         }
     }
 }
@@ -217,7 +220,9 @@ pub fn check(subject: Subject, limits: &Limits, proposal: &Proposal) -> Result<(
         Subject::Map => recent.counts,
         // A deployment replaces every server one after the other: of a list only how much it shrank
         // adds up.
-        Subject::Servers => ChangeCounts { removed: base - in_force, ..ChangeCounts::default() },
+        Subject::Servers | Subject::Services => {
+            ChangeCounts { removed: base - in_force, ..ChangeCounts::default() }
+        }
     };
     for (what, setting, limit, count, before) in [
         ("remove", "max_removed", limits.max_removed, counts.removed, lately.removed),

@@ -111,6 +111,30 @@ impl ServerHistory {
         }
     }
 
+    /// These are there as Mapsmith starts. What is out, and was not among the servers in force back
+    /// then, is on its way out: so it is ours, and comes back where it is listed again before it is
+    /// gone. Only what the configuration disables is somebody's. To be called before the first plan.
+    pub fn found_at_start(&mut self, desired: &DesiredServers, observed: &ObservedServers) {
+        for (name, backend) in &desired.backends {
+            let (Some(in_force), Some(seen)) = (&backend.resumed, observed.get(name)) else {
+                continue;
+            };
+            // A slot is not called like the server in it.
+            let is_slot = |server: &str| {
+                backend.slots.as_ref().is_some_and(|prefix| server.starts_with(prefix))
+            };
+            for (server, seen) in &seen.servers {
+                let is_disabled = seen.admin.0 & AdminState::CONFIGURED_MAINTENANCE != 0;
+                let is_leaving = !in_force.contains(server) && !is_slot(server) && !is_disabled;
+                if is_leaving && is_out(seen.admin) {
+                    let mark = self.marks.entry((name.clone(), server.clone())).or_default();
+                    mark.drained = seen.admin.0 & AdminState::DRAIN != 0;
+                    mark.maintained = seen.admin.0 & AdminState::MAINTENANCE != 0;
+                }
+            }
+        }
+    }
+
     /// A plan was made from what was observed: the drain bound of each removal runs from the first
     /// plan that drains it, and what is ready again or gone is forgotten. To be called once for
     /// each plan, before its steps.

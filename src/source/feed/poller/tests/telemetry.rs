@@ -63,6 +63,16 @@ fn a_reason_that_no_longer_rejects_anything_goes_to_zero_in_the_metrics() {
     });
 }
 
+#[test]
+fn what_is_compared_and_never_applied_is_told_so_in_each_metric() {
+    let labels = |use_of_it| {
+        let labels = labels_of("zk".to_owned(), use_of_it);
+        labels.iter().map(|label| format!("{}={}", label.key(), label.value())).collect::<Vec<_>>()
+    };
+    assert_eq!(labels(Use::Applied), ["source=zk"]);
+    assert_eq!(labels(Use::Compared), ["source=zk", "shadow=true"]);
+}
+
 thread_local! {
     /// What this thread has logged.
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };

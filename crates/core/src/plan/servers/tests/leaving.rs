@@ -172,6 +172,30 @@ fn a_restarted_mapsmith_goes_on_with_a_removal() {
 }
 
 #[test]
+fn a_server_that_was_leaving_before_a_restart_is_ready_again_once_it_is_listed() {
+    let disabled = AdminState::MAINTENANCE | AdminState::CONFIGURED_MAINTENANCE;
+    // What keeps it out at the restart, the list in force then, and what comes of it.
+    for (admin, in_force, expected) in [
+        (AdminState::DRAIN, Some(&["a"][..]), &["b/b is ready again"][..]),
+        (AdminState::MAINTENANCE, Some(&["a"]), &["b/b is ready again"]),
+        (AdminState::DRAIN, Some(&["a", "b"]), &[]),
+        (AdminState::DRAIN, None, &[]),
+        (disabled, Some(&["a"]), &[]),
+    ] {
+        let mut scene = Scene::new(OLD, [server("a", 1), server("b", 2)]);
+        scene.server("b").admin = AdminState(admin);
+        let mut both = wanted([server("a", 1), server("b", 2)]);
+        both.resumed = in_force.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        let both = desired(both);
+        scene.restart_mapsmith();
+        scene.memory.found_at_start(&both, &scene.process.servers);
+        let plan = scene.look(&both);
+        assert_eq!(words(&plan.before), expected, "{admin}, {in_force:?}");
+        assert_eq!(plan.external.is_empty(), !expected.is_empty(), "{admin}, {in_force:?}");
+    }
+}
+
+#[test]
 fn other_servers_are_counted_and_left_alone_unless_all_are_managed() {
     let scene = Scene::new(OLD, [server("a", 1), server("x", 2)]);
     let mut backend = wanted([server("a", 1)]);

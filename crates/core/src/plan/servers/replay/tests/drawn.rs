@@ -58,6 +58,7 @@ prop_compose! {
             drain: BOUND,
             drained,
             undrained,
+            resumed: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! DNS as a source of servers: real name servers, and what each of their answers means.
 
+mod lines;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use mapsmith_core::status::PollKind;
 use mapsmith_core::{Invalid, ServerList, Snapshot};
 use serde_json::{Value, json};
 
-use super::assert_says;
+use crate::sources::assert_says;
 use crate::support::dns::{Bind, Dnsmasq};
 
 /// One name of a source, and what it said last.
@@ -33,7 +35,7 @@ impl Name {
         let mut selector = json!({"source": "dns"});
         for (key, value) in from.as_object().unwrap() {
             let text = value.as_str().map_or(value.to_string(), str::to_owned);
-            selector[key] = json!([text]);
+            selector[key] = if value.is_array() { value.clone() } else { json!([text]) };
         }
         let selector: Selector = serde_json::from_value(selector).unwrap();
         Self { feed: registry.servers(&selector).unwrap(), current: None }
@@ -122,6 +124,26 @@ async fn a_hosts_addresses_are_servers_however_the_name_is_written_and_whatever_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn several_hosts_are_one_list_and_one_that_is_gone_keeps_all_of_it() {
+    let bind = Bind::start(&[
+        "a.example.test. A 10.0.0.1",
+        "b.example.test. A 10.0.0.2",
+        "b.example.test. A 10.0.0.1",
+    ]);
+    let hosts = json!({"hosts": ["a.example.test:80", "B.example.test:80", "b.example.test:81"]});
+    let mut both = Name::new(&[bind.address()], json!({}), hosts.clone());
+    let expected = ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80", "10.0.0.2:81"];
+    let expected = expected.map(|server| format!("{server} {server}"));
+    assert_eq!(both.servers().await, expected);
+    bind.update(&["delete a.example.test. A"]);
+    let failure = both.failure().await;
+    assert!(failure.contains("a.example.test (A, AAAA)"), "{failure}");
+    let settings = json!({"nxdomain": "empty", "nodata": "empty"});
+    let mut left = Name::new(&[bind.address()], settings, hosts);
+    assert_eq!(left.servers().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_that_can_not_be_resolved_are_told_apart_and_each_is_kept_or_empty_by_its_setting() {
     let bind = Bind::start(&["text.example.test. TXT x"]);
     let silent = Bind::start(&[]);
@@ -203,8 +225,8 @@ async fn where_one_name_server_can_not_say_what_is_the_next_one_is_asked() {
     assert_says(&message, &["NXDOMAIN", &first.address()]);
 }
 
-/// A name server that answers over UDP with what this makes of the question, and over TCP with these
-/// bytes, whatever is asked.
+/// A name server that answers over UDP with what this makes of the question, and over TCP with
+/// these bytes, whatever is asked.
 fn stand_in(answer: fn(&[u8]) -> Vec<u8>, over_tcp: &'static [u8]) -> String {
     loop {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -236,9 +258,14 @@ fn answered(question: &[u8], flags: [u8; 2]) -> Vec<u8> {
     answer
 }
 
+/// The question as an answer that is cut off: the client has to ask over TCP.
+fn truncated(question: &[u8]) -> Vec<u8> {
+    answered(question, [0x86, 0])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_garbage_or_cut_off_is_a_failure() {
-    let truncated = |question: &[u8]| answered(question, [0x86, 0]);
+    let large: &'static [u8] = Box::leak(vec![0xff; 10 * 1024 * 1024].into_boxed_slice());
     for (what, server) in [
         ("noise", stand_in(|_| b"noise, and more of it than a header".to_vec(), b"")),
         ("its own id and noise", stand_in(|question| [&question[..2], &[255; 40]].concat(), b"")),
@@ -257,6 +284,19 @@ async fn an_answer_that_is_garbage_or_cut_off_is_a_failure() {
         ("cut off, and nothing over TCP", stand_in(truncated, b"")),
         ("cut off over TCP", stand_in(truncated, b"\x01\x00half")),
         ("noise over TCP", stand_in(truncated, b"\x00\x04half")),
+        ("ten megabytes over TCP", stand_in(truncated, large)),
+        (
+            "a datagram as large as there is, that says to have 500 records",
+            stand_in(
+                |question| {
+                    let mut answer = answered(question, [0x84, 0]);
+                    answer[6..8].copy_from_slice(&500_u16.to_be_bytes());
+                    answer.resize(60_000, 0xff);
+                    answer
+                },
+                b"",
+            ),
+        ),
     ] {
         let settings = json!({"query_timeout": "300ms", "attempts": 1, "nodata": "empty"});
         let message = Name::new(&[server], settings, host(WEB)).failure().await;

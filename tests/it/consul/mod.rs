@@ -1,6 +1,9 @@
 //! A real Consul, Mapsmith and a real HAProxy: its services are the backends' servers, its keys the
 //! node map.
 
+mod lines;
+mod many;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -245,7 +248,7 @@ fn consul_servers_without_a_leader_change_nothing_until_they_have_one_again() {
 
     second.kill();
     // A request that waits goes on waiting: what asks is the schedule, or a reload. Consul holds
-    // that for seconds, in case there is a leader again.
+    // that for a moment, in case there is a leader again.
     mapsmith.wait_for("a poll fails", BOUND, |mapsmith| {
         mapsmith.post("/v1/reload?wait=30s");
         source(mapsmith, LIST)["error"].is_string().then_some(())

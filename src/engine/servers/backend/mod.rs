@@ -12,9 +12,15 @@ use mapsmith_core::desired::servers::{self, BackendOptions, Resolved};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::server::list::{Host, RejectedServer};
 use mapsmith_core::server::{LastGoodList, Manage};
+use mapsmith_core::snapshot::NAMED_REJECTIONS;
 use mapsmith_core::status::{BackendStatus, LeavingServer};
-use mapsmith_core::{DesiredBackend, EntryMap, HeldChange, Server, ServerList};
+use mapsmith_core::{DesiredBackend, HeldChange, Server, ServerList};
 use metrics::{counter, gauge};
+
+mod masters;
+
+pub(super) use masters::Masters;
+use masters::MastersList;
 
 use super::resolve::HostAddresses;
 use crate::engine::record_hold;
@@ -46,9 +52,19 @@ pub(super) struct BackendList {
     window: Window,
     former: VecDeque<String>,
     waiting_for: Option<String>,
-    /// Since when the stored list is in force that counts while something is waited for.
-    stored_since: Option<Timestamp>,
+    /// The list that was in force before the start, where a store has it.
+    before: Option<LastGoodList>,
+    /// Servers of before the start that no answer since has listed: a row that can't be read may be
+    /// any of them.
+    unseen: BTreeSet<String>,
+    /// When the list as it is known now was said.
+    said_at: Option<Timestamp>,
+    /// When it was last said that what is in force is the list.
+    confirmed_at: Option<Timestamp>,
+    /// The first of what is left out.
     rejected: Vec<RejectedServer>,
+    /// How much that is.
+    rejected_count: u64,
     stale: Vec<RejectedServer>,
     /// The masters' list, with what it was made of.
     mapped: Option<MastersList>,
@@ -56,31 +72,6 @@ pub(super) struct BackendList {
     drained: Option<BTreeSet<String>>,
     /// The masters whose drain has ended, where the list is one of masters.
     undrained: BTreeSet<String>,
-}
-
-/// A list of masters, and what it was made of.
-#[derive(Debug)]
-struct MastersList {
-    map: Arc<EntryMap>,
-    /// Masters that nodes are sent to by the map.
-    named: BTreeSet<String>,
-    /// Masters that stay on it without a node in the map.
-    kept: BTreeSet<String>,
-    list: Arc<ServerList>,
-}
-
-/// The masters that a backend may be made of.
-pub(super) struct Masters<'a> {
-    /// Nodes are sent to them by this map; none while it may be older than anything.
-    pub map: Option<&'a Arc<EntryMap>>,
-    /// An operator has drained them: they are away for a while, and not gone.
-    pub drained: BTreeSet<&'a str>,
-    /// Their drain has ended, and their nodes were to stay elsewhere (true) or to come back.
-    pub undrained: BTreeMap<&'a str, bool>,
-    /// Nodes of theirs are elsewhere and will come home.
-    pub owners: BTreeSet<&'a str>,
-    /// The registry's names of them.
-    pub producers: &'a BTreeMap<String, String>,
 }
 
 impl BackendList {
@@ -103,8 +94,12 @@ impl BackendList {
             window: Window::new(settings.guard.window),
             former: VecDeque::new(),
             waiting_for: None,
-            stored_since: None,
+            before: None,
+            unseen: BTreeSet::new(),
+            said_at: None,
+            confirmed_at: None,
             rejected: Vec::new(),
+            rejected_count: 0,
             stale: Vec::new(),
             mapped: None,
             drained: None,
@@ -144,39 +139,72 @@ impl BackendList {
     /// what is waited for.
     pub(super) fn list(
         &mut self,
-        listed: impl Fn(&Selector) -> Option<Arc<ServerList>>,
+        listed: impl Fn(&Selector) -> Option<(Arc<ServerList>, Timestamp)>,
         masters: &Masters<'_>,
     ) -> Option<Arc<ServerList>> {
-        let list = match self.settings.listing() {
-            Listing::Servers(_) => Some(Arc::clone(&self.declared)),
-            Listing::From(selector) => listed(selector),
+        let (list, said_at) = match self.settings.listing() {
+            Listing::Servers(_) => {
+                let read_at = self.said_at.unwrap_or_else(Timestamp::now);
+                (Some(Arc::clone(&self.declared)), Some(read_at))
+            }
+            Listing::From(selector) => listed(selector).unzip(),
             Listing::Masters(template) => {
                 let template = template.to_owned();
-                masters.map.map(|map| self.masters(map, masters, &template))
+                (masters.map.map(|map| self.masters(map, masters, &template)), masters.said_at)
             }
         };
+        self.said_at = said_at;
         self.waiting_for = list.is_none().then(|| self.first_answer());
         list
     }
 
-    /// Takes the list that was last in force, where it came from where the list comes from now. Or
-    /// from what is compared with it now: the two have changed places, and what the new one lists
-    /// is judged as a change of what the old one did.
+    /// Takes the list that the store has, as [`BackendList::take_up`].
     pub(super) fn resume(&mut self, list: &LastGoodList) {
-        if list.origin != self.settings.origin() && !self.settings.is_shadowed_by(&list.origin) {
-            return;
+        if self.take_up(list) {
+            tracing::info!(
+                backend = self.settings.name,
+                servers = list.servers.len(),
+                from = list.origin,
+                "the stored server list is in force until {} lists servers",
+                self.settings.origin()
+            );
+        }
+    }
+
+    /// Takes the list that was last in force. Whatever lists servers now, what it lists is judged
+    /// as a change of that list, also where its origin is another one. Only what the settings write
+    /// out is an order like any other of theirs: it replaces the list, and nothing holds it.
+    /// Whether it did.
+    pub(super) fn take_up(&mut self, list: &LastGoodList) -> bool {
+        self.before = Some(list.clone());
+        if self.is_written_out() {
+            return false;
         }
         let servers = list.servers.clone();
-        tracing::info!(
-            backend = self.settings.name,
-            servers = servers.len(),
-            "the stored server list is in force until {} lists servers",
-            self.settings.origin()
-        );
         self.waiting_for = Some(self.first_answer());
-        self.stored_since = list.since;
+        self.confirmed_at = list.confirmed.or(self.confirmed_at);
+        if let Listing::From(_) = self.settings.listing() {
+            self.unseen = servers.keys().cloned().collect();
+        }
         self.gate.resume(Some(servers.clone()));
         self.damper = Damper::resume(self.damper.pace(), servers);
+        true
+    }
+
+    fn is_written_out(&self) -> bool {
+        matches!(self.settings.listing(), Listing::Servers(_))
+    }
+
+    /// The servers in force; before the first step those of before the start, if they are known.
+    fn last_in_force(&self) -> Option<&BTreeMap<String, Server>> {
+        self.damper.in_force().or(self.before.as_ref().map(|before| &before.servers))
+    }
+
+    /// The names of the servers that were in force before the start, where all are Mapsmith's.
+    fn resumed(&self) -> Option<BTreeSet<String>> {
+        let all_are_ours = self.settings.manage.unwrap_or_default() == Manage::All;
+        let before = self.before.as_ref().filter(|_| all_are_ours)?;
+        Some(before.servers.keys().cloned().collect())
     }
 
     /// What is waited for while the list is not known.
@@ -188,45 +216,6 @@ impl BackendList {
         }
     }
 
-    /// The masters as a list; made once for the same ones. An order to drain one that is on it
-    /// counts at once: neither guard nor damping delay what an operator says.
-    fn masters(
-        &mut self,
-        map: &Arc<EntryMap>,
-        masters: &Masters<'_>,
-        template: &str,
-    ) -> Arc<ServerList> {
-        let owned = |name: &str| name.to_owned();
-        self.drained = Some(masters.drained.iter().copied().map(owned).collect());
-        self.undrained = masters.undrained.keys().copied().map(owned).collect();
-        let kept = self.kept(masters);
-        let made = self.mapped.take().filter(|made| Arc::ptr_eq(&made.map, map));
-        let made = match made {
-            Some(made) if made.kept == kept => made,
-            other => {
-                let named = other.map_or_else(
-                    || map.load().into_iter().map(|(master, _)| owned(master)).collect(),
-                    |made| made.named,
-                );
-                let names = named.union(&kept).map(String::as_str).collect::<BTreeSet<_>>();
-                let (options, producers) = (&self.of_masters, masters.producers);
-                let list = servers::masters_list(template, options, names.into_iter(), producers);
-                MastersList { map: Arc::clone(map), named, kept, list: Arc::new(list) }
-            }
-        };
-        Arc::clone(&self.mapped.insert(made).list)
-    }
-
-    /// The masters that stay on the list whether or not the map names them. Only those that are in
-    /// force: the name of one that no map ever named is an order's alone, and its server, where
-    /// HAProxy has one, is somebody else's.
-    fn kept(&self, masters: &Masters<'_>) -> BTreeSet<String> {
-        let returned = masters.undrained.iter().filter(|(_, stay)| !**stay).map(|(name, _)| name);
-        let Some(in_force) = self.damper.in_force() else { return BTreeSet::new() };
-        let kept = masters.drained.iter().chain(&masters.owners).chain(returned);
-        kept.filter(|name| in_force.contains_key(**name)).map(|name| (*name).to_owned()).collect()
-    }
-
     /// The list with its addresses. Notes what is left out of it.
     pub(super) fn resolve(
         &mut self,
@@ -235,7 +224,11 @@ impl BackendList {
     ) -> BTreeMap<String, Server> {
         let Resolved { mut servers, rejected: unresolved } =
             servers::resolve(list, &self.options, |host| addresses.address(host));
-        let rejected: Vec<_> = list.rejected.iter().cloned().chain(unresolved).collect();
+        let unknown = unresolved.iter().filter_map(|row| row.name.clone());
+        let unknown: Vec<_> = list.unknown.iter().cloned().chain(unknown).collect();
+        self.rejected_count = list.rejected_count + unresolved.len() as u64;
+        let rejected: Vec<_> =
+            list.rejected.iter().cloned().chain(unresolved).take(NAMED_REJECTIONS).collect();
         let news: Vec<_> = rejected.iter().filter(|row| !self.rejected.contains(row)).collect();
         for row in news.iter().take(LOGGED_ROWS) {
             tracing::warn!(
@@ -252,16 +245,18 @@ impl BackendList {
                 news.len() - LOGGED_ROWS
             );
         }
+        self.keep_unseen(list, &mut servers);
         // A row that went wrong is no word that its server is gone.
-        for name in rejected.iter().filter_map(|row| row.name.as_ref()) {
-            if let Some(known) = self.damper.in_force().and_then(|in_force| in_force.get(name)) {
-                servers.entry(name.clone()).or_insert_with(|| known.clone());
+        for name in unknown {
+            if let Some(known) = self.last_in_force().and_then(|in_force| in_force.get(&name)) {
+                let known = known.clone();
+                servers.entry(name).or_insert(known);
             }
         }
         // Where rows contradict each other what is in force stays; where nothing is, neither row
         // counts.
         for name in &list.disputed {
-            match self.damper.in_force().and_then(|in_force| in_force.get(name)) {
+            match self.last_in_force().and_then(|in_force| in_force.get(name)) {
                 Some(known) => servers.insert(name.clone(), known.clone()),
                 None => servers.remove(name),
             };
@@ -281,6 +276,21 @@ impl BackendList {
             })
             .collect();
         servers
+    }
+
+    /// Keeps the servers of before the start that are not listed, while a row can't be read that
+    /// may be one of them. Whoever read the list before the start knew which server that row was;
+    /// since then it is known only once the row was read.
+    fn keep_unseen(&mut self, list: &ServerList, servers: &mut BTreeMap<String, Server>) {
+        self.unseen.retain(|name| !servers.contains_key(name));
+        let Some(in_force) = self.damper.in_force().filter(|_| !self.unseen.is_empty()) else {
+            return;
+        };
+        if list.explains(|name| in_force.contains_key(name) || servers.contains_key(name)) {
+            return self.unseen.clear();
+        }
+        let kept = self.unseen.iter().filter_map(|name| in_force.get_key_value(name));
+        servers.extend(kept.map(|(name, server)| (name.clone(), server.clone())));
     }
 
     /// Hands the list on to the damper, unless the guard holds it back.
@@ -384,9 +394,18 @@ impl BackendList {
         }
     }
 
-    /// Brings into force what is due.
+    /// Brings into force what is due, and notes whether that is what was said.
     pub(super) fn step(&mut self, now: Duration) {
-        let before = self.damper.in_force().cloned();
+        self.bring_into_force(now);
+        let in_force = self.damper.in_force();
+        let is_said = in_force == self.gate.accepted() && self.gate.held().is_none();
+        if is_said && in_force.is_some() && self.waiting_for.is_none() {
+            self.confirmed_at = self.said_at.or(self.confirmed_at);
+        }
+    }
+
+    fn bring_into_force(&mut self, now: Duration) {
+        let before = self.last_in_force().cloned();
         if !self.damper.step(now) {
             return;
         }
@@ -427,6 +446,7 @@ impl BackendList {
             drain: self.settings.drain,
             drained: self.drained.clone(),
             undrained: self.undrained.clone(),
+            resumed: self.resumed(),
         })
     }
 
@@ -440,8 +460,14 @@ impl BackendList {
             from: self.settings.origin(),
             servers: self.damper.in_force().map(|servers| servers.values().cloned().collect()),
             waiting_for: self.waiting_for.clone(),
-            stored_since: self.stored_since.filter(|_| self.waiting_for.is_some()),
+            stored_since: self
+                .before
+                .as_ref()
+                .filter(|_| self.waiting_for.is_some())
+                .and_then(|before| before.since),
+            confirmed_at: self.confirmed_at,
             rejected: self.rejected.clone(),
+            rejected_count: self.rejected_count,
             stale: self.stale.clone(),
             held: self.gate.held().cloned(),
             change_due: self.damper.change_due().map(at),
@@ -451,7 +477,7 @@ impl BackendList {
 
     pub(super) fn record(&self) {
         let name = || self.settings.name.clone();
-        gauge!(BACKEND_REJECTED, "backend" => name()).set(self.rejected.len() as f64);
+        gauge!(BACKEND_REJECTED, "backend" => name()).set(self.rejected_count as f64);
         gauge!(BACKEND_LEAVING, "backend" => name()).set(self.damper.leaving().count() as f64);
         gauge!(BACKEND_HELD, "backend" => name())
             .set(f64::from(u8::from(self.gate.held().is_some())));

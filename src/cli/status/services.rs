@@ -1,0 +1,53 @@
+//! The services of a registry.
+
+use std::fmt::Write as _;
+
+use mapsmith_core::services::{RejectedService, ServiceStatus, ServicesStatus};
+
+use crate::cli::output::{Colour, ago, paint, pluralize};
+
+/// The most services in force that are shown.
+const SHOWN: usize = 20;
+
+pub(super) fn text(services: &ServicesStatus) -> String {
+    let ServicesStatus { source, in_force, stored_since, rejected, held } = services;
+    let count = match in_force {
+        Some(in_force) => pluralize(in_force.len(), "service"),
+        None => paint(Colour::Red, "not known yet, so HAProxy's file stays as it is"),
+    };
+    let mut text = format!("\nservices ({})\n  {count}", source.name);
+    match stored_since {
+        Some(since) => {
+            let note =
+                format!(", of the store (stored {}): no answer since the start", ago(*since));
+            let _ = writeln!(text, "{}", paint(Colour::Yellow, &note));
+        }
+        None => text.push('\n'),
+    }
+    if let Some(error) = &source.error {
+        let _ = writeln!(text, "  {}", paint(Colour::Red, error));
+    }
+    if let Some(why) = held {
+        let note = format!("services that are gone from the registry stay: {why}");
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
+    }
+    let in_force = in_force.as_deref().unwrap_or_default();
+    for ServiceStatus { name, bind, servers } in in_force.iter().take(SHOWN) {
+        let _ = writeln!(text, "  {name}  {bind}, servers from {servers}");
+    }
+    if in_force.len() > SHOWN {
+        let _ = writeln!(text, "  and {} more", in_force.len() - SHOWN);
+    }
+    for RejectedService { name, reason, by_haproxy, keeps_last_good } in rejected {
+        let kind = if *by_haproxy { "quarantined" } else { "rejected" };
+        let kept = if *keeps_last_good { ", its last good form stays" } else { "" };
+        let note = format!("{name} {kind}{kept}: {reason}");
+        let _ = writeln!(text, "  {}", paint(Colour::Red, &note));
+    }
+    text
+}
+
+/// Whether they are as their registry has them.
+pub(super) fn are_well(services: &ServicesStatus) -> bool {
+    services.source.error.is_none() && services.rejected.is_empty() && services.in_force.is_some()
+}

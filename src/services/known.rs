@@ -1,0 +1,223 @@
+//! What is known of services, also over a beginning anew and a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mapsmith_core::config::status::Quarantined;
+use mapsmith_core::services::ServicesStatus;
+use mapsmith_core::status::SourceStatus;
+use mapsmith_core::{ServiceForms, ServiceTexts};
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::settings::services::{Overlay, Refusals, overlay};
+use crate::settings::{Settings, WhenEmpty};
+use crate::store::{SqliteStore, StoreError, StoredServices};
+use crate::supervise::services::{object, service_of};
+
+/// Between two tries of a service that HAProxy refuses, for what it lacked may be there by then.
+const RETRIES: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(1800));
+
+/// A form of a service that HAProxy refuses.
+#[derive(Debug, Clone)]
+struct Refusal {
+    said: Quarantined,
+    backoff: Backoff,
+    /// When it is tried again.
+    until: Instant,
+}
+
+/// What is known of services.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Their forms as HAProxy has loaded them.
+    pub(super) good: ServiceForms,
+    stored_since: Option<Timestamp>,
+    /// What the registry said last, and what is held of it.
+    texts: Option<ServiceTexts>,
+    held: Option<String>,
+    /// By the service's name and its text.
+    refused: BTreeMap<(String, String), Refusal>,
+    /// What is gone by; none while nothing is known.
+    overlay: Option<Overlay>,
+    /// Services that came since any were known: no file has had servers of theirs.
+    fresh: BTreeSet<String>,
+    /// When the last change came into force.
+    pub(super) begun: Option<Instant>,
+}
+
+impl Known {
+    /// What the store has for these settings; nothing without one.
+    ///
+    /// # Errors
+    /// A store that can't be read.
+    pub async fn from_store(file: &Settings) -> Result<Self, StoreError> {
+        let mut known = Self::default();
+        let (Some((_, from)), Some(store)) = (file.services_source(), &file.store) else {
+            return Ok(known);
+        };
+        let stored = SqliteStore::peek_services(&store.path, &from.to_string()).await?;
+        if let Some(StoredServices { forms, since }) = stored {
+            tracing::info!(
+                services = forms.len(),
+                "the stored services are in force until source {from} answers"
+            );
+            (known.good, known.stored_since) = (forms, since);
+            known.overlay = Some(known.made(file));
+        }
+        Ok(known)
+    }
+
+    /// What is gone by: the settings of the file with the services over them.
+    pub fn settings(&self, file: &Settings) -> Settings {
+        self.overlay.as_ref().map_or_else(|| file.clone(), |overlay| overlay.settings.clone())
+    }
+
+    /// The same under other settings of the file, where the services come from the same place.
+    #[must_use]
+    pub fn under(&self, before: &Settings, file: &Settings) -> Self {
+        let origin = |settings: &Settings| {
+            let (source, from) = settings.services_source()?;
+            let keys = (&source.of_kind.servers.servers, &source.of_kind.zookeeper.chroot);
+            Some(format!("{from} {:?} {keys:?} {:?}", source.kind, source.of_kind.file.path))
+        };
+        if origin(before).is_none() || origin(before) != origin(file) {
+            return Self::default();
+        }
+        let mut known = self.clone();
+        // Other settings may be what it lacked.
+        known.refused.clear();
+        known.overlay = known.overlay.is_some().then(|| known.made(file));
+        known
+    }
+
+    /// Takes in what the registry says.
+    pub fn take(&mut self, file: &Settings, answer: &ServiceTexts) {
+        let Some(services) = &file.services else { return };
+        let mut texts = answer.clone();
+        let in_force = self.forms().cloned().unwrap_or_default();
+        self.held = texts.hold(&in_force, &file.guard, services.empty == WhenEmpty::Accept);
+        // An answer that says nothing of services is none where nothing was known.
+        if !(texts.texts.is_empty() && self.held.is_some()) {
+            self.texts = Some(texts);
+        }
+        self.stored_since = None;
+    }
+
+    /// What would come of all that is known; none where nothing is.
+    pub fn next(&self, file: &Settings) -> Option<Overlay> {
+        (self.texts.is_some() || self.overlay.is_some()).then(|| self.made(file))
+    }
+
+    fn made(&self, file: &Settings) -> Overlay {
+        let texts = match (&self.texts, self.forms()) {
+            (Some(texts), _) => texts.clone(),
+            (None, Some(forms)) => forms.clone().into(),
+            (None, None) => self.good.clone().into(),
+        };
+        let now = Instant::now();
+        let mut refused = Refusals::new();
+        for ((name, text), refusal) in &self.refused {
+            if now < refusal.until {
+                let said: Vec<_> =
+                    refusal.said.remarks.iter().map(|remark| remark.text.as_str()).collect();
+                let said = format!("HAProxy refuses it: {}", said.join("; "));
+                refused.entry(name.clone()).or_default().insert(text.clone(), said);
+            }
+        }
+        overlay(file, &texts, &self.good, &refused)
+    }
+
+    /// Whether this is what is gone by.
+    pub(super) fn goes_by(&self, next: &Overlay) -> bool {
+        let quarantined = |overlay: &Overlay| -> Vec<_> {
+            let rejected = overlay.rejected.iter().filter(|rejected| rejected.by_haproxy);
+            rejected.map(|rejected| (rejected.name.clone(), rejected.reason.clone())).collect()
+        };
+        self.overlay.as_ref().is_some_and(|overlay| {
+            overlay.forms == next.forms && quarantined(overlay) == quarantined(next)
+        })
+    }
+
+    /// Goes by this from now on.
+    pub fn go_by(&mut self, next: Overlay) {
+        let names = |overlay: &Overlay| overlay.forms.keys().cloned().collect::<BTreeSet<_>>();
+        let after = names(&next);
+        if let Some(overlay) = &self.overlay {
+            let before = names(overlay);
+            self.fresh.extend(after.difference(&before).cloned());
+        }
+        self.fresh.retain(|name| after.contains(name));
+        self.overlay = Some(next);
+    }
+
+    /// HAProxy refuses services as they are now.
+    pub(super) fn refuse(&mut self, refused: &[Quarantined]) {
+        for said in refused {
+            let name = service_of(said).unwrap_or_default().to_owned();
+            let Some(text) = self.forms().and_then(|forms| forms.get(&name)).cloned() else {
+                continue;
+            };
+            let known = self.refused.remove(&(name.clone(), text.clone()));
+            let mut backoff = known.map_or(RETRIES, |known| known.backoff);
+            let until = Instant::now() + backoff.pause();
+            self.refused.insert((name, text), Refusal { said: said.clone(), backoff, until });
+        }
+    }
+
+    /// HAProxy has loaded what is gone by; whether that is news.
+    pub(super) fn note_loaded(&mut self) -> bool {
+        let Some(forms) = self.forms().filter(|forms| **forms != self.good).cloned() else {
+            return false;
+        };
+        self.good = forms;
+        let (good, texts) = (&self.good, &self.texts);
+        // What the registry does not say any more is not refused any more.
+        self.refused.retain(|(name, text), _| {
+            let said = texts.as_ref().and_then(|texts| texts.texts.get(name)?.as_ref().ok());
+            good.get(name) != Some(text) && said == Some(text)
+        });
+        true
+    }
+
+    /// When something that HAProxy refused is tried again.
+    pub(super) fn retry(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.refused.values().map(|refusal| refusal.until).filter(|until| *until > now).min()
+    }
+
+    fn forms(&self) -> Option<&ServiceForms> {
+        self.overlay.as_ref().map(|overlay| &overlay.forms)
+    }
+
+    /// Services that came since any were known.
+    pub fn fresh(&self) -> &BTreeSet<String> {
+        &self.fresh
+    }
+
+    /// The services that are not in force as their registry has them, because HAProxy refuses that.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        let rejected = self.overlay.iter().flat_map(|overlay| &overlay.rejected);
+        let by_haproxy = rejected.filter(|rejected| rejected.by_haproxy);
+        let said = by_haproxy.filter_map(|rejected| {
+            let mut refused = self.refused.iter().filter(|((name, _), _)| *name == rejected.name);
+            let (_, refusal) = refused.next()?;
+            let remarks = refusal.said.remarks.clone();
+            Some(Quarantined { object: object(&rejected.name), remarks })
+        });
+        said.collect()
+    }
+
+    /// For people.
+    pub fn status(&self, source: SourceStatus) -> ServicesStatus {
+        let overlay = self.overlay.as_ref();
+        ServicesStatus {
+            source,
+            in_force: overlay.map(|overlay| overlay.shown.clone()),
+            stored_since: self.stored_since,
+            rejected: overlay.map(|overlay| overlay.rejected.clone()).unwrap_or_default(),
+            held: self.held.clone(),
+        }
+    }
+}

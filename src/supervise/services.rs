@@ -1,0 +1,209 @@
+//! Services that HAProxy refuses: a registry's fault in one of them must not keep everything else
+//! from changing. Whoever put them over the settings goes on without what is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mapsmith_core::config::Config;
+use mapsmith_core::config::status::Quarantined;
+use mapsmith_core::config::values::BindAddress;
+use mapsmith_core::render::verdict::{Level, Remark};
+
+use super::check::Verdict;
+
+/// The services among these whose lines HAProxy refuses, with its words. None where anything else
+/// is wrong, which going on without them would not mend.
+pub(super) fn refused(
+    config: &Config,
+    services: &BTreeSet<String>,
+    verdict: &Verdict,
+) -> Vec<Quarantined> {
+    let mut refused: BTreeMap<&str, Vec<Remark>> = BTreeMap::new();
+    let mut of_servers: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for remark in verdict.remarks.iter().filter(|remark| remark.level == Level::Alert) {
+        let name = match &remark.setting {
+            Some(setting) => owner(config, setting),
+            None => named(config, services, &remark.text),
+        };
+        let server = remark.setting.as_deref().and_then(server);
+        match (name.filter(|name| services.contains(*name)), server) {
+            (Some(name), server) => {
+                of_servers.entry(name).or_default().extend(server);
+                refused.entry(name).or_default().push(remark.clone());
+            }
+            // Servers of others have a quarantine of their own.
+            (None, Some(_)) => {}
+            (None, None) => return Vec::new(),
+        }
+    }
+    let is_of_one_server = |name: &str, remarks: &[Remark]| {
+        let all = config.backends.iter().find(|backend| backend.name.as_str() == name);
+        let servers = all.map_or(0, |backend| backend.servers.len());
+        let only_servers =
+            remarks.iter().all(|remark| remark.setting.as_deref().and_then(server).is_some());
+        only_servers && of_servers.get(name).is_some_and(|refused| refused.len() < servers)
+    };
+    refused.retain(|name, remarks| !is_of_one_server(name, remarks));
+    let quarantined = |(name, remarks): (&str, _)| Quarantined { object: object(name), remarks };
+    refused.into_iter().map(quarantined).map(in_service_words).collect()
+}
+
+/// What HAProxy says of a service, with the keys of the service in place of the settings that were
+/// made of them.
+pub(super) fn in_service_words(Quarantined { object, remarks }: Quarantined) -> Quarantined {
+    Quarantined { object, remarks: remarks.into_iter().map(in_its_words).collect() }
+}
+
+/// With the key of the service in place of the setting that was made of it, which no file has.
+fn in_its_words(remark: Remark) -> Remark {
+    let setting = remark.setting.unwrap_or_default();
+    let keys = [
+        ("].bind", "port: "),
+        ("].servers", "server_options: "),
+        ("].natives", "listen_options: "),
+        ("].check", "listen_options: "),
+    ];
+    let key = keys.iter().find(|(part, _)| setting.contains(part)).map_or("", |(_, key)| key);
+    Remark { line: None, setting: None, text: format!("{key}{}", remark.text), ..remark }
+}
+
+/// The services that listen on an address which nobody can listen on, and why.
+pub(super) fn listening(
+    config: &Config,
+    services: &BTreeSet<String>,
+    cause: impl Fn(&BindAddress) -> Option<String>,
+) -> Vec<Quarantined> {
+    let mut refused = Vec::new();
+    for (index, frontend) in config.frontends.iter().enumerate() {
+        let name = frontend.default_backend.as_ref().map(|name| name.as_str());
+        let Some(name) = name.filter(|name| is_of(frontend.name.as_str(), name)) else { continue };
+        if !services.contains(name) {
+            continue;
+        }
+        let alert = |text| Remark {
+            level: Level::Alert,
+            line: None,
+            setting: Some(format!("frontend[{index}].bind[0]")),
+            text,
+        };
+        let remarks = frontend.binds.iter().filter_map(|bind| cause(&bind.address)).map(alert);
+        let remarks: Vec<_> = remarks.collect();
+        if !remarks.is_empty() {
+            refused.push(Quarantined { object: object(name), remarks });
+        }
+    }
+    refused
+}
+
+/// The name of a quarantined service.
+pub(crate) fn service_of(quarantined: &Quarantined) -> Option<&str> {
+    quarantined.object.strip_prefix("service ")
+}
+
+/// How a service is called that is quarantined.
+pub(crate) fn object(name: &str) -> String {
+    format!("service {name}")
+}
+
+/// The backend of the frontend or backend that a setting is of.
+fn owner<'a>(config: &'a Config, setting: &str) -> Option<&'a str> {
+    let (section, rest) = setting.split_once('[')?;
+    let index: usize = rest.split_once(']')?.0.parse().ok()?;
+    match section {
+        "backend" => Some(config.backends.get(index)?.name.as_str()),
+        "frontend" => {
+            let frontend = config.frontends.get(index)?;
+            let backend = frontend.default_backend.as_ref()?.as_str();
+            is_of(frontend.name.as_str(), backend).then_some(backend)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a frontend of this name is a service's whose backend has that name.
+fn is_of(frontend: &str, backend: &str) -> bool {
+    frontend.strip_prefix(backend) == Some("-listen")
+}
+
+/// The server that a setting is of.
+fn server(setting: &str) -> Option<String> {
+    let (_, name) = setting.split_once("].servers ")?;
+    Some(name.trim_matches('"').to_owned())
+}
+
+/// The service that a text without a line names in quotes.
+fn named<'a>(config: &'a Config, services: &BTreeSet<String>, text: &str) -> Option<&'a str> {
+    let is_named = |name: &str| text.contains(&format!("'{name}'"));
+    let backends = config.backends.iter().map(|backend| backend.name.as_str());
+    let mut own = backends.filter(|name| services.contains(*name));
+    own.find(|name| is_named(name) || is_named(&format!("{name}-listen")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use mapsmith_core::DesiredServers;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    const TWO: &str = r#"
+        [haproxy]
+        managed = true
+        [[frontend]]
+        name = "own"
+        bind = ["127.0.0.1:1"]
+        default_backend = "own-back"
+        [[backend]]
+        name = "own-back"
+        servers = []
+        [[frontend]]
+        name = "web-listen"
+        bind = ["127.0.0.1:2"]
+        default_backend = "web"
+        [[backend]]
+        name = "web"
+        servers = []
+    "#;
+
+    fn refused_of(alerts: &[(Option<&str>, &str)]) -> Vec<String> {
+        let settings = Settings::of_text(Path::new("/a.toml"), TWO, []).unwrap();
+        let config = settings.haproxy_config(&DesiredServers::default()).unwrap();
+        let remark = |(setting, text): &(Option<&str>, &str)| Remark {
+            level: Level::Alert,
+            line: None,
+            setting: setting.map(str::to_owned),
+            text: (*text).to_owned(),
+        };
+        let remarks = alerts.iter().map(remark).collect();
+        let verdict = Verdict { valid: false, remarks, printed: String::new() };
+        let services = BTreeSet::from(["web".to_owned()]);
+        let refused = refused(&config, &services, &verdict);
+        refused.iter().map(|one| one.object.clone()).collect()
+    }
+
+    #[test]
+    fn a_service_is_refused_by_its_lines_in_both_sections_and_by_its_name() {
+        for alert in [
+            (Some("frontend[1].natives[0]"), "unknown keyword"),
+            (Some("frontend[1].bind[0]"), "is taken"),
+            (Some("backend[1].natives[2]"), "unknown keyword"),
+            (None, "proxy 'web-listen': unable to find required backend"),
+        ] {
+            assert_eq!(refused_of(&[alert]), ["service web"], "{alert:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_where_something_of_the_settings_is_wrong_too() {
+        let own = (Some("frontend[1].natives[0]"), "unknown keyword");
+        for other in [
+            (Some("frontend[0].bind[0]"), "is taken"),
+            (Some("backend[0].natives[0]"), "unknown keyword"),
+            (Some("haproxy.global[0]"), "unknown keyword"),
+            (None, "out of memory"),
+        ] {
+            assert!(refused_of(&[own, other]).is_empty(), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Services that can't be, and registries that say nothing.
+
+use std::net::TcpListener;
+
+use serde_json::json;
+
+use super::{Client, PATIENCE, Site, free_port, register};
+use crate::support::master::Master;
+use crate::support::scene::{metric, newest, oldest_and_newest};
+
+const REJECTED: &str = "mapsmith_services_rejected";
+
+#[test]
+fn what_is_no_service_is_rejected_with_its_reason_and_the_others_go_on() {
+    let [web, api] = ["web", "api"].map(Master::start);
+    let [port, late, own] = [(); 3].map(|()| free_port());
+    let site = Site::start(newest(), &web, port, "");
+    let others = Client::start(port, "web");
+    let bad = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut service = site.service(name, own);
+        change(&mut service);
+        site.declare(name, &service);
+    };
+    site.zookeeper.create("/service_config/text", "port = 8080");
+    bad("kind", &|service| service["type"] = json!("NonExisting"));
+    bad("line", &|service| service["listen_options"] = json!(["mode http", "made-up 1"]));
+    bad("file", &|service| service["listen_options"] = json!(["errorfile 503 /etc/shadow"]));
+    bad("option", &|service| service["server_options"] = json!(["check intre 2000"]));
+    bad("injected", &|service| service["listen_options"] = json!(["mode http\nbind :1"]));
+    bad("taken", &|service| service["port"] = json!(port));
+    bad("shop-listen", &|_| {});
+    let own_port = site.managed.ground.web.port();
+    bad("shadowed", &|service| service["port"] = json!(own_port));
+    for (name, part) in [
+        ("text", "it is not JSON"),
+        ("kind", "type: \\\"NonExisting\\\" is none of"),
+        ("line", "listen_options[1]: \\\"made-up 1\\\" is no line"),
+        ("file", "\\\"/etc/shadow\\\" is not below services.files"),
+        ("option", "server_options: \\\"intre\\\" is not a server option"),
+        ("injected", "line break"),
+        ("taken", "port: the service shop listens on"),
+        ("shop-listen", "the service shop has its name"),
+        ("shadowed", "port: the frontend web of the settings listens"),
+    ] {
+        let rejected = site.wait_for_rejected(name, part);
+        assert_eq!(rejected["keeps_last_good"], false, "{rejected}");
+    }
+    register(&site.zookeeper, "late", &api);
+    site.declare("late", &site.service("late", late));
+    site.wait_for_answer(late, "api");
+
+    // One that was good stays as it was.
+    site.change("late", "{");
+    let rejected = site.wait_for_rejected("late", "it is not JSON");
+    assert_eq!(rejected["keeps_last_good"], true, "{rejected}");
+    site.wait_for_answer(late, "api");
+    let rejected = metric(&site.managed.mapsmith, &format!("{REJECTED}{{by=\"mapsmith\"}}"));
+    assert_eq!(rejected, Some(10.0));
+    others.assert_all_answered();
+}
+
+#[test]
+fn a_service_that_haproxy_refuses_keeps_its_last_good_form_until_it_is_corrected() {
+    for binary in oldest_and_newest() {
+        let [web, api] = ["web", "api"].map(Master::start);
+        let [port, other] = [(); 2].map(|()| free_port());
+        let site = Site::start(binary, &web, port, "");
+        let others = Client::start(port, "web");
+        let mut refused = site.service("shop", port);
+        refused["listen_options"] = json!(["mode http", "http-request made-up"]);
+        site.change("shop", &refused.to_string());
+        let rejected = site.wait_for_rejected("shop", "HAProxy refuses it");
+        assert_eq!(rejected["keeps_last_good"], true, "{rejected}");
+        assert!(rejected["reason"].to_string().contains("listen_options"), "{rejected}");
+
+        // What was never good is left out.
+        let mut refused = site.service("api", other);
+        refused["listen_options"] = json!(["mode http", "http-response made-up"]);
+        register(&site.zookeeper, "api", &api);
+        site.declare("api", &refused);
+        let rejected = site.wait_for_rejected("api", "HAProxy refuses it");
+        assert_eq!(rejected["keeps_last_good"], false, "{rejected}");
+        site.managed.mapsmith.wait_for("both are quarantined", PATIENCE, |_| {
+            let status = site.managed.status();
+            let object = |at: usize| status["quarantined"][at]["object"].as_str();
+            let both = [object(0), object(1)] == [Some("service api"), Some("service shop")];
+            (both && status["state"]["state"] == "in_force").then_some(())
+        });
+
+        site.change("api", &site.service("api", other).to_string());
+        site.wait_for_answer(other, "api");
+        site.change("shop", &site.service("shop", port).to_string());
+        site.wait_until_none_is_rejected();
+        site.managed.mapsmith.wait_for("none is quarantined", PATIENCE, |_| {
+            let status = site.managed.status();
+            let none = status["quarantined"].is_null();
+            (none && status["state"]["state"] == "in_force").then_some(())
+        });
+        others.assert_all_answered();
+    }
+}
+
+#[test]
+fn a_port_that_another_program_has_keeps_only_its_own_service_out() {
+    let [web, api] = ["web", "api"].map(Master::start);
+    let [port, other] = [(); 2].map(|()| free_port());
+    for hold_sockets in ["", "[haproxy]\nhold_sockets = true"] {
+        let mut site = Site::start(newest(), &web, port, "");
+        if !hold_sockets.is_empty() {
+            let text = site.managed.mapsmith.configuration().path();
+            let settings = std::fs::read_to_string(&text).expect("the settings");
+            let held = settings.replacen("[haproxy]", hold_sockets, 1);
+            std::fs::write(&text, held).expect("the settings can be written");
+            site.managed.mapsmith.hangup();
+            site.managed.wait_for_log("going on with the changed settings");
+        }
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port_taken = taken.local_addr().expect("its address").port();
+        site.declare("taken", &site.service("taken", port_taken));
+        site.wait_for_rejected("taken", "is taken by another program");
+        register(&site.zookeeper, "api", &api);
+        site.declare("api", &site.service("api", other));
+        site.wait_for_answer(other, "api");
+    }
+}
+
+#[test]
+fn services_outlive_a_restart_while_zookeeper_is_down() {
+    let [web, next] = ["web", "next"].map(Master::start);
+    let port = free_port();
+    for has_store in [true, false] {
+        let ground_store = tempfile::tempdir().expect("a temporary folder");
+        let store = format!("[store]\npath = \"{}/db\"", ground_store.path().display());
+        let mut site = Site::start(newest(), &web, port, if has_store { &store } else { "" });
+        let others = Client::start(port, "web");
+        if has_store {
+            site.managed.mapsmith.wait_for("the list is stored", PATIENCE, |_| {
+                let settled = site.managed.status()["state"]["state"] == "in_force";
+                settled.then_some(())
+            });
+        }
+        site.zookeeper.kill();
+        site.managed.mapsmith.restart();
+        let state = if has_store { "in_force" } else { "waiting" };
+        let status = site.managed.wait_for_state(state);
+        let services = site.status();
+        if has_store {
+            assert_eq!(services["in_force"][0]["name"], "shop", "{services:#}");
+            assert!(services["stored_since"].is_string(), "{services:#}");
+        } else {
+            let reason = status["state"]["reason"].to_string();
+            assert!(reason.contains("the services of services.from are not known"), "{status:#}");
+            assert!(services["in_force"].is_null(), "{services:#}");
+        }
+        assert!(site.file().contains("frontend shop-listen"), "{}", site.file());
+        site.zookeeper.restart();
+        site.managed.wait_for_state("in_force");
+        others.assert_all_answered();
+        register(&site.zookeeper, "shop", &next);
+        site.wait_for_answer(port, "next");
+    }
+}
+
+#[test]
+fn services_that_vanish_all_at_once_stay_unless_the_settings_say_otherwise() {
+    let web = Master::start("web");
+    let port = free_port();
+    let mut site = Site::start(newest(), &web, port, "");
+    site.remove("shop");
+    site.managed.mapsmith.wait_for("the answer is held", PATIENCE, |_| {
+        let held = site.status()["held"].to_string();
+        held.contains("the new set of services has 0 services").then_some(())
+    });
+    site.wait_for_answer(port, "web");
+    let ground = &site.managed.ground;
+    let settings = super::settings(ground, &site.zookeeper, "empty = \"accept\"");
+    site.managed.change("own", &settings);
+    site.wait_until_closed(port);
+}
