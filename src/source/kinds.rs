@@ -16,7 +16,7 @@ use super::dns::keys::{DnsKeys, DnsSelector};
 use super::etcd::Etcd;
 use super::etcd::keys::{EtcdKeys, EtcdSelector};
 use super::file::FileRegistry;
-use super::file::keys::{FileFormat, FileKeys};
+use super::file::keys::{Confined, FileFormat, FileKeys};
 use super::format::{Format, MapFormat, MapText, Names, ServerFields, ServerFormat, read};
 use super::http_json::HttpJson;
 use super::nodes::NodesKeys;
@@ -219,6 +219,8 @@ pub struct KeysOfKinds {
     pub fields: ServerFields,
     /// For a file.
     pub file: FileKeys,
+    /// For a file that a service names. No key says it.
+    pub confined: Option<Confined>,
 }
 
 impl KeysOfKinds {

@@ -45,7 +45,7 @@ use feed::LateFeed;
 pub use feed::requests::{PollRequests, Round};
 pub use feed::targeted::TargetedLookups;
 pub use feed::{Extent, Feed, Notes, Polled, poller, schedule};
-pub use file::keys::FileFormat;
+pub use file::keys::{Confined, FileFormat};
 pub use kinds::{KeysOfKinds, SourceKind};
 
 use crate::settings::{self, Selector, Settings};

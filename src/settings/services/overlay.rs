@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use mapsmith_core::config::values::{BindAddress, Name};
 use mapsmith_core::services::{RejectedService, ServiceStatus};
@@ -15,12 +16,15 @@ use super::service::{Ensemble, Service, Watcher, read};
 use crate::settings::backend::Backend;
 use crate::settings::frontend::{Bind, Frontend};
 use crate::settings::{Selector, Settings, Source};
-use crate::source::{FileFormat, KeysOfKinds, SourceKind};
+use crate::source::{Confined, FileFormat, KeysOfKinds, SourceKind};
 
 /// What is behind a service's name in its frontend's.
 const LISTEN: &str = "-listen";
 /// The most ZooKeepers that services may name beside those of the settings file.
 const MOST_ENSEMBLES: usize = 16;
+/// How often all is put together for services that can't keep their last good form, each time with
+/// more of them as they were, before everything that changes stays so.
+const MOST_ROUNDS: usize = 8;
 
 /// What HAProxy refuses: of each service the texts, with HAProxy's words.
 pub type Refusals = BTreeMap<String, BTreeMap<String, String>>;
@@ -51,9 +55,20 @@ pub fn overlay(
     };
     // What contradicts the rest of the settings shows once all is put together.
     let mut contradicting = Refusals::new();
+    // So does what one service takes from another that has to stay as it was.
+    let mut staying = BTreeMap::new();
+    let mut rounds = 0;
     loop {
         let mut made = Making::new(file, services);
-        made.take_all(texts, good, refused, &contradicting);
+        let left_out = made.take_all(texts, good, [refused, &contradicting], &staying);
+        if !left_out.is_empty() {
+            rounds += 1;
+            if rounds == MOST_ROUNDS {
+                stay_all(&mut staying, texts, good);
+            }
+            staying.extend(left_out);
+            continue;
+        }
         let problems = made.problems();
         if problems.is_empty() {
             return made.finish();
@@ -65,7 +80,19 @@ pub fn overlay(
     }
 }
 
+/// Has every service that changes stay as it was.
+fn stay_all(staying: &mut BTreeMap<String, Wrong>, texts: &ServiceTexts, good: &ServiceForms) {
+    for (name, text) in &texts.texts {
+        if good.get(name).is_some_and(|known| text.as_ref() != Ok(known)) {
+            let reason = "it takes what others have that stay as they were; change them one after \
+                the other";
+            staying.entry(name.clone()).or_insert_with(|| reason.to_owned().into());
+        }
+    }
+}
+
 /// Why a form of a service is not used.
+#[derive(Debug, Clone)]
 struct Wrong {
     reason: String,
     by_haproxy: bool,
@@ -133,49 +160,59 @@ impl<'a> Making<'a> {
         self.ports.entry(address.port()).or_default().push((ip, who.to_owned()));
     }
 
-    /// Takes each service in the first of its forms that can be used.
+    /// Takes each service in the first of its forms that can be used; those that are `staying` as
+    /// they were. Which have a last good form and can't keep it, for another one that changes has
+    /// taken something of it, and why they need it.
     fn take_all(
         &mut self,
         texts: &ServiceTexts,
         good: &ServiceForms,
-        refused: &Refusals,
-        contradicting: &Refusals,
-    ) {
-        let is_as_before =
-            |name: &str, text: &Result<String, String>| text.as_ref().ok() == good.get(name);
-        // What is in force has its names and ports before what is new.
-        let (before, new): (Vec<_>, Vec<_>) =
-            texts.texts.iter().partition(|(name, text)| is_as_before(name, text));
-        for (name, text) in before.into_iter().chain(new) {
+        refusals: [&Refusals; 2],
+        staying: &BTreeMap<String, Wrong>,
+    ) -> BTreeMap<String, Wrong> {
+        // What is in force has its names and ports before what changes, and that before what is
+        // new.
+        let rank = |name: &String, text: &Result<String, String>| match good.get(name) {
+            Some(known) if text.as_ref() == Ok(known) || staying.contains_key(name) => 0,
+            Some(_) => 1,
+            None => 2,
+        };
+        let mut ranked: Vec<_> = texts.texts.iter().collect();
+        ranked.sort_by_key(|(name, text)| rank(name, text));
+        let mut left_out = BTreeMap::new();
+        for (name, text) in ranked {
             let text = text.as_ref().map_err(String::as_str);
-            let Err(Wrong { reason, by_haproxy }) =
-                self.try_form(name, text, refused, contradicting)
-            else {
-                continue;
+            let outcome = match staying.get(name) {
+                Some(why) => Err(why.clone()),
+                None => self.try_form(name, text, refusals),
             };
+            let Err(wrong) = outcome else { continue };
             let known = good.get(name).filter(|known| text.ok() != Some(known));
-            let keeps_last_good = known.is_some_and(|known| {
-                self.try_form(name, Ok(known), refused, contradicting).is_ok()
-            });
-            let name = name.clone();
+            let kept = known.map(|known| self.try_form(name, Ok(known), refusals));
+            if matches!(kept, Some(Err(_))) && !staying.contains_key(name) {
+                left_out.insert(name.clone(), wrong.clone());
+            }
+            let keeps_last_good = matches!(kept, Some(Ok(())));
+            let (name, Wrong { reason, by_haproxy }) = (name.clone(), wrong);
             self.rejected.push(RejectedService { name, reason, by_haproxy, keeps_last_good });
         }
         self.rejected.sort_by(|one, other| one.name.cmp(&other.name));
+        left_out
     }
 
+    /// Where nobody refuses it: HAProxy, or the rest of the settings.
     fn try_form(
         &mut self,
         name: &str,
         text: Result<&String, &str>,
-        refused: &Refusals,
-        contradicting: &Refusals,
+        [by_haproxy, by_settings]: [&Refusals; 2],
     ) -> Result<(), Wrong> {
         let text = text.map_err(str::to_owned)?;
         let refusal = |refusals: &Refusals| refusals.get(name)?.get(text).cloned();
-        if let Some(reason) = refusal(refused) {
+        if let Some(reason) = refusal(by_haproxy) {
             return Err(Wrong { reason, by_haproxy: true });
         }
-        if let Some(reason) = refusal(contradicting) {
+        if let Some(reason) = refusal(by_settings) {
             return Err(reason.into());
         }
         Ok(self.take(name, text)?)
@@ -206,7 +243,7 @@ impl<'a> Making<'a> {
         }
         let bind =
             BindAddress::try_from(address.to_string()).map_err(|error| format!("port: {error}"))?;
-        let from = self.selector(&service.watcher)?;
+        let from = self.selector(name, &service.watcher)?;
         self.shown.push(ServiceStatus {
             name: name.to_owned(),
             bind: address.to_string(),
@@ -243,8 +280,8 @@ impl<'a> Making<'a> {
         Ok(())
     }
 
-    /// What of which source its servers are.
-    fn selector(&mut self, watcher: &Watcher) -> Result<Selector, String> {
+    /// What of which source the servers of a service are.
+    fn selector(&mut self, service: &str, watcher: &Watcher) -> Result<Selector, String> {
         let text = |key: &str, value: &str| (key.to_owned(), vec![value.to_owned()]);
         Ok(match watcher {
             Watcher::ZooKeeper(ensemble) => {
@@ -271,9 +308,15 @@ impl<'a> Making<'a> {
             }
             Watcher::File(path) => {
                 let name = format!("file:{}", path.display());
+                let of = |folder: &PathBuf| Confined {
+                    service: service.to_owned(),
+                    folder: folder.clone(),
+                };
+                let confined = self.services.files.as_ref().map(of);
                 self.add_source(&name, SourceKind::File, |keys| {
                     keys.file.path = Some(path.clone());
                     keys.file.format = Some(FileFormat::Lines);
+                    keys.confined = confined;
                 });
                 Selector::all_of(&name)
             }

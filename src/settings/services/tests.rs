@@ -348,6 +348,55 @@ fn a_service_that_was_good_stays_as_it_was() {
 }
 
 #[test]
+fn a_service_that_keeps_its_last_good_form_loses_nothing_to_others() {
+    let text = |port: u16| service(&json!({"port": port})).to_string();
+    let forms = |services: &[(&str, u16)]| -> ServiceForms {
+        services.iter().map(|(name, port)| ((*name).to_owned(), text(*port))).collect()
+    };
+    let over = |good: &ServiceForms, texts: &[(&str, String)]| {
+        let texts: ServiceForms =
+            texts.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
+        overlay(&settings(FILE), &texts.into(), good, &Refusals::new())
+    };
+    // A new one has its port, and comes first by name.
+    let good = forms(&[("web", 8080)]);
+    let made = over(&good, &[("a", text(8080)), ("web", "{".to_owned())]);
+    assert_eq!(made.forms, good);
+    assert!(reason(&made, "a").contains("the service web listens on 8080"));
+    // There is no place for a new one.
+    let good = forms(&[("v", 1), ("w", 2), ("x", 3), ("y", 4), ("z", 5)]);
+    let mut texts: Vec<_> = good.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+    texts[4].1 = text(6);
+    texts.push(("a", text(9)));
+    let made = over(&good, &texts);
+    assert_eq!(made.forms.get("z"), Some(&text(6)));
+    assert!(reason(&made, "a").contains("more than 5 (services.max)"));
+    // One that changes has its port, and another one the port of that.
+    let good = forms(&[("a", 1), ("b", 2), ("c", 3)]);
+    let made = over(&good, &[("a", text(2)), ("b", text(3)), ("c", text(80))]);
+    assert_eq!(made.forms, good);
+    for (name, part) in
+        [("a", "the service b listens on 2"), ("b", "the service c listens on 3"), ("c", "on 80")]
+    {
+        assert!(reason(&made, name).contains(part), "{name}: {}", reason(&made, name));
+    }
+    assert!(made.rejected.iter().all(|rejected| rejected.keeps_last_good));
+}
+
+#[test]
+fn a_long_row_of_services_that_take_each_others_port_ends() {
+    let wide = settings(&FILE.replace("max = 5", "max = 100"));
+    let name = |at: u16| format!("s{at:02}");
+    let text = |port: u16| service(&json!({"port": port})).to_string();
+    let good: ServiceForms = (0..60).map(|at| (name(at), text(1000 + at))).collect();
+    let mut texts: ServiceForms = (0..60).map(|at| (name(at), text(1001 + at))).collect();
+    texts.insert(name(59), text(80));
+    let made = overlay(&wide, &texts.into(), &good, &Refusals::new());
+    assert_eq!(made.forms, good);
+    assert!(reason(&made, "s00").contains("one after the other"));
+}
+
+#[test]
 fn the_section_is_checked_with_the_others() {
     let bad = |from: &str, to: &str| {
         let text = FILE.replace(from, to);

@@ -25,6 +25,15 @@ kind_keys! {
     }
 }
 
+/// Where the links of a file, or of a folder's files, may lead: those of a service's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confined {
+    /// The service, for its error.
+    pub service: String,
+    /// `services.files`.
+    pub folder: PathBuf,
+}
+
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

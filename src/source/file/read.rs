@@ -13,6 +13,7 @@ use mapsmith_core::Snapshot;
 use crate::settings;
 use crate::source::Polled;
 use crate::source::error::SourceErrorKind;
+use crate::source::file::keys::Confined;
 use crate::source::format::{Format, Reader, Rows};
 
 /// A file changed this recently may change again without its time of change showing it.
@@ -114,10 +115,10 @@ pub(super) fn poll<F: Format>(
             return Err(SourceErrorKind::File(what.to_owned()));
         }
         Stamps::File(_) => {
-            let (stamp, rows, bytes) = read(path, format, settings.max_bytes)?;
+            let (stamp, rows, bytes) = read(path, settings, format, settings.max_bytes)?;
             (Stamps::File(stamp), rows, bytes)
         }
-        Stamps::Folder(files) => read_folder(path, files, format, settings.max_bytes)?,
+        Stamps::Folder(files) => read_folder(path, files, settings, format)?,
     };
     let settled = stamps.are_settled(SystemTime::now());
     Ok((stamps, settled, Polled::full(rows, bytes, current)))
@@ -127,9 +128,10 @@ pub(super) fn poll<F: Format>(
 fn read_folder<F: Format>(
     path: &Path,
     mut files: Vec<(OsString, Stamp)>,
+    settings: &settings::Source,
     format: &F,
-    max_bytes: u64,
 ) -> Result<(Stamps, F::Rows, u64), SourceErrorKind> {
+    let max_bytes = settings.max_bytes;
     for _ in 0..ATTEMPTS {
         if files.is_empty() {
             // A volume that is not mounted looks like this.
@@ -139,7 +141,7 @@ fn read_folder<F: Format>(
         let (mut read_files, mut texts, mut sum) = (Vec::new(), Vec::new(), 0);
         for (name, _) in &files {
             let left = max_bytes - sum;
-            let outcome = read(&path.join(name), format, left);
+            let outcome = read(&path.join(name), settings, format, left);
             let (stamp, rows, bytes) = outcome.map_err(|fault| match fault {
                 // Of all together; a format may have a bound of its own for one.
                 SourceErrorKind::TooLarge(bound) if bound == left => {
@@ -167,9 +169,13 @@ fn read_folder<F: Format>(
 /// A file's stamp, rows and bytes.
 fn read<F: Format>(
     path: &Path,
+    settings: &settings::Source,
     format: &F,
     max_bytes: u64,
 ) -> Result<(Stamp, F::Rows, u64), SourceErrorKind> {
+    if let Some(confined) = &settings.of_kind.confined {
+        stays_within(confined, path)?;
+    }
     let mut file = File::open(path).map_err(unreadable)?;
     let stamp = Stamp::new(&file.metadata().map_err(unreadable)?);
     let content = read_rows(&mut file, format, max_bytes);
@@ -178,6 +184,23 @@ fn read<F: Format>(
     }
     let (rows, bytes) = content?;
     Ok((stamp, rows, bytes))
+}
+
+/// Who writes a service is trusted with the files of one folder, not with those that a link there
+/// leads to. Links within it are fine: Kubernetes mounts volumes so.
+fn stays_within(confined: &Confined, path: &Path) -> Result<(), SourceErrorKind> {
+    let Confined { service, folder } = confined;
+    let (file, within) =
+        (path.canonicalize().map_err(unreadable)?, folder.canonicalize().map_err(unreadable)?);
+    match file.starts_with(&within) {
+        true => Ok(()),
+        false => Err(SourceErrorKind::File(format!(
+            "is a link to {}, which the service {service} may not read: it is not below \
+                services.files, {}; put the file itself there",
+            file.display(),
+            folder.display()
+        ))),
+    }
 }
 
 fn read_rows<F: Format>(
@@ -265,7 +288,63 @@ fn is_settled((seconds, nanoseconds): (i64, i64), now: SystemTime) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use mapsmith_core::ServiceForms;
+
     use super::*;
+    use crate::settings::Settings;
+    use crate::settings::services::{Refusals, overlay};
+    use crate::source::{Extent, Registries};
+
+    /// What comes of the list of a service `web` whose file has this name, below a folder.
+    async fn listed(folder: &Path, file: &str) -> Result<usize, String> {
+        let text = format!(
+            "[haproxy]\nmanaged = true\n\
+            [[source]]\nname = \"s\"\ntype = \"file\"\npath = \"/none\"\n\
+            [services]\nfrom = \"s\"\nfiles = {folder:?}\n"
+        );
+        let settings = Settings::of_text(Path::new("/a.toml"), &text, []).unwrap();
+        let service = format!(r#"{{"type": "file", "port": 1, "file": "{file}"}}"#);
+        let forms = ServiceForms::from([("web".to_owned(), service)]);
+        let made = overlay(&settings, &forms.into(), &ServiceForms::new(), &Refusals::new());
+        assert_eq!(made.rejected, []);
+        let lists = made.settings.server_lists();
+        let [(_, list)] = &lists[..] else { panic!("{lists:?}") };
+        let mut feed = Registries::new(&made.settings).servers(list).unwrap();
+        let polled = feed.poll(Extent::Changes, None, Timestamp::UNIX_EPOCH).await;
+        polled.map(|polled| polled.entries.servers.len()).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_list_of_a_service_leads_nowhere_out_of_the_folder_of_services() {
+        let (outside, above) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let secret = outside.path().join("secret");
+        fs::write(&secret, "10.0.0.9:80\n").unwrap();
+        // The folder may be a link itself.
+        let folder = above.path().join("lists");
+        fs::create_dir_all(above.path().join("real/..2026")).unwrap();
+        symlink("real", &folder).unwrap();
+        // As Kubernetes mounts it.
+        fs::write(folder.join("..2026/web"), "10.0.0.1:80\n10.0.0.2:80\n").unwrap();
+        symlink("..2026", folder.join("..data")).unwrap();
+        symlink("..data/web", folder.join("web")).unwrap();
+        assert_eq!(listed(&folder, "web").await, Ok(2));
+
+        symlink(&secret, folder.join("out")).unwrap();
+        symlink(outside.path(), folder.join("away")).unwrap();
+        fs::create_dir(folder.join("several")).unwrap();
+        symlink(&secret, folder.join("several/one")).unwrap();
+        for (file, place) in
+            [("out", "lists/out"), ("away/secret", "lists/away/secret"), ("several", "several")]
+        {
+            let error = listed(&folder, file).await.unwrap_err();
+            for part in [place, "which the service web may not read", "services.files"] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+        }
+    }
 
     #[test]
     fn a_file_changed_a_moment_ago_is_read_again_even_if_it_looks_the_same() {
