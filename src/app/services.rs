@@ -36,7 +36,7 @@ impl Daemon {
             }
             return Ok(None);
         };
-        let (name, feed, round) = (from.to_string(), registries.services(from)?, self.round());
+        let (name, feed, round) = (from.to_string(), registries.services(&from)?, self.round());
         let state = self.start_poller(name, source, feed, round, TargetedLookups::new());
         let (anew, changed) = mpsc::channel(1);
         let (file, known) = (ground.file.settings.clone(), ground.services.clone());

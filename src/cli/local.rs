@@ -37,7 +37,7 @@ pub(super) async fn with_services(
 ) -> anyhow::Result<(Settings, Option<ServicesStatus>)> {
     let Some((source, from)) = file.services_source() else { return Ok((file, None)) };
     let mut known = Known::from_store(&file).await?;
-    let feed = Registries::new(&file).services(from);
+    let feed = Registries::new(&file).services(&from);
     let state = poll(source, from.to_string(), feed).await;
     if let Some(snapshot) = &state.snapshot {
         known.take(&file, &snapshot.entries);

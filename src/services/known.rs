@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::config::status::Quarantined;
+use mapsmith_core::portmap::texts::Wanted;
 use mapsmith_core::services::ServicesStatus;
 use mapsmith_core::status::SourceStatus;
 use mapsmith_core::{ServiceForms, ServiceTexts};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::settings::portmap;
 use crate::settings::services::{Overlay, Refusals, overlay};
-use crate::settings::{Settings, WhenEmpty};
+use crate::settings::{self, Settings, WhenEmpty};
 use crate::store::{SqliteStore, StoreError, StoredServices};
 use crate::supervise::services::{object, service_of};
 
@@ -37,6 +39,8 @@ pub struct Known {
     /// What the registry said last, and what is held of it.
     texts: Option<ServiceTexts>,
     held: Option<String>,
+    /// Whether every listener is closed by order.
+    closed: bool,
     /// By the service's name and its text.
     refused: BTreeMap<(String, String), Refusal>,
     /// What is gone by; none while nothing is known.
@@ -80,7 +84,9 @@ impl Known {
         let origin = |settings: &Settings| {
             let (source, from) = settings.services_source()?;
             let keys = (&source.of_kind.servers.servers, &source.of_kind.zookeeper.chroot);
-            Some(format!("{from} {:?} {keys:?} {:?}", source.kind, source.of_kind.file.path))
+            let (file, url) = (&source.of_kind.file.path, &source.of_kind.http.url);
+            let metadata = &source.of_kind.metadata;
+            Some(format!("{from} {:?} {keys:?} {file:?} {url:?} {metadata:?}", source.kind))
         };
         if origin(before).is_none() || origin(before) != origin(file) {
             return Self::default();
@@ -94,6 +100,9 @@ impl Known {
 
     /// Takes in what the registry says.
     pub fn take(&mut self, file: &Settings, answer: &ServiceTexts) {
+        if let Some(portmap) = &file.portmap {
+            return self.take_metadata(file, portmap, answer);
+        }
         let Some(services) = &file.services else { return };
         let mut texts = answer.clone();
         let in_force = self.forms().cloned().unwrap_or_default();
@@ -103,6 +112,21 @@ impl Known {
             self.texts = Some(texts);
         }
         self.stored_since = None;
+    }
+
+    fn take_metadata(
+        &mut self,
+        file: &Settings,
+        portmap: &settings::Portmap,
+        answer: &ServiceTexts,
+    ) {
+        let in_force = self.forms().cloned().unwrap_or_default();
+        let wanted = Wanted::new(answer, &in_force, &file.guard, portmap.is_ordered());
+        (self.held, self.closed) = (wanted.held, wanted.closed);
+        if let Some(texts) = wanted.texts {
+            self.texts = Some(texts);
+            self.stored_since = None;
+        }
     }
 
     /// What would come of all that is known; none where nothing is.
@@ -126,7 +150,10 @@ impl Known {
                 refused.entry(name.clone()).or_default().insert(text.clone(), said);
             }
         }
-        overlay(file, &texts, &self.good, &refused)
+        match &file.portmap {
+            Some(portmap) => portmap::overlay(file, portmap, &texts, &self.good, &refused),
+            None => overlay(file, &texts, &self.good, &refused),
+        }
     }
 
     /// Whether this is what is gone by.
@@ -142,7 +169,7 @@ impl Known {
 
     /// Goes by this from now on.
     pub fn go_by(&mut self, next: Overlay) {
-        let names = |overlay: &Overlay| overlay.forms.keys().cloned().collect::<BTreeSet<_>>();
+        let names = |overlay: &Overlay| overlay.backends.keys().cloned().collect::<BTreeSet<_>>();
         let after = names(&next);
         if let Some(overlay) = &self.overlay {
             let before = names(overlay);
@@ -155,7 +182,9 @@ impl Known {
     /// HAProxy refuses services as they are now.
     pub(super) fn refuse(&mut self, refused: &[Quarantined]) {
         for said in refused {
-            let name = service_of(said).unwrap_or_default().to_owned();
+            let backend = service_of(said).unwrap_or_default();
+            let form = |overlay: &Overlay| overlay.backends.get(backend).cloned();
+            let Some(name) = self.overlay.as_ref().and_then(form) else { continue };
             let Some(text) = self.forms().and_then(|forms| forms.get(&name)).cloned() else {
                 continue;
             };
@@ -217,6 +246,7 @@ impl Known {
             in_force: overlay.map(|overlay| overlay.shown.clone()),
             stored_since: self.stored_since,
             rejected: overlay.map(|overlay| overlay.rejected.clone()).unwrap_or_default(),
+            closed: self.closed,
             held: self.held.clone(),
         }
     }

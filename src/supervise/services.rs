@@ -119,9 +119,12 @@ fn owner<'a>(config: &'a Config, setting: &str) -> Option<&'a str> {
     }
 }
 
-/// Whether a frontend of this name is a service's whose backend has that name.
+/// Whether a frontend of this name is a service's whose backend has that name: `NAME-listen`, or of
+/// a portmap `fe-443` and `be-443`.
 fn is_of(frontend: &str, backend: &str) -> bool {
+    let of_portmap = frontend.strip_prefix("fe").zip(backend.strip_prefix("be"));
     frontend.strip_prefix(backend) == Some("-listen")
+        || of_portmap.is_some_and(|(one, other)| one == other)
 }
 
 /// The server that a setting is of.
@@ -135,7 +138,11 @@ fn named<'a>(config: &'a Config, services: &BTreeSet<String>, text: &str) -> Opt
     let is_named = |name: &str| text.contains(&format!("'{name}'"));
     let backends = config.backends.iter().map(|backend| backend.name.as_str());
     let mut own = backends.filter(|name| services.contains(*name));
-    own.find(|name| is_named(name) || is_named(&format!("{name}-listen")))
+    let front = |name: &str| match name.strip_prefix("be") {
+        Some(rest) if is_named(&format!("fe{rest}")) => true,
+        _ => is_named(&format!("{name}-listen")),
+    };
+    own.find(|name| is_named(name) || front(name))
 }
 
 #[cfg(test)]

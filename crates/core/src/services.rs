@@ -72,6 +72,9 @@ pub struct ServicesStatus {
     /// What is not used as the registry has it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<RejectedService>,
+    /// Whether nothing listens by order: `loadbalancer` is false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
     /// Why services that the registry does not have any more stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
@@ -80,8 +83,11 @@ pub struct ServicesStatus {
 /// A service in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// Its name, which is its backend's too.
+    /// Its name, which is its backend's too; of a portmap, its port.
     pub name: String,
+    /// What it is, of a portmap: `https-http`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// Where it listens.
     pub bind: String,
     /// Where its servers come from.

@@ -10,7 +10,7 @@ use crate::cli::output::{Colour, ago, paint, pluralize};
 const SHOWN: usize = 20;
 
 pub(super) fn text(services: &ServicesStatus) -> String {
-    let ServicesStatus { source, in_force, stored_since, rejected, held } = services;
+    let ServicesStatus { source, in_force, stored_since, rejected, held, closed } = services;
     let count = match in_force {
         Some(in_force) => pluralize(in_force.len(), "service"),
         None => paint(Colour::Red, "not known yet, so HAProxy's file stays as it is"),
@@ -27,13 +27,21 @@ pub(super) fn text(services: &ServicesStatus) -> String {
     if let Some(error) = &source.error {
         let _ = writeln!(text, "  {}", paint(Colour::Red, error));
     }
+    if *closed {
+        let note = "every listener is closed by order: loadbalancer is false";
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, note));
+    }
     if let Some(why) = held {
-        let note = format!("services that are gone from the registry stay: {why}");
+        let note = match in_force {
+            Some(_) => format!("services that are gone from the registry stay: {why}"),
+            None => why.clone(),
+        };
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
     }
     let in_force = in_force.as_deref().unwrap_or_default();
-    for ServiceStatus { name, bind, servers } in in_force.iter().take(SHOWN) {
-        let _ = writeln!(text, "  {name}  {bind}, servers from {servers}");
+    for ServiceStatus { name, kind, bind, servers } in in_force.iter().take(SHOWN) {
+        let kind = kind.as_ref().map_or(String::new(), |kind| format!("{kind}, "));
+        let _ = writeln!(text, "  {name}  {bind}, {kind}servers from {servers}");
     }
     if in_force.len() > SHOWN {
         let _ = writeln!(text, "  and {} more", in_force.len() - SHOWN);

@@ -77,10 +77,15 @@ pub struct NoCertificate(pub Service);
 impl Declaration {
     /// Services, each by itself: one without a certificate has no effect on the others.
     pub fn declare(&self, services: &[Service]) -> Vec<Result<DeclaredService, NoCertificate>> {
-        services.iter().enumerate().map(|(at, service)| self.declare_one(at, service)).collect()
+        services.iter().enumerate().map(|(at, service)| self.declare_at(at, service)).collect()
     }
 
-    fn declare_one(
+    /// The service at this place among others, from 0, which is part of its name by
+    /// [`Naming::Position`].
+    ///
+    /// # Errors
+    /// If there is no certificate for it.
+    pub fn declare_at(
         &self,
         position: usize,
         service: &Service,

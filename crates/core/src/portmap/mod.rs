@@ -12,6 +12,7 @@ mod error;
 pub mod metadata;
 mod piece;
 mod service;
+pub mod texts;
 
 pub use declared::{Declaration, DeclaredService, Naming, NoCertificate, ServersFrom};
 pub use error::PortmapError;

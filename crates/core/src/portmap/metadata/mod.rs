@@ -17,6 +17,18 @@ pub use timeouts::{Timeouts, TimeoutsError, timeout};
 use super::Port;
 use super::service::shown;
 
+/// The keys, each without the prefix that all of them have.
+pub const KEYS: [&str; 8] = [
+    "loadbalancer",
+    "portmap",
+    "certificate_name",
+    "max_rs",
+    "metrics_acl",
+    "metrics_port",
+    "syslog",
+    "timeouts",
+];
+
 /// What counts, and what is wrong with the text where something else counts in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading<T> {

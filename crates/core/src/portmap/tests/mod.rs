@@ -5,5 +5,6 @@ mod cases;
 mod declared;
 mod laws;
 mod lists;
+mod texts;
 
 use super::*;
