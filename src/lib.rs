@@ -18,6 +18,7 @@ mod backoff;
 pub mod cli;
 mod command;
 pub mod engine;
+mod few;
 pub mod heartbeat;
 pub mod http;
 pub mod instance;

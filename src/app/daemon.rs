@@ -1,6 +1,6 @@
 //! The tasks of a daemon: what each is given, and how they end together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
@@ -132,8 +132,7 @@ impl Daemon {
         let tls_files = daemon.start_tls_files()?;
         let turn = Turn::default();
         let fleet = daemon.start_instances(&desired, &tls_files, &turn)?;
-        let fresh = daemon.fresh_backends(ground, stored.as_ref().map(|(_, lists)| lists));
-        let haproxy = daemon.start_supervisor(&desired, &fleet, turn, ground, fresh).await?;
+        let haproxy = daemon.start_supervisor(&desired, &fleet, turn, ground).await?;
         let services = daemon.start_services(ground, &registries, store, haproxy.clone())?;
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
@@ -338,7 +337,6 @@ impl Daemon {
         fleet: &Fleet,
         turn: Turn,
         ground: &Ground,
-        fresh: BTreeSet<String>,
     ) -> anyhow::Result<Option<watch::Receiver<SupervisorReport>>> {
         let (stop, sockets) = (self.shutdown.clone(), ground.sockets.clone());
         let Some(supervisor) = Supervisor::new(&self.settings, turn, sockets, stop).await? else {
@@ -346,8 +344,9 @@ impl Daemon {
         };
         let own = self.settings.own_instance().and_then(|own| fleet.reports.get(own).cloned());
         let Some(instance) = own else { return Ok(None) };
+        let lists = ground.services.first_lists().clone();
         let quarantined = ground.services.quarantined();
-        let supervisor = supervisor.with_fresh(fresh).with_quarantined(quarantined);
+        let supervisor = supervisor.with_first_lists(lists).with_quarantined(quarantined);
         let report = supervisor.reports();
         let work = supervisor.run(desired.clone(), instance);
         self.tasks.start("haproxy", work);
@@ -421,10 +420,11 @@ impl Daemon {
                         }
                     }
                 }
-                End::Services(services) => match ground.with_services(*services) {
-                    Ok(changed) => break Ok(Some(changed)),
-                    Err(error) => break Err(error),
-                },
+                End::Services(services) => {
+                    let news = services.news(&ground.services);
+                    tracing::info!("the services have changed ({news})");
+                    break ground.with_services(*services).map(Some);
+                }
                 End::Stopped => break Ok(None),
                 End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
             }

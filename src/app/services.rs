@@ -1,6 +1,6 @@
 //! The task of services, and what changed ones are begun with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mapsmith_core::server::LastGoodList;
@@ -46,21 +46,6 @@ impl Daemon {
         self.start_until_shutdown("services", task.run());
         self.changed_services = Some(changed);
         Ok(Some(status))
-    }
-
-    /// The backends that no file of HAProxy's has had servers of: those of services that are new,
-    /// or that the store has no list of.
-    pub(super) fn fresh_backends(
-        &self,
-        ground: &Ground,
-        stored: Option<&BTreeMap<String, LastGoodList>>,
-    ) -> BTreeSet<String> {
-        let mut fresh = ground.services.fresh().clone();
-        if let Some(stored) = stored {
-            let services = self.settings().services_in_force.clone().unwrap_or_default();
-            fresh.extend(services.into_iter().filter(|name| !stored.contains_key(name)));
-        }
-        fresh
     }
 
     /// The lists in force, for those who begin with other settings.

@@ -1,6 +1,6 @@
 //! What is known of services, also over a beginning anew and a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,20 +12,27 @@ use mapsmith_core::{ServiceForms, ServiceTexts};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::few::few;
 use crate::settings::portmap;
 use crate::settings::services::{Overlay, Refusals, overlay};
 use crate::settings::{self, Settings, WhenEmpty};
 use crate::store::{SqliteStore, StoreError, StoredServices};
 use crate::supervise::services::{object, service_of};
+use crate::supervise::unknown::FirstLists;
 
 /// Between two tries of a service that HAProxy refuses, for what it lacked may be there by then.
 const RETRIES: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(1800));
+/// Of a service that goes to and fro between forms which HAProxy refuses, the most that are known:
+/// what is known is not tried at once.
+const MOST_REFUSED: usize = 4;
 
 /// A form of a service that HAProxy refuses.
 #[derive(Debug, Clone)]
 struct Refusal {
     said: Quarantined,
     backoff: Backoff,
+    /// When HAProxy last refused it.
+    at: Instant,
     /// When it is tried again.
     until: Instant,
 }
@@ -45,8 +52,8 @@ pub struct Known {
     refused: BTreeMap<(String, String), Refusal>,
     /// What is gone by; none while nothing is known.
     overlay: Option<Overlay>,
-    /// Services that came since any were known: no file has had servers of theirs.
-    fresh: BTreeSet<String>,
+    /// Those that HAProxy has not loaded yet.
+    first_lists: FirstLists,
     /// When the last change came into force.
     pub(super) begun: Option<Instant>,
 }
@@ -68,7 +75,7 @@ impl Known {
                 "the stored services are in force until source {from} answers"
             );
             (known.good, known.stored_since) = (forms, since);
-            known.overlay = Some(known.made(file));
+            known.go_by(known.made(file));
         }
         Ok(known)
     }
@@ -94,7 +101,9 @@ impl Known {
         let mut known = self.clone();
         // Other settings may be what it lacked.
         known.refused.clear();
-        known.overlay = known.overlay.is_some().then(|| known.made(file));
+        if known.overlay.is_some() {
+            known.go_by(known.made(file));
+        }
         known
     }
 
@@ -112,6 +121,7 @@ impl Known {
             self.texts = Some(texts);
         }
         self.stored_since = None;
+        self.forget_refused();
     }
 
     fn take_metadata(
@@ -169,13 +179,13 @@ impl Known {
 
     /// Goes by this from now on.
     pub fn go_by(&mut self, next: Overlay) {
-        let names = |overlay: &Overlay| overlay.backends.keys().cloned().collect::<BTreeSet<_>>();
-        let after = names(&next);
-        if let Some(overlay) = &self.overlay {
-            let before = names(overlay);
-            self.fresh.extend(after.difference(&before).cloned());
-        }
-        self.fresh.retain(|name| after.contains(name));
+        let is_new = |name: &&String| {
+            let known = self.overlay.as_ref();
+            known.is_none_or(|overlay| !overlay.backends.contains_key(*name))
+        };
+        let new: Vec<_> = next.backends.keys().filter(is_new).cloned().collect();
+        self.first_lists.add(new, Instant::now());
+        self.first_lists.retain(|name| next.backends.contains_key(name));
         self.overlay = Some(next);
     }
 
@@ -190,39 +200,59 @@ impl Known {
             };
             let known = self.refused.remove(&(name.clone(), text.clone()));
             let mut backoff = known.map_or(RETRIES, |known| known.backoff);
-            let until = Instant::now() + backoff.pause();
-            self.refused.insert((name, text), Refusal { said: said.clone(), backoff, until });
+            let at = Instant::now();
+            let refusal = Refusal { said: said.clone(), until: at + backoff.pause(), backoff, at };
+            self.refused.insert((name, text), refusal);
         }
+        self.forget_refused();
+    }
+
+    /// What HAProxy has loaded, or the registry does not have any more, is not refused any more;
+    /// but the last few forms of a service are known.
+    fn forget_refused(&mut self) {
+        let (good, texts) = (&self.good, &self.texts);
+        self.refused.retain(|(name, text), _| {
+            let is_there = texts.as_ref().is_none_or(|texts| texts.texts.contains_key(name));
+            is_there && good.get(name) != Some(text)
+        });
+        let mut latest: BTreeMap<String, Vec<Instant>> = BTreeMap::new();
+        for ((name, _), refusal) in &self.refused {
+            latest.entry(name.clone()).or_default().push(refusal.at);
+        }
+        self.refused.retain(|(name, text), refusal| {
+            let later = latest.get(name).into_iter().flatten();
+            let later = later.filter(|at| **at > refusal.at).count();
+            later < MOST_REFUSED || is_said(texts.as_ref(), name, text)
+        });
     }
 
     /// HAProxy has loaded what is gone by; whether that is news.
     pub(super) fn note_loaded(&mut self) -> bool {
+        self.first_lists = FirstLists::default();
         let Some(forms) = self.forms().filter(|forms| **forms != self.good).cloned() else {
             return false;
         };
         self.good = forms;
-        let (good, texts) = (&self.good, &self.texts);
-        // What the registry does not say any more is not refused any more.
-        self.refused.retain(|(name, text), _| {
-            let said = texts.as_ref().and_then(|texts| texts.texts.get(name)?.as_ref().ok());
-            good.get(name) != Some(text) && said == Some(text)
-        });
+        self.forget_refused();
         true
     }
 
-    /// When something that HAProxy refused is tried again.
+    /// When something that HAProxy refused, and that the registry has, is tried again.
     pub(super) fn retry(&self) -> Option<Instant> {
         let now = Instant::now();
-        self.refused.values().map(|refusal| refusal.until).filter(|until| *until > now).min()
+        let said = self.refused.iter().filter(|((name, text), refusal)| {
+            refusal.until > now && is_said(self.texts.as_ref(), name, text)
+        });
+        said.map(|(_, refusal)| refusal.until).min()
     }
 
     fn forms(&self) -> Option<&ServiceForms> {
         self.overlay.as_ref().map(|overlay| &overlay.forms)
     }
 
-    /// Services that came since any were known.
-    pub fn fresh(&self) -> &BTreeSet<String> {
-        &self.fresh
+    /// The services whose servers HAProxy's file waits for.
+    pub fn first_lists(&self) -> &FirstLists {
+        &self.first_lists
     }
 
     /// The services that are not in force as their registry has them, because HAProxy refuses that.
@@ -230,12 +260,35 @@ impl Known {
         let rejected = self.overlay.iter().flat_map(|overlay| &overlay.rejected);
         let by_haproxy = rejected.filter(|rejected| rejected.by_haproxy);
         let said = by_haproxy.filter_map(|rejected| {
-            let mut refused = self.refused.iter().filter(|((name, _), _)| *name == rejected.name);
-            let (_, refusal) = refused.next()?;
+            let text = self.texts.as_ref()?.texts.get(&rejected.name)?.as_ref().ok()?;
+            let refusal = self.refused.get(&(rejected.name.clone(), text.clone()))?;
             let remarks = refusal.said.remarks.clone();
             Some(Quarantined { object: object(&rejected.name), remarks })
         });
         said.collect()
+    }
+
+    /// What is gone by that was not before, for people.
+    pub fn news(&self, before: &Self) -> String {
+        let none = ServiceForms::new();
+        let (before, after) = (before.forms().unwrap_or(&none), self.forms().unwrap_or(&none));
+        let changed = after.iter().filter(|(name, text)| before.get(*name) != Some(text));
+        let changed: Vec<_> = changed.map(|(name, _)| name.as_str()).collect();
+        let gone = before.keys().filter(|name| !after.contains_key(*name));
+        let gone: Vec<_> = gone.map(String::as_str).collect();
+        let parts = [("new or changed", changed), ("gone", gone)];
+        let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+        let parts: Vec<_> = parts
+            .map(|(kind, names)| {
+                let (named, more) = few(names.iter().copied());
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                format!("{kind}: {}{more}", named.join(", "))
+            })
+            .collect();
+        match parts.is_empty() {
+            true => "none is another one, but what HAProxy refuses".to_owned(),
+            false => parts.join("; "),
+        }
     }
 
     /// For people.
@@ -251,3 +304,12 @@ impl Known {
         }
     }
 }
+
+/// Whether this is what the registry last said of a service.
+fn is_said(texts: Option<&ServiceTexts>, name: &str, text: &str) -> bool {
+    let said = texts.and_then(|texts| texts.texts.get(name)?.as_ref().ok());
+    said.is_some_and(|said| said == text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Known;
 use super::pace::Pending;
+use crate::few::few;
 use crate::heartbeat;
 use crate::settings::Settings;
 use crate::settings::services::Overlay;
@@ -199,11 +200,14 @@ impl ServicesTask {
         {
             tracing::error!("services that the registry does not have any more stay: {why}");
         }
-        for rejected in &status.rejected {
-            if !before.rejected.contains(rejected) {
-                let kept = if rejected.keeps_last_good { ", its last good form stays" } else { "" };
-                tracing::warn!("service {} is rejected{kept}: {}", rejected.name, rejected.reason);
-            }
+        let news = status.rejected.iter().filter(|rejected| !before.rejected.contains(rejected));
+        let (news, more) = few(news);
+        for rejected in news {
+            let kept = if rejected.keeps_last_good { ", its last good form stays" } else { "" };
+            tracing::warn!("service {} is rejected{kept}: {}", rejected.name, rejected.reason);
+        }
+        if more > 0 {
+            tracing::warn!("and {more} more services are rejected; the status names them");
         }
     }
 

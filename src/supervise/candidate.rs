@@ -16,7 +16,8 @@ use crate::settings::Haproxy;
 pub struct Candidate {
     /// What is desired.
     pub(super) of: Arc<DesiredConfig>,
-    /// What it is rendered from: the same, but for what is quarantined.
+    /// What it is rendered from: the same, but for what is quarantined, and with the servers
+    /// that stay because nobody knows them.
     pub(super) from: Arc<DesiredConfig>,
     pub rendered: Rendered,
     /// As it is written: with its stamp.

@@ -145,6 +145,18 @@ impl Files {
         Ok(Some(in_place))
     }
 
+    /// The text of the file in force; none where there is none.
+    ///
+    /// # Errors
+    /// It is there and can't be read.
+    pub fn text(&self) -> Result<Option<String>, FilesError> {
+        match fs::read(&self.config) {
+            Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(FilesError::Read { path: self.config.clone(), cause }),
+        }
+    }
+
     /// Writes a candidate, for a check, and gives its path.
     ///
     /// # Errors

@@ -25,5 +25,6 @@ pub(crate) mod server_states;
 pub(crate) mod services;
 pub mod sockets;
 mod task;
+pub mod unknown;
 
 pub use task::{Supervisor, SupervisorReport};

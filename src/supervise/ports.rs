@@ -52,6 +52,12 @@ pub(super) fn obstacle(address: &BindAddress) -> Option<String> {
     Some(format!("{address} {why}"))
 }
 
+/// That another program has the address, if so.
+pub(super) fn taken_by_others(address: &BindAddress) -> Option<String> {
+    let parsed = internet(address)?.parse::<SocketAddr>().ok()?;
+    is_taken(parsed).then(|| format!("{address} is taken by another program"))
+}
+
 /// Whether nobody else can listen there. HAProxies share a port, so one that has it does not count.
 fn is_taken(address: SocketAddr) -> bool {
     try_to_bind(address) == Some(Errno::ADDRINUSE)

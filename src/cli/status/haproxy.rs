@@ -32,7 +32,11 @@ pub(super) fn text(haproxy: &HaproxyStatus) -> String {
         text.push_str(&remarks(&refused.remarks));
     }
     for Quarantined { object, remarks: said } in &haproxy.quarantined {
-        let note = format!("{object} keeps its last good form: HAProxy refuses the new one");
+        // Whether a service has a last good form is told with the services.
+        let note = match object.starts_with("service ") {
+            true => format!("{object} is quarantined: HAProxy refuses what its registry has"),
+            false => format!("{object} keeps its last good form: HAProxy refuses the new one"),
+        };
         let _ = writeln!(text, "    {}", paint(Colour::Yellow, &note));
         text.push_str(&remarks(said));
     }
@@ -92,4 +96,30 @@ fn process_text(process: &ProcessStatus) -> String {
         let _ = writeln!(text, "    {kind} {pid}, {age}{connections}{behind}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_not_said_to_have_a_last_good_form() {
+        let quarantined = |object: &str| Quarantined { object: object.to_owned(), remarks: vec![] };
+        let status = HaproxyStatus {
+            managed: true,
+            config: "/run/haproxy.cfg".to_owned(),
+            state: ConfigState::InForce,
+            loaded: None,
+            process: None,
+            last_reload: None,
+            reloads: 0,
+            starts: 0,
+            refused: None,
+            quarantined: vec![quarantined("service web"), quarantined("backend app")],
+            edit_kept: None,
+        };
+        let text = text(&status);
+        assert!(text.contains("service web is quarantined: HAProxy refuses"), "{text}");
+        assert!(text.contains("backend app keeps its last good form"), "{text}");
+    }
 }

@@ -10,6 +10,7 @@ use metrics::gauge;
 use tokio::time::Instant;
 
 use super::ServerPhase;
+use crate::few::few;
 use crate::telemetry::{SERVERS_EXTERNAL, SERVERS_IN_SYNC, SERVERS_NEED_RELOAD, SERVERS_REMOVING};
 
 impl ServerPhase {
@@ -119,10 +120,18 @@ impl ServerPhase {
         let known = |text: &String, list: fn(&ServersStatus) -> &Vec<String>| {
             before.is_some_and(|before| list(before).contains(text))
         };
-        for cause in
-            status.needs_reload.iter().filter(|text| !known(text, |status| &status.needs_reload))
-        {
+        let causes =
+            status.needs_reload.iter().filter(|text| !known(text, |status| &status.needs_reload));
+        // Each of many new backends is one.
+        let (causes, more) = few(causes);
+        for cause in causes {
             tracing::warn!(instance = self.name, "needs a reload of HAProxy: {cause}");
+        }
+        if more > 0 {
+            tracing::warn!(
+                instance = self.name,
+                "needs a reload of HAProxy for {more} more causes; the status names them"
+            );
         }
         for server in status.external.iter().filter(|text| !known(text, |status| &status.external))
         {

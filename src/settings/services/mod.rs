@@ -52,7 +52,7 @@ section! {
         #[serde(default = "tcp")]
         pub mode: Mode,
         /// The folder below which services of type `file` may have their lists, and options may
-        /// name files. An absolute path.
+        /// name files. An absolute path. A list that is a link must lead to a file below it.
         #[unset(says "they may name no file")]
         pub files: Option<PathBuf>,
         /// The most services, 1 to 10000; further ones are rejected, in the order of their names.

@@ -78,7 +78,7 @@ impl Supervisor {
             return Ok(state);
         }
         let candidate = self.candidate.as_ref();
-        let has_servers = candidate.is_some_and(|candidate| candidate.of.has_servers());
+        let has_servers = candidate.is_some_and(|candidate| candidate.from.has_servers());
         if has_servers && !self.servers_are_seen && self.began.elapsed() < FIRST_LOOK {
             let reason = "what a person did to servers is being looked at".to_owned();
             return Ok(ConfigState::ReloadDue { reason });
@@ -264,6 +264,10 @@ impl Supervisor {
             None => said.lines().last().unwrap_or("HAProxy did not say why").to_owned(),
         };
         if !remarks.is_empty() {
+            // A port that only HAProxy can't have, perhaps.
+            let verdict =
+                Verdict { valid: false, remarks: remarks.clone(), printed: String::new() };
+            self.refuse_services(&verdict);
             self.report.status.refused =
                 Some(RefusedCandidate { at: Timestamp::now(), file, remarks });
         }

@@ -36,6 +36,7 @@ use super::process::{Launch, ProcessError};
 use super::reload::Reloader;
 use super::server_states;
 use super::sockets::{Handover, SocketsError};
+use super::unknown::{FIRST_LISTS, FirstLists};
 use crate::backoff::Backoff;
 use crate::heartbeat;
 use crate::instance::{InstanceReport, Turn};
@@ -44,6 +45,7 @@ use crate::settings::{self, Settings};
 use crate::telemetry::{HAPROXY_CONFIG_EDITS, HAPROXY_RELOADS, HAPROXY_STARTS};
 
 mod keep;
+mod lists;
 mod load;
 mod observe;
 mod outcome;
@@ -59,9 +61,6 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_sec
 const RELOAD_BOUND: Duration = Duration::from_secs(60);
 /// Between two looks while something is about to be in force.
 const SOON: Duration = Duration::from_millis(100);
-/// How long the first start waits for the servers of backends: they would be added right after it,
-/// and what can't be brought so would take a reload.
-const FIRST_LISTS: Duration = Duration::from_secs(3);
 /// How long the process may take to say which configuration it has.
 const ANSWER_BOUND: Duration = Duration::from_secs(5);
 
@@ -97,8 +96,8 @@ pub struct Supervisor {
     turn: Turn,
     /// The services among what is desired; none while they are not known yet.
     services: Option<BTreeSet<String>>,
-    /// Backends that no file has had servers of.
-    fresh: BTreeSet<String>,
+    /// The services that HAProxy has not loaded yet.
+    first_lists: FirstLists,
     /// Those that are not among it as their registry has them, because HAProxy refuses that.
     quarantined_services: Vec<Quarantined>,
     candidate: Option<Candidate>,
@@ -192,7 +191,7 @@ impl Supervisor {
                 Some(_) => settings.services_in_force.clone(),
                 None => Some(BTreeSet::new()),
             },
-            fresh: BTreeSet::new(),
+            first_lists: FirstLists::default(),
             quarantined_services: Vec::new(),
             candidate: None,
             last_good: None,
@@ -211,11 +210,10 @@ impl Supervisor {
         }))
     }
 
-    /// Has the file be written without the servers of these backends where they are not known
-    /// soon: it has had none yet.
+    /// Has the file wait for the servers of these services.
     #[must_use]
-    pub fn with_fresh(mut self, backends: BTreeSet<String>) -> Self {
-        self.fresh = backends;
+    pub fn with_first_lists(mut self, lists: FirstLists) -> Self {
+        self.first_lists = lists;
         self
     }
 
@@ -271,7 +269,10 @@ impl Supervisor {
                     match self.budget.due(0, Instant::now().into_std()) {
                         Due::In(left) => left.min(self.observe),
                         _ if self.report.observed < wanted.generation && self.is_about_to() => SOON,
-                        _ => self.observe,
+                        _ => self
+                            .first_lists
+                            .left(Instant::now())
+                            .map_or(self.observe, |left| left.min(self.observe)),
                     }
                 }
                 Next::In(left) => left,
@@ -339,21 +340,9 @@ impl Supervisor {
                 ones)";
             return Ok(ConfigState::Waiting { reason: reason.to_owned() });
         }
-        let can_wait = in_place.is_some() || self.began.elapsed() < FIRST_LISTS;
-        let mut awaited = self.awaited(config);
-        if let (true, Some(first)) = (can_wait, awaited.next().cloned()) {
-            let more = if awaited.next().is_none() { "" } else { " and others" };
-            drop(awaited);
-            if in_place.is_some() {
-                self.keep_running().await?;
-            }
-            let reason = format!(
-                "the servers of backend {first}{more} are not known yet; the file stays as it is \
-                    (with [store] a restart knows the last ones)"
-            );
-            return Ok(ConfigState::Waiting { reason });
+        if let Some(waiting) = self.wait_for_lists(config, in_place.is_some()).await? {
+            return Ok(waiting);
         }
-        drop(awaited);
         if let Some(InPlace { stamp, .. }) = &in_place {
             self.start_what_is_good(stamp, config).await?;
         }
@@ -367,8 +356,14 @@ impl Supervisor {
                 return self.keep_last_good(in_place.is_some(), error.to_string()).await;
             }
             held?;
-            match Candidate::new(config, self.sockets()) {
-                Ok(candidate) => self.candidate = Some(candidate),
+            let filled = match self.with_servers_in_place(config).await? {
+                Ok(filled) => filled,
+                Err(backend) => {
+                    return self.wait_without_lists(&backend, "", in_place.is_some()).await;
+                }
+            };
+            match Candidate::new(&filled, self.sockets()) {
+                Ok(made) => self.candidate = Some(Candidate { of: Arc::clone(config), ..made }),
                 Err(error) => {
                     let refused = ConfigState::Refused { reason: error.to_string() };
                     if self.report.status.state != refused {
@@ -397,12 +392,6 @@ impl Supervisor {
             keeper.release(addresses(&config.config)).map_err(ProcessError::from)?;
         }
         Ok(state)
-    }
-
-    /// The backends whose servers are not known and waited for.
-    fn awaited<'a>(&'a self, config: &'a DesiredConfig) -> impl Iterator<Item = &'a String> {
-        let is_over = self.began.elapsed() >= FIRST_LISTS;
-        config.unknown.iter().filter(move |backend| !is_over || !self.fresh.contains(*backend))
     }
 
     /// Whether what is desired is to be rendered: it is another, or sockets are to be held that the

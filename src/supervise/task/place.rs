@@ -1,5 +1,6 @@
 //! The file: a candidate that HAProxy accepts takes the place of what is there.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -8,6 +9,7 @@ use mapsmith_core::config::Config;
 use mapsmith_core::config::status::{ConfigState, Quarantined, RefusedCandidate};
 use mapsmith_core::render::Rendered;
 use mapsmith_core::render::stamp::Stamp;
+use mapsmith_core::render::verdict::Remark;
 use metrics::counter;
 use tokio::task::spawn_blocking;
 
@@ -74,7 +76,11 @@ impl Supervisor {
         let text = text.unwrap_or_default();
         let file = self.files(move |files| files.write_candidate(&text)).await?;
         let mut verdict = self.check(&file).await?;
-        if let (Some(candidate), Some(_)) = (&self.candidate, &self.keeper) {
+        if let (Some(_), None) = (&self.candidate, &self.keeper) {
+            let taken = self.services_of_taken_ports().await?;
+            verdict.valid &= taken.is_empty();
+            verdict.remarks.extend(taken);
+        } else if let Some(candidate) = &self.candidate {
             let mut taken = ports::taken(&candidate.of.config, self.sockets());
             let known: Vec<_> = taken.iter().map(|remark| remark.setting.clone()).collect();
             let more = self
@@ -93,7 +99,7 @@ impl Supervisor {
     fn quarantine(&mut self, verdict: &Verdict) -> bool {
         let Some(candidate) = &self.candidate else { return false };
         let Some((instead, quarantined)) =
-            quarantine::substitute(&candidate.of, self.last_good.as_deref(), verdict)
+            quarantine::substitute(&candidate.from, self.last_good.as_deref(), verdict)
         else {
             return false;
         };
@@ -112,11 +118,11 @@ impl Supervisor {
     }
 
     /// Tells which services HAProxy refuses, where it refuses nothing else; whether it is so.
-    fn refuse_services(&mut self, verdict: &Verdict) -> bool {
+    pub(super) fn refuse_services(&mut self, verdict: &Verdict) -> bool {
         let (Some(candidate), Some(known)) = (&self.candidate, &self.services) else {
             return false;
         };
-        let refused = services::refused(&candidate.of.config, known, verdict);
+        let refused = services::refused(&candidate.from.config, known, verdict);
         self.tell_refused(refused)
     }
 
@@ -133,6 +139,22 @@ impl Supervisor {
             let is_own = sockets.place(address) == *address;
             is_own.then(|| ports::obstacle(address)).flatten()
         })
+    }
+
+    /// An alert for each address of a service that another program has, of a HAProxy that is
+    /// somebody else's: all its ports are closed while a worker tries in vain to have one. What the
+    /// file in place listens on is HAProxy's own.
+    async fn services_of_taken_ports(&self) -> Result<Vec<Remark>, Failure> {
+        let (Some(candidate), Some(known)) = (&self.candidate, &self.services) else {
+            return Ok(Vec::new());
+        };
+        let in_place = self.files(|files| files.text()).await?.unwrap_or_default();
+        let words = in_place.lines().flat_map(str::split_ascii_whitespace);
+        let own: BTreeSet<_> = words.collect();
+        let refused = services::listening(&candidate.from.config, known, |address| {
+            (!own.contains(address.as_str())).then(|| ports::taken_by_others(address)).flatten()
+        });
+        Ok(refused.into_iter().flat_map(|one| one.remarks).collect())
     }
 
     fn tell_refused(&mut self, refused: Vec<Quarantined>) -> bool {

@@ -33,7 +33,8 @@ pub struct HaproxyStatus {
     /// The last candidate that HAProxy refused, until one is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<RefusedCandidate>,
-    /// What keeps its last good form because HAProxy refuses the new one.
+    /// What keeps its last good form because HAProxy refuses the new one, or is left out where it
+    /// has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<Quarantined>,
     /// Where the last external edit of the file was kept.
@@ -179,7 +180,7 @@ pub struct RefusedCandidate {
     pub remarks: Vec<Remark>,
 }
 
-/// Something that keeps its last good form.
+/// Something that keeps its last good form, or is left out where it has none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quarantined {
     /// Like `backend app`.

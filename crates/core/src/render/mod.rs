@@ -6,6 +6,7 @@ mod backend;
 mod frontend;
 mod log;
 mod process;
+pub mod read;
 mod route;
 mod rules;
 pub mod stamp;

@@ -41,14 +41,21 @@ impl fmt::Display for Remark {
 }
 
 /// What says no more than that there was an error, of which there is a line of its own.
-const SUMS_UP: [&str; 2] =
-    ["Error(s) found in configuration file", "Fatal errors found in configuration"];
+const SUMS_UP: [&str; 3] = [
+    "Error(s) found in configuration file",
+    "Fatal errors found in configuration",
+    "Some protocols failed to start their listeners",
+];
 
 /// The alerts and warnings of what HAProxy printed on a configuration in this file.
 pub fn remarks(printed: &str, file: &str, rendered: &Rendered) -> Vec<Remark> {
     let mut remarks: Vec<_> =
         printed.lines().filter_map(|line| remark(line, file, rendered)).collect();
-    let sums_up = |text: &str| SUMS_UP.iter().any(|sum| text.starts_with(sum));
+    let sums_up = |text: &str| {
+        // `[/usr/sbin/haproxy.main()] Some protocols ..`
+        let text = text.split_once(".main()] ").map_or(text, |(_, text)| text);
+        SUMS_UP.iter().any(|sum| text.starts_with(sum))
+    };
     let says_why = |remark: &Remark| remark.level == Level::Alert && !sums_up(&remark.text);
     if remarks.iter().any(says_why) {
         remarks.retain(|remark| !sums_up(&remark.text));
@@ -108,6 +115,14 @@ mod tests {
                 (Level::Alert, None, "Proxy 'f': unable to find required use_backend: 'nope'."),
             ]
         );
+        // As a worker says it that is about to take over.
+        let printed = "[ALERT]    (7) : Binding [/t/haproxy.cfg:3] for frontend f: protocol tcpv4: \
+            cannot bind socket (Address already in use) for [127.0.0.1:80].\n\
+            [ALERT]    (7) : [haproxy.main()] Some protocols failed to start their listeners! \
+            Exiting.\n";
+        let remarks = super::remarks(printed, "/t/haproxy.cfg", &rendered);
+        assert_eq!(remarks.len(), 1, "{remarks:?}");
+        assert_eq!(remarks[0].setting.as_deref(), Some("haproxy"));
         let alone = "[ALERT]    (7) : config : Fatal errors found in configuration.\n";
         assert_eq!(super::remarks(alone, "/t/haproxy.cfg", &rendered).len(), 1);
     }

@@ -19,6 +19,7 @@ fn a_service_that_comes_changes_or_goes_is_served_so_and_the_others_fail_no_requ
         register(&site.zookeeper, "api", &api);
         site.declare("api", &site.service("api", first));
         site.wait_for_answer(first, "api");
+        site.managed.wait_for_log("the services have changed (new or changed: api)");
         let file = site.file();
         assert!(file.contains("frontend api-listen") && file.contains("backend api\n"), "{file}");
         assert!(file.contains("check inter 2000"), "{file}");
@@ -29,9 +30,11 @@ fn a_service_that_comes_changes_or_goes_is_served_so_and_the_others_fail_no_requ
         site.change("api", &changed.to_string());
         site.wait_for_answer(second, "api");
         site.wait_until_closed(first);
-        let file = site.file();
+        // The servers' options come with the next answer of their registry.
         for line in ["balance leastconn", "timeout server 5s", "inter 3s", "maxconn 50"] {
-            assert!(file.contains(line), "{line}: {file}");
+            site.managed.mapsmith.wait_for(&format!("{line} is in the file"), PATIENCE, |_| {
+                site.file().contains(line).then_some(())
+            });
         }
         let status = site.status();
         assert_eq!(status["in_force"][0]["name"], "api", "{status:#}");

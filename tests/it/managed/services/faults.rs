@@ -1,11 +1,17 @@
 //! Services that can't be, and registries that say nothing.
 
-use std::net::TcpListener;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
 
 use serde_json::json;
 
-use super::{Client, PATIENCE, Site, free_port, register};
+use super::{
+    Client, Ground, Managed, Mapsmith, PATIENCE, Site, ZooKeeper, declare, free_port, register,
+    service,
+};
+use crate::managed::attached;
 use crate::support::master::Master;
+use crate::support::process::Process;
 use crate::support::scene::{metric, newest, oldest_and_newest};
 
 const REJECTED: &str = "mapsmith_services_rejected";
@@ -122,6 +128,107 @@ fn a_port_that_another_program_has_keeps_only_its_own_service_out() {
         site.declare("api", &site.service("api", other));
         site.wait_for_answer(other, "api");
     }
+}
+
+#[test]
+fn a_port_that_a_haproxy_of_others_can_not_have_keeps_only_its_own_service_out() {
+    let [web, api] = ["web", "api"].map(Master::start);
+    let [port, other] = [(); 2].map(|()| free_port());
+    let zookeeper = ZooKeeper::start();
+    declare(&zookeeper, "shop", &service(&zookeeper, "shop", port));
+    register(&zookeeper, "shop", &web);
+    let (site, _process) = attached_site(zookeeper, "");
+    site.wait_for_answer(port, "web");
+    let others = Client::start(port, "web");
+
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port_taken = taken.local_addr().expect("its address").port();
+    site.declare("taken", &site.service("taken", port_taken));
+    let rejected = site.wait_for_rejected("taken", "is taken by another program");
+    assert_eq!(rejected["keeps_last_good"], false, "{rejected}");
+    register(&site.zookeeper, "api", &api);
+    site.declare("api", &site.service("api", other));
+    site.wait_for_answer(other, "api");
+    others.assert_all_answered();
+}
+
+#[test]
+fn an_address_that_only_the_reload_shows_to_be_none_keeps_its_service_out_too() {
+    let zookeeper = ZooKeeper::start();
+    zookeeper.create("/service_config", "");
+    // Of a network that is for documents.
+    let (site, _process) = attached_site(zookeeper, "address = \"192.0.2.1\"\nempty = \"accept\"");
+    site.managed.wait_for_word("own");
+    site.managed.wait_for_state("in_force");
+    site.declare("far", &site.service("far", free_port()));
+    site.wait_for_rejected("far", "cannot bind socket");
+    site.managed.wait_for_state("in_force");
+    site.managed.wait_for_word("own");
+}
+
+/// With a HAProxy that the test runs, whose file Mapsmith has taken over.
+fn attached_site(zookeeper: ZooKeeper, more: &str) -> (Site, Process) {
+    let ground = Ground::new(newest());
+    let process = attached::haproxy(&ground);
+    let text = attached::settings(&ground, "own") + &super::settings(&ground, &zookeeper, more);
+    let managed = Managed { mapsmith: Mapsmith::config(&text).start(), ground };
+    managed.wait_for_state("edited");
+    let taken = managed.mapsmith.configuration().cli(&["render", "--take-over"]);
+    assert!(taken.status.success(), "{taken:?}");
+    (Site { zookeeper, managed }, process)
+}
+
+#[test]
+fn services_that_keep_changing_come_into_force_though_nobody_knows_one() {
+    let web = Master::start("web");
+    let [port, silent] = [(); 2].map(|()| free_port());
+    let site = Site::start(newest(), &web, port, "");
+    let others = Client::start(port, "web");
+    let list = site.managed.ground.file("lists").join("nowhere");
+    site.declare("silent", &json!({"type": "file", "file": list, "port": silent}));
+    let mut seconds = 0;
+    site.managed.mapsmith.wait_for("the new service listens meanwhile", PATIENCE, |_| {
+        seconds += 1;
+        let mut changed = site.service("shop", port);
+        changed["listen_options"] = json!(["mode http", format!("timeout server {seconds}s")]);
+        site.change("shop", &changed.to_string());
+        TcpStream::connect(("127.0.0.1", silent)).ok()
+    });
+    others.assert_all_answered();
+}
+
+#[test]
+fn a_service_that_nobody_knows_after_a_restart_keeps_its_servers_and_the_others_go_on() {
+    let [web, far] = ["web", "far"].map(Master::start);
+    let [port, next, by_file] = [(); 3].map(|()| free_port());
+    let mut site = Site::start(newest(), &web, port, "");
+    let folder = site.managed.ground.file("lists");
+    fs::create_dir(&folder).expect("a folder");
+    let list = folder.join("far");
+    fs::write(&list, format!("{}\n", far.address())).expect("a list");
+    let service = json!({
+        "type": "file", "file": list, "port": by_file, "listen_options": ["mode http"],
+    });
+    site.declare("far", &service);
+    site.wait_for_answer(by_file, "far");
+    site.managed.wait_for_state("in_force");
+    let (file, address) = (site.file(), far.address().to_string());
+    let server = file.lines().find(|line| line.contains(&address)).expect("its server");
+
+    // Without a store nothing is known of it but what HAProxy has.
+    fs::remove_file(&list).expect("its list can be removed");
+    let others = Client::start(by_file, "far");
+    site.managed.mapsmith.restart();
+    site.change("shop", &site.service("shop", next).to_string());
+    site.wait_for_answer(next, "web");
+    site.wait_until_closed(port);
+    site.managed.wait_for_state("in_force");
+    let file = site.file();
+    assert!(file.lines().any(|line| line == server), "{server}: {file}");
+    others.assert_all_answered();
+    // It is one of the registry's again once that answers.
+    fs::write(&list, format!("{}\n", web.address())).expect("a list");
+    site.wait_for_answer(by_file, "web");
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! What is known of services over changes, refusals and beginnings anew.
+
+use std::path::Path;
+
+use mapsmith_core::render::verdict::{Level, Remark};
+
+use super::*;
+
+const FILE: &str = r#"
+    [haproxy]
+    managed = true
+    [[source]]
+    name = "zk"
+    type = "zookeeper"
+    servers = ["zk1:2181"]
+    [services]
+    from = { source = "zk", path = "/service_config" }
+    empty = "accept"
+"#;
+
+fn file() -> Settings {
+    Settings::of_text(Path::new("/etc/mapsmith/a.toml"), FILE, []).unwrap()
+}
+
+fn text(port: u16) -> String {
+    format!(r#"{{"type": "zookeeper", "path": "/a", "server": "h:2181", "port": {port}}}"#)
+}
+
+/// Services by their names and ports.
+fn forms(services: &[(&str, u16)]) -> ServiceForms {
+    services.iter().map(|(name, port)| ((*name).to_owned(), text(*port))).collect()
+}
+
+/// Takes what the registry says into force.
+fn begin(known: &mut Known, services: &[(&str, u16)]) {
+    let file = file();
+    known.take(&file, &forms(services).into());
+    known.go_by(known.next(&file).unwrap());
+}
+
+fn refused(name: &str, words: &str) -> Quarantined {
+    let text = words.to_owned();
+    let remark = Remark { level: Level::Alert, line: None, setting: None, text };
+    Quarantined { object: object(name), remarks: vec![remark] }
+}
+
+#[tokio::test]
+async fn each_service_is_waited_for_until_haproxy_has_it_and_never_again() {
+    let mut known = Known::default();
+    let awaits = |known: &Known, name: &str| known.first_lists().awaits(name, Instant::now());
+    // Without a store nothing is known after a restart either.
+    begin(&mut known, &[("a", 1)]);
+    assert!(awaits(&known, "a"));
+    let (now, left) = (Instant::now(), |known: &Known, now| known.first_lists().left(now));
+    let first = left(&known, now);
+    // The next changes make nobody wait longer.
+    for port in 2..5 {
+        begin(&mut known, &[("a", 1), ("b", port)]);
+        assert!(awaits(&known, "a") && awaits(&known, "b"));
+        assert_eq!(left(&known, now), first);
+    }
+    known.note_loaded();
+    assert_eq!(left(&known, now), None);
+    begin(&mut known, &[("a", 11), ("b", 2), ("c", 3)]);
+    assert!(awaits(&known, "c") && !awaits(&known, "a") && !awaits(&known, "b"));
+    assert!(left(&known, now) > first, "a wait of its own");
+    // A SIGHUP does not begin it again.
+    let known = known.under(&file(), &file());
+    assert!(awaits(&known, "c") && !awaits(&known, "a"));
+}
+
+#[tokio::test]
+async fn the_words_of_haproxy_are_about_the_form_that_the_registry_has() {
+    let mut known = Known::default();
+    begin(&mut known, &[("a", 1)]);
+    known.note_loaded();
+    for port in [3, 2] {
+        begin(&mut known, &[("a", port)]);
+        known.refuse(&[refused("a", &format!("no port {port}"))]);
+        known.go_by(known.next(&file()).unwrap());
+        let quarantined = known.quarantined();
+        assert_eq!(quarantined, [refused("a", &format!("no port {port}"))]);
+    }
+    begin(&mut known, &[("a", 4)]);
+    assert_eq!(known.quarantined(), []);
+}
+
+#[tokio::test]
+async fn a_service_that_goes_to_and_fro_between_refused_forms_is_bounded() {
+    let mut known = Known::default();
+    begin(&mut known, &[("a", 1)]);
+    known.note_loaded();
+    for port in 2..40 {
+        begin(&mut known, &[("a", port)]);
+        known.refuse(&[refused("a", "no")]);
+        known.go_by(known.next(&file()).unwrap());
+        assert!(known.refused.len() <= MOST_REFUSED, "{} are kept", known.refused.len());
+    }
+    // The last ones are not tried at once, and nobody is woken for what the registry lacks.
+    begin(&mut known, &[("a", 38)]);
+    assert_eq!(known.forms(), Some(&forms(&[("a", 1)])));
+    let until = known.refused[&("a".to_owned(), text(38))].until;
+    assert_eq!(known.retry(), Some(until));
+    begin(&mut known, &[("a", 1), ("b", 99)]);
+    assert_eq!(known.retry(), None);
+    begin(&mut known, &[("b", 99)]);
+    assert!(known.refused.is_empty());
+}
+
+#[tokio::test]
+async fn a_change_names_a_few_services_and_counts_the_rest() {
+    let many: Vec<_> = (0..9).map(|at| (format!("s{at}"), 100 + at)).collect();
+    let many: Vec<_> = many.iter().map(|(name, port)| (name.as_str(), *port)).collect();
+    let (mut before, mut after) = (Known::default(), Known::default());
+    begin(&mut before, &[("a", 1), ("b", 2)]);
+    begin(&mut after, &many);
+    assert_eq!(after.news(&before), "new or changed: s0, s1, s2, s3, s4 and 4 more; gone: a, b");
+    begin(&mut after, &[("a", 1), ("b", 3)]);
+    assert_eq!(after.news(&before), "new or changed: b");
+}
