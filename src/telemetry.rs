@@ -82,7 +82,7 @@ metrics! {
     gauge SERVICES_REJECTED = "mapsmith_services_rejected",
         "Services that are not in force as their registry has them, by who rejects them";
     gauge SERVICES_HELD = "mapsmith_services_held",
-        "1 while services stay that their registry does not have any more";
+        "1 while services stay that their registry does not have any more, until that is approved";
     // By `kind` (`current`, `old`).
     gauge HAPROXY_WORKERS = "mapsmith_haproxy_workers", "HAProxy's worker processes, by kind";
     // By `reason` (`configuration`, `servers`, `requested`) and `outcome` (`loaded`, `refused`,

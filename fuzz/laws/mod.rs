@@ -14,6 +14,7 @@ mod map_replies;
 mod names;
 mod portmap;
 mod server_replies;
+mod services;
 mod settings;
 mod table_replies;
 
@@ -25,6 +26,7 @@ pub use map_replies::map_replies;
 pub use names::names;
 pub use portmap::portmap;
 pub use server_replies::server_replies;
+pub use services::services;
 pub use settings::settings;
 pub use table_replies::table_replies;
 
@@ -34,7 +36,7 @@ use mapsmith_core::names::MAX_BYTES;
 pub type Law = fn(&[u8]);
 
 /// The targets by name. Each has a file in `targets/` and a folder in `seeds/`.
-pub const TARGETS: [(&str, Law); 10] = [
+pub const TARGETS: [(&str, Law); 11] = [
     ("answers", answers),
     ("children", children),
     ("keys", keys),
@@ -43,6 +45,7 @@ pub const TARGETS: [(&str, Law); 10] = [
     ("names", names),
     ("portmap", portmap),
     ("server_replies", server_replies),
+    ("services", services),
     ("settings", settings),
     ("table_replies", table_replies),
 ];

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mapsmith_core::desired;
+use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::overrides::DeadEnd;
 use mapsmith_core::desired::ownership::with_owners;
 use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin, SourceState};
@@ -59,8 +60,20 @@ impl Api {
         let (answer, result) = oneshot::channel();
         let gone = || Error::NotApproved("Mapsmith is shutting down".to_owned());
         let approval = Approval { id: id.to_owned(), answer };
-        self.orders.send(Order::Approve(approval)).await.map_err(|_| gone())?;
-        result.await.map_err(|_| gone())?.map_err(|error| Error::NotApproved(error.to_string()))
+        let held = self.held_services();
+        match &self.services {
+            Some(services) if held.as_ref().is_some_and(|held| held.id == id) => {
+                services.approvals.send(approval).await.map_err(|_| gone())?;
+            }
+            _ => self.orders.send(Order::Approve(approval)).await.map_err(|_| gone())?,
+        }
+        let approved = result.await.map_err(|_| gone())?.map_err(|error| match held {
+            Some(held) if error == ApprovalError::NothingHeld => {
+                ApprovalError::Another { asked: id.to_owned(), held: held.id }
+            }
+            _ => error,
+        });
+        approved.map_err(|error| Error::NotApproved(error.to_string()))
     }
 
     /// Stores a change of the overrides and puts it in force; with `wait` answers when every

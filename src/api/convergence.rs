@@ -145,7 +145,7 @@ impl Api {
                 error: status.error,
             })
             .collect();
-        let held = decision.held().cloned().collect();
+        let held = decision.held().cloned().chain(self.held_services()).collect();
         let instances = self
             .instance_reports()
             .into_iter()

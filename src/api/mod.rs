@@ -8,11 +8,11 @@ use mapsmith_core::desired::SourceView;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::services::ServicesStatus;
 use mapsmith_core::status::SourceStatus;
-use mapsmith_core::{Desired, ServerList, SourceState};
+use mapsmith_core::{Desired, HeldChange, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
 
-use crate::engine::{Decision, Order};
+use crate::engine::{Approval, Decision, Order};
 use crate::heartbeat::Heartbeats;
 use crate::instance::InstanceReport;
 use crate::settings::Settings;
@@ -54,7 +54,7 @@ pub struct Api {
     /// The HAProxy whose configuration is rendered; none where it is somebody else's.
     pub(crate) haproxy: Option<watch::Receiver<SupervisorReport>>,
     /// The services of a registry; none where the settings name none.
-    pub(crate) services: Option<watch::Receiver<ServicesStatus>>,
+    pub(crate) services: Option<ServicesApi>,
     pub(crate) clients: Vec<MapClient>,
     pub(crate) requests: PollRequests,
     pub(crate) orders: mpsc::Sender<Order>,
@@ -63,6 +63,13 @@ pub struct Api {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) settings: Arc<Settings>,
     pub(crate) heartbeats: Heartbeats,
+}
+
+/// The services of a registry.
+pub(crate) struct ServicesApi {
+    pub status: watch::Receiver<ServicesStatus>,
+    /// Takes approvals of what the guard holds of them.
+    pub approvals: mpsc::Sender<Approval>,
 }
 
 impl Api {
@@ -78,6 +85,11 @@ impl Api {
             (state.status.clone(), state.answered)
         });
         self.states().into_iter().map(|state| (state.status, state.answered)).chain(lists).collect()
+    }
+
+    /// The change of the services that the guard holds back.
+    pub(super) fn held_services(&self) -> Option<HeldChange> {
+        self.services.as_ref()?.status.borrow().held.clone()
     }
 
     pub(super) fn instance_reports(&self) -> Vec<InstanceReport> {

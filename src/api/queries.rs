@@ -31,7 +31,7 @@ impl Api {
     /// Everything at once.
     pub fn status(&self) -> StatusReport {
         let whole = self.decision.borrow().clone();
-        let held = whole.held().cloned().collect();
+        let held = whole.held().cloned().chain(self.held_services()).collect();
         let decision = whole.map;
         let load = |entries: &mapsmith_core::EntryMap| -> Vec<MasterLoad> {
             entries
@@ -81,7 +81,7 @@ impl Api {
             backends: whole.backends,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
-            services: self.services.as_ref().map(|services| services.borrow().clone()),
+            services: self.services.as_ref().map(|services| services.status.borrow().clone()),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
     }
@@ -97,9 +97,9 @@ impl Api {
         }
     }
 
-    /// The changes that the guard holds back, the map's first.
+    /// The changes that the guard holds back, the map's first and the services' last.
     pub fn held(&self) -> Vec<HeldChange> {
-        self.decision.borrow().held().cloned().collect()
+        self.decision.borrow().held().cloned().chain(self.held_services()).collect()
     }
 
     /// Which task stands still, if one does without which nothing is decided.
@@ -186,7 +186,7 @@ impl Api {
         let present = self.present();
         let shadows = self.shadows.statuses().into_iter().map(|shadow| shadow.source);
         let applied = self.source_statuses().into_iter().map(|(status, _)| status);
-        let services = self.services.iter().map(|services| services.borrow().source.clone());
+        let services = self.services.iter().map(|services| services.status.borrow().source.clone());
         for status in applied.chain(shadows).chain(services) {
             if let Some(at) = status.answered_at {
                 let age = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);

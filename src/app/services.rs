@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mapsmith_core::server::LastGoodList;
-use mapsmith_core::services::ServicesStatus;
 use metrics::gauge;
 use tokio::sync::{mpsc, watch};
 
 use super::Ground;
 use super::daemon::Daemon;
+use crate::api::ServicesApi;
 use crate::services::ServicesTask;
 use crate::source::{Registries, SourceError, TargetedLookups};
 use crate::store::SqliteStore;
@@ -24,7 +24,7 @@ impl Daemon {
         registries: &Registries,
         store: Option<SqliteStore>,
         haproxy: Option<watch::Receiver<SupervisorReport>>,
-    ) -> Result<Option<watch::Receiver<ServicesStatus>>, SourceError> {
+    ) -> Result<Option<ServicesApi>, SourceError> {
         let settings = self.settings();
         let (Some((source, from)), Some(haproxy)) = (settings.services_source(), haproxy) else {
             // There may have been some with other settings.
@@ -41,11 +41,11 @@ impl Daemon {
         let (anew, changed) = mpsc::channel(1);
         let (file, known) = (ground.file.settings.clone(), ground.services.clone());
         let task = ServicesTask::new(file, known, state, haproxy, store, anew);
-        let status = task.status();
+        let api = ServicesApi { status: task.status(), approvals: task.approvals() };
         self.known_services = Some(task.known());
         self.start_until_shutdown("services", task.run());
         self.changed_services = Some(changed);
-        Ok(Some(status))
+        Ok(Some(api))
     }
 
     /// The lists in force, for those who begin with other settings.

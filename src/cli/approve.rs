@@ -33,6 +33,7 @@ pub(super) async fn approve(
     print(format, &approved, |approved| {
         let outcome = match approved.of.as_str() {
             HeldChange::MAP => "approved and in force".to_owned(),
+            HeldChange::SERVICES => "approved, and in force within seconds".to_owned(),
             of => format!("approved for {of}, and in force as fast as damping lets it"),
         };
         format!("{outcome}: {} (it was held because {})", approved.counts, approved.reason)

@@ -30,13 +30,13 @@ pub(super) async fn poll_all(
     tokio::join!(poll_map(settings, &registries), join_all(lists))
 }
 
-/// The settings with the services over them that their source has now, or else those of the store,
-/// and how the services stand; nothing changes where the settings name none.
+/// The settings with the services over them that their source has now, or else those that are
+/// `known`, and how the services stand; nothing changes where the settings name none.
 pub(super) async fn with_services(
     file: Settings,
-) -> anyhow::Result<(Settings, Option<ServicesStatus>)> {
-    let Some((source, from)) = file.services_source() else { return Ok((file, None)) };
-    let mut known = Known::from_store(&file).await?;
+    mut known: Known,
+) -> (Settings, Option<ServicesStatus>) {
+    let Some((source, from)) = file.services_source() else { return (file, None) };
     let feed = Registries::new(&file).services(&from);
     let state = poll(source, from.to_string(), feed).await;
     if let Some(snapshot) = &state.snapshot {
@@ -46,7 +46,7 @@ pub(super) async fn with_services(
         known.go_by(next);
     }
     let status = known.status(state.status);
-    Ok((known.settings(&file), Some(status)))
+    (known.settings(&file), Some(status))
 }
 
 /// The same for who needs them: services that are not known are an error.
@@ -54,9 +54,10 @@ pub(super) async fn with_services(
 /// # Errors
 /// Why they are not known.
 pub(super) async fn with_known_services(file: Settings) -> anyhow::Result<Settings> {
-    match with_services(file).await? {
-        (_, Some(ServicesStatus { in_force: None, source, held, .. })) => {
-            let why = source.error.or(held).unwrap_or_default();
+    let known = Known::from_store(&file).await?;
+    match with_services(file, known).await {
+        (_, Some(ServicesStatus { in_force: None, source, held, kept, .. })) => {
+            let why = source.error.or(kept).or(held.map(|held| held.reason)).unwrap_or_default();
             bail!("the services of source {} are not known: {why}", source.name)
         }
         (settings, _) => Ok(settings),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use mapsmith_core::desired::references::{Action, Actions};
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::InstanceStatus;
-use mapsmith_core::{Desired, HeldChange, RejectedRows};
+use mapsmith_core::{Desired, HeldChange, Overrides, RejectedRows, SourceState};
 use serde::Serialize;
 
 use super::local::{errors, poll_map, stored, targets};
@@ -81,19 +81,8 @@ pub(super) async fn sync(
     let (states, targets, _) = tokio::join!(polls, targets(&settings), looks);
     decider.see(targets);
     let mut errors = errors(&states);
-    let decide = async {
-        decider.decide(&states, Arc::clone(&overrides)).await;
-        if let Some(id) = approve {
-            match decider.approve(&id) {
-                Ok(_) => decider.decide(&states, overrides).await,
-                // What the guard lets through by itself is in the map file already: the instances
-                // must have it too.
-                Err(error) => errors.push(format!("--approve {id}: {error}")),
-            }
-        }
-    };
     tokio::select! {
-        () = decide => {}
+        refused = decide(&mut decider, &states, overrides, approve) => errors.extend(refused),
         _ = join_all(tasks.iter_mut().map(Instance::answer_questions)) => {}
     }
     let decision = decider.decision().clone();
@@ -118,6 +107,26 @@ pub(super) async fn sync(
     }
     print(format, &report, text)?;
     Ok(report.exit_code())
+}
+
+/// Decides on the map, and lets the held change of this id through; why it can't, where it can't.
+async fn decide(
+    decider: &mut MapDecider,
+    states: &[SourceState],
+    overrides: Arc<Overrides>,
+    approve: Option<String>,
+) -> Option<String> {
+    decider.decide(states, Arc::clone(&overrides)).await;
+    let id = approve?;
+    match decider.approve(&id) {
+        Ok(_) => {
+            decider.decide(states, overrides).await;
+            None
+        }
+        // What the guard lets through by itself is in the map file already: the instances must
+        // have it too.
+        Err(error) => Some(format!("--approve {id}: {error}")),
+    }
 }
 
 fn check_keeps_map(settings: &Settings) -> anyhow::Result<()> {

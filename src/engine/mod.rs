@@ -105,7 +105,7 @@ pub struct Approval {
 
 /// Logs and counts a change that is held back. `what` stays as it is meanwhile, but for the `rest`
 /// of the change, if that passes.
-fn record_hold(hold: Hold, held: &HeldChange, what: &str, rest: Option<ChangeCounts>) {
+pub fn record_hold(hold: Hold, held: &HeldChange, what: &str, rest: Option<ChangeCounts>) {
     match hold {
         Hold::Unchanged => {}
         Hold::Replaced => tracing::info!(

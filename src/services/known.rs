@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::config::status::Quarantined;
-use mapsmith_core::portmap::texts::Wanted;
-use mapsmith_core::services::ServicesStatus;
+use mapsmith_core::desired::gate::ApprovalError;
+use mapsmith_core::desired::guard::Limits;
+use mapsmith_core::portmap::texts::{Wanted, is_service};
+use mapsmith_core::services::{ServicesGuard, ServicesStatus};
 use mapsmith_core::status::SourceStatus;
-use mapsmith_core::{ServiceForms, ServiceTexts};
+use mapsmith_core::{HeldChange, ServiceForms, ServiceTexts};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::engine::record_hold;
 use crate::few::few;
 use crate::settings::portmap;
 use crate::settings::services::{Overlay, Refusals, overlay};
@@ -43,9 +46,13 @@ pub struct Known {
     /// Their forms as HAProxy has loaded them.
     pub(super) good: ServiceForms,
     stored_since: Option<Timestamp>,
-    /// What the registry said last, and what is held of it.
+    /// What the registry said last, with those that the guard keeps.
     texts: Option<ServiceTexts>,
-    held: Option<String>,
+    guard: ServicesGuard,
+    /// When the first answer was taken, from which the guard's window counts.
+    took_first: Option<Instant>,
+    /// Why metadata is not followed.
+    kept: Option<String>,
     /// Whether every listener is closed by order.
     closed: bool,
     /// By the service's name and its text.
@@ -115,9 +122,9 @@ impl Known {
         let Some(services) = &file.services else { return };
         let mut texts = answer.clone();
         let in_force = self.forms().cloned().unwrap_or_default();
-        self.held = texts.hold(&in_force, &file.guard, services.empty == WhenEmpty::Accept);
+        self.judge(&mut texts, &in_force, (&file.guard, services.empty == WhenEmpty::Accept));
         // An answer that says nothing of services is none where nothing was known.
-        if !(texts.texts.is_empty() && self.held.is_some()) {
+        if !(texts.texts.is_empty() && self.guard.held().is_some()) {
             self.texts = Some(texts);
         }
         self.stored_since = None;
@@ -130,13 +137,38 @@ impl Known {
         portmap: &settings::Portmap,
         answer: &ServiceTexts,
     ) {
-        let in_force = self.forms().cloned().unwrap_or_default();
-        let wanted = Wanted::new(answer, &in_force, &file.guard, portmap.is_ordered());
-        (self.held, self.closed) = (wanted.held, wanted.closed);
-        if let Some(texts) = wanted.texts {
-            self.texts = Some(texts);
-            self.stored_since = None;
+        let mut in_force = self.forms().cloned().unwrap_or_default();
+        let wanted = Wanted::new(answer, &in_force, portmap.is_ordered());
+        (self.kept, self.closed) = (wanted.kept, wanted.closed);
+        let Some(mut texts) = wanted.services else { return };
+        in_force.retain(|name, _| is_service(name));
+        self.judge(&mut texts, &in_force, (&file.guard, self.closed));
+        texts.texts.extend(wanted.values);
+        self.texts = Some(texts);
+        self.stored_since = None;
+        self.forget_refused();
+    }
+
+    /// Has services stay that the guard does not let go.
+    fn judge(
+        &mut self,
+        texts: &mut ServiceTexts,
+        in_force: &ServiceForms,
+        limits: (&Limits, bool),
+    ) {
+        let now = self.took_first.get_or_insert_with(Instant::now).elapsed();
+        let hold = self.guard.hold(texts, in_force, limits, (now, Timestamp::now()));
+        if let (Some(hold), Some(held)) = (hold, self.guard.held()) {
+            record_hold(hold, held, "set of services", None);
         }
+    }
+
+    /// Lets the held change of this id through when the registry's answer is taken again.
+    ///
+    /// # Errors
+    /// When no such change is held.
+    pub(super) fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
+        self.guard.approve(id)
     }
 
     /// What would come of all that is known; none where nothing is.
@@ -300,7 +332,8 @@ impl Known {
             stored_since: self.stored_since,
             rejected: overlay.map(|overlay| overlay.rejected.clone()).unwrap_or_default(),
             closed: self.closed,
-            held: self.held.clone(),
+            kept: self.kept.clone(),
+            held: self.guard.held().cloned(),
         }
     }
 }

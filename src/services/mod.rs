@@ -8,6 +8,8 @@
 mod known;
 mod pace;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use known::Known;
 pub use task::ServicesTask;

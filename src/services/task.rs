@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Known;
 use super::pace::Pending;
+use crate::engine::Approval;
 use crate::few::few;
 use crate::heartbeat;
 use crate::settings::Settings;
@@ -23,6 +24,8 @@ use crate::telemetry::{SERVICES_HELD, SERVICES_IN_FORCE, SERVICES_REJECTED};
 
 /// How long a store that failed is left alone.
 const RETRY: Duration = Duration::from_secs(30);
+/// How many approvals may wait for the one at hand; more callers simply wait.
+const APPROVALS_WAITING: usize = 4;
 
 /// The task of one source of services.
 pub struct ServicesTask {
@@ -39,6 +42,9 @@ pub struct ServicesTask {
     /// What was taken in last.
     taken: Option<Arc<ServiceTexts>>,
     refused: Vec<Quarantined>,
+    /// What operators let through.
+    approvals: mpsc::Receiver<Approval>,
+    approve: mpsc::Sender<Approval>,
     /// What would come into force next, where that is something else.
     next: Option<(Overlay, Pending)>,
     /// When the store is to have what HAProxy has loaded.
@@ -55,6 +61,7 @@ impl ServicesTask {
         store: Option<SqliteStore>,
         anew: mpsc::Sender<Known>,
     ) -> Self {
+        let (approve, approvals) = mpsc::channel(APPROVALS_WAITING);
         let status = watch::Sender::new(known.status(source.borrow().status.clone()));
         Self {
             file: Arc::new(file),
@@ -67,6 +74,8 @@ impl ServicesTask {
             anew,
             taken: None,
             refused: Vec::new(),
+            approvals,
+            approve,
             next: None,
             store_due: None,
         }
@@ -82,12 +91,18 @@ impl ServicesTask {
         self.latest.subscribe()
     }
 
+    /// Takes approvals of what is held.
+    pub fn approvals(&self) -> mpsc::Sender<Approval> {
+        self.approve.clone()
+    }
+
     /// Follows the source, until what is known is begun with anew.
     pub async fn run(mut self) {
         let mut retried = self.known.retry();
+        let mut approved = false;
         loop {
             heartbeat::beat();
-            let mut is_new = self.take_answer();
+            let mut is_new = self.take_answer() | std::mem::take(&mut approved);
             is_new |= self.take_report();
             is_new |= retried.is_some_and(|retry| retry <= Instant::now());
             retried = self.known.retry();
@@ -107,6 +122,9 @@ impl ServicesTask {
                 tokio::select! {
                     Ok(()) = self.source.changed() => {}
                     Ok(()) = self.haproxy.changed() => {}
+                    Some(approval) = self.approvals.recv() => {
+                        approved = self.approve(approval);
+                    }
                     () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
                     else => std::future::pending().await,
                 }
@@ -127,6 +145,19 @@ impl ServicesTask {
         self.known.take(&self.file, &entries);
         self.taken = Some(entries);
         true
+    }
+
+    /// Lets what is held go, at once where the source has said since the beginning what that is,
+    /// and else with its next answer; whether that is news.
+    fn approve(&mut self, Approval { id, answer }: Approval) -> bool {
+        let approved = self.known.approve(&id);
+        let is_new = approved.is_ok();
+        if is_new && let Some(taken) = &self.taken {
+            self.known.take(&self.file, taken);
+        }
+        // Whoever asked may have gone; the change is approved all the same.
+        let _ = answer.send(approved);
+        is_new
     }
 
     /// Takes in what HAProxy has loaded, or refuses; whether that is news.
@@ -193,12 +224,13 @@ impl ServicesTask {
         };
         by("haproxy", by_haproxy);
         by("mapsmith", status.rejected.len() - by_haproxy);
-        gauge!(SERVICES_HELD).set(f64::from(u8::from(status.held.is_some())));
+        gauge!(SERVICES_HELD)
+            .set(f64::from(u8::from(status.held.is_some() || status.kept.is_some())));
         let before = self.status.send_replace(status.clone());
-        if before.held != status.held
-            && let Some(why) = &status.held
+        if before.kept != status.kept
+            && let Some(why) = &status.kept
         {
-            tracing::error!("services that the registry does not have any more stay: {why}");
+            tracing::error!("the metadata is not followed: {why}");
         }
         let news = status.rejected.iter().filter(|rejected| !before.rejected.contains(rejected));
         let (news, more) = few(news);

@@ -124,13 +124,14 @@ impl RevisionLog {
 pub struct HeldChange {
     /// Names exactly what an approval brings into force: approving it lets nothing else through.
     pub id: String,
-    /// What it is of: [`HeldChange::MAP`], or `backend NAME` for that backend's server list.
+    /// What it is of: [`HeldChange::MAP`], [`HeldChange::SERVICES`], or `backend NAME` for that
+    /// backend's server list.
     pub of: String,
     pub reason: String,
     pub since: Timestamp,
-    /// Entries of the map, or servers of the list, in force.
+    /// Entries of the map, servers of the list, or services, in force.
     pub entries_in_force: usize,
-    /// Entries or servers that the held one has.
+    /// How many the held one has.
     pub entries_held: usize,
     /// What is held, without what was applied.
     #[serde(flatten)]
@@ -143,6 +144,8 @@ pub struct HeldChange {
 impl HeldChange {
     /// What a held change of the node map is of.
     pub const MAP: &str = "map";
+    /// What a held change of the services of a registry is of.
+    pub const SERVICES: &str = "services";
 }
 
 #[cfg(test)]

@@ -55,7 +55,9 @@ pub(super) async fn check(
     probe_masters: bool,
 ) -> anyhow::Result<u8> {
     let mut findings = vec![summary(&settings)];
-    let (settings, services) = with_services(settings).await?;
+    let (known, unreadable) = services::stored(&settings).await;
+    findings.extend(unreadable);
+    let (settings, services) = with_services(settings, known).await;
     findings.extend(services.iter().flat_map(services::check_services));
     findings.extend(files::check_token(&settings));
     if settings.keeps_map() {

@@ -4,12 +4,23 @@ use mapsmith_core::services::{RejectedService, ServicesStatus};
 
 use super::{Finding, finding};
 use crate::cli::output::pluralize;
+use crate::services::Known;
+use crate::settings::Settings;
+
+/// What the store has of services; none with a finding where it can't be read.
+pub(super) async fn stored(settings: &Settings) -> (Known, Option<Finding>) {
+    match Known::from_store(settings).await {
+        Ok(known) => (known, None),
+        Err(error) => (Known::default(), Some(finding("stored services", Err(error.to_string())))),
+    }
+}
 
 /// All of them together, then those that are rejected.
 pub(super) fn check_services(services: &ServicesStatus) -> Vec<Finding> {
-    let ServicesStatus { source, in_force, rejected, held, .. } = services;
+    let ServicesStatus { source, in_force, rejected, held, kept, .. } = services;
     let count = pluralize(in_force.as_ref().map_or(0, Vec::len), "service");
-    let all = match (&source.error, held) {
+    let why = held.as_ref().map(|held| &held.reason).or(kept.as_ref());
+    let all = match (&source.error, why) {
         (Some(error), _) if in_force.is_some() => {
             Err(format!("{}: {error}; {count} of the store", source.name))
         }

@@ -31,9 +31,8 @@ pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyh
     let config =
         report.haproxy.as_ref().is_none_or(|haproxy| haproxy.state == ConfigState::InForce);
     let services = report.services.as_ref();
-    let holds_services = services.is_some_and(|services| services.held.is_some());
     let services = services.is_none_or(services::are_well);
-    Ok(if !report.held.is_empty() || holds_services {
+    Ok(if !report.held.is_empty() {
         HELD
     } else if in_sync && services && sources && file && config && report.read_only.is_none() {
         SUCCESS
@@ -403,6 +402,7 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
 pub(super) fn held_text(held: &HeldChange) -> String {
     let (of, parts) = match held.of.as_str() {
         HeldChange::MAP => (String::new(), "entries"),
+        HeldChange::SERVICES => (" of the services".to_owned(), "services"),
         of => (format!(" of {of}"), "servers"),
     };
     let (what, applied) = match held.applied.is_empty() {

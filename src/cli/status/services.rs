@@ -10,7 +10,7 @@ use crate::cli::output::{Colour, ago, paint, pluralize};
 const SHOWN: usize = 20;
 
 pub(super) fn text(services: &ServicesStatus) -> String {
-    let ServicesStatus { source, in_force, stored_since, rejected, held, closed } = services;
+    let ServicesStatus { source, in_force, stored_since, rejected, held, kept, closed } = services;
     let count = match in_force {
         Some(in_force) => pluralize(in_force.len(), "service"),
         None => paint(Colour::Red, "not known yet, so HAProxy's file stays as it is"),
@@ -31,11 +31,15 @@ pub(super) fn text(services: &ServicesStatus) -> String {
         let note = "every listener is closed by order: loadbalancer is false";
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, note));
     }
-    if let Some(why) = held {
+    if let Some(why) = kept {
         let note = match in_force {
-            Some(_) => format!("services that are gone from the registry stay: {why}"),
+            Some(_) => format!("what is in force stays: {why}"),
             None => why.clone(),
         };
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
+    }
+    if let Some(held) = held {
+        let note = format!("services that are gone from the registry stay: {}", held.id);
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
     }
     let in_force = in_force.as_deref().unwrap_or_default();
@@ -57,5 +61,6 @@ pub(super) fn text(services: &ServicesStatus) -> String {
 
 /// Whether they are as their registry has them.
 pub(super) fn are_well(services: &ServicesStatus) -> bool {
-    services.source.error.is_none() && services.rejected.is_empty() && services.in_force.is_some()
+    let ServicesStatus { source, in_force, rejected, kept, .. } = services;
+    source.error.is_none() && rejected.is_empty() && in_force.is_some() && kept.is_none()
 }

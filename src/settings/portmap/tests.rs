@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::portmap::texts::Wanted;
 use mapsmith_core::render::rendered;
 use mapsmith_core::{DesiredServers, ServiceForms, ServiceTexts};
@@ -48,8 +47,10 @@ fn over(file: &str, keys: &[(&str, &str)], good: &[(&str, &str)]) -> Overlay {
     let metadata = keys.iter().chain(&[("loadbalancer", "true")]).map(text);
     let metadata = ServiceTexts::from(metadata.collect::<ServiceForms>());
     let good: ServiceForms = good.iter().map(text).collect();
-    let wanted = Wanted::new(&metadata, &good, &Limits::default(), portmap.is_ordered());
-    overlay(&file, portmap, &wanted.texts.unwrap_or_default(), &good, &Refusals::new())
+    let wanted = Wanted::new(&metadata, &good, portmap.is_ordered());
+    let mut texts = wanted.services.unwrap_or_default();
+    texts.texts.extend(wanted.values);
+    overlay(&file, portmap, &texts, &good, &Refusals::new())
 }
 
 fn text(overlay: &Overlay) -> String {

@@ -59,8 +59,9 @@ section! {
         #[unset("1000")]
         #[serde(default = "most")]
         pub max: usize,
-        /// An answer without a service: `keep` holds it, and the services in force stay; `accept`
-        /// takes it. How many may go at once is up to `guard.max_removed` and `guard.small`.
+        /// An answer without a service: `keep` holds it, and the services in force stay until it is
+        /// approved; `accept` takes it. How many may go at once, and within `guard.window`, is up
+        /// to `guard.max_removed` and `guard.small`.
         #[unset("keep")]
         #[serde(default)]
         pub empty: WhenEmpty,

@@ -14,6 +14,15 @@ use crate::support::scene::BOUND;
 /// The load takes what processor time there is, so one of these tests runs at a time.
 static ROLLING: Mutex<()> = Mutex::new(());
 
+/// The servers' addresses, each with the name of its place.
+fn named(running: &[Master], name: impl Fn(usize) -> String) -> Vec<(String, SocketAddr)> {
+    running.iter().enumerate().map(|(at, master)| (name(at), master.address())).collect()
+}
+
+fn borrowed(list: &[(String, SocketAddr)]) -> Vec<(&str, SocketAddr)> {
+    list.iter().map(|(name, address)| (name.as_str(), *address)).collect()
+}
+
 /// Servers, each replaced by one at a new address while requests come in all the time.
 fn rolling_replacement(version: (u32, u32), keep_names: bool) {
     let Some(binary) = installed().iter().find(|binary| binary.version == version) else {
@@ -23,29 +32,15 @@ fn rolling_replacement(version: (u32, u32), keep_names: bool) {
     let _alone = ROLLING.lock().unwrap_or_else(PoisonError::into_inner);
     let long = std::env::var_os("MAPSMITH_TEST_LONG").is_some();
     let count = if long { 20 } else { 8 };
-    let names: Vec<String> = (0..count).map(|number| format!("s{number}")).collect();
     let mut running: Vec<Master> = (0..count).map(|_| Master::start("old")).collect();
     let gateway = empty_backend(binary);
-    let list = |running: &[Master]| -> Vec<(String, SocketAddr)> {
-        let name = |at: usize| {
-            if keep_names { names[at].clone() } else { running[at].address().to_string() }
-        };
-        running.iter().enumerate().map(|(at, master)| (name(at), master.address())).collect()
-    };
-    // Where names are not kept the registry gives none, and they follow the addresses.
-    let given = |list: &[(String, SocketAddr)]| -> Vec<(String, SocketAddr)> {
-        list.iter()
-            .map(|(name, address)| {
-                (if keep_names { name.clone() } else { String::new() }, *address)
-            })
-            .collect()
-    };
     let pool = Pool::start(&[]);
     let write = |running: &[Master]| {
-        let given = given(&list(running));
-        pool.lists(
-            &given.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>(),
-        );
+        // Where names are not kept the registry gives none, and they follow the addresses.
+        pool.lists(&borrowed(&named(running, |at| match keep_names {
+            true => format!("s{at}"),
+            false => String::new(),
+        })));
     };
     write(&running);
     let mapsmith = pool
@@ -57,12 +52,11 @@ fn rolling_replacement(version: (u32, u32), keep_names: bool) {
         )
         .start();
     let settled = |running: &[Master]| {
-        let wanted = list(running);
-        settles(
-            &gateway,
-            &mapsmith,
-            &wanted.iter().map(|(name, address)| (name.as_str(), *address)).collect::<Vec<_>>(),
-        );
+        let wanted = named(running, |at| match keep_names {
+            true => format!("s{at}"),
+            false => running[at].address().to_string(),
+        });
+        settles(&gateway, &mapsmith, &borrowed(&wanted));
     };
     settled(&running);
     let pid = gateway.pid();

@@ -32,7 +32,7 @@ pub enum Hold {
 }
 
 /// The last value that was accepted, and what is held back from replacing it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gate<V> {
     accepted: Option<V>,
     held: Option<HeldChange>,

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 
 use super::metadata::{Enabled, KEYS};
 use super::service::shown;
-use super::{Portmap, PortmapError, Rejected};
-use crate::desired::guard::Limits;
+use super::{Portmap, PortmapError, Rejected, Service};
 use crate::services::{ServiceForms, ServiceTexts};
 
 /// The key of the text that says which service comes first.
@@ -20,11 +19,12 @@ const MAX_NAMED: usize = 50;
 /// What metadata declares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Services by their listen ports, and values by their keys; none where metadata says nothing
-    /// that could be gone by.
-    pub texts: Option<ServiceTexts>,
-    /// Why it is not as the metadata says.
-    pub held: Option<String>,
+    /// Services by their listen ports; none where metadata says nothing that could be gone by.
+    pub services: Option<ServiceTexts>,
+    /// The values beside them, by their keys, and the order of the services.
+    pub values: BTreeMap<String, Result<String, String>>,
+    /// Why what is in force stays, whatever the metadata says.
+    pub kept: Option<String>,
     /// Whether every listener is closed by order.
     pub closed: bool,
 }
@@ -37,34 +37,28 @@ pub fn is_service(name: &str) -> bool {
 impl Wanted {
     /// What the keys say, where these services and values are in force. `ordered`: the order of
     /// services counts.
-    pub fn new(
-        metadata: &ServiceTexts,
-        in_force: &ServiceForms,
-        limits: &Limits,
-        ordered: bool,
-    ) -> Self {
+    pub fn new(metadata: &ServiceTexts, in_force: &ServiceForms, ordered: bool) -> Self {
         let running: ServiceForms = in_force
             .iter()
             .filter(|(name, _)| is_service(name))
             .map(|(name, text)| (name.clone(), text.clone()))
             .collect();
-        let values = values(metadata);
+        let mut values = values(metadata);
         let stay = |why: String, rejected: Vec<Rejected>| {
             if running.is_empty() {
-                return Self { held: Some(why), ..Self::default() };
+                return Self { kept: Some(why), ..Self::default() };
             }
-            let mut texts = ServiceTexts::from(running.clone());
-            reject(&mut texts, &running, &rejected);
-            if let Some(order) = in_force.get(ORDER) {
-                texts.texts.insert(ORDER.to_owned(), Ok(order.clone()));
-            }
-            texts.texts.extend(values.clone());
-            Self { texts: Some(texts), held: Some(why), closed: false }
+            let mut services = ServiceTexts::from(running.clone());
+            reject(&mut services, &running, &rejected);
+            let order = in_force.get(ORDER).map(|order| (ORDER.to_owned(), Ok(order.clone())));
+            let values = values.clone().into_iter().chain(order).collect();
+            Self { services: Some(services), values, kept: Some(why), closed: false }
         };
         match enabled(metadata) {
             Ok(true) => {}
             Ok(false) => {
-                return Self { texts: Some(ServiceTexts::default()), held: None, closed: true };
+                let services = Some(ServiceTexts::default());
+                return Self { services, closed: true, ..Self::default() };
             }
             Err(why) => return stay(why, Vec::new()),
         }
@@ -82,17 +76,15 @@ impl Wanted {
             return stay(nothing_usable(&rejected), rejected);
         }
         let mut texts = ServiceTexts::default();
-        let port = |service: &super::Service| service.listen_port.to_string();
+        let port = |service: &Service| service.listen_port.to_string();
         texts.texts.extend(services.iter().map(|one| (port(one), Ok(one.to_string()))));
         reject(&mut texts, &running, &rejected);
-        let held = keep_unknown(&mut texts, &running, &rejected)
-            .or_else(|| texts.hold(&running, limits, false));
+        let kept = keep_unknown(&mut texts, &running, &rejected);
         if ordered {
             let order: Vec<_> = services.iter().map(port).collect();
-            texts.texts.insert(ORDER.to_owned(), Ok(order.join(" ")));
+            values.insert(ORDER.to_owned(), Ok(order.join(" ")));
         }
-        texts.texts.extend(values);
-        Self { texts: Some(texts), held, closed: false }
+        Self { services: Some(texts), values, kept, closed: false }
     }
 }
 

@@ -56,7 +56,7 @@ fn false_closes_every_listener_and_true_opens_them_again() {
     site.say(&json!({"loadbalancer": "false", "portmap": portmap}));
     site.wait_until_closed(port);
     let status = site.status();
-    assert_eq!((&status["closed"], &status["held"]), (&json!(true), &json!(null)), "{status:#}");
+    assert_eq!((&status["closed"], &status["kept"]), (&json!(true), &json!(null)), "{status:#}");
     // What the settings declare is not the metadata's to close.
     assert_eq!(site.managed.ground.word().as_deref(), Some("own"));
     site.declare(&portmap);

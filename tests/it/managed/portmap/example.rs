@@ -8,14 +8,19 @@ use super::{Ground, Managed, Mapsmith, MdataGet, PATIENCE, answer, free_port};
 use crate::support::authority::Authority;
 use crate::support::curl::Client;
 use crate::support::dns::Dnsmasq;
+use crate::support::haproxy::Binary;
 use crate::support::master::Master;
-use crate::support::scene::newest;
+use crate::support::scene::oldest_and_newest;
 
 #[test]
 fn the_example_for_triton_serves_what_mdata_get_says() {
+    oldest_and_newest().into_iter().for_each(serve);
+}
+
+fn serve(binary: &'static Binary) {
     let web = Master::start("web");
     let dns = Dnsmasq::start(&["host-record=web.example.test,127.0.0.1"]);
-    let ground = Ground::new(newest());
+    let ground = Ground::new(binary);
     let folder = ground.file("authority");
     fs::create_dir(&folder).expect("a folder");
     let authority = Authority::create(&folder);

@@ -28,7 +28,7 @@ fn metadata_that_is_gone_or_wholly_wrong_is_no_order_and_is_shown() {
         (json!({"loadbalancer": "true", "portmap": "htp://1:a:1"}), "column 1, htp://1:a:1"),
     ] {
         site.say(&keys);
-        site.wait_for_held(part);
+        site.wait_for_kept(part);
         assert_eq!(site.metric(HELD), Some(1.0), "{keys}");
     }
     // Cut off, as a writer leaves it that was killed.
@@ -37,8 +37,8 @@ fn metadata_that_is_gone_or_wholly_wrong_is_no_order_and_is_shown() {
         site.status()["source"]["error"].to_string().contains("cut off").then_some(())
     });
     site.declare(&portmap);
-    site.managed.mapsmith.wait_for("nothing is held", super::PATIENCE, |_| {
-        (site.status()["held"].is_null() && site.metric(HELD) == Some(0.0)).then_some(())
+    site.managed.mapsmith.wait_for("nothing is kept", super::PATIENCE, |_| {
+        (site.status()["kept"].is_null() && site.metric(HELD) == Some(0.0)).then_some(())
     });
     client.assert_all_answered();
     assert_eq!(site.managed.reloads(), 0, "nothing has changed");
@@ -148,13 +148,13 @@ fn a_command_that_fails_changes_nothing_and_its_values_are_followed() {
         let error = site.status()["source"]["error"].to_string();
         error.contains("exit status: 2: no metadata socket").then_some(())
     });
-    assert!(site.status()["held"].is_null(), "a failure is no answer");
+    assert!(site.status()["kept"].is_null(), "a failure is no answer");
     // No key is there: that is an answer, and no order.
     mdata.fail(Some(1));
-    site.wait_for_held("loadbalancer is not set");
+    site.wait_for_kept("loadbalancer is not set");
     mdata.fail(None);
     mdata.delete("portmap");
-    site.wait_for_held("portmap is not set");
+    site.wait_for_kept("portmap is not set");
     client.assert_all_answered();
     mdata.put("portmap", &service("http", port, &api));
     site.wait_for_answer(port, "api");

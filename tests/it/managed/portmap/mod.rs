@@ -76,9 +76,9 @@ impl Site {
     }
 
     /// Waits until why the metadata is not followed has this part.
-    fn wait_for_held(&self, part: &str) {
-        self.managed.mapsmith.wait_for(&format!("it is held: {part}"), PATIENCE, |_| {
-            self.status()["held"].to_string().contains(part).then_some(())
+    fn wait_for_kept(&self, part: &str) {
+        self.managed.mapsmith.wait_for(&format!("it is kept: {part}"), PATIENCE, |_| {
+            self.status()["kept"].to_string().contains(part).then_some(())
         });
     }
 

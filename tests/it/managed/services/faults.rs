@@ -12,7 +12,7 @@ use super::{
 use crate::managed::attached;
 use crate::support::master::Master;
 use crate::support::process::Process;
-use crate::support::scene::{metric, newest, oldest_and_newest};
+use crate::support::scene::{metric, newest, oldest_and_newest, printed};
 
 const REJECTED: &str = "mapsmith_services_rejected";
 
@@ -269,16 +269,44 @@ fn services_outlive_a_restart_while_zookeeper_is_down() {
 }
 
 #[test]
-fn services_that_vanish_all_at_once_stay_unless_the_settings_say_otherwise() {
+fn services_that_vanish_all_at_once_stay_until_approved_or_the_settings_say_otherwise() {
     let web = Master::start("web");
     let port = free_port();
     let mut site = Site::start(newest(), &web, port, "");
     site.remove("shop");
     site.managed.mapsmith.wait_for("the answer is held", PATIENCE, |_| {
-        let held = site.status()["held"].to_string();
+        let held = site.status()["held"]["reason"].to_string();
         held.contains("the new set of services has 0 services").then_some(())
     });
     site.wait_for_answer(port, "web");
+    let mapsmith = &site.managed.mapsmith;
+    let id = site.status()["held"]["id"].as_str().expect("an id").to_owned();
+    let (code, text) = printed(&mapsmith.cli(&["status"]));
+    let told = "HELD BY THE GUARD: nothing of this change of the services is applied";
+    let way = format!(
+        "1 services in force, 0 held: 0 added, 0 moved, 1 removed\n  \
+        let it through: mapsmith approve {id}\n"
+    );
+    assert!(code == 4 && text.contains(told) && text.contains(&way), "{code}: {text}");
+    let (code, text) = printed(&mapsmith.cli(&["approve"]));
+    assert!(code == 4 && text.contains(&id), "what is held: {code}: {text}");
+    let output = mapsmith.cli(&["approve", "0123456789abcdef"]);
+    assert!(output.status.code() == Some(4) || output.status.code() == Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&format!("is not the one held back, {id} is")), "{said}");
+    let (code, text) = printed(&mapsmith.cli(&["approve", &id]));
+    assert!(code == 0 && text.contains("approved, and in force within seconds"), "{code}: {text}");
+    site.wait_until_closed(port);
+    assert!(site.status()["held"].is_null(), "{:#}", site.status());
+
+    // What was approved is over: the next loss is held again.
+    let shop = site.service("shop", port);
+    site.declare("shop", &shop);
+    site.wait_for_answer(port, "web");
+    site.remove("shop");
+    site.managed.mapsmith.wait_for("the answer is held again", PATIENCE, |_| {
+        site.status()["held"]["id"].as_str().is_some().then_some(())
+    });
     let ground = &site.managed.ground;
     let settings = super::settings(ground, &site.zookeeper, "empty = \"accept\"");
     site.managed.change("own", &settings);

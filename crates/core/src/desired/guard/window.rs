@@ -35,7 +35,7 @@ pub struct Accepted {
 }
 
 /// The changes of the last while. Times are those of one steady clock that the caller reads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Window {
     length: Duration,
     changes: VecDeque<Change>,
@@ -50,6 +50,11 @@ impl Window {
     /// Nothing came into force yet. With a length of 0 nothing is remembered.
     pub fn new(length: Duration) -> Self {
         Self { length, changes: VecDeque::new(), mark: 0, hasher: RandomState::new() }
+    }
+
+    /// Remembers for so long from now on.
+    pub fn set_length(&mut self, length: Duration) {
+        self.length = length;
     }
 
     /// The mark of what is in force with these changes: key, value before, value after. Takes time
