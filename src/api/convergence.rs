@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::HeldChange;
 use mapsmith_core::config::status::ConfigState;
 use mapsmith_core::revision::RevisionSummary;
-use mapsmith_core::status::{KeptNodes, ServersState, milliseconds};
+use mapsmith_core::status::{KeptNodes, ServersState, SourceStatus, milliseconds};
 use tokio::time::{Instant, timeout_at};
 
 use super::Api;
@@ -57,12 +57,9 @@ impl Api {
         // reload.
         match (failed.is_empty(), held) {
             (false, held) => {
-                let meanwhile = match decision.map.active {
-                    true => "the last good answer stays in force",
-                    false => "nothing is applied until every required source has answered",
-                };
                 let held = held.map_or(String::new(), |held| format!("; {held}"));
-                (ReloadOutcome::SourceFailed, format!("{}; {meanwhile}{held}", failed.join("; ")))
+                let failed = failed_in_words(&failed, decision.map.active);
+                (ReloadOutcome::SourceFailed, format!("{failed}{held}"))
             }
             (true, Some(held)) => (ReloadOutcome::Held, held),
             (true, None) => self.arrival(&decision, &behind, before, wait),
@@ -111,17 +108,14 @@ impl Api {
         }
     }
 
-    /// The required sources whose last poll failed, each with its error.
-    fn failed_sources(&self) -> Vec<String> {
+    /// The required sources whose last poll failed, that of services included.
+    fn failed_sources(&self) -> Vec<SourceStatus> {
         // An optional source's failure is no failure of the reload; the report tells of it all the
         // same.
-        self.source_statuses()
-            .into_iter()
-            .filter(|(status, _)| status.required)
-            .filter_map(|(status, _)| {
-                status.error.map(|error| format!("source {}: {error}", status.name))
-            })
-            .collect()
+        let services = self.services.iter().map(|services| services.status.borrow().source.clone());
+        let statuses = self.source_statuses().into_iter().map(|(status, _)| status);
+        let required = statuses.chain(services).filter(|status| status.required);
+        required.filter(|status| status.error.is_some()).collect()
     }
 
     /// What is known now.
@@ -280,6 +274,28 @@ impl Api {
     }
 }
 
+/// Each with its error, and what is in force meanwhile.
+fn failed_in_words(failed: &[SourceStatus], is_active: bool) -> String {
+    let errors = failed.iter().filter_map(|status| {
+        let error = status.error.as_ref()?;
+        Some(format!("source {}: {error}", status.name))
+    });
+    let errors = errors.collect::<Vec<_>>().join("; ");
+    if !is_active {
+        return format!("{errors}; nothing is applied until every required source has answered");
+    }
+    let silent = failed.iter().filter(|status| status.answered_at.is_none());
+    let silent: Vec<_> = silent.map(|status| status.name.as_str()).collect();
+    let mut meanwhile = Vec::new();
+    if silent.len() < failed.len() {
+        meanwhile.push("the last good answer stays in force".to_owned());
+    }
+    if !silent.is_empty() {
+        meanwhile.push(format!("nothing is known yet of what {} says", silent.join(", ")));
+    }
+    format!("{errors}; {}", meanwhile.join("; "))
+}
+
 /// Why an instance does not hold a generation, if it does not.
 fn why_behind(report: &InstanceReport, generation: u64) -> Option<String> {
     let name = &report.status.name;
@@ -345,4 +361,33 @@ fn kept_in_words(decision: &MapDecision) -> String {
     };
     of(&decision.flapping, "flaps", "flap")
         + &of(&decision.conflicts, "is named twice", "are named twice")
+}
+
+#[cfg(test)]
+mod tests {
+    use mapsmith_core::{ServerList, SourceState};
+
+    use super::*;
+
+    #[test]
+    fn of_a_source_that_never_answered_nothing_is_said_to_stay() {
+        let failed = |name: &str, has_answered: bool| {
+            let state = SourceState::<ServerList>::before_first_poll(
+                name.to_owned(),
+                "file".to_owned(),
+                true,
+            );
+            let error = Some("it is down".to_owned());
+            let answered_at = has_answered.then_some(Timestamp::UNIX_EPOCH);
+            SourceStatus { error, answered_at, ..state.status }
+        };
+        let stays = "the last good answer stays in force";
+        let unknown = "nothing is known yet of what b says";
+        let (a, b) = (failed("a", true), failed("b", false));
+        let words = |failed: &[SourceStatus]| failed_in_words(failed, true);
+        assert_eq!(words(std::slice::from_ref(&a)), format!("source a: it is down; {stays}"));
+        assert_eq!(words(std::slice::from_ref(&b)), format!("source b: it is down; {unknown}"));
+        let both = format!("source a: it is down; source b: it is down; {stays}; {unknown}");
+        assert_eq!(words(&[a, b]), both);
+    }
 }

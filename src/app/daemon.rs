@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
 use haproxy_runtime::{MapClient, MapName};
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
@@ -11,9 +10,8 @@ use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{Content, Desired, DesiredServers, Overrides, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Duration, sleep, timeout};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, DECIDER};
@@ -21,8 +19,8 @@ use crate::engine::map::MapDecider;
 use crate::engine::rows::{self, RowScreen};
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
-use crate::engine::{AskSources, Decision, Engine, Inputs, Outputs, RequestLookups};
-use crate::heartbeat::{self, Heartbeats};
+use crate::engine::{AskSources, Decision, Engine, Inputs, Memory, Outputs, RequestLookups};
+use crate::heartbeat;
 use crate::http;
 use crate::instance::certificates::CertificatePhase;
 use crate::instance::learned::LearnedTable;
@@ -37,20 +35,13 @@ use crate::supervise::{Supervisor, SupervisorReport};
 use crate::tls_file::{InForce, TlsFile};
 
 use super::Ground;
-use super::signals::{End, Signals};
+use super::tasks::Tasks;
 
 /// How many orders may wait for the decision at hand: one operator, one change; more callers simply
 /// wait.
 const ORDERS_WAITING: usize = 4;
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-/// How long the steps in progress may take to end after a signal, before the program leaves all the
-/// same.
-const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
-
-/// How long they may take before other settings are used: a reload of HAProxy that nobody answers
-/// for, and its check, are waited for.
-const CHANGE_BOUND: Duration = Duration::from_secs(300);
 
 /// Goes on from the map file, and from the owners in the store; without a map from nothing.
 async fn map_decider(
@@ -75,16 +66,20 @@ async fn map_decider(
 /// What the tasks of one daemon share.
 pub(super) struct Daemon {
     settings: Arc<Settings>,
-    shutdown: CancellationToken,
-    requests: PollRequests,
+    pub(super) shutdown: CancellationToken,
+    pub(super) requests: PollRequests,
     lookups: TargetedLookups,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
     /// Gives other services.
     pub(super) changed_services: Option<mpsc::Receiver<Known>>,
     /// What is known of services now.
     pub(super) known_services: Option<watch::Receiver<Known>>,
     /// None before the start.
     pub(super) desired: Option<watch::Receiver<Desired>>,
+    /// Has what the engine knows once it has ended.
+    pub(super) memory: Option<oneshot::Receiver<Memory>>,
+    /// None where HAProxy's process and configuration are somebody else's.
+    pub(super) haproxy: Option<watch::Receiver<SupervisorReport>>,
 }
 
 /// The instances' tasks as the others see them, in the settings' order.
@@ -119,7 +114,10 @@ impl Daemon {
             None => (None, Arc::default()),
         };
         let decider = map_decider(settings, overridden, store.clone()).await?;
-        let decider = if take_over { decider.take_over() } else { decider };
+        let mut decider = if take_over { decider.take_over() } else { decider };
+        if let Some(memory) = &ground.memory {
+            decider.go_on(memory);
+        }
 
         let mut daemon = Self::new(settings.clone());
         let overrides = daemon.start_overrides(override_service.clone());
@@ -137,7 +135,7 @@ impl Daemon {
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
-        let servers = daemon.server_decider(stored, &ground.lists, &desired, &decision);
+        let servers = daemon.server_decider(stored, ground, &desired, &decision);
         let shadows = daemon.start_shadows(&registries, &sources, &lists, &decision);
         let api = Arc::new(Api {
             sources: sources.clone(),
@@ -166,7 +164,13 @@ impl Daemon {
         let engine = Engine::new(decider, servers, names, inputs, outputs)
             .with_config(settings.haproxy_config(&DesiredServers::default()));
         let (file_check, stop) = (daemon.settings.schedule.observe, daemon.shutdown.clone());
-        daemon.tasks.start(DECIDER, engine.run(file_check, stop));
+        let engine = engine.remember(ground.memory.as_deref());
+        let (told, memory) = oneshot::channel();
+        daemon.memory = Some(memory);
+        daemon.tasks.start(DECIDER, async move {
+            // Nobody waits for it at the end of the program.
+            let _ = told.send(engine.run(file_check, stop).await);
+        });
 
         tracing::info!(address = %listener.local_addr()?, "API listening");
         let spare = http::spare_router(api.clone(), most_connections);
@@ -188,6 +192,8 @@ impl Daemon {
             changed_services: None,
             known_services: None,
             desired: None,
+            memory: None,
+            haproxy: None,
         }
     }
 
@@ -306,7 +312,9 @@ impl Daemon {
         let own = settings.own_instance();
         for (index, instance) in settings.instances.iter().enumerate() {
             let (targets_sender, targets) = watch::channel(None);
-            let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers);
+            let is_own = own == Some(index);
+            let servers = ServerPhase::new(instance, targets_sender, settings.schedule.servers)
+                .with_own_reloads(is_own);
             let lookups = request_lookups(&self.lookups, &instance.name);
             let learned = LearnedTable::from_settings(instance, &settings.learned, lookups)?;
             let files = settings.tls_files.iter().zip(tls_files.iter().cloned());
@@ -316,7 +324,7 @@ impl Daemon {
             let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
                 .with_rows(rows)
                 .with_certificates(certificates)
-                .with_turn((own == Some(index)).then(|| turn.clone()))
+                .with_turn(is_own.then(|| turn.clone()))
                 .with_learned(learned);
             let task = if settings.keeps_map() { task } else { task.without_map() };
             let (sender, report) = watch::channel(task.report().clone());
@@ -347,7 +355,9 @@ impl Daemon {
         let lists = ground.services.first_lists().clone();
         let quarantined = ground.services.quarantined();
         let supervisor = supervisor.with_first_lists(lists).with_quarantined(quarantined);
+        let supervisor = supervisor.with_history(ground.haproxy.as_ref());
         let report = supervisor.reports();
+        self.haproxy = Some(report.clone());
         let work = supervisor.run(desired.clone(), instance);
         self.tasks.start("haproxy", work);
         Ok(Some(report))
@@ -358,13 +368,17 @@ impl Daemon {
     fn server_decider(
         &mut self,
         stored: Option<(SqliteStore, BTreeMap<String, LastGoodList>)>,
-        before: &BTreeMap<String, LastGoodList>,
+        ground: &Ground,
         desired: &watch::Receiver<Desired>,
         decision: &watch::Receiver<Decision>,
     ) -> ServerDecider {
         let decider = ServerDecider::new(&self.settings);
-        let Some((store, lists)) = stored else { return decider.go_on(before) };
-        let decider = decider.resume(&lists).go_on(before);
+        let go_on = |decider: ServerDecider| match &ground.memory {
+            Some(memory) => decider.go_on(&ground.lists).remember(memory),
+            None => decider.go_on(&ground.lists),
+        };
+        let Some((store, lists)) = stored else { return go_on(decider) };
+        let decider = go_on(decider.resume(&lists));
         let origins = stored_lists(&self.settings);
         let (desired, decision) = (desired.clone(), decision.clone());
         let confirmed = move || confirmed_lists(&decision.borrow());
@@ -398,78 +412,6 @@ impl Daemon {
             if let Err(error) = schedule::run(&clock, requests, stop).await {
                 tracing::error!("the schedule ended: {error}");
             }
-        });
-    }
-
-    /// Waits for a signal, or a task that ends by itself, and then for the steps in progress. What
-    /// to go on with, where that are other settings.
-    pub async fn run_until_stopped(
-        mut self,
-        signals: &mut Signals,
-        ground: &Ground,
-    ) -> anyhow::Result<Option<Ground>> {
-        let running = &mut self.tasks.running;
-        let end = loop {
-            let services = &mut self.changed_services;
-            match signals.wait_for_end(&ground.file, &self.requests, services, running).await {
-                End::Settings(file) => {
-                    match ground.changed(*file, self.known_services.as_ref()).await {
-                        Ok(changed) => break Ok(Some(changed)),
-                        Err(error) => {
-                            tracing::error!("SIGHUP: the settings in force stay so: {error:#}");
-                        }
-                    }
-                }
-                End::Services(services) => {
-                    let news = services.news(&ground.services);
-                    tracing::info!("the services have changed ({news})");
-                    break ground.with_services(*services).map(Some);
-                }
-                End::Stopped => break Ok(None),
-                End::Died(task) => break Err(anyhow!("the task {task:?} ended unexpectedly")),
-            }
-        };
-        self.shutdown.cancel();
-        // Nobody waits for changed settings with a signal that kills.
-        let bound = if matches!(end, Ok(Some(_))) { CHANGE_BOUND } else { SHUTDOWN_BOUND };
-        let drain = async { while running.join_next().await.is_some() {} };
-        tokio::select! {
-            drained = timeout(bound, drain) => if drained.is_err() {
-                bail!("some tasks did not end within {bound:?} after the signal");
-            },
-            signal = signals.end() => {
-                bail!("a second {signal}: left without waiting for the step in progress")
-            }
-        }
-        let lists = self.lists_in_force();
-        match end {
-            Ok(Some(changed)) => {
-                tracing::info!("going on with the changed settings");
-                Ok(Some(Ground { lists, ..changed }))
-            }
-            Ok(None) => {
-                tracing::info!("stopped");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// What the daemon does side by side.
-#[derive(Default)]
-struct Tasks {
-    heartbeats: Heartbeats,
-    running: JoinSet<String>,
-}
-
-impl Tasks {
-    fn start(&mut self, name: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
-        let name = name.into();
-        let work = self.heartbeats.watch(name.clone(), work);
-        self.running.spawn(async move {
-            work.await;
-            name
         });
     }
 }

@@ -3,38 +3,48 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use mapsmith_core::server::LastGoodList;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
+use crate::backoff::Backoff;
+use crate::engine::Memory;
 use crate::http;
 use crate::services::Known;
 use crate::settings::supervision::Managed;
 use crate::settings::{Settings, SettingsFile};
-use crate::supervise::descriptor_store;
 use crate::supervise::sockets::Handover;
+use crate::supervise::{SupervisorReport, descriptor_store};
 
 mod daemon;
 mod descriptors;
 mod services;
 mod shadows;
 mod signals;
+mod tasks;
 
 use daemon::Daemon;
 use signals::Signals;
+
+/// Between two tries to begin, once there was a beginning.
+const RETRIES: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
 
 /// Runs the daemon until SIGTERM or SIGINT. With `take_over` it writes the map file also where
 /// another Mapsmith does so.
 ///
 /// A SIGHUP reads the settings again. Where they have changed, or the services over them, all tasks
 /// end and begin anew with them, as after a restart, which no HAProxy notices; the API's socket
-/// stays open meanwhile.
+/// stays open meanwhile. What can't be begun with is left for what was gone by before, and where
+/// that can't be either, for want of a file or of descriptors, it is tried until it can.
 ///
 /// # Errors
-/// What keeps it from starting, or which of its tasks died.
+/// What keeps it from starting at all, or which of its tasks died.
 pub async fn run(
     file: SettingsFile,
     metrics: PrometheusHandle,
@@ -44,20 +54,42 @@ pub async fn run(
     let mut signals = Signals::catch()?;
     let most_connections = http::connections_within(descriptors::raise_limit());
     let mut ground = Ground::of(file).await?;
-    let mut before = None;
+    let mut before: Option<Ground> = None;
+    let (mut has_run, mut retries) = (false, RETRIES);
     loop {
         let start = Daemon::start(&ground, metrics.clone(), most_connections, take_over);
         let daemon = match (start.await, before.take()) {
-            (Ok(daemon), _) => daemon,
-            (Err(error), None) => return Err(error),
+            (Ok(daemon), None) => daemon,
+            (Ok(daemon), Some(_)) => {
+                retries.reset();
+                daemon
+            }
+            (Err(error), None) if !has_run => return Err(error),
             (Err(error), Some(good)) => {
                 tracing::error!(
                     "the changed settings can't be used, those of before stay in force: {error:#}"
                 );
-                ground = good;
+                let services = good.services.waiting_for(retries.pause());
+                ground = ground.left_for(Ground { services, ..good });
                 continue;
             }
+            (Err(error), None) => {
+                let pause = retries.pause();
+                tracing::error!(
+                    "the settings of before can't be gone on with now, which is tried again in \
+                        {:.1} s; HAProxy stays as it is: {error:#}",
+                    pause.as_secs_f64()
+                );
+                tokio::select! {
+                    signal = signals.end() => {
+                        tracing::info!("{signal}: stopped");
+                        return Ok(());
+                    }
+                    () = sleep(pause) => continue,
+                }
+            }
         };
+        has_run = true;
         // Whoever writes the map file is known from here on.
         take_over = false;
         match daemon.run_until_stopped(&mut signals, &ground).await? {
@@ -69,6 +101,7 @@ pub async fn run(
 
 /// What the daemon stands on: the settings, and what of them shows at once whether they can be
 /// used.
+#[derive(Clone)]
 pub(super) struct Ground {
     pub file: SettingsFile,
     /// What is gone by: the file's settings, with the services over them.
@@ -76,9 +109,13 @@ pub(super) struct Ground {
     pub services: Known,
     /// The server lists that were in force with the settings before.
     pub lists: BTreeMap<String, LastGoodList>,
+    /// What the engine knew beside.
+    pub memory: Option<Arc<Memory>>,
+    /// How HAProxy's configuration and process stood.
+    pub haproxy: Option<SupervisorReport>,
     pub token: Option<http::Token>,
     /// The API's.
-    pub listener: std::net::TcpListener,
+    pub listener: Arc<std::net::TcpListener>,
     /// Those that are held for HAProxy.
     pub sockets: Handover,
 }
@@ -87,11 +124,20 @@ impl Ground {
     async fn of(file: SettingsFile) -> anyhow::Result<Self> {
         let token = read_token(&file.settings)?;
         // Before anything is touched: a second Mapsmith that was started by mistake ends here.
-        let listener = bind(file.settings.api.listen).await?.into_std()?;
+        let listener = Arc::new(bind(file.settings.api.listen).await?.into_std()?);
         let services = Known::from_store(&file.settings).await?;
         let settings = services.settings(&file.settings);
-        let (lists, sockets) = (BTreeMap::new(), Handover::default());
-        Ok(Self { file, settings, services, lists, token, listener, sockets })
+        Ok(Self {
+            file,
+            settings,
+            services,
+            lists: BTreeMap::new(),
+            memory: None,
+            haproxy: None,
+            token,
+            listener,
+            sockets: Handover::default(),
+        })
     }
 
     /// The same with other settings, and what is known of services by now.
@@ -106,27 +152,25 @@ impl Ground {
         // Port 0 was any port.
         let listens_there = self.listener.local_addr().is_ok_and(|address| address == listen);
         let listener = match listens_there || listen == self.file.settings.api.listen {
-            true => self.listener.try_clone()?,
-            false => bind(listen).await?.into_std()?,
+            true => Arc::clone(&self.listener),
+            false => Arc::new(bind(listen).await?.into_std()?),
         };
         let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
         let services = known.under(&self.file.settings, &file.settings);
         let settings = services.settings(&file.settings);
-        let (lists, sockets) = (self.lists.clone(), self.sockets.clone());
-        Ok(Self { file, settings, services, lists, token, listener, sockets })
+        Ok(Self { file, settings, services, token, listener, ..self.clone() })
     }
 
     /// The same with other services.
-    pub fn with_services(&self, services: Known) -> anyhow::Result<Self> {
-        Ok(Self {
-            file: self.file.clone(),
-            settings: services.settings(&self.file.settings),
-            services,
-            lists: self.lists.clone(),
-            token: self.token.clone(),
-            listener: self.listener.try_clone()?,
-            sockets: self.sockets.clone(),
-        })
+    pub fn with_services(&self, services: Known) -> Self {
+        let settings = services.settings(&self.file.settings);
+        Self { settings, services, ..self.clone() }
+    }
+
+    /// The good one, with what is known by now, for it can't be gone on with this one.
+    fn left_for(self, good: Self) -> Self {
+        let Self { lists, memory, haproxy, .. } = self;
+        Self { lists, memory, haproxy, ..good }
     }
 }
 

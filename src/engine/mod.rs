@@ -20,12 +20,14 @@ use crate::telemetry::GUARD_HOLDS;
 
 mod inputs;
 pub mod map;
+mod memory;
 pub mod preview;
 pub mod rows;
 mod run;
 pub mod servers;
 
 pub use inputs::Inputs;
+pub use memory::Memory;
 pub use run::{Engine, Outputs};
 
 use map::MapDecision;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::inputs::Wake;
 use super::map::MapDecider;
+use super::memory::Memory;
 use super::servers::ServerDecider;
 use super::servers::resolve::HostNames;
 use super::{Approval, Decision, Inputs, Order, OwnError, OwnOrder};
@@ -63,6 +64,8 @@ pub struct Engine {
     outputs: Outputs,
     desired: Desired,
     began: Instant,
+    /// Whose times those of the lists are.
+    clock: Instant,
     /// Before the first decision on the map.
     starting: bool,
     /// When the first try to observe each instance was over.
@@ -104,6 +107,7 @@ impl Engine {
             outputs,
             desired: Desired::default(),
             began: now,
+            clock: now,
             starting: true,
             tried_at: None,
             map_counts: false,
@@ -125,9 +129,20 @@ impl Engine {
         Self { declared, ..self }
     }
 
-    /// Decides whenever there is news, an approval comes, or a wait is over; until shutdown.
-    /// `file_check` is the time between two comparisons of the map file with what it should hold.
-    pub async fn run(mut self, file_check: Duration, shutdown: CancellationToken) {
+    /// Goes on from what was known with other settings; its map and servers do so already.
+    pub fn remember(self, memory: Option<&Memory>) -> Self {
+        Self { clock: memory.map_or(self.clock, |memory| memory.clock), ..self }
+    }
+
+    /// Decides whenever there is news, an approval comes, or a wait is over; until shutdown. What it
+    /// knows then is for whoever goes on. `file_check` is the time between two comparisons of the
+    /// map file with what it should hold.
+    pub async fn run(mut self, file_check: Duration, shutdown: CancellationToken) -> Memory {
+        self.decide_until(file_check, shutdown).await;
+        Memory { clock: self.clock, map: self.map.memory(), lists: self.servers.memory() }
+    }
+
+    async fn decide_until(&mut self, file_check: Duration, shutdown: CancellationToken) {
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The lists that were in force before a restart are so from the first second on.
@@ -272,7 +287,7 @@ impl Engine {
                 }
             }
             let addresses = self.hosts.addresses();
-            if !self.servers.decide(&addresses, self.began.elapsed()) {
+            if !self.servers.decide(&addresses, self.clock.elapsed()) {
                 self.hosts.ask(self.servers.question());
                 break;
             }
@@ -337,7 +352,7 @@ impl Engine {
 
     fn lists_timer(&self) -> Option<Instant> {
         let due = self.servers.next_step().filter(|_| !self.servers.is_waiting())?;
-        Some(self.began + due)
+        Some(self.clock + due)
     }
 
     /// A new generation is one that every instance should observe again. What an instance's own
@@ -368,7 +383,7 @@ impl Engine {
             generation: self.desired.generation,
             evaluated_request: self.servers.evaluated_request(),
             map: decision.clone(),
-            backends: self.servers.backends(self.began.elapsed()),
+            backends: self.servers.backends(self.clock.elapsed()),
         });
     }
 }

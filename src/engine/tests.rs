@@ -107,7 +107,7 @@ struct Running {
     decision: watch::Receiver<Decision>,
     desired: watch::Receiver<Desired>,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<super::Memory>,
 }
 
 impl Running {

@@ -29,6 +29,9 @@ const RETRIES: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_se
 /// what is known is not tried at once.
 const MOST_REFUSED: usize = 4;
 
+/// What the store has before the origin of a portmap: its forms are of another grammar.
+const PORTMAP: &str = "[portmap] ";
+
 /// A form of a service that HAProxy refuses.
 #[derive(Debug, Clone)]
 struct Refusal {
@@ -61,12 +64,13 @@ pub struct Known {
     overlay: Option<Overlay>,
     /// Those that HAProxy has not loaded yet.
     first_lists: FirstLists,
-    /// When the last change came into force.
-    pub(super) begun: Option<Instant>,
+    /// No other change comes into force before then.
+    pub(super) not_before: Option<Instant>,
 }
 
 impl Known {
-    /// What the store has for these settings; nothing without one.
+    /// What the store has for these settings, also where the services came from another place then;
+    /// nothing without one.
     ///
     /// # Errors
     /// A store that can't be read.
@@ -75,11 +79,14 @@ impl Known {
         let (Some((_, from)), Some(store)) = (file.services_source(), &file.store) else {
             return Ok(known);
         };
-        let stored = SqliteStore::peek_services(&store.path, &from.to_string()).await?;
-        if let Some(StoredServices { forms, since }) = stored {
+        let stored = SqliteStore::peek_services(&store.path).await?;
+        let is_portmap = |origin: &str| origin.starts_with(PORTMAP);
+        let is_of_its_kind =
+            |stored: &StoredServices| is_portmap(&stored.origin) == file.portmap.is_some();
+        if let Some(StoredServices { forms, origin, since }) = stored.filter(is_of_its_kind) {
             tracing::info!(
                 services = forms.len(),
-                "the stored services are in force until source {from} answers"
+                "the stored services of {origin} are in force until source {from} answers"
             );
             (known.good, known.stored_since) = (forms, since);
             known.go_by(known.made(file));
@@ -87,14 +94,32 @@ impl Known {
         Ok(known)
     }
 
+    /// Where the services of these settings come from, as the store has it.
+    pub(super) fn origin(file: &Settings) -> Option<String> {
+        let (_, from) = file.services_source()?;
+        let kind = if file.portmap.is_some() { PORTMAP } else { "" };
+        Some(format!("{kind}{from}"))
+    }
+
     /// What is gone by: the settings of the file with the services over them.
     pub fn settings(&self, file: &Settings) -> Settings {
         self.overlay.as_ref().map_or_else(|| file.clone(), |overlay| overlay.settings.clone())
     }
 
-    /// The same under other settings of the file, where the services come from the same place.
+    /// The same, and no change comes into force for so long.
+    #[must_use]
+    pub fn waiting_for(self, pause: Duration) -> Self {
+        Self { not_before: Some(Instant::now() + pause), ..self }
+    }
+
+    /// The same under other settings of the file; nothing where they have no services. What is in
+    /// force stays so also where the services come from another place now: what that says is a
+    /// change of it.
     #[must_use]
     pub fn under(&self, before: &Settings, file: &Settings) -> Self {
+        if file.services_source().is_none() {
+            return Self::default();
+        }
         let origin = |settings: &Settings| {
             let (source, from) = settings.services_source()?;
             let keys = (&source.of_kind.servers.servers, &source.of_kind.zookeeper.chroot);
@@ -102,10 +127,14 @@ impl Known {
             let metadata = &source.of_kind.metadata;
             Some(format!("{from} {:?} {keys:?} {file:?} {url:?} {metadata:?}", source.kind))
         };
-        if origin(before).is_none() || origin(before) != origin(file) {
+        if before.portmap.is_some() != file.portmap.is_some() {
+            // Another grammar.
             return Self::default();
         }
         let mut known = self.clone();
+        if origin(before) != origin(file) {
+            known.texts = None;
+        }
         // Other settings may be what it lacked.
         known.refused.clear();
         if known.overlay.is_some() {
@@ -142,7 +171,8 @@ impl Known {
         (self.kept, self.closed) = (wanted.kept, wanted.closed);
         let Some(mut texts) = wanted.services else { return };
         in_force.retain(|name, _| is_service(name));
-        self.judge(&mut texts, &in_force, (&file.guard, self.closed));
+        // Whoever writes a portmap writes all of it: one with other ports is an order.
+        self.judge(&mut texts, &in_force, (&file.guard, true));
         texts.texts.extend(wanted.values);
         self.texts = Some(texts);
         self.stored_since = None;

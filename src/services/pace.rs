@@ -9,7 +9,7 @@ const SETTLES: Duration = Duration::from_millis(100);
 /// The longest that a change waits for others.
 const MOST_SETTLING: Duration = Duration::from_secs(1);
 /// The least time between two changes, each of which begins everything anew.
-const SPACING: Duration = Duration::from_secs(1);
+pub(super) const SPACING: Duration = Duration::from_secs(1);
 
 /// A change that is not in force yet.
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +26,10 @@ impl Pending {
         Self { first: known.map_or(now, |known| known.first), last: now }
     }
 
-    /// When it comes into force, where the change before did so then.
-    pub(super) fn due(self, before: Option<Instant>) -> Instant {
+    /// When it comes into force, if it may not before that moment.
+    pub(super) fn due(self, not_before: Option<Instant>) -> Instant {
         let settled = (self.last + SETTLES).min(self.first + MOST_SETTLING);
-        before.map_or(settled, |before| settled.max(before + SPACING))
+        not_before.map_or(settled, |earliest| settled.max(earliest))
     }
 }
 
@@ -48,6 +48,7 @@ mod tests {
             steady = Pending::changed(Some(steady), at(step * 50));
         }
         assert_eq!(steady.due(None), at(1000), "changes that never end come into force");
-        assert_eq!(alone.due(Some(at(0))), at(1000), "one after the other");
+        assert_eq!(alone.due(Some(at(50))), at(100));
+        assert_eq!(alone.due(Some(at(1000))), at(1000), "one after the other");
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::Known;
-use super::pace::Pending;
+use super::pace::{Pending, SPACING};
 use crate::engine::Approval;
 use crate::few::few;
 use crate::heartbeat;
@@ -112,7 +112,7 @@ impl ServicesTask {
             }
             self.keep().await;
             self.publish();
-            let due = self.next.as_ref().map(|(_, pending)| pending.due(self.known.begun));
+            let due = self.next.as_ref().map(|(_, pending)| pending.due(self.known.not_before));
             if due.is_some_and(|due| due <= Instant::now()) {
                 self.begin_anew().await;
                 return heartbeat::waiting(std::future::pending()).await;
@@ -203,10 +203,10 @@ impl ServicesTask {
             return;
         }
         self.store_due = None;
-        let (Some(store), Some((_, from))) = (&self.store, self.file.services_source()) else {
+        let (Some(store), Some(origin)) = (&self.store, Known::origin(&self.file)) else {
             return;
         };
-        if let Err(error) = store.keep_services(&from.to_string(), &self.known.good).await {
+        if let Err(error) = store.keep_services(&origin, &self.known.good).await {
             tracing::error!(
                 "services can't be stored, so a restart would begin with older ones: {error}"
             );
@@ -246,7 +246,7 @@ impl ServicesTask {
     async fn begin_anew(&mut self) {
         let Some((next, _)) = self.next.take() else { return };
         self.known.go_by(next);
-        self.known.begun = Some(Instant::now());
+        self.known.not_before = Some(Instant::now() + SPACING);
         self.publish();
         // Where nobody takes it, everything is about to end.
         let _ = self.anew.send(self.known.clone()).await;

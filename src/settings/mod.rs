@@ -470,11 +470,13 @@ fn list_sources(settings: &Settings) -> BTreeSet<String> {
     let services = settings.services.iter().map(|services| &services.from.source);
     let portmap = settings.portmap.iter().map(|portmap| &portmap.source);
     let lists = backend::list_sources(&settings.backends).into_iter().map(str::to_owned);
-    // What is declared asks the first one for its names.
-    let declares = settings.services.is_some() || settings.portmap.is_some();
-    let dns = settings.sources.iter().find(|source| source.kind == SourceKind::Dns);
-    let dns = dns.filter(|_| declares).map(|source| &source.name);
-    lists.chain(services.chain(portmap).chain(dns).cloned()).collect()
+    // What is declared may take its servers from them.
+    let may_serve = |source: &&Source| {
+        settings.services.is_some() && source.may_serve_services()
+            || settings.portmap.is_some() && source.kind == SourceKind::Dns
+    };
+    let others = settings.sources.iter().filter(may_serve).map(|source| &source.name);
+    lists.chain(services.chain(portmap).chain(others).cloned()).collect()
 }
 
 /// Reports names that can be none, or that two elements of a section have.

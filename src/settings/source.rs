@@ -167,7 +167,8 @@ impl Source {
             name: name.to_owned(),
             kind,
             priority: 0,
-            required: false,
+            // As a list of the settings is: a reload that does not get it has failed.
+            required: true,
             shadow: false,
             node_field: None,
             master_field: None,
@@ -184,6 +185,11 @@ impl Source {
     /// Whether it says who owns which node, and that is applied.
     pub fn feeds_map(&self) -> bool {
         self.maps_nodes && !self.shadow
+    }
+
+    /// Whether a service may have its servers from it, though nothing of the settings has.
+    pub(super) fn may_serve_services(&self) -> bool {
+        matches!(self.kind, SourceKind::Zookeeper | SourceKind::Dns) && !self.shadow
     }
 
     fn problems(&self, place: &str, problems: &mut Vec<String>) {

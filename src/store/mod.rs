@@ -21,6 +21,8 @@ pub use sqlite::{SqliteStore, Stored};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredServices {
     pub forms: ServiceForms,
+    /// Where they came from.
+    pub origin: String,
     /// Since when they are in force.
     pub since: Option<Timestamp>,
 }

@@ -43,6 +43,11 @@ impl<R: Ord> Budget<R> {
         Self { limits, last: None, wanted: BTreeSet::new(), since: None }
     }
 
+    /// Another one's last reload began then.
+    pub fn go_on(&mut self, last: Option<Instant>) {
+        self.last = last;
+    }
+
     /// A reload is wanted; several are one.
     pub fn want(&mut self, reason: R, now: Instant) {
         self.since.get_or_insert(now);

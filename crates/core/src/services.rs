@@ -99,17 +99,21 @@ impl ServicesGuard {
             counts: counts(&said, gone.len()),
             approved: false,
         };
-        let within = match may_be_empty && said.is_empty() {
-            true => Ok(()),
+        let before_part = self.gate.before_part().map(BTreeSet::len);
+        let proposal = Proposal {
+            in_force: (there > 0).then_some(there),
+            entries: said.len(),
+            counts: passing.counts,
+            recent: Recent { before_part, ..self.window.recent(passing.mark, now) },
+        };
+        let within = match may_be_empty {
+            true if said.is_empty() => Ok(()),
+            true => guard::check(Subject::Services, limits, &proposal),
             false => {
-                let before_part = self.gate.before_part().map(BTreeSet::len);
-                let proposal = Proposal {
-                    in_force: (there > 0).then_some(there),
-                    entries: said.len(),
-                    counts: passing.counts,
-                    recent: Recent { before_part, ..self.window.recent(passing.mark, now) },
-                };
-                guard::check(Subject::Services, limits, &proposal)
+                let whole = self.gate.before_part().unwrap_or(&before);
+                let of_it = in_force.keys().filter(|name| whole.contains(*name)).collect();
+                some_stay(&of_it, &said, proposal.recent.is_return)
+                    .and_then(|()| guard::check(Subject::Services, limits, &proposal))
             }
         };
         let verdict = self.gate.submit(
@@ -161,6 +165,32 @@ impl ServicesGuard {
         let gone = before.difference(after).map(|name| (name.as_str(), Some(""), None));
         let come = after.difference(before).map(|name| (name.as_str(), None, Some("")));
         self.window.after(gone.chain(come))
+    }
+}
+
+/// Whether an answer leaves anything of what was in force before a part of it came. It is held else,
+/// whatever the size: a registry that lost its services has few of them while it is filled again.
+fn some_stay(
+    in_force: &BTreeSet<&String>,
+    said: &BTreeSet<String>,
+    is_return: bool,
+) -> Result<(), String> {
+    let there = in_force.len();
+    match (there, said.len()) {
+        (0, 0) => Err("the registry has no service yet; services.empty = \"accept\" takes that \
+            for an answer"
+            .to_owned()),
+        (_, 0) => Err(format!(
+            "the registry has no service any more, so all {there} in force would go; \
+                services.empty = \"accept\" lets them"
+        )),
+        (1.., _) if !is_return && !in_force.iter().any(|name| said.contains(*name)) => {
+            Err(format!(
+                "the change would replace every one of the {there} services in force, which is \
+                    held at any size; services.empty = \"accept\" lets it"
+            ))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -265,11 +295,26 @@ mod tests {
     #[test]
     fn services_that_vanish_all_or_too_many_at_once_stay() {
         let (why, left) = Scene::of(3).take([], 0);
-        assert!(why.is_some_and(|why| why.contains("has 0 services")));
+        assert!(why.is_some_and(|why| why.contains("all 3 in force would go; services.empty")));
         assert_eq!(left, 3);
         let (why, left) = Scene::of(30).take(0..20, 0);
         assert!(why.is_some_and(|why| why.contains("remove 10 of the 30 services in force")));
         assert_eq!(left, 30);
+    }
+
+    #[test]
+    fn all_that_are_gone_stay_while_a_registry_is_filled_again() {
+        let mut scene = Scene::of(3);
+        assert!(scene.take([], 0).0.is_some());
+        let (why, in_force) = scene.take([7], 1);
+        assert!(why.is_some_and(|why| why.contains("every one of the 3 services")));
+        assert_eq!(in_force, 4, "the new one is in force beside them");
+        let (why, in_force) = scene.take([7, 8], 2);
+        assert!(why.is_some() && in_force == 5, "{in_force}");
+        assert_eq!(scene.take([0, 1, 2, 7, 8], 3), (None, 5));
+
+        let mut accepting = Scene { may_be_empty: true, ..Scene::of(3) };
+        assert_eq!(accepting.take([7], 0), (None, 1));
     }
 
     #[test]

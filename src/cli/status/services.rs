@@ -39,7 +39,10 @@ pub(super) fn text(services: &ServicesStatus) -> String {
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
     }
     if let Some(held) = held {
-        let note = format!("services that are gone from the registry stay: {}", held.id);
+        let note = match held.entries_in_force {
+            0 => format!("the registry has no service yet: {}", held.id),
+            _ => format!("services that are gone from the registry stay: {}", held.id),
+        };
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
     }
     let in_force = in_force.as_deref().unwrap_or_default();

@@ -51,11 +51,13 @@ mod file;
 mod gone;
 mod guard;
 mod map_file;
+mod memory;
 mod owners;
 mod screens;
 
 use compose::Said;
 use file::MapFileAccess;
+pub(super) use memory::MapMemory;
 use owners::Owners;
 pub use owners::OwnersDecision;
 use screens::Screens;
@@ -165,6 +167,8 @@ pub struct MapDecider {
     /// Whether the map in force is known to be what the sources said with these overrides: a start
     /// knows only what the file says.
     composed: bool,
+    /// Whether the map in force is known to be of this moment, and not only of the last end.
+    goes_on: bool,
     /// What the revision in force changed.
     change: Option<MapChange>,
     /// What becomes of entries that point nowhere.
@@ -272,6 +276,7 @@ impl MapDecider {
             inputs_of_revision: Vec::new(),
             overrides,
             composed: false,
+            goes_on: false,
             change: None,
             actions: Actions::default(),
             targets: Vec::new(),

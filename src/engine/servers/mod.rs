@@ -18,11 +18,13 @@ use mapsmith_core::status::BackendStatus;
 use mapsmith_core::{DesiredServers, EndedKind, HeldChange, Overrides, ServerList, SourceState};
 
 use super::map::MapDecision;
+use super::memory::Memory;
 use crate::settings::{Selector, Settings};
 
 mod backend;
 pub mod resolve;
 
+pub(super) use backend::ListMemory;
 use backend::{BackendList, Masters};
 use resolve::{HostAddresses, HostQuestion};
 
@@ -87,6 +89,23 @@ impl ServerDecider {
     /// Goes on from the lists that were in force with other settings, likewise.
     pub fn go_on(self, before: &BTreeMap<String, LastGoodList>) -> Self {
         self.with_lists(before, |backend, list| _ = backend.take_up(list))
+    }
+
+    /// Takes over what was known of each backend's list with other settings, where it comes from
+    /// the same place.
+    pub fn remember(mut self, memory: &Memory) -> Self {
+        for backend in &mut self.backends {
+            if let Some(list) = memory.lists.get(backend.name()) {
+                backend.remember(list);
+            }
+        }
+        self.number();
+        self
+    }
+
+    /// What whoever goes on has to know of the lists.
+    pub(super) fn memory(&self) -> BTreeMap<String, ListMemory> {
+        self.backends.iter().map(|list| (list.name().to_owned(), list.memory())).collect()
     }
 
     fn with_lists(

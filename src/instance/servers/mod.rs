@@ -54,6 +54,8 @@ pub struct ServerPhase {
     every: Duration,
     /// Nothing is changed, whatever is missing.
     only_observes: bool,
+    /// Whether Mapsmith reloads the process for what takes that.
+    is_reloaded: bool,
     memory: Option<ServerHistory>,
     /// Whether there was a plan since Mapsmith started.
     has_planned: bool,
@@ -95,6 +97,7 @@ impl ServerPhase {
             last_targets: None,
             every,
             only_observes: false,
+            is_reloaded: false,
             memory: None,
             has_planned: false,
             advanced_at: now,
@@ -114,6 +117,11 @@ impl ServerPhase {
     /// Of a process that takes no change of its servers.
     pub fn only_observing(self) -> Self {
         Self { only_observes: true, ..self }
+    }
+
+    /// Of a process that Mapsmith reloads, if so: what needs that is no call for an operator.
+    pub fn with_own_reloads(self, is_reloaded: bool) -> Self {
+        Self { is_reloaded, ..self }
     }
 
     /// Another process answers: what was done to the old one is no longer true.

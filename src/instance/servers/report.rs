@@ -124,14 +124,15 @@ impl ServerPhase {
             status.needs_reload.iter().filter(|text| !known(text, |status| &status.needs_reload));
         // Each of many new backends is one.
         let (causes, more) = few(causes);
-        for cause in causes {
-            tracing::warn!(instance = self.name, "needs a reload of HAProxy: {cause}");
-        }
-        if more > 0 {
-            tracing::warn!(
-                instance = self.name,
-                "needs a reload of HAProxy for {more} more causes; the status names them"
-            );
+        let more = (more > 0).then(|| {
+            format!("needs a reload of HAProxy for {more} more causes; the status names them")
+        });
+        let causes = causes.into_iter().map(|cause| format!("needs a reload of HAProxy: {cause}"));
+        for text in causes.chain(more) {
+            match self.is_reloaded {
+                true => tracing::info!(instance = self.name, "{text}"),
+                false => tracing::warn!(instance = self.name, "{text}"),
+            }
         }
         for server in status.external.iter().filter(|text| !known(text, |status| &status.external))
         {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mapsmith_core::SourceState;
 use mapsmith_core::render::verdict::{Level, Remark};
 
 use super::*;
@@ -67,6 +68,49 @@ async fn each_service_is_waited_for_until_haproxy_has_it_and_never_again() {
     // A SIGHUP does not begin it again.
     let known = known.under(&file(), &file());
     assert!(awaits(&known, "c") && !awaits(&known, "a"));
+}
+
+#[tokio::test]
+async fn services_stay_when_they_come_from_another_place_and_the_guard_judges_what_that_says() {
+    let file =
+        Settings::of_text(Path::new("/a.toml"), &FILE.replace("accept", "keep"), []).unwrap();
+    let change = |from: &str, to: &str| {
+        let text = FILE.replace("accept", "keep").replace(from, to);
+        Settings::of_text(Path::new("/a.toml"), &text, []).unwrap()
+    };
+    let source = || SourceState::<ServiceTexts>::before_first_poll("a".into(), "b".into(), true);
+    let in_force = |known: &Known| -> Vec<String> {
+        let shown = known.status(source().status).in_force.expect("services are known");
+        shown.into_iter().map(|service| service.name).collect()
+    };
+    let all: Vec<_> = (0..32).map(|number| (format!("s{number:02}"), 1000 + number)).collect();
+    let all: Vec<_> = all.iter().map(|(name, port)| (name.as_str(), *port)).collect();
+    let mut known = Known::default();
+    known.take(&file, &forms(&all).into());
+    known.go_by(known.next(&file).unwrap());
+    known.note_loaded();
+    for other in [
+        change("\"zk1:2181\"", "\"zk1:2181\", \"zk2:2181\""),
+        change("servers", "chroot = \"/b\"\nservers"),
+        change("/service_config", "/other"),
+    ] {
+        let mut known = known.under(&file, &other);
+        assert_eq!((in_force(&known).len(), known.good.len()), (32, 32), "before an answer");
+        known.take(&other, &forms(&[("s00", 1000)]).into());
+        known.go_by(known.next(&other).unwrap());
+        let held = known.status(source().status).held.expect("it is held");
+        assert!(held.reason.contains("remove 31 of the 32 services"), "{}", held.reason);
+        assert_eq!(in_force(&known).len(), 32);
+        known.approve(&held.id).unwrap();
+        known.take(&other, &forms(&[("s00", 1000)]).into());
+        known.go_by(known.next(&other).unwrap());
+        assert_eq!(in_force(&known), ["s00"]);
+    }
+    let without = FILE.split_once("[services]").unwrap().0.to_owned()
+        + "[[backend]]\nname = \"b\"\n\
+        from = { source = \"zk\", path = \"/a\" }\n";
+    let without = Settings::of_text(Path::new("/a.toml"), &without, []).unwrap();
+    assert!(known.under(&file, &without).good.is_empty(), "there are to be none");
 }
 
 #[tokio::test]

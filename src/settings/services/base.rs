@@ -140,9 +140,10 @@ impl<'a> Base<'a> {
 
     pub(super) fn finish(self, rejected: Vec<RejectedService>) -> Overlay {
         let Self { file, mut settings, forms, shown, backends, .. } = self;
-        // Not as they came: the same declarations are the same text.
+        // By name, not by which of them changed: another order would be another file of HAProxy's.
         settings.frontends[file.frontends.len()..].sort_by(|one, other| one.name.cmp(&other.name));
         settings.backends[file.backends.len()..].sort_by(|one, other| one.name.cmp(&other.name));
+        settings.sources[file.sources.len()..].sort_by(|one, other| one.name.cmp(&other.name));
         let mut settings = settings.with_own_haproxy().with_feeds();
         settings.services_in_force = Some(backends.keys().cloned().collect());
         Overlay { settings, forms, backends, shown, rejected }

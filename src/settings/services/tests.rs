@@ -414,3 +414,66 @@ fn the_section_is_checked_with_the_others() {
         assert!(why.contains(part), "{part:?} is not in {why}");
     }
 }
+
+#[test]
+fn the_file_of_haproxy_does_not_depend_on_which_service_changed_last() {
+    let form =
+        |port: u16, file: &str| service(&json!({"type": "file", "file": file, "port": port}));
+    let texts = |spaced: &str| -> ServiceForms {
+        let text = |(name, port): (&str, u16)| {
+            let text = form(port, &format!("/etc/lists/{name}")).to_string();
+            let text = if name == spaced { text + " " } else { text };
+            (name.to_owned(), text)
+        };
+        [("a", 1), ("b", 2), ("c", 3)].map(text).into()
+    };
+    let good = texts("");
+    let file = |texts: ServiceForms| {
+        let made = overlay(&settings(FILE), &texts.into(), &good, &Refusals::new());
+        let shown: Vec<_> = made.shown.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(shown, ["a", "b", "c"]);
+        let sources: Vec<_> = made.settings.sources.iter().map(|it| it.name.clone()).collect();
+        (rendered(&made.settings.haproxy_config(&DesiredServers::default()).unwrap()), sources)
+    };
+    let expected = file(good.clone());
+    for changed in ["a", "b", "c"] {
+        assert_eq!(file(texts(changed)), expected, "{changed} has changed");
+    }
+}
+
+#[test]
+fn a_source_may_be_there_for_services_alone() {
+    let problems = |text: &str| match Settings::of_text(Path::new("/a.toml"), text, []) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    let dns = "[[source]]\nname = \"names\"\ntype = \"dns\"\n";
+    let zookeeper = "[[source]]\nname = \"far\"\ntype = \"zookeeper\"\nservers = [\"far:2181\"]\n";
+    let etcd = "[[source]]\nname = \"far\"\ntype = \"etcd\"\nservers = [\"http://far:2379\"]\n";
+    assert_eq!(problems(&format!("{FILE}{dns}{zookeeper}")), "");
+    let told = problems(&format!("{FILE}{etcd}"));
+    assert!(told.contains("nothing is taken from it"), "{told}");
+    let shadow = problems(&format!("{FILE}{dns}shadow = true\n"));
+    assert!(shadow.contains("nothing is taken from it"), "{shadow}");
+    let without = FILE.split_once("[services]").unwrap().0.to_owned();
+    let own = FILE.split_once("[[frontend]]").unwrap().1;
+    let told = problems(&format!("{without}{dns}[[frontend]]{own}"));
+    assert!(told.contains("\"names\": nothing is taken from it"), "{told}");
+    let made = overlay(
+        &settings(&format!("{FILE}{dns}{zookeeper}")),
+        &ServiceForms::from([
+            ("a".to_owned(), service(&json!({"server": "far:2181"})).to_string()),
+            (
+                "b".to_owned(),
+                json!({"type": "dns", "port": 1,
+                "backends": [{"name": "web.example.com", "port": 80}]})
+                .to_string(),
+            ),
+        ])
+        .into(),
+        &ServiceForms::new(),
+        &Refusals::new(),
+    );
+    let from: Vec<_> = made.shown.iter().map(|service| service.servers.as_str()).collect();
+    assert!(from[0].starts_with("far ") && from[1].starts_with("names "), "{from:?}");
+}

@@ -5,8 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use jiff::Timestamp;
-use mapsmith_core::ServiceTexts;
+use mapsmith_core::status::PollKind;
+use mapsmith_core::{ServiceTexts, Snapshot};
+use serde_json::json;
 use tempfile::TempDir;
+use wiremock::matchers::{header, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::environment::variable;
 use crate::settings::Settings;
@@ -86,6 +90,31 @@ async fn a_key_that_can_not_be_read_is_not_one_that_is_missing() {
     let both = r#"{"cloud.tritoncompute:max_rs": 32, "max_rs": 64}"#;
     let texts = of_file("md.json", both).await.unwrap();
     assert!(texts[0].1.as_ref().is_err_and(|why| why.contains("keep one of both")), "{texts:?}");
+}
+
+#[tokio::test]
+async fn a_document_at_a_url_is_asked_for_again_and_a_refusal_is_a_failure() {
+    let server = MockServer::start().await;
+    let document = ResponseTemplate::new(200)
+        .set_body_json(json!({"cloud.tritoncompute:loadbalancer": "true"}))
+        .insert_header("ETag", "\"1\"");
+    let unchanged = Mock::given(header("If-None-Match", "\"1\""));
+    unchanged.respond_with(ResponseTemplate::new(304)).with_priority(1).mount(&server).await;
+    let once = Mock::given(path("/md")).respond_with(document).up_to_n_times(1);
+    once.with_priority(2).mount(&server).await;
+    let refused = Mock::given(path("/md")).respond_with(ResponseTemplate::new(503));
+    refused.with_priority(3).mount(&server).await;
+
+    let mut feed = feed(&format!("url = \"{}/md\"", server.uri())).unwrap();
+    let now = Timestamp::now();
+    let polled = feed.poll(Extent::Everything, None, now).await.unwrap();
+    assert_eq!(polled.entries.texts["loadbalancer"], Ok("true".to_owned()));
+    let (entries, rejections) = (polled.entries, polled.rejections);
+    let current = Snapshot { entries, rejections, answered_at: now };
+    let again = feed.poll(Extent::Changes, Some(&current), now).await.unwrap();
+    assert_eq!(again.kind, PollKind::Unchanged);
+    let error = feed.poll(Extent::Everything, Some(&current), now).await.unwrap_err();
+    assert!(error.to_string().contains("503"), "{error}");
 }
 
 #[tokio::test]

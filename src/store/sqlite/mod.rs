@@ -130,15 +130,11 @@ impl SqliteStore {
         self.with(move |connection| lists::write(connection, &backend, list.as_ref())).await
     }
 
-    /// The services of this origin that HAProxy had last, for a program that may not be the daemon;
-    /// none where there are none.
-    pub async fn peek_services(
-        path: &Path,
-        origin: &str,
-    ) -> Result<Option<StoredServices>, StoreError> {
-        let origin = origin.to_owned();
-        let read = move |path: &Path| match open_to_peek(path)? {
-            Some(connection) => services::read(&connection, &origin),
+    /// The services that HAProxy had last, for a program that may not be the daemon; none where
+    /// there are none.
+    pub async fn peek_services(path: &Path) -> Result<Option<StoredServices>, StoreError> {
+        let read = |path: &Path| match open_to_peek(path)? {
+            Some(connection) => services::read(&connection),
             None => Ok(None),
         };
         blocking(path, read).await

@@ -7,17 +7,14 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::StoreErrorKind;
 use crate::store::StoredServices;
 
-/// Those of this origin; none where the store has those of another, or none.
-pub(super) fn read(
-    connection: &Connection,
-    origin: &str,
-) -> Result<Option<StoredServices>, StoreErrorKind> {
-    let mut statement =
-        connection.prepare("SELECT name, text, since FROM services WHERE origin = ?1")?;
-    let mut rows = statement.query([origin])?;
+/// Those that were kept last; none where there are none.
+pub(super) fn read(connection: &Connection) -> Result<Option<StoredServices>, StoreErrorKind> {
+    let mut statement = connection.prepare("SELECT name, text, since, origin FROM services")?;
+    let mut rows = statement.query([])?;
     let mut stored = StoredServices::default();
     while let Some(row) = rows.next()? {
         stored.forms.insert(row.get(0)?, row.get(1)?);
+        stored.origin = row.get(3)?;
         let since = super::time(row.get(2)?).ok();
         stored.since = stored.since.max(since);
     }

@@ -158,6 +158,7 @@ impl Supervisor {
         let turn = heartbeat::waiting(timeout(TURN_BOUND, turn.take())).await;
         let start = Instant::now();
         self.budget.begin(start.into_std());
+        self.report.reload_began = Some(start.into_std());
         let outcome = self.have_it_loaded(&verdict).await?;
         drop(turn);
         self.turn.tell();

@@ -73,6 +73,8 @@ pub struct SupervisorReport {
     pub observed: u64,
     /// The services that HAProxy refuses, where it refuses nothing else.
     pub refused_services: Vec<Quarantined>,
+    /// When the last reload began, for the budget.
+    pub(super) reload_began: Option<std::time::Instant>,
 }
 
 /// The task of one HAProxy.
@@ -170,7 +172,12 @@ impl Supervisor {
             quarantined: Vec::new(),
             edit_kept: None,
         };
-        let report = SupervisorReport { status, observed: 0, refused_services: Vec::new() };
+        let report = SupervisorReport {
+            status,
+            observed: 0,
+            refused_services: Vec::new(),
+            reload_began: None,
+        };
         Ok(Some(Self {
             haproxy: haproxy.clone(),
             _owner: owner,
@@ -221,6 +228,25 @@ impl Supervisor {
     #[must_use]
     pub fn with_quarantined(mut self, services: Vec<Quarantined>) -> Self {
         self.quarantined_services = services;
+        self
+    }
+
+    /// Goes on with the reloads and starts that another one had of the same HAProxy: the least time
+    /// between two reloads is that of both.
+    #[must_use]
+    pub fn with_history(mut self, before: Option<&SupervisorReport>) -> Self {
+        let Some(SupervisorReport { status, reload_began, .. }) =
+            before.filter(|before| before.status.config == self.report.status.config)
+        else {
+            return self;
+        };
+        self.budget.go_on(*reload_began);
+        self.report.reload_began = *reload_began;
+        let own = &mut self.report.status;
+        (own.reloads, own.starts) = (status.reloads, status.starts);
+        own.last_reload.clone_from(&status.last_reload);
+        own.edit_kept.clone_from(&status.edit_kept);
+        self.published.send_replace(self.report.clone());
         self
     }
 

@@ -199,7 +199,7 @@ impl MapDecider {
             said: master.to_owned(),
         };
         // A first answer after a start shows no move: the file may be old.
-        if self.composed && self.gate.accepted().is_some() {
+        if (self.composed || self.goes_on) && self.gate.accepted().is_some() {
             let moved = diff
                 .moved
                 .iter()

@@ -1,16 +1,22 @@
 //! What passes, what is held and what stays, over time; with a clock of the test's own.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::{EntryMapBuilder, Overrides, Snapshot, SourceState};
 
 use super::*;
+use crate::engine::Memory;
 use crate::store::map_file::MapFileWriter;
 
 const HOLD: Duration = Duration::from_secs(90);
 
 struct Scene {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     decider: MapDecider,
+    /// Whether all begins anew before each answer, as with other settings.
+    begins_anew: bool,
 }
 
 impl Scene {
@@ -22,16 +28,33 @@ impl Scene {
                 entries.iter().map(|(node, master)| format!("{node} {master}\n")).collect();
             std::fs::write(&path, text).unwrap();
         }
-        let decider =
-            MapDecider::start(Limits::default(), MapFileWriter::new(&path), Arc::default())
-                .await
-                .unwrap()
-                .with_hold(HOLD);
-        Self { _folder: folder, decider }
+        let decider = Self::decider(&path).await;
+        Self { folder, decider, begins_anew: false }
+    }
+
+    /// A first start, and one that begins anew with other settings all the time.
+    async fn both() -> [Self; 2] {
+        [Self::start(None).await, Self { begins_anew: true, ..Self::start(None).await }]
+    }
+
+    async fn decider(path: &Path) -> MapDecider {
+        let writer = MapFileWriter::new(path);
+        let decider = MapDecider::start(Limits::default(), writer, Arc::default()).await;
+        decider.unwrap().with_hold(HOLD)
+    }
+
+    async fn begin_anew(&mut self) {
+        let (clock, lists) = (tokio::time::Instant::now(), BTreeMap::new());
+        let memory = Memory { clock, map: self.decider.memory(), lists };
+        self.decider = Self::decider(&self.folder.path().join("n.map")).await;
+        self.decider.go_on(&memory);
     }
 
     /// The registry says this at that second. Whether it is held.
     async fn says(&mut self, second: u64, map: &EntryMap) -> bool {
+        if self.begins_anew {
+            self.begin_anew().await;
+        }
         let mut state =
             SourceState::before_first_poll("puppetdb".to_owned(), "file".to_owned(), true);
         state.snapshot = Some(Snapshot {
@@ -88,18 +111,19 @@ async fn what_was_in_force_an_hour_ago_is_no_way_back_any_more() {
 
 #[tokio::test]
 async fn a_fifth_less_at_each_poll_is_held_at_the_second_poll_until_the_first_is_an_hour_old() {
-    let mut scene = Scene::start(None).await;
-    scene.says(0, &nodes(0..200)).await;
-    assert!(!scene.says(60, &nodes(0..160)).await);
-    assert!(scene.says(120, &nodes(0..128)).await);
-    let words = "remove 32 of the 160 entries in force, 72 of 200 within 1h (36.0%), \
-        guard.max_removed allows 20%";
-    assert!(scene.reason().contains(words), "{}", scene.reason());
-    // A single node more, and a map that grows again.
-    assert!(scene.says(180, &nodes(0..159)).await);
-    assert!(!scene.says(240, &nodes(0..161)).await);
-    assert!(!scene.says(60 + 3600, &nodes(0..130)).await);
-    assert_eq!(scene.in_force().len(), 130);
+    for mut scene in Scene::both().await {
+        scene.says(0, &nodes(0..200)).await;
+        assert!(!scene.says(60, &nodes(0..160)).await);
+        assert!(scene.says(120, &nodes(0..128)).await);
+        let words = "remove 32 of the 160 entries in force, 72 of 200 within 1h (36.0%), \
+            guard.max_removed allows 20%";
+        assert!(scene.reason().contains(words), "{}", scene.reason());
+        // A single node more, and a map that grows again.
+        assert!(scene.says(180, &nodes(0..159)).await);
+        assert!(!scene.says(240, &nodes(0..161)).await);
+        assert!(!scene.says(60 + 3600, &nodes(0..130)).await);
+        assert_eq!(scene.in_force().len(), 130);
+    }
 }
 
 #[tokio::test]
@@ -197,7 +221,12 @@ fn dispute_all(map: &EntryMap) -> EntryMap {
 #[tokio::test]
 async fn a_node_that_flaps_stays_where_it_is_while_the_others_move_and_goes_when_it_has_been_still()
 {
-    let mut scene = Scene::start(None).await;
+    for scene in Scene::both().await {
+        flaps(scene).await;
+    }
+}
+
+async fn flaps(mut scene: Scene) {
     let with = |flapping: &'static str, other: &'static str| -> EntryMap {
         nodes(0..30).iter().chain([("flaps", flapping), ("other", other)]).collect()
     };

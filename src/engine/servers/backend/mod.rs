@@ -18,9 +18,11 @@ use mapsmith_core::{DesiredBackend, HeldChange, Server, ServerList};
 use metrics::{counter, gauge};
 
 mod masters;
+mod memory;
 
 pub(super) use masters::Masters;
 use masters::MastersList;
+pub(in crate::engine) use memory::ListMemory;
 
 use super::resolve::HostAddresses;
 use crate::engine::record_hold;

@@ -15,10 +15,13 @@ use mapsmith_core::{DesiredBackend, Revision, Snapshot};
 use super::backend::FORMER_NAMES;
 use super::resolve::{Lookup, Resolver};
 use super::*;
+use crate::engine::map::MapDecider;
+use crate::engine::memory::Memory;
 
 mod masters;
 mod rejected;
 mod restart;
+mod settings;
 
 /// A resolver that knows what a test says.
 #[derive(Clone, Default)]

@@ -136,7 +136,9 @@ impl Whole {
                     return false;
                 }
                 note(self, format!("the folder is read-only for {time} ms"));
-                self.make_read_only(moment, time);
+                let reloads = !matches!(moment, Moment::Candidate | Moment::Check)
+                    || before.has_come(self, Moment::Switched);
+                self.make_read_only(reloads, time);
                 true
             }
             Fault::DiskFull { time } => {
@@ -153,9 +155,10 @@ impl Whole {
         }
     }
 
-    fn make_read_only(&mut self, moment: Moment, time: u64) {
-        if !matches!(moment, Moment::Candidate | Moment::Check) {
-            // In the midst of a reload: a master that can't open its socket again ends.
+    /// `reloads`: perhaps in the midst of a reload.
+    fn make_read_only(&mut self, reloads: bool, time: u64) {
+        if reloads {
+            // A master that can't open its socket again ends.
             self.laws.excused(Excuse::Down);
         }
         self.is_read_only = true;

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Client, Site, answer, free_port, service};
+use super::{
+    Client, Ground, Managed, Mapsmith, PATIENCE, Site, answer, free_port, service, settings,
+};
 use crate::support::eventually;
 use crate::support::master::Master;
 use crate::support::scene::{newest, oldest_and_newest};
@@ -62,6 +64,26 @@ fn false_closes_every_listener_and_true_opens_them_again() {
     site.declare(&portmap);
     site.wait_for_answer(port, "web");
     assert!(site.status()["closed"].is_null());
+    // Another portmap is an order too, though nothing is left of the one before.
+    let other = free_port();
+    site.declare(&service("http", other, &web));
+    site.wait_for_answer(other, "web");
+    site.wait_until_closed(port);
+}
+
+#[test]
+fn variables_of_the_environment_are_metadata_too() {
+    let web = Master::start("web");
+    let port = free_port();
+    let ground = Ground::new(newest());
+    let settings = ground.settings("own", &settings("environment = true", ""));
+    let config = Mapsmith::config(&settings)
+        .variable("CLOUD_TRITONCOMPUTE_LOADBALANCER", "true")
+        .variable("CLOUD_TRITONCOMPUTE_PORTMAP", &service("http", port, &web));
+    let managed = Managed { mapsmith: config.start(), ground };
+    managed
+        .mapsmith
+        .wait_for("web answers", PATIENCE, |_| (answer(port).ok()? == "web").then_some(()));
 }
 
 #[test]
@@ -84,7 +106,7 @@ fn values_beside_the_portmap_are_in_force_with_it() {
         crate::support::http::request(at, "GET", path, &[], "").ok()
     };
     say("127.0.0.0/8", metrics, "{client:7s,server:9000ms}");
-    site.managed.mapsmith.wait_for("HAProxy's metrics are read", super::PATIENCE, |_| {
+    site.managed.mapsmith.wait_for("HAProxy's metrics are read", PATIENCE, |_| {
         let answer = get(metrics, "/metrics")?;
         answer.body.contains("haproxy_process_").then_some(())
     });
@@ -94,7 +116,7 @@ fn values_beside_the_portmap_are_in_force_with_it() {
     }
     assert!(file.contains("log-send-hostname"), "{file}");
     say("192.0.2.0/24", metrics, "{client:7s}");
-    site.managed.mapsmith.wait_for("nobody else may read them", super::PATIENCE, |_| {
+    site.managed.mapsmith.wait_for("nobody else may read them", PATIENCE, |_| {
         (get(metrics, "/metrics")?.status == 403).then_some(())
     });
     say("192.0.2.0/24", closed, "{client:soon}");
@@ -117,7 +139,7 @@ fn a_change_of_the_file_is_in_force_in_a_moment() {
         let server = if round % 2 == 0 { &two } else { &one };
         let start = Instant::now();
         site.declare(&service("http", port, server));
-        eventually("the change is in force", super::PATIENCE, || {
+        eventually("the change is in force", PATIENCE, || {
             (answer(port).ok()? == server.name()).then_some(())
         });
         times.push(start.elapsed());

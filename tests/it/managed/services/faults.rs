@@ -269,6 +269,30 @@ fn services_outlive_a_restart_while_zookeeper_is_down() {
 }
 
 #[test]
+fn a_store_that_can_not_be_opened_when_services_change_is_waited_for() {
+    let [web, api] = ["web", "api"].map(Master::start);
+    let [port, late] = [free_port(), free_port()];
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = folder.path().join("db");
+    let site = Site::start(newest(), &web, port, &format!("[store]\npath = {store:?}"));
+    let others = Client::start(port, "web");
+    let away = folder.path().join("away");
+    fs::rename(&store, &away).expect("the store can be moved");
+    fs::create_dir(&store).expect("a folder in its place");
+
+    register(&site.zookeeper, "late", &api);
+    site.declare("late", &site.service("late", late));
+    let log = "can't be gone on with now, which is tried again";
+    site.managed
+        .mapsmith
+        .wait_for("it is told", PATIENCE, |mapsmith| mapsmith.log().contains(log).then_some(()));
+    fs::remove_dir(&store).expect("an empty folder");
+    fs::rename(&away, &store).expect("the store can be moved back");
+    site.wait_for_answer(late, "api");
+    others.assert_all_answered();
+}
+
+#[test]
 fn services_that_vanish_all_at_once_stay_until_approved_or_the_settings_say_otherwise() {
     let web = Master::start("web");
     let port = free_port();
@@ -276,7 +300,7 @@ fn services_that_vanish_all_at_once_stay_until_approved_or_the_settings_say_othe
     site.remove("shop");
     site.managed.mapsmith.wait_for("the answer is held", PATIENCE, |_| {
         let held = site.status()["held"]["reason"].to_string();
-        held.contains("the new set of services has 0 services").then_some(())
+        held.contains("all 1 in force would go; services.empty =").then_some(())
     });
     site.wait_for_answer(port, "web");
     let mapsmith = &site.managed.mapsmith;

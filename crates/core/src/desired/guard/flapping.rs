@@ -11,7 +11,7 @@ pub const CHANGES: usize = 3;
 /// once are forgotten first.
 const MOST_NODES: usize = 100_000;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Moves {
     /// The master that the sources name.
     said: Box<str>,
@@ -35,7 +35,7 @@ impl Moves {
 
 /// The nodes that moved within the window. Times are those of one steady clock that the caller
 /// reads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Flapping {
     window: Duration,
     hold: Duration,
@@ -47,6 +47,13 @@ impl Flapping {
     /// `hold`; with a `hold` of 0 none is.
     pub fn new(window: Duration, hold: Duration) -> Self {
         Self { window, hold, nodes: FxHashMap::default() }
+    }
+
+    /// Goes on from what was seen before, by the same clock, if it is judged alike.
+    pub fn go_on(&mut self, before: &Self) {
+        if (before.window, before.hold) == (self.window, self.hold) {
+            self.nodes.clone_from(&before.nodes);
+        }
     }
 
     /// No node has moved yet, once more.

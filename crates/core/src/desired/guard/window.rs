@@ -52,6 +52,13 @@ impl Window {
         Self { length, changes: VecDeque::new(), mark: 0, hasher: RandomState::new() }
     }
 
+    /// Goes on from what came into force before, by the same clock, if it looks back as far.
+    pub fn go_on(&mut self, before: &Self) {
+        if before.length == self.length {
+            self.clone_from(before);
+        }
+    }
+
     /// Remembers for so long from now on.
     pub fn set_length(&mut self, length: Duration) {
         self.length = length;
