@@ -59,6 +59,7 @@ fn serve(binary: &'static Binary) {
         (answer.status == 200 && answer.body == "web").then_some(())
     });
     let file = fs::read_to_string(managed.ground.file("haproxy.cfg")).expect("the file");
+    assert!(file.contains("Strict-Transport-Security max-age=15552000"), "{file}");
     assert!(
         file.contains("timeout client 1m\n") && file.contains("timeout connect 2s\n"),
         "{file}"
