@@ -106,9 +106,9 @@ async fn services_stay_when_they_come_from_another_place_and_the_guard_judges_wh
         known.go_by(known.next(&other).unwrap());
         assert_eq!(in_force(&known), ["s00"]);
     }
-    let without = FILE.split_once("[services]").unwrap().0.to_owned()
-        + "[[backend]]\nname = \"b\"\n\
-        from = { source = \"zk\", path = \"/a\" }\n";
+    let without = FILE.split_once("[[source]]").unwrap().0.to_owned()
+        + "[[frontend]]\nname = \"a\"\nbind = [\"127.0.0.1:1\"]\ndefault_backend = \"b\"\n"
+        + "[[backend]]\nname = \"b\"\nservers = []\n";
     let without = Settings::of_text(Path::new("/a.toml"), &without, []).unwrap();
     assert!(known.under(&file, &without).good.is_empty(), "there are to be none");
 }

@@ -417,11 +417,10 @@ fn the_section_is_checked_with_the_others() {
 
 #[test]
 fn the_file_of_haproxy_does_not_depend_on_which_service_changed_last() {
-    let form =
-        |port: u16, file: &str| service(&json!({"type": "file", "file": file, "port": port}));
     let texts = |spaced: &str| -> ServiceForms {
         let text = |(name, port): (&str, u16)| {
-            let text = form(port, &format!("/etc/lists/{name}")).to_string();
+            let file = format!("/etc/lists/{name}");
+            let text = json!({"type": "file", "file": file, "port": port}).to_string();
             let text = if name == spaced { text + " " } else { text };
             (name.to_owned(), text)
         };
@@ -431,7 +430,7 @@ fn the_file_of_haproxy_does_not_depend_on_which_service_changed_last() {
     let file = |texts: ServiceForms| {
         let made = overlay(&settings(FILE), &texts.into(), &good, &Refusals::new());
         let shown: Vec<_> = made.shown.iter().map(|service| service.name.as_str()).collect();
-        assert_eq!(shown, ["a", "b", "c"]);
+        assert_eq!(shown, ["a", "b", "c"], "{:?}", made.rejected);
         let sources: Vec<_> = made.settings.sources.iter().map(|it| it.name.clone()).collect();
         (rendered(&made.settings.haproxy_config(&DesiredServers::default()).unwrap()), sources)
     };

@@ -43,10 +43,42 @@ fn a_service_that_comes_changes_or_goes_is_served_so_and_the_others_fail_no_requ
         site.remove("api");
         site.wait_until_closed(second);
         others.assert_all_answered();
-        let status = site.managed.status();
+        let status = site.managed.wait_for_state("in_force");
         assert!(status["reloads"].as_u64() >= Some(3), "each change is counted: {status:#}");
         assert_eq!(site.managed.ground.word().as_deref(), Some("own"));
     }
+}
+
+#[test]
+fn a_service_whose_text_changes_and_says_the_same_takes_no_reload() {
+    let [web, api] = ["web", "api"].map(Master::start);
+    let [port, of_api, late] = [(); 3].map(|()| free_port());
+    let site = Site::start(newest(), &web, port, "");
+    register(&site.zookeeper, "api", &api);
+    site.declare("api", &site.service("api", of_api));
+    site.wait_for_answer(of_api, "api");
+    site.managed.wait_for_state("in_force");
+    let (reloads, file) = (site.managed.reloads(), site.file());
+
+    let log = "going on with the changed settings";
+    let begun = |mapsmith: &Mapsmith| mapsmith.log().matches(log).count();
+    let before = begun(&site.managed.mapsmith);
+    site.change("api", &format!("{} ", site.service("api", of_api)));
+    site.managed
+        .mapsmith
+        .wait_for("it is taken", PATIENCE, |mapsmith| (begun(mapsmith) > before).then_some(()));
+    site.managed.wait_for_state("in_force");
+    assert_eq!(site.file(), file);
+    // What does change takes the next one.
+    site.change("api", &site.service("api", late).to_string());
+    site.wait_for_answer(late, "api");
+    site.managed.wait_for_state("in_force");
+    assert_eq!(site.managed.reloads(), reloads + 1, "{}", site.managed.mapsmith.log());
+
+    // Nobody is to be called for what Mapsmith does itself.
+    let log = site.managed.mapsmith.log();
+    let warned = |line: &&str| line.contains("WARN") && line.contains("needs a reload of HAProxy");
+    assert_eq!(log.lines().find(warned), None);
 }
 
 #[test]

@@ -195,12 +195,18 @@ fn services_that_keep_changing_come_into_force_though_nobody_knows_one() {
         TcpStream::connect(("127.0.0.1", silent)).ok()
     });
     others.assert_all_answered();
+    // Whoever waits for a reload is told which source fails.
+    let told = format!("nothing is known yet of what file:{}", list.display());
+    site.managed.mapsmith.wait_for("a reload names the list", PATIENCE, |mapsmith| {
+        let (code, text) = printed(&mapsmith.cli(&["reload", "--wait", "10s"]));
+        (code != 0 && text.contains(&told)).then_some(())
+    });
 }
 
 #[test]
 fn a_service_that_nobody_knows_after_a_restart_keeps_its_servers_and_the_others_go_on() {
     let [web, far] = ["web", "far"].map(Master::start);
-    let [port, next, by_file] = [(); 3].map(|()| free_port());
+    let [port, next, last, by_file] = [(); 4].map(|()| free_port());
     let mut site = Site::start(newest(), &web, port, "");
     let folder = site.managed.ground.file("lists");
     fs::create_dir(&folder).expect("a folder");
@@ -215,20 +221,27 @@ fn a_service_that_nobody_knows_after_a_restart_keeps_its_servers_and_the_others_
     let (file, address) = (site.file(), far.address().to_string());
     let server = file.lines().find(|line| line.contains(&address)).expect("its server");
 
-    // Without a store nothing is known of it but what HAProxy has.
-    fs::remove_file(&list).expect("its list can be removed");
-    let others = Client::start(by_file, "far");
-    site.managed.mapsmith.restart();
-    site.change("shop", &site.service("shop", next).to_string());
-    site.wait_for_answer(next, "web");
-    site.wait_until_closed(port);
-    site.managed.wait_for_state("in_force");
-    let file = site.file();
-    assert!(file.lines().any(|line| line == server), "{server}: {file}");
-    others.assert_all_answered();
-    // It is one of the registry's again once that answers.
-    fs::write(&list, format!("{}\n", web.address())).expect("a list");
-    site.wait_for_answer(by_file, "web");
+    // Without a store, or with a new one, nothing is known of it but what HAProxy has.
+    let store = format!("[store]\npath = {:?}", site.managed.ground.file("db"));
+    for (more, before, after) in [("", port, next), (store.as_str(), next, last)] {
+        fs::remove_file(&list).expect("its list can be removed");
+        let settings = super::settings(&site.managed.ground, &site.zookeeper, more);
+        site.managed.write("own", &settings);
+        let others = Client::start(by_file, "far");
+        site.managed.mapsmith.restart();
+        site.change("shop", &site.service("shop", after).to_string());
+        site.wait_for_answer(after, "web");
+        site.wait_until_closed(before);
+        site.managed.wait_for_state("in_force");
+        let file = site.file();
+        assert!(file.lines().any(|line| line == server), "{more}: {server}: {file}");
+        others.assert_all_answered();
+        // It is one of the registry's again once that answers.
+        for server in [&web, &far] {
+            fs::write(&list, format!("{}\n", server.address())).expect("a list");
+            site.wait_for_answer(by_file, server.name());
+        }
+    }
 }
 
 #[test]
@@ -266,6 +279,44 @@ fn services_outlive_a_restart_while_zookeeper_is_down() {
         register(&site.zookeeper, "shop", &next);
         site.wait_for_answer(port, "next");
     }
+}
+
+#[test]
+fn services_stay_while_changed_settings_lead_to_a_registry_that_does_not_answer() {
+    let [web, next] = ["web", "next"].map(Master::start);
+    let port = free_port();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = format!("[store]\npath = {:?}", folder.path().join("db"));
+    let mut site = Site::start(newest(), &web, port, &store);
+    site.managed.wait_for_state("in_force");
+    let server = web.address().to_string();
+    let others = Client::start(port, "web");
+
+    site.zookeeper.kill();
+    let member = format!("servers = [\"{}\"", site.zookeeper.address());
+    let settings = super::settings(&site.managed.ground, &site.zookeeper, &store);
+    assert!(settings.contains(&member), "{settings}");
+    let settings = settings.replace(&member, &format!("{member}, \"127.0.0.1:1\""));
+    site.managed.change("own", &settings);
+    site.managed.wait_for_log("going on with the changed settings");
+    for restarts in [false, true] {
+        if restarts {
+            site.managed.mapsmith.restart();
+        }
+        site.managed.mapsmith.wait_for("the new members fail", PATIENCE, |_| {
+            site.status()["source"]["error"].as_str().map(|_| ())
+        });
+        site.managed.wait_for_state("in_force");
+        let status = site.status();
+        assert_eq!(status["in_force"][0]["name"], "shop", "{status:#}");
+        assert!(status["source"]["answered_at"].is_null(), "{status:#}");
+        let file = site.file();
+        assert!(file.contains("frontend shop-listen") && file.contains(&server), "{file}");
+    }
+    site.zookeeper.restart();
+    others.assert_all_answered();
+    register(&site.zookeeper, "shop", &next);
+    site.wait_for_answer(port, "next");
 }
 
 #[test]
