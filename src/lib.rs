@@ -16,6 +16,7 @@ pub mod api;
 pub mod app;
 mod backoff;
 pub mod cli;
+mod command;
 pub mod engine;
 mod few;
 pub mod heartbeat;

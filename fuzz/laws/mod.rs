@@ -12,6 +12,7 @@ mod keys;
 mod map_file;
 mod map_replies;
 mod names;
+mod portmap;
 mod server_replies;
 mod services;
 mod settings;
@@ -23,6 +24,7 @@ pub use keys::keys;
 pub use map_file::map_file;
 pub use map_replies::map_replies;
 pub use names::names;
+pub use portmap::portmap;
 pub use server_replies::server_replies;
 pub use services::services;
 pub use settings::settings;
@@ -34,13 +36,14 @@ use mapsmith_core::names::MAX_BYTES;
 pub type Law = fn(&[u8]);
 
 /// The targets by name. Each has a file in `targets/` and a folder in `seeds/`.
-pub const TARGETS: [(&str, Law); 10] = [
+pub const TARGETS: [(&str, Law); 11] = [
     ("answers", answers),
     ("children", children),
     ("keys", keys),
     ("map_file", map_file),
     ("map_replies", map_replies),
     ("names", names),
+    ("portmap", portmap),
     ("server_replies", server_replies),
     ("services", services),
     ("settings", settings),

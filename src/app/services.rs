@@ -25,7 +25,7 @@ impl Daemon {
     ) -> Result<Option<watch::Receiver<SourceState<ServiceTexts>>>, SourceError> {
         let settings = self.settings();
         let Some((source, from)) = settings.services_source() else { return Ok(None) };
-        let (name, feed, round) = (from.to_string(), registries.services(from)?, self.round());
+        let (name, feed, round) = (from.to_string(), registries.services(&from)?, self.round());
         Ok(Some(self.start_poller(name, source, feed, round, TargetedLookups::new())))
     }
 

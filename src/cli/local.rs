@@ -37,7 +37,7 @@ pub(super) async fn with_services(
     mut known: Known,
 ) -> (Settings, Option<ServicesStatus>) {
     let Some((source, from)) = file.services_source() else { return (file, None) };
-    let feed = Registries::new(&file).services(from);
+    let feed = Registries::new(&file).services(&from);
     let state = poll(source, from.to_string(), feed).await;
     if let Some(snapshot) = &state.snapshot {
         known.take(&file, &snapshot.entries);
@@ -56,8 +56,8 @@ pub(super) async fn with_services(
 pub(super) async fn with_known_services(file: Settings) -> anyhow::Result<Settings> {
     let known = Known::from_store(&file).await?;
     match with_services(file, known).await {
-        (_, Some(ServicesStatus { in_force: None, source, held, .. })) => {
-            let why = source.error.or(held.map(|held| held.reason)).unwrap_or_default();
+        (_, Some(ServicesStatus { in_force: None, source, held, kept, .. })) => {
+            let why = source.error.or(kept).or(held.map(|held| held.reason)).unwrap_or_default();
             bail!("the services of source {} are not known: {why}", source.name)
         }
         (settings, _) => Ok(settings),

@@ -26,6 +26,7 @@ mod local;
 mod output;
 mod overrides;
 mod plan;
+mod portmap;
 mod reload;
 mod remote;
 mod render;
@@ -115,6 +116,13 @@ enum Verb {
         /// HAProxy accepts it. A Mapsmith that runs loads it then
         #[arg(long, conflicts_with = "check")]
         take_over: bool,
+    },
+    /// Show what a portmap declares, service by service, and what is wrong with it; needs no
+    /// settings. Exit code 1 if a part of it was rejected
+    #[command(after_help = portmap::GRAMMAR)]
+    Portmap {
+        /// The portmap; `-` reads it from standard input
+        text: String,
     },
     /// Start, stop and reload the HAProxy that the settings declare
     #[command(subcommand)]
@@ -229,6 +237,7 @@ impl Verb {
             Self::Run { .. }
             | Self::Check { .. }
             | Self::Plan { .. }
+            | Self::Portmap { .. }
             | Self::Render { .. }
             | Self::Haproxy(_)
             | Self::Sync { .. } => None,
@@ -303,6 +312,7 @@ async fn carry_out(
         }
         Verb::Check { probe_masters } => check::check(load(config)?, output, probe_masters).await,
         Verb::Plan { all } => plan::plan(load_with_services(config).await?, output, all).await,
+        Verb::Portmap { text } => portmap::portmap(text, output),
         Verb::Render { diff: true, .. } => {
             render::diff(load_with_services(config).await?, output).await
         }

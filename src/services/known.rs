@@ -6,6 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mapsmith_core::config::status::Quarantined;
 use mapsmith_core::desired::gate::ApprovalError;
+use mapsmith_core::desired::guard::Limits;
+use mapsmith_core::portmap::texts::{Wanted, is_service};
 use mapsmith_core::services::{ServicesGuard, ServicesStatus};
 use mapsmith_core::status::SourceStatus;
 use mapsmith_core::{HeldChange, ServiceForms, ServiceTexts};
@@ -14,8 +16,9 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::engine::record_hold;
 use crate::few::few;
+use crate::settings::portmap;
 use crate::settings::services::{Overlay, Refusals, overlay};
-use crate::settings::{Settings, WhenEmpty};
+use crate::settings::{self, Settings, WhenEmpty};
 use crate::store::{SqliteStore, StoreError, StoredServices};
 use crate::supervise::services::{object, service_of};
 use crate::supervise::unknown::FirstLists;
@@ -25,6 +28,9 @@ const RETRIES: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_se
 /// Of a service that goes to and fro between forms which HAProxy refuses, the most that are known:
 /// what is known is not tried at once.
 const MOST_REFUSED: usize = 4;
+
+/// What the store has before the origin of a portmap: its forms are of another grammar.
+const PORTMAP: &str = "[portmap] ";
 
 /// A form of a service that HAProxy refuses.
 #[derive(Debug, Clone)]
@@ -48,6 +54,10 @@ pub struct Known {
     guard: ServicesGuard,
     /// When the first answer was taken, from which the guard's window counts.
     took_first: Option<Instant>,
+    /// Why metadata is not followed.
+    kept: Option<String>,
+    /// Whether every listener is closed by order.
+    closed: bool,
     /// By the service's name and its text.
     refused: BTreeMap<(String, String), Refusal>,
     /// What is gone by; none while nothing is known.
@@ -70,7 +80,10 @@ impl Known {
             return Ok(known);
         };
         let stored = SqliteStore::peek_services(&store.path).await?;
-        if let Some(StoredServices { forms, origin, since }) = stored {
+        let is_portmap = |origin: &str| origin.starts_with(PORTMAP);
+        let is_of_its_kind =
+            |stored: &StoredServices| is_portmap(&stored.origin) == file.portmap.is_some();
+        if let Some(StoredServices { forms, origin, since }) = stored.filter(is_of_its_kind) {
             tracing::info!(
                 services = forms.len(),
                 "the stored services of {origin} are in force until source {from} answers"
@@ -79,6 +92,13 @@ impl Known {
             known.go_by(known.made(file));
         }
         Ok(known)
+    }
+
+    /// Where the services of these settings come from, as the store has it.
+    pub(super) fn origin(file: &Settings) -> Option<String> {
+        let (_, from) = file.services_source()?;
+        let kind = if file.portmap.is_some() { PORTMAP } else { "" };
+        Some(format!("{kind}{from}"))
     }
 
     /// What is gone by: the settings of the file with the services over them.
@@ -103,8 +123,14 @@ impl Known {
         let origin = |settings: &Settings| {
             let (source, from) = settings.services_source()?;
             let keys = (&source.of_kind.servers.servers, &source.of_kind.zookeeper.chroot);
-            Some(format!("{from} {:?} {keys:?} {:?}", source.kind, source.of_kind.file.path))
+            let (file, url) = (&source.of_kind.file.path, &source.of_kind.http.url);
+            let metadata = &source.of_kind.metadata;
+            Some(format!("{from} {:?} {keys:?} {file:?} {url:?} {metadata:?}", source.kind))
         };
+        if before.portmap.is_some() != file.portmap.is_some() {
+            // Another grammar.
+            return Self::default();
+        }
         let mut known = self.clone();
         if origin(before) != origin(file) {
             known.texts = None;
@@ -119,21 +145,52 @@ impl Known {
 
     /// Takes in what the registry says.
     pub fn take(&mut self, file: &Settings, answer: &ServiceTexts) {
+        if let Some(portmap) = &file.portmap {
+            return self.take_metadata(file, portmap, answer);
+        }
         let Some(services) = &file.services else { return };
         let mut texts = answer.clone();
         let in_force = self.forms().cloned().unwrap_or_default();
-        let limits = (&file.guard, services.empty == WhenEmpty::Accept);
-        let now = self.took_first.get_or_insert_with(Instant::now).elapsed();
-        let hold = self.guard.hold(&mut texts, &in_force, limits, (now, Timestamp::now()));
-        if let (Some(hold), Some(held)) = (hold, self.guard.held()) {
-            record_hold(hold, held, "set of services", None);
-        }
+        self.judge(&mut texts, &in_force, (&file.guard, services.empty == WhenEmpty::Accept));
         // An answer that says nothing of services is none where nothing was known.
         if !(texts.texts.is_empty() && self.guard.held().is_some()) {
             self.texts = Some(texts);
         }
         self.stored_since = None;
         self.forget_refused();
+    }
+
+    fn take_metadata(
+        &mut self,
+        file: &Settings,
+        portmap: &settings::Portmap,
+        answer: &ServiceTexts,
+    ) {
+        let mut in_force = self.forms().cloned().unwrap_or_default();
+        let wanted = Wanted::new(answer, &in_force, portmap.is_ordered());
+        (self.kept, self.closed) = (wanted.kept, wanted.closed);
+        let Some(mut texts) = wanted.services else { return };
+        in_force.retain(|name, _| is_service(name));
+        // Whoever writes a portmap writes all of it: one with other ports is an order.
+        self.judge(&mut texts, &in_force, (&file.guard, true));
+        texts.texts.extend(wanted.values);
+        self.texts = Some(texts);
+        self.stored_since = None;
+        self.forget_refused();
+    }
+
+    /// Has services stay that the guard does not let go.
+    fn judge(
+        &mut self,
+        texts: &mut ServiceTexts,
+        in_force: &ServiceForms,
+        limits: (&Limits, bool),
+    ) {
+        let now = self.took_first.get_or_insert_with(Instant::now).elapsed();
+        let hold = self.guard.hold(texts, in_force, limits, (now, Timestamp::now()));
+        if let (Some(hold), Some(held)) = (hold, self.guard.held()) {
+            record_hold(hold, held, "set of services", None);
+        }
     }
 
     /// Lets the held change of this id through when the registry's answer is taken again.
@@ -165,7 +222,10 @@ impl Known {
                 refused.entry(name.clone()).or_default().insert(text.clone(), said);
             }
         }
-        overlay(file, &texts, &self.good, &refused)
+        match &file.portmap {
+            Some(portmap) => portmap::overlay(file, portmap, &texts, &self.good, &refused),
+            None => overlay(file, &texts, &self.good, &refused),
+        }
     }
 
     /// Whether this is what is gone by.
@@ -181,17 +241,22 @@ impl Known {
 
     /// Goes by this from now on.
     pub fn go_by(&mut self, next: Overlay) {
-        let is_new = |name: &&String| self.forms().is_none_or(|forms| !forms.contains_key(*name));
-        let new: Vec<_> = next.forms.keys().filter(is_new).cloned().collect();
+        let is_new = |name: &&String| {
+            let known = self.overlay.as_ref();
+            known.is_none_or(|overlay| !overlay.backends.contains_key(*name))
+        };
+        let new: Vec<_> = next.backends.keys().filter(is_new).cloned().collect();
         self.first_lists.add(new, Instant::now());
-        self.first_lists.retain(|name| next.forms.contains_key(name));
+        self.first_lists.retain(|name| next.backends.contains_key(name));
         self.overlay = Some(next);
     }
 
     /// HAProxy refuses services as they are now.
     pub(super) fn refuse(&mut self, refused: &[Quarantined]) {
         for said in refused {
-            let name = service_of(said).unwrap_or_default().to_owned();
+            let backend = service_of(said).unwrap_or_default();
+            let form = |overlay: &Overlay| overlay.backends.get(backend).cloned();
+            let Some(name) = self.overlay.as_ref().and_then(form) else { continue };
             let Some(text) = self.forms().and_then(|forms| forms.get(&name)).cloned() else {
                 continue;
             };
@@ -296,6 +361,8 @@ impl Known {
             in_force: overlay.map(|overlay| overlay.shown.clone()),
             stored_since: self.stored_since,
             rejected: overlay.map(|overlay| overlay.rejected.clone()).unwrap_or_default(),
+            closed: self.closed,
+            kept: self.kept.clone(),
             held: self.guard.held().cloned(),
         }
     }

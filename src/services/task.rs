@@ -203,10 +203,10 @@ impl ServicesTask {
             return;
         }
         self.store_due = None;
-        let (Some(store), Some((_, from))) = (&self.store, self.file.services_source()) else {
+        let (Some(store), Some(origin)) = (&self.store, Known::origin(&self.file)) else {
             return;
         };
-        if let Err(error) = store.keep_services(&from.to_string(), &self.known.good).await {
+        if let Err(error) = store.keep_services(&origin, &self.known.good).await {
             tracing::error!(
                 "services can't be stored, so a restart would begin with older ones: {error}"
             );
@@ -224,8 +224,14 @@ impl ServicesTask {
         };
         by("haproxy", by_haproxy);
         by("mapsmith", status.rejected.len() - by_haproxy);
-        gauge!(SERVICES_HELD).set(f64::from(u8::from(status.held.is_some())));
+        gauge!(SERVICES_HELD)
+            .set(f64::from(u8::from(status.held.is_some() || status.kept.is_some())));
         let before = self.status.send_replace(status.clone());
+        if before.kept != status.kept
+            && let Some(why) = &status.kept
+        {
+            tracing::error!("the metadata is not followed: {why}");
+        }
         let news = status.rejected.iter().filter(|rejected| !before.rejected.contains(rejected));
         let (news, more) = few(news);
         for rejected in news {

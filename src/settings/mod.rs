@@ -33,6 +33,7 @@ pub(crate) mod keys;
 mod learned;
 mod map;
 mod ownership;
+pub mod portmap;
 mod references;
 mod rendering;
 mod schedule;
@@ -57,6 +58,7 @@ pub use instance::Instance;
 pub use learned::Learned;
 pub use map::Map;
 pub use ownership::Ownership;
+pub use portmap::Portmap;
 pub use schedule::{PollSchedule, Schedule};
 pub use services::Services;
 pub use site::Site;
@@ -66,6 +68,7 @@ pub use text::VARIABLE_PREFIX;
 pub use tls_file::TlsFile;
 pub use tree::{Place, Problem};
 
+use crate::source::SourceKind;
 use text::Format;
 use tree::Reading;
 
@@ -118,6 +121,8 @@ pub struct Settings {
     pub certificates: Vec<Certificate>,
     /// What a registry declares beside these.
     pub services: Option<Services>,
+    /// What metadata declares beside these.
+    pub portmap: Option<Portmap>,
     /// The services among the frontends and backends; none before they are known.
     #[serde(skip)]
     pub services_in_force: Option<BTreeSet<String>>,
@@ -349,7 +354,7 @@ impl Settings {
 
     /// What each source is asked for.
     fn with_feeds(mut self) -> Self {
-        let lists = list_sources(&self.backends, self.services.as_ref());
+        let lists = list_sources(&self);
         for source in &mut self.sources {
             let listed = lists.contains(source.name.as_str());
             source.maps_nodes = source.kind.maps_nodes(&source.of_kind, listed);
@@ -439,11 +444,7 @@ impl Settings {
         self.store.iter().for_each(|store| store.problems(&self.map, &mut problems));
         self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
-        let mut lists = list_sources(&self.backends, self.services.as_ref());
-        if self.services.is_some() {
-            let for_services = self.sources.iter().filter(|source| source.may_serve_services());
-            lists.extend(for_services.map(|source| source.name.as_str()));
-        }
+        let lists = list_sources(self);
         let store = self.store.as_ref();
         source::problems(&self.sources, &lists, &self.map, store, &mut problems);
         if self.haproxy.is_none() {
@@ -458,15 +459,24 @@ impl Settings {
         rendering::problems(self, &mut problems);
         let (haproxy, services) = (self.haproxy.as_ref(), self.services.iter());
         services.for_each(|services| services.problems(haproxy, &self.sources, &mut problems));
+        self.portmap.iter().for_each(|portmap| portmap.problems(self, &mut problems));
         self.haproxy.iter().for_each(|haproxy| supervision::problems(haproxy, &mut problems));
         problems
     }
 }
 
 /// The names of the sources that list servers, or services.
-fn list_sources<'a>(backends: &'a [Backend], services: Option<&'a Services>) -> BTreeSet<&'a str> {
-    let services = services.map(|services| services.from.source.as_str());
-    backend::list_sources(backends).into_iter().chain(services).collect()
+fn list_sources(settings: &Settings) -> BTreeSet<String> {
+    let services = settings.services.iter().map(|services| &services.from.source);
+    let portmap = settings.portmap.iter().map(|portmap| &portmap.source);
+    let lists = backend::list_sources(&settings.backends).into_iter().map(str::to_owned);
+    // What is declared may take its servers from them.
+    let may_serve = |source: &&Source| {
+        settings.services.is_some() && source.may_serve_services()
+            || settings.portmap.is_some() && source.kind == SourceKind::Dns
+    };
+    let others = settings.sources.iter().filter(may_serve).map(|source| &source.name);
+    lists.chain(services.chain(portmap).chain(others).cloned()).collect()
 }
 
 /// Reports names that can be none, or that two elements of a section have.

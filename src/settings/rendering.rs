@@ -79,7 +79,8 @@ pub(super) fn problems(settings: &Settings, problems: &mut Vec<String>) {
     frontend::problems(&settings.frontends, &settings.certificates, &settings.map, problems);
     if let Some(config) = settings.haproxy_config(&DesiredServers::default()) {
         let supervised = settings.haproxy.as_ref().is_some_and(Haproxy::is_supervised);
-        if supervised && settings.services.is_none() && listens_nowhere(&config) {
+        let declares = settings.services.is_some() || settings.portmap.is_some();
+        if supervised && !declares && listens_nowhere(&config) {
             problems.push(
                 "haproxy: HAProxy would listen nowhere; declare a [[frontend]], or include a file \
                     that has one"

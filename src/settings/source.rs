@@ -27,8 +27,8 @@ section! {
         pub name: String,
         /// What it is: `puppetdb` (PuppetDB's query API), `consul` (services and keys of Consul),
         /// `zookeeper` (the children of a path), `etcd` (the keys of a prefix), `dns` (addresses and
-        /// services in DNS), `http_json` (a JSON document over HTTP) or `file` (a JSON document, a
-        /// map file or lines).
+        /// services in DNS), `http_json` (a JSON document over HTTP), `file` (a JSON document, a
+        /// map file or lines) or `metadata` (the keys that declare a load balancer).
         #[unset(required)]
         #[serde(rename = "type")]
         pub kind: SourceKind,
@@ -281,7 +281,7 @@ pub(super) fn problems_without_map(sources: &[Source], problems: &mut Vec<String
 /// `lists` are the names of the sources that list servers.
 pub(super) fn problems(
     sources: &[Source],
-    lists: &BTreeSet<&str>,
+    lists: &BTreeSet<String>,
     map: &Map,
     store: Option<&Store>,
     problems: &mut Vec<String>,

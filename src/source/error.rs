@@ -214,6 +214,9 @@ pub enum SourceErrorKind {
     /// The file can't be read.
     #[error("{0}")]
     File(String),
+    /// The program did not say what was asked for.
+    #[error("{0}")]
+    Command(String),
     /// What the registry answered in its own protocol in place of what was asked for.
     #[error("{0}")]
     Registry(String),

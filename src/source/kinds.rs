@@ -19,6 +19,8 @@ use super::file::FileRegistry;
 use super::file::keys::{Confined, FileFormat, FileKeys};
 use super::format::{Format, MapFormat, MapText, Names, ServerFields, ServerFormat, read};
 use super::http_json::HttpJson;
+use super::metadata::Metadata;
+use super::metadata::keys::MetadataKeys;
 use super::nodes::NodesKeys;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
@@ -49,10 +51,12 @@ pub enum SourceKind {
     HttpJson,
     /// A JSON document, a map file or lines on disk.
     File,
+    /// The metadata of a load balancer.
+    Metadata,
 }
 
 impl SourceKind {
-    /// Whether its registries are asked over HTTP.
+    /// Whether its registries are asked over HTTP, all of them.
     pub(crate) fn is_asked_over_http(self) -> bool {
         matches!(self, Self::Puppetdb | Self::Consul | Self::HttpJson)
     }
@@ -74,7 +78,7 @@ impl SourceKind {
             Self::Puppetdb => true,
             Self::Consul => keys.consul.kv.is_some(),
             Self::Zookeeper | Self::Etcd => keys.nodes.nodes.is_some(),
-            Self::Dns => false,
+            Self::Dns | Self::Metadata => false,
             Self::HttpJson | Self::File => !listed,
         }
     }
@@ -82,7 +86,7 @@ impl SourceKind {
     /// Reports what is wrong with a backend's `from` that names a source of this kind.
     pub(crate) fn selector_problems(self, from: &Selector, mut problem: impl FnMut(String)) {
         match self {
-            Self::Puppetdb => problem(format!(
+            Self::Puppetdb | Self::Metadata => problem(format!(
                 "from: {:?} is of type {self}, which lists no servers; name a source of another \
                     type",
                 from.source
@@ -100,6 +104,11 @@ impl SourceKind {
         match self {
             Self::Zookeeper => read_selector::<ServicesSelector>(from, problem),
             Self::File => read_selector::<OneList>(from, problem),
+            Self::Metadata => problem(format!(
+                "from: {:?} is of type metadata, whose services are a portmap; name it in \
+                    portmap.source",
+                from.source
+            )),
             Self::Puppetdb | Self::Consul | Self::Etcd | Self::Dns | Self::HttpJson => {
                 problem(format!(
                     "from: {:?} is of type {self}, which declares no services; name a source of \
@@ -124,6 +133,7 @@ impl SourceKind {
             Self::Dns => Box::new(Dns::new(settings)),
             Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
             Self::File => Box::new(FileRegistry::new(settings, names)),
+            Self::Metadata => Box::new(Metadata::new(settings, names)?),
         })
     }
 
@@ -140,7 +150,9 @@ impl SourceKind {
             }
             Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
             Self::Consul => consul::map_format(names),
-            Self::Zookeeper | Self::Etcd | Self::Dns => return Err(self.is_no_one_text()),
+            Self::Zookeeper | Self::Etcd | Self::Dns | Self::Metadata => {
+                return Err(self.is_no_one_text());
+            }
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
         };
         read(format.reader(None), chunks)
@@ -153,7 +165,7 @@ impl SourceKind {
     ) -> Result<(ServerList, Rejections), SourceErrorKind> {
         match self {
             Self::Consul => read(HealthFormat.reader(None), chunks),
-            Self::Zookeeper | Self::Etcd | Self::Dns => Err(self.is_no_one_text()),
+            Self::Zookeeper | Self::Etcd | Self::Dns | Self::Metadata => Err(self.is_no_one_text()),
             Self::Puppetdb | Self::HttpJson | Self::File => {
                 read(ServerFormat::default().reader(None), chunks)
             }
@@ -175,6 +187,7 @@ impl fmt::Display for SourceKind {
             Self::Dns => "dns",
             Self::HttpJson => "http_json",
             Self::File => "file",
+            Self::Metadata => "metadata",
         })
     }
 }
@@ -219,13 +232,15 @@ pub struct KeysOfKinds {
     pub fields: ServerFields,
     /// For a file.
     pub file: FileKeys,
+    /// For metadata.
+    pub metadata: MetadataKeys,
     /// For a file that a service names. No key says it.
     pub confined: Option<Confined>,
 }
 
 impl KeysOfKinds {
     /// The kinds that have them, what they are for, and the keys.
-    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 10] = [
+    pub(crate) const ALL: [(&'static str, &'static str, &'static [Key]); 11] = [
         (
             "`puppetdb`, `consul`, `http_json`; of TLS: `zookeeper`, `etcd`",
             HttpKeys::ABOUT,
@@ -240,6 +255,7 @@ impl KeysOfKinds {
         ("`dns`", DnsKeys::ABOUT, DnsKeys::KEYS),
         ("`http_json` and `file`: lists of servers", ServerFields::ABOUT, ServerFields::KEYS),
         ("`file`", FileKeys::ABOUT, FileKeys::KEYS),
+        ("`metadata`", MetadataKeys::ABOUT, MetadataKeys::KEYS),
     ];
 
     /// The kinds whose sources have more than one list of servers, what the keys of a backend's
@@ -266,7 +282,8 @@ impl KeysOfKinds {
             || self.nodes.take(key, map)?
             || self.dns.take(key, map)?
             || self.fields.take(key, map)?
-            || self.file.take(key, map)?)
+            || self.file.take(key, map)?
+            || self.metadata.take(key, map)?)
     }
 
     /// Reports what is wrong with them for a source of this kind.
@@ -281,6 +298,7 @@ impl KeysOfKinds {
         self.dns.problems(kind, &mut problem);
         self.fields.problems(kind, &mut problem);
         self.file.problems(kind, &mut problem);
+        self.metadata.problems(kind, self, &mut problem);
     }
 
     /// The paths among them.

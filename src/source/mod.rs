@@ -27,6 +27,7 @@ mod file;
 mod format;
 mod http_json;
 mod kinds;
+mod metadata;
 mod nodes;
 mod puppetdb;
 mod transport;
@@ -64,7 +65,7 @@ pub trait Registry: Send + Sync {
     /// If a registry of this kind lists none, or none so.
     fn servers(&self, of: &Selector) -> Result<Box<dyn Feed<ServerList>>, Unsupported>;
 
-    /// The services that it declares.
+    /// The services that it declares, or the keys of metadata by which it does so.
     ///
     /// # Errors
     /// If a registry of this kind declares none, or none so.

@@ -11,8 +11,8 @@ use mapsmith_core::render::Rendered;
 use mapsmith_core::render::verdict::{Level, Remark, remarks};
 use tokio::process::Command;
 
-use super::command::{self, CommandError};
 use super::sockets::Sockets;
+use crate::command::{self, CommandError};
 
 /// How long HAProxy may take to check a configuration: ten thousand servers take two seconds.
 pub const CHECK_BOUND: Duration = Duration::from_secs(120);

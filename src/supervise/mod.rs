@@ -8,7 +8,6 @@
 pub mod budget;
 pub mod candidate;
 pub mod check;
-mod command;
 pub mod descriptor_store;
 pub mod files;
 pub mod health;

@@ -16,10 +16,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use super::check::Verdict;
-use super::command::{self, CommandError};
 use super::identity::{Identity, is_stopped_child};
 use super::lock::{self, LockError};
 use super::log::Mark;
+use crate::command::{self, CommandError};
 use crate::settings::Haproxy;
 
 /// How long a reload may take: 14,000 servers with TLS take six seconds.

@@ -50,7 +50,17 @@ pub(super) fn refused(
 /// What HAProxy says of a service, with the keys of the service in place of the settings that were
 /// made of them.
 pub(super) fn in_service_words(Quarantined { object, remarks }: Quarantined) -> Quarantined {
+    let of_portmap = object.strip_prefix("service be").is_some_and(is_number);
+    let in_its_words = |remark| match of_portmap {
+        true => Remark { line: None, setting: None, ..remark },
+        false => in_its_words(remark),
+    };
     Quarantined { object, remarks: remarks.into_iter().map(in_its_words).collect() }
+}
+
+/// Of a portmap's backend what stands behind `be`: its port, or its place.
+fn is_number(rest: &str) -> bool {
+    rest.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// With the key of the service in place of the setting that was made of it, which no file has.
@@ -119,9 +129,12 @@ fn owner<'a>(config: &'a Config, setting: &str) -> Option<&'a str> {
     }
 }
 
-/// Whether a frontend of this name is a service's whose backend has that name.
+/// Whether a frontend of this name is a service's whose backend has that name: `NAME-listen`, or of
+/// a portmap `fe-443` and `be-443`.
 fn is_of(frontend: &str, backend: &str) -> bool {
+    let of_portmap = frontend.strip_prefix("fe").zip(backend.strip_prefix("be"));
     frontend.strip_prefix(backend) == Some("-listen")
+        || of_portmap.is_some_and(|(one, other)| one == other)
 }
 
 /// The server that a setting is of.
@@ -135,7 +148,11 @@ fn named<'a>(config: &'a Config, services: &BTreeSet<String>, text: &str) -> Opt
     let is_named = |name: &str| text.contains(&format!("'{name}'"));
     let backends = config.backends.iter().map(|backend| backend.name.as_str());
     let mut own = backends.filter(|name| services.contains(*name));
-    own.find(|name| is_named(name) || is_named(&format!("{name}-listen")))
+    let front = |name: &str| match name.strip_prefix("be") {
+        Some(rest) if is_named(&format!("fe{rest}")) => true,
+        _ => is_named(&format!("{name}-listen")),
+    };
+    own.find(|name| is_named(name) || front(name))
 }
 
 #[cfg(test)]
@@ -191,6 +208,29 @@ mod tests {
             (None, "proxy 'web-listen': unable to find required backend"),
         ] {
             assert_eq!(refused_of(&[alert]), ["service web"], "{alert:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_of_a_portmap_is_refused_by_its_lines_and_told_without_settings() {
+        let text = TWO.replace("\"web-listen\"", "\"fe-80\"").replace("\"web\"", "\"be-80\"");
+        let settings = Settings::of_text(Path::new("/a.toml"), &text, []).unwrap();
+        let config = settings.haproxy_config(&DesiredServers::default()).unwrap();
+        for (setting, said) in [
+            (Some("frontend[1].bind[0]"), "is taken"),
+            (Some("backend[1].servers \"a\""), "unable to load CA file"),
+            (None, "proxy 'fe-80': unable to find required backend"),
+        ] {
+            let remark = Remark {
+                level: Level::Alert,
+                line: None,
+                setting: setting.map(str::to_owned),
+                text: said.to_owned(),
+            };
+            let verdict = Verdict { valid: false, remarks: vec![remark], printed: String::new() };
+            let refused = refused(&config, &BTreeSet::from(["be-80".to_owned()]), &verdict);
+            let [one] = &refused[..] else { panic!("{setting:?}: {refused:?}") };
+            assert_eq!((&*one.object, &*one.remarks[0].text), ("service be-80", said));
         }
     }
 

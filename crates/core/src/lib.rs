@@ -11,6 +11,7 @@ pub mod names;
 pub mod node_map;
 pub mod overrides;
 pub mod plan;
+pub mod portmap;
 pub mod rejection;
 pub mod render;
 pub mod revision;

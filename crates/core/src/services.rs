@@ -214,6 +214,12 @@ pub struct ServicesStatus {
     /// What is not used as the registry has it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<RejectedService>,
+    /// Whether nothing listens by order: `loadbalancer` is false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
+    /// Why the metadata of a portmap is not followed, and what is in force stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
     /// How services that the registry does not have any more stay, and what lets them go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldChange>,
@@ -222,8 +228,11 @@ pub struct ServicesStatus {
 /// A service in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// Its name, which is its backend's too.
+    /// Its name, which is its backend's too; of a portmap, its port.
     pub name: String,
+    /// What it is, of a portmap: `https-http`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// Where it listens.
     pub bind: String,
     /// Where its servers come from.

@@ -311,6 +311,9 @@ pub struct BackendStatus {
     /// How many rows are left out.
     #[serde(default)]
     pub rejected_count: u64,
+    /// How many listed servers are left out because there are more than `max_servers`.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub beyond_max: usize,
     /// Host names that do not resolve right now, and keep their last address.
     pub stale: Vec<RejectedServer>,
     pub held: Option<HeldChange>,
@@ -319,6 +322,10 @@ pub struct BackendStatus {
     pub change_due: Option<Timestamp>,
     /// Servers that are no longer listed and stay for a while.
     pub leaving: Vec<LeavingServer>,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,14 +17,15 @@ pub(super) async fn stored(settings: &Settings) -> (Known, Option<Finding>) {
 
 /// All of them together, then those that are rejected.
 pub(super) fn check_services(services: &ServicesStatus) -> Vec<Finding> {
-    let ServicesStatus { source, in_force, rejected, held, .. } = services;
+    let ServicesStatus { source, in_force, rejected, held, kept, .. } = services;
     let count = pluralize(in_force.as_ref().map_or(0, Vec::len), "service");
-    let all = match (&source.error, held) {
+    let why = held.as_ref().map(|held| &held.reason).or(kept.as_ref());
+    let all = match (&source.error, why) {
         (Some(error), _) if in_force.is_some() => {
             Err(format!("{}: {error}; {count} of the store", source.name))
         }
         (Some(error), _) => Err(format!("{}: {error}", source.name)),
-        (None, Some(held)) => Err(format!("{} are held: {}", source.name, held.reason)),
+        (None, Some(why)) => Err(format!("{} are held: {why}", source.name)),
         (None, None) => Ok(format!("{count} from {}", source.name)),
     };
     let of_one = |rejected: &RejectedService| {

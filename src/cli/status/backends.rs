@@ -41,6 +41,10 @@ pub(super) fn text(backend: &BackendStatus) -> String {
     for note in rejected_rows(&backend.rejected, backend.rejected_count).iter().chain(&stale) {
         let _ = writeln!(text, "    {}", paint(Colour::Yellow, note));
     }
+    if backend.beyond_max > 0 {
+        let beyond = pluralize(backend.beyond_max, "more server");
+        let _ = writeln!(text, "    {beyond} listed, which max_servers leaves out");
+    }
     if let Some(due) = backend.change_due {
         let _ = writeln!(
             text,
@@ -110,6 +114,7 @@ mod tests {
             confirmed_at: None,
             rejected: (0..rejected.min(1000)).map(row).collect(),
             rejected_count: rejected.into(),
+            beyond_max: 0,
             stale: (0..200).map(row).collect(),
             held: None,
             change_due: None,

@@ -10,7 +10,7 @@ use crate::cli::output::{Colour, ago, paint, pluralize};
 const SHOWN: usize = 20;
 
 pub(super) fn text(services: &ServicesStatus) -> String {
-    let ServicesStatus { source, in_force, stored_since, rejected, held } = services;
+    let ServicesStatus { source, in_force, stored_since, rejected, held, kept, closed } = services;
     let count = match in_force {
         Some(in_force) => pluralize(in_force.len(), "service"),
         None => paint(Colour::Red, "not known yet, so HAProxy's file stays as it is"),
@@ -27,6 +27,17 @@ pub(super) fn text(services: &ServicesStatus) -> String {
     if let Some(error) = &source.error {
         let _ = writeln!(text, "  {}", paint(Colour::Red, error));
     }
+    if *closed {
+        let note = "every listener is closed by order: loadbalancer is false";
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, note));
+    }
+    if let Some(why) = kept {
+        let note = match in_force {
+            Some(_) => format!("what is in force stays: {why}"),
+            None => why.clone(),
+        };
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
+    }
     if let Some(held) = held {
         let note = match held.entries_in_force {
             0 => format!("the registry has no service yet: {}", held.id),
@@ -35,8 +46,9 @@ pub(super) fn text(services: &ServicesStatus) -> String {
         let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
     }
     let in_force = in_force.as_deref().unwrap_or_default();
-    for ServiceStatus { name, bind, servers } in in_force.iter().take(SHOWN) {
-        let _ = writeln!(text, "  {name}  {bind}, servers from {servers}");
+    for ServiceStatus { name, kind, bind, servers } in in_force.iter().take(SHOWN) {
+        let kind = kind.as_ref().map_or(String::new(), |kind| format!("{kind}, "));
+        let _ = writeln!(text, "  {name}  {bind}, {kind}servers from {servers}");
     }
     if in_force.len() > SHOWN {
         let _ = writeln!(text, "  and {} more", in_force.len() - SHOWN);
@@ -52,5 +64,6 @@ pub(super) fn text(services: &ServicesStatus) -> String {
 
 /// Whether they are as their registry has them.
 pub(super) fn are_well(services: &ServicesStatus) -> bool {
-    services.source.error.is_none() && services.rejected.is_empty() && services.in_force.is_some()
+    let ServicesStatus { source, in_force, rejected, kept, .. } = services;
+    source.error.is_none() && rejected.is_empty() && in_force.is_some() && kept.is_none()
 }

@@ -16,13 +16,16 @@ mod rendered;
 mod selector;
 mod server_options;
 
-pub use rendered::{Balance, Check, Cookie, ErrorBody, Tls};
+pub use rendered::{Balance, Check, Cookie, ErrorBody, Expect, Tls};
 pub use selector::Selector;
 
 use super::Source;
 use super::frontend::Mode;
 use super::keys::section;
 use super::units::{duration, optional_duration};
+
+/// The most that `max_servers` may allow: more than a backend is built for.
+const MOST_SERVERS: usize = 10_000;
 
 section! {
     /// A backend of HAProxy whose servers Mapsmith manages. Exactly one of `servers`, `from` and
@@ -59,6 +62,10 @@ section! {
         #[unset("keep")]
         #[serde(default)]
         pub empty: WhenEmpty,
+        /// The most servers, 1 to 10000, of those that are listed. Those in force stay before others
+        /// do, then those with the lowest addresses are taken; `status` says how many are left out.
+        #[unset(says "all that are listed")]
+        pub max_servers: Option<usize>,
         /// Which servers may be changed. `own`: only those that are or were listed. `all`: every
         /// server of the backend.
         #[unset(says "`own`; `all` where all its servers are written by Mapsmith, too")]
@@ -190,6 +197,7 @@ impl Backend {
             masters: None,
             options: Vec::new(),
             empty: WhenEmpty::default(),
+            max_servers: None,
             manage: None,
             slots: None,
             defaults: None,
@@ -334,6 +342,9 @@ impl Backend {
         }
         if self.masters.is_none() && self.options.iter().any(|option| names_its_master(option)) {
             problem("options: {producer} and {master} need `masters`".to_owned());
+        }
+        if self.max_servers.is_some_and(|most| !(1..=MOST_SERVERS).contains(&most)) {
+            problem(format!("max_servers: must be 1 to {MOST_SERVERS}"));
         }
         self.option_problems(&mut problem);
         for (key, value) in [("slots", &self.slots), ("defaults", &self.defaults)] {

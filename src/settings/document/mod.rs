@@ -10,7 +10,7 @@ use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
     Api, Backend, Certificate, Damping, Frontend, Haproxy, Instance, Learned, Map, Ownership,
-    Schedule, Selector, Services, Site, Source, Store, TlsFile,
+    Portmap, Schedule, Selector, Services, Site, Source, Store, TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -86,6 +86,7 @@ fn parts() -> Vec<Part> {
         Part::new::<Route>("### `frontend.route`"),
         Part::new::<Certificate>("## `[[certificate]]`"),
         Part::new::<Services>("## `[services]`"),
+        Part::new::<Portmap>("## `[portmap]`"),
         Part::new::<Damping>("## `[damping]`"),
         Part::new::<References>("## `[references]`"),
         Part::new::<Store>("## `[store]`"),

@@ -84,6 +84,17 @@ managed = true
 from = { source = "zk", path = "/service_config" }
 "#;
 
+const PORTMAP: &str = r#"
+[haproxy]
+managed = true
+[[source]]
+name = "metadata"
+type = "metadata"
+path = "/metadata.json"
+[portmap]
+source = "metadata"
+"#;
+
 fn settings() -> String {
     format!("{SMALL}{MORE}")
 }
@@ -122,9 +133,8 @@ fn parts_of_variables() -> Vec<(String, Part)> {
 
 #[test]
 fn each_documented_default_is_the_one_in_force() {
-    let (plain, with_services) = (settings(), settings() + SERVICES);
-    let shown = |text: &str| format!("{:?}", load(text, &[]).unwrap());
-    let usual = [shown(&plain), shown(&with_services)];
+    let texts = [settings(), settings() + SERVICES, settings() + PORTMAP];
+    let usual = texts.each_ref().map(|text| format!("{:?}", load(text, &[]).unwrap()));
     let mut compared = 0;
     // A selector is kept as it was written; the kinds hold its defaults to what they document.
     let of_selector = |part: &Part| part.heading.starts_with("### `backend.from`");
@@ -132,10 +142,11 @@ fn each_documented_default_is_the_one_in_force() {
         for key in part.keys {
             let Unset::Value(value) = key.unset else { continue };
             let name = format!("{section}__{}", key.name.to_uppercase());
-            let of_services = section.ends_with("SERVICES");
-            let text = if of_services { &with_services } else { &plain };
-            let given = load(text, &[(&name, value)]).map(|settings| format!("{settings:?}"));
-            assert_eq!(given.as_ref(), Ok(&usual[usize::from(of_services)]), "{name}={value}");
+            let of =
+                ["MAPSMITH__SERVICES", "MAPSMITH__PORTMAP"].iter().position(|of| section == *of);
+            let of = of.map_or(0, |of| of + 1);
+            let given = load(&texts[of], &[(&name, value)]).map(|settings| format!("{settings:?}"));
+            assert_eq!(given.as_ref(), Ok(&usual[of]), "{name}={value}");
             compared += 1;
         }
     }
@@ -173,10 +184,16 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("bind = \"127.0.0.1:8081\"", "frontend[1].bind: is missing"),
         ("by = { header = \"X-Node-Name\" }", "frontend[1].route.by: is missing"),
         (SERVICES.trim().lines().last().expect("a line"), "services.from: is missing"),
+        ("source = \"metadata\"", "portmap.source: is missing"),
     ];
     for (line, told) in lines {
-        let services = if told.starts_with("services") { SERVICES } else { "" };
-        let text = (settings() + services).replacen(&format!("\n{line}\n"), "\n", 1);
+        let section = told.split('.').next().unwrap_or_default();
+        let more = match section {
+            "services" => SERVICES,
+            "portmap" => PORTMAP,
+            _ => "",
+        };
+        let text = (settings() + more).replacen(&format!("\n{line}\n"), "\n", 1);
         let message = load(&text, &[]).unwrap_err();
         assert!(message.contains(told), "{told:?} is not in: {message}");
     }

@@ -15,7 +15,7 @@ use super::{Certificate, Map};
 
 mod rules;
 
-pub use rules::Rule;
+pub use rules::{Redirection, Rule};
 
 section! {
     /// A frontend of HAProxy: where it listens, and where requests go. Needs `[haproxy]`.

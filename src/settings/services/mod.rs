@@ -15,6 +15,8 @@ use super::frontend::Mode;
 use super::keys::section;
 use super::{Haproxy, Selector, Settings, Source, WhenEmpty};
 
+pub(super) mod base;
+pub(super) mod choose;
 mod keywords;
 mod options;
 mod overlay;
@@ -128,9 +130,10 @@ impl Services {
 }
 
 impl Settings {
-    /// The services' source, if there are to be services.
-    pub fn services_source(&self) -> Option<(&Source, &Selector)> {
-        let from = &self.services.as_ref()?.from;
+    /// The source that declares services, by `[services]` or `[portmap]`, if there is one.
+    pub fn services_source(&self) -> Option<(&Source, Selector)> {
+        let of_services = self.services.as_ref().map(|services| services.from.clone());
+        let from = of_services.or_else(|| Some(self.portmap.as_ref()?.from()))?;
         Some((self.sources.iter().find(|source| source.name == from.source)?, from))
     }
 }

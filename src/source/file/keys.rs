@@ -65,6 +65,7 @@ impl FileKeys {
         let file = kind == SourceKind::File;
         match (&self.path, file) {
             (None, true) => problem("path is missing".to_owned()),
+            (Some(_), false) if kind == SourceKind::Metadata => {}
             (Some(_), false) => problem(format!("path: a {kind} source has none")),
             (Some(_), true) | (None, false) => {}
         }

@@ -45,7 +45,7 @@ impl FileRegistry {
         Self { settings, names }
     }
 
-    fn feed<F: Format>(&self, format: F) -> Box<dyn Feed<F::Content>> {
+    pub(super) fn feed<F: Format>(&self, format: F) -> Box<dyn Feed<F::Content>> {
         Box::new(FileFeed {
             settings: Arc::clone(&self.settings),
             format,

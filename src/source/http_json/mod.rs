@@ -39,7 +39,7 @@ impl HttpJson {
         Ok(Self { settings, http, names })
     }
 
-    fn feed<F: Format>(&self, format: F) -> Box<dyn Feed<F::Content>> {
+    pub(super) fn feed<F: Format>(&self, format: F) -> Box<dyn Feed<F::Content>> {
         Box::new(Document {
             http: self.http.beside(),
             format,

@@ -51,7 +51,8 @@ impl ServersKeys {
             | SourceKind::Consul
             | SourceKind::Etcd
             | SourceKind::HttpJson
-            | SourceKind::File => {
+            | SourceKind::File
+            | SourceKind::Metadata => {
                 if !self.servers.is_empty() {
                     problem(format!("servers: a {kind} source has none"));
                 }

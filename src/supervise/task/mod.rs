@@ -195,7 +195,7 @@ impl Supervisor {
                 max_old_workers: haproxy.max_old_workers(),
             }),
             turn,
-            services: match settings.services {
+            services: match settings.services_source() {
                 Some(_) => settings.services_in_force.clone(),
                 None => Some(BTreeSet::new()),
             },
@@ -362,8 +362,9 @@ impl Supervisor {
             if in_place.is_some() {
                 self.keep_running().await?;
             }
-            let reason = "the services of services.from are not known yet; the file stays as it is \
-                (with [store] a restart knows the last ones)";
+            let reason = "the services of the registry are not known yet (services.from, \
+                portmap.source); the file stays as it is (with [store] a restart knows the last \
+                ones)";
             return Ok(ConfigState::Waiting { reason: reason.to_owned() });
         }
         if let Some(waiting) = self.wait_for_lists(config, in_place.is_some()).await? {

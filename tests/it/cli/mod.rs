@@ -22,6 +22,7 @@ macro_rules! assert_text {
 mod check;
 mod local;
 mod overrides;
+mod portmap;
 mod readme;
 mod remote;
 mod render;

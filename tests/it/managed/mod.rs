@@ -28,6 +28,7 @@ mod maintenance;
 mod many;
 mod old_connections;
 mod planned;
+mod portmap;
 mod quarantine;
 mod refused;
 mod registrar;

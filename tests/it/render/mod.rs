@@ -6,6 +6,7 @@ pub mod echo;
 mod files;
 mod laws;
 mod models;
+mod portmap;
 mod property;
 pub mod running;
 mod served;

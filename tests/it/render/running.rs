@@ -12,7 +12,7 @@ use crate::support::haproxy::Binary;
 use crate::support::process::{Ending, Process};
 
 /// Longer than any start or answer takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What `haproxy -c` says of a text: its exit code, and what it printed.
 pub fn verdict(binary: &Binary, folder: &Path, text: &str) -> (i32, String) {

@@ -1,7 +1,7 @@
 //! The program under test, as a user runs it: its own binary with a configuration file.
 
 use std::fs;
-use std::io;
+use std::io::{self, Seek as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -266,6 +266,13 @@ impl Mapsmith {
 /// Runs the binary to its end; one that never ends is killed, and fails.
 pub fn cli(arguments: &[&str], url: Option<&str>) -> Output {
     command(&[], arguments, url).output().expect("timeout starts")
+}
+
+/// The same with a text on its standard input.
+pub fn cli_reading(arguments: &[&str], input: &[u8]) -> Output {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(input).and_then(|()| file.rewind()).expect("it can be written");
+    command(&[], arguments, None).stdin(file).output().expect("timeout starts")
 }
 
 /// The binary with these arguments, run by `runner`, to be ended if it never ends.

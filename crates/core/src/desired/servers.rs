@@ -142,6 +142,33 @@ pub fn resolve<'a>(
     resolved
 }
 
+/// Takes out the servers beyond a number of them; how many. Those in force stay before others do,
+/// so that a name server which answers in another order each time changes nothing; then by backup
+/// and address.
+pub fn take_beyond(
+    servers: &mut BTreeMap<String, Server>,
+    in_force: Option<&BTreeMap<String, Server>>,
+    most: usize,
+) -> usize {
+    let beyond = servers.len().saturating_sub(most);
+    if beyond == 0 {
+        return 0;
+    }
+    let is_new = |name: &str| in_force.is_none_or(|in_force| !in_force.contains_key(name));
+    let mut order: Vec<_> = servers
+        .values()
+        .map(|server| {
+            let Server { name, backup, address, .. } = server;
+            (is_new(name), *backup, address.ip, address.port, name.clone())
+        })
+        .collect();
+    order.sort_unstable();
+    for (.., name) in order.drain(most..) {
+        servers.remove(&name);
+    }
+    beyond
+}
+
 /// Names exactly this list of this backend, on every machine: XXH3 over both as JSON.
 pub fn id_of(backend: &str, servers: &BTreeMap<String, Server>) -> String {
     // Text, numbers and lists of them always have a JSON.
@@ -281,5 +308,36 @@ mod tests {
             &list(&[("b", 1), ("c", 2), ("d", 1), ("e", 1)]),
         );
         assert_eq!(counted, ChangeCounts { added: 2, moved: 1, removed: 1 });
+    }
+
+    #[test]
+    fn of_too_many_servers_those_in_force_stay_and_the_lowest_addresses_come() {
+        let servers = |addresses: &[&str]| -> BTreeMap<String, Server> {
+            let server = |address: &&str| Server {
+                name: format!("s{address}"),
+                address: ServerAddress { ip: address.parse().unwrap(), port: 80 },
+                weight: None,
+                backup: *address == "10.0.0.0",
+                options: ServerOptions::default(),
+            };
+            addresses.iter().map(server).map(|server| (server.name.clone(), server)).collect()
+        };
+        let listed = ["10.0.0.0", "10.0.0.10", "10.0.0.9", "10.0.0.200", "10.0.0.30"];
+        for (in_force, most, expected, beyond) in [
+            (
+                None,
+                5,
+                &["s10.0.0.0", "s10.0.0.10", "s10.0.0.200", "s10.0.0.30", "s10.0.0.9"][..],
+                0,
+            ),
+            (None, 2, &["s10.0.0.10", "s10.0.0.9"], 3),
+            // Its place in the answer does not matter, and a backup server comes last.
+            (Some(&["10.0.0.200"][..]), 2, &["s10.0.0.200", "s10.0.0.9"], 3),
+            (Some(&["10.0.0.200", "10.0.0.30", "10.0.0.77"]), 2, &["s10.0.0.200", "s10.0.0.30"], 3),
+        ] {
+            let (mut left, in_force) = (servers(&listed), in_force.map(servers));
+            assert_eq!(take_beyond(&mut left, in_force.as_ref(), most), beyond);
+            assert_eq!(left.keys().collect::<Vec<_>>(), expected, "{in_force:?}");
+        }
     }
 }

@@ -80,7 +80,7 @@ impl fmt::Display for Line {
 
 /// Whether a character stands for itself outside of quotes, wherever it is in a word.
 fn is_plain(character: char) -> bool {
-    character.is_ascii_alphanumeric() || "_.:-/@,+=%".contains(character)
+    character.is_ascii_alphanumeric() || "_.:-/@,+=%*".contains(character)
 }
 
 /// Appends a value as one word: bare where every character stands for itself, or in single quotes,

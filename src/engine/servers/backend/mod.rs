@@ -67,6 +67,8 @@ pub(super) struct BackendList {
     rejected: Vec<RejectedServer>,
     /// How much that is.
     rejected_count: u64,
+    /// How many are listed beyond `max_servers`.
+    beyond_max: usize,
     stale: Vec<RejectedServer>,
     /// The masters' list, with what it was made of.
     mapped: Option<MastersList>,
@@ -102,6 +104,7 @@ impl BackendList {
             confirmed_at: None,
             rejected: Vec::new(),
             rejected_count: 0,
+            beyond_max: 0,
             stale: Vec::new(),
             mapped: None,
             drained: None,
@@ -277,6 +280,8 @@ impl BackendList {
                 reason: format!("{host} does not resolve: {error}"),
             })
             .collect();
+        let most = self.settings.max_servers.unwrap_or(usize::MAX);
+        self.beyond_max = servers::take_beyond(&mut servers, self.last_in_force(), most);
         servers
     }
 
@@ -470,6 +475,7 @@ impl BackendList {
             confirmed_at: self.confirmed_at,
             rejected: self.rejected.clone(),
             rejected_count: self.rejected_count,
+            beyond_max: self.beyond_max,
             stale: self.stale.clone(),
             held: self.gate.held().cloned(),
             change_due: self.damper.change_due().map(at),

@@ -14,8 +14,8 @@ kind_keys! {
     #[derive(Debug, Clone, Default)]
     pub struct HttpKeys {
         /// `puppetdb` and `consul`: the root of the server or agent
-        /// (`https://puppetdb.example.com:8081`, `http://127.0.0.1:8500`). `http_json`: the document
-        /// itself. No user name or password.
+        /// (`https://puppetdb.example.com:8081`, `http://127.0.0.1:8500`). `http_json` and
+        /// `metadata`: the document itself. No user name or password.
         #[unset(required)]
         pub url: Option<String>,
         /// TLS: the CA's certificates (PEM). Only this CA is trusted.
@@ -26,7 +26,8 @@ kind_keys! {
         /// TLS: the client's key (PEM, not encrypted); goes with `cert`.
         pub key: Option<PathBuf>,
         /// A file with a token: sent as `X-Authentication` to a `puppetdb`, as `X-Consul-Token` to a
-        /// `consul`, as a bearer token to an `http_json`. It is read again at each poll.
+        /// `consul`, as a bearer token to an `http_json` or for `metadata`. It is read again at each
+        /// poll.
         pub token_file: Option<PathBuf>,
     }
 }
@@ -34,13 +35,18 @@ kind_keys! {
 impl HttpKeys {
     pub(crate) fn problems(&self, kind: SourceKind, mut problem: impl FnMut(String)) {
         let over_http = kind.is_asked_over_http();
+        let may_be = kind == SourceKind::Metadata && self.url.is_some();
         match (&self.url, over_http) {
             (Some(url), true) => url_problems("url", url, &mut problem),
+            (Some(url), false) if kind == SourceKind::Metadata => {
+                url_problems("url", url, &mut problem);
+            }
             (None, true) => problem("url is missing".to_owned()),
             (Some(_), false) => problem(format!("url: a {kind} source has none")),
             (None, false) => {}
         }
-        let has_tls = over_http || matches!(kind, SourceKind::Zookeeper | SourceKind::Etcd);
+        let has_tls =
+            over_http || may_be || matches!(kind, SourceKind::Zookeeper | SourceKind::Etcd);
         if self.cert.is_some() != self.key.is_some() {
             problem("cert and key go together".to_owned());
         }
@@ -50,7 +56,7 @@ impl HttpKeys {
         if kind == SourceKind::Zookeeper && self.ca.is_none() && self.cert.is_some() {
             problem("ca is missing: a zookeeper source speaks TLS where it is given".to_owned());
         }
-        if !over_http && self.token_file.is_some() {
+        if !(over_http || may_be) && self.token_file.is_some() {
             problem(format!("token_file: a {kind} source has none"));
         }
     }

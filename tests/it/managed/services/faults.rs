@@ -272,7 +272,7 @@ fn services_outlive_a_restart_while_zookeeper_is_down() {
             assert!(services["stored_since"].is_string(), "{services:#}");
         } else {
             let reason = status["state"]["reason"].to_string();
-            assert!(reason.contains("the services of services.from are not known"), "{status:#}");
+            assert!(reason.contains("the services of the registry are not known"), "{status:#}");
             assert!(services["in_force"].is_null(), "{services:#}");
         }
         assert!(site.file().contains("frontend shop-listen"), "{}", site.file());

@@ -146,19 +146,19 @@ fn register(zookeeper: &ZooKeeper, service: &str, server: &Master) {
 }
 
 /// What a new connection to this port is answered.
-fn answer(port: u16) -> io::Result<String> {
+pub(super) fn answer(port: u16) -> io::Result<String> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     Ok(http::request(address, "GET", "/", &[], "")?.body)
 }
 
 /// A client that asks on new connections, again and again.
-struct Client {
+pub(super) struct Client {
     ending: Arc<AtomicBool>,
     thread: JoinHandle<(usize, Vec<String>)>,
 }
 
 impl Client {
-    fn start(port: u16, expected: &'static str) -> Self {
+    pub(super) fn start(port: u16, expected: &'static str) -> Self {
         let ending = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&ending);
         let thread = thread::spawn(move || {
@@ -175,7 +175,7 @@ impl Client {
         Self { ending, thread }
     }
 
-    fn assert_all_answered(self) {
+    pub(super) fn assert_all_answered(self) {
         self.ending.store(true, Ordering::Relaxed);
         let (asked, wrong) = self.thread.join().expect("the client's thread");
         assert!(asked > 10 && wrong.is_empty(), "{} of {asked}: {wrong:?}", wrong.len());

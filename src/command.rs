@@ -9,17 +9,20 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// The most bytes of each stream that are kept; the rest is read and dropped.
+/// The most bytes of each stream that are kept unless the caller says; the rest is read and
+/// dropped.
 const MOST_PRINTED: usize = 256 * 1024;
 /// How long what a program left behind may hold its streams open after its end.
 const REST: Duration = Duration::from_millis(200);
 
 /// What a program did.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
+    /// Whether it printed more to `stdout` than was kept.
+    pub cut: bool,
 }
 
 /// Why a program did nothing that counts.
@@ -32,9 +35,19 @@ pub enum CommandError {
 }
 
 /// Runs a program to its end, with a process group of its own, which is killed if it takes longer.
-pub(super) async fn run(
+pub(crate) async fn run(
+    command: Command,
+    bound: Duration,
+    spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+) -> Result<Output, CommandError> {
+    run_within(command, bound, MOST_PRINTED, spawn).await
+}
+
+/// The same, with so many bytes of each stream kept.
+pub(crate) async fn run_within(
     mut command: Command,
     bound: Duration,
+    printed: usize,
     spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
 ) -> Result<Output, CommandError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
@@ -43,7 +56,7 @@ pub(super) async fn run(
     let started = |cause| CommandError::Start { program: program.clone(), cause };
     let mut child = spawn(&mut command).map_err(started)?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    match timeout(bound, finish(&mut child)).await {
+    match timeout(bound, finish(&mut child, printed)).await {
         Ok(output) => output.map_err(started),
         Err(_) => {
             // It may have ended this very moment.
@@ -54,11 +67,12 @@ pub(super) async fn run(
     }
 }
 
-async fn finish(child: &mut Child) -> io::Result<Output> {
+async fn finish(child: &mut Child, most: usize) -> io::Result<Output> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let status = {
-        let read = async { tokio::join!(keep(stdout, &mut out), keep(stderr, &mut err)) };
+        let read =
+            async { tokio::join!(keep(stdout, most, &mut out), keep(stderr, most, &mut err)) };
         tokio::pin!(read);
         tokio::select! {
             _ = &mut read => child.wait().await?,
@@ -70,16 +84,16 @@ async fn finish(child: &mut Child) -> io::Result<Output> {
         }
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&out), text(&err));
-    Ok(Output { status, stdout, stderr })
+    let (stdout, stderr, cut) = (text(&out[..out.len().min(most)]), text(&err), out.len() > most);
+    Ok(Output { status, stdout, stderr, cut })
 }
 
-/// Reads to the end. What can't be read is not there.
-async fn keep(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+/// Reads to the end, and keeps one byte more than that. What can't be read is not there.
+async fn keep(stream: Option<impl AsyncRead + Unpin>, most: usize, kept: &mut Vec<u8>) {
     let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 8192];
     while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-        let room = MOST_PRINTED.saturating_sub(kept.len());
+        let room = (most + 1).saturating_sub(kept.len());
         kept.extend_from_slice(&buffer[..read.min(room)]);
     }
 }
@@ -98,7 +112,8 @@ mod tests {
     async fn what_a_program_says_is_kept_with_its_exit_code() {
         let output =
             shell("echo out; echo err >&2; exit 3", Duration::from_secs(30)).await.unwrap();
-        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\n", "err\n"));
+        let printed = (output.stdout.as_str(), output.stderr.as_str(), output.cut);
+        assert_eq!(printed, ("out\n", "err\n", false));
         assert_eq!(output.status.code(), Some(3));
     }
 
@@ -106,7 +121,7 @@ mod tests {
     async fn a_flood_of_words_is_cut_and_does_not_stop_the_program() {
         let output =
             shell("yes | head -c 3000000; echo end >&2", Duration::from_secs(60)).await.unwrap();
-        assert_eq!(output.stdout.len(), MOST_PRINTED);
+        assert_eq!((output.stdout.len(), output.cut), (MOST_PRINTED, true));
         assert_eq!(output.stderr, "end\n");
     }
 
