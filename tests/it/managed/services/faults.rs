@@ -241,6 +241,9 @@ fn a_service_that_nobody_knows_after_a_restart_keeps_its_servers_and_the_others_
             fs::write(&list, format!("{}\n", server.address())).expect("a list");
             site.wait_for_answer(by_file, server.name());
         }
+        site.managed.mapsmith.wait_for("the file has it too", PATIENCE, |_| {
+            site.file().lines().any(|line| line == server).then_some(())
+        });
     }
 }
 
