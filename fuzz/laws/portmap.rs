@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use mapsmith_core::ServiceForms;
 use mapsmith_core::config::Config;
 use mapsmith_core::config::values::FilePath;
 use mapsmith_core::portmap::metadata::{self, CertificateNames, MetricsAcl, Syslog, Timeouts};
+use mapsmith_core::portmap::texts::Wanted;
 use mapsmith_core::portmap::{Declaration, Naming, Portmap};
 use mapsmith_core::render::render;
 use mapsmith_core::render::words::words;
@@ -25,6 +27,7 @@ pub fn portmap(text: &[u8]) {
     assert_eq!((again.services, again.rejected), (portmap.services.clone(), Vec::new()));
     declared(&portmap);
     values(&text);
+    wanted(&text);
 }
 
 /// Every service can be declared and rendered, and HAProxy reads each line of it.
@@ -47,6 +50,33 @@ fn declared(portmap: &Portmap) {
     assert_eq!(config.problems(), []);
     for line in render(&config).text().lines() {
         assert!(words(line).is_ok(), "{line}");
+    }
+}
+
+/// Of metadata with this portmap each text is the service that is called by its port, and nothing
+/// that is in force goes because of what can't be read.
+fn wanted(text: &str) {
+    let key = |key: &str, text: &str| (key.to_owned(), text.to_owned());
+    let keys = ServiceForms::from([key("loadbalancer", "true"), key("portmap", text)]);
+    let in_force = ServiceForms::from([key("9", "tcp://9:a.test:9")]);
+    for in_force in [ServiceForms::new(), in_force] {
+        let wanted = Wanted::new(&keys.clone().into(), &in_force, true);
+        let services = wanted.services.unwrap_or_default().texts;
+        let good: Vec<_> = services.iter().filter(|(_, text)| text.is_ok()).collect();
+        assert!(wanted.kept.is_none() || in_force.is_empty() || services.contains_key("9"));
+        assert!(!good.is_empty() || wanted.kept.is_some(), "{text:?}");
+        for (name, text) in services {
+            match text {
+                Ok(text) => {
+                    let Portmap { services, rejected } = Portmap::parse(&text);
+                    let ports: Vec<_> =
+                        services.iter().map(|one| one.listen_port.to_string()).collect();
+                    assert_eq!((ports, rejected), (vec![name], Vec::new()), "{text:?}");
+                }
+                Err(why) => one_line(&why),
+            }
+        }
+        wanted.kept.iter().for_each(|why| one_line(why));
     }
 }
 

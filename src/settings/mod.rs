@@ -68,7 +68,6 @@ pub use text::VARIABLE_PREFIX;
 pub use tls_file::TlsFile;
 pub use tree::{Place, Problem};
 
-use crate::source::SourceKind;
 use text::Format;
 use tree::Reading;
 
@@ -354,7 +353,7 @@ impl Settings {
 
     /// What each source is asked for.
     fn with_feeds(mut self) -> Self {
-        let lists = list_sources(&self);
+        let lists = source::list_sources(&self);
         for source in &mut self.sources {
             let listed = lists.contains(source.name.as_str());
             source.maps_nodes = source.kind.maps_nodes(&source.of_kind, listed);
@@ -444,7 +443,7 @@ impl Settings {
         self.store.iter().for_each(|store| store.problems(&self.map, &mut problems));
         self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
-        let lists = list_sources(self);
+        let lists = source::list_sources(self);
         let store = self.store.as_ref();
         source::problems(&self.sources, &lists, &self.map, store, &mut problems);
         if self.haproxy.is_none() {
@@ -463,20 +462,6 @@ impl Settings {
         self.haproxy.iter().for_each(|haproxy| supervision::problems(haproxy, &mut problems));
         problems
     }
-}
-
-/// The names of the sources that list servers, or services.
-fn list_sources(settings: &Settings) -> BTreeSet<String> {
-    let services = settings.services.iter().map(|services| &services.from.source);
-    let portmap = settings.portmap.iter().map(|portmap| &portmap.source);
-    let lists = backend::list_sources(&settings.backends).into_iter().map(str::to_owned);
-    // What is declared may take its servers from them.
-    let may_serve = |source: &&Source| {
-        settings.services.is_some() && source.may_serve_services()
-            || settings.portmap.is_some() && source.kind == SourceKind::Dns
-    };
-    let others = settings.sources.iter().filter(may_serve).map(|source| &source.name);
-    lists.chain(services.chain(portmap).chain(others).cloned()).collect()
 }
 
 /// Reports names that can be none, or that two elements of a section have.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::keys::{Keys, section};
 use super::units::{duration, size};
-use super::{Map, Store, check_names};
+use super::{Map, Settings, Store, backend, check_names};
 use crate::source::{FileFormat, KeysOfKinds, SourceKind};
 
 section! {
@@ -276,6 +276,20 @@ pub(super) fn problems_without_map(sources: &[Source], problems: &mut Vec<String
                 .to_owned(),
         );
     }
+}
+
+/// The names of the sources that list servers, or services.
+pub(super) fn list_sources(settings: &Settings) -> BTreeSet<String> {
+    let services = settings.services.iter().map(|services| &services.from.source);
+    let portmap = settings.portmap.iter().map(|portmap| &portmap.source);
+    let lists = backend::list_sources(&settings.backends).into_iter().map(str::to_owned);
+    // What is declared may take its servers from them.
+    let may_serve = |source: &&Source| {
+        settings.services.is_some() && source.may_serve_services()
+            || settings.portmap.is_some() && source.kind == SourceKind::Dns
+    };
+    let others = settings.sources.iter().filter(may_serve).map(|source| &source.name);
+    lists.chain(services.chain(portmap).chain(others).cloned()).collect()
 }
 
 /// `lists` are the names of the sources that list servers.

@@ -168,8 +168,8 @@ impl ServicesGuard {
     }
 }
 
-/// Whether an answer leaves anything of what was in force before a part of it came. It is held else,
-/// whatever the size: a registry that lost its services has few of them while it is filled again.
+/// Whether an answer leaves anything of what was in force before a part of it came. It is held
+/// else, whatever the size: a registry that lost its services has few while it is filled again.
 fn some_stay(
     in_force: &BTreeSet<&String>,
     said: &BTreeSet<String>,

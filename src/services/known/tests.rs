@@ -162,3 +162,24 @@ async fn a_change_names_a_few_services_and_counts_the_rest() {
     begin(&mut after, &[("a", 1), ("b", 3)]);
     assert_eq!(after.news(&before), "new or changed: b");
 }
+
+#[tokio::test]
+async fn services_of_a_registry_are_none_of_a_portmap() {
+    let mut known = Known::default();
+    begin(&mut known, &[("a", 1)]);
+    known.note_loaded();
+    let portmap = "[haproxy]\nmanaged = true\n[[source]]\nname = \"md\"\ntype = \"metadata\"\n\
+        environment = true\n[portmap]\nsource = \"md\"\n";
+    let portmap = Settings::of_text(Path::new("/a.toml"), portmap, []).unwrap();
+    let mut known = known.under(&file(), &portmap);
+    assert!(known.good.is_empty() && known.next(&portmap).is_none(), "nothing is known");
+    assert_ne!(Known::origin(&portmap), Some("md".to_owned()), "the store tells them apart");
+
+    // What can't be followed makes nothing known, an order does.
+    known.take(&portmap, &ServiceForms::new().into());
+    assert!(known.next(&portmap).is_none() && known.kept.is_some());
+    let off = ServiceForms::from([("loadbalancer".to_owned(), "false".to_owned())]);
+    known.take(&portmap, &off.into());
+    let next = known.next(&portmap).unwrap();
+    assert!(next.forms.is_empty() && known.closed);
+}

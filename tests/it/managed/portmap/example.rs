@@ -38,6 +38,7 @@ fn serve(binary: &'static Binary) {
         ("/var/lib/mapsmith/haproxy", ground.path().display().to_string()),
         ("/var/lib/mapsmith/mapsmith.db", ground.file("mapsmith.db").display().to_string()),
         ("/usr/sbin/mdata-get", mdata.program().display().to_string()),
+        ("# hsts", "hsts".to_owned()),
         ("/etc/mapsmith/site.pem", authority.both("web.test").display().to_string()),
     ] {
         assert!(text.contains(from), "the example has no {from}");
