@@ -81,8 +81,11 @@ impl Api {
         }
     }
 
-    /// What every instance holds of the node in memory right now.
+    /// What every instance holds of the node in memory right now; nothing where there is no map.
     async fn look_up_everywhere(&self, node: &str) -> Vec<ExplainInstance> {
+        if !self.settings.keeps_map() {
+            return Vec::new();
+        }
         let instances = self.clients.iter().zip(&self.settings.instances).zip(&self.instances);
         let lookups = instances.map(|((client, instance), report)| async move {
             let learned = report.borrow().learned_of(node).cloned();

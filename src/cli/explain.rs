@@ -21,6 +21,10 @@ pub(super) async fn explain(
 }
 
 fn text(report: &ExplainReport) -> String {
+    if report.sources.is_empty() {
+        let node = &report.node;
+        return format!("there is no node map: no source says which master node {node} goes to\n");
+    }
     let mut text = String::new();
     let revision = report
         .revision

@@ -59,9 +59,13 @@ pub(super) fn ago(at: Timestamp) -> String {
     format!("{} ago", humantime::format_duration(Duration::from_secs(age.unsigned_abs())))
 }
 
-/// `1 source`, `2 sources`.
+/// `1 source`, `2 sources`, `3 entries`.
 pub(super) fn pluralize(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+    match (count, thing.strip_suffix("ry")) {
+        (1, _) => format!("1 {thing}"),
+        (_, Some(stem)) => format!("{count} {stem}ries"),
+        (_, None) => format!("{count} {thing}s"),
+    }
 }
 
 /// `prepare 0.1 ms, stage 2.0 ms`.
@@ -98,6 +102,15 @@ pub(super) fn table(indent: &str, rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_of_a_thing_is_not_several() {
+        assert_eq!(pluralize(1, "entry"), "1 entry");
+        assert_eq!(
+            (pluralize(0, "entry"), pluralize(2, "key")),
+            ("0 entries".into(), "2 keys".into())
+        );
+    }
 
     #[test]
     fn columns_are_aligned_and_lines_end_without_blanks() {

@@ -14,7 +14,7 @@ use mapsmith_core::{Desired, HeldChange, Overrides, RejectedRows, SourceState};
 use serde::Serialize;
 
 use super::local::{errors, poll_map, stored, targets};
-use super::output::{Colour, paint, steps};
+use super::output::{Colour, paint, pluralize, steps};
 use super::status::{held_text, rejected_text};
 use super::{FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::engine::map::MapDecider;
@@ -167,8 +167,10 @@ fn text(report: &SyncReport) -> String {
         (Some(change), _) => {
             let _ = writeln!(
                 text,
-                "revision {}: {}, {} entries",
-                change.number, change.counts, change.entries
+                "revision {}: {}, {}",
+                change.number,
+                change.counts,
+                pluralize(change.entries, "entry")
             );
         }
         (None, Some(revision)) if report.instances.is_empty() => {

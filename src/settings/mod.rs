@@ -70,6 +70,7 @@ pub use tree::{Place, Problem};
 
 use text::Format;
 use tree::Reading;
+use tree::doubt::{comes_of, section, stands_alone};
 
 /// What the instance is called that `[haproxy]` declares by itself.
 const OWN_INSTANCE: &str = "haproxy";
@@ -224,12 +225,6 @@ fn format(path: &Path) -> Result<Format, SettingsError> {
     }
 }
 
-/// The part of a path up to the element of a list, or the section: what contradicts itself does so
-/// within one.
-fn section(key: &str) -> &str {
-    key.find(']').map(|end| &key[..=end]).or_else(|| key.split('.').next()).unwrap_or(key)
-}
-
 impl Settings {
     /// Reads and checks the settings. `variables` are the process's environment.
     ///
@@ -259,11 +254,12 @@ impl Settings {
             tree::read::<Self>(&values);
         problems.extend(nonsense);
         let settings = settings.map(Self::with_own_haproxy).map(Self::with_feeds);
-        // Without an element of a list the others have other numbers, and may seem to miss it.
-        if let Some(settings) = settings.as_ref().filter(|_| whole) {
-            // What was left out as wrong is not missing, and what it would contradict is not known.
-            let known =
-                |problem: &String| !doubtful.iter().any(|key| problem.starts_with(section(key)));
+        if let Some(settings) = &settings {
+            // Without an element of a list the others have other numbers, and may seem to miss it.
+            let known = |problem: &String| {
+                (whole || stands_alone(problem))
+                    && !doubtful.iter().any(|key| comes_of(problem, key))
+            };
             let place = |text: String| Problem { place: tree::place_of(&values, &text), text };
             problems.extend(settings.problems().into_iter().filter(known).map(place));
         }
@@ -433,7 +429,11 @@ impl Settings {
         let mut problems = Vec::new();
         if self.haproxy.is_none() && self.map.path.as_os_str().is_empty() {
             // Without its main section it is hardly a settings file yet.
-            return vec!["map.path: is missing".to_owned()];
+            match &self.services {
+                Some(services) => services.problems(None, &self.sources, &mut problems),
+                None => problems.push("map.path: is missing".to_owned()),
+            }
+            return problems;
         }
         self.schedule.problems(&mut problems);
         self.api.problems(&mut problems);

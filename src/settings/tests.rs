@@ -283,6 +283,20 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
             "url: \"puppetdb\" is not a valid URL (example: https://puppetdb.example.com:8081)",
         ),
         (
+            source("type = \"consul\"").replace("url = \"http://127.0.0.1:8080\"\n", ""),
+            "url is missing (example: http://127.0.0.1:8500)",
+        ),
+        (
+            "[services]\nfrom = \"puppetdb\"\n[[source]]\nname = \"puppetdb\"\n\
+                type = \"puppetdb\"\nurl = \"http://127.0.0.1:8080\"\n"
+                .to_owned(),
+            "services.from: needs [haproxy] with managed = true or \"attached\"",
+        ),
+        (
+            with("[services]\nfrom = \"puppetdb\"\naddress = \"everywhere\""),
+            "services.address: \"everywhere\" is not an IP address like 127.0.0.1",
+        ),
+        (
             SMALL.replace("unix@", ""),
             "instance[0].runtime: \"/run/haproxy/admin.sock\" is not a runtime address; write",
         ),

@@ -320,7 +320,8 @@ pub struct BackendStatus {
     /// When the changes that wait for the list to be quiet come into force at the latest, as things
     /// stand.
     pub change_due: Option<Timestamp>,
-    /// Servers that are no longer listed and stay for a while.
+    /// Servers that are no longer listed and stay for a while, in the order of the times at which
+    /// they may go.
     pub leaving: Vec<LeavingServer>,
 }
 
@@ -331,7 +332,8 @@ fn is_none(count: &usize) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeavingServer {
     pub name: String,
-    /// The earliest time it may go; none where it stays because it is the last one.
+    /// The earliest time it may go: `damping.max_removed` may keep it for longer. None where it
+    /// stays because it is the last one.
     pub due: Option<Timestamp>,
 }
 

@@ -102,12 +102,12 @@ async fn check_map(
         Some(MapKind::Any) | None => String::new(),
     };
     if let (true, Some(entries)) = (restricted.is_empty(), counters.count(0)) {
-        return Ok(format!("{entries} entries in memory"));
+        return Ok(in_memory(entries as usize));
     }
     let (deviation, entries) =
         read_back(client, None, usize::MAX, in_file).await.map_err(|error| error.to_string())?;
     match deviation.missing.first().filter(|_| !restricted.is_empty()) {
-        None => Ok(format!("{entries} entries in memory")),
+        None => Ok(in_memory(entries)),
         Some(first) => Err(format!(
             "memory lacks {} of the map file, the first is `{} {}`; this map takes some entries \
                 only ({restricted}), and HAProxy does \
@@ -117,4 +117,8 @@ async fn check_map(
             in_file.value(*first as usize)
         )),
     }
+}
+
+fn in_memory(entries: usize) -> String {
+    format!("{} in memory", pluralize(entries, "entry"))
 }

@@ -16,7 +16,8 @@ pub(super) fn check_source(status: &SourceStatus) -> Finding {
             let rejected = rejected(status);
             let warning =
                 status.warning.as_ref().map_or(String::new(), |warning| format!("; {warning}"));
-            Ok(format!("answers with {} entries{rejected}{warning}", entries.unwrap_or(0)))
+            let entries = pluralize(entries.unwrap_or(0), "entry");
+            Ok(format!("answers with {entries}{rejected}{warning}"))
         }
     };
     finding(format!("source {}", status.name), result)

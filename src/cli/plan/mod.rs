@@ -17,7 +17,7 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
 use super::local::{errors, poll_all, shadows, stored, targets};
-use super::output::{Colour, paint, table};
+use super::output::{Colour, paint, pluralize, table};
 use super::render::desired_with;
 use super::{CHANGES, FAILED, HELD, OutputFormat, SUCCESS, print};
 use crate::engine::preview::{self, ServersChange};
@@ -270,8 +270,10 @@ fn text(report: &PlanReport, settings: &Settings, all: bool) -> String {
 /// Of the map, and of what each instance holds of it.
 fn map_text(report: &PlanReport) -> String {
     let mut text = format!(
-        "map: {} -> {} entries: {}\n",
-        report.entries_before, report.entries_after, report.counts
+        "map: {} -> {}: {}\n",
+        report.entries_before,
+        pluralize(report.entries_after, "entry"),
+        report.counts
     );
     let none = || "no route".to_owned();
     for change in &report.changes {
@@ -297,7 +299,10 @@ fn map_text(report: &PlanReport) -> String {
             .map(|load| vec![load.master.clone(), load.before.to_string(), load.after.to_string()]),
     );
     text.push_str(&table("  ", &rows));
-    text.push_str("instances\n");
+    // A HAProxy that is yet to be started has no map that could be compared.
+    if !report.instances.is_empty() {
+        text.push_str("instances\n");
+    }
     for instance in &report.instances {
         let outcome = match &instance.error {
             Some(error) => paint(Colour::Red, error),

@@ -2,11 +2,18 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::output::{Colour, paint};
+use crate::cli::output::{Colour, paint, pluralize, table};
 use crate::engine::preview::ServersChange;
 
 pub(super) fn is_held(change: &ServersChange) -> bool {
     change.held.is_some()
+}
+
+/// `web:  3 -> 4 servers:  1 added, 0 changed, 0 removed`.
+fn row(change: &ServersChange) -> Vec<String> {
+    let before = change.servers_before.map_or("none".to_owned(), |before| before.to_string());
+    let after = pluralize(change.servers_after, "server");
+    vec![format!("{}:", change.backend), format!("{before} -> {after}:"), change.to_string()]
 }
 
 /// For a person, with so many names of each backend.
@@ -15,10 +22,9 @@ pub(super) fn text(changes: &[ServersChange], shown: usize) -> String {
     if !changes.is_empty() {
         text.push_str("servers\n");
     }
-    for change in changes {
-        let before = change.servers_before.map_or("none".to_owned(), |before| before.to_string());
-        let (backend, after) = (&change.backend, change.servers_after);
-        let _ = writeln!(text, "  {backend}: {before} -> {after} servers: {change}");
+    let lines = table("  ", &changes.iter().map(row).collect::<Vec<_>>());
+    for (line, change) in lines.lines().zip(changes) {
+        let _ = writeln!(text, "{line}");
         let marked = |mark, colour, names: &[String]| -> Vec<String> {
             names.iter().map(|name| paint(colour, &format!("{mark} {name}"))).collect()
         };

@@ -7,14 +7,22 @@ use mapsmith_core::server::list::RejectedServer;
 use mapsmith_core::status::{BackendStatus, LeavingServer, SourceStatus};
 
 use super::time;
-use crate::cli::output::{Colour, ago, paint, pluralize};
+use crate::cli::output::{Colour, ago, paint, pluralize, table};
 
 /// The most lines of one kind: a list of thousands may go wrong as a whole.
 const NAMED: usize = 10;
 
-/// One line of a backend, and what stands between its list and what it has.
-pub(super) fn text(backend: &BackendStatus) -> String {
-    let servers = match (&backend.servers, &backend.waiting_for) {
+/// A line of each backend, and what stands between its list and what it has.
+pub(super) fn text(backends: &[BackendStatus]) -> String {
+    let row = |backend: &BackendStatus| vec![backend.name.clone(), servers(backend)];
+    let lines = table("  ", &backends.iter().map(row).collect::<Vec<_>>());
+    let with_notes = |(line, backend)| format!("{line}\n{}", notes(backend));
+    lines.lines().zip(backends).map(with_notes).collect()
+}
+
+/// What it has.
+fn servers(backend: &BackendStatus) -> String {
+    match (&backend.servers, &backend.waiting_for) {
         (Some(servers), None) => {
             format!("{} from {}", pluralize(servers.len(), "server"), backend.from)
         }
@@ -33,8 +41,12 @@ pub(super) fn text(backend: &BackendStatus) -> String {
             paint(Colour::Yellow, &format!("not touched: waiting for {waiting_for}"))
         }
         (None, None) => paint(Colour::Yellow, "not touched: no list is in force yet"),
-    };
-    let mut text = format!("  {}  {servers}\n", backend.name);
+    }
+}
+
+/// What stands between its list and that.
+fn notes(backend: &BackendStatus) -> String {
+    let mut text = String::new();
     let stale =
         |row: &RejectedServer| format!("keeps its last address: {}: {}", row.place, row.reason);
     let stale = first_lines(backend.stale.iter().map(stale), backend.stale.len() as u64);
@@ -53,9 +65,11 @@ pub(super) fn text(backend: &BackendStatus) -> String {
         );
     }
     let leaving = |server: &LeavingServer| {
-        let until =
-            server.due.map_or("as the last one".to_owned(), |due| format!("until {}", time(due)));
-        format!("{} is no longer listed and stays {until}", server.name)
+        let what = match server.due {
+            Some(due) => format!("goes not before {}", time(due)),
+            None => "stays as the last one".to_owned(),
+        };
+        format!("{} is no longer listed and {what}", server.name)
     };
     for line in first_lines(backend.leaving.iter().map(leaving), backend.leaving.len() as u64) {
         let _ = writeln!(text, "    {line}");
@@ -96,16 +110,12 @@ pub(super) fn first_lines(lines: impl Iterator<Item = String>, count: u64) -> Ve
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
-    #[test]
-    fn however_many_rows_are_rejected_a_few_are_named_and_the_rest_is_counted() {
-        let row = |number: u32| RejectedServer {
-            place: format!("row {number}"),
-            name: None,
-            reason: "the weight 300 is not within 0 to 256".to_owned(),
-        };
-        let status = |rejected: u32| BackendStatus {
+    fn status(rejected: u32) -> BackendStatus {
+        BackendStatus {
             name: "web".to_owned(),
             from: "source cmdb".to_owned(),
             servers: Some(Vec::new()),
@@ -119,12 +129,43 @@ mod tests {
             held: None,
             change_due: None,
             leaving: Vec::new(),
-        };
-        let shown = text(&status(1200));
+        }
+    }
+
+    fn row(number: u32) -> RejectedServer {
+        RejectedServer {
+            place: format!("row {number}"),
+            name: None,
+            reason: "the weight 300 is not within 0 to 256".to_owned(),
+        }
+    }
+
+    #[test]
+    fn however_many_rows_are_rejected_a_few_are_named_and_the_rest_is_counted() {
+        let shown = text(&[status(1200)]);
         assert_eq!(shown.matches("rejected: row").count(), 10, "{shown}");
         assert!(shown.contains("and 1190 more"), "{shown}");
         assert_eq!(shown.lines().count(), 1 + 2 * 11, "{shown}");
-        let few = text(&status(2));
+        let few = text(&[status(2)]);
         assert!(few.matches("rejected: row").count() == 2 && !few.contains("1190"), "{few}");
+    }
+
+    #[test]
+    fn backends_are_aligned_and_a_server_that_is_to_go_has_its_earliest_time() {
+        let of = |name: &str, leaving: &[(&str, Option<Timestamp>)]| {
+            let leaving = leaving
+                .iter()
+                .map(|(name, due)| LeavingServer { name: (*name).to_owned(), due: *due });
+            let (stale, leaving) = (Vec::new(), leaving.collect());
+            BackendStatus { name: name.to_owned(), stale, leaving, ..status(0) }
+        };
+        let due = Some(Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            text(&[of("a", &[("s1", due), ("s2", None)]), of("longer", &[])]),
+            "  a       0 servers from source cmdb\n    \
+                 s1 is no longer listed and goes not before 1970-01-01 00:00:00Z\n    \
+                 s2 is no longer listed and stays as the last one\n  \
+               longer  0 servers from source cmdb\n"
+        );
     }
 }

@@ -48,7 +48,7 @@ fn text(report: &StatusReport) -> String {
         Some(0) => "0 (the map file as it was found)".to_owned(),
         Some(revision) => revision.to_string(),
     };
-    let _ = writeln!(text, "revision   {revision}, {} entries", report.entries);
+    let _ = writeln!(text, "revision   {revision}, {}", pluralize(report.entries, "entry"));
     if let Some(change) = &report.last_change {
         let _ = writeln!(
             text,
@@ -105,7 +105,7 @@ fn text(report: &StatusReport) -> String {
     }
     if !report.backends.is_empty() {
         text.push_str("\nbackends\n");
-        report.backends.iter().for_each(|backend| text.push_str(&backends::text(backend)));
+        text.push_str(&backends::text(&report.backends));
     }
     if !report.tls_files.is_empty() {
         text.push_str("\ncertificates and CRLs\n");
@@ -378,7 +378,7 @@ pub(super) fn to_text(drained: &DrainedMaster) -> String {
 
 fn source_row(source: &SourceStatus) -> Vec<String> {
     let entries =
-        source.entries.map_or("no answer yet".to_owned(), |entries| format!("{entries} entries"));
+        source.entries.map_or("no answer yet".to_owned(), |entries| pluralize(entries, "entry"));
     let answered = source.answered_at.map_or(String::new(), |at| format!("answered {}", ago(at)));
     let poll = source.last_poll.as_ref().map_or(String::new(), |poll| {
         let kind = match poll.kind {
@@ -400,11 +400,12 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
 }
 
 pub(super) fn held_text(held: &HeldChange) -> String {
-    let (of, parts) = match held.of.as_str() {
-        HeldChange::MAP => (String::new(), "entries"),
-        HeldChange::SERVICES => (" of the services".to_owned(), "services"),
-        of => (format!(" of {of}"), "servers"),
+    let (of, part) = match held.of.as_str() {
+        HeldChange::MAP => (String::new(), "entry"),
+        HeldChange::SERVICES => (" of the services".to_owned(), "service"),
+        of => (format!(" of {of}"), "server"),
     };
+    let in_force = pluralize(held.entries_in_force, part);
     let (what, applied) = match held.applied.is_empty() {
         true => (format!("nothing of this change{of} is applied"), String::new()),
         false => (
@@ -413,13 +414,12 @@ pub(super) fn held_text(held: &HeldChange) -> String {
         ),
     };
     format!(
-        "{}\n  {}\n  since {} ({}): {} {parts} in force, {} held: {}\n{applied}  let it through: \
+        "{}\n  {}\n  since {} ({}): {in_force} in force, {} held: {}\n{applied}  let it through: \
             mapsmith approve {}\n",
         paint(Colour::Red, &format!("HELD BY THE GUARD: {what}")),
         held.reason,
         time(held.since),
         ago(held.since),
-        held.entries_in_force,
         held.entries_held,
         held.counts,
         held.id

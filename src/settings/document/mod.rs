@@ -28,8 +28,10 @@ variable each has its number from 0: `MAPSMITH__SOURCE__0__URL=https://puppetdb.
 The number after the last one adds an element. Names that variables set in `source.masters` are in
 lower case.
 
-All problems are reported at once, each with its line or variable. `mapsmith check` reports them
-without changing anything.
+All problems are reported together, each with its line or variable; only what may come of another
+one, such as a key that is missing because it is misspelt, is reported once that is corrected. So is
+what contradicts other parts of the file while an element of a list can't be read. `mapsmith check`
+reports them without changing anything.
 
 Durations have a unit and are at most a year: `500ms`, `60s`, `10m`, `1h`. Sizes are in bytes, or
 have a unit: `15360`, `64MiB`, `20MB`.

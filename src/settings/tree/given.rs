@@ -98,7 +98,8 @@ impl<'de> Deserializer<'de> for Given<'de> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        visitor.visit_str(self.scalar()?)
+        let text = self.scalar()?;
+        visitor.visit_str(text).map_err(|wrong: Wrong| wrong.naming(text))
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {

@@ -9,12 +9,16 @@ use std::fmt;
 use config::{Value, ValueKind};
 use serde::{Deserialize, de};
 
+pub(super) mod doubt;
 mod given;
 
 use given::Given;
 
 /// The most problems that are reported in one run.
 const MOST_PROBLEMS: usize = 100;
+
+/// What the standard library says of a text that is no IP address.
+const NO_IP: &str = "invalid IP address syntax";
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -283,6 +287,17 @@ enum What {
 impl Wrong {
     fn text(text: impl Into<String>) -> Self {
         Self { path: Vec::new(), what: What::Text(text.into()) }
+    }
+
+    /// With the value where the standard library's own words do not have it.
+    fn naming(self, value: &str) -> Self {
+        match &self.what {
+            What::Text(text) if text == NO_IP => Self {
+                what: What::Text(format!("{value:?} is not an IP address like 127.0.0.1")),
+                ..self
+            },
+            _ => self,
+        }
     }
 
     fn within(mut self, step: Step) -> Self {

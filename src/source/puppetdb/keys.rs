@@ -57,7 +57,7 @@ impl PuppetDbKeys {
             problem("fallback_urls: only a puppetdb source has them".to_owned());
         }
         for url in &self.fallback_urls {
-            url_problems("fallback_urls", url, &mut problem);
+            url_problems("fallback_urls", url, kind, &mut problem);
         }
         if self.delta_query.as_ref().is_some_and(|query| !query.contains("{since}")) {
             problem("delta_query: must contain {since}, where the time is put".to_owned());

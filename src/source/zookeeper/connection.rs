@@ -118,13 +118,18 @@ impl Connection {
         }
         let servers = self.settings.of_kind.servers.addresses();
         let cluster = servers.join(",");
-        let connected = match tls::read_off_thread(&self.settings.of_kind.http).await? {
-            Some(options) => connector.with_tls(options).secure_connect(&cluster).await,
-            None => connector.connect(&cluster).await,
+        let options = tls::read_off_thread(&self.settings.of_kind.http).await?;
+        let connected = async {
+            match options {
+                Some(options) => connector.with_tls(options).secure_connect(&cluster).await,
+                None => connector.connect(&cluster).await,
+            }
         };
-        let client = match connected {
-            Ok(client) => client,
-            Err(error) => return Err(self.why_not(&servers, &error).await),
+        // A server that is no ZooKeeper may be silent for ever: there is time left to ask why.
+        let client = match timeout(self.settings.timeout / 2, connected).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return Err(self.why_not(&servers, &error).await),
+            Err(_) => return Err(self.why_not(&servers, &Error::Timeout).await),
         };
         match &keys.chroot {
             None => Ok(client),

@@ -61,7 +61,7 @@ fn a_registry_that_takes_written_out_servers_over_is_foreseen_and_its_short_list
     scene.servers.answers(200, &list(1).to_string());
     fs::write(mapsmith.configuration().path(), &listed).expect("settings can be written");
     let (code, planned) = printed(&mapsmith.configuration().cli(&["plan"]));
-    let change_of = "puppet: 25 -> 1 servers: 0 added, 0 changed, 24 removed\n";
+    let change_of = "puppet:  25 -> 1 server:  0 added, 0 changed, 24 removed\n";
     let foreseen = planned.contains(change_of) && planned.contains("    - s01\n");
     assert!(code == 4 && foreseen && planned.contains("would hold this back"), "{code}: {planned}");
     let (_, planned) = printed(&mapsmith.configuration().cli(&["--output", "json", "plan"]));

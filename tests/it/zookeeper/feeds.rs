@@ -172,6 +172,12 @@ async fn a_server_that_can_not_be_reached_or_is_no_zookeeper_is_named_with_the_c
     let down = registry(json!({"servers": [at], "session_timeout": "1s"}));
     let message = failure(&mut listed(down.as_ref(), &of)).await;
     assert_says(&message, &[&at, "takes connections, and opens no session"]);
+    // It waits for the rest of a request, as an HTTP server does.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = silent.local_addr().unwrap().to_string();
+    let down = registry(json!({"servers": [at], "timeout": "3s"}));
+    let message = failure(&mut listed(down.as_ref(), &of)).await;
+    assert_says(&message, &[&at, "opens no session: is it ZooKeeper's client port"]);
 }
 
 #[tokio::test]

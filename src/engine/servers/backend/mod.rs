@@ -458,10 +458,11 @@ impl BackendList {
     }
 
     pub(super) fn status(&self, at: &impl Fn(Duration) -> Timestamp) -> BackendStatus {
-        let leaving = self
-            .damper
-            .leaving()
-            .map(|(name, due)| LeavingServer { name: name.to_owned(), due: due.map(at) });
+        let leaving = self.damper.leaving();
+        let mut leaving: Vec<_> = leaving
+            .map(|(name, due)| LeavingServer { name: name.to_owned(), due: due.map(at) })
+            .collect();
+        leaving.sort_by_key(|server| (server.due.is_none(), server.due));
         BackendStatus {
             name: self.settings.name.clone(),
             from: self.settings.origin(),
@@ -479,7 +480,7 @@ impl BackendList {
             stale: self.stale.clone(),
             held: self.gate.held().cloned(),
             change_due: self.damper.change_due().map(at),
-            leaving: leaving.collect(),
+            leaving,
         }
     }
 

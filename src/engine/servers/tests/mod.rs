@@ -287,6 +287,21 @@ async fn an_empty_list_is_taken_where_the_settings_say_so_unless_its_rows_are_in
 }
 
 #[tokio::test]
+async fn what_is_to_go_is_named_in_the_order_of_its_times() {
+    let mut scene = Scene::start("");
+    scene.lists(0..9);
+    scene.decide(0).await;
+    scene.decide_again(1).await;
+    scene.lists(0..8);
+    scene.decide(10).await;
+    scene.lists(1..8);
+    scene.decide(12).await;
+    let leaving = scene.status("listed").leaving;
+    let names: Vec<_> = leaving.iter().map(|server| server.name.as_str()).collect();
+    assert_eq!(names, ["s08", "s00"], "{leaving:?}");
+}
+
+#[tokio::test]
 async fn a_halved_list_is_held_and_goes_share_by_share_once_it_is_approved() {
     let mut scene = Scene::start("");
     scene.lists(0..40);

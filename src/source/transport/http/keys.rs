@@ -37,11 +37,11 @@ impl HttpKeys {
         let over_http = kind.is_asked_over_http();
         let may_be = kind == SourceKind::Metadata && self.url.is_some();
         match (&self.url, over_http) {
-            (Some(url), true) => url_problems("url", url, &mut problem),
+            (Some(url), true) => url_problems("url", url, kind, &mut problem),
             (Some(url), false) if kind == SourceKind::Metadata => {
-                url_problems("url", url, &mut problem);
+                url_problems("url", url, kind, &mut problem);
             }
-            (None, true) => problem("url is missing".to_owned()),
+            (None, true) => problem(format!("url is missing (example: {})", example(kind))),
             (Some(_), false) => problem(format!("url: a {kind} source has none")),
             (None, false) => {}
         }
@@ -67,8 +67,22 @@ impl HttpKeys {
     }
 }
 
-/// What is wrong with a URL that stands in `key`.
-pub(crate) fn url_problems(key: &str, url: &str, problem: &mut impl FnMut(String)) {
+/// A URL of a source of this kind.
+fn example(kind: SourceKind) -> &'static str {
+    match kind {
+        SourceKind::Consul => "http://127.0.0.1:8500",
+        SourceKind::HttpJson => "https://cmdb.example.com/nodes.json",
+        _ => "https://puppetdb.example.com:8081",
+    }
+}
+
+/// What is wrong with a URL that stands in `key` of a source of this kind.
+pub(crate) fn url_problems(
+    key: &str,
+    url: &str,
+    kind: SourceKind,
+    problem: &mut impl FnMut(String),
+) {
     match Url::parse(url) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => {
             if !url.username().is_empty() || url.password().is_some() {
@@ -79,7 +93,8 @@ pub(crate) fn url_problems(key: &str, url: &str, problem: &mut impl FnMut(String
         }
         Ok(_) => problem(format!("{key}: must begin with http:// or https://")),
         Err(error) => problem(format!(
-            "{key}: {url:?} is not a valid URL (example: https://puppetdb.example.com:8081): {error}"
+            "{key}: {url:?} is not a valid URL (example: {}): {error}",
+            example(kind)
         )),
     }
 }

@@ -338,7 +338,7 @@ fn services_that_vanish_all_at_once_stay_until_approved_or_the_settings_say_othe
     let (code, text) = printed(&mapsmith.cli(&["status"]));
     let told = "HELD BY THE GUARD: nothing of this change of the services is applied";
     let way = format!(
-        "1 services in force, 0 held: 0 added, 0 moved, 1 removed\n  \
+        "1 service in force, 0 held: 0 added, 0 moved, 1 removed\n  \
         let it through: mapsmith approve {id}\n"
     );
     assert!(code == 4 && text.contains(told) && text.contains(&way), "{code}: {text}");
