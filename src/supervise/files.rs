@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use mapsmith_core::render::stamp::{self, Stamp};
+use rustix::fs::{Access, access};
 
 use super::health::{Answer, Health};
 use super::server_states;
@@ -32,6 +33,11 @@ const EDITS: usize = 20;
 pub enum FilesError {
     #[error("{}: can't be created: {cause} (haproxy.folder; Mapsmith's user must be able to)", path.display())]
     Folder { path: PathBuf, cause: io::Error },
+    #[error(
+        "{}: can't be written to: {cause} (haproxy.folder; Mapsmith's user must be able to)",
+        path.display()
+    )]
+    InFolder { path: PathBuf, cause: io::Error },
     #[error("{}: can't be read: {cause}", path.display())]
     Read { path: PathBuf, cause: io::Error },
     #[error(
@@ -330,9 +336,45 @@ pub fn create(folder: &Path) -> Result<(), FilesError> {
         .map_err(|cause| FilesError::Folder { path: folder.to_owned(), cause })
 }
 
+/// Whether a folder is there and takes files, or could be created, without doing so.
+///
+/// # Errors
+/// What would fail.
+pub fn probe_folder(folder: &Path) -> Result<(), FilesError> {
+    let is_there = |path: &&Path| path.symlink_metadata().is_ok();
+    let nearest = folder.ancestors().find(is_there).unwrap_or(Path::new("."));
+    let allowed = match fs::metadata(nearest) {
+        Ok(metadata) if metadata.is_dir() => {
+            let entries = Access::WRITE_OK | Access::EXEC_OK;
+            access(nearest, entries).map_err(io::Error::from)
+        }
+        Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
+        Err(cause) => Err(cause),
+    };
+    let path = folder.to_owned();
+    allowed.map_err(|cause| match nearest == folder {
+        true => FilesError::InFolder { path, cause },
+        false => FilesError::Folder { path, cause },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_could_be_created_is_told_from_one_that_could_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        probe_folder(folder.path()).unwrap();
+        probe_folder(&folder.path().join("a/b")).unwrap();
+        assert!(!folder.path().join("a").exists(), "nothing is created");
+        for (path, said) in [(file.join("a"), "can't be created"), (file, "can't be written to")] {
+            let message = probe_folder(&path).unwrap_err().to_string();
+            assert!(message.contains(said) && message.contains("haproxy.folder"), "{message}");
+        }
+    }
 
     fn files(folder: &Path) -> Files {
         Files::new(&folder.join("etc/haproxy.cfg"), &folder.join("lib"))

@@ -16,7 +16,7 @@ pub mod keeper;
 pub mod lock;
 mod log;
 mod old_workers;
-mod ports;
+pub(crate) mod ports;
 pub mod process;
 mod quarantine;
 pub mod reload;

@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketType, bind, socket};
 
-use super::sockets::{Sockets, internet};
+use super::sockets::internet;
 
-/// An alert for each address that HAProxy could not listen on, beside those that it inherits.
-pub(super) fn taken(config: &Config, sockets: &Sockets) -> Vec<Remark> {
+/// An alert for each address that another program has, beside those that are HAProxy's own.
+pub(crate) fn taken(config: &Config, is_own: impl Fn(&BindAddress) -> bool) -> Vec<Remark> {
     let frontends = config.frontends.iter().enumerate();
     let binds = frontends.flat_map(|(index, frontend)| {
         let binds = frontend.binds.iter().enumerate();
@@ -26,8 +26,8 @@ pub(super) fn taken(config: &Config, sockets: &Sockets) -> Vec<Remark> {
     let health = process.health.as_ref().map(|health| ("haproxy.health", &health.bind));
     let of_process = [stats, metrics, health].into_iter().flatten();
     let binds = binds.chain(of_process.map(|(setting, bind)| (setting.to_owned(), bind)));
-    let own = binds.filter(|(_, address)| sockets.place(address) == **address);
-    let taken = own.filter(|(_, address)| {
+    let others = binds.filter(|(_, address)| !is_own(address));
+    let taken = others.filter(|(_, address)| {
         let address = internet(address).and_then(|text| text.parse::<SocketAddr>().ok());
         address.is_some_and(is_taken)
     });

@@ -303,6 +303,14 @@ pub fn placed_by(file: &Path, config: &Config) -> Result<Config, SocketsError> {
     Ok(placed)
 }
 
+/// The addresses in the file: those that sockets are held for.
+///
+/// # Errors
+/// A file that can't be read.
+pub(crate) fn held(file: &Path) -> Result<BTreeSet<BindAddress>, SocketsError> {
+    Ok(numbers(file)?.into_keys().collect())
+}
+
 /// The listening address that is this descriptor, in place of another one.
 fn descriptor(number: RawFd, address: &BindAddress) -> BindAddress {
     BindAddress::try_from(format!("fd@{number}")).unwrap_or_else(|_| address.clone())

@@ -8,6 +8,7 @@ use crate::http::Token;
 use crate::settings::{self, Settings};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{StoreError, Stored};
+use crate::supervise::files::probe_folder;
 use crate::tls_file::TlsFile;
 
 pub(super) fn check_token(settings: &Settings) -> Option<Finding> {
@@ -20,8 +21,15 @@ pub(super) fn check_token(settings: &Settings) -> Option<Finding> {
 pub(super) fn check_map_file(settings: &Settings) -> Finding {
     let mut writer = MapFileWriter::new(settings.map.file());
     let path = settings.map.file().display();
-    let result = match (writer.probe(), writer.peek()) {
-        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+    // As `mapsmith run` makes it.
+    let unmade = settings.map.file().parent().filter(|folder| !folder.exists());
+    let unmade = unmade.filter(|_| settings.own_instance().is_some());
+    let writable = match unmade {
+        Some(folder) => probe_folder(folder).map_err(|error| error.to_string()),
+        None => writer.probe().map_err(|error| error.to_string()),
+    };
+    let result = match (writable, writer.peek().map_err(|error| error.to_string())) {
+        (Err(error), _) | (_, Err(error)) => Err(error),
         (Ok(()), Ok(None)) if settings.own_instance().is_some() => {
             Ok(format!("{path} does not exist yet and will be created"))
         }
@@ -29,7 +37,10 @@ pub(super) fn check_map_file(settings: &Settings) -> Finding {
             "{path} does not exist: HAProxy does not start without it; create it, empty"
         )),
         (Ok(()), Ok(Some(file))) => match file.rejected.first() {
-            None => Ok(format!("{path}: {} entries in force, can be replaced", file.entries.len())),
+            None => Ok(format!(
+                "{path}: {} in force, can be replaced",
+                pluralize(file.entries.len(), "entry")
+            )),
             Some((line, reason)) => Err(format!(
                 "{path}: lines that are not entries will be dropped at the first write: {}, the \
                     first is line {line}: {reason}",

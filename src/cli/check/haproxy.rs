@@ -1,13 +1,22 @@
-//! What HAProxy says of the configuration that the settings declare.
+//! What HAProxy says of the configuration that the settings declare, and whether its folder and
+//! ports are there for it.
+
+use std::collections::BTreeSet;
+use std::fs;
 
 use mapsmith_core::DesiredServers;
+use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::render::rendered;
+use mapsmith_core::render::verdict::Remark;
 
-use super::{Finding, finding};
+use super::{Finding, finding, named};
 use crate::cli::render::ask;
 use crate::settings::Settings;
 use crate::settings::supervision::Managed;
+use crate::supervise::files::probe_folder;
+use crate::supervise::ports::taken;
 use crate::supervise::process::Launch;
+use crate::supervise::sockets;
 
 /// Nothing where that is somebody else's.
 pub(super) async fn check_configuration(
@@ -25,6 +34,46 @@ pub(super) async fn check_configuration(
         },
     };
     Some(finding("haproxy configuration", said))
+}
+
+/// Whether HAProxy's files can be written; nothing where Mapsmith writes none.
+pub(super) fn check_folder(settings: &Settings) -> Option<Finding> {
+    let haproxy = settings.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised())?;
+    let folder = haproxy.files();
+    let path = folder.path();
+    let detail = match path.exists() {
+        true => format!("{}: can be written to", path.display()),
+        false => format!("{} does not exist yet and will be created", path.display()),
+    };
+    let result = probe_folder(path).map(|()| detail).map_err(|error| error.to_string());
+    Some(finding("haproxy.folder", result))
+}
+
+/// The addresses that another program has: HAProxy's own check opens no port. What the file in
+/// place listens on is HAProxy's own, unless it does not run, and so is what is held for it.
+pub(super) fn check_ports(
+    settings: &Settings,
+    servers: &DesiredServers,
+    runs: bool,
+) -> Option<Finding> {
+    let haproxy = settings.haproxy.as_ref().filter(|haproxy| haproxy.is_supervised())?;
+    let config = settings.haproxy_config(servers)?;
+    let what = "haproxy ports";
+    let held = match sockets::held(&haproxy.files().sockets()) {
+        Ok(held) => held,
+        Err(error) => return Some(finding(what, Err(error.to_string()))),
+    };
+    let in_place = fs::read(haproxy.configuration()).unwrap_or_default();
+    let in_place = String::from_utf8_lossy(&in_place);
+    let words = in_place.lines().flat_map(str::split_ascii_whitespace);
+    let own: BTreeSet<_> = words.filter(|_| runs).collect();
+    let is_own = |address: &BindAddress| held.contains(address) || own.contains(address.as_str());
+    let told = |Remark { setting, text, .. }| match setting {
+        Some(setting) => format!("{setting}: {text}"),
+        None => text,
+    };
+    let taken: Vec<_> = taken(&config, is_own).into_iter().map(told).collect();
+    (!taken.is_empty()).then(|| finding(what, Err(named(&taken))))
 }
 
 /// The place of the instance that Mapsmith starts, where it does not run and was not stopped.

@@ -14,7 +14,7 @@ use tracing::subscriber::NoSubscriber;
 use super::local::{poll_all, shadows, stored, with_services};
 use super::output::{Colour, paint, pluralize};
 use super::{FAILED, OutputFormat, SUCCESS, print};
-use crate::engine::preview;
+use crate::engine::preview::{self, Preview};
 use crate::settings::Settings;
 use crate::store::map_file::MapFileWriter;
 use instance::Expected;
@@ -60,6 +60,7 @@ pub(super) async fn check(
     let (settings, services) = with_services(settings, known).await;
     findings.extend(services.iter().flat_map(services::check_services));
     findings.extend(files::check_token(&settings));
+    findings.extend(haproxy::check_folder(&settings));
     if settings.keeps_map() {
         findings.push(files::check_map_file(&settings));
     }
@@ -79,8 +80,7 @@ pub(super) async fn check(
         .with_subscriber(NoSubscriber::new())
         .await;
     findings.extend(map.held.as_ref().map(sources::check_held));
-    let masters: BTreeSet<String> =
-        map.map.load().into_iter().map(|(master, _)| master.to_owned()).collect();
+    let masters = masters(&map);
     let backends =
         preview::servers(&settings, &lists, &map, &in_force).with_subscriber(NoSubscriber::new());
     let backends = backends.await;
@@ -90,9 +90,11 @@ pub(super) async fn check(
     }));
     let shadows = shadows(&settings, &states, &lists, &backends.statuses).await;
     findings.extend(shadows.iter().map(sources::check_shadow));
+    let unstarted = haproxy::unstarted(&settings).await;
     // Without the services it would be another one.
     if services.as_ref().is_none_or(|services| services.in_force.is_some()) {
         findings.extend(haproxy::check_configuration(&settings, &backends.desired).await);
+        findings.extend(haproxy::check_ports(&settings, &backends.desired, unstarted.is_none()));
     }
     findings.extend(options::check_options(&settings.backends, &backends.statuses));
     let name = MapName::new(&settings.map.path.to_string_lossy());
@@ -104,7 +106,6 @@ pub(super) async fn check(
         backends: &settings.backends,
         desired: &backends.desired,
     };
-    let unstarted = haproxy::unstarted(&settings).await;
     findings.extend(unstarted.map(|own| {
         let what = format!("instance {}", settings.instances[own].name);
         finding(what, Ok("not started yet; `mapsmith run` starts it".to_owned()))
@@ -127,6 +128,13 @@ pub(super) async fn check(
     let report = CheckReport { ok: findings.iter().all(|finding| finding.ok), findings };
     print(format, &report, text)?;
     Ok(if report.ok { SUCCESS } else { FAILED })
+}
+
+/// The masters of the map. What would be held leaves the entries in force to those that they have.
+fn masters(map: &Preview) -> BTreeSet<String> {
+    let in_force = map.before.iter().filter(|_| map.held.is_some());
+    let maps = in_force.chain([&map.map]);
+    maps.flat_map(|map| map.load()).map(|(master, _)| master.to_owned()).collect()
 }
 
 /// What the settings have.

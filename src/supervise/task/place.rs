@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use jiff::Timestamp;
 use mapsmith_core::config::Config;
 use mapsmith_core::config::status::{ConfigState, Quarantined, RefusedCandidate};
+use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::render::Rendered;
 use mapsmith_core::render::stamp::Stamp;
 use mapsmith_core::render::verdict::Remark;
@@ -81,7 +82,9 @@ impl Supervisor {
             verdict.valid &= taken.is_empty();
             verdict.remarks.extend(taken);
         } else if let Some(candidate) = &self.candidate {
-            let mut taken = ports::taken(&candidate.of.config, self.sockets());
+            let sockets = self.sockets();
+            let is_held = |address: &BindAddress| sockets.place(address) != *address;
+            let mut taken = ports::taken(&candidate.of.config, is_held);
             let known: Vec<_> = taken.iter().map(|remark| remark.setting.clone()).collect();
             let more = self
                 .services_without_port(&candidate.of.config)

@@ -36,6 +36,16 @@ fn a_master_that_mapsmith_will_add_itself_is_not_missing() {
     }
 }
 
+#[test]
+fn the_masters_in_force_are_checked_while_an_answer_without_a_node_is_held() {
+    let scene = Scene::new();
+    scene.registry.answers(200, "{}");
+    let printed = text(&scene.config().cli(&["check"]), 1);
+    assert!(printed.contains("the guard would hold"), "{printed}");
+    let told = "ok    instance edge1, masters: 1 master in the map, each a backend or server here";
+    assert!(printed.contains(told), "{printed}");
+}
+
 /// What speaks TLS here is HAProxy itself.
 #[test]
 fn a_plain_check_of_a_tls_port_is_found_in_the_settings_and_in_haproxy() {

@@ -16,6 +16,7 @@ use crate::support::{eventually, free_port, http};
 
 mod attached;
 mod changes;
+mod checked;
 mod coming_from;
 mod crashes;
 mod elsewhere;
