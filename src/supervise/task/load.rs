@@ -166,6 +166,7 @@ impl Supervisor {
             Outcome::Loaded { worker, .. } => {
                 tracing::info!(worker, reason = reason.label(), "HAProxy was reloaded");
                 self.reloaded_for = needs.to_vec();
+                self.replaced_process = self.observed_process;
                 (ReloadOutcome::Loaded, String::new(), self.shown(&config).await?)
             }
             Outcome::Refused { said } => {

@@ -19,7 +19,6 @@ use mapsmith_core::config::status::{ConfigState, HaproxyStatus, Quarantined, Rel
 use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::plan::servers::ExternalChange;
-use mapsmith_core::status::ServersState;
 use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -52,6 +51,7 @@ mod outcome;
 mod place;
 mod setback;
 
+use observe::{have_been_seen, process_of};
 use outcome::{Failure, Next, Reason};
 use setback::Setback;
 
@@ -133,6 +133,9 @@ pub struct Supervisor {
     began: Instant,
     /// What needed a reload when one was last made for it.
     reloaded_for: Vec<String>,
+    /// The process that the instance spoke of last, and the one that the last reload replaced.
+    observed_process: Option<u32>,
+    replaced_process: Option<u32>,
     setback: Option<Setback>,
     /// Whether the servers of the process were seen.
     servers_are_seen: bool,
@@ -208,6 +211,8 @@ impl Supervisor {
             is_ready: false,
             began: Instant::now(),
             reloaded_for: Vec::new(),
+            observed_process: None,
+            replaced_process: None,
             setback: None,
             servers_are_seen: false,
             external: Vec::new(),
@@ -276,8 +281,9 @@ impl Supervisor {
             let wanted = desired.borrow_and_update().clone();
             let (needs, in_sync) = {
                 let report = instance.borrow_and_update();
-                let needs = needs_reload(&report, wanted.generation);
+                let needs = self.needs_reload(&report, wanted.generation);
                 self.servers_are_seen = have_been_seen(&report);
+                self.observed_process = process_of(&report);
                 self.external.clone_from(&report.external);
                 (needs, report.observed.generation() >= wanted.generation)
             };
@@ -312,7 +318,7 @@ impl Supervisor {
                     // What it needs a reload for is new, or was met.
                     Ok(_) = instance.wait_for(|report| {
                         let now_in_sync = report.observed.generation() >= wanted.generation;
-                        let now_needs = needs_reload(report, wanted.generation);
+                        let now_needs = self.needs_reload(report, wanted.generation);
                         now_needs != needs
                             || now_in_sync != in_sync
                             || have_been_seen(report) != self.servers_are_seen
@@ -472,20 +478,6 @@ fn addresses(config: &Config) -> impl Iterator<Item = &BindAddress> {
 
 fn runtime_of(instance: &settings::Instance) -> RuntimeClient {
     RuntimeClient::new(instance.runtime.clone(), ANSWER_BOUND)
-}
-
-/// Whether the process has said how its servers are.
-fn have_been_seen(report: &InstanceReport) -> bool {
-    let servers = report.status.servers.as_ref();
-    servers.is_some_and(|servers| !matches!(servers.state, ServersState::Failed { .. }))
-}
-
-/// What of the servers only a reload of HAProxy can bring; none where those that are desired now
-/// were not looked at yet.
-fn needs_reload(report: &InstanceReport, generation: u64) -> Option<Vec<String>> {
-    let servers = report.status.servers.as_ref();
-    (report.observed.servers >= generation)
-        .then(|| servers.map(|servers| servers.needs_reload.clone()).unwrap_or_default())
 }
 
 /// Resolves when a managed process that runs has ended.

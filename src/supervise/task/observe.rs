@@ -4,17 +4,46 @@ use haproxy_runtime::MasterClient;
 use haproxy_runtime::master::{Target, worker_info};
 use mapsmith_core::Desired;
 use mapsmith_core::config::status::{ConfigState, ProcessStatus, WorkerStatus};
+use mapsmith_core::status::ServersState;
 use metrics::gauge;
 use tokio::sync::watch;
 
 use super::Supervisor;
+use crate::instance::InstanceReport;
 use crate::supervise::health::Answer;
 use crate::telemetry::{
     HAPROXY_CONFIG_IN_FORCE, HAPROXY_CONFIG_QUARANTINED, HAPROXY_CONFIG_REFUSED,
     HAPROXY_CONFIG_STATE, HAPROXY_WORKERS,
 };
 
+/// Whether the process has said how its servers are.
+pub(super) fn have_been_seen(report: &InstanceReport) -> bool {
+    let servers = report.status.servers.as_ref();
+    servers.is_some_and(|servers| !matches!(servers.state, ServersState::Failed { .. }))
+}
+
+/// The process that the instance speaks of.
+pub(super) fn process_of(report: &InstanceReport) -> Option<u32> {
+    report.status.process.as_ref().map(|process| process.pid)
+}
+
 impl Supervisor {
+    /// What of the servers only a reload of HAProxy can bring; none where those that are desired now
+    /// were not looked at yet, or only in the process that the last reload replaced.
+    pub(super) fn needs_reload(
+        &self,
+        report: &InstanceReport,
+        generation: u64,
+    ) -> Option<Vec<String>> {
+        let process = process_of(report);
+        if process.is_some() && process == self.replaced_process {
+            return None;
+        }
+        let servers = report.status.servers.as_ref();
+        (report.observed.servers >= generation)
+            .then(|| servers.map(|servers| servers.needs_reload.clone()).unwrap_or_default())
+    }
+
     /// Has those that a reload replaced answer what the worker that serves would.
     pub(super) fn follow_old_workers(
         &mut self,
