@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::{counter, gauge};
@@ -39,6 +40,8 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 /// How long nothing is accepted after that failed: what it failed for does not go within
 /// microseconds.
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+/// How long whoever has connected before the end may take to ask for something.
+const FIRST_REQUEST: Duration = Duration::from_millis(200);
 
 /// How many connections the API may have where `descriptors` may be open in all: a quarter of them,
 /// the rest is for routing.
@@ -118,12 +121,20 @@ async fn connection(
     gauge!(API_CONNECTIONS).increment(1.0);
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(WRITE_BOUND));
-    let mut serving = std::pin::pin!(
-        http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-    );
+    let (router, asked) = (TowerToHyperService::new(router), CancellationToken::new());
+    let service = service_fn(|request| {
+        asked.cancel();
+        router.call(request)
+    });
+    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    // hyper closes a connection by which nothing was asked yet, also where a request is on its way.
+    let is_over = async {
+        shutdown.cancelled().await;
+        let _ = timeout(FIRST_REQUEST, asked.cancelled()).await;
+    };
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = shutdown.cancelled() => {
+        () = is_over => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
@@ -147,7 +158,33 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_is_on_its_way_at_the_end_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(async || "here"));
+        let slots = Arc::new(Semaphore::new(1));
+        // Which of both is looked at first is a matter of chance.
+        for round in 0..30 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let shutdown = CancellationToken::new();
+            shutdown.cancel();
+            let slot = Arc::clone(&slots).acquire_owned().await.unwrap();
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new());
+            connection(stream, http, router.clone(), slot, shutdown).await;
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("here"), "round {round}: {answer:?}");
+        }
+    }
 
     #[test]
     fn the_api_gets_a_quarter_of_the_descriptors_at_most() {
