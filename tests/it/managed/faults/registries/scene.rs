@@ -97,6 +97,13 @@ impl Scene {
     /// Waits until what is listed is in force, and nothing else.
     pub fn settle(&mut self, figures: &mut Figures) -> Outcome {
         self.whole.settle(figures)?;
+        // Where what was held is back as it was, nothing in force shows that this was heard.
+        let mut seen = Value::Null;
+        let let_go = poll(BOUND, || {
+            seen = self.whole.whole_status()?["backends"][0]["held"].clone();
+            seen.is_null().then_some(())
+        });
+        let_go.ok_or_else(|| format!("{BOUND:?} later the list is held still: {seen}"))?;
         self.lists.rests(&self.whole.app.listed);
         Ok(())
     }
