@@ -97,13 +97,17 @@ impl Scene {
     /// Waits until what is listed is in force, and nothing else.
     pub fn settle(&mut self, figures: &mut Figures) -> Outcome {
         self.whole.settle(figures)?;
-        // Where what was held is back as it was, nothing in force shows that this was heard.
+        // Where what was held, or was to come or go, is back as it was, nothing in force shows that
+        // this was heard.
         let mut seen = Value::Null;
-        let let_go = poll(BOUND, || {
-            seen = self.whole.whole_status()?["backends"][0]["held"].clone();
-            seen.is_null().then_some(())
+        let heard = poll(BOUND, || {
+            seen = self.whole.whole_status()?["backends"][0].clone();
+            let leaving = seen["leaving"].as_array().is_some_and(|leaving| !leaving.is_empty());
+            let is_quiet = seen["held"].is_null() && seen["change_due"].is_null() && !leaving;
+            is_quiet.then_some(())
         });
-        let_go.ok_or_else(|| format!("{BOUND:?} later the list is held still: {seen}"))?;
+        heard
+            .ok_or_else(|| format!("{BOUND:?} later the list is not in force as it is: {seen}"))?;
         self.lists.rests(&self.whole.app.listed);
         Ok(())
     }
