@@ -98,7 +98,14 @@ impl Scene {
     pub fn settle(&mut self, figures: &mut Figures) -> Outcome {
         self.whole.settle(figures)?;
         // Where what was held, or was to come or go, is back as it was, nothing in force shows that
-        // this was heard.
+        // this was heard: a poll that begins from here on has it.
+        let mut said = String::new();
+        let polled = poll(BOUND, || {
+            let answer = self.whole.mapsmith.try_ask("POST", "/v1/reload?wait=20s").ok()?;
+            said = format!("{} {}", answer.status, answer.body);
+            (answer.status == 200).then_some(())
+        });
+        polled.ok_or_else(|| format!("{BOUND:?} later a reload is not in force: {said}"))?;
         let mut seen = Value::Null;
         let heard = poll(BOUND, || {
             seen = self.whole.whole_status()?["backends"][0].clone();
