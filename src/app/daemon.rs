@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use haproxy_runtime::{MapClient, MapName};
-use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{Content, Desired, DesiredServers, Overrides, ServerList, SourceState};
@@ -34,14 +33,16 @@ use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poll
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
 use crate::supervise::{Supervisor, SupervisorReport};
-use crate::tls_file::{InForce, TlsFile};
+use crate::tls::challenges::Challenges;
+use crate::tls_file::InForce;
 
 use super::Ground;
+use super::lists::{confirmed_lists, stored_lists, stored_with};
 use super::signals::{End, Signals};
 
 /// How many orders may wait for the decision at hand: one operator, one change; more callers simply
 /// wait.
-const ORDERS_WAITING: usize = 4;
+pub(super) const ORDERS_WAITING: usize = 4;
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in progress may take to end after a signal, before the program leaves all the
@@ -89,8 +90,8 @@ pub(super) struct Daemon {
 
 /// The instances' tasks as the others see them, in the settings' order.
 #[derive(Default)]
-struct Fleet {
-    reports: Vec<watch::Receiver<InstanceReport>>,
+pub(super) struct Fleet {
+    pub(super) reports: Vec<watch::Receiver<InstanceReport>>,
     clients: Vec<MapClient>,
     targets: Vec<watch::Receiver<Option<Arc<Targets>>>>,
     screens: Vec<RowScreen>,
@@ -129,9 +130,11 @@ impl Daemon {
         let (desired_sender, desired) = watch::channel(Desired::default());
         daemon.desired = Some(desired.clone());
         let stored = stored_with(store.clone()).await?;
+        let challenges = daemon.supply_certificates().await?;
         let tls_files = daemon.start_tls_files()?;
         let turn = Turn::default();
-        let fleet = daemon.start_instances(&desired, &tls_files, &turn)?;
+        let fleet = daemon.start_instances(&desired, &tls_files, challenges.as_ref(), &turn)?;
+        let certificates = daemon.start_certificates(challenges, &fleet);
         let fresh = daemon.fresh_backends(ground, stored.as_ref().map(|(_, lists)| lists));
         let haproxy = daemon.start_supervisor(&desired, &fleet, turn, ground, fresh).await?;
         let services = daemon.start_services(ground, &registries, store, haproxy.clone())?;
@@ -149,6 +152,7 @@ impl Daemon {
             targets: fleet.targets.clone(),
             instances: fleet.reports,
             tls_files,
+            certificates,
             haproxy,
             services,
             clients: fleet.clients,
@@ -199,6 +203,20 @@ impl Daemon {
     /// A round of one feed.
     pub(super) fn round(&self) -> Round {
         self.requests.round()
+    }
+
+    /// Ends every task.
+    pub(super) fn stop(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    /// A task that ends when it is told to stop.
+    pub(super) fn start_task(
+        &mut self,
+        name: &str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tasks.start(name, work);
     }
 
     /// A task that has no end of its own, and nothing to bring to one.
@@ -283,22 +301,11 @@ impl Daemon {
         state
     }
 
-    /// In the settings' order.
-    fn start_tls_files(&mut self) -> anyhow::Result<Vec<watch::Receiver<InForce>>> {
-        let settings = Arc::clone(&self.settings);
-        let files = settings.tls_files.iter().map(|file| {
-            let (task, state) = TlsFile::new(file)?;
-            let name = format!("tls_file {}", file.path.display());
-            self.tasks.start(name, task.run(self.requests.round(), self.shutdown.clone()));
-            Ok(state)
-        });
-        files.collect()
-    }
-
     fn start_instances(
         &mut self,
         desired: &watch::Receiver<Desired>,
         tls_files: &[watch::Receiver<InForce>],
+        challenges: Option<&Challenges>,
         turn: &Turn,
     ) -> anyhow::Result<Fleet> {
         let settings = Arc::clone(&self.settings);
@@ -317,6 +324,7 @@ impl Daemon {
             let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
                 .with_rows(rows)
                 .with_certificates(certificates)
+                .with_challenges(self.challenge_phase(index, challenges))
                 .with_turn((own == Some(index)).then(|| turn.clone()))
                 .with_learned(learned);
             let task = if settings.keeps_map() { task } else { task.without_map() };
@@ -472,29 +480,6 @@ impl Tasks {
             name
         });
     }
-}
-
-/// The store with the lists in it.
-async fn stored_with(
-    store: Option<SqliteStore>,
-) -> anyhow::Result<Option<(SqliteStore, BTreeMap<String, LastGoodList>)>> {
-    let Some(store) = store else { return Ok(None) };
-    let lists = store.last_good_lists().await?;
-    Ok(Some((store, lists)))
-}
-
-/// Where each backend's list comes from. All are stored, those too that the settings write out:
-/// what takes their place one day is a change of them.
-pub(super) fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
-    let origin = |backend: &settings::Backend| (backend.name.clone(), backend.origin());
-    settings.backends.iter().map(origin).collect()
-}
-
-/// When whoever lists a backend's servers last said what is in force, of those that have since the
-/// start.
-fn confirmed_lists(decision: &Decision) -> BTreeMap<String, Timestamp> {
-    let confirmed = decision.backends.iter().filter(|backend| backend.waiting_for.is_none());
-    confirmed.filter_map(|backend| Some((backend.name.clone(), backend.confirmed_at?))).collect()
 }
 
 fn ask_sources(requests: &PollRequests) -> AskSources {

@@ -17,8 +17,10 @@ use crate::settings::{Settings, SettingsFile};
 use crate::supervise::descriptor_store;
 use crate::supervise::sockets::Handover;
 
+mod certificates;
 mod daemon;
 mod descriptors;
+mod lists;
 mod services;
 mod shadows;
 mod signals;
