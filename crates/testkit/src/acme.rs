@@ -1,5 +1,6 @@
 //! A real certificate authority with ACME: pebble, and the DNS that it asks, pebble-challtestsrv.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use crate::{find_program, free_port, http, program, run};
 pub struct Plan {
     environment: Vec<String>,
     http_port: u16,
+    binding: Option<(String, String)>,
     starts: bool,
 }
 
@@ -21,12 +23,18 @@ impl Plan {
     /// It asks for http-01 at this port, at once.
     pub fn asks_at(http_port: u16) -> Self {
         let environment = vec!["PEBBLE_VA_NOSLEEP=1".to_owned()];
-        Self { environment, http_port, starts: true }
+        Self { environment, http_port, binding: None, starts: true }
     }
 
     /// Of a hundred good nonces it refuses so many.
     pub fn refuses_nonces(mut self, percent: u8) -> Self {
         self.environment.push(format!("PEBBLE_WFE_NONCEREJECT={percent}"));
+        self
+    }
+
+    /// It takes accounts only with this external key: its id, and the HMAC key in base64url.
+    pub fn binds_accounts(mut self, kid: &str, key: &str) -> Self {
+        self.binding = Some((kid.to_owned(), key.to_owned()));
         self
     }
 
@@ -84,7 +92,8 @@ impl Acme {
                 "httpPort": plan.http_port,
                 "tlsPort": free_port(),
                 "ocspResponderURL": "",
-                "externalAccountBindingRequired": false,
+                "externalAccountBindingRequired": plan.binding.is_some(),
+                "externalAccountMACKeys": BTreeMap::from_iter(plan.binding.clone()),
             }});
             let file = folder.join("pebble.json");
             fs::write(&file, configuration.to_string()).expect("the folder can be written to");

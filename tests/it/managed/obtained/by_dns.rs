@@ -27,11 +27,17 @@ pub(super) fn hook(folder: &Path, acme: &Acme, before: &str) -> String {
     format!("challenge = \"dns-01\"\nhook = [\"{}\"]\n", file.display())
 }
 
+/// Pebble takes no shorter one.
+const EXTERNAL_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+
 #[test]
 fn a_hook_shows_the_names_by_dns_and_a_new_account_is_made_where_the_old_one_is_unknown() {
     let ground = Ground::new(oldest_and_newest()[1]);
-    let acme = Plan::asks_at(1).start();
-    let settings = format!("{}{}", acme.settings(), hook(ground.path(), &acme, ""));
+    let acme = Plan::asks_at(1).binds_accounts("key-1", EXTERNAL_KEY).start();
+    let key = ground.file("external.key");
+    fs::write(&key, format!("{EXTERNAL_KEY}\n")).expect("the folder can be written to");
+    let binding = format!("eab = {{ kid = \"key-1\", key_file = \"{}\" }}\n", key.display());
+    let settings = format!("{}{binding}{}", acme.settings(), hook(ground.path(), &acme, ""));
     let scene = Scene::on(ground, &settings, "acme");
     scene.wait_for_trust(&acme);
     let calls = fs::read_to_string(scene.file("calls")).expect("the hook was called");

@@ -46,8 +46,13 @@ impl Scene {
 
     /// `key` is `acme` or `self_signed`.
     fn on(ground: Ground, acme: &str, key: &str) -> Self {
-        let secure = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let port = ground.web.port();
+        Self::at(ground, acme, key, port)
+    }
+
+    /// The authority asks at this port.
+    fn at(ground: Ground, acme: &str, key: &str, port: u16) -> Self {
+        let secure = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let acme = acme.replace("[acme]\n", &format!("[acme]\nhttp_port = {port}\n"));
         let settings = ground.settings(
             "one",

@@ -1,18 +1,23 @@
 //! Renewals, with clients that connect all the time.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::{NAMES, Scene, Trust, oldest_and_newest};
+use crate::managed::Ground;
 use crate::support::acme::Plan;
+use crate::support::{free_port, http};
 
 /// How often the certificate is renewed.
 const RENEWALS: usize = 4;
 
 #[test]
 fn a_renewal_goes_live_without_a_reload_or_one_failed_handshake_and_whatever_nonces_are_lost() {
-    let plan = |port| Plan::asks_at(port).refuses_nonces(10);
-    let (acme, scene) = Scene::start(oldest_and_newest()[1], plan, "");
+    // No frontend listens there, so HAProxy opens one for the authority alone.
+    let port = free_port();
+    let acme = Plan::asks_at(port).refuses_nonces(10).start();
+    let scene = Scene::at(Ground::new(oldest_and_newest()[1]), &acme.settings(), "acme", port);
     scene.wait_for_trust(&acme);
     let (stop, handshakes) = (AtomicBool::new(false), AtomicUsize::new(0));
     let trust = Trust::of(&acme.root());
@@ -47,6 +52,8 @@ fn a_renewal_goes_live_without_a_reload_or_one_failed_handshake_and_whatever_non
     println!("{handshakes} handshakes across {RENEWALS} renewals");
     assert!(handshakes > RENEWALS, "clients connected meanwhile");
     assert_eq!(scene.managed.reloads(), 0);
+    let alone = http::request(SocketAddr::from(([127, 0, 0, 1], port)), "GET", "/word", &[], "");
+    assert_eq!(alone.expect("it is open").status, 404, "nothing else is answered there");
     assert_eq!(acme.orders(), 1 + RENEWALS);
 }
 
