@@ -38,8 +38,9 @@ section! {
         #[unset(says "none")]
         #[serde(default)]
         pub contact: Vec<Text>,
-        /// External account binding, where it asks for one: `{ kid = "...", key_file = "..." }`. The
-        /// file holds the HMAC key in base64url, as the authority gave it; its mode must be 0600.
+        /// External account binding, where it asks for one: `{ kid = "...", key_file = "..." }`.
+        /// The file holds the HMAC key in base64url, as the authority gave it; its mode must be
+        /// 0600.
         pub eab: Option<Eab>,
         /// The CA's certificates (PEM) that the directory's own TLS is verified by.
         #[unset(says "the system's")]
@@ -56,9 +57,9 @@ section! {
         #[unset("http-01")]
         #[serde(default)]
         pub challenge: Challenge,
-        /// `dns-01`: the command that adds and removes TXT records, each word one text. It is called
-        /// with `add` or `remove`, the record's name (`_acme-challenge.www.example.com`) and its
-        /// value. `add` must not end before all name servers of the zone have the record.
+        /// `dns-01`: the command that adds and removes TXT records, each word one text. It is
+        /// called with `add` or `remove`, the record's name (`_acme-challenge.www.example.com`) and
+        /// its value. `add` must not end before all name servers of the zone have the record.
         #[unset(says "none")]
         #[serde(default)]
         pub hook: Vec<Text>,
@@ -66,8 +67,8 @@ section! {
         #[unset("2m")]
         #[serde(default = "hook_timeout", deserialize_with = "duration")]
         pub hook_timeout: Duration,
-        /// `http-01`: whether each name is first asked for by HTTP, and nothing is ordered where the
-        /// answer does not come from this gateway. Where the gateway can't reach itself by its
+        /// `http-01`: whether each name is first asked for by HTTP, and nothing is ordered where
+        /// the answer does not come from this gateway. Where the gateway can't reach itself by its
         /// public names, set it to `false`.
         #[unset("true")]
         #[serde(default = "yes")]

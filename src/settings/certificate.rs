@@ -171,6 +171,7 @@ pub(super) fn problems(
 #[cfg(test)]
 mod tests {
     use super::super::tests::{SMALL, load};
+    use super::*;
 
     const SITE: &str = "[[certificate]]\nname = \"site\"\npath = \"/etc/haproxy/site.pem\"\n";
 
@@ -198,6 +199,18 @@ mod tests {
         );
         let message = load(&format!("{SMALL}{text}"), &[]).unwrap_err();
         assert!(message.contains("certificate[0].path: is missing; only with [haproxy]"));
+    }
+
+    #[test]
+    fn one_that_is_added_has_its_files_like_one_that_was_written() {
+        let text = SITE.replace("path = \"/etc/haproxy/site.pem\"", "self_signed = [\"a.test\"]");
+        let haproxy = "[haproxy]\nfolder = \"/srv/h\"\n";
+        let written = load(&format!("{SMALL}{haproxy}{text}"), &[]).unwrap();
+        let mut added = load(&format!("{SMALL}{haproxy}"), &[]).unwrap();
+        let name = |text: &str| Name::try_from(text.to_owned()).unwrap();
+        let of = DnsName::try_from("a.test".to_owned()).unwrap();
+        added.add_certificate(Certificate::obtained(name("site"), Vec::new(), vec![of]));
+        assert_eq!(format!("{written:?}"), format!("{added:?}"));
     }
 
     #[test]

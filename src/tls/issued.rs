@@ -157,6 +157,20 @@ pub fn supply(settings: &Settings) -> Result<(), String> {
 }
 
 #[cfg(test)]
+impl Wanted {
+    /// One that an authority is to issue, for tests that touch no file.
+    pub(super) fn example(name: &str, names: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            acme: true,
+            issued: PathBuf::new(),
+            path: PathBuf::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
@@ -164,11 +178,9 @@ mod tests {
 
     fn wanted(folder: &Path, names: &[&str]) -> Wanted {
         Wanted {
-            name: "site".to_owned(),
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            acme: true,
             issued: folder.join("acme/issued/site.pem"),
             path: folder.join("certificates/site.pem"),
+            ..Wanted::example("site", names)
         }
     }
 

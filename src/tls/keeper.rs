@@ -351,3 +351,98 @@ impl Kept {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issued(days_ago: i64, days: i64) -> IssuedCertificate {
+        let at = |day: i64| Timestamp::now() + SignedDuration::from_hours(24 * day);
+        IssuedCertificate {
+            names: vec!["a.test".to_owned()],
+            issuer: "CN=CA".to_owned(),
+            self_signed: false,
+            issued_at: at(-days_ago),
+            expires_at: at(days - days_ago),
+        }
+    }
+
+    fn kept(in_hand: Option<IssuedCertificate>) -> Kept {
+        Kept {
+            wanted: Wanted::example("site", &["a.test"]),
+            in_hand,
+            record: Record::default(),
+            failures: 0,
+            unreached: UNREACHED,
+            refused: REFUSED,
+            rest_until: None,
+            is_ordered: false,
+            suggested: None,
+            ask_again: Instant::now(),
+        }
+    }
+
+    /// Until it is due.
+    fn wait(kept: &Kept) -> SignedDuration {
+        kept.due_at().duration_since(Timestamp::now())
+    }
+
+    #[test]
+    fn what_lacks_is_due_at_once_and_what_is_good_when_a_third_is_left() {
+        let (old, new) = (kept(Some(issued(61, 90))), kept(Some(issued(1, 90))));
+        assert!(wait(&kept(None)).is_negative() && wait(&old).is_negative());
+        assert!(wait(&new) > SignedDuration::from_hours(24 * 50));
+        let self_signed = IssuedCertificate { self_signed: true, ..issued(1, 90) };
+        assert!(wait(&kept(Some(self_signed))).is_negative(), "an authority's is wanted");
+        let other = IssuedCertificate { names: vec!["b.test".to_owned()], ..issued(1, 90) };
+        assert!(wait(&kept(Some(other))).is_negative(), "it is of another name");
+        let suggested = Kept { suggested: Some(Timestamp::UNIX_EPOCH), ..new };
+        assert!(wait(&suggested).is_negative(), "the authority wants it renewed");
+    }
+
+    #[test]
+    fn the_authority_is_left_alone_after_a_refusal_and_as_long_as_it_asks() {
+        let refusal = Failure::refused("no");
+        let mut site = kept(None);
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            site.failed(&refusal, None);
+            waits.push(wait(&site).as_mins());
+        }
+        assert!(waits[0] >= 4 && waits[3] >= 39, "{waits:?}");
+        assert_eq!((site.record.refusals, site.failures), (4, 4));
+        site.failed(&refusal, Some(Duration::from_secs(7 * 24 * 3600)));
+        assert!(wait(&site) > SignedDuration::from_hours(24 * 6));
+        site.renewed(issued(0, 90));
+        assert!(site.record.error.is_none() && site.record.refusals == 0);
+        assert!(wait(&site) > SignedDuration::from_hours(24 * 50));
+        // It does not know of this one.
+        site.failed(&Failure::local("unreachable".to_owned()), None);
+        assert!(wait(&site) <= SignedDuration::from_secs(5) && site.record.refusals == 0);
+    }
+
+    #[tokio::test]
+    async fn an_operator_can_not_have_two_orders_at_once_or_one_that_the_authority_forbids() {
+        let (_orders, taken) = mpsc::channel(1);
+        let records = Records::new(std::path::Path::new("/nowhere"));
+        let state = watch::channel(Renewals::new()).0;
+        let kept = vec![kept(Some(issued(1, 90)))];
+        let mut keeper = Keeper { kept, authority: None, records, orders: taken, state };
+        let ask = |keeper: &mut Keeper, name: &str, running: Option<&str>| {
+            let (answer, mut outcome) = oneshot::channel();
+            keeper.take(Renew { name: name.to_owned(), answer }, running);
+            outcome.try_recv().unwrap()
+        };
+        let in_progress = ask(&mut keeper, "site", Some("site"));
+        assert_eq!(in_progress, Err(RenewError::InProgress("site".to_owned())));
+        let unknown = ask(&mut keeper, "other", None);
+        assert_eq!(unknown, Err(RenewError::Unknown("other".to_owned())));
+        let later = Timestamp::now() + SignedDuration::from_hours(1);
+        keeper.kept[0].rest_until = Some(later);
+        assert_eq!(ask(&mut keeper, "site", None), Err(RenewError::AskedToWait(later)));
+        assert!(!keeper.kept[0].is_ordered);
+        keeper.kept[0].rest_until = None;
+        assert_eq!(ask(&mut keeper, "site", None), Ok(()));
+        assert!(wait(&keeper.kept[0]).is_negative());
+    }
+}

@@ -59,7 +59,7 @@ impl Failure {
         Self { text, refused: false, kind: String::new() }
     }
 
-    fn refused(text: impl Into<String>) -> Self {
+    pub(super) fn refused(text: impl Into<String>) -> Self {
         Self { text: text.into(), refused: true, kind: String::new() }
     }
 }

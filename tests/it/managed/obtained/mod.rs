@@ -23,6 +23,7 @@ use crate::support::mapsmith::Mapsmith;
 mod by_dns;
 mod crashed;
 mod refused;
+mod reloaded;
 mod renewed;
 mod self_signed;
 

@@ -10,7 +10,7 @@ use crate::support::acme::Plan;
 use crate::support::{free_port, http};
 
 /// How often the certificate is renewed.
-const RENEWALS: usize = 4;
+const RENEWALS: usize = 5;
 
 #[test]
 fn a_renewal_goes_live_without_a_reload_or_one_failed_handshake_and_whatever_nonces_are_lost() {

@@ -19,8 +19,8 @@ fn a_self_signed_certificate_needs_no_authority_and_is_renewed_on_request() {
         (&status["source"], &status["in_force"]["self_signed"]),
         (&"self_signed".into(), &true.into())
     );
-    let (code, answer) = scene.renew();
-    assert_eq!(code, 202, "{answer}");
+    let ordered = scene.managed.mapsmith.cli(&["certificates", "renew", "site"]);
+    assert!(ordered.status.success(), "{}", String::from_utf8_lossy(&ordered.stderr));
     let second = scene.managed.mapsmith.wait_for("there is another", super::PATIENCE, |_| {
         fs::read_to_string(&path).ok().filter(|text| *text != first)
     });
@@ -28,8 +28,10 @@ fn a_self_signed_certificate_needs_no_authority_and_is_renewed_on_request() {
         Trust::of(&second).ask(scene.secure, NAMES[0]).ok()
     });
     assert_eq!(scene.managed.reloads(), 0);
-    let (code, answer) = scene.managed.mapsmith.post("/v1/certificates/other/renew");
-    assert_eq!(code, 404, "{answer}");
+    let unknown = scene.managed.mapsmith.cli(&["certificates", "renew", "other"]);
+    let told = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(unknown.status.code(), Some(1), "{told}");
+    assert!(told.contains("there is no certificate other that Mapsmith gets itself"), "{told}");
     let shown = scene.managed.mapsmith.cli(&["certificates"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("site") && shown.contains("self-signed"), "{shown}");
