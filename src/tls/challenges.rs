@@ -14,10 +14,9 @@ use mapsmith_core::certificate::OpenChallenges;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::issued::off_thread;
+use super::issued::{create, off_thread};
 use crate::instance::InstanceReport;
 use crate::store::replace::{remove_leftovers, replace};
-use crate::supervise::files::create;
 
 /// HAProxy's user must be able to read it, and what is in it is public.
 const MODE: u32 = 0o644;
@@ -69,7 +68,7 @@ impl Challenges {
         let file = self.file.clone();
         off_thread(move || {
             if let Some(folder) = file.parent() {
-                create(folder).map_err(|error| error.to_string())?;
+                create(folder)?;
             }
             remove_leftovers(&file);
             replace(&file, rows.as_bytes(), MODE).map_err(|error| error.to_string())

@@ -1,6 +1,7 @@
 //! The account at an authority: its key is made once, and kept.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -72,10 +73,45 @@ fn mailto(contact: &str) -> String {
 /// From its file; what is in it is not shown.
 fn external_key(eab: &Eab) -> Result<ExternalAccountKey, String> {
     let place = || format!("acme.eab.key_file {}", eab.key_file.display());
+    let mode = fs::metadata(&eab.key_file).map(|metadata| metadata.mode() & 0o777);
+    if let Ok(mode) = mode
+        && mode & 0o077 != 0
+    {
+        let place = place();
+        return Err(format!("{place}: its mode is {mode:o}, so others can read it; chmod 600 it"));
+    }
     let text = fs::read_to_string(&eab.key_file)
         .map_err(|error| format!("{}: can't be read: {error}", place()))?;
     let key = BASE64_URL_SAFE_NO_PAD
         .decode(text.trim().trim_end_matches('='))
         .map_err(|_| format!("{}: is not base64url", place()))?;
     Ok(ExternalAccountKey::new(eab.kid.to_string(), &key))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use mapsmith_core::config::values::Text;
+
+    use super::*;
+
+    #[test]
+    fn an_external_key_is_nobody_elses_to_read_and_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let key_file = folder.path().join("key");
+        let eab = Eab { kid: Text::try_from("key-1".to_owned()).unwrap(), key_file };
+        let set_mode = |mode| {
+            fs::set_permissions(&eab.key_file, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let refused = || external_key(&eab).err().unwrap_or_default();
+        assert!(refused().contains("can't be read"), "{}", refused());
+        fs::write(&eab.key_file, "c2VjcmV0\n").unwrap();
+        set_mode(0o640);
+        assert!(refused().contains("its mode is 640"), "{}", refused());
+        set_mode(0o600);
+        assert_eq!(refused(), "");
+        fs::write(&eab.key_file, "no base64!").unwrap();
+        assert!(refused().ends_with("is not base64url"), "{}", refused());
+    }
 }

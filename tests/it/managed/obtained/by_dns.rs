@@ -36,6 +36,7 @@ fn a_hook_shows_the_names_by_dns_and_a_new_account_is_made_where_the_old_one_is_
     let acme = Plan::asks_at(1).binds_accounts("key-1", EXTERNAL_KEY).start();
     let key = ground.file("external.key");
     fs::write(&key, format!("{EXTERNAL_KEY}\n")).expect("the folder can be written to");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");
     let binding = format!("eab = {{ kid = \"key-1\", key_file = \"{}\" }}\n", key.display());
     let settings = format!("{}{binding}{}", acme.settings(), hook(ground.path(), &acme, ""));
     let scene = Scene::on(ground, &settings, "acme");
