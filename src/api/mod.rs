@@ -22,6 +22,7 @@ use crate::store::OverrideService;
 use crate::supervise::SupervisorReport;
 use crate::tls_file::InForce;
 
+mod certificates;
 mod commands;
 mod convergence;
 mod error;
@@ -32,6 +33,7 @@ pub mod requests;
 mod tls_files;
 pub mod types;
 
+pub use certificates::Certificates;
 pub use error::Error;
 
 /// The task without which nothing is decided, by its name in the metrics.
@@ -51,6 +53,8 @@ pub struct Api {
     pub(crate) instances: Vec<watch::Receiver<InstanceReport>>,
     /// The files of certificates and revocations, in the settings' order.
     pub(crate) tls_files: Vec<watch::Receiver<InForce>>,
+    /// The certificates that Mapsmith gets itself; none where there are none.
+    pub(crate) certificates: Option<Certificates>,
     /// The HAProxy whose configuration is rendered; none where it is somebody else's.
     pub(crate) haproxy: Option<watch::Receiver<SupervisorReport>>,
     /// The services of a registry; none where the settings name none.

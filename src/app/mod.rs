@@ -7,9 +7,11 @@ use crate::settings::SettingsFile;
 use crate::supervise::descriptor_store;
 
 mod anew;
+mod certificates;
 mod daemon;
 mod descriptors;
 mod ground;
+mod lists;
 mod services;
 mod shadows;
 mod signals;

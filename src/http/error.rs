@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use super::body::BOUND;
 use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
 use crate::api::{self, requests};
+use crate::tls::RenewError;
 
 /// Why a request gets no plain answer, as a person reads it.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,8 @@ impl HttpError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Api(api::Error::NotRenewed(RenewError::Unknown(_))) => StatusCode::NOT_FOUND,
+            Self::Full(_) | Self::Api(api::Error::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Api(
                 api::Error::NotApproved(_)
@@ -75,6 +77,7 @@ impl HttpError {
                 | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)
                 | api::Error::NoStore
+                | api::Error::NotRenewed(_)
                 | api::Error::NotRemembered(_),
             ) => StatusCode::CONFLICT,
             Self::Reload(report) => status_of(report.outcome),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use mapsmith_core::certificate::CertificateStatus;
 use mapsmith_core::{HeldChange, OverrideChange, Pin};
 use serde::de::DeserializeOwned;
 
@@ -152,6 +153,21 @@ pub(super) async fn own(
     let wait = requests::wait(query.wait.as_deref())?;
     let OwnRequest { master } = json(&body, "{\"master\": \"...\"} with the node's owner")?;
     answer(api.own(&node, requests::master(master)?, query.force, wait).await?)
+}
+
+pub(super) async fn certificates(
+    State(api): Shared,
+    _: Parameters<NoQuery>,
+) -> Json<Vec<CertificateStatus>> {
+    Json(api.certificates())
+}
+
+pub(super) async fn renew(
+    State(api): Shared,
+    Path(name): Path<String>,
+    _: Parameters<NoQuery>,
+) -> Result<Response, HttpError> {
+    Ok((StatusCode::ACCEPTED, Json(api.renew(&name).await?)).into_response())
 }
 
 pub(super) async fn metrics(State(api): Shared) -> Response {

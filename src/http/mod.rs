@@ -34,6 +34,8 @@ pub fn router(api: Arc<Api>, token: Option<Token>) -> Router {
             "/overrides/{node}",
             get(handlers::pin).put(handlers::set_pin).delete(handlers::unpin),
         )
+        .route("/certificates", get(handlers::certificates))
+        .route("/certificates/{name}/renew", post(handlers::renew))
         .route("/masters/{master}/drain", post(handlers::drain).delete(handlers::undrain))
         .layer(from_fn(body::arrives))
         .layer(DefaultBodyLimit::max(body::LARGEST));

@@ -87,7 +87,7 @@ impl<'a> Making<'a> {
         let declaration = portmap.ca().map(|ca| Declaration {
             naming: portmap.names.into(),
             listen: portmap.address.into_iter().collect(),
-            certificate: certificate.map(|certificate| certificate.path.clone()),
+            certificate: certificate.and_then(|certificate| certificate.path.clone()),
             alpn: Vec::new(),
             ca,
             max_servers: values.max_servers,
