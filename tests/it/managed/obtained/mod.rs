@@ -22,6 +22,7 @@ use crate::support::mapsmith::Mapsmith;
 
 mod by_dns;
 mod crashed;
+mod portmap;
 mod refused;
 mod reloaded;
 mod renewed;
@@ -103,10 +104,10 @@ impl Scene {
 
 /// A client that trusts one root, and whose every handshake is a full one.
 #[derive(Clone)]
-struct Trust(Arc<ClientConfig>);
+pub(super) struct Trust(Arc<ClientConfig>);
 
 impl Trust {
-    fn of(root: &str) -> Self {
+    pub fn of(root: &str) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(root.as_bytes()).expect("PEM")).expect("a root");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -120,7 +121,7 @@ impl Trust {
     }
 
     /// What is answered; why nothing is.
-    fn ask(&self, address: SocketAddr, name: &'static str) -> Result<String, String> {
+    pub fn ask(&self, address: SocketAddr, name: &'static str) -> Result<String, String> {
         let name = ServerName::try_from(name).expect("a name");
         let client = ClientConnection::new(Arc::clone(&self.0), name).expect("a client");
         let mut answer = String::new();
