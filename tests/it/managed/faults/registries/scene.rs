@@ -265,6 +265,22 @@ impl Scene {
         self.lists(members, false);
     }
 
+    /// Whether most members are gone for good.
+    pub fn has_shrunk(&self) -> bool {
+        self.members.len() < self.size.0
+    }
+
+    /// As many members come as there were at first.
+    pub fn grow(&mut self) {
+        let mut members = self.members.clone();
+        let free = (0..self.whole.app.masters.len())
+            .filter(|number| !self.members.values().any(|master| master == number));
+        let names = (0..=self.size.0).map(|number| format!("m{number}"));
+        let absent = names.filter(|name| !self.members.contains_key(name));
+        members.extend(absent.zip(free));
+        self.lists(members, true);
+    }
+
     /// The members that there are.
     pub fn members(&self) -> BTreeMap<String, usize> {
         self.members.clone()
