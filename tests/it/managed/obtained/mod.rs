@@ -122,21 +122,31 @@ impl Trust {
 
     /// What is answered; why nothing is.
     pub fn ask(&self, address: SocketAddr, name: &'static str) -> Result<String, String> {
+        self.connect(address, name).map(|(answer, _)| answer)
+    }
+
+    /// What is answered, and the certificate (DER) that was shown; why nothing is.
+    fn connect(
+        &self,
+        address: SocketAddr,
+        name: &'static str,
+    ) -> Result<(String, Vec<u8>), String> {
         let name = ServerName::try_from(name).expect("a name");
         let client = ClientConnection::new(Arc::clone(&self.0), name).expect("a client");
         let mut answer = String::new();
-        let ask = || -> std::io::Result<()> {
+        let ask = || -> std::io::Result<Vec<u8>> {
             let stream = TcpStream::connect(address)?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             let mut stream = StreamOwned::new(client, stream);
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
             // HAProxy closes without an alert.
             let _ = stream.read_to_string(&mut answer);
-            Ok(())
+            let shown = stream.conn.peer_certificates().and_then(|chain| chain.first());
+            Ok(shown.map(|certificate| certificate.to_vec()).unwrap_or_default())
         };
-        ask().map_err(|error| error.to_string())?;
+        let shown = ask().map_err(|error| error.to_string())?;
         match answer.ends_with("safe") {
-            true => Ok(answer),
+            true => Ok((answer, shown)),
             false => Err(format!("{answer:?} was answered")),
         }
     }
