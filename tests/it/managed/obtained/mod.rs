@@ -22,6 +22,7 @@ use crate::support::mapsmith::Mapsmith;
 
 mod by_dns;
 mod crashed;
+mod gateways;
 mod portmap;
 mod refused;
 mod reloaded;
