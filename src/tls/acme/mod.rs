@@ -38,7 +38,6 @@ const POLLS: RetryPolicy = RetryPolicy::new()
     .timeout(Duration::from_secs(120));
 /// What an authority says of an account that it does not know, or does not want any more.
 const NO_ACCOUNT: [&str; 2] = ["accountDoesNotExist", "unauthorized"];
-
 /// What it says of a nonce that it does not know any more; the library has tried others already.
 const BAD_NONCE: &str = "badNonce";
 
@@ -60,7 +59,17 @@ impl Failure {
     }
 
     pub(super) fn refused(text: impl Into<String>) -> Self {
-        Self { text: text.into(), refused: true, kind: String::new() }
+        Self { refused: true, ..Self::local(text.into()) }
+    }
+
+    /// Whether it is about the account.
+    fn is_of_the_account(&self) -> bool {
+        NO_ACCOUNT.contains(&&*self.kind)
+    }
+
+    /// With what can be done about it.
+    fn with_advice(self, advice: &str) -> Self {
+        Self { text: format!("{self}; {advice}"), ..self }
     }
 }
 
@@ -147,12 +156,8 @@ impl Authority {
             None => self.place(&account, wanted, record, progress).await,
         };
         let mut order = match order {
-            Err(failure) if NO_ACCOUNT.contains(&&*failure.kind) && !record.new_account => {
-                // Once until there is a certificate: what the new one is refused is told.
-                record.new_account = true;
-                self.keep(wanted, record).await?;
-                tracing::warn!("the authority does not know the account: {failure}; making one");
-                account::forget(&self.settings, &self.folder)?;
+            Err(failure) if failure.is_of_the_account() => {
+                self.give_up(&account, failure, wanted, record).await?;
                 let account = account::open(&self.settings, &self.folder, http).await?;
                 self.place(&account, wanted, record, progress).await?
             }
@@ -163,6 +168,34 @@ impl Authority {
         progress.step("waits for the certificate");
         let chain = finish(&mut order, &wanted.names, &key).await?;
         Ok(format!("{}\n{key}", chain.trim_end()))
+    }
+
+    /// Gives up an account that the authority does not want any more, so that another one is made.
+    /// Once until there is a certificate.
+    async fn give_up(
+        &self,
+        account: &Account,
+        failure: Failure,
+        wanted: &Wanted,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
+        let file = account::file(&self.folder, &self.settings.directory);
+        let by_hand = || format!("if the account is at fault, remove {}", file.display());
+        if record.new_account {
+            let advice = format!("another account was made for this already: {}", by_hand());
+            return Err(failure.with_advice(&advice));
+        }
+        // It may be said of the names, too, and another account can be hard to get.
+        if account::is_good(account, &self.settings).await? {
+            return Err(failure.with_advice(&by_hand()));
+        }
+        record.new_account = true;
+        self.keep(wanted, record).await?;
+        tracing::warn!(
+            account = account.id(),
+            "the account is given up, and another one is made: {failure}"
+        );
+        account::forget(&self.settings, &self.folder)
     }
 
     /// The order in progress, if it can still bring a certificate.

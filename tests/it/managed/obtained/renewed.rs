@@ -7,9 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
 use super::{NAMES, PATIENCE, Scene, Trust, oldest_and_newest};
 use crate::managed::Ground;
 use crate::support::acme::Plan;
@@ -95,13 +92,7 @@ fn renewals_under_load(binary: &'static Binary, renewals: usize, quiet: u32) {
     let mut issued = BTreeSet::from([scene.served()]);
     let seen = Load::during(&trust, scene.secure, &format!("{renewals} renewals"), |_| {
         for _ in 0..renewals {
-            let (code, answer) = scene.renew();
-            assert_eq!(code, 202, "{answer}");
-            issued.insert(scene.managed.mapsmith.wait_for("another is shown", PATIENCE, |_| {
-                let other = Some(scene.served()).filter(|other| !issued.contains(other))?;
-                let (_, shown) = trust.connect(scene.secure, NAMES[0]).expect("all are answered");
-                (shown == other).then_some(other)
-            }));
+            issued.insert(scene.renew_to_the_end(&trust));
         }
     });
     assert_eq!(issued.len(), 1 + renewals);
@@ -120,12 +111,4 @@ fn renewals_go_live_without_a_reload_or_one_failed_handshake_and_whatever_nonces
     }
     renewals_under_load(oldest, 20, 10_000);
     renewals_under_load(newest, 20, 10_000);
-}
-
-impl Scene {
-    /// The certificate (DER) in the file that HAProxy loads.
-    fn served(&self) -> Vec<u8> {
-        let text = std::fs::read(self.file("certificates/site.pem")).expect("it is there");
-        CertificateDer::from_pem_slice(&text).expect("PEM").to_vec()
-    }
 }
