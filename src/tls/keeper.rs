@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use mapsmith_core::certificate::{IssuedCertificate, Renewal};
 use metrics::{counter, gauge};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::acme::{Authority, Failure, Progress};
 use super::issued::{Wanted, off_thread};
-use super::record::{Record, Records};
+use super::record::{REFUSED, Record, Records, after};
 use super::renewal::{begins_at, is_for};
 use crate::backoff::Backoff;
 use crate::heartbeat;
@@ -23,8 +23,6 @@ use crate::telemetry::{CERTIFICATE_FAILED, CERTIFICATE_FAILURES, CERTIFICATE_REN
 /// After a failure of which the authority knows nothing: it can't be reached, or a name does not
 /// lead here.
 const UNREACHED: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(15 * 60));
-/// After a refusal: fewer tries than authorities bear (Let's Encrypt: five failures an hour).
-const REFUSED: Backoff = Backoff::new(Duration::from_secs(10 * 60), Duration::from_secs(12 * 3600));
 /// The longest sleep: a clock that is set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// Between two questions when the authority suggests to renew.
@@ -105,7 +103,11 @@ impl Keeper {
         let now = Timestamp::now();
         let kept = settings.certificates.iter().filter_map(Wanted::of).map(|wanted| {
             let mut record = records.read(&wanted.name, &wanted.names);
-            if record.refusals == 0 {
+            if record.unanswered > 1 {
+                let error = lost(record.unanswered);
+                tracing::warn!(certificate = wanted.name, "{error}");
+                record.error = Some(error);
+            } else if record.refusals == 0 {
                 // The authority has nothing against another try.
                 record.retry_at = None;
             }
@@ -251,6 +253,15 @@ impl Keeper {
     }
 }
 
+/// What is told of orders whose answer is not known.
+fn lost(orders: u32) -> String {
+    format!(
+        "Mapsmith has ended before the answers to {orders} orders in a row were written down, and \
+            the authority may have counted each; the next one waits, or is placed by `mapsmith \
+            certificates renew`"
+    )
+}
+
 /// Gets a certificate, and keeps it.
 async fn attempt(
     authority: Option<&Authority>,
@@ -322,10 +333,6 @@ impl Kept {
             }
             false => self.unreached.pause(),
         };
-        let after = |pause: Duration| {
-            let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
-            Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX)
-        };
         self.rest_until = rest.map(after);
         let retry_at = after(pause.max(rest.unwrap_or_default()));
         let error = failure.to_string();
@@ -354,6 +361,8 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
 
     fn issued(days_ago: i64, days: i64) -> IssuedCertificate {

@@ -3,12 +3,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::issued::{MODE, create, off_thread};
+use crate::backoff::Backoff;
 use crate::store::replace::replace;
+
+/// After a refusal: fewer tries than authorities bear (Let's Encrypt: five failures an hour).
+pub const REFUSED: Backoff = Backoff::new(Duration::from_secs(10 * 60), LONGEST_PAUSE);
+const LONGEST_PAUSE: Duration = Duration::from_secs(12 * 3600);
 
 /// The file of one certificate. It holds a key, so it is never printed.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -20,10 +26,36 @@ pub struct Record {
     #[serde(default)]
     pub refusals: u32,
     pub retry_at: Option<Timestamp>,
+    /// Orders in a row that were sent and whose answer is not known: Mapsmith has ended, or the
+    /// answer was lost. The authority may have counted them.
+    #[serde(default)]
+    pub unanswered: u32,
     /// Whether another account was made, because the authority did not know the one of before.
     #[serde(default)]
     pub new_account: bool,
     pub error: Option<String>,
+}
+
+impl Record {
+    /// An order is about to be sent. This is written down before, so that neither a crash nor a
+    /// network that loses answers makes a loop of orders: after a second one in a row the authority
+    /// is left alone, as after a refusal.
+    pub fn expect_answer(&mut self) {
+        self.unanswered = self.unanswered.saturating_add(1);
+        let mut pauses = REFUSED;
+        self.retry_at = (1..self.unanswered.min(16)).map(|_| after(pauses.pause())).last();
+    }
+
+    /// The order was answered, or has never been sent.
+    pub fn is_answered(&mut self) {
+        (self.unanswered, self.retry_at) = (0, None);
+    }
+}
+
+/// The time when a pause that begins now is over.
+pub fn after(pause: Duration) -> Timestamp {
+    let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+    Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX)
 }
 
 /// An order that was placed and has brought no certificate yet.
@@ -73,6 +105,23 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_lost_answer_costs_nothing_and_from_the_second_on_the_authority_is_left_alone() {
+        let mut record = Record::default();
+        record.expect_answer();
+        assert_eq!((record.unanswered, record.retry_at), (1, None));
+        let mut waits = Vec::new();
+        for _ in 0..20 {
+            record.expect_answer();
+            let retry_at = record.retry_at.unwrap();
+            waits.push(retry_at.duration_since(Timestamp::now()).as_mins());
+        }
+        assert!(waits[0] >= 4 && waits[0] <= 10 && waits[3] >= 39, "{waits:?}");
+        assert!(waits[19] >= 359 && waits[19] <= 720, "{waits:?}");
+        record.is_answered();
+        assert_eq!((record.unanswered, record.retry_at), (0, None));
+    }
 
     #[tokio::test]
     async fn an_order_is_known_after_a_restart_unless_other_names_are_wanted() {

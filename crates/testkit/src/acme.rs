@@ -16,6 +16,7 @@ pub struct Plan {
     environment: Vec<String>,
     http_port: u16,
     binding: Option<(String, String)>,
+    strict: bool,
     starts: bool,
 }
 
@@ -23,12 +24,24 @@ impl Plan {
     /// It asks for http-01 at this port, at once.
     pub fn asks_at(http_port: u16) -> Self {
         let environment = vec!["PEBBLE_VA_NOSLEEP=1".to_owned()];
-        Self { environment, http_port, binding: None, starts: true }
+        Self { environment, http_port, binding: None, strict: false, starts: true }
     }
 
-    /// Of a hundred good nonces it refuses so many.
+    /// Of a hundred good nonces it refuses so many; five unless told otherwise.
     pub fn refuses_nonces(mut self, percent: u8) -> Self {
         self.environment.push(format!("PEBBLE_WFE_NONCEREJECT={percent}"));
+        self
+    }
+
+    /// Of a hundred names that it knows to be an account's it does not ask again for so many.
+    pub fn reuses_authorizations(mut self, percent: u8) -> Self {
+        self.environment.push(format!("PEBBLE_AUTHZREUSE={percent}"));
+        self
+    }
+
+    /// It is as strict as authorities will be some day, by its authors' reckoning.
+    pub fn is_strict(mut self) -> Self {
+        self.strict = true;
         self
     }
 
@@ -101,8 +114,9 @@ impl Acme {
             let pebble = program("pebble").display().to_string();
             let arguments = ["-config".to_owned(), file.display().to_string()];
             let dns = ["-dnsserver".to_owned(), dns_address.to_string()];
+            let strict = plan.strict.then(|| "-strict".to_owned());
             let command = [env].into_iter().chain(plan.environment.clone()).chain([pebble]);
-            command.chain(arguments).chain(dns).collect()
+            command.chain(arguments).chain(dns).chain(strict).collect()
         });
         let acme = Self { ca, dns, address, management, dns_address, dns_management };
         if plan.starts {
@@ -125,6 +139,11 @@ impl Acme {
             self.ca.folder().join("ca.pem").display(),
             self.dns_address
         )
+    }
+
+    /// Where it answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The certificate (PEM) that its certificates are verified by.
@@ -155,6 +174,16 @@ impl Acme {
     /// How many orders were placed since it was first started.
     pub fn orders(&self) -> usize {
         self.ca.log().matches("Added order ").count()
+    }
+
+    /// How often it was shown that a name is somebody's, since it was first started.
+    pub fn validations(&self) -> usize {
+        self.ca.log().matches(" set VALID by completed challenge ").count()
+    }
+
+    /// How many certificates it has issued since it was first started.
+    pub fn certificates(&self) -> usize {
+        self.ca.log().matches("Issued certificate serial ").count()
     }
 
     /// What it has printed.

@@ -11,6 +11,7 @@
 )]
 
 pub mod acme;
+pub mod acme_relay;
 pub mod admin_proxy;
 pub mod authority;
 pub mod consul;

@@ -39,7 +39,7 @@ pub(super) async fn open(acme: &Acme, folder: &Path, http: &Http) -> Result<Acco
     }
     // Before there is an account that could be lost.
     create(folder).map_err(Failure::local)?;
-    let contact: Vec<_> = acme.contact.iter().map(|it| mailto(it.as_str())).collect();
+    let contact = contacts(acme);
     let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
     let new = NewAccount {
         contact: &contact,
@@ -48,12 +48,44 @@ pub(super) async fn open(acme: &Acme, folder: &Path, http: &Http) -> Result<Acco
     };
     let binding = acme.eab.as_ref().map(external_key).transpose().map_err(Failure::local)?;
     let created = builder.create(&new, acme.directory.clone(), binding.as_ref()).await;
-    let (account, credentials) = created.map_err(Failure::from)?;
+    let (account, credentials) = created.map_err(|error| no_account(error.into(), acme))?;
     let text = serde_json::to_vec(&credentials)
         .map_err(|_| Failure::local("the account's key can't be written as JSON".to_owned()))?;
     replace(&file, &text, MODE).map_err(|error| Failure::local(error.to_string()))?;
     tracing::info!(directory = acme.directory, account = account.id(), "new ACME account");
     Ok(account)
+}
+
+/// Whether the authority still takes requests of the account: its contacts are set once more.
+///
+/// # Errors
+/// It can't be asked.
+pub(super) async fn is_good(account: &Account, acme: &Acme) -> Result<bool, Failure> {
+    let contact = contacts(acme);
+    let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
+    match account.update_contacts(&contact).await.map_err(Failure::from) {
+        Err(failure) if failure.is_of_the_account() => Ok(false),
+        Err(failure) if !failure.refused => Err(failure),
+        _ => Ok(true),
+    }
+}
+
+/// Why there is no account, with what to do about it.
+fn no_account(failure: Failure, acme: &Acme) -> Failure {
+    if !failure.refused {
+        return failure;
+    }
+    let advice = match &acme.eab {
+        Some(eab) => format!(
+            "nothing can be ordered without an account; the authority may want another acme.eab, \
+                with its key in {}",
+            eab.key_file.display()
+        ),
+        None => {
+            "nothing can be ordered without an account; see acme.contact and acme.eab".to_owned()
+        }
+    };
+    failure.with_advice(&advice)
 }
 
 /// The account is no more: the next attempt makes another one.
@@ -64,6 +96,10 @@ pub(super) fn forget(acme: &Acme, folder: &Path) -> Result<(), Failure> {
     let file = file(folder, &acme.directory);
     fs::remove_file(&file)
         .map_err(|error| Failure::local(format!("{}: can't be removed: {error}", file.display())))
+}
+
+fn contacts(acme: &Acme) -> Vec<String> {
+    acme.contact.iter().map(|it| mailto(it.as_str())).collect()
 }
 
 fn mailto(contact: &str) -> String {

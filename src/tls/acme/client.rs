@@ -24,8 +24,12 @@ const LONGEST_REST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// An authority that can't be reached, as opposed to one that refuses.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Unreachable(String);
+#[error("{text}")]
+pub(super) struct Unreachable {
+    text: String,
+    /// Whether it may have done what was asked, and only its answer is lost.
+    pub may_know: bool,
+}
 
 /// The client of one attempt.
 #[derive(Clone)]
@@ -73,8 +77,10 @@ impl HttpClient for Http {
             let (parts, body) = request.into_parts();
             let body = to_bytes(Body::new(body), LARGEST).await;
             let body = body.map_err(|error| Error::Other(Box::new(error)))?;
-            let unreachable =
-                |error: &reqwest::Error| Error::Other(Box::new(Unreachable(describe(error))));
+            let unreachable = |error: &reqwest::Error| {
+                let (text, may_know) = (describe(error), !error.is_connect());
+                Error::Other(Box::new(Unreachable { text, may_know }))
+            };
             let url = parts.uri.to_string();
             let request = client.request(parts.method, &url).headers(parts.headers).body(body);
             let mut response = request.send().await.map_err(|error| unreachable(&error))?;
@@ -90,8 +96,11 @@ impl HttpClient for Http {
                 *rest.lock().unwrap_or_else(PoisonError::into_inner) = retry_after(&headers);
             }
             if status.is_server_error() || is_foreign(status, &headers) {
-                let error = format!("{url} answered {status}");
-                return Err(Error::Other(Box::new(Unreachable(error))));
+                let text = format!("{url} answered {status}");
+                // A proxy says so of an answer that it has not got.
+                let lost = [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
+                let may_know = lost.contains(&status);
+                return Err(Error::Other(Box::new(Unreachable { text, may_know })));
             }
             let mut parts = Response::new(()).into_parts().0;
             (parts.status, parts.headers) = (status, headers);

@@ -38,7 +38,8 @@ const POLLS: RetryPolicy = RetryPolicy::new()
     .timeout(Duration::from_secs(120));
 /// What an authority says of an account that it does not know, or does not want any more.
 const NO_ACCOUNT: [&str; 2] = ["accountDoesNotExist", "unauthorized"];
-
+/// What it says of an order that may be all right: of its own limits, and of the account.
+const NOT_OF_THE_ORDER: [&str; 2] = ["rateLimited", "userActionRequired"];
 /// What it says of a nonce that it does not know any more; the library has tried others already.
 const BAD_NONCE: &str = "badNonce";
 
@@ -51,16 +52,28 @@ pub struct Failure {
     pub refused: bool,
     /// What the authority calls it, without what all of its names begin with.
     kind: String,
+    /// Whether the authority may have done what was asked, and only its answer is lost.
+    may_know: bool,
 }
 
 impl Failure {
     /// Of this side: nothing was asked of the authority.
     pub(super) fn local(text: String) -> Self {
-        Self { text, refused: false, kind: String::new() }
+        Self { text, refused: false, kind: String::new(), may_know: false }
     }
 
     pub(super) fn refused(text: impl Into<String>) -> Self {
-        Self { text: text.into(), refused: true, kind: String::new() }
+        Self { refused: true, ..Self::local(text.into()) }
+    }
+
+    /// Whether it is about the account.
+    fn is_of_the_account(&self) -> bool {
+        NO_ACCOUNT.contains(&&*self.kind)
+    }
+
+    /// With what can be done about it.
+    fn with_advice(self, advice: &str) -> Self {
+        Self { text: format!("{self}; {advice}"), ..self }
     }
 }
 
@@ -72,10 +85,12 @@ impl From<Error> for Failure {
                 let kind = kind.unwrap_or_default().to_owned();
                 let text = format!("the authority refuses: {}", in_words(&problem));
                 // Of a nonce that it has forgotten it keeps no count.
-                Self { text, refused: kind != BAD_NONCE, kind }
+                Self { text, refused: kind != BAD_NONCE, kind, may_know: false }
             }
             Error::Other(other) if other.is::<Unreachable>() => {
-                Self::local(format!("the authority can't be reached: {other}"))
+                let lost = other.downcast_ref().is_some_and(|it: &Unreachable| it.may_know);
+                let text = format!("the authority can't be reached: {other}");
+                Self { may_know: lost, ..Self::local(text) }
             }
             Error::Timeout(_) => Self::refused(
                 "the authority has not decided in time; the same order is gone on with later",
@@ -147,12 +162,8 @@ impl Authority {
             None => self.place(&account, wanted, record, progress).await,
         };
         let mut order = match order {
-            Err(failure) if NO_ACCOUNT.contains(&&*failure.kind) && !record.new_account => {
-                // Once until there is a certificate: what the new one is refused is told.
-                record.new_account = true;
-                self.keep(wanted, record).await?;
-                tracing::warn!("the authority does not know the account: {failure}; making one");
-                account::forget(&self.settings, &self.folder)?;
+            Err(failure) if failure.is_of_the_account() => {
+                self.give_up(&account, failure, wanted, record).await?;
                 let account = account::open(&self.settings, &self.folder, http).await?;
                 self.place(&account, wanted, record, progress).await?
             }
@@ -160,9 +171,40 @@ impl Authority {
         };
         self.authorize(&mut order, progress).await?;
         let key = record.order.as_ref().map(|order| order.key.clone()).unwrap_or_default();
+        // It could not be written when the order was placed, perhaps: without its key a certificate
+        // would be lost.
+        self.keep(wanted, record).await?;
         progress.step("waits for the certificate");
         let chain = finish(&mut order, &wanted.names, &key).await?;
         Ok(format!("{}\n{key}", chain.trim_end()))
+    }
+
+    /// Gives up an account that the authority does not want any more, so that another one is made.
+    /// Once until there is a certificate.
+    async fn give_up(
+        &self,
+        account: &Account,
+        failure: Failure,
+        wanted: &Wanted,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
+        let file = account::file(&self.folder, &self.settings.directory);
+        let by_hand = || format!("if the account is at fault, remove {}", file.display());
+        if record.new_account {
+            let advice = format!("another account was made for this already: {}", by_hand());
+            return Err(failure.with_advice(&advice));
+        }
+        // It may be said of the names, too, and another account can be hard to get.
+        if account::is_good(account, &self.settings).await? {
+            return Err(failure.with_advice(&by_hand()));
+        }
+        record.new_account = true;
+        self.keep(wanted, record).await?;
+        tracing::warn!(
+            account = account.id(),
+            "the account is given up, and another one is made: {failure}"
+        );
+        account::forget(&self.settings, &self.folder)
     }
 
     /// The order in progress, if it can still bring a certificate.
@@ -184,7 +226,8 @@ impl Authority {
                 }
                 Err(error) => match Failure::from(error) {
                     // It is over, or of an account of before.
-                    Failure { refused: true, kind, .. } if !kind.is_empty() => {}
+                    Failure { refused: true, kind, .. }
+                        if !kind.is_empty() && !NOT_OF_THE_ORDER.contains(&&*kind) => {}
                     failure => return Err(failure),
                 },
             }
@@ -213,7 +256,22 @@ impl Authority {
         if let Some(profile) = &self.settings.profile {
             new = new.profile(profile.as_str());
         }
-        let order = account.new_order(&new).await.map_err(Failure::from)?;
+        record.expect_answer();
+        if let Err(failure) = self.keep(wanted, record).await {
+            record.is_answered();
+            return Err(failure);
+        }
+        let order = match account.new_order(&new).await.map_err(Failure::from) {
+            Ok(order) => order,
+            Err(failure) if failure.may_know => {
+                return Err(Failure { refused: record.unanswered > 1, ..failure });
+            }
+            Err(failure) => {
+                record.is_answered();
+                return Err(failure);
+            }
+        };
+        record.is_answered();
         record.order = Some(OrderRecord {
             directory: self.settings.directory.clone(),
             account: account.id().to_owned(),
@@ -299,9 +357,12 @@ impl Authority {
                 challenge.set_ready().await?;
             }
         }
-        match order.poll_ready(&POLLS).await {
-            Ok(OrderStatus::Invalid) | Err(Error::Api(_)) => Err(reason(order).await),
-            ended => ended.map(|_| ()).map_err(Failure::from),
+        let ended = order.poll_ready(&POLLS).await;
+        // What else is refused meanwhile, like one question too many, is not the order's end.
+        match ended.map_err(|error| (order.state().error.is_some(), error)) {
+            Ok(OrderStatus::Invalid) | Err((true, _)) => Err(reason(order).await),
+            Ok(_) => Ok(()),
+            Err((false, error)) => Err(Failure::from(error)),
         }
     }
 

@@ -53,7 +53,7 @@ fn a_hook_shows_the_names_by_dns_and_a_new_account_is_made_where_the_old_one_is_
     assert!(Trust::of(&acme.root()).ask(scene.secure, NAMES[0]).is_err(), "it has another root");
     assert_eq!(scene.renew().0, 202);
     scene.wait_for_trust(&acme);
-    scene.managed.wait_for_log("the authority does not know the account");
+    scene.managed.wait_for_log("the account is given up, and another one is made");
 }
 
 #[test]
@@ -69,4 +69,41 @@ fn what_a_hook_that_fails_has_printed_is_told_and_nothing_is_replaced() {
     let error = failed["renewal"]["error"].as_str().unwrap_or_default();
     assert!(error.contains("exit status: 3") && error.contains("no such zone"), "{error}");
     assert_eq!(failed["in_force"]["self_signed"], true, "{failed}");
+}
+
+#[test]
+fn validations_that_fail_cost_one_order_a_try_and_the_last_one_brings_the_certificate() {
+    let ground = Ground::new(oldest_and_newest()[1]);
+    let acme = Plan::asks_at(1).is_strict().reuses_authorizations(0).start();
+    let wrong = ground.file("wrong");
+    let spoil = "if grep -q \"^$2$\" ${0%hook}wrong; then set -- \"$1\" \"$2\" wrong; fi\n";
+    let settings = acme.settings() + &hook(ground.path(), &acme, spoil);
+    let records = |names: &[&str]| -> String {
+        names.iter().map(|name| format!("_acme-challenge.{name}\n")).collect()
+    };
+    fs::write(&wrong, records(&NAMES)).expect("the folder can be written to");
+    let scene = Scene::on(ground, &settings, "acme");
+    let [first, second] = NAMES;
+    for (tries, names) in [(1, &[first, second][..]), (2, &[first]), (3, &[second])] {
+        fs::write(&wrong, records(names)).expect("the folder can be written to");
+        if tries > 1 {
+            assert_eq!(scene.renew().0, 202);
+        }
+        let told = scene.wait_for_certificate("the failure is told", |certificate| {
+            certificate["renewal"]["failures"] == tries
+        });
+        let error = told["renewal"]["error"].as_str().unwrap_or_default();
+        for name in NAMES {
+            let at_fault = names.contains(&name);
+            // The authority ends an order at the first name, so another one may go unsaid.
+            let named = error.contains(&format!(" {name}: "));
+            assert!(at_fault || !named, "{name} is good: {error}");
+        }
+        assert!(names.iter().any(|name| error.contains(&format!(" {name}: "))), "{error}");
+        assert_eq!(acme.orders(), tries, "{}", acme.log());
+    }
+    fs::write(&wrong, "").expect("the folder can be written to");
+    assert_eq!(scene.renew().0, 202);
+    scene.wait_for_trust(&acme);
+    assert_eq!(acme.orders(), 4, "{}", acme.log());
 }

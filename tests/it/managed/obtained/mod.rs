@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -20,10 +21,14 @@ use crate::support::free_port;
 use crate::support::haproxy::{Binary, installed};
 use crate::support::mapsmith::Mapsmith;
 
+mod account;
+mod authorities;
 mod by_dns;
 mod crashed;
+mod gateways;
 mod portmap;
 mod refused;
+mod relayed;
 mod reloaded;
 mod renewed;
 mod self_signed;
@@ -97,6 +102,40 @@ impl Scene {
         self.managed.ground.file(name)
     }
 
+    /// Has the certificate renewed, until a client is shown the new one (DER).
+    fn renew_to_the_end(&self, trust: &Trust) -> Vec<u8> {
+        let before = self.served();
+        let (code, answer) = self.renew();
+        assert_eq!(code, 202, "{answer}");
+        self.managed.mapsmith.wait_for("another is shown", PATIENCE, |_| {
+            let other = Some(self.served()).filter(|other| *other != before)?;
+            let (_, shown) = trust.connect(self.secure, NAMES[0]).expect("all are answered");
+            (shown == other).then_some(other)
+        })
+    }
+
+    /// The certificate (DER) in the file that HAProxy loads.
+    fn served(&self) -> Vec<u8> {
+        let text = fs::read(self.file("certificates/site.pem")).expect("it is there");
+        CertificateDer::from_pem_slice(&text).expect("PEM").to_vec()
+    }
+
+    /// Waits until this is told of the certificate's renewal, and gives all of it.
+    fn wait_for_error(&self, part: &str) -> String {
+        let told = self.wait_for_certificate(&format!("{part:?} is told"), |certificate| {
+            let error = certificate["renewal"]["error"].as_str();
+            error.is_some_and(|error| error.contains(part))
+        });
+        told["renewal"]["error"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// How long nothing is tried.
+    fn pause(&self) -> SignedDuration {
+        let next = self.certificate()["renewal"]["next_at"].clone();
+        let next: Timestamp = next.as_str().and_then(|it| it.parse().ok()).expect("a time");
+        next.duration_since(Timestamp::now())
+    }
+
     fn renew(&self) -> (u16, Value) {
         self.managed.mapsmith.post("/v1/certificates/site/renew")
     }
@@ -122,21 +161,31 @@ impl Trust {
 
     /// What is answered; why nothing is.
     pub fn ask(&self, address: SocketAddr, name: &'static str) -> Result<String, String> {
+        self.connect(address, name).map(|(answer, _)| answer)
+    }
+
+    /// What is answered, and the certificate (DER) that was shown; why nothing is.
+    fn connect(
+        &self,
+        address: SocketAddr,
+        name: &'static str,
+    ) -> Result<(String, Vec<u8>), String> {
         let name = ServerName::try_from(name).expect("a name");
         let client = ClientConnection::new(Arc::clone(&self.0), name).expect("a client");
         let mut answer = String::new();
-        let ask = || -> std::io::Result<()> {
+        let ask = || -> std::io::Result<Vec<u8>> {
             let stream = TcpStream::connect(address)?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             let mut stream = StreamOwned::new(client, stream);
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
             // HAProxy closes without an alert.
             let _ = stream.read_to_string(&mut answer);
-            Ok(())
+            let shown = stream.conn.peer_certificates().and_then(|chain| chain.first());
+            Ok(shown.map(|certificate| certificate.to_vec()).unwrap_or_default())
         };
-        ask().map_err(|error| error.to_string())?;
+        let shown = ask().map_err(|error| error.to_string())?;
         match answer.ends_with("safe") {
-            true => Ok(answer),
+            true => Ok((answer, shown)),
             false => Err(format!("{answer:?} was answered")),
         }
     }

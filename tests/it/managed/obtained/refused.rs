@@ -1,10 +1,12 @@
 //! Authorities that refuse, and names that lead elsewhere.
 
-use jiff::Timestamp;
+use jiff::SignedDuration;
 
-use super::{Scene, oldest_and_newest};
-use crate::support::acme::Plan;
+use super::{NAMES, Scene, oldest_and_newest};
+use crate::managed::Ground;
+use crate::support::acme::{Acme, Plan};
 use crate::support::free_port;
+use crate::support::haproxy::Gateway;
 
 #[test]
 fn what_the_authority_refuses_replaces_nothing_and_is_told_with_its_reason() {
@@ -17,9 +19,7 @@ fn what_the_authority_refuses_replaces_nothing_and_is_told_with_its_reason() {
     assert!(error.starts_with("the authority refuses "), "{error}");
     assert!(error.contains("example.test: ") && error.contains("refused"), "{error}");
     assert_eq!(refused["in_force"]["self_signed"], true, "{refused}");
-    let next: Timestamp = refused["renewal"]["next_at"].as_str().unwrap().parse().unwrap();
-    let wait = next.duration_since(Timestamp::now());
-    assert!(wait > jiff::SignedDuration::from_mins(4), "it is left alone for minutes: {wait}");
+    assert!(scene.pause() > SignedDuration::from_mins(4), "it is left alone for minutes");
     assert_eq!(acme.orders(), 1, "{}", acme.log());
     let (_, metrics) = scene.managed.mapsmith.get("/metrics");
     let metrics = metrics.as_str().unwrap_or_default().to_owned();
@@ -29,6 +29,48 @@ fn what_the_authority_refuses_replaces_nothing_and_is_told_with_its_reason() {
     ] {
         assert!(metrics.contains(line), "{line} is not in: {metrics}");
     }
+}
+
+/// Somebody else answers at the address that the names lead to; Mapsmith looks before, or does not.
+fn led_elsewhere(check_names: bool) -> (Acme, Scene, Gateway) {
+    let ground = Ground::new(oldest_and_newest()[1]);
+    let port = ground.web.port();
+    let frontend = format!(
+        "frontend other\n    bind 127.0.0.9:{port}\n    http-request return status 200 \
+        content-type text/plain string other\n"
+    );
+    let other = Gateway::plan(oldest_and_newest()[1]).more(&frontend).start();
+    let acme = Plan::asks_at(port).start();
+    acme.names_lead_to("127.0.0.9");
+    let settings = format!("{}check_names = {check_names}\n", acme.settings());
+    let scene = Scene::on(ground, &settings, "acme");
+    (acme, scene, other)
+}
+
+#[test]
+fn where_somebody_else_answers_for_a_name_it_is_told_before_anything_is_ordered() {
+    let (acme, scene, _other) = led_elsewhere(true);
+    let error = scene.wait_for_error("not all names lead here");
+    for name in NAMES {
+        let part = format!("{name}: something else answers at port");
+        assert!(error.contains(&part), "{part:?} is not in: {error}");
+    }
+    assert_eq!(acme.orders(), 0, "{}", acme.log());
+}
+
+#[test]
+fn without_a_look_before_the_authority_refuses_in_its_own_words_and_is_left_alone() {
+    let (acme, scene, _other) = led_elsewhere(false);
+    let error = scene.wait_for_error("the authority refuses ");
+    // Both names, or the one that it has looked at first.
+    assert!(NAMES.iter().any(|name| error.contains(&format!("{name}: The key author"))), "{error}");
+    assert!(error.contains("other"), "what it was answered: {error}");
+    assert!(scene.pause() > SignedDuration::from_mins(4), "it is left alone for minutes");
+    assert_eq!(acme.orders(), 1, "{}", acme.log());
+    acme.names_lead_to("127.0.0.1");
+    assert_eq!(scene.renew().0, 202, "an operator who has put it right need not wait");
+    scene.wait_for_trust(&acme);
+    assert_eq!(acme.orders(), 2, "{}", acme.log());
 }
 
 #[test]
