@@ -162,6 +162,36 @@ fn a_command_that_fails_changes_nothing_and_its_values_are_followed() {
     site.wait_until_closed(port);
 }
 
+#[test]
+fn a_log_host_that_haproxy_does_not_find_is_left_out_alone() {
+    let web = Master::start("web");
+    let [port, other] = [(); 2].map(|()| free_port());
+    let site = Site::start(newest(), &service("http", port, &web), "");
+    for (host, known) in [("127.0.0.1:5514", false), ("nobody.invalid:514", true)] {
+        site.say(&json!({
+            "loadbalancer": "true",
+            "portmap": format!("{} {}", service("http", port, &web), service("http", other, &web)),
+            "syslog": host,
+        }));
+        if known {
+            let rejected = site.wait_for_rejected("syslog", "nobody.invalid");
+            assert_eq!(rejected["keeps_last_good"], true, "{rejected}");
+        }
+        site.wait_for_answer(other, "web");
+    }
+    let what = "the last good one stays";
+    site.managed.mapsmith.wait_for(what, super::PATIENCE, |_| {
+        site.file().contains("log 127.0.0.1:5514 ").then_some(())
+    });
+    site.managed.wait_for_state("in_force");
+    site.say(&json!({
+        "loadbalancer": "true",
+        "portmap": service("http", port, &web),
+        "syslog": "nobody.invalid:514",
+    }));
+    site.wait_until_closed(other);
+}
+
 /// A call that fails ends those beside it, also what they started. There would be more with every
 /// read.
 #[test]

@@ -5,6 +5,7 @@ mod changes;
 mod dns;
 mod example;
 mod faults;
+mod listeners;
 mod sticky;
 mod verbs;
 
