@@ -55,15 +55,33 @@ pub(crate) async fn run_within(
     command.process_group(0).kill_on_drop(true);
     let started = |cause| CommandError::Start { program: program.clone(), cause };
     let mut child = spawn(&mut command).map_err(started)?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let mut group = Group::of(&child);
     match timeout(bound, finish(&mut child, printed)).await {
-        Ok(output) => output.map_err(started),
+        Ok(output) => {
+            group.0 = None;
+            output.map_err(started)
+        }
         Err(_) => {
-            // It may have ended this very moment.
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+            drop(group);
             let _ = child.wait().await;
             Err(CommandError::Silent { program, bound })
         }
+    }
+}
+
+/// The processes of a program that has not ended. They end with whoever waits for it.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // It may have ended this very moment.
+        let _ = self.0.map(|group| kill_process_group(group, Signal::KILL));
     }
 }
 
@@ -129,6 +147,38 @@ mod tests {
     async fn a_program_that_never_ends_is_stopped_with_all_that_it_started() {
         let error = shell("sleep 1000 & echo $!; wait", Duration::from_millis(300)).await;
         assert!(matches!(error, Err(CommandError::Silent { .. })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_nobody_waits_for_any_more_is_stopped_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let script =
+            format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", file.display());
+        let bound = Duration::from_secs(60);
+        let pid = async {
+            loop {
+                if let Ok(pid) = std::fs::read_to_string(&file) {
+                    break pid.trim().to_owned();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let pid = tokio::select! {
+            ended = shell(&script, bound) => panic!("it ended: {ended:?}"),
+            pid = pid => pid,
+        };
+        // Whoever inherits what is left of it may take a moment to bury it.
+        let is_gone = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
+        };
+        let wait = async {
+            while !is_gone() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(bound, wait).await.expect("the program's child goes on");
     }
 
     #[tokio::test]

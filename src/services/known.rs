@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::config::status::Quarantined;
+use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::portmap::texts::{Wanted, is_service};
-use mapsmith_core::services::{ServicesGuard, ServicesStatus};
+use mapsmith_core::services::{ListenerStatus, ServicesGuard, ServicesStatus};
 use mapsmith_core::status::SourceStatus;
 use mapsmith_core::{HeldChange, ServiceForms, ServiceTexts};
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::engine::record_hold;
 use crate::few::few;
 use crate::settings::portmap;
-use crate::settings::services::{Overlay, Refusals, overlay};
+use crate::settings::services::{Listener, Overlay, Refusals, overlay};
 use crate::settings::{self, Settings, WhenEmpty};
 use crate::store::{SqliteStore, StoreError, StoredServices};
 use crate::supervise::services::{object, service_of};
@@ -25,6 +26,10 @@ use crate::supervise::unknown::FirstLists;
 
 /// Between two tries of a service that HAProxy refuses, for what it lacked may be there by then.
 const RETRIES: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(1800));
+/// The same of what listens beside services. Whether it may is seen without a try.
+const RETRIES_OF_LISTENERS: Backoff = Backoff::new(PROBES, Duration::from_secs(300));
+/// How often that is looked at.
+const PROBES: Duration = Duration::from_secs(3);
 /// Of a service that goes to and fro between forms which HAProxy refuses, the most that are known:
 /// what is known is not tried at once.
 const MOST_REFUSED: usize = 4;
@@ -41,6 +46,9 @@ struct Refusal {
     at: Instant,
     /// When it is tried again.
     until: Instant,
+    /// Whether it counts although HAProxy has loaded that form before: nothing would be served with
+    /// it, or nothing is served by it.
+    is_of_good: bool,
 }
 
 /// What is known of services.
@@ -251,19 +259,27 @@ impl Known {
         self.overlay = Some(next);
     }
 
-    /// HAProxy refuses services as they are now.
-    pub(super) fn refuse(&mut self, refused: &[Quarantined]) {
+    /// HAProxy refuses services as they are now; `at_start` where it does not start with them.
+    pub(super) fn refuse(&mut self, refused: &[Quarantined], at_start: bool) {
         for said in refused {
-            let backend = service_of(said).unwrap_or_default();
-            let form = |overlay: &Overlay| overlay.backends.get(backend).cloned();
-            let Some(name) = self.overlay.as_ref().and_then(form) else { continue };
-            let Some(text) = self.forms().and_then(|forms| forms.get(&name)).cloned() else {
-                continue;
+            let section = service_of(said).unwrap_or_default();
+            let form = |overlay: &Overlay| {
+                if let Some(listener) = overlay.listeners.get(section) {
+                    return Some((listener.key.to_owned(), listener.address.to_string()));
+                }
+                let name = overlay.backends.get(section).or(overlay.values.get(section))?;
+                Some((name.clone(), overlay.forms.get(name)?.clone()))
             };
+            let Some((name, text)) = self.overlay.as_ref().and_then(form) else { continue };
             let known = self.refused.remove(&(name.clone(), text.clone()));
-            let mut backoff = known.map_or(RETRIES, |known| known.backoff);
+            let is_listener = listener(self.overlay.as_ref(), &name, &text).is_some();
+            let first = if is_listener { RETRIES_OF_LISTENERS } else { RETRIES };
+            let mut backoff = known.map_or(first, |known| known.backoff);
             let at = Instant::now();
-            let refusal = Refusal { said: said.clone(), until: at + backoff.pause(), backoff, at };
+            let is_value =
+                self.overlay.as_ref().is_some_and(|overlay| overlay.values.contains_key(section));
+            let (until, is_of_good) = (at + backoff.pause(), at_start || is_value);
+            let refusal = Refusal { said: said.clone(), until, backoff, at, is_of_good };
             self.refused.insert((name, text), refusal);
         }
         self.forget_refused();
@@ -272,10 +288,12 @@ impl Known {
     /// What HAProxy has loaded, or the registry does not have any more, is not refused any more;
     /// but the last few forms of a service are known.
     fn forget_refused(&mut self) {
-        let (good, texts) = (&self.good, &self.texts);
-        self.refused.retain(|(name, text), _| {
-            let is_there = texts.as_ref().is_none_or(|texts| texts.texts.contains_key(name));
-            is_there && good.get(name) != Some(text)
+        let (good, texts, overlay) = (&self.good, &self.texts, &self.overlay);
+        let is_listener = |name: &str, text: &str| listener(overlay.as_ref(), name, text).is_some();
+        self.refused.retain(|(name, text), refusal| {
+            let is_there = texts.as_ref().is_none_or(|texts| texts.texts.contains_key(name))
+                || is_listener(name, text);
+            is_there && (refusal.is_of_good || good.get(name) != Some(text))
         });
         let mut latest: BTreeMap<String, Vec<Instant>> = BTreeMap::new();
         for ((name, _), refusal) in &self.refused {
@@ -284,16 +302,18 @@ impl Known {
         self.refused.retain(|(name, text), refusal| {
             let later = latest.get(name).into_iter().flatten();
             let later = later.filter(|at| **at > refusal.at).count();
-            later < MOST_REFUSED || is_said(texts.as_ref(), name, text)
+            later < MOST_REFUSED || is_said(texts.as_ref(), name, text) || is_listener(name, text)
         });
     }
 
     /// HAProxy has loaded what is gone by; whether that is news.
     pub(super) fn note_loaded(&mut self) -> bool {
         self.first_lists = FirstLists::default();
-        let Some(forms) = self.forms().filter(|forms| **forms != self.good).cloned() else {
+        let Some(forms) = self.forms().cloned() else { return false };
+        self.refused.retain(|(name, text), _| forms.get(name) != Some(text));
+        if forms == self.good {
             return false;
-        };
+        }
         self.good = forms;
         self.forget_refused();
         true
@@ -303,9 +323,24 @@ impl Known {
     pub(super) fn retry(&self) -> Option<Instant> {
         let now = Instant::now();
         let said = self.refused.iter().filter(|((name, text), refusal)| {
-            refusal.until > now && is_said(self.texts.as_ref(), name, text)
+            let is_wanted = is_said(self.texts.as_ref(), name, text)
+                || listener(self.overlay.as_ref(), name, text).is_some();
+            refusal.until > now && is_wanted
         });
         said.map(|(_, refusal)| refusal.until).min()
+    }
+
+    /// Has listeners wait on that are due and that nobody can have yet, as `obstacle` says: to try
+    /// them is to begin everything anew.
+    pub(super) fn put_off(&mut self, obstacle: impl Fn(&BindAddress) -> Option<String>) {
+        let now = Instant::now();
+        for ((name, text), refusal) in &mut self.refused {
+            let known = listener(self.overlay.as_ref(), name, text);
+            let is_due = refusal.until <= now;
+            if known.is_some_and(|one| !one.is_in && is_due && obstacle(&one.address).is_some()) {
+                refusal.until = now + PROBES;
+            }
+        }
     }
 
     fn forms(&self) -> Option<&ServiceForms> {
@@ -322,8 +357,14 @@ impl Known {
         let rejected = self.overlay.iter().flat_map(|overlay| &overlay.rejected);
         let by_haproxy = rejected.filter(|rejected| rejected.by_haproxy);
         let said = by_haproxy.filter_map(|rejected| {
-            let text = self.texts.as_ref()?.texts.get(&rejected.name)?.as_ref().ok()?;
-            let refusal = self.refused.get(&(rejected.name.clone(), text.clone()))?;
+            let name = &rejected.name;
+            let mut listeners = self.overlay.iter().flat_map(|overlay| overlay.listeners.values());
+            let listener = listeners.find(|one| one.key == name && !one.is_in);
+            let text = match listener {
+                Some(listener) => listener.address.as_str(),
+                None => self.texts.as_ref()?.texts.get(name)?.as_ref().ok()?,
+            };
+            let refusal = self.refused.get(&(name.clone(), text.to_owned()))?;
             let remarks = refusal.said.remarks.clone();
             Some(Quarantined { object: object(&rejected.name), remarks })
         });
@@ -359,6 +400,7 @@ impl Known {
         ServicesStatus {
             source,
             in_force: overlay.map(|overlay| overlay.shown.clone()),
+            listeners: overlay.map(listeners_in).unwrap_or_default(),
             stored_since: self.stored_since,
             rejected: overlay.map(|overlay| overlay.rejected.clone()).unwrap_or_default(),
             closed: self.closed,
@@ -366,6 +408,23 @@ impl Known {
             held: self.guard.held().cloned(),
         }
     }
+}
+
+/// What listens beside services, for people.
+fn listeners_in(overlay: &Overlay) -> Vec<ListenerStatus> {
+    let all = overlay.listeners.values().filter(|listener| listener.is_in);
+    let shown = |Listener { key, purpose, address, .. }: &Listener| ListenerStatus {
+        key: (*key).to_owned(),
+        bind: address.to_string(),
+        purpose: (*purpose).to_owned(),
+    };
+    all.map(shown).collect()
+}
+
+/// What listens beside services at this address because of this key.
+fn listener<'a>(overlay: Option<&'a Overlay>, key: &str, address: &str) -> Option<&'a Listener> {
+    let mut all = overlay?.listeners.values();
+    all.find(|listener| listener.key == key && listener.address.as_str() == address)
 }
 
 /// Whether this is what the registry last said of a service.

@@ -19,7 +19,7 @@ use crate::heartbeat;
 use crate::settings::Settings;
 use crate::settings::services::Overlay;
 use crate::store::SqliteStore;
-use crate::supervise::SupervisorReport;
+use crate::supervise::{SupervisorReport, ports};
 use crate::telemetry::{SERVICES_HELD, SERVICES_IN_FORCE, SERVICES_REJECTED};
 
 /// How long a store that failed is left alone.
@@ -104,7 +104,10 @@ impl ServicesTask {
             heartbeat::beat();
             let mut is_new = self.take_answer() | std::mem::take(&mut approved);
             is_new |= self.take_report();
-            is_new |= retried.is_some_and(|retry| retry <= Instant::now());
+            if retried.is_some_and(|retry| retry <= Instant::now()) {
+                self.known.put_off(ports::obstacle);
+                is_new = true;
+            }
             retried = self.known.retry();
             if is_new {
                 self.decide().await;
@@ -163,12 +166,12 @@ impl ServicesTask {
     /// Takes in what HAProxy has loaded, or refuses; whether that is news.
     fn take_report(&mut self) -> bool {
         let report = self.haproxy.borrow_and_update();
-        let refused = report.refused_services.clone();
+        let (refused, at_start) = (report.refused_services.clone(), report.refused_at_start);
         let is_loaded = report.status.state == ConfigState::InForce;
         drop(report);
         let mut is_new = false;
         if refused != self.refused {
-            self.known.refuse(&refused);
+            self.known.refuse(&refused, at_start);
             is_new = !refused.is_empty();
             self.refused = refused;
         }

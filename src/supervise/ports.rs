@@ -45,7 +45,7 @@ pub(crate) fn taken(config: &Config, is_own: impl Fn(&BindAddress) -> bool) -> V
 }
 
 /// Why this user can't listen there, whoever has the address.
-pub(super) fn obstacle(address: &BindAddress) -> Option<String> {
+pub(crate) fn obstacle(address: &BindAddress) -> Option<String> {
     let address = internet(address)?.parse::<SocketAddr>().ok()?;
     let why = match try_to_bind(address)? {
         Errno::ADDRINUSE => "is taken by another program",

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mapsmith_core::config::Config;
 use mapsmith_core::config::status::Quarantined;
 use mapsmith_core::config::values::BindAddress;
+use mapsmith_core::config::{Config, Frontend};
 use mapsmith_core::render::verdict::{Level, Remark};
 
 use super::check::Verdict;
+use crate::settings::portmap::{METRICS, REDIRECT};
 
 /// The services among these whose lines HAProxy refuses, with its words. None where anything else
 /// is wrong, which going on without them would not mend.
@@ -50,7 +51,8 @@ pub(super) fn refused(
 /// What HAProxy says of a service, with the keys of the service in place of the settings that were
 /// made of them.
 pub(super) fn in_service_words(Quarantined { object, remarks }: Quarantined) -> Quarantined {
-    let of_portmap = object.strip_prefix("service be").is_some_and(is_number);
+    let of_portmap = object.strip_prefix("service be").is_some_and(is_number)
+        || name_of(&object).is_some_and(|name| name == REDIRECT || name.starts_with("haproxy."));
     let in_its_words = |remark| match of_portmap {
         true => Remark { line: None, setting: None, ..remark },
         false => in_its_words(remark),
@@ -82,31 +84,38 @@ pub(super) fn listening(
     services: &BTreeSet<String>,
     cause: impl Fn(&BindAddress) -> Option<String>,
 ) -> Vec<Quarantined> {
-    let mut refused = Vec::new();
-    for (index, frontend) in config.frontends.iter().enumerate() {
-        let name = frontend.default_backend.as_ref().map(|name| name.as_str());
-        let Some(name) = name.filter(|name| is_of(frontend.name.as_str(), name)) else { continue };
-        if !services.contains(name) {
-            continue;
-        }
-        let alert = |text| Remark {
-            level: Level::Alert,
-            line: None,
-            setting: Some(format!("frontend[{index}].bind[0]")),
-            text,
-        };
-        let remarks = frontend.binds.iter().filter_map(|bind| cause(&bind.address)).map(alert);
-        let remarks: Vec<_> = remarks.collect();
-        if !remarks.is_empty() {
-            refused.push(Quarantined { object: object(name), remarks });
-        }
+    let frontends = config.frontends.iter().enumerate().filter_map(|(index, frontend)| {
+        let addresses = frontend.binds.iter().map(|bind| &bind.address).collect();
+        Some((of_frontend(frontend)?, format!("frontend[{index}].bind[0]"), addresses))
+    });
+    let metrics = config.process.metrics.iter();
+    let metrics = metrics.map(|it| (METRICS, format!("{METRICS}.bind"), vec![&it.bind]));
+    let listening = frontends.chain(metrics).filter(|(name, ..)| services.contains(*name));
+    let refused = listening.filter_map(|(name, setting, addresses): (_, _, Vec<_>)| {
+        let alert =
+            |text| Remark { level: Level::Alert, line: None, setting: Some(setting.clone()), text };
+        let remarks: Vec<_> = addresses.into_iter().filter_map(&cause).map(alert).collect();
+        (!remarks.is_empty()).then(|| Quarantined { object: object(name), remarks })
+    });
+    refused.collect()
+}
+
+/// The service that a frontend is of. One without a backend is itself what metadata declares.
+fn of_frontend(frontend: &Frontend) -> Option<&str> {
+    let name = frontend.name.as_str();
+    match &frontend.default_backend {
+        Some(backend) => Some(backend.as_str()).filter(|backend| is_of(name, backend)),
+        None => Some(name),
     }
-    refused
 }
 
 /// The name of a quarantined service.
 pub(crate) fn service_of(quarantined: &Quarantined) -> Option<&str> {
-    quarantined.object.strip_prefix("service ")
+    name_of(&quarantined.object)
+}
+
+fn name_of(object: &str) -> Option<&str> {
+    object.strip_prefix("service ")
 }
 
 /// How a service is called that is quarantined.
@@ -115,16 +124,18 @@ pub(crate) fn object(name: &str) -> String {
 }
 
 /// The backend of the frontend or backend that a setting is of.
-fn owner<'a>(config: &'a Config, setting: &str) -> Option<&'a str> {
+fn owner<'a>(config: &'a Config, setting: &'a str) -> Option<&'a str> {
+    if setting.starts_with("haproxy.log[") {
+        return setting.find(']').map(|end| &setting[..=end]);
+    }
+    if setting.strip_prefix(METRICS).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+        return Some(METRICS);
+    }
     let (section, rest) = setting.split_once('[')?;
     let index: usize = rest.split_once(']')?.0.parse().ok()?;
     match section {
         "backend" => Some(config.backends.get(index)?.name.as_str()),
-        "frontend" => {
-            let frontend = config.frontends.get(index)?;
-            let backend = frontend.default_backend.as_ref()?.as_str();
-            is_of(frontend.name.as_str(), backend).then_some(backend)
-        }
+        "frontend" => of_frontend(config.frontends.get(index)?),
         _ => None,
     }
 }
@@ -232,6 +243,37 @@ mod tests {
             let [one] = &refused[..] else { panic!("{setting:?}: {refused:?}") };
             assert_eq!((&*one.object, &*one.remarks[0].text), ("service be-80", said));
         }
+    }
+
+    #[test]
+    fn what_metadata_has_listen_beside_services_is_refused_and_the_settings_own_is_not() {
+        let text = TWO
+            .replace(
+                "[[frontend]]\n        name = \"web-listen\"",
+                "[[frontend]]\n        name = \"fe-redirect\"",
+            )
+            .replace("managed = true", "managed = true\nmetrics = { bind = \"127.0.0.1:3\" }");
+        let settings = Settings::of_text(Path::new("/a.toml"), &text, []).unwrap();
+        let mut config = settings.haproxy_config(&DesiredServers::default()).unwrap();
+        config.frontends[1].default_backend = None;
+        let alert = |setting: &str| Remark {
+            level: Level::Alert,
+            line: None,
+            setting: Some(setting.to_owned()),
+            text: "is taken".to_owned(),
+        };
+        let services = BTreeSet::from([METRICS.to_owned(), REDIRECT.to_owned()]);
+        let objects = |refused: Vec<Quarantined>| -> Vec<String> {
+            refused.into_iter().map(|one| one.object).collect()
+        };
+        let remarks = vec![alert("frontend[1].bind[0]"), alert("haproxy.metrics.bind")];
+        let verdict = Verdict { valid: false, remarks, printed: String::new() };
+        let all = ["service fe-redirect", "service haproxy.metrics"];
+        assert_eq!(objects(refused(&config, &services, &verdict)), all);
+        assert!(refused(&config, &BTreeSet::new(), &verdict).is_empty());
+        let cause = |address: &BindAddress| Some(format!("{address} is taken"));
+        assert_eq!(objects(listening(&config, &services, cause)), all);
+        assert!(listening(&config, &BTreeSet::new(), cause).is_empty());
     }
 
     #[test]

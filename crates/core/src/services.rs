@@ -208,6 +208,9 @@ pub struct ServicesStatus {
     pub source: SourceStatus,
     /// Those in force, by name; none before any are known.
     pub in_force: Option<Vec<ServiceStatus>>,
+    /// What listens beside them because a key says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerStatus>,
     /// Since when these are in force, if none came from the registry since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_since: Option<Timestamp>,
@@ -237,6 +240,17 @@ pub struct ServiceStatus {
     pub bind: String,
     /// Where its servers come from.
     pub servers: String,
+}
+
+/// What listens beside services because a key says so, of metadata or of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// `metrics_port` or `redirect_http`.
+    pub key: String,
+    /// Where it listens.
+    pub bind: String,
+    /// What for, for people.
+    pub purpose: String,
 }
 
 /// A service that is not used as the registry has it.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use mapsmith_core::services::{RejectedService, ServiceStatus, ServicesStatus};
+use mapsmith_core::services::{ListenerStatus, RejectedService, ServiceStatus, ServicesStatus};
 
 use crate::cli::output::{Colour, ago, paint, pluralize};
 
@@ -10,7 +10,8 @@ use crate::cli::output::{Colour, ago, paint, pluralize};
 const SHOWN: usize = 20;
 
 pub(super) fn text(services: &ServicesStatus) -> String {
-    let ServicesStatus { source, in_force, stored_since, rejected, held, kept, closed } = services;
+    let ServicesStatus { source, in_force, listeners, stored_since, rejected, held, kept, closed } =
+        services;
     let count = match in_force {
         Some(in_force) => pluralize(in_force.len(), "service"),
         None => paint(Colour::Red, "not known yet, so HAProxy's file stays as it is"),
@@ -52,6 +53,9 @@ pub(super) fn text(services: &ServicesStatus) -> String {
     }
     if in_force.len() > SHOWN {
         let _ = writeln!(text, "  and {} more", in_force.len() - SHOWN);
+    }
+    for ListenerStatus { key, bind, purpose } in listeners {
+        let _ = writeln!(text, "  {key}  {bind}, {purpose}");
     }
     for RejectedService { name, reason, by_haproxy, keeps_last_good } in rejected {
         let kind = if *by_haproxy { "quarantined" } else { "rejected" };

@@ -120,7 +120,7 @@ async fn the_words_of_haproxy_are_about_the_form_that_the_registry_has() {
     known.note_loaded();
     for port in [3, 2] {
         begin(&mut known, &[("a", port)]);
-        known.refuse(&[refused("a", &format!("no port {port}"))]);
+        known.refuse(&[refused("a", &format!("no port {port}"))], false);
         known.go_by(known.next(&file()).unwrap());
         let quarantined = known.quarantined();
         assert_eq!(quarantined, [refused("a", &format!("no port {port}"))]);
@@ -136,7 +136,7 @@ async fn a_service_that_goes_to_and_fro_between_refused_forms_is_bounded() {
     known.note_loaded();
     for port in 2..40 {
         begin(&mut known, &[("a", port)]);
-        known.refuse(&[refused("a", "no")]);
+        known.refuse(&[refused("a", "no")], false);
         known.go_by(known.next(&file()).unwrap());
         assert!(known.refused.len() <= MOST_REFUSED, "{} are kept", known.refused.len());
     }
@@ -182,4 +182,71 @@ async fn services_of_a_registry_are_none_of_a_portmap() {
     known.take(&portmap, &off.into());
     let next = known.next(&portmap).unwrap();
     assert!(next.forms.is_empty() && known.closed);
+}
+
+#[tokio::test]
+async fn a_listener_whose_port_is_taken_comes_when_it_is_free_and_is_not_tried_before() {
+    let text = "[haproxy]\nmanaged = true\n[[source]]\nname = \"md\"\ntype = \"metadata\"\n\
+        environment = true\n[portmap]\nsource = \"md\"\n";
+    let file = Settings::of_text(Path::new("/etc/mapsmith/a.toml"), text, []).unwrap();
+    let keys = [
+        ("loadbalancer", "true"),
+        ("portmap", "http://80:192.0.2.1:8080"),
+        ("metrics_acl", "10.0.0.0/8"),
+    ];
+    let keys: ServiceForms = keys.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
+    let mut known = Known::default();
+    known.take(&file, &keys.into());
+    known.go_by(known.next(&file).unwrap());
+    let listens = |known: &Known| !listeners_in(known.overlay.as_ref().unwrap()).is_empty();
+    assert!(listens(&known));
+
+    let said = refused("haproxy.metrics", "*:8405 is taken by another program");
+    known.refuse(std::slice::from_ref(&said), false);
+    let without = known.next(&file).unwrap();
+    assert!(!known.goes_by(&without), "all begins anew without it");
+    known.go_by(without);
+    known.note_loaded();
+    assert!(!listens(&known));
+    assert_eq!(known.quarantined()[0].remarks, said.remarks);
+    // As if its time had come.
+    let is_due = |known: &mut Known| {
+        known.refused.values_mut().for_each(|refusal| refusal.until = Instant::now());
+    };
+    for _ in 0..100 {
+        is_due(&mut known);
+        known.put_off(|address| Some(format!("{address} is taken")));
+        assert!(known.goes_by(&known.next(&file).unwrap()), "nothing begins anew");
+        let retry = known.retry().expect("it is looked at again");
+        assert!(retry <= Instant::now() + PROBES, "not less and less often");
+    }
+    is_due(&mut known);
+    known.put_off(|_| None);
+    let with = known.next(&file).unwrap();
+    assert!(!known.goes_by(&with));
+    known.go_by(with);
+    assert!(listens(&known));
+    assert_eq!(known.quarantined(), []);
+}
+
+#[tokio::test]
+async fn what_was_good_is_left_out_where_haproxy_does_not_start_with_it_and_else_stays() {
+    for at_start in [true, false] {
+        let mut known = Known::default();
+        begin(&mut known, &[("a", 1), ("b", 2)]);
+        known.note_loaded();
+        known.refuse(&[refused("a", "no port")], at_start);
+        let next = known.next(&file()).unwrap();
+        assert_eq!(next.backends.contains_key("a"), !at_start, "at a start: {at_start}");
+        assert!(next.backends.contains_key("b"));
+        known.go_by(next);
+        known.note_loaded();
+        assert_eq!(known.retry().is_some(), at_start);
+        known.refused.values_mut().for_each(|refusal| refusal.until = Instant::now());
+        let next = known.next(&file()).unwrap();
+        assert!(next.backends.contains_key("a"), "it is tried again");
+        known.go_by(next);
+        known.note_loaded();
+        assert!(known.refused.is_empty(), "HAProxy has loaded it");
+    }
 }

@@ -91,6 +91,9 @@ fn strict_transport(time: Duration) -> Result<Native, String> {
 /// Where the servers come from: a list of a source, or one that is written out.
 fn listing(servers: ServersFrom, dns: &str) -> (Option<Selector>, Option<Vec<DeclaredServer>>) {
     let text = |key: &str, value: String| (key.to_owned(), vec![value]);
+    // As it is documented, and as every HAProxy here listens. Metadata has no key to leave the
+    // other out by, where its name servers refuse to speak of it.
+    let family = [text("family", "ipv4".to_owned())];
     match servers {
         ServersFrom::Address(address) => {
             let address = address.to_string();
@@ -101,11 +104,11 @@ fn listing(servers: ServersFrom, dns: &str) -> (Option<Selector>, Option<Vec<Dec
         }
         ServersFrom::Host { name, port } => {
             let keys = [text("name", name), text("port", port.to_string())];
-            // As it is documented, and as every HAProxy here listens.
-            let family = [text("family", "ipv4".to_owned())];
             (Some(Selector::of(dns, keys.into_iter().chain(family))), None)
         }
-        ServersFrom::Service { name } => (Some(Selector::of(dns, [text("srv", name)])), None),
+        ServersFrom::Service { name } => {
+            (Some(Selector::of(dns, [text("srv", name)].into_iter().chain(family))), None)
+        }
     }
 }
 

@@ -14,14 +14,16 @@ use super::values::Values;
 use super::{Portmap, certificate};
 use crate::settings::services::base::Base;
 use crate::settings::services::choose::{Declares, choose};
-use crate::settings::services::{Overlay, Refusals};
+use crate::settings::services::{Listener, Overlay, Refusals};
 use crate::settings::{Certificate, Settings};
 
 /// The ports of HTTP and HTTPS.
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 /// What the frontend is called that redirects to HTTPS.
-const REDIRECT: &str = "fe-redirect";
+pub const REDIRECT: &str = "fe-redirect";
+/// The setting that HAProxy's metrics are.
+pub const METRICS: &str = "haproxy.metrics";
 
 /// Puts what metadata declares over the settings of the file. `good` are the last good forms,
 /// `refused` what HAProxy does not take.
@@ -32,14 +34,14 @@ pub fn overlay(
     good: &ServiceForms,
     refused: &Refusals,
 ) -> Overlay {
-    let (values, forms, rejected) = Values::choose(texts, good);
+    let (values, forms, rejected) = Values::choose(texts, good, refused);
     let order = texts.texts.get(ORDER).and_then(|order| order.as_ref().ok());
     let places = places(order.map(String::as_str), texts);
     let of_services = texts.texts.iter().filter(|(name, _)| !Values::has(name) && *name != ORDER);
     let services = ServiceTexts {
         texts: of_services.map(|(name, text)| (name.clone(), text.clone())).collect(),
     };
-    let make = || Making::new(file, portmap, &values, &places);
+    let make = || Making::new(file, portmap, (&values, refused), &places);
     let mut overlay = choose(make, &services, good, refused);
     overlay.forms.extend(forms);
     overlay.forms.extend(order.map(|order| (ORDER.to_owned(), order.clone())));
@@ -64,6 +66,7 @@ struct Making<'a> {
     base: Base<'a>,
     portmap: &'a Portmap,
     values: &'a Values,
+    refused: &'a Refusals,
     places: &'a BTreeMap<String, usize>,
     declaration: Option<Declaration>,
     dns: Option<String>,
@@ -77,12 +80,13 @@ impl<'a> Making<'a> {
     fn new(
         file: &'a Settings,
         portmap: &'a Portmap,
-        values: &'a Values,
+        (values, refused): (&'a Values, &'a Refusals),
         places: &'a BTreeMap<String, usize>,
     ) -> Self {
         let mut base = Base::new(file);
         if let Some(haproxy) = &mut base.settings.haproxy {
-            values.apply(haproxy);
+            let log = values.apply(haproxy);
+            base.values.extend(log.map(|at| (format!("haproxy.log[{at}]"), "syslog".to_owned())));
         }
         let is_shown = |it: &&Certificate| Some(&it.name) == portmap.certificate.as_ref();
         let given = file.certificates.iter().find(is_shown);
@@ -98,7 +102,7 @@ impl<'a> Making<'a> {
             max_servers: values.max_servers,
         });
         let (dns, has_https) = (None, false);
-        Self { base, portmap, values, places, declaration, dns, own_certificate, has_https }
+        Self { base, portmap, values, refused, places, declaration, dns, own_certificate, has_https }
     }
 
     /// Where services listen on a port.
@@ -140,7 +144,7 @@ impl<'a> Making<'a> {
             return;
         }
         let (address, bind) = (self.address(port), self.bind(port));
-        if let Some(who) = self.base.who_listens(address).filter(|who| *who != "haproxy.metrics") {
+        if let Some(who) = self.base.who_listens(address).filter(|who| *who != METRICS) {
             let reason = format!(
                 "metrics_port: {who} listens on {port} too, so HAProxy's metrics are nowhere; set \
                     another port"
@@ -148,21 +152,46 @@ impl<'a> Making<'a> {
             rejected.push(rejection("metrics_port", reason));
             return;
         }
-        if let (Some(haproxy), Some(bind)) = (&mut self.base.settings.haproxy, bind) {
+        let Some(bind) = bind else { return };
+        self.base.listens(Some(address), "the metrics of the metadata");
+        let listener = listener("metrics_port", "HAProxy's metrics", bind.clone());
+        if self.has_listener(METRICS, listener, rejected)
+            && let Some(haproxy) = &mut self.base.settings.haproxy
+        {
             haproxy.metrics = self.values.metrics(bind);
-            self.base.listens(Some(address), "the metrics of the metadata");
         }
     }
 
     /// Adds the frontend that redirects to HTTPS, where nobody else listens on its port.
-    fn add_redirect(&mut self) {
+    fn add_redirect(&mut self, rejected: &mut Vec<RejectedService>) {
         let wanted = self.portmap.redirect_http && self.has_https;
         let is_free = self.base.who_listens(self.address(HTTP)).is_none()
             && self.base.who_has(REDIRECT).is_none();
         let name = Name::try_from(REDIRECT.to_owned()).ok();
         if let (true, Some((name, bind))) = (wanted && is_free, name.zip(self.bind(HTTP))) {
-            self.base.settings.frontends.push(redirect(name, bind));
+            let listener = listener("redirect_http", "redirects to HTTPS", bind.clone());
+            if self.has_listener(REDIRECT, listener, rejected) {
+                self.base.settings.frontends.push(redirect(name, bind));
+            }
         }
+    }
+
+    /// Notes what listens beside the services, and whether it may: HAProxy does not refuse it.
+    fn has_listener(
+        &mut self,
+        section: &str,
+        listener: Listener,
+        rejected: &mut Vec<RejectedService>,
+    ) -> bool {
+        let of_key = self.refused.get(listener.key);
+        let refusal = of_key.and_then(|texts| texts.get(listener.address.as_str()));
+        let is_in = refusal.is_none();
+        rejected.extend(refusal.map(|reason| RejectedService {
+            by_haproxy: true,
+            ..rejection(listener.key, reason.clone())
+        }));
+        self.base.listeners.insert(section.to_owned(), Listener { is_in, ..listener });
+        is_in
     }
 }
 
@@ -226,7 +255,7 @@ impl<'a> Declares<'a> for Making<'a> {
 
     fn finish(mut self, rejected: &mut Vec<RejectedService>) -> Base<'a> {
         self.add_metrics(rejected);
-        self.add_redirect();
+        self.add_redirect(rejected);
         if self.own_certificate.is_some() {
             let problems = certificate::ask_authority(&mut self.base, &self.values.certificate);
             let problem = |why| rejection("certificate_name", why);
@@ -235,6 +264,10 @@ impl<'a> Declares<'a> for Making<'a> {
         self.base.shown.sort_by_key(|shown| shown.name.parse::<u16>().unwrap_or_default());
         self.base
     }
+}
+
+fn listener(key: &'static str, purpose: &'static str, address: BindAddress) -> Listener {
+    Listener { key, purpose, address, is_in: true }
 }
 
 /// What is wrong with a value that keeps no last good form.

@@ -97,8 +97,8 @@ fn a_service_of_each_type_is_a_frontend_and_a_backend_with_servers_of_dns() {
     };
     for (name, source, options) in [
         ("be-80", "source dns:resolv.conf family=ipv4 name=web.test port=8080", "rise 2 fall 1"),
-        ("be-443", "source dns:resolv.conf srv=web.test", "verifyhost web.test"),
-        ("be-26", "source dns:resolv.conf srv=_smtp._tcp.mx.test", "send-proxy-v2"),
+        ("be-443", "source dns:resolv.conf family=ipv4 srv=web.test", "verifyhost web.test"),
+        ("be-26", "source dns:resolv.conf family=ipv4 srv=_smtp._tcp.mx.test", "send-proxy-v2"),
         ("be-25", "settings", "check"),
         ("be-445", "source dns:resolv.conf family=ipv4 name=web.test port=1", "verify none"),
     ] {
@@ -293,6 +293,48 @@ fn http_redirects_to_https_where_port_80_is_free_and_browsers_are_told_to_stay()
     assert_eq!(redirects("https-http://443:a.test:1 http://80:a.test:1"), (false, true));
     assert_eq!(redirects("https-http://8443:a.test:1"), (false, true));
     assert_eq!(redirects("tcp://443:a.test:1"), (false, false));
+}
+
+#[test]
+fn a_listener_that_haproxy_refuses_is_left_out_alone() {
+    let more = "source = \"md\"\nredirect_http = true";
+    let file = settings(&FILE.replace("source = \"md\"", more));
+    let portmap = file.portmap.clone().unwrap();
+    let keys = [
+        ("443", "https-http://443:a.test:1"),
+        ("metrics_acl", "10.0.0.0/8"),
+        ("metrics_port", "9100"),
+    ];
+    let forms: ServiceForms = keys.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
+    let refused = |of: &[(&str, &str)]| -> Refusals {
+        let texts = |text: &str| [(text.to_owned(), "HAProxy refuses it".to_owned())].into();
+        of.iter().map(|(key, text)| ((*key).to_owned(), texts(text))).collect()
+    };
+    let parts = |of: &[(&str, &str)]| {
+        let made =
+            overlay(&file, &portmap, &forms.clone().into(), &ServiceForms::new(), &refused(of));
+        let config = text(&made);
+        let named = made.rejected.iter().filter(|rejected| rejected.by_haproxy);
+        let named: Vec<_> = named.map(|rejected| rejected.name.clone()).collect();
+        (["bind *:443 ", "bind *:80\n", "bind *:9100\n"].map(|line| config.contains(line)), named)
+    };
+    assert_eq!(parts(&[]), ([true; 3], Vec::new()));
+    let redirect = ("redirect_http", "*:80");
+    assert_eq!(parts(&[redirect]), ([true, false, true], vec!["redirect_http".to_owned()]));
+    let metrics = ("metrics_port", "*:9100");
+    assert_eq!(parts(&[metrics]), ([true, true, false], vec!["metrics_port".to_owned()]));
+    // At another port it is another one.
+    assert_eq!(parts(&[("metrics_port", "*:9101")]), ([true; 3], Vec::new()));
+}
+
+#[test]
+fn only_the_ipv4_addresses_of_a_name_are_servers_with_a_port_and_without_one() {
+    let some = over(FILE, &[("portmap", "http://80:web.test:8080 http://81:web.test")], &[]);
+    let [.., one, other] = &some.settings.backends[..] else { panic!("two services") };
+    for backend in [one, other] {
+        let from = backend.from.as_ref().unwrap().to_string();
+        assert!(from.contains("family=ipv4"), "{from}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use mapsmith_core::{ServiceForms, ServiceTexts};
 use super::overlay::rejection;
 use crate::settings::Haproxy;
 use crate::settings::haproxy::Metrics;
+use crate::settings::services::Refusals;
 
 /// What has HAProxy's log say which machine it is of.
 const SEND_HOSTNAME: &str = "log-send-hostname";
@@ -56,13 +57,16 @@ impl Values {
     pub(super) fn choose(
         texts: &ServiceTexts,
         good: &ServiceForms,
+        refused: &Refusals,
     ) -> (Self, ServiceForms, Vec<RejectedService>) {
         let (mut values, mut forms, mut rejected) =
             (Self::default(), ServiceForms::new(), Vec::new());
         for (key, text) in texts.texts.iter().filter(|(key, _)| Self::has(key)) {
-            let taken = match text {
-                Ok(text) => values.take(key, text).map(|remarks| (text, remarks)),
-                Err(why) => Err(why.clone()),
+            let refusal = |text: &String| refused.get(key)?.get(text).cloned();
+            let by_haproxy = text.as_ref().ok().and_then(refusal);
+            let taken = match (text, &by_haproxy) {
+                (Ok(text), None) => values.take(key, text).map(|remarks| (text, remarks)),
+                (Err(why), _) | (Ok(_), Some(why)) => Err(why.clone()),
             };
             match taken {
                 Ok((text, remarks)) => {
@@ -70,10 +74,13 @@ impl Values {
                     rejected.extend(remarks.into_iter().map(|why| rejection(key, why)));
                 }
                 Err(why) => {
-                    let known = good.get(key).filter(|known| values.take(key, known).is_ok());
+                    let known = good.get(key).filter(|known| refusal(known).is_none());
+                    let known = known.filter(|known| values.take(key, known).is_ok());
                     forms.extend(known.map(|known| (key.clone(), known.clone())));
                     let keeps_last_good = known.is_some();
-                    rejected.push(RejectedService { keeps_last_good, ..rejection(key, why) });
+                    let by_haproxy = by_haproxy.is_some();
+                    let wrong = rejection(key, why);
+                    rejected.push(RejectedService { by_haproxy, keeps_last_good, ..wrong });
                 }
             }
         }
@@ -130,8 +137,9 @@ impl Values {
         !self.acl.networks.is_empty()
     }
 
-    /// Puts them over HAProxy's settings, but for the metrics.
-    pub(super) fn apply(&self, haproxy: &mut Haproxy) {
+    /// Puts them over HAProxy's settings, but for the metrics. Which line of the log is the
+    /// metadata's.
+    pub(super) fn apply(&self, haproxy: &mut Haproxy) -> Option<usize> {
         if let Some(timeouts) = &self.timeouts {
             let mut all = haproxy.model().timeouts;
             timeouts.apply(&mut all);
@@ -139,10 +147,11 @@ impl Values {
             let own = &mut haproxy.timeouts;
             (own.queue, own.connect, own.client, own.server) = (queue, connect, client, server);
         }
-        let Some(syslog) = &self.syslog else { return };
+        let syslog = self.syslog.as_ref()?;
         let mut process = Process::default();
         process.log_to_syslog(Some(syslog));
         let mut log = haproxy.model().log;
+        let at = log.len();
         log.extend(process.log.pop());
         haproxy.log = Some(log);
         let sends =
@@ -150,6 +159,7 @@ impl Values {
         if !haproxy.global.iter().any(sends) {
             haproxy.global.extend(process.global);
         }
+        Some(at)
     }
 
     /// HAProxy's metrics at this address.

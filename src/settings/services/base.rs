@@ -8,7 +8,7 @@ use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::services::{RejectedService, ServiceStatus};
 use mapsmith_core::{DesiredServers, ServiceForms};
 
-use super::Overlay;
+use super::{Listener, Overlay};
 use crate::settings::backend::Backend;
 use crate::settings::{Settings, Source};
 use crate::source::{KeysOfKinds, SourceKind};
@@ -21,6 +21,10 @@ pub(in crate::settings) struct Base<'a> {
     pub shown: Vec<ServiceStatus>,
     /// The backends that are declared, and by which form.
     pub backends: BTreeMap<String, String>,
+    /// Other forms, each by its setting.
+    pub values: BTreeMap<String, String>,
+    /// What listens beside them, each by its section.
+    pub listeners: BTreeMap<String, Listener>,
     /// Names of frontends and backends, and whose they are.
     names: BTreeMap<String, String>,
     /// Where somebody listens: the address, none for all, and who.
@@ -35,6 +39,8 @@ impl<'a> Base<'a> {
             forms: ServiceForms::new(),
             shown: Vec::new(),
             backends: BTreeMap::new(),
+            values: BTreeMap::new(),
+            listeners: BTreeMap::new(),
             names: BTreeMap::new(),
             ports: BTreeMap::new(),
         };
@@ -139,14 +145,16 @@ impl<'a> Base<'a> {
     }
 
     pub(super) fn finish(self, rejected: Vec<RejectedService>) -> Overlay {
-        let Self { file, mut settings, forms, shown, backends, .. } = self;
+        let Self { file, mut settings, forms, shown, backends, values, listeners, .. } = self;
         // By name, not by which of them changed: another order would be another file of HAProxy's.
         settings.frontends[file.frontends.len()..].sort_by(|one, other| one.name.cmp(&other.name));
         settings.backends[file.backends.len()..].sort_by(|one, other| one.name.cmp(&other.name));
         settings.sources[file.sources.len()..].sort_by(|one, other| one.name.cmp(&other.name));
         let mut settings = settings.with_own_haproxy().with_feeds();
-        settings.services_in_force = Some(backends.keys().cloned().collect());
-        Overlay { settings, forms, backends, shown, rejected }
+        let in_force = listeners.iter().filter(|(_, listener)| listener.is_in);
+        let in_force = backends.keys().chain(values.keys()).chain(in_force.map(|(name, _)| name));
+        settings.services_in_force = Some(in_force.cloned().collect());
+        Overlay { settings, forms, backends, shown, values, listeners, rejected }
     }
 }
 

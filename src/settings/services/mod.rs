@@ -24,7 +24,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use overlay::{Overlay, Refusals, overlay};
+pub use overlay::{Listener, Overlay, Refusals, overlay};
 
 /// The most services that a registry may be allowed.
 const MOST_SERVICES: usize = 10_000;

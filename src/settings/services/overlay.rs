@@ -38,8 +38,22 @@ pub struct Overlay {
     pub backends: BTreeMap<String, String>,
     /// How they are shown.
     pub shown: Vec<ServiceStatus>,
+    /// Other forms that HAProxy may refuse, each by the setting that it has become.
+    pub values: BTreeMap<String, String>,
+    /// What listens beside them, each by the section of HAProxy's that it is.
+    pub listeners: BTreeMap<String, Listener>,
     /// What is not in it as the registry has it.
     pub rejected: Vec<RejectedService>,
+}
+
+/// What listens beside services, because a key says so: HAProxy's metrics, say.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub key: &'static str,
+    pub purpose: &'static str,
+    pub address: BindAddress,
+    /// Whether it is in the settings: HAProxy does not refuse it.
+    pub is_in: bool,
 }
 
 /// Puts the services of a registry over the settings of the file. `good` are their last good forms,
@@ -53,7 +67,9 @@ pub fn overlay(
     let Some(services) = &file.services else {
         let (settings, forms) = (file.clone(), ServiceForms::new());
         let (shown, rejected) = (Vec::new(), Vec::new());
-        return Overlay { settings, forms, backends: BTreeMap::new(), shown, rejected };
+        let (backends, values) = (BTreeMap::new(), BTreeMap::new());
+        let listeners = BTreeMap::new();
+        return Overlay { settings, forms, backends, shown, values, listeners, rejected };
     };
     choose(|| Making { base: Base::new(file), services }, texts, good, refused)
 }

@@ -77,7 +77,9 @@ impl Supervisor {
             (Stamp::Whole { mark }, Ok(wanted)) => *mark == wanted,
             _ => false,
         };
-        if self.is_down() && !is_same && self.files(move |files| files.is_good(&stamp)).await? {
+        // What is refused now may be in what has started before.
+        let has_started = !is_same && self.quarantined_services.is_empty();
+        if self.is_down() && has_started && self.files(move |files| files.is_good(&stamp)).await? {
             self.keep_running().await?;
         }
         Ok(())
@@ -107,6 +109,12 @@ impl Supervisor {
     pub(super) fn is_down(&self) -> bool {
         let Some(keeper) = &self.keeper else { return false };
         keeper.running().is_none_or(|running| !running.identity().is_alive())
+    }
+
+    /// Whether it is down, and not by order.
+    pub(super) fn is_to_start(&self) -> bool {
+        let is_stopped = |keeper: &Keeper| keeper.launch().is_stopped();
+        self.is_down() && !self.keeper.as_ref().is_some_and(is_stopped)
     }
 
     /// Finds or starts a managed process that does not run.

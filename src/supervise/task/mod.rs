@@ -73,6 +73,8 @@ pub struct SupervisorReport {
     pub observed: u64,
     /// The services that HAProxy refuses, where it refuses nothing else.
     pub refused_services: Vec<Quarantined>,
+    /// Whether that keeps a HAProxy that is down from starting.
+    pub refused_at_start: bool,
     /// When the last reload began, for the budget.
     pub(super) reload_began: Option<std::time::Instant>,
 }
@@ -92,7 +94,13 @@ impl SupervisorReport {
             quarantined: Vec::new(),
             edit_kept: None,
         };
-        Self { status, observed: 0, refused_services: Vec::new(), reload_began: None }
+        Self {
+            status,
+            observed: 0,
+            refused_services: Vec::new(),
+            refused_at_start: false,
+            reload_began: None,
+        }
     }
 }
 

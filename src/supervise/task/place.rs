@@ -32,7 +32,9 @@ impl Supervisor {
         in_place: Option<InPlace>,
     ) -> Result<Option<ConfigState>, Failure> {
         let Some(candidate) = &self.candidate else { return Ok(None) };
-        if in_place.as_ref().is_some_and(|in_place| in_place.holds(&candidate.text)) {
+        let is_there = in_place.as_ref().is_some_and(|in_place| in_place.holds(&candidate.text));
+        // What HAProxy took before it may not take at a start: another program has a port by now.
+        if is_there && !(self.is_to_start() && self.services.is_some()) {
             self.last_good = Some(Arc::clone(&candidate.from));
             return Ok(None);
         }
@@ -58,6 +60,10 @@ impl Supervisor {
             self.keep_edit().await?;
         }
         let Some(Candidate { from, text, mark, .. }) = &self.candidate else { return Ok(None) };
+        if is_there {
+            self.last_good = Some(Arc::clone(from));
+            return Ok(None);
+        }
         let (from, text) = (Arc::clone(from), text.clone());
         let secret = self.candidate.as_ref().is_some_and(|one| one.rendered.has_secrets());
         // Servers that come and go leave the last good one as it is: only a reload can fail.
@@ -167,6 +173,7 @@ impl Supervisor {
         }
         let any = !refused.is_empty();
         self.report.refused_services = refused;
+        self.report.refused_at_start = self.is_down();
         any
     }
 

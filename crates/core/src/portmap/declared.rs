@@ -143,7 +143,9 @@ impl Declaration {
 
     fn backend(&self, name: &str, service: &Service) -> Backend {
         let is_http = service.service_type.is_http();
-        let abort = is_http.then(|| checked::<Native>("option abortonclose"));
+        // Of a TCP connection a timeout of tunnels would stand for those of clients and servers,
+        // which metadata says.
+        let native = if is_http { "option abortonclose" } else { "timeout tunnel 0" };
         Backend {
             name: checked(name),
             mode: mode(service),
@@ -163,7 +165,7 @@ impl Declaration {
             errors: Vec::new(),
             server_options: self.server_options(service),
             servers: Vec::new(),
-            natives: abort.into_iter().collect(),
+            natives: vec![checked::<Native>(native)],
         }
     }
 

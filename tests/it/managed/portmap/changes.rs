@@ -1,5 +1,8 @@
 //! Services that come, change and go, and orders to close all of them.
 
+use std::io::ErrorKind::ConnectionReset as Reset;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use serde_json::json;
@@ -124,6 +127,33 @@ fn values_beside_the_portmap_are_in_force_with_it() {
     let rejected = site.wait_for_rejected("timeouts", "invalid client timeout value");
     assert_eq!(rejected["keeps_last_good"], true, "{rejected}");
     assert!(site.file().contains("timeout client 7s"), "{}", site.file());
+}
+
+#[test]
+fn a_silent_tcp_connection_ends_when_the_metadata_says_so() {
+    for binary in oldest_and_newest() {
+        // Whoever is connected is never told anything.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port_of_server = silent.local_addr().expect("its address").port();
+        let port = free_port();
+        let site = Site::start(binary, &format!("tcp://{port}:127.0.0.1:{port_of_server}"), "");
+        site.say(&json!({
+            "loadbalancer": "true",
+            "portmap": format!("tcp://{port}:127.0.0.1:{port_of_server}"),
+            "timeouts": "{client:1s,server:1s}",
+        }));
+        let file = || site.file().contains("timeout client 1s\n").then_some(());
+        site.managed.mapsmith.wait_for("the timeouts are there", PATIENCE, |_| file());
+        site.managed.wait_for_state("in_force");
+        let mut client = TcpStream::connect(("127.0.0.1", port)).expect("HAProxy listens");
+        client.write_all(b"hello").expect("HAProxy reads");
+        client.set_read_timeout(Some(PATIENCE)).expect("a bound");
+        let read = client.read(&mut [0; 1]);
+        assert!(
+            matches!(&read, Ok(0)) || read.as_ref().is_err_and(|error| error.kind() == Reset),
+            "{read:?} on {binary:?}"
+        );
+    }
 }
 
 /// The delay of a minute that Moirai had is none here. What a busy machine adds is not bounded, so

@@ -162,6 +162,68 @@ fn a_command_that_fails_changes_nothing_and_its_values_are_followed() {
 }
 
 #[test]
+fn a_log_host_that_haproxy_does_not_find_is_left_out_alone() {
+    let web = Master::start("web");
+    let [port, other] = [(); 2].map(|()| free_port());
+    let site = Site::start(newest(), &service("http", port, &web), "");
+    for (host, known) in [("127.0.0.1:5514", false), ("nobody.invalid:514", true)] {
+        site.say(&json!({
+            "loadbalancer": "true",
+            "portmap": format!("{} {}", service("http", port, &web), service("http", other, &web)),
+            "syslog": host,
+        }));
+        if known {
+            let rejected = site.wait_for_rejected("syslog", "nobody.invalid");
+            assert_eq!(rejected["keeps_last_good"], true, "{rejected}");
+        }
+        site.wait_for_answer(other, "web");
+    }
+    let what = "the last good one stays";
+    site.managed.mapsmith.wait_for(what, super::PATIENCE, |_| {
+        site.file().contains("log 127.0.0.1:5514 ").then_some(())
+    });
+    site.managed.wait_for_state("in_force");
+    site.say(&json!({
+        "loadbalancer": "true",
+        "portmap": service("http", port, &web),
+        "syslog": "nobody.invalid:514",
+    }));
+    site.wait_until_closed(other);
+}
+
+/// A call that fails ends those beside it, also what they started. There would be more with every
+/// read.
+#[test]
+fn a_command_that_hangs_beside_one_that_fails_leaves_no_process_behind() {
+    let web = Master::start("web");
+    let port = free_port();
+    let ground = Ground::new(newest());
+    let mdata = MdataGet::new(ground.path());
+    mdata.put("loadbalancer", "true");
+    mdata.put("portmap", &service("http", port, &web));
+    let place = format!("command = [{:?}]\npoll = \"1s\"", mdata.program().display().to_string());
+    let settings = ground.settings("own", &settings(&place, ""));
+    let managed = Managed { mapsmith: Mapsmith::config(&settings).start(), ground };
+    managed.wait_for_state("in_force");
+    let site = Site { managed, metadata: std::path::PathBuf::new() };
+    let children = mdata.hang_beside_a_failure();
+    let started = || fs::read_to_string(&children).unwrap_or_default().lines().count();
+    let is_up = |pid: &str| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    site.managed
+        .mapsmith
+        .wait_for("two reads have failed", super::PATIENCE, |_| (started() > 7).then_some(()));
+    mdata.fail(Some(2));
+    site.managed.mapsmith.wait_for("none is left", super::PATIENCE, |_| {
+        let all = fs::read_to_string(&children).expect("processes");
+        (!all.lines().any(is_up)).then_some(())
+    });
+    site.wait_for_answer(port, "web");
+}
+
+#[test]
 fn what_was_in_force_outlives_a_restart_while_the_metadata_is_gone() {
     let web = Master::start("web");
     let port = free_port();

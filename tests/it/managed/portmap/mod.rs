@@ -5,6 +5,7 @@ mod changes;
 mod dns;
 mod example;
 mod faults;
+mod listeners;
 mod sticky;
 mod verbs;
 
@@ -140,7 +141,8 @@ impl MdataGet {
         let mdata = Self { folder: folder.join("mdata") };
         fs::create_dir(&mdata.folder).expect("a folder");
         let text = format!(
-            "#!/bin/sh\ncd {}\nif [ -e fail ]; then echo 'no metadata socket' >&2; \
+            "#!/bin/sh\ncd {}\nif [ -e hang ]; then . ./hang; fi\n\
+                if [ -e fail ]; then echo 'no metadata socket' >&2; \
                 exit $(cat fail); fi\nif [ -e \"$1\" ]; then exec cat \"$1\"; fi\n\
                 echo \"No metadata for '$1'\" >&2\nexit 1\n",
             mdata.folder.display()
@@ -163,6 +165,21 @@ impl MdataGet {
 
     fn delete(&self, key: &str) {
         fs::remove_file(self.folder.join(format!("{PREFIX}{key}"))).expect("a key");
+    }
+
+    /// Has the call for one key fail, and the others hang with a process of their own each. The
+    /// file with the numbers of these.
+    fn hang_beside_a_failure(&self) -> PathBuf {
+        let (new, children) = (self.folder.join("new"), self.folder.join("children"));
+        let text = format!(
+            "if [ ! -e fail ]; then\n\
+                if [ \"$1\" = {PREFIX}portmap ]; then\n\
+                until [ -e children ]; do sleep 0.01; done; sleep 0.3; exit 2; fi\n\
+                sleep 1000 & echo $! >> children; wait; fi\n"
+        );
+        fs::write(&new, text).expect("a script");
+        fs::rename(new, self.folder.join("hang")).expect("a script");
+        children
     }
 
     /// Has every call fail with this exit code, or none.

@@ -56,6 +56,10 @@ fn is_endpoint(text: &str) -> bool {
         let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
         return is_port && address.parse::<Ipv6Addr>().is_ok();
     }
+    // To HAProxy these are no hosts.
+    if ["stdout", "stderr"].contains(&text) {
+        return false;
+    }
     let (host, port) = text.split_once(':').unzip();
     BackendName::parse(host.unwrap_or(text)).is_ok() && port.is_none_or(is_port)
 }
