@@ -14,8 +14,10 @@ pub mod acme;
 pub mod challenges;
 mod issued;
 mod keeper;
+mod kept;
 mod record;
 mod renewal;
+mod rest;
 mod self_signed;
 
 pub use issued::supply;

@@ -20,6 +20,9 @@ pub struct Record {
     #[serde(default)]
     pub refusals: u32,
     pub retry_at: Option<Timestamp>,
+    /// Until when the authority has asked to be left alone with it.
+    #[serde(default)]
+    pub rest_until: Option<Timestamp>,
     /// Whether another account was made, because the authority did not know the one of before.
     #[serde(default)]
     pub new_account: bool,

@@ -20,12 +20,16 @@ const BOUND: Duration = Duration::from_secs(30);
 const LARGEST: usize = 1024 * 1024;
 /// The longest that an authority is left alone because it asks for it: a week, in which rate limits
 /// are over.
-const LONGEST_REST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const LONGEST_REST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// An authority that can't be reached, as opposed to one that refuses.
+/// An authority that does not answer as one, as opposed to one that refuses.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Unreachable(String);
+pub(super) enum Unreachable {
+    #[error("the authority can't be reached: {0}")]
+    Silent(String),
+    #[error("the authority serves nobody: {url} answered {status}")]
+    Unserved { url: String, status: StatusCode },
+}
 
 /// The client of one attempt.
 #[derive(Clone)]
@@ -73,8 +77,9 @@ impl HttpClient for Http {
             let (parts, body) = request.into_parts();
             let body = to_bytes(Body::new(body), LARGEST).await;
             let body = body.map_err(|error| Error::Other(Box::new(error)))?;
-            let unreachable =
-                |error: &reqwest::Error| Error::Other(Box::new(Unreachable(describe(error))));
+            let unreachable = |error: &reqwest::Error| {
+                Error::Other(Box::new(Unreachable::Silent(describe(error))))
+            };
             let url = parts.uri.to_string();
             let request = client.request(parts.method, &url).headers(parts.headers).body(body);
             let mut response = request.send().await.map_err(|error| unreachable(&error))?;
@@ -90,8 +95,7 @@ impl HttpClient for Http {
                 *rest.lock().unwrap_or_else(PoisonError::into_inner) = retry_after(&headers);
             }
             if status.is_server_error() || is_foreign(status, &headers) {
-                let error = format!("{url} answered {status}");
-                return Err(Error::Other(Box::new(Unreachable(error))));
+                return Err(Error::Other(Box::new(Unreachable::Unserved { url, status })));
             }
             let mut parts = Response::new(()).into_parts().0;
             (parts.status, parts.headers) = (status, headers);
@@ -120,7 +124,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// With its causes.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -26,6 +26,7 @@ use super::issued::Wanted;
 use super::record::{OrderRecord, Record, Records};
 use crate::settings::Acme;
 use crate::settings::acme::Challenge;
+pub(super) use client::LONGEST_REST;
 use client::{Http, Unreachable};
 use hook::Hook;
 
@@ -74,9 +75,7 @@ impl From<Error> for Failure {
                 // Of a nonce that it has forgotten it keeps no count.
                 Self { text, refused: kind != BAD_NONCE, kind }
             }
-            Error::Other(other) if other.is::<Unreachable>() => {
-                Self::local(format!("the authority can't be reached: {other}"))
-            }
+            Error::Other(other) if other.is::<Unreachable>() => Self::local(other.to_string()),
             Error::Timeout(_) => Self::refused(
                 "the authority has not decided in time; the same order is gone on with later",
             ),
