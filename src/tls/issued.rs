@@ -157,6 +157,24 @@ pub fn supply(settings: &Settings) -> Result<(), String> {
     replace(map, b"", 0o644).map_err(|error| error.to_string())
 }
 
+/// For each certificate that HAProxy would find when Mapsmith starts it, and that is not there yet,
+/// one in this folder that its check of a configuration can read instead. Blocks.
+///
+/// # Errors
+/// One can't be made or written.
+pub fn stand_ins(settings: &Settings, folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, String> {
+    let missing = settings.certificates.iter().filter_map(Wanted::of);
+    let missing = missing.filter(|wanted| !wanted.path.exists());
+    let made = missing.map(|wanted| {
+        let file = folder.join(format!("{}.pem", wanted.name));
+        let pem = self_signed::issue(&wanted.names, Timestamp::now());
+        let pem = pem.map_err(|error| error.to_string())?;
+        replace(&file, pem.as_bytes(), MODE).map_err(|error| error.to_string())?;
+        Ok((wanted.path, file))
+    });
+    made.collect()
+}
+
 #[cfg(test)]
 impl Wanted {
     /// One that an authority is to issue, for tests that touch no file.

@@ -20,5 +20,5 @@ mod renewal;
 mod rest;
 mod self_signed;
 
-pub use issued::supply;
+pub use issued::{stand_ins, supply};
 pub use keeper::{Keeper, Renew, RenewError, Renewals};

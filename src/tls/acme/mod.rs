@@ -111,6 +111,16 @@ impl Authority {
         Self { settings, folder, records, challenges }
     }
 
+    /// What on this machine would keep it from being asked; nothing is asked. Blocks.
+    ///
+    /// # Errors
+    /// The first problem, with its place.
+    pub fn check(&self) -> Result<(), String> {
+        Http::new(&self.settings).map_err(|failure| failure.text)?;
+        account::check(&self.settings, &self.folder)?;
+        Hook::new(&self.settings).check()
+    }
+
     /// Gets a certificate with its key, as PEM: goes on with the order in `record`, or places one.
     /// What is in `record` is on disk too.
     ///
