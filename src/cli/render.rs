@@ -163,6 +163,17 @@ pub(super) async fn ask(
             text = text.replace(&map, &empty.display().to_string());
         }
     }
+    // What Mapsmith puts in its place before it starts HAProxy.
+    if let Some(map) = settings.challenges().map(|challenges| challenges.map)
+        && !Path::new(map.as_str()).exists()
+    {
+        text = text.replace(map.as_str(), &empty.display().to_string());
+    }
+    let stand_ins = crate::tls::stand_ins(settings, folder.path()).map_err(anyhow::Error::msg)?;
+    for (missing, stand_in) in stand_ins {
+        let [missing, stand_in] = [missing, stand_in].map(|path| path.display().to_string());
+        text = text.replace(&missing, &stand_in);
+    }
     let states = folder.path().join("servers.state");
     if let Some(file) = haproxy.server_states().filter(|file| !Path::new(file.as_str()).exists()) {
         text = text.replace(file.as_str(), &states.display().to_string());

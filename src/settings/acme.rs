@@ -273,8 +273,22 @@ pub(super) fn problems(settings: &Settings, problems: &mut Vec<String>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::tests::{SMALL, load};
+    use super::*;
+
+    /// An authority that is shown names by this hook.
+    pub(crate) fn by_hook(words: &[&str], bound: Duration) -> Acme {
+        let text = format!(
+            "{SMALL}[acme]\nterms_agreed = true\nchallenge = \"dns-01\"\nhook = {:?}\n\
+            hook_timeout = \"{}ms\"\n",
+            ["/bin/true"],
+            bound.as_millis()
+        );
+        let acme = load(&text, &[]).unwrap().acme.unwrap();
+        let word = |word: &&str| Text::try_from((*word).to_owned()).unwrap();
+        Acme { hook: words.iter().map(word).collect(), ..acme }
+    }
 
     const SITE: &str = "[haproxy]\nfolder = \"/srv/h\"\n[acme]\nterms_agreed = true\n\
         [[certificate]]\nname = \"site\"\nacme = [\"a.test\"]\n";

@@ -32,6 +32,11 @@ section! {
         pub from: Option<String>,
         /// The file with the private key, if `from` does not hold it.
         pub key_from: Option<PathBuf>,
+        /// The names that a certificate from `from` must be for; one that is not is refused, and the
+        /// one in force stays.
+        #[unset(says "any")]
+        #[serde(default)]
+        pub names: Vec<DnsName>,
         /// The time between two reads of `from`.
         #[unset(says "as for `[[tls_file]]`")]
         #[serde(default, deserialize_with = "optional_duration")]
@@ -63,7 +68,8 @@ impl Certificate {
     /// gives it its files.
     pub fn obtained(name: Name, acme: Vec<DnsName>, self_signed: Vec<DnsName>) -> Self {
         let (path, from, key_from, poll, issued) = (None, None, None, None, None);
-        Self { name, path, from, key_from, poll, acme, self_signed, issued }
+        let names = Vec::new();
+        Self { name, path, from, key_from, names, poll, acme, self_signed, issued }
     }
 
     /// Whether Mapsmith gets it itself.
@@ -93,7 +99,7 @@ impl Certificate {
 
     /// The file that is kept as `from` has it, or as it was issued.
     pub fn tls_file(&self) -> Option<TlsFile> {
-        let Self { path, from, key_from, poll, issued, .. } = self;
+        let Self { path, from, key_from, names, poll, issued, .. } = self;
         let issued = issued.as_ref().map(|path| path.to_string_lossy().into_owned());
         Some(TlsFile {
             kind: FileKind::Certificate,
@@ -101,6 +107,7 @@ impl Certificate {
             file: None,
             from: from.clone().or(issued)?,
             key_from: key_from.clone(),
+            names: names.clone(),
             poll: *poll,
             timeout: super::tls_file::timeout(),
             ca: None,
@@ -137,6 +144,9 @@ impl Certificate {
         }
         if self.from.is_none() && self.key_from.is_some() {
             problem("key_from: needs from".to_owned());
+        }
+        if self.from.is_none() && !self.names.is_empty() {
+            problem("names: needs from".to_owned());
         }
         if self.from.is_none() && self.poll.is_some() {
             problem("poll: needs from".to_owned());
@@ -218,6 +228,7 @@ mod tests {
         for (text, part) in [
             (SITE.repeat(2), "certificate[1].name: there are two of site"),
             (format!("{SITE}poll = \"1s\""), "certificate[0].poll: needs from"),
+            (format!("{SITE}names = [\"a.test\"]"), "certificate[0].names: needs from"),
             (format!("{SITE}from = \"/etc/haproxy/site.pem\""), "name another one"),
             (format!("{SITE}acme = [\"A.test\"]"), "in lower case"),
             (format!("{SITE}self_signed = [\"a.test\", \"a.test\"]"), "a.test is there twice"),

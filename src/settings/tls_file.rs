@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use haproxy_runtime::cert::FileKind;
+use mapsmith_core::config::values::DnsName;
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -43,6 +44,11 @@ section! {
         /// `certificate`: the file with the private key (PEM, not encrypted), if `from` does not
         /// hold it.
         pub key_from: Option<PathBuf>,
+        /// `certificate`: the names that it must be for; one that is not is refused, and the one in
+        /// force stays.
+        #[unset(says "any")]
+        #[serde(default)]
+        pub names: Vec<DnsName>,
         /// The time between two reads of `from`, at least `100ms`. From a URL the document comes
         /// only if it changed, where its server can tell, and once a minute in any case. Unless this
         /// is set, a server that can't tell is asked every 10 s.
@@ -133,6 +139,9 @@ impl TlsFile {
         }
         if self.timeout.is_zero() {
             problem("timeout must not be 0".to_owned());
+        }
+        if !self.names.is_empty() && self.kind != FileKind::Certificate {
+            problem(format!("names: a {} has none", self.kind));
         }
         if self.key_from.is_some() && self.kind != FileKind::Certificate {
             problem(format!("key_from: a {} has no private key", self.kind));
@@ -260,6 +269,7 @@ mod tests {
             ("/etc/haproxy/crl.pem", "/etc/haproxy/maps/node-master.map", "is the map file"),
             ("from = ", "poll = \"99ms\"\nfrom = ", "tls_file[0].poll"),
             ("from = ", "timeout = \"0s\"\nfrom = ", "tls_file[0].timeout"),
+            ("from = ", "names = [\"a.test\"]\nfrom = ", "names: a CRL has none"),
             ("from = ", "key_from = \"/k\"\nfrom = ", "key_from: a CRL has no private key"),
             ("from = ", "cert = \"/c\"\nfrom = ", "cert and key go together"),
             ("from = ", "instances = [\"edge9\"]\nfrom = ", "there is no instance \"edge9\""),

@@ -56,10 +56,11 @@ impl Wanted {
     pub fn in_hand(&self, now: Timestamp) -> Option<IssuedCertificate> {
         let text = fs::read(&self.issued).ok()?;
         let content = Content::parse(FileKind::Certificate, &text, None).ok()?;
-        content.check_dates(now).ok()?;
         let served = content.served()?;
-        // One that an authority issued is shown until there is another, whatever its names.
-        (!served.self_signed || is_for(&served, &self.names)).then_some(served)
+        let is_good = || content.check_dates(now).is_ok() && is_for(&served, &self.names);
+        // One that an authority issued is shown until there is another, whatever its names and its
+        // dates: it may be the clock that is wrong, and nobody else has its key.
+        (!served.self_signed || is_good()).then_some(served)
     }
 
     /// Signs one. Blocks.
@@ -156,6 +157,24 @@ pub fn supply(settings: &Settings) -> Result<(), String> {
     replace(map, b"", 0o644).map_err(|error| error.to_string())
 }
 
+/// For each certificate that HAProxy would find when Mapsmith starts it, and that is not there yet,
+/// one in this folder that its check of a configuration can read instead. Blocks.
+///
+/// # Errors
+/// One can't be made or written.
+pub fn stand_ins(settings: &Settings, folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, String> {
+    let missing = settings.certificates.iter().filter_map(Wanted::of);
+    let missing = missing.filter(|wanted| !wanted.path.exists());
+    let made = missing.map(|wanted| {
+        let file = folder.join(format!("{}.pem", wanted.name));
+        let pem = self_signed::issue(&wanted.names, Timestamp::now());
+        let pem = pem.map_err(|error| error.to_string())?;
+        replace(&file, pem.as_bytes(), MODE).map_err(|error| error.to_string())?;
+        Ok((wanted.path, file))
+    });
+    made.collect()
+}
+
 #[cfg(test)]
 impl Wanted {
     /// One that an authority is to issue, for tests that touch no file.
@@ -212,17 +231,39 @@ mod tests {
         assert_eq!(other.in_hand(later), None);
     }
 
+    /// A certificate that an authority has issued, with its key.
+    fn issued_by_another(names: &[String], from: i32, to: i32) -> String {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        let ca = rcgen::Issuer::new(ca, rcgen::KeyPair::generate().unwrap());
+        let mut params = rcgen::CertificateParams::new(names.to_vec()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        params.signed_by(&key, &ca).unwrap().pem() + &key.serialize_pem()
+    }
+
+    #[test]
+    fn what_an_authority_has_issued_is_not_replaced_because_the_clock_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = wanted(folder.path(), &["a.test"]);
+        let theirs = issued_by_another(&site.names, 2026, 2027);
+        create(site.issued.parent().unwrap()).unwrap();
+        fs::write(&site.issued, &theirs).unwrap();
+        for now in ["1970-01-01T00:00:10Z", "2099-01-01T00:00:00Z"] {
+            site.supply(now.parse().unwrap()).unwrap();
+            for path in [&site.issued, &site.path] {
+                assert_eq!(fs::read_to_string(path).unwrap(), theirs, "{now}: {path:?}");
+            }
+        }
+    }
+
     #[test]
     fn what_an_authority_has_issued_to_somebody_else_before_is_gone_on_with() {
         let folder = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let site = wanted(folder.path(), &["a.test"]);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        let ca = rcgen::Issuer::new(ca, rcgen::KeyPair::generate().unwrap());
-        let mut params = rcgen::CertificateParams::new(site.names.clone()).unwrap();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        let theirs = params.signed_by(&key, &ca).unwrap().pem() + &key.serialize_pem();
+        let theirs = issued_by_another(&site.names, 1975, 4096);
         fs::create_dir(site.path.parent().unwrap()).unwrap();
         fs::write(&site.path, &theirs).unwrap();
         site.supply(now).unwrap();

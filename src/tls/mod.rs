@@ -14,9 +14,11 @@ pub mod acme;
 pub mod challenges;
 mod issued;
 mod keeper;
+mod kept;
 mod record;
 mod renewal;
+mod rest;
 mod self_signed;
 
-pub use issued::supply;
+pub use issued::{stand_ins, supply};
 pub use keeper::{Keeper, Renew, RenewError, Renewals};

@@ -30,6 +30,9 @@ pub struct Record {
     /// answer was lost. The authority may have counted them.
     #[serde(default)]
     pub unanswered: u32,
+    /// Until when the authority has asked to be left alone with it.
+    #[serde(default)]
+    pub rest_until: Option<Timestamp>,
     /// Whether another account was made, because the authority did not know the one of before.
     #[serde(default)]
     pub new_account: bool,

@@ -1,5 +1,7 @@
 //! When a certificate is renewed. Pure.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::certificate::IssuedCertificate;
 use mapsmith_core::render::stamp::hash;
@@ -8,6 +10,17 @@ use mapsmith_core::render::stamp::hash;
 const LEFT: i64 = 3;
 /// The part of its lifetime over which renewals are spread, before that.
 const SPREAD: i64 = 30;
+
+/// The longest time that a new certificate is left as it is at least: an authority that must revoke
+/// it has a day for that.
+const LONGEST_SPACING: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a certificate that was issued just now is left as it is, though it should be renewed at
+/// once by the clock or by what the authority suggests: each time would be another order.
+pub fn spacing(issued: &IssuedCertificate) -> Duration {
+    let lifetime = issued.expires_at.duration_since(issued.issued_at);
+    Duration::try_from(lifetime / i32_of(SPREAD)).unwrap_or_default().min(LONGEST_SPACING)
+}
 
 /// When the renewal begins: while a third of the lifetime is left, and up to a thirtieth of the
 /// lifetime earlier, by the certificate's name, so that many of one age are not all renewed at

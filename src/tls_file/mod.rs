@@ -249,6 +249,7 @@ impl TlsFile {
         };
         let checked = self.parse(text, key).and_then(|content| {
             content.check_dates(now)?;
+            content.check_names(&self.settings.names)?;
             if let Some(base) = base {
                 content.check_order(base)?;
                 content.check_whole(base)?;

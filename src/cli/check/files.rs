@@ -11,6 +11,7 @@ use crate::settings::{self, Settings};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{StoreError, Stored};
 use crate::supervise::files::probe_folder;
+use crate::tls::acme::Authority;
 use crate::tls_file::TlsFile;
 
 pub(super) fn check_token(settings: &Settings) -> Option<Finding> {
@@ -66,6 +67,15 @@ pub(super) async fn check_tls_file(settings: &Settings, file: &settings::TlsFile
         Err(error) => Err(error.to_string()),
     };
     finding(format!("tls_file {}", file.path.display()), result)
+}
+
+/// Whether the authority of the settings could be asked; nothing where no certificate is its.
+pub(super) fn check_acme(settings: &Settings) -> Option<Finding> {
+    let (acme, certificates) = settings.acme_certificates()?;
+    let checked = Authority::new(acme.clone(), settings.acme_folder(), None).check();
+    let count = pluralize(certificates.len(), "certificate");
+    let detail = || format!("{count} from {}, by {}", acme.directory, acme.challenge);
+    Some(finding("acme", checked.map(|()| detail())))
 }
 
 /// How much the store has, where the settings name one.

@@ -5,7 +5,7 @@ use std::fmt;
 use mapsmith_core::config::values::{
     Alpn, BindAddress, ErrorStatus, FilePath, HeaderName, Name, Text,
 };
-use mapsmith_core::config::{self, Native};
+use mapsmith_core::config::{self, Native, TlsVersion};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -110,6 +110,15 @@ section! {
         /// The protocols that are offered to TLS clients, the preferred one first.
         #[unset(says "mode http: `[\"h2\", \"http/1.1\"]`")]
         pub alpn: Option<Vec<Alpn>>,
+        /// Whether clients are refused that ask for a name which none of the certificates has, or
+        /// for none, in place of being shown the first.
+        #[unset("false")]
+        #[serde(default)]
+        pub strict_sni: bool,
+        /// The oldest version of TLS that is spoken: `1.2` or `1.3`. For all at once:
+        /// `ssl-default-bind-options ssl-min-ver TLSv1.3` in `haproxy.global`.
+        #[unset(says "HAProxy's own, which is 1.2")]
+        pub tls_min: Option<TlsVersion>,
         /// The file with the CAs whose certificates clients may show (PEM). An absolute path.
         #[unset(says "clients are not asked for a certificate")]
         pub client_ca: Option<FilePath>,
@@ -276,6 +285,8 @@ impl Bind {
             address,
             certificate: None,
             alpn: None,
+            strict_sni: false,
+            tls_min: None,
             client_ca: None,
             verify: None,
             crl: None,
@@ -302,6 +313,8 @@ impl Bind {
             tls: self.certificate.as_ref().map(|names| config::BindTls {
                 certificates: files(names),
                 alpn: self.alpn.clone().unwrap_or_else(usual),
+                strict_sni: self.strict_sni,
+                min_version: self.tls_min,
                 clients: self.client_ca.clone().map(|ca| config::ClientCertificates {
                     ca,
                     crl: self.crl.clone(),
@@ -321,7 +334,12 @@ impl Bind {
                 problem(format!("certificate: there is no [[certificate]] of the name {name}"));
             }
         }
-        let tls = [("alpn", self.alpn.is_some()), ("client_ca", self.client_ca.is_some())];
+        let tls = [
+            ("alpn", self.alpn.is_some()),
+            ("strict_sni", self.strict_sni),
+            ("tls_min", self.tls_min.is_some()),
+            ("client_ca", self.client_ca.is_some()),
+        ];
         for (key, _) in tls.into_iter().filter(|(_, given)| *given && self.certificate.is_none()) {
             problem(format!("{key}: needs certificate"));
         }

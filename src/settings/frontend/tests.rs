@@ -48,6 +48,15 @@ fn a_frontend_listens_in_the_clear_and_by_tls_with_certificates_by_name() {
 }
 
 #[test]
+fn clients_without_a_known_name_or_with_an_old_tls_are_refused_where_that_is_said() {
+    let strict = "certificate = \"site\", strict_sni = true, tls_min = \"1.3\", client_ca";
+    let text = format!("{SMALL}{HAPROXY}").replace("certificate = \"site\", client_ca", strict);
+    let lines = section(&text, "frontend web");
+    let words = " alpn h2,http/1.1 strict-sni ssl-min-ver TLSv1.3 ca-file ";
+    assert!(lines[1].contains(words), "{lines:?}");
+}
+
+#[test]
 fn a_rule_has_conditions_and_one_action() {
     let rules = r#"
 rules = [
@@ -102,6 +111,8 @@ fn problems_of_frontends_are_named_with_their_place() {
         ),
         ("= \"site\", client", "= \"sight\", client", "no [[certificate]] of the name sight"),
         ("certificate = \"site\", client_ca", "client_ca", "bind[1].client_ca: needs certificate"),
+        ("\"127.0.0.1:8080\",", "{ address = \":80\", strict_sni = true },", "needs certificate"),
+        ("client_ca = ", "tls_min = \"1.1\", client_ca = ", "1.1"),
         ("client_ca = \"/ca.pem\", ", "", "frontend[0].bind[1].crl: needs client_ca"),
         ("\"optional\"", "\"maybe\"", "\"maybe\" is none of required or optional"),
         (":443", ":8080\" , alpn = \"h2,x", "is not the name of a protocol"),

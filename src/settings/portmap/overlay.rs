@@ -102,7 +102,17 @@ impl<'a> Making<'a> {
             max_servers: values.max_servers,
         });
         let (dns, has_https) = (None, false);
-        Self { base, portmap, values, refused, places, declaration, dns, own_certificate, has_https }
+        Self {
+            base,
+            portmap,
+            values,
+            refused,
+            places,
+            declaration,
+            dns,
+            own_certificate,
+            has_https,
+        }
     }
 
     /// Where services listen on a port.

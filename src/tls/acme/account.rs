@@ -16,6 +16,9 @@ use crate::settings::acme::Eab;
 use crate::store::replace::replace;
 use crate::tls::issued::{MODE, create};
 
+/// More bytes than an account's file has.
+const ROOM: usize = 4096;
+
 /// The account's file; each directory has its own.
 pub(super) fn file(folder: &Path, directory: &str) -> PathBuf {
     folder.join(format!("account-{:016x}.json", hash(directory.as_bytes())))
@@ -29,16 +32,10 @@ pub(super) async fn open(acme: &Acme, folder: &Path, http: &Http) -> Result<Acco
     let file = file(folder, &acme.directory);
     let builder = Account::builder_with_http(Box::new(http.clone()));
     if file.exists() {
-        let unreadable =
-            |error: String| Failure::local(format!("{}: can't be read: {error}", file.display()));
-        let text = fs::read(&file).map_err(|error| unreadable(error.to_string()))?;
-        // The library's words could show a part of the key.
-        let known: AccountCredentials = serde_json::from_slice(&text)
-            .map_err(|_| unreadable("it is not what Mapsmith wrote".to_owned()))?;
-        return builder.from_credentials(known).await.map_err(Failure::from);
+        return builder.from_credentials(read(&file)?).await.map_err(Failure::from);
     }
     // Before there is an account that could be lost.
-    create(folder).map_err(Failure::local)?;
+    create(folder).and_then(|()| make_room(&file)).map_err(Failure::local)?;
     let contact = contacts(acme);
     let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
     let new = NewAccount {
@@ -88,6 +85,41 @@ fn no_account(failure: Failure, acme: &Acme) -> Failure {
     failure.with_advice(&advice)
 }
 
+/// Whether an account's file could be written: authorities count accounts whose keys are lost, too.
+fn make_room(file: &Path) -> Result<(), String> {
+    let beside = file.with_extension("room");
+    let written = replace(&beside, &[b' '; ROOM], MODE).map_err(|error| error.to_string());
+    // It may not be there; and what stays of it is empty.
+    let _ = fs::remove_file(&beside);
+    written
+}
+
+/// What is wrong with what is on disk for an account; nothing is asked.
+///
+/// # Errors
+/// The first problem.
+pub(super) fn check(acme: &Acme, folder: &Path) -> Result<(), String> {
+    let file = file(folder, &acme.directory);
+    if file.exists() {
+        return read(&file).map(drop).map_err(|failure| failure.text);
+    }
+    acme.eab.as_ref().map_or(Ok(()), |eab| external_key(eab).map(drop))
+}
+
+fn read(file: &Path) -> Result<AccountCredentials, Failure> {
+    let unreadable =
+        |error: String| Failure::local(format!("{}: can't be read: {error}", file.display()));
+    let text = fs::read(file).map_err(|error| unreadable(error.to_string()))?;
+    // The library's words could show a part of the key.
+    serde_json::from_slice(&text).map_err(|_| {
+        unreadable(
+            "it is not what Mapsmith wrote; put a backup in its place, or move it away for another \
+                account"
+                .to_owned(),
+        )
+    })
+}
+
 /// The account is no more: the next attempt makes another one.
 ///
 /// # Errors
@@ -131,6 +163,16 @@ mod tests {
     use mapsmith_core::config::values::Text;
 
     use super::*;
+
+    #[test]
+    fn where_an_account_could_not_be_kept_there_is_room_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("account-1.json");
+        make_room(&file).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing stays of it");
+        let error = make_room(&folder.path().join("missing/account-1.json")).unwrap_err();
+        assert!(error.contains("missing/account-1.room"), "{error}");
+    }
 
     #[test]
     fn an_external_key_is_nobody_elses_to_read_and_is_not_shown() {

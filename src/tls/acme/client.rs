@@ -20,15 +20,28 @@ const BOUND: Duration = Duration::from_secs(30);
 const LARGEST: usize = 1024 * 1024;
 /// The longest that an authority is left alone because it asks for it: a week, in which rate limits
 /// are over.
-const LONGEST_REST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const LONGEST_REST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// An authority that can't be reached, as opposed to one that refuses.
+/// An authority that does not answer as one, as opposed to one that refuses.
 #[derive(Debug, thiserror::Error)]
-#[error("{text}")]
-pub(super) struct Unreachable {
-    text: String,
+pub(super) enum Unreachable {
+    #[error("the authority can't be reached: {text}")]
+    Silent { text: String, may_know: bool },
+    #[error("the authority serves nobody: {url} answered {status}")]
+    Unserved { url: String, status: StatusCode },
+}
+
+impl Unreachable {
     /// Whether it may have done what was asked, and only its answer is lost.
-    pub may_know: bool,
+    pub fn may_know(&self) -> bool {
+        match self {
+            Self::Silent { may_know, .. } => *may_know,
+            // A proxy says so of an answer that it has not got.
+            Self::Unserved { status, .. } => {
+                [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT].contains(status)
+            }
+        }
+    }
 }
 
 /// The client of one attempt.
@@ -79,7 +92,7 @@ impl HttpClient for Http {
             let body = body.map_err(|error| Error::Other(Box::new(error)))?;
             let unreachable = |error: &reqwest::Error| {
                 let (text, may_know) = (describe(error), !error.is_connect());
-                Error::Other(Box::new(Unreachable { text, may_know }))
+                Error::Other(Box::new(Unreachable::Silent { text, may_know }))
             };
             let url = parts.uri.to_string();
             let request = client.request(parts.method, &url).headers(parts.headers).body(body);
@@ -96,11 +109,7 @@ impl HttpClient for Http {
                 *rest.lock().unwrap_or_else(PoisonError::into_inner) = retry_after(&headers);
             }
             if status.is_server_error() || is_foreign(status, &headers) {
-                let text = format!("{url} answered {status}");
-                // A proxy says so of an answer that it has not got.
-                let lost = [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
-                let may_know = lost.contains(&status);
-                return Err(Error::Other(Box::new(Unreachable { text, may_know })));
+                return Err(Error::Other(Box::new(Unreachable::Unserved { url, status })));
             }
             let mut parts = Response::new(()).into_parts().0;
             (parts.status, parts.headers) = (status, headers);
@@ -129,7 +138,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// With its causes.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

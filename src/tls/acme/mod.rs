@@ -26,6 +26,7 @@ use super::issued::Wanted;
 use super::record::{OrderRecord, Record, Records};
 use crate::settings::Acme;
 use crate::settings::acme::Challenge;
+pub(super) use client::LONGEST_REST;
 use client::{Http, Unreachable};
 use hook::Hook;
 
@@ -88,9 +89,8 @@ impl From<Error> for Failure {
                 Self { text, refused: kind != BAD_NONCE, kind, may_know: false }
             }
             Error::Other(other) if other.is::<Unreachable>() => {
-                let lost = other.downcast_ref().is_some_and(|it: &Unreachable| it.may_know);
-                let text = format!("the authority can't be reached: {other}");
-                Self { may_know: lost, ..Self::local(text) }
+                let may_know = other.downcast_ref().is_some_and(Unreachable::may_know);
+                Self { may_know, ..Self::local(other.to_string()) }
             }
             Error::Timeout(_) => Self::refused(
                 "the authority has not decided in time; the same order is gone on with later",
@@ -125,6 +125,16 @@ impl Authority {
     pub fn new(settings: Acme, folder: PathBuf, challenges: Option<Challenges>) -> Self {
         let records = Records::new(&folder);
         Self { settings, folder, records, challenges }
+    }
+
+    /// What on this machine would keep it from being asked; nothing is asked. Blocks.
+    ///
+    /// # Errors
+    /// The first problem, with its place.
+    pub fn check(&self) -> Result<(), String> {
+        Http::new(&self.settings).map_err(|failure| failure.text)?;
+        account::check(&self.settings, &self.folder)?;
+        Hook::new(&self.settings).check()
     }
 
     /// Gets a certificate with its key, as PEM: goes on with the order in `record`, or places one.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use hickory_resolver::Resolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -13,9 +13,12 @@ use reqwest::Client;
 use reqwest::redirect::Policy;
 
 use super::Failure;
+use super::client::describe;
 use crate::settings::Acme;
 use crate::tls::challenges::Challenges;
 
+/// Where authorities ask (RFC 8555, section 8.3).
+const PUBLIC_PORT: u16 = 80;
 /// For one name.
 const BOUND: Duration = Duration::from_secs(10);
 /// How many redirects are followed; an authority follows them too.
@@ -48,10 +51,23 @@ pub(super) async fn lead_here(
     }
 }
 
+/// At the port that the authority asks at. Where a firewall forwards that to another one, the
+/// gateway may only reach itself there.
 async fn ask(settings: &Acme, name: &str, token: &str, answer: &str) -> Result<(), String> {
-    let port = settings.http_port;
-    let url = format!("http://{name}:{port}{}{token}", Path::PATH);
     let wrong = |why: String| format!("{name}: {why}");
+    let client = client(settings, name).await.map_err(&wrong)?;
+    let at = |port| ask_at(&client, name, port, token, answer);
+    let own = settings.http_port;
+    if own == PUBLIC_PORT {
+        return at(own).await.map_err(wrong);
+    }
+    match join(at(PUBLIC_PORT), at(own)).await {
+        (Err(public), Err(own)) => Err(wrong(format!("{public}; {own}"))),
+        _ => Ok(()),
+    }
+}
+
+async fn client(settings: &Acme, name: &str) -> Result<Client, String> {
     // What is asked for is random, and no secret: it does not matter who reads it.
     let mut client = Client::builder()
         .no_proxy()
@@ -59,20 +75,29 @@ async fn ask(settings: &Acme, name: &str, token: &str, answer: &str) -> Result<(
         .redirect(Policy::limited(REDIRECTS))
         .danger_accept_invalid_certs(true);
     if let Some(resolver) = settings.resolver {
-        let addresses = resolve(resolver, name).await.map_err(&wrong)?;
+        let addresses = resolve(resolver, name).await?;
         client = client.resolve_to_addrs(name, &addresses);
     }
-    let client = client.build().map_err(|error| wrong(error.to_string()))?;
-    let response = client.get(&url).send().await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        wrong(format!("port {port} can't be reached: {}", cause.unwrap_or(error.to_string())))
+    client.build().map_err(|error| error.to_string())
+}
+
+async fn ask_at(
+    client: &Client,
+    name: &str,
+    port: u16,
+    token: &str,
+    answer: &str,
+) -> Result<(), String> {
+    let url = format!("http://{name}:{port}{}{token}", Path::PATH);
+    let mut response = client.get(&url).send().await.map_err(|error| {
+        // It may be where a redirect leads that nobody answers.
+        format!("port {port} can't be reached: {}", describe(&error.without_url()))
     })?;
     let status = response.status();
-    let mut response = response;
     let begins = response.chunk().await.ok().flatten().unwrap_or_default();
     match begins.trim_ascii() == answer.as_bytes() {
         true => Ok(()),
-        false => Err(wrong(format!("something else answers at port {port} ({status})"))),
+        false => Err(format!("something else answers at port {port} ({status})")),
     }
 }
 
@@ -90,4 +115,17 @@ async fn resolve(server: SocketAddr, name: &str) -> Result<Vec<SocketAddr>, Stri
     let found = resolver.lookup_ip(format!("{name}.")).await;
     let found = found.map_err(|error| format!("has no address: {error}"))?;
     Ok(found.iter().map(|address| SocketAddr::new(address, 0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_nobody_answers_the_cause_is_told() {
+        let client = Client::builder().no_proxy().build().unwrap();
+        let error = ask_at(&client, "127.0.0.1", 1, "token", "answer").await.unwrap_err();
+        assert!(error.starts_with("port 1 can't be reached: "), "{error}");
+        assert!(error.contains("refused"), "{error}");
+    }
 }

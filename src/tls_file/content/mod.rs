@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use haproxy_runtime::cert::{Facts, FileKind, Issued, Revoked};
 use jiff::Timestamp;
 use mapsmith_core::certificate::IssuedCertificate;
+use mapsmith_core::config::values::DnsName;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
@@ -49,6 +50,8 @@ pub enum Unfit {
     Expired { what: String, since: Timestamp },
     #[error("{what} is valid from {from:.0} on; is this machine's clock right?")]
     NotYet { what: String, from: Timestamp },
+    #[error("{what} is not for {missing}")]
+    Names { what: String, missing: String },
     #[error("{what} is older than the one in force ({in_force})")]
     Older { what: String, in_force: String },
     #[error(
@@ -193,6 +196,18 @@ impl Content {
         }
     }
 
+    /// Whether the certificate that is shown is for all of these names.
+    ///
+    /// # Errors
+    /// Those that it is not for.
+    pub fn check_names(&self, names: &[DnsName]) -> Result<(), Unfit> {
+        let Some(first) = self.certificates.first() else { return Ok(()) };
+        let missing = names.iter().map(DnsName::as_str).filter(|name| !first.is_for(name));
+        let missing = missing.collect::<Vec<_>>().join(", ");
+        let what = format!("the certificate {}", first.subject);
+        if missing.is_empty() { Ok(()) } else { Err(Unfit::Names { what, missing }) }
+    }
+
     /// Whether each of its CRLs is at least as new as that of the same CA in `before`.
     ///
     /// # Errors
@@ -290,6 +305,14 @@ impl Certificate {
             not_after: timestamp(validity.not_after).map_err(&wrong)?,
         };
         Ok((certificate, parsed.public_key().raw.to_vec()))
+    }
+
+    /// By a name of its own, or by one with `*` in place of the first label.
+    fn is_for(&self, name: &str) -> bool {
+        let wildcard = name.split_once('.').map(|(_, above)| format!("*.{above}"));
+        let is = |own: &String, name: &str| own.eq_ignore_ascii_case(name);
+        let all = || wildcard.as_deref();
+        self.names.iter().any(|own| is(own, name) || all().is_some_and(|name| is(own, name)))
     }
 
     fn facts(&self) -> Issued {

@@ -165,3 +165,21 @@ fn what_haproxy_shows_is_said_in_openssls_words() {
     assert_eq!(certificates[0].serial, "0A0B");
     assert_eq!(certificates[0].not_after, "Jan  1 00:00:00 2027 GMT");
 }
+
+#[test]
+fn a_certificate_of_other_names_than_it_must_be_for_is_refused() {
+    let (text, key) = certificate("*.a.test", 2026, 2027);
+    let content = Content::parse(FileKind::Certificate, text.as_bytes(), Some(key.as_bytes()));
+    let content = content.unwrap();
+    let check = |names: &[&str]| {
+        let name = |name: &&str| DnsName::try_from((*name).to_owned()).unwrap();
+        content.check_names(&names.iter().map(name).collect::<Vec<_>>())
+    };
+    for names in [&[][..], &["*.a.test"], &["www.a.test", "mail.a.test"]] {
+        assert_eq!(check(names), Ok(()), "{names:?}");
+    }
+    for name in ["a.test", "b.www.a.test", "www.b.test", "*.b.test"] {
+        let refused = check(&["www.a.test", name]).unwrap_err().to_string();
+        assert_eq!(refused, format!("the certificate CN=*.a.test is not for {name}"));
+    }
+}

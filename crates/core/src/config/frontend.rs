@@ -1,6 +1,6 @@
 //! Frontends: where HAProxy listens, and where each request goes.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Native;
 use super::rules::Rule;
@@ -57,7 +57,20 @@ pub struct BindTls {
     pub certificates: Vec<FilePath>,
     /// Protocols that are offered, the preferred one first.
     pub alpn: Vec<Alpn>,
+    /// Whether clients are refused that ask for a name which no certificate has, or for none.
+    pub strict_sni: bool,
+    /// HAProxy's own choice where there is none.
+    pub min_version: Option<TlsVersion>,
     pub clients: Option<ClientCertificates>,
+}
+
+/// The oldest version of TLS that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVersion {
+    #[serde(rename = "1.2")]
+    V1_2,
+    #[serde(rename = "1.3")]
+    V1_3,
 }
 
 /// Certificates that clients show.

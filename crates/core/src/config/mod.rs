@@ -17,7 +17,8 @@ pub use backend::{
     Backend, Balance, Cookie, ErrorBody, Expect, HttpCheck, HttpReuse, HttpVersion, RetryOn,
 };
 pub use frontend::{
-    Bind, BindTls, ClientCertificates, Frontend, KeepAlive, Mode, Route, RouteBy, Verify,
+    Bind, BindTls, ClientCertificates, Frontend, KeepAlive, Mode, Route, RouteBy, TlsVersion,
+    Verify,
 };
 pub use natives::Native;
 pub use problems::Problem;

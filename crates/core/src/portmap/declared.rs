@@ -115,6 +115,8 @@ impl Declaration {
             (Some(certificate), true) => Some(BindTls {
                 certificates: vec![certificate.clone()],
                 alpn: self.alpn.clone(),
+                strict_sni: false,
+                min_version: None,
                 clients: None,
             }),
         };

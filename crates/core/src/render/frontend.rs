@@ -5,7 +5,7 @@ use super::words::Line;
 use super::{log, route, rules, write_natives};
 use crate::config::{
     Bind, BindTls, Challenges, ClientCertificates, Config, Frontend, KeepAlive, Mode, RouteBy,
-    Verify,
+    TlsVersion, Verify,
 };
 
 pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend, config: &Config) {
@@ -112,7 +112,9 @@ fn bind_line(bind: &Bind) -> Line {
     if bind.accept_proxy {
         line.push_words("accept-proxy");
     }
-    let Some(BindTls { certificates, alpn, clients }) = &bind.tls else { return line };
+    let Some(BindTls { certificates, alpn, strict_sni, min_version, clients }) = &bind.tls else {
+        return line;
+    };
     line.push_words("ssl");
     for certificate in certificates {
         line.push_words("crt");
@@ -122,6 +124,15 @@ fn bind_line(bind: &Bind) -> Line {
         let protocols: Vec<&str> = alpn.iter().map(|name| name.as_str()).collect();
         line.push_words("alpn");
         line.push_value(&protocols.join(","));
+    }
+    if *strict_sni {
+        line.push_words("strict-sni");
+    }
+    if let Some(version) = min_version {
+        line.push_words(match version {
+            TlsVersion::V1_2 => "ssl-min-ver TLSv1.2",
+            TlsVersion::V1_3 => "ssl-min-ver TLSv1.3",
+        });
     }
     if let Some(ClientCertificates { ca, crl, verify }) = clients {
         line.push_words("ca-file");

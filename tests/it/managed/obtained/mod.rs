@@ -24,6 +24,7 @@ use crate::support::mapsmith::Mapsmith;
 mod account;
 mod authorities;
 mod by_dns;
+mod checked;
 mod crashed;
 mod gateways;
 mod portmap;
@@ -60,17 +61,7 @@ impl Scene {
     /// The authority asks at this port.
     fn at(ground: Ground, acme: &str, key: &str, port: u16) -> Self {
         let secure = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let acme = acme.replace("[acme]\n", &format!("[acme]\nhttp_port = {port}\n"));
-        let settings = ground.settings(
-            "one",
-            &format!(
-                "{acme}\n[[certificate]]\nname = \"site\"\n{key} = {NAMES:?}\n\
-                [[frontend]]\nname = \"secure\"\n\
-                bind = [{{ address = \"{secure}\", certificate = [\"site\"] }}]\n\
-                rules = [{{ return = {{ status = 200, body = \"safe\" }} }}]\n"
-            ),
-        );
-        let mapsmith = Mapsmith::config(&settings).start();
+        let mapsmith = Mapsmith::config(&settings(&ground, acme, key, port, secure)).start();
         let managed = Managed { mapsmith, ground };
         managed.wait_for_state("in_force");
         Self { managed, secure }
@@ -139,6 +130,20 @@ impl Scene {
     fn renew(&self) -> (u16, Value) {
         self.managed.mapsmith.post("/v1/certificates/site/renew")
     }
+}
+
+/// A certificate, and a frontend that shows it.
+fn settings(ground: &Ground, acme: &str, key: &str, port: u16, secure: SocketAddr) -> String {
+    let acme = acme.replace("[acme]\n", &format!("[acme]\nhttp_port = {port}\n"));
+    ground.settings(
+        "one",
+        &format!(
+            "{acme}\n[[certificate]]\nname = \"site\"\n{key} = {NAMES:?}\n\
+            [[frontend]]\nname = \"secure\"\n\
+            bind = [{{ address = \"{secure}\", certificate = [\"site\"] }}]\n\
+            rules = [{{ return = {{ status = 200, body = \"safe\" }} }}]\n"
+        ),
+    )
 }
 
 /// A client that trusts one root, and whose every handshake is a full one.

@@ -260,9 +260,13 @@ fn tls(files: &Files) -> impl Strategy<Value = BindTls> + use<> {
     let (ca, verify) = (files.ca.clone(), select(&[Verify::Required, Verify::Optional][..]));
     let clients =
         option::of(verify).prop_map(move |verify| verify.map(|verify| clients_of(&ca, verify)));
-    (certificates, alpn, clients).prop_map(|(certificates, alpn, clients)| BindTls {
+    let (versions, strict_sni) = (&[TlsVersion::V1_2, TlsVersion::V1_3][..], any::<bool>());
+    let names = (strict_sni, option::of(select(versions)));
+    (certificates, alpn, names, clients).prop_map(|(certificates, alpn, names, clients)| BindTls {
         certificates,
         alpn: alpn.into_iter().map(value).collect(),
+        strict_sni: names.0,
+        min_version: names.1,
         clients,
     })
 }
