@@ -69,7 +69,7 @@ fn row(status: &CertificateStatus, now: Timestamp) -> Vec<String> {
         CertificateSource::File => "file",
     };
     let next = status.renewal.as_ref().and_then(|renewal| renewal.next_at);
-    let next = next.map_or(String::new(), |at| format!("renewed {at:.0}"));
+    let next = next.map_or(String::new(), |at| format!("renewal due {at:.0}"));
     let [names, issuer, expiry] = match &status.in_force {
         None => ["nothing is in force yet".to_owned(), String::new(), String::new()],
         Some(issued) => in_force(status, issued, now),

@@ -9,7 +9,7 @@ use mapsmith_core::config::{Config, Frontend};
 use mapsmith_core::render::verdict::{Level, Remark};
 
 use super::check::Verdict;
-use crate::settings::portmap::{METRICS, REDIRECT};
+use crate::settings::portmap::{CHALLENGES, METRICS, REDIRECT};
 
 /// The services among these whose lines HAProxy refuses, with its words. None where anything else
 /// is wrong, which going on without them would not mend.
@@ -52,7 +52,9 @@ pub(super) fn refused(
 /// made of them.
 pub(super) fn in_service_words(Quarantined { object, remarks }: Quarantined) -> Quarantined {
     let of_portmap = object.strip_prefix("service be").is_some_and(is_number)
-        || name_of(&object).is_some_and(|name| name == REDIRECT || name.starts_with("haproxy."));
+        || name_of(&object).is_some_and(|name| {
+            [REDIRECT, CHALLENGES].contains(&name) || name.starts_with("haproxy.")
+        });
     let in_its_words = |remark| match of_portmap {
         true => Remark { line: None, setting: None, ..remark },
         false => in_its_words(remark),
@@ -90,7 +92,10 @@ pub(super) fn listening(
     });
     let metrics = config.process.metrics.iter();
     let metrics = metrics.map(|it| (METRICS, format!("{METRICS}.bind"), vec![&it.bind]));
-    let listening = frontends.chain(metrics).filter(|(name, ..)| services.contains(*name));
+    let challenges = config.process.challenges.iter().filter_map(|it| it.bind.as_ref());
+    let challenges = challenges.map(|bind| (CHALLENGES, CHALLENGES.to_owned(), vec![bind]));
+    let listening = frontends.chain(metrics).chain(challenges);
+    let listening = listening.filter(|(name, ..)| services.contains(*name));
     let refused = listening.filter_map(|(name, setting, addresses): (_, _, Vec<_>)| {
         let alert =
             |text| Remark { level: Level::Alert, line: None, setting: Some(setting.clone()), text };
@@ -130,6 +135,9 @@ fn owner<'a>(config: &'a Config, setting: &'a str) -> Option<&'a str> {
     }
     if setting.strip_prefix(METRICS).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
         return Some(METRICS);
+    }
+    if setting == CHALLENGES {
+        return Some(CHALLENGES);
     }
     let (section, rest) = setting.split_once('[')?;
     let index: usize = rest.split_once(']')?.0.parse().ok()?;

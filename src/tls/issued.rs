@@ -69,24 +69,27 @@ impl Wanted {
     /// It can't be made, or written.
     pub fn sign(&self, now: Timestamp) -> Result<IssuedCertificate, String> {
         let pem = self_signed::issue(&self.names, now).map_err(|error| error.to_string())?;
-        self.keep(&pem, now)
+        self.keep(&pem, now).map_err(|error| error.to_string())
     }
 
     /// Keeps what was issued, if it is what was asked for. Blocks.
     ///
     /// # Errors
     /// What is wrong with it; or it can't be written.
-    pub fn keep(&self, pem: &str, now: Timestamp) -> Result<IssuedCertificate, String> {
-        let content = Content::parse(FileKind::Certificate, pem.as_bytes(), None)
-            .and_then(|content| content.check_dates(now).map(|()| content))
-            .map_err(|unfit| format!("what was issued can't be used: {unfit}"))?;
+    pub fn keep(&self, pem: &str, now: Timestamp) -> Result<IssuedCertificate, KeepError> {
+        let content = Content::parse(FileKind::Certificate, pem.as_bytes(), None);
+        let content = content.map_err(|unfit| KeepError::Unfit(unfit.to_string()))?;
         let served = content.served().filter(|served| is_for(served, &self.names));
-        let names = || self.names.join(", ");
-        let served =
-            served.ok_or_else(|| format!("what was issued is not for all of {}", names()))?;
-        self.issued.parent().map_or(Ok(()), create)?;
-        replace(&self.issued, pem.as_bytes(), MODE).map_err(|error| error.to_string())?;
+        let other = || KeepError::Unfit(format!("it is not for all of {}", self.names.join(", ")));
+        let served = served.ok_or_else(other)?;
+        content.check_dates(now).map_err(|unfit| KeepError::NotNow(unfit.to_string()))?;
+        self.write(pem)?;
         Ok(served)
+    }
+
+    fn write(&self, pem: &str) -> Result<(), String> {
+        self.issued.parent().map_or(Ok(()), create)?;
+        replace(&self.issued, pem.as_bytes(), MODE).map_err(|error| error.to_string())
     }
 
     /// Goes on with what HAProxy loads already, where an authority has issued that to somebody else
@@ -123,10 +126,27 @@ impl Wanted {
 }
 
 /// Work that blocks, for a task that must not.
-pub(super) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+pub(super) async fn off_thread<T: Send + 'static, E: From<String> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| E::from(error.to_string()))?
+}
+
+/// Why what was issued is not kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeepError {
+    /// Nor will it ever be.
+    #[error("what was issued can't be used: {0}")]
+    Unfit(String),
+    /// The clock, the disk: it may be later.
+    #[error("what was issued can't be used yet: {0}")]
+    NotNow(String),
+}
+
+impl From<String> for KeepError {
+    fn from(why: String) -> Self {
+        Self::NotNow(why)
+    }
 }
 
 /// Creates a folder that only its owner can read, and those above it.
@@ -192,6 +212,8 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use jiff::SignedDuration;
 
     use super::*;
 
@@ -293,8 +315,11 @@ mod tests {
             (String::new(), "is empty"),
         ] {
             let error = site.keep(&pem, now).unwrap_err();
-            assert!(error.contains(why), "{why:?} is not in: {error}");
+            assert!(matches!(&error, KeepError::Unfit(text) if text.contains(why)), "{error}");
         }
+        let yesterday = now - SignedDuration::from_hours(48);
+        let error = site.keep(&ours, yesterday).unwrap_err();
+        assert!(matches!(error, KeepError::NotNow(_)), "the clock may be wrong: {error}");
         assert_eq!(kept, fs::read(&site.issued).unwrap());
     }
 }

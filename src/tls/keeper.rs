@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::acme::{Authority, Failure, Progress};
-use super::issued::{Wanted, off_thread};
+use super::issued::{KeepError, Wanted, off_thread};
 use super::kept::Kept;
 use super::record::{Record, Records, after};
 use super::rest::Rest;
@@ -274,11 +274,24 @@ async fn attempt(
     let pem = authority.obtain(wanted, record, steps).await?;
     let wanted = wanted.clone();
     let kept = off_thread(move || wanted.keep(&pem, Timestamp::now())).await;
-    if kept.is_ok() {
-        record.order = None;
-        record.new_account = false;
+    match kept {
+        Ok(issued) => {
+            record.order = None;
+            record.new_account = false;
+            Ok(issued)
+        }
+        Err(error) => {
+            let failure = match error {
+                KeepError::NotNow(_) => Failure::local(error.to_string()),
+                KeepError::Unfit(_) => {
+                    // However often it is asked for, it is the same. The order counts all the same.
+                    record.order = None;
+                    Failure::refused(error.to_string())
+                }
+            };
+            Err((failure, None))
+        }
     }
-    kept.map_err(local)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use mapsmith_core::certificate::{IssuedCertificate, Renewal};
 use metrics::counter;
 use tokio::time::Instant;
@@ -152,7 +152,9 @@ impl Kept {
     pub fn renewal(&self, due_at: Timestamp) -> Renewal {
         Renewal {
             names: self.wanted.names.clone(),
-            next_at: Some(due_at).filter(|at| *at > Timestamp::UNIX_EPOCH),
+            next_at: Some(due_at)
+                .filter(|at| *at > Timestamp::UNIX_EPOCH)
+                .and_then(|at| at.round(Unit::Second).ok()),
             step: None,
             failures: self.failures,
             error: self.record.error.clone(),

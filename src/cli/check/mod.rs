@@ -59,15 +59,7 @@ pub(super) async fn check(
     findings.extend(unreadable);
     let (settings, services) = with_services(settings, known).await;
     findings.extend(services.iter().flat_map(services::check_services));
-    findings.extend(files::check_token(&settings).into_iter().chain(files::check_acme(&settings)));
-    findings.extend(haproxy::check_folder(&settings));
-    if settings.keeps_map() {
-        findings.push(files::check_map_file(&settings));
-    }
-    findings.extend(
-        join_all(settings.tls_files.iter().map(|file| files::check_tls_file(&settings, file)))
-            .await,
-    );
+    findings.extend(check_files(&settings).await);
     let stored = stored(&settings).await;
     findings.extend(files::check_store(&settings, &stored));
     let (states, lists) = poll_all(&settings).await;
@@ -131,6 +123,19 @@ pub(super) async fn check(
     let report = CheckReport { ok: findings.iter().all(|finding| finding.ok), findings };
     print(format, &report, text)?;
     Ok(if report.ok { SUCCESS } else { FAILED })
+}
+
+/// What is on disk.
+async fn check_files(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::from_iter(files::check_token(settings));
+    findings.extend(files::check_acme(settings));
+    findings.extend(haproxy::check_folder(settings));
+    if settings.keeps_map() {
+        findings.push(files::check_map_file(settings));
+    }
+    let tls_files = settings.tls_files.iter().map(|file| files::check_tls_file(settings, file));
+    findings.extend(join_all(tls_files).await);
+    findings
 }
 
 /// The masters of the map. What would be held leaves the entries in force to those that they have.

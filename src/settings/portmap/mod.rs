@@ -23,7 +23,7 @@ mod overlay;
 mod tests;
 mod values;
 
-pub use overlay::{METRICS, REDIRECT, overlay};
+pub use overlay::{CHALLENGES, METRICS, REDIRECT, overlay};
 
 /// Where Debian and others have the CAs that the world trusts.
 const CA: &str = "/etc/ssl/certs/ca-certificates.crt";

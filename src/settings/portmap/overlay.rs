@@ -24,6 +24,8 @@ const HTTPS: u16 = 443;
 pub const REDIRECT: &str = "fe-redirect";
 /// The setting that HAProxy's metrics are.
 pub const METRICS: &str = "haproxy.metrics";
+/// The setting that HAProxy listens for certificate authorities by.
+pub const CHALLENGES: &str = "acme.port_80";
 
 /// Puts what metadata declares over the settings of the file. `good` are the last good forms,
 /// `refused` what HAProxy does not take.
@@ -186,6 +188,19 @@ impl<'a> Making<'a> {
         }
     }
 
+    /// Notes where HAProxy answers certificate authorities, if it listens there for them alone.
+    /// False where it can't.
+    fn add_challenges(&mut self, rejected: &mut Vec<RejectedService>) -> bool {
+        let challenges = self.base.settings.challenges();
+        let Some(bind) = challenges.and_then(|challenges| challenges.bind) else { return true };
+        let listener = listener(CHALLENGES, "answers certificate authorities", bind);
+        let is_in = self.has_listener(CHALLENGES, listener, rejected);
+        if let Some(acme) = &mut self.base.settings.acme {
+            acme.port_80 = is_in;
+        }
+        is_in
+    }
+
     /// Notes what listens beside the services, and whether it may: HAProxy does not refuse it.
     fn has_listener(
         &mut self,
@@ -266,10 +281,14 @@ impl<'a> Declares<'a> for Making<'a> {
     fn finish(mut self, rejected: &mut Vec<RejectedService>) -> Base<'a> {
         self.add_metrics(rejected);
         self.add_redirect(rejected);
-        if self.own_certificate.is_some() {
-            let problems = certificate::ask_authority(&mut self.base, &self.values.certificate);
-            let problem = |why| rejection("certificate_name", why);
-            rejected.extend(problems.into_iter().map(problem));
+        let names = &self.values.certificate;
+        let signed = match &self.own_certificate {
+            Some(_) => certificate::want(&mut self.base, names, rejected),
+            None => Vec::new(),
+        };
+        certificate::check(&mut self.base, &signed, rejected);
+        if !self.add_challenges(rejected) {
+            certificate::check(&mut self.base, &signed, rejected);
         }
         self.base.shown.sort_by_key(|shown| shown.name.parse::<u16>().unwrap_or_default());
         self.base
@@ -282,5 +301,7 @@ fn listener(key: &'static str, purpose: &'static str, address: BindAddress) -> L
 
 /// What is wrong with a value that keeps no last good form.
 pub(super) fn rejection(name: &str, reason: String) -> RejectedService {
+    // Whoever shows it names the key itself.
+    let reason = reason.strip_prefix(&format!("{name}: ")).unwrap_or(&reason).to_owned();
     RejectedService { name: name.to_owned(), reason, by_haproxy: false, keeps_last_good: false }
 }

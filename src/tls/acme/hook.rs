@@ -31,6 +31,8 @@ impl<'a> Hook<'a> {
         };
         let failed = |why: String| format!("acme.hook {program} {what} {name}: {why}");
         let mut command = Command::new(program.as_str());
+        // What Mapsmith itself is let in with.
+        command.env_remove("MAPSMITH_TOKEN");
         command.args(arguments.iter().map(|word| word.as_str())).args([what, name, value]);
         match run_within(command, bound, OUTPUT, Command::spawn).await {
             Ok(output) if output.status.success() => Ok(()),

@@ -52,8 +52,9 @@ fn where_somebody_else_answers_for_a_name_it_is_told_before_anything_is_ordered(
     let (acme, scene, _other) = led_elsewhere(true);
     let error = scene.wait_for_error("not all names lead here");
     for name in NAMES {
-        let part = format!("{name}: something else answers at port");
-        assert!(error.contains(&part), "{part:?} is not in: {error}");
+        let of_name = error.split(&format!("{name}: ")).nth(1).unwrap_or_default();
+        // At port 80, too, where this machine may have something or nothing.
+        assert!(of_name.contains("something else answers at port"), "{name} in: {error}");
     }
     assert_eq!(acme.orders(), 0, "{}", acme.log());
 }
