@@ -52,6 +52,9 @@ metrics! {
     gauge API_CONNECTIONS = "mapsmith_api_connections", "Connections of the API right now";
     counter API_CONNECTIONS_REFUSED = "mapsmith_api_connections_refused_total",
         "Connections of the API that were refused because there were too many";
+    // By `status` (`401`, `403`, `429`).
+    counter API_REFUSALS = "mapsmith_api_refusals_total",
+        "Requests that the API refused because of who asked or how often";
     // By `kind` (`added`, `moved`, `removed`).
     counter MAP_CHANGES = "mapsmith_map_changes_total", "Keys changed by revisions, by kind";
     gauge GUARD_HELD_ENTRIES = "mapsmith_guard_held_entries",

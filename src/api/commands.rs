@@ -1,6 +1,7 @@
 //! What changes something: reload, approve, pins, drains and owners.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mapsmith_core::desired;
@@ -17,6 +18,7 @@ use super::types::{ReloadOutcome, ReloadReport};
 use super::{Api, Error, views};
 use crate::engine::{Approval, Decision, Order, OwnError, OwnOrder};
 use crate::source::PollRequests;
+use crate::store::AuditTicket;
 
 /// The most names that a refused order lists.
 const LISTED_MASTERS: usize = 10;
@@ -88,8 +90,9 @@ impl Api {
         mut change: OverrideChange,
         force: bool,
         wait: Option<Duration>,
+        ticket: Arc<AuditTicket>,
     ) -> Result<ReloadReport, Error> {
-        let service = self.overrides.as_ref().ok_or(Error::NoStore)?;
+        let service = self.overrides.as_ref().ok_or(Error::NoStore("overrides"))?;
         let mut asked = self.ask(|_| 0);
         match &mut change {
             OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {
@@ -109,7 +112,7 @@ impl Api {
             _ => "nothing changed".to_owned(),
         };
         let changed = service
-            .change(change.clone())
+            .change(change.clone(), Some(ticket))
             .await
             .map_err(|error| Error::Store(error.to_string()))?;
         let number = changed.ok_or(Error::NoOverride(nothing_to_end))?.number();

@@ -22,10 +22,16 @@ pub enum Error {
     DeadEnd(String),
     /// The settings name no store.
     #[error(
-        "overrides need a store that keeps them: set `path` in `[store]` (like \
+        "{0} need a store that keeps them: set `path` in `[store]` (like \
             /var/lib/mapsmith/mapsmith.db) and restart Mapsmith"
     )]
-    NoStore,
+    NoStore(&'static str),
+    /// There is no such token.
+    #[error("{0}")]
+    NoToken(String),
+    /// The token can't be made or changed.
+    #[error("{0}")]
+    TokenConflict(String),
     /// Owners are not remembered.
     #[error("{0}")]
     NotRemembered(String),

@@ -18,10 +18,12 @@ use crate::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::shadow::Shadows;
 use crate::source::PollRequests;
-use crate::store::OverrideService;
+use crate::store::{OverrideService, SqliteStore};
 use crate::supervise::SupervisorReport;
 use crate::tls_file::InForce;
 
+pub mod access;
+pub mod audit;
 mod commands;
 mod convergence;
 mod error;
@@ -30,8 +32,11 @@ mod owned;
 mod queries;
 pub mod requests;
 mod tls_files;
+mod tokens;
 pub mod types;
 
+pub use access::{Access, Token};
+pub use audit::Audit;
 pub use error::Error;
 
 /// The task without which nothing is decided, by its name in the metrics.
@@ -60,6 +65,10 @@ pub struct Api {
     pub(crate) orders: mpsc::Sender<Order>,
     /// None without a store.
     pub(crate) overrides: Option<OverrideService>,
+    /// None without a store.
+    pub(crate) store: Option<SqliteStore>,
+    pub(crate) access: Access,
+    pub(crate) audit: Audit,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) settings: Arc<Settings>,
     pub(crate) heartbeats: Heartbeats,

@@ -82,6 +82,7 @@ impl Api {
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
             services: self.services.as_ref().map(|services| services.status.borrow().clone()),
+            api: self.access.report(),
             instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
         }
     }
@@ -164,7 +165,7 @@ impl Api {
     /// # Errors
     /// [`Error::NoStore`].
     pub fn overrides(&self) -> Result<Arc<Overrides>, Error> {
-        self.overrides.as_ref().map(OverrideService::latest).ok_or(Error::NoStore)
+        self.overrides.as_ref().map(OverrideService::latest).ok_or(Error::NoStore("overrides"))
     }
 
     /// A node's pin. `node` is a valid key.

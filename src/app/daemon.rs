@@ -133,7 +133,8 @@ impl Daemon {
         let address = listener.local_addr()?;
         // What can fail comes before: whoever takes the sockets that are held goes on with them.
         let haproxy = self.start_supervisor(&desired, &fleet, turn, ground, carried).await?;
-        let services = self.start_services(ground, services, store, haproxy.clone());
+        let (access, audit) = self.start_access(ground, carried, store.clone()).await?;
+        let services = self.start_services(ground, services, store.clone(), haproxy.clone());
         let (decision_sender, decision) =
             watch::channel(Decision { map: decider.decision().clone(), ..Decision::default() });
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
@@ -154,6 +155,9 @@ impl Daemon {
             requests: self.requests.clone(),
             orders: orders_sender,
             overrides: override_service,
+            store,
+            access,
+            audit,
             metrics: metrics.clone(),
             settings: Arc::clone(&self.settings),
             heartbeats: self.tasks.heartbeats.clone(),
@@ -171,8 +175,9 @@ impl Daemon {
         tracing::info!(%address, "API listening");
         let spare = http::spare_router(api.clone(), most_connections);
         let stop = self.shutdown.clone();
-        let router = http::router(api, ground.token.clone());
-        let serve = http::serve(listener, router, spare, most_connections, stop);
+        let router = http::router(api);
+        let tls = ground.tls.clone();
+        let serve = http::serve(listener, tls, router, spare, most_connections, stop);
         self.tasks.start("API", serve);
         self.start_schedule();
         Ok(())

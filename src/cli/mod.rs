@@ -32,6 +32,7 @@ mod remote;
 mod render;
 mod status;
 mod sync;
+mod token;
 
 const SUCCESS: u8 = 0;
 const FAILED: u8 = 1;
@@ -214,9 +215,12 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+    /// Say who may ask the API: make, list, rotate and revoke tokens. Needs [store]
+    #[command(subcommand)]
+    Token(token::TokenVerb),
 }
 
-/// How long a pin lasts; the API sets the bound.
+/// How long a pin or a token lasts; the API sets the bound.
 fn length(text: &str) -> Result<String, String> {
     match humantime::parse_duration(text) {
         Ok(length) if !length.is_zero() => Ok(text.to_owned()),
@@ -245,6 +249,7 @@ impl Verb {
             | Self::Explain { connection, .. }
             | Self::Reload { connection, .. }
             | Self::Approve { connection, .. } => Some(connection),
+            Self::Token(verb) => Some(verb.connection()),
             Self::Pin { order, .. }
             | Self::Unpin { order, .. }
             | Self::Drain { order, .. }
@@ -354,6 +359,7 @@ async fn carry_out(
             order.send(Method::PUT, &path, &flags, Some(&OwnRequest { master }), output).await
         }
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
+        Verb::Token(verb) => token::token(verb, output).await,
     }
 }
 

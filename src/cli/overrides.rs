@@ -18,6 +18,9 @@ pub(super) struct Order {
     /// Wait until every HAProxy is in sync, at most this long; 0s does not wait
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "30s")]
     wait: Duration,
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
     #[command(flatten)]
     pub(super) connection: Connection,
 }
@@ -37,6 +40,7 @@ impl Order {
             .as_deref()
             .map(|wait| ("wait", wait))
             .into_iter()
+            .chain(self.reason.as_deref().map(|reason| ("reason", reason)))
             .chain(flags.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag, "true")));
         let report = report_of(self.connection.ask(method, path, query, body, self.wait).await?)?;
         print(format, &report, text)?;

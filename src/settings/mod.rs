@@ -47,7 +47,7 @@ pub mod tls_file;
 mod tree;
 pub(crate) mod units;
 
-pub use api::Api;
+pub use api::{Api, ApiClient, ApiTls, ClientAuth};
 pub use backend::{Backend, Listing, Selector, WhenEmpty};
 pub use certificate::Certificate;
 pub use damping::Damping;

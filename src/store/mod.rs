@@ -1,5 +1,7 @@
-//! Where overrides outlive a restart, server lists and services. A change of an override is in the store
-//! before anything acts on it.
+//! Where overrides outlive a restart, server lists, services, tokens and the audit. A change of an
+//! override is in the store before anything acts on it, and so is who made it.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -7,15 +9,20 @@ use mapsmith_core::desired::ownership::OwnersChange;
 use mapsmith_core::{Invalid, OverrideChange, Overrides, ServiceForms};
 
 mod attributes;
+pub mod audit;
 pub mod lists;
 pub mod map_file;
 pub mod override_service;
 pub mod replace;
+pub mod secret;
 pub mod sqlite;
+pub mod token_service;
 
+pub use audit::{AuditRequest, AuditRow, AuditTicket};
 pub use lists::keep_lists;
 pub use override_service::OverrideService;
-pub use sqlite::{SqliteStore, Stored};
+pub use sqlite::{AuditFilter, SqliteStore, Stored};
+pub use token_service::TokenService;
 
 /// Services as the store has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,10 +41,14 @@ pub trait Store: Send + Sync + 'static {
     /// All of them, pins whose time is over included.
     async fn load(&self) -> Result<Overrides, StoreError>;
 
-    /// Keeps a change for good, and gives all overrides after it; none where there was nothing to
-    /// end, and nothing changed.
+    /// Keeps a change for good, with who made it, and gives all overrides after it; none where
+    /// there was nothing to end, and nothing changed.
     /// Where it can't be kept nothing has changed.
-    async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError>;
+    async fn change(
+        &self,
+        change: OverrideChange,
+        ticket: Option<Arc<AuditTicket>>,
+    ) -> Result<Option<Overrides>, StoreError>;
 }
 
 /// Where the owners of nodes outlive a restart.

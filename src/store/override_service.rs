@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Store, StoreError, StoreErrorKind};
+use super::{AuditTicket, Store, StoreError, StoreErrorKind};
 use crate::heartbeat;
 
 /// The longest sleep until a pin's end: the clock may be set meanwhile.
@@ -30,7 +30,7 @@ impl OverrideService {
         let now = Timestamp::now();
         let stored = Arc::new(store.load().await?);
         if stored.pins().any(|pin| pin.is_over(now)) {
-            store.change(OverrideChange::Expire { now }).await?;
+            store.change(OverrideChange::Expire { now }, None).await?;
         }
         for pin in stored.pins() {
             let until = pin.until.map(tracing::field::display);
@@ -66,11 +66,13 @@ impl OverrideService {
     pub async fn change(
         &self,
         change: OverrideChange,
+        ticket: Option<Arc<AuditTicket>>,
     ) -> Result<Option<Arc<Overrides>>, StoreError> {
         let writer = self.clone();
         // On a task of its own: whoever asked may go away between the store and the rest.
         let task = tokio::spawn(async move {
-            let Some(after) = writer.store.change(change.clone()).await? else { return Ok(None) };
+            let after = writer.store.change(change.clone(), ticket).await?;
+            let Some(after) = after else { return Ok(None) };
             log(&change);
             Ok(Some(writer.publish(after)))
         });
@@ -128,7 +130,7 @@ impl OverrideService {
         for pin in overrides.pins().filter(|pin| pin.is_over(now)) {
             tracing::info!(node = pin.node, master = pin.master, "the pin's time is over");
         }
-        if let Err(error) = self.change(OverrideChange::Expire { now }).await {
+        if let Err(error) = self.change(OverrideChange::Expire { now }, None).await {
             tracing::error!("a pin whose time is over stays in the store for now: {error}");
         }
     }
@@ -197,7 +199,11 @@ mod tests {
             Ok(self.kept.lock().unwrap().clone())
         }
 
-        async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
+        async fn change(
+            &self,
+            change: OverrideChange,
+            _: Option<Arc<AuditTicket>>,
+        ) -> Result<Option<Overrides>, StoreError> {
             if self.fails.load(Ordering::SeqCst) {
                 return Err(StoreError {
                     path: self.place(),
@@ -236,10 +242,10 @@ mod tests {
         let (writer, _) = OverrideService::open(Arc::clone(&memory)).await.unwrap();
         let followed = writer.subscribe();
         memory.fails.store(true, Ordering::SeqCst);
-        assert!(writer.change(pin("a", None)).await.is_err());
+        assert!(writer.change(pin("a", None), None).await.is_err());
         assert!(writer.latest().is_empty() && !followed.has_changed().unwrap());
         memory.fails.store(false, Ordering::SeqCst);
-        writer.change(pin("a", None)).await.unwrap();
+        writer.change(pin("a", None), None).await.unwrap();
         assert!(writer.latest().pin("a").is_some() && followed.has_changed().unwrap());
     }
 
@@ -248,8 +254,8 @@ mod tests {
         let memory = Arc::new(Memory::default());
         let (writer, _) = OverrideService::open(Arc::clone(&memory)).await.unwrap();
         let soon = Timestamp::now().checked_add(jiff::SignedDuration::from_millis(200)).unwrap();
-        writer.change(pin("short", Some(soon))).await.unwrap();
-        writer.change(pin("long", None)).await.unwrap();
+        writer.change(pin("short", Some(soon)), None).await.unwrap();
+        writer.change(pin("long", None), None).await.unwrap();
         memory.fails.store(true, Ordering::SeqCst);
         let stop = CancellationToken::new();
         let task = tokio::spawn(writer.clone().run(stop.clone()));

@@ -78,16 +78,13 @@ fn with_a_token_only_who_has_it_is_let_in_and_probes_need_none() {
             "s3cret-of-the-api",
             "Bearer ",
         ];
-        for headers in
-            std::iter::once(vec![]).chain(wrong.map(|value| vec![("Authorization", value)]))
-        {
-            let problem = problem(&mapsmith, method, path, &headers, 401);
-            assert!(
-                problem["detail"]
-                    .as_str()
-                    .is_some_and(|detail| detail.contains("Authorization: Bearer")),
-                "{problem}"
-            );
+        let problem = problem(&mapsmith, method, path, &[], 401);
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("Authorization: Bearer"), "{problem}");
+        for value in wrong {
+            let response = mapsmith.ask(method, path, &[("Authorization", value)], "");
+            // After the first few it is told to wait.
+            assert!(matches!(response.status, 401 | 429), "{method} {path}: {}", response.body);
         }
     }
     let given = [("Authorization", "Bearer s3cret-of-the-api")];

@@ -9,6 +9,8 @@
 
 mod alerts;
 mod api;
+mod api_access;
+mod api_tls;
 mod backends;
 mod certificates;
 mod cli;

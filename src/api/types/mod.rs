@@ -1,5 +1,6 @@
 //! What the API says and takes, one file a resource. `cli` reads the same types.
 
+mod access;
 mod explain;
 mod gone;
 mod held;
@@ -11,6 +12,10 @@ mod references;
 mod reload;
 mod status;
 
+pub use access::{
+    About, AuditPage, CreateTokenRequest, Limit, Limits, LoginRequest, NewTokenReport, TokenReport,
+    TokensReport,
+};
 pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;
@@ -20,4 +25,4 @@ pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;
 pub use reload::{ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource};
-pub use status::{MasterLoad, OwnerLoad, OwnershipReport, StatusReport};
+pub use status::{ApiReport, ApiTlsReport, MasterLoad, OwnerLoad, OwnershipReport, StatusReport};

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{Finding, finding};
+use crate::api::Token;
 use crate::cli::output::pluralize;
-use crate::http::Token;
 use crate::settings::{self, Settings};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{StoreError, Stored};

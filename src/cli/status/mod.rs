@@ -113,6 +113,7 @@ fn text(report: &StatusReport) -> String {
     }
     report.haproxy.iter().for_each(|haproxy| text.push_str(&haproxy::text(haproxy)));
     report.services.iter().for_each(|services| text.push_str(&services::text(services)));
+    report.api.iter().for_each(|api| text.push_str(&tls::api(api, Timestamp::now())));
     text.push_str("\ninstances\n");
     report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance)));
     text

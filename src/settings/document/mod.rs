@@ -9,8 +9,8 @@ use super::haproxy::{Metrics, Stats, Timeouts};
 use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
-    Api, Backend, Certificate, Damping, Frontend, Haproxy, Instance, Learned, Map, Ownership,
-    Portmap, Schedule, Selector, Services, Site, Source, Store, TlsFile,
+    Api, ApiClient, ApiTls, Backend, Certificate, Damping, Frontend, Haproxy, Instance, Learned,
+    Map, Ownership, Portmap, Schedule, Selector, Services, Site, Source, Store, TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -95,6 +95,8 @@ fn parts() -> Vec<Part> {
         Part::new::<Ownership>("## `[ownership]`"),
         Part::new::<Learned>("## `[learned]`"),
         Part::new::<Api>("## `[api]`"),
+        Part::new::<ApiTls>("### `[api.tls]`"),
+        Part::new::<ApiClient>("### `[[api.client]]`"),
         Part::new::<Site>("## `[site]`"),
     ]);
     parts

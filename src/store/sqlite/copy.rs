@@ -14,10 +14,11 @@ pub(super) fn latest(file: &Connection) -> Result<Connection, StoreErrorKind> {
     let copy = Connection::open_in_memory()?;
     let version = schema(&file)?;
     run_migrations(&copy, 0, version)?;
-    for table in tables(&copy)? {
+    // Nobody who only looks asks for the audit, which may have a million rows.
+    for table in tables(&copy)?.iter().filter(|table| *table != "audit") {
         // The first migration writes a row, too.
         copy.execute(&format!("DELETE FROM {table}"), [])?;
-        copy_rows(&file, &copy, &table)?;
+        copy_rows(&file, &copy, table)?;
     }
     run_migrations(&copy, version, MIGRATIONS.len() as i64)?;
     Ok(copy)

@@ -4,22 +4,30 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::{HeldChange, OverrideChange, Pin};
 use serde::de::DeserializeOwned;
 
+use super::body::LARGEST;
 use super::error::{HttpError, status_of};
-use super::request::{Master, NoQuery, Node, OrderQuery, Parameters, UndrainQuery, WaitQuery};
+use super::request::{
+    ChangeQuery, Master, NoQuery, Node, OrderQuery, Parameters, ReasonQuery, UndrainQuery,
+};
 use crate::api::types::{
     ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, OwnRequest,
     ReloadReport, StatusReport,
 };
 use crate::api::{Api, requests};
+use crate::store::AuditTicket;
+
+pub(in crate::http) mod access;
 
 type Shared = State<Arc<Api>>;
+/// What the audit has of the request.
+type Ticket = Extension<Arc<AuditTicket>>;
 
 /// A body as JSON; `help` says what to send.
 fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
@@ -27,13 +35,16 @@ fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
         .map_err(|error| HttpError::BadRequest(format!("send {help}: {error}")))
 }
 
-pub(super) async fn status(State(api): Shared, _: Parameters<NoQuery>) -> Json<StatusReport> {
+pub(in crate::http) async fn status(
+    State(api): Shared,
+    _: Parameters<NoQuery>,
+) -> Json<StatusReport> {
     Json(api.status())
 }
 
-pub(super) async fn reload(
+pub(in crate::http) async fn reload(
     State(api): Shared,
-    Parameters(query): Parameters<WaitQuery>,
+    Parameters(query): Parameters<ChangeQuery>,
 ) -> Result<Response, HttpError> {
     answer(api.reload(requests::wait(query.wait.as_deref())?).await)
 }
@@ -47,7 +58,7 @@ fn answer(report: ReloadReport) -> Result<Response, HttpError> {
     }
 }
 
-pub(super) async fn explain(
+pub(in crate::http) async fn explain(
     State(api): Shared,
     Node(node): Node,
     _: Parameters<NoQuery>,
@@ -55,20 +66,23 @@ pub(super) async fn explain(
     Json(api.explain(&node).await)
 }
 
-pub(super) async fn learned(
+pub(in crate::http) async fn learned(
     State(api): Shared,
     _: Parameters<NoQuery>,
 ) -> Json<Vec<LearnedReport>> {
     Json(api.learned())
 }
 
-pub(super) async fn held(State(api): Shared, _: Parameters<NoQuery>) -> Json<Vec<HeldChange>> {
+pub(in crate::http) async fn held(
+    State(api): Shared,
+    _: Parameters<NoQuery>,
+) -> Json<Vec<HeldChange>> {
     Json(api.held())
 }
 
-pub(super) async fn approve(
+pub(in crate::http) async fn approve(
     State(api): Shared,
-    _: Parameters<NoQuery>,
+    _: Parameters<ReasonQuery>,
     body: Bytes,
 ) -> Result<Json<HeldChange>, HttpError> {
     let help = "{\"id\": \"...\"} with the id of the held change";
@@ -76,7 +90,7 @@ pub(super) async fn approve(
     Ok(Json(api.approve(&request.id).await?))
 }
 
-pub(super) async fn overrides(
+pub(in crate::http) async fn overrides(
     State(api): Shared,
     _: Parameters<NoQuery>,
 ) -> Result<Json<OverridesReport>, HttpError> {
@@ -88,7 +102,7 @@ pub(super) async fn overrides(
     }))
 }
 
-pub(super) async fn pin(
+pub(in crate::http) async fn pin(
     State(api): Shared,
     Node(node): Node,
     _: Parameters<NoQuery>,
@@ -96,8 +110,9 @@ pub(super) async fn pin(
     Ok(Json(api.pin(&node)?))
 }
 
-pub(super) async fn set_pin(
+pub(in crate::http) async fn set_pin(
     State(api): Shared,
+    Extension(ticket): Ticket,
     Node(node): Node,
     Parameters(query): Parameters<OrderQuery>,
     body: Bytes,
@@ -105,23 +120,23 @@ pub(super) async fn set_pin(
     let wait = requests::wait(query.wait.as_deref())?;
     let help = "{\"master\": \"...\"}, with \"for\": \"2h\" for a pin that ends by itself";
     let change = requests::pin(node, json(&body, help)?, Timestamp::now())?;
-    answer(api.change_override(change, query.force, wait).await?)
+    answer(api.change_override(change, query.force, wait, ticket).await?)
 }
 
-pub(super) async fn unpin(
+pub(in crate::http) async fn unpin(
     State(api): Shared,
+    Extension(ticket): Ticket,
     Node(node): Node,
-    Parameters(query): Parameters<WaitQuery>,
+    Parameters(query): Parameters<ChangeQuery>,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    answer(
-        api.change_override(OverrideChange::Unpin { node, now: Timestamp::now() }, false, wait)
-            .await?,
-    )
+    let change = OverrideChange::Unpin { node, now: Timestamp::now() };
+    answer(api.change_override(change, false, wait, ticket).await?)
 }
 
-pub(super) async fn drain(
+pub(in crate::http) async fn drain(
     State(api): Shared,
+    Extension(ticket): Ticket,
     Master(master): Master,
     Parameters(query): Parameters<OrderQuery>,
     body: Bytes,
@@ -130,20 +145,21 @@ pub(super) async fn drain(
     let help = "{\"to\": \"...\"} with the master that gets the nodes, or nothing to spread them";
     let request = if body.is_empty() { DrainRequest::default() } else { json(&body, help)? };
     let change = requests::drain(master, request, Timestamp::now())?;
-    answer(api.change_override(change, query.force, wait).await?)
+    answer(api.change_override(change, query.force, wait, ticket).await?)
 }
 
-pub(super) async fn undrain(
+pub(in crate::http) async fn undrain(
     State(api): Shared,
+    Extension(ticket): Ticket,
     Master(master): Master,
     Parameters(query): Parameters<UndrainQuery>,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
     let change = OverrideChange::Undrain { master, stay: query.stay, now: Timestamp::now() };
-    answer(api.change_override(change, false, wait).await?)
+    answer(api.change_override(change, false, wait, ticket).await?)
 }
 
-pub(super) async fn own(
+pub(in crate::http) async fn own(
     State(api): Shared,
     Node(node): Node,
     Parameters(query): Parameters<OrderQuery>,
@@ -154,28 +170,28 @@ pub(super) async fn own(
     answer(api.own(&node, requests::master(master)?, query.force, wait).await?)
 }
 
-pub(super) async fn metrics(State(api): Shared) -> Response {
+pub(in crate::http) async fn metrics(State(api): Shared) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics())
         .into_response()
 }
 
-pub(super) async fn healthz(State(api): Shared) -> (StatusCode, String) {
+pub(in crate::http) async fn healthz(State(api): Shared) -> (StatusCode, String) {
     match api.stands_still() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
     }
 }
 
-pub(super) async fn readyz(State(api): Shared) -> Response {
+pub(in crate::http) async fn readyz(State(api): Shared) -> Response {
     let readiness = api.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
-pub(super) async fn not_found(uri: Uri) -> HttpError {
+pub(in crate::http) async fn not_found(uri: Uri) -> HttpError {
     HttpError::NotFound(uri.path().to_owned())
 }
 
-pub(super) async fn method_not_allowed() -> HttpError {
+pub(in crate::http) async fn method_not_allowed() -> HttpError {
     HttpError::MethodNotAllowed
 }
