@@ -12,7 +12,7 @@ use crate::heartbeat;
 use crate::store::{SqliteStore, TokenService};
 
 /// How often it is looked whether the API's files have changed.
-const FILES_READ: Duration = Duration::from_secs(5);
+const FILES_READ: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// Who may ask, and where it is noted what they changed.

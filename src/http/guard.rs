@@ -133,8 +133,13 @@ impl Guard {
         record.end(Some(response.status()));
     }
 
+    /// Counts what was refused because of who asked or how often.
     fn count(&self, status: StatusCode) {
-        counter!(API_REFUSALS, "status" => status.as_str().to_owned()).increment(1);
+        let counted =
+            [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+        if counted.contains(&status) {
+            counter!(API_REFUSALS, "status" => status.as_str().to_owned()).increment(1);
+        }
     }
 
     /// Refused before anything was done: counted, and logged now and then.

@@ -256,6 +256,7 @@ fn every_change_is_noted_with_who_made_it_why_and_how_it_ended() {
         let items = all["items"].as_array()?.clone();
         (items.len() == 4 && items.iter().all(|row| row["status"].is_number())).then_some(items)
     });
+    assert!(all.iter().any(|row| row["target"] == format!("tokens/{id}")), "{all:?}");
     let pin = all.iter().find(|row| row["target"] == "overrides/node1").expect("the pin");
     assert_eq!(
         (&pin["actor"], &pin["reason"], &pin["status"], &pin["request_id"], &pin["route"]),

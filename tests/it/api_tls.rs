@@ -26,7 +26,7 @@ const TLS: &str = "[api]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"token\"\n\
     [api.tls]\ncert = \"api.pem\"\nkey = \"api.key\"\n";
 const CLIENTS: &str = "client_ca = \"ca.pem\"\nclient_crl = \"crl.pem\"\n\
     client_auth = \"request\"\n\
-    [[api.client]]\nsan = \"ops1.example.test\"\nrole = \"operator\"\n";
+    [[api.client]]\nsan = \"ops1\"\nrole = \"operator\"\n";
 
 fn scene(more: &str) -> Scene {
     let gateway = Gateway::plan(newest()).start();

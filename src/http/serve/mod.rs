@@ -24,7 +24,7 @@ mod handshakes;
 use super::access::Peer;
 use crate::api::access::ServerTls;
 use crate::heartbeat;
-use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED};
+use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED, API_REFUSALS};
 use connection::Way;
 use handshakes::Handshakes;
 
@@ -92,6 +92,9 @@ pub async fn serve(
 ) {
     // There from the start: a counter that begins at 1 has no rise that an alert could see.
     counter!(API_CONNECTIONS_REFUSED).increment(0);
+    for status in ["401", "403", "429"] {
+        counter!(API_REFUSALS, "status" => status).increment(0);
+    }
     gauge!(API_CONNECTIONS).set(0.0);
     let mut handshakes = Handshakes::new(tls, most.div_ceil(4));
     let mut connections = Connections {

@@ -20,7 +20,7 @@ section! {
         #[unset(required)]
         pub role: Role,
         /// What it may do beside: `node:MASTER`, `register:PREFIX`, `commands`.
-        #[unset("[]")]
+        #[unset(says "none")]
         #[serde(default)]
         pub grants: Vec<Grant>,
     }

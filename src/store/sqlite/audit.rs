@@ -55,12 +55,18 @@ impl SqliteStore {
     }
 }
 
-/// Ends a transaction, with the row of the one who asked for it.
+/// Ends a transaction, with the row of the one who asked for it. With `target` it says what was
+/// changed where the request could not know that.
 pub(super) fn commit(
     transaction: Transaction<'_>,
     ticket: Option<&AuditTicket>,
+    target: Option<String>,
 ) -> Result<(), StoreErrorKind> {
-    let row = ticket.map(|ticket| insert(&transaction, &ticket.request)).transpose()?;
+    let row = ticket.map(|ticket| match target {
+        Some(target) => insert(&transaction, &AuditRequest { target, ..ticket.request.clone() }),
+        None => insert(&transaction, &ticket.request),
+    });
+    let row = row.transpose()?;
     transaction.commit()?;
     if let (Some(ticket), Some(row)) = (ticket, row) {
         ticket.noted(row);

@@ -65,7 +65,7 @@ pub(super) fn write(
     }
     transaction.execute("UPDATE state SET number = number + 1", [])?;
     let after = rows(&transaction)?;
-    audit::commit(transaction, ticket)?;
+    audit::commit(transaction, ticket, None)?;
     Ok(Some(after))
 }
 

@@ -124,5 +124,5 @@ fn write(
             milliseconds(token.revoked_at)
         ],
     )?;
-    audit::commit(transaction, ticket)
+    audit::commit(transaction, ticket, Some(format!("tokens/{}", token.id)))
 }
