@@ -42,6 +42,9 @@ pub(super) struct Connection {
     /// By which name of its certificate the API is asked, and where that is.
     #[arg(skip)]
     named: Option<(String, SocketAddr)>,
+    /// What is trusted beside what the system trusts, as the settings have it.
+    #[arg(skip)]
+    trusted: Vec<PathBuf>,
 }
 
 /// Where the API is unless anything says otherwise.
@@ -113,7 +116,8 @@ impl Connection {
             .with_context(|| format!("api.tls.cert {}", tls.cert.display()))?;
         let name = names(&own).into_iter().find(|name| !name.contains(['*', '@', ':']));
         self.named = name.map(|name| (name, reachable(api.listen)));
-        self.ca.get_or_insert_with(|| tls.cert.clone());
+        // The chain may hold the CA; for Puppet it is the clients' CA, too.
+        self.trusted = tls.client_ca.iter().chain([&tls.cert]).cloned().collect();
         Ok(())
     }
 
@@ -124,10 +128,17 @@ impl Connection {
         let read = |path: &Path| {
             std::fs::read(path).with_context(|| format!("{}: can't be read", path.display()))
         };
-        if let Some(ca) = &self.ca {
-            let trusted = Certificate::from_pem_bundle(&read(ca)?)
-                .with_context(|| format!("{}: holds no certificate", ca.display()))?;
-            client = client.tls_certs_only(trusted);
+        let certificates = |path: &Path| {
+            Certificate::from_pem_bundle(&read(path)?)
+                .with_context(|| format!("{}: holds no certificate", path.display()))
+        };
+        match &self.ca {
+            Some(ca) => client = client.tls_certs_only(certificates(ca)?),
+            None => {
+                for path in &self.trusted {
+                    client = client.tls_certs_merge(certificates(path)?);
+                }
+            }
         }
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
             let pair = [read(cert)?, b"\n".to_vec(), read(key)?].concat();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::authority::Authority;
+use crate::support::free_port;
 use crate::support::haproxy::Gateway;
 use crate::support::mapsmith::{Config, Mapsmith, cli};
 use crate::support::registry::Registry;
@@ -22,18 +23,30 @@ struct Scene {
     mapsmith: Mapsmith,
 }
 
-const TLS: &str = "[api]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"token\"\n\
-    [api.tls]\ncert = \"api.pem\"\nkey = \"api.key\"\n";
+fn tls(listen: &str) -> String {
+    format!(
+        "[api]\nlisten = {listen:?}\ntoken_file = \"token\"\n\
+        [api.tls]\ncert = \"api.pem\"\nkey = \"api.key\"\n"
+    )
+}
+
 const CLIENTS: &str = "client_ca = \"ca.pem\"\nclient_crl = \"crl.pem\"\n\
     client_auth = \"request\"\n\
     [[api.client]]\nsan = \"ops1\"\nrole = \"operator\"\n";
 
 fn scene(more: &str) -> Scene {
+    scene_at("127.0.0.1:0", more)
+}
+
+fn scene_at(listen: &str, more: &str) -> Scene {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[("node1", "m1")]);
     let source = source_settings("registry", &registry.url());
-    let config: Config =
-        Mapsmith::config(&format!("{ON_REQUEST}{}{source}{TLS}{more}", gateway_settings(&gateway)));
+    let config: Config = Mapsmith::config(&format!(
+        "{ON_REQUEST}{}{source}{}{more}",
+        gateway_settings(&gateway),
+        tls(listen)
+    ));
     let authority = Authority::create(config.directory());
     for name in ["api", "other", "ops1", "ops2"] {
         authority.issue(name);
@@ -149,12 +162,30 @@ fn a_certificate_that_can_not_be_used_keeps_the_daemon_from_starting() {
     let gateway = Gateway::plan(newest()).start();
     let registry = Registry::start(&[]);
     let source = source_settings("registry", &registry.url());
-    let config =
-        Mapsmith::config(&format!("{ON_REQUEST}{}{source}{TLS}", gateway_settings(&gateway)));
+    let config = Mapsmith::config(&format!(
+        "{ON_REQUEST}{}{source}{}",
+        gateway_settings(&gateway),
+        tls("127.0.0.1:0")
+    ));
     fs::write(config.directory().join("token"), "s3cret").unwrap();
     fs::write(config.directory().join("api.pem"), "no certificate").unwrap();
     fs::write(config.directory().join("api.key"), "no key").unwrap();
     let output = config.cli(&["run"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(complaints(&output).contains("api.tls.cert"), "{}", complaints(&output));
+    let checked = printed(&config.cli(&["check"])).1;
+    let line = checked.lines().find(|line| line.contains("api.tls"));
+    assert!(line.is_some_and(|line| line.starts_with("FAIL")), "{checked}");
+}
+
+#[test]
+fn the_command_line_asks_over_tls_where_the_settings_say_so() {
+    let port = free_port();
+    let scene = scene_at(&format!("127.0.0.1:{port}"), CLIENTS);
+    // By the certificate's name, which no resolver knows.
+    let output = scene.mapsmith.configuration().cli(&["status"]);
+    assert_eq!(output.status.code(), Some(0), "{}", complaints(&output));
+    let url = format!("https://127.0.0.1:{port}");
+    let output = cli(&["status", "--token", "s3cret"], Some(&url));
+    assert_eq!(output.status.code(), Some(1), "nobody said to trust this CA");
 }

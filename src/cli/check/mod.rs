@@ -59,7 +59,7 @@ pub(super) async fn check(
     findings.extend(unreadable);
     let (settings, services) = with_services(settings, known).await;
     findings.extend(services.iter().flat_map(services::check_services));
-    findings.extend(files::check_token(&settings));
+    findings.extend(files::check_api(&settings));
     findings.extend(haproxy::check_folder(&settings));
     if settings.keeps_map() {
         findings.push(files::check_map_file(&settings));
