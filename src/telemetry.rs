@@ -163,8 +163,18 @@ metrics! {
     // Absent where nothing in it has an end.
     gauge TLS_FILE_EXPIRY = "mapsmith_tls_file_expiry_timestamp_seconds",
         "When the first of what the file holds is out of date, in seconds since 1970";
+    gauge TLS_FILE_LIFETIME = "mapsmith_tls_file_lifetime_seconds",
+        "For how long the certificate that the file holds was issued";
     gauge TLS_FILE_FAILED = "mapsmith_tls_file_failed",
         "1 while what the file should hold can't be read, is refused or can't be written";
+
+    // By `certificate`, of those that Mapsmith gets itself.
+    counter CERTIFICATE_FAILURES = "mapsmith_certificate_renewal_failures_total",
+        "Tries to get the certificate that failed";
+    gauge CERTIFICATE_FAILED = "mapsmith_certificate_renewal_failed",
+        "1 while the last try to get the certificate has failed";
+    gauge CERTIFICATE_RENEWAL = "mapsmith_certificate_renewal_timestamp_seconds",
+        "When the certificate is renewed next, in seconds since 1970";
 
     // By `backend`.
     // Absent before its list is known.

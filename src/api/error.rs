@@ -2,6 +2,8 @@
 
 use thiserror::Error as ThisError;
 
+use crate::tls::RenewError;
+
 /// Why a query or a command has no result.
 #[derive(Debug, ThisError)]
 pub enum Error {
@@ -35,6 +37,12 @@ pub enum Error {
     /// Owners are not remembered.
     #[error("{0}")]
     NotRemembered(String),
+    /// A certificate is not renewed.
+    #[error("{0}")]
+    NotRenewed(RenewError),
+    /// The task that would do it has something else to do.
+    #[error("the task that renews certificates is busy; try again in a moment")]
+    Busy,
     /// The store did not take the change.
     #[error("{0}")]
     Store(String),

@@ -24,6 +24,7 @@ use crate::tls_file::InForce;
 
 pub mod access;
 pub mod audit;
+mod certificates;
 mod commands;
 mod convergence;
 mod error;
@@ -37,6 +38,7 @@ pub mod types;
 
 pub use access::{Access, Token};
 pub use audit::Audit;
+pub use certificates::Certificates;
 pub use error::Error;
 
 /// The task without which nothing is decided, by its name in the metrics.
@@ -56,6 +58,8 @@ pub struct Api {
     pub(crate) instances: Vec<watch::Receiver<InstanceReport>>,
     /// The files of certificates and revocations, in the settings' order.
     pub(crate) tls_files: Vec<watch::Receiver<InForce>>,
+    /// The certificates that Mapsmith gets itself; none where there are none.
+    pub(crate) certificates: Option<Certificates>,
     /// The HAProxy whose configuration is rendered; none where it is somebody else's.
     pub(crate) haproxy: Option<watch::Receiver<SupervisorReport>>,
     /// The services of a registry; none where the settings name none.

@@ -80,6 +80,7 @@ impl Api {
             servers_number: self.desired.borrow().servers.as_ref().map(|desired| desired.number),
             backends: whole.backends,
             tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
+            certificates: self.certificates(),
             haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
             services: self.services.as_ref().map(|services| services.status.borrow().clone()),
             api: self.access.report(),
@@ -230,12 +231,15 @@ impl Api {
         let services = settings.services_source().map(|(_, from)| from.to_string());
         let instances = settings.instances.iter().map(|instance| instance.name.clone());
         let files = settings.tls_files.iter().map(|file| file.path.display().to_string());
+        let certificates = settings.certificates.iter().filter(|it| it.is_obtained());
+        let certificates = certificates.map(|certificate| certificate.name.to_string());
         let tasks = self.heartbeats.ages().into_iter().map(|(task, _)| task);
         telemetry::Parts::from([
             ("source", sources.chain(lists).chain(shadows).chain(services).collect()),
             ("haproxy", instances.chain([telemetry::MAP_FILE.to_owned()]).collect()),
             ("backend", settings.backends.iter().map(|backend| backend.name.clone()).collect()),
             ("file", files.collect()),
+            ("certificate", certificates.collect()),
             ("task", tasks.collect()),
         ])
     }

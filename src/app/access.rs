@@ -1,14 +1,17 @@
 //! Who may ask the API: the tokens, the audit, and the files that are read again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::daemon::Daemon;
 use super::ground::{Carried, Ground};
-use crate::api::{Access, Audit};
+use crate::api::{Access, Api, Audit};
 use crate::heartbeat;
+use crate::http;
 use crate::store::{SqliteStore, TokenService};
 
 /// How often it is looked whether the API's files have changed.
@@ -55,5 +58,19 @@ impl Daemon {
         let access = Access::new(is_open_locally, file, tokens, clients, carried.access.clone())
             .with_tls(ground.tls.clone());
         Ok((access, audit))
+    }
+
+    /// Answers, from now on.
+    pub(super) fn serve_api(
+        &mut self,
+        ground: &Ground,
+        listener: TcpListener,
+        api: Arc<Api>,
+        most: usize,
+    ) {
+        let (tls, stop) = (ground.tls.clone(), self.shutdown.clone());
+        let spare = http::spare_router(Arc::clone(&api), most);
+        let serve = http::serve(listener, tls, http::router(api), spare, most, stop);
+        self.tasks.start("API", serve);
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
-use jiff::Timestamp;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{Desired, DesiredServers, Overrides};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -14,6 +13,7 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ground::{Carried, Ground};
+use super::lists::{confirmed_lists, stored_lists, stored_with};
 use super::signals::{End, Signals};
 use super::tasks::{Fleet, Tasks};
 use crate::api::{Api, DECIDER};
@@ -22,10 +22,9 @@ use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
 use crate::engine::{Decision, Engine, Inputs, Memory, Outputs};
 use crate::heartbeat;
-use crate::http;
 use crate::instance::Turn;
 use crate::services::Known;
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 use crate::source::{PollRequests, Registries, Round, TargetedLookups, schedule};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{OverrideService, SqliteStore, keep_lists};
@@ -33,7 +32,7 @@ use crate::supervise::{Supervisor, SupervisorReport};
 
 /// How many orders may wait for the decision at hand: one operator, one change; more callers simply
 /// wait.
-const ORDERS_WAITING: usize = 4;
+pub(super) const ORDERS_WAITING: usize = 4;
 /// How often the metrics' samples are folded.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the steps in progress may take to end after a signal, before the program leaves all the
@@ -126,9 +125,11 @@ impl Daemon {
         let (desired_sender, desired) = watch::channel(Desired::default());
         self.desired = Some(desired.clone());
         let stored = stored_with(store.clone()).await?;
+        let challenges = self.supply_certificates().await?;
         let tls_files = self.start_tls_files()?;
         let turn = Turn::default();
-        let fleet = self.start_instances(&desired, &tls_files, &turn)?;
+        let fleet = self.start_instances(&desired, &tls_files, challenges.as_ref(), &turn)?;
+        let certificates = self.start_certificates(challenges, &fleet);
         let services = self.start_services_source(&registries)?;
         let address = listener.local_addr()?;
         // What can fail comes before: whoever takes the sockets that are held goes on with them.
@@ -149,6 +150,7 @@ impl Daemon {
             targets: fleet.targets.clone(),
             instances: fleet.reports,
             tls_files,
+            certificates,
             haproxy,
             services,
             clients: fleet.clients,
@@ -173,12 +175,7 @@ impl Daemon {
         self.start_engine(engine);
 
         tracing::info!(%address, "API listening");
-        let spare = http::spare_router(api.clone(), most_connections);
-        let stop = self.shutdown.clone();
-        let router = http::router(api);
-        let tls = ground.tls.clone();
-        let serve = http::serve(listener, tls, router, spare, most_connections, stop);
-        self.tasks.start("API", serve);
+        self.serve_api(ground, listener, api, most_connections);
         self.start_schedule();
         Ok(())
     }
@@ -205,6 +202,20 @@ impl Daemon {
     /// A round of one feed.
     pub(super) fn round(&self) -> Round {
         self.requests.round()
+    }
+
+    /// Ends every task.
+    pub(super) fn stop(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    /// A task that ends when it is told to stop.
+    pub(super) fn start_task(
+        &mut self,
+        name: &str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tasks.start(name, work);
     }
 
     /// A task that has no end of its own, and nothing to bring to one.
@@ -392,27 +403,4 @@ async fn open_store(
     let store = SqliteStore::open(&store.path).await?;
     let (service, overridden) = OverrideService::open(store.clone()).await?;
     Ok((Some(store), Some(service), overridden))
-}
-
-/// The store with the lists in it.
-async fn stored_with(
-    store: Option<SqliteStore>,
-) -> anyhow::Result<Option<(SqliteStore, BTreeMap<String, LastGoodList>)>> {
-    let Some(store) = store else { return Ok(None) };
-    let lists = store.last_good_lists().await?;
-    Ok(Some((store, lists)))
-}
-
-/// Where each backend's list comes from. All are stored, those too that the settings write out:
-/// what takes their place one day is a change of them.
-pub(super) fn stored_lists(settings: &Settings) -> BTreeMap<String, String> {
-    let origin = |backend: &settings::Backend| (backend.name.clone(), backend.origin());
-    settings.backends.iter().map(origin).collect()
-}
-
-/// When whoever lists a backend's servers last said what is in force, of those that have since the
-/// start.
-fn confirmed_lists(decision: &Decision) -> BTreeMap<String, Timestamp> {
-    let confirmed = decision.backends.iter().filter(|backend| backend.waiting_for.is_none());
-    confirmed.filter_map(|backend| Some((backend.name.clone(), backend.confirmed_at?))).collect()
 }

@@ -8,9 +8,11 @@ use crate::supervise::descriptor_store;
 
 mod access;
 mod anew;
+mod certificates;
 mod daemon;
 mod descriptors;
 mod ground;
+mod lists;
 mod services;
 mod shadows;
 mod signals;

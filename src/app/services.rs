@@ -61,7 +61,7 @@ impl Daemon {
     pub(super) fn lists_in_force(&self) -> BTreeMap<String, LastGoodList> {
         let desired = self.desired.as_ref().and_then(|desired| desired.borrow().servers.clone());
         let settings: Arc<_> = self.settings();
-        let origins = super::daemon::stored_lists(&settings);
+        let origins = super::lists::stored_lists(&settings);
         let list = |(backend, origin): (String, String)| {
             let servers = desired.as_ref()?.backends.get(&backend)?.servers.clone();
             Some((backend, LastGoodList { origin, since: None, confirmed: None, servers }))

@@ -18,7 +18,8 @@ use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport, Turn};
 use crate::settings;
 use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poller};
-use crate::tls_file::{InForce, TlsFile};
+use crate::tls::challenges::Challenges;
+use crate::tls_file::InForce;
 
 /// What the daemon does side by side.
 #[derive(Default)]
@@ -111,22 +112,11 @@ impl Daemon {
         state
     }
 
-    /// In the settings' order.
-    pub(super) fn start_tls_files(&mut self) -> anyhow::Result<Vec<watch::Receiver<InForce>>> {
-        let settings = self.settings();
-        let files = settings.tls_files.iter().map(|file| {
-            let (task, state) = TlsFile::new(file)?;
-            let name = format!("tls_file {}", file.path.display());
-            self.tasks.start(name, task.run(self.requests.round(), self.shutdown.clone()));
-            Ok(state)
-        });
-        files.collect()
-    }
-
     pub(super) fn start_instances(
         &mut self,
         desired: &watch::Receiver<Desired>,
         tls_files: &[watch::Receiver<InForce>],
+        challenges: Option<&Challenges>,
         turn: &Turn,
     ) -> anyhow::Result<Fleet> {
         let settings = self.settings();
@@ -147,6 +137,7 @@ impl Daemon {
             let task = Instance::new(instance, &map, &settings.schedule, ask, Some(servers))
                 .with_rows(rows)
                 .with_certificates(certificates)
+                .with_challenges(self.challenge_phase(index, challenges))
                 .with_turn(is_own.then(|| turn.clone()))
                 .with_learned(learned);
             let task = if settings.keeps_map() { task } else { task.without_map() };

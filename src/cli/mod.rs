@@ -17,6 +17,7 @@ use crate::settings::{Settings, SettingsFile};
 use crate::telemetry;
 
 mod approve;
+mod certificates;
 mod check;
 mod diff;
 mod explain;
@@ -146,6 +147,14 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+    /// Show the certificates that frontends show: names, issuer, expiry, next renewal, last error
+    #[command(args_conflicts_with_subcommands = true)]
+    Certificates {
+        #[command(subcommand)]
+        verb: Option<certificates::CertificatesVerb>,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
     /// Send a node to a master whatever the sources say, known to them or not
     Pin {
         /// The node's name, as in X-Node-Name
@@ -245,7 +254,12 @@ impl Verb {
             | Self::Render { .. }
             | Self::Haproxy(_)
             | Self::Sync { .. } => None,
-            Self::Status(connection)
+            Self::Certificates {
+                verb: Some(certificates::CertificatesVerb::Renew { connection, .. }),
+                ..
+            }
+            | Self::Certificates { verb: None, connection }
+            | Self::Status(connection)
             | Self::Explain { connection, .. }
             | Self::Reload { connection, .. }
             | Self::Approve { connection, .. } => Some(connection),
@@ -334,6 +348,9 @@ async fn carry_out(
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
+        Verb::Certificates { verb, connection } => {
+            certificates::certificates(connection, verb, output).await
+        }
         Verb::Pin { node, master, length, force, order } => {
             let pin = PinRequest { master, duration: length };
             let path = ["v1", "overrides", &node];

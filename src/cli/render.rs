@@ -96,6 +96,8 @@ pub(super) async fn take_over(settings: Settings, format: OutputFormat) -> anyho
         );
     };
     own_files(haproxy)?;
+    // HAProxy's check reads them.
+    crate::tls::supply(&settings).map_err(anyhow::Error::msg)?;
     let desired = desired(&settings).await?;
     if let Some(backend) = desired.unknown.first() {
         bail!(

@@ -11,6 +11,7 @@ use mapsmith_core::access::{Identity, Role};
 use super::body::BOUND;
 use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
 use crate::api::{self, requests};
+use crate::tls::RenewError;
 
 /// Why a request gets no plain answer, as a person reads it.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +105,8 @@ impl HttpError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Api(api::Error::NotRenewed(RenewError::Unknown(_))) => StatusCode::NOT_FOUND,
+            Self::Full(_) | Self::Api(api::Error::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Api(
                 api::Error::NotApproved(_)
@@ -113,6 +115,7 @@ impl HttpError {
                 | api::Error::DeadEnd(_)
                 | api::Error::NoStore(_)
                 | api::Error::TokenConflict(_)
+                | api::Error::NotRenewed(_)
                 | api::Error::NotRemembered(_),
             ) => StatusCode::CONFLICT,
             Self::Reload(report) => status_of(report.outcome),

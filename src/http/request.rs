@@ -160,7 +160,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Master {
     }
 }
 
-/// A token's id, whether there is such a token or not.
+/// A token's id or a certificate's name, whether there is one or not.
 pub(super) struct Id(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {

@@ -83,6 +83,8 @@ pub static ROUTES: &[Route] = &[
     Route::new(DELETE, "/v1/overrides/{node}", OPERATOR, || delete(handlers::unpin)),
     Route::new(POST, "/v1/masters/{master}/drain", OPERATOR, || post(handlers::drain)),
     Route::new(DELETE, "/v1/masters/{master}/drain", OPERATOR, || delete(handlers::undrain)),
+    Route::new(GET, "/v1/certificates", VIEWER, || get(handlers::certificates)),
+    Route::new(POST, "/v1/certificates/{name}/renew", OPERATOR, || post(handlers::renew)),
     Route::new(POST, "/v1/session", Needs::Login, || post(access::log_in)),
     Route::new(DELETE, "/v1/session", ANYBODY, || delete(access::log_out)),
     Route::new(GET, "/v1/tokens", ADMIN, || get(access::tokens)),

@@ -26,6 +26,7 @@ use crate::telemetry::{APPLY_FAILURES, DRIFT_CORRECTED};
 
 pub mod apply;
 pub mod certificates;
+pub mod challenges;
 mod failure;
 pub mod learned;
 mod map;
@@ -37,6 +38,7 @@ pub mod servers;
 mod turn;
 
 use certificates::CertificatePhase;
+use challenges::{ChallengePhase, HeldChallenges};
 use failure::Failure;
 use learned::LearnedTable;
 use process::Seen;
@@ -84,6 +86,7 @@ pub struct Instance {
     last_logged: Option<Instant>,
     ask_sources: Option<AskSources>,
     certificates: Option<CertificatePhase>,
+    challenges: Option<ChallengePhase>,
     servers: Option<ServerPhase>,
     learned: Option<LearnedTable>,
     rows: Option<InstanceRows>,
@@ -136,6 +139,7 @@ impl Instance {
                 status,
                 observed: Observed::default(),
                 tls_files: BTreeMap::new(),
+                challenges: HeldChallenges::default(),
                 learned: Arc::new([]),
             },
             process: None,
@@ -148,6 +152,7 @@ impl Instance {
             last_logged: None,
             ask_sources,
             certificates: None,
+            challenges: None,
             learned: None,
             rows: None,
             keeps_map: true,
@@ -176,6 +181,11 @@ impl Instance {
         Self { certificates, ..self }
     }
 
+    /// Has it answer certificate authorities too.
+    pub fn with_challenges(self, challenges: Option<ChallengePhase>) -> Self {
+        Self { challenges, ..self }
+    }
+
     /// Has it keep the stick table of learned routes too.
     pub fn with_learned(self, learned: Option<LearnedTable>) -> Self {
         Self { learned, ..self }
@@ -197,6 +207,7 @@ impl Instance {
         while !shutdown.is_cancelled() {
             let target = desired.borrow_and_update().clone();
             let mut tls_files = self.certificates.as_ref().map(CertificatePhase::news);
+            let mut challenges_news = self.challenges.as_ref().map(ChallengePhase::news);
             let turn = match &self.turn {
                 Some(turn) => Some(heartbeat::waiting(turn.take()).await),
                 None => None,
@@ -236,6 +247,7 @@ impl Instance {
                     () = shutdown.cancelled() => Some(None),
                     changed = news => changed.is_ok().then_some(None),
                     () = new_content => Some(None),
+                    () = challenges::changed(&mut challenges_news) => Some(None),
                     () = another_process => Some(None),
                     question = screen::question(rows) => Some(Some(question)),
                     () = sleep(wait) => Some(None),
@@ -273,6 +285,10 @@ impl Instance {
     async fn pass(&mut self, desired: &Desired) -> Result<InstanceState, Failure> {
         let seen = self.observe(desired).await?;
         self.bring_certificates(&seen).await;
+        if let Some(challenges) = &mut self.challenges {
+            challenges.bring().await;
+            self.report.challenges = challenges.held().clone();
+        }
         let seen = match self.keeps_map {
             true => Seen { counters: self.learn_rows(seen.counters).await?, ..seen },
             false => seen,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Instance;
 use super::certificates::CertificatePhase;
+use super::challenges::ChallengePhase;
 use super::failure::Failure;
 use super::servers::ServerPhase;
 use crate::engine::rows::InstanceRows;
@@ -62,6 +63,7 @@ impl Instance {
             self.staged = None;
             self.suspicion = Some(DriftKind::Restarted);
             self.certificates.iter_mut().for_each(CertificatePhase::forget);
+            self.challenges.iter_mut().for_each(ChallengePhase::forget);
             self.servers.iter_mut().for_each(ServerPhase::forget);
             self.rows.iter_mut().for_each(InstanceRows::forget);
         }

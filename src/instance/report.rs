@@ -12,6 +12,7 @@ use metrics::gauge;
 use tokio::time::Instant;
 
 use super::Instance;
+use super::challenges::HeldChallenges;
 use super::failure::Failure;
 use crate::telemetry::{
     INSTANCE_IN_SYNC, INSTANCE_REVISION_HELD, INSTANCE_REVISION_WANTED, INSTANCE_UP,
@@ -31,6 +32,8 @@ pub struct InstanceReport {
     pub external: Vec<ExternalChange>,
     /// The number of the content that each TLS file, by its path, was last compared with or given.
     pub tls_files: BTreeMap<String, u64>,
+    /// What it answers to certificate authorities.
+    pub challenges: HeldChallenges,
     /// The routes it learned that the map does not have, sorted by node.
     pub learned: Arc<[LearnedRoute]>,
 }

@@ -20,6 +20,7 @@ use mapsmith_core::names;
 use mapsmith_core::server::Manage;
 use serde::Deserialize;
 
+pub mod acme;
 mod api;
 pub mod backend;
 pub mod certificate;
@@ -47,6 +48,7 @@ pub mod tls_file;
 mod tree;
 pub(crate) mod units;
 
+pub use acme::Acme;
 pub use api::{Api, ApiClient, ApiTls, ClientAuth};
 pub use backend::{Backend, Listing, Selector, WhenEmpty};
 pub use certificate::Certificate;
@@ -119,6 +121,8 @@ pub struct Settings {
     /// The certificates that these show.
     #[serde(default, rename = "certificate")]
     pub certificates: Vec<Certificate>,
+    /// The authority that some of these come from.
+    pub acme: Option<Acme>,
     /// What a registry declares beside these.
     pub services: Option<Services>,
     /// What metadata declares beside these.
@@ -253,7 +257,8 @@ impl Settings {
         let Reading { value: settings, problems: nonsense, doubtful, whole } =
             tree::read::<Self>(&values);
         problems.extend(nonsense);
-        let settings = settings.map(Self::with_own_haproxy).map(Self::with_feeds);
+        let settings = settings.map(Self::with_own_haproxy).map(Self::with_issued);
+        let settings = settings.map(Self::with_feeds);
         if let Some(settings) = &settings {
             // Without an element of a list the others have other numbers, and may seem to miss it.
             let known = |problem: &String| {
@@ -323,6 +328,7 @@ impl Settings {
         self.sources.iter_mut().for_each(|source| source.resolve(folder));
         self.tls_files.iter_mut().for_each(|file| file.resolve(folder));
         self.haproxy.iter_mut().for_each(|haproxy| haproxy.resolve(folder));
+        self.acme.iter_mut().for_each(|acme| acme.resolve(folder));
     }
 
     /// What a HAProxy whose configuration Mapsmith writes needs no words for: its instance, and the
@@ -453,6 +459,7 @@ impl Settings {
         let (files, instances, store) = (&self.tls_files, &self.instances, self.store.as_ref());
         tls_file::problems(files, instances, &self.map, store, &mut problems);
         certificate::problems(&self.certificates, files, &self.map, store, &mut problems);
+        acme::problems(self, &mut problems);
         self.damping.problems(&mut problems);
         backend::problems(&self.backends, &self.sources, &mut problems);
         rendering::problems(self, &mut problems);

@@ -25,7 +25,7 @@ impl Settings {
         let frontends =
             self.frontends.iter().map(|frontend| frontend.model(&self.certificates, &self.map));
         Some(Config {
-            process: haproxy.model(),
+            process: Process { challenges: self.challenges(), ..haproxy.model() },
             frontends: frontends.collect(),
             backends: backends.collect(),
             includes: haproxy.includes.clone(),
@@ -41,7 +41,7 @@ impl Settings {
     /// can't be read HAProxy's check names.
     pub(super) fn read_named_files(&mut self) {
         let written: BTreeSet<_> = self.tls_files.iter().map(|file| file.path.clone()).collect();
-        let of_certificates = self.certificates.iter().map(|certificate| &certificate.path);
+        let of_certificates = self.certificates.iter().filter_map(|it| it.path.as_ref());
         let binds = self.frontends.iter().flat_map(|frontend| &frontend.bind);
         let of_clients = binds.flat_map(Bind::files_of_clients);
         let of_servers = self.backends.iter().filter_map(|backend| backend.tls.as_ref());

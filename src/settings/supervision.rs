@@ -113,6 +113,16 @@ impl Folder {
         self.0.join("servers.state")
     }
 
+    /// The certificates that Mapsmith gets itself.
+    pub fn certificates(&self) -> PathBuf {
+        self.0.join("certificates")
+    }
+
+    /// What it answers to a certificate authority.
+    pub fn challenges(&self) -> PathBuf {
+        self.0.join("challenges.map")
+    }
+
     /// The sockets that are held for it.
     pub fn sockets(&self) -> PathBuf {
         self.0.join("sockets")

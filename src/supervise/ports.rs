@@ -24,7 +24,11 @@ pub(crate) fn taken(config: &Config, is_own: impl Fn(&BindAddress) -> bool) -> V
     let stats = process.stats.as_ref().map(|stats| ("haproxy.stats.bind", &stats.bind));
     let metrics = process.metrics.as_ref().map(|metrics| ("haproxy.metrics.bind", &metrics.bind));
     let health = process.health.as_ref().map(|health| ("haproxy.health", &health.bind));
-    let of_process = [stats, metrics, health].into_iter().flatten();
+    let challenges = process
+        .challenges
+        .as_ref()
+        .and_then(|challenges| challenges.bind.as_ref().map(|bind| ("acme.port_80", bind)));
+    let of_process = [stats, metrics, health, challenges].into_iter().flatten();
     let binds = binds.chain(of_process.map(|(setting, bind)| (setting.to_owned(), bind)));
     let others = binds.filter(|(_, address)| !is_own(address));
     let taken = others.filter(|(_, address)| {

@@ -30,7 +30,7 @@ use crate::heartbeat;
 use crate::settings::{self, tls_file::Origin};
 use crate::source::{Document, Extent, Round, SourceError};
 use crate::store::replace::{probe, replace};
-use crate::telemetry::{TLS_FILE_EXPIRY, TLS_FILE_FAILED};
+use crate::telemetry::{TLS_FILE_EXPIRY, TLS_FILE_FAILED, TLS_FILE_LIFETIME};
 use content::{Content, Unfit};
 
 /// Between a failure and the next try, see [`TlsFile::pause_after_failure`].
@@ -316,6 +316,11 @@ impl TlsFile {
         let expires_at = content.as_ref().and_then(|content| content.expires_at(now));
         if let Some(at) = expires_at {
             gauge!(TLS_FILE_EXPIRY, &labels).set(at.as_second() as f64);
+        }
+        let served = content.as_ref().and_then(|content| content.served());
+        if let Some(served) = served.filter(|_| self.settings.kind == FileKind::Certificate) {
+            let lifetime = served.expires_at.duration_since(served.issued_at);
+            gauge!(TLS_FILE_LIFETIME, &labels).set(lifetime.as_secs_f64());
         }
         self.state.send_modify(|state| {
             let is_new = state.content != content;

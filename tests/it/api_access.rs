@@ -58,7 +58,7 @@ fn create(mapsmith: &Mapsmith, by: &str, token: Value) -> (String, String) {
 
 /// The path of a route with names in it.
 fn path(route: &Route) -> String {
-    let named = [("{node}", "node1"), ("{master}", "m1"), ("{id}", "zzzzzzzz")];
+    let named = [("{node}", "node1"), ("{master}", "m1"), ("{id}", "zzzzzzzz"), ("{name}", "site")];
     named.iter().fold(route.path.to_owned(), |path, (name, value)| path.replace(name, value))
 }
 

@@ -10,6 +10,7 @@
     reason = "a test ends where something is not as it must be"
 )]
 
+pub mod acme;
 pub mod admin_proxy;
 pub mod authority;
 pub mod consul;

@@ -1,6 +1,7 @@
 //! What `GET /v1/status` says.
 
 use jiff::Timestamp;
+use mapsmith_core::certificate::CertificateStatus;
 use mapsmith_core::config::status::HaproxyStatus;
 use mapsmith_core::desired::shadow::ShadowStatus;
 use mapsmith_core::revision::RevisionSummary;
@@ -73,6 +74,9 @@ pub struct StatusReport {
     /// The files of certificates and revocations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tls_files: Vec<TlsFileStatus>,
+    /// The certificates that frontends show, of those whose content Mapsmith keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     /// The HAProxy whose configuration is rendered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub haproxy: Option<HaproxyStatus>,

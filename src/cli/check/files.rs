@@ -1,5 +1,7 @@
 //! What stands on disk: the API's token and certificate, the map file, certificates, the store.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 
 use super::{Finding, finding};
@@ -69,8 +71,14 @@ pub(super) fn check_map_file(settings: &Settings) -> Finding {
 }
 
 /// What the daemon would put into the file now.
-pub(super) async fn check_tls_file(file: &settings::TlsFile) -> Finding {
+pub(super) async fn check_tls_file(settings: &Settings, file: &settings::TlsFile) -> Finding {
+    let from = Path::new(&file.from);
+    let mut certificates = settings.certificates.iter();
+    let is_own = certificates.any(|certificate| certificate.issued.as_deref() == Some(from));
     let result = match TlsFile::new(file) {
+        Ok(_) if is_own && !from.exists() => {
+            Ok("nothing was issued yet; Mapsmith begins with a self-signed certificate".to_owned())
+        }
         Ok((mut task, _)) => task.preview(Timestamp::now()).await.map(|held| held.join("; ")),
         Err(error) => Err(error.to_string()),
     };

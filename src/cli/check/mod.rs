@@ -64,7 +64,10 @@ pub(super) async fn check(
     if settings.keeps_map() {
         findings.push(files::check_map_file(&settings));
     }
-    findings.extend(join_all(settings.tls_files.iter().map(files::check_tls_file)).await);
+    findings.extend(
+        join_all(settings.tls_files.iter().map(|file| files::check_tls_file(&settings, file)))
+            .await,
+    );
     let stored = stored(&settings).await;
     findings.extend(files::check_store(&settings, &stored));
     let (states, lists) = poll_all(&settings).await;

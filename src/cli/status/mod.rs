@@ -11,6 +11,7 @@ use mapsmith_core::status::{
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 
 use crate::api::types::{GoneReport, OwnerLoad, OwnershipReport, ReferencesReport, StatusReport};
+use crate::cli::certificates;
 use crate::cli::output::{Colour, ago, paint, pluralize, steps, table};
 use crate::cli::remote::Connection;
 use crate::cli::{FAILED, HELD, OutputFormat, SUCCESS, print};
@@ -107,8 +108,12 @@ fn text(report: &StatusReport) -> String {
         text.push_str("\nbackends\n");
         text.push_str(&backends::text(&report.backends));
     }
+    if !report.certificates.is_empty() {
+        text.push_str("\ncertificates\n");
+        text.push_str(&certificates::text(&report.certificates, Timestamp::now()));
+    }
     if !report.tls_files.is_empty() {
-        text.push_str("\ncertificates and CRLs\n");
+        text.push_str("\nfiles of certificates and CRLs\n");
         report.tls_files.iter().for_each(|file| text.push_str(&tls::file(file, Timestamp::now())));
     }
     report.haproxy.iter().for_each(|haproxy| text.push_str(&haproxy::text(haproxy)));

@@ -8,13 +8,14 @@ use axum::extract::{Extension, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use mapsmith_core::certificate::CertificateStatus;
 use mapsmith_core::{HeldChange, OverrideChange, Pin};
 use serde::de::DeserializeOwned;
 
 use super::body::LARGEST;
 use super::error::{HttpError, status_of};
 use super::request::{
-    ChangeQuery, Master, NoQuery, Node, OrderQuery, Parameters, ReasonQuery, UndrainQuery,
+    ChangeQuery, Id, Master, NoQuery, Node, OrderQuery, Parameters, ReasonQuery, UndrainQuery,
 };
 use crate::api::types::{
     ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, OwnRequest,
@@ -168,6 +169,21 @@ pub(in crate::http) async fn own(
     let wait = requests::wait(query.wait.as_deref())?;
     let OwnRequest { master } = json(&body, "{\"master\": \"...\"} with the node's owner")?;
     answer(api.own(&node, requests::master(master)?, query.force, wait).await?)
+}
+
+pub(in crate::http) async fn certificates(
+    State(api): Shared,
+    _: Parameters<NoQuery>,
+) -> Json<Vec<CertificateStatus>> {
+    Json(api.certificates())
+}
+
+pub(in crate::http) async fn renew(
+    State(api): Shared,
+    Id(name): Id,
+    _: Parameters<ReasonQuery>,
+) -> Result<Response, HttpError> {
+    Ok((StatusCode::ACCEPTED, Json(api.renew(&name).await?)).into_response())
 }
 
 pub(in crate::http) async fn metrics(State(api): Shared) -> Response {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::acme::Eab;
 use super::backend::{Check, DeclaredServer, Tls};
 use super::frontend::{Bind, Route, Rule};
 use super::guard::Guard;
@@ -9,8 +10,8 @@ use super::haproxy::{Metrics, Stats, Timeouts};
 use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
-    Api, ApiClient, ApiTls, Backend, Certificate, Damping, Frontend, Haproxy, Instance, Learned,
-    Map, Ownership, Portmap, Schedule, Selector, Services, Site, Source, Store, TlsFile,
+    Acme, Api, ApiClient, ApiTls, Backend, Certificate, Damping, Frontend, Haproxy, Instance,
+    Learned, Map, Ownership, Portmap, Schedule, Selector, Services, Site, Source, Store, TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -87,6 +88,8 @@ fn parts() -> Vec<Part> {
         Part::new::<Rule>("### `frontend.rules`"),
         Part::new::<Route>("### `frontend.route`"),
         Part::new::<Certificate>("## `[[certificate]]`"),
+        Part::new::<Acme>("## `[acme]`"),
+        Part::new::<Eab>("### `acme.eab`"),
         Part::new::<Services>("## `[services]`"),
         Part::new::<Portmap>("## `[portmap]`"),
         Part::new::<Damping>("## `[damping]`"),

@@ -67,6 +67,11 @@ bind = "127.0.0.1:8405"
 [[certificate]]
 name = "site"
 path = "/haproxy/site.pem"
+[acme]
+terms_agreed = true
+[acme.eab]
+kid = "key-1"
+key_file = "/eab.key"
 [[frontend]]
 name = "web"
 default_backend = "puppet"
@@ -187,7 +192,9 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("bind = \"127.0.0.1:8404\"", "haproxy.stats.bind: is missing"),
         ("bind = \"127.0.0.1:8405\"", "haproxy.metrics.bind: is missing"),
         ("name = \"site\"", "certificate[0].name: is missing"),
-        ("path = \"/haproxy/site.pem\"", "certificate[0].path: is missing"),
+        ("terms_agreed = true", "acme.terms_agreed: is missing"),
+        ("kid = \"key-1\"", "acme.eab.kid: is missing"),
+        ("key_file = \"/eab.key\"", "acme.eab.key_file: is missing"),
         ("name = \"web\"", "frontend[0].name: is missing"),
         ("address = \"127.0.0.1:8080\"", "frontend[0].bind[0].address: is missing"),
         ("bind = \"127.0.0.1:8081\"", "frontend[1].bind: is missing"),

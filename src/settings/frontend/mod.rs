@@ -295,7 +295,7 @@ impl Bind {
         };
         let files = |names: &Vec<Name>| {
             let file = |name: &Name| certificates.iter().find(|it| it.name == *name);
-            names.iter().filter_map(file).map(|it| it.path.clone()).collect()
+            names.iter().filter_map(file).filter_map(|it| it.path.clone()).collect()
         };
         config::Bind {
             address: self.address.clone(),

@@ -257,6 +257,7 @@ impl Haproxy {
                 .clone()
                 .zip(self.health_map())
                 .map(|(bind, map)| Health { bind, map }),
+            challenges: None,
             metrics: self.metrics.as_ref().map(|metrics| config::Metrics {
                 bind: metrics.bind.clone(),
                 allow: metrics.allow.clone(),

@@ -16,6 +16,7 @@ use super::units::optional_duration;
 use super::{Certificate, Haproxy, Selector, Settings, Source};
 use crate::source::SourceKind;
 
+mod certificate;
 mod declared;
 mod overlay;
 #[cfg(test)]
@@ -48,8 +49,9 @@ section! {
         #[unset("port")]
         #[serde(default)]
         pub names: Names,
-        /// The name of the `[[certificate]]` that clients see. Without it services of type `https`,
-        /// `https+insecure` and `https-http` are rejected.
+        /// The name of the `[[certificate]]` that clients see.
+        #[unset(says "one of the names in `certificate_name`, called `portmap`: from the authority \
+            of [`[acme]`](#acme), else self-signed")]
         pub certificate: Option<Name>,
         /// The file with the CAs that the certificates of `https` servers are verified with (PEM).
         /// An absolute path.
@@ -131,6 +133,14 @@ impl Portmap {
             && !settings.certificates.iter().any(is_named)
         {
             problem(format!("certificate: there is no [[certificate]] of the name {name}"));
+        }
+        let is_own = |it: &Certificate| it.name.as_str() == certificate::NAME;
+        if self.certificate.is_none() && settings.certificates.iter().any(is_own) {
+            problem(format!(
+                "certificate: a [[certificate]] has the name {0}, as that of the metadata would; \
+                    name it here, or rename it",
+                certificate::NAME
+            ));
         }
     }
 }

@@ -9,9 +9,9 @@ use mapsmith_core::portmap::{self, Declaration, DeclaredService, ServersFrom, Se
 use mapsmith_core::services::{RejectedService, ServiceStatus};
 use mapsmith_core::{ServiceForms, ServiceTexts};
 
-use super::Portmap;
 use super::declared::{Terms, redirect, sections};
 use super::values::Values;
+use super::{Portmap, certificate};
 use crate::settings::services::base::Base;
 use crate::settings::services::choose::{Declares, choose};
 use crate::settings::services::{Overlay, Refusals};
@@ -67,6 +67,8 @@ struct Making<'a> {
     places: &'a BTreeMap<String, usize>,
     declaration: Option<Declaration>,
     dns: Option<String>,
+    /// What clients see, where the settings name no certificate.
+    own_certificate: Option<Certificate>,
     /// Whether a service with a certificate listens on port 443.
     has_https: bool,
 }
@@ -83,16 +85,20 @@ impl<'a> Making<'a> {
             values.apply(haproxy);
         }
         let is_shown = |it: &&Certificate| Some(&it.name) == portmap.certificate.as_ref();
-        let certificate = file.certificates.iter().find(is_shown);
+        let given = file.certificates.iter().find(is_shown);
+        let own = || certificate::self_signed(file, &values.certificate);
+        let own_certificate = portmap.certificate.is_none().then(own).flatten();
+        let shown = given.or(own_certificate.as_ref());
         let declaration = portmap.ca().map(|ca| Declaration {
             naming: portmap.names.into(),
             listen: portmap.address.into_iter().collect(),
-            certificate: certificate.map(|certificate| certificate.path.clone()),
+            certificate: shown.and_then(|certificate| certificate.path.clone()),
             alpn: Vec::new(),
             ca,
             max_servers: values.max_servers,
         });
-        Self { base, portmap, values, places, declaration, dns: None, has_https: false }
+        let (dns, has_https) = (None, false);
+        Self { base, portmap, values, places, declaration, dns, own_certificate, has_https }
     }
 
     /// Where services listen on a port.
@@ -112,10 +118,19 @@ impl<'a> Making<'a> {
         let declaration = self.declaration.as_ref().ok_or("portmap.ca: is not a path")?;
         let place = self.places.get(name).copied().unwrap_or_default();
         declaration.declare_at(place, service).map_err(|_| {
-            "there is no certificate for clients; add a [[certificate]] to the settings, and name \
-                it in portmap.certificate"
+            "there is no certificate for clients; name a [[certificate]] in portmap.certificate"
                 .to_owned()
         })
+    }
+
+    /// Adds the certificate that a service shows, unless it is there.
+    fn add_certificate(&mut self) {
+        let settings = &mut self.base.settings;
+        if let Some(own) = &self.own_certificate
+            && !settings.certificates.iter().any(|other| other.name == own.name)
+        {
+            settings.add_certificate(own.clone());
+        }
     }
 
     /// Adds HAProxy's metrics, where somebody may read them.
@@ -182,14 +197,19 @@ impl<'a> Declares<'a> for Making<'a> {
         if asks && self.dns.is_none() {
             self.dns = Some(self.base.dns());
         }
+        let own = self.own_certificate.as_ref().map(|own| &own.name);
+        let certificate = self.portmap.certificate.as_ref().or(own).cloned();
         let terms = Terms {
-            certificate: self.portmap.certificate.as_ref(),
+            certificate: certificate.as_ref(),
             hsts: self.portmap.hsts,
             dns: self.dns.as_deref().unwrap_or_default(),
         };
         let (front, back) = sections(&service, declared, terms)?;
         self.base.settings.frontends.push(front);
         self.base.settings.backends.push(back);
+        if service.service_type.has_certificate() {
+            self.add_certificate();
+        }
         let who = format!("the service on port {name}");
         self.base.has_names(&who, &names);
         self.base.listens(Some(address), &who);
@@ -207,6 +227,11 @@ impl<'a> Declares<'a> for Making<'a> {
     fn finish(mut self, rejected: &mut Vec<RejectedService>) -> Base<'a> {
         self.add_metrics(rejected);
         self.add_redirect();
+        if self.own_certificate.is_some() {
+            let problems = certificate::ask_authority(&mut self.base, &self.values.certificate);
+            let problem = |why| rejection("certificate_name", why);
+            rejected.extend(problems.into_iter().map(problem));
+        }
         self.base.shown.sort_by_key(|shown| shown.name.parse::<u16>().unwrap_or_default());
         self.base
     }

@@ -146,12 +146,59 @@ fn what_the_file_has_is_nobody_elses() {
     assert_eq!(some.shown.len(), 1);
 }
 
+/// What the certificate of the metadata is: the names of `acme` and of `self_signed`.
+fn certificate(overlay: &Overlay) -> Option<[Vec<String>; 2]> {
+    let own = overlay.settings.certificates.iter().find(|it| it.name.as_str() == "portmap")?;
+    let path = own.path.as_ref().map(ToString::to_string);
+    assert_eq!(path.as_deref(), Some("/var/lib/mapsmith/haproxy/certificates/portmap.pem"));
+    assert!(text(overlay).contains("ssl crt /var/lib/mapsmith/haproxy/certificates/portmap.pem"));
+    Some([&own.acme, &own.self_signed].map(|names| names.iter().map(ToString::to_string).collect()))
+}
+
 #[test]
-fn without_a_certificate_only_services_that_need_one_are_rejected() {
+fn without_a_certificate_of_the_settings_one_of_the_given_names_is_shown() {
+    let signed = FILE.replace("certificate = \"site\"\n", "\n");
+    let acme = format!("{signed}\n[acme]\nterms_agreed = true\n");
+    let by_dns = format!("{acme}challenge = \"dns-01\"\nhook = [\"/x\"]\n");
+    let closed = format!("{acme}port_80 = false\n");
+    let (https, names) = ("https-http://443:a.test:1", "www.a.test, *.b.test");
+    let plain = "http://80:a.test:1 https-http://443:a.test:1";
+    let tcp = "tcp://80:a.test:1 https-http://443:a.test:1";
+    let on_80 = "https-http://80:a.test:1";
+    let all = ["www.a.test", "*.b.test"].as_slice();
+    for (file, portmap, names, of_acme, of_own, part) in [
+        (&signed, https, "", &[][..], &["localhost"][..], ""),
+        (&signed, https, names, &[], all, ""),
+        (&acme, https, "", &[], &["localhost"], ""),
+        (&acme, https, names, &["www.a.test"], &[], "*.b.test needs acme.challenge"),
+        (&acme, plain, "www.a.test", &["www.a.test"], &[], ""),
+        (&by_dns, tcp, names, all, &[], ""),
+        (&acme, tcp, "www.a.test", &[], &["www.a.test"], "port 80 must be of mode http"),
+        (&acme, on_80, "www.a.test", &[], &["www.a.test"], "service on port 80 listens on port 80"),
+        (&closed, https, "www.a.test", &[], &["www.a.test"], "no frontend listens at port 80"),
+        (&closed, plain, "www.a.test", &["www.a.test"], &[], ""),
+    ] {
+        let some = over(file, &[("portmap", portmap), ("certificate_name", names)], &[]);
+        let why = reasons(&some).first().map_or("", |(_, why, _)| why).to_owned();
+        assert!(why.contains(part) && part.is_empty() == why.is_empty(), "{portmap}: {why}");
+        let is = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(certificate(&some), Some([is(of_acme), is(of_own)]), "{portmap} {names}");
+    }
+    let none = over(&acme, &[("portmap", "http://80:a.test:1"), ("certificate_name", names)], &[]);
+    assert!(none.settings.certificates.iter().all(|it| it.name.as_str() != "portmap"));
+    assert!(none.settings.challenges().is_none(), "nobody is asked for what nobody sees");
+}
+
+#[test]
+fn a_name_of_the_certificate_that_is_gone_is_no_order_and_an_empty_one_is() {
     let file = FILE.replace("certificate = \"site\"\n", "\n");
-    let some = over(&file, &[("portmap", "http://80:a.test:1 https-http://443:a.test:1")], &[]);
-    let [(name, why, _)] = reasons(&some)[..] else { panic!("{:?}", some.rejected) };
-    assert!(name == "443" && why.contains("portmap.certificate"), "{why}");
+    let good = [("certificate_name", "www.a.test")];
+    let portmap = ("portmap", "https-http://443:a.test:1");
+    let gone = over(&file, &[portmap], &good);
+    assert_eq!(certificate(&gone), Some([vec![], vec!["www.a.test".to_owned()]]));
+    assert_eq!(gone.forms["certificate_name"], "www.a.test", "it is known at the next change too");
+    let empty = over(&file, &[portmap, ("certificate_name", "")], &good);
+    assert_eq!(certificate(&empty), Some([vec![], vec!["localhost".to_owned()]]));
 }
 
 #[test]
@@ -269,6 +316,12 @@ fn what_contradicts_itself_is_named_with_its_key() {
         (
             format!("{managed}{metadata}{portmap}certificate = \"a\"\n"),
             "no [[certificate]] of the name a",
+        ),
+        (
+            format!(
+                "{managed}{metadata}{portmap}[[certificate]]\nname = \"portmap\"\npath = \"/p\"\n"
+            ),
+            "certificate: a [[certificate]] has the name portmap",
         ),
         (format!("{managed}{metadata}"), "nothing is taken from it"),
     ] {

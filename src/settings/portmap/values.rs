@@ -17,6 +17,9 @@ use crate::settings::haproxy::Metrics;
 /// What has HAProxy's log say which machine it is of.
 const SEND_HOSTNAME: &str = "log-send-hostname";
 
+/// The names of the certificate.
+const CERTIFICATE: &str = "certificate_name";
+
 /// What the values say.
 #[derive(Debug, Clone)]
 pub(super) struct Values {
@@ -74,6 +77,13 @@ impl Values {
                 }
             }
         }
+        // One that is gone is no order: browsers would be shown what nobody trusts.
+        if let Some(known) =
+            good.get(CERTIFICATE).filter(|_| !texts.texts.contains_key(CERTIFICATE))
+            && values.take(CERTIFICATE, known).is_ok()
+        {
+            forms.insert(CERTIFICATE.to_owned(), known.clone());
+        }
         (values, forms, rejected)
     }
 
@@ -104,7 +114,7 @@ impl Values {
                 self.acl = acl;
                 return Ok(problems);
             }
-            "certificate_name" => {
+            CERTIFICATE => {
                 let names = CertificateNames::parse(text);
                 let problems = some_good(names.names.is_empty(), &names.problems)?;
                 self.certificate = names;

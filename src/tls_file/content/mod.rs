@@ -4,13 +4,15 @@
 //! shows a part of it.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use haproxy_runtime::cert::{Facts, FileKind, Issued, Revoked};
 use jiff::Timestamp;
+use mapsmith_core::certificate::IssuedCertificate;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::num_bigint::BigUint;
 use x509_parser::prelude::{
     CertificateRevocationList, FromDer, X509Certificate, X509Extension, X509Name,
@@ -83,6 +85,11 @@ impl fmt::Debug for Content {
 #[derive(Debug, Clone)]
 struct Certificate {
     subject: String,
+    issuer: String,
+    /// Its subject is its issuer.
+    is_self_signed: bool,
+    /// The DNS names and addresses that it is for.
+    names: Vec<String>,
     serial: Vec<u8>,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -242,6 +249,18 @@ impl Content {
         lists.chain(certificates).collect()
     }
 
+    /// The certificate that is shown first.
+    pub fn served(&self) -> Option<IssuedCertificate> {
+        let first = self.certificates.first()?;
+        Some(IssuedCertificate {
+            names: first.names.clone(),
+            issuer: first.issuer.clone(),
+            self_signed: first.is_self_signed,
+            issued_at: first.not_before,
+            expires_at: first.not_after,
+        })
+    }
+
     /// By what HAProxy shows whether it holds this.
     pub fn facts(&self) -> Facts {
         match self.kind {
@@ -263,6 +282,9 @@ impl Certificate {
         let validity = parsed.validity();
         let certificate = Self {
             subject: printable(parsed.subject()),
+            issuer: printable(parsed.issuer()),
+            is_self_signed: parsed.subject().as_raw() == parsed.issuer().as_raw(),
+            names: names_of(&parsed),
             serial: significant(parsed.raw_serial()),
             not_before: timestamp(validity.not_before).map_err(&wrong)?,
             not_after: timestamp(validity.not_after).map_err(&wrong)?,
@@ -403,6 +425,22 @@ fn whole(rest: &[u8]) -> Result<(), String> {
         0 => Ok(()),
         more => Err(format!("{more} bytes follow its end")),
     }
+}
+
+/// The names in the extension that clients compare with the name they asked for; the common name
+/// is of no use to them any more.
+fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let plain = |text: &str| text.chars().filter(|it| !it.is_control()).take(255).collect();
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(plain(name)),
+        GeneralName::IPAddress([a, b, c, d]) => Some(Ipv4Addr::new(*a, *b, *c, *d).to_string()),
+        GeneralName::IPAddress(bytes) => {
+            <[u8; 16]>::try_from(*bytes).ok().map(|bytes| Ipv6Addr::from(bytes).to_string())
+        }
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
 }
 
 /// A name, freed of what would break a line of status or log.

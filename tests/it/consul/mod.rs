@@ -249,9 +249,10 @@ fn consul_servers_without_a_leader_change_nothing_until_they_have_one_again() {
     second.kill();
     // A request that waits goes on waiting: what asks is the schedule, or a reload. Consul holds
     // that for a moment, in case there is a leader again.
-    mapsmith.wait_for("a poll fails", BOUND, |mapsmith| {
+    mapsmith.wait_for("both polls fail", BOUND, |mapsmith| {
         mapsmith.post("/v1/reload?wait=30s");
-        source(mapsmith, LIST)["error"].is_string().then_some(())
+        let fails = |name: &str| source(mapsmith, name)["error"].is_string();
+        ["consul", LIST].into_iter().all(fails).then_some(())
     });
     for name in ["consul", LIST] {
         fails(&mapsmith, name, "the Consul servers have no leader (500): No cluster leader");

@@ -27,6 +27,7 @@ mod health;
 mod held;
 mod maintenance;
 mod many;
+mod obtained;
 mod old_connections;
 mod planned;
 mod portmap;

@@ -109,7 +109,7 @@ fn haproxy_is_started_reloaded_and_stopped_by_verbs_and_outlives_each() {
         managed.folder.write(&managed.folder.answering("two"));
         let (code, report) = managed.verb(&["reload"]);
         assert_eq!((code, &report["outcome"]), (0, &"loaded".into()), "{report}");
-        assert_eq!(managed.folder.answer(), "two");
+        managed.folder.comes_to_answer("two");
         managed.folder.write("frontend web\n    bind \"127.0.0.1\n");
         let (code, report) = managed.verb(&["reload"]);
         assert_eq!((code, &report["outcome"]), (1, &"refused".into()), "{report}");

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::haproxy::{Binary, ask};
 use crate::support::process::{Ending, Process};
-use crate::support::{eventually, free_port, http};
+use crate::support::{eventually, free_port, http, poll};
 
 mod checks;
 mod load;
@@ -86,6 +86,17 @@ impl Folder {
 
     fn answer(&self) -> String {
         http::request(self.address, "GET", "/", &[], "").expect("it serves").body
+    }
+
+    /// Waits until the new worker answers, with this word. A worker that is replaced takes
+    /// connections until it has heard so, which the master tells it once the new one is ready.
+    fn comes_to_answer(&self, word: &str) {
+        let mut answer = String::new();
+        let comes = poll(PATIENCE, || {
+            answer = self.answer();
+            (answer == word).then_some(())
+        });
+        assert!(comes.is_some(), "{PATIENCE:?} later the answer is {answer:?}, not {word:?}");
     }
 }
 

@@ -21,7 +21,7 @@ pub use frontend::{
 };
 pub use natives::Native;
 pub use problems::Problem;
-pub use process::{Health, LogFormat, Metrics, Process, Stats, Timeouts};
+pub use process::{Challenges, Health, LogFormat, Metrics, Process, Stats, Timeouts};
 
 use std::sync::Arc;
 

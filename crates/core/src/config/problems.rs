@@ -131,7 +131,11 @@ impl<'a> Found<'a> {
         let metrics =
             process.metrics.as_ref().map(|metrics| ("haproxy.metrics.bind", &metrics.bind));
         let health = process.health.as_ref().map(|health| ("haproxy.health", &health.bind));
-        for (place, bind) in [stats, metrics, health].into_iter().flatten() {
+        let challenges = process
+            .challenges
+            .as_ref()
+            .and_then(|challenges| challenges.bind.as_ref().map(|bind| ("acme.port_80", bind)));
+        for (place, bind) in [stats, metrics, health, challenges].into_iter().flatten() {
             self.listens(place, place, bind);
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::values::{BindAddress, FilePath, Network, Secret, Text};
+use super::values::{BindAddress, FilePath, Name, Network, Secret, Text};
 use super::{Native, serialized};
 
 /// The sections `global` and `defaults`, and the frontends for operators.
@@ -30,6 +30,9 @@ pub struct Process {
     pub stats: Option<Stats>,
     pub metrics: Option<Metrics>,
     pub health: Option<Health>,
+    /// What is answered to a certificate authority that looks whether names lead here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenges: Option<Challenges>,
     /// Native lines.
     pub global: Vec<Native>,
     pub defaults: Vec<Native>,
@@ -115,4 +118,23 @@ pub struct Health {
 impl Health {
     pub const KEY: &'static str = "health";
     pub const READY: &'static str = "ready";
+}
+
+/// Answers a certificate authority that looks whether a name leads here (http-01 of RFC 8555,
+/// section 8.3): for the token in the path, the map file has what is answered.
+///
+/// The frontends do so before any rule of their own. A token that the map does not have is a
+/// request like any other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Challenges {
+    pub map: FilePath,
+    /// The declared frontends that get them.
+    pub frontends: Vec<Name>,
+    /// Where a frontend listens for them alone, if one does.
+    pub bind: Option<BindAddress>,
+}
+
+impl Challenges {
+    /// What the paths begin with.
+    pub const PATH: &'static str = "/.well-known/acme-challenge/";
 }

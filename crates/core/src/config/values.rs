@@ -45,6 +45,8 @@ pub enum ValueError {
     StatusRanges(String),
     #[error("{0:?} is not the name of a protocol, like h2 or http/1.1")]
     Alpn(String),
+    #[error("{0:?} is not a DNS name like www.example.com or *.example.com, in lower case")]
+    DnsName(String),
 }
 
 /// Statuses that every version from HAProxy 2.6 on can deny with, or has an answer of its own for.
@@ -157,6 +159,27 @@ text_value! {
     Alpn, |text| match text.bytes().all(|byte| is_header_byte(byte) || byte == b'/') {
         true => Ok(()),
         false => Err(ValueError::Alpn(text.to_owned())),
+    }
+}
+
+text_value! {
+    /// A name that a certificate is for: `www.example.com`, or `*.example.com` for all names below
+    /// it. In lower case, so that there is one way to write it.
+    DnsName, |text| match is_dns_name(text) {
+        true => Ok(()),
+        false => Err(ValueError::DnsName(text.to_owned())),
+    }
+}
+
+impl DnsName {
+    /// Whether it stands for all names below one.
+    pub fn is_wildcard(&self) -> bool {
+        self.0.starts_with("*.")
+    }
+
+    /// The name that it is about: without the `*.` of a wildcard.
+    pub fn base(&self) -> &str {
+        self.0.strip_prefix("*.").unwrap_or(&self.0)
     }
 }
 
@@ -275,6 +298,20 @@ fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._-+@:".contains(&byte)
 }
 
+fn is_dns_name(text: &str) -> bool {
+    let labels = text.strip_prefix("*.").unwrap_or(text).split('.');
+    let is_label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // The last label of an address is a number.
+    let is_address = text.rsplit('.').next().is_some_and(is_number);
+    text.len() <= 253 && !is_address && labels.clone().all(is_label)
+}
+
 fn is_network(text: &str) -> bool {
     let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
     let Ok(address) = address.parse::<IpAddr>() else { return false };
@@ -366,6 +403,20 @@ mod tests {
             assert_eq!(value::<StatusRanges>(text).is_ok(), is_good, "{text}");
         }
         assert!(value::<Alpn>("http/1.1").is_ok() && value::<Alpn>("h2,http/1.1").is_err());
+        for (text, is_good) in [
+            ("www.example.com", true),
+            ("*.example.com", true),
+            ("localhost", true),
+            ("xn--bcher-kva.example", true),
+            ("Example.com", false),
+            ("a.*.example.com", false),
+            ("example.com.", false),
+            ("-a.example.com", false),
+            ("10.0.0.1", false),
+            ("a/../b", false),
+        ] {
+            assert_eq!(value::<DnsName>(text).is_ok(), is_good, "{text}");
+        }
         assert_eq!(ErrorStatus::try_from(418), Err(ValueError::ErrorStatus(418)));
         assert!(value::<Name>("a b").is_err());
         assert!(value::<Method>("get").is_err());

@@ -4,7 +4,8 @@ use super::text::Writer;
 use super::words::Line;
 use super::{log, route, rules, write_natives};
 use crate::config::{
-    Bind, BindTls, ClientCertificates, Config, Frontend, KeepAlive, Mode, RouteBy, Verify,
+    Bind, BindTls, Challenges, ClientCertificates, Config, Frontend, KeepAlive, Mode, RouteBy,
+    Verify,
 };
 
 pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend, config: &Config) {
@@ -35,6 +36,12 @@ pub(super) fn write(writer: &mut Writer, place: &str, frontend: &Frontend, confi
     if frontend.mode == Mode::Http {
         write_http(writer, frontend);
         log::write_captures(writer, frontend, log_format);
+        let challenges = config.process.challenges.as_ref();
+        if let Some(challenges) = challenges.filter(|it| it.frontends.contains(&frontend.name)) {
+            writer.origin("acme");
+            write_answers(writer, challenges);
+            writer.origin(place);
+        }
         if frontend.forwarded_for {
             writer.words("http-request set-header X-Forwarded-For %[src]");
         }
@@ -86,6 +93,20 @@ fn write_http(writer: &mut Writer, frontend: &Frontend) {
     }
 }
 
+/// What a certificate authority is answered, before any other rule.
+pub(super) fn write_answers(writer: &mut Writer, challenges: &Challenges) {
+    let Challenges { map, .. } = challenges;
+    let path = Challenges::PATH;
+    writer.words(&format!("acl mapsmith-challenge path_beg {path}"));
+    writer.words(&format!(
+        "http-request set-var(txn.challenge) path,field(4,/),map_str({map}) if mapsmith-challenge"
+    ));
+    writer.words(
+        "http-request return status 200 content-type application/octet-stream lf-string \
+            %[var(txn.challenge)] if { var(txn.challenge) -m found }",
+    );
+}
+
 fn bind_line(bind: &Bind) -> Line {
     let mut line = Line::new("bind").value(bind.address.as_str());
     if bind.accept_proxy {
@@ -118,4 +139,46 @@ fn bind_line(bind: &Bind) -> Line {
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::render;
+    use super::super::tests::frontend;
+    use crate::config::values::{BindAddress, FilePath, Name};
+    use crate::config::{Challenges, Config, Process};
+
+    fn text(frontends: &[&str], bind: Option<&str>) -> String {
+        let name = |name: &&str| Name::try_from((*name).to_owned()).unwrap();
+        let challenges = Challenges {
+            map: FilePath::try_from("/h/challenges.map".to_owned()).unwrap(),
+            frontends: frontends.iter().map(name).collect(),
+            bind: bind.map(|bind| BindAddress::try_from(bind.to_owned()).unwrap()),
+        };
+        let process = Process { challenges: Some(challenges), ..Process::default() };
+        let frontends = vec![frontend("web", ":80", Vec::new()), frontend("x", ":81", Vec::new())];
+        render(&Config { process, frontends, ..Config::default() }).text().to_owned()
+    }
+
+    #[test]
+    fn an_authority_is_answered_in_the_frontends_that_it_reaches_before_anything_else() {
+        let text = text(&["web"], None);
+        let answers = "http-request return status 200 content-type application/octet-stream \
+            lf-string %[var(txn.challenge)] if { var(txn.challenge) -m found }";
+        assert_eq!(text.matches(answers).count(), 1, "{text}");
+        let (web, other) = text.split_once("frontend x").unwrap();
+        assert!(!other.contains("challenge"), "{other}");
+        let first = web.split_once("frontend web").unwrap().1;
+        let first = first.lines().find(|line| line.contains("http-request")).unwrap();
+        let looks_up = "path,field(4,/),map_str(/h/challenges.map) if mapsmith-challenge";
+        assert!(first.contains(looks_up), "{first}");
+    }
+
+    #[test]
+    fn a_frontend_for_the_authority_alone_answers_nothing_else() {
+        let text = text(&[], Some(":8080"));
+        let alone = text.split_once("frontend mapsmith-acme\n    bind :8080\n").unwrap().1;
+        let alone = alone.split_once("\n\n").unwrap().0;
+        assert!(alone.ends_with("http-request return status 404"), "{alone}");
+    }
 }

@@ -1,12 +1,13 @@
 //! The sections `global` and `defaults`, and the frontends for operators.
 
+use super::frontend::write_answers;
 use super::text::Writer;
 use super::words::Line;
 use super::write_natives;
 use crate::config::values::time;
 use crate::config::{
-    BindTls, ClientCertificates, Config, Frontend, Health, Metrics, Process, RouteBy, Stats,
-    Timeouts,
+    BindTls, Challenges, ClientCertificates, Config, Frontend, Health, Metrics, Process, RouteBy,
+    Stats, Timeouts,
 };
 
 /// How many reloads a worker may outlive. HAProxy ends one that has seen more of them, failed ones
@@ -37,6 +38,9 @@ pub(super) fn write(writer: &mut Writer, config: &Config) {
     }
     if let Some(health) = &process.health {
         write_health(writer, health);
+    }
+    if let Some(challenges) = &process.challenges {
+        write_challenges(writer, challenges);
     }
 }
 
@@ -165,4 +169,14 @@ fn write_health(writer: &mut Writer, health: &Health) {
     };
     writer.words(&format!("{} if ready", answer(200, "ready")));
     writer.words(&answer(503, "not ready"));
+}
+
+/// The frontend that gets nothing else.
+fn write_challenges(writer: &mut Writer, challenges: &Challenges) {
+    let Some(bind) = &challenges.bind else { return };
+    writer.origin("acme.port_80");
+    writer.section(&Line::new("frontend mapsmith-acme"));
+    writer.line(&Line::new("bind").value(bind.as_str()));
+    write_answers(writer, challenges);
+    writer.words("http-request return status 404");
 }

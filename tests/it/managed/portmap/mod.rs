@@ -104,7 +104,7 @@ impl Site {
 }
 
 /// Settings with metadata at this place.
-fn settings(place: &str, more: &str) -> String {
+pub(super) fn settings(place: &str, more: &str) -> String {
     format!(
         "[[source]]\nname = \"md\"\ntype = \"metadata\"\n{place}\n\
         [portmap]\nsource = \"md\"\naddress = \"127.0.0.1\"\n{more}\n\
@@ -113,7 +113,7 @@ fn settings(place: &str, more: &str) -> String {
 }
 
 /// Replaces a file of metadata as a whole.
-fn write(file: &Path, keys: &Value) {
+pub(super) fn write(file: &Path, keys: &Value) {
     let keys: serde_json::Map<_, _> = keys
         .as_object()
         .expect("an object")
@@ -126,7 +126,7 @@ fn write(file: &Path, keys: &Value) {
 }
 
 /// A service whose server is this one.
-fn service(kind: &str, port: u16, server: &Master) -> String {
+pub(super) fn service(kind: &str, port: u16, server: &Master) -> String {
     format!("{kind}://{port}:127.0.0.1:{}", server.address().port())
 }
 

@@ -82,6 +82,7 @@ pub(super) fn process(files: &Files) -> impl Strategy<Value = Process> + use<> {
                 stats,
                 metrics,
                 health,
+                challenges: None,
                 global,
                 defaults,
             }

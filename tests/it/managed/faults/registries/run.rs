@@ -164,7 +164,7 @@ fn emptied(scene: &mut Scene, step: &Step, at_once: bool, random: &mut Random) -
     Ok(())
 }
 
-/// So much is gone that it is held.
+/// So much is gone that it is held. Where that was approved before, all comes back.
 fn shrunk(
     scene: &mut Scene,
     step: &Step,
@@ -172,6 +172,12 @@ fn shrunk(
     approved: bool,
     random: &mut Random,
 ) -> Outcome {
+    if scene.has_shrunk() {
+        // So few are exempt from the guard's percentages.
+        scene.grow();
+        meanwhile(scene, step, random);
+        return Ok(());
+    }
     let before = (scene.whole.app.listed.clone(), scene.members());
     scene.unseen(|scene| scene.shrink(random));
     scene.is_held(TOO_MANY)?;

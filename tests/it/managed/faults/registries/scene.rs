@@ -98,7 +98,14 @@ impl Scene {
     pub fn settle(&mut self, figures: &mut Figures) -> Outcome {
         self.whole.settle(figures)?;
         // Where what was held, or was to come or go, is back as it was, nothing in force shows that
-        // this was heard.
+        // this was heard: a poll that begins from here on has it.
+        let mut said = String::new();
+        let polled = poll(BOUND, || {
+            let answer = self.whole.mapsmith.try_ask("POST", "/v1/reload?wait=20s").ok()?;
+            said = format!("{} {}", answer.status, answer.body);
+            (answer.status == 200).then_some(())
+        });
+        polled.ok_or_else(|| format!("{BOUND:?} later a reload is not in force: {said}"))?;
         let mut seen = Value::Null;
         let heard = poll(BOUND, || {
             seen = self.whole.whole_status()?["backends"][0].clone();
@@ -256,6 +263,22 @@ impl Scene {
             members.remove(random.pick(&names));
         }
         self.lists(members, false);
+    }
+
+    /// Whether most members are gone for good.
+    pub fn has_shrunk(&self) -> bool {
+        self.members.len() < self.size.0
+    }
+
+    /// As many members come as there were at first.
+    pub fn grow(&mut self) {
+        let mut members = self.members.clone();
+        let free = (0..self.whole.app.masters.len())
+            .filter(|number| !self.members.values().any(|master| master == number));
+        let names = (0..=self.size.0).map(|number| format!("m{number}"));
+        let absent = names.filter(|name| !self.members.contains_key(name));
+        members.extend(absent.zip(free));
+        self.lists(members, true);
     }
 
     /// The members that there are.
