@@ -26,6 +26,7 @@ mod commands;
 mod convergence;
 mod error;
 mod explain;
+mod nodes;
 mod owned;
 mod queries;
 pub mod requests;

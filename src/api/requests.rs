@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::{DrainedMaster, OverrideChange, Pin, names};
 use thiserror::Error as ThisError;
@@ -13,6 +15,11 @@ use super::types::{DrainRequest, PinRequest};
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// The longest time that a pin may be given: beyond it nobody remembers why.
 const LONGEST_PIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// The most that a page may have.
+pub const LARGEST_PAGE: usize = 1000;
+/// What a page has unless the request says otherwise.
+const PAGE: usize = 100;
 
 /// What is wrong with a request, and what would be right.
 #[derive(Debug, PartialEq, Eq, ThisError)]
@@ -26,6 +33,35 @@ pub fn wait(text: Option<&str>) -> Result<Option<Duration>, Invalid> {
         Some(Ok(wait)) if !wait.is_zero() && wait <= LONGEST_WAIT => Ok(Some(wait)),
         Some(_) => Err(Invalid("wait must be a duration up to 10m, like 30s".to_owned())),
     }
+}
+
+/// Which part of a long list is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The key of the last row of the page before; none for the first page.
+    pub after: Option<String>,
+    /// The most rows of it.
+    pub limit: usize,
+}
+
+/// The page that a request asks for; `after` is what [`cursor`] made.
+pub fn page(limit: Option<usize>, after: Option<&str>) -> Result<Page, Invalid> {
+    let limit = limit.unwrap_or(PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(Invalid(format!("limit must be 1 to {LARGEST_PAGE}")));
+    }
+    let key = |after: &str| {
+        let key = URL_SAFE_NO_PAD.decode(after).ok();
+        key.and_then(|key| String::from_utf8(key).ok()).ok_or_else(|| {
+            Invalid("after must be what an answer before gave as its next".to_owned())
+        })
+    };
+    Ok(Page { after: after.map(key).transpose()?, limit })
+}
+
+/// What leads from a page that ends with this key to the next one.
+pub fn cursor(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(key)
 }
 
 pub fn node(name: String) -> Result<String, Invalid> {
@@ -88,6 +124,22 @@ mod tests {
         assert_eq!(wait(Some("10m")), Ok(Some(LONGEST_WAIT)));
         for wrong in ["0s", "11m", "", "soon", "-1s"] {
             assert!(wait(Some(wrong)).unwrap_err().to_string().contains("up to 10m"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_page_goes_on_behind_the_last_key_of_the_one_before() {
+        let after = cursor("web10.example.test");
+        assert_eq!(after, "d2ViMTAuZXhhbXBsZS50ZXN0");
+        let expected = Page { after: Some("web10.example.test".to_owned()), limit: 7 };
+        assert_eq!(page(Some(7), Some(&after)), Ok(expected));
+        assert_eq!(page(None, None), Ok(Page { after: None, limit: PAGE }));
+        for limit in [0, LARGEST_PAGE + 1] {
+            let error = page(Some(limit), None).unwrap_err().to_string();
+            assert_eq!(error, "limit must be 1 to 1000");
+        }
+        for wrong in ["web10", "_w", "d2Vi="] {
+            assert!(page(None, Some(wrong)).is_err(), "{wrong}");
         }
     }
 

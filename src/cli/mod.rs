@@ -23,6 +23,7 @@ mod explain;
 mod failure;
 mod haproxy;
 mod local;
+mod nodes;
 mod output;
 mod overrides;
 mod plan;
@@ -137,6 +138,13 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+    /// List nodes of the map in force with their masters, by name
+    Nodes {
+        #[command(flatten)]
+        search: nodes::Search,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
     /// Poll every source now, and read every certificate and CRL
     Reload {
         /// Wait until every HAProxy is in sync, at most this long
@@ -243,6 +251,7 @@ impl Verb {
             | Self::Sync { .. } => None,
             Self::Status(connection)
             | Self::Explain { connection, .. }
+            | Self::Nodes { connection, .. }
             | Self::Reload { connection, .. }
             | Self::Approve { connection, .. } => Some(connection),
             Self::Pin { order, .. }
@@ -328,6 +337,7 @@ async fn carry_out(
         }
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
+        Verb::Nodes { search, connection } => nodes::nodes(connection, search, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
         Verb::Pin { node, master, length, force, order } => {
             let pin = PinRequest { master, duration: length };

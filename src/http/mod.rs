@@ -10,7 +10,9 @@ use axum::routing::{get, post, put};
 mod access;
 mod body;
 mod error;
+mod etag;
 mod handlers;
+mod nodes;
 mod request;
 mod serve;
 
@@ -24,6 +26,7 @@ pub fn router(api: Arc<Api>, token: Option<Token>) -> Router {
     let v1 = Router::new()
         .route("/status", get(handlers::status))
         .route("/reload", post(handlers::reload))
+        .route("/nodes", get(nodes::nodes))
         .route("/nodes/{node}", get(handlers::explain))
         .route("/nodes/{node}/owner", put(handlers::own))
         .route("/learned", get(handlers::learned))

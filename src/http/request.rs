@@ -31,6 +31,23 @@ impl QueryParameters for WaitQuery {
     const KNOWN: &str = "the only parameter is wait";
 }
 
+/// Which nodes are looked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodesQuery {
+    #[serde(default)]
+    pub(super) prefix: String,
+    #[serde(default)]
+    pub(super) contains: String,
+    pub(super) master: Option<String>,
+    pub(super) limit: Option<usize>,
+    pub(super) after: Option<String>,
+}
+
+impl QueryParameters for NodesQuery {
+    const KNOWN: &str = "the parameters are prefix, contains, master, limit and after";
+}
+
 /// What the end of a drain may be given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -14,6 +14,7 @@ mod certificates;
 mod cli;
 mod connections;
 mod consul;
+mod control;
 mod crash;
 mod drift;
 mod etcd;

@@ -24,7 +24,7 @@ pub mod tls_file;
 pub use desired::{Desired, DesiredMap};
 pub use learned::LearnedRoute;
 pub use names::Invalid;
-pub use node_map::{EntryMap, EntryMapBuilder};
+pub use node_map::{EntryMap, EntryMapBuilder, Search};
 pub use overrides::{DrainedMaster, EndedKind, EndedOverride, OverrideChange, Overrides, Pin};
 pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};

@@ -96,7 +96,7 @@ impl Connection {
             }
         } else if let Some(length) = length {
             self.take(length, &mut body)?;
-        } else {
+        } else if ![204, 304].contains(&status) {
             reusable = false;
             self.stream.read_to_end(&mut body)?;
         }

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 14] = [
-    "run", "check", "plan", "sync", "portmap", "status", "explain", "reload", "pin", "unpin",
-    "drain", "undrain", "own", "approve",
+const VERBS: [&str; 15] = [
+    "run", "check", "plan", "sync", "portmap", "status", "nodes", "explain", "reload", "pin",
+    "unpin", "drain", "undrain", "own", "approve",
 ];
 
 #[test]
