@@ -52,6 +52,7 @@ metrics! {
     gauge API_CONNECTIONS = "mapsmith_api_connections", "Connections of the API right now";
     counter API_CONNECTIONS_REFUSED = "mapsmith_api_connections_refused_total",
         "Connections of the API that were refused because there were too many";
+    gauge API_WAITS = "mapsmith_api_waits", "Requests that wait for another map right now";
     // By `kind` (`added`, `moved`, `removed`).
     counter MAP_CHANGES = "mapsmith_map_changes_total", "Keys changed by revisions, by kind";
     gauge GUARD_HELD_ENTRIES = "mapsmith_guard_held_entries",

@@ -20,6 +20,15 @@ pub enum Error {
     /// The nodes of a master that is to be drained have nowhere to go.
     #[error("{0}")]
     DeadEnd(String),
+    /// No source has a node map, and none is kept.
+    #[error("there is no node map: the settings have no source of one")]
+    NoMap,
+    /// There will be a map.
+    #[error("there is no map in force yet: the sources have not answered; see `/readyz`")]
+    NotReady,
+    /// So many may wait for another map at once.
+    #[error("{0} requests wait for another map, and no more may; try again in a moment")]
+    TooManyWaits(usize),
     /// The settings name no store.
     #[error(
         "overrides need a store that keeps them: set `path` in `[store]` (like \

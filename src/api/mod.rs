@@ -11,6 +11,7 @@ use mapsmith_core::status::SourceStatus;
 use mapsmith_core::{Desired, HeldChange, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Approval, Decision, Order};
 use crate::heartbeat::Heartbeats;
@@ -26,6 +27,7 @@ mod commands;
 mod convergence;
 mod error;
 mod explain;
+pub mod map;
 mod nodes;
 mod owned;
 mod queries;
@@ -34,6 +36,7 @@ mod tls_files;
 pub mod types;
 
 pub use error::Error;
+pub(crate) use map::MapAnswers;
 
 /// The task without which nothing is decided, by its name in the metrics.
 pub const DECIDER: &str = "engine";
@@ -64,6 +67,9 @@ pub struct Api {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) settings: Arc<Settings>,
     pub(crate) heartbeats: Heartbeats,
+    pub(crate) map_answers: MapAnswers,
+    /// Whoever waits is answered then.
+    pub(crate) shutdown: CancellationToken,
 }
 
 /// The services of a registry.

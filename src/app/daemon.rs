@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::ground::{Carried, Ground};
 use super::signals::{End, Signals};
 use super::tasks::{Fleet, Tasks};
-use crate::api::{Api, DECIDER};
+use crate::api::{Api, DECIDER, MapAnswers};
 use crate::engine::map::MapDecider;
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
@@ -157,6 +157,8 @@ impl Daemon {
             metrics: metrics.clone(),
             settings: Arc::clone(&self.settings),
             heartbeats: self.tasks.heartbeats.clone(),
+            map_answers: MapAnswers::new(most_connections),
+            shutdown: self.shutdown.clone(),
         });
 
         self.start_metrics_upkeep(metrics);

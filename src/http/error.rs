@@ -63,11 +63,15 @@ impl HttpError {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::Api(api::Error::NoOverride(_)) => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::Api(api::Error::NoOverride(_) | api::Error::NoMap) => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full(_) | Self::Api(api::Error::NotReady | api::Error::TooManyWaits(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Api(
                 api::Error::NotApproved(_)

@@ -13,6 +13,11 @@ impl EntityTag {
         Self(format!("{number:x}"))
     }
 
+    /// Of what has this digest, in hexadecimal digits.
+    pub(super) fn digest(digest: &str) -> Self {
+        Self(digest.to_owned())
+    }
+
     /// Whether the request says that its client has this state. Proxies that compress mark a tag
     /// as weak, or put `-gzip` behind it.
     fn is_known(&self, request: &HeaderMap) -> bool {

@@ -12,6 +12,7 @@ mod body;
 mod error;
 mod etag;
 mod handlers;
+mod map;
 mod nodes;
 mod request;
 mod serve;
@@ -29,6 +30,7 @@ pub fn router(api: Arc<Api>, token: Option<Token>) -> Router {
         .route("/nodes", get(nodes::nodes))
         .route("/nodes/{node}", get(handlers::explain))
         .route("/nodes/{node}/owner", put(handlers::own))
+        .route("/map", get(map::map))
         .route("/learned", get(handlers::learned))
         .route("/held", get(handlers::held))
         .route("/held/approve", post(handlers::approve))

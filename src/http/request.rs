@@ -48,6 +48,20 @@ impl QueryParameters for NodesQuery {
     const KNOWN: &str = "the parameters are prefix, contains, master, limit and after";
 }
 
+/// Which map a client has already.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MapQuery {
+    /// The number of the map that it has: the answer is another one.
+    pub(super) revision: Option<u64>,
+    /// How long it waits for that.
+    pub(super) wait: Option<String>,
+}
+
+impl QueryParameters for MapQuery {
+    const KNOWN: &str = "the parameters are revision and wait";
+}
+
 /// What the end of a drain may be given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
