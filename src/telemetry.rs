@@ -45,6 +45,7 @@ metrics! {
     gauge GONE_NODES = "mapsmith_gone_nodes",
         "Nodes that no source names any more and that stay in the map for a while";
     gauge PINS = "mapsmith_pins", "Nodes that an operator pinned to a master";
+    gauge BLOCKED = "mapsmith_blocked_nodes", "Nodes that an operator keeps out of the map";
     gauge DRAINED_MASTERS = "mapsmith_drained_masters", "Masters that an operator drained";
     gauge MAP_FILE_FAILED = "mapsmith_map_file_failed", "1 while the map file can't be written";
     gauge READ_ONLY = "mapsmith_read_only",

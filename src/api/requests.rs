@@ -6,15 +6,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
-use mapsmith_core::{DrainedMaster, OverrideChange, Pin, names};
+use mapsmith_core::overrides::LONGEST_REASON;
+use mapsmith_core::{BlockedNode, DrainedMaster, Note, OverrideChange, Pin, names};
 use thiserror::Error as ThisError;
 
-use super::types::{DrainRequest, PinRequest};
+use super::types::{DrainRequest, OverrideRequest};
 
 /// The longest that a reload or an override may be waited for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
-/// The longest time that a pin may be given: beyond it nobody remembers why.
-const LONGEST_PIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// The longest time that an override may be given: beyond it nobody remembers why.
+const LONGEST_OVERRIDE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The most that a page may have.
 pub const LARGEST_PAGE: usize = 1000;
@@ -78,33 +79,64 @@ pub fn master(name: String) -> Result<String, Invalid> {
     }
 }
 
-/// The pin of a valid node that begins now.
-pub fn pin(node: String, request: PinRequest, now: Timestamp) -> Result<OverrideChange, Invalid> {
-    let master = master(request.master)?;
+/// Why and by whom an order is given.
+fn note(reason: Option<String>, by: Option<String>) -> Result<Note, Invalid> {
+    let fits = |reason: &String| {
+        let length = reason.chars().count();
+        !reason.trim().is_empty()
+            && length <= LONGEST_REASON
+            && !reason.chars().any(char::is_control)
+    };
+    match &reason {
+        Some(reason) if !fits(reason) => {
+            Err(Invalid(format!("reason must be one line of 1 to {LONGEST_REASON} characters")))
+        }
+        _ => Ok(Note { reason, by }),
+    }
+}
+
+/// The override of a valid node that begins now.
+pub fn node_override(
+    node: String,
+    request: OverrideRequest,
+    by: Option<String>,
+    now: Timestamp,
+) -> Result<OverrideChange, Invalid> {
     let end = |duration: String| {
         let length = humantime::parse_duration(&duration).ok();
         length
-            .filter(|length| !length.is_zero() && *length <= LONGEST_PIN)
+            .filter(|length| !length.is_zero() && *length <= LONGEST_OVERRIDE)
             .and_then(|length| now.checked_add(SignedDuration::try_from(length).ok()?).ok())
             .ok_or_else(|| {
                 Invalid(format!("{duration:?} is not a duration like 30m or 2h, a year at most"))
             })
     };
     let until = request.duration.map(end).transpose()?;
-    Ok(OverrideChange::Pin(Pin { node, master, since: now, until }))
+    let note = note(request.reason, by)?;
+    match (request.master.map(master).transpose()?, request.absent) {
+        (Some(master), false) => {
+            Ok(OverrideChange::Pin(Pin { node, master, since: now, until, note }))
+        }
+        (None, true) => Ok(OverrideChange::Block(BlockedNode { node, since: now, until, note })),
+        _ => Err(Invalid(
+            "name the node's master, or say \"absent\": true for no entry in the map".to_owned(),
+        )),
+    }
 }
 
 /// The drain of a valid master that begins now.
 pub fn drain(
     from: String,
     request: DrainRequest,
+    by: Option<String>,
     now: Timestamp,
 ) -> Result<OverrideChange, Invalid> {
     let to = request.to.map(master).transpose()?;
     if to.as_ref() == Some(&from) {
         return Err(Invalid(format!("{from} can't be drained to itself; name another master")));
     }
-    Ok(OverrideChange::Drain(DrainedMaster { master: from, to, since: now }))
+    let note = note(request.reason, by)?;
+    Ok(OverrideChange::Drain(DrainedMaster { master: from, to, since: now, note }))
 }
 
 #[cfg(test)]
@@ -115,7 +147,9 @@ mod tests {
 
     fn pinned(master: &str, duration: Option<&str>) -> Result<OverrideChange, Invalid> {
         let duration = duration.map(str::to_owned);
-        pin("n1".to_owned(), PinRequest { master: master.to_owned(), duration }, NOW)
+        let master = Some(master.to_owned());
+        let request = OverrideRequest { master, duration, ..OverrideRequest::default() };
+        node_override("n1".to_owned(), request, None, NOW)
     }
 
     #[test]
@@ -159,21 +193,51 @@ mod tests {
     }
 
     #[test]
+    fn a_node_has_a_master_or_none_and_a_reason_is_one_short_line() {
+        let order = |request: OverrideRequest| {
+            node_override("n1".to_owned(), request, Some("anna".to_owned()), NOW)
+        };
+        let absent = OverrideRequest { absent: true, ..OverrideRequest::default() };
+        let reason = |reason: &str| Some(reason.to_owned());
+        match order(OverrideRequest { reason: reason("stolen"), ..absent.clone() }) {
+            Ok(OverrideChange::Block(blocked)) => {
+                let note = Note { reason: reason("stolen"), by: Some("anna".to_owned()) };
+                assert_eq!(
+                    (blocked.node.as_str(), blocked.until, blocked.note),
+                    ("n1", None, note)
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        let both = OverrideRequest { master: Some("m1".to_owned()), ..absent.clone() };
+        for wrong in [both, OverrideRequest::default()] {
+            assert!(order(wrong).unwrap_err().to_string().contains("\"absent\": true"));
+        }
+        let longest = "é".repeat(LONGEST_REASON);
+        assert!(order(OverrideRequest { reason: reason(&longest), ..absent.clone() }).is_ok());
+        for wrong in [format!("{longest}!"), " ".to_owned(), "two\nlines".to_owned()] {
+            let request = OverrideRequest { reason: Some(wrong), ..absent.clone() };
+            let error = order(request).unwrap_err().to_string();
+            assert_eq!(error, "reason must be one line of 1 to 500 characters");
+        }
+    }
+
+    #[test]
     fn no_name_that_haproxy_would_misread_is_taken() {
         for wrong in ["", "a b", "#a", "a<<"] {
             assert!(node(wrong.to_owned()).is_err(), "{wrong:?}");
             let error = pinned(wrong, None).unwrap_err().to_string();
             assert!(error.contains("is not a valid master name"), "{error}");
-            let to = DrainRequest { to: Some(wrong.to_owned()) };
-            assert!(drain("m1".to_owned(), to, NOW).is_err(), "{wrong:?}");
+            let to = DrainRequest { to: Some(wrong.to_owned()), reason: None };
+            assert!(drain("m1".to_owned(), to, None, NOW).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
     fn a_master_is_not_drained_to_itself() {
-        let to = |name: &str| DrainRequest { to: Some(name.to_owned()) };
-        assert!(drain("m1".to_owned(), to("m2"), NOW).is_ok());
-        let error = drain("m1".to_owned(), to("m1"), NOW).unwrap_err();
+        let to = |name: &str| DrainRequest { to: Some(name.to_owned()), reason: None };
+        assert!(drain("m1".to_owned(), to("m2"), None, NOW).is_ok());
+        let error = drain("m1".to_owned(), to("m1"), None, NOW).unwrap_err();
         assert_eq!(error.to_string(), "m1 can't be drained to itself; name another master");
     }
 }

@@ -8,14 +8,17 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use mapsmith_core::{HeldChange, OverrideChange, Pin};
+use mapsmith_core::{HeldChange, Note, OverrideChange};
 use serde::de::DeserializeOwned;
 
 use super::error::{HttpError, status_of};
-use super::request::{Master, NoQuery, Node, OrderQuery, Parameters, UndrainQuery, WaitQuery};
+use super::request::{
+    Author, Master, NoQuery, Node, OrderQuery, OverrideEndQuery, Parameters, UndrainQuery,
+    WaitQuery,
+};
 use crate::api::types::{
-    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, OwnRequest,
-    ReloadReport, StatusReport,
+    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, NodeOverride, OverrideKind,
+    OverridesReport, OwnRequest, ReloadReport, StatusReport,
 };
 use crate::api::{Api, requests};
 
@@ -84,52 +87,63 @@ pub(super) async fn overrides(
     Ok(Json(OverridesReport {
         number: overrides.number(),
         pins: overrides.pins().cloned().collect(),
+        blocked: overrides.blocked().cloned().collect(),
         drained: overrides.drained().cloned().collect(),
     }))
 }
 
-pub(super) async fn pin(
+pub(super) async fn node_override(
     State(api): Shared,
     Node(node): Node,
     _: Parameters<NoQuery>,
-) -> Result<Json<Pin>, HttpError> {
-    Ok(Json(api.pin(&node)?))
+) -> Result<Json<NodeOverride>, HttpError> {
+    Ok(Json(api.node_override(&node)?))
 }
 
-pub(super) async fn set_pin(
+pub(super) async fn set_override(
     State(api): Shared,
     Node(node): Node,
     Parameters(query): Parameters<OrderQuery>,
+    Author(by): Author,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    let help = "{\"master\": \"...\"}, with \"for\": \"2h\" for a pin that ends by itself";
-    let change = requests::pin(node, json(&body, help)?, Timestamp::now())?;
+    let help = "{\"master\": \"...\"}, or {\"absent\": true} for no entry in the map, with \
+        \"for\": \"2h\" for an override that ends by itself";
+    let change = requests::node_override(node, json(&body, help)?, by, Timestamp::now())?;
     answer(api.change_override(change, query.force, wait).await?)
 }
 
-pub(super) async fn unpin(
+pub(super) async fn end_override(
     State(api): Shared,
     Node(node): Node,
-    Parameters(query): Parameters<WaitQuery>,
+    Parameters(query): Parameters<OverrideEndQuery>,
+    Author(by): Author,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    answer(
-        api.change_override(OverrideChange::Unpin { node, now: Timestamp::now() }, false, wait)
-            .await?,
-    )
+    let kind = match query.kind {
+        Some(kind) => kind,
+        None => api.override_kind(&node)?,
+    };
+    let (now, note) = (Timestamp::now(), Note { reason: None, by });
+    let change = match kind {
+        OverrideKind::Pin => OverrideChange::Unpin { node, now, note },
+        OverrideKind::Absent => OverrideChange::Unblock { node, now, note },
+    };
+    answer(api.change_override(change, false, wait).await?)
 }
 
 pub(super) async fn drain(
     State(api): Shared,
     Master(master): Master,
     Parameters(query): Parameters<OrderQuery>,
+    Author(by): Author,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
     let help = "{\"to\": \"...\"} with the master that gets the nodes, or nothing to spread them";
     let request = if body.is_empty() { DrainRequest::default() } else { json(&body, help)? };
-    let change = requests::drain(master, request, Timestamp::now())?;
+    let change = requests::drain(master, request, by, Timestamp::now())?;
     answer(api.change_override(change, query.force, wait).await?)
 }
 
@@ -137,9 +151,11 @@ pub(super) async fn undrain(
     State(api): Shared,
     Master(master): Master,
     Parameters(query): Parameters<UndrainQuery>,
+    Author(by): Author,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    let change = OverrideChange::Undrain { master, stay: query.stay, now: Timestamp::now() };
+    let (now, note) = (Timestamp::now(), Note { reason: None, by });
+    let change = OverrideChange::Undrain { master, stay: query.stay, now, note };
     answer(api.change_override(change, false, wait).await?)
 }
 

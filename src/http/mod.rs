@@ -37,7 +37,7 @@ pub fn router(api: Arc<Api>, token: Option<Token>) -> Router {
         .route("/overrides", get(handlers::overrides))
         .route(
             "/overrides/{node}",
-            get(handlers::pin).put(handlers::set_pin).delete(handlers::unpin),
+            get(handlers::node_override).put(handlers::set_override).delete(handlers::end_override),
         )
         .route("/masters/{master}/drain", post(handlers::drain).delete(handlers::undrain))
         .layer(from_fn(body::arrives))

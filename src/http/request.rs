@@ -1,5 +1,7 @@
 //! The parts of a request's line: names in the path, and query parameters.
 
+use std::convert::Infallible;
+
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use serde::Deserialize;
@@ -7,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::HttpError;
 use crate::api::requests;
+use crate::api::types::OverrideKind;
 
 /// The parameters that a path takes. Others are an error, or a misspelt one would go unnoticed.
 pub(super) trait QueryParameters: DeserializeOwned {
@@ -62,6 +65,19 @@ impl QueryParameters for MapQuery {
     const KNOWN: &str = "the parameters are revision and wait";
 }
 
+/// What the end of a node's override may be given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OverrideEndQuery {
+    pub(super) wait: Option<String>,
+    /// Nothing ends where the node has another one.
+    pub(super) kind: Option<OverrideKind>,
+}
+
+impl QueryParameters for OverrideEndQuery {
+    const KNOWN: &str = "the parameters are wait and kind (pin or absent)";
+}
+
 /// What the end of a drain may be given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,6 +121,19 @@ impl<S: Send + Sync, Q: QueryParameters> FromRequestParts<S> for Parameters<Q> {
     }
 }
 
+/// Who asks, where whoever let the request in knows that and has put it into the request's
+/// extensions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Author(pub(super) Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Author {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
 async fn name<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, HttpError> {
     match Path::from_request_parts(parts, state).await {
         Ok(Path(name)) => Ok(name),
@@ -131,5 +160,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Master {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
         Ok(Self(requests::master(name(parts, state).await?)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_is_known_where_whoever_let_them_in_says_so() {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        assert_eq!(Author::from_request_parts(&mut parts, &()).await, Ok(Author(None)));
+        parts.extensions.insert(Author(Some("anna".to_owned())));
+        let known = Author::from_request_parts(&mut parts, &()).await;
+        assert_eq!(known, Ok(Author(Some("anna".to_owned()))));
     }
 }

@@ -25,7 +25,9 @@ pub use desired::{Desired, DesiredMap};
 pub use learned::LearnedRoute;
 pub use names::Invalid;
 pub use node_map::{EntryMap, EntryMapBuilder, Search};
-pub use overrides::{DrainedMaster, EndedKind, EndedOverride, OverrideChange, Overrides, Pin};
+pub use overrides::{
+    BlockedNode, DrainedMaster, EndedKind, EndedOverride, Note, OverrideChange, Overrides, Pin,
+};
 pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};
 pub use server::list::ServerList;

@@ -19,7 +19,9 @@ pub use held::ApproveRequest;
 pub use learned::LearnedReport;
 pub use map::MapReport;
 pub use nodes::{NodeReport, NodesReport};
-pub use overrides::{DrainRequest, OverridesReport, OwnRequest, PinRequest};
+pub use overrides::{
+    DrainRequest, NodeOverride, OverrideKind, OverrideRequest, OverridesReport, OwnRequest,
+};
 pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;

@@ -72,6 +72,9 @@ fn text(report: &StatusReport) -> String {
     if report.pins > 0 {
         let _ = writeln!(text, "pinned     {}", pluralize(report.pins, "node"));
     }
+    if report.blocked > 0 {
+        let _ = writeln!(text, "blocked    {}", pluralize(report.blocked, "node"));
+    }
     if !report.drained.is_empty() {
         let drained: Vec<_> =
             report.drained.iter().map(|drained| drain_text(drained, &report.stuck)).collect();

@@ -40,8 +40,8 @@ use metrics::{counter, gauge};
 use super::rows::RowScreen;
 use crate::store::map_file::{MapFileError, MapFileWriter};
 use crate::telemetry::{
-    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GONE_NODES, GUARD_HELD,
-    GUARD_HELD_ENTRIES, GUARD_HOLDS, GUARD_PARTS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE,
+    BLOCKED, CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GONE_NODES,
+    GUARD_HELD, GUARD_HELD_ENTRIES, GUARD_HOLDS, GUARD_PARTS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE,
     MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
 };
 
@@ -469,6 +469,7 @@ impl MapDecider {
         gauge!(MAP_FILE_FAILED).set(f64::from(u8::from(self.file.error.is_some())));
         gauge!(READ_ONLY).set(f64::from(u8::from(self.foreign.is_some())));
         gauge!(PINS).set(self.decision.overrides.pins().len() as f64);
+        gauge!(BLOCKED).set(self.decision.overrides.blocked().len() as f64);
         let (unknown, not_ready) = self.decision.dangling.entries();
         gauge!(REFERENCES_DANGLING, "kind" => "unknown").set(unknown as f64);
         gauge!(REFERENCES_DANGLING, "kind" => "not_ready").set(not_ready as f64);

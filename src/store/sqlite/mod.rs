@@ -14,12 +14,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mapsmith_core::desired::ownership::{OwnersChange, StoredOwners};
-use mapsmith_core::overrides::ENDED_KEPT;
 use mapsmith_core::server::LastGoodList;
-use mapsmith_core::{
-    DrainedMaster, EndedKind, EndedOverride, Invalid, OverrideChange, Overrides, Pin, ServiceForms,
-};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use mapsmith_core::{OverrideChange, Overrides, ServiceForms};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use self::lock::Lock;
 use super::{OwnerStore, Store, StoreError, StoreErrorKind, StoredServices};
@@ -27,6 +24,7 @@ use super::{OwnerStore, Store, StoreError, StoreErrorKind, StoredServices};
 mod copy;
 mod lists;
 mod lock;
+mod overrides;
 mod owners;
 mod services;
 
@@ -35,7 +33,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -61,6 +59,14 @@ const MIGRATIONS: [&str; 7] = [
     "CREATE TABLE services (name TEXT PRIMARY KEY, origin TEXT NOT NULL, text TEXT NOT NULL, since \
         INTEGER NOT NULL) STRICT;",
     "ALTER TABLE server_lists ADD COLUMN confirmed INTEGER;",
+    "
+    ALTER TABLE pins ADD COLUMN reason TEXT;
+    ALTER TABLE pins ADD COLUMN author TEXT;
+    ALTER TABLE drained ADD COLUMN reason TEXT;
+    ALTER TABLE drained ADD COLUMN author TEXT;
+    CREATE TABLE blocked (node TEXT PRIMARY KEY, since INTEGER NOT NULL, until INTEGER, \
+    reason TEXT, author TEXT) STRICT;
+",
 ];
 
 /// How long another program's lock is waited for: a backup holds it for moments.
@@ -190,11 +196,11 @@ impl Store for SqliteStore {
     }
 
     async fn load(&self) -> Result<Overrides, StoreError> {
-        self.with(|connection| read(connection)).await
+        self.with(|connection| overrides::read(connection)).await
     }
 
     async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
-        self.with(move |connection| write(connection, &change)).await
+        self.with(move |connection| overrides::write(connection, &change)).await
     }
 }
 
@@ -257,7 +263,7 @@ fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
     match open_to_peek(path)? {
         None => Ok(Stored::default()),
         Some(connection) => Ok(Stored {
-            overrides: read(&connection)?,
+            overrides: overrides::read(&connection)?,
             owners: owners::read(&connection)?,
             lists: lists::read(&connection)?,
         }),
@@ -326,130 +332,10 @@ fn run_migrations(connection: &Connection, from: i64, to: i64) -> rusqlite::Resu
     Ok(())
 }
 
-fn read(connection: &Connection) -> Result<Overrides, StoreErrorKind> {
-    // One transaction, so that a change does not come between the tables.
-    rows(&*connection.unchecked_transaction()?)
-}
-
-fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
-    let invalid = |name: String| move |reason: Invalid| StoreErrorKind::Invalid { name, reason };
-    let number: i64 = transaction.query_row("SELECT number FROM state", [], |row| row.get(0))?;
-    let mut overrides = Overrides::numbered(number.unsigned_abs());
-    let mut pins = transaction.prepare("SELECT node, master, since, until FROM pins")?;
-    let mut rows = pins.query([])?;
-    while let Some(row) = rows.next()? {
-        let (since, until) =
-            (time(row.get(2)?)?, row.get::<_, Option<i64>>(3)?.map(time).transpose()?);
-        let pin = Pin { node: row.get(0)?, master: row.get(1)?, since, until };
-        let name = pin.node.clone();
-        overrides.add_pin(pin).map_err(invalid(name))?;
-    }
-    let mut drained = transaction.prepare("SELECT master, target, since FROM drained")?;
-    let mut rows = drained.query([])?;
-    while let Some(row) = rows.next()? {
-        let drained =
-            DrainedMaster { master: row.get(0)?, to: row.get(1)?, since: time(row.get(2)?)? };
-        let name = drained.master.clone();
-        overrides.add_drain(drained).map_err(invalid(name))?;
-    }
-    let mut ended = transaction.prepare("SELECT node, master, since, until, stay FROM ended")?;
-    let mut rows = ended.query([])?;
-    while let Some(row) = rows.next()? {
-        let (node, master) = (row.get::<_, Option<String>>(0)?, row.get(1)?);
-        let of = match node {
-            Some(node) => EndedKind::Pin { node, master },
-            None => EndedKind::Drain { master },
-        };
-        let (since, until) = (time(row.get(2)?)?, time(row.get(3)?)?);
-        overrides.add_ended(EndedOverride { of, since, until, stay: row.get(4)? });
-    }
-    Ok(overrides)
-}
-
 fn time(milliseconds: i64) -> Result<Timestamp, StoreErrorKind> {
     Timestamp::from_millisecond(milliseconds).map_err(|error| {
         StoreErrorKind::Damaged(format!("{milliseconds} is not a time in milliseconds: {error}"))
     })
-}
-
-fn write(
-    connection: &mut Connection,
-    change: &OverrideChange,
-) -> Result<Option<Overrides>, StoreErrorKind> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    remember_end(&transaction, change)?;
-    if make(&transaction, change)? == 0 {
-        return Ok(None);
-    }
-    transaction.execute("UPDATE state SET number = number + 1", [])?;
-    let after = rows(&transaction)?;
-    transaction.commit()?;
-    Ok(Some(after))
-}
-
-/// Remembers what the change ends, so that it is known later why a node was elsewhere.
-fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Result<usize> {
-    const PIN: &str = "INSERT INTO ended (kind, node, master, since, until, stay) \
-        SELECT 'pin', node, master, since, ?2, 0 FROM pins WHERE node = ?1";
-    const DRAIN: &str = "INSERT INTO ended (kind, node, master, since, until, stay) \
-        SELECT 'drain', NULL, master, since, ?2, ?3 FROM drained WHERE master = ?1";
-    const OVER: &str = "INSERT INTO ended (kind, node, master, since, until, stay) \
-        SELECT 'pin', node, master, since, until, 0 FROM pins WHERE until <= ?1";
-    let now = match change {
-        OverrideChange::Pin(Pin { since: now, .. })
-        | OverrideChange::Drain(DrainedMaster { since: now, .. })
-        | OverrideChange::Unpin { now, .. }
-        | OverrideChange::Undrain { now, .. }
-        | OverrideChange::Expire { now } => *now,
-    };
-    let at = now.as_millisecond();
-    let forgotten = now.saturating_sub(ENDED_KEPT).unwrap_or(Timestamp::MIN);
-    // What an owner's record is a consequence of is kept with it.
-    const FORGET: &str = "DELETE FROM ended WHERE until < ?1 \
-        AND NOT EXISTS (SELECT 1 FROM owners WHERE owners.since <= ended.until \
-        AND (owners.owner = ended.master OR owners.node = ended.node))";
-    transaction.execute(FORGET, [forgotten.as_millisecond()])?;
-    match change {
-        OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {
-            transaction.execute(PIN, params![node, at])
-        }
-        OverrideChange::Drain(DrainedMaster { master, .. }) => {
-            transaction.execute(DRAIN, params![master, at, false])
-        }
-        OverrideChange::Undrain { master, stay, .. } => {
-            transaction.execute(DRAIN, params![master, at, stay])
-        }
-        OverrideChange::Expire { .. } => transaction.execute(OVER, [at]),
-    }
-}
-
-/// How many rows changed.
-fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Result<usize> {
-    match change {
-        OverrideChange::Pin(pin) => transaction.execute(
-            "INSERT OR REPLACE INTO pins (node, master, since, until) VALUES (?1, ?2, ?3, ?4)",
-            params![
-                pin.node,
-                pin.master,
-                pin.since.as_millisecond(),
-                pin.until.map(|until| until.as_millisecond())
-            ],
-        ),
-        OverrideChange::Unpin { node, .. } => {
-            transaction.execute("DELETE FROM pins WHERE node = ?1", [node])
-        }
-        OverrideChange::Drain(drained) => transaction.execute(
-            "INSERT OR REPLACE INTO drained (master, target, since) VALUES (?1, ?2, ?3)",
-            params![drained.master, drained.to, drained.since.as_millisecond()],
-        ),
-        OverrideChange::Undrain { master, .. } => {
-            transaction.execute("DELETE FROM drained WHERE master = ?1", [master])
-        }
-        OverrideChange::Expire { now } => transaction.execute(
-            "DELETE FROM pins WHERE until IS NOT NULL AND until <= ?1",
-            [now.as_millisecond()],
-        ),
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 17] = [
     "run", "check", "plan", "sync", "portmap", "status", "nodes", "explain", "reload", "pin",
-    "unpin", "drain", "undrain", "own", "approve",
+    "unpin", "block", "unblock", "drain", "undrain", "own", "approve",
 ];
 
 #[test]
