@@ -10,7 +10,10 @@ mod common;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use common::maps::{median, nodes};
+use common::maps::{changed, median, nodes};
+use mapsmith_core::history::{self, Patch};
+use mapsmith_core::map_file::{self, Header};
+use mapsmith_core::plan::Diff;
 use mapsmith_core::{EntryMap, Search};
 
 /// How often a figure is taken; the median is shown.
@@ -26,6 +29,37 @@ fn main() {
     println!("median of {ROUNDS} rounds; milliseconds");
     for entries in sizes {
         measure_search(entries);
+        measure_history(entries);
+    }
+}
+
+/// What keeping a revision and going back over it takes, beside printing the map file's text.
+fn measure_history(entries: usize) {
+    let old = nodes(entries, 0);
+    let print = timed(|| {
+        let mut text = Vec::new();
+        let header = Header { revision: 1, writer: None };
+        map_file::print(&old, &header, [], &mut text).expect("a vector takes everything");
+        text.len()
+    });
+    println!("\na revision of {entries} nodes; printing the map file's text takes {print:.1}");
+    for moved in [100, entries / 2] {
+        let new = changed(&old, moved);
+        let diff = Diff::between(&old, &new);
+        let pack = timed(|| history::encode(&diff, &old, &new).len());
+        let blocks = history::encode(&diff, &old, &new);
+        let bytes: usize = blocks.iter().map(Vec::len).sum();
+        let back = timed(|| {
+            let mut patch = Patch::default();
+            blocks.iter().for_each(|block| patch.take(block).expect("a block"));
+            patch.apply(&new).len()
+        });
+        println!(
+            "  {moved:>7} moved: packed in {pack:>6.1} ({:.2} x printing) to {bytes} bytes, the map \
+                before in {back:>6.1} ({:.2} x)",
+            pack / print,
+            back / print
+        );
     }
 }
 

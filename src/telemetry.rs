@@ -48,6 +48,8 @@ metrics! {
     gauge BLOCKED = "mapsmith_blocked_nodes", "Nodes that an operator keeps out of the map";
     gauge DRAINED_MASTERS = "mapsmith_drained_masters", "Masters that an operator drained";
     gauge MAP_FILE_FAILED = "mapsmith_map_file_failed", "1 while the map file can't be written";
+    gauge HISTORY_FAILED = "mapsmith_history_failed",
+        "1 while the revision in force could not be kept in the store";
     gauge READ_ONLY = "mapsmith_read_only",
         "1 while another Mapsmith writes the map file, and this one changes nothing";
     gauge API_CONNECTIONS = "mapsmith_api_connections", "Connections of the API right now";

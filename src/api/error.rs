@@ -35,6 +35,25 @@ pub enum Error {
             /var/lib/mapsmith/mapsmith.db) and restart Mapsmith"
     )]
     NoStore,
+    /// The settings name no store that keeps revisions.
+    #[error(
+        "the history needs a store that keeps it: set `path` in `[store]` (like \
+            /var/lib/mapsmith/mapsmith.db) and restart Mapsmith"
+    )]
+    NoHistory,
+    /// There is no such revision.
+    #[error("there is no revision {0}")]
+    NoRevision(u64),
+    /// What lies before a revision is forgotten, or was never kept.
+    #[error(
+        "what there was of revision {number} is no longer kept{}; fetch the whole map",
+        .oldest.map_or(String::new(), |oldest| format!(", the oldest map is that of {oldest}"))
+    )]
+    NotKept {
+        number: u64,
+        /// The oldest revision whose map can be had.
+        oldest: Option<u64>,
+    },
     /// Owners are not remembered.
     #[error("{0}")]
     NotRemembered(String),

@@ -27,6 +27,7 @@ mod commands;
 mod convergence;
 mod error;
 mod explain;
+mod history;
 pub mod map;
 mod nodes;
 mod owned;
@@ -36,6 +37,7 @@ mod tls_files;
 pub mod types;
 
 pub use error::Error;
+pub(crate) use history::HistoryAccess;
 pub(crate) use map::MapAnswers;
 
 /// The task without which nothing is decided, by its name in the metrics.
@@ -68,6 +70,8 @@ pub struct Api {
     pub(crate) settings: Arc<Settings>,
     pub(crate) heartbeats: Heartbeats,
     pub(crate) map_answers: MapAnswers,
+    /// None without a store.
+    pub(crate) history: Option<HistoryAccess>,
     /// Whoever waits is answered then.
     pub(crate) shutdown: CancellationToken,
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::ground::{Carried, Ground};
 use super::signals::{End, Signals};
 use super::tasks::{Fleet, Tasks};
-use crate::api::{Api, DECIDER, MapAnswers};
+use crate::api::{Api, DECIDER, HistoryAccess, MapAnswers};
 use crate::engine::map::MapDecider;
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
@@ -28,7 +28,7 @@ use crate::services::Known;
 use crate::settings::{self, Settings};
 use crate::source::{PollRequests, Registries, Round, TargetedLookups, schedule};
 use crate::store::map_file::MapFileWriter;
-use crate::store::{OverrideService, SqliteStore, keep_lists};
+use crate::store::{HistoryBounds, OverrideService, SqliteStore, keep_lists};
 use crate::supervise::{Supervisor, SupervisorReport};
 
 /// How many orders may wait for the decision at hand: one operator, one change; more callers simply
@@ -59,7 +59,13 @@ async fn map_decider(
         .with_actions(settings.references_in_force())
         .with_hold(settings.damping.hold)
         .with_remove_after(settings.map.remove_after);
-    let Some(store) = store.filter(|_| settings.ownership.remember) else { return Ok(decider) };
+    let Some(store) = store else { return Ok(decider) };
+    let bounds =
+        HistoryBounds { keep: settings.history.keep, max_bytes: settings.history.max_bytes };
+    let decider = decider.with_history(Arc::new(store.history(bounds))).await;
+    if !settings.ownership.remember {
+        return Ok(decider);
+    }
     let owners = store.owners().await?;
     Ok(decider.with_ownership(settings.ownership.policy(), owners, Some(Arc::new(store))))
 }
@@ -114,6 +120,7 @@ impl Daemon {
         let listener = TcpListener::from_std(ground.listener.try_clone()?)?;
         let (store, override_service, overridden) = open_store(settings).await?;
         let decider = map_decider(settings, overridden, store.clone()).await?;
+        let history_store = store.clone();
         let mut decider = if take_over { decider.take_over() } else { decider };
         if let Some(memory) = &carried.memory {
             decider.go_on(memory);
@@ -157,6 +164,7 @@ impl Daemon {
             metrics: metrics.clone(),
             settings: Arc::clone(&self.settings),
             heartbeats: self.tasks.heartbeats.clone(),
+            history: history_store.map(HistoryAccess::new),
             map_answers: MapAnswers::new(most_connections),
             shutdown: self.shutdown.clone(),
         });

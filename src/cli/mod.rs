@@ -19,6 +19,7 @@ mod diff;
 mod explain;
 mod failure;
 mod haproxy;
+mod history;
 mod local;
 mod nodes;
 mod output;
@@ -142,6 +143,20 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+    /// Show the latest revisions of the map: when, why and by whom each came, and what it changed
+    History {
+        #[command(flatten)]
+        revisions: history::Revisions,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
+    /// Show what a revision of the map changed, or what lies between two of them
+    Diff {
+        #[command(flatten)]
+        pair: history::Pair,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
     /// Poll every source now, and read every certificate and CRL
     Reload {
         /// Wait until every HAProxy is in sync, at most this long
@@ -182,6 +197,8 @@ impl Verb {
             Self::Status(connection)
             | Self::Explain { connection, .. }
             | Self::Nodes { connection, .. }
+            | Self::History { connection, .. }
+            | Self::Diff { connection, .. }
             | Self::Reload { connection, .. }
             | Self::Approve { connection, .. } => Some(connection),
             Self::Order(verb) => Some(verb.connection()),
@@ -264,6 +281,10 @@ async fn carry_out(
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
         Verb::Nodes { search, connection } => nodes::nodes(connection, search, output).await,
+        Verb::History { revisions, connection } => {
+            history::history(connection, revisions, output).await
+        }
+        Verb::Diff { pair, connection } => history::diff(connection, pair, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
         Verb::Order(verb) => verb.carry_out(output).await,
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,

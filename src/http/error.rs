@@ -63,9 +63,11 @@ impl HttpError {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::Api(api::Error::NoOverride(_) | api::Error::NoMap) => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NotFound(_)
+            | Self::Api(
+                api::Error::NoOverride(_) | api::Error::NoMap | api::Error::NoRevision(_),
+            ) => StatusCode::NOT_FOUND,
+            Self::Api(api::Error::NotKept { .. }) => StatusCode::GONE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -79,6 +81,7 @@ impl HttpError {
                 | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)
                 | api::Error::NoStore
+                | api::Error::NoHistory
                 | api::Error::NotRemembered(_),
             ) => StatusCode::CONFLICT,
             Self::Reload(report) => status_of(report.outcome),
@@ -89,13 +92,14 @@ impl HttpError {
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let (status, detail) = (self.status(), self.to_string());
-        let report = match self {
-            Self::Reload(report) => Some(report),
-            _ => None,
+        let (report, oldest) = match self {
+            Self::Reload(report) => (Some(report), None),
+            Self::Api(api::Error::NotKept { oldest, .. }) => (None, oldest),
+            _ => (None, None),
         };
         let title = status.canonical_reason().unwrap_or("error").to_owned();
         let mut response =
-            (status, Json(Problem { title, status: status.as_u16(), detail, report }))
+            (status, Json(Problem { title, status: status.as_u16(), detail, oldest, report }))
                 .into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -13,6 +13,7 @@ use mapsmith_core::EntryMap;
 
 use super::error::HttpError;
 use super::etag::EntityTag;
+use super::history;
 use super::request::{MapQuery, Parameters};
 use crate::api::map::MapText;
 use crate::api::{Api, requests};
@@ -22,6 +23,12 @@ pub(super) async fn map(
     headers: HeaderMap,
     Parameters(query): Parameters<MapQuery>,
 ) -> Result<Response, HttpError> {
+    if let Some(known) = query.since {
+        if query.revision.is_some() || query.wait.is_some() {
+            return Err(HttpError::BadRequest("since goes alone".to_owned()));
+        }
+        return history::since(&api, known).await;
+    }
     let wait = requests::wait(query.wait.as_deref())?;
     let revision = match query.revision {
         None if wait.is_some() => {

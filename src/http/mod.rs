@@ -12,6 +12,7 @@ mod body;
 mod error;
 mod etag;
 mod handlers;
+mod history;
 mod map;
 mod nodes;
 mod request;
@@ -31,6 +32,10 @@ pub fn router(api: Arc<Api>, token: Option<Token>) -> Router {
         .route("/nodes/{node}", get(handlers::explain))
         .route("/nodes/{node}/owner", put(handlers::own))
         .route("/map", get(map::map))
+        .route("/revisions", get(history::revisions))
+        .route("/revisions/{number}", get(history::revision))
+        .route("/revisions/{number}/diff", get(history::diff))
+        .route("/revisions/{number}/map", get(history::map))
         .route("/learned", get(handlers::learned))
         .route("/held", get(handlers::held))
         .route("/held/approve", post(handlers::approve))

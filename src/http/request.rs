@@ -59,10 +59,38 @@ pub(super) struct MapQuery {
     pub(super) revision: Option<u64>,
     /// How long it waits for that.
     pub(super) wait: Option<String>,
+    /// The number of the map that it has: the answer is what has changed since.
+    pub(super) since: Option<u64>,
 }
 
 impl QueryParameters for MapQuery {
-    const KNOWN: &str = "the parameters are revision and wait";
+    const KNOWN: &str = "the parameters are revision and wait, or since";
+}
+
+/// Which part of a list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageQuery {
+    pub(super) limit: Option<usize>,
+    pub(super) after: Option<String>,
+}
+
+impl QueryParameters for PageQuery {
+    const KNOWN: &str = "the parameters are limit and after";
+}
+
+/// Which part of what lies between two revisions.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DiffQuery {
+    /// The other revision; without it the one before.
+    pub(super) from: Option<u64>,
+    pub(super) limit: Option<usize>,
+    pub(super) after: Option<String>,
+}
+
+impl QueryParameters for DiffQuery {
+    const KNOWN: &str = "the parameters are from, limit and after";
 }
 
 /// What the end of a node's override may be given.
@@ -138,6 +166,19 @@ async fn name<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Ht
     match Path::from_request_parts(parts, state).await {
         Ok(Path(name)) => Ok(name),
         Err(error) => Err(HttpError::BadRequest(error.body_text())),
+    }
+}
+
+/// The number of a revision.
+pub(super) struct Number(pub(super) u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for Number {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let number = name(parts, state).await?.parse();
+        let help = "a revision is a number";
+        number.map(Self).map_err(|_| HttpError::BadRequest(help.to_owned()))
     }
 }
 

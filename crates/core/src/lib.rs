@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod desired;
+pub mod history;
 pub mod learned;
 pub mod map_file;
 pub mod names;

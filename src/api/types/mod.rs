@@ -3,6 +3,7 @@
 mod explain;
 mod gone;
 mod held;
+mod history;
 mod learned;
 mod map;
 mod nodes;
@@ -16,6 +17,7 @@ mod status;
 pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;
+pub use history::{DiffReport, RevisionReport, RevisionState, RevisionsReport};
 pub use learned::LearnedReport;
 pub use map::MapReport;
 pub use nodes::{NodeReport, NodesReport};

@@ -13,6 +13,9 @@ pub struct Problem {
     pub status: u16,
     /// What went wrong and what to do.
     pub detail: String,
+    /// The oldest revision whose map is kept, where an older one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u64>,
     /// A reload or an override that did not end well, in full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<ReloadReport>>,

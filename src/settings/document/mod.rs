@@ -9,8 +9,8 @@ use super::haproxy::{Metrics, Stats, Timeouts};
 use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
-    Api, Backend, Certificate, Damping, Frontend, Haproxy, Instance, Learned, Map, Ownership,
-    Portmap, Schedule, Selector, Services, Site, Source, Store, TlsFile,
+    Api, Backend, Certificate, Damping, Frontend, Haproxy, History, Instance, Learned, Map,
+    Ownership, Portmap, Schedule, Selector, Services, Site, Source, Store, TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -92,6 +92,7 @@ fn parts() -> Vec<Part> {
         Part::new::<Damping>("## `[damping]`"),
         Part::new::<References>("## `[references]`"),
         Part::new::<Store>("## `[store]`"),
+        Part::new::<History>("## `[history]`"),
         Part::new::<Ownership>("## `[ownership]`"),
         Part::new::<Learned>("## `[learned]`"),
         Part::new::<Api>("## `[api]`"),

@@ -162,3 +162,44 @@ fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Res
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{SqliteStore, Store};
+
+    #[tokio::test]
+    async fn a_node_has_one_override_and_its_reason_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mapsmith.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let note = Note { reason: Some("kernel".to_owned()), by: Some("anna".to_owned()) };
+        let node = || "n1".to_owned();
+        let pin = Pin {
+            node: node(),
+            master: "m1".to_owned(),
+            since: at(1),
+            until: None,
+            note: note.clone(),
+        };
+        let blocked =
+            BlockedNode { node: node(), since: at(2), until: Some(at(9)), note: note.clone() };
+        store.change(OverrideChange::Pin(pin.clone())).await.unwrap();
+        store.change(OverrideChange::Block(blocked.clone())).await.unwrap();
+        drop(store);
+        let store = SqliteStore::open(&path).await.unwrap();
+        let kept = store.load().await.unwrap();
+        assert_eq!((kept.pin("n1"), kept.block("n1")), (None, Some(&blocked)));
+        assert_eq!(kept.ended().next(), Some(&pin.ended(at(2))), "the pin has ended");
+
+        store.change(OverrideChange::Pin(pin.clone())).await.unwrap();
+        let kept = store.load().await.unwrap();
+        assert_eq!((kept.pin("n1"), kept.block("n1")), (Some(&pin), None));
+        let unblock = OverrideChange::Unblock { node: node(), now: at(3), note };
+        assert_eq!(store.change(unblock).await, Ok(None), "it is not blocked");
+        store.change(OverrideChange::Block(blocked)).await.unwrap();
+        store.change(OverrideChange::Expire { now: at(9) }).await.unwrap();
+        assert!(store.load().await.unwrap().is_empty());
+    }
+}

@@ -1,6 +1,7 @@
 //! What the control API shows of nodes, map and history, and what it takes.
 
 mod blocked;
+mod history;
 mod map;
 mod nodes;
 

@@ -125,7 +125,7 @@ fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
         ("PUT", "overrides/n", r#"{"master": "m2", "for": "400days"}"#, "a year at most"),
         ("PUT", "overrides/n?wait=never", r#"{"master": "m2"}"#, "wait must be"),
         ("PUT", "overrides/n?force=perhaps", r#"{"master": "m2"}"#, "wait and force"),
-        ("DELETE", "overrides/n?force=true", "", "the only parameter is wait"),
+        ("DELETE", "overrides/n?force=true", "", "the parameters are wait and kind"),
         ("GET", "status?verbose=1", "", "this path takes no parameters"),
         ("GET", "nodes/n?wait=1s", "", "this path takes no parameters"),
         ("GET", "learned?x", "", "unknown field `x`"),
