@@ -41,6 +41,12 @@ pub enum Error {
             /var/lib/mapsmith/mapsmith.db) and restart Mapsmith"
     )]
     NoHistory,
+    /// Nobody knows this master.
+    #[error(
+        "{0:?} is not a known master: no node is routed there, and no HAProxy has a backend or \
+            server of the name"
+    )]
+    NoMaster(String),
     /// There is no such revision.
     #[error("there is no revision {0}")]
     NoRevision(u64),

@@ -29,6 +29,7 @@ mod error;
 mod explain;
 mod history;
 pub mod map;
+mod masters;
 mod nodes;
 mod owned;
 mod queries;

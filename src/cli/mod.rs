@@ -21,6 +21,7 @@ mod failure;
 mod haproxy;
 mod history;
 mod local;
+mod master;
 mod nodes;
 mod output;
 mod overrides;
@@ -143,6 +144,14 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+    /// Show what goes to a master, and whether it can be stopped: no node is routed to it, and
+    /// every HAProxy has left it alone since
+    Master {
+        /// The master, by HAProxy's name
+        master: String,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
     /// Show the latest revisions of the map: when, why and by whom each came, and what it changed
     History {
         #[command(flatten)]
@@ -197,6 +206,7 @@ impl Verb {
             Self::Status(connection)
             | Self::Explain { connection, .. }
             | Self::Nodes { connection, .. }
+            | Self::Master { connection, .. }
             | Self::History { connection, .. }
             | Self::Diff { connection, .. }
             | Self::Reload { connection, .. }
@@ -281,6 +291,7 @@ async fn carry_out(
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
         Verb::Nodes { search, connection } => nodes::nodes(connection, search, output).await,
+        Verb::Master { master, connection } => master::master(connection, &master, output).await,
         Verb::History { revisions, connection } => {
             history::history(connection, revisions, output).await
         }

@@ -65,7 +65,10 @@ impl HttpError {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound(_)
             | Self::Api(
-                api::Error::NoOverride(_) | api::Error::NoMap | api::Error::NoRevision(_),
+                api::Error::NoOverride(_)
+                | api::Error::NoMap
+                | api::Error::NoRevision(_)
+                | api::Error::NoMaster(_),
             ) => StatusCode::NOT_FOUND,
             Self::Api(api::Error::NotKept { .. }) => StatusCode::GONE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -17,8 +17,8 @@ use super::request::{
     WaitQuery,
 };
 use crate::api::types::{
-    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, NodeOverride, OverrideKind,
-    OverridesReport, OwnRequest, ReloadReport, StatusReport,
+    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, MasterReport, NodeOverride,
+    OverrideKind, OverridesReport, OwnRequest, ReloadReport, StatusReport,
 };
 use crate::api::{Api, requests};
 
@@ -131,6 +131,14 @@ pub(super) async fn end_override(
         OverrideKind::Absent => OverrideChange::Unblock { node, now, note },
     };
     answer(api.change_override(change, false, wait).await?)
+}
+
+pub(super) async fn master(
+    State(api): Shared,
+    Master(master): Master,
+    _: Parameters<NoQuery>,
+) -> Result<Json<MasterReport>, HttpError> {
+    Ok(Json(api.master(&master).await?))
 }
 
 pub(super) async fn drain(

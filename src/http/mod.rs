@@ -44,6 +44,7 @@ pub fn router(api: Arc<Api>, token: Option<Token>) -> Router {
             "/overrides/{node}",
             get(handlers::node_override).put(handlers::set_override).delete(handlers::end_override),
         )
+        .route("/masters/{master}", get(handlers::master))
         .route("/masters/{master}/drain", post(handlers::drain).delete(handlers::undrain))
         .layer(from_fn(body::arrives))
         .layer(DefaultBodyLimit::max(body::LARGEST));

@@ -6,6 +6,7 @@ mod held;
 mod history;
 mod learned;
 mod map;
+mod masters;
 mod nodes;
 mod overrides;
 mod problem;
@@ -20,6 +21,7 @@ pub use held::ApproveRequest;
 pub use history::{DiffReport, RevisionReport, RevisionState, RevisionsReport};
 pub use learned::LearnedReport;
 pub use map::MapReport;
+pub use masters::{MasterInstance, MasterReport};
 pub use nodes::{NodeReport, NodesReport};
 pub use overrides::{
     DrainRequest, NodeOverride, OverrideKind, OverrideRequest, OverridesReport, OwnRequest,

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 19] = [
-    "run", "check", "plan", "sync", "portmap", "status", "nodes", "explain", "history", "diff",
-    "reload", "pin", "unpin", "block", "unblock", "drain", "undrain", "own", "approve",
+const VERBS: [&str; 20] = [
+    "run", "check", "plan", "sync", "portmap", "status", "nodes", "explain", "master", "history",
+    "diff", "reload", "pin", "unpin", "block", "unblock", "drain", "undrain", "own", "approve",
 ];
 
 #[test]

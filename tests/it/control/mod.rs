@@ -3,6 +3,7 @@
 mod blocked;
 mod history;
 mod map;
+mod masters;
 mod nodes;
 
 use serde_json::Value;
