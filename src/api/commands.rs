@@ -1,13 +1,14 @@
-//! What changes something: reload, approve, pins, drains and owners.
+//! What changes something: reload, approve, pins, blocked nodes, drains and owners.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mapsmith_core::desired;
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::overrides::DeadEnd;
 use mapsmith_core::desired::ownership::with_owners;
-use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin, SourceState};
+use mapsmith_core::{BlockedNode, HeldChange, OverrideChange, Overrides, Pin, SourceState};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -17,6 +18,7 @@ use super::types::{ReloadOutcome, ReloadReport};
 use super::{Api, Error, views};
 use crate::engine::{Approval, Decision, Order, OwnError, OwnOrder};
 use crate::source::PollRequests;
+use crate::store::AuditTicket;
 
 /// The most names that a refused order lists.
 const LISTED_MASTERS: usize = 10;
@@ -88,13 +90,16 @@ impl Api {
         mut change: OverrideChange,
         force: bool,
         wait: Option<Duration>,
+        ticket: Arc<AuditTicket>,
     ) -> Result<ReloadReport, Error> {
-        let service = self.overrides.as_ref().ok_or(Error::NoStore)?;
+        ticket.explain(change.note().reason);
+        let service = self.overrides.as_ref().ok_or(Error::NoStore("overrides"))?;
         let mut asked = self.ask(|_| 0);
         match &mut change {
-            OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {
-                *node = self.as_in_map(node)
-            }
+            OverrideChange::Pin(Pin { node, .. })
+            | OverrideChange::Unpin { node, .. }
+            | OverrideChange::Block(BlockedNode { node, .. })
+            | OverrideChange::Unblock { node, .. } => *node = self.as_in_map(node),
             _ => {}
         }
         let known = self.check_masters(&change, &self.decision.borrow().clone());
@@ -106,10 +111,11 @@ impl Api {
         let nothing_to_end = match &change {
             OverrideChange::Undrain { master, .. } => format!("master {master} is not drained"),
             OverrideChange::Unpin { node, .. } => format!("node {node} has no pin"),
+            OverrideChange::Unblock { node, .. } => format!("node {node} is not blocked"),
             _ => "nothing changed".to_owned(),
         };
         let changed = service
-            .change(change.clone())
+            .change(change.clone(), Some(ticket))
             .await
             .map_err(|error| Error::Store(error.to_string()))?;
         let number = changed.ok_or(Error::NoOverride(nothing_to_end))?.number();
@@ -356,6 +362,11 @@ fn describe(change: &OverrideChange, is_known: bool) -> String {
             format!("node {node} is pinned to {master}{until}{unknown}")
         }
         OverrideChange::Unpin { node, .. } => format!("node {node} is no longer pinned"),
+        OverrideChange::Block(BlockedNode { node, until, .. }) => {
+            let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
+            format!("node {node} is blocked{until}: it is in no map")
+        }
+        OverrideChange::Unblock { node, .. } => format!("node {node} is no longer blocked"),
         OverrideChange::Drain(drained) => match &drained.to {
             Some(to) => format!("master {} is drained to {to}{unknown}", drained.master),
             None => {
@@ -368,7 +379,7 @@ fn describe(change: &OverrideChange, is_known: bool) -> String {
         OverrideChange::Undrain { master, .. } => {
             format!("master {master} is no longer drained; nodes stay where they went meanwhile")
         }
-        OverrideChange::Expire { .. } => "pins whose time is over have ended".to_owned(),
+        OverrideChange::Expire { .. } => "overrides whose time is over have ended".to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@ use mapsmith_core::status::SourceStatus;
 use mapsmith_core::{Desired, HeldChange, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Approval, Decision, Order};
 use crate::heartbeat::Heartbeats;
@@ -18,23 +19,34 @@ use crate::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::shadow::Shadows;
 use crate::source::PollRequests;
-use crate::store::OverrideService;
+use crate::store::{OverrideService, SqliteStore};
 use crate::supervise::SupervisorReport;
 use crate::tls_file::InForce;
 
+pub mod access;
+pub mod audit;
 mod certificates;
 mod commands;
 mod convergence;
 mod error;
 mod explain;
+mod history;
+pub mod map;
+mod masters;
+mod nodes;
 mod owned;
 mod queries;
 pub mod requests;
 mod tls_files;
+mod tokens;
 pub mod types;
 
+pub use access::{Access, Token};
+pub use audit::Audit;
 pub use certificates::Certificates;
 pub use error::Error;
+pub(crate) use history::HistoryAccess;
+pub(crate) use map::MapAnswers;
 
 /// The task without which nothing is decided, by its name in the metrics.
 pub const DECIDER: &str = "engine";
@@ -64,9 +76,18 @@ pub struct Api {
     pub(crate) orders: mpsc::Sender<Order>,
     /// None without a store.
     pub(crate) overrides: Option<OverrideService>,
+    /// None without a store.
+    pub(crate) store: Option<SqliteStore>,
+    pub(crate) access: Access,
+    pub(crate) audit: Audit,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) settings: Arc<Settings>,
     pub(crate) heartbeats: Heartbeats,
+    pub(crate) map_answers: MapAnswers,
+    /// None without a store.
+    pub(crate) history: Option<HistoryAccess>,
+    /// Whoever waits is answered then.
+    pub(crate) shutdown: CancellationToken,
 }
 
 /// The services of a registry.

@@ -10,8 +10,8 @@ use mapsmith_core::server::LastGoodList;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::api::access::{AccessMemory, FileToken, ServerTls, Token};
 use crate::engine::Memory;
-use crate::http;
 use crate::services::Known;
 use crate::settings::supervision::Managed;
 use crate::settings::{Settings, SettingsFile};
@@ -29,6 +29,8 @@ pub(super) struct Carried {
     pub haproxy: Option<SupervisorReport>,
     /// Those that are held for HAProxy.
     pub sockets: Handover,
+    /// Who is logged in at the API.
+    pub access: Arc<AccessMemory>,
 }
 
 /// What the daemon stands on: the settings, and what of them shows at once whether they can be
@@ -38,19 +40,21 @@ pub(super) struct Ground {
     /// What is gone by: the file's settings, with the services over them.
     pub settings: Settings,
     pub services: Known,
-    pub token: Option<http::Token>,
+    pub token: Option<Arc<FileToken>>,
+    /// The API's; none where it speaks plain HTTP.
+    pub tls: Option<Arc<ServerTls>>,
     /// The API's. Shared, for it stays open whatever becomes of a change.
     pub listener: Arc<std::net::TcpListener>,
 }
 
 impl Ground {
     pub async fn of(file: SettingsFile) -> anyhow::Result<Self> {
-        let token = read_token(&file.settings)?;
+        let (token, tls) = (read_token(&file.settings)?, read_tls(&file.settings)?);
         // Before anything is touched: a second Mapsmith that was started by mistake ends here.
         let listener = Arc::new(bind(file.settings.api.listen).await?.into_std()?);
         let services = Known::from_store(&file.settings).await?;
         let settings = services.settings(&file.settings);
-        Ok(Self { file, settings, services, token, listener })
+        Ok(Self { file, settings, services, token, tls, listener })
     }
 
     /// The same with other settings, and what is known of services by now.
@@ -59,7 +63,7 @@ impl Ground {
         file: SettingsFile,
         known: Option<&watch::Receiver<Known>>,
     ) -> anyhow::Result<Self> {
-        let token = read_token(&file.settings)?;
+        let (token, tls) = (read_token(&file.settings)?, read_tls(&file.settings)?);
         stays_where_it_is(&self.file.settings, &file.settings)?;
         let listen = file.settings.api.listen;
         // Port 0 was any port.
@@ -71,7 +75,7 @@ impl Ground {
         let known = known.map_or_else(|| self.services.clone(), |known| known.borrow().clone());
         let services = known.under(&self.file.settings, &file.settings);
         let settings = services.settings(&file.settings);
-        Ok(Self { file, settings, services, token, listener })
+        Ok(Self { file, settings, services, token, tls, listener })
     }
 
     /// The same with other services.
@@ -81,6 +85,7 @@ impl Ground {
             settings: services.settings(&self.file.settings),
             services,
             token: self.token.clone(),
+            tls: self.tls.clone(),
             listener: Arc::clone(&self.listener),
         }
     }
@@ -105,9 +110,15 @@ fn stays_where_it_is(settings: &Settings, changed: &Settings) -> anyhow::Result<
     }
 }
 
-fn read_token(settings: &Settings) -> anyhow::Result<Option<http::Token>> {
-    let token = settings.api.token_file.as_deref().map(http::Token::read);
-    token.transpose().map_err(anyhow::Error::msg)
+fn read_token(settings: &Settings) -> anyhow::Result<Option<Arc<FileToken>>> {
+    let Some(path) = settings.api.token_file.as_deref() else { return Ok(None) };
+    let token = Token::read(path).map_err(anyhow::Error::msg)?;
+    Ok(Some(Arc::new(FileToken::new(path, &token))))
+}
+
+fn read_tls(settings: &Settings) -> anyhow::Result<Option<Arc<ServerTls>>> {
+    let tls = settings.api.tls.as_ref().map(ServerTls::new);
+    Ok(tls.transpose().map_err(anyhow::Error::msg)?.map(Arc::new))
 }
 
 /// Listens where the API is to be.

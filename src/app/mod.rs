@@ -6,6 +6,7 @@ use crate::http;
 use crate::settings::SettingsFile;
 use crate::supervise::descriptor_store;
 
+mod access;
 mod anew;
 mod certificates;
 mod daemon;

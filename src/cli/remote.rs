@@ -1,18 +1,21 @@
 //! Asks a running Mapsmith through its API.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Certificate, Client, Identity, Method, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::DEFAULT_CONFIG;
+use crate::api::Token;
+use crate::api::access::tls::names;
 use crate::api::types::Problem;
-use crate::http::Token;
 use crate::settings::{Api, Settings};
 
 /// Where the running Mapsmith is.
@@ -26,6 +29,22 @@ pub(super) struct Connection {
     /// variable
     #[arg(long, env = "MAPSMITH_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// The CA of the API's certificate (PEM), instead of what the settings file names or the system
+    /// trusts
+    #[arg(long, value_name = "FILE", env = "MAPSMITH_CA")]
+    ca: Option<PathBuf>,
+    /// A certificate to show to the API (PEM)
+    #[arg(long, value_name = "FILE", env = "MAPSMITH_CERT", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", env = "MAPSMITH_KEY", requires = "cert")]
+    key: Option<PathBuf>,
+    /// By which name of its certificate the API is asked, and where that is.
+    #[arg(skip)]
+    named: Option<(String, SocketAddr)>,
+    /// What is trusted beside what the system trusts, as the settings have it.
+    #[arg(skip)]
+    trusted: Vec<PathBuf>,
 }
 
 /// Where the API is unless anything says otherwise.
@@ -74,7 +93,8 @@ impl Connection {
             Err(_) if config.is_none() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        self.url = Some(url_of(&api)?);
+        self.find_tls(&api)?;
+        self.url = Some(url_of(&api, self.named.as_ref())?);
         if let (None, Some(path)) = (&self.token, &api.token_file) {
             let token = Token::read(path).map_err(|error| {
                 anyhow!(
@@ -84,6 +104,53 @@ impl Connection {
             self.token = Some(token.reveal().to_owned());
         }
         Ok(())
+    }
+
+    /// Where the API speaks TLS, it is asked by a name that its certificate has, at the address
+    /// that it listens on.
+    fn find_tls(&mut self, api: &Api) -> anyhow::Result<()> {
+        let Some(tls) = &api.tls else { return Ok(()) };
+        let pem = std::fs::read(&tls.cert)
+            .with_context(|| format!("api.tls.cert {}", tls.cert.display()))?;
+        let own = CertificateDer::from_pem_slice(&pem)
+            .with_context(|| format!("api.tls.cert {}", tls.cert.display()))?;
+        let name = names(&own).into_iter().find(|name| !name.contains(['*', '@', ':']));
+        self.named = name.map(|name| (name, reachable(api.listen)));
+        // The chain may hold the CA; for Puppet it is the clients' CA, too.
+        self.trusted = tls.client_ca.iter().chain([&tls.cert]).cloned().collect();
+        Ok(())
+    }
+
+    /// The client of one request.
+    fn client(&self, wait: Duration) -> anyhow::Result<Client> {
+        // The API is near; a proxy of the environment is not for it.
+        let mut client = Client::builder().no_proxy().timeout(wait + BOUND);
+        let read = |path: &Path| {
+            std::fs::read(path).with_context(|| format!("{}: can't be read", path.display()))
+        };
+        let certificates = |path: &Path| {
+            Certificate::from_pem_bundle(&read(path)?)
+                .with_context(|| format!("{}: holds no certificate", path.display()))
+        };
+        match &self.ca {
+            Some(ca) => client = client.tls_certs_only(certificates(ca)?),
+            None => {
+                for path in &self.trusted {
+                    client = client.tls_certs_merge(certificates(path)?);
+                }
+            }
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            let pair = [read(cert)?, b"\n".to_vec(), read(key)?].concat();
+            let identity = Identity::from_pem(&pair).with_context(|| {
+                format!("{} and {} can't be used together", cert.display(), key.display())
+            })?;
+            client = client.identity(identity);
+        }
+        if let Some((name, address)) = &self.named {
+            client = client.resolve(name, *address);
+        }
+        Ok(client.build()?)
     }
 
     fn url(&self) -> &str {
@@ -119,9 +186,7 @@ impl Connection {
         for (name, value) in query {
             url.query_pairs_mut().append_pair(name, value);
         }
-        // The API is near; a proxy of the environment is not for it.
-        let client = Client::builder().no_proxy().timeout(wait + BOUND).build()?;
-        let mut request = client.request(method, url);
+        let mut request = self.client(wait)?.request(method, url);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -161,14 +226,7 @@ impl Connection {
 }
 
 /// Where to ask an API that listens there: "every address" is none to connect to.
-fn url_of(api: &Api) -> anyhow::Result<String> {
-    let mut listen = api.listen;
-    if listen.port() == 0 {
-        bail!(
-            "api.listen: {listen} leaves the port to the system, so it is not known; give the \
-                API's address with --url"
-        );
-    }
+fn reachable(mut listen: SocketAddr) -> SocketAddr {
     match listen.ip() {
         IpAddr::V4(address) if address.is_unspecified() => {
             listen.set_ip(Ipv4Addr::LOCALHOST.into())
@@ -178,7 +236,22 @@ fn url_of(api: &Api) -> anyhow::Result<String> {
         }
         _ => {}
     }
-    Ok(format!("http://{listen}"))
+    listen
+}
+
+fn url_of(api: &Api, named: Option<&(String, SocketAddr)>) -> anyhow::Result<String> {
+    let listen = api.listen;
+    if listen.port() == 0 {
+        bail!(
+            "api.listen: {listen} leaves the port to the system, so it is not known; give the \
+                API's address with --url"
+        );
+    }
+    let scheme = if api.tls.is_some() { "https" } else { "http" };
+    Ok(match named {
+        Some((name, address)) => format!("{scheme}://{name}:{}", address.port()),
+        None => format!("{scheme}://{}", reachable(listen)),
+    })
 }
 
 pub(super) const NOTHING: Option<&()> = None;

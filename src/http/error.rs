@@ -1,8 +1,12 @@
 //! Which HTTP status a failure has: decided here and nowhere else.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+
+use mapsmith_core::access::{Identity, Role};
 
 use super::body::BOUND;
 use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
@@ -14,8 +18,29 @@ use crate::tls::RenewError;
 pub enum HttpError {
     #[error("{0}")]
     BadRequest(String),
-    #[error("send the token of `api.token_file` as `Authorization: Bearer TOKEN`")]
-    Unauthorized,
+    /// Nobody who is known; with `tried` there was a token, a wrong one.
+    #[error(
+        "send a token as `Authorization: Bearer TOKEN`: that of `api.token_file`, or one of \
+            `mapsmith token create` that is not over"
+    )]
+    Unauthorized { tried: bool },
+    /// Too many wrong tokens of this address.
+    #[error("too many wrong tokens from this address; try again in {}, with one that is good",
+        seconds(*.0))]
+    TooManyFailed(Duration),
+    /// Too many requests of this identity.
+    #[error("too many requests; try again in {} (`GET /v1/about` has the limits)", seconds(*.0))]
+    TooMany(Duration),
+    /// Somebody who is known, and who may not.
+    #[error("this needs the role {needed}; {} `{}` has {}", .identity.kind.name(), .identity.name,
+        .identity.role)]
+    Role { needed: Role, identity: Identity },
+    /// A web page of another site asks, in the name of whoever sits at the browser.
+    #[error(
+        "requests of other sites' web pages are refused, and a change must say that it comes from \
+            a page of this API (`Origin`, `Sec-Fetch-Site`)"
+    )]
+    OtherSite,
     /// A web page of another site asks, or one that names this machine as none of its programs
     /// would.
     #[error(
@@ -52,6 +77,15 @@ pub(super) fn status_of(outcome: ReloadOutcome) -> StatusCode {
     }
 }
 
+/// How long to wait, for a person and for `Retry-After`.
+fn seconds(wait: Duration) -> String {
+    format!("{} s", rounded_up(wait))
+}
+
+fn rounded_up(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
 impl From<requests::Invalid> for HttpError {
     fn from(error: requests::Invalid) -> Self {
         Self::BadRequest(error.to_string())
@@ -62,21 +96,34 @@ impl HttpError {
     fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::Api(api::Error::NoOverride(_)) => StatusCode::NOT_FOUND,
+            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
+            Self::TooManyFailed(_) | Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Forbidden | Self::OtherSite | Self::Role { .. } => StatusCode::FORBIDDEN,
+            Self::NotFound(_)
+            | Self::Api(
+                api::Error::NoOverride(_)
+                | api::Error::NoToken(_)
+                | api::Error::NoMap
+                | api::Error::NoRevision(_)
+                | api::Error::NoMaster(_)
+                | api::Error::NotRenewed(RenewError::Unknown(_)),
+            ) => StatusCode::NOT_FOUND,
+            Self::Api(api::Error::NotKept { .. }) => StatusCode::GONE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Api(api::Error::NotRenewed(RenewError::Unknown(_))) => StatusCode::NOT_FOUND,
-            Self::Full(_) | Self::Api(api::Error::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full(_)
+            | Self::Api(api::Error::Busy | api::Error::NotReady | api::Error::TooManyWaits(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Api(
                 api::Error::NotApproved(_)
                 | api::Error::UnknownMaster(_)
                 | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)
-                | api::Error::NoStore
+                | api::Error::NoStore(_)
+                | api::Error::TokenConflict(_)
                 | api::Error::NotRenewed(_)
                 | api::Error::NotRemembered(_),
             ) => StatusCode::CONFLICT,
@@ -88,21 +135,28 @@ impl HttpError {
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let (status, detail) = (self.status(), self.to_string());
-        let report = match self {
-            Self::Reload(report) => Some(report),
+        let retry_after = match &self {
+            Self::TooManyFailed(wait) | Self::TooMany(wait) => Some(rounded_up(*wait)),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(1),
             _ => None,
         };
+        let (mut needs, mut oldest, mut report) = (None, None, None);
+        match self {
+            Self::Reload(full) => report = Some(full),
+            Self::Role { needed, .. } => needs = Some(needed),
+            Self::Api(api::Error::NotKept { oldest: kept, .. }) => oldest = kept,
+            _ => {}
+        }
         let title = status.canonical_reason().unwrap_or("error").to_owned();
-        let mut response =
-            (status, Json(Problem { title, status: status.as_u16(), detail, report }))
-                .into_response();
+        let problem = Problem { title, status: status.as_u16(), detail, needs, oldest, report };
+        let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -5,52 +5,40 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post, put};
+use axum::routing::get;
 
 mod access;
 mod body;
 mod error;
+mod etag;
+mod guard;
 mod handlers;
+mod history;
+mod map;
+mod nodes;
 mod request;
+mod routes;
 mod serve;
 
-pub use access::Token;
 use error::HttpError;
+use guard::Guard;
+pub use routes::{Needs, ROUTES, Route};
 pub use serve::{connections_within, serve};
 
 use crate::api::Api;
 
-pub fn router(api: Arc<Api>, token: Option<Token>) -> Router {
-    let v1 = Router::new()
-        .route("/status", get(handlers::status))
-        .route("/reload", post(handlers::reload))
-        .route("/nodes/{node}", get(handlers::explain))
-        .route("/nodes/{node}/owner", put(handlers::own))
-        .route("/learned", get(handlers::learned))
-        .route("/held", get(handlers::held))
-        .route("/held/approve", post(handlers::approve))
-        .route("/overrides", get(handlers::overrides))
-        .route(
-            "/overrides/{node}",
-            get(handlers::pin).put(handlers::set_pin).delete(handlers::unpin),
-        )
-        .route("/certificates", get(handlers::certificates))
-        .route("/certificates/{name}/renew", post(handlers::renew))
-        .route("/masters/{master}/drain", post(handlers::drain).delete(handlers::undrain))
-        .layer(from_fn(body::arrives))
-        .layer(DefaultBodyLimit::max(body::LARGEST));
-    // With a token it is what admits; a scraper may then use any name and needs none.
-    let open = Router::new()
-        .route("/metrics", get(handlers::metrics))
-        .route("/readyz", get(handlers::readyz));
-    let (v1, open) = match token {
-        Some(token) => (v1.layer(from_fn_with_state(Arc::new(token), access::has_token)), open),
-        None => (v1.layer(from_fn(access::is_local)), open.layer(from_fn(access::is_local))),
-    };
-    Router::new()
-        .nest("/v1", v1)
-        .merge(open)
-        .route("/healthz", get(handlers::healthz))
+/// The routes of the table, each behind its guard.
+pub fn router(api: Arc<Api>) -> Router {
+    let with_guards = ROUTES.iter().fold(Router::new(), |router, route| {
+        let guard = Guard { api: Arc::clone(&api), route };
+        // Nobody's body is read who may not ask.
+        let handler = (route.handler)()
+            .route_layer(from_fn(body::arrives))
+            .route_layer(DefaultBodyLimit::max(body::LARGEST))
+            .route_layer(from_fn_with_state(guard, guard::admit));
+        router.route(route.path, handler)
+    });
+    with_guards
         .fallback(handlers::not_found)
         .method_not_allowed_fallback(handlers::method_not_allowed)
         .with_state(api)

@@ -8,8 +8,8 @@ use super::Map;
 use super::keys::section;
 
 section! {
-    /// Where pins, drained masters, owners, and the last good server lists and services are kept.
-    /// Without this section there are no overrides, and no owners.
+    /// Where pins, drained masters, owners, the last good server lists and services, and the API's
+    /// tokens and audit are kept. Without this section there are no overrides, owners and tokens.
     #[derive(Debug, Clone, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub struct Store {

@@ -78,16 +78,13 @@ fn with_a_token_only_who_has_it_is_let_in_and_probes_need_none() {
             "s3cret-of-the-api",
             "Bearer ",
         ];
-        for headers in
-            std::iter::once(vec![]).chain(wrong.map(|value| vec![("Authorization", value)]))
-        {
-            let problem = problem(&mapsmith, method, path, &headers, 401);
-            assert!(
-                problem["detail"]
-                    .as_str()
-                    .is_some_and(|detail| detail.contains("Authorization: Bearer")),
-                "{problem}"
-            );
+        let problem = problem(&mapsmith, method, path, &[], 401);
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("Authorization: Bearer"), "{problem}");
+        for value in wrong {
+            let response = mapsmith.ask(method, path, &[("Authorization", value)], "");
+            // After the first few it is told to wait.
+            assert!(matches!(response.status, 401 | 429), "{method} {path}: {}", response.body);
         }
     }
     let given = [("Authorization", "Bearer s3cret-of-the-api")];
@@ -232,7 +229,7 @@ fn who_has_no_token_learns_that_an_instance_is_in_trouble_and_no_path_or_address
 fn every_no_is_a_problem_in_json() {
     let (_gateway, _registry, mapsmith) = start();
     for path in
-        ["/", "/v1", "/v1/", "/v1/nope", "/v1/nodes", "/v1/nodes/", "/nope", "/v1/nodes/a/b"]
+        ["/", "/v1", "/v1/", "/v1/nope", "/v1/masters", "/v1/nodes/", "/nope", "/v1/nodes/a/b"]
     {
         let problem = problem(&mapsmith, "GET", path, &[], 404);
         assert!(

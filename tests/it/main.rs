@@ -9,11 +9,14 @@
 
 mod alerts;
 mod api;
+mod api_access;
+mod api_tls;
 mod backends;
 mod certificates;
 mod cli;
 mod connections;
 mod consul;
+mod control;
 mod crash;
 mod drift;
 mod etcd;

@@ -18,9 +18,18 @@ pub struct Response {
     /// The media type with its parameters; empty where there is none.
     pub content_type: String,
     pub retry_after: Option<String>,
+    /// All headers, their names in lower case.
+    pub headers: Vec<(String, String)>,
     pub body: String,
     /// Whether the connection can carry another request.
     pub reusable: bool,
+}
+
+impl Response {
+    /// The first header of this name, which is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// A connection that carries one request after another.
@@ -66,11 +75,16 @@ impl Connection {
             .ok_or_else(|| malformed(&status_line))?;
         let (mut length, mut chunked, mut reusable) = (None, false, true);
         let (mut content_type, mut retry_after) = (String::new(), None);
+        let mut headers = Vec::new();
         loop {
-            let line = self.line()?.to_ascii_lowercase();
+            let line = self.line()?;
             if line.is_empty() {
                 break;
             }
+            if let Some((name, value)) = line.split_once(':') {
+                headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+            }
+            let line = line.to_ascii_lowercase();
             let (name, value) = line.split_once(':').ok_or_else(|| malformed(&line))?;
             match (name, value.trim()) {
                 ("content-length", value) => {
@@ -84,7 +98,9 @@ impl Connection {
             }
         }
         let mut body = Vec::new();
-        if chunked {
+        // These never have one (RFC 9110, section 6.4.1).
+        let has_body = !matches!(status, 204 | 304);
+        if has_body && chunked {
             loop {
                 let line = self.line()?;
                 let size = u64::from_str_radix(&line, 16).map_err(|_| malformed(&line))?;
@@ -94,9 +110,9 @@ impl Connection {
                     break;
                 }
             }
-        } else if let Some(length) = length {
+        } else if let Some(length) = length.filter(|_| has_body) {
             self.take(length, &mut body)?;
-        } else {
+        } else if has_body {
             reusable = false;
             self.stream.read_to_end(&mut body)?;
         }
@@ -104,6 +120,7 @@ impl Connection {
             status,
             content_type,
             retry_after,
+            headers,
             body: String::from_utf8_lossy(&body).into_owned(),
             reusable,
         })

@@ -1,9 +1,14 @@
 //! What the API says and takes, one file a resource. `cli` reads the same types.
 
+mod access;
 mod explain;
 mod gone;
 mod held;
+mod history;
 mod learned;
+mod map;
+mod masters;
+mod nodes;
 mod overrides;
 mod problem;
 mod readiness;
@@ -11,13 +16,23 @@ mod references;
 mod reload;
 mod status;
 
+pub use access::{
+    About, AuditPage, CreateTokenRequest, Limit, Limits, LoginRequest, NewTokenReport, TokenReport,
+    TokensReport,
+};
 pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;
+pub use history::{DiffReport, RevisionReport, RevisionState, RevisionsReport};
 pub use learned::LearnedReport;
-pub use overrides::{DrainRequest, OverridesReport, OwnRequest, PinRequest};
+pub use map::MapReport;
+pub use masters::{MasterInstance, MasterReport};
+pub use nodes::{NodeReport, NodesReport};
+pub use overrides::{
+    DrainRequest, NodeOverride, OverrideKind, OverrideRequest, OverridesReport, OwnRequest,
+};
 pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;
 pub use reload::{ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource};
-pub use status::{MasterLoad, OwnerLoad, OwnershipReport, StatusReport};
+pub use status::{ApiReport, ApiTlsReport, MasterLoad, OwnerLoad, OwnershipReport, StatusReport};

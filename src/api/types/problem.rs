@@ -1,5 +1,6 @@
 //! An answer to a request that failed.
 
+use mapsmith_core::access::Role;
 use serde::{Deserialize, Serialize};
 
 use super::ReloadReport;
@@ -13,6 +14,12 @@ pub struct Problem {
     pub status: u16,
     /// What went wrong and what to do.
     pub detail: String,
+    /// The role that whoever asks would have to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Role>,
+    /// The oldest revision whose map is kept, where an older one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u64>,
     /// A reload or an override that did not end well, in full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<ReloadReport>>,

@@ -1,5 +1,6 @@
 //! What `GET /v1/status` says.
 
+use jiff::Timestamp;
 use mapsmith_core::certificate::CertificateStatus;
 use mapsmith_core::config::status::HaproxyStatus;
 use mapsmith_core::desired::shadow::ShadowStatus;
@@ -36,6 +37,9 @@ pub struct StatusReport {
     pub held: Vec<HeldChange>,
     /// How many nodes are pinned.
     pub pins: usize,
+    /// How many nodes are kept out of the map.
+    #[serde(default)]
+    pub blocked: usize,
     /// The masters that are drained.
     pub drained: Vec<DrainedMaster>,
     /// Those of them that keep their nodes, because no other master is left.
@@ -82,8 +86,30 @@ pub struct StatusReport {
     /// The services of a registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<ServicesStatus>,
+    /// The API's own files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<ApiReport>,
     /// The instances.
     pub instances: Vec<InstanceStatus>,
+}
+
+/// The API's own files, where it has any.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiReport {
+    /// Why `api.token_file` can't be read; the token of before stays good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file_error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ApiTlsReport>,
+}
+
+/// The API's certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiTlsReport {
+    /// Until when it is good.
+    pub not_after: Option<Timestamp>,
+    /// Why what its files hold now is not in force; what was before is.
+    pub error: Option<String>,
 }
 
 /// How many nodes a master has.

@@ -1,12 +1,13 @@
-//! What stands on disk: the token, the map file, certificates, the store.
+//! What stands on disk: the API's token and certificate, the map file, certificates, the store.
 
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::{Finding, finding};
+use crate::api::Token;
+use crate::api::access::ServerTls;
 use crate::cli::output::pluralize;
-use crate::http::Token;
 use crate::settings::{self, Settings};
 use crate::store::map_file::MapFileWriter;
 use crate::store::{StoreError, Stored};
@@ -14,11 +15,27 @@ use crate::supervise::files::probe_folder;
 use crate::tls::acme::Authority;
 use crate::tls_file::TlsFile;
 
-pub(super) fn check_token(settings: &Settings) -> Option<Finding> {
+/// The API's own files.
+pub(super) fn check_api(settings: &Settings) -> impl Iterator<Item = Finding> {
+    [check_token(settings), check_api_tls(settings)].into_iter().flatten()
+}
+
+fn check_token(settings: &Settings) -> Option<Finding> {
     let path = settings.api.token_file.as_ref()?;
     let read = Token::read(path).map(|_| "readable".to_owned());
     let read = read.map_err(|error| error.trim_start_matches("api.token_file ").to_owned());
     Some(finding("api.token_file", read))
+}
+
+/// What connections would be made with now.
+fn check_api_tls(settings: &Settings) -> Option<Finding> {
+    let tls = ServerTls::new(settings.api.tls.as_ref()?);
+    let result = tls.and_then(|tls| match tls.report().not_after {
+        Some(end) if end <= Timestamp::now() => Err(format!("the certificate is over since {end}")),
+        Some(end) => Ok(format!("the certificate is good until {end}")),
+        None => Ok("can be used".to_owned()),
+    });
+    Some(finding("api.tls", result))
 }
 
 pub(super) fn check_map_file(settings: &Settings) -> Finding {
@@ -86,7 +103,11 @@ pub(super) fn check_store(
     settings.store.as_ref()?;
     let count = |Stored { overrides, .. }: &Stored| {
         let pins = pluralize(overrides.pins().len(), "pin");
-        format!("{pins}, {} drained", overrides.drained().len())
+        let blocked = match overrides.blocked().len() {
+            0 => String::new(),
+            blocked => format!(", {blocked} blocked"),
+        };
+        format!("{pins}{blocked}, {} drained", overrides.drained().len())
     };
     Some(finding("store", stored.as_ref().map(count).map_err(ToString::to_string)))
 }

@@ -101,10 +101,7 @@ pub(super) async fn check(
         backends: &settings.backends,
         desired: &backends.desired,
     };
-    findings.extend(unstarted.map(|own| {
-        let what = format!("instance {}", settings.instances[own].name);
-        finding(what, Ok("not started yet; `mapsmith run` starts it".to_owned()))
-    }));
+    findings.extend(unstarted.map(|own| not_started(&settings.instances[own].name)));
     let instances = settings
         .instances
         .iter()
@@ -125,9 +122,14 @@ pub(super) async fn check(
     Ok(if report.ok { SUCCESS } else { FAILED })
 }
 
+fn not_started(instance: impl std::fmt::Display) -> Finding {
+    let what = format!("instance {instance}");
+    finding(what, Ok("not started yet; `mapsmith run` starts it".to_owned()))
+}
+
 /// What is on disk.
 async fn check_files(settings: &Settings) -> Vec<Finding> {
-    let mut findings = Vec::from_iter(files::check_token(settings));
+    let mut findings = Vec::from_iter(files::check_api(settings));
     findings.extend(files::check_acme(settings));
     findings.extend(haproxy::check_folder(settings));
     if settings.keeps_map() {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use mapsmith_core::tls_file::{InstanceTlsFile, TlsFileState, TlsFileStatus};
 
+use crate::api::types::ApiReport;
 use crate::cli::output::{Colour, ago, paint};
 
 /// A file: what it holds, until when, and why not what it should.
@@ -28,6 +29,21 @@ pub(super) fn file(file: &TlsFileStatus, now: Timestamp) -> String {
         let _ = writeln!(text, "    {}", paint(Colour::Yellow, warning));
     }
     text
+}
+
+/// Nothing to tell of the API's own files that are as they should be.
+pub(super) fn api(api: &ApiReport, now: Timestamp) -> String {
+    let mut notes: Vec<String> = api.token_file_error.iter().cloned().collect();
+    if let Some(tls) = &api.tls {
+        notes.extend(tls.error.iter().cloned());
+        let expired = tls.not_after.filter(|at| *at <= now);
+        notes.extend(expired.map(|at| format!("its certificate EXPIRED {at:.0} ({})", ago(at))));
+    }
+    if notes.is_empty() {
+        return String::new();
+    }
+    let line = |note: String| format!("  {}\n", paint(Colour::Red, &note));
+    format!("\nAPI\n{}", notes.into_iter().map(line).collect::<String>())
 }
 
 /// Nothing to tell of files that are in memory as they should be, but that they are.

@@ -53,6 +53,9 @@ source = "consul"
 service = "web"
 [store]
 path = "/mapsmith.db"
+[api.tls]
+cert = "/api.pem"
+key = "/api.key"
 [[tls_file]]
 kind = "crl"
 path = "/haproxy/crl.pem"
@@ -89,6 +92,7 @@ managed = true
 from = { source = "zk", path = "/service_config" }
 "#;
 
+const CLIENTS: &str = "[[api.client]]\nsan = \"ops1.example.test\"\nrole = \"operator\"\n";
 const PORTMAP: &str = r#"
 [haproxy]
 managed = true
@@ -124,7 +128,8 @@ fn parts_of_variables() -> Vec<(String, Part)> {
     for part in parts() {
         let title = part.heading.trim_matches(['#', ' ', '`', '[', ']']).to_uppercase();
         if let Some((table, key)) = title.split_once('.') {
-            let element = |key| ["BACKEND", "FRONTEND", "SERVERS", "BIND", "RULES"].contains(&key);
+            let element =
+                |key| ["BACKEND", "FRONTEND", "SERVERS", "BIND", "RULES", "CLIENT"].contains(&key);
             let number = |key| if element(key) { "__0" } else { "" };
             section = format!("{table}{}__{key}{}", number(table), number(key));
         } else if part.heading.starts_with("## ") {
@@ -177,6 +182,10 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("source = \"pins\"", "backend[1].from.source: is missing"),
         ("service = \"web\"", "backend[4] \"services\": from.service: is missing"),
         ("path = \"/mapsmith.db\"", "store.path: is missing"),
+        ("cert = \"/api.pem\"", "api.tls.cert: is missing"),
+        ("key = \"/api.key\"", "api.tls.key: is missing"),
+        ("san = \"ops1.example.test\"", "api.client[0].san: is missing"),
+        ("role = \"operator\"", "api.client[0].role: is missing"),
         ("kind = \"crl\"", "tls_file[0].kind: is missing"),
         ("path = \"/haproxy/crl.pem\"", "tls_file[0].path: is missing"),
         ("from = \"/crl.pem\"", "tls_file[0].from: is missing"),
@@ -198,6 +207,7 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         let more = match section {
             "services" => SERVICES,
             "portmap" => PORTMAP,
+            "api" => CLIENTS,
             _ => "",
         };
         let text = (settings() + more).replacen(&format!("\n{line}\n"), "\n", 1);

@@ -14,28 +14,31 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mapsmith_core::desired::ownership::{OwnersChange, StoredOwners};
-use mapsmith_core::overrides::ENDED_KEPT;
 use mapsmith_core::server::LastGoodList;
-use mapsmith_core::{
-    DrainedMaster, EndedKind, EndedOverride, Invalid, OverrideChange, Overrides, Pin, ServiceForms,
-};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use mapsmith_core::{OverrideChange, Overrides, ServiceForms};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use self::lock::Lock;
-use super::{OwnerStore, Store, StoreError, StoreErrorKind, StoredServices};
+use super::{AuditTicket, OwnerStore, Store, StoreError, StoreErrorKind, StoredServices};
 
+mod audit;
 mod copy;
+mod history;
 mod lists;
 mod lock;
+mod overrides;
 mod owners;
 mod services;
+mod tokens;
+
+pub use audit::AuditFilter;
 
 /// Stands in the file's header (`PRAGMA application_id`): "MapS".
 const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 10] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -61,7 +64,36 @@ const MIGRATIONS: [&str; 7] = [
     "CREATE TABLE services (name TEXT PRIMARY KEY, origin TEXT NOT NULL, text TEXT NOT NULL, since \
         INTEGER NOT NULL) STRICT;",
     "ALTER TABLE server_lists ADD COLUMN confirmed INTEGER;",
+    "
+    CREATE TABLE tokens (id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, grants TEXT \
+    NOT NULL, hash BLOB NOT NULL, previous BLOB, previous_until INTEGER, created_by TEXT NOT NULL, \
+    created INTEGER NOT NULL, expires INTEGER, used INTEGER, revoked INTEGER) STRICT;
+    CREATE TABLE audit (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, actor \
+    TEXT NOT NULL, actor_id TEXT, address TEXT, method TEXT NOT NULL, route TEXT NOT NULL, target \
+    TEXT NOT NULL, reason TEXT, status INTEGER, request_id TEXT NOT NULL, ms REAL) STRICT;
+    CREATE INDEX audit_at ON audit (at);
+    CREATE INDEX audit_actor ON audit (actor, seq);
+    CREATE INDEX audit_target ON audit (target, seq);
+",
+    "
+    ALTER TABLE pins ADD COLUMN reason TEXT;
+    ALTER TABLE pins ADD COLUMN author TEXT;
+    ALTER TABLE drained ADD COLUMN reason TEXT;
+    ALTER TABLE drained ADD COLUMN author TEXT;
+    CREATE TABLE blocked (node TEXT PRIMARY KEY, since INTEGER NOT NULL, until INTEGER, \
+    reason TEXT, author TEXT) STRICT;
+",
+    "
+    CREATE TABLE revisions (number INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, \
+    author TEXT, reason TEXT, sources TEXT NOT NULL, entries INTEGER NOT NULL, \
+    added INTEGER NOT NULL, moved INTEGER NOT NULL, removed INTEGER NOT NULL, previous INTEGER, \
+    fingerprint INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
+    CREATE TABLE revision_blocks (number INTEGER NOT NULL, block INTEGER NOT NULL, \
+    content BLOB NOT NULL, PRIMARY KEY (number, block)) STRICT;
+",
 ];
+
+pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
 
 /// How long another program's lock is waited for: a backup holds it for moments.
 const BUSY: Duration = Duration::from_secs(2);
@@ -160,6 +192,27 @@ impl SqliteStore {
         self.with(move |connection| lists::confirm(connection, &lists)).await
     }
 
+    /// The history in this file.
+    pub fn history(&self, bounds: HistoryBounds) -> SqliteHistory {
+        SqliteHistory { store: self.clone(), bounds }
+    }
+
+    /// Reads the history, on a connection of its own: what is large must not keep an override
+    /// waiting.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub async fn read_history<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(HistoryReader) -> Result<T, StoreErrorKind> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let read = |path: &Path| match open_to_peek(path)? {
+            Some(connection) => work(HistoryReader::new(connection)),
+            None => Err(StoreErrorKind::Other("the file is gone".to_owned())),
+        };
+        blocking(&self.path, read).await
+    }
+
     /// The owners that are remembered.
     pub async fn owners(&self) -> Result<StoredOwners, StoreError> {
         self.with(|connection| owners::read(connection)).await
@@ -169,6 +222,12 @@ impl SqliteStore {
     /// there is no file.
     pub async fn peek(path: &Path) -> Result<Stored, StoreError> {
         blocking(path, peek).await
+    }
+
+    /// What is said of work that was never ended.
+    pub(super) fn interrupted(&self, error: &tokio::task::JoinError) -> StoreError {
+        let fault = StoreErrorKind::Other(format!("the change was interrupted: {error}"));
+        StoreError { path: self.path.display().to_string(), fault }
     }
 
     async fn with<T: Send + 'static>(
@@ -190,11 +249,15 @@ impl Store for SqliteStore {
     }
 
     async fn load(&self) -> Result<Overrides, StoreError> {
-        self.with(|connection| read(connection)).await
+        self.with(|connection| overrides::read(connection)).await
     }
 
-    async fn change(&self, change: OverrideChange) -> Result<Option<Overrides>, StoreError> {
-        self.with(move |connection| write(connection, &change)).await
+    async fn change(
+        &self,
+        change: OverrideChange,
+        ticket: Option<Arc<AuditTicket>>,
+    ) -> Result<Option<Overrides>, StoreError> {
+        self.with(move |connection| overrides::write(connection, &change, ticket.as_deref())).await
     }
 }
 
@@ -257,7 +320,7 @@ fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
     match open_to_peek(path)? {
         None => Ok(Stored::default()),
         Some(connection) => Ok(Stored {
-            overrides: read(&connection)?,
+            overrides: overrides::read(&connection)?,
             owners: owners::read(&connection)?,
             lists: lists::read(&connection)?,
         }),
@@ -301,10 +364,18 @@ fn schema(connection: &Connection) -> Result<i64, StoreErrorKind> {
     }
 }
 
-/// A file is damaged in places that opening it does not show.
+/// A file is damaged in places that opening it does not show. The history is large, and nothing
+/// that a start needs.
 fn check(connection: &Connection) -> Result<(), StoreErrorKind> {
-    let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if verdict == "ok" { Ok(()) } else { Err(StoreErrorKind::Damaged(verdict)) }
+    for table in copy::tables(connection)? {
+        let quoted = table.replace('"', "\"\"");
+        let check = format!("PRAGMA quick_check(\"{quoted}\")");
+        let verdict: String = connection.query_row(&check, [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(StoreErrorKind::Damaged(verdict));
+        }
+    }
+    Ok(())
 }
 
 fn migrate(connection: &mut Connection, version: i64) -> Result<(), StoreErrorKind> {
@@ -326,130 +397,10 @@ fn run_migrations(connection: &Connection, from: i64, to: i64) -> rusqlite::Resu
     Ok(())
 }
 
-fn read(connection: &Connection) -> Result<Overrides, StoreErrorKind> {
-    // One transaction, so that a change does not come between the tables.
-    rows(&*connection.unchecked_transaction()?)
-}
-
-fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
-    let invalid = |name: String| move |reason: Invalid| StoreErrorKind::Invalid { name, reason };
-    let number: i64 = transaction.query_row("SELECT number FROM state", [], |row| row.get(0))?;
-    let mut overrides = Overrides::numbered(number.unsigned_abs());
-    let mut pins = transaction.prepare("SELECT node, master, since, until FROM pins")?;
-    let mut rows = pins.query([])?;
-    while let Some(row) = rows.next()? {
-        let (since, until) =
-            (time(row.get(2)?)?, row.get::<_, Option<i64>>(3)?.map(time).transpose()?);
-        let pin = Pin { node: row.get(0)?, master: row.get(1)?, since, until };
-        let name = pin.node.clone();
-        overrides.add_pin(pin).map_err(invalid(name))?;
-    }
-    let mut drained = transaction.prepare("SELECT master, target, since FROM drained")?;
-    let mut rows = drained.query([])?;
-    while let Some(row) = rows.next()? {
-        let drained =
-            DrainedMaster { master: row.get(0)?, to: row.get(1)?, since: time(row.get(2)?)? };
-        let name = drained.master.clone();
-        overrides.add_drain(drained).map_err(invalid(name))?;
-    }
-    let mut ended = transaction.prepare("SELECT node, master, since, until, stay FROM ended")?;
-    let mut rows = ended.query([])?;
-    while let Some(row) = rows.next()? {
-        let (node, master) = (row.get::<_, Option<String>>(0)?, row.get(1)?);
-        let of = match node {
-            Some(node) => EndedKind::Pin { node, master },
-            None => EndedKind::Drain { master },
-        };
-        let (since, until) = (time(row.get(2)?)?, time(row.get(3)?)?);
-        overrides.add_ended(EndedOverride { of, since, until, stay: row.get(4)? });
-    }
-    Ok(overrides)
-}
-
 fn time(milliseconds: i64) -> Result<Timestamp, StoreErrorKind> {
     Timestamp::from_millisecond(milliseconds).map_err(|error| {
         StoreErrorKind::Damaged(format!("{milliseconds} is not a time in milliseconds: {error}"))
     })
-}
-
-fn write(
-    connection: &mut Connection,
-    change: &OverrideChange,
-) -> Result<Option<Overrides>, StoreErrorKind> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    remember_end(&transaction, change)?;
-    if make(&transaction, change)? == 0 {
-        return Ok(None);
-    }
-    transaction.execute("UPDATE state SET number = number + 1", [])?;
-    let after = rows(&transaction)?;
-    transaction.commit()?;
-    Ok(Some(after))
-}
-
-/// Remembers what the change ends, so that it is known later why a node was elsewhere.
-fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Result<usize> {
-    const PIN: &str = "INSERT INTO ended (kind, node, master, since, until, stay) \
-        SELECT 'pin', node, master, since, ?2, 0 FROM pins WHERE node = ?1";
-    const DRAIN: &str = "INSERT INTO ended (kind, node, master, since, until, stay) \
-        SELECT 'drain', NULL, master, since, ?2, ?3 FROM drained WHERE master = ?1";
-    const OVER: &str = "INSERT INTO ended (kind, node, master, since, until, stay) \
-        SELECT 'pin', node, master, since, until, 0 FROM pins WHERE until <= ?1";
-    let now = match change {
-        OverrideChange::Pin(Pin { since: now, .. })
-        | OverrideChange::Drain(DrainedMaster { since: now, .. })
-        | OverrideChange::Unpin { now, .. }
-        | OverrideChange::Undrain { now, .. }
-        | OverrideChange::Expire { now } => *now,
-    };
-    let at = now.as_millisecond();
-    let forgotten = now.saturating_sub(ENDED_KEPT).unwrap_or(Timestamp::MIN);
-    // What an owner's record is a consequence of is kept with it.
-    const FORGET: &str = "DELETE FROM ended WHERE until < ?1 \
-        AND NOT EXISTS (SELECT 1 FROM owners WHERE owners.since <= ended.until \
-        AND (owners.owner = ended.master OR owners.node = ended.node))";
-    transaction.execute(FORGET, [forgotten.as_millisecond()])?;
-    match change {
-        OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {
-            transaction.execute(PIN, params![node, at])
-        }
-        OverrideChange::Drain(DrainedMaster { master, .. }) => {
-            transaction.execute(DRAIN, params![master, at, false])
-        }
-        OverrideChange::Undrain { master, stay, .. } => {
-            transaction.execute(DRAIN, params![master, at, stay])
-        }
-        OverrideChange::Expire { .. } => transaction.execute(OVER, [at]),
-    }
-}
-
-/// How many rows changed.
-fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Result<usize> {
-    match change {
-        OverrideChange::Pin(pin) => transaction.execute(
-            "INSERT OR REPLACE INTO pins (node, master, since, until) VALUES (?1, ?2, ?3, ?4)",
-            params![
-                pin.node,
-                pin.master,
-                pin.since.as_millisecond(),
-                pin.until.map(|until| until.as_millisecond())
-            ],
-        ),
-        OverrideChange::Unpin { node, .. } => {
-            transaction.execute("DELETE FROM pins WHERE node = ?1", [node])
-        }
-        OverrideChange::Drain(drained) => transaction.execute(
-            "INSERT OR REPLACE INTO drained (master, target, since) VALUES (?1, ?2, ?3)",
-            params![drained.master, drained.to, drained.since.as_millisecond()],
-        ),
-        OverrideChange::Undrain { master, .. } => {
-            transaction.execute("DELETE FROM drained WHERE master = ?1", [master])
-        }
-        OverrideChange::Expire { now } => transaction.execute(
-            "DELETE FROM pins WHERE until IS NOT NULL AND until <= ?1",
-            [now.as_millisecond()],
-        ),
-    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use mapsmith_core::Server;
 use mapsmith_core::desired::ownership::{Outage, OwnerRecord};
 use mapsmith_core::server::{ServerAddress, ServerOptions};
+use mapsmith_core::{DrainedMaster, EndedKind, Invalid, Note, Pin, Server};
 
 use super::*;
 
@@ -13,9 +13,13 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
+fn note() -> Note {
+    Note { reason: Some("kernel".to_owned()), by: Some("anna".to_owned()) }
+}
+
 fn pin(node: &str, master: &str, until: Option<i64>) -> OverrideChange {
     let (node, master) = (node.to_owned(), master.to_owned());
-    OverrideChange::Pin(Pin { node, master, since: at(1), until: until.map(at) })
+    OverrideChange::Pin(Pin { node, master, since: at(1), until: until.map(at), note: note() })
 }
 
 fn drain(master: &str, to: Option<&str>) -> OverrideChange {
@@ -23,15 +27,16 @@ fn drain(master: &str, to: Option<&str>) -> OverrideChange {
         master: master.to_owned(),
         to: to.map(str::to_owned),
         since: at(1),
+        note: note(),
     })
 }
 
 fn unpin(node: &str) -> OverrideChange {
-    OverrideChange::Unpin { node: node.to_owned(), now: at(30) }
+    OverrideChange::Unpin { node: node.to_owned(), now: at(30), note: note() }
 }
 
 fn undrain(master: &str) -> OverrideChange {
-    OverrideChange::Undrain { master: master.to_owned(), stay: true, now: at(30) }
+    OverrideChange::Undrain { master: master.to_owned(), stay: true, now: at(30), note: note() }
 }
 
 /// `n1=m1` and `m1>m2`, for short.
@@ -63,10 +68,10 @@ async fn what_was_ordered_is_there_after_a_restart_and_the_number_only_grows() {
         (drain("m1", Some("m3")), vec!["n1=m2", "n2=m1", "m1>m3"]),
         (OverrideChange::Expire { now: at(10) }, vec!["n2=m1", "m1>m3"]),
     ] {
-        assert_eq!(listed(&store.change(change).await.unwrap().unwrap()), expected);
+        assert_eq!(listed(&store.change(change, None).await.unwrap().unwrap()), expected);
     }
     for nothing in [unpin("n1"), undrain("m2"), OverrideChange::Expire { now: at(19) }] {
-        assert_eq!(store.change(nothing).await.unwrap(), None);
+        assert_eq!(store.change(nothing, None).await.unwrap(), None);
     }
     let before = store.load().await.unwrap();
     assert_eq!((before.number(), before.pin("n2").unwrap().until), (6, Some(at(20))));
@@ -75,7 +80,7 @@ async fn what_was_ordered_is_there_after_a_restart_and_the_number_only_grows() {
     let again = SqliteStore::open(&path).await.unwrap();
     assert_eq!(again.load().await.unwrap(), before);
     for end in [unpin("n2"), undrain("m1")] {
-        again.change(end).await.unwrap().unwrap();
+        again.change(end, None).await.unwrap().unwrap();
     }
     let left = again.load().await.unwrap();
     assert_eq!((left.is_empty(), left.number()), (true, 8));
@@ -86,16 +91,16 @@ async fn names_that_look_like_sql_are_names() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("m.db")).await.unwrap();
     let odd = "n'1';--";
-    store.change(pin(odd, "m\"1", None)).await.unwrap();
+    store.change(pin(odd, "m\"1", None), None).await.unwrap();
     assert_eq!(listed(&store.load().await.unwrap()), ["n'1';--=m\"1"]);
-    assert!(store.change(unpin(odd)).await.unwrap().unwrap().is_empty());
+    assert!(store.change(unpin(odd), None).await.unwrap().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn the_file_is_for_its_owner_alone() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("m.db")).await.unwrap();
-    store.change(pin("n", "m", None)).await.unwrap();
+    store.change(pin("n", "m", None), None).await.unwrap();
     let mut seen = 0;
     for file in fs::read_dir(folder.path()).unwrap() {
         let file = file.unwrap();
@@ -161,7 +166,7 @@ async fn a_damaged_file_is_told_and_left_as_it_is() {
 
     let broken = folder.path().join("broken.db");
     let store = SqliteStore::open(&broken).await.unwrap();
-    store.change(pin("n", "m", None)).await.unwrap();
+    store.change(pin("n", "m", None), None).await.unwrap();
     drop(store);
     let mut bytes = fs::read(&broken).unwrap();
     // The pages after the first, which holds the schema.
@@ -179,10 +184,13 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
 
     let newer = folder.path().join("newer.db");
     drop(SqliteStore::open(&newer).await.unwrap());
-    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 8).unwrap();
+    let known = MIGRATIONS.len() as i64;
+    let found = known + 1;
+    Connection::open(&newer).unwrap().pragma_update(None, "user_version", found).unwrap();
     let told = fault(&newer).await;
-    assert_eq!(told, StoreErrorKind::Newer { found: 8, known: 7 });
-    assert!(told.to_string().contains("later Mapsmith (schema 8, this one knows 7)"), "{told}");
+    assert_eq!(told, StoreErrorKind::Newer { found, known });
+    let words = format!("later Mapsmith (schema {found}, this one knows {known})");
+    assert!(told.to_string().contains(&words), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
 
@@ -193,14 +201,14 @@ async fn a_locked_file_is_told_and_nothing_is_changed() {
     let store = SqliteStore::open(&path).await.unwrap();
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let error = store.change(pin("n", "m", None)).await.unwrap_err();
+    let error = store.change(pin("n", "m", None), None).await.unwrap_err();
     assert!(matches!(error.fault, StoreErrorKind::Locked(_)), "{error}");
     assert!(store.load().await.unwrap().is_empty(), "who only reads is not kept waiting");
     drop(store);
     assert!(matches!(fault(&path).await, StoreErrorKind::Locked(_)));
     other.execute_batch("ROLLBACK").unwrap();
     let store = SqliteStore::open(&path).await.unwrap();
-    assert_eq!(listed(&store.change(pin("n", "m", None)).await.unwrap().unwrap()), ["n=m"]);
+    assert_eq!(listed(&store.change(pin("n", "m", None), None).await.unwrap().unwrap()), ["n=m"]);
 }
 
 #[tokio::test]
@@ -224,7 +232,7 @@ async fn a_store_that_is_open_is_told_with_its_process_and_may_be_looked_at() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.db");
     let store = SqliteStore::open(&path).await.unwrap();
-    store.change(pin("n", "m", None)).await.unwrap();
+    store.change(pin("n", "m", None), None).await.unwrap();
     let told = fault(&path).await;
     assert_eq!(told, StoreErrorKind::InUse(format!("process {}", std::process::id())));
     assert!(told.to_string().starts_with("is in use by another Mapsmith (process "), "{told}");
@@ -409,7 +417,7 @@ async fn what_has_ended_is_remembered_with_its_times_for_a_week() {
         unpin("n1"),
         undrain("m1"),
     ] {
-        store.change(change).await.unwrap().unwrap();
+        store.change(change, None).await.unwrap().unwrap();
     }
     let told = |overrides: &Overrides| -> Vec<(bool, i64, i64, bool)> {
         let ended = overrides.ended();
@@ -425,10 +433,14 @@ async fn what_has_ended_is_remembered_with_its_times_for_a_week() {
     assert!(stored.ended().any(|ended| ended.concerned("n9", "m1")));
     assert!(!stored.ended().any(|ended| ended.concerned("n1", "m9") && ended.stay));
     let week = 7 * 24 * 3600;
-    store.change(drain("m3", None)).await.unwrap().unwrap();
-    let undrained =
-        OverrideChange::Undrain { master: "m3".to_owned(), stay: false, now: at(week + 25) };
-    let left = store.change(undrained).await.unwrap().unwrap();
+    store.change(drain("m3", None), None).await.unwrap().unwrap();
+    let undrained = OverrideChange::Undrain {
+        master: "m3".to_owned(),
+        stay: false,
+        now: at(week + 25),
+        note: note(),
+    };
+    let left = store.change(undrained, None).await.unwrap().unwrap();
     assert_eq!(told(&left).len(), 3, "the one that ended first is forgotten");
 }
 

@@ -124,15 +124,15 @@ fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
         ("PUT", "overrides/n", r#"{"master": "m2", "for": "0s"}"#, "is not a duration"),
         ("PUT", "overrides/n", r#"{"master": "m2", "for": "400days"}"#, "a year at most"),
         ("PUT", "overrides/n?wait=never", r#"{"master": "m2"}"#, "wait must be"),
-        ("PUT", "overrides/n?force=perhaps", r#"{"master": "m2"}"#, "wait and force"),
-        ("DELETE", "overrides/n?force=true", "", "the only parameter is wait"),
+        ("PUT", "overrides/n?force=perhaps", r#"{"master": "m2"}"#, "wait, force and reason"),
+        ("DELETE", "overrides/n?force=true", "", "the parameters are wait, kind (pin"),
         ("GET", "status?verbose=1", "", "this path takes no parameters"),
         ("GET", "nodes/n?wait=1s", "", "this path takes no parameters"),
         ("GET", "learned?x", "", "unknown field `x`"),
         ("GET", "held?id=1", "", "this path takes no parameters"),
         ("GET", "overrides?node=n", "", "this path takes no parameters"),
         ("GET", "overrides/n?force=true", "", "this path takes no parameters"),
-        ("POST", "held/approve?id=1", r#"{"id": "1"}"#, "this path takes no parameters"),
+        ("POST", "held/approve?id=1", r#"{"id": "1"}"#, "the only parameter is reason"),
         ("POST", "masters/m%3B1%0A/drain", "", "is not a valid master name"),
         ("POST", "masters/m1/drain", r#"{"to": "m1"}"#, "to itself"),
         ("POST", "masters/m1/drain", r##"{"to": "#m2"}"##, "is not a valid master name"),
@@ -149,6 +149,6 @@ fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
     assert_eq!(scene.mapsmith.ask("POST", "/v1/masters/m1/drain", &page, "").status, 403);
     assert_eq!(
         scene.mapsmith.get("/v1/overrides").1,
-        json!({"number": 0, "pins": [], "drained": []})
+        json!({"number": 0, "pins": [], "blocked": [], "drained": []})
     );
 }

@@ -4,23 +4,32 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::certificate::CertificateStatus;
-use mapsmith_core::{HeldChange, OverrideChange, Pin};
+use mapsmith_core::{HeldChange, Note, OverrideChange};
 use serde::de::DeserializeOwned;
 
+use super::body::LARGEST;
 use super::error::{HttpError, status_of};
-use super::request::{Master, NoQuery, Node, OrderQuery, Parameters, UndrainQuery, WaitQuery};
+use super::request::{
+    Author, ChangeQuery, Id, Master, NoQuery, Node, OrderQuery, OverrideEndQuery, Parameters,
+    ReasonQuery, UndrainQuery,
+};
 use crate::api::types::{
-    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, OwnRequest,
-    ReloadReport, StatusReport,
+    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, MasterReport, NodeOverride,
+    OverrideKind, OverrideRequest, OverridesReport, OwnRequest, ReloadReport, StatusReport,
 };
 use crate::api::{Api, requests};
+use crate::store::AuditTicket;
+
+pub(in crate::http) mod access;
 
 type Shared = State<Arc<Api>>;
+/// What the audit has of the request.
+type Ticket = Extension<Arc<AuditTicket>>;
 
 /// A body as JSON; `help` says what to send.
 fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
@@ -28,13 +37,16 @@ fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
         .map_err(|error| HttpError::BadRequest(format!("send {help}: {error}")))
 }
 
-pub(super) async fn status(State(api): Shared, _: Parameters<NoQuery>) -> Json<StatusReport> {
+pub(in crate::http) async fn status(
+    State(api): Shared,
+    _: Parameters<NoQuery>,
+) -> Json<StatusReport> {
     Json(api.status())
 }
 
-pub(super) async fn reload(
+pub(in crate::http) async fn reload(
     State(api): Shared,
-    Parameters(query): Parameters<WaitQuery>,
+    Parameters(query): Parameters<ChangeQuery>,
 ) -> Result<Response, HttpError> {
     answer(api.reload(requests::wait(query.wait.as_deref())?).await)
 }
@@ -48,7 +60,7 @@ fn answer(report: ReloadReport) -> Result<Response, HttpError> {
     }
 }
 
-pub(super) async fn explain(
+pub(in crate::http) async fn explain(
     State(api): Shared,
     Node(node): Node,
     _: Parameters<NoQuery>,
@@ -56,20 +68,23 @@ pub(super) async fn explain(
     Json(api.explain(&node).await)
 }
 
-pub(super) async fn learned(
+pub(in crate::http) async fn learned(
     State(api): Shared,
     _: Parameters<NoQuery>,
 ) -> Json<Vec<LearnedReport>> {
     Json(api.learned())
 }
 
-pub(super) async fn held(State(api): Shared, _: Parameters<NoQuery>) -> Json<Vec<HeldChange>> {
+pub(in crate::http) async fn held(
+    State(api): Shared,
+    _: Parameters<NoQuery>,
+) -> Json<Vec<HeldChange>> {
     Json(api.held())
 }
 
-pub(super) async fn approve(
+pub(in crate::http) async fn approve(
     State(api): Shared,
-    _: Parameters<NoQuery>,
+    _: Parameters<ReasonQuery>,
     body: Bytes,
 ) -> Result<Json<HeldChange>, HttpError> {
     let help = "{\"id\": \"...\"} with the id of the held change";
@@ -77,7 +92,7 @@ pub(super) async fn approve(
     Ok(Json(api.approve(&request.id).await?))
 }
 
-pub(super) async fn overrides(
+pub(in crate::http) async fn overrides(
     State(api): Shared,
     _: Parameters<NoQuery>,
 ) -> Result<Json<OverridesReport>, HttpError> {
@@ -85,66 +100,94 @@ pub(super) async fn overrides(
     Ok(Json(OverridesReport {
         number: overrides.number(),
         pins: overrides.pins().cloned().collect(),
+        blocked: overrides.blocked().cloned().collect(),
         drained: overrides.drained().cloned().collect(),
     }))
 }
 
-pub(super) async fn pin(
+pub(in crate::http) async fn node_override(
     State(api): Shared,
     Node(node): Node,
     _: Parameters<NoQuery>,
-) -> Result<Json<Pin>, HttpError> {
-    Ok(Json(api.pin(&node)?))
+) -> Result<Json<NodeOverride>, HttpError> {
+    Ok(Json(api.node_override(&node)?))
 }
 
-pub(super) async fn set_pin(
+pub(in crate::http) async fn set_override(
     State(api): Shared,
+    Extension(ticket): Ticket,
     Node(node): Node,
     Parameters(query): Parameters<OrderQuery>,
+    Author(by): Author,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    let help = "{\"master\": \"...\"}, with \"for\": \"2h\" for a pin that ends by itself";
-    let change = requests::pin(node, json(&body, help)?, Timestamp::now())?;
-    answer(api.change_override(change, query.force, wait).await?)
+    let help = "{\"master\": \"...\"}, or {\"absent\": true} for no entry in the map, with \
+        \"for\": \"2h\" for an override that ends by itself";
+    let mut request: OverrideRequest = json(&body, help)?;
+    request.reason = ticket.reason().or(request.reason);
+    let change = requests::node_override(node, request, by, Timestamp::now())?;
+    answer(api.change_override(change, query.force, wait, ticket).await?)
 }
 
-pub(super) async fn unpin(
+pub(in crate::http) async fn end_override(
     State(api): Shared,
+    Extension(ticket): Ticket,
     Node(node): Node,
-    Parameters(query): Parameters<WaitQuery>,
+    Parameters(query): Parameters<OverrideEndQuery>,
+    Author(by): Author,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    answer(
-        api.change_override(OverrideChange::Unpin { node, now: Timestamp::now() }, false, wait)
-            .await?,
-    )
+    let kind = match query.kind {
+        Some(kind) => kind,
+        None => api.override_kind(&node)?,
+    };
+    let (now, note) = (Timestamp::now(), Note { reason: ticket.reason(), by });
+    let change = match kind {
+        OverrideKind::Pin => OverrideChange::Unpin { node, now, note },
+        OverrideKind::Absent => OverrideChange::Unblock { node, now, note },
+    };
+    answer(api.change_override(change, false, wait, ticket).await?)
 }
 
-pub(super) async fn drain(
+pub(in crate::http) async fn master(
     State(api): Shared,
     Master(master): Master,
+    _: Parameters<NoQuery>,
+) -> Result<Json<MasterReport>, HttpError> {
+    Ok(Json(api.master(&master).await?))
+}
+
+pub(in crate::http) async fn drain(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    Master(master): Master,
     Parameters(query): Parameters<OrderQuery>,
+    Author(by): Author,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
     let help = "{\"to\": \"...\"} with the master that gets the nodes, or nothing to spread them";
-    let request = if body.is_empty() { DrainRequest::default() } else { json(&body, help)? };
-    let change = requests::drain(master, request, Timestamp::now())?;
-    answer(api.change_override(change, query.force, wait).await?)
+    let mut request = if body.is_empty() { DrainRequest::default() } else { json(&body, help)? };
+    request.reason = ticket.reason().or(request.reason);
+    let change = requests::drain(master, request, by, Timestamp::now())?;
+    answer(api.change_override(change, query.force, wait, ticket).await?)
 }
 
-pub(super) async fn undrain(
+pub(in crate::http) async fn undrain(
     State(api): Shared,
+    Extension(ticket): Ticket,
     Master(master): Master,
     Parameters(query): Parameters<UndrainQuery>,
+    Author(by): Author,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    let change = OverrideChange::Undrain { master, stay: query.stay, now: Timestamp::now() };
-    answer(api.change_override(change, false, wait).await?)
+    let (now, note) = (Timestamp::now(), Note { reason: ticket.reason(), by });
+    let change = OverrideChange::Undrain { master, stay: query.stay, now, note };
+    answer(api.change_override(change, false, wait, ticket).await?)
 }
 
-pub(super) async fn own(
+pub(in crate::http) async fn own(
     State(api): Shared,
     Node(node): Node,
     Parameters(query): Parameters<OrderQuery>,
@@ -155,43 +198,43 @@ pub(super) async fn own(
     answer(api.own(&node, requests::master(master)?, query.force, wait).await?)
 }
 
-pub(super) async fn certificates(
+pub(in crate::http) async fn certificates(
     State(api): Shared,
     _: Parameters<NoQuery>,
 ) -> Json<Vec<CertificateStatus>> {
     Json(api.certificates())
 }
 
-pub(super) async fn renew(
+pub(in crate::http) async fn renew(
     State(api): Shared,
-    Path(name): Path<String>,
-    _: Parameters<NoQuery>,
+    Id(name): Id,
+    _: Parameters<ReasonQuery>,
 ) -> Result<Response, HttpError> {
     Ok((StatusCode::ACCEPTED, Json(api.renew(&name).await?)).into_response())
 }
 
-pub(super) async fn metrics(State(api): Shared) -> Response {
+pub(in crate::http) async fn metrics(State(api): Shared) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics())
         .into_response()
 }
 
-pub(super) async fn healthz(State(api): Shared) -> (StatusCode, String) {
+pub(in crate::http) async fn healthz(State(api): Shared) -> (StatusCode, String) {
     match api.stands_still() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
     }
 }
 
-pub(super) async fn readyz(State(api): Shared) -> Response {
+pub(in crate::http) async fn readyz(State(api): Shared) -> Response {
     let readiness = api.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
-pub(super) async fn not_found(uri: Uri) -> HttpError {
+pub(in crate::http) async fn not_found(uri: Uri) -> HttpError {
     HttpError::NotFound(uri.path().to_owned())
 }
 
-pub(super) async fn method_not_allowed() -> HttpError {
+pub(in crate::http) async fn method_not_allowed() -> HttpError {
     HttpError::MethodNotAllowed
 }

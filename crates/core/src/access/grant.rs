@@ -1,0 +1,142 @@
+//! Grants: single things that somebody may do beside their role.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names;
+
+/// The most grants of one token.
+pub const MOST_GRANTS: usize = 32;
+/// The longest prefix of registrations.
+const LONGEST_PREFIX: usize = 255;
+
+/// What its text names is compared as it is written: there are no wildcards.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Grant {
+    /// `node:MASTER`: to register nodes of this master, and to end that.
+    Node(String),
+    /// `register:PREFIX`: to register members whose path begins so, and to end that.
+    Register(String),
+    /// `commands`: to run the commands that the settings name. No role has it.
+    Commands,
+}
+
+/// Not a grant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a grant; a grant is node:MASTER, register:PREFIX or commands")]
+pub struct NotAGrant(String);
+
+impl Grant {
+    /// Whether nodes of this master may be registered.
+    pub fn covers_master(&self, master: &str) -> bool {
+        matches!(self, Self::Node(granted) if granted == master)
+    }
+
+    /// Whether a member of this path, like `web/1.0.0/10.0.0.3/8080`, may be registered.
+    pub fn covers_registration(&self, path: &str) -> bool {
+        // `web` is not meant to cover `website`.
+        let rest =
+            |prefix: &str| path.strip_prefix(prefix).map(|rest| (prefix.ends_with('/'), rest));
+        match self {
+            Self::Register(prefix) => rest(prefix)
+                .is_some_and(|(closed, rest)| closed || rest.is_empty() || rest.starts_with('/')),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(master) => write!(out, "node:{master}"),
+            Self::Register(prefix) => write!(out, "register:{prefix}"),
+            Self::Commands => out.write_str("commands"),
+        }
+    }
+}
+
+impl FromStr for Grant {
+    type Err = NotAGrant;
+
+    fn from_str(text: &str) -> Result<Self, NotAGrant> {
+        let prefix_is_valid = |prefix: &str| {
+            (1..=LONGEST_PREFIX).contains(&prefix.len())
+                && !prefix.starts_with('/')
+                && prefix.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
+        };
+        match text.split_once(':') {
+            None if text == "commands" => Ok(Self::Commands),
+            Some(("node", master)) if names::check_value(master).is_ok() => {
+                Ok(Self::Node(master.to_owned()))
+            }
+            Some(("register", prefix)) if prefix_is_valid(prefix) => {
+                Ok(Self::Register(prefix.to_owned()))
+            }
+            _ => Err(NotAGrant(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for Grant {
+    type Error = NotAGrant;
+
+    fn try_from(text: String) -> Result<Self, NotAGrant> {
+        text.parse()
+    }
+}
+
+impl From<Grant> for String {
+    fn from(grant: Grant) -> Self {
+        grant.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(text: &str) -> Grant {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_grant_reads_as_it_is_written() {
+        for text in ["node:master1", "register:web/", "register:web/1.0.0", "commands"] {
+            assert_eq!(grant(text).to_string(), text);
+        }
+        for wrong in [
+            "",
+            "node",
+            "node:",
+            "node:a b",
+            "register:",
+            "register:/web",
+            "register:a b",
+            "Commands",
+        ] {
+            let error = wrong.parse::<Grant>().unwrap_err().to_string();
+            assert!(error.contains("node:MASTER"), "{error}");
+        }
+        assert!(format!("register:{}", "x".repeat(LONGEST_PREFIX + 1)).parse::<Grant>().is_err());
+    }
+
+    #[test]
+    fn a_grant_covers_what_it_names_and_nothing_beside() {
+        assert!(grant("node:m1").covers_master("m1"));
+        for other in ["m10", "M1", "", "m"] {
+            assert!(!grant("node:m1").covers_master(other), "{other}");
+        }
+        for within in ["web", "web/1.0.0/10.0.0.3/8080"] {
+            assert!(grant("register:web").covers_registration(within), "{within}");
+        }
+        for outside in ["website/1", "we", "", "api/web"] {
+            assert!(!grant("register:web").covers_registration(outside), "{outside}");
+        }
+        assert!(grant("register:web/").covers_registration("web/1"));
+        assert!(!grant("commands").covers_registration("commands"));
+        assert!(!grant("register:m1").covers_master("m1"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Who changed what: a log line and a row of the store for every change.
+//!
+//! A change of the store has its row in its own transaction. What is not in the store is noted
+//! once it was answered, and so is how every request ended: nobody's answer waits for that.
+
+use std::sync::Arc;
+
+use mapsmith_core::access::{Identity, Role};
+use tokio::sync::mpsc;
+
+use super::types::AuditPage;
+use super::{Api, Error};
+use crate::heartbeat;
+use crate::store::{AuditFilter, AuditRequest, AuditTicket, SqliteStore};
+
+/// How many answers may wait for the store. A change each, so there are few.
+const WAITING: usize = 1024;
+
+/// A request that was answered.
+struct Answered {
+    ticket: Arc<AuditTicket>,
+    /// None where whoever asked went away before.
+    status: Option<u16>,
+    ms: f64,
+}
+
+/// Takes what was answered.
+pub struct Audit(Option<mpsc::Sender<Answered>>);
+
+/// Brings it into the store.
+pub struct AuditWriter {
+    store: SqliteStore,
+    answered: mpsc::Receiver<Answered>,
+}
+
+impl Audit {
+    /// Without a store there are log lines alone.
+    pub fn new(store: Option<SqliteStore>) -> (Self, Option<AuditWriter>) {
+        let Some(store) = store else { return (Self(None), None) };
+        let (sender, answered) = mpsc::channel(WAITING);
+        (Self(Some(sender)), Some(AuditWriter { store, answered }))
+    }
+
+    /// Notes how a request ended.
+    pub fn answered(&self, ticket: Arc<AuditTicket>, status: Option<u16>, ms: f64) {
+        log(&ticket.request(), status, ms);
+        let Some(sender) = &self.0 else { return };
+        if sender.try_send(Answered { ticket, status, ms }).is_err() {
+            tracing::error!("the audit in the store lacks a change: it is in the log alone");
+        }
+    }
+}
+
+fn log(request: &AuditRequest, status: Option<u16>, ms: f64) {
+    let AuditRequest { actor, address, method, route, target, reason, request_id, .. } = request;
+    tracing::info!(
+        target: "mapsmith::audit",
+        kind = actor.kind.name(),
+        actor = actor.name,
+        id = actor.id,
+        address = address.map(tracing::field::display),
+        method,
+        route,
+        subject = target,
+        reason,
+        status,
+        request_id,
+        ms,
+        "a request to change something"
+    );
+}
+
+impl AuditWriter {
+    /// Writes until nobody is left who could answer anybody.
+    pub async fn run(mut self) {
+        while let Some(answered) = self.next().await {
+            let row = answered.ticket.row();
+            if let Err(error) = self.write(answered).await {
+                let lacks = if row.is_some() { "a change's end" } else { "a change" };
+                tracing::error!("the audit in the store lacks {lacks}: {error}");
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Option<Answered> {
+        loop {
+            tokio::select! {
+                answered = self.answered.recv() => return answered,
+                () = heartbeat::tick() => {}
+            }
+        }
+    }
+
+    async fn write(&self, answered: Answered) -> Result<(), crate::store::StoreError> {
+        let Answered { ticket, status, ms } = answered;
+        let row = match ticket.row() {
+            Some(row) => row,
+            None => self.store.note(ticket.request()).await?,
+        };
+        match status {
+            Some(status) => self.store.note_answer(row, status, ms).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Api {
+    /// Changes that were made or refused, the newest first: all of them for an admin, else those
+    /// of whoever asks.
+    ///
+    /// # Errors
+    /// There is no store, or it can't be read.
+    pub async fn audit(
+        &self,
+        identity: &Identity,
+        mut filter: AuditFilter,
+    ) -> Result<AuditPage, Error> {
+        let store = self.store.as_ref().ok_or(Error::NoStore("audit rows"))?;
+        if identity.role < Role::Admin {
+            filter.actor = Some(identity.name.clone());
+        }
+        let limit = filter.limit;
+        let rows = store.audit(AuditFilter { limit: limit + 1, ..filter }).await;
+        let mut items = rows.map_err(|error| Error::Store(error.to_string()))?;
+        let is_more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| is_more).map(|row| row.seq.to_string());
+        Ok(AuditPage { items, next })
+    }
+}

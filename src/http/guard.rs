@@ -1,0 +1,233 @@
+//! Stands before every route of the table: who asks, may they, how often, and what is noted of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{FromRequestParts, Query, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use mapsmith_core::access::Identity;
+use mapsmith_core::overrides::LONGEST_REASON;
+use metrics::counter;
+use serde::Deserialize;
+
+use super::access::{self, Peer};
+use super::error::HttpError;
+use super::request::Author;
+use super::routes::{Needs, Route};
+use crate::api::Api;
+use crate::store::audit::Actor;
+use crate::store::{AuditRequest, AuditTicket};
+use crate::telemetry::API_REFUSALS;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest request id that is taken over.
+const LONGEST_ID: usize = 64;
+/// The most characters that are kept of what a path names.
+const LONGEST_TARGET: usize = 512;
+
+/// A route, and what it takes to let somebody in.
+#[derive(Clone)]
+pub(super) struct Guard {
+    pub(super) api: Arc<Api>,
+    pub(super) route: &'static Route,
+}
+
+/// Lets a request through to its handler, and notes what came of it.
+pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let peer = Peer::of(&parts);
+    let id = request_id(&parts);
+    let mut response = match guard.prepare(&mut parts, &peer, &id).await {
+        Ok(record) => {
+            let response = next.run(Request::from_parts(parts, body)).await;
+            guard.note(record, &response);
+            response
+        }
+        Err(error) => guard.refuse(error, peer.address.ip()),
+    };
+    if let Ok(id) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+impl Guard {
+    /// Puts what the handler needs into the request: who asks, and of a change its author, the
+    /// audit's actor, and its ticket.
+    async fn prepare(&self, parts: &mut Parts, peer: &Peer, id: &str) -> Result<Record, HttpError> {
+        let (access, changes) = (&self.api.access, self.route.changes());
+        let mut record = Record::new(Arc::clone(&self.api));
+        let needed = match self.route.needs {
+            Needs::Nothing => return Ok(record),
+            Needs::Probe => {
+                if access.is_open_locally() {
+                    access::is_local(parts)?;
+                }
+                return Ok(record);
+            }
+            Needs::Login => {
+                match access.is_open_locally() {
+                    true => access::is_local(parts)?,
+                    false => access::is_of_no_other_site(parts)?,
+                }
+                record.request = Some(self.request(parts, peer, id).await?);
+                return Ok(record);
+            }
+            Needs::Role(needed) => needed,
+        };
+        let identity = access::identify(access, parts, peer, changes)?;
+        access.admit(&identity, changes).map_err(HttpError::TooMany)?;
+        if identity.role < needed {
+            return Err(HttpError::Role { needed, identity });
+        }
+        if changes {
+            let mut request = self.request(parts, peer, id).await?;
+            request.actor = Actor::from(&identity);
+            parts.extensions.insert(Author(Some(request.actor.name.clone())));
+            let ticket = Arc::new(AuditTicket::new(request));
+            parts.extensions.insert(Arc::clone(&ticket));
+            record.ticket = Some(ticket);
+        }
+        parts.extensions.insert(identity);
+        Ok(record)
+    }
+
+    /// The request as the audit has it. Its actor is not known yet.
+    async fn request(
+        &self,
+        parts: &mut Parts,
+        peer: &Peer,
+        id: &str,
+    ) -> Result<AuditRequest, HttpError> {
+        let reason = reason(parts)?;
+        let named = RawPathParams::from_request_parts(parts, &()).await.ok();
+        let target = self.route.target(|name| {
+            let mut named = named.as_ref()?.iter();
+            named.find_map(|(key, value)| (key == name).then(|| value.to_owned()))
+        });
+        Ok(AuditRequest {
+            address: Some(peer.address.ip()),
+            method: self.route.method.to_string(),
+            route: self.route.path.to_owned(),
+            reason,
+            request_id: id.to_owned(),
+            ..AuditRequest::of_the_clock(
+                Timestamp::now(),
+                target.chars().take(LONGEST_TARGET).collect(),
+            )
+        })
+    }
+
+    fn note(&self, mut record: Record, response: &Response) {
+        let identity = response.extensions().get::<Identity>();
+        match (record.request.take(), identity) {
+            (Some(request), Some(identity)) => {
+                let request = AuditRequest { actor: Actor::from(identity), ..request };
+                record.ticket = Some(Arc::new(AuditTicket::new(request)));
+            }
+            // Nobody was logged in.
+            (Some(_), None) => self.count(response.status()),
+            (None, _) => {}
+        }
+        record.end(Some(response.status()));
+    }
+
+    /// Counts what was refused because of who asked or how often.
+    fn count(&self, status: StatusCode) {
+        let counted =
+            [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+        if counted.contains(&status) {
+            counter!(API_REFUSALS, "status" => status.as_str().to_owned()).increment(1);
+        }
+    }
+
+    /// Refused before anything was done: counted, and logged now and then.
+    fn refuse(&self, error: HttpError, address: IpAddr) -> Response {
+        let error = match error {
+            HttpError::Unauthorized { tried: true } => match self.api.access.failed(address) {
+                Ok(()) => error,
+                Err(wait) => HttpError::TooManyFailed(wait),
+            },
+            error => error,
+        };
+        let (text, response) = (error.to_string(), error.into_response());
+        let status = response.status();
+        self.count(status);
+        if self.api.access.is_refusal_logged(address) {
+            let (method, route) = (&self.route.method, self.route.path);
+            tracing::warn!(
+                target: "mapsmith::audit",
+                %address,
+                %method,
+                route,
+                status = status.as_u16(),
+                "the API refused a request: {text}"
+            );
+        }
+        response
+    }
+}
+
+/// What is noted once a request was answered, or once whoever asked went away.
+struct Record {
+    api: Arc<Api>,
+    /// Of one who is not known yet.
+    request: Option<AuditRequest>,
+    ticket: Option<Arc<AuditTicket>>,
+    begun: Instant,
+}
+
+impl Record {
+    fn new(api: Arc<Api>) -> Self {
+        Self { api, request: None, ticket: None, begun: Instant::now() }
+    }
+
+    fn end(&mut self, status: Option<StatusCode>) {
+        if let Some(ticket) = self.ticket.take() {
+            let ms = self.begun.elapsed().as_secs_f64() * 1000.0;
+            let ms = (ms * 1000.0).round() / 1000.0;
+            self.api.audit.answered(ticket, status.map(|status| status.as_u16()), ms);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+/// The request's own id where that is one, else a new one.
+fn request_id(parts: &Parts) -> String {
+    let given = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let is_id = |id: &&str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(plain)
+    };
+    given.filter(is_id).map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned)
+}
+
+/// Why somebody changes something, in their own words.
+fn reason(parts: &Parts) -> Result<Option<String>, HttpError> {
+    #[derive(Deserialize)]
+    struct Reason {
+        reason: Option<String>,
+    }
+    // What can't be read is refused by the handler.
+    let Ok(Query(Reason { reason })) = Query::try_from_uri(&parts.uri) else { return Ok(None) };
+    match reason {
+        Some(reason)
+            if reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control) =>
+        {
+            Err(HttpError::BadRequest(format!(
+                "reason has at most {LONGEST_REASON} characters, and no control characters"
+            )))
+        }
+        reason => Ok(reason.filter(|reason| !reason.is_empty())),
+    }
+}

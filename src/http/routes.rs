@@ -1,0 +1,144 @@
+//! Every route of the API, with who may use it. The router is built from this table alone.
+
+use std::sync::Arc;
+
+use axum::http::Method;
+use axum::routing::{MethodRouter, delete, get, post, put};
+use mapsmith_core::access::Role;
+
+use super::handlers::{self, access};
+use super::{history, map, nodes};
+use crate::api::Api;
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Everybody: it tells nothing.
+    Nothing,
+    /// Everybody, but where nobody has to say who they are no page of another site: for scrapers.
+    Probe,
+    /// Everybody who has a token in the body, but no page of another site.
+    Login,
+    /// Somebody who is known, with at least this role.
+    Role(Role),
+}
+
+/// A method of a path.
+pub struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    pub needs: Needs,
+    pub(super) handler: fn() -> MethodRouter<Arc<Api>>,
+}
+
+impl Route {
+    const fn new(
+        method: Method,
+        path: &'static str,
+        needs: Needs,
+        handler: fn() -> MethodRouter<Arc<Api>>,
+    ) -> Self {
+        Self { method, path, needs, handler }
+    }
+
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        self.method != Method::GET
+    }
+
+    /// What a request changes, where `parameter` gives what a name in the path stands for: the path
+    /// up to the last of them, like `masters/master1`.
+    pub(super) fn target(&self, parameter: impl Fn(&str) -> Option<String>) -> String {
+        let path = self.path.trim_start_matches("/v1/");
+        let named = path.rfind('}').map_or(path, |end| &path[..=end]);
+        let name = |part: &str| {
+            let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+            name.and_then(&parameter).unwrap_or_else(|| part.to_owned())
+        };
+        named.split('/').map(name).collect::<Vec<_>>().join("/")
+    }
+}
+
+const ANYBODY: Needs = Needs::Role(Role::None);
+const VIEWER: Needs = Needs::Role(Role::Viewer);
+const OPERATOR: Needs = Needs::Role(Role::Operator);
+const ADMIN: Needs = Needs::Role(Role::Admin);
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+const PUT: Method = Method::PUT;
+const DELETE: Method = Method::DELETE;
+
+/// All of them.
+pub static ROUTES: &[Route] = &[
+    Route::new(GET, "/v1/about", ANYBODY, || get(access::about)),
+    Route::new(GET, "/v1/status", VIEWER, || get(handlers::status)),
+    Route::new(POST, "/v1/reload", OPERATOR, || post(handlers::reload)),
+    Route::new(GET, "/v1/nodes", VIEWER, || get(nodes::nodes)),
+    Route::new(GET, "/v1/nodes/{node}", VIEWER, || get(handlers::explain)),
+    Route::new(PUT, "/v1/nodes/{node}/owner", OPERATOR, || put(handlers::own)),
+    Route::new(GET, "/v1/map", VIEWER, || get(map::map)),
+    Route::new(GET, "/v1/revisions", VIEWER, || get(history::revisions)),
+    Route::new(GET, "/v1/revisions/{number}", VIEWER, || get(history::revision)),
+    Route::new(GET, "/v1/revisions/{number}/diff", VIEWER, || get(history::diff)),
+    Route::new(GET, "/v1/revisions/{number}/map", VIEWER, || get(history::map)),
+    Route::new(GET, "/v1/learned", VIEWER, || get(handlers::learned)),
+    Route::new(GET, "/v1/held", VIEWER, || get(handlers::held)),
+    Route::new(POST, "/v1/held/approve", OPERATOR, || post(handlers::approve)),
+    Route::new(GET, "/v1/overrides", VIEWER, || get(handlers::overrides)),
+    Route::new(GET, "/v1/overrides/{node}", VIEWER, || get(handlers::node_override)),
+    Route::new(PUT, "/v1/overrides/{node}", OPERATOR, || put(handlers::set_override)),
+    Route::new(DELETE, "/v1/overrides/{node}", OPERATOR, || delete(handlers::end_override)),
+    Route::new(GET, "/v1/masters/{master}", VIEWER, || get(handlers::master)),
+    Route::new(POST, "/v1/masters/{master}/drain", OPERATOR, || post(handlers::drain)),
+    Route::new(DELETE, "/v1/masters/{master}/drain", OPERATOR, || delete(handlers::undrain)),
+    Route::new(GET, "/v1/certificates", VIEWER, || get(handlers::certificates)),
+    Route::new(POST, "/v1/certificates/{name}/renew", OPERATOR, || post(handlers::renew)),
+    Route::new(POST, "/v1/session", Needs::Login, || post(access::log_in)),
+    Route::new(DELETE, "/v1/session", ANYBODY, || delete(access::log_out)),
+    Route::new(GET, "/v1/tokens", ADMIN, || get(access::tokens)),
+    Route::new(POST, "/v1/tokens", ADMIN, || post(access::create_token)),
+    Route::new(DELETE, "/v1/tokens/{id}", ADMIN, || delete(access::revoke_token)),
+    Route::new(POST, "/v1/tokens/{id}/rotate", ADMIN, || post(access::rotate_token)),
+    Route::new(GET, "/v1/audit", VIEWER, || get(access::audit)),
+    Route::new(GET, "/metrics", Needs::Probe, || get(handlers::metrics)),
+    Route::new(GET, "/readyz", Needs::Probe, || get(handlers::readyz)),
+    Route::new(GET, "/healthz", Needs::Nothing, || get(handlers::healthz)),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(method: &Method, path: &str) -> &'static Route {
+        ROUTES.iter().find(|route| route.method == *method && route.path == path).unwrap()
+    }
+
+    #[test]
+    fn whatever_changes_something_needs_more_than_to_look() {
+        for route in ROUTES.iter().filter(|route| route.changes()) {
+            let is_ones_own = route.path == "/v1/session";
+            let is_guarded = matches!(route.needs, Needs::Role(Role::Operator | Role::Admin));
+            assert!(is_guarded || is_ones_own, "{} {}", route.method, route.path);
+        }
+        for route in ROUTES.iter().filter(|route| route.path.starts_with("/v1/")) {
+            let is_known = matches!(route.needs, Needs::Role(_) | Needs::Login);
+            assert!(is_known, "{} {}", route.method, route.path);
+        }
+        let tokens = ROUTES.iter().filter(|route| route.path.starts_with("/v1/tokens"));
+        assert!(tokens.map(|route| route.needs).all(|needs| needs == ADMIN));
+    }
+
+    #[test]
+    fn a_target_is_what_the_path_names() {
+        let named = |name: &str| Some(format!("<{name}>"));
+        for (method, path, expected) in [
+            (Method::POST, "/v1/masters/{master}/drain", "masters/<master>"),
+            (Method::PUT, "/v1/overrides/{node}", "overrides/<node>"),
+            (Method::POST, "/v1/tokens/{id}/rotate", "tokens/<id>"),
+            (Method::POST, "/v1/held/approve", "held/approve"),
+            (Method::POST, "/v1/reload", "reload"),
+        ] {
+            assert_eq!(route(&method, path).target(named), expected);
+        }
+    }
+}

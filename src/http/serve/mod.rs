@@ -1,0 +1,168 @@
+//! Connections of the API: how many there may be, and how long a client may take to say what it
+//! wants.
+//!
+//! A client that connects and says nothing needs no token. What it holds must not be missing
+//! elsewhere: a descriptor is needed to reach an instance and to write the map file.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use metrics::{counter, gauge};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+mod active;
+mod connection;
+mod handshakes;
+
+use super::access::Peer;
+use crate::api::access::ServerTls;
+use crate::heartbeat;
+use crate::telemetry::{API_CONNECTIONS, API_CONNECTIONS_REFUSED, API_REFUSALS};
+use connection::Way;
+use handshakes::Handshakes;
+
+/// The most connections at once, however many descriptors there may be.
+const MOST_CONNECTIONS: usize = 256;
+/// How long a client may take until its request's head is there; also how long a connection may
+/// stay without a request.
+const HEAD_BOUND: Duration = Duration::from_secs(10);
+/// The same on a spare connection, which is closed after one answer.
+const SPARE_HEAD_BOUND: Duration = Duration::from_secs(1);
+/// How long requests under way may take to end at a shutdown: a client that never finishes its
+/// request must not keep the daemon.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+/// How long nothing is accepted after that failed: what it failed for does not go within
+/// microseconds.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+
+/// How many connections the API may have where `descriptors` may be open in all: a quarter of them,
+/// the rest is for routing.
+pub fn connections_within(descriptors: usize) -> usize {
+    (descriptors / 4).clamp(1, MOST_CONNECTIONS)
+}
+
+/// The connections that are served.
+struct Connections {
+    slots: Arc<Semaphore>,
+    spare_slots: Arc<Semaphore>,
+    way: Way,
+    spare: Way,
+    serving: JoinSet<()>,
+    shutdown: CancellationToken,
+}
+
+impl Connections {
+    /// Serves one, if there is a place.
+    fn begin<S>(&mut self, stream: S, is_http_2: bool, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (way, slot) = match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(slot) => (&self.way, slot),
+            Err(_) => {
+                counter!(API_CONNECTIONS_REFUSED).increment(1);
+                match Arc::clone(&self.spare_slots).try_acquire_owned() {
+                    Ok(slot) => (&self.spare, slot),
+                    Err(_) => return,
+                }
+            }
+        };
+        let (way, shutdown) = (way.clone(), self.shutdown.clone());
+        self.serving.spawn(connection::serve(stream, is_http_2, peer, way, slot, shutdown));
+    }
+}
+
+/// Serves `router` on at most `most` connections at once until shutdown; requests under way have a
+/// moment to end. An eighth more get one answer of `spare`, and what comes beyond that is closed.
+/// With TLS another quarter may be in their handshake.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    router: Router,
+    spare: Router,
+    most: usize,
+    shutdown: CancellationToken,
+) {
+    // There from the start: a counter that begins at 1 has no rise that an alert could see.
+    counter!(API_CONNECTIONS_REFUSED).increment(0);
+    for status in ["401", "403", "429"] {
+        counter!(API_REFUSALS, "status" => status).increment(0);
+    }
+    gauge!(API_CONNECTIONS).set(0.0);
+    let mut handshakes = Handshakes::new(tls, most.div_ceil(4));
+    let mut connections = Connections {
+        slots: Arc::new(Semaphore::new(most)),
+        spare_slots: Arc::new(Semaphore::new(most.div_ceil(8))),
+        way: Way { router, head: HEAD_BOUND, once: false },
+        spare: Way { router: spare, head: SPARE_HEAD_BOUND, once: true },
+        serving: JoinSet::new(),
+        shutdown: shutdown.clone(),
+    };
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = connections.serving.join_next() => continue,
+            () = heartbeat::tick() => continue,
+            shaken = handshakes.next() => {
+                connections.begin(shaken.stream, shaken.is_http_2, shaken.peer);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                failing = false;
+                if let Some(plain) = handshakes.begin(connection::timed(stream), address) {
+                    let peer = Peer { address, names: Arc::default(), over_tls: false };
+                    connections.begin(plain, false, peer);
+                }
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!("the API can't accept a connection: {error}");
+                }
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = sleep(ACCEPT_RETRY) => {}
+                }
+            }
+        }
+    }
+    drop((listener, handshakes));
+    let mut serving = connections.serving;
+    // What is left then ends with its task.
+    let _ = timeout(LAST_REQUESTS, async { while serving.join_next().await.is_some() {} }).await;
+}
+
+/// Whether accepting failed for a client that went away meanwhile.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_gets_a_quarter_of_the_descriptors_at_most() {
+        for (descriptors, expected) in
+            [(0, 1), (64, 16), (1000, 250), (1024, 256), (1_048_576, 256)]
+        {
+            assert_eq!(connections_within(descriptors), expected, "{descriptors}");
+        }
+    }
+}

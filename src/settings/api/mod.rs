@@ -1,0 +1,76 @@
+//! `[api]`: where the HTTP API listens, and who may ask.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::keys::section;
+use super::units::listen;
+
+mod client;
+mod tls;
+
+pub use client::ApiClient;
+pub use tls::{ApiTls, ClientAuth};
+
+section! {
+    /// The HTTP API, which the command line uses too.
+    #[derive(Debug, Clone, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Api {
+        /// The address and port to listen on. Port 0 lets the system choose. An address that is not
+        /// loopback requires `api.token_file`, or certificates of clients (`api.tls`,
+        /// `api.client`).
+        #[unset("127.0.0.1:7070")]
+        #[serde(deserialize_with = "listen")]
+        pub listen: SocketAddr,
+        /// A file with a bearer token: who has it is an admin. Then every `/v1` request must carry
+        /// this token or another one (`mapsmith token create`). The file is read again when it
+        /// changes; while it can't be read, the token of before stays good.
+        pub token_file: Option<PathBuf>,
+        /// TLS: see [`api.tls`](#apitls).
+        #[unset(says "plain HTTP/1.1")]
+        pub tls: Option<ApiTls>,
+        /// Clients known by their certificate: see [`api.client`](#apiclient).
+        #[unset(says "none")]
+        #[serde(rename = "client")]
+        pub clients: Vec<ApiClient>,
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 7070));
+        Self { listen, token_file: None, tls: None, clients: Vec::new() }
+    }
+}
+
+impl Api {
+    /// Whether every program of this machine may do everything, without saying who it is.
+    pub fn is_open_locally(&self) -> bool {
+        self.listen.ip().is_loopback() && !self.knows_clients()
+    }
+
+    /// Whether there is a way to say who one is.
+    fn knows_clients(&self) -> bool {
+        self.token_file.is_some() || !self.clients.is_empty()
+    }
+
+    pub(super) fn problems(&self, problems: &mut Vec<String>) {
+        if !self.listen.ip().is_loopback() && !self.knows_clients() {
+            problems.push(format!(
+                "api.listen: {} can be reached from other machines; set api.token_file, or listen \
+                    on 127.0.0.1",
+                self.listen
+            ));
+        }
+        self.tls.iter().for_each(|tls| tls.problems(problems));
+        client::problems(&self.clients, self.tls.as_ref(), problems);
+    }
+
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        self.token_file.iter_mut().for_each(|path| *path = folder.join(&*path));
+        self.tls.iter_mut().for_each(|tls| tls.resolve(folder));
+    }
+}

@@ -1,0 +1,117 @@
+//! Who changed what: a row a change, in the change's own transaction where that is in the store.
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+
+use jiff::Timestamp;
+use mapsmith_core::access::{Identity, IdentityKind};
+use serde::{Deserialize, Serialize};
+
+/// Who made a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    pub kind: IdentityKind,
+    pub name: String,
+    /// A token's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+impl From<&Identity> for Actor {
+    fn from(identity: &Identity) -> Self {
+        let Identity { kind, name, id, .. } = identity.clone();
+        Self { kind, name, id }
+    }
+}
+
+/// A request that changes something, before it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRequest {
+    pub at: Timestamp,
+    pub actor: Actor,
+    /// None where nobody asked over the network.
+    pub address: Option<IpAddr>,
+    pub method: String,
+    /// The path, with names in braces in place of what it names.
+    pub route: String,
+    /// What it changes, like `masters/master1`.
+    pub target: String,
+    pub reason: Option<String>,
+    pub request_id: String,
+}
+
+impl AuditRequest {
+    /// Of what ends by itself.
+    pub fn of_the_clock(at: Timestamp, target: String) -> Self {
+        Self {
+            at,
+            actor: Actor::from(&Identity::clock()),
+            address: None,
+            method: String::new(),
+            route: String::new(),
+            target,
+            reason: None,
+            request_id: String::new(),
+        }
+    }
+}
+
+/// Goes with a request to whatever carries it out, which notes it in its own transaction.
+#[derive(Debug)]
+pub struct AuditTicket {
+    request: AuditRequest,
+    /// What the request's body says of it.
+    reason: OnceLock<String>,
+    row: OnceLock<i64>,
+}
+
+impl AuditTicket {
+    pub fn new(request: AuditRequest) -> Self {
+        Self { request, reason: OnceLock::new(), row: OnceLock::new() }
+    }
+
+    /// The request, with the reason that is known by now.
+    pub fn request(&self) -> AuditRequest {
+        AuditRequest { reason: self.reason(), ..self.request.clone() }
+    }
+
+    /// Why the change is made.
+    pub fn reason(&self) -> Option<String> {
+        self.request.reason.as_ref().or(self.reason.get()).cloned()
+    }
+
+    /// Takes the reason that a change has, where the request's line has none.
+    pub fn explain(&self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            self.reason.get_or_init(|| reason);
+        }
+    }
+
+    /// The row's number; none while there is no row.
+    pub fn row(&self) -> Option<i64> {
+        self.row.get().copied()
+    }
+
+    /// A request that makes several changes has the row of the first.
+    pub(super) fn noted(&self, row: i64) {
+        self.row.get_or_init(|| row);
+    }
+}
+
+/// A change that was made, or refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditRow {
+    pub seq: i64,
+    pub at: Timestamp,
+    pub actor: Actor,
+    pub address: Option<String>,
+    pub method: String,
+    pub route: String,
+    pub target: String,
+    pub reason: Option<String>,
+    /// The answer's; none where Mapsmith ended before the answer.
+    pub status: Option<u16>,
+    pub request_id: String,
+    /// How long it took, in milliseconds.
+    pub ms: Option<f64>,
+}

@@ -1,0 +1,191 @@
+//! The API over TLS: its certificate, those of clients, and clients that never finish a handshake.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::authority::Authority;
+use crate::support::free_port;
+use crate::support::haproxy::Gateway;
+use crate::support::mapsmith::{Config, Mapsmith, cli};
+use crate::support::registry::Registry;
+use crate::support::scene::{
+    BOUND, ON_REQUEST, complaints, gateway_settings, newest, printed, source_settings,
+};
+
+struct Scene {
+    _gateway: Gateway,
+    _registry: Registry,
+    authority: Authority,
+    mapsmith: Mapsmith,
+}
+
+fn tls(listen: &str) -> String {
+    format!(
+        "[api]\nlisten = {listen:?}\ntoken_file = \"token\"\n\
+        [api.tls]\ncert = \"api.pem\"\nkey = \"api.key\"\n"
+    )
+}
+
+const CLIENTS: &str = "client_ca = \"ca.pem\"\nclient_crl = \"crl.pem\"\n\
+    client_auth = \"request\"\n\
+    [[api.client]]\nsan = \"ops1\"\nrole = \"operator\"\n";
+
+fn scene(more: &str) -> Scene {
+    scene_at("127.0.0.1:0", more)
+}
+
+fn scene_at(listen: &str, more: &str) -> Scene {
+    let gateway = Gateway::plan(newest()).start();
+    let registry = Registry::start(&[("node1", "m1")]);
+    let source = source_settings("registry", &registry.url());
+    let config: Config = Mapsmith::config(&format!(
+        "{ON_REQUEST}{}{source}{}{more}",
+        gateway_settings(&gateway),
+        tls(listen)
+    ));
+    let authority = Authority::create(config.directory());
+    for name in ["api", "other", "ops1", "ops2"] {
+        authority.issue(name);
+    }
+    fs::write(config.directory().join("token"), "s3cret").unwrap();
+    let mapsmith = config.start();
+    Scene { _gateway: gateway, _registry: registry, authority, mapsmith }
+}
+
+impl Scene {
+    fn file(&self, name: &str) -> String {
+        self.mapsmith.configuration().directory().join(name).display().to_string()
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Output {
+        let url = format!("https://localhost:{}", self.mapsmith.address().port());
+        cli(&[arguments, &["--ca", &self.file("ca.pem")]].concat(), Some(&url))
+    }
+
+    fn as_client(&self, name: &str, arguments: &[&str]) -> Output {
+        let (cert, key) = (self.file(&format!("{name}.pem")), self.file(&format!("{name}.key")));
+        self.cli(&[arguments, &["--cert", &cert, "--key", &key]].concat())
+    }
+
+    fn status(&self) -> Value {
+        let output = self.cli(&["status", "--token", "s3cret", "--output", "json"]);
+        serde_json::from_str(&printed(&output).1).unwrap_or_else(|error| {
+            panic!("{error}: {}\n{}", complaints(&output), self.mapsmith.log())
+        })
+    }
+}
+
+#[test]
+fn a_certificate_that_is_replaced_is_in_force_and_a_bad_pair_keeps_the_one_before() {
+    let scene = scene("");
+    assert_eq!(scene.status()["api"]["tls"]["error"], Value::Null);
+    let before = scene.status()["api"]["tls"]["not_after"].clone();
+    assert!(before.is_string(), "{before}");
+    // The key of another pair.
+    fs::copy(scene.file("other.key"), scene.file("api.key")).unwrap();
+    let error = scene.mapsmith.wait_for("the status names the bad pair", BOUND, |_| {
+        scene.status()["api"]["tls"]["error"].as_str().map(str::to_owned)
+    });
+    assert!(error.contains("api.tls.cert") && error.contains("api.key"), "{error}");
+    fs::copy(scene.file("other.pem"), scene.file("api.pem")).unwrap();
+    scene.mapsmith.wait_for("the other pair is in force", BOUND, |_| {
+        scene.status()["api"]["tls"]["error"].is_null().then_some(())
+    });
+    assert!(scene.mapsmith.log().contains("was replaced"), "{}", scene.mapsmith.log());
+}
+
+#[test]
+fn clients_are_known_by_their_certificates_until_these_are_revoked() {
+    let scene = scene(CLIENTS);
+    let (code, text) = printed(&scene.as_client("ops1", &["reload"]));
+    assert_eq!(code, 0, "{text}\n{}", scene.mapsmith.log());
+    for (output, why) in [
+        (scene.as_client("ops2", &["status"]), "nobody knows this one"),
+        (scene.cli(&["status"]), "none was shown"),
+    ] {
+        assert!(complaints(&output).contains("401"), "{why}: {}", complaints(&output));
+    }
+    let pin = ["pin", "node1", "m1", "--force", "--wait", "0s", "--token", "s3cret"];
+    let output = scene.as_client("ops1", &pin);
+    assert!(complaints(&output).contains("[store]"), "a token counts: {}", complaints(&output));
+
+    scene.authority.revoke("ops1");
+    let refused = scene.mapsmith.wait_for("it is revoked", BOUND, |_| {
+        let output = scene.as_client("ops1", &["status"]);
+        (!output.status.success()).then(|| complaints(&output))
+    });
+    assert!(!refused.contains("401"), "there is no connection at all: {refused}");
+    assert_eq!(scene.as_client("ops2", &["status", "--token", "s3cret"]).status.code(), Some(0));
+}
+
+#[test]
+fn who_connects_and_says_nothing_keeps_nobody_waiting() {
+    let scene = scene("");
+    let address: SocketAddr = scene.mapsmith.address();
+    let time = || {
+        let start = Instant::now();
+        scene.status();
+        start.elapsed()
+    };
+    let usual = (0..3).map(|_| time()).max().unwrap_or_default();
+    let silent: Vec<_> =
+        (0..500).map(|_| TcpStream::connect(address).expect("the kernel accepts it")).collect();
+    let with_them = (0..3).map(|_| time()).min().unwrap_or_default();
+    // The handshakes of the silent ones end after ten seconds, and none of them is waited for.
+    assert!(
+        with_them < 2 * usual + Duration::from_secs(1),
+        "{with_them:?} with 500 silent clients, {usual:?} without"
+    );
+    drop(silent);
+}
+
+#[test]
+fn a_client_that_knows_http_2_gets_it() {
+    let scene = scene("");
+    let url = format!("https://localhost:{}/v1/about", scene.mapsmith.address().port());
+    for (version, expected) in [("--http2", "2 200"), ("--http1.1", "1.1 200")] {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "60", "--output", "/dev/null"]);
+        curl.args(["--write-out", "%{http_version} %{http_code}", "--cacert"]);
+        curl.arg(scene.authority.ca()).args(["--header", "Authorization: Bearer s3cret"]);
+        let (_, text) = printed(&curl.args([version, &url]).output().expect("curl runs"));
+        assert_eq!(text, expected, "{version}");
+    }
+}
+
+#[test]
+fn a_certificate_that_can_not_be_used_keeps_the_daemon_from_starting() {
+    let gateway = Gateway::plan(newest()).start();
+    let registry = Registry::start(&[]);
+    let source = source_settings("registry", &registry.url());
+    let config = Mapsmith::config(&format!(
+        "{ON_REQUEST}{}{source}{}",
+        gateway_settings(&gateway),
+        tls("127.0.0.1:0")
+    ));
+    fs::write(config.directory().join("token"), "s3cret").unwrap();
+    fs::write(config.directory().join("api.pem"), "no certificate").unwrap();
+    fs::write(config.directory().join("api.key"), "no key").unwrap();
+    let output = config.cli(&["run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(complaints(&output).contains("api.tls.cert"), "{}", complaints(&output));
+    let checked = printed(&config.cli(&["check"])).1;
+    let line = checked.lines().find(|line| line.contains("api.tls"));
+    assert!(line.is_some_and(|line| line.starts_with("FAIL")), "{checked}");
+}
+
+#[test]
+fn the_command_line_asks_over_tls_where_the_settings_say_so() {
+    let port = free_port();
+    let scene = scene_at(&format!("127.0.0.1:{port}"), CLIENTS);
+    // By the certificate's name, which no resolver knows.
+    let output = scene.mapsmith.configuration().cli(&["status"]);
+    assert_eq!(output.status.code(), Some(0), "{}", complaints(&output));
+    let url = format!("https://127.0.0.1:{port}");
+    let output = cli(&["status", "--token", "s3cret"], Some(&url));
+    assert_eq!(output.status.code(), Some(1), "nobody said to trust this CA");
+}
