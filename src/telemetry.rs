@@ -45,8 +45,11 @@ metrics! {
     gauge GONE_NODES = "mapsmith_gone_nodes",
         "Nodes that no source names any more and that stay in the map for a while";
     gauge PINS = "mapsmith_pins", "Nodes that an operator pinned to a master";
+    gauge BLOCKED = "mapsmith_blocked_nodes", "Nodes that an operator keeps out of the map";
     gauge DRAINED_MASTERS = "mapsmith_drained_masters", "Masters that an operator drained";
     gauge MAP_FILE_FAILED = "mapsmith_map_file_failed", "1 while the map file can't be written";
+    gauge HISTORY_FAILED = "mapsmith_history_failed",
+        "1 while the revision in force could not be kept in the store";
     gauge READ_ONLY = "mapsmith_read_only",
         "1 while another Mapsmith writes the map file, and this one changes nothing";
     gauge API_CONNECTIONS = "mapsmith_api_connections", "Connections of the API right now";
@@ -55,6 +58,7 @@ metrics! {
     // By `status` (`401`, `403`, `429`).
     counter API_REFUSALS = "mapsmith_api_refusals_total",
         "Requests that the API refused because of who asked or how often";
+    gauge API_WAITS = "mapsmith_api_waits", "Requests that wait for another map right now";
     // By `kind` (`added`, `moved`, `removed`).
     counter MAP_CHANGES = "mapsmith_map_changes_total", "Keys changed by revisions, by kind";
     gauge GUARD_HELD_ENTRIES = "mapsmith_guard_held_entries",

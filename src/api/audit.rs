@@ -43,7 +43,7 @@ impl Audit {
 
     /// Notes how a request ended.
     pub fn answered(&self, ticket: Arc<AuditTicket>, status: Option<u16>, ms: f64) {
-        log(&ticket.request, status, ms);
+        log(&ticket.request(), status, ms);
         let Some(sender) = &self.0 else { return };
         if sender.try_send(Answered { ticket, status, ms }).is_err() {
             tracing::error!("the audit in the store lacks a change: it is in the log alone");
@@ -95,7 +95,7 @@ impl AuditWriter {
         let Answered { ticket, status, ms } = answered;
         let row = match ticket.row() {
             Some(row) => row,
-            None => self.store.note(ticket.request.clone()).await?,
+            None => self.store.note(ticket.request()).await?,
         };
         match status {
             Some(status) => self.store.note_answer(row, status, ms).await,

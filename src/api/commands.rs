@@ -1,4 +1,4 @@
-//! What changes something: reload, approve, pins, drains and owners.
+//! What changes something: reload, approve, pins, blocked nodes, drains and owners.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use mapsmith_core::desired;
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::overrides::DeadEnd;
 use mapsmith_core::desired::ownership::with_owners;
-use mapsmith_core::{HeldChange, OverrideChange, Overrides, Pin, SourceState};
+use mapsmith_core::{BlockedNode, HeldChange, OverrideChange, Overrides, Pin, SourceState};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -92,12 +92,14 @@ impl Api {
         wait: Option<Duration>,
         ticket: Arc<AuditTicket>,
     ) -> Result<ReloadReport, Error> {
+        ticket.explain(change.note().reason);
         let service = self.overrides.as_ref().ok_or(Error::NoStore("overrides"))?;
         let mut asked = self.ask(|_| 0);
         match &mut change {
-            OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {
-                *node = self.as_in_map(node)
-            }
+            OverrideChange::Pin(Pin { node, .. })
+            | OverrideChange::Unpin { node, .. }
+            | OverrideChange::Block(BlockedNode { node, .. })
+            | OverrideChange::Unblock { node, .. } => *node = self.as_in_map(node),
             _ => {}
         }
         let known = self.check_masters(&change, &self.decision.borrow().clone());
@@ -109,6 +111,7 @@ impl Api {
         let nothing_to_end = match &change {
             OverrideChange::Undrain { master, .. } => format!("master {master} is not drained"),
             OverrideChange::Unpin { node, .. } => format!("node {node} has no pin"),
+            OverrideChange::Unblock { node, .. } => format!("node {node} is not blocked"),
             _ => "nothing changed".to_owned(),
         };
         let changed = service
@@ -359,6 +362,11 @@ fn describe(change: &OverrideChange, is_known: bool) -> String {
             format!("node {node} is pinned to {master}{until}{unknown}")
         }
         OverrideChange::Unpin { node, .. } => format!("node {node} is no longer pinned"),
+        OverrideChange::Block(BlockedNode { node, until, .. }) => {
+            let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
+            format!("node {node} is blocked{until}: it is in no map")
+        }
+        OverrideChange::Unblock { node, .. } => format!("node {node} is no longer blocked"),
         OverrideChange::Drain(drained) => match &drained.to {
             Some(to) => format!("master {} is drained to {to}{unknown}", drained.master),
             None => {
@@ -371,7 +379,7 @@ fn describe(change: &OverrideChange, is_known: bool) -> String {
         OverrideChange::Undrain { master, .. } => {
             format!("master {master} is no longer drained; nodes stay where they went meanwhile")
         }
-        OverrideChange::Expire { .. } => "pins whose time is over have ended".to_owned(),
+        OverrideChange::Expire { .. } => "overrides whose time is over have ended".to_owned(),
     }
 }
 

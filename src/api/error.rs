@@ -22,6 +22,15 @@ pub enum Error {
     /// The nodes of a master that is to be drained have nowhere to go.
     #[error("{0}")]
     DeadEnd(String),
+    /// No source has a node map, and none is kept.
+    #[error("there is no node map: the settings have no source of one")]
+    NoMap,
+    /// There will be a map.
+    #[error("there is no map in force yet: the sources have not answered; see `/readyz`")]
+    NotReady,
+    /// So many may wait for another map at once.
+    #[error("{0} requests wait for another map, and no more may; try again in a moment")]
+    TooManyWaits(usize),
     /// The settings name no store.
     #[error(
         "{0} need a store that keeps them: set `path` in `[store]` (like \
@@ -34,6 +43,25 @@ pub enum Error {
     /// The token can't be made or changed.
     #[error("{0}")]
     TokenConflict(String),
+    /// Nobody knows this master.
+    #[error(
+        "{0:?} is not a known master: no node is routed there, and no HAProxy has a backend or \
+            server of the name"
+    )]
+    NoMaster(String),
+    /// There is no such revision.
+    #[error("there is no revision {0}")]
+    NoRevision(u64),
+    /// What lies before a revision is forgotten, or was never kept.
+    #[error(
+        "what there was of revision {number} is no longer kept{}; fetch the whole map",
+        .oldest.map_or(String::new(), |oldest| format!(", the oldest map is that of {oldest}"))
+    )]
+    NotKept {
+        number: u64,
+        /// The oldest revision whose map can be had.
+        oldest: Option<u64>,
+    },
     /// Owners are not remembered.
     #[error("{0}")]
     NotRemembered(String),

@@ -31,13 +31,14 @@ impl Api {
             .or(gone.map(|gone| gone.master.as_str()));
         let owner = decision.owners.nodes.get(&node).cloned();
         let pin = decision.overrides.pin(&node).cloned();
+        let blocked = decision.overrides.block(&node).cloned();
         let disputed = origin.is_some_and(|origin| is_disputed(&origin, &node));
         let kept = kept_node(&decision, &node);
         // What is kept counts for the sources' answer, whatever they say at the moment.
         let counts = kept.map(|kept| kept.master.as_str()).or(said);
         let base = owner.as_ref().and_then(OwnedNode::routed_to).or(counts);
         let drained = base
-            .filter(|_| pin.is_none())
+            .filter(|_| pin.is_none() && blocked.is_none())
             .and_then(|master| decision.overrides.drain(master))
             .cloned();
         let sources = explain_sources(&views, origin.map(|origin| origin.name), &node);
@@ -53,10 +54,11 @@ impl Api {
             (None, None) => base,
         };
         // What an operator ordered is not kept back by anything that the sources say.
-        let kept = match &pin {
-            Some(_) => None,
-            None => explain_kept(kept, disputed, owner.is_some()),
+        let kept = match pin.is_some() || blocked.is_some() {
+            true => None,
+            false => explain_kept(kept, disputed, owner.is_some()),
         };
+        let ordered = ordered.filter(|_| blocked.is_none());
         let reference = ordered.and_then(|master| self.explain_reference(&decision, master));
         ExplainReport {
             owner: owner.clone(),
@@ -73,6 +75,7 @@ impl Api {
                 to: change.to.clone(),
             }),
             pin,
+            blocked,
             drained,
             sources,
             instances: self.look_up_everywhere(&node).await,

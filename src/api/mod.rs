@@ -11,6 +11,7 @@ use mapsmith_core::status::SourceStatus;
 use mapsmith_core::{Desired, HeldChange, ServerList, SourceState};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Approval, Decision, Order};
 use crate::heartbeat::Heartbeats;
@@ -29,6 +30,10 @@ mod commands;
 mod convergence;
 mod error;
 mod explain;
+mod history;
+pub mod map;
+mod masters;
+mod nodes;
 mod owned;
 mod queries;
 pub mod requests;
@@ -40,6 +45,8 @@ pub use access::{Access, Token};
 pub use audit::Audit;
 pub use certificates::Certificates;
 pub use error::Error;
+pub(crate) use history::HistoryAccess;
+pub(crate) use map::MapAnswers;
 
 /// The task without which nothing is decided, by its name in the metrics.
 pub const DECIDER: &str = "engine";
@@ -76,6 +83,11 @@ pub struct Api {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) settings: Arc<Settings>,
     pub(crate) heartbeats: Heartbeats,
+    pub(crate) map_answers: MapAnswers,
+    /// None without a store.
+    pub(crate) history: Option<HistoryAccess>,
+    /// Whoever waits is answered then.
+    pub(crate) shutdown: CancellationToken,
 }
 
 /// The services of a registry.

@@ -40,7 +40,7 @@ mod tests {
     use std::sync::Arc;
 
     use jiff::Timestamp;
-    use mapsmith_core::{DrainedMaster, Overrides, Pin, Revision};
+    use mapsmith_core::{DrainedMaster, Note, Overrides, Pin, Revision};
     use serde_json::json;
 
     use super::*;
@@ -82,11 +82,18 @@ mod tests {
 
         let since = Timestamp::UNIX_EPOCH;
         let mut overrides = Overrides::numbered(1);
-        overrides.add_drain(DrainedMaster { master: "m2".to_owned(), to: None, since }).unwrap();
+        overrides
+            .add_drain(DrainedMaster {
+                master: "m2".to_owned(),
+                to: None,
+                since,
+                note: Note::default(),
+            })
+            .unwrap();
         decision.overrides = Arc::new(overrides.clone());
         assert_eq!(told(&decision, "m2"), format!("{begins}until m2 is undrained"));
         let (node, master) = ("n".to_owned(), "m1".to_owned());
-        overrides.add_pin(Pin { node, master, since, until: None }).unwrap();
+        overrides.add_pin(Pin { node, master, since, until: None, note: Note::default() }).unwrap();
         decision.overrides = Arc::new(overrides);
         assert_eq!(told(&decision, "m2"), format!("{begins}until it is unpinned"));
     }

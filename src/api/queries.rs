@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use mapsmith_core::desired::gone::GoneNode;
 use mapsmith_core::desired::ownership::Phase;
 use mapsmith_core::status::NAMED_NODES;
-use mapsmith_core::{HeldChange, Overrides, Pin};
+use mapsmith_core::{HeldChange, Overrides};
 use metrics::gauge;
 
 use super::types::{
-    GoneNodeReport, GoneReport, LearnedReport, MasterLoad, OwnerLoad, OwnershipReport, Readiness,
-    ReferencesReport, StatusReport,
+    GoneNodeReport, GoneReport, LearnedReport, MasterLoad, NodeOverride, OverrideKind, OwnerLoad,
+    OwnershipReport, Readiness, ReferencesReport, StatusReport,
 };
 use super::{Api, DECIDER, Error};
 use crate::engine::map::OwnersDecision;
@@ -54,6 +54,7 @@ impl Api {
             waiting_for: decision.waiting_for,
             read_only: decision.read_only,
             pins: decision.overrides.pins().len(),
+            blocked: decision.overrides.blocked().len(),
             drained: decision.overrides.drained().cloned().collect(),
             stuck: decision.stuck,
             flapping: decision.flapping,
@@ -169,17 +170,26 @@ impl Api {
         self.overrides.as_ref().map(OverrideService::latest).ok_or(Error::NoStore("overrides"))
     }
 
-    /// A node's pin. `node` is a valid key.
+    /// What was ordered for a node. `node` is a valid key.
     ///
     /// # Errors
-    /// [`Error::NoStore`], or [`Error::NoOverride`] where it has none.
-    pub fn pin(&self, node: &str) -> Result<Pin, Error> {
+    /// [`Error::NoStore`], or [`Error::NoOverride`] where nothing was.
+    pub fn node_override(&self, node: &str) -> Result<NodeOverride, Error> {
         let node = self.as_in_map(node);
         let overrides = self.overrides()?;
-        overrides
-            .pin(&node)
-            .cloned()
+        let pin = overrides.pin(&node).cloned().map(NodeOverride::Pin);
+        let blocked = overrides.block(&node).cloned();
+        pin.or_else(|| blocked.map(|blocked| NodeOverride::Absent { absent: true, blocked }))
             .ok_or_else(|| Error::NoOverride(format!("node {node} has no pin")))
+    }
+
+    /// Which override a node has; a pin where it has none. `node` is a valid key.
+    ///
+    /// # Errors
+    /// [`Error::NoStore`].
+    pub fn override_kind(&self, node: &str) -> Result<OverrideKind, Error> {
+        let blocked = self.overrides()?.block(&self.as_in_map(node)).is_some();
+        Ok(if blocked { OverrideKind::Absent } else { OverrideKind::Pin })
     }
 
     /// The metrics in Prometheus's text format.

@@ -3,26 +3,31 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::access::Role;
 use mapsmith_core::access::grant::MOST_GRANTS;
 use mapsmith_core::access::token::check_name;
-use mapsmith_core::{DrainedMaster, OverrideChange, Pin, names};
+use mapsmith_core::overrides::LONGEST_REASON;
+use mapsmith_core::{BlockedNode, DrainedMaster, Note, OverrideChange, Pin, names};
 use thiserror::Error as ThisError;
 
-use super::types::{CreateTokenRequest, DrainRequest, PinRequest};
+use super::types::{CreateTokenRequest, DrainRequest, OverrideRequest};
 use crate::store::token_service::NewToken;
 
 /// The longest that a reload or an override may be waited for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
-/// The longest time that a pin may be given: beyond it nobody remembers why.
-const LONGEST_PIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// The longest time that an override may be given: beyond it nobody remembers why.
+const LONGEST_OVERRIDE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// The most that a page may have.
+pub const LARGEST_PAGE: usize = 1000;
+/// What a page has unless the request says otherwise.
+const PAGE: usize = 100;
 
 /// The longest time that a token may be given; without a time it is good until it is revoked.
 const LONGEST_TOKEN: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
-/// The rows of a page where nobody says how many, and the most of them.
-const USUAL_PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1000;
 
 /// What is wrong with a request, and what would be right.
 #[derive(Debug, PartialEq, Eq, ThisError)]
@@ -36,6 +41,40 @@ pub fn wait(text: Option<&str>) -> Result<Option<Duration>, Invalid> {
         Some(Ok(wait)) if !wait.is_zero() && wait <= LONGEST_WAIT => Ok(Some(wait)),
         Some(_) => Err(Invalid("wait must be a duration up to 10m, like 30s".to_owned())),
     }
+}
+
+/// Which part of a long list is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The key of the last row of the page before; none for the first page.
+    pub after: Option<String>,
+    /// The most rows of it.
+    pub limit: usize,
+}
+
+/// The page that a request asks for; `after` is what [`cursor`] made.
+pub fn page(limit: Option<usize>, after: Option<&str>) -> Result<Page, Invalid> {
+    let limit = self::limit(limit)?;
+    let key = |after: &str| {
+        let key = URL_SAFE_NO_PAD.decode(after).ok();
+        key.and_then(|key| String::from_utf8(key).ok()).ok_or_else(|| {
+            Invalid("after must be what an answer before gave as its next".to_owned())
+        })
+    };
+    Ok(Page { after: after.map(key).transpose()?, limit })
+}
+
+/// How many rows a page has at most.
+pub fn limit(limit: Option<usize>) -> Result<usize, Invalid> {
+    match limit.unwrap_or(PAGE) {
+        limit @ 1..=LARGEST_PAGE => Ok(limit),
+        _ => Err(Invalid(format!("limit must be 1 to {LARGEST_PAGE}"))),
+    }
+}
+
+/// What leads from a page that ends with this key to the next one.
+pub fn cursor(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(key)
 }
 
 pub fn node(name: String) -> Result<String, Invalid> {
@@ -52,33 +91,64 @@ pub fn master(name: String) -> Result<String, Invalid> {
     }
 }
 
-/// The pin of a valid node that begins now.
-pub fn pin(node: String, request: PinRequest, now: Timestamp) -> Result<OverrideChange, Invalid> {
-    let master = master(request.master)?;
+/// Why and by whom an order is given.
+fn note(reason: Option<String>, by: Option<String>) -> Result<Note, Invalid> {
+    let fits = |reason: &String| {
+        let length = reason.chars().count();
+        !reason.trim().is_empty()
+            && length <= LONGEST_REASON
+            && !reason.chars().any(char::is_control)
+    };
+    match &reason {
+        Some(reason) if !fits(reason) => {
+            Err(Invalid(format!("reason must be one line of 1 to {LONGEST_REASON} characters")))
+        }
+        _ => Ok(Note { reason, by }),
+    }
+}
+
+/// The override of a valid node that begins now.
+pub fn node_override(
+    node: String,
+    request: OverrideRequest,
+    by: Option<String>,
+    now: Timestamp,
+) -> Result<OverrideChange, Invalid> {
     let end = |duration: String| {
         let length = humantime::parse_duration(&duration).ok();
         length
-            .filter(|length| !length.is_zero() && *length <= LONGEST_PIN)
+            .filter(|length| !length.is_zero() && *length <= LONGEST_OVERRIDE)
             .and_then(|length| now.checked_add(SignedDuration::try_from(length).ok()?).ok())
             .ok_or_else(|| {
                 Invalid(format!("{duration:?} is not a duration like 30m or 2h, a year at most"))
             })
     };
     let until = request.duration.map(end).transpose()?;
-    Ok(OverrideChange::Pin(Pin { node, master, since: now, until }))
+    let note = note(request.reason, by)?;
+    match (request.master.map(master).transpose()?, request.absent) {
+        (Some(master), false) => {
+            Ok(OverrideChange::Pin(Pin { node, master, since: now, until, note }))
+        }
+        (None, true) => Ok(OverrideChange::Block(BlockedNode { node, since: now, until, note })),
+        _ => Err(Invalid(
+            "name the node's master, or say \"absent\": true for no entry in the map".to_owned(),
+        )),
+    }
 }
 
 /// The drain of a valid master that begins now.
 pub fn drain(
     from: String,
     request: DrainRequest,
+    by: Option<String>,
     now: Timestamp,
 ) -> Result<OverrideChange, Invalid> {
     let to = request.to.map(master).transpose()?;
     if to.as_ref() == Some(&from) {
         return Err(Invalid(format!("{from} can't be drained to itself; name another master")));
     }
-    Ok(OverrideChange::Drain(DrainedMaster { master: from, to, since: now }))
+    let note = note(request.reason, by)?;
+    Ok(OverrideChange::Drain(DrainedMaster { master: from, to, since: now, note }))
 }
 
 /// The token that somebody makes now.
@@ -122,21 +192,12 @@ pub fn since(text: Option<&str>) -> Result<Option<Timestamp>, Invalid> {
     text.map(time).transpose()
 }
 
-/// Where a page begins: the `next` of the one before.
+/// Where a page of the audit begins: the `next` of the one before.
 pub fn after(text: Option<&str>) -> Result<Option<i64>, Invalid> {
     let number = |text: &str| {
         text.parse().map_err(|_| Invalid(format!("after: {text:?} is not the next of a page")))
     };
     text.map(number).transpose()
-}
-
-/// How many rows a page has.
-pub fn limit(text: Option<&str>) -> Result<usize, Invalid> {
-    let Some(text) = text else { return Ok(USUAL_PAGE) };
-    match text.parse() {
-        Ok(limit) if (1..=LARGEST_PAGE).contains(&limit) => Ok(limit),
-        _ => Err(Invalid(format!("limit: {text:?} is not a number from 1 to {LARGEST_PAGE}"))),
-    }
 }
 
 #[cfg(test)]
@@ -147,7 +208,9 @@ mod tests {
 
     fn pinned(master: &str, duration: Option<&str>) -> Result<OverrideChange, Invalid> {
         let duration = duration.map(str::to_owned);
-        pin("n1".to_owned(), PinRequest { master: master.to_owned(), duration }, NOW)
+        let master = Some(master.to_owned());
+        let request = OverrideRequest { master, duration, ..OverrideRequest::default() };
+        node_override("n1".to_owned(), request, None, NOW)
     }
 
     #[test]
@@ -156,6 +219,22 @@ mod tests {
         assert_eq!(wait(Some("10m")), Ok(Some(LONGEST_WAIT)));
         for wrong in ["0s", "11m", "", "soon", "-1s"] {
             assert!(wait(Some(wrong)).unwrap_err().to_string().contains("up to 10m"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_page_goes_on_behind_the_last_key_of_the_one_before() {
+        let after = cursor("web10.example.test");
+        assert_eq!(after, "d2ViMTAuZXhhbXBsZS50ZXN0");
+        let expected = Page { after: Some("web10.example.test".to_owned()), limit: 7 };
+        assert_eq!(page(Some(7), Some(&after)), Ok(expected));
+        assert_eq!(page(None, None), Ok(Page { after: None, limit: PAGE }));
+        for limit in [0, LARGEST_PAGE + 1] {
+            let error = page(Some(limit), None).unwrap_err().to_string();
+            assert_eq!(error, "limit must be 1 to 1000");
+        }
+        for wrong in ["web10", "_w", "d2Vi="] {
+            assert!(page(None, Some(wrong)).is_err(), "{wrong}");
         }
     }
 
@@ -175,21 +254,51 @@ mod tests {
     }
 
     #[test]
+    fn a_node_has_a_master_or_none_and_a_reason_is_one_short_line() {
+        let order = |request: OverrideRequest| {
+            node_override("n1".to_owned(), request, Some("anna".to_owned()), NOW)
+        };
+        let absent = OverrideRequest { absent: true, ..OverrideRequest::default() };
+        let reason = |reason: &str| Some(reason.to_owned());
+        match order(OverrideRequest { reason: reason("stolen"), ..absent.clone() }) {
+            Ok(OverrideChange::Block(blocked)) => {
+                let note = Note { reason: reason("stolen"), by: Some("anna".to_owned()) };
+                assert_eq!(
+                    (blocked.node.as_str(), blocked.until, blocked.note),
+                    ("n1", None, note)
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        let both = OverrideRequest { master: Some("m1".to_owned()), ..absent.clone() };
+        for wrong in [both, OverrideRequest::default()] {
+            assert!(order(wrong).unwrap_err().to_string().contains("\"absent\": true"));
+        }
+        let longest = "é".repeat(LONGEST_REASON);
+        assert!(order(OverrideRequest { reason: reason(&longest), ..absent.clone() }).is_ok());
+        for wrong in [format!("{longest}!"), " ".to_owned(), "two\nlines".to_owned()] {
+            let request = OverrideRequest { reason: Some(wrong), ..absent.clone() };
+            let error = order(request).unwrap_err().to_string();
+            assert_eq!(error, "reason must be one line of 1 to 500 characters");
+        }
+    }
+
+    #[test]
     fn no_name_that_haproxy_would_misread_is_taken() {
         for wrong in ["", "a b", "#a", "a<<"] {
             assert!(node(wrong.to_owned()).is_err(), "{wrong:?}");
             let error = pinned(wrong, None).unwrap_err().to_string();
             assert!(error.contains("is not a valid master name"), "{error}");
-            let to = DrainRequest { to: Some(wrong.to_owned()) };
-            assert!(drain("m1".to_owned(), to, NOW).is_err(), "{wrong:?}");
+            let to = DrainRequest { to: Some(wrong.to_owned()), reason: None };
+            assert!(drain("m1".to_owned(), to, None, NOW).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
     fn a_master_is_not_drained_to_itself() {
-        let to = |name: &str| DrainRequest { to: Some(name.to_owned()) };
-        assert!(drain("m1".to_owned(), to("m2"), NOW).is_ok());
-        let error = drain("m1".to_owned(), to("m1"), NOW).unwrap_err();
+        let to = |name: &str| DrainRequest { to: Some(name.to_owned()), reason: None };
+        assert!(drain("m1".to_owned(), to("m2"), None, NOW).is_ok());
+        let error = drain("m1".to_owned(), to("m1"), None, NOW).unwrap_err();
         assert_eq!(error.to_string(), "m1 can't be drained to itself; name another master");
     }
 
@@ -217,8 +326,8 @@ mod tests {
 
     #[test]
     fn a_page_has_a_bound_and_a_beginning() {
-        assert_eq!((limit(None), limit(Some("1000"))), (Ok(100), Ok(1000)));
-        for wrong in ["0", "1001", "-1", "", "many"] {
+        assert_eq!((limit(None), limit(Some(1000))), (Ok(100), Ok(1000)));
+        for wrong in [0, 1001] {
             assert!(limit(Some(wrong)).is_err(), "{wrong}");
         }
         assert_eq!((after(None), after(Some("17"))), (Ok(None), Ok(Some(17))));

@@ -16,7 +16,7 @@ use super::ground::{Carried, Ground};
 use super::lists::{confirmed_lists, stored_lists, stored_with};
 use super::signals::{End, Signals};
 use super::tasks::{Fleet, Tasks};
-use crate::api::{Api, DECIDER};
+use crate::api::{Api, DECIDER, HistoryAccess, MapAnswers};
 use crate::engine::map::MapDecider;
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
@@ -27,7 +27,7 @@ use crate::services::Known;
 use crate::settings::Settings;
 use crate::source::{PollRequests, Registries, Round, TargetedLookups, schedule};
 use crate::store::map_file::MapFileWriter;
-use crate::store::{OverrideService, SqliteStore, keep_lists};
+use crate::store::{HistoryBounds, OverrideService, SqliteStore, keep_lists};
 use crate::supervise::{Supervisor, SupervisorReport};
 
 /// How many orders may wait for the decision at hand: one operator, one change; more callers simply
@@ -58,7 +58,13 @@ async fn map_decider(
         .with_actions(settings.references_in_force())
         .with_hold(settings.damping.hold)
         .with_remove_after(settings.map.remove_after);
-    let Some(store) = store.filter(|_| settings.ownership.remember) else { return Ok(decider) };
+    let Some(store) = store else { return Ok(decider) };
+    let bounds =
+        HistoryBounds { keep: settings.history.keep, max_bytes: settings.history.max_bytes };
+    let decider = decider.with_history(Arc::new(store.history(bounds))).await;
+    if !settings.ownership.remember {
+        return Ok(decider);
+    }
     let owners = store.owners().await?;
     Ok(decider.with_ownership(settings.ownership.policy(), owners, Some(Arc::new(store))))
 }
@@ -120,8 +126,7 @@ impl Daemon {
 
         let overrides = self.start_overrides(override_service.clone());
         let registries = Registries::new(settings);
-        let sources = self.start_sources(&registries)?;
-        let lists = self.start_lists(&registries)?;
+        let (sources, lists) = (self.start_sources(&registries)?, self.start_lists(&registries)?);
         let (desired_sender, desired) = watch::channel(Desired::default());
         self.desired = Some(desired.clone());
         let stored = stored_with(store.clone()).await?;
@@ -157,12 +162,15 @@ impl Daemon {
             requests: self.requests.clone(),
             orders: orders_sender,
             overrides: override_service,
+            history: store.clone().map(HistoryAccess::new),
             store,
             access,
             audit,
             metrics: metrics.clone(),
             settings: Arc::clone(&self.settings),
             heartbeats: self.tasks.heartbeats.clone(),
+            map_answers: MapAnswers::new(most_connections),
+            shutdown: self.shutdown.clone(),
         });
 
         self.start_metrics_upkeep(metrics);

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+use mapsmith_core::Note;
 use mapsmith_core::desired::ownership::{OwnedNode, OwnerRecord, Phase};
 
 use super::output::{Colour, ago, paint};
@@ -88,13 +90,21 @@ fn override_text(report: &ExplainReport) -> String {
             .until
             .map_or("until it is unpinned".to_owned(), |until| format!("until {until:.0}"));
         let what = paint(Colour::Yellow, &format!("pinned to {}", pin.master));
-        let _ = writeln!(text, "  {what} by an operator {}, {until}", ago(pin.since));
+        let _ = writeln!(text, "  {what} {}, {until}", order_text(pin.since, &pin.note));
+    }
+    if let Some(blocked) = &report.blocked {
+        let until = blocked
+            .until
+            .map_or("until it is unblocked".to_owned(), |until| format!("until {until:.0}"));
+        let what = paint(Colour::Yellow, "blocked: it is in no map,");
+        let order = order_text(blocked.since, &blocked.note);
+        let _ = writeln!(text, "  {what} {order}, {until}");
     }
     if let Some(drained) = &report.drained {
         let what =
             paint(Colour::Yellow, &format!("{} is drained {}", drained.master, to_text(drained)));
-        let _ =
-            writeln!(text, "  {what} by an operator {}, until it is undrained", ago(drained.since));
+        let order = order_text(drained.since, &drained.note);
+        let _ = writeln!(text, "  {what} {order}, until it is undrained");
     }
     if let Some(gone) = &report.gone {
         let what = format!(
@@ -115,6 +125,13 @@ fn override_text(report: &ExplainReport) -> String {
         let _ = writeln!(text, "  {}", paint(Colour::Red, &format!("rejected: {rejected}{stays}")));
     }
     text
+}
+
+/// Who ordered something, when and why.
+fn order_text(since: Timestamp, note: &Note) -> String {
+    let by = note.by.as_deref().unwrap_or("an operator");
+    let reason = note.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    format!("by {by} {}{reason}", ago(since))
 }
 
 /// Whose the node is, and what becomes of it.

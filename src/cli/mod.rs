@@ -6,13 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use reqwest::Method;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::remote::NOTHING;
 use crate::api::requests::LONGEST_WAIT;
-use crate::api::types::{DrainRequest, OwnRequest, PinRequest};
 use crate::settings::{Settings, SettingsFile};
 use crate::telemetry;
 
@@ -23,7 +20,10 @@ mod diff;
 mod explain;
 mod failure;
 mod haproxy;
+mod history;
 mod local;
+mod master;
+mod nodes;
 mod output;
 mod overrides;
 mod plan;
@@ -139,6 +139,35 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+    /// List nodes of the map in force with their masters, by name
+    Nodes {
+        #[command(flatten)]
+        search: nodes::Search,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
+    /// Show what goes to a master, and whether it can be stopped: no node is routed to it, and
+    /// every HAProxy has left it alone since
+    Master {
+        /// The master, by HAProxy's name
+        master: String,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
+    /// Show the latest revisions of the map: when, why and by whom each came, and what it changed
+    History {
+        #[command(flatten)]
+        revisions: history::Revisions,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
+    /// Show what a revision of the map changed, or what lies between two of them
+    Diff {
+        #[command(flatten)]
+        pair: history::Pair,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
     /// Poll every source now, and read every certificate and CRL
     Reload {
         /// Wait until every HAProxy is in sync, at most this long
@@ -155,67 +184,8 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
-    /// Send a node to a master whatever the sources say, known to them or not
-    Pin {
-        /// The node's name, as in X-Node-Name
-        node: String,
-        /// The master, by HAProxy's name
-        master: String,
-        /// End the pin by itself after this time; without it, `unpin` does
-        #[arg(long = "for", value_name = "DURATION", value_parser = length)]
-        length: Option<String>,
-        /// Take a master that no HAProxy and no node is known to have
-        #[arg(long)]
-        force: bool,
-        #[command(flatten)]
-        order: overrides::Order,
-    },
-    /// End a node's pin: it goes where the sources say
-    Unpin {
-        /// The node's name, as in X-Node-Name
-        node: String,
-        #[command(flatten)]
-        order: overrides::Order,
-    },
-    /// Send a master's nodes to the other masters; those that are pinned to it stay
-    Drain {
-        /// The master, by HAProxy's name
-        master: String,
-        /// Send all of them to this master
-        #[arg(long, value_name = "MASTER", conflicts_with = "spread")]
-        to: Option<String>,
-        /// Spread them evenly over the others, each always to the same one; the default
-        #[arg(long)]
-        spread: bool,
-        /// Take a master that no HAProxy and no node is known to have
-        #[arg(long)]
-        force: bool,
-        #[command(flatten)]
-        order: overrides::Order,
-    },
-    /// Give a drained master its nodes back
-    Undrain {
-        /// The master, by HAProxy's name
-        master: String,
-        /// Leave nodes where they went during the drain, also where owners are remembered
-        #[arg(long)]
-        stay: bool,
-        #[command(flatten)]
-        order: overrides::Order,
-    },
-    /// Say whose a node is from now on, where owners are remembered ([ownership]): it goes there
-    /// until the registry names that master, and home to it after an outage
-    Own {
-        /// The node's name, as in X-Node-Name
-        node: String,
-        /// The master, by HAProxy's name
-        master: String,
-        /// Take a node that no source names, and a master that no HAProxy and no node has
-        #[arg(long)]
-        force: bool,
-        #[command(flatten)]
-        order: overrides::Order,
-    },
+    #[command(flatten)]
+    Order(overrides::OrderVerb),
     /// Let the change through that the guard holds back
     Approve {
         /// The id that status shows: nothing but exactly that change is let through. Without it the
@@ -261,14 +231,14 @@ impl Verb {
             | Self::Certificates { verb: None, connection }
             | Self::Status(connection)
             | Self::Explain { connection, .. }
+            | Self::Nodes { connection, .. }
+            | Self::Master { connection, .. }
+            | Self::History { connection, .. }
+            | Self::Diff { connection, .. }
             | Self::Reload { connection, .. }
             | Self::Approve { connection, .. } => Some(connection),
             Self::Token(verb) => Some(verb.connection()),
-            Self::Pin { order, .. }
-            | Self::Unpin { order, .. }
-            | Self::Drain { order, .. }
-            | Self::Own { order, .. }
-            | Self::Undrain { order, .. } => Some(&mut order.connection),
+            Self::Order(verb) => Some(verb.connection()),
         }
     }
 }
@@ -347,34 +317,17 @@ async fn carry_out(
         }
         Verb::Status(connection) => status::status(connection, output).await,
         Verb::Explain { node, connection } => explain::explain(connection, &node, output).await,
+        Verb::Nodes { search, connection } => nodes::nodes(connection, search, output).await,
+        Verb::Master { master, connection } => master::master(connection, &master, output).await,
+        Verb::History { revisions, connection } => {
+            history::history(connection, revisions, output).await
+        }
+        Verb::Diff { pair, connection } => history::diff(connection, pair, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
         Verb::Certificates { verb, connection } => {
             certificates::certificates(connection, verb, output).await
         }
-        Verb::Pin { node, master, length, force, order } => {
-            let pin = PinRequest { master, duration: length };
-            let path = ["v1", "overrides", &node];
-            order.send(Method::PUT, &path, &[("force", force)], Some(&pin), output).await
-        }
-        Verb::Unpin { node, order } => {
-            let path = ["v1", "overrides", &node];
-            order.send(Method::DELETE, &path, &[], NOTHING, output).await
-        }
-        Verb::Drain { master, to, spread: _, force, order } => {
-            let path = ["v1", "masters", &master, "drain"];
-            let flags = [("force", force)];
-            order.send(Method::POST, &path, &flags, Some(&DrainRequest { to }), output).await
-        }
-        Verb::Undrain { master, stay, order } => {
-            let path = ["v1", "masters", &master, "drain"];
-            let flags = [("stay", stay)];
-            order.send(Method::DELETE, &path, &flags, NOTHING, output).await
-        }
-        Verb::Own { node, master, force, order } => {
-            let path = ["v1", "nodes", &node, "owner"];
-            let flags = [("force", force)];
-            order.send(Method::PUT, &path, &flags, Some(&OwnRequest { master }), output).await
-        }
+        Verb::Order(verb) => verb.carry_out(output).await,
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
         Verb::Token(verb) => token::token(verb, output).await,
     }

@@ -12,7 +12,7 @@ use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::desired::references::{Action, Actions, Targets};
 use mapsmith_core::status::PollReport;
-use mapsmith_core::{Desired, EntryMap, Overrides, Pin, Snapshot, SourceState};
+use mapsmith_core::{Desired, EntryMap, Note, Overrides, Pin, Snapshot, SourceState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -124,7 +124,9 @@ impl Running {
         for (node, master) in pins {
             let (node, master) = ((*node).to_owned(), (*master).to_owned());
             let since = Timestamp::UNIX_EPOCH;
-            overrides.add_pin(Pin { node, master, since, until: None }).unwrap();
+            overrides
+                .add_pin(Pin { node, master, since, until: None, note: Note::default() })
+                .unwrap();
         }
         let overrides = Arc::new(overrides);
         self.orders.send_replace(Arc::clone(&overrides));

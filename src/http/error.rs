@@ -99,14 +99,23 @@ impl HttpError {
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::TooManyFailed(_) | Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Forbidden | Self::OtherSite | Self::Role { .. } => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::Api(api::Error::NoOverride(_) | api::Error::NoToken(_)) => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NotFound(_)
+            | Self::Api(
+                api::Error::NoOverride(_)
+                | api::Error::NoToken(_)
+                | api::Error::NoMap
+                | api::Error::NoRevision(_)
+                | api::Error::NoMaster(_)
+                | api::Error::NotRenewed(RenewError::Unknown(_)),
+            ) => StatusCode::NOT_FOUND,
+            Self::Api(api::Error::NotKept { .. }) => StatusCode::GONE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Api(api::Error::NotRenewed(RenewError::Unknown(_))) => StatusCode::NOT_FOUND,
-            Self::Full(_) | Self::Api(api::Error::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full(_)
+            | Self::Api(api::Error::Busy | api::Error::NotReady | api::Error::TooManyWaits(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Api(
                 api::Error::NotApproved(_)
@@ -128,17 +137,18 @@ impl IntoResponse for HttpError {
         let (status, detail) = (self.status(), self.to_string());
         let retry_after = match &self {
             Self::TooManyFailed(wait) | Self::TooMany(wait) => Some(rounded_up(*wait)),
-            Self::Full(_) => Some(1),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(1),
             _ => None,
         };
-        let (mut needs, mut report) = (None, None);
+        let (mut needs, mut oldest, mut report) = (None, None, None);
         match self {
             Self::Reload(full) => report = Some(full),
             Self::Role { needed, .. } => needs = Some(needed),
+            Self::Api(api::Error::NotKept { oldest: kept, .. }) => oldest = kept,
             _ => {}
         }
         let title = status.canonical_reason().unwrap_or("error").to_owned();
-        let problem = Problem { title, status: status.as_u16(), detail, needs, report };
+        let problem = Problem { title, status: status.as_u16(), detail, needs, oldest, report };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -11,14 +11,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::access::Identity;
+use mapsmith_core::overrides::LONGEST_REASON;
 use metrics::counter;
 use serde::Deserialize;
 
 use super::access::{self, Peer};
 use super::error::HttpError;
+use super::request::Author;
 use super::routes::{Needs, Route};
 use crate::api::Api;
-use crate::store::audit::{Actor, LONGEST_REASON};
+use crate::store::audit::Actor;
 use crate::store::{AuditRequest, AuditTicket};
 use crate::telemetry::API_REFUSALS;
 
@@ -55,7 +57,8 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
 }
 
 impl Guard {
-    /// Puts what the handler needs into the request: who asks, and the ticket of a change.
+    /// Puts what the handler needs into the request: who asks, and of a change its author, the
+    /// audit's actor, and its ticket.
     async fn prepare(&self, parts: &mut Parts, peer: &Peer, id: &str) -> Result<Record, HttpError> {
         let (access, changes) = (&self.api.access, self.route.changes());
         let mut record = Record::new(Arc::clone(&self.api));
@@ -85,6 +88,7 @@ impl Guard {
         if changes {
             let mut request = self.request(parts, peer, id).await?;
             request.actor = Actor::from(&identity);
+            parts.extensions.insert(Author(Some(request.actor.name.clone())));
             let ticket = Arc::new(AuditTicket::new(request));
             parts.extensions.insert(Arc::clone(&ticket));
             record.ticket = Some(ticket);

@@ -1,5 +1,7 @@
 //! The parts of a request's line: names in the path, and query parameters.
 
+use std::convert::Infallible;
+
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use serde::Deserialize;
@@ -7,6 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::error::HttpError;
 use crate::api::requests;
+use crate::api::types::OverrideKind;
 use crate::store::AuditFilter;
 
 /// The parameters that a path takes. Others are an error, or a misspelt one would go unnoticed.
@@ -57,6 +60,80 @@ impl QueryParameters for ReasonQuery {
     const KNOWN: &str = "the only parameter is reason";
 }
 
+/// Which nodes are looked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodesQuery {
+    #[serde(default)]
+    pub(super) prefix: String,
+    #[serde(default)]
+    pub(super) contains: String,
+    pub(super) master: Option<String>,
+    pub(super) limit: Option<usize>,
+    pub(super) after: Option<String>,
+}
+
+impl QueryParameters for NodesQuery {
+    const KNOWN: &str = "the parameters are prefix, contains, master, limit and after";
+}
+
+/// Which map a client has already.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MapQuery {
+    /// The number of the map that it has: the answer is another one.
+    pub(super) revision: Option<u64>,
+    /// How long it waits for that.
+    pub(super) wait: Option<String>,
+    /// The number of the map that it has: the answer is what has changed since.
+    pub(super) since: Option<u64>,
+}
+
+impl QueryParameters for MapQuery {
+    const KNOWN: &str = "the parameters are revision and wait, or since";
+}
+
+/// Which part of a list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageQuery {
+    pub(super) limit: Option<usize>,
+    pub(super) after: Option<String>,
+}
+
+impl QueryParameters for PageQuery {
+    const KNOWN: &str = "the parameters are limit and after";
+}
+
+/// Which part of what lies between two revisions.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DiffQuery {
+    /// The other revision; without it the one before.
+    pub(super) from: Option<u64>,
+    pub(super) limit: Option<usize>,
+    pub(super) after: Option<String>,
+}
+
+impl QueryParameters for DiffQuery {
+    const KNOWN: &str = "the parameters are from, limit and after";
+}
+
+/// What the end of a node's override may be given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OverrideEndQuery {
+    pub(super) wait: Option<String>,
+    /// Nothing ends where the node has another one.
+    pub(super) kind: Option<OverrideKind>,
+    #[serde(default, rename = "reason")]
+    _reason: Reason,
+}
+
+impl QueryParameters for OverrideEndQuery {
+    const KNOWN: &str = "the parameters are wait, kind (pin or absent) and reason";
+}
+
 /// What the end of a drain may be given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +173,7 @@ pub(super) struct AuditQuery {
     actor: Option<String>,
     target: Option<String>,
     since: Option<String>,
-    limit: Option<String>,
+    limit: Option<usize>,
     after: Option<String>,
 }
 
@@ -109,7 +186,7 @@ impl AuditQuery {
         Ok(AuditFilter {
             since: requests::since(self.since.as_deref())?,
             before: requests::after(self.after.as_deref())?,
-            limit: requests::limit(self.limit.as_deref())?,
+            limit: requests::limit(self.limit)?,
             actor: self.actor,
             target: self.target,
         })
@@ -131,10 +208,36 @@ impl<S: Send + Sync, Q: QueryParameters> FromRequestParts<S> for Parameters<Q> {
     }
 }
 
+/// Who asks, where whoever let the request in knows that and has put it into the request's
+/// extensions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Author(pub(super) Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Author {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
 async fn name<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, HttpError> {
     match Path::from_request_parts(parts, state).await {
         Ok(Path(name)) => Ok(name),
         Err(error) => Err(HttpError::BadRequest(error.body_text())),
+    }
+}
+
+/// The number of a revision.
+pub(super) struct Number(pub(super) u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for Number {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let number = name(parts, state).await?.parse();
+        let help = "a revision is a number";
+        number.map(Self).map_err(|_| HttpError::BadRequest(help.to_owned()))
     }
 }
 
@@ -168,5 +271,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
         Ok(Self(name(parts, state).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_is_known_where_whoever_let_them_in_says_so() {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        assert_eq!(Author::from_request_parts(&mut parts, &()).await, Ok(Author(None)));
+        parts.extensions.insert(Author(Some("anna".to_owned())));
+        let known = Author::from_request_parts(&mut parts, &()).await;
+        assert_eq!(known, Ok(Author(Some("anna".to_owned()))));
     }
 }

@@ -7,6 +7,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use mapsmith_core::access::Role;
 
 use super::handlers::{self, access};
+use super::{history, map, nodes};
 use crate::api::Api;
 
 /// Who may use a route.
@@ -72,15 +73,22 @@ pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/about", ANYBODY, || get(access::about)),
     Route::new(GET, "/v1/status", VIEWER, || get(handlers::status)),
     Route::new(POST, "/v1/reload", OPERATOR, || post(handlers::reload)),
+    Route::new(GET, "/v1/nodes", VIEWER, || get(nodes::nodes)),
     Route::new(GET, "/v1/nodes/{node}", VIEWER, || get(handlers::explain)),
     Route::new(PUT, "/v1/nodes/{node}/owner", OPERATOR, || put(handlers::own)),
+    Route::new(GET, "/v1/map", VIEWER, || get(map::map)),
+    Route::new(GET, "/v1/revisions", VIEWER, || get(history::revisions)),
+    Route::new(GET, "/v1/revisions/{number}", VIEWER, || get(history::revision)),
+    Route::new(GET, "/v1/revisions/{number}/diff", VIEWER, || get(history::diff)),
+    Route::new(GET, "/v1/revisions/{number}/map", VIEWER, || get(history::map)),
     Route::new(GET, "/v1/learned", VIEWER, || get(handlers::learned)),
     Route::new(GET, "/v1/held", VIEWER, || get(handlers::held)),
     Route::new(POST, "/v1/held/approve", OPERATOR, || post(handlers::approve)),
     Route::new(GET, "/v1/overrides", VIEWER, || get(handlers::overrides)),
-    Route::new(GET, "/v1/overrides/{node}", VIEWER, || get(handlers::pin)),
-    Route::new(PUT, "/v1/overrides/{node}", OPERATOR, || put(handlers::set_pin)),
-    Route::new(DELETE, "/v1/overrides/{node}", OPERATOR, || delete(handlers::unpin)),
+    Route::new(GET, "/v1/overrides/{node}", VIEWER, || get(handlers::node_override)),
+    Route::new(PUT, "/v1/overrides/{node}", OPERATOR, || put(handlers::set_override)),
+    Route::new(DELETE, "/v1/overrides/{node}", OPERATOR, || delete(handlers::end_override)),
+    Route::new(GET, "/v1/masters/{master}", VIEWER, || get(handlers::master)),
     Route::new(POST, "/v1/masters/{master}/drain", OPERATOR, || post(handlers::drain)),
     Route::new(DELETE, "/v1/masters/{master}/drain", OPERATOR, || delete(handlers::undrain)),
     Route::new(GET, "/v1/certificates", VIEWER, || get(handlers::certificates)),

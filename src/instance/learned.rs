@@ -54,9 +54,10 @@ impl KnownRoute {
         overrides: &Overrides,
     ) -> Option<Settled> {
         let master = &*self.master;
-        if mapped != Some(master)
-            && (overrides.pin(node).is_some() || overrides.drain(master).is_some())
-        {
+        let is_ordered = overrides.pin(node).is_some()
+            || overrides.block(node).is_some()
+            || overrides.drain(master).is_some();
+        if mapped != Some(master) && is_ordered {
             return Some(Settled::Overridden);
         }
         if mapped == Some(master) {
@@ -334,6 +335,7 @@ mod tests {
             master: master.to_owned(),
             since: Timestamp::UNIX_EPOCH,
             until: None,
+            note: mapsmith_core::Note::default(),
         };
         overrides.add_pin(pin("pinned", "m1")).unwrap();
         overrides.add_pin(pin("kept", "m2")).unwrap();
@@ -341,6 +343,7 @@ mod tests {
             master: "m2".to_owned(),
             to: None,
             since: Timestamp::UNIX_EPOCH,
+            note: mapsmith_core::Note::default(),
         };
         overrides.add_drain(drained).unwrap();
         for (node, learned, mapped, settled) in [

@@ -29,6 +29,7 @@ mod document;
 pub mod frontend;
 mod guard;
 pub mod haproxy;
+mod history;
 mod instance;
 pub(crate) mod keys;
 mod learned;
@@ -56,6 +57,7 @@ pub use damping::Damping;
 pub use document::document;
 pub use frontend::Frontend;
 pub use haproxy::Haproxy;
+pub use history::History;
 pub use instance::Instance;
 pub use learned::Learned;
 pub use map::Map;
@@ -104,6 +106,9 @@ pub struct Settings {
     pub references: Actions,
     /// Where overrides are kept; without it there are none.
     pub store: Option<Store>,
+    /// How many revisions are kept there.
+    #[serde(default)]
+    pub history: History,
     /// Whose nodes are whose after a drain, a pin or an outage.
     #[serde(default)]
     pub ownership: Ownership,
@@ -447,6 +452,7 @@ impl Settings {
         self.map.problems(&mut problems);
         guard::problems(&self.guard, &mut problems);
         self.store.iter().for_each(|store| store.problems(&self.map, &mut problems));
+        self.history.problems(&mut problems);
         self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
         let lists = source::list_sources(self);

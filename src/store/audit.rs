@@ -7,9 +7,6 @@ use jiff::Timestamp;
 use mapsmith_core::access::{Identity, IdentityKind};
 use serde::{Deserialize, Serialize};
 
-/// The longest reason that somebody gives for a change, in characters.
-pub const LONGEST_REASON: usize = 500;
-
 /// Who made a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
@@ -62,13 +59,32 @@ impl AuditRequest {
 /// Goes with a request to whatever carries it out, which notes it in its own transaction.
 #[derive(Debug)]
 pub struct AuditTicket {
-    pub request: AuditRequest,
+    request: AuditRequest,
+    /// What the request's body says of it.
+    reason: OnceLock<String>,
     row: OnceLock<i64>,
 }
 
 impl AuditTicket {
     pub fn new(request: AuditRequest) -> Self {
-        Self { request, row: OnceLock::new() }
+        Self { request, reason: OnceLock::new(), row: OnceLock::new() }
+    }
+
+    /// The request, with the reason that is known by now.
+    pub fn request(&self) -> AuditRequest {
+        AuditRequest { reason: self.reason(), ..self.request.clone() }
+    }
+
+    /// Why the change is made.
+    pub fn reason(&self) -> Option<String> {
+        self.request.reason.as_ref().or(self.reason.get()).cloned()
+    }
+
+    /// Takes the reason that a change has, where the request's line has none.
+    pub fn explain(&self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            self.reason.get_or_init(|| reason);
+        }
     }
 
     /// The row's number; none while there is no row.

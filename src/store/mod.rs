@@ -1,11 +1,12 @@
-//! Where overrides outlive a restart, server lists, services, tokens and the audit. A change of an
-//! override is in the store before anything acts on it, and so is who made it.
+//! Where overrides outlive a restart, server lists, services, revisions, tokens and the audit. A
+//! change of an override is in the store before anything acts on it, and so is who made it.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mapsmith_core::desired::ownership::OwnersChange;
+use mapsmith_core::history::{Fingerprint, RevisionRecord};
 use mapsmith_core::{Invalid, OverrideChange, Overrides, ServiceForms};
 
 mod attributes;
@@ -21,7 +22,7 @@ pub mod token_service;
 pub use audit::{AuditRequest, AuditRow, AuditTicket};
 pub use lists::keep_lists;
 pub use override_service::OverrideService;
-pub use sqlite::{AuditFilter, SqliteStore, Stored};
+pub use sqlite::{AuditFilter, HistoryBounds, HistoryReader, SqliteStore, Stored};
 pub use token_service::TokenService;
 
 /// Services as the store has them.
@@ -56,6 +57,27 @@ pub trait Store: Send + Sync + 'static {
 pub trait OwnerStore: Send + Sync + 'static {
     /// Keeps a change for good, all of it or nothing.
     async fn keep_owners(&self, change: OwnersChange) -> Result<(), StoreError>;
+}
+
+/// A revision as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRevision {
+    pub record: RevisionRecord,
+    /// Of its map.
+    pub fingerprint: Fingerprint,
+    /// What leads back to the map before.
+    pub blocks: Vec<Vec<u8>>,
+}
+
+/// Where revisions outlive a restart.
+#[async_trait]
+pub trait HistoryStore: Send + Sync + 'static {
+    /// What tells the map of a revision from others; none where that one is not kept.
+    async fn fingerprint_of(&self, number: u64) -> Result<Option<Fingerprint>, StoreError>;
+
+    /// Keeps a revision for good, and forgets the oldest ones beyond what there is room for. Where
+    /// it can't be kept nothing has changed.
+    async fn keep_revision(&self, revision: KeptRevision) -> Result<(), StoreError>;
 }
 
 /// Why the store can't be used, and what to do.

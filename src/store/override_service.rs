@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mapsmith_core::{OverrideChange, Overrides};
+use mapsmith_core::{BlockedNode, Note, OverrideChange, Overrides};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ impl OverrideService {
     pub async fn open(store: impl Store) -> Result<(Self, Arc<Overrides>), StoreError> {
         let now = Timestamp::now();
         let stored = Arc::new(store.load().await?);
-        if stored.pins().any(|pin| pin.is_over(now)) {
+        if stored.next_end().is_some_and(|end| end <= now) {
             store.change(OverrideChange::Expire { now }, None).await?;
         }
         for pin in stored.pins() {
@@ -40,6 +40,10 @@ impl OverrideService {
                 until,
                 "a pin of the store is in force"
             );
+        }
+        for blocked in stored.blocked() {
+            let until = blocked.until.map(tracing::field::display);
+            tracing::info!(node = blocked.node, until, "a node that the store blocks is in no map");
         }
         for drained in stored.drained() {
             tracing::info!(
@@ -74,7 +78,7 @@ impl OverrideService {
             let after = writer.store.change(change.clone(), ticket).await?;
             let Some(after) = after else { return Ok(None) };
             log(&change);
-            Ok(Some(writer.publish(after)))
+            Ok(Some(writer.publish(after.with_note(change.note()))))
         });
         match task.await {
             Ok(result) => result,
@@ -87,7 +91,8 @@ impl OverrideService {
 
     /// Puts overrides in force, unless later ones are already. Those of the change itself.
     fn publish(&self, after: Overrides) -> Arc<Overrides> {
-        let after = Arc::new(after.at(Timestamp::now()));
+        let note = after.note().clone();
+        let after = Arc::new(after.at(Timestamp::now()).with_note(note));
         self.latest.send_if_modified(|latest| {
             let newer = after.number() >= latest.number() && after != *latest;
             if newer {
@@ -130,8 +135,11 @@ impl OverrideService {
         for pin in overrides.pins().filter(|pin| pin.is_over(now)) {
             tracing::info!(node = pin.node, master = pin.master, "the pin's time is over");
         }
+        for blocked in overrides.blocked().filter(|blocked| blocked.is_over(now)) {
+            tracing::info!(node = blocked.node, "the time is over for which a node was blocked");
+        }
         if let Err(error) = self.change(OverrideChange::Expire { now }, None).await {
-            tracing::error!("a pin whose time is over stays in the store for now: {error}");
+            tracing::error!("an override whose time is over stays in the store for now: {error}");
         }
     }
 }
@@ -144,6 +152,7 @@ impl std::fmt::Debug for OverrideService {
 
 /// Who ordered what, for whoever asks later why a node went elsewhere.
 fn log(change: &OverrideChange) {
+    let Note { reason, by } = change.note();
     match change {
         OverrideChange::Pin(pin) => {
             let until = pin.until.map(tracing::field::display);
@@ -151,21 +160,35 @@ fn log(change: &OverrideChange) {
                 node = pin.node,
                 master = pin.master,
                 until,
+                reason,
+                by,
                 "an operator pinned a node"
             );
         }
         OverrideChange::Unpin { node, .. } => {
-            tracing::info!(node, "an operator ended a node's pin")
+            tracing::info!(node, reason, by, "an operator ended a node's pin")
+        }
+        OverrideChange::Block(BlockedNode { node, until, .. }) => {
+            let until = until.map(tracing::field::display);
+            tracing::info!(node, until, reason, by, "an operator blocked a node")
+        }
+        OverrideChange::Unblock { node, .. } => {
+            tracing::info!(node, reason, by, "an operator blocks a node no more")
         }
         OverrideChange::Drain(drained) => {
             let to = drained.to.as_deref().unwrap_or("the other masters");
-            tracing::info!(master = drained.master, to, "an operator drained a master");
+            tracing::info!(master = drained.master, to, reason, by, "an operator drained a master");
         }
         OverrideChange::Undrain { master, stay: true, .. } => {
-            tracing::info!(master, "an operator ended a drain; nodes stay where they went")
+            tracing::info!(
+                master,
+                reason,
+                by,
+                "an operator ended a drain; nodes stay where they went"
+            )
         }
         OverrideChange::Undrain { master, .. } => {
-            tracing::info!(master, "an operator gave a master its nodes back")
+            tracing::info!(master, reason, by, "an operator gave a master its nodes back")
         }
         OverrideChange::Expire { .. } => {}
     }
@@ -233,6 +256,7 @@ mod tests {
             master: "m1".to_owned(),
             since: Timestamp::UNIX_EPOCH,
             until,
+            note: Note::default(),
         })
     }
 

@@ -229,7 +229,7 @@ fn who_has_no_token_learns_that_an_instance_is_in_trouble_and_no_path_or_address
 fn every_no_is_a_problem_in_json() {
     let (_gateway, _registry, mapsmith) = start();
     for path in
-        ["/", "/v1", "/v1/", "/v1/nope", "/v1/nodes", "/v1/nodes/", "/nope", "/v1/nodes/a/b"]
+        ["/", "/v1", "/v1/", "/v1/nope", "/v1/masters", "/v1/nodes/", "/nope", "/v1/nodes/a/b"]
     {
         let problem = problem(&mapsmith, "GET", path, &[], 404);
         assert!(

@@ -58,7 +58,13 @@ fn create(mapsmith: &Mapsmith, by: &str, token: Value) -> (String, String) {
 
 /// The path of a route with names in it.
 fn path(route: &Route) -> String {
-    let named = [("{node}", "node1"), ("{master}", "m1"), ("{id}", "zzzzzzzz"), ("{name}", "site")];
+    let named = [
+        ("{node}", "node1"),
+        ("{master}", "m1"),
+        ("{id}", "zzzzzzzz"),
+        ("{name}", "site"),
+        ("{number}", "1"),
+    ];
     named.iter().fold(route.path.to_owned(), |path, (name, value)| path.replace(name, value))
 }
 
@@ -236,7 +242,11 @@ fn every_change_is_noted_with_who_made_it_why_and_how_it_ended() {
     let (_gateway, _registry, mut mapsmith) = guarded();
     let (id, token) = create(&mapsmith, FILE, json!({ "name": "ci", "role": "operator" }));
     let bearer = format!("Bearer {token}");
-    let headers = [("Authorization", bearer.as_str()), ("X-Request-Id", "build-17")];
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("X-Request-Id", "build-17"),
+        ("X-Forwarded-User", "somebody-else"),
+    ];
     let pinned = mapsmith.ask(
         "PUT",
         "/v1/overrides/node1?wait=30s&force=true&reason=kernel%20update",
@@ -244,7 +254,14 @@ fn every_change_is_noted_with_who_made_it_why_and_how_it_ended() {
         "{\"master\": \"m2\"}",
     );
     assert_eq!((pinned.status, pinned.header("x-request-id")), (200, Some("build-17")));
-    ask(&mapsmith, &token, "POST", "/v1/masters/nobody/drain", "");
+    // The override and the revision have the same author and reason as the audit.
+    let shown = |path: &str| value(&ask(&mapsmith, &token, "GET", path, ""));
+    let latest = shown("/v1/revisions?limit=1")["items"][0].clone();
+    assert_eq!(latest["kind"], "override", "{latest:#}");
+    for kept in [shown("/v1/overrides/node1"), latest] {
+        assert_eq!((&kept["by"], &kept["reason"]), (&json!("ci"), &json!("kernel update")));
+    }
+    ask(&mapsmith, &token, "POST", "/v1/masters/nobody/drain", "{\"reason\": \"new disk\"}");
     ask(&mapsmith, FILE, "POST", "/v1/reload", "");
     let audit = |mapsmith: &Mapsmith, token: &str, query: &str| {
         let response = ask(mapsmith, token, "GET", &format!("/v1/audit{query}"), "");
@@ -271,7 +288,11 @@ fn every_change_is_noted_with_who_made_it_why_and_how_it_ended() {
     );
     assert_eq!((&pin["method"], &pin["address"]), (&json!("PUT"), &json!("127.0.0.1")));
     let refused = all.iter().find(|row| row["target"] == "masters/nobody").expect("the drain");
-    assert_eq!(refused["status"], 409, "what was refused is noted, too: {refused:#}");
+    assert_eq!(
+        (&refused["status"], &refused["reason"]),
+        (&json!(409), &json!("new disk")),
+        "what was refused is noted, too: {refused:#}"
+    );
 
     let own = audit(&mapsmith, &token, "");
     let names: Vec<_> =

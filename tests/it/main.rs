@@ -16,6 +16,7 @@ mod certificates;
 mod cli;
 mod connections;
 mod consul;
+mod control;
 mod crash;
 mod drift;
 mod etcd;

@@ -7,6 +7,7 @@ pub mod access;
 pub mod certificate;
 pub mod config;
 pub mod desired;
+pub mod history;
 pub mod learned;
 pub mod map_file;
 pub mod names;
@@ -26,8 +27,10 @@ pub mod tls_file;
 pub use desired::{Desired, DesiredMap};
 pub use learned::LearnedRoute;
 pub use names::Invalid;
-pub use node_map::{EntryMap, EntryMapBuilder};
-pub use overrides::{DrainedMaster, EndedKind, EndedOverride, OverrideChange, Overrides, Pin};
+pub use node_map::{EntryMap, EntryMapBuilder, Search};
+pub use overrides::{
+    BlockedNode, DrainedMaster, EndedKind, EndedOverride, Note, OverrideChange, Overrides, Pin,
+};
 pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};
 pub use server::list::ServerList;

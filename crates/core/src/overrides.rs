@@ -1,5 +1,5 @@
-//! What an operator orders beside the registries: nodes pinned to a master, and masters whose nodes
-//! go elsewhere.
+//! What an operator orders beside the registries: nodes pinned to a master or kept out of the map,
+//! and masters whose nodes go elsewhere.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +8,20 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{self, Invalid};
+
+/// The most characters of a reason.
+pub const LONGEST_REASON: usize = 500;
+
+/// What is known of an order beside what it does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// Why it was given; at most [`LONGEST_REASON`] characters, none of them a control character.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who gave it, where the API knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
 
 /// A node that goes to one master whatever the sources say, known to them or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +33,8 @@ pub struct Pin {
     pub since: Timestamp,
     /// When it ends by itself; none where only `unpin` ends it.
     pub until: Option<Timestamp>,
+    #[serde(flatten)]
+    pub note: Note,
 }
 
 impl Pin {
@@ -33,6 +49,24 @@ impl Pin {
     }
 }
 
+/// A node that is in no map whatever the sources say, known to them or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedNode {
+    /// The node, as the map has it.
+    pub node: String,
+    pub since: Timestamp,
+    /// When it ends by itself; none where only `unblock` ends it.
+    pub until: Option<Timestamp>,
+    #[serde(flatten)]
+    pub note: Note,
+}
+
+impl BlockedNode {
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
 /// A master whose nodes go to other masters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainedMaster {
@@ -41,6 +75,8 @@ pub struct DrainedMaster {
     /// The master that gets all its nodes; none where they are spread over the others.
     pub to: Option<String>,
     pub since: Timestamp,
+    #[serde(flatten)]
+    pub note: Note,
 }
 
 /// How long it is remembered that a pin or drain has ended: longer than a node's owner is waited
@@ -78,12 +114,21 @@ impl EndedOverride {
 /// One order of an operator, or the clock's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OverrideChange {
-    /// Pins a node; a pin that it has is replaced.
+    /// Pins a node; a pin that it has is replaced, and it is blocked no more.
     Pin(Pin),
     Unpin {
         /// The node, as the map has it.
         node: String,
         now: Timestamp,
+        note: Note,
+    },
+    /// Keeps a node out of the map; a pin that it has ends.
+    Block(BlockedNode),
+    Unblock {
+        /// The node, as the map has it.
+        node: String,
+        now: Timestamp,
+        note: Note,
     },
     /// Drains a master; a drain that it has is replaced.
     Drain(DrainedMaster),
@@ -93,10 +138,26 @@ pub enum OverrideChange {
         /// Whether nodes that the registry names another master for by now stay there.
         stay: bool,
         now: Timestamp,
+        note: Note,
     },
     Expire {
         now: Timestamp,
     },
+}
+
+impl OverrideChange {
+    /// Why it is made, and by whom; nothing is known of what the clock does.
+    pub fn note(&self) -> Note {
+        match self {
+            Self::Pin(Pin { note, .. })
+            | Self::Unpin { note, .. }
+            | Self::Block(BlockedNode { note, .. })
+            | Self::Unblock { note, .. }
+            | Self::Drain(DrainedMaster { note, .. })
+            | Self::Undrain { note, .. } => note.clone(),
+            Self::Expire { .. } => Note::default(),
+        }
+    }
 }
 
 /// All overrides. Every name in them is valid.
@@ -104,8 +165,10 @@ pub enum OverrideChange {
 pub struct Overrides {
     number: u64,
     pins: BTreeMap<String, Pin>,
+    blocked: BTreeMap<String, BlockedNode>,
     drained: BTreeMap<String, DrainedMaster>,
     ended: Vec<EndedOverride>,
+    note: Note,
 }
 
 impl Overrides {
@@ -128,6 +191,25 @@ impl Overrides {
         self.pins.get(node)
     }
 
+    /// The blocked nodes, sorted by node.
+    pub fn blocked(&self) -> impl ExactSizeIterator<Item = &BlockedNode> {
+        self.blocked.values()
+    }
+
+    pub fn block(&self, node: &str) -> Option<&BlockedNode> {
+        self.blocked.get(node)
+    }
+
+    /// Why the latest change of them was made, and by whom, as far as that is known.
+    pub fn note(&self) -> &Note {
+        &self.note
+    }
+
+    /// The same, with what is known of the change that led to them.
+    pub fn with_note(self, note: Note) -> Self {
+        Self { note, ..self }
+    }
+
     /// The drained masters, sorted by name.
     pub fn drained(&self) -> impl ExactSizeIterator<Item = &DrainedMaster> {
         self.drained.values()
@@ -147,16 +229,25 @@ impl Overrides {
         self.ended.push(ended);
     }
 
-    /// Whether nothing is pinned or drained.
+    /// Whether nothing is pinned, blocked or drained.
     pub fn is_empty(&self) -> bool {
-        self.pins.is_empty() && self.drained.is_empty()
+        self.pins.is_empty() && self.blocked.is_empty() && self.drained.is_empty()
     }
 
-    /// Adds a pin, instead of the one that its node has.
+    /// Adds a pin, instead of what was ordered for its node before.
     pub fn add_pin(&mut self, pin: Pin) -> Result<(), Invalid> {
         names::check_key(&pin.node)?;
         names::check_value(&pin.master)?;
+        self.blocked.remove(&pin.node);
         self.pins.insert(pin.node.clone(), pin);
+        Ok(())
+    }
+
+    /// Adds a blocked node, instead of what was ordered for it before.
+    pub fn add_block(&mut self, blocked: BlockedNode) -> Result<(), Invalid> {
+        names::check_key(&blocked.node)?;
+        self.pins.remove(&blocked.node);
+        self.blocked.insert(blocked.node.clone(), blocked);
         Ok(())
     }
 
@@ -168,18 +259,20 @@ impl Overrides {
         Ok(())
     }
 
-    /// Without the pins whose time is over then, which have ended.
+    /// Without the pins and blocked nodes whose time is over then, which have ended.
     pub fn at(&self, now: Timestamp) -> Self {
         let mut left = self.clone();
         for pin in self.pins.values().filter(|pin| pin.is_over(now)) {
             left.pins.remove(&pin.node);
             left.ended.extend(pin.until.map(|until| pin.ended(until)));
         }
+        left.blocked.retain(|_, blocked| !blocked.is_over(now));
         left
     }
 
     pub fn next_end(&self) -> Option<Timestamp> {
-        self.pins.values().filter_map(|pin| pin.until).min()
+        let blocked = self.blocked.values().filter_map(|blocked| blocked.until);
+        self.pins.values().filter_map(|pin| pin.until).chain(blocked).min()
     }
 }
 
@@ -189,7 +282,8 @@ mod tests {
 
     fn pin(node: &str, until: Option<i64>) -> Pin {
         let until = until.map(|second| Timestamp::from_second(second).unwrap());
-        Pin { node: node.to_owned(), master: "m1".to_owned(), since: Timestamp::UNIX_EPOCH, until }
+        let (node, master) = (node.to_owned(), "m1".to_owned());
+        Pin { node, master, since: Timestamp::UNIX_EPOCH, until, note: Note::default() }
     }
 
     #[test]
@@ -205,12 +299,34 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_pinned_or_blocked_as_was_ordered_last() {
+        let blocked = |until: Option<i64>| BlockedNode {
+            node: "a".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+            until: until.map(|second| Timestamp::from_second(second).unwrap()),
+            note: Note::default(),
+        };
+        let mut overrides = Overrides::default();
+        let kinds = |overrides: &Overrides| (overrides.pins().len(), overrides.blocked().len());
+        overrides.add_pin(pin("a", None)).unwrap();
+        overrides.add_block(blocked(Some(10))).unwrap();
+        assert_eq!(kinds(&overrides), (0, 1));
+        assert_eq!(overrides.next_end(), Timestamp::from_second(10).ok());
+        assert!(overrides.at(Timestamp::from_second(10).unwrap()).is_empty());
+        overrides.add_pin(pin("a", None)).unwrap();
+        assert_eq!(kinds(&overrides), (1, 0));
+        let two_words = BlockedNode { node: "two words".to_owned(), ..blocked(None) };
+        assert_eq!(overrides.add_block(two_words), Err(Invalid::KeyWhitespace));
+    }
+
+    #[test]
     fn a_name_that_haproxy_would_misread_is_no_override() {
         let mut overrides = Overrides::default();
         let drained = |master: &str, to: Option<&str>| DrainedMaster {
             master: master.to_owned(),
             to: to.map(str::to_owned),
             since: Timestamp::UNIX_EPOCH,
+            note: Note::default(),
         };
         assert_eq!(overrides.add_pin(pin("two words", None)), Err(Invalid::KeyWhitespace));
         assert_eq!(

@@ -33,7 +33,7 @@ pub use map::client::MapClient;
 pub use map::{MapCounters, MapKind, MapName};
 #[cfg(feature = "client")]
 pub use master::client::MasterClient;
-pub use process::{Level, Probe, ProcessInfo};
+pub use process::{Level, Probe, ProcessInfo, Traffic};
 #[cfg(feature = "client")]
 pub use server::client::ServersClient;
 pub use server::command::{

@@ -1,7 +1,7 @@
 //! What HAProxy's answers mean. Pure: bytes in, values or errors out; a cut answer is always an
 //! error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,63 @@ pub fn backends_and_servers(reply: &[u8]) -> Result<BTreeSet<String>, ReplyError
     Ok(names)
 }
 
+/// What comes to a backend or server right now, from `show stat`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Sessions right now.
+    pub sessions: u64,
+    /// Requests that wait right now.
+    pub queue: u64,
+    /// Sessions in the last second.
+    pub rate: u64,
+    /// Seconds since the last session began; none where there was none.
+    pub last_session_s: Option<u64>,
+}
+
+impl Traffic {
+    /// That of both: of several servers of one name.
+    fn and(self, other: Self) -> Self {
+        Self {
+            sessions: self.sessions + other.sessions,
+            queue: self.queue + other.queue,
+            rate: self.rate + other.rate,
+            last_session_s: [self, other].iter().filter_map(|one| one.last_session_s).min(),
+        }
+    }
+}
+
+/// What comes to what a map's value may name, in the answer to [`BACKENDS_AND_SERVERS`]. A backend
+/// counts before a server of the same name, and servers of one name count together.
+///
+/// # Errors
+/// When the answer is not the CSV that its head announces.
+pub fn traffic(reply: &[u8]) -> Result<BTreeMap<String, Traffic>, ReplyError> {
+    let (mut servers, mut backends) = (BTreeMap::new(), BTreeMap::new());
+    let text = String::from_utf8_lossy(reply);
+    let columns = ["pxname", "svname", "scur", "qcur", "rate", "lastsess"];
+    statistics::rows(&text, columns, |[proxy, server, sessions, queue, rate, last], row| {
+        let number = |text: &str, column: &str| {
+            text.parse().map_err(|_| ReplyError::unreadable(row, column))
+        };
+        let traffic = Traffic {
+            sessions: number(sessions, "scur")?,
+            queue: number(queue, "qcur")?,
+            rate: number(rate, "rate")?,
+            // -1 where there was none.
+            last_session_s: last.parse().ok(),
+        };
+        if server == "BACKEND" {
+            backends.insert(proxy.to_owned(), traffic);
+        } else {
+            let known = servers.entry(server.to_owned()).or_insert_with(Traffic::default);
+            *known = known.and(traffic);
+        }
+        Ok(())
+    })?;
+    servers.extend(backends);
+    Ok(servers)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -164,6 +221,26 @@ mod tests {
             "a row we can't read is no empty list"
         );
         assert!(backends_and_servers(b"").is_err());
+    }
+
+    #[test]
+    fn what_comes_to_a_master_is_summed_over_servers_of_its_name() {
+        let reply = b"# pxname,svname,qcur,scur,rate,lastsess,\n\
+            a,m1,1,2,3,9,\na,m2,0,0,0,-1,\na,BACKEND,5,5,5,5,\nb,m1,1,1,1,4,\n\
+            b,BACKEND,0,0,0,,\nm2,BACKEND,0,7,0,0,\n";
+        let traffic = traffic(reply).unwrap();
+        let of = |sessions, queue, rate, last_session_s| Traffic {
+            sessions,
+            queue,
+            rate,
+            last_session_s,
+        };
+        assert_eq!(traffic["m1"], of(3, 2, 4, Some(4)));
+        assert_eq!(traffic["m2"], of(7, 0, 0, Some(0)), "a backend counts before a server");
+        assert_eq!(traffic["b"], of(0, 0, 0, None));
+        assert!(
+            super::traffic(b"# pxname,svname,qcur,scur,rate,lastsess,\na,m1,,0,0,0,\n").is_err()
+        );
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use mapsmith_core::desired::ownership::OwnedNode;
-use mapsmith_core::{DrainedMaster, HeldChange, Invalid, LearnedRoute, Pin, RejectedRow};
+use mapsmith_core::{
+    BlockedNode, DrainedMaster, HeldChange, Invalid, LearnedRoute, Pin, RejectedRow,
+};
 use serde::{Deserialize, Serialize};
 
 use super::GoneNodeReport;
@@ -20,6 +22,9 @@ pub struct ExplainReport {
     pub last_change: Option<ExplainChange>,
     /// The node's pin: it counts more than the sources.
     pub pin: Option<Pin>,
+    /// Since when an operator keeps the node out of the map, whatever the sources say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<BlockedNode>,
     /// The drain of the master that the sources name, where the node has no pin.
     pub drained: Option<DrainedMaster>,
     /// The node's owner, where the registry names another master.

@@ -4,7 +4,11 @@ mod access;
 mod explain;
 mod gone;
 mod held;
+mod history;
 mod learned;
+mod map;
+mod masters;
+mod nodes;
 mod overrides;
 mod problem;
 mod readiness;
@@ -19,8 +23,14 @@ pub use access::{
 pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;
+pub use history::{DiffReport, RevisionReport, RevisionState, RevisionsReport};
 pub use learned::LearnedReport;
-pub use overrides::{DrainRequest, OverridesReport, OwnRequest, PinRequest};
+pub use map::MapReport;
+pub use masters::{MasterInstance, MasterReport};
+pub use nodes::{NodeReport, NodesReport};
+pub use overrides::{
+    DrainRequest, NodeOverride, OverrideKind, OverrideRequest, OverridesReport, OwnRequest,
+};
 pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;

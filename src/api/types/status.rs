@@ -37,6 +37,9 @@ pub struct StatusReport {
     pub held: Vec<HeldChange>,
     /// How many nodes are pinned.
     pub pins: usize,
+    /// How many nodes are kept out of the map.
+    #[serde(default)]
+    pub blocked: usize,
     /// The masters that are drained.
     pub drained: Vec<DrainedMaster>,
     /// Those of them that keep their nodes, because no other master is left.

@@ -93,7 +93,11 @@ pub(super) fn check_store(
     settings.store.as_ref()?;
     let count = |Stored { overrides, .. }: &Stored| {
         let pins = pluralize(overrides.pins().len(), "pin");
-        format!("{pins}, {} drained", overrides.drained().len())
+        let blocked = match overrides.blocked().len() {
+            0 => String::new(),
+            blocked => format!(", {blocked} blocked"),
+        };
+        format!("{pins}{blocked}, {} drained", overrides.drained().len())
     };
     Some(finding("store", stored.as_ref().map(count).map_err(ToString::to_string)))
 }

@@ -109,10 +109,7 @@ pub(super) async fn check(
         backends: &settings.backends,
         desired: &backends.desired,
     };
-    findings.extend(unstarted.map(|own| {
-        let what = format!("instance {}", settings.instances[own].name);
-        finding(what, Ok("not started yet; `mapsmith run` starts it".to_owned()))
-    }));
+    findings.extend(unstarted.map(|own| not_started(&settings.instances[own].name)));
     let instances = settings
         .instances
         .iter()
@@ -131,6 +128,11 @@ pub(super) async fn check(
     let report = CheckReport { ok: findings.iter().all(|finding| finding.ok), findings };
     print(format, &report, text)?;
     Ok(if report.ok { SUCCESS } else { FAILED })
+}
+
+fn not_started(instance: impl std::fmt::Display) -> Finding {
+    let what = format!("instance {instance}");
+    finding(what, Ok("not started yet; `mapsmith run` starts it".to_owned()))
 }
 
 /// The masters of the map. What would be held leaves the entries in force to those that they have.

@@ -70,14 +70,7 @@ fn text(report: &StatusReport) -> String {
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         let _ = writeln!(text, "masters    {}{more}", load.join(", "));
     }
-    if report.pins > 0 {
-        let _ = writeln!(text, "pinned     {}", pluralize(report.pins, "node"));
-    }
-    if !report.drained.is_empty() {
-        let drained: Vec<_> =
-            report.drained.iter().map(|drained| drain_text(drained, &report.stuck)).collect();
-        let _ = writeln!(text, "drained    {}", paint(Colour::Yellow, &drained.join(", ")));
-    }
+    text.push_str(&overrides_text(report));
     report.ownership.iter().for_each(|ownership| text.push_str(&ownership_text(ownership)));
     text.push_str(&map_file_text(report));
     text.push_str(&waiting_text(report));
@@ -121,6 +114,23 @@ fn text(report: &StatusReport) -> String {
     report.api.iter().for_each(|api| text.push_str(&tls::api(api, Timestamp::now())));
     text.push_str("\ninstances\n");
     report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance)));
+    text
+}
+
+/// What operators have ordered.
+fn overrides_text(report: &StatusReport) -> String {
+    let mut text = String::new();
+    if report.pins > 0 {
+        let _ = writeln!(text, "pinned     {}", pluralize(report.pins, "node"));
+    }
+    if report.blocked > 0 {
+        let _ = writeln!(text, "blocked    {}", pluralize(report.blocked, "node"));
+    }
+    if !report.drained.is_empty() {
+        let drained: Vec<_> =
+            report.drained.iter().map(|drained| drain_text(drained, &report.stuck)).collect();
+        let _ = writeln!(text, "drained    {}", paint(Colour::Yellow, &drained.join(", ")));
+    }
     text
 }
 

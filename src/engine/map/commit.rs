@@ -38,6 +38,8 @@ impl MapDecider {
             }
             _ => {
                 let revision = self.numbered(map);
+                let causes = self.causes(&said, round);
+                self.keep_in_history(&revision, &diff, &said, &causes, round).await;
                 let start = Instant::now();
                 let written = self.write(Arc::clone(&revision), &said.map, &said.gone).await;
                 round.steps.push(StepTiming::new("map file", start.elapsed()));
@@ -47,7 +49,9 @@ impl MapDecider {
                     self.composed = false;
                     return;
                 }
-                self.put_in_force(revision, before, diff, &said, round);
+                self.put_in_force(revision, before, diff, causes);
+                self.take_inputs(&said, round);
+                self.history_in_force();
                 self.note_accepted(&said, round.now);
                 said.map
             }
@@ -90,10 +94,8 @@ impl MapDecider {
         revision: Arc<Revision>,
         before: &EntryMap,
         diff: Diff,
-        said: &Said,
-        round: &Evaluation<'_>,
+        causes: Vec<String>,
     ) {
-        let causes = self.causes(said, round);
         self.log_revision(&revision, before, &diff, causes);
         let from = self.decision.in_force.as_ref().map(|revision| revision.number);
         self.change = from.map(|from| MapChange {
@@ -105,14 +107,11 @@ impl MapDecider {
 
     /// What led to a revision: sources by name, an override, the end of a node that was gone, or
     /// what the map may point to.
-    fn causes(&mut self, said: &Said, round: &Evaluation<'_>) -> Vec<String> {
-        let mut causes = Vec::new();
-        if said.is_new {
-            let entries = |state: &SourceState| Some(Arc::clone(&state.snapshot.as_ref()?.entries));
-            let maps: Vec<_> = round.sources.iter().map(entries).collect();
-            causes = changed_sources(round.sources, &maps, &self.inputs_of_revision);
-            self.inputs_of_revision = maps;
-        }
+    fn causes(&self, said: &Said, round: &Evaluation<'_>) -> Vec<String> {
+        let mut causes = match said.is_new {
+            true => changed_sources(round.sources, &self.inputs_of_revision),
+            false => Vec::new(),
+        };
         if round.overrides != self.overrides {
             causes.push(BY_OVERRIDE.to_owned());
         }
@@ -128,6 +127,13 @@ impl MapDecider {
             causes.push(cause.to_owned());
         }
         causes
+    }
+
+    /// What the sources said is what the revision in force was made of.
+    fn take_inputs(&mut self, said: &Said, round: &Evaluation<'_>) {
+        if said.is_new {
+            self.inputs_of_revision = round.sources.iter().map(entries_of).collect();
+        }
     }
 
     fn log_revision(
@@ -175,18 +181,21 @@ impl MapDecider {
     }
 }
 
+/// What a source says.
+fn entries_of(state: &SourceState) -> Option<Arc<EntryMap>> {
+    Some(Arc::clone(&state.snapshot.as_ref()?.entries))
+}
+
 /// The sources whose map is another one than when the revision in force was made.
-fn changed_sources(
-    sources: &[SourceState],
-    maps: &[Option<Arc<EntryMap>>],
-    before: &[Option<Arc<EntryMap>>],
-) -> Vec<String> {
+fn changed_sources(sources: &[SourceState], before: &[Option<Arc<EntryMap>>]) -> Vec<String> {
     sources
         .iter()
         .enumerate()
-        .filter(|(index, _)| match (&maps[*index], before.get(*index).and_then(Option::as_ref)) {
-            (Some(now), Some(before)) => !Arc::ptr_eq(now, before),
-            (now, _) => now.is_some(),
+        .filter(|(index, state)| {
+            match (entries_of(state), before.get(*index).and_then(Option::as_ref)) {
+                (Some(now), Some(before)) => !Arc::ptr_eq(&now, before),
+                (now, _) => now.is_some(),
+            }
         })
         .map(|(_, state)| state.status.name.clone())
         .collect()

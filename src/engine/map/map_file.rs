@@ -57,6 +57,7 @@ impl MapDecider {
         self.decision.active = self.gate.accepted().is_some();
         self.decision.file = Some(self.file.clone());
         (self.unsynced_on_disk, self.change, self.composed) = (None, None, false);
+        self.history_is_other();
         self.goes_on = false;
         // Of what came before that map nothing is known.
         self.window = Window::new(self.limits.window);

@@ -35,28 +35,28 @@ use mapsmith_core::status::{DriftKind, KeptNodes, MapFileStatus, StepTiming};
 use mapsmith_core::{
     DesiredMap, EntryMap, HeldChange, Overrides, RejectedRows, Revision, SourceState,
 };
-use metrics::{counter, gauge};
+use metrics::counter;
 
 use super::rows::RowScreen;
 use crate::store::map_file::{MapFileError, MapFileWriter};
-use crate::telemetry::{
-    CONFLICTING_NODES, DRAINED_MASTERS, DRIFT_CORRECTED, FLAPPING_NODES, GONE_NODES, GUARD_HELD,
-    GUARD_HELD_ENTRIES, GUARD_HOLDS, GUARD_PARTS, MAP_CHANGES, MAP_ENTRIES, MAP_FILE,
-    MAP_FILE_FAILED, MAP_REJECTED, PINS, READ_ONLY, REFERENCES_DANGLING, REVISION,
-};
+use crate::telemetry::{DRIFT_CORRECTED, GUARD_HOLDS, GUARD_PARTS, MAP_CHANGES, MAP_FILE};
 
 mod commit;
 mod compose;
 mod file;
 mod gone;
 mod guard;
+mod history;
 mod map_file;
 mod memory;
 mod owners;
+mod record;
 mod screens;
 
 use compose::Said;
 use file::MapFileAccess;
+use history::History;
+pub use history::HistoryState;
 pub(super) use memory::MapMemory;
 use owners::Owners;
 pub use owners::OwnersDecision;
@@ -115,6 +115,8 @@ pub struct MapDecision {
     pub file: Option<MapFileStatus>,
     /// The latest revisions.
     pub log: Arc<RevisionLog>,
+    /// What is kept of them.
+    pub history: HistoryState,
     /// How long the parts of the last decision took.
     pub steps: Vec<StepTiming>,
 }
@@ -154,6 +156,8 @@ pub struct MapDecider {
     /// Since when its file is gone, or names nobody.
     abandoned: Option<Instant>,
     log: RevisionLog,
+    /// None where revisions are not kept.
+    history: Option<History>,
     /// What the sources said when the guard last let it through (the map in force without
     /// overrides), and the change of it that is held.
     gate: Gate<Arc<EntryMap>>,
@@ -271,6 +275,7 @@ impl MapDecider {
             foreign: None,
             abandoned: None,
             log: RevisionLog::default(),
+            history: None,
             gate: Gate::default(),
             let_through: None,
             inputs_of_revision: Vec::new(),
@@ -458,30 +463,6 @@ impl MapDecider {
         self.decision.file = Some(self.file.clone());
         self.decision.log = Arc::new(self.log.clone());
         self.record();
-    }
-
-    fn record(&self) {
-        gauge!(GUARD_HELD).set(f64::from(u8::from(self.decision.held.is_some())));
-        let held = self.decision.held.as_ref().map(|held| held.counts).unwrap_or_default();
-        for (kind, count) in held.by_kind() {
-            gauge!(GUARD_HELD_ENTRIES, "kind" => kind).set(count as f64);
-        }
-        gauge!(MAP_FILE_FAILED).set(f64::from(u8::from(self.file.error.is_some())));
-        gauge!(READ_ONLY).set(f64::from(u8::from(self.foreign.is_some())));
-        gauge!(PINS).set(self.decision.overrides.pins().len() as f64);
-        let (unknown, not_ready) = self.decision.dangling.entries();
-        gauge!(REFERENCES_DANGLING, "kind" => "unknown").set(unknown as f64);
-        gauge!(REFERENCES_DANGLING, "kind" => "not_ready").set(not_ready as f64);
-        gauge!(MAP_REJECTED).set(self.decision.rejected.count as f64);
-        gauge!(FLAPPING_NODES).set(self.decision.flapping.count as f64);
-        gauge!(GONE_NODES).set(self.gone.len() as f64);
-        gauge!(CONFLICTING_NODES).set(self.decision.conflicts.count as f64);
-        self.record_owners();
-        gauge!(DRAINED_MASTERS).set(self.decision.overrides.drained().len() as f64);
-        if let Some(revision) = &self.decision.in_force {
-            gauge!(REVISION).set(revision.number as f64);
-            gauge!(MAP_ENTRIES).set(revision.entries.len() as f64);
-        }
     }
 }
 

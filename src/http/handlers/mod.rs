@@ -9,17 +9,18 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::certificate::CertificateStatus;
-use mapsmith_core::{HeldChange, OverrideChange, Pin};
+use mapsmith_core::{HeldChange, Note, OverrideChange};
 use serde::de::DeserializeOwned;
 
 use super::body::LARGEST;
 use super::error::{HttpError, status_of};
 use super::request::{
-    ChangeQuery, Id, Master, NoQuery, Node, OrderQuery, Parameters, ReasonQuery, UndrainQuery,
+    Author, ChangeQuery, Id, Master, NoQuery, Node, OrderQuery, OverrideEndQuery, Parameters,
+    ReasonQuery, UndrainQuery,
 };
 use crate::api::types::{
-    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, OverridesReport, OwnRequest,
-    ReloadReport, StatusReport,
+    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, MasterReport, NodeOverride,
+    OverrideKind, OverrideRequest, OverridesReport, OwnRequest, ReloadReport, StatusReport,
 };
 use crate::api::{Api, requests};
 use crate::store::AuditTicket;
@@ -99,40 +100,62 @@ pub(in crate::http) async fn overrides(
     Ok(Json(OverridesReport {
         number: overrides.number(),
         pins: overrides.pins().cloned().collect(),
+        blocked: overrides.blocked().cloned().collect(),
         drained: overrides.drained().cloned().collect(),
     }))
 }
 
-pub(in crate::http) async fn pin(
+pub(in crate::http) async fn node_override(
     State(api): Shared,
     Node(node): Node,
     _: Parameters<NoQuery>,
-) -> Result<Json<Pin>, HttpError> {
-    Ok(Json(api.pin(&node)?))
+) -> Result<Json<NodeOverride>, HttpError> {
+    Ok(Json(api.node_override(&node)?))
 }
 
-pub(in crate::http) async fn set_pin(
+pub(in crate::http) async fn set_override(
     State(api): Shared,
     Extension(ticket): Ticket,
     Node(node): Node,
     Parameters(query): Parameters<OrderQuery>,
+    Author(by): Author,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    let help = "{\"master\": \"...\"}, with \"for\": \"2h\" for a pin that ends by itself";
-    let change = requests::pin(node, json(&body, help)?, Timestamp::now())?;
+    let help = "{\"master\": \"...\"}, or {\"absent\": true} for no entry in the map, with \
+        \"for\": \"2h\" for an override that ends by itself";
+    let mut request: OverrideRequest = json(&body, help)?;
+    request.reason = ticket.reason().or(request.reason);
+    let change = requests::node_override(node, request, by, Timestamp::now())?;
     answer(api.change_override(change, query.force, wait, ticket).await?)
 }
 
-pub(in crate::http) async fn unpin(
+pub(in crate::http) async fn end_override(
     State(api): Shared,
     Extension(ticket): Ticket,
     Node(node): Node,
-    Parameters(query): Parameters<ChangeQuery>,
+    Parameters(query): Parameters<OverrideEndQuery>,
+    Author(by): Author,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    let change = OverrideChange::Unpin { node, now: Timestamp::now() };
+    let kind = match query.kind {
+        Some(kind) => kind,
+        None => api.override_kind(&node)?,
+    };
+    let (now, note) = (Timestamp::now(), Note { reason: ticket.reason(), by });
+    let change = match kind {
+        OverrideKind::Pin => OverrideChange::Unpin { node, now, note },
+        OverrideKind::Absent => OverrideChange::Unblock { node, now, note },
+    };
     answer(api.change_override(change, false, wait, ticket).await?)
+}
+
+pub(in crate::http) async fn master(
+    State(api): Shared,
+    Master(master): Master,
+    _: Parameters<NoQuery>,
+) -> Result<Json<MasterReport>, HttpError> {
+    Ok(Json(api.master(&master).await?))
 }
 
 pub(in crate::http) async fn drain(
@@ -140,12 +163,14 @@ pub(in crate::http) async fn drain(
     Extension(ticket): Ticket,
     Master(master): Master,
     Parameters(query): Parameters<OrderQuery>,
+    Author(by): Author,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
     let help = "{\"to\": \"...\"} with the master that gets the nodes, or nothing to spread them";
-    let request = if body.is_empty() { DrainRequest::default() } else { json(&body, help)? };
-    let change = requests::drain(master, request, Timestamp::now())?;
+    let mut request = if body.is_empty() { DrainRequest::default() } else { json(&body, help)? };
+    request.reason = ticket.reason().or(request.reason);
+    let change = requests::drain(master, request, by, Timestamp::now())?;
     answer(api.change_override(change, query.force, wait, ticket).await?)
 }
 
@@ -154,9 +179,11 @@ pub(in crate::http) async fn undrain(
     Extension(ticket): Ticket,
     Master(master): Master,
     Parameters(query): Parameters<UndrainQuery>,
+    Author(by): Author,
 ) -> Result<Response, HttpError> {
     let wait = requests::wait(query.wait.as_deref())?;
-    let change = OverrideChange::Undrain { master, stay: query.stay, now: Timestamp::now() };
+    let (now, note) = (Timestamp::now(), Note { reason: ticket.reason(), by });
+    let change = OverrideChange::Undrain { master, stay: query.stay, now, note };
     answer(api.change_override(change, false, wait, ticket).await?)
 }
 

@@ -10,8 +10,9 @@ use super::haproxy::{Metrics, Stats, Timeouts};
 use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
-    Acme, Api, ApiClient, ApiTls, Backend, Certificate, Damping, Frontend, Haproxy, Instance,
-    Learned, Map, Ownership, Portmap, Schedule, Selector, Services, Site, Source, Store, TlsFile,
+    Acme, Api, ApiClient, ApiTls, Backend, Certificate, Damping, Frontend, Haproxy, History,
+    Instance, Learned, Map, Ownership, Portmap, Schedule, Selector, Services, Site, Source, Store,
+    TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -95,6 +96,7 @@ fn parts() -> Vec<Part> {
         Part::new::<Damping>("## `[damping]`"),
         Part::new::<References>("## `[references]`"),
         Part::new::<Store>("## `[store]`"),
+        Part::new::<History>("## `[history]`"),
         Part::new::<Ownership>("## `[ownership]`"),
         Part::new::<Learned>("## `[learned]`"),
         Part::new::<Api>("## `[api]`"),

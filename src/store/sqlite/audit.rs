@@ -63,8 +63,8 @@ pub(super) fn commit(
     target: Option<String>,
 ) -> Result<(), StoreErrorKind> {
     let row = ticket.map(|ticket| match target {
-        Some(target) => insert(&transaction, &AuditRequest { target, ..ticket.request.clone() }),
-        None => insert(&transaction, &ticket.request),
+        Some(target) => insert(&transaction, &AuditRequest { target, ..ticket.request() }),
+        None => insert(&transaction, &ticket.request()),
     });
     let row = row.transpose()?;
     transaction.commit()?;
@@ -157,7 +157,7 @@ fn row_of(row: &Row<'_>) -> Result<AuditRow, StoreErrorKind> {
 mod tests {
     use std::sync::Arc;
 
-    use mapsmith_core::{OverrideChange, Pin};
+    use mapsmith_core::{BlockedNode, Note, OverrideChange, Pin};
 
     use super::*;
     use crate::store::Store;
@@ -176,7 +176,8 @@ mod tests {
     fn pin(node: &str, until: Option<i64>) -> OverrideChange {
         let at = |second| Timestamp::from_second(second).unwrap();
         let (node, master) = (node.to_owned(), "m1".to_owned());
-        OverrideChange::Pin(Pin { node, master, since: at(1), until: until.map(at) })
+        let (until, note) = (until.map(at), Note::default());
+        OverrideChange::Pin(Pin { node, master, since: at(1), until, note })
     }
 
     async fn store() -> (tempfile::TempDir, SqliteStore) {
@@ -206,7 +207,11 @@ mod tests {
         );
 
         let none = Arc::new(AuditTicket::new(request(6, "overrides/n9")));
-        let end = OverrideChange::Unpin { node: "n9".to_owned(), now: Timestamp::UNIX_EPOCH };
+        let end = OverrideChange::Unpin {
+            node: "n9".to_owned(),
+            now: Timestamp::UNIX_EPOCH,
+            note: Note::default(),
+        };
         assert_eq!(store.change(end, Some(Arc::clone(&none))).await.unwrap(), None);
         assert_eq!((none.row(), all().await.unwrap().len()), (None, 1));
 
@@ -218,15 +223,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pin_that_ends_by_itself_is_a_change_of_the_clock() {
+    async fn a_pin_or_block_that_ends_by_itself_is_a_change_of_the_clock() {
         let (_folder, store) = store().await;
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let (since, until, note) = (at(1), Some(at(25)), Note::default());
+        let blocked = BlockedNode { node: "n3".to_owned(), since, until, note };
+        store.change(OverrideChange::Block(blocked), None).await.unwrap();
         store.change(pin("n1", Some(20)), None).await.unwrap();
         store.change(pin("n2", Some(40)), None).await.unwrap();
-        let now = Timestamp::from_second(30).unwrap();
-        store.change(OverrideChange::Expire { now }, None).await.unwrap();
+        store.change(OverrideChange::Expire { now: at(30) }, None).await.unwrap();
         let rows = store.audit(AuditFilter { limit: 9, ..AuditFilter::default() }).await.unwrap();
-        let [row] = &rows[..] else { panic!("{rows:?}") };
-        assert_eq!((row.actor.kind, &*row.target), (IdentityKind::Clock, "overrides/n1"));
+        let ended: Vec<_> = rows.iter().map(|row| (row.actor.kind, &*row.target)).collect();
+        let clock = IdentityKind::Clock;
+        assert_eq!(ended, [(clock, "overrides/n3"), (clock, "overrides/n1")]);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, params_from_iter, types::Value};
 
-use super::{MIGRATIONS, StoreErrorKind, run_migrations, schema};
+use super::{MIGRATIONS, StoreErrorKind, history, run_migrations, schema};
 
 /// The copy. `file` has an earlier schema.
 pub(super) fn latest(file: &Connection) -> Result<Connection, StoreErrorKind> {
@@ -24,11 +24,12 @@ pub(super) fn latest(file: &Connection) -> Result<Connection, StoreErrorKind> {
     Ok(copy)
 }
 
-/// The tables that the migrations made: their names are no input.
-fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+/// The tables that the migrations made, but for those of the history.
+pub(super) fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut names =
         connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
-    names.query_map([], |row| row.get(0))?.collect()
+    let names: Vec<String> = names.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(names.into_iter().filter(|name| !history::TABLES.contains(&name.as_str())).collect())
 }
 
 fn copy_rows(file: &Connection, copy: &Connection, table: &str) -> rusqlite::Result<()> {

@@ -23,6 +23,7 @@ use super::{AuditTicket, OwnerStore, Store, StoreError, StoreErrorKind, StoredSe
 
 mod audit;
 mod copy;
+mod history;
 mod lists;
 mod lock;
 mod overrides;
@@ -37,7 +38,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 10] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -74,7 +75,25 @@ const MIGRATIONS: [&str; 8] = [
     CREATE INDEX audit_actor ON audit (actor, seq);
     CREATE INDEX audit_target ON audit (target, seq);
 ",
+    "
+    ALTER TABLE pins ADD COLUMN reason TEXT;
+    ALTER TABLE pins ADD COLUMN author TEXT;
+    ALTER TABLE drained ADD COLUMN reason TEXT;
+    ALTER TABLE drained ADD COLUMN author TEXT;
+    CREATE TABLE blocked (node TEXT PRIMARY KEY, since INTEGER NOT NULL, until INTEGER, \
+    reason TEXT, author TEXT) STRICT;
+",
+    "
+    CREATE TABLE revisions (number INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, \
+    author TEXT, reason TEXT, sources TEXT NOT NULL, entries INTEGER NOT NULL, \
+    added INTEGER NOT NULL, moved INTEGER NOT NULL, removed INTEGER NOT NULL, previous INTEGER, \
+    fingerprint INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
+    CREATE TABLE revision_blocks (number INTEGER NOT NULL, block INTEGER NOT NULL, \
+    content BLOB NOT NULL, PRIMARY KEY (number, block)) STRICT;
+",
 ];
+
+pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
 
 /// How long another program's lock is waited for: a backup holds it for moments.
 const BUSY: Duration = Duration::from_secs(2);
@@ -171,6 +190,27 @@ impl SqliteStore {
         lists: BTreeMap<String, LastGoodList>,
     ) -> Result<(), StoreError> {
         self.with(move |connection| lists::confirm(connection, &lists)).await
+    }
+
+    /// The history in this file.
+    pub fn history(&self, bounds: HistoryBounds) -> SqliteHistory {
+        SqliteHistory { store: self.clone(), bounds }
+    }
+
+    /// Reads the history, on a connection of its own: what is large must not keep an override
+    /// waiting.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub async fn read_history<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(HistoryReader) -> Result<T, StoreErrorKind> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let read = |path: &Path| match open_to_peek(path)? {
+            Some(connection) => work(HistoryReader::new(connection)),
+            None => Err(StoreErrorKind::Other("the file is gone".to_owned())),
+        };
+        blocking(&self.path, read).await
     }
 
     /// The owners that are remembered.
@@ -324,10 +364,18 @@ fn schema(connection: &Connection) -> Result<i64, StoreErrorKind> {
     }
 }
 
-/// A file is damaged in places that opening it does not show.
+/// A file is damaged in places that opening it does not show. The history is large, and nothing
+/// that a start needs.
 fn check(connection: &Connection) -> Result<(), StoreErrorKind> {
-    let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if verdict == "ok" { Ok(()) } else { Err(StoreErrorKind::Damaged(verdict)) }
+    for table in copy::tables(connection)? {
+        let quoted = table.replace('"', "\"\"");
+        let check = format!("PRAGMA quick_check(\"{quoted}\")");
+        let verdict: String = connection.query_row(&check, [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(StoreErrorKind::Damaged(verdict));
+        }
+    }
+    Ok(())
 }
 
 fn migrate(connection: &mut Connection, version: i64) -> Result<(), StoreErrorKind> {

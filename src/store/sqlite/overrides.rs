@@ -1,9 +1,10 @@
-//! Overrides as the store has them: a row a pin and a drained master, and those that have ended.
+//! Pins, blocked nodes and drains in the store, and what of them has ended lately.
 
 use jiff::Timestamp;
 use mapsmith_core::overrides::ENDED_KEPT;
 use mapsmith_core::{
-    DrainedMaster, EndedKind, EndedOverride, Invalid, OverrideChange, Overrides, Pin,
+    BlockedNode, DrainedMaster, EndedKind, EndedOverride, Invalid, Note, OverrideChange, Overrides,
+    Pin,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
@@ -19,20 +20,34 @@ fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
     let invalid = |name: String| move |reason: Invalid| StoreErrorKind::Invalid { name, reason };
     let number: i64 = transaction.query_row("SELECT number FROM state", [], |row| row.get(0))?;
     let mut overrides = Overrides::numbered(number.unsigned_abs());
-    let mut pins = transaction.prepare("SELECT node, master, since, until FROM pins")?;
+    let mut pins =
+        transaction.prepare("SELECT node, master, since, until, reason, author FROM pins")?;
     let mut rows = pins.query([])?;
     while let Some(row) = rows.next()? {
         let (since, until) =
             (time(row.get(2)?)?, row.get::<_, Option<i64>>(3)?.map(time).transpose()?);
-        let pin = Pin { node: row.get(0)?, master: row.get(1)?, since, until };
+        let note = Note { reason: row.get(4)?, by: row.get(5)? };
+        let pin = Pin { node: row.get(0)?, master: row.get(1)?, since, until, note };
         let name = pin.node.clone();
         overrides.add_pin(pin).map_err(invalid(name))?;
     }
-    let mut drained = transaction.prepare("SELECT master, target, since FROM drained")?;
+    let mut blocked =
+        transaction.prepare("SELECT node, since, until, reason, author FROM blocked")?;
+    let mut rows = blocked.query([])?;
+    while let Some(row) = rows.next()? {
+        let (since, until) =
+            (time(row.get(1)?)?, row.get::<_, Option<i64>>(2)?.map(time).transpose()?);
+        let note = Note { reason: row.get(3)?, by: row.get(4)? };
+        let blocked = BlockedNode { node: row.get(0)?, since, until, note };
+        let name = blocked.node.clone();
+        overrides.add_block(blocked).map_err(invalid(name))?;
+    }
+    let mut drained =
+        transaction.prepare("SELECT master, target, since, reason, author FROM drained")?;
     let mut rows = drained.query([])?;
     while let Some(row) = rows.next()? {
-        let drained =
-            DrainedMaster { master: row.get(0)?, to: row.get(1)?, since: time(row.get(2)?)? };
+        let (since, note) = (time(row.get(2)?)?, Note { reason: row.get(3)?, by: row.get(4)? });
+        let drained = DrainedMaster { master: row.get(0)?, to: row.get(1)?, since, note };
         let name = drained.master.clone();
         overrides.add_drain(drained).map_err(invalid(name))?;
     }
@@ -69,9 +84,11 @@ pub(super) fn write(
     Ok(Some(after))
 }
 
-/// Pins that end by themselves are changes, too.
+/// Pins and blocks that end by themselves are changes, too.
 fn audit_expired(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), StoreErrorKind> {
-    let mut over = transaction.prepare("SELECT node FROM pins WHERE until <= ?1")?;
+    const OVER: &str = "SELECT node FROM pins WHERE until <= ?1 \
+        UNION SELECT node FROM blocked WHERE until <= ?1";
+    let mut over = transaction.prepare(OVER)?;
     let nodes: Vec<String> =
         over.query_map([now.as_millisecond()], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for node in nodes {
@@ -91,6 +108,8 @@ fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusql
     let now = match change {
         OverrideChange::Pin(Pin { since: now, .. })
         | OverrideChange::Drain(DrainedMaster { since: now, .. })
+        | OverrideChange::Block(BlockedNode { since: now, .. })
+        | OverrideChange::Unblock { now, .. }
         | OverrideChange::Unpin { now, .. }
         | OverrideChange::Undrain { now, .. }
         | OverrideChange::Expire { now } => *now,
@@ -103,9 +122,10 @@ fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusql
         AND (owners.owner = ended.master OR owners.node = ended.node))";
     transaction.execute(FORGET, [forgotten.as_millisecond()])?;
     match change {
-        OverrideChange::Pin(Pin { node, .. }) | OverrideChange::Unpin { node, .. } => {
-            transaction.execute(PIN, params![node, at])
-        }
+        OverrideChange::Pin(Pin { node, .. })
+        | OverrideChange::Block(BlockedNode { node, .. })
+        | OverrideChange::Unpin { node, .. } => transaction.execute(PIN, params![node, at]),
+        OverrideChange::Unblock { .. } => Ok(0),
         OverrideChange::Drain(DrainedMaster { master, .. }) => {
             transaction.execute(DRAIN, params![master, at, false])
         }
@@ -118,29 +138,86 @@ fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusql
 
 /// How many rows changed.
 fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Result<usize> {
+    const PIN: &str = "INSERT OR REPLACE INTO pins (node, master, since, until, reason, author) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    const BLOCK: &str = "INSERT OR REPLACE INTO blocked (node, since, until, reason, author) \
+        VALUES (?1, ?2, ?3, ?4, ?5)";
+    const DRAIN: &str = "INSERT OR REPLACE INTO drained (master, target, since, reason, author) \
+        VALUES (?1, ?2, ?3, ?4, ?5)";
+    let end = |until: Option<Timestamp>| until.map(|until| until.as_millisecond());
     match change {
-        OverrideChange::Pin(pin) => transaction.execute(
-            "INSERT OR REPLACE INTO pins (node, master, since, until) VALUES (?1, ?2, ?3, ?4)",
-            params![
-                pin.node,
-                pin.master,
-                pin.since.as_millisecond(),
-                pin.until.map(|until| until.as_millisecond())
-            ],
-        ),
+        OverrideChange::Pin(Pin { node, master, since, until, note }) => {
+            transaction.execute("DELETE FROM blocked WHERE node = ?1", [node])?;
+            let since = since.as_millisecond();
+            transaction
+                .execute(PIN, params![node, master, since, end(*until), note.reason, note.by])
+        }
         OverrideChange::Unpin { node, .. } => {
             transaction.execute("DELETE FROM pins WHERE node = ?1", [node])
         }
-        OverrideChange::Drain(drained) => transaction.execute(
-            "INSERT OR REPLACE INTO drained (master, target, since) VALUES (?1, ?2, ?3)",
-            params![drained.master, drained.to, drained.since.as_millisecond()],
-        ),
+        OverrideChange::Block(BlockedNode { node, since, until, note }) => {
+            transaction.execute("DELETE FROM pins WHERE node = ?1", [node])?;
+            let since = since.as_millisecond();
+            transaction.execute(BLOCK, params![node, since, end(*until), note.reason, note.by])
+        }
+        OverrideChange::Unblock { node, .. } => {
+            transaction.execute("DELETE FROM blocked WHERE node = ?1", [node])
+        }
+        OverrideChange::Drain(DrainedMaster { master, to, since, note }) => {
+            let since = since.as_millisecond();
+            transaction.execute(DRAIN, params![master, to, since, note.reason, note.by])
+        }
         OverrideChange::Undrain { master, .. } => {
             transaction.execute("DELETE FROM drained WHERE master = ?1", [master])
         }
-        OverrideChange::Expire { now } => transaction.execute(
-            "DELETE FROM pins WHERE until IS NOT NULL AND until <= ?1",
-            [now.as_millisecond()],
-        ),
+        OverrideChange::Expire { now } => {
+            let now = now.as_millisecond();
+            let pins = transaction
+                .execute("DELETE FROM pins WHERE until IS NOT NULL AND until <= ?1", [now])?;
+            let blocked = transaction
+                .execute("DELETE FROM blocked WHERE until IS NOT NULL AND until <= ?1", [now])?;
+            Ok(pins + blocked)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{SqliteStore, Store};
+
+    #[tokio::test]
+    async fn a_node_has_one_override_and_its_reason_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mapsmith.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let note = Note { reason: Some("kernel".to_owned()), by: Some("anna".to_owned()) };
+        let node = || "n1".to_owned();
+        let pin = Pin {
+            node: node(),
+            master: "m1".to_owned(),
+            since: at(1),
+            until: None,
+            note: note.clone(),
+        };
+        let blocked =
+            BlockedNode { node: node(), since: at(2), until: Some(at(9)), note: note.clone() };
+        store.change(OverrideChange::Pin(pin.clone()), None).await.unwrap();
+        store.change(OverrideChange::Block(blocked.clone()), None).await.unwrap();
+        drop(store);
+        let store = SqliteStore::open(&path).await.unwrap();
+        let kept = store.load().await.unwrap();
+        assert_eq!((kept.pin("n1"), kept.block("n1")), (None, Some(&blocked)));
+        assert_eq!(kept.ended().next(), Some(&pin.ended(at(2))), "the pin has ended");
+
+        store.change(OverrideChange::Pin(pin.clone()), None).await.unwrap();
+        let kept = store.load().await.unwrap();
+        assert_eq!((kept.pin("n1"), kept.block("n1")), (Some(&pin), None));
+        let unblock = OverrideChange::Unblock { node: node(), now: at(3), note };
+        assert_eq!(store.change(unblock, None).await, Ok(None), "it is not blocked");
+        store.change(OverrideChange::Block(blocked), None).await.unwrap();
+        store.change(OverrideChange::Expire { now: at(9) }, None).await.unwrap();
+        assert!(store.load().await.unwrap().is_empty());
     }
 }

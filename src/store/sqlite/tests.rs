@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use mapsmith_core::desired::ownership::{Outage, OwnerRecord};
 use mapsmith_core::server::{ServerAddress, ServerOptions};
-use mapsmith_core::{DrainedMaster, EndedKind, Invalid, Pin, Server};
+use mapsmith_core::{DrainedMaster, EndedKind, Invalid, Note, Pin, Server};
 
 use super::*;
 
@@ -13,9 +13,13 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
+fn note() -> Note {
+    Note { reason: Some("kernel".to_owned()), by: Some("anna".to_owned()) }
+}
+
 fn pin(node: &str, master: &str, until: Option<i64>) -> OverrideChange {
     let (node, master) = (node.to_owned(), master.to_owned());
-    OverrideChange::Pin(Pin { node, master, since: at(1), until: until.map(at) })
+    OverrideChange::Pin(Pin { node, master, since: at(1), until: until.map(at), note: note() })
 }
 
 fn drain(master: &str, to: Option<&str>) -> OverrideChange {
@@ -23,15 +27,16 @@ fn drain(master: &str, to: Option<&str>) -> OverrideChange {
         master: master.to_owned(),
         to: to.map(str::to_owned),
         since: at(1),
+        note: note(),
     })
 }
 
 fn unpin(node: &str) -> OverrideChange {
-    OverrideChange::Unpin { node: node.to_owned(), now: at(30) }
+    OverrideChange::Unpin { node: node.to_owned(), now: at(30), note: note() }
 }
 
 fn undrain(master: &str) -> OverrideChange {
-    OverrideChange::Undrain { master: master.to_owned(), stay: true, now: at(30) }
+    OverrideChange::Undrain { master: master.to_owned(), stay: true, now: at(30), note: note() }
 }
 
 /// `n1=m1` and `m1>m2`, for short.
@@ -179,10 +184,13 @@ async fn a_database_of_another_program_or_of_a_later_version_is_left_alone() {
 
     let newer = folder.path().join("newer.db");
     drop(SqliteStore::open(&newer).await.unwrap());
-    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 9).unwrap();
+    let known = MIGRATIONS.len() as i64;
+    let found = known + 1;
+    Connection::open(&newer).unwrap().pragma_update(None, "user_version", found).unwrap();
     let told = fault(&newer).await;
-    assert_eq!(told, StoreErrorKind::Newer { found: 9, known: 8 });
-    assert!(told.to_string().contains("later Mapsmith (schema 9, this one knows 8)"), "{told}");
+    assert_eq!(told, StoreErrorKind::Newer { found, known });
+    let words = format!("later Mapsmith (schema {found}, this one knows {known})");
+    assert!(told.to_string().contains(&words), "{told}");
     assert_eq!(SqliteStore::peek(&newer).await.unwrap_err().fault, told);
 }
 
@@ -426,8 +434,12 @@ async fn what_has_ended_is_remembered_with_its_times_for_a_week() {
     assert!(!stored.ended().any(|ended| ended.concerned("n1", "m9") && ended.stay));
     let week = 7 * 24 * 3600;
     store.change(drain("m3", None), None).await.unwrap().unwrap();
-    let undrained =
-        OverrideChange::Undrain { master: "m3".to_owned(), stay: false, now: at(week + 25) };
+    let undrained = OverrideChange::Undrain {
+        master: "m3".to_owned(),
+        stay: false,
+        now: at(week + 25),
+        note: note(),
+    };
     let left = store.change(undrained, None).await.unwrap().unwrap();
     assert_eq!(told(&left).len(), 3, "the one that ended first is forgotten");
 }

@@ -24,7 +24,7 @@ fn a_pin_is_told_with_its_outcome_and_explained() {
     assert_text!(text(&mapsmith.cli(&["explain", "alpha"]), 0), @"
     node alpha goes to master2 (revision 2)
       since revision 2, [AGE] ago: master1 -> master2
-      pinned to master2 by an operator [AGE] ago, until [TIME]
+      pinned to master2 by local [AGE] ago, until [TIME]
     sources
       registry: master1 (would count without the override), answered [AGE] ago
     in memory right now
@@ -64,7 +64,7 @@ fn a_drain_is_told_with_its_outcome_and_explained() {
     assert_text!(text(&mapsmith.cli(&["explain", "alpha"]), 0), @"
     node alpha goes to master2 (revision 2)
       since revision 2, [AGE] ago: master1 -> master2
-      master1 is drained to the others by an operator [AGE] ago, until it is undrained
+      master1 is drained to the others by local [AGE] ago, until it is undrained
     sources
       registry: master1 (would count without the override), answered [AGE] ago
     in memory right now

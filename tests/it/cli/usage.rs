@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 15] = [
-    "run", "check", "plan", "sync", "portmap", "status", "explain", "reload", "pin", "unpin",
-    "drain", "undrain", "own", "approve", "token",
+const VERBS: [&str; 21] = [
+    "run", "check", "plan", "sync", "portmap", "status", "nodes", "explain", "master", "history",
+    "diff", "reload", "pin", "unpin", "block", "unblock", "drain", "undrain", "own", "approve",
+    "token",
 ];
 
 #[test]

@@ -125,7 +125,7 @@ fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
         ("PUT", "overrides/n", r#"{"master": "m2", "for": "400days"}"#, "a year at most"),
         ("PUT", "overrides/n?wait=never", r#"{"master": "m2"}"#, "wait must be"),
         ("PUT", "overrides/n?force=perhaps", r#"{"master": "m2"}"#, "wait, force and reason"),
-        ("DELETE", "overrides/n?force=true", "", "the parameters are wait and reason"),
+        ("DELETE", "overrides/n?force=true", "", "the parameters are wait, kind (pin"),
         ("GET", "status?verbose=1", "", "this path takes no parameters"),
         ("GET", "nodes/n?wait=1s", "", "this path takes no parameters"),
         ("GET", "learned?x", "", "unknown field `x`"),
@@ -149,6 +149,6 @@ fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
     assert_eq!(scene.mapsmith.ask("POST", "/v1/masters/m1/drain", &page, "").status, 403);
     assert_eq!(
         scene.mapsmith.get("/v1/overrides").1,
-        json!({"number": 0, "pins": [], "drained": []})
+        json!({"number": 0, "pins": [], "blocked": [], "drained": []})
     );
 }

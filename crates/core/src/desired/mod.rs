@@ -14,6 +14,7 @@ pub mod references;
 pub mod servers;
 pub mod shadow;
 mod state;
+pub mod stopping;
 
 pub use state::{Desired, DesiredMap, MapChange};
 

@@ -6,6 +6,7 @@
 //!   those that the sources' map names and that are not drained themselves.
 //! - `a` drained to `b` while `b` is drained to `c`: `a`'s nodes go to `c`. Where such a chain ends
 //!   at a master whose nodes are spread, or runs in a circle, they are spread.
+//! - A blocked node is in no map, whoever names it.
 //! - Where no other master is left to spread over, the nodes stay where the sources have them, and
 //!   their master is reported as stuck.
 //!
@@ -50,6 +51,9 @@ pub fn apply(merged: &Arc<EntryMap>, overrides: &Overrides) -> Overridden {
     let mut take = |node: &str, master: &str| builder.push_checked(node, master);
     let mut pins = overrides.pins().peekable();
     for (node, master) in merged.iter() {
+        if overrides.block(node).is_some() {
+            continue;
+        }
         while let Some(pin) = pins.next_if(|pin| pin.node.as_str() < node) {
             take(&pin.node, &pin.master);
         }
@@ -145,7 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{DrainedMaster, Pin};
+    use crate::{BlockedNode, DrainedMaster, Note, Pin};
 
     #[test]
     fn a_drain_that_gives_its_nodes_to_nobody_is_told() {
@@ -173,13 +177,24 @@ mod tests {
         for (node, master) in pins {
             let (node, master) = ((*node).to_owned(), (*master).to_owned());
             overrides
-                .add_pin(Pin { node, master, since: Timestamp::UNIX_EPOCH, until: None })
+                .add_pin(Pin {
+                    node,
+                    master,
+                    since: Timestamp::UNIX_EPOCH,
+                    until: None,
+                    note: Note::default(),
+                })
                 .unwrap();
         }
         for (master, to) in drained {
             let (master, to) = ((*master).to_owned(), to.map(str::to_owned));
             overrides
-                .add_drain(DrainedMaster { master, to, since: Timestamp::UNIX_EPOCH })
+                .add_drain(DrainedMaster {
+                    master,
+                    to,
+                    since: Timestamp::UNIX_EPOCH,
+                    note: Note::default(),
+                })
                 .unwrap();
         }
         overrides
@@ -222,6 +237,19 @@ mod tests {
             [("a", "m2"), ("b", "m1"), ("c", "m9"), ("d", "m2"), ("f", "m9"), ("g", "m1")];
         let pins = [("a", "m2"), ("b", "m1"), ("c", "m9"), ("f", "m9"), ("g", "m1")];
         check(&merged, &overrides(&pins, &[("m1", None)]), &expected, &[]);
+    }
+
+    #[test]
+    fn a_blocked_node_is_in_no_map_and_the_others_are_where_they_were() {
+        let mut given = overrides(&[("a", "m2"), ("x", "m2")], &[("m2", Some("m3"))]);
+        for node in ["b", "d", "unknown"] {
+            let since = Timestamp::UNIX_EPOCH;
+            let blocked =
+                BlockedNode { node: node.to_owned(), since, until: None, note: Note::default() };
+            given.add_block(blocked).unwrap();
+        }
+        let merged = [("b", "m1"), ("c", "m1"), ("d", "m2"), ("e", "m2")];
+        check(&merged, &given, &[("a", "m2"), ("c", "m1"), ("e", "m3"), ("x", "m2")], &[]);
     }
 
     #[test]

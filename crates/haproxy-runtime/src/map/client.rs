@@ -1,12 +1,12 @@
 //! One map behind a stats socket.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{MapName, looked_up, prepared, silent};
 use crate::client::{RowBound, RuntimeClient, rest};
 use crate::error::RuntimeError;
-use crate::process::{self, Probe};
+use crate::process::{self, Probe, Traffic};
 use crate::wire::pace::Pacer;
 use crate::wire::{self, Listing, Payloads};
 
@@ -40,6 +40,11 @@ impl MapClient {
     /// The names of all backends and servers.
     pub async fn backends_and_servers(&self) -> Result<BTreeSet<String>, RuntimeError> {
         self.client.parse_reply(process::BACKENDS_AND_SERVERS, process::backends_and_servers).await
+    }
+
+    /// What comes to what a map's value may name, right now.
+    pub async fn traffic(&self) -> Result<BTreeMap<String, Traffic>, RuntimeError> {
+        self.client.parse_reply(process::BACKENDS_AND_SERVERS, process::traffic).await
     }
 
     /// Opens a new version.

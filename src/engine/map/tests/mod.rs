@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use mapsmith_core::desired::references::Action;
 use mapsmith_core::plan::Deviation;
 use mapsmith_core::status::PollReport;
-use mapsmith_core::{DrainedMaster, Pin, Snapshot};
+use mapsmith_core::{DrainedMaster, Note, Pin, Snapshot};
 
 use super::*;
 
@@ -145,11 +145,26 @@ fn overrides(pins: &[(&str, &str)], drained: &[(&str, Option<&str>)]) -> Overrid
     let mut overrides = Overrides::default();
     for (node, master) in pins {
         let (node, master) = ((*node).to_owned(), (*master).to_owned());
-        overrides.add_pin(Pin { node, master, since: Timestamp::UNIX_EPOCH, until: None }).unwrap();
+        overrides
+            .add_pin(Pin {
+                node,
+                master,
+                since: Timestamp::UNIX_EPOCH,
+                until: None,
+                note: Note::default(),
+            })
+            .unwrap();
     }
     for (master, to) in drained {
         let (master, to) = ((*master).to_owned(), to.map(str::to_owned));
-        overrides.add_drain(DrainedMaster { master, to, since: Timestamp::UNIX_EPOCH }).unwrap();
+        overrides
+            .add_drain(DrainedMaster {
+                master,
+                to,
+                since: Timestamp::UNIX_EPOCH,
+                note: Note::default(),
+            })
+            .unwrap();
     }
     overrides
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use mapsmith_core::desired::ownership::{OwnerRecord, OwnersChange, Policy, StoredOwners};
-use mapsmith_core::{EndedKind, EndedOverride};
+use mapsmith_core::{EndedKind, EndedOverride, Note};
 
 use super::*;
 use crate::engine::OwnError;
@@ -51,7 +51,14 @@ impl Scene {
         self.one(map(&[("a", "m1"), ("b", "m1"), ("c", "m2")])).await;
         let mut drained = Overrides::numbered(1);
         let (master, since) = ("m1".to_owned(), Timestamp::now());
-        drained.add_drain(DrainedMaster { master: master.clone(), to: None, since }).unwrap();
+        drained
+            .add_drain(DrainedMaster {
+                master: master.clone(),
+                to: None,
+                since,
+                note: Note::default(),
+            })
+            .unwrap();
         self.overrides = Arc::new(drained);
         self.one(map(&[("a", "m2"), ("b", "m1"), ("c", "m2")])).await;
         assert_eq!(self.phases(), [("a", "away")]);

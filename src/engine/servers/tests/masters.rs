@@ -32,6 +32,7 @@ impl Scene {
                 master: (*master).to_owned(),
                 to: None,
                 since: Timestamp::UNIX_EPOCH,
+                note: mapsmith_core::Note::default(),
             };
             overrides.add_drain(drained).unwrap();
         }

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::desired::references::Targets;
-use crate::{DrainedMaster, EndedKind, EndedOverride, Pin};
+use crate::{DrainedMaster, EndedKind, EndedOverride, Note, Pin};
 
 mod orders;
 mod rules;
@@ -180,7 +180,9 @@ impl World {
         self.end_drain(master, false);
         let (master, since) = (master.to_owned(), self.now);
         self.renumber();
-        self.overrides.add_drain(DrainedMaster { master, to: None, since }).unwrap();
+        self.overrides
+            .add_drain(DrainedMaster { master, to: None, since, note: Note::default() })
+            .unwrap();
         self.evaluate()
     }
 
@@ -199,7 +201,9 @@ impl World {
         self.end_pin(node);
         let (node, master) = (node.to_owned(), master.to_owned());
         self.renumber();
-        self.overrides.add_pin(Pin { node, master, since: self.now, until: None }).unwrap();
+        self.overrides
+            .add_pin(Pin { node, master, since: self.now, until: None, note: Note::default() })
+            .unwrap();
         self.evaluate()
     }
 

@@ -1,15 +1,21 @@
 //! The node -> master map in memory: sorted by key, keys unique, built for a million entries.
 //!
-//! One text holds every key, one table every distinct value; an entry is 12 bytes beside its key. A
-//! map never changes once it is built, so sources, revisions and instances share one copy behind an
-//! `Arc`. Where somebody needs them, the times at which a producer gave the entries lie beside
-//! them, at 4 bytes each.
+//! One text holds every key, in their order and one right after the other, and one table every
+//! distinct value; an entry is 12 bytes beside its key. So whoever goes through a map goes through
+//! memory from one end to the other, and a search is one pass over the text. A map never changes
+//! once it is built, so sources, revisions and instances share one copy behind an `Arc`. Where
+//! somebody needs them, the times at which a producer gave the entries lie beside them, at 4 bytes
+//! each.
 
 use jiff::Timestamp;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::names::{self, Invalid};
+
+mod search;
+
+pub use search::{Found, Search};
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -127,6 +133,18 @@ impl EntryMap {
             map.entries[index].value = id;
         }
         map
+    }
+
+    /// Lays the keys one after the other in the order of the entries. Repeated keys leave no gap.
+    fn lay_keys_in_order(&mut self) {
+        let length = self.entries.iter().map(|entry| usize::from(entry.length)).sum();
+        let mut keys = String::with_capacity(length);
+        for entry in &mut self.entries {
+            let key = key_of(&self.keys, *entry);
+            entry.start = keys.len() as u32;
+            keys.push_str(key);
+        }
+        self.keys = keys;
     }
 
     /// Names exactly these contents, on every machine and in every version: XXH3 over the lines of
@@ -284,6 +302,7 @@ impl EntryMapBuilder {
                 map.entries.push(kept);
                 map.times.extend(times.get(at as usize));
             }
+            map.lay_keys_in_order();
         }
         map.disputed = map.entries.iter().filter(|entry| entry.disputed).count();
         map.times.shrink_to_fit();
