@@ -198,6 +198,15 @@ impl Managed {
         })
     }
 
+    /// Until the store knows a service as HAProxy has it: that is a moment after it is in force.
+    fn wait_for_stored(&self, database: &Path, service: &str) {
+        self.mapsmith.wait_for(&format!("service {service} is stored"), PATIENCE, |_| {
+            let store = rusqlite::Connection::open(database).ok()?;
+            let query = "SELECT text FROM services WHERE name = ?";
+            store.query_row(query, [service], |row| row.get::<_, String>(0)).ok()
+        });
+    }
+
     /// Writes other settings, and has them read.
     fn change(&mut self, word: &str, more: &str) {
         self.write(word, more);

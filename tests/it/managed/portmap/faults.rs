@@ -227,10 +227,12 @@ fn a_command_that_hangs_beside_one_that_fails_leaves_no_process_behind() {
 fn what_was_in_force_outlives_a_restart_while_the_metadata_is_gone() {
     let web = Master::start("web");
     let port = free_port();
-    let store = tempfile::tempdir().expect("a temporary folder");
-    let store = format!("[store]\npath = \"{}/db\"", store.path().display());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let database = folder.path().join("db");
+    let store = format!("[store]\npath = {database:?}");
     let mut site = Site::start(newest(), &service("http", port, &web), &store);
     site.wait_for_answer(port, "web");
+    site.managed.wait_for_stored(&database, &port.to_string());
     let client = Client::start(port, "web");
     for keys in [Some(json!({})), None] {
         match keys {

@@ -156,6 +156,7 @@ fn a_haproxy_that_finds_ports_taken_when_it_starts_serves_everything_else() {
     site.wait_for_status((address, 80).into(), "/", 301);
     site.wait_for_status((address, taken).into(), "/", 200);
     site.managed.wait_for_state("in_force");
+    site.managed.wait_for_stored(&site.managed.ground.file("mapsmith.db"), &taken.to_string());
     let master = site.managed.ground.master();
     site.managed.mapsmith.kill();
     run("kill", &["-9", &master.to_string()]);

@@ -253,14 +253,13 @@ fn services_outlive_a_restart_while_zookeeper_is_down() {
     let port = free_port();
     for has_store in [true, false] {
         let ground_store = tempfile::tempdir().expect("a temporary folder");
-        let store = format!("[store]\npath = \"{}/db\"", ground_store.path().display());
+        let database = ground_store.path().join("db");
+        let store = format!("[store]\npath = {database:?}");
         let mut site = Site::start(newest(), &web, port, if has_store { &store } else { "" });
         let others = Client::start(port, "web");
         if has_store {
-            site.managed.mapsmith.wait_for("the list is stored", PATIENCE, |_| {
-                let settled = site.managed.status()["state"]["state"] == "in_force";
-                settled.then_some(())
-            });
+            site.managed.wait_for_state("in_force");
+            site.managed.wait_for_stored(&database, "shop");
         }
         site.zookeeper.kill();
         site.managed.mapsmith.restart();
@@ -289,9 +288,11 @@ fn services_stay_while_changed_settings_lead_to_a_registry_that_does_not_answer(
     let [web, next] = ["web", "next"].map(Master::start);
     let port = free_port();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let store = format!("[store]\npath = {:?}", folder.path().join("db"));
+    let database = folder.path().join("db");
+    let store = format!("[store]\npath = {database:?}");
     let mut site = Site::start(newest(), &web, port, &store);
     site.managed.wait_for_state("in_force");
+    site.managed.wait_for_stored(&database, "shop");
     let server = web.address().to_string();
     let others = Client::start(port, "web");
 
