@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::types::AuditPage;
 use super::{Api, Error};
 use crate::heartbeat;
+use crate::store::audit::Actor;
 use crate::store::{AuditFilter, AuditRequest, AuditTicket, SqliteStore};
 
 /// How many answers may wait for the store. A change each, so there are few.
@@ -117,7 +118,7 @@ impl Api {
     ) -> Result<AuditPage, Error> {
         let store = self.store.as_ref().ok_or(Error::NoStore("audit rows"))?;
         if identity.role < Role::Admin {
-            filter.actor = Some(identity.name.clone());
+            filter.of = Some(Actor::from(identity));
         }
         let limit = filter.limit;
         let rows = store.audit(AuditFilter { limit: limit + 1, ..filter }).await;

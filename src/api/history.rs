@@ -53,8 +53,8 @@ impl Changes {
         if self.is_reversed { difference.reversed() } else { difference }
     }
 
-    /// A line of JSON for each changed node, piece by piece.
-    pub fn into_lines(self) -> impl Iterator<Item = Vec<u8>> + Send {
+    /// A line of JSON for each changed node, piece by piece. Blocks as long as it takes to find them.
+    fn into_lines(self) -> impl Iterator<Item = Vec<u8>> + Send {
         let nodes: Vec<Box<str>> =
             self.difference().behind(None).map(|change| change.node.into()).collect();
         let mut nodes = nodes.into_iter();
@@ -154,18 +154,24 @@ impl Api {
         })
     }
 
-    /// What has changed since a revision, and the number of the map in force. A number that is not
+    /// What has changed since a revision, a line of JSON for each node, and the number of the map in
+    /// force. A number that is not
     /// reached yet is of a Mapsmith that was restored: what it knew is not kept.
     ///
     /// # Errors
     /// [`Error::NotKept`], or the store can't be read.
-    pub async fn changes_since(&self, known: u64) -> Result<(u64, Changes), Error> {
+    pub async fn changes_since(
+        &self,
+        known: u64,
+    ) -> Result<(u64, impl Iterator<Item = Vec<u8>> + Send + use<>), Error> {
         let in_force = self.map_in_force()?.number;
         let changes = self.changes(known, in_force).await.map_err(|error| match error {
             Error::NoRevision(number) => Error::NotKept { number, oldest: Some(in_force) },
             other => other,
         });
-        Ok((in_force, changes?))
+        let changes = changes?;
+        let lines = tokio::task::spawn_blocking(move || changes.into_lines());
+        Ok((in_force, lines.await.map_err(|error| Error::Store(error.to_string()))?))
     }
 
     /// The map of a revision.
@@ -177,6 +183,9 @@ impl Api {
         let entries = Arc::clone(&newest.in_force.entries);
         if number == newest.in_force.number {
             return Ok(entries);
+        }
+        if number > newest.in_force.number {
+            return Err(Error::NoRevision(number));
         }
         let [_, patch] = self.patches(&newest, newest.in_force.number, number).await?;
         let map = tokio::task::spawn_blocking(move || patch.apply(&entries));

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::access::Role;
 use mapsmith_core::access::grant::MOST_GRANTS;
 use mapsmith_core::access::token::check_name;
+use mapsmith_core::names::is_invisible;
 use mapsmith_core::overrides::LONGEST_REASON;
 use mapsmith_core::{BlockedNode, DrainedMaster, Note, OverrideChange, Pin, names};
 use thiserror::Error as ThisError;
@@ -95,9 +96,7 @@ pub fn master(name: String) -> Result<String, Invalid> {
 fn note(reason: Option<String>, by: Option<String>) -> Result<Note, Invalid> {
     let fits = |reason: &String| {
         let length = reason.chars().count();
-        !reason.trim().is_empty()
-            && length <= LONGEST_REASON
-            && !reason.chars().any(char::is_control)
+        !reason.trim().is_empty() && length <= LONGEST_REASON && !reason.chars().any(is_invisible)
     };
     match &reason {
         Some(reason) if !fits(reason) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mapsmith_core::access::{Identity, Rate, StoredToken};
 
-use super::access::limits::{CHANGES, FAILED_LOGINS, READS};
+use super::access::limits::{CHANGES, FAILED_LOGINS, LOGINS, READS};
 use super::types::{About, Limit, Limits, NewTokenReport, TokenReport};
 use super::{Api, Error};
 use crate::store::token_service::{NewToken, TokenError};
@@ -58,6 +58,7 @@ impl Api {
             limits: Limits {
                 reads: limit(READS),
                 changes: limit(CHANGES),
+                logins: limit(LOGINS),
                 failed_logins: limit(FAILED_LOGINS),
             },
             store: self.store.is_some(),

@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use mapsmith_core::access::Identity;
+use mapsmith_core::names::is_invisible;
 use mapsmith_core::overrides::LONGEST_REASON;
 use metrics::counter;
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use serde::Deserialize;
 use super::access::{self, Peer};
 use super::error::HttpError;
 use super::request::Author;
-use super::routes::{Needs, Route};
+use super::routes::{Needs, Route, SESSION};
 use crate::api::Api;
 use crate::store::audit::Actor;
 use crate::store::{AuditRequest, AuditTicket};
@@ -81,7 +82,11 @@ impl Guard {
             Needs::Role(needed) => needed,
         };
         let identity = access::identify(access, parts, peer, changes)?;
-        access.admit(&identity, changes).map_err(HttpError::TooMany)?;
+        match self.route.path == SESSION {
+            true => access.admit_login(&identity),
+            false => access.admit(&identity, changes),
+        }
+        .map_err(HttpError::TooMany)?;
         if identity.role < needed {
             return Err(HttpError::Role { needed, identity });
         }
@@ -222,10 +227,10 @@ fn reason(parts: &Parts) -> Result<Option<String>, HttpError> {
     let Ok(Query(Reason { reason })) = Query::try_from_uri(&parts.uri) else { return Ok(None) };
     match reason {
         Some(reason)
-            if reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control) =>
+            if reason.chars().count() > LONGEST_REASON || reason.chars().any(is_invisible) =>
         {
             Err(HttpError::BadRequest(format!(
-                "reason has at most {LONGEST_REASON} characters, and no control characters"
+                "reason has at most {LONGEST_REASON} characters, and none that can't be seen"
             )))
         }
         reason => Ok(reason.filter(|reason| !reason.is_empty())),

@@ -56,8 +56,8 @@ pub(super) async fn map(
 
 /// What has changed since a revision, a line of JSON for each node.
 pub(super) async fn since(api: &Api, known: u64) -> Result<Response, HttpError> {
-    let (number, changes) = api.changes_since(known).await?;
-    let lines = stream::iter(changes.into_lines().map(Ok::<_, Infallible>));
+    let (number, lines) = api.changes_since(known).await?;
+    let lines = stream::iter(lines.map(Ok::<_, Infallible>));
     let headers =
         [(header::CONTENT_TYPE, "application/x-ndjson".to_owned()), (REVISION, number.to_string())];
     Ok((headers, Body::from_stream(lines)).into_response())

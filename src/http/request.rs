@@ -184,6 +184,7 @@ impl QueryParameters for AuditQuery {
 impl AuditQuery {
     pub(super) fn filter(self) -> Result<AuditFilter, requests::Invalid> {
         Ok(AuditFilter {
+            of: None,
             since: requests::since(self.since.as_deref())?,
             before: requests::after(self.after.as_deref())?,
             limit: requests::limit(self.limit)?,

@@ -10,6 +10,9 @@ use super::handlers::{self, access};
 use super::{history, map, nodes};
 use crate::api::Api;
 
+/// Where browsers log in and out.
+pub(super) const SESSION: &str = "/v1/session";
+
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
@@ -93,8 +96,8 @@ pub static ROUTES: &[Route] = &[
     Route::new(DELETE, "/v1/masters/{master}/drain", OPERATOR, || delete(handlers::undrain)),
     Route::new(GET, "/v1/certificates", VIEWER, || get(handlers::certificates)),
     Route::new(POST, "/v1/certificates/{name}/renew", OPERATOR, || post(handlers::renew)),
-    Route::new(POST, "/v1/session", Needs::Login, || post(access::log_in)),
-    Route::new(DELETE, "/v1/session", ANYBODY, || delete(access::log_out)),
+    Route::new(POST, SESSION, Needs::Login, || post(access::log_in)),
+    Route::new(DELETE, SESSION, ANYBODY, || delete(access::log_out)),
     Route::new(GET, "/v1/tokens", ADMIN, || get(access::tokens)),
     Route::new(POST, "/v1/tokens", ADMIN, || post(access::create_token)),
     Route::new(DELETE, "/v1/tokens/{id}", ADMIN, || delete(access::revoke_token)),
@@ -116,7 +119,7 @@ mod tests {
     #[test]
     fn whatever_changes_something_needs_more_than_to_look() {
         for route in ROUTES.iter().filter(|route| route.changes()) {
-            let is_ones_own = route.path == "/v1/session";
+            let is_ones_own = route.path == SESSION;
             let is_guarded = matches!(route.needs, Needs::Role(Role::Operator | Role::Admin));
             assert!(is_guarded || is_ones_own, "{} {}", route.method, route.path);
         }

@@ -10,6 +10,8 @@ use mapsmith_core::access::{Buckets, Identity, IdentityKind, Rate};
 pub const READS: Rate = Rate { burst: 100, every: Duration::from_millis(20) };
 /// What changes something.
 pub const CHANGES: Rate = Rate { burst: 20, every: Duration::from_millis(100) };
+/// Logging in: each is a row of the audit, which must not push out what matters.
+pub const LOGINS: Rate = Rate { burst: 20, every: Duration::from_secs(12) };
 /// What a wrong token costs an address.
 pub const FAILED_LOGINS: Rate = Rate { burst: 5, every: Duration::from_secs(12) };
 /// How often it is logged that an address was refused.
@@ -23,6 +25,7 @@ pub(super) struct Limits {
     start: Instant,
     reads: Mutex<Buckets<String>>,
     changes: Mutex<Buckets<String>>,
+    logins: Mutex<Buckets<String>>,
     failed_logins: Mutex<Buckets<IpAddr>>,
     refusals_logged: Mutex<Buckets<IpAddr>>,
 }
@@ -33,6 +36,7 @@ impl Default for Limits {
             start: Instant::now(),
             reads: Mutex::new(Buckets::new(READS, MOST)),
             changes: Mutex::new(Buckets::new(CHANGES, MOST)),
+            logins: Mutex::new(Buckets::new(LOGINS, MOST)),
             failed_logins: Mutex::new(Buckets::new(FAILED_LOGINS, MOST)),
             refusals_logged: Mutex::new(Buckets::new(REFUSALS_LOGGED, MOST)),
         }
@@ -49,6 +53,12 @@ impl Limits {
         }
         let buckets = if changes { &self.changes } else { &self.reads };
         let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.take(identity.limited_as(), self.start.elapsed())
+    }
+
+    /// Counts that somebody has logged in.
+    pub(super) fn admit_login(&self, identity: &Identity) -> Result<(), Duration> {
+        let mut buckets = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.take(identity.limited_as(), self.start.elapsed())
     }
 

@@ -95,8 +95,10 @@ impl Access {
         if self.file.as_ref().is_some_and(|file| file.is(text)) {
             return Some((Identity::file(), Credential::File(secret::hash(text))));
         }
-        let token = self.tokens.as_ref()?.verify(TokenText::parse(text)?, Timestamp::now())?;
-        let credential = Credential::Token(token.id.clone());
+        let text = TokenText::parse(text)?;
+        let token = self.tokens.as_ref()?.verify(text, Timestamp::now())?;
+        let hash = secret::hash(text.secret);
+        let credential = Credential::Token { id: token.id.clone(), hash };
         Some((of_token(IdentityKind::Token, token), credential))
     }
 
@@ -110,18 +112,19 @@ impl Access {
     }
 
     /// Logs somebody in with a token: who that is, and what their cookie holds.
-    pub fn log_in(&self, text: &str) -> Option<Result<(Identity, String), secret::NoRandom>> {
-        let (identity, credential) = self.credential(text)?;
-        let cookie = match secret::new_secret() {
-            Ok(cookie) => cookie,
-            Err(error) => return Some(Err(error)),
-        };
+    ///
+    /// # Errors
+    /// Why nobody is logged in.
+    pub fn log_in(&self, text: &str) -> Result<(Identity, String), NoLogin> {
+        let (identity, credential) = self.credential(text).ok_or(NoLogin::Wrong)?;
+        self.admit_login(&identity).map_err(NoLogin::TooMany)?;
+        let cookie = secret::new_secret()?;
         let (mut sessions, now) = self.memory.sessions();
         sessions.begin(secret::hash(&cookie), credential, now);
-        Some(Ok((Identity { kind: IdentityKind::Session, ..identity }, cookie)))
+        Ok((Identity { kind: IdentityKind::Session, ..identity }, cookie))
     }
 
-    /// Whose session it is; a session ends with its token.
+    /// Whose session it is; a session ends with the secret that it was begun with.
     pub fn by_session(&self, cookie: &str) -> Option<Identity> {
         let (mut sessions, now) = self.memory.sessions();
         let credential = sessions.use_of(&secret::hash(cookie), now)?;
@@ -131,9 +134,11 @@ impl Access {
                 self.file.as_ref().filter(|file| file.has(&hash))?;
                 Some(Identity { kind: IdentityKind::Session, ..Identity::file() })
             }
-            Credential::Token(id) => {
-                let token = self.tokens.as_ref()?.valid(&id, Timestamp::now())?;
-                Some(of_token(IdentityKind::Session, token))
+            Credential::Token { id, hash } => {
+                let now = Timestamp::now();
+                let token = self.tokens.as_ref()?.valid(&id, now)?;
+                let is_good = token.hashes(now).iter().any(|known| secret::is_same(known, &hash));
+                is_good.then(|| of_token(IdentityKind::Session, token))
             }
         }
     }
@@ -150,6 +155,14 @@ impl Access {
         self.memory.limits.admit(identity, changes)
     }
 
+    /// Counts that somebody logs in or out.
+    ///
+    /// # Errors
+    /// How long until they may again.
+    pub fn admit_login(&self, identity: &Identity) -> Result<(), Duration> {
+        self.memory.limits.admit_login(identity)
+    }
+
     /// Counts a wrong token.
     ///
     /// # Errors
@@ -162,6 +175,17 @@ impl Access {
     pub fn is_refusal_logged(&self, address: IpAddr) -> bool {
         self.memory.limits.is_logged(address)
     }
+}
+
+/// Why nobody is logged in.
+#[derive(Debug, thiserror::Error)]
+pub enum NoLogin {
+    #[error("it is no token that admits anybody")]
+    Wrong,
+    #[error("its owner has logged in too often; again in {0:?}")]
+    TooMany(Duration),
+    #[error(transparent)]
+    NoRandom(#[from] secret::NoRandom),
 }
 
 fn of_token(kind: IdentityKind, token: StoredToken) -> Identity {
@@ -201,20 +225,26 @@ mod tests {
             Arc::default(),
         );
 
-        let (identity, cookie) = access.log_in(&text).unwrap().unwrap();
+        let (identity, cookie) = access.log_in(&text).unwrap();
         assert_eq!((identity.kind, identity.role), (IdentityKind::Session, Role::Operator));
         assert_eq!(access.by_session(&cookie), Some(identity));
         assert_eq!(access.by_session("other"), None);
+        let now = Timestamp::now();
+        let (_, text) = tokens.rotate(&token.id, None, now).await.unwrap();
+        assert!(access.by_session(&cookie).is_some(), "the secret of before is good for an hour");
+        let (_, text) = tokens.rotate(&token.id, None, now).await.map(|new| (text, new.1)).unwrap();
+        assert_eq!(access.by_session(&cookie), None, "nobody has its secret any more");
+        let (_, cookie) = access.log_in(&text).unwrap();
         tokens.revoke(&token.id, None, Timestamp::now()).await.unwrap();
         assert_eq!(access.by_session(&cookie), None);
-        assert!(access.log_in(&text).is_none() && access.by_token(&text).is_none());
+        assert!(access.log_in(&text).is_err() && access.by_token(&text).is_none());
 
-        let (_, cookie) = access.log_in("s3cret").unwrap().unwrap();
+        let (_, cookie) = access.log_in("s3cret").unwrap();
         assert!(access.by_session(&cookie).is_some_and(|it| it.role == Role::Admin));
         std::fs::write(&path, "other").unwrap();
         file.read_again();
         assert_eq!(access.by_session(&cookie), None);
-        let (_, cookie) = access.log_in("other").unwrap().unwrap();
+        let (_, cookie) = access.log_in("other").unwrap();
         access.log_out(&cookie);
         assert_eq!(access.by_session(&cookie), None);
     }

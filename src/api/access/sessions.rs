@@ -11,14 +11,27 @@ const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most sessions; one more ends the one that was not used for the longest time.
 const MOST: usize = 1000;
+/// The most that are begun with one token, so that nobody ends those of others.
+const MOST_OF_ONE: usize = 20;
 
 /// With which token somebody has logged in; a session ends with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Credential {
     /// That of `api.token_file`, as it was.
     File(SecretHash),
-    /// The one of this id.
-    Token(String),
+    /// The one of this id, with the secret that it was shown by.
+    Token { id: String, hash: SecretHash },
+}
+
+impl Credential {
+    /// Whether it is the same token, whatever its secret.
+    fn is_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(_), Self::File(_)) => true,
+            (Self::Token { id, .. }, Self::Token { id: other, .. }) => id == other,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -43,13 +56,20 @@ impl Sessions {
         if self.0.len() >= MOST {
             self.0.retain(|_, session| !session.is_over(now));
         }
-        if self.0.len() >= MOST
-            && let Some(oldest) =
-                self.0.iter().min_by_key(|(_, session)| session.used).map(|(cookie, _)| *cookie)
-        {
-            self.0.remove(&oldest);
+        let is_own = |session: &Session| session.credential.is_of(&credential);
+        if self.0.values().filter(|session| is_own(session)).count() >= MOST_OF_ONE {
+            self.end_oldest(is_own);
+        } else if self.0.len() >= MOST {
+            self.end_oldest(|_| true);
         }
         self.0.insert(cookie, Session { credential, begun: now, used: now });
+    }
+
+    /// Ends the one of these that was not used for the longest time.
+    fn end_oldest(&mut self, is_one: impl Fn(&Session) -> bool) {
+        let these = self.0.iter().filter(|(_, session)| is_one(session));
+        let oldest = these.min_by_key(|(_, session)| session.used).map(|(cookie, _)| *cookie);
+        oldest.map(|oldest| self.0.remove(&oldest));
     }
 
     /// Whose session it is, if it is one.
@@ -75,7 +95,13 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn token(id: &str) -> Credential {
-        Credential::Token(id.to_owned())
+        Credential::Token { id: id.to_owned(), hash: [0; 32] }
+    }
+
+    fn cookie(number: usize) -> SecretHash {
+        let mut cookie = [0; 32];
+        cookie[..8].copy_from_slice(&number.to_be_bytes());
+        cookie
     }
 
     #[test]
@@ -96,17 +122,23 @@ mod tests {
     #[test]
     fn one_too_many_ends_the_one_that_was_idle_longest() {
         let mut sessions = Sessions::default();
-        let cookie = |number: usize| {
-            let mut cookie = [0; 32];
-            cookie[..8].copy_from_slice(&number.to_be_bytes());
-            cookie
-        };
         for number in 0..=MOST {
             let now = HOUR + Duration::from_secs(number as u64);
-            sessions.begin(cookie(number), token("a"), now);
+            sessions.begin(cookie(number), token(&number.to_string()), now);
         }
         assert_eq!(sessions.0.len(), MOST);
         assert_eq!(sessions.use_of(&cookie(0), 2 * HOUR), None);
         assert!(sessions.use_of(&cookie(1), 2 * HOUR).is_some());
+    }
+
+    #[test]
+    fn who_logs_in_without_end_ends_only_sessions_of_the_same_token() {
+        let mut sessions = Sessions::default();
+        sessions.begin(cookie(0), token("other"), HOUR);
+        for number in 1..=2 * MOST {
+            sessions.begin(cookie(number), token("a"), HOUR + Duration::from_secs(1));
+        }
+        assert_eq!(sessions.0.len(), 1 + MOST_OF_ONE);
+        assert_eq!(sessions.use_of(&cookie(0), 2 * HOUR), Some(token("other")));
     }
 }

@@ -162,7 +162,7 @@ fn config(settings: &ApiTls, files: &Files) -> Result<(ServerConfig, Option<Time
         _ => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
-        of_cert(format!("and key {} can't be used together: {error}", settings.key.display()))
+        of_cert(format!("it and key {} can't be used together: {error}", settings.key.display()))
     })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     Ok((config, not_after))

@@ -25,6 +25,8 @@ pub struct About {
 pub struct Limits {
     pub reads: Limit,
     pub changes: Limit,
+    /// Logins and logouts of one token.
+    pub logins: Limit,
     /// Wrong tokens of one address.
     pub failed_logins: Limit,
 }

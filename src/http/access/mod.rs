@@ -102,7 +102,8 @@ pub(super) fn identify(
     }
     match access.is_open_locally() {
         true => is_local(parts).map(|()| Identity::local()),
-        false => Err(HttpError::Unauthorized { tried: cookie.is_some() }),
+        // A session that is over is nobody's guess.
+        false => Err(HttpError::Unauthorized { tried: false }),
     }
 }
 

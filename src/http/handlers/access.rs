@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use mapsmith_core::access::Identity;
 
 use super::{Shared, json};
+use crate::api::access::NoLogin;
 use crate::api::requests;
 use crate::api::types::{
     About, AuditPage, CreateTokenRequest, LoginRequest, NewTokenReport, TokenReport, TokensReport,
@@ -19,7 +20,6 @@ use crate::http::access::{Peer, cookie_header, session_cookie};
 use crate::http::error::HttpError;
 use crate::http::request::{AuditQuery, Id, NoQuery, Parameters, ReasonQuery};
 use crate::store::AuditTicket;
-use crate::store::secret::NoRandom;
 
 type Who = Extension<Identity>;
 type Ticket = Extension<Arc<AuditTicket>>;
@@ -89,12 +89,17 @@ pub(in crate::http) async fn log_in(
     let (peer, whole) = (Peer::of(&parts), axum::body::to_bytes(body, super::LARGEST).await);
     let body = whole.map_err(|error| HttpError::BadRequest(error.to_string()))?;
     let LoginRequest { token } = json(&body, "{\"token\": \"ms_...\"}")?;
-    let Some(begun) = api.access.log_in(token.trim()) else {
-        api.access.failed(peer.address.ip()).map_err(HttpError::TooManyFailed)?;
-        return Err(HttpError::Unauthorized { tried: true });
+    let (identity, cookie) = match api.access.log_in(token.trim()) {
+        Ok(begun) => begun,
+        Err(NoLogin::Wrong) => {
+            api.access.failed(peer.address.ip()).map_err(HttpError::TooManyFailed)?;
+            return Err(HttpError::Unauthorized { tried: true });
+        }
+        Err(NoLogin::TooMany(wait)) => return Err(HttpError::TooMany(wait)),
+        Err(error @ NoLogin::NoRandom(_)) => {
+            return Err(HttpError::Api(crate::api::Error::Store(error.to_string())));
+        }
     };
-    let (identity, cookie) = begun
-        .map_err(|error: NoRandom| HttpError::Api(crate::api::Error::Store(error.to_string())))?;
     let cookie = cookie_header(peer.over_tls, Some(&cookie));
     let mut response = (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response();
     // For the audit.

@@ -19,6 +19,9 @@ const SECRET_LENGTH: usize = 43;
 pub const ROTATION_OVERLAP: SignedDuration = SignedDuration::from_hours(1);
 /// The longest name of a token.
 pub const LONGEST_NAME: usize = 64;
+/// Names of those who have no token of the store: that of `api.token_file`, whoever asks without
+/// one, what ends by itself.
+const RESERVED: [&str; 3] = ["file", "local", "clock"];
 
 /// A token's text, `ms_ID_SECRET`, taken apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,6 +118,9 @@ impl std::fmt::Debug for StoredToken {
 pub fn check_name(name: &str) -> Result<(), String> {
     let fits = (1..=LONGEST_NAME).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte));
+    if RESERVED.contains(&name) {
+        return Err(format!("{name:?} is what Mapsmith itself calls somebody; take another name"));
+    }
     if fits {
         return Ok(());
     }
