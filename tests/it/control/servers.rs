@@ -149,7 +149,7 @@ fn an_order_ends_by_itself_also_where_mapsmith_does_not_run_then() {
     let mut scene = Scene::start(newest(), STORE);
     scene.done(&["disable", "app/m1", "--for", "1s"]);
     scene.is("m1", 0);
-    scene.done(&["disable", "app/m1", "--for", "2s"]);
+    scene.done(&["disable", "app/m1", "--for", "4s"]);
     let until: Timestamp =
         scene.server("m1")["override"]["until"].as_str().unwrap().parse().unwrap();
     scene.mapsmith.kill();
@@ -175,7 +175,9 @@ fn a_server_that_left_its_list_comes_back_as_it_was_ordered() {
     assert_eq!((&gone["dormant"], &gone["from"]), (&json!(true), &Value::Null));
     scene.pool.lists(&listed(&scene.masters));
     scene.is("m2", MAINTENANCE);
-    assert_eq!(scene.server("m2")["instances"][0]["weight"], 7);
+    scene.mapsmith.wait_for("m2 has its weight", BOUND, |_| {
+        (scene.server("m2")["instances"][0]["weight"] == 7).then_some(())
+    });
     scene.done(&["weight", "app/m2", "--reset"]);
     assert_eq!(scene.server("m2")["instances"][0]["weight"], 1);
     assert_eq!(scene.server("m2")["override"]["state"], "maint");
