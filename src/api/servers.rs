@@ -7,9 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use mapsmith_core::desired::taking_out::{Seen, why_not};
-use mapsmith_core::overrides::{
-    MOST_SERVERS, OrderedState, ServerEdit, ServerOrder, ServerOverride,
-};
+use mapsmith_core::overrides::{MOST_SERVERS, OrderedState, ServerEdit, ServerOverride};
 use mapsmith_core::plan::servers::homes;
 use mapsmith_core::server::{ObservedBackend, ObservedServer};
 use mapsmith_core::status::BackendStatus;
@@ -22,6 +20,7 @@ use super::types::{
     ServerInstance, ServerReport,
 };
 use super::{Api, Error};
+use crate::instance::InstanceReport;
 use crate::store::{AuditTicket, OverrideService};
 
 /// How long one instance is waited for: a person is watching.
@@ -191,11 +190,10 @@ impl Api {
             return behind(format!("it is stored, and counts once the backend has {what}"));
         }
         let generation = decision.generation;
-        let has_it =
-            |_, report: &crate::instance::InstanceReport| report.observed.servers >= generation;
+        let has_it = |_, report: &InstanceReport| report.observed.servers >= generation;
         let reports = self.observed(deadline, has_it).await;
         let prefix = format!("{}/{}: ", place.backend, place.server);
-        let why = |report: &crate::instance::InstanceReport| {
+        let why = |report: &InstanceReport| {
             let servers = report.status.servers.as_ref()?;
             if report.observed.servers < generation {
                 return Some(format!("{} ({})", report.status.name, servers.state));
@@ -322,10 +320,9 @@ impl Scene {
 
     /// Whether somebody is left who serves.
     fn check(&self, place: &ServerPlace, after: Option<&ServerOverride>) -> Result<(), Error> {
-        let takes_out = |order: ServerOrder| order.takes_out();
+        let takes_out = |ordered: &ServerOverride| ordered.order.takes_out();
         let before = self.overrides.server(&place.backend, &place.server);
-        let is_out = before.is_some_and(|before| takes_out(before.order));
-        if is_out || !after.is_some_and(|after| takes_out(after.order)) {
+        if before.is_some_and(takes_out) || !after.is_some_and(takes_out) {
             return Ok(());
         }
         let seen: Vec<_> = self.seen().collect();

@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(released(&after), a(late, Some(7)));
         let later = OverrideChange::Expire { now: at(2_000_000) };
         let after = store.change(later, None).await.unwrap().unwrap();
-        assert_eq!(released(&after), []);
+        assert!(released(&after).is_empty());
         let reset = OverrideChange::ResetServer {
             backend: "web".to_owned(),
             server: "a".to_owned(),

@@ -38,7 +38,7 @@ impl Scene {
     }
 
     fn order(&self, arguments: &[&str]) -> (i32, String) {
-        printed(&self.mapsmith.cli(&[&["server"], arguments].concat()))
+        printed(&self.mapsmith.cli(&[&["server"][..], arguments].concat()))
     }
 
     /// An order that must arrive.

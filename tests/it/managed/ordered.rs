@@ -44,7 +44,7 @@ fn is(managed: &Managed, server: &str, expected: (u8, u16)) {
 }
 
 fn done(managed: &Managed, arguments: &[&str]) {
-    let (code, text) = printed(&managed.mapsmith.cli(&[&["server"], arguments].concat()));
+    let (code, text) = printed(&managed.mapsmith.cli(&[&["server"][..], arguments].concat()));
     assert_eq!(code, 0, "{text}\n{}", managed.mapsmith.log());
 }
 
