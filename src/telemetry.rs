@@ -187,6 +187,8 @@ metrics! {
         "Rows of the backend's server list that were rejected";
     gauge BACKEND_LEAVING = "mapsmith_backend_leaving_servers",
         "Servers that are no longer listed and stay for a while";
+    gauge BACKEND_ORDERED = "mapsmith_backend_server_overrides",
+        "Servers whose state or weight an operator has ordered";
     gauge BACKEND_HELD = "mapsmith_backend_held",
         "1 while a change of the backend's server list is held back by the guard";
     // By `backend` and `kind` (`added`, `moved`, `removed`).

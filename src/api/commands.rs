@@ -8,7 +8,9 @@ use mapsmith_core::desired;
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::overrides::DeadEnd;
 use mapsmith_core::desired::ownership::with_owners;
-use mapsmith_core::{BlockedNode, HeldChange, OverrideChange, Overrides, Pin, SourceState};
+use mapsmith_core::{
+    BlockedNode, HeldChange, OverrideChange, Overrides, Pin, ServerOverride, SourceState,
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -354,7 +356,7 @@ fn describe_owner(node: &str, owner: &str, is_known: bool) -> String {
 
 /// What was ordered, for a person, with a warning where no node has the master that gets nodes: it
 /// may be a slip of the pen.
-fn describe(change: &OverrideChange, is_known: bool) -> String {
+pub(super) fn describe(change: &OverrideChange, is_known: bool) -> String {
     let unknown = if is_known { "" } else { BY_FORCE };
     match change {
         OverrideChange::Pin(Pin { node, master, until, .. }) => {
@@ -379,7 +381,16 @@ fn describe(change: &OverrideChange, is_known: bool) -> String {
         OverrideChange::Undrain { master, .. } => {
             format!("master {master} is no longer drained; nodes stay where they went meanwhile")
         }
-        OverrideChange::Expire { .. } => "overrides whose time is over have ended".to_owned(),
+        OverrideChange::SetServer(ServerOverride { backend, server, order, until, .. }) => {
+            let until = until.map_or(String::new(), |until| format!(" until {until:.0}"));
+            format!("{backend}/{server}: {order}{until}")
+        }
+        OverrideChange::ResetServer { backend, server, .. } => {
+            format!("{backend}/{server} is as listed again")
+        }
+        OverrideChange::Expire { .. } | OverrideChange::Begin { .. } => {
+            "overrides whose time is over have ended".to_owned()
+        }
     }
 }
 

@@ -258,7 +258,7 @@ impl Api {
     }
 
     /// Every instance, by its place in the settings, once it has reached that or the time is over.
-    async fn observed(
+    pub(super) async fn observed(
         &self,
         deadline: Instant,
         reached: impl Fn(usize, &InstanceReport) -> bool + Copy,

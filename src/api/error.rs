@@ -25,6 +25,12 @@ pub enum Error {
     /// No source has a node map, and none is kept.
     #[error("there is no node map: the settings have no source of one")]
     NoMap,
+    /// Nobody knows the backend, or the server.
+    #[error("{0}")]
+    UnknownServer(String),
+    /// A server's override can't be changed as things stand.
+    #[error("{0}")]
+    ServerConflict(String),
     /// There will be a map.
     #[error("there is no map in force yet: the sources have not answered; see `/readyz`")]
     NotReady,

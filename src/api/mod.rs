@@ -37,6 +37,7 @@ mod nodes;
 mod owned;
 mod queries;
 pub mod requests;
+mod servers;
 mod tls_files;
 mod tokens;
 pub mod types;
@@ -47,6 +48,7 @@ pub use certificates::Certificates;
 pub use error::Error;
 pub(crate) use history::HistoryAccess;
 pub(crate) use map::MapAnswers;
+pub use servers::{ServerChange, ServerPlace};
 
 /// The task without which nothing is decided, by its name in the metrics.
 pub const DECIDER: &str = "engine";

@@ -10,11 +10,12 @@ use mapsmith_core::access::Role;
 use mapsmith_core::access::grant::MOST_GRANTS;
 use mapsmith_core::access::token::check_name;
 use mapsmith_core::names::is_invisible;
-use mapsmith_core::overrides::LONGEST_REASON;
+use mapsmith_core::overrides::{LONGEST_REASON, ServerEdit};
+use mapsmith_core::server::{MAX_NAME, MAX_WEIGHT, is_valid_name};
 use mapsmith_core::{BlockedNode, DrainedMaster, Note, OverrideChange, Pin, names};
 use thiserror::Error as ThisError;
 
-use super::types::{CreateTokenRequest, DrainRequest, OverrideRequest};
+use super::types::{CreateTokenRequest, DrainRequest, OverrideRequest, ServerRequest};
 use crate::store::token_service::NewToken;
 
 /// The longest that a reload or an override may be waited for.
@@ -106,6 +107,49 @@ fn note(reason: Option<String>, by: Option<String>) -> Result<Note, Invalid> {
     }
 }
 
+/// When an override ends that begins now.
+fn end(duration: &str, now: Timestamp) -> Result<Timestamp, Invalid> {
+    let length = humantime::parse_duration(duration).ok();
+    length
+        .filter(|length| !length.is_zero() && *length <= LONGEST_OVERRIDE)
+        .and_then(|length| now.checked_add(SignedDuration::try_from(length).ok()?).ok())
+        .ok_or_else(|| {
+            Invalid(format!("{duration:?} is not a duration like 30m or 2h, a year at most"))
+        })
+}
+
+/// A name that a `what` of HAProxy's can have.
+pub fn haproxy_name(what: &str, name: String) -> Result<String, Invalid> {
+    match is_valid_name(&name) {
+        true => Ok(name),
+        false => Err(Invalid(format!(
+            "{:?} is not the name of a {what}: 1 to 255 letters, digits and . _ : -",
+            name.chars().take(MAX_NAME).collect::<String>()
+        ))),
+    }
+}
+
+/// What changes of a server's override, why and by whom.
+pub fn server(
+    request: ServerRequest,
+    by: Option<String>,
+    now: Timestamp,
+) -> Result<(ServerEdit, Note), Invalid> {
+    let ServerRequest { state, weight, duration, reason } = request;
+    if weight.flatten().is_some_and(|weight| weight > MAX_WEIGHT) {
+        return Err(Invalid(format!("weight must be 0 to {MAX_WEIGHT}, or null")));
+    }
+    let until = match duration {
+        Some(Some(duration)) => Some(Some(end(&duration, now)?)),
+        Some(None) => Some(None),
+        None => None,
+    };
+    if state.is_none() && weight.is_none() && until.is_none() {
+        return Err(Invalid("name a state, a weight, or for how long".to_owned()));
+    }
+    Ok((ServerEdit { state, weight, until }, note(reason, by)?))
+}
+
 /// The override of a valid node that begins now.
 pub fn node_override(
     node: String,
@@ -113,16 +157,7 @@ pub fn node_override(
     by: Option<String>,
     now: Timestamp,
 ) -> Result<OverrideChange, Invalid> {
-    let end = |duration: String| {
-        let length = humantime::parse_duration(&duration).ok();
-        length
-            .filter(|length| !length.is_zero() && *length <= LONGEST_OVERRIDE)
-            .and_then(|length| now.checked_add(SignedDuration::try_from(length).ok()?).ok())
-            .ok_or_else(|| {
-                Invalid(format!("{duration:?} is not a duration like 30m or 2h, a year at most"))
-            })
-    };
-    let until = request.duration.map(end).transpose()?;
+    let until = request.duration.map(|length| end(&length, now)).transpose()?;
     let note = note(request.reason, by)?;
     match (request.master.map(master).transpose()?, request.absent) {
         (Some(master), false) => {
@@ -201,6 +236,8 @@ pub fn after(text: Option<&str>) -> Result<Option<i64>, Invalid> {
 
 #[cfg(test)]
 mod tests {
+    use mapsmith_core::overrides::OrderedState;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -279,6 +316,40 @@ mod tests {
             let request = OverrideRequest { reason: Some(wrong), ..absent.clone() };
             let error = order(request).unwrap_err().to_string();
             assert_eq!(error, "reason must be one line of 1 to 500 characters");
+        }
+    }
+
+    #[test]
+    fn of_a_server_what_is_not_named_stays_and_null_takes_away() {
+        let edit = |text: &str| {
+            let request: ServerRequest = serde_json::from_str(text).unwrap();
+            server(request, None, NOW).map(|(edit, _)| edit)
+        };
+        let maint = Some(Some(OrderedState::Maint));
+        let until = Some(Timestamp::from_second(7200).ok());
+        let nothing = ServerEdit::default();
+        for (text, expected) in [
+            (r#"{"state": "maint"}"#, ServerEdit { state: maint, ..nothing }),
+            (r#"{"weight": null}"#, ServerEdit { weight: Some(None), ..nothing }),
+            (
+                r#"{"weight": 256, "for": "2h"}"#,
+                ServerEdit { weight: Some(Some(256)), until, ..nothing },
+            ),
+            (r#"{"for": null}"#, ServerEdit { until: Some(None), ..nothing }),
+        ] {
+            assert_eq!(edit(text), Ok(expected), "{text}");
+        }
+        for (text, part) in [
+            ("{}", "name a state"),
+            (r#"{"reason": "x"}"#, "name a state"),
+            (r#"{"weight": 257}"#, "weight must be 0 to 256"),
+            (r#"{"state": "maint", "for": "0s"}"#, "is not a duration"),
+        ] {
+            let error = edit(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        for wrong in ["", "a b", "a;b", "a/b", "a\nshow info"] {
+            assert!(haproxy_name("server", wrong.to_owned()).is_err(), "{wrong:?}");
         }
     }
 

@@ -31,6 +31,7 @@ mod portmap;
 mod reload;
 mod remote;
 mod render;
+mod server;
 mod status;
 mod sync;
 mod token;
@@ -186,6 +187,10 @@ enum Verb {
     },
     #[command(flatten)]
     Order(overrides::OrderVerb),
+    /// Take servers of backends out, drain them, weight them and bring them back, in every HAProxy
+    /// and for good. Needs [store]
+    #[command(subcommand)]
+    Server(server::ServerVerb),
     /// Let the change through that the guard holds back
     Approve {
         /// The id that status shows: nothing but exactly that change is let through. Without it the
@@ -238,6 +243,7 @@ impl Verb {
             | Self::Reload { connection, .. }
             | Self::Approve { connection, .. } => Some(connection),
             Self::Token(verb) => Some(verb.connection()),
+            Self::Server(verb) => Some(verb.connection()),
             Self::Order(verb) => Some(verb.connection()),
         }
     }
@@ -330,6 +336,7 @@ async fn carry_out(
         Verb::Order(verb) => verb.carry_out(output).await,
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
         Verb::Token(verb) => token::token(verb, output).await,
+        Verb::Server(verb) => server::server(verb, output).await,
     }
 }
 

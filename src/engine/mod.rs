@@ -40,6 +40,8 @@ pub struct Decision {
     /// The highest poll request whose answers, of the node map and of every server list, are taken
     /// into account.
     pub evaluated_request: u64,
+    /// The number of the overrides whose orders of servers are in force.
+    pub ordered: u64,
     /// The node map.
     pub map: MapDecision,
     /// Every declared backend, in the order of the settings.

@@ -155,6 +155,7 @@ pub async fn servers(
     let mut at_once = settings.clone();
     (at_once.damping.hold, at_once.damping.max_removed) = (Duration::ZERO, Limit::Percent(100.0));
     let mut decider = ServerDecider::new(&at_once).resume(stored);
+    decider.order(&map.decision.overrides);
     let mut resolver = Resolver::new(Box::new(SystemLookup), settings.damping.hold);
     let quiet = settings.damping.max_delay;
     decider.take_in(lists, &map.decision);

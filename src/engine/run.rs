@@ -145,7 +145,9 @@ impl Engine {
     async fn decide_until(&mut self, file_check: Duration, shutdown: CancellationToken) {
         let mut file_checks = interval(file_check);
         file_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The lists that were in force before a restart are so from the first second on.
+        // The lists that were in force before a restart are so from the first second on, and so is
+        // what an operator has ordered of their servers.
+        self.order_servers();
         self.publish();
         loop {
             heartbeat::beat();
@@ -199,7 +201,7 @@ impl Engine {
             self.take_answers();
         }
         self.map_is_due |= self.map_timer().is_some_and(|due| now >= due);
-        let mut news = self.map_counts != published;
+        let mut news = self.order_servers() || self.map_counts != published;
         if self.map_is_due && !self.starting {
             self.decide_map().await;
             news = true;
@@ -258,6 +260,12 @@ impl Engine {
         self.answers = self.inputs.sources();
         self.round_ends = None;
         self.map_is_due = true;
+    }
+
+    /// An operator's orders of servers wait for nothing. Whether there are new ones.
+    fn order_servers(&mut self) -> bool {
+        let overrides = Arc::clone(&self.inputs.overrides.borrow());
+        self.servers.order(&overrides)
     }
 
     /// On the answers of the last round: an operator does not wait for a registry.
@@ -382,6 +390,7 @@ impl Engine {
         self.outputs.decision.send_replace(Decision {
             generation: self.desired.generation,
             evaluated_request: self.servers.evaluated_request(),
+            ordered: self.servers.ordered(),
             map: decision.clone(),
             backends: self.servers.backends(self.clock.elapsed()),
         });

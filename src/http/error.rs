@@ -106,6 +106,7 @@ impl HttpError {
                 | api::Error::NoMap
                 | api::Error::NoRevision(_)
                 | api::Error::NoMaster(_)
+                | api::Error::UnknownServer(_)
                 | api::Error::NotRenewed(RenewError::Unknown(_)),
             ) => StatusCode::NOT_FOUND,
             Self::Api(api::Error::NotKept { .. }) => StatusCode::GONE,
@@ -123,6 +124,7 @@ impl HttpError {
                 | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)
                 | api::Error::NoStore(_)
+                | api::Error::ServerConflict(_)
                 | api::Error::TokenConflict(_)
                 | api::Error::NotRenewed(_)
                 | api::Error::NotRemembered(_),

@@ -19,6 +19,7 @@ mod nodes;
 mod request;
 mod routes;
 mod serve;
+mod servers;
 
 use error::HttpError;
 use guard::Guard;

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::error::HttpError;
-use crate::api::requests;
 use crate::api::types::OverrideKind;
+use crate::api::{ServerPlace, requests};
 use crate::store::AuditFilter;
 
 /// The parameters that a path takes. Others are an error, or a misspelt one would go unnoticed.
@@ -166,6 +166,25 @@ impl QueryParameters for OrderQuery {
     const KNOWN: &str = "the parameters are wait, force and reason";
 }
 
+/// What a change of a server may be given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServerQuery {
+    pub(super) wait: Option<String>,
+    /// The last server that is ready may go, too.
+    #[serde(default)]
+    pub(super) force: bool,
+    /// It is only said what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    #[serde(default, rename = "reason")]
+    _reason: Reason,
+}
+
+impl QueryParameters for ServerQuery {
+    const KNOWN: &str = "the parameters are wait, force, dry_run and reason";
+}
+
 /// Which rows of the audit are asked for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -261,6 +280,36 @@ impl<S: Send + Sync> FromRequestParts<S> for Master {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
         Ok(Self(requests::master(name(parts, state).await?)?))
+    }
+}
+
+/// The name of a backend, whether there is one or not.
+pub(super) struct BackendName(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for BackendName {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        Ok(Self(requests::haproxy_name("backend", name(parts, state).await?)?))
+    }
+}
+
+/// A backend and a server of it, whether there are any or not.
+pub(super) struct ServerName(pub(super) ServerPlace);
+
+impl<S: Send + Sync> FromRequestParts<S> for ServerName {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let (backend, server) = match Path::from_request_parts(parts, state).await {
+            Ok(Path(names)) => names,
+            Err(error) => return Err(HttpError::BadRequest(error.body_text())),
+        };
+        let (backend, server) = (
+            requests::haproxy_name("backend", backend)?,
+            requests::haproxy_name("server", server)?,
+        );
+        Ok(Self(ServerPlace { backend, server }))
     }
 }
 

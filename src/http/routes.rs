@@ -7,7 +7,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use mapsmith_core::access::Role;
 
 use super::handlers::{self, access};
-use super::{history, map, nodes};
+use super::{history, map, nodes, servers};
 use crate::api::Api;
 
 /// Where browsers log in and out.
@@ -71,6 +71,9 @@ const POST: Method = Method::POST;
 const PUT: Method = Method::PUT;
 const DELETE: Method = Method::DELETE;
 
+/// One of a backend.
+const SERVER: &str = "/v1/backends/{backend}/servers/{server}";
+
 /// All of them.
 pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/about", ANYBODY, || get(access::about)),
@@ -94,6 +97,10 @@ pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/masters/{master}", VIEWER, || get(handlers::master)),
     Route::new(POST, "/v1/masters/{master}/drain", OPERATOR, || post(handlers::drain)),
     Route::new(DELETE, "/v1/masters/{master}/drain", OPERATOR, || delete(handlers::undrain)),
+    Route::new(GET, "/v1/backends", VIEWER, || get(servers::backends)),
+    Route::new(GET, "/v1/backends/{backend}", VIEWER, || get(servers::backend)),
+    Route::new(PUT, SERVER, OPERATOR, || put(servers::set)),
+    Route::new(DELETE, SERVER, OPERATOR, || delete(servers::reset)),
     Route::new(GET, "/v1/certificates", VIEWER, || get(handlers::certificates)),
     Route::new(POST, "/v1/certificates/{name}/renew", OPERATOR, || post(handlers::renew)),
     Route::new(POST, SESSION, Needs::Login, || post(access::log_in)),
@@ -137,6 +144,7 @@ mod tests {
         for (method, path, expected) in [
             (Method::POST, "/v1/masters/{master}/drain", "masters/<master>"),
             (Method::PUT, "/v1/overrides/{node}", "overrides/<node>"),
+            (Method::PUT, SERVER, "backends/<backend>/servers/<server>"),
             (Method::POST, "/v1/tokens/{id}/rotate", "tokens/<id>"),
             (Method::POST, "/v1/held/approve", "held/approve"),
             (Method::POST, "/v1/reload", "reload"),

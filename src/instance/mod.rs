@@ -135,7 +135,7 @@ impl Instance {
             verify: schedule.verify,
             observe: schedule.observe,
             report: InstanceReport {
-                external: Vec::new(),
+                kept_out: Vec::new(),
                 status,
                 observed: Observed::default(),
                 tls_files: BTreeMap::new(),
@@ -346,7 +346,7 @@ impl Instance {
     fn report_servers(&mut self, desired: &Desired) {
         let Some(servers) = &self.servers else { return };
         self.report.status.servers = servers.status().cloned();
-        self.report.external = servers.external().to_vec();
+        self.report.kept_out = servers.kept_out();
         if servers.holds(desired) {
             self.report.observed.servers = desired.generation;
         }

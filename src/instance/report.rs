@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mapsmith_core::plan::servers::ExternalChange;
 use mapsmith_core::status::{InstanceState, InstanceStatus};
 use mapsmith_core::{DesiredMap, LearnedRoute};
 use metrics::gauge;
@@ -28,8 +27,8 @@ pub struct InstanceReport {
     pub status: InstanceStatus,
     /// Which generation it was last seen to hold.
     pub observed: Observed,
-    /// Servers that a person put into maintenance or drain.
-    pub external: Vec<ExternalChange>,
+    /// Backends and servers that are in maintenance or drain because a person wants that.
+    pub kept_out: Vec<(String, String)>,
     /// The number of the content that each TLS file, by its path, was last compared with or given.
     pub tls_files: BTreeMap<String, u64>,
     /// What it answers to certificate authorities.

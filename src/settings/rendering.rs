@@ -18,9 +18,11 @@ impl Settings {
         let haproxy = self.haproxy.as_ref()?;
         let backends = self.backends.iter().filter_map(|backend| {
             let name = Name::try_from(backend.name.clone()).ok()?;
-            let desired = servers.backends.get(&backend.name);
-            let servers = desired.map(|desired| desired.servers.values().cloned().collect());
-            Some(backend.model(name, servers.unwrap_or_default()))
+            let mut model = backend.model(name);
+            if let Some(desired) = servers.backends.get(&backend.name) {
+                model.take_servers(desired);
+            }
+            Some(model)
         });
         let frontends =
             self.frontends.iter().map(|frontend| frontend.model(&self.certificates, &self.map));

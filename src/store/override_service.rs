@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mapsmith_core::{BlockedNode, Note, OverrideChange, Overrides};
-use tokio::sync::watch;
+use mapsmith_core::{BlockedNode, Note, OverrideChange, Overrides, ServerOverride};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub struct OverrideService {
     store: Arc<dyn Store>,
     latest: watch::Sender<Arc<Overrides>>,
+    edits: Arc<Mutex<()>>,
 }
 
 impl OverrideService {
@@ -29,9 +30,11 @@ impl OverrideService {
     pub async fn open(store: impl Store) -> Result<(Self, Arc<Overrides>), StoreError> {
         let now = Timestamp::now();
         let stored = Arc::new(store.load().await?);
-        if stored.next_end().is_some_and(|end| end <= now) {
-            store.change(OverrideChange::Expire { now }, None).await?;
-        }
+        let is_over = stored.next_end().is_some_and(|end| end <= now);
+        let begun = match is_over || stored.released().next().is_some() {
+            true => store.change(OverrideChange::Begin { now }, None).await?,
+            false => None,
+        };
         for pin in stored.pins() {
             let until = pin.until.map(tracing::field::display);
             tracing::info!(
@@ -52,8 +55,14 @@ impl OverrideService {
                 "a drain of the store is in force"
             );
         }
-        let latest = watch::Sender::new(Arc::new(stored.at(now)));
-        Ok((Self { store: Arc::new(store), latest }, stored))
+        for ServerOverride { backend, server, order, until, .. } in stored.servers() {
+            let until = until.map(tracing::field::display);
+            let order = order.to_string();
+            tracing::info!(backend, server, order, until, "the store overrides a server");
+        }
+        let latest = begun.as_ref().unwrap_or(&stored).at(now);
+        let latest = watch::Sender::new(Arc::new(latest));
+        Ok((Self { store: Arc::new(store), latest, edits: Arc::default() }, stored))
     }
 
     pub fn latest(&self) -> Arc<Overrides> {
@@ -62,6 +71,11 @@ impl OverrideService {
 
     pub fn subscribe(&self) -> watch::Receiver<Arc<Overrides>> {
         self.latest.subscribe()
+    }
+
+    /// For a change that depends on what is in force: nobody else makes one like it meanwhile.
+    pub async fn edit(&self) -> MutexGuard<'_, ()> {
+        self.edits.lock().await
     }
 
     /// Makes a change: in the store, then in force. All overrides after it; none where there was
@@ -138,6 +152,10 @@ impl OverrideService {
         for blocked in overrides.blocked().filter(|blocked| blocked.is_over(now)) {
             tracing::info!(node = blocked.node, "the time is over for which a node was blocked");
         }
+        for over in overrides.servers().filter(|server| server.is_over(now)) {
+            let (backend, server) = (&over.backend, &over.server);
+            tracing::info!(backend, server, "the time of a server's override is over");
+        }
         if let Err(error) = self.change(OverrideChange::Expire { now }, None).await {
             tracing::error!("an override whose time is over stays in the store for now: {error}");
         }
@@ -190,7 +208,15 @@ fn log(change: &OverrideChange) {
         OverrideChange::Undrain { master, .. } => {
             tracing::info!(master, reason, by, "an operator gave a master its nodes back")
         }
-        OverrideChange::Expire { .. } => {}
+        OverrideChange::SetServer(ServerOverride { backend, server, order, until, .. }) => {
+            let until = until.map(tracing::field::display);
+            let order = order.to_string();
+            tracing::info!(backend, server, order, until, reason, by, "an operator set a server");
+        }
+        OverrideChange::ResetServer { backend, server, .. } => {
+            tracing::info!(backend, server, reason, by, "an operator ended a server's override")
+        }
+        OverrideChange::Expire { .. } | OverrideChange::Begin { .. } => {}
     }
 }
 
@@ -235,7 +261,7 @@ mod tests {
             }
             let mut kept = self.kept.lock().unwrap();
             let left = match &change {
-                OverrideChange::Expire { now } => kept.at(*now),
+                OverrideChange::Expire { now } | OverrideChange::Begin { now } => kept.at(*now),
                 _ => kept.clone(),
             };
             let mut after = Overrides::numbered(kept.number() + 1);

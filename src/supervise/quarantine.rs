@@ -106,6 +106,7 @@ mod tests {
             errors: Vec::new(),
             server_options: Vec::new(),
             servers: vec![server(only)],
+            disabled: Default::default(),
             natives: Vec::new(),
         };
         let config =

@@ -80,7 +80,10 @@ pub(super) fn with_servers_in_place(
         }
         let mut accepted = last_good.into_iter().flat_map(|good| &good.config.backends);
         match (accepted.find(|good| good.name == backend.name), in_file.get(name)) {
-            (Some(good), _) => backend.servers.clone_from(&good.servers),
+            (Some(good), _) => {
+                backend.servers.clone_from(&good.servers);
+                backend.disabled.clone_from(&good.disabled);
+            }
             (None, Some(Some(servers))) => backend.servers.clone_from(servers),
             (None, Some(None)) => return Err(name.to_owned()),
             (None, None) => {}

@@ -64,6 +64,8 @@ fn path(route: &Route) -> String {
         ("{id}", "zzzzzzzz"),
         ("{name}", "site"),
         ("{number}", "1"),
+        ("{backend}", "web"),
+        ("{server}", "web1"),
     ];
     named.iter().fold(route.path.to_owned(), |path, (name, value)| path.replace(name, value))
 }

@@ -102,7 +102,7 @@ fn desired(case: &Case, masters: &[SocketAddr]) -> DesiredServers {
             drain: Duration::ZERO,
             drained: case.drained.map(|master| [master.to_owned()].into()),
             undrained: [case.undrained.to_owned()].into(),
-            resumed: None,
+            ..DesiredBackend::default()
         };
         (name.to_owned(), backend)
     });

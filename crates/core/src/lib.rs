@@ -30,6 +30,7 @@ pub use names::Invalid;
 pub use node_map::{EntryMap, EntryMapBuilder, Search};
 pub use overrides::{
     BlockedNode, DrainedMaster, EndedKind, EndedOverride, Note, OverrideChange, Overrides, Pin,
+    ServerOverride,
 };
 pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::learned::LearnedStatus;
+use crate::overrides::ServerOverride;
 use crate::revision::{ChangeCounts, HeldChange};
 use crate::server::Server;
 use crate::server::list::RejectedServer;
@@ -323,6 +324,9 @@ pub struct BackendStatus {
     /// Servers that are no longer listed and stay for a while, in the order of the times at which
     /// they may go.
     pub leaving: Vec<LeavingServer>,
+    /// What an operator has ordered of its servers, listed or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ordered: Vec<ServerOverride>,
 }
 
 fn is_none(count: &usize) -> bool {

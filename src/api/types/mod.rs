@@ -14,6 +14,7 @@ mod problem;
 mod readiness;
 mod references;
 mod reload;
+mod servers;
 mod status;
 
 pub use access::{
@@ -35,4 +36,8 @@ pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;
 pub use reload::{ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource};
+pub use servers::{
+    BackendReport, BackendSummary, BackendsReport, ServerChangeReport, ServerInstance,
+    ServerReport, ServerRequest,
+};
 pub use status::{ApiReport, ApiTlsReport, MasterLoad, OwnerLoad, OwnershipReport, StatusReport};

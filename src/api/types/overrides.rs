@@ -1,6 +1,6 @@
 //! Pins, blocked nodes, drains and owners: what is asked for and what is in force.
 
-use mapsmith_core::{BlockedNode, DrainedMaster, Pin};
+use mapsmith_core::{BlockedNode, DrainedMaster, Pin, ServerOverride};
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/overrides`.
@@ -15,6 +15,9 @@ pub struct OverridesReport {
     pub blocked: Vec<BlockedNode>,
     /// The drained masters, sorted by name.
     pub drained: Vec<DrainedMaster>,
+    /// What is ordered of servers, sorted by backend and server.
+    #[serde(default)]
+    pub servers: Vec<ServerOverride>,
 }
 
 /// `GET /v1/overrides/{node}`.

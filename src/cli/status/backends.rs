@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use mapsmith_core::Invalid;
 use mapsmith_core::server::list::RejectedServer;
 use mapsmith_core::status::{BackendStatus, LeavingServer, SourceStatus};
+use mapsmith_core::{Invalid, ServerOverride};
 
 use super::time;
 use crate::cli::output::{Colour, ago, paint, pluralize, table};
@@ -74,11 +74,24 @@ fn notes(backend: &BackendStatus) -> String {
     for line in first_lines(backend.leaving.iter().map(leaving), backend.leaving.len() as u64) {
         let _ = writeln!(text, "    {line}");
     }
+    let ordered = backend.ordered.iter().map(ordered);
+    for line in first_lines(ordered, backend.ordered.len() as u64) {
+        let _ = writeln!(text, "    {}", paint(Colour::Yellow, &line));
+    }
     if let Some(held) = &backend.held {
         let _ =
             writeln!(text, "    {}", paint(Colour::Red, &format!("a change is held: {}", held.id)));
     }
     text
+}
+
+/// `a: maint, weight 5, by anna 3h ago (kernel), until 2026-11-27 12:00`.
+fn ordered(ordered: &ServerOverride) -> String {
+    let ServerOverride { server, order, since, until, note, .. } = ordered;
+    let by = note.by.as_deref().unwrap_or("an operator");
+    let reason = note.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    let until = until.map_or(String::new(), |until| format!(", until {}", time(until)));
+    format!("{server}: {order}, by {by} {}{reason}{until}", ago(*since))
 }
 
 /// `3 rejected: no master, as "node7"`, for each reason.
@@ -129,6 +142,7 @@ mod tests {
             held: None,
             change_due: None,
             leaving: Vec::new(),
+            ordered: Vec::new(),
         }
     }
 

@@ -61,6 +61,8 @@ pub struct ServerDecider {
     /// What waits for its addresses.
     waiting: Option<Lists>,
     evaluated_request: u64,
+    /// What an operator has ordered of servers.
+    overrides: Arc<Overrides>,
     desired: Option<Arc<DesiredServers>>,
 }
 
@@ -76,8 +78,29 @@ impl ServerDecider {
             backends,
             waiting: None,
             evaluated_request: 0,
+            overrides: Arc::default(),
             desired: None,
         }
+    }
+
+    /// Has what an operator has ordered of servers in force: at once, for no list is waited for.
+    /// Whether that was news.
+    pub fn order(&mut self, overrides: &Arc<Overrides>) -> bool {
+        if Arc::ptr_eq(overrides, &self.overrides) {
+            return false;
+        }
+        self.overrides = Arc::clone(overrides);
+        for backend in &mut self.backends {
+            backend.order(overrides);
+            backend.record();
+        }
+        self.number();
+        true
+    }
+
+    /// The number of the overrides whose orders of servers are in force.
+    pub fn ordered(&self) -> u64 {
+        self.overrides.number()
     }
 
     /// Goes on from the lists that were last in force: each is the last good one until the backend's

@@ -32,7 +32,7 @@ type Shared = State<Arc<Api>>;
 type Ticket = Extension<Arc<AuditTicket>>;
 
 /// A body as JSON; `help` says what to send.
-fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
+pub(in crate::http) fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
     serde_json::from_slice(body)
         .map_err(|error| HttpError::BadRequest(format!("send {help}: {error}")))
 }
@@ -102,6 +102,7 @@ pub(in crate::http) async fn overrides(
         pins: overrides.pins().cloned().collect(),
         blocked: overrides.blocked().cloned().collect(),
         drained: overrides.drained().cloned().collect(),
+        servers: overrides.servers().cloned().collect(),
     }))
 }
 

@@ -39,6 +39,9 @@ pub fn commands_of(step: &ServerStep) -> Result<Vec<ServerCommand>, InvalidName>
         ServerStep::Add { server, .. } => {
             vec![ServerCommand::Add { at, server: Box::new(server.clone()) }]
         }
+        ServerStep::AddOut { server, .. } => {
+            vec![ServerCommand::AddOut { at, server: Box::new(server.clone()) }]
+        }
         ServerStep::Finish { .. } => {
             vec![
                 ServerCommand::EnableHealth { at: at.clone() },

@@ -13,9 +13,7 @@ use haproxy_runtime::{
 };
 use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
-use mapsmith_core::plan::servers::{
-    ExternalChange, ServerHistory, ServerPlan, ServerStep, plan_servers,
-};
+use mapsmith_core::plan::servers::{ServerHistory, ServerPlan, ServerStep, plan_servers};
 use mapsmith_core::status::{LISTED_SERVERS, ServersState, ServersStatus};
 use mapsmith_core::{Desired, DesiredServers, ObservedServers};
 use metrics::counter;
@@ -57,6 +55,8 @@ pub struct ServerPhase {
     /// Whether Mapsmith reloads the process for what takes that.
     is_reloaded: bool,
     memory: Option<ServerHistory>,
+    /// That of the process before.
+    memory_before: Option<ServerHistory>,
     /// Whether there was a plan since Mapsmith started.
     has_planned: bool,
     advanced_at: Instant,
@@ -99,6 +99,7 @@ impl ServerPhase {
             only_observes: false,
             is_reloaded: false,
             memory: None,
+            memory_before: None,
             has_planned: false,
             advanced_at: now,
             due: now,
@@ -126,7 +127,7 @@ impl ServerPhase {
 
     /// Another process answers: what was done to the old one is no longer true.
     pub fn forget(&mut self) {
-        self.memory = None;
+        self.memory_before = self.memory.take().or(self.memory_before.take());
         self.due = Instant::now();
     }
 
@@ -136,9 +137,12 @@ impl ServerPhase {
         self.status.as_ref()
     }
 
-    /// Servers that a person put into maintenance or drain.
-    pub fn external(&self) -> &[ExternalChange] {
-        self.plan.as_ref().map(|plan| plan.external.as_slice()).unwrap_or_default()
+    /// Backends and servers that are in maintenance or drain because a person wants that, be it by
+    /// an order or outside Mapsmith.
+    pub fn kept_out(&self) -> Vec<(String, String)> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        let external = plan.external.iter().map(|one| (one.backend.clone(), one.server.clone()));
+        external.chain(plan.ordered_out.iter().cloned()).collect()
     }
 
     /// Whether the instance is known to hold the desired lists: every server that is to be there
@@ -301,7 +305,10 @@ impl ServerPhase {
         version: HaproxyVersion,
     ) -> ServerPlan {
         let now = Instant::now();
-        let memory = self.memory.get_or_insert_with(|| ServerHistory::new(version));
+        let memory = self.memory.get_or_insert_with(|| match self.memory_before.take() {
+            Some(before) => before.of_successor(version),
+            None => ServerHistory::new(version),
+        });
         memory.advance(now.duration_since(self.advanced_at));
         self.advanced_at = now;
         memory.desired(desired);

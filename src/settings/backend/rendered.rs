@@ -6,7 +6,6 @@ use mapsmith_core::config::values::{
     ErrorStatus, FilePath, HeaderName, Method, Name, Secret, StatusRanges, Text,
 };
 use mapsmith_core::config::{self, HttpVersion};
-use mapsmith_core::server::Server;
 use serde::Deserialize;
 
 use super::Backend;
@@ -138,8 +137,8 @@ impl Backend {
         keys.into_iter().filter_map(|(key, given)| given.then_some(key)).collect()
     }
 
-    /// As the core has it, with the servers that the backend has.
-    pub fn model(&self, name: Name, servers: Vec<Server>) -> config::Backend {
+    /// As the core has it, without servers.
+    pub fn model(&self, name: Name) -> config::Backend {
         config::Backend {
             name,
             mode: self.mode.unwrap_or_default().into(),
@@ -155,7 +154,8 @@ impl Backend {
             queue_timeout: self.queue_timeout,
             errors: self.errors.iter().flatten().cloned().map(ErrorBody::model).collect(),
             server_options: self.all_options(),
-            servers,
+            servers: Vec::new(),
+            disabled: Default::default(),
             natives: self.natives.clone().unwrap_or_default(),
         }
     }

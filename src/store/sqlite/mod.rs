@@ -28,6 +28,7 @@ mod lists;
 mod lock;
 mod overrides;
 mod owners;
+mod servers;
 mod services;
 mod tokens;
 
@@ -38,7 +39,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 11] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -90,6 +91,13 @@ const MIGRATIONS: [&str; 10] = [
     fingerprint INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
     CREATE TABLE revision_blocks (number INTEGER NOT NULL, block INTEGER NOT NULL, \
     content BLOB NOT NULL, PRIMARY KEY (number, block)) STRICT;
+",
+    "
+    CREATE TABLE server_overrides (backend TEXT NOT NULL, server TEXT NOT NULL, state TEXT, \
+    weight INTEGER, since INTEGER NOT NULL, until INTEGER, reason TEXT, author TEXT, \
+    PRIMARY KEY (backend, server)) STRICT;
+    CREATE TABLE released_servers (backend TEXT NOT NULL, server TEXT NOT NULL, \
+    at INTEGER NOT NULL, weight INTEGER, PRIMARY KEY (backend, server)) STRICT;
 ",
 ];
 

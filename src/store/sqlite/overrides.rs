@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use mapsmith_core::overrides::ENDED_KEPT;
 use mapsmith_core::{
     BlockedNode, DrainedMaster, EndedKind, EndedOverride, Invalid, Note, OverrideChange, Overrides,
-    Pin,
+    Pin, ServerOverride,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{StoreErrorKind, audit, time};
+use super::{StoreErrorKind, audit, servers, time};
 use crate::store::{AuditRequest, AuditTicket};
 
 pub(super) fn read(connection: &Connection) -> Result<Overrides, StoreErrorKind> {
@@ -62,6 +62,7 @@ fn rows(transaction: &Connection) -> Result<Overrides, StoreErrorKind> {
         let (since, until) = (time(row.get(2)?)?, time(row.get(3)?)?);
         overrides.add_ended(EndedOverride { of, since, until, stay: row.get(4)? });
     }
+    servers::read(transaction, &mut overrides)?;
     Ok(overrides)
 }
 
@@ -72,7 +73,7 @@ pub(super) fn write(
 ) -> Result<Option<Overrides>, StoreErrorKind> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     remember_end(&transaction, change)?;
-    if let OverrideChange::Expire { now } = change {
+    if let OverrideChange::Expire { now } | OverrideChange::Begin { now } = change {
         audit_expired(&transaction, *now)?;
     }
     if make(&transaction, change)? == 0 {
@@ -112,7 +113,10 @@ fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusql
         | OverrideChange::Unblock { now, .. }
         | OverrideChange::Unpin { now, .. }
         | OverrideChange::Undrain { now, .. }
-        | OverrideChange::Expire { now } => *now,
+        | OverrideChange::SetServer(ServerOverride { since: now, .. })
+        | OverrideChange::ResetServer { now, .. }
+        | OverrideChange::Expire { now }
+        | OverrideChange::Begin { now } => *now,
     };
     let at = now.as_millisecond();
     let forgotten = now.saturating_sub(ENDED_KEPT).unwrap_or(Timestamp::MIN);
@@ -125,19 +129,23 @@ fn remember_end(transaction: &Transaction<'_>, change: &OverrideChange) -> rusql
         OverrideChange::Pin(Pin { node, .. })
         | OverrideChange::Block(BlockedNode { node, .. })
         | OverrideChange::Unpin { node, .. } => transaction.execute(PIN, params![node, at]),
-        OverrideChange::Unblock { .. } => Ok(0),
+        OverrideChange::Unblock { .. }
+        | OverrideChange::SetServer(_)
+        | OverrideChange::ResetServer { .. } => Ok(0),
         OverrideChange::Drain(DrainedMaster { master, .. }) => {
             transaction.execute(DRAIN, params![master, at, false])
         }
         OverrideChange::Undrain { master, stay, .. } => {
             transaction.execute(DRAIN, params![master, at, stay])
         }
-        OverrideChange::Expire { .. } => transaction.execute(OVER, [at]),
+        OverrideChange::Expire { .. } | OverrideChange::Begin { .. } => {
+            transaction.execute(OVER, [at])
+        }
     }
 }
 
 /// How many rows changed.
-fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Result<usize> {
+fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> Result<usize, StoreErrorKind> {
     const PIN: &str = "INSERT OR REPLACE INTO pins (node, master, since, until, reason, author) \
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     const BLOCK: &str = "INSERT OR REPLACE INTO blocked (node, since, until, reason, author) \
@@ -145,7 +153,7 @@ fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Res
     const DRAIN: &str = "INSERT OR REPLACE INTO drained (master, target, since, reason, author) \
         VALUES (?1, ?2, ?3, ?4, ?5)";
     let end = |until: Option<Timestamp>| until.map(|until| until.as_millisecond());
-    match change {
+    let changed = match change {
         OverrideChange::Pin(Pin { node, master, since, until, note }) => {
             transaction.execute("DELETE FROM blocked WHERE node = ?1", [node])?;
             let since = since.as_millisecond();
@@ -170,15 +178,26 @@ fn make(transaction: &Transaction<'_>, change: &OverrideChange) -> rusqlite::Res
         OverrideChange::Undrain { master, .. } => {
             transaction.execute("DELETE FROM drained WHERE master = ?1", [master])
         }
-        OverrideChange::Expire { now } => {
-            let now = now.as_millisecond();
-            let pins = transaction
-                .execute("DELETE FROM pins WHERE until IS NOT NULL AND until <= ?1", [now])?;
-            let blocked = transaction
-                .execute("DELETE FROM blocked WHERE until IS NOT NULL AND until <= ?1", [now])?;
-            Ok(pins + blocked)
+        OverrideChange::SetServer(ordered) => servers::set(transaction, ordered),
+        OverrideChange::ResetServer { backend, server, now, .. } => {
+            servers::reset(transaction, backend, server, *now)
         }
-    }
+        OverrideChange::Expire { now } => return expire(transaction, *now),
+        OverrideChange::Begin { now } => {
+            // What was released before is not forgotten.
+            let begun = servers::begin(transaction, *now)?;
+            return Ok(begun + expire(transaction, *now)?);
+        }
+    };
+    Ok(changed?)
+}
+
+/// How many rows changed.
+fn expire(transaction: &Transaction<'_>, now: Timestamp) -> Result<usize, StoreErrorKind> {
+    let at = now.as_millisecond();
+    let pins = transaction.execute("DELETE FROM pins WHERE until <= ?1", [at])?;
+    let blocked = transaction.execute("DELETE FROM blocked WHERE until <= ?1", [at])?;
+    Ok(pins + blocked + servers::expire(transaction, now)?)
 }
 
 #[cfg(test)]

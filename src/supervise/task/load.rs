@@ -113,7 +113,7 @@ impl Supervisor {
     /// Leaves what a person did to servers to the worker that takes over. A reload is not put off
     /// for it.
     async fn hand_over_states(&self) {
-        let shown = match self.external.is_empty() {
+        let shown = match self.kept_out.is_empty() {
             true => Ok(String::new()),
             false => self.ask("show servers state\n").await,
         };
@@ -121,7 +121,7 @@ impl Supervisor {
             tracing::warn!("maintenance and drains of servers are lost at this reload: {why}");
         }
         let of_them = |backend: &str, server: &str, _| {
-            self.external.iter().any(|one| one.backend == backend && one.server == server)
+            self.kept_out.iter().any(|(its, one)| its == backend && one == server)
         };
         self.write_states(server_states::rows(&shown.unwrap_or_default(), of_them)).await;
     }

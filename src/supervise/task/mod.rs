@@ -18,7 +18,6 @@ use mapsmith_core::config::Config;
 use mapsmith_core::config::status::{ConfigState, HaproxyStatus, Quarantined, ReloadOutcome};
 use mapsmith_core::config::values::BindAddress;
 use mapsmith_core::desired::config::DesiredConfig;
-use mapsmith_core::plan::servers::ExternalChange;
 use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -147,8 +146,8 @@ pub struct Supervisor {
     setback: Option<Setback>,
     /// Whether the servers of the process were seen.
     servers_are_seen: bool,
-    /// What a person did to servers.
-    external: Vec<ExternalChange>,
+    /// Backends and servers that are out because a person wants that.
+    kept_out: Vec<(String, String)>,
     /// Since when the Runtime API gives no answer though the master does.
     silent_since: Option<Instant>,
     report: SupervisorReport,
@@ -223,7 +222,7 @@ impl Supervisor {
             replaced_process: None,
             setback: None,
             servers_are_seen: false,
-            external: Vec::new(),
+            kept_out: Vec::new(),
             silent_since: None,
             published: watch::Sender::new(report.clone()),
             report,
@@ -292,7 +291,7 @@ impl Supervisor {
                 let needs = self.needs_reload(&report, wanted.generation);
                 self.servers_are_seen = have_been_seen(&report);
                 self.observed_process = process_of(&report);
-                self.external.clone_from(&report.external);
+                self.kept_out.clone_from(&report.kept_out);
                 (needs, report.observed.generation() >= wanted.generation)
             };
             let lists_are_known =

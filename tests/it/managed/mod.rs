@@ -29,6 +29,7 @@ mod maintenance;
 mod many;
 mod obtained;
 mod old_connections;
+mod ordered;
 mod planned;
 mod portmap;
 mod quarantine;

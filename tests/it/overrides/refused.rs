@@ -149,6 +149,6 @@ fn what_can_be_no_override_is_refused_and_nothing_is_stored() {
     assert_eq!(scene.mapsmith.ask("POST", "/v1/masters/m1/drain", &page, "").status, 403);
     assert_eq!(
         scene.mapsmith.get("/v1/overrides").1,
-        json!({"number": 0, "pins": [], "blocked": [], "drained": []})
+        json!({"number": 0, "pins": [], "blocked": [], "drained": [], "servers": []})
     );
 }

@@ -1,5 +1,6 @@
 //! Backends: how requests are shared out among servers.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{ErrorStatus, HeaderName, Method, Name, Secret, StatusRanges, Text};
 use super::{Mode, Native, serialized};
-use crate::server::Server;
+use crate::server::{DesiredBackend, Server};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Backend {
@@ -39,7 +40,18 @@ pub struct Backend {
     /// Sorted by name.
     #[serde(serialize_with = "serialized::servers")]
     pub servers: Vec<Server>,
+    /// Those of them, by name, that begin in maintenance.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub disabled: BTreeSet<String>,
     pub natives: Vec<Native>,
+}
+
+impl Backend {
+    /// Has the servers that it should have, as an operator ordered them.
+    pub fn take_servers(&mut self, desired: &DesiredBackend) {
+        self.servers = desired.as_ordered().values().cloned().collect();
+        self.disabled = desired.disabled();
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -21,7 +21,7 @@ impl DesiredConfig {
         for backend in &mut config.backends {
             let name = backend.name.as_str();
             match servers.and_then(|servers| servers.backends.get(name)) {
-                Some(desired) => backend.servers = desired.servers.values().cloned().collect(),
+                Some(desired) => backend.take_servers(desired),
                 None => unknown.push(name.to_owned()),
             }
         }
@@ -36,7 +36,10 @@ impl DesiredConfig {
     /// The part of it that only a reload of HAProxy can change.
     pub fn without_servers(&self) -> Config {
         let mut config = self.config.clone();
-        config.backends.iter_mut().for_each(|backend| backend.servers.clear());
+        for backend in &mut config.backends {
+            backend.servers.clear();
+            backend.disabled.clear();
+        }
         config
     }
 }

@@ -15,6 +15,7 @@ pub mod servers;
 pub mod shadow;
 mod state;
 pub mod stopping;
+pub mod taking_out;
 
 pub use state::{Desired, DesiredMap, MapChange};
 

@@ -167,6 +167,7 @@ impl Declaration {
             errors: Vec::new(),
             server_options: self.server_options(service),
             servers: Vec::new(),
+            disabled: Default::default(),
             natives: vec![checked::<Native>(native)],
         }
     }

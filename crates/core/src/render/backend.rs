@@ -54,7 +54,7 @@ pub(super) fn write(writer: &mut Writer, place: &str, backend: &Backend, route: 
     write_natives(writer, &format!("{place}.natives"), &backend.natives);
     for server in &backend.servers {
         writer.origin(&format!("{place}.servers {:?}", server.name));
-        writer.line(&server_line(server));
+        writer.line(&server_line(server, backend.disabled.contains(&server.name)));
     }
 }
 
@@ -136,13 +136,16 @@ fn error_line(error: &ErrorBody) -> Line {
     line.words("string").value(error.body.as_str())
 }
 
-fn server_line(server: &Server) -> Line {
+fn server_line(server: &Server, is_disabled: bool) -> Line {
     let mut line = Line::new("server").value(&server.name).value(&server.address.to_string());
     if let Some(weight) = server.weight {
         line.push_words(&format!("weight {weight}"));
     }
     if server.backup {
         line.push_words("backup");
+    }
+    if is_disabled {
+        line.push_words("disabled");
     }
     for option in server.options.words() {
         option.split_ascii_whitespace().for_each(|word| line.push_value(word));

@@ -55,6 +55,7 @@ pub(super) fn backend(name: &str) -> Backend {
         errors: Vec::new(),
         server_options: Vec::new(),
         servers: Vec::new(),
+        disabled: Default::default(),
         natives: Vec::new(),
     }
 }

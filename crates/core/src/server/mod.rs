@@ -6,6 +6,7 @@
 pub mod list;
 
 use core::time::Duration;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use haproxy_runtime::server::{
@@ -14,6 +15,8 @@ pub use haproxy_runtime::server::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::overrides::{OrderedState, ServerOrder};
 
 /// A backend's servers as they were last in force, kept for a start: they stay while whoever lists
 /// servers is silent, and what is listed then is a change of them.
@@ -64,9 +67,50 @@ pub struct DesiredBackend {
     /// so it was Mapsmith that took out whatever else was out then.
     #[serde(default)]
     pub resumed: Option<BTreeSet<String>>,
+    /// What an operator has ordered of servers, by name, listed or not.
+    #[serde(default)]
+    pub ordered: BTreeMap<String, ServerOrder>,
+    /// The servers whose order has ended lately, each with the weight that was ordered.
+    #[serde(default)]
+    pub released: BTreeMap<String, Option<u16>>,
+    /// The weight of a server that nobody gives one, where HAProxy's file is Mapsmith's: what the
+    /// process was loaded with may be an order's.
+    #[serde(default)]
+    pub usual_weight: Option<u16>,
 }
 
 impl DesiredBackend {
+    /// The state that an operator has ordered of this server.
+    pub fn ordered_state(&self, server: &str) -> Option<OrderedState> {
+        self.ordered.get(server)?.state
+    }
+
+    /// Whether an operator has ordered this server out of rotation.
+    pub fn is_ordered_out(&self, server: &str) -> bool {
+        self.ordered_state(server).is_some_and(OrderedState::is_out)
+    }
+
+    /// The listed servers, with the weights that an operator has ordered in place of the listed
+    /// ones.
+    pub fn as_ordered(&self) -> Cow<'_, BTreeMap<String, Server>> {
+        let mut servers = Cow::Borrowed(&self.servers);
+        for (name, order) in &self.ordered {
+            if order.weight.is_some()
+                && self.servers.contains_key(name)
+                && let Some(server) = servers.to_mut().get_mut(name)
+            {
+                server.weight = order.weight;
+            }
+        }
+        servers
+    }
+
+    /// The listed servers that begin out of rotation where HAProxy begins with its file.
+    pub fn disabled(&self) -> BTreeSet<String> {
+        let listed = self.servers.keys();
+        listed.filter(|name| self.is_ordered_out(name)).cloned().collect()
+    }
+
     /// Whether an operator has drained the master of this server.
     pub fn is_drained(&self, server: &str) -> bool {
         self.drained.as_ref().is_some_and(|drained| drained.contains(server))

@@ -31,7 +31,9 @@ impl Coming {
         let mut coming = Self::default();
         for step in plan.before {
             let (name, backend) = match step {
-                ServerStep::Add { backend, server } => (server.name, backend),
+                ServerStep::Add { backend, server } | ServerStep::AddOut { backend, server } => {
+                    (server.name, backend)
+                }
                 ServerStep::AddBackend { backend, .. } => (backend.clone(), backend),
                 _ => continue,
             };

@@ -13,12 +13,12 @@ use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::server::list::{Host, RejectedServer};
 use mapsmith_core::server::{LastGoodList, Manage};
 use mapsmith_core::snapshot::NAMED_REJECTIONS;
-use mapsmith_core::status::{BackendStatus, LeavingServer};
-use mapsmith_core::{DesiredBackend, HeldChange, Server, ServerList};
-use metrics::{counter, gauge};
+use mapsmith_core::{DesiredBackend, HeldChange, Overrides, Server, ServerList, ServerOverride};
+use metrics::counter;
 
 mod masters;
 mod memory;
+mod report;
 
 pub(super) use masters::Masters;
 use masters::MastersList;
@@ -27,13 +27,13 @@ pub(in crate::engine) use memory::ListMemory;
 use super::resolve::HostAddresses;
 use crate::engine::record_hold;
 use crate::settings::{Backend, Listing, Selector, Settings, WhenEmpty};
-use crate::telemetry::{
-    BACKEND_CHANGES, BACKEND_HELD, BACKEND_LEAVING, BACKEND_REJECTED, BACKEND_SERVERS,
-};
+use crate::telemetry::BACKEND_CHANGES;
 
 /// The most names that a backend remembers as once desired; the oldest are forgotten. Far more than
 /// leave within the time that a drain takes.
 pub(super) const FORMER_NAMES: usize = 1000;
+/// HAProxy's own weight of a server.
+const USUAL_WEIGHT: u16 = 1;
 /// The most left-out rows that one change of them writes to the log.
 const LOGGED_ROWS: usize = 10;
 
@@ -76,6 +76,12 @@ pub(super) struct BackendList {
     drained: Option<BTreeSet<String>>,
     /// The masters whose drain has ended, where the list is one of masters.
     undrained: BTreeSet<String>,
+    /// What an operator has ordered of its servers.
+    ordered: Vec<ServerOverride>,
+    /// The servers of which an order has ended lately, with the weight that was ordered.
+    released: BTreeMap<String, Option<u16>>,
+    /// Whether HAProxy's file is Mapsmith's.
+    is_rendered: bool,
 }
 
 impl BackendList {
@@ -109,6 +115,9 @@ impl BackendList {
             mapped: None,
             drained: None,
             undrained: BTreeSet::new(),
+            ordered: Vec::new(),
+            released: BTreeMap::new(),
+            is_rendered: settings.haproxy.is_some(),
         }
     }
 
@@ -454,44 +463,19 @@ impl BackendList {
             drained: self.drained.clone(),
             undrained: self.undrained.clone(),
             resumed: self.resumed(),
+            ordered: self.ordered.iter().map(|one| (one.server.clone(), one.order)).collect(),
+            released: self.released.clone(),
+            usual_weight: self.is_rendered.then_some(USUAL_WEIGHT),
         })
     }
 
-    pub(super) fn status(&self, at: &impl Fn(Duration) -> Timestamp) -> BackendStatus {
-        let leaving = self.damper.leaving();
-        let mut leaving: Vec<_> = leaving
-            .map(|(name, due)| LeavingServer { name: name.to_owned(), due: due.map(at) })
-            .collect();
-        leaving.sort_by_key(|server| (server.due.is_none(), server.due));
-        BackendStatus {
-            name: self.settings.name.clone(),
-            from: self.settings.origin(),
-            servers: self.damper.in_force().map(|servers| servers.values().cloned().collect()),
-            waiting_for: self.waiting_for.clone(),
-            stored_since: self
-                .before
-                .as_ref()
-                .filter(|_| self.waiting_for.is_some())
-                .and_then(|before| before.since),
-            confirmed_at: self.confirmed_at,
-            rejected: self.rejected.clone(),
-            rejected_count: self.rejected_count,
-            beyond_max: self.beyond_max,
-            stale: self.stale.clone(),
-            held: self.gate.held().cloned(),
-            change_due: self.damper.change_due().map(at),
-            leaving,
-        }
-    }
-
-    pub(super) fn record(&self) {
-        let name = || self.settings.name.clone();
-        gauge!(BACKEND_REJECTED, "backend" => name()).set(self.rejected_count as f64);
-        gauge!(BACKEND_LEAVING, "backend" => name()).set(self.damper.leaving().count() as f64);
-        gauge!(BACKEND_HELD, "backend" => name())
-            .set(f64::from(u8::from(self.gate.held().is_some())));
-        if let Some(servers) = self.damper.in_force() {
-            gauge!(BACKEND_SERVERS, "backend" => name()).set(servers.len() as f64);
-        }
+    /// Takes in what an operator has ordered of its servers.
+    pub(super) fn order(&mut self, overrides: &Overrides) {
+        let name = self.settings.name.as_str();
+        let ordered = overrides.servers().filter(|ordered| ordered.backend == name);
+        self.ordered = ordered.cloned().collect();
+        let released = overrides.released().filter(|(backend, ..)| *backend == name);
+        self.released =
+            released.map(|(_, server, released)| (server.to_owned(), released.weight)).collect();
     }
 }

@@ -33,6 +33,8 @@ pub struct Mark {
     pub drained: bool,
     pub maintained: bool,
     pub shut: bool,
+    /// It was out because an operator had ordered that.
+    pub ordered: bool,
 }
 
 /// What is remembered of one HAProxy process: a new one for a new process. Keeps no clock, see
@@ -52,6 +54,8 @@ pub struct ServerHistory {
     moved: BTreeMap<Place, ServerAddress>,
     /// Servers that we have wait for their check to pass, and since when.
     checking: BTreeMap<Place, Duration>,
+    /// Nothing was planned yet since Mapsmith's start.
+    starts: bool,
     /// The options that HAProxy does not show, as servers were made or first seen with.
     options: BTreeMap<Place, Vec<String>>,
 }
@@ -69,8 +73,17 @@ impl ServerHistory {
             deleted: BTreeSet::new(),
             moved: BTreeMap::new(),
             checking: BTreeMap::new(),
+            starts: false,
             options: BTreeMap::new(),
         }
+    }
+
+    /// Of another process of the same HAProxy, which may have taken over what is out: what an order
+    /// took out is still ours to bring back.
+    pub fn of_successor(&self, version: HaproxyVersion) -> Self {
+        let marks = self.marks.iter().filter(|(_, mark)| mark.ordered);
+        let marks = marks.map(|(place, mark)| (place.clone(), *mark)).collect();
+        Self { marks, ..Self::new(version) }
     }
 
     /// Time passed since this was called last.
@@ -115,6 +128,7 @@ impl ServerHistory {
     /// then, is on its way out: so it is ours, and comes back where it is listed again before it is
     /// gone. Only what the configuration disables is somebody's. To be called before the first plan.
     pub fn found_at_start(&mut self, desired: &DesiredServers, observed: &ObservedServers) {
+        self.starts = true;
         for (name, backend) in &desired.backends {
             let (Some(in_force), Some(seen)) = (&backend.resumed, observed.get(name)) else {
                 continue;
@@ -153,6 +167,31 @@ impl ServerHistory {
         {
             self.marks.entry((removing.backend.clone(), removing.server.clone())).or_default();
         }
+        if std::mem::take(&mut self.starts) {
+            for step in &plan.before {
+                if let ServerStep::Ready { backend, server, .. } = step {
+                    let mark = self.marks.entry((backend.clone(), server.clone())).or_default();
+                    (mark.drained, mark.maintained, mark.ordered) = (true, true, true);
+                }
+            }
+        }
+        // Whoever took them out before: they are back once the order ends. Should they leave the
+        // list meanwhile, the bound of their drain begins then.
+        for place in &plan.ordered_out {
+            let Some(admin) = seen(place).map(|server| server.admin).filter(|it| is_out(*it))
+            else {
+                continue;
+            };
+            let maintained = admin.0 & AdminState::MAINTENANCE != 0;
+            let drained = admin.0 & AdminState::DRAIN != 0;
+            let mark = Mark { drained, maintained, ordered: true, ..Mark::default() };
+            self.marks.insert(place.clone(), mark);
+        }
+    }
+
+    /// Whether nothing was planned yet since Mapsmith's start.
+    pub(super) fn starts(&self) -> bool {
+        self.starts
     }
 
     /// A step is about to be sent. Its answer may be lost, so what takes a server away counts as
@@ -177,7 +216,7 @@ impl ServerHistory {
                 self.options.remove(&place);
                 self.deleted.insert(place.clone());
             }
-            (ServerStep::Add { server, .. }, Ok(())) => {
+            (ServerStep::Add { server, .. } | ServerStep::AddOut { server, .. }, Ok(())) => {
                 self.options.insert(place.clone(), server.options.other.clone());
             }
             _ => {}
@@ -192,7 +231,9 @@ impl ServerHistory {
         };
         match (step, answer) {
             (_, Err(refusal)) if refusal.is_lasting() || taken(&refusal) => {
-                if refusal == Refusal::StaticAlgorithm && matches!(step, ServerStep::Add { .. }) {
+                if refusal == Refusal::StaticAlgorithm
+                    && matches!(step, ServerStep::Add { .. } | ServerStep::AddOut { .. })
+                {
                     self.static_backends.insert(step.backend().to_owned());
                 }
                 if self.refusals >= MAX_REFUSALS {

@@ -6,6 +6,7 @@
 //! justified by what was observed, and a removal takes one phase a plan.
 
 mod memory;
+mod ordered;
 pub mod replay;
 mod report;
 mod slots;
@@ -52,6 +53,8 @@ pub struct ServerPlan {
     pub checking: Vec<AwaitsCheck>,
     /// Desired servers whose weight is their agent's.
     pub by_agent: Vec<ByAgent>,
+    /// Backends and servers, by HAProxy's name, that an operator has ordered out of rotation.
+    pub ordered_out: Vec<(String, String)>,
     /// How many servers of declared backends are not Mapsmith's.
     pub foreign: usize,
 }
@@ -103,8 +106,8 @@ fn plan_missing(
         plan.needs_reload.push(NeedsReload { backend: name.to_owned(), server: None, cause });
         return;
     }
-    for server in wanted.servers.values() {
-        let step = ServerStep::Add { backend: name.to_owned(), server: server.clone() };
+    for server in wanted.as_ordered().values() {
+        let step = ordered::addition(name, wanted, server);
         match add_is_futile(&step, None, memory) {
             None => plan.before.push(step),
             Some(cause) => {
@@ -139,22 +142,23 @@ struct Backend<'a> {
 
 fn plan_backend(backend: &mut Backend<'_>) {
     let (wanted, seen) = (backend.wanted, backend.seen);
+    let servers = wanted.as_ordered();
     let mut slots = Slots::new(backend.name, wanted, seen, backend.memory);
     // Where each desired server is: under its own name, or in a slot.
     let mut homes = BTreeMap::new();
     let (mut usable, mut others_serve) = (false, false);
-    for (name, server) in &wanted.servers {
+    for (name, server) in &*servers {
         let home =
             if seen.servers.contains_key(name) { Some(name.as_str()) } else { slots.serving(name) };
         if let Some((home, seen)) = home.and_then(|home| seen.servers.get_key_value(home)) {
             homes.insert(name.as_str(), (home.as_str(), seen));
-            let ready = seen.admin.ready() && seen.running;
+            let ready = seen.admin.ready() && seen.running && !wanted.is_ordered_out(name);
             usable |= ready;
             others_serve |=
                 ready && !wanted.is_drained(name) && backend.weight_alone(server, seen) > 0;
         }
     }
-    for (name, server) in &wanted.servers {
+    for (name, server) in &*servers {
         match homes.get(name.as_str()) {
             Some((home, seen)) => {
                 let weight = backend.weight(server, seen, others_serve);
@@ -188,23 +192,50 @@ fn plan_backend(backend: &mut Backend<'_>) {
             // Mapsmith that still lists it would bring it back each time.
             backend.remove(name, server, false, may_drain);
         } else {
+            backend.follow_order(name, server);
             backend.plan.foreign += 1;
         }
     }
 }
 
+/// Where an instance has each listed server: under its own name, or in a slot. A server that it
+/// does not have is not there.
+pub fn homes<'a>(
+    backend: &'a str,
+    wanted: &'a DesiredBackend,
+    seen: &'a ObservedBackend,
+) -> BTreeMap<&'a str, &'a str> {
+    let nothing = ServerHistory::new(HaproxyVersion { major: 0, minor: 0 });
+    let slots = Slots::new(backend, wanted, seen, &nothing);
+    let home = |name: &'a String| {
+        let own = seen.servers.get_key_value(name).map(|(name, _)| name.as_str());
+        Some((
+            name.as_str(),
+            own.or_else(|| slots.serving(name).and_then(|slot| seen_name(seen, slot)))?,
+        ))
+    };
+    wanted.servers.keys().filter_map(home).collect()
+}
+
+fn seen_name<'a>(seen: &'a ObservedBackend, name: &str) -> Option<&'a str> {
+    seen.servers.get_key_value(name).map(|(name, _)| name.as_str())
+}
+
 impl Backend<'_> {
-    /// The weight that a server should have; none leaves the one it has. A drained one has 0 only
-    /// while another serves: a master that is about to go is better than none.
+    /// The weight that a server should have, whose ordered weight counts as the listed one; none
+    /// leaves the one it has. A drained one has 0 only while another serves: a master that is about
+    /// to go is better than none.
     fn weight(&self, wanted: &Server, seen: &ObservedServer, others_serve: bool) -> Option<u16> {
         let is_drained = self.wanted.is_drained(&wanted.name);
         if is_drained && others_serve {
             Some(0)
+        } else if self.wanted.ordered.get(&wanted.name).is_some_and(|it| it.weight.is_some()) {
+            wanted.weight
         } else if seen.weight == 0 && (is_drained || self.wanted.undrained.contains(&wanted.name)) {
             // Any other 0 is a person's, and stays.
             Some(wanted.weight.unwrap_or(seen.initial_weight))
         } else {
-            wanted.weight
+            wanted.weight.or_else(|| self.weight_of_release(&wanted.name, seen))
         }
     }
 
@@ -264,7 +295,10 @@ impl Backend<'_> {
         if home == wanted.name && self.memory.has_other_options(self.name, wanted) {
             self.report(home, Cause::Options { wanted: wanted.options.other.join(" ") });
         }
-        let mark = self.memory.mark(self.name, home);
+        if let Some(state) = self.wanted.ordered_state(&wanted.name) {
+            return self.bring_to(state, home, seen);
+        }
+        let mark = self.mark(&wanted.name, home);
         if is_unfinished(seen) {
             self.change(ServerStep::Finish { backend, server });
         } else if let Some(hand) = hand(seen, mark) {
@@ -280,7 +314,7 @@ impl Backend<'_> {
 
     /// A desired server that is not there.
     fn place(&mut self, wanted: &Server, slots: &mut Slots<'_>) {
-        let add = ServerStep::Add { backend: self.name.to_owned(), server: wanted.clone() };
+        let add = ordered::addition(self.name, self.wanted, wanted);
         let Some(cause) = add_is_futile(&add, self.seen.algorithm.as_deref(), self.memory) else {
             self.plan.before.push(add);
             return;
@@ -289,6 +323,10 @@ impl Backend<'_> {
             self.report(&wanted.name, cause);
             return;
         };
+        if self.wanted.is_ordered_out(&wanted.name) {
+            // A slot that serves nobody is as good as one that is out.
+            return;
+        }
         match slots.take(wanted) {
             Some((slot, seen)) => {
                 self.plan.before.push(slots.step(slot, wanted));

@@ -12,6 +12,8 @@ pub enum ServerStep {
     /// `add server`, `enable health` where it has a check, `enable server`: one line, so that it is
     /// ready or not there. With a check it is down until that has passed.
     Add { backend: String, server: Server },
+    /// `add server`, and `enable health` where it has a check: it is there, in maintenance.
+    AddOut { backend: String, server: Server },
     /// `enable health; enable server` for an `add server` that was never finished; down until its
     /// check has passed.
     Finish { backend: String, server: String },
@@ -46,6 +48,7 @@ impl ServerStep {
         match self {
             Self::AddBackend { backend, .. }
             | Self::Add { backend, .. }
+            | Self::AddOut { backend, .. }
             | Self::Finish { backend, .. }
             | Self::SetAddress { backend, .. }
             | Self::SetWeight { backend, .. }
@@ -64,7 +67,7 @@ impl ServerStep {
     pub fn server(&self) -> Option<&str> {
         match self {
             Self::AddBackend { .. } => None,
-            Self::Add { server, .. } => Some(&server.name),
+            Self::Add { server, .. } | Self::AddOut { server, .. } => Some(&server.name),
             Self::TakeSlot { slot, .. } | Self::ClearSlot { slot, .. } => Some(slot),
             Self::Finish { server, .. }
             | Self::SetAddress { server, .. }
@@ -97,6 +100,10 @@ impl fmt::Display for ServerStep {
             }
             Self::Add { backend, server } => {
                 write!(out, "add {backend}/{} at {}", server.name, server.address)
+            }
+            Self::AddOut { backend, server } => {
+                let Server { name, address, .. } = server;
+                write!(out, "add {backend}/{name} at {address}, in maintenance")
             }
             Self::Finish { backend, server } => {
                 write!(out, "enable {backend}/{server}, which was added and never enabled")

@@ -101,6 +101,9 @@ pub enum ServerCommand {
     /// by way of draining, down until that has passed. Should another writer have added a server of
     /// that name meanwhile, the refusal is reported and that one is enabled.
     Add { at: ServerPath, server: Box<Server> },
+    /// Adds a server that stays in maintenance: `add server`, and `enable health` and `enable agent`
+    /// where it has such checks.
+    AddOut { at: ServerPath, server: Box<Server> },
     /// Another address and port. From 3.0 on HAProxy makes the change a moment after its answer.
     /// Requests in flight end where they began, and before 3.0 the connections they came by are
     /// used again.
@@ -184,15 +187,9 @@ impl ServerCommand {
                 ),
                 (format!("publish backend {backend}"), Success::LastLine("Backend published.")),
             ],
+            Self::AddOut { at, server } => addition(at, server),
             Self::Add { at, server } => {
-                let mut parts =
-                    vec![(added(at, server), Success::LastLine("New server registered."))];
-                if server.options.check {
-                    parts.push((format!("enable health {at}"), Success::Silent));
-                }
-                if server.options.agent_check() {
-                    parts.push((format!("enable agent {at}"), Success::Silent));
-                }
+                let mut parts = addition(at, server);
                 match server.options.check {
                     true => parts.extend(ready_once_checked(at)),
                     false => parts.push((format!("enable server {at}"), Success::Silent)),
@@ -245,6 +242,18 @@ impl fmt::Display for ServerCommand {
 fn ready_once_checked(at: &ServerPath) -> [(String, Success); 3] {
     ["state drain", "health down", "state ready"]
         .map(|word| (format!("set server {at} {word}"), Success::Silent))
+}
+
+/// A server that is there, with its checks enabled, in maintenance.
+fn addition(at: &ServerPath, server: &Server) -> Vec<(String, Success)> {
+    let mut parts = vec![(added(at, server), Success::LastLine("New server registered."))];
+    if server.options.check {
+        parts.push((format!("enable health {at}"), Success::Silent));
+    }
+    if server.options.agent_check() {
+        parts.push((format!("enable agent {at}"), Success::Silent));
+    }
+    parts
 }
 
 fn added(at: &ServerPath, server: &Server) -> String {

@@ -51,6 +51,15 @@ fn a_server_is_added_and_put_into_rotation_in_one_line() {
 }
 
 #[test]
+fn a_server_that_stays_out_is_added_with_its_check_enabled_and_no_more() {
+    let ServerCommand::Add { at, server } = add(&["check"]) else { panic!("an addition") };
+    assert_eq!(
+        ServerCommand::AddOut { at, server }.to_string(),
+        "add server b/n1 [::1]:8140 check weight 7 backup;enable health b/n1"
+    );
+}
+
+#[test]
 fn changes_are_worded_as_every_version_takes_them() {
     let address = ServerAddress { ip: "::1".parse().unwrap(), port: 5 };
     let commands = [

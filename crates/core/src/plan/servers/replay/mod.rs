@@ -81,6 +81,13 @@ impl Process {
         match step {
             ServerStep::AddBackend { backend, defaults } => self.add_backend(backend, defaults),
             ServerStep::Add { backend, server } => self.add(backend, server),
+            ServerStep::AddOut { backend, server } => {
+                self.add(backend, server)?;
+                self.change(step, |server| {
+                    maintain(server);
+                    Ok(())
+                })
+            }
             ServerStep::Finish { .. } => self.change(step, |server| {
                 server.check_enabled = server.check_configured;
                 ready(server);
@@ -128,11 +135,7 @@ impl Process {
                 Ok(())
             }),
             ServerStep::Maintain { .. } => self.change(step, |server| {
-                server.admin.0 = server.admin.0 & !AdminState::DRAIN | AdminState::MAINTENANCE;
-                server.running = false;
-                // Whoever waits for it is sent elsewhere.
-                server.queued = 0;
-                "MAINT".clone_into(&mut server.status);
+                maintain(server);
                 Ok(())
             }),
             ServerStep::Delete { backend, server } => self.delete(backend, server),
@@ -260,6 +263,14 @@ fn set_weight(server: &mut ObservedServer, weight: u16, is_static: bool) -> Resu
     }
     server.weight = weight;
     Ok(())
+}
+
+fn maintain(server: &mut ObservedServer) {
+    server.admin.0 = server.admin.0 & !AdminState::DRAIN | AdminState::MAINTENANCE;
+    server.running = false;
+    // Whoever waits for it is sent elsewhere.
+    server.queued = 0;
+    "MAINT".clone_into(&mut server.status);
 }
 
 fn ready(server: &mut ObservedServer) {

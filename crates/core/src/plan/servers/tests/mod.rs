@@ -9,6 +9,7 @@ use crate::server::ServerOptions;
 mod cases;
 mod drained;
 mod leaving;
+mod ordered;
 mod refusals;
 mod slots;
 

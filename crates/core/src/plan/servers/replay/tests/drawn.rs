@@ -58,7 +58,7 @@ prop_compose! {
             drain: BOUND,
             drained,
             undrained,
-            resumed: None,
+            ..DesiredBackend::default()
         }
     }
 }

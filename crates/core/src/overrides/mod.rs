@@ -1,5 +1,7 @@
 //! What an operator orders beside the registries: nodes pinned to a master or kept out of the map,
-//! and masters whose nodes go elsewhere.
+//! masters whose nodes go elsewhere, and servers that are taken out or weighted.
+
+mod servers;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +9,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use servers::{
+    MOST_SERVERS, OrderedState, RELEASED_KEPT, Released, ServerEdit, ServerOrder, ServerOverride,
+};
+
 use crate::names::{self, Invalid};
+
+/// A backend and a server of it.
+type Place = (String, String);
 
 /// The most characters of a reason.
 pub const LONGEST_REASON: usize = 500;
@@ -140,7 +149,21 @@ pub enum OverrideChange {
         now: Timestamp,
         note: Note,
     },
+    /// Orders something of a server; an override that it has is replaced.
+    SetServer(ServerOverride),
+    /// Ends a server's override.
+    ResetServer {
+        backend: String,
+        server: String,
+        now: Timestamp,
+        note: Note,
+    },
     Expire {
+        now: Timestamp,
+    },
+    /// Mapsmith starts: what is over ends, and nobody was there to bring servers back that were
+    /// released lately.
+    Begin {
         now: Timestamp,
     },
 }
@@ -154,8 +177,10 @@ impl OverrideChange {
             | Self::Block(BlockedNode { note, .. })
             | Self::Unblock { note, .. }
             | Self::Drain(DrainedMaster { note, .. })
-            | Self::Undrain { note, .. } => note.clone(),
-            Self::Expire { .. } => Note::default(),
+            | Self::Undrain { note, .. }
+            | Self::SetServer(ServerOverride { note, .. })
+            | Self::ResetServer { note, .. } => note.clone(),
+            Self::Expire { .. } | Self::Begin { .. } => Note::default(),
         }
     }
 }
@@ -168,6 +193,8 @@ pub struct Overrides {
     blocked: BTreeMap<String, BlockedNode>,
     drained: BTreeMap<String, DrainedMaster>,
     ended: Vec<EndedOverride>,
+    servers: BTreeMap<Place, ServerOverride>,
+    released: BTreeMap<Place, Released>,
     note: Note,
 }
 
@@ -224,12 +251,40 @@ impl Overrides {
         self.ended.iter()
     }
 
+    /// The overrides of servers, sorted by backend and server.
+    pub fn servers(&self) -> impl ExactSizeIterator<Item = &ServerOverride> {
+        self.servers.values()
+    }
+
+    pub fn server(&self, backend: &str, server: &str) -> Option<&ServerOverride> {
+        self.servers.get(&(backend.to_owned(), server.to_owned()))
+    }
+
+    /// The servers whose override has ended within [`RELEASED_KEPT`]: backend, server, and what
+    /// there was.
+    pub fn released(&self) -> impl Iterator<Item = (&str, &str, &Released)> {
+        self.released.iter().map(|((backend, server), released)| (&**backend, &**server, released))
+    }
+
+    /// Remembers a server whose override has ended.
+    pub fn add_released(&mut self, backend: String, server: String, released: Released) {
+        self.released.insert((backend, server), released);
+    }
+
+    /// Adds a server's override, instead of what was ordered of it before.
+    pub fn add_server(&mut self, ordered: ServerOverride) -> Result<(), Invalid> {
+        ordered.check()?;
+        let place = (ordered.backend.clone(), ordered.server.clone());
+        self.servers.insert(place, ordered);
+        Ok(())
+    }
+
     /// Remembers a pin or drain that has ended.
     pub fn add_ended(&mut self, ended: EndedOverride) {
         self.ended.push(ended);
     }
 
-    /// Whether nothing is pinned, blocked or drained.
+    /// Whether nothing is pinned, blocked or drained: the map is what the sources say.
     pub fn is_empty(&self) -> bool {
         self.pins.is_empty() && self.blocked.is_empty() && self.drained.is_empty()
     }
@@ -259,7 +314,7 @@ impl Overrides {
         Ok(())
     }
 
-    /// Without the pins and blocked nodes whose time is over then, which have ended.
+    /// Without what is over then, which has ended.
     pub fn at(&self, now: Timestamp) -> Self {
         let mut left = self.clone();
         for pin in self.pins.values().filter(|pin| pin.is_over(now)) {
@@ -267,12 +322,21 @@ impl Overrides {
             left.ended.extend(pin.until.map(|until| pin.ended(until)));
         }
         left.blocked.retain(|_, blocked| !blocked.is_over(now));
+        for (place, over) in self.servers.iter().filter(|(_, server)| server.is_over(now)) {
+            left.servers.remove(place);
+            let at = over.until.unwrap_or(now);
+            left.released.insert(place.clone(), Released { at, weight: over.order.weight });
+        }
+        left.released.retain(|_, released| released.until() > now);
         left
     }
 
     pub fn next_end(&self) -> Option<Timestamp> {
         let blocked = self.blocked.values().filter_map(|blocked| blocked.until);
-        self.pins.values().filter_map(|pin| pin.until).chain(blocked).min()
+        let servers = self.servers.values().filter_map(|server| server.until);
+        let released = self.released.values().map(Released::until);
+        let ends = self.pins.values().filter_map(|pin| pin.until).chain(blocked);
+        ends.chain(servers).chain(released).min()
     }
 }
 
@@ -336,5 +400,64 @@ mod tests {
         assert_eq!(overrides.add_drain(drained("m 1", None)), Err(Invalid::ValueWhitespace));
         assert_eq!(overrides.add_drain(drained("m1", Some("#m2"))), Err(Invalid::ValueMark));
         assert!(overrides.is_empty());
+    }
+
+    fn ordered(state: Option<OrderedState>, weight: Option<u16>) -> ServerOverride {
+        ServerOverride {
+            backend: "web".to_owned(),
+            server: "a".to_owned(),
+            order: ServerOrder { state, weight },
+            since: Timestamp::UNIX_EPOCH,
+            until: Timestamp::from_second(10).ok(),
+            note: Note::default(),
+        }
+    }
+
+    #[test]
+    fn a_server_whose_override_is_over_is_remembered_for_a_while() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut overrides = Overrides::default();
+        overrides.add_server(ordered(Some(OrderedState::Maint), Some(7))).unwrap();
+        assert!(overrides.is_empty(), "the map does not depend on it");
+        assert_eq!(overrides.next_end(), Some(at(10)));
+        assert!(overrides.at(at(9)).server("web", "a").is_some());
+        let left = overrides.at(at(10));
+        assert!(left.server("web", "a").is_none());
+        let released = Released { at: at(10), weight: Some(7) };
+        assert_eq!(left.released().collect::<Vec<_>>(), [("web", "a", &released)]);
+        let kept = i64::try_from(RELEASED_KEPT.as_secs()).unwrap();
+        assert_eq!(left.next_end(), Some(at(10 + kept)));
+        assert_eq!(left.at(at(9 + kept)).released().count(), 1);
+        assert_eq!(left.at(at(10 + kept)).released().count(), 0);
+    }
+
+    #[test]
+    fn a_change_of_a_server_leaves_what_it_does_not_name() {
+        let before = ordered(Some(OrderedState::Drain), Some(7));
+        let until = before.until;
+        let keep = ServerEdit::default();
+        assert_eq!(keep.over(Some(&before)), (before.order, until));
+        assert_eq!(keep.over(None), (ServerOrder::default(), None));
+        let edit = ServerEdit { weight: Some(None), until: Some(None), ..keep };
+        let state = Some(OrderedState::Drain);
+        assert_eq!(edit.over(Some(&before)), (ServerOrder { state, weight: None }, None));
+        let edit = ServerEdit { state: Some(None), weight: Some(None), ..keep };
+        assert!(edit.over(Some(&before)).0.is_empty());
+    }
+
+    #[test]
+    fn no_server_that_a_command_can_not_name_has_an_override() {
+        let mut overrides = Overrides::default();
+        let named = |backend: &str, server: &str| {
+            let (backend, server) = (backend.to_owned(), server.to_owned());
+            ServerOverride { backend, server, ..ordered(Some(OrderedState::Maint), None) }
+        };
+        for (backend, server) in [("web", ""), ("web", "a b"), ("w;b", "a"), ("web", "a\n")] {
+            let added = overrides.add_server(named(backend, server));
+            assert_eq!(added, Err(Invalid::ServerName), "{backend:?} {server:?}");
+        }
+        let heavy = overrides.add_server(ordered(None, Some(257)));
+        assert_eq!(heavy, Err(Invalid::ServerWeight));
+        assert_eq!(overrides.servers().len(), 0);
     }
 }

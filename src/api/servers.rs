@@ -1,0 +1,464 @@
+//! Servers of backends: how they stand, and what an operator orders of one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use mapsmith_core::desired::taking_out::{Seen, why_not};
+use mapsmith_core::overrides::{MOST_SERVERS, OrderedState, ServerEdit, ServerOverride};
+use mapsmith_core::plan::servers::homes;
+use mapsmith_core::server::{ObservedBackend, ObservedServer};
+use mapsmith_core::status::BackendStatus;
+use mapsmith_core::{DesiredBackend, Note, ObservedServers, OverrideChange, Overrides};
+use tokio::time::{Instant, timeout};
+
+use super::commands::describe;
+use super::types::{
+    BackendReport, BackendSummary, BackendsReport, ReloadOutcome, ServerChangeReport,
+    ServerInstance, ServerReport,
+};
+use super::{Api, Error};
+use crate::instance::InstanceReport;
+use crate::store::{AuditTicket, OverrideService};
+
+/// How long one instance is waited for: a person is watching.
+const BOUND: Duration = Duration::from_secs(2);
+/// The most names that a wrong one is answered with.
+const SIMILAR: usize = 5;
+
+/// A server, as somebody names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerPlace {
+    pub backend: String,
+    pub server: String,
+}
+
+/// A change of a server's override.
+#[derive(Debug, Clone)]
+pub struct ServerChange {
+    pub edit: ServerEdit,
+    pub note: Note,
+    /// The last server that is ready may go, too.
+    pub force: bool,
+    /// Nothing is changed: it is only said what would be.
+    pub dry_run: bool,
+    pub wait: Option<Duration>,
+}
+
+/// An instance, and its servers or why they are not known.
+type Answer = (String, Result<ObservedServers, String>);
+
+/// What is known of a backend at one time.
+struct Scene {
+    status: BackendStatus,
+    wanted: DesiredBackend,
+    overrides: Arc<Overrides>,
+    answers: Vec<Answer>,
+}
+
+impl Api {
+    /// The declared backends.
+    pub fn backends(&self) -> BackendsReport {
+        let decision = self.decision.borrow();
+        let summary = |status: &BackendStatus| BackendSummary {
+            backend: status.name.clone(),
+            from: status.from.clone(),
+            servers: status.servers.as_ref().map(Vec::len),
+            overrides: status.ordered.len(),
+        };
+        BackendsReport { items: decision.backends.iter().map(summary).collect() }
+    }
+
+    /// A backend's servers, as they should be and as every instance has them right now.
+    ///
+    /// # Errors
+    /// [`Error::UnknownServer`] where the settings have no such backend.
+    pub async fn backend(&self, name: &str) -> Result<BackendReport, Error> {
+        let scene = self.scene(name).await?;
+        let names = scene.names();
+        Ok(BackendReport {
+            backend: name.to_owned(),
+            from: scene.status.from.clone(),
+            waiting_for: scene.status.waiting_for.clone(),
+            servers: names.iter().map(|name| scene.server(name)).collect(),
+        })
+    }
+
+    /// Changes what is ordered of a server, and puts it in force; with `wait` answers when every
+    /// instance has it, or when the time is over.
+    ///
+    /// # Errors
+    /// There is no store, it did not take the change, another Mapsmith decides, nobody knows the
+    /// backend or the server, it is the last one that is ready, or there is nothing to end.
+    pub async fn change_server(
+        &self,
+        place: ServerPlace,
+        change: ServerChange,
+        ticket: Arc<AuditTicket>,
+    ) -> Result<ServerChangeReport, Error> {
+        let start = Instant::now();
+        ticket.explain(change.note.reason.clone());
+        let service = self.overrides.as_ref().ok_or(Error::NoStore("overrides of servers"))?;
+        if let Some(writer) = &self.decision.borrow().map.read_only {
+            return Err(Error::ServerConflict(format!(
+                "this Mapsmith changes nothing, for another one writes the map file ({writer}): \
+                    ask that one"
+            )));
+        }
+        let edits = service.edit().await;
+        let scene = self.scene(&place.backend).await?;
+        let server = scene.resolve(&place.server)?;
+        let place = ServerPlace { server, ..place };
+        let ordered = scene.after(&place, &change)?;
+        if !change.force {
+            scene.check(&place, ordered.as_ref())?;
+        }
+        if change.dry_run {
+            return Ok(scene.dry_run(&place, ordered));
+        }
+        let (number, what) = keep(service, &place, ordered.clone(), &change.note, ticket).await?;
+        drop(edits);
+        let mut report = ServerChangeReport {
+            backend: place.backend.clone(),
+            server: place.server.clone(),
+            ordered,
+            stored: true,
+            outcome: Some(ReloadOutcome::Requested),
+            message: format!("{what}; it is stored, and every instance gets it now"),
+            instances: Vec::new(),
+        };
+        if let Some(wait) = change.wait {
+            let (outcome, message) = self.server_in_force(&place, number, start, wait).await;
+            (report.outcome, report.message) = (Some(outcome), format!("{what}; {message}"));
+            report.instances = self.scene(&place.backend).await?.server(&place.server).instances;
+        }
+        Ok(report)
+    }
+
+    async fn scene(&self, name: &str) -> Result<Scene, Error> {
+        let decision = self.decision.borrow().clone();
+        let Some(status) = decision.backends.iter().find(|status| status.name == name).cloned()
+        else {
+            let known = decision.backends.iter().map(|status| status.name.as_str());
+            return Err(Error::UnknownServer(format!(
+                "{name:?} is no backend of the settings{}",
+                similar(name, known)
+            )));
+        };
+        let answers = self.ask_servers().await;
+        let overrides = self.overrides.as_ref().map(OverrideService::latest).unwrap_or_default();
+        let servers = self.desired.borrow().servers.clone();
+        let wanted = servers.and_then(|servers| servers.backends.get(name).cloned());
+        let mut wanted = wanted.unwrap_or_default();
+        // What is stored counts, also in the moment before it is in force.
+        let ordered = overrides.servers().filter(|ordered| ordered.backend == name);
+        wanted.ordered = ordered.map(|one| (one.server.clone(), one.order)).collect();
+        Ok(Scene { status, wanted, overrides, answers })
+    }
+
+    /// Every instance's servers, right now.
+    async fn ask_servers(&self) -> Vec<Answer> {
+        let ask = self.settings.instances.iter().map(|instance| async move {
+            let answer = match timeout(BOUND, instance.servers_client().observe()).await {
+                Ok(answer) => answer.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("no answer within {BOUND:?}")),
+            };
+            (instance.name.clone(), answer)
+        });
+        join_all(ask).await
+    }
+
+    /// Waits until every instance has a server as the overrides of this number say.
+    async fn server_in_force(
+        &self,
+        place: &ServerPlace,
+        number: u64,
+        start: Instant,
+        wait: Duration,
+    ) -> (ReloadOutcome, String) {
+        let deadline = start + wait;
+        let behind = |why: String| (ReloadOutcome::Behind, why);
+        let Some(decision) = self.decided(deadline, |it| it.ordered >= number).await else {
+            return behind(format!("it is stored, and not in force within {wait:?}"));
+        };
+        let mut backends = decision.backends.iter();
+        let status = backends.find(|status| status.name == place.backend);
+        if let Some(BackendStatus { servers: None, waiting_for, .. }) = status {
+            let what = waiting_for.as_deref().unwrap_or("a list that is let through");
+            return behind(format!("it is stored, and counts once the backend has {what}"));
+        }
+        let generation = decision.generation;
+        let has_it = |_, report: &InstanceReport| report.observed.servers >= generation;
+        let reports = self.observed(deadline, has_it).await;
+        let prefix = format!("{}/{}: ", place.backend, place.server);
+        let why = |report: &InstanceReport| {
+            let servers = report.status.servers.as_ref()?;
+            if report.observed.servers < generation {
+                return Some(format!("{} ({})", report.status.name, servers.state));
+            }
+            let cause = servers.needs_reload.iter().find(|cause| cause.starts_with(&prefix))?;
+            Some(format!("{} (needs a reload of HAProxy: {cause})", report.status.name))
+        };
+        let late: Vec<_> = reports
+            .iter()
+            .filter_map(|report| match report.status.servers {
+                Some(_) => why(report),
+                None => Some(format!("{} ({})", report.status.name, report.status.state)),
+            })
+            .collect();
+        let count = reports.len();
+        match late.as_slice() {
+            [] => (ReloadOutcome::InSync, format!("in force in {count} of {count} instances")),
+            late => behind(format!("not in force within {wait:?}: {}", late.join(", "))),
+        }
+    }
+}
+
+/// Stores it. The number of the overrides then, and what has changed in words.
+async fn keep(
+    service: &OverrideService,
+    place: &ServerPlace,
+    ordered: Option<ServerOverride>,
+    note: &Note,
+    ticket: Arc<AuditTicket>,
+) -> Result<(u64, String), Error> {
+    let ServerPlace { backend, server } = place.clone();
+    let change = match ordered {
+        Some(ordered) => OverrideChange::SetServer(ordered),
+        None => OverrideChange::ResetServer {
+            backend,
+            server,
+            now: Timestamp::now(),
+            note: note.clone(),
+        },
+    };
+    let what = describe(&change, true);
+    let kept = service.change(change, Some(ticket)).await;
+    let kept = kept.map_err(|error| Error::Store(error.to_string()))?;
+    kept.map(|after| (after.number(), what)).ok_or_else(|| nothing_to_end(place))
+}
+
+fn nothing_to_end(place: &ServerPlace) -> Error {
+    Error::NoOverride(format!("{}/{} has no override", place.backend, place.server))
+}
+
+impl Scene {
+    fn name(&self) -> &str {
+        &self.status.name
+    }
+
+    /// The backend in each instance that could be asked.
+    fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
+        self.answers.iter().filter_map(move |(instance, answer)| {
+            let backend = answer.as_ref().ok()?.get(self.name())?;
+            Some(Seen { instance, backend })
+        })
+    }
+
+    /// Listed ones are known by the name that the list has, whatever HAProxy calls them.
+    fn names(&self) -> BTreeSet<String> {
+        let listed = self.status.servers.iter().flatten().map(|server| server.name.clone());
+        let ordered = self.wanted.ordered.keys().cloned();
+        let mut names: BTreeSet<String> = listed.chain(ordered).collect();
+        for seen in self.seen() {
+            let homes = homes(self.name(), &self.wanted, seen.backend);
+            let homes: BTreeSet<&str> = homes.into_values().collect();
+            let others = seen.backend.servers.keys().filter(|name| !homes.contains(name.as_str()));
+            names.extend(others.filter(|name| !self.is_slot(name)).cloned());
+        }
+        names
+    }
+
+    fn is_slot(&self, name: &str) -> bool {
+        let number = self.wanted.slots.as_ref().and_then(|prefix| name.strip_prefix(&**prefix));
+        number.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|it| it.is_ascii_digit()))
+    }
+
+    /// The server that is meant: by the name that the list has, or that an instance has.
+    fn resolve(&self, asked: &str) -> Result<String, Error> {
+        let names = self.names();
+        if names.contains(asked) {
+            return Ok(asked.to_owned());
+        }
+        for seen in self.seen() {
+            let homes = homes(self.name(), &self.wanted, seen.backend);
+            if let Some((name, _)) = homes.into_iter().find(|(_, home)| *home == asked) {
+                return Ok(name.to_owned());
+            }
+        }
+        let backend = self.name();
+        let similar = similar(asked, names.iter().map(String::as_str));
+        Err(Error::UnknownServer(format!(
+            "{asked:?} is no server of backend {backend}, by its list or in a HAProxy{similar}"
+        )))
+    }
+
+    /// What is ordered after a change; none where nothing is.
+    fn after(
+        &self,
+        place: &ServerPlace,
+        change: &ServerChange,
+    ) -> Result<Option<ServerOverride>, Error> {
+        let before = self.overrides.server(&place.backend, &place.server);
+        let (order, until) = change.edit.over(before);
+        match before {
+            None if order.is_empty() => return Err(nothing_to_end(place)),
+            None if self.overrides.servers().len() >= MOST_SERVERS => {
+                return Err(Error::ServerConflict(format!(
+                    "{MOST_SERVERS} servers have an override, and no more may: end some"
+                )));
+            }
+            _ => {}
+        }
+        let ServerPlace { backend, server } = place.clone();
+        let (since, note) = (Timestamp::now(), change.note.clone());
+        let ordered = ServerOverride { backend, server, order, since, until, note };
+        Ok((!order.is_empty()).then_some(ordered))
+    }
+
+    /// Whether somebody is left who serves.
+    fn check(&self, place: &ServerPlace, after: Option<&ServerOverride>) -> Result<(), Error> {
+        let takes_out = |ordered: &ServerOverride| ordered.order.takes_out();
+        let before = self.overrides.server(&place.backend, &place.server);
+        if before.is_some_and(takes_out) || !after.is_some_and(takes_out) {
+            return Ok(());
+        }
+        let seen: Vec<_> = self.seen().collect();
+        match why_not(&place.backend, &place.server, &self.wanted, &seen) {
+            None => Ok(()),
+            Some(why) => Err(Error::ServerConflict(format!(
+                "{}/{} stays in rotation: {why} (--force, or force=true, takes it out all the same)",
+                place.backend, place.server
+            ))),
+        }
+    }
+
+    fn dry_run(&self, place: &ServerPlace, ordered: Option<ServerOverride>) -> ServerChangeReport {
+        let before = self.overrides.server(&place.backend, &place.server);
+        let words = |ordered: Option<&ServerOverride>| {
+            ordered.map_or_else(|| "as listed".to_owned(), |ordered| ordered.order.to_string())
+        };
+        let (now, then) = (words(before), words(ordered.as_ref()));
+        let ServerPlace { backend, server } = place.clone();
+        ServerChangeReport {
+            message: format!(
+                "{backend}/{server} would be: {then} (now: {now}); nothing is changed"
+            ),
+            instances: self.server(&server).instances,
+            backend,
+            server,
+            ordered,
+            stored: false,
+            outcome: None,
+        }
+    }
+
+    fn server(&self, name: &str) -> ServerReport {
+        let mut listed = self.status.servers.iter().flatten();
+        let listed = listed.find(|server| server.name == name);
+        let instances: Vec<_> =
+            self.answers.iter().map(|answer| self.instance(name, answer)).collect();
+        let is_there = instances.iter().any(|instance| instance.state.is_some());
+        let from = match (listed, is_there) {
+            (Some(_), _) => Some(self.status.from.clone()),
+            (None, true) => Some("haproxy".to_owned()),
+            (None, false) => None,
+        };
+        let ordered = self.overrides.server(self.name(), name).cloned();
+        ServerReport {
+            server: name.to_owned(),
+            address: listed.map(|server| server.address.to_string()),
+            weight: listed.and_then(|server| server.weight),
+            drained: self.wanted.is_drained(name),
+            dormant: ordered.is_some() && from.is_none(),
+            from,
+            ordered,
+            instances,
+        }
+    }
+
+    fn instance(&self, name: &str, (instance, answer): &Answer) -> ServerInstance {
+        let backend = answer.as_ref().ok().and_then(|servers| servers.get(self.name()));
+        let home = backend.and_then(|backend| self.home(name, backend));
+        let seen = home.map(|(_, seen)| seen);
+        ServerInstance {
+            instance: instance.clone(),
+            state: seen.map(state),
+            slot: home.map(|(home, _)| home.to_owned()).filter(|home| home != name),
+            up: seen.is_some_and(|seen| seen.running),
+            status: seen.map(|seen| seen.status.clone()),
+            address: seen.and_then(|seen| {
+                Some(std::net::SocketAddr::new(seen.address?, seen.port).to_string())
+            }),
+            weight: seen.map(|seen| seen.weight),
+            sessions: seen.map(|seen| seen.sessions),
+            error: answer.as_ref().err().cloned(),
+        }
+    }
+
+    /// A server in an instance, with what HAProxy calls it.
+    fn home<'a>(
+        &'a self,
+        name: &str,
+        backend: &'a ObservedBackend,
+    ) -> Option<(&'a str, &'a ObservedServer)> {
+        let homes: BTreeMap<&str, &str> = homes(self.name(), &self.wanted, backend);
+        let home = homes.get(name).copied().unwrap_or(name);
+        backend.servers.get_key_value(home).map(|(home, seen)| (home.as_str(), seen))
+    }
+}
+
+/// As HAProxy has it, whoever set it.
+fn state(seen: &ObservedServer) -> OrderedState {
+    match (seen.admin.in_maintenance(), seen.admin.draining()) {
+        (true, _) => OrderedState::Maint,
+        (false, true) => OrderedState::Drain,
+        (false, false) => OrderedState::Ready,
+    }
+}
+
+/// `; did you mean a, b?`, or what there is.
+fn similar<'a>(asked: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let lower = asked.to_lowercase();
+    let distance = |name: &str| {
+        let name = name.to_lowercase();
+        match name.contains(&lower) || lower.contains(&name) {
+            true => 0,
+            false => strsim::damerau_levenshtein(&lower, &name),
+        }
+    };
+    let mut near: Vec<_> = known
+        .clone()
+        .filter(|name| name.len().abs_diff(asked.len()) <= 3 || name.contains(asked))
+        .map(|name| (distance(name), name))
+        .filter(|(distance, _)| *distance <= 2)
+        .collect();
+    near.sort_unstable();
+    let near: Vec<_> = near.into_iter().take(SIMILAR).map(|(_, name)| name).collect();
+    if !near.is_empty() {
+        return format!("; did you mean {}?", near.join(", "));
+    }
+    let first: Vec<_> = known.clone().take(SIMILAR).collect();
+    match known.count().saturating_sub(first.len()) {
+        _ if first.is_empty() => String::new(),
+        0 => format!("; there is {}", first.join(", ")),
+        more => format!("; there is {} and {more} more", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::similar;
+
+    #[test]
+    fn a_wrong_name_is_answered_with_those_that_are_near() {
+        let known = ["web1", "web2", "app", "mail", "cache", "static"];
+        let said = |asked: &str| similar(asked, known.into_iter());
+        assert_eq!(said("wbe1"), "; did you mean web1, web2?");
+        assert_eq!(said("APP"), "; did you mean app?");
+        assert_eq!(said("nowhere"), "; there is web1, web2, app, mail, cache and 1 more");
+        assert_eq!(similar("x", std::iter::empty()), "");
+    }
+}

@@ -1,0 +1,72 @@
+//! Backends, their servers, and what is ordered of one.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use mapsmith_core::Note;
+use mapsmith_core::overrides::ServerEdit;
+
+use super::error::{HttpError, status_of};
+use super::handlers::json;
+use super::request::{Author, BackendName, NoQuery, Parameters, ServerName, ServerQuery};
+use crate::api::types::{BackendReport, BackendsReport, ServerChangeReport, ServerRequest};
+use crate::api::{Api, ServerChange, requests};
+use crate::store::AuditTicket;
+
+type Shared = State<Arc<Api>>;
+type Ticket = Extension<Arc<AuditTicket>>;
+
+pub(super) async fn backends(State(api): Shared, _: Parameters<NoQuery>) -> Json<BackendsReport> {
+    Json(api.backends())
+}
+
+pub(super) async fn backend(
+    State(api): Shared,
+    BackendName(backend): BackendName,
+    _: Parameters<NoQuery>,
+) -> Result<Json<BackendReport>, HttpError> {
+    Ok(Json(api.backend(&backend).await?))
+}
+
+pub(super) async fn set(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    ServerName(place): ServerName,
+    Parameters(query): Parameters<ServerQuery>,
+    Author(by): Author,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    let help = "{\"state\": \"ready\", \"drain\" or \"maint\"}, {\"weight\": 10}, or both, with \
+        \"for\": \"2h\" for an override that ends by itself; null takes away what is set";
+    let mut request: ServerRequest = json(&body, help)?;
+    request.reason = ticket.reason().or(request.reason);
+    let (edit, note) = requests::server(request, by, Timestamp::now())?;
+    answer(api.change_server(place, change(query, edit, note)?, ticket).await?)
+}
+
+pub(super) async fn reset(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    ServerName(place): ServerName,
+    Parameters(query): Parameters<ServerQuery>,
+    Author(by): Author,
+) -> Result<Response, HttpError> {
+    let edit = ServerEdit { state: Some(None), weight: Some(None), until: Some(None) };
+    let note = Note { reason: ticket.reason(), by };
+    answer(api.change_server(place, change(query, edit, note)?, ticket).await?)
+}
+
+fn change(query: ServerQuery, edit: ServerEdit, note: Note) -> Result<ServerChange, HttpError> {
+    let ServerQuery { wait, force, dry_run, .. } = query;
+    Ok(ServerChange { edit, note, force, dry_run, wait: requests::wait(wait.as_deref())? })
+}
+
+fn answer(report: ServerChangeReport) -> Result<Response, HttpError> {
+    let status = report.outcome.map_or(StatusCode::OK, status_of);
+    Ok((status, Json(report)).into_response())
+}
