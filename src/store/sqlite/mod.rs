@@ -30,6 +30,7 @@ mod overrides;
 mod owners;
 mod services;
 mod tokens;
+mod told;
 
 pub use audit::AuditFilter;
 
@@ -38,7 +39,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 11] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -91,6 +92,7 @@ const MIGRATIONS: [&str; 10] = [
     CREATE TABLE revision_blocks (number INTEGER NOT NULL, block INTEGER NOT NULL, \
     content BLOB NOT NULL, PRIMARY KEY (number, block)) STRICT;
 ",
+    "CREATE TABLE told (id INTEGER PRIMARY KEY CHECK (id = 1), item TEXT NOT NULL) STRICT;",
 ];
 
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
