@@ -5,8 +5,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
 /// The most bytes of each stream that are kept unless the caller says; the rest is read and
@@ -50,13 +50,36 @@ pub(crate) async fn run_within(
     printed: usize,
     spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
 ) -> Result<Output, CommandError> {
+    command.stdin(Stdio::null());
+    run_to_its_end(command, Vec::new(), bound, printed, spawn).await
+}
+
+/// The same, with `input` on its standard input, which it need not read.
+pub(crate) async fn run_with_input(
+    mut command: Command,
+    input: Vec<u8>,
+    bound: Duration,
+    printed: usize,
+    spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+) -> Result<Output, CommandError> {
+    command.stdin(Stdio::piped());
+    run_to_its_end(command, input, bound, printed, spawn).await
+}
+
+async fn run_to_its_end(
+    mut command: Command,
+    input: Vec<u8>,
+    bound: Duration,
+    printed: usize,
+    spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+) -> Result<Output, CommandError> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     let started = |cause| CommandError::Start { program: program.clone(), cause };
     let mut child = spawn(&mut command).map_err(started)?;
     let mut group = Group::of(&child);
-    match timeout(bound, finish(&mut child, printed)).await {
+    match timeout(bound, finish(&mut child, &input, printed)).await {
         Ok(output) => {
             group.0 = None;
             output.map_err(started)
@@ -85,12 +108,15 @@ impl Drop for Group {
     }
 }
 
-async fn finish(child: &mut Child, most: usize) -> io::Result<Output> {
+async fn finish(child: &mut Child, input: &[u8], most: usize) -> io::Result<Output> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
+    let stdin = child.stdin.take();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let status = {
-        let read =
-            async { tokio::join!(keep(stdout, most, &mut out), keep(stderr, most, &mut err)) };
+        let read = async {
+            let (out, err) = (keep(stdout, most, &mut out), keep(stderr, most, &mut err));
+            tokio::join!(give(stdin, input), out, err)
+        };
         tokio::pin!(read);
         tokio::select! {
             _ = &mut read => child.wait().await?,
@@ -104,6 +130,14 @@ async fn finish(child: &mut Child, most: usize) -> io::Result<Output> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr, cut) = (text(&out[..out.len().min(most)]), text(&err), out.len() > most);
     Ok(Output { status, stdout, stderr, cut })
+}
+
+/// Writes as much as the program takes, and closes its input.
+async fn give(stream: Option<ChildStdin>, input: &[u8]) {
+    if let Some(mut stream) = stream {
+        // It may end without having read anything.
+        let _ = stream.write_all(input).await;
+    }
 }
 
 /// Reads to the end, and keeps one byte more than that. What can't be read is not there.
@@ -186,6 +220,19 @@ mod tests {
         let output = shell("sleep 1000 & echo $!", Duration::from_secs(60)).await.unwrap();
         let left = Pid::from_raw(output.stdout.trim().parse().unwrap()).unwrap();
         rustix::process::kill_process(left, Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_program_reads_its_input_or_not() {
+        let bound = Duration::from_secs(60);
+        let input = vec![b'x'; 1_000_000];
+        for (script, printed) in [("wc -c", "1000000\n"), ("echo done", "done\n")] {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            let ran = run_with_input(command, input.clone(), bound, 100, Command::spawn).await;
+            let output = ran.unwrap();
+            assert_eq!((output.status.code(), output.stdout.as_str()), (Some(0), printed));
+        }
     }
 
     #[tokio::test]

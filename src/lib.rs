@@ -14,6 +14,7 @@
 
 pub mod api;
 pub mod app;
+pub mod attention;
 mod backoff;
 pub mod cli;
 mod command;

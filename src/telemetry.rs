@@ -52,6 +52,13 @@ metrics! {
         "1 while the revision in force could not be kept in the store";
     gauge READ_ONLY = "mapsmith_read_only",
         "1 while another Mapsmith writes the map file, and this one changes nothing";
+    // By `severity` (`act`, `look`).
+    gauge ATTENTION = "mapsmith_attention_items", "What needs a person, by severity";
+    // By `outcome` (`ok`, `failed`); absent without `[notify]`.
+    counter NOTIFY_RUNS = "mapsmith_notify_runs_total",
+        "Runs of the command that tells what needs a person, by outcome";
+    gauge NOTIFY_FAILED = "mapsmith_notify_failed",
+        "1 while the last run of the command that tells what needs a person has failed";
     gauge API_CONNECTIONS = "mapsmith_api_connections", "Connections of the API right now";
     counter API_CONNECTIONS_REFUSED = "mapsmith_api_connections_refused_total",
         "Connections of the API that were refused because there were too many";

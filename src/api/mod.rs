@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use haproxy_runtime::MapClient;
+use jiff::Timestamp;
+use mapsmith_core::attention::NotifyStatus;
 use mapsmith_core::desired::SourceView;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::services::ServicesStatus;
@@ -24,6 +26,7 @@ use crate::supervise::SupervisorReport;
 use crate::tls_file::InForce;
 
 pub mod access;
+mod attention;
 pub mod audit;
 mod certificates;
 mod commands;
@@ -88,6 +91,10 @@ pub struct Api {
     pub(crate) map_answers: MapAnswers,
     /// None without a store.
     pub(crate) history: Option<HistoryAccess>,
+    /// When the tasks began.
+    pub(crate) started_at: Timestamp,
+    /// How the command stands that tells what needs a person.
+    pub(crate) notify: watch::Receiver<NotifyStatus>,
     /// Whoever waits is answered then.
     pub(crate) shutdown: CancellationToken,
 }

@@ -42,6 +42,7 @@ impl Api {
         };
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            attention: Some(self.attention()),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             entries: decision.in_force.as_ref().map_or(0, |revision| revision.entries.len()),
             masters: decision

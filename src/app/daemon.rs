@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
+use jiff::Timestamp;
+use mapsmith_core::attention::NotifyStatus;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{Desired, DesiredServers, Overrides};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -146,6 +148,7 @@ impl Daemon {
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
         let servers = self.server_decider(stored, carried, &desired, &decision);
         let shadows = self.start_shadows(&registries, &sources, &lists, &decision);
+        let (notify_sender, notify_status) = watch::channel(NotifyStatus::default());
         let api = Arc::new(Api {
             sources: sources.clone(),
             lists: lists.clone(),
@@ -170,9 +173,12 @@ impl Daemon {
             settings: Arc::clone(&self.settings),
             heartbeats: self.tasks.heartbeats.clone(),
             map_answers: MapAnswers::new(most_connections),
+            started_at: Timestamp::now(),
+            notify: notify_status,
             shutdown: self.shutdown.clone(),
         });
 
+        self.start_attention(Arc::clone(&api), carried, notify_sender).await?;
         self.start_metrics_upkeep(metrics);
         let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };

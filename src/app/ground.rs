@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api::access::{AccessMemory, FileToken, ServerTls, Token};
+use crate::attention::notify::Told;
 use crate::engine::Memory;
 use crate::services::Known;
 use crate::settings::supervision::Managed;
@@ -31,6 +32,8 @@ pub(super) struct Carried {
     pub sockets: Handover,
     /// Who is logged in at the API.
     pub access: Arc<AccessMemory>,
+    /// What somebody was told last.
+    pub told: Told,
 }
 
 /// What the daemon stands on: the settings, and what of them shows at once whether they can be

@@ -8,6 +8,7 @@ use crate::supervise::descriptor_store;
 
 mod access;
 mod anew;
+mod attention;
 mod certificates;
 mod daemon;
 mod descriptors;

@@ -78,6 +78,7 @@ const SERVER: &str = "/v1/backends/{backend}/servers/{server}";
 pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/about", ANYBODY, || get(access::about)),
     Route::new(GET, "/v1/status", VIEWER, || get(handlers::status)),
+    Route::new(GET, "/v1/attention", VIEWER, || get(handlers::attention)),
     Route::new(POST, "/v1/reload", OPERATOR, || post(handlers::reload)),
     Route::new(GET, "/v1/nodes", VIEWER, || get(nodes::nodes)),
     Route::new(GET, "/v1/nodes/{node}", VIEWER, || get(handlers::explain)),

@@ -218,6 +218,9 @@ impl Instance {
         for kind in drift {
             let status = &mut self.report.status;
             *status.drift_corrected.entry(*kind).or_default() += 1;
+            if *kind != DriftKind::Restarted {
+                status.drift_at = Some(Timestamp::now());
+            }
             counter!(DRIFT_CORRECTED, "haproxy" => status.name.clone(), "kind" => kind.label())
                 .increment(1);
             tracing::warn!(

@@ -124,6 +124,9 @@ impl Instance {
                 tracing::warn!(instance = name, "{state}");
                 self.last_logged = Some(Instant::now());
             }
+            if !same_kind {
+                status.state_since = Timestamp::now();
+            }
             status.state = state;
         }
     }

@@ -34,6 +34,7 @@ mod instance;
 pub(crate) mod keys;
 mod learned;
 mod map;
+mod notify;
 mod ownership;
 pub mod portmap;
 mod references;
@@ -61,6 +62,7 @@ pub use history::History;
 pub use instance::Instance;
 pub use learned::Learned;
 pub use map::Map;
+pub use notify::Notify;
 pub use ownership::Ownership;
 pub use portmap::Portmap;
 pub use schedule::{PollSchedule, Schedule};
@@ -106,6 +108,8 @@ pub struct Settings {
     pub references: Actions,
     /// Where overrides are kept; without it there are none.
     pub store: Option<Store>,
+    /// Who is told what needs a person.
+    pub notify: Option<Notify>,
     /// How many revisions are kept there.
     #[serde(default)]
     pub history: History,
@@ -453,6 +457,7 @@ impl Settings {
         guard::problems(&self.guard, &mut problems);
         self.store.iter().for_each(|store| store.problems(&self.map, &mut problems));
         self.history.problems(&mut problems);
+        self.notify.iter().for_each(|notify| notify.problems(&mut problems));
         self.ownership.problems(self.store.is_some(), &mut problems);
         self.learned.problems(&mut problems);
         let lists = source::list_sources(self);

@@ -4,6 +4,7 @@
 //! Pure: nothing here reads a clock, a file or a socket.
 
 pub mod access;
+pub mod attention;
 pub mod certificate;
 pub mod config;
 pub mod desired;

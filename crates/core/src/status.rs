@@ -213,6 +213,9 @@ pub struct InstanceStatus {
     pub runtime: RuntimeAddress,
     #[serde(flatten)]
     pub state: InstanceState,
+    /// Since when it is in a state of this name.
+    #[serde(default)]
+    pub state_since: Timestamp,
     pub process: Option<ProcessInfo>,
     /// Entries in its memory when it last answered, all versions counted.
     pub entries_in_memory: Option<u64>,
@@ -220,6 +223,9 @@ pub struct InstanceStatus {
     pub verified_at: Option<Timestamp>,
     /// What was found to differ and corrected since Mapsmith started.
     pub drift_corrected: BTreeMap<DriftKind, u64>,
+    /// When that was last something else than a restart of HAProxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift_at: Option<Timestamp>,
     pub last_apply: Option<ApplyReport>,
     /// Its declared backends; none before they were first seen, and where none is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -350,6 +356,9 @@ pub struct MapFileStatus {
     pub error: Option<String>,
     /// How often a lost or changed file was corrected since Mapsmith started.
     pub corrected: u64,
+    /// When that was last so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected_at: Option<Timestamp>,
 }
 
 /// The most nodes of one kind that a status names.

@@ -1,6 +1,7 @@
 //! What the API says and takes, one file a resource. `cli` reads the same types.
 
 mod access;
+mod attention;
 mod explain;
 mod gone;
 mod held;
@@ -21,6 +22,7 @@ pub use access::{
     About, AuditPage, CreateTokenRequest, Limit, Limits, LoginRequest, NewTokenReport, TokenReport,
     TokensReport,
 };
+pub use attention::AttentionReport;
 pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;

@@ -13,13 +13,16 @@ use mapsmith_core::tls_file::TlsFileStatus;
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use serde::{Deserialize, Serialize};
 
-use super::{GoneReport, ReferencesReport};
+use super::{AttentionReport, GoneReport, ReferencesReport};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
     /// Mapsmith's version.
     pub version: String,
+    /// What needs a person; none of a Mapsmith that does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<AttentionReport>,
     /// The revision in force; none before the first.
     pub revision: Option<u64>,
     /// Entries of the map in force.

@@ -17,6 +17,7 @@ use crate::cli::remote::Connection;
 use crate::cli::{FAILED, HELD, OutputFormat, SUCCESS, print};
 use backends::{first_lines, rejections};
 
+mod attention;
 mod backends;
 mod haproxy;
 mod services;
@@ -43,7 +44,7 @@ pub(super) async fn status(connection: Connection, format: OutputFormat) -> anyh
 }
 
 fn text(report: &StatusReport) -> String {
-    let mut text = String::new();
+    let mut text = report.attention.as_ref().map(attention::text).unwrap_or_default();
     let revision = match report.revision {
         None => "none yet".to_owned(),
         Some(0) => "0 (the map file as it was found)".to_owned(),

@@ -166,6 +166,7 @@ impl MapDecider {
                 let gone = Arc::clone(&self.gone);
                 if self.write(wanted.revision, &said, &gone).await {
                     self.file.corrected += 1;
+                    self.file.corrected_at = Some(Timestamp::now());
                     let kind = DriftKind::MapFile.label();
                     counter!(DRIFT_CORRECTED, "haproxy" => MAP_FILE, "kind" => kind).increment(1);
                     tracing::warn!(

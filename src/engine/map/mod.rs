@@ -255,7 +255,8 @@ impl MapDecider {
 
     fn new(limits: Limits, access: MapFileAccess, overrides: Arc<Overrides>) -> Self {
         let path = access.path().display().to_string();
-        let file = MapFileStatus { path, revision: None, error: None, corrected: 0 };
+        let file =
+            MapFileStatus { path, revision: None, error: None, corrected: 0, corrected_at: None };
         let decision = MapDecision { overrides: Arc::clone(&overrides), ..MapDecision::default() };
         Self {
             keeps_map: true,

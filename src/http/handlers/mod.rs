@@ -19,8 +19,9 @@ use super::request::{
     ReasonQuery, UndrainQuery,
 };
 use crate::api::types::{
-    ApproveRequest, DrainRequest, ExplainReport, LearnedReport, MasterReport, NodeOverride,
-    OverrideKind, OverrideRequest, OverridesReport, OwnRequest, ReloadReport, StatusReport,
+    ApproveRequest, AttentionReport, DrainRequest, ExplainReport, LearnedReport, MasterReport,
+    NodeOverride, OverrideKind, OverrideRequest, OverridesReport, OwnRequest, ReloadReport,
+    StatusReport,
 };
 use crate::api::{Api, requests};
 use crate::store::AuditTicket;
@@ -42,6 +43,13 @@ pub(in crate::http) async fn status(
     _: Parameters<NoQuery>,
 ) -> Json<StatusReport> {
     Json(api.status())
+}
+
+pub(in crate::http) async fn attention(
+    State(api): Shared,
+    _: Parameters<NoQuery>,
+) -> Json<AttentionReport> {
+    Json(api.attention())
 }
 
 pub(in crate::http) async fn reload(

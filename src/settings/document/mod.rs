@@ -11,8 +11,8 @@ use super::keys::{Key, Keys, Unset};
 use super::references::References;
 use super::{
     Acme, Api, ApiClient, ApiTls, Backend, Certificate, Damping, Frontend, Haproxy, History,
-    Instance, Learned, Map, Ownership, Portmap, Schedule, Selector, Services, Site, Source, Store,
-    TlsFile,
+    Instance, Learned, Map, Notify, Ownership, Portmap, Schedule, Selector, Services, Site, Source,
+    Store, TlsFile,
 };
 use crate::source::KeysOfKinds;
 
@@ -103,6 +103,7 @@ fn parts() -> Vec<Part> {
         Part::new::<ApiTls>("### `[api.tls]`"),
         Part::new::<ApiClient>("### `[[api.client]]`"),
         Part::new::<Site>("## `[site]`"),
+        Part::new::<Notify>("## `[notify]`"),
     ]);
     parts
 }

@@ -31,6 +31,7 @@ mod owners;
 mod servers;
 mod services;
 mod tokens;
+mod told;
 
 pub use audit::AuditFilter;
 
@@ -39,7 +40,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -99,6 +100,7 @@ const MIGRATIONS: [&str; 11] = [
     CREATE TABLE released_servers (backend TEXT NOT NULL, server TEXT NOT NULL, \
     at INTEGER NOT NULL, weight INTEGER, PRIMARY KEY (backend, server)) STRICT;
 ",
+    "CREATE TABLE told (id INTEGER PRIMARY KEY CHECK (id = 1), item TEXT NOT NULL) STRICT;",
 ];
 
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};

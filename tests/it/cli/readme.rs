@@ -104,6 +104,8 @@ fn the_readme_shows_what_explain_and_status_print() {
         }
         for text in status {
             assert_text!(text, @r#"
+            all is well: nothing needs you
+
             revision   2, 3 entries
             changed    [AGE] ago by puppetdb: 0 added, 1 moved, 0 removed
             masters    master1 1, master2 2

@@ -35,6 +35,8 @@ fn held() -> (Scene, Mapsmith) {
 fn a_status_of_a_good_day() {
     let (_scene, mapsmith) = start();
     assert_text!(text(&mapsmith.cli(&["status"]), 0), @r#"
+    all is well: nothing needs you
+
     revision   1, 3 entries
     changed    [AGE] ago by registry: 1 added, 1 moved, 1 removed
     masters    master1 2, master2 1
@@ -69,6 +71,11 @@ fn a_status_of_a_bad_night() {
         "(nothing listens there: is HAProxy running?)",
     );
     assert_text!(status, @r#"
+    1 thing needs you, 1 is worth a look
+      act edge1 is unreachable: unix@[GATEWAY]/admin.sock: can't connect: Connection refused (os error 111) (nothing listens there: is HAProxy running?) (since [AGE] ago)
+      look registry fails, its last good answer stays in force: http://127.0.0.1:[PORT]/nodes.json: failed (500): the database is down (since [AGE] ago)
+           Ask the sources again: mapsmith reload --wait 30s
+
     revision   1, 3 entries
     changed    [AGE] ago by registry: 1 added, 1 moved, 1 removed
     masters    master1 2, master2 1
@@ -96,6 +103,11 @@ fn a_status_while_a_required_source_is_waited_for() {
         (mapsmith.get("/v1/status").1["instances"][0]["state"] == "connected").then_some(())
     });
     assert_text!(text(&mapsmith.cli(&["status"]), 1), @"
+    1 thing needs you
+      act registry has not answered since the start: http://127.0.0.1:[PORT]/nodes.json: is \
+      unavailable for now (503): PuppetDB is starting (since [AGE] ago)
+           Ask the sources again: mapsmith reload --wait 30s
+
     revision   0 (the map file as it was found), 3 entries
     masters    master1 3
     map file   [GATEWAY]/node-master.map
@@ -133,6 +145,12 @@ fn a_reload_names_the_source_that_does_not_answer_in_time_and_calls_it_answered_
 fn a_status_while_a_change_is_held() {
     let (_scene, mapsmith) = held();
     assert_text!(text(&mapsmith.cli(&["status"]), 4).replace(&id(&mapsmith), "[ID]"), @"
+    1 thing needs you
+      act a change of the map is held: the change would remove 30 of the 40 entries in force \
+      (75.0%), guard.max_removed allows 20% (0 added, 0 moved, 30 removed) (since [AGE] ago)
+           See what would change: mapsmith plan
+           Let exactly this change through: mapsmith approve [ID]
+
     revision   2, 40 entries
     changed    [AGE] ago by registry: 39 added, 0 moved, 0 removed
     masters    master1 40

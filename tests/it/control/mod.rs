@@ -1,5 +1,6 @@
 //! What the control API shows of nodes, map and history, and what it takes.
 
+mod attention;
 mod blocked;
 mod history;
 mod map;

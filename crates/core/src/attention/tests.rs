@@ -1,0 +1,272 @@
+use std::collections::BTreeMap;
+
+use haproxy_runtime::RuntimeAddress;
+use jiff::SignedDuration;
+use proptest::prelude::*;
+
+use super::*;
+use crate::certificate::{CertificateSource, IssuedCertificate, Renewal};
+use crate::desired::references::Targets;
+use crate::revision::ChangeCounts;
+use crate::snapshot::SourceState;
+use crate::status::{InstanceState, KeptNode};
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_700_000_000).unwrap()
+}
+
+fn ago(seconds: i64) -> Timestamp {
+    now().checked_sub(SignedDuration::from_secs(seconds)).unwrap()
+}
+
+fn instance(name: &str, state: InstanceState, since: i64) -> InstanceStatus {
+    InstanceStatus {
+        name: name.to_owned(),
+        runtime: RuntimeAddress::Unix("/run/haproxy.sock".into()),
+        state,
+        state_since: ago(since),
+        process: None,
+        entries_in_memory: None,
+        verified_at: None,
+        drift_corrected: BTreeMap::new(),
+        drift_at: None,
+        last_apply: None,
+        servers: None,
+        tls_files: Vec::new(),
+        learned: None,
+    }
+}
+
+fn source(name: &str, answered: Option<i64>, error: Option<&str>) -> SourceStatus {
+    let state =
+        SourceState::<crate::EntryMap>::before_first_poll(name.to_owned(), "file".to_owned(), true);
+    let (answered_at, error) = (answered.map(ago), error.map(str::to_owned));
+    SourceStatus { answered_at, error, ..state.status }
+}
+
+fn held(of: &str, since: i64) -> HeldChange {
+    HeldChange {
+        id: "ab12".to_owned(),
+        of: of.to_owned(),
+        reason: "too many".to_owned(),
+        since: ago(since),
+        entries_in_force: 10,
+        entries_held: 1,
+        counts: ChangeCounts { added: 0, moved: 0, removed: 9 },
+        applied: ChangeCounts::default(),
+    }
+}
+
+fn kinds(status: &Status) -> Vec<(Severity, Kind, String)> {
+    let found = attention(status, now());
+    found.items.into_iter().map(|item| (item.severity, item.kind, item.subject)).collect()
+}
+
+fn sentence(status: &Status) -> String {
+    let found = attention(status, now());
+    assert_eq!(found.items.len(), 1, "{found:#?}");
+    found.items[0].text.clone()
+}
+
+#[test]
+fn nothing_needs_anybody_where_all_is_well() {
+    let in_sync = instance("edge1", InstanceState::InSync { revision: 3 }, 100);
+    let status = Status {
+        instances: vec![in_sync],
+        sources: vec![source("puppetdb", Some(5), None)],
+        ..Status::default()
+    };
+    let found = attention(&status, now());
+    assert_eq!(found, Attention::default());
+    assert_eq!((found.worst, found.key()), (Severity::Fine, None));
+}
+
+#[test]
+fn the_worst_comes_first_and_each_says_what_to_do() {
+    let unreachable = InstanceState::Unreachable { since: ago(180), error: "refused".to_owned() };
+    let kept = KeptNode { node: "n1".to_owned(), master: "m1".to_owned(), said: "m2".to_owned() };
+    let status = Status {
+        held: vec![held("map", 60)],
+        flapping: KeptNodes { count: 1, nodes: vec![kept] },
+        instances: vec![
+            instance("edge2", InstanceState::Refused { reason: "level user".to_owned() }, 5),
+            instance("edge1", unreachable, 180),
+        ],
+        stuck: vec!["m9".to_owned()],
+        ..Status::default()
+    };
+    let found = kinds(&status);
+    let expected = [
+        (Severity::Act, Kind::HeldChange, "map"),
+        (Severity::Act, Kind::InstanceUnreachable, "edge1"),
+        (Severity::Act, Kind::InstanceRefused, "edge2"),
+        (Severity::Act, Kind::DrainStuck, "m9"),
+        (Severity::Look, Kind::NodesKept, "flapping"),
+    ];
+    assert_eq!(found, expected.map(|(severity, kind, subject)| (severity, kind, subject.into())));
+    let json = serde_json::to_value(attention(&status, now())).unwrap();
+    assert_eq!(
+        (&json["worst"], &json["act"], &json["look"]),
+        (&"act".into(), &4.into(), &1.into())
+    );
+    let first = &json["items"][0];
+    assert_eq!(
+        first["text"],
+        "a change of the map is held: too many (0 added, 0 moved, 9 removed)"
+    );
+    assert_eq!(first["do"][1]["command"], "mapsmith approve ab12");
+    assert_eq!(first["do"][1]["needs"], "operator");
+}
+
+#[test]
+fn what_passes_by_itself_within_seconds_needs_nobody() {
+    let behind = || InstanceState::Behind { wanted: 2, reason: "applying".to_owned() };
+    let of =
+        |state, since| Status { instances: vec![instance("e", state, since)], ..Status::default() };
+    assert_eq!(kinds(&of(behind(), 2)), []);
+    assert_eq!(kinds(&of(behind(), 20)).len(), 1);
+    assert_eq!(kinds(&of(InstanceState::Starting, 2)), []);
+    assert_eq!(kinds(&of(InstanceState::Starting, 60)).len(), 1);
+    assert_eq!(kinds(&of(InstanceState::Connected, 60)), []);
+}
+
+#[test]
+fn a_source_that_fails_is_worth_a_look_until_its_answer_is_old() {
+    let of = |answered, error, started| Status {
+        started_at: ago(started),
+        waiting_for: if answered == None { vec!["s".to_owned()] } else { Vec::new() },
+        sources: vec![source("s", answered, error)],
+        ..Status::default()
+    };
+    let fails = of(Some(60), Some("503"), 9000);
+    assert_eq!(kinds(&fails), [(Severity::Look, Kind::SourceFailed, "s".to_owned())]);
+    assert_eq!(sentence(&fails), "s fails, its last good answer stays in force: 503");
+    let stale = of(Some(16 * 60), Some("503"), 9000);
+    assert_eq!(kinds(&stale), [(Severity::Act, Kind::SourceStale, "s".to_owned())]);
+    assert_eq!(kinds(&of(Some(16 * 60), None, 9000)), [], "it is asked no more often");
+    assert_eq!(kinds(&of(None, None, 3)), [], "it has just been asked");
+    let silent = of(None, Some("503"), 100);
+    assert_eq!(kinds(&silent), [(Severity::Act, Kind::SourceFailed, "s".to_owned())]);
+}
+
+#[test]
+fn a_certificate_is_shown_in_time_for_how_long_it_lives() {
+    const DAY: i64 = 24 * 3600;
+    let certificate = |days_left: i64, lifetime: i64, error: Option<&str>| {
+        let expires_at = ago(-days_left * DAY);
+        let issued = IssuedCertificate {
+            names: Vec::new(),
+            issuer: String::new(),
+            self_signed: false,
+            issued_at: expires_at.checked_sub(SignedDuration::from_secs(lifetime * DAY)).unwrap(),
+            expires_at,
+        };
+        let renewal = Renewal { error: error.map(str::to_owned), ..Renewal::default() };
+        let certificate = CertificateStatus {
+            name: "site".to_owned(),
+            source: CertificateSource::Acme,
+            path: "/site.pem".to_owned(),
+            in_force: Some(issued),
+            renewal: Some(renewal),
+        };
+        Status { certificates: vec![certificate], ..Status::default() }
+    };
+    let severity = |status: &Status| kinds(status).first().map(|(severity, ..)| *severity);
+    assert_eq!(severity(&certificate(20, 90, None)), None);
+    assert_eq!(severity(&certificate(10, 90, None)), Some(Severity::Look));
+    assert_eq!(severity(&certificate(2, 90, None)), Some(Severity::Act));
+    assert_eq!(severity(&certificate(-1, 90, None)), Some(Severity::Act));
+    assert_eq!(severity(&certificate(3, 6, None)), None, "it lives for six days");
+    assert_eq!(severity(&certificate(60, 90, Some("no"))), Some(Severity::Look));
+    let text = sentence(&certificate(2, 90, Some("no")));
+    assert_eq!(text, "the certificate site expires in 2 days, and can't be renewed: no");
+}
+
+#[test]
+fn what_was_corrected_is_shown_for_an_hour() {
+    let drifted = |seconds| {
+        let in_sync = instance("e", InstanceState::InSync { revision: 1 }, 9000);
+        let instance = InstanceStatus { drift_at: Some(ago(seconds)), ..in_sync };
+        Status { instances: vec![instance], ..Status::default() }
+    };
+    assert_eq!(kinds(&drifted(100)), [(Severity::Look, Kind::DriftHealed, "e".to_owned())]);
+    assert_eq!(kinds(&drifted(3700)), []);
+}
+
+#[test]
+fn a_command_that_fails_is_shown_and_is_never_what_it_would_tell() {
+    let failing = |failures| Status {
+        notify: NotifyStatus { failures, failed_since: None, error: Some("exit 1".to_owned()) },
+        ..Status::default()
+    };
+    assert_eq!(kinds(&failing(1)), [], "once may be chance");
+    let found = attention(&failing(2), now());
+    assert_eq!((found.worst, found.look, found.key()), (Severity::Look, 1, None));
+}
+
+#[test]
+fn many_items_are_counted_and_cut() {
+    let refused = || InstanceState::Refused { reason: "x\n".repeat(1000) };
+    let instances = (0..300).map(|number| instance(&format!("e{number:03}"), refused(), 10));
+    let status = Status { instances: instances.collect(), ..Status::default() };
+    let found = attention(&status, now());
+    assert_eq!((found.act, found.items.len()), (300, MOST_ITEMS));
+    assert!(found.items[0].text.chars().count() <= LONGEST_TEXT + 3);
+    assert!(!found.items[0].text.contains('\n'));
+}
+
+fn any_status() -> impl Strategy<Value = Status> {
+    let instances = prop::collection::vec((0..5usize, 0..30i64, any::<bool>()), 0..6);
+    let sources = prop::collection::vec((prop::option::of(0..2000i64), any::<bool>()), 0..4);
+    let masters = prop::collection::btree_map("m[0-9]", 1..9usize, 0..4);
+    (instances, sources, masters, 0..3usize, any::<bool>()).prop_map(
+        |(instances, sources, unknown, helds, read_only)| Status {
+            instances: instances
+                .into_iter()
+                .enumerate()
+                .map(|(number, (state, since, drifted))| {
+                    let state = match state {
+                        0 => InstanceState::Starting,
+                        1 => InstanceState::InSync { revision: 1 },
+                        2 => InstanceState::Behind { wanted: 1, reason: "r".to_owned() },
+                        3 => InstanceState::Refused { reason: "r".to_owned() },
+                        _ => InstanceState::Unreachable { since: ago(since), error: "e".into() },
+                    };
+                    let drift_at = drifted.then(|| ago(since));
+                    let instance = instance(&format!("e{number}"), state, since);
+                    InstanceStatus { drift_at, ..instance }
+                })
+                .collect(),
+            sources: sources
+                .into_iter()
+                .enumerate()
+                .map(|(number, (answered, fails))| {
+                    source(&format!("s{number}"), answered, fails.then_some("no"))
+                })
+                .collect(),
+            dangling: {
+                let nobody = std::sync::Arc::new(Targets::default());
+                Dangling::new(
+                    &unknown.keys().map(|master| (master.as_str(), master.as_str())).collect(),
+                    &[nobody],
+                )
+            },
+            held: (0..helds).map(|number| held("map", number as i64)).collect(),
+            read_only: read_only.then(|| "another".to_owned()),
+            ..Status::default()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn items_are_sorted_and_counted_and_the_worst_is_the_first(status in any_status()) {
+        let found = attention(&status, now());
+        prop_assert!(found.items.is_sorted_by_key(|item| (item.severity, item.kind)));
+        prop_assert_eq!(found.items.len(), found.act + found.look);
+        let worst = found.items.iter().map(|item| item.severity).min();
+        prop_assert_eq!(found.worst, worst.unwrap_or(Severity::Fine));
+        prop_assert!(found.items.iter().all(|item| item.severity != Severity::Fine));
+        prop_assert!(found.items.iter().all(|item| !item.text.is_empty()));
+    }
+}

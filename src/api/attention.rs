@@ -1,0 +1,58 @@
+//! What needs a person, of all that the tasks say right now.
+
+use jiff::Timestamp;
+use mapsmith_core::attention::{self, ApiFiles, Attention};
+
+use super::Api;
+use super::types::AttentionReport;
+
+impl Api {
+    /// What needs a person, worst first.
+    pub fn attention(&self) -> AttentionReport {
+        AttentionReport { as_of: Timestamp::now(), attention: self.attention_now() }
+    }
+
+    pub(crate) fn attention_now(&self) -> Attention {
+        attention::attention(&self.attention_status(), Timestamp::now())
+    }
+
+    fn attention_status(&self) -> attention::Status {
+        // Not the whole status: to count the nodes of each master takes its time.
+        let decision = self.decision.borrow().clone();
+        let held = decision.held().cloned().chain(self.held_services()).collect();
+        let map = decision.map;
+        let owners = map.owners.error.map(|error| ("the owners of nodes", error));
+        let history = map.history.error.map(|error| ("the revision in force", error));
+        let api = self.access.report().unwrap_or_default();
+        let tls = api.tls.unwrap_or_default();
+        attention::Status {
+            started_at: self.started_at,
+            waiting_for: map.waiting_for,
+            read_only: map.read_only,
+            held,
+            stuck: map.stuck,
+            flapping: map.flapping,
+            conflicts: map.conflicts,
+            dangling: (*map.dangling).clone(),
+            refused_rows: (
+                map.rejected.count,
+                map.rejected.named.first().map(|row| row.to_string()),
+            ),
+            map_file: map.file,
+            store_errors: owners.into_iter().chain(history).collect(),
+            sources: self.source_statuses().into_iter().map(|(status, _)| status).collect(),
+            backends: decision.backends,
+            tls_files: self.tls_files.iter().map(|file| file.borrow().status.clone()).collect(),
+            certificates: self.certificates(),
+            haproxy: self.haproxy.as_ref().map(|haproxy| haproxy.borrow().status.clone()),
+            services: self.services.as_ref().map(|services| services.status.borrow().clone()),
+            api: ApiFiles {
+                token_file_error: api.token_file_error,
+                tls_error: tls.error,
+                tls_not_after: tls.not_after,
+            },
+            instances: self.instance_reports().into_iter().map(|report| report.status).collect(),
+            notify: self.notify.borrow().clone(),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What needs a person.
+
+use jiff::Timestamp;
+use mapsmith_core::attention::Attention;
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/attention`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttentionReport {
+    pub as_of: Timestamp,
+    #[serde(flatten)]
+    pub attention: Attention,
+}
