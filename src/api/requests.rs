@@ -9,12 +9,14 @@ use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::access::Role;
 use mapsmith_core::access::grant::MOST_GRANTS;
 use mapsmith_core::access::token::check_name;
+use mapsmith_core::events::UnknownKind;
 use mapsmith_core::names::is_invisible;
 use mapsmith_core::overrides::{LONGEST_REASON, ServerEdit};
 use mapsmith_core::server::{MAX_NAME, MAX_WEIGHT, is_valid_name};
 use mapsmith_core::{BlockedNode, DrainedMaster, Note, OverrideChange, Pin, names};
 use thiserror::Error as ThisError;
 
+use super::events::Topics;
 use super::types::{CreateTokenRequest, DrainRequest, OverrideRequest, ServerRequest};
 use crate::store::token_service::NewToken;
 
@@ -64,6 +66,14 @@ pub fn page(limit: Option<usize>, after: Option<&str>) -> Result<Page, Invalid> 
         })
     };
     Ok(Page { after: after.map(key).transpose()?, limit })
+}
+
+/// The kinds of events that are asked for.
+pub fn topics(text: &str) -> Result<Topics, Invalid> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|name| name.parse().map_err(|error: UnknownKind| Invalid(error.to_string())))
+        .collect()
 }
 
 /// How many rows a page has at most.
