@@ -107,6 +107,7 @@ fn backend(name: &str, server: Option<SocketAddr>) -> Backend {
         errors: Vec::new(),
         server_options: Vec::new(),
         servers: server.into_iter().collect(),
+        disabled: Default::default(),
         natives: Vec::new(),
     }
 }

@@ -134,6 +134,7 @@ pub(super) fn backend(mode: Mode) -> impl Strategy<Value = Backend> {
                 errors: of_http.map(|http| http.errors).unwrap_or_default(),
                 server_options: Vec::new(),
                 servers,
+                disabled: Default::default(),
                 natives,
             }
         },
