@@ -43,3 +43,36 @@ impl DesiredConfig {
         config
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overrides::{OrderedState, ServerOrder};
+    use crate::render::render;
+    use crate::render::tests::{backend, server};
+    use crate::{DesiredBackend, Server};
+
+    #[test]
+    fn haproxy_begins_with_servers_as_an_operator_ordered_them() {
+        let servers =
+            ["a", "b", "c"].map(|name| Server { weight: None, ..server(name, "[::1]:1") });
+        let servers = servers.map(|server| (server.name.clone(), server)).into();
+        let mut web = DesiredBackend { servers, ..DesiredBackend::default() };
+        let order = |state, weight| ServerOrder { state: Some(state), weight };
+        web.ordered.insert("a".to_owned(), order(OrderedState::Maint, None));
+        web.ordered.insert("b".to_owned(), order(OrderedState::Drain, Some(7)));
+        web.ordered.insert("gone".to_owned(), order(OrderedState::Maint, Some(7)));
+        let declared = Config { backends: vec![backend("web")], ..Config::default() };
+        let desired = DesiredServers { number: 1, backends: [("web".to_owned(), web)].into() };
+        let desired = DesiredConfig::new(&declared, Some(&desired));
+        let text = render(&desired.config).text().to_owned();
+        let lines = text.lines().map(str::trim).filter(|line| line.starts_with("server "));
+        let expected = [
+            "server a '[::1]:1' disabled check inter 2s",
+            "server b '[::1]:1' weight 7 disabled check inter 2s",
+            "server c '[::1]:1' check inter 2s",
+        ];
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
+        assert_eq!(desired.without_servers(), declared, "none of it takes a reload");
+    }
+}

@@ -66,4 +66,4 @@ fn write_natives(writer: &mut Writer, place: &str, natives: &[Native]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -38,7 +38,7 @@ pub(super) fn frontend(name: &str, address: &str, rules: Vec<Rule>) -> Frontend 
     }
 }
 
-pub(super) fn backend(name: &str) -> Backend {
+pub(crate) fn backend(name: &str) -> Backend {
     Backend {
         name: value(name),
         mode: Mode::Http,
@@ -60,7 +60,7 @@ pub(super) fn backend(name: &str) -> Backend {
     }
 }
 
-pub(super) fn server(name: &str, address: &str) -> Server {
+pub(crate) fn server(name: &str, address: &str) -> Server {
     let address: std::net::SocketAddr = address.parse().unwrap();
     Server {
         name: name.to_owned(),
