@@ -19,6 +19,7 @@ mod backoff;
 pub mod cli;
 mod command;
 pub mod engine;
+pub mod events;
 mod few;
 pub mod heartbeat;
 pub mod http;

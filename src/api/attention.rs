@@ -16,7 +16,7 @@ impl Api {
         attention::attention(&self.attention_status(), Timestamp::now())
     }
 
-    fn attention_status(&self) -> attention::Status {
+    pub(crate) fn attention_status(&self) -> attention::Status {
         // Not the whole status: to count the nodes of each master takes its time.
         let decision = self.decision.borrow().clone();
         let held = decision.held().cloned().chain(self.held_services()).collect();

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use mapsmith_core::desired;
 use mapsmith_core::desired::gate::ApprovalError;
 use mapsmith_core::desired::overrides::DeadEnd;
 use mapsmith_core::desired::ownership::with_owners;
+use mapsmith_core::events::{EventKind, Happening};
 use mapsmith_core::{BlockedNode, HeldChange, OverrideChange, Overrides, Pin, SourceState};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -26,7 +28,14 @@ const LISTED_MASTERS: usize = 10;
 impl Api {
     /// Polls every source now and reads every certificate and CRL; with `wait` answers when every
     /// instance holds the result, or when the time is over.
-    pub async fn reload(&self, wait: Option<Duration>) -> ReloadReport {
+    pub async fn reload(&self, wait: Option<Duration>, ticket: &AuditTicket) -> ReloadReport {
+        let text = "every source is asked for everything".to_owned();
+        let happening = Happening::new(Timestamp::now(), EventKind::Reload, "sources", text);
+        let noted = self.happened(happening.in_state("requested"), ticket);
+        tokio::join!(self.reload_now(wait), noted).0
+    }
+
+    async fn reload_now(&self, wait: Option<Duration>) -> ReloadReport {
         let files = self.tls_file_numbers();
         let mut asked = self.ask(PollRequests::request_everything);
         let (outcome, message) = match wait {
@@ -58,7 +67,7 @@ impl Api {
     ///
     /// # Errors
     /// [`Error::NotApproved`], with why.
-    pub async fn approve(&self, id: &str) -> Result<HeldChange, Error> {
+    pub async fn approve(&self, id: &str, ticket: &AuditTicket) -> Result<HeldChange, Error> {
         let (answer, result) = oneshot::channel();
         let gone = || Error::NotApproved("Mapsmith is shutting down".to_owned());
         let approval = Approval { id: id.to_owned(), answer };
@@ -75,7 +84,11 @@ impl Api {
             }
             _ => error,
         });
-        approved.map_err(|error| Error::NotApproved(error.to_string()))
+        let approved = approved.map_err(|error| Error::NotApproved(error.to_string()))?;
+        let text = format!("the held change of {} was let through", approved.of);
+        let happening = Happening::new(Timestamp::now(), EventKind::Approved, &approved.of, text);
+        self.happened(happening.in_state(id), ticket).await;
+        Ok(approved)
     }
 
     /// Stores a change of the overrides and puts it in force; with `wait` answers when every

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Approval, Decision, Order};
+use crate::events::EventLog;
 use crate::heartbeat::Heartbeats;
 use crate::instance::InstanceReport;
 use crate::settings::Settings;
@@ -32,6 +33,7 @@ mod certificates;
 mod commands;
 mod convergence;
 mod error;
+pub mod events;
 mod explain;
 mod history;
 pub mod map;
@@ -48,6 +50,7 @@ pub use access::{Access, Token};
 pub use audit::Audit;
 pub use certificates::Certificates;
 pub use error::Error;
+pub(crate) use events::Streams;
 pub(crate) use history::HistoryAccess;
 pub(crate) use map::MapAnswers;
 
@@ -92,7 +95,9 @@ pub struct Api {
     /// When the tasks began.
     pub(crate) started_at: Timestamp,
     /// How the command stands that tells what needs a person.
-    pub(crate) notify: watch::Receiver<NotifyStatus>,
+    pub(crate) notify: watch::Sender<NotifyStatus>,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) streams: Arc<Streams>,
     /// Whoever waits is answered then.
     pub(crate) shutdown: CancellationToken,
 }

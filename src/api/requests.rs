@@ -9,10 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::access::Role;
 use mapsmith_core::access::grant::MOST_GRANTS;
 use mapsmith_core::access::token::check_name;
+use mapsmith_core::events::UnknownKind;
 use mapsmith_core::overrides::LONGEST_REASON;
 use mapsmith_core::{BlockedNode, DrainedMaster, Note, OverrideChange, Pin, names};
 use thiserror::Error as ThisError;
 
+use super::events::Topics;
 use super::types::{CreateTokenRequest, DrainRequest, OverrideRequest};
 use crate::store::token_service::NewToken;
 
@@ -62,6 +64,14 @@ pub fn page(limit: Option<usize>, after: Option<&str>) -> Result<Page, Invalid> 
         })
     };
     Ok(Page { after: after.map(key).transpose()?, limit })
+}
+
+/// The kinds of events that are asked for.
+pub fn topics(text: &str) -> Result<Topics, Invalid> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|name| name.parse().map_err(|error: UnknownKind| Invalid(error.to_string())))
+        .collect()
 }
 
 /// How many rows a page has at most.

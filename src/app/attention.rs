@@ -1,14 +1,28 @@
-//! The tasks that say what needs a person, and that tell somebody.
+//! The tasks that say what needs a person, that tell somebody, and that keep events.
 
 use std::sync::{Arc, PoisonError};
 
-use mapsmith_core::attention::{Attention, NotifyStatus, Settling};
+use mapsmith_core::attention::{Attention, Settling};
 use tokio::sync::watch;
 
 use super::daemon::Daemon;
 use super::ground::Carried;
 use crate::api::Api;
 use crate::attention::{self, Notifier};
+use crate::events::{EventLog, Recorder};
+use crate::store::{SqliteStore, StoreError};
+
+/// Those of the store, or where there is none those of before all tasks began anew.
+pub(super) async fn event_log(
+    store: Option<SqliteStore>,
+    carried: &Carried,
+) -> Result<Arc<EventLog>, StoreError> {
+    if store.is_some() {
+        return Ok(Arc::new(EventLog::open(store).await?));
+    }
+    let open = async || Ok(Arc::new(EventLog::open(None).await?));
+    Ok(Arc::clone(carried.events.get_or_try_init(open).await?))
+}
 
 impl Daemon {
     /// Evaluates what needs a person, and tells somebody where the settings say whom.
@@ -16,9 +30,12 @@ impl Daemon {
         &mut self,
         api: Arc<Api>,
         carried: &Carried,
-        status: watch::Sender<NotifyStatus>,
     ) -> anyhow::Result<()> {
         let (settings, store) = (self.settings(), api.store.clone());
+        let status = api.notify.clone();
+        let recorder = Recorder::new(Arc::clone(&api), Arc::clone(&api.events)).await?;
+        let stop = self.stop();
+        self.start_task("events", recorder.run(stop));
         let (latest, attention) = watch::channel(Arc::new(Attention::default()));
         let stop = self.stop();
         self.start_task("attention", attention::run(api, latest, stop));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use jiff::Timestamp;
-use mapsmith_core::attention::NotifyStatus;
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{Desired, DesiredServers, Overrides};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -14,11 +13,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::attention::event_log;
 use super::ground::{Carried, Ground};
 use super::lists::{confirmed_lists, stored_lists, stored_with};
 use super::signals::{End, Signals};
 use super::tasks::{Fleet, Tasks};
-use crate::api::{Api, DECIDER, HistoryAccess, MapAnswers};
+use crate::api::{Api, DECIDER, HistoryAccess, MapAnswers, Streams};
 use crate::engine::map::MapDecider;
 use crate::engine::servers::ServerDecider;
 use crate::engine::servers::resolve::{HostNames, Resolver, SystemLookup};
@@ -133,8 +133,7 @@ impl Daemon {
         self.desired = Some(desired.clone());
         let stored = stored_with(store.clone()).await?;
         let challenges = self.supply_certificates().await?;
-        let tls_files = self.start_tls_files()?;
-        let turn = Turn::default();
+        let (tls_files, turn) = (self.start_tls_files()?, Turn::default());
         let fleet = self.start_instances(&desired, &tls_files, challenges.as_ref(), &turn)?;
         let certificates = self.start_certificates(challenges, &fleet);
         let services = self.start_services_source(&registries)?;
@@ -148,7 +147,6 @@ impl Daemon {
         let (orders_sender, orders) = mpsc::channel(ORDERS_WAITING);
         let servers = self.server_decider(stored, carried, &desired, &decision);
         let shadows = self.start_shadows(&registries, &sources, &lists, &decision);
-        let (notify_sender, notify_status) = watch::channel(NotifyStatus::default());
         let api = Arc::new(Api {
             sources: sources.clone(),
             lists: lists.clone(),
@@ -166,7 +164,7 @@ impl Daemon {
             orders: orders_sender,
             overrides: override_service,
             history: store.clone().map(HistoryAccess::new),
-            store,
+            store: store.clone(),
             access,
             audit,
             metrics: metrics.clone(),
@@ -174,19 +172,17 @@ impl Daemon {
             heartbeats: self.tasks.heartbeats.clone(),
             map_answers: MapAnswers::new(most_connections),
             started_at: Timestamp::now(),
-            notify: notify_status,
+            notify: watch::Sender::default(),
+            events: event_log(store.clone(), carried).await?,
+            streams: Arc::new(Streams::new(most_connections)),
             shutdown: self.shutdown.clone(),
         });
 
-        self.start_attention(Arc::clone(&api), carried, notify_sender).await?;
+        self.start_attention(Arc::clone(&api), carried).await?;
         self.start_metrics_upkeep(metrics);
         let inputs = Inputs { sources, lists, overrides, targets: fleet.targets, orders };
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
-        let (decider, names) = (decider.with_screens(fleet.screens), self.start_resolver());
-        let engine = Engine::new(decider, servers, names, inputs, outputs)
-            .with_config(settings.haproxy_config(&DesiredServers::default()))
-            .remember(carried.memory.as_ref());
-        self.start_engine(engine);
+        self.start_engine(decider.with_screens(fleet.screens), servers, inputs, outputs, carried);
 
         tracing::info!(%address, "API listening");
         self.serve_api(ground, listener, api, most_connections);
@@ -307,7 +303,17 @@ impl Daemon {
         decider
     }
 
-    fn start_engine(&mut self, engine: Engine) {
+    fn start_engine(
+        &mut self,
+        map: MapDecider,
+        servers: ServerDecider,
+        inputs: Inputs,
+        outputs: Outputs,
+        carried: &Carried,
+    ) {
+        let engine = Engine::new(map, servers, self.start_resolver(), inputs, outputs)
+            .with_config(self.settings.haproxy_config(&DesiredServers::default()))
+            .remember(carried.memory.as_ref());
         let (file_check, stop) = (self.settings.schedule.observe, self.shutdown.clone());
         let (told, memory) = oneshot::channel();
         self.memory = Some(memory);

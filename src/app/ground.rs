@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::api::access::{AccessMemory, FileToken, ServerTls, Token};
 use crate::attention::notify::Told;
 use crate::engine::Memory;
+use crate::events::EventLog;
 use crate::services::Known;
 use crate::settings::supervision::Managed;
 use crate::settings::{Settings, SettingsFile};
@@ -32,6 +33,8 @@ pub(super) struct Carried {
     pub sockets: Handover,
     /// Who is logged in at the API.
     pub access: Arc<AccessMemory>,
+    /// The events, where they are in memory alone.
+    pub events: Arc<tokio::sync::OnceCell<Arc<EventLog>>>,
     /// What somebody was told last.
     pub told: Told,
 }

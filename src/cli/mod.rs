@@ -17,6 +17,7 @@ mod approve;
 mod certificates;
 mod check;
 mod diff;
+mod events;
 mod explain;
 mod failure;
 mod haproxy;
@@ -168,6 +169,13 @@ enum Verb {
         #[command(flatten)]
         connection: remote::Connection,
     },
+    /// Show what has happened: revisions, held changes, states of instances and sources, orders
+    Events {
+        #[command(flatten)]
+        wanted: events::Wanted,
+        #[command(flatten)]
+        connection: remote::Connection,
+    },
     /// Poll every source now, and read every certificate and CRL
     Reload {
         /// Wait until every HAProxy is in sync, at most this long
@@ -235,6 +243,7 @@ impl Verb {
             | Self::Master { connection, .. }
             | Self::History { connection, .. }
             | Self::Diff { connection, .. }
+            | Self::Events { connection, .. }
             | Self::Reload { connection, .. }
             | Self::Approve { connection, .. } => Some(connection),
             Self::Token(verb) => Some(verb.connection()),
@@ -323,6 +332,7 @@ async fn carry_out(
             history::history(connection, revisions, output).await
         }
         Verb::Diff { pair, connection } => history::diff(connection, pair, output).await,
+        Verb::Events { wanted, connection } => events::events(connection, wanted, output).await,
         Verb::Reload { wait, connection } => reload::reload(connection, wait, output).await,
         Verb::Certificates { verb, connection } => {
             certificates::certificates(connection, verb, output).await

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use reqwest::{Certificate, Client, Identity, Method, StatusCode};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Response, StatusCode,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
@@ -52,6 +54,8 @@ const DEFAULT_URL: &str = "http://127.0.0.1:7070";
 
 /// How long an answer may take beyond what was asked to be waited for.
 const BOUND: Duration = Duration::from_secs(15);
+/// How long a stream may be silent: it says something every 15 seconds.
+const SILENCE: Duration = Duration::from_secs(45);
 
 /// An answer: what was asked for, or the API's problem.
 pub(super) enum Answer<T> {
@@ -122,9 +126,9 @@ impl Connection {
     }
 
     /// The client of one request.
-    fn client(&self, wait: Duration) -> anyhow::Result<Client> {
+    fn client(&self, times: impl FnOnce(ClientBuilder) -> ClientBuilder) -> anyhow::Result<Client> {
         // The API is near; a proxy of the environment is not for it.
-        let mut client = Client::builder().no_proxy().timeout(wait + BOUND);
+        let mut client = times(Client::builder().no_proxy());
         let read = |path: &Path| {
             std::fs::read(path).with_context(|| format!("{}: can't be read", path.display()))
         };
@@ -170,36 +174,12 @@ impl Connection {
         body: Option<&impl Serialize>,
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
-        let mut url = reqwest::Url::parse(self.url()).with_context(|| {
-            format!("--url {:?} is not a valid URL (example: http://127.0.0.1:7070)", self.url())
-        })?;
-        // A URL can't name these: its path would lead elsewhere.
-        if let Some(invalid) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
-            bail!("{invalid:?} is not a valid node or master name");
-        }
-        match url.path_segments_mut() {
-            Ok(mut path) => {
-                path.pop_if_empty().extend(segments);
-            }
-            Err(()) => bail!("--url {:?} is not a base of a path", self.url()),
-        }
-        for (name, value) in query {
-            url.query_pairs_mut().append_pair(name, value);
-        }
-        let mut request = self.client(wait)?.request(method, url);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        let client = self.client(|client| client.timeout(wait + BOUND))?;
+        let mut request = client.request(method, self.url_of(segments, query)?);
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await.with_context(|| {
-            format!(
-                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings with -c, \
-                    or its API with --url or MAPSMITH_URL)",
-                self.url()
-            )
-        })?;
+        let response = self.send(request).await?;
         let status = response.status();
         let body = response
             .bytes()
@@ -222,6 +202,61 @@ impl Connection {
                 if status == StatusCode::NOT_FOUND { "; is the URL the API's root?" } else { "" }
             ),
         }
+    }
+
+    /// A stream of events, after the one of this number.
+    pub(super) async fn follow(
+        &self,
+        segments: &[&str],
+        topics: &str,
+        after: Option<u64>,
+    ) -> anyhow::Result<Response> {
+        let client = self.client(|client| client.connect_timeout(BOUND).read_timeout(SILENCE))?;
+        let mut request = client.get(self.url_of(segments, [("topics", topics)])?);
+        if let Some(after) = after {
+            request = request.header("Last-Event-ID", after.to_string());
+        }
+        self.send(request).await
+    }
+
+    /// `segments` are the path's parts, escaped here.
+    fn url_of<'q>(
+        &self,
+        segments: &[&str],
+        query: impl IntoIterator<Item = (&'q str, &'q str)>,
+    ) -> anyhow::Result<reqwest::Url> {
+        let mut url = reqwest::Url::parse(self.url()).with_context(|| {
+            format!("--url {:?} is not a valid URL (example: http://127.0.0.1:7070)", self.url())
+        })?;
+        // A URL can't name these: its path would lead elsewhere.
+        if let Some(invalid) = segments.iter().find(|segment| ["", ".", ".."].contains(segment)) {
+            bail!("{invalid:?} is not a valid node or master name");
+        }
+        match url.path_segments_mut() {
+            Ok(mut path) => {
+                path.pop_if_empty().extend(segments);
+            }
+            Err(()) => bail!("--url {:?} is not a base of a path", self.url()),
+        }
+        for (name, value) in query {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        Ok(url)
+    }
+
+    /// With who asks.
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        request.send().await.with_context(|| {
+            format!(
+                "no Mapsmith answers at {} (is `mapsmith run` running? name its settings with -c, \
+                    or its API with --url or MAPSMITH_URL)",
+                self.url()
+            )
+        })
     }
 }
 

@@ -108,14 +108,20 @@ impl HttpError {
                 | api::Error::NoMaster(_)
                 | api::Error::NotRenewed(RenewError::Unknown(_)),
             ) => StatusCode::NOT_FOUND,
-            Self::Api(api::Error::NotKept { .. }) => StatusCode::GONE,
+            Self::Api(api::Error::NotKept { .. } | api::Error::EventsGone { .. }) => {
+                StatusCode::GONE
+            }
+            Self::Api(api::Error::TooManyOfOne(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Full(_)
-            | Self::Api(api::Error::Busy | api::Error::NotReady | api::Error::TooManyWaits(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | Self::Api(
+                api::Error::Busy
+                | api::Error::NotReady
+                | api::Error::TooManyWaits(_)
+                | api::Error::TooManyStreams(_),
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Api(
                 api::Error::NotApproved(_)
@@ -145,6 +151,7 @@ impl IntoResponse for HttpError {
             Self::Reload(full) => report = Some(full),
             Self::Role { needed, .. } => needs = Some(needed),
             Self::Api(api::Error::NotKept { oldest: kept, .. }) => oldest = kept,
+            Self::Api(api::Error::EventsGone { oldest: kept, .. }) => oldest = Some(kept),
             _ => {}
         }
         let title = status.canonical_reason().unwrap_or("error").to_owned();

@@ -11,6 +11,7 @@ mod access;
 mod body;
 mod error;
 mod etag;
+mod events;
 mod guard;
 mod handlers;
 mod history;

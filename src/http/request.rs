@@ -105,6 +105,35 @@ impl QueryParameters for PageQuery {
     const KNOWN: &str = "the parameters are limit and after";
 }
 
+/// Which events.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    /// The number of the last one that a client has.
+    pub(super) after: Option<u64>,
+    /// Kinds, with commas between.
+    #[serde(default)]
+    pub(super) topics: String,
+}
+
+impl QueryParameters for EventsQuery {
+    const KNOWN: &str = "the parameters are after and topics";
+}
+
+/// Which page of them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ActivityQuery {
+    pub(super) after: Option<u64>,
+    #[serde(default)]
+    pub(super) topics: String,
+    pub(super) limit: Option<usize>,
+}
+
+impl QueryParameters for ActivityQuery {
+    const KNOWN: &str = "the parameters are after, topics and limit";
+}
+
 /// Which part of what lies between two revisions.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

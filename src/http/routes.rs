@@ -7,7 +7,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use mapsmith_core::access::Role;
 
 use super::handlers::{self, access};
-use super::{history, map, nodes};
+use super::{events, history, map, nodes};
 use crate::api::Api;
 
 /// Who may use a route.
@@ -100,6 +100,8 @@ pub static ROUTES: &[Route] = &[
     Route::new(POST, "/v1/tokens", ADMIN, || post(access::create_token)),
     Route::new(DELETE, "/v1/tokens/{id}", ADMIN, || delete(access::revoke_token)),
     Route::new(POST, "/v1/tokens/{id}/rotate", ADMIN, || post(access::rotate_token)),
+    Route::new(GET, "/v1/events", VIEWER, || get(events::events)),
+    Route::new(GET, "/v1/activity", VIEWER, || get(events::activity)),
     Route::new(GET, "/v1/audit", VIEWER, || get(access::audit)),
     Route::new(GET, "/metrics", Needs::Probe, || get(handlers::metrics)),
     Route::new(GET, "/readyz", Needs::Probe, || get(handlers::readyz)),

@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 
 use mapsmith_core::desired::guard::Limits;
 use mapsmith_core::desired::references::{Action, Actions};
-use mapsmith_core::names;
 use mapsmith_core::server::Manage;
 use serde::Deserialize;
 
@@ -48,6 +47,7 @@ pub mod supervision;
 mod text;
 pub mod tls_file;
 mod tree;
+mod unique;
 pub(crate) mod units;
 
 pub use acme::Acme;
@@ -77,6 +77,7 @@ pub use tree::{Place, Problem};
 use text::Format;
 use tree::Reading;
 use tree::doubt::{comes_of, section, stands_alone};
+use unique::check_names;
 
 /// What the instance is called that `[haproxy]` declares by itself.
 const OWN_INSTANCE: &str = "haproxy";
@@ -479,25 +480,6 @@ impl Settings {
         self.portmap.iter().for_each(|portmap| portmap.problems(self, &mut problems));
         self.haproxy.iter().for_each(|haproxy| supervision::problems(haproxy, &mut problems));
         problems
-    }
-}
-
-/// Reports names that can be none, or that two elements of a section have.
-fn check_names<'a>(
-    section: &str,
-    names: impl Iterator<Item = &'a String>,
-    problems: &mut Vec<String>,
-) {
-    let mut seen = BTreeSet::new();
-    for name in names {
-        if names::check_key(name).is_err() {
-            problems.push(format!(
-                "{section}: {name:?} is not a name: 1 to 255 bytes without whitespace"
-            ));
-        }
-        if !seen.insert(name) {
-            problems.push(format!("{section}: there are two of the name {name:?}"));
-        }
     }
 }
 

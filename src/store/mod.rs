@@ -22,7 +22,7 @@ pub mod token_service;
 pub use audit::{AuditRequest, AuditRow, AuditTicket};
 pub use lists::keep_lists;
 pub use override_service::OverrideService;
-pub use sqlite::{AuditFilter, HistoryBounds, HistoryReader, SqliteStore, Stored};
+pub use sqlite::{AuditFilter, HistoryBounds, HistoryReader, SqliteStore, Stored, StoredEvents};
 pub use token_service::TokenService;
 
 /// Services as the store has them.

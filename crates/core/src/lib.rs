@@ -8,6 +8,7 @@ pub mod attention;
 pub mod certificate;
 pub mod config;
 pub mod desired;
+pub mod events;
 pub mod history;
 pub mod learned;
 pub mod map_file;

@@ -2,6 +2,7 @@
 
 mod access;
 mod attention;
+mod events;
 mod explain;
 mod gone;
 mod held;
@@ -22,6 +23,7 @@ pub use access::{
     TokensReport,
 };
 pub use attention::AttentionReport;
+pub use events::ActivityReport;
 pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;

@@ -17,7 +17,8 @@ pub struct Problem {
     /// The role that whoever asks would have to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<Role>,
-    /// The oldest revision whose map is kept, where an older one was asked for.
+    /// The oldest revision whose map is kept, or the oldest event, where an older one was asked
+    /// for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<u64>,
     /// A reload or an override that did not end well, in full.

@@ -54,9 +54,10 @@ pub(in crate::http) async fn attention(
 
 pub(in crate::http) async fn reload(
     State(api): Shared,
+    Extension(ticket): Ticket,
     Parameters(query): Parameters<ChangeQuery>,
 ) -> Result<Response, HttpError> {
-    answer(api.reload(requests::wait(query.wait.as_deref())?).await)
+    answer(api.reload(requests::wait(query.wait.as_deref())?, &ticket).await)
 }
 
 fn answer(report: ReloadReport) -> Result<Response, HttpError> {
@@ -92,12 +93,13 @@ pub(in crate::http) async fn held(
 
 pub(in crate::http) async fn approve(
     State(api): Shared,
+    Extension(ticket): Ticket,
     _: Parameters<ReasonQuery>,
     body: Bytes,
 ) -> Result<Json<HeldChange>, HttpError> {
     let help = "{\"id\": \"...\"} with the id of the held change";
     let request: ApproveRequest = json(&body, help)?;
-    Ok(Json(api.approve(&request.id).await?))
+    Ok(Json(api.approve(&request.id, &ticket).await?))
 }
 
 pub(in crate::http) async fn overrides(

@@ -17,12 +17,14 @@ use mapsmith_core::desired::ownership::{OwnersChange, StoredOwners};
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{OverrideChange, Overrides, ServiceForms};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use tokio::sync::watch;
 
 use self::lock::Lock;
 use super::{AuditTicket, OwnerStore, Store, StoreError, StoreErrorKind, StoredServices};
 
 mod audit;
 mod copy;
+mod events;
 mod history;
 mod lists;
 mod lock;
@@ -33,13 +35,14 @@ mod tokens;
 mod told;
 
 pub use audit::AuditFilter;
+pub use events::StoredEvents;
 
 /// Stands in the file's header (`PRAGMA application_id`): "MapS".
 const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -93,6 +96,11 @@ const MIGRATIONS: [&str; 11] = [
     content BLOB NOT NULL, PRIMARY KEY (number, block)) STRICT;
 ",
     "CREATE TABLE told (id INTEGER PRIMARY KEY CHECK (id = 1), item TEXT NOT NULL) STRICT;",
+    "
+    CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT \
+    NULL, subject TEXT NOT NULL, event TEXT NOT NULL) STRICT;
+    CREATE INDEX events_at ON events (at);
+",
 ];
 
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
@@ -114,6 +122,7 @@ pub struct Stored {
 pub struct SqliteStore {
     path: PathBuf,
     connection: Arc<Mutex<Connection>>,
+    kept_events: watch::Sender<()>,
     _lock: Arc<Lock>,
 }
 
@@ -144,6 +153,7 @@ impl SqliteStore {
         Ok(Self {
             path: path.to_owned(),
             connection: Arc::new(Mutex::new(connection)),
+            kept_events: watch::Sender::new(()),
             _lock: Arc::new(lock),
         })
     }
@@ -259,7 +269,12 @@ impl Store for SqliteStore {
         change: OverrideChange,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<Option<Overrides>, StoreError> {
-        self.with(move |connection| overrides::write(connection, &change, ticket.as_deref())).await
+        let write = move |connection: &mut Connection| {
+            overrides::write(connection, &change, ticket.as_deref())
+        };
+        let after = self.with(write).await?;
+        self.kept_events.send_replace(());
+        Ok(after)
     }
 }
 

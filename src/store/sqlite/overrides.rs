@@ -1,6 +1,7 @@
 //! Pins, blocked nodes and drains in the store, and what of them has ended lately.
 
 use jiff::Timestamp;
+use mapsmith_core::events::Happening;
 use mapsmith_core::overrides::ENDED_KEPT;
 use mapsmith_core::{
     BlockedNode, DrainedMaster, EndedKind, EndedOverride, Invalid, Note, OverrideChange, Overrides,
@@ -8,7 +9,7 @@ use mapsmith_core::{
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{StoreErrorKind, audit, time};
+use super::{StoreErrorKind, audit, events, time};
 use crate::store::{AuditRequest, AuditTicket};
 
 pub(super) fn read(connection: &Connection) -> Result<Overrides, StoreErrorKind> {
@@ -79,6 +80,10 @@ pub(super) fn write(
         return Ok(None);
     }
     transaction.execute("UPDATE state SET number = number + 1", [])?;
+    if let Some(happening) = Happening::of_override(change) {
+        let request_id = ticket.map(|ticket| ticket.request().request_id);
+        events::insert(&transaction, &Happening { request_id, ..happening })?;
+    }
     let after = rows(&transaction)?;
     audit::commit(transaction, ticket, None)?;
     Ok(Some(after))
@@ -93,6 +98,7 @@ fn audit_expired(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), St
         over.query_map([now.as_millisecond()], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for node in nodes {
         audit::insert(transaction, &AuditRequest::of_the_clock(now, format!("overrides/{node}")))?;
+        events::insert(transaction, &Happening::of_end(now, &node))?;
     }
     Ok(())
 }

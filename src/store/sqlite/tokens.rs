@@ -6,9 +6,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use mapsmith_core::access::token::SecretHash;
 use mapsmith_core::access::{Grant, StoredToken};
+use mapsmith_core::events::{EventKind, Happening};
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 
-use super::{SqliteStore, StoreErrorKind, audit, time};
+use super::{SqliteStore, StoreErrorKind, audit, events, time};
 use crate::store::{AuditTicket, StoreError};
 
 impl SqliteStore {
@@ -23,7 +24,9 @@ impl SqliteStore {
         token: StoredToken,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<(), StoreError> {
-        self.with(move |connection| write(connection, &token, ticket.as_deref())).await
+        self.with(move |connection| write(connection, &token, ticket.as_deref())).await?;
+        self.kept_events.send_replace(());
+        Ok(())
     }
 
     /// Notes when tokens were used last.
@@ -124,5 +127,25 @@ fn write(
             milliseconds(token.revoked_at)
         ],
     )?;
+    events::insert(&transaction, &happening(token, ticket))?;
     audit::commit(transaction, ticket, Some(format!("tokens/{}", token.id)))
+}
+
+/// What has become of a token, for those who follow. Its name is theirs, not its secret.
+fn happening(token: &StoredToken, ticket: Option<&AuditTicket>) -> Happening {
+    let (state, at) = match (token.revoked_at, token.previous) {
+        (Some(at), _) => ("revoked", Some(at)),
+        (None, Some(_)) => ("rotated", None),
+        (None, None) => ("created", Some(token.created_at)),
+    };
+    let asked = ticket.map(AuditTicket::request);
+    let at = at.or(asked.as_ref().map(|asked| asked.at)).unwrap_or(token.created_at);
+    let text = format!("the token {} of {} was {state}", token.id, token.name);
+    let happening = Happening::new(at, EventKind::Token, &token.id, text).in_state(state);
+    match asked {
+        Some(asked) => {
+            happening.asked(Some(asked.actor.name), asked.reason, Some(asked.request_id))
+        }
+        None => happening,
+    }
 }

@@ -27,8 +27,8 @@ impl Pager {
     fn settings(&self) -> String {
         let folder = self.0.path().display();
         let script = format!(
-            "cat >>{folder}/told; echo >>{folder}/told; \
-            echo \"[$MAPSMITH_TOKEN]\" >{folder}/token; test ! -e {folder}/broken"
+            "echo \"[$MAPSMITH_TOKEN]\" >{folder}/token; cat >>{folder}/told; \
+            echo >>{folder}/told; test ! -e {folder}/broken"
         );
         format!("[notify]\ncommand = [\"/bin/sh\", \"-c\", {script:?}]\nsettle = \"500ms\"\n")
     }

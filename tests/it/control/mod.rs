@@ -2,6 +2,7 @@
 
 mod attention;
 mod blocked;
+mod events;
 mod history;
 mod map;
 mod masters;

@@ -132,9 +132,9 @@ fn what_passes_by_itself_within_seconds_needs_nobody() {
 
 #[test]
 fn a_source_that_fails_is_worth_a_look_until_its_answer_is_old() {
-    let of = |answered, error, started| Status {
+    let of = |answered: Option<i64>, error, started| Status {
         started_at: ago(started),
-        waiting_for: if answered == None { vec!["s".to_owned()] } else { Vec::new() },
+        waiting_for: if answered.is_none() { vec!["s".to_owned()] } else { Vec::new() },
         sources: vec![source("s", answered, error)],
         ..Status::default()
     };

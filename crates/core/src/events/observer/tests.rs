@@ -1,0 +1,166 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::attention::{Kind, Severity};
+use crate::revision::ChangeCounts;
+use crate::snapshot::SourceState;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+fn revision(number: u64) -> RevisionSummary {
+    RevisionSummary {
+        number,
+        at: at(number as i64),
+        sources: vec!["puppetdb".to_owned()],
+        entries: 3,
+        counts: ChangeCounts { added: 1, moved: 0, removed: 0 },
+    }
+}
+
+fn source(name: &str, error: Option<&str>) -> SourceStatus {
+    let state =
+        SourceState::<crate::EntryMap>::before_first_poll(name.to_owned(), "file".to_owned(), true);
+    let error = error.map(str::to_owned);
+    SourceStatus { answered_at: Some(at(0)), error, ..state.status }
+}
+
+fn held(id: &str) -> HeldChange {
+    HeldChange {
+        id: id.to_owned(),
+        of: HeldChange::MAP.to_owned(),
+        reason: "too many".to_owned(),
+        since: at(0),
+        entries_in_force: 3,
+        entries_held: 1,
+        counts: ChangeCounts::default(),
+        applied: ChangeCounts::default(),
+    }
+}
+
+/// What a process knows at a moment.
+#[derive(Debug, Clone)]
+struct Moment {
+    status: Status,
+    revisions: Vec<RevisionSummary>,
+}
+
+impl Moment {
+    /// The revisions from 1 to the last are known; none where that is 0.
+    fn new(last: u64, fails: bool, held_id: Option<&str>) -> Self {
+        let status = Status {
+            sources: vec![source("puppetdb", fails.then_some("503"))],
+            held: held_id.map(held).into_iter().collect(),
+            ..Status::default()
+        };
+        Self { status, revisions: (1..=last).map(revision).collect() }
+    }
+
+    fn observed(&self) -> Observed<'_> {
+        Observed {
+            status: &self.status,
+            revision: self.revisions.last().map(|revision| revision.number),
+            revisions: &self.revisions,
+            attention: None,
+        }
+    }
+}
+
+/// Kind, subject and state of each.
+fn words(news: &[Happening]) -> Vec<String> {
+    let word = |it: &Happening| {
+        format!("{} {} {}", it.kind, it.subject, it.state.as_deref().unwrap_or_default())
+    };
+    news.iter().map(word).collect()
+}
+
+#[test]
+fn what_is_another_state_than_that_of_its_last_event_is_an_event() {
+    let mut observer = Observer::default();
+    let mut tell = |moment: &Moment| {
+        let news = observer.news(&moment.observed(), at(100));
+        observer.told(&news, &moment.observed());
+        news
+    };
+    let first = tell(&Moment::new(2, false, None));
+    assert_eq!(words(&first), ["revision 1 1", "revision 2 2", "source puppetdb ok"]);
+    assert_eq!(first[0].text, "revision 1 by puppetdb: 1 added, 0 moved, 0 removed");
+    assert_eq!(tell(&Moment::new(2, false, None)), []);
+    let second = tell(&Moment::new(3, true, Some("ab")));
+    assert_eq!(words(&second), ["revision 3 3", "held map ab", "source puppetdb failed"]);
+    let third = tell(&Moment::new(3, true, None));
+    assert_eq!(words(&third), ["held map none"]);
+    assert_eq!(tell(&Moment::new(3, true, None)), []);
+}
+
+#[test]
+fn a_revision_that_nobody_has_told_of_is_told_after_a_restart() {
+    let observer = Observer::new([
+        Happening::new(at(0), EventKind::Revision, "4", String::new()).in_state("4")
+    ]);
+    let after = Moment::new(0, false, None);
+    let observed = Observed { revision: Some(6), ..after.observed() };
+    let news = observer.news(&observed, at(1));
+    assert_eq!(words(&news)[..2], ["revision 5 5", "revision 6 6"]);
+    let same = Observed { revision: Some(4), ..after.observed() };
+    assert_eq!(words(&observer.news(&same, at(1))), ["source puppetdb ok"]);
+}
+
+#[test]
+fn the_worst_that_was_told_is_known_after_a_restart() {
+    let key = Key {
+        severity: Severity::Act,
+        kind: Kind::InstanceUnreachable,
+        subject: "edge1".to_owned(),
+    };
+    let moment = Moment::new(0, false, None);
+    let worst = Some((Some(key.clone()), "edge1 is unreachable".to_owned()));
+    let observed = Observed { attention: worst, ..moment.observed() };
+    let news = Observer::default().news(&observed, at(1));
+    assert_eq!(Observer::new(news).worst(), Some(key));
+    assert_eq!(Observer::default().worst(), None);
+}
+
+fn any_moments() -> impl Strategy<Value = Vec<(u64, bool, Option<u8>)>> {
+    prop::collection::vec((0..3u64, any::<bool>(), prop::option::of(0..3u8)), 1..20)
+}
+
+proptest! {
+    /// Over a crash at any point, before or after the events were kept, each revision has one event
+    /// and no state has two in a row.
+    #[test]
+    fn nothing_is_lost_or_doubled_over_crashes(
+        moments in any_moments(),
+        crashes in prop::collection::vec(0..3u8, 20),
+    ) {
+        let (mut kept, mut last): (Vec<Happening>, u64) = (Vec::new(), 0);
+        let mut observer = Observer::default();
+        for ((more, fails, id), crash) in moments.into_iter().zip(crashes) {
+            last += more;
+            let id = id.map(|id| format!("id{id}"));
+            let moment = Moment::new(last, fails, id.as_deref());
+            let news = observer.news(&moment.observed(), at(0));
+            match crash {
+                // They were not kept; the process that comes knows what is in the store.
+                1 => observer = Observer::new(kept.clone()),
+                2 => {
+                    kept.extend(news);
+                    observer = Observer::new(kept.clone());
+                }
+                _ => {
+                    observer.told(&news, &moment.observed());
+                    kept.extend(news);
+                }
+            }
+        }
+        let of = |kind| kept.iter().filter(move |it| it.kind == kind).map(|it| it.state.clone());
+        let revisions: Vec<u64> =
+            of(EventKind::Revision).map(|number| number.unwrap().parse().unwrap()).collect();
+        prop_assert!(revisions.is_sorted_by(|a, b| a + 1 == *b), "{revisions:?}");
+        for kind in [EventKind::Source, EventKind::Held] {
+            let states: Vec<_> = of(kind).collect();
+            prop_assert!(states.windows(2).all(|two| two[0] != two[1]), "{states:?}");
+        }
+    }
+}

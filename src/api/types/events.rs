@@ -1,0 +1,17 @@
+//! Events, page by page.
+
+use mapsmith_core::events::Event;
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/activity`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivityReport {
+    /// The page, in the order of their numbers.
+    pub items: Vec<Event>,
+    /// What `after` is for those that follow these, also where there are none yet.
+    pub next: u64,
+    /// Whether there are some already.
+    pub more: bool,
+    /// The number of the oldest event that is kept.
+    pub oldest: u64,
+}

@@ -1,0 +1,101 @@
+//! Notices what has changed, and has an event kept of it.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use mapsmith_core::attention::{Attention, Settling, attention};
+use mapsmith_core::events::{Observed, Observer};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::EventLog;
+use crate::api::Api;
+use crate::heartbeat;
+use crate::store::{SqliteStore, StoreError};
+
+/// How long an item has to be the worst before that is an event.
+const SETTLE: SignedDuration = SignedDuration::from_secs(5);
+
+/// Keeps events of what the tasks say.
+pub struct Recorder {
+    api: Arc<Api>,
+    log: Arc<EventLog>,
+    observer: Observer,
+    worst: Settling,
+    /// Raised by what the store keeps in the transactions of orders.
+    kept: Option<watch::Receiver<()>>,
+    failing: bool,
+}
+
+impl Recorder {
+    /// Goes on after the events that are kept.
+    pub async fn new(api: Arc<Api>, log: Arc<EventLog>) -> Result<Self, StoreError> {
+        let observer = Observer::new(log.last_of_each().await?);
+        let worst = Settling::new(observer.worst());
+        let kept = api.store.as_ref().map(SqliteStore::kept_events);
+        Ok(Self { api, log, observer, worst, kept, failing: false })
+    }
+
+    /// Looks once a second, and whenever something was decided or ordered, until shutdown.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut decision = self.api.decision.clone();
+        let mut kept = self.kept.take();
+        loop {
+            let recorded = self.record().await;
+            let is_new = recorded.is_err() && !self.failing;
+            self.failing = recorded.is_err();
+            if let (Err(error), true) = (recorded, is_new) {
+                tracing::error!("events can't be kept, and are shown once they can: {error}");
+            }
+            let ordered = async {
+                match &mut kept {
+                    Some(kept) => kept.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = heartbeat::tick() => {}
+                _ = ordered => {}
+                changed = decision.changed() => if changed.is_err() {
+                    // The engine has ended, and so does all.
+                    stop.cancelled().await;
+                    return;
+                },
+            }
+        }
+    }
+
+    /// What could not be kept is news again the next time.
+    async fn record(&mut self) -> Result<(), StoreError> {
+        self.log.catch_up().await?;
+        let (status, now) = (self.api.attention_status(), Timestamp::now());
+        let found = attention(&status, now);
+        let key = found.key();
+        let is_due = self.worst.is_due(key.as_ref(), SETTLE, now);
+        let revisions = {
+            let decision = self.api.decision.borrow();
+            let number = decision.map.in_force.as_ref().map(|revision| revision.number);
+            (number, decision.map.log.since(self.observer.revision().unwrap_or_default()))
+        };
+        let observed = Observed {
+            status: &status,
+            revision: revisions.0,
+            revisions: &revisions.1,
+            attention: is_due.then(|| (key.clone(), sentence(&found))),
+        };
+        let news = self.observer.news(&observed, now);
+        if !news.is_empty() {
+            self.log.append(news.clone()).await?;
+        }
+        self.observer.told(&news, &observed);
+        if is_due {
+            self.worst.tell(key);
+        }
+        Ok(())
+    }
+}
+
+fn sentence(found: &Attention) -> String {
+    found.worst_item().map_or_else(|| "all is well".to_owned(), |item| item.text.clone())
+}
