@@ -42,7 +42,7 @@ impl Api {
         };
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            attention: Some(self.attention()),
+            attention: Some(self.attention_now()),
             revision: decision.in_force.as_ref().map(|revision| revision.number),
             entries: decision.in_force.as_ref().map_or(0, |revision| revision.entries.len()),
             masters: decision

@@ -29,7 +29,7 @@ async fn whoever_follows_gets_each_event_once_whoever_kept_it() {
     assert_eq!(*last.borrow_and_update(), 4);
     assert_eq!(ids(&log, 0).await, [1, 2, 3, 4]);
     assert_eq!(ids(&log, 3).await, [4]);
-    assert_eq!(ids(&log, 4).await, [0_u64; 0]);
+    assert!(ids(&log, 4).await.is_empty());
     let again = EventLog::open(Some(store)).await.unwrap();
     assert_eq!((again.bounds(), ids(&again, 2).await), ((4, 1), vec![3, 4]));
     assert_eq!(again.last_of_each().await.unwrap().len(), 4);

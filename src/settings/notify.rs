@@ -15,7 +15,8 @@ const LONGEST_SETTLE: Duration = Duration::from_secs(3600);
 
 section! {
     /// A command that is run when the worst of what needs a person is another item, and when
-    /// nothing needs anybody any more. [operations.md](operations.md#what-needs-you) has an example.
+    /// nothing needs anybody any more. [operations.md](operations.md#what-needs-you) has an
+    /// example.
     #[derive(Debug, Clone, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub struct Notify {

@@ -1,6 +1,7 @@
 //! What `GET /v1/status` says.
 
 use jiff::Timestamp;
+use mapsmith_core::attention::Attention;
 use mapsmith_core::certificate::CertificateStatus;
 use mapsmith_core::config::status::HaproxyStatus;
 use mapsmith_core::desired::shadow::ShadowStatus;
@@ -13,7 +14,7 @@ use mapsmith_core::tls_file::TlsFileStatus;
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use serde::{Deserialize, Serialize};
 
-use super::{AttentionReport, GoneReport, ReferencesReport};
+use super::{GoneReport, ReferencesReport};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +23,7 @@ pub struct StatusReport {
     pub version: String,
     /// What needs a person; none of a Mapsmith that does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attention: Option<AttentionReport>,
+    pub attention: Option<Attention>,
     /// The revision in force; none before the first.
     pub revision: Option<u64>,
     /// Entries of the map in force.

@@ -2,16 +2,14 @@
 
 use std::fmt::Write as _;
 
-use mapsmith_core::attention::{Item, Severity};
+use mapsmith_core::attention::{Attention, Item, Severity};
 
-use crate::api::types::AttentionReport;
 use crate::cli::output::{Colour, ago, paint};
 
 /// The most items that are shown here.
 const SHOWN: usize = 10;
 
-pub(super) fn text(report: &AttentionReport) -> String {
-    let attention = &report.attention;
+pub(super) fn text(attention: &Attention) -> String {
     let (act, look) = (attention.act, attention.look);
     if act + look == 0 {
         return format!("{}\n\n", paint(Colour::Green, "all is well: nothing needs you"));

@@ -54,7 +54,7 @@ service = "web"
 [store]
 path = "/mapsmith.db"
 [notify]
-command = ["/notify"]
+command = ["/usr/local/bin/page"]
 [api.tls]
 cert = "/api.pem"
 key = "/api.key"
@@ -184,7 +184,7 @@ fn each_required_key_is_missed_where_it_is_not_given() {
         ("source = \"pins\"", "backend[1].from.source: is missing"),
         ("service = \"web\"", "backend[4] \"services\": from.service: is missing"),
         ("path = \"/mapsmith.db\"", "store.path: is missing"),
-        ("command = [\"/notify\"]", "notify.command: is missing"),
+        ("command = [\"/usr/local/bin/page\"]", "notify.command: is missing"),
         ("cert = \"/api.pem\"", "api.tls.cert: is missing"),
         ("key = \"/api.key\"", "api.tls.key: is missing"),
         ("san = \"ops1.example.test\"", "api.client[0].san: is missing"),

@@ -31,6 +31,8 @@ fn a_pin_is_told_with_its_outcome_and_explained() {
       edge1: master2
     ");
     assert_text!(text(&mapsmith.cli(&["status"]), 0), @r#"
+    all is well: nothing needs you
+
     revision   2, 3 entries
     changed    [AGE] ago by override: 0 added, 1 moved, 0 removed
     masters    master1 1, master2 2
@@ -77,6 +79,12 @@ fn a_drain_is_told_with_its_outcome_and_explained() {
         master2 is drained to the others; no other master is left, so these keep their nodes: \
         master1, master2; revision 3: 0 added, 2 moved, 0 removed; 1 of 1 instances in sync");
     assert_text!(text(&mapsmith.cli(&["status"]), 0), @r#"
+    2 things need you
+      act master1 is drained and keeps its nodes: no other master is left
+           End the drain, or add a master that can take the nodes: mapsmith undrain master1
+      act master2 is drained and keeps its nodes: no other master is left
+           End the drain, or add a master that can take the nodes: mapsmith undrain master2
+
     revision   3, 3 entries
     changed    [AGE] ago by override: 0 added, 2 moved, 0 removed
     masters    master1 2, master2 1
