@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use haproxy_runtime::MapClient;
+use jiff::Timestamp;
 use mapsmith_core::desired::SourceView;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::services::ServicesStatus;
@@ -19,12 +20,13 @@ use crate::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::shadow::Shadows;
 use crate::source::PollRequests;
-use crate::store::{OverrideService, SqliteStore};
+use crate::store::{OverrideService, RegistrationService, SqliteStore};
 use crate::supervise::SupervisorReport;
 use crate::tls_file::InForce;
 
 pub mod access;
 pub mod audit;
+pub mod batch;
 mod certificates;
 mod commands;
 mod convergence;
@@ -36,6 +38,7 @@ mod masters;
 mod nodes;
 mod owned;
 mod queries;
+pub mod registrations;
 pub mod requests;
 mod tls_files;
 mod tokens;
@@ -76,6 +79,8 @@ pub struct Api {
     pub(crate) orders: mpsc::Sender<Order>,
     /// None without a store.
     pub(crate) overrides: Option<OverrideService>,
+    /// None where the settings have no source of registrations.
+    pub(crate) registrations: Option<RegistrationService>,
     /// None without a store.
     pub(crate) store: Option<SqliteStore>,
     pub(crate) access: Access,
@@ -99,7 +104,8 @@ pub(crate) struct ServicesApi {
 
 impl Api {
     pub(super) fn states(&self) -> Vec<SourceState> {
-        self.sources.iter().map(|source| source.borrow().clone()).collect()
+        let now = Timestamp::now();
+        self.sources.iter().map(|source| source.borrow().clone().at(now)).collect()
     }
 
     /// How every source stands, those of the node map first, with the last request that each has
@@ -122,7 +128,7 @@ impl Api {
     }
 
     /// The node, as the map has it.
-    pub(super) fn as_in_map(&self, node: &str) -> String {
+    pub fn as_in_map(&self, node: &str) -> String {
         if self.settings.map.lowercase { node.to_ascii_lowercase() } else { node.to_owned() }
     }
 }

@@ -126,17 +126,17 @@ impl Daemon {
 
         let overrides = self.start_overrides(override_service.clone());
         let registries = Registries::new(settings);
-        let (sources, lists) = (self.start_sources(&registries)?, self.start_lists(&registries)?);
+        let registrations = self.start_registrations(store.as_ref()).await?;
+        let sources = self.start_sources(&registries, registrations.as_ref())?;
+        let lists = self.start_lists(&registries)?;
         let (desired_sender, desired) = watch::channel(Desired::default());
         self.desired = Some(desired.clone());
         let stored = stored_with(store.clone()).await?;
-        let challenges = self.supply_certificates().await?;
-        let tls_files = self.start_tls_files()?;
+        let (challenges, tls_files) = (self.supply_certificates().await?, self.start_tls_files()?);
         let turn = Turn::default();
         let fleet = self.start_instances(&desired, &tls_files, challenges.as_ref(), &turn)?;
         let certificates = self.start_certificates(challenges, &fleet);
         let services = self.start_services_source(&registries)?;
-        let address = listener.local_addr()?;
         // What can fail comes before: whoever takes the sockets that are held goes on with them.
         let haproxy = self.start_supervisor(&desired, &fleet, turn, ground, carried).await?;
         let (access, audit) = self.start_access(ground, carried, store.clone()).await?;
@@ -162,6 +162,7 @@ impl Daemon {
             requests: self.requests.clone(),
             orders: orders_sender,
             overrides: override_service,
+            registrations,
             history: store.clone().map(HistoryAccess::new),
             store,
             access,
@@ -182,8 +183,7 @@ impl Daemon {
             .remember(carried.memory.as_ref());
         self.start_engine(engine);
 
-        tracing::info!(%address, "API listening");
-        self.serve_api(ground, listener, api, most_connections);
+        self.serve_api(ground, listener, api, most_connections)?;
         self.start_schedule();
         Ok(())
     }

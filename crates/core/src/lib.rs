@@ -15,6 +15,7 @@ pub mod node_map;
 pub mod overrides;
 pub mod plan;
 pub mod portmap;
+pub mod registrations;
 pub mod rejection;
 pub mod render;
 pub mod revision;
@@ -31,6 +32,7 @@ pub use node_map::{EntryMap, EntryMapBuilder, Search};
 pub use overrides::{
     BlockedNode, DrainedMaster, EndedKind, EndedOverride, Note, OverrideChange, Overrides, Pin,
 };
+pub use registrations::{Registration, RegistrationChange, RegistrationCounts, RegistrationEffect};
 pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};
 pub use server::list::ServerList;

@@ -13,6 +13,7 @@ mod overrides;
 mod problem;
 mod readiness;
 mod references;
+mod registrations;
 mod reload;
 mod status;
 
@@ -34,5 +35,6 @@ pub use overrides::{
 pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;
+pub use registrations::{RegisterNode, RegisterRequest, RegistrationReport};
 pub use reload::{ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource};
 pub use status::{ApiReport, ApiTlsReport, MasterLoad, OwnerLoad, OwnershipReport, StatusReport};

@@ -8,9 +8,29 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 21] = [
-    "run", "check", "plan", "sync", "portmap", "status", "nodes", "explain", "master", "history",
-    "diff", "reload", "pin", "unpin", "block", "unblock", "drain", "undrain", "own", "approve",
+const VERBS: [&str; 23] = [
+    "run",
+    "check",
+    "plan",
+    "sync",
+    "portmap",
+    "status",
+    "nodes",
+    "explain",
+    "master",
+    "history",
+    "diff",
+    "reload",
+    "pin",
+    "unpin",
+    "block",
+    "unblock",
+    "drain",
+    "undrain",
+    "own",
+    "register",
+    "unregister",
+    "approve",
     "token",
 ];
 
