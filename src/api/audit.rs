@@ -44,6 +44,9 @@ impl Audit {
 
     /// Notes how a request ended.
     pub fn answered(&self, ticket: Arc<AuditTicket>, status: Option<u16>, ms: f64) {
+        if !ticket.has_row() {
+            return;
+        }
         log(&ticket.request(), status, ms);
         let Some(sender) = &self.0 else { return };
         if sender.try_send(Answered { ticket, status, ms }).is_err() {

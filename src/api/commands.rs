@@ -58,7 +58,7 @@ impl Api {
     }
 
     /// Begins a change, with this request to the sources.
-    fn ask(&self, request: impl FnOnce(&PollRequests) -> u64) -> Asked {
+    pub(super) fn ask(&self, request: impl FnOnce(&PollRequests) -> u64) -> Asked {
         let decision = self.decision.borrow();
         let before = decision.map.in_force.as_ref().map_or(0, |revision| revision.number);
         let request = request(&self.requests);
@@ -271,7 +271,7 @@ impl Api {
         )))
     }
 
-    fn check_known<'a>(
+    pub(super) fn check_known<'a>(
         &self,
         named: impl IntoIterator<Item = &'a String>,
         decision: &Decision,

@@ -52,6 +52,18 @@ pub enum Error {
             /var/lib/mapsmith/mapsmith.db) and restart Mapsmith"
     )]
     NoStore(&'static str),
+    /// The settings have no source of registrations.
+    #[error(
+        "nodes can't be registered: add a `[[source]]` of type \"registrations\", and `[store]` \
+            where they are kept, and send SIGHUP"
+    )]
+    NoRegistrations,
+    /// The node is not registered.
+    #[error("{0}")]
+    NotRegistered(String),
+    /// The node is of a master that whoever asks has no grant for.
+    #[error("{0}")]
+    NotGranted(String),
     /// There is no such token.
     #[error("{0}")]
     NoToken(String),

@@ -30,6 +30,11 @@ impl Api {
             .and_then(|source| source.snapshot?.entries.get(&node))
             .or(gone.map(|gone| gone.master.as_str()));
         let owner = decision.owners.nodes.get(&node).cloned();
+        let registration = match &self.registrations {
+            // What can't be read is in the sources' answers all the same.
+            Some(kept) => kept.registration(&node).await.ok().flatten(),
+            None => None,
+        };
         let pin = decision.overrides.pin(&node).cloned();
         let blocked = decision.overrides.block(&node).cloned();
         let disputed = origin.is_some_and(|origin| is_disputed(&origin, &node));
@@ -74,6 +79,7 @@ impl Api {
                 from: change.from.clone(),
                 to: change.to.clone(),
             }),
+            registration,
             pin,
             blocked,
             drained,

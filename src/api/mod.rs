@@ -22,13 +22,14 @@ use crate::instance::InstanceReport;
 use crate::settings::Settings;
 use crate::shadow::Shadows;
 use crate::source::PollRequests;
-use crate::store::{OverrideService, SqliteStore};
+use crate::store::{OverrideService, RegistrationService, SqliteStore};
 use crate::supervise::SupervisorReport;
 use crate::tls_file::InForce;
 
 pub mod access;
 mod attention;
 pub mod audit;
+pub mod batch;
 mod certificates;
 mod commands;
 mod convergence;
@@ -41,6 +42,7 @@ mod masters;
 mod nodes;
 mod owned;
 mod queries;
+pub mod registrations;
 pub mod requests;
 mod servers;
 mod tls_files;
@@ -84,6 +86,8 @@ pub struct Api {
     pub(crate) orders: mpsc::Sender<Order>,
     /// None without a store.
     pub(crate) overrides: Option<OverrideService>,
+    /// None where the settings have no source of registrations.
+    pub(crate) registrations: Option<RegistrationService>,
     /// None without a store.
     pub(crate) store: Option<SqliteStore>,
     pub(crate) access: Access,
@@ -113,7 +117,8 @@ pub(crate) struct ServicesApi {
 
 impl Api {
     pub(super) fn states(&self) -> Vec<SourceState> {
-        self.sources.iter().map(|source| source.borrow().clone()).collect()
+        let now = Timestamp::now();
+        self.sources.iter().map(|source| source.borrow().clone().at(now)).collect()
     }
 
     /// How every source stands, those of the node map first, with the last request that each has
@@ -136,7 +141,7 @@ impl Api {
     }
 
     /// The node, as the map has it.
-    pub(super) fn as_in_map(&self, node: &str) -> String {
+    pub fn as_in_map(&self, node: &str) -> String {
         if self.settings.map.lowercase { node.to_ascii_lowercase() } else { node.to_owned() }
     }
 }

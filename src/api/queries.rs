@@ -21,7 +21,7 @@ use crate::instance::InstanceReport;
 use crate::settings::Backend;
 use crate::source::poller::{Use, labels_of};
 use crate::store::OverrideService;
-use crate::telemetry::{self, SOURCE_ANSWER_AGE, TASK_HEARTBEAT_AGE};
+use crate::telemetry::{self, SOURCE_ANSWER_AGE, SOURCE_ENTRIES, TASK_HEARTBEAT_AGE};
 
 /// How long the task that decides may give no sign of life before the process counts as ill: many
 /// times its longest work.
@@ -207,7 +207,9 @@ impl Api {
                     true => Use::Compared,
                     false => Use::Applied,
                 };
-                gauge!(SOURCE_ANSWER_AGE, labels_of(status.name, use_of_it)).set(age);
+                let labels = labels_of(status.name, use_of_it);
+                gauge!(SOURCE_ANSWER_AGE, labels.clone()).set(age);
+                gauge!(SOURCE_ENTRIES, labels).set(status.entries.unwrap_or_default() as f64);
             }
         }
         for (task, age) in self.heartbeats.ages() {

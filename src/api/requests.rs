@@ -22,7 +22,8 @@ use crate::store::token_service::NewToken;
 
 /// The longest that a reload or an override may be waited for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
-/// The longest time that an override may be given: beyond it nobody remembers why.
+/// The longest time that an override or a registration may be given: beyond it nobody remembers
+/// why.
 const LONGEST_OVERRIDE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The most that a page may have.
@@ -36,7 +37,7 @@ const LONGEST_TOKEN: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 /// What is wrong with a request, and what would be right.
 #[derive(Debug, PartialEq, Eq, ThisError)]
 #[error("{0}")]
-pub struct Invalid(String);
+pub struct Invalid(pub(super) String);
 
 /// How long the answer may be waited for, where the request says so.
 pub fn wait(text: Option<&str>) -> Result<Option<Duration>, Invalid> {
@@ -104,7 +105,7 @@ pub fn master(name: String) -> Result<String, Invalid> {
 }
 
 /// Why and by whom an order is given.
-fn note(reason: Option<String>, by: Option<String>) -> Result<Note, Invalid> {
+pub(super) fn note(reason: Option<String>, by: Option<String>) -> Result<Note, Invalid> {
     let fits = |reason: &String| {
         let length = reason.chars().count();
         !reason.trim().is_empty() && length <= LONGEST_REASON && !reason.chars().any(is_invisible)
@@ -117,8 +118,8 @@ fn note(reason: Option<String>, by: Option<String>) -> Result<Note, Invalid> {
     }
 }
 
-/// When an override ends that begins now.
-fn end(duration: &str, now: Timestamp) -> Result<Timestamp, Invalid> {
+/// When an order ends that is given for so long.
+pub(super) fn end(duration: &str, now: Timestamp) -> Result<Timestamp, Invalid> {
     let length = humantime::parse_duration(duration).ok();
     length
         .filter(|length| !length.is_zero() && *length <= LONGEST_OVERRIDE)

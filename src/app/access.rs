@@ -67,10 +67,13 @@ impl Daemon {
         listener: TcpListener,
         api: Arc<Api>,
         most: usize,
-    ) {
+    ) -> anyhow::Result<()> {
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "API listening");
         let (tls, stop) = (ground.tls.clone(), self.shutdown.clone());
         let spare = http::spare_router(Arc::clone(&api), most);
         let serve = http::serve(listener, tls, http::router(api), spare, most, stop);
         self.tasks.start("API", serve);
+        Ok(())
     }
 }

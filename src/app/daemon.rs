@@ -128,7 +128,9 @@ impl Daemon {
 
         let overrides = self.start_overrides(override_service.clone());
         let registries = Registries::new(settings);
-        let (sources, lists) = (self.start_sources(&registries)?, self.start_lists(&registries)?);
+        let registrations = self.start_registrations(store.as_ref()).await?;
+        let sources = self.start_sources(&registries, registrations.as_ref())?;
+        let lists = self.start_lists(&registries)?;
         let (desired_sender, desired) = watch::channel(Desired::default());
         self.desired = Some(desired.clone());
         let stored = stored_with(store.clone()).await?;
@@ -137,7 +139,6 @@ impl Daemon {
         let fleet = self.start_instances(&desired, &tls_files, challenges.as_ref(), &turn)?;
         let certificates = self.start_certificates(challenges, &fleet);
         let services = self.start_services_source(&registries)?;
-        let address = listener.local_addr()?;
         // What can fail comes before: whoever takes the sockets that are held goes on with them.
         let haproxy = self.start_supervisor(&desired, &fleet, turn, ground, carried).await?;
         let (access, audit) = self.start_access(ground, carried, store.clone()).await?;
@@ -163,6 +164,7 @@ impl Daemon {
             requests: self.requests.clone(),
             orders: orders_sender,
             overrides: override_service,
+            registrations,
             history: store.clone().map(HistoryAccess::new),
             store: store.clone(),
             access,
@@ -184,8 +186,7 @@ impl Daemon {
         let outputs = Outputs { decision: decision_sender, desired: desired_sender };
         self.start_engine(decider.with_screens(fleet.screens), servers, inputs, outputs, carried);
 
-        tracing::info!(%address, "API listening");
-        self.serve_api(ground, listener, api, most_connections);
+        self.serve_api(ground, listener, api, most_connections)?;
         self.start_schedule();
         Ok(())
     }

@@ -17,7 +17,8 @@ use crate::instance::learned::LearnedTable;
 use crate::instance::servers::ServerPhase;
 use crate::instance::{Instance, InstanceReport, Turn};
 use crate::settings;
-use crate::source::{Feed, PollRequests, Registries, Round, TargetedLookups, poller};
+use crate::source::{Feed, PollRequests, Registries, Round, SourceKind, TargetedLookups, poller};
+use crate::store::{RegistrationService, SqliteStore};
 use crate::tls::challenges::Challenges;
 use crate::tls_file::InForce;
 
@@ -53,17 +54,42 @@ pub(super) struct Fleet {
 }
 
 impl Daemon {
+    /// `registrations` are what the source of that type says: it is never polled.
     pub(super) fn start_sources(
         &mut self,
         registries: &Registries,
+        registrations: Option<&RegistrationService>,
     ) -> anyhow::Result<Vec<watch::Receiver<SourceState>>> {
         let settings = self.settings();
         let (round, lookups) = (self.requests.round(), self.lookups.clone());
         let sources = settings.map_sources().map(|source| {
+            if let (SourceKind::Registrations, Some(kept)) = (source.kind, registrations) {
+                return Ok(kept.subscribe());
+            }
             let (name, feed) = (source.name.clone(), registries.node_map(&source.name)?);
             Ok(self.start_poller(name, source, feed, round.clone(), lookups.clone()))
         });
         sources.collect()
+    }
+
+    /// What is registered with Mapsmith itself, from the store; none where the settings have no
+    /// source of it.
+    pub(super) async fn start_registrations(
+        &mut self,
+        store: Option<&SqliteStore>,
+    ) -> anyhow::Result<Option<RegistrationService>> {
+        let settings = self.settings();
+        let Some((source, store)) = settings.registrations().zip(store) else { return Ok(None) };
+        let state = SourceState::before_first_poll(
+            source.name.clone(),
+            source.kind.to_string(),
+            source.required,
+        );
+        let (lowercase, keep_times) = (settings.map.lowercase, source.keep_times);
+        let (service, keeper) =
+            RegistrationService::open(store.clone(), state, lowercase, keep_times).await?;
+        self.tasks.start("registrations", keeper.run(self.shutdown.clone()));
+        Ok(Some(service))
     }
 
     pub(super) fn start_lists(

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use mapsmith_core::Note;
 use mapsmith_core::desired::ownership::{OwnedNode, OwnerRecord, Phase};
+use mapsmith_core::{Note, Registration};
 
 use super::output::{Colour, ago, paint};
 use super::remote::Connection;
@@ -85,6 +85,12 @@ fn history_text(report: &ExplainReport) -> String {
 /// What an operator ordered, and what keeps the node from where it should go.
 fn override_text(report: &ExplainReport) -> String {
     let mut text = String::new();
+    if let Some(Registration { master, since, until, note, .. }) = &report.registration {
+        let until = until
+            .map_or("until it is unregistered".to_owned(), |until| format!("until {until:.0}"));
+        let order = order_text(*since, note);
+        let _ = writeln!(text, "  registered with {master} {order}, {until}");
+    }
     if let Some(pin) = &report.pin {
         let until = pin
             .until

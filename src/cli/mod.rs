@@ -29,6 +29,7 @@ mod output;
 mod overrides;
 mod plan;
 mod portmap;
+mod registrations;
 mod reload;
 mod remote;
 mod render;
@@ -199,6 +200,11 @@ enum Verb {
     /// and for good. Needs [store]
     #[command(subcommand)]
     Server(server::ServerVerb),
+    /// Register a node with its master in Mapsmith itself, or many from a file. Needs a [[source]]
+    /// of type "registrations"
+    Register(registrations::Register),
+    /// End a node's registration
+    Unregister(registrations::Unregister),
     /// Let the change through that the guard holds back
     Approve {
         /// The id that status shows: nothing but exactly that change is let through. Without it the
@@ -254,6 +260,8 @@ impl Verb {
             Self::Token(verb) => Some(verb.connection()),
             Self::Server(verb) => Some(verb.connection()),
             Self::Order(verb) => Some(verb.connection()),
+            Self::Register(verb) => Some(verb.connection()),
+            Self::Unregister(verb) => Some(verb.connection()),
         }
     }
 }
@@ -344,6 +352,8 @@ async fn carry_out(
             certificates::certificates(connection, verb, output).await
         }
         Verb::Order(verb) => verb.carry_out(output).await,
+        Verb::Register(verb) => verb.carry_out(output).await,
+        Verb::Unregister(verb) => verb.carry_out(output).await,
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
         Verb::Token(verb) => token::token(verb, output).await,
         Verb::Server(verb) => server::server(verb, output).await,

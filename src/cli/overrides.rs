@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::output::{Colour, paint};
 use super::reload::{exit_code, query_of, report_of};
-use super::remote::{Connection, NOTHING};
+use super::remote::{Answer, Connection, NOTHING};
 use super::{OutputFormat, print};
 use crate::api::types::{DrainRequest, OverrideRequest, OwnRequest, ReloadOutcome, ReloadReport};
 
@@ -159,7 +160,7 @@ impl OrderVerb {
 }
 
 /// The parameter, where it is set.
-fn flag(name: &'static str, is_set: bool) -> Vec<(&'static str, &'static str)> {
+pub(super) fn flag(name: &'static str, is_set: bool) -> Vec<(&'static str, &'static str)> {
     is_set.then_some((name, "true")).into_iter().collect()
 }
 
@@ -176,6 +177,25 @@ pub(super) struct Order {
 }
 
 impl Order {
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Gives the order.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        parameters: &[(&str, &str)],
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<Answer<T>> {
+        let wait = (!self.wait.is_zero()).then_some(self.wait).map(query_of);
+        let wait = wait.as_deref().map(|wait| ("wait", wait));
+        let reason = self.reason.as_deref().map(|reason| ("reason", reason));
+        let query = wait.into_iter().chain(reason).chain(parameters.iter().copied());
+        self.connection.ask(method, path, query, body, self.wait).await
+    }
+
     async fn send(
         self,
         method: Method,
@@ -184,17 +204,13 @@ impl Order {
         body: Option<&impl Serialize>,
         format: OutputFormat,
     ) -> anyhow::Result<u8> {
-        let wait = (!self.wait.is_zero()).then_some(self.wait).map(query_of);
-        let wait = wait.as_deref().map(|wait| ("wait", wait));
-        let reason = self.reason.as_deref().map(|reason| ("reason", reason));
-        let query = wait.into_iter().chain(reason).chain(parameters.iter().copied());
-        let report = report_of(self.connection.ask(method, path, query, body, self.wait).await?)?;
+        let report = report_of(self.ask(method, path, parameters, body).await?)?;
         print(format, &report, text)?;
         Ok(exit_code(report.outcome))
     }
 }
 
-fn text(report: &ReloadReport) -> String {
+pub(super) fn text(report: &ReloadReport) -> String {
     let colour = match report.outcome {
         ReloadOutcome::InSync => Colour::Green,
         ReloadOutcome::Requested => Colour::Yellow,

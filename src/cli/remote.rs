@@ -186,7 +186,9 @@ impl Connection {
             .await
             .context("the connection closed before the answer was complete")?;
         if status.is_success() {
-            return Ok(Answer::Good(serde_json::from_slice(&body).with_context(|| {
+            // An answer without a body says that all is done.
+            let body = if body.is_empty() { &b"null"[..] } else { &body[..] };
+            return Ok(Answer::Good(serde_json::from_slice(body).with_context(|| {
                 format!(
                     "what {} answers is not what this version of the CLI expects (is it a \
                         Mapsmith, and of this version?)",

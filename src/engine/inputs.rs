@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::select_all;
+use jiff::Timestamp;
 use mapsmith_core::desired::references::Targets;
 use mapsmith_core::{Content, Overrides, ServerList, SourceState};
 use tokio::sync::{mpsc, watch};
@@ -29,6 +30,8 @@ pub struct Inputs {
 pub(super) enum Wake {
     /// A source of the node map.
     Source,
+    /// What is registered with Mapsmith itself.
+    Registrations,
     /// A source of server lists.
     List,
     /// An operator's order.
@@ -51,24 +54,28 @@ impl Inputs {
         };
         // A poller that ended leaves its last state; only the shutdown ends pollers.
         tokio::select! {
-            alive = any_changed(self.sources.iter_mut()) => match alive {
-                true => Wake::Source,
-                false => Wake::Ended,
+            changed = any_changed(self.sources.iter_mut()) => match changed {
+                Some(at) if self.sources[at].borrow().registered.is_some() => Wake::Registrations,
+                Some(_) => Wake::Source,
+                None => Wake::Ended,
             },
-            alive = any_changed(self.lists.iter_mut()) => match alive {
-                true => Wake::List,
-                false => Wake::Ended,
+            changed = any_changed(self.lists.iter_mut()) => match changed {
+                Some(_) => Wake::List,
+                None => Wake::Ended,
             },
             Ok(()) = self.overrides.changed() => Wake::Overrides,
-            true = targets => Wake::Targets,
+            Some(_) = targets => Wake::Targets,
             Some(order) = self.orders.recv() => Wake::Order(order),
         }
     }
 
     /// Whether every source of the node map has answered the latest round of polls that one of them
     /// has answered: a node that moves from one registry to another must not vanish in between.
+    /// What is registered with Mapsmith itself is never polled.
     pub(super) fn round_is_whole(&self) -> bool {
-        let mut answered = self.sources.iter().map(|source| source.borrow().answered);
+        let states = self.sources.iter().map(|source| source.borrow());
+        let polled = states.filter(|state| state.registered.is_none());
+        let mut answered = polled.map(|state| state.answered);
         let first = answered.next();
         answered.all(|other| Some(other) == first)
     }
@@ -81,6 +88,17 @@ impl Inputs {
     /// What the sources of the node map say now.
     pub(super) fn sources(&mut self) -> Vec<SourceState> {
         latest(&mut self.sources)
+    }
+
+    /// Takes what is registered with Mapsmith itself into what the sources said last: that is known
+    /// at every moment.
+    pub(super) fn take_registrations(&mut self, answers: &mut [SourceState]) {
+        let now = Timestamp::now();
+        for (answer, source) in answers.iter_mut().zip(&mut self.sources) {
+            if answer.registered.is_some() {
+                *answer = source.borrow_and_update().clone().at(now);
+            }
+        }
     }
 
     /// What the sources of server lists say now.
@@ -99,11 +117,15 @@ fn latest<C: Content>(states: &mut [watch::Receiver<SourceState<C>>]) -> Vec<Sou
     states.iter_mut().map(|state| state.borrow_and_update().clone()).collect()
 }
 
-/// Resolves when one of them has something new; false once one is gone. Without any it never does.
-async fn any_changed<'a, T: 'a>(watched: impl Iterator<Item = &'a mut watch::Receiver<T>>) -> bool {
+/// Resolves when one of them has something new, with its place; without one once one is gone. Where
+/// there are none it never does.
+async fn any_changed<'a, T: 'a>(
+    watched: impl Iterator<Item = &'a mut watch::Receiver<T>>,
+) -> Option<usize> {
     let changes: Vec<_> = watched.map(|watched| Box::pin(watched.changed())).collect();
     if changes.is_empty() {
         return std::future::pending().await;
     }
-    select_all(changes).await.0.is_ok()
+    let (changed, at, _) = select_all(changes).await;
+    changed.ok().map(|()| at)
 }

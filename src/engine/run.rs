@@ -166,7 +166,7 @@ impl Engine {
                         self.round_ends.get_or_insert_with(|| Instant::now() + ROUND_BOUND);
                     }
                     Wake::List => self.lists_are_due = true,
-                    Wake::Overrides => self.map_is_due = true,
+                    Wake::Overrides | Wake::Registrations => self.map_is_due = true,
                     // At the start each instance's first ones are waited for.
                     Wake::Targets if self.starting => {}
                     Wake::Targets => {
@@ -268,8 +268,10 @@ impl Engine {
         self.servers.order(&overrides)
     }
 
-    /// On the answers of the last round: an operator does not wait for a registry.
+    /// On the answers of the last round: an operator, or who registers a node, does not wait for a
+    /// registry.
     async fn decide_map(&mut self) {
+        self.inputs.take_registrations(&mut self.answers);
         let overrides = Arc::clone(&self.inputs.overrides.borrow_and_update());
         self.map.see(self.inputs.targets());
         self.map.decide(&self.answers, overrides).await;

@@ -265,6 +265,47 @@ async fn an_override_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one
     running.stop().await;
 }
 
+/// What is registered with Mapsmith itself, after so many changes.
+fn registered(number: u64, nodes: &[(&str, &str)]) -> SourceState {
+    let map = nodes.iter().copied().collect();
+    SourceState { registered: Some(number), ..state("registered", u64::MAX, Some(map)) }
+}
+
+#[tokio::test]
+async fn a_registration_does_not_wait_for_a_round_of_polls_and_takes_no_half_of_one_in() {
+    let quick = state("quick", 0, Some(nodes(2, "m1")));
+    let slow = state("slow", 0, Some(EntryMap::default()));
+    let mut running = Start::with([registered(0, &[("a", "m1")]), quick, slow]).run().await;
+    let first = running.decided("the first map", |decision| decision.map.active).await;
+    assert_eq!(rows_of(&first), ["a m1", "n000 m1", "n001 m1"], "it is there from the first on");
+
+    running.sources[1].send_replace(state("quick", 1, Some(nodes(2, "m2"))));
+    running.sources[0].send_replace(registered(1, &[("a", "m1"), ("n000", "m9")]));
+    let at_once = running.decided("the node", |decision| decision.map.registered == 1).await;
+    assert_eq!(rows_of(&at_once), ["a m1", "n000 m9", "n001 m1"]);
+    assert_eq!(at_once.map.evaluated_request, 0);
+    let asked = at_once.map.answered_at.expect("all have answered");
+    assert_eq!(asked, Timestamp::UNIX_EPOCH, "the oldest answer is a registry's");
+
+    // The round is whole without it.
+    running.sources[2].send_replace(state("slow", 1, Some(EntryMap::default())));
+    let round = running.decided("the round", |decision| decision.map.evaluated_request == 1).await;
+    assert_eq!(rows_of(&round), ["a m1", "n000 m9", "n001 m2"]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_registered_answers_every_request_and_is_as_new_as_the_moment() {
+    let mut running = Start::with([registered(0, &[("a", "m1")])]).run().await;
+    let first = running.decided("the first map", |decision| decision.map.active).await;
+    assert_eq!(first.map.evaluated_request, u64::MAX);
+    assert!(first.map.answered_at > Some(Timestamp::UNIX_EPOCH), "{:?}", first.map.answered_at);
+    running.sources[0].send_replace(registered(2, &[("a", "m2")]));
+    let next = running.decided("the node", |decision| decision.map.registered == 2).await;
+    assert_eq!(rows_of(&next), ["a m2"]);
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn servers_that_flap_bring_no_instance_to_a_pass_unless_the_map_changes() {
     for (not_ready, rows, generations) in

@@ -54,6 +54,9 @@ pub enum HttpError {
     MethodNotAllowed,
     #[error("the body is larger than any request here")]
     TooLarge,
+    /// So many large bodies are taken in at once.
+    #[error("{0} large bodies are being read, and no more may be; try again in a moment")]
+    NoRoom(usize),
     #[error("the request's body did not arrive within {BOUND:?}")]
     TooSlow,
     /// The API serves so many connections.
@@ -98,10 +101,14 @@ impl HttpError {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::TooManyFailed(_) | Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Forbidden | Self::OtherSite | Self::Role { .. } => StatusCode::FORBIDDEN,
+            Self::Forbidden
+            | Self::OtherSite
+            | Self::Role { .. }
+            | Self::Api(api::Error::NotGranted(_)) => StatusCode::FORBIDDEN,
             Self::NotFound(_)
             | Self::Api(
                 api::Error::NoOverride(_)
+                | api::Error::NotRegistered(_)
                 | api::Error::NoToken(_)
                 | api::Error::NoMap
                 | api::Error::NoRevision(_)
@@ -117,6 +124,7 @@ impl HttpError {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Full(_)
+            | Self::NoRoom(_)
             | Self::Api(
                 api::Error::Busy
                 | api::Error::NotReady
@@ -131,6 +139,7 @@ impl HttpError {
                 | api::Error::DeadEnd(_)
                 | api::Error::NoStore(_)
                 | api::Error::ServerConflict(_)
+                | api::Error::NoRegistrations
                 | api::Error::TokenConflict(_)
                 | api::Error::NotRenewed(_)
                 | api::Error::NotRemembered(_),

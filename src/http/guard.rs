@@ -10,7 +10,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use mapsmith_core::access::Identity;
+use mapsmith_core::access::{Grant, Identity};
 use mapsmith_core::names::is_invisible;
 use mapsmith_core::overrides::LONGEST_REASON;
 use metrics::counter;
@@ -79,7 +79,7 @@ impl Guard {
                 record.request = Some(self.request(parts, peer, id).await?);
                 return Ok(record);
             }
-            Needs::Role(needed) => needed,
+            Needs::Role(needed) | Needs::NodeGrant(needed) => needed,
         };
         let identity = access::identify(access, parts, peer, changes)?;
         match self.route.path == SESSION {
@@ -87,7 +87,9 @@ impl Guard {
             false => access.admit(&identity, changes),
         }
         .map_err(HttpError::TooMany)?;
-        if identity.role < needed {
+        let is_granted = matches!(self.route.needs, Needs::NodeGrant(_))
+            && identity.grants.iter().any(|grant| matches!(grant, Grant::Node(_)));
+        if identity.role < needed && !is_granted {
             return Err(HttpError::Role { needed, identity });
         }
         if changes {

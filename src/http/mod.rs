@@ -17,6 +17,7 @@ mod handlers;
 mod history;
 mod map;
 mod nodes;
+mod registrations;
 mod request;
 mod routes;
 mod serve;
@@ -36,8 +37,12 @@ pub fn router(api: Arc<Api>) -> Router {
         // Nobody's body is read who may not ask.
         let handler = (route.handler)()
             .route_layer(from_fn(body::arrives))
-            .route_layer(DefaultBodyLimit::max(body::LARGEST))
-            .route_layer(from_fn_with_state(guard, guard::admit));
+            .route_layer(DefaultBodyLimit::max(route.largest_body));
+        let handler = match route.largest_body > body::LARGEST {
+            true => handler.route_layer(from_fn(body::has_room)),
+            false => handler,
+        };
+        let handler = handler.route_layer(from_fn_with_state(guard, guard::admit));
         router.route(route.path, handler)
     });
     with_guards

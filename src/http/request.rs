@@ -214,6 +214,50 @@ impl QueryParameters for ServerQuery {
     const KNOWN: &str = "the parameters are wait, force, dry_run and reason";
 }
 
+/// What the registration of nodes may be given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegisterQuery {
+    pub(super) wait: Option<String>,
+    /// It is only told what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// Masters are taken that nobody knows.
+    #[serde(default)]
+    pub(super) force: bool,
+    #[serde(default, rename = "reason")]
+    _reason: Reason,
+}
+
+impl QueryParameters for RegisterQuery {
+    const KNOWN: &str = "the parameters are wait, dry_run, force and reason";
+}
+
+/// What the end of a registration may be given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UnregisterQuery {
+    pub(super) wait: Option<String>,
+    /// It is only told what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// That the node is not registered is no failure.
+    pub(super) missing: Option<Missing>,
+    #[serde(default, rename = "reason")]
+    _reason: Reason,
+}
+
+/// What becomes of an order about something that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Missing {
+    Ok,
+}
+
+impl QueryParameters for UnregisterQuery {
+    const KNOWN: &str = "the parameters are wait, dry_run, missing (ok) and reason";
+}
+
 /// Which rows of the audit are asked for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,8 +6,9 @@ use axum::http::Method;
 use axum::routing::{MethodRouter, delete, get, post, put};
 use mapsmith_core::access::Role;
 
+use super::body::{LARGEST, LARGEST_BATCH};
 use super::handlers::{self, access};
-use super::{events, history, map, nodes, servers};
+use super::{events, history, map, nodes, registrations, servers};
 use crate::api::Api;
 
 /// Where browsers log in and out.
@@ -24,6 +25,8 @@ pub enum Needs {
     Login,
     /// Somebody who is known, with at least this role.
     Role(Role),
+    /// The same, or somebody with a grant for the nodes of a master: of which the handler asks.
+    NodeGrant(Role),
 }
 
 /// A method of a path.
@@ -31,6 +34,8 @@ pub struct Route {
     pub method: Method,
     pub path: &'static str,
     pub needs: Needs,
+    /// The most bytes of its body.
+    pub(super) largest_body: usize,
     pub(super) handler: fn() -> MethodRouter<Arc<Api>>,
 }
 
@@ -41,7 +46,12 @@ impl Route {
         needs: Needs,
         handler: fn() -> MethodRouter<Arc<Api>>,
     ) -> Self {
-        Self { method, path, needs, handler }
+        Self { method, path, needs, largest_body: LARGEST, handler }
+    }
+
+    const fn with_large_body(mut self) -> Self {
+        self.largest_body = LARGEST_BATCH;
+        self
     }
 
     /// Whether it changes something.
@@ -66,6 +76,7 @@ const ANYBODY: Needs = Needs::Role(Role::None);
 const VIEWER: Needs = Needs::Role(Role::Viewer);
 const OPERATOR: Needs = Needs::Role(Role::Operator);
 const ADMIN: Needs = Needs::Role(Role::Admin);
+const NODE_GRANT: Needs = Needs::NodeGrant(Role::Operator);
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 const PUT: Method = Method::PUT;
@@ -81,7 +92,11 @@ pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/attention", VIEWER, || get(handlers::attention)),
     Route::new(POST, "/v1/reload", OPERATOR, || post(handlers::reload)),
     Route::new(GET, "/v1/nodes", VIEWER, || get(nodes::nodes)),
+    Route::new(POST, "/v1/nodes", OPERATOR, || post(registrations::register_many))
+        .with_large_body(),
     Route::new(GET, "/v1/nodes/{node}", VIEWER, || get(handlers::explain)),
+    Route::new(PUT, "/v1/nodes/{node}", NODE_GRANT, || put(registrations::register)),
+    Route::new(DELETE, "/v1/nodes/{node}", NODE_GRANT, || delete(registrations::unregister)),
     Route::new(PUT, "/v1/nodes/{node}/owner", OPERATOR, || put(handlers::own)),
     Route::new(GET, "/v1/map", VIEWER, || get(map::map)),
     Route::new(GET, "/v1/revisions", VIEWER, || get(history::revisions)),
@@ -130,11 +145,15 @@ mod tests {
     fn whatever_changes_something_needs_more_than_to_look() {
         for route in ROUTES.iter().filter(|route| route.changes()) {
             let is_ones_own = route.path == SESSION;
-            let is_guarded = matches!(route.needs, Needs::Role(Role::Operator | Role::Admin));
+            let least = match route.needs {
+                Needs::Role(role) | Needs::NodeGrant(role) => Some(role),
+                Needs::Nothing | Needs::Probe | Needs::Login => None,
+            };
+            let is_guarded = least >= Some(Role::Operator);
             assert!(is_guarded || is_ones_own, "{} {}", route.method, route.path);
         }
         for route in ROUTES.iter().filter(|route| route.path.starts_with("/v1/")) {
-            let is_known = matches!(route.needs, Needs::Role(_) | Needs::Login);
+            let is_known = !matches!(route.needs, Needs::Nothing | Needs::Probe);
             assert!(is_known, "{} {}", route.method, route.path);
         }
         let tokens = ROUTES.iter().filter(|route| route.path.starts_with("/v1/tokens"));
@@ -151,6 +170,8 @@ mod tests {
             (Method::POST, "/v1/tokens/{id}/rotate", "tokens/<id>"),
             (Method::POST, "/v1/held/approve", "held/approve"),
             (Method::POST, "/v1/reload", "reload"),
+            (Method::PUT, "/v1/nodes/{node}", "nodes/<node>"),
+            (Method::POST, "/v1/nodes", "nodes"),
         ] {
             assert_eq!(route(&method, path).target(named), expected);
         }

@@ -370,7 +370,7 @@ impl Settings {
             let listed = lists.contains(source.name.as_str());
             source.maps_nodes = source.kind.maps_nodes(&source.of_kind, listed);
             source.keep_times = source.maps_nodes && self.ownership.remember;
-            source.required &= !source.shadow;
+            source.settle(self.store.as_ref());
         }
         self
     }
@@ -468,7 +468,7 @@ impl Settings {
             source::problems_without_map(&self.sources, &mut problems);
         }
         instance::problems(&self.instances, &mut problems);
-        let (files, instances, store) = (&self.tls_files, &self.instances, self.store.as_ref());
+        let (files, instances) = (&self.tls_files, &self.instances);
         tls_file::problems(files, instances, &self.map, store, &mut problems);
         certificate::problems(&self.certificates, files, &self.map, store, &mut problems);
         acme::problems(self, &mut problems);

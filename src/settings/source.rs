@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use super::keys::{Keys, section};
 use super::units::{duration, size};
 use super::{Map, Settings, Store, backend, check_names};
-use crate::source::{FileFormat, KeysOfKinds, SourceKind};
+use crate::source::{FileFormat, KeysOfKinds, SourceKind, registrations};
 
 section! {
     /// A registry that says which master owns a node, or that lists servers for a backend. At least
@@ -28,7 +28,9 @@ section! {
         /// What it is: `puppetdb` (PuppetDB's query API), `consul` (services and keys of Consul),
         /// `zookeeper` (the children of a path), `etcd` (the keys of a prefix), `dns` (addresses and
         /// services in DNS), `http_json` (a JSON document over HTTP), `file` (a JSON document, a
-        /// map file or lines) or `metadata` (the keys that declare a load balancer).
+        /// map file or lines), `metadata` (the keys that declare a load balancer) or
+        /// `registrations` (nodes that are registered with Mapsmith itself, over its API; kept in
+        /// `[store]`; at most one such source).
         #[unset(required)]
         #[serde(rename = "type")]
         pub kind: SourceKind,
@@ -187,6 +189,14 @@ impl Source {
         self.maps_nodes && !self.shadow
     }
 
+    /// What follows from its other keys: a shadow is never required, and registrations are kept in
+    /// the store.
+    pub(super) fn settle(&mut self, store: Option<&Store>) {
+        self.required &= !self.shadow;
+        let store = store.filter(|_| self.kind == SourceKind::Registrations);
+        self.of_kind.store = store.map(|store| store.path.clone());
+    }
+
     /// Whether a service may have its servers from it, though nothing of the settings has.
     pub(super) fn may_serve_services(&self) -> bool {
         matches!(self.kind, SourceKind::Zookeeper | SourceKind::Dns) && !self.shadow
@@ -265,6 +275,13 @@ impl Source {
     }
 }
 
+impl Settings {
+    /// The source of the nodes that are registered with Mapsmith itself, if there is one.
+    pub fn registrations(&self) -> Option<&Source> {
+        self.sources.iter().find(|source| source.kind == SourceKind::Registrations)
+    }
+}
+
 /// Reports that there is no source of the node map, without which Mapsmith has nothing to do.
 pub(super) fn problems_without_map(sources: &[Source], problems: &mut Vec<String>) {
     if sources.is_empty() {
@@ -302,6 +319,7 @@ pub(super) fn problems(
 ) {
     check_names("source", sources.iter().map(|source| &source.name), problems);
     let has_map = sources.iter().any(Source::feeds_map);
+    registrations::keys::problems(sources, store.is_some(), |text| problems.push(text));
     for (index, source) in sources.iter().enumerate() {
         let place = format!("source[{index}] {:?}", source.name);
         source.path_problems(&place, map, store, problems);

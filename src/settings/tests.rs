@@ -242,7 +242,7 @@ fn a_value_of_the_wrong_form_is_told_with_its_key_and_what_may_stand_there() {
         (
             source("type = \"pupetdb\""),
             "source[0].type: \"pupetdb\" is none of puppetdb, consul, zookeeper, etcd, dns, \
-                http_json, file or metadata",
+                http_json, file, metadata or registrations",
         ),
         (
             with("[references]\nunknown = \"drop\""),

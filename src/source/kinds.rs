@@ -24,6 +24,7 @@ use super::metadata::keys::MetadataKeys;
 use super::nodes::NodesKeys;
 use super::puppetdb::keys::PuppetDbKeys;
 use super::puppetdb::{self, PuppetDb};
+use super::registrations::Registrations;
 use super::transport::http::keys::HttpKeys;
 use super::transport::servers::ServersKeys;
 use super::zookeeper::ZooKeeper;
@@ -53,6 +54,8 @@ pub enum SourceKind {
     File,
     /// The metadata of a load balancer.
     Metadata,
+    /// Nodes that are registered with Mapsmith itself.
+    Registrations,
 }
 
 impl SourceKind {
@@ -75,7 +78,7 @@ impl SourceKind {
     /// from it. What is one document is one of the two.
     pub(crate) fn maps_nodes(self, keys: &KeysOfKinds, listed: bool) -> bool {
         match self {
-            Self::Puppetdb => true,
+            Self::Puppetdb | Self::Registrations => true,
             Self::Consul => keys.consul.kv.is_some(),
             Self::Zookeeper | Self::Etcd => keys.nodes.nodes.is_some(),
             Self::Dns | Self::Metadata => false,
@@ -86,7 +89,7 @@ impl SourceKind {
     /// Reports what is wrong with a backend's `from` that names a source of this kind.
     pub(crate) fn selector_problems(self, from: &Selector, mut problem: impl FnMut(String)) {
         match self {
-            Self::Puppetdb | Self::Metadata => problem(format!(
+            Self::Puppetdb | Self::Metadata | Self::Registrations => problem(format!(
                 "from: {:?} is of type {self}, which lists no servers; name a source of another \
                     type",
                 from.source
@@ -109,7 +112,12 @@ impl SourceKind {
                     portmap.source",
                 from.source
             )),
-            Self::Puppetdb | Self::Consul | Self::Etcd | Self::Dns | Self::HttpJson => {
+            Self::Puppetdb
+            | Self::Consul
+            | Self::Etcd
+            | Self::Dns
+            | Self::HttpJson
+            | Self::Registrations => {
                 problem(format!(
                     "from: {:?} is of type {self}, which declares no services; name a source of \
                         type zookeeper or file",
@@ -124,6 +132,7 @@ impl SourceKind {
         self,
         settings: Arc<settings::Source>,
         names: Arc<Names>,
+        lowercase: bool,
     ) -> Result<Box<dyn Registry>, SourceError> {
         Ok(match self {
             Self::Puppetdb => Box::new(PuppetDb::new(settings, names)?),
@@ -134,6 +143,7 @@ impl SourceKind {
             Self::HttpJson => Box::new(HttpJson::new(settings, names)?),
             Self::File => Box::new(FileRegistry::new(settings, names)),
             Self::Metadata => Box::new(Metadata::new(settings, names)?),
+            Self::Registrations => Box::new(Registrations::new(settings, lowercase)),
         })
     }
 
@@ -150,7 +160,7 @@ impl SourceKind {
             }
             Self::Puppetdb => MapFormat::list(puppetdb::fields(settings), names),
             Self::Consul => consul::map_format(names),
-            Self::Zookeeper | Self::Etcd | Self::Dns | Self::Metadata => {
+            Self::Zookeeper | Self::Etcd | Self::Dns | Self::Metadata | Self::Registrations => {
                 return Err(self.is_no_one_text());
             }
             Self::HttpJson | Self::File => MapFormat::document(settings, names),
@@ -165,7 +175,9 @@ impl SourceKind {
     ) -> Result<(ServerList, Rejections), SourceErrorKind> {
         match self {
             Self::Consul => read(HealthFormat.reader(None), chunks),
-            Self::Zookeeper | Self::Etcd | Self::Dns | Self::Metadata => Err(self.is_no_one_text()),
+            Self::Zookeeper | Self::Etcd | Self::Dns | Self::Metadata | Self::Registrations => {
+                Err(self.is_no_one_text())
+            }
             Self::Puppetdb | Self::HttpJson | Self::File => {
                 read(ServerFormat::default().reader(None), chunks)
             }
@@ -188,6 +200,7 @@ impl fmt::Display for SourceKind {
             Self::HttpJson => "http_json",
             Self::File => "file",
             Self::Metadata => "metadata",
+            Self::Registrations => "registrations",
         })
     }
 }
@@ -236,6 +249,8 @@ pub struct KeysOfKinds {
     pub metadata: MetadataKeys,
     /// For a file that a service names. No key says it.
     pub confined: Option<Confined>,
+    /// For registrations: where they are kept. `[store]` says it.
+    pub store: Option<PathBuf>,
 }
 
 impl KeysOfKinds {
@@ -303,8 +318,12 @@ impl KeysOfKinds {
 
     /// The paths among them.
     pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let of_kinds =
-            [&mut self.file.path, &mut self.zookeeper.auth_file, &mut self.etcd.password_file];
+        let of_kinds = [
+            &mut self.file.path,
+            &mut self.zookeeper.auth_file,
+            &mut self.etcd.password_file,
+            &mut self.store,
+        ];
         self.http.paths().chain(of_kinds.into_iter().flatten())
     }
 }

@@ -30,6 +30,7 @@ mod kinds;
 mod metadata;
 mod nodes;
 mod puppetdb;
+pub(crate) mod registrations;
 mod transport;
 mod zookeeper;
 
@@ -106,7 +107,7 @@ pub fn registry(
     lowercase: bool,
 ) -> Result<Box<dyn Registry>, SourceError> {
     let names = names(settings, lowercase);
-    let registry = settings.kind.registry(Arc::new(settings.clone()), names);
+    let registry = settings.kind.registry(Arc::new(settings.clone()), names, lowercase);
     registry.map_err(|error| SourceError {
         place: format!("source {:?}, {}", settings.name, error.place),
         ..error

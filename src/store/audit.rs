@@ -63,11 +63,14 @@ pub struct AuditTicket {
     /// What the request's body says of it.
     reason: OnceLock<String>,
     row: OnceLock<i64>,
+    /// Whether it was only asked what would be.
+    changes_nothing: OnceLock<()>,
 }
 
 impl AuditTicket {
     pub fn new(request: AuditRequest) -> Self {
-        Self { request, reason: OnceLock::new(), row: OnceLock::new() }
+        let (reason, row) = (OnceLock::new(), OnceLock::new());
+        Self { request, reason, row, changes_nothing: OnceLock::new() }
     }
 
     /// The request, with the reason that is known by now.
@@ -85,6 +88,16 @@ impl AuditTicket {
         if let Some(reason) = reason {
             self.reason.get_or_init(|| reason);
         }
+    }
+
+    /// The request changes nothing, however it ends: it has no row.
+    pub fn changes_nothing(&self) {
+        self.changes_nothing.get_or_init(|| ());
+    }
+
+    /// Whether it is to have a row.
+    pub fn has_row(&self) -> bool {
+        self.changes_nothing.get().is_none()
     }
 
     /// The row's number; none while there is no row.

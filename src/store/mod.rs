@@ -1,5 +1,6 @@
-//! Where overrides outlive a restart, server lists, services, revisions, tokens and the audit. A
-//! change of an override is in the store before anything acts on it, and so is who made it.
+//! Where overrides outlive a restart, registrations, server lists, services, revisions, tokens and
+//! the audit. A change of an override is in the store before anything acts on it, and so is who
+//! made it.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ pub mod audit;
 pub mod lists;
 pub mod map_file;
 pub mod override_service;
+pub mod registration_service;
 pub mod replace;
 pub mod secret;
 pub mod sqlite;
@@ -22,6 +24,7 @@ pub mod token_service;
 pub use audit::{AuditRequest, AuditRow, AuditTicket};
 pub use lists::keep_lists;
 pub use override_service::OverrideService;
+pub use registration_service::RegistrationService;
 pub use sqlite::{AuditFilter, HistoryBounds, HistoryReader, SqliteStore, Stored, StoredEvents};
 pub use token_service::TokenService;
 
@@ -126,8 +129,8 @@ pub enum StoreErrorKind {
             version, or restore a backup"
     )]
     Newer { found: i64, known: i64 },
-    /// An override in it has a name that HAProxy would misread.
-    #[error("holds an override of {name:?} that another program wrote ({reason}); remove that row")]
+    /// An override or a registration in it has a name that HAProxy would misread.
+    #[error("holds an order about {name:?} that another program wrote ({reason}); remove that row")]
     Invalid { name: String, reason: Invalid },
     /// Anything else.
     #[error("{0}")]

@@ -84,7 +84,7 @@ fn every_route_is_for_its_role_and_those_above_it() {
         let (method, path) = (route.method.as_str(), path(route));
         let what = format!("{method} {path}");
         let needed = match route.needs {
-            Needs::Role(needed) => needed,
+            Needs::Role(needed) | Needs::NodeGrant(needed) => needed,
             Needs::Login => {
                 let response = mapsmith.ask(method, &path, &[], "");
                 assert_eq!(response.status, 400, "{what} takes a token in its body");

@@ -42,6 +42,7 @@ mod ownership;
 mod puppet;
 mod puppetdb;
 mod references;
+mod registrations;
 mod render;
 mod rows;
 mod schedule;

@@ -17,6 +17,7 @@ pub mod node_map;
 pub mod overrides;
 pub mod plan;
 pub mod portmap;
+pub mod registrations;
 pub mod rejection;
 pub mod render;
 pub mod revision;
@@ -34,6 +35,7 @@ pub use overrides::{
     BlockedNode, DrainedMaster, EndedKind, EndedOverride, Note, OverrideChange, Overrides, Pin,
     ServerOverride,
 };
+pub use registrations::{Registration, RegistrationChange, RegistrationCounts, RegistrationEffect};
 pub use rejection::{RejectedRow, RejectedRows};
 pub use revision::{HeldChange, Revision};
 pub use server::list::ServerList;

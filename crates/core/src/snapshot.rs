@@ -41,6 +41,9 @@ pub struct SourceState<C = EntryMap> {
     pub status: SourceStatus,
     /// The number of the last poll request that a finished poll, good or failed, covers.
     pub answered: u64,
+    /// The number of the latest change, where it is what is registered with Mapsmith itself: nobody
+    /// is asked then, and it answers at every moment.
+    pub registered: Option<u64>,
 }
 
 impl<C> SourceState<C> {
@@ -57,7 +60,16 @@ impl<C> SourceState<C> {
             watch: None,
             last_poll: None,
         };
-        Self { snapshot: None, status, answered: 0 }
+        Self { snapshot: None, status, answered: 0, registered: None }
+    }
+
+    /// As it stands at a time: what is registered here is known at each.
+    pub fn at(mut self, now: Timestamp) -> Self {
+        if self.registered.is_some() {
+            self.status.answered_at = Some(now);
+            self.snapshot.iter_mut().for_each(|snapshot| snapshot.answered_at = now);
+        }
+        self
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use mapsmith_core::desired::ownership::OwnedNode;
 use mapsmith_core::{
-    BlockedNode, DrainedMaster, HeldChange, Invalid, LearnedRoute, Pin, RejectedRow,
+    BlockedNode, DrainedMaster, HeldChange, Invalid, LearnedRoute, Pin, Registration, RejectedRow,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,9 @@ pub struct ExplainReport {
     pub revision: Option<u64>,
     /// The latest change of the node that is remembered.
     pub last_change: Option<ExplainChange>,
+    /// How the node is registered with Mapsmith itself, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
     /// The node's pin: it counts more than the sources.
     pub pin: Option<Pin>,
     /// Since when an operator keeps the node out of the map, whatever the sources say.

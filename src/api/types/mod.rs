@@ -15,6 +15,7 @@ mod overrides;
 mod problem;
 mod readiness;
 mod references;
+mod registrations;
 mod reload;
 mod servers;
 mod status;
@@ -39,6 +40,7 @@ pub use overrides::{
 pub use problem::Problem;
 pub use readiness::Readiness;
 pub use references::ReferencesReport;
+pub use registrations::{RegisterNode, RegisterRequest, RegistrationReport};
 pub use reload::{ReloadInstance, ReloadOutcome, ReloadReport, ReloadServers, ReloadSource};
 pub use servers::{
     BackendReport, BackendSummary, BackendsReport, ServerChangeReport, ServerInstance,

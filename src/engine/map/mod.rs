@@ -78,6 +78,8 @@ pub const BY_REMOVE_AFTER: &str = "remove_after";
 pub struct MapDecision {
     /// The highest poll request whose answers, from every source, are taken into account.
     pub evaluated_request: u64,
+    /// The number of the latest change of what is registered that is taken into account.
+    pub registered: u64,
     /// When the source answered whose answer is the oldest of those taken into account.
     pub answered_at: Option<Timestamp>,
     /// The map in force: the desired revision, or before the sources have spoken the one found in
@@ -427,6 +429,8 @@ impl MapDecider {
         (self.let_through, self.release) = (None, None);
         self.decision.evaluated_request =
             sources.iter().map(|state| state.answered).min().unwrap_or(0);
+        self.decision.registered =
+            sources.iter().filter_map(|state| state.registered).max().unwrap_or_default();
         let answers = sources.iter().filter_map(|state| state.snapshot.as_ref());
         self.decision.answered_at = answers.map(|snapshot| snapshot.answered_at).min();
         self.decision.overrides = Arc::clone(&overrides);

@@ -93,7 +93,7 @@ fn every_misspelt_key_and_wrong_value_is_named_in_one_run_with_its_line_in_each_
         "guard.min_entries: \"many\" is not a whole number from 0 on",
         "source[0].tpye: there is no such key; did you mean type?",
         "source[1].type: \"fille\" is none of puppetdb, consul, zookeeper, etcd, dns, http_json, \
-            file or metadata",
+            file, metadata or registrations",
         "instance[0].runtime: \"/run/haproxy/admin.sock\" is not a runtime address; \
             write \"unix@/run/haproxy/admin.sock\" or \"tcp@127.0.0.1:9999\"",
         "instance[0].timeot: there is no such key; did you mean timeout?",

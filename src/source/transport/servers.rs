@@ -52,7 +52,8 @@ impl ServersKeys {
             | SourceKind::Etcd
             | SourceKind::HttpJson
             | SourceKind::File
-            | SourceKind::Metadata => {
+            | SourceKind::Metadata
+            | SourceKind::Registrations => {
                 if !self.servers.is_empty() {
                     problem(format!("servers: a {kind} source has none"));
                 }

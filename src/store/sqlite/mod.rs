@@ -30,6 +30,7 @@ mod lists;
 mod lock;
 mod overrides;
 mod owners;
+mod registrations;
 mod servers;
 mod services;
 mod tokens;
@@ -43,7 +44,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 13] = [
+const MIGRATIONS: [&str; 14] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -109,9 +110,15 @@ const MIGRATIONS: [&str; 13] = [
     NULL, subject TEXT NOT NULL, event TEXT NOT NULL) STRICT;
     CREATE INDEX events_at ON events (at);
 ",
+    "
+    CREATE TABLE registrations (node TEXT PRIMARY KEY, master TEXT NOT NULL, \
+    since INTEGER NOT NULL, until INTEGER, reason TEXT, author TEXT) STRICT, WITHOUT ROWID;
+    CREATE INDEX registrations_until ON registrations (until) WHERE until IS NOT NULL;
+",
 ];
 
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
+pub use registrations::{NotChanged, RegistrationJob};
 
 /// How long another program's lock is waited for: a backup holds it for moments.
 const BUSY: Duration = Duration::from_secs(2);

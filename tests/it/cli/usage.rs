@@ -8,10 +8,32 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 23] = [
-    "run", "check", "plan", "sync", "portmap", "status", "nodes", "explain", "master", "history",
-    "diff", "events", "reload", "pin", "unpin", "block", "unblock", "drain", "undrain", "own",
-    "approve", "token", "server",
+const VERBS: [&str; 25] = [
+    "run",
+    "check",
+    "plan",
+    "sync",
+    "portmap",
+    "status",
+    "nodes",
+    "explain",
+    "master",
+    "history",
+    "diff",
+    "events",
+    "reload",
+    "pin",
+    "unpin",
+    "block",
+    "unblock",
+    "drain",
+    "undrain",
+    "own",
+    "register",
+    "unregister",
+    "approve",
+    "token",
+    "server",
 ];
 
 #[test]

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::names::{self, Invalid};
 
+mod patched;
 mod search;
 
 pub use search::{Found, Search};
@@ -173,6 +174,11 @@ impl PartialEq for EntryMap {
 
 impl Eq for EntryMap {}
 
+/// A time as a map has it.
+fn seconds(time: Timestamp) -> u32 {
+    u32::try_from(time.as_second()).unwrap_or(0)
+}
+
 fn key_of(keys: &str, entry: Entry) -> &str {
     let start = entry.start as usize;
     &keys[start..start + usize::from(entry.length)]
@@ -250,8 +256,7 @@ impl EntryMapBuilder {
 
     /// Says when the entries were given, in the order taken, as far as that is known.
     pub fn with_times(mut self, times: impl Iterator<Item = Option<Timestamp>>) -> Self {
-        let seconds = times
-            .map(|time| time.and_then(|time| u32::try_from(time.as_second()).ok()).unwrap_or(0));
+        let seconds = times.map(|time| time.map_or(0, seconds));
         self.map.times = seconds.take(self.map.entries.len()).collect();
         self
     }

@@ -1,0 +1,143 @@
+//! Nodes that are registered with Mapsmith itself, by an operator or by the master that they belong
+//! to: a source of the node map whose rows are kept in the store.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{EntryMap, Note};
+
+/// The most nodes that are registered together, all of them or none.
+pub const MOST_AT_ONCE: usize = 10_000;
+
+/// A node that is registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The node, as the map has it.
+    pub node: String,
+    /// The master, by HAProxy's name.
+    pub master: String,
+    /// Since when it is registered with this master.
+    pub since: Timestamp,
+    /// When that ends by itself; none where only somebody ends it.
+    pub until: Option<Timestamp>,
+    #[serde(flatten)]
+    pub note: Note,
+}
+
+/// One change of what is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistrationChange {
+    /// Registers these nodes, each named once; what they were registered with before is replaced.
+    Register(Vec<Registration>),
+    Unregister {
+        /// The node, as the map has it.
+        node: String,
+        /// Nothing ends where the node is registered with another master than these; none where
+        /// any may be.
+        only_of: Option<Vec<String>>,
+    },
+    /// Ends what is over.
+    Expire { now: Timestamp },
+}
+
+/// What a change does, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrationCounts {
+    /// Nodes that were not registered before.
+    pub registered: usize,
+    /// Nodes that were registered with another master.
+    pub moved: usize,
+    /// Nodes that stay with their master.
+    pub unchanged: usize,
+    /// Nodes that are registered no more.
+    pub unregistered: usize,
+}
+
+/// What becomes of single nodes, and of the map that says who owns them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistrationEffect {
+    pub counts: RegistrationCounts,
+    /// The nodes that have another master then: the master, and since when; none where the node is
+    /// registered no more.
+    pub masters: BTreeMap<String, Option<(String, Timestamp)>>,
+}
+
+impl RegistrationEffect {
+    /// Registers a node that had this master.
+    pub fn register(&mut self, before: Option<&str>, new: &Registration) {
+        match before {
+            Some(before) if before == new.master => return self.counts.unchanged += 1,
+            Some(_) => self.counts.moved += 1,
+            None => self.counts.registered += 1,
+        }
+        self.masters.insert(new.node.clone(), Some((new.master.clone(), new.since)));
+    }
+
+    /// Ends a node's registration.
+    pub fn unregister(&mut self, node: String) {
+        self.counts.unregistered += 1;
+        self.masters.insert(node, None);
+    }
+
+    /// What it would do to nodes that are registered so.
+    pub fn preview(change: &RegistrationChange, registered: &EntryMap) -> Self {
+        let mut effect = Self::default();
+        match change {
+            RegistrationChange::Register(nodes) => {
+                nodes.iter().for_each(|new| effect.register(registered.get(&new.node), new));
+            }
+            RegistrationChange::Unregister { node, .. } if registered.get(node).is_some() => {
+                effect.unregister(node.clone());
+            }
+            RegistrationChange::Unregister { .. } | RegistrationChange::Expire { .. } => {}
+        }
+        effect
+    }
+
+    /// The map after it, with the times of its entries where they are kept.
+    pub fn apply(&self, registered: &EntryMap, keep_times: bool) -> EntryMap {
+        let changes = self.masters.iter().map(|(node, new)| {
+            let new =
+                new.as_ref().map(|(master, since)| (master.as_str(), keep_times.then_some(*since)));
+            (node.as_str(), new)
+        });
+        registered.patched(changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registration(node: &str, master: &str) -> Registration {
+        let (node, master) = (node.to_owned(), master.to_owned());
+        let since = Timestamp::UNIX_EPOCH;
+        Registration { node, master, since, until: None, note: Note::default() }
+    }
+
+    #[test]
+    fn nodes_are_registered_moved_or_stay_and_the_map_says_so() {
+        let before: EntryMap = [("a", "m1"), ("b", "m1"), ("d", "m2")].into_iter().collect();
+        let register = RegistrationChange::Register(vec![
+            registration("b", "m3"),
+            registration("d", "m2"),
+            registration("c", "m2"),
+        ]);
+        let effect = RegistrationEffect::preview(&register, &before);
+        let expected =
+            RegistrationCounts { registered: 1, moved: 1, unchanged: 1, unregistered: 0 };
+        assert_eq!(effect.counts, expected);
+        let after = effect.apply(&before, false);
+        let entries: Vec<_> = after.iter().collect();
+        assert_eq!(entries, [("a", "m1"), ("b", "m3"), ("c", "m2"), ("d", "m2")]);
+
+        let unregister =
+            |node: &str| RegistrationChange::Unregister { node: node.to_owned(), only_of: None };
+        let effect = RegistrationEffect::preview(&unregister("a"), &after);
+        assert_eq!((effect.counts.unregistered, effect.apply(&after, false).get("a")), (1, None));
+        let nothing = RegistrationEffect::preview(&unregister("x"), &after);
+        assert_eq!(nothing, RegistrationEffect::default());
+    }
+}

@@ -1,0 +1,63 @@
+//! Nodes that are registered with Mapsmith itself: what is asked for, and what came of it.
+
+use jiff::Timestamp;
+use mapsmith_core::RegistrationCounts;
+use serde::{Deserialize, Serialize};
+
+use super::ReloadOutcome;
+
+/// `PUT /v1/nodes/{node}`: the body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterRequest {
+    /// The master, by HAProxy's name.
+    pub master: String,
+    /// For how long, like `2h`, a year at most; without it until somebody unregisters it.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// Why, in at most 500 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/nodes`: one of the nodes, in a JSON array or on a line of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterNode {
+    pub node: String,
+    /// The master, by HAProxy's name.
+    pub master: String,
+    /// As in [`RegisterRequest`].
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// As in [`RegisterRequest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What came of a registration, or of many, or of its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegistrationReport {
+    /// The node, as the map has it; none where there were many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Its master; none where it is registered no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+    /// When its registration ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// What it does to what is registered.
+    #[serde(flatten)]
+    pub counts: RegistrationCounts,
+    /// Whether it outlives a restart: false after a dry run.
+    pub stored: bool,
+    /// Whether it is in force; none after a dry run.
+    pub outcome: Option<ReloadOutcome>,
+    /// One sentence for a person.
+    pub message: String,
+    /// The revision in force.
+    pub revision: Option<u64>,
+    /// All in all, in milliseconds.
+    pub milliseconds: f64,
+}

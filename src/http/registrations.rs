@@ -1,0 +1,127 @@
+//! Nodes are registered and unregistered.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use mapsmith_core::RegistrationChange;
+use mapsmith_core::access::{Grant, Identity, Role};
+
+use super::body::Room;
+use super::error::{HttpError, status_of};
+use super::handlers::json;
+use super::request::{Author, Node, Parameters, RegisterQuery, UnregisterQuery};
+use crate::api::registrations::{RegistrationAnswer, RegistrationOrder};
+use crate::api::types::{RegisterRequest, RegistrationReport, ReloadOutcome};
+use crate::api::{self, Api, requests};
+use crate::store::AuditTicket;
+
+type Shared = State<Arc<Api>>;
+type Ticket = Extension<Arc<AuditTicket>>;
+type Who = Extension<Identity>;
+
+/// The masters whose nodes somebody may register; none where they may register any.
+fn granted(identity: &Identity) -> Option<Vec<String>> {
+    let master = |grant: &Grant| match grant {
+        Grant::Node(master) => Some(master.clone()),
+        Grant::Register(_) | Grant::Commands => None,
+    };
+    (identity.role < Role::Operator).then(|| identity.grants.iter().filter_map(master).collect())
+}
+
+pub(super) async fn register(
+    State(api): Shared,
+    Extension(identity): Who,
+    Extension(ticket): Ticket,
+    Node(node): Node,
+    Parameters(query): Parameters<RegisterQuery>,
+    Author(by): Author,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    let wait = requests::wait(query.wait.as_deref())?;
+    let help = "{\"master\": \"...\"}, with \"for\": \"2h\" for a registration that ends by itself";
+    let mut request: RegisterRequest = json(&body, help)?;
+    request.reason = ticket.reason().or(request.reason);
+    let registration = api.asker(by, &ticket).registration(node, request)?;
+    let masters = granted(&identity);
+    if masters.as_ref().is_some_and(|masters| !masters.contains(&registration.master)) {
+        let error = format!(
+            "{:?} may register nodes of {} alone, and no node of {}",
+            identity.name,
+            masters.unwrap_or_default().join(", "),
+            registration.master
+        );
+        return Err(api::Error::NotGranted(error).into());
+    }
+    ticket.explain(registration.note.reason.clone());
+    // A master that a grant names is known to whoever gave it.
+    let force = query.force || masters.is_some();
+    let order = RegistrationOrder { wait, dry_run: query.dry_run, force, missing_ok: false };
+    let change = RegistrationChange::Register(vec![registration]);
+    let created = |report: &RegistrationReport| match report.counts.registered {
+        0 => StatusCode::OK,
+        _ => StatusCode::CREATED,
+    };
+    let answer = api.change_registrations(change, order, ticket).await?;
+    respond(answer, created, Some)
+}
+
+pub(super) async fn register_many(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    Extension(room): Extension<Room>,
+    Parameters(query): Parameters<RegisterQuery>,
+    Author(by): Author,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    let wait = requests::wait(query.wait.as_deref())?;
+    let nodes = api.asker(by, &ticket).registrations(&body)?;
+    // What is large was the body; it may be waited for long.
+    drop((body, room));
+    let RegisterQuery { dry_run, force, .. } = query;
+    let order = RegistrationOrder { wait, dry_run, force, missing_ok: false };
+    let change = RegistrationChange::Register(nodes);
+    respond(api.change_registrations(change, order, ticket).await?, |_| StatusCode::OK, Some)
+}
+
+pub(super) async fn unregister(
+    State(api): Shared,
+    Extension(identity): Who,
+    Extension(ticket): Ticket,
+    Node(node): Node,
+    Parameters(query): Parameters<UnregisterQuery>,
+) -> Result<Response, HttpError> {
+    let wait = requests::wait(query.wait.as_deref())?;
+    let node = api.as_in_map(&node);
+    let change = RegistrationChange::Unregister { node, only_of: granted(&identity) };
+    let UnregisterQuery { dry_run, missing, .. } = query;
+    let order = RegistrationOrder { wait, dry_run, force: false, missing_ok: missing.is_some() };
+    let answer = api.change_registrations(change, order, ticket).await?;
+    // There is nothing left to show.
+    respond(answer, |_| StatusCode::NO_CONTENT, |report| (!report.stored).then_some(report))
+}
+
+/// What is stored and not in force yet is accepted; a dry run is plainly answered.
+fn respond(
+    answer: RegistrationAnswer,
+    done: impl FnOnce(&RegistrationReport) -> StatusCode,
+    shown: impl FnOnce(RegistrationReport) -> Option<RegistrationReport>,
+) -> Result<Response, HttpError> {
+    let report = match answer {
+        RegistrationAnswer::Done(report) => report,
+        RegistrationAnswer::KeptBack(report) => return Err(HttpError::Reload(report)),
+    };
+    let status = match report.outcome {
+        None => StatusCode::OK,
+        Some(ReloadOutcome::Requested | ReloadOutcome::InSync) => done(&report),
+        Some(outcome) => status_of(outcome),
+    };
+    let report = if status == StatusCode::ACCEPTED { Some(report) } else { shown(report) };
+    Ok(match report {
+        Some(report) => (status, Json(report)).into_response(),
+        None => status.into_response(),
+    })
+}
