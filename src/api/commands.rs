@@ -47,7 +47,7 @@ impl Api {
     }
 
     /// Begins a change, with this request to the sources.
-    fn ask(&self, request: impl FnOnce(&PollRequests) -> u64) -> Asked {
+    pub(super) fn ask(&self, request: impl FnOnce(&PollRequests) -> u64) -> Asked {
         let decision = self.decision.borrow();
         let before = decision.map.in_force.as_ref().map_or(0, |revision| revision.number);
         let request = request(&self.requests);
@@ -75,7 +75,10 @@ impl Api {
             }
             _ => error,
         });
-        approved.map_err(|error| Error::NotApproved(error.to_string()))
+        approved.map_err(|error| match error {
+            ApprovalError::OnHold(error) => Error::Hold(error),
+            error => Error::NotApproved(error.to_string()),
+        })
     }
 
     /// Stores a change of the overrides and puts it in force; with `wait` answers when every

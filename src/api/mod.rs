@@ -37,6 +37,7 @@ mod nodes;
 mod owned;
 mod queries;
 pub mod requests;
+pub(crate) mod rollback;
 mod tls_files;
 mod tokens;
 pub mod types;

@@ -31,6 +31,7 @@ mod portmap;
 mod reload;
 mod remote;
 mod render;
+mod rollback;
 mod status;
 mod sync;
 mod token;
@@ -186,6 +187,8 @@ enum Verb {
     },
     #[command(flatten)]
     Order(overrides::OrderVerb),
+    #[command(flatten)]
+    Hold(rollback::HoldVerb),
     /// Let the change through that the guard holds back
     Approve {
         /// The id that status shows: nothing but exactly that change is let through. Without it the
@@ -239,6 +242,7 @@ impl Verb {
             | Self::Approve { connection, .. } => Some(connection),
             Self::Token(verb) => Some(verb.connection()),
             Self::Order(verb) => Some(verb.connection()),
+            Self::Hold(verb) => Some(verb.connection()),
         }
     }
 }
@@ -328,6 +332,7 @@ async fn carry_out(
             certificates::certificates(connection, verb, output).await
         }
         Verb::Order(verb) => verb.carry_out(output).await,
+        Verb::Hold(verb) => verb.carry_out(output).await,
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
         Verb::Token(verb) => token::token(verb, output).await,
     }

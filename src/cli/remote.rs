@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use reqwest::header::IF_MATCH;
 use reqwest::{Certificate, Client, Identity, Method, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -170,6 +171,19 @@ impl Connection {
         body: Option<&impl Serialize>,
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
+        self.ask_if(method, segments, query, body, wait, None).await
+    }
+
+    /// The same, for the state of things that has this entity tag.
+    pub(super) async fn ask_if<'q, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: impl IntoIterator<Item = (&'q str, &'q str)>,
+        body: Option<&impl Serialize>,
+        wait: Duration,
+        if_match: Option<String>,
+    ) -> anyhow::Result<Answer<T>> {
         let mut url = reqwest::Url::parse(self.url()).with_context(|| {
             format!("--url {:?} is not a valid URL (example: http://127.0.0.1:7070)", self.url())
         })?;
@@ -189,6 +203,9 @@ impl Connection {
         let mut request = self.client(wait)?.request(method, url);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
+        }
+        if let Some(tag) = if_match {
+            request = request.header(IF_MATCH, tag);
         }
         if let Some(body) = body {
             request = request.json(body);

@@ -17,6 +17,7 @@ mod history;
 mod map;
 mod nodes;
 mod request;
+mod rollback;
 mod routes;
 mod serve;
 

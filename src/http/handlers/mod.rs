@@ -32,7 +32,7 @@ type Shared = State<Arc<Api>>;
 type Ticket = Extension<Arc<AuditTicket>>;
 
 /// A body as JSON; `help` says what to send.
-fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
+pub(super) fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
     serde_json::from_slice(body)
         .map_err(|error| HttpError::BadRequest(format!("send {help}: {error}")))
 }

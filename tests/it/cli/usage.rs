@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 24] = [
     "run", "check", "plan", "sync", "portmap", "status", "nodes", "explain", "master", "history",
     "diff", "reload", "pin", "unpin", "block", "unblock", "drain", "undrain", "own", "approve",
-    "token",
+    "token", "rollback", "resume", "reject",
 ];
 
 #[test]

@@ -5,6 +5,7 @@ mod history;
 mod map;
 mod masters;
 mod nodes;
+mod rollback;
 
 use serde_json::Value;
 
