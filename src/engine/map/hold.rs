@@ -401,7 +401,11 @@ impl MapDecider {
     pub(super) fn hold_due(&self) -> Option<tokio::time::Instant> {
         let left = self.hold.state.next_end()?.duration_since(Timestamp::now());
         let left = Duration::try_from(left).unwrap_or_default();
-        Some(tokio::time::Instant::now() + left.min(CLOCK_CHECK_INTERVAL))
+        Some(match left.is_zero() {
+            // Due whatever moment it is compared with.
+            true => tokio::time::Instant::from_std(self.clock),
+            false => tokio::time::Instant::now() + left.min(CLOCK_CHECK_INTERVAL),
+        })
     }
 
     /// Whether what is held may be approved.
