@@ -50,6 +50,13 @@ metrics! {
     gauge MAP_FILE_FAILED = "mapsmith_map_file_failed", "1 while the map file can't be written";
     gauge HISTORY_FAILED = "mapsmith_history_failed",
         "1 while the revision in force could not be kept in the store";
+    gauge HOLD_LASTING = "mapsmith_hold_lasting",
+        "1 while a rollback holds the sources back";
+    gauge HOLD_OVER = "mapsmith_hold_over",
+        "1 while the hold of a rollback is over and what the sources say takes an approval";
+    // 0 where there is none.
+    gauge HOLD_END = "mapsmith_hold_end_timestamp_seconds",
+        "When the hold of a rollback is over by itself, in seconds since 1970";
     gauge READ_ONLY = "mapsmith_read_only",
         "1 while another Mapsmith writes the map file, and this one changes nothing";
     // By `severity` (`act`, `look`).

@@ -86,7 +86,10 @@ impl Api {
             }
             _ => error,
         });
-        let approved = approved.map_err(|error| Error::NotApproved(error.to_string()))?;
+        let approved = approved.map_err(|error| match error {
+            ApprovalError::OnHold(error) => Error::Hold(error),
+            error => Error::NotApproved(error.to_string()),
+        })?;
         let text = format!("the held change of {} was let through", approved.of);
         let happening = Happening::new(Timestamp::now(), EventKind::Approved, &approved.of, text);
         self.happened(happening.in_state(id), ticket).await;

@@ -359,7 +359,15 @@ fn kept_in_words(decision: &MapDecision) -> String {
             format!("; {count} nodes {many} and stay where they are (see `mapsmith status`)")
         }
     };
-    of(&decision.flapping, "flaps", "flap")
+    let held_back = match &decision.hold.state.hold {
+        Some(hold) => format!(
+            "; the sources are held back since the rollback to revision {} (`mapsmith resume`)",
+            hold.of
+        ),
+        None => String::new(),
+    };
+    held_back
+        + &of(&decision.flapping, "flaps", "flap")
         + &of(&decision.conflicts, "is named twice", "are named twice")
 }
 

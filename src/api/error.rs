@@ -1,5 +1,7 @@
 //! Why the API does not do what it is asked for.
 
+use mapsmith_core::desired::hold::HoldError;
+use mapsmith_core::history::RevisionRecord;
 use thiserror::Error as ThisError;
 
 use crate::tls::RenewError;
@@ -89,6 +91,20 @@ pub enum Error {
         /// The oldest revision whose map can be had.
         oldest: Option<u64>,
     },
+    /// Another revision is in force than whoever asks takes for it.
+    #[error("{}", changed(*.expected, *.in_force, .since))]
+    Changed {
+        expected: u64,
+        in_force: u64,
+        /// The latest revisions after that one, the newest first, as far as they are kept.
+        since: Vec<RevisionRecord>,
+    },
+    /// A rollback holds the sources back, or none does.
+    #[error(transparent)]
+    Hold(HoldError),
+    /// Another Mapsmith decides.
+    #[error("{0}")]
+    ReadOnly(String),
     /// Owners are not remembered.
     #[error("{0}")]
     NotRemembered(String),
@@ -101,4 +117,17 @@ pub enum Error {
     /// The store did not take the change.
     #[error("{0}")]
     Store(String),
+}
+
+/// Who changed what since somebody looked.
+fn changed(expected: u64, in_force: u64, since: &[RevisionRecord]) -> String {
+    let latest = since.first().map_or(String::new(), |record| {
+        let by = record.note.by.as_ref().map_or(String::new(), |by| format!(" by {by}"));
+        let (at, counts) = (record.at, record.counts);
+        format!(" since {at:.0} ({}{by}: {counts})", record.sources.join(", "))
+    });
+    format!(
+        "revision {in_force} is in force{latest}, and not {expected}: look at what has changed, \
+            then ask again with If-Match: \"{in_force:x}\""
+    )
 }

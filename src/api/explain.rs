@@ -9,6 +9,7 @@ use mapsmith_core::desired::ownership::OwnedNode;
 use mapsmith_core::status::KeptNode;
 use tokio::time::timeout;
 
+use super::rollback::hold_report;
 use super::types::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 use super::{Api, views};
 use crate::engine::map::MapDecision;
@@ -86,6 +87,7 @@ impl Api {
             sources,
             instances: self.look_up_everywhere(&node).await,
             held: decision.held,
+            hold: hold_report(decision.hold),
             node,
         }
     }

@@ -16,6 +16,8 @@ use crate::store::{HistoryReader, SqliteStore, StoreErrorKind};
 
 /// How many read the history at once: each may need as much memory as a map.
 const READERS: usize = 2;
+/// How many revisions somebody is told of who takes an older one for that in force.
+const SHOWN_SINCE: usize = 10;
 /// How much of the changes' text is made at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -192,6 +194,29 @@ impl Api {
         Ok(Arc::new(map.await.map_err(|error| Error::Store(error.to_string()))?))
     }
 
+    /// What the sources had said at a revision.
+    ///
+    /// # Errors
+    /// [`Error::NotKept`], [`Error::NoRevision`], [`Error::NoStore`], or the store can't be read.
+    pub async fn base_of(&self, number: u64) -> Result<Arc<EntryMap>, Error> {
+        let newest = self.newest()?;
+        if number > newest.in_force.number {
+            return Err(Error::NoRevision(number));
+        }
+        let read = move |reader: HistoryReader| Ok(newest.base(&reader, number));
+        let base = self.read(read).await.map_err(|error| match error {
+            Error::NoStore(_) => Error::NoStore("rollbacks"),
+            other => other,
+        });
+        base?.map(Arc::new)
+    }
+
+    /// The latest revisions after one, the newest first.
+    pub(super) async fn records_since(&self, number: u64) -> Result<Vec<RevisionRecord>, Error> {
+        let revisions = self.all_revisions().await?.into_iter().map(|revision| revision.record);
+        Ok(revisions.take_while(|record| record.number > number).take(SHOWN_SINCE).collect())
+    }
+
     /// The ways from the map in force to a revision, and to an older one or the same.
     async fn patches(&self, newest: &Newest, newer: u64, older: u64) -> Result<[Patch; 2], Error> {
         let in_force = newest.in_force.number;
@@ -261,6 +286,26 @@ impl Newest {
         };
         go_back(&mut patch, from, older)?;
         Ok([newer_patch, patch])
+    }
+
+    /// What the sources had said at a revision.
+    fn base(&self, reader: &HistoryReader, number: u64) -> Result<EntryMap, Error> {
+        let unusable = |error: &dyn std::fmt::Display| Error::Store(error.to_string());
+        let records = reader.records().map_err(|error| unusable(&error))?;
+        let chain = self.chain(&records);
+        let known = records.iter().filter(|it| it.base.is_some() && chain.reaches(it.number));
+        let not_kept =
+            || Error::NotKept { number, oldest: known.clone().map(|it| it.number).min() };
+        let patches = self.patches(reader, self.in_force.number, number);
+        let [_, mut patch] = patches.map_err(|error| match error {
+            Error::NotKept { .. } => not_kept(),
+            other => other,
+        })?;
+        let blocks = reader.base_blocks(number).map_err(|error| unusable(&error))?;
+        for block in blocks.ok_or_else(not_kept)? {
+            patch.take(&block).map_err(|error| unusable(&error))?;
+        }
+        Ok(patch.apply(&self.in_force.entries))
     }
 }
 

@@ -44,6 +44,7 @@ mod owned;
 mod queries;
 pub mod registrations;
 pub mod requests;
+pub(crate) mod rollback;
 mod servers;
 mod tls_files;
 mod tokens;

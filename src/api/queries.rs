@@ -11,6 +11,7 @@ use mapsmith_core::status::NAMED_NODES;
 use mapsmith_core::{HeldChange, Overrides};
 use metrics::gauge;
 
+use super::rollback::hold_report;
 use super::types::{
     GoneNodeReport, GoneReport, LearnedReport, MasterLoad, NodeOverride, OverrideKind, OwnerLoad,
     OwnershipReport, Readiness, ReferencesReport, StatusReport,
@@ -53,6 +54,8 @@ impl Api {
             last_change: decision.log.last().cloned(),
             held,
             waiting_for: decision.waiting_for,
+            rejected_change: decision.hold.state.rejected.clone(),
+            hold: hold_report(decision.hold),
             read_only: decision.read_only,
             pins: decision.overrides.pins().len(),
             blocked: decision.overrides.blocked().len(),

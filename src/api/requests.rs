@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use mapsmith_core::access::Role;
 use mapsmith_core::access::grant::MOST_GRANTS;
 use mapsmith_core::access::token::check_name;
+use mapsmith_core::desired::hold::Rollback;
 use mapsmith_core::events::UnknownKind;
 use mapsmith_core::names::is_invisible;
 use mapsmith_core::overrides::{LONGEST_REASON, ServerEdit};
@@ -17,7 +18,10 @@ use mapsmith_core::{BlockedNode, DrainedMaster, Note, OverrideChange, Pin, names
 use thiserror::Error as ThisError;
 
 use super::events::Topics;
-use super::types::{CreateTokenRequest, DrainRequest, OverrideRequest, ServerRequest};
+use super::types::{
+    CreateTokenRequest, DrainRequest, OverrideRequest, RollbackRequest, ServerRequest,
+    VerdictRequest,
+};
 use crate::store::token_service::NewToken;
 
 /// The longest that a reload or an override may be waited for.
@@ -25,6 +29,12 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// The longest time that an override or a registration may be given: beyond it nobody remembers
 /// why.
 const LONGEST_OVERRIDE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// How long a rollback holds the sources back unless it says otherwise: no longer than somebody
+/// remembers.
+const USUAL_HOLD: Duration = Duration::from_secs(60 * 60);
+/// The longest time that it may be given.
+const LONGEST_HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The most that a page may have.
 pub const LARGEST_PAGE: usize = 1000;
@@ -179,6 +189,38 @@ pub fn node_override(
             "name the node's master, or say \"absent\": true for no entry in the map".to_owned(),
         )),
     }
+}
+
+/// The rollback to a revision that begins now.
+pub fn rollback(
+    of: u64,
+    request: RollbackRequest,
+    by: Option<String>,
+    now: Timestamp,
+) -> Result<Rollback, Invalid> {
+    let RollbackRequest { reason, duration, replace } = request;
+    let end = |length: Duration| now.checked_add(SignedDuration::try_from(length).ok()?).ok();
+    let until = match duration {
+        None => end(USUAL_HOLD),
+        Some(None) => None,
+        Some(Some(duration)) => {
+            let length = humantime::parse_duration(&duration).ok();
+            let length = length.filter(|length| !length.is_zero() && *length <= LONGEST_HOLD);
+            let help = || {
+                Invalid(format!(
+                    "{duration:?} is not a duration like 30m or 2h, a week at most; null is until \
+                        somebody resumes"
+                ))
+            };
+            Some(length.and_then(end).ok_or_else(help)?)
+        }
+    };
+    Ok(Rollback { of, until, note: note(reason, by)?, replace })
+}
+
+/// Why and by whom a held change is approved or rejected.
+pub fn verdict(request: VerdictRequest, by: Option<String>) -> Result<Note, Invalid> {
+    note(request.reason, by)
 }
 
 /// The drain of a valid master that begins now.

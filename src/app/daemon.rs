@@ -64,6 +64,8 @@ async fn map_decider(
     let bounds =
         HistoryBounds { keep: settings.history.keep, max_bytes: settings.history.max_bytes };
     let decider = decider.with_history(Arc::new(store.history(bounds))).await;
+    let hold = store.hold().await?;
+    let decider = decider.with_source_hold(hold, Some(Arc::new(store.clone()))).await;
     if !settings.ownership.remember {
         return Ok(decider);
     }

@@ -10,7 +10,7 @@ use super::output::{Colour, ago, paint};
 use super::remote::Connection;
 use super::status::{held_text, time, to_text};
 use super::{FAILED, OutputFormat, SUCCESS, print};
-use crate::api::types::{ExplainInstance, ExplainReport, ExplainSource};
+use crate::api::types::{ExplainInstance, ExplainReport, ExplainSource, HoldReport};
 
 pub(super) async fn explain(
     connection: Connection,
@@ -55,6 +55,10 @@ fn text(report: &ExplainReport) -> String {
     report.sources.iter().for_each(|source| text.push_str(&source_text(source, report)));
     text.push_str("in memory right now\n");
     report.instances.iter().for_each(|instance| text.push_str(&instance_text(instance, report)));
+    if let Some(HoldReport { hold, text: what, .. }) = &report.hold {
+        let note = format!("rolled back to revision {}: {what} (`mapsmith resume`)", hold.of);
+        let _ = writeln!(text, "  {}", paint(Colour::Yellow, &note));
+    }
     if let Some(held) = &report.held {
         text.push_str(&held_text(held));
     }
@@ -193,7 +197,7 @@ fn source_text(source: &ExplainSource, report: &ExplainReport) -> String {
         true if report.kept.is_some() && report.owner.is_some() => " (does not count yet)",
         true if source.master == report.master => " (counts)",
         true if report.owner.is_some() => " (its owner counts)",
-        true if report.held.is_some() => " (held back)",
+        true if report.held.is_some() || report.hold.is_some() => " (held back)",
         true => " (not in force)",
         false => "",
     };

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
-use mapsmith_core::history::{RevisionKind, Shift};
+use mapsmith_core::history::{RevisionKind, RevisionRecord, Shift};
 use reqwest::Method;
 
 use super::output::{Colour, ago, paint, pluralize, table};
@@ -122,16 +122,20 @@ fn row(revision: &RevisionReport) -> Vec<String> {
     };
     let reason = record.note.reason.as_ref().map(|reason| format!("({reason})"));
     let why = record.note.by.iter().cloned().chain(reason);
-    let why: Vec<_> = std::iter::once(cause(record.kind, &record.sources)).chain(why).collect();
+    let why: Vec<_> = std::iter::once(cause(record)).chain(why).collect();
     vec![record.number.to_string(), ago(record.at), counts, why.join(" "), state]
 }
 
 /// What led to a revision.
-fn cause(kind: RevisionKind, sources: &[String]) -> String {
-    match kind {
-        RevisionKind::Found => "found in the map file".to_owned(),
-        RevisionKind::Approve => format!("approved: {}", sources.join(", ")),
-        _ => sources.join(", "),
+fn cause(record: &RevisionRecord) -> String {
+    let sources = record.sources.join(", ");
+    match (record.kind, record.rollback_of) {
+        (RevisionKind::Found, _) => "found in the map file".to_owned(),
+        (RevisionKind::Approve, _) => format!("approved: {sources}"),
+        (RevisionKind::Rollback, Some(of)) => {
+            paint(Colour::Yellow, &format!("ROLLBACK to revision {of}"))
+        }
+        _ => sources,
     }
 }
 

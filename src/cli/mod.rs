@@ -33,6 +33,7 @@ mod registrations;
 mod reload;
 mod remote;
 mod render;
+mod rollback;
 mod server;
 mod status;
 mod sync;
@@ -205,6 +206,8 @@ enum Verb {
     Register(registrations::Register),
     /// End a node's registration
     Unregister(registrations::Unregister),
+    #[command(flatten)]
+    Hold(rollback::HoldVerb),
     /// Let the change through that the guard holds back
     Approve {
         /// The id that status shows: nothing but exactly that change is let through. Without it the
@@ -262,6 +265,7 @@ impl Verb {
             Self::Order(verb) => Some(verb.connection()),
             Self::Register(verb) => Some(verb.connection()),
             Self::Unregister(verb) => Some(verb.connection()),
+            Self::Hold(verb) => Some(verb.connection()),
         }
     }
 }
@@ -354,6 +358,7 @@ async fn carry_out(
         Verb::Order(verb) => verb.carry_out(output).await,
         Verb::Register(verb) => verb.carry_out(output).await,
         Verb::Unregister(verb) => verb.carry_out(output).await,
+        Verb::Hold(verb) => verb.carry_out(output).await,
         Verb::Approve { id, connection } => approve::approve(connection, id, output).await,
         Verb::Token(verb) => token::token(verb, output).await,
         Verb::Server(verb) => server::server(verb, output).await,

@@ -99,7 +99,7 @@ pub(super) enum OrderVerb {
 }
 
 /// How long an override lasts; the API sets the bound.
-fn length(text: &str) -> Result<String, String> {
+pub(super) fn length(text: &str) -> Result<String, String> {
     match humantime::parse_duration(text) {
         Ok(length) if !length.is_zero() => Ok(text.to_owned()),
         _ => Err("write a duration like 30m or 2h".to_owned()),
@@ -168,12 +168,12 @@ pub(super) fn flag(name: &'static str, is_set: bool) -> Vec<(&'static str, &'sta
 pub(super) struct Order {
     /// Wait until every HAProxy is in sync, at most this long; 0s does not wait
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "30s")]
-    wait: Duration,
+    pub(super) wait: Duration,
     /// Why: the audit has it, and so have `explain` and `history`
     #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
     #[command(flatten)]
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl Order {
@@ -196,7 +196,7 @@ impl Order {
         self.connection.ask(method, path, query, body, self.wait).await
     }
 
-    async fn send(
+    pub(super) async fn send(
         self,
         method: Method,
         path: &[&str],

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use reqwest::header::IF_MATCH;
 use reqwest::{
     Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Response, StatusCode,
 };
@@ -174,8 +175,24 @@ impl Connection {
         body: Option<&impl Serialize>,
         wait: Duration,
     ) -> anyhow::Result<Answer<T>> {
+        self.ask_if(method, segments, query, body, wait, None).await
+    }
+
+    /// The same, for the state of things that has this entity tag.
+    pub(super) async fn ask_if<'q, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: impl IntoIterator<Item = (&'q str, &'q str)>,
+        body: Option<&impl Serialize>,
+        wait: Duration,
+        if_match: Option<String>,
+    ) -> anyhow::Result<Answer<T>> {
         let client = self.client(|client| client.timeout(wait + BOUND))?;
         let mut request = client.request(method, self.url_of(segments, query)?);
+        if let Some(tag) = if_match {
+            request = request.header(IF_MATCH, tag);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

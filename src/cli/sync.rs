@@ -7,6 +7,7 @@ use anyhow::bail;
 use futures_util::future::join_all;
 use haproxy_runtime::MapName;
 use jiff::Timestamp;
+use mapsmith_core::desired::hold::Hold;
 use mapsmith_core::desired::references::{Action, Actions};
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::status::InstanceStatus;
@@ -33,6 +34,9 @@ struct SyncReport {
     revision: Option<u64>,
     change: Option<RevisionSummary>,
     held: Option<HeldChange>,
+    /// What a rollback leaves: of what the sources say nothing is applied by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<Hold>,
     errors: Vec<String>,
     rejected: RejectedRows,
     instances: Vec<InstanceStatus>,
@@ -51,7 +55,7 @@ pub(super) async fn sync(
         }
         _ => None,
     };
-    let Stored { overrides, owners, .. } = stored(&settings).await?;
+    let Stored { overrides, owners, hold, .. } = stored(&settings).await?;
     let stored = Arc::new(overrides);
     let overrides = Arc::new(stored.at(Timestamp::now()));
     let map = MapName::new(&settings.map.path.to_string_lossy());
@@ -73,7 +77,9 @@ pub(super) async fn sync(
         .with_actions(actions)
         .with_remove_after(settings.map.remove_after)
         .with_screens(screens)
-        .with_ownership(settings.ownership.policy(), owners, store);
+        .with_ownership(settings.ownership.policy(), owners, store)
+        .with_source_hold(hold, None)
+        .await;
     let nothing = Desired::default();
     let looks = join_all(tasks.iter_mut().map(|task| task.cycle(&nothing)));
     let registries = Registries::new(&settings);
@@ -97,6 +103,7 @@ pub(super) async fn sync(
         revision: decision.in_force.as_ref().map(|revision| revision.number),
         change: decision.log.last().cloned(),
         held: decision.held,
+        hold: decision.hold.state.hold,
         rejected: (*decision.rejected).clone(),
         errors,
         instances: Vec::new(),
@@ -201,6 +208,11 @@ fn text(report: &SyncReport) -> String {
             instance.name,
             if good { format!("; {apply}") } else { String::new() }
         );
+    }
+    if let Some(hold) = &report.hold {
+        let of = hold.of;
+        let note = format!("the sources are held back since the rollback to revision {of}");
+        let _ = writeln!(text, "{} (`mapsmith resume`)", paint(Colour::Yellow, &note));
     }
     if let Some(held) = &report.held {
         text.push_str(&held_text(held).replace("mapsmith approve", "mapsmith sync --approve"));

@@ -10,12 +10,14 @@
 use std::sync::Arc;
 
 use mapsmith_core::desired::gate::{ApprovalError, Hold};
+use mapsmith_core::desired::hold::{HoldError, Rollback};
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::BackendStatus;
-use mapsmith_core::{HeldChange, LearnedRoute};
+use mapsmith_core::{EntryMap, HeldChange, LearnedRoute, Note, Revision};
 use metrics::counter;
 use tokio::sync::oneshot;
 
+use crate::store::AuditTicket;
 use crate::telemetry::GUARD_HOLDS;
 
 mod inputs;
@@ -70,6 +72,81 @@ pub type RequestLookups = Box<dyn Fn(&Arc<[LearnedRoute]>) + Send + Sync>;
 pub enum Order {
     Approve(Approval),
     Own(OwnOrder),
+    RollBack(RollbackOrder),
+    Resume(ResumeOrder),
+    Reject(RejectOrder),
+}
+
+/// Goes back to what the sources had said at a revision, and holds them back.
+#[derive(Debug)]
+pub struct RollbackOrder {
+    pub rollback: Rollback,
+    /// What they had said.
+    pub base: Arc<EntryMap>,
+    /// The revision that whoever orders it takes for the one in force.
+    pub expected: u64,
+    /// None where nothing is to be changed.
+    pub ticket: Option<Arc<AuditTicket>>,
+    /// Gets what it came to, or why it is not done.
+    pub answer: oneshot::Sender<Result<RolledBack, HoldOrderError>>,
+}
+
+/// What a rollback would bring into force.
+#[derive(Debug, Clone)]
+pub struct RollbackPreview {
+    pub before: Arc<Revision>,
+    pub after: Arc<EntryMap>,
+}
+
+/// What a rollback came to.
+#[derive(Debug, Clone)]
+pub struct RolledBack {
+    /// The map before it, and after it.
+    pub maps: RollbackPreview,
+    /// The generation that has it in force.
+    pub generation: u64,
+    /// Why it is stored and not in force, if so.
+    pub not_in_force: Option<String>,
+}
+
+/// Follows the sources again.
+#[derive(Debug)]
+pub struct ResumeOrder {
+    /// The revision that whoever orders it takes for the one in force, where they say so.
+    pub expected: Option<u64>,
+    pub ticket: Option<Arc<AuditTicket>>,
+    /// Gets the generation that was decided on since, or why it is not done.
+    pub answer: oneshot::Sender<Result<u64, HoldOrderError>>,
+}
+
+/// Takes a held change for rejected.
+#[derive(Debug)]
+pub struct RejectOrder {
+    /// The change's id.
+    pub id: String,
+    pub note: Note,
+    pub ticket: Option<Arc<AuditTicket>>,
+    /// Gets the rejected change, or why it is not done.
+    pub answer: oneshot::Sender<Result<HeldChange, HoldOrderError>>,
+}
+
+/// Why an order about the sources' hold is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HoldOrderError {
+    #[error("there is no map in force yet: the sources have not answered")]
+    NotReady,
+    #[error("the map is another Mapsmith's ({0}): ask that one")]
+    ReadOnly(String),
+    #[error("it needs a store")]
+    NoStore,
+    #[error("revision {in_force} is in force, and not {expected}")]
+    Changed { expected: u64, in_force: u64 },
+    #[error(transparent)]
+    Refused(HoldError),
+    #[error(transparent)]
+    NotHeld(ApprovalError),
+    #[error("not stored, so nothing has changed: {0}")]
+    NotStored(String),
 }
 
 /// Says whose a node is from now on.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::desired::guard::Limit;
+use mapsmith_core::desired::hold::Hold;
 use mapsmith_core::desired::references::{Actions, Targets};
 use mapsmith_core::map_file::MapFile;
 use mapsmith_core::server::LastGoodList;
@@ -31,6 +32,8 @@ pub struct Preview {
     pub map: Arc<EntryMap>,
     /// What the guard would hold back.
     pub held: Option<HeldChange>,
+    /// What a rollback leaves: of what the sources say nothing is applied by itself.
+    pub hold: Option<Hold>,
     /// The sources that a decision waits for; while there is one the map is the one found.
     pub waiting_for: Vec<String>,
     decision: MapDecision,
@@ -56,7 +59,9 @@ pub async fn map(
     let mut decider = decider
         .with_actions(actions)
         .with_remove_after(settings.map.remove_after)
-        .with_ownership(settings.ownership.policy(), stored.owners, None);
+        .with_ownership(settings.ownership.policy(), stored.owners, None)
+        .with_source_hold(stored.hold, None)
+        .await;
     let before = decider.entries_in_force();
     decider.see(targets);
     decider.decide(sources, Arc::clone(&overrides)).await;
@@ -70,7 +75,8 @@ pub async fn map(
     let map = decider.entries_in_force().unwrap_or_default();
     // Nobody waits for a first answer here: what is in the file counts for what it is.
     let decision = MapDecision { active: !map.is_empty(), ..decider.decision().clone() };
-    Preview { before, map, held, waiting_for, decision }
+    let hold = decision.hold.state.hold.clone();
+    Preview { before, map, held, hold, waiting_for, decision }
 }
 
 /// What decisions on server lists would come to.

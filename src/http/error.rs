@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use mapsmith_core::access::{Identity, Role};
+use mapsmith_core::desired::hold::HoldError;
 
 use super::body::BOUND;
 use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
@@ -62,6 +63,11 @@ pub enum HttpError {
     /// The API serves so many connections.
     #[error("the API serves {0} connections at once, and all are in use; try again in a moment")]
     Full(usize),
+    /// A change that nobody may ask for without having looked.
+    #[error(
+        "say with If-Match which revision you take for the one in force: the ETag of `GET /v1/map`"
+    )]
+    NoPrecondition,
     #[error(transparent)]
     Api(#[from] api::Error),
     #[error("{}", .0.message)]
@@ -114,12 +120,15 @@ impl HttpError {
                 | api::Error::NoRevision(_)
                 | api::Error::NoMaster(_)
                 | api::Error::UnknownServer(_)
+                | api::Error::Hold(HoldError::NoHold)
                 | api::Error::NotRenewed(RenewError::Unknown(_)),
             ) => StatusCode::NOT_FOUND,
             Self::Api(api::Error::NotKept { .. } | api::Error::EventsGone { .. }) => {
                 StatusCode::GONE
             }
             Self::Api(api::Error::TooManyOfOne(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoPrecondition => StatusCode::PRECONDITION_REQUIRED,
+            Self::Api(api::Error::Changed { .. }) => StatusCode::PRECONDITION_FAILED,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -134,6 +143,8 @@ impl HttpError {
             Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Api(
                 api::Error::NotApproved(_)
+                | api::Error::Hold(HoldError::OnHold(_))
+                | api::Error::ReadOnly(_)
                 | api::Error::UnknownMaster(_)
                 | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)
@@ -157,16 +168,23 @@ impl IntoResponse for HttpError {
             _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(1),
             _ => None,
         };
-        let (mut needs, mut oldest, mut report) = (None, None, None);
+        let title = status.canonical_reason().unwrap_or("error").to_owned();
+        let mut problem = Problem { title, status: status.as_u16(), detail, ..Problem::default() };
         match self {
-            Self::Reload(full) => report = Some(full),
-            Self::Role { needed, .. } => needs = Some(needed),
-            Self::Api(api::Error::NotKept { oldest: kept, .. }) => oldest = kept,
-            Self::Api(api::Error::EventsGone { oldest: kept, .. }) => oldest = Some(kept),
+            Self::Reload(full) => problem.report = Some(full),
+            Self::Role { needed, .. } => problem.needs = Some(needed),
+            Self::Api(api::Error::NotKept { oldest, .. }) => problem.oldest = oldest,
+            Self::Api(api::Error::EventsGone { oldest, .. }) => problem.oldest = Some(oldest),
+            Self::Api(api::Error::Hold(HoldError::OnHold(_))) => {
+                problem.resume = Some("/v1/hold".to_owned());
+            }
+            Self::Api(api::Error::Changed { since, .. }) => {
+                problem.changed_by = since.first().and_then(|record| record.note.by.clone());
+                problem.changed_at = since.first().map(|record| record.at);
+                problem.changes = since;
+            }
             _ => {}
         }
-        let title = status.canonical_reason().unwrap_or("error").to_owned();
-        let problem = Problem { title, status: status.as_u16(), detail, needs, oldest, report };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

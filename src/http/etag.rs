@@ -3,6 +3,8 @@
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::error::HttpError;
+
 /// The tag of one state of a resource: hexadecimal digits, which pass every client's parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EntityTag(String);
@@ -49,6 +51,26 @@ impl EntityTag {
     }
 }
 
+/// The number that `If-Match` names, which is the tag of what changes with it alone; none where there
+/// is none. `*` is none: whoever sends it has not looked.
+///
+/// # Errors
+/// It is no such tag.
+pub(super) fn expected_number(request: &HeaderMap) -> Result<Option<u64>, HttpError> {
+    let Some(given) = request.get(header::IF_MATCH) else { return Ok(None) };
+    let number = given.to_str().ok().map(str::trim).filter(|tag| *tag != "*").map(|tag| {
+        let tag = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
+        u64::from_str_radix(tag.strip_suffix("-gzip").unwrap_or(tag), 16).ok()
+    });
+    match number {
+        None => Ok(None),
+        Some(Some(number)) => Ok(Some(number)),
+        Some(None) => Err(HttpError::BadRequest(
+            "If-Match must be the ETag of `GET /v1/map`, like \"411\"".to_owned(),
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +91,22 @@ mod tests {
         assert!(known(&["\"7\"", "\"411\""]), "in a second line");
         for given in ["411", "\"4110\"", "\"41\", \"1\"", "\"\"", ""] {
             assert!(!known(&[given]), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_change_says_which_number_it_expects() {
+        let expected = |given: &str| {
+            let request = HeaderMap::from_iter([(header::IF_MATCH, given.parse().unwrap())]);
+            expected_number(&request)
+        };
+        for given in ["\"411\"", "W/\"411\"", "\"411-gzip\""] {
+            assert!(matches!(expected(given), Ok(Some(1041))), "{given}");
+        }
+        assert!(matches!(expected("*"), Ok(None)));
+        assert!(matches!(expected_number(&HeaderMap::new()), Ok(None)));
+        for given in ["411", "\"x\"", "\"1\", \"2\"", ""] {
+            assert!(expected(given).is_err(), "{given}");
         }
     }
 

@@ -19,6 +19,7 @@ mod map;
 mod nodes;
 mod registrations;
 mod request;
+mod rollback;
 mod routes;
 mod serve;
 mod servers;

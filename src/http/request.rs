@@ -48,6 +48,22 @@ impl QueryParameters for ChangeQuery {
     const KNOWN: &str = "the parameters are wait and reason";
 }
 
+/// What a change may be given that can be tried.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DryRunQuery {
+    pub(super) wait: Option<String>,
+    /// Nothing is changed.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    #[serde(default, rename = "reason")]
+    _reason: Reason,
+}
+
+impl QueryParameters for DryRunQuery {
+    const KNOWN: &str = "the parameters are wait, dry_run and reason";
+}
+
 /// What a change may be given that is done at once.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ use mapsmith_core::access::Role;
 
 use super::body::{LARGEST, LARGEST_BATCH};
 use super::handlers::{self, access};
-use super::{events, history, map, nodes, registrations, servers};
+use super::{events, history, map, nodes, registrations, rollback, servers};
 use crate::api::Api;
 
 /// Where browsers log in and out.
@@ -105,7 +105,12 @@ pub static ROUTES: &[Route] = &[
     Route::new(GET, "/v1/revisions/{number}/map", VIEWER, || get(history::map)),
     Route::new(GET, "/v1/learned", VIEWER, || get(handlers::learned)),
     Route::new(GET, "/v1/held", VIEWER, || get(handlers::held)),
+    Route::new(POST, "/v1/revisions/{number}/rollback", OPERATOR, || post(rollback::roll_back)),
+    Route::new(GET, "/v1/hold", VIEWER, || get(rollback::hold)),
+    Route::new(DELETE, "/v1/hold", OPERATOR, || delete(rollback::resume)),
     Route::new(POST, "/v1/held/approve", OPERATOR, || post(handlers::approve)),
+    Route::new(POST, "/v1/held/{id}/approve", OPERATOR, || post(rollback::approve)),
+    Route::new(POST, "/v1/held/{id}/reject", OPERATOR, || post(rollback::reject)),
     Route::new(GET, "/v1/overrides", VIEWER, || get(handlers::overrides)),
     Route::new(GET, "/v1/overrides/{node}", VIEWER, || get(handlers::node_override)),
     Route::new(PUT, "/v1/overrides/{node}", OPERATOR, || put(handlers::set_override)),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use mapsmith_core::desired::hold::HoldState;
 use mapsmith_core::desired::ownership::OwnersChange;
 use mapsmith_core::history::{Fingerprint, RevisionRecord};
-use mapsmith_core::{Invalid, OverrideChange, Overrides, ServiceForms};
+use mapsmith_core::{EntryMap, Invalid, OverrideChange, Overrides, Revision, ServiceForms};
 
 mod attributes;
 pub mod audit;
@@ -70,6 +71,9 @@ pub struct KeptRevision {
     pub fingerprint: Fingerprint,
     /// What leads back to the map before.
     pub blocks: Vec<Vec<u8>>,
+    /// What leads from its map to what the sources had said; nothing where they are the same, or an
+    /// older revision has it.
+    pub base: Vec<Vec<u8>>,
 }
 
 /// Where revisions outlive a restart.
@@ -81,6 +85,25 @@ pub trait HistoryStore: Send + Sync + 'static {
     /// Keeps a revision for good, and forgets the oldest ones beyond what there is room for. Where
     /// it can't be kept nothing has changed.
     async fn keep_revision(&self, revision: KeptRevision) -> Result<(), StoreError>;
+
+    /// Keeps what leads from the map of a revision to what the sources say by now, in place of what
+    /// was kept of that.
+    async fn keep_base(&self, number: u64, base: Vec<Vec<u8>>) -> Result<(), StoreError>;
+}
+
+/// Where a hold of the sources and what was rejected outlive a restart.
+#[async_trait]
+pub trait HoldStore: Send + Sync + 'static {
+    /// Keeps the state for good, with who changed it. Where it can't be kept nothing has changed.
+    async fn keep_hold(
+        &self,
+        state: HoldState,
+        ticket: Option<Arc<AuditTicket>>,
+    ) -> Result<(), StoreError>;
+
+    /// What the sources had said at a revision, where `newest` is the map in force; why it can't be
+    /// told, where it can't.
+    async fn base_of(&self, newest: Arc<Revision>, number: u64) -> Result<EntryMap, StoreError>;
 }
 
 /// Why the store can't be used, and what to do.

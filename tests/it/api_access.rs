@@ -111,6 +111,24 @@ fn every_route_is_for_its_role_and_those_above_it() {
     }
 }
 
+#[test]
+fn only_an_admin_holds_the_sources_back_without_an_end() {
+    let (_gateway, _registry, mapsmith) = guarded();
+    let (_, ci) = create(&mapsmith, FILE, json!({"name": "ci", "role": "operator", "grants": []}));
+    let roll_back = |token: &str, path: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", bearer.as_str()), ("If-Match", "\"1\"")];
+        mapsmith.ask("POST", path, &headers, r#"{"for": null}"#)
+    };
+    let refused = roll_back(&ci, "/v1/revisions/1/rollback");
+    assert_eq!((refused.status, &value(&refused)["needs"]), (403, &json!("admin")));
+    let done = roll_back(FILE, "/v1/revisions/1/rollback");
+    assert_eq!(done.status, 202, "{}", done.body);
+    let hold = value(&ask(&mapsmith, &ci, "GET", "/v1/hold", ""));
+    assert_eq!((&hold["hold"]["until"], &hold["hold"]["by"]), (&Value::Null, &json!("file")));
+    assert_eq!(ask(&mapsmith, &ci, "DELETE", "/v1/hold?wait=60s", "").status, 200);
+}
+
 fn value_or_null(response: &Response) -> Value {
     serde_json::from_str(&response.body).unwrap_or_default()
 }

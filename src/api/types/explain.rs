@@ -7,7 +7,7 @@ use mapsmith_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::GoneNodeReport;
+use super::{GoneNodeReport, HoldReport};
 
 /// `GET /v1/nodes/{node}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,9 @@ pub struct ExplainReport {
     /// The change of the map that the guard holds back, if any: the map in force may be older than
     /// the sources' answers.
     pub held: Option<HeldChange>,
+    /// What a rollback leaves, if any: nothing that the sources say is applied by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldReport>,
 }
 
 /// The latest change of a node.

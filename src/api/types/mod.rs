@@ -7,6 +7,7 @@ mod explain;
 mod gone;
 mod held;
 mod history;
+mod hold;
 mod learned;
 mod map;
 mod masters;
@@ -30,6 +31,9 @@ pub use explain::{ExplainChange, ExplainInstance, ExplainReport, ExplainSource};
 pub use gone::{GoneNodeReport, GoneReport};
 pub use held::ApproveRequest;
 pub use history::{DiffReport, RevisionReport, RevisionState, RevisionsReport};
+pub use hold::{
+    HoldReport, HoldsReport, MasterShare, RollbackReport, RollbackRequest, VerdictRequest,
+};
 pub use learned::LearnedReport;
 pub use map::MapReport;
 pub use masters::{MasterInstance, MasterReport};

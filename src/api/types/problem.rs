@@ -1,12 +1,14 @@
 //! An answer to a request that failed.
 
+use jiff::Timestamp;
 use mapsmith_core::access::Role;
+use mapsmith_core::history::RevisionRecord;
 use serde::{Deserialize, Serialize};
 
 use super::ReloadReport;
 
 /// An error answer (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     /// The status in words.
     pub title: String,
@@ -21,6 +23,18 @@ pub struct Problem {
     /// for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<u64>,
+    /// Who ordered what is in force instead of what was expected, where somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
+    /// Since when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Timestamp>,
+    /// The revisions since then, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<RevisionRecord>,
+    /// What to `DELETE` first, where a rollback holds the sources back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
     /// A reload or an override that did not end well, in full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<ReloadReport>>,

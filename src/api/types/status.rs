@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use mapsmith_core::attention::Attention;
 use mapsmith_core::certificate::CertificateStatus;
 use mapsmith_core::config::status::HaproxyStatus;
+use mapsmith_core::desired::hold::Rejected;
 use mapsmith_core::desired::shadow::ShadowStatus;
 use mapsmith_core::revision::RevisionSummary;
 use mapsmith_core::services::ServicesStatus;
@@ -14,7 +15,7 @@ use mapsmith_core::tls_file::TlsFileStatus;
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use serde::{Deserialize, Serialize};
 
-use super::{GoneReport, ReferencesReport};
+use super::{GoneReport, HoldReport, ReferencesReport};
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,12 @@ pub struct StatusReport {
     pub read_only: Option<String>,
     /// The changes that the guard holds back, the map's first.
     pub held: Vec<HeldChange>,
+    /// What a rollback leaves; none while the sources are followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldReport>,
+    /// An answer of the sources that is not applied while they say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected_change: Option<Rejected>,
     /// How many nodes are pinned.
     pub pins: usize,
     /// How many nodes are kept out of the map.

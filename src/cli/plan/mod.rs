@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use futures_util::future::join_all;
 use haproxy_runtime::{HaproxyVersion, MapName};
 use mapsmith_core::EntryMap;
+use mapsmith_core::desired::hold::Hold;
 use mapsmith_core::desired::references::{Action, Actions};
 use mapsmith_core::desired::shadow::ShadowStatus;
 use mapsmith_core::plan::map::MapFacts;
@@ -47,6 +48,9 @@ struct PlanReport {
     held_counts: Option<ChangeCounts>,
     /// What would be applied all the same.
     applied_counts: Option<ChangeCounts>,
+    /// What a rollback leaves: of what the sources say nothing is applied by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<Hold>,
     errors: Vec<String>,
     instances: Vec<InstancePlan>,
     /// The server lists that change, by the store.
@@ -133,6 +137,7 @@ pub(super) async fn plan(
         held_counts: preview.held.as_ref().map(|held| held.counts),
         applied_counts: preview.held.as_ref().map(|held| held.applied),
         held: preview.held.map(|held| held.reason),
+        hold: preview.hold,
         errors,
         instances,
         backends: servers.changes,
@@ -254,6 +259,11 @@ fn text(report: &PlanReport, settings: &Settings, all: bool) -> String {
     let in_sync = in_sync && report.backends.is_empty();
     if in_sync && report.counts.total() == 0 && report.errors.is_empty() {
         text.push_str("nothing to do\n");
+    }
+    if let Some(hold) = &report.hold {
+        let of = hold.of;
+        let note = format!("the sources are held back since the rollback to revision {of}");
+        let _ = writeln!(text, "{} (`mapsmith resume`)", paint(Colour::Yellow, &note));
     }
     if let Some(reason) = &report.held {
         let _ =

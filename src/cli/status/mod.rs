@@ -20,6 +20,7 @@ use backends::{first_lines, rejections};
 mod attention;
 mod backends;
 mod haproxy;
+mod hold;
 mod services;
 pub(super) mod shadows;
 mod tls;
@@ -75,6 +76,7 @@ fn text(report: &StatusReport) -> String {
     report.ownership.iter().for_each(|ownership| text.push_str(&ownership_text(ownership)));
     text.push_str(&map_file_text(report));
     text.push_str(&waiting_text(report));
+    text.push_str(&hold::text(report, Timestamp::now()));
     report.held.iter().for_each(|held| text.push_str(&held_text(held)));
     text.push_str(&kept_text(
         "flapping  ",

@@ -13,7 +13,9 @@ use mapsmith_core::{EntryMap, Revision, SourceState};
 use metrics::counter;
 
 use super::compose::{Composed, Said};
-use super::{BY_OVERRIDE, BY_OWNERSHIP, BY_REFERENCES, BY_REMOVE_AFTER, Evaluation, MapDecider};
+use super::{
+    BY_OVERRIDE, BY_OWNERSHIP, BY_REFERENCES, BY_REMOVE_AFTER, BY_ROLLBACK, Evaluation, MapDecider,
+};
 use crate::telemetry::{GUARD_PARTS, MAP_CHANGES};
 
 impl MapDecider {
@@ -26,7 +28,7 @@ impl MapDecider {
         round: &mut Evaluation<'_>,
     ) {
         let Composed { said, map, diff } = composed;
-        let approved = said.approved;
+        let (approved, ordered) = (said.approved, said.order.is_some());
         let gone = Arc::clone(&said.gone);
         let part = said.passing.filter(|passing| passing.part != Part::WHOLE);
         let accepted = match self.decision.in_force.clone() {
@@ -68,6 +70,7 @@ impl MapDecider {
             }
             None => self.let_through = self.gate.accept(accepted).filter(|_| approved),
         }
+        self.note_order_in_force(ordered, approved);
     }
 
     /// The map in force stays; the file is written where it lacks something.
@@ -83,6 +86,9 @@ impl MapDecider {
         } else {
             Arc::clone(revision)
         };
+        if said.is_new {
+            self.keep_base_in_history(&again, &said.map).await;
+        }
         if self.write(Arc::clone(&again), &said.map, &said.gone).await {
             self.decision.in_force = Some(again);
         }
@@ -108,6 +114,9 @@ impl MapDecider {
     /// What led to a revision: sources by name, an override, the end of a node that was gone, or
     /// what the map may point to.
     fn causes(&self, said: &Said, round: &Evaluation<'_>) -> Vec<String> {
+        if said.order.is_some() {
+            return vec![BY_ROLLBACK.to_owned()];
+        }
         let mut causes = match said.is_new {
             true => changed_sources(round.sources, &self.inputs_of_revision),
             false => Vec::new(),
@@ -131,7 +140,10 @@ impl MapDecider {
 
     /// What the sources said is what the revision in force was made of.
     fn take_inputs(&mut self, said: &Said, round: &Evaluation<'_>) {
-        if said.is_new {
+        if said.order.is_some() {
+            // What leads from here to the next one is what every source says then.
+            self.inputs_of_revision.clear();
+        } else if said.is_new {
             self.inputs_of_revision = round.sources.iter().map(entries_of).collect();
         }
     }

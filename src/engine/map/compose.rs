@@ -7,6 +7,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use mapsmith_core::desired::gate::{Hold, Verdict};
 use mapsmith_core::desired::gone::GoneNodes;
+use mapsmith_core::desired::hold::Course;
 use mapsmith_core::desired::overrides::{self, Overridden};
 use mapsmith_core::desired::ownership::Ownership;
 use mapsmith_core::desired::references::{Dangling, Targets};
@@ -15,6 +16,7 @@ use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::StepTiming;
 use mapsmith_core::{EntryMap, HeldChange, Overrides, RejectedRows};
 
+use super::hold::Ordered;
 use super::{Evaluation, MapDecider, between, guard, id_of};
 use crate::engine::record_hold;
 
@@ -38,6 +40,8 @@ pub(super) struct Said {
     pub passing: Option<guard::Passing>,
     /// The nodes that are gone and stay once it is in force.
     pub gone: Arc<GoneNodes>,
+    /// The rollback that it comes from; none where the sources say it.
+    pub order: Option<Ordered>,
 }
 
 impl Said {
@@ -51,6 +55,7 @@ impl Said {
             change: None,
             passing: None,
             gone: Arc::default(),
+            order: None,
         }
     }
 }
@@ -73,8 +78,18 @@ impl MapDecider {
         candidate: Arc<EntryMap>,
         round: &mut Evaluation<'_>,
     ) -> Option<Said> {
+        if let Some(ordered) = self.pending_rollback() {
+            return Some(ordered);
+        }
         let start = Instant::now();
-        let checked = self.check_guard(Arc::clone(&candidate), round);
+        let checked = match self.course(&candidate, round.at) {
+            Course::Follow => self.check_guard(candidate, round, None),
+            Course::Hold(reason) => self.check_guard(candidate, round, Some(reason)),
+            Course::Stay => {
+                self.gate.settle();
+                None
+            }
+        };
         round.steps.push(StepTiming::new("compare", start.elapsed()));
         match checked {
             Some(said) => Some(said),
@@ -94,7 +109,7 @@ impl MapDecider {
     }
 
     /// An accepted answer with what lies under and over it, and which entries point nowhere then.
-    fn with_overrides(
+    pub(super) fn with_overrides(
         &self,
         map: &Arc<EntryMap>,
         gone: &GoneNodes,
@@ -160,7 +175,7 @@ impl MapDecider {
         let known = said.change.take().filter(|_| Arc::ptr_eq(&overridden, &said.map));
         let diff = known.unwrap_or_else(|| between(before, &overridden));
         let sifted = self.screens.sift(overridden, before, diff, &self.limits).await;
-        self.reject(sifted.rejected);
+        self.take_rejected(sifted.rejected);
         if sifted.map.is_none() {
             // What the instances told is taken in, and not in the map yet.
             self.composed = false;
@@ -235,7 +250,7 @@ impl MapDecider {
     }
 
     /// Takes in what is rejected. One line for each change of it.
-    fn reject(&mut self, rejected: RejectedRows) {
+    fn take_rejected(&mut self, rejected: RejectedRows) {
         if *self.decision.rejected == rejected {
             return;
         }

@@ -10,7 +10,7 @@ use mapsmith_core::history::{self, Fingerprint, RevisionKind, RevisionRecord};
 use mapsmith_core::plan::Diff;
 use mapsmith_core::revision::ChangeCounts;
 use mapsmith_core::status::StepTiming;
-use mapsmith_core::{Note, Revision};
+use mapsmith_core::{EntryMap, Note, Revision};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -32,15 +32,47 @@ pub struct HistoryState {
     pub error: Option<String>,
 }
 
+/// A revision that is kept.
+#[derive(Clone)]
+struct Kept {
+    revision: Arc<Revision>,
+    fingerprint: Fingerprint,
+    /// The revision that is kept with what lies over the sources' answer in this one, and what
+    /// tells that from others; none where it is not known.
+    overlay: Option<(u64, Fingerprint)>,
+}
+
 /// Keeps revisions.
 pub(super) struct History {
     store: Arc<dyn HistoryStore>,
-    kept: Option<(Arc<Revision>, Fingerprint)>,
+    kept: Option<Kept>,
     /// The one that is kept, and not in force yet.
-    next: Option<(Arc<Revision>, Fingerprint)>,
+    next: Option<Kept>,
     error: Option<String>,
     /// What did not end in time: nothing else is asked of the store meanwhile.
     late: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+/// What leads from a revision's map to the sources' answer under it.
+#[derive(Default)]
+struct Overlay {
+    /// The revision that is kept with it.
+    of: u64,
+    mark: Fingerprint,
+    /// Nothing where that is an older one.
+    blocks: Vec<Vec<u8>>,
+}
+
+impl Overlay {
+    /// The one of a revision after `before`.
+    fn new(before: Option<&Kept>, number: u64, base: &Arc<EntryMap>, map: &Arc<EntryMap>) -> Self {
+        let diff = between(base, map);
+        let mark = Fingerprint::of_overlay(&diff, base, map);
+        match before.and_then(|before| before.overlay).filter(|(_, known)| *known == mark) {
+            Some((of, _)) => Self { of, mark, blocks: Vec::new() },
+            None => Self { of: number, mark, blocks: history::encode(&diff, base, map) },
+        }
+    }
 }
 
 impl std::fmt::Debug for History {
@@ -56,11 +88,19 @@ impl History {
 
     /// Keeps a revision, within a bound.
     async fn keep(&mut self, revision: KeptRevision) -> Result<(), String> {
+        let store = Arc::clone(&self.store);
+        self.bounded(async move { store.keep_revision(revision).await }).await
+    }
+
+    /// Has the store do something, within a bound.
+    async fn bounded(
+        &mut self,
+        work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+    ) -> Result<(), String> {
         if self.late.as_ref().is_some_and(|late| !late.is_finished()) {
             return Err("the store has not taken an earlier revision yet".to_owned());
         }
-        let store = Arc::clone(&self.store);
-        let mut work = tokio::spawn(async move { store.keep_revision(revision).await });
+        let mut work = tokio::spawn(work);
         match timeout(BOUND, &mut work).await {
             Ok(Ok(done)) => done.map_err(|error| error.to_string()),
             Ok(Err(error)) => Err(format!("the store's task ended: {error}")),
@@ -71,9 +111,15 @@ impl History {
         }
     }
 
-    /// Keeps what is in force where nothing before it is known.
-    async fn keep_found(&mut self, revision: &Arc<Revision>) -> Result<(), String> {
+    /// Keeps what is in force where nothing before it is known. `base` is what the sources had
+    /// said.
+    async fn keep_found(
+        &mut self,
+        revision: &Arc<Revision>,
+        base: &Arc<EntryMap>,
+    ) -> Result<(), String> {
         let fingerprint = Fingerprint::of(&revision.entries);
+        let overlay = Overlay::new(None, revision.number, base, &revision.entries);
         let record = RevisionRecord {
             number: revision.number,
             at: revision.at,
@@ -83,41 +129,71 @@ impl History {
             entries: revision.entries.len(),
             counts: ChangeCounts::default(),
             previous: None,
+            rollback_of: None,
+            base: Some(overlay.of),
         };
-        self.keep(KeptRevision { record, fingerprint, blocks: Vec::new() }).await?;
-        self.kept = Some((Arc::clone(revision), fingerprint));
+        let (blocks, base) = (Vec::new(), overlay.blocks);
+        self.keep(KeptRevision { record, fingerprint, blocks, base }).await?;
+        let (revision, overlay) = (Arc::clone(revision), Some((overlay.of, overlay.mark)));
+        self.kept = Some(Kept { revision, fingerprint, overlay });
         Ok(())
     }
 
-    /// Keeps a revision that is about to come into force. `diff` leads to it from the map in force.
+    /// Keeps a revision that is about to come into force. `diff` leads to it from the map in force;
+    /// `bases` are what the sources had said, of that map and of this one.
     async fn keep_next(
         &mut self,
         mut record: RevisionRecord,
         revision: &Arc<Revision>,
         in_force: Option<&Arc<Revision>>,
         diff: &Diff,
+        bases: [&Arc<EntryMap>; 2],
     ) -> Result<(), String> {
         self.next = None;
         if let (None, Some(found)) = (&self.kept, in_force) {
-            self.keep_found(found).await?;
+            self.keep_found(found, bases[0]).await?;
         }
-        let (blocks, fingerprint) = match self.kept.clone() {
-            None => (Vec::new(), Fingerprint::of(&revision.entries)),
-            Some((kept, fingerprint)) => {
-                record.previous = Some(kept.number);
-                let (old, new) = (Arc::clone(&kept.entries), Arc::clone(&revision.entries));
-                let is_base = in_force.is_some_and(|base| Arc::ptr_eq(&base.entries, &old));
-                let known = is_base.then(|| diff.clone());
-                let encoded = tokio::task::spawn_blocking(move || {
-                    let diff = known.unwrap_or_else(|| between(&old, &new));
-                    let fingerprint = fingerprint.after(&diff, &old, &new);
-                    (history::encode(&diff, &old, &new), fingerprint)
-                });
-                encoded.await.map_err(|error| format!("the change can't be packed: {error}"))?
-            }
+        let (before, number) = (self.kept.clone(), record.number);
+        record.previous = before.as_ref().map(|before| before.revision.number);
+        let (new, base) = (Arc::clone(&revision.entries), Arc::clone(bases[1]));
+        let old = before.as_ref().map(|before| Arc::clone(&before.revision.entries));
+        let is_known = in_force.zip(old).is_some_and(|(map, old)| Arc::ptr_eq(&map.entries, &old));
+        let known = is_known.then(|| diff.clone());
+        let encoded = tokio::task::spawn_blocking(move || {
+            let overlay = Overlay::new(before.as_ref(), number, &base, &new);
+            let Some(before) = before else {
+                return (Vec::new(), Fingerprint::of(&new), overlay);
+            };
+            let old = &before.revision.entries;
+            let diff = known.unwrap_or_else(|| between(old, &new));
+            let fingerprint = before.fingerprint.after(&diff, old, &new);
+            (history::encode(&diff, old, &new), fingerprint, overlay)
+        });
+        let (blocks, fingerprint, overlay) =
+            encoded.await.map_err(|error| format!("the change can't be packed: {error}"))?;
+        record.base = Some(overlay.of);
+        self.keep(KeptRevision { record, fingerprint, blocks, base: overlay.blocks }).await?;
+        let (revision, overlay) = (Arc::clone(revision), Some((overlay.of, overlay.mark)));
+        self.next = Some(Kept { revision, fingerprint, overlay });
+        Ok(())
+    }
+
+    /// The sources say something else by now, and the map stays as it is.
+    async fn keep_base(&mut self, in_force: &Revision, base: Arc<EntryMap>) -> Result<(), String> {
+        let Some(kept) = self.kept.as_mut().filter(|kept| kept.revision.number == in_force.number)
+        else {
+            return Ok(());
         };
-        self.keep(KeptRevision { record, fingerprint, blocks }).await?;
-        self.next = Some((Arc::clone(revision), fingerprint));
+        kept.overlay = None;
+        let (number, map) = (in_force.number, Arc::clone(&in_force.entries));
+        let encoded = tokio::task::spawn_blocking(move || Overlay::new(None, number, &base, &map));
+        let overlay =
+            encoded.await.map_err(|error| format!("what was said can't be packed: {error}"))?;
+        let (store, mark) = (Arc::clone(&self.store), overlay.mark);
+        self.bounded(async move { store.keep_base(number, overlay.blocks).await }).await?;
+        if let Some(kept) = &mut self.kept {
+            kept.overlay = Some((number, mark));
+        }
         Ok(())
     }
 
@@ -147,8 +223,10 @@ impl MapDecider {
                 Ok(known) => {
                     let fingerprint = Fingerprint::of(&in_force.entries);
                     let is_it = known == Some(fingerprint);
-                    history.kept = is_it.then(|| (Arc::clone(&in_force), fingerprint));
-                    if is_it { Ok(()) } else { history.keep_found(&in_force).await }
+                    let revision = Arc::clone(&in_force);
+                    history.kept = is_it.then_some(Kept { revision, fingerprint, overlay: None });
+                    let base = self.gate.accepted().unwrap_or(&in_force.entries);
+                    if is_it { Ok(()) } else { history.keep_found(&in_force, base).await }
                 }
                 Err(error) => Err(error.to_string()),
             };
@@ -171,20 +249,37 @@ impl MapDecider {
         let Some(history) = &mut self.history else { return };
         let start = Instant::now();
         let by_order = causes.iter().any(|cause| cause == BY_OVERRIDE);
+        let note = match &said.order {
+            Some(order) => order.note.clone(),
+            None if by_order => round.overrides.note().clone(),
+            None => Note::default(),
+        };
         let record = RevisionRecord {
             number: revision.number,
             at: revision.at,
             kind: kind_of(said, causes),
-            note: if by_order { round.overrides.note().clone() } else { Note::default() },
+            note,
             sources: causes.to_vec(),
             entries: revision.entries.len(),
             counts: diff.counts(),
             previous: None,
+            rollback_of: said.order.as_ref().map(|order| order.of),
+            base: None,
         };
         let in_force = self.decision.in_force.as_ref();
-        let kept = history.keep_next(record, revision, in_force, diff).await;
+        let before = self.gate.accepted().or(in_force.map(|revision| &revision.entries));
+        let bases = [before.unwrap_or(&said.map), &said.map];
+        let kept = history.keep_next(record, revision, in_force, diff, bases).await;
         history.note(kept);
         round.steps.push(StepTiming::new("history", start.elapsed()));
+    }
+
+    /// Keeps what the sources say by now beside a map that stays as it is.
+    pub(super) async fn keep_base_in_history(&mut self, in_force: &Revision, said: &Arc<EntryMap>) {
+        let Some(history) = &mut self.history else { return };
+        let kept = history.keep_base(in_force, Arc::clone(said)).await;
+        history.note(kept);
+        self.tell_history();
     }
 
     /// The revision that was kept last is in force.
@@ -205,7 +300,7 @@ impl MapDecider {
 
     fn tell_history(&mut self) {
         if let Some(history) = &self.history {
-            let kept = history.kept.as_ref().map(|(revision, _)| Arc::clone(revision));
+            let kept = history.kept.as_ref().map(|kept| Arc::clone(&kept.revision));
             self.decision.history = HistoryState { kept, error: history.error.clone() };
         }
     }
@@ -214,6 +309,7 @@ impl MapDecider {
 /// What led to a revision, in one word.
 fn kind_of(said: &Said, causes: &[String]) -> RevisionKind {
     match causes.first().map(String::as_str) {
+        _ if said.order.is_some() => RevisionKind::Rollback,
         _ if said.approved => RevisionKind::Approve,
         Some(BY_OVERRIDE) => RevisionKind::Override,
         Some(BY_OWNERSHIP) => RevisionKind::Ownership,

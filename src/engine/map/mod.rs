@@ -47,6 +47,7 @@ mod file;
 mod gone;
 mod guard;
 mod history;
+mod hold;
 mod map_file;
 mod memory;
 mod owners;
@@ -57,6 +58,8 @@ use compose::Said;
 use file::MapFileAccess;
 use history::History;
 pub use history::HistoryState;
+pub use hold::HoldDecision;
+use hold::SourceHold;
 pub(super) use memory::MapMemory;
 use owners::Owners;
 pub use owners::OwnersDecision;
@@ -70,6 +73,8 @@ pub const BY_OWNERSHIP: &str = "ownership";
 /// HAProxy takes, led to.
 pub const BY_REFERENCES: &str = "references";
 
+/// The cause of a revision that went back to an older one.
+pub const BY_ROLLBACK: &str = "rollback";
 /// The cause of a revision that nothing but the end of `map.remove_after` led to.
 pub const BY_REMOVE_AFTER: &str = "remove_after";
 
@@ -119,6 +124,8 @@ pub struct MapDecision {
     pub log: Arc<RevisionLog>,
     /// What is kept of them.
     pub history: HistoryState,
+    /// What keeps the sources' answers from being applied.
+    pub hold: HoldDecision,
     /// How long the parts of the last decision took.
     pub steps: Vec<StepTiming>,
 }
@@ -160,6 +167,8 @@ pub struct MapDecider {
     log: RevisionLog,
     /// None where revisions are not kept.
     history: Option<History>,
+    /// What keeps the sources' answers from being applied.
+    hold: SourceHold,
     /// What the sources said when the guard last let it through (the map in force without
     /// overrides), and the change of it that is held.
     gate: Gate<Arc<EntryMap>>,
@@ -279,6 +288,7 @@ impl MapDecider {
             abandoned: None,
             log: RevisionLog::default(),
             history: None,
+            hold: SourceHold::default(),
             gate: Gate::default(),
             let_through: None,
             inputs_of_revision: Vec::new(),
@@ -334,16 +344,21 @@ impl MapDecider {
         })
     }
 
-    /// When a node that the last decision kept may go, for it flaps or is gone.
+    /// When a node that the last decision kept may go, for it flaps or is gone, or a hold's time is
+    /// over.
     pub(super) fn next_release(&self) -> Option<tokio::time::Instant> {
         let due = self.release.into_iter().chain(self.removal).min();
-        due.map(|due| tokio::time::Instant::from_std(self.clock) + due)
+        let due = due.map(|due| tokio::time::Instant::from_std(self.clock) + due);
+        due.into_iter().chain(self.hold_due()).min()
     }
 
     /// Whether a decision is to be repeated soon: the map file could not be written, or rows wait
     /// for an instance that can be asked.
     pub(super) fn must_try_again(&self) -> bool {
-        self.file.error.is_some() || self.screens.waiting() || self.owners_error().is_some()
+        self.file.error.is_some()
+            || self.screens.waiting()
+            || self.owners_error().is_some()
+            || self.hold_is_unsettled()
     }
 
     /// Whether the map file is to be compared with what it should hold.
@@ -378,6 +393,7 @@ impl MapDecider {
     /// # Errors
     /// When no such change is held.
     pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
+        self.check_hold().map_err(ApprovalError::OnHold)?;
         self.gate.approve(id)
     }
 
@@ -445,11 +461,13 @@ impl MapDecider {
             owners_changed: false,
             steps: Vec::new(),
         };
+        self.note_answer(round.candidate.as_ref(), at);
         match merged {
             Err(waiting) => {
                 self.decision.waiting_for = waiting;
                 if let (None, Some(accepted)) = (&self.foreign, self.gate.accepted().cloned()) {
-                    self.compose_and_commit(Said::again(accepted), &mut round).await;
+                    let said = self.pending_rollback().unwrap_or_else(|| Said::again(accepted));
+                    self.compose_and_commit(said, &mut round).await;
                 }
             }
             Ok(_) if self.foreign.is_some() => self.decision.waiting_for.clear(),
@@ -461,6 +479,7 @@ impl MapDecider {
                 }
             }
         }
+        self.save_hold().await;
         self.removal = self.next_removal(now);
         self.decision.gone = Arc::clone(&self.gone);
         self.decision.steps = round.steps;

@@ -12,7 +12,7 @@ use super::{SqliteStore, StoreErrorKind, time};
 use crate::store::{HistoryStore, KeptRevision, StoreError};
 
 /// The tables of the history: large, and nothing that a start needs.
-pub(super) const TABLES: [&str; 2] = ["revisions", "revision_blocks"];
+pub(super) const TABLES: [&str; 3] = ["revisions", "revision_blocks", "revision_bases"];
 /// What a revision takes beside its blocks, about.
 const ROW_BYTES: u64 = 256;
 
@@ -41,6 +41,10 @@ impl HistoryStore for SqliteHistory {
         let bounds = self.bounds;
         self.store.with(move |connection| keep(connection, &revision, bounds)).await
     }
+
+    async fn keep_base(&self, number: u64, base: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        self.store.with(move |connection| keep_base(connection, number, &base)).await
+    }
 }
 
 fn fingerprint(
@@ -59,22 +63,18 @@ fn keep(
     bounds: HistoryBounds,
 ) -> Result<(), StoreErrorKind> {
     const ROW: &str = "INSERT INTO revisions (number, at, kind, author, reason, sources, entries, \
-        added, moved, removed, previous, fingerprint, bytes) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-    let KeptRevision { record, fingerprint, blocks } = revision;
+        added, moved, removed, previous, fingerprint, bytes, rollback_of, base) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    let KeptRevision { record, fingerprint, blocks, base } = revision;
     let number = stored(record.number)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for table in TABLES {
         transaction.execute(&format!("DELETE FROM {table} WHERE number >= ?1"), [number])?;
     }
-    let mut bytes = ROW_BYTES;
-    let mut insert = transaction
-        .prepare("INSERT INTO revision_blocks (number, block, content) VALUES (?1, ?2, ?3)")?;
-    for (at, block) in (0i64..).zip(blocks) {
-        bytes += block.len() as u64;
-        insert.execute(params![number, at, block])?;
-    }
-    drop(insert);
+    insert_blocks(&transaction, "revision_blocks", number, blocks)?;
+    insert_blocks(&transaction, "revision_bases", number, base)?;
+    let lengths = blocks.iter().chain(base).map(|block| block.len() as u64);
+    let bytes = ROW_BYTES + lengths.sum::<u64>();
     transaction.execute(
         ROW,
         params![
@@ -91,9 +91,39 @@ fn keep(
             record.previous.map(stored).transpose()?,
             fingerprint.0.cast_signed(),
             stored(bytes)?,
+            record.rollback_of.map(stored).transpose()?,
+            record.base.map(stored).transpose()?,
         ],
     )?;
     forget(&transaction, bounds)?;
+    Ok(transaction.commit()?)
+}
+
+fn insert_blocks(
+    transaction: &Transaction<'_>,
+    table: &str,
+    number: i64,
+    blocks: &[Vec<u8>],
+) -> Result<(), StoreErrorKind> {
+    let insert = format!("INSERT INTO {table} (number, block, content) VALUES (?1, ?2, ?3)");
+    let mut insert = transaction.prepare(&insert)?;
+    for (at, block) in (0i64..).zip(blocks) {
+        insert.execute(params![number, at, block])?;
+    }
+    Ok(())
+}
+
+/// Older revisions never have what a later one is kept with, so nobody else's is replaced.
+fn keep_base(
+    connection: &mut Connection,
+    number: u64,
+    base: &[Vec<u8>],
+) -> Result<(), StoreErrorKind> {
+    let number = stored(number)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute("DELETE FROM revision_bases WHERE number = ?1", [number])?;
+    insert_blocks(&transaction, "revision_bases", number, base)?;
+    transaction.execute("UPDATE revisions SET base = number WHERE number = ?1", [number])?;
     Ok(transaction.commit()?)
 }
 
@@ -108,10 +138,16 @@ fn forget(transaction: &Transaction<'_>, bounds: HistoryBounds) -> Result<(), St
         count += 1;
         bytes = bytes.saturating_add(row.get::<_, i64>(1)?.unsigned_abs());
         if count > 1 && (count > bounds.keep || bytes > bounds.max_bytes) {
-            for table in TABLES {
+            for table in ["revisions", "revision_blocks"] {
                 transaction
                     .execute(&format!("DELETE FROM {table} WHERE number <= ?1"), [number])?;
             }
+            // What lies over their answers may be a later one's, too.
+            transaction.execute(
+                "DELETE FROM revision_bases WHERE number NOT IN \
+                    (SELECT base FROM revisions WHERE base IS NOT NULL)",
+                [],
+            )?;
             break;
         }
     }
@@ -122,7 +158,7 @@ fn forget(transaction: &Transaction<'_>, bounds: HistoryBounds) -> Result<(), St
 pub(super) fn records(connection: &Connection) -> Result<Vec<RevisionRecord>, StoreErrorKind> {
     let mut all = connection.prepare(
         "SELECT number, at, kind, author, reason, sources, entries, added, moved, removed, \
-            previous FROM revisions ORDER BY number DESC",
+            previous, rollback_of, base FROM revisions ORDER BY number DESC",
     )?;
     let mut rows = all.query([])?;
     let mut records = Vec::new();
@@ -145,6 +181,8 @@ fn record(row: &Row<'_>) -> Result<RevisionRecord, StoreErrorKind> {
         entries: count(6)?,
         counts: ChangeCounts { added: count(7)?, moved: count(8)?, removed: count(9)? },
         previous: row.get::<_, Option<i64>>(10)?.map(i64::cast_unsigned),
+        rollback_of: row.get::<_, Option<i64>>(11)?.map(i64::cast_unsigned),
+        base: row.get::<_, Option<i64>>(12)?.map(i64::cast_unsigned),
     })
 }
 
@@ -156,7 +194,23 @@ pub(super) fn blocks(connection: &Connection, number: u64) -> Result<Vec<Vec<u8>
     Ok(blocks.collect::<Result<_, _>>()?)
 }
 
-fn stored(number: impl TryInto<i64, Error = TryFromIntError>) -> Result<i64, StoreErrorKind> {
+/// What leads from the map of a revision to what the sources had said; none where that is not kept.
+fn base_blocks(
+    connection: &Connection,
+    number: u64,
+) -> Result<Option<Vec<Vec<u8>>>, StoreErrorKind> {
+    const OF: &str = "SELECT base FROM revisions WHERE number = ?1";
+    let of = connection.query_row(OF, [stored(number)?], |row| row.get::<_, Option<i64>>(0));
+    let Some(of) = of.optional()?.flatten() else { return Ok(None) };
+    let mut blocks = connection
+        .prepare("SELECT content FROM revision_bases WHERE number = ?1 ORDER BY block")?;
+    let blocks = blocks.query_map([of], |row| row.get(0))?;
+    Ok(Some(blocks.collect::<Result<_, _>>()?))
+}
+
+pub(super) fn stored(
+    number: impl TryInto<i64, Error = TryFromIntError>,
+) -> Result<i64, StoreErrorKind> {
     number.try_into().map_err(out_of_range)
 }
 
@@ -164,11 +218,11 @@ fn out_of_range(_: TryFromIntError) -> StoreErrorKind {
     StoreErrorKind::Damaged("a number of a revision is out of range".to_owned())
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, StoreErrorKind> {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreErrorKind> {
     serde_json::to_string(value).map_err(|error| StoreErrorKind::Other(error.to_string()))
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreErrorKind> {
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreErrorKind> {
     serde_json::from_str(text)
         .map_err(|error| StoreErrorKind::Damaged(format!("a revision can't be read: {error}")))
 }
@@ -198,6 +252,15 @@ impl HistoryReader {
     pub fn blocks(&self, number: u64) -> Result<Vec<Vec<u8>>, StoreErrorKind> {
         blocks(&self.connection, number)
     }
+
+    /// What leads from the map of a revision to what the sources had said; none where that is not
+    /// kept.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn base_blocks(&self, number: u64) -> Result<Option<Vec<Vec<u8>>>, StoreErrorKind> {
+        base_blocks(&self.connection, number)
+    }
 }
 
 #[cfg(test)]
@@ -217,8 +280,15 @@ mod tests {
             entries: 3,
             counts: ChangeCounts { added: 1, moved: 2, removed: 3 },
             previous: number.checked_sub(1),
+            rollback_of: Some(2),
+            base: Some(number.min(4)),
         };
-        KeptRevision { record, fingerprint: Fingerprint(u64::MAX), blocks: vec![vec![7; bytes]; 2] }
+        KeptRevision {
+            record,
+            fingerprint: Fingerprint(u64::MAX),
+            blocks: vec![vec![7; bytes]; 2],
+            base: if number <= 4 { vec![vec![number as u8]] } else { Vec::new() },
+        }
     }
 
     async fn numbers(store: &SqliteStore) -> Vec<u64> {
@@ -243,8 +313,23 @@ mod tests {
         let blocks = store.read_history(|reader| Ok((reader.blocks(4)?, reader.blocks(2)?)));
         assert_eq!(blocks.await, Ok((vec![vec![7; 100]; 2], vec![])), "with their blocks");
 
+        let bases = |reader: HistoryReader| Ok([3, 4, 5, 9].map(|at| reader.base_blocks(at)));
+        let bases = store.read_history(bases).await.unwrap();
+        let of = |number: u8| Ok(Some(vec![vec![number]]));
+        assert_eq!(bases, [of(3), of(4), of(4), Ok(None)], "5 shares that of 4");
+
         history.keep_revision(revision(6, 4_500)).await.unwrap();
         assert_eq!(numbers(&store).await, [6, 5], "by their size");
+        let base = |reader: HistoryReader| reader.base_blocks(6);
+        assert_eq!(
+            store.read_history(base).await,
+            Ok(Some(vec![vec![4]])),
+            "it is kept for 5 and 6"
+        );
+        history.keep_base(6, vec![vec![9]]).await.unwrap();
+        let bases = |reader: HistoryReader| Ok((reader.base_blocks(5)?, reader.base_blocks(6)?));
+        let both = (Some(vec![vec![4]]), Some(vec![vec![9]]));
+        assert_eq!(store.read_history(bases).await, Ok(both));
         history.keep_revision(revision(7, 20_000)).await.unwrap();
         assert_eq!(numbers(&store).await, [7], "the newest one is always there");
         history.keep_revision(revision(5, 1)).await.unwrap();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use mapsmith_core::desired::hold::HoldState;
 use mapsmith_core::desired::ownership::{OwnersChange, StoredOwners};
 use mapsmith_core::server::LastGoodList;
 use mapsmith_core::{OverrideChange, Overrides, ServiceForms};
@@ -26,6 +27,7 @@ mod audit;
 mod copy;
 mod events;
 mod history;
+mod hold;
 mod lists;
 mod lock;
 mod overrides;
@@ -44,7 +46,7 @@ const APPLICATION_ID: i64 = 0x4d61_7053;
 
 /// Statement by statement what leads from an empty file to the latest schema; `user_version` says
 /// how many were run. Times are milliseconds since 1970. Never change one that was released.
-const MIGRATIONS: [&str; 14] = [
+const MIGRATIONS: [&str; 15] = [
     "
     CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
     INSERT INTO state (id, number) VALUES (1, 0);
@@ -115,6 +117,17 @@ const MIGRATIONS: [&str; 14] = [
     since INTEGER NOT NULL, until INTEGER, reason TEXT, author TEXT) STRICT, WITHOUT ROWID;
     CREATE INDEX registrations_until ON registrations (until) WHERE until IS NOT NULL;
 ",
+    "
+    ALTER TABLE revisions ADD COLUMN rollback_of INTEGER;
+    ALTER TABLE revisions ADD COLUMN base INTEGER;
+    CREATE TABLE revision_bases (number INTEGER NOT NULL, block INTEGER NOT NULL, \
+    content BLOB NOT NULL, PRIMARY KEY (number, block)) STRICT;
+    CREATE TABLE hold (id INTEGER PRIMARY KEY CHECK (id = 1), rollback_of INTEGER NOT NULL, \
+    revision INTEGER, since INTEGER NOT NULL, until INTEGER, reason TEXT, author TEXT, \
+    ended INTEGER, ended_by TEXT) STRICT;
+    CREATE TABLE rejected (id INTEGER PRIMARY KEY CHECK (id = 1), answer TEXT NOT NULL, \
+    since INTEGER NOT NULL, reason TEXT, author TEXT) STRICT;
+",
 ];
 
 pub use history::{HistoryBounds, HistoryReader, SqliteHistory};
@@ -128,6 +141,8 @@ const BUSY: Duration = Duration::from_secs(2);
 pub struct Stored {
     pub overrides: Overrides,
     pub owners: StoredOwners,
+    /// What keeps the sources' answers from being applied.
+    pub hold: HoldState,
     /// The server lists in force, by backend.
     pub lists: BTreeMap<String, LastGoodList>,
 }
@@ -238,6 +253,11 @@ impl SqliteStore {
             None => Err(StoreErrorKind::Other("the file is gone".to_owned())),
         };
         blocking(&self.path, read).await
+    }
+
+    /// What keeps the sources' answers from being applied.
+    pub async fn hold(&self) -> Result<HoldState, StoreError> {
+        self.with(|connection| hold::read(connection)).await
     }
 
     /// The owners that are remembered.
@@ -354,6 +374,7 @@ fn peek(path: &Path) -> Result<Stored, StoreErrorKind> {
         Some(connection) => Ok(Stored {
             overrides: overrides::read(&connection)?,
             owners: owners::read(&connection)?,
+            hold: hold::read(&connection)?,
             lists: lists::read(&connection)?,
         }),
     }

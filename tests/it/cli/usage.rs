@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Scene, complaint, text};
 use crate::support::mapsmith::{Mapsmith, cli};
 
-const VERBS: [&str; 25] = [
+const VERBS: [&str; 28] = [
     "run",
     "check",
     "plan",
@@ -34,6 +34,9 @@ const VERBS: [&str; 25] = [
     "approve",
     "token",
     "server",
+    "rollback",
+    "resume",
+    "reject",
 ];
 
 #[test]

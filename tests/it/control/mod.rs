@@ -7,6 +7,7 @@ mod history;
 mod map;
 mod masters;
 mod nodes;
+mod rollback;
 mod servers;
 
 use serde_json::Value;

@@ -2,6 +2,7 @@
 //! that is held back, and the approval that lets it through. Pure. The node map has one, and each
 //! backend's server list.
 
+use super::hold::HoldError;
 use crate::revision::{ChangeCounts, HeldChange};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +13,9 @@ pub enum ApprovalError {
         "the change {asked} is not the one held back, {held} is; review it before you approve it"
     )]
     Another { asked: String, held: String },
+    /// A rollback holds the sources back.
+    #[error(transparent)]
+    OnHold(HoldError),
     /// It was approved, but the map file can't be written.
     #[error("approved, but not in force yet: {0}")]
     NotWritten(String),
@@ -70,15 +74,19 @@ impl<V> Gate<V> {
 
     /// Lets the held change of this id through when it is submitted again.
     pub fn approve(&mut self, id: &str) -> Result<HeldChange, ApprovalError> {
+        let held = self.named(id)?.clone();
+        self.approved = Some(id.to_owned());
+        Ok(held)
+    }
+
+    /// The held change, where it has this id.
+    pub fn named(&self, id: &str) -> Result<&HeldChange, ApprovalError> {
         match &self.held {
             None => Err(ApprovalError::NothingHeld),
             Some(held) if held.id != id => {
                 Err(ApprovalError::Another { asked: id.to_owned(), held: held.id.clone() })
             }
-            Some(held) => {
-                self.approved = Some(id.to_owned());
-                Ok(held.clone())
-            }
+            Some(held) => Ok(held),
         }
     }
 

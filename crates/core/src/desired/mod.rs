@@ -8,6 +8,7 @@ pub mod damping;
 pub mod gate;
 pub mod gone;
 pub mod guard;
+pub mod hold;
 pub mod overrides;
 pub mod ownership;
 pub mod references;

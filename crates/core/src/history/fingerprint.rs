@@ -24,6 +24,19 @@ impl Fingerprint {
             sum.wrapping_sub(hash(node, before)).wrapping_add(hash(node, after))
         }))
     }
+
+    /// What tells one thing that lies over a sources' answer from others: `diff` leads from `base`,
+    /// the answer, to the map in force.
+    pub fn of_overlay(diff: &Diff, base: &EntryMap, map: &EntryMap) -> Self {
+        let hash = |node: &str, said: Option<&str>| match said {
+            Some(said) => of_entry(node, said),
+            None => xxh3_64(node.as_bytes()),
+        };
+        Self(
+            diff.routes(base, map)
+                .fold(0, |sum, (node, said, _)| sum.wrapping_add(hash(node, said))),
+        )
+    }
 }
 
 fn of_entry(node: &str, master: &str) -> u64 {

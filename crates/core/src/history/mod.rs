@@ -4,6 +4,9 @@
 //! master before. The newest map is at hand, and an older one is the newest with those changes
 //! taken back. So the oldest revision can be forgotten and nothing else has to be touched, and what
 //! can't be kept makes a gap and no wrong map: behind it nothing is reached any more.
+//!
+//! Beside it stands what the sources had said of nodes that the map has otherwise, for pins, drains
+//! and whatever else lies over their answer: that answer is what a rollback goes back to.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,6 +42,8 @@ pub enum RevisionKind {
     References,
     /// The time was over for which a node stays that no source names.
     RemoveAfter,
+    /// An operator went back to what the sources had said at an older revision.
+    Rollback,
     /// It was in the map file, and nothing is known of how it came there.
     Found,
 }
@@ -57,6 +62,14 @@ pub struct RevisionRecord {
     pub counts: ChangeCounts,
     /// The revision that it is a change of; none where the map before is not known.
     pub previous: Option<u64>,
+    /// The revision that it went back to, where it is a rollback.
+    #[serde(default, rename = "of", skip_serializing_if = "Option::is_none")]
+    pub rollback_of: Option<u64>,
+    /// The revision that is kept with what the sources had said of nodes that the map has
+    /// otherwise: this one, or an older one where they had said the same. None where it is not
+    /// known.
+    #[serde(skip)]
+    pub base: Option<u64>,
 }
 
 #[cfg(test)]

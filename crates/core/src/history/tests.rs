@@ -18,6 +18,8 @@ fn record(number: u64, previous: Option<u64>) -> RevisionRecord {
         entries: 0,
         counts: ChangeCounts::default(),
         previous,
+        rollback_of: None,
+        base: None,
     }
 }
 
@@ -67,6 +69,22 @@ fn patch(kept: &Kept, chain: &Chain, from: u64, to: u64) -> Result<Patch, Unreac
 }
 
 proptest! {
+    #[test]
+    fn what_the_sources_had_said_is_rebuilt_from_what_lies_over_it(
+        base in any_map(), map in any_map(), newest in any_map(),
+    ) {
+        let mut patch = Patch::default();
+        let changes = [(&map, &newest), (&base, &map)];
+        for (old, new) in changes {
+            for block in encode(&Diff::between(old, new), old, new) {
+                patch.take(&block).unwrap();
+            }
+        }
+        prop_assert_eq!(patch.apply(&newest), base.clone());
+        let mark = |base: &EntryMap| Fingerprint::of_overlay(&Diff::between(base, &map), base, &map);
+        prop_assert_eq!(mark(&base) == mark(&newest), base == newest);
+    }
+
     #[test]
     fn every_map_that_is_kept_is_rebuilt_exactly(
         maps in proptest::collection::vec(any_map(), 1..12),

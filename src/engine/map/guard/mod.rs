@@ -60,11 +60,13 @@ impl MapDecider {
         Self { flapping, ..self }
     }
 
-    /// What the sources said, where the guard lets it through.
+    /// What the sources said, where the guard lets it through. With `on_hold` it is held for that
+    /// reason, whatever the guard says.
     pub(super) fn check_guard(
         &mut self,
         candidate: Arc<EntryMap>,
         round: &Evaluation<'_>,
+        on_hold: Option<String>,
     ) -> Option<Said> {
         let in_force = self.entries_in_force();
         let before = self.gate.accepted().cloned().or_else(|| in_force.clone());
@@ -88,8 +90,13 @@ impl MapDecider {
             }
         });
         let part = match &limits {
-            Ok(()) => None,
-            Err(_) => self.passing_part(&change, &whole, round),
+            Err(_) if on_hold.is_none() => self.passing_part(&change, &whole, round),
+            _ => None,
+        };
+        let limits = match (on_hold, limits) {
+            (None, limits) => limits,
+            (Some(reason), Ok(())) => Err(reason),
+            (Some(reason), Err(more)) => Err(format!("{reason}; {more}")),
         };
         let left = part.map_or(whole.counts, |passing| passing.part.rest(whole.counts));
         let verdict = self.gate.submit(
@@ -129,6 +136,7 @@ impl MapDecider {
             change: from_in_force.then_some(change.diff),
             passing: Some(passing),
             gone: Arc::default(),
+            order: None,
         })
     }
 

@@ -21,6 +21,7 @@ mod owners;
 mod partial;
 mod references;
 mod restart;
+mod rollback;
 
 struct Scene {
     folder: tempfile::TempDir,

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use mapsmith_core::config::Config;
 use mapsmith_core::desired::config::DesiredConfig;
 use mapsmith_core::desired::gate::ApprovalError;
-use mapsmith_core::{Desired, DesiredMap, HeldChange, SourceState};
+use mapsmith_core::{Desired, DesiredMap, HeldChange, Revision, SourceState};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +16,10 @@ use super::map::MapDecider;
 use super::memory::Memory;
 use super::servers::ServerDecider;
 use super::servers::resolve::HostNames;
-use super::{Approval, Decision, Inputs, Order, OwnError, OwnOrder};
+use super::{Decision, HoldOrderError, Inputs, OwnError, RolledBack};
 use crate::heartbeat;
+
+mod orders;
 
 /// How long the sources have at the start before the map file counts without them.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
@@ -51,6 +52,12 @@ type Approved = (HeldChange, oneshot::Sender<Result<HeldChange, ApprovalError>>)
 
 /// Somebody who waits for a node to have its owner.
 type Owned = oneshot::Sender<Result<u64, OwnError>>;
+
+/// Somebody who waits for a rollback to be in force, and the map before it.
+type RollingBack = (Arc<Revision>, oneshot::Sender<Result<RolledBack, HoldOrderError>>);
+
+/// Somebody who waits for the sources to be followed again.
+type Resumed = oneshot::Sender<Result<u64, HoldOrderError>>;
 
 /// Decides what every instance should hold: the map, the server lists, and when.
 pub struct Engine {
@@ -86,6 +93,8 @@ pub struct Engine {
     approved_of_map: Vec<Approved>,
     approved_of_lists: Vec<Approved>,
     owned: Vec<Owned>,
+    rolled_back: Vec<RollingBack>,
+    resumed: Vec<Resumed>,
 }
 
 impl Engine {
@@ -121,6 +130,8 @@ impl Engine {
             approved_of_map: Vec::new(),
             approved_of_lists: Vec::new(),
             owned: Vec::new(),
+            rolled_back: Vec::new(),
+            resumed: Vec::new(),
         }
     }
 
@@ -173,8 +184,7 @@ impl Engine {
                         self.targets_after = Instant::now() + TARGETS_SPACING;
                         self.map_is_due = true;
                     }
-                    Wake::Order(Order::Approve(approval)) => self.approve(approval),
-                    Wake::Order(Order::Own(order)) => self.own(order),
+                    Wake::Order(order) => self.take(order).await,
                     Wake::Ended => return,
                 },
                 () = self.map.rows_changed() => self.map_is_due = true,
@@ -211,16 +221,7 @@ impl Engine {
         if news {
             self.publish();
         }
-        for (held, answer) in self.approved_of_map.drain(..) {
-            // Whoever asked may have gone; the change is in force all the same.
-            let _ = answer.send(self.map.outcome_of_approval(held));
-        }
-        if !self.map_is_due {
-            let outcome = self.map.outcome_of_own();
-            for answer in self.owned.drain(..) {
-                let _ = answer.send(outcome.clone().map(|()| self.desired.generation));
-            }
-        }
+        self.answer_orders();
     }
 
     /// Whether the first decision on the map can be made, which waits for what it should know,
@@ -309,39 +310,6 @@ impl Engine {
             }
         }
         decided
-    }
-
-    fn approve(&mut self, Approval { id, answer }: Approval) {
-        let of_map = match self.map.approve(&id) {
-            Ok(held) => {
-                self.map_is_due = true;
-                return self.approved_of_map.push((held, answer));
-            }
-            Err(error) => error,
-        };
-        match self.servers.approve(&id) {
-            Ok(held) => {
-                self.lists_are_due = true;
-                self.approved_of_lists.push((held, answer));
-            }
-            Err(of_lists) => {
-                let error = if of_map == ApprovalError::NothingHeld { of_lists } else { of_map };
-                let _ = answer.send(Err(error));
-            }
-        }
-    }
-
-    fn own(&mut self, OwnOrder { node, master, answer }: OwnOrder) {
-        match self.map.own(&node, &master, Timestamp::now()) {
-            Ok(()) => {
-                tracing::info!(node, owner = master, "an operator said whose a node is");
-                self.map_is_due = true;
-                self.owned.push(answer);
-            }
-            Err(error) => {
-                let _ = answer.send(Err(error));
-            }
-        }
     }
 
     /// When something is due although nobody says anything new.

@@ -1,0 +1,110 @@
+//! Rollback, the hold that it leaves, and what becomes of held changes.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use mapsmith_core::HeldChange;
+use mapsmith_core::access::{Identity, Role};
+
+use super::error::{HttpError, status_of};
+use super::etag::expected_number;
+use super::handlers::json;
+use super::request::{
+    Author, ChangeQuery, DryRunQuery, Id, NoQuery, Number, Parameters, ReasonQuery,
+};
+use crate::api::types::{HoldsReport, ReloadOutcome, RollbackRequest, VerdictRequest};
+use crate::api::{Api, requests};
+use crate::store::AuditTicket;
+
+type Shared = State<Arc<Api>>;
+type Ticket = Extension<Arc<AuditTicket>>;
+
+/// A body that may be left out.
+fn optional<T: Default + serde::de::DeserializeOwned>(
+    body: &Bytes,
+    help: &str,
+) -> Result<T, HttpError> {
+    if body.is_empty() { Ok(T::default()) } else { json(body, help) }
+}
+
+pub(super) async fn roll_back(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    (Author(by), Extension(identity)): (Author, Extension<Identity>),
+    Number(number): Number,
+    Parameters(query): Parameters<DryRunQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    let expected = expected_number(&headers)?.ok_or(HttpError::NoPrecondition)?;
+    let wait = requests::wait(query.wait.as_deref())?;
+    let help = "{\"reason\": \"...\", \"for\": \"1h\"}, or nothing for an hour";
+    let mut request: RollbackRequest = optional(&body, help)?;
+    request.reason = ticket.reason().or(request.reason);
+    if request.duration == Some(None) && identity.role < Role::Admin {
+        return Err(HttpError::Role { needed: Role::Admin, identity });
+    }
+    let rollback = requests::rollback(number, request, by, Timestamp::now())?;
+    let ticket = (!query.dry_run).then_some(ticket);
+    let report = api.roll_back(rollback, expected, wait, ticket).await?;
+    let status = report.report.as_ref().map_or(StatusCode::OK, |it| status_of(it.outcome));
+    match report.report {
+        Some(report) if !status.is_success() => Err(HttpError::Reload(Box::new(report))),
+        _ => Ok((status, Json(report)).into_response()),
+    }
+}
+
+pub(super) async fn hold(State(api): Shared, _: Parameters<NoQuery>) -> Json<HoldsReport> {
+    Json(api.hold())
+}
+
+pub(super) async fn resume(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    Parameters(query): Parameters<ChangeQuery>,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    let expected = expected_number(&headers)?;
+    let wait = requests::wait(query.wait.as_deref())?;
+    let report = api.resume(expected, wait, ticket).await?;
+    // It is done, whatever the guard says of the answer that counts again.
+    let status = match report.outcome {
+        ReloadOutcome::Held => StatusCode::ACCEPTED,
+        outcome => status_of(outcome),
+    };
+    match status.is_success() {
+        true => Ok((status, Json(report)).into_response()),
+        false => Err(HttpError::Reload(Box::new(report))),
+    }
+}
+
+pub(super) async fn approve(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    Id(id): Id,
+    _: Parameters<ReasonQuery>,
+    Author(by): Author,
+    body: Bytes,
+) -> Result<Json<HeldChange>, HttpError> {
+    let request = optional(&body, "{\"reason\": \"...\"}, or nothing")?;
+    ticket.explain(requests::verdict(request, by)?.reason);
+    Ok(Json(api.approve(&id, &ticket).await?))
+}
+
+pub(super) async fn reject(
+    State(api): Shared,
+    Extension(ticket): Ticket,
+    Id(id): Id,
+    _: Parameters<ReasonQuery>,
+    Author(by): Author,
+    body: Bytes,
+) -> Result<Json<HeldChange>, HttpError> {
+    let mut request: VerdictRequest = optional(&body, "{\"reason\": \"...\"}, or nothing")?;
+    request.reason = ticket.reason().or(request.reason);
+    Ok(Json(api.reject(id, requests::verdict(request, by)?, ticket).await?))
+}

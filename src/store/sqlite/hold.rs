@@ -1,0 +1,144 @@
+//! The hold that a rollback leaves, and what was rejected: a row each, or none.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use mapsmith_core::desired::hold::{EndReason, Hold, HoldEnd, HoldState, Rejected};
+use mapsmith_core::history::{Chain, Patch};
+use mapsmith_core::{EntryMap, Note, Revision};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::{SqliteStore, StoreErrorKind, audit, history, time};
+use crate::store::{AuditTicket, HoldStore, StoreError};
+
+#[async_trait]
+impl HoldStore for SqliteStore {
+    async fn keep_hold(
+        &self,
+        state: HoldState,
+        ticket: Option<Arc<AuditTicket>>,
+    ) -> Result<(), StoreError> {
+        self.with(move |connection| write(connection, &state, ticket.as_deref())).await
+    }
+
+    async fn base_of(&self, newest: Arc<Revision>, number: u64) -> Result<EntryMap, StoreError> {
+        let base = move |reader: history::HistoryReader| {
+            let chain = Chain::new(newest.number, &reader.records()?);
+            let other = |error: &dyn std::fmt::Display| StoreErrorKind::Other(error.to_string());
+            let mut patch = Patch::default();
+            let load = |number| reader.blocks(number);
+            chain
+                .go_back(&mut patch, newest.number, number, load)
+                .map_err(|error| other(&error))?;
+            let blocks = reader.base_blocks(number)?;
+            let blocks = blocks.ok_or_else(|| other(&"what the sources had said is not kept"))?;
+            for block in blocks {
+                patch.take(&block).map_err(|error| other(&error))?;
+            }
+            Ok(patch.apply(&newest.entries))
+        };
+        self.read_history(base).await
+    }
+}
+
+pub(super) fn read(connection: &Connection) -> Result<HoldState, StoreErrorKind> {
+    const HOLD: &str =
+        "SELECT rollback_of, revision, since, until, reason, author, ended, ended_by FROM hold";
+    let hold = connection.query_row(HOLD, [], |row| {
+        let note = Note { reason: row.get(4)?, by: row.get(5)? };
+        let (of, revision) = (row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?);
+        let times = (row.get::<_, i64>(2)?, row.get::<_, Option<i64>>(3)?);
+        let ended = (row.get::<_, Option<i64>>(6)?, row.get::<_, Option<String>>(7)?);
+        Ok((of, revision, times, note, ended))
+    });
+    let hold = hold.optional()?.map(|(of, revision, (since, until), note, (at, why))| {
+        let ended = at.zip(why).map(|(at, why)| {
+            Ok::<_, StoreErrorKind>(HoldEnd { at: time(at)?, why: history::parsed(&why)? })
+        });
+        Ok::<_, StoreErrorKind>(Hold {
+            of: of.cast_unsigned(),
+            revision: revision.map(i64::cast_unsigned),
+            since: time(since)?,
+            until: until.map(time).transpose()?,
+            note,
+            ended: ended.transpose()?,
+        })
+    });
+    const REJECTED: &str = "SELECT answer, since, reason, author FROM rejected";
+    let rejected = connection.query_row(REJECTED, [], |row| {
+        let note = Note { reason: row.get(2)?, by: row.get(3)? };
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, note))
+    });
+    let rejected = rejected.optional()?.map(|(answer, at, note)| {
+        Ok::<_, StoreErrorKind>(Rejected { answer, at: time(at)?, note })
+    });
+    Ok(HoldState { hold: hold.transpose()?, rejected: rejected.transpose()? })
+}
+
+fn write(
+    connection: &mut Connection,
+    state: &HoldState,
+    ticket: Option<&AuditTicket>,
+) -> Result<(), StoreErrorKind> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute("DELETE FROM hold", [])?;
+    transaction.execute("DELETE FROM rejected", [])?;
+    let milliseconds = |at: Timestamp| at.as_millisecond();
+    if let Some(Hold { of, revision, since, until, note, ended }) = &state.hold {
+        let why = ended.map(|end| history::json::<EndReason>(&end.why)).transpose()?;
+        transaction.execute(
+            "INSERT INTO hold (id, rollback_of, revision, since, until, reason, author, ended, \
+                ended_by) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                history::stored(*of)?,
+                revision.map(history::stored).transpose()?,
+                milliseconds(*since),
+                until.map(milliseconds),
+                note.reason,
+                note.by,
+                ended.map(|end| milliseconds(end.at)),
+                why,
+            ],
+        )?;
+    }
+    if let Some(Rejected { answer, at, note }) = &state.rejected {
+        transaction.execute(
+            "INSERT INTO rejected (id, answer, since, reason, author) VALUES (1, ?1, ?2, ?3, ?4)",
+            params![answer, milliseconds(*at), note.reason, note.by],
+        )?;
+    }
+    audit::commit(transaction, ticket, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hold_and_what_was_rejected_are_there_after_a_restart_until_they_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let note = Note { reason: Some("site 7".to_owned()), by: Some("anna".to_owned()) };
+        let hold = Hold {
+            of: 3,
+            revision: None,
+            since: at(1),
+            until: Some(at(9)),
+            note: note.clone(),
+            ended: None,
+        };
+        let rejected = Rejected { answer: "00ff".to_owned(), at: at(1), note };
+        let pending = HoldState { hold: Some(hold.clone()), rejected: Some(rejected) };
+        let end = HoldEnd { at: at(5), why: EndReason::OtherAnswer };
+        let over = Hold { revision: Some(4), until: None, ended: Some(end), ..hold };
+        let over = HoldState { hold: Some(over), rejected: None };
+        for state in [pending, over, HoldState::default()] {
+            let store = SqliteStore::open(&path).await.unwrap();
+            store.keep_hold(state.clone(), None).await.unwrap();
+            drop(store);
+            assert_eq!(SqliteStore::peek(&path).await.unwrap().hold, state);
+        }
+    }
+}
