@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use mapsmith_core::access::{Identity, Role};
 
 use super::body::BOUND;
+use super::problems::Kind;
 use crate::api::types::{Problem, ReloadOutcome, ReloadReport};
 use crate::api::{self, requests};
 use crate::tls::RenewError;
@@ -52,6 +53,9 @@ pub enum HttpError {
     NotFound(String),
     #[error("the path exists, but not with this method")]
     MethodNotAllowed,
+    /// A body that is no JSON; `takes` is what it may be.
+    #[error("send the body as `Content-Type: {takes}`")]
+    MediaType { takes: String },
     #[error("the body is larger than any request here")]
     TooLarge,
     #[error("the request's body did not arrive within {BOUND:?}")]
@@ -93,12 +97,13 @@ impl From<requests::Invalid> for HttpError {
 }
 
 impl HttpError {
-    fn status(&self) -> StatusCode {
+    /// What kind of problem it is; its status is the kind's.
+    fn kind(&self) -> Kind {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
-            Self::TooManyFailed(_) | Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Forbidden | Self::OtherSite | Self::Role { .. } => StatusCode::FORBIDDEN,
+            Self::BadRequest(_) => Kind::INVALID,
+            Self::Unauthorized { .. } => Kind::UNAUTHORIZED,
+            Self::TooManyFailed(_) | Self::TooMany(_) => Kind::RATE_LIMITED,
+            Self::Forbidden | Self::OtherSite | Self::Role { .. } => Kind::FORBIDDEN,
             Self::NotFound(_)
             | Self::Api(
                 api::Error::NoOverride(_)
@@ -107,49 +112,66 @@ impl HttpError {
                 | api::Error::NoRevision(_)
                 | api::Error::NoMaster(_)
                 | api::Error::NotRenewed(RenewError::Unknown(_)),
-            ) => StatusCode::NOT_FOUND,
-            Self::Api(api::Error::NotKept { .. }) => StatusCode::GONE,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Full(_)
-            | Self::Api(api::Error::Busy | api::Error::NotReady | api::Error::TooManyWaits(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Api(api::Error::Store(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            ) => Kind::NOT_FOUND,
+            Self::Api(api::Error::NotKept { .. }) => Kind::GONE,
+            Self::MethodNotAllowed => Kind::METHOD,
+            Self::TooLarge => Kind::TOO_LARGE,
+            Self::TooSlow => Kind::TOO_SLOW,
+            Self::MediaType { .. } => Kind::MEDIA_TYPE,
+            Self::Full(_) | Self::Api(api::Error::Busy | api::Error::TooManyWaits(_)) => Kind::BUSY,
+            Self::Api(api::Error::NotReady) => Kind::NOT_READY,
+            Self::Api(api::Error::Store(_)) => Kind::STORE_FAILED,
+            Self::Api(api::Error::NoStore(_)) => Kind::NO_STORE,
+            Self::Api(api::Error::Changed { .. }) => Kind::CHANGED,
             Self::Api(
                 api::Error::NotApproved(_)
                 | api::Error::UnknownMaster(_)
                 | api::Error::UnknownNode(_)
                 | api::Error::DeadEnd(_)
-                | api::Error::NoStore(_)
                 | api::Error::TokenConflict(_)
                 | api::Error::NotRenewed(_)
                 | api::Error::NotRemembered(_),
-            ) => StatusCode::CONFLICT,
-            Self::Reload(report) => status_of(report.outcome),
+            ) => Kind::CONFLICT,
+            Self::Reload(report) => match report.outcome {
+                ReloadOutcome::ReadOnly => Kind::READ_ONLY,
+                ReloadOutcome::SourceFailed => Kind::SOURCE_FAILED,
+                ReloadOutcome::FileFailed => Kind::FILE_FAILED,
+                // The others are no failures.
+                ReloadOutcome::Held
+                | ReloadOutcome::InSync
+                | ReloadOutcome::Requested
+                | ReloadOutcome::Behind => Kind::HELD,
+            },
         }
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let (status, detail) = (self.status(), self.to_string());
+        let (kind, detail) = (self.kind(), self.to_string());
+        let status = kind.status;
         let retry_after = match &self {
             Self::TooManyFailed(wait) | Self::TooMany(wait) => Some(rounded_up(*wait)),
             _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(1),
             _ => None,
         };
-        let (mut needs, mut oldest, mut report) = (None, None, None);
+        let mut problem = Problem {
+            kind: kind.page(),
+            title: kind.title.to_owned(),
+            status: status.as_u16(),
+            detail,
+            ..Problem::default()
+        };
         match self {
-            Self::Reload(full) => report = Some(full),
-            Self::Role { needed, .. } => needs = Some(needed),
-            Self::Api(api::Error::NotKept { oldest: kept, .. }) => oldest = kept,
+            Self::Reload(full) => problem.report = Some(full),
+            Self::Role { needed, .. } => problem.needs = Some(needed),
+            Self::Api(api::Error::NotKept { oldest, .. }) => problem.oldest = oldest,
+            Self::Api(api::Error::Changed { current }) => problem.current = current,
             _ => {}
         }
-        let title = status.canonical_reason().unwrap_or("error").to_owned();
-        let problem = Problem { title, status: status.as_u16(), detail, needs, oldest, report };
-        let mut response = (status, Json(problem)).into_response();
+        let mut response = (status, Json(&problem)).into_response();
+        // For whoever knows the request's id.
+        response.extensions_mut().insert(problem);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {

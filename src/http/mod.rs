@@ -8,6 +8,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 
 mod access;
+mod answers;
 mod body;
 mod error;
 mod etag;
@@ -16,6 +17,8 @@ mod handlers;
 mod history;
 mod map;
 mod nodes;
+mod openapi;
+mod problems;
 mod request;
 mod routes;
 mod serve;
@@ -33,7 +36,7 @@ pub fn router(api: Arc<Api>) -> Router {
         let guard = Guard { api: Arc::clone(&api), route };
         // Nobody's body is read who may not ask.
         let handler = (route.handler)()
-            .route_layer(from_fn(body::arrives))
+            .route_layer(from_fn_with_state(body::Kinds::of(route), body::arrives))
             .route_layer(DefaultBodyLimit::max(body::LARGEST))
             .route_layer(from_fn_with_state(guard, guard::admit));
         router.route(route.path, handler)
@@ -41,6 +44,7 @@ pub fn router(api: Arc<Api>) -> Router {
     with_guards
         .fallback(handlers::not_found)
         .method_not_allowed_fallback(handlers::method_not_allowed)
+        .layer(from_fn(answers::complete))
         .with_state(api)
 }
 
@@ -50,5 +54,6 @@ pub fn spare_router(api: Arc<Api>, most: usize) -> Router {
     Router::new()
         .route("/healthz", get(handlers::healthz))
         .fallback(async move || HttpError::Full(most))
+        .layer(from_fn(answers::complete))
         .with_state(api)
 }

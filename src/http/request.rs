@@ -6,6 +6,7 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use utoipa::IntoParams;
 
 use super::error::HttpError;
 use crate::api::requests;
@@ -36,11 +37,16 @@ impl QueryParameters for NoQuery {
     const KNOWN: &str = "this path takes no parameters";
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ChangeQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -49,10 +55,13 @@ impl QueryParameters for ChangeQuery {
 }
 
 /// What a change may be given that is done at once.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ReasonQuery {
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -61,15 +70,23 @@ impl QueryParameters for ReasonQuery {
 }
 
 /// Which nodes are looked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct NodesQuery {
     #[serde(default)]
+    /// What the name begins with.
     pub(super) prefix: String,
     #[serde(default)]
+    /// What stands in the name.
     pub(super) contains: String,
+    /// The master, by HAProxy's name.
     pub(super) master: Option<String>,
+    /// The most rows: 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
+    /// The `next` of the page before.
+    #[param(pattern = "^[0-9A-Za-z_-]*$")]
     pub(super) after: Option<String>,
 }
 
@@ -78,12 +95,14 @@ impl QueryParameters for NodesQuery {
 }
 
 /// Which map a client has already.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct MapQuery {
     /// The number of the map that it has: the answer is another one.
     pub(super) revision: Option<u64>,
-    /// How long it waits for that.
+    /// How long it waits for that, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// The number of the map that it has: the answer is what has changed since.
     pub(super) since: Option<u64>,
@@ -94,10 +113,15 @@ impl QueryParameters for MapQuery {
 }
 
 /// Which part of a list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
+    /// The most rows: 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
+    /// The `next` of the page before.
+    #[param(pattern = "^[0-9A-Za-z_-]*$")]
     pub(super) after: Option<String>,
 }
 
@@ -106,12 +130,17 @@ impl QueryParameters for PageQuery {
 }
 
 /// Which part of what lies between two revisions.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DiffQuery {
     /// The other revision; without it the one before.
     pub(super) from: Option<u64>,
+    /// The most rows: 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
+    /// The `next` of the page before.
+    #[param(pattern = "^[0-9A-Za-z_-]*$")]
     pub(super) after: Option<String>,
 }
 
@@ -120,13 +149,18 @@ impl QueryParameters for DiffQuery {
 }
 
 /// What the end of a node's override may be given.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OverrideEndQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// Nothing ends where the node has another one.
     pub(super) kind: Option<OverrideKind>,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -135,14 +169,19 @@ impl QueryParameters for OverrideEndQuery {
 }
 
 /// What the end of a drain may be given.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct UndrainQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// Nodes stay where they went during the drain.
     #[serde(default)]
     pub(super) stay: bool,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -151,14 +190,19 @@ impl QueryParameters for UndrainQuery {
 }
 
 /// What an order that names a master may be given.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OrderQuery {
+    /// How long to wait until every instance is in sync, up to 10m.
+    #[param(pattern = "^([1-9][0-9]{0,4}ms|[1-9][0-9]?s|[1-9]m|10m)$")]
     pub(super) wait: Option<String>,
     /// Masters are taken that nobody knows.
     #[serde(default)]
     pub(super) force: bool,
+    /// Why: one line, for the audit and for whoever asks later.
     #[serde(default, rename = "reason")]
+    #[param(value_type = Option<String>, max_length = 500)]
     _reason: Reason,
 }
 
@@ -167,13 +211,22 @@ impl QueryParameters for OrderQuery {
 }
 
 /// Which rows of the audit are asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
+    /// The name of who made the change.
     actor: Option<String>,
+    /// What was changed, like `masters/master1`.
     target: Option<String>,
+    /// Not before this time.
+    #[param(value_type = Option<jiff::Timestamp>)]
     since: Option<String>,
+    /// The most rows: 100 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The `next` of the page before.
+    #[param(pattern = "^[0-9]{1,18}$")]
     after: Option<String>,
 }
 

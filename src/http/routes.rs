@@ -7,7 +7,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use mapsmith_core::access::Role;
 
 use super::handlers::{self, access};
-use super::{history, map, nodes};
+use super::{history, map, nodes, openapi, problems};
 use crate::api::Api;
 
 /// Who may use a route.
@@ -100,6 +100,8 @@ pub static ROUTES: &[Route] = &[
     Route::new(DELETE, "/v1/tokens/{id}", ADMIN, || delete(access::revoke_token)),
     Route::new(POST, "/v1/tokens/{id}/rotate", ADMIN, || post(access::rotate_token)),
     Route::new(GET, "/v1/audit", VIEWER, || get(access::audit)),
+    Route::new(GET, "/v1/problems/{name}", Needs::Nothing, || get(problems::problem)),
+    Route::new(GET, "/openapi.json", Needs::Nothing, || get(openapi::openapi)),
     Route::new(GET, "/metrics", Needs::Probe, || get(handlers::metrics)),
     Route::new(GET, "/readyz", Needs::Probe, || get(handlers::readyz)),
     Route::new(GET, "/healthz", Needs::Nothing, || get(handlers::healthz)),
@@ -108,6 +110,7 @@ pub static ROUTES: &[Route] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::problems::PAGES;
 
     fn route(method: &Method, path: &str) -> &'static Route {
         ROUTES.iter().find(|route| route.method == *method && route.path == path).unwrap()
@@ -121,7 +124,8 @@ mod tests {
             assert!(is_guarded || is_ones_own, "{} {}", route.method, route.path);
         }
         for route in ROUTES.iter().filter(|route| route.path.starts_with("/v1/")) {
-            let is_known = matches!(route.needs, Needs::Role(_) | Needs::Login);
+            let is_a_text = route.path.starts_with(PAGES);
+            let is_known = is_a_text || matches!(route.needs, Needs::Role(_) | Needs::Login);
             assert!(is_known, "{} {}", route.method, route.path);
         }
         let tokens = ROUTES.iter().filter(|route| route.path.starts_with("/v1/tokens"));

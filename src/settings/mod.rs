@@ -50,7 +50,7 @@ mod tree;
 pub(crate) mod units;
 
 pub use acme::Acme;
-pub use api::{Api, ApiClient, ApiTls, ClientAuth};
+pub use api::{Api, ApiClient, ApiTls, ClientAuth, ExternalUrl};
 pub use backend::{Backend, Listing, Selector, WhenEmpty};
 pub use certificate::Certificate;
 pub use damping::Damping;

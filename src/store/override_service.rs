@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mapsmith_core::{BlockedNode, Note, OverrideChange, Overrides};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,44 @@ const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub struct OverrideService {
     store: Arc<dyn Store>,
     latest: watch::Sender<Arc<Overrides>>,
+    /// Whose turn it is to change them.
+    turn: Arc<Mutex<()>>,
+}
+
+/// While it is there nobody else changes the overrides.
+pub struct OverrideTurn {
+    service: OverrideService,
+    guard: OwnedMutexGuard<()>,
+}
+
+impl OverrideTurn {
+    /// Makes a change: in the store, then in force. All overrides after it; none where there was
+    /// nothing to end.
+    /// What the store does not take is not in force.
+    pub async fn change(
+        self,
+        change: OverrideChange,
+        ticket: Option<Arc<AuditTicket>>,
+    ) -> Result<Option<Arc<Overrides>>, StoreError> {
+        let place = self.service.store.place();
+        // On a task of its own: whoever asked may go away between the store and the rest.
+        let task = tokio::spawn(async move {
+            let Self { service, guard } = self;
+            let after = service.store.change(change.clone(), ticket).await?;
+            let Some(after) = after else { return Ok(None) };
+            log(&change);
+            let after = service.publish(after.with_note(change.note()));
+            drop(guard);
+            Ok(Some(after))
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(error) => Err(StoreError {
+                path: place,
+                fault: StoreErrorKind::Other(format!("the change was interrupted: {error}")),
+            }),
+        }
+    }
 }
 
 impl OverrideService {
@@ -53,7 +91,7 @@ impl OverrideService {
             );
         }
         let latest = watch::Sender::new(Arc::new(stored.at(now)));
-        Ok((Self { store: Arc::new(store), latest }, stored))
+        Ok((Self { store: Arc::new(store), latest, turn: Arc::default() }, stored))
     }
 
     pub fn latest(&self) -> Arc<Overrides> {
@@ -64,29 +102,19 @@ impl OverrideService {
         self.latest.subscribe()
     }
 
-    /// Makes a change: in the store, then in force. All overrides after it; none where there was
-    /// nothing to end.
-    /// What the store does not take is not in force.
+    /// Waits until nobody else changes them: [`OverrideService::latest`] is what a change changes.
+    pub async fn turn(&self) -> OverrideTurn {
+        let guard = Arc::clone(&self.turn).lock_owned().await;
+        OverrideTurn { service: self.clone(), guard }
+    }
+
+    /// [`OverrideTurn::change`], whatever they are by then.
     pub async fn change(
         &self,
         change: OverrideChange,
         ticket: Option<Arc<AuditTicket>>,
     ) -> Result<Option<Arc<Overrides>>, StoreError> {
-        let writer = self.clone();
-        // On a task of its own: whoever asked may go away between the store and the rest.
-        let task = tokio::spawn(async move {
-            let after = writer.store.change(change.clone(), ticket).await?;
-            let Some(after) = after else { return Ok(None) };
-            log(&change);
-            Ok(Some(writer.publish(after.with_note(change.note()))))
-        });
-        match task.await {
-            Ok(result) => result,
-            Err(error) => Err(StoreError {
-                path: self.store.place(),
-                fault: StoreErrorKind::Other(format!("the change was interrupted: {error}")),
-            }),
-        }
+        self.turn().await.change(change, ticket).await
     }
 
     /// Puts overrides in force, unless later ones are already. Those of the change itself.

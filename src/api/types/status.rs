@@ -12,14 +12,18 @@ use mapsmith_core::status::{
 use mapsmith_core::tls_file::TlsFileStatus;
 use mapsmith_core::{DrainedMaster, HeldChange, RejectedRows};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{GoneReport, ReferencesReport};
 
 /// `GET /v1/status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusReport {
     /// Mapsmith's version.
     pub version: String,
+    /// `site.name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
     /// The revision in force; none before the first.
     pub revision: Option<u64>,
     /// Entries of the map in force.
@@ -94,7 +98,7 @@ pub struct StatusReport {
 }
 
 /// The API's own files, where it has any.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiReport {
     /// Why `api.token_file` can't be read; the token of before stays good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,7 +108,7 @@ pub struct ApiReport {
 }
 
 /// The API's certificate.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiTlsReport {
     /// Until when it is good.
     pub not_after: Option<Timestamp>,
@@ -113,7 +117,7 @@ pub struct ApiTlsReport {
 }
 
 /// How many nodes a master has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MasterLoad {
     /// The master, by HAProxy's name.
     pub master: String,
@@ -122,7 +126,7 @@ pub struct MasterLoad {
 }
 
 /// Nodes whose registry names another master than their owner.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OwnershipReport {
     /// Of each owner that has such nodes, sorted by master.
     pub owners: Vec<OwnerLoad>,
@@ -131,7 +135,7 @@ pub struct OwnershipReport {
 }
 
 /// How many nodes of an owner are elsewhere, or on their way.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OwnerLoad {
     pub owner: String,
     /// Nodes that others serve, because the owner is drained, pinned away from or down.
