@@ -56,8 +56,8 @@ impl EntityTag {
     }
 }
 
-/// The tags of a header; none is `*`. Proxies that compress mark a tag as weak, or put `-gzip` behind
-/// it: ours are strong, and what they have done to one does not make it another.
+/// The tags of a header; none is `*`. Proxies that compress mark a tag as weak, or put `-gzip`
+/// behind it: ours are strong, and what they have done to one does not make it another.
 fn tags(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Option<&str>> {
     let lists = request.get_all(name).into_iter().filter_map(|list| list.to_str().ok());
     lists.flat_map(|list| list.split(',')).map(str::trim).filter_map(|tag| {

@@ -2,9 +2,9 @@
 //! `docs/openapi.json`, so that a change of the API is seen in a review.
 //!
 //! What a route takes and answers stands above its handler, in `#[utoipa::path(..)]`, and the
-//! handler in the list of [`Annotated`]. What holds for many routes is added here: the role and what
-//! refuses a request come from the table of routes, names in the path from the path. A response of
-//! 400 and above that is annotated without a body is a problem.
+//! handler in the list of [`Annotated`]. What holds for many routes is added here: the role and
+//! what refuses a request come from the table of routes, names in the path from the path. A response
+//! of 400 and above that is annotated without a body is a problem.
 
 use std::sync::LazyLock;
 
@@ -72,13 +72,14 @@ static DOCUMENT: LazyLock<(Value, String, EntityTag)> = LazyLock::new(|| {
 });
 
 const ABOUT: &str = "What can be asked of a running Mapsmith, and what it can be told to do. \
-    docs/api.md explains it, with examples. The role that a request needs is its `x-role`; a request \
-    without a `security` of its own needs a token, a session or a certificate, but where the API is \
-    open to every program of its machine.";
+    docs/api.md explains it, with examples. The role that a request needs is its `x-role`; a \
+    request without a `security` of its own needs a token, a session or a certificate, but where \
+    the API is open to every program of its machine.";
 
 /// What a name in a path stands for.
 const NAMES: &[(&str, &str)] = &[
     ("id", "A token's id."),
+    ("kind", "A kind of problem: the last part of its `type`."),
     ("master", "A master, by HAProxy's name."),
     ("name", "A name."),
     ("node", "A node."),
@@ -173,6 +174,11 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
             .into_iter()
             .for_each(|it| it.splice(0..0, names.clone()).for_each(drop));
     }
+    // What may be left out is left out, and not `null`.
+    let optional = operation.get_mut("requestBody").and_then(|it| it.pointer_mut(OPTIONAL_BODY));
+    if let Some(schema) = optional.and_then(|it| it.as_array_mut()).and_then(of_some) {
+        operation["requestBody"]["content"]["application/json"]["schema"] = schema;
+    }
     let has_body = operation.contains_key("requestBody");
     let responses = operation.entry("responses").or_insert_with(|| json!({}));
     let Some(responses) = responses.as_object_mut() else { return };
@@ -192,6 +198,15 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
             answer(response, status, is_role);
         }
     }
+}
+
+/// The schemas of a body that may be left out.
+const OPTIONAL_BODY: &str = "/content/application~1json/schema/oneOf";
+
+/// The one of them that is not `null`.
+fn of_some(schemas: &mut Vec<Value>) -> Option<Value> {
+    let position = schemas.iter().position(|schema| schema["type"] != "null")?;
+    Some(schemas.swap_remove(position))
 }
 
 /// A name in a path.

@@ -92,10 +92,10 @@ kinds! {
         "there is no map in force yet; `/readyz` says what is missing"
 }
 
-/// What a kind of problem means.
+/// Says what a kind of problem means.
 #[utoipa::path(
     get,
-    path = "/v1/problems/{name}",
+    path = "/v1/problems/{kind}",
     responses((status = 200, body = String), (status = 404))
 )]
 pub(super) async fn problem(

@@ -100,7 +100,7 @@ pub static ROUTES: &[Route] = &[
     Route::new(DELETE, "/v1/tokens/{id}", ADMIN, || delete(access::revoke_token)),
     Route::new(POST, "/v1/tokens/{id}/rotate", ADMIN, || post(access::rotate_token)),
     Route::new(GET, "/v1/audit", VIEWER, || get(access::audit)),
-    Route::new(GET, "/v1/problems/{name}", Needs::Nothing, || get(problems::problem)),
+    Route::new(GET, "/v1/problems/{kind}", Needs::Nothing, || get(problems::problem)),
     Route::new(GET, "/openapi.json", Needs::Nothing, || get(openapi::openapi)),
     Route::new(GET, "/metrics", Needs::Probe, || get(handlers::metrics)),
     Route::new(GET, "/readyz", Needs::Probe, || get(handlers::readyz)),

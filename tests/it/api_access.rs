@@ -63,6 +63,7 @@ fn path(route: &Route) -> String {
         ("{master}", "m1"),
         ("{id}", "zzzzzzzz"),
         ("{name}", "site"),
+        ("{kind}", "held"),
         ("{number}", "1"),
     ];
     named.iter().fold(route.path.to_owned(), |path, (name, value)| path.replace(name, value))

@@ -58,7 +58,11 @@ pub(in crate::http) async fn tokens(
     params(ReasonQuery),
     request_body = CreateTokenRequest,
     responses(
-        (status = 201, body = NewTokenReport, headers(("Location" = String, description = "the token's path"))),
+        (
+            status = 201,
+            body = NewTokenReport,
+            headers(("Location" = String, description = "the token's path")),
+        ),
         (status = 409),
         (status = 500),
     )

@@ -35,6 +35,10 @@ type Ticket = Extension<Arc<AuditTicket>>;
 
 /// A body as JSON; `help` says what to send.
 fn json<T: DeserializeOwned>(body: &Bytes, help: &str) -> Result<T, HttpError> {
+    // What is written for structures takes lists too, by the order of the fields.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(HttpError::BadRequest(format!("send {help}: a JSON object")));
+    }
     serde_json::from_slice(body)
         .map_err(|error| HttpError::BadRequest(format!("send {help}: {error}")))
 }
@@ -60,9 +64,15 @@ pub(in crate::http) async fn status(
     responses(
         (status = 200, body = ReloadReport, description = "every instance is in sync"),
         (status = 202, body = ReloadReport, description = "accepted: in sync later"),
-        (status = 409, description = "the guard holds the change, or another Mapsmith writes the map file"),
+        (
+            status = 409,
+            description = "the guard holds the change, or another Mapsmith writes the map file",
+        ),
         (status = 500),
-        (status = 502, description = "a source gave no good answer; the last good one stays in force"),
+        (
+            status = 502,
+            description = "a source gave no good answer; the last good one stays in force",
+        ),
     )
 )]
 pub(in crate::http) async fn reload(
@@ -146,7 +156,11 @@ pub(in crate::http) async fn approve(
 #[utoipa::path(
     get,
     path = "/v1/overrides",
-    responses((status = 200, body = OverridesReport, headers(("ETag" = String))), (status = 304), (status = 409))
+    responses(
+        (status = 200, body = OverridesReport, headers(("ETag" = String))),
+        (status = 304),
+        (status = 409),
+    )
 )]
 pub(in crate::http) async fn overrides(
     State(api): Shared,
@@ -167,7 +181,12 @@ pub(in crate::http) async fn overrides(
 #[utoipa::path(
     get,
     path = "/v1/overrides/{node}",
-    responses((status = 200, body = NodeOverride, headers(("ETag" = String))), (status = 304), (status = 404), (status = 409))
+    responses(
+        (status = 200, body = NodeOverride, headers(("ETag" = String))),
+        (status = 304),
+        (status = 404),
+        (status = 409),
+    )
 )]
 pub(in crate::http) async fn node_override(
     State(api): Shared,
@@ -278,7 +297,10 @@ pub(in crate::http) async fn master(
     responses(
         (status = 200, body = ReloadReport, description = "every instance is in sync"),
         (status = 202, body = ReloadReport, description = "accepted: in sync later"),
-        (status = 409, description = "a master is unknown, the drain would move nothing, or there is no store"),
+        (
+            status = 409,
+            description = "a master is unknown, the drain would move nothing, or there is no store",
+        ),
         (status = 500),
     )
 )]
@@ -333,7 +355,10 @@ pub(in crate::http) async fn undrain(
     responses(
         (status = 200, body = ReloadReport, description = "every instance is in sync"),
         (status = 202, body = ReloadReport, description = "accepted: in sync later"),
-        (status = 409, description = "the master or the node is unknown, or owners are not remembered"),
+        (
+            status = 409,
+            description = "the master or the node is unknown, or owners are not remembered",
+        ),
         (status = 500),
     )
 )]
